@@ -1,0 +1,559 @@
+//! How things fail, and how connections end.
+//!
+//! [`Reason`] says how a connection ended, [`Error`] why an operation failed. Both travel through [`io::Error`] and
+//! back without loss (rule: end-1), so that code written against `AsyncRead` and `AsyncWrite` keeps the whole story.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Who caused an error: the first thing that somebody who reads a log wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Blame {
+    /// Nobody: the connection ended in order.
+    Nobody,
+    /// This side: a call at the wrong time, a wrong configuration, an abort.
+    Us,
+    /// The other side of the connection.
+    Peer,
+    /// The other side's TLS: its certificate, its alert, its records.
+    PeerTls,
+    /// A deadline passed.
+    Time,
+    /// The operating system or the network.
+    System,
+}
+
+/// What a connection was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Names are resolved, addresses are tried.
+    Connect,
+    /// The TLS handshake.
+    Handshake,
+    /// Open for data.
+    Open,
+    /// One half has ended, the other one is idle.
+    HalfOpen,
+    /// Closing: the last bytes leave, the peer's end is awaited.
+    Close,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "connect",
+            Self::Handshake => "handshake",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+            Self::Close => "close",
+        })
+    }
+}
+
+/// How a connection ended. Every connection ends with exactly one of these (rule: end-1).
+#[doc(alias = "ConnectionDone")]
+#[doc(alias = "ConnectionLost")]
+#[doc(alias = "ConnectionAborted")]
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Reason {
+    /// In order: each side's marker reached the other one.
+    Closed,
+    /// We closed in order; the peer's answer was not its marker. Nothing is known to be lost (rule: close-7).
+    Unconfirmed,
+    /// The floor below ended before the peer's marker came: what was received may be a part only.
+    Truncated(Phase),
+    /// The peer (or something between) sent RST.
+    Reset(Phase),
+    /// We called `abort`.
+    Aborted,
+    /// A deadline passed in this phase.
+    TimedOut(Phase),
+    /// TLS failed: an alert, a certificate, a record that breaks the protocol.
+    Tls(TlsError),
+    /// The protocol above broke its contract, or refused to go on.
+    Protocol(Arc<dyn StdError + Send + Sync>),
+    /// The operating system reported something else.
+    Io(Arc<io::Error>),
+}
+
+impl Reason {
+    /// One lower-case word for logs and machine-readable output.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Truncated(_) => "truncated",
+            Self::Reset(_) => "reset",
+            Self::Aborted => "aborted",
+            Self::TimedOut(_) => "timed_out",
+            Self::Tls(_) => "tls",
+            Self::Protocol(_) => "protocol",
+            Self::Io(_) => "io",
+        }
+    }
+
+    /// Whether the connection ended in order, on both sides.
+    pub fn is_clean(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+
+    /// The phase in which it ended, where that is part of the reason.
+    pub fn phase(&self) -> Option<Phase> {
+        match self {
+            Self::Truncated(phase) | Self::Reset(phase) | Self::TimedOut(phase) => Some(*phase),
+            Self::Tls(error) => Some(error.phase),
+            Self::Closed | Self::Unconfirmed | Self::Aborted | Self::Protocol(_) | Self::Io(_) => None,
+        }
+    }
+
+    /// Whose doing it was.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Closed => Blame::Nobody,
+            Self::Unconfirmed | Self::Truncated(_) | Self::Reset(_) => Blame::Peer,
+            Self::Aborted | Self::Protocol(_) => Blame::Us,
+            Self::TimedOut(_) => Blame::Time,
+            Self::Tls(_) => Blame::PeerTls,
+            Self::Io(_) => Blame::System,
+        }
+    }
+
+    /// The reason inside an [`io::Error`]: the one that was put there, else what its kind says.
+    pub fn from_io(error: io::Error, phase: Phase) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(Error::Ended(reason)) => return reason.clone(),
+            Some(_) => return Self::Protocol(Arc::new(Error::from(error))),
+            None => {}
+        }
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Truncated(phase),
+            // A write after the peer's RST says "broken pipe" where the RST itself was already told to somebody.
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset(phase),
+            io::ErrorKind::ConnectionAborted => Self::Aborted,
+            io::ErrorKind::TimedOut => Self::TimedOut(phase),
+            _ => Self::Io(Arc::new(error)),
+        }
+    }
+
+    fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Closed | Self::Unconfirmed => io::ErrorKind::NotConnected,
+            Self::Truncated(_) => io::ErrorKind::UnexpectedEof,
+            Self::Reset(_) => io::ErrorKind::ConnectionReset,
+            Self::Aborted => io::ErrorKind::ConnectionAborted,
+            Self::TimedOut(_) => io::ErrorKind::TimedOut,
+            Self::Tls(_) => io::ErrorKind::InvalidData,
+            Self::Protocol(_) => io::ErrorKind::Other,
+            Self::Io(error) => error.kind(),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed in order"),
+            Self::Unconfirmed => f.write_str("closed; the peer did not confirm the end"),
+            Self::Truncated(Phase::Handshake) => f.write_str("the peer ended the connection inside the handshake"),
+            Self::Truncated(_) => f.write_str("truncated: the connection ended without the peer's close_notify"),
+            Self::Reset(Phase::Handshake) => f.write_str("reset by the peer inside the handshake"),
+            Self::Reset(_) => f.write_str("reset by the peer"),
+            Self::Aborted => f.write_str("aborted by us"),
+            Self::TimedOut(phase) => write!(f, "timed out in phase {phase}"),
+            Self::Tls(error) => error.fmt(f),
+            Self::Protocol(error) => error.fmt(f),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A failure of TLS itself.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TlsError {
+    /// When it happened.
+    pub phase: Phase,
+    /// What rustls says: [`rustls::Error::AlertReceived`] where the peer told us, anything else where we told the peer.
+    pub error: rustls::Error,
+    /// The alert that we sent, where one was due.
+    pub alert_sent: Option<rustls::AlertDescription>,
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TLS failed in phase {}: {}", self.phase, self.error)?;
+        match self.alert_sent {
+            Some(alert) => write!(f, " (alert {alert:?} sent)"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for TlsError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Why an operation failed. Each variant says whose fault it is by [`Error::blame`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Error {
+    /// The connection has ended.
+    Ended(Reason),
+    /// A write after `close_write` or `close`: our own send half has ended (rule: write-4).
+    SendClosed,
+    /// The transport beneath has no such operation (a socket option on a transport that has no socket).
+    Unsupported(&'static str),
+    /// `start_tls` or `stop_tls` could not be done.
+    Upgrade(UpgradeError),
+    /// The TLS configuration cannot be used.
+    Config(ConfigError),
+    /// No address could be connected to.
+    Connect(ConnectError),
+    /// A listener could not be opened.
+    Bind(BindError),
+    /// An endpoint string could not be read.
+    Endpoint(EndpointError),
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Ended(reason) => reason.blame(),
+            Self::SendClosed | Self::Unsupported(_) | Self::Config(_) | Self::Endpoint(_) => Blame::Us,
+            Self::Upgrade(error) => error.blame(),
+            Self::Connect(error) if error.timed_out => Blame::Time,
+            Self::Connect(_) | Self::Bind(_) => Blame::System,
+        }
+    }
+
+    /// The connection's end, where this error is one.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Self::Ended(reason) | Self::Upgrade(UpgradeError::Failed(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
+    fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Ended(reason) => reason.io_kind(),
+            Self::SendClosed => io::ErrorKind::BrokenPipe,
+            Self::Unsupported(_) => io::ErrorKind::Unsupported,
+            Self::Upgrade(UpgradeError::Failed(reason)) => reason.io_kind(),
+            Self::Upgrade(UpgradeError::Leftover { .. }) => io::ErrorKind::InvalidData,
+            Self::Upgrade(_) | Self::Config(_) | Self::Endpoint(_) => io::ErrorKind::InvalidInput,
+            Self::Connect(error) if error.timed_out => io::ErrorKind::TimedOut,
+            Self::Connect(error) => error.attempts.last().map_or(io::ErrorKind::NotFound, |a| a.error.kind()),
+            Self::Bind(error) => error.error.kind(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(reason) => reason.fmt(f),
+            Self::SendClosed => {
+                f.write_str("our send half has ended: nothing can be written after close_write or close")
+            }
+            Self::Unsupported(what) => write!(f, "the transport beneath has no {what}"),
+            Self::Upgrade(error) => error.fmt(f),
+            Self::Config(error) => error.fmt(f),
+            Self::Connect(error) => error.fmt(f),
+            Self::Bind(error) => error.fmt(f),
+            Self::Endpoint(error) => error.fmt(f),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Ended(Reason::Tls(error)) => Some(&error.error),
+            Self::Ended(Reason::Io(error)) => Some(&**error),
+            Self::Ended(Reason::Protocol(error)) => Some(&**error),
+            Self::Bind(error) => Some(&*error.error),
+            _ => None,
+        }
+    }
+}
+
+impl From<Reason> for Error {
+    fn from(reason: Reason) -> Self {
+        Self::Ended(reason)
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.io_kind(), error)
+    }
+}
+
+impl From<Reason> for io::Error {
+    fn from(reason: Reason) -> Self {
+        Error::Ended(reason).into()
+    }
+}
+
+impl From<io::Error> for Error {
+    /// Takes back the error that was put in; any other becomes [`Reason::Io`] or what its kind says.
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
+            Some(ours) => ours.clone(),
+            None => Self::Ended(Reason::from_io(error, Phase::Open)),
+        }
+    }
+}
+
+macro_rules! error_from {
+    ($($inner:ident => $variant:ident),* $(,)?) => {$(
+        impl StdError for $inner {}
+
+        impl From<$inner> for Error {
+            fn from(error: $inner) -> Self {
+                Self::$variant(error)
+            }
+        }
+    )*};
+}
+error_from!(
+    UpgradeError => Upgrade,
+    ConfigError => Config,
+    ConnectError => Connect,
+    BindError => Bind,
+    EndpointError => Endpoint,
+);
+
+/// Why `start_tls` or `stop_tls` was not done (rule: upgrade-5). Unless it says that the connection ended, nothing has
+/// changed.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum UpgradeError {
+    /// An upgrade was begun and not awaited to its end.
+    InProgress,
+    /// Our send half has ended: after `close_write` or `close`.
+    SendClosed,
+    /// The peer's send half has ended.
+    PeerEnded,
+    /// `stop_tls` on a transport that is in plaintext.
+    NotSecure,
+    /// Unread bytes were there which the policy does not let into TLS. The connection has ended (rule: upgrade-2).
+    Leftover {
+        /// How many bytes were refused.
+        count: usize,
+    },
+    /// The connection has ended, before or while the upgrade was made.
+    Failed(Reason),
+}
+
+impl UpgradeError {
+    /// Whose fault it is.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::InProgress | Self::SendClosed | Self::NotSecure => Blame::Us,
+            Self::PeerEnded | Self::Leftover { .. } => Blame::Peer,
+            Self::Failed(reason) => reason.blame(),
+        }
+    }
+}
+
+impl fmt::Display for UpgradeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InProgress => f.write_str("another upgrade is under way"),
+            Self::SendClosed => f.write_str("our send half has ended"),
+            Self::PeerEnded => f.write_str("the peer's send half has ended"),
+            Self::NotSecure => f.write_str("the transport is in plaintext"),
+            Self::Leftover { count } => {
+                write!(f, "{count} bytes of plaintext were received ahead of the upgrade and are refused")
+            }
+            Self::Failed(reason) => reason.fmt(f),
+        }
+    }
+}
+
+/// What is wrong with a TLS configuration, and in which file.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConfigError {
+    /// The file, where the input was one.
+    pub file: Option<PathBuf>,
+    /// What is wrong with it.
+    pub problem: ConfigProblem,
+}
+
+/// The mistakes that are made with certificates and keys.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ConfigProblem {
+    /// The file could not be read.
+    Unreadable(Arc<io::Error>),
+    /// Something that is not PEM where PEM was expected.
+    BadPem(String),
+    /// No `CERTIFICATE` section in it.
+    NoCertificate,
+    /// No private key in it.
+    NoKey,
+    /// The private key is encrypted: decrypt it first.
+    EncryptedKey,
+    /// The private key is of a kind, or in a form, that the crypto provider does not take.
+    UnusableKey(String),
+    /// The key is that of another certificate.
+    KeyMismatch,
+    /// A certificate that cannot be parsed, or that cannot be a root.
+    BadCertificate(String),
+    /// A list of revoked certificates that cannot be parsed.
+    BadRevocationList(String),
+    /// No root certificate to trust: nobody could be verified.
+    NoRoots,
+    /// Neither a crypto provider was given nor a feature enabled that brings one.
+    NoProvider,
+    /// What was asked for does not go together.
+    Contradiction(String),
+    /// The name of a server that is neither a DNS name nor an IP address.
+    BadServerName(String),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}: ", file.display())?;
+        }
+        match &self.problem {
+            ConfigProblem::Unreadable(error) => write!(f, "cannot be read: {error}"),
+            ConfigProblem::BadPem(what) => write!(f, "not valid PEM: {what}"),
+            ConfigProblem::NoCertificate => f.write_str("holds no certificate"),
+            ConfigProblem::NoKey => f.write_str("holds no private key"),
+            ConfigProblem::EncryptedKey => f.write_str("the private key is encrypted; decrypt it first"),
+            ConfigProblem::UnusableKey(what) => write!(f, "the private key cannot be used: {what}"),
+            ConfigProblem::KeyMismatch => f.write_str("the private key belongs to another certificate"),
+            ConfigProblem::BadCertificate(what) => write!(f, "the certificate cannot be used: {what}"),
+            ConfigProblem::BadRevocationList(what) => write!(f, "the revocation list cannot be used: {what}"),
+            ConfigProblem::NoRoots => f.write_str("no root certificates to trust"),
+            ConfigProblem::NoProvider => f.write_str(
+                "no crypto provider: enable the feature `aws-lc-rs` or `ring`, or hand one in with `provider(..)`",
+            ),
+            ConfigProblem::Contradiction(what) => f.write_str(what),
+            ConfigProblem::BadServerName(name) => write!(f, "{name:?} is neither a DNS name nor an IP address"),
+        }
+    }
+}
+
+/// Why no connection came about: every address that was tried, with its failure (rule: tcp-4).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectError {
+    /// What was to be connected to, as it was given.
+    pub target: String,
+    /// Each failed attempt, in the order in which they failed. Empty: the name did not resolve in time.
+    pub attempts: Vec<ConnectAttempt>,
+    /// Why the name could not be resolved, where it could not.
+    pub resolve: Option<Arc<io::Error>>,
+    /// Whether the deadline ended it.
+    pub timed_out: bool,
+}
+
+/// One address that was tried.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectAttempt {
+    /// The address.
+    pub addr: SocketAddr,
+    /// How it failed.
+    pub error: Arc<io::Error>,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot connect to {}", self.target)?;
+        if let Some(error) = &self.resolve {
+            write!(f, ": {error}")?;
+        }
+        for (n, attempt) in self.attempts.iter().enumerate() {
+            write!(f, "{} {}: {}", if n == 0 { ":" } else { ";" }, attempt.addr, attempt.error)?;
+        }
+        if self.timed_out {
+            write!(f, "{} timed out", if self.attempts.is_empty() { ":" } else { ";" })?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a listener could not be opened (rule: tcp-8).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BindError {
+    /// The address that was asked for.
+    pub addr: SocketAddr,
+    /// What the system said.
+    pub error: Arc<io::Error>,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: {}", self.addr, self.error)
+    }
+}
+
+/// What is wrong with an endpoint string, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointError {
+    /// The whole string.
+    pub input: String,
+    /// The byte offset at which reading it failed.
+    pub at: usize,
+    /// What is wrong there.
+    pub problem: String,
+}
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "endpoint {:?}, at offset {}: {}", self.input, self.at, self.problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// rule: end-1
+    #[test]
+    fn a_reason_survives_the_trip_through_io_error_and_back() {
+        let reasons = [
+            Reason::Closed,
+            Reason::Unconfirmed,
+            Reason::Truncated(Phase::Open),
+            Reason::Reset(Phase::Handshake),
+            Reason::Aborted,
+            Reason::TimedOut(Phase::Close),
+            Reason::Tls(TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None }),
+            Reason::Protocol(Arc::new(UpgradeError::Leftover { count: 3 })),
+            Reason::Io(Arc::new(io::Error::other("disk on fire"))),
+        ];
+        for reason in reasons {
+            let back = Reason::from_io(io::Error::from(reason.clone()), Phase::Connect);
+            assert_eq!(back.to_string(), reason.to_string());
+            assert_eq!(back.name(), reason.name());
+            assert_eq!(back.phase(), reason.phase());
+        }
+    }
+
+    #[test]
+    fn errors_name_whose_fault_it_is() {
+        assert_eq!(Error::SendClosed.blame(), Blame::Us);
+        assert_eq!(Error::from(io::Error::from(io::ErrorKind::ConnectionReset)).blame(), Blame::Peer);
+        assert_eq!(Error::from(io::Error::from(Reason::TimedOut(Phase::Close))).blame(), Blame::Time);
+    }
+}

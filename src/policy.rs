@@ -1,0 +1,97 @@
+//! The bounds and choices of a connection. Every default is safe; every field may be changed.
+
+use std::time::Duration;
+
+/// What a connection allows. One policy holds for all the floors of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Policy {
+    /// From accept or connect to the end of the handshake; default 30 seconds. `None`: no bound (rule: secure-5).
+    pub handshake_timeout: Option<Duration>,
+    /// From the call of `close` until the socket goes; default 10 seconds. `None`: no bound (rule: close-3).
+    pub close_timeout: Option<Duration>,
+    /// How many bytes a closing connection throws away before it goes; default 16 MiB (rule: close-3).
+    pub close_discard: u64,
+    /// How long a connection of which one half has ended may be idle; default `None` (rule: half-10).
+    pub half_open_timeout: Option<Duration>,
+    /// How much unsent data is held.
+    pub watermarks: Watermarks,
+    /// What a missing close_notify means for reads.
+    pub truncation: Truncation,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Some(Duration::from_secs(30)),
+            close_timeout: Some(Duration::from_secs(10)),
+            close_discard: 16 << 20,
+            half_open_timeout: None,
+            watermarks: Watermarks::default(),
+            truncation: Truncation::Error,
+        }
+    }
+}
+
+/// Bounds of the memory that unsent bytes take, in bytes (rule: write-8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Watermarks {
+    /// A write waits while as much or more is queued; default 64 KiB. One write goes past it by a record at most.
+    pub high: usize,
+    /// A waiting writer goes on when no more than this is queued; default 16 KiB.
+    pub low: usize,
+}
+
+impl Watermarks {
+    /// `low` is brought down to `high` where it is above; `high` is at least 1.
+    pub fn new(low: usize, high: usize) -> Self {
+        let high = high.max(1);
+        Self { high, low: low.min(high - 1) }
+    }
+}
+
+impl Default for Watermarks {
+    fn default() -> Self {
+        Self { high: 64 << 10, low: 16 << 10 }
+    }
+}
+
+/// What a read says when the floor below ended without the peer's marker (rule: end-3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Truncation {
+    /// The read fails with [`Reason::Truncated`](crate::Reason::Truncated).
+    #[default]
+    Error,
+    /// The read says end of file, for protocols that frame their own messages. The status says truncated all the same.
+    Tolerate,
+}
+
+/// What becomes of bytes that were received before an upgrade and not read (rule: upgrade-2). They are never delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftover {
+    /// Any such byte ends the connection with an error: the default of a client.
+    Refuse,
+    /// They are given to TLS where they can be the begin of a TLS record, so that a ClientHello glued to the command
+    /// works; else they are refused. The default of a server.
+    Feed,
+}
+
+/// Which side of the TLS handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The side that sends the ClientHello.
+    Client,
+    /// The side that answers it.
+    Server,
+}
+
+impl Role {
+    /// What this role does with leftover bytes where nothing else was said.
+    pub fn default_leftover(self) -> Leftover {
+        match self {
+            Self::Client => Leftover::Refuse,
+            Self::Server => Leftover::Feed,
+        }
+    }
+}
