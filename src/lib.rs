@@ -1,5 +1,6 @@
 //! TCP, TLS and STARTTLS-upgradable transports that end exactly as the application meant them to.
 
+pub mod core;
 mod error;
 mod policy;
 

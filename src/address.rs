@@ -1,0 +1,48 @@
+//! Where the two ends of a connection are.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The address of one end of a connection. It is numeric: no name is ever looked up for it (rule: tcp-1).
+#[doc(alias = "IPv4Address")]
+#[doc(alias = "IPv6Address")]
+#[doc(alias = "UNIXAddress")]
+#[doc(alias = "IAddress")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// An IP address and a port; IPv6 keeps its scope.
+    Inet(SocketAddr),
+    /// A Unix socket; `None` where it has no name.
+    Unix(Option<PathBuf>),
+    /// Something else: an in-memory pipe, a stream of the application's.
+    Other(String),
+}
+
+impl Address {
+    /// The IP address and port, where it is one.
+    pub fn as_inet(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Inet(addr) => Some(*addr),
+            Self::Unix(_) | Self::Other(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Inet(addr)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(addr) => addr.fmt(f),
+            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            Self::Unix(None) => f.write_str("unix:"),
+            Self::Other(what) => f.write_str(what),
+        }
+    }
+}

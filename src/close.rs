@@ -1,0 +1,206 @@
+//! Closing in order: finish, drain, deadline, report. Written once, for every floor.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::time::Sleep;
+
+use crate::core::half::{self, End, RecvHalf, SendHalf};
+use crate::error::{Phase, Reason};
+use crate::transport::{Discard, Transport};
+
+/// How a close went (rule: close-4). There is one for each connection; a second close gives the same.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// How the connection ended.
+    pub reason: Reason,
+    /// How each floor ended, the topmost first.
+    pub floors: Vec<FloorReport>,
+    /// The bound that ended the wait, where one did.
+    pub bound: Option<Bound>,
+    /// Bytes of the peer's that were thrown away while its end was awaited.
+    pub discarded: u64,
+    /// Bytes that the peer's kernel had not acknowledged when the socket went; `None` where the system does not tell.
+    /// The kernel goes on sending them, unless the peer has reset the connection.
+    pub unacknowledged: Option<u64>,
+}
+
+impl CloseReport {
+    /// Whether both sides ended in order.
+    pub fn is_clean(&self) -> bool {
+        self.reason.is_clean()
+    }
+
+    /// Whether our marker left, on the topmost floor.
+    pub fn marker_sent(&self) -> bool {
+        self.floors.first().is_some_and(|floor| floor.marker_sent)
+    }
+
+    /// Whether the peer's marker came, on the topmost floor.
+    pub fn marker_received(&self) -> bool {
+        self.floors.first().is_some_and(|floor| floor.received == Received::Marker)
+    }
+
+    /// Whether time ran out.
+    pub fn timed_out(&self) -> bool {
+        self.bound == Some(Bound::Time)
+    }
+}
+
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {} bytes thrown away", self.reason, self.discarded)?;
+        match self.unacknowledged {
+            Some(bytes) if bytes > 0 => write!(f, ", {bytes} not acknowledged"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How one floor ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FloorReport {
+    /// Which floor.
+    pub kind: FloorKind,
+    /// Whether our marker left.
+    pub marker_sent: bool,
+    /// What came from the peer.
+    pub received: Received,
+}
+
+impl FloorReport {
+    pub(crate) fn of(kind: FloorKind, send: &SendHalf, recv: &RecvHalf) -> Self {
+        let received = match recv {
+            RecvHalf::Open => Received::Nothing,
+            RecvHalf::Ending(End::Clean) | RecvHalf::Ended(End::Clean) => Received::Marker,
+            RecvHalf::Ending(_) | RecvHalf::Ended(_) => Received::BareEnd,
+            RecvHalf::Aborted => Received::Nothing,
+            RecvHalf::Broken(Reason::Reset(_)) => Received::Reset,
+            RecvHalf::Broken(_) => Received::Failure,
+        };
+        Self { kind, marker_sent: send.is_finished(), received }
+    }
+}
+
+/// The kinds of floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FloorKind {
+    /// A TCP connection.
+    Tcp,
+    /// A TLS session.
+    Tls,
+    /// A stream of another kind: a Unix socket, a pipe.
+    Stream,
+}
+
+/// What the peer's end of a floor was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Received {
+    /// Nothing: its half was open when we went.
+    Nothing,
+    /// Its marker: FIN on TCP, close_notify on TLS.
+    Marker,
+    /// The floor below ended without the marker.
+    BareEnd,
+    /// RST.
+    Reset,
+    /// A failure of another kind.
+    Failure,
+}
+
+/// What bounds a close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// [`Policy::close_timeout`](crate::Policy::close_timeout).
+    Time,
+    /// [`Policy::close_discard`](crate::Policy::close_discard).
+    Bytes,
+}
+
+/// A close under way: see [`Transport::close`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Close<'a> {
+    transport: &'a mut dyn Transport,
+    begun: bool,
+    deadline: Option<Pin<Box<Sleep>>>,
+    discarded: Discard,
+}
+
+impl<'a> Close<'a> {
+    pub(crate) fn new(transport: &'a mut dyn Transport) -> Self {
+        let limit = transport.ground().policy().close_discard;
+        Self { transport, begun: false, deadline: None, discarded: Discard { bytes: 0, limit } }
+    }
+
+    fn begin(&mut self) {
+        self.begun = true;
+        self.deadline =
+            self.transport.ground().policy().close_timeout.map(|bound| Box::pin(tokio::time::sleep(bound)));
+        self.transport.begin_close();
+    }
+
+    /// The socket goes, and the report is made.
+    fn finish(&mut self, bound: Option<Bound>, pointless: bool) -> CloseReport {
+        let (send, recv) = self.transport.halves();
+        let ground = self.transport.ground().clone();
+        let reason = match half::reason(&send, &recv) {
+            _ if ground.is_aborted() => Reason::Aborted,
+            _ if pointless => Reason::Closed,
+            Some(reason) => reason,
+            // rule: close-7: all of ours has left; what is missing is only the answer.
+            None if bound == Some(Bound::Bytes) && send.is_finished() => Reason::Unconfirmed,
+            None => Reason::TimedOut(Phase::Close),
+        };
+        let mut floors = Vec::new();
+        self.transport.report_floors(&mut floors);
+        let ours_is_stuck = bound.is_some() && !floors.iter().all(|floor| floor.marker_sent);
+        if ours_is_stuck {
+            // What the peer did not take in time is given up, and must not look like an end in order.
+            ground.abort();
+        }
+        self.transport.release();
+        let unacknowledged = ground.unacknowledged();
+        let report = CloseReport { reason, floors, bound, discarded: self.discarded.bytes, unacknowledged };
+        ground.set_report(report).clone()
+    }
+}
+
+impl Future for Close<'_> {
+    type Output = CloseReport;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReport> {
+        let this = &mut *self;
+        if let Some(report) = this.transport.ground().report() {
+            return Poll::Ready(report.clone());
+        }
+        if !this.begun {
+            if this.transport.is_pointless() {
+                return Poll::Ready(this.finish(None, true));
+            }
+            this.begin();
+        }
+        // The clock is asked first: a peer that talks without end uses up the task's budget, and a timer that is polled
+        // with none left never fires. rule: close-3
+        if let Some(deadline) = &mut this.deadline {
+            if deadline.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(this.finish(Some(Bound::Time), false));
+            }
+        }
+        // Both at once: a peer that cannot send until we read would not read what we send.
+        let finished = Pin::new(&mut *this.transport).poll_shutdown(cx).is_ready();
+        let drained = this.transport.poll_discard(cx, &mut this.discarded).is_ready();
+        if this.discarded.is_full() {
+            return Poll::Ready(this.finish(Some(Bound::Bytes), false));
+        }
+        if finished && drained {
+            return Poll::Ready(this.finish(None, false));
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,131 @@
+//! A queue of bytes that are written at the back and taken from the front.
+
+/// A contiguous byte queue. Its memory grows as needed and is given back by [`Buffer::release`].
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// How many bytes wait in it.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether no byte waits in it.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// All bytes that wait, oldest first.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    /// Adds bytes at the back.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.space(bytes.len())[..bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
+    /// At least `min` bytes of room at the back, to be written into and then declared by [`Buffer::filled`].
+    pub fn space(&mut self, min: usize) -> &mut [u8] {
+        if self.bytes.len() - self.end < min {
+            self.make_room(min);
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// Says that the first `n` bytes of [`Buffer::space`] hold data now.
+    pub fn filled(&mut self, n: usize) {
+        assert!(n <= self.bytes.len() - self.end, "more was filled in than there is room");
+        self.end += n;
+    }
+
+    /// Takes `n` bytes from the front.
+    pub fn consume(&mut self, n: usize) {
+        assert!(n <= self.len(), "more was consumed than there is");
+        self.start += n;
+        if self.is_empty() {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Throws away what waits, and gives the memory back.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Gives the memory back if nothing waits: an idle connection holds no buffer.
+    pub fn release(&mut self) {
+        if self.is_empty() && !self.bytes.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Takes everything that waits.
+    pub fn take(&mut self) -> Vec<u8> {
+        let mut all = std::mem::take(self);
+        all.bytes.truncate(all.end);
+        all.bytes.drain(..all.start);
+        all.bytes
+    }
+
+    fn make_room(&mut self, min: usize) {
+        self.bytes.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        let need = self.end + min;
+        if self.bytes.len() < need {
+            self.bytes.resize(need.max(self.bytes.len() * 2), 0);
+        }
+    }
+}
+
+impl std::io::Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn write_vectored(&mut self, parts: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
+        parts.iter().for_each(|part| self.push(part));
+        Ok(parts.iter().map(|part| part.len()).sum())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_leave_in_the_order_in_which_they_came() {
+        let mut buffer = Buffer::default();
+        buffer.push(b"hello ");
+        buffer.consume(3);
+        buffer.push(b"world");
+        assert_eq!(buffer.as_slice(), b"lo world");
+        buffer.space(100)[..1].copy_from_slice(b"!");
+        buffer.filled(1);
+        assert_eq!(buffer.take(), b"lo world!");
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn an_empty_buffer_gives_its_memory_back_and_a_full_one_keeps_its_bytes() {
+        let mut buffer = Buffer::default();
+        buffer.push(b"x");
+        buffer.release();
+        assert_eq!(buffer.len(), 1);
+        buffer.consume(1);
+        buffer.release();
+        assert_eq!(buffer.bytes.capacity(), 0);
+    }
+}

@@ -1,0 +1,67 @@
+//! What a handshake agreed on.
+
+use rustls::pki_types::CertificateDer;
+use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
+
+/// The facts of a TLS session, there from the end of the handshake on, also after the connection ended (rule: secure-3).
+#[doc(alias = "getPeerCertificate")]
+#[doc(alias = "negotiatedProtocol")]
+#[doc(alias = "ssl_object")]
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SessionFacts {
+    /// TLS 1.2 or TLS 1.3.
+    pub version: ProtocolVersion,
+    /// The cipher suite.
+    pub cipher: CipherSuite,
+    /// The key exchange group; `None` where a TLS 1.2 session was resumed, which exchanges no keys.
+    pub group: Option<NamedGroup>,
+    /// The application protocol that ALPN chose.
+    pub alpn: Option<Vec<u8>>,
+    /// The name that the client asked for (SNI). A client that asked for an IP address sent none.
+    pub sni: Option<String>,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
+    /// The peer's certificates, its own first; empty where it sent none.
+    pub peer_chain: Vec<CertificateDer<'static>>,
+    /// Our own certificates, where they are known: made from an identity, not by a resolver of the application's.
+    pub own_chain: Vec<CertificateDer<'static>>,
+}
+
+impl SessionFacts {
+    pub(crate) fn of(tls: &rustls::Connection, sni: Option<String>, own_chain: &[CertificateDer<'static>]) -> Self {
+        Self {
+            version: tls.protocol_version().unwrap_or(ProtocolVersion::Unknown(0)),
+            cipher: tls.negotiated_cipher_suite().map_or(CipherSuite::Unknown(0), |suite| suite.suite()),
+            group: tls.negotiated_key_exchange_group().map(|group| group.name()),
+            alpn: tls.alpn_protocol().map(<[u8]>::to_vec),
+            sni,
+            resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
+            peer_chain: tls.peer_certificates().map(<[_]>::to_vec).unwrap_or_default(),
+            own_chain: own_chain.to_vec(),
+        }
+    }
+
+    /// The version as it is usually written: `TLSv1.3`.
+    pub fn version_name(&self) -> String {
+        match self.version {
+            ProtocolVersion::TLSv1_2 => "TLSv1.2".into(),
+            ProtocolVersion::TLSv1_3 => "TLSv1.3".into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// The cipher suite by its IANA name: `TLS_AES_128_GCM_SHA256`.
+    pub fn cipher_name(&self) -> String {
+        let name = format!("{:?}", self.cipher);
+        match name.strip_prefix("TLS13_") {
+            Some(rest) => format!("TLS_{rest}"),
+            None => name,
+        }
+    }
+
+    /// The key exchange group by its usual name: `X25519MLKEM768`.
+    pub fn group_name(&self) -> Option<String> {
+        self.group.map(|group| format!("{group:?}"))
+    }
+}

@@ -1,0 +1,73 @@
+//! The read-ahead of a floor: bytes that were received and that the application has not read.
+
+use super::buffer::Buffer;
+
+/// Received bytes, in order. It alone may hold unread plaintext, so that the leftover at an upgrade is always known
+/// (rule: upgrade-2).
+#[derive(Debug, Default)]
+pub struct Inbox(Buffer);
+
+impl Inbox {
+    /// How much is read ahead at a time, in bytes, when the application asks for a look at what is there.
+    pub const READ_AHEAD: usize = 8 << 10;
+
+    /// Whether nothing waits to be read.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many bytes wait to be read.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What waits to be read.
+    pub fn as_slice(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+
+    /// Room for one read-ahead; declare what was written into it by [`Inbox::filled`].
+    pub fn space(&mut self) -> &mut [u8] {
+        self.0.space(Self::READ_AHEAD)
+    }
+
+    /// Says how many bytes of [`Inbox::space`] hold data now.
+    pub fn filled(&mut self, n: usize) {
+        self.0.filled(n);
+    }
+
+    /// The application has read `n` bytes.
+    pub fn consume(&mut self, n: usize) {
+        self.0.consume(n);
+    }
+
+    /// Copies what fits into `out` and consumes it; says how much.
+    pub fn read(&mut self, out: &mut [u8]) -> usize {
+        let n = out.len().min(self.len());
+        out[..n].copy_from_slice(&self.as_slice()[..n]);
+        self.consume(n);
+        n
+    }
+
+    /// Adds bytes behind those that wait (what a downgrade found behind the peer's close_notify).
+    pub fn push(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.0.push(bytes);
+        }
+    }
+
+    /// Takes all that waits.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.0.take()
+    }
+
+    /// Throws away what waits (an abort).
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Gives the memory back if nothing waits.
+    pub fn release(&mut self) {
+        self.0.release();
+    }
+}

@@ -1,0 +1,24 @@
+//! The decisions, free of sockets, clocks and tasks.
+//!
+//! # Theory of operation
+//!
+//! A connection is a stack of *floors*: TCP, and TLS sessions on top. Each floor has two *halves*, send and receive,
+//! which live and end apart. Each half ends by its own *marker*: FIN on TCP, the close_notify alert on TLS. When the
+//! floor below ends before the marker came, the end is *truncated*. That is the whole theory; the rest is bookkeeping:
+//!
+//! - [`half`]: the two halves as two state machines, the same on every floor.
+//! - [`gate`]: the upgrade from plaintext to TLS and back.
+//! - [`inbox`]: bytes that were received and not yet read. Nothing else may hold any, so that what is left over at an
+//!   upgrade is always known.
+//! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
+//!
+//! Nothing in here waits. Whoever owns a socket brings bytes (`handle_*`), passes on what the application wants (verbs),
+//! and asks what to do next (`step`, `transmit`). Methods named `is_`, `may_` and `can_` only look: *may* means that the
+//! half is open, *can* that it is open and there is room or data now.
+
+pub mod buffer;
+pub mod facts;
+pub mod gate;
+pub mod half;
+pub mod inbox;
+pub mod session;

@@ -1,0 +1,593 @@
+//! A TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
+//!
+//! This is the one file that drives rustls. It owns three queues: `raw` (records as they came), `staged` (plaintext that
+//! was accepted and is not sealed yet) and `sealed` (records that have not left). rustls itself holds at most one opened
+//! record. It is fed whole records only, one at a time, so that whatever lies behind the peer's close_notify is still
+//! ours when the session ends (rule: upgrade-9), and nothing is opened that nobody wants to read (rule: flow-4).
+
+use std::io::{BufRead, IoSlice, Read, Write};
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{AlertDescription, ClientConnection, Connection, ServerConnection};
+
+use super::buffer::Buffer;
+use super::facts::SessionFacts;
+use super::half::{End, RecvEvent, RecvHalf, SendEvent, SendHalf};
+use crate::error::{Error, Phase, Reason, TlsError};
+use crate::policy::Watermarks;
+
+/// The header of a record: type, version, length (RFC 8446 section 5.1).
+const HEADER: usize = 5;
+/// The longest record body that TLS 1.2 allows (RFC 5246 section 6.2.3); that of TLS 1.3 is shorter.
+const MAX_BODY: usize = (1 << 14) + 2048;
+/// How much is asked for when the floor is read: a full record, and the begin of the next.
+const READ_SIZE: usize = 32 << 10;
+/// How much is sealed ahead of a floor that takes nothing.
+const SEAL_AHEAD: usize = 64 << 10;
+
+/// What the owner of a session does next about its receiving side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Step {
+    /// Bring more bytes of the floor: [`Session::input_space`], [`Session::handle_input`] or [`Session::handle_eof`].
+    NeedInput,
+    /// The handshake has just been done. Said once, ahead of any data (rule: secure-2).
+    Secured,
+    /// Plaintext waits: [`Session::plaintext`], [`Session::read`].
+    Data,
+    /// The receive half has ended: [`Session::recv`] says how.
+    Ended,
+}
+
+/// One TLS session.
+pub struct Session {
+    tls: Connection,
+    send: SendHalf,
+    recv: RecvHalf,
+    raw: Buffer,
+    staged: Buffer,
+    sealed: Buffer,
+    facts: Option<Arc<SessionFacts>>,
+    sni: Option<String>,
+    own_chain: Arc<[CertificateDer<'static>]>,
+    failure: Option<Reason>,
+    marks: Watermarks,
+    corked: bool,
+    closing: bool,
+    marker_sealed: bool,
+    opened: usize,
+}
+
+impl Session {
+    /// The client's side of a session. The ClientHello waits to be transmitted.
+    pub fn client(
+        config: Arc<rustls::ClientConfig>,
+        name: ServerName<'static>,
+        own_chain: Arc<[CertificateDer<'static>]>,
+        marks: Watermarks,
+    ) -> Result<Self, Error> {
+        // rule: secure-8: SNI is sent for names only.
+        let sni = match &name {
+            ServerName::DnsName(dns) if config.enable_sni => Some(dns.as_ref().to_owned()),
+            _ => None,
+        };
+        let tls = ClientConnection::new(config, name).map_err(|error| Self::unusable(error, Phase::Handshake))?;
+        Ok(Self::new(tls.into(), sni, own_chain, marks))
+    }
+
+    /// The server's side of a session.
+    pub fn server(
+        config: Arc<rustls::ServerConfig>,
+        own_chain: Arc<[CertificateDer<'static>]>,
+        marks: Watermarks,
+    ) -> Result<Self, Error> {
+        let tls = ServerConnection::new(config).map_err(|error| Self::unusable(error, Phase::Handshake))?;
+        Ok(Self::new(tls.into(), None, own_chain, marks))
+    }
+
+    /// A session that was begun elsewhere, its handshake done or not.
+    pub fn adopt(mut tls: Connection, marks: Watermarks) -> Self {
+        let sni = match &mut tls {
+            Connection::Server(server) => server.server_name().map(str::to_owned),
+            Connection::Client(_) => None,
+        };
+        let mut session = Self::new(tls, sni, Arc::from([]), marks);
+        session.note_opened();
+        if !session.tls.is_handshaking() {
+            session.note_secured();
+        }
+        session
+    }
+
+    fn new(
+        mut tls: Connection,
+        sni: Option<String>,
+        own_chain: Arc<[CertificateDer<'static>]>,
+        marks: Watermarks,
+    ) -> Self {
+        // Acceptance is decided here, by the watermarks; rustls never holds more than one call's records.
+        tls.set_buffer_limit(None);
+        let mut session = Self {
+            tls,
+            send: SendHalf::Open,
+            recv: RecvHalf::Open,
+            raw: Buffer::default(),
+            staged: Buffer::default(),
+            sealed: Buffer::default(),
+            facts: None,
+            sni,
+            own_chain,
+            failure: None,
+            marks,
+            corked: false,
+            closing: false,
+            marker_sealed: false,
+            opened: 0,
+        };
+        session.collect();
+        session
+    }
+
+    fn unusable(error: rustls::Error, phase: Phase) -> Error {
+        Error::Ended(Reason::Tls(TlsError { phase, error, alert_sent: None }))
+    }
+}
+
+/// Looking.
+impl Session {
+    /// The half that sends.
+    pub fn send(&self) -> &SendHalf {
+        &self.send
+    }
+
+    /// The half that receives.
+    pub fn recv(&self) -> &RecvHalf {
+        &self.recv
+    }
+
+    /// The first failure, where there was one (rule: end-5).
+    pub fn failure(&self) -> Option<&Reason> {
+        self.failure.as_ref()
+    }
+
+    /// Whether the handshake is still under way.
+    pub fn is_handshaking(&self) -> bool {
+        self.facts.is_none()
+    }
+
+    /// What the handshake agreed on, from its end on.
+    pub fn facts(&self) -> Option<&Arc<SessionFacts>> {
+        self.facts.as_ref()
+    }
+
+    /// Bytes that were accepted and have not left: plaintext and sealed records together (rule: write-8).
+    pub fn queued(&self) -> usize {
+        self.staged.len() + self.sealed.len()
+    }
+
+    /// Whether a write would be accepted now.
+    pub fn can_write(&self) -> bool {
+        self.send.may_write() && self.queued() < self.marks.high
+    }
+
+    /// Whether a writer that waited at the high mark may go on.
+    pub fn is_below_low_mark(&self) -> bool {
+        self.queued() <= self.marks.low
+    }
+
+    /// Whether all that was accepted has left for the floor below, markers and alerts too.
+    pub fn is_flushed(&self) -> bool {
+        self.sealed.is_empty() && (self.staged.is_empty() || self.send.is_over())
+    }
+
+    /// Whether sealed records, or plaintext that may be sealed now, wait to leave.
+    pub fn has_records(&self) -> bool {
+        !self.is_flushed()
+    }
+
+    /// Whether the floor below may end now: behind our marker, or behind the alert of a failure (rule: secure-4).
+    pub fn is_done_sending(&self) -> bool {
+        self.send.is_finished() || (matches!(self.failure, Some(Reason::Tls(_))) && self.sealed.is_empty())
+    }
+
+    /// Opened plaintext that waits to be read.
+    pub fn plaintext(&mut self) -> &[u8] {
+        if self.opened == 0 {
+            return &[];
+        }
+        self.tls.reader().into_first_chunk().unwrap_or_default()
+    }
+
+    fn phase(&self) -> Phase {
+        match (self.is_handshaking(), self.closing) {
+            (true, _) => Phase::Handshake,
+            (false, true) => Phase::Close,
+            (false, false) => Phase::Open,
+        }
+    }
+}
+
+/// The world did.
+impl Session {
+    /// Room for bytes that come from the floor.
+    pub fn input_space(&mut self) -> &mut [u8] {
+        self.raw.space(READ_SIZE)
+    }
+
+    /// The first `n` bytes of [`Session::input_space`] came from the floor.
+    pub fn handle_input(&mut self, n: usize) {
+        self.raw.filled(n);
+    }
+
+    /// Nothing came, and the owner is about to wait: an idle session holds no input buffer.
+    pub fn handle_idle(&mut self) {
+        self.raw.release();
+    }
+
+    /// Bytes that were received before the session began (rule: upgrade-2).
+    pub fn handle_leftover(&mut self, bytes: &[u8]) {
+        self.raw.push(bytes);
+    }
+
+    /// The floor below ended in order.
+    pub fn handle_eof(&mut self) {
+        if self.is_handshaking() {
+            // rule: end-6
+            return self.fail(Reason::Truncated(Phase::Handshake));
+        }
+        let end = if self.closing { End::Unconfirmed } else { End::Truncated };
+        let _ = self.recv.handle(RecvEvent::FloorEof(end));
+        self.note_consumed();
+    }
+
+    /// The floor below failed for reading: nothing more comes.
+    pub fn handle_read_lost(&mut self, reason: Reason) {
+        let reason = self.in_phase(reason);
+        self.failure.get_or_insert(reason.clone());
+        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
+        self.lose_send(reason);
+    }
+
+    /// The floor below failed for writing. What the peer sent before may still be read: it may say why (rule: secure-6).
+    pub fn handle_write_lost(&mut self, reason: Reason) {
+        let reason = self.in_phase(reason);
+        self.lose_send(reason);
+        self.sealed.clear();
+    }
+
+    /// A reset inside the handshake says so (rule: end-6).
+    fn in_phase(&self, reason: Reason) -> Reason {
+        match reason {
+            Reason::Reset(_) => Reason::Reset(self.phase()),
+            Reason::Truncated(_) => Reason::Truncated(self.phase()),
+            other => other,
+        }
+    }
+
+    fn lose_send(&mut self, reason: Reason) {
+        let _ = self.send.handle(SendEvent::FloorLost(reason));
+        self.staged.clear();
+    }
+
+    fn fail(&mut self, reason: Reason) {
+        let reason = self.failure.get_or_insert(reason).clone();
+        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
+        self.lose_send(reason);
+    }
+}
+
+/// The application wants.
+impl Session {
+    /// Accepts plaintext, up to the high mark. Says how much; `0` means that the caller has to wait.
+    pub fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
+        if !self.send.may_write() {
+            return Err(self.write_error());
+        }
+        let room = self.marks.high.saturating_sub(self.queued());
+        if self.is_handshaking() || self.corked || !self.queue_is_empty() {
+            return Ok(self.stage(parts, room));
+        }
+        Ok(self.seal_parts(parts, room))
+    }
+
+    /// What a write says after the send half has ended (rules: write-4, write-5).
+    fn write_error(&self) -> Error {
+        match &self.send {
+            SendHalf::Open | SendHalf::Finishing | SendHalf::Finished => Error::SendClosed,
+            SendHalf::Aborted => Error::Ended(Reason::Aborted),
+            SendHalf::Broken(reason) => Error::Ended(self.failure.clone().unwrap_or_else(|| reason.clone())),
+        }
+    }
+
+    fn queue_is_empty(&self) -> bool {
+        self.staged.is_empty() && self.sealed.is_empty()
+    }
+
+    /// Keeps plaintext for later, so that small writes are merged into full records (rule: write-7).
+    fn stage(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
+        let mut left = room;
+        for part in parts {
+            let n = part.len().min(left);
+            self.staged.push(&part[..n]);
+            left -= n;
+        }
+        room - left
+    }
+
+    fn seal_parts(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let accepted = match parts {
+            [one] => self.tls.writer().write(&one[..one.len().min(room)]),
+            _ if total <= room => self.tls.writer().write_vectored(parts),
+            _ => self.tls.writer().write_vectored(&prefix(parts, room)),
+        };
+        self.collect();
+        // rustls refuses only after its own failure, which was handled when it happened.
+        accepted.unwrap_or(0)
+    }
+
+    /// Ends the send half: what was accepted leaves, close_notify behind it (rules: half-2, half-5).
+    pub fn close_write(&mut self) {
+        let _ = self.send.handle(SendEvent::CloseWrite);
+        self.corked = false;
+        self.seal();
+    }
+
+    /// The application wants nothing more: what comes is thrown away, and an end without marker is an unconfirmed one.
+    pub fn close(&mut self) {
+        self.closing = true;
+        self.close_write();
+    }
+
+    /// Whether a close now would have nothing to finish: no handshake, and nothing accepted (rule: close-9).
+    pub fn is_pointless(&self) -> bool {
+        self.is_handshaking() && self.staged.is_empty() && !self.send.is_over()
+    }
+
+    /// Ends now. No record leaves after this (rule: abort-2).
+    pub fn abort(&mut self) {
+        let _ = self.send.handle(SendEvent::Abort);
+        let _ = self.recv.handle(RecvEvent::Abort);
+        self.failure.get_or_insert(Reason::Aborted);
+        self.staged.clear();
+        self.sealed.clear();
+        self.raw.clear();
+    }
+
+    /// Holds small writes back, to be merged, until [`Session::uncork`].
+    pub fn cork(&mut self) {
+        self.corked = true;
+    }
+
+    /// Lets go what a cork held back.
+    pub fn uncork(&mut self) {
+        self.corked = false;
+        self.seal();
+    }
+
+    /// Seals what was staged, under a cork too: somebody waits for it.
+    pub fn flush(&mut self) {
+        let corked = std::mem::take(&mut self.corked);
+        self.seal();
+        self.corked = corked;
+    }
+
+    /// Copies opened plaintext; says how much.
+    pub fn read(&mut self, out: &mut [u8]) -> usize {
+        if self.opened == 0 {
+            return 0;
+        }
+        // The reader's error says what the halves know already.
+        let n = self.tls.reader().read(out).unwrap_or(0);
+        self.opened -= n;
+        self.note_consumed();
+        n
+    }
+
+    /// Drops `n` bytes of [`Session::plaintext`].
+    pub fn consume(&mut self, n: usize) {
+        self.tls.reader().consume(n);
+        self.opened -= n;
+        self.note_consumed();
+    }
+
+    /// Takes what lies behind the peer's close_notify: the first plaintext after a downgrade (rule: upgrade-9).
+    pub fn take_leftover(&mut self) -> Vec<u8> {
+        self.raw.take()
+    }
+}
+
+/// What the caller must do next.
+impl Session {
+    /// Opens records until there is something to say.
+    pub fn step(&mut self) -> Step {
+        loop {
+            if self.opened > 0 {
+                return Step::Data;
+            }
+            if !self.recv.is_open() {
+                return Step::Ended;
+            }
+            let Some(record) = self.next_record() else { return Step::NeedInput };
+            let was_handshaking = self.is_handshaking();
+            self.open(record);
+            if was_handshaking && !self.is_handshaking() {
+                return Step::Secured;
+            }
+        }
+    }
+
+    /// The records that wait to leave, oldest first. Hand them to the floor and report by [`Session::transmitted`].
+    #[must_use]
+    pub fn transmit(&mut self) -> &[u8] {
+        if self.sealed.is_empty() {
+            self.seal();
+        }
+        self.sealed.as_slice()
+    }
+
+    /// The floor took `n` bytes of [`Session::transmit`].
+    pub fn transmitted(&mut self, n: usize) {
+        self.sealed.consume(n);
+        if self.sealed.is_empty() {
+            self.sealed.release();
+        }
+        if self.marker_sealed && self.queue_is_empty() {
+            let _ = self.send.handle(SendEvent::Drained);
+        }
+    }
+
+    /// The length of the next record in `raw`, once it is whole; or of whatever rustls is to refuse.
+    fn next_record(&self) -> Option<usize> {
+        let raw = self.raw.as_slice();
+        if raw.len() < HEADER {
+            return None;
+        }
+        let body = usize::from(raw[3]) << 8 | usize::from(raw[4]);
+        let is_sound = (20..=24).contains(&raw[0]) && raw[1] == 3 && body <= MAX_BODY;
+        if !is_sound {
+            return Some(raw.len());
+        }
+        (raw.len() >= HEADER + body).then_some(HEADER + body)
+    }
+
+    /// Feeds one record to rustls.
+    fn open(&mut self, record: usize) {
+        let mut input = &self.raw.as_slice()[..record];
+        // A reader that says 0 is the end of the stream to rustls, for ever: it is never shown an empty one.
+        while !input.is_empty() {
+            if self.tls.read_tls(&mut input).is_err() {
+                // Its buffer is full: a handshake message that goes on and on. What it has is judged.
+                break;
+            }
+            if let Err(error) = self.tls.process_new_packets() {
+                self.raw.clear();
+                return self.fail_tls(error);
+            }
+        }
+        self.raw.consume(record);
+        self.note_opened();
+        if self.is_handshaking() && !self.tls.is_handshaking() {
+            self.note_secured();
+        }
+        if !self.is_handshaking() && !self.send.is_over() && !self.marker_sealed {
+            // rule: secure-7: an empty write makes rustls send the answer to a KeyUpdate. None goes behind our marker.
+            let _ = self.tls.writer().write(&[]);
+        }
+        self.collect();
+        self.seal();
+    }
+
+    fn fail_tls(&mut self, error: rustls::Error) {
+        let before = self.sealed.len();
+        self.note_opened();
+        if !self.marker_sealed {
+            self.collect();
+        }
+        let alert_sent = plaintext_alert(&self.sealed.as_slice()[before..])
+            .or_else(|| (self.sealed.len() > before).then(|| alert_for(&error)).flatten());
+        self.fail(Reason::Tls(TlsError { phase: self.phase(), error, alert_sent }));
+    }
+
+    fn note_opened(&mut self) {
+        match self.tls.process_new_packets() {
+            Ok(state) => {
+                self.opened = state.plaintext_bytes_to_read();
+                if state.peer_has_closed() && self.recv.is_open() {
+                    let _ = self.recv.handle(RecvEvent::Marker);
+                    self.note_consumed();
+                }
+            }
+            // Its failure was told when it happened; what was opened ahead of it is lost with it.
+            Err(_) => self.opened = 0,
+        }
+    }
+
+    fn note_consumed(&mut self) {
+        if self.opened == 0 && matches!(self.recv, RecvHalf::Ending(_)) {
+            let _ = self.recv.handle(RecvEvent::Consumed);
+        }
+    }
+
+    fn note_secured(&mut self) {
+        if let Connection::Server(server) = &self.tls {
+            self.sni = server.server_name().map(str::to_owned);
+        }
+        self.facts = Some(Arc::new(SessionFacts::of(&self.tls, self.sni.take(), &self.own_chain)));
+    }
+
+    /// Seals what was staged, as far ahead as the floor needs, and the marker behind it when it is due.
+    fn seal(&mut self) {
+        if self.is_handshaking() || self.send.is_over() {
+            return;
+        }
+        while !self.staged.is_empty() && self.sealed.len() < SEAL_AHEAD && !self.corked_short() {
+            let n = self.staged.len().min(SEAL_AHEAD);
+            let sealed = self.tls.writer().write(&self.staged.as_slice()[..n]).unwrap_or(0);
+            if sealed == 0 {
+                break;
+            }
+            self.staged.consume(sealed);
+            self.collect();
+        }
+        self.staged.release();
+        if self.send.is_finishing() && self.staged.is_empty() && !self.marker_sealed {
+            // rustls would let it overtake plaintext, and seal data behind it: its place in the order is decided here.
+            self.tls.send_close_notify();
+            self.marker_sealed = true;
+            self.collect();
+        }
+    }
+
+    /// Under a cork only full records are sealed.
+    fn corked_short(&self) -> bool {
+        self.corked && self.staged.len() < 1 << 14
+    }
+
+    /// Moves what rustls has to send into our own queue.
+    fn collect(&mut self) {
+        while self.tls.wants_write() {
+            // Writing into memory does not fail.
+            if self.tls.write_tls(&mut self.sealed).unwrap_or(0) == 0 {
+                break;
+            }
+        }
+    }
+}
+
+/// The first `room` bytes of a gather list.
+fn prefix<'a>(parts: &'a [IoSlice<'_>], room: usize) -> Vec<IoSlice<'a>> {
+    let mut left = room;
+    let mut out = Vec::new();
+    for part in parts {
+        let n = part.len().min(left);
+        if n > 0 {
+            out.push(IoSlice::new(&part[..n]));
+        }
+        left -= n;
+    }
+    out
+}
+
+/// The alert at the end of what is to be sent, where it is not encrypted: type 21, two bytes.
+fn plaintext_alert(sealed: &[u8]) -> Option<AlertDescription> {
+    match sealed.last_chunk::<7>() {
+        Some([21, 3, _, 0, 2, _, alert]) => Some(AlertDescription::from(*alert)),
+        _ => None,
+    }
+}
+
+/// The alert that rustls sends for an error, where that is known.
+fn alert_for(error: &rustls::Error) -> Option<AlertDescription> {
+    match error {
+        rustls::Error::InvalidCertificate(error) => Some(error.clone().into()),
+        rustls::Error::InvalidMessage(error) => Some((*error).into()),
+        rustls::Error::NoCertificatesPresented => Some(AlertDescription::CertificateRequired),
+        rustls::Error::NoApplicationProtocol => Some(AlertDescription::NoApplicationProtocol),
+        rustls::Error::DecryptError => Some(AlertDescription::BadRecordMac),
+        rustls::Error::PeerSentOversizedRecord => Some(AlertDescription::RecordOverflow),
+        rustls::Error::PeerMisbehaved(_) => Some(AlertDescription::IllegalParameter),
+        _ => None,
+    }
+}

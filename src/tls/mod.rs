@@ -1,0 +1,345 @@
+//! The floor that encrypts: a TLS session on top of any floor.
+
+mod read;
+mod write;
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+pub use self::read::TlsReadHalf;
+pub use self::write::TlsWriteHalf;
+use crate::close::{FloorKind, FloorReport};
+use crate::config::{ClientTls, ServerTls};
+use crate::control::Control;
+use crate::core::facts::SessionFacts;
+use crate::core::half::{RecvHalf, SendHalf};
+use crate::core::session::{Session, Step};
+use crate::error::{Error, Phase, Reason};
+use crate::pump::Shared;
+use crate::transport::{Discard, Floor, Transport};
+
+/// A TLS connection on top of any floor: TCP, TLS, a Unix socket, an in-memory pipe.
+///
+/// [`connect`](Self::connect) and [`accept`](Self::accept) give one whose handshake is done, verification included
+/// (rule: secure-1). [`client`](Self::client) and [`server`](Self::server) give one whose handshake has yet to be made:
+/// what is written meanwhile is kept in order, up to the high mark, and leaves encrypted (rule: write-3).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use bowline::{TlsConnection, TlsTransport, Transport};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let pki = bowline::testing::pki::Pki::new();
+/// let (client, server) = bowline::testing::tcp_pair().await?;
+/// let (server_tls, client_tls) = (pki.server_tls(), pki.client_tls());
+/// let (server, client) = tokio::join!(
+///     TlsConnection::accept(server, &server_tls),
+///     TlsConnection::connect(client, &client_tls, "localhost"),
+/// );
+/// let (mut server, mut client) = (server?, client?);
+/// assert_eq!(client.tls().unwrap().version_name(), "TLSv1.3");
+///
+/// client.write_all(b"question").await?;
+/// client.close_write().await?; // close_notify, then FIN; reading goes on
+/// let mut question = Vec::new();
+/// server.read_to_end(&mut question).await?;
+/// server.write_all(b"answer").await?;
+/// let (ours, theirs) = tokio::join!(server.close(), client.close());
+/// assert!(ours.is_clean() && theirs.is_clean());
+/// # Ok(()) }
+/// ```
+#[doc(alias = "ISSLTransport")]
+#[doc(alias = "TlsStream")]
+#[doc(alias = "SSLObject")]
+pub struct TlsConnection<T> {
+    read: TlsReadHalf<T>,
+    write: TlsWriteHalf<T>,
+}
+
+impl<T: Transport> TlsConnection<T> {
+    /// Connects as a client and waits for the handshake, under [`Policy::handshake_timeout`](crate::Policy). The
+    /// certificate is checked against `name`, a DNS name or an IP address (rule: secure-8).
+    ///
+    /// A failed handshake tells the peer why, and the floor is closed (rule: secure-4).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping it ends the connection.
+    #[doc(alias = "connectSSL")]
+    #[doc(alias = "wrap_socket")]
+    pub async fn connect(floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
+        let mut connection = Self::client(floor, tls, name)?;
+        connection.handshake().await?;
+        Ok(connection)
+    }
+
+    /// Accepts as a server and waits for the handshake, under [`Policy::handshake_timeout`](crate::Policy).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping it ends the connection.
+    #[doc(alias = "listenSSL")]
+    #[doc(alias = "wrap_socket")]
+    pub async fn accept(floor: T, tls: &ServerTls) -> Result<Self, Error> {
+        let mut connection = Self::server(floor, tls)?;
+        connection.handshake().await?;
+        Ok(connection)
+    }
+
+    /// A client whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
+    pub fn client(floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
+        let name = ClientTls::server_name(name)?;
+        let own_chain = tls.own_certificates().unwrap_or_default().into();
+        let marks = floor.ground().policy().watermarks;
+        Ok(Self::over(floor, Session::client(Arc::clone(tls.config()), name, own_chain, marks)?))
+    }
+
+    /// A server whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
+    pub fn server(floor: T, tls: &ServerTls) -> Result<Self, Error> {
+        let own_chain = tls.own_certificates().unwrap_or_default().into();
+        let marks = floor.ground().policy().watermarks;
+        Ok(Self::over(floor, Session::server(Arc::clone(tls.config()), own_chain, marks)?))
+    }
+
+    /// Puts a session on a floor. What the floor had read ahead is the session's from now on.
+    pub(crate) fn over(mut floor: T, mut session: Session) -> Self {
+        floor.set_beneath(true);
+        floor.set_cork(false);
+        session.handle_leftover(&floor.take_unread());
+        let control = floor.ground().clone();
+        let shared = Shared::new(session, floor);
+        let read = TlsReadHalf::new(Arc::clone(&shared), control.clone());
+        let write = TlsWriteHalf::new(shared, control);
+        Self { read, write }
+    }
+
+    /// Waits for the end of the handshake, under [`Policy::handshake_timeout`](crate::Policy). Where it fails, the peer
+    /// is told by the right alert, the floor is closed in order behind it (rule: secure-4), and the reason is returned.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the handshake goes on where it stopped. The deadline starts anew.
+    pub async fn handshake(&mut self) -> Result<(), Error> {
+        let bound = self.ground().policy().handshake_timeout;
+        self.handshake_by(bound.map(|bound| Instant::now() + bound)).await
+    }
+
+    /// The handshake under a deadline that may have begun to run before (rule: secure-5).
+    pub(crate) async fn handshake_by(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
+        let Err(reason) = by(deadline, poll_fn(|cx| self.poll_handshake(cx))).await.unwrap_or_else(|| {
+            Err(Reason::TimedOut(Phase::Handshake))
+        }) else {
+            return Ok(());
+        };
+        match reason {
+            Reason::TimedOut(_) => self.release(),
+            // The alert leaves, FIN behind it, and what the peer still sends is read, lest RST overtake the alert.
+            _ => {
+                let _ = by(deadline, self.close()).await;
+                self.release();
+            }
+        }
+        Err(reason.into())
+    }
+
+    /// Two halves for two tasks, which share the session under a lock. The read half drives what is left of a handshake.
+    ///
+    /// A half that is dropped ends nothing; when both are dropped, the connection ends as a dropped connection does.
+    pub fn into_split(self) -> (TlsReadHalf<T>, TlsWriteHalf<T>) {
+        (self.read, self.write)
+    }
+
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        self.read.poll_handshake(cx)
+    }
+
+    /// Drives the handshake where one is under way: flushing and closing wait for it (rules: half-5, close-9).
+    fn drive_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.poll_handshake(cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(reason) => Poll::Ready(Err(reason.into())),
+        }
+    }
+
+    /// Exchanges close_notify on this floor alone, and takes the floor back: what the peer sent in TLS and was not read,
+    /// and behind it what came behind its close_notify, are unread there (rule: upgrade-9).
+    pub(crate) fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Reason>> {
+        self.write.shared().with(|pump| {
+            pump.keeps_floor = true;
+            pump.session.close_write();
+        });
+        ready!(self.read.poll_read_to_end(cx))?;
+        self.write.shared().with(|pump| {
+            if pump.transmit().is_pending() {
+                pump.park_writer(cx);
+                return Poll::Pending;
+            }
+            if let SendHalf::Broken(reason) = pump.session.send() {
+                return Poll::Ready(Err(reason.clone()));
+            }
+            let leftover = pump.session.take_leftover();
+            let Some(mut floor) = pump.floor.take() else { return Poll::Ready(Err(Reason::Aborted)) };
+            floor.set_beneath(false);
+            floor.push_unread(&self.read.take_unread());
+            floor.push_unread(&leftover);
+            Poll::Ready(Ok(floor))
+        })
+    }
+}
+
+/// Bounds a future by a deadline; `None` once it has passed.
+pub(crate) async fn by<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
+impl<T: Transport> AsyncRead for TlsConnection<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(cx, buf)
+    }
+}
+
+impl<T: Transport> AsyncBufRead for TlsConnection<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        Pin::new(&mut self.get_mut().read).poll_fill_buf(cx)
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        Pin::new(&mut self.read).consume(n);
+    }
+}
+
+impl<T: Transport> AsyncWrite for TlsConnection<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.write).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.write).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.drive_handshake(cx))?;
+        Pin::new(&mut self.write).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write.shared().with(|pump| pump.session.close_write());
+        // A failed handshake is no reason to stop: its alert has to leave.
+        let handshake = ready!(self.drive_handshake(cx));
+        ready!(Pin::new(&mut self.write).poll_shutdown(cx))?;
+        Poll::Ready(handshake)
+    }
+}
+
+impl<T: Transport> Floor for TlsConnection<T> {
+    fn ground(&self) -> &Control {
+        self.write.ground()
+    }
+
+    fn halves(&self) -> (SendHalf, RecvHalf) {
+        self.write.shared().with(|pump| (pump.session.send().clone(), pump.session.recv().clone()))
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.write.shared().with(|pump| {
+            pump.session.queued() + pump.floor.as_ref().map_or(0, |floor| floor.queued_bytes())
+        })
+    }
+
+    fn handle_abort(&mut self) {
+        self.read.clear();
+        self.write.shared().with(|pump| pump.abort());
+    }
+
+    fn begin_close(&mut self) {
+        self.read.clear();
+        self.write.shared().with(|pump| {
+            pump.session.close();
+            if let Some(floor) = &mut pump.floor {
+                floor.begin_close();
+            }
+        });
+    }
+
+    fn is_pointless(&self) -> bool {
+        self.write.shared().with(|pump| pump.session.is_pointless())
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        self.read.poll_discard(cx, discarded)
+    }
+
+    fn release(&mut self) {
+        self.write.shared().with(|pump| {
+            if let Some(floor) = &mut pump.floor {
+                floor.release();
+            }
+        });
+    }
+
+    fn set_cork(&mut self, on: bool) {
+        self.write.shared().with(|pump| {
+            if on {
+                return pump.session.cork();
+            }
+            pump.session.uncork();
+            let _ = pump.transmit();
+        });
+    }
+
+    fn take_unread(&mut self) -> Vec<u8> {
+        self.read.take_unread()
+    }
+
+    fn push_unread(&mut self, bytes: &[u8]) {
+        self.read.push_unread(bytes);
+    }
+
+    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
+        self.write.shared().with(|pump| {
+            floors.push(FloorReport::of(FloorKind::Tls, pump.session.send(), pump.session.recv()));
+            if let Some(floor) = &pump.floor {
+                floor.report_floors(floors);
+            }
+        });
+    }
+
+    fn may_write_in_wake(&self) -> bool {
+        self.write.shared().with(|pump| pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()))
+    }
+
+    fn set_beneath(&mut self, _: bool) {}
+
+    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
+        self.write.shared().with(|pump| pump.session.facts().cloned())
+    }
+
+    fn as_transport(&mut self) -> &mut dyn Transport {
+        self
+    }
+}
+
+/// The step at which a handshake is over, well or not.
+fn is_past_handshake(step: Step) -> bool {
+    match step {
+        Step::Secured | Step::Data | Step::Ended => true,
+        Step::NeedInput => false,
+    }
+}

@@ -1,0 +1,260 @@
+//! The receiving half of a TLS floor.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
+
+use super::is_past_handshake;
+use crate::control::Control;
+use crate::core::half::{End, RecvHalf};
+use crate::core::inbox::Inbox;
+use crate::core::session::{Session, Step};
+use crate::error::{Phase, Reason};
+use crate::policy::Truncation;
+use crate::pump::{Pump, Shared};
+use crate::transport::{Discard, Transport};
+use crate::tls::write::TlsWriteHalf;
+use crate::tls::TlsConnection;
+
+/// The receiving half of a [`TlsConnection`].
+pub struct TlsReadHalf<T> {
+    shared: Arc<Shared<T>>,
+    control: Control,
+    inbox: Inbox,
+}
+
+impl<T: Transport> TlsReadHalf<T> {
+    pub(super) fn new(shared: Arc<Shared<T>>, control: Control) -> Self {
+        Self { shared, control, inbox: Inbox::default() }
+    }
+
+    /// Makes one connection of the two halves again; gives them back where they are of different connections.
+    pub fn reunite(self, write: TlsWriteHalf<T>) -> Result<TlsConnection<T>, (Self, TlsWriteHalf<T>)> {
+        if !Arc::ptr_eq(&self.shared, write.shared()) {
+            return Err((self, write));
+        }
+        Ok(TlsConnection { read: self, write })
+    }
+
+    /// The handle of the connection.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// How the half stands.
+    pub fn status(&self) -> RecvHalf {
+        self.shared.with(|pump| pump.session.recv().clone())
+    }
+
+    pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        self.with_live(|pump| {
+            if !pump.session.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            let _ = pump.transmit();
+            loop {
+                let Poll::Ready(step) = pump.poll_receive(cx) else {
+                    pump.park_reader(cx);
+                    return Poll::Pending;
+                };
+                if is_past_handshake(step) {
+                    break;
+                }
+            }
+            if !pump.session.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(Err(failure(&pump.session)))
+        })
+    }
+
+    /// Reads on to the end of the half, keeping what comes; the reason, where the end is not a clean one.
+    pub(super) fn poll_read_to_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        loop {
+            let mut kept = std::mem::take(&mut self.inbox);
+            let step = self.with_live(|pump| match pump.poll_receive(cx) {
+                Poll::Ready(Step::Data) => {
+                    let n = pump.session.plaintext().len();
+                    kept.push(pump.session.plaintext());
+                    pump.session.consume(n);
+                    Poll::Ready(Ok(false))
+                }
+                Poll::Ready(Step::Ended) => Poll::Ready(clean_end(&pump.session).map(|()| true)),
+                Poll::Ready(Step::Secured | Step::NeedInput) => Poll::Ready(Ok(false)),
+                Poll::Pending => {
+                    pump.park_reader(cx);
+                    Poll::Pending
+                }
+            });
+            let bound = self.control.policy().close_discard;
+            let is_too_much = kept.len() as u64 > bound;
+            self.inbox = kept;
+            match ready!(step) {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) if is_too_much => return Poll::Ready(Err(Reason::TimedOut(Phase::Close))),
+                Ok(false) => {}
+                Err(reason) => return Poll::Ready(Err(reason)),
+            }
+        }
+    }
+
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        self.clear();
+        self.with_live(|pump| {
+            while !discarded.is_full() {
+                match ready_or_park(pump, cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Step::Data) => {
+                        let n = pump.session.plaintext().len();
+                        pump.session.consume(n);
+                        discarded.bytes += n as u64;
+                    }
+                    Poll::Ready(Step::Secured | Step::NeedInput) => {}
+                    Poll::Ready(Step::Ended) => break,
+                }
+            }
+            match &mut pump.floor {
+                // rule: close-1: this floor has ended; now the one below.
+                Some(floor) => floor.poll_discard(cx, discarded),
+                None => Poll::Ready(()),
+            }
+        })
+    }
+
+    pub(super) fn take_unread(&mut self) -> Vec<u8> {
+        self.inbox.take()
+    }
+
+    pub(super) fn push_unread(&mut self, bytes: &[u8]) {
+        self.inbox.push(bytes);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.inbox.clear();
+    }
+
+    /// Works on the pump, behind an abort that another task may have made.
+    fn with_live<R>(&mut self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
+        let is_aborted = self.control.is_aborted();
+        if is_aborted {
+            self.inbox.clear();
+        }
+        self.shared.with(|pump| {
+            if is_aborted {
+                pump.abort();
+            }
+            f(pump)
+        })
+    }
+
+    /// Opens records straight into the reader's buffer.
+    fn poll_open(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let truncation = self.control.policy().truncation;
+        self.with_live(|pump| {
+            loop {
+                match ready!(ready_or_park(pump, cx)) {
+                    Step::Data => break,
+                    Step::Secured | Step::NeedInput => {}
+                    Step::Ended => return Poll::Ready(at_end(&pump.session, truncation)),
+                }
+            }
+            fill(&mut pump.session, buf);
+            if pump.session.has_records() {
+                let _ = pump.transmit();
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+}
+
+fn ready_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> Poll<Step> {
+    let step = pump.poll_receive(cx);
+    if step.is_pending() {
+        pump.park_reader(cx);
+    }
+    step
+}
+
+/// Copies what is opened, and opens what has arrived whole, while there is room.
+fn fill(session: &mut Session, buf: &mut ReadBuf<'_>) {
+    loop {
+        let n = session.read(buf.initialize_unfilled());
+        buf.advance(n);
+        if buf.remaining() == 0 || session.step() != Step::Data {
+            return;
+        }
+    }
+}
+
+/// What every read says from the end on (rules: end-2, end-3, end-4).
+fn at_end(session: &Session, truncation: Truncation) -> io::Result<()> {
+    match (session.recv(), truncation) {
+        (RecvHalf::Ending(End::Truncated) | RecvHalf::Ended(End::Truncated), Truncation::Error) => {
+            Err(Reason::Truncated(Phase::Open).into())
+        }
+        (RecvHalf::Ending(_) | RecvHalf::Ended(_), _) => Ok(()),
+        (RecvHalf::Open, _) => Err(io::ErrorKind::NotConnected.into()),
+        (RecvHalf::Aborted, _) => Err(Reason::Aborted.into()),
+        (RecvHalf::Broken(reason), _) => Err(reason.clone().into()),
+    }
+}
+
+fn clean_end(session: &Session) -> Result<(), Reason> {
+    match session.recv().end() {
+        Some(End::Clean) => Ok(()),
+        Some(End::Truncated | End::Unconfirmed) => Err(Reason::Truncated(Phase::Open)),
+        None => Err(failure(session)),
+    }
+}
+
+/// Why a session failed.
+fn failure(session: &Session) -> Reason {
+    match (session.failure(), session.recv()) {
+        (Some(reason), _) | (None, RecvHalf::Broken(reason)) => reason.clone(),
+        (None, RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) | RecvHalf::Aborted) => Reason::Aborted,
+    }
+}
+
+impl<T: Transport> AsyncRead for TlsReadHalf<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        if !self.inbox.is_empty() && !self.control.is_aborted() {
+            let n = self.inbox.read(buf.initialize_unfilled());
+            buf.advance(n);
+            self.inbox.release();
+            coop.made_progress();
+            return Poll::Ready(Ok(()));
+        }
+        let result = ready!(self.poll_open(cx, buf));
+        coop.made_progress();
+        Poll::Ready(result)
+    }
+}
+
+impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        if this.inbox.is_empty() || this.control.is_aborted() {
+            let mut inbox = std::mem::take(&mut this.inbox);
+            inbox.clear();
+            let mut buf = ReadBuf::new(inbox.space());
+            let result = this.poll_open(cx, &mut buf);
+            let n = buf.filled().len();
+            inbox.filled(n);
+            inbox.release();
+            this.inbox = inbox;
+            ready!(result)?;
+        }
+        Poll::Ready(Ok(this.inbox.as_slice()))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        self.inbox.consume(n);
+    }
+}

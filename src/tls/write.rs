@@ -1,0 +1,137 @@
+//! The sending half of a TLS floor.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+
+use crate::control::Control;
+use crate::core::half::SendHalf;
+use crate::error::{Error, Reason};
+use crate::pump::{Pump, Shared};
+use crate::transport::Transport;
+
+/// The sending half of a [`TlsConnection`](super::TlsConnection).
+pub struct TlsWriteHalf<T> {
+    shared: Arc<Shared<T>>,
+    control: Control,
+}
+
+impl<T: Transport> TlsWriteHalf<T> {
+    pub(super) fn new(shared: Arc<Shared<T>>, control: Control) -> Self {
+        Self { shared, control }
+    }
+
+    /// The handle of the connection.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// How the half stands.
+    pub fn status(&self) -> SendHalf {
+        self.shared.with(|pump| pump.session.send().clone())
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared<T>> {
+        &self.shared
+    }
+
+    pub(super) fn ground(&self) -> &Control {
+        &self.control
+    }
+
+    /// Works on the pump, behind an abort that another task may have made.
+    fn with_live<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
+        let is_aborted = self.control.is_aborted();
+        self.shared.with(|pump| {
+            if is_aborted {
+                pump.abort();
+            }
+            f(pump)
+        })
+    }
+
+    fn poll_write_parts(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        let is_empty = parts.iter().all(|part| part.is_empty());
+        let result = self.with_live(|pump| {
+            let mut accepted = pump.session.write(parts)?;
+            let _ = pump.transmit();
+            if accepted == 0 && !is_empty {
+                // There may be room now.
+                accepted = pump.session.write(parts)?;
+                let _ = pump.transmit();
+            }
+            if let SendHalf::Broken(_) = pump.session.send() {
+                return Poll::Ready(Err(loss(pump, cx)));
+            }
+            if accepted == 0 && !is_empty {
+                pump.park_writer(cx);
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(accepted))
+        });
+        let result = ready!(result);
+        coop.made_progress();
+        Poll::Ready(result)
+    }
+
+    fn poll_drained(&self, cx: &mut Context<'_>, is_done: impl Fn(&Pump<T>) -> bool) -> Poll<io::Result<()>> {
+        self.with_live(|pump| {
+            loop {
+                pump.session.flush();
+                let transmitted = pump.transmit();
+                match pump.session.send() {
+                    SendHalf::Aborted => return Poll::Ready(Err(Reason::Aborted.into())),
+                    SendHalf::Broken(_) if transmitted.is_ready() => return Poll::Ready(Err(loss(pump, cx))),
+                    SendHalf::Open | SendHalf::Finishing | SendHalf::Finished | SendHalf::Broken(_) => {}
+                }
+                if transmitted.is_pending() || pump.session.is_handshaking() {
+                    pump.park_writer(cx);
+                    return Poll::Pending;
+                }
+                if is_done(pump) {
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        })
+    }
+}
+
+/// Why nothing more can be sent: what the peer said about it, if it said something (rule: secure-6).
+fn loss<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> io::Error {
+    pump.look_for_alert(cx);
+    match pump.session.write(&[]) {
+        Err(error) => error.into(),
+        Ok(_) => Error::SendClosed.into(),
+    }
+}
+
+impl<T: Transport> AsyncWrite for TlsWriteHalf<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_parts(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_parts(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_drained(cx, |pump| pump.session.is_flushed())
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with_live(|pump| pump.session.close_write());
+        self.poll_drained(cx, |pump| pump.session.send().is_finished())
+    }
+}

@@ -1,0 +1,388 @@
+//! The ladder of traits: what every transport does, and what the higher ones add.
+//!
+//! | asked for | done means |
+//! |---|---|
+//! | write | we hold the bytes |
+//! | flush | the kernel holds them |
+//! | [`close_write`](Transport::close_write) | and our marker behind them |
+//! | [`close`](Transport::close), reported clean | and the peer has ended in order too |
+//!
+//! All of it can be called on the concrete types and on trait objects.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
+
+use crate::address::Address;
+use crate::close::{Close, FloorReport};
+use crate::control::Control;
+use crate::core::facts::SessionFacts;
+use crate::core::half::{self, RecvHalf, SendHalf};
+use crate::error::Reason;
+use crate::socket::Keepalive;
+use crate::upgrade::StartTls;
+use crate::verbs::{CloseWrite, Corked, WriteSequence};
+
+/// How things stand on the topmost floor of a connection.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Status {
+    /// Our send half.
+    pub send: SendHalf,
+    /// Our receive half.
+    pub recv: RecvHalf,
+    /// Bytes that were accepted and have not left for the kernel (rule: write-8).
+    pub queued: usize,
+    /// How the connection ended, once it has.
+    pub reason: Option<Reason>,
+}
+
+/// What every transport does: bytes in order, a close that loses nothing, an abort that cannot be mistaken for one.
+///
+/// Reading and writing are those of tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`. `poll_shutdown` is
+/// [`close_write`](Self::close_write). There is no flush to forget: accepted bytes leave as soon as the socket takes
+/// them, whatever the application waits for (rule: write-6).
+///
+/// Dropping a transport that was not closed is a truncation, and looks like one to the peer: RST on TCP, on TLS an end
+/// without close_notify (rule: close-12).
+///
+/// # Cancel safety
+///
+/// `read` and `write` of tokio's extension traits are cancel safe: a future that is dropped has read or written nothing.
+/// `write_all`, `read_exact` and the like are not, as everywhere.
+#[doc(alias = "ITransport")]
+#[doc(alias = "ITCPTransport")]
+pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
+    /// Our address; numeric, also after the end (rule: tcp-1).
+    #[doc(alias = "getHost")]
+    #[doc(alias = "local_addr")]
+    #[doc(alias = "get_extra_info")]
+    fn host(&self) -> Address {
+        self.ground().host()
+    }
+
+    /// The peer's address; numeric, also after the end (rule: tcp-1).
+    #[doc(alias = "getPeer")]
+    #[doc(alias = "peer_addr")]
+    #[doc(alias = "get_extra_info")]
+    fn peer(&self) -> Address {
+        self.ground().peer()
+    }
+
+    /// A handle for other tasks: abort, addresses, how it ended. Cheap to clone.
+    fn control(&self) -> Control {
+        self.ground().clone()
+    }
+
+    /// How things stand.
+    fn status(&self) -> Status {
+        let (send, recv) = self.halves();
+        let reason = match self.ground().report() {
+            Some(report) => Some(report.reason.clone()),
+            None if self.ground().is_aborted() => Some(Reason::Aborted),
+            None => half::reason(&send, &recv),
+        };
+        Status { send, recv, queued: self.queued(), reason }
+    }
+
+    /// Ends our send half: everything accepted, then this floor's marker (close_notify on TLS), then FIN beneath it.
+    /// Reading goes on for as long as the peer sends (rules: half-1, half-2). Twice is once (rule: half-3).
+    ///
+    /// Done means that the kernel has all of it. Fails with the reason if the connection was lost before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the end is decided: a future that is dropped changes nothing about it, and the marker leaves as
+    /// soon as the socket takes it.
+    #[doc(alias = "loseWriteConnection")]
+    #[doc(alias = "write_eof")]
+    #[doc(alias = "CloseWrite")]
+    #[doc(alias = "shutdown")]
+    fn close_write(&mut self) -> CloseWrite<'_> {
+        CloseWrite::new(self.as_transport())
+    }
+
+    /// Ends the connection in order: everything accepted, the markers, then the peer's end is awaited while its late
+    /// input is thrown away, then the socket goes. Never fails: it reports (rules: close-1 to close-11).
+    ///
+    /// The wait is bounded by [`Policy::close_timeout`](crate::Policy::close_timeout) and
+    /// [`Policy::close_discard`](crate::Policy::close_discard). A second call gives the same report.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again; the bounds start anew then.
+    #[doc(alias = "loseConnection")]
+    fn close(&mut self) -> Close<'_> {
+        Close::new(self.as_transport())
+    }
+
+    /// Ends the connection now: what is queued is thrown away and the peer gets RST. Returns at once, from any state
+    /// (rules: abort-1 to abort-5).
+    #[doc(alias = "abortConnection")]
+    #[doc(alias = "SetLinger")]
+    fn abort(&mut self) {
+        self.ground().abort();
+        self.handle_abort();
+    }
+
+    /// Writes all parts as one: in order, without joining copies where the kernel can gather. Nothing of it is written
+    /// if our send half has ended (rule: write-2).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: a part of it may have been accepted.
+    #[doc(alias = "writeSequence")]
+    #[doc(alias = "writelines")]
+    fn write_sequence<'a>(&'a mut self, parts: &'a [IoSlice<'a>]) -> WriteSequence<'a> {
+        WriteSequence::new(self.as_transport(), parts)
+    }
+
+    /// Holds small writes back, to be merged, until the guard is dropped (rule: write-7). A flush under a cork sends.
+    fn cork(&mut self) -> Corked<'_> {
+        Corked::new(self.as_transport())
+    }
+
+    /// Bytes that were accepted and have not left for the kernel (rule: write-8).
+    #[doc(alias = "get_write_buffer_size")]
+    fn queued(&self) -> usize {
+        self.queued_bytes()
+    }
+}
+
+impl<T: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static + ?Sized> Transport for T {}
+
+/// What a TCP socket adds. The options reach the real socket through every floor (rule: tcp-2); where there is none
+/// beneath, and after the end, they are errors (rule: tcp-3).
+#[doc(alias = "ITCPTransport")]
+pub trait TcpTransport: Transport {
+    /// Whether small segments leave at once. On by default.
+    #[doc(alias = "getTcpNoDelay")]
+    fn nodelay(&self) -> io::Result<bool> {
+        self.ground().with_socket(|socket| socket.nodelay())
+    }
+
+    /// Sets whether small segments leave at once.
+    #[doc(alias = "setTcpNoDelay")]
+    fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.ground().with_socket(|socket| socket.set_nodelay(on))
+    }
+
+    /// Whether, and how, the system probes an idle connection.
+    #[doc(alias = "getTcpKeepAlive")]
+    fn keepalive(&self) -> io::Result<Option<Keepalive>> {
+        self.ground().with_socket(|socket| socket.keepalive())
+    }
+
+    /// Sets whether, and how, the system probes an idle connection.
+    #[doc(alias = "setTcpKeepAlive")]
+    fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        self.ground().with_socket(|socket| socket.set_keepalive(keepalive))
+    }
+
+    /// How long sent data may stay unacknowledged before the system gives the connection up (Linux).
+    fn user_timeout(&self) -> io::Result<Option<Duration>> {
+        self.ground().with_socket(|socket| socket.user_timeout())
+    }
+
+    /// Sets how long sent data may stay unacknowledged before the system gives the connection up (Linux).
+    fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.ground().with_socket(|socket| socket.set_user_timeout(timeout))
+    }
+
+    /// The kernel's send and receive buffer, in bytes.
+    fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
+        self.ground().with_socket(|socket| socket.buffer_sizes())
+    }
+
+    /// Sets the kernel's send buffer, in bytes. Linux doubles the value.
+    fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        self.ground().with_socket(|socket| socket.set_send_buffer_size(bytes))
+    }
+
+    /// Sets the kernel's receive buffer, in bytes. Linux doubles the value.
+    fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        self.ground().with_socket(|socket| socket.set_recv_buffer_size(bytes))
+    }
+}
+
+impl<T: Transport + ?Sized> TcpTransport for T {}
+
+/// What TLS adds: the facts of the session.
+#[doc(alias = "ISSLTransport")]
+#[doc(alias = "INegotiated")]
+pub trait TlsTransport: TcpTransport {
+    /// What the handshake of the topmost TLS floor agreed on; `None` in plaintext, and until the handshake is done. It
+    /// stays readable after the end (rule: secure-3).
+    #[doc(alias = "getPeerCertificate")]
+    #[doc(alias = "negotiatedProtocol")]
+    #[doc(alias = "ConnectionState")]
+    fn tls(&self) -> Option<Arc<SessionFacts>> {
+        self.session_facts()
+    }
+
+    /// Whether application data travels encrypted.
+    fn is_secure(&self) -> bool {
+        self.session_facts().is_some()
+    }
+}
+
+impl<T: TcpTransport + ?Sized> TlsTransport for T {}
+
+/// What an upgradable transport adds: into TLS, and back.
+#[doc(alias = "ITLSTransport")]
+pub trait UpgradableTransport: TlsTransport {
+    /// Starts TLS, also inside TLS. Waits for the outcome (rules: upgrade-1 to upgrade-8).
+    #[doc(alias = "startTLS")]
+    #[doc(alias = "STARTTLS")]
+    fn start_tls(&mut self, how: StartTls) -> crate::upgrade::Starting<'_>;
+
+    /// Ends the topmost TLS session and goes on beneath it (rule: upgrade-9).
+    #[doc(alias = "CCC")]
+    #[doc(alias = "unwrap")]
+    fn stop_tls(&mut self) -> crate::upgrade::Stopping<'_>;
+}
+
+/// The machinery that one floor offers to the floor above and to the verbs. Not for use by applications, and not for
+/// implementing: wrap a stream of your own in [`Stream`](crate::Stream) instead.
+#[doc(hidden)]
+pub trait Floor {
+    /// The handle that reaches the bottom.
+    fn ground(&self) -> &Control;
+    /// Both halves of this floor.
+    fn halves(&self) -> (SendHalf, RecvHalf);
+    /// Bytes accepted and not handed to the kernel, those of the floors beneath too.
+    fn queued_bytes(&self) -> usize;
+    /// An abort has reached the bottom: let go of everything on this side.
+    fn handle_abort(&mut self);
+    /// From now on nobody reads: the end that is awaited is the answer to our close.
+    fn begin_close(&mut self);
+    /// Whether closing has nothing to finish: a handshake with nothing accepted (rule: close-9).
+    fn is_pointless(&self) -> bool {
+        false
+    }
+    /// Reads and throws away until the receive half of this floor, and of those beneath, has ended. Counts the bytes.
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()>;
+    /// The socket goes.
+    fn release(&mut self);
+    /// Holds small writes back, or lets them go.
+    fn set_cork(&mut self, on: bool);
+    /// Takes the bytes that were received and not read.
+    fn take_unread(&mut self) -> Vec<u8>;
+    /// Puts bytes behind those that were received and not read.
+    fn push_unread(&mut self, bytes: &[u8]);
+    /// Says how each floor stands, this one first.
+    fn report_floors(&self, floors: &mut Vec<FloorReport>);
+    /// Whether a write may be made from within a waker: nothing of this floor is locked while it wakes somebody.
+    fn may_write_in_wake(&self) -> bool;
+    /// A floor stands on this one, or does no more: with one, an end without markers is told by the missing marker
+    /// above, so that a drop need not reset.
+    fn set_beneath(&mut self, beneath: bool);
+    /// The facts of the topmost TLS session.
+    fn session_facts(&self) -> Option<Arc<SessionFacts>>;
+    /// This floor as the object that the verbs work on.
+    fn as_transport(&mut self) -> &mut dyn Transport;
+}
+
+/// How much was thrown away, and how much may be.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Discard {
+    /// Bytes thrown away so far.
+    pub bytes: u64,
+    /// The bound.
+    pub limit: u64,
+}
+
+impl Discard {
+    /// Whether the bound is reached.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= self.limit
+    }
+}
+
+impl<F: Transport + ?Sized> Floor for Box<F> {
+    fn ground(&self) -> &Control {
+        (**self).ground()
+    }
+
+    fn halves(&self) -> (SendHalf, RecvHalf) {
+        (**self).halves()
+    }
+
+    fn queued_bytes(&self) -> usize {
+        (**self).queued_bytes()
+    }
+
+    fn handle_abort(&mut self) {
+        (**self).handle_abort();
+    }
+
+    fn begin_close(&mut self) {
+        (**self).begin_close();
+    }
+
+    fn is_pointless(&self) -> bool {
+        (**self).is_pointless()
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        (**self).poll_discard(cx, discarded)
+    }
+
+    fn release(&mut self) {
+        (**self).release();
+    }
+
+    fn set_cork(&mut self, on: bool) {
+        (**self).set_cork(on);
+    }
+
+    fn take_unread(&mut self) -> Vec<u8> {
+        (**self).take_unread()
+    }
+
+    fn push_unread(&mut self, bytes: &[u8]) {
+        (**self).push_unread(bytes);
+    }
+
+    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
+        (**self).report_floors(floors);
+    }
+
+    fn may_write_in_wake(&self) -> bool {
+        (**self).may_write_in_wake()
+    }
+
+    fn set_beneath(&mut self, beneath: bool) {
+        (**self).set_beneath(beneath);
+    }
+
+    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
+        (**self).session_facts()
+    }
+
+    fn as_transport(&mut self) -> &mut dyn Transport {
+        (**self).as_transport()
+    }
+}
+
+/// Reads and throws away what a floor's own read gives, until it ends or the bound is reached.
+pub(crate) fn poll_discard_reads<T: AsyncRead + Unpin + ?Sized>(
+    floor: &mut T,
+    cx: &mut Context<'_>,
+    discarded: &mut Discard,
+) -> Poll<()> {
+    let mut scratch = [0; 8 << 10];
+    while !discarded.is_full() {
+        let mut buf = tokio::io::ReadBuf::new(&mut scratch);
+        match std::task::ready!(Pin::new(&mut *floor).poll_read(cx, &mut buf)) {
+            Ok(()) if !buf.filled().is_empty() => discarded.bytes += buf.filled().len() as u64,
+            Ok(()) | Err(_) => return Poll::Ready(()),
+        }
+    }
+    Poll::Ready(())
+}

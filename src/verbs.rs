@@ -1,0 +1,104 @@
+//! The small futures and guards behind the verbs of [`Transport`].
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use crate::transport::Transport;
+
+/// The end of a send half under way: see [`Transport::close_write`].
+#[must_use = "futures do nothing unless polled"]
+pub struct CloseWrite<'a>(&'a mut dyn Transport);
+
+impl<'a> CloseWrite<'a> {
+    pub(crate) fn new(transport: &'a mut dyn Transport) -> Self {
+        Self(transport)
+    }
+}
+
+impl Future for CloseWrite<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut *self.0).poll_shutdown(cx)
+    }
+}
+
+/// A write of several parts under way: see [`Transport::write_sequence`].
+#[must_use = "futures do nothing unless polled"]
+pub struct WriteSequence<'a> {
+    transport: &'a mut dyn Transport,
+    parts: &'a [IoSlice<'a>],
+    /// How much of the first part was written.
+    written: usize,
+}
+
+impl<'a> WriteSequence<'a> {
+    pub(crate) fn new(transport: &'a mut dyn Transport, parts: &'a [IoSlice<'a>]) -> Self {
+        Self { transport, parts, written: 0 }
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        while let Some(first) = self.parts.first() {
+            let left = first.len() - self.written;
+            if n < left {
+                self.written += n;
+                return;
+            }
+            n -= left;
+            self.written = 0;
+            self.parts = &self.parts[1..];
+        }
+    }
+}
+
+impl Future for WriteSequence<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.advance(0);
+        while let Some(first) = this.parts.first() {
+            let transport = Pin::new(&mut *this.transport);
+            let n = ready!(match this.written {
+                0 => transport.poll_write_vectored(cx, this.parts),
+                done => transport.poll_write(cx, &first[done..]),
+            })?;
+            this.advance(n);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A transport that holds small writes back until this guard is dropped: see [`Transport::cork`].
+#[must_use = "the cork is released when this is dropped"]
+pub struct Corked<'a>(&'a mut dyn Transport);
+
+impl<'a> Corked<'a> {
+    pub(crate) fn new(transport: &'a mut dyn Transport) -> Self {
+        transport.set_cork(true);
+        Self(transport)
+    }
+}
+
+impl Drop for Corked<'_> {
+    fn drop(&mut self) {
+        self.0.set_cork(false);
+    }
+}
+
+impl Deref for Corked<'_> {
+    type Target = dyn Transport;
+
+    fn deref(&self) -> &Self::Target {
+        self.0
+    }
+}
+
+impl DerefMut for Corked<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.0
+    }
+}
