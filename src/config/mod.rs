@@ -109,8 +109,7 @@ pub enum WarningKind {
 /// Reads the name of a server: a DNS name or an IP address, as it stands in a URL or on a command line.
 ///
 /// The brackets of an IPv6 literal and its scope (`[fe80::1%eth0]`) are taken off: neither is part of what a certificate
-/// names. The dot behind an absolute DNS name stays; rustls leaves it out of the SNI and of the comparison. SNI is sent for
-/// DNS names only (rule: secure-8).
+/// names. Nor is the dot behind an absolute DNS name. SNI is sent for DNS names only (rule: secure-8).
 ///
 /// # Errors
 /// [`ConfigProblem::BadServerName`]. A name outside ASCII must be given in its `xn--` form.

@@ -25,6 +25,9 @@ mod files;
 mod identity;
 mod profile;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Mutex, PoisonError};
 
 use rcgen::{
