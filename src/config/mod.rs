@@ -2,7 +2,7 @@
 //!
 //! [`ServerTls`] and [`ClientTls`] are built from files, bytes or DER, and are cheap to clone. Every mistake that is made
 //! with certificates and keys is found when the configuration is built, not in the first handshake, and is told with the
-//! name of its file ([`ConfigError`](crate::ConfigError)). What is odd and not wrong is a [`ConfigWarning`].
+//! name of its file ([`ConfigError`]). What is odd and not wrong is a [`ConfigWarning`].
 //!
 //! ```no_run
 //! use bowline::{ClientTls, ServerTls};
