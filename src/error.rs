@@ -411,6 +411,13 @@ pub enum ConfigProblem {
     UnusableKey(String),
     /// The key is that of another certificate.
     KeyMismatch,
+    /// The certificate that the key belongs to is not the first one of the chain.
+    ChainOrder {
+        /// Its place in the chain, counted from one.
+        position: usize,
+    },
+    /// A server without a certificate and its key.
+    NoIdentity,
     /// A certificate that cannot be parsed, or that cannot be a root.
     BadCertificate(String),
     /// A list of revoked certificates that cannot be parsed.
@@ -438,6 +445,10 @@ impl fmt::Display for ConfigError {
             ConfigProblem::EncryptedKey => f.write_str("the private key is encrypted; decrypt it first"),
             ConfigProblem::UnusableKey(what) => write!(f, "the private key cannot be used: {what}"),
             ConfigProblem::KeyMismatch => f.write_str("the private key belongs to another certificate"),
+            ConfigProblem::ChainOrder { position } => {
+                write!(f, "the private key belongs to certificate {position} of the chain, which must be the first one")
+            }
+            ConfigProblem::NoIdentity => f.write_str("a server needs a certificate and its private key"),
             ConfigProblem::BadCertificate(what) => write!(f, "the certificate cannot be used: {what}"),
             ConfigProblem::BadRevocationList(what) => write!(f, "the revocation list cannot be used: {what}"),
             ConfigProblem::NoRoots => f.write_str("no root certificates to trust"),

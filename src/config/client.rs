@@ -1,0 +1,278 @@
+//! The client's configuration.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ClientConfig, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::SingleCertAndKey;
+
+use super::identity::IdentitySource;
+use super::pem::Source;
+use super::shared::{RootSource, Shared, contradiction};
+use super::verify::{AcceptAnyServer, RootsAsServers};
+use super::{ConfigWarning, TlsVersion, fail};
+use crate::error::{ConfigProblem, Error};
+
+/// How a client does TLS. Cheap to clone; made by [`ClientTls::builder`] or from an `Arc<rustls::ClientConfig>`.
+///
+/// Clones share the cache of sessions to resume.
+#[doc(alias = "optionsForClientTLS")]
+#[doc(alias = "SSLContext")]
+#[derive(Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    own: Option<Arc<[CertificateDer<'static>]>>,
+    warnings: Arc<[ConfigWarning]>,
+}
+
+impl ClientTls {
+    /// Begins a configuration. A client needs to be told whom to trust at least.
+    pub fn builder() -> ClientTlsBuilder {
+        ClientTlsBuilder::default()
+    }
+
+    /// The configuration as rustls has it.
+    pub fn config(&self) -> &Arc<ClientConfig> {
+        &self.config
+    }
+
+    /// The chain that is presented to servers that ask for one, our own certificate first. `None` where there is none,
+    /// and where the configuration came from rustls, which does not tell.
+    pub fn own_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.own.as_deref()
+    }
+
+    /// What is odd about the configuration and no error: log it.
+    pub fn warnings(&self) -> &[ConfigWarning] {
+        &self.warnings
+    }
+}
+
+impl From<Arc<ClientConfig>> for ClientTls {
+    /// Takes a configuration of rustls as it is, unchecked.
+    fn from(config: Arc<ClientConfig>) -> Self {
+        Self { config, own: None, warnings: [].into() }
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own = self.own_certificates().and_then(|chain| super::subject(chain.first()?));
+        f.debug_struct("ClientTls").field("own", &own).field("warnings", &self.warnings).finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`ClientTls`]. Files are read and everything is checked by [`build`](Self::build).
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct ClientTlsBuilder {
+    shared: Shared,
+    roots: Vec<RootSource>,
+    #[cfg(feature = "platform-roots")]
+    platform_roots: bool,
+    no_verification: bool,
+}
+
+impl ClientTlsBuilder {
+    /// Trusts what the certificates in this PEM file vouch for. May be called several times.
+    ///
+    /// A server's own self-signed certificate may be given here too, and its names and dates are then checked as ever. This
+    /// holds for one that is marked as a CA's (`openssl req -x509` makes such) when the server presents exactly this one.
+    /// What does not work is a server's certificate that somebody else has issued: give the certificate of the issuer.
+    /// Of a root only name and key count, so whoever holds the key can vouch for any other name.
+    #[doc(alias = "load_verify_locations")]
+    #[doc(alias = "trustRootFromCertificates")]
+    #[doc(alias = "RootCAs")]
+    pub fn roots_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.roots.push(RootSource::Pem(Source::File(path.into())));
+        self
+    }
+
+    /// The same from PEM text in memory.
+    pub fn roots_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.roots.push(RootSource::Pem(Source::Bytes(pem.into())));
+        self
+    }
+
+    /// The same for one certificate, as DER.
+    pub fn root(mut self, cert: CertificateDer<'static>) -> Self {
+        self.roots.push(RootSource::Der(cert));
+        self
+    }
+
+    /// Trusts what the operating system trusts, besides other roots that are given. The roots are read when the
+    /// configuration is built; those that cannot be used are told in the [warnings](ClientTls::warnings).
+    #[cfg(feature = "platform-roots")]
+    #[doc(alias = "platformTrust")]
+    #[doc(alias = "create_default_context")]
+    pub fn platform_roots(mut self) -> Self {
+        self.platform_roots = true;
+        self
+    }
+
+    /// Trusts whoever answers. The connection is then encrypted to somebody, and nobody knows to whom: for tests, and for
+    /// looking at a server that is known to be broken (rule: secure-8).
+    #[doc(alias = "InsecureSkipVerify")]
+    #[doc(alias = "CERT_NONE")]
+    pub fn dangerous_no_verification(mut self) -> Self {
+        self.no_verification = true;
+        self
+    }
+
+    /// Lists of revoked server certificates, from a PEM file. May be called several times.
+    ///
+    /// With the first list every certificate of a server's chain is checked, and the check is strict: each of their issuers
+    /// needs a list, and one that is past its next update counts as none.
+    pub fn crl_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.shared.revocation_lists.push(Source::File(path.into()));
+        self
+    }
+
+    /// The same from PEM text in memory.
+    pub fn crl_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.shared.revocation_lists.push(Source::Bytes(pem.into()));
+        self
+    }
+
+    /// Our own certificate chain and private key from PEM files, which may be one and the same. The chain begins with
+    /// the client's certificate, its issuer follows; the root is left out.
+    #[doc(alias = "load_cert_chain")]
+    pub fn identity_pem_files(self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.identity_source(IdentitySource::Pem { chain: Source::File(chain.into()), key: Source::File(key.into()) })
+    }
+
+    /// The same from PEM text in memory.
+    pub fn identity_pem(self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.identity_source(IdentitySource::Pem { chain: Source::Bytes(chain.into()), key: Source::Bytes(key.into()) })
+    }
+
+    /// The same as DER.
+    pub fn identity(self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
+        self.identity_source(IdentitySource::Der { chain, key })
+    }
+
+    /// The application protocols to agree on, the preferred one first: `["h2", "http/1.1"]`. Default: no ALPN.
+    #[doc(alias = "set_alpn_protocols")]
+    #[doc(alias = "NextProtos")]
+    pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        self.shared.alpn = protocols.into_iter().map(|name| name.as_ref().to_vec()).collect();
+        self
+    }
+
+    /// The oldest version to speak; default TLS 1.2 (rule: secure-9).
+    #[doc(alias = "minimum_version")]
+    pub fn min_version(mut self, version: TlsVersion) -> Self {
+        self.shared.min = Some(version);
+        self
+    }
+
+    /// The newest version to speak; default TLS 1.3.
+    #[doc(alias = "maximum_version")]
+    pub fn max_version(mut self, version: TlsVersion) -> Self {
+        self.shared.max = Some(version);
+        self
+    }
+
+    /// The crypto provider; default that of the enabled feature, `aws-lc-rs` before `ring`.
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        self.shared.provider = Some(provider);
+        self
+    }
+
+    /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and the
+    /// like. Whoever reads that file reads the connections. Without this call the variable has no effect; without the
+    /// variable this call has none.
+    #[doc(alias = "keylog_filename")]
+    #[doc(alias = "KeyLogWriter")]
+    pub fn key_log_file_from_env(mut self) -> Self {
+        self.shared.key_log_from_env = true;
+        self
+    }
+
+    /// Reads the files, checks everything and makes the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it.
+    pub fn build(mut self) -> Result<ClientTls, Error> {
+        let provider = self.shared.provider()?;
+        let versions = self.shared.versions()?;
+        let mut warnings = Vec::new();
+        let verifier = self.verifier(&provider, &mut warnings)?;
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions)
+            .map_err(|error| contradiction(error.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let identity = self.shared.identity.take().map(|source| source.load(&provider, false)).transpose()?;
+        let mut own = None;
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                own = Some(identity.certified.cert.clone().into());
+                warnings.extend(identity.warnings);
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified)))
+            }
+        };
+        config.alpn_protocols = self.shared.alpn()?;
+        if let Some(key_log) = self.shared.key_log() {
+            config.key_log = key_log;
+        }
+        Ok(ClientTls { config: Arc::new(config), own, warnings: warnings.into() })
+    }
+
+    fn verifier(
+        &mut self,
+        provider: &Arc<CryptoProvider>,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+        let mut named = Vec::new();
+        for source in self.roots.drain(..) {
+            named.extend(source.load()?);
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(named.iter().cloned());
+        self.add_platform_roots(&mut roots, warnings);
+        match (self.no_verification, roots.is_empty() && self.shared.revocation_lists.is_empty()) {
+            (true, true) => return Ok(Arc::new(AcceptAnyServer(provider.signature_verification_algorithms))),
+            (true, false) => return Err(contradiction("whom to trust, and to trust anybody, do not go together")),
+            (false, _) if roots.is_empty() => return Err(fail(None, ConfigProblem::NoRoots)),
+            (false, _) => {}
+        }
+        let roots = Arc::new(roots);
+        let lists = self.shared.revocation_lists(&roots, provider)?;
+        let webpki = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+            .with_crls(lists)
+            .enforce_revocation_expiration()
+            .build()
+            .map_err(|error| contradiction(error.to_string()))?;
+        Ok(Arc::new(RootsAsServers { roots: named, webpki }))
+    }
+
+    #[cfg(feature = "platform-roots")]
+    fn add_platform_roots(&self, roots: &mut RootCertStore, warnings: &mut Vec<ConfigWarning>) {
+        if !self.platform_roots {
+            return;
+        }
+        let found = rustls_native_certs::load_native_certs();
+        let (_, unusable) = roots.add_parsable_certificates(found.certs);
+        let mut details: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+        if unusable > 0 {
+            details.push(format!("{unusable} root certificates of the platform cannot be parsed"));
+        }
+        let kind = super::WarningKind::PlatformRoots;
+        warnings.extend(details.into_iter().map(|detail| ConfigWarning { file: None, kind, detail }));
+    }
+
+    #[cfg(not(feature = "platform-roots"))]
+    fn add_platform_roots(&self, _: &mut RootCertStore, _: &mut Vec<ConfigWarning>) {}
+
+    fn identity_source(mut self, source: IdentitySource) -> Self {
+        self.shared.identity = Some(source);
+        self
+    }
+}

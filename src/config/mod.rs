@@ -1,0 +1,145 @@
+//! TLS configuration: safe by default, short to write.
+//!
+//! [`ServerTls`] and [`ClientTls`] are built from files, bytes or DER, and are cheap to clone. Every mistake that is made
+//! with certificates and keys is found when the configuration is built, not in the first handshake, and is told with the
+//! name of its file ([`ConfigError`]). What is odd and not wrong is a [`ConfigWarning`].
+//!
+//! ```no_run
+//! use bowline::{ClientTls, ServerTls};
+//!
+//! let server = ServerTls::builder().identity_pem_files("server.pem", "server.key").alpn(["h2", "http/1.1"]).build()?;
+//! for warning in server.warnings() {
+//!     eprintln!("{warning}");
+//! }
+//! let client = ClientTls::builder().roots_pem_file("ca.pem").build()?;
+//! # Ok::<(), bowline::Error>(())
+//! ```
+//!
+//! The defaults: TLS 1.2 and 1.3, hybrid post-quantum key exchange where the provider has it (rule: secure-9), names
+//! checked (rule: secure-8), resumption on, no early data, no key log, no certificate trusted that was not named. The
+//! crypto provider is the one handed in, else that of the enabled feature (`aws-lc-rs` before `ring`); rustls's
+//! process-wide default is neither read nor set.
+//!
+//! What is not offered here is a matter for rustls: any [`rustls::ServerConfig`] or [`rustls::ClientConfig`] in an `Arc`
+//! converts with `into()`.
+
+mod client;
+mod identity;
+mod pem;
+mod server;
+mod shared;
+mod verify;
+mod x509;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+
+use rustls::pki_types::ServerName;
+
+use crate::error::{ConfigError, ConfigProblem, Error};
+
+pub use client::{ClientTls, ClientTlsBuilder};
+pub use server::{ServerTls, ServerTlsBuilder};
+pub use x509::subject;
+
+/// The versions of TLS that there are here; anything older is not spoken (rule: secure-9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    V1_3,
+}
+
+impl fmt::Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1_2 => "TLS 1.2",
+            Self::V1_3 => "TLS 1.3",
+        })
+    }
+}
+
+/// Something about a configuration that works and that somebody should look at. Made for a log line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConfigWarning {
+    /// The file, where the input was one.
+    pub file: Option<PathBuf>,
+    /// Which of the known oddities it is.
+    pub kind: WarningKind,
+    /// The same in words, with subject and date.
+    pub detail: String,
+}
+
+impl fmt::Display for ConfigWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}: ", file.display())?;
+        }
+        f.write_str(&self.detail)
+    }
+}
+
+/// The kinds of [`ConfigWarning`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WarningKind {
+    /// A certificate of our own has expired: peers will refuse it.
+    Expired,
+    /// A certificate of our own is not valid yet, or this machine's clock is behind.
+    NotYetValid,
+    /// A certificate of our own expires within a week.
+    ExpiresSoon,
+    /// The server's certificate has no subject alternative name. Clients look there only, not at the common name.
+    NoNames,
+    /// The certificate is marked as that of a CA, which `openssl req -x509` does unless told otherwise. Many peers refuse
+    /// such a one from a server or a client.
+    MarkedAsCa,
+    /// A certificate of the chain is not the issuer of the one before it.
+    ChainOrder,
+    /// Some root certificates of the platform could not be loaded.
+    PlatformRoots,
+}
+
+/// Reads the name of a server: a DNS name or an IP address, as it stands in a URL or on a command line.
+///
+/// The brackets of an IPv6 literal and its scope (`[fe80::1%eth0]`) are taken off: neither is part of what a certificate
+/// names. Nor is the dot behind an absolute DNS name. SNI is sent for DNS names only (rule: secure-8).
+///
+/// # Errors
+/// [`ConfigProblem::BadServerName`]. A name outside ASCII must be given in its `xn--` form.
+///
+/// ```
+/// use bowline::config::server_name;
+/// use bowline::rustls::pki_types::ServerName;
+///
+/// assert!(matches!(server_name("example.com")?, ServerName::DnsName(_)));
+/// assert!(matches!(server_name("[::1]")?, ServerName::IpAddress(_)));
+/// # Ok::<(), bowline::Error>(())
+/// ```
+#[doc(alias = "server_hostname")]
+pub fn server_name(name: &str) -> Result<ServerName<'static>, Error> {
+    let bad = || fail(None, ConfigProblem::BadServerName(name.to_owned()));
+    let bracketed = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let unscoped = without_scope(bracketed.unwrap_or(name));
+    if bracketed.is_some() && unscoped.parse::<Ipv6Addr>().is_err() {
+        return Err(bad());
+    }
+    ServerName::try_from(unscoped.to_owned()).map_err(|_| bad())
+}
+
+fn without_scope(name: &str) -> &str {
+    match name.split_once('%') {
+        Some((address, scope)) if !scope.is_empty() && address.parse::<Ipv6Addr>().is_ok() => address,
+        _ => name,
+    }
+}
+
+fn fail(file: Option<PathBuf>, problem: ConfigProblem) -> Error {
+    Error::Config(ConfigError { file, problem })
+}

@@ -1,0 +1,235 @@
+//! The server's configuration.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, ProducesTickets, ServerConfig, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
+
+use super::identity::{IdentitySource, LoadedIdentity};
+use super::pem::Source;
+use super::shared::{RootSource, Shared, contradiction};
+use super::{ConfigWarning, TlsVersion, fail};
+use crate::error::{ConfigProblem, Error};
+
+/// How a server does TLS. Cheap to clone; made by [`ServerTls::builder`] or from an `Arc<rustls::ServerConfig>`.
+#[doc(alias = "CertificateOptions")]
+#[doc(alias = "SSLContext")]
+#[derive(Clone)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    own: Option<Arc<[CertificateDer<'static>]>>,
+    warnings: Arc<[ConfigWarning]>,
+}
+
+impl ServerTls {
+    /// Begins a configuration. A server needs an identity at least.
+    pub fn builder() -> ServerTlsBuilder {
+        ServerTlsBuilder::default()
+    }
+
+    /// The configuration as rustls has it.
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// The chain that is presented to clients, our own certificate first. `None` where the configuration came from
+    /// rustls, which does not tell.
+    pub fn own_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.own.as_deref()
+    }
+
+    /// What is odd about the configuration and no error: log it.
+    pub fn warnings(&self) -> &[ConfigWarning] {
+        &self.warnings
+    }
+}
+
+impl From<Arc<ServerConfig>> for ServerTls {
+    /// Takes a configuration of rustls as it is, unchecked.
+    fn from(config: Arc<ServerConfig>) -> Self {
+        Self { config, own: None, warnings: [].into() }
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own = self.own_certificates().and_then(|chain| super::subject(chain.first()?));
+        f.debug_struct("ServerTls").field("own", &own).field("warnings", &self.warnings).finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`ServerTls`]. Files are read and everything is checked by [`build`](Self::build).
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct ServerTlsBuilder {
+    shared: Shared,
+    client_roots: Vec<RootSource>,
+    client_auth_optional: bool,
+}
+
+impl ServerTlsBuilder {
+    /// Our own certificate chain and private key from PEM files, which may be one and the same. The chain begins with
+    /// the server's certificate, its issuer follows; the root is left out.
+    #[doc(alias = "load_cert_chain")]
+    pub fn identity_pem_files(self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.identity_source(IdentitySource::Pem { chain: Source::File(chain.into()), key: Source::File(key.into()) })
+    }
+
+    /// The same from PEM text in memory.
+    pub fn identity_pem(self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.identity_source(IdentitySource::Pem { chain: Source::Bytes(chain.into()), key: Source::Bytes(key.into()) })
+    }
+
+    /// The same as DER.
+    pub fn identity(self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
+        self.identity_source(IdentitySource::Der { chain, key })
+    }
+
+    /// Asks every client for a certificate that one of the CAs in this PEM file vouches for, and refuses those that have
+    /// none (mutual TLS). May be called several times.
+    ///
+    /// The names of the CAs are sent to clients as a hint. A client's self-signed certificate may be given here too, as long
+    /// as it is not marked as that of a CA; whoever holds its key can then vouch for other clients as well.
+    #[doc(alias = "verify_mode")]
+    #[doc(alias = "ClientAuth")]
+    pub fn client_ca_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.client_roots.push(RootSource::Pem(Source::File(path.into())));
+        self
+    }
+
+    /// The same from PEM text in memory.
+    pub fn client_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.client_roots.push(RootSource::Pem(Source::Bytes(pem.into())));
+        self
+    }
+
+    /// Lets clients in that present no certificate. One that is presented must be valid all the same.
+    pub fn client_auth_optional(mut self) -> Self {
+        self.client_auth_optional = true;
+        self
+    }
+
+    /// Lists of revoked client certificates, from a PEM file. May be called several times.
+    ///
+    /// With the first list every certificate of a client's chain is checked, and the check is strict: each of their issuers
+    /// needs a list, and one that is past its next update counts as none.
+    pub fn client_crl_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.shared.revocation_lists.push(Source::File(path.into()));
+        self
+    }
+
+    /// The same from PEM text in memory.
+    pub fn client_crl_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.shared.revocation_lists.push(Source::Bytes(pem.into()));
+        self
+    }
+
+    /// The application protocols to agree on, the preferred one first: `["h2", "http/1.1"]`. Default: no ALPN.
+    #[doc(alias = "set_alpn_protocols")]
+    #[doc(alias = "NextProtos")]
+    pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        self.shared.alpn = protocols.into_iter().map(|name| name.as_ref().to_vec()).collect();
+        self
+    }
+
+    /// The oldest version to speak; default TLS 1.2 (rule: secure-9).
+    #[doc(alias = "minimum_version")]
+    pub fn min_version(mut self, version: TlsVersion) -> Self {
+        self.shared.min = Some(version);
+        self
+    }
+
+    /// The newest version to speak; default TLS 1.3.
+    #[doc(alias = "maximum_version")]
+    pub fn max_version(mut self, version: TlsVersion) -> Self {
+        self.shared.max = Some(version);
+        self
+    }
+
+    /// The crypto provider; default that of the enabled feature, `aws-lc-rs` before `ring`.
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        self.shared.provider = Some(provider);
+        self
+    }
+
+    /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and the
+    /// like. Whoever reads that file reads the connections. Without this call the variable has no effect; without the
+    /// variable this call has none.
+    #[doc(alias = "keylog_filename")]
+    #[doc(alias = "KeyLogWriter")]
+    pub fn key_log_file_from_env(mut self) -> Self {
+        self.shared.key_log_from_env = true;
+        self
+    }
+
+    /// Reads the files, checks everything and makes the configuration.
+    ///
+    /// Sessions are resumed by stateless tickets, encrypted by the provider of the enabled feature. With a provider of the
+    /// caller's own they are resumed from a cache in memory instead: no secret of theirs is then under a cipher that the
+    /// caller has not chosen.
+    ///
+    /// # Errors
+    /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it.
+    pub fn build(mut self) -> Result<ServerTls, Error> {
+        let provider = self.shared.provider()?;
+        let identity = self.shared.identity.take().ok_or_else(|| fail(None, ConfigProblem::NoIdentity))?;
+        let LoadedIdentity { certified, warnings } = identity.load(&provider, true)?;
+        let own = certified.cert.clone();
+        let mut config = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(self.shared.versions()?)
+            .map_err(|error| contradiction(error.to_string()))?
+            .with_client_cert_verifier(self.client_verifier(&provider)?)
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = self.shared.alpn()?;
+        if let Some(key_log) = self.shared.key_log() {
+            config.key_log = key_log;
+        }
+        if self.shared.provider.is_none() {
+            config.ticketer = feature_ticketer().unwrap_or(config.ticketer);
+        }
+        Ok(ServerTls { config: Arc::new(config), own: Some(own.into()), warnings: warnings.into() })
+    }
+
+    fn client_verifier(&mut self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+        if self.client_roots.is_empty() {
+            return match (self.client_auth_optional, self.shared.revocation_lists.is_empty()) {
+                (false, true) => Ok(Arc::new(NoClientAuth)),
+                (true, _) => Err(contradiction("optional client certificates need a CA that vouches for them")),
+                (_, false) => Err(contradiction("a list of revoked client certificates needs a CA of clients")),
+            };
+        }
+        let mut roots = RootCertStore::empty();
+        for source in self.client_roots.drain(..) {
+            roots.add_parsable_certificates(source.load()?);
+        }
+        let roots = Arc::new(roots);
+        let lists = self.shared.revocation_lists(&roots, provider)?;
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+            .with_crls(lists)
+            .enforce_revocation_expiration();
+        if self.client_auth_optional {
+            verifier = verifier.allow_unauthenticated();
+        }
+        verifier.build().map_err(|error| contradiction(error.to_string()))
+    }
+
+    fn identity_source(mut self, source: IdentitySource) -> Self {
+        self.shared.identity = Some(source);
+        self
+    }
+}
+
+fn feature_ticketer() -> Option<Arc<dyn ProducesTickets>> {
+    #[cfg(feature = "aws-lc-rs")]
+    return rustls::crypto::aws_lc_rs::Ticketer::new().ok();
+    #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+    return rustls::crypto::ring::Ticketer::new().ok();
+    #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+    return None;
+}

@@ -1,0 +1,116 @@
+//! The two ways of looking at a server's certificate in which rustls's own verifier needs company.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+
+use super::x509::is_ca_fit_for_server;
+
+/// rustls's verifier, and one case more: a server that presents a certificate which was given as a root, byte for byte,
+/// and which is marked as that of a CA.
+///
+/// webpki takes a self-signed certificate that is its own root as long as it is not marked so, and refuses one that is
+/// (`CaUsedAsEndEntity`), because it would not build a path through it either way. OpenSSL takes both, and `openssl req
+/// -x509` marks what it makes, so this is what people try first. No trust is added: whoever holds the key of that root could
+/// have issued a certificate without the mark. Names, dates and purpose are checked as ever (rule: secure-8).
+#[derive(Debug)]
+pub(super) struct RootsAsServers {
+    /// The roots that were given by name; those of the platform are not meant to be servers.
+    pub(super) roots: Vec<CertificateDer<'static>>,
+    pub(super) webpki: Arc<WebPkiServerVerifier>,
+}
+
+impl RootsAsServers {
+    /// webpki's own objection has no name in rustls: it arrives as `Other`.
+    fn is_only_marked(&self, error: &Error, cert: &CertificateDer<'_>, now: UnixTime) -> bool {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        matches!(error, Error::InvalidCertificate(CertificateError::Other(_)))
+            && self.roots.iter().any(|root| root.as_ref() == cert.as_ref())
+            && is_ca_fit_for_server(cert, now)
+    }
+}
+
+impl ServerCertVerifier for RootsAsServers {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(error) if self.is_only_marked(&error, end_entity, now) => {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
+    }
+}
+
+/// Any certificate will do; the server must hold its key all the same.
+#[derive(Debug)]
+pub(super) struct AcceptAnyServer(pub(super) WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for AcceptAnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}

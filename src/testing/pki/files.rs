@@ -1,0 +1,206 @@
+//! A PKI that is kept in a directory between runs.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+
+use super::{Identity, ORGANISATION, Pki};
+use crate::config::{ClientTls, ClientTlsBuilder, ServerTls, ServerTlsBuilder, WarningKind, subject};
+
+/// The certificates that [`Pki::load_or_create`] keeps in a directory: `ca.pem`, and a server and a client with a
+/// certificate of that CA, `server.pem`, `server.key`, `client.pem` and `client.key`.
+#[derive(Debug)]
+pub struct PkiFiles {
+    dir: PathBuf,
+    ca_pem: String,
+    server: Identity,
+    client: Identity,
+    created: bool,
+}
+
+impl Pki {
+    /// Takes the certificates in this directory, or makes them, with the directory where it is missing. **For development
+    /// only**: so that a service on this machine has a certificate the first time that it is started.
+    ///
+    /// The server is `localhost`, `127.0.0.1` and `::1`. Private keys have mode 0600. The key of the CA is thrown away when
+    /// the others are made: nothing can be issued with it later, so trusting `ca.pem` is no more than trusting these two.
+    /// All files are made anew when one is missing or cannot be parsed, when they do not belong together, and when a
+    /// certificate has expired or will within a week.
+    ///
+    /// # Errors
+    /// What the system says, with the file; and [`io::ErrorKind::AlreadyExists`] with a file that would have to be replaced
+    /// and holds a certificate which was not made here.
+    pub fn load_or_create(dir: impl AsRef<Path>) -> io::Result<PkiFiles> {
+        let dir = dir.as_ref();
+        match PkiFiles::load(dir)? {
+            Some(files) if files.hold() => Ok(files),
+            _ => PkiFiles::create(dir),
+        }
+    }
+}
+
+impl PkiFiles {
+    /// The CA's certificate.
+    pub fn ca_path(&self) -> PathBuf {
+        self.dir.join(CA)
+    }
+
+    /// The server's chain and the server's private key.
+    pub fn server_paths(&self) -> (PathBuf, PathBuf) {
+        (self.dir.join(SERVER_CHAIN), self.dir.join(SERVER_KEY))
+    }
+
+    /// The client's chain and the client's private key.
+    pub fn client_paths(&self) -> (PathBuf, PathBuf) {
+        (self.dir.join(CLIENT_CHAIN), self.dir.join(CLIENT_KEY))
+    }
+
+    /// Whether they were made by this call.
+    pub fn created(&self) -> bool {
+        self.created
+    }
+
+    /// The CA's certificate as PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Identity {
+        &self.server
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Identity {
+        &self.client
+    }
+
+    /// A configuration with the server's identity, to say more to.
+    pub fn server_tls_builder(&self) -> ServerTlsBuilder {
+        ServerTls::builder().identity(self.server.chain_der(), self.server.key_der())
+    }
+
+    /// A configuration that trusts the CA, to say more to.
+    pub fn client_tls_builder(&self) -> ClientTlsBuilder {
+        ClientTls::builder().roots_pem(self.ca_pem.as_str())
+    }
+
+    /// `None` where a file is missing or holds nothing of use.
+    fn load(dir: &Path) -> io::Result<Option<Self>> {
+        let mut texts = Vec::new();
+        for name in [CA, SERVER_CHAIN, SERVER_KEY, CLIENT_CHAIN, CLIENT_KEY] {
+            match fs::read(dir.join(name)) {
+                Ok(bytes) => texts.push(String::from_utf8_lossy(&bytes).into_owned()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(named(&dir.join(name), &error)),
+            }
+        }
+        let mut texts = texts.into_iter();
+        let mut next = || texts.next().unwrap_or_default();
+        let ca_pem = next();
+        let server = Identity::from_pem("server", next(), next());
+        let client = Identity::from_pem("client", next(), next());
+        let files =
+            server.zip(client).map(|(server, client)| Self { dir: dir.into(), ca_pem, server, client, created: false });
+        Ok(files)
+    }
+
+    /// Whether all belongs together and is valid for some time to come.
+    fn hold(&self) -> bool {
+        self.check().is_some()
+    }
+
+    /// The keys are checked by the builders, the rest is checked by those who check it in a handshake.
+    fn check(&self) -> Option<()> {
+        let server = self.server_tls_builder().build().ok()?;
+        let client = self.client_tls_builder().identity(self.client.chain_der(), self.client.key_der()).build().ok()?;
+        let warnings = server.warnings().iter().chain(client.warnings());
+        if warnings.into_iter().any(|warning| warning.kind == WarningKind::ExpiresSoon) {
+            return None;
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).ok()?).ok()?;
+        let (roots, provider) = (Arc::new(roots), client.config().crypto_provider().clone());
+        let localhost = ServerName::try_from("localhost").ok()?;
+        let (chain, now) = (self.server.chain_der(), UnixTime::now());
+        let servers = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build().ok()?;
+        servers.verify_server_cert(&chain[0], &chain[1..], &localhost, &[], now).ok()?;
+        let chain = self.client.chain_der();
+        let clients = WebPkiClientVerifier::builder_with_provider(roots, provider).build().ok()?;
+        clients.verify_client_cert(&chain[0], &chain[1..], now).ok()?;
+        Some(())
+    }
+
+    fn create(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir).map_err(|error| named(dir, &error))?;
+        for name in [CA, SERVER_CHAIN, CLIENT_CHAIN] {
+            refuse_foreign(&dir.join(name))?;
+        }
+        let pki = Pki::new();
+        let (server, client) = (pki.server(&[]), pki.client("development client"));
+        write_file(&dir.join(CA), &pki.ca_pem(), false)?;
+        server.write_to(dir)?;
+        client.write_to(dir)?;
+        Ok(Self { dir: dir.into(), ca_pem: pki.ca_pem(), server, client, created: true })
+    }
+}
+
+const CA: &str = "ca.pem";
+const SERVER_CHAIN: &str = "server.pem";
+const SERVER_KEY: &str = "server.key";
+const CLIENT_CHAIN: &str = "client.pem";
+const CLIENT_KEY: &str = "client.key";
+
+/// Somebody may have put certificates of their own where ours were: theirs cannot be made anew.
+fn refuse_foreign(path: &Path) -> io::Result<()> {
+    let Ok(cert) = CertificateDer::from_pem_file(path) else { return Ok(()) };
+    match subject(&cert) {
+        Some(subject) if subject.contains(ORGANISATION) => Ok(()),
+        _ => {
+            let why = "does not fit the other files, was not made here, and is not replaced; move it away";
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{}: {why}", path.display())))
+        }
+    }
+}
+
+/// Replaces the file as a whole, so that nobody reads half of one.
+pub(super) fn write_file(path: &Path, text: &str, private: bool) -> io::Result<()> {
+    let (temporary, mut file) = new_beside(path, private).map_err(|error| named(path, &error))?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|error| {
+        // Nothing to be done about it where this fails too: the first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+        named(path, &error)
+    })
+}
+
+/// A file beside this one that was not there before, which is the only kind whose mode is as asked for.
+fn new_beside(path: &Path, private: bool) -> io::Result<(PathBuf, File)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, if private { 0o600 } else { 0o644 });
+    #[cfg(not(unix))]
+    let _ = private;
+    let mut attempt = 0;
+    loop {
+        let temporary = path.with_file_name(format!(".{name}.{}.{attempt}.tmp", std::process::id()));
+        match options.open(&temporary) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 100 => attempt += 1,
+            opened => return opened.map(|file| (temporary, file)),
+        }
+    }
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
