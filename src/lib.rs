@@ -6,6 +6,8 @@ mod connect;
 mod deadline;
 mod endpoint;
 mod error;
+#[cfg(feature = "tokio")]
+mod listen;
 mod policy;
 #[cfg(feature = "tokio")]
 mod tcp;
@@ -17,6 +19,8 @@ pub use error::{
     BindError, Blame, ConfigError, ConfigProblem, ConnectAttempt, ConnectError, EndpointError, Error, Phase, Reason,
     TlsError, UpgradeError,
 };
+#[cfg(feature = "tokio")]
+pub use listen::{Incoming, Listener, ListenerBuilder, ListenerStatus};
 pub use policy::{Leftover, Policy, Role, Truncation, Watermarks};
 pub use rustls;
 #[cfg(feature = "tokio")]
