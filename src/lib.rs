@@ -1,5 +1,7 @@
 //! TCP, TLS and STARTTLS-upgradable transports that end exactly as the application meant them to.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 #[cfg(feature = "tokio")]
 mod connect;
 #[cfg(feature = "tokio")]

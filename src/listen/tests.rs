@@ -27,9 +27,13 @@ async fn accept(listener: &Listener) -> Incoming {
     timeout(SOON, listener.accept()).await.unwrap().unwrap()
 }
 
-/// Polls once, and says whether it is still pending.
+/// Polls once.
+async fn poll_once<F: Future>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+}
+
 async fn is_pending<F: Future>(future: &mut Pin<Box<F>>) -> bool {
-    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+    poll_once(future).await.is_pending()
 }
 
 /// Returns when the runtime has taken note of everything that has happened on its sockets so far.
@@ -61,6 +65,14 @@ async fn a_taken_port_is_an_error_that_names_it() {
         Error::Bind(error) => assert_eq!(error.error.kind(), io::ErrorKind::AddrInUse),
         other => panic!("{other}"),
     }
+}
+
+/// rule: tcp-8
+#[tokio::test]
+async fn a_name_that_does_not_resolve_is_told_as_that() {
+    // No resolver is asked about such a name, so nothing leaves this host.
+    let error = Listener::bind("no\0name:80").await.unwrap_err();
+    assert!(matches!(error.reason(), Some(Reason::Io(_))), "{error}");
 }
 
 /// rule: tcp-8
@@ -135,10 +147,10 @@ async fn an_accept_that_is_dropped_loses_no_connection() {
     let mut missing: HashSet<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
     let collect = async {
         while !missing.is_empty() {
-            tokio::select! {
-                biased;
-                incoming = listener.accept() => assert!(missing.remove(&incoming.unwrap().peer())),
-                () = yield_now() => {}
+            // Dropped at every point where it waits.
+            match poll_once(&mut Box::pin(listener.accept())).await {
+                Poll::Ready(incoming) => assert!(missing.remove(&incoming.unwrap().peer())),
+                Poll::Pending => yield_now().await,
             }
         }
     };
