@@ -29,6 +29,11 @@ pub struct CloseReport {
 }
 
 impl CloseReport {
+    /// The report of a connection that was not closed, but ended for this reason.
+    pub(crate) fn of(reason: Reason) -> Self {
+        Self { reason, floors: Vec::new(), bound: None, discarded: 0, unacknowledged: None }
+    }
+
     /// Whether both sides ended in order.
     pub fn is_clean(&self) -> bool {
         self.reason.is_clean()
@@ -140,8 +145,7 @@ impl<'a> Close<'a> {
 
     fn begin(&mut self) {
         self.begun = true;
-        self.deadline =
-            self.transport.ground().policy().close_timeout.map(|bound| Box::pin(tokio::time::sleep(bound)));
+        self.deadline = self.transport.ground().policy().close_timeout.map(|bound| Box::pin(tokio::time::sleep(bound)));
         self.transport.begin_close();
     }
 

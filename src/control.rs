@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 
 use crate::address::Address;
 use crate::close::CloseReport;
-use crate::error::Error;
-use crate::policy::Policy;
+use crate::error::{Error, Reason};
+use crate::policy::{Policy, Role};
 use crate::socket;
 
 /// What is beneath all floors: the part of a connection that an abort has to reach.
@@ -48,6 +48,8 @@ struct Shared {
     host: Address,
     peer: Address,
     policy: Arc<Policy>,
+    /// Made by connecting, not by accepting.
+    connected: AtomicBool,
     aborted: AtomicBool,
     reset: AtomicBool,
     unacknowledged: OnceLock<Option<u64>>,
@@ -61,6 +63,7 @@ impl Control {
             host,
             peer,
             policy,
+            connected: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             reset: AtomicBool::new(false),
             unacknowledged: OnceLock::new(),
@@ -149,6 +152,25 @@ impl Control {
 
     pub(crate) fn was_reset(&self) -> bool {
         self.0.reset.load(Ordering::Acquire)
+    }
+
+    /// The side of the connection: the client where it was made by connecting.
+    pub(crate) fn made(&self) -> Role {
+        if self.0.connected.load(Ordering::Relaxed) { Role::Client } else { Role::Server }
+    }
+
+    pub(crate) fn set_connected(&self) {
+        self.0.connected.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the connection now, for a reason of ours that is not an abort of the application's.
+    pub(crate) fn end(&self, reason: Reason) {
+        self.set_report(CloseReport::of(reason));
+        if !self.0.aborted.swap(true, Ordering::SeqCst) {
+            if let Some(ground) = self.ground() {
+                ground.abort();
+            }
+        }
     }
 
     /// Does something with the TCP socket at the bottom. An error, never a panic, once it is gone (rule: tcp-3).

@@ -153,7 +153,7 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     }
 }
 
-impl<T: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static + ?Sized> Transport for T {}
+impl<T: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
 
 /// What a TCP socket adds. The options reach the real socket through every floor (rule: tcp-2); where there is none
 /// beneath, and after the end, they are errors (rule: tcp-3).

@@ -4,4 +4,7 @@
 //!
 //! The helpers here panic where a test would `unwrap`: they are made for tests and for development, not for production.
 
+mod pairs;
 pub mod pki;
+
+pub use self::pairs::{raw_tcp_pair, tcp_pair, tcp_pair_with};

@@ -20,6 +20,7 @@ use crate::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::session::{Session, Step};
+use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason};
 use crate::pump::Shared;
 use crate::transport::{Discard, Floor, Transport};
@@ -94,7 +95,7 @@ impl<T: Transport> TlsConnection<T> {
 
     /// A client whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
     pub fn client(floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
-        let name = ClientTls::server_name(name)?;
+        let name = crate::config::server_name(name)?;
         let own_chain = tls.own_certificates().unwrap_or_default().into();
         let marks = floor.ground().policy().watermarks;
         Ok(Self::over(floor, Session::client(Arc::clone(tls.config()), name, own_chain, marks)?))
@@ -127,21 +128,22 @@ impl<T: Transport> TlsConnection<T> {
     /// Cancel safe: the handshake goes on where it stopped. The deadline starts anew.
     pub async fn handshake(&mut self) -> Result<(), Error> {
         let bound = self.ground().policy().handshake_timeout;
-        self.handshake_by(bound.map(|bound| Instant::now() + bound)).await
+        self.handshake_by(after(bound)).await
     }
 
     /// The handshake under a deadline that may have begun to run before (rule: secure-5).
     pub(crate) async fn handshake_by(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
-        let Err(reason) = by(deadline, poll_fn(|cx| self.poll_handshake(cx))).await.unwrap_or_else(|| {
-            Err(Reason::TimedOut(Phase::Handshake))
-        }) else {
+        let Err(reason) = until(deadline, poll_fn(|cx| self.poll_handshake(cx)))
+            .await
+            .unwrap_or_else(|| Err(Reason::TimedOut(Phase::Handshake)))
+        else {
             return Ok(());
         };
         match reason {
             Reason::TimedOut(_) => self.release(),
             // The alert leaves, FIN behind it, and what the peer still sends is read, lest RST overtake the alert.
             _ => {
-                let _ = by(deadline, self.close()).await;
+                let _ = until(deadline, self.close()).await;
                 self.release();
             }
         }
@@ -190,14 +192,6 @@ impl<T: Transport> TlsConnection<T> {
             floor.push_unread(&leftover);
             Poll::Ready(Ok(floor))
         })
-    }
-}
-
-/// Bounds a future by a deadline; `None` once it has passed.
-pub(crate) async fn by<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
-    match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
-        None => Some(future.await),
     }
 }
 
@@ -258,9 +252,9 @@ impl<T: Transport> Floor for TlsConnection<T> {
     }
 
     fn queued_bytes(&self) -> usize {
-        self.write.shared().with(|pump| {
-            pump.session.queued() + pump.floor.as_ref().map_or(0, |floor| floor.queued_bytes())
-        })
+        self.write
+            .shared()
+            .with(|pump| pump.session.queued() + pump.floor.as_ref().map_or(0, |floor| floor.queued_bytes()))
     }
 
     fn handle_abort(&mut self) {

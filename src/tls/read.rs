@@ -15,9 +15,9 @@ use crate::core::session::{Session, Step};
 use crate::error::{Phase, Reason};
 use crate::policy::Truncation;
 use crate::pump::{Pump, Shared};
-use crate::transport::{Discard, Transport};
-use crate::tls::write::TlsWriteHalf;
 use crate::tls::TlsConnection;
+use crate::tls::write::TlsWriteHalf;
+use crate::transport::{Discard, Transport};
 
 /// The receiving half of a [`TlsConnection`].
 pub struct TlsReadHalf<T> {

@@ -1,0 +1,263 @@
+//! Listening: connections are taken one by one, and none of them can end the listener (rule: tcp-5).
+
+mod incoming;
+mod trouble;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
+
+pub use self::incoming::Incoming;
+use self::trouble::{Fault, Trouble};
+use crate::{BindError, Error, Policy};
+
+/// Takes TCP connections.
+///
+/// [`accept`](Self::accept) hands out each connection as [`Incoming`]: not begun yet, its handshake deadline running.
+/// So the handshake is done wherever the application puts it, mostly in a task for each connection, and a slow one
+/// delays no other (rule: tcp-6).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use bowline::{Connector, Listener};
+///
+/// let listener = Listener::bind("127.0.0.1:0").await?;
+/// let client = Connector::new().connect_addr(listener.local_addr()).await?;
+/// let server = listener.accept().await?.into_tcp()?;
+/// # drop((client, server));
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "listenTCP")]
+#[doc(alias = "IListeningPort")]
+#[doc(alias = "TCP4ServerEndpoint")]
+#[doc(alias = "TCP6ServerEndpoint")]
+#[doc(alias = "create_server")]
+#[doc(alias = "start_server")]
+pub struct Listener {
+    socket: TcpListener,
+    local: SocketAddr,
+    policy: Arc<Policy>,
+    unfinished: Arc<Semaphore>,
+    trouble: Mutex<Trouble>,
+}
+
+/// How a listener is doing.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct ListenerStatus {
+    /// How many times the system refused to hand out a connection, since the listener was opened.
+    pub accept_errors: u64,
+    /// What it said the last time.
+    pub last_error: Option<Arc<io::Error>>,
+    /// Whether accepting waits at this moment because the system refused: it is out of descriptors, or of memory.
+    pub is_waiting: bool,
+}
+
+impl Listener {
+    /// Listens on this address with the defaults of [`ListenerBuilder`].
+    ///
+    /// # Errors
+    /// As [`ListenerBuilder::bind`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no socket open.
+    pub async fn bind(addr: impl ToSocketAddrs) -> Result<Self, Error> {
+        Self::builder().bind(addr).await
+    }
+
+    /// Everything that can be chosen about a listener.
+    pub fn builder() -> ListenerBuilder {
+        ListenerBuilder::default()
+    }
+
+    /// Takes over a socket that listens: one that was made elsewhere, or handed in by a service manager.
+    ///
+    /// # Errors
+    /// As [`ListenerBuilder::from_std`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub fn from_std(socket: std::net::TcpListener) -> Result<Self, Error> {
+        Self::builder().from_std(socket)
+    }
+
+    /// The address that was really bound: its port is never 0 (rule: tcp-8).
+    #[doc(alias = "getHost")]
+    #[doc(alias = "sockets")]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// How the listener is doing.
+    pub fn status(&self) -> ListenerStatus {
+        self.trouble().status(Instant::now().into_std())
+    }
+
+    /// The next connection.
+    ///
+    /// It waits while as many handshakes are unfinished as the listener allows; further connections then wait in the
+    /// system's backlog (rule: tcp-6). What happens to one connection is never an error here: it is passed over. Where
+    /// the system is out of descriptors or memory, it waits a little, longer each time, up to a second, and goes on by
+    /// itself when there are some (rule: tcp-5); [`status`](Self::status) tells.
+    ///
+    /// Several tasks may accept from one listener.
+    ///
+    /// # Errors
+    /// [`Error::Bind`]: the listening socket itself is of no use any more (somebody has shut it down). No later call
+    /// will do better.
+    ///
+    /// # Cancel safety
+    /// Safe: when the future is dropped, no connection is lost (rule: tcp-7).
+    pub async fn accept(&self) -> Result<Incoming, Error> {
+        // rule: tcp-7. A connection that was taken out of the backlog must be returned without waiting for anything
+        // more, so the permit comes first.
+        let permit = Arc::clone(&self.unfinished).acquire_owned().await.expect("the semaphore is never closed");
+        let (stream, host, peer) = loop {
+            let retry_at = self.trouble().retry_at();
+            if let Some(retry_at) = retry_at {
+                sleep_until(retry_at.into()).await;
+            }
+            match self.socket.accept().await.and_then(with_host) {
+                Ok(taken) => break taken,
+                Err(error) => self.handle_error(error)?,
+            }
+        };
+        self.trouble().handle_success();
+        Ok(Incoming::new(stream, host, peer, Arc::clone(&self.policy), permit))
+    }
+
+    fn handle_error(&self, error: io::Error) -> Result<(), Error> {
+        let error = Arc::new(error);
+        match self.trouble().handle_error(&error, Instant::now().into_std()) {
+            Fault::Connection | Fault::System => Ok(()),
+            Fault::Listener => Err(BindError { addr: self.local, error }.into()),
+        }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection of which even our own address cannot be told any more is passed over (rule: tcp-1).
+fn with_host((stream, peer): (TcpStream, SocketAddr)) -> io::Result<(TcpStream, SocketAddr, SocketAddr)> {
+    let host = stream.local_addr()?;
+    Ok((stream, host, peer))
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("local_addr", &self.local).field("status", &self.status()).finish()
+    }
+}
+
+/// What can be chosen about a [`Listener`].
+#[derive(Debug, Clone)]
+pub struct ListenerBuilder {
+    policy: Arc<Policy>,
+    backlog: u32,
+    max_unfinished: usize,
+    dual_stack: bool,
+}
+
+impl Default for ListenerBuilder {
+    fn default() -> Self {
+        Self { policy: Arc::default(), backlog: 1024, max_unfinished: 4096, dual_stack: false }
+    }
+}
+
+impl ListenerBuilder {
+    /// What the connections allow. The handshake deadline counts from accept (rule: secure-5).
+    pub fn policy(self, policy: impl Into<Arc<Policy>>) -> Self {
+        Self { policy: policy.into(), ..self }
+    }
+
+    /// How many connections the system keeps for us until they are accepted; default 1024. The system has a bound of
+    /// its own (on Linux `net.core.somaxconn`).
+    pub fn backlog(self, backlog: u32) -> Self {
+        Self { backlog, ..self }
+    }
+
+    /// How many connections may be between accept and the end of their handshake; default 4096, at least 1.
+    ///
+    /// Each costs a descriptor and some kilobytes. Anybody who can reach the port can hold that many for the length of
+    /// the handshake deadline, so a bound below 1000 makes it cheap to keep others out.
+    pub fn max_unfinished(self, max: usize) -> Self {
+        Self { max_unfinished: max.clamp(1, Semaphore::MAX_PERMITS), ..self }
+    }
+
+    /// Whether `[::]` takes IPv4 connections too, with peers like `[::ffff:192.0.2.1]`; default no.
+    ///
+    /// The system's own default differs from one to the next, so it is always set: by default an address means what it
+    /// says, and `0.0.0.0` and `[::]` can be bound beside each other on the same port.
+    #[doc(alias = "IPV6_V6ONLY")]
+    pub fn dual_stack(self, dual_stack: bool) -> Self {
+        Self { dual_stack, ..self }
+    }
+
+    /// Opens the listener. Of a name with several addresses, the first that can be bound is.
+    ///
+    /// On Unix `SO_REUSEADDR` is set: a restarted service gets its port back at once. (Windows means something else by
+    /// it, and there it is not set.)
+    ///
+    /// # Errors
+    /// [`Error::Bind`] with the address and what the system said of it: the port is taken, or may not be used (rule:
+    /// tcp-8). A name that does not resolve is [`Error::Ended`] with the resolver's error. The fault is the system's.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no socket open.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub async fn bind(self, addr: impl ToSocketAddrs) -> Result<Listener, Error> {
+        let mut failed = Error::from(io::Error::new(io::ErrorKind::NotFound, "there is no address to listen on"));
+        for addr in lookup_host(addr).await? {
+            match self.open(addr) {
+                Ok(socket) => return self.from_std(socket),
+                Err(error) => failed = BindError { addr, error: Arc::new(error) }.into(),
+            }
+        }
+        Err(failed)
+    }
+
+    /// Takes over a socket that listens. The backlog and the choice of the address are those it was made with.
+    ///
+    /// # Errors
+    /// The system's, where the socket cannot be used: the fault of who made it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub fn from_std(self, socket: std::net::TcpListener) -> Result<Listener, Error> {
+        socket.set_nonblocking(true)?;
+        Ok(Listener {
+            local: socket.local_addr()?,
+            socket: TcpListener::from_std(socket)?,
+            policy: self.policy,
+            unfinished: Arc::new(Semaphore::new(self.max_unfinished)),
+            trouble: Mutex::default(),
+        })
+    }
+
+    fn open(&self, addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(!self.dual_stack)?;
+        }
+        socket.bind(&addr.into())?;
+        socket.listen(i32::try_from(self.backlog).unwrap_or(i32::MAX))?;
+        Ok(socket.into())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! A connection between accept and the end of its handshake.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use crate::deadline::{after, until};
+use crate::{Error, Phase, Policy, Reason, TcpConnection};
+
+/// A connection that was accepted and not begun: no byte was read or written.
+///
+/// It counts as an unfinished handshake of its listener until it is made into a transport, or dropped, which closes
+/// it. Its handshake deadline ([`Policy::handshake_timeout`]) has begun; it ends nothing by itself until the
+/// handshake is awaited, so do not keep it lying about.
+#[derive(Debug)]
+#[must_use = "dropping it closes the connection"]
+pub struct Incoming {
+    stream: TcpStream,
+    host: SocketAddr,
+    peer: SocketAddr,
+    policy: Arc<Policy>,
+    deadline: Option<Instant>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Incoming {
+    /// To be called at the moment of accept: the deadline counts from here (rule: secure-5).
+    pub(super) fn new(
+        stream: TcpStream,
+        host: SocketAddr,
+        peer: SocketAddr,
+        policy: Arc<Policy>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let deadline = after(policy.handshake_timeout);
+        Self { stream, host, peer, policy, deadline, permit }
+    }
+
+    /// Our address.
+    #[doc(alias = "getHost")]
+    #[doc(alias = "local_addr")]
+    pub fn host(&self) -> SocketAddr {
+        self.host
+    }
+
+    /// The peer's address.
+    #[doc(alias = "getPeer")]
+    #[doc(alias = "peer_addr")]
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// When the handshake must be done, where the policy has a bound (rule: secure-5).
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The plaintext connection. There is no handshake to wait for, so it counts as finished.
+    ///
+    /// # Errors
+    /// The system's: mostly that the peer has reset it before it was accepted.
+    pub fn into_tcp(self) -> io::Result<TcpConnection> {
+        TcpConnection::new(self.stream, self.policy)
+    }
+
+    /// Runs what makes the connection ready (a PROXY header, a handshake) under the deadline that runs since accept
+    /// (rule: secure-5). Until it is done the connection counts as unfinished (rule: tcp-6).
+    ///
+    /// # Errors
+    /// What `begin` says; [`Reason::TimedOut`] in [`Phase::Handshake`] at the deadline, where the future and the
+    /// connection in it are dropped; [`Reason::Reset`] or what the system says where the connection was lost before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the connection.
+    pub async fn finish<F, T>(self, begin: impl FnOnce(TcpConnection) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let Self { stream, policy, deadline, permit, .. } = self;
+        let connection = TcpConnection::new(stream, policy).map_err(|e| Reason::from_io(e, Phase::Handshake))?;
+        let outcome = until(deadline, begin(connection)).await;
+        drop(permit);
+        outcome.unwrap_or_else(|| Err(Reason::TimedOut(Phase::Handshake).into()))
+    }
+}

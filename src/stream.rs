@@ -1,0 +1,323 @@
+//! A floor made of any stream: a Unix socket, an in-memory pipe, whatever reads and writes.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::address::Address;
+use crate::close::{FloorKind, FloorReport};
+use crate::control::{Control, Ground};
+use crate::core::facts::SessionFacts;
+use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
+use crate::core::inbox::Inbox;
+use crate::error::{Error, Phase, Reason};
+use crate::policy::Policy;
+use crate::transport::{Discard, Floor, Transport, poll_discard_reads};
+
+/// A transport over any stream that reads and writes. Its shutdown is the marker of the send half, its end of file that
+/// of the receive half.
+///
+/// A stream has no RST of its own: an abort drops it. It is dropped at the next poll, for which whoever waits on it is
+/// woken.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use bowline::{Stream, Transport};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let (a, b) = tokio::io::duplex(4096);
+/// let (mut a, mut b) = (Stream::new(a), Stream::new(b));
+/// a.write_all(b"hello").await?;
+/// a.close_write().await?;
+/// let mut all = String::new();
+/// b.read_to_string(&mut all).await?;
+/// assert_eq!(all, "hello");
+/// # Ok(()) }
+/// ```
+pub struct Stream<S> {
+    io: Option<S>,
+    send: SendHalf,
+    recv: RecvHalf,
+    inbox: Inbox,
+    control: Control,
+    waiting: Arc<Waiting>,
+    wakes_unlocked: bool,
+}
+
+/// The tasks that wait on the stream: an abort wakes them.
+#[derive(Default)]
+struct Waiting(Mutex<[Option<Waker>; 2]>);
+
+const READER: usize = 0;
+const WRITER: usize = 1;
+
+impl Waiting {
+    fn park(&self, which: usize, cx: &mut Context<'_>) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut tasks[which] {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+}
+
+impl Ground for Waiting {
+    fn abort(&self) {
+        let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
+    /// A transport with the default policy and without addresses.
+    pub fn new(io: S) -> Self {
+        let unnamed = Address::Other("stream".into());
+        Self::with(io, unnamed.clone(), unnamed, Policy::default())
+    }
+
+    /// A transport with these addresses and this policy.
+    pub fn with(io: S, host: Address, peer: Address, policy: impl Into<Arc<Policy>>) -> Self {
+        let control = Control::new(host, peer, policy.into());
+        let waiting = Arc::new(Waiting::default());
+        let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&waiting) as Arc<dyn Ground>));
+        control.stand_on(ground);
+        let (send, recv, inbox) = (SendHalf::Open, RecvHalf::Open, Inbox::default());
+        Self { io: Some(io), send, recv, inbox, control, waiting, wakes_unlocked: false }
+    }
+
+    /// Promises that the stream holds no lock while it calls a waker. Then what a TLS floor above has queued leaves as
+    /// soon as the stream takes it, whatever the application waits for (rule: write-6). Without the promise it leaves
+    /// when the application next uses the connection.
+    pub fn wakes_unlocked(self) -> Self {
+        Self { wakes_unlocked: true, ..self }
+    }
+
+    fn check_abort(&mut self) {
+        if self.control.is_aborted() {
+            self.handle_abort();
+        }
+    }
+
+    fn lose(&mut self, error: io::Error) -> Reason {
+        let reason = Reason::from_io(error, Phase::Open);
+        let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
+        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
+        self.io = None;
+        reason
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check_abort();
+        let Some(io) = self.io.as_mut().filter(|_| self.recv.is_open()) else { return Poll::Ready(self.at_end()) };
+        self.waiting.park(READER, cx);
+        let before = buf.filled().len();
+        match ready!(Pin::new(io).poll_read(cx, buf)) {
+            Ok(()) if buf.filled().len() > before => return Poll::Ready(Ok(())),
+            Ok(()) => {
+                let _ = self.recv.handle(RecvEvent::Marker);
+                let _ = self.recv.handle(RecvEvent::Consumed);
+                self.rest();
+            }
+            Err(error) => {
+                self.lose(error);
+            }
+        }
+        Poll::Ready(self.at_end())
+    }
+
+    /// rule: close-13
+    fn rest(&mut self) {
+        if self.send.is_over() && !self.recv.is_open() {
+            self.io = None;
+        }
+    }
+
+    fn at_end(&self) -> io::Result<()> {
+        match &self.recv {
+            RecvHalf::Open => Err(io::ErrorKind::NotConnected.into()),
+            RecvHalf::Ending(_) | RecvHalf::Ended(_) => Ok(()),
+            RecvHalf::Aborted => Err(Reason::Aborted.into()),
+            RecvHalf::Broken(reason) => Err(reason.clone().into()),
+        }
+    }
+
+    fn refusal(&self) -> io::Error {
+        match &self.send {
+            SendHalf::Open | SendHalf::Finishing | SendHalf::Finished => Error::SendClosed.into(),
+            SendHalf::Aborted => Reason::Aborted.into(),
+            SendHalf::Broken(reason) => reason.clone().into(),
+        }
+    }
+
+    fn poll_send<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        send: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        self.check_abort();
+        let may = self.send.may_write() || self.send.is_finishing();
+        let Some(io) = self.io.as_mut().filter(|_| may) else { return Poll::Ready(Err(self.refusal())) };
+        self.waiting.park(WRITER, cx);
+        match ready!(send(Pin::new(io), cx)) {
+            Ok(done) => Poll::Ready(Ok(done)),
+            Err(error) => Poll::Ready(Err(self.lose(error).into())),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Stream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.inbox.is_empty() && !self.control.is_aborted() {
+            let n = self.inbox.read(buf.initialize_unfilled());
+            buf.advance(n);
+            return Poll::Ready(Ok(()));
+        }
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_fill(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncBufRead for Stream<S> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        this.check_abort();
+        if this.inbox.is_empty() {
+            let mut inbox = std::mem::take(&mut this.inbox);
+            let mut buf = ReadBuf::new(inbox.space());
+            let result = this.poll_fill(cx, &mut buf);
+            let n = buf.filled().len();
+            inbox.filled(n);
+            inbox.release();
+            this.inbox = inbox;
+            ready!(result)?;
+        }
+        Poll::Ready(Ok(this.inbox.as_slice()))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        self.inbox.consume(n);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.send.may_write() {
+            return Poll::Ready(Err(self.refusal()));
+        }
+        self.poll_send(cx, |io, cx| io.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.send.may_write() {
+            return Poll::Ready(Err(self.refusal()));
+        }
+        self.poll_send(cx, |io, cx| io.poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.as_ref().is_some_and(|io| io.is_write_vectored())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.send.is_finished() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_send(cx, |io, cx| io.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_abort();
+        if self.send.handle(SendEvent::CloseWrite).is_err() {
+            return Poll::Ready(Err(self.refusal()));
+        }
+        if self.send.is_finished() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_send(cx, |io, cx| io.poll_shutdown(cx)))?;
+        let _ = self.send.handle(SendEvent::Drained);
+        self.rest();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
+    fn ground(&self) -> &Control {
+        &self.control
+    }
+
+    fn halves(&self) -> (SendHalf, RecvHalf) {
+        (self.send.clone(), self.recv.clone())
+    }
+
+    fn queued_bytes(&self) -> usize {
+        0
+    }
+
+    fn handle_abort(&mut self) {
+        let _ = self.send.handle(SendEvent::Abort);
+        let _ = self.recv.handle(RecvEvent::Abort);
+        self.inbox.clear();
+        self.io = None;
+    }
+
+    fn begin_close(&mut self) {
+        self.inbox.clear();
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        poll_discard_reads(self, cx, discarded)
+    }
+
+    fn release(&mut self) {
+        self.io = None;
+    }
+
+    fn set_cork(&mut self, _: bool) {}
+
+    fn take_unread(&mut self) -> Vec<u8> {
+        self.inbox.take()
+    }
+
+    fn push_unread(&mut self, bytes: &[u8]) {
+        self.inbox.push(bytes);
+    }
+
+    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
+        floors.push(FloorReport::of(FloorKind::Stream, &self.send, &self.recv));
+    }
+
+    fn may_write_in_wake(&self) -> bool {
+        self.wakes_unlocked
+    }
+
+    fn set_beneath(&mut self, _: bool) {}
+
+    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
+        None
+    }
+
+    fn as_transport(&mut self) -> &mut dyn Transport {
+        self
+    }
+}
+
+#[cfg(unix)]
+impl From<tokio::net::UnixStream> for Stream<tokio::net::UnixStream> {
+    /// A Unix socket, with the default policy. tokio wakes without a lock held.
+    fn from(io: tokio::net::UnixStream) -> Self {
+        let path = |addr: io::Result<tokio::net::unix::SocketAddr>| {
+            Address::Unix(addr.ok().and_then(|addr| addr.as_pathname().map(std::path::Path::to_path_buf)))
+        };
+        let (host, peer) = (path(io.local_addr()), path(io.peer_addr()));
+        Self::with(io, host, peer, Policy::default()).wakes_unlocked()
+    }
+}

@@ -1,0 +1,459 @@
+//! Plaintext that becomes TLS, and TLS that becomes plaintext again.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Instant;
+
+use crate::close::FloorReport;
+use crate::config::{ClientTls, ServerTls};
+use crate::control::Control;
+use crate::core::facts::SessionFacts;
+use crate::core::gate::{Gate, GateEvent, Verdict, judge};
+use crate::core::half::{RecvHalf, SendHalf};
+use crate::deadline::{after, until};
+use crate::error::{Error, Phase, Reason, UpgradeError};
+use crate::layer::Layer;
+use crate::policy::{Leftover, Role};
+use crate::tls::TlsConnection;
+use crate::transport::{Discard, Floor, Transport, UpgradableTransport};
+
+/// An upgrade under way, as trait objects have it.
+pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+/// A downgrade under way, as trait objects have it.
+pub type Stopping<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
+/// How TLS is to be started: in which role, with which configuration, and what becomes of leftover bytes. The role goes
+/// with the configuration, so that no wrong pair can be spelled (rule: upgrade-4).
+#[derive(Clone)]
+#[must_use]
+pub struct StartTls {
+    side: Side,
+    leftover: Option<Leftover>,
+}
+
+#[derive(Clone)]
+enum Side {
+    Client {
+        tls: ClientTls,
+        name: String,
+    },
+    Server {
+        tls: ServerTls,
+    },
+    /// The side that TCP was made by.
+    AsMade {
+        client: ClientTls,
+        name: String,
+        server: ServerTls,
+    },
+}
+
+impl StartTls {
+    /// As the client; the server's certificate is checked against `name`.
+    pub fn client(tls: &ClientTls, name: impl Into<String>) -> Self {
+        Self { side: Side::Client { tls: tls.clone(), name: name.into() }, leftover: None }
+    }
+
+    /// As the server.
+    pub fn server(tls: &ServerTls) -> Self {
+        Self { side: Side::Server { tls: tls.clone() }, leftover: None }
+    }
+
+    /// In the role that the connection has: a client where it was made by connecting, a server where it was accepted
+    /// (rule: upgrade-4). One that was handed in ready-made counts as accepted.
+    pub fn as_made(client: &ClientTls, name: impl Into<String>, server: &ServerTls) -> Self {
+        let side = Side::AsMade { client: client.clone(), name: name.into(), server: server.clone() };
+        Self { side, leftover: None }
+    }
+
+    /// What becomes of bytes that were received and not read. Default: what [`Role::default_leftover`] says.
+    pub fn leftover(self, leftover: Leftover) -> Self {
+        Self { leftover: Some(leftover), ..self }
+    }
+
+    /// Settles the role.
+    fn settle(self, made: Role) -> Self {
+        let Self { side, leftover } = self;
+        let side = match (side, made) {
+            (Side::AsMade { client: tls, name, .. }, Role::Client) => Side::Client { tls, name },
+            (Side::AsMade { server: tls, .. }, Role::Server) => Side::Server { tls },
+            (side, _) => side,
+        };
+        let role = if matches!(side, Side::Client { .. }) { Role::Client } else { Role::Server };
+        Self { side, leftover: Some(leftover.unwrap_or(role.default_leftover())) }
+    }
+}
+
+/// A connection that can go from plaintext to TLS and back, any number of times.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use bowline::{StartTls, TlsTransport, Transport, UpgradableConnection};
+/// use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+///
+/// let pki = bowline::testing::pki::Pki::new();
+/// let (client, server) = bowline::testing::tcp_pair().await?;
+/// let mut client = UpgradableConnection::new(client);
+/// let mut server = UpgradableConnection::new(server);
+/// let (server_tls, client_tls) = (pki.server_tls(), pki.client_tls());
+///
+/// let serving = async {
+///     let mut command = String::new();
+///     server.read_line(&mut command).await?;
+///     server.write_all(b"220 go ahead\r\n").await?;
+///     server.start_tls(StartTls::server(&server_tls)).await?;
+///     server.write_all(b"welcome").await?;
+///     Ok::<_, std::io::Error>(server.close().await)
+/// };
+/// let using = async {
+///     client.write_all(b"STARTTLS\r\n").await?;
+///     let mut answer = String::new();
+///     client.read_line(&mut answer).await?;
+///     client.start_tls(StartTls::client(&client_tls, "localhost")).await?;
+///     assert!(client.is_secure());
+///     let mut secret = String::new();
+///     client.read_to_string(&mut secret).await?;
+///     client.close().await;
+///     Ok::<_, std::io::Error>(secret)
+/// };
+/// let (report, secret) = tokio::try_join!(serving, using)?;
+/// assert!(report.is_clean());
+/// assert_eq!(secret, "welcome");
+/// # Ok(()) }
+/// ```
+#[doc(alias = "ITLSTransport")]
+#[doc(alias = "STARTTLS")]
+pub struct UpgradableConnection<T: Transport> {
+    /// Away only inside a step that does not wait, or for good once a downgrade failed half-way.
+    layer: Option<Layer<T>>,
+    control: Control,
+    gate: Gate,
+    failure: Option<Error>,
+}
+
+impl<T: Transport> UpgradableConnection<T> {
+    /// A connection that is in plaintext.
+    pub fn new(plain: T) -> Self {
+        let control = plain.ground().clone();
+        Self { layer: Some(Layer::Plain(plain)), control, gate: Gate::Plain, failure: None }
+    }
+
+    /// A connection that begins with a handshake as server, and waits for it. It can be downgraded and upgraded like any
+    /// other.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping it ends the connection.
+    pub async fn accept(plain: T, tls: &ServerTls) -> Result<Self, Error> {
+        let mut connection = Self::new(plain);
+        connection.start_tls(StartTls::server(tls)).await?;
+        Ok(connection)
+    }
+
+    /// A connection that begins with a handshake as client, and waits for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping it ends the connection.
+    pub async fn connect(plain: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
+        let mut connection = Self::new(plain);
+        connection.start_tls(StartTls::client(tls, name)).await?;
+        Ok(connection)
+    }
+
+    /// Starts TLS; inside TLS where it is there already (rule: upgrade-8). Plaintext that was accepted leaves first, in
+    /// the clear; everything written after it leaves encrypted (rule: upgrade-1). Waits for the outcome, under
+    /// [`Policy::handshake_timeout`](crate::Policy).
+    ///
+    /// # Errors
+    ///
+    /// [`UpgradeError`] says which (rule: upgrade-5): where the state does not allow it, nothing has changed. Leftover
+    /// bytes that the policy refuses, and a failed handshake, end the connection (rules: upgrade-2, upgrade-6).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: what was begun is not taken up again; only `close` and `abort` are left.
+    #[doc(alias = "startTLS")]
+    pub async fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
+        let bound = self.control.policy().handshake_timeout;
+        self.start_tls_by(how, after(bound)).await
+    }
+
+    pub(crate) async fn start_tls_by(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
+        self.check()?;
+        let how = how.settle(self.control.made());
+        let _ = self.gate.handle(GateEvent::StartTls);
+        match self.upgrade(how, deadline).await {
+            Ok(()) => {
+                let _ = self.gate.handle(GateEvent::Secured);
+                Ok(())
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Whether a change between plaintext and TLS can begin; where not, which of the causes it is (rule: upgrade-5).
+    fn check(&self) -> Result<(), Error> {
+        let status = self.status();
+        Err(match (self.gate, status.reason, status.send, status.recv) {
+            (Gate::Failed, ..) if self.failure.is_some() => return Err(self.refusal()),
+            (_, Some(reason), ..) | (_, _, SendHalf::Broken(reason), _) | (_, _, _, RecvHalf::Broken(reason)) => {
+                UpgradeError::Failed(reason)
+            }
+            (Gate::Failed, ..) | (_, _, SendHalf::Aborted, _) | (_, _, _, RecvHalf::Aborted) => {
+                UpgradeError::Failed(Reason::Aborted)
+            }
+            (Gate::Quiescing | Gate::Handshaking | Gate::Unwrapping, ..) => UpgradeError::InProgress,
+            (_, _, SendHalf::Finishing | SendHalf::Finished, _) => UpgradeError::SendClosed,
+            (_, _, _, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => UpgradeError::PeerEnded,
+            (Gate::Plain | Gate::Secure, None, SendHalf::Open, RecvHalf::Open) => return Ok(()),
+        }
+        .into())
+    }
+
+    async fn upgrade(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
+        let flushed = until(deadline, AsyncWriteExt::flush(self.beneath()?)).await;
+        flushed.ok_or(Reason::TimedOut(Phase::Handshake))??;
+        let StartTls { side, leftover } = how;
+        let mut layer = self.layer.take().ok_or(Reason::Aborted)?;
+        let unread = layer.take_unread();
+        if let Verdict::Refuse { count } = judge(&unread, leftover.unwrap_or(Leftover::Refuse)) {
+            self.layer = Some(layer);
+            return Err(UpgradeError::Leftover { count }.into());
+        }
+        layer.push_unread(&unread);
+        let _ = self.gate.handle(GateEvent::Quiesced);
+        let session = match &side {
+            Side::Client { tls, name } => TlsConnection::client(layer, tls, name),
+            Side::Server { tls } | Side::AsMade { server: tls, .. } => TlsConnection::server(layer, tls),
+        };
+        self.layer = Some(Layer::Tls(Box::new(session?)));
+        let Some(Layer::Tls(session)) = &mut self.layer else { return Err(Reason::Aborted.into()) };
+        session.handshake_by(deadline).await
+    }
+
+    /// Ends the topmost TLS session and goes on beneath it (rule: upgrade-9): both close_notify are exchanged, the socket
+    /// lives. What the peer sent in TLS and was not read yet, and behind it whatever came behind its close_notify, is
+    /// read next. Waits for the peer's close_notify under [`Policy::close_timeout`](crate::Policy).
+    ///
+    /// # Errors
+    ///
+    /// [`UpgradeError::NotSecure`] in plaintext, where nothing has changed. An end without close_notify is a truncation,
+    /// and ends the connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be called again where it was dropped; nothing is lost. Until then only `close` and `abort` work.
+    #[doc(alias = "CCC")]
+    #[doc(alias = "unwrap")]
+    pub async fn stop_tls(&mut self) -> Result<(), Error> {
+        if self.gate != Gate::Unwrapping {
+            self.check_secure()?;
+            let _ = self.gate.handle(GateEvent::StopTls);
+        }
+        let bound = after(self.control.policy().close_timeout);
+        match until(bound, poll_fn(|cx| self.poll_unwrap(cx))).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(reason)) => Err(self.fail(reason.into())),
+            None => Err(self.fail(Reason::TimedOut(Phase::Close).into())),
+        }
+    }
+
+    fn check_secure(&self) -> Result<(), Error> {
+        match self.check() {
+            // The peer's close_notify may have come first; the socket lives all the same.
+            Err(Error::Upgrade(UpgradeError::PeerEnded)) if self.gate == Gate::Secure => Ok(()),
+            Ok(()) if self.gate != Gate::Secure => Err(UpgradeError::NotSecure.into()),
+            checked => checked,
+        }
+    }
+
+    fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        let Some(Layer::Tls(session)) = &mut self.layer else { return Poll::Ready(Err(Reason::Aborted)) };
+        let floor = std::task::ready!(session.poll_unwrap(cx))?;
+        let _ = self.gate.handle(GateEvent::Unwrapped { tls_beneath: matches!(floor, Layer::Tls(_)) });
+        self.layer = Some(floor);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The change failed, and the connection with it. Nothing half-secured is left to be used.
+    fn fail(&mut self, error: Error) -> Error {
+        let _ = self.gate.handle(GateEvent::Fail);
+        self.failure = Some(error.clone());
+        let reason = match &error {
+            Error::Ended(reason) => reason.clone(),
+            other => Reason::Protocol(Arc::new(other.clone())),
+        };
+        self.control.end(reason);
+        match error {
+            Error::Ended(reason) => UpgradeError::Failed(reason).into(),
+            other => other,
+        }
+    }
+
+    /// The layer that bytes pass through, where they may pass.
+    fn open(&mut self) -> io::Result<Pin<&mut Layer<T>>> {
+        if !self.gate.is_settled() {
+            return Err(self.refusal().into());
+        }
+        Ok(Pin::new(self.beneath()?))
+    }
+
+    fn beneath(&mut self) -> Result<&mut Layer<T>, Error> {
+        self.layer.as_mut().ok_or(Error::Ended(Reason::Aborted))
+    }
+
+    fn refusal(&self) -> Error {
+        match &self.failure {
+            _ if self.control.is_aborted() && self.failure.is_none() => Reason::Aborted.into(),
+            Some(failure) => failure.clone(),
+            None => UpgradeError::InProgress.into(),
+        }
+    }
+}
+
+impl<T: Transport> UpgradableTransport for UpgradableConnection<T> {
+    fn start_tls(&mut self, how: StartTls) -> Starting<'_> {
+        Box::pin(self.start_tls(how))
+    }
+
+    fn stop_tls(&mut self) -> Stopping<'_> {
+        Box::pin(self.stop_tls())
+    }
+}
+
+impl<T: Transport> AsyncRead for UpgradableConnection<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.open()?.poll_read(cx, buf)
+    }
+}
+
+impl<T: Transport> AsyncBufRead for UpgradableConnection<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        self.get_mut().open()?.poll_fill_buf(cx)
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        if let Ok(layer) = self.open() {
+            layer.consume(n);
+        }
+    }
+}
+
+impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.open()?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.open()?.poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.open()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.failure {
+            Some(failure) => Poll::Ready(Err(failure.clone().into())),
+            // Also while an upgrade is under way: close waits for the handshake, or ends it (rules: half-5, close-9).
+            None => Pin::new(self.beneath()?).poll_shutdown(cx),
+        }
+    }
+}
+
+impl<T: Transport> Floor for UpgradableConnection<T> {
+    fn ground(&self) -> &Control {
+        &self.control
+    }
+
+    fn halves(&self) -> (SendHalf, RecvHalf) {
+        self.layer.as_ref().map_or((SendHalf::Aborted, RecvHalf::Aborted), |layer| layer.halves())
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.layer.as_ref().map_or(0, |layer| layer.queued_bytes())
+    }
+
+    fn handle_abort(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.handle_abort();
+        }
+    }
+
+    fn begin_close(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.begin_close();
+        }
+    }
+
+    fn is_pointless(&self) -> bool {
+        self.layer.as_ref().is_none_or(|layer| layer.is_pointless())
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        match &mut self.layer {
+            Some(layer) => layer.poll_discard(cx, discarded),
+            None => Poll::Ready(()),
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.release();
+        }
+    }
+
+    fn set_cork(&mut self, on: bool) {
+        if let Some(layer) = &mut self.layer {
+            layer.set_cork(on);
+        }
+    }
+
+    fn take_unread(&mut self) -> Vec<u8> {
+        self.layer.as_mut().map(|layer| layer.take_unread()).unwrap_or_default()
+    }
+
+    fn push_unread(&mut self, bytes: &[u8]) {
+        if let Some(layer) = &mut self.layer {
+            layer.push_unread(bytes);
+        }
+    }
+
+    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
+        if let Some(layer) = &self.layer {
+            layer.report_floors(floors);
+        }
+    }
+
+    fn may_write_in_wake(&self) -> bool {
+        self.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake())
+    }
+
+    fn set_beneath(&mut self, beneath: bool) {
+        if let Some(layer) = &mut self.layer {
+            layer.set_beneath(beneath);
+        }
+    }
+
+    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
+        self.layer.as_ref().and_then(|layer| layer.session_facts())
+    }
+
+    fn as_transport(&mut self) -> &mut dyn Transport {
+        self
+    }
+}

@@ -1,0 +1,106 @@
+//! Out of descriptors. In a program of its own, because the limit is that of the whole process.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bowline::{Connector, Listener};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(10);
+const LIMIT: u64 = 256;
+
+/// Runs one test at a time, on a runtime of its own, under the limit.
+fn under_the_limit(test: impl Future<Output = ()>) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(LIMIT);
+    setrlimit(Resource::Nofile, limit).unwrap();
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+async fn listen() -> Listener {
+    Listener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap()
+}
+
+/// Takes every descriptor that is left.
+fn take_all() -> Vec<File> {
+    std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
+}
+
+/// Connects a socket that has its descriptor already.
+fn connect(socket: &Socket, addr: SocketAddr) -> SocketAddr {
+    socket.connect(&addr.into()).unwrap();
+    socket.local_addr().unwrap().as_socket().unwrap()
+}
+
+/// rule: tcp-5
+#[test]
+fn a_listener_out_of_descriptors_recovers_by_itself() {
+    under_the_limit(async {
+        let listener = listen().await;
+        let sockets = [(); 3].map(|()| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
+        let taken = take_all();
+        let peers = sockets.each_ref().map(|socket| connect(socket, listener.local_addr()));
+        let give_back = async {
+            while listener.status().accept_errors < 3 {
+                yield_now().await;
+            }
+            assert!(listener.status().last_error.is_some());
+            drop(taken);
+        };
+        let accept_all = async {
+            let mut accepted = Vec::new();
+            for _ in peers {
+                accepted.push(listener.accept().await.unwrap());
+            }
+            accepted
+        };
+        let (accepted, ()) = timeout(SOON, async { tokio::join!(accept_all, give_back) }).await.unwrap();
+        assert_eq!(accepted.iter().map(|incoming| incoming.peer()).collect::<Vec<_>>(), peers);
+        assert!(!listener.status().is_waiting);
+    });
+}
+
+/// rule: tcp-5, tcp-7
+#[test]
+fn an_accept_dropped_while_out_of_descriptors_keeps_the_wait_and_loses_nothing() {
+    under_the_limit(async {
+        let listener = listen().await;
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let taken = take_all();
+        let peer = connect(&socket, listener.local_addr());
+        while listener.status().accept_errors == 0 {
+            let _ = timeout(Duration::from_millis(1), listener.accept()).await;
+        }
+        for _ in 0..1_000 {
+            assert!(timeout(Duration::ZERO, listener.accept()).await.is_err());
+        }
+        // Each of them would have been refused by the system, had it not waited.
+        assert!(listener.status().accept_errors < 20, "{:?}", listener.status());
+        drop(taken);
+        assert_eq!(timeout(SOON, listener.accept()).await.unwrap().unwrap().peer(), peer);
+    });
+}
+
+/// rule: tcp-5, life-4
+#[test]
+fn fifteen_hundred_rounds_leak_no_descriptor() {
+    under_the_limit(async {
+        let listener = listen().await;
+        let connector = Connector::new();
+        for _ in 0..1_500 {
+            let client = connector.connect_addr(listener.local_addr()).await.unwrap();
+            let server = timeout(SOON, listener.accept()).await.unwrap().unwrap().into_tcp().unwrap();
+            drop((client, server));
+        }
+        assert_eq!(listener.status().accept_errors, 0);
+    });
+}
