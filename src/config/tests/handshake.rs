@@ -1,9 +1,7 @@
 //! What the configurations do in a handshake, over two sessions of rustls that hand each other their bytes.
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair};
-use rustls::{
-    CertificateError, ClientConnection, ConnectionCommon, HandshakeKind, NamedGroup, ProtocolVersion, ServerConnection,
-};
+use rustls::{CertificateError, ClientConnection, ConnectionCommon, HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::super::{ClientTls, ServerTls, TlsVersion, server_name};
 use crate::testing::pki::{Identity, KeyKind, Pki, Profile};
@@ -67,9 +65,9 @@ fn server_and_client_of_one_pki_get_on_by_every_name() {
 fn hybrid_post_quantum_key_exchange_is_offered_first() {
     let pki = Pki::new();
     let groups: Vec<_> = pki.client_tls().config().crypto_provider().kx_groups.iter().map(|kx| kx.name()).collect();
-    assert_eq!(groups[0], NamedGroup::X25519MLKEM768);
+    assert_eq!(groups[0], rustls::NamedGroup::X25519MLKEM768);
     let pair = handshake(&pki.server_tls(), &pki.client_tls(), "localhost").unwrap();
-    assert_eq!(pair.server.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
+    assert_eq!(pair.server.negotiated_key_exchange_group().unwrap().name(), rustls::NamedGroup::X25519MLKEM768);
 }
 
 /// rule: secure-9
