@@ -73,7 +73,7 @@ impl fmt::Debug for ClientTls {
 pub struct ClientTlsBuilder {
     shared: Shared,
     roots: Vec<RootSource>,
-    #[cfg(feature = "platform-roots")]
+    /// Set only with the feature `platform-roots`.
     platform_roots: bool,
     no_verification: bool,
 }
@@ -230,6 +230,9 @@ impl ClientTlsBuilder {
         provider: &Arc<CryptoProvider>,
         warnings: &mut Vec<ConfigWarning>,
     ) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+        if self.no_verification {
+            return self.accept_any(provider);
+        }
         let mut named = Vec::new();
         for source in self.roots.drain(..) {
             named.extend(source.load()?);
@@ -237,11 +240,8 @@ impl ClientTlsBuilder {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(named.iter().cloned());
         self.add_platform_roots(&mut roots, warnings);
-        match (self.no_verification, roots.is_empty() && self.shared.revocation_lists.is_empty()) {
-            (true, true) => return Ok(Arc::new(AcceptAnyServer(provider.signature_verification_algorithms))),
-            (true, false) => return Err(contradiction("whom to trust, and to trust anybody, do not go together")),
-            (false, _) if roots.is_empty() => return Err(fail(None, ConfigProblem::NoRoots)),
-            (false, _) => {}
+        if roots.is_empty() {
+            return Err(fail(None, ConfigProblem::NoRoots));
         }
         let roots = Arc::new(roots);
         let lists = self.shared.revocation_lists(&roots, provider)?;
@@ -251,6 +251,14 @@ impl ClientTlsBuilder {
             .build()
             .map_err(|error| contradiction(error.to_string()))?;
         Ok(Arc::new(RootsAsServers { roots: named, webpki }))
+    }
+
+    fn accept_any(&self, provider: &CryptoProvider) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+        let trusts_somebody = !self.roots.is_empty() || self.platform_roots || !self.shared.revocation_lists.is_empty();
+        match trusts_somebody {
+            true => Err(contradiction("whom to trust, and to trust anybody, do not go together")),
+            false => Ok(Arc::new(AcceptAnyServer(provider.signature_verification_algorithms))),
+        }
     }
 
     #[cfg(feature = "platform-roots")]

@@ -1,9 +1,7 @@
 //! What the configurations do in a handshake, over two sessions of rustls that hand each other their bytes.
 
-use rustls::pki_types::CertificateDer;
-use rustls::{
-    CertificateError, ClientConnection, ConnectionCommon, HandshakeKind, NamedGroup, ProtocolVersion, ServerConnection,
-};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::{CertificateError, ClientConnection, ConnectionCommon, HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::super::{ClientTls, ServerTls, TlsVersion, server_name};
 use crate::testing::pki::{Identity, KeyKind, Pki, Profile};
@@ -67,9 +65,9 @@ fn server_and_client_of_one_pki_get_on_by_every_name() {
 fn hybrid_post_quantum_key_exchange_is_offered_first() {
     let pki = Pki::new();
     let groups: Vec<_> = pki.client_tls().config().crypto_provider().kx_groups.iter().map(|kx| kx.name()).collect();
-    assert_eq!(groups[0], NamedGroup::X25519MLKEM768);
+    assert_eq!(groups[0], rustls::NamedGroup::X25519MLKEM768);
     let pair = handshake(&pki.server_tls(), &pki.client_tls(), "localhost").unwrap();
-    assert_eq!(pair.server.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
+    assert_eq!(pair.server.negotiated_key_exchange_group().unwrap().name(), rustls::NamedGroup::X25519MLKEM768);
 }
 
 /// rule: secure-9
@@ -152,12 +150,24 @@ fn a_self_signed_server_given_as_a_root_is_trusted_for_its_names() {
 fn a_self_signed_server_that_was_not_given_as_a_root_is_refused() {
     let pki = Pki::new();
     let marked = || pki.issue(Profile::server(&[]).self_signed().marked_as_ca());
-    let client_cert = pki.issue(Profile::client("localhost").self_signed().marked_as_ca());
-    let trusting = |root: CertificateDer<'static>| ClientTls::builder().root(root).build().unwrap();
-    let refused = |server: &Identity, client: &ClientTls| handshake(&server_of(server), client, "localhost").is_err();
-    assert!(refused(&marked(), &trusting(marked().cert_der())));
-    assert!(refused(&marked(), &pki.client_tls()));
-    assert!(refused(&client_cert, &trusting(client_cert.cert_der())));
+    let trusting_another = ClientTls::builder().root(marked().cert_der()).build().unwrap();
+    for client in [trusting_another, pki.client_tls()] {
+        assert!(handshake(&server_of(&marked()), &client, "localhost").is_err());
+    }
+}
+
+#[test]
+fn a_self_signed_root_that_is_for_clients_only_is_no_server() {
+    for (usage, good) in [(ExtendedKeyUsagePurpose::ServerAuth, true), (ExtendedKeyUsagePurpose::ClientAuth, false)] {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        let server = ServerTls::builder().identity_pem(cert.pem(), key.serialize_pem()).build().unwrap();
+        let client = ClientTls::builder().root(cert.into()).build().unwrap();
+        assert_eq!(handshake(&server, &client, "localhost").is_ok(), good);
+    }
 }
 
 #[test]
@@ -208,6 +218,14 @@ fn alpn_is_agreed_on_in_the_servers_order() {
     let client = pki.client_tls_builder().alpn([&b"http/1.1"[..], b"h2"]).build().unwrap();
     let pair = handshake(&server, &client, "localhost").unwrap();
     assert_eq!(pair.client.alpn_protocol(), Some(&b"h2"[..]));
+}
+
+#[test]
+fn tickets_are_under_the_features_provider_or_none() {
+    let pki = Pki::new();
+    let provider = pki.client_tls().config().crypto_provider().clone();
+    assert!(pki.server_tls().config().ticketer.enabled());
+    assert!(!pki.server_tls_builder().provider(provider).build().unwrap().config().ticketer.enabled());
 }
 
 #[test]

@@ -254,6 +254,33 @@ fn oddities_are_warnings_and_no_errors() {
     assert_eq!(kinds(tls.warnings()), [WarningKind::Expired]);
 }
 
+#[test]
+fn a_certificate_is_told_of_in_its_last_week_or_third_of_its_life() {
+    let days = |n| time::Duration::days(n);
+    for (lived, left, expected) in [(90, 6, true), (90, 8, false), (4, 3, false), (4, 1, true)] {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = time::OffsetDateTime::now_utc() - days(lived);
+        params.not_after = time::OffsetDateTime::now_utc() + days(left);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        let tls = ServerTls::builder().identity_pem(cert.pem(), key.serialize_pem()).build().unwrap();
+        let found = kinds(tls.warnings());
+        assert_eq!(found, if expected { vec![WarningKind::ExpiresSoon] } else { vec![] }, "{lived} {left}");
+    }
+}
+
+#[cfg(feature = "platform-roots")]
+#[test]
+fn platform_roots_are_taken_or_missed_by_name() {
+    match ClientTls::builder().platform_roots().build() {
+        Ok(_) => {}
+        Err(error) => assert!(matches!(problem(error).problem, ConfigProblem::NoRoots)),
+    }
+    ClientTls::builder().platform_roots().root(Pki::new().ca_der()).build().unwrap();
+    let both = ClientTls::builder().platform_roots().dangerous_no_verification().build();
+    assert!(matches!(problem(both.unwrap_err()).problem, ConfigProblem::Contradiction(_)));
+}
+
 fn kinds(warnings: &[super::ConfigWarning]) -> Vec<WarningKind> {
     warnings.iter().map(|warning| warning.kind).collect()
 }
