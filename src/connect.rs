@@ -12,7 +12,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::Instant;
 
 use crate::deadline::{after, until};
-use crate::{ConnectError, Error, Policy, TcpConnection};
+use crate::{ConnectError, Error, Policy, TcpConnection, Transport};
 
 /// Opens TCP connections.
 ///
@@ -154,7 +154,9 @@ impl Connector {
     async fn attempt(&self, addr: SocketAddr) -> io::Result<TcpConnection> {
         let stream = self.socket(addr)?.connect(addr).await?;
         refuse_own_echo(&stream)?;
-        TcpConnection::new(stream, Arc::clone(&self.policy))
+        let connection = TcpConnection::new(stream, Arc::clone(&self.policy))?;
+        connection.control().set_connected();
+        Ok(connection)
     }
 
     fn socket(&self, addr: SocketAddr) -> io::Result<TcpSocket> {
@@ -231,7 +233,7 @@ mod tests {
         let (_open, addr) = listener(Ipv4Addr::LOCALHOST).unwrap();
         for host in ["localhost", "127.0.0.1"] {
             let connection = Connector::new().connect(host, addr.port()).await.unwrap();
-            assert_eq!(connection.peer().port(), addr.port());
+            assert_eq!(connection.peer().as_inet().unwrap().port(), addr.port());
         }
     }
 
@@ -243,7 +245,11 @@ mod tests {
         };
         for host in ["::1", "[::1]", "[0:0::1]", "::1%1", "[::1%1]"] {
             let connection = Connector::new().connect(host, addr.port()).await.unwrap();
-            assert_eq!((connection.peer().ip(), connection.peer().port()), (addr.ip(), addr.port()), "{host}");
+            assert_eq!(
+                (connection.peer().as_inet().unwrap().ip(), connection.peer().as_inet().unwrap().port()),
+                (addr.ip(), addr.port()),
+                "{host}"
+            );
         }
     }
 
@@ -264,7 +270,7 @@ mod tests {
         let (_open, addr) = listener(Ipv4Addr::LOCALHOST).unwrap();
         let (_closed, [closed]) = closed_ports();
         let connection = Connector::new().connect_addrs(&[closed, addr]).await.unwrap();
-        assert_eq!(connection.peer(), addr);
+        assert_eq!(connection.peer(), addr.into());
     }
 
     /// rule: tcp-4
@@ -316,7 +322,7 @@ mod tests {
         let (_open, addr) = listener(Ipv4Addr::LOCALHOST).unwrap();
         let local = Ipv4Addr::new(127, 0, 0, 1);
         let connection = Connector::new().bind_to((local, 0)).connect_addr(addr).await.unwrap();
-        assert_eq!(connection.host().ip(), local);
+        assert_eq!(connection.host().as_inet().unwrap().ip(), local);
         let error = Connector::new().bind_to((Ipv6Addr::LOCALHOST, 0)).connect_addr(addr).await.unwrap_err();
         assert!(error.to_string().contains("other family"), "{error}");
     }

@@ -1,5 +1,6 @@
 //! A floor made of any stream: a Unix socket, an in-memory pipe, whatever reads and writes.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,7 +16,7 @@ use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Error, Phase, Reason};
 use crate::policy::Policy;
-use crate::transport::{Discard, Floor, Transport, poll_discard_reads};
+use crate::transport::{Discard, Floor, Transport, debug, poll_discard_reads};
 
 /// A transport over any stream that reads and writes. Its shutdown is the marker of the send half, its end of file that
 /// of the receive half.
@@ -246,6 +247,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         let _ = self.send.handle(SendEvent::Drained);
         self.rest();
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> fmt::Debug for Stream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug(self, "Stream", f)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Plain bytes go straight between the application and the socket; no lock, no queue, no copy. The two halves share the
 //! socket and nothing else.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,7 @@ use crate::error::{Error, Phase, Reason};
 use crate::idle::HalfOpenTimer;
 use crate::policy::Policy;
 use crate::socket;
-use crate::transport::{Discard, Floor, Transport, poll_discard_reads};
+use crate::transport::{Discard, Floor, Transport, debug, poll_discard_reads};
 
 /// A TCP connection.
 ///
@@ -124,9 +125,9 @@ pub struct TcpReadHalf {
 
 impl TcpReadHalf {
     /// Makes one connection of the two halves again; gives them back where they are of different connections.
-    pub fn reunite(self, write: TcpWriteHalf) -> Result<TcpConnection, (Self, TcpWriteHalf)> {
+    pub fn reunite(self, write: TcpWriteHalf) -> Result<TcpConnection, Box<(Self, TcpWriteHalf)>> {
         if !self.control.is_same(&write.control) {
-            return Err((self, write));
+            return Err(Box::new((self, write)));
         }
         Ok(TcpConnection { read: self, write })
     }
@@ -410,6 +411,24 @@ impl AsyncWrite for TcpConnection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.write).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for TcpConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug(self, "TcpConnection", f)
+    }
+}
+
+impl fmt::Debug for TcpReadHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpReadHalf").field("half", &self.half).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for TcpWriteHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpWriteHalf").field("half", &self.half).finish_non_exhaustive()
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! All of it can be called on the concrete types and on trait objects.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -385,4 +386,15 @@ pub(crate) fn poll_discard_reads<T: AsyncRead + Unpin + ?Sized>(
         }
     }
     Poll::Ready(())
+}
+
+/// How every transport shows itself: its ends and its halves.
+pub(crate) fn debug(floor: &dyn Floor, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (send, recv) = floor.halves();
+    f.debug_struct(name)
+        .field("host", &floor.ground().host())
+        .field("peer", &floor.ground().peer())
+        .field("send", &send)
+        .field("recv", &recv)
+        .finish_non_exhaustive()
 }

@@ -1,5 +1,6 @@
 //! Plaintext that becomes TLS, and TLS that becomes plaintext again.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,7 +21,7 @@ use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::layer::Layer;
 use crate::policy::{Leftover, Role};
 use crate::tls::TlsConnection;
-use crate::transport::{Discard, Floor, Transport, UpgradableTransport};
+use crate::transport::{Discard, Floor, Transport, UpgradableTransport, debug};
 
 /// An upgrade under way, as trait objects have it.
 pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
@@ -372,6 +373,12 @@ impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
             // Also while an upgrade is under way: close waits for the handshake, or ends it (rules: half-5, close-9).
             None => Pin::new(self.beneath()?).poll_shutdown(cx),
         }
+    }
+}
+
+impl<T: Transport> fmt::Debug for UpgradableConnection<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug(self, "UpgradableConnection", f)
     }
 }
 

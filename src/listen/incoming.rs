@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::deadline::{after, until};
-use crate::{Error, Phase, Policy, Reason, TcpConnection};
+use crate::{Error, Phase, Policy, Reason, ServerTls, StartTls, TcpConnection, TlsConnection, UpgradableConnection};
 
 /// A connection that was accepted and not begun: no byte was read or written.
 ///
@@ -67,6 +67,49 @@ impl Incoming {
         TcpConnection::new(self.stream, self.policy)
     }
 
+    /// Makes the TLS handshake as server, under the deadline that runs since accept (rule: secure-5). Until it is done
+    /// the connection counts as unfinished (rule: tcp-6).
+    ///
+    /// # Errors
+    /// As those of [`TlsConnection::accept`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the connection.
+    pub async fn handshake(self, tls: &ServerTls) -> Result<TlsConnection<TcpConnection>, Error> {
+        let (deadline, _unfinished, connection) = self.begin()?;
+        let mut connection = TlsConnection::server(connection, tls)?;
+        connection.handshake_by(deadline).await?;
+        Ok(connection)
+    }
+
+    /// The plaintext connection, ready to be upgraded. There is no handshake to wait for, so it counts as finished.
+    ///
+    /// # Errors
+    /// The system's: mostly that the peer has reset it before it was accepted.
+    pub fn into_upgradable(self) -> io::Result<UpgradableConnection<TcpConnection>> {
+        self.into_tcp().map(UpgradableConnection::new)
+    }
+
+    /// As [`handshake`](Self::handshake), for a connection that can be downgraded, and upgraded again.
+    ///
+    /// # Errors
+    /// As those of [`UpgradableConnection::start_tls`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the connection.
+    pub async fn handshake_upgradable(self, tls: &ServerTls) -> Result<UpgradableConnection<TcpConnection>, Error> {
+        let (deadline, _unfinished, connection) = self.begin()?;
+        let mut connection = UpgradableConnection::new(connection);
+        connection.start_tls_by(StartTls::server(tls), deadline).await?;
+        Ok(connection)
+    }
+
+    fn begin(self) -> Result<(Option<Instant>, OwnedSemaphorePermit, TcpConnection), Error> {
+        let Self { stream, policy, deadline, permit, .. } = self;
+        let connection = TcpConnection::new(stream, policy).map_err(|e| Reason::from_io(e, Phase::Handshake))?;
+        Ok((deadline, permit, connection))
+    }
+
     /// Runs what makes the connection ready (a PROXY header, a handshake) under the deadline that runs since accept
     /// (rule: secure-5). Until it is done the connection counts as unfinished (rule: tcp-6).
     ///
@@ -80,10 +123,8 @@ impl Incoming {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let Self { stream, policy, deadline, permit, .. } = self;
-        let connection = TcpConnection::new(stream, policy).map_err(|e| Reason::from_io(e, Phase::Handshake))?;
+        let (deadline, _unfinished, connection) = self.begin()?;
         let outcome = until(deadline, begin(connection)).await;
-        drop(permit);
         outcome.unwrap_or_else(|| Err(Reason::TimedOut(Phase::Handshake).into()))
     }
 }

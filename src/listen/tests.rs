@@ -10,6 +10,7 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::*;
+use crate::Transport;
 use crate::{Phase, Reason};
 
 /// Bounds a wait for something that must come.
@@ -52,7 +53,7 @@ async fn port_0_reports_the_port_that_was_bound() {
     let incoming = accept(&listener).await;
     assert_eq!((incoming.host(), incoming.peer()), (listener.local_addr(), client.local_addr().unwrap()));
     let server = incoming.into_tcp().unwrap();
-    assert_eq!(server.peer(), client.local_addr().unwrap());
+    assert_eq!(server.peer(), client.local_addr().unwrap().into());
 }
 
 /// rule: tcp-8

@@ -3,6 +3,7 @@
 mod read;
 mod write;
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,7 +24,7 @@ use crate::core::session::{Session, Step};
 use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason};
 use crate::pump::Shared;
-use crate::transport::{Discard, Floor, Transport};
+use crate::transport::{Discard, Floor, Transport, debug};
 
 /// A TLS connection on top of any floor: TCP, TLS, a Unix socket, an in-memory pipe.
 ///
@@ -239,6 +240,12 @@ impl<T: Transport> AsyncWrite for TlsConnection<T> {
         let handshake = ready!(self.drive_handshake(cx));
         ready!(Pin::new(&mut self.write).poll_shutdown(cx))?;
         Poll::Ready(handshake)
+    }
+}
+
+impl<T: Transport> fmt::Debug for TlsConnection<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug(self, "TlsConnection", f)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The receiving half of a TLS floor.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,9 +33,9 @@ impl<T: Transport> TlsReadHalf<T> {
     }
 
     /// Makes one connection of the two halves again; gives them back where they are of different connections.
-    pub fn reunite(self, write: TlsWriteHalf<T>) -> Result<TlsConnection<T>, (Self, TlsWriteHalf<T>)> {
+    pub fn reunite(self, write: TlsWriteHalf<T>) -> Result<TlsConnection<T>, Box<(Self, TlsWriteHalf<T>)>> {
         if !Arc::ptr_eq(&self.shared, write.shared()) {
-            return Err((self, write));
+            return Err(Box::new((self, write)));
         }
         Ok(TlsConnection { read: self, write })
     }
@@ -215,6 +216,12 @@ fn failure(session: &Session) -> Reason {
     match (session.failure(), session.recv()) {
         (Some(reason), _) | (None, RecvHalf::Broken(reason)) => reason.clone(),
         (None, RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) | RecvHalf::Aborted) => Reason::Aborted,
+    }
+}
+
+impl<T: Transport> fmt::Debug for TlsReadHalf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsReadHalf").field("half", &self.status()).finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The sending half of a TLS floor.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -106,6 +107,12 @@ fn loss<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> io::Error {
     match pump.session.write(&[]) {
         Err(error) => error.into(),
         Ok(_) => Error::SendClosed.into(),
+    }
+}
+
+impl<T: Transport> fmt::Debug for TlsWriteHalf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsWriteHalf").field("half", &self.status()).finish_non_exhaustive()
     }
 }
 
