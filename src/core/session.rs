@@ -334,10 +334,9 @@ impl Session {
         self.seal();
     }
 
-    /// The application wants nothing more: what comes is thrown away, and an end without marker is an unconfirmed one.
-    pub fn close(&mut self) {
+    /// The application wants nothing more: an end without marker is an unconfirmed one from now on (rule: close-7).
+    pub fn begin_close(&mut self) {
         self.closing = true;
-        self.close_write();
     }
 
     /// Whether a close now would have nothing to finish: no handshake, and nothing accepted (rule: close-9).
