@@ -93,3 +93,24 @@ pub async fn clog(transport: &mut (impl AsyncWrite + Unpin)) -> usize {
     }
     taken
 }
+
+/// A TLS server of ours, and a tokio-rustls client: a peer whose socket can be had, to end it in ways that ours refuse.
+pub async fn server_and_neighbour(
+    policy: Policy,
+) -> (bowline::TlsConnection<bowline::TcpConnection>, tokio_rustls::client::TlsStream<tokio::net::TcpStream>) {
+    let pki = bowline::testing::shared_pki();
+    let (client, server) = bowline::testing::raw_tcp_pair().await.unwrap();
+    client.set_nodelay(true).unwrap();
+    let connector = tokio_rustls::TlsConnector::from(pki.client_tls().config().clone());
+    let server = bowline::TcpConnection::new(server, policy.into()).unwrap();
+    let server_tls = pki.server_tls();
+    let name = bowline::config::server_name("localhost").unwrap();
+    let (server, client) =
+        tokio::join!(bowline::TlsConnection::accept(server, &server_tls), connector.connect(name, client));
+    (server.unwrap(), client.unwrap())
+}
+
+/// Makes a socket send RST instead of FIN when it is dropped.
+pub fn reset_on_drop(socket: &tokio::net::TcpStream) {
+    socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)).unwrap();
+}

@@ -73,9 +73,7 @@ async fn writes_before_the_handshake_are_kept_in_order_and_bounded() {
         let data = pattern(1_000_000);
         // No server yet: what is accepted stays below the mark, and none of it is on the wire.
         let mut accepted = 0;
-        while let Ok(result) =
-            tokio::time::timeout(Duration::from_millis(50), client.write(&data[accepted..])).await
-        {
+        while let Ok(result) = tokio::time::timeout(Duration::from_millis(50), client.write(&data[accepted..])).await {
             accepted += result.unwrap();
         }
         assert!(accepted > 0 && client.queued() <= 64 << 10, "{accepted} accepted, {} queued", client.queued());
@@ -297,8 +295,7 @@ async fn an_empty_write_has_no_effect() {
 #[tokio::test]
 async fn split_halves_carry_bytes_both_ways_at_once() {
     let (client, server) = tcp_pair().await.unwrap();
-    let (client, server) =
-        bowline::testing::tls_over((client, server), bowline::TlsVersion::V1_3).await.unwrap();
+    let (client, server) = bowline::testing::tls_over((client, server), bowline::TlsVersion::V1_3).await.unwrap();
     assert!(client.is_secure());
     bounded("split", async move {
         let data = pattern(2_000_000);
