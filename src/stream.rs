@@ -51,6 +51,13 @@ pub struct Stream<S> {
 struct Live<S> {
     io: S,
     waiting: Arc<Waiting>,
+    control: Control,
+}
+
+impl<S> Drop for Live<S> {
+    fn drop(&mut self) {
+        self.control.note_gone();
+    }
 }
 
 /// The tasks that wait on the stream: an abort wakes them.
@@ -91,7 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&waiting) as Arc<dyn Ground>));
         control.stand_on(ground);
         let (send, recv, inbox) = (SendHalf::Open, RecvHalf::Open, Inbox::default());
-        let live = Some(Live { io, waiting });
+        let live = Some(Live { io, waiting, control: control.clone() });
         Self { live, send, recv, inbox, control, wakes_unlocked: false }
     }
 

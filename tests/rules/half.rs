@@ -211,8 +211,7 @@ async fn halves_that_were_split_end_apart_and_can_be_reunited() {
 #[tokio::test]
 async fn a_half_that_is_dropped_ends_nothing() {
     let (client, server) = bowline::testing::tcp_pair().await.unwrap();
-    let (client, mut server) =
-        bowline::testing::tls_over((client, server), bowline::TlsVersion::V1_3).await.unwrap();
+    let (client, mut server) = bowline::testing::tls_over((client, server), bowline::TlsVersion::V1_3).await.unwrap();
     let (mut read, write) = client.into_split();
     drop(write);
     server.write_all(b"still read").await.unwrap();
