@@ -125,20 +125,20 @@ async fn shake(tcp: &mut RawTcp, session: &mut impl Session) -> Result<Leftover,
             Want::Nothing => {}
             // One that cannot be sent is told by what is received next.
             Want::Send => drop(tcp.send(&std::mem::take(&mut output)).await),
+            // The alert that is due comes out of the next steps.
+            Want::Failed(error) if failure.is_none() => failure = Some(error),
+            Want::Failed(_) | Want::Input | Want::Done if failure.is_some() => {
+                let _ = tcp.send(&output).await;
+                return Err(failed(tcp, failure).await);
+            }
             Want::Done if !session.is_handshaking() => return Ok(input),
-            Want::Done | Want::Input => match whole_record(&input[shown..]) {
+            Want::Failed(_) | Want::Done | Want::Input => match whole_record(&input[shown..]) {
                 Some(record) => shown += record,
                 None => match tcp.fill().await {
                     Event::Data(_) => input.extend(tcp.take_received()),
                     _ => return Err(failed(tcp, None).await),
                 },
             },
-            // The alert that is due comes out of the next steps, and the error again behind it.
-            Want::Failed(error) if failure.is_none() => failure = Some(error),
-            Want::Failed(_) => {
-                let _ = tcp.send(&output).await;
-                return Err(failed(tcp, failure).await);
-            }
         }
     }
 }

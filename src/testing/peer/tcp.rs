@@ -185,6 +185,7 @@ impl RawTcp {
     pub(super) async fn fill(&mut self) -> Event {
         let patience = self.patience;
         let before = self.received.len();
+        self.received.reserve(CHUNK);
         let event = match &mut self.stream {
             None => Event::Reset,
             Some(stream) => match timeout(patience, stream.read_buf(&mut self.received)).await {
