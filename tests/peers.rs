@@ -167,6 +167,13 @@ async fn a_meddler_falls_silent_at_the_byte() {
     assert_eq!(server.observe().await, [Event::Data(4), Event::Silence]);
     server.send(b"are you there").await.unwrap();
     assert_eq!(client.receive(13).await, b"are you there");
+    // Both have ended their sending: it is still silence, until told otherwise.
+    server.fin().unwrap();
+    assert_eq!(client.observe().await.last(), Some(&Event::Fin));
+    assert_eq!(server.observe().await, [Event::Data(4), Event::Silence]);
+    meddler.to_server().fin_after(0);
+    assert_eq!(server.observe().await, [Event::Data(4), Event::Silence, Event::Fin]);
+    timeout(SOON, meddler.ended()).await.unwrap();
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ struct Plan {
     acts: BTreeMap<u64, Vec<Act>>,
     pace: Pace,
     stopped: bool,
+    stalled: bool,
     corrupt_next: bool,
 }
 
@@ -62,6 +63,7 @@ enum Pace {
 enum Step {
     Act(Act),
     Wait,
+    Swallow,
     Forward { limit: usize, corrupt: bool },
 }
 
@@ -87,7 +89,8 @@ impl Lane {
         self.at(bytes, Act::Reset)
     }
 
-    /// Forwards exactly this many bytes, then nothing, and no end either. What comes behind is thrown away.
+    /// Forwards exactly this many bytes, then nothing, and no end either: what comes behind is thrown away. It lasts until
+    /// the meddler is dropped, or another command ends it.
     pub fn stall_after(&self, bytes: u64) -> &Self {
         self.at(bytes, Act::Stall)
     }
@@ -151,6 +154,9 @@ impl Lane {
             }
             return Step::Act(act);
         }
+        if plan.stalled {
+            return Step::Swallow;
+        }
         if plan.stopped {
             return Step::Wait;
         }
@@ -167,7 +173,8 @@ impl Lane {
                 Step::Wait => self.0.changed.notified().await,
                 Step::Act(Act::Inject(bytes)) => to.write_all(&bytes).await?,
                 Step::Act(Act::Corrupt) => self.plan().corrupt_next = true,
-                Step::Act(Act::Stall) => return sink(&mut from).await,
+                Step::Act(Act::Stall) => self.plan().stalled = true,
+                Step::Swallow => self.swallow(&mut from).await?,
                 Step::Act(Act::Reset) => {
                     delivered(to.as_ref(), PATIENCE).await;
                     return Err(Broken);
@@ -211,6 +218,17 @@ impl Lane {
         self.0.forwarded.fetch_add(n as u64, Ordering::AcqRel);
         self.pause().await;
         Ok(n == 0)
+    }
+
+    /// Keeps nothing of what comes, until there is another command.
+    async fn swallow(&self, from: &mut ReadHalf<'_>) -> Result<(), Broken> {
+        tokio::select! {
+            biased;
+            () = self.0.changed.notified() => return Ok(()),
+            ended = sink(from) => ended?,
+        }
+        self.0.changed.notified().await;
+        Ok(())
     }
 
     async fn pause(&self) {
