@@ -9,7 +9,7 @@ use std::io::{BufRead, IoSlice, Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{AlertDescription, ClientConnection, Connection, ServerConnection};
+use rustls::{AlertDescription, ClientConnection, Connection, ContentType, ServerConnection};
 
 use super::buffer::Buffer;
 use super::facts::SessionFacts;
@@ -484,9 +484,21 @@ impl Session {
         if !self.marker_sealed {
             self.collect();
         }
+        if self.sealed.len() == before {
+            self.add_missing_alert(&error);
+        }
         let alert_sent = plaintext_alert(&self.sealed.as_slice()[before..])
             .or_else(|| (self.sealed.len() > before).then(|| alert_for(&error)).flatten());
         self.fail(Reason::Tls(TlsError { phase: self.phase(), error, alert_sent }));
+    }
+
+    /// rule: secure-4. For a few failures (an oversized handshake message) rustls has no alert. Until a version is agreed
+    /// on nothing is encrypted, and we can send it.
+    fn add_missing_alert(&mut self, error: &rustls::Error) {
+        if let (None, Some(alert)) = (self.tls.protocol_version(), alert_for(error)) {
+            const FATAL: u8 = 2;
+            self.sealed.push(&[u8::from(ContentType::Alert), 3, 3, 0, 2, FATAL, u8::from(alert)]);
+        }
     }
 
     fn note_opened(&mut self) {
