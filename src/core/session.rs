@@ -591,7 +591,15 @@ fn plaintext_alert(sealed: &[u8]) -> Option<AlertDescription> {
 
 /// The alert that rustls sends for an error, where that is known.
 fn alert_for(error: &rustls::Error) -> Option<AlertDescription> {
+    use rustls::{InvalidMessage, PeerMisbehaved};
     match error {
+        rustls::Error::InappropriateMessage { .. } | rustls::Error::InappropriateHandshakeMessage { .. } => {
+            Some(AlertDescription::UnexpectedMessage)
+        }
+        rustls::Error::PeerMisbehaved(
+            PeerMisbehaved::KeyEpochWithPendingFragment | PeerMisbehaved::IllegalMiddleboxChangeCipherSpec,
+        ) => Some(AlertDescription::UnexpectedMessage),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => Some(AlertDescription::IllegalParameter),
         rustls::Error::InvalidCertificate(error) => Some(error.clone().into()),
         rustls::Error::InvalidMessage(error) => Some((*error).into()),
         rustls::Error::NoCertificatesPresented => Some(AlertDescription::CertificateRequired),
