@@ -209,7 +209,7 @@ fn sins(version: TlsVersion) -> Vec<Sin> {
     sins
 }
 
-const TOO_MUCH: [u8; (1 << 14) + 1] = [0; (1 << 14) + 1];
+static TOO_MUCH: [u8; (1 << 14) + 1] = [0; (1 << 14) + 1];
 
 /// Every side in every version.
 fn all_setups() -> impl Iterator<Item = (String, TlsVersion, Setup)> {

@@ -42,6 +42,7 @@ const CHUNK: usize = 16 << 10;
 pub struct RawTcp {
     /// `None` after [`reset`](Self::reset).
     stream: Option<TcpStream>,
+    sent: u64,
     received: Vec<u8>,
     events: Vec<Event>,
     patience: Duration,
@@ -52,7 +53,7 @@ impl RawTcp {
     pub fn new(stream: TcpStream) -> Self {
         // Where its peer is gone already, the next call tells.
         let _ = stream.set_nodelay(true);
-        Self { stream: Some(stream), received: Vec::new(), events: Vec::new(), patience: PATIENCE }
+        Self { stream: Some(stream), sent: 0, received: Vec::new(), events: Vec::new(), patience: PATIENCE }
     }
 
     /// Connects.
@@ -79,7 +80,9 @@ impl RawTcp {
     /// What the socket says; `TimedOut` where the other side does not take them.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let patience = self.patience;
-        timeout(patience, self.stream()?.write_all(bytes)).await?
+        timeout(patience, self.stream()?.write_all(bytes)).await??;
+        self.sent += bytes.len() as u64;
+        Ok(())
     }
 
     /// Sends these bytes in segments of one byte.
@@ -136,6 +139,11 @@ impl RawTcp {
     pub async fn observe(&mut self) -> &[Event] {
         while self.step().await {}
         &self.events
+    }
+
+    /// How many bytes were sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// What was seen so far.

@@ -127,6 +127,17 @@ impl RawTls {
         self
     }
 
+    /// How many bytes are queued, sealed and with their headers.
+    pub fn queued(&self) -> u64 {
+        self.outgoing.len() as u64
+    }
+
+    /// How many bytes were sent, the handshake and all: what is queued next begins at this offset of its
+    /// [`Lane`](super::Lane).
+    pub fn sent(&self) -> u64 {
+        self.tcp.sent()
+    }
+
     /// Takes what is queued instead of sending it, to cut it somewhere and to send it by [`clear`](Self::clear).
     pub fn take_queued(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.outgoing)
