@@ -9,16 +9,15 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bowline::rustls::{self, AlertDescription};
-use bowline::testing::peer::{Event, Meddler, RawTls};
+use bowline::testing::peer::{Event, RawTls};
 use bowline::testing::raw_tcp_pair;
-use bowline::{Error, Phase, Reason, TcpConnection, TlsVersion, Transport};
+use bowline::{Phase, Reason, TcpConnection, TlsVersion, Transport};
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use self::setup::{
-    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, SIDES, SOON, Setup, Side, all_setups, record, tls_error,
+    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, SIDES, SOON, Setup, Side, record, tls_error,
 };
 
 /// What no TLS peer sends first, what it is called, and the alert that is due.
@@ -116,53 +115,6 @@ async fn tls_on_a_plain_port_is_only_bytes_and_ends_in_order() {
     let (begin, report) = timeout(SOON, service).await.unwrap().unwrap();
     assert_eq!(begin, [HANDSHAKE, 3, 1]);
     assert!(report.is_clean(), "{report:?}");
-}
-
-/// A byte of the peer's handshake is flipped, each in turn. Nothing but a success or a failure of TLS can come of it; or
-/// a wait for the rest of a record, where the byte was in its length, that ends with the deadline.
-///
-/// rule: secure-4, secure-5, end-1
-#[tokio::test]
-async fn a_corrupt_handshake_fails_as_tls_or_in_time() {
-    let bound = Duration::from_millis(700);
-    for (name, _, setup) in all_setups() {
-        let setup = setup.with(|policy| policy.handshake_timeout = Some(bound));
-        let mut running = JoinSet::new();
-        for offset in (0..1_500).step_by(11).chain(0..16) {
-            running.spawn(corrupt_at(setup.clone(), offset));
-        }
-        let mut failed = 0;
-        while let Some(outcome) = running.join_next().await {
-            match outcome.unwrap() {
-                Ok(()) => {}
-                Err(Error::Ended(Reason::Tls(_))) => failed += 1,
-                // The peer had enough, or either side waits for more.
-                Err(Error::Ended(Reason::TimedOut(Phase::Handshake) | Reason::Truncated(Phase::Handshake))) => {}
-                Err(other) => panic!("{name}: {other:?}"),
-            }
-        }
-        assert!(failed > 10, "{name}: {failed}");
-    }
-}
-
-async fn corrupt_at(setup: Setup, offset: u64) -> Result<(), Error> {
-    let (ours, our_line) = raw_tcp_pair().await.unwrap();
-    let (theirs, their_line) = raw_tcp_pair().await.unwrap();
-    let meddler = Meddler::between(their_line, our_line).unwrap();
-    meddler.to_server().corrupt(offset);
-    let peer = {
-        let setup = setup.clone();
-        tokio::spawn(async move {
-            match setup.side {
-                Side::Server => RawTls::client(theirs, &setup.client, "localhost").await,
-                Side::Client => RawTls::server(theirs, &setup.server).await,
-            }
-        })
-    };
-    let result = timeout(SOON, setup.ours(ours)).await.unwrap().map(drop);
-    drop(meddler);
-    let _ = timeout(SOON, peer).await.unwrap();
-    result
 }
 
 proptest! {

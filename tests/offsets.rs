@@ -14,12 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::testing::peer::{Cut, Ending, Meddler};
-use bowline::{Address, Policy, Stream, TcpConnection};
+use bowline::{Address, Policy, Reason, Stream, TcpConnection, Transport};
+use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use self::outcome::{Outcome, judge};
-use self::setup::{Setup, Side, record_ends};
+use self::setup::{RECORDS, Setup, Side, Tap, record_ends};
 
 const AT_A_TIME: usize = 64;
 
@@ -71,6 +72,44 @@ async fn silence_at_offsets_over_tcp_is_told_as_what_it_is() {
     }
 }
 
+/// Nothing but a failure of TLS can come of a byte that is flipped, where anything comes of it. Where it is part of a
+/// length, we may wait for more than there is, until the end or the deadline.
+///
+/// rule: end-1, secure-4, secure-5
+#[tokio::test(start_paused = true)]
+async fn a_flipped_byte_at_every_offset_is_a_failure_of_tls_and_never_wrong_data() {
+    for setup in Setup::all(Ending::Silence) {
+        let all = *record_ends(&setup).await.last().unwrap();
+        let outcomes = try_all((0..all).collect(), |offset| flipped(setup.clone(), offset)).await;
+        for outcome in &outcomes {
+            judge_flipped(&setup, outcome);
+        }
+        let failed = outcomes.iter().filter(|outcome| matches!(outcome.handshake, Err(Reason::Tls(_)))).count();
+        assert!(failed * 10 > outcomes.len(), "{}: {failed} of {}", setup.name, outcomes.len());
+    }
+}
+
+async fn flipped(setup: Setup, offset: u64) -> Outcome {
+    let (ours, theirs) = tokio::io::duplex(64 << 10);
+    let address = Address::Other("pipe".into());
+    let ours = Stream::with(Tap::flipping(ours, offset), address.clone(), address, Arc::clone(&setup.policy));
+    against_the_peer(&setup, offset, ours, theirs).await
+}
+
+fn judge_flipped(setup: &Setup, outcome: &Outcome) {
+    let at = format!("{} at {}", setup.name, outcome.offset);
+    let whole = RECORDS.concat();
+    assert!(whole.starts_with(&outcome.data), "{at}: wrong data");
+    let ends = outcome.ends.iter().flatten().chain([&outcome.handshake]);
+    for reason in ends.filter_map(|end| end.as_ref().err()) {
+        let is_typed = matches!(reason, Reason::Tls(_) | Reason::Truncated(_) | Reason::TimedOut(_));
+        assert!(is_typed, "{at}: {reason:?}");
+    }
+    if outcome.ends.iter().any(|end| matches!(end, Some(Ok(())))) {
+        assert_eq!(outcome.data, whole, "{at}: a clean end of a part");
+    }
+}
+
 /// Tries every one of the offsets, many at a time.
 async fn try_all<F>(offsets: Vec<u64>, one: impl Fn(u64) -> F) -> Vec<Outcome>
 where
@@ -92,7 +131,11 @@ async fn in_memory(setup: Setup, offset: u64) -> Outcome {
     let address = Address::Other("pipe".into());
     let cut = Cut::after(ours, offset, setup.ending);
     let ours = Stream::with(cut, address.clone(), address, Arc::clone(&setup.policy));
-    let outcome = Outcome::of(&setup, offset, ours);
+    against_the_peer(&setup, offset, ours, theirs).await
+}
+
+async fn against_the_peer(setup: &Setup, offset: u64, ours: impl Transport, theirs: DuplexStream) -> Outcome {
+    let outcome = Outcome::of(setup, offset, ours);
     tokio::pin!(outcome);
     tokio::select! {
         outcome = &mut outcome => outcome,
@@ -143,7 +186,7 @@ async fn some_offsets(mut setup: Setup) {
     let mut policy = Policy::clone(&setup.policy);
     if ending == Ending::Silence {
         // Here the clock is the real one.
-        policy.handshake_timeout = Some(Duration::from_secs(1));
+        policy.handshake_timeout = Some(Duration::from_secs(2));
         policy.close_timeout = Some(Duration::from_millis(300));
     }
     setup.policy = policy.into();

@@ -18,9 +18,9 @@ pub(crate) struct Outcome {
     /// The reason of a handshake that failed, and how long it took.
     pub(crate) handshake: Result<(), Reason>,
     took: Duration,
-    data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
     /// What the reads said behind the data, twice; `None` where nothing came.
-    ends: [Option<Result<(), Reason>>; 2],
+    pub(crate) ends: [Option<Result<(), Reason>>; 2],
     pub(crate) report: Option<(CloseReport, Duration)>,
 }
 
@@ -33,14 +33,15 @@ impl Outcome {
             Self { offset, handshake: Ok(()), took, data: Vec::new(), ends: [const { None }; 2], report: None };
         match handshake {
             Err(error) => outcome.handshake = Err(error.reason().unwrap().clone()),
-            Ok(tls) => outcome.read(tls).await,
+            Ok(tls) => outcome.read(tls, setup.ending).await,
         }
         outcome
     }
 
-    async fn read<T: Transport>(&mut self, mut tls: TlsConnection<T>) {
+    async fn read<T: Transport>(&mut self, mut tls: TlsConnection<T>, ending: Ending) {
+        let patience = if ending == Ending::Silence { Duration::from_secs(1) } else { LONG };
         for end in &mut self.ends {
-            let read = timeout(Duration::from_millis(300), tls.read_to_end(&mut self.data)).await.ok();
+            let read = timeout(patience, tls.read_to_end(&mut self.data)).await.ok();
             *end = read.map(|read| read.map(|_| ()).map_err(|error| Reason::from_io(error, Phase::Connect)));
         }
         let begin = Instant::now();

@@ -96,29 +96,45 @@ impl Setup {
     }
 }
 
-/// A pipe that remembers what was read from it.
-struct Tap(DuplexStream, Arc<Mutex<Vec<u8>>>);
+/// A pipe that remembers what was read from it, and may flip the bits of one byte.
+pub(crate) struct Tap {
+    pipe: DuplexStream,
+    seen: Arc<Mutex<Vec<u8>>>,
+    flip: Option<u64>,
+}
+
+impl Tap {
+    pub(crate) fn flipping(pipe: DuplexStream, offset: u64) -> Self {
+        Self { pipe, seen: Arc::default(), flip: Some(offset) }
+    }
+}
 
 impl AsyncRead for Tap {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.0).poll_read(cx, buf))?;
-        self.1.lock().unwrap().extend_from_slice(&buf.filled()[before..]);
+        ready!(Pin::new(&mut self.pipe).poll_read(cx, buf))?;
+        let new = &mut buf.filled_mut()[before..];
+        let mut seen = self.seen.lock().unwrap();
+        let at = self.flip.and_then(|flip| usize::try_from(flip).unwrap().checked_sub(seen.len()));
+        if let Some(byte) = at.and_then(|at| new.get_mut(at)) {
+            *byte = !*byte;
+        }
+        seen.extend_from_slice(new);
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Tap {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.pipe).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.pipe).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
     }
 }
 
@@ -127,7 +143,7 @@ impl AsyncWrite for Tap {
 pub(crate) async fn record_ends(setup: &Setup) -> Vec<u64> {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let seen = Arc::default();
-    let ours = Stream::new(Tap(ours, Arc::clone(&seen)));
+    let ours = Stream::new(Tap { pipe: ours, seen: Arc::clone(&seen), flip: None });
     let (outcome, peer) = tokio::join!(Outcome::of(setup, 0, ours), setup.peer(theirs));
     peer.unwrap();
     assert!(outcome.report.unwrap().0.is_clean());
