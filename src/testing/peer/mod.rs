@@ -40,6 +40,20 @@
 //! # Ok(()) }
 //! ```
 //!
+//! | the misfortune | how |
+//! |---|---|
+//! | FIN, RST or silence at a byte offset | [`Lane::fin_after`], [`rst_after`](Lane::rst_after), [`stall_after`](Lane::stall_after); in memory [`Cut`] |
+//! | segments of one byte | [`Lane::trickle`], [`RawTcp::trickle`], [`RawTls::trickle`] |
+//! | a reader that stalls | a raw peer that is not asked to receive, [`RawTcp::small_receive_buffer`], [`Lane::stop_reading`] |
+//! | close_notify without FIN, and the reverse | [`RawTls::close_notify`] and [`RawTls::fin`], one without the other |
+//! | data, close_notify and junk in one segment | `peer.data(..).close_notify().clear(..).send()` |
+//! | garbage, HTTP, a header of an oversized record | [`RawTcp::send`]; behind the handshake [`RawTls::clear`] |
+//! | records that nobody may seal | [`RawTls::record`] |
+//! | a fatal alert | [`RawTls::alert`]; in the clear `RawTcp::send(&[21, 3, 3, 0, 2, 2, alert])` |
+//! | a KeyUpdate that wants an answer | [`RawTls::key_update`] |
+//! | endless talk | [`RawTcp::talk`], [`RawTls::talk`] |
+//! | a line that is slow, or corrupts | [`Lane::slow`], [`Lane::corrupt`], [`Lane::inject`] |
+//!
 //! Everything waits for a bounded time only: [`PATIENCE`], where nothing else was said.
 
 mod cut;
