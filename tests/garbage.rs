@@ -24,6 +24,7 @@ use self::setup::{
 fn nonsense() -> Vec<(&'static str, Vec<u8>, AlertDescription)> {
     use AlertDescription as Alert;
     let endless_hello = [&[1, 1, 0, 0][..], &[0; 16_000]].concat();
+    let part = record(HANDSHAKE, &[1, 0, 1, 0, 3, 3]);
     let longest_hello = [&[1, 0xff, 0xff, 0xff][..], &[0; 100]].concat();
     vec![
         ("HTTP", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), Alert::DecodeError),
@@ -38,6 +39,11 @@ fn nonsense() -> Vec<(&'static str, Vec<u8>, AlertDescription)> {
         ("an empty record", record(HANDSHAKE, &[]), Alert::DecodeError),
         ("a message of 64 KiB", record(HANDSHAKE, &endless_hello).repeat(8), Alert::DecodeError),
         ("a message of 16 MiB", record(HANDSHAKE, &longest_hello), Alert::DecodeError),
+        (
+            "a message with data in its middle",
+            [part, record(APPLICATION_DATA, b"x")].concat(),
+            Alert::UnexpectedMessage,
+        ),
         ("a Finished", record(HANDSHAKE, &[20, 0, 0, 2, 0, 0]), Alert::UnexpectedMessage),
         ("a hello of nonsense", record(HANDSHAKE, &[1, 0, 0, 3, 9, 9, 9]), Alert::DecodeError),
     ]

@@ -597,7 +597,9 @@ fn alert_for(error: &rustls::Error) -> Option<AlertDescription> {
             Some(AlertDescription::UnexpectedMessage)
         }
         rustls::Error::PeerMisbehaved(
-            PeerMisbehaved::KeyEpochWithPendingFragment | PeerMisbehaved::IllegalMiddleboxChangeCipherSpec,
+            PeerMisbehaved::KeyEpochWithPendingFragment
+            | PeerMisbehaved::IllegalMiddleboxChangeCipherSpec
+            | PeerMisbehaved::MessageInterleavedWithHandshakeMessage,
         ) => Some(AlertDescription::UnexpectedMessage),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => Some(AlertDescription::IllegalParameter),
         rustls::Error::InvalidCertificate(error) => Some(error.clone().into()),
