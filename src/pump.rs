@@ -61,12 +61,17 @@ impl<T: Transport> Pump<T> {
                 Err(error) => self.session.handle_write_lost(Reason::from_io(error, Phase::Open)),
             }
         }
-        if self.session.is_done_sending() && !self.keeps_floor && !self.floor_is_shut {
+        if let (true, Some(floor)) = (self.owes_floor_end(), &mut self.floor) {
             // rule: half-2: FIN only behind close_notify. How it went, the floor's own half says.
             let _ = ready!(Pin::new(floor).poll_shutdown(cx));
             self.floor_is_shut = true;
         }
         Poll::Ready(())
+    }
+
+    /// rule: end-5: also a failure that calls for no alert, such as an alert of the peer's, ends the floor beneath.
+    fn owes_floor_end(&self) -> bool {
+        self.session.is_done_sending() && !self.keeps_floor && !self.floor_is_shut
     }
 
     /// Transmits what can leave now; the floor's own waker goes on with the rest.
@@ -79,7 +84,7 @@ impl<T: Transport> Pump<T> {
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
             let step = self.session.step();
-            if self.session.has_records() {
+            if self.session.has_records() || self.owes_floor_end() {
                 let _ = self.transmit();
             }
             let Some(floor) = self.floor.as_mut().filter(|_| step == Step::NeedInput) else {

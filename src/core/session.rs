@@ -9,7 +9,7 @@ use std::io::{BufRead, IoSlice, Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{AlertDescription, ClientConnection, Connection, ServerConnection};
+use rustls::{AlertDescription, ClientConnection, Connection, ContentType, ServerConnection};
 
 use super::buffer::Buffer;
 use super::facts::SessionFacts;
@@ -484,9 +484,21 @@ impl Session {
         if !self.marker_sealed {
             self.collect();
         }
+        if self.sealed.len() == before {
+            self.add_missing_alert(&error);
+        }
         let alert_sent = plaintext_alert(&self.sealed.as_slice()[before..])
             .or_else(|| (self.sealed.len() > before).then(|| alert_for(&error)).flatten());
         self.fail(Reason::Tls(TlsError { phase: self.phase(), error, alert_sent }));
+    }
+
+    /// rule: secure-4. For a few failures (an oversized handshake message) rustls has no alert. Until a version is agreed
+    /// on nothing is encrypted, and we can send it.
+    fn add_missing_alert(&mut self, error: &rustls::Error) {
+        if let (None, Some(alert)) = (self.tls.protocol_version(), alert_for(error)) {
+            const FATAL: u8 = 2;
+            self.sealed.push(&[u8::from(ContentType::Alert), 3, 3, 0, 2, FATAL, u8::from(alert)]);
+        }
     }
 
     fn note_opened(&mut self) {
@@ -579,7 +591,17 @@ fn plaintext_alert(sealed: &[u8]) -> Option<AlertDescription> {
 
 /// The alert that rustls sends for an error, where that is known.
 fn alert_for(error: &rustls::Error) -> Option<AlertDescription> {
+    use rustls::{InvalidMessage, PeerMisbehaved};
     match error {
+        rustls::Error::InappropriateMessage { .. } | rustls::Error::InappropriateHandshakeMessage { .. } => {
+            Some(AlertDescription::UnexpectedMessage)
+        }
+        rustls::Error::PeerMisbehaved(
+            PeerMisbehaved::KeyEpochWithPendingFragment
+            | PeerMisbehaved::IllegalMiddleboxChangeCipherSpec
+            | PeerMisbehaved::MessageInterleavedWithHandshakeMessage,
+        ) => Some(AlertDescription::UnexpectedMessage),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => Some(AlertDescription::IllegalParameter),
         rustls::Error::InvalidCertificate(error) => Some(error.clone().into()),
         rustls::Error::InvalidMessage(error) => Some((*error).into()),
         rustls::Error::NoCertificatesPresented => Some(AlertDescription::CertificateRequired),

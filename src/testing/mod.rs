@@ -3,10 +3,12 @@
 //! - [`pki`]: certificates of every kind, good and bad, made on the spot.
 //! - [`pair`]: two ends of a connection over every transport there is.
 //! - [`Pipe`]: a connection in memory that ends like TCP does.
+//! - [`peer`]: peers and lines that misbehave on command.
 //!
 //! The helpers here panic where a test would `unwrap`: they are made for tests and for development, not for production.
 
 mod pairs;
+pub mod peer;
 mod pipe;
 pub mod pki;
 

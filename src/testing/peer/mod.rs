@@ -1,0 +1,120 @@
+//! Peers and lines that misbehave on command: for tests that ask what a service does when the world is not kind.
+//!
+//! | | what it is | where it works |
+//! |---|---|---|
+//! | [`Meddler`] | a proxy that cuts, stalls, slows and corrupts what it forwards | between two TCP sockets, below TLS |
+//! | [`Cut`] | a stream that ends after so many bytes | in memory, over any stream; fast enough for every offset |
+//! | [`RawTcp`] | a peer that sends any bytes, and sees FIN and RST apart | TCP |
+//! | [`RawTls`] | a peer that seals any record: alerts, KeyUpdates, two close_notify, junk behind them | TLS 1.2, TLS 1.3 |
+//!
+//! The raw peers write down what they saw, as [`Event`]s in order, so that a test can say what the service has to do to
+//! the wire and not only what it returns:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use bowline::testing::peer::{Event, RawTls};
+//! use bowline::testing::{pki::Pki, raw_tcp_pair};
+//! use bowline::{Policy, TcpConnection, TlsConnection, Transport};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! let pki = Pki::new();
+//! let (ours, theirs) = raw_tcp_pair().await?;
+//! // The service under test: it answers, and closes.
+//! let tls = pki.server_tls();
+//! let service = tokio::spawn(async move {
+//!     let tcp = TcpConnection::new(ours, Policy::default().into())?;
+//!     let mut tls = TlsConnection::accept(tcp, &tls).await?;
+//!     let mut request = String::new();
+//!     tls.read_to_string(&mut request).await?;
+//!     tls.write_all(request.to_uppercase().as_bytes()).await?;
+//!     Ok::<_, bowline::Error>(tls.close().await)
+//! });
+//!
+//! // Its peer: data and close_notify in one segment, then silence instead of FIN.
+//! let mut peer = RawTls::client(theirs, &pki.client_tls(), "localhost").await?;
+//! peer.data(b"hello").close_notify().send().await?;
+//! assert_eq!(peer.observe().await, [Event::Data(5), Event::CloseNotify, Event::Fin]);
+//! assert_eq!(peer.received(), b"HELLO");
+//! peer.fin()?;
+//! assert!(service.await??.is_clean());
+//! # Ok(()) }
+//! ```
+//!
+//! | the misfortune | how |
+//! |---|---|
+//! | FIN, RST or silence at a byte offset | [`Lane::fin_after`], [`rst_after`](Lane::rst_after), [`stall_after`](Lane::stall_after); in memory [`Cut`] |
+//! | segments of one byte | [`Lane::trickle`], [`RawTcp::trickle`], [`RawTls::trickle`] |
+//! | a reader that stalls | a raw peer that is not asked to receive, [`RawTcp::small_receive_buffer`], [`Lane::stop_reading`] |
+//! | close_notify without FIN, and the reverse | [`RawTls::close_notify`] and [`RawTls::fin`], one without the other |
+//! | data, close_notify and junk in one segment | `peer.data(..).close_notify().clear(..).send()` |
+//! | garbage, HTTP, a header of an oversized record | [`RawTcp::send`]; behind the handshake [`RawTls::clear`] |
+//! | records that nobody may seal | [`RawTls::record`] |
+//! | a fatal alert | [`RawTls::alert`]; in the clear `RawTcp::send(&[21, 3, 3, 0, 2, 2, alert])` |
+//! | a KeyUpdate that wants an answer | [`RawTls::key_update`] |
+//! | endless talk | [`RawTcp::talk`], [`RawTls::talk`] |
+//! | a line that is slow, or corrupts | [`Lane::slow`], [`Lane::corrupt`], [`Lane::inject`] |
+//!
+//! Everything waits for a bounded time only: [`PATIENCE`], where nothing else was said.
+
+mod cut;
+mod handshake;
+mod lane;
+mod meddler;
+mod record;
+mod tcp;
+mod tls;
+
+use std::time::Duration;
+
+use rustls::AlertDescription;
+
+pub use self::cut::{Cut, Ending};
+pub use self::handshake::HandshakeFailed;
+pub use self::lane::Lane;
+pub use self::meddler::Meddler;
+pub use self::tcp::RawTcp;
+pub use self::tls::RawTls;
+
+/// How long a raw peer waits for the next thing to happen before it writes down [`Event::Silence`].
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a raw peer saw, in order. `Data` that came in pieces is one event, until something else happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// So many bytes of data: plaintext for [`RawTls`], whatever came for [`RawTcp`].
+    Data(u64),
+    /// The TLS close_notify.
+    CloseNotify,
+    /// Another alert.
+    Alert(AlertDescription),
+    /// A KeyUpdate. [`RawTls`] changes its keys, and does not answer by itself.
+    KeyUpdate {
+        /// Whether an answer is asked for.
+        requested: bool,
+    },
+    /// Bytes that are no TLS record of this session. Nothing behind them is looked at.
+    Garbage,
+    /// The end of the other side's sending: FIN.
+    Fin,
+    /// RST.
+    Reset,
+    /// Nothing happened for as long as this peer waits.
+    Silence,
+}
+
+impl Event {
+    /// Whether nothing can come behind it.
+    fn is_final(self) -> bool {
+        matches!(self, Self::Fin | Self::Reset)
+    }
+}
+
+/// Adds an event to what was seen; data is added up.
+fn note(events: &mut Vec<Event>, event: Event) {
+    match (events.last_mut(), event) {
+        (Some(Event::Data(sum)), Event::Data(n)) => *sum += n,
+        (Some(Event::Silence), Event::Silence) => {}
+        _ => events.push(event),
+    }
+}

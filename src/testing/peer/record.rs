@@ -1,0 +1,142 @@
+//! Records, sealed and opened one at a time, with the keys of a finished handshake.
+
+use rustls::client::ClientConnectionData;
+use rustls::crypto::cipher::{
+    AeadKey, InboundOpaqueMessage, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
+};
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+use rustls::{ConnectionTrafficSecrets, ContentType, Error, ExtractedSecrets, ProtocolVersion, SupportedCipherSuite};
+
+const HEADER: usize = 5;
+
+/// What is left of a rustls session once its keys are out: the later keys.
+pub(super) enum Kernel {
+    Client(KernelConnection<ClientConnectionData>),
+    Server(KernelConnection<ServerConnectionData>),
+}
+
+impl Kernel {
+    fn suite(&self) -> SupportedCipherSuite {
+        match self {
+            Self::Client(kernel) => kernel.negotiated_cipher_suite(),
+            Self::Server(kernel) => kernel.negotiated_cipher_suite(),
+        }
+    }
+
+    fn next_send_keys(&mut self) -> Result<Secrets, Error> {
+        match self {
+            Self::Client(kernel) => kernel.update_tx_secret(),
+            Self::Server(kernel) => kernel.update_tx_secret(),
+        }
+    }
+
+    fn next_receive_keys(&mut self) -> Result<Secrets, Error> {
+        match self {
+            Self::Client(kernel) => kernel.update_rx_secret(),
+            Self::Server(kernel) => kernel.update_rx_secret(),
+        }
+    }
+}
+
+type Secrets = (u64, ConnectionTrafficSecrets);
+
+/// The record layer of one connection.
+pub(super) struct Records {
+    kernel: Kernel,
+    sealer: Box<dyn MessageEncrypter>,
+    sealed: u64,
+    opener: Box<dyn MessageDecrypter>,
+    opened: u64,
+}
+
+impl Records {
+    pub(super) fn new(secrets: ExtractedSecrets, kernel: Kernel) -> Self {
+        let suite = kernel.suite();
+        let (sealed, send) = secrets.tx;
+        let (opened, receive) = secrets.rx;
+        let mut records =
+            Self { kernel, sealer: sealer(suite, send), sealed: 0, opener: opener(suite, receive), opened };
+        // aws-lc wants to see every sequence number, from the first one on. What is sealed here goes nowhere.
+        while records.sealed < sealed {
+            records.seal(ContentType::ApplicationData, &[]);
+        }
+        records
+    }
+
+    pub(super) fn version(&self) -> ProtocolVersion {
+        self.kernel.suite().version().version
+    }
+
+    /// One record with this in it, whether it is allowed or not.
+    pub(super) fn seal(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
+        let version = ProtocolVersion::TLSv1_2;
+        let message = OutboundPlainMessage { typ, version, payload: OutboundChunks::Single(payload) };
+        let record = self.sealer.encrypt(message, self.sealed).expect("an AEAD seals what is shorter than 64 KiB");
+        self.sealed += 1;
+        record.encode()
+    }
+
+    /// What is in one whole record.
+    pub(super) fn open(&mut self, record: &mut [u8]) -> Result<(ContentType, Vec<u8>), Error> {
+        let typ = ContentType::from(record[0]);
+        if typ == ContentType::ChangeCipherSpec {
+            return Ok((typ, Vec::new()));
+        }
+        let message = InboundOpaqueMessage::new(typ, ProtocolVersion::TLSv1_2, &mut record[HEADER..]);
+        let plain = self.opener.decrypt(message, self.opened)?;
+        self.opened += 1;
+        Ok((plain.typ, plain.payload.to_vec()))
+    }
+
+    /// Seals with the next keys from now on. TLS 1.3 only.
+    pub(super) fn update_send_keys(&mut self) -> Result<(), Error> {
+        let (sealed, secrets) = self.kernel.next_send_keys()?;
+        (self.sealed, self.sealer) = (sealed, sealer(self.kernel.suite(), secrets));
+        Ok(())
+    }
+
+    /// Opens with the next keys from now on. TLS 1.3 only.
+    pub(super) fn update_receive_keys(&mut self) -> Result<(), Error> {
+        let (opened, secrets) = self.kernel.next_receive_keys()?;
+        (self.opened, self.opener) = (opened, opener(self.kernel.suite(), secrets));
+        Ok(())
+    }
+}
+
+/// The length of the record at the front, header and all, once it is whole.
+pub(super) fn whole_record(bytes: &[u8]) -> Option<usize> {
+    let header = bytes.first_chunk::<HEADER>()?;
+    let length = HEADER + (usize::from(header[3]) << 8 | usize::from(header[4]));
+    (bytes.len() >= length).then_some(length)
+}
+
+/// The key, the nonce, and how much of the nonce a TLS 1.2 handshake fixes.
+fn parts(secrets: ConnectionTrafficSecrets) -> (AeadKey, rustls::crypto::cipher::Iv, usize) {
+    match secrets {
+        ConnectionTrafficSecrets::Aes128Gcm { key, iv } | ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
+            (key, iv, 4)
+        }
+        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv, 12),
+        _ => panic!("rustls has a cipher that this test helper does not know"),
+    }
+}
+
+fn sealer(suite: SupportedCipherSuite, secrets: ConnectionTrafficSecrets) -> Box<dyn MessageEncrypter> {
+    let (key, iv, fixed) = parts(secrets);
+    match suite {
+        SupportedCipherSuite::Tls12(suite) => {
+            let (fixed, explicit) = iv.as_ref().split_at(fixed);
+            suite.aead_alg.encrypter(key, fixed, explicit)
+        }
+        SupportedCipherSuite::Tls13(suite) => suite.aead_alg.encrypter(key, iv),
+    }
+}
+
+fn opener(suite: SupportedCipherSuite, secrets: ConnectionTrafficSecrets) -> Box<dyn MessageDecrypter> {
+    let (key, iv, fixed) = parts(secrets);
+    match suite {
+        SupportedCipherSuite::Tls12(suite) => suite.aead_alg.decrypter(key, &iv.as_ref()[..fixed]),
+        SupportedCipherSuite::Tls13(suite) => suite.aead_alg.decrypter(key, iv),
+    }
+}

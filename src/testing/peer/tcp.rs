@@ -1,0 +1,224 @@
+//! A peer made of a bare socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustls::AlertDescription;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Event, PATIENCE, note};
+use crate::socket;
+
+const CHUNK: usize = 16 << 10;
+
+/// A TCP peer that sends what it is told to, and writes down what it sees: data, FIN or RST.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use bowline::testing::peer::{Event, RawTcp};
+/// use bowline::testing::{pki::Pki, raw_tcp_pair};
+/// use bowline::{Policy, TcpConnection, TlsConnection};
+///
+/// let (ours, theirs) = raw_tcp_pair().await?;
+/// let tls = Pki::new().server_tls();
+/// let service = tokio::spawn(async move {
+///     TlsConnection::accept(TcpConnection::new(ours, Policy::default().into())?, &tls).await
+/// });
+///
+/// // Somebody who took a TLS port for an HTTP one is told so, and is not reset.
+/// let mut peer = RawTcp::new(theirs);
+/// peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
+/// assert!(matches!(peer.observe().await, [Event::Data(_), Event::Fin]));
+/// assert_eq!(peer.clear_alerts(), [bowline::rustls::AlertDescription::DecodeError]);
+/// peer.fin()?;
+/// assert!(service.await?.is_err());
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct RawTcp {
+    /// `None` after [`reset`](Self::reset).
+    stream: Option<TcpStream>,
+    sent: u64,
+    received: Vec<u8>,
+    events: Vec<Event>,
+    patience: Duration,
+}
+
+impl RawTcp {
+    /// Takes over a socket, and sets no-delay on it.
+    pub fn new(stream: TcpStream) -> Self {
+        // Where its peer is gone already, the next call tells.
+        let _ = stream.set_nodelay(true);
+        Self { stream: Some(stream), sent: 0, received: Vec::new(), events: Vec::new(), patience: PATIENCE }
+    }
+
+    /// Connects.
+    pub async fn connect(addr: SocketAddr) -> io::Result<Self> {
+        Ok(Self::new(TcpStream::connect(addr).await?))
+    }
+
+    /// Waits for this long, instead of [`PATIENCE`], before it calls something [`Event::Silence`].
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Makes the kernel's receive buffer as small as it goes: a peer that then does not read soon stalls the sender.
+    pub fn small_receive_buffer(self) -> Self {
+        if let Some(stream) = &self.stream {
+            let _ = SockRef::from(stream).set_recv_buffer_size(1);
+        }
+        self
+    }
+
+    /// Sends these bytes, whatever they are. In one segment, where they fit into one.
+    ///
+    /// # Errors
+    /// What the socket says; `TimedOut` where the other side does not take them.
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let patience = self.patience;
+        timeout(patience, self.stream()?.write_all(bytes)).await??;
+        self.sent += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Sends these bytes in segments of one byte.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn trickle(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for byte in bytes {
+            self.send(&[*byte]).await?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Talks without listening until so many bytes are sent, or until the other side takes no more: it has gone, or has
+    /// not read for as long as this peer waits. Returns how many bytes the kernel took.
+    pub async fn talk(&mut self, bytes: u64) -> u64 {
+        let chunk = [b'.'; CHUNK];
+        let mut sent = 0;
+        while sent < bytes {
+            let n = chunk.len().min(usize::try_from(bytes - sent).unwrap_or(CHUNK));
+            if self.send(&chunk[..n]).await.is_err() {
+                break;
+            }
+            sent += n as u64;
+        }
+        sent
+    }
+
+    /// Ends its sending: FIN. It goes on listening.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn fin(&mut self) -> io::Result<()> {
+        socket::Options::of(self.stream()?).shutdown_write()
+    }
+
+    /// RST, behind what was sent: the other side's kernel has all of that first, if it takes it in time.
+    pub async fn reset(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            delivered(&stream, self.patience).await;
+            socket::Options::of(&stream).reset_on_drop();
+        }
+    }
+
+    /// Waits until so many bytes were received, all in all, or until the end.
+    pub async fn receive(&mut self, bytes: usize) -> &[u8] {
+        while self.received.len() < bytes && self.step().await {}
+        &self.received
+    }
+
+    /// Listens to the end: FIN, RST, or silence. Returns all that was seen from the beginning on. After silence it can be
+    /// called again.
+    pub async fn observe(&mut self) -> &[Event] {
+        while self.step().await {}
+        &self.events
+    }
+
+    /// How many bytes were sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// What was seen so far.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// The bytes that were received so far.
+    pub fn received(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// The TLS alerts in what was received, as far as it is TLS records in the clear: those of a handshake that failed.
+    pub fn clear_alerts(&self) -> Vec<AlertDescription> {
+        let mut alerts = Vec::new();
+        let mut rest = &self.received[..];
+        while let [typ, 3, _, high, low, after @ ..] = rest {
+            let length = usize::from(*high) << 8 | usize::from(*low);
+            let Some((body, next)) = after.split_at_checked(length) else { break };
+            if let (21, [_, alert]) = (*typ, body) {
+                alerts.push(AlertDescription::from(*alert));
+            }
+            rest = next;
+        }
+        alerts
+    }
+
+    /// The socket.
+    ///
+    /// # Panics
+    /// After [`reset`](Self::reset).
+    pub fn into_stream(self) -> TcpStream {
+        self.stream.expect("a peer that has sent RST has no socket any more")
+    }
+
+    /// Takes what was received.
+    pub(super) fn take_received(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.received)
+    }
+
+    /// Waits for something to happen; `false` at the end, and where nothing did.
+    async fn step(&mut self) -> bool {
+        !self.events.last().is_some_and(|event| event.is_final()) && self.fill().await != Event::Silence
+    }
+
+    /// Waits for the next thing to happen, and writes it down.
+    pub(super) async fn fill(&mut self) -> Event {
+        let patience = self.patience;
+        let before = self.received.len();
+        self.received.reserve(CHUNK);
+        let event = match &mut self.stream {
+            None => Event::Reset,
+            Some(stream) => match timeout(patience, stream.read_buf(&mut self.received)).await {
+                Err(_) => Event::Silence,
+                Ok(Ok(0)) => Event::Fin,
+                Ok(Ok(_)) => Event::Data((self.received.len() - before) as u64),
+                Ok(Err(_)) => Event::Reset,
+            },
+        };
+        note(&mut self.events, event);
+        event
+    }
+
+    fn stream(&mut self) -> io::Result<&mut TcpStream> {
+        self.stream.as_mut().ok_or_else(|| io::ErrorKind::ConnectionReset.into())
+    }
+}
+
+/// Waits until the other side's kernel has what was sent. RST throws away what has not left yet.
+pub(super) async fn delivered(stream: &TcpStream, patience: Duration) {
+    let all_acknowledged = async {
+        while socket::unacknowledged(stream, false).is_some_and(|bytes| bytes > 0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // One that does not take it in time gets RST without it.
+    let _ = timeout(patience, all_acknowledged).await;
+}

@@ -1,0 +1,159 @@
+//! Peers that do not keep to the protocol of a handshake: a typed reason, the right alert on the wire, FIN behind it, and
+//! never a panic, a hang past a bound, or growth without limit.
+#![allow(clippy::unwrap_used)]
+
+#[path = "garbage/setup.rs"]
+mod setup;
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bowline::rustls::{self, AlertDescription};
+use bowline::testing::peer::{Event, RawTls};
+use bowline::testing::raw_tcp_pair;
+use bowline::{Phase, Reason, TcpConnection, TlsVersion, Transport};
+use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use self::setup::{
+    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, SIDES, SOON, Setup, Side, record, tls_error,
+};
+
+/// What no TLS peer sends first, what it is called, and the alert that is due.
+fn nonsense() -> Vec<(&'static str, Vec<u8>, AlertDescription)> {
+    use AlertDescription as Alert;
+    let endless_hello = [&[1, 1, 0, 0][..], &[0; 16_000]].concat();
+    let part = record(HANDSHAKE, &[1, 0, 1, 0, 3, 3]);
+    let longest_hello = [&[1, 0xff, 0xff, 0xff][..], &[0; 100]].concat();
+    vec![
+        ("HTTP", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(), Alert::DecodeError),
+        ("an HTTP answer", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), Alert::DecodeError),
+        ("an SSH banner", b"SSH-2.0-OpenSSH_9.6\r\n".to_vec(), Alert::DecodeError),
+        ("zeros", vec![0; 64], Alert::DecodeError),
+        ("a record of 64 KiB", vec![HANDSHAKE, 3, 1, 0xff, 0xff], Alert::DecodeError),
+        ("another protocol's version", vec![HANDSHAKE, 2, 0, 0, 4, 1, 2, 3, 4], Alert::DecodeError),
+        ("data", record(APPLICATION_DATA, b"too early"), Alert::UnexpectedMessage),
+        ("a change of ciphers", record(CHANGE_CIPHER_SPEC, &[1]), Alert::UnexpectedMessage),
+        ("an alert of one byte", record(ALERT, &[2]), Alert::DecodeError),
+        ("an empty record", record(HANDSHAKE, &[]), Alert::DecodeError),
+        ("a message of 64 KiB", record(HANDSHAKE, &endless_hello).repeat(8), Alert::DecodeError),
+        ("a message of 16 MiB", record(HANDSHAKE, &longest_hello), Alert::DecodeError),
+        (
+            "a message with data in its middle",
+            [part, record(APPLICATION_DATA, b"x")].concat(),
+            Alert::UnexpectedMessage,
+        ),
+        ("a Finished", record(HANDSHAKE, &[20, 0, 0, 2, 0, 0]), Alert::UnexpectedMessage),
+        ("a hello of nonsense", record(HANDSHAKE, &[1, 0, 0, 3, 9, 9, 9]), Alert::DecodeError),
+    ]
+}
+
+/// rule: secure-4, end-1
+#[tokio::test]
+async fn nonsense_instead_of_a_handshake_is_told_by_the_right_alert_and_fin() {
+    for side in SIDES {
+        let setup = Setup::new(side, TlsVersion::V1_3);
+        for (what, bytes, alert) in nonsense() {
+            let (ours, mut peer) = setup.before().await;
+            peer.send(&bytes).await.unwrap();
+            assert_eq!(peer.observe().await.last(), Some(&Event::Fin), "{side:?}, {what}");
+            assert_eq!(peer.clear_alerts(), [alert], "{side:?}, {what}");
+            peer.fin().unwrap();
+            let error = timeout(SOON, ours).await.unwrap().unwrap().unwrap_err();
+            let error = tls_error(error.reason().unwrap());
+            assert_eq!((error.phase, error.alert_sent), (Phase::Handshake, Some(alert)), "{side:?}, {what}");
+        }
+    }
+}
+
+/// rule: secure-4, end-1
+#[tokio::test]
+async fn an_alert_of_the_peers_in_the_clear_is_the_reason_and_is_answered_by_fin_only() {
+    for side in SIDES {
+        let setup = Setup::new(side, TlsVersion::V1_3);
+        for alert in [AlertDescription::HandshakeFailure, AlertDescription::UnknownCA] {
+            let (ours, mut peer) = setup.before().await;
+            peer.send(&record(ALERT, &[2, alert.into()])).await.unwrap();
+            assert_eq!(peer.observe().await.last(), Some(&Event::Fin));
+            assert_eq!(peer.clear_alerts(), []);
+            peer.fin().unwrap();
+            let error = timeout(SOON, ours).await.unwrap().unwrap().unwrap_err();
+            let error = tls_error(error.reason().unwrap());
+            assert_eq!((&error.error, error.alert_sent), (&rustls::Error::AlertReceived(alert), None));
+        }
+    }
+}
+
+/// rule: secure-4, secure-5, close-3
+#[tokio::test]
+async fn a_peer_that_answers_the_alert_with_silence_or_endless_talk_holds_nobody() {
+    let bound = Duration::from_millis(200);
+    for talks in [false, true] {
+        let setup = Setup::new(Side::Server, TlsVersion::V1_3).with(|policy| policy.close_timeout = Some(bound));
+        let (ours, mut peer) = setup.before().await;
+        peer.send(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let begin = Instant::now();
+        let talking = tokio::spawn(async move {
+            let talked = if talks { peer.talk(u64::MAX).await } else { 0 };
+            (talked, peer)
+        });
+        assert!(timeout(SOON, ours).await.unwrap().unwrap().is_err());
+        assert!(begin.elapsed() < bound + Duration::from_secs(5));
+        timeout(SOON, talking).await.unwrap().unwrap();
+    }
+}
+
+/// rule: end-1
+#[tokio::test]
+async fn tls_on_a_plain_port_is_only_bytes_and_ends_in_order() {
+    let setup = Setup::new(Side::Server, TlsVersion::V1_3);
+    let (ours, theirs) = raw_tcp_pair().await.unwrap();
+    let service = tokio::spawn(async move {
+        let mut plain = TcpConnection::new(ours, Arc::default()).unwrap();
+        let mut begin = [0; 3];
+        plain.read_exact(&mut begin).await.unwrap();
+        plain.write_all(b"500 what was that?\r\n").await.unwrap();
+        (begin, plain.close().await)
+    });
+    let failed = RawTls::client(theirs, &setup.client, "localhost").await.unwrap_err();
+    assert_eq!(failed.events, [Event::Fin]);
+    let (begin, report) = timeout(SOON, service).await.unwrap().unwrap();
+    assert_eq!(begin, [HANDSHAKE, 3, 1]);
+    assert!(report.is_clean(), "{report:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// rule: secure-4, end-1, end-6
+    #[test]
+    fn random_bytes_end_a_handshake_with_a_reason_and_fin(
+        is_client in any::<bool>(),
+        looks_like_tls in any::<bool>(),
+        mut bytes in prop::collection::vec(any::<u8>(), 1..600),
+    ) {
+        if looks_like_tls {
+            let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+            bytes.splice(0..0, [HANDSHAKE, 3, 1, length[0], length[1]]);
+        }
+        let side = if is_client { Side::Client } else { Side::Server };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (result, last) = runtime.block_on(async {
+            let (ours, mut peer) = SETUPS[usize::from(is_client)].before().await;
+            peer.send(&bytes).await.unwrap();
+            peer.fin().unwrap();
+            let last = peer.observe().await.last().copied();
+            (timeout(SOON, ours).await.unwrap().unwrap().map(drop), last)
+        });
+        let error = result.unwrap_err();
+        let reason = error.reason().unwrap();
+        let is_typed = matches!(reason, Reason::Tls(_) | Reason::Truncated(Phase::Handshake));
+        prop_assert!(is_typed, "{side:?}: {reason:?}");
+        prop_assert_eq!(last, Some(Event::Fin));
+    }
+}
+
+/// Making certificates for each case would take longer than the cases.
+static SETUPS: LazyLock<[Setup; 2]> =
+    LazyLock::new(|| [Side::Server, Side::Client].map(|side| Setup::new(side, TlsVersion::V1_3)));

@@ -1,0 +1,267 @@
+//! Peers that do not keep to the protocol once the handshake is done: a typed reason behind the data, the right alert on
+//! the wire, FIN behind it, and never a panic, a hang past a bound, or growth without limit.
+#![allow(clippy::unwrap_used)]
+
+#[path = "garbage/setup.rs"]
+mod setup;
+
+use std::time::Duration;
+
+use bowline::rustls::{self, AlertDescription, ContentType};
+use bowline::testing::peer::{Event, Meddler, RawTls};
+use bowline::testing::raw_tcp_pair;
+use bowline::{Bound, Phase, Reason, TlsVersion, Transport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use self::setup::{APPLICATION_DATA, SIDES, SOON, Setup, all_setups, reason_of, record, tls_error};
+
+/// What a peer does to an open session, and the alert that is due.
+type Sin = (&'static str, fn(&mut RawTls) -> &mut RawTls, AlertDescription);
+
+fn sins(version: TlsVersion) -> Vec<Sin> {
+    use AlertDescription as Alert;
+    let mut sins: Vec<Sin> = vec![
+        ("HTTP", |peer| peer.clear(b"HTTP/1.1 200 OK\r\n\r\n"), Alert::DecodeError),
+        ("a record of 64 KiB", |peer| peer.clear(&[APPLICATION_DATA, 3, 3, 0xff, 0xff]), Alert::DecodeError),
+        ("a forged record", |peer| peer.clear(&record(APPLICATION_DATA, &[7; 64])), Alert::BadRecordMac),
+        (
+            "plaintext for data",
+            |peer| peer.clear(&record(APPLICATION_DATA, b"in the clear, as it were")),
+            Alert::BadRecordMac,
+        ),
+        ("too much in a record", |peer| peer.record(ContentType::ApplicationData, &TOO_MUCH), Alert::RecordOverflow),
+        ("an alert of one byte", |peer| peer.record(ContentType::Alert, &[1]), Alert::DecodeError),
+        ("a Finished", |peer| peer.record(ContentType::Handshake, &[20, 0, 0, 2, 0, 0]), Alert::UnexpectedMessage),
+    ];
+    if version == TlsVersion::V1_3 {
+        let bad_update: Sin = (
+            "a KeyUpdate of nonsense",
+            |peer| peer.record(ContentType::Handshake, &[24, 0, 0, 1, 7]),
+            Alert::IllegalParameter,
+        );
+        sins.push(bad_update);
+    }
+    sins
+}
+
+static TOO_MUCH: [u8; (1 << 14) + 1] = [0; (1 << 14) + 1];
+
+/// rule: end-1, end-2, end-5
+#[tokio::test]
+async fn sins_of_an_open_session_are_told_behind_the_data_by_an_alert_and_fin() {
+    for (name, version, setup) in all_setups() {
+        for (what, sin, alert) in sins(version) {
+            let (mut ours, mut peer) = setup.done().await;
+            sin(peer.data(b"all is well")).send().await.unwrap();
+            let mut data = Vec::new();
+            for _ in 0..2 {
+                let error = timeout(SOON, ours.read_to_end(&mut data)).await.unwrap().unwrap_err();
+                let reason = reason_of(error);
+                let error = tls_error(&reason);
+                assert_eq!((error.phase, error.alert_sent), (Phase::Open, Some(alert)), "{name}, {what}");
+            }
+            assert_eq!(data, b"all is well", "{name}, {what}");
+            assert_eq!(peer.observe().await, [Event::Alert(alert), Event::Fin], "{name}, {what}");
+            peer.fin().unwrap();
+            let report = timeout(SOON, ours.close()).await.unwrap();
+            assert_eq!(tls_error(&report.reason).alert_sent, Some(alert), "{name}, {what}");
+        }
+    }
+}
+
+/// rustls ends these without an alert, and has no way to send one of ours.
+///
+/// rule: end-1, end-5
+#[tokio::test]
+async fn what_is_small_and_has_no_end_is_ended_at_a_bound() {
+    type Talk = fn(&mut RawTls) -> &mut RawTls;
+    let empty: Talk = |peer| peer.record(ContentType::ApplicationData, b"");
+    let key_updates: Talk = |peer| peer.key_update(true);
+    let long_message: Talk = |peer| peer.record(ContentType::Handshake, &[[4, 1, 0, 0], [0; 4]].concat());
+    for (name, version, setup) in all_setups() {
+        let mut talks = vec![("empty records", empty)];
+        if version == TlsVersion::V1_3 {
+            talks.extend([("KeyUpdates", key_updates), ("a ticket of 64 KiB", long_message)]);
+        }
+        for (what, talk) in talks {
+            let (mut ours, mut peer) = setup.done().await;
+            for _ in 0..200 {
+                talk(&mut peer);
+            }
+            peer.send().await.unwrap();
+            let error = timeout(SOON, ours.read(&mut [0; 64])).await.unwrap().unwrap_err();
+            assert_eq!(tls_error(&reason_of(error)).phase, Phase::Open, "{name}, {what}");
+            assert_eq!(peer.observe().await.last(), Some(&Event::Fin), "{name}, {what}");
+        }
+    }
+}
+
+/// rule: secure-4, secure-6, end-1
+#[tokio::test]
+async fn a_fatal_alert_of_the_peers_is_the_reason_and_is_answered_by_fin_only() {
+    for (name, _, setup) in all_setups() {
+        let (mut ours, mut peer) = setup.done().await;
+        peer.data(b"until now").alert(AlertDescription::AccessDenied).send().await.unwrap();
+        let mut data = Vec::new();
+        let reason = reason_of(ours.read_to_end(&mut data).await.unwrap_err());
+        let error = tls_error(&reason);
+        let received = rustls::Error::AlertReceived(AlertDescription::AccessDenied);
+        assert_eq!((&data[..], &error.error, error.alert_sent), (&b"until now"[..], &received, None), "{name}");
+        assert_eq!(peer.observe().await, [Event::Fin], "{name}");
+        peer.fin().unwrap();
+        assert!(matches!(ours.close().await.reason, Reason::Tls(_)), "{name}");
+    }
+}
+
+/// rule: end-4, half-8
+#[tokio::test]
+async fn nothing_behind_close_notify_is_delivered_or_changes_the_clean_end() {
+    type Junk = fn(&mut RawTls) -> &mut RawTls;
+    let junk: [(&str, Junk); 5] = [
+        ("junk", |peer| peer.clear(b"junk")),
+        ("data", |peer| peer.data(b"data")),
+        ("a second close_notify", |peer| peer.close_notify()),
+        ("a fatal alert", |peer| peer.alert(AlertDescription::InternalError)),
+        ("a record of 64 KiB", |peer| peer.clear(&[APPLICATION_DATA, 3, 3, 0xff, 0xff])),
+    ];
+    for (name, _, setup) in all_setups() {
+        for (what, junk) in junk {
+            let (mut ours, mut peer) = setup.done().await;
+            junk(peer.data(b"the end").close_notify()).send().await.unwrap();
+            peer.fin().unwrap();
+            let mut data = Vec::new();
+            for _ in 0..2 {
+                timeout(SOON, ours.read_to_end(&mut data)).await.unwrap().unwrap();
+            }
+            assert_eq!(data, b"the end", "{name}, {what}");
+            ours.write_all(b"and ours").await.unwrap();
+            let report = timeout(SOON, ours.close()).await.unwrap();
+            assert!(report.is_clean(), "{name}, {what}: {report:?}");
+            let seen = [Event::Data(8), Event::CloseNotify, Event::Fin];
+            assert_eq!(peer.observe().await, seen, "{name}, {what}");
+        }
+    }
+}
+
+/// rule: secure-7
+#[tokio::test]
+async fn a_key_update_is_answered_although_we_only_read() {
+    for side in SIDES {
+        let (mut ours, mut peer) = Setup::new(side, TlsVersion::V1_3).done().await;
+        let reading = tokio::spawn(async move {
+            let mut data = Vec::new();
+            ours.read_to_end(&mut data).await.map(|_| (data, ours))
+        });
+        peer.data(b"old").key_update(true).data(b"new").send().await.unwrap();
+        assert!(peer.wait_for(Event::KeyUpdate { requested: false }).await, "{:?}", peer.events());
+        peer.close_notify().send().await.unwrap();
+        let (data, mut ours) = timeout(SOON, reading).await.unwrap().unwrap().unwrap();
+        assert_eq!(data, b"oldnew");
+        // What we send now is sealed with the new keys.
+        ours.write_all(b"understood").await.unwrap();
+        assert_eq!(peer.receive(10).await, b"understood");
+    }
+}
+
+/// rule: write-8, flow-4
+#[tokio::test]
+async fn a_peer_that_talks_to_somebody_who_does_not_read_is_held_back_by_its_socket() {
+    for (name, _, setup) in all_setups() {
+        let (mut ours, peer) = setup.done().await;
+        // One byte is read, so that the session has seen how much there is.
+        let mut peer = peer.patience(Duration::from_millis(200));
+        let talking = tokio::spawn(async move { (peer.talk(64 << 20).await, peer) });
+        ours.read_exact(&mut [0]).await.unwrap();
+        let (sent, _peer) = timeout(SOON, talking).await.unwrap().unwrap();
+        assert!(sent < 48 << 20, "{name}: {sent} bytes");
+    }
+}
+
+/// rule: close-3
+#[tokio::test]
+async fn endless_talk_ends_a_close_at_its_bound_in_bytes() {
+    for (name, _, setup) in all_setups() {
+        let setup = setup.with(|policy| policy.close_discard = 1 << 20);
+        let (mut ours, mut peer) = setup.done().await;
+        let talking = tokio::spawn(async move { peer.talk(u64::MAX).await });
+        let report = timeout(SOON, ours.close()).await.unwrap();
+        assert_eq!(report.bound, Some(Bound::Bytes), "{name}: {report:?}");
+        assert!(!report.is_clean() && report.discarded < 2 << 20, "{name}: {report:?}");
+        timeout(SOON, talking).await.unwrap().unwrap();
+    }
+}
+
+/// rule: end-5, secure-4, write-6
+#[tokio::test]
+async fn an_alert_leaves_behind_the_data_of_a_full_socket() {
+    for (name, _, setup) in all_setups() {
+        let (mut ours, mut peer) = setup.done().await;
+        // The peer does not read: the socket fills, and behind it we do.
+        while timeout(Duration::from_millis(100), ours.write(&[b'.'; 16 << 10])).await.is_ok() {}
+        let queued = ours.queued();
+        assert!(queued > 0, "{name}");
+        peer.clear(b"what is it that you want").send().await.unwrap();
+        let error = timeout(SOON, ours.read(&mut [0; 64])).await.unwrap().unwrap_err();
+        assert!(tls_error(&reason_of(error)).alert_sent.is_some(), "{name}");
+        // From here on nobody uses our side.
+        let seen = peer.observe().await;
+        let end = [Event::Alert(AlertDescription::DecodeError), Event::Fin];
+        assert!(matches!(seen, [Event::Data(_), rest @ ..] if rest == end), "{name}: {seen:?}");
+    }
+}
+
+/// rule: close-3, write-8, abort-2
+#[tokio::test]
+async fn a_reader_that_stalls_bounds_our_memory_and_our_close_and_sees_no_orderly_end() {
+    for (name, _, setup) in all_setups() {
+        let setup = setup.with(|policy| policy.close_timeout = Some(Duration::from_millis(200)));
+        let (mut ours, mut peer) = setup.done().await;
+        while timeout(Duration::from_millis(100), ours.write(&[b'.'; 16 << 10])).await.is_ok() {}
+        assert!(ours.queued() <= setup.policy.watermarks.high + (20 << 10), "{name}: {}", ours.queued());
+        let report = timeout(SOON, ours.close()).await.unwrap();
+        assert!(report.timed_out() && !report.marker_sent(), "{name}: {report:?}");
+        assert!(matches!(report.reason, Reason::TimedOut(Phase::Close)), "{name}: {report:?}");
+        let seen = peer.observe().await;
+        assert!(!seen.contains(&Event::CloseNotify) && seen.ends_with(&[Event::Reset]), "{name}: {seen:?}");
+    }
+}
+
+/// rule: abort-1, abort-2
+#[tokio::test]
+async fn an_abort_into_a_full_socket_is_a_reset_without_close_notify() {
+    for (name, _, setup) in all_setups() {
+        let (mut ours, mut peer) = setup.done().await;
+        while timeout(Duration::from_millis(100), ours.write(&[b'.'; 16 << 10])).await.is_ok() {}
+        ours.abort();
+        let seen = peer.observe().await;
+        assert!(!seen.contains(&Event::CloseNotify) && seen.ends_with(&[Event::Reset]), "{name}: {seen:?}");
+    }
+}
+
+/// rule: write-1, end-4, close-1
+#[tokio::test]
+async fn segments_of_one_byte_change_nothing() {
+    for (name, version, setup) in all_setups() {
+        let (ours, our_line) = raw_tcp_pair().await.unwrap();
+        let (theirs, their_line) = raw_tcp_pair().await.unwrap();
+        let meddler = Meddler::between(their_line, our_line).unwrap();
+        meddler.to_server().trickle();
+        meddler.to_client().trickle();
+        let (ours, peer) = tokio::join!(setup.clone().ours(ours), setup.raw(theirs));
+        let (mut ours, mut peer) = (ours.unwrap(), peer);
+        let text = [b'x'; 5_000];
+        peer.data(&text);
+        if version == TlsVersion::V1_3 {
+            peer.key_update(false);
+        }
+        peer.data(&text).close_notify().send().await.unwrap();
+        peer.fin().unwrap();
+        let mut data = Vec::new();
+        timeout(SOON, ours.read_to_end(&mut data)).await.unwrap().unwrap();
+        assert_eq!(data.len(), 10_000, "{name}");
+        ours.write_all(&data).await.unwrap();
+        assert!(timeout(SOON, ours.close()).await.unwrap().is_clean(), "{name}");
+        assert_eq!(peer.observe().await, [Event::Data(10_000), Event::CloseNotify, Event::Fin], "{name}");
+    }
+}

@@ -1,0 +1,121 @@
+//! What our side made of a cut, and what it has to be.
+
+use std::time::Duration;
+
+use bowline::testing::peer::Ending;
+use bowline::{CloseReport, Phase, Reason, TlsConnection, Transport};
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, timeout};
+
+use super::setup::{CLOSE_BOUND, HANDSHAKE_BOUND, RECORDS, Setup};
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// What our side made of it.
+pub(crate) struct Outcome {
+    pub(crate) offset: u64,
+    /// The reason of a handshake that failed, and how long it took.
+    pub(crate) handshake: Result<(), Reason>,
+    took: Duration,
+    pub(crate) data: Vec<u8>,
+    /// What the reads said behind the data, twice; `None` where nothing came.
+    pub(crate) ends: [Option<Result<(), Reason>>; 2],
+    pub(crate) report: Option<(CloseReport, Duration)>,
+}
+
+impl Outcome {
+    pub(crate) async fn of<T: Transport>(setup: &Setup, offset: u64, floor: T) -> Self {
+        let begin = Instant::now();
+        let handshake = setup.handshake(floor).await;
+        let took = begin.elapsed();
+        let mut outcome =
+            Self { offset, handshake: Ok(()), took, data: Vec::new(), ends: [const { None }; 2], report: None };
+        match handshake {
+            Err(error) => outcome.handshake = Err(error.reason().unwrap().clone()),
+            Ok(tls) => outcome.read(tls, setup.ending).await,
+        }
+        outcome
+    }
+
+    async fn read<T: Transport>(&mut self, mut tls: TlsConnection<T>, ending: Ending) {
+        let patience = if ending == Ending::Silence { Duration::from_secs(1) } else { LONG };
+        for end in &mut self.ends {
+            let read = timeout(patience, tls.read_to_end(&mut self.data)).await.ok();
+            *end = read.map(|read| read.map(|_| ()).map_err(|error| Reason::from_io(error, Phase::Connect)));
+        }
+        let begin = Instant::now();
+        let report = timeout(LONG, tls.close()).await.unwrap();
+        self.report = Some((report, begin.elapsed()));
+    }
+}
+
+fn is_reason(reason: &Reason, ending: Ending, phase: Phase) -> bool {
+    match (ending, reason) {
+        (Ending::Fin, Reason::Truncated(when)) => *when == phase,
+        (Ending::Reset, Reason::Reset(when)) => *when == phase,
+        (Ending::Silence, Reason::TimedOut(when)) => *when == phase,
+        _ => false,
+    }
+}
+
+/// What every outcome has to be, given where the records end.
+pub(crate) fn judge(setup: &Setup, record_ends: &[u64], outcomes: &[Outcome]) {
+    let Some(first_secure) = outcomes.iter().find(|outcome| outcome.handshake.is_ok()) else {
+        panic!("{}: no handshake succeeds", setup.name)
+    };
+    let secured_at = first_secure.offset;
+    let [.., flight, first, second, marker] = record_ends else { panic!("too few records") };
+    assert!(secured_at <= *flight);
+    for outcome in outcomes {
+        if outcome.offset < secured_at {
+            judge_handshake(setup, outcome);
+        } else {
+            let complete = usize::from(outcome.offset >= *first) + usize::from(outcome.offset >= *second);
+            judge_open(setup, outcome, &RECORDS[..complete].concat(), outcome.offset >= *marker);
+        }
+    }
+}
+
+/// End-6 and secure-5.
+fn judge_handshake(setup: &Setup, outcome: &Outcome) {
+    let at = format!("{} at {}", setup.name, outcome.offset);
+    let reason = outcome.handshake.as_ref().expect_err("a handshake that lacks a part cannot succeed");
+    assert!(is_reason(reason, setup.ending, Phase::Handshake), "{at}: {reason:?}");
+    match setup.ending {
+        Ending::Silence => assert!(outcome.took < 2 * HANDSHAKE_BOUND, "{at}: {:?}", outcome.took),
+        // Nobody has to wait for anything.
+        Ending::Fin | Ending::Reset => assert!(outcome.took < HANDSHAKE_BOUND / 2, "{at}: {:?}", outcome.took),
+    }
+}
+
+/// End-2 and end-4.
+fn judge_open(setup: &Setup, outcome: &Outcome, data: &[u8], is_marked: bool) {
+    let at = format!("{} at {}", setup.name, outcome.offset);
+    assert!(outcome.handshake.is_ok(), "{at}: {:?}", outcome.handshake);
+    assert_eq!(outcome.data, data, "{at}");
+    let (report, took) = outcome.report.as_ref().unwrap();
+    for end in &outcome.ends {
+        match end {
+            Some(Ok(())) => assert!(is_marked, "{at}: a clean end without close_notify"),
+            Some(Err(reason)) => {
+                assert!(!is_marked && is_reason(reason, setup.ending, Phase::Open), "{at}: {reason:?}");
+            }
+            None => assert!(!is_marked && setup.ending == Ending::Silence, "{at}: a hang"),
+        }
+    }
+    assert_eq!(report.marker_received(), is_marked, "{at}: {report:?}");
+    let reason = &report.reason;
+    match (setup.ending, is_marked) {
+        (Ending::Fin, true) => assert!(report.is_clean(), "{at}: {report:?}"),
+        // Our answer meets a connection that was reset; or it left before anybody could know.
+        (Ending::Reset, true) => assert!(matches!(reason, Reason::Reset(_) | Reason::Closed), "{at}: {report:?}"),
+        (Ending::Silence, true) => assert!(matches!(reason, Reason::Closed), "{at}: {report:?}"),
+        (Ending::Fin, false) => assert!(matches!(reason, Reason::Truncated(Phase::Open)), "{at}: {report:?}"),
+        (Ending::Reset, false) => assert!(matches!(reason, Reason::Reset(Phase::Open)), "{at}: {report:?}"),
+        (Ending::Silence, false) => {
+            assert!(matches!(reason, Reason::TimedOut(Phase::Close)), "{at}: {report:?}");
+        }
+    }
+    assert!(*took < 2 * CLOSE_BOUND, "{at}: close took {took:?}");
+}
