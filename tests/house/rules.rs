@@ -99,25 +99,22 @@ fn shown(source: &Source) -> Vec<(String, String)> {
     let file = file.strip_prefix("tests/").unwrap_or(file);
     let file = file.strip_suffix("/main").unwrap_or(file);
     let (mut found, mut above, mut is_test) = (Vec::new(), Vec::new(), false);
-    let mut inside = source.is_test().then_some(None);
-    for line in source.text.lines() {
+    let mut current: Option<String> = None;
+    let begin = if source.is_test() { Some(0) } else { source.first_line_of_tests() };
+    for line in source.text.lines().skip(begin.unwrap_or(usize::MAX)) {
         let line_is_comment = line.trim_start().starts_with("//");
-        if line.starts_with("#[cfg(test)]") || line.starts_with("#[cfg(all(test") {
-            inside = Some(None);
-        }
-        let Some(current) = &mut inside else { continue };
         let name = function(line).or_else(|| made_by_macro(line).filter(|_| !above.is_empty()));
         if let Some(name) = name.filter(|_| !line_is_comment) {
             let is_one = is_test || !above.is_empty();
-            *current = is_one.then(|| format!("{file}::{name}"));
-            if let Some(test) = current {
+            current = is_one.then(|| format!("{file}::{name}"));
+            if let Some(test) = &current {
                 found.extend(above.drain(..).map(|rule| (rule, test.clone())));
             }
             (above, is_test) = (Vec::new(), false);
         } else if line_is_comment && !line.trim_start().starts_with("//!") {
             // Inside a function, a comment is about that function; what stands left of its body is about the next one.
             let depth = line.len() - line.trim_start().len();
-            match current {
+            match &current {
                 Some(test) if depth > 4 || (depth == 4 && source.path.starts_with("tests/")) => {
                     found.extend(cited(line).into_iter().map(|rule| (rule, test.clone())));
                 }
@@ -126,7 +123,7 @@ fn shown(source: &Source) -> Vec<(String, String)> {
         } else if line.trim_start().starts_with("#[") {
             is_test |= line.contains("test]") || line.contains("test(");
         } else if line.trim() == "}" && line.len() <= 5 {
-            *current = None;
+            current = None;
         }
     }
     found

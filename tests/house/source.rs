@@ -17,9 +17,17 @@ pub(crate) struct Source {
 impl Source {
     /// The code without comments, up to the tests inside the file. One entry a line, counted from one.
     pub(crate) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let tests = |line: &&str| line.starts_with("#[cfg(test)]") || line.starts_with("#[cfg(all(test");
-        let lines = self.text.lines().take_while(move |line| !tests(line));
-        lines.enumerate().map(|(n, line)| (n + 1, line.split("//").next().unwrap_or_default()))
+        let end = self.first_line_of_tests().unwrap_or(usize::MAX);
+        let lines = self.text.lines().take(end).enumerate();
+        lines.map(|(n, line)| (n + 1, line.split("//").next().unwrap_or_default()))
+    }
+
+    /// Where the tests inside the file begin, counted from zero.
+    pub(crate) fn first_line_of_tests(&self) -> Option<usize> {
+        let lines: Vec<&str> = self.text.lines().collect();
+        let begins =
+            |pair: &[&str]| pair[0].starts_with("#[cfg(") && pair[0].contains("test") && pair[1] == "mod tests {";
+        lines.windows(2).position(begins)
     }
 
     /// Whether the whole file is a test.
