@@ -29,10 +29,10 @@ const NAMES_RUSTLS: [&str; 5] =
 /// How long a file may be, and the files that are longer, with the reason.
 const MAX_LINES: usize = 450;
 const LONGER: [(&str, usize, &str); 4] = [
-    ("src/core/session.rs", 620, "one state machine in four families of method; cut, its fields would be public"),
-    ("src/error.rs", 600, "a third of it is what the enums say as text"),
-    ("src/tcp.rs", 520, "two halves and the connection, each with tokio's traits"),
-    ("src/upgrade.rs", 490, "a fifth of it passes calls on to the topmost floor"),
+    ("src/core/session.rs", 680, "one state machine in four families of method; cut, its fields would be public"),
+    ("src/error.rs", 620, "a third of it is what the enums say as text"),
+    ("src/tcp.rs", 560, "two halves and the connection, each with tokio's traits"),
+    ("src/upgrade.rs", 540, "a fifth of it passes calls on to the topmost floor"),
 ];
 
 fn level(room: &str) -> usize {
