@@ -1,4 +1,83 @@
 //! TCP, TLS and STARTTLS-upgradable transports that end exactly as the application meant them to.
+//!
+//! # The map
+//!
+//! A connection is a stack of **floors**: TCP, or any other stream, at the bottom; TLS sessions on top. Each floor is a
+//! [`Transport`], and a TLS floor stands on any other one.
+//!
+//! ```text
+//!   UpgradableConnection<T>    plaintext that becomes TLS, and the way back
+//!   TlsConnection<T>           a TLS session on T                marker: close_notify
+//!   TcpConnection              a socket                          marker: FIN
+//!   Stream<S>                  a Unix socket, a pipe, ...        marker: its shutdown
+//! ```
+//!
+//! Each floor has two **halves**, [`SendHalf`] and [`RecvHalf`], which live and end apart. Each half ends by its own
+//! **marker**. When the floor below ends before the marker came, the end is **truncated**. The rest follows from that.
+//!
+//! Bytes are read and written by tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`; there is no flush to forget. Then
+//! there are the verbs of [`Transport`]:
+//!
+//! | verb | what it ends | what success means |
+//! |---|---|---|
+//! | [`close_write`](Transport::close_write) | our send half; reading goes on | the kernel has everything, the marker too |
+//! | [`close`](Transport::close) | the connection, in order and under a bound | the [`CloseReport`] says |
+//! | [`abort`](Transport::abort) | the connection, now, by RST | it cannot fail |
+//!
+//! A transport that is dropped without any of them is truncated, and the peer can tell.
+//!
+//! [`TcpTransport`] adds socket options, [`TlsTransport`] the facts of the session, [`UpgradableTransport`] `start_tls` and
+//! `stop_tls`. All of them are there on every transport, through every floor. [`Control`] is the handle that other tasks hold.
+//!
+//! Connections come from a [`Connector`] or a [`Listener`]; TLS is configured by [`ClientTls`] and [`ServerTls`]; [`Policy`]
+//! holds bounds and choices. A call fails with an [`Error`], a connection ends with a [`Reason`]; both survive the trip
+//! through [`std::io::Error`].
+//!
+//! # An example
+//!
+//! ```
+//! # #[cfg(not(all(feature = "tokio", feature = "testing")))] fn main() {}
+//! # #[cfg(all(feature = "tokio", feature = "testing"))]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), bowline::Error> {
+//! use bowline::{ClientTls, Connector, Listener, Reason, ServerTls, TlsConnection, TlsTransport, Transport};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # let pki = bowline::testing::pki::Pki::new();
+//! # let identity = pki.server(&["localhost"]);
+//! # let (chain_pem, key_pem, ca_pem) = (identity.chain_pem(), identity.key_pem(), pki.ca_pem());
+//! let tls = ServerTls::builder().identity_pem(chain_pem, key_pem).build()?;
+//! let listener = Listener::bind("127.0.0.1:0").await?;
+//! let address = listener.local_addr();
+//! let server = tokio::spawn(async move {
+//!     let mut connection = listener.accept().await?.handshake(&tls).await?;
+//!     let mut question = String::new();
+//!     connection.read_to_string(&mut question).await?; // to the client's close_notify; a bare FIN is an error
+//!     connection.write_all(format!("{question}? Yes.").as_bytes()).await?;
+//!     Ok::<_, bowline::Error>(connection.close().await)
+//! });
+//!
+//! let tls = ClientTls::builder().roots_pem(ca_pem).build()?;
+//! let tcp = Connector::new().connect_addr(address).await?;
+//! let mut connection = TlsConnection::connect(tcp, &tls, "localhost").await?;
+//! assert_eq!(connection.tls().unwrap().version_name(), "TLSv1.3");
+//! connection.write_all(b"Does it hold").await?;
+//! connection.close_write().await?; // the answer is still to come
+//! let mut answer = String::new();
+//! connection.read_to_string(&mut answer).await?;
+//! assert_eq!(answer, "Does it hold? Yes.");
+//! assert!(matches!(connection.close().await.reason, Reason::Closed));
+//! assert!(server.await.expect("it does not panic")?.is_clean());
+//! # Ok(()) }
+//! ```
+//!
+//! # Where to read on
+//!
+//! The rules that all of this keeps, each with its tests, are in `docs/rules.md`; how a byte and an ending walk through the
+//! rooms in `docs/architecture.md`. In the code: [`core`] decides and knows no socket; `pump.rs` moves bytes between a
+//! session and the floor beneath; `close.rs` is the end in order, written once.
+//!
+//! Without the feature `tokio` there is only [`core`], with what it needs.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -69,3 +148,8 @@ pub use self::{
     upgrade::{StartTls, Starting, Stopping, UpgradableConnection},
     verbs::{CloseWrite, Corked, WriteSequence},
 };
+
+/// The README's code compiles.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,138 @@
+//! The whole matrix of every state machine: a new transition shows as a difference in a committed file.
+
+use std::fmt::Write;
+
+use bowline::core::gate::{Gate, GateEvent};
+use bowline::core::half::{End, RecvEvent, RecvHalf, Refused, SendEvent, SendHalf};
+use bowline::{Phase, Reason};
+
+use crate::generated::{check_file, check_section};
+
+/// A table of (state, event) to outcome. `·`: nothing changes; `×`: refused, and nothing changes.
+fn table<S: Clone, E: Clone>(
+    machine: &str,
+    states: &[S],
+    events: &[E],
+    state_name: impl Fn(&S) -> String,
+    event_name: impl Fn(&E) -> String,
+    handle: impl Fn(&mut S, E) -> Result<(), Refused>,
+) -> String {
+    let mut out = format!("| {machine} |");
+    events.iter().for_each(|event| write!(out, " {} |", event_name(event)).unwrap());
+    out.push_str(&format!("\n|---|{}", "---|".repeat(events.len())));
+    for state in states {
+        write!(out, "\n| {} |", state_name(state)).unwrap();
+        for event in events {
+            let mut next = state.clone();
+            let outcome = handle(&mut next, event.clone());
+            let is_same = state_name(&next) == state_name(state);
+            let cell = match outcome {
+                Ok(()) if is_same => "·".into(),
+                Ok(()) => state_name(&next),
+                Err(Refused) => {
+                    assert!(is_same, "{}: a refused event changed the state", state_name(state));
+                    "×".into()
+                }
+            };
+            write!(out, " {cell} |").unwrap();
+        }
+    }
+    out.push('\n');
+    out
+}
+
+/// The failure that is there, and the one that comes: which of them is kept shows in the table.
+const EARLIER: Reason = Reason::Reset(Phase::Open);
+const LATER: Reason = Reason::TimedOut(Phase::Close);
+
+fn broken(reason: &Reason) -> String {
+    let which = if matches!(reason, Reason::Reset(_)) { "earlier" } else { "later" };
+    format!("Broken({which})")
+}
+
+fn send_state(half: &SendHalf) -> String {
+    match half {
+        SendHalf::Broken(reason) => broken(reason),
+        SendHalf::Open | SendHalf::Finishing | SendHalf::Finished | SendHalf::Aborted => format!("{half:?}"),
+    }
+}
+
+fn recv_state(half: &RecvHalf) -> String {
+    match half {
+        RecvHalf::Broken(reason) => broken(reason),
+        RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) | RecvHalf::Aborted => format!("{half:?}"),
+    }
+}
+
+fn send_table() -> String {
+    use SendEvent::{Abort, CloseWrite, Drained, FloorLost};
+    let states =
+        [SendHalf::Open, SendHalf::Finishing, SendHalf::Finished, SendHalf::Aborted, SendHalf::Broken(EARLIER)];
+    let events = [CloseWrite, Drained, Abort, FloorLost(LATER)];
+    let event_name = |event: &SendEvent| match event {
+        FloorLost(_) => "FloorLost".into(),
+        CloseWrite | Drained | Abort => format!("{event:?}"),
+    };
+    table("SendHalf", &states, &events, send_state, event_name, SendHalf::handle)
+}
+
+fn recv_table() -> String {
+    use RecvEvent::{Abort, Consumed, FloorEof, FloorLost, Marker};
+    let ends = [End::Clean, End::Truncated, End::Unconfirmed];
+    let states: Vec<RecvHalf> = [RecvHalf::Open]
+        .into_iter()
+        .chain(ends.map(RecvHalf::Ending))
+        .chain(ends.map(RecvHalf::Ended))
+        .chain([RecvHalf::Aborted, RecvHalf::Broken(EARLIER)])
+        .collect();
+    let events = [Marker, FloorEof(End::Truncated), FloorEof(End::Unconfirmed), Consumed, Abort, FloorLost(LATER)];
+    let event_name = |event: &RecvEvent| match event {
+        FloorLost(_) => "FloorLost".into(),
+        Marker | FloorEof(_) | Consumed | Abort => format!("{event:?}"),
+    };
+    table("RecvHalf", &states, &events, recv_state, event_name, RecvHalf::handle)
+}
+
+fn gate_table() -> String {
+    use GateEvent::{Fail, Quiesced, Secured, StartTls, StopTls, Unwrapped};
+    let states = [Gate::Plain, Gate::Quiescing, Gate::Handshaking, Gate::Secure, Gate::Unwrapping, Gate::Failed];
+    let events =
+        [StartTls, Quiesced, Secured, StopTls, Unwrapped { tls_beneath: false }, Unwrapped { tls_beneath: true }, Fail];
+    let event_name = |event: &GateEvent| match event {
+        Unwrapped { tls_beneath: true } => "Unwrapped(TLS beneath)".into(),
+        Unwrapped { tls_beneath: false } => "Unwrapped".into(),
+        StartTls | Quiesced | Secured | StopTls | Fail => format!("{event:?}"),
+    };
+    table("Gate", &states, &events, |state| format!("{state:?}"), event_name, Gate::handle)
+}
+
+fn check(name: &str, table: &str) {
+    check_file(&format!("tests/snapshots/{}.md", name.replace(' ', "-")), table);
+    check_section("docs/architecture.md", name, table);
+}
+
+#[test]
+fn the_matrix_of_the_send_half_is_the_committed_one() {
+    check("send half", &send_table());
+}
+
+#[test]
+fn the_matrix_of_the_receive_half_is_the_committed_one() {
+    check("receive half", &recv_table());
+}
+
+#[test]
+fn the_matrix_of_the_gate_is_the_committed_one() {
+    check("gate", &gate_table());
+}
+
+/// rule: end-7, half-8
+#[test]
+fn an_abort_wins_over_everything_and_a_clean_end_is_never_unlearned() {
+    for line in send_table().lines().skip(2).chain(recv_table().lines().skip(2)) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let (state, abort, lost) = (cells[1], cells[cells.len() - 3], cells[cells.len() - 2]);
+        assert!(abort == "Aborted" || (state == "Aborted" && abort == "·"), "{line}");
+        assert!(!state.contains("End") || lost == "·", "{line}");
+    }
+}
