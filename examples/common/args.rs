@@ -1,7 +1,6 @@
 //! The parts of a command line that both programs read alike.
 
 use std::fmt::Display;
-use std::str::FromStr;
 use std::time::Duration;
 
 use bowline::{Leftover, TlsVersion};
@@ -32,12 +31,6 @@ impl From<lexopt::Error> for Usage {
 /// The value of the option that was read last.
 pub(crate) fn text(parser: &mut Parser) -> Result<String, Usage> {
     Ok(parser.value()?.string()?)
-}
-
-pub(crate) fn number<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
-    parser: &mut Parser,
-) -> Result<T, Usage> {
-    Ok(parser.value()?.parse()?)
 }
 
 /// Seconds, with a fraction where there is one.
