@@ -335,9 +335,9 @@ impl Session {
     }
 
     /// The application wants nothing more: what comes is thrown away, and an end without marker is an unconfirmed one.
-    pub fn close(&mut self) {
+    /// Our own half goes on: a floor above may have its last records to send through it.
+    pub fn begin_close(&mut self) {
         self.closing = true;
-        self.close_write();
     }
 
     /// Whether a close now would have nothing to finish: no handshake, and nothing accepted (rule: close-9).
