@@ -5,7 +5,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::address::Address;
 use crate::close::CloseReport;
@@ -55,6 +57,8 @@ struct Shared {
     unacknowledged: OnceLock<Option<u64>>,
     ended: OnceLock<CloseReport>,
     ground: OnceLock<Weak<dyn Ground>>,
+    gone: AtomicBool,
+    going: Notify,
 }
 
 impl Control {
@@ -69,6 +73,8 @@ impl Control {
             unacknowledged: OnceLock::new(),
             ended: OnceLock::new(),
             ground: OnceLock::new(),
+            gone: AtomicBool::new(false),
+            going: Notify::new(),
         }))
     }
 
@@ -90,6 +96,7 @@ impl Control {
         if let Some(ground) = self.ground() {
             ground.abort();
         }
+        self.0.going.notify_waiters();
     }
 
     /// Whether somebody on this side has aborted the connection.
@@ -99,7 +106,37 @@ impl Control {
 
     /// Whether the connection has ended and its socket is gone.
     pub fn is_ended(&self) -> bool {
-        self.0.ended.get().is_some() || self.ground().is_none()
+        self.0.ended.get().is_some() || self.0.gone.load(Ordering::Acquire)
+    }
+
+    /// Waits until the connection has ended, or was reset: also while nobody reads from it or writes to it (rule:
+    /// flow-5). What happened, the next operation on the transport says.
+    ///
+    /// A reset is noticed where a TCP socket is beneath; of any other stream only the end is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    #[doc(alias = "connectionLost")]
+    pub async fn lost(&self) {
+        let gone = self.0.going.notified();
+        tokio::pin!(gone);
+        gone.as_mut().enable();
+        if self.is_ended() || self.is_aborted() || self.was_reset() {
+            return;
+        }
+        let ground = self.ground();
+        let Some(stream) = ground.as_ref().and_then(|ground| ground.socket()) else { return gone.await };
+        tokio::select! {
+            () = gone => {}
+            _ = stream.ready(Interest::ERROR) => {}
+        }
+    }
+
+    /// The socket has gone.
+    pub(crate) fn note_gone(&self) {
+        self.0.gone.store(true, Ordering::Release);
+        self.0.going.notify_waiters();
     }
 
     /// Our address.
@@ -185,6 +222,9 @@ impl Control {
     }
 
     fn ground(&self) -> Option<Arc<dyn Ground>> {
+        if self.0.gone.load(Ordering::Acquire) {
+            return None;
+        }
         self.0.ground.get().and_then(Weak::upgrade)
     }
 }

@@ -28,7 +28,7 @@ use tokio::task::coop::unconstrained;
 
 use crate::core::session::{Session, Step};
 use crate::error::{Phase, Reason};
-use crate::transport::Transport;
+use crate::transport::{Discard, Transport};
 
 /// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
 const MAX_KICKS: usize = 8;
@@ -104,6 +104,17 @@ impl<T: Transport> Pump<T> {
     /// (rule: secure-6).
     pub(crate) fn look_for_alert(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Step::Secured) = self.poll_receive(cx) {}
+    }
+
+    /// Both halves have ended: the floor beneath ends by itself as soon as its own end has come (rule: close-13).
+    pub(crate) fn let_go(&mut self) {
+        if !self.session.send().is_finished() || self.keeps_floor {
+            return;
+        }
+        if let Some(floor) = &mut self.floor {
+            let mut rest = Discard { bytes: 0, limit: u64::MAX };
+            let _ = floor.poll_discard(&mut Context::from_waker(Waker::noop()), &mut rest);
+        }
     }
 
     /// The reading task waits.

@@ -39,13 +39,25 @@ use crate::transport::{Discard, Floor, Transport, debug, poll_discard_reads};
 /// # Ok(()) }
 /// ```
 pub struct Stream<S> {
-    io: Option<S>,
+    live: Option<Live<S>>,
     send: SendHalf,
     recv: RecvHalf,
     inbox: Inbox,
     control: Control,
-    waiting: Arc<Waiting>,
     wakes_unlocked: bool,
+}
+
+/// The stream, and who waits on it: gone together.
+struct Live<S> {
+    io: S,
+    waiting: Arc<Waiting>,
+    control: Control,
+}
+
+impl<S> Drop for Live<S> {
+    fn drop(&mut self) {
+        self.control.note_gone();
+    }
 }
 
 /// The tasks that wait on the stream: an abort wakes them.
@@ -86,7 +98,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&waiting) as Arc<dyn Ground>));
         control.stand_on(ground);
         let (send, recv, inbox) = (SendHalf::Open, RecvHalf::Open, Inbox::default());
-        Self { io: Some(io), send, recv, inbox, control, waiting, wakes_unlocked: false }
+        let live = Some(Live { io, waiting, control: control.clone() });
+        Self { live, send, recv, inbox, control, wakes_unlocked: false }
     }
 
     /// Promises that the stream holds no lock while it calls a waker. Then what a TLS floor above has queued leaves as
@@ -106,16 +119,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         let reason = Reason::from_io(error, Phase::Open);
         let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
         let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
-        self.io = None;
+        self.live = None;
         reason
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check_abort();
-        let Some(io) = self.io.as_mut().filter(|_| self.recv.is_open()) else { return Poll::Ready(self.at_end()) };
-        self.waiting.park(READER, cx);
+        let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return Poll::Ready(self.at_end()) };
+        live.waiting.park(READER, cx);
         let before = buf.filled().len();
-        match ready!(Pin::new(io).poll_read(cx, buf)) {
+        match ready!(Pin::new(&mut live.io).poll_read(cx, buf)) {
             Ok(()) if buf.filled().len() > before => return Poll::Ready(Ok(())),
             Ok(()) => {
                 let _ = self.recv.handle(RecvEvent::Marker);
@@ -132,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     /// rule: close-13
     fn rest(&mut self) {
         if self.send.is_over() && !self.recv.is_open() {
-            self.io = None;
+            self.live = None;
         }
     }
 
@@ -160,9 +173,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     ) -> Poll<io::Result<R>> {
         self.check_abort();
         let may = self.send.may_write() || self.send.is_finishing();
-        let Some(io) = self.io.as_mut().filter(|_| may) else { return Poll::Ready(Err(self.refusal())) };
-        self.waiting.park(WRITER, cx);
-        match ready!(send(Pin::new(io), cx)) {
+        let Some(live) = self.live.as_mut().filter(|_| may) else { return Poll::Ready(Err(self.refusal())) };
+        live.waiting.park(WRITER, cx);
+        match ready!(send(Pin::new(&mut live.io), cx)) {
             Ok(done) => Poll::Ready(Ok(done)),
             Err(error) => Poll::Ready(Err(self.lose(error).into())),
         }
@@ -225,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.as_ref().is_some_and(|io| io.is_write_vectored())
+        self.live.as_ref().is_some_and(|live| live.io.is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -273,7 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
         let _ = self.send.handle(SendEvent::Abort);
         let _ = self.recv.handle(RecvEvent::Abort);
         self.inbox.clear();
-        self.io = None;
+        self.live = None;
     }
 
     fn begin_close(&mut self) {
@@ -285,7 +298,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
     }
 
     fn release(&mut self) {
-        self.io = None;
+        self.live = None;
     }
 
     fn set_cork(&mut self, _: bool) {}

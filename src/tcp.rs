@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -61,12 +62,14 @@ impl TcpConnection {
             control: control.clone(),
             fin_sent: AtomicBool::new(false),
             beneath: AtomicBool::new(false),
+            held: AtomicBool::new(true),
         });
         let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&wire) as Arc<dyn Ground>));
         control.stand_on(ground);
+        let wire = Hold(wire);
         let timer = HalfOpenTimer::new(control.policy());
         let read = TcpReadHalf {
-            wire: Some(Arc::clone(&wire)),
+            wire: Some(Hold(Arc::clone(&wire.0))),
             control: control.clone(),
             half: RecvHalf::Open,
             inbox: Inbox::default(),
@@ -91,6 +94,41 @@ struct Wire {
     fin_sent: AtomicBool,
     /// A floor above tells the end by its own marker.
     beneath: AtomicBool,
+    /// Both halves hold the socket.
+    held: AtomicBool,
+}
+
+impl Wire {
+    /// Both halves have let go: the connection ends now, whoever else may still look at the socket.
+    fn end(&self) {
+        let fin_sent = self.fin_sent.load(Ordering::Acquire);
+        self.control.note_unacknowledged(socket::unacknowledged(&self.stream, fin_sent));
+        if !fin_sent && !self.beneath.load(Ordering::Acquire) {
+            // rule: close-12: FIN is this floor's marker; whoever was dropped in the middle must not send it.
+            socket::reset(&self.stream);
+        }
+        self.control.note_gone();
+    }
+}
+
+/// A half's share of the socket.
+struct Hold(Arc<Wire>);
+
+impl Deref for Hold {
+    type Target = Wire;
+
+    fn deref(&self) -> &Wire {
+        &self.0
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let was_held = self.held.swap(false, Ordering::AcqRel);
+        if !was_held {
+            self.end();
+        }
+    }
 }
 
 impl Ground for Wire {
@@ -103,20 +141,9 @@ impl Ground for Wire {
     }
 }
 
-impl Drop for Wire {
-    fn drop(&mut self) {
-        let fin_sent = self.fin_sent.load(Ordering::Acquire);
-        self.control.note_unacknowledged(socket::unacknowledged(&self.stream, fin_sent));
-        if !fin_sent && !self.beneath.load(Ordering::Acquire) {
-            // rule: close-12: FIN is this floor's marker; whoever was dropped in the middle must not send it.
-            socket::Options::of(&self.stream).reset_on_drop();
-        }
-    }
-}
-
 /// The receiving half of a [`TcpConnection`].
 pub struct TcpReadHalf {
-    wire: Option<Arc<Wire>>,
+    wire: Option<Hold>,
     control: Control,
     half: RecvHalf,
     inbox: Inbox,
@@ -248,7 +275,7 @@ impl AsyncBufRead for TcpReadHalf {
 
 /// The sending half of a [`TcpConnection`].
 pub struct TcpWriteHalf {
-    wire: Option<Arc<Wire>>,
+    wire: Option<Hold>,
     control: Control,
     half: SendHalf,
 }

@@ -334,8 +334,7 @@ impl Session {
         self.seal();
     }
 
-    /// The application wants nothing more: what comes is thrown away, and an end without marker is an unconfirmed one.
-    /// Our own half goes on: a floor above may have its last records to send through it.
+    /// The application wants nothing more: an end without marker is an unconfirmed one from now on (rule: close-7).
     pub fn begin_close(&mut self) {
         self.closing = true;
     }

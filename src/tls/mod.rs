@@ -213,8 +213,8 @@ impl<T: Transport> AsyncBufRead for TlsConnection<T> {
 }
 
 impl<T: Transport> AsyncWrite for TlsConnection<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.write).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -222,6 +222,12 @@ impl<T: Transport> AsyncWrite for TlsConnection<T> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.write).poll_write_vectored(cx, parts);
+        if written.is_ready() {
+            return written;
+        }
+        // Where the handshake is what the write waits for, nobody else brings it on.
+        ready!(self.drive_handshake(cx))?;
         Pin::new(&mut self.write).poll_write_vectored(cx, parts)
     }
 

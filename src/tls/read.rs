@@ -159,7 +159,10 @@ impl<T: Transport> TlsReadHalf<T> {
                 match ready!(ready_or_park(pump, cx)) {
                     Step::Data => break,
                     Step::Secured | Step::NeedInput => {}
-                    Step::Ended => return Poll::Ready(at_end(&pump.session, truncation)),
+                    Step::Ended => {
+                        pump.let_go();
+                        return Poll::Ready(at_end(&pump.session, truncation));
+                    }
                 }
             }
             fill(&mut pump.session, buf);

@@ -1,0 +1,396 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline::testing::{Kind, memory_pair, pair, pair_with, raw_tcp_pair, shared_pki};
+use bowline::{Bound, FloorKind, Phase, Policy, Reason, Received, TcpConnection, TlsConnection, Transport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use crate::common::{
+    bounded, clog, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle,
+};
+
+fn hasty(close: Duration) -> Policy {
+    let mut policy = Policy::default();
+    policy.close_timeout = Some(close);
+    policy
+}
+
+/// rule: close-1, close-4, end-1
+#[tokio::test]
+async fn close_sends_all_then_the_markers_and_awaits_the_peers() {
+    over_all(|kind, mut a, mut b| async move {
+        let data = pattern(400_000);
+        let sent = data.clone();
+        let closing = tokio::spawn(async move {
+            a.write_all(&sent).await.unwrap();
+            (a.close().await, a)
+        });
+        let (received, end) = read_all(&mut b).await;
+        assert!(received == data && end.is_ok());
+        assert!(!closing.is_finished(), "the peer's end was not awaited");
+        let theirs = b.close().await;
+        let (ours, a) = closing.await.unwrap();
+        for report in [&ours, &theirs] {
+            assert!(report.is_clean() && report.marker_sent() && report.marker_received(), "{kind}: {report:?}");
+            assert_eq!(report.bound, None);
+            assert!(report.floors.iter().all(|floor| floor.marker_sent && floor.received == Received::Marker));
+            let expected = match kind {
+                Kind::Tcp => vec![FloorKind::Tcp],
+                Kind::Tls12 | Kind::Tls13 | Kind::Upgraded => vec![FloorKind::Tls, FloorKind::Tcp],
+                Kind::TlsInTls => vec![FloorKind::Tls, FloorKind::Tls, FloorKind::Tcp],
+                Kind::Memory => vec![FloorKind::Stream],
+                Kind::MemoryTls => vec![FloorKind::Tls, FloorKind::Stream],
+                other => panic!("{other}"),
+            };
+            assert_eq!(report.floors.iter().map(|floor| floor.kind).collect::<Vec<_>>(), expected);
+        }
+        if kind.has_socket() && cfg!(target_os = "linux") {
+            assert_eq!(ours.unacknowledged, Some(0));
+        }
+        assert!(a.control().is_ended());
+    })
+    .await;
+}
+
+/// rule: close-2
+#[tokio::test]
+async fn a_hundred_closes_with_unread_input_lose_nothing() {
+    for round in 0..100 {
+        let kind = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded][round % 4];
+        bounded(&format!("{kind}, round {round}"), async move {
+            let (mut a, mut b) = pair(kind).await.unwrap();
+            // Input that `a` never reads, and goes on coming while it closes.
+            b.write_all(&[7; 20_000]).await.unwrap();
+            let data = pattern(500_000);
+            let sent = data.clone();
+            let closing = tokio::spawn(async move {
+                a.write_all(&sent).await.unwrap();
+                a.close().await
+            });
+            b.write_all(&[8; 20_000]).await.unwrap();
+            let (received, end) = read_all(&mut b).await;
+            assert!(received == data && end.is_ok(), "{} of {}: {end:?}", received.len(), data.len());
+            b.close().await;
+            let report = closing.await.unwrap();
+            assert!(report.is_clean() && report.discarded == 40_000, "{report:?}");
+        })
+        .await;
+    }
+}
+
+/// rule: close-3, close-4, tcp-9
+#[tokio::test]
+async fn a_silent_peer_holds_a_close_no_longer_than_the_bound() {
+    over(&Kind::ALL, hasty(Duration::from_millis(200)), |_, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        let report = a.close().await;
+        assert!(matches!(report.reason, Reason::TimedOut(Phase::Close)), "{report:?}");
+        assert!(report.timed_out() && report.marker_sent() && !report.marker_received());
+        assert!(a.control().is_ended());
+        // All was sent, so the peer sees an end in order.
+        assert!(read_all(&mut b).await.1.is_ok());
+    })
+    .await;
+}
+
+/// rule: close-3
+#[tokio::test]
+async fn a_peer_that_reads_nothing_holds_a_close_no_longer_than_the_bound() {
+    over(&Kind::ALL, hasty(Duration::from_millis(200)), |kind, mut a, mut b| async move {
+        clog(&mut a).await;
+        let report = a.close().await;
+        assert!(report.timed_out(), "{report:?}");
+        let (_, end) = read_all(&mut b).await;
+        if kind.is_tls() {
+            assert!(!report.marker_sent());
+            assert!(end.is_err(), "what was cut looks complete");
+        }
+    })
+    .await;
+}
+
+/// rule: close-3
+#[tokio::test]
+async fn a_peer_that_talks_without_end_holds_a_close_no_longer_than_the_bounds() {
+    for (bytes, expected) in [(u64::MAX, Bound::Time), (300_000, Bound::Bytes)] {
+        let mut policy = hasty(Duration::from_millis(300));
+        policy.close_discard = bytes;
+        over(&Kind::ALL, policy, move |kind, mut a, b| async move {
+            let (mut read, mut write) = tokio::io::split(b);
+            let talking = tokio::spawn(async move { while write.write_all(&[1; 9_000]).await.is_ok() {} });
+            let reading = tokio::spawn(async move { read.read_to_end(&mut Vec::new()).await });
+            let report = a.close().await;
+            assert_eq!(report.bound, Some(expected), "{kind}: {report:?}");
+            assert!(report.discarded > 0);
+            talking.await.unwrap();
+            let _ = reading.await.unwrap();
+        })
+        .await;
+    }
+}
+
+/// rule: close-4, close-6
+#[tokio::test]
+async fn a_second_close_gives_the_same_report() {
+    over_all(|_, mut a, mut b| async move {
+        let (first, _) = tokio::join!(a.close(), b.close());
+        let second = a.close().await;
+        assert_eq!(format!("{first:?}"), format!("{second:?}"));
+        assert!(a.control().report().is_some());
+    })
+    .await;
+}
+
+/// rule: close-6
+#[tokio::test]
+async fn close_after_loss_reports_the_loss() {
+    over_all(|_, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        b.abort();
+        let (_, end) = read_all(&mut a).await;
+        assert!(matches!(end, Err(Reason::Reset(_))), "{end:?}");
+        let report = a.close().await;
+        assert!(matches!(report.reason, Reason::Reset(_)), "{report:?}");
+    })
+    .await;
+}
+
+/// rule: close-6, half-9
+#[tokio::test]
+async fn close_after_close_write_and_after_the_peers_end_is_clean() {
+    over_all(|_, mut a, mut b| async move {
+        a.close_write().await.unwrap();
+        b.close_write().await.unwrap();
+        assert_eq!(a.read(&mut [0; 1]).await.unwrap(), 0);
+        let (ours, theirs) = tokio::join!(a.close(), b.close());
+        assert!(ours.is_clean() && theirs.is_clean(), "{ours:?} {theirs:?}");
+    })
+    .await;
+}
+
+/// rule: close-7
+#[tokio::test]
+async fn a_bare_fin_in_answer_to_our_close_is_unconfirmed() {
+    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    server.write_all(b"all of it").await.unwrap();
+    let closing = tokio::spawn(async move { server.close().await });
+    let mut all = Vec::new();
+    client.read_to_end(&mut all).await.unwrap();
+    assert_eq!(all, b"all of it");
+    drop(client.into_inner().0);
+    let report = closing.await.unwrap();
+    assert!(matches!(report.reason, Reason::Unconfirmed), "{report:?}");
+    assert_eq!(report.floors[0].received, Received::BareEnd);
+}
+
+/// rule: close-7
+#[tokio::test]
+async fn a_reset_in_answer_to_our_close_is_a_reset() {
+    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    server.write_all(b"all of it").await.unwrap();
+    let closing = tokio::spawn(async move { server.close().await });
+    client.read_to_end(&mut Vec::new()).await.unwrap();
+    reset_on_drop(client.get_ref().0);
+    drop(client);
+    let report = closing.await.unwrap();
+    assert!(matches!(report.reason, Reason::Reset(_)), "{report:?}");
+    assert!(report.marker_sent());
+}
+
+/// rule: close-8
+#[tokio::test]
+async fn what_is_queued_when_the_peer_closes_first_arrives_whole() {
+    over_all(|_, mut a, mut b| async move {
+        let data = pattern(3_000_000);
+        let sent = data.clone();
+        b.close_write().await.unwrap();
+        let writing = tokio::spawn(async move {
+            assert_eq!(a.read(&mut [0; 1]).await.unwrap(), 0);
+            a.write_all(&sent).await.unwrap();
+            a.close().await
+        });
+        let (received, end) = read_all(&mut b).await;
+        assert!(received == data && end.is_ok());
+        b.close().await;
+        assert!(writing.await.unwrap().is_clean());
+    })
+    .await;
+}
+
+/// rule: close-9
+#[tokio::test]
+async fn close_inside_the_handshake_finishes_it_for_what_was_accepted() {
+    bounded("memory", async {
+        let (client, server) = memory_pair();
+        let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
+        let mut client = TlsConnection::client(client, &client_tls, "localhost").unwrap();
+        client.write_all(b"last words").await.unwrap();
+        let serving = async {
+            let mut server = TlsConnection::accept(server, &server_tls).await.unwrap();
+            let (received, end) = read_all(&mut server).await;
+            assert_eq!((&received[..], end.is_ok()), (&b"last words"[..], true));
+            server.close().await
+        };
+        let (ours, theirs) = tokio::join!(client.close(), serving);
+        assert!(ours.is_clean() && theirs.is_clean(), "{ours:?} {theirs:?}");
+    })
+    .await;
+}
+
+/// rule: close-9
+#[tokio::test]
+async fn close_inside_the_handshake_with_nothing_accepted_ends_at_once_and_in_silence() {
+    bounded("tcp", async {
+        let (client, mut raw) = raw_tcp_pair().await.unwrap();
+        let client = TcpConnection::new(client, Arc::default()).unwrap();
+        let mut client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();
+        let begun = tokio::time::timeout(Duration::from_millis(50), client.handshake()).await;
+        assert!(begun.is_err());
+        let report = client.close().await;
+        assert!(matches!(report.reason, Reason::Closed), "{report:?}");
+        assert!(!report.marker_sent());
+        let mut wire = Vec::new();
+        raw.read_to_end(&mut wire).await.unwrap();
+        // The ClientHello, and no alert (type 21) behind it.
+        assert_eq!(wire[0], 22);
+        let hello = 5 + usize::from(wire[3]) * 256 + usize::from(wire[4]);
+        assert_eq!(wire.len(), hello, "something followed the ClientHello");
+    })
+    .await;
+}
+
+/// rule: close-10
+#[tokio::test]
+async fn data_that_waits_to_be_read_is_not_delivered_after_close() {
+    over_all(|_, mut a, mut b| async move {
+        b.write_all(b"first").await.unwrap();
+        expect(&mut a, b"fir").await;
+        b.write_all(b"second").await.unwrap();
+        let (report, _) = tokio::join!(a.close(), async {
+            read_all(&mut b).await.1.unwrap();
+            b.close().await
+        });
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(a.read(&mut [0; 16]).await.unwrap(), 0);
+    })
+    .await;
+}
+
+/// rule: close-11
+#[tokio::test]
+async fn both_sides_closing_at_once_end_clean() {
+    over_all(|_, mut a, mut b| async move {
+        a.write_all(&pattern(30_000)).await.unwrap();
+        b.write_all(&pattern(30_000)).await.unwrap();
+        let (ours, theirs) = tokio::join!(a.close(), b.close());
+        assert!(ours.is_clean() && theirs.is_clean(), "{ours:?} {theirs:?}");
+    })
+    .await;
+}
+
+/// rule: close-12
+#[tokio::test]
+async fn a_dropped_transport_never_looks_complete() {
+    over_all(|kind, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        a.write_all(b"half a mess").await.unwrap();
+        a.flush().await.unwrap();
+        drop(a);
+        let (_, end) = read_all(&mut b).await;
+        let end = end.unwrap_err();
+        match kind {
+            Kind::Tcp | Kind::Memory | Kind::MemoryTls => assert!(matches!(end, Reason::Reset(_)), "{end:?}"),
+            _ => assert!(matches!(end, Reason::Truncated(_)), "{end:?}"),
+        }
+    })
+    .await;
+}
+
+/// rule: close-12, life-4
+#[test]
+fn drop_needs_no_runtime() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let pairs = runtime.block_on(async {
+        let mut pairs = Vec::new();
+        for kind in Kind::ALL {
+            let (mut a, b) = pair(kind).await.unwrap();
+            clog(&mut a).await;
+            pairs.push((a, b));
+        }
+        pairs
+    });
+    drop(runtime);
+    drop(pairs);
+}
+
+/// rule: close-13
+#[tokio::test]
+async fn a_connection_both_of_whose_halves_have_ended_is_gone() {
+    over_all(|_, mut a, mut b| async move {
+        let control = a.control();
+        a.close_write().await.unwrap();
+        assert!(!control.is_ended());
+        b.close_write().await.unwrap();
+        assert_eq!(a.read(&mut [0; 1]).await.unwrap(), 0);
+        assert!(a.status().reason.unwrap().is_clean());
+        let ended = Instant::now() + Duration::from_secs(10);
+        while !control.is_ended() && Instant::now() < ended {
+            // A TLS floor has read close_notify; FIN may be behind it.
+            let _ = a.read(&mut [0; 1]).await;
+            tokio::task::yield_now().await;
+        }
+        assert!(control.is_ended(), "the socket is still there");
+    })
+    .await;
+}
+
+/// rule: close-6
+#[tokio::test]
+async fn close_may_be_dropped_and_called_again() {
+    over_all(|_, mut a, mut b| async move {
+        let data = pattern(1_000_000);
+        let sent = data.clone();
+        let closing = tokio::spawn(async move {
+            a.write_all(&sent).await.unwrap();
+            while tokio::time::timeout(Duration::from_millis(1), a.close()).await.is_err() {}
+            a.close().await
+        });
+        let (received, end) = read_all(&mut b).await;
+        assert!(received == data && end.is_ok());
+        b.close().await;
+        assert!(closing.await.unwrap().is_clean());
+    })
+    .await;
+}
+
+/// rule: close-3
+#[tokio::test]
+async fn close_notify_without_fin_is_clean_and_holds_no_longer_than_the_bound() {
+    let (mut server, mut client) = server_and_neighbour(hasty(Duration::from_millis(200))).await;
+    client.get_mut().1.send_close_notify();
+    client.flush().await.unwrap();
+    let report = server.close().await;
+    assert!(matches!(report.reason, Reason::Closed), "{report:?}");
+    assert!(report.timed_out());
+    assert_eq!((report.floors[0].received, report.floors[1].received), (Received::Marker, Received::Nothing));
+    drop(client);
+}
+
+/// rule: close-2
+#[tokio::test]
+async fn a_client_that_only_writes_loses_nothing_to_unread_tickets() {
+    for _ in 0..20 {
+        let (mut client, mut server) = pair_with(Kind::Tls13, Policy::default()).await.unwrap();
+        let data = pattern(300_000);
+        let sent = data.clone();
+        let writing = tokio::spawn(async move {
+            client.write_all(&sent).await.unwrap();
+            client.close().await
+        });
+        let (received, end) = read_all(&mut server).await;
+        assert!(received == data && end.is_ok());
+        server.close().await;
+        assert!(writing.await.unwrap().is_clean());
+    }
+}

@@ -1,0 +1,116 @@
+//! What the checks share.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bowline::testing::{BoxTransport, Kind, pair_with};
+use bowline::{Policy, Reason};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Ends a hang; proves no speed.
+pub const BOUND: Duration = Duration::from_secs(60);
+
+/// Runs a check over every transport, each end of the pair in each place.
+pub async fn over_all<F, Fut>(check: F)
+where
+    F: Fn(Kind, BoxTransport, BoxTransport) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    over(&Kind::ALL, Policy::default(), check).await;
+}
+
+/// Runs a check over these transports, each end of the pair in each place, under this policy.
+pub async fn over<F, Fut>(kinds: &[Kind], policy: Policy, check: F)
+where
+    F: Fn(Kind, BoxTransport, BoxTransport) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    for &kind in kinds {
+        for swapped in [false, true] {
+            let (client, server) = pair_with(kind, policy.clone()).await.unwrap();
+            let (a, b) = if swapped { (server, client) } else { (client, server) };
+            let what = format!("{kind}, {}", if swapped { "server first" } else { "client first" });
+            bounded(&what, check(kind, a, b)).await;
+        }
+    }
+}
+
+/// Runs one check, and says which it was where it fails.
+pub async fn bounded(what: &str, check: impl Future<Output = ()> + Send + 'static) {
+    match tokio::time::timeout(BOUND, tokio::spawn(check)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => {
+            eprintln!("failed over {what}");
+            std::panic::resume_unwind(failure.into_panic());
+        }
+        Err(_) => panic!("hangs over {what}"),
+    }
+}
+
+/// Bytes that show where they are from: any loss, repetition or reordering changes them.
+pub fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u32).flat_map(|n| (n.wrapping_mul(2_654_435_761)).to_be_bytes()).take(len).collect()
+}
+
+/// Reads to the end; the data, and how it ended.
+pub async fn read_all(transport: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Result<(), Reason>) {
+    let mut data = Vec::new();
+    let end = match transport.read_to_end(&mut data).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Reason::from_io(error, bowline::Phase::Open)),
+    };
+    (data, end)
+}
+
+/// Reads exactly this.
+pub async fn expect(transport: &mut (impl AsyncRead + Unpin), expected: &[u8]) {
+    let mut data = vec![0; expected.len()];
+    transport.read_exact(&mut data).await.unwrap();
+    assert!(data == expected, "other bytes came than were sent");
+}
+
+/// Sends a byte there and back, so that both sides have nothing under way (tickets, close handshakes).
+pub async fn settle(a: &mut (impl AsyncRead + AsyncWrite + Unpin), b: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    a.write_all(b"?").await.unwrap();
+    expect(b, b"?").await;
+    b.write_all(b"!").await.unwrap();
+    expect(a, b"!").await;
+}
+
+/// Waits until something is so that nobody tells us about.
+pub async fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Writes until the transport takes no more: everything between the two ends is full. Says how much it took.
+pub async fn clog(transport: &mut (impl AsyncWrite + Unpin)) -> usize {
+    let block = [b'z'; 16 << 10];
+    let mut taken = 0;
+    while let Ok(result) = tokio::time::timeout(Duration::from_millis(150), transport.write(&block)).await {
+        taken += result.unwrap();
+    }
+    taken
+}
+
+/// A TLS server of ours, and a tokio-rustls client: a peer whose socket can be had, to end it in ways that ours refuse.
+pub async fn server_and_neighbour(
+    policy: Policy,
+) -> (bowline::TlsConnection<bowline::TcpConnection>, tokio_rustls::client::TlsStream<tokio::net::TcpStream>) {
+    let pki = bowline::testing::shared_pki();
+    let (client, server) = bowline::testing::raw_tcp_pair().await.unwrap();
+    client.set_nodelay(true).unwrap();
+    let connector = tokio_rustls::TlsConnector::from(pki.client_tls().config().clone());
+    let server = bowline::TcpConnection::new(server, policy.into()).unwrap();
+    let server_tls = pki.server_tls();
+    let name = bowline::config::server_name("localhost").unwrap();
+    let (server, client) =
+        tokio::join!(bowline::TlsConnection::accept(server, &server_tls), connector.connect(name, client));
+    (server.unwrap(), client.unwrap())
+}
+
+/// Makes a socket send RST instead of FIN when it is dropped.
+pub fn reset_on_drop(socket: &tokio::net::TcpStream) {
+    socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)).unwrap();
+}

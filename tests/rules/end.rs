@@ -1,0 +1,144 @@
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use bowline::testing::{Kind, pair_with};
+use bowline::{Blame, End, Error, Phase, Policy, Reason, RecvHalf, Transport, Truncation};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::{expect, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle};
+
+/// rule: end-1
+#[tokio::test]
+async fn the_reason_can_be_matched_and_survives_io_error() {
+    over_all(|_, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        b.abort();
+        let error: io::Error = a.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        let copied = io::Error::from(Error::from(error));
+        assert!(matches!(Reason::from_io(copied, Phase::Open), Reason::Reset(Phase::Open)));
+        let reason = a.status().reason.or(a.close().await.reason.into()).unwrap();
+        assert!(matches!(reason, Reason::Reset(_)), "{reason:?}");
+        assert_eq!((reason.name(), reason.blame()), ("reset", Blame::Peer));
+    })
+    .await;
+}
+
+/// rule: end-2, half-6
+#[tokio::test]
+async fn fin_without_close_notify_is_truncated_behind_the_data_and_stays_so() {
+    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    client.write_all(&pattern(40_000)).await.unwrap();
+    client.flush().await.unwrap();
+    // FIN alone; the socket stays, lest unread tickets make it RST.
+    let mut socket = client.into_inner().0;
+    socket.shutdown().await.unwrap();
+    let (received, end) = read_all(&mut server).await;
+    assert!(received == pattern(40_000), "the data comes first");
+    assert!(matches!(end, Err(Reason::Truncated(Phase::Open))), "{end:?}");
+    for _ in 0..3 {
+        assert_eq!(server.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    }
+    assert!(matches!(server.close().await.reason, Reason::Truncated(_) | Reason::Reset(_)));
+}
+
+/// rule: end-3
+#[tokio::test]
+async fn a_policy_can_tolerate_truncation_and_the_status_still_says_it() {
+    let mut policy = Policy::default();
+    policy.truncation = Truncation::Tolerate;
+    let (mut server, mut client) = server_and_neighbour(policy).await;
+    client.write_all(b"framed").await.unwrap();
+    client.flush().await.unwrap();
+    // FIN alone; the socket stays, lest unread tickets make it RST.
+    let mut socket = client.into_inner().0;
+    socket.shutdown().await.unwrap();
+    let (received, end) = read_all(&mut server).await;
+    assert_eq!((&received[..], end.is_ok()), (&b"framed"[..], true));
+    assert!(matches!(server.status().recv, RecvHalf::Ended(End::Truncated)));
+    assert!(!server.close().await.is_clean());
+}
+
+/// rule: end-4
+#[tokio::test]
+async fn data_and_close_notify_and_junk_in_one_segment() {
+    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    // All of it is sealed first, and leaves in one write with junk behind it.
+    let mut wire = Vec::new();
+    let (_, session) = client.get_mut();
+    io::Write::write_all(&mut session.writer(), b"data").unwrap();
+    session.send_close_notify();
+    io::Write::write_all(&mut session.writer(), b"sealed behind the marker").unwrap();
+    while session.wants_write() {
+        session.write_tls(&mut wire).unwrap();
+    }
+    wire.extend_from_slice(b"junk in the clear");
+    let (mut socket, _) = client.into_inner();
+    socket.write_all(&wire).await.unwrap();
+    let (received, end) = read_all(&mut server).await;
+    assert_eq!((&received[..], end.is_ok()), (&b"data"[..], true));
+    // What we send still arrives, although the junk was never read.
+    server.write_all(b"answer").await.unwrap();
+    let closing = tokio::spawn(async move { server.close().await });
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.unwrap();
+    assert!(!answer.is_empty());
+    drop(socket);
+    assert!(closing.await.unwrap().is_clean());
+}
+
+/// rule: end-5
+#[tokio::test]
+async fn the_first_error_is_the_reason_and_the_floors_below_are_closed() {
+    let (mut server, client) = server_and_neighbour(Policy::default()).await;
+    let (mut socket, _) = client.into_inner();
+    // A record that cannot be opened, and then a reset.
+    socket.write_all(b"\x17\x03\x03\x00\x20garbage garbage garbage garbage ").await.unwrap();
+    let (_, end) = read_all(&mut server).await;
+    let Err(Reason::Tls(first)) = end else { panic!("{end:?}") };
+    assert_eq!(first.error, bowline::rustls::Error::DecryptError);
+    // The alert, then FIN: not RST.
+    let mut alert = Vec::new();
+    socket.read_to_end(&mut alert).await.unwrap();
+    assert!(!alert.is_empty());
+    reset_on_drop(&socket);
+    drop(socket);
+    let report = server.close().await;
+    let Reason::Tls(last) = report.reason else { panic!("{report:?}") };
+    assert_eq!(last.error, first.error);
+    assert!(report.floors[1].marker_sent, "TCP was ended in order");
+    assert!(matches!(Error::from(server.write(b"x").await.unwrap_err()), Error::Ended(Reason::Tls(_))));
+}
+
+/// rule: end-7
+#[tokio::test]
+async fn a_local_abort_is_nobody_elses_fault_on_any_floor() {
+    over_all(|_, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        a.control().abort();
+        // The peer's answer to it must not replace it.
+        drop(b);
+        tokio::task::yield_now().await;
+        for _ in 0..3 {
+            let error = a.read(&mut [0; 1]).await.unwrap_err();
+            assert!(matches!(Reason::from_io(error, Phase::Open), Reason::Aborted));
+        }
+        let reason = a.close().await.reason;
+        assert!(matches!(reason, Reason::Aborted), "{reason:?}");
+        assert_eq!(reason.blame(), Blame::Us);
+    })
+    .await;
+}
+
+/// rule: end-2
+#[tokio::test]
+async fn data_that_is_half_read_is_delivered_ahead_of_a_reset() {
+    let (mut a, mut b) = pair_with(Kind::Tls13, Policy::default()).await.unwrap();
+    b.write_all(&pattern(10_000)).await.unwrap();
+    b.flush().await.unwrap();
+    expect(&mut a, &pattern(10_000)[..10]).await;
+    b.abort();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    expect(&mut a, &pattern(10_000)[10..]).await;
+    assert_eq!(a.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}

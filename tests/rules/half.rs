@@ -1,0 +1,245 @@
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use bowline::testing::{Kind, memory_pair, pair, pair_with, shared_pki};
+use bowline::{End, Phase, Policy, Reason, RecvHalf, TlsConnection, Transport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::{
+    bounded, clog, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle,
+};
+
+/// rule: half-1, half-2
+#[tokio::test]
+async fn close_write_ends_one_half_and_reading_goes_on() {
+    over_all(|_, mut a, mut b| async move {
+        a.write_all(b"question").await.unwrap();
+        a.close_write().await.unwrap();
+        let (question, end) = read_all(&mut b).await;
+        assert_eq!((&question[..], end.is_ok()), (&b"question"[..], true));
+        let answer = pattern(1_000_000);
+        let sent = answer.clone();
+        let answering = tokio::spawn(async move {
+            b.write_all(&sent).await.unwrap();
+            b.close().await
+        });
+        let (received, end) = read_all(&mut a).await;
+        assert!(received == answer && end.is_ok());
+        assert!(a.close().await.is_clean());
+        assert!(answering.await.unwrap().is_clean());
+    })
+    .await;
+}
+
+/// rule: half-2
+#[tokio::test]
+async fn the_peer_sees_close_notify_and_then_fin() {
+    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    server.write_all(b"data").await.unwrap();
+    server.close_write().await.unwrap();
+    let mut data = Vec::new();
+    // tokio-rustls fails this read where FIN came without close_notify.
+    client.read_to_end(&mut data).await.unwrap();
+    assert_eq!(data, b"data");
+    let (mut socket, _) = client.into_inner();
+    assert_eq!(socket.read(&mut [0; 16]).await.unwrap(), 0, "FIN follows");
+}
+
+/// rule: half-3, half-7
+#[tokio::test]
+async fn a_second_close_write_is_nothing() {
+    over_all(|_, mut a, mut b| async move {
+        a.close_write().await.unwrap();
+        a.close_write().await.unwrap();
+        assert!(a.status().send.is_finished());
+        b.write_all(b"still read").await.unwrap();
+        expect(&mut a, b"still read").await;
+    })
+    .await;
+}
+
+/// rule: half-3
+#[tokio::test]
+async fn close_write_after_loss_is_an_error_and_no_panic() {
+    over_all(|_, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        b.abort();
+        let _ = read_all(&mut a).await;
+        let first = a.close_write().await;
+        let second = a.close_write().await;
+        assert!(first.is_err() && second.is_err());
+    })
+    .await;
+}
+
+/// rule: half-5
+#[tokio::test]
+async fn close_write_before_the_handshake_is_done_waits_for_it() {
+    bounded("memory", async {
+        let (client, server) = memory_pair();
+        let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
+        let mut client = TlsConnection::client(client, &client_tls, "localhost").unwrap();
+        client.write_all(b"early").await.unwrap();
+        let serving = async {
+            let mut server = TlsConnection::accept(server, &server_tls).await.unwrap();
+            let (received, end) = read_all(&mut server).await;
+            assert_eq!((&received[..], end.is_ok()), (&b"early"[..], true));
+            server.write_all(b"late").await.unwrap();
+            server.close().await
+        };
+        let using = async {
+            client.close_write().await.unwrap();
+            let (received, end) = read_all(&mut client).await;
+            assert_eq!((&received[..], end.is_ok()), (&b"late"[..], true));
+            client.close().await
+        };
+        let (theirs, ours) = tokio::join!(serving, using);
+        assert!(ours.is_clean() && theirs.is_clean());
+    })
+    .await;
+}
+
+/// rule: half-2, half-7
+#[tokio::test]
+async fn a_close_write_that_was_only_begun_goes_on_by_itself() {
+    over_all(|_, mut a, mut b| async move {
+        let taken = clog(&mut a).await;
+        let _ = tokio::time::timeout(Duration::from_millis(20), a.close_write()).await;
+        // Nobody touches `a` from here on; the marker leaves behind the bytes all the same.
+        let (received, end) = read_all(&mut b).await;
+        assert!(received.len() == taken && end.is_ok(), "{} of {taken}: {end:?}", received.len());
+        assert!(a.status().send.is_finished());
+    })
+    .await;
+}
+
+/// rule: half-6
+#[tokio::test]
+async fn the_peers_end_is_told_behind_its_data_and_sending_goes_on() {
+    over_all(|_, mut a, mut b| async move {
+        b.write_all(&pattern(50_000)).await.unwrap();
+        b.close_write().await.unwrap();
+        let (received, end) = read_all(&mut a).await;
+        assert!(received == pattern(50_000) && end.is_ok());
+        assert!(matches!(a.status().recv, RecvHalf::Ended(End::Clean)));
+        assert_eq!(a.read(&mut [0; 1]).await.unwrap(), 0, "it is told again to whoever asks again");
+        let sent = tokio::spawn(async move {
+            a.write_all(&pattern(300_000)).await.unwrap();
+            a.close().await
+        });
+        let (received, end) = read_all(&mut b).await;
+        assert!(received == pattern(300_000) && end.is_ok());
+        b.close().await;
+        assert!(sent.await.unwrap().is_clean());
+    })
+    .await;
+}
+
+/// rule: half-8
+#[tokio::test]
+async fn a_clean_end_stays_clean_when_a_reset_follows() {
+    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    client.write_all(b"whole").await.unwrap();
+    client.get_mut().1.send_close_notify();
+    client.flush().await.unwrap();
+    reset_on_drop(client.get_ref().0);
+    let (received, end) = read_all(&mut server).await;
+    drop(client);
+    assert_eq!((&received[..], end.is_ok()), (&b"whole"[..], true));
+    // The reset shows when something is sent.
+    while server.write_all(&[0; 4_096]).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(server.status().recv, RecvHalf::Ended(End::Clean)), "{:?}", server.status());
+    assert_eq!(server.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+/// rule: half-9, close-3
+#[tokio::test]
+async fn close_after_close_write_ends_within_the_bound_although_the_peer_talks() {
+    let mut policy = Policy::default();
+    policy.close_timeout = Some(Duration::from_millis(200));
+    over(&Kind::ALL, policy, |kind, mut a, b| async move {
+        a.close_write().await.unwrap();
+        let (mut read, mut write) = tokio::io::split(b);
+        let talking = tokio::spawn(async move { while write.write_all(&[1; 9_000]).await.is_ok() {} });
+        let report = a.close().await;
+        assert!(report.bound.is_some() && report.marker_sent(), "{kind}: {report:?}");
+        talking.await.unwrap();
+        let _ = read.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+}
+
+/// rule: half-10
+#[tokio::test]
+async fn a_half_open_connection_has_an_idle_bound_of_its_own() {
+    let mut policy = Policy::default();
+    policy.half_open_timeout = Some(Duration::from_millis(100));
+    let tcp = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
+    over(&tcp, policy, |kind, mut a, mut b| async move {
+        // Idle while both halves are open is no matter.
+        assert!(tokio::time::timeout(Duration::from_millis(150), a.read(&mut [0; 1])).await.is_err());
+        a.close_write().await.unwrap();
+        for _ in 0..3 {
+            b.write_all(b"still there").await.unwrap();
+            expect(&mut a, b"still there").await;
+        }
+        let error = a.read(&mut [0; 1]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{kind}");
+        assert!(matches!(Reason::from_io(error, Phase::Open), Reason::TimedOut(Phase::HalfOpen)));
+    })
+    .await;
+}
+
+/// rule: half-1
+#[tokio::test]
+async fn halves_that_were_split_end_apart_and_can_be_reunited() {
+    let (client, mut server) = bowline::testing::tcp_pair().await.unwrap();
+    let (mut read, mut write) = client.into_split();
+    write.write_all(b"x").await.unwrap();
+    write.shutdown().await.unwrap();
+    assert_eq!(read_all(&mut server).await.0, b"x");
+    server.write_all(b"y").await.unwrap();
+    expect(&mut read, b"y").await;
+    let mut client = read.reunite(write).unwrap();
+    let (ours, theirs) = tokio::join!(client.close(), server.close());
+    assert!(ours.is_clean() && theirs.is_clean());
+}
+
+/// rule: half-1, close-12
+#[tokio::test]
+async fn a_half_that_is_dropped_ends_nothing() {
+    let (client, server) = bowline::testing::tcp_pair().await.unwrap();
+    let (client, mut server) = bowline::testing::tls_over((client, server), bowline::TlsVersion::V1_3).await.unwrap();
+    let (mut read, write) = client.into_split();
+    drop(write);
+    server.write_all(b"still read").await.unwrap();
+    expect(&mut read, b"still read").await;
+    drop(read);
+    assert!(matches!(read_all(&mut server).await.1, Err(Reason::Truncated(_))));
+}
+
+/// rule: half-2
+#[tokio::test]
+async fn half_close_works_both_ways_in_turn_over_every_transport() {
+    for kind in Kind::ALL {
+        let (mut a, mut b) = pair(kind).await.unwrap();
+        b.close_write().await.unwrap();
+        a.write_all(b"to the half that listens").await.unwrap();
+        expect(&mut b, b"to the half that listens").await;
+        let (ours, theirs) = tokio::join!(a.close(), b.close());
+        assert!(ours.is_clean() && theirs.is_clean(), "{kind}: {ours:?} {theirs:?}");
+    }
+    // Watermarks as tight as can be change nothing.
+    let mut policy = Policy::default();
+    policy.watermarks = bowline::Watermarks::new(0, 1);
+    let (mut a, mut b) = pair_with(Kind::Tls13, policy).await.unwrap();
+    let writing = tokio::spawn(async move {
+        a.write_all(b"tight").await.unwrap();
+        a.close_write().await.unwrap();
+        a
+    });
+    assert_eq!(read_all(&mut b).await.0, b"tight");
+    writing.await.unwrap();
+}

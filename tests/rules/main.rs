@@ -1,0 +1,14 @@
+//! The contract, rule by rule (docs/rules.md). A check is written once and run over every transport, in both roles.
+
+#![allow(unreachable_pub)]
+
+mod abort;
+mod close;
+mod common;
+mod end;
+mod flow;
+mod half;
+mod secure;
+mod tcp;
+mod upgrade;
+mod write;

@@ -1,0 +1,180 @@
+use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bowline::testing::{Kind, shared_pki};
+use bowline::{Connector, Error, Keepalive, Listener, Phase, Policy, Reason, TcpTransport, TlsConnection, Transport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::common::{bounded, over_all, settle};
+
+/// rule: tcp-1
+#[tokio::test]
+async fn addresses_are_numeric_and_stay_readable_after_the_end() {
+    over_all(|kind, mut a, mut b| async move {
+        let (host, peer) = (a.host(), a.peer());
+        assert_eq!((b.host(), b.peer()), (peer.clone(), host.clone()));
+        if kind.has_socket() {
+            assert!(host.as_inet().unwrap().ip().is_loopback() && peer.as_inet().is_some());
+        }
+        a.abort();
+        let _ = b.close().await;
+        assert_eq!((a.host(), a.peer()), (host.clone(), peer.clone()));
+        assert_eq!((a.control().host(), a.control().peer()), (host, peer));
+    })
+    .await;
+}
+
+/// rule: tcp-1
+#[tokio::test]
+async fn ipv6_addresses_are_told_as_they_are() {
+    let listener = Listener::bind("[::1]:0").await.unwrap();
+    let client = Connector::new().connect_addr(listener.local_addr()).await.unwrap();
+    let server = listener.accept().await.unwrap().into_tcp().unwrap();
+    assert_eq!(client.peer().as_inet(), Some(listener.local_addr()));
+    assert_eq!(server.peer(), client.host());
+    assert!(server.peer().to_string().starts_with("[::1]:"));
+}
+
+/// rule: tcp-2
+#[tokio::test]
+async fn options_reach_the_real_socket_through_every_floor() {
+    over_all(|kind, a, _b| async move {
+        if !kind.has_socket() {
+            assert_eq!(a.nodelay().unwrap_err().kind(), ErrorKind::Unsupported);
+            return;
+        }
+        assert!(a.nodelay().unwrap(), "on by default");
+        a.set_nodelay(false).unwrap();
+        assert!(!a.nodelay().unwrap());
+        assert_eq!(a.keepalive().unwrap(), None);
+        let wanted = Keepalive::new().idle(Duration::from_secs(33)).interval(Duration::from_secs(7)).count(4);
+        a.set_keepalive(Some(wanted)).unwrap();
+        assert_eq!(a.keepalive().unwrap(), Some(wanted));
+        a.set_keepalive(None).unwrap();
+        assert_eq!(a.keepalive().unwrap(), None);
+        a.set_send_buffer_size(64 << 10).unwrap();
+        a.set_recv_buffer_size(64 << 10).unwrap();
+        let (send, recv) = a.buffer_sizes().unwrap();
+        assert!(send >= 64 << 10 && recv >= 64 << 10);
+        if cfg!(target_os = "linux") {
+            a.set_user_timeout(Some(Duration::from_secs(9))).unwrap();
+            assert_eq!(a.user_timeout().unwrap(), Some(Duration::from_secs(9)));
+        }
+    })
+    .await;
+}
+
+/// rule: tcp-3
+#[tokio::test]
+async fn options_after_the_end_are_errors() {
+    over_all(|_, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        a.abort();
+        assert!(a.nodelay().is_err() && a.set_nodelay(true).is_err());
+        let _ = b.close().await;
+        assert!(b.set_keepalive(None).is_err() && b.buffer_sizes().is_err());
+    })
+    .await;
+}
+
+/// rule: tcp-6, secure-5
+#[tokio::test]
+async fn two_hundred_stalled_handshakes_delay_no_other() {
+    bounded("tls", async {
+        let mut policy = Policy::default();
+        policy.handshake_timeout = Some(Duration::from_secs(3));
+        let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr();
+        let serving = tokio::spawn(async move {
+            let tls = shared_pki().server_tls();
+            let mut stalled = tokio::task::JoinSet::new();
+            for _ in 0..250 {
+                let incoming = listener.accept().await.unwrap();
+                let tls = tls.clone();
+                stalled.spawn(async move {
+                    match incoming.handshake(&tls).await {
+                        Ok(mut connection) => {
+                            let mut buf = [0; 1];
+                            connection.read_exact(&mut buf).await.unwrap();
+                            connection.write_all(&buf).await.unwrap();
+                            connection.close().await;
+                            "served".to_owned()
+                        }
+                        Err(error) => format!("{:?}", error.reason().unwrap()),
+                    }
+                });
+            }
+            stalled.join_all().await
+        });
+        // Silent ones, and ones that say the first bytes of a ClientHello and then nothing.
+        let mut silent = Vec::new();
+        for n in 0..200 {
+            let mut socket = TcpStream::connect(address).await.unwrap();
+            socket.write_all(&b"\x16\x03\x01\x02\x00\x01"[..n % 7]).await.unwrap();
+            silent.push(socket);
+        }
+        let client_tls = shared_pki().client_tls();
+        for _ in 0..50 {
+            let tcp = Connector::new().connect_addr(address).await.unwrap();
+            let mut client = TlsConnection::connect(tcp, &client_tls, "localhost").await.unwrap();
+            client.write_all(b"x").await.unwrap();
+            client.read_exact(&mut [0; 1]).await.unwrap();
+            assert!(client.close().await.is_clean());
+        }
+        let outcomes = serving.await.unwrap();
+        let served = outcomes.iter().filter(|outcome| *outcome == "served").count();
+        let timed_out = outcomes.iter().filter(|outcome| *outcome == "TimedOut(Handshake)").count();
+        assert_eq!((served, timed_out), (50, 200));
+        drop(silent);
+    })
+    .await;
+}
+
+/// rule: tcp-8
+#[tokio::test]
+async fn a_taken_port_is_an_error_that_names_it() {
+    let first = Listener::bind("127.0.0.1:0").await.unwrap();
+    let address = first.local_addr();
+    assert_ne!(address.port(), 0);
+    let error = Listener::bind(address).await.unwrap_err();
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+    assert!(matches!(error, Error::Bind(error) if error.addr == address));
+}
+
+/// rule: tcp-4
+#[tokio::test]
+async fn a_refused_connection_tells_every_address_that_was_tried() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: SocketAddr = taken.local_addr().unwrap();
+    drop(taken);
+    let Error::Connect(error) = Connector::new().connect_addr(address).await.unwrap_err() else { panic!() };
+    let tried: HashSet<_> = error.attempts.iter().map(|attempt| attempt.addr).collect();
+    assert!(tried.contains(&address) && !error.timed_out, "{error}");
+}
+
+/// rule: secure-5, tcp-6
+#[tokio::test]
+async fn the_deadline_of_a_handshake_runs_from_accept() {
+    let mut policy = Policy::default();
+    policy.handshake_timeout = Some(Duration::from_millis(200));
+    let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
+    let _client = TcpStream::connect(listener.local_addr()).await.unwrap();
+    let incoming = listener.accept().await.unwrap();
+    // Whatever comes before the handshake is in the same time.
+    tokio::time::sleep_until(incoming.deadline().unwrap() - Duration::from_millis(20)).await;
+    let tls = shared_pki().server_tls();
+    let began = tokio::time::Instant::now();
+    let error = incoming.handshake(&tls).await.unwrap_err();
+    assert!(matches!(error.reason(), Some(Reason::TimedOut(Phase::Handshake))));
+    assert!(began.elapsed() < Duration::from_millis(200), "the deadline was begun anew");
+}
+
+/// rule: tcp-2
+#[tokio::test]
+async fn options_of_a_transport_without_a_socket_are_unsupported() {
+    let (a, _b) = bowline::testing::pair(Kind::MemoryTls).await.unwrap();
+    assert!(matches!(Error::from(a.set_nodelay(true).unwrap_err()), Error::Unsupported(_)));
+}

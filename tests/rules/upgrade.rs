@@ -1,0 +1,382 @@
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline::testing::{Pipe, memory_pair, raw_tcp_pair, shared_pki, tcp_pair, tcp_pair_with};
+use bowline::{
+    Error, Leftover, Phase, Policy, Reason, StartTls, Stream, TcpConnection, TcpTransport, TlsTransport, Transport,
+    UpgradableConnection, UpgradableTransport, UpgradeError,
+};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+
+use crate::common::{bounded, expect, pattern, read_all, settle};
+
+type Upgradable = UpgradableConnection<TcpConnection>;
+
+async fn plain_pair() -> (Upgradable, Upgradable) {
+    plain_pair_with(Policy::default()).await
+}
+
+async fn plain_pair_with(policy: Policy) -> (Upgradable, Upgradable) {
+    let (client, server) = tcp_pair_with(policy).await.unwrap();
+    (UpgradableConnection::new(client), UpgradableConnection::new(server))
+}
+
+fn as_client() -> StartTls {
+    StartTls::client(&shared_pki().client_tls(), "localhost")
+}
+
+fn as_server() -> StartTls {
+    StartTls::server(&shared_pki().server_tls())
+}
+
+async fn upgrade(client: &mut Upgradable, server: &mut Upgradable) {
+    let (a, b) = tokio::join!(client.start_tls(as_client()), server.start_tls(as_server()));
+    a.unwrap();
+    b.unwrap();
+}
+
+fn which(result: Result<(), Error>) -> UpgradeError {
+    match result.unwrap_err() {
+        Error::Upgrade(error) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// rule: upgrade-1
+#[tokio::test]
+async fn plaintext_leaves_first_and_everything_behind_it_is_encrypted() {
+    bounded("tcp", async {
+        let (mut client, mut server) = plain_pair().await;
+        let plain = pattern(2_000_000);
+        let (sent, expected) = (plain.clone(), plain.clone());
+        let sending = tokio::spawn(async move {
+            client.write_all(&sent).await.unwrap();
+            client.start_tls(as_client()).await.unwrap();
+            client.write_all(b"secret").await.unwrap();
+            client
+        });
+        expect(&mut server, &expected).await;
+        server.start_tls(as_server()).await.unwrap();
+        expect(&mut server, b"secret").await;
+        assert!(sending.await.unwrap().is_secure());
+    })
+    .await;
+}
+
+/// rule: upgrade-2, upgrade-3
+#[tokio::test]
+async fn a_command_injected_behind_starttls_is_never_acted_on() {
+    for policy in [None, Some(Leftover::Refuse), Some(Leftover::Feed)] {
+        let (mut raw, server) = raw_tcp_pair().await.unwrap();
+        let mut server = UpgradableConnection::new(TcpConnection::new(server, Arc::default()).unwrap());
+        raw.write_all(b"STARTTLS\r\nRCPT TO:<victim>\r\n").await.unwrap();
+        let mut line = String::new();
+        server.read_line(&mut line).await.unwrap();
+        assert_eq!(line, "STARTTLS\r\n");
+        let how = policy.map_or(as_server(), |policy| as_server().leftover(policy));
+        let refusal = which(server.start_tls(how).await);
+        assert!(matches!(refusal, UpgradeError::Leftover { count: 18 }), "{refusal:?}");
+        // The connection has ended: nothing is read from it, nothing goes out, and the reason is kept.
+        assert!(matches!(Error::from(server.read(&mut [0; 64]).await.unwrap_err()), Error::Upgrade(_)));
+        assert!(server.write(b"250 ok").await.is_err());
+        assert_eq!(server.status().reason.unwrap().name(), "protocol");
+        assert_eq!(raw.read(&mut [0; 64]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+/// rule: upgrade-2
+#[tokio::test]
+async fn a_client_refuses_any_leftover() {
+    let (client, mut raw) = raw_tcp_pair().await.unwrap();
+    let mut client = UpgradableConnection::new(TcpConnection::new(client, Arc::default()).unwrap());
+    raw.write_all(b"220 go ahead\r\n\x16\x03\x03").await.unwrap();
+    let mut line = String::new();
+    client.read_line(&mut line).await.unwrap();
+    assert!(matches!(which(client.start_tls(as_client()).await), UpgradeError::Leftover { count: 3 }));
+}
+
+/// rule: upgrade-2
+#[tokio::test]
+async fn a_client_hello_glued_to_the_command_works() {
+    bounded("memory", async {
+        // The pipe is read ahead of as much as there is, so the ClientHello is in the server's inbox.
+        let (client, server) = memory_pair();
+        let mut server: UpgradableConnection<Stream<Pipe>> = UpgradableConnection::new(server);
+        let client = tokio::spawn(async move {
+            let mut client = UpgradableConnection::new(client);
+            client.write_all(b"STARTTLS\r\n").await.unwrap();
+            client.start_tls(as_client()).await.unwrap();
+            client.write_all(b"secured").await.unwrap();
+            client
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut line = String::new();
+        server.read_line(&mut line).await.unwrap();
+        server.start_tls(as_server()).await.unwrap();
+        expect(&mut server, b"secured").await;
+        client.await.unwrap();
+    })
+    .await;
+}
+
+/// rule: upgrade-4
+#[tokio::test]
+async fn the_role_is_the_callers_or_that_of_the_tcp_side() {
+    // The side that connected is the server, as in FTP's data connections.
+    let (mut a, mut b) = plain_pair().await;
+    let (x, y) = tokio::join!(a.start_tls(as_server()), b.start_tls(as_client()));
+    x.unwrap();
+    y.unwrap();
+    settle(&mut a, &mut b).await;
+    // Left to the connection.
+    let (mut a, mut b) = plain_pair().await;
+    let how = || StartTls::as_made(&shared_pki().client_tls(), "localhost", &shared_pki().server_tls());
+    let (x, y) = tokio::join!(a.start_tls(how()), b.start_tls(how()));
+    x.unwrap();
+    y.unwrap();
+    assert!(!a.tls().unwrap().peer_chain.is_empty(), "the side that connected has seen a certificate");
+    assert!(b.tls().unwrap().peer_chain.is_empty());
+}
+
+/// rule: upgrade-5
+#[tokio::test]
+async fn an_upgrade_at_the_wrong_time_says_which_and_does_nothing() {
+    let (mut a, mut b) = plain_pair().await;
+    assert!(matches!(which(a.stop_tls().await), UpgradeError::NotSecure));
+    a.close_write().await.unwrap();
+    assert!(matches!(which(a.start_tls(as_client()).await), UpgradeError::SendClosed));
+    assert_eq!(b.read(&mut [0; 1]).await.unwrap(), 0);
+    assert!(matches!(which(b.start_tls(as_server()).await), UpgradeError::PeerEnded));
+    // Nothing has changed: what still may flow flows, and the end is a clean one.
+    b.write_all(b"plain").await.unwrap();
+    expect(&mut a, b"plain").await;
+    let (x, y) = tokio::join!(a.close(), b.close());
+    assert!(x.is_clean() && y.is_clean());
+    assert!(matches!(which(a.start_tls(as_client()).await), UpgradeError::Failed(Reason::Closed)));
+}
+
+/// rule: upgrade-5
+#[tokio::test]
+async fn an_upgrade_of_a_dead_connection_says_how_it_died() {
+    let (mut a, mut b) = plain_pair().await;
+    a.abort();
+    assert!(matches!(which(a.start_tls(as_client()).await), UpgradeError::Failed(Reason::Aborted)));
+    assert!(b.read(&mut [0; 1]).await.is_err());
+    assert!(matches!(which(b.start_tls(as_server()).await), UpgradeError::Failed(Reason::Reset(_))));
+}
+
+/// rule: upgrade-5
+#[tokio::test]
+async fn an_upgrade_that_was_given_up_is_not_begun_again() {
+    let (mut a, b) = plain_pair().await;
+    assert!(tokio::time::timeout(Duration::from_millis(20), a.start_tls(as_client())).await.is_err());
+    assert!(matches!(which(a.start_tls(as_client()).await), UpgradeError::InProgress));
+    assert!(a.write(b"in the clear?").await.is_err());
+    assert!(a.read(&mut [0; 1]).await.is_err());
+    a.close().await;
+    drop(b);
+}
+
+/// rule: upgrade-6, upgrade-10, secure-3, tcp-1, tcp-2
+#[tokio::test]
+async fn success_gives_the_same_operations_and_addresses_and_the_facts() {
+    let (mut a, mut b) = plain_pair().await;
+    let (host, peer) = (a.host(), a.peer());
+    assert!(a.tls().is_none() && !a.is_secure());
+    upgrade(&mut a, &mut b).await;
+    assert_eq!((a.host(), a.peer()), (host.clone(), peer));
+    assert_eq!(b.peer(), host);
+    let facts = a.tls().unwrap();
+    assert_eq!((facts.version_name().as_str(), facts.resumed), ("TLSv1.3", false));
+    assert_eq!(facts.sni.as_deref(), Some("localhost"));
+    assert_eq!(b.tls().unwrap().sni.as_deref(), Some("localhost"));
+    assert!(!facts.peer_chain.is_empty() && facts.peer_chain == b.tls().unwrap().own_chain);
+    a.set_nodelay(false).unwrap();
+    assert!(!a.nodelay().unwrap());
+    settle(&mut a, &mut b).await;
+    let (x, y) = tokio::join!(a.close(), b.close());
+    assert!(x.is_clean() && y.is_clean());
+    assert!(a.tls().is_some(), "the facts stay");
+}
+
+/// rule: upgrade-6
+#[tokio::test]
+async fn failure_tells_both_sides_and_ends_the_connection() {
+    let (mut a, mut b) = plain_pair().await;
+    let wrong = StartTls::client(&shared_pki().client_tls(), "another.example");
+    let (x, y) = tokio::join!(a.start_tls(wrong), b.start_tls(as_server()));
+    let UpgradeError::Failed(Reason::Tls(ours)) = which(x) else { panic!() };
+    let UpgradeError::Failed(Reason::Tls(theirs)) = which(y) else { panic!() };
+    assert_eq!((ours.phase, theirs.phase), (Phase::Handshake, Phase::Handshake));
+    assert!(matches!(ours.error, bowline::rustls::Error::InvalidCertificate(_)), "{ours:?}");
+    assert!(matches!(theirs.error, bowline::rustls::Error::AlertReceived(_)), "{theirs:?}");
+    assert!(a.write(b"in the clear?").await.is_err());
+    assert!(a.read(&mut [0; 1]).await.is_err());
+    assert!(a.control().is_ended() && b.control().is_ended());
+}
+
+/// rule: upgrade-7, half-5, close-9
+#[tokio::test]
+async fn half_close_close_and_abort_right_behind_the_upgrade() {
+    bounded("close", async {
+        let (mut a, mut b) = plain_pair().await;
+        upgrade(&mut a, &mut b).await;
+        a.write_all(b"last").await.unwrap();
+        let (report, received) = tokio::join!(a.close(), async {
+            let received = read_all(&mut b).await;
+            b.close().await;
+            received
+        });
+        assert!(report.is_clean() && received.0 == b"last");
+        let (mut a, mut b) = plain_pair().await;
+        upgrade(&mut a, &mut b).await;
+        a.abort();
+        assert!(matches!(read_all(&mut b).await.1, Err(Reason::Reset(_))));
+    })
+    .await;
+}
+
+/// rule: upgrade-8, abort-5
+#[tokio::test]
+async fn tls_inside_tls_inside_tls() {
+    let (mut a, mut b) = plain_pair().await;
+    for _ in 0..3 {
+        upgrade(&mut a, &mut b).await;
+        settle(&mut a, &mut b).await;
+    }
+    let data = pattern(300_000);
+    let sent = data.clone();
+    let sending = tokio::spawn(async move {
+        a.write_all(&sent).await.unwrap();
+        (a.close().await, a)
+    });
+    let (received, end) = read_all(&mut b).await;
+    assert!(received == data && end.is_ok());
+    b.close().await;
+    let (report, _a) = sending.await.unwrap();
+    assert!(report.is_clean() && report.floors.len() == 4, "{report:?}");
+}
+
+/// rule: upgrade-9
+#[tokio::test]
+async fn downgrade_and_upgrade_again_lose_nothing() {
+    let (mut a, mut b) = plain_pair().await;
+    for round in 0..3 {
+        upgrade(&mut a, &mut b).await;
+        a.write_all(b"in tls").await.unwrap();
+        expect(&mut b, b"in tls").await;
+        let (x, y) = tokio::join!(a.stop_tls(), b.stop_tls());
+        x.unwrap();
+        y.unwrap();
+        assert!(!a.is_secure() && a.tls().is_none(), "round {round}");
+        settle(&mut a, &mut b).await;
+    }
+    let (x, y) = tokio::join!(a.close(), b.close());
+    assert!(x.is_clean() && y.is_clean());
+}
+
+/// rule: upgrade-9
+#[tokio::test]
+async fn plaintext_glued_to_the_close_notify_is_the_first_that_is_delivered() {
+    for unread in [false, true] {
+        let (mut a, mut b) = plain_pair().await;
+        upgrade(&mut a, &mut b).await;
+        if unread {
+            a.write_all(b"unread, in tls; ").await.unwrap();
+        }
+        // `a` goes first and does not wait to write: its close_notify and the plaintext are there together.
+        let first = tokio::spawn(async move {
+            a.stop_tls().await.unwrap();
+            a.write_all(b"plain at once").await.unwrap();
+            a
+        });
+        b.stop_tls().await.unwrap();
+        let expected: &[u8] = if unread { b"unread, in tls; plain at once" } else { b"plain at once" };
+        expect(&mut b, expected).await;
+        first.await.unwrap();
+    }
+}
+
+/// rule: upgrade-9
+#[tokio::test]
+async fn a_downgrade_that_is_met_by_fin_or_silence_ends_the_connection() {
+    let mut policy = Policy::default();
+    policy.close_timeout = Some(Duration::from_millis(100));
+    let (mut a, mut b) = plain_pair_with(policy.clone()).await;
+    upgrade(&mut a, &mut b).await;
+    assert!(matches!(which(a.stop_tls().await), UpgradeError::Failed(Reason::TimedOut(Phase::Close))));
+    assert!(a.write(b"in the clear?").await.is_err());
+    let (mut a, mut b) = plain_pair_with(policy).await;
+    upgrade(&mut a, &mut b).await;
+    drop(b);
+    let failure = which(a.stop_tls().await);
+    assert!(matches!(failure, UpgradeError::Failed(Reason::Truncated(_) | Reason::Reset(_))), "{failure:?}");
+}
+
+/// rule: upgrade-9
+#[tokio::test]
+async fn a_downgrade_may_be_given_up_and_taken_up_again() {
+    let (mut a, mut b) = plain_pair().await;
+    upgrade(&mut a, &mut b).await;
+    assert!(tokio::time::timeout(Duration::from_millis(20), a.stop_tls()).await.is_err());
+    assert!(a.write(b"in the clear?").await.is_err(), "the peer still speaks TLS");
+    let (x, y) = tokio::join!(a.stop_tls(), b.stop_tls());
+    x.unwrap();
+    y.unwrap();
+    settle(&mut a, &mut b).await;
+}
+
+/// rule: upgrade-9
+#[tokio::test]
+async fn a_downgrade_of_tls_in_tls_lands_on_the_session_beneath() {
+    let (mut a, mut b) = plain_pair().await;
+    upgrade(&mut a, &mut b).await;
+    upgrade(&mut a, &mut b).await;
+    let (x, y) = tokio::join!(a.stop_tls(), b.stop_tls());
+    x.unwrap();
+    y.unwrap();
+    assert!(a.is_secure() && b.is_secure());
+    settle(&mut a, &mut b).await;
+    let (x, y) = tokio::join!(a.close(), b.close());
+    assert!(x.is_clean() && y.is_clean() && x.floors.len() == 2);
+}
+
+/// rule: upgrade-6, abort-4
+#[tokio::test]
+async fn a_handle_from_before_the_upgrade_aborts_after_it() {
+    let (mut a, mut b) = plain_pair().await;
+    let control = a.control();
+    upgrade(&mut a, &mut b).await;
+    control.abort();
+    assert_eq!(a.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    assert!(matches!(read_all(&mut b).await.1, Err(Reason::Reset(_))));
+}
+
+/// rule: upgrade-6, upgrade-8
+#[tokio::test]
+async fn all_of_it_works_on_trait_objects() {
+    let (a, b) = tcp_pair().await.unwrap();
+    let mut a: Box<dyn UpgradableTransport> = Box::new(UpgradableConnection::new(a));
+    let mut b: Box<dyn UpgradableTransport> = Box::new(UpgradableConnection::new(b));
+    let (x, y) = tokio::join!(a.start_tls(as_client()), b.start_tls(as_server()));
+    x.unwrap();
+    y.unwrap();
+    assert!(a.is_secure() && a.nodelay().unwrap());
+    a.write_all(b"x").await.unwrap();
+    expect(&mut b, b"x").await;
+    a.close_write().await.unwrap();
+    assert_eq!(b.read(&mut [0; 1]).await.unwrap(), 0);
+    let (x, y) = tokio::join!(a.close(), b.close());
+    assert!(x.is_clean() && y.is_clean());
+}
+
+/// rule: secure-5, upgrade-6
+#[tokio::test]
+async fn an_upgrade_that_stalls_ends_at_the_deadline() {
+    let mut policy = Policy::default();
+    policy.handshake_timeout = Some(Duration::from_millis(100));
+    let (mut a, _b) = plain_pair_with(policy).await;
+    let failure = which(a.start_tls(as_client()).await);
+    assert!(matches!(failure, UpgradeError::Failed(Reason::TimedOut(Phase::Handshake))), "{failure:?}");
+}
