@@ -17,7 +17,7 @@ impl Usage {
 
     /// Says it and ends the program with status 2.
     pub(crate) fn exit(&self, program: &str) -> ! {
-        eprintln!("{program}: {} (try {program} --help)", self.0);
+        eprintln!("{program}: {}", self.0);
         std::process::exit(2)
     }
 }

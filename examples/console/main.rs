@@ -69,17 +69,18 @@ async fn run(args: &Args, tls: ServerTls, log: &Log) -> Result<(), Error> {
         log.line(format!("listening {} {}", kind.name(), listener.local_addr()));
         ports.push((*kind, listener));
     }
+    let signal = signal();
+    tokio::spawn(async move {
+        signal.await;
+        // Nobody hears it where everything has ended already.
+        let _ = signalled.send(true);
+    });
     log.line("ready".into());
     hint(args, ports.iter().map(|(kind, listener)| (*kind, listener.local_addr())));
     let mut serving = JoinSet::new();
     for (kind, listener) in ports {
         serving.spawn(serve(kind, listener, Arc::clone(&console)));
     }
-    tokio::spawn(async move {
-        signal().await;
-        // Nobody hears it where everything has ended already.
-        let _ = signalled.send(true);
-    });
     while let Some(ended) = serving.join_next().await {
         ended.map_err(std::io::Error::from)??;
     }
@@ -140,38 +141,51 @@ fn server_tls(args: &Args) -> Result<ServerTls, Usage> {
 
 /// What to type, on standard error: scripts read standard output.
 fn hint(args: &Args, ports: impl Iterator<Item = (Kind, SocketAddr)>) {
-    let ca = match &args.identity {
-        Identity::Files(..) => String::new(),
-        Identity::Made(dir) => format!(" -CAfile {dir}/ca.pem"),
+    let (for_openssl, for_netcat) = match &args.identity {
+        Identity::Files(..) => (String::new(), String::new()),
+        Identity::Made(dir) => (format!(" -CAfile {dir}/ca.pem"), format!(" --ca {dir}/ca.pem")),
     };
-    eprintln!("\nType one of these in another terminal, then HELP:");
+    eprintln!("\nIn another terminal, one of these, then HELP:");
     for (kind, addr) in ports {
+        let (ip, port) = (addr.ip(), addr.port());
         match kind {
-            Kind::Tcp => eprintln!("  nc {} {}", addr.ip(), addr.port()),
-            Kind::Tls => eprintln!("  openssl s_client -connect {addr}{ca} -quiet"),
+            Kind::Tcp => eprintln!("  nc {ip} {port}"),
+            Kind::Tls => {
+                eprintln!("  openssl s_client -connect {addr}{for_openssl} -quiet");
+                eprintln!(
+                    "  curl{} gophers://{addr}/_CLOSE%205000000 | wc -c",
+                    for_openssl.replace("-CAfile", "--cacert")
+                );
+            }
             Kind::StartTls => {
-                eprintln!("  nc {} {}    (STARTTLS wants a client that speaks it)", addr.ip(), addr.port())
+                let endpoint = format!("--starttls line:STARTTLS tcp:{addr}");
+                eprintln!("  cargo run -q --example netcat --{for_netcat} {endpoint}");
             }
         }
     }
 }
 
+/// Listens for signals from now on, and waits for the first.
 #[cfg(unix)]
-async fn signal() {
+fn signal() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
     let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be listened for");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
     }
 }
 
 #[cfg(not(unix))]
-async fn signal() {
-    // Without a signal to wait for, the service runs until it is killed.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+fn signal() -> impl Future<Output = ()> {
+    async {
+        // Without a signal to wait for, the service runs until it is killed.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
     }
 }
 
