@@ -26,10 +26,12 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling has no pipes either");
     let tally = Tally::new(&args);
     let outcome = runtime.block_on(async {
+        // The loser of a select is dropped before the winner's arm is run, and a dropped connection is no aborted one: so
+        // the abort is part of what races.
         tokio::select! {
             outcome = run::run(&args, tls.as_ref(), &tally) => outcome,
-            () = out_of_time(&args) => tally.abort(&Reason::TimedOut(tally.phase()), 6),
-            Ok(()) = tokio::signal::ctrl_c() => tally.abort(&Reason::Aborted, 130),
+            outcome = out_of_time(&args, &tally) => outcome,
+            outcome = interrupted(&tally) => outcome,
         }
     });
     tell(&args, &tally, &outcome);
@@ -37,11 +39,20 @@ fn main() {
     std::process::exit(outcome.status)
 }
 
-async fn out_of_time(args: &Args) {
+async fn out_of_time(args: &Args, tally: &Tally) -> Outcome {
     match args.timeout {
         Some(bound) => tokio::time::sleep(bound).await,
         None => std::future::pending().await,
     }
+    tally.abort(&Reason::TimedOut(tally.phase()), 6)
+}
+
+async fn interrupted(tally: &Tally) -> Outcome {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Where the signal cannot be listened for, it ends the process as it does any other.
+        std::future::pending::<()>().await;
+    }
+    tally.abort(&Reason::Aborted, 130)
 }
 
 fn tell(args: &Args, tally: &Tally, outcome: &Outcome) {
