@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bowline::{End, Phase, Reason};
+use bowline::{Phase, Reason};
 use serde_json::{Value, json};
 
 use crate::common::info::{Fields, to_json};
@@ -38,11 +38,7 @@ impl Log {
         self.event(conn, "secured", info);
     }
 
-    pub(crate) fn read_closed(&self, conn: u64, end: End) {
-        let how = match end {
-            End::Clean => "clean",
-            End::Truncated | End::Unconfirmed => "truncated",
-        };
+    pub(crate) fn read_closed(&self, conn: u64, how: &str) {
         self.event(conn, "read_closed", vec![("how", json!(how))]);
     }
 

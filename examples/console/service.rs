@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::{
-    Error, Incoming, Keepalive, Reason, StartTls, TcpConnection, TcpTransport, TlsTransport, Transport,
+    End, Error, Incoming, Keepalive, Reason, StartTls, TcpConnection, TcpTransport, TlsTransport, Transport,
     UpgradableConnection,
 };
 use sha2::{Digest, Sha256};
@@ -21,7 +21,7 @@ use crate::common::info::{info, to_json};
 /// The longest line, without its end.
 const MAX_LINE: usize = 4096;
 /// The alphabet, 1,024 times over.
-const PATTERN: [u8; 26 << 10] = pattern();
+static PATTERN: [u8; 26 << 10] = pattern();
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(kind: Kind, incoming: Incoming, number: u64, console: Arc<Console>) {
@@ -235,8 +235,8 @@ impl Service {
                 self.tell_ends();
                 return Ok(false);
             }
-            if line.pop_if(|byte| *byte == b'\n').is_some() {
-                line.pop_if(|byte| *byte == b'\r');
+            if let Some(text) = line.strip_suffix(b"\r\n").or(line.strip_suffix(b"\n")) {
+                line.truncate(text.len());
                 return Ok(true);
             }
         }
@@ -270,7 +270,12 @@ impl Service {
         let status = self.connection.status();
         if let Some(end) = status.recv.end().filter(|_| !self.read_closed) {
             self.read_closed = true;
-            self.console.log.read_closed(self.number, end);
+            match end {
+                End::Clean => self.console.log.read_closed(self.number, "clean"),
+                End::Truncated => self.console.log.read_closed(self.number, "truncated"),
+                // No end of what was to be read, but an answer to our close that is none: the reason tells.
+                End::Unconfirmed => {}
+            }
         }
         if status.send.is_finished() && !self.write_closed {
             self.write_closed = true;

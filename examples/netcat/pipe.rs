@@ -37,8 +37,7 @@ pub(crate) async fn pipe(args: &Args, tally: &Tally, connection: Connection) -> 
             },
             downloaded = &mut download => match downloaded {
                 Ok(End::InOrder) => upload.await,
-                Ok(End::Enough) => Ok(control.abort()),
-                Ok(End::Failed) => Ok(()),
+                Ok(End::Enough | End::Failed) => Ok(()),
                 Err(error) => Err(error),
             },
         }
