@@ -42,7 +42,7 @@ async fn begin(
     console: &Console,
 ) -> Result<UpgradableConnection<TcpConnection>, Error> {
     match kind {
-        Kind::Tcp | Kind::StartTls => Ok(incoming.into_upgradable()?),
+        Kind::Tcp | Kind::StartTls => Ok(incoming.into_upgradable()),
         Kind::Tls => incoming.handshake_upgradable(&console.tls).await,
     }
 }

@@ -23,7 +23,7 @@ async fn play(protocol: &str, script: &[Do], upgrades: bool) -> Said {
     let args = ["--ca", &ca(), "--report", "--starttls", protocol, &endpoint].map(str::to_owned);
     let client = tokio::task::spawn_blocking(move || netcat(&args.each_ref().map(String::as_str)).feed(b""));
     let serving = async {
-        let mut server = listener.accept().await.unwrap().into_upgradable().unwrap();
+        let mut server = listener.accept().await.unwrap().into_upgradable();
         for step in script {
             match step {
                 // One byte a segment: nothing may depend on how it arrives.
