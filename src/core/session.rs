@@ -484,9 +484,20 @@ impl Session {
         if !self.marker_sealed {
             self.collect();
         }
+        if self.sealed.len() == before && self.tls.protocol_version().is_none() {
+            self.push_alert(&error);
+        }
         let alert_sent = plaintext_alert(&self.sealed.as_slice()[before..])
             .or_else(|| (self.sealed.len() > before).then(|| alert_for(&error)).flatten());
         self.fail(Reason::Tls(TlsError { phase: self.phase(), error, alert_sent }));
+    }
+
+    /// The alert that rustls 0.23 does not send when the header of a handshake message announces too much
+    /// (rule: secure-4). As long as no version is agreed on, nothing is encrypted yet, and it can be written by hand.
+    fn push_alert(&mut self, error: &rustls::Error) {
+        if let Some(alert) = alert_for(error) {
+            self.sealed.push(&[21, 3, 3, 0, 2, 2, alert.into()]);
+        }
     }
 
     fn note_opened(&mut self) {

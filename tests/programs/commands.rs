@@ -150,7 +150,14 @@ fn a_close_does_not_wait_for_a_silent_peer_past_its_bound() {
 #[test]
 fn http_and_garbage_on_the_tls_port_are_answered_by_an_alert() {
     let console = Console::start(&[]);
-    for (conn, bytes) in [(1, &b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..]), (2, &[0xff; 100_000])] {
+    let inputs: [&[u8]; 4] = [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        &[0xff; 100_000],
+        // A handshake record that begins with a message of six megabytes, and one with no ClientHello in it.
+        b"\x16\x03\x01\x00\x10garbage garbage!",
+        b"\x16\x03\x01\x00\x05\x01\x00\x00\x01!",
+    ];
+    for (conn, bytes) in (1..).zip(inputs) {
         let mut peer = TcpStream::connect(console.tls).unwrap();
         peer.set_read_timeout(Some(PATIENCE)).unwrap();
         peer.write_all(bytes).unwrap();
