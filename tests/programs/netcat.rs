@@ -8,7 +8,7 @@ use std::thread;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::tools::{Console, ca, certs, netcat, pattern};
+use crate::tools::{Console, ca, certs, netcat, pattern, spawn};
 
 fn endpoint(kind: &str, addr: std::net::SocketAddr) -> String {
     format!("{kind}:localhost:{}", addr.port())
@@ -135,14 +135,14 @@ impl Reverser {
         // s_server cannot tell the port that it was given, so that a free one is looked for.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (chain, key) = certs().server_paths();
-        let mut child = Command::new("openssl")
-            .args(["s_server", "-rev", version, "-accept", &format!("127.0.0.1:{port}"), "-cert"])
-            .args([chain.as_os_str(), "-cert_chain".as_ref(), chain.as_os_str(), "-key".as_ref(), key.as_os_str()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("openssl is missing: install the Debian package openssl");
+        let mut child = spawn(
+            Command::new("openssl")
+                .args(["s_server", "-rev", version, "-accept", &format!("127.0.0.1:{port}"), "-cert"])
+                .args([chain.as_os_str(), "-cert_chain".as_ref(), chain.as_os_str(), "-key".as_ref(), key.as_os_str()])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null()),
+        );
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         assert!(lines.any(|line| line.starts_with("ACCEPT")), "s_server does not listen");
         // Or it would stop at a full pipe.

@@ -70,18 +70,14 @@ fn build(profile: &Path) {
     assert!(status.unwrap().success(), "the examples do not build");
 }
 
-/// The path of a tool; the test fails where it is missing.
-fn tool(name: &str) -> PathBuf {
-    let package = match name {
-        "openssl" | "curl" | "python3" => name,
-        other => return other.into(),
-    };
-    match Command::new(name).arg("version").stdin(Stdio::null()).output() {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            panic!("{name} is missing: install the Debian package {package}")
+/// Starts a child. A tool that is missing fails the test, with the name of its Debian package, which is that of the tool.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    command.spawn().unwrap_or_else(|error| match error.kind() {
+        ErrorKind::NotFound => {
+            panic!("{0} is missing: install the Debian package {0}", command.get_program().to_string_lossy())
         }
-        _ => name.into(),
-    }
+        _ => panic!("{command:?}: {error}"),
+    })
 }
 
 /// A child process. Killed when dropped.
@@ -118,9 +114,9 @@ impl Said {
 impl Running {
     /// Starts a tool, or the path of a program.
     pub(crate) fn start(program: impl AsRef<OsStr>, args: &[&str]) -> Self {
-        let program = tool(program.as_ref().to_str().unwrap());
+        let mut command = Command::new(program);
         let pipe = Stdio::piped;
-        let mut child = Command::new(&program).args(args).stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
+        let mut child = spawn(command.args(args).stdin(pipe()).stdout(pipe()).stderr(pipe()));
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         Self { stdin: child.stdin.take(), stdout: Some(collect(stdout)), stderr: Some(collect(stderr)), child }
     }
