@@ -163,8 +163,12 @@ impl Service {
     }
 
     async fn pause(&mut self, ms: u64) -> io::Result<()> {
-        tokio::time::sleep(Duration::from_millis(ms)).await;
-        self.say("250 resumed").await
+        let control = self.connection.control();
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(ms)) => self.say("250 resumed").await,
+            // The next read tells how.
+            () = control.lost() => Ok(()),
+        }
     }
 
     async fn start_tls(&mut self) -> io::Result<()> {

@@ -108,6 +108,18 @@ async fn what_was_sent_ahead_of_a_pause_arrives_during_the_pause() {
     }
 }
 
+/// rule: flow-5
+#[test]
+fn a_reset_ends_a_pause() {
+    let console = Console::start(&[]);
+    let mut peer = connect(console.tcp);
+    peer.get_mut().write_all(b"PAUSE 3600000\n").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    socket2::SockRef::from(peer.get_ref()).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    assert_eq!(console.lost(1).1["reason"], "reset");
+}
+
 /// rule: close-2
 #[test]
 fn a_close_with_unread_input_loses_nothing() {
