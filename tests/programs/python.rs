@@ -197,3 +197,24 @@ for end in (truncate, reset):
     let phases: Vec<_> = ends.iter().map(|(_, last)| last["phase"].as_str()).collect();
     assert_eq!(phases, [None, None, Some("handshake"), Some("handshake")]);
 }
+
+/// rule: write-7
+#[test]
+fn a_thousand_tiny_writes_of_one_turn_are_at_most_two_records() {
+    let console = Console::start(&[]);
+    let program = r#"
+peer = tls(ssl.TLSVersion.TLSv1_2)
+peer.sendall(b"TINY 1000\r\n")
+raw, sizes = b"", []
+while sum(sizes) < 1000:
+    raw += peer.sock.recv(65536)
+    while len(raw) >= 5 and len(raw) >= 5 + int.from_bytes(raw[3:5], "big"):
+        length = int.from_bytes(raw[3:5], "big")
+        assert raw[0] == 23
+        # Eight bytes of nonce, sixteen of tag (AES-GCM in TLS 1.2).
+        sizes.append(length - 24 if peer.tls.cipher()[0].find("GCM") > 0 else length - 16)
+        raw = raw[5 + length:]
+assert sum(sizes) == 1000 and len(sizes) <= 2, sizes
+"#;
+    python(program, console.tls);
+}
