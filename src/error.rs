@@ -127,10 +127,8 @@ impl Reason {
 
     /// The reason inside an [`io::Error`]: the one that was put there, else what its kind says.
     pub fn from_io(error: io::Error, phase: Phase) -> Self {
-        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-            Some(Error::Ended(reason)) => return reason.clone(),
-            Some(_) => return Self::Protocol(Arc::new(Error::from(error))),
-            None => {}
+        if let Some(ours) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            return ours.clone().into();
         }
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Truncated(phase),
@@ -291,6 +289,17 @@ impl StdError for Error {
 impl From<Reason> for Error {
     fn from(reason: Reason) -> Self {
         Self::Ended(reason)
+    }
+}
+
+impl From<Error> for Reason {
+    /// How a connection ended that failed with this error: the end that the error tells of, also that inside a failed
+    /// upgrade; else [`Reason::Protocol`] with the error in it.
+    fn from(error: Error) -> Self {
+        match error.reason() {
+            Some(reason) => reason.clone(),
+            None => Self::Protocol(Arc::new(error)),
+        }
     }
 }
 
@@ -559,6 +568,14 @@ mod tests {
             assert_eq!(back.name(), reason.name());
             assert_eq!(back.phase(), reason.phase());
         }
+    }
+
+    /// rule: end-1
+    #[test]
+    fn the_reason_inside_a_failed_upgrade_survives_the_trip_too() {
+        let failed = Error::from(UpgradeError::Failed(Reason::Reset(Phase::Handshake)));
+        let back = Reason::from_io(io::Error::from(failed), Phase::Open);
+        assert!(matches!(back, Reason::Reset(Phase::Handshake)), "{back:?}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::{BindError, Error, Policy};
 ///
 /// let listener = Listener::bind("127.0.0.1:0").await?;
 /// let client = Connector::new().connect_addr(listener.local_addr()).await?;
-/// let server = listener.accept().await?.into_tcp()?;
+/// let server = listener.accept().await?.into_tcp();
 /// # drop((client, server));
 /// # Ok(())
 /// # }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +55,13 @@ pub struct TcpConnection {
 impl TcpConnection {
     /// Takes over a connected socket, and sets no-delay on it (rule: tcp-2). Fails where the socket has no peer any more.
     pub fn new(stream: TcpStream, policy: Arc<Policy>) -> io::Result<Self> {
-        let control = Control::new(stream.local_addr()?.into(), stream.peer_addr()?.into(), policy);
+        let (host, peer) = (stream.local_addr()?, stream.peer_addr()?);
+        Ok(Self::between(stream, host, peer, policy))
+    }
+
+    /// Takes over a socket whose ends are known already: the system forgets the peer of one that was reset.
+    pub(crate) fn between(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> Self {
+        let control = Control::new(host.into(), peer.into(), policy);
         // rule: tcp-2. A socket whose peer is gone already may refuse it; reading tells the rest.
         let _ = socket::Options::of(&stream).set_nodelay(true);
         let wire = Arc::new(Wire {
@@ -76,7 +83,7 @@ impl TcpConnection {
             timer,
         };
         let write = TcpWriteHalf { wire: Some(wire), control, half: SendHalf::Open };
-        Ok(Self { read, write })
+        Self { read, write }
     }
 
     /// Two halves for two tasks. They share no lock. [`TcpReadHalf::reunite`] makes one of them again.

@@ -286,11 +286,7 @@ impl<T: Transport> UpgradableConnection<T> {
     fn fail(&mut self, error: Error) -> Error {
         let _ = self.gate.handle(GateEvent::Fail);
         self.failure = Some(error.clone());
-        let reason = match &error {
-            Error::Ended(reason) => reason.clone(),
-            other => Reason::Protocol(Arc::new(other.clone())),
-        };
-        self.control.end(reason);
+        self.control.end(error.clone().into());
         match error {
             Error::Ended(reason) => UpgradeError::Failed(reason).into(),
             other => other,

@@ -187,12 +187,34 @@ pub fn reason(send: &SendHalf, recv: &RecvHalf) -> Option<Reason> {
     use crate::error::Phase;
     match (send, recv) {
         (SendHalf::Aborted, _) | (_, RecvHalf::Aborted) => Some(Reason::Aborted),
-        (_, RecvHalf::Broken(reason)) | (SendHalf::Broken(reason), _) => Some(reason.clone()),
+        (_, RecvHalf::Broken(reason)) => Some(reason.clone()),
+        // rule: end-5: a peer that has truncated answers our last bytes with RST. Where the RST came first, the receiving
+        // half is broken by it, not truncated.
+        (SendHalf::Broken(_), RecvHalf::Ending(End::Truncated) | RecvHalf::Ended(End::Truncated)) => {
+            Some(Reason::Truncated(Phase::Open))
+        }
+        (SendHalf::Broken(reason), _) => Some(reason.clone()),
         (SendHalf::Open | SendHalf::Finishing, _) | (_, RecvHalf::Open) => None,
         (SendHalf::Finished, RecvHalf::Ending(end) | RecvHalf::Ended(end)) => Some(match end {
             End::Clean => Reason::Closed,
             End::Truncated => Reason::Truncated(Phase::Open),
             End::Unconfirmed => Reason::Unconfirmed,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Phase;
+
+    /// rule: end-5
+    #[test]
+    fn what_was_truncated_stays_truncated_when_our_last_bytes_are_answered_by_a_reset() {
+        let broken = SendHalf::Broken(Reason::Reset(Phase::Open));
+        let truncated = reason(&broken, &RecvHalf::Ended(End::Truncated));
+        assert!(matches!(truncated, Some(Reason::Truncated(_))), "{truncated:?}");
+        let reset = reason(&broken, &RecvHalf::Open);
+        assert!(matches!(reset, Some(Reason::Reset(_))), "{reset:?}");
     }
 }

@@ -1,6 +1,5 @@
 //! A connection between accept and the end of its handshake.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -59,12 +58,10 @@ impl Incoming {
         self.deadline
     }
 
-    /// The plaintext connection. There is no handshake to wait for, so it counts as finished.
-    ///
-    /// # Errors
-    /// The system's: mostly that the peer has reset it before it was accepted.
-    pub fn into_tcp(self) -> io::Result<TcpConnection> {
-        TcpConnection::new(self.stream, self.policy)
+    /// The plaintext connection. There is no handshake to wait for, so it counts as finished. One that the peer has reset
+    /// before it was accepted says so when it is read.
+    pub fn into_tcp(self) -> TcpConnection {
+        TcpConnection::between(self.stream, self.host, self.peer, self.policy)
     }
 
     /// Makes the TLS handshake as server, under the deadline that runs since accept (rule: secure-5). Until it is done
@@ -76,18 +73,15 @@ impl Incoming {
     /// # Cancel safety
     /// Dropping the future drops the connection.
     pub async fn handshake(self, tls: &ServerTls) -> Result<TlsConnection<TcpConnection>, Error> {
-        let (deadline, _unfinished, connection) = self.begin()?;
+        let (deadline, _unfinished, connection) = self.begin();
         let mut connection = TlsConnection::server(connection, tls)?;
         connection.handshake_by(deadline).await?;
         Ok(connection)
     }
 
     /// The plaintext connection, ready to be upgraded. There is no handshake to wait for, so it counts as finished.
-    ///
-    /// # Errors
-    /// The system's: mostly that the peer has reset it before it was accepted.
-    pub fn into_upgradable(self) -> io::Result<UpgradableConnection<TcpConnection>> {
-        self.into_tcp().map(UpgradableConnection::new)
+    pub fn into_upgradable(self) -> UpgradableConnection<TcpConnection> {
+        UpgradableConnection::new(self.into_tcp())
     }
 
     /// As [`handshake`](Self::handshake), for a connection that can be downgraded, and upgraded again.
@@ -98,16 +92,15 @@ impl Incoming {
     /// # Cancel safety
     /// Dropping the future drops the connection.
     pub async fn handshake_upgradable(self, tls: &ServerTls) -> Result<UpgradableConnection<TcpConnection>, Error> {
-        let (deadline, _unfinished, connection) = self.begin()?;
+        let (deadline, _unfinished, connection) = self.begin();
         let mut connection = UpgradableConnection::new(connection);
         connection.start_tls_by(StartTls::server(tls), deadline).await?;
         Ok(connection)
     }
 
-    fn begin(self) -> Result<(Option<Instant>, OwnedSemaphorePermit, TcpConnection), Error> {
-        let Self { stream, policy, deadline, permit, .. } = self;
-        let connection = TcpConnection::new(stream, policy).map_err(|e| Reason::from_io(e, Phase::Handshake))?;
-        Ok((deadline, permit, connection))
+    fn begin(self) -> (Option<Instant>, OwnedSemaphorePermit, TcpConnection) {
+        let Self { stream, host, peer, policy, deadline, permit } = self;
+        (deadline, permit, TcpConnection::between(stream, host, peer, policy))
     }
 
     /// Runs what makes the connection ready (a PROXY header, a handshake) under the deadline that runs since accept
@@ -115,7 +108,7 @@ impl Incoming {
     ///
     /// # Errors
     /// What `begin` says; [`Reason::TimedOut`] in [`Phase::Handshake`] at the deadline, where the future and the
-    /// connection in it are dropped; [`Reason::Reset`] or what the system says where the connection was lost before.
+    /// connection in it are dropped.
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.
@@ -123,7 +116,7 @@ impl Incoming {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let (deadline, _unfinished, connection) = self.begin()?;
+        let (deadline, _unfinished, connection) = self.begin();
         let outcome = until(deadline, begin(connection)).await;
         outcome.unwrap_or_else(|| Err(Reason::TimedOut(Phase::Handshake).into()))
     }

@@ -52,7 +52,7 @@ async fn port_0_reports_the_port_that_was_bound() {
     let client = connect(&listener).await;
     let incoming = accept(&listener).await;
     assert_eq!((incoming.host(), incoming.peer()), (listener.local_addr(), client.local_addr().unwrap()));
-    let server = incoming.into_tcp().unwrap();
+    let server = incoming.into_tcp();
     assert_eq!(server.peer(), client.local_addr().unwrap().into());
 }
 
@@ -176,7 +176,7 @@ async fn an_accept_that_is_dropped_at_the_bound_loses_neither_connection_nor_roo
 async fn at_the_bound_finished_connections_go_on_and_the_next_waits_for_room() {
     let listener = open(Listener::builder().max_unfinished(2)).await;
     let client = connect(&listener).await;
-    let _finished = accept(&listener).await.into_tcp().unwrap();
+    let _finished = accept(&listener).await.into_tcp();
     let _stalled = [connect(&listener).await, connect(&listener).await];
     let [held, kept] = [accept(&listener).await, accept(&listener).await];
     let next = connect(&listener).await;
@@ -230,4 +230,24 @@ async fn without_a_handshake_timeout_there_is_no_deadline() {
     let listener = open(Listener::builder().policy(policy)).await;
     let _client = connect(&listener).await;
     assert_eq!(listener.accept().await.unwrap().deadline(), None);
+}
+
+/// rule: tcp-1, tcp-5, end-6
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_connection_that_was_reset_before_it_was_accepted_says_so_and_keeps_its_addresses() {
+    let listener = open(Listener::builder()).await;
+    let mut peers = Vec::new();
+    for _ in 0..2 {
+        let client = connect(&listener).await;
+        peers.push(client.local_addr().unwrap());
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+    let mut plain = accept(&listener).await.into_tcp();
+    assert_eq!(plain.peer(), peers[0].into());
+    let error = tokio::io::AsyncReadExt::read(&mut plain, &mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    let tls = crate::testing::pki::Pki::new().server_tls();
+    let error = accept(&listener).await.handshake(&tls).await.unwrap_err();
+    assert!(matches!(error.reason(), Some(Reason::Reset(Phase::Handshake))), "{error}");
 }

@@ -279,6 +279,8 @@ impl<T: Transport> Floor for TlsConnection<T> {
         self.read.clear();
         self.write.shared().with(|pump| {
             pump.session.begin_close();
+            // A downgrade that was given up keeps nothing: all floors end.
+            pump.keeps_floor = false;
             if let Some(floor) = &mut pump.floor {
                 floor.begin_close();
             }

@@ -77,13 +77,6 @@ pub async fn settle(a: &mut (impl AsyncRead + AsyncWrite + Unpin), b: &mut (impl
     expect(a, b"!").await;
 }
 
-/// Waits until something is so that nobody tells us about.
-pub async fn until(mut is_so: impl FnMut() -> bool) {
-    while !is_so() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
 /// Writes until the transport takes no more: everything between the two ends is full. Says how much it took.
 pub async fn clog(transport: &mut (impl AsyncWrite + Unpin)) -> usize {
     let block = [b'z'; 16 << 10];

@@ -1,0 +1,98 @@
+//! Standard output: what was opened, and one line for each event of a connection.
+
+use std::io::Write;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bowline::{Phase, Reason};
+use serde_json::{Value, json};
+
+use crate::common::info::{Fields, to_json};
+
+/// Lines to write. A thread of its own writes them: whoever reads them slowly, or not at all, holds up no connection.
+#[derive(Clone)]
+pub(crate) struct Log {
+    json: bool,
+    lines: Sender<String>,
+    writer: std::sync::Arc<JoinHandle<()>>,
+}
+
+impl Log {
+    pub(crate) fn new(json: bool) -> Self {
+        let (lines, waiting) = channel();
+        Self { json, lines, writer: std::sync::Arc::new(thread::spawn(move || write(&waiting))) }
+    }
+
+    /// Writes a line as it is.
+    pub(crate) fn line(&self, line: String) {
+        // The writer ends early only where standard output is closed: then nobody reads.
+        let _ = self.lines.send(line);
+    }
+
+    pub(crate) fn made(&self, conn: u64, kind: &str, peer: String) {
+        self.event(conn, "made", vec![("kind", json!(kind)), ("peer", json!(peer))]);
+    }
+
+    pub(crate) fn secured(&self, conn: u64, info: Fields) {
+        self.event(conn, "secured", info);
+    }
+
+    pub(crate) fn read_closed(&self, conn: u64, how: &str) {
+        self.event(conn, "read_closed", vec![("how", json!(how))]);
+    }
+
+    pub(crate) fn write_closed(&self, conn: u64) {
+        self.event(conn, "write_closed", Vec::new());
+    }
+
+    pub(crate) fn lost(&self, conn: u64, reason: &Reason, received: u64, sent: u64) {
+        let mut fields = vec![
+            ("reason", json!(reason.name())),
+            ("detail", json!(reason.to_string())),
+            ("received", json!(received)),
+            ("sent", json!(sent)),
+        ];
+        if reason.phase() == Some(Phase::Handshake) {
+            fields.push(("phase", json!("handshake")));
+        }
+        self.event(conn, "lost", fields);
+    }
+
+    fn event(&self, conn: u64, event: &str, fields: Fields) {
+        if !self.json {
+            let words: Vec<String> = fields.iter().filter(|(_, value)| !value.is_null()).map(word).collect();
+            return self.line(format!("#{conn} {event} {}", words.join(" ")).trim_end().to_owned());
+        }
+        let mut all = vec![("conn", json!(conn)), ("event", json!(event))];
+        all.extend(fields);
+        self.line(to_json(&all));
+    }
+
+    /// Waits until all is written, but not for ever for a reader that does not read.
+    pub(crate) fn finish(self) {
+        let Self { lines, writer, .. } = self;
+        drop(lines);
+        let patience = Instant::now() + Duration::from_secs(2);
+        while !writer.is_finished() && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// A field as a person reads it.
+fn word((name, value): &(&'static str, Value)) -> String {
+    match value.as_str() {
+        Some(text) if !text.contains([' ', '"', '=']) => format!("{name}={text}"),
+        _ => format!("{name}={value}"),
+    }
+}
+
+fn write(lines: &Receiver<String>) {
+    let mut stdout = std::io::stdout().lock();
+    for line in lines {
+        if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
+            return;
+        }
+    }
+}

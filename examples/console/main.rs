@@ -1,0 +1,203 @@
+//! A service driven by hand: whoever connects types what the server's transport shall do, and sees what arrives.
+//!
+//! ```text
+//! cargo run --example console
+//! openssl s_client -connect 127.0.0.1:7001 -CAfile certs/ca.pem -quiet
+//! ```
+//!
+//! One code path serves its three ports: a connection that begins in plaintext or in TLS, and can change between them.
+//! How a connection ends, in what time, and why, is the transport's matter everywhere; the program only says what it was
+//! told.
+
+mod args;
+mod command;
+mod log;
+mod service;
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bowline::testing::pki::Pki;
+use bowline::{Error, Leftover, Listener, Policy, ServerTls};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::args::{Args, Identity, Kind};
+use crate::common::args::Usage;
+use crate::log::Log;
+
+fn main() -> ExitCode {
+    let args = Args::parse().unwrap_or_else(|usage| usage.exit("console"));
+    let tls = server_tls(&args).unwrap_or_else(|usage| usage.exit("console"));
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling runs no service");
+    let log = Log::new(args.json);
+    let ended = runtime.block_on(run(&args, tls, &log));
+    log.finish();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("console: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What every connection needs.
+struct Console {
+    tls: ServerTls,
+    leftover: Option<Leftover>,
+    log: Log,
+    made: AtomicU64,
+    drain: watch::Receiver<bool>,
+}
+
+/// Listens, serves until a signal comes, and drains.
+async fn run(args: &Args, tls: ServerTls, log: &Log) -> Result<(), Error> {
+    let policy = policy(args);
+    let (signalled, drain) = watch::channel(false);
+    let console = Console { tls, leftover: args.leftover, log: log.clone(), made: AtomicU64::new(0), drain };
+    let console = Arc::new(console);
+    let mut ports = Vec::new();
+    for (kind, addr) in &args.ports {
+        let listener = Listener::builder().policy(Arc::clone(&policy)).bind(addr.as_str()).await?;
+        log.line(format!("listening {} {}", kind.name(), listener.local_addr()));
+        ports.push((*kind, listener));
+    }
+    let signal = signal();
+    tokio::spawn(async move {
+        signal.await;
+        // Nobody hears it where everything has ended already.
+        let _ = signalled.send(true);
+    });
+    log.line("ready".into());
+    hint(args, ports.iter().map(|(kind, listener)| (*kind, listener.local_addr())));
+    let mut serving = JoinSet::new();
+    for (kind, listener) in ports {
+        serving.spawn(serve(kind, listener, Arc::clone(&console)));
+    }
+    while let Some(ended) = serving.join_next().await {
+        ended.map_err(std::io::Error::from)??;
+    }
+    Ok(())
+}
+
+/// Accepts until the drain begins, then waits for the connections that are open.
+async fn serve(kind: Kind, listener: Listener, console: Arc<Console>) -> Result<(), Error> {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            incoming = listener.accept() => {
+                let number = console.made.fetch_add(1, Ordering::Relaxed) + 1;
+                connections.spawn(service::serve(kind, incoming?, number, Arc::clone(&console)));
+            }
+            Some(_) = connections.join_next() => {}
+            () = console.drained() => break,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+impl Console {
+    /// Waits for the begin of the drain.
+    async fn drained(&self) {
+        // The sender is gone only when the program ends.
+        let _ = self.drain.clone().wait_for(|begun| *begun).await;
+    }
+}
+
+fn policy(args: &Args) -> Arc<Policy> {
+    let mut policy = Policy::default();
+    policy.close_timeout = args.close_timeout.or(policy.close_timeout);
+    policy.handshake_timeout = args.handshake_timeout.or(policy.handshake_timeout);
+    Arc::new(policy)
+}
+
+fn server_tls(args: &Args) -> Result<ServerTls, Usage> {
+    let mut builder = match &args.identity {
+        Identity::Files(cert, key) => ServerTls::builder().identity_pem_files(cert, key),
+        Identity::Made(dir) => Pki::load_or_create(dir).map_err(Usage::new)?.server_tls_builder(),
+    };
+    if let Some(ca) = &args.client_ca {
+        builder = builder.client_ca_pem_file(ca);
+    }
+    if args.client_optional {
+        builder = builder.client_auth_optional();
+    }
+    if let Some(version) = args.only {
+        builder = builder.min_version(version).max_version(version);
+    }
+    let tls = builder.alpn(&args.alpn).build().map_err(Usage::new)?;
+    tls.warnings().iter().for_each(|warning| eprintln!("console: {warning}"));
+    Ok(tls)
+}
+
+/// What to type, on standard error: scripts read standard output.
+fn hint(args: &Args, ports: impl Iterator<Item = (Kind, SocketAddr)>) {
+    let (for_openssl, for_netcat) = match &args.identity {
+        Identity::Files(..) => (String::new(), String::new()),
+        Identity::Made(dir) => (format!(" -CAfile {dir}/ca.pem"), format!(" --ca {dir}/ca.pem")),
+    };
+    eprintln!("\nIn another terminal, one of these, then HELP:");
+    for (kind, addr) in ports {
+        let (ip, port) = (addr.ip(), addr.port());
+        match kind {
+            Kind::Tcp => eprintln!("  nc {ip} {port}"),
+            Kind::Tls => {
+                eprintln!("  openssl s_client -connect {addr}{for_openssl} -quiet");
+                eprintln!(
+                    "  curl{} gophers://{addr}/_CLOSE%205000000 | wc -c",
+                    for_openssl.replace("-CAfile", "--cacert")
+                );
+            }
+            Kind::StartTls => {
+                let endpoint = format!("--starttls line:STARTTLS tcp:{addr}");
+                eprintln!("  cargo run -q --example netcat --{for_netcat} {endpoint}");
+            }
+        }
+    }
+}
+
+/// Listens for signals from now on, and waits for the first.
+#[cfg(unix)]
+fn signal() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be listened for");
+    async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn signal() -> impl Future<Output = ()> {
+    async {
+        // Without a signal to wait for, the service runs until it is killed.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// A thousand unfinished handshakes are a thousand descriptors, and many systems begin with a limit of about as many.
+#[cfg(unix)]
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where it is refused, the listener waits for descriptors instead.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+#[cfg(not(unix))]
+fn raise_descriptor_limit() {}

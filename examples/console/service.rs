@@ -1,0 +1,303 @@
+//! One connection of the console.
+
+use std::future::ready;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline::{
+    End, Error, Incoming, Keepalive, Reason, StartTls, TcpConnection, TcpTransport, TlsTransport, Transport,
+    UpgradableConnection,
+};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::task::coop::unconstrained;
+
+use crate::Console;
+use crate::args::Kind;
+use crate::command::{Command, HELP};
+use crate::common::info::{info, to_json};
+
+/// The longest line, without its end.
+const MAX_LINE: usize = 4096;
+/// The alphabet, 1,024 times over.
+static PATTERN: [u8; 26 << 10] = pattern();
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(kind: Kind, incoming: Incoming, number: u64, console: Arc<Console>) {
+    console.log.made(number, kind.name(), incoming.peer().to_string());
+    let begun = tokio::select! {
+        begun = begin(kind, incoming, &console) => begun,
+        () = console.drained() => Err(Reason::Aborted.into()),
+    };
+    match begun {
+        Ok(connection) => Service::new(kind, connection, number, Arc::clone(&console)).run().await,
+        Err(error) => console.log.lost(number, &error.into(), 0, 0),
+    }
+}
+
+async fn begin(
+    kind: Kind,
+    incoming: Incoming,
+    console: &Console,
+) -> Result<UpgradableConnection<TcpConnection>, Error> {
+    match kind {
+        Kind::Tcp | Kind::StartTls => Ok(incoming.into_upgradable()),
+        Kind::Tls => incoming.handshake_upgradable(&console.tls).await,
+    }
+}
+
+struct Service {
+    kind: Kind,
+    connection: UpgradableConnection<TcpConnection>,
+    number: u64,
+    console: Arc<Console>,
+    received: u64,
+    sent: u64,
+    read_closed: bool,
+    write_closed: bool,
+}
+
+impl Service {
+    fn new(kind: Kind, connection: UpgradableConnection<TcpConnection>, number: u64, console: Arc<Console>) -> Self {
+        Self { kind, connection, number, console, received: 0, sent: 0, read_closed: false, write_closed: false }
+    }
+
+    /// Obeys until the peer or a command ends it, or the drain begins; then the transport closes, and says how it went.
+    async fn run(mut self) {
+        if self.connection.is_secure() {
+            self.tell_secured();
+        }
+        let console = Arc::clone(&self.console);
+        tokio::select! {
+            // What a failed operation means for the connection, the report says.
+            _ = self.obey_all() => {}
+            () = console.drained() => {}
+        }
+        self.tell_ends();
+        let report = self.connection.close().await;
+        self.tell_ends();
+        console.log.lost(self.number, &report.reason, self.received, self.sent);
+    }
+
+    async fn obey_all(&mut self) -> io::Result<()> {
+        self.say(&format!("220 bowline console {}", self.kind.name())).await?;
+        let mut line = Vec::new();
+        while self.read_line(&mut line).await? {
+            let Some(command) = Command::parse(&line) else {
+                self.say("500 unknown command").await?;
+                continue;
+            };
+            let is_last = command.is_last();
+            self.obey(command).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn obey(&mut self, command: Command<'_>) -> io::Result<()> {
+        match command {
+            Command::Echo(text) => self.write(&[text, b"\r\n"].concat()).await,
+            Command::Send(n) => self.send(n).await,
+            Command::SendSeq(parts, n) => self.send_sequence(parts, n).await,
+            Command::Tiny(n) => self.tiny(n).await,
+            Command::Close(n) => self.send(n).await,
+            Command::Half(n) => self.half(n).await,
+            Command::Abort(n) => self.abort(n).await,
+            Command::Sum => self.sum().await,
+            Command::Pause(ms) => self.pause(ms).await,
+            Command::StartTls if self.kind == Kind::Tcp => self.say("500 no STARTTLS on this port").await,
+            Command::StartTls => self.start_tls().await,
+            Command::StopTls if !self.connection.is_secure() => self.say("500 not secure").await,
+            Command::StopTls => self.stop_tls().await,
+            Command::Info => self.say(&to_json(&info(self.kind.name(), &self.connection))).await,
+            Command::Nodelay(on) => self.nodelay(on).await,
+            Command::Keepalive(on) => self.keepalive(on).await,
+            Command::Help => self.say(HELP).await,
+            Command::Quit => self.say("221 bye").await,
+        }
+    }
+
+    async fn send_sequence(&mut self, parts: usize, n: usize) -> io::Result<()> {
+        let part: Vec<u8> = PATTERN.iter().copied().cycle().take(n).collect();
+        self.connection.write_sequence(&vec![IoSlice::new(&part); parts]).await?;
+        self.sent += (parts * n) as u64;
+        Ok(())
+    }
+
+    async fn tiny(&mut self, n: u64) -> io::Result<()> {
+        let mut corked = self.connection.cork();
+        for _ in 0..n {
+            self.sent += corked.write(b"x").await? as u64;
+        }
+        Ok(())
+    }
+
+    async fn half(&mut self, n: u64) -> io::Result<()> {
+        self.send(n).await?;
+        self.connection.close_write().await?;
+        self.tell_ends();
+        self.swallow(|_| {}).await?;
+        Ok(())
+    }
+
+    /// What the transport takes without waiting, then the end.
+    async fn abort(&mut self, n: u64) -> io::Result<()> {
+        tokio::select! {
+            biased;
+            _ = unconstrained(self.send(n)) => {}
+            () = ready(()) => {}
+        }
+        self.connection.abort();
+        Ok(())
+    }
+
+    async fn sum(&mut self) -> io::Result<()> {
+        self.say("250 go").await?;
+        let mut hash = Sha256::new();
+        let count = self.swallow(|bytes| hash.update(bytes)).await?;
+        self.tell_ends();
+        self.say(&format!("{count} {:x}", hash.finalize())).await
+    }
+
+    async fn pause(&mut self, ms: u64) -> io::Result<()> {
+        let control = self.connection.control();
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(ms)) => self.say("250 resumed").await,
+            // The next read tells how.
+            () = control.lost() => Ok(()),
+        }
+    }
+
+    async fn start_tls(&mut self) -> io::Result<()> {
+        self.say("220 go ahead").await?;
+        let how = StartTls::server(&self.console.tls);
+        let how = self.console.leftover.map_or(how.clone(), |leftover| how.leftover(leftover));
+        self.connection.start_tls(how).await?;
+        self.tell_secured();
+        Ok(())
+    }
+
+    async fn stop_tls(&mut self) -> io::Result<()> {
+        self.say("220 going plain").await?;
+        self.connection.stop_tls().await?;
+        Ok(())
+    }
+
+    async fn nodelay(&mut self, on: bool) -> io::Result<()> {
+        self.connection.set_nodelay(on)?;
+        let on = self.connection.nodelay()?;
+        self.say(&format!("250 nodelay={}", on_off(on))).await
+    }
+
+    async fn keepalive(&mut self, on: bool) -> io::Result<()> {
+        self.connection.set_keepalive(on.then(Keepalive::new))?;
+        let on = self.connection.keepalive()?.is_some();
+        self.say(&format!("250 keepalive={}", on_off(on))).await
+    }
+}
+
+/// Bytes in and out, counted.
+impl Service {
+    async fn say(&mut self, line: &str) -> io::Result<()> {
+        self.write(format!("{line}\r\n").as_bytes()).await
+    }
+
+    async fn send(&mut self, n: u64) -> io::Result<()> {
+        let mut left = n;
+        while left > 0 {
+            let part = usize::try_from(left).unwrap_or(usize::MAX).min(PATTERN.len());
+            self.write(&PATTERN[..part]).await?;
+            left -= part as u64;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let n = self.connection.write(bytes).await?;
+            self.sent += n as u64;
+            bytes = &bytes[n..];
+        }
+        Ok(())
+    }
+
+    /// Reads one line, without its end. `false`: the peer has ended; what came without a line end is no command.
+    async fn read_line(&mut self, line: &mut Vec<u8>) -> io::Result<bool> {
+        line.clear();
+        loop {
+            let room = (MAX_LINE + 1 + usize::from(line.ends_with(b"\r"))).saturating_sub(line.len());
+            if room == 0 {
+                self.say("500 line too long").await?;
+                return Ok(false);
+            }
+            let n = (&mut self.connection).take(room as u64).read_until(b'\n', line).await?;
+            self.received += n as u64;
+            if n == 0 {
+                self.tell_ends();
+                return Ok(false);
+            }
+            if let Some(text) = line.strip_suffix(b"\r\n").or(line.strip_suffix(b"\n")) {
+                line.truncate(text.len());
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Reads to the end of the peer's send half; says how much that was.
+    async fn swallow(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
+        let mut count = 0;
+        loop {
+            let bytes = self.connection.fill_buf().await?;
+            let n = bytes.len();
+            if n == 0 {
+                return Ok(count);
+            }
+            each(bytes);
+            self.connection.consume(n);
+            count += n as u64;
+            self.received += n as u64;
+        }
+    }
+}
+
+/// What the log is told.
+impl Service {
+    fn tell_secured(&self) {
+        self.console.log.secured(self.number, info(self.kind.name(), &self.connection));
+    }
+
+    /// Tells of the halves that have ended, each once.
+    fn tell_ends(&mut self) {
+        let status = self.connection.status();
+        if let Some(end) = status.recv.end().filter(|_| !self.read_closed) {
+            self.read_closed = true;
+            match end {
+                End::Clean => self.console.log.read_closed(self.number, "clean"),
+                End::Truncated => self.console.log.read_closed(self.number, "truncated"),
+                // No end of what was to be read, but an answer to our close that is none: the reason tells.
+                End::Unconfirmed => {}
+            }
+        }
+        if status.send.is_finished() && !self.write_closed {
+            self.write_closed = true;
+            self.console.log.write_closed(self.number);
+        }
+    }
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+const fn pattern() -> [u8; 26 << 10] {
+    let mut bytes = [0; 26 << 10];
+    let mut n = 0;
+    while n < bytes.len() {
+        bytes[n] = b'a' + (n % 26) as u8;
+        n += 1;
+    }
+    bytes
+}

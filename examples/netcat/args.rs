@@ -1,0 +1,188 @@
+//! The command line.
+
+use std::time::Duration;
+
+use bowline::{Endpoint, EndpointKind, Leftover, TlsVersion};
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::{Parser, ValueExt};
+
+use crate::common::args::{Usage, leftover, list, only, pair, seconds, text};
+
+const HELP: &str = "\
+A client for pipes, over TCP and TLS.
+
+Usage: netcat [OPTIONS] ENDPOINT
+
+ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT; an IPv6 address stands in brackets.
+
+  --ca FILE                whom to trust (PEM); default: whom the system trusts
+  --dangerous-no-verify    trust anybody
+  --starttls HOW           speak a protocol's plaintext part, then upgrade to TLS: smtp, imap, pop3, ftp, ldap, xmpp,
+                           postgres, mysql, or line:CMD (a line is read, CMD is sent, a line is read)
+  --name NAME              the name to ask for and to check; default: that of the endpoint
+  --cert FILE --key FILE   our own certificate chain and private key (PEM)
+  --alpn a,b               application protocols to offer, the preferred one first
+  --tls12 | --tls13        speak this version only
+  --half-close             the end of standard input ends our half only (close_write); the default
+  --no-half-close          the end of standard input closes the connection
+  --abort-after N          abort once N bytes were received
+  --close-timeout SECS     how long a close waits for the peer; default 10
+  --timeout SECS           how long all of it may take; default: no bound
+  --leftover refuse|feed   bytes that came ahead of the upgrade: end the connection, or give them to TLS where they can
+                           be the begin of a handshake; default refuse
+  --report                 the last line on standard error is JSON: how it ended, and the facts of the connection
+  --help
+
+When the peer has ended and standard input is silent, the connection is closed. SIGINT aborts.
+
+Exit status: 0 the peer ended clean, or --abort-after was done; 1 standard input or output failed; 2 wrong usage;
+3 truncated; 4 reset; 5 TLS failure; 6 timed out; 7 could not connect; 8 upgrade refused; 130 interrupted.
+";
+
+/// Which plaintext protocol goes before TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StartTlsBy {
+    Line(String),
+    Smtp,
+    Imap,
+    Pop3,
+    Ftp,
+    Ldap,
+    Xmpp,
+    Postgres,
+    MySql,
+}
+
+impl StartTlsBy {
+    fn parse(how: &str) -> Result<Self, Usage> {
+        if let Some(command) = how.strip_prefix("line:") {
+            return Ok(Self::Line(command.into()));
+        }
+        Ok(match how {
+            "smtp" => Self::Smtp,
+            "imap" => Self::Imap,
+            "pop3" => Self::Pop3,
+            "ftp" => Self::Ftp,
+            "ldap" => Self::Ldap,
+            "xmpp" => Self::Xmpp,
+            "postgres" => Self::Postgres,
+            "mysql" => Self::MySql,
+            _ => return Err(Usage::new(format!("--starttls knows no {how:?}"))),
+        })
+    }
+}
+
+/// Whom to trust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trust {
+    Ca(String),
+    Platform,
+    Anybody,
+}
+
+/// A command line that was understood.
+#[derive(Debug)]
+pub(crate) struct Args {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) options: Options,
+}
+
+impl std::ops::Deref for Args {
+    type Target = Options;
+
+    fn deref(&self) -> &Options {
+        &self.options
+    }
+}
+
+/// All but the endpoint.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) trust: Trust,
+    pub(crate) starttls: Option<StartTlsBy>,
+    pub(crate) name: Option<String>,
+    pub(crate) identity: Option<(String, String)>,
+    pub(crate) alpn: Vec<String>,
+    pub(crate) only: Option<TlsVersion>,
+    pub(crate) half_close: bool,
+    pub(crate) abort_after: Option<u64>,
+    pub(crate) close_timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) leftover: Option<Leftover>,
+    pub(crate) report: bool,
+}
+
+impl Args {
+    /// Reads the command line of the process.
+    pub(crate) fn parse() -> Result<Self, Usage> {
+        let mut options = Options {
+            trust: Trust::Platform,
+            starttls: None,
+            name: None,
+            identity: None,
+            alpn: Vec::new(),
+            only: None,
+            half_close: true,
+            abort_after: None,
+            close_timeout: None,
+            timeout: None,
+            leftover: None,
+            report: false,
+        };
+        let (mut endpoint, mut cert, mut key) = (None, None, None);
+        let mut parser = Parser::from_env();
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Long("ca") => trust(&mut options.trust, Trust::Ca(text(&mut parser)?))?,
+                Long("dangerous-no-verify") => trust(&mut options.trust, Trust::Anybody)?,
+                Long("starttls") => options.starttls = Some(StartTlsBy::parse(&text(&mut parser)?)?),
+                Long("name") => options.name = Some(text(&mut parser)?),
+                Long("cert") => cert = Some(text(&mut parser)?),
+                Long("key") => key = Some(text(&mut parser)?),
+                Long("alpn") => options.alpn = list(&mut parser)?,
+                Long("tls12") => only(&mut options.only, TlsVersion::V1_2)?,
+                Long("tls13") => only(&mut options.only, TlsVersion::V1_3)?,
+                Long("half-close") => options.half_close = true,
+                Long("no-half-close") => options.half_close = false,
+                Long("abort-after") => options.abort_after = Some(parser.value()?.parse()?),
+                Long("close-timeout") => options.close_timeout = Some(seconds(&mut parser)?),
+                Long("timeout") => options.timeout = Some(seconds(&mut parser)?),
+                Long("leftover") => options.leftover = Some(leftover(&mut parser)?),
+                Long("report") => options.report = true,
+                Long("help") | Short('h') => help(),
+                Value(value) if endpoint.is_none() => endpoint = Some(value.string()?),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        options.identity = pair(cert, key)?;
+        let endpoint = endpoint.ok_or_else(|| Usage::new("an ENDPOINT is missing"))?;
+        Ok(Self { endpoint: endpoint.parse().map_err(Usage::new)?, options })
+    }
+
+    /// Whether TLS is spoken at all.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.endpoint.kind() == EndpointKind::Tls || self.starttls.is_some()
+    }
+
+    /// What the connection is called in the report.
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.starttls.is_some() { "starttls" } else { self.endpoint.kind().name() }
+    }
+
+    /// The name to ask for and to check.
+    pub(crate) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(self.endpoint.host())
+    }
+}
+
+fn trust(old: &mut Trust, new: Trust) -> Result<(), Usage> {
+    match std::mem::replace(old, new) {
+        Trust::Platform => Ok(()),
+        Trust::Ca(_) | Trust::Anybody => Err(Usage::new("--ca and --dangerous-no-verify are said once, and not both")),
+    }
+}
+
+fn help() -> ! {
+    print!("{HELP}");
+    std::process::exit(0)
+}

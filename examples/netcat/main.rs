@@ -1,0 +1,67 @@
+//! A client for pipes: standard input goes to the peer, what the peer sends goes to standard output, byte for byte, over
+//! TCP, TLS, or TLS that a plaintext protocol upgrades to.
+//!
+//! ```text
+//! echo INFO | cargo run -q --example netcat -- --ca certs/ca.pem tls:localhost:7001
+//! ```
+
+mod args;
+mod pipe;
+mod run;
+mod starttls;
+
+#[path = "../common/mod.rs"]
+mod common;
+
+use bowline::Reason;
+use serde_json::json;
+
+use crate::args::Args;
+use crate::common::info::to_json;
+use crate::run::{Outcome, Tally};
+
+fn main() {
+    let args = Args::parse().unwrap_or_else(|usage| usage.exit("netcat"));
+    let tls = run::client_tls(&args).unwrap_or_else(|usage| usage.exit("netcat"));
+    let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling has no pipes either");
+    let tally = Tally::new(&args);
+    let outcome = runtime.block_on(async {
+        // The loser of a select is dropped before the winner's arm is run, and a dropped connection is no aborted one: so
+        // the abort is part of what races.
+        tokio::select! {
+            outcome = run::run(&args, tls.as_ref(), &tally) => outcome,
+            outcome = out_of_time(&args, &tally) => outcome,
+            outcome = interrupted(&tally) => outcome,
+        }
+    });
+    tell(&args, &tally, &outcome);
+    // Not by returning: the thread that reads standard input may wait in there for ever.
+    std::process::exit(outcome.status)
+}
+
+async fn out_of_time(args: &Args, tally: &Tally) -> Outcome {
+    match args.timeout {
+        Some(bound) => tokio::time::sleep(bound).await,
+        None => std::future::pending().await,
+    }
+    tally.abort(&Reason::TimedOut(tally.phase()), 6)
+}
+
+async fn interrupted(tally: &Tally) -> Outcome {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Where the signal cannot be listened for, it ends the process as it does any other.
+        std::future::pending::<()>().await;
+    }
+    tally.abort(&Reason::Aborted, 130)
+}
+
+fn tell(args: &Args, tally: &Tally, outcome: &Outcome) {
+    if outcome.status != 0 {
+        eprintln!("netcat: {}", outcome.detail);
+    }
+    if args.report {
+        let mut fields = vec![("reason", json!(outcome.reason)), ("detail", json!(outcome.detail))];
+        fields.extend(tally.fields());
+        eprintln!("{}", to_json(&fields));
+    }
+}

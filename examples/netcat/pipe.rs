@@ -1,0 +1,121 @@
+//! Standard input to the peer, the peer to standard output.
+
+use std::io;
+use std::time::Duration;
+
+use bowline::{CloseReport, TcpConnection, Transport, UpgradableConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::args::Args;
+use crate::run::Tally;
+
+/// How long standard input may be silent before the run ends, once the peer has ended. What a pipe holds ready is sent.
+const SILENCE: Duration = Duration::from_millis(200);
+const CHUNK: usize = 64 << 10;
+
+type Connection = UpgradableConnection<TcpConnection>;
+
+/// Pipes until the peer has ended, or our own end closes; then closes. Fails only where standard input or output does.
+pub(crate) async fn pipe(args: &Args, tally: &Tally, connection: Connection) -> io::Result<CloseReport> {
+    let control = connection.control();
+    let (mut reader, mut writer) = split(connection);
+    let (peer_ended, ended) = watch::channel(false);
+    let piped = {
+        let upload = upload(args, tally, &mut writer, ended);
+        let download = async {
+            let downloaded = download(args, tally, &mut reader).await;
+            peer_ended.send_replace(true);
+            downloaded
+        };
+        tokio::pin!(upload, download);
+        tokio::select! {
+            uploaded = &mut upload => match uploaded {
+                Ok(()) if args.half_close => download.await.map(|_| ()),
+                other => other,
+            },
+            downloaded = &mut download => match downloaded {
+                Ok(End::InOrder) => upload.await,
+                Ok(End::Enough | End::Failed) => Ok(()),
+                Err(error) => Err(error),
+            },
+        }
+    };
+    if piped.is_err() || args.abort_after.is_some_and(|n| tally.received.get() >= n) {
+        control.abort();
+    }
+    let report = reader.unsplit(writer).close().await;
+    piped.map(|()| report)
+}
+
+/// Sends what standard input gives. A failed write is not told: reading tells why.
+async fn upload(
+    args: &Args,
+    tally: &Tally,
+    writer: &mut WriteHalf<Connection>,
+    mut ended: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut stdin = tokio::io::stdin();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let n = tokio::select! {
+            n = stdin.read(&mut chunk) => n.map_err(|error| named("standard input", &error))?,
+            () = silence(&mut ended) => return Ok(()),
+        };
+        if n == 0 {
+            break;
+        }
+        let mut left = &chunk[..n];
+        while !left.is_empty() {
+            let Ok(n) = writer.write(left).await else { return Ok(()) };
+            tally.sent.set(tally.sent.get() + n as u64);
+            left = &left[n..];
+        }
+    }
+    if args.half_close {
+        let _ = writer.shutdown().await;
+    }
+    Ok(())
+}
+
+async fn silence(ended: &mut watch::Receiver<bool>) {
+    // The sender lives as long as the upload.
+    let _ = ended.wait_for(|ended| *ended).await;
+    sleep(SILENCE).await;
+}
+
+/// Why no more is read.
+enum End {
+    InOrder,
+    Failed,
+    /// `--abort-after`
+    Enough,
+}
+
+/// Writes what the peer sends to standard output. Fails where that does.
+async fn download(args: &Args, tally: &Tally, reader: &mut ReadHalf<Connection>) -> io::Result<End> {
+    let mut stdout = tokio::io::stdout();
+    let mut chunk = vec![0; CHUNK];
+    let stdout_failed = |error| named("standard output", &error);
+    loop {
+        let left = args.abort_after.map_or(u64::MAX, |bound| bound.saturating_sub(tally.received.get()));
+        let room = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+        if room == 0 {
+            return Ok(End::Enough);
+        }
+        match reader.read(&mut chunk[..room]).await {
+            Ok(0) => return Ok(End::InOrder),
+            Ok(n) => {
+                tally.received.set(tally.received.get() + n as u64);
+                stdout.write_all(&chunk[..n]).await.map_err(stdout_failed)?;
+                stdout.flush().await.map_err(stdout_failed)?;
+            }
+            Err(_) => return Ok(End::Failed),
+        }
+    }
+}
+
+fn named(which: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{which}: {error}"))
+}

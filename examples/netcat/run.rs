@@ -1,0 +1,197 @@
+//! One run: connect, upgrade, pipe, close.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
+use std::time::Duration;
+
+use bowline::{
+    ClientTls, Connector, Control, EndpointKind, Error, Phase, Policy, Reason, StartTls, TcpConnection, Transport,
+    UpgradableConnection, UpgradeError,
+};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::args::{Args, Trust};
+use crate::common::args::Usage;
+use crate::common::info::{Fields, info};
+use crate::pipe;
+use crate::starttls::{self, Refused};
+
+/// The whole of a plaintext protocol before TLS, where `--timeout` sets no tighter bound.
+const NEGOTIATION: Duration = Duration::from_secs(30);
+
+/// How a run ended.
+pub(crate) struct Outcome {
+    pub(crate) reason: &'static str,
+    pub(crate) detail: String,
+    pub(crate) status: i32,
+}
+
+impl Outcome {
+    fn new(reason: &Reason, status: i32) -> Self {
+        Self { reason: reason.name(), detail: reason.to_string(), status }
+    }
+}
+
+/// What is known of a run at any moment.
+pub(crate) struct Tally {
+    pub(crate) sent: Cell<u64>,
+    pub(crate) received: Cell<u64>,
+    phase: Cell<Phase>,
+    info: RefCell<Fields>,
+    control: OnceCell<Control>,
+}
+
+impl Tally {
+    pub(crate) fn new(args: &Args) -> Self {
+        let unknown = ["host", "peer", "version", "cipher", "group", "alpn", "sni", "resumed", "peer_subject"];
+        let mut info = vec![("kind", json!(args.kind())), ("secure", json!(false))];
+        info.extend(unknown.map(|name| (name, Value::Null)));
+        Self {
+            sent: Cell::default(),
+            received: Cell::default(),
+            phase: Cell::new(Phase::Connect),
+            info: RefCell::new(info),
+            control: OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(crate) fn fields(&self) -> Fields {
+        let mut fields = vec![("sent", json!(self.sent.get())), ("received", json!(self.received.get()))];
+        fields.extend(self.info.borrow().iter().cloned());
+        fields
+    }
+
+    /// Ends the run from outside.
+    pub(crate) fn abort(&self, reason: &Reason, status: i32) -> Outcome {
+        if let Some(control) = self.control.get() {
+            control.abort();
+        }
+        Outcome::new(reason, status)
+    }
+
+    fn note(&self, args: &Args, connection: &UpgradableConnection<TcpConnection>, phase: Phase) {
+        self.phase.set(phase);
+        self.info.replace(info(args.kind(), connection));
+        let _ = self.control.set(connection.control());
+    }
+}
+
+/// `None` where no TLS is spoken.
+pub(crate) fn client_tls(args: &Args) -> Result<Option<ClientTls>, Usage> {
+    if !args.is_tls() {
+        return Ok(None);
+    }
+    let mut builder = match &args.trust {
+        Trust::Ca(file) => ClientTls::builder().roots_pem_file(file),
+        Trust::Platform => ClientTls::builder().platform_roots(),
+        Trust::Anybody => ClientTls::builder().dangerous_no_verification(),
+    };
+    if let Some((cert, key)) = &args.identity {
+        builder = builder.identity_pem_files(cert, key);
+    }
+    if let Some(version) = args.only {
+        builder = builder.min_version(version).max_version(version);
+    }
+    bowline::config::server_name(args.name()).map_err(Usage::new)?;
+    builder.alpn(&args.alpn).build().map(Some).map_err(Usage::new)
+}
+
+/// Everything from the connect to the close.
+pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> Outcome {
+    let mut connection = match connect(args).await {
+        Ok(connection) => connection,
+        Err(error) => return Outcome { reason: "io", detail: error.to_string(), status: 7 },
+    };
+    tally.note(args, &connection, Phase::Handshake);
+    if let Some(tls) = tls {
+        if let Err(failure) = secure(args, tls, &mut connection).await {
+            tally.note(args, &connection, Phase::Close);
+            connection.close().await;
+            return failure.outcome();
+        }
+    }
+    tally.note(args, &connection, Phase::Open);
+    let piped = pipe::pipe(args, tally, connection).await;
+    match piped {
+        Ok(report) if args.abort_after.is_some_and(|n| tally.received.get() >= n) => Outcome::new(&report.reason, 0),
+        // The peer ended in order; what became of our last bytes is another matter, and told by the reason.
+        Ok(report) if report.marker_received() => Outcome::new(&report.reason, 0),
+        Ok(report) => Outcome::new(&report.reason, status(&report.reason)),
+        Err(error) => Outcome { reason: "io", detail: error.to_string(), status: 1 },
+    }
+}
+
+async fn connect(args: &Args) -> Result<UpgradableConnection<TcpConnection>, Error> {
+    let mut policy = Policy::default();
+    policy.close_timeout = args.close_timeout.or(policy.close_timeout);
+    let connector = Connector::new().policy(policy);
+    let connection = connector.connect(args.endpoint.host(), args.endpoint.port()).await?;
+    Ok(UpgradableConnection::new(connection))
+}
+
+/// Why there is no TLS.
+enum Failure {
+    /// The peer said no, or what it must not say at that point.
+    Refused(String),
+    /// The connection failed.
+    Ended(Error),
+}
+
+impl Failure {
+    fn outcome(self) -> Outcome {
+        match self {
+            Self::Refused(detail) => Outcome { reason: "protocol", detail, status: 8 },
+            Self::Ended(error @ Error::Upgrade(UpgradeError::Leftover { .. })) => Outcome::new(&error.into(), 8),
+            Self::Ended(error) => {
+                let reason = error.into();
+                Outcome::new(&reason, status(&reason))
+            }
+        }
+    }
+}
+
+/// The handshake, behind the plaintext protocol where there is one.
+async fn secure(
+    args: &Args,
+    tls: &ClientTls,
+    connection: &mut UpgradableConnection<TcpConnection>,
+) -> Result<(), Failure> {
+    let mut how = StartTls::client(tls, args.name());
+    if args.endpoint.kind() == EndpointKind::Tls {
+        connection.start_tls(how.clone()).await.map_err(Failure::Ended)?;
+    }
+    let Some(by) = &args.starttls else { return Ok(()) };
+    match timeout(NEGOTIATION, starttls::negotiate(by, args.name(), connection)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(refused(error)),
+        Err(_) => return Err(Failure::Ended(Reason::TimedOut(Phase::Handshake).into())),
+    }
+    if let Some(leftover) = args.leftover {
+        how = how.leftover(leftover);
+    }
+    connection.start_tls(how).await.map_err(Failure::Ended)
+}
+
+fn refused(error: io::Error) -> Failure {
+    match error.get_ref() {
+        Some(inner) if inner.is::<Refused>() => Failure::Refused(error.to_string()),
+        _ => Failure::Ended(error.into()),
+    }
+}
+
+/// The exit status that goes with the end of a connection.
+fn status(reason: &Reason) -> i32 {
+    match reason {
+        Reason::Closed => 0,
+        Reason::Truncated(_) | Reason::Unconfirmed => 3,
+        Reason::Reset(_) => 4,
+        Reason::Tls(_) => 5,
+        Reason::TimedOut(_) => 6,
+        _ => 1,
+    }
+}

@@ -1,0 +1,15 @@
+//! The two programs, built, run, and held against other people's TLS: OpenSSL, curl and Python.
+//!
+//! A tool that is missing fails the test that needs it, and is named with its Debian package. Nothing is skipped.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod drain;
+mod exit_status;
+mod netcat;
+mod openssl;
+mod python;
+mod starttls;
+mod tools;
+mod usage;
