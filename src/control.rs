@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -24,6 +24,12 @@ pub(crate) trait Ground: Send + Sync {
     fn socket(&self) -> Option<&TcpStream> {
         None
     }
+}
+
+/// Whoever has tasks waiting that an abort has to wake.
+pub(crate) trait Watcher: Send + Sync {
+    /// The connection was aborted.
+    fn handle_abort(&self);
 }
 
 /// A handle to a connection: cheap to clone, usable from any task or thread, in use or not. It keeps nothing alive: once
@@ -57,6 +63,7 @@ struct Shared {
     unacknowledged: OnceLock<Option<u64>>,
     ended: OnceLock<CloseReport>,
     ground: OnceLock<Weak<dyn Ground>>,
+    watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     gone: AtomicBool,
     going: Notify,
 }
@@ -73,6 +80,7 @@ impl Control {
             unacknowledged: OnceLock::new(),
             ended: OnceLock::new(),
             ground: OnceLock::new(),
+            watchers: Mutex::new(Vec::new()),
             gone: AtomicBool::new(false),
             going: Notify::new(),
         }))
@@ -90,13 +98,28 @@ impl Control {
     #[doc(alias = "abortConnection")]
     #[doc(alias = "SetLinger")]
     pub fn abort(&self) {
-        if self.0.ended.get().is_some() || self.0.aborted.swap(true, Ordering::SeqCst) {
+        if !self.is_ended() {
+            self.abort_ground();
+        }
+    }
+
+    fn abort_ground(&self) {
+        if self.0.aborted.swap(true, Ordering::SeqCst) {
             return;
         }
         if let Some(ground) = self.ground() {
             ground.abort();
         }
+        let watchers = std::mem::take(&mut *self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner));
+        watchers.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_abort());
         self.0.going.notify_waiters();
+    }
+
+    /// From now on an abort tells this one too.
+    pub(crate) fn watch(&self, watcher: Weak<dyn Watcher>) {
+        let mut watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|watcher| watcher.strong_count() > 0);
+        watchers.push(watcher);
     }
 
     /// Whether somebody on this side has aborted the connection.
@@ -203,11 +226,7 @@ impl Control {
     /// Ends the connection now, for a reason of ours that is not an abort of the application's.
     pub(crate) fn end(&self, reason: Reason) {
         self.set_report(CloseReport::of(reason));
-        if !self.0.aborted.swap(true, Ordering::SeqCst) {
-            if let Some(ground) = self.ground() {
-                ground.abort();
-            }
-        }
+        self.abort_ground();
     }
 
     /// Does something with the TCP socket at the bottom. An error, never a panic, once it is gone (rule: tcp-3).

@@ -26,6 +26,7 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use tokio::io::ReadBuf;
 use tokio::task::coop::unconstrained;
 
+use crate::control::Watcher;
 use crate::core::session::{Session, Step};
 use crate::error::{Phase, Reason};
 use crate::transport::{Discard, Transport};
@@ -42,8 +43,19 @@ pub(crate) struct Pump<T> {
     pub(crate) keeps_floor: bool,
     floor_is_shut: bool,
     reader: Option<Waker>,
-    writer: Option<Waker>,
+    writer: Option<(Want, Waker)>,
+    /// Somebody else took the reader's place at the floor.
+    reader_was_displaced: bool,
     wake: Waker,
+}
+
+/// What a writing task waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Room for more.
+    Room,
+    /// That all has left for the floor, the end behind it too where it is due.
+    Drained,
 }
 
 impl<T: Transport> Pump<T> {
@@ -109,6 +121,7 @@ impl<T: Transport> Pump<T> {
     /// (rule: secure-6).
     pub(crate) fn look_for_alert(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Step::Secured) = self.poll_receive(cx) {}
+        self.reader_was_displaced = true;
     }
 
     /// Both halves have ended: the floor beneath ends by itself as soon as its own end has come (rule: close-13).
@@ -124,12 +137,21 @@ impl<T: Transport> Pump<T> {
 
     /// The reading task waits.
     pub(crate) fn park_reader(&mut self, cx: &mut Context<'_>) {
-        park(&mut self.reader, cx);
+        match &mut self.reader {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.reader = Some(cx.waker().clone()),
+        }
     }
 
-    /// The writing task waits, for room or for the end of a flush.
-    pub(crate) fn park_writer(&mut self, cx: &mut Context<'_>) {
-        park(&mut self.writer, cx);
+    /// The writing task waits.
+    pub(crate) fn park_writer(&mut self, want: Want, cx: &mut Context<'_>) {
+        match &mut self.writer {
+            Some((wanted, waker)) => {
+                *wanted = want;
+                waker.clone_from(cx.waker());
+            }
+            None => self.writer = Some((want, cx.waker().clone())),
+        }
     }
 
     /// Ends now, on this floor and all beneath.
@@ -140,22 +162,26 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// The tasks that have something to do now.
+    /// The tasks that have something to do now. A task that is woken ahead of what it waits for would ask again at once,
+    /// and again.
     fn take_ready_tasks(&mut self) -> [Option<Waker>; 2] {
-        let session = &self.session;
-        let may_go_on = session.is_below_low_mark() || session.is_flushed() || !session.send().may_write();
-        let reader_is_done = !session.recv().is_open();
-        [
-            self.writer.take_if(|_| may_go_on && !session.is_handshaking() || session.send().is_over()),
-            self.reader.take_if(|_| reader_is_done),
-        ]
+        let displaced = std::mem::take(&mut self.reader_was_displaced);
+        let reader_is_done = displaced || !self.session.recv().is_open();
+        let [has_room, is_drained] = [Want::Room, Want::Drained].map(|want| self.has(want));
+        let writer = self.writer.take_if(|(want, _)| match want {
+            Want::Room => has_room,
+            Want::Drained => is_drained,
+        });
+        [writer.map(|(_, waker)| waker), self.reader.take_if(|_| reader_is_done)]
     }
-}
 
-fn park(slot: &mut Option<Waker>, cx: &mut Context<'_>) {
-    match slot {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *slot = Some(cx.waker().clone()),
+    fn has(&self, want: Want) -> bool {
+        let session = &self.session;
+        match want {
+            _ if session.is_aborted() => true,
+            Want::Room => !session.send().may_write() || session.is_below_low_mark(),
+            Want::Drained => !session.is_handshaking() && session.is_flushed() && !self.owes_floor_end(),
+        }
     }
 }
 
@@ -186,6 +212,7 @@ impl<T: Transport> Shared<T> {
                 floor_is_shut: false,
                 reader: None,
                 writer: None,
+                reader_was_displaced: false,
                 wake,
             };
             Self { pump: Mutex::new(pump), kicked: AtomicBool::new(false) }
@@ -214,11 +241,7 @@ impl<T: Transport> Shared<T> {
             if !self.kicked.load(Ordering::SeqCst) {
                 return;
             }
-            let mut pump = match self.pump.try_lock() {
-                Ok(pump) => pump,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => return,
-            };
+            let Some(mut pump) = self.try_lock() else { return };
             self.kicked.store(false, Ordering::SeqCst);
             if pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()) {
                 let _ = pump.transmit();
@@ -227,8 +250,17 @@ impl<T: Transport> Shared<T> {
                 self.unlock_and_wake_all(pump);
             }
         }
-        if self.kicked.swap(false, Ordering::SeqCst) {
-            self.unlock_and_wake_all(self.pump.lock().unwrap_or_else(PoisonError::into_inner));
+        // Enough: the tasks that wait do the rest.
+        if let Some(pump) = self.try_lock() {
+            self.unlock_and_wake_all(pump);
+        }
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Pump<T>>> {
+        match self.pump.try_lock() {
+            Ok(pump) => Some(pump),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -239,7 +271,7 @@ impl<T: Transport> Shared<T> {
     }
 
     fn unlock_and_wake_all(&self, mut pump: MutexGuard<'_, Pump<T>>) {
-        let waiting = [pump.reader.take(), pump.writer.take()];
+        let waiting = [pump.reader.take(), pump.writer.take().map(|(_, waker)| waker)];
         drop(pump);
         waiting.into_iter().flatten().for_each(Waker::wake);
     }
@@ -247,6 +279,17 @@ impl<T: Transport> Shared<T> {
 
 /// The waker that the floor holds: waking it pumps.
 struct PumpWaker<T>(Weak<Shared<T>>);
+
+impl<T: Transport> Watcher for Shared<T> {
+    /// An abort from another task: whoever waits here is told, also where nothing of theirs is registered at the socket.
+    fn handle_abort(&self) {
+        if let Some(pump) = self.try_lock() {
+            self.unlock_and_wake_all(pump);
+        }
+        // Whoever has the lock looks for the kick behind it, and finds the tasks that parked meanwhile.
+        self.kick();
+    }
+}
 
 impl<T: Transport> Wake for PumpWaker<T> {
     fn wake(self: Arc<Self>) {

@@ -127,7 +127,9 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     #[doc(alias = "SetLinger")]
     fn abort(&mut self) {
         self.ground().abort();
-        self.handle_abort();
+        if self.ground().is_aborted() {
+            self.handle_abort();
+        }
     }
 
     /// Writes all parts as one: in order, without joining copies where the kernel can gather. Nothing of it is written

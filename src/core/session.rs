@@ -156,6 +156,11 @@ impl Session {
         self.facts.is_none()
     }
 
+    /// Whether it ended by our abort.
+    pub fn is_aborted(&self) -> bool {
+        matches!(self.send, SendHalf::Aborted)
+    }
+
     /// What the handshake agreed on, from its end on.
     pub fn facts(&self) -> Option<&Arc<SessionFacts>> {
         self.facts.as_ref()

@@ -7,7 +7,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
@@ -17,13 +17,13 @@ pub use self::read::TlsReadHalf;
 pub use self::write::TlsWriteHalf;
 use crate::close::{FloorKind, FloorReport};
 use crate::config::{ClientTls, ServerTls};
-use crate::control::Control;
+use crate::control::{Control, Watcher};
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::session::{Session, Step};
 use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason};
-use crate::pump::Shared;
+use crate::pump::{Shared, Want};
 use crate::transport::{Discard, Floor, Transport, debug};
 
 /// A TLS connection on top of any floor: TCP, TLS, a Unix socket, an in-memory pipe.
@@ -116,6 +116,8 @@ impl<T: Transport> TlsConnection<T> {
         session.handle_leftover(&floor.take_unread());
         let control = floor.ground().clone();
         let shared = Shared::new(session, floor);
+        let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
+        control.watch(watcher);
         let read = TlsReadHalf::new(Arc::clone(&shared), control.clone());
         let write = TlsWriteHalf::new(shared, control);
         Self { read, write }
@@ -180,7 +182,7 @@ impl<T: Transport> TlsConnection<T> {
         ready!(self.read.poll_read_to_end(cx))?;
         self.write.shared().with(|pump| {
             if pump.transmit().is_pending() {
-                pump.park_writer(cx);
+                pump.park_writer(Want::Drained, cx);
                 return Poll::Pending;
             }
             if let SendHalf::Broken(reason) = pump.session.send() {

@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use crate::control::Control;
 use crate::core::half::SendHalf;
 use crate::error::{Error, Reason};
-use crate::pump::{Pump, Shared};
+use crate::pump::{Pump, Shared, Want};
 use crate::transport::Transport;
 
 /// The sending half of a [`TlsConnection`](super::TlsConnection).
@@ -69,7 +69,7 @@ impl<T: Transport> TlsWriteHalf<T> {
                 return Poll::Ready(Err(loss(pump, cx)));
             }
             if accepted == 0 && !is_empty {
-                pump.park_writer(cx);
+                pump.park_writer(Want::Room, cx);
                 return Poll::Pending;
             }
             Poll::Ready(Ok(accepted))
@@ -90,7 +90,7 @@ impl<T: Transport> TlsWriteHalf<T> {
                     SendHalf::Open | SendHalf::Finishing | SendHalf::Finished | SendHalf::Broken(_) => {}
                 }
                 if transmitted.is_pending() || pump.session.is_handshaking() {
-                    pump.park_writer(cx);
+                    pump.park_writer(Want::Drained, cx);
                     return Poll::Pending;
                 }
                 if is_done(pump) {
