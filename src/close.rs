@@ -143,19 +143,28 @@ impl<'a> Close<'a> {
         Self { transport, begun: false, deadline: None, discarded: Discard { bytes: 0, limit } }
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, cx: &mut Context<'_>) {
         self.begun = true;
         self.deadline = self.transport.ground().policy().close_timeout.map(|bound| Box::pin(tokio::time::sleep(bound)));
+        // What has arrived by now is no answer to this close: an end without marker in it is a truncation.
+        let _ = self.transport.poll_discard(cx, &mut self.discarded);
         self.transport.begin_close();
     }
 
+    /// Nothing was accepted and no handshake done: the floors end at once, as far as they can without waiting.
+    fn finish_pointless(&mut self, cx: &mut Context<'_>) -> CloseReport {
+        self.transport.abandon();
+        let _ = Pin::new(&mut *self.transport).poll_shutdown(cx);
+        self.finish(None, Some(Reason::Closed))
+    }
+
     /// The socket goes, and the report is made.
-    fn finish(&mut self, bound: Option<Bound>, pointless: bool) -> CloseReport {
+    fn finish(&mut self, bound: Option<Bound>, known: Option<Reason>) -> CloseReport {
         let (send, recv) = self.transport.halves();
         let ground = self.transport.ground().clone();
-        let reason = match half::reason(&send, &recv) {
+        let ended = known.or_else(|| half::reason(&send, &recv));
+        let reason = match ended {
             _ if ground.is_aborted() => Reason::Aborted,
-            _ if pointless => Reason::Closed,
             Some(reason) => reason,
             // rule: close-7: all of ours has left; what is missing is only the answer.
             None if bound == Some(Bound::Bytes) && send.is_finished() => Reason::Unconfirmed,
@@ -166,9 +175,9 @@ impl<'a> Close<'a> {
         let ours_is_stuck = bound.is_some() && !floors.iter().all(|floor| floor.marker_sent);
         if ours_is_stuck {
             // What the peer did not take in time is given up, and must not look like an end in order.
-            ground.abort();
+            ground.reset();
         }
-        self.transport.release();
+        self.transport.release(&reason);
         let unacknowledged = ground.unacknowledged();
         let report = CloseReport { reason, floors, bound, discarded: self.discarded.bytes, unacknowledged };
         ground.set_report(report).clone()
@@ -185,25 +194,25 @@ impl Future for Close<'_> {
         }
         if !this.begun {
             if this.transport.is_pointless() {
-                return Poll::Ready(this.finish(None, true));
+                return Poll::Ready(this.finish_pointless(cx));
             }
-            this.begin();
+            this.begin(cx);
         }
         // The clock is asked first: a peer that talks without end uses up the task's budget, and a timer that is polled
         // with none left never fires. rule: close-3
         if let Some(deadline) = &mut this.deadline {
             if deadline.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(this.finish(Some(Bound::Time), false));
+                return Poll::Ready(this.finish(Some(Bound::Time), None));
             }
         }
         // Both at once: a peer that cannot send until we read would not read what we send.
         let finished = Pin::new(&mut *this.transport).poll_shutdown(cx).is_ready();
         let drained = this.transport.poll_discard(cx, &mut this.discarded).is_ready();
         if this.discarded.is_full() {
-            return Poll::Ready(this.finish(Some(Bound::Bytes), false));
+            return Poll::Ready(this.finish(Some(Bound::Bytes), None));
         }
         if finished && drained {
-            return Poll::Ready(this.finish(None, false));
+            return Poll::Ready(this.finish(None, None));
         }
         Poll::Pending
     }

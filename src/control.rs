@@ -223,6 +223,13 @@ impl Control {
         self.0.connected.store(true, Ordering::Relaxed);
     }
 
+    /// Resets what is at the bottom, which nobody on this side asked for as an abort.
+    pub(crate) fn reset(&self) {
+        if let Some(ground) = self.ground() {
+            ground.abort();
+        }
+    }
+
     /// Ends the connection now, for a reason of ours that is not an abort of the application's.
     pub(crate) fn end(&self, reason: Reason) {
         self.set_report(CloseReport::of(reason));

@@ -1,8 +1,10 @@
 //! A wait that may have an end. `None` is no bound, and is so only where the application asked for it (rule: tcp-9).
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// The moment `timeout` from now. A timeout that the clock cannot express is none.
 pub(crate) fn after(timeout: Option<Duration>) -> Option<Instant> {
@@ -14,5 +16,23 @@ pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Op
     match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
         None => Some(future.await),
+    }
+}
+
+/// The time a handshake may take. It costs nothing until the handshake has to wait.
+pub(crate) struct HandshakeClock {
+    deadline: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl HandshakeClock {
+    pub(crate) fn new(deadline: Option<Instant>) -> Self {
+        Self { deadline, sleep: None }
+    }
+
+    /// Ready at the deadline.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx)
     }
 }

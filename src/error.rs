@@ -134,7 +134,6 @@ impl Reason {
             io::ErrorKind::UnexpectedEof => Self::Truncated(phase),
             // A write after the peer's RST says "broken pipe" where the RST itself was already told to somebody.
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset(phase),
-            io::ErrorKind::ConnectionAborted => Self::Aborted,
             io::ErrorKind::TimedOut => Self::TimedOut(phase),
             _ => Self::Io(Arc::new(error)),
         }
@@ -357,6 +356,11 @@ pub enum UpgradeError {
     PeerEnded,
     /// `stop_tls` on a transport that is in plaintext.
     NotSecure,
+    /// `stop_tls` waited for the peer's close_notify, and got data without end. The connection has ended.
+    NoEnd {
+        /// How many bytes came.
+        bytes: usize,
+    },
     /// Unread bytes were there which the policy does not let into TLS. The connection has ended (rule: upgrade-2).
     Leftover {
         /// How many bytes were refused.
@@ -371,7 +375,7 @@ impl UpgradeError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::InProgress | Self::SendClosed | Self::NotSecure => Blame::Us,
-            Self::PeerEnded | Self::Leftover { .. } => Blame::Peer,
+            Self::PeerEnded | Self::NoEnd { .. } | Self::Leftover { .. } => Blame::Peer,
             Self::Failed(reason) => reason.blame(),
         }
     }
@@ -384,6 +388,7 @@ impl fmt::Display for UpgradeError {
             Self::SendClosed => f.write_str("our send half has ended"),
             Self::PeerEnded => f.write_str("the peer's send half has ended"),
             Self::NotSecure => f.write_str("the transport is in plaintext"),
+            Self::NoEnd { bytes } => write!(f, "the peer sent {bytes} bytes instead of its close_notify"),
             Self::Leftover { count } => {
                 write!(f, "{count} bytes of plaintext were received ahead of the upgrade and are refused")
             }

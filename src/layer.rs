@@ -11,6 +11,7 @@ use crate::close::FloorReport;
 use crate::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
+use crate::error::Reason;
 use crate::tls::TlsConnection;
 use crate::transport::{Discard, Floor, Transport};
 
@@ -97,12 +98,16 @@ impl<T: Transport> Floor for Layer<T> {
         topmost!(self, floor => floor.is_pointless())
     }
 
+    fn abandon(&mut self) {
+        topmost!(self, floor => floor.abandon());
+    }
+
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
         topmost!(self, floor => floor.poll_discard(cx, discarded))
     }
 
-    fn release(&mut self) {
-        topmost!(self, floor => floor.release());
+    fn release(&mut self, reason: &Reason) {
+        topmost!(self, floor => floor.release(reason));
     }
 
     fn set_cork(&mut self, on: bool) {

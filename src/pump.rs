@@ -26,7 +26,7 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use tokio::io::ReadBuf;
 use tokio::task::coop::unconstrained;
 
-use crate::control::Watcher;
+use crate::control::{Control, Watcher};
 use crate::core::session::{Session, Step};
 use crate::error::{Phase, Reason};
 use crate::transport::{Discard, Transport};
@@ -154,6 +154,14 @@ impl<T: Transport> Pump<T> {
         }
     }
 
+    /// Ends for a reason of ours, on this floor and all beneath: the socket goes.
+    pub(crate) fn end(&mut self, reason: &Reason) {
+        self.session.end(reason.clone());
+        if let Some(floor) = &mut self.floor {
+            floor.release(reason);
+        }
+    }
+
     /// Ends now, on this floor and all beneath.
     pub(crate) fn abort(&mut self) {
         self.session.abort();
@@ -199,10 +207,12 @@ fn poll_write<T: Transport>(floor: &mut T, cx: &mut Context<'_>, records: &[u8])
 pub(crate) struct Shared<T> {
     pump: Mutex<Pump<T>>,
     kicked: AtomicBool,
+    control: Control,
 }
 
 impl<T: Transport> Shared<T> {
     pub(crate) fn new(session: Session, floor: T) -> Arc<Self> {
+        let control = floor.ground().clone();
         Arc::new_cyclic(|weak| {
             let wake = Waker::from(Arc::new(PumpWaker(Weak::clone(weak))));
             let pump = Pump {
@@ -215,7 +225,7 @@ impl<T: Transport> Shared<T> {
                 reader_was_displaced: false,
                 wake,
             };
-            Self { pump: Mutex::new(pump), kicked: AtomicBool::new(false) }
+            Self { pump: Mutex::new(pump), kicked: AtomicBool::new(false), control }
         })
     }
 
@@ -243,6 +253,9 @@ impl<T: Transport> Shared<T> {
             }
             let Some(mut pump) = self.try_lock() else { return };
             self.kicked.store(false, Ordering::SeqCst);
+            if self.control.is_aborted() {
+                pump.abort();
+            }
             if pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()) {
                 let _ = pump.transmit();
                 self.unlock(pump);

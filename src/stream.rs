@@ -297,7 +297,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
         poll_discard_reads(self, cx, discarded)
     }
 
-    fn release(&mut self) {
+    fn release(&mut self, reason: &Reason) {
+        let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
+        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
         self.live = None;
     }
 

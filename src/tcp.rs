@@ -68,21 +68,22 @@ impl TcpConnection {
             stream,
             control: control.clone(),
             fin_sent: AtomicBool::new(false),
+            fin_received: AtomicBool::new(false),
             beneath: AtomicBool::new(false),
             held: AtomicBool::new(true),
         });
         let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&wire) as Arc<dyn Ground>));
         control.stand_on(ground);
         let wire = Hold(wire);
-        let timer = HalfOpenTimer::new(control.policy());
         let read = TcpReadHalf {
             wire: Some(Hold(Arc::clone(&wire.0))),
             control: control.clone(),
             half: RecvHalf::Open,
             inbox: Inbox::default(),
-            timer,
+            timer: HalfOpenTimer::default(),
         };
-        let write = TcpWriteHalf { wire: Some(wire), control, half: SendHalf::Open };
+        let (half, timer) = (SendHalf::Open, HalfOpenTimer::default());
+        let write = TcpWriteHalf { wire: Some(wire), control, half, timer, corked: false };
         Self { read, write }
     }
 
@@ -99,6 +100,7 @@ struct Wire {
     stream: TcpStream,
     control: Control,
     fin_sent: AtomicBool,
+    fin_received: AtomicBool,
     /// A floor above tells the end by its own marker.
     beneath: AtomicBool,
     /// Both halves hold the socket.
@@ -108,13 +110,19 @@ struct Wire {
 impl Wire {
     /// Both halves have let go: the connection ends now, whoever else may still look at the socket.
     fn end(&self) {
-        let fin_sent = self.fin_sent.load(Ordering::Acquire);
-        self.control.note_unacknowledged(socket::unacknowledged(&self.stream, fin_sent));
-        if !fin_sent && !self.beneath.load(Ordering::Acquire) {
+        self.note_unacknowledged();
+        if !self.fin_sent.load(Ordering::Acquire) && !self.beneath.load(Ordering::Acquire) {
             // rule: close-12: FIN is this floor's marker; whoever was dropped in the middle must not send it.
             socket::reset(&self.stream);
         }
         self.control.note_gone();
+    }
+}
+
+impl Wire {
+    fn note_unacknowledged(&self) {
+        let fin_sent = self.fin_sent.load(Ordering::Acquire);
+        self.control.note_unacknowledged(socket::unacknowledged(&self.stream, fin_sent));
     }
 }
 
@@ -140,6 +148,8 @@ impl Drop for Hold {
 
 impl Ground for Wire {
     fn abort(&self) {
+        // Asked first: what is dissolved has nothing to acknowledge.
+        self.note_unacknowledged();
         socket::reset(&self.stream);
     }
 
@@ -182,7 +192,7 @@ impl TcpReadHalf {
             Poll::Ready(result) => result,
             Poll::Pending => {
                 let is_half_open = wire.fin_sent.load(Ordering::Acquire);
-                ready!(self.timer.poll(cx, is_half_open));
+                ready!(self.timer.poll(cx, self.control.policy(), is_half_open));
                 Err(Reason::TimedOut(Phase::HalfOpen).into())
             }
         };
@@ -192,6 +202,7 @@ impl TcpReadHalf {
             Ok(0) => {
                 let _ = self.half.handle(RecvEvent::Marker);
                 let _ = self.half.handle(RecvEvent::Consumed);
+                wire.fin_received.store(true, Ordering::Release);
                 self.wire = None;
             }
             Ok(_) => return Poll::Ready(Ok(())),
@@ -221,10 +232,30 @@ impl TcpReadHalf {
         }
     }
 
+    /// The socket goes; a half that has not ended yet has ended for this reason.
+    fn end(&mut self, reason: &Reason) {
+        let _ = self.half.handle(RecvEvent::FloorLost(reason.clone()));
+        self.wire = None;
+    }
+
     fn handle_abort(&mut self) {
         let _ = self.half.handle(RecvEvent::Abort);
         self.inbox.clear();
         self.wire = None;
+    }
+}
+
+fn poll_send(
+    wire: &Wire,
+    cx: &mut Context<'_>,
+    send: impl Fn(&TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(wire.stream.poll_write_ready(cx))?;
+        match send(&wire.stream) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
     }
 }
 
@@ -285,6 +316,8 @@ pub struct TcpWriteHalf {
     wire: Option<Hold>,
     control: Control,
     half: SendHalf,
+    timer: HalfOpenTimer,
+    corked: bool,
 }
 
 impl TcpWriteHalf {
@@ -309,15 +342,15 @@ impl TcpWriteHalf {
         let Some(wire) = self.wire.as_ref().filter(|_| self.half.may_write()) else {
             return Poll::Ready(Err(self.refusal()));
         };
-        let result = loop {
-            if let Err(error) = ready!(wire.stream.poll_write_ready(cx)) {
-                break Err(error);
-            }
-            match send(&wire.stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => break result,
+        let result = match poll_send(wire, cx, send) {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                let is_half_open = wire.fin_received.load(Ordering::Acquire);
+                ready!(self.timer.poll(cx, self.control.policy(), is_half_open));
+                Err(Reason::TimedOut(Phase::HalfOpen).into())
             }
         };
+        self.timer.reset();
         match result {
             Ok(n) => Poll::Ready(Ok(n)),
             Err(error) => {
@@ -347,9 +380,22 @@ impl TcpWriteHalf {
         }
     }
 
+    /// The socket goes; a half that has not ended yet has ended for this reason.
+    fn end(&mut self, reason: &Reason) {
+        let _ = self.half.handle(SendEvent::FloorLost(reason.clone()));
+        self.wire = None;
+    }
+
     fn handle_abort(&mut self) {
         let _ = self.half.handle(SendEvent::Abort);
         self.wire = None;
+    }
+
+    fn set_cork(&mut self, on: bool) {
+        if let Some(wire) = self.wire.as_ref().filter(|_| on != self.corked) {
+            socket::Options::of(&wire.stream).set_cork(on);
+            self.corked = on;
+        }
     }
 
     fn close_write(&mut self) -> io::Result<()> {
@@ -397,7 +443,12 @@ impl AsyncWrite for TcpWriteHalf {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The kernel has all of it; under a cork it is told not to keep it.
+        if self.corked {
+            self.set_cork(false);
+            self.set_cork(true);
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -487,21 +538,22 @@ impl Floor for TcpConnection {
     fn begin_close(&mut self) {
         self.set_cork(false);
         self.read.inbox.clear();
+        // The close has a bound of its own.
+        self.read.timer.stop();
+        self.write.timer.stop();
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
         poll_discard_reads(&mut self.read, cx, discarded)
     }
 
-    fn release(&mut self) {
-        self.read.wire = None;
-        self.write.wire = None;
+    fn release(&mut self, reason: &Reason) {
+        self.read.end(reason);
+        self.write.end(reason);
     }
 
     fn set_cork(&mut self, on: bool) {
-        if let Some(wire) = &self.write.wire {
-            socket::Options::of(&wire.stream).set_cork(on);
-        }
+        self.write.set_cork(on);
     }
 
     fn take_unread(&mut self) -> Vec<u8> {

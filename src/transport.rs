@@ -267,10 +267,12 @@ pub trait Floor {
     fn is_pointless(&self) -> bool {
         false
     }
+    /// Gives up the handshake that [`is_pointless`](Self::is_pointless) tells of.
+    fn abandon(&mut self) {}
     /// Reads and throws away until the receive half of this floor, and of those beneath, has ended. Counts the bytes.
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()>;
-    /// The socket goes.
-    fn release(&mut self);
+    /// The socket goes. Whoever still uses the transport is told this reason, where a half had not ended.
+    fn release(&mut self, reason: &Reason);
     /// Holds small writes back, or lets them go.
     fn set_cork(&mut self, on: bool);
     /// Takes the bytes that were received and not read.
@@ -332,12 +334,16 @@ impl<F: Transport + ?Sized> Floor for Box<F> {
         (**self).is_pointless()
     }
 
+    fn abandon(&mut self) {
+        (**self).abandon();
+    }
+
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
         (**self).poll_discard(cx, discarded)
     }
 
-    fn release(&mut self) {
-        (**self).release();
+    fn release(&mut self, reason: &Reason) {
+        (**self).release(reason);
     }
 
     fn set_cork(&mut self, on: bool) {

@@ -77,6 +77,14 @@ impl StartTls {
         Self { leftover: Some(leftover), ..self }
     }
 
+    /// Finds a name that no certificate can be checked against before anything is begun.
+    fn check(&self) -> Result<(), Error> {
+        match &self.side {
+            Side::Client { name, .. } => crate::config::server_name(name).map(drop),
+            Side::Server { .. } | Side::AsMade { .. } => Ok(()),
+        }
+    }
+
     /// Settles the role.
     fn settle(self, made: Role) -> Self {
         let Self { side, leftover } = self;
@@ -188,6 +196,7 @@ impl<T: Transport> UpgradableConnection<T> {
     pub(crate) async fn start_tls_by(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
         self.check()?;
         let how = how.settle(self.control.made());
+        how.check()?;
         let _ = self.gate.handle(GateEvent::StartTls);
         match self.upgrade(how, deadline).await {
             Ok(()) => {
@@ -407,6 +416,12 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
         self.layer.as_ref().is_none_or(|layer| layer.is_pointless())
     }
 
+    fn abandon(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.abandon();
+        }
+    }
+
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
         match &mut self.layer {
             Some(layer) => layer.poll_discard(cx, discarded),
@@ -414,9 +429,9 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
         }
     }
 
-    fn release(&mut self) {
+    fn release(&mut self, reason: &Reason) {
         if let Some(layer) = &mut self.layer {
-            layer.release();
+            layer.release(reason);
         }
     }
 

@@ -147,11 +147,10 @@ async fn end([mut a, mut b]: [Connection; 2], ending: Ending) {
             assert!(x.is_clean() && y.is_clean(), "{x:?} {y:?}");
         }
         Ending::HalfCloseThenClose => {
-            // Together: a small pipe does not hold a close_notify that nobody reads.
-            let (ended, read) = tokio::join!(async { a.close_write().await }, async { b.read(&mut [0; 1]).await });
-            ended.unwrap();
-            assert_eq!(read.unwrap(), 0);
+            // Decided, and not waited for: a small pipe does not hold the markers of all floors until they are read.
+            let _ = tokio::time::timeout(Duration::from_millis(1), a.close_write()).await;
             let writing = tokio::spawn(async move {
+                assert_eq!(b.read(&mut [0; 1]).await.unwrap(), 0);
                 b.write_all(&data(1, 30_000)).await.unwrap();
                 b.close().await
             });

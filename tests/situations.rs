@@ -258,12 +258,14 @@ async fn met_by_an_abort() {
         assert!(matches!(why(unwrapping.await.unwrap()), UpgradeError::Failed(Reason::Reset(_))));
     })
     .await;
-    over_every_floor(Policy::default(), |(mut a, _b)| async move {
+    over_every_floor(Policy::default(), |(mut a, b)| async move {
         let control = a.control();
         let unwrapping = tokio::spawn(async move { a.stop_tls().await });
         tokio::task::yield_now().await;
         control.abort();
-        assert!(matches!(why(unwrapping.await.unwrap()), UpgradeError::Failed(Reason::Aborted)));
+        let failure = why(unwrapping.await.unwrap());
+        assert!(matches!(failure, UpgradeError::Failed(Reason::Aborted)), "{failure:?}");
+        drop(b);
     })
     .await;
 }

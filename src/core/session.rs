@@ -21,6 +21,8 @@ use crate::policy::Watermarks;
 const HEADER: usize = 5;
 /// The longest record body that TLS 1.2 allows (RFC 5246 section 6.2.3); that of TLS 1.3 is shorter.
 const MAX_BODY: usize = (1 << 14) + 2048;
+/// The most plaintext that a record carries (RFC 8446 section 5.1).
+const MAX_FRAGMENT: usize = 1 << 14;
 /// How much is asked for when the floor is read: a full record, and the begin of the next.
 const READ_SIZE: usize = 32 << 10;
 /// How much is sealed ahead of a floor that takes nothing.
@@ -193,7 +195,8 @@ impl Session {
 
     /// Whether the floor below may end now: behind our marker, or behind the alert of a failure (rule: secure-4).
     pub fn is_done_sending(&self) -> bool {
-        self.send.is_finished() || (matches!(self.failure, Some(Reason::Tls(_))) && self.sealed.is_empty())
+        self.send.is_finished()
+            || (matches!(self.failure, Some(Reason::Tls(_) | Reason::Closed)) && self.sealed.is_empty())
     }
 
     /// Opened plaintext that waits to be read.
@@ -347,6 +350,20 @@ impl Session {
     /// Whether a close now would have nothing to finish: no handshake, and nothing accepted (rule: close-9).
     pub fn is_pointless(&self) -> bool {
         self.is_handshaking() && self.staged.is_empty() && !self.send.is_over()
+    }
+
+    /// Gives up a handshake for which nobody waits: without an alert, which would be in the clear (rule: close-9).
+    pub fn abandon(&mut self) {
+        self.fail(Reason::Closed);
+        self.sealed.clear();
+    }
+
+    /// Ends for a reason of ours that is not in the session: a deadline, a bound. Says nothing to the peer.
+    pub fn end(&mut self, reason: Reason) {
+        if self.recv.is_open() || !self.send.is_over() {
+            self.fail(reason);
+        }
+        self.sealed.clear();
     }
 
     /// Ends now. No record leaves after this (rule: abort-2).
@@ -539,7 +556,7 @@ impl Session {
             return;
         }
         while !self.staged.is_empty() && self.sealed.len() < SEAL_AHEAD && !self.corked_short() {
-            let n = self.staged.len().min(SEAL_AHEAD);
+            let n = self.sealable();
             let sealed = self.tls.writer().write(&self.staged.as_slice()[..n]).unwrap_or(0);
             if sealed == 0 {
                 break;
@@ -556,9 +573,18 @@ impl Session {
         }
     }
 
-    /// Under a cork only full records are sealed.
+    /// Under a cork only full records are sealed, or as much as may be queued where that is less.
     fn corked_short(&self) -> bool {
-        self.corked && self.staged.len() < 1 << 14
+        self.corked && self.staged.len() < self.full()
+    }
+
+    fn full(&self) -> usize {
+        MAX_FRAGMENT.min(self.marks.high)
+    }
+
+    fn sealable(&self) -> usize {
+        let n = self.staged.len().min(SEAL_AHEAD);
+        if self.corked { n - n % self.full() } else { n }
     }
 
     /// Moves what rustls has to send into our own queue.

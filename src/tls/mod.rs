@@ -9,22 +9,26 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 pub use self::read::TlsReadHalf;
 pub use self::write::TlsWriteHalf;
-use crate::close::{FloorKind, FloorReport};
+use crate::close::{CloseReport, FloorKind, FloorReport};
 use crate::config::{ClientTls, ServerTls};
 use crate::control::{Control, Watcher};
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::session::{Session, Step};
 use crate::deadline::{after, until};
-use crate::error::{Error, Phase, Reason};
+use crate::error::{Error, Reason};
 use crate::pump::{Shared, Want};
 use crate::transport::{Discard, Floor, Transport, debug};
+
+/// How long the peer's end is awaited behind the alert of a failed handshake.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A TLS connection on top of any floor: TCP, TLS, a Unix socket, an in-memory pipe.
 ///
@@ -136,21 +140,22 @@ impl<T: Transport> TlsConnection<T> {
 
     /// The handshake under a deadline that may have begun to run before (rule: secure-5).
     pub(crate) async fn handshake_by(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
-        let Err(reason) = until(deadline, poll_fn(|cx| self.poll_handshake(cx)))
-            .await
-            .unwrap_or_else(|| Err(Reason::TimedOut(Phase::Handshake)))
-        else {
-            return Ok(());
-        };
-        match reason {
-            Reason::TimedOut(_) => self.release(),
-            // The alert leaves, FIN behind it, and what the peer still sends is read, lest RST overtake the alert.
-            _ => {
-                let _ = until(deadline, self.close()).await;
-                self.release();
-            }
+        self.read.set_deadline(deadline);
+        let Err(reason) = poll_fn(|cx| self.poll_handshake(cx)).await else { return Ok(()) };
+        if !matches!(reason, Reason::TimedOut(_) | Reason::Aborted) {
+            self.take_leave(deadline).await;
         }
+        self.release(&reason);
+        self.ground().set_report(CloseReport::of(reason.clone()));
         Err(reason.into())
+    }
+
+    /// Behind a failed handshake: the alert leaves, FIN behind it, and what the peer still sends is read for a moment,
+    /// lest RST overtake the alert (rule: secure-4).
+    async fn take_leave(&mut self, deadline: Option<Instant>) {
+        let _ = until(deadline.or_else(|| after(self.ground().policy().close_timeout)), self.close_write()).await;
+        let moment = after(Some(FAREWELL));
+        let _ = until(deadline.min(moment).or(moment), self.close()).await;
     }
 
     /// Two halves for two tasks, which share the session under a lock. The read half drives what is left of a handshake.
@@ -180,7 +185,7 @@ impl<T: Transport> TlsConnection<T> {
             pump.session.close_write();
         });
         ready!(self.read.poll_read_to_end(cx))?;
-        self.write.shared().with(|pump| {
+        let transmitted = self.write.shared().with(|pump| {
             if pump.transmit().is_pending() {
                 pump.park_writer(Want::Drained, cx);
                 return Poll::Pending;
@@ -188,10 +193,15 @@ impl<T: Transport> TlsConnection<T> {
             if let SendHalf::Broken(reason) = pump.session.send() {
                 return Poll::Ready(Err(reason.clone()));
             }
+            Poll::Ready(Ok(()))
+        });
+        ready!(transmitted)?;
+        let unread = self.read.take_unread();
+        self.write.shared().with(|pump| {
             let leftover = pump.session.take_leftover();
             let Some(mut floor) = pump.floor.take() else { return Poll::Ready(Err(Reason::Aborted)) };
             floor.set_beneath(false);
-            floor.push_unread(&self.read.take_unread());
+            floor.push_unread(&unread);
             floor.push_unread(&leftover);
             Poll::Ready(Ok(floor))
         })
@@ -293,16 +303,16 @@ impl<T: Transport> Floor for TlsConnection<T> {
         self.write.shared().with(|pump| pump.session.is_pointless())
     }
 
+    fn abandon(&mut self) {
+        self.write.shared().with(|pump| pump.session.abandon());
+    }
+
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
         self.read.poll_discard(cx, discarded)
     }
 
-    fn release(&mut self) {
-        self.write.shared().with(|pump| {
-            if let Some(floor) = &mut pump.floor {
-                floor.release();
-            }
-        });
+    fn release(&mut self, reason: &Reason) {
+        self.write.shared().with(|pump| pump.end(reason));
     }
 
     fn set_cork(&mut self, on: bool) {

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
+use tokio::time::Instant;
 
 use super::is_past_handshake;
 use crate::control::Control;
 use crate::core::half::{End, RecvHalf};
 use crate::core::inbox::Inbox;
 use crate::core::session::{Session, Step};
-use crate::error::{Phase, Reason};
+use crate::deadline::{HandshakeClock, after};
+use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::policy::Truncation;
 use crate::pump::{Pump, Shared};
 use crate::tls::TlsConnection;
@@ -25,11 +27,32 @@ pub struct TlsReadHalf<T> {
     shared: Arc<Shared<T>>,
     control: Control,
     inbox: Inbox,
+    /// Until the handshake is known to be done.
+    clock: Option<HandshakeClock>,
 }
 
 impl<T: Transport> TlsReadHalf<T> {
     pub(super) fn new(shared: Arc<Shared<T>>, control: Control) -> Self {
-        Self { shared, control, inbox: Inbox::default() }
+        let clock = Some(HandshakeClock::new(after(control.policy().handshake_timeout)));
+        Self { shared, control, inbox: Inbox::default(), clock }
+    }
+
+    /// The handshake has to be done by then, whoever drives it (rule: secure-5).
+    pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.clock = Some(HandshakeClock::new(deadline));
+    }
+
+    /// Whether the handshake's time has run out: then the session has ended for that reason.
+    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(clock) = &mut self.clock else { return Poll::Pending };
+        if !self.shared.with(|pump| pump.session.is_handshaking()) {
+            self.clock = None;
+            return Poll::Pending;
+        }
+        ready!(clock.poll(cx));
+        self.clock = None;
+        self.shared.with(|pump| pump.end(&Reason::TimedOut(Phase::Handshake)));
+        Poll::Ready(())
     }
 
     /// Makes one connection of the two halves again; gives them back where they are of different connections.
@@ -51,6 +74,13 @@ impl<T: Transport> TlsReadHalf<T> {
     }
 
     pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        match self.poll_handshake_step(cx) {
+            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_handshake_step(cx),
+            result => result,
+        }
+    }
+
+    fn poll_handshake_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         self.with_live(|pump| {
             if !pump.session.is_handshaking() {
                 return Poll::Ready(Ok(()));
@@ -95,7 +125,10 @@ impl<T: Transport> TlsReadHalf<T> {
             self.inbox = kept;
             match ready!(step) {
                 Ok(true) => return Poll::Ready(Ok(())),
-                Ok(false) if is_too_much => return Poll::Ready(Err(Reason::TimedOut(Phase::Close))),
+                Ok(false) if is_too_much => {
+                    let bytes = self.inbox.len();
+                    return Poll::Ready(Err(Error::from(UpgradeError::NoEnd { bytes }).into()));
+                }
                 Ok(false) => {}
                 Err(reason) => return Poll::Ready(Err(reason)),
             }
@@ -125,8 +158,17 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
+    /// What was received and not read: what waits here, and what lies in whole records behind it (rule: upgrade-2).
     pub(super) fn take_unread(&mut self) -> Vec<u8> {
-        self.inbox.take()
+        let mut unread = self.inbox.take();
+        self.shared.with(|pump| {
+            while pump.session.step() == Step::Data {
+                let n = pump.session.plaintext().len();
+                unread.extend_from_slice(pump.session.plaintext());
+                pump.session.consume(n);
+            }
+        });
+        unread
     }
 
     pub(super) fn push_unread(&mut self, bytes: &[u8]) {
@@ -153,6 +195,13 @@ impl<T: Transport> TlsReadHalf<T> {
 
     /// Opens records straight into the reader's buffer.
     fn poll_open(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.poll_open_step(cx, buf) {
+            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_open_step(cx, buf),
+            result => result,
+        }
+    }
+
+    fn poll_open_step(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let truncation = self.control.policy().truncation;
         self.with_live(|pump| {
             loop {
