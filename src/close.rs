@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::time::Sleep;
 
@@ -21,6 +21,8 @@ pub struct CloseReport {
     pub floors: Vec<FloorReport>,
     /// The bound that ended the wait, where one did.
     pub bound: Option<Bound>,
+    /// Bytes given to [`Transport::close_with`] that were not accepted.
+    pub unwritten: usize,
     /// Bytes of the peer's that were thrown away while its end was awaited.
     pub discarded: u64,
     /// Bytes that the peer's kernel had not acknowledged when the socket went; `None` where the system does not tell.
@@ -31,7 +33,7 @@ pub struct CloseReport {
 impl CloseReport {
     /// The report of a connection that was not closed, but ended for this reason.
     pub(crate) fn of(reason: Reason) -> Self {
-        Self { reason, floors: Vec::new(), bound: None, discarded: 0, unacknowledged: None }
+        Self { reason, floors: Vec::new(), bound: None, unwritten: 0, discarded: 0, unacknowledged: None }
     }
 
     /// Whether both sides ended in order.
@@ -83,7 +85,7 @@ impl FloorReport {
             RecvHalf::Open => Received::Nothing,
             RecvHalf::Ending(End::Clean) | RecvHalf::Ended(End::Clean) => Received::Marker,
             RecvHalf::Ending(_) | RecvHalf::Ended(_) => Received::BareEnd,
-            RecvHalf::Aborted => Received::Nothing,
+            RecvHalf::Aborted | RecvHalf::Broken(Reason::Closed | Reason::TimedOut(_)) => Received::Nothing,
             RecvHalf::Broken(Reason::Reset(_)) => Received::Reset,
             RecvHalf::Broken(_) => Received::Failure,
         };
@@ -132,15 +134,18 @@ pub enum Bound {
 #[must_use = "futures do nothing unless polled"]
 pub struct Close<'a> {
     transport: &'a mut dyn Transport,
+    /// What is still to be written.
+    last: &'a [u8],
+    unwritten: usize,
     begun: bool,
     deadline: Option<Pin<Box<Sleep>>>,
     discarded: Discard,
 }
 
 impl<'a> Close<'a> {
-    pub(crate) fn new(transport: &'a mut dyn Transport) -> Self {
+    pub(crate) fn new(transport: &'a mut dyn Transport, last: &'a [u8]) -> Self {
         let limit = transport.ground().policy().close_discard;
-        Self { transport, begun: false, deadline: None, discarded: Discard { bytes: 0, limit } }
+        Self { transport, last, unwritten: 0, begun: false, deadline: None, discarded: Discard { bytes: 0, limit } }
     }
 
     fn begin(&mut self, cx: &mut Context<'_>) {
@@ -149,6 +154,20 @@ impl<'a> Close<'a> {
         // What has arrived by now is no answer to this close: an end without marker in it is a truncation.
         let _ = self.transport.poll_discard(cx, &mut self.discarded);
         self.transport.begin_close();
+    }
+
+    /// Writes the last bytes. A failure ends it; how, the halves know.
+    fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.last.is_empty() {
+            match ready!(Pin::new(&mut *self.transport).poll_write(cx, self.last)) {
+                Ok(n) => self.last = &self.last[n..],
+                Err(_) => {
+                    self.unwritten = self.last.len();
+                    self.last = &[];
+                }
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Nothing was accepted and no handshake done: the floors end at once, as far as they can without waiting.
@@ -162,6 +181,7 @@ impl<'a> Close<'a> {
     fn finish(&mut self, bound: Option<Bound>, known: Option<Reason>) -> CloseReport {
         let (send, recv) = self.transport.halves();
         let ground = self.transport.ground().clone();
+        self.unwritten += std::mem::take(&mut self.last).len();
         let ended = known.or_else(|| half::reason(&send, &recv));
         let reason = match ended {
             _ if ground.is_aborted() => Reason::Aborted,
@@ -179,7 +199,14 @@ impl<'a> Close<'a> {
         }
         self.transport.release(&reason);
         let unacknowledged = ground.unacknowledged();
-        let report = CloseReport { reason, floors, bound, discarded: self.discarded.bytes, unacknowledged };
+        let report = CloseReport {
+            reason,
+            floors,
+            bound,
+            unwritten: self.unwritten,
+            discarded: self.discarded.bytes,
+            unacknowledged,
+        };
         ground.set_report(report).clone()
     }
 }
@@ -193,7 +220,7 @@ impl Future for Close<'_> {
             return Poll::Ready(report.clone());
         }
         if !this.begun {
-            if this.transport.is_pointless() {
+            if this.last.is_empty() && this.transport.is_pointless() {
                 return Poll::Ready(this.finish_pointless(cx));
             }
             this.begin(cx);
@@ -206,7 +233,7 @@ impl Future for Close<'_> {
             }
         }
         // Both at once: a peer that cannot send until we read would not read what we send.
-        let finished = Pin::new(&mut *this.transport).poll_shutdown(cx).is_ready();
+        let finished = this.poll_last(cx).is_ready() && Pin::new(&mut *this.transport).poll_shutdown(cx).is_ready();
         let drained = this.transport.poll_discard(cx, &mut this.discarded).is_ready();
         if this.discarded.is_full() {
             return Poll::Ready(this.finish(Some(Bound::Bytes), None));

@@ -130,6 +130,10 @@ impl<T: Transport> Floor for Layer<T> {
         topmost!(self, floor => floor.may_write_in_wake())
     }
 
+    fn set_half_open(&mut self) {
+        topmost!(self, floor => floor.set_half_open());
+    }
+
     fn set_beneath(&mut self, beneath: bool) {
         topmost!(self, floor => floor.set_beneath(beneath));
     }

@@ -124,12 +124,11 @@ impl<T: Transport> Pump<T> {
         self.reader_was_displaced = true;
     }
 
-    /// Both halves have ended: the floor beneath ends by itself as soon as its own end has come (rule: close-13).
+    /// The peer's half has ended. If both have, the floor beneath ends by itself as soon as its own end has come (rule: close-13).
     pub(crate) fn let_go(&mut self) {
-        if !self.session.send().is_finished() || self.keeps_floor {
-            return;
-        }
-        if let Some(floor) = &mut self.floor {
+        let Some(floor) = self.floor.as_mut().filter(|_| !self.keeps_floor) else { return };
+        floor.set_half_open();
+        if self.session.send().is_finished() {
             let mut rest = Discard { bytes: 0, limit: u64::MAX };
             let _ = floor.poll_discard(&mut Context::from_waker(Waker::noop()), &mut rest);
         }

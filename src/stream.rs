@@ -15,6 +15,7 @@ use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Error, Phase, Reason};
+use crate::idle::HalfOpenTimer;
 use crate::policy::Policy;
 use crate::transport::{Discard, Floor, Transport, debug, poll_discard_reads};
 
@@ -22,7 +23,8 @@ use crate::transport::{Discard, Floor, Transport, debug, poll_discard_reads};
 /// of the receive half.
 ///
 /// A stream has no RST of its own: an abort drops it. It is dropped at the next poll, for which whoever waits on it is
-/// woken.
+/// woken. What the peer then sees is up to the stream: on a Unix socket it is an end like any other, and only a TLS floor
+/// above tells the peer that something is missing.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -45,6 +47,9 @@ pub struct Stream<S> {
     inbox: Inbox,
     control: Control,
     wakes_unlocked: bool,
+    timer: HalfOpenTimer,
+    /// The peer has ended its half of a floor above.
+    half_open: bool,
 }
 
 /// The stream, and who waits on it: gone together.
@@ -99,7 +104,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         control.stand_on(ground);
         let (send, recv, inbox) = (SendHalf::Open, RecvHalf::Open, Inbox::default());
         let live = Some(Live { io, waiting, control: control.clone() });
-        Self { live, send, recv, inbox, control, wakes_unlocked: false }
+        Self {
+            live,
+            send,
+            recv,
+            inbox,
+            control,
+            wakes_unlocked: false,
+            timer: HalfOpenTimer::default(),
+            half_open: false,
+        }
     }
 
     /// Promises that the stream holds no lock while it calls a waker. Then what a TLS floor above has queued leaves as
@@ -128,7 +142,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return Poll::Ready(self.at_end()) };
         live.waiting.park(READER, cx);
         let before = buf.filled().len();
-        match ready!(Pin::new(&mut live.io).poll_read(cx, buf)) {
+        let mut read = Pin::new(&mut live.io).poll_read(cx, buf);
+        if read.is_pending() {
+            ready!(self.timer.poll(cx, self.control.policy(), self.send.is_finished()));
+            read = Poll::Ready(Err(Reason::TimedOut(Phase::HalfOpen).into()));
+        }
+        self.timer.reset();
+        match ready!(read) {
             Ok(()) if buf.filled().len() > before => return Poll::Ready(Ok(())),
             Ok(()) => {
                 let _ = self.recv.handle(RecvEvent::Marker);
@@ -175,7 +195,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         let may = self.send.may_write() || self.send.is_finishing();
         let Some(live) = self.live.as_mut().filter(|_| may) else { return Poll::Ready(Err(self.refusal())) };
         live.waiting.park(WRITER, cx);
-        match ready!(send(Pin::new(&mut live.io), cx)) {
+        let mut sent = send(Pin::new(&mut live.io), cx);
+        if sent.is_pending() {
+            let is_half_open = self.half_open || !self.recv.is_open();
+            ready!(self.timer.poll(cx, self.control.policy(), is_half_open));
+            sent = Poll::Ready(Err(Reason::TimedOut(Phase::HalfOpen).into()));
+        }
+        self.timer.reset();
+        match ready!(sent) {
             Ok(done) => Poll::Ready(Ok(done)),
             Err(error) => Poll::Ready(Err(self.lose(error).into())),
         }
@@ -290,6 +317,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
     }
 
     fn begin_close(&mut self) {
+        self.timer.stop();
         self.inbox.clear();
     }
 
@@ -319,6 +347,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
 
     fn may_write_in_wake(&self) -> bool {
         self.wakes_unlocked
+    }
+
+    fn set_half_open(&mut self) {
+        self.half_open = true;
     }
 
     fn set_beneath(&mut self, _: bool) {}

@@ -100,6 +100,7 @@ struct Wire {
     stream: TcpStream,
     control: Control,
     fin_sent: AtomicBool,
+    /// The peer has ended its half, of this floor or of one above.
     fin_received: AtomicBool,
     /// A floor above tells the end by its own marker.
     beneath: AtomicBool,
@@ -570,6 +571,12 @@ impl Floor for TcpConnection {
 
     fn may_write_in_wake(&self) -> bool {
         true
+    }
+
+    fn set_half_open(&mut self) {
+        if let Some(wire) = &self.write.wire {
+            wire.fin_received.store(true, Ordering::Release);
+        }
     }
 
     fn set_beneath(&mut self, beneath: bool) {

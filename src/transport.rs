@@ -118,7 +118,18 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     /// May be dropped and called again; the bounds start anew then.
     #[doc(alias = "loseConnection")]
     fn close(&mut self) -> Close<'_> {
-        Close::new(self.as_transport())
+        Close::new(self.as_transport(), &[])
+    }
+
+    /// Writes these last bytes and closes, all of it within the bounds of [`close`](Self::close): a peer that does not
+    /// read holds it no longer (rule: close-3). At the bound the report says that our marker did not leave.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: a part of the bytes may have been accepted.
+    #[doc(alias = "finish")]
+    fn close_with<'a>(&'a mut self, last: &'a [u8]) -> Close<'a> {
+        Close::new(self.as_transport(), last)
     }
 
     /// Ends the connection now: what is queued is thrown away and the peer gets RST. Returns at once, from any state
@@ -283,6 +294,8 @@ pub trait Floor {
     fn report_floors(&self, floors: &mut Vec<FloorReport>);
     /// Whether a write may be made from within a waker: nothing of this floor is locked while it wakes somebody.
     fn may_write_in_wake(&self) -> bool;
+    /// The peer has ended its half above: from now on a write that stalls is idle (rule: half-10).
+    fn set_half_open(&mut self) {}
     /// A floor stands on this one, or does no more: with one, an end without markers is told by the missing marker
     /// above, so that a drop need not reset.
     fn set_beneath(&mut self, beneath: bool);
@@ -364,6 +377,10 @@ impl<F: Transport + ?Sized> Floor for Box<F> {
 
     fn may_write_in_wake(&self) -> bool {
         (**self).may_write_in_wake()
+    }
+
+    fn set_half_open(&mut self) {
+        (**self).set_half_open();
     }
 
     fn set_beneath(&mut self, beneath: bool) {

@@ -20,6 +20,8 @@ use crate::common::info::{info, to_json};
 
 /// The longest line, without its end.
 const MAX_LINE: usize = 4096;
+/// How much of `CLOSE n` is kept for the close; a peer that does not read cannot hold it.
+const MAX_LAST: u64 = 64 << 20;
 /// The alphabet, 1,024 times over.
 static PATTERN: [u8; 26 << 10] = pattern();
 
@@ -52,6 +54,8 @@ struct Service {
     connection: UpgradableConnection<TcpConnection>,
     number: u64,
     console: Arc<Console>,
+    /// What is written by the close itself, under its bound.
+    last: Vec<u8>,
     received: u64,
     sent: u64,
     read_closed: bool,
@@ -60,7 +64,17 @@ struct Service {
 
 impl Service {
     fn new(kind: Kind, connection: UpgradableConnection<TcpConnection>, number: u64, console: Arc<Console>) -> Self {
-        Self { kind, connection, number, console, received: 0, sent: 0, read_closed: false, write_closed: false }
+        Self {
+            kind,
+            connection,
+            number,
+            console,
+            last: Vec::new(),
+            received: 0,
+            sent: 0,
+            read_closed: false,
+            write_closed: false,
+        }
     }
 
     /// Obeys until the peer or a command ends it, or the drain begins; then the transport closes, and says how it went.
@@ -75,7 +89,9 @@ impl Service {
             () = console.drained() => {}
         }
         self.tell_ends();
-        let report = self.connection.close().await;
+        let last = std::mem::take(&mut self.last);
+        let report = self.connection.close_with(&last).await;
+        self.sent += (last.len() - report.unwritten) as u64;
         self.tell_ends();
         console.log.lost(self.number, &report.reason, self.received, self.sent);
     }
@@ -103,7 +119,7 @@ impl Service {
             Command::Send(n) => self.send(n).await,
             Command::SendSeq(parts, n) => self.send_sequence(parts, n).await,
             Command::Tiny(n) => self.tiny(n).await,
-            Command::Close(n) => self.send(n).await,
+            Command::Close(n) => self.close_with(n).await,
             Command::Half(n) => self.half(n).await,
             Command::Abort(n) => self.abort(n).await,
             Command::Sum => self.sum().await,
@@ -203,6 +219,15 @@ impl Service {
 impl Service {
     async fn say(&mut self, line: &str) -> io::Result<()> {
         self.write(format!("{line}\r\n").as_bytes()).await
+    }
+
+    async fn close_with(&mut self, n: u64) -> io::Result<()> {
+        let last = n.min(MAX_LAST);
+        self.send(n - last).await?;
+        // The pattern goes on where it stopped.
+        let done = ((n - last) % 26) as usize;
+        self.last = PATTERN[..26].iter().copied().cycle().skip(done).take(last as usize).collect();
+        Ok(())
     }
 
     async fn send(&mut self, n: u64) -> io::Result<()> {

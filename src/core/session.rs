@@ -180,7 +180,8 @@ impl Session {
 
     /// Whether a writer that waited at the high mark may go on.
     pub fn is_below_low_mark(&self) -> bool {
-        self.queued() <= self.marks.low
+        // Where only a cork holds bytes, none will leave: any room will do.
+        self.queued() <= self.marks.low || (self.sealed.is_empty() && self.can_write())
     }
 
     /// Whether all that was accepted has left for the floor below, markers and alerts too.

@@ -346,6 +346,14 @@ impl<T: Transport> Floor for TlsConnection<T> {
         self.write.shared().with(|pump| pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()))
     }
 
+    fn set_half_open(&mut self) {
+        self.write.shared().with(|pump| {
+            if let Some(floor) = &mut pump.floor {
+                floor.set_half_open();
+            }
+        });
+    }
+
     fn set_beneath(&mut self, _: bool) {}
 
     fn session_facts(&self) -> Option<Arc<SessionFacts>> {

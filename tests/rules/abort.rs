@@ -220,3 +220,19 @@ async fn a_dropped_connection_leaves_its_handle_harmless() {
     })
     .await;
 }
+
+/// rule: abort-4
+#[tokio::test]
+async fn a_flush_that_waits_for_the_handshake_is_told_of_an_abort() {
+    bounded("tls halves", async {
+        let (client, _server) = bowline::testing::tcp_pair().await.unwrap();
+        let client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();
+        let control = client.control();
+        let (_read, mut write) = client.into_split();
+        let flushing = tokio::spawn(async move { write.flush().await });
+        tokio::task::yield_now().await;
+        control.abort();
+        assert_eq!(flushing.await.unwrap().unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    })
+    .await;
+}

@@ -394,3 +394,49 @@ async fn a_client_that_only_writes_loses_nothing_to_unread_tickets() {
         assert!(writing.await.unwrap().is_clean());
     }
 }
+
+/// rule: close-3, close-4
+#[tokio::test]
+async fn the_last_bytes_of_a_close_are_within_its_bound() {
+    over(&Kind::ALL, hasty(Duration::from_millis(300)), |_, mut a, mut b| async move {
+        let last = vec![b'z'; 30_000_000];
+        let report = a.close_with(&last).await;
+        assert!(report.timed_out() && report.unwritten > 0 && !report.marker_sent(), "{report:?}");
+        let (received, end) = read_all(&mut b).await;
+        assert!(end.is_err() && received.len() < last.len(), "what was cut looks complete");
+    })
+    .await;
+    over_all(|_, mut a, mut b| async move {
+        let closing = tokio::spawn(async move { a.close_with(&pattern(300_000)).await });
+        let (received, end) = read_all(&mut b).await;
+        assert!(received == pattern(300_000) && end.is_ok());
+        b.close().await;
+        let report = closing.await.unwrap();
+        assert!(report.is_clean() && report.unwritten == 0);
+    })
+    .await;
+}
+
+/// rule: close-7, end-2
+#[tokio::test]
+async fn an_end_without_marker_that_came_before_the_close_is_a_truncation() {
+    let (mut server, client) = server_and_neighbour(Policy::default()).await;
+    let mut socket = client.into_inner().0;
+    socket.shutdown().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let report = server.close().await;
+    assert!(matches!(report.reason, Reason::Truncated(_)), "{report:?}");
+}
+
+/// rule: close-3, end-1
+#[tokio::test]
+async fn after_a_bound_everybody_is_told_the_same_reason() {
+    over(&Kind::ALL, hasty(Duration::from_millis(100)), |_, mut a, b| async move {
+        a.close().await;
+        let error = a.read(&mut [0; 1]).await.unwrap_err();
+        assert!(matches!(Reason::from_io(error, Phase::Open), Reason::TimedOut(Phase::Close)));
+        assert!(matches!(a.status().reason, Some(Reason::TimedOut(Phase::Close))));
+        drop(b);
+    })
+    .await;
+}

@@ -176,8 +176,7 @@ async fn close_after_close_write_ends_within_the_bound_although_the_peer_talks()
 async fn a_half_open_connection_has_an_idle_bound_of_its_own() {
     let mut policy = Policy::default();
     policy.half_open_timeout = Some(Duration::from_millis(100));
-    let tcp = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
-    over(&tcp, policy, |kind, mut a, mut b| async move {
+    over(&Kind::ALL, policy, |kind, mut a, mut b| async move {
         // Idle while both halves are open is no matter.
         assert!(tokio::time::timeout(Duration::from_millis(150), a.read(&mut [0; 1])).await.is_err());
         a.close_write().await.unwrap();
@@ -242,4 +241,23 @@ async fn half_close_works_both_ways_in_turn_over_every_transport() {
     });
     assert_eq!(read_all(&mut b).await.0, b"tight");
     writing.await.unwrap();
+}
+
+/// rule: half-10
+#[tokio::test]
+async fn a_write_that_stalls_behind_the_peers_end_is_idle_too() {
+    let mut policy = Policy::default();
+    policy.half_open_timeout = Some(Duration::from_millis(100));
+    over(&Kind::ALL, policy, |kind, mut a, mut b| async move {
+        b.close_write().await.unwrap();
+        assert_eq!(a.read(&mut [0; 1]).await.unwrap(), 0);
+        let error = loop {
+            if let Err(error) = a.write_all(&[1; 100_000]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{kind}");
+        drop(b);
+    })
+    .await;
 }

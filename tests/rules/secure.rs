@@ -356,3 +356,22 @@ async fn tls_1_2_is_the_floor_and_hybrid_key_exchange_the_default() {
     drop(raw);
     tls_error(accepting.await.unwrap());
 }
+
+/// rule: secure-5, tcp-9, end-1
+#[tokio::test]
+async fn whoever_drives_the_handshake_its_deadline_holds_and_its_reason_stays() {
+    let mut policy = Policy::default();
+    policy.handshake_timeout = Some(Duration::from_millis(100));
+    for by_writing in [false, true] {
+        let (client, _server) = tcp_pair_with(policy.clone()).await.unwrap();
+        let mut client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();
+        let error = match by_writing {
+            true => client.write_all(&[0; 200_000]).await.unwrap_err(),
+            false => client.read(&mut [0; 1]).await.unwrap_err(),
+        };
+        assert!(matches!(Error::from(error).reason(), Some(Reason::TimedOut(Phase::Handshake))));
+        let again = client.read(&mut [0; 1]).await.unwrap_err();
+        assert!(matches!(Error::from(again).reason(), Some(Reason::TimedOut(Phase::Handshake))));
+        assert!(matches!(client.status().reason, Some(Reason::TimedOut(Phase::Handshake))));
+    }
+}

@@ -380,3 +380,34 @@ async fn an_upgrade_that_stalls_ends_at_the_deadline() {
     let failure = which(a.start_tls(as_client()).await);
     assert!(matches!(failure, UpgradeError::Failed(Reason::TimedOut(Phase::Handshake))), "{failure:?}");
 }
+
+/// rule: upgrade-2, upgrade-8
+#[tokio::test]
+async fn leftover_inside_the_same_record_is_judged_in_tls_too() {
+    let (mut a, mut b) = plain_pair().await;
+    upgrade(&mut a, &mut b).await;
+    a.write_all(b"STARTTLS\r\nEVIL").await.unwrap();
+    let mut line = [0; 10];
+    b.read_exact(&mut line).await.unwrap();
+    assert!(matches!(which(b.start_tls(as_server()).await), UpgradeError::Leftover { count: 4 }));
+}
+
+/// rule: upgrade-5, secure-8
+#[tokio::test]
+async fn a_name_that_is_none_is_refused_before_anything_is_begun() {
+    let (mut a, mut b) = plain_pair().await;
+    let error = a.start_tls(StartTls::client(&shared_pki().client_tls(), "not a name!")).await.unwrap_err();
+    assert!(matches!(error, Error::Config(_)), "{error:?}");
+    settle(&mut a, &mut b).await;
+}
+
+/// rule: close-9
+#[tokio::test]
+async fn closing_inside_an_inner_handshake_ends_the_outer_session_in_order() {
+    let (mut a, mut b) = plain_pair().await;
+    upgrade(&mut a, &mut b).await;
+    assert!(tokio::time::timeout(Duration::from_millis(20), a.start_tls(as_server())).await.is_err());
+    assert!(matches!(a.close().await.reason, Reason::Closed));
+    let (inner, end) = read_all(&mut b).await;
+    assert_eq!((&inner[..], end.is_ok()), (&b""[..], true));
+}

@@ -334,3 +334,36 @@ async fn every_size_of_write_goes_through_a_tight_mark() {
     expect(&mut b, &pattern(2_000)).await;
     writing.await.unwrap();
 }
+
+/// rule: write-7, write-8
+#[tokio::test]
+async fn a_cork_and_a_mark_below_a_record_do_not_wait_for_each_other() {
+    let mut policy = Policy::default();
+    policy.watermarks = Watermarks::new(1 << 10, 4 << 10);
+    over(&Kind::ALL, policy, |_, mut a, mut b| async move {
+        let writing = tokio::spawn(async move {
+            a.cork().write_all(&pattern(100_000)).await.unwrap();
+            a
+        });
+        expect(&mut b, &pattern(100_000)).await;
+        writing.await.unwrap();
+    })
+    .await;
+}
+
+/// rule: write-6
+#[tokio::test]
+async fn a_task_that_waits_on_a_full_transport_is_not_woken_in_vain() {
+    over(&Kind::ALL, Policy::default(), |kind, mut a, b| async move {
+        let _ = clog(&mut a).await;
+        let mut polls = 0;
+        let waiting = std::future::poll_fn(|cx| {
+            polls += 1;
+            tokio::io::AsyncWrite::poll_shutdown(std::pin::Pin::new(&mut a), cx)
+        });
+        let _ = tokio::time::timeout(Duration::from_millis(100), waiting).await;
+        assert!(polls < 10, "{kind}: polled {polls} times");
+        drop(b);
+    })
+    .await;
+}
