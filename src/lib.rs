@@ -103,6 +103,8 @@ mod idle;
 mod layer;
 #[cfg(feature = "tokio")]
 mod listen;
+#[cfg(feature = "tokio-rustls")]
+mod neighbour;
 #[cfg(feature = "tokio")]
 mod pump;
 #[cfg(feature = "tokio")]

@@ -59,6 +59,8 @@ pub struct Session {
     closing: bool,
     marker_sealed: bool,
     opened: usize,
+    /// Where records begin and end is known: rustls holds none of them.
+    by_record: bool,
 }
 
 impl Session {
@@ -88,13 +90,16 @@ impl Session {
         Ok(Self::new(tls.into(), None, own_chain, marks))
     }
 
-    /// A session that was begun elsewhere, its handshake done or not.
+    /// A session that was begun elsewhere, its handshake done or not. rustls may hold a part of a record that was read
+    /// there: such a session is fed as the bytes come, and does not know where records end. So it cannot be taken off
+    /// again without loss.
     pub fn adopt(mut tls: Connection, marks: Watermarks) -> Self {
         let sni = match &mut tls {
             Connection::Server(server) => server.server_name().map(str::to_owned),
             Connection::Client(_) => None,
         };
         let mut session = Self::new(tls, sni, Arc::from([]), marks);
+        session.by_record = false;
         session.note_opened();
         if !session.tls.is_handshaking() {
             session.note_secured();
@@ -126,6 +131,7 @@ impl Session {
             closing: false,
             marker_sealed: false,
             opened: 0,
+            by_record: true,
         };
         session.collect();
         session
@@ -463,6 +469,9 @@ impl Session {
     /// The length of the next record in `raw`, once it is whole; or of whatever rustls is to refuse.
     fn next_record(&self) -> Option<usize> {
         let raw = self.raw.as_slice();
+        if !self.by_record {
+            return (!raw.is_empty()).then_some(raw.len());
+        }
         if raw.len() < HEADER {
             return None;
         }
@@ -480,7 +489,7 @@ impl Session {
         // A reader that says 0 is the end of the stream to rustls, for ever: it is never shown an empty one.
         while !input.is_empty() {
             if self.tls.read_tls(&mut input).is_err() {
-                // Its buffer is full: a handshake message that goes on and on. What it has is judged.
+                // Its buffer is full: of plaintext, which is read first, or of a handshake message that has no end.
                 break;
             }
             if let Err(error) = self.tls.process_new_packets() {
@@ -488,8 +497,13 @@ impl Session {
                 return self.fail_tls(error);
             }
         }
-        self.raw.consume(record);
+        let fed = record - input.len();
+        self.raw.consume(fed);
         self.note_opened();
+        if fed == 0 && self.opened == 0 {
+            self.raw.clear();
+            return self.fail_tls(rustls::Error::PeerSentOversizedRecord);
+        }
         if self.is_handshaking() && !self.tls.is_handshaking() {
             self.note_secured();
         }
