@@ -1,0 +1,168 @@
+//! The receiving half of TCP.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
+
+use super::wire::{Hold, Wire};
+use super::{TcpConnection, TcpWriteHalf};
+use crate::control::Control;
+use crate::core::half::{RecvEvent, RecvHalf};
+use crate::core::inbox::Inbox;
+use crate::error::{Phase, Reason};
+use crate::idle::HalfOpenTimer;
+
+/// The receiving half of a [`TcpConnection`].
+pub struct TcpReadHalf {
+    wire: Option<Hold>,
+    control: Control,
+    pub(super) half: RecvHalf,
+    pub(super) inbox: Inbox,
+    pub(super) timer: HalfOpenTimer,
+}
+
+impl TcpReadHalf {
+    pub(super) fn new(wire: Hold) -> Self {
+        let control = wire.control().clone();
+        let (half, inbox, timer) = (RecvHalf::Open, Inbox::default(), HalfOpenTimer::default());
+        Self { wire: Some(wire), control, half, inbox, timer }
+    }
+
+    /// Makes one connection of the two halves again; gives them back where they are of different connections.
+    pub fn reunite(self, write: TcpWriteHalf) -> Result<TcpConnection, Box<(Self, TcpWriteHalf)>> {
+        if !self.control.is_same(write.ground()) {
+            return Err(Box::new((self, write)));
+        }
+        Ok(TcpConnection { read: self, write })
+    }
+
+    /// The handle of the connection.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// How the half stands.
+    pub fn status(&self) -> &RecvHalf {
+        &self.half
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(wire) = self.wire.as_ref().filter(|_| self.half.is_open()) else { return Poll::Ready(self.at_end()) };
+        let result = match poll_recv(wire, cx, buf) {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                let is_half_open = wire.fin_sent.load(Ordering::Acquire);
+                ready!(self.timer.poll(cx, self.control.policy(), is_half_open));
+                Err(Reason::TimedOut(Phase::HalfOpen).into())
+            }
+        };
+        self.timer.reset();
+        match result {
+            Ok(0) if self.control.was_reset() => self.lose(Reason::Reset(Phase::Open)),
+            Ok(0) => {
+                let _ = self.half.handle(RecvEvent::Marker);
+                let _ = self.half.handle(RecvEvent::Consumed);
+                wire.fin_received.store(true, Ordering::Release);
+                self.wire = None;
+            }
+            Ok(_) => return Poll::Ready(Ok(())),
+            Err(error) => self.lose(Reason::from_io(error, Phase::Open)),
+        }
+        Poll::Ready(self.at_end())
+    }
+
+    fn lose(&mut self, reason: Reason) {
+        if matches!(reason, Reason::Reset(_)) {
+            self.control.note_reset();
+        }
+        let _ = self.half.handle(RecvEvent::FloorLost(reason));
+        self.wire = None;
+    }
+
+    /// What every read says from the end on.
+    fn at_end(&mut self) -> io::Result<()> {
+        if self.control.is_aborted() {
+            self.handle_abort();
+        }
+        match &self.half {
+            RecvHalf::Open => Err(io::ErrorKind::NotConnected.into()),
+            RecvHalf::Ending(_) | RecvHalf::Ended(_) => Ok(()),
+            RecvHalf::Aborted => Err(Reason::Aborted.into()),
+            RecvHalf::Broken(reason) => Err(reason.clone().into()),
+        }
+    }
+
+    /// The socket goes; a half that has not ended yet has ended for this reason.
+    pub(super) fn end(&mut self, reason: &Reason) {
+        let _ = self.half.handle(RecvEvent::FloorLost(reason.clone()));
+        self.wire = None;
+    }
+
+    pub(super) fn handle_abort(&mut self) {
+        let _ = self.half.handle(RecvEvent::Abort);
+        self.inbox.clear();
+        self.wire = None;
+    }
+}
+
+fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(wire.stream.poll_read_ready(cx))?;
+        match wire.stream.try_read_buf(buf) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+impl fmt::Debug for TcpReadHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpReadHalf").field("half", &self.half).finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for TcpReadHalf {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.control.is_aborted() {
+            return Poll::Ready(self.at_end());
+        }
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.inbox.is_empty() {
+            let n = self.inbox.read(buf.initialize_unfilled());
+            buf.advance(n);
+            self.inbox.release();
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_fill(cx, buf)
+    }
+}
+
+impl AsyncBufRead for TcpReadHalf {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        if this.control.is_aborted() {
+            this.at_end()?;
+        }
+        if this.inbox.is_empty() {
+            let mut inbox = std::mem::take(&mut this.inbox);
+            let mut buf = ReadBuf::new(inbox.space());
+            let result = this.poll_fill(cx, &mut buf);
+            let n = buf.filled().len();
+            inbox.filled(n);
+            inbox.release();
+            this.inbox = inbox;
+            ready!(result)?;
+        }
+        Poll::Ready(Ok(this.inbox.as_slice()))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        self.inbox.consume(n);
+    }
+}

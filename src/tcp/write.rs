@@ -1,0 +1,205 @@
+//! The sending half of TCP.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+use super::wire::{Hold, Wire};
+use crate::control::Control;
+use crate::core::half::{SendEvent, SendHalf};
+use crate::error::{Error, Phase, Reason};
+use crate::idle::HalfOpenTimer;
+use crate::socket;
+
+/// The sending half of a [`TcpConnection`](super::TcpConnection).
+pub struct TcpWriteHalf {
+    wire: Option<Hold>,
+    control: Control,
+    pub(super) half: SendHalf,
+    pub(super) timer: HalfOpenTimer,
+    corked: bool,
+}
+
+impl TcpWriteHalf {
+    pub(super) fn new(wire: Hold) -> Self {
+        let control = wire.control().clone();
+        let (half, timer) = (SendHalf::Open, HalfOpenTimer::default());
+        Self { wire: Some(wire), control, half, timer, corked: false }
+    }
+
+    pub(super) fn ground(&self) -> &Control {
+        &self.control
+    }
+
+    pub(super) fn set_half_open(&self) {
+        if let Some(wire) = &self.wire {
+            wire.fin_received.store(true, Ordering::Release);
+        }
+    }
+
+    pub(super) fn set_beneath(&self, beneath: bool) {
+        if let Some(wire) = &self.wire {
+            wire.beneath.store(beneath, Ordering::Release);
+        }
+    }
+
+    /// The handle of the connection.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// How the half stands.
+    pub fn status(&self) -> &SendHalf {
+        &self.half
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        send: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if self.control.is_aborted() {
+            self.handle_abort();
+        }
+        let Some(wire) = self.wire.as_ref().filter(|_| self.half.may_write()) else {
+            return Poll::Ready(Err(self.refusal()));
+        };
+        let result = match poll_send(wire, cx, send) {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                let is_half_open = wire.fin_received.load(Ordering::Acquire);
+                ready!(self.timer.poll(cx, self.control.policy(), is_half_open));
+                Err(Reason::TimedOut(Phase::HalfOpen).into())
+            }
+        };
+        self.timer.reset();
+        match result {
+            Ok(n) => Poll::Ready(Ok(n)),
+            Err(error) => {
+                self.lose(Reason::from_io(error, Phase::Open));
+                Poll::Ready(Err(self.refusal()))
+            }
+        }
+    }
+
+    fn lose(&mut self, reason: Reason) {
+        if self.control.is_aborted() {
+            return self.handle_abort();
+        }
+        if matches!(reason, Reason::Reset(_)) {
+            self.control.note_reset();
+        }
+        let _ = self.half.handle(SendEvent::FloorLost(reason));
+        self.wire = None;
+    }
+
+    /// What every write says after the end (rules: write-4, write-5).
+    fn refusal(&self) -> io::Error {
+        match &self.half {
+            SendHalf::Open | SendHalf::Finishing | SendHalf::Finished => Error::SendClosed.into(),
+            SendHalf::Aborted => Reason::Aborted.into(),
+            SendHalf::Broken(reason) => reason.clone().into(),
+        }
+    }
+
+    /// The socket goes; a half that has not ended yet has ended for this reason.
+    pub(super) fn end(&mut self, reason: &Reason) {
+        let _ = self.half.handle(SendEvent::FloorLost(reason.clone()));
+        self.wire = None;
+    }
+
+    pub(super) fn handle_abort(&mut self) {
+        let _ = self.half.handle(SendEvent::Abort);
+        self.wire = None;
+    }
+
+    pub(super) fn set_cork(&mut self, on: bool) {
+        if let Some(wire) = self.wire.as_ref().filter(|_| on != self.corked) {
+            socket::Options::of(&wire.stream).set_cork(on);
+            self.corked = on;
+        }
+    }
+
+    fn close_write(&mut self) -> io::Result<()> {
+        if self.control.is_aborted() {
+            self.handle_abort();
+        }
+        if self.half.handle(SendEvent::CloseWrite).is_err() {
+            return Err(self.refusal());
+        }
+        let Some(wire) = self.wire.take() else { return Ok(()) };
+        match socket::Options::of(&wire.stream).shutdown_write() {
+            Ok(()) => {
+                wire.fin_sent.store(true, Ordering::Release);
+                let _ = self.half.handle(SendEvent::Drained);
+                Ok(())
+            }
+            Err(error) => {
+                // The system has no connection any more: it was reset, and the other half tells how.
+                let reason = match error.kind() {
+                    io::ErrorKind::NotConnected => Reason::Reset(Phase::Open),
+                    _ => Reason::from_io(error, Phase::Open),
+                };
+                self.lose(reason);
+                Err(self.refusal())
+            }
+        }
+    }
+}
+
+fn poll_send(
+    wire: &Wire,
+    cx: &mut Context<'_>,
+    send: impl Fn(&TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(wire.stream.poll_write_ready(cx))?;
+        match send(&wire.stream) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+impl fmt::Debug for TcpWriteHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpWriteHalf").field("half", &self.half).finish_non_exhaustive()
+    }
+}
+
+impl AsyncWrite for TcpWriteHalf {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, |stream| if buf.is_empty() { Ok(0) } else { stream.try_write(buf) })
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let is_empty = parts.iter().all(|part| part.is_empty());
+        self.poll_send(cx, |stream| if is_empty { Ok(0) } else { stream.try_write_vectored(parts) })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The kernel has all of it; under a cork it is told not to keep it.
+        if self.corked {
+            self.set_cork(false);
+            self.set_cork(true);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.close_write())
+    }
+}
