@@ -110,9 +110,12 @@ impl Control {
         if let Some(ground) = self.ground() {
             ground.abort();
         }
-        let watchers = std::mem::take(&mut *self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner));
-        watchers.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_abort());
+        self.take_watchers().iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_abort());
         self.0.going.notify_waiters();
+    }
+
+    fn take_watchers(&self) -> Vec<Weak<dyn Watcher>> {
+        std::mem::take(&mut *self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// From now on an abort tells this one too.
@@ -159,6 +162,8 @@ impl Control {
     /// The socket has gone.
     pub(crate) fn note_gone(&self) {
         self.0.gone.store(true, Ordering::Release);
+        // rule: life-4: a handle that is kept keeps nothing of the floors.
+        drop(self.take_watchers());
         self.0.going.notify_waiters();
     }
 

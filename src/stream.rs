@@ -17,7 +17,7 @@ use crate::core::inbox::Inbox;
 use crate::error::{Error, Phase, Reason};
 use crate::idle::HalfOpenTimer;
 use crate::policy::Policy;
-use crate::transport::{Discard, Floor, Transport, debug, poll_discard_reads};
+use crate::transport::{Discard, Floor, Transport, debug, poll_discard_reads, poll_read_ahead};
 
 /// A transport over any stream that reads and writes. Its shutdown is the marker of the send half, its end of file that
 /// of the receive half.
@@ -228,14 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncBufRead for Stream
         let this = self.get_mut();
         this.check_abort();
         if this.inbox.is_empty() {
-            let mut inbox = std::mem::take(&mut this.inbox);
-            let mut buf = ReadBuf::new(inbox.space());
-            let result = this.poll_fill(cx, &mut buf);
-            let n = buf.filled().len();
-            inbox.filled(n);
-            inbox.release();
-            this.inbox = inbox;
-            ready!(result)?;
+            ready!(poll_read_ahead(this, |stream| &mut stream.inbox, |stream, buf| stream.poll_fill(cx, buf)))?;
         }
         Poll::Ready(Ok(this.inbox.as_slice()))
     }

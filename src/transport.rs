@@ -16,13 +16,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::address::Address;
 use crate::close::{Close, FloorReport};
 use crate::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{self, RecvHalf, SendHalf};
+use crate::core::inbox::Inbox;
 use crate::error::Reason;
 use crate::socket::Keepalive;
 use crate::upgrade::StartTls;
@@ -404,13 +405,29 @@ pub(crate) fn poll_discard_reads<T: AsyncRead + Unpin + ?Sized>(
 ) -> Poll<()> {
     let mut scratch = [0; 8 << 10];
     while !discarded.is_full() {
-        let mut buf = tokio::io::ReadBuf::new(&mut scratch);
+        let mut buf = ReadBuf::new(&mut scratch);
         match std::task::ready!(Pin::new(&mut *floor).poll_read(cx, &mut buf)) {
             Ok(()) if !buf.filled().is_empty() => discarded.bytes += buf.filled().len() as u64,
             Ok(()) | Err(_) => return Poll::Ready(()),
         }
     }
     Poll::Ready(())
+}
+
+/// Reads ahead into an empty inbox what one read of the floor gives. The inbox is lent to the read, which needs the rest.
+pub(crate) fn poll_read_ahead<T>(
+    half: &mut T,
+    inbox_of: impl Fn(&mut T) -> &mut Inbox,
+    poll_read: impl FnOnce(&mut T, &mut ReadBuf<'_>) -> Poll<io::Result<()>>,
+) -> Poll<io::Result<()>> {
+    let mut inbox = std::mem::take(inbox_of(half));
+    let mut buf = ReadBuf::new(inbox.space());
+    let result = poll_read(half, &mut buf);
+    let n = buf.filled().len();
+    inbox.filled(n);
+    inbox.release();
+    *inbox_of(half) = inbox;
+    result
 }
 
 /// How every transport shows itself: its ends and its halves.

@@ -15,6 +15,7 @@ use crate::core::half::{RecvEvent, RecvHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
 use crate::idle::HalfOpenTimer;
+use crate::transport::poll_read_ahead;
 
 /// The receiving half of a [`TcpConnection`].
 pub struct TcpReadHalf {
@@ -150,14 +151,7 @@ impl AsyncBufRead for TcpReadHalf {
             this.at_end()?;
         }
         if this.inbox.is_empty() {
-            let mut inbox = std::mem::take(&mut this.inbox);
-            let mut buf = ReadBuf::new(inbox.space());
-            let result = this.poll_fill(cx, &mut buf);
-            let n = buf.filled().len();
-            inbox.filled(n);
-            inbox.release();
-            this.inbox = inbox;
-            ready!(result)?;
+            ready!(poll_read_ahead(this, |half| &mut half.inbox, |half, buf| half.poll_fill(cx, buf)))?;
         }
         Poll::Ready(Ok(this.inbox.as_slice()))
     }

@@ -20,7 +20,7 @@ use crate::policy::Truncation;
 use crate::pump::{Pump, Shared};
 use crate::tls::TlsConnection;
 use crate::tls::write::TlsWriteHalf;
-use crate::transport::{Discard, Transport};
+use crate::transport::{Discard, Transport, poll_read_ahead};
 
 /// The receiving half of a [`TlsConnection`].
 pub struct TlsReadHalf<T> {
@@ -300,15 +300,8 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
         if this.inbox.is_empty() || this.control.is_aborted() {
-            let mut inbox = std::mem::take(&mut this.inbox);
-            inbox.clear();
-            let mut buf = ReadBuf::new(inbox.space());
-            let result = this.poll_open(cx, &mut buf);
-            let n = buf.filled().len();
-            inbox.filled(n);
-            inbox.release();
-            this.inbox = inbox;
-            ready!(result)?;
+            this.inbox.clear();
+            ready!(poll_read_ahead(this, |half| &mut half.inbox, |half, buf| half.poll_open(cx, buf)))?;
         }
         Poll::Ready(Ok(this.inbox.as_slice()))
     }
