@@ -29,6 +29,8 @@
 //! [`TcpTransport`] adds socket options, [`TlsTransport`] the facts of the session, [`UpgradableTransport`] `start_tls` and
 //! `stop_tls`. All of them are there on every transport, through every floor. [`Control`] is the handle that other tasks hold.
 //!
+//! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again.
+//!
 //! Connections come from a [`Connector`] or a [`Listener`]; TLS is configured by [`ClientTls`] and [`ServerTls`]; [`Policy`]
 //! holds bounds and choices. A call fails with an [`Error`], a connection ends with a [`Reason`]; both survive the trip
 //! through [`std::io::Error`].
@@ -110,6 +112,8 @@ mod pump;
 #[cfg(feature = "tokio")]
 mod socket;
 #[cfg(feature = "tokio")]
+mod split;
+#[cfg(feature = "tokio")]
 mod stream;
 #[cfg(feature = "tokio")]
 mod tcp;
@@ -143,6 +147,7 @@ pub use self::{
     control::Control,
     listen::{Incoming, Listener, ListenerBuilder, ListenerStatus},
     socket::Keepalive,
+    split::{OwnedReadHalf, OwnedWriteHalf, Split, UpgradableReadHalf, UpgradableWriteHalf},
     stream::Stream,
     tcp::{TcpConnection, TcpReadHalf, TcpWriteHalf},
     tls::{TlsConnection, TlsReadHalf, TlsWriteHalf},

@@ -140,16 +140,22 @@ impl StartTls {
 pub struct UpgradableConnection<T: Transport> {
     /// Away only inside a step that does not wait, or for good once a downgrade failed half-way.
     layer: Option<Layer<T>>,
-    control: Control,
-    gate: Gate,
-    failure: Option<Error>,
+    standing: Standing,
 }
 
 impl<T: Transport> UpgradableConnection<T> {
     /// A connection that is in plaintext.
     pub fn new(plain: T) -> Self {
-        let control = plain.ground().clone();
-        Self { layer: Some(Layer::Plain(plain)), control, gate: Gate::Plain, failure: None }
+        let standing = Standing { control: plain.ground().clone(), gate: Gate::Plain, failure: None };
+        Self { layer: Some(Layer::Plain(plain)), standing }
+    }
+
+    pub(crate) fn into_parts(self) -> (Option<Layer<T>>, Standing) {
+        (self.layer, self.standing)
+    }
+
+    pub(crate) fn from_parts(layer: Option<Layer<T>>, standing: Standing) -> Self {
+        Self { layer, standing }
     }
 
     /// A connection that begins with a handshake as server, and waits for it. It can be downgraded and upgraded like any
@@ -189,18 +195,18 @@ impl<T: Transport> UpgradableConnection<T> {
     /// Not cancel safe: what was begun is not taken up again; only `close` and `abort` are left.
     #[doc(alias = "startTLS")]
     pub async fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
-        let bound = self.control.policy().handshake_timeout;
+        let bound = self.standing.control.policy().handshake_timeout;
         self.start_tls_by(how, after(bound)).await
     }
 
     pub(crate) async fn start_tls_by(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
         self.check()?;
-        let how = how.settle(self.control.made());
+        let how = how.settle(self.standing.control.made());
         how.check()?;
-        let _ = self.gate.handle(GateEvent::StartTls);
+        let _ = self.standing.gate.handle(GateEvent::StartTls);
         match self.upgrade(how, deadline).await {
             Ok(()) => {
-                let _ = self.gate.handle(GateEvent::Secured);
+                let _ = self.standing.gate.handle(GateEvent::Secured);
                 Ok(())
             }
             Err(error) => Err(self.fail(error)),
@@ -210,8 +216,8 @@ impl<T: Transport> UpgradableConnection<T> {
     /// Whether a change between plaintext and TLS can begin; where not, which of the causes it is (rule: upgrade-5).
     fn check(&self) -> Result<(), Error> {
         let status = self.status();
-        Err(match (self.gate, status.reason, status.send, status.recv) {
-            (Gate::Failed, ..) if self.failure.is_some() => return Err(self.refusal()),
+        Err(match (self.standing.gate, status.reason, status.send, status.recv) {
+            (Gate::Failed, ..) if self.standing.failure.is_some() => return Err(self.standing.refusal()),
             (_, Some(reason), ..) | (_, _, SendHalf::Broken(reason), _) | (_, _, _, RecvHalf::Broken(reason)) => {
                 UpgradeError::Failed(reason)
             }
@@ -237,7 +243,7 @@ impl<T: Transport> UpgradableConnection<T> {
             return Err(UpgradeError::Leftover { count }.into());
         }
         layer.push_unread(&unread);
-        let _ = self.gate.handle(GateEvent::Quiesced);
+        let _ = self.standing.gate.handle(GateEvent::Quiesced);
         let session = match &side {
             Side::Client { tls, name } => TlsConnection::client(layer, tls, name),
             Side::Server { tls } | Side::AsMade { server: tls, .. } => TlsConnection::server(layer, tls),
@@ -262,11 +268,11 @@ impl<T: Transport> UpgradableConnection<T> {
     #[doc(alias = "CCC")]
     #[doc(alias = "unwrap")]
     pub async fn stop_tls(&mut self) -> Result<(), Error> {
-        if self.gate != Gate::Unwrapping {
+        if self.standing.gate != Gate::Unwrapping {
             self.check_secure()?;
-            let _ = self.gate.handle(GateEvent::StopTls);
+            let _ = self.standing.gate.handle(GateEvent::StopTls);
         }
-        let bound = after(self.control.policy().close_timeout);
+        let bound = after(self.standing.control.policy().close_timeout);
         match until(bound, poll_fn(|cx| self.poll_unwrap(cx))).await {
             Some(Ok(())) => Ok(()),
             Some(Err(reason)) => Err(self.fail(reason.into())),
@@ -277,8 +283,8 @@ impl<T: Transport> UpgradableConnection<T> {
     fn check_secure(&self) -> Result<(), Error> {
         match self.check() {
             // The peer's close_notify may have come first; the socket lives all the same.
-            Err(Error::Upgrade(UpgradeError::PeerEnded)) if self.gate == Gate::Secure => Ok(()),
-            Ok(()) if self.gate != Gate::Secure => Err(UpgradeError::NotSecure.into()),
+            Err(Error::Upgrade(UpgradeError::PeerEnded)) if self.standing.gate == Gate::Secure => Ok(()),
+            Ok(()) if self.standing.gate != Gate::Secure => Err(UpgradeError::NotSecure.into()),
             checked => checked,
         }
     }
@@ -286,16 +292,16 @@ impl<T: Transport> UpgradableConnection<T> {
     fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         let Some(Layer::Tls(session)) = &mut self.layer else { return Poll::Ready(Err(Reason::Aborted)) };
         let floor = std::task::ready!(session.poll_unwrap(cx))?;
-        let _ = self.gate.handle(GateEvent::Unwrapped { tls_beneath: matches!(floor, Layer::Tls(_)) });
+        let _ = self.standing.gate.handle(GateEvent::Unwrapped { tls_beneath: matches!(floor, Layer::Tls(_)) });
         self.layer = Some(floor);
         Poll::Ready(Ok(()))
     }
 
     /// The change failed, and the connection with it. Nothing half-secured is left to be used.
     fn fail(&mut self, error: Error) -> Error {
-        let _ = self.gate.handle(GateEvent::Fail);
-        self.failure = Some(error.clone());
-        self.control.end(error.clone().into());
+        let _ = self.standing.gate.handle(GateEvent::Fail);
+        self.standing.failure = Some(error.clone());
+        self.standing.control.end(error.clone().into());
         match error {
             Error::Ended(reason) => UpgradeError::Failed(reason).into(),
             other => other,
@@ -304,14 +310,27 @@ impl<T: Transport> UpgradableConnection<T> {
 
     /// The layer that bytes pass through, where they may pass.
     fn open(&mut self) -> io::Result<Pin<&mut Layer<T>>> {
-        if !self.gate.is_settled() {
-            return Err(self.refusal().into());
-        }
+        self.standing.check_open()?;
         Ok(Pin::new(self.beneath()?))
     }
 
     fn beneath(&mut self) -> Result<&mut Layer<T>, Error> {
         self.layer.as_mut().ok_or(Error::Ended(Reason::Aborted))
+    }
+}
+
+/// Whether bytes may pass, and what is said where they may not. Split halves carry it with them.
+#[derive(Clone)]
+pub(crate) struct Standing {
+    pub(crate) control: Control,
+    gate: Gate,
+    failure: Option<Error>,
+}
+
+impl Standing {
+    /// Refuses while a change is under way, and after one that failed (rule: upgrade-5).
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.gate.is_settled() { Ok(()) } else { Err(self.refusal()) }
     }
 
     fn refusal(&self) -> Error {
@@ -373,7 +392,7 @@ impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.failure {
+        match &self.standing.failure {
             Some(failure) => Poll::Ready(Err(failure.clone().into())),
             // Also while an upgrade is under way: close waits for the handshake, or ends it (rules: half-5, close-9).
             None => Pin::new(self.beneath()?).poll_shutdown(cx),
@@ -389,7 +408,7 @@ impl<T: Transport> fmt::Debug for UpgradableConnection<T> {
 
 impl<T: Transport> Floor for UpgradableConnection<T> {
     fn ground(&self) -> &Control {
-        &self.control
+        &self.standing.control
     }
 
     fn halves(&self) -> (SendHalf, RecvHalf) {

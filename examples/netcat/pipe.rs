@@ -3,8 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use bowline::{CloseReport, TcpConnection, Transport, UpgradableConnection};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use bowline::{CloseReport, TcpConnection, Transport, UpgradableConnection, UpgradableReadHalf, UpgradableWriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -16,11 +16,12 @@ const SILENCE: Duration = Duration::from_millis(200);
 const CHUNK: usize = 64 << 10;
 
 type Connection = UpgradableConnection<TcpConnection>;
+type Reader = UpgradableReadHalf<TcpConnection>;
+type Writer = UpgradableWriteHalf<TcpConnection>;
 
 /// Pipes until the peer has ended, or our own end closes; then closes. Fails only where standard input or output does.
 pub(crate) async fn pipe(args: &Args, tally: &Tally, connection: Connection) -> io::Result<CloseReport> {
-    let control = connection.control();
-    let (mut reader, mut writer) = split(connection);
+    let (mut reader, mut writer) = connection.into_split();
     let (peer_ended, ended) = watch::channel(false);
     let piped = {
         let upload = upload(args, tally, &mut writer, ended);
@@ -43,19 +44,15 @@ pub(crate) async fn pipe(args: &Args, tally: &Tally, connection: Connection) -> 
         }
     };
     if piped.is_err() || args.abort_after.is_some_and(|n| tally.received.get() >= n) {
-        control.abort();
+        writer.control().abort();
     }
-    let report = reader.unsplit(writer).close().await;
+    let mut connection = reader.reunite(writer).expect("both are halves of this connection");
+    let report = connection.close().await;
     piped.map(|()| report)
 }
 
 /// Sends what standard input gives. A failed write is not told: reading tells why.
-async fn upload(
-    args: &Args,
-    tally: &Tally,
-    writer: &mut WriteHalf<Connection>,
-    mut ended: watch::Receiver<bool>,
-) -> io::Result<()> {
+async fn upload(args: &Args, tally: &Tally, writer: &mut Writer, mut ended: watch::Receiver<bool>) -> io::Result<()> {
     let mut stdin = tokio::io::stdin();
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -94,7 +91,7 @@ enum End {
 }
 
 /// Writes what the peer sends to standard output. Fails where that does.
-async fn download(args: &Args, tally: &Tally, reader: &mut ReadHalf<Connection>) -> io::Result<End> {
+async fn download(args: &Args, tally: &Tally, reader: &mut Reader) -> io::Result<End> {
     let mut stdout = tokio::io::stdout();
     let mut chunk = vec![0; CHUNK];
     let stdout_failed = |error| named("standard output", &error);

@@ -7,13 +7,14 @@ use crate::generated::check_section;
 use crate::source::{Source, files};
 
 /// The levels, lowest first. A room may name what is on its own level and below.
-const LEVELS: [(&str, &[&str]); 8] = [
+const LEVELS: [(&str, &[&str]); 9] = [
     ("words", &["error", "policy", "address", "deadline"]),
     ("decisions, without a socket or a runtime", &["core", "config", "endpoint"]),
     ("the socket and the clock", &["socket", "idle"]),
     ("the ladder of traits and its verbs", &["transport", "verbs", "close", "control"]),
     ("floors: the only files that poll", &["tcp", "stream", "pump", "tls"]),
     ("plaintext to TLS and back", &["layer", "upgrade"]),
+    ("two halves for two tasks", &["split"]),
     ("where connections come from", &["connect", "listen", "neighbour"]),
     ("for tests", &["testing"]),
 ];

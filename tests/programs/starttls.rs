@@ -29,7 +29,10 @@ async fn play(protocol: &str, script: &[Do], upgrades: bool) -> Said {
                 // One byte a segment: nothing may depend on how it arrives.
                 Say(bytes) => {
                     for byte in *bytes {
-                        server.write_all(&[*byte]).await.unwrap();
+                        // A client that has heard enough may be gone, by RST: what it says about it, it says itself.
+                        if server.write_all(&[*byte]).await.is_err() {
+                            return;
+                        }
                     }
                 }
                 Hear(bytes) => {
