@@ -38,7 +38,7 @@ impl TcpWriteHalf {
 
     pub(super) fn set_half_open(&self) {
         if let Some(wire) = &self.wire {
-            wire.fin_received.store(true, Ordering::Release);
+            wire.fin_received.begin();
         }
     }
 
@@ -72,8 +72,7 @@ impl TcpWriteHalf {
         let result = match poll_send(wire, cx, send) {
             Poll::Ready(result) => result,
             Poll::Pending => {
-                let is_half_open = wire.fin_received.load(Ordering::Acquire);
-                ready!(self.timer.poll(cx, self.control.policy(), is_half_open));
+                ready!(self.timer.poll(cx, self.control.policy(), &wire.fin_received));
                 Err(Reason::TimedOut(Phase::HalfOpen).into())
             }
         };
@@ -135,7 +134,7 @@ impl TcpWriteHalf {
         let Some(wire) = self.wire.take() else { return Ok(()) };
         match socket::Options::of(&wire.stream).shutdown_write() {
             Ok(()) => {
-                wire.fin_sent.store(true, Ordering::Release);
+                wire.fin_sent.begin();
                 let _ = self.half.handle(SendEvent::Drained);
                 Ok(())
             }
