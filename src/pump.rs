@@ -42,6 +42,8 @@ pub(crate) struct Pump<T> {
     /// The floor lives on after this session's end: a downgrade.
     pub(crate) keeps_floor: bool,
     floor_is_shut: bool,
+    /// Whatever was written to the floor has left it too.
+    floor_is_flushed: bool,
     reader: Option<Waker>,
     writer: Option<(Want, Waker)>,
     /// Somebody else took the reader's place at the floor.
@@ -69,8 +71,19 @@ impl<T: Transport> Pump<T> {
                 break;
             }
             match ready!(poll_write(floor, cx, records)) {
-                Ok(n) => self.session.transmitted(n),
+                Ok(n) => {
+                    self.session.transmitted(n);
+                    self.floor_is_flushed = false;
+                }
                 Err(error) => self.session.handle_write_lost(Reason::from_io(error, Phase::Open)),
+            }
+        }
+        if !self.floor_is_flushed {
+            // rule: write-6: a floor may keep a queue of its own.
+            let flushed = ready!(Pin::new(floor).poll_flush(cx));
+            self.floor_is_flushed = true;
+            if let Err(error) = flushed {
+                self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
             }
         }
         if let (true, Some(floor)) = (self.owes_floor_end(), &mut self.floor) {
@@ -96,7 +109,7 @@ impl<T: Transport> Pump<T> {
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
             let step = self.session.step();
-            if self.session.has_records() || self.owes_floor_end() {
+            if self.session.has_records() || !self.floor_is_flushed || self.owes_floor_end() {
                 let _ = self.transmit();
             }
             let Some(floor) = self.floor.as_mut().filter(|_| step == Step::NeedInput) else {
@@ -187,7 +200,13 @@ impl<T: Transport> Pump<T> {
         match want {
             _ if session.is_aborted() => true,
             Want::Room => !session.send().may_write() || session.is_below_low_mark(),
-            Want::Drained => !session.is_handshaking() && session.is_flushed() && !self.owes_floor_end(),
+            // A handshake that has failed is waited for no longer than until its alert has left.
+            Want::Drained => {
+                (!session.is_handshaking() || session.send().is_over())
+                    && session.is_flushed()
+                    && self.floor_is_flushed
+                    && !self.owes_floor_end()
+            }
         }
     }
 }
@@ -219,6 +238,7 @@ impl<T: Transport> Shared<T> {
                 floor: Some(floor),
                 keeps_floor: false,
                 floor_is_shut: false,
+                floor_is_flushed: true,
                 reader: None,
                 writer: None,
                 reader_was_displaced: false,

@@ -367,3 +367,18 @@ async fn a_task_that_waits_on_a_full_transport_is_not_woken_in_vain() {
     })
     .await;
 }
+
+/// rule: write-6, secure-1
+#[tokio::test]
+async fn tls_flushes_a_floor_that_keeps_a_queue_of_its_own() {
+    bounded("a buffered stream", async {
+        let (a, b) = tokio::io::duplex(64 << 10);
+        let [a, b] = [a, b].map(|io| bowline::Stream::new(tokio::io::BufStream::new(io)));
+        let (mut a, mut b) = bowline::testing::tls_over((a, b), bowline::TlsVersion::V1_3).await.unwrap();
+        a.write_all(b"out, and not kept").await.unwrap();
+        expect(&mut b, b"out, and not kept").await;
+        let (ours, theirs) = tokio::join!(a.close(), b.close());
+        assert!(ours.is_clean() && theirs.is_clean());
+    })
+    .await;
+}
