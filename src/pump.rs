@@ -34,6 +34,9 @@ use crate::transport::{Discard, Transport};
 /// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
 const MAX_KICKS: usize = 8;
 
+/// How much is read at a time of what the floor still brings when both halves have ended.
+const REST: u64 = 64 << 10;
+
 /// A session and the floor beneath it.
 pub(crate) struct Pump<T> {
     pub(crate) session: Session,
@@ -91,6 +94,7 @@ impl<T: Transport> Pump<T> {
             let _ = ready!(Pin::new(floor).poll_shutdown(cx));
             self.floor_is_shut = true;
         }
+        self.rest();
         Poll::Ready(())
     }
 
@@ -137,13 +141,24 @@ impl<T: Transport> Pump<T> {
         self.reader_was_displaced = true;
     }
 
-    /// The peer's half has ended. If both have, the floor beneath ends by itself as soon as its own end has come (rule: close-13).
+    /// The peer's half has ended.
     pub(crate) fn let_go(&mut self) {
-        let Some(floor) = self.floor.as_mut().filter(|_| !self.keeps_floor) else { return };
-        floor.set_half_open();
-        if self.session.send().is_finished() {
-            let mut rest = Discard { bytes: 0, limit: u64::MAX };
-            let _ = floor.poll_discard(&mut Context::from_waker(Waker::noop()), &mut rest);
+        if let Some(floor) = self.floor.as_mut().filter(|_| !self.keeps_floor) {
+            floor.set_half_open();
+        }
+        self.rest();
+    }
+
+    /// Where both halves have ended, the floor beneath ends by itself as soon as its own end has come, whether somebody
+    /// still reads or not (rule: close-13). A close awaits that end itself.
+    fn rest(&mut self) {
+        let session = &self.session;
+        let is_over = session.send().is_finished() && session.recv().end().is_some();
+        let is_awaited = self.keeps_floor || session.is_closing();
+        if let Some(floor) = self.floor.as_mut().filter(|_| is_over && !is_awaited) {
+            // A peer that goes on talking beneath its own end is not listened to for ever.
+            let mut rest = Discard { bytes: 0, limit: REST };
+            let _ = floor.poll_discard(&mut Context::from_waker(&self.wake), &mut rest);
         }
     }
 

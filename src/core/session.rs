@@ -354,6 +354,11 @@ impl Session {
         self.closing = true;
     }
 
+    /// Whether [`Session::begin_close`] was called.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
     /// Whether a close now would have nothing to finish: no handshake, and nothing accepted (rule: close-9).
     pub fn is_pointless(&self) -> bool {
         self.is_handshaking() && self.staged.is_empty() && !self.send.is_over()

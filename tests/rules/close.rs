@@ -440,3 +440,18 @@ async fn after_a_bound_everybody_is_told_the_same_reason() {
     })
     .await;
 }
+
+/// rule: close-13
+#[tokio::test]
+async fn a_connection_that_nobody_reads_any_more_is_gone_when_both_halves_have_ended() {
+    over_all(|_, mut a, mut b| async move {
+        let control = a.control();
+        b.close_write().await.unwrap();
+        assert_eq!(a.read(&mut [0; 1]).await.unwrap(), 0);
+        a.close_write().await.unwrap();
+        control.lost().await;
+        assert!(control.is_ended());
+        assert!(a.close().await.is_clean());
+    })
+    .await;
+}
