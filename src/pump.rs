@@ -17,6 +17,7 @@
 //! not promise that, the waker wakes the tasks that wait, and these pump. The waker holds the connection weakly: a
 //! socket that keeps it keeps nothing alive.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -83,7 +84,7 @@ impl<T: Transport> Pump<T> {
         }
         if !self.floor_is_flushed {
             // rule: write-6: a floor may keep a queue of its own.
-            let flushed = ready!(Pin::new(floor).poll_flush(cx));
+            let flushed = ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_flush(cx)));
             self.floor_is_flushed = true;
             if let Err(error) = flushed {
                 self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
@@ -91,7 +92,7 @@ impl<T: Transport> Pump<T> {
         }
         if let (true, Some(floor)) = (self.owes_floor_end(), &mut self.floor) {
             // rule: half-2: FIN only behind close_notify. How it went, the floor's own half says.
-            let _ = ready!(Pin::new(floor).poll_shutdown(cx));
+            let _ = ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_shutdown(cx)));
             self.floor_is_shut = true;
         }
         self.rest();
@@ -158,7 +159,7 @@ impl<T: Transport> Pump<T> {
         if let Some(floor) = self.floor.as_mut().filter(|_| is_over && !is_awaited) {
             // A peer that goes on talking beneath its own end is not listened to for ever.
             let mut rest = Discard { bytes: 0, limit: REST };
-            let _ = floor.poll_discard(&mut Context::from_waker(&self.wake), &mut rest);
+            let _ = unbudgeted(&mut Context::from_waker(&self.wake), |cx| floor.poll_discard(cx, &mut rest));
         }
     }
 
@@ -226,11 +227,14 @@ impl<T: Transport> Pump<T> {
     }
 }
 
-/// Writes to the floor outside the task's budget: when that is used up, a waker is called at once, which a task takes for
-/// "later" and the pump would take for "now".
+/// Does something with the floor outside the task's budget: when that is used up, a waker is called at once, which a task
+/// takes for "later" and the pump would take for "now".
+fn unbudgeted<R>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<R>) -> Poll<R> {
+    pin!(unconstrained(poll_fn(poll))).poll(cx)
+}
+
 fn poll_write<T: Transport>(floor: &mut T, cx: &mut Context<'_>, records: &[u8]) -> Poll<io::Result<usize>> {
-    let write = std::future::poll_fn(|cx| Pin::new(&mut *floor).poll_write(cx, records));
-    match ready!(pin!(unconstrained(write)).poll(cx)) {
+    match ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_write(cx, records))) {
         Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         result => Poll::Ready(result),
     }

@@ -295,7 +295,7 @@ pub trait Floor {
     /// Whether a write may be made from within a waker: nothing of this floor is locked while it wakes somebody.
     fn may_write_in_wake(&self) -> bool;
     /// The peer has ended its half above: from now on a write that stalls is idle (rule: half-10).
-    fn set_half_open(&mut self) {}
+    fn set_half_open(&mut self);
     /// A floor stands on this one, or does no more: with one, an end without markers is told by the missing marker
     /// above, so that a drop need not reset.
     fn set_beneath(&mut self, beneath: bool);

@@ -461,6 +461,12 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
         self.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake())
     }
 
+    fn set_half_open(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.set_half_open();
+        }
+    }
+
     fn set_beneath(&mut self, beneath: bool) {
         if let Some(layer) = &mut self.layer {
             layer.set_beneath(beneath);
