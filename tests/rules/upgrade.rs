@@ -443,19 +443,22 @@ async fn plaintext_behind_a_downgrade_is_dropped_like_any_plaintext() {
 /// rule: half-10, upgrade-8
 #[tokio::test]
 async fn the_bound_of_a_half_open_connection_holds_through_an_upgradable_floor() {
-    let mut policy = Policy::default();
-    policy.half_open_timeout = Some(Duration::from_millis(100));
-    let (client, server) = plain_pair_with(policy).await;
-    let ends = bowline::testing::tls_over((client, server), bowline::TlsVersion::V1_3).await.unwrap();
-    let (mut a, mut b) = ends;
-    b.write_all(b"bye").await.unwrap();
-    b.close_write().await.unwrap();
-    assert_eq!(read_all(&mut a).await.0, b"bye");
-    let error = loop {
-        if let Err(error) = a.write_all(&[1; 100_000]).await {
-            break error;
-        }
-    };
-    assert_eq!(error.kind(), ErrorKind::TimedOut);
-    drop(b);
+    bounded("one pair", async {
+        let mut policy = Policy::default();
+        policy.half_open_timeout = Some(Duration::from_millis(100));
+        let (client, server) = plain_pair_with(policy).await;
+        let ends = bowline::testing::tls_over((client, server), bowline::TlsVersion::V1_3).await.unwrap();
+        let (mut a, mut b) = ends;
+        b.write_all(b"bye").await.unwrap();
+        b.close_write().await.unwrap();
+        assert_eq!(read_all(&mut a).await.0, b"bye");
+        let error = loop {
+            if let Err(error) = a.write_all(&[1; 100_000]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        drop(b);
+    })
+    .await;
 }

@@ -386,15 +386,18 @@ async fn tls_flushes_a_floor_that_keeps_a_queue_of_its_own() {
 /// rule: write-6
 #[tokio::test]
 async fn a_flush_of_tls_in_tls_waits_for_the_session_beneath() {
-    let (mut a, mut b) = pair(Kind::TlsInTls).await.unwrap();
-    // One write at a time: the inner session has nothing left, the outer one has.
-    while a.queued() == 0 {
-        a.write_all(&[3; 1_000]).await.unwrap();
-    }
-    assert!(tokio::time::timeout(Duration::from_millis(50), a.flush()).await.is_err());
-    let reading = tokio::spawn(async move { b.read_to_end(&mut Vec::new()).await });
-    a.flush().await.unwrap();
-    assert_eq!(a.queued(), 0);
-    a.close_write().await.unwrap();
-    reading.await.unwrap().unwrap();
+    bounded("one pair", async {
+        let (mut a, mut b) = pair(Kind::TlsInTls).await.unwrap();
+        // One write at a time: the inner session has nothing left, the outer one has.
+        while a.queued() == 0 {
+            a.write_all(&[3; 1_000]).await.unwrap();
+        }
+        assert!(tokio::time::timeout(Duration::from_millis(50), a.flush()).await.is_err());
+        let reading = tokio::spawn(async move { b.read_to_end(&mut Vec::new()).await });
+        a.flush().await.unwrap();
+        assert_eq!(a.queued(), 0);
+        a.close_write().await.unwrap();
+        reading.await.unwrap().unwrap();
+    })
+    .await;
 }
