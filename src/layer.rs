@@ -110,8 +110,8 @@ impl<T: Transport> Floor for Layer<T> {
         topmost!(self, floor => floor.release(reason));
     }
 
-    fn set_cork(&mut self, on: bool) {
-        topmost!(self, floor => floor.set_cork(on));
+    fn set_cork(&mut self, on: bool) -> bool {
+        topmost!(self, floor => floor.set_cork(on))
     }
 
     fn take_unread(&mut self) -> Vec<u8> {

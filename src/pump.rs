@@ -17,6 +17,7 @@
 //! not promise that, the waker wakes the tasks that wait, and these pump. The waker holds the connection weakly: a
 //! socket that keeps it keeps nothing alive.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +35,9 @@ use crate::transport::{Discard, Transport};
 /// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
 const MAX_KICKS: usize = 8;
 
+/// How much is read at a time of what the floor still brings when both halves have ended.
+const REST: u64 = 64 << 10;
+
 /// A session and the floor beneath it.
 pub(crate) struct Pump<T> {
     pub(crate) session: Session,
@@ -42,6 +46,8 @@ pub(crate) struct Pump<T> {
     /// The floor lives on after this session's end: a downgrade.
     pub(crate) keeps_floor: bool,
     floor_is_shut: bool,
+    /// Whatever was written to the floor has left it too.
+    floor_is_flushed: bool,
     reader: Option<Waker>,
     writer: Option<(Want, Waker)>,
     /// Somebody else took the reader's place at the floor.
@@ -69,15 +75,27 @@ impl<T: Transport> Pump<T> {
                 break;
             }
             match ready!(poll_write(floor, cx, records)) {
-                Ok(n) => self.session.transmitted(n),
+                Ok(n) => {
+                    self.session.transmitted(n);
+                    self.floor_is_flushed = false;
+                }
                 Err(error) => self.session.handle_write_lost(Reason::from_io(error, Phase::Open)),
+            }
+        }
+        if !self.floor_is_flushed {
+            // rule: write-6: a floor may keep a queue of its own.
+            let flushed = ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_flush(cx)));
+            self.floor_is_flushed = true;
+            if let Err(error) = flushed {
+                self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
             }
         }
         if let (true, Some(floor)) = (self.owes_floor_end(), &mut self.floor) {
             // rule: half-2: FIN only behind close_notify. How it went, the floor's own half says.
-            let _ = ready!(Pin::new(floor).poll_shutdown(cx));
+            let _ = ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_shutdown(cx)));
             self.floor_is_shut = true;
         }
+        self.rest();
         Poll::Ready(())
     }
 
@@ -96,7 +114,7 @@ impl<T: Transport> Pump<T> {
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
             let step = self.session.step();
-            if self.session.has_records() || self.owes_floor_end() {
+            if self.session.has_records() || !self.floor_is_flushed || self.owes_floor_end() {
                 let _ = self.transmit();
             }
             let Some(floor) = self.floor.as_mut().filter(|_| step == Step::NeedInput) else {
@@ -124,13 +142,24 @@ impl<T: Transport> Pump<T> {
         self.reader_was_displaced = true;
     }
 
-    /// The peer's half has ended. If both have, the floor beneath ends by itself as soon as its own end has come (rule: close-13).
+    /// The peer's half has ended.
     pub(crate) fn let_go(&mut self) {
-        let Some(floor) = self.floor.as_mut().filter(|_| !self.keeps_floor) else { return };
-        floor.set_half_open();
-        if self.session.send().is_finished() {
-            let mut rest = Discard { bytes: 0, limit: u64::MAX };
-            let _ = floor.poll_discard(&mut Context::from_waker(Waker::noop()), &mut rest);
+        if let Some(floor) = self.floor.as_mut().filter(|_| !self.keeps_floor) {
+            floor.set_half_open();
+        }
+        self.rest();
+    }
+
+    /// Where both halves have ended, the floor beneath ends by itself as soon as its own end has come, whether somebody
+    /// still reads or not (rule: close-13). A close awaits that end itself.
+    fn rest(&mut self) {
+        let session = &self.session;
+        let is_over = session.send().is_finished() && session.recv().end().is_some();
+        let is_awaited = self.keeps_floor || session.is_closing();
+        if let Some(floor) = self.floor.as_mut().filter(|_| is_over && !is_awaited) {
+            // A peer that goes on talking beneath its own end is not listened to for ever.
+            let mut rest = Discard { bytes: 0, limit: REST };
+            let _ = unbudgeted(&mut Context::from_waker(&self.wake), |cx| floor.poll_discard(cx, &mut rest));
         }
     }
 
@@ -187,16 +216,25 @@ impl<T: Transport> Pump<T> {
         match want {
             _ if session.is_aborted() => true,
             Want::Room => !session.send().may_write() || session.is_below_low_mark(),
-            Want::Drained => !session.is_handshaking() && session.is_flushed() && !self.owes_floor_end(),
+            // A handshake that has failed is waited for no longer than until its alert has left.
+            Want::Drained => {
+                (!session.is_handshaking() || session.send().is_over())
+                    && session.is_flushed()
+                    && self.floor_is_flushed
+                    && !self.owes_floor_end()
+            }
         }
     }
 }
 
-/// Writes to the floor outside the task's budget: when that is used up, a waker is called at once, which a task takes for
-/// "later" and the pump would take for "now".
+/// Does something with the floor outside the task's budget: when that is used up, a waker is called at once, which a task
+/// takes for "later" and the pump would take for "now".
+fn unbudgeted<R>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<R>) -> Poll<R> {
+    pin!(unconstrained(poll_fn(poll))).poll(cx)
+}
+
 fn poll_write<T: Transport>(floor: &mut T, cx: &mut Context<'_>, records: &[u8]) -> Poll<io::Result<usize>> {
-    let write = std::future::poll_fn(|cx| Pin::new(&mut *floor).poll_write(cx, records));
-    match ready!(pin!(unconstrained(write)).poll(cx)) {
+    match ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_write(cx, records))) {
         Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         result => Poll::Ready(result),
     }
@@ -219,6 +257,7 @@ impl<T: Transport> Shared<T> {
                 floor: Some(floor),
                 keeps_floor: false,
                 floor_is_shut: false,
+                floor_is_flushed: true,
                 reader: None,
                 writer: None,
                 reader_was_displaced: false,

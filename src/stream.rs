@@ -15,7 +15,7 @@ use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Error, Phase, Reason};
-use crate::idle::HalfOpenTimer;
+use crate::idle::{HalfOpen, HalfOpenTimer};
 use crate::policy::Policy;
 use crate::transport::{Discard, Floor, Transport, debug, poll_discard_reads, poll_read_ahead};
 
@@ -48,8 +48,10 @@ pub struct Stream<S> {
     control: Control,
     wakes_unlocked: bool,
     timer: HalfOpenTimer,
-    /// The peer has ended its half of a floor above.
-    half_open: bool,
+    /// Our half has ended.
+    sent: HalfOpen,
+    /// The peer has ended its half, of this floor or of one above.
+    received: HalfOpen,
 }
 
 /// The stream, and who waits on it: gone together.
@@ -112,7 +114,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             control,
             wakes_unlocked: false,
             timer: HalfOpenTimer::default(),
-            half_open: false,
+            sent: HalfOpen::default(),
+            received: HalfOpen::default(),
         }
     }
 
@@ -144,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         let before = buf.filled().len();
         let mut read = Pin::new(&mut live.io).poll_read(cx, buf);
         if read.is_pending() {
-            ready!(self.timer.poll(cx, self.control.policy(), self.send.is_finished()));
+            ready!(self.timer.poll(cx, self.control.policy(), &self.sent));
             read = Poll::Ready(Err(Reason::TimedOut(Phase::HalfOpen).into()));
         }
         self.timer.reset();
@@ -153,6 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             Ok(()) => {
                 let _ = self.recv.handle(RecvEvent::Marker);
                 let _ = self.recv.handle(RecvEvent::Consumed);
+                self.received.begin();
                 self.rest();
             }
             Err(error) => {
@@ -197,8 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         live.waiting.park(WRITER, cx);
         let mut sent = send(Pin::new(&mut live.io), cx);
         if sent.is_pending() {
-            let is_half_open = self.half_open || !self.recv.is_open();
-            ready!(self.timer.poll(cx, self.control.policy(), is_half_open));
+            ready!(self.timer.poll(cx, self.control.policy(), &self.received));
             sent = Poll::Ready(Err(Reason::TimedOut(Phase::HalfOpen).into()));
         }
         self.timer.reset();
@@ -278,6 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         }
         ready!(self.poll_send(cx, |io, cx| io.poll_shutdown(cx)))?;
         let _ = self.send.handle(SendEvent::Drained);
+        self.sent.begin();
         self.rest();
         Poll::Ready(Ok(()))
     }
@@ -324,7 +328,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
         self.live = None;
     }
 
-    fn set_cork(&mut self, _: bool) {}
+    fn set_cork(&mut self, _: bool) -> bool {
+        false
+    }
 
     fn take_unread(&mut self) -> Vec<u8> {
         self.inbox.take()
@@ -343,7 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
     }
 
     fn set_half_open(&mut self) {
-        self.half_open = true;
+        self.received.begin();
     }
 
     fn set_beneath(&mut self, _: bool) {}

@@ -285,8 +285,8 @@ pub trait Floor {
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()>;
     /// The socket goes. Whoever still uses the transport is told this reason, where a half had not ended.
     fn release(&mut self, reason: &Reason);
-    /// Holds small writes back, or lets them go.
-    fn set_cork(&mut self, on: bool);
+    /// Holds small writes back, or lets them go. Says whether they were held back before.
+    fn set_cork(&mut self, on: bool) -> bool;
     /// Takes the bytes that were received and not read.
     fn take_unread(&mut self) -> Vec<u8>;
     /// Puts bytes behind those that were received and not read.
@@ -296,7 +296,7 @@ pub trait Floor {
     /// Whether a write may be made from within a waker: nothing of this floor is locked while it wakes somebody.
     fn may_write_in_wake(&self) -> bool;
     /// The peer has ended its half above: from now on a write that stalls is idle (rule: half-10).
-    fn set_half_open(&mut self) {}
+    fn set_half_open(&mut self);
     /// A floor stands on this one, or does no more: with one, an end without markers is told by the missing marker
     /// above, so that a drop need not reset.
     fn set_beneath(&mut self, beneath: bool);
@@ -360,8 +360,8 @@ impl<F: Transport + ?Sized> Floor for Box<F> {
         (**self).release(reason);
     }
 
-    fn set_cork(&mut self, on: bool) {
-        (**self).set_cork(on);
+    fn set_cork(&mut self, on: bool) -> bool {
+        (**self).set_cork(on)
     }
 
     fn take_unread(&mut self) -> Vec<u8> {

@@ -454,10 +454,8 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
         }
     }
 
-    fn set_cork(&mut self, on: bool) {
-        if let Some(layer) = &mut self.layer {
-            layer.set_cork(on);
-        }
+    fn set_cork(&mut self, on: bool) -> bool {
+        self.layer.as_mut().is_some_and(|layer| layer.set_cork(on))
     }
 
     fn take_unread(&mut self) -> Vec<u8> {
@@ -478,6 +476,12 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
 
     fn may_write_in_wake(&self) -> bool {
         self.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake())
+    }
+
+    fn set_half_open(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.set_half_open();
+        }
     }
 
     fn set_beneath(&mut self, beneath: bool) {

@@ -74,18 +74,24 @@ impl Future for WriteSequence<'_> {
 
 /// A transport that holds small writes back until this guard is dropped: see [`Transport::cork`].
 #[must_use = "the cork is released when this is dropped"]
-pub struct Corked<'a>(&'a mut dyn Transport);
+pub struct Corked<'a> {
+    transport: &'a mut dyn Transport,
+    /// A guard outside this one holds the cork.
+    is_inner: bool,
+}
 
 impl<'a> Corked<'a> {
     pub(crate) fn new(transport: &'a mut dyn Transport) -> Self {
-        transport.set_cork(true);
-        Self(transport)
+        let is_inner = transport.set_cork(true);
+        Self { transport, is_inner }
     }
 }
 
 impl Drop for Corked<'_> {
     fn drop(&mut self) {
-        self.0.set_cork(false);
+        if !self.is_inner {
+            self.transport.set_cork(false);
+        }
     }
 }
 
@@ -93,12 +99,12 @@ impl Deref for Corked<'_> {
     type Target = dyn Transport;
 
     fn deref(&self) -> &Self::Target {
-        self.0
+        self.transport
     }
 }
 
 impl DerefMut for Corked<'_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        self.0
+        self.transport
     }
 }

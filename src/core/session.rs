@@ -179,6 +179,11 @@ impl Session {
         self.staged.len() + self.sealed.len()
     }
 
+    /// Whether small writes are held back.
+    pub fn is_corked(&self) -> bool {
+        self.corked
+    }
+
     /// Whether a write would be accepted now.
     pub fn can_write(&self) -> bool {
         self.send.may_write() && self.queued() < self.marks.high
@@ -352,6 +357,11 @@ impl Session {
     /// The application wants nothing more: an end without marker is an unconfirmed one from now on (rule: close-7).
     pub fn begin_close(&mut self) {
         self.closing = true;
+    }
+
+    /// Whether [`Session::begin_close`] was called.
+    pub fn is_closing(&self) -> bool {
+        self.closing
     }
 
     /// Whether a close now would have nothing to finish: no handshake, and nothing accepted (rule: close-9).

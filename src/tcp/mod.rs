@@ -161,8 +161,8 @@ impl Floor for TcpConnection {
         self.write.end(reason);
     }
 
-    fn set_cork(&mut self, on: bool) {
-        self.write.set_cork(on);
+    fn set_cork(&mut self, on: bool) -> bool {
+        self.write.set_cork(on)
     }
 
     fn take_unread(&mut self) -> Vec<u8> {

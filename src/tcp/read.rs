@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
@@ -56,8 +55,7 @@ impl TcpReadHalf {
         let result = match poll_recv(wire, cx, buf) {
             Poll::Ready(result) => result,
             Poll::Pending => {
-                let is_half_open = wire.fin_sent.load(Ordering::Acquire);
-                ready!(self.timer.poll(cx, self.control.policy(), is_half_open));
+                ready!(self.timer.poll(cx, self.control.policy(), &wire.fin_sent));
                 Err(Reason::TimedOut(Phase::HalfOpen).into())
             }
         };
@@ -67,7 +65,7 @@ impl TcpReadHalf {
             Ok(0) => {
                 let _ = self.half.handle(RecvEvent::Marker);
                 let _ = self.half.handle(RecvEvent::Consumed);
-                wire.fin_received.store(true, Ordering::Release);
+                wire.fin_received.begin();
                 self.wire = None;
             }
             Ok(_) => return Poll::Ready(Ok(())),

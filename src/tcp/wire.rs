@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use tokio::net::TcpStream;
 
 use crate::control::{Control, Ground};
+use crate::idle::HalfOpen;
 use crate::policy::Policy;
 use crate::socket;
 
@@ -15,9 +16,9 @@ use crate::socket;
 pub(super) struct Wire {
     pub(super) stream: TcpStream,
     control: Control,
-    pub(super) fin_sent: AtomicBool,
+    pub(super) fin_sent: HalfOpen,
     /// The peer has ended its half, of this floor or of one above.
-    pub(super) fin_received: AtomicBool,
+    pub(super) fin_received: HalfOpen,
     /// A floor above tells the end by its own marker.
     pub(super) beneath: AtomicBool,
     /// Both halves hold the socket.
@@ -28,7 +29,7 @@ impl Wire {
     /// Both halves have let go: the connection ends now, whoever else may still look at the socket.
     fn end(&self) {
         self.note_unacknowledged();
-        if !self.fin_sent.load(Ordering::Acquire) && !self.beneath.load(Ordering::Acquire) {
+        if !self.fin_sent.has_begun() && !self.beneath.load(Ordering::Acquire) {
             // rule: close-12: FIN is this floor's marker; whoever was dropped in the middle must not send it.
             socket::reset(&self.stream);
         }
@@ -36,7 +37,7 @@ impl Wire {
     }
 
     fn note_unacknowledged(&self) {
-        let fin_sent = self.fin_sent.load(Ordering::Acquire);
+        let fin_sent = self.fin_sent.has_begun();
         self.control.note_unacknowledged(socket::unacknowledged(&self.stream, fin_sent));
     }
 }
@@ -51,8 +52,8 @@ impl Hold {
         let wire = Arc::new(Wire {
             stream,
             control: control.clone(),
-            fin_sent: AtomicBool::new(false),
-            fin_received: AtomicBool::new(false),
+            fin_sent: HalfOpen::default(),
+            fin_received: HalfOpen::default(),
             beneath: AtomicBool::new(false),
             held: AtomicBool::new(true),
         });

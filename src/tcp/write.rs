@@ -38,7 +38,7 @@ impl TcpWriteHalf {
 
     pub(super) fn set_half_open(&self) {
         if let Some(wire) = &self.wire {
-            wire.fin_received.store(true, Ordering::Release);
+            wire.fin_received.begin();
         }
     }
 
@@ -72,8 +72,7 @@ impl TcpWriteHalf {
         let result = match poll_send(wire, cx, send) {
             Poll::Ready(result) => result,
             Poll::Pending => {
-                let is_half_open = wire.fin_received.load(Ordering::Acquire);
-                ready!(self.timer.poll(cx, self.control.policy(), is_half_open));
+                ready!(self.timer.poll(cx, self.control.policy(), &wire.fin_received));
                 Err(Reason::TimedOut(Phase::HalfOpen).into())
             }
         };
@@ -118,11 +117,13 @@ impl TcpWriteHalf {
         self.wire = None;
     }
 
-    pub(super) fn set_cork(&mut self, on: bool) {
-        if let Some(wire) = self.wire.as_ref().filter(|_| on != self.corked) {
+    pub(super) fn set_cork(&mut self, on: bool) -> bool {
+        let was_corked = self.corked;
+        if let Some(wire) = self.wire.as_ref().filter(|_| on != was_corked) {
             socket::Options::of(&wire.stream).set_cork(on);
             self.corked = on;
         }
+        was_corked
     }
 
     fn close_write(&mut self) -> io::Result<()> {
@@ -135,7 +136,7 @@ impl TcpWriteHalf {
         let Some(wire) = self.wire.take() else { return Ok(()) };
         match socket::Options::of(&wire.stream).shutdown_write() {
             Ok(()) => {
-                wire.fin_sent.store(true, Ordering::Release);
+                wire.fin_sent.begin();
                 let _ = self.half.handle(SendEvent::Drained);
                 Ok(())
             }

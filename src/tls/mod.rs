@@ -315,14 +315,17 @@ impl<T: Transport> Floor for TlsConnection<T> {
         self.write.shared().with(|pump| pump.end(reason));
     }
 
-    fn set_cork(&mut self, on: bool) {
+    fn set_cork(&mut self, on: bool) -> bool {
         self.write.shared().with(|pump| {
+            let was_corked = pump.session.is_corked();
             if on {
-                return pump.session.cork();
+                pump.session.cork();
+            } else {
+                pump.session.uncork();
+                let _ = pump.transmit();
             }
-            pump.session.uncork();
-            let _ = pump.transmit();
-        });
+            was_corked
+        })
     }
 
     fn take_unread(&mut self) -> Vec<u8> {

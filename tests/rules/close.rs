@@ -104,7 +104,7 @@ async fn a_peer_that_reads_nothing_holds_a_close_no_longer_than_the_bound() {
         let (_, end) = read_all(&mut b).await;
         if kind.is_tls() {
             assert!(!report.marker_sent());
-            assert!(end.is_err(), "what was cut looks complete");
+            assert!(matches!(end, Err(Reason::Reset(_))), "what was cut looks like an end in order: {end:?}");
         }
     })
     .await;
@@ -437,6 +437,21 @@ async fn after_a_bound_everybody_is_told_the_same_reason() {
         assert!(matches!(Reason::from_io(error, Phase::Open), Reason::TimedOut(Phase::Close)));
         assert!(matches!(a.status().reason, Some(Reason::TimedOut(Phase::Close))));
         drop(b);
+    })
+    .await;
+}
+
+/// rule: close-13
+#[tokio::test]
+async fn a_connection_that_nobody_reads_any_more_is_gone_when_both_halves_have_ended() {
+    over_all(|_, mut a, mut b| async move {
+        let control = a.control();
+        b.close_write().await.unwrap();
+        assert_eq!(a.read(&mut [0; 1]).await.unwrap(), 0);
+        a.close_write().await.unwrap();
+        control.lost().await;
+        assert!(control.is_ended());
+        assert!(a.close().await.is_clean());
     })
     .await;
 }

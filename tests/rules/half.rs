@@ -261,3 +261,34 @@ async fn a_write_that_stalls_behind_the_peers_end_is_idle_too() {
     })
     .await;
 }
+
+/// rule: half-10
+#[tokio::test]
+async fn whoever_waits_already_when_the_connection_becomes_half_open_is_bounded_too() {
+    let mut policy = Policy::default();
+    policy.half_open_timeout = Some(Duration::from_millis(100));
+    over(&Kind::ALL, policy.clone(), |_, a, b| async move {
+        let (mut read, mut write) = tokio::io::split(a);
+        let reading = tokio::spawn(async move { read.read(&mut [0; 1]).await });
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        write.shutdown().await.unwrap();
+        assert_eq!(reading.await.unwrap().unwrap_err().kind(), ErrorKind::TimedOut);
+        drop(b);
+    })
+    .await;
+    over(&Kind::ALL, policy, |_, a, mut b| async move {
+        let (mut read, mut write) = tokio::io::split(a);
+        let writing = tokio::spawn(async move {
+            loop {
+                if let Err(error) = write.write_all(&[1; 100_000]).await {
+                    return error.kind();
+                }
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        b.close_write().await.unwrap();
+        assert_eq!(read.read(&mut [0; 1]).await.unwrap(), 0);
+        assert_eq!(writing.await.unwrap(), ErrorKind::TimedOut);
+    })
+    .await;
+}

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bowline::rustls::{self, AlertDescription};
 use bowline::testing::{Kind, pair, raw_tcp_pair, shared_pki, tcp_pair, tcp_pair_with};
@@ -9,7 +9,7 @@ use bowline::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{bounded, expect, over, pattern, settle};
+use crate::common::{bounded, clog, expect, over, pattern, settle};
 
 type Tls = TlsConnection<TcpConnection>;
 
@@ -236,16 +236,11 @@ async fn fin_and_no_reset_follows_the_alert_although_input_is_unread() {
 async fn a_silent_peer_ends_a_handshake_at_the_deadline_in_both_roles() {
     let mut policy = Policy::default();
     policy.handshake_timeout = Some(Duration::from_millis(100));
-    let (client, server) = tcp_pair_with(policy).await.unwrap();
     let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
-    // Both wait to be spoken to: each is a server.
-    let (a, b) = tokio::join!(TlsConnection::accept(server, &server_tls), TlsConnection::accept(client, &server_tls));
-    for error in [a.err().unwrap(), b.err().unwrap()] {
-        assert!(matches!(error.reason(), Some(Reason::TimedOut(Phase::Handshake))), "{error:?}");
-    }
-    let mut policy = Policy::default();
-    policy.handshake_timeout = Some(Duration::from_millis(100));
-    let (client, _server) = tcp_pair_with(policy).await.unwrap();
+    let (_silent, server) = tcp_pair_with(policy.clone()).await.unwrap();
+    let error = TlsConnection::accept(server, &server_tls).await.err().unwrap();
+    assert!(matches!(error.reason(), Some(Reason::TimedOut(Phase::Handshake))), "{error:?}");
+    let (client, _silent) = tcp_pair_with(policy).await.unwrap();
     let error = TlsConnection::connect(client, &client_tls, "localhost").await.err().unwrap();
     assert!(matches!(error.reason(), Some(Reason::TimedOut(Phase::Handshake))), "{error:?}");
 }
@@ -377,4 +372,41 @@ async fn whoever_drives_the_handshake_its_deadline_holds_and_its_reason_stays() 
         assert!(matches!(Error::from(again).reason(), Some(Reason::TimedOut(Phase::Handshake))));
         assert!(matches!(client.status().reason, Some(Reason::TimedOut(Phase::Handshake))));
     }
+}
+
+/// rule: secure-4, tcp-9
+#[tokio::test]
+async fn a_failed_handshake_is_told_as_soon_as_its_alert_has_left_a_full_socket() {
+    bounded("tcp", async {
+        let (client, mut raw) = raw_tcp_pair().await.unwrap();
+        let mut client = TcpConnection::new(client, Arc::default()).unwrap();
+        clog(&mut client).await;
+        let mut client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();
+        raw.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        let begun = Instant::now();
+        let failing = tokio::spawn(async move { client.handshake().await });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        raw.read_to_end(&mut Vec::new()).await.unwrap();
+        drop(raw);
+        tls_error(failing.await.unwrap());
+        assert!(begun.elapsed() < Duration::from_secs(15), "it waited for the handshake's deadline");
+    })
+    .await;
+}
+
+/// rule: secure-4, write-6
+#[tokio::test]
+async fn a_flush_that_waits_for_a_handshake_is_told_that_it_failed() {
+    bounded("tls halves", async {
+        let (client, mut raw) = raw_tcp_pair().await.unwrap();
+        let client = TcpConnection::new(client, Arc::default()).unwrap();
+        let client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();
+        let (mut read, mut write) = client.into_split();
+        let flushing = tokio::spawn(async move { write.flush().await });
+        tokio::task::yield_now().await;
+        raw.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        assert!(read.read(&mut [0; 1]).await.is_err());
+        assert!(flushing.await.unwrap().is_err());
+    })
+    .await;
 }

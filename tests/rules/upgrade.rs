@@ -411,3 +411,54 @@ async fn closing_inside_an_inner_handshake_ends_the_outer_session_in_order() {
     let (inner, end) = read_all(&mut b).await;
     assert_eq!((&inner[..], end.is_ok()), (&b""[..], true));
 }
+
+/// rule: upgrade-9, close-1
+#[tokio::test]
+async fn a_downgrade_that_was_given_up_keeps_no_floor_from_ending_in_order() {
+    let (mut a, mut b) = plain_pair().await;
+    upgrade(&mut a, &mut b).await;
+    assert!(tokio::time::timeout(Duration::from_millis(20), a.stop_tls()).await.is_err());
+    let (ours, theirs) = tokio::join!(a.close(), async {
+        read_all(&mut b).await.1.unwrap();
+        b.close().await
+    });
+    assert!(ours.is_clean() && theirs.is_clean(), "{ours:?} {theirs:?}");
+    assert!(ours.floors.iter().all(|floor| floor.marker_sent), "{ours:?}");
+}
+
+/// rule: upgrade-9, close-12
+#[tokio::test]
+async fn plaintext_behind_a_downgrade_is_dropped_like_any_plaintext() {
+    let (mut a, mut b) = plain_pair().await;
+    upgrade(&mut a, &mut b).await;
+    let (x, y) = tokio::join!(a.stop_tls(), b.stop_tls());
+    x.unwrap();
+    y.unwrap();
+    settle(&mut a, &mut b).await;
+    drop(a);
+    let (_, end) = read_all(&mut b).await;
+    assert!(matches!(end, Err(Reason::Reset(_))), "it looks complete: {end:?}");
+}
+
+/// rule: half-10, upgrade-8
+#[tokio::test]
+async fn the_bound_of_a_half_open_connection_holds_through_an_upgradable_floor() {
+    bounded("one pair", async {
+        let mut policy = Policy::default();
+        policy.half_open_timeout = Some(Duration::from_millis(100));
+        let (client, server) = plain_pair_with(policy).await;
+        let ends = bowline::testing::tls_over((client, server), bowline::TlsVersion::V1_3).await.unwrap();
+        let (mut a, mut b) = ends;
+        b.write_all(b"bye").await.unwrap();
+        b.close_write().await.unwrap();
+        assert_eq!(read_all(&mut a).await.0, b"bye");
+        let error = loop {
+            if let Err(error) = a.write_all(&[1; 100_000]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        drop(b);
+    })
+    .await;
+}

@@ -216,6 +216,20 @@ async fn writes_under_a_cork_are_merged_and_leave_when_it_is_dropped() {
 
 /// rule: write-7
 #[tokio::test]
+async fn a_cork_inside_a_cork_releases_nothing() {
+    let (mut a, mut b) = pair(Kind::Tls13).await.unwrap();
+    crate::common::settle(&mut a, &mut b).await;
+    let mut outer = a.cork();
+    outer.cork().write_all(b"one ").await.unwrap();
+    outer.write_all(b"two").await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(50), b.read(&mut [0; 1])).await.is_err());
+    drop(outer);
+    let mut received = [0; 64];
+    assert_eq!(b.read(&mut received).await.unwrap(), 7);
+}
+
+/// rule: write-7
+#[tokio::test]
 async fn a_dropped_cork_sends_over_every_transport() {
     over_all(|_, mut a, mut b| async move {
         {
@@ -364,6 +378,40 @@ async fn a_task_that_waits_on_a_full_transport_is_not_woken_in_vain() {
         let _ = tokio::time::timeout(Duration::from_millis(100), waiting).await;
         assert!(polls < 10, "{kind}: polled {polls} times");
         drop(b);
+    })
+    .await;
+}
+
+/// rule: write-6, secure-1
+#[tokio::test]
+async fn tls_flushes_a_floor_that_keeps_a_queue_of_its_own() {
+    bounded("a buffered stream", async {
+        let (a, b) = tokio::io::duplex(64 << 10);
+        let [a, b] = [a, b].map(|io| bowline::Stream::new(tokio::io::BufStream::new(io)));
+        let (mut a, mut b) = bowline::testing::tls_over((a, b), bowline::TlsVersion::V1_3).await.unwrap();
+        a.write_all(b"out, and not kept").await.unwrap();
+        expect(&mut b, b"out, and not kept").await;
+        let (ours, theirs) = tokio::join!(a.close(), b.close());
+        assert!(ours.is_clean() && theirs.is_clean());
+    })
+    .await;
+}
+
+/// rule: write-6
+#[tokio::test]
+async fn a_flush_of_tls_in_tls_waits_for_the_session_beneath() {
+    bounded("one pair", async {
+        let (mut a, mut b) = pair(Kind::TlsInTls).await.unwrap();
+        // One write at a time: the inner session has nothing left, the outer one has.
+        while a.queued() == 0 {
+            a.write_all(&[3; 1_000]).await.unwrap();
+        }
+        assert!(tokio::time::timeout(Duration::from_millis(50), a.flush()).await.is_err());
+        let reading = tokio::spawn(async move { b.read_to_end(&mut Vec::new()).await });
+        a.flush().await.unwrap();
+        assert_eq!(a.queued(), 0);
+        a.close_write().await.unwrap();
+        reading.await.unwrap().unwrap();
     })
     .await;
 }
