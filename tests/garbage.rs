@@ -5,7 +5,7 @@
 #[path = "garbage/setup.rs"]
 mod setup;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bowline::rustls::{self, AlertDescription};
@@ -110,7 +110,7 @@ async fn tls_on_a_plain_port_is_only_bytes_and_ends_in_order() {
     let setup = Setup::new(Side::Server, TlsVersion::V1_3);
     let (ours, theirs) = raw_tcp_pair().await.unwrap();
     let service = tokio::spawn(async move {
-        let mut plain = TcpConnection::new(ours, Arc::default()).unwrap();
+        let mut plain = TcpConnection::new(ours, bowline::Policy::default()).unwrap();
         let mut begin = [0; 3];
         plain.read_exact(&mut begin).await.unwrap();
         plain.write_all(b"500 what was that?\r\n").await.unwrap();

@@ -60,7 +60,7 @@ impl World {
     async fn ours(&self) -> (Ours, Peer) {
         let (client, server) = raw_tcp_pair().await.unwrap();
         client.set_nodelay(true).unwrap();
-        let server = TcpConnection::new(server, Arc::new(Policy::default())).unwrap();
+        let server = TcpConnection::new(server, Policy::default()).unwrap();
         let tls = self.pki.server_tls();
         let (ours, peer) =
             tokio::join!(TlsConnection::accept(server, &tls), self.connector.connect(Self::name(), client));
@@ -259,7 +259,7 @@ async fn injections(world: &World) -> Row {
 
         let (client, mut server) = raw_tcp_pair().await.unwrap();
         server.write_all(segment.as_bytes()).await.unwrap();
-        let client = TcpConnection::new(client, Arc::new(Policy::default())).unwrap();
+        let client = TcpConnection::new(client, Policy::default()).unwrap();
         let mut client = UpgradableConnection::new(client);
         client.read_line(&mut String::new()).await.unwrap();
         let tls = world.pki.client_tls();
@@ -315,7 +315,7 @@ async fn glued_hellos(world: &World) -> Row {
 
         let (client, server) = raw_tcp_pair().await.unwrap();
         let serving = async {
-            let server = TcpConnection::new(server, Arc::new(Policy::default())).unwrap();
+            let server = TcpConnection::new(server, Policy::default()).unwrap();
             let mut server = UpgradableConnection::new(server);
             server.read_line(&mut String::new()).await.unwrap();
             server.start_tls(StartTls::server(&world.pki.server_tls())).await.is_ok()
@@ -351,7 +351,7 @@ async fn downgrades(world: &World) -> Row {
         theirs += usize::from(plaintext(server.into_inner().0).await);
 
         let (client, server) = raw_tcp_pair().await.unwrap();
-        let server = TcpConnection::new(server, Arc::new(Policy::default())).unwrap();
+        let server = TcpConnection::new(server, Policy::default()).unwrap();
         let tls = world.pki.server_tls();
         let (server, peer) =
             tokio::join!(UpgradableConnection::accept(server, &tls), world.connector.connect(World::name(), client));

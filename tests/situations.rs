@@ -275,7 +275,7 @@ async fn met_by_an_abort() {
 async fn close_notify_before_the_handshake_is_done() {
     for server_role in [false, true] {
         let (mut raw, ours) = raw_tcp_pair().await.unwrap();
-        let ours = TcpConnection::new(ours, Policy::default().into()).unwrap();
+        let ours = TcpConnection::new(ours, Policy::default()).unwrap();
         let mut connection = match server_role {
             true => TlsConnection::server(ours, &shared_pki().server_tls()).unwrap(),
             false => TlsConnection::client(ours, &shared_pki().client_tls(), "localhost").unwrap(),

@@ -279,7 +279,7 @@ async fn refusals(connection: Upgradable) -> (Vec<Error>, Upgradable) {
 #[tokio::test]
 async fn halves_of_an_upgrade_that_was_given_up_say_so_and_can_be_closed() {
     let (client, mut raw) = raw_tcp_pair().await.unwrap();
-    let mut client = UpgradableConnection::new(TcpConnection::new(client, Policy::default().into()).unwrap());
+    let mut client = UpgradableConnection::new(TcpConnection::new(client, Policy::default()).unwrap());
     assert!(timeout(MOMENT, client.start_tls(as_client())).await.is_err());
     let (said, mut client) = refusals(client).await;
     assert!(said.iter().all(|error| matches!(error, Error::Upgrade(UpgradeError::InProgress))), "{said:?}");

@@ -57,9 +57,9 @@ pub struct TcpConnection {
 
 impl TcpConnection {
     /// Takes over a connected socket, and sets no-delay on it (rule: tcp-2). Fails where the socket has no peer any more.
-    pub fn new(stream: TcpStream, policy: Arc<Policy>) -> io::Result<Self> {
+    pub fn new(stream: TcpStream, policy: impl Into<Arc<Policy>>) -> io::Result<Self> {
         let (host, peer) = (stream.local_addr()?, stream.peer_addr()?);
-        Ok(Self::between(stream, host, peer, policy))
+        Ok(Self::between(stream, host, peer, policy.into()))
     }
 
     /// Takes over a socket whose ends are known already: the system forgets the peer of one that was reset.

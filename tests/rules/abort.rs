@@ -1,5 +1,4 @@
 use std::io::ErrorKind;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::testing::{Kind, memory_pair, pair, raw_tcp_pair, shared_pki};
@@ -122,7 +121,7 @@ async fn records_that_were_read_already_are_not_delivered_after_abort() {
 async fn abort_inside_the_handshake_sends_no_alert_and_leaks_nothing() {
     bounded("tcp", async {
         let (client, mut raw) = raw_tcp_pair().await.unwrap();
-        let client = TcpConnection::new(client, Arc::default()).unwrap();
+        let client = TcpConnection::new(client, Policy::default()).unwrap();
         let mut client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();
         client.write_all(b"secret, queued before the handshake").await.unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(20), client.handshake()).await.is_err());

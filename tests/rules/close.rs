@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::testing::{Kind, memory_pair, pair, pair_with, raw_tcp_pair, shared_pki};
@@ -243,7 +242,7 @@ async fn close_inside_the_handshake_finishes_it_for_what_was_accepted() {
 async fn close_inside_the_handshake_with_nothing_accepted_ends_at_once_and_in_silence() {
     bounded("tcp", async {
         let (client, mut raw) = raw_tcp_pair().await.unwrap();
-        let client = TcpConnection::new(client, Arc::default()).unwrap();
+        let client = TcpConnection::new(client, Policy::default()).unwrap();
         let mut client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();
         let begun = tokio::time::timeout(Duration::from_millis(50), client.handshake()).await;
         assert!(begun.is_err());

@@ -95,7 +95,7 @@ pub async fn server_and_neighbour(
     let (client, server) = bowline::testing::raw_tcp_pair().await.unwrap();
     client.set_nodelay(true).unwrap();
     let connector = tokio_rustls::TlsConnector::from(pki.client_tls().config().clone());
-    let server = bowline::TcpConnection::new(server, policy.into()).unwrap();
+    let server = bowline::TcpConnection::new(server, policy).unwrap();
     let server_tls = pki.server_tls();
     let name = bowline::config::server_name("localhost").unwrap();
     let (server, client) =

@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bowline::rustls::{self, AlertDescription};
@@ -209,7 +208,7 @@ async fn the_alert_gets_through_a_full_socket_and_fin_follows_it() {
 async fn fin_and_no_reset_follows_the_alert_although_input_is_unread() {
     for _ in 0..20 {
         let (mut raw, server) = raw_tcp_pair().await.unwrap();
-        let server = TcpConnection::new(server, Arc::default()).unwrap();
+        let server = TcpConnection::new(server, Policy::default()).unwrap();
         let tls = shared_pki().server_tls();
         let accepting = tokio::spawn(async move { TlsConnection::accept(server, &tls).await.map(|_| ()) });
         // More than is ever read for a handshake.
@@ -340,7 +339,7 @@ async fn tls_1_2_is_the_floor_and_hybrid_key_exchange_the_default() {
     assert_eq!(group.as_deref(), Some(expected));
     drop(s);
     let (mut raw, server) = raw_tcp_pair().await.unwrap();
-    let server = TcpConnection::new(server, Arc::default()).unwrap();
+    let server = TcpConnection::new(server, Policy::default()).unwrap();
     let tls = pki.server_tls();
     let accepting = tokio::spawn(async move { TlsConnection::accept(server, &tls).await.map(|_| ()) });
     // A ClientHello of TLS 1.0: version 3.1, no extensions.
@@ -379,7 +378,7 @@ async fn whoever_drives_the_handshake_its_deadline_holds_and_its_reason_stays() 
 async fn a_failed_handshake_is_told_as_soon_as_its_alert_has_left_a_full_socket() {
     bounded("tcp", async {
         let (client, mut raw) = raw_tcp_pair().await.unwrap();
-        let mut client = TcpConnection::new(client, Arc::default()).unwrap();
+        let mut client = TcpConnection::new(client, Policy::default()).unwrap();
         clog(&mut client).await;
         let mut client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();
         raw.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
@@ -399,7 +398,7 @@ async fn a_failed_handshake_is_told_as_soon_as_its_alert_has_left_a_full_socket(
 async fn a_flush_that_waits_for_a_handshake_is_told_that_it_failed() {
     bounded("tls halves", async {
         let (client, mut raw) = raw_tcp_pair().await.unwrap();
-        let client = TcpConnection::new(client, Arc::default()).unwrap();
+        let client = TcpConnection::new(client, Policy::default()).unwrap();
         let client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();
         let (mut read, mut write) = client.into_split();
         let flushing = tokio::spawn(async move { write.flush().await });

@@ -1,5 +1,4 @@
 use std::io::ErrorKind;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::testing::{Pipe, memory_pair, raw_tcp_pair, shared_pki, tcp_pair, tcp_pair_with};
@@ -69,7 +68,7 @@ async fn plaintext_leaves_first_and_everything_behind_it_is_encrypted() {
 async fn a_command_injected_behind_starttls_is_never_acted_on() {
     for policy in [None, Some(Leftover::Refuse), Some(Leftover::Feed)] {
         let (mut raw, server) = raw_tcp_pair().await.unwrap();
-        let mut server = UpgradableConnection::new(TcpConnection::new(server, Arc::default()).unwrap());
+        let mut server = UpgradableConnection::new(TcpConnection::new(server, Policy::default()).unwrap());
         raw.write_all(b"STARTTLS\r\nRCPT TO:<victim>\r\n").await.unwrap();
         let mut line = String::new();
         server.read_line(&mut line).await.unwrap();
@@ -89,7 +88,7 @@ async fn a_command_injected_behind_starttls_is_never_acted_on() {
 #[tokio::test]
 async fn a_client_refuses_any_leftover() {
     let (client, mut raw) = raw_tcp_pair().await.unwrap();
-    let mut client = UpgradableConnection::new(TcpConnection::new(client, Arc::default()).unwrap());
+    let mut client = UpgradableConnection::new(TcpConnection::new(client, Policy::default()).unwrap());
     raw.write_all(b"220 go ahead\r\n\x16\x03\x03").await.unwrap();
     let mut line = String::new();
     client.read_line(&mut line).await.unwrap();

@@ -22,7 +22,7 @@
 //! // The service under test: it answers, and closes.
 //! let tls = pki.server_tls();
 //! let service = tokio::spawn(async move {
-//!     let tcp = TcpConnection::new(ours, Policy::default().into())?;
+//!     let tcp = TcpConnection::new(ours, Policy::default())?;
 //!     let mut tls = TlsConnection::accept(tcp, &tls).await?;
 //!     let mut request = String::new();
 //!     tls.read_to_string(&mut request).await?;

@@ -26,7 +26,7 @@ const CHUNK: usize = 16 << 10;
 /// let (ours, theirs) = raw_tcp_pair().await?;
 /// let tls = Pki::new().server_tls();
 /// let service = tokio::spawn(async move {
-///     TlsConnection::accept(TcpConnection::new(ours, Policy::default().into())?, &tls).await
+///     TlsConnection::accept(TcpConnection::new(ours, Policy::default())?, &tls).await
 /// });
 ///
 /// // Somebody who took a TLS port for an HTTP one is told so, and is not reset.
