@@ -203,11 +203,8 @@ impl<T: Transport> Pump<T> {
     fn take_ready_tasks(&mut self) -> [Option<Waker>; 2] {
         let displaced = std::mem::take(&mut self.reader_was_displaced);
         let reader_is_done = displaced || !self.session.recv().is_open();
-        let [has_room, is_drained] = [Want::Room, Want::Drained].map(|want| self.has(want));
-        let writer = self.writer.take_if(|(want, _)| match want {
-            Want::Room => has_room,
-            Want::Drained => is_drained,
-        });
+        let is_writer_ready = self.writer.as_ref().is_some_and(|(want, _)| self.has(*want));
+        let writer = self.writer.take_if(|_| is_writer_ready);
         [writer.map(|(_, waker)| waker), self.reader.take_if(|_| reader_is_done)]
     }
 

@@ -14,10 +14,10 @@ use crate::control::{Control, Ground};
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
-use crate::error::{Error, Phase, Reason};
+use crate::error::{Phase, Reason};
 use crate::idle::{HalfOpen, HalfOpenTimer};
 use crate::policy::Policy;
-use crate::transport::{Discard, Floor, Transport, debug, poll_discard_reads, poll_read_ahead};
+use crate::transport::{Discard, Floor, Transport, debug, hand_over, poll_discard_reads, poll_read_ahead};
 
 /// A transport over any stream that reads and writes. Its shutdown is the marker of the send half, its end of file that
 /// of the receive half.
@@ -174,20 +174,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 
     fn at_end(&self) -> io::Result<()> {
-        match &self.recv {
-            RecvHalf::Open => Err(io::ErrorKind::NotConnected.into()),
-            RecvHalf::Ending(_) | RecvHalf::Ended(_) => Ok(()),
-            RecvHalf::Aborted => Err(Reason::Aborted.into()),
-            RecvHalf::Broken(reason) => Err(reason.clone().into()),
-        }
+        self.recv.outcome(self.control.policy().truncation)
     }
 
     fn refusal(&self) -> io::Error {
-        match &self.send {
-            SendHalf::Open | SendHalf::Finishing | SendHalf::Finished => Error::SendClosed.into(),
-            SendHalf::Aborted => Reason::Aborted.into(),
-            SendHalf::Broken(reason) => reason.clone().into(),
-        }
+        self.send.refusal().into()
     }
 
     fn poll_send<R>(
@@ -215,8 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.inbox.is_empty() && !self.control.is_aborted() {
-            let n = self.inbox.read(buf.initialize_unfilled());
-            buf.advance(n);
+            hand_over(&mut self.inbox, buf);
             return Poll::Ready(Ok(()));
         }
         if buf.remaining() == 0 {

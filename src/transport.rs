@@ -414,6 +414,14 @@ pub(crate) fn poll_discard_reads<T: AsyncRead + Unpin + ?Sized>(
     Poll::Ready(())
 }
 
+/// Hands over what waits in an inbox, as much as there is room for.
+pub(crate) fn hand_over(inbox: &mut Inbox, buf: &mut ReadBuf<'_>) {
+    let n = inbox.len().min(buf.remaining());
+    buf.put_slice(&inbox.as_slice()[..n]);
+    inbox.consume(n);
+    inbox.release();
+}
+
 /// Reads ahead into an empty inbox what one read of the floor gives. The inbox is lent to the read, which needs the rest.
 pub(crate) fn poll_read_ahead<T>(
     half: &mut T,

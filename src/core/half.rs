@@ -4,7 +4,10 @@
 //! changes nothing. The whole matrix is printed to a committed snapshot (`tests/snapshots/`), from which the tables in
 //! docs/architecture.md are made.
 
-use crate::error::Reason;
+use std::io;
+
+use crate::error::{Error, Phase, Reason};
+use crate::policy::Truncation;
 
 /// An event came that the state does not allow. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +100,15 @@ impl SendHalf {
         matches!(self, Self::Finished)
     }
 
+    /// What a write says that came after the end (rules: write-4, write-5).
+    pub fn refusal(&self) -> Error {
+        match self {
+            Self::Open | Self::Finishing | Self::Finished => Error::SendClosed,
+            Self::Aborted => Error::Ended(Reason::Aborted),
+            Self::Broken(reason) => Error::Ended(reason.clone()),
+        }
+    }
+
     /// Whether nothing more will leave.
     pub fn is_over(&self) -> bool {
         match self {
@@ -173,6 +185,19 @@ impl RecvHalf {
         matches!(self, Self::Open)
     }
 
+    /// What every read says from the end on: end of file, or why there is none (rules: end-2, end-3, end-4).
+    pub fn outcome(&self, truncation: Truncation) -> io::Result<()> {
+        match (self, truncation) {
+            (Self::Ending(End::Truncated) | Self::Ended(End::Truncated), Truncation::Error) => {
+                Err(Reason::Truncated(Phase::Open).into())
+            }
+            (Self::Ending(_) | Self::Ended(_), _) => Ok(()),
+            (Self::Open, _) => Err(io::ErrorKind::NotConnected.into()),
+            (Self::Aborted, _) => Err(Reason::Aborted.into()),
+            (Self::Broken(reason), _) => Err(reason.clone().into()),
+        }
+    }
+
     /// How it ended, where it ended without a failure.
     pub fn end(&self) -> Option<End> {
         match self {
@@ -184,7 +209,6 @@ impl RecvHalf {
 
 /// The one reason of a floor both of whose halves are known, or `None` while one of them lives (rule: end-1).
 pub fn reason(send: &SendHalf, recv: &RecvHalf) -> Option<Reason> {
-    use crate::error::Phase;
     match (send, recv) {
         (SendHalf::Aborted, _) | (_, RecvHalf::Aborted) => Some(Reason::Aborted),
         (_, RecvHalf::Broken(reason)) => Some(reason.clone()),

@@ -41,14 +41,6 @@ impl Inbox {
         self.0.consume(n);
     }
 
-    /// Copies what fits into `out` and consumes it; says how much.
-    pub fn read(&mut self, out: &mut [u8]) -> usize {
-        let n = out.len().min(self.len());
-        out[..n].copy_from_slice(&self.as_slice()[..n]);
-        self.consume(n);
-        n
-    }
-
     /// Adds bytes behind those that wait (what a downgrade found behind the peer's close_notify).
     pub fn push(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {

@@ -313,10 +313,10 @@ impl Session {
 
     /// What a write says after the send half has ended (rules: write-4, write-5).
     fn write_error(&self) -> Error {
-        match &self.send {
-            SendHalf::Open | SendHalf::Finishing | SendHalf::Finished => Error::SendClosed,
-            SendHalf::Aborted => Error::Ended(Reason::Aborted),
-            SendHalf::Broken(reason) => Error::Ended(self.failure.clone().unwrap_or_else(|| reason.clone())),
+        match (&self.send, &self.failure) {
+            // The peer may have said why in the meantime. rule: secure-6
+            (SendHalf::Broken(_), Some(failure)) => Error::Ended(failure.clone()),
+            (send, _) => send.refusal(),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::core::half::{RecvEvent, RecvHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
 use crate::idle::HalfOpenTimer;
-use crate::transport::poll_read_ahead;
+use crate::transport::{hand_over, poll_read_ahead};
 
 /// The receiving half of a [`TcpConnection`].
 pub struct TcpReadHalf {
@@ -87,12 +87,7 @@ impl TcpReadHalf {
         if self.control.is_aborted() {
             self.handle_abort();
         }
-        match &self.half {
-            RecvHalf::Open => Err(io::ErrorKind::NotConnected.into()),
-            RecvHalf::Ending(_) | RecvHalf::Ended(_) => Ok(()),
-            RecvHalf::Aborted => Err(Reason::Aborted.into()),
-            RecvHalf::Broken(reason) => Err(reason.clone().into()),
-        }
+        self.half.outcome(self.control.policy().truncation)
     }
 
     /// The socket goes; a half that has not ended yet has ended for this reason.
@@ -133,9 +128,7 @@ impl AsyncRead for TcpReadHalf {
             return Poll::Ready(Ok(()));
         }
         if !self.inbox.is_empty() {
-            let n = self.inbox.read(buf.initialize_unfilled());
-            buf.advance(n);
-            self.inbox.release();
+            hand_over(&mut self.inbox, buf);
             return Poll::Ready(Ok(()));
         }
         self.poll_fill(cx, buf)

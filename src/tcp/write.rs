@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::wire::{Hold, Wire};
 use crate::control::Control;
 use crate::core::half::{SendEvent, SendHalf};
-use crate::error::{Error, Phase, Reason};
+use crate::error::{Phase, Reason};
 use crate::idle::HalfOpenTimer;
 use crate::socket;
 
@@ -99,11 +99,7 @@ impl TcpWriteHalf {
 
     /// What every write says after the end (rules: write-4, write-5).
     fn refusal(&self) -> io::Error {
-        match &self.half {
-            SendHalf::Open | SendHalf::Finishing | SendHalf::Finished => Error::SendClosed.into(),
-            SendHalf::Aborted => Reason::Aborted.into(),
-            SendHalf::Broken(reason) => reason.clone().into(),
-        }
+        self.half.refusal().into()
     }
 
     /// The socket goes; a half that has not ended yet has ended for this reason.

@@ -21,7 +21,7 @@ use crate::config::{ClientTls, ServerTls};
 use crate::control::{Control, Watcher};
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
-use crate::core::session::{Session, Step};
+use crate::core::session::Session;
 use crate::deadline::{after, until};
 use crate::error::{Error, Reason};
 use crate::pump::{Shared, Want};
@@ -171,10 +171,7 @@ impl<T: Transport> TlsConnection<T> {
 
     /// Drives the handshake where one is under way: flushing and closing wait for it (rules: half-5, close-9).
     fn drive_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match ready!(self.poll_handshake(cx)) {
-            Ok(()) => Poll::Ready(Ok(())),
-            Err(reason) => Poll::Ready(Err(reason.into())),
-        }
+        self.poll_handshake(cx).map_err(io::Error::from)
     }
 
     /// Exchanges close_notify on this floor alone, and takes the floor back: what the peer sent in TLS and was not read,
@@ -365,13 +362,5 @@ impl<T: Transport> Floor for TlsConnection<T> {
 
     fn as_transport(&mut self) -> &mut dyn Transport {
         self
-    }
-}
-
-/// The step at which a handshake is over, well or not.
-fn is_past_handshake(step: Step) -> bool {
-    match step {
-        Step::Secured | Step::Data | Step::Ended => true,
-        Step::NeedInput => false,
     }
 }

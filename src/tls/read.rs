@@ -9,18 +9,16 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use super::is_past_handshake;
 use crate::control::Control;
 use crate::core::half::{End, RecvHalf};
 use crate::core::inbox::Inbox;
 use crate::core::session::{Session, Step};
 use crate::deadline::{HandshakeClock, after};
 use crate::error::{Error, Phase, Reason, UpgradeError};
-use crate::policy::Truncation;
 use crate::pump::{Pump, Shared};
 use crate::tls::TlsConnection;
 use crate::tls::write::TlsWriteHalf;
-use crate::transport::{Discard, Transport, poll_read_ahead};
+use crate::transport::{Discard, Transport, hand_over, poll_read_ahead};
 
 /// The receiving half of a [`TlsConnection`].
 pub struct TlsReadHalf<T> {
@@ -86,15 +84,7 @@ impl<T: Transport> TlsReadHalf<T> {
                 return Poll::Ready(Ok(()));
             }
             let _ = pump.transmit();
-            loop {
-                let Poll::Ready(step) = pump.poll_receive(cx) else {
-                    pump.park_reader(cx);
-                    return Poll::Pending;
-                };
-                if is_past_handshake(step) {
-                    break;
-                }
-            }
+            while ready!(ready_or_park(pump, cx)) == Step::NeedInput {}
             if !pump.session.is_handshaking() {
                 return Poll::Ready(Ok(()));
             }
@@ -106,7 +96,7 @@ impl<T: Transport> TlsReadHalf<T> {
     pub(super) fn poll_read_to_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {
             let mut kept = std::mem::take(&mut self.inbox);
-            let step = self.with_live(|pump| match pump.poll_receive(cx) {
+            let step = self.with_live(|pump| match ready_or_park(pump, cx) {
                 Poll::Ready(Step::Data) => {
                     let n = pump.session.plaintext().len();
                     kept.push(pump.session.plaintext());
@@ -115,10 +105,7 @@ impl<T: Transport> TlsReadHalf<T> {
                 }
                 Poll::Ready(Step::Ended) => Poll::Ready(clean_end(&pump.session).map(|()| true)),
                 Poll::Ready(Step::Secured | Step::NeedInput) => Poll::Ready(Ok(false)),
-                Poll::Pending => {
-                    pump.park_reader(cx);
-                    Poll::Pending
-                }
+                Poll::Pending => Poll::Pending,
             });
             let bound = self.control.policy().close_discard;
             let is_too_much = kept.len() as u64 > bound;
@@ -210,7 +197,7 @@ impl<T: Transport> TlsReadHalf<T> {
                     Step::Secured | Step::NeedInput => {}
                     Step::Ended => {
                         pump.let_go();
-                        return Poll::Ready(at_end(&pump.session, truncation));
+                        return Poll::Ready(pump.session.recv().outcome(truncation));
                     }
                 }
             }
@@ -239,19 +226,6 @@ fn fill(session: &mut Session, buf: &mut ReadBuf<'_>) {
         if buf.remaining() == 0 || session.step() != Step::Data {
             return;
         }
-    }
-}
-
-/// What every read says from the end on (rules: end-2, end-3, end-4).
-fn at_end(session: &Session, truncation: Truncation) -> io::Result<()> {
-    match (session.recv(), truncation) {
-        (RecvHalf::Ending(End::Truncated) | RecvHalf::Ended(End::Truncated), Truncation::Error) => {
-            Err(Reason::Truncated(Phase::Open).into())
-        }
-        (RecvHalf::Ending(_) | RecvHalf::Ended(_), _) => Ok(()),
-        (RecvHalf::Open, _) => Err(io::ErrorKind::NotConnected.into()),
-        (RecvHalf::Aborted, _) => Err(Reason::Aborted.into()),
-        (RecvHalf::Broken(reason), _) => Err(reason.clone().into()),
     }
 }
 
@@ -284,9 +258,7 @@ impl<T: Transport> AsyncRead for TlsReadHalf<T> {
         }
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
         if !self.inbox.is_empty() && !self.control.is_aborted() {
-            let n = self.inbox.read(buf.initialize_unfilled());
-            buf.advance(n);
-            self.inbox.release();
+            hand_over(&mut self.inbox, buf);
             coop.made_progress();
             return Poll::Ready(Ok(()));
         }
