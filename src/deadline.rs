@@ -1,7 +1,7 @@
 //! A wait that may have an end. `None` is no bound, and is so only where the application asked for it (rule: tcp-9).
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -30,9 +30,49 @@ impl HandshakeClock {
         Self { deadline, sleep: None }
     }
 
+    /// When it ends.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// Ready at the deadline.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
         self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx)
+    }
+}
+
+/// A timer that allocates once.
+#[derive(Default)]
+pub(crate) struct Timer {
+    at: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    pub(crate) fn is_set(&self) -> bool {
+        self.at.is_some()
+    }
+
+    pub(crate) fn set(&mut self, at: Option<Instant>) {
+        if at == self.at {
+            return;
+        }
+        self.at = at;
+        if let (Some(at), Some(sleep)) = (at, &mut self.sleep) {
+            sleep.as_mut().reset(at);
+        }
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.at = None;
+    }
+
+    /// Ready once, when the time has come.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.at else { return Poll::Pending };
+        ready!(self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at))).as_mut().poll(cx));
+        self.at = None;
+        Poll::Ready(())
     }
 }

@@ -209,6 +209,8 @@ pub enum Error {
     SendClosed,
     /// The transport beneath has no such operation (a socket option on a transport that has no socket).
     Unsupported(&'static str),
+    /// A producer is registered already (rule: flow-1).
+    Producer,
     /// `start_tls` or `stop_tls` could not be done.
     Upgrade(UpgradeError),
     /// The TLS configuration cannot be used.
@@ -226,7 +228,7 @@ impl Error {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Ended(reason) => reason.blame(),
-            Self::SendClosed | Self::Unsupported(_) | Self::Config(_) | Self::Endpoint(_) => Blame::Us,
+            Self::SendClosed | Self::Unsupported(_) | Self::Producer | Self::Config(_) | Self::Endpoint(_) => Blame::Us,
             Self::Upgrade(error) => error.blame(),
             Self::Connect(error) if error.timed_out => Blame::Time,
             Self::Connect(_) | Self::Bind(_) => Blame::System,
@@ -248,7 +250,7 @@ impl Error {
             Self::Unsupported(_) => io::ErrorKind::Unsupported,
             Self::Upgrade(UpgradeError::Failed(reason)) => reason.io_kind(),
             Self::Upgrade(UpgradeError::Leftover { .. }) => io::ErrorKind::InvalidData,
-            Self::Upgrade(_) | Self::Config(_) | Self::Endpoint(_) => io::ErrorKind::InvalidInput,
+            Self::Producer | Self::Upgrade(_) | Self::Config(_) | Self::Endpoint(_) => io::ErrorKind::InvalidInput,
             Self::Connect(error) if error.timed_out => io::ErrorKind::TimedOut,
             Self::Connect(error) => error.attempts.last().map_or(io::ErrorKind::NotFound, |a| a.error.kind()),
             Self::Bind(error) => error.error.kind(),
@@ -264,6 +266,7 @@ impl fmt::Display for Error {
                 f.write_str("our send half has ended: nothing can be written after close_write or close")
             }
             Self::Unsupported(what) => write!(f, "the transport beneath has no {what}"),
+            Self::Producer => f.write_str("a producer is registered already"),
             Self::Upgrade(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::Connect(error) => error.fmt(f),

@@ -145,4 +145,12 @@ impl<T: Transport> Floor for Layer<T> {
     fn as_transport(&mut self) -> &mut dyn Transport {
         self
     }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        topmost!(self, floor => floor.poll_room(cx))
+    }
+
+    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        topmost!(self, floor => floor.poll_attend(cx))
+    }
 }

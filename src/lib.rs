@@ -108,6 +108,8 @@ mod listen;
 #[cfg(feature = "tokio-rustls")]
 mod neighbour;
 #[cfg(feature = "tokio")]
+pub mod protocol;
+#[cfg(feature = "tokio")]
 mod pump;
 #[cfg(feature = "tokio")]
 mod socket;
@@ -151,8 +153,8 @@ pub use self::{
     stream::Stream,
     tcp::{TcpConnection, TcpReadHalf, TcpWriteHalf},
     tls::{TlsConnection, TlsReadHalf, TlsWriteHalf},
-    transport::{Status, TcpTransport, TlsTransport, Transport, UpgradableTransport},
-    upgrade::{StartTls, Starting, Stopping, UpgradableConnection},
+    transport::{Starting, Status, Stopping, TcpTransport, TlsTransport, Transport, UpgradableTransport},
+    upgrade::{StartTls, UpgradableConnection},
     verbs::{CloseWrite, Corked, WriteSequence},
 };
 

@@ -17,6 +17,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use crate::address::Address;
 use crate::close::{Close, FloorReport};
@@ -24,7 +25,7 @@ use crate::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{self, RecvHalf, SendHalf};
 use crate::core::inbox::Inbox;
-use crate::error::Reason;
+use crate::error::{Error, Reason};
 use crate::socket::Keepalive;
 use crate::upgrade::StartTls;
 use crate::verbs::{CloseWrite, Corked, WriteSequence};
@@ -247,18 +248,23 @@ pub trait TlsTransport: TcpTransport {
 
 impl<T: TcpTransport + ?Sized> TlsTransport for T {}
 
+/// An upgrade or a handshake under way, as trait objects have it.
+pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+/// A downgrade under way, as trait objects have it.
+pub type Stopping<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
 /// What an upgradable transport adds: into TLS, and back.
 #[doc(alias = "ITLSTransport")]
 pub trait UpgradableTransport: TlsTransport {
     /// Starts TLS, also inside TLS. Waits for the outcome (rules: upgrade-1 to upgrade-8).
     #[doc(alias = "startTLS")]
     #[doc(alias = "STARTTLS")]
-    fn start_tls(&mut self, how: StartTls) -> crate::upgrade::Starting<'_>;
+    fn start_tls(&mut self, how: StartTls) -> Starting<'_>;
 
     /// Ends the topmost TLS session and goes on beneath it (rule: upgrade-9).
     #[doc(alias = "CCC")]
     #[doc(alias = "unwrap")]
-    fn stop_tls(&mut self) -> crate::upgrade::Stopping<'_>;
+    fn stop_tls(&mut self) -> Stopping<'_>;
 }
 
 /// The machinery that one floor offers to the floor above and to the verbs. Not for use by applications, and not for
@@ -304,6 +310,32 @@ pub trait Floor {
     fn session_facts(&self) -> Option<Arc<SessionFacts>>;
     /// This floor as the object that the verbs work on.
     fn as_transport(&mut self) -> &mut dyn Transport;
+    /// Ready once no more than the low mark waits to leave, on this floor and those beneath. A floor that queues nothing
+    /// has room always.
+    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+    /// Attends to what is not data (alerts, KeyUpdates, tickets) until data or the end of the half waits to be read. A
+    /// floor that has only data leaves it where it is.
+    fn poll_attend(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+    /// The handshake that this floor has yet to make, where it has.
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        None
+    }
+    /// Whether [`starting`](Self::starting) and [`stopping`](Self::stopping) are there.
+    fn is_upgradable(&self) -> bool {
+        false
+    }
+    /// TLS begins, its handshake to be done by then.
+    fn starting(&mut self, _: StartTls, _: Option<Instant>) -> Option<Starting<'_>> {
+        None
+    }
+    /// TLS ends.
+    fn stopping(&mut self) -> Option<Stopping<'_>> {
+        None
+    }
 }
 
 /// How much was thrown away, and how much may be.
@@ -394,6 +426,30 @@ impl<F: Transport + ?Sized> Floor for Box<F> {
 
     fn as_transport(&mut self) -> &mut dyn Transport {
         (**self).as_transport()
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_room(cx)
+    }
+
+    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_attend(cx)
+    }
+
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        (**self).handshaking()
+    }
+
+    fn is_upgradable(&self) -> bool {
+        (**self).is_upgradable()
+    }
+
+    fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Option<Starting<'_>> {
+        (**self).starting(how, deadline)
+    }
+
+    fn stopping(&mut self) -> Option<Stopping<'_>> {
+        (**self).stopping()
     }
 }
 

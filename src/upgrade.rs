@@ -21,12 +21,7 @@ use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::layer::Layer;
 use crate::policy::{Leftover, Role};
 use crate::tls::TlsConnection;
-use crate::transport::{Discard, Floor, Transport, UpgradableTransport, debug};
-
-/// An upgrade under way, as trait objects have it.
-pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
-/// A downgrade under way, as trait objects have it.
-pub type Stopping<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+use crate::transport::{Discard, Floor, Starting, Stopping, Transport, UpgradableTransport, debug};
 
 /// How TLS is to be started: in which role, with which configuration, and what becomes of leftover bytes. The role goes
 /// with the configuration, so that no wrong pair can be spelled (rule: upgrade-4).
@@ -496,5 +491,25 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
 
     fn as_transport(&mut self) -> &mut dyn Transport {
         self
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.layer.as_mut().map_or(Poll::Ready(()), |layer| layer.poll_room(cx))
+    }
+
+    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.layer.as_mut().map_or(Poll::Ready(()), |layer| layer.poll_attend(cx))
+    }
+
+    fn is_upgradable(&self) -> bool {
+        true
+    }
+
+    fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Option<Starting<'_>> {
+        Some(Box::pin(self.start_tls_by(how, deadline)))
+    }
+
+    fn stopping(&mut self) -> Option<Stopping<'_>> {
+        Some(Box::pin(self.stop_tls()))
     }
 }

@@ -14,6 +14,11 @@ impl Buffer {
         self.end - self.start
     }
 
+    /// How many bytes of memory it holds.
+    pub fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether no byte waits in it.
     pub fn is_empty(&self) -> bool {
         self.start == self.end

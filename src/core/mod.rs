@@ -11,14 +11,18 @@
 //! - [`inbox`]: bytes that were received and not yet read. Nothing else may hold any, so that what is left over at an
 //!   upgrade is always known.
 //! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
+//! - [`agenda`], [`flow`], [`life`]: what a protocol has asked for, its producer, and what it is told in which order.
 //!
 //! Nothing in here waits. Whoever owns a socket brings bytes (`handle_*`), passes on what the application wants (verbs),
 //! and asks what to do next (`step`, `transmit`). Methods named `is_`, `may_` and `can_` only look: *may* means that the
 //! half is open, *can* that it is open and there is room or data now.
 
+pub mod agenda;
 pub mod buffer;
 pub mod facts;
+pub mod flow;
 pub mod gate;
 pub mod half;
 pub mod inbox;
+pub mod life;
 pub mod session;

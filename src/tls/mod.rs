@@ -25,7 +25,7 @@ use crate::core::session::Session;
 use crate::deadline::{after, until};
 use crate::error::{Error, Reason};
 use crate::pump::{Shared, Want};
-use crate::transport::{Discard, Floor, Transport, debug};
+use crate::transport::{Discard, Floor, Starting, Transport, debug};
 
 /// How long the peer's end is awaited behind the alert of a failed handshake.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -362,5 +362,20 @@ impl<T: Transport> Floor for TlsConnection<T> {
 
     fn as_transport(&mut self) -> &mut dyn Transport {
         self
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.write.poll_room(cx)
+    }
+
+    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.read.poll_attend(cx)
+    }
+
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        if !self.write.shared().with(|pump| pump.session.is_handshaking() && !pump.session.send().is_over()) {
+            return None;
+        }
+        Some(Box::pin(self.handshake_by(self.read.deadline())))
     }
 }

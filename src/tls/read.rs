@@ -40,6 +40,11 @@ impl<T: Transport> TlsReadHalf<T> {
         self.clock = Some(HandshakeClock::new(deadline));
     }
 
+    /// When the handshake has to be done.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.clock.as_ref().and_then(HandshakeClock::deadline)
+    }
+
     /// Whether the handshake's time has run out: then the session has ended for that reason.
     fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(clock) = &mut self.clock else { return Poll::Pending };
@@ -142,6 +147,17 @@ impl<T: Transport> TlsReadHalf<T> {
                 Some(floor) => floor.poll_discard(cx, discarded),
                 None => Poll::Ready(()),
             }
+        })
+    }
+
+    /// Attends to what is not data, until data or the end waits.
+    pub(super) fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.inbox.is_empty() {
+            return Poll::Ready(());
+        }
+        self.with_live(|pump| {
+            while matches!(ready!(ready_or_park(pump, cx)), Step::Secured | Step::NeedInput) {}
+            Poll::Ready(())
         })
     }
 

@@ -79,6 +79,18 @@ impl<T: Transport> TlsWriteHalf<T> {
         Poll::Ready(result)
     }
 
+    /// Ready once no more than the low mark waits to leave.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.with_live(|pump| {
+            let _ = pump.transmit();
+            if pump.session.send().may_write() && !pump.session.is_below_low_mark() {
+                pump.park_writer(Want::Room, cx);
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+    }
+
     fn poll_drained(&self, cx: &mut Context<'_>, is_done: impl Fn(&Pump<T>) -> bool) -> Poll<io::Result<()>> {
         self.with_live(|pump| {
             loop {

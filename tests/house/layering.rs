@@ -7,7 +7,7 @@ use crate::generated::check_section;
 use crate::source::{Source, files};
 
 /// The levels, lowest first. A room may name what is on its own level and below.
-const LEVELS: [(&str, &[&str]); 9] = [
+const LEVELS: [(&str, &[&str]); 10] = [
     ("words", &["error", "policy", "address", "deadline"]),
     ("decisions, without a socket or a runtime", &["core", "config", "endpoint"]),
     ("the socket and the clock", &["socket", "idle"]),
@@ -16,6 +16,7 @@ const LEVELS: [(&str, &[&str]); 9] = [
     ("plaintext to TLS and back", &["layer", "upgrade"]),
     ("two halves for two tasks", &["split"]),
     ("where connections come from", &["connect", "listen", "neighbour"]),
+    ("the callback face", &["protocol"]),
     ("for tests", &["testing"]),
 ];
 
@@ -32,7 +33,7 @@ const MAX_LINES: usize = 450;
 const LONGER: [(&str, usize, &str); 3] = [
     ("src/core/session.rs", 680, "one state machine in four families of method; cut, its fields would be public"),
     ("src/error.rs", 620, "a third of it is what the enums say as text"),
-    ("src/upgrade.rs", 540, "a fifth of it passes calls on to the topmost floor"),
+    ("src/upgrade.rs", 560, "a fifth of it passes calls on to the topmost floor"),
 ];
 
 fn level(room: &str) -> usize {

@@ -1,0 +1,284 @@
+//! What a protocol has asked for and the transport has not done yet: bytes and steps, in the order of the calls.
+
+use std::collections::VecDeque;
+
+use super::buffer::Buffer;
+
+/// Memory that an empty agenda keeps, in bytes: enough for small answers to need no allocation.
+const KEPT: usize = 1 << 10;
+
+/// How an agenda ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ending {
+    /// It goes on.
+    #[default]
+    Open,
+    /// Behind its last byte our send half ends.
+    CloseWrite,
+    /// Behind its last byte the connection ends.
+    Close,
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Due<'a> {
+    /// Hand over these bytes.
+    Bytes(&'a [u8]),
+    /// A step is next: [`Agenda::take_step`].
+    Step,
+    /// All is done up to the end that was asked for.
+    End(Ending),
+    /// Nothing.
+    Nothing,
+}
+
+/// Bytes and steps in order, and what is to become of the send half behind them. `S` is a step that bytes must not pass:
+/// the begin or the end of TLS.
+#[derive(Debug)]
+pub struct Agenda<S> {
+    bytes: Buffer,
+    /// Each step, and how many bytes there are between it and the one before.
+    steps: VecDeque<(usize, S)>,
+    /// Bytes ahead of all steps together.
+    ahead: usize,
+    ending: Ending,
+    is_over: bool,
+    has_producer: bool,
+    accepted: u64,
+    dropped: u64,
+}
+
+impl<S> Default for Agenda<S> {
+    fn default() -> Self {
+        Self {
+            bytes: Buffer::default(),
+            steps: VecDeque::new(),
+            ahead: 0,
+            ending: Ending::Open,
+            is_over: false,
+            has_producer: false,
+            accepted: 0,
+            dropped: 0,
+        }
+    }
+}
+
+/// Looking.
+impl<S> Agenda<S> {
+    /// Whether bytes would be accepted now: until the end was asked for, and behind that as long as a producer is there
+    /// (rules: write-4, close-5).
+    pub fn may_write(&self) -> bool {
+        !self.is_over && (self.ending == Ending::Open || self.has_producer)
+    }
+
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether no byte and no step waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.steps.is_empty()
+    }
+
+    /// Whether a step waits.
+    pub fn has_steps(&self) -> bool {
+        !self.steps.is_empty()
+    }
+
+    /// The step that is next, however many bytes are ahead of it.
+    pub fn next_step(&self) -> Option<&S> {
+        self.steps.front().map(|(_, step)| step)
+    }
+
+    /// How it ends.
+    pub fn ending(&self) -> Ending {
+        self.ending
+    }
+
+    /// Bytes that were accepted since the begin.
+    pub fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    /// Bytes that came behind the end and were dropped (rule: write-4).
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// What is to be done next. The end waits for the producer (rules: close-5, half-4).
+    pub fn due(&self) -> Due<'_> {
+        let until_step = self.steps.front().map_or(self.bytes.len(), |(bytes, _)| *bytes);
+        match self.ending {
+            _ if until_step > 0 => Due::Bytes(&self.bytes.as_slice()[..until_step]),
+            _ if self.has_steps() => Due::Step,
+            Ending::CloseWrite | Ending::Close if !self.has_producer => Due::End(self.ending),
+            Ending::Open | Ending::CloseWrite | Ending::Close => Due::Nothing,
+        }
+    }
+}
+
+/// The application wants.
+impl<S> Agenda<S> {
+    /// Adds bytes; says whether they were accepted.
+    pub fn write(&mut self, bytes: &[u8]) -> bool {
+        let accepted = self.may_write();
+        if accepted {
+            self.bytes.push(bytes);
+            self.accepted += bytes.len() as u64;
+        } else {
+            self.dropped += bytes.len() as u64;
+        }
+        accepted
+    }
+
+    /// Adds a step behind the bytes that were accepted.
+    pub fn push_step(&mut self, step: S) {
+        let bytes = self.bytes.len() - self.ahead;
+        self.ahead += bytes;
+        self.steps.push_back((bytes, step));
+    }
+
+    /// Asks for an end. Twice is once; a close overrides the end of the send half alone (rules: close-6, half-3).
+    pub fn end(&mut self, ending: Ending) {
+        self.ending = match (self.ending, ending) {
+            (Ending::Open, ending) => ending,
+            (Ending::CloseWrite, Ending::Close) => Ending::Close,
+            (asked @ (Ending::CloseWrite | Ending::Close), Ending::Open | Ending::CloseWrite | Ending::Close) => asked,
+        };
+    }
+
+    /// Says whether a producer is registered: the end waits for it.
+    pub fn set_producer(&mut self, is_there: bool) {
+        self.has_producer = is_there;
+    }
+
+    /// Nothing can be sent any more: what waits is thrown away, what comes is dropped.
+    pub fn lose(&mut self) {
+        self.is_over = true;
+        self.bytes.clear();
+        self.steps.clear();
+        self.ahead = 0;
+    }
+}
+
+/// The caller did.
+impl<S> Agenda<S> {
+    /// The first `n` of the bytes that were due were handed over.
+    pub fn handed_over(&mut self, n: usize) {
+        self.bytes.consume(n);
+        if let Some((bytes, _)) = self.steps.front_mut() {
+            *bytes -= n;
+            self.ahead -= n;
+        }
+        if self.bytes.is_empty() && self.bytes.capacity() > KEPT {
+            self.bytes.release();
+        }
+    }
+
+    /// The step that is due.
+    pub fn take_step(&mut self) -> Option<S> {
+        match self.due() {
+            Due::Step => self.steps.pop_front().map(|(_, step)| step),
+            Due::Bytes(_) | Due::End(_) | Due::Nothing => None,
+        }
+    }
+
+    /// Takes all bytes: they are the last.
+    pub fn take_last(&mut self) -> Vec<u8> {
+        self.ahead = 0;
+        self.steps.clear();
+        self.bytes.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agenda() -> Agenda<&'static str> {
+        Agenda::default()
+    }
+
+    fn drain(agenda: &mut Agenda<&'static str>) -> String {
+        let mut out = String::new();
+        loop {
+            match agenda.due() {
+                Due::Bytes(bytes) => {
+                    out.push_str(std::str::from_utf8(bytes).unwrap());
+                    let n = bytes.len();
+                    agenda.handed_over(n);
+                }
+                Due::Step => {
+                    let step = agenda.take_step().unwrap();
+                    out.push_str(&format!("<{step}>"));
+                }
+                Due::End(ending) => return format!("{out}<{ending:?}>"),
+                Due::Nothing => return out,
+            }
+        }
+    }
+
+    /// rule: upgrade-1, write-1
+    #[test]
+    fn steps_keep_their_place_between_bytes() {
+        let mut agenda = agenda();
+        agenda.write(b"a");
+        agenda.write(b"b");
+        agenda.push_step("tls");
+        agenda.push_step("tls again");
+        agenda.write(b"c");
+        agenda.push_step("plain");
+        agenda.end(Ending::Close);
+        assert_eq!(drain(&mut agenda), "ab<tls><tls again>c<plain><Close>");
+    }
+
+    /// rule: write-4
+    #[test]
+    fn what_is_written_behind_the_end_is_dropped_and_counted() {
+        for ending in [Ending::CloseWrite, Ending::Close] {
+            let mut agenda = agenda();
+            assert!(agenda.write(b"kept"));
+            agenda.end(ending);
+            assert!(!agenda.write(b"dropped"));
+            assert_eq!((agenda.accepted(), agenda.dropped()), (4, 7));
+            assert_eq!(drain(&mut agenda), format!("kept<{ending:?}>"));
+        }
+    }
+
+    /// rule: close-5, half-4
+    #[test]
+    fn the_end_waits_for_the_producer_and_for_what_it_writes() {
+        let mut agenda = agenda();
+        agenda.set_producer(true);
+        agenda.end(Ending::CloseWrite);
+        assert_eq!(drain(&mut agenda), "");
+        assert!(agenda.write(b"tail"));
+        agenda.set_producer(false);
+        assert!(!agenda.write(b"late"));
+        assert_eq!(drain(&mut agenda), "tail<CloseWrite>");
+    }
+
+    /// rule: close-6, half-3
+    #[test]
+    fn ends_are_asked_for_once_and_close_is_the_stronger() {
+        let mut agenda = agenda();
+        agenda.end(Ending::CloseWrite);
+        agenda.end(Ending::CloseWrite);
+        assert_eq!(agenda.ending(), Ending::CloseWrite);
+        agenda.end(Ending::Close);
+        agenda.end(Ending::CloseWrite);
+        assert_eq!(agenda.ending(), Ending::Close);
+    }
+
+    /// rule: write-5
+    #[test]
+    fn nothing_is_accepted_once_all_is_lost() {
+        let mut agenda = agenda();
+        agenda.write(b"queued");
+        agenda.push_step("tls");
+        agenda.lose();
+        assert!(agenda.is_empty() && !agenda.write(b"late"));
+        assert_eq!((drain(&mut agenda).as_str(), agenda.dropped()), ("", 4));
+    }
+}

@@ -1,0 +1,112 @@
+//! A producer and the room that there is for what it produces.
+
+use super::half::Refused;
+
+/// How full the queue of unsent bytes is, on all floors together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// Everything has left for the kernel.
+    Empty,
+    /// At or below the low mark.
+    Low,
+    /// Between the marks.
+    Between,
+    /// At or above the high mark.
+    High,
+}
+
+/// Where a producer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Flow {
+    /// There is none.
+    #[default]
+    Absent,
+    /// A push producer that produces.
+    Flowing,
+    /// A push producer that is paused.
+    Paused,
+    /// A pull producer that is to be asked when there is room.
+    Waiting,
+    /// A pull producer that was asked and has not written yet.
+    Asked,
+    /// The connection has ended, or our send half has: no producer is taken.
+    Over,
+}
+
+/// What happens to a producer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FlowEvent {
+    /// A push producer is registered.
+    RegisterPush,
+    /// A pull producer is registered.
+    RegisterPull,
+    /// It is done.
+    Unregister,
+    /// Bytes were written.
+    Written,
+    /// The queue is this full.
+    Level(Level),
+    /// Nothing can be sent any more.
+    End,
+}
+
+/// What the producer is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tell {
+    /// Nothing.
+    Nothing,
+    /// Produce no more for now.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Produce once.
+    Produce,
+    /// It is over: produce no more.
+    Stop,
+}
+
+impl Flow {
+    /// Moves on by one event; says what the producer is to be told. A refused event changes nothing.
+    pub fn handle(&mut self, event: FlowEvent) -> Result<Tell, Refused> {
+        use FlowEvent::{End, RegisterPull, RegisterPush, Unregister, Written};
+        use Level::{Between, Empty, High, Low};
+        let (next, tell) = match (*self, event) {
+            (Self::Absent, RegisterPush) => (Self::Flowing, Tell::Nothing),
+            (Self::Absent, RegisterPull) => (Self::Waiting, Tell::Nothing),
+            (Self::Absent, Unregister | Written | FlowEvent::Level(_)) => (Self::Absent, Tell::Nothing),
+
+            // rule: flow-1: one at a time.
+            (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, RegisterPush | RegisterPull) => {
+                return Err(Refused);
+            }
+            (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, Unregister) => (Self::Absent, Tell::Nothing),
+
+            // rule: flow-2: paused once above the high mark, resumed once at the low mark.
+            (Self::Flowing, FlowEvent::Level(High)) => (Self::Paused, Tell::Pause),
+            (Self::Flowing, Written | FlowEvent::Level(Empty | Low | Between)) => (Self::Flowing, Tell::Nothing),
+            (Self::Paused, FlowEvent::Level(Empty | Low)) => (Self::Flowing, Tell::Resume),
+            (Self::Paused, Written | FlowEvent::Level(Between | High)) => (Self::Paused, Tell::Nothing),
+
+            // rule: flow-2: asked once for each time that the queue runs empty.
+            (Self::Waiting, FlowEvent::Level(Empty)) => (Self::Asked, Tell::Produce),
+            (Self::Waiting, Written | FlowEvent::Level(Low | Between | High)) => (Self::Waiting, Tell::Nothing),
+            (Self::Asked, Written) => (Self::Waiting, Tell::Nothing),
+            (Self::Asked, FlowEvent::Level(_)) => (Self::Asked, Tell::Nothing),
+
+            // rule: flow-3: stopped once.
+            (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, End) => (Self::Over, Tell::Stop),
+            (Self::Absent, End) => (Self::Over, Tell::Nothing),
+
+            // rule: flow-1: whoever comes now is stopped at once.
+            (Self::Over, RegisterPush | RegisterPull) => (Self::Over, Tell::Stop),
+            (Self::Over, Unregister | Written | FlowEvent::Level(_) | End) => (Self::Over, Tell::Nothing),
+        };
+        *self = next;
+        Ok(tell)
+    }
+
+    /// Whether a producer is registered.
+    pub fn is_there(self) -> bool {
+        matches!(self, Self::Flowing | Self::Paused | Self::Waiting | Self::Asked)
+    }
+}

@@ -1,0 +1,105 @@
+//! The runner between plaintext and TLS: what it awaits, serving handles and producers meanwhile.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use super::Protocol;
+use super::desk::Change;
+use super::handle::Answer;
+use super::runner::Runner;
+use super::transport::Transport as _;
+use crate::core::agenda::Due;
+use crate::core::life::Notice;
+use crate::deadline::{after, until};
+use crate::error::{Error, Phase, Reason, UpgradeError};
+use crate::transport::Transport;
+
+/// Between plaintext and TLS.
+impl<P: Protocol, T: Transport> Runner<P, T> {
+    /// A transport that was handed in before its handshake.
+    pub(super) async fn handshake(&mut self) {
+        let Self { stage, transport, .. } = self;
+        let Some(handshake) = transport.handshaking() else { return };
+        let outcome = stage.wait(handshake).await;
+        self.settle(Changed::Secured, outcome, None);
+    }
+
+    /// Makes the change that is next: what was written ahead of it leaves first (rule: upgrade-1).
+    pub(super) async fn change(&mut self) {
+        let deadline = match self.stage.desk.agenda.next_step() {
+            Some(Change::Start(_, deadline, _)) => *deadline,
+            Some(Change::Stop(_)) | None => after(self.stage.desk.control().policy().close_timeout),
+        };
+        match until(deadline, poll_fn(|cx| self.poll_ahead(cx))).await {
+            Some(Ok(())) => {}
+            Some(Err(reason)) => return self.stage.fail(reason),
+            None => return self.stage.fail(Reason::TimedOut(Phase::Handshake)),
+        }
+        let Some(change) = self.stage.desk.agenda.take_step() else { return };
+        self.give_unread_back();
+        let (changed, answer, outcome) = {
+            let Self { stage, transport, .. } = self;
+            let (changed, answer, changing) = match change {
+                Change::Start(how, deadline, answer) => (Changed::Secured, answer, transport.starting(*how, deadline)),
+                Change::Stop(answer) => (Changed::Plain, answer, transport.stopping()),
+            };
+            match changing {
+                Some(changing) => (changed, answer, stage.wait(changing).await),
+                None => (changed, answer, Some(Err(Error::Unsupported("upgrade to TLS")))),
+            }
+        };
+        self.settle(changed, outcome, answer);
+    }
+
+    /// Ready once the bytes ahead of the step have been handed over.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        loop {
+            self.stage.obey(cx);
+            self.stage.supply_early();
+            if self.stage.is_over() {
+                return Poll::Ready(Ok(()));
+            }
+            let Due::Bytes(bytes) = self.stage.desk.agenda.due() else { return Poll::Ready(Ok(())) };
+            match ready!(Pin::new(&mut self.transport).poll_write(cx, bytes)) {
+                Ok(n) => self.stage.handed_over(n),
+                Err(error) => return Poll::Ready(Err(Reason::from_io(error, Phase::Open))),
+            }
+        }
+    }
+
+    /// What the protocol has left unread is leftover, ahead of what the transport has read: it is judged (rule:
+    /// upgrade-2).
+    fn give_unread_back(&mut self) {
+        let mut unread = self.unread.take();
+        if !unread.is_empty() {
+            unread.extend_from_slice(&self.transport.take_unread());
+            self.transport.push_unread(&unread);
+        }
+    }
+
+    /// The change is done, or has failed, and the connection with it; or a close has made it pointless.
+    fn settle(&mut self, changed: Changed, outcome: Option<Result<(), Error>>, answer: Option<Answer>) {
+        self.stage.desk.facts = self.transport.session_facts();
+        if let Some(answer) = answer {
+            answer.give(outcome.clone().unwrap_or(Err(UpgradeError::Failed(Reason::Closed).into())));
+        }
+        match (outcome, changed) {
+            (None, _) => {}
+            (Some(Err(error)), _) => self.stage.fail(error.into()),
+            (Some(Ok(())), Changed::Secured) => self.stage.tell_secured(),
+            (Some(Ok(())), Changed::Plain) => {
+                self.stage.tell(Notice::Changed, |protocol, desk| protocol.tls_stopped(desk));
+            }
+        }
+    }
+}
+
+/// Where a change has led.
+#[derive(Clone, Copy)]
+enum Changed {
+    /// Into TLS.
+    Secured,
+    /// Out of it.
+    Plain,
+}

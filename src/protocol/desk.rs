@@ -1,0 +1,284 @@
+//! What a callback has in its hands: the calls of the ladder are noted here, and carried out when it has returned.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::handle::{Answer, Handle, Order, Shared};
+use super::panic;
+use super::producer::Producer;
+use super::transport::{TcpTransport, TlsTransport, Transport, UpgradableTransport};
+use crate::control::{Control, Watcher};
+use crate::core::agenda::{Agenda, Ending};
+use crate::core::facts::SessionFacts;
+use crate::core::flow::{Flow, FlowEvent, Level, Tell};
+use crate::deadline::after;
+use crate::error::{Error, Reason, UpgradeError};
+use crate::upgrade::StartTls;
+
+/// A step between plaintext and TLS.
+pub(super) enum Change {
+    /// TLS begins, its handshake to be done by then.
+    Start(Box<StartTls>, Option<Instant>, Option<Answer>),
+    /// TLS ends.
+    Stop(Option<Answer>),
+}
+
+pub(super) struct Desk {
+    pub(super) agenda: Agenda<Change>,
+    pub(super) flow: Flow,
+    pub(super) producer: Option<Producer>,
+    /// Producers that came too late, to be stopped when the callback has returned.
+    pub(super) too_late: Vec<Producer>,
+    pub(super) is_paused: bool,
+    /// What the protocol has left unread is to be delivered without waiting for more.
+    pub(super) is_resumed: bool,
+    pub(super) timer: Option<Instant>,
+    pub(super) shared: Arc<Shared>,
+    /// What the transport itself has queued, as of the last look.
+    pub(super) queued_below: usize,
+    pub(super) facts: Option<Arc<SessionFacts>>,
+    pub(super) is_upgradable: bool,
+    /// The peer's half has ended.
+    pub(super) is_read_ended: bool,
+    /// A handle has asked for the end of the connection with this reason.
+    pub(super) failure: Option<Reason>,
+    /// Lent to the mailbox and back, so that orders cost no allocation.
+    orders: Vec<Order>,
+}
+
+impl Desk {
+    pub(super) fn new(control: Control, facts: Option<Arc<SessionFacts>>, is_upgradable: bool) -> Self {
+        let shared = Shared::new(control.clone());
+        let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
+        control.watch(watcher);
+        Self {
+            agenda: Agenda::default(),
+            flow: Flow::default(),
+            producer: None,
+            too_late: Vec::new(),
+            is_paused: false,
+            is_resumed: false,
+            timer: None,
+            shared,
+            queued_below: 0,
+            facts,
+            is_upgradable,
+            is_read_ended: false,
+            failure: None,
+            orders: Vec::new(),
+        }
+    }
+
+    /// Carries out what handles have asked for; says whether that was anything.
+    pub(super) fn obey(&mut self, cx: &mut std::task::Context<'_>) -> bool {
+        let mut orders = std::mem::take(&mut self.orders);
+        Arc::clone(&self.shared).take_orders(cx, &mut orders);
+        let is_any = !orders.is_empty();
+        orders.drain(..).for_each(|order| self.carry_out(order));
+        self.orders = orders;
+        is_any
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Write(bytes) => self.write(&bytes),
+            Order::Close => self.close(),
+            Order::CloseWrite => self.close_write(),
+            Order::Pause => self.pause_reading(),
+            Order::Resume => self.resume_reading(),
+            Order::Register(producer, answer) => answer.give(self.register_producer(producer)),
+            Order::Unregister => self.unregister_producer(),
+            Order::StartTls(how, answer) => match self.check_start() {
+                Ok(()) => self.push_start(how, Some(answer)),
+                Err(error) => answer.give(Err(error)),
+            },
+            Order::StopTls(answer) => match self.check_stop() {
+                Ok(()) => self.agenda.push_step(Change::Stop(Some(answer))),
+                Err(error) => answer.give(Err(error)),
+            },
+            Order::Timer(after) => self.set_timer(after),
+            Order::Fail(failure) => {
+                self.failure.get_or_insert(panic::reason(failure));
+            }
+        }
+    }
+
+    /// The first step of a connection that begins with TLS.
+    pub(super) fn begin_tls(&mut self, how: StartTls, deadline: Option<Instant>) {
+        self.agenda.push_step(Change::Start(Box::new(how), deadline, None));
+    }
+
+    fn push_start(&mut self, how: Box<StartTls>, answer: Option<Answer>) {
+        let deadline = after(self.control().policy().handshake_timeout);
+        self.agenda.push_step(Change::Start(how, deadline, answer));
+    }
+
+    /// Whether a change between plaintext and TLS can be asked for; where not, which of the causes it is (rule:
+    /// upgrade-5).
+    fn check_change(&self) -> Result<(), Error> {
+        let error = match &self.failure {
+            _ if self.control().is_aborted() => UpgradeError::Failed(Reason::Aborted),
+            Some(reason) => UpgradeError::Failed(reason.clone()),
+            None if !self.is_upgradable => return Err(Error::Unsupported("upgrade to TLS")),
+            None if self.agenda.has_steps() => UpgradeError::InProgress,
+            None if self.agenda.ending() != Ending::Open => UpgradeError::SendClosed,
+            None => return Ok(()),
+        };
+        Err(error.into())
+    }
+
+    fn check_start(&self) -> Result<(), Error> {
+        self.check_change()?;
+        if self.is_read_ended { Err(UpgradeError::PeerEnded.into()) } else { Ok(()) }
+    }
+
+    fn check_stop(&self) -> Result<(), Error> {
+        self.check_change()?;
+        if self.is_secure() { Ok(()) } else { Err(UpgradeError::NotSecure.into()) }
+    }
+
+    /// Something happens to the producer; says what it is to be told.
+    pub(super) fn flow(&mut self, event: FlowEvent) -> Tell {
+        let tell = self.flow.handle(event).unwrap_or(Tell::Nothing);
+        self.agenda.set_producer(self.flow.is_there());
+        tell
+    }
+
+    /// Whether a close would have nothing to finish (rule: close-9).
+    pub(super) fn is_close_pointless(&self) -> bool {
+        self.agenda.ending() == Ending::Close && self.agenda.is_empty() && !self.flow.is_there()
+    }
+
+    /// How full the queue is, on all floors together.
+    pub(super) fn level(&self) -> Level {
+        let marks = self.control().policy().watermarks;
+        match self.queued() {
+            0 if !self.agenda.has_steps() => Level::Empty,
+            queued if queued >= marks.high => Level::High,
+            queued if queued <= marks.low => Level::Low,
+            _ => Level::Between,
+        }
+    }
+
+    /// Nothing can be sent any more.
+    pub(super) fn lose_sending(&mut self) -> Tell {
+        self.agenda.lose();
+        self.flow(FlowEvent::End)
+    }
+
+    fn note_written(&mut self, was_accepted: bool, bytes: usize) {
+        if was_accepted && bytes > 0 {
+            self.flow(FlowEvent::Written);
+        } else if !was_accepted {
+            self.shared.count_dropped(bytes as u64);
+        }
+    }
+}
+
+impl Transport for Desk {
+    fn write(&mut self, bytes: &[u8]) {
+        let was_accepted = self.agenda.write(bytes);
+        self.note_written(was_accepted, bytes.len());
+    }
+
+    fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
+        // Nothing comes between: whether it is accepted does not change from one part to the next.
+        parts.for_each(|part| self.write(part));
+    }
+
+    fn close(&mut self) {
+        self.agenda.end(Ending::Close);
+    }
+
+    fn close_write(&mut self) {
+        self.agenda.end(Ending::CloseWrite);
+    }
+
+    fn abort(&mut self) {
+        // rule: abort-2: at once, so that nothing leaves behind this call.
+        self.control().abort();
+        self.agenda.lose();
+    }
+
+    fn pause_reading(&mut self) {
+        self.is_paused = true;
+        self.is_resumed = false;
+    }
+
+    fn resume_reading(&mut self) {
+        self.is_resumed |= std::mem::take(&mut self.is_paused);
+    }
+
+    fn is_reading_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    fn register_producer(&mut self, producer: Producer) -> Result<(), Error> {
+        let event = match &producer {
+            Producer::Push(_) => FlowEvent::RegisterPush,
+            Producer::Pull(_) => FlowEvent::RegisterPull,
+        };
+        let too_late = self.control().is_aborted() || (!self.flow.is_there() && self.agenda.ending() != Ending::Open);
+        match self.flow.handle(event) {
+            // rule: flow-1
+            Err(_) => return Err(Error::Producer),
+            Ok(Tell::Stop) => self.too_late.push(producer),
+            Ok(_) if too_late => {
+                self.flow.handle(FlowEvent::Unregister).ok();
+                self.too_late.push(producer);
+            }
+            Ok(_) => self.producer = Some(producer),
+        }
+        self.agenda.set_producer(self.flow.is_there());
+        Ok(())
+    }
+
+    fn unregister_producer(&mut self) {
+        self.flow(FlowEvent::Unregister);
+        self.producer = None;
+    }
+
+    fn set_timer(&mut self, timeout: Option<Duration>) {
+        self.timer = after(timeout);
+    }
+
+    fn queued(&self) -> usize {
+        self.agenda.len() + self.queued_below
+    }
+
+    fn dropped(&self) -> u64 {
+        self.shared.dropped()
+    }
+
+    fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.shared))
+    }
+
+    fn control(&self) -> &Control {
+        &self.shared.control
+    }
+}
+
+impl TcpTransport for Desk {}
+
+impl TlsTransport for Desk {
+    fn tls(&self) -> Option<Arc<SessionFacts>> {
+        self.facts.clone()
+    }
+}
+
+impl UpgradableTransport for Desk {
+    fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
+        self.check_start()?;
+        self.push_start(Box::new(how), None);
+        Ok(())
+    }
+
+    fn stop_tls(&mut self) -> Result<(), Error> {
+        self.check_stop()?;
+        self.agenda.push_step(Change::Stop(None));
+        Ok(())
+    }
+}

@@ -1,0 +1,383 @@
+//! Drives a protocol over a transport, in one task.
+//!
+//! # Theory of operation
+//!
+//! A *turn* is one callback and what it asked for. [`Runner::poll_turns`] makes turns as long as there is something to do:
+//! it hands bytes to the transport, tells the producer about the room there is, reads, and calls. What takes the
+//! transport as a whole, and time, it does not do: a change between plaintext and TLS, and the close. These it returns as
+//! what is [`Next`], and [`Runner::run`] awaits them.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::time::Instant;
+
+use super::desk::Desk;
+use super::handle::Handle;
+use super::panic;
+use super::stage::Stage;
+use super::transport::Transport as _;
+use super::{AfterRead, Protocol, Unread};
+use crate::close::CloseReport;
+use crate::core::agenda::{Due, Ending};
+use crate::core::buffer::Buffer;
+use crate::core::flow::Level;
+use crate::core::half::{End, RecvHalf, SendHalf};
+use crate::core::life::Notice;
+use crate::deadline::{Timer, after};
+use crate::error::{Phase, Reason};
+use crate::transport::{Discard, Transport};
+use crate::upgrade::StartTls;
+
+/// How many turns are made before other tasks have theirs.
+const MAX_TURNS: usize = 64;
+
+/// A protocol and the transport that it runs over. It does nothing until [`run`](Self::run) is awaited, mostly in a task of
+/// its own. Dropped before its end, it drops the transport: the peer sees a truncation (rule: close-12), and the protocol
+/// is told nothing more.
+#[must_use = "a runner does nothing until it is run"]
+pub struct Runner<P, T> {
+    pub(super) stage: Stage<P>,
+    pub(super) transport: T,
+    /// What the protocol has left unread.
+    pub(super) unread: Buffer,
+    is_shut: bool,
+    timer: Timer,
+    stall: Timer,
+    /// Waits for the loss of a connection that nobody reads from (rule: flow-5).
+    loss: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// What is to be awaited.
+enum Next {
+    /// A change between plaintext and TLS.
+    Change,
+    /// The end: in order, or because it is over already.
+    End,
+}
+
+impl<P: Protocol, T: Transport> Runner<P, T> {
+    /// Runs this protocol over this transport: any transport, in plaintext or TLS, its handshake done or not.
+    pub fn new(protocol: P, transport: T) -> Self {
+        let control = transport.ground().clone();
+        let desk = Desk::new(control, transport.session_facts(), transport.is_upgradable());
+        Self {
+            stage: Stage::new(protocol, desk),
+            transport,
+            unread: Buffer::default(),
+            is_shut: false,
+            timer: Timer::default(),
+            stall: Timer::default(),
+            loss: None,
+        }
+    }
+
+    /// The connection begins with TLS: [`connection_made`](Protocol::connection_made) is told ahead of the handshake, and
+    /// what it writes leaves encrypted. The transport has to be upgradable.
+    pub fn begin_tls(self, how: StartTls) -> Self {
+        let deadline = after(self.transport.ground().policy().handshake_timeout);
+        self.begin_tls_by(how, deadline)
+    }
+
+    pub(crate) fn begin_tls_by(mut self, how: StartTls, deadline: Option<Instant>) -> Self {
+        self.stage.desk.begin_tls(how, deadline);
+        self
+    }
+
+    /// The protocol.
+    pub fn protocol(&self) -> &P {
+        &self.stage.protocol
+    }
+
+    /// A handle of the connection, for other tasks.
+    pub fn handle(&self) -> Handle {
+        self.stage.desk.handle()
+    }
+
+    /// Runs to the end of the connection. The report says how it ended; its reason is what
+    /// [`connection_lost`](Protocol::connection_lost) was told.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: dropping it drops the connection.
+    pub async fn run(mut self) -> CloseReport {
+        self.stage.tell(Notice::Made, |protocol, desk| protocol.connection_made(desk));
+        if self.stage.desk.facts.is_some() {
+            self.stage.tell_secured();
+        } else if !self.stage.is_over() {
+            self.handshake().await;
+        }
+        while let Next::Change = poll_fn(|cx| self.poll_turns(cx)).await {
+            self.change().await;
+        }
+        self.end().await
+    }
+
+    /// Ends in order where that is what was asked for; else it is over already, and only has to be reported.
+    async fn end(mut self) -> CloseReport {
+        if self.stage.desk.control().is_aborted() {
+            self.stage.desk.agenda.lose();
+            self.transport.abort();
+        }
+        let last = self.stage.desk.agenda.take_last();
+        // rule: flow-3: a producer that is still there is stopped ahead of the end.
+        self.stage.lose_sending();
+        self.stage.desk.shared.close();
+        let report = self.transport.close_with(&last).await;
+        self.stage.desk.shared.count_sent((last.len() - report.unwritten) as u64);
+        self.tell_ends();
+        self.stage.desk.shared.set_queued(0, false);
+        self.stage.lose(&report.reason);
+        report
+    }
+
+    /// Makes turns until there is something to await.
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        for _ in 0..MAX_TURNS {
+            if self.stage.is_over() {
+                return Poll::Ready(Next::End);
+            }
+            let mut has_moved = self.stage.obey(cx);
+            match self.poll_send(cx) {
+                Poll::Ready(Some(next)) => return Poll::Ready(next),
+                Poll::Ready(None) => has_moved = true,
+                Poll::Pending => {}
+            }
+            has_moved |= self.supply(cx);
+            has_moved |= self.poll_timers(cx).is_ready();
+            if self.stage.is_over() {
+                return Poll::Ready(Next::End);
+            }
+            match self.poll_receive(cx) {
+                Poll::Ready(Some(next)) => return Poll::Ready(next),
+                Poll::Ready(None) => has_moved = true,
+                Poll::Pending => {}
+            }
+            self.stage.publish();
+            if !has_moved {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Out.
+impl<P: Protocol, T: Transport> Runner<P, T> {
+    /// Hands over what is due. Ready: something moved, or is next.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
+        let desk = &self.stage.desk;
+        if desk.agenda.has_steps() {
+            return Poll::Ready(Some(Next::Change));
+        }
+        if desk.agenda.ending() == Ending::Close && !desk.flow.is_there() {
+            // The last bytes are the close's own: its bound holds for them (rule: close-3).
+            return Poll::Ready(Some(Next::End));
+        }
+        let mut has_moved = false;
+        loop {
+            match self.stage.desk.agenda.due() {
+                Due::Bytes(bytes) => match Pin::new(&mut self.transport).poll_write(cx, bytes) {
+                    Poll::Ready(Ok(n)) => {
+                        self.stage.handed_over(n);
+                        self.stall.stop();
+                        has_moved = true;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(self.lose_write(error)),
+                    Poll::Pending => break,
+                },
+                Due::End(_) if !self.is_shut => match Pin::new(&mut self.transport).poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => {
+                        self.is_shut = true;
+                        self.stage.lose_sending();
+                        self.tell_ends();
+                        has_moved = true;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(self.lose_write(error)),
+                    Poll::Pending => break,
+                },
+                Due::End(_) | Due::Step | Due::Nothing => break,
+            }
+        }
+        if self.is_shut && self.stage.desk.is_read_ended {
+            // rule: close-13
+            return Poll::Ready(Some(Next::End));
+        }
+        if has_moved { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    /// Nothing more can be sent. Where the peer has reset the connection, what it sent before may still be read.
+    fn lose_write(&mut self, error: io::Error) -> Option<Next> {
+        let reason = Reason::from_io(error, Phase::Open);
+        self.stage.lose_sending();
+        self.is_shut = true;
+        match (reason, self.transport.halves().1) {
+            (Reason::Reset(_), RecvHalf::Open | RecvHalf::Ending(_)) if !self.stage.desk.is_paused => None,
+            _ => Some(Next::End),
+        }
+    }
+
+    /// Tells the producer, and the protocol, about the room that there is. Says whether that moved anything.
+    fn supply(&mut self, cx: &mut Context<'_>) -> bool {
+        let has_producer = self.stage.desk.flow.is_there();
+        if !has_producer
+            && !self.stage.is_above
+            && self.stage.desk.agenda.is_empty()
+            && self.stage.desk.queued_below == 0
+        {
+            return false;
+        }
+        self.stage.desk.queued_below = self.transport.queued();
+        let level = self.stage.desk.level();
+        if has_producer || level == Level::High || self.stage.is_above || self.stage.desk.queued_below > 0 {
+            self.wait_for_room(cx, level);
+        }
+        self.stage.supply(level)
+    }
+
+    /// Has this task woken when the transport has room, or, for a producer that is asked, when all has left.
+    fn wait_for_room(&mut self, cx: &mut Context<'_>, level: Level) {
+        let agenda = &self.stage.desk.agenda;
+        if !agenda.is_empty() {
+            // The write that waits is woken.
+            return;
+        }
+        let waits_for_room = level == Level::High || level == Level::Between;
+        if waits_for_room && self.transport.poll_room(cx).is_pending() {
+            return;
+        }
+        // A failure is told by the next write, or read.
+        let _ = Pin::new(&mut self.transport).poll_flush(cx);
+    }
+}
+
+/// In.
+impl<P: Protocol, T: Transport> Runner<P, T> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
+        if self.stage.desk.is_read_ended {
+            return self.poll_loss(cx).map(|()| Some(Next::End));
+        }
+        if self.stage.desk.agenda.ending() == Ending::Close {
+            // rule: close-2: what comes while the producer is waited for is thrown away.
+            let mut discard = Discard { bytes: 0, limit: u64::MAX };
+            self.unread.clear();
+            ready!(self.transport.poll_discard(cx, &mut discard));
+            return Poll::Ready(self.handle_read_end());
+        }
+        if self.stage.desk.is_paused {
+            // rule: secure-7: what is not data is attended to. Data, and the end, stay where they are (rule: flow-4).
+            ready!(self.transport.poll_attend(cx));
+            if !matches!(self.transport.halves().1, RecvHalf::Broken(_)) {
+                ready!(self.poll_loss(cx));
+            }
+            // rule: flow-5. What it was, the floor says: the data ahead of it is not asked for any more.
+            let mut discard = Discard { bytes: 0, limit: u64::MAX };
+            let _ = self.transport.poll_discard(cx, &mut discard);
+            return Poll::Ready(Some(Next::End));
+        }
+        self.loss = None;
+        if std::mem::take(&mut self.stage.desk.is_resumed) && !self.unread.is_empty() {
+            self.deliver_unread();
+            return Poll::Ready(None);
+        }
+        match ready!(Pin::new(&mut self.transport).poll_fill_buf(cx)) {
+            Ok(data) if !data.is_empty() => {
+                let n = data.len();
+                if self.unread.is_empty() {
+                    let done = self.stage.deliver(data);
+                    self.unread.push(&data[done..]);
+                } else {
+                    self.unread.push(data);
+                    self.deliver_unread();
+                }
+                Pin::new(&mut self.transport).consume(n);
+                self.check_unread();
+                Poll::Ready(None)
+            }
+            Ok(_) | Err(_) => Poll::Ready(self.handle_read_end()),
+        }
+    }
+
+    fn deliver_unread(&mut self) {
+        let done = self.stage.deliver(self.unread.as_slice());
+        self.unread.consume(done);
+        self.unread.release();
+    }
+
+    fn check_unread(&mut self) {
+        let (bytes, limit) = (self.unread.len(), self.stage.protocol.max_unread());
+        if bytes > limit {
+            self.stage.fail(panic::reason(Box::new(Unread { bytes, limit })));
+        }
+    }
+
+    /// The peer's half has ended, or the connection is lost.
+    fn handle_read_end(&mut self) -> Option<Next> {
+        self.stage.desk.is_read_ended = true;
+        let (send, recv) = self.transport.halves();
+        let end = match recv {
+            RecvHalf::Ending(end) | RecvHalf::Ended(end) => end,
+            RecvHalf::Open | RecvHalf::Aborted | RecvHalf::Broken(_) => return Some(Next::End),
+        };
+        let is_closing = self.stage.desk.agenda.ending() == Ending::Close;
+        let answer = self.stage.tell_read_closed(end);
+        if answer == AfterRead::Close && !is_closing {
+            // rules: close-8, half-11: what is queued leaves; nobody is asked for more.
+            self.stage.stop_producer();
+            self.stage.desk.close();
+        }
+        let is_over = matches!(send, SendHalf::Finished | SendHalf::Aborted | SendHalf::Broken(_));
+        is_over.then_some(Next::End)
+    }
+
+    /// Ready once the connection is lost, although nobody reads (rule: flow-5).
+    fn poll_loss(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let control = self.transport.ground();
+        self.loss
+            .get_or_insert_with(|| {
+                let control = control.clone();
+                Box::pin(async move { control.lost().await })
+            })
+            .as_mut()
+            .poll(cx)
+    }
+
+    /// Tells of the halves that have ended, each once, in the order in which they could.
+    fn tell_ends(&mut self) {
+        let (send, recv) = self.transport.halves();
+        if let Some(end @ (End::Clean | End::Truncated)) = recv.end() {
+            self.stage.desk.is_read_ended = true;
+            self.stage.tell_read_closed(end);
+        }
+        if send.is_finished() {
+            self.stage.tell(Notice::WriteClosed, |protocol, desk| protocol.write_closed(desk));
+        }
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.timer.set(self.stage.desk.timer);
+        if self.timer.poll(cx).is_ready() {
+            self.stage.desk.timer = None;
+            self.stage.tell(Notice::Event, |protocol, desk| protocol.timer_fired(desk));
+            return Poll::Ready(());
+        }
+        self.poll_stall(cx)
+    }
+
+    /// rule: close-3: a close that waits for its producer waits no longer than its bound for a peer that takes nothing.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let desk = &self.stage.desk;
+        if desk.agenda.ending() != Ending::Close || desk.queued() == 0 {
+            self.stall.stop();
+            return Poll::Pending;
+        }
+        if !self.stall.is_set() {
+            self.stall.set(after(desk.control().policy().close_timeout));
+        }
+        ready!(self.stall.poll(cx));
+        self.stage.desk.control().end(Reason::TimedOut(Phase::Close));
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,197 @@
+//! A protocol and what it sees of its transport: the one place that calls back.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::desk::Desk;
+use super::panic::guard;
+use super::producer::Producer;
+use super::transport::Transport as _;
+use super::{AfterRead, Outcome, Protocol};
+use crate::core::flow::{FlowEvent, Level, Tell};
+use crate::core::half::End;
+use crate::core::life::{Life, Notice};
+use crate::error::{Error, Reason};
+use crate::transport::Starting;
+
+/// The protocol, and what it sees of its transport.
+pub(super) struct Stage<P> {
+    pub(super) protocol: P,
+    pub(super) desk: Desk,
+    life: Life,
+    /// The queue was above the high mark, and the protocol waits for room.
+    pub(super) is_above: bool,
+}
+
+impl<P: Protocol> Stage<P> {
+    pub(super) fn new(protocol: P, desk: Desk) -> Self {
+        Self { protocol, desk, life: Life::default(), is_above: false }
+    }
+
+    /// Calls back, where that may be now; what a failed callback failed with becomes the reason (rule: life-3).
+    pub(super) fn tell<R>(&mut self, notice: Notice, call: impl FnOnce(&mut P, &mut Desk) -> Outcome<R>) -> Option<R> {
+        if !self.life.tell(notice) {
+            return None;
+        }
+        let Self { protocol, desk, .. } = self;
+        let outcome = guard(|| call(protocol, desk));
+        self.stop_late_producers();
+        outcome.map_err(|reason| self.fail(reason)).ok()
+    }
+
+    pub(super) fn tell_secured(&mut self) {
+        self.tell(Notice::Changed, |protocol, desk| protocol.handshake_completed(desk));
+    }
+
+    pub(super) fn tell_read_closed(&mut self, end: End) -> AfterRead {
+        self.tell(Notice::ReadClosed, |protocol, desk| protocol.read_closed(desk, end))
+            .unwrap_or(AfterRead::KeepWriting)
+    }
+
+    /// Delivers data; says how much the protocol is done with.
+    pub(super) fn deliver(&mut self, data: &[u8]) -> usize {
+        self.desk.shared.count_received(data.len() as u64);
+        let done = self.tell(Notice::Data, |protocol, desk| {
+            let done = protocol.data_received(desk, data)?;
+            if done > data.len() {
+                return Err(format!("the protocol is done with {done} bytes of {}", data.len()).into());
+            }
+            Ok(done)
+        });
+        done.unwrap_or(data.len())
+    }
+
+    /// The connection ends now, for this reason, unless it has ended already (rule: end-5).
+    pub(super) fn fail(&mut self, reason: Reason) {
+        self.life.fail();
+        if !self.desk.control().is_aborted() {
+            self.desk.control().end(reason);
+        }
+    }
+
+    /// Whether nothing but the end is left.
+    pub(super) fn is_over(&mut self) -> bool {
+        if let Some(reason) = self.desk.failure.take() {
+            self.fail(reason);
+        }
+        self.life.has_failed() || self.desk.control().is_aborted()
+    }
+
+    pub(super) fn handed_over(&mut self, n: usize) {
+        self.desk.agenda.handed_over(n);
+        self.desk.shared.count_sent(n as u64);
+        // Until the next look at the transport.
+        self.desk.queued_below += n;
+    }
+
+    pub(super) fn publish(&mut self) {
+        self.desk.shared.set_queued(self.desk.queued(), !self.is_above);
+    }
+
+    /// Carries out what handles have asked for; says whether that was anything.
+    pub(super) fn obey(&mut self, cx: &mut Context<'_>) -> bool {
+        let has_obeyed = self.desk.obey(cx);
+        self.stop_late_producers();
+        has_obeyed
+    }
+
+    /// Tells the producer, and the protocol, how full the queue is; says whether anybody was called.
+    pub(super) fn supply(&mut self, level: Level) -> bool {
+        let tell = self.desk.flow(FlowEvent::Level(level));
+        self.tell_producer(tell);
+        self.is_above |= level == Level::High;
+        let has_room = self.is_above && matches!(level, Level::Low | Level::Empty);
+        if has_room {
+            self.is_above = false;
+            self.tell(Notice::Event, |protocol, desk| protocol.writable(desk));
+        }
+        has_room || tell != Tell::Nothing
+    }
+
+    /// The same while a change is awaited: what is written gathers here (rule: write-8).
+    pub(super) fn supply_early(&mut self) {
+        while self.supply(self.desk.level()) {}
+        self.publish();
+    }
+
+    pub(super) fn tell_producer(&mut self, tell: Tell) {
+        // Out of its place while it is called: it may unregister itself.
+        let Some(mut producer) = self.desk.producer.take() else { return };
+        let desk = &mut self.desk;
+        let outcome = guard(|| match (&mut producer, tell) {
+            (_, Tell::Nothing) => Ok(()),
+            (_, Tell::Stop) => {
+                producer.stop();
+                Ok(())
+            }
+            (Producer::Push(producer), Tell::Pause) => {
+                producer.pause();
+                Ok(())
+            }
+            (Producer::Push(producer), Tell::Resume) => {
+                producer.resume();
+                Ok(())
+            }
+            (Producer::Pull(producer), Tell::Produce) => producer.produce(desk),
+            (Producer::Push(_), Tell::Produce) | (Producer::Pull(_), Tell::Pause | Tell::Resume) => Ok(()),
+        });
+        if self.desk.flow.is_there() && self.desk.producer.is_none() {
+            self.desk.producer = Some(producer);
+        }
+        self.stop_late_producers();
+        if let Err(reason) = outcome {
+            self.fail(reason);
+        }
+    }
+
+    pub(super) fn stop_late_producers(&mut self) {
+        for mut producer in std::mem::take(&mut self.desk.too_late) {
+            if let Err(reason) = guard(|| {
+                producer.stop();
+                Ok(())
+            }) {
+                self.fail(reason);
+            }
+        }
+    }
+
+    /// The producer is told that it is over, once (rule: flow-3). What it wrote stays queued.
+    pub(super) fn stop_producer(&mut self) {
+        let tell = self.desk.flow(FlowEvent::End);
+        self.tell_producer(tell);
+    }
+
+    /// Nothing can be sent any more.
+    pub(super) fn lose_sending(&mut self) {
+        let tell = self.desk.lose_sending();
+        self.tell_producer(tell);
+    }
+
+    /// The end of the story.
+    pub(super) fn lose(&mut self, reason: &Reason) {
+        if self.life.tell(Notice::Lost) {
+            let protocol = &mut self.protocol;
+            // Nobody is left to be told of a failure.
+            let _ = guard(|| {
+                protocol.connection_lost(reason);
+                Ok(())
+            });
+        }
+        self.desk.shared.lose(reason.clone());
+    }
+
+    /// Waits for a change, serving handles meanwhile. `None`: a close has made it pointless (rule: close-9).
+    pub(super) async fn wait(&mut self, mut changing: Starting<'_>) -> Option<Result<(), Error>> {
+        poll_fn(|cx| {
+            self.obey(cx);
+            self.supply_early();
+            // An end for a reason of ours ends the change too.
+            let _ = self.is_over();
+            if let Poll::Ready(outcome) = changing.as_mut().poll(cx) {
+                return Poll::Ready(Some(outcome));
+            }
+            if self.desk.is_close_pointless() { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+}

@@ -1,0 +1,214 @@
+//! A protocol that notes all that it is told, and does what the test says.
+
+use std::sync::{Arc, Mutex};
+
+use bowline::protocol::{AfterRead, Handle, Outcome, Protocol, Runner, UpgradableTransport};
+use bowline::{CloseReport, End, Reason, Transport};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// What a protocol is told.
+#[derive(Debug, Clone)]
+pub enum Event {
+    Made,
+    Secured,
+    Data(Vec<u8>),
+    Writable,
+    Plain,
+    Timer,
+    ReadClosed(End),
+    WriteClosed,
+    Lost(Reason),
+}
+
+impl Event {
+    /// The event as one word.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Made => "made".into(),
+            Self::Secured => "secured".into(),
+            Self::Data(_) => "data".into(),
+            Self::Writable => "writable".into(),
+            Self::Plain => "plain".into(),
+            Self::Timer => "timer".into(),
+            Self::ReadClosed(end) => format!("read_closed({end:?})"),
+            Self::WriteClosed => "write_closed".into(),
+            Self::Lost(reason) => format!("lost({})", reason.name()),
+        }
+    }
+}
+
+/// All that a protocol was told, in order.
+#[derive(Clone, Default)]
+pub struct Told(Arc<(Mutex<Vec<Event>>, Notify)>);
+
+impl Told {
+    fn note(&self, event: Event) {
+        self.0.0.lock().unwrap().push(event);
+        self.0.1.notify_waiters();
+    }
+
+    pub fn all(&self) -> Vec<Event> {
+        self.0.0.lock().unwrap().clone()
+    }
+
+    /// The events as words, data that follows on data as one.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.all().iter().map(Event::name).collect();
+        names.dedup_by(|later, earlier| later == "data" && earlier == "data");
+        names
+    }
+
+    /// Forgets events of this name: how often they come is not what the test is about.
+    pub fn forget(&self, name: &str) {
+        self.0.0.lock().unwrap().retain(|event| event.name() != name);
+    }
+
+    /// All data.
+    pub fn data(&self) -> Vec<u8> {
+        self.all()
+            .into_iter()
+            .filter_map(|event| if let Event::Data(data) = event { Some(data) } else { None })
+            .flatten()
+            .collect()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.all().iter().any(|event| event.name().starts_with(name))
+    }
+
+    /// Waits until what was told is so.
+    pub async fn until(&self, mut is_so: impl FnMut(&Self) -> bool) {
+        let mut noted = std::pin::pin!(self.0.1.notified());
+        loop {
+            noted.as_mut().enable();
+            if is_so(self) {
+                return;
+            }
+            noted.as_mut().await;
+            noted.set(self.0.1.notified());
+        }
+    }
+
+    /// Waits for an event whose name begins so.
+    pub async fn event(&self, name: &str) {
+        self.until(|told| told.has(name)).await;
+    }
+
+    /// Waits for this much data.
+    pub async fn len(&self, len: usize) {
+        self.until(|told| told.data().len() >= len).await;
+    }
+}
+
+/// What the test does in a callback. By default everything is done with, and the protocol is not half-closeable.
+pub type React = Box<dyn FnMut(&Event, &mut dyn UpgradableTransport) -> Outcome<Answer> + Send>;
+
+/// What a callback answers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Answer {
+    /// How much of the data is left unread.
+    pub unread: usize,
+    /// What becomes of the connection after the peer's end.
+    pub after_read: AfterRead,
+}
+
+/// The protocol.
+pub struct Probe {
+    told: Told,
+    react: React,
+}
+
+impl Probe {
+    /// Does this in each callback.
+    pub fn new(react: impl FnMut(&Event, &mut dyn UpgradableTransport) -> Outcome<Answer> + Send + 'static) -> Self {
+        Self { told: Told::default(), react: Box::new(react) }
+    }
+
+    /// Does nothing, and is not half-closeable.
+    pub fn quiet() -> Self {
+        Self::new(|_, _| Ok(Answer::default()))
+    }
+
+    /// Does nothing, and is half-closeable.
+    pub fn half_closeable() -> Self {
+        Self::new(|_, _| Ok(KEEP))
+    }
+
+    /// Does this with each event that leaves no answer open; half-closeable.
+    pub fn on(mut act: impl FnMut(&Event, &mut dyn UpgradableTransport) + Send + 'static) -> Self {
+        Self::new(move |event, transport| {
+            act(event, transport);
+            Ok(KEEP)
+        })
+    }
+
+    pub fn told(&self) -> Told {
+        self.told.clone()
+    }
+
+    fn tell(&mut self, event: Event, transport: &mut dyn UpgradableTransport) -> Outcome<Answer> {
+        self.told.note(event.clone());
+        (self.react)(&event, transport)
+    }
+}
+
+/// The answer of a half-closeable protocol.
+pub const KEEP: Answer = Answer { unread: 0, after_read: AfterRead::KeepWriting };
+
+impl Protocol for Probe {
+    fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        self.tell(Event::Made, transport).map(drop)
+    }
+
+    fn handshake_completed(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        self.tell(Event::Secured, transport).map(drop)
+    }
+
+    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+        Ok(data.len() - self.tell(Event::Data(data.to_vec()), transport)?.unread)
+    }
+
+    fn writable(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        self.tell(Event::Writable, transport).map(drop)
+    }
+
+    fn tls_stopped(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        self.tell(Event::Plain, transport).map(drop)
+    }
+
+    fn timer_fired(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        self.tell(Event::Timer, transport).map(drop)
+    }
+
+    fn read_closed(&mut self, transport: &mut dyn UpgradableTransport, end: End) -> Outcome<AfterRead> {
+        Ok(self.tell(Event::ReadClosed(end), transport)?.after_read)
+    }
+
+    fn write_closed(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        self.tell(Event::WriteClosed, transport).map(drop)
+    }
+
+    fn connection_lost(&mut self, reason: &Reason) {
+        self.told.note(Event::Lost(reason.clone()));
+    }
+}
+
+/// A probe that runs.
+pub struct Running {
+    pub told: Told,
+    pub handle: Handle,
+    pub task: JoinHandle<CloseReport>,
+}
+
+/// Runs a probe over a transport, in a task of its own.
+pub fn run(probe: Probe, transport: impl Transport) -> Running {
+    start(Runner::new(probe, transport))
+}
+
+/// Runs a runner that was prepared.
+pub fn start<T: Transport>(runner: Runner<Probe, T>) -> Running {
+    let told = runner.protocol().told();
+    let handle = runner.handle();
+    Running { told, handle, task: tokio::spawn(runner.run()) }
+}
