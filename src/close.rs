@@ -9,7 +9,8 @@ use tokio::time::Sleep;
 
 use crate::core::half::{self, End, RecvHalf, SendHalf};
 use crate::error::{Phase, Reason};
-use crate::transport::{Discard, Transport};
+use crate::floor::Discard;
+use crate::transport::Transport;
 
 /// How a close went (rule: close-4). There is one for each connection; a second close gives the same.
 #[derive(Debug, Clone)]

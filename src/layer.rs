@@ -12,8 +12,9 @@ use crate::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::error::Reason;
+use crate::floor::{Discard, Floor};
 use crate::tls::TlsConnection;
-use crate::transport::{Discard, Floor, Transport};
+use crate::transport::Transport;
 
 /// One or more floors; the one that counts is the topmost.
 pub(crate) enum Layer<T: Transport> {

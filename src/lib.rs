@@ -100,6 +100,8 @@ mod control;
 #[cfg(feature = "tokio")]
 mod deadline;
 #[cfg(feature = "tokio")]
+mod floor;
+#[cfg(feature = "tokio")]
 mod idle;
 #[cfg(feature = "tokio")]
 mod layer;

@@ -30,7 +30,8 @@ use tokio::task::coop::unconstrained;
 use crate::control::{Control, Watcher};
 use crate::core::session::{Session, Step};
 use crate::error::{Phase, Reason};
-use crate::transport::{Discard, Transport};
+use crate::floor::Discard;
+use crate::transport::Transport;
 
 /// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
 const MAX_KICKS: usize = 8;

@@ -15,9 +15,10 @@ use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
+use crate::floor::{Discard, Floor, debug, hand_over, poll_discard_reads, poll_read_ahead};
 use crate::idle::{HalfOpen, HalfOpenTimer};
 use crate::policy::Policy;
-use crate::transport::{Discard, Floor, Transport, debug, hand_over, poll_discard_reads, poll_read_ahead};
+use crate::transport::Transport;
 
 /// A transport over any stream that reads and writes. Its shutdown is the marker of the send half, its end of file that
 /// of the receive half.

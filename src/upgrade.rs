@@ -18,10 +18,11 @@ use crate::core::gate::{Gate, GateEvent, Verdict, judge};
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason, UpgradeError};
+use crate::floor::{Discard, Floor, debug};
 use crate::layer::Layer;
 use crate::policy::{Leftover, Role};
 use crate::tls::TlsConnection;
-use crate::transport::{Discard, Floor, Starting, Stopping, Transport, UpgradableTransport, debug};
+use crate::transport::{Starting, Stopping, Transport, UpgradableTransport};
 
 /// How TLS is to be started: in which role, with which configuration, and what becomes of leftover bytes. The role goes
 /// with the configuration, so that no wrong pair can be spelled (rule: upgrade-4).

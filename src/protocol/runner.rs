@@ -28,7 +28,8 @@ use crate::core::half::{End, RecvHalf, SendHalf};
 use crate::core::life::Notice;
 use crate::deadline::{Timer, after};
 use crate::error::{Phase, Reason};
-use crate::transport::{Discard, Transport};
+use crate::floor::Discard;
+use crate::transport::Transport;
 use crate::upgrade::StartTls;
 
 /// How many turns are made before other tasks have theirs.

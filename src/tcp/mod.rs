@@ -25,9 +25,10 @@ use crate::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::error::Reason;
+use crate::floor::{Discard, Floor, debug, poll_discard_reads};
 use crate::policy::Policy;
 use crate::socket;
-use crate::transport::{Discard, Floor, Transport, debug, poll_discard_reads};
+use crate::transport::Transport;
 
 /// A TCP connection.
 ///

@@ -13,8 +13,8 @@ use crate::control::Control;
 use crate::core::half::{RecvEvent, RecvHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
+use crate::floor::{hand_over, poll_read_ahead};
 use crate::idle::HalfOpenTimer;
-use crate::transport::{hand_over, poll_read_ahead};
 
 /// The receiving half of a [`TcpConnection`].
 pub struct TcpReadHalf {

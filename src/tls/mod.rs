@@ -24,8 +24,9 @@ use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::session::Session;
 use crate::deadline::{after, until};
 use crate::error::{Error, Reason};
+use crate::floor::{Discard, Floor, debug};
 use crate::pump::{Shared, Want};
-use crate::transport::{Discard, Floor, Starting, Transport, debug};
+use crate::transport::{Starting, Transport};
 
 /// How long the peer's end is awaited behind the alert of a failed handshake.
 const FAREWELL: Duration = Duration::from_secs(1);

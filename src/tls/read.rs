@@ -15,10 +15,11 @@ use crate::core::inbox::Inbox;
 use crate::core::session::{Session, Step};
 use crate::deadline::{HandshakeClock, after};
 use crate::error::{Error, Phase, Reason, UpgradeError};
+use crate::floor::{Discard, hand_over, poll_read_ahead};
 use crate::pump::{Pump, Shared};
 use crate::tls::TlsConnection;
 use crate::tls::write::TlsWriteHalf;
-use crate::transport::{Discard, Transport, hand_over, poll_read_ahead};
+use crate::transport::Transport;
 
 /// The receiving half of a [`TlsConnection`].
 pub struct TlsReadHalf<T> {

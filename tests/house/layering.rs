@@ -11,7 +11,7 @@ const LEVELS: [(&str, &[&str]); 10] = [
     ("words", &["error", "policy", "address", "deadline"]),
     ("decisions, without a socket or a runtime", &["core", "config", "endpoint"]),
     ("the socket and the clock", &["socket", "idle"]),
-    ("the ladder of traits and its verbs", &["transport", "verbs", "close", "control"]),
+    ("the ladder of traits and its verbs", &["transport", "floor", "verbs", "close", "control"]),
     ("floors: the only files that poll", &["tcp", "stream", "pump", "tls"]),
     ("plaintext to TLS and back", &["layer", "upgrade"]),
     ("two halves for two tasks", &["split"]),
@@ -21,8 +21,10 @@ const LEVELS: [(&str, &[&str]); 10] = [
 ];
 
 /// The arrows that go up, each with its reason.
-const EXCEPTIONS: [(&str, &str, &str); 1] =
-    [("transport", "upgrade", "the trait `UpgradableTransport` names the types that its methods take and return")];
+const EXCEPTIONS: [(&str, &str, &str); 2] = [
+    ("transport", "upgrade", "the trait `UpgradableTransport` names the types that its methods take and return"),
+    ("floor", "upgrade", "the same, for a floor whose type is not known"),
+];
 
 /// The rooms that may name rustls.
 const NAMES_RUSTLS: [&str; 5] =

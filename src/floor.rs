@@ -1,0 +1,257 @@
+//! The machinery beneath the ladder: what one floor offers to the floor above it, and to the verbs.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Instant;
+
+use crate::close::FloorReport;
+use crate::control::Control;
+use crate::core::facts::SessionFacts;
+use crate::core::half::{RecvHalf, SendHalf};
+use crate::core::inbox::Inbox;
+use crate::error::Reason;
+use crate::transport::{Starting, Stopping, Transport};
+use crate::upgrade::StartTls;
+
+/// The machinery that one floor offers to the floor above and to the verbs. Not for use by applications, and not for
+/// implementing: wrap a stream of your own in [`Stream`](crate::Stream) instead.
+#[doc(hidden)]
+pub trait Floor {
+    /// The handle that reaches the bottom.
+    fn ground(&self) -> &Control;
+    /// Both halves of this floor.
+    fn halves(&self) -> (SendHalf, RecvHalf);
+    /// Bytes accepted and not handed to the kernel, those of the floors beneath too.
+    fn queued_bytes(&self) -> usize;
+    /// An abort has reached the bottom: let go of everything on this side.
+    fn handle_abort(&mut self);
+    /// From now on nobody reads: the end that is awaited is the answer to our close.
+    fn begin_close(&mut self);
+    /// Whether closing has nothing to finish: a handshake with nothing accepted (rule: close-9).
+    fn is_pointless(&self) -> bool {
+        false
+    }
+    /// Gives up the handshake that [`is_pointless`](Self::is_pointless) tells of.
+    fn abandon(&mut self) {}
+    /// Reads and throws away until the receive half of this floor, and of those beneath, has ended. Counts the bytes.
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()>;
+    /// The socket goes. Whoever still uses the transport is told this reason, where a half had not ended.
+    fn release(&mut self, reason: &Reason);
+    /// Holds small writes back, or lets them go. Says whether they were held back before.
+    fn set_cork(&mut self, on: bool) -> bool;
+    /// Takes the bytes that were received and not read.
+    fn take_unread(&mut self) -> Vec<u8>;
+    /// Puts bytes behind those that were received and not read.
+    fn push_unread(&mut self, bytes: &[u8]);
+    /// Says how each floor stands, this one first.
+    fn report_floors(&self, floors: &mut Vec<FloorReport>);
+    /// Whether a write may be made from within a waker: nothing of this floor is locked while it wakes somebody.
+    fn may_write_in_wake(&self) -> bool;
+    /// The peer has ended its half above: from now on a write that stalls is idle (rule: half-10).
+    fn set_half_open(&mut self);
+    /// A floor stands on this one, or does no more: with one, an end without markers is told by the missing marker
+    /// above, so that a drop need not reset.
+    fn set_beneath(&mut self, beneath: bool);
+    /// The facts of the topmost TLS session.
+    fn session_facts(&self) -> Option<Arc<SessionFacts>>;
+    /// This floor as the object that the verbs work on.
+    fn as_transport(&mut self) -> &mut dyn Transport;
+    /// Ready once no more than the low mark waits to leave, on this floor and those beneath. A floor that queues nothing
+    /// has room always.
+    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+    /// Attends to what is not data (alerts, KeyUpdates, tickets) until data or the end of the half waits to be read. A
+    /// floor that has only data leaves it where it is.
+    fn poll_attend(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+    /// The handshake that this floor has yet to make, where it has.
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        None
+    }
+    /// Whether [`starting`](Self::starting) and [`stopping`](Self::stopping) are there.
+    fn is_upgradable(&self) -> bool {
+        false
+    }
+    /// TLS begins, its handshake to be done by then.
+    fn starting(&mut self, _: StartTls, _: Option<Instant>) -> Option<Starting<'_>> {
+        None
+    }
+    /// TLS ends.
+    fn stopping(&mut self) -> Option<Stopping<'_>> {
+        None
+    }
+}
+
+/// How much was thrown away, and how much may be.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Discard {
+    /// Bytes thrown away so far.
+    pub bytes: u64,
+    /// The bound.
+    pub limit: u64,
+}
+
+impl Discard {
+    /// Whether the bound is reached.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= self.limit
+    }
+}
+
+impl<F: Transport + ?Sized> Floor for Box<F> {
+    fn ground(&self) -> &Control {
+        (**self).ground()
+    }
+
+    fn halves(&self) -> (SendHalf, RecvHalf) {
+        (**self).halves()
+    }
+
+    fn queued_bytes(&self) -> usize {
+        (**self).queued_bytes()
+    }
+
+    fn handle_abort(&mut self) {
+        (**self).handle_abort();
+    }
+
+    fn begin_close(&mut self) {
+        (**self).begin_close();
+    }
+
+    fn is_pointless(&self) -> bool {
+        (**self).is_pointless()
+    }
+
+    fn abandon(&mut self) {
+        (**self).abandon();
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        (**self).poll_discard(cx, discarded)
+    }
+
+    fn release(&mut self, reason: &Reason) {
+        (**self).release(reason);
+    }
+
+    fn set_cork(&mut self, on: bool) -> bool {
+        (**self).set_cork(on)
+    }
+
+    fn take_unread(&mut self) -> Vec<u8> {
+        (**self).take_unread()
+    }
+
+    fn push_unread(&mut self, bytes: &[u8]) {
+        (**self).push_unread(bytes);
+    }
+
+    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
+        (**self).report_floors(floors);
+    }
+
+    fn may_write_in_wake(&self) -> bool {
+        (**self).may_write_in_wake()
+    }
+
+    fn set_half_open(&mut self) {
+        (**self).set_half_open();
+    }
+
+    fn set_beneath(&mut self, beneath: bool) {
+        (**self).set_beneath(beneath);
+    }
+
+    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
+        (**self).session_facts()
+    }
+
+    fn as_transport(&mut self) -> &mut dyn Transport {
+        (**self).as_transport()
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_room(cx)
+    }
+
+    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_attend(cx)
+    }
+
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        (**self).handshaking()
+    }
+
+    fn is_upgradable(&self) -> bool {
+        (**self).is_upgradable()
+    }
+
+    fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Option<Starting<'_>> {
+        (**self).starting(how, deadline)
+    }
+
+    fn stopping(&mut self) -> Option<Stopping<'_>> {
+        (**self).stopping()
+    }
+}
+
+/// Reads and throws away what a floor's own read gives, until it ends or the bound is reached.
+pub(crate) fn poll_discard_reads<T: AsyncRead + Unpin + ?Sized>(
+    floor: &mut T,
+    cx: &mut Context<'_>,
+    discarded: &mut Discard,
+) -> Poll<()> {
+    let mut scratch = [0; 8 << 10];
+    while !discarded.is_full() {
+        let mut buf = ReadBuf::new(&mut scratch);
+        match std::task::ready!(Pin::new(&mut *floor).poll_read(cx, &mut buf)) {
+            Ok(()) if !buf.filled().is_empty() => discarded.bytes += buf.filled().len() as u64,
+            Ok(()) | Err(_) => return Poll::Ready(()),
+        }
+    }
+    Poll::Ready(())
+}
+
+/// Hands over what waits in an inbox, as much as there is room for.
+pub(crate) fn hand_over(inbox: &mut Inbox, buf: &mut ReadBuf<'_>) {
+    let n = inbox.len().min(buf.remaining());
+    buf.put_slice(&inbox.as_slice()[..n]);
+    inbox.consume(n);
+    inbox.release();
+}
+
+/// Reads ahead into an empty inbox what one read of the floor gives. The inbox is lent to the read, which needs the rest.
+pub(crate) fn poll_read_ahead<T>(
+    half: &mut T,
+    inbox_of: impl Fn(&mut T) -> &mut Inbox,
+    poll_read: impl FnOnce(&mut T, &mut ReadBuf<'_>) -> Poll<io::Result<()>>,
+) -> Poll<io::Result<()>> {
+    let mut inbox = std::mem::take(inbox_of(half));
+    let mut buf = ReadBuf::new(inbox.space());
+    let result = poll_read(half, &mut buf);
+    let n = buf.filled().len();
+    inbox.filled(n);
+    inbox.release();
+    *inbox_of(half) = inbox;
+    result
+}
+
+/// How every transport shows itself: its ends and its halves.
+pub(crate) fn debug(floor: &dyn Floor, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (send, recv) = floor.halves();
+    f.debug_struct(name)
+        .field("host", &floor.ground().host())
+        .field("peer", &floor.ground().peer())
+        .field("send", &send)
+        .field("recv", &recv)
+        .finish_non_exhaustive()
+}
