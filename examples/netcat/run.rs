@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use bowline::{
-    ClientTls, Connector, Control, EndpointKind, Error, Phase, Policy, Reason, StartTls, TcpConnection, Transport,
-    UpgradableConnection, UpgradeError,
+    ClientTls, Connector, Control, EndpointKind, Error, Phase, Policy, Reason, StartTls, TcpConnection, TlsTransport,
+    Transport, UpgradableConnection, UpgradeError,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -76,7 +76,8 @@ impl Tally {
 
     fn note(&self, args: &Args, connection: &UpgradableConnection<TcpConnection>, phase: Phase) {
         self.phase.set(phase);
-        self.info.replace(info(args.kind(), connection));
+        let (host, peer) = (connection.host(), connection.peer());
+        self.info.replace(info(args.kind(), &host, &peer, connection.tls().as_deref()));
         let _ = self.control.set(connection.control());
     }
 }

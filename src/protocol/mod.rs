@@ -53,6 +53,7 @@ mod handle;
 mod panic;
 mod producer;
 mod runner;
+mod server;
 mod stage;
 mod transport;
 
@@ -60,6 +61,7 @@ pub use self::handle::{Handle, Reply};
 pub use self::panic::Panicked;
 pub use self::producer::{Producer, PullProducer, PushProducer};
 pub use self::runner::Runner;
+pub use self::server::{Factory, Server, every};
 pub use self::transport::{TcpTransport, TlsTransport, Transport, UpgradableTransport};
 use crate::core::half::End;
 use crate::error::Reason;

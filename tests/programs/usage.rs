@@ -23,7 +23,6 @@ fn the_console_refuses_what_it_cannot_do() {
         (&["--tcp"], "--tcp"),
         (&["--tcp", "7000"], "HOST:PORT"),
         (&["--tls", "localhost:99999"], "HOST:PORT"),
-        (&["--face", "protocol"], "not there yet"),
         (&["--face", "two"], "two"),
         (&["--log", "xml"], "xml"),
         (&["--leftover", "keep"], "keep"),
