@@ -49,17 +49,21 @@
 
 mod change;
 mod desk;
+mod file;
 mod handle;
 mod panic;
 mod producer;
+mod relay;
 mod runner;
 mod server;
 mod stage;
 mod transport;
 
+pub use self::file::FileProducer;
 pub use self::handle::{Handle, Reply};
 pub use self::panic::Panicked;
 pub use self::producer::{Producer, PullProducer, PushProducer};
+pub use self::relay::{RelayLeg, relay};
 pub use self::runner::Runner;
 pub use self::server::{Factory, Server, every};
 pub use self::transport::{TcpTransport, TlsTransport, Transport, UpgradableTransport};
