@@ -131,7 +131,7 @@ mod verbs;
 pub use config::{ClientTls, ServerTls, TlsVersion};
 pub use core::facts::SessionFacts;
 pub use core::half::{End, RecvHalf, SendHalf};
-pub use endpoint::{Endpoint, EndpointKind};
+pub use endpoint::{ClientEndpoint, EndpointKind, ServerEndpoint};
 pub use error::{
     BindError, Blame, ConfigError, ConfigProblem, ConnectAttempt, ConnectError, EndpointError, Error, Phase, Reason,
     TlsError, UpgradeError,

@@ -1,0 +1,235 @@
+//! Where a server listens.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use super::arguments::{Argument, Given, backlog, mode};
+use super::host::{self, Inet, looks_like_bare_ipv6, read_host, read_port};
+use super::text::{Cursor, Mistake, escape};
+use super::tls::{Security, ServerText};
+use super::{EndpointKind, Side, check_path, print_arguments, read_kind, read_path, with_argument};
+use crate::config::ServerTls;
+use crate::error::{EndpointError, Error};
+
+/// Where a server listens, and what is spoken there.
+///
+/// | string | listens |
+/// |---|---|
+/// | `tcp:8080`, `tcp:127.0.0.1:8080`, `tcp:8080:interface=127.0.0.1` | on TCP; without a host on every IPv4 address |
+/// | `tls:8443:cert=FILE:key=FILE` | the same, in TLS from the first byte on |
+/// | `starttls:2525:cert=FILE:key=FILE` | the same, in plaintext until it is upgraded |
+/// | `unix:/run/x.sock` | on a Unix socket |
+///
+/// | argument | of | means |
+/// |---|---|---|
+/// | `interface=HOST` | `tcp`, `tls`, `starttls` | the same as a host before the port; `[::]` is every IPv6 address |
+/// | `backlog=N` | all | how many connections the system keeps until they are accepted; default 1024 |
+/// | `mode=660` | `unix` | the permissions of the socket, octal; default what the umask leaves |
+/// | `cert=FILE`, `key=FILE` | `tls`, `starttls` | certificate chain and private key, PEM; both are needed |
+/// | `client-ca=FILE` | `tls`, `starttls` | ask clients for a certificate of this CA, PEM |
+/// | `client-optional` | `tls`, `starttls` | ... and let those in that have none |
+/// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to agree on, the preferred one first |
+/// | `min=1.2`, `max=1.3` | `tls`, `starttls` | the versions of TLS |
+///
+/// A colon, an equals sign or a backslash that belongs to a value has a backslash before it: `cert=C\:\\server.pem`. Port 0
+/// is any free port. Paths may hold anything but control characters; hosts are ASCII.
+///
+/// ```
+/// use bowline::{EndpointKind, ServerEndpoint};
+///
+/// let endpoint: ServerEndpoint = "tls:8443:interface=127.0.0.1:cert=server.pem:key=server.key:alpn=h2,http/1.1".parse()?;
+/// assert_eq!(endpoint.kind(), EndpointKind::Tls);
+/// assert_eq!((endpoint.host(), endpoint.port()), (Some("127.0.0.1"), Some(8443)));
+/// assert_eq!(endpoint.to_string(), "tls:127.0.0.1:8443:cert=server.pem:key=server.key:alpn=h2,http/1.1");
+///
+/// let error = "tcp:8080:timeout=5".parse::<ServerEndpoint>().unwrap_err();
+/// assert_eq!(error.at, 9);
+/// assert_eq!(
+///     error.problem,
+///     "timeout is an argument of clients, and this is a server; a tcp server takes interface, backlog"
+/// );
+/// # Ok::<(), bowline::EndpointError>(())
+/// ```
+#[cfg_attr(feature = "tokio", doc = "\n`listen` opens it: see [`listen`](Self::listen).")]
+#[doc(alias = "serverFromString")]
+#[doc(alias = "TCP4ServerEndpoint")]
+#[doc(alias = "TCP6ServerEndpoint")]
+#[doc(alias = "SSL4ServerEndpoint")]
+#[doc(alias = "UNIXServerEndpoint")]
+#[doc(alias = "IStreamServerEndpoint")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerEndpoint {
+    place: Place,
+    backlog: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Place {
+    Inet { host: Option<String>, port: u16, security: Security<ServerText> },
+    Unix { path: String, mode: Option<u32> },
+}
+
+impl ServerEndpoint {
+    /// TCP on every IPv4 address: `tcp:PORT`.
+    pub fn tcp(port: u16) -> Self {
+        Self { place: Place::Inet { host: None, port, security: Security::Plain }, backlog: None }
+    }
+
+    /// A Unix socket: `unix:PATH`, the path as it is, without escapes.
+    ///
+    /// # Errors
+    /// The caller's fault: the path is empty or holds a control character. `input` and `at` of the error speak of `path`.
+    pub fn unix(path: &str) -> Result<Self, EndpointError> {
+        let checked = check_path(path).map_err(|mistake| mistake.of(path))?;
+        Ok(Self { place: Place::Unix { path: checked, mode: None }, backlog: None })
+    }
+
+    /// The same with one more argument, its value as it is, without escapes; empty for a flag.
+    ///
+    /// # Errors
+    /// The caller's fault: what is wrong with the argument. `input` of the error is the string that would be printed.
+    ///
+    /// ```
+    /// let endpoint = bowline::ServerEndpoint::tcp(8080).with("interface", "::1")?.with("backlog", "16")?;
+    /// assert_eq!(endpoint.to_string(), "tcp:[::1]:8080:backlog=16");
+    /// # Ok::<(), bowline::EndpointError>(())
+    /// ```
+    pub fn with(&self, name: &str, value: &str) -> Result<Self, EndpointError> {
+        with_argument(self, name, value).parse()
+    }
+
+    /// What is spoken there.
+    pub fn kind(&self) -> EndpointKind {
+        match &self.place {
+            Place::Inet { security, .. } => security.kind(),
+            Place::Unix { .. } => EndpointKind::Unix,
+        }
+    }
+
+    /// The name or address to listen on, IPv6 without brackets. `None`: every IPv4 address, or a Unix socket.
+    pub fn host(&self) -> Option<&str> {
+        match &self.place {
+            Place::Inet { host, .. } => host.as_deref(),
+            Place::Unix { .. } => None,
+        }
+    }
+
+    /// The port, 0 for any free one. `None`: a Unix socket.
+    pub fn port(&self) -> Option<u16> {
+        match &self.place {
+            Place::Inet { port, .. } => Some(*port),
+            Place::Unix { .. } => None,
+        }
+    }
+
+    /// The path of a Unix socket.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Inet { .. } => None,
+            Place::Unix { path, .. } => Some(Path::new(path)),
+        }
+    }
+
+    /// `backlog=`: how many connections the system keeps until they are accepted.
+    pub fn backlog(&self) -> Option<u32> {
+        self.backlog
+    }
+
+    /// `mode=`: the permissions of a Unix socket.
+    pub fn mode(&self) -> Option<u32> {
+        match &self.place {
+            Place::Inet { .. } => None,
+            Place::Unix { mode, .. } => *mode,
+        }
+    }
+
+    /// Every argument with its value, without escapes; that of a flag is empty.
+    pub fn arguments(&self) -> Vec<(&'static str, String)> {
+        let mut all = vec![(Argument::Backlog, self.backlog.map(|backlog| backlog.to_string()))];
+        match &self.place {
+            Place::Inet { security, .. } => all.extend(security.get().map(ServerText::arguments).unwrap_or_default()),
+            Place::Unix { mode, .. } => all.push((Argument::Mode, mode.map(|mode| format!("{mode:o}")))),
+        }
+        all.into_iter().filter_map(|(argument, value)| Some((argument.name(), value?))).collect()
+    }
+
+    /// Reads the files that the arguments name, and checks them. `None` where no TLS is spoken.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) with the file: the fault of whoever configured it.
+    pub fn server_tls(&self) -> Result<Option<ServerTls>, Error> {
+        self.security().get().map(ServerText::load).transpose()
+    }
+
+    pub(crate) fn security(&self) -> &Security<ServerText> {
+        match &self.place {
+            Place::Inet { security, .. } => security,
+            Place::Unix { .. } => &Security::Plain,
+        }
+    }
+}
+
+/// Prints what [`FromStr`] reads: printed and read again, an endpoint is equal to itself.
+impl fmt::Display for ServerEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.kind())?;
+        match &self.place {
+            Place::Inet { host: Some(host), port, .. } => f.write_str(&host::print(host, *port))?,
+            Place::Inet { host: None, port, .. } => port.fmt(f)?,
+            Place::Unix { path, .. } => f.write_str(&escape(path))?,
+        }
+        print_arguments(&self.arguments(), f)
+    }
+}
+
+impl FromStr for ServerEndpoint {
+    type Err = EndpointError;
+
+    /// Reads an endpoint.
+    ///
+    /// # Errors
+    /// The fault of who wrote the string: a mistake in it, with its byte offset.
+    fn from_str(input: &str) -> Result<Self, EndpointError> {
+        read(&mut Cursor::new(input)).map_err(|mistake| mistake.of(input))
+    }
+}
+
+fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
+    let kind = read_kind(cursor)?;
+    if kind == EndpointKind::Unix {
+        let path = read_path(cursor)?;
+        let given = Given::read(cursor, Side::Server, kind)?;
+        let mode = given.value(Argument::Mode, mode)?;
+        return Ok(ServerEndpoint {
+            place: Place::Unix { path, mode },
+            backlog: given.value(Argument::Backlog, backlog)?,
+        });
+    }
+    let (host, port) = read_place(cursor)?;
+    let given = Given::read(cursor, Side::Server, kind)?;
+    let host = match (host, given.text(Argument::Interface)) {
+        (Some(_), Some(interface)) => {
+            return Err(Mistake::new(interface.at, "the host stands before the port already"));
+        }
+        (host, _) => host.or(given.value(Argument::Interface, read_host)?),
+    };
+    let backlog = given.value(Argument::Backlog, backlog)?;
+    let security = Security::new(kind, || ServerText::read(kind, &given))?;
+    Ok(ServerEndpoint { place: Place::Inet { host, port, security }, backlog })
+}
+
+/// `PORT` or `HOST:PORT`.
+fn read_place(cursor: &mut Cursor<'_>) -> Result<(Option<String>, u16), Mistake> {
+    let rest = cursor.rest();
+    if rest.is_empty() {
+        return Err(Mistake::new(cursor.at(), "the port is missing"));
+    }
+    let first = rest.split(':').next().unwrap_or(rest);
+    let is_number = !first.is_empty() && first.bytes().all(|b| b.is_ascii_digit());
+    if is_number && !looks_like_bare_ipv6(rest) {
+        return Ok((None, cursor.part()?.read(read_port)?));
+    }
+    let Inet { host, port } = Inet::read(cursor)?;
+    Ok((Some(host), port))
+}
