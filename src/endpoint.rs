@@ -27,7 +27,9 @@ use std::fmt;
 
 pub use client::ClientEndpoint;
 pub use server::ServerEndpoint;
-pub(crate) use tls::Security;
+
+#[cfg(feature = "tokio")]
+pub(crate) use {client::ClientPlace, server::ServerPlace, tls::Security};
 
 use text::{Cursor, Mistake};
 

@@ -83,14 +83,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod address;
 pub mod config;
 pub mod core;
 mod endpoint;
 mod error;
 mod policy;
 
-#[cfg(feature = "tokio")]
-mod address;
 #[cfg(feature = "tokio")]
 mod close;
 #[cfg(feature = "tokio")]
@@ -107,6 +106,8 @@ mod layer;
 mod listen;
 #[cfg(feature = "tokio-rustls")]
 mod neighbour;
+#[cfg(feature = "tokio")]
+mod open;
 #[cfg(feature = "tokio")]
 mod pump;
 #[cfg(feature = "tokio")]
@@ -128,6 +129,7 @@ mod upgrade;
 #[cfg(feature = "tokio")]
 mod verbs;
 
+pub use address::Address;
 pub use config::{ClientTls, ServerTls, TlsVersion};
 pub use core::facts::SessionFacts;
 pub use core::half::{End, RecvHalf, SendHalf};
@@ -141,11 +143,11 @@ pub use rustls;
 
 #[cfg(feature = "tokio")]
 pub use self::{
-    address::Address,
     close::{Bound, Close, CloseReport, FloorKind, FloorReport, Received},
     connect::Connector,
     control::Control,
     listen::{Incoming, Listener, ListenerBuilder, ListenerStatus},
+    open::{BoxConnection, EndpointConnector, EndpointIncoming, EndpointListener},
     socket::Keepalive,
     split::{OwnedReadHalf, OwnedWriteHalf, Split, UpgradableReadHalf, UpgradableWriteHalf},
     stream::Stream,

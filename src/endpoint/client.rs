@@ -60,12 +60,13 @@ use crate::error::{EndpointError, Error};
 #[doc(alias = "IStreamClientEndpoint")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientEndpoint {
-    place: Place,
+    place: ClientPlace,
     timeout: Option<Duration>,
 }
 
+/// Where it is, as whoever opens it needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Place {
+pub(crate) enum ClientPlace {
     Inet { inet: Inet, bind: Option<SocketAddr>, security: Security<ClientText> },
     Unix { path: String },
 }
@@ -97,7 +98,7 @@ impl ClientEndpoint {
 
     fn inet(host: &str, port: u16, security: Security<ClientText>) -> Result<Self, EndpointError> {
         let inet = Inet::new(host, port).map_err(|mistake| mistake.of(host))?;
-        Ok(Self { place: Place::Inet { inet, bind: None, security }, timeout: None })
+        Ok(Self { place: ClientPlace::Inet { inet, bind: None, security }, timeout: None })
     }
 
     /// A Unix socket: `unix:PATH`, the path as it is, without escapes.
@@ -106,7 +107,7 @@ impl ClientEndpoint {
     /// The caller's fault: the path is empty or holds a control character. `input` and `at` of the error speak of `path`.
     pub fn unix(path: &str) -> Result<Self, EndpointError> {
         let path = check_path(path).map_err(|mistake| mistake.of(path))?;
-        Ok(Self { place: Place::Unix { path }, timeout: None })
+        Ok(Self { place: ClientPlace::Unix { path }, timeout: None })
     }
 
     /// The same with one more argument, its value as it is, without escapes.
@@ -126,32 +127,32 @@ impl ClientEndpoint {
     /// What is spoken there.
     pub fn kind(&self) -> EndpointKind {
         match &self.place {
-            Place::Inet { security, .. } => security.kind(),
-            Place::Unix { .. } => EndpointKind::Unix,
+            ClientPlace::Inet { security, .. } => security.kind(),
+            ClientPlace::Unix { .. } => EndpointKind::Unix,
         }
     }
 
     /// The name or the address, an IPv6 address without brackets, its scope behind a `%`. `None`: a Unix socket.
     pub fn host(&self) -> Option<&str> {
         match &self.place {
-            Place::Inet { inet, .. } => Some(&inet.host),
-            Place::Unix { .. } => None,
+            ClientPlace::Inet { inet, .. } => Some(&inet.host),
+            ClientPlace::Unix { .. } => None,
         }
     }
 
     /// The port. `None`: a Unix socket.
     pub fn port(&self) -> Option<u16> {
         match &self.place {
-            Place::Inet { inet, .. } => Some(inet.port),
-            Place::Unix { .. } => None,
+            ClientPlace::Inet { inet, .. } => Some(inet.port),
+            ClientPlace::Unix { .. } => None,
         }
     }
 
     /// The path of a Unix socket.
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
-            Place::Inet { .. } => None,
-            Place::Unix { path } => Some(Path::new(path)),
+            ClientPlace::Inet { .. } => None,
+            ClientPlace::Unix { path } => Some(Path::new(path)),
         }
     }
 
@@ -163,8 +164,8 @@ impl ClientEndpoint {
     /// `bind=`: the local address to connect from; port 0 is any.
     pub fn bind(&self) -> Option<SocketAddr> {
         match &self.place {
-            Place::Inet { bind, .. } => *bind,
-            Place::Unix { .. } => None,
+            ClientPlace::Inet { bind, .. } => *bind,
+            ClientPlace::Unix { .. } => None,
         }
     }
 
@@ -190,10 +191,15 @@ impl ClientEndpoint {
         self.security().get().map(ClientText::load).transpose()
     }
 
-    pub(crate) fn security(&self) -> &Security<ClientText> {
+    #[cfg(feature = "tokio")]
+    pub(crate) fn place(&self) -> &ClientPlace {
+        &self.place
+    }
+
+    fn security(&self) -> &Security<ClientText> {
         match &self.place {
-            Place::Inet { security, .. } => security,
-            Place::Unix { .. } => &Security::Plain,
+            ClientPlace::Inet { security, .. } => security,
+            ClientPlace::Unix { .. } => &Security::Plain,
         }
     }
 }
@@ -203,8 +209,8 @@ impl fmt::Display for ClientEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.kind())?;
         match &self.place {
-            Place::Inet { inet, .. } => f.write_str(&host::print(&inet.host, inet.port))?,
-            Place::Unix { path } => f.write_str(&escape(path))?,
+            ClientPlace::Inet { inet, .. } => f.write_str(&host::print(&inet.host, inet.port))?,
+            ClientPlace::Unix { path } => f.write_str(&escape(path))?,
         }
         print_arguments(&self.arguments(), f)
     }
@@ -227,12 +233,15 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ClientEndpoint, Mistake> {
     if kind == EndpointKind::Unix {
         let path = read_path(cursor)?;
         let given = Given::read(cursor, Side::Client, kind)?;
-        return Ok(ClientEndpoint { place: Place::Unix { path }, timeout: given.value(Argument::Timeout, seconds)? });
+        return Ok(ClientEndpoint {
+            place: ClientPlace::Unix { path },
+            timeout: given.value(Argument::Timeout, seconds)?,
+        });
     }
     let inet = Inet::read(cursor)?;
     let given = Given::read(cursor, Side::Client, kind)?;
     let timeout = given.value(Argument::Timeout, seconds)?;
     let bind = given.value(Argument::Bind, read_local)?;
     let security = Security::new(kind, || ClientText::read(&given))?;
-    Ok(ClientEndpoint { place: Place::Inet { inet, bind, security }, timeout })
+    Ok(ClientEndpoint { place: ClientPlace::Inet { inet, bind, security }, timeout })
 }

@@ -6,9 +6,9 @@ use super::text::{Cursor, Mistake};
 
 /// A host, and a port behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Inet {
-    pub(super) host: String,
-    pub(super) port: u16,
+pub(crate) struct Inet {
+    pub(crate) host: String,
+    pub(crate) port: u16,
 }
 
 impl Inet {

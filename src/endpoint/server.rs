@@ -60,12 +60,13 @@ use crate::error::{EndpointError, Error};
 #[doc(alias = "IStreamServerEndpoint")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerEndpoint {
-    place: Place,
+    place: ServerPlace,
     backlog: Option<u32>,
 }
 
+/// Where it is, as whoever opens it needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Place {
+pub(crate) enum ServerPlace {
     Inet { host: Option<String>, port: u16, security: Security<ServerText> },
     Unix { path: String, mode: Option<u32> },
 }
@@ -73,7 +74,7 @@ enum Place {
 impl ServerEndpoint {
     /// TCP on every IPv4 address: `tcp:PORT`.
     pub fn tcp(port: u16) -> Self {
-        Self { place: Place::Inet { host: None, port, security: Security::Plain }, backlog: None }
+        Self { place: ServerPlace::Inet { host: None, port, security: Security::Plain }, backlog: None }
     }
 
     /// A Unix socket: `unix:PATH`, the path as it is, without escapes.
@@ -82,7 +83,7 @@ impl ServerEndpoint {
     /// The caller's fault: the path is empty or holds a control character. `input` and `at` of the error speak of `path`.
     pub fn unix(path: &str) -> Result<Self, EndpointError> {
         let checked = check_path(path).map_err(|mistake| mistake.of(path))?;
-        Ok(Self { place: Place::Unix { path: checked, mode: None }, backlog: None })
+        Ok(Self { place: ServerPlace::Unix { path: checked, mode: None }, backlog: None })
     }
 
     /// The same with one more argument, its value as it is, without escapes; empty for a flag.
@@ -102,32 +103,32 @@ impl ServerEndpoint {
     /// What is spoken there.
     pub fn kind(&self) -> EndpointKind {
         match &self.place {
-            Place::Inet { security, .. } => security.kind(),
-            Place::Unix { .. } => EndpointKind::Unix,
+            ServerPlace::Inet { security, .. } => security.kind(),
+            ServerPlace::Unix { .. } => EndpointKind::Unix,
         }
     }
 
     /// The name or address to listen on, IPv6 without brackets. `None`: every IPv4 address, or a Unix socket.
     pub fn host(&self) -> Option<&str> {
         match &self.place {
-            Place::Inet { host, .. } => host.as_deref(),
-            Place::Unix { .. } => None,
+            ServerPlace::Inet { host, .. } => host.as_deref(),
+            ServerPlace::Unix { .. } => None,
         }
     }
 
     /// The port, 0 for any free one. `None`: a Unix socket.
     pub fn port(&self) -> Option<u16> {
         match &self.place {
-            Place::Inet { port, .. } => Some(*port),
-            Place::Unix { .. } => None,
+            ServerPlace::Inet { port, .. } => Some(*port),
+            ServerPlace::Unix { .. } => None,
         }
     }
 
     /// The path of a Unix socket.
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
-            Place::Inet { .. } => None,
-            Place::Unix { path, .. } => Some(Path::new(path)),
+            ServerPlace::Inet { .. } => None,
+            ServerPlace::Unix { path, .. } => Some(Path::new(path)),
         }
     }
 
@@ -139,8 +140,8 @@ impl ServerEndpoint {
     /// `mode=`: the permissions of a Unix socket.
     pub fn mode(&self) -> Option<u32> {
         match &self.place {
-            Place::Inet { .. } => None,
-            Place::Unix { mode, .. } => *mode,
+            ServerPlace::Inet { .. } => None,
+            ServerPlace::Unix { mode, .. } => *mode,
         }
     }
 
@@ -148,8 +149,10 @@ impl ServerEndpoint {
     pub fn arguments(&self) -> Vec<(&'static str, String)> {
         let mut all = vec![(Argument::Backlog, self.backlog.map(|backlog| backlog.to_string()))];
         match &self.place {
-            Place::Inet { security, .. } => all.extend(security.get().map(ServerText::arguments).unwrap_or_default()),
-            Place::Unix { mode, .. } => all.push((Argument::Mode, mode.map(|mode| format!("{mode:o}")))),
+            ServerPlace::Inet { security, .. } => {
+                all.extend(security.get().map(ServerText::arguments).unwrap_or_default())
+            }
+            ServerPlace::Unix { mode, .. } => all.push((Argument::Mode, mode.map(|mode| format!("{mode:o}")))),
         }
         all.into_iter().filter_map(|(argument, value)| Some((argument.name(), value?))).collect()
     }
@@ -162,10 +165,15 @@ impl ServerEndpoint {
         self.security().get().map(ServerText::load).transpose()
     }
 
-    pub(crate) fn security(&self) -> &Security<ServerText> {
+    #[cfg(feature = "tokio")]
+    pub(crate) fn place(&self) -> &ServerPlace {
+        &self.place
+    }
+
+    fn security(&self) -> &Security<ServerText> {
         match &self.place {
-            Place::Inet { security, .. } => security,
-            Place::Unix { .. } => &Security::Plain,
+            ServerPlace::Inet { security, .. } => security,
+            ServerPlace::Unix { .. } => &Security::Plain,
         }
     }
 }
@@ -175,9 +183,9 @@ impl fmt::Display for ServerEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.kind())?;
         match &self.place {
-            Place::Inet { host: Some(host), port, .. } => f.write_str(&host::print(host, *port))?,
-            Place::Inet { host: None, port, .. } => port.fmt(f)?,
-            Place::Unix { path, .. } => f.write_str(&escape(path))?,
+            ServerPlace::Inet { host: Some(host), port, .. } => f.write_str(&host::print(host, *port))?,
+            ServerPlace::Inet { host: None, port, .. } => port.fmt(f)?,
+            ServerPlace::Unix { path, .. } => f.write_str(&escape(path))?,
         }
         print_arguments(&self.arguments(), f)
     }
@@ -202,7 +210,7 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
         let given = Given::read(cursor, Side::Server, kind)?;
         let mode = given.value(Argument::Mode, mode)?;
         return Ok(ServerEndpoint {
-            place: Place::Unix { path, mode },
+            place: ServerPlace::Unix { path, mode },
             backlog: given.value(Argument::Backlog, backlog)?,
         });
     }
@@ -216,7 +224,7 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
     };
     let backlog = given.value(Argument::Backlog, backlog)?;
     let security = Security::new(kind, || ServerText::read(kind, &given))?;
-    Ok(ServerEndpoint { place: Place::Inet { host, port, security }, backlog })
+    Ok(ServerEndpoint { place: ServerPlace::Inet { host, port, security }, backlog })
 }
 
 /// `PORT` or `HOST:PORT`.
