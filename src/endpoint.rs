@@ -124,10 +124,12 @@ fn check_path(path: &str) -> Result<String, Mistake> {
     }
 }
 
-/// Adds an argument to a printed endpoint.
-fn with_argument(endpoint: &impl fmt::Display, name: &str, value: &str) -> String {
-    let name = text::escape(name);
-    if value.is_empty() { format!("{endpoint}:{name}") } else { format!("{endpoint}:{name}={}", text::escape(value)) }
+/// Adds arguments to a printed endpoint. One without a value is a flag.
+fn with_arguments<'a>(endpoint: String, arguments: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    arguments.into_iter().fold(endpoint, |endpoint, (name, value)| {
+        let equals = if value.is_empty() { "" } else { "=" };
+        format!("{endpoint}:{}{equals}{}", text::escape(name), text::escape(value))
+    })
 }
 
 /// Prints what stands behind the place. Addresses have their brackets, in which nothing is escaped.

@@ -10,7 +10,7 @@ use super::arguments::{Argument, Given, print_seconds, seconds};
 use super::host::{self, Inet, print_local, read_local};
 use super::text::{Cursor, Mistake, escape};
 use super::tls::{ClientText, Security};
-use super::{EndpointKind, Side, check_path, print_arguments, read_kind, read_path, with_argument};
+use super::{EndpointKind, Side, check_path, print_arguments, read_kind, read_path, with_arguments};
 use crate::config::ClientTls;
 use crate::error::{EndpointError, Error};
 
@@ -49,7 +49,6 @@ use crate::error::{EndpointError, Error};
 /// assert_eq!((error.at, error.problem.as_str()), (15, "the port is missing"));
 /// # Ok::<(), bowline::EndpointError>(())
 /// ```
-#[cfg_attr(feature = "tokio", doc = "\n`connect` opens it: see [`connect`](Self::connect).")]
 #[doc(alias = "clientFromString")]
 #[doc(alias = "HostnameEndpoint")]
 #[doc(alias = "TCP4ClientEndpoint")]
@@ -110,18 +109,18 @@ impl ClientEndpoint {
         Ok(Self { place: ClientPlace::Unix { path }, timeout: None })
     }
 
-    /// The same with one more argument, its value as it is, without escapes.
+    /// The same with more arguments, each a name and a value as it is, without escapes.
     ///
     /// # Errors
-    /// The caller's fault: what is wrong with the argument. `input` of the error is the string that would be printed.
+    /// The caller's fault: what is wrong with the arguments. `input` of the error is the string that would be printed.
     ///
     /// ```
-    /// let endpoint = bowline::ClientEndpoint::tls("example.org", 443)?.with("ca", "odd:name.pem")?;
-    /// assert_eq!(endpoint.to_string(), r"tls:example.org:443:ca=odd\:name.pem");
+    /// let endpoint = bowline::ClientEndpoint::tls("example.org", 443)?.with([("ca", "odd:name.pem"), ("timeout", "5")])?;
+    /// assert_eq!(endpoint.to_string(), r"tls:example.org:443:timeout=5:ca=odd\:name.pem");
     /// # Ok::<(), bowline::EndpointError>(())
     /// ```
-    pub fn with(&self, name: &str, value: &str) -> Result<Self, EndpointError> {
-        with_argument(self, name, value).parse()
+    pub fn with<'a>(&self, arguments: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, EndpointError> {
+        with_arguments(self.to_string(), arguments).parse()
     }
 
     /// What is spoken there.

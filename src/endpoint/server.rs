@@ -8,7 +8,7 @@ use super::arguments::{Argument, Given, backlog, mode};
 use super::host::{self, Inet, looks_like_bare_ipv6, read_host, read_port};
 use super::text::{Cursor, Mistake, escape};
 use super::tls::{Security, ServerText};
-use super::{EndpointKind, Side, check_path, print_arguments, read_kind, read_path, with_argument};
+use super::{EndpointKind, Side, check_path, print_arguments, read_kind, read_path, with_arguments};
 use crate::config::ServerTls;
 use crate::error::{EndpointError, Error};
 
@@ -51,7 +51,6 @@ use crate::error::{EndpointError, Error};
 /// );
 /// # Ok::<(), bowline::EndpointError>(())
 /// ```
-#[cfg_attr(feature = "tokio", doc = "\n`listen` opens it: see [`listen`](Self::listen).")]
 #[doc(alias = "serverFromString")]
 #[doc(alias = "TCP4ServerEndpoint")]
 #[doc(alias = "TCP6ServerEndpoint")]
@@ -77,6 +76,23 @@ impl ServerEndpoint {
         Self { place: ServerPlace::Inet { host: None, port, security: Security::Plain }, backlog: None }
     }
 
+    /// TLS on every IPv4 address: `tls:PORT:cert=CERT:key=KEY`, the paths as they are, without escapes.
+    ///
+    /// # Errors
+    /// The caller's fault: a path is empty or holds a control character. `input` of the error is the string that would be
+    /// printed.
+    pub fn tls(port: u16, cert: &str, key: &str) -> Result<Self, EndpointError> {
+        with_arguments(format!("tls:{port}"), [("cert", cert), ("key", key)]).parse()
+    }
+
+    /// TCP on every IPv4 address, to be upgraded to TLS: `starttls:PORT:cert=CERT:key=KEY`.
+    ///
+    /// # Errors
+    /// As [`tls`](Self::tls).
+    pub fn starttls(port: u16, cert: &str, key: &str) -> Result<Self, EndpointError> {
+        with_arguments(format!("starttls:{port}"), [("cert", cert), ("key", key)]).parse()
+    }
+
     /// A Unix socket: `unix:PATH`, the path as it is, without escapes.
     ///
     /// # Errors
@@ -86,18 +102,18 @@ impl ServerEndpoint {
         Ok(Self { place: ServerPlace::Unix { path: checked, mode: None }, backlog: None })
     }
 
-    /// The same with one more argument, its value as it is, without escapes; empty for a flag.
+    /// The same with more arguments, each a name and a value as it is, without escapes; empty for a flag.
     ///
     /// # Errors
-    /// The caller's fault: what is wrong with the argument. `input` of the error is the string that would be printed.
+    /// The caller's fault: what is wrong with the arguments. `input` of the error is the string that would be printed.
     ///
     /// ```
-    /// let endpoint = bowline::ServerEndpoint::tcp(8080).with("interface", "::1")?.with("backlog", "16")?;
+    /// let endpoint = bowline::ServerEndpoint::tcp(8080).with([("interface", "::1"), ("backlog", "16")])?;
     /// assert_eq!(endpoint.to_string(), "tcp:[::1]:8080:backlog=16");
     /// # Ok::<(), bowline::EndpointError>(())
     /// ```
-    pub fn with(&self, name: &str, value: &str) -> Result<Self, EndpointError> {
-        with_argument(self, name, value).parse()
+    pub fn with<'a>(&self, arguments: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, EndpointError> {
+        with_arguments(self.to_string(), arguments).parse()
     }
 
     /// What is spoken there.

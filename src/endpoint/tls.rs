@@ -178,7 +178,7 @@ impl ClientText {
             #[cfg(not(feature = "platform-roots"))]
             None => {
                 let problem =
-                    "the endpoint says nobody to trust: give it ca=FILE, or enable the feature platform-roots";
+                    "the endpoint names nobody to trust: give it ca=FILE, or enable the feature platform-roots";
                 return Err(ConfigError { file: None, problem: ConfigProblem::Contradiction(problem.into()) }.into());
             }
         };

@@ -112,18 +112,26 @@ fn endpoints_of_their_parts_are_those_of_strings() {
     for host in ["::1", "[::1]"] {
         assert_eq!(ClientEndpoint::tcp(host, 80).unwrap(), client("tcp:[::1]:80"));
     }
-    assert_eq!(ClientEndpoint::tls("h", 1).unwrap().with("ca", "C:\\a=b").unwrap(), client(r"tls:h:1:ca=C\:\\a\=b"));
+    assert_eq!(
+        ClientEndpoint::tls("h", 1).unwrap().with([("ca", "C:\\a=b")]).unwrap(),
+        client(r"tls:h:1:ca=C\:\\a\=b")
+    );
     assert_eq!(ClientEndpoint::starttls("h", 1).unwrap(), client("starttls:h:1"));
     assert_eq!(ClientEndpoint::unix("/a:b").unwrap(), client(r"unix:/a\:b"));
-    assert_eq!(ServerEndpoint::tcp(80).with("interface", "::1").unwrap(), server("tcp:[::1]:80"));
-    assert_eq!(ServerEndpoint::unix("/x").unwrap().with("mode", "600").unwrap(), server("unix:/x:mode=600"));
+    assert_eq!(ServerEndpoint::tcp(80).with([("interface", "::1")]).unwrap(), server("tcp:[::1]:80"));
+    assert_eq!(ServerEndpoint::tls(1, "a:b", "c=d").unwrap(), server(r"tls:1:cert=a\:b:key=c\=d"));
+    assert_eq!(ServerEndpoint::starttls(1, "c", "k").unwrap(), server("starttls:1:cert=c:key=k"));
+    assert_eq!(ServerEndpoint::tls(1, "", "k").unwrap_err().at, 10);
+    let identity = [("cert", "c"), ("key", "k")];
+    assert_eq!(ClientEndpoint::tls("h", 1).unwrap().with(identity).unwrap(), client("tls:h:1:cert=c:key=k"));
+    assert_eq!(ServerEndpoint::unix("/x").unwrap().with([("mode", "600")]).unwrap(), server("unix:/x:mode=600"));
     assert_eq!(ClientEndpoint::tcp("[::1%]", 80).unwrap_err().at, 5);
     assert_eq!(ClientEndpoint::tcp("a b", 80).unwrap_err().at, 1);
     assert_eq!(ClientEndpoint::tcp("", 80).unwrap_err().at, 0);
     assert_eq!(ServerEndpoint::unix("/a\0").unwrap_err().at, 2);
-    let twice = client("tcp:h:1:timeout=1").with("timeout", "2").unwrap_err();
+    let twice = client("tcp:h:1:timeout=1").with([("timeout", "2")]).unwrap_err();
     assert_eq!((twice.at, twice.input.as_str()), (18, "tcp:h:1:timeout=1:timeout=2"));
     // A value does not become an argument.
-    assert_eq!(client("tls:h:1").with("ca", "x:timeout=9").unwrap().timeout(), None);
-    assert!(client("tcp:h:1").with("timeout=9:bind", "::1").is_err());
+    assert_eq!(client("tls:h:1").with([("ca", "x:timeout=9")]).unwrap().timeout(), None);
+    assert!(client("tcp:h:1").with([("timeout=9:bind", "::1")]).is_err());
 }

@@ -57,7 +57,7 @@ prop_compose! {
         }.unwrap();
         let mut add = |name: &str, value: Option<&str>| {
             if let Some(value) = value {
-                endpoint = endpoint.with(name, value).unwrap();
+                endpoint = endpoint.with([(name, value)]).unwrap();
             }
         };
         add("timeout", timeout.as_deref());
@@ -71,17 +71,11 @@ prop_compose! {
             add("min", versions.0);
             add("max", versions.1);
             if identity {
-                endpoint = identity_of(&endpoint, &files);
+                endpoint = endpoint.with([("key", files.0.as_str()), ("cert", files.1.as_str())]).unwrap();
             }
         }
         endpoint
     }
-}
-
-/// Neither of the two can be there alone.
-fn identity_of(endpoint: &ClientEndpoint, (cert, key): &(String, String)) -> ClientEndpoint {
-    let escape = crate::endpoint::text::escape;
-    client(&format!("{endpoint}:key={}:cert={}", escape(key), escape(cert)))
 }
 
 prop_compose! {
@@ -91,15 +85,15 @@ prop_compose! {
         files in (any_path(), any_path()), client_ca in option::of(any_path()), optional: bool,
         alpn in option::of(ALPN), versions in any_versions(),
     ) -> ServerEndpoint {
-        let escape = |text: &str| crate::endpoint::text::escape(text);
         let mut endpoint = match kind {
-            EndpointKind::Tcp => ServerEndpoint::tcp(port),
-            EndpointKind::Unix => ServerEndpoint::unix(&path).unwrap(),
-            kind => server(&format!("{kind}:{port}:cert={}:key={}", escape(&files.0), escape(&files.1))),
-        };
+            EndpointKind::Tcp => Ok(ServerEndpoint::tcp(port)),
+            EndpointKind::Tls => ServerEndpoint::tls(port, &files.0, &files.1),
+            EndpointKind::StartTls => ServerEndpoint::starttls(port, &files.0, &files.1),
+            EndpointKind::Unix => ServerEndpoint::unix(&path),
+        }.unwrap();
         let mut add = |name: &str, value: Option<&str>| {
             if let Some(value) = value {
-                endpoint = endpoint.with(name, value).unwrap();
+                endpoint = endpoint.with([(name, value)]).unwrap();
             }
         };
         add("backlog", backlog.map(|backlog| backlog.to_string()).as_deref());
