@@ -52,7 +52,7 @@ fn netcat_refuses_what_it_cannot_do() {
         (&["unix:/run/x.sock"], "unix:/run/x.sock"),
         (&["starttls:localhost:1"], "starttls:localhost:1"),
         (&["tls:localhost:1:ca=x"], "ca="),
-        (&["tcp:localhost:1:timeout=soon"], "offset 20"),
+        (&["tcp:localhost:1:timeout=soon"], "offset 24"),
         (&[endpoint, "tls:localhost:2"], "localhost:2"),
         (&[endpoint, "--starttls", "telnet"], "telnet"),
         (&[endpoint, "--ca", "/nonexistent"], "/nonexistent"),
