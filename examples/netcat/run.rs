@@ -130,8 +130,14 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
 async fn connect(args: &Args) -> Result<UpgradableConnection<TcpConnection>, Error> {
     let mut policy = Policy::default();
     policy.close_timeout = args.close_timeout.or(policy.close_timeout);
-    let connector = Connector::new().policy(policy);
-    let connection = connector.connect(args.endpoint.host(), args.endpoint.port()).await?;
+    let mut connector = Connector::new().policy(policy);
+    if let Some(timeout) = args.endpoint.timeout() {
+        connector = connector.timeout(timeout);
+    }
+    if let Some(local) = args.endpoint.bind() {
+        connector = connector.bind_to(local);
+    }
+    let connection = connector.connect(&args.host, args.port).await?;
     Ok(UpgradableConnection::new(connection))
 }
 
