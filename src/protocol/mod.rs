@@ -59,6 +59,8 @@ mod server;
 mod stage;
 mod transport;
 
+#[cfg(feature = "testing")]
+pub(crate) use self::desk::Desk;
 pub use self::file::FileProducer;
 pub use self::handle::{Handle, Reply};
 pub use self::panic::Panicked;
