@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::io::Interest;
@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 
 use crate::address::Address;
 use crate::close::CloseReport;
+use crate::core::tally::Outcome;
+use crate::drain::{DrainGroup, Member};
 use crate::error::{Error, Reason};
 use crate::policy::{Policy, Role};
 use crate::socket;
@@ -58,14 +60,29 @@ struct Shared {
     policy: Arc<Policy>,
     /// Made by connecting, not by accepting.
     connected: AtomicBool,
-    aborted: AtomicBool,
+    /// Cut off by us at the ground: by an abort, or for the reason that the report gives.
+    cut: AtomicBool,
     reset: AtomicBool,
+    /// [`Outcome`] as a number; 0 while it is not known.
+    outcome: AtomicU8,
     unacknowledged: OnceLock<Option<u64>>,
     ended: OnceLock<CloseReport>,
     ground: OnceLock<Weak<dyn Ground>>,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     gone: AtomicBool,
     going: Notify,
+    member: OnceLock<Member>,
+    /// Given back when the connection is gone.
+    places: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+/// A handle that does not keep even itself alive.
+pub(crate) struct WeakControl(Weak<Shared>);
+
+impl WeakControl {
+    pub(crate) fn upgrade(&self) -> Option<Control> {
+        self.0.upgrade().map(Control)
+    }
 }
 
 impl Control {
@@ -75,14 +92,17 @@ impl Control {
             peer,
             policy,
             connected: AtomicBool::new(false),
-            aborted: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             reset: AtomicBool::new(false),
+            outcome: AtomicU8::new(0),
             unacknowledged: OnceLock::new(),
             ended: OnceLock::new(),
             ground: OnceLock::new(),
             watchers: Mutex::new(Vec::new()),
             gone: AtomicBool::new(false),
             going: Notify::new(),
+            member: OnceLock::new(),
+            places: Mutex::new(None),
         }))
     }
 
@@ -98,20 +118,25 @@ impl Control {
     #[doc(alias = "abortConnection")]
     #[doc(alias = "SetLinger")]
     pub fn abort(&self) {
-        if !self.is_ended() {
-            self.abort_ground();
-        }
+        self.cut_off();
     }
 
-    fn abort_ground(&self) {
-        if self.0.aborted.swap(true, Ordering::SeqCst) {
-            return;
+    /// An abort; says whether it did anything.
+    pub(crate) fn cut_off(&self) -> bool {
+        !self.is_ended() && self.cut_ground(Outcome::Aborted)
+    }
+
+    fn cut_ground(&self, outcome: Outcome) -> bool {
+        if self.0.cut.swap(true, Ordering::SeqCst) {
+            return false;
         }
+        self.note_outcome(outcome);
         if let Some(ground) = self.ground() {
             ground.abort();
         }
         self.take_watchers().iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_abort());
         self.0.going.notify_waiters();
+        true
     }
 
     fn take_watchers(&self) -> Vec<Weak<dyn Watcher>> {
@@ -125,14 +150,21 @@ impl Control {
         watchers.push(watcher);
     }
 
-    /// Whether somebody on this side has aborted the connection.
+    /// Whether somebody on this side has aborted the connection. A connection that we ended for another reason, such as a
+    /// failed upgrade or a timeout, was not aborted.
     pub fn is_aborted(&self) -> bool {
-        self.0.aborted.load(Ordering::Acquire)
+        matches!(self.cut(), Some(Reason::Aborted))
+    }
+
+    /// Why we have cut the connection off at the ground, where we have.
+    pub(crate) fn cut(&self) -> Option<Reason> {
+        let is_cut = self.0.cut.load(Ordering::Acquire);
+        is_cut.then(|| self.report().map_or(Reason::Aborted, |report| report.reason.clone()))
     }
 
     /// Whether the connection has ended and its socket is gone.
     pub fn is_ended(&self) -> bool {
-        self.0.ended.get().is_some() || self.0.gone.load(Ordering::Acquire)
+        self.0.ended.get().is_some() || self.is_gone()
     }
 
     /// Waits until the connection has ended, or was reset: also while nobody reads from it or writes to it (rule:
@@ -148,7 +180,7 @@ impl Control {
         let gone = self.0.going.notified();
         tokio::pin!(gone);
         gone.as_mut().enable();
-        if self.is_ended() || self.is_aborted() || self.was_reset() {
+        if self.is_ended() || self.is_cut() || self.was_reset() {
             return;
         }
         let ground = self.ground();
@@ -159,12 +191,120 @@ impl Control {
         }
     }
 
+    /// Whether the group that the connection belongs to drains. Never so where it belongs to none.
+    pub fn is_draining(&self) -> bool {
+        self.0.member.get().is_some_and(|member| member.group.is_draining())
+    }
+
+    /// Waits until the [group](DrainGroup) that the connection belongs to begins to drain: then end it, in whatever way the
+    /// protocol has for it. For ever, where it belongs to none: a connection that was accepted belongs to that of its
+    /// listener, any other to the one that it has [joined](DrainGroup::join).
+    ///
+    /// A service that waits for it again and again does better to pin one future and to wait for that.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use bowline::{CloseReport, Transport};
+    /// use tokio::io::AsyncBufReadExt;
+    ///
+    /// async fn serve(mut connection: impl Transport) -> std::io::Result<CloseReport> {
+    ///     let control = connection.control();
+    ///     let mut draining = std::pin::pin!(control.draining());
+    ///     let mut line = String::new();
+    ///     loop {
+    ///         tokio::select! {
+    ///             n = connection.read_line(&mut line) => if n? == 0 { break },
+    ///             () = &mut draining => break,
+    ///         }
+    ///         // ...
+    ///         line.clear();
+    ///     }
+    ///     Ok(connection.close_with(b"421 shutting down\r\n").await)
+    /// }
+    ///
+    /// let (ours, mut theirs) = bowline::testing::tcp_pair().await?;
+    /// let group = bowline::DrainGroup::new();
+    /// group.join(&ours.control());
+    /// let serving = tokio::spawn(serve(ours));
+    /// group.begin_drain();
+    /// let mut last = String::new();
+    /// theirs.read_line(&mut last).await?;
+    /// assert_eq!(last, "421 shutting down\r\n");
+    /// theirs.close().await;
+    /// assert!(serving.await??.is_clean());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn draining(&self) {
+        match self.0.member.get() {
+            Some(member) => member.group.draining().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Makes the connection a member of this group; says whether it is one now.
+    pub(crate) fn join(&self, group: &DrainGroup) -> bool {
+        if self.is_gone() || self.0.member.get().is_some() {
+            return false;
+        }
+        let member = group.enter(WeakControl(Arc::downgrade(&self.0)));
+        if let Err(second) = self.0.member.set(member) {
+            // Somebody else was faster.
+            second.withdraw();
+            return false;
+        }
+        if self.is_gone() {
+            // It went meanwhile, and did not know yet what to leave.
+            self.leave();
+        }
+        !self.is_gone()
+    }
+
+    /// Keeps this until the connection is gone.
+    pub(crate) fn keep(&self, place: Box<dyn Send + Sync>) {
+        let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
+        *places = Some(place);
+    }
+
+    /// How the connection ended, as soon as a floor knows; the topmost one knows first. Later news change nothing.
+    pub(crate) fn note_outcome(&self, outcome: Outcome) {
+        let noted = self.0.outcome.compare_exchange(0, outcome as u8, Ordering::SeqCst, Ordering::SeqCst);
+        if let (Ok(_), Some(member)) = (noted, self.0.member.get()) {
+            member.correct(outcome);
+        }
+    }
+
+    /// How it ended, as far as that is known.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let unknown = if self.was_reset() { Outcome::Reset } else { Outcome::Dropped };
+        Outcome::from_code(self.0.outcome.load(Ordering::SeqCst)).unwrap_or(unknown)
+    }
+
     /// The socket has gone.
     pub(crate) fn note_gone(&self) {
-        self.0.gone.store(true, Ordering::Release);
+        self.0.gone.store(true, Ordering::SeqCst);
         // rule: life-4: a handle that is kept keeps nothing of the floors.
         drop(self.take_watchers());
+        drop(self.0.places.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.leave();
         self.0.going.notify_waiters();
+    }
+
+    fn leave(&self) {
+        if let Some(member) = self.0.member.get() {
+            member.leave(|| self.outcome());
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.gone.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.0.cut.load(Ordering::Acquire)
     }
 
     /// Our address.
@@ -193,7 +333,9 @@ impl Control {
 
     /// Keeps the one report of the connection; later ones change nothing (rule: close-6).
     pub(crate) fn set_report(&self, report: CloseReport) -> &CloseReport {
-        self.0.ended.get_or_init(|| report)
+        let report = self.0.ended.get_or_init(|| report);
+        self.note_outcome(Outcome::of(&report.reason));
+        report
     }
 
     /// Whether both are handles of one connection.
@@ -237,15 +379,18 @@ impl Control {
 
     /// Ends the connection now, for a reason of ours that is not an abort of the application's.
     pub(crate) fn end(&self, reason: Reason) {
-        self.set_report(CloseReport::of(reason));
-        self.abort_ground();
+        let outcome = Outcome::of(&reason);
+        if !self.is_cut() {
+            self.set_report(CloseReport::of(reason));
+        }
+        self.cut_ground(outcome);
     }
 
     /// Does something with the TCP socket at the bottom. An error, never a panic, once it is gone (rule: tcp-3).
     pub(crate) fn with_socket<R>(&self, f: impl FnOnce(socket::Options<'_>) -> io::Result<R>) -> io::Result<R> {
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
         let ground = self.ground().ok_or_else(gone)?;
-        if self.is_aborted() {
+        if self.is_cut() {
             return Err(gone());
         }
         let stream = ground.socket().ok_or(Error::Unsupported("TCP socket"))?;
@@ -253,7 +398,7 @@ impl Control {
     }
 
     fn ground(&self) -> Option<Arc<dyn Ground>> {
-        if self.0.gone.load(Ordering::Acquire) {
+        if self.is_gone() {
             return None;
         }
         self.0.ground.get().and_then(Weak::upgrade)

@@ -40,6 +40,8 @@ pub enum Phase {
     Open,
     /// One half has ended, the other one is idle.
     HalfOpen,
+    /// Open, and nothing moves in either direction.
+    Idle,
     /// Closing: the last bytes leave, the peer's end is awaited.
     Close,
 }
@@ -51,6 +53,7 @@ impl fmt::Display for Phase {
             Self::Handshake => "handshake",
             Self::Open => "open",
             Self::HalfOpen => "half-open",
+            Self::Idle => "idle",
             Self::Close => "close",
         })
     }
@@ -219,6 +222,8 @@ pub enum Error {
     Bind(BindError),
     /// An endpoint string could not be read.
     Endpoint(EndpointError),
+    /// The group drains: its listeners let nobody in, and no handshake is begun or finished.
+    Draining,
 }
 
 impl Error {
@@ -226,7 +231,7 @@ impl Error {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Ended(reason) => reason.blame(),
-            Self::SendClosed | Self::Unsupported(_) | Self::Config(_) | Self::Endpoint(_) => Blame::Us,
+            Self::SendClosed | Self::Unsupported(_) | Self::Config(_) | Self::Endpoint(_) | Self::Draining => Blame::Us,
             Self::Upgrade(error) => error.blame(),
             Self::Connect(error) if error.timed_out => Blame::Time,
             Self::Connect(_) | Self::Bind(_) => Blame::System,
@@ -237,6 +242,8 @@ impl Error {
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Ended(reason) | Self::Upgrade(UpgradeError::Failed(reason)) => Some(reason),
+            // A connection that it hits is aborted.
+            Self::Draining => Some(&Reason::Aborted),
             _ => None,
         }
     }
@@ -252,6 +259,7 @@ impl Error {
             Self::Connect(error) if error.timed_out => io::ErrorKind::TimedOut,
             Self::Connect(error) => error.attempts.last().map_or(io::ErrorKind::NotFound, |a| a.error.kind()),
             Self::Bind(error) => error.error.kind(),
+            Self::Draining => io::ErrorKind::ConnectionAborted,
         }
     }
 }
@@ -269,6 +277,7 @@ impl fmt::Display for Error {
             Self::Connect(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
             Self::Endpoint(error) => error.fmt(f),
+            Self::Draining => f.write_str("draining: no new connections"),
         }
     }
 }

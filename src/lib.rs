@@ -100,6 +100,8 @@ mod control;
 #[cfg(feature = "tokio")]
 mod deadline;
 #[cfg(feature = "tokio")]
+mod drain;
+#[cfg(feature = "tokio")]
 mod idle;
 #[cfg(feature = "tokio")]
 mod layer;
@@ -145,7 +147,8 @@ pub use self::{
     close::{Bound, Close, CloseReport, FloorKind, FloorReport, Received},
     connect::Connector,
     control::Control,
-    listen::{Incoming, Listener, ListenerBuilder, ListenerStatus},
+    drain::{DrainGroup, DrainReport},
+    listen::{Incoming, Listener, ListenerBuilder, ListenerStatus, Refusal, RefusalReason},
     socket::Keepalive,
     split::{OwnedReadHalf, OwnedWriteHalf, Split, UpgradableReadHalf, UpgradableWriteHalf},
     stream::Stream,

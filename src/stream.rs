@@ -12,8 +12,9 @@ use crate::address::Address;
 use crate::close::{FloorKind, FloorReport};
 use crate::control::{Control, Ground};
 use crate::core::facts::SessionFacts;
-use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
+use crate::core::half::{self, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
+use crate::core::tally::Outcome;
 use crate::error::{Phase, Reason};
 use crate::idle::{HalfOpen, HalfOpenTimer};
 use crate::policy::Policy;
@@ -47,6 +48,8 @@ pub struct Stream<S> {
     inbox: Inbox,
     control: Control,
     wakes_unlocked: bool,
+    /// A floor above tells how the connection ended.
+    beneath: bool,
     timer: HalfOpenTimer,
     /// Our half has ended.
     sent: HalfOpen,
@@ -113,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             inbox,
             control,
             wakes_unlocked: false,
+            beneath: false,
             timer: HalfOpenTimer::default(),
             sent: HalfOpen::default(),
             received: HalfOpen::default(),
@@ -126,22 +130,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         Self { wakes_unlocked: true, ..self }
     }
 
-    fn check_abort(&mut self) {
-        if self.control.is_aborted() {
-            self.handle_abort();
+    /// Where the connection was cut off, both halves have ended for that.
+    fn check_cut(&mut self) {
+        match self.control.cut() {
+            Some(Reason::Aborted) => self.handle_abort(),
+            Some(reason) => self.end(&reason),
+            None => {}
         }
     }
 
     fn lose(&mut self, error: io::Error) -> Reason {
         let reason = Reason::from_io(error, Phase::Open);
-        let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
-        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
-        self.live = None;
+        self.note(&reason);
+        self.end(&reason);
         reason
     }
 
+    fn end(&mut self, reason: &Reason) {
+        let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
+        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
+        self.live = None;
+    }
+
+    /// How the connection ended, unless a floor above tells.
+    fn note(&self, reason: &Reason) {
+        if !self.beneath {
+            self.control.note_outcome(Outcome::of(reason));
+        }
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.check_abort();
+        self.check_cut();
         let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return Poll::Ready(self.at_end()) };
         live.waiting.park(READER, cx);
         let before = buf.filled().len();
@@ -169,6 +188,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     /// rule: close-13
     fn rest(&mut self) {
         if self.send.is_over() && !self.recv.is_open() {
+            if let Some(reason) = half::reason(&self.send, &self.recv) {
+                self.note(&reason);
+            }
             self.live = None;
         }
     }
@@ -186,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         cx: &mut Context<'_>,
         send: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
-        self.check_abort();
+        self.check_cut();
         let may = self.send.may_write() || self.send.is_finishing();
         let Some(live) = self.live.as_mut().filter(|_| may) else { return Poll::Ready(Err(self.refusal())) };
         live.waiting.park(WRITER, cx);
@@ -219,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Stream<S>
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncBufRead for Stream<S> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        this.check_abort();
+        this.check_cut();
         if this.inbox.is_empty() {
             ready!(poll_read_ahead(this, |stream| &mut stream.inbox, |stream, buf| stream.poll_fill(cx, buf)))?;
         }
@@ -262,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check_abort();
+        self.check_cut();
         if self.send.handle(SendEvent::CloseWrite).is_err() {
             return Poll::Ready(Err(self.refusal()));
         }
@@ -313,9 +335,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
     }
 
     fn release(&mut self, reason: &Reason) {
-        let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
-        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
-        self.live = None;
+        self.control.note_outcome(Outcome::of(reason));
+        self.end(reason);
     }
 
     fn set_cork(&mut self, _: bool) -> bool {
@@ -342,7 +363,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
         self.received.begin();
     }
 
-    fn set_beneath(&mut self, _: bool) {}
+    fn set_beneath(&mut self, beneath: bool) {
+        self.beneath = beneath;
+    }
 
     fn session_facts(&self) -> Option<Arc<SessionFacts>> {
         None

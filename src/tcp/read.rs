@@ -61,12 +61,14 @@ impl TcpReadHalf {
         };
         self.timer.reset();
         match result {
+            Ok(0) | Err(_) if self.check_cut() => {}
             Ok(0) if self.control.was_reset() => self.lose(Reason::Reset(Phase::Open)),
             Ok(0) => {
                 let _ = self.half.handle(RecvEvent::Marker);
                 let _ = self.half.handle(RecvEvent::Consumed);
-                wire.fin_received.begin();
-                self.wire = None;
+                if let Some(wire) = self.wire.take() {
+                    wire.fin_received.begin();
+                }
             }
             Ok(_) => return Poll::Ready(Ok(())),
             Err(error) => self.lose(Reason::from_io(error, Phase::Open)),
@@ -75,18 +77,15 @@ impl TcpReadHalf {
     }
 
     fn lose(&mut self, reason: Reason) {
-        if matches!(reason, Reason::Reset(_)) {
-            self.control.note_reset();
+        if let Some(wire) = &self.wire {
+            wire.note_loss(&reason);
         }
-        let _ = self.half.handle(RecvEvent::FloorLost(reason));
-        self.wire = None;
+        self.end(&reason);
     }
 
     /// What every read says from the end on.
     fn at_end(&mut self) -> io::Result<()> {
-        if self.control.is_aborted() {
-            self.handle_abort();
-        }
+        self.check_cut();
         self.half.outcome(self.control.policy().truncation)
     }
 
@@ -94,6 +93,16 @@ impl TcpReadHalf {
     pub(super) fn end(&mut self, reason: &Reason) {
         let _ = self.half.handle(RecvEvent::FloorLost(reason.clone()));
         self.wire = None;
+    }
+
+    /// Whether the connection was cut off: then the half has ended for that.
+    fn check_cut(&mut self) -> bool {
+        match self.control.cut() {
+            Some(Reason::Aborted) => self.handle_abort(),
+            Some(reason) => self.end(&reason),
+            None => return false,
+        }
+        true
     }
 
     pub(super) fn handle_abort(&mut self) {

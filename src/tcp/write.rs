@@ -63,9 +63,7 @@ impl TcpWriteHalf {
         cx: &mut Context<'_>,
         send: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        if self.control.is_aborted() {
-            self.handle_abort();
-        }
+        self.check_cut();
         let Some(wire) = self.wire.as_ref().filter(|_| self.half.may_write()) else {
             return Poll::Ready(Err(self.refusal()));
         };
@@ -87,14 +85,13 @@ impl TcpWriteHalf {
     }
 
     fn lose(&mut self, reason: Reason) {
-        if self.control.is_aborted() {
-            return self.handle_abort();
+        if self.check_cut() {
+            return;
         }
-        if matches!(reason, Reason::Reset(_)) {
-            self.control.note_reset();
+        if let Some(wire) = &self.wire {
+            wire.note_loss(&reason);
         }
-        let _ = self.half.handle(SendEvent::FloorLost(reason));
-        self.wire = None;
+        self.end(&reason);
     }
 
     /// What every write says after the end (rules: write-4, write-5).
@@ -106,6 +103,16 @@ impl TcpWriteHalf {
     pub(super) fn end(&mut self, reason: &Reason) {
         let _ = self.half.handle(SendEvent::FloorLost(reason.clone()));
         self.wire = None;
+    }
+
+    /// Whether the connection was cut off: then the half has ended for that.
+    fn check_cut(&mut self) -> bool {
+        match self.control.cut() {
+            Some(Reason::Aborted) => self.handle_abort(),
+            Some(reason) => self.end(&reason),
+            None => return false,
+        }
+        true
     }
 
     pub(super) fn handle_abort(&mut self) {
@@ -123,9 +130,7 @@ impl TcpWriteHalf {
     }
 
     fn close_write(&mut self) -> io::Result<()> {
-        if self.control.is_aborted() {
-            self.handle_abort();
-        }
+        self.check_cut();
         if self.half.handle(SendEvent::CloseWrite).is_err() {
             return Err(self.refusal());
         }

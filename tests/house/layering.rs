@@ -11,7 +11,7 @@ const LEVELS: [(&str, &[&str]); 9] = [
     ("words", &["error", "policy", "address", "deadline"]),
     ("decisions, without a socket or a runtime", &["core", "config", "endpoint"]),
     ("the socket and the clock", &["socket", "idle"]),
-    ("the ladder of traits and its verbs", &["transport", "verbs", "close", "control"]),
+    ("the ladder of traits and its verbs", &["transport", "verbs", "close", "control", "drain"]),
     ("floors: the only files that poll", &["tcp", "stream", "pump", "tls"]),
     ("plaintext to TLS and back", &["layer", "upgrade"]),
     ("two halves for two tasks", &["split"]),

@@ -5,9 +5,11 @@
 mod abort;
 mod close;
 mod common;
+mod drain;
 mod end;
 mod flow;
 mod half;
+mod limit;
 mod secure;
 mod tcp;
 mod upgrade;
