@@ -1,19 +1,23 @@
 //! The handle that other tasks hold.
 
+mod group;
+
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+pub(crate) use self::group::WeakControl;
 use crate::address::Address;
 use crate::close::CloseReport;
 use crate::core::tally::Outcome;
-use crate::drain::{DrainGroup, Member};
-use crate::error::{Error, Reason};
+use crate::drain::Member;
+use crate::error::{Error, Phase, Reason};
+use crate::idle::Activity;
 use crate::policy::{Policy, Role};
 use crate::socket;
 
@@ -58,10 +62,15 @@ struct Shared {
     host: Address,
     peer: Address,
     policy: Arc<Policy>,
+    activity: Activity,
+    received: AtomicU64,
+    sent: AtomicU64,
     /// Made by connecting, not by accepting.
     connected: AtomicBool,
     /// Cut off by us at the ground: by an abort, or for the reason that the report gives.
     cut: AtomicBool,
+    /// That is to be told still.
+    owed: AtomicBool,
     reset: AtomicBool,
     /// [`Outcome`] as a number; 0 while it is not known.
     outcome: AtomicU8,
@@ -76,12 +85,13 @@ struct Shared {
     places: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
-/// A handle that does not keep even itself alive.
-pub(crate) struct WeakControl(Weak<Shared>);
-
-impl WeakControl {
-    pub(crate) fn upgrade(&self) -> Option<Control> {
-        self.0.upgrade().map(Control)
+impl Shared {
+    /// One add for each call of the system.
+    fn count(&self, counter: &AtomicU64, bytes: usize) {
+        if bytes > 0 {
+            counter.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.activity.note();
+        }
     }
 }
 
@@ -90,9 +100,13 @@ impl Control {
         Self(Arc::new(Shared {
             host,
             peer,
+            activity: Activity::new(&policy),
             policy,
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             connected: AtomicBool::new(false),
             cut: AtomicBool::new(false),
+            owed: AtomicBool::new(false),
             reset: AtomicBool::new(false),
             outcome: AtomicU8::new(0),
             unacknowledged: OnceLock::new(),
@@ -127,16 +141,21 @@ impl Control {
     }
 
     fn cut_ground(&self, outcome: Outcome) -> bool {
-        if self.0.cut.swap(true, Ordering::SeqCst) {
-            return false;
+        let is_first = !self.0.cut.swap(true, Ordering::SeqCst);
+        if is_first {
+            self.note_outcome(outcome);
+            self.tell();
         }
-        self.note_outcome(outcome);
+        is_first
+    }
+
+    /// The connection was cut off: the ground ends, and whoever waits is woken.
+    fn tell(&self) {
         if let Some(ground) = self.ground() {
             ground.abort();
         }
         self.take_watchers().iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_abort());
         self.0.going.notify_waiters();
-        true
     }
 
     fn take_watchers(&self) -> Vec<Weak<dyn Watcher>> {
@@ -191,98 +210,6 @@ impl Control {
         }
     }
 
-    /// Whether the group that the connection belongs to drains. Never so where it belongs to none.
-    pub fn is_draining(&self) -> bool {
-        self.0.member.get().is_some_and(|member| member.group.is_draining())
-    }
-
-    /// Waits until the [group](DrainGroup) that the connection belongs to begins to drain: then end it, in whatever way the
-    /// protocol has for it. For ever, where it belongs to none: a connection that was accepted belongs to that of its
-    /// listener, any other to the one that it has [joined](DrainGroup::join).
-    ///
-    /// A service that waits for it again and again does better to pin one future and to wait for that.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use bowline::{CloseReport, Transport};
-    /// use tokio::io::AsyncBufReadExt;
-    ///
-    /// async fn serve(mut connection: impl Transport) -> std::io::Result<CloseReport> {
-    ///     let control = connection.control();
-    ///     let mut draining = std::pin::pin!(control.draining());
-    ///     let mut line = String::new();
-    ///     loop {
-    ///         tokio::select! {
-    ///             n = connection.read_line(&mut line) => if n? == 0 { break },
-    ///             () = &mut draining => break,
-    ///         }
-    ///         // ...
-    ///         line.clear();
-    ///     }
-    ///     Ok(connection.close_with(b"421 shutting down\r\n").await)
-    /// }
-    ///
-    /// let (ours, mut theirs) = bowline::testing::tcp_pair().await?;
-    /// let group = bowline::DrainGroup::new();
-    /// group.join(&ours.control());
-    /// let serving = tokio::spawn(serve(ours));
-    /// group.begin_drain();
-    /// let mut last = String::new();
-    /// theirs.read_line(&mut last).await?;
-    /// assert_eq!(last, "421 shutting down\r\n");
-    /// theirs.close().await;
-    /// assert!(serving.await??.is_clean());
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn draining(&self) {
-        match self.0.member.get() {
-            Some(member) => member.group.draining().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Makes the connection a member of this group; says whether it is one now.
-    pub(crate) fn join(&self, group: &DrainGroup) -> bool {
-        if self.is_gone() || self.0.member.get().is_some() {
-            return false;
-        }
-        let member = group.enter(WeakControl(Arc::downgrade(&self.0)));
-        if let Err(second) = self.0.member.set(member) {
-            // Somebody else was faster.
-            second.withdraw();
-            return false;
-        }
-        if self.is_gone() {
-            // It went meanwhile, and did not know yet what to leave.
-            self.leave();
-        }
-        !self.is_gone()
-    }
-
-    /// Keeps this until the connection is gone.
-    pub(crate) fn keep(&self, place: Box<dyn Send + Sync>) {
-        let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
-        *places = Some(place);
-    }
-
-    /// How the connection ended, as soon as a floor knows; the topmost one knows first. Later news change nothing.
-    pub(crate) fn note_outcome(&self, outcome: Outcome) {
-        let noted = self.0.outcome.compare_exchange(0, outcome as u8, Ordering::SeqCst, Ordering::SeqCst);
-        if let (Ok(_), Some(member)) = (noted, self.0.member.get()) {
-            member.correct(outcome);
-        }
-    }
-
-    /// How it ended, as far as that is known.
-    pub(crate) fn outcome(&self) -> Outcome {
-        let unknown = if self.was_reset() { Outcome::Reset } else { Outcome::Dropped };
-        Outcome::from_code(self.0.outcome.load(Ordering::SeqCst)).unwrap_or(unknown)
-    }
-
     /// The socket has gone.
     pub(crate) fn note_gone(&self) {
         self.0.gone.store(true, Ordering::SeqCst);
@@ -291,12 +218,6 @@ impl Control {
         drop(self.0.places.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.leave();
         self.0.going.notify_waiters();
-    }
-
-    fn leave(&self) {
-        if let Some(member) = self.0.member.get() {
-            member.leave(|| self.outcome());
-        }
     }
 
     fn is_gone(&self) -> bool {
@@ -324,6 +245,28 @@ impl Control {
     /// The policy of the connection.
     pub fn policy(&self) -> &Arc<Policy> {
         &self.0.policy
+    }
+
+    /// How much has gone over the wire so far: what the socket, or the stream at the bottom, has taken and given. It counts
+    /// on until the end, and stays readable.
+    #[doc(alias = "bytes_received")]
+    #[doc(alias = "bytes_sent")]
+    pub fn traffic(&self) -> Traffic {
+        Traffic { received: self.0.received.load(Ordering::Relaxed), sent: self.0.sent.load(Ordering::Relaxed) }
+    }
+
+    /// The ground has given this many bytes.
+    pub(crate) fn note_received(&self, bytes: usize) {
+        self.0.count(&self.0.received, bytes);
+    }
+
+    /// The ground has taken this many bytes.
+    pub(crate) fn note_sent(&self, bytes: usize) {
+        self.0.count(&self.0.sent, bytes);
+    }
+
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.0.activity
     }
 
     /// How the connection was closed, once [`close`](crate::Transport::close) has come to its end.
@@ -386,6 +329,29 @@ impl Control {
         self.cut_ground(outcome);
     }
 
+    /// An idle bound was reached: says what that means. Where only one half was left, that half ends it; else the connection
+    /// is cut off, because neither half knows of the other one.
+    ///
+    /// Beneath other floors their locks are held, and whoever is told would want them: they are told by
+    /// [`settle`](Self::settle) then.
+    pub(crate) fn time_out(&self, phase: Phase, is_beneath: bool) -> Reason {
+        let reason = Reason::TimedOut(phase);
+        if phase == Phase::Idle && !self.is_cut() {
+            self.set_report(CloseReport::of(reason.clone()));
+            if !self.0.cut.swap(true, Ordering::SeqCst) {
+                if is_beneath { self.0.owed.store(true, Ordering::Release) } else { self.tell() }
+            }
+        }
+        reason
+    }
+
+    /// No lock of the floor that calls this is held: whoever was not told yet that the connection is cut off can be.
+    pub(crate) fn settle(&self) {
+        if self.0.owed.load(Ordering::Acquire) && self.0.owed.swap(false, Ordering::AcqRel) {
+            self.tell();
+        }
+    }
+
     /// Does something with the TCP socket at the bottom. An error, never a panic, once it is gone (rule: tcp-3).
     pub(crate) fn with_socket<R>(&self, f: impl FnOnce(socket::Options<'_>) -> io::Result<R>) -> io::Result<R> {
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
@@ -403,6 +369,17 @@ impl Control {
         }
         self.0.ground.get().and_then(Weak::upgrade)
     }
+}
+
+/// Bytes on the wire, beneath all floors: with TLS, records and handshakes, not what the application wrote. Without what TCP
+/// and IP add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Bytes from the peer.
+    pub received: u64,
+    /// Bytes to the peer; the kernel has taken them.
+    pub sent: u64,
 }
 
 impl fmt::Debug for Control {

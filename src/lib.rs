@@ -146,7 +146,7 @@ pub use self::{
     address::Address,
     close::{Bound, Close, CloseReport, FloorKind, FloorReport, Received},
     connect::Connector,
-    control::Control,
+    control::{Control, Traffic},
     drain::{DrainGroup, DrainReport},
     listen::{Incoming, Listener, ListenerBuilder, ListenerStatus, Refusal, RefusalReason},
     socket::Keepalive,

@@ -293,6 +293,7 @@ impl<T: Transport> Shared<T> {
         let result = f(&mut pump);
         self.unlock(pump);
         self.serve_kicks();
+        self.control.settle();
         result
     }
 
@@ -300,6 +301,7 @@ impl<T: Transport> Shared<T> {
     fn kick(&self) {
         self.kicked.store(true, Ordering::SeqCst);
         self.serve_kicks();
+        self.control.settle();
     }
 
     /// Whoever has the lock serves the kicks that come meanwhile, after letting go: so a kick is set before the lock is

@@ -16,7 +16,7 @@ use crate::core::half::{self, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::core::tally::Outcome;
 use crate::error::{Phase, Reason};
-use crate::idle::{HalfOpen, HalfOpenTimer};
+use crate::idle::{HalfOpen, IdleTimer};
 use crate::policy::Policy;
 use crate::transport::{Discard, Floor, Transport, debug, hand_over, poll_discard_reads, poll_read_ahead};
 
@@ -50,11 +50,12 @@ pub struct Stream<S> {
     wakes_unlocked: bool,
     /// A floor above tells how the connection ended.
     beneath: bool,
-    timer: HalfOpenTimer,
+    /// One for each task that may wait.
+    timers: [IdleTimer; 2],
     /// Our half has ended.
-    sent: HalfOpen,
+    fin_sent: HalfOpen,
     /// The peer has ended its half, of this floor or of one above.
-    received: HalfOpen,
+    fin_received: HalfOpen,
 }
 
 /// The stream, and who waits on it: gone together.
@@ -117,9 +118,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             control,
             wakes_unlocked: false,
             beneath: false,
-            timer: HalfOpenTimer::default(),
-            sent: HalfOpen::default(),
-            received: HalfOpen::default(),
+            timers: <[IdleTimer; 2]>::default(),
+            fin_sent: HalfOpen::default(),
+            fin_received: HalfOpen::default(),
         }
     }
 
@@ -166,16 +167,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         let before = buf.filled().len();
         let mut read = Pin::new(&mut live.io).poll_read(cx, buf);
         if read.is_pending() {
-            ready!(self.timer.poll(cx, self.control.policy(), &self.sent));
-            read = Poll::Ready(Err(Reason::TimedOut(Phase::HalfOpen).into()));
+            let phase =
+                ready!(self.timers[READER].poll(cx, self.control.policy(), self.control.activity(), &self.fin_sent));
+            read = Poll::Ready(Err(self.control.time_out(phase, self.beneath).into()));
         }
-        self.timer.reset();
+        self.timers[READER].reset();
         match ready!(read) {
-            Ok(()) if buf.filled().len() > before => return Poll::Ready(Ok(())),
+            Ok(()) if buf.filled().len() > before => {
+                self.control.note_received(buf.filled().len() - before);
+                return Poll::Ready(Ok(()));
+            }
             Ok(()) => {
                 let _ = self.recv.handle(RecvEvent::Marker);
                 let _ = self.recv.handle(RecvEvent::Consumed);
-                self.received.begin();
+                self.fin_received.begin();
                 self.rest();
             }
             Err(error) => {
@@ -203,6 +208,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         self.send.refusal().into()
     }
 
+    fn sent(&self, n: usize) -> usize {
+        self.control.note_sent(n);
+        n
+    }
+
     fn poll_send<R>(
         &mut self,
         cx: &mut Context<'_>,
@@ -214,10 +224,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         live.waiting.park(WRITER, cx);
         let mut sent = send(Pin::new(&mut live.io), cx);
         if sent.is_pending() {
-            ready!(self.timer.poll(cx, self.control.policy(), &self.received));
-            sent = Poll::Ready(Err(Reason::TimedOut(Phase::HalfOpen).into()));
+            let phase = ready!(self.timers[WRITER].poll(
+                cx,
+                self.control.policy(),
+                self.control.activity(),
+                &self.fin_received
+            ));
+            sent = Poll::Ready(Err(self.control.time_out(phase, self.beneath).into()));
         }
-        self.timer.reset();
+        self.timers[WRITER].reset();
         match ready!(sent) {
             Ok(done) => Poll::Ready(Ok(done)),
             Err(error) => Poll::Ready(Err(self.lose(error).into())),
@@ -258,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         if !self.send.may_write() {
             return Poll::Ready(Err(self.refusal()));
         }
-        self.poll_send(cx, |io, cx| io.poll_write(cx, buf))
+        self.poll_send(cx, |io, cx| io.poll_write(cx, buf)).map_ok(|n| self.sent(n))
     }
 
     fn poll_write_vectored(
@@ -269,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         if !self.send.may_write() {
             return Poll::Ready(Err(self.refusal()));
         }
-        self.poll_send(cx, |io, cx| io.poll_write_vectored(cx, parts))
+        self.poll_send(cx, |io, cx| io.poll_write_vectored(cx, parts)).map_ok(|n| self.sent(n))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -293,7 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         }
         ready!(self.poll_send(cx, |io, cx| io.poll_shutdown(cx)))?;
         let _ = self.send.handle(SendEvent::Drained);
-        self.sent.begin();
+        self.fin_sent.begin();
         self.rest();
         Poll::Ready(Ok(()))
     }
@@ -326,7 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
     }
 
     fn begin_close(&mut self) {
-        self.timer.stop();
+        self.timers.iter_mut().for_each(IdleTimer::stop);
         self.inbox.clear();
     }
 
@@ -360,7 +375,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
     }
 
     fn set_half_open(&mut self) {
-        self.received.begin();
+        self.fin_received.begin();
     }
 
     fn set_beneath(&mut self, beneath: bool) {

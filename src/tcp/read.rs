@@ -13,7 +13,7 @@ use crate::control::Control;
 use crate::core::half::{RecvEvent, RecvHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
-use crate::idle::HalfOpenTimer;
+use crate::idle::IdleTimer;
 use crate::transport::{hand_over, poll_read_ahead};
 
 /// The receiving half of a [`TcpConnection`].
@@ -22,13 +22,13 @@ pub struct TcpReadHalf {
     control: Control,
     pub(super) half: RecvHalf,
     pub(super) inbox: Inbox,
-    pub(super) timer: HalfOpenTimer,
+    pub(super) timer: IdleTimer,
 }
 
 impl TcpReadHalf {
     pub(super) fn new(wire: Hold) -> Self {
         let control = wire.control().clone();
-        let (half, inbox, timer) = (RecvHalf::Open, Inbox::default(), HalfOpenTimer::default());
+        let (half, inbox, timer) = (RecvHalf::Open, Inbox::default(), IdleTimer::default());
         Self { wire: Some(wire), control, half, inbox, timer }
     }
 
@@ -55,8 +55,8 @@ impl TcpReadHalf {
         let result = match poll_recv(wire, cx, buf) {
             Poll::Ready(result) => result,
             Poll::Pending => {
-                ready!(self.timer.poll(cx, self.control.policy(), &wire.fin_sent));
-                Err(Reason::TimedOut(Phase::HalfOpen).into())
+                let phase = ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_sent));
+                Err(self.control.time_out(phase, wire.is_beneath()).into())
             }
         };
         self.timer.reset();
@@ -70,7 +70,10 @@ impl TcpReadHalf {
                     wire.fin_received.begin();
                 }
             }
-            Ok(_) => return Poll::Ready(Ok(())),
+            Ok(n) => {
+                self.control.note_received(n);
+                return Poll::Ready(Ok(()));
+            }
             Err(error) => self.lose(Reason::from_io(error, Phase::Open)),
         }
         Poll::Ready(self.at_end())

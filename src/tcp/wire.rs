@@ -53,7 +53,7 @@ impl Wire {
         }
     }
 
-    fn is_beneath(&self) -> bool {
+    pub(super) fn is_beneath(&self) -> bool {
         self.beneath.load(Ordering::Acquire)
     }
 

@@ -13,7 +13,7 @@ use super::wire::{Hold, Wire};
 use crate::control::Control;
 use crate::core::half::{SendEvent, SendHalf};
 use crate::error::{Phase, Reason};
-use crate::idle::HalfOpenTimer;
+use crate::idle::IdleTimer;
 use crate::socket;
 
 /// The sending half of a [`TcpConnection`](super::TcpConnection).
@@ -21,14 +21,14 @@ pub struct TcpWriteHalf {
     wire: Option<Hold>,
     control: Control,
     pub(super) half: SendHalf,
-    pub(super) timer: HalfOpenTimer,
+    pub(super) timer: IdleTimer,
     corked: bool,
 }
 
 impl TcpWriteHalf {
     pub(super) fn new(wire: Hold) -> Self {
         let control = wire.control().clone();
-        let (half, timer) = (SendHalf::Open, HalfOpenTimer::default());
+        let (half, timer) = (SendHalf::Open, IdleTimer::default());
         Self { wire: Some(wire), control, half, timer, corked: false }
     }
 
@@ -70,13 +70,17 @@ impl TcpWriteHalf {
         let result = match poll_send(wire, cx, send) {
             Poll::Ready(result) => result,
             Poll::Pending => {
-                ready!(self.timer.poll(cx, self.control.policy(), &wire.fin_received));
-                Err(Reason::TimedOut(Phase::HalfOpen).into())
+                let phase =
+                    ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_received));
+                Err(self.control.time_out(phase, wire.is_beneath()).into())
             }
         };
         self.timer.reset();
         match result {
-            Ok(n) => Poll::Ready(Ok(n)),
+            Ok(n) => {
+                self.control.note_sent(n);
+                Poll::Ready(Ok(n))
+            }
             Err(error) => {
                 self.lose(Reason::from_io(error, Phase::Open));
                 Poll::Ready(Err(self.refusal()))

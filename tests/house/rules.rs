@@ -15,7 +15,7 @@ use crate::source::{Source, files, root};
 const FILE: &str = "docs/rules.md";
 
 /// The ids of the contract: each group with the number of its rules.
-const GROUPS: [(&str, usize); 12] = [
+const GROUPS: [(&str, usize); 14] = [
     ("write", 9),
     ("close", 13),
     ("half", 11),
@@ -28,6 +28,8 @@ const GROUPS: [(&str, usize); 12] = [
     ("tcp", 9),
     ("drain", 4),
     ("limit", 3),
+    ("idle", 3),
+    ("traffic", 1),
 ];
 
 fn contract() -> BTreeSet<String> {
