@@ -112,6 +112,8 @@ mod neighbour;
 #[cfg(feature = "tokio")]
 mod pump;
 #[cfg(feature = "tokio")]
+mod reconnect;
+#[cfg(feature = "tokio")]
 mod socket;
 #[cfg(feature = "tokio")]
 mod split;
@@ -131,6 +133,7 @@ mod upgrade;
 mod verbs;
 
 pub use config::{ClientTls, ServerTls, TlsVersion};
+pub use core::backoff::Backoff;
 pub use core::facts::SessionFacts;
 pub use core::half::{End, RecvHalf, SendHalf};
 pub use endpoint::{Endpoint, EndpointKind};
@@ -149,6 +152,7 @@ pub use self::{
     control::{Control, Traffic},
     drain::{DrainGroup, DrainReport},
     listen::{Incoming, Listener, ListenerBuilder, ListenerStatus, Refusal, RefusalReason},
+    reconnect::{AttemptFailure, GaveUp, Reconnector},
     socket::Keepalive,
     split::{OwnedReadHalf, OwnedWriteHalf, Split, UpgradableReadHalf, UpgradableWriteHalf},
     stream::Stream,

@@ -10,6 +10,7 @@
 //! - [`gate`]: the upgrade from plaintext to TLS and back.
 //! - [`inbox`]: bytes that were received and not yet read. Nothing else may hold any, so that what is left over at an
 //!   upgrade is always known.
+//! - [`backoff`]: how long to wait before the next attempt.
 //! - [`peers`]: how many connections each peer has.
 //! - [`slab`] and [`tally`]: the members of a group, and how they ended.
 //! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
@@ -18,6 +19,7 @@
 //! and asks what to do next (`step`, `transmit`). Methods named `is_`, `may_` and `can_` only look: *may* means that the
 //! half is open, *can* that it is open and there is room or data now.
 
+pub mod backoff;
 pub mod buffer;
 pub mod facts;
 pub mod gate;

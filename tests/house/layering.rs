@@ -15,7 +15,7 @@ const LEVELS: [(&str, &[&str]); 9] = [
     ("floors: the only files that poll", &["tcp", "stream", "pump", "tls"]),
     ("plaintext to TLS and back", &["layer", "upgrade"]),
     ("two halves for two tasks", &["split"]),
-    ("where connections come from", &["connect", "listen", "neighbour"]),
+    ("where connections come from", &["connect", "listen", "neighbour", "reconnect"]),
     ("for tests", &["testing"]),
 ];
 

@@ -11,6 +11,7 @@ mod flow;
 mod half;
 mod idle;
 mod limit;
+mod retry;
 mod secure;
 mod tcp;
 mod traffic;
