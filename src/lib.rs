@@ -31,7 +31,8 @@
 //!
 //! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again.
 //!
-//! Connections come from a [`Connector`] or a [`Listener`]; TLS is configured by [`ClientTls`] and [`ServerTls`]; [`Policy`]
+//! Connections come from a [`Connector`], a [`Reconnector`] or a [`Listener`], and end together by a [`DrainGroup`]; TLS is
+//! configured by [`ClientTls`] and [`ServerTls`]; [`Policy`]
 //! holds bounds and choices. A call fails with an [`Error`], a connection ends with a [`Reason`]; both survive the trip
 //! through [`std::io::Error`].
 //!

@@ -44,7 +44,7 @@ pub struct Reconnector<C> {
     settled_after: Duration,
     max_attempts: Option<u32>,
     max_elapsed: Option<Duration>,
-    on_failure: Option<Box<dyn FnMut(&AttemptFailure) + Send>>,
+    on_failure: Option<Listening>,
     /// When the connection was made that is in use.
     made: Option<Instant>,
     /// Kept here and not in the future of one call: dropping that one would also drop the wait.
@@ -53,6 +53,8 @@ pub struct Reconnector<C> {
     attempts: u32,
     since: Option<Instant>,
 }
+
+type Listening = Box<dyn FnMut(&AttemptFailure) + Send>;
 
 /// An attempt that failed, and what comes next.
 #[derive(Debug, Clone)]

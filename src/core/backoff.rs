@@ -63,9 +63,11 @@ impl Backoff {
         Self { max, ..self }
     }
 
-    /// Up to which part of a wait is taken away by chance, from 0 (none) to 1 (all of it). What is beyond becomes that.
+    /// Up to which part of a wait is taken away by chance, from 0 (none) to 1 (all of it). What is beyond becomes that, and no
+    /// number becomes 0.
     pub fn jitter(self, jitter: f64) -> Self {
-        Self { jitter: jitter.max(0.0).min(1.0), ..self }
+        let jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) };
+        Self { jitter, ..self }
     }
 
     /// Makes chance repeat itself: the same seed gives the same waits. For tests.
