@@ -91,7 +91,7 @@ async fn it_gives_up_at_its_bounds_and_begins_anew_when_asked_again() {
 /// rule: retry-2
 #[tokio::test(start_paused = true)]
 async fn a_fault_of_ours_is_not_tried_again() {
-    let problem = Error::from(bowline::config::server_name("no name").unwrap_err());
+    let problem = bowline::config::server_name("no name").unwrap_err();
     assert!(matches!(&problem, Error::Config(ConfigError { problem: ConfigProblem::BadServerName(_), .. })));
     let server = Server::new([Err(problem)]);
     let mut connections = Reconnector::new(|| server.connect());
