@@ -29,7 +29,8 @@
 //! [`TcpTransport`] adds socket options, [`TlsTransport`] the facts of the session, [`UpgradableTransport`] `start_tls` and
 //! `stop_tls`. All of them are there on every transport, through every floor. [`Control`] is the handle that other tasks hold.
 //!
-//! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again.
+//! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again. [`relay`] joins two
+//! connections, and passes on how each ends.
 //!
 //! Connections come from a [`Connector`] or a [`Listener`]; TLS is configured by [`ClientTls`] and [`ServerTls`]; [`Policy`]
 //! holds bounds and choices. A call fails with an [`Error`], a connection ends with a [`Reason`]; both survive the trip
@@ -110,6 +111,8 @@ mod neighbour;
 #[cfg(feature = "tokio")]
 mod pump;
 #[cfg(feature = "tokio")]
+mod relay;
+#[cfg(feature = "tokio")]
 mod socket;
 #[cfg(feature = "tokio")]
 mod split;
@@ -146,6 +149,7 @@ pub use self::{
     connect::Connector,
     control::Control,
     listen::{Incoming, Listener, ListenerBuilder, ListenerStatus},
+    relay::{RelayReport, relay},
     socket::Keepalive,
     split::{OwnedReadHalf, OwnedWriteHalf, Split, UpgradableReadHalf, UpgradableWriteHalf},
     stream::Stream,

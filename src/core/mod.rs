@@ -10,6 +10,7 @@
 //! - [`gate`]: the upgrade from plaintext to TLS and back.
 //! - [`inbox`]: bytes that were received and not yet read. Nothing else may hold any, so that what is left over at an
 //!   upgrade is always known.
+//! - [`relay`]: two connections joined: what the end of one means for the other.
 //! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
 //!
 //! Nothing in here waits. Whoever owns a socket brings bytes (`handle_*`), passes on what the application wants (verbs),
@@ -21,4 +22,5 @@ pub mod facts;
 pub mod gate;
 pub mod half;
 pub mod inbox;
+pub mod relay;
 pub mod session;
