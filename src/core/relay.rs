@@ -73,6 +73,7 @@ pub fn duty(leg: &Leg) -> Duty {
     match (failure(leg), is_whole) {
         (None, false) => Duty::GoOn,
         (None, true) => Duty::CloseWrite,
+        (Some(Reason::Aborted), _) => Duty::Abort,
         (Some(_), true) => Duty::CloseWriteThenAbort,
         (Some(_), false) => Duty::Abort,
     }
@@ -97,5 +98,25 @@ fn whole(end: End, truncation: Truncation) -> Result<(), Reason> {
         (End::Truncated, Truncation::Error) => Err(Reason::Truncated(Phase::Open)),
         // The leg was being closed by somebody: what came last was thrown away.
         (End::Unconfirmed, _) => Err(Reason::Unconfirmed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::TlsError;
+
+    /// rule: flow-6, secure-4
+    #[test]
+    fn a_leg_that_failed_ends_for_its_own_reason_and_the_other_one_by_what_is_asked() {
+        let tls = TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None };
+        for asked in [Duty::GoOn, Duty::CloseWrite, Duty::CloseWriteThenAbort, Duty::Abort] {
+            assert!(matches!(ending(Some(Reason::Tls(tls.clone())), asked), Ending::Close));
+            assert!(matches!(ending(Some(RESET), asked), Ending::Lost(Reason::Reset(_))));
+            assert!(matches!(ending(Some(Reason::Aborted), asked), Ending::Abort));
+            let is_asked_for = matches!(asked, Duty::Abort | Duty::CloseWriteThenAbort);
+            assert_eq!(matches!(ending(None, asked), Ending::Abort), is_asked_for);
+            assert_eq!(matches!(ending(None, asked), Ending::Close), !is_asked_for);
+        }
     }
 }
