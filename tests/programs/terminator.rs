@@ -298,15 +298,16 @@ fn sigterm_lets_open_connections_go_on_and_takes_no_new_ones() {
 /// rule: abort-1, abort-2
 #[test]
 fn what_is_open_behind_the_drain_is_aborted() {
-    let service = Service::new(|mut socket| {
-        let mut all = Vec::new();
-        socket.read_to_end(&mut all).map_err(|error| error.kind())
+    let (joined, is_joined) = channel();
+    let service = Service::new(move |mut socket| {
+        socket.read_exact(&mut [0; 4]).unwrap();
+        joined.send(()).unwrap();
+        socket.read(&mut [0]).map_err(|error| error.kind())
     });
     let mut terminator = Terminator::start("tcp", &service.endpoint(), &["--drain-timeout", "0.2"]);
     let mut client = TcpStream::connect(terminator.addr).unwrap();
     client.write_all(b"half").unwrap();
-    // Until it is joined to its service.
-    thread::sleep(Duration::from_millis(200));
+    is_joined.recv_timeout(PATIENCE).unwrap();
     terminator.signal();
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(service.served.join().unwrap(), Err(ErrorKind::ConnectionReset));

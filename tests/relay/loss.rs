@@ -102,6 +102,28 @@ async fn a_tls_failure_is_told_by_its_alert_and_passed_on_as_an_abort() {
     .await;
 }
 
+/// rule: flow-6, secure-4
+#[tokio::test]
+async fn the_alert_of_a_tls_failure_gets_through_a_full_leg() {
+    bounded("garbage behind a full socket", async {
+        let (mut leg, mut client) = server_and_neighbour(Policy::default()).await;
+        let (mut back, mut backend) = tcp_pair().await.unwrap();
+        let relayed = tokio::spawn(async move { relay(&mut leg, &mut back).await });
+        let block = [b'z'; 16 << 10];
+        while let Ok(written) = timeout(Duration::from_millis(100), backend.write(&block)).await {
+            written.unwrap();
+        }
+        client.get_mut().0.write_all(b"\x17\x03\x03\x00\x20 this is thirty-two bytes of junk").await.unwrap();
+        assert_reset(&read_all(&mut backend).await.1);
+        let told = client.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert!(told.to_string().contains("BadRecordMac"), "{told}");
+        drop(client);
+        let report = relayed.await.unwrap();
+        assert_eq!((report.a.reason.name(), report.b.reason.name()), ("tls", "aborted"));
+    })
+    .await;
+}
+
 /// rule: flow-6, abort-2
 #[tokio::test]
 async fn a_peer_that_truncates_and_reads_on_is_reset_and_gets_no_marker() {
