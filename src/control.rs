@@ -308,6 +308,13 @@ impl Control {
         self.0.unacknowledged.get().copied().flatten()
     }
 
+    /// Bytes that the peer's system has not acknowledged yet; 0 where none can be, or nobody knows.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let ground = self.ground().filter(|_| !self.is_aborted());
+        let stream = ground.as_ref().and_then(|ground| ground.socket());
+        stream.and_then(|stream| socket::unacknowledged(stream, true)).unwrap_or(0)
+    }
+
     pub(crate) fn was_reset(&self) -> bool {
         self.0.reset.load(Ordering::Acquire)
     }

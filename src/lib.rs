@@ -29,7 +29,8 @@
 //! [`TcpTransport`] adds socket options, [`TlsTransport`] the facts of the session, [`UpgradableTransport`] `start_tls` and
 //! `stop_tls`. All of them are there on every transport, through every floor. [`Control`] is the handle that other tasks hold.
 //!
-//! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again.
+//! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again. [`relay`] joins two
+//! connections, and passes on how each ends.
 //!
 //! Connections come from a [`Connector`], a [`Reconnector`] or a [`Listener`], and end together by a [`DrainGroup`]; TLS is
 //! configured by [`ClientTls`] and [`ServerTls`]; [`ClientEndpoint`] and [`ServerEndpoint`] say all of it in a string.
@@ -122,6 +123,8 @@ mod pump;
 #[cfg(feature = "tokio")]
 mod reconnect;
 #[cfg(feature = "tokio")]
+mod relay;
+#[cfg(feature = "tokio")]
 mod socket;
 #[cfg(feature = "tokio")]
 mod split;
@@ -162,6 +165,7 @@ pub use self::{
     listen::{Incoming, Listener, ListenerBuilder, ListenerStatus, Refusal, RefusalReason},
     open::{BoxConnection, EndpointConnector, EndpointIncoming, EndpointListener},
     reconnect::{AttemptFailure, GaveUp, Reconnector},
+    relay::{RelayReport, relay},
     socket::Keepalive,
     split::{OwnedReadHalf, OwnedWriteHalf, Split, UpgradableReadHalf, UpgradableWriteHalf},
     stream::Stream,

@@ -13,6 +13,7 @@
 //! - [`backoff`]: how long to wait before the next attempt.
 //! - [`peers`]: how many connections each peer has.
 //! - [`slab`] and [`tally`]: the members of a group, and how they ended.
+//! - [`relay`]: two connections joined: what the end of one means for the other.
 //! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
 //! - [`agenda`], [`flow`], [`life`]: what a protocol has asked for, its producer, and what it is told in which order.
 //!
@@ -30,6 +31,7 @@ pub mod half;
 pub mod inbox;
 pub mod life;
 pub mod peers;
+pub mod relay;
 pub mod session;
 pub mod slab;
 pub mod tally;

@@ -14,7 +14,7 @@ const LEVELS: [(&str, &[&str]); 11] = [
     ("the ladder of traits and its verbs", &["transport", "floor", "verbs", "close", "control", "drain"]),
     ("floors: the only files that poll", &["tcp", "stream", "pump", "tls"]),
     ("plaintext to TLS and back", &["layer", "upgrade"]),
-    ("two halves for two tasks", &["split"]),
+    ("one connection in two halves, two connections in one", &["split", "relay"]),
     ("where connections come from", &["connect", "listen", "neighbour", "reconnect"]),
     ("endpoints, opened", &["open"]),
     ("the callback face", &["protocol"]),
