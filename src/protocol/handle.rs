@@ -11,10 +11,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use super::Failure;
+use super::panic::guard;
 use super::producer::Producer;
 use crate::address::Address;
 use crate::control::{Control, Watcher};
-use crate::error::{Error, Reason};
+use crate::error::{Error, Reason, UpgradeError};
 use crate::upgrade::StartTls;
 
 /// Does what a protocol's transport does, from any task and thread. Cheap to clone. It keeps nothing of the connection
@@ -72,19 +73,19 @@ impl Answer {
 }
 
 /// The outcome of something that a [`Handle`] asked for. It need not be awaited: it is done all the same.
-#[derive(Debug)]
-pub struct Reply {
-    answer: oneshot::Receiver<Result<(), Error>>,
-    handle: Handle,
-}
+pub struct Reply(Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>);
 
 impl Future for Reply {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
-        // Nobody answers who has ended before.
-        Poll::Ready(answer.unwrap_or_else(|_| Err(self.handle.reason().unwrap_or(Reason::Aborted).into())))
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").finish_non_exhaustive()
     }
 }
 
@@ -183,7 +184,14 @@ impl Handle {
     fn ask(&self, order: impl FnOnce(Answer) -> Order) -> Reply {
         let (answer, receiver) = oneshot::channel();
         self.0.post(order(Answer(answer)));
-        Reply { answer: receiver, handle: self.clone() }
+        let handle = self.clone();
+        Reply(Box::pin(async move {
+            match receiver.await {
+                Ok(outcome) => outcome,
+                // It has ended before; how, is known a little later.
+                Err(_) => Err(UpgradeError::Failed(handle.lost().await).into()),
+            }
+        }))
     }
 
     /// Bytes that were written and have not left for the kernel, as of the connection's last turn.
@@ -295,13 +303,15 @@ impl Order {
             Self::Write(bytes) => shared.count_dropped(bytes.len() as u64),
             // rule: flow-1: registered on a dead connection it is stopped at once.
             Self::Register(mut producer, answer) => {
-                producer.stop();
+                // Nobody is left to be told of a failure.
+                let _ = guard(|| {
+                    producer.stop();
+                    Ok(())
+                });
                 answer.give(Ok(()));
             }
-            Self::StartTls(_, answer) | Self::StopTls(answer) => {
-                let reason = shared.lost.get().cloned().unwrap_or(Reason::Closed);
-                answer.give(Err(crate::UpgradeError::Failed(reason).into()));
-            }
+            // Without an answer, the reply tells how the connection ended.
+            Self::StartTls(..) | Self::StopTls(_) => {}
             Self::Close | Self::CloseWrite | Self::Pause | Self::Resume | Self::Unregister => {}
             Self::Timer(_) | Self::Fail(_) => {}
         }
@@ -346,13 +356,14 @@ impl Shared {
         task.into_iter().for_each(Waker::wake);
     }
 
-    /// The orders that came; the task is woken when more do.
-    pub(super) fn take_orders(&self, cx: &mut Context<'_>, into: &mut Vec<Order>) {
+    /// The orders that came; this task is woken when more do.
+    pub(super) fn take_orders(&self, task: Option<&Waker>, into: &mut Vec<Order>) {
         let mut mailbox = self.mailbox();
         std::mem::swap(&mut mailbox.orders, into);
-        match &mut mailbox.task {
-            Some(task) => task.clone_from(cx.waker()),
-            None => mailbox.task = Some(cx.waker().clone()),
+        match (&mut mailbox.task, task) {
+            (_, None) => {}
+            (Some(parked), Some(task)) => parked.clone_from(task),
+            (none, Some(task)) => *none = Some(task.clone()),
         }
     }
 
@@ -374,7 +385,9 @@ impl Shared {
 
     pub(super) fn set_queued(&self, bytes: usize, has_room: bool) {
         self.queued.store(bytes, Ordering::Relaxed);
-        if !self.has_room.swap(has_room, Ordering::AcqRel) && has_room {
+        self.has_room.store(has_room, Ordering::Release);
+        if has_room {
+            // Whoever waits may have counted what was still in the mailbox.
             self.room.notify_waiters();
         }
     }
