@@ -218,6 +218,8 @@ impl Transport for Desk {
     fn abort(&mut self) {
         // rule: abort-2: at once, so that nothing leaves behind this call.
         self.control().abort();
+        // Also where both halves have ended already, and only the telling is left.
+        self.failure.get_or_insert(Reason::Aborted);
         self.agenda.lose();
     }
 

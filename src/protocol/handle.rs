@@ -137,6 +137,10 @@ impl Handle {
     #[doc(alias = "abortConnection")]
     pub fn abort(&self) {
         self.0.control.abort();
+        if !self.0.control.is_aborted() {
+            // Both halves have ended already: only the telling is left, and the task's.
+            self.fail(Error::from(Reason::Aborted));
+        }
     }
 
     /// Ends the connection with this error as its reason, as a callback does that returns it (rule: life-3).

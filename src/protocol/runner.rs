@@ -270,8 +270,13 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         if self.stage.desk.is_paused {
             // rule: secure-7: what is not data is attended to. Data, and the end, stay where they are (rule: flow-4).
             ready!(self.transport.poll_attend(cx));
-            if !matches!(self.transport.halves().1, RecvHalf::Broken(_)) {
-                ready!(self.poll_loss(cx));
+            match self.transport.halves() {
+                (_, RecvHalf::Broken(_)) => {}
+                // It has ended in order; that it has is parked.
+                (SendHalf::Finished, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => return Poll::Pending,
+                (_, RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) | RecvHalf::Aborted) => {
+                    ready!(self.poll_loss(cx));
+                }
             }
             // rule: flow-5. What it was, the floor says: the data ahead of it is not asked for any more.
             let mut discard = Discard { bytes: 0, limit: u64::MAX };

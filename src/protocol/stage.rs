@@ -114,9 +114,11 @@ impl<P: Protocol> Stage<P> {
 
     /// Tells the producer, and the protocol, how full the queue is; says whether anybody was called.
     pub(super) fn supply(&mut self, level: Level) -> bool {
+        self.is_above |= level == Level::High;
+        // A producer that is resumed looks at its handle.
+        self.publish();
         let tell = self.desk.flow(FlowEvent::Level(level));
         self.tell_producer(tell);
-        self.is_above |= level == Level::High;
         let has_room = self.is_above && matches!(level, Level::Low | Level::Empty);
         if has_room {
             self.is_above = false;

@@ -190,6 +190,23 @@ impl Probe {
         self.told.clone()
     }
 
+    /// Does this with each event, and writes down what it is told beside somebody else; half-closeable.
+    pub fn sharing(told: Told, act: impl FnMut(&Event, &mut dyn UpgradableTransport) + Send + 'static) -> Self {
+        Self { told, ..Self::on(act) }
+    }
+
+    /// Fails at the first event whose name begins so.
+    pub fn failing(told: Told, name: &'static str) -> Self {
+        let react =
+            move |event: &Event, _: &mut dyn UpgradableTransport| if event.name().starts_with(name) { Err("mine".into()) } else { Ok(KEEP) };
+        Self { told, react: Box::new(react) }
+    }
+
+    /// Panics at the first event whose name begins so.
+    pub fn panicking(told: Told, name: &'static str) -> Self {
+        Self::sharing(told, move |event, _| assert!(!event.name().starts_with(name), "panics at {name}"))
+    }
+
     /// Does this once, at the first event whose name begins so; half-closeable.
     pub fn at(name: &'static str, act: impl FnOnce(&mut dyn UpgradableTransport) + Send + 'static) -> Self {
         let mut act = Some(act);
