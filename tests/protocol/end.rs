@@ -63,7 +63,8 @@ async fn what_a_callback_fails_with_is_the_reason_and_can_be_matched() {
     })
     .await;
     // One of ours is taken for what it says.
-    over_all(|_, a, _b| async move {
+    over_all(|_, a, b| async move {
+        let _b = b;
         let running = run(Probe::new(|_, _| Err(Error::Ended(Reason::TimedOut(Phase::HalfOpen)).into())), a);
         assert!(matches!(running.task.await.unwrap().reason, Reason::TimedOut(Phase::HalfOpen)));
     })
@@ -141,7 +142,8 @@ async fn the_first_error_is_the_reason() {
     })
     .await;
     // A callback that fails behind an abort, and one that aborts and fails.
-    over_all(|_, a, _b| async move {
+    over_all(|_, a, b| async move {
+        let _b = b;
         let probe = Probe::new(|_, transport| {
             transport.abort();
             Err("too late to matter".into())

@@ -226,9 +226,9 @@ async fn a_producer_is_stopped_once_ahead_of_the_end_however_it_comes() {
             };
             let running = run(probe, a);
             let producer = match how {
-                "producer fails" => Producer::pull(Pull(told.clone(), |_: &mut dyn bowline::protocol::Transport| {
-                    Err("mine".into())
-                })),
+                "producer fails" => {
+                    Producer::pull(Pull(told.clone(), |_: &mut dyn bowline::protocol::Transport| Err("mine".into())))
+                }
                 "producer panics" => {
                     Producer::pull(Pull(told.clone(), |_: &mut dyn bowline::protocol::Transport| panic!("mine")))
                 }

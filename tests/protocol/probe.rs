@@ -197,14 +197,25 @@ impl Probe {
 
     /// Fails at the first event whose name begins so.
     pub fn failing(told: Told, name: &'static str) -> Self {
-        let react =
-            move |event: &Event, _: &mut dyn UpgradableTransport| if event.name().starts_with(name) { Err("mine".into()) } else { Ok(KEEP) };
+        let react = move |event: &Event, _: &mut dyn UpgradableTransport| {
+            if event.name().starts_with(name) { Err("mine".into()) } else { Ok(KEEP) }
+        };
         Self { told, react: Box::new(react) }
     }
 
     /// Panics at the first event whose name begins so.
     pub fn panicking(told: Told, name: &'static str) -> Self {
         Self::sharing(told, move |event, _| assert!(!event.name().starts_with(name), "panics at {name}"))
+    }
+
+    /// Does this ahead of what it does else.
+    pub fn after(mut self, mut first: impl FnMut(&Event, &mut dyn UpgradableTransport) + Send + 'static) -> Self {
+        let mut react = self.react;
+        self.react = Box::new(move |event, transport| {
+            first(event, transport);
+            react(event, transport)
+        });
+        self
     }
 
     /// Does this once, at the first event whose name begins so; half-closeable.
@@ -344,4 +355,20 @@ pub fn pull(told: Told, bytes: Vec<u8>, piece: usize) -> Producer {
 /// A push producer.
 pub fn push(told: Told) -> Producer {
     Producer::push(Push(told))
+}
+
+/// Keeps panics that a test provokes off the screen: those of a callback whose message says so.
+pub fn quiet_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let payload = info.payload();
+            let text = payload.downcast_ref::<&str>().copied();
+            let text = text.or(payload.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
+            if !text.starts_with("panics at") && !text.starts_with("too late") {
+                loud(info);
+            }
+        }));
+    });
 }

@@ -6,8 +6,7 @@ use bowline::protocol::Runner;
 use bowline::testing::peer::Event as Seen;
 use bowline::testing::{memory_pair, shared_pki, tcp_pair_with};
 use bowline::{
-    Error, Leftover, Phase, Policy, Reason, StartTls, TcpConnection, Transport as _,
-    UpgradableConnection, UpgradeError,
+    Error, Leftover, Phase, Policy, Reason, StartTls, TcpConnection, Transport as _, UpgradableConnection, UpgradeError,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -113,7 +112,11 @@ async fn what_is_left_unread_is_counted_and_what_is_behind_it_is_not_delivered()
         let running = run(starttls_server(as_server()), UpgradableConnection::new(a));
         running.task.await.unwrap();
         // The pipe is read 8 KiB at a time.
-        assert!(matches!(refused(&running.told), UpgradeError::Leftover { count: 8_182 }), "{:?}", refused(&running.told));
+        assert!(
+            matches!(refused(&running.told), UpgradeError::Leftover { count: 8_182 }),
+            "{:?}",
+            refused(&running.told)
+        );
         assert_eq!(running.told.count("data"), 1);
     })
     .await;
@@ -302,7 +305,8 @@ async fn a_second_upgrade_is_refused_from_the_first_call_to_the_end_of_the_hands
 /// rule: upgrade-5, life-3
 #[tokio::test]
 async fn whoever_fails_with_the_error_of_an_upgrade_ends_with_that_reason() {
-    over_all(|_, a, _b| async move {
+    over_all(|_, a, b| async move {
+        let _b = b;
         let running = run(
             Probe::new(|_, transport| {
                 transport.close_write();
@@ -360,7 +364,11 @@ async fn a_reply_to_what_was_not_begun_any_more_tells_how_the_connection_ended()
             let reply = running.handle.start_tls(as_client());
             running.told.event("made").await;
             tokio::task::yield_now().await;
-            if is_aborted { running.handle.abort() } else { b.abort() }
+            if is_aborted {
+                running.handle.abort()
+            } else {
+                b.abort()
+            }
             let error = reply.await.unwrap_err();
             let UpgradeError::Failed(reason) = which(&error) else { panic!("{error:?}") };
             assert_eq!(reason.name(), if is_aborted { "aborted" } else { "reset" });
