@@ -181,6 +181,31 @@ async fn a_pull_producer_is_asked_once_for_each_drain_and_never_when_there_is_no
     .await;
 }
 
+/// rule: flow-1, life-4
+#[tokio::test]
+async fn a_producer_that_is_done_is_let_go_at_once_and_leaves_its_place() {
+    over_all(|_, a, mut b| async move {
+        let kept = Arc::new(());
+        let running = run(Probe::quiet(), a);
+        for round in 1..=2 {
+            let held = Arc::clone(&kept);
+            let producer = Pull(running.told.clone(), move |transport: &mut dyn bowline::protocol::Transport| {
+                let _ = &held;
+                transport.write(b"piece");
+                transport.unregister_producer();
+                Ok(())
+            });
+            running.handle.register_producer(Producer::pull(producer)).await.unwrap();
+            expect(&mut b, b"piece").await;
+            assert_eq!((running.told.count("produce"), Arc::strong_count(&kept)), (round, 1));
+        }
+        running.handle.abort();
+        running.task.await.unwrap();
+        assert!(!running.told.has("stop"));
+    })
+    .await;
+}
+
 /// One that writes nothing when it is asked is not asked again until it has.
 ///
 /// rule: flow-2
