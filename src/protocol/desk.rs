@@ -183,11 +183,12 @@ impl Desk {
         self.flow(FlowEvent::End)
     }
 
-    fn note_written(&mut self, was_accepted: bool, bytes: usize) {
-        if was_accepted && bytes > 0 {
+    fn put(&mut self, bytes: &[u8]) {
+        let was_accepted = self.agenda.write(bytes);
+        if was_accepted && !bytes.is_empty() {
             self.flow(FlowEvent::Written);
         } else if !was_accepted {
-            self.shared.count_dropped(bytes as u64);
+            self.shared.count_dropped(bytes.len() as u64);
         }
     }
 }
@@ -195,14 +196,13 @@ impl Desk {
 impl Transport for Desk {
     fn write(&mut self, bytes: &[u8]) {
         self.catch_up();
-        let was_accepted = self.agenda.write(bytes);
-        self.note_written(was_accepted, bytes.len());
+        self.put(bytes);
     }
 
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
         self.catch_up();
         // Nothing comes between: whether it is accepted does not change from one part to the next.
-        parts.for_each(|part| self.write(part));
+        parts.for_each(|part| self.put(part));
     }
 
     fn close(&mut self) {

@@ -1,11 +1,14 @@
 //! The handle: what other tasks and threads do with a connection.
 
-use bowline::Transport as _;
+use bowline::protocol::Runner;
 use bowline::testing::BoxTransport;
+use bowline::testing::peer::Event as Seen;
+use bowline::{Policy, Transport as _};
 use tokio::io::AsyncWriteExt;
 
-use crate::common::{expect, over_all, pattern, read_all};
-use crate::probe::{Probe, run};
+use crate::common::{bounded, expect, over_all, pattern, read_all};
+use crate::probe::{Probe, run, start};
+use crate::setup::{as_client, client_and_raw, plain_and_raw};
 
 /// rule: write-1, write-2
 #[tokio::test]
@@ -51,6 +54,28 @@ async fn the_counts_are_those_of_the_bytes() {
         running.handle.abort();
         running.task.await.unwrap();
         assert!(running.handle.is_lost());
+    })
+    .await;
+}
+
+/// rule: life-3, secure-5
+#[tokio::test]
+async fn a_failure_ends_a_handshake_too() {
+    bounded("tcp", async {
+        for begins in [true, false] {
+            let (running, mut raw) = if begins {
+                let (a, raw) = plain_and_raw(Policy::default()).await;
+                (start(Runner::new(Probe::quiet(), a).begin_tls(as_client())), raw)
+            } else {
+                let (a, raw) = client_and_raw(Policy::default()).await;
+                (run(Probe::quiet(), a), raw)
+            };
+            raw.receive(1).await;
+            running.handle.fail("mine");
+            assert_eq!(raw.observe().await.last(), Some(&Seen::Reset));
+            assert_eq!(running.task.await.unwrap().reason.to_string(), "mine");
+            assert_eq!(running.told.names(), ["made", "lost(protocol)"]);
+        }
     })
     .await;
 }

@@ -66,6 +66,30 @@ async fn a_callback_that_uses_its_handle_and_its_transport_in_turn_keeps_one_ord
     .await;
 }
 
+/// Whatever another task asks for in the middle of it comes behind it.
+///
+/// rule: write-2
+#[tokio::test]
+async fn nothing_comes_between_the_parts_of_a_sequence() {
+    over_all(|_, a, mut b| async move {
+        let probe = Probe::at("made", |transport| {
+            let handle = transport.handle();
+            transport.write_sequence(&mut [&b"one "[..], b"two ", b"three "].into_iter().inspect(|part| {
+                handle.write("between ");
+                if *part == b"two " {
+                    handle.close();
+                }
+            }));
+        });
+        let running = run(probe, a);
+        let (received, end) = read_all(&mut b).await;
+        assert_eq!((&received[..], end.is_ok()), (&b"one two three between between "[..], true));
+        b.close().await;
+        running.task.await.unwrap();
+    })
+    .await;
+}
+
 /// rule: write-2, write-4
 #[tokio::test]
 async fn what_is_written_behind_an_end_is_dropped_and_counted() {
