@@ -1,4 +1,5 @@
-//! What the callback face allocates. In a program of its own, because the allocator is that of the whole process.
+//! What the callback face allocates, and what it keeps. In a program of its own, because the allocator and the
+//! descriptors are those of the whole process.
 //!
 //! Measured: a protocol that echoes over TCP costs two allocations for each event, both of them the read-ahead of the floor:
 //! one for the read that finds the data, one for the read behind it that finds nothing. It is given back each time, so
@@ -8,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bowline::Transport;
@@ -49,6 +51,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+/// What is counted is the whole process: one test at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
 struct Echo;
 
 impl Protocol for Echo {
@@ -84,9 +89,52 @@ async fn for_each_echo(kind: Kind) -> f64 {
 /// rule: life-4, write-7
 #[test]
 fn an_echo_costs_no_allocation_beyond_the_read_ahead() {
+    let _turn = TURN.lock().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (tcp, tls) = runtime.block_on(async { (for_each_echo(Kind::Tcp).await, for_each_echo(Kind::Tls13).await) });
     println!("allocations for each echo: {tcp:.2} over TCP, {tls:.2} over TLS 1.3, both ends together");
     assert!(tcp <= 2.01, "{tcp} allocations for each echo over TCP");
     assert!(tls <= 12.5, "{tls} allocations for each echo over TLS 1.3, both ends together");
+}
+
+#[cfg(target_os = "linux")]
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Handles are kept, one for each way to end.
+///
+/// rule: life-4
+#[cfg(target_os = "linux")]
+#[test]
+fn after_the_end_there_is_no_descriptor_and_no_task_although_handles_are_kept() {
+    let _turn = TURN.lock().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let before = (descriptors(), tokio::runtime::Handle::current().metrics().num_alive_tasks());
+        let mut handles = Vec::new();
+        for kind in Kind::ALL {
+            for how in 0..4 {
+                let (mut peer, ours) = pair(kind).await.unwrap();
+                let runner = Runner::new(Echo, ours);
+                let handle = runner.handle();
+                let task = tokio::spawn(runner.run());
+                handle.set_timer(Some(std::time::Duration::from_secs(3_600)));
+                exchange(&mut peer, 1).await;
+                match how {
+                    0 => handle.close(),
+                    1 => handle.abort(),
+                    2 => handle.fail("mine"),
+                    _ => task.abort(),
+                }
+                peer.close().await;
+                drop(peer);
+                let _ = task.await;
+                handles.push(handle);
+            }
+        }
+        let after = (descriptors(), tokio::runtime::Handle::current().metrics().num_alive_tasks());
+        assert_eq!(after, before);
+        assert!(handles.iter().all(|handle| handle.is_lost()));
+    });
 }
