@@ -356,7 +356,7 @@ async fn a_failed_upgrade_tells_both_sides_and_ends_the_connection() {
 #[tokio::test]
 async fn a_reply_to_what_was_not_begun_any_more_tells_how_the_connection_ended() {
     bounded("tcp", async {
-        for is_aborted in [true, false] {
+        for how in ["aborted", "reset", "protocol"] {
             let (mut a, mut b) = plain().await;
             clog(&mut a).await;
             let running = run(Probe::half_closeable(), a);
@@ -364,14 +364,14 @@ async fn a_reply_to_what_was_not_begun_any_more_tells_how_the_connection_ended()
             let reply = running.handle.start_tls(as_client());
             running.told.event("made").await;
             tokio::task::yield_now().await;
-            if is_aborted {
-                running.handle.abort()
-            } else {
-                b.abort()
+            match how {
+                "aborted" => running.handle.abort(),
+                "reset" => b.abort(),
+                _ => running.handle.fail("mine"),
             }
             let error = reply.await.unwrap_err();
             let UpgradeError::Failed(reason) = which(&error) else { panic!("{error:?}") };
-            assert_eq!(reason.name(), if is_aborted { "aborted" } else { "reset" });
+            assert_eq!(reason.name(), how);
             assert_eq!(running.task.await.unwrap().reason.name(), reason.name());
         }
     })
