@@ -102,7 +102,7 @@ impl PushProducer for Eager {
     fn resume(&mut self) {
         assert!(self.is_paused.swap(false, Ordering::SeqCst), "resumed and not paused");
         let marks = self.handle.control().policy().watermarks;
-        assert!(self.handle.queued() <= marks.high, "resumed above the low mark");
+        assert!(self.handle.queued() <= marks.low, "resumed above the low mark");
         self.told.note("resume");
     }
 
@@ -432,16 +432,16 @@ async fn a_half_closeable_connection_that_nobody_reads_any_more_notices_a_reset(
     .await;
 }
 
-/// rule: flow-2, close-1
+/// rule: flow-2
 #[tokio::test]
-async fn a_pull_producer_is_not_asked_faster_over_tls_than_over_tcp() {
+async fn a_pull_producer_is_not_asked_faster_over_tls_than_over_what_is_beneath() {
     let mut asked = Vec::new();
-    for kind in [Kind::Tcp, Kind::Tls13] {
-        let (mut a, b) = pair_with(kind, tight()).await.unwrap();
-        let taken = clog(&mut a).await;
+    for kind in [Kind::Memory, Kind::MemoryTls] {
+        // Nobody reads: the pipe fills, and what the session could hold besides is no room.
+        let (a, b) = pair_with(kind, Policy::default()).await.unwrap();
         let running = run(Probe::quiet(), a);
         let producer = Pull(running.told.clone(), |transport: &mut dyn bowline::protocol::Transport| {
-            transport.write(&[0; 100]);
+            transport.write(&[0; 1_000]);
             Ok(())
         });
         running.handle.register_producer(Producer::pull(producer)).await.unwrap();
@@ -449,12 +449,11 @@ async fn a_pull_producer_is_not_asked_faster_over_tls_than_over_tcp() {
             tokio::task::yield_now().await;
         }
         asked.push(running.told.count("produce"));
-        assert!(taken > 0);
         running.handle.abort();
         running.task.await.unwrap();
         drop(b);
     }
-    assert!(asked[1] <= asked[0].max(1), "{asked:?}");
+    assert!(asked[0] > 60 && asked[1] <= asked[0], "{asked:?}");
 }
 
 /// rule: abort-3, flow-4
