@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use super::Protocol;
 use super::desk::Change;
-use super::handle::Answer;
+use super::mailbox::Answer;
 use super::runner::Runner;
 use super::transport::Transport as _;
 use crate::core::agenda::Due;
@@ -27,14 +27,14 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     /// Makes the change that is next: what was written ahead of it leaves first (rule: upgrade-1).
     pub(super) async fn change(&mut self) {
-        let deadline = match self.stage.desk.agenda.next_step() {
-            Some(Change::Start(_, deadline, _)) => *deadline,
-            Some(Change::Stop(_)) | None => after(self.stage.desk.control().policy().close_timeout),
+        let (deadline, phase) = match self.stage.desk.agenda.next_step() {
+            Some(Change::Start(_, deadline, _)) => (*deadline, Phase::Handshake),
+            Some(Change::Stop(_)) | None => (after(self.stage.desk.control().policy().close_timeout), Phase::Close),
         };
         match until(deadline, poll_fn(|cx| self.poll_ahead(cx))).await {
             Some(Ok(())) => {}
             Some(Err(reason)) => return self.stage.fail(reason),
-            None => return self.stage.fail(Reason::TimedOut(Phase::Handshake)),
+            None => return self.stage.fail(Reason::TimedOut(phase)),
         }
         let Some(change) = self.stage.desk.agenda.take_step() else { return };
         self.give_unread_back();
@@ -56,6 +56,10 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {
             self.stage.obey(cx);
+            if self.stage.poll_timer(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+            self.stage.desk.queued_below = self.transport.queued();
             self.stage.supply_early();
             if self.stage.is_over() {
                 return Poll::Ready(Ok(()));

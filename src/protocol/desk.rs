@@ -1,11 +1,13 @@
 //! What a callback has in its hands: the calls of the ladder are noted here, and carried out when it has returned.
 
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::handle::{Answer, Handle, Order, Shared};
+use super::handle::Handle;
+use super::mailbox::{Answer, Order, Shared};
 use super::panic;
 use super::producer::Producer;
 use super::transport::{TcpTransport, TlsTransport, Transport, UpgradableTransport};
@@ -47,8 +49,11 @@ pub(crate) struct Desk {
     pub(super) was_full: bool,
     /// A handle has asked for the end of the connection with this reason.
     pub(super) failure: Option<Reason>,
+    /// A change between plaintext and TLS is under way.
+    pub(super) is_changing: bool,
     /// Lent to the mailbox and back, so that orders cost no allocation.
     orders: Vec<Order>,
+    is_obeying: bool,
 }
 
 impl Desk {
@@ -71,16 +76,20 @@ impl Desk {
             is_read_ended: false,
             was_full: false,
             failure: None,
+            is_changing: false,
             orders: Vec::new(),
+            is_obeying: false,
         }
     }
 
     /// Carries out what handles have asked for; says whether that was anything.
-    pub(super) fn obey(&mut self, cx: &mut std::task::Context<'_>) -> bool {
+    pub(super) fn obey(&mut self, task: Option<&Waker>) -> bool {
         let mut orders = std::mem::take(&mut self.orders);
-        self.was_full |= Arc::clone(&self.shared).take_orders(cx, &mut orders);
+        self.was_full |= self.shared.take_orders(task, &mut orders);
         let is_any = !orders.is_empty();
+        self.is_obeying = true;
         orders.drain(..).for_each(|order| self.carry_out(order));
+        self.is_obeying = false;
         self.orders = orders;
         is_any
     }
@@ -89,8 +98,15 @@ impl Desk {
     #[cfg(feature = "testing")]
     pub(crate) fn take_orders(&mut self) -> Vec<Order> {
         let mut orders = Vec::new();
-        self.shared.take_orders(&mut std::task::Context::from_waker(std::task::Waker::noop()), &mut orders);
+        self.shared.take_orders(None, &mut orders);
         orders
+    }
+
+    /// What a callback has asked for by a handle comes ahead of what it asks for now (rule: write-1).
+    fn catch_up(&mut self) {
+        if !self.is_obeying {
+            self.obey(None);
+        }
     }
 
     fn carry_out(&mut self, order: Order) {
@@ -133,7 +149,7 @@ impl Desk {
         let error = match self.control().cut().or_else(|| self.failure.clone()) {
             Some(reason) => UpgradeError::Failed(reason),
             None if !self.is_upgradable => return Err(Error::Unsupported("upgrade to TLS")),
-            None if self.agenda.has_steps() => UpgradeError::InProgress,
+            None if self.is_changing || self.agenda.has_steps() => UpgradeError::InProgress,
             None if self.agenda.ending() != Ending::Open => UpgradeError::SendClosed,
             None => return Ok(()),
         };
@@ -179,46 +195,54 @@ impl Desk {
         self.flow(FlowEvent::End)
     }
 
-    fn note_written(&mut self, was_accepted: bool, bytes: usize) {
-        if was_accepted && bytes > 0 {
+    fn put(&mut self, bytes: &[u8]) {
+        let was_accepted = self.agenda.write(bytes);
+        if was_accepted && !bytes.is_empty() {
             self.flow(FlowEvent::Written);
         } else if !was_accepted {
-            self.shared.count_dropped(bytes as u64);
+            self.shared.count_dropped(bytes.len() as u64);
         }
     }
 }
 
 impl Transport for Desk {
     fn write(&mut self, bytes: &[u8]) {
-        let was_accepted = self.agenda.write(bytes);
-        self.note_written(was_accepted, bytes.len());
+        self.catch_up();
+        self.put(bytes);
     }
 
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
+        self.catch_up();
         // Nothing comes between: whether it is accepted does not change from one part to the next.
-        parts.for_each(|part| self.write(part));
+        parts.for_each(|part| self.put(part));
     }
 
     fn close(&mut self) {
+        self.catch_up();
         self.agenda.end(Ending::Close);
     }
 
     fn close_write(&mut self) {
+        self.catch_up();
         self.agenda.end(Ending::CloseWrite);
     }
 
     fn abort(&mut self) {
         // rule: abort-2: at once, so that nothing leaves behind this call.
         self.control().abort();
+        // Also where both halves have ended already, and only the telling is left.
+        self.failure.get_or_insert(Reason::Aborted);
         self.agenda.lose();
     }
 
     fn pause_reading(&mut self) {
+        self.catch_up();
         self.is_paused = true;
         self.is_resumed = false;
     }
 
     fn resume_reading(&mut self) {
+        self.catch_up();
         self.is_resumed |= std::mem::take(&mut self.is_paused);
     }
 
@@ -227,6 +251,7 @@ impl Transport for Desk {
     }
 
     fn register_producer(&mut self, producer: Producer) -> Result<(), Error> {
+        self.catch_up();
         let event = match &producer {
             Producer::Push(_) => FlowEvent::RegisterPush,
             Producer::Pull(_) => FlowEvent::RegisterPull,
@@ -247,11 +272,13 @@ impl Transport for Desk {
     }
 
     fn unregister_producer(&mut self) {
+        self.catch_up();
         self.flow(FlowEvent::Unregister);
         self.producer = None;
     }
 
     fn set_timer(&mut self, timeout: Option<Duration>) {
+        self.catch_up();
         self.timer = after(timeout);
     }
 
@@ -272,6 +299,14 @@ impl Transport for Desk {
     }
 }
 
+impl Drop for Desk {
+    /// A connection that is dropped ahead of its end is lost to its handles all the same (rule: life-4).
+    fn drop(&mut self) {
+        self.shared.close();
+        self.shared.lose(Reason::Aborted);
+    }
+}
+
 impl TcpTransport for Desk {}
 
 impl TlsTransport for Desk {
@@ -282,12 +317,14 @@ impl TlsTransport for Desk {
 
 impl UpgradableTransport for Desk {
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
+        self.catch_up();
         self.check_start()?;
         self.push_start(Box::new(how), None);
         Ok(())
     }
 
     fn stop_tls(&mut self) -> Result<(), Error> {
+        self.catch_up();
         self.check_stop()?;
         self.agenda.push_step(Change::Stop(None));
         Ok(())

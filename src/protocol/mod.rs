@@ -52,6 +52,7 @@ mod change;
 mod desk;
 mod file;
 mod handle;
+mod mailbox;
 mod panic;
 mod producer;
 mod relay;

@@ -46,7 +46,6 @@ pub struct Runner<P, T> {
     /// What the protocol has left unread.
     pub(super) unread: Buffer,
     is_shut: bool,
-    timer: Timer,
     stall: Timer,
     /// The connection counts as an unfinished handshake of its listener.
     pub(super) unfinished: Option<OwnedSemaphorePermit>,
@@ -72,7 +71,6 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             transport,
             unread: Buffer::default(),
             is_shut: false,
-            timer: Timer::default(),
             stall: Timer::default(),
             unfinished: None,
             loss: None,
@@ -143,7 +141,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.stage.desk.shared.close();
         let report = self.transport.close_with(&last).await;
         self.stage.desk.shared.count_sent((last.len() - report.unwritten) as u64);
-        self.tell_ends();
+        self.tell_awaited_end();
+        self.tell_write_closed();
         self.stage.desk.shared.set_queued(0, false);
         self.stage.lose(&report.reason);
         report
@@ -156,6 +155,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 return Poll::Ready(Next::End);
             }
             let mut has_moved = self.stage.obey(cx);
+            self.stage.note_level();
             match self.poll_send(cx) {
                 Poll::Ready(Some(next)) => return Poll::Ready(next),
                 Poll::Ready(None) => has_moved = true,
@@ -209,7 +209,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                     Poll::Ready(Ok(())) => {
                         self.is_shut = true;
                         self.stage.lose_sending();
-                        self.tell_ends();
+                        self.tell_write_closed();
                         has_moved = true;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(self.lose_write(error)),
@@ -286,8 +286,13 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         if self.stage.desk.is_paused {
             // rule: secure-7: what is not data is attended to. Data, and the end, stay where they are (rule: flow-4).
             ready!(self.transport.poll_attend(cx));
-            if !matches!(self.transport.halves().1, RecvHalf::Broken(_)) {
-                ready!(self.poll_loss(cx));
+            match self.transport.halves() {
+                (_, RecvHalf::Broken(_)) => {}
+                // It has ended in order; that it has is parked.
+                (SendHalf::Finished, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => return Poll::Pending,
+                (_, RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) | RecvHalf::Aborted) => {
+                    ready!(self.poll_loss(cx));
+                }
             }
             // rule: flow-5. What it was, the floor says: the data ahead of it is not asked for any more.
             let mut discard = Discard { bytes: 0, limit: u64::MAX };
@@ -361,23 +366,23 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             .poll(cx)
     }
 
-    /// Tells of the halves that have ended, each once, in the order in which they could.
-    fn tell_ends(&mut self) {
-        let (send, recv) = self.transport.halves();
-        if let Some(end @ (End::Clean | End::Truncated)) = recv.end() {
-            self.stage.desk.is_read_ended = true;
+    /// Tells of the peer's end that a close has waited for. Any other is told where it is read, behind its data: what a
+    /// connection that is lost has not delivered has no end (rule: flow-4).
+    fn tell_awaited_end(&mut self) {
+        let is_closing = self.stage.desk.agenda.ending() == Ending::Close;
+        if let Some(end @ (End::Clean | End::Truncated)) = self.transport.halves().1.end().filter(|_| is_closing) {
             self.stage.tell_read_closed(end);
         }
-        if send.is_finished() {
+    }
+
+    fn tell_write_closed(&mut self) {
+        if self.transport.halves().0.is_finished() {
             self.stage.tell(Notice::WriteClosed, |protocol, desk| protocol.write_closed(desk));
         }
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.timer.set(self.stage.desk.timer);
-        if self.timer.poll(cx).is_ready() {
-            self.stage.desk.timer = None;
-            self.stage.tell(Notice::Event, |protocol, desk| protocol.timer_fired(desk));
+        if self.stage.poll_timer(cx).is_ready() {
             return Poll::Ready(());
         }
         self.poll_stall(cx)

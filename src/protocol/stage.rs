@@ -1,7 +1,7 @@
 //! A protocol and what it sees of its transport: the one place that calls back.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::desk::Desk;
 use super::panic::guard;
@@ -11,6 +11,7 @@ use super::{AfterRead, Outcome, Protocol};
 use crate::core::flow::{FlowEvent, Level, Tell};
 use crate::core::half::End;
 use crate::core::life::{Life, Notice};
+use crate::deadline::Timer;
 use crate::error::{Error, Reason};
 use crate::transport::Starting;
 
@@ -20,18 +21,21 @@ pub(super) struct Stage<P> {
     pub(super) desk: Desk,
     life: Life,
     has_heard_of_drain: bool,
+    timer: Timer,
     /// The queue was above the high mark, and the protocol waits for room.
     pub(super) is_above: bool,
 }
 
 impl<P: Protocol> Stage<P> {
     pub(super) fn new(protocol: P, desk: Desk) -> Self {
-        Self { protocol, desk, life: Life::default(), has_heard_of_drain: false, is_above: false }
+        let (life, timer) = (Life::default(), Timer::default());
+        Self { protocol, desk, life, has_heard_of_drain: false, timer, is_above: false }
     }
 
     /// Calls back, where that may be now; what a failed callback failed with becomes the reason (rule: life-3).
     pub(super) fn tell<R>(&mut self, notice: Notice, call: impl FnOnce(&mut P, &mut Desk) -> Outcome<R>) -> Option<R> {
-        if !self.life.tell(notice) {
+        // rule: abort-3: behind an abort, nothing but the end is told.
+        if self.is_over() || !self.life.tell(notice) {
             return None;
         }
         let Self { protocol, desk, .. } = self;
@@ -92,7 +96,7 @@ impl<P: Protocol> Stage<P> {
 
     /// Carries out what handles have asked for, and the drain; says whether that was anything.
     pub(super) fn obey(&mut self, cx: &mut Context<'_>) -> bool {
-        let has_obeyed = self.desk.obey(cx);
+        let has_obeyed = self.desk.obey(Some(cx.waker()));
         self.stop_late_producers();
         if self.desk.was_full {
             self.supply(Level::High);
@@ -106,11 +110,27 @@ impl<P: Protocol> Stage<P> {
         has_obeyed || is_to_drain
     }
 
+    /// Ready when the time has come that the protocol asked for, and it was told.
+    pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.timer.set(self.desk.timer);
+        ready!(self.timer.poll(cx));
+        self.desk.timer = None;
+        self.tell(Notice::Event, |protocol, desk| protocol.timer_fired(desk));
+        Poll::Ready(())
+    }
+
+    /// Whoever has passed the high mark is told of room, also where all leaves at once (rule: write-8).
+    pub(super) fn note_level(&mut self) {
+        self.is_above |= self.desk.level() == Level::High;
+    }
+
     /// Tells the producer, and the protocol, how full the queue is; says whether anybody was called.
     pub(super) fn supply(&mut self, level: Level) -> bool {
+        self.is_above |= level == Level::High;
+        // A producer that is resumed looks at its handle.
+        self.publish();
         let tell = self.desk.flow(FlowEvent::Level(level));
         self.tell_producer(tell);
-        self.is_above |= level == Level::High;
         let has_room = self.is_above && matches!(level, Level::Low | Level::Empty);
         if has_room {
             self.is_above = false;
@@ -193,8 +213,12 @@ impl<P: Protocol> Stage<P> {
 
     /// Waits for a change, serving handles meanwhile. `None`: a close has made it pointless (rule: close-9).
     pub(super) async fn wait(&mut self, mut changing: Starting<'_>) -> Option<Result<(), Error>> {
-        poll_fn(|cx| {
+        self.desk.is_changing = true;
+        let outcome = poll_fn(|cx| {
             self.obey(cx);
+            if self.poll_timer(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
             self.supply_early();
             // An end for a reason of ours ends the change too.
             let _ = self.is_over();
@@ -203,6 +227,8 @@ impl<P: Protocol> Stage<P> {
             }
             if self.desk.is_close_pointless() { Poll::Ready(None) } else { Poll::Pending }
         })
-        .await
+        .await;
+        self.desk.is_changing = false;
+        outcome
     }
 }

@@ -136,6 +136,7 @@ impl Recorder {
     }
 
     /// What was called by handles that the protocol has given away is carried out now.
+    /// Each call does it first: what a callback asks for by a handle comes ahead of what it asks for then.
     pub fn obey(&mut self) {
         for order in self.desk.take_orders() {
             order.call(self);
@@ -151,6 +152,7 @@ impl Recorder {
 
 impl Transport for Recorder {
     fn write(&mut self, bytes: &[u8]) {
+        self.obey();
         let dropped = self.desk.dropped();
         self.desk.write(bytes);
         self.note_written(bytes, dropped);
@@ -158,6 +160,7 @@ impl Transport for Recorder {
     }
 
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
+        self.obey();
         let parts: Vec<Vec<u8>> = parts.map(<[u8]>::to_vec).collect();
         let dropped = self.desk.dropped();
         self.desk.write_sequence(&mut parts.iter().map(Vec::as_slice));
@@ -166,26 +169,31 @@ impl Transport for Recorder {
     }
 
     fn close(&mut self) {
+        self.obey();
         self.desk.close();
         self.calls.push(Call::Close);
     }
 
     fn close_write(&mut self) {
+        self.obey();
         self.desk.close_write();
         self.calls.push(Call::CloseWrite);
     }
 
     fn abort(&mut self) {
+        self.obey();
         self.desk.abort();
         self.calls.push(Call::Abort);
     }
 
     fn pause_reading(&mut self) {
+        self.obey();
         self.desk.pause_reading();
         self.calls.push(Call::PauseReading);
     }
 
     fn resume_reading(&mut self) {
+        self.obey();
         self.desk.resume_reading();
         self.calls.push(Call::ResumeReading);
     }
@@ -195,6 +203,7 @@ impl Transport for Recorder {
     }
 
     fn register_producer(&mut self, producer: Producer) -> Result<(), Error> {
+        self.obey();
         self.calls.push(match &producer {
             Producer::Push(_) => Call::RegisterPush,
             Producer::Pull(_) => Call::RegisterPull,
@@ -203,11 +212,13 @@ impl Transport for Recorder {
     }
 
     fn unregister_producer(&mut self) {
+        self.obey();
         self.desk.unregister_producer();
         self.calls.push(Call::UnregisterProducer);
     }
 
     fn set_timer(&mut self, after: Option<Duration>) {
+        self.obey();
         self.calls.push(Call::SetTimer(after));
     }
 
@@ -258,11 +269,13 @@ impl TlsTransport for Recorder {
 
 impl UpgradableTransport for Recorder {
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
+        self.obey();
         self.calls.push(Call::StartTls);
         self.desk.start_tls(how)
     }
 
     fn stop_tls(&mut self) -> Result<(), Error> {
+        self.obey();
         self.calls.push(Call::StopTls);
         self.desk.stop_tls()
     }

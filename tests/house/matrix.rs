@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use bowline::core::flow::{Flow, FlowEvent, Level, Tell};
 use bowline::core::gate::{Gate, GateEvent};
 use bowline::core::half::{End, RecvEvent, RecvHalf, Refused, SendEvent, SendHalf};
 use bowline::core::relay::{Duty, Leg, duty};
@@ -18,6 +19,20 @@ fn table<S: Clone, E: Clone>(
     event_name: impl Fn(&E) -> String,
     handle: impl Fn(&mut S, E) -> Result<(), Refused>,
 ) -> String {
+    told_table(machine, states, events, state_name, event_name, |state, event| {
+        handle(state, event).map(|()| String::new())
+    })
+}
+
+/// The same for a machine that says what somebody is to be told.
+fn told_table<S: Clone, E: Clone>(
+    machine: &str,
+    states: &[S],
+    events: &[E],
+    state_name: impl Fn(&S) -> String,
+    event_name: impl Fn(&E) -> String,
+    handle: impl Fn(&mut S, E) -> Result<String, Refused>,
+) -> String {
     let mut out = format!("| {machine} |");
     events.iter().for_each(|event| write!(out, " {} |", event_name(event)).unwrap());
     out.push_str(&format!("\n|---|{}", "---|".repeat(events.len())));
@@ -28,8 +43,8 @@ fn table<S: Clone, E: Clone>(
             let outcome = handle(&mut next, event.clone());
             let is_same = state_name(&next) == state_name(state);
             let cell = match outcome {
-                Ok(()) if is_same => "·".into(),
-                Ok(()) => state_name(&next),
+                Ok(told) if is_same => format!("·{told}"),
+                Ok(told) => state_name(&next) + &told,
                 Err(Refused) => {
                     assert!(is_same, "{}: a refused event changed the state", state_name(state));
                     "×".into()
@@ -145,6 +160,29 @@ fn relay_table(truncation: Truncation) -> String {
     out
 }
 
+fn flow_table() -> String {
+    use FlowEvent::{End, RegisterPull, RegisterPush, Unregister, Written};
+    let states = [Flow::Absent, Flow::Flowing, Flow::Paused, Flow::Waiting, Flow::Asked, Flow::Over];
+    let levels = [Level::Empty, Level::Low, Level::Between, Level::High].map(FlowEvent::Level);
+    let events = [&[RegisterPush, RegisterPull, Unregister, Written][..], &levels, &[End]].concat();
+    let event_name = |event: &FlowEvent| match event {
+        FlowEvent::Level(level) => format!("{level:?}"),
+        RegisterPush | RegisterPull | Unregister | Written | End => format!("{event:?}"),
+    };
+    let told = |tell: Tell| match tell {
+        Tell::Nothing => String::new(),
+        Tell::Pause | Tell::Resume | Tell::Produce | Tell::Stop => format!(", {}", format!("{tell:?}").to_lowercase()),
+    };
+    told_table(
+        "Flow",
+        &states,
+        &events,
+        |state| format!("{state:?}"),
+        event_name,
+        |flow, event| flow.handle(event).map(told),
+    )
+}
+
 fn check(name: &str, table: &str) {
     check_file(&format!("tests/snapshots/{}.md", name.replace(' ', "-")), table);
     check_section("docs/architecture.md", name, table);
@@ -178,6 +216,12 @@ fn the_matrix_of_the_relay_is_the_committed_one() {
     assert_eq!(line(&tolerated, "| Ended(Truncated)").replace("Truncated", "Clean"), clean);
     let others = |table: &str| table.lines().filter(|line| !line.contains("Truncated")).collect::<Vec<_>>().join("\n");
     assert_eq!(others(&tolerated), others(&table));
+}
+
+/// rule: flow-1, flow-2, flow-3
+#[test]
+fn the_matrix_of_the_producer_is_the_committed_one() {
+    check("flow", &flow_table());
 }
 
 /// rule: end-7, half-8

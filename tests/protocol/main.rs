@@ -2,7 +2,19 @@
 
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used)]
 
+mod abort;
+mod close;
 #[path = "../rules/common.rs"]
 mod common;
+mod end;
+mod flow;
+mod half;
+mod handle;
 mod life;
 mod probe;
+mod secure;
+mod setup;
+mod tcp;
+mod twisted;
+mod upgrade;
+mod write;

@@ -1,8 +1,11 @@
 //! A protocol that notes all that it is told, and does what the test says.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bowline::protocol::{AfterRead, Handle, Outcome, Protocol, Runner, UpgradableTransport};
+use bowline::protocol::{
+    AfterRead, Handle, Outcome, Producer, Protocol, PullProducer, PushProducer, Runner, UpgradableTransport,
+};
 use bowline::{CloseReport, End, Reason, Transport};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -19,6 +22,8 @@ pub enum Event {
     ReadClosed(End),
     WriteClosed,
     Lost(Reason),
+    /// What a producer was told, or what the test wrote down itself.
+    Note(&'static str),
 }
 
 impl Event {
@@ -34,22 +39,51 @@ impl Event {
             Self::ReadClosed(end) => format!("read_closed({end:?})"),
             Self::WriteClosed => "write_closed".into(),
             Self::Lost(reason) => format!("lost({})", reason.name()),
+            Self::Note(note) => (*note).into(),
         }
     }
 }
 
-/// All that a protocol was told, in order.
+/// All that a protocol and its producer were told, in order.
 #[derive(Clone, Default)]
-pub struct Told(Arc<(Mutex<Vec<Event>>, Notify)>);
+pub struct Told(Arc<Notes>);
+
+#[derive(Default)]
+struct Notes {
+    events: Mutex<Vec<Event>>,
+    noted: Notify,
+    is_inside: AtomicBool,
+}
 
 impl Told {
-    fn note(&self, event: Event) {
-        self.0.0.lock().unwrap().push(event);
-        self.0.1.notify_waiters();
+    /// Writes something down between the events.
+    pub fn note(&self, note: &'static str) {
+        self.push(Event::Note(note));
+    }
+
+    fn push(&self, event: Event) {
+        self.0.events.lock().unwrap().push(event);
+        self.0.noted.notify_waiters();
+    }
+
+    /// Runs a callback. One inside another would be written down, and fails the test (rule: life-2).
+    fn call<R>(&self, event: Event, callback: impl FnOnce() -> R) -> R {
+        struct Leave<'a>(&'a AtomicBool);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::SeqCst);
+            }
+        }
+        if self.0.is_inside.swap(true, Ordering::SeqCst) {
+            self.note("a callback inside a callback");
+        }
+        let _leave = Leave(&self.0.is_inside);
+        self.push(event);
+        callback()
     }
 
     pub fn all(&self) -> Vec<Event> {
-        self.0.0.lock().unwrap().clone()
+        self.0.events.lock().unwrap().clone()
     }
 
     /// The events as words, data that follows on data as one.
@@ -61,7 +95,7 @@ impl Told {
 
     /// Forgets events of this name: how often they come is not what the test is about.
     pub fn forget(&self, name: &str) {
-        self.0.0.lock().unwrap().retain(|event| event.name() != name);
+        self.0.events.lock().unwrap().retain(|event| event.name() != name);
     }
 
     /// All data.
@@ -79,15 +113,24 @@ impl Told {
 
     /// Waits until what was told is so.
     pub async fn until(&self, mut is_so: impl FnMut(&Self) -> bool) {
-        let mut noted = std::pin::pin!(self.0.1.notified());
+        let mut noted = std::pin::pin!(self.0.noted.notified());
         loop {
             noted.as_mut().enable();
             if is_so(self) {
                 return;
             }
             noted.as_mut().await;
-            noted.set(self.0.1.notified());
+            noted.set(self.0.noted.notified());
         }
+    }
+
+    pub fn count(&self, name: &str) -> usize {
+        self.all().iter().filter(|event| event.name().starts_with(name)).count()
+    }
+
+    /// How it ended.
+    pub fn reason(&self) -> Option<Reason> {
+        self.all().into_iter().find_map(|event| if let Event::Lost(reason) = event { Some(reason) } else { None })
     }
 
     /// Waits for an event whose name begins so.
@@ -147,9 +190,57 @@ impl Probe {
         self.told.clone()
     }
 
+    /// Does this with each event, and writes down what it is told beside somebody else; half-closeable.
+    pub fn sharing(told: Told, act: impl FnMut(&Event, &mut dyn UpgradableTransport) + Send + 'static) -> Self {
+        Self { told, ..Self::on(act) }
+    }
+
+    /// Fails at the first event whose name begins so.
+    pub fn failing(told: Told, name: &'static str) -> Self {
+        let react = move |event: &Event, _: &mut dyn UpgradableTransport| {
+            if event.name().starts_with(name) { Err("mine".into()) } else { Ok(KEEP) }
+        };
+        Self { told, react: Box::new(react) }
+    }
+
+    /// Panics at the first event whose name begins so.
+    pub fn panicking(told: Told, name: &'static str) -> Self {
+        Self::sharing(told, move |event, _| assert!(!event.name().starts_with(name), "panics at {name}"))
+    }
+
+    /// Does this ahead of what it does else.
+    pub fn after(mut self, mut first: impl FnMut(&Event, &mut dyn UpgradableTransport) + Send + 'static) -> Self {
+        let mut react = self.react;
+        self.react = Box::new(move |event, transport| {
+            first(event, transport);
+            react(event, transport)
+        });
+        self
+    }
+
+    /// Does this once, at the first event whose name begins so; half-closeable.
+    pub fn at(name: &'static str, act: impl FnOnce(&mut dyn UpgradableTransport) + Send + 'static) -> Self {
+        let mut act = Some(act);
+        Self::on(move |event, transport| {
+            if event.name().starts_with(name) {
+                act.take().into_iter().for_each(|act| act(transport));
+            }
+        })
+    }
+
+    /// The same, and not half-closeable.
+    pub fn closing(mut self) -> Self {
+        let mut react = self.react;
+        self.react = Box::new(move |event, transport| {
+            react(event, transport)?;
+            Ok(Answer::default())
+        });
+        self
+    }
+
     fn tell(&mut self, event: Event, transport: &mut dyn UpgradableTransport) -> Outcome<Answer> {
-        self.told.note(event.clone());
-        (self.react)(&event, transport)
+        let react = &mut self.react;
+        self.told.call(event.clone(), || react(&event, transport))
     }
 }
 
@@ -190,7 +281,7 @@ impl Protocol for Probe {
     }
 
     fn connection_lost(&mut self, reason: &Reason) {
-        self.told.note(Event::Lost(reason.clone()));
+        self.told.call(Event::Lost(reason.clone()), || {});
     }
 }
 
@@ -211,4 +302,73 @@ pub fn start<T: Transport>(runner: Runner<Probe, T>) -> Running {
     let told = runner.protocol().told();
     let handle = runner.handle();
     Running { told, handle, task: tokio::spawn(runner.run()) }
+}
+
+/// A push producer that notes what it is told, and does no more.
+pub struct Push(pub Told);
+
+impl PushProducer for Push {
+    fn pause(&mut self) {
+        self.0.call(Event::Note("pause"), || {});
+    }
+
+    fn resume(&mut self) {
+        self.0.call(Event::Note("resume"), || {});
+    }
+
+    fn stop(&mut self) {
+        self.0.call(Event::Note("stop"), || {});
+    }
+}
+
+/// A pull producer that notes what it is told, and does this when it is asked.
+pub struct Pull<F>(pub Told, pub F);
+
+impl<F> PullProducer for Pull<F>
+where
+    F: FnMut(&mut dyn bowline::protocol::Transport) -> Outcome + Send + 'static,
+{
+    fn produce(&mut self, transport: &mut dyn bowline::protocol::Transport) -> Outcome {
+        let Self(told, produce) = self;
+        told.call(Event::Note("produce"), || produce(transport))
+    }
+
+    fn stop(&mut self) {
+        self.0.call(Event::Note("stop"), || {});
+    }
+}
+
+/// A pull producer of these bytes, so many at a time; then it unregisters itself.
+pub fn pull(told: Told, bytes: Vec<u8>, piece: usize) -> Producer {
+    let mut sent = 0;
+    Producer::pull(Pull(told, move |transport: &mut dyn bowline::protocol::Transport| {
+        let end = bytes.len().min(sent + piece);
+        transport.write(&bytes[sent..end]);
+        sent = end;
+        if sent == bytes.len() {
+            transport.unregister_producer();
+        }
+        Ok(())
+    }))
+}
+
+/// A push producer.
+pub fn push(told: Told) -> Producer {
+    Producer::push(Push(told))
+}
+
+/// Keeps panics that a test provokes off the screen: those of a callback whose message says so.
+pub fn quiet_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let payload = info.payload();
+            let text = payload.downcast_ref::<&str>().copied();
+            let text = text.or(payload.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
+            if !text.starts_with("panics at") && !text.starts_with("too late") {
+                loud(info);
+            }
+        }));
+    });
 }

@@ -1,0 +1,229 @@
+//! What handles have asked for, on its way to the connection's own task.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+
+use super::Failure;
+use super::panic::guard;
+use super::producer::Producer;
+use crate::control::{Control, Watcher};
+use crate::error::{Error, Reason};
+use crate::upgrade::StartTls;
+
+/// What the connection's task and its handles share.
+pub(super) struct Shared {
+    pub(super) control: Control,
+    pub(super) mailbox: Mutex<Mailbox>,
+    pub(super) queued: AtomicUsize,
+    pub(super) has_room: AtomicBool,
+    pub(super) room: Notify,
+    pub(super) received: AtomicU64,
+    pub(super) sent: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) lost: OnceLock<Reason>,
+    pub(super) losing: Notify,
+}
+
+#[derive(Default)]
+pub(super) struct Mailbox {
+    orders: Vec<Order>,
+    /// How many bytes are to be written.
+    pub(super) bytes: usize,
+    /// They have passed the high mark, together with what was queued then.
+    is_full: bool,
+    task: Option<Waker>,
+    is_closed: bool,
+}
+
+/// What a handle asks of the connection's task.
+pub(crate) enum Order {
+    Write(Vec<u8>),
+    Close,
+    CloseWrite,
+    Pause,
+    Resume,
+    Register(Producer, Answer),
+    Unregister,
+    StartTls(Box<StartTls>, Answer),
+    StopTls(Answer),
+    Timer(Option<Duration>),
+    Fail(Failure),
+}
+
+/// Where the outcome of an order goes.
+pub(crate) struct Answer(pub(super) oneshot::Sender<Result<(), Error>>);
+
+impl Answer {
+    pub(super) fn give(self, outcome: Result<(), Error>) {
+        // Whoever asked may not care.
+        let _ = self.0.send(outcome);
+    }
+}
+
+impl Order {
+    /// Does it to any transport, as its protocol would.
+    #[cfg(feature = "testing")]
+    pub(crate) fn call(self, transport: &mut dyn super::UpgradableTransport) {
+        match self {
+            Self::Write(bytes) => transport.write(&bytes),
+            Self::Close => transport.close(),
+            Self::CloseWrite => transport.close_write(),
+            Self::Pause => transport.pause_reading(),
+            Self::Resume => transport.resume_reading(),
+            Self::Register(producer, answer) => answer.give(transport.register_producer(producer)),
+            Self::Unregister => transport.unregister_producer(),
+            Self::StartTls(how, answer) => answer.give(transport.start_tls(*how)),
+            Self::StopTls(answer) => answer.give(transport.stop_tls()),
+            Self::Timer(after) => transport.set_timer(after),
+            Self::Fail(_) => transport.abort(),
+        }
+    }
+
+    /// What becomes of an order that comes after the end.
+    fn refuse(self, shared: &Shared) {
+        match self {
+            Self::Write(bytes) => shared.count_dropped(bytes.len() as u64),
+            // rule: flow-1: registered on a dead connection it is stopped at once.
+            Self::Register(mut producer, answer) => {
+                // Nobody is left to be told of a failure.
+                let _ = guard(|| {
+                    producer.stop();
+                    Ok(())
+                });
+                answer.give(Ok(()));
+            }
+            // Without an answer, the reply tells how the connection ended.
+            Self::StartTls(..) | Self::StopTls(_) => {}
+            Self::Close | Self::CloseWrite | Self::Pause | Self::Resume | Self::Unregister => {}
+            Self::Timer(_) | Self::Fail(_) => {}
+        }
+    }
+}
+
+/// The side of the connection's task.
+impl Shared {
+    pub(super) fn new(control: Control) -> Arc<Self> {
+        Arc::new(Self {
+            control,
+            mailbox: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            has_room: AtomicBool::new(true),
+            room: Notify::new(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            lost: OnceLock::new(),
+            losing: Notify::new(),
+        })
+    }
+
+    pub(super) fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds bytes to be written; says whether that passed the high mark.
+    pub(super) fn write(&self, bytes: &[u8]) -> bool {
+        let mut mailbox = self.mailbox();
+        if mailbox.is_closed {
+            drop(mailbox);
+            self.count_dropped(bytes.len() as u64);
+            return false;
+        }
+        match mailbox.orders.last_mut() {
+            Some(Order::Write(last)) => last.extend_from_slice(bytes),
+            _ => mailbox.orders.push(Order::Write(bytes.to_vec())),
+        }
+        mailbox.bytes += bytes.len();
+        let is_full = mailbox.bytes + self.queued.load(Ordering::Relaxed) >= self.control.policy().watermarks.high;
+        mailbox.is_full |= is_full;
+        self.ring(mailbox);
+        is_full
+    }
+
+    pub(super) fn post(&self, order: Order) {
+        let mut mailbox = self.mailbox();
+        if mailbox.is_closed {
+            drop(mailbox);
+            return order.refuse(self);
+        }
+        mailbox.orders.push(order);
+        self.ring(mailbox);
+    }
+
+    /// The task has something to do.
+    fn ring(&self, mut mailbox: MutexGuard<'_, Mailbox>) {
+        let task = mailbox.task.take();
+        drop(mailbox);
+        task.into_iter().for_each(Waker::wake);
+    }
+
+    /// The orders that came; this task is woken when more do. Says whether whoever wrote was told that it is full.
+    pub(super) fn take_orders(&self, task: Option<&Waker>, into: &mut Vec<Order>) -> bool {
+        let mut mailbox = self.mailbox();
+        mailbox.bytes = 0;
+        std::mem::swap(&mut mailbox.orders, into);
+        match (&mut mailbox.task, task) {
+            (_, None) => {}
+            (Some(parked), Some(task)) => parked.clone_from(task),
+            (none, Some(task)) => *none = Some(task.clone()),
+        }
+        std::mem::take(&mut mailbox.is_full)
+    }
+
+    /// From now on orders are refused; those that wait are, too.
+    pub(super) fn close(&self) {
+        let mut mailbox = self.mailbox();
+        mailbox.is_closed = true;
+        mailbox.bytes = 0;
+        let orders = std::mem::take(&mut mailbox.orders);
+        mailbox.task = None;
+        drop(mailbox);
+        orders.into_iter().for_each(|order| order.refuse(self));
+    }
+
+    pub(super) fn lose(&self, reason: Reason) {
+        let _ = self.lost.set(reason);
+        self.losing.notify_waiters();
+        self.room.notify_waiters();
+    }
+
+    pub(super) fn set_queued(&self, bytes: usize, has_room: bool) {
+        self.queued.store(bytes, Ordering::Relaxed);
+        self.has_room.store(has_room, Ordering::Release);
+        if has_room {
+            // Whoever waits may have counted what was still in the mailbox.
+            self.room.notify_waiters();
+        }
+    }
+
+    pub(super) fn count_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_dropped(&self, bytes: u64) {
+        self.dropped.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Watcher for Shared {
+    /// An abort from another task: also a connection that waits for nothing has to see it.
+    fn handle_abort(&self) {
+        self.ring(self.mailbox());
+    }
+
+    fn handle_drain(&self) {
+        self.ring(self.mailbox());
+    }
+}
