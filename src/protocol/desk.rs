@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::handle::{Answer, Handle, Order, Shared};
 use super::panic;
 use super::producer::Producer;
-use super::transport::{TcpTransport, TlsTransport, Transport, UpgradableTransport};
+use super::transport::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
 use crate::control::{Control, Watcher};
 use crate::core::agenda::{Agenda, Ending};
 use crate::core::facts::SessionFacts;
@@ -79,6 +79,14 @@ impl Desk {
         orders.drain(..).for_each(|order| self.carry_out(order));
         self.orders = orders;
         is_any
+    }
+
+    /// The same in the midst of a callback.
+    fn obey_early(&mut self) {
+        let mut orders = std::mem::take(&mut self.orders);
+        self.shared.take_early(&mut orders);
+        orders.drain(..).for_each(|order| self.carry_out(order));
+        self.orders = orders;
     }
 
     fn carry_out(&mut self, order: Order) {
@@ -213,6 +221,17 @@ impl Transport for Desk {
 
     fn is_reading_paused(&self) -> bool {
         self.is_paused
+    }
+
+    fn reading(&mut self) -> Reading {
+        self.obey_early();
+        match self.agenda.ending() {
+            _ if self.control().is_aborted() || self.failure.is_some() => Reading::Over,
+            Ending::Close => Reading::Over,
+            Ending::Open | Ending::CloseWrite if self.agenda.has_steps() => Reading::Changing,
+            Ending::Open | Ending::CloseWrite if self.is_paused => Reading::Paused,
+            Ending::Open | Ending::CloseWrite => Reading::Open,
+        }
     }
 
     fn register_producer(&mut self, producer: Producer) -> Result<(), Error> {

@@ -356,6 +356,11 @@ impl Shared {
         }
     }
 
+    /// The orders that came, of which the task is told all the same.
+    pub(super) fn take_early(&self, into: &mut Vec<Order>) {
+        std::mem::swap(&mut self.mailbox().orders, into);
+    }
+
     /// From now on orders are refused; those that wait are, too.
     pub(super) fn close(&self) {
         let mut mailbox = self.mailbox();

@@ -49,6 +49,8 @@
 
 mod change;
 mod desk;
+#[cfg(feature = "codec")]
+mod framing;
 mod handle;
 mod panic;
 mod producer;
@@ -56,11 +58,13 @@ mod runner;
 mod stage;
 mod transport;
 
+#[cfg(feature = "codec")]
+pub use self::framing::{Framed, MessageProtocol, MessageTransport};
 pub use self::handle::{Handle, Reply};
 pub use self::panic::Panicked;
 pub use self::producer::{Producer, PullProducer, PushProducer};
 pub use self::runner::Runner;
-pub use self::transport::{TcpTransport, TlsTransport, Transport, UpgradableTransport};
+pub use self::transport::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
 use crate::core::half::End;
 use crate::error::Reason;
 
