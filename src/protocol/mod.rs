@@ -52,6 +52,8 @@ mod desk;
 #[cfg(feature = "codec")]
 mod framing;
 mod handle;
+#[cfg(feature = "codec")]
+mod message;
 mod panic;
 mod producer;
 mod runner;
@@ -59,8 +61,10 @@ mod stage;
 mod transport;
 
 #[cfg(feature = "codec")]
-pub use self::framing::{Framed, MessageProtocol, MessageTransport};
+pub use self::framing::Framed;
 pub use self::handle::{Handle, Reply};
+#[cfg(feature = "codec")]
+pub use self::message::{MessageProtocol, MessageTransport};
 pub use self::panic::Panicked;
 pub use self::producer::{Producer, PullProducer, PushProducer};
 pub use self::runner::Runner;
