@@ -258,7 +258,7 @@ mod tests {
     async fn every_refusal_is_kept_and_told() {
         let (_closed, closed) = closed_ports::<2>();
         let error = connect_error(Connector::new().connect_addrs(&closed).await.unwrap_err());
-        assert_eq!(error.attempts.iter().map(|attempt| attempt.addr).collect::<Vec<_>>(), closed);
+        assert_eq!(error.attempts.iter().filter_map(|attempt| attempt.addr.as_inet()).collect::<Vec<_>>(), closed);
         assert!(error.attempts.iter().all(|attempt| attempt.error.kind() == io::ErrorKind::ConnectionRefused));
         assert!(!error.timed_out && error.resolve.is_none());
         assert!(closed.iter().all(|addr| error.to_string().contains(&format!("{addr}: "))), "{error}");
@@ -306,7 +306,7 @@ mod tests {
         };
         assert_eq!(error.blame(), Blame::Time);
         let attempts = connect_error(error).attempts;
-        assert_eq!((attempts[0].addr, attempts[0].error.kind()), (addr, io::ErrorKind::TimedOut));
+        assert_eq!((&attempts[0].addr, attempts[0].error.kind()), (&addr.into(), io::ErrorKind::TimedOut));
     }
 
     /// rule: tcp-4

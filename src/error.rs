@@ -6,9 +6,10 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use crate::address::Address;
 
 /// Who caused an error: the first thing that somebody who reads a log wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -497,7 +498,7 @@ pub struct ConnectError {
 #[non_exhaustive]
 pub struct ConnectAttempt {
     /// The address.
-    pub addr: SocketAddr,
+    pub addr: Address,
     /// How it failed.
     pub error: Arc<io::Error>,
 }
@@ -523,7 +524,7 @@ impl fmt::Display for ConnectError {
 #[non_exhaustive]
 pub struct BindError {
     /// The address that was asked for.
-    pub addr: SocketAddr,
+    pub addr: Address,
     /// What the system said.
     pub error: Arc<io::Error>,
 }

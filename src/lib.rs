@@ -31,9 +31,9 @@
 //!
 //! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again.
 //!
-//! Connections come from a [`Connector`] or a [`Listener`]; TLS is configured by [`ClientTls`] and [`ServerTls`]; [`Policy`]
-//! holds bounds and choices. A call fails with an [`Error`], a connection ends with a [`Reason`]; both survive the trip
-//! through [`std::io::Error`].
+//! Connections come from a [`Connector`] or a [`Listener`]; TLS is configured by [`ClientTls`] and [`ServerTls`];
+//! [`ClientEndpoint`] and [`ServerEndpoint`] say all of it in a string. [`Policy`] holds bounds and choices. A call fails with
+//! an [`Error`], a connection ends with a [`Reason`]; both survive the trip through [`std::io::Error`].
 //!
 //! # An example
 //!
@@ -83,14 +83,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod address;
 pub mod config;
 pub mod core;
 mod endpoint;
 mod error;
 mod policy;
 
-#[cfg(feature = "tokio")]
-mod address;
 #[cfg(feature = "tokio")]
 mod close;
 #[cfg(feature = "tokio")]
@@ -109,6 +108,8 @@ mod layer;
 mod listen;
 #[cfg(feature = "tokio-rustls")]
 mod neighbour;
+#[cfg(feature = "tokio")]
+mod open;
 #[cfg(feature = "tokio")]
 pub mod protocol;
 #[cfg(feature = "tokio")]
@@ -132,10 +133,11 @@ mod upgrade;
 #[cfg(feature = "tokio")]
 mod verbs;
 
+pub use address::Address;
 pub use config::{ClientTls, ServerTls, TlsVersion};
 pub use core::facts::SessionFacts;
 pub use core::half::{End, RecvHalf, SendHalf};
-pub use endpoint::{Endpoint, EndpointKind};
+pub use endpoint::{ClientEndpoint, EndpointKind, ServerEndpoint};
 pub use error::{
     BindError, Blame, ConfigError, ConfigProblem, ConnectAttempt, ConnectError, EndpointError, Error, Phase, Reason,
     TlsError, UpgradeError,
@@ -145,11 +147,11 @@ pub use rustls;
 
 #[cfg(feature = "tokio")]
 pub use self::{
-    address::Address,
     close::{Bound, Close, CloseReport, FloorKind, FloorReport, Received},
     connect::Connector,
     control::Control,
     listen::{Incoming, Listener, ListenerBuilder, ListenerStatus},
+    open::{BoxConnection, EndpointConnector, EndpointIncoming, EndpointListener},
     socket::Keepalive,
     split::{OwnedReadHalf, OwnedWriteHalf, Split, UpgradableReadHalf, UpgradableWriteHalf},
     stream::Stream,

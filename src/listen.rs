@@ -1,7 +1,7 @@
 //! Listening: connections are taken one by one, and none of them can end the listener (rule: tcp-5).
 
 mod incoming;
-mod trouble;
+pub(crate) mod trouble;
 
 use std::fmt;
 use std::io;
@@ -138,7 +138,7 @@ impl Listener {
         let error = Arc::new(error);
         match self.trouble().handle_error(&error, Instant::now().into_std()) {
             Fault::Connection | Fault::System => Ok(()),
-            Fault::Listener => Err(BindError { addr: self.local, error }.into()),
+            Fault::Listener => Err(BindError { addr: self.local.into(), error }.into()),
         }
     }
 
@@ -222,7 +222,7 @@ impl ListenerBuilder {
         for addr in lookup_host(addr).await? {
             match self.open(addr) {
                 Ok(socket) => return self.from_std(socket),
-                Err(error) => failed = BindError { addr, error: Arc::new(error) }.into(),
+                Err(error) => failed = BindError { addr: addr.into(), error: Arc::new(error) }.into(),
             }
         }
         Err(failed)

@@ -356,12 +356,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
 
 #[cfg(unix)]
 impl From<tokio::net::UnixStream> for Stream<tokio::net::UnixStream> {
-    /// A Unix socket, with the default policy. tokio wakes without a lock held.
+    /// A Unix socket, with the default policy.
     fn from(io: tokio::net::UnixStream) -> Self {
+        Self::unix(io, Policy::default())
+    }
+}
+
+#[cfg(unix)]
+impl Stream<tokio::net::UnixStream> {
+    /// A Unix socket. tokio wakes without a lock held.
+    pub(crate) fn unix(io: tokio::net::UnixStream, policy: impl Into<Arc<Policy>>) -> Self {
         let path = |addr: io::Result<tokio::net::unix::SocketAddr>| {
             Address::Unix(addr.ok().and_then(|addr| addr.as_pathname().map(std::path::Path::to_path_buf)))
         };
         let (host, peer) = (path(io.local_addr()), path(io.peer_addr()));
-        Self::with(io, host, peer, Policy::default()).wakes_unlocked()
+        Self::with(io, host, peer, policy).wakes_unlocked()
     }
 }

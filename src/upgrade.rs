@@ -348,6 +348,16 @@ impl<T: Transport> UpgradableTransport for UpgradableConnection<T> {
     }
 }
 
+impl<T: UpgradableTransport + ?Sized> UpgradableTransport for Box<T> {
+    fn start_tls(&mut self, how: StartTls) -> Starting<'_> {
+        (**self).start_tls(how)
+    }
+
+    fn stop_tls(&mut self) -> Stopping<'_> {
+        (**self).stop_tls()
+    }
+}
+
 impl<T: Transport> AsyncRead for UpgradableConnection<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.open()?.poll_read(cx, buf)

@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bowline::{Connector, Listener};
+use bowline::{Connector, Listener, Policy, ServerEndpoint};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
@@ -102,5 +102,35 @@ fn fifteen_hundred_rounds_leak_no_descriptor() {
             drop((client, server));
         }
         assert_eq!(listener.status().accept_errors, 0);
+    });
+}
+
+/// rule: tcp-5
+#[test]
+fn a_unix_listener_out_of_descriptors_recovers_by_itself() {
+    under_the_limit(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.sock");
+        let endpoint = ServerEndpoint::unix(path.to_str().unwrap()).unwrap();
+        let listener = endpoint.listen(Policy::default()).await.unwrap();
+        let sockets = [(); 3].map(|()| Socket::new(Domain::UNIX, Type::STREAM, None).unwrap());
+        let taken = take_all();
+        for socket in &sockets {
+            socket.connect(&SockAddr::unix(&path).unwrap()).unwrap();
+        }
+        let give_back = async {
+            while listener.status().accept_errors < 3 {
+                yield_now().await;
+            }
+            assert!(listener.status().is_waiting);
+            drop(taken);
+        };
+        let accept_all = async {
+            for _ in &sockets {
+                drop(listener.accept().await.unwrap());
+            }
+        };
+        timeout(SOON, async { tokio::join!(accept_all, give_back) }).await.unwrap();
+        assert!(!listener.status().is_waiting);
     });
 }

@@ -1,20 +1,18 @@
 //! The facts of a connection, as both programs tell them.
 
-use bowline::{TlsTransport, config};
+use bowline::{Address, SessionFacts, config};
 use serde_json::{Value, json};
 
 /// Named values, in the order in which they are told.
 pub(crate) type Fields = Vec<(&'static str, Value)>;
 
 /// What INFO says about a connection.
-pub(crate) fn info(kind: &str, connection: &impl TlsTransport) -> Fields {
-    let tls = connection.tls();
-    let tls = tls.as_deref();
+pub(crate) fn info(kind: &str, host: &Address, peer: &Address, tls: Option<&SessionFacts>) -> Fields {
     vec![
         ("kind", json!(kind)),
-        ("secure", json!(connection.is_secure())),
-        ("host", json!(connection.host().to_string())),
-        ("peer", json!(connection.peer().to_string())),
+        ("secure", json!(tls.is_some())),
+        ("host", json!(host.to_string())),
+        ("peer", json!(peer.to_string())),
         ("version", json!(tls.map(|tls| tls.version_name()))),
         ("cipher", json!(tls.map(|tls| tls.cipher_name()))),
         ("group", json!(tls.and_then(|tls| tls.group_name()))),

@@ -72,6 +72,15 @@ pub(crate) enum Identity {
     Made(String),
 }
 
+/// Which face of the crate serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// Futures that read and write.
+    Async,
+    /// Callbacks.
+    Protocol,
+}
+
 /// A command line that was understood.
 #[derive(Debug)]
 pub(crate) struct Args {
@@ -84,6 +93,7 @@ pub(crate) struct Args {
     pub(crate) close_timeout: Option<Duration>,
     pub(crate) handshake_timeout: Option<Duration>,
     pub(crate) leftover: Option<Leftover>,
+    pub(crate) face: Face,
     pub(crate) json: bool,
 }
 
@@ -100,6 +110,7 @@ impl Args {
             close_timeout: None,
             handshake_timeout: None,
             leftover: None,
+            face: Face::Async,
             json: false,
         };
         let (mut cert, mut key) = (None, None);
@@ -120,7 +131,7 @@ impl Args {
                 Long("close-timeout") => args.close_timeout = Some(seconds(&mut parser)?),
                 Long("handshake-timeout") => args.handshake_timeout = Some(seconds(&mut parser)?),
                 Long("leftover") => args.leftover = Some(leftover(&mut parser)?),
-                Long("face") => face(&text(&mut parser)?)?,
+                Long("face") => args.face = face(&text(&mut parser)?)?,
                 Long("log") => args.json = is_json(&text(&mut parser)?)?,
                 Long("help") | Short('h') => help(),
                 other => return Err(other.unexpected().into()),
@@ -154,10 +165,10 @@ impl Args {
     }
 }
 
-fn face(name: &str) -> Result<(), Usage> {
+fn face(name: &str) -> Result<Face, Usage> {
     match name {
-        "async" => Ok(()),
-        "protocol" => Err(Usage::new("--face protocol is not there yet: this console serves with --face async")),
+        "async" => Ok(Face::Async),
+        "protocol" => Ok(Face::Protocol),
         other => Err(Usage::new(format!("--face is async or protocol, not {other:?}"))),
     }
 }

@@ -12,6 +12,7 @@
 mod args;
 mod command;
 mod log;
+mod protocol;
 mod service;
 
 #[path = "../common/mod.rs"]
@@ -23,11 +24,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bowline::testing::pki::Pki;
-use bowline::{Error, Leftover, Listener, Policy, ServerTls};
+use bowline::{Error, Incoming, Leftover, Listener, Policy, ServerTls};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::args::{Args, Identity, Kind};
+use crate::args::{Args, Face, Identity, Kind};
 use crate::common::args::Usage;
 use crate::log::Log;
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
 /// What every connection needs.
 struct Console {
     tls: ServerTls,
+    face: Face,
     leftover: Option<Leftover>,
     log: Log,
     made: AtomicU64,
@@ -61,7 +63,8 @@ struct Console {
 async fn run(args: &Args, tls: ServerTls, log: &Log) -> Result<(), Error> {
     let policy = policy(args);
     let (signalled, drain) = watch::channel(false);
-    let console = Console { tls, leftover: args.leftover, log: log.clone(), made: AtomicU64::new(0), drain };
+    let console =
+        Console { tls, face: args.face, leftover: args.leftover, log: log.clone(), made: AtomicU64::new(0), drain };
     let console = Arc::new(console);
     let mut ports = Vec::new();
     for (kind, addr) in &args.ports {
@@ -94,7 +97,7 @@ async fn serve(kind: Kind, listener: Listener, console: Arc<Console>) -> Result<
         tokio::select! {
             incoming = listener.accept() => {
                 let number = console.made.fetch_add(1, Ordering::Relaxed) + 1;
-                connections.spawn(service::serve(kind, incoming?, number, Arc::clone(&console)));
+                connections.spawn(serve_one(kind, incoming?, number, Arc::clone(&console)));
             }
             Some(_) = connections.join_next() => {}
             () = console.drained() => break,
@@ -103,6 +106,13 @@ async fn serve(kind: Kind, listener: Listener, console: Arc<Console>) -> Result<
     drop(listener);
     while connections.join_next().await.is_some() {}
     Ok(())
+}
+
+async fn serve_one(kind: Kind, incoming: Incoming, number: u64, console: Arc<Console>) {
+    match console.face {
+        Face::Async => service::serve(kind, incoming, number, console).await,
+        Face::Protocol => protocol::serve(kind, incoming, number, console).await,
+    }
 }
 
 impl Console {

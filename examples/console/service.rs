@@ -16,14 +16,14 @@ use tokio::task::coop::unconstrained;
 use crate::Console;
 use crate::args::Kind;
 use crate::command::{Command, HELP};
-use crate::common::info::{info, to_json};
+use crate::common::info::{Fields, info, to_json};
 
 /// The longest line, without its end.
-const MAX_LINE: usize = 4096;
+pub(crate) const MAX_LINE: usize = 4096;
 /// How much of `CLOSE n` is kept for the close; a peer that does not read cannot hold it.
-const MAX_LAST: u64 = 64 << 20;
+pub(crate) const MAX_LAST: u64 = 64 << 20;
 /// The alphabet, 1,024 times over.
-static PATTERN: [u8; 26 << 10] = pattern();
+pub(crate) static PATTERN: [u8; 26 << 10] = pattern();
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(kind: Kind, incoming: Incoming, number: u64, console: Arc<Console>) {
@@ -128,7 +128,7 @@ impl Service {
             Command::StartTls => self.start_tls().await,
             Command::StopTls if !self.connection.is_secure() => self.say("500 not secure").await,
             Command::StopTls => self.stop_tls().await,
-            Command::Info => self.say(&to_json(&info(self.kind.name(), &self.connection))).await,
+            Command::Info => self.say(&to_json(&self.info())).await,
             Command::Nodelay(on) => self.nodelay(on).await,
             Command::Keepalive(on) => self.keepalive(on).await,
             Command::Help => self.say(HELP).await,
@@ -290,8 +290,13 @@ impl Service {
 
 /// What the log is told.
 impl Service {
+    fn info(&self) -> Fields {
+        let (host, peer) = (self.connection.host(), self.connection.peer());
+        info(self.kind.name(), &host, &peer, self.connection.tls().as_deref())
+    }
+
     fn tell_secured(&self) {
-        self.console.log.secured(self.number, info(self.kind.name(), &self.connection));
+        self.console.log.secured(self.number, self.info());
     }
 
     /// Tells of the halves that have ended, each once.
@@ -313,7 +318,7 @@ impl Service {
     }
 }
 
-fn on_off(on: bool) -> &'static str {
+pub(crate) fn on_off(on: bool) -> &'static str {
     if on { "on" } else { "off" }
 }
 

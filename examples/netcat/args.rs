@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bowline::{Endpoint, EndpointKind, Leftover, TlsVersion};
+use bowline::{ClientEndpoint, EndpointKind, Leftover, TlsVersion};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::{Parser, ValueExt};
 
@@ -13,7 +13,8 @@ A client for pipes, over TCP and TLS.
 
 Usage: netcat [OPTIONS] ENDPOINT
 
-ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT; an IPv6 address stands in brackets.
+ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT; an IPv6 address stands in brackets. Behind it may stand :timeout=SECS, the
+bound of the connect, and :bind=IP, the local address.
 
   --ca FILE                whom to trust (PEM); default: whom the system trusts
   --dangerous-no-verify    trust anybody
@@ -83,7 +84,9 @@ pub(crate) enum Trust {
 /// A command line that was understood.
 #[derive(Debug)]
 pub(crate) struct Args {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoint: ClientEndpoint,
+    pub(crate) host: String,
+    pub(crate) port: u16,
     pub(crate) options: Options,
 }
 
@@ -156,7 +159,20 @@ impl Args {
         }
         options.identity = pair(cert, key)?;
         let endpoint = endpoint.ok_or_else(|| Usage::new("an ENDPOINT is missing"))?;
-        Ok(Self { endpoint: endpoint.parse().map_err(Usage::new)?, options })
+        Self::new(endpoint.parse().map_err(Usage::new)?, options)
+    }
+
+    fn new(endpoint: ClientEndpoint, options: Options) -> Result<Self, Usage> {
+        let (EndpointKind::Tcp | EndpointKind::Tls, Some(host), Some(port)) =
+            (endpoint.kind(), endpoint.host(), endpoint.port())
+        else {
+            return Err(Usage::new(format!("ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT, not {endpoint}")));
+        };
+        if let Some((name, _)) = endpoint.arguments().iter().find(|(name, _)| !["timeout", "bind"].contains(name)) {
+            return Err(Usage::new(format!("{name}= in {endpoint}: what concerns TLS is said by options")));
+        }
+        let host = host.to_owned();
+        Ok(Self { endpoint, host, port, options })
     }
 
     /// Whether TLS is spoken at all.
@@ -171,7 +187,7 @@ impl Args {
 
     /// The name to ask for and to check.
     pub(crate) fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(self.endpoint.host())
+        self.name.as_deref().unwrap_or(&self.host)
     }
 }
 

@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use bowline::{
-    ClientTls, Connector, Control, EndpointKind, Error, Phase, Policy, Reason, StartTls, TcpConnection, Transport,
-    UpgradableConnection, UpgradeError,
+    ClientTls, Connector, Control, EndpointKind, Error, Phase, Policy, Reason, StartTls, TcpConnection, TlsTransport,
+    Transport, UpgradableConnection, UpgradeError,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -76,7 +76,8 @@ impl Tally {
 
     fn note(&self, args: &Args, connection: &UpgradableConnection<TcpConnection>, phase: Phase) {
         self.phase.set(phase);
-        self.info.replace(info(args.kind(), connection));
+        let (host, peer) = (connection.host(), connection.peer());
+        self.info.replace(info(args.kind(), &host, &peer, connection.tls().as_deref()));
         let _ = self.control.set(connection.control());
     }
 }
@@ -129,8 +130,14 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
 async fn connect(args: &Args) -> Result<UpgradableConnection<TcpConnection>, Error> {
     let mut policy = Policy::default();
     policy.close_timeout = args.close_timeout.or(policy.close_timeout);
-    let connector = Connector::new().policy(policy);
-    let connection = connector.connect(args.endpoint.host(), args.endpoint.port()).await?;
+    let mut connector = Connector::new().policy(policy);
+    if let Some(timeout) = args.endpoint.timeout() {
+        connector = connector.timeout(timeout);
+    }
+    if let Some(local) = args.endpoint.bind() {
+        connector = connector.bind_to(local);
+    }
+    let connection = connector.connect(&args.host, args.port).await?;
     Ok(UpgradableConnection::new(connection))
 }
 

@@ -89,7 +89,7 @@ where
                 Poll::Pending => n += 1,
                 Poll::Ready(Ok(winner)) => return Poll::Ready(winner),
                 Poll::Ready(Err(error)) => {
-                    self.failed.push(ConnectAttempt { addr: *addr, error: Arc::new(error) });
+                    self.failed.push(ConnectAttempt { addr: (*addr).into(), error: Arc::new(error) });
                     drop(self.pending.remove(n));
                     self.schedule.handle_failure(Instant::now().into_std());
                 }
@@ -99,7 +99,8 @@ where
     }
 
     fn time_out(self) -> Vec<ConnectAttempt> {
-        let timed_out = |addr| ConnectAttempt { addr, error: Arc::new(io::ErrorKind::TimedOut.into()) };
+        let timed_out =
+            |addr: SocketAddr| ConnectAttempt { addr: addr.into(), error: Arc::new(io::ErrorKind::TimedOut.into()) };
         let pending = self.pending.into_iter().map(|(addr, _)| timed_out(addr));
         self.failed.into_iter().chain(pending).collect()
     }

@@ -73,7 +73,7 @@ impl Incoming {
     /// # Cancel safety
     /// Dropping the future drops the connection.
     pub async fn handshake(self, tls: &ServerTls) -> Result<TlsConnection<TcpConnection>, Error> {
-        let (deadline, _unfinished, connection) = self.begin();
+        let (deadline, _unfinished, connection) = self.into_parts();
         let mut connection = TlsConnection::server(connection, tls)?;
         connection.handshake_by(deadline).await?;
         Ok(connection)
@@ -92,13 +92,14 @@ impl Incoming {
     /// # Cancel safety
     /// Dropping the future drops the connection.
     pub async fn handshake_upgradable(self, tls: &ServerTls) -> Result<UpgradableConnection<TcpConnection>, Error> {
-        let (deadline, _unfinished, connection) = self.begin();
+        let (deadline, _unfinished, connection) = self.into_parts();
         let mut connection = UpgradableConnection::new(connection);
         connection.start_tls_by(StartTls::server(tls), deadline).await?;
         Ok(connection)
     }
 
-    fn begin(self) -> (Option<Instant>, OwnedSemaphorePermit, TcpConnection) {
+    /// The handshake's deadline, what counts it as unfinished while it is kept, and the connection.
+    pub(crate) fn into_parts(self) -> (Option<Instant>, OwnedSemaphorePermit, TcpConnection) {
         let Self { stream, host, peer, policy, deadline, permit } = self;
         (deadline, permit, TcpConnection::between(stream, host, peer, policy))
     }
@@ -116,7 +117,7 @@ impl Incoming {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let (deadline, _unfinished, connection) = self.begin();
+        let (deadline, _unfinished, connection) = self.into_parts();
         let outcome = until(deadline, begin(connection)).await;
         outcome.unwrap_or_else(|| Err(Reason::TimedOut(Phase::Handshake).into()))
     }

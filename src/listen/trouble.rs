@@ -11,7 +11,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Whose fault a failed accept is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// One connection's, and it is gone: the next one can be taken at once.
     Connection,
     /// The system's: it lacks something (descriptors, memory) that it may have again later.
@@ -45,7 +45,7 @@ impl Fault {
 
 /// The failures of a listener, and the back-off behind them.
 #[derive(Debug, Default)]
-pub(super) struct Trouble {
+pub(crate) struct Trouble {
     count: u64,
     last: Option<Arc<io::Error>>,
     wait: Duration,
@@ -55,11 +55,11 @@ pub(super) struct Trouble {
 
 impl Trouble {
     /// When to accept again, where the system lacked something the last time.
-    pub(super) fn retry_at(&self) -> Option<Instant> {
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    pub(super) fn status(&self, now: Instant) -> ListenerStatus {
+    pub(crate) fn status(&self, now: Instant) -> ListenerStatus {
         ListenerStatus {
             accept_errors: self.count,
             last_error: self.last.clone(),
@@ -67,12 +67,12 @@ impl Trouble {
         }
     }
 
-    pub(super) fn handle_success(&mut self) {
+    pub(crate) fn handle_success(&mut self) {
         self.wait = Duration::ZERO;
         self.retry_at = None;
     }
 
-    pub(super) fn handle_error(&mut self, error: &Arc<io::Error>, now: Instant) -> Fault {
+    pub(crate) fn handle_error(&mut self, error: &Arc<io::Error>, now: Instant) -> Fault {
         self.count += 1;
         self.last = Some(Arc::clone(error));
         let fault = Fault::of(error);

@@ -80,6 +80,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     /// The change is done, or has failed, and the connection with it; or a close has made it pointless.
     fn settle(&mut self, changed: Changed, outcome: Option<Result<(), Error>>, answer: Option<Answer>) {
+        self.unfinished = None;
         self.stage.desk.facts = self.transport.session_facts();
         if let Some(answer) = answer {
             answer.give(outcome.clone().unwrap_or(Err(UpgradeError::Failed(Reason::Closed).into())));

@@ -197,7 +197,7 @@ impl Handle {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Bytes that were delivered to the protocol.
+    /// Bytes that the protocol has received and is done with.
     pub fn received(&self) -> u64 {
         self.0.received.load(Ordering::Relaxed)
     }

@@ -49,6 +49,7 @@
 
 mod change;
 mod desk;
+mod file;
 #[cfg(feature = "codec")]
 mod framing;
 mod handle;
@@ -56,10 +57,13 @@ mod handle;
 mod message;
 mod panic;
 mod producer;
+mod relay;
 mod runner;
+mod server;
 mod stage;
 mod transport;
 
+pub use self::file::FileProducer;
 #[cfg(feature = "codec")]
 pub use self::framing::Framed;
 pub use self::handle::{Handle, Reply};
@@ -67,7 +71,9 @@ pub use self::handle::{Handle, Reply};
 pub use self::message::{MessageProtocol, MessageTransport};
 pub use self::panic::Panicked;
 pub use self::producer::{Producer, PullProducer, PushProducer};
+pub use self::relay::{RelayLeg, relay};
 pub use self::runner::Runner;
+pub use self::server::{Factory, Server, every};
 pub use self::transport::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
 use crate::core::half::End;
 use crate::error::Reason;

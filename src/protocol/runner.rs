@@ -12,6 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::desk::Desk;
@@ -47,6 +48,8 @@ pub struct Runner<P, T> {
     is_shut: bool,
     timer: Timer,
     stall: Timer,
+    /// The connection counts as an unfinished handshake of its listener.
+    pub(super) unfinished: Option<OwnedSemaphorePermit>,
     /// Waits for the loss of a connection that nobody reads from (rule: flow-5).
     loss: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -71,6 +74,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             is_shut: false,
             timer: Timer::default(),
             stall: Timer::default(),
+            unfinished: None,
             loss: None,
         }
     }
@@ -85,6 +89,11 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     pub(crate) fn begin_tls_by(mut self, how: StartTls, deadline: Option<Instant>) -> Self {
         self.stage.desk.begin_tls(how, deadline);
         self
+    }
+
+    /// Counts the connection as unfinished until its handshake is done.
+    pub(super) fn unfinished(self, unfinished: OwnedSemaphorePermit) -> Self {
+        Self { unfinished: Some(unfinished), ..self }
     }
 
     /// The protocol.

@@ -50,7 +50,6 @@ impl<P: Protocol> Stage<P> {
 
     /// Delivers data; says how much the protocol is done with.
     pub(super) fn deliver(&mut self, data: &[u8]) -> usize {
-        self.desk.shared.count_received(data.len() as u64);
         let done = self.tell(Notice::Data, |protocol, desk| {
             let done = protocol.data_received(desk, data)?;
             if done > data.len() {
@@ -58,7 +57,9 @@ impl<P: Protocol> Stage<P> {
             }
             Ok(done)
         });
-        done.unwrap_or(data.len())
+        let done = done.unwrap_or(data.len());
+        self.desk.shared.count_received(done as u64);
+        done
     }
 
     /// The connection ends now, for this reason, unless it has ended already (rule: end-5).

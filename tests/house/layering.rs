@@ -7,7 +7,7 @@ use crate::generated::check_section;
 use crate::source::{Source, files};
 
 /// The levels, lowest first. A room may name what is on its own level and below.
-const LEVELS: [(&str, &[&str]); 10] = [
+const LEVELS: [(&str, &[&str]); 11] = [
     ("words", &["error", "policy", "address", "deadline"]),
     ("decisions, without a socket or a runtime", &["core", "config", "endpoint"]),
     ("the socket and the clock", &["socket", "idle"]),
@@ -16,6 +16,7 @@ const LEVELS: [(&str, &[&str]); 10] = [
     ("plaintext to TLS and back", &["layer", "upgrade"]),
     ("two halves for two tasks", &["split"]),
     ("where connections come from", &["connect", "listen", "neighbour"]),
+    ("endpoints, opened", &["open"]),
     ("the callback face", &["protocol"]),
     ("for tests", &["testing"]),
 ];

@@ -35,7 +35,9 @@ fn a_signal_closes_what_is_open_in_order_and_ends_with_status_0() {
         assert_eq!(console.wait().code(), Some(0));
         assert!(TcpStream::connect(addr).is_err());
         let reasons: Vec<_> = (1..=5).map(|conn| console.lost(conn).1["reason"].as_str().unwrap().to_owned()).collect();
-        assert_eq!(reasons.iter().filter(|reason| *reason == "closed").count(), 4, "{reasons:?}");
+        // The handshake that never came to anything is given up, by the one face so called, by the other otherwise.
+        assert!(reasons.iter().filter(|reason| *reason == "closed").count() >= 4, "{reasons:?}");
+        assert!(reasons.iter().all(|reason| reason == "closed" || reason == "aborted"), "{reasons:?}");
     }
 }
 

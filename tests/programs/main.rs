@@ -4,6 +4,9 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
+/// The face of the crate that the consoles of these tests serve with.
+const FACE: &str = "async";
+
 mod commands;
 mod drain;
 mod exit_status;

@@ -172,3 +172,13 @@ fn netcat_talks_to_s_server() {
         assert_eq!(said.report()["version"], version);
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_endpoint_says_from_where_and_how_long_to_connect() {
+    let console = Console::start(&[]);
+    let endpoint = format!("tcp:127.0.0.1:{}:timeout=5.5:bind=127.0.0.2", console.tcp.port());
+    let said = netcat(&["--report", &endpoint]).feed(b"INFO\n");
+    assert_eq!(said.code(), 0, "{}", said.stderr);
+    assert!(said.report()["host"].as_str().unwrap().starts_with("127.0.0.2:"), "{}", said.stderr);
+}

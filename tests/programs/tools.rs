@@ -209,7 +209,7 @@ impl Console {
         certs();
         let any = "127.0.0.1:0";
         let mut child = Command::new(example("console"))
-            .args(["--log", "json", "--tcp", any, "--tls", any, "--starttls", any, "--certs"])
+            .args(["--face", crate::FACE, "--log", "json", "--tcp", any, "--tls", any, "--starttls", any, "--certs"])
             .arg(certs_dir())
             .args(args)
             .stdout(Stdio::piped())

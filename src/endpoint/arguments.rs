@@ -1,0 +1,263 @@
+//! Arguments: which there are, who takes them, and how their values are read.
+
+use std::time::Duration;
+
+use super::text::{Cursor, Mistake, Text};
+use super::{EndpointKind, Side};
+use crate::config::{TlsVersion, server_name};
+
+/// Everything that may stand behind the place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Argument {
+    Interface,
+    Backlog,
+    Mode,
+    Cert,
+    Key,
+    ClientCa,
+    ClientOptional,
+    Ca,
+    Name,
+    Alpn,
+    Min,
+    Max,
+    Timeout,
+    Bind,
+}
+
+const INET: &[EndpointKind] = &[EndpointKind::Tcp, EndpointKind::Tls, EndpointKind::StartTls];
+const TLS: &[EndpointKind] = &[EndpointKind::Tls, EndpointKind::StartTls];
+const UNIX: &[EndpointKind] = &[EndpointKind::Unix];
+const ANY: &[EndpointKind] = &EndpointKind::ALL;
+const NONE: &[EndpointKind] = &[];
+
+impl Argument {
+    const ALL: [Self; 14] = [
+        Self::Interface,
+        Self::Backlog,
+        Self::Mode,
+        Self::Cert,
+        Self::Key,
+        Self::ClientCa,
+        Self::ClientOptional,
+        Self::Ca,
+        Self::Name,
+        Self::Alpn,
+        Self::Min,
+        Self::Max,
+        Self::Timeout,
+        Self::Bind,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Interface => "interface",
+            Self::Backlog => "backlog",
+            Self::Mode => "mode",
+            Self::Cert => "cert",
+            Self::Key => "key",
+            Self::ClientCa => "client-ca",
+            Self::ClientOptional => "client-optional",
+            Self::Ca => "ca",
+            Self::Name => "name",
+            Self::Alpn => "alpn",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Timeout => "timeout",
+            Self::Bind => "bind",
+        }
+    }
+
+    /// The kinds of endpoint that take it.
+    fn takers(self, side: Side) -> &'static [EndpointKind] {
+        match (self, side) {
+            (Self::Interface, Side::Server) | (Self::Bind, Side::Client) => INET,
+            (Self::Backlog, Side::Server) | (Self::Timeout, Side::Client) => ANY,
+            (Self::Mode, Side::Server) => UNIX,
+            (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, _) => TLS,
+            (Self::ClientCa | Self::ClientOptional, Side::Server) | (Self::Ca | Self::Name, Side::Client) => TLS,
+            (Self::Interface | Self::Backlog | Self::Mode | Self::ClientCa | Self::ClientOptional, Side::Client) => {
+                NONE
+            }
+            (Self::Ca | Self::Name | Self::Timeout | Self::Bind, Side::Server) => NONE,
+        }
+    }
+
+    /// Whether it stands without a value.
+    fn is_flag(self) -> bool {
+        self == Self::ClientOptional
+    }
+
+    /// Whether colons between brackets belong to its value.
+    pub(super) fn is_address(self) -> bool {
+        matches!(self, Self::Interface | Self::Bind)
+    }
+
+    fn find(name: Text<'_>, side: Side, kind: EndpointKind) -> Result<Self, Mistake> {
+        let word = name.value();
+        let found = Self::ALL.into_iter().find(|argument| argument.name() == word);
+        let problem = match found {
+            Some(argument) if argument.takers(side).contains(&kind) => return Ok(argument),
+            _ if word.is_empty() => "an argument is missing here".to_owned(),
+            Some(argument) if !argument.takers(side).is_empty() => {
+                let takers: Vec<_> = argument.takers(side).iter().map(|kind| kind.name()).collect();
+                format!("{word} is an argument of {} only", takers.join(", "))
+            }
+            Some(_) => format!("{word} is an argument of {}s, and this is a {side}", side.other()),
+            None => format!("{word:?} is not an argument"),
+        };
+        Err(Mistake::new(name.at, format!("{problem}; a {kind} {side} takes {}", known(side, kind))))
+    }
+}
+
+fn known(side: Side, kind: EndpointKind) -> String {
+    let takes = |argument: &Argument| argument.takers(side).contains(&kind);
+    let names: Vec<_> = Argument::ALL.into_iter().filter(takes).map(Argument::name).collect();
+    names.join(", ")
+}
+
+/// The arguments of one endpoint: each is of its kind and side, and is there once. A flag has an empty value.
+pub(super) struct Given<'a> {
+    all: Vec<(Argument, Text<'a>)>,
+    end: usize,
+}
+
+impl<'a> Given<'a> {
+    /// Reads all that is left.
+    pub(super) fn read(cursor: &mut Cursor<'a>, side: Side, kind: EndpointKind) -> Result<Self, Mistake> {
+        let mut all: Vec<(Argument, Text<'a>)> = Vec::new();
+        while cursor.pass(':') {
+            let name = cursor.part_to(&[':', '='])?;
+            let argument = Argument::find(name, side, kind)?;
+            if all.iter().any(|(other, _)| *other == argument) {
+                return Err(Mistake::new(name.at, format!("{} is given twice", argument.name())));
+            }
+            all.push((argument, value(cursor, argument)?));
+        }
+        Ok(Self { all, end: cursor.at() })
+    }
+
+    pub(super) fn text(&self, argument: Argument) -> Option<Text<'a>> {
+        self.all.iter().find(|(given, _)| *given == argument).map(|(_, text)| *text)
+    }
+
+    /// The value of an argument, where it is given.
+    pub(super) fn value<T>(
+        &self,
+        argument: Argument,
+        read: impl FnOnce(&str) -> Result<T, Mistake>,
+    ) -> Result<Option<T>, Mistake> {
+        self.text(argument).map(|text| text.read(read)).transpose()
+    }
+
+    pub(super) fn string(&self, argument: Argument) -> Option<String> {
+        self.text(argument).map(|text| text.value())
+    }
+
+    /// The value of an argument that must be there; `why` says so.
+    pub(super) fn required(&self, argument: Argument, why: &str) -> Result<String, Mistake> {
+        self.string(argument).ok_or_else(|| Mistake::new(self.end, format!("{why} needs {}=", argument.name())))
+    }
+}
+
+fn value<'a>(cursor: &mut Cursor<'a>, argument: Argument) -> Result<Text<'a>, Mistake> {
+    let equals = cursor.at();
+    let name = argument.name();
+    match (cursor.pass('='), argument.is_flag()) {
+        (true, true) => return Err(Mistake::new(equals, format!("{name} takes no value"))),
+        (false, true) => return cursor.part(),
+        (false, false) => return Err(Mistake::new(equals, format!("{name} needs a value: {name}=VALUE"))),
+        (true, false) => {}
+    }
+    let text = if argument.is_address() { cursor.address()? } else { cursor.part()? };
+    if text.raw.is_empty() {
+        return Err(Mistake::new(text.at, format!("the value of {name} is empty")));
+    }
+    Ok(text)
+}
+
+pub(super) fn backlog(text: &str) -> Result<u32, Mistake> {
+    let problem = "a backlog is a number from 1 to 2147483647";
+    let number = digits(text, 10, problem)?.parse().map_err(|_| Mistake::new(0, problem))?;
+    if (1..=i32::MAX as u32).contains(&number) { Ok(number) } else { Err(Mistake::new(0, problem)) }
+}
+
+/// The permissions of a file, in octal.
+pub(super) fn mode(text: &str) -> Result<u32, Mistake> {
+    let problem = "a mode is an octal number from 0 to 777, as in 660";
+    match u32::from_str_radix(digits(text, 8, problem)?, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err(Mistake::new(0, problem)),
+    }
+}
+
+/// Seconds, with a fraction of up to nine digits or without.
+pub(super) fn seconds(text: &str) -> Result<Duration, Mistake> {
+    let problem = "a time is a number of seconds, as in 10 or 0.5";
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    digits(whole, 10, problem)?;
+    let behind = |mistake: Mistake| Mistake { at: mistake.at + whole.len() + 1, ..mistake };
+    digits(fraction, 10, problem).map_err(behind)?;
+    if fraction.len() > 9 {
+        return Err(Mistake::new(whole.len() + 10, "a fraction of a second has at most nine digits"));
+    }
+    let seconds: u32 = whole.parse().map_err(|_| Mistake::new(0, "so many seconds cannot be waited"))?;
+    let nanos = format!("{fraction:0<9}").parse().map_err(|_| Mistake::new(0, problem))?;
+    match Duration::new(seconds.into(), nanos) {
+        Duration::ZERO => Err(Mistake::new(0, "a time is more than 0 seconds")),
+        time => Ok(time),
+    }
+}
+
+/// What [`seconds`] reads.
+pub(super) fn print_seconds(time: Duration) -> String {
+    let text = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Application protocols, the preferred one first. RFC 7301 section 3.1: a name has 1 to 255 bytes.
+pub(super) fn alpn(text: &str) -> Result<Vec<String>, Mistake> {
+    let (mut names, mut at) = (Vec::new(), 0);
+    for name in text.split(',') {
+        let length = name.len();
+        if let Some(bad) = name.find(|c: char| !c.is_ascii_graphic()) {
+            return Err(Mistake::new(at + bad, "the name of a protocol is of visible ASCII characters"));
+        }
+        match length {
+            0 => return Err(Mistake::new(at, "the name of a protocol is empty")),
+            1..=255 => names.push(name.to_owned()),
+            _ => return Err(Mistake::new(at, "the name of a protocol has at most 255 characters")),
+        }
+        at += length + 1;
+    }
+    Ok(names)
+}
+
+pub(super) fn version(text: &str) -> Result<TlsVersion, Mistake> {
+    match text {
+        "1.2" => Ok(TlsVersion::V1_2),
+        "1.3" => Ok(TlsVersion::V1_3),
+        _ => Err(Mistake::new(0, "a version of TLS is 1.2 or 1.3")),
+    }
+}
+
+/// What [`version`] reads.
+pub(super) fn print_version(version: TlsVersion) -> &'static str {
+    match version {
+        TlsVersion::V1_2 => "1.2",
+        TlsVersion::V1_3 => "1.3",
+    }
+}
+
+/// The name of a server that a certificate can be checked against.
+pub(super) fn name(text: &str) -> Result<String, Mistake> {
+    let checked = server_name(text).map_err(|error| Mistake::new(0, error.to_string()));
+    checked.map(|_| text.to_owned())
+}
+
+fn digits<'a>(text: &'a str, radix: u32, problem: &str) -> Result<&'a str, Mistake> {
+    match text.find(|c: char| !c.is_digit(radix)) {
+        None if !text.is_empty() => Ok(text),
+        bad => Err(Mistake::new(bad.unwrap_or(0), problem)),
+    }
+}

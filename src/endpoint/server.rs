@@ -1,0 +1,259 @@
+//! Where a server listens.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use super::arguments::{Argument, Given, backlog, mode};
+use super::host::{self, Inet, looks_like_bare_ipv6, read_host, read_port};
+use super::text::{Cursor, Mistake, escape};
+use super::tls::{Security, ServerText};
+use super::{EndpointKind, Side, check_path, print_arguments, read_kind, read_path, with_arguments};
+use crate::config::ServerTls;
+use crate::error::{EndpointError, Error};
+
+/// Where a server listens, and what is spoken there.
+///
+/// | string | listens |
+/// |---|---|
+/// | `tcp:8080`, `tcp:127.0.0.1:8080`, `tcp:8080:interface=127.0.0.1` | on TCP; without a host on every IPv4 address |
+/// | `tls:8443:cert=FILE:key=FILE` | the same, in TLS from the first byte on |
+/// | `starttls:2525:cert=FILE:key=FILE` | the same, in plaintext until it is upgraded |
+/// | `unix:/run/x.sock` | on a Unix socket |
+///
+/// | argument | of | means |
+/// |---|---|---|
+/// | `interface=HOST` | `tcp`, `tls`, `starttls` | the same as a host before the port; `[::]` is every IPv6 address |
+/// | `backlog=N` | all | how many connections the system keeps until they are accepted; default 1024 |
+/// | `mode=660` | `unix` | the permissions of the socket, octal; default what the umask leaves |
+/// | `cert=FILE`, `key=FILE` | `tls`, `starttls` | certificate chain and private key, PEM; both are needed |
+/// | `client-ca=FILE` | `tls`, `starttls` | ask clients for a certificate of this CA, PEM |
+/// | `client-optional` | `tls`, `starttls` | ... and let those in that have none |
+/// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to agree on, the preferred one first |
+/// | `min=1.2`, `max=1.3` | `tls`, `starttls` | the versions of TLS |
+///
+/// A colon, an equals sign or a backslash that belongs to a value has a backslash before it: `cert=C\:\\server.pem`. Port 0
+/// is any free port. Paths may hold anything but control characters; hosts are ASCII.
+///
+/// ```
+/// use bowline::{EndpointKind, ServerEndpoint};
+///
+/// let endpoint: ServerEndpoint = "tls:8443:interface=127.0.0.1:cert=server.pem:key=server.key:alpn=h2,http/1.1".parse()?;
+/// assert_eq!(endpoint.kind(), EndpointKind::Tls);
+/// assert_eq!((endpoint.host(), endpoint.port()), (Some("127.0.0.1"), Some(8443)));
+/// assert_eq!(endpoint.to_string(), "tls:127.0.0.1:8443:cert=server.pem:key=server.key:alpn=h2,http/1.1");
+///
+/// let error = "tcp:8080:timeout=5".parse::<ServerEndpoint>().unwrap_err();
+/// assert_eq!(error.at, 9);
+/// assert_eq!(
+///     error.problem,
+///     "timeout is an argument of clients, and this is a server; a tcp server takes interface, backlog"
+/// );
+/// # Ok::<(), bowline::EndpointError>(())
+/// ```
+#[doc(alias = "serverFromString")]
+#[doc(alias = "TCP4ServerEndpoint")]
+#[doc(alias = "TCP6ServerEndpoint")]
+#[doc(alias = "SSL4ServerEndpoint")]
+#[doc(alias = "UNIXServerEndpoint")]
+#[doc(alias = "IStreamServerEndpoint")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerEndpoint {
+    place: ServerPlace,
+    backlog: Option<u32>,
+}
+
+/// Where it is, as whoever opens it needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum ServerPlace {
+    Inet { host: Option<String>, port: u16, security: Security<ServerText> },
+    Unix { path: String, mode: Option<u32> },
+}
+
+impl ServerEndpoint {
+    /// TCP on every IPv4 address: `tcp:PORT`.
+    pub fn tcp(port: u16) -> Self {
+        Self { place: ServerPlace::Inet { host: None, port, security: Security::Plain }, backlog: None }
+    }
+
+    /// TLS on every IPv4 address: `tls:PORT:cert=CERT:key=KEY`, the paths as they are, without escapes.
+    ///
+    /// # Errors
+    /// The caller's fault: a path is empty or holds a control character. `input` of the error is the string that would be
+    /// printed.
+    pub fn tls(port: u16, cert: &str, key: &str) -> Result<Self, EndpointError> {
+        with_arguments(format!("tls:{port}"), [("cert", cert), ("key", key)]).parse()
+    }
+
+    /// TCP on every IPv4 address, to be upgraded to TLS: `starttls:PORT:cert=CERT:key=KEY`.
+    ///
+    /// # Errors
+    /// As [`tls`](Self::tls).
+    pub fn starttls(port: u16, cert: &str, key: &str) -> Result<Self, EndpointError> {
+        with_arguments(format!("starttls:{port}"), [("cert", cert), ("key", key)]).parse()
+    }
+
+    /// A Unix socket: `unix:PATH`, the path as it is, without escapes.
+    ///
+    /// # Errors
+    /// The caller's fault: the path is empty or holds a control character. `input` and `at` of the error speak of `path`.
+    pub fn unix(path: &str) -> Result<Self, EndpointError> {
+        let checked = check_path(path).map_err(|mistake| mistake.of(path))?;
+        Ok(Self { place: ServerPlace::Unix { path: checked, mode: None }, backlog: None })
+    }
+
+    /// The same with more arguments, each a name and a value as it is, without escapes; empty for a flag.
+    ///
+    /// # Errors
+    /// The caller's fault: what is wrong with the arguments. `input` of the error is the string that would be printed.
+    ///
+    /// ```
+    /// let endpoint = bowline::ServerEndpoint::tcp(8080).with([("interface", "::1"), ("backlog", "16")])?;
+    /// assert_eq!(endpoint.to_string(), "tcp:[::1]:8080:backlog=16");
+    /// # Ok::<(), bowline::EndpointError>(())
+    /// ```
+    pub fn with<'a>(&self, arguments: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, EndpointError> {
+        with_arguments(self.to_string(), arguments).parse()
+    }
+
+    /// What is spoken there.
+    pub fn kind(&self) -> EndpointKind {
+        match &self.place {
+            ServerPlace::Inet { security, .. } => security.kind(),
+            ServerPlace::Unix { .. } => EndpointKind::Unix,
+        }
+    }
+
+    /// The name or address to listen on, IPv6 without brackets. `None`: every IPv4 address, or a Unix socket.
+    pub fn host(&self) -> Option<&str> {
+        match &self.place {
+            ServerPlace::Inet { host, .. } => host.as_deref(),
+            ServerPlace::Unix { .. } => None,
+        }
+    }
+
+    /// The port, 0 for any free one. `None`: a Unix socket.
+    pub fn port(&self) -> Option<u16> {
+        match &self.place {
+            ServerPlace::Inet { port, .. } => Some(*port),
+            ServerPlace::Unix { .. } => None,
+        }
+    }
+
+    /// The path of a Unix socket.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            ServerPlace::Inet { .. } => None,
+            ServerPlace::Unix { path, .. } => Some(Path::new(path)),
+        }
+    }
+
+    /// `backlog=`: how many connections the system keeps until they are accepted.
+    pub fn backlog(&self) -> Option<u32> {
+        self.backlog
+    }
+
+    /// `mode=`: the permissions of a Unix socket.
+    pub fn mode(&self) -> Option<u32> {
+        match &self.place {
+            ServerPlace::Inet { .. } => None,
+            ServerPlace::Unix { mode, .. } => *mode,
+        }
+    }
+
+    /// Every argument with its value, without escapes; that of a flag is empty.
+    pub fn arguments(&self) -> Vec<(&'static str, String)> {
+        let mut all = vec![(Argument::Backlog, self.backlog.map(|backlog| backlog.to_string()))];
+        match &self.place {
+            ServerPlace::Inet { security, .. } => {
+                all.extend(security.get().map(ServerText::arguments).unwrap_or_default())
+            }
+            ServerPlace::Unix { mode, .. } => all.push((Argument::Mode, mode.map(|mode| format!("{mode:o}")))),
+        }
+        all.into_iter().filter_map(|(argument, value)| Some((argument.name(), value?))).collect()
+    }
+
+    /// Reads the files that the arguments name, and checks them. `None` where no TLS is spoken.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) with the file: the fault of whoever configured it.
+    pub fn server_tls(&self) -> Result<Option<ServerTls>, Error> {
+        self.security().get().map(ServerText::load).transpose()
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn place(&self) -> &ServerPlace {
+        &self.place
+    }
+
+    fn security(&self) -> &Security<ServerText> {
+        match &self.place {
+            ServerPlace::Inet { security, .. } => security,
+            ServerPlace::Unix { .. } => &Security::Plain,
+        }
+    }
+}
+
+/// Prints what [`FromStr`] reads: printed and read again, an endpoint is equal to itself.
+impl fmt::Display for ServerEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.kind())?;
+        match &self.place {
+            ServerPlace::Inet { host: Some(host), port, .. } => f.write_str(&host::print(host, *port))?,
+            ServerPlace::Inet { host: None, port, .. } => port.fmt(f)?,
+            ServerPlace::Unix { path, .. } => f.write_str(&escape(path))?,
+        }
+        print_arguments(&self.arguments(), f)
+    }
+}
+
+impl FromStr for ServerEndpoint {
+    type Err = EndpointError;
+
+    /// Reads an endpoint.
+    ///
+    /// # Errors
+    /// The fault of who wrote the string: a mistake in it, with its byte offset.
+    fn from_str(input: &str) -> Result<Self, EndpointError> {
+        read(&mut Cursor::new(input)).map_err(|mistake| mistake.of(input))
+    }
+}
+
+fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
+    let kind = read_kind(cursor)?;
+    if kind == EndpointKind::Unix {
+        let path = read_path(cursor)?;
+        let given = Given::read(cursor, Side::Server, kind)?;
+        let mode = given.value(Argument::Mode, mode)?;
+        return Ok(ServerEndpoint {
+            place: ServerPlace::Unix { path, mode },
+            backlog: given.value(Argument::Backlog, backlog)?,
+        });
+    }
+    let (host, port) = read_place(cursor)?;
+    let given = Given::read(cursor, Side::Server, kind)?;
+    let host = match (host, given.text(Argument::Interface)) {
+        (Some(_), Some(interface)) => {
+            return Err(Mistake::new(interface.at, "the host stands before the port already"));
+        }
+        (host, _) => host.or(given.value(Argument::Interface, read_host)?),
+    };
+    let backlog = given.value(Argument::Backlog, backlog)?;
+    let security = Security::new(kind, || ServerText::read(kind, &given))?;
+    Ok(ServerEndpoint { place: ServerPlace::Inet { host, port, security }, backlog })
+}
+
+/// `PORT` or `HOST:PORT`.
+fn read_place(cursor: &mut Cursor<'_>) -> Result<(Option<String>, u16), Mistake> {
+    let rest = cursor.rest();
+    if rest.is_empty() {
+        return Err(Mistake::new(cursor.at(), "the port is missing"));
+    }
+    let first = rest.split(':').next().unwrap_or(rest);
+    let is_number = !first.is_empty() && first.bytes().all(|b| b.is_ascii_digit());
+    if is_number && !looks_like_bare_ipv6(rest) {
+        return Ok((None, cursor.part()?.read(read_port)?));
+    }
+    let Inet { host, port } = Inet::read(cursor)?;
+    Ok((Some(host), port))
+}

@@ -1,0 +1,196 @@
+//! What an endpoint says about TLS.
+
+use super::EndpointKind;
+use super::arguments::{Argument, Given, alpn, name, print_version, version};
+use super::text::Mistake;
+use crate::config::{ClientTls, ServerTls, TlsVersion};
+use crate::error::Error;
+#[cfg(not(feature = "platform-roots"))]
+use crate::error::{ConfigError, ConfigProblem};
+
+/// Whether TLS is spoken, and what has to be known for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Security<T> {
+    /// Never.
+    Plain,
+    /// From the first byte on.
+    Tls(T),
+    /// From an upgrade on.
+    StartTls(T),
+}
+
+impl<T> Security<T> {
+    pub(super) fn new(kind: EndpointKind, read: impl FnOnce() -> Result<T, Mistake>) -> Result<Self, Mistake> {
+        Ok(match kind {
+            EndpointKind::Tcp | EndpointKind::Unix => Self::Plain,
+            EndpointKind::Tls => Self::Tls(read()?),
+            EndpointKind::StartTls => Self::StartTls(read()?),
+        })
+    }
+
+    /// The kind of an endpoint on TCP.
+    pub(super) fn kind(&self) -> EndpointKind {
+        match self {
+            Self::Plain => EndpointKind::Tcp,
+            Self::Tls(_) => EndpointKind::Tls,
+            Self::StartTls(_) => EndpointKind::StartTls,
+        }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        match self {
+            Self::Plain => None,
+            Self::Tls(known) | Self::StartTls(known) => Some(known),
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn load<U>(&self, load: impl FnOnce(&T) -> Result<U, Error>) -> Result<Security<U>, Error> {
+        Ok(match self {
+            Self::Plain => Security::Plain,
+            Self::Tls(known) => Security::Tls(load(known)?),
+            Self::StartTls(known) => Security::StartTls(load(known)?),
+        })
+    }
+}
+
+/// What both sides may say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+struct Common {
+    alpn: Vec<String>,
+    min: Option<TlsVersion>,
+    max: Option<TlsVersion>,
+}
+
+impl Common {
+    fn read(given: &Given<'_>) -> Result<Self, Mistake> {
+        let min = given.value(Argument::Min, version)?;
+        let max = given.value(Argument::Max, |text| match version(text)? {
+            TlsVersion::V1_2 if min == Some(TlsVersion::V1_3) => {
+                Err(Mistake::new(0, "no version of TLS is at least 1.3 and at most 1.2"))
+            }
+            max => Ok(max),
+        })?;
+        Ok(Self { alpn: given.value(Argument::Alpn, alpn)?.unwrap_or_default(), min, max })
+    }
+
+    fn arguments(&self) -> [(Argument, Option<String>); 3] {
+        let Self { alpn, min, max } = self;
+        let print = |version: &Option<TlsVersion>| version.map(|version| print_version(version).to_owned());
+        let alpn = (!alpn.is_empty()).then(|| alpn.join(","));
+        [(Argument::Alpn, alpn), (Argument::Min, print(min)), (Argument::Max, print(max))]
+    }
+}
+
+/// What a server says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ServerText {
+    cert: String,
+    key: String,
+    /// The CA of the clients, and whether they may come without a certificate.
+    clients: Option<(String, bool)>,
+    common: Common,
+}
+
+impl ServerText {
+    pub(super) fn read(kind: EndpointKind, given: &Given<'_>) -> Result<Self, Mistake> {
+        let why = format!("a {kind} server");
+        let cert = given.required(Argument::Cert, &why)?;
+        let key = given.required(Argument::Key, &why)?;
+        let optional = given.text(Argument::ClientOptional).is_some();
+        let clients = match given.string(Argument::ClientCa) {
+            None if optional => Some(given.required(Argument::ClientCa, Argument::ClientOptional.name())?),
+            file => file,
+        };
+        let clients = clients.map(|file| (file, optional));
+        Ok(Self { cert, key, clients, common: Common::read(given)? })
+    }
+
+    pub(super) fn arguments(&self) -> Vec<(Argument, Option<String>)> {
+        let optional = self.clients.as_ref().is_some_and(|(_, optional)| *optional);
+        let mut all = vec![
+            (Argument::Cert, Some(self.cert.clone())),
+            (Argument::Key, Some(self.key.clone())),
+            (Argument::ClientCa, self.clients.as_ref().map(|(file, _)| file.clone())),
+            (Argument::ClientOptional, optional.then(String::new)),
+        ];
+        all.extend(self.common.arguments());
+        all
+    }
+
+    pub(crate) fn load(&self) -> Result<ServerTls, Error> {
+        let Common { alpn, min, max } = &self.common;
+        let mut builder = ServerTls::builder().identity_pem_files(&self.cert, &self.key).alpn(alpn);
+        if let Some((file, optional)) = &self.clients {
+            builder = builder.client_ca_pem_file(file);
+            if *optional {
+                builder = builder.client_auth_optional();
+            }
+        }
+        if let Some(version) = *min {
+            builder = builder.min_version(version);
+        }
+        if let Some(version) = *max {
+            builder = builder.max_version(version);
+        }
+        builder.build()
+    }
+}
+
+/// What a client says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct ClientText {
+    ca: Option<String>,
+    pub(crate) name: Option<String>,
+    identity: Option<(String, String)>,
+    common: Common,
+}
+
+impl ClientText {
+    pub(super) fn read(given: &Given<'_>) -> Result<Self, Mistake> {
+        let identity = match (given.string(Argument::Cert), given.string(Argument::Key)) {
+            (None, None) => None,
+            (Some(cert), _) => Some((cert, given.required(Argument::Key, "a certificate")?)),
+            (None, Some(key)) => Some((given.required(Argument::Cert, "a private key")?, key)),
+        };
+        let ca = given.string(Argument::Ca);
+        Ok(Self { ca, name: given.value(Argument::Name, name)?, identity, common: Common::read(given)? })
+    }
+
+    pub(super) fn arguments(&self) -> Vec<(Argument, Option<String>)> {
+        let mut all = vec![
+            (Argument::Ca, self.ca.clone()),
+            (Argument::Name, self.name.clone()),
+            (Argument::Cert, self.identity.as_ref().map(|(cert, _)| cert.clone())),
+            (Argument::Key, self.identity.as_ref().map(|(_, key)| key.clone())),
+        ];
+        all.extend(self.common.arguments());
+        all
+    }
+
+    pub(crate) fn load(&self) -> Result<ClientTls, Error> {
+        let Common { alpn, min, max } = &self.common;
+        let mut builder = ClientTls::builder().alpn(alpn);
+        builder = match &self.ca {
+            Some(file) => builder.roots_pem_file(file),
+            #[cfg(feature = "platform-roots")]
+            None => builder.platform_roots(),
+            #[cfg(not(feature = "platform-roots"))]
+            None => {
+                let problem =
+                    "the endpoint names nobody to trust: give it ca=FILE, or enable the feature platform-roots";
+                return Err(ConfigError { file: None, problem: ConfigProblem::Contradiction(problem.into()) }.into());
+            }
+        };
+        if let Some((cert, key)) = &self.identity {
+            builder = builder.identity_pem_files(cert, key);
+        }
+        if let Some(version) = *min {
+            builder = builder.min_version(version);
+        }
+        if let Some(version) = *max {
+            builder = builder.max_version(version);
+        }
+        builder.build()
+    }
+}

@@ -1,0 +1,122 @@
+//! Client endpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{BoxConnection, unix};
+use crate::endpoint::{ClientPlace, Security};
+use crate::{ClientEndpoint, ClientTls, Connector, Error, Policy, StartTls, UpgradableConnection};
+
+/// The bound of a connect where the endpoint sets none (rule: tcp-9).
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+impl ClientEndpoint {
+    /// Connects, with the default [`Policy`]. For more than one connection make a [`connector`](Self::connector), which reads
+    /// the files once.
+    ///
+    /// # Errors
+    /// As those of [`connector`](Self::connector) and of [`EndpointConnector::connect`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends all attempts; no connection is left open.
+    pub async fn connect(&self) -> Result<BoxConnection, Error> {
+        self.connector(Policy::default())?.connect().await
+    }
+
+    /// Reads the files that the arguments name, and checks them.
+    ///
+    /// # Errors
+    /// [`Error::Config`], as [`client_tls`](Self::client_tls).
+    pub fn connector(&self, policy: impl Into<Arc<Policy>>) -> Result<EndpointConnector, Error> {
+        let security = match self.place() {
+            ClientPlace::Unix { .. } => Security::Plain,
+            ClientPlace::Inet { inet, security, .. } => security.load(|text| {
+                let name = text.name.as_ref().unwrap_or(&inet.host);
+                Ok(Known { tls: text.load()?, name: name.clone() })
+            })?,
+        };
+        Ok(EndpointConnector { endpoint: self.clone(), policy: policy.into(), security })
+    }
+}
+
+/// Connects to one endpoint, as often as is wanted. Made by [`ClientEndpoint::connector`]; cheap to clone. Its connections
+/// share the cache of TLS sessions to resume.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), bowline::Error> {
+/// use bowline::{ClientEndpoint, Policy, Transport, UpgradableTransport};
+/// use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+///
+/// let endpoint: ClientEndpoint = "starttls:mail.example.org:2525:ca=certs/ca.pem:timeout=5".parse()?;
+/// let connector = endpoint.connector(Policy::default())?;
+/// let mut connection = connector.connect().await?;
+/// let mut answer = String::new();
+/// connection.write_all(b"STARTTLS\r\n").await?;
+/// connection.read_line(&mut answer).await?;
+/// if let Some(how) = connector.start_tls() {
+///     connection.start_tls(how).await?;
+/// }
+/// println!("{}", connection.close().await);
+/// # Ok(()) }
+/// ```
+#[doc(alias = "clientFromString")]
+#[doc(alias = "IStreamClientEndpoint")]
+#[derive(Debug, Clone)]
+pub struct EndpointConnector {
+    endpoint: ClientEndpoint,
+    policy: Arc<Policy>,
+    security: Security<Known>,
+}
+
+/// What a handshake takes.
+#[derive(Debug, Clone)]
+struct Known {
+    tls: ClientTls,
+    name: String,
+}
+
+impl EndpointConnector {
+    /// Connects: on `tls` the handshake is done, verification included (rule: secure-1); on the others it is plaintext.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] with every address that was tried (rule: tcp-4). On `tls` also what a failed handshake says: see
+    /// [`UpgradableConnection::connect`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends all attempts; no connection is left open.
+    #[doc(alias = "connectTCP")]
+    #[doc(alias = "connectSSL")]
+    #[doc(alias = "connectUNIX")]
+    pub async fn connect(&self) -> Result<BoxConnection, Error> {
+        let timeout = self.endpoint.timeout().unwrap_or(TIMEOUT);
+        let (inet, bind) = match self.endpoint.place() {
+            ClientPlace::Unix { path } => return unix::connect(path.as_ref(), timeout, Arc::clone(&self.policy)).await,
+            ClientPlace::Inet { inet, bind, .. } => (inet, bind),
+        };
+        let mut connector = Connector::new().timeout(timeout).policy(Arc::clone(&self.policy));
+        if let Some(local) = *bind {
+            connector = connector.bind_to(local);
+        }
+        let tcp = connector.connect(&inet.host, inet.port).await?;
+        Ok(Box::new(match &self.security {
+            Security::Plain | Security::StartTls(_) => UpgradableConnection::new(tcp),
+            Security::Tls(Known { tls, name }) => UpgradableConnection::connect(tcp, tls, name).await?,
+        }))
+    }
+
+    /// How TLS is started on a connection, as the arguments of the endpoint say: on `starttls` for the upgrade, on `tls` for
+    /// another session inside the first. `None` where they say nothing about TLS.
+    pub fn start_tls(&self) -> Option<StartTls> {
+        self.security.get().map(|Known { tls, name }| StartTls::client(tls, name))
+    }
+
+    /// The TLS configuration that was read, for its warnings.
+    pub fn client_tls(&self) -> Option<&ClientTls> {
+        self.security.get().map(|Known { tls, .. }| tls)
+    }
+
+    /// What is connected to.
+    pub fn endpoint(&self) -> &ClientEndpoint {
+        &self.endpoint
+    }
+}

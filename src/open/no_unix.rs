@@ -1,0 +1,53 @@
+//! Where there are no Unix sockets: each attempt is an error that says so.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::BoxConnection;
+use crate::error::{BindError, ConnectAttempt, ConnectError};
+use crate::listen::ListenerStatus;
+use crate::{Address, Error, Policy};
+
+/// There is none.
+pub(super) enum Accepted {}
+
+pub(super) fn begin(accepted: Accepted) -> BoxConnection {
+    match accepted {}
+}
+
+pub(super) fn addresses(accepted: &Accepted) -> (Address, Address) {
+    match *accepted {}
+}
+
+pub(super) async fn connect(path: &Path, _: Duration, _: Arc<Policy>) -> Result<BoxConnection, Error> {
+    let addr = Address::Unix(Some(path.to_owned()));
+    let (target, attempts) = (addr.to_string(), vec![ConnectAttempt { addr, error: none() }]);
+    Err(ConnectError { target, attempts, resolve: None, timed_out: false }.into())
+}
+
+/// There is none.
+pub(super) enum Listening {}
+
+impl Listening {
+    pub(super) fn open(path: &Path, _: Option<u32>, _: u32, _: Arc<Policy>) -> Result<Self, Error> {
+        Err(BindError { addr: Address::Unix(Some(path.to_owned())), error: none() }.into())
+    }
+
+    pub(super) fn local_addr(&self) -> Address {
+        match *self {}
+    }
+
+    pub(super) fn status(&self) -> ListenerStatus {
+        match *self {}
+    }
+
+    pub(super) async fn accept(&self) -> Result<Accepted, Error> {
+        match *self {}
+    }
+}
+
+fn none() -> Arc<io::Error> {
+    Arc::new(io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets"))
+}

@@ -1,0 +1,194 @@
+//! Unix sockets: the file that a socket is has to be dealt with, and nothing else about them is special.
+
+use std::fs::{self, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::BoxConnection;
+use crate::deadline::{after, until};
+use crate::error::{BindError, ConnectAttempt, ConnectError};
+use crate::listen::ListenerStatus;
+use crate::listen::trouble::{Fault, Trouble};
+use crate::{Address, Error, Policy, Stream, Transport, UpgradableConnection};
+
+/// A connection that was accepted.
+pub(super) type Accepted = Stream<UnixStream>;
+
+pub(super) fn begin(accepted: Accepted) -> BoxConnection {
+    Box::new(UpgradableConnection::new(accepted))
+}
+
+/// Our address, and the peer's.
+pub(super) fn addresses(accepted: &Accepted) -> (Address, Address) {
+    (accepted.host(), accepted.peer())
+}
+
+pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>) -> Result<BoxConnection, Error> {
+    let error = match until(after(Some(timeout)), dial(path)).await {
+        Some(Ok(stream)) => {
+            let connection = Stream::unix(stream, policy);
+            connection.control().set_connected();
+            return Ok(begin(connection));
+        }
+        Some(Err(error)) => error,
+        None => io::ErrorKind::TimedOut.into(),
+    };
+    let timed_out = error.kind() == io::ErrorKind::TimedOut;
+    let addr = Address::Unix(Some(path.to_owned()));
+    let target = addr.to_string();
+    Err(ConnectError { target, attempts: vec![ConnectAttempt { addr, error: error.into() }], resolve: None, timed_out }
+        .into())
+}
+
+/// How long until a listener whose backlog is full is tried again.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Where the backlog is full, a socket that does not block is refused by EAGAIN, and nothing tells when there is room. One
+/// that blocks would wait, so this does.
+async fn dial(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY).await,
+            dialled => return dialled,
+        }
+    }
+}
+
+/// A Unix socket that listens.
+pub(super) struct Listening {
+    /// Dropped first: as long as the socket is there, no other file can have its number.
+    file: SocketFile,
+    socket: UnixListener,
+    policy: Arc<Policy>,
+    trouble: Mutex<Trouble>,
+}
+
+impl Listening {
+    pub(super) fn open(path: &Path, mode: Option<u32>, backlog: u32, policy: Arc<Policy>) -> Result<Self, Error> {
+        let failed = |error: io::Error| BindError { addr: Address::Unix(Some(path.to_owned())), error: error.into() };
+        let (socket, file) = bind(path).map_err(failed)?;
+        let listen = || {
+            // Nobody can connect before it listens, so nobody gets in under another mode.
+            if let Some(mode) = mode {
+                fs::set_permissions(&file.path, Permissions::from_mode(mode))?;
+            }
+            socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+            socket.set_nonblocking(true)?;
+            UnixListener::from_std(socket.into())
+        };
+        Ok(Self { socket: listen().map_err(failed)?, file, policy, trouble: Mutex::default() })
+    }
+
+    pub(super) fn local_addr(&self) -> Address {
+        Address::Unix(Some(self.file.path.clone()))
+    }
+
+    pub(super) fn status(&self) -> ListenerStatus {
+        self.trouble().status(Instant::now().into_std())
+    }
+
+    /// rule: tcp-5, tcp-7: what `Listener::accept` does, without a handshake to bound.
+    pub(super) async fn accept(&self) -> Result<Accepted, Error> {
+        loop {
+            let retry_at = self.trouble().retry_at();
+            if let Some(retry_at) = retry_at {
+                sleep_until(retry_at.into()).await;
+            }
+            match self.socket.accept().await {
+                Ok((stream, _)) => {
+                    self.trouble().handle_success();
+                    return Ok(Stream::unix(stream, Arc::clone(&self.policy)));
+                }
+                Err(error) => self.handle_error(error)?,
+            }
+        }
+    }
+
+    fn handle_error(&self, error: io::Error) -> Result<(), Error> {
+        let error = Arc::new(error);
+        match self.trouble().handle_error(&error, Instant::now().into_std()) {
+            Fault::Connection | Fault::System => Ok(()),
+            Fault::Listener => Err(BindError { addr: self.local_addr(), error }.into()),
+        }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The file of a socket that we have bound: removed with it, where it is still the same one.
+struct SocketFile {
+    path: PathBuf,
+    made: FileId,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| FileId::of(&found) == self.made) {
+            // A file that stays is a dead socket, which the next one to listen there replaces.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Which file it is, under whatever name.
+#[derive(PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(file: &Metadata) -> Self {
+        Self { device: file.dev(), inode: file.ino() }
+    }
+}
+
+fn bind(path: &Path) -> io::Result<(Socket, SocketFile)> {
+    let addr = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    match socket.bind(&addr) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_dead(path, &addr)?;
+            socket.bind(&addr)?;
+        }
+        bound => bound?,
+    }
+    // The working directory may be another one when the file is removed.
+    let path = std::path::absolute(path)?;
+    let made = FileId::of(&fs::symlink_metadata(&path)?);
+    Ok((socket, SocketFile { path, made }))
+}
+
+/// Removes a socket that nobody listens on. Anything else stays, and is an error.
+fn remove_dead(path: &Path, addr: &SockAddr) -> io::Result<()> {
+    let taken = |why: String| io::Error::new(io::ErrorKind::AddrInUse, why);
+    let found = fs::symlink_metadata(path)?;
+    if !found.file_type().is_socket() {
+        return Err(taken("what is there is not a socket, and is not removed".into()));
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A full backlog is an answer too: of somebody who listens.
+    probe.set_nonblocking(true)?;
+    match probe.connect(addr) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            return Err(taken(format!("a socket is there that cannot be tried, and is not removed: {error}")));
+        }
+        Ok(()) | Err(_) => return Err(taken("somebody listens there".into())),
+    }
+    let now = fs::symlink_metadata(path)?;
+    if FileId::of(&now) != FileId::of(&found) || (now.ctime(), now.ctime_nsec()) != (found.ctime(), found.ctime_nsec())
+    {
+        return Err(taken("somebody else has just opened it".into()));
+    }
+    fs::remove_file(path)
+}

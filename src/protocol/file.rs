@@ -1,0 +1,120 @@
+//! Files, and whatever else can be read, as producers.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Outcome;
+use super::handle::Handle;
+use super::producer::PullProducer;
+use super::transport::Transport;
+
+/// How much is read at a time, in bytes, where nothing else is said.
+const PIECE: usize = 64 << 10;
+
+/// Sends a file, or anything else that can be read, as fast as the peer takes it. It reads on a thread of the runtime's
+/// blocking pool, holds one piece in memory, and unregisters itself behind the last one; a read that fails ends the
+/// connection with the error as its reason.
+///
+/// ```no_run
+/// # fn send(transport: &mut dyn bowline::protocol::Transport) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// use bowline::protocol::{FileProducer, Producer};
+///
+/// let file = FileProducer::new(std::fs::File::open("picture.png")?).progress(|sent| println!("{sent} bytes"));
+/// transport.register_producer(Producer::pull(file))?;
+/// transport.close(); // behind its last byte
+/// # Ok(()) }
+/// ```
+#[doc(alias = "FileSender")]
+#[doc(alias = "sendfile")]
+pub struct FileProducer<R = File> {
+    /// Away while it reads, and gone when it is done.
+    reader: Arc<Mutex<Option<Reader<R>>>>,
+}
+
+struct Reader<R> {
+    source: R,
+    piece: usize,
+    left: u64,
+    sent: u64,
+    progress: Box<dyn FnMut(u64) + Send>,
+}
+
+impl<R: Read + Send + 'static> FileProducer<R> {
+    /// Sends all that can be read from here on.
+    pub fn new(source: R) -> Self {
+        let reader = Reader { source, piece: PIECE, left: u64::MAX, sent: 0, progress: Box::new(|_| {}) };
+        Self { reader: Arc::new(Mutex::new(Some(reader))) }
+    }
+
+    /// How much is read at a time, in bytes; default 64 KiB, at least 1.
+    pub fn piece(self, bytes: usize) -> Self {
+        self.with(|reader| reader.piece = bytes.max(1))
+    }
+
+    /// No more than this many bytes are sent.
+    pub fn limit(self, bytes: u64) -> Self {
+        self.with(|reader| reader.left = bytes)
+    }
+
+    /// Called with each piece that is on its way: how many bytes have been written so far. It runs on a thread of the
+    /// blocking pool.
+    pub fn progress(self, progress: impl FnMut(u64) + Send + 'static) -> Self {
+        self.with(|reader| reader.progress = Box::new(progress))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Reader<R>)) -> Self {
+        self.lock(|reader| {
+            if let Some(reader) = reader {
+                change(reader);
+            }
+        });
+        self
+    }
+
+    fn lock<T>(&self, f: impl FnOnce(&mut Option<Reader<R>>) -> T) -> T {
+        f(&mut self.reader.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<R: Read + Send + 'static> PullProducer for FileProducer<R> {
+    fn produce(&mut self, transport: &mut dyn Transport) -> Outcome {
+        let Some(mut reader) = self.lock(Option::take) else { return Ok(()) };
+        let (home, handle) = (Arc::clone(&self.reader), transport.handle());
+        tokio::task::spawn_blocking(move || match reader.read() {
+            Ok(piece) if piece.is_empty() => handle.unregister_producer(),
+            Ok(piece) => reader.send(&piece, home, &handle),
+            Err(error) => handle.fail(error),
+        });
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        self.lock(Option::take);
+    }
+}
+
+impl<R: Read> Reader<R> {
+    /// The next piece; empty at the end.
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        let most = self.left.min(self.piece as u64);
+        let mut piece = Vec::with_capacity(most as usize);
+        self.source.by_ref().take(most).read_to_end(&mut piece)?;
+        self.left -= piece.len() as u64;
+        self.sent += piece.len() as u64;
+        Ok(piece)
+    }
+
+    /// The reader is at home again before the piece is written: that it has left is what the next piece is asked for by.
+    fn send(mut self, piece: &[u8], home: Arc<Mutex<Option<Self>>>, handle: &Handle) {
+        (self.progress)(self.sent);
+        let is_last = self.left == 0 || piece.len() < self.piece;
+        if !is_last {
+            *home.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
+        }
+        handle.write(piece);
+        if is_last {
+            handle.unregister_producer();
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Protocols for the connections that are accepted.
+
+use std::sync::Arc;
+
+use super::runner::Runner;
+use super::{Handle, Protocol};
+use crate::config::ServerTls;
+use crate::error::Error;
+use crate::listen::{Incoming, Listener};
+use crate::tcp::TcpConnection;
+use crate::transport::Transport as _;
+use crate::upgrade::{StartTls, UpgradableConnection};
+
+/// Makes the protocol for a connection, or refuses it. Closures of the form `|incoming| Some(protocol)` are factories;
+/// [`every`] makes one of a closure that never refuses.
+#[doc(alias = "IProtocolFactory")]
+#[doc(alias = "ServerFactory")]
+pub trait Factory: Send + Sync + 'static {
+    /// What it makes.
+    type Protocol: Protocol;
+
+    /// Makes the protocol of one connection, which has not begun yet. `None`: the connection is refused, by RST.
+    #[doc(alias = "buildProtocol")]
+    fn build(&self, incoming: &Incoming) -> Option<Self::Protocol>;
+}
+
+impl<F, P> Factory for F
+where
+    F: Fn(&Incoming) -> Option<P> + Send + Sync + 'static,
+    P: Protocol,
+{
+    type Protocol = P;
+
+    fn build(&self, incoming: &Incoming) -> Option<P> {
+        self(incoming)
+    }
+}
+
+/// A factory that refuses nobody: `every(|| Echo)`.
+pub fn every<P: Protocol>(make: impl Fn() -> P + Send + Sync + 'static) -> impl Factory<Protocol = P> {
+    move |_: &Incoming| Some(make())
+}
+
+/// Accepts connections, and runs a protocol for each, in a task of its own.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use bowline::protocol::{Outcome, Protocol, Server, UpgradableTransport, every};
+/// use bowline::{Connector, Listener};
+/// use tokio::io::AsyncReadExt;
+///
+/// struct Greeter;
+///
+/// impl Protocol for Greeter {
+///     fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+///         transport.write(b"hello\r\n");
+///         transport.close();
+///         Ok(())
+///     }
+///
+///     fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+///         Ok(data.len())
+///     }
+/// }
+///
+/// let listener = Listener::bind("127.0.0.1:0").await?;
+/// let address = listener.local_addr();
+/// let serving = tokio::spawn(Server::new(listener, every(|| Greeter)).run());
+///
+/// let mut client = Connector::new().connect_addr(address).await?;
+/// let mut greeting = String::new();
+/// client.read_to_string(&mut greeting).await?;
+/// assert_eq!(greeting, "hello\r\n");
+/// # serving.abort();
+/// # Ok(()) }
+/// ```
+#[doc(alias = "listenTCP")]
+#[doc(alias = "listenSSL")]
+#[must_use = "a server does nothing until it is run"]
+pub struct Server<F> {
+    listener: Listener,
+    tls: Option<ServerTls>,
+    factory: Arc<F>,
+}
+
+impl<F: Factory> Server<F> {
+    /// Connections begin in plaintext, and can be upgraded.
+    pub fn new(listener: Listener, factory: F) -> Self {
+        Self { listener, tls: None, factory: Arc::new(factory) }
+    }
+
+    /// Connections begin with TLS. The handshake deadline runs from accept (rule: secure-5); a protocol is told of its
+    /// connection ahead of the handshake.
+    pub fn tls(self, tls: &ServerTls) -> Self {
+        Self { tls: Some(tls.clone()), ..self }
+    }
+
+    /// The listener.
+    pub fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// Accepts until the listener is of no more use.
+    ///
+    /// # Errors
+    /// As those of [`Listener::accept`]. What happens to one connection ends no other.
+    ///
+    /// # Cancel safety
+    /// Dropping it stops accepting; the connections that are there go on.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn run(self) -> Result<(), Error> {
+        loop {
+            self.serve(self.listener.accept().await?);
+        }
+    }
+
+    /// Runs a protocol for this connection, in a task of its own. `None`: the factory refuses it.
+    pub fn serve(&self, incoming: Incoming) -> Option<Handle> {
+        let Some(protocol) = self.factory.build(&incoming) else {
+            incoming.into_tcp().abort();
+            return None;
+        };
+        let runner = Runner::accept(protocol, incoming, self.tls.as_ref());
+        let handle = runner.handle();
+        tokio::spawn(runner.run());
+        Some(handle)
+    }
+}
+
+impl<P: Protocol> Runner<P, UpgradableConnection<TcpConnection>> {
+    /// Runs this protocol over a connection that was accepted: from its first byte on in TLS where a configuration is
+    /// given, under the handshake deadline that runs since accept (rule: secure-5). It can be upgraded, and downgraded.
+    pub fn accept(protocol: P, incoming: Incoming, tls: Option<&ServerTls>) -> Self {
+        let (deadline, unfinished, connection) = incoming.into_parts();
+        let runner = Self::new(protocol, UpgradableConnection::new(connection));
+        match tls {
+            // rule: tcp-6: until the handshake is done the connection counts as unfinished.
+            Some(tls) => runner.begin_tls_by(StartTls::server(tls), deadline).unfinished(unfinished),
+            None => runner,
+        }
+    }
+}
