@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{LengthDelimitedCodec, LinesCodec};
 
 use crate::common::{bounded, over};
-use crate::script::{Event, Running, Script, Segments, lines, run};
+use crate::script::{Event, Running, Script, Segments, Watched, lines, run};
 
 /// Starts TLS on the line `STARTTLS`, by the transport or by a handle.
 fn upgrades(leftover: Leftover, by_handle: bool) -> Script<LinesCodec> {
@@ -144,12 +144,12 @@ async fn half_a_message_that_the_decoder_has_taken_is_leftover_too() {
     // The decoder takes the four bytes of the length and waits for the rest.
     for (bytes, count) in [(&b"\0\0\0\x05"[..], 4), (b"\0\0\0\x05hel", 7), (b"\0\0", 2)] {
         let (mut client, server) = tcp_pair().await.unwrap();
-        let script = Script::on_message(LengthDelimitedCodec::new, |_, _| Ok(()));
+        let codec = Watched::new(LengthDelimitedCodec::new());
+        let made = codec.clone();
+        let script = Script::on_message(move || made.clone(), |_, _| Ok(()));
         let running = run(script, UpgradableConnection::new(server));
         client.write_all(bytes).await.unwrap();
-        while running.handle.received() == 0 {
-            tokio::task::yield_now().await;
-        }
+        codec.shown(bytes.len()).await;
         let how = StartTls::server(&shared_pki().server_tls()).leftover(Leftover::Refuse);
         assert!(running.handle.start_tls(how).await.is_err());
         assert_eq!(refused(&running.reason().await), Some(count));

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::codec::{AnyDelimiterCodec, LengthDelimitedCodec, LinesCodec};
 
 use crate::common::over;
-use crate::script::{Event, Script, Segments, lines, run};
+use crate::script::{Event, Script, Segments, Watched, lines, run};
 
 /// `RAW n`: so many bytes come as they are, and lines behind them.
 fn raw() -> Script<LinesCodec> {
@@ -97,9 +97,12 @@ async fn another_codec_goes_on_behind_the_message_that_chose_it() {
 async fn what_waits_is_looked_at_again_when_another_codec_is_chosen_without_data() {
     over(&[Kind::Tcp, Kind::Tls13], Policy::default(), |_, a, mut b: BoxTransport| async move {
         // The first codec takes the four bytes for a length, and waits for ever.
-        let script = Script::new(LengthDelimitedCodec::new, |event, transport| match event {
+        let codec = Watched::new(LengthDelimitedCodec::new());
+        let made = codec.clone();
+        let make = move || made.clone();
+        let script = Script::new(make, |event, transport| match event {
             Event::Timer if transport.is_raw() => {
-                transport.set_codec(LengthDelimitedCodec::builder().length_field_length(1).new_codec());
+                transport.set_codec(Watched::new(LengthDelimitedCodec::builder().length_field_length(1).new_codec()));
                 Ok(0)
             }
             Event::Timer => {
@@ -112,9 +115,7 @@ async fn what_waits_is_looked_at_again_when_another_codec_is_chosen_without_data
         });
         let running = run(script, a);
         b.write_all(b"\0\x02hi\x01!").await.unwrap();
-        while running.handle.received() < 6 {
-            tokio::task::yield_now().await;
-        }
+        codec.shown(6).await;
         running.handle.set_timer(Some(Duration::ZERO));
         running.told.until(|told| told.messages().len() == 2).await;
         assert_eq!(

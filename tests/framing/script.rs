@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -11,6 +12,7 @@ use bowline::{CloseReport, End, Reason, Stream, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_util::bytes::BytesMut;
 use tokio_util::codec::{Decoder, LinesCodec};
 
 /// What a protocol is told.
@@ -236,5 +238,35 @@ impl AsyncWrite for Segments {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+/// A codec, and how many bytes it was shown at once.
+#[derive(Clone)]
+pub struct Watched<C> {
+    pub codec: C,
+    shown: Arc<AtomicUsize>,
+}
+
+impl<C> Watched<C> {
+    pub fn new(codec: C) -> Self {
+        Self { codec, shown: Arc::default() }
+    }
+
+    /// Waits until it was shown this many.
+    pub async fn shown(&self, bytes: usize) {
+        while self.shown.load(Ordering::Relaxed) < bytes {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl<C: Decoder> Decoder for Watched<C> {
+    type Item = C::Item;
+    type Error = C::Error;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<C::Item>, C::Error> {
+        self.shown.fetch_max(bytes.len(), Ordering::Relaxed);
+        self.codec.decode(bytes)
     }
 }
