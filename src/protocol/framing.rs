@@ -44,9 +44,8 @@ impl<M: MessageProtocol> Framed<M> {
         call(&mut self.messages, &mut MessageTransport { transport, framing: &mut self.framing })
     }
 
-    /// What was left unread has gone back to the transport. The codec forgets what it has seen.
+    /// What was left unread has gone back to the transport. A codec that has seen any of it is no more.
     fn renew(&mut self) {
-        self.framing.forget();
         if self.framing.is_used {
             self.framing = Framing { is_raw: self.framing.is_raw, ..Framing::new(self.messages.codec()) };
         }
