@@ -25,7 +25,8 @@ pub(super) enum Change {
     Stop(Option<Answer>),
 }
 
-pub(super) struct Desk {
+/// The calls of one protocol.
+pub(crate) struct Desk {
     pub(super) agenda: Agenda<Change>,
     pub(super) flow: Flow,
     pub(super) producer: Option<Producer>,
@@ -49,7 +50,7 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(control: Control, facts: Option<Arc<SessionFacts>>, is_upgradable: bool) -> Self {
+    pub(crate) fn new(control: Control, facts: Option<Arc<SessionFacts>>, is_upgradable: bool) -> Self {
         let shared = Shared::new(control.clone());
         let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
         control.watch(watcher);
@@ -87,6 +88,14 @@ impl Desk {
         self.shared.take_early(&mut orders);
         orders.drain(..).for_each(|order| self.carry_out(order));
         self.orders = orders;
+    }
+
+    /// What handles have asked for, not carried out.
+    #[cfg(feature = "testing")]
+    pub(crate) fn take_orders(&mut self) -> Vec<Order> {
+        let mut orders = Vec::new();
+        self.shared.take_early(&mut orders);
+        orders
     }
 
     fn carry_out(&mut self, order: Order) {

@@ -47,7 +47,7 @@ struct Mailbox {
 }
 
 /// What a handle asks of the connection's task.
-pub(super) enum Order {
+pub(crate) enum Order {
     Write(Vec<u8>),
     Close,
     CloseWrite,
@@ -62,7 +62,7 @@ pub(super) enum Order {
 }
 
 /// Where the outcome of an order goes.
-pub(super) struct Answer(oneshot::Sender<Result<(), Error>>);
+pub(crate) struct Answer(oneshot::Sender<Result<(), Error>>);
 
 impl Answer {
     pub(super) fn give(self, outcome: Result<(), Error>) {
@@ -286,6 +286,24 @@ impl Order {
         match self {
             Self::Write(bytes) => bytes.len(),
             _ => 0,
+        }
+    }
+
+    /// Does it to any transport, as its protocol would.
+    #[cfg(feature = "testing")]
+    pub(crate) fn call(self, transport: &mut dyn super::UpgradableTransport) {
+        match self {
+            Self::Write(bytes) => transport.write(&bytes),
+            Self::Close => transport.close(),
+            Self::CloseWrite => transport.close_write(),
+            Self::Pause => transport.pause_reading(),
+            Self::Resume => transport.resume_reading(),
+            Self::Register(producer, answer) => answer.give(transport.register_producer(producer)),
+            Self::Unregister => transport.unregister_producer(),
+            Self::StartTls(how, answer) => answer.give(transport.start_tls(*how)),
+            Self::StopTls(answer) => answer.give(transport.stop_tls()),
+            Self::Timer(after) => transport.set_timer(after),
+            Self::Fail(_) => transport.abort(),
         }
     }
 

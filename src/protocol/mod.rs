@@ -63,6 +63,8 @@ mod server;
 mod stage;
 mod transport;
 
+#[cfg(feature = "testing")]
+pub(crate) use self::desk::Desk;
 pub use self::file::FileProducer;
 #[cfg(feature = "codec")]
 pub use self::framing::Framed;

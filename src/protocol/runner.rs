@@ -111,21 +111,28 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     ///
     /// # Cancel safety
     /// Not cancel safe: dropping it drops the connection.
-    pub async fn run(mut self) -> CloseReport {
+    pub fn run(self) -> impl Future<Output = CloseReport> + Send {
+        // In a box of its own: an async block holds what it was given twice.
+        let mut runner = Box::new(self);
+        async move { runner.drive().await }
+    }
+
+    /// What happens once in a while is boxed: a connection that is idle carries none of it.
+    async fn drive(&mut self) -> CloseReport {
         self.stage.tell(Notice::Made, |protocol, desk| protocol.connection_made(desk));
         if self.stage.desk.facts.is_some() {
             self.stage.tell_secured();
         } else if !self.stage.is_over() {
-            self.handshake().await;
+            Box::pin(self.handshake()).await;
         }
         while let Next::Change = poll_fn(|cx| self.poll_turns(cx)).await {
-            self.change().await;
+            Box::pin(self.change()).await;
         }
-        self.end().await
+        Box::pin(self.end()).await
     }
 
     /// Ends in order where that is what was asked for; else it is over already, and only has to be reported.
-    async fn end(mut self) -> CloseReport {
+    async fn end(&mut self) -> CloseReport {
         if self.stage.desk.control().is_aborted() {
             self.stage.desk.agenda.lose();
             self.transport.abort();

@@ -2,7 +2,9 @@
 
 use bowline::Reason;
 use bowline::Transport as _;
-use bowline::protocol::{Framed, MessageProtocol, MessageTransport, Outcome, Protocol, Unread};
+use bowline::protocol::{
+    Framed, MessageProtocol, MessageTransport, Outcome, Protocol, Reading, Transport as _, Unread,
+};
 use bowline::testing::BoxTransport;
 use tokio::io::AsyncWriteExt;
 use tokio_util::bytes::BytesMut;
@@ -138,7 +140,24 @@ async fn a_codec_that_panics_ends_its_connection_only() {
     assert_eq!(running.reason().await.to_string(), "a callback panicked: on purpose");
 }
 
-/// A protocol of messages that overrides nothing refuses raw data, and can be had back.
+/// By hand, over a transport that only notes: what is behind the change is not done with.
+#[test]
+fn a_framed_protocol_is_played_by_hand() {
+    let script = Script::on_message(lines, |text, transport| {
+        transport.send(format!("did {text}"))?;
+        if text == "STOP" {
+            transport.handle().close();
+        }
+        Ok(())
+    });
+    let mut transport = bowline::testing::Recorder::new();
+    let mut framed = Framed::new(script);
+    assert_eq!(framed.data_received(&mut transport, b"a\nb\nSTO").unwrap(), 4);
+    assert_eq!(framed.data_received(&mut transport, b"STOP\nlate\n").unwrap(), 5);
+    assert_eq!((transport.written(), transport.reading()), (&b"did a\ndid b\ndid STOP\n"[..], Reading::Over));
+}
+
+/// A protocol of messages that overrides nothing is one all the same, and can be looked at.
 #[test]
 fn a_framed_protocol_shows_what_is_in_it() {
     struct Quiet(u8);

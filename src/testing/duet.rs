@@ -1,0 +1,229 @@
+//! Two protocols joined in memory, by hand.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+
+use super::pairs::shared_pki;
+use super::pipe::{Pipe, pipe};
+use crate::address::Address;
+use crate::close::CloseReport;
+use crate::error::Reason;
+use crate::policy::Policy;
+use crate::protocol::{Handle, Protocol, Runner};
+use crate::stream::Stream;
+use crate::upgrade::{StartTls, UpgradableConnection};
+
+/// How many bytes are under way in one direction, at most.
+const CAPACITY: usize = 1 << 20;
+/// How often each task gets its turn before all that can happen has happened. A runner does all that it can in one.
+const TURNS: usize = 64;
+
+/// Two protocols, each run by a real runner, on the two ends of a connection in memory. Nothing arrives before the test
+/// delivers it, byte by byte if it likes, and no time passes that the test does not let pass: so every order of events can
+/// be played, and played again.
+///
+/// ```
+/// use std::time::Duration;
+/// use bowline::protocol::{Outcome, Protocol, UpgradableTransport};
+/// use bowline::testing::Duet;
+///
+/// struct Ping;
+/// struct Pong;
+///
+/// impl Protocol for Ping {
+///     fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+///         transport.write(b"ping");
+///         transport.set_timer(Some(Duration::from_secs(5)));
+///         Ok(())
+///     }
+///     fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+///         Ok(data.len())
+///     }
+///     fn timer_fired(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+///         transport.close();
+///         Ok(())
+///     }
+/// }
+///
+/// impl Protocol for Pong {
+///     fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+///         transport.write(b"pong");
+///         Ok(data.len())
+///     }
+/// }
+///
+/// let mut duet = Duet::new(Ping, Pong);
+/// assert_eq!(duet.deliver_to_b(3), 3);
+/// assert_eq!(duet.deliver_to_a(100), 4); // the answer to the first three bytes
+/// duet.advance(Duration::from_secs(5));
+/// duet.deliver_all();
+/// assert!(duet.ended().0.unwrap().is_clean());
+/// ```
+#[doc(alias = "IOPump")]
+#[doc(alias = "connectedServerAndClient")]
+#[doc(alias = "Clock")]
+pub struct Duet {
+    runtime: Runtime,
+    a: Side,
+    b: Side,
+}
+
+/// One protocol, and the far end of its transport.
+struct Side {
+    handle: Handle,
+    task: JoinHandle<CloseReport>,
+    /// Gone once its end has been delivered.
+    far: Option<Pipe>,
+    has_read_end: bool,
+}
+
+impl Duet {
+    /// Joins two protocols in plaintext; `a` counts as the one that has connected.
+    ///
+    /// # Panics
+    /// Inside a tokio runtime: it has one of its own, whose clock stands still.
+    pub fn new(a: impl Protocol, b: impl Protocol) -> Self {
+        Self::with(a, b, Policy::default(), None)
+    }
+
+    /// Joins two protocols in TLS, `a` as the client. The handshake is there to be delivered.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn tls(a: impl Protocol, b: impl Protocol) -> Self {
+        let pki = shared_pki();
+        let begin = [StartTls::client(&pki.client_tls(), "localhost"), StartTls::server(&pki.server_tls())];
+        Self::with(a, b, Policy::default(), Some(begin))
+    }
+
+    /// Joins two protocols under this policy, in TLS where it is said how each begins it.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn with(a: impl Protocol, b: impl Protocol, policy: Policy, begin: Option<[StartTls; 2]>) -> Self {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.expect("a runtime without sockets needs nothing of the system");
+        let [begin_a, begin_b] = begin.map_or([None, None], |both| both.map(Some));
+        let (a, b) = runtime.block_on(async {
+            (Side::new(a, "a", "b", policy.clone(), begin_a), Side::new(b, "b", "a", policy, begin_b))
+        });
+        let mut duet = Self { runtime, a, b };
+        duet.settle();
+        duet
+    }
+
+    /// Delivers at most this many bytes of what `a` has sent; says how many. Where there are none, an end or a reset
+    /// behind them is delivered.
+    pub fn deliver_to_b(&mut self, most: usize) -> usize {
+        let n = self.runtime.block_on(deliver(&mut self.a, &mut self.b, most));
+        self.settle();
+        n
+    }
+
+    /// Delivers at most this many bytes of what `b` has sent; says how many.
+    pub fn deliver_to_a(&mut self, most: usize) -> usize {
+        let n = self.runtime.block_on(deliver(&mut self.b, &mut self.a, most));
+        self.settle();
+        n
+    }
+
+    /// Delivers all, in both directions, until nothing is under way and nobody answers.
+    pub fn deliver_all(&mut self) {
+        // One round more than the last in which something came: ends are delivered by it.
+        let mut quiet = 0;
+        while quiet < 3 {
+            let moved = self.deliver_to_b(CAPACITY) + self.deliver_to_a(CAPACITY);
+            quiet = if moved == 0 { quiet + 1 } else { 0 };
+        }
+    }
+
+    /// Lets time pass, and timers fire.
+    pub fn advance(&mut self, time: Duration) {
+        self.runtime.block_on(tokio::time::advance(time));
+        self.settle();
+    }
+
+    /// The handle of `a`.
+    pub fn a(&self) -> &Handle {
+        &self.a.handle
+    }
+
+    /// The handle of `b`.
+    pub fn b(&self) -> &Handle {
+        &self.b.handle
+    }
+
+    /// How each has ended, where it has.
+    pub fn ended(&self) -> (Option<Reason>, Option<Reason>) {
+        (self.a.handle.reason(), self.b.handle.reason())
+    }
+
+    /// Everybody does what they can. What handles have asked for since is done too.
+    pub fn settle(&mut self) {
+        self.runtime.block_on(async {
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+}
+
+impl Drop for Duet {
+    fn drop(&mut self) {
+        self.a.task.abort();
+        self.b.task.abort();
+        self.settle();
+    }
+}
+
+impl Side {
+    fn new(protocol: impl Protocol, name: &str, other: &str, policy: Policy, begin: Option<StartTls>) -> Self {
+        let (near, far) = pipe(CAPACITY);
+        let address = |name: &str| Address::Other(format!("duet:{name}"));
+        let near = Stream::with(near, address(name), address(other), policy).wakes_unlocked();
+        let runner = Runner::new(protocol, UpgradableConnection::new(near));
+        let runner = match begin {
+            Some(begin) => runner.begin_tls(begin),
+            None => runner,
+        };
+        let handle = runner.handle();
+        Self { handle, task: tokio::spawn(runner.run()), far: Some(far), has_read_end: false }
+    }
+}
+
+/// Takes from the one what it has sent, and gives it to the other.
+async fn deliver(from: &mut Side, to: &mut Side, most: usize) -> usize {
+    let mut bytes = vec![0; most.min(CAPACITY)];
+    let mut buf = ReadBuf::new(&mut bytes);
+    let Some(source) = from.far.as_mut().filter(|_| !from.has_read_end) else { return 0 };
+    let read = poll_fn(|cx| Poll::Ready(Pin::new(&mut *source).poll_read(cx, &mut buf))).await;
+    let n = buf.filled().len();
+    match read {
+        Poll::Pending => {}
+        Poll::Ready(Ok(())) if n == 0 => {
+            from.has_read_end = true;
+            if let Some(sink) = &mut to.far {
+                let _ = poll_fn(|cx| Pin::new(&mut *sink).poll_shutdown(cx)).await;
+            }
+        }
+        Poll::Ready(Ok(())) => {
+            if let Some(sink) = &mut to.far {
+                let filled = buf.filled();
+                // There is room: what is under way never exceeds what a pipe holds, or is lost with its end.
+                let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut *sink).poll_write(cx, filled))).await;
+            }
+        }
+        // RST: dropping the far end resets the other side.
+        Poll::Ready(Err(_)) => {
+            from.has_read_end = true;
+            to.far = None;
+        }
+    }
+    n
+}

@@ -1,0 +1,280 @@
+//! A transport that does nothing and notes everything.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::control::Control;
+use crate::core::facts::SessionFacts;
+use crate::error::Error;
+use crate::policy::Policy;
+use crate::protocol::{Desk, Handle, Producer, Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
+use crate::socket::Keepalive;
+use crate::upgrade::StartTls;
+
+/// What a protocol has called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Call {
+    /// `write`, with these bytes.
+    Write(Vec<u8>),
+    /// `write_sequence`, with these parts.
+    WriteSequence(Vec<Vec<u8>>),
+    /// `close`.
+    Close,
+    /// `close_write`.
+    CloseWrite,
+    /// `abort`.
+    Abort,
+    /// `pause_reading`.
+    PauseReading,
+    /// `resume_reading`.
+    ResumeReading,
+    /// `register_producer`, with one that is paused and resumed.
+    RegisterPush,
+    /// `register_producer`, with one that is asked.
+    RegisterPull,
+    /// `unregister_producer`.
+    UnregisterProducer,
+    /// `set_timer`.
+    SetTimer(Option<Duration>),
+    /// `set_nodelay`.
+    SetNodelay(bool),
+    /// `set_keepalive`, on or off.
+    SetKeepalive(bool),
+    /// `start_tls`.
+    StartTls,
+    /// `stop_tls`.
+    StopTls,
+}
+
+/// A transport for the unit tests of protocols: it sends nothing, and notes what was called, in order. What it answers is
+/// what a real one would: a write behind a close is dropped, a second producer is refused.
+///
+/// ```
+/// use bowline::protocol::{Outcome, Protocol, UpgradableTransport};
+/// use bowline::testing::{Call, Recorder};
+///
+/// struct Daytime;
+///
+/// impl Protocol for Daytime {
+///     fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+///         transport.write(b"noon");
+///         transport.close();
+///         Ok(())
+///     }
+///
+///     fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+///         Ok(data.len())
+///     }
+/// }
+///
+/// let mut transport = Recorder::new();
+/// Daytime.connection_made(&mut transport).unwrap();
+/// assert_eq!(transport.calls(), [Call::Write(b"noon".to_vec()), Call::Close]);
+/// assert_eq!(transport.written(), b"noon");
+/// ```
+#[doc(alias = "StringTransport")]
+#[doc(alias = "StringTransportWithDisconnection")]
+pub struct Recorder {
+    desk: Desk,
+    calls: Vec<Call>,
+    written: Vec<u8>,
+    nodelay: bool,
+    keepalive: Option<Keepalive>,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Recorder {
+    /// A plaintext transport that can be upgraded.
+    pub fn new() -> Self {
+        Self::of(None)
+    }
+
+    /// A transport in TLS, of which these facts are known.
+    pub fn secure(facts: SessionFacts) -> Self {
+        Self::of(Some(Arc::new(facts)))
+    }
+
+    fn of(facts: Option<Arc<SessionFacts>>) -> Self {
+        let name = |end: &str| Address::Other(format!("recorder:{end}"));
+        let control = Control::new(name("host"), name("peer"), Arc::new(Policy::default()));
+        Self {
+            desk: Desk::new(control, facts, true),
+            calls: Vec::new(),
+            written: Vec::new(),
+            nodelay: true,
+            keepalive: None,
+        }
+    }
+
+    /// What was called so far, in order.
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// Takes what was called so far.
+    pub fn take_calls(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.calls)
+    }
+
+    /// All bytes that were written and accepted.
+    pub fn written(&self) -> &[u8] {
+        &self.written
+    }
+
+    /// Takes all bytes that were written and accepted.
+    pub fn take_written(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.written)
+    }
+
+    /// What was called by handles that the protocol has given away is carried out now.
+    pub fn obey(&mut self) {
+        for order in self.desk.take_orders() {
+            order.call(self);
+        }
+    }
+
+    fn note_written(&mut self, bytes: &[u8], dropped_before: u64) {
+        if self.desk.dropped() == dropped_before {
+            self.written.extend_from_slice(bytes);
+        }
+    }
+}
+
+impl Transport for Recorder {
+    fn write(&mut self, bytes: &[u8]) {
+        let dropped = self.desk.dropped();
+        self.desk.write(bytes);
+        self.note_written(bytes, dropped);
+        self.calls.push(Call::Write(bytes.to_vec()));
+    }
+
+    fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
+        let parts: Vec<Vec<u8>> = parts.map(<[u8]>::to_vec).collect();
+        let dropped = self.desk.dropped();
+        self.desk.write_sequence(&mut parts.iter().map(Vec::as_slice));
+        self.note_written(&parts.concat(), dropped);
+        self.calls.push(Call::WriteSequence(parts));
+    }
+
+    fn close(&mut self) {
+        self.desk.close();
+        self.calls.push(Call::Close);
+    }
+
+    fn close_write(&mut self) {
+        self.desk.close_write();
+        self.calls.push(Call::CloseWrite);
+    }
+
+    fn abort(&mut self) {
+        self.desk.abort();
+        self.calls.push(Call::Abort);
+    }
+
+    fn pause_reading(&mut self) {
+        self.desk.pause_reading();
+        self.calls.push(Call::PauseReading);
+    }
+
+    fn resume_reading(&mut self) {
+        self.desk.resume_reading();
+        self.calls.push(Call::ResumeReading);
+    }
+
+    fn is_reading_paused(&self) -> bool {
+        self.desk.is_reading_paused()
+    }
+
+    fn reading(&mut self) -> Reading {
+        self.obey();
+        self.desk.reading()
+    }
+
+    fn register_producer(&mut self, producer: Producer) -> Result<(), Error> {
+        self.calls.push(match &producer {
+            Producer::Push(_) => Call::RegisterPush,
+            Producer::Pull(_) => Call::RegisterPull,
+        });
+        self.desk.register_producer(producer)
+    }
+
+    fn unregister_producer(&mut self) {
+        self.desk.unregister_producer();
+        self.calls.push(Call::UnregisterProducer);
+    }
+
+    fn set_timer(&mut self, after: Option<Duration>) {
+        self.calls.push(Call::SetTimer(after));
+    }
+
+    fn queued(&self) -> usize {
+        self.desk.queued()
+    }
+
+    fn dropped(&self) -> u64 {
+        self.desk.dropped()
+    }
+
+    fn handle(&self) -> Handle {
+        self.desk.handle()
+    }
+
+    fn control(&self) -> &Control {
+        self.desk.control()
+    }
+}
+
+impl TcpTransport for Recorder {
+    fn nodelay(&self) -> io::Result<bool> {
+        Ok(self.nodelay)
+    }
+
+    fn set_nodelay(&mut self, on: bool) -> io::Result<()> {
+        self.nodelay = on;
+        self.calls.push(Call::SetNodelay(on));
+        Ok(())
+    }
+
+    fn keepalive(&self) -> io::Result<Option<Keepalive>> {
+        Ok(self.keepalive)
+    }
+
+    fn set_keepalive(&mut self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        self.keepalive = keepalive;
+        self.calls.push(Call::SetKeepalive(keepalive.is_some()));
+        Ok(())
+    }
+}
+
+impl TlsTransport for Recorder {
+    fn tls(&self) -> Option<Arc<SessionFacts>> {
+        self.desk.tls()
+    }
+}
+
+impl UpgradableTransport for Recorder {
+    fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
+        self.calls.push(Call::StartTls);
+        self.desk.start_tls(how)
+    }
+
+    fn stop_tls(&mut self) -> Result<(), Error> {
+        self.calls.push(Call::StopTls);
+        self.desk.stop_tls()
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
