@@ -83,7 +83,10 @@ impl Data {
 mod tests {
     use super::*;
 
-    fn read(bytes: &[u8], cut: usize) -> Option<(Result<Vec<u8>, Fault>, Vec<u8>)> {
+    /// The mail, and what is behind it.
+    type Read<T> = Option<(Result<T, Fault>, T)>;
+
+    fn read(bytes: &[u8], cut: usize) -> Read<Vec<u8>> {
         let mut data = Data::new(40);
         let (first, second) = bytes.split_at(cut);
         if let Some(end) = data.feed(first) {
@@ -96,7 +99,7 @@ mod tests {
     #[test]
     fn a_mail_is_the_same_wherever_it_is_cut() {
         let long = [b"x".repeat(41), b"\r\n.\r\n".to_vec()].concat();
-        let cases: [(&[u8], Option<(Result<&[u8], Fault>, &[u8])>); 9] = [
+        let cases: [(&[u8], Read<&[u8]>); 9] = [
             (b".\r\n", Some((Ok(b""), b""))),
             (b"a\r\n.\r\nQUIT\r\n", Some((Ok(b"a\n"), b"QUIT\r\n"))),
             (b"..\r\n..a\r\n.b\r\n\r\n.\r\n", Some((Ok(b".\n.a\nb\n\n"), b""))),

@@ -1,7 +1,7 @@
 //! The callback face: objects that are told what happened, and call the transport back without ever waiting.
 //!
 //! A [`Protocol`] runs unchanged over TCP, TLS, an upgraded connection, TLS in TLS, a Unix socket, and the doubles in
-//! [`testing`](crate::testing). A [`Runner`] drives it over a transport, in one task; a [`Server`] makes one for each
+//! `testing`. A [`Runner`] drives it over a transport, in one task; a [`Server`] makes one for each
 //! connection that it accepts.
 //!
 //! ```

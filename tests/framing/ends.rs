@@ -1,6 +1,6 @@
 //! Messages around the end of a connection.
 
-use bowline::protocol::{MessageTransport, Outcome};
+use bowline::protocol::MessageTransport;
 use bowline::testing::BoxTransport;
 use bowline::{End, Policy, Transport as _};
 use tokio::io::AsyncWriteExt;
@@ -9,25 +9,26 @@ use tokio_util::codec::{LengthDelimitedCodec, LinesCodec};
 use crate::common::{bounded, over_all, read_all, reset_on_drop, server_and_neighbour};
 use crate::script::{Event, Script, Segments, lines, run};
 
-type End_ = fn(&mut MessageTransport<'_, LinesCodec>) -> Outcome;
+type Ending = fn(&mut MessageTransport<'_, LinesCodec>);
 
 /// rule: close-10, abort-3, life-3
 #[tokio::test]
 async fn nothing_is_delivered_behind_the_end_that_a_message_asked_for() {
-    let ends: [(End_, &str); 7] = [
-        (|transport| Ok(transport.close()), "closed"),
-        (|transport| Ok(transport.abort()), "aborted"),
-        (|transport| Ok(transport.handle().close()), "closed"),
-        (|transport| Ok(transport.handle().abort()), "aborted"),
-        (|transport| Ok(transport.control().abort()), "aborted"),
-        (|transport| Ok(transport.handle().fail("enough")), "protocol"),
-        (|_| Err("enough".into()), "protocol"),
+    let ends: [(Ending, &str); 6] = [
+        (|transport| transport.close(), "closed"),
+        (|transport| transport.abort(), "aborted"),
+        (|transport| transport.handle().close(), "closed"),
+        (|transport| transport.handle().abort(), "aborted"),
+        (|transport| transport.control().abort(), "aborted"),
+        (|transport| transport.handle().fail("enough"), "protocol"),
     ];
     for (end, reason) in ends {
         over_all(move |_, a, mut b: BoxTransport| async move {
-            let script = Script::on_message(lines, move |text, transport| match text {
-                "END" => end(transport),
-                _ => Ok(()),
+            let script = Script::on_message(lines, move |text, transport| {
+                if text == "END" {
+                    end(transport);
+                }
+                Ok(())
             });
             let running = run(script, a);
             b.write_all(b"first\nEND\nlate\nlater\nhalf").await.unwrap();
@@ -40,6 +41,17 @@ async fn nothing_is_delivered_behind_the_end_that_a_message_asked_for() {
         })
         .await;
     }
+}
+
+/// rule: life-3
+#[tokio::test]
+async fn nothing_is_delivered_behind_a_message_whose_callback_failed() {
+    let script = Script::on_message(lines, |text, _| if text == "END" { Err("enough".into()) } else { Ok(()) });
+    let (stream, _) = Segments::cut(b"first\nEND\nlate\n", &[]);
+    let running = run(script, stream);
+    let told = running.told.clone();
+    assert_eq!(running.reason().await.to_string(), "enough");
+    assert_eq!(told.messages(), ["first", "END"]);
 }
 
 /// rule: half-1
