@@ -1,4 +1,4 @@
-//! The two programs, built, run, and held against other people's TLS: OpenSSL, curl and Python.
+//! The programs, built, run, and held against other people's TLS: OpenSSL, curl and Python.
 //!
 //! A tool that is missing fails the test that needs it, and is named with its Debian package. Nothing is skipped.
 #![cfg(unix)]

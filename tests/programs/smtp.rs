@@ -139,7 +139,7 @@ peer.ehlo("x")
 assert peer.has_extn("starttls")
 assert peer.docmd("MAIL", "FROM:<a@b>")[0] == 250
 peer.starttls(context=context())
-assert peer.docmd("MAIL", "FROM:<a@b>")[0] == 503
+assert peer.docmd("RCPT", "TO:<c@d>") == (503, b"5.5.1 EHLO first")
 peer.ehlo("x")
 assert not peer.has_extn("starttls")
 assert peer.docmd("STARTTLS")[0] == 503
