@@ -218,7 +218,10 @@ impl Future for Close<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReport> {
         let this = &mut *self;
         if let Some(report) = this.transport.ground().report() {
-            return Poll::Ready(report.clone());
+            let report = report.clone();
+            // Whoever was ended from elsewhere may hold the socket still (rule: life-4).
+            this.transport.release(&report.reason);
+            return Poll::Ready(report);
         }
         if !this.begun {
             if this.last.is_empty() && this.transport.is_pointless() {

@@ -1,17 +1,23 @@
 //! The handle that other tasks hold.
 
+mod group;
+
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+pub(crate) use self::group::WeakControl;
 use crate::address::Address;
 use crate::close::CloseReport;
-use crate::error::{Error, Reason};
+use crate::core::tally::Outcome;
+use crate::drain::Member;
+use crate::error::{Error, Phase, Reason};
+use crate::idle::Activity;
 use crate::policy::{Policy, Role};
 use crate::socket;
 
@@ -30,6 +36,8 @@ pub(crate) trait Ground: Send + Sync {
 pub(crate) trait Watcher: Send + Sync {
     /// The connection was aborted.
     fn handle_abort(&self);
+    /// The connection's group drains.
+    fn handle_drain(&self) {}
 }
 
 /// A handle to a connection: cheap to clone, usable from any task or thread, in use or not. It keeps nothing alive: once
@@ -56,16 +64,37 @@ struct Shared {
     host: Address,
     peer: Address,
     policy: Arc<Policy>,
+    activity: Activity,
+    received: AtomicU64,
+    sent: AtomicU64,
     /// Made by connecting, not by accepting.
     connected: AtomicBool,
-    aborted: AtomicBool,
+    /// Cut off by us at the ground: by an abort, or for the reason that the report gives.
+    cut: AtomicBool,
+    /// That is to be told still.
+    owed: AtomicBool,
     reset: AtomicBool,
+    /// [`Outcome`] as a number; 0 while it is not known.
+    outcome: AtomicU8,
     unacknowledged: OnceLock<Option<u64>>,
     ended: OnceLock<CloseReport>,
     ground: OnceLock<Weak<dyn Ground>>,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     gone: AtomicBool,
     going: Notify,
+    member: OnceLock<Member>,
+    /// Given back when the connection is gone.
+    places: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+impl Shared {
+    /// One add for each call of the system.
+    fn count(&self, counter: &AtomicU64, bytes: usize) {
+        if bytes > 0 {
+            counter.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.activity.note();
+        }
+    }
 }
 
 impl Control {
@@ -73,16 +102,23 @@ impl Control {
         Self(Arc::new(Shared {
             host,
             peer,
+            activity: Activity::new(&policy),
             policy,
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             connected: AtomicBool::new(false),
-            aborted: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            owed: AtomicBool::new(false),
             reset: AtomicBool::new(false),
+            outcome: AtomicU8::new(0),
             unacknowledged: OnceLock::new(),
             ended: OnceLock::new(),
             ground: OnceLock::new(),
             watchers: Mutex::new(Vec::new()),
             gone: AtomicBool::new(false),
             going: Notify::new(),
+            member: OnceLock::new(),
+            places: Mutex::new(None),
         }))
     }
 
@@ -98,20 +134,36 @@ impl Control {
     #[doc(alias = "abortConnection")]
     #[doc(alias = "SetLinger")]
     pub fn abort(&self) {
-        if !self.is_ended() {
-            self.abort_ground();
-        }
+        self.cut_off();
     }
 
-    fn abort_ground(&self) {
-        if self.0.aborted.swap(true, Ordering::SeqCst) {
-            return;
+    /// An abort; says whether it did anything.
+    pub(crate) fn cut_off(&self) -> bool {
+        !self.is_ended() && self.cut_ground(Outcome::Aborted)
+    }
+
+    fn cut_ground(&self, outcome: Outcome) -> bool {
+        let is_first = !self.0.cut.swap(true, Ordering::SeqCst);
+        if is_first {
+            self.note_outcome(outcome);
+            self.tell();
         }
+        is_first
+    }
+
+    /// The connection was cut off: the ground ends, and whoever waits is woken.
+    fn tell(&self) {
         if let Some(ground) = self.ground() {
             ground.abort();
         }
         self.take_watchers().iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_abort());
         self.0.going.notify_waiters();
+    }
+
+    /// The group of the connection drains.
+    pub(crate) fn tell_draining(&self) {
+        let watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        watchers.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_drain());
     }
 
     fn take_watchers(&self) -> Vec<Weak<dyn Watcher>> {
@@ -125,14 +177,21 @@ impl Control {
         watchers.push(watcher);
     }
 
-    /// Whether somebody on this side has aborted the connection.
+    /// Whether somebody on this side has aborted the connection. A connection that we ended for another reason, such as a
+    /// failed upgrade or a timeout, was not aborted.
     pub fn is_aborted(&self) -> bool {
-        self.0.aborted.load(Ordering::Acquire)
+        matches!(self.cut(), Some(Reason::Aborted))
+    }
+
+    /// Why we have cut the connection off at the ground, where we have.
+    pub(crate) fn cut(&self) -> Option<Reason> {
+        let is_cut = self.0.cut.load(Ordering::Acquire);
+        is_cut.then(|| self.report().map_or(Reason::Aborted, |report| report.reason.clone()))
     }
 
     /// Whether the connection has ended and its socket is gone.
     pub fn is_ended(&self) -> bool {
-        self.0.ended.get().is_some() || self.0.gone.load(Ordering::Acquire)
+        self.0.ended.get().is_some() || self.is_gone()
     }
 
     /// Waits until the connection has ended, or was reset: also while nobody reads from it or writes to it (rule:
@@ -148,7 +207,7 @@ impl Control {
         let gone = self.0.going.notified();
         tokio::pin!(gone);
         gone.as_mut().enable();
-        if self.is_ended() || self.is_aborted() || self.was_reset() {
+        if self.is_ended() || self.is_cut() || self.was_reset() {
             return;
         }
         let ground = self.ground();
@@ -161,10 +220,20 @@ impl Control {
 
     /// The socket has gone.
     pub(crate) fn note_gone(&self) {
-        self.0.gone.store(true, Ordering::Release);
+        self.0.gone.store(true, Ordering::SeqCst);
         // rule: life-4: a handle that is kept keeps nothing of the floors.
         drop(self.take_watchers());
+        drop(self.0.places.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.leave();
         self.0.going.notify_waiters();
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.gone.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.0.cut.load(Ordering::Acquire)
     }
 
     /// Our address.
@@ -186,6 +255,28 @@ impl Control {
         &self.0.policy
     }
 
+    /// How much has gone over the wire so far: what the socket, or the stream at the bottom, has taken and given. It counts
+    /// on until the end, and stays readable.
+    #[doc(alias = "bytes_received")]
+    #[doc(alias = "bytes_sent")]
+    pub fn traffic(&self) -> Traffic {
+        Traffic { received: self.0.received.load(Ordering::Relaxed), sent: self.0.sent.load(Ordering::Relaxed) }
+    }
+
+    /// The ground has given this many bytes.
+    pub(crate) fn note_received(&self, bytes: usize) {
+        self.0.count(&self.0.received, bytes);
+    }
+
+    /// The ground has taken this many bytes.
+    pub(crate) fn note_sent(&self, bytes: usize) {
+        self.0.count(&self.0.sent, bytes);
+    }
+
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.0.activity
+    }
+
     /// How the connection was closed, once [`close`](crate::Transport::close) has come to its end.
     pub fn report(&self) -> Option<&CloseReport> {
         self.0.ended.get()
@@ -193,7 +284,9 @@ impl Control {
 
     /// Keeps the one report of the connection; later ones change nothing (rule: close-6).
     pub(crate) fn set_report(&self, report: CloseReport) -> &CloseReport {
-        self.0.ended.get_or_init(|| report)
+        let report = self.0.ended.get_or_init(|| report);
+        self.note_outcome(Outcome::of(&report.reason));
+        report
     }
 
     /// Whether both are handles of one connection.
@@ -213,6 +306,13 @@ impl Control {
 
     pub(crate) fn unacknowledged(&self) -> Option<u64> {
         self.0.unacknowledged.get().copied().flatten()
+    }
+
+    /// Bytes that the peer's system has not acknowledged yet; 0 where none can be, or nobody knows.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let ground = self.ground().filter(|_| !self.is_aborted());
+        let stream = ground.as_ref().and_then(|ground| ground.socket());
+        stream.and_then(|stream| socket::unacknowledged(stream, true)).unwrap_or(0)
     }
 
     pub(crate) fn was_reset(&self) -> bool {
@@ -237,15 +337,41 @@ impl Control {
 
     /// Ends the connection now, for a reason of ours that is not an abort of the application's.
     pub(crate) fn end(&self, reason: Reason) {
-        self.set_report(CloseReport::of(reason));
-        self.abort_ground();
+        let outcome = Outcome::of(&reason);
+        if !self.is_cut() {
+            self.set_report(CloseReport::of(reason));
+        }
+        self.cut_ground(outcome);
+    }
+
+    /// An idle bound was reached: says what that means. Where only one half was left, that half ends it; else the connection
+    /// is cut off, because neither half knows of the other one.
+    ///
+    /// Beneath other floors their locks are held, and whoever is told would want them: they are told by
+    /// [`settle`](Self::settle) then.
+    pub(crate) fn time_out(&self, phase: Phase, is_beneath: bool) -> Reason {
+        let reason = Reason::TimedOut(phase);
+        if phase == Phase::Idle && !self.is_cut() {
+            self.set_report(CloseReport::of(reason.clone()));
+            if !self.0.cut.swap(true, Ordering::SeqCst) {
+                if is_beneath { self.0.owed.store(true, Ordering::Release) } else { self.tell() }
+            }
+        }
+        reason
+    }
+
+    /// No lock of the floor that calls this is held: whoever was not told yet that the connection is cut off can be.
+    pub(crate) fn settle(&self) {
+        if self.0.owed.load(Ordering::Acquire) && self.0.owed.swap(false, Ordering::AcqRel) {
+            self.tell();
+        }
     }
 
     /// Does something with the TCP socket at the bottom. An error, never a panic, once it is gone (rule: tcp-3).
     pub(crate) fn with_socket<R>(&self, f: impl FnOnce(socket::Options<'_>) -> io::Result<R>) -> io::Result<R> {
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
         let ground = self.ground().ok_or_else(gone)?;
-        if self.is_aborted() {
+        if self.is_cut() {
             return Err(gone());
         }
         let stream = ground.socket().ok_or(Error::Unsupported("TCP socket"))?;
@@ -253,11 +379,22 @@ impl Control {
     }
 
     fn ground(&self) -> Option<Arc<dyn Ground>> {
-        if self.0.gone.load(Ordering::Acquire) {
+        if self.is_gone() {
             return None;
         }
         self.0.ground.get().and_then(Weak::upgrade)
     }
+}
+
+/// Bytes on the wire, beneath all floors: with TLS, records and handshakes, not what the application wrote. Without what TCP
+/// and IP add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Bytes from the peer.
+    pub received: u64,
+    /// Bytes to the peer; the kernel has taken them.
+    pub sent: u64,
 }
 
 impl fmt::Debug for Control {

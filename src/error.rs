@@ -41,6 +41,8 @@ pub enum Phase {
     Open,
     /// One half has ended, the other one is idle.
     HalfOpen,
+    /// Open, and nothing moves in either direction.
+    Idle,
     /// Closing: the last bytes leave, the peer's end is awaited.
     Close,
 }
@@ -52,6 +54,7 @@ impl fmt::Display for Phase {
             Self::Handshake => "handshake",
             Self::Open => "open",
             Self::HalfOpen => "half-open",
+            Self::Idle => "idle",
             Self::Close => "close",
         })
     }
@@ -222,6 +225,8 @@ pub enum Error {
     Bind(BindError),
     /// An endpoint string could not be read.
     Endpoint(EndpointError),
+    /// The group drains: its listeners let nobody in, and no handshake is begun or finished.
+    Draining,
 }
 
 impl Error {
@@ -229,7 +234,8 @@ impl Error {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Ended(reason) => reason.blame(),
-            Self::SendClosed | Self::Unsupported(_) | Self::Producer | Self::Config(_) | Self::Endpoint(_) => Blame::Us,
+            Self::SendClosed | Self::Unsupported(_) | Self::Producer | Self::Draining => Blame::Us,
+            Self::Config(_) | Self::Endpoint(_) => Blame::Us,
             Self::Upgrade(error) => error.blame(),
             Self::Connect(error) if error.timed_out => Blame::Time,
             Self::Connect(_) | Self::Bind(_) => Blame::System,
@@ -240,6 +246,8 @@ impl Error {
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Ended(reason) | Self::Upgrade(UpgradeError::Failed(reason)) => Some(reason),
+            // A connection that it hits is aborted.
+            Self::Draining => Some(&Reason::Aborted),
             _ => None,
         }
     }
@@ -255,6 +263,7 @@ impl Error {
             Self::Connect(error) if error.timed_out => io::ErrorKind::TimedOut,
             Self::Connect(error) => error.attempts.last().map_or(io::ErrorKind::NotFound, |a| a.error.kind()),
             Self::Bind(error) => error.error.kind(),
+            Self::Draining => io::ErrorKind::ConnectionAborted,
         }
     }
 }
@@ -273,6 +282,7 @@ impl fmt::Display for Error {
             Self::Connect(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
             Self::Endpoint(error) => error.fmt(f),
+            Self::Draining => f.write_str("draining: no new connections"),
         }
     }
 }

@@ -1,14 +1,16 @@
-//! The bound on how long a half-open connection may be idle.
+//! The bounds on how long a connection may be idle: a half-open one, and any.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
+use crate::error::Phase;
 use crate::policy::Policy;
 
 /// Whether the other half has ended. Whoever waits already when it does is told, so that their time begins to run.
@@ -45,35 +47,105 @@ impl HalfOpen {
     }
 }
 
-/// Runs while one half has ended and the other one waits (rule: half-10). Costs nothing where no bound is set.
-#[derive(Default)]
-pub(crate) struct HalfOpenTimer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    stopped: bool,
+/// When something moved last, in either direction. The halves share it: what one of them moves keeps the other one from
+/// timing out (rule: idle-2). No clock is read where no bound is set.
+pub(crate) struct Activity {
+    /// `None` where no bound is set.
+    begin: Option<Instant>,
+    /// Nanoseconds since the begin.
+    last: AtomicU64,
 }
 
-impl HalfOpenTimer {
-    /// Ready once the connection has been half-open and idle for too long.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, policy: &Policy, half_open: &HalfOpen) -> Poll<()> {
-        let Some(bound) = policy.half_open_timeout.filter(|_| !self.stopped) else { return Poll::Pending };
-        if !half_open.has_begun_for(cx) {
-            return Poll::Pending;
-        }
-        if self.sleep.is_none() && Handle::try_current().is_err() {
-            // A waker was called from outside the runtime: there is no clock here. Whoever polls next begins.
-            return Poll::Pending;
-        }
-        self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(bound))).as_mut().poll(cx)
+impl Activity {
+    pub(crate) fn new(policy: &Policy) -> Self {
+        let is_bounded = policy.idle_timeout.is_some() || policy.half_open_timeout.is_some();
+        Self { begin: is_bounded.then(Instant::now), last: AtomicU64::new(0) }
     }
 
     /// Something moved.
+    pub(crate) fn note(&self) {
+        if let Some(begin) = self.begin {
+            let nanos = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.last.store(nanos, Ordering::Relaxed);
+        }
+    }
+
+    fn last(&self) -> Option<Instant> {
+        self.begin?.checked_add(Duration::from_nanos(self.last.load(Ordering::Relaxed)))
+    }
+}
+
+/// Runs while a half waits, where there is a bound for that (rules: half-10, idle-1).
+#[derive(Default)]
+pub(crate) struct IdleTimer {
+    wait: Option<Box<Wait>>,
+    stopped: bool,
+}
+
+/// It is armed once and looked at when it fires: what moved meanwhile puts it off then, and costs nothing before.
+struct Wait {
+    sleep: Pin<Box<Sleep>>,
+    phase: Phase,
+    /// When the wait that is under way began.
+    since: Option<Instant>,
+}
+
+impl IdleTimer {
+    /// Ready once nothing has moved for too long while this half waited; says which bound that was. That of a half-open
+    /// connection wins where there is one.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        policy: &Policy,
+        activity: &Activity,
+        half_open: &HalfOpen,
+    ) -> Poll<Phase> {
+        if self.stopped {
+            return Poll::Pending;
+        }
+        let (phase, bound) = match (policy.half_open_timeout, policy.idle_timeout) {
+            (Some(bound), _) if half_open.has_begun_for(cx) => (Phase::HalfOpen, bound),
+            (_, Some(bound)) => (Phase::Idle, bound),
+            (_, None) => return Poll::Pending,
+        };
+        if !self.wait.as_ref().is_some_and(|wait| wait.phase == phase) {
+            if Handle::try_current().is_err() {
+                // A waker was called from outside the runtime: there is no clock here. Whoever polls next begins.
+                return Poll::Pending;
+            }
+            self.wait = Some(Box::new(Wait { sleep: Box::pin(tokio::time::sleep(bound)), phase, since: None }));
+        }
+        match &mut self.wait {
+            Some(wait) => wait.poll(cx, bound, activity),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The wait is over.
     pub(crate) fn reset(&mut self) {
-        self.sleep = None;
+        if let Some(wait) = &mut self.wait {
+            wait.since = None;
+        }
     }
 
     /// Another bound holds from now on.
     pub(crate) fn stop(&mut self) {
-        self.sleep = None;
+        self.wait = None;
         self.stopped = true;
+    }
+}
+
+impl Wait {
+    fn poll(&mut self, cx: &mut Context<'_>, bound: Duration, activity: &Activity) -> Poll<Phase> {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            let idle_since = activity.last().map_or(since, |last| last.max(since));
+            match idle_since.checked_add(bound) {
+                None => return Poll::Pending,
+                Some(due) if due <= Instant::now() => return Poll::Ready(self.phase),
+                Some(due) => self.sleep.as_mut().reset(due),
+            }
+        }
     }
 }

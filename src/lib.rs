@@ -29,11 +29,15 @@
 //! [`TcpTransport`] adds socket options, [`TlsTransport`] the facts of the session, [`UpgradableTransport`] `start_tls` and
 //! `stop_tls`. All of them are there on every transport, through every floor. [`Control`] is the handle that other tasks hold.
 //!
-//! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again.
+//! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again. [`relay`] joins two
+//! connections, and passes on how each ends.
 //!
-//! Connections come from a [`Connector`] or a [`Listener`]; TLS is configured by [`ClientTls`] and [`ServerTls`];
-//! [`ClientEndpoint`] and [`ServerEndpoint`] say all of it in a string. [`Policy`] holds bounds and choices. A call fails with
-//! an [`Error`], a connection ends with a [`Reason`]; both survive the trip through [`std::io::Error`].
+//! Connections come from a [`Connector`], a [`Reconnector`] or a [`Listener`], and end together by a [`DrainGroup`]; TLS is
+//! configured by [`ClientTls`] and [`ServerTls`]; [`ClientEndpoint`] and [`ServerEndpoint`] say all of it in a string.
+//! [`Policy`] holds bounds and choices. A call fails with an [`Error`], a connection ends with a [`Reason`]; both survive the
+//! trip through [`std::io::Error`].
+//!
+//! Who thinks in callbacks writes a [`Protocol`](protocol::Protocol): [`protocol`] is the other face of all this.
 //!
 //! # An example
 //!
@@ -99,6 +103,8 @@ mod control;
 #[cfg(feature = "tokio")]
 mod deadline;
 #[cfg(feature = "tokio")]
+mod drain;
+#[cfg(feature = "tokio")]
 mod floor;
 #[cfg(feature = "tokio")]
 mod idle;
@@ -114,6 +120,10 @@ mod open;
 pub mod protocol;
 #[cfg(feature = "tokio")]
 mod pump;
+#[cfg(feature = "tokio")]
+mod reconnect;
+#[cfg(feature = "tokio")]
+mod relay;
 #[cfg(feature = "tokio")]
 mod socket;
 #[cfg(feature = "tokio")]
@@ -135,6 +145,7 @@ mod verbs;
 
 pub use address::Address;
 pub use config::{ClientTls, ServerTls, TlsVersion};
+pub use core::backoff::Backoff;
 pub use core::facts::SessionFacts;
 pub use core::half::{End, RecvHalf, SendHalf};
 pub use endpoint::{ClientEndpoint, EndpointKind, ServerEndpoint};
@@ -149,9 +160,12 @@ pub use rustls;
 pub use self::{
     close::{Bound, Close, CloseReport, FloorKind, FloorReport, Received},
     connect::Connector,
-    control::Control,
-    listen::{Incoming, Listener, ListenerBuilder, ListenerStatus},
+    control::{Control, Traffic},
+    drain::{DrainGroup, DrainReport},
+    listen::{Incoming, Listener, ListenerBuilder, ListenerStatus, Refusal, RefusalReason},
     open::{BoxConnection, EndpointConnector, EndpointIncoming, EndpointListener},
+    reconnect::{AttemptFailure, GaveUp, Reconnector},
+    relay::{RelayReport, relay},
     socket::Keepalive,
     split::{OwnedReadHalf, OwnedWriteHalf, Split, UpgradableReadHalf, UpgradableWriteHalf},
     stream::Stream,

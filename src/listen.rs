@@ -1,12 +1,13 @@
 //! Listening: connections are taken one by one, and none of them can end the listener (rule: tcp-5).
 
 mod incoming;
+mod limits;
 pub(crate) mod trouble;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
@@ -14,8 +15,11 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 pub use self::incoming::Incoming;
+use self::limits::Limits;
+pub use self::limits::{Refusal, RefusalReason};
 use self::trouble::{Fault, Trouble};
-use crate::{BindError, Error, Policy};
+use crate::drain::Door;
+use crate::{BindError, DrainGroup, Error, Policy, TcpConnection, Transport};
 
 /// Takes TCP connections.
 ///
@@ -42,11 +46,32 @@ use crate::{BindError, Error, Policy};
 #[doc(alias = "create_server")]
 #[doc(alias = "start_server")]
 pub struct Listener {
-    socket: TcpListener,
+    entrance: Arc<Entrance>,
     local: SocketAddr,
     policy: Arc<Policy>,
     unfinished: Arc<Semaphore>,
+    limits: Limits,
+    group: DrainGroup,
     trouble: Mutex<Trouble>,
+}
+
+/// The listening socket, until a drain shuts it.
+struct Entrance(Mutex<Option<Arc<TcpListener>>>);
+
+impl Entrance {
+    fn socket(&self) -> Result<Arc<TcpListener>, Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Draining)
+    }
+}
+
+impl Door for Entrance {
+    fn shut(&self) {
+        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // An accept that waits holds the socket until it is polled; new clients are refused at once all the same.
+        #[cfg(target_os = "linux")]
+        let _ = socket.as_deref().map(|socket| socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Read));
+        drop(socket);
+    }
 }
 
 /// How a listener is doing.
@@ -59,6 +84,13 @@ pub struct ListenerStatus {
     pub last_error: Option<Arc<io::Error>>,
     /// Whether accepting waits at this moment because the system refused: it is out of descriptors, or of memory.
     pub is_waiting: bool,
+    /// Whether as many connections are open as [`ListenerBuilder::max_connections`] allows: the next one waits in the
+    /// system's backlog.
+    pub is_full: bool,
+    /// How many connections were refused since the listener was opened.
+    pub refused: u64,
+    /// The last connection that was refused.
+    pub last_refusal: Option<Refusal>,
 }
 
 impl Listener {
@@ -98,13 +130,23 @@ impl Listener {
 
     /// How the listener is doing.
     pub fn status(&self) -> ListenerStatus {
-        self.trouble().status(Instant::now().into_std())
+        let mut status = self.trouble().status(Instant::now().into_std());
+        status.is_full = self.limits.is_full();
+        status
+    }
+
+    /// The group of the connections that it accepts: a handle to drain them, and to count them. That of the listener alone,
+    /// unless [`ListenerBuilder::group`] chose another one.
+    #[doc(alias = "handle")]
+    #[doc(alias = "stopListening")]
+    pub fn group(&self) -> &DrainGroup {
+        &self.group
     }
 
     /// The next connection.
     ///
-    /// It waits while as many handshakes are unfinished as the listener allows; further connections then wait in the
-    /// system's backlog (rule: tcp-6). What happens to one connection is never an error here: it is passed over. Where
+    /// It waits while as many handshakes are unfinished, or as many connections open, as the listener allows; further
+    /// connections then wait in the system's backlog (rules: tcp-6, limit-1). What happens to one connection is never an error here: it is passed over. Where
     /// the system is out of descriptors or memory, it waits a little, longer each time, up to a second, and goes on by
     /// itself when there are some (rule: tcp-5); [`status`](Self::status) tells.
     ///
@@ -112,26 +154,45 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Bind`]: the listening socket itself is of no use any more (somebody has shut it down). No later call
-    /// will do better.
+    /// will do better. [`Error::Draining`]: the [group](Self::group) drains, and the listener is closed; the fault is ours.
     ///
     /// # Cancel safety
     /// Safe: when the future is dropped, no connection is lost (rule: tcp-7).
     pub async fn accept(&self) -> Result<Incoming, Error> {
+        let socket = self.entrance.socket()?;
+        tokio::select! {
+            biased;
+            () = self.group.draining() => Err(Error::Draining),
+            incoming = self.take(&socket) => incoming,
+        }
+    }
+
+    async fn take(&self, socket: &TcpListener) -> Result<Incoming, Error> {
         // rule: tcp-7. A connection that was taken out of the backlog must be returned without waiting for anything
-        // more, so the permit comes first.
-        let permit = Arc::clone(&self.unfinished).acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, host, peer) = loop {
+        // more, so the permits come first.
+        let unfinished = Arc::clone(&self.unfinished).acquire_owned().await.expect("the semaphore is never closed");
+        let place = self.limits.place().await;
+        loop {
             let retry_at = self.trouble().retry_at();
             if let Some(retry_at) = retry_at {
                 sleep_until(retry_at.into()).await;
             }
-            match self.socket.accept().await.and_then(with_host) {
-                Ok(taken) => break taken,
+            match socket.accept().await.and_then(with_host) {
+                Ok((stream, host, peer)) => {
+                    self.trouble().handle_success();
+                    match self.limits.admit(&stream, peer) {
+                        Ok(among_peers) => {
+                            let connection = TcpConnection::between(stream, host, peer, Arc::clone(&self.policy));
+                            limits::hold(&connection.control(), place, among_peers);
+                            self.group.join(&connection.control());
+                            return Ok(Incoming::new(connection, host, peer, unfinished));
+                        }
+                        Err(refusal) => self.trouble().handle_refusal(refusal),
+                    }
+                }
                 Err(error) => self.handle_error(error)?,
             }
-        };
-        self.trouble().handle_success();
-        Ok(Incoming::new(stream, host, peer, Arc::clone(&self.policy), permit))
+        }
     }
 
     fn handle_error(&self, error: io::Error) -> Result<(), Error> {
@@ -165,12 +226,25 @@ pub struct ListenerBuilder {
     policy: Arc<Policy>,
     backlog: u32,
     max_unfinished: usize,
+    max_connections: Option<usize>,
+    max_per_peer: Option<usize>,
+    ipv6_prefix: u8,
     dual_stack: bool,
+    group: DrainGroup,
 }
 
 impl Default for ListenerBuilder {
     fn default() -> Self {
-        Self { policy: Arc::default(), backlog: 1024, max_unfinished: 4096, dual_stack: false }
+        Self {
+            policy: Arc::default(),
+            backlog: 1024,
+            max_unfinished: 4096,
+            max_connections: None,
+            max_per_peer: None,
+            ipv6_prefix: 64,
+            dual_stack: false,
+            group: DrainGroup::new(),
+        }
     }
 }
 
@@ -192,6 +266,38 @@ impl ListenerBuilder {
     /// the handshake deadline, so a bound below 1000 makes it cheap to keep others out.
     pub fn max_unfinished(self, max: usize) -> Self {
         Self { max_unfinished: max.clamp(1, Semaphore::MAX_PERMITS), ..self }
+    }
+
+    /// How many connections of this listener may be open at a time, unfinished ones too; default: no bound. At the bound
+    /// [`Listener::accept`] waits, and further connections wait in the system's backlog until one is gone (rule: limit-1).
+    ///
+    /// One counts until its socket is gone, whatever became of it: upgraded, split, dropped.
+    #[doc(alias = "LimitTotalConnectionsFactory")]
+    pub fn max_connections(self, max: usize) -> Self {
+        Self { max_connections: Some(max.clamp(1, Semaphore::MAX_PERMITS)), ..self }
+    }
+
+    /// How many connections one peer may have open at a time with this listener; default: no bound. Further ones are
+    /// refused by RST before anything is built for them, and [`Listener::status`] tells of them (rule: limit-2).
+    ///
+    /// A peer is an IPv4 address, or an IPv6 network of 64 bits: a host mostly has one of its own, and picks any of its
+    /// 2⁶⁴ addresses. [`per_peer_ipv6_prefix`](Self::per_peer_ipv6_prefix) changes that. Behind a proxy all peers are one:
+    /// set no bound there.
+    #[doc(alias = "LimitConnectionsByPeer")]
+    pub fn max_per_peer(self, max: usize) -> Self {
+        Self { max_per_peer: Some(max), ..self }
+    }
+
+    /// How many bits of an IPv6 address say who it is, for [`max_per_peer`](Self::max_per_peer); default 64. With 128 every
+    /// address is a peer of its own, and whoever has a network has no bound.
+    pub fn per_peer_ipv6_prefix(self, bits: u8) -> Self {
+        Self { ipv6_prefix: bits.min(128), ..self }
+    }
+
+    /// The group that its connections belong to, so that several listeners drain as one; default: one of the listener's
+    /// own.
+    pub fn group(self, group: &DrainGroup) -> Self {
+        Self { group: group.clone(), ..self }
     }
 
     /// Whether `[::]` takes IPv4 connections too, with peers like `[::ffff:192.0.2.1]`; default no.
@@ -237,11 +343,19 @@ impl ListenerBuilder {
     /// Outside of a tokio runtime with I/O enabled.
     pub fn from_std(self, socket: std::net::TcpListener) -> Result<Listener, Error> {
         socket.set_nonblocking(true)?;
+        let local = socket.local_addr()?;
+        let entrance = Arc::new(Entrance(Mutex::new(Some(Arc::new(TcpListener::from_std(socket)?)))));
+        let door: Weak<dyn Door> = Arc::downgrade(&(Arc::clone(&entrance) as Arc<dyn Door>));
+        self.group.open(door);
+        let limits = Limits::new(self.max_connections, self.max_per_peer, self.ipv6_prefix);
+        let unfinished = Arc::new(Semaphore::new(self.max_unfinished));
         Ok(Listener {
-            local: socket.local_addr()?,
-            socket: TcpListener::from_std(socket)?,
+            entrance,
+            local,
             policy: self.policy,
-            unfinished: Arc::new(Semaphore::new(self.max_unfinished)),
+            unfinished,
+            limits,
+            group: self.group,
             trouble: Mutex::default(),
         })
     }

@@ -14,6 +14,17 @@ pub struct Policy {
     pub close_discard: u64,
     /// How long a connection of which one half has ended may be idle; default `None` (rule: half-10).
     pub half_open_timeout: Option<Duration>,
+    /// How long nothing may move, in either direction, while a half waits: a read, a write, or what is queued. Then the
+    /// connection ends for [`Reason::TimedOut`](crate::Reason::TimedOut) in [`Phase::Idle`](crate::Phase::Idle), by RST;
+    /// default `None` (rule: idle-1).
+    ///
+    /// A connection that nobody reads from or writes to is not idle: its application is busy. Where
+    /// [`half_open_timeout`](Self::half_open_timeout) is set, that one holds from the end of a half on. What a floor sends by
+    /// itself, such as a handshake, moves too; the keep-alive probes of TCP do not.
+    #[doc(alias = "TimeoutMixin")]
+    #[doc(alias = "setTimeout")]
+    #[doc(alias = "SetDeadline")]
+    pub idle_timeout: Option<Duration>,
     /// How much unsent data is held.
     pub watermarks: Watermarks,
     /// What a missing close_notify means for reads.
@@ -27,6 +38,7 @@ impl Default for Policy {
             close_timeout: Some(Duration::from_secs(10)),
             close_discard: 16 << 20,
             half_open_timeout: None,
+            idle_timeout: None,
             watermarks: Watermarks::default(),
             truncation: Truncation::Error,
         }

@@ -28,7 +28,9 @@ use tokio::io::ReadBuf;
 use tokio::task::coop::unconstrained;
 
 use crate::control::{Control, Watcher};
+use crate::core::half;
 use crate::core::session::{Session, Step};
+use crate::core::tally::Outcome;
 use crate::error::{Phase, Reason};
 use crate::floor::Discard;
 use crate::transport::Transport;
@@ -148,7 +150,16 @@ impl<T: Transport> Pump<T> {
         if let Some(floor) = self.floor.as_mut().filter(|_| !self.keeps_floor) {
             floor.set_half_open();
         }
+        self.note_end();
         self.rest();
+    }
+
+    /// Where this session knows how the connection ended, the handle learns it before the floor beneath goes.
+    pub(crate) fn note_end(&self) {
+        let Some(floor) = self.floor.as_ref().filter(|_| !self.keeps_floor) else { return };
+        if let Some(reason) = half::reason(self.session.send(), self.session.recv()) {
+            floor.ground().note_outcome(Outcome::of(&reason));
+        }
     }
 
     /// Where both halves have ended, the floor beneath ends by itself as soon as its own end has come, whether somebody
@@ -157,6 +168,9 @@ impl<T: Transport> Pump<T> {
         let session = &self.session;
         let is_over = session.send().is_finished() && session.recv().end().is_some();
         let is_awaited = self.keeps_floor || session.is_closing();
+        if is_over && !is_awaited {
+            self.note_end();
+        }
         if let Some(floor) = self.floor.as_mut().filter(|_| is_over && !is_awaited) {
             // A peer that goes on talking beneath its own end is not listened to for ever.
             let mut rest = Discard { bytes: 0, limit: REST };
@@ -188,6 +202,15 @@ impl<T: Transport> Pump<T> {
         self.session.end(reason.clone());
         if let Some(floor) = &mut self.floor {
             floor.release(reason);
+        }
+    }
+
+    /// Where the connection was cut off, everything ends for that.
+    pub(crate) fn check_cut(&mut self, control: &Control) {
+        match control.cut() {
+            Some(Reason::Aborted) => self.abort(),
+            Some(reason) => self.end(&reason),
+            None => {}
         }
     }
 
@@ -271,6 +294,7 @@ impl<T: Transport> Shared<T> {
         let result = f(&mut pump);
         self.unlock(pump);
         self.serve_kicks();
+        self.control.settle();
         result
     }
 
@@ -278,6 +302,7 @@ impl<T: Transport> Shared<T> {
     fn kick(&self) {
         self.kicked.store(true, Ordering::SeqCst);
         self.serve_kicks();
+        self.control.settle();
     }
 
     /// Whoever has the lock serves the kicks that come meanwhile, after letting go: so a kick is set before the lock is
@@ -289,9 +314,7 @@ impl<T: Transport> Shared<T> {
             }
             let Some(mut pump) = self.try_lock() else { return };
             self.kicked.store(false, Ordering::SeqCst);
-            if self.control.is_aborted() {
-                pump.abort();
-            }
+            pump.check_cut(&self.control);
             if pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()) {
                 let _ = pump.transmit();
                 self.unlock(pump);

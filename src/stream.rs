@@ -12,11 +12,12 @@ use crate::address::Address;
 use crate::close::{FloorKind, FloorReport};
 use crate::control::{Control, Ground};
 use crate::core::facts::SessionFacts;
-use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
+use crate::core::half::{self, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
+use crate::core::tally::Outcome;
 use crate::error::{Phase, Reason};
 use crate::floor::{Discard, Floor, debug, hand_over, poll_discard_reads, poll_read_ahead};
-use crate::idle::{HalfOpen, HalfOpenTimer};
+use crate::idle::{HalfOpen, IdleTimer};
 use crate::policy::Policy;
 use crate::transport::Transport;
 
@@ -48,11 +49,14 @@ pub struct Stream<S> {
     inbox: Inbox,
     control: Control,
     wakes_unlocked: bool,
-    timer: HalfOpenTimer,
+    /// A floor above tells how the connection ended.
+    beneath: bool,
+    /// One for each task that may wait.
+    timers: [IdleTimer; 2],
     /// Our half has ended.
-    sent: HalfOpen,
+    fin_sent: HalfOpen,
     /// The peer has ended its half, of this floor or of one above.
-    received: HalfOpen,
+    fin_received: HalfOpen,
 }
 
 /// The stream, and who waits on it: gone together.
@@ -114,9 +118,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             inbox,
             control,
             wakes_unlocked: false,
-            timer: HalfOpenTimer::default(),
-            sent: HalfOpen::default(),
-            received: HalfOpen::default(),
+            beneath: false,
+            timers: <[IdleTimer; 2]>::default(),
+            fin_sent: HalfOpen::default(),
+            fin_received: HalfOpen::default(),
         }
     }
 
@@ -127,37 +132,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         Self { wakes_unlocked: true, ..self }
     }
 
-    fn check_abort(&mut self) {
-        if self.control.is_aborted() {
-            self.handle_abort();
+    /// Where the connection was cut off, both halves have ended for that.
+    fn check_cut(&mut self) {
+        match self.control.cut() {
+            Some(Reason::Aborted) => self.handle_abort(),
+            Some(reason) => self.end(&reason),
+            None => {}
         }
     }
 
     fn lose(&mut self, error: io::Error) -> Reason {
         let reason = Reason::from_io(error, Phase::Open);
-        let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
-        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
-        self.live = None;
+        self.note(&reason);
+        self.end(&reason);
         reason
     }
 
+    fn end(&mut self, reason: &Reason) {
+        let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
+        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
+        self.live = None;
+    }
+
+    /// How the connection ended, unless a floor above tells.
+    fn note(&self, reason: &Reason) {
+        if !self.beneath {
+            self.control.note_outcome(Outcome::of(reason));
+        }
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.check_abort();
+        self.check_cut();
         let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return Poll::Ready(self.at_end()) };
         live.waiting.park(READER, cx);
         let before = buf.filled().len();
         let mut read = Pin::new(&mut live.io).poll_read(cx, buf);
         if read.is_pending() {
-            ready!(self.timer.poll(cx, self.control.policy(), &self.sent));
-            read = Poll::Ready(Err(Reason::TimedOut(Phase::HalfOpen).into()));
+            let phase =
+                ready!(self.timers[READER].poll(cx, self.control.policy(), self.control.activity(), &self.fin_sent));
+            read = Poll::Ready(Err(self.control.time_out(phase, self.beneath).into()));
         }
-        self.timer.reset();
+        self.timers[READER].reset();
         match ready!(read) {
-            Ok(()) if buf.filled().len() > before => return Poll::Ready(Ok(())),
+            Ok(()) if buf.filled().len() > before => {
+                self.control.note_received(buf.filled().len() - before);
+                return Poll::Ready(Ok(()));
+            }
             Ok(()) => {
                 let _ = self.recv.handle(RecvEvent::Marker);
                 let _ = self.recv.handle(RecvEvent::Consumed);
-                self.received.begin();
+                self.fin_received.begin();
                 self.rest();
             }
             Err(error) => {
@@ -170,6 +194,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     /// rule: close-13
     fn rest(&mut self) {
         if self.send.is_over() && !self.recv.is_open() {
+            if let Some(reason) = half::reason(&self.send, &self.recv) {
+                self.note(&reason);
+            }
             self.live = None;
         }
     }
@@ -182,21 +209,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         self.send.refusal().into()
     }
 
+    fn sent(&self, n: usize) -> usize {
+        self.control.note_sent(n);
+        n
+    }
+
     fn poll_send<R>(
         &mut self,
         cx: &mut Context<'_>,
         send: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
-        self.check_abort();
+        self.check_cut();
         let may = self.send.may_write() || self.send.is_finishing();
         let Some(live) = self.live.as_mut().filter(|_| may) else { return Poll::Ready(Err(self.refusal())) };
         live.waiting.park(WRITER, cx);
         let mut sent = send(Pin::new(&mut live.io), cx);
         if sent.is_pending() {
-            ready!(self.timer.poll(cx, self.control.policy(), &self.received));
-            sent = Poll::Ready(Err(Reason::TimedOut(Phase::HalfOpen).into()));
+            let phase = ready!(self.timers[WRITER].poll(
+                cx,
+                self.control.policy(),
+                self.control.activity(),
+                &self.fin_received
+            ));
+            sent = Poll::Ready(Err(self.control.time_out(phase, self.beneath).into()));
         }
-        self.timer.reset();
+        self.timers[WRITER].reset();
         match ready!(sent) {
             Ok(done) => Poll::Ready(Ok(done)),
             Err(error) => Poll::Ready(Err(self.lose(error).into())),
@@ -220,7 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Stream<S>
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncBufRead for Stream<S> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        this.check_abort();
+        this.check_cut();
         if this.inbox.is_empty() {
             ready!(poll_read_ahead(this, |stream| &mut stream.inbox, |stream, buf| stream.poll_fill(cx, buf)))?;
         }
@@ -237,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         if !self.send.may_write() {
             return Poll::Ready(Err(self.refusal()));
         }
-        self.poll_send(cx, |io, cx| io.poll_write(cx, buf))
+        self.poll_send(cx, |io, cx| io.poll_write(cx, buf)).map_ok(|n| self.sent(n))
     }
 
     fn poll_write_vectored(
@@ -248,7 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         if !self.send.may_write() {
             return Poll::Ready(Err(self.refusal()));
         }
-        self.poll_send(cx, |io, cx| io.poll_write_vectored(cx, parts))
+        self.poll_send(cx, |io, cx| io.poll_write_vectored(cx, parts)).map_ok(|n| self.sent(n))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -263,7 +300,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check_abort();
+        self.check_cut();
         if self.send.handle(SendEvent::CloseWrite).is_err() {
             return Poll::Ready(Err(self.refusal()));
         }
@@ -272,7 +309,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         }
         ready!(self.poll_send(cx, |io, cx| io.poll_shutdown(cx)))?;
         let _ = self.send.handle(SendEvent::Drained);
-        self.sent.begin();
+        self.fin_sent.begin();
         self.rest();
         Poll::Ready(Ok(()))
     }
@@ -305,7 +342,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
     }
 
     fn begin_close(&mut self) {
-        self.timer.stop();
+        self.timers.iter_mut().for_each(IdleTimer::stop);
         self.inbox.clear();
     }
 
@@ -314,9 +351,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
     }
 
     fn release(&mut self, reason: &Reason) {
-        let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
-        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
-        self.live = None;
+        self.control.note_outcome(Outcome::of(reason));
+        self.end(reason);
     }
 
     fn set_cork(&mut self, _: bool) -> bool {
@@ -340,10 +376,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
     }
 
     fn set_half_open(&mut self) {
-        self.received.begin();
+        self.fin_received.begin();
     }
 
-    fn set_beneath(&mut self, _: bool) {}
+    fn set_beneath(&mut self, beneath: bool) {
+        self.beneath = beneath;
+    }
 
     fn session_facts(&self) -> Option<Arc<SessionFacts>> {
         None

@@ -1,4 +1,4 @@
-//! The parts of a command line that both programs read alike.
+//! The parts of a command line that the programs read alike.
 
 use std::fmt::Display;
 use std::time::Duration;

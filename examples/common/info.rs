@@ -1,4 +1,4 @@
-//! The facts of a connection, as both programs tell them.
+//! The facts of a connection, as the programs tell them.
 
 use bowline::{Address, SessionFacts, config};
 use serde_json::{Value, json};

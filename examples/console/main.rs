@@ -24,8 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bowline::testing::pki::Pki;
-use bowline::{Error, Incoming, Leftover, Listener, Policy, ServerTls};
-use tokio::sync::watch;
+use bowline::{DrainGroup, Error, Incoming, Leftover, Listener, Policy, ServerTls};
 use tokio::task::JoinSet;
 
 use crate::args::{Args, Face, Identity, Kind};
@@ -56,27 +55,24 @@ struct Console {
     leftover: Option<Leftover>,
     log: Log,
     made: AtomicU64,
-    drain: watch::Receiver<bool>,
 }
 
 /// Listens, serves until a signal comes, and drains.
 async fn run(args: &Args, tls: ServerTls, log: &Log) -> Result<(), Error> {
     let policy = policy(args);
-    let (signalled, drain) = watch::channel(false);
-    let console =
-        Console { tls, face: args.face, leftover: args.leftover, log: log.clone(), made: AtomicU64::new(0), drain };
+    let group = DrainGroup::new();
+    let console = Console { tls, face: args.face, leftover: args.leftover, log: log.clone(), made: AtomicU64::new(0) };
     let console = Arc::new(console);
     let mut ports = Vec::new();
     for (kind, addr) in &args.ports {
-        let listener = Listener::builder().policy(Arc::clone(&policy)).bind(addr.as_str()).await?;
+        let listener = Listener::builder().policy(Arc::clone(&policy)).group(&group).bind(addr.as_str()).await?;
         log.line(format!("listening {} {}", kind.name(), listener.local_addr()));
         ports.push((*kind, listener));
     }
     let signal = signal();
     tokio::spawn(async move {
         signal.await;
-        // Nobody hears it where everything has ended already.
-        let _ = signalled.send(true);
+        group.begin_drain();
     });
     log.line("ready".into());
     hint(args, ports.iter().map(|(kind, listener)| (*kind, listener.local_addr())));
@@ -95,15 +91,17 @@ async fn serve(kind: Kind, listener: Listener, console: Arc<Console>) -> Result<
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            incoming = listener.accept() => {
-                let number = console.made.fetch_add(1, Ordering::Relaxed) + 1;
-                connections.spawn(serve_one(kind, incoming?, number, Arc::clone(&console)));
-            }
+            incoming = listener.accept() => match incoming {
+                Ok(incoming) => {
+                    let number = console.made.fetch_add(1, Ordering::Relaxed) + 1;
+                    connections.spawn(serve_one(kind, incoming, number, Arc::clone(&console)));
+                }
+                Err(Error::Draining) => break,
+                Err(error) => return Err(error),
+            },
             Some(_) = connections.join_next() => {}
-            () = console.drained() => break,
         }
     }
-    drop(listener);
     while connections.join_next().await.is_some() {}
     Ok(())
 }
@@ -112,14 +110,6 @@ async fn serve_one(kind: Kind, incoming: Incoming, number: u64, console: Arc<Con
     match console.face {
         Face::Async => service::serve(kind, incoming, number, console).await,
         Face::Protocol => protocol::serve(kind, incoming, number, console).await,
-    }
-}
-
-impl Console {
-    /// Waits for the begin of the drain.
-    async fn drained(&self) {
-        // The sender is gone only when the program ends.
-        let _ = self.drain.clone().wait_for(|begun| *begun).await;
     }
 }
 

@@ -22,15 +22,7 @@ const MAX_TURN: u64 = 256 << 10;
 pub(crate) async fn serve(kind: Kind, incoming: Incoming, number: u64, console: Arc<Console>) {
     let tls = (kind == Kind::Tls).then_some(&console.tls);
     let runner = Runner::accept(Service::new(kind, number, Arc::clone(&console)), incoming, tls);
-    let handle = runner.handle();
-    let drain = async {
-        console.drained().await;
-        handle.close();
-        handle.lost().await;
-    };
-    tokio::join!(runner.run(), async {
-        tokio::select! { () = drain => {}, _ = handle.lost() => {} }
-    });
+    runner.run().await;
 }
 
 struct Service {

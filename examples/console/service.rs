@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::{
-    End, Error, Incoming, Keepalive, Reason, StartTls, TcpConnection, TcpTransport, TlsTransport, Transport,
+    End, Error, Incoming, Keepalive, StartTls, TcpConnection, TcpTransport, TlsTransport, Transport,
     UpgradableConnection,
 };
 use sha2::{Digest, Sha256};
@@ -28,11 +28,7 @@ pub(crate) static PATTERN: [u8; 26 << 10] = pattern();
 /// Serves one connection to its end.
 pub(crate) async fn serve(kind: Kind, incoming: Incoming, number: u64, console: Arc<Console>) {
     console.log.made(number, kind.name(), incoming.peer().to_string());
-    let begun = tokio::select! {
-        begun = begin(kind, incoming, &console) => begun,
-        () = console.drained() => Err(Reason::Aborted.into()),
-    };
-    match begun {
+    match begin(kind, incoming, &console).await {
         Ok(connection) => Service::new(kind, connection, number, Arc::clone(&console)).run().await,
         Err(error) => console.log.lost(number, &error.into(), 0, 0),
     }
@@ -82,11 +78,11 @@ impl Service {
         if self.connection.is_secure() {
             self.tell_secured();
         }
-        let console = Arc::clone(&self.console);
+        let (console, control) = (Arc::clone(&self.console), self.connection.control());
         tokio::select! {
             // What a failed operation means for the connection, the report says.
             _ = self.obey_all() => {}
-            () = console.drained() => {}
+            () = control.draining() => {}
         }
         self.tell_ends();
         let last = std::mem::take(&mut self.last);

@@ -7,6 +7,7 @@ use lexopt::Arg::{Long, Short, Value};
 use lexopt::{Parser, ValueExt};
 
 use crate::common::args::{Usage, leftover, list, only, pair, seconds, text};
+use crate::starttls::StartTlsBy;
 
 const HELP: &str = "\
 A client for pipes, over TCP and TLS.
@@ -39,39 +40,6 @@ When the peer has ended and standard input is silent, the connection is closed. 
 Exit status: 0 the peer ended clean, or --abort-after was done; 1 standard input or output failed; 2 wrong usage;
 3 truncated; 4 reset; 5 TLS failure; 6 timed out; 7 could not connect; 8 upgrade refused; 130 interrupted.
 ";
-
-/// Which plaintext protocol goes before TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum StartTlsBy {
-    Line(String),
-    Smtp,
-    Imap,
-    Pop3,
-    Ftp,
-    Ldap,
-    Xmpp,
-    Postgres,
-    MySql,
-}
-
-impl StartTlsBy {
-    fn parse(how: &str) -> Result<Self, Usage> {
-        if let Some(command) = how.strip_prefix("line:") {
-            return Ok(Self::Line(command.into()));
-        }
-        Ok(match how {
-            "smtp" => Self::Smtp,
-            "imap" => Self::Imap,
-            "pop3" => Self::Pop3,
-            "ftp" => Self::Ftp,
-            "ldap" => Self::Ldap,
-            "xmpp" => Self::Xmpp,
-            "postgres" => Self::Postgres,
-            "mysql" => Self::MySql,
-            _ => return Err(Usage::new(format!("--starttls knows no {how:?}"))),
-        })
-    }
-}
 
 /// Whom to trust.
 #[derive(Debug, Clone, PartialEq, Eq)]

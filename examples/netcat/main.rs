@@ -8,10 +8,11 @@
 mod args;
 mod pipe;
 mod run;
-mod starttls;
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/starttls/mod.rs"]
+mod starttls;
 
 use bowline::Reason;
 use serde_json::json;

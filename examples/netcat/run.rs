@@ -174,7 +174,7 @@ async fn secure(
     }
     let Some(by) = &args.starttls else { return Ok(()) };
     match timeout(NEGOTIATION, starttls::negotiate(by, args.name(), connection)).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(_greeting)) => {}
         Ok(Err(error)) => return Err(refused(error)),
         Err(_) => return Err(Failure::Ended(Reason::TimedOut(Phase::Handshake).into())),
     }

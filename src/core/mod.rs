@@ -10,6 +10,10 @@
 //! - [`gate`]: the upgrade from plaintext to TLS and back.
 //! - [`inbox`]: bytes that were received and not yet read. Nothing else may hold any, so that what is left over at an
 //!   upgrade is always known.
+//! - [`backoff`]: how long to wait before the next attempt.
+//! - [`peers`]: how many connections each peer has.
+//! - [`slab`] and [`tally`]: the members of a group, and how they ended.
+//! - [`relay`]: two connections joined: what the end of one means for the other.
 //! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
 //! - [`agenda`], [`flow`], [`life`]: what a protocol has asked for, its producer, and what it is told in which order.
 //!
@@ -18,6 +22,7 @@
 //! half is open, *can* that it is open and there is room or data now.
 
 pub mod agenda;
+pub mod backoff;
 pub mod buffer;
 pub mod facts;
 pub mod flow;
@@ -25,4 +30,8 @@ pub mod gate;
 pub mod half;
 pub mod inbox;
 pub mod life;
+pub mod peers;
+pub mod relay;
 pub mod session;
+pub mod slab;
+pub mod tally;

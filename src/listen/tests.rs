@@ -84,7 +84,7 @@ async fn a_port_with_connections_in_time_wait_can_be_bound_again() {
     let addr = listener.local_addr();
     let client = connect(&listener).await;
     // The side that closes first is the one that keeps TIME_WAIT.
-    drop(accept(&listener).await);
+    accept(&listener).await.into_tcp().close_write().await.unwrap();
     drop(listener);
     client.readable().await.unwrap();
     drop(client);

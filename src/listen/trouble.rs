@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ListenerStatus;
+use super::{ListenerStatus, Refusal};
 
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -51,6 +51,8 @@ pub(crate) struct Trouble {
     wait: Duration,
     /// Kept here and not in the future of one accept: dropping that one would also drop the wait.
     retry_at: Option<Instant>,
+    refused: u64,
+    last_refusal: Option<Refusal>,
 }
 
 impl Trouble {
@@ -64,7 +66,16 @@ impl Trouble {
             accept_errors: self.count,
             last_error: self.last.clone(),
             is_waiting: self.retry_at.is_some_and(|at| at > now),
+            is_full: false,
+            refused: self.refused,
+            last_refusal: self.last_refusal.clone(),
         }
+    }
+
+    /// A connection was taken and not let in.
+    pub(super) fn handle_refusal(&mut self, refusal: Refusal) {
+        self.refused += 1;
+        self.last_refusal = Some(refusal);
     }
 
     pub(crate) fn handle_success(&mut self) {

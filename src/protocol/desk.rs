@@ -135,9 +135,8 @@ impl Desk {
     /// Whether a change between plaintext and TLS can be asked for; where not, which of the causes it is (rule:
     /// upgrade-5).
     fn check_change(&self) -> Result<(), Error> {
-        let error = match &self.failure {
-            _ if self.control().is_aborted() => UpgradeError::Failed(Reason::Aborted),
-            Some(reason) => UpgradeError::Failed(reason.clone()),
+        let error = match self.control().cut().or_else(|| self.failure.clone()) {
+            Some(reason) => UpgradeError::Failed(reason),
             None if !self.is_upgradable => return Err(Error::Unsupported("upgrade to TLS")),
             None if self.agenda.has_steps() => UpgradeError::InProgress,
             None if self.agenda.ending() != Ending::Open => UpgradeError::SendClosed,
@@ -248,7 +247,7 @@ impl Transport for Desk {
             Producer::Push(_) => FlowEvent::RegisterPush,
             Producer::Pull(_) => FlowEvent::RegisterPull,
         };
-        let too_late = self.control().is_aborted() || (!self.flow.is_there() && self.agenda.ending() != Ending::Open);
+        let too_late = self.control().is_cut() || (!self.flow.is_there() && self.agenda.ending() != Ending::Open);
         match self.flow.handle(event) {
             // rule: flow-1
             Err(_) => return Err(Error::Producer),

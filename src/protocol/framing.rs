@@ -160,6 +160,10 @@ impl<M: MessageProtocol> Protocol for Framed<M> {
         self.tell(transport, M::timer_fired)
     }
 
+    fn draining(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        self.tell(transport, M::draining)
+    }
+
     fn read_closed(&mut self, transport: &mut dyn UpgradableTransport, end: End) -> Outcome<AfterRead> {
         match end {
             End::Clean => self.deliver_last(transport)?,

@@ -422,7 +422,10 @@ impl Shared {
 impl Watcher for Shared {
     /// An abort from another task: also a connection that waits for nothing has to see it.
     fn handle_abort(&self) {
-        let task = self.mailbox().task.take();
-        task.into_iter().for_each(Waker::wake);
+        self.ring(self.mailbox());
+    }
+
+    fn handle_drain(&self) {
+        self.ring(self.mailbox());
     }
 }

@@ -149,6 +149,12 @@ pub trait MessageProtocol: Send + 'static {
         Ok(())
     }
 
+    /// As [`Protocol::draining`](super::Protocol::draining): by default it is closed.
+    fn draining(&mut self, transport: &mut MessageTransport<'_, Self::Codec>) -> Outcome {
+        transport.close();
+        Ok(())
+    }
+
     /// As [`Protocol::read_closed`](super::Protocol::read_closed). Behind a clean end the codec was asked for what is left
     /// ([`Decoder::decode_eof`]): a line without an end is a message, or an error, as it says. Behind a truncation it was
     /// not: half a message is none (rule: end-2).

@@ -39,6 +39,7 @@
 //! | [`writable`](Protocol::writable) | there is room again | once for each time that the high mark was passed |
 //! | [`tls_stopped`](Protocol::tls_stopped) | plaintext flows again | once for each downgrade |
 //! | [`timer_fired`](Protocol::timer_fired) | the time that was asked for has come | once for each timer |
+//! | [`draining`](Protocol::draining) | the service drains: it is to end | at most once |
 //! | [`read_closed`](Protocol::read_closed) | the peer's half has ended | at most once |
 //! | [`write_closed`](Protocol::write_closed) | our marker has left | at most once |
 //! | [`connection_lost`](Protocol::connection_lost) | it is over, for this reason | once, last |
@@ -157,6 +158,14 @@ pub trait Protocol: Send + 'static {
         Ok(())
     }
 
+    /// The [group](crate::DrainGroup) that the connection belongs to, mostly that of its listener, drains: it is to end. By
+    /// default it is closed. Told once.
+    #[doc(alias = "stopListening")]
+    fn draining(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        transport.close();
+        Ok(())
+    }
+
     /// The peer has ended its half, behind all its data: clean, or truncated (rule: half-6). A protocol is half-closeable
     /// if it answers so; by default it is closed.
     #[doc(alias = "readConnectionLost")]
@@ -207,6 +216,10 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 
     fn timer_fired(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
         (**self).timer_fired(transport)
+    }
+
+    fn draining(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        (**self).draining(transport)
     }
 
     fn read_closed(&mut self, transport: &mut dyn UpgradableTransport, end: End) -> Outcome<AfterRead> {

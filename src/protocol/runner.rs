@@ -133,7 +133,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     /// Ends in order where that is what was asked for; else it is over already, and only has to be reported.
     async fn end(&mut self) -> CloseReport {
-        if self.stage.desk.control().is_aborted() {
+        if self.stage.desk.control().is_cut() {
             self.stage.desk.agenda.lose();
             self.transport.abort();
         }

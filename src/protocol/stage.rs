@@ -19,13 +19,14 @@ pub(super) struct Stage<P> {
     pub(super) protocol: P,
     pub(super) desk: Desk,
     life: Life,
+    has_heard_of_drain: bool,
     /// The queue was above the high mark, and the protocol waits for room.
     pub(super) is_above: bool,
 }
 
 impl<P: Protocol> Stage<P> {
     pub(super) fn new(protocol: P, desk: Desk) -> Self {
-        Self { protocol, desk, life: Life::default(), is_above: false }
+        Self { protocol, desk, life: Life::default(), has_heard_of_drain: false, is_above: false }
     }
 
     /// Calls back, where that may be now; what a failed callback failed with becomes the reason (rule: life-3).
@@ -65,7 +66,7 @@ impl<P: Protocol> Stage<P> {
     /// The connection ends now, for this reason, unless it has ended already (rule: end-5).
     pub(super) fn fail(&mut self, reason: Reason) {
         self.life.fail();
-        if !self.desk.control().is_aborted() {
+        if !self.desk.control().is_cut() {
             self.desk.control().end(reason);
         }
     }
@@ -75,7 +76,7 @@ impl<P: Protocol> Stage<P> {
         if let Some(reason) = self.desk.failure.take() {
             self.fail(reason);
         }
-        self.life.has_failed() || self.desk.control().is_aborted()
+        self.life.has_failed() || self.desk.control().is_cut()
     }
 
     pub(super) fn handed_over(&mut self, n: usize) {
@@ -89,11 +90,16 @@ impl<P: Protocol> Stage<P> {
         self.desk.shared.set_queued(self.desk.queued(), !self.is_above);
     }
 
-    /// Carries out what handles have asked for; says whether that was anything.
+    /// Carries out what handles have asked for, and the drain; says whether that was anything.
     pub(super) fn obey(&mut self, cx: &mut Context<'_>) -> bool {
         let has_obeyed = self.desk.obey(cx);
         self.stop_late_producers();
-        has_obeyed
+        let is_to_drain = !self.has_heard_of_drain && self.desk.control().is_draining();
+        if is_to_drain {
+            self.has_heard_of_drain = true;
+            self.tell(Notice::Event, |protocol, desk| protocol.draining(desk));
+        }
+        has_obeyed || is_to_drain
     }
 
     /// Tells the producer, and the protocol, how full the queue is; says whether anybody was called.

@@ -14,7 +14,7 @@ use crate::core::half::{RecvEvent, RecvHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
 use crate::floor::{hand_over, poll_read_ahead};
-use crate::idle::HalfOpenTimer;
+use crate::idle::IdleTimer;
 
 /// The receiving half of a [`TcpConnection`].
 pub struct TcpReadHalf {
@@ -22,13 +22,13 @@ pub struct TcpReadHalf {
     control: Control,
     pub(super) half: RecvHalf,
     pub(super) inbox: Inbox,
-    pub(super) timer: HalfOpenTimer,
+    pub(super) timer: IdleTimer,
 }
 
 impl TcpReadHalf {
     pub(super) fn new(wire: Hold) -> Self {
         let control = wire.control().clone();
-        let (half, inbox, timer) = (RecvHalf::Open, Inbox::default(), HalfOpenTimer::default());
+        let (half, inbox, timer) = (RecvHalf::Open, Inbox::default(), IdleTimer::default());
         Self { wire: Some(wire), control, half, inbox, timer }
     }
 
@@ -55,38 +55,40 @@ impl TcpReadHalf {
         let result = match poll_recv(wire, cx, buf) {
             Poll::Ready(result) => result,
             Poll::Pending => {
-                ready!(self.timer.poll(cx, self.control.policy(), &wire.fin_sent));
-                Err(Reason::TimedOut(Phase::HalfOpen).into())
+                let phase = ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_sent));
+                Err(self.control.time_out(phase, wire.is_beneath()).into())
             }
         };
         self.timer.reset();
         match result {
+            Ok(0) | Err(_) if self.check_cut() => {}
             Ok(0) if self.control.was_reset() => self.lose(Reason::Reset(Phase::Open)),
             Ok(0) => {
                 let _ = self.half.handle(RecvEvent::Marker);
                 let _ = self.half.handle(RecvEvent::Consumed);
-                wire.fin_received.begin();
-                self.wire = None;
+                if let Some(wire) = self.wire.take() {
+                    wire.fin_received.begin();
+                }
             }
-            Ok(_) => return Poll::Ready(Ok(())),
+            Ok(n) => {
+                self.control.note_received(n);
+                return Poll::Ready(Ok(()));
+            }
             Err(error) => self.lose(Reason::from_io(error, Phase::Open)),
         }
         Poll::Ready(self.at_end())
     }
 
     fn lose(&mut self, reason: Reason) {
-        if matches!(reason, Reason::Reset(_)) {
-            self.control.note_reset();
+        if let Some(wire) = &self.wire {
+            wire.note_loss(&reason);
         }
-        let _ = self.half.handle(RecvEvent::FloorLost(reason));
-        self.wire = None;
+        self.end(&reason);
     }
 
     /// What every read says from the end on.
     fn at_end(&mut self) -> io::Result<()> {
-        if self.control.is_aborted() {
-            self.handle_abort();
-        }
+        self.check_cut();
         self.half.outcome(self.control.policy().truncation)
     }
 
@@ -94,6 +96,16 @@ impl TcpReadHalf {
     pub(super) fn end(&mut self, reason: &Reason) {
         let _ = self.half.handle(RecvEvent::FloorLost(reason.clone()));
         self.wire = None;
+    }
+
+    /// Whether the connection was cut off: then the half has ended for that.
+    fn check_cut(&mut self) -> bool {
+        match self.control.cut() {
+            Some(Reason::Aborted) => self.handle_abort(),
+            Some(reason) => self.end(&reason),
+            None => return false,
+        }
+        true
     }
 
     pub(super) fn handle_abort(&mut self) {

@@ -8,6 +8,8 @@ use std::sync::{Arc, Weak};
 use tokio::net::TcpStream;
 
 use crate::control::{Control, Ground};
+use crate::core::tally::Outcome;
+use crate::error::Reason;
 use crate::idle::HalfOpen;
 use crate::policy::Policy;
 use crate::socket;
@@ -29,11 +31,30 @@ impl Wire {
     /// Both halves have let go: the connection ends now, whoever else may still look at the socket.
     fn end(&self) {
         self.note_unacknowledged();
-        if !self.fin_sent.has_begun() && !self.beneath.load(Ordering::Acquire) {
-            // rule: close-12: FIN is this floor's marker; whoever was dropped in the middle must not send it.
-            socket::reset(&self.stream);
+        if !self.is_beneath() {
+            if !self.fin_sent.has_begun() {
+                // rule: close-12: FIN is this floor's marker; whoever was dropped in the middle must not send it.
+                socket::reset(&self.stream);
+            } else if self.fin_received.has_begun() {
+                self.control.note_outcome(Outcome::Closed);
+            }
         }
         self.control.note_gone();
+    }
+
+    /// A half was lost. What that means for the connection, the topmost floor knows.
+    pub(super) fn note_loss(&self, reason: &Reason) {
+        if matches!(reason, Reason::Reset(_)) {
+            // The system tells it once, and the other half has to know.
+            self.control.note_reset();
+        }
+        if !self.is_beneath() {
+            self.control.note_outcome(Outcome::of(reason));
+        }
+    }
+
+    pub(super) fn is_beneath(&self) -> bool {
+        self.beneath.load(Ordering::Acquire)
     }
 
     fn note_unacknowledged(&self) {

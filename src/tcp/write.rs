@@ -13,7 +13,7 @@ use super::wire::{Hold, Wire};
 use crate::control::Control;
 use crate::core::half::{SendEvent, SendHalf};
 use crate::error::{Phase, Reason};
-use crate::idle::HalfOpenTimer;
+use crate::idle::IdleTimer;
 use crate::socket;
 
 /// The sending half of a [`TcpConnection`](super::TcpConnection).
@@ -21,14 +21,14 @@ pub struct TcpWriteHalf {
     wire: Option<Hold>,
     control: Control,
     pub(super) half: SendHalf,
-    pub(super) timer: HalfOpenTimer,
+    pub(super) timer: IdleTimer,
     corked: bool,
 }
 
 impl TcpWriteHalf {
     pub(super) fn new(wire: Hold) -> Self {
         let control = wire.control().clone();
-        let (half, timer) = (SendHalf::Open, HalfOpenTimer::default());
+        let (half, timer) = (SendHalf::Open, IdleTimer::default());
         Self { wire: Some(wire), control, half, timer, corked: false }
     }
 
@@ -63,22 +63,24 @@ impl TcpWriteHalf {
         cx: &mut Context<'_>,
         send: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        if self.control.is_aborted() {
-            self.handle_abort();
-        }
+        self.check_cut();
         let Some(wire) = self.wire.as_ref().filter(|_| self.half.may_write()) else {
             return Poll::Ready(Err(self.refusal()));
         };
         let result = match poll_send(wire, cx, send) {
             Poll::Ready(result) => result,
             Poll::Pending => {
-                ready!(self.timer.poll(cx, self.control.policy(), &wire.fin_received));
-                Err(Reason::TimedOut(Phase::HalfOpen).into())
+                let phase =
+                    ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_received));
+                Err(self.control.time_out(phase, wire.is_beneath()).into())
             }
         };
         self.timer.reset();
         match result {
-            Ok(n) => Poll::Ready(Ok(n)),
+            Ok(n) => {
+                self.control.note_sent(n);
+                Poll::Ready(Ok(n))
+            }
             Err(error) => {
                 self.lose(Reason::from_io(error, Phase::Open));
                 Poll::Ready(Err(self.refusal()))
@@ -87,14 +89,13 @@ impl TcpWriteHalf {
     }
 
     fn lose(&mut self, reason: Reason) {
-        if self.control.is_aborted() {
-            return self.handle_abort();
+        if self.check_cut() {
+            return;
         }
-        if matches!(reason, Reason::Reset(_)) {
-            self.control.note_reset();
+        if let Some(wire) = &self.wire {
+            wire.note_loss(&reason);
         }
-        let _ = self.half.handle(SendEvent::FloorLost(reason));
-        self.wire = None;
+        self.end(&reason);
     }
 
     /// What every write says after the end (rules: write-4, write-5).
@@ -106,6 +107,16 @@ impl TcpWriteHalf {
     pub(super) fn end(&mut self, reason: &Reason) {
         let _ = self.half.handle(SendEvent::FloorLost(reason.clone()));
         self.wire = None;
+    }
+
+    /// Whether the connection was cut off: then the half has ended for that.
+    fn check_cut(&mut self) -> bool {
+        match self.control.cut() {
+            Some(Reason::Aborted) => self.handle_abort(),
+            Some(reason) => self.end(&reason),
+            None => return false,
+        }
+        true
     }
 
     pub(super) fn handle_abort(&mut self) {
@@ -123,9 +134,7 @@ impl TcpWriteHalf {
     }
 
     fn close_write(&mut self) -> io::Result<()> {
-        if self.control.is_aborted() {
-            self.handle_abort();
-        }
+        self.check_cut();
         if self.half.handle(SendEvent::CloseWrite).is_err() {
             return Err(self.refusal());
         }

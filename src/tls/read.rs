@@ -143,6 +143,7 @@ impl<T: Transport> TlsReadHalf<T> {
                     Poll::Ready(Step::Ended) => break,
                 }
             }
+            pump.note_end();
             match &mut pump.floor {
                 // rule: close-1: this floor has ended; now the one below.
                 Some(floor) => floor.poll_discard(cx, discarded),
@@ -185,14 +186,12 @@ impl<T: Transport> TlsReadHalf<T> {
 
     /// Works on the pump, behind an abort that another task may have made.
     fn with_live<R>(&mut self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
-        let is_aborted = self.control.is_aborted();
-        if is_aborted {
+        if self.control.is_aborted() {
             self.inbox.clear();
         }
+        let control = &self.control;
         self.shared.with(|pump| {
-            if is_aborted {
-                pump.abort();
-            }
+            pump.check_cut(control);
             f(pump)
         })
     }

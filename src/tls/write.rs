@@ -45,11 +45,8 @@ impl<T: Transport> TlsWriteHalf<T> {
 
     /// Works on the pump, behind an abort that another task may have made.
     fn with_live<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
-        let is_aborted = self.control.is_aborted();
         self.shared.with(|pump| {
-            if is_aborted {
-                pump.abort();
-            }
+            pump.check_cut(&self.control);
             f(pump)
         })
     }
@@ -116,6 +113,7 @@ impl<T: Transport> TlsWriteHalf<T> {
 /// Why nothing more can be sent: what the peer said about it, if it said something (rule: secure-6).
 fn loss<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> io::Error {
     pump.look_for_alert(cx);
+    pump.note_end();
     match pump.session.write(&[]) {
         Err(error) => error.into(),
         Ok(_) => Error::SendClosed.into(),

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use bowline::core::gate::{Gate, GateEvent};
 use bowline::core::half::{End, RecvEvent, RecvHalf, Refused, SendEvent, SendHalf};
-use bowline::{Phase, Reason};
+use bowline::core::relay::{Duty, Leg, duty};
+use bowline::{Phase, Reason, Truncation};
 
 use crate::generated::{check_file, check_section};
 
@@ -106,6 +107,44 @@ fn gate_table() -> String {
     table("Gate", &states, &events, |state| format!("{state:?}"), event_name, Gate::handle)
 }
 
+/// What the other leg of a relay does: by the send half across, by the receive half down.
+fn relay_table(truncation: Truncation) -> String {
+    let sends = [
+        (SendHalf::Open, false),
+        (SendHalf::Open, true),
+        (SendHalf::Finished, false),
+        (SendHalf::Finished, true),
+        (SendHalf::Aborted, false),
+        (SendHalf::Broken(EARLIER), false),
+    ];
+    let ends = [End::Clean, End::Truncated, End::Unconfirmed];
+    let recvs = [RecvHalf::Open]
+        .into_iter()
+        .chain(ends.map(RecvHalf::Ended))
+        .chain([RecvHalf::Aborted, RecvHalf::Broken(EARLIER)]);
+    let name = |state: String| state.replace("(earlier)", "");
+    let mut out = String::from("| received \\ sent |");
+    for (send, lost) in &sends {
+        write!(out, " {}{} |", name(send_state(send)), if *lost { " *(lost)*" } else { "" }).unwrap();
+    }
+    write!(out, "\n|---|{}", "---|".repeat(sends.len())).unwrap();
+    for recv in recvs {
+        write!(out, "\n| {} |", name(recv_state(&recv))).unwrap();
+        for (send, lost) in &sends {
+            let leg = Leg { send: send.clone(), recv: recv.clone(), lost: *lost, truncation };
+            let cell = match duty(&leg) {
+                Duty::GoOn => "·",
+                Duty::CloseWrite => "close_write",
+                Duty::CloseWriteThenAbort => "close_write, abort",
+                Duty::Abort => "abort",
+            };
+            write!(out, " {cell} |").unwrap();
+        }
+    }
+    out.push('\n');
+    out
+}
+
 fn check(name: &str, table: &str) {
     check_file(&format!("tests/snapshots/{}.md", name.replace(' ', "-")), table);
     check_section("docs/architecture.md", name, table);
@@ -124,6 +163,21 @@ fn the_matrix_of_the_receive_half_is_the_committed_one() {
 #[test]
 fn the_matrix_of_the_gate_is_the_committed_one() {
     check("gate", &gate_table());
+}
+
+/// rule: flow-6, half-8
+#[test]
+fn the_matrix_of_the_relay_is_the_committed_one() {
+    let table = relay_table(Truncation::Error);
+    check_file("tests/snapshots/relay.md", &table);
+    check_section("docs/relay.md", "relay", &table);
+    // rule: end-3
+    let tolerated = relay_table(Truncation::Tolerate);
+    let line = |table: &str, state: &str| table.lines().find(|line| line.starts_with(state)).unwrap().to_owned();
+    let clean = line(&table, "| Ended(Clean)");
+    assert_eq!(line(&tolerated, "| Ended(Truncated)").replace("Truncated", "Clean"), clean);
+    let others = |table: &str| table.lines().filter(|line| !line.contains("Truncated")).collect::<Vec<_>>().join("\n");
+    assert_eq!(others(&tolerated), others(&table));
 }
 
 /// rule: end-7, half-8

@@ -15,7 +15,7 @@ use crate::source::{Source, files, root};
 const FILE: &str = "docs/rules.md";
 
 /// The ids of the contract: each group with the number of its rules.
-const GROUPS: [(&str, usize); 10] = [
+const GROUPS: [(&str, usize); 15] = [
     ("write", 9),
     ("close", 13),
     ("half", 11),
@@ -26,6 +26,11 @@ const GROUPS: [(&str, usize); 10] = [
     ("flow", 6),
     ("life", 5),
     ("tcp", 9),
+    ("drain", 4),
+    ("limit", 3),
+    ("idle", 3),
+    ("traffic", 1),
+    ("retry", 2),
 ];
 
 fn contract() -> BTreeSet<String> {

@@ -16,5 +16,6 @@ mod openssl;
 mod python;
 mod smtp;
 mod starttls;
+mod terminator;
 mod tools;
 mod usage;

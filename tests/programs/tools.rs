@@ -37,7 +37,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
         let test = std::env::current_exe().unwrap();
         let profile = test.parent().and_then(Path::parent).unwrap();
         let examples = profile.join("examples");
-        if ["chat", "console", "netcat", "smtp"].iter().any(|name| is_stale(&examples.join(name))) {
+        if ["chat", "console", "netcat", "smtp", "terminator"].iter().any(|name| is_stale(&examples.join(name))) {
             build(profile);
         }
         examples
@@ -171,7 +171,7 @@ fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-fn ended(child: &mut Child) -> ExitStatus {
+pub(crate) fn ended(child: &mut Child) -> ExitStatus {
     let patience = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait().unwrap() {

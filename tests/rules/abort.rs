@@ -235,3 +235,32 @@ async fn a_flush_that_waits_for_the_handshake_is_told_of_an_abort() {
     })
     .await;
 }
+
+/// rule: end-7, upgrade-6
+#[tokio::test]
+async fn a_refused_or_failed_upgrade_is_no_abort_and_an_abort_is() {
+    let tls = shared_pki().server_tls();
+    for refuse in [true, false] {
+        let (server, mut client) = bowline::testing::tcp_pair().await.unwrap();
+        let mut server = bowline::UpgradableConnection::new(server);
+        let control = server.control();
+        client.write_all(b"STARTTLS\nno TLS at all, and long enough to be judged\n").await.unwrap();
+        server.read_line(&mut String::new()).await.unwrap();
+        let leftover = if refuse { bowline::Leftover::Refuse } else { bowline::Leftover::Feed };
+        let failed = server.start_tls(bowline::StartTls::server(&tls).leftover(leftover)).await;
+        let reason = Reason::from(failed.unwrap_err());
+        assert!(matches!(
+            (&reason, refuse),
+            (Reason::Protocol(_), true) | (Reason::Protocol(_) | Reason::Tls(_), false)
+        ));
+        assert!(control.is_ended() && !control.is_aborted());
+        assert_eq!(control.report().unwrap().reason.name(), reason.name());
+        server.abort();
+        assert!(!control.is_aborted(), "what has ended is not aborted any more");
+    }
+    let (mut a, _b) = pair(Kind::Upgraded).await.unwrap();
+    a.abort();
+    assert!(a.control().is_aborted());
+    a.close().await;
+    assert!(a.control().is_aborted());
+}

@@ -5,10 +5,15 @@
 mod abort;
 mod close;
 mod common;
+mod drain;
 mod end;
 mod flow;
 mod half;
+mod idle;
+mod limit;
+mod retry;
 mod secure;
 mod tcp;
+mod traffic;
 mod upgrade;
 mod write;

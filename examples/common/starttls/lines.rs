@@ -7,18 +7,18 @@ use tokio::io::AsyncWriteExt;
 use super::{Plain, read_to, refusal};
 
 /// `line:CMD`: a greeting, the command, an answer. An answer that is a refusal in one of the usual tongues is one.
-pub(super) async fn any(peer: &mut impl Plain, command: &str) -> io::Result<()> {
+pub(super) async fn any(peer: &mut impl Plain, command: &str) -> io::Result<String> {
     let greeting = line(peer).await?;
     if is_no(&greeting) {
         return Err(refusal(&greeting));
     }
     let answer = ask(peer, command).await?;
-    if is_no(&answer) { Err(refusal(&answer)) } else { Ok(()) }
+    if is_no(&answer) { Err(refusal(&answer)) } else { Ok(greeting + "\r\n") }
 }
 
 /// RFC 3207
-pub(super) async fn smtp(peer: &mut impl Plain) -> io::Result<()> {
-    reply(peer, "220").await?;
+pub(super) async fn smtp(peer: &mut impl Plain) -> io::Result<String> {
+    let greeting = reply(peer, "220").await?;
     say(peer, "EHLO localhost").await?;
     let offers = reply(peer, "250").await?;
     let is_starttls = |offer: &String| offer.get(4..).is_some_and(|word| word.trim().eq_ignore_ascii_case("STARTTLS"));
@@ -26,11 +26,11 @@ pub(super) async fn smtp(peer: &mut impl Plain) -> io::Result<()> {
         return Err(refusal("EHLO lists no STARTTLS"));
     }
     say(peer, "STARTTLS").await?;
-    reply(peer, "220").await.map(|_| ())
+    reply(peer, "220").await.map(|_| text(&greeting))
 }
 
 /// RFC 9051 section 6.2.1. A server that greets with PREAUTH is past the state in which it may be asked.
-pub(super) async fn imap(peer: &mut impl Plain) -> io::Result<()> {
+pub(super) async fn imap(peer: &mut impl Plain) -> io::Result<String> {
     let greeting = line(peer).await?;
     if !starts(&greeting, "* OK") {
         return Err(refusal(&greeting));
@@ -39,21 +39,25 @@ pub(super) async fn imap(peer: &mut impl Plain) -> io::Result<()> {
     while answer.starts_with("* ") {
         answer = line(peer).await?;
     }
-    if starts(&answer, "a1 OK") { Ok(()) } else { Err(refusal(&answer)) }
+    if starts(&answer, "a1 OK") { Ok(greeting + "\r\n") } else { Err(refusal(&answer)) }
 }
 
 /// RFC 2595 section 4
-pub(super) async fn pop3(peer: &mut impl Plain) -> io::Result<()> {
+pub(super) async fn pop3(peer: &mut impl Plain) -> io::Result<String> {
     let greeting = line(peer).await?;
-    let answer = if starts(&greeting, "+OK") { ask(peer, "STLS").await? } else { greeting };
-    if starts(&answer, "+OK") { Ok(()) } else { Err(refusal(&answer)) }
+    let answer = if starts(&greeting, "+OK") { ask(peer, "STLS").await? } else { greeting.clone() };
+    if starts(&answer, "+OK") { Ok(greeting + "\r\n") } else { Err(refusal(&answer)) }
 }
 
 /// RFC 4217 section 4
-pub(super) async fn ftp(peer: &mut impl Plain) -> io::Result<()> {
-    reply(peer, "220").await?;
+pub(super) async fn ftp(peer: &mut impl Plain) -> io::Result<String> {
+    let greeting = reply(peer, "220").await?;
     say(peer, "AUTH TLS").await?;
-    reply(peer, "234").await.map(|_| ())
+    reply(peer, "234").await.map(|_| text(&greeting))
+}
+
+fn text(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\r\n")).collect()
 }
 
 /// A server that goes on and on with one reply is not waited for.

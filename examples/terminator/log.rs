@@ -1,0 +1,120 @@
+//! Standard output: what was opened, and one line for each connection.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bowline::RelayReport;
+use serde_json::json;
+
+use crate::common::info::{Fields, to_json};
+
+/// Lines to write. A thread of its own writes them: whoever reads them slowly, or not at all, holds up no connection.
+#[derive(Clone)]
+pub(crate) struct Log {
+    json: bool,
+    lines: Sender<String>,
+    writer: Arc<JoinHandle<()>>,
+}
+
+/// What is known of a connection when it has ended.
+pub(crate) struct Ended {
+    pub(crate) conn: u64,
+    pub(crate) client: String,
+    /// Empty where no service was reached.
+    pub(crate) service: String,
+    /// Those of the client's connection.
+    pub(crate) facts: Fields,
+    pub(crate) seconds: f64,
+    /// Why there was nothing to relay, where there was not.
+    pub(crate) outcome: Result<RelayReport, Failed>,
+}
+
+/// A connection that ended before it was joined to another.
+pub(crate) struct Failed {
+    /// `client` or `service`: whose part it was.
+    pub(crate) side: &'static str,
+    /// One word: the name of the reason, or `connect`.
+    pub(crate) how: &'static str,
+    pub(crate) detail: String,
+}
+
+impl Log {
+    pub(crate) fn new(json: bool) -> Self {
+        let (lines, waiting) = channel();
+        Self { json, lines, writer: Arc::new(thread::spawn(move || write(&waiting))) }
+    }
+
+    /// Writes a line as it is.
+    pub(crate) fn line(&self, line: String) {
+        // The writer ends early only where standard output is closed: then nobody reads.
+        let _ = self.lines.send(line);
+    }
+
+    pub(crate) fn ended(&self, ended: &Ended) {
+        self.line(if self.json { ended.json() } else { ended.text() });
+    }
+
+    /// Waits until all is written, but not for ever for a reader that does not read.
+    pub(crate) fn finish(self) {
+        let Self { lines, writer, .. } = self;
+        drop(lines);
+        let patience = Instant::now() + Duration::from_secs(2);
+        while !writer.is_finished() && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Ended {
+    fn text(&self) -> String {
+        let Self { conn, client, service, seconds, outcome, .. } = self;
+        match outcome {
+            Ok(report) => format!(
+                "#{conn} {client} to {service}, {seconds:.3} s: {} bytes there, {} bytes back; client: {}; service: {}",
+                report.a_to_b, report.b_to_a, report.a, report.b
+            ),
+            Err(failed) => format!("#{conn} {client}, {seconds:.3} s: {}: {}", failed.side, failed.detail),
+        }
+    }
+
+    fn json(&self) -> String {
+        let mut fields = vec![
+            ("conn", json!(self.conn)),
+            ("client", json!(self.client)),
+            ("service", json!(self.service)),
+            ("seconds", json!((self.seconds * 1000.0).round() / 1000.0)),
+        ];
+        let told = |name: &&str| ["version", "cipher", "alpn", "sni", "peer_subject"].contains(name);
+        fields.extend(self.facts.iter().filter(|(name, _)| told(name)).cloned());
+        match &self.outcome {
+            Ok(report) => fields.extend([
+                ("there", json!(report.a_to_b)),
+                ("back", json!(report.b_to_a)),
+                ("client_end", json!(report.a.reason.name())),
+                ("client_detail", json!(report.a.to_string())),
+                ("service_end", json!(report.b.reason.name())),
+                ("service_detail", json!(report.b.to_string())),
+            ]),
+            Err(failed) => {
+                fields.extend([
+                    ("failed", json!(failed.side)),
+                    ("how", json!(failed.how)),
+                    ("detail", json!(failed.detail)),
+                ]);
+            }
+        }
+        to_json(&fields)
+    }
+}
+
+fn write(lines: &Receiver<String>) {
+    let mut stdout = std::io::stdout().lock();
+    for line in lines {
+        if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
+            return;
+        }
+    }
+}

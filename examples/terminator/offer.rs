@@ -1,0 +1,148 @@
+//! The plaintext part of a protocol as its server speaks it, until a client asks for TLS. The service behind speaks first:
+//! its greeting is the client's.
+
+use std::io;
+
+use tokio::io::AsyncWriteExt;
+
+use crate::common::args::Usage;
+use crate::starttls::{Plain, read_to, refusal};
+
+/// How clients ask for TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Offer {
+    Smtp,
+    Imap,
+    Pop3,
+    /// This line, in any case.
+    Line(String),
+}
+
+/// What comes next.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// The client says something else.
+    Listen,
+    /// TLS.
+    Upgrade,
+    /// The client has taken its leave.
+    Leave,
+}
+
+/// A client that talks on and on without TLS is not listened to.
+const MOST_LINES: usize = 100;
+
+impl Offer {
+    pub(crate) fn parse(how: &str) -> Result<Self, Usage> {
+        match how {
+            "smtp" => Ok(Self::Smtp),
+            "imap" => Ok(Self::Imap),
+            "pop3" => Ok(Self::Pop3),
+            _ => match how.strip_prefix("line:") {
+                Some(command) if !command.trim().is_empty() => Ok(Self::Line(command.trim().into())),
+                _ => Err(Usage::new(format!("--starttls is smtp, imap, pop3 or line:CMD, not {how:?}"))),
+            },
+        }
+    }
+
+    /// Reads the service's greeting, where it is not known yet, passes it on, and speaks to the client until TLS is due.
+    /// `false`: the client has left. An error is a refusal of the service's, or the end of a connection.
+    pub(crate) async fn speak(
+        &self,
+        known: String,
+        client: &mut impl Plain,
+        service: &mut impl Plain,
+    ) -> io::Result<bool> {
+        let greeting = if known.is_empty() { self.greeting(service).await? } else { known };
+        client.write_all(greeting.as_bytes()).await?;
+        for _ in 0..MOST_LINES {
+            let line = read_to(client, b'\n').await?;
+            let (answer, next) = self.answer(line.trim_end_matches(['\r', '\n']));
+            client.write_all(answer.as_bytes()).await?;
+            match next {
+                Next::Listen => {}
+                Next::Upgrade => return Ok(true),
+                Next::Leave => return Ok(false),
+            }
+        }
+        Err(refusal("the client goes on and on in plaintext"))
+    }
+
+    async fn greeting(&self, service: &mut impl Plain) -> io::Result<String> {
+        let mut greeting = read_to(service, b'\n').await?;
+        let is_welcome = match self {
+            Self::Smtp => greeting.starts_with("220"),
+            Self::Imap => greeting.starts_with("* OK"),
+            Self::Pop3 => greeting.starts_with("+OK"),
+            Self::Line(_) => true,
+        };
+        if !is_welcome {
+            return Err(refusal(greeting.trim_end()));
+        }
+        match self {
+            Self::Smtp => {
+                for _ in 0..MOST_LINES {
+                    let last = greeting.lines().last().unwrap_or_default();
+                    if last.get(3..4) != Some("-") {
+                        return Ok(greeting);
+                    }
+                    greeting += &read_to(service, b'\n').await?;
+                }
+                Err(refusal("the greeting is too long"))
+            }
+            // What the service can do, it tells again behind TLS; here there is nothing but STARTTLS.
+            Self::Imap => Ok("* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] ready\r\n".into()),
+            Self::Pop3 | Self::Line(_) => Ok(greeting),
+        }
+    }
+
+    fn answer(&self, line: &str) -> (String, Next) {
+        let mut words = line.split_ascii_whitespace();
+        let first = words.next().unwrap_or_default();
+        match self {
+            Self::Smtp => smtp(&first.to_ascii_uppercase()),
+            Self::Imap => imap(first, &words.next().unwrap_or_default().to_ascii_uppercase()),
+            Self::Pop3 => pop3(&first.to_ascii_uppercase()),
+            Self::Line(command) if line.trim().eq_ignore_ascii_case(command) => {
+                ("220 go ahead\r\n".into(), Next::Upgrade)
+            }
+            Self::Line(command) => (format!("500 {command} first\r\n"), Next::Listen),
+        }
+    }
+}
+
+/// RFC 3207 section 4
+fn smtp(verb: &str) -> (String, Next) {
+    let (answer, next) = match verb {
+        "EHLO" => ("250-ready\r\n250 STARTTLS", Next::Listen),
+        "HELO" | "NOOP" | "RSET" => ("250 ok", Next::Listen),
+        "STARTTLS" => ("220 2.0.0 go ahead", Next::Upgrade),
+        "QUIT" => ("221 2.0.0 bye", Next::Leave),
+        _ => ("530 5.7.0 must issue a STARTTLS command first", Next::Listen),
+    };
+    (format!("{answer}\r\n"), next)
+}
+
+/// RFC 9051 section 6.2.1
+fn imap(tag: &str, verb: &str) -> (String, Next) {
+    match verb {
+        "CAPABILITY" => (format!("* CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED\r\n{tag} OK done\r\n"), Next::Listen),
+        "NOOP" => (format!("{tag} OK done\r\n"), Next::Listen),
+        "STARTTLS" => (format!("{tag} OK begin TLS now\r\n"), Next::Upgrade),
+        "LOGOUT" => (format!("* BYE\r\n{tag} OK done\r\n"), Next::Leave),
+        "" => ("* BAD no command\r\n".into(), Next::Listen),
+        _ => (format!("{tag} NO [PRIVACYREQUIRED] STARTTLS first\r\n"), Next::Listen),
+    }
+}
+
+/// RFC 2595 section 4
+fn pop3(verb: &str) -> (String, Next) {
+    let (answer, next) = match verb {
+        "CAPA" => ("+OK\r\nSTLS\r\n.", Next::Listen),
+        "NOOP" => ("+OK", Next::Listen),
+        "STLS" => ("+OK begin TLS now", Next::Upgrade),
+        "QUIT" => ("+OK bye", Next::Leave),
+        _ => ("-ERR STLS first", Next::Listen),
+    };
+    (format!("{answer}\r\n"), next)
+}

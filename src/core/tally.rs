@@ -1,0 +1,171 @@
+//! How connections ended, counted.
+
+use std::fmt;
+
+use crate::error::Reason;
+
+/// How a connection ended, without the details: what can be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// [`Reason::Closed`]
+    Closed = 1,
+    /// [`Reason::Unconfirmed`]
+    Unconfirmed,
+    /// [`Reason::Truncated`]
+    Truncated,
+    /// [`Reason::Reset`]
+    Reset,
+    /// [`Reason::Aborted`]
+    Aborted,
+    /// [`Reason::TimedOut`]
+    TimedOut,
+    /// [`Reason::Tls`]
+    Tls,
+    /// [`Reason::Protocol`]
+    Protocol,
+    /// [`Reason::Io`]
+    Io,
+    /// For no reason: the application dropped it and ended it by none of the verbs.
+    Dropped,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Closed,
+        Self::Unconfirmed,
+        Self::Truncated,
+        Self::Reset,
+        Self::Aborted,
+        Self::TimedOut,
+        Self::Tls,
+        Self::Protocol,
+        Self::Io,
+        Self::Dropped,
+    ];
+
+    /// What there is to count of a reason.
+    pub fn of(reason: &Reason) -> Self {
+        match reason {
+            Reason::Closed => Self::Closed,
+            Reason::Unconfirmed => Self::Unconfirmed,
+            Reason::Truncated(_) => Self::Truncated,
+            Reason::Reset(_) => Self::Reset,
+            Reason::Aborted => Self::Aborted,
+            Reason::TimedOut(_) => Self::TimedOut,
+            Reason::Tls(_) => Self::Tls,
+            Reason::Protocol(_) => Self::Protocol,
+            Reason::Io(_) => Self::Io,
+        }
+    }
+
+    /// The one that a number stands for, by `as u8`; none is 0.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| *outcome as u8 == code)
+    }
+
+    /// [`Reason::name`], or `dropped`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Truncated => "truncated",
+            Self::Reset => "reset",
+            Self::Aborted => "aborted",
+            Self::TimedOut => "timed_out",
+            Self::Tls => "tls",
+            Self::Protocol => "protocol",
+            Self::Io => "io",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// How many connections ended how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally([usize; Outcome::ALL.len()]);
+
+impl Tally {
+    /// One more.
+    pub fn add(&mut self, outcome: Outcome) {
+        *self.of(outcome) += 1;
+    }
+
+    /// One that was counted too early turned out to be another.
+    pub fn correct(&mut self, from: Outcome, to: Outcome) {
+        let wrong = self.of(from);
+        *wrong = wrong.saturating_sub(1);
+        self.add(to);
+    }
+
+    /// How many ended like this.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.0[outcome as usize - 1]
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> usize {
+        self.0.iter().sum()
+    }
+
+    fn of(&mut self, outcome: Outcome) -> &mut usize {
+        &mut self.0[outcome as usize - 1]
+    }
+}
+
+/// `5 closed, 1 reset`; nothing where there was none.
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ended = Outcome::ALL.into_iter().map(|outcome| (outcome, self.count(outcome)));
+        for (n, (outcome, count)) in ended.filter(|(_, count)| *count > 0).enumerate() {
+            write!(f, "{}{count} {}", if n == 0 { "" } else { ", " }, outcome.name())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::error::{Phase, TlsError, UpgradeError};
+
+    /// rule: drain-3
+    #[test]
+    fn every_reason_is_counted_by_its_name() {
+        let reasons = [
+            Reason::Closed,
+            Reason::Unconfirmed,
+            Reason::Truncated(Phase::Open),
+            Reason::Reset(Phase::Open),
+            Reason::Aborted,
+            Reason::TimedOut(Phase::Idle),
+            Reason::Tls(TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None }),
+            Reason::Protocol(Arc::new(UpgradeError::InProgress)),
+            Reason::Io(Arc::new(io::Error::other("disk on fire"))),
+        ];
+        let mut tally = Tally::default();
+        for reason in &reasons {
+            let outcome = Outcome::of(reason);
+            assert_eq!(outcome.name(), reason.name());
+            assert_eq!(Outcome::from_code(outcome as u8), Some(outcome));
+            tally.add(outcome);
+            assert_eq!(tally.count(outcome), 1, "{reason:?}");
+        }
+        assert_eq!((tally.total(), tally.count(Outcome::Dropped)), (reasons.len(), 0));
+        assert_eq!(Outcome::from_code(0), None);
+    }
+
+    #[test]
+    fn what_was_counted_too_early_is_corrected() {
+        let mut tally = Tally::default();
+        tally.add(Outcome::Dropped);
+        tally.add(Outcome::Closed);
+        tally.correct(Outcome::Dropped, Outcome::Closed);
+        assert_eq!((tally.count(Outcome::Closed), tally.total()), (2, 2));
+        assert_eq!(tally.to_string(), "2 closed");
+    }
+}

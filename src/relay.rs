@@ -1,0 +1,329 @@
+//! Two connections made one: what one peer sends, the other one gets, the end in kind.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::task::coop::{poll_proceed, unconstrained};
+use tokio::time::sleep;
+
+use crate::close::CloseReport;
+use crate::control::Control;
+use crate::core::relay::{self as rules, Duty, Ending};
+use crate::deadline::{after, until};
+use crate::transport::Transport;
+
+/// Joins two transports: what one peer sends the other one gets, until both directions have ended. Then both connections
+/// are closed. Never fails: it reports.
+///
+/// An end reaches the other side in kind (rule: flow-6):
+///
+/// | what becomes of one leg | what the other leg does |
+/// |---|---|
+/// | its peer ends in order (FIN on TCP, close_notify on TLS) | [`close_write`](Transport::close_write), behind all its bytes; the other direction goes on |
+/// | truncated, reset, a TLS failure, a timeout, an abort of ours | [`abort`](Transport::abort) |
+/// | reset, after its peer had ended in order | `close_write` behind all its bytes, for at most the [`close_timeout`](crate::Policy::close_timeout), then `abort` |
+///
+/// The leg that failed ends too: a TLS failure by its alert, any other by RST and without close_notify, because what its
+/// own peer has got is cut off as well. When both directions have ended in order, both legs are
+/// [closed](Transport::close), at the same time, each under its own bound.
+///
+/// What arrived ahead of a truncation or a reset goes first, as far as the other leg takes it without waiting. The RST
+/// behind it may destroy what that peer's system has not delivered yet: on an abort nothing is promised but that it does
+/// not look like an end in order. On an end in order, every byte arrives before the marker does.
+///
+/// A leg whose policy has [`Truncation::Tolerate`](crate::Truncation) ends as its reads say: a missing close_notify is
+/// passed on as an end in order, and the report says `truncated`.
+///
+/// # Bounds
+///
+/// Bytes go from the one transport's buffer into the other one's write, without a buffer between. What a leg has not taken
+/// stays with the other peer, so that memory is bounded by the read-ahead and the [watermarks](crate::Watermarks) of the
+/// two, whatever their speeds. A leg that is not read because the other one is slow is watched all the same: its reset is
+/// noticed at once (rule: flow-5), where a TCP socket is beneath.
+///
+/// There is no bound on time but those of the transports: [`Policy::half_open_timeout`](crate::Policy) for a
+/// connection of which one half has ended, keep-alive and the user timeout for a peer that is gone, the close's own. Two
+/// silent peers are joined for ever; put a `timeout` around it where that is not wanted, and abort or close behind it.
+///
+/// # Cancel safety
+///
+/// Cancel safe. No byte is held between the transports: what was read has been written, what was not written is still
+/// there to be read. A future that is dropped ends nothing, and the relay may be called again; its report counts anew.
+/// Whoever does not call it again says how the legs end: dropped, they look truncated to their peers (rule: close-12).
+///
+/// # Example
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use bowline::Transport;
+/// use bowline::testing::{Kind, pair, tcp_pair};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let (mut client, mut front) = pair(Kind::Tls13).await?;
+/// let (mut back, mut backend) = tcp_pair().await?;
+/// let relayed = tokio::spawn(async move { bowline::relay(&mut front, &mut back).await });
+///
+/// client.write_all(b"question").await?;
+/// client.close_write().await?; // close_notify: FIN on the other side
+/// let mut question = String::new();
+/// backend.read_to_string(&mut question).await?;
+/// backend.write_all(b"answer").await?;
+/// let mut answer = [0; 6];
+/// client.read_exact(&mut answer).await?;
+///
+/// tokio::join!(client.close(), backend.close());
+/// let report = relayed.await?;
+/// assert!(report.is_clean());
+/// assert_eq!((report.a_to_b, report.b_to_a), (8, 6));
+/// # Ok(()) }
+/// ```
+#[doc(alias = "copy_bidirectional")]
+#[doc(alias = "splice")]
+#[doc(alias = "proxy")]
+#[doc(alias = "ProxyServer")]
+pub async fn relay<A, B>(a: &mut A, b: &mut B) -> RelayReport
+where
+    A: Transport + ?Sized,
+    B: Transport + ?Sized,
+{
+    Relay::new(a.as_transport(), b.as_transport()).run().await
+}
+
+/// How a relay went: how each connection ended, and how much went through.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RelayReport {
+    /// How the first connection ended: for its own reason, or as `aborted` where the other one's end asked for it.
+    pub a: CloseReport,
+    /// How the second connection ended.
+    pub b: CloseReport,
+    /// Bytes that went from the first to the second: read there, and accepted by the transport here.
+    pub a_to_b: u64,
+    /// Bytes that went from the second to the first.
+    pub b_to_a: u64,
+}
+
+impl RelayReport {
+    /// Whether both connections ended in order, on both sides.
+    pub fn is_clean(&self) -> bool {
+        self.a.is_clean() && self.b.is_clean()
+    }
+}
+
+impl fmt::Display for RelayReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { a, b, a_to_b, b_to_a } = self;
+        write!(f, "{a_to_b} bytes there, {b_to_a} bytes back; there: {}; back: {}", b.reason, a.reason)
+    }
+}
+
+/// How often the system is asked whether the last bytes have arrived.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A relay under way. `ways[n]` carries from `legs[n]` to the other one.
+struct Relay<'t> {
+    legs: [Leg<'t>; 2],
+    ways: [Way; 2],
+}
+
+struct Leg<'t> {
+    transport: &'t mut dyn Transport,
+    control: Control,
+    lost: bool,
+}
+
+/// One direction.
+#[derive(Default)]
+struct Way {
+    bytes: u64,
+    /// Something was written since the last flush.
+    is_unflushed: bool,
+    state: WayState,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum WayState {
+    #[default]
+    Copying,
+    /// The end has been read; the marker is on its way.
+    Ending,
+    Ended,
+    /// It cannot be read from, or not be written to: the halves say which and why.
+    Failed,
+}
+
+impl<'t> Relay<'t> {
+    fn new(a: &'t mut dyn Transport, b: &'t mut dyn Transport) -> Self {
+        let leg = |transport: &'t mut dyn Transport| Leg { control: transport.control(), transport, lost: false };
+        Self { legs: [leg(a), leg(b)], ways: Default::default() }
+    }
+
+    async fn run(mut self) -> RelayReport {
+        let [a, b] = self.legs.each_ref().map(|leg| leg.control.clone());
+        {
+            let (mut a_lost, mut b_lost) = (pin!(a.lost()), pin!(b.lost()));
+            poll_fn(|cx| self.poll(cx, [a_lost.as_mut(), b_lost.as_mut()])).await;
+            // What watches a socket holds it, so that it would outlive its connection.
+        }
+        self.deliver().await;
+        let [a_to_b, b_to_a] = self.ways.each_ref().map(|way| way.bytes);
+        let (a, b) = self.end().await;
+        RelayReport { a, b, a_to_b, b_to_a }
+    }
+
+    /// Ready once both ways have ended, or nothing is left to do for the one that has not.
+    fn poll(&mut self, cx: &mut Context<'_>, lost: [Pin<&mut impl Future<Output = ()>>; 2]) -> Poll<()> {
+        for (leg, lost) in self.legs.iter_mut().zip(lost) {
+            // rule: flow-5: also of a leg that is not read, because the other one is slow.
+            leg.lost = leg.lost || lost.poll(cx).is_ready();
+        }
+        self.poll_ways(cx);
+        if self.ways.iter().all(|way| way.state == WayState::Ended) {
+            return Poll::Ready(());
+        }
+        if self.legs.iter().all(|leg| !leg.lost) && self.ways.iter().all(|way| way.state != WayState::Failed) {
+            return Poll::Pending;
+        }
+        // Once more, and without the task's budget: what a lost leg has received goes first, and how its peer ended is
+        // known when all of it was read.
+        let _ = pin!(unconstrained(poll_fn(|cx| {
+            self.poll_ways(cx);
+            Poll::Ready(())
+        })))
+        .poll(cx);
+        self.poll_loss()
+    }
+
+    fn poll_ways(&mut self, cx: &mut Context<'_>) {
+        let ([a, b], [there, back]) = (&mut self.legs, &mut self.ways);
+        there.poll(cx, a.transport, b.transport);
+        back.poll(cx, b.transport, a.transport);
+    }
+
+    /// A leg is lost, or a way has failed. Pending only where a connection had ended in order, both ways, before its system
+    /// forgot it: then the rest goes on.
+    fn poll_loss(&mut self) -> Poll<()> {
+        let duties = self.legs.each_mut().map(|leg| rules::duty(&leg.state()));
+        let is_over = duties.iter().any(|duty| matches!(duty, Duty::Abort | Duty::CloseWriteThenAbort));
+        let has_failed = self.ways.iter().any(|way| way.state == WayState::Failed);
+        if is_over || has_failed { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// rule: half-8: what a peer has said and ended in order, before its connection was lost, arrives whole. The system
+    /// tells nobody when it does, so it is asked now and then.
+    async fn deliver(&mut self) {
+        let duties = self.legs.each_mut().map(|leg| rules::duty(&leg.state()));
+        let Some(from) = duties.iter().position(|duty| *duty == Duty::CloseWriteThenAbort) else { return };
+        if duties.contains(&Duty::Abort) {
+            return;
+        }
+        let ([first, second], way) = (&mut self.legs, &mut self.ways[from]);
+        let (from, to) = if from == 0 { (first, second) } else { (second, first) };
+        let control = to.control.clone();
+        let delivery = async {
+            poll_fn(|cx| way.poll_to_end(cx, from.transport, to.transport)).await;
+            while control.in_flight() > 0 {
+                sleep(ASK_AGAIN).await;
+            }
+        };
+        // At the bound it is as late as a close would give it up.
+        let _ = until(after(control.policy().close_timeout), delivery).await;
+    }
+
+    /// Ends both legs. What has to be at once is done before anything is waited for.
+    async fn end(&mut self) -> (CloseReport, CloseReport) {
+        let [a, b] = self.legs.each_mut().map(|leg| leg.state());
+        let is_misused = self.ways.iter().any(|way| way.state == WayState::Failed)
+            && [&a, &b].into_iter().all(|leg| rules::failure(leg).is_none());
+        let asked = |other: &rules::Leg| if is_misused { Duty::Abort } else { rules::duty(other) };
+        let endings = [rules::ending(rules::failure(&a), asked(&b)), rules::ending(rules::failure(&b), asked(&a))];
+        for (leg, ending) in self.legs.iter_mut().zip(&endings) {
+            leg.end_now(ending);
+        }
+        let [a, b] = &mut self.legs;
+        tokio::join!(a.transport.close(), b.transport.close())
+    }
+}
+
+impl Leg<'_> {
+    /// What is known of it, for the decisions.
+    fn state(&mut self) -> rules::Leg {
+        if self.control.is_aborted() {
+            // By another task: the halves may not have met it yet.
+            self.transport.handle_abort();
+        }
+        let (send, recv) = self.transport.halves();
+        rules::Leg { send, recv, lost: self.lost, truncation: self.control.policy().truncation }
+    }
+
+    /// Does what does not wait. The close behind it, which every leg gets, gives the report.
+    fn end_now(&mut self, ending: &Ending) {
+        match ending {
+            Ending::Close => {}
+            Ending::Abort => self.transport.abort(),
+            Ending::Lost(reason) => {
+                let mut report = CloseReport::of(reason.clone());
+                self.transport.report_floors(&mut report.floors);
+                self.control.set_report(report);
+                self.control.end(reason.clone());
+                self.transport.handle_abort();
+            }
+        }
+    }
+}
+
+impl Way {
+    /// Carries what can be carried now.
+    fn poll(&mut self, cx: &mut Context<'_>, from: &mut dyn Transport, to: &mut dyn Transport) {
+        while let WayState::Copying | WayState::Ending = self.state {
+            match self.poll_step(cx, from, to) {
+                Poll::Ready(Ok(next)) => self.state = next,
+                Poll::Ready(Err(_)) => self.state = WayState::Failed,
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    fn poll_to_end(&mut self, cx: &mut Context<'_>, from: &mut dyn Transport, to: &mut dyn Transport) -> Poll<()> {
+        self.poll(cx, from, to);
+        if matches!(self.state, WayState::Ended | WayState::Failed) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn poll_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut dyn Transport,
+        to: &mut dyn Transport,
+    ) -> Poll<io::Result<WayState>> {
+        if self.state == WayState::Ending {
+            ready!(Pin::new(to).poll_shutdown(cx))?;
+            return Poll::Ready(Ok(WayState::Ended));
+        }
+        let coop = ready!(poll_proceed(cx));
+        let Poll::Ready(bytes) = Pin::new(&mut *from).poll_fill_buf(cx)? else {
+            // rule: write-6: a stream beneath may keep a queue of its own.
+            if self.is_unflushed {
+                ready!(Pin::new(to).poll_flush(cx))?;
+                self.is_unflushed = false;
+            }
+            return Poll::Pending;
+        };
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(WayState::Ending));
+        }
+        let n = ready!(Pin::new(to).poll_write(cx, bytes))?;
+        if n == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        // Only now: what was not written is still there for whoever reads next.
+        Pin::new(from).consume(n);
+        coop.made_progress();
+        self.bytes += n as u64;
+        self.is_unflushed = true;
+        Poll::Ready(Ok(WayState::Copying))
+    }
+}

@@ -1,0 +1,351 @@
+//! The terminator between other people's clients and plain services.
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::tools::{Console, PATIENCE, Running, Said, ca, certs, ended, example, pattern, python};
+
+/// A terminator, and its log.
+struct Terminator {
+    child: Child,
+    addr: SocketAddr,
+    log: Receiver<Value>,
+}
+
+impl Terminator {
+    fn start(listen: &str, connect: &str, args: &[&str]) -> Self {
+        let mut child = Command::new(example("terminator"))
+            .args(["--log", "json", "--listen", &format!("{listen}:127.0.0.1:0"), "--connect", connect])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let listening = lines.next().unwrap();
+        let addr = listening.strip_prefix(&format!("listening {listen} ")).unwrap().parse().unwrap();
+        assert_eq!(lines.next().unwrap(), "ready");
+        let (told, log) = channel();
+        thread::spawn(move || lines.for_each(|line| told.send(serde_json::from_str(&line).unwrap()).unwrap()));
+        Self { child, addr, log }
+    }
+
+    /// In front of this service, TLS from the first byte on.
+    fn tls<T: Send + 'static>(service: &Service<T>, args: &[&str]) -> Self {
+        Self::start("tls", &service.endpoint(), &[&identity()[..], args].concat())
+    }
+
+    /// What is logged of the next connection that ends.
+    fn ended(&self) -> Value {
+        self.log.recv_timeout(PATIENCE).expect("a connection does not end")
+    }
+
+    fn signal(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        ended(&mut self.child)
+    }
+}
+
+impl Drop for Terminator {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn identity() -> [&'static str; 4] {
+    static PATHS: std::sync::OnceLock<(String, String)> = std::sync::OnceLock::new();
+    let (chain, key) = PATHS.get_or_init(|| {
+        let (chain, key) = certs().server_paths();
+        (chain.to_str().unwrap().to_owned(), key.to_str().unwrap().to_owned())
+    });
+    ["--cert", chain, "--key", key]
+}
+
+/// A plain service that serves one connection.
+struct Service<T = ()> {
+    addr: SocketAddr,
+    served: JoinHandle<T>,
+}
+
+impl<T: Send + 'static> Service<T> {
+    fn new(serve: impl FnOnce(BufReader<TcpStream>) -> T + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let served = thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            serve(BufReader::new(socket))
+        });
+        Self { addr, served }
+    }
+
+    fn endpoint(&self) -> String {
+        format!("tcp:{}", self.addr)
+    }
+}
+
+/// Answers each line by itself in capitals, until one that says QUIT or the end.
+fn capitals(mut socket: BufReader<TcpStream>) {
+    let mut line = String::new();
+    while socket.read_line(&mut line).unwrap() > 0 {
+        socket.get_mut().write_all(line.to_uppercase().as_bytes()).unwrap();
+        if line.trim().eq_ignore_ascii_case("quit") {
+            return;
+        }
+        line.clear();
+    }
+}
+
+fn s_client(addr: SocketAddr, args: &[&str], input: &[u8]) -> Said {
+    let (addr, ca) = (addr.to_string(), ca());
+    let all = ["s_client", "-connect", &addr, "-CAfile", &ca, "-quiet", "-verify_return_error", "-ign_eof"];
+    Running::start("openssl", &[&all, args].concat()).feed(input)
+}
+
+fn ends(ended: &Value) -> (&str, &str) {
+    (ended["client_end"].as_str().unwrap_or_default(), ended["service_end"].as_str().unwrap_or_default())
+}
+
+/// rule: flow-6, secure-3
+#[test]
+fn s_client_talks_to_a_plain_service() {
+    for version in ["-tls1_2", "-tls1_3"] {
+        let service = Service::new(capitals);
+        let terminator = Terminator::tls(&service, &["--alpn", "knot,rope"]);
+        let said = s_client(terminator.addr, &[version, "-alpn", "rope"], b"hello\nquit\n");
+        assert_eq!(said.text(), "HELLO\nQUIT\n", "{}", said.stderr);
+        let ended = terminator.ended();
+        assert_eq!(ends(&ended), ("closed", "closed"), "{ended}");
+        assert_eq!((&ended["there"], &ended["back"], &ended["alpn"]), (&11.into(), &11.into(), &"rope".into()));
+        service.served.join().unwrap();
+    }
+}
+
+/// rule: flow-6, upgrade-1
+#[test]
+fn s_client_upgrades_by_three_protocols_behind_the_greeting_of_the_service() {
+    for (protocol, greeting) in [
+        ("smtp", "220-mail.example\r\n220 ESMTP\r\n"),
+        ("imap", "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hello\r\n"),
+        ("pop3", "+OK hello\r\n"),
+    ] {
+        let service = Service::new(move |mut socket| {
+            socket.get_mut().write_all(greeting.as_bytes()).unwrap();
+            capitals(socket);
+        });
+        let args = [&identity()[..], &["--starttls", protocol]].concat();
+        let terminator = Terminator::start("tcp", &service.endpoint(), &args);
+        let said = s_client(terminator.addr, &["-starttls", protocol], b"hello\nquit\n");
+        assert!(said.text().ends_with("HELLO\nQUIT\n"), "{protocol}: {}{}", said.text(), said.stderr);
+        assert_eq!(ends(&terminator.ended()), ("closed", "closed"), "{protocol}");
+        service.served.join().unwrap();
+    }
+}
+
+/// rule: upgrade-2, upgrade-3
+#[test]
+fn a_command_glued_behind_starttls_reaches_no_service() {
+    let service = Service::new(|mut socket| {
+        socket.get_mut().write_all(b"hello\r\n").unwrap();
+        let mut heard = Vec::new();
+        let _ = socket.read_to_end(&mut heard);
+        heard
+    });
+    let args = [&identity()[..], &["--starttls", "line:XTLS now"]].concat();
+    let terminator = Terminator::start("tcp", &service.endpoint(), &args);
+    let mut client = BufReader::new(TcpStream::connect(terminator.addr).unwrap());
+    client.get_mut().write_all(b"what\r\nxtls NOW\r\ninjected\r\n").unwrap();
+    let mut said = String::new();
+    let _ = client.read_to_string(&mut said);
+    assert!(said.starts_with("hello\r\n500 XTLS now first\r\n220 go ahead\r\n"), "{said}");
+    let ended = terminator.ended();
+    assert_eq!((&ended["failed"], &ended["how"]), (&"client".into(), &"protocol".into()), "{ended}");
+    assert!(service.served.join().unwrap().is_empty());
+}
+
+/// rule: flow-6
+#[test]
+fn a_plain_client_talks_to_a_tls_service_from_the_first_byte_on_and_by_starttls() {
+    let console = Console::start(&[]);
+    let trust = ["--ca", &ca(), "--name", "localhost"].map(str::to_owned);
+    let trust = trust.each_ref().map(String::as_str);
+    for (connect, more, kind) in [
+        (format!("tls:{}", console.tls), &[][..], "tls"),
+        (format!("tcp:{}", console.starttls), &["--connect-starttls", "line:STARTTLS"][..], "starttls"),
+    ] {
+        let terminator = Terminator::start("tcp", &connect, &[&trust[..], more].concat());
+        let mut client = TcpStream::connect(terminator.addr).unwrap();
+        client.write_all(b"CLOSE 100000\n").unwrap();
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).unwrap();
+        let greeting = format!("220 bowline console {kind}\r\n");
+        assert!(said == [greeting.as_bytes(), &pattern(100_000)].concat(), "{kind}");
+        drop(client);
+        assert_eq!(ends(&terminator.ended()), ("closed", "closed"));
+    }
+}
+
+/// rule: flow-6, end-2
+#[test]
+fn a_client_that_goes_without_close_notify_is_a_reset_to_the_service() {
+    const GO: &str = r#"
+context = ssl.create_default_context(cafile=CA)
+peer = context.wrap_socket(socket.create_connection(("127.0.0.1", PORT)), server_hostname="localhost")
+peer.sendall(b"half of a mess")
+assert peer.recv(1) == b"!"
+peer.shutdown(socket.SHUT_WR)
+"#;
+    for (args, due, end) in
+        [(&[][..], Err(ErrorKind::ConnectionReset), "truncated"), (&["--tolerate-truncation"], Ok(0), "truncated")]
+    {
+        let service = Service::new(|mut socket| {
+            let mut half = [0; 14];
+            socket.read_exact(&mut half).unwrap();
+            socket.get_mut().write_all(b"!").unwrap();
+            socket.read(&mut half).map_err(|error| error.kind())
+        });
+        let terminator = Terminator::tls(&service, args);
+        python(GO, terminator.addr);
+        let ended = terminator.ended();
+        assert_eq!(ended["client_end"], end, "{ended}");
+        assert_eq!(service.served.join().unwrap(), due);
+    }
+}
+
+/// rule: flow-6, abort-2
+#[test]
+fn a_service_that_resets_is_no_end_in_order_to_s_client() {
+    let service = Service::new(|mut socket| {
+        let mut line = String::new();
+        socket.read_line(&mut line).unwrap();
+        socket.get_mut().write_all(b"half of an ans").unwrap();
+        thread::sleep(Duration::from_millis(100));
+        socket2::SockRef::from(socket.get_ref()).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+    let terminator = Terminator::tls(&service, &[]);
+    let said = s_client(terminator.addr, &[], b"question\n");
+    assert!(said.stderr.contains("errno=104"), "{}", said.stderr);
+    assert_eq!(said.text(), "half of an ans");
+    assert_eq!(ends(&terminator.ended()), ("aborted", "reset"));
+}
+
+/// rule: flow-6
+#[test]
+fn a_client_whose_service_is_not_there_is_reset() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let args = identity();
+    let terminator = Terminator::start("tls", &format!("tcp:{nobody}"), &args);
+    let said = s_client(terminator.addr, &[], b"question\n");
+    assert!(said.stderr.contains("errno=104"), "{}", said.stderr);
+    let ended = terminator.ended();
+    assert_eq!((&ended["failed"], &ended["how"]), (&"service".into(), &"connect".into()), "{ended}");
+}
+
+/// rule: secure-5, tcp-6
+#[test]
+fn a_handshake_that_stalls_is_given_up_and_connections_are_bounded() {
+    let service = Service::new(capitals);
+    let terminator = Terminator::tls(&service, &["--handshake-timeout", "0.3", "--max-connections", "1"]);
+    let stalled = TcpStream::connect(terminator.addr).unwrap();
+    // It waits until there is room.
+    let said = s_client(terminator.addr, &[], b"quit\n");
+    assert_eq!(said.text(), "QUIT\n");
+    let ended = terminator.ended();
+    assert_eq!((&ended["failed"], &ended["how"]), (&"client".into(), &"timed_out".into()), "{ended}");
+    assert_eq!(ends(&terminator.ended()), ("closed", "closed"));
+    drop(stalled);
+}
+
+/// rule: close-1
+#[test]
+fn sigterm_lets_open_connections_go_on_and_takes_no_new_ones() {
+    let service = Service::new(capitals);
+    let mut terminator = Terminator::start("tcp", &service.endpoint(), &[]);
+    let mut client = BufReader::new(TcpStream::connect(terminator.addr).unwrap());
+    let mut ask = |line: &str| {
+        let mut answer = String::new();
+        client.get_mut().write_all(line.as_bytes()).unwrap();
+        client.read_line(&mut answer).unwrap();
+        answer
+    };
+    assert_eq!(ask("one\n"), "ONE\n");
+    terminator.signal();
+    let patience = Instant::now() + PATIENCE;
+    while TcpStream::connect(terminator.addr).is_ok() {
+        assert!(Instant::now() < patience, "it goes on listening");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(ask("two\n"), "TWO\n");
+    assert_eq!(ask("quit\n"), "QUIT\n");
+    drop(client);
+    // A look whether it listens was a connection too.
+    let ended = std::iter::repeat_with(|| terminator.ended()).find(|ended| ended["conn"] == 1).unwrap();
+    assert_eq!((ends(&ended), &ended["there"]), (("closed", "closed"), &13.into()));
+    assert_eq!(terminator.wait().code(), Some(0));
+}
+
+/// rule: abort-1, abort-2
+#[test]
+fn what_is_open_behind_the_drain_is_aborted() {
+    let (joined, is_joined) = channel();
+    let service = Service::new(move |mut socket| {
+        socket.read_exact(&mut [0; 4]).unwrap();
+        joined.send(()).unwrap();
+        socket.read(&mut [0]).map_err(|error| error.kind())
+    });
+    let mut terminator = Terminator::start("tcp", &service.endpoint(), &["--drain-timeout", "0.2"]);
+    let mut client = TcpStream::connect(terminator.addr).unwrap();
+    client.write_all(b"half").unwrap();
+    is_joined.recv_timeout(PATIENCE).unwrap();
+    terminator.signal();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(service.served.join().unwrap(), Err(ErrorKind::ConnectionReset));
+    let ended = terminator.ended();
+    assert_eq!(ends(&ended), ("aborted", "aborted"));
+    assert_eq!(ended["there"], 4);
+    assert_eq!(terminator.wait().code(), Some(0));
+}
+
+#[test]
+fn a_command_line_that_cannot_be_is_told_in_one_sentence() {
+    let run = |args: &[&str]| {
+        let said = Running::start(example("terminator"), args).feed(b"");
+        (said.code(), said.stderr)
+    };
+    let both = ["--listen", "tcp:127.0.0.1:0", "--connect", "tcp:127.0.0.1:1"];
+    let tls = ["--listen", "tls:127.0.0.1:0", "--connect", "tcp:127.0.0.1:1"];
+    for (args, text) in [
+        (vec![], "--listen is missing"),
+        (vec!["--listen", "tcp:127.0.0.1:0"], "--connect is missing"),
+        (vec!["--listen", "udp:127.0.0.1:0"], "udp"),
+        (tls.to_vec(), "TLS in front needs --cert and --key"),
+        ([&tls[..], &["--cert", "x"]].concat(), "--cert needs --key"),
+        ([&tls[..], &["--cert", "no such file", "--key", "x"]].concat(), "no such file"),
+        ([&tls[..], &["--starttls", "smtp"]].concat(), "--starttls begins in plaintext"),
+        ([&both[..], &["--starttls", "ftp"]].concat(), "--starttls is smtp, imap, pop3 or line:CMD"),
+        ([&both[..], &["--connect-starttls", "mysql"]].concat(), "mysql"),
+        ([&both[..], &["--name", "x"]].concat(), "--name are for --connect tls"),
+        ([&both[..], &["--max-connections", "0"]].concat(), "is not a number of connections"),
+        ([&both[..], &["--nonsense"]].concat(), "--nonsense"),
+    ] {
+        let (code, said) = run(&args);
+        assert!(code == 2 && said.contains(text) && said.lines().count() == 1, "{args:?}: {code}: {said}");
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("tcp:{}", taken.local_addr().unwrap());
+    let (code, said) = run(&["--listen", &listen, "--connect", "tcp:127.0.0.1:1"]);
+    assert!(code == 1 && said.contains(&listen[4..]), "{said}");
+    let help = Running::start(example("terminator"), &["--help"]).feed(b"");
+    assert!(help.code() == 0 && help.text().contains("--drain-timeout"));
+}

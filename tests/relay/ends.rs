@@ -1,0 +1,115 @@
+//! Ends in order.
+
+use bowline::testing::{Kind, pair, tcp_pair};
+use bowline::{CloseReport, Policy, Reason, Transport, Truncation, relay};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::setup::{Joined, PAIRS, bounded, expect, over, pattern, read_all, server_and_neighbour, settle};
+
+/// rule: flow-6, half-1, half-2
+#[tokio::test]
+async fn what_ends_in_order_on_both_sides_is_whole_and_clean_on_both() {
+    over(&PAIRS, Policy::default(), |joined| async move {
+        let Joined { mut one, mut other, relayed, .. } = joined;
+        let asking = tokio::spawn(async move {
+            one.write_all(&pattern(300_000)).await.unwrap();
+            one.close_write().await.unwrap();
+            let (answer, end) = read_all(&mut one).await;
+            assert!(end.is_ok() && answer == pattern(200_000));
+            one.close().await
+        });
+        let (question, end) = read_all(&mut other).await;
+        assert!(end.is_ok() && question == pattern(300_000));
+        other.write_all(&pattern(200_000)).await.unwrap();
+        let reports: [CloseReport; 2] = [other.close().await, asking.await.unwrap()];
+        assert!(reports.iter().all(CloseReport::is_clean), "{reports:?}");
+        let ends = relayed.await.unwrap();
+        assert!(ends.is_clean(), "{ends:?}");
+        assert_eq!((ends.from_one, ends.from_other), (300_000, 200_000));
+        assert!(ends.one.marker_sent() && ends.one.marker_received());
+    })
+    .await;
+}
+
+/// rule: flow-6, half-1, half-2
+#[tokio::test]
+async fn a_half_close_is_passed_on_as_one_and_the_other_direction_goes_on() {
+    over(&PAIRS, Policy::default(), |joined| async move {
+        let Joined { mut one, mut other, relayed, .. } = joined;
+        one.write_all(b"that was all").await.unwrap();
+        one.close_write().await.unwrap();
+        let (heard, end) = read_all(&mut other).await;
+        assert!(heard == b"that was all" && end.is_ok());
+        // Long behind the end, and more than fits anywhere on the way.
+        for round in 0..5 {
+            other.write_all(&[round; 100_000]).await.unwrap();
+            expect(&mut one, &[round; 100_000]).await;
+        }
+        let sending = async {
+            other.write_all(&pattern(8_000_000)).await.unwrap();
+            other.close_write().await.unwrap();
+        };
+        let ((rest, end), ()) = tokio::join!(read_all(&mut one), sending);
+        assert!(rest == pattern(8_000_000) && end.is_ok());
+        let (x, y) = tokio::join!(one.close(), other.close());
+        assert!(x.is_clean() && y.is_clean() && relayed.await.unwrap().is_clean());
+    })
+    .await;
+}
+
+/// rule: flow-6, close-11
+#[tokio::test]
+async fn both_sides_closing_at_once_end_clean() {
+    over(&PAIRS, Policy::default(), |joined| async move {
+        let Joined { mut one, mut other, relayed, .. } = joined;
+        settle(&mut one, &mut other).await;
+        let (x, y) = tokio::join!(one.close(), other.close());
+        assert!(x.is_clean() && y.is_clean());
+        assert!(relayed.await.unwrap().is_clean());
+    })
+    .await;
+}
+
+/// rule: flow-6, end-3
+#[tokio::test]
+async fn a_truncation_that_the_policy_tolerates_is_passed_on_as_an_end_in_order() {
+    let mut policy = Policy::default();
+    policy.truncation = Truncation::Tolerate;
+    let (mut leg, mut client) = server_and_neighbour(policy).await;
+    bounded("tolerated truncation", async move {
+        let (mut back, mut backend) = tcp_pair().await.unwrap();
+        let relayed = tokio::spawn(async move { relay(&mut leg, &mut back).await });
+        settle(&mut client, &mut backend).await;
+        client.write_all(b"framed by itself").await.unwrap();
+        client.get_mut().0.shutdown().await.unwrap();
+        let (heard, end) = read_all(&mut backend).await;
+        assert!(heard == b"framed by itself" && end.is_ok());
+        backend.write_all(b"answer").await.unwrap();
+        assert!(backend.close().await.is_clean());
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "answer");
+        drop(client);
+        let report = relayed.await.unwrap();
+        assert!(matches!(report.a.reason, Reason::Truncated(_)) && report.b.is_clean(), "{report}");
+        assert_eq!(report.to_string(), "17 bytes there, 7 bytes back; there: closed in order; back: truncated: the connection ended without the peer's close_notify");
+    })
+    .await;
+}
+
+/// rule: flow-6
+#[tokio::test]
+async fn trait_objects_of_any_type_are_joined() {
+    bounded("trait objects", async {
+        let (mut client, mut front) = pair(Kind::Tls13).await.unwrap();
+        let (mut back, mut backend) = tcp_pair().await.unwrap();
+        let relayed = tokio::spawn(async move {
+            let front: &mut dyn Transport = front.as_mut();
+            relay(front, &mut back).await
+        });
+        settle(&mut client, &mut backend).await;
+        tokio::join!(client.close(), backend.close());
+        assert!(relayed.await.unwrap().is_clean());
+    })
+    .await;
+}

@@ -1,0 +1,171 @@
+//! Two peers of different speeds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bowline::testing::{BoxTransport, Kind, pair};
+use bowline::{TcpTransport, Transport, relay};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::sleep;
+
+use crate::setup::bounded;
+
+/// What may be on the way, wherever: in the relay, in the two peers, and in the systems' buffers between them.
+const HELD: u64 = 2 << 20;
+const MIB: u64 = 1 << 20;
+
+/// How a run went.
+struct Run {
+    most_held: u64,
+    seconds: f64,
+}
+
+/// Sends this much through a relay to a peer that takes a tenth of what the way could carry, as measured at its begin.
+/// All that was sent and has not arrived is held somewhere; the systems' buffers are made small, so that it is not there.
+async fn ten_to_one(kinds: (Kind, Kind), bytes: u64) -> Run {
+    let (mut client, mut a) = pair(kinds.0).await.unwrap();
+    let (mut b, mut backend) = pair(kinds.1).await.unwrap();
+    for end in [&client, &a, &b, &backend] {
+        narrow(end);
+    }
+    let sent = Arc::new(AtomicU64::new(0));
+    let counting = Arc::clone(&sent);
+    let begun = Instant::now();
+    let relaying = tokio::spawn(async move { relay(&mut a, &mut b).await });
+    let sending = tokio::spawn(async move {
+        let block = vec![b'z'; 64 << 10];
+        let mut left = bytes;
+        while left > 0 {
+            let n = client.write(&block[..left.min(block.len() as u64) as usize]).await.unwrap();
+            counting.fetch_add(n as u64, Ordering::Relaxed);
+            left -= n as u64;
+        }
+        client.close_write().await.unwrap();
+        client
+    });
+    let (mut received, mut most_held, mut buf) = (0, 0, vec![0; 64 << 10]);
+    let measured = bytes / 10;
+    let mut pause = Duration::ZERO;
+    loop {
+        let n = backend.read(&mut buf).await.unwrap() as u64;
+        if n == 0 {
+            break;
+        }
+        received += n;
+        most_held = most_held.max(sent.load(Ordering::Relaxed).saturating_sub(received));
+        if received < measured {
+            pause = begun.elapsed() * 10;
+            continue;
+        }
+        // As slow as ten times the time that the first tenth took, for each tenth.
+        let due = pause.mul_f64((received - measured) as f64 / measured as f64);
+        let ahead = due.saturating_sub(begun.elapsed());
+        if ahead > Duration::from_millis(2) {
+            sleep(ahead.min(Duration::from_millis(50))).await;
+        }
+    }
+    assert_eq!(received, bytes);
+    let seconds = begun.elapsed().as_secs_f64();
+    let mut client = sending.await.unwrap();
+    tokio::join!(client.close(), backend.close());
+    let report = relaying.await.unwrap();
+    assert!(report.is_clean() && report.a_to_b == bytes, "{report}");
+    Run { most_held, seconds }
+}
+
+fn narrow(end: &BoxTransport) {
+    // A pipe in memory has no such buffers.
+    let _ = end.set_send_buffer_size(64 << 10);
+    let _ = end.set_recv_buffer_size(64 << 10);
+}
+
+async fn holds_little(kinds: (Kind, Kind), bytes: u64) {
+    let run = ten_to_one(kinds, bytes).await;
+    println!(
+        "{} to {}: {} MiB in {:.1} s, at most {} KiB on the way",
+        kinds.0,
+        kinds.1,
+        bytes / MIB,
+        run.seconds,
+        run.most_held / 1024
+    );
+    assert!(run.most_held < HELD, "{} bytes were held", run.most_held);
+}
+
+/// rule: flow-6, write-8
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_ten_times_slower_makes_the_other_one_wait_and_not_the_memory_grow() {
+    for (kinds, mib) in
+        [((Kind::Tcp, Kind::Tcp), 64), ((Kind::Tls13, Kind::Tcp), 16), ((Kind::Memory, Kind::MemoryTls), 8)]
+    {
+        bounded(&format!("{kinds:?}"), holds_little(kinds, mib * MIB)).await;
+    }
+}
+
+/// The same with 1 GiB, and the memory of the process:
+/// `cargo test --release --all-features --test relay -- --ignored --nocapture`.
+///
+/// rule: flow-6, write-8
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute or more"]
+async fn a_gibibyte_goes_through_at_ten_to_one_in_little_memory() {
+    for kinds in [(Kind::Tcp, Kind::Tcp), (Kind::Tls13, Kind::Tcp), (Kind::Tcp, Kind::Tls13)] {
+        // Code and configuration are read into memory once.
+        ten_to_one(kinds, 16 * MIB).await;
+        let before = resident();
+        holds_little(kinds, 1024 * MIB).await;
+        let grown = resident().saturating_sub(before);
+        println!("  the process grew by {} KiB", grown / 1024);
+        assert!(grown < HELD);
+    }
+}
+
+/// Bytes of memory that the process has had at most; 0 where the system does not tell.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or(0) * 1024
+}
+
+/// How fast it goes, beside `tokio::io::copy_bidirectional` over the same transports; nothing is asserted:
+/// `cargo test --release --all-features --test relay -- --ignored --nocapture throughput`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn throughput_beside_copy_bidirectional() {
+    for kinds in [(Kind::Tcp, Kind::Tcp), (Kind::Tls13, Kind::Tcp), (Kind::Tcp, Kind::Tls13)] {
+        for ours in [true, false, true, false] {
+            let (mut client, mut a) = pair(kinds.0).await.unwrap();
+            let (mut b, mut backend) = pair(kinds.1).await.unwrap();
+            let begun = Instant::now();
+            let relaying = tokio::spawn(async move {
+                if ours {
+                    relay(&mut a, &mut b).await;
+                } else {
+                    tokio::io::copy_bidirectional(&mut a, &mut b).await.unwrap();
+                }
+            });
+            let sending = tokio::spawn(async move {
+                let block = vec![b'z'; 64 << 10];
+                for _ in 0..16 * 1024 {
+                    client.write_all(&block).await.unwrap();
+                }
+                client.close_write().await.unwrap();
+                client
+            });
+            let (mut received, mut buf) = (0, vec![0; 256 << 10]);
+            loop {
+                match backend.read(&mut buf).await.unwrap() {
+                    0 => break,
+                    n => received += n as u64,
+                }
+            }
+            let rate = received as f64 / 1e6 / begun.elapsed().as_secs_f64();
+            let which = if ours { "relay" } else { "copy_bidirectional" };
+            println!("{} to {}: {rate:.0} MB/s, {which}", kinds.0, kinds.1);
+            let mut client = sending.await.unwrap();
+            tokio::join!(client.close(), backend.close());
+            relaying.await.unwrap();
+        }
+    }
+}

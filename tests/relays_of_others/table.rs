@@ -1,0 +1,94 @@
+//! The table, as it is committed and as it is due.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::Row;
+use crate::cases::CASES;
+
+const BEGIN: &str = "<!-- relays -->\n";
+const END: &str = "<!-- end of relays -->";
+
+/// Programs as columns: the cases are sentences.
+pub(crate) fn full(rows: &[Row]) -> String {
+    let mut out = String::from("| what |");
+    rows.iter().for_each(|row| write!(out, " {} {} |", row.name, row.version).unwrap());
+    write!(out, "\n|---|{}", "---|".repeat(rows.len())).unwrap();
+    for (n, case) in CASES.iter().enumerate() {
+        write!(out, "\n| {} |", case.what).unwrap();
+        for row in rows {
+            let text = row.cells[n].text();
+            let mark = if case.is_right(&row.cells[n]) { "" } else { "**" };
+            write!(out, " {mark}{text}{mark} |").unwrap();
+        }
+    }
+    out.push('\n');
+    out
+}
+
+/// The same in few words, for the README.
+fn short(rows: &[Row]) -> String {
+    let mut out = String::from(
+        "| relay | answer cut off | request cut off by FIN | by RST | client half-closes | service half-closes | in order |\n\
+         |---|---|---|---|---|---|---|",
+    );
+    for row in rows {
+        write!(out, "\n| {} {} |", row.name, row.version).unwrap();
+        for (seen, case) in row.cells.iter().zip(&CASES) {
+            let text = seen.text();
+            let is_cut_off = case.due == "a reset";
+            let cell = match case.is_right(seen) {
+                true if is_cut_off => "told",
+                true => "kept",
+                false if is_cut_off && text == "the end" => "**looks whole**",
+                false if is_cut_off => "**not told**",
+                false if text.contains("none") || text.contains("a part") => "**lost**",
+                false => "**looks cut off**",
+            };
+            write!(out, " {cell} |").unwrap();
+        }
+    }
+    out.push('\n');
+    out
+}
+
+/// Writes the tables where `UPDATE_DOCS` is set; else compares each program of the committed version, cell by cell. What
+/// was seen may be a part of what is committed: some of it is a race.
+pub(crate) fn check_or_update(rows: &[Row]) {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        write_section("docs/relay.md", &full(rows));
+        write_section("README.md", &short(rows));
+        return;
+    }
+    let text = fs::read_to_string(root("docs/relay.md")).unwrap();
+    let section = text.split_once(BEGIN).unwrap().1.split_once(END).unwrap().0;
+    let lines: Vec<Vec<&str>> = section.lines().filter(|line| line.starts_with("| ")).map(cells).collect();
+    for row in rows {
+        let head = format!("{} {}", row.name, row.version);
+        let Some(column) = lines[0].iter().position(|cell| *cell == head) else {
+            println!("{head} is not in docs/relay.md: nothing is compared");
+            continue;
+        };
+        for (n, case) in CASES.iter().enumerate() {
+            let committed: Vec<&str> = lines[n + 1][column].trim_matches('*').split(" / ").collect();
+            let is_known = row.cells[n].0.iter().all(|seen| committed.contains(&seen.as_str()));
+            assert!(is_known, "{head}: {}: {}, and not {committed:?}", case.what, row.cells[n].text());
+        }
+    }
+}
+
+fn cells(line: &str) -> Vec<&str> {
+    line.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+fn write_section(path: &str, table: &str) {
+    let text = fs::read_to_string(root(path)).unwrap();
+    let (head, rest) = text.split_once(BEGIN).unwrap_or_else(|| panic!("{path} has no {BEGIN:?}"));
+    let (_, tail) = rest.split_once(END).unwrap_or_else(|| panic!("{path} has no {END:?}"));
+    fs::write(root(path), format!("{head}{BEGIN}\n{table}\n{END}{tail}")).unwrap();
+}
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}

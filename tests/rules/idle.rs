@@ -1,0 +1,196 @@
+use std::future::Future;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use bowline::testing::{BoxTransport, Kind, pair_with};
+use bowline::{Phase, Policy, Reason, Transport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::common::{bounded, clog, read_all, settle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn policy(idle: u64, half_open: Option<u64>) -> Policy {
+    let mut policy = Policy::default();
+    policy.idle_timeout = Some(SECOND * u32::try_from(idle).unwrap());
+    policy.half_open_timeout = half_open.map(Duration::from_secs);
+    policy
+}
+
+/// Runs a check over every transport, each end in each place, behind a clock that stands still while anything moves.
+async fn over_all_on_a_paused_clock<F, Fut>(policy: Policy, clogged: bool, check: F)
+where
+    F: Fn(Kind, BoxTransport, BoxTransport) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    for kind in Kind::ALL {
+        for swapped in [false, true] {
+            let (client, server) = pair_with(kind, policy.clone()).await.unwrap();
+            let (mut a, mut b) = if swapped { (server, client) } else { (client, server) };
+            settle(&mut a, &mut b).await;
+            if clogged {
+                clog(&mut a).await;
+            }
+            tokio::time::pause();
+            bounded(&format!("{kind}, swapped: {swapped}"), check(kind, a, b)).await;
+            tokio::time::resume();
+        }
+    }
+}
+
+fn assert_idle(error: std::io::Error, kind: Kind) {
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{kind}");
+    let reason = Reason::from_io(error, Phase::Open);
+    assert!(matches!(reason, Reason::TimedOut(Phase::Idle)), "{kind}: {reason:?}");
+}
+
+/// Whether this is the time since then, but for what a timer rounds up.
+fn is_about(begin: Instant, seconds: u32) -> bool {
+    let late = begin.elapsed().checked_sub(SECOND * seconds);
+    late.is_some_and(|late| late < Duration::from_millis(10))
+}
+
+/// rule: idle-1
+#[tokio::test]
+async fn a_connection_on_which_nothing_moves_ends_as_idle_on_both_halves() {
+    over_all_on_a_paused_clock(policy(30, None), false, |kind, mut a, mut b| async move {
+        let begin = Instant::now();
+        assert_idle(a.read(&mut [0; 1]).await.unwrap_err(), kind);
+        assert!(is_about(begin, 30), "{kind}: {:?}", begin.elapsed());
+        assert_idle(a.read(&mut [0; 1]).await.unwrap_err(), kind);
+        assert_idle(a.write(b"x").await.unwrap_err(), kind);
+        assert_idle(a.close_write().await.unwrap_err(), kind);
+        let status = a.status();
+        assert!(matches!(status.reason, Some(Reason::TimedOut(Phase::Idle))), "{kind}: {status:?}");
+        assert!(a.control().is_ended() && !a.control().is_aborted());
+        assert!(matches!(a.close().await.reason, Reason::TimedOut(Phase::Idle)), "{kind}");
+        assert!(matches!(read_all(&mut b).await.1, Err(Reason::Reset(_))), "{kind}");
+    })
+    .await;
+}
+
+/// rule: idle-2
+#[tokio::test]
+async fn a_read_does_not_time_out_while_writes_make_progress() {
+    over_all_on_a_paused_clock(policy(10, None), false, |kind, a, mut b| async move {
+        let begin = Instant::now();
+        let (mut read, mut write) = tokio::io::split(a);
+        let reading = tokio::spawn(async move { (read.read(&mut [0; 1]).await, Instant::now()) });
+        for _ in 0..4 {
+            sleep(SECOND * 7).await;
+            write.write_all(b"on the way").await.unwrap();
+            b.read_exact(&mut [0; 10]).await.unwrap();
+        }
+        let (read, at) = reading.await.unwrap();
+        assert_idle(read.unwrap_err(), kind);
+        assert!(is_about(begin, 38), "{kind}: {:?}", at - begin);
+    })
+    .await;
+}
+
+/// rule: idle-2
+#[tokio::test]
+async fn a_write_does_not_time_out_while_reads_make_progress() {
+    over_all_on_a_paused_clock(policy(10, None), true, |kind, a, mut b| async move {
+        let begin = Instant::now();
+        let (mut read, mut write) = tokio::io::split(a);
+        let writing = tokio::spawn(async move {
+            loop {
+                if let Err(error) = write.write(&[1; 10_000]).await {
+                    return (error, write);
+                }
+            }
+        });
+        for _ in 0..4 {
+            sleep(SECOND * 7).await;
+            b.write_all(b"x").await.unwrap();
+            read.read_exact(&mut [0; 1]).await.unwrap();
+        }
+        let (error, mut write) = writing.await.unwrap();
+        assert_idle(error, kind);
+        assert!(is_about(begin, 38), "{kind}: {:?}", begin.elapsed());
+        assert_idle(read.read(&mut [0; 1]).await.unwrap_err(), kind);
+        assert_idle(write.shutdown().await.unwrap_err(), kind);
+        drop(b);
+    })
+    .await;
+}
+
+/// rule: idle-1
+#[tokio::test]
+async fn a_flush_that_waits_is_told_too() {
+    over_all_on_a_paused_clock(policy(10, None), true, |kind, mut a, b| async move {
+        if a.queued() > 0 {
+            let begin = Instant::now();
+            assert_idle(a.flush().await.unwrap_err(), kind);
+            // What is queued has waited since the peer took no more.
+            assert!(begin.elapsed() > SECOND * 9 && begin.elapsed() < SECOND * 11, "{kind}: {:?}", begin.elapsed());
+        }
+        drop(b);
+    })
+    .await;
+}
+
+/// rule: idle-1
+#[tokio::test]
+async fn time_in_which_nobody_waits_does_not_count() {
+    over_all_on_a_paused_clock(policy(10, None), false, |kind, mut a, mut b| async move {
+        // As a service does that works on an answer.
+        sleep(SECOND * 12).await;
+        let begin = Instant::now();
+        assert!(timeout(SECOND * 9, a.read(&mut [0; 1])).await.is_err(), "{kind}");
+        b.write_all(b"x").await.unwrap();
+        a.read_exact(&mut [0; 1]).await.unwrap();
+        sleep(SECOND * 12).await;
+        assert_idle(a.read(&mut [0; 1]).await.unwrap_err(), kind);
+        assert!(is_about(begin, 9 + 12 + 10), "{kind}: {:?}", begin.elapsed());
+    })
+    .await;
+}
+
+/// rule: idle-3
+#[tokio::test]
+async fn without_a_bound_silence_is_no_matter() {
+    over_all_on_a_paused_clock(Policy::default(), false, |kind, mut a, mut b| async move {
+        let (mut one, mut other) = ([0; 1], [0; 1]);
+        let long = SECOND * 50;
+        let (read, read_too) = tokio::join!(timeout(long, a.read(&mut one)), timeout(long, b.read(&mut other)));
+        assert!(read.is_err() && read_too.is_err(), "{kind}");
+    })
+    .await;
+}
+
+/// rule: idle-3, half-10
+#[tokio::test]
+async fn the_bound_of_a_half_open_connection_wins_where_there_is_one() {
+    for half_open in [Some(5), Some(30), None] {
+        over_all_on_a_paused_clock(policy(10, half_open), false, move |kind, mut a, b| async move {
+            let expected = half_open.unwrap_or(10);
+            a.close_write().await.unwrap();
+            let begin = Instant::now();
+            let error = a.read(&mut [0; 1]).await.unwrap_err();
+            assert!(is_about(begin, expected as u32), "{kind}: {:?}", begin.elapsed());
+            let phase = Reason::from_io(error, Phase::Open).phase();
+            let half = if half_open.is_some() { Phase::HalfOpen } else { Phase::Idle };
+            assert_eq!(phase, Some(half), "{kind}");
+            drop(b);
+        })
+        .await;
+    }
+}
+
+/// rule: idle-3, close-3
+#[tokio::test]
+async fn a_close_has_its_own_bound_and_no_other() {
+    let mut policy = policy(10, None);
+    policy.close_timeout = Some(SECOND * 25);
+    over_all_on_a_paused_clock(policy, false, |kind, mut a, b| async move {
+        let begin = Instant::now();
+        let report = a.close().await;
+        assert!(matches!(report.reason, Reason::TimedOut(Phase::Close)), "{kind}: {report:?}");
+        assert!(is_about(begin, 25), "{kind}: {:?}", begin.elapsed());
+        drop(b);
+    })
+    .await;
+}

@@ -1,0 +1,140 @@
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bowline::{Backoff, ConfigError, ConfigProblem, Connector, Error, Listener, Phase, Reason, Reconnector, Transport};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::common::BOUND;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Waits of 1, 2, 4, 8 and 10 seconds.
+fn backoff() -> Backoff {
+    Backoff::new().max(SECOND * 10).jitter(0.0)
+}
+
+fn reset() -> Error {
+    Reason::Reset(Phase::Connect).into()
+}
+
+/// A server that answers as told, and when it was asked.
+struct Server {
+    begin: Instant,
+    answers: RefCell<Vec<Result<u32, Error>>>,
+    asked: RefCell<Vec<u64>>,
+}
+
+impl Server {
+    fn new(answers: impl IntoIterator<Item = Result<u32, Error>>) -> Self {
+        let mut answers: Vec<_> = answers.into_iter().collect();
+        answers.reverse();
+        Self { begin: Instant::now(), answers: answers.into(), asked: RefCell::default() }
+    }
+
+    async fn connect(&self) -> Result<u32, Error> {
+        self.asked.borrow_mut().push(self.begin.elapsed().as_secs());
+        self.answers.borrow_mut().pop().unwrap_or_else(|| Err(reset()))
+    }
+}
+
+/// rule: retry-2
+#[tokio::test(start_paused = true)]
+async fn attempts_are_made_after_growing_waits_and_every_failure_is_told() {
+    let server = Server::new([Err(reset()), Err(reset()), Err(reset()), Ok(7)]);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let mut connections = Reconnector::new(|| server.connect())
+        .backoff(backoff())
+        .on_failure(move |failure| tell.lock().unwrap().push(failure.to_string()));
+    assert_eq!(connections.next().await.unwrap(), 7);
+    assert_eq!(*server.asked.borrow(), [0, 1, 3, 7]);
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 3);
+    assert_eq!(told[1], "attempt 2 failed: reset by the peer; the next one is in 2.0s");
+}
+
+/// rule: retry-2
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_settled_resets_the_waits_and_one_that_did_not_lets_them_grow() {
+    let server = Server::new([Err(reset()), Ok(1), Ok(2), Ok(3), Ok(4)]);
+    let mut connections = Reconnector::new(|| server.connect()).backoff(backoff()).settled_after(SECOND * 20);
+    // Asked at 0 and 1; thrown out at once; asked at 3; thrown out at once.
+    for expected in [1, 2] {
+        assert_eq!(connections.next().await.unwrap(), expected);
+    }
+    // Asked behind 4 seconds, at 7; in use to 27.
+    assert_eq!(connections.next().await.unwrap(), 3);
+    sleep(SECOND * 20).await;
+    assert_eq!(connections.next().await.unwrap(), 4);
+    assert_eq!(*server.asked.borrow(), [0, 1, 3, 7, 28]);
+}
+
+/// rule: retry-2
+#[tokio::test(start_paused = true)]
+async fn it_gives_up_at_its_bounds_and_begins_anew_when_asked_again() {
+    let server = Server::new([]);
+    let mut connections = Reconnector::new(|| server.connect()).backoff(backoff()).max_attempts(3);
+    let gave_up = connections.next().await.unwrap_err();
+    assert_eq!((gave_up.attempts, gave_up.elapsed.as_secs()), (3, 3));
+    assert!(matches!(Error::from(gave_up), Error::Ended(Reason::Reset(_))));
+    assert_eq!(connections.next().await.unwrap_err().attempts, 3);
+    assert_eq!(*server.asked.borrow(), [0, 1, 3, 3, 4, 6]);
+
+    let server = Server::new([]);
+    let mut connections = Reconnector::new(|| server.connect()).backoff(backoff()).max_elapsed(SECOND * 10);
+    let gave_up = connections.next().await.unwrap_err();
+    assert_eq!((gave_up.attempts, gave_up.elapsed.as_secs()), (4, 7));
+}
+
+/// rule: retry-2
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_ours_is_not_tried_again() {
+    let problem = bowline::config::server_name("no name").unwrap_err();
+    assert!(matches!(&problem, Error::Config(ConfigError { problem: ConfigProblem::BadServerName(_), .. })));
+    let server = Server::new([Err(problem)]);
+    let mut connections = Reconnector::new(|| server.connect());
+    assert_eq!(connections.next().await.unwrap_err().attempts, 1);
+}
+
+/// rule: retry-2
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_keeps_the_wait() {
+    let server = Server::new([Err(reset()), Err(reset()), Ok(1)]);
+    let mut connections = Reconnector::new(|| server.connect()).backoff(backoff());
+    let connection = loop {
+        if let Ok(connection) = timeout(Duration::from_millis(300), connections.next()).await {
+            break connection.unwrap();
+        }
+    };
+    assert_eq!(connection, 1);
+    assert_eq!(*server.asked.borrow(), [0, 1, 3]);
+}
+
+/// rule: retry-2, tcp-4
+#[tokio::test]
+async fn a_client_comes_back_to_a_server_that_comes_back() {
+    let first = Listener::bind("127.0.0.1:0").await.unwrap();
+    let addr = first.local_addr();
+    let connector = Connector::new();
+    let backoff = Backoff::new().initial(Duration::from_millis(1)).max(Duration::from_millis(10));
+    let failed = Arc::new(tokio::sync::Notify::new());
+    let tell = Arc::clone(&failed);
+    let mut connections = Reconnector::new(async || connector.connect_addr(addr).await)
+        .backoff(backoff)
+        .on_failure(move |failure| {
+            assert!(matches!(&failure.error, Error::Connect(error) if error.attempts[0].error.kind() == ErrorKind::ConnectionRefused));
+            tell.notify_one();
+        });
+    let mut client = timeout(BOUND, connections.next()).await.unwrap().unwrap();
+    client.abort();
+    drop(first);
+    let coming_back = async {
+        failed.notified().await;
+        let again = Listener::bind(addr).await.unwrap();
+        again.accept().await.unwrap().into_tcp()
+    };
+    let (client, server) = timeout(BOUND, async { tokio::join!(connections.next(), coming_back) }).await.unwrap();
+    assert_eq!(client.unwrap().host(), server.peer());
+}

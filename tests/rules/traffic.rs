@@ -1,0 +1,55 @@
+use bowline::testing::{shared_pki, tcp_pair};
+use bowline::{StartTls, Transport, UpgradableConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::{bounded, over_all, pattern, read_all};
+
+/// rule: traffic-1
+#[tokio::test]
+async fn what_one_side_has_sent_the_other_one_has_received() {
+    over_all(|kind, mut a, mut b| async move {
+        let (ours, theirs) = (a.control(), b.control());
+        let before = ours.traffic();
+        assert_eq!((before.sent > 0, before.received > 0), (kind.is_tls(), kind.is_tls()), "{kind}: the handshake");
+        let sending = tokio::spawn(async move {
+            a.write_all(&pattern(300_000)).await.unwrap();
+            a.close().await
+        });
+        assert_eq!(read_all(&mut b).await.0.len(), 300_000);
+        b.close().await;
+        sending.await.unwrap();
+        let (ours, theirs) = (ours.traffic(), theirs.traffic());
+        // Each read to the other one's end.
+        assert_eq!((ours.sent, ours.received), (theirs.received, theirs.sent), "{kind}");
+        let sent = ours.sent - before.sent;
+        assert!(if kind.is_tls() { sent > 300_000 && sent < 310_000 } else { sent == 300_000 }, "{kind}: {sent}");
+    })
+    .await;
+}
+
+/// rule: traffic-1
+#[tokio::test]
+async fn traffic_is_counted_through_upgrades_and_splits() {
+    bounded("upgraded and split", async {
+        let (client, server) = tcp_pair().await.unwrap();
+        let (mut client, mut server) = (UpgradableConnection::new(client), UpgradableConnection::new(server));
+        client.write_all(b"STARTTLS").await.unwrap();
+        server.read_exact(&mut [0; 8]).await.unwrap();
+        assert_eq!((client.control().traffic().sent, server.control().traffic().received), (8, 8));
+        let (server_tls, client_tls) = (shared_pki().server_tls(), shared_pki().client_tls());
+        let (ours, theirs) = tokio::join!(
+            server.start_tls(StartTls::server(&server_tls)),
+            client.start_tls(StartTls::client(&client_tls, "localhost")),
+        );
+        ours.and(theirs).unwrap();
+        let secured = server.control().traffic();
+        assert!(secured.received > 200 && secured.sent > 500, "{secured:?}");
+        let (mut read, write) = server.into_split();
+        client.write_all(b"secret").await.unwrap();
+        read.read_exact(&mut [0; 6]).await.unwrap();
+        let after = read.control().traffic();
+        assert!(after.received >= secured.received + 6 && after.sent >= secured.sent, "{after:?}");
+        drop((read, write));
+    })
+    .await;
+}
