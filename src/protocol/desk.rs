@@ -43,6 +43,8 @@ pub(crate) struct Desk {
     pub(super) is_upgradable: bool,
     /// The peer's half has ended.
     pub(super) is_read_ended: bool,
+    /// Whoever wrote by a handle was told that the high mark is passed: that is so, although it may be over by now.
+    pub(super) was_full: bool,
     /// A handle has asked for the end of the connection with this reason.
     pub(super) failure: Option<Reason>,
     /// Lent to the mailbox and back, so that orders cost no allocation.
@@ -67,6 +69,7 @@ impl Desk {
             facts,
             is_upgradable,
             is_read_ended: false,
+            was_full: false,
             failure: None,
             orders: Vec::new(),
         }
@@ -75,7 +78,7 @@ impl Desk {
     /// Carries out what handles have asked for; says whether that was anything.
     pub(super) fn obey(&mut self, cx: &mut std::task::Context<'_>) -> bool {
         let mut orders = std::mem::take(&mut self.orders);
-        Arc::clone(&self.shared).take_orders(cx, &mut orders);
+        self.was_full |= Arc::clone(&self.shared).take_orders(cx, &mut orders);
         let is_any = !orders.is_empty();
         orders.drain(..).for_each(|order| self.carry_out(order));
         self.orders = orders;

@@ -42,6 +42,10 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Mailbox {
     orders: Vec<Order>,
+    /// How many bytes are to be written.
+    bytes: usize,
+    /// They have passed the high mark, together with what was queued then.
+    is_full: bool,
     task: Option<Waker>,
     is_closed: bool,
 }
@@ -100,13 +104,23 @@ impl Handle {
 
     /// As [`Transport::write_sequence`](super::Transport::write_sequence): nothing of another task's comes between.
     pub fn write_sequence<B: AsRef<[u8]>>(&self, parts: impl IntoIterator<Item = B>) {
+        self.write_all_of(parts);
+    }
+
+    /// Writes, and says whether that passed the high mark. Then the producer is paused, and told when there is room, as if the
+    /// connection's own task had seen it: that may be busy elsewhere.
+    pub(super) fn write_is_full(&self, bytes: &[u8]) -> bool {
+        self.write_all_of([bytes])
+    }
+
+    fn write_all_of<B: AsRef<[u8]>>(&self, parts: impl IntoIterator<Item = B>) -> bool {
         let mut mailbox = self.0.mailbox();
         let is_closed = mailbox.is_closed;
         let last = match mailbox.orders.last_mut() {
             Some(Order::Write(last)) => last,
             _ => {
                 mailbox.orders.push(Order::Write(Vec::new()));
-                let Some(Order::Write(last)) = mailbox.orders.last_mut() else { return };
+                let Some(Order::Write(last)) = mailbox.orders.last_mut() else { return false };
                 last
             }
         };
@@ -116,8 +130,14 @@ impl Handle {
         if is_closed {
             mailbox.orders.clear();
             self.0.dropped.fetch_add(added as u64, Ordering::Relaxed);
+            return false;
         }
+        mailbox.bytes += added;
+        let high = self.0.control.policy().watermarks.high;
+        let is_full = mailbox.bytes + self.0.queued.load(Ordering::Relaxed) >= high;
+        mailbox.is_full |= is_full;
         self.0.ring(mailbox);
+        is_full
     }
 
     /// As [`Transport::close`](super::Transport::close).
@@ -188,8 +208,7 @@ impl Handle {
 
     /// Bytes that were written and have not left for the kernel, as of the connection's last turn.
     pub fn queued(&self) -> usize {
-        let waiting = self.0.mailbox().orders.iter().map(Order::len).sum::<usize>();
-        waiting + self.0.queued.load(Ordering::Relaxed)
+        self.0.mailbox().bytes + self.0.queued.load(Ordering::Relaxed)
     }
 
     /// Bytes that were dropped because they came behind the end (rule: write-4).
@@ -282,13 +301,6 @@ impl fmt::Debug for Handle {
 }
 
 impl Order {
-    fn len(&self) -> usize {
-        match self {
-            Self::Write(bytes) => bytes.len(),
-            _ => 0,
-        }
-    }
-
     /// Does it to any transport, as its protocol would.
     #[cfg(feature = "testing")]
     pub(crate) fn call(self, transport: &mut dyn super::UpgradableTransport) {
@@ -364,14 +376,16 @@ impl Shared {
         task.into_iter().for_each(Waker::wake);
     }
 
-    /// The orders that came; the task is woken when more do.
-    pub(super) fn take_orders(&self, cx: &mut Context<'_>, into: &mut Vec<Order>) {
+    /// The orders that came; the task is woken when more do. Says whether whoever wrote was told that it is full.
+    pub(super) fn take_orders(&self, cx: &mut Context<'_>, into: &mut Vec<Order>) -> bool {
         let mut mailbox = self.mailbox();
+        mailbox.bytes = 0;
         std::mem::swap(&mut mailbox.orders, into);
         match &mut mailbox.task {
             Some(task) => task.clone_from(cx.waker()),
             None => mailbox.task = Some(cx.waker().clone()),
         }
+        std::mem::take(&mut mailbox.is_full)
     }
 
     /// The orders that came, of which the task is told all the same.
@@ -383,6 +397,7 @@ impl Shared {
     pub(super) fn close(&self) {
         let mut mailbox = self.mailbox();
         mailbox.is_closed = true;
+        mailbox.bytes = 0;
         let orders = std::mem::take(&mut mailbox.orders);
         mailbox.task = None;
         drop(mailbox);

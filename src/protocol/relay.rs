@@ -1,13 +1,18 @@
 //! Two connections as each other's producer.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::handle::Handle;
 use super::producer::{Producer, PushProducer};
 use super::transport::UpgradableTransport;
 use super::{AfterRead, Outcome, Protocol};
-use crate::core::half::End;
-use crate::error::Reason;
+use crate::core::half::{End, RecvHalf, SendHalf};
+use crate::core::relay::{Duty, Leg, duty};
+use crate::error::{Error, Phase, Reason};
+use crate::policy::Truncation;
 
 /// Two protocols that pass on to each other what they receive, in bounded memory, and each end in kind: a clean end as the
 /// end of the other's half, a truncation, a reset or any other loss as an abort (rule: flow-6). They can be run over any two
@@ -43,24 +48,71 @@ pub fn relay() -> (RelayLeg, RelayLeg) {
     (RelayLeg::new(0, Arc::clone(&meeting)), RelayLeg::new(1, meeting))
 }
 
+/// How often the system is asked whether the last bytes have arrived.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
+
+const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// One of the two protocols of a [`relay`].
 pub struct RelayLeg {
     place: usize,
     meeting: Arc<Mutex<Meeting>>,
     other: Option<Handle>,
+    truncation: Truncation,
+    /// Its own marker has left.
+    is_written: bool,
 }
 
 /// Where the two find each other.
 #[derive(Default)]
 struct Meeting {
     legs: [Option<Handle>; 2],
-    /// One of them has gone without meeting the other.
+    /// One of them has gone.
     is_off: bool,
+    /// When each has to be gone, where the other one has asked for that.
+    leave_by: [Option<Instant>; 2],
+    /// All that its peer had to say has come.
+    is_whole: [bool; 2],
+}
+
+impl Meeting {
+    /// One leg goes; the other one, if it is there.
+    fn leave(&mut self, place: usize) -> Option<Handle> {
+        self.is_off = true;
+        self.legs[place] = None;
+        self.legs[1 - place].take()
+    }
+
+    /// The leg at this place is lost, for this reason, or for one that is not known yet: the other one does what that asks.
+    fn ask(&mut self, place: usize, reason: &Reason, other: &Handle) {
+        let policy = other.control().policy();
+        let timeout = match self.duty(place, reason, policy.truncation) {
+            Duty::GoOn | Duty::CloseWrite => return,
+            // Not at once: what came ahead of it goes as far as it goes without waiting.
+            Duty::Abort => Duration::ZERO,
+            // Without a bound it is waited for as long as it takes.
+            Duty::CloseWriteThenAbort => policy.close_timeout.unwrap_or(A_YEAR).min(A_YEAR),
+        };
+        self.leave_by[1 - place].get_or_insert(Instant::now() + timeout);
+        other.set_timer(Some(Duration::ZERO));
+    }
+
+    fn duty(&self, place: usize, reason: &Reason, truncation: Truncation) -> Duty {
+        if reason.is_clean() {
+            return Duty::GoOn;
+        }
+        let send = match reason {
+            Reason::Aborted => SendHalf::Aborted,
+            reason => SendHalf::Broken(reason.clone()),
+        };
+        let recv = if self.is_whole[place] { RecvHalf::Ended(End::Clean) } else { RecvHalf::Broken(reason.clone()) };
+        duty(&Leg { send, recv, lost: true, truncation })
+    }
 }
 
 impl RelayLeg {
     fn new(place: usize, meeting: Arc<Mutex<Meeting>>) -> Self {
-        Self { place, meeting, other: None }
+        Self { place, meeting, other: None, truncation: Truncation::Error, is_written: false }
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut Meeting) -> R) -> R {
@@ -72,7 +124,8 @@ impl RelayLeg {
         if self.other.is_none() {
             self.other = self.with(|meeting| meeting.legs[1 - self.place].clone());
             if let Some(other) = &self.other {
-                let valve = Valve(transport.handle());
+                let (reader, meeting) = (transport.handle(), Arc::clone(&self.meeting));
+                let valve = Valve { reader, place: 1 - self.place, meeting };
                 // There is none before this one.
                 drop(other.register_producer(Producer::push(valve)));
             }
@@ -84,6 +137,7 @@ impl RelayLeg {
 impl Protocol for RelayLeg {
     fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
         let own = transport.handle();
+        self.truncation = transport.control().policy().truncation;
         let (other, is_off) = self.with(|meeting| {
             meeting.legs[self.place] = Some(own);
             (meeting.legs[1 - self.place].clone(), meeting.is_off)
@@ -97,40 +151,58 @@ impl Protocol for RelayLeg {
     }
 
     fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
-        let Some(other) = self.other(transport) else { return Ok(0) };
-        other.write(data);
+        let Some(other) = self.other(transport).cloned() else { return Ok(0) };
+        if other.write_is_full(data) {
+            // It resumes this one when there is room.
+            transport.pause_reading();
+        }
         Ok(data.len())
     }
 
     fn read_closed(&mut self, transport: &mut dyn UpgradableTransport, end: End) -> Outcome<AfterRead> {
+        let is_whole = end == End::Clean || self.truncation == Truncation::Tolerate;
+        self.with(|meeting| meeting.is_whole[self.place] = is_whole);
+        if !is_whole {
+            // What this peer has got is cut off as well as what it sent.
+            return Err(Error::from(Reason::Truncated(Phase::Open)).into());
+        }
         if let Some(other) = self.other(transport) {
-            match end {
-                End::Clean => {
-                    other.unregister_producer();
-                    other.close_write();
-                }
-                // Behind what came it must not look complete.
-                End::Truncated | End::Unconfirmed => other.abort(),
-            }
+            other.unregister_producer();
+            other.close_write();
         }
         Ok(AfterRead::KeepWriting)
     }
 
+    /// The other leg has asked this one to go. What it sent ahead of that has left by now, as far as it could.
+    fn timer_fired(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        let until = self.with(|meeting| meeting.leave_by[self.place]);
+        let is_written = self.is_written && transport.control().in_flight() == 0;
+        match until {
+            Some(until) if !is_written && Instant::now() < until => transport.set_timer(Some(ASK_AGAIN)),
+            Some(_) => transport.abort(),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn write_closed(&mut self, _: &mut dyn UpgradableTransport) -> Outcome {
+        self.is_written = true;
+        Ok(())
+    }
+
     fn connection_lost(&mut self, reason: &Reason) {
-        self.leave(reason.is_clean());
+        self.leave(Some(reason));
     }
 }
 
 impl RelayLeg {
-    /// This leg is no more. The other one has been told of a clean end already; any other one it has to be seen by.
-    fn leave(&mut self, is_clean: bool) {
-        let other = self.with(|meeting| {
-            meeting.is_off = true;
-            meeting.legs[self.place] = None;
-            meeting.legs[1 - self.place].take()
-        });
-        if let Some(other) = self.other.take().or(other).filter(|_| !is_clean) {
-            other.abort();
+    /// This leg is no more; the other one does what that asks of it.
+    fn leave(&mut self, reason: Option<&Reason>) {
+        let waiting = self.with(|meeting| meeting.leave(self.place));
+        match (self.other.take().or(waiting), reason) {
+            (Some(other), Some(reason)) => self.with(|meeting| meeting.ask(self.place, reason, &other)),
+            (Some(other), None) => other.abort(),
+            (None, _) => {}
         }
     }
 }
@@ -138,24 +210,32 @@ impl RelayLeg {
 /// A leg that is dropped with its runner is told nothing, and is gone all the same.
 impl Drop for RelayLeg {
     fn drop(&mut self) {
-        self.leave(false);
+        self.leave(None);
     }
 }
 
-/// Lets in no more than there is room for on the other side.
-struct Valve(Handle);
+/// Lets one leg read no more than the other one has room for.
+struct Valve {
+    /// The leg that reads.
+    reader: Handle,
+    /// Where the other one stands.
+    place: usize,
+    meeting: Arc<Mutex<Meeting>>,
+}
 
 impl PushProducer for Valve {
     fn pause(&mut self) {
-        self.0.pause_reading();
+        self.reader.pause_reading();
     }
 
     fn resume(&mut self) {
-        self.0.resume_reading();
+        self.reader.resume_reading();
     }
 
-    /// Nothing more can be sent over there: its own end tells the rest.
+    /// The other leg can send no more, and not because all was said. Its own end may take time: an alert has to leave.
     fn stop(&mut self) {
-        self.0.resume_reading();
+        let mut meeting = self.meeting.lock().unwrap_or_else(PoisonError::into_inner);
+        meeting.ask(self.place, &Reason::Reset(Phase::Open), &self.reader);
+        self.reader.resume_reading();
     }
 }

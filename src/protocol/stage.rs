@@ -94,6 +94,10 @@ impl<P: Protocol> Stage<P> {
     pub(super) fn obey(&mut self, cx: &mut Context<'_>) -> bool {
         let has_obeyed = self.desk.obey(cx);
         self.stop_late_producers();
+        if self.desk.was_full {
+            self.supply(Level::High);
+            self.desk.was_full = false;
+        }
         let is_to_drain = !self.has_heard_of_drain && self.desk.control().is_draining();
         if is_to_drain {
             self.has_heard_of_drain = true;

@@ -9,7 +9,7 @@ use bowline::{TcpTransport, Transport, relay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
-use crate::setup::bounded;
+use crate::setup::{bounded, spawn};
 
 /// What may be on the way, wherever: in the relay, in the two peers, and in the systems' buffers between them.
 const HELD: u64 = 2 << 20;
@@ -24,15 +24,15 @@ struct Run {
 /// Sends this much through a relay to a peer that takes a tenth of what the way could carry, as measured at its begin.
 /// All that was sent and has not arrived is held somewhere; the systems' buffers are made small, so that it is not there.
 async fn ten_to_one(kinds: (Kind, Kind), bytes: u64) -> Run {
-    let (mut client, mut a) = pair(kinds.0).await.unwrap();
-    let (mut b, mut backend) = pair(kinds.1).await.unwrap();
+    let (mut client, a) = pair(kinds.0).await.unwrap();
+    let (b, mut backend) = pair(kinds.1).await.unwrap();
     for end in [&client, &a, &b, &backend] {
         narrow(end);
     }
     let sent = Arc::new(AtomicU64::new(0));
     let counting = Arc::clone(&sent);
     let begun = Instant::now();
-    let relaying = tokio::spawn(async move { relay(&mut a, &mut b).await });
+    let relaying = spawn(a, b);
     let sending = tokio::spawn(async move {
         let block = vec![b'z'; 64 << 10];
         let mut left = bytes;
@@ -70,7 +70,7 @@ async fn ten_to_one(kinds: (Kind, Kind), bytes: u64) -> Run {
     let mut client = sending.await.unwrap();
     tokio::join!(client.close(), backend.close());
     let report = relaying.await.unwrap();
-    assert!(report.is_clean() && report.a_to_b == bytes, "{report}");
+    assert!(report.is_clean() && report.a_to_b == bytes, "{report:?}");
     Run { most_held, seconds }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::setup::{
     BOUND, Joined, PAIRS, assert_reset, bounded, expect, joined, over, pattern, read_all, server_and_neighbour, settle,
-    with_sockets,
+    spawn, with_sockets,
 };
 
 /// rule: flow-6, end-2, abort-2, close-12
@@ -85,9 +85,9 @@ async fn an_abort_of_a_leg_whose_peer_has_ended_in_order_ends_the_other_one_too(
 #[tokio::test]
 async fn a_tls_failure_is_told_by_its_alert_and_passed_on_as_an_abort() {
     bounded("garbage", async {
-        let (mut leg, mut client) = server_and_neighbour(Policy::default()).await;
-        let (mut back, mut backend) = tcp_pair().await.unwrap();
-        let relayed = tokio::spawn(async move { relay(&mut leg, &mut back).await });
+        let (leg, mut client) = server_and_neighbour(Policy::default()).await;
+        let (back, mut backend) = tcp_pair().await.unwrap();
+        let relayed = spawn(leg, back);
         settle(&mut client, &mut backend).await;
         client.get_mut().0.write_all(b"\x17\x03\x03\x00\x20 this is thirty-two bytes of junk").await.unwrap();
         assert_reset(&read_all(&mut backend).await.1);
@@ -106,9 +106,9 @@ async fn a_tls_failure_is_told_by_its_alert_and_passed_on_as_an_abort() {
 #[tokio::test]
 async fn the_alert_of_a_tls_failure_gets_through_a_full_leg() {
     bounded("garbage behind a full socket", async {
-        let (mut leg, mut client) = server_and_neighbour(Policy::default()).await;
-        let (mut back, mut backend) = tcp_pair().await.unwrap();
-        let relayed = tokio::spawn(async move { relay(&mut leg, &mut back).await });
+        let (leg, mut client) = server_and_neighbour(Policy::default()).await;
+        let (back, mut backend) = tcp_pair().await.unwrap();
+        let relayed = spawn(leg, back);
         let block = [b'z'; 16 << 10];
         while let Ok(written) = timeout(Duration::from_millis(100), backend.write(&block)).await {
             written.unwrap();
@@ -128,9 +128,9 @@ async fn the_alert_of_a_tls_failure_gets_through_a_full_leg() {
 #[tokio::test]
 async fn a_peer_that_truncates_and_reads_on_is_reset_and_gets_no_marker() {
     bounded("a peer that reads on", async {
-        let (mut leg, mut client) = server_and_neighbour(Policy::default()).await;
-        let (mut back, mut backend) = tcp_pair().await.unwrap();
-        let relayed = tokio::spawn(async move { relay(&mut leg, &mut back).await });
+        let (leg, mut client) = server_and_neighbour(Policy::default()).await;
+        let (back, mut backend) = tcp_pair().await.unwrap();
+        let relayed = spawn(leg, back);
         settle(&mut client, &mut backend).await;
         backend.write_all(b"half of an ans").await.unwrap();
         let mut half = [0; 14];

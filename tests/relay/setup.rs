@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bowline::testing::{BoxTransport, Kind, pair_with, shared_pki};
-use bowline::{Control, Phase, Policy, Reason, RelayReport, TcpConnection, relay};
+use bowline::{Control, Phase, Policy, Reason, RelayReport, TcpConnection, Transport, protocol, relay};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -48,9 +48,42 @@ pub(crate) struct Ends {
     pub(crate) from_other: u64,
 }
 
+/// How a relay went, whichever face made it.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) a: bowline::CloseReport,
+    pub(crate) b: bowline::CloseReport,
+    pub(crate) a_to_b: u64,
+    pub(crate) b_to_a: u64,
+}
+
+impl Report {
+    pub(crate) fn is_clean(&self) -> bool {
+        self.a.is_clean() && self.b.is_clean()
+    }
+}
+
+/// Joins two transports by the face that is tested, in tasks of its own.
+pub(crate) fn spawn<A: Transport, B: Transport>(mut a: A, mut b: B) -> JoinHandle<Report> {
+    if !crate::CALLBACKS {
+        return tokio::spawn(async move {
+            let RelayReport { a, b, a_to_b, b_to_a, .. } = relay(&mut a, &mut b).await;
+            Report { a, b, a_to_b, b_to_a }
+        });
+    }
+    let (to_a, to_b) = protocol::relay();
+    let (a, b) = (protocol::Runner::new(to_a, a), protocol::Runner::new(to_b, b));
+    let handles = [a.handle(), b.handle()];
+    tokio::spawn(async move {
+        let (a, b) = tokio::join!(tokio::spawn(a.run()), tokio::spawn(b.run()));
+        let [b_to_a, a_to_b] = handles.map(|handle| handle.sent());
+        Report { a: a.unwrap(), b: b.unwrap(), a_to_b, b_to_a }
+    })
+}
+
 impl Ends {
-    fn of(report: RelayReport, swapped: bool) -> Self {
-        let RelayReport { a, b, a_to_b, b_to_a, .. } = report;
+    fn of(report: Report, swapped: bool) -> Self {
+        let Report { a, b, a_to_b, b_to_a } = report;
         match swapped {
             false => Self { one: a, other: b, from_one: a_to_b, from_other: b_to_a },
             true => Self { one: b, other: a, from_one: b_to_a, from_other: a_to_b },
@@ -68,10 +101,11 @@ impl Ends {
 
 /// Joins two connections of these kinds. Swapped, `one` is the peer of the second.
 pub(crate) async fn joined(kinds: (Kind, Kind), policy: &Policy, swapped: bool) -> Joined {
-    let (client, mut a) = pair_with(kinds.0, policy.clone()).await.unwrap();
-    let (mut b, backend) = pair_with(kinds.1, policy.clone()).await.unwrap();
+    let (client, a) = pair_with(kinds.0, policy.clone()).await.unwrap();
+    let (b, backend) = pair_with(kinds.1, policy.clone()).await.unwrap();
     let mut controls = [a.control(), b.control()];
-    let relayed = tokio::spawn(async move { Ends::of(relay(&mut a, &mut b).await, swapped) });
+    let relayed = spawn(a, b);
+    let relayed = tokio::spawn(async move { Ends::of(relayed.await.unwrap(), swapped) });
     if !swapped {
         return Joined { one: client, other: backend, controls, relayed, kinds };
     }
