@@ -10,7 +10,7 @@ use super::handle::Handle;
 use super::mailbox::{Answer, Order, Shared};
 use super::panic;
 use super::producer::Producer;
-use super::transport::{TcpTransport, TlsTransport, Transport, UpgradableTransport};
+use super::transport::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
 use crate::control::{Control, Watcher};
 use crate::core::agenda::{Agenda, Ending};
 use crate::core::facts::SessionFacts;
@@ -248,6 +248,17 @@ impl Transport for Desk {
 
     fn is_reading_paused(&self) -> bool {
         self.is_paused
+    }
+
+    fn reading(&mut self) -> Reading {
+        self.catch_up();
+        match self.agenda.ending() {
+            _ if self.control().is_cut() || self.failure.is_some() => Reading::Over,
+            Ending::Close => Reading::Over,
+            Ending::Open | Ending::CloseWrite if self.is_changing || self.agenda.has_steps() => Reading::Changing,
+            Ending::Open | Ending::CloseWrite if self.is_paused => Reading::Paused,
+            Ending::Open | Ending::CloseWrite => Reading::Open,
+        }
     }
 
     fn register_producer(&mut self, producer: Producer) -> Result<(), Error> {

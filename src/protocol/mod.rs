@@ -1,7 +1,7 @@
 //! The callback face: objects that are told what happened, and call the transport back without ever waiting.
 //!
 //! A [`Protocol`] runs unchanged over TCP, TLS, an upgraded connection, TLS in TLS, a Unix socket, and the doubles in
-//! [`testing`](crate::testing). A [`Runner`] drives it over a transport, in one task; a [`Server`] makes one for each
+//! `testing`. A [`Runner`] drives it over a transport, in one task; a [`Server`] makes one for each
 //! connection that it accepts.
 //!
 //! ```
@@ -51,8 +51,12 @@
 mod change;
 mod desk;
 mod file;
+#[cfg(feature = "codec")]
+mod framing;
 mod handle;
 mod mailbox;
+#[cfg(feature = "codec")]
+mod message;
 mod panic;
 mod producer;
 mod relay;
@@ -64,13 +68,17 @@ mod transport;
 #[cfg(feature = "testing")]
 pub(crate) use self::desk::Desk;
 pub use self::file::FileProducer;
+#[cfg(feature = "codec")]
+pub use self::framing::Framed;
 pub use self::handle::{Handle, Reply};
+#[cfg(feature = "codec")]
+pub use self::message::{MessageProtocol, MessageTransport};
 pub use self::panic::Panicked;
 pub use self::producer::{Producer, PullProducer, PushProducer};
 pub use self::relay::{RelayLeg, relay};
 pub use self::runner::Runner;
 pub use self::server::{Factory, Server, every};
-pub use self::transport::{TcpTransport, TlsTransport, Transport, UpgradableTransport};
+pub use self::transport::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
 use crate::core::half::End;
 use crate::error::Reason;
 

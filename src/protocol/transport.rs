@@ -13,6 +13,20 @@ use crate::error::Error;
 use crate::socket::Keepalive;
 use crate::upgrade::StartTls;
 
+/// Whether data is delivered to a protocol: [`Transport::reading`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// It is delivered.
+    Open,
+    /// Reading is paused: what has come stays where it is (rule: flow-4).
+    Paused,
+    /// TLS begins or ends: what was not done with is judged, or read again behind the change (rules: upgrade-2,
+    /// upgrade-9).
+    Changing,
+    /// Nothing is delivered any more (rules: close-10, abort-3).
+    Over,
+}
+
 /// What every transport does for a protocol. No call waits, none fails for what the peer did, and each is defined after the
 /// end too (rule: life-5).
 #[doc(alias = "ITransport")]
@@ -62,6 +76,10 @@ pub trait Transport {
 
     /// Whether reading is paused.
     fn is_reading_paused(&self) -> bool;
+
+    /// Whether data is delivered, and where not, why. What handles have asked for so far is carried out first. A protocol
+    /// that cuts what it is lent into messages looks here ahead of each of them, and leaves the rest where it is.
+    fn reading(&mut self) -> Reading;
 
     /// Registers whoever writes more than fits. There is one at a time: a second is an error, [`Error::Producer`], and
     /// leaves the first. Where nothing can be sent any more it is stopped, after this callback has returned (rule: flow-1).

@@ -10,7 +10,7 @@ use crate::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::error::Error;
 use crate::policy::Policy;
-use crate::protocol::{Desk, Handle, Producer, TcpTransport, TlsTransport, Transport, UpgradableTransport};
+use crate::protocol::{Desk, Handle, Producer, Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
 use crate::socket::Keepalive;
 use crate::upgrade::StartTls;
 
@@ -200,6 +200,11 @@ impl Transport for Recorder {
 
     fn is_reading_paused(&self) -> bool {
         self.desk.is_reading_paused()
+    }
+
+    fn reading(&mut self) -> Reading {
+        self.obey();
+        self.desk.reading()
     }
 
     fn register_producer(&mut self, producer: Producer) -> Result<(), Error> {

@@ -7,12 +7,14 @@
 /// The face of the crate that the consoles of these tests serve with.
 const FACE: &str = "async";
 
+mod chat;
 mod commands;
 mod drain;
 mod exit_status;
 mod netcat;
 mod openssl;
 mod python;
+mod smtp;
 mod starttls;
 mod terminator;
 mod tools;

@@ -37,7 +37,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
         let test = std::env::current_exe().unwrap();
         let profile = test.parent().and_then(Path::parent).unwrap();
         let examples = profile.join("examples");
-        if ["console", "netcat", "terminator"].iter().any(|name| is_stale(&examples.join(name))) {
+        if ["chat", "console", "netcat", "smtp", "terminator"].iter().any(|name| is_stale(&examples.join(name))) {
             build(profile);
         }
         examples

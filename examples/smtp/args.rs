@@ -1,0 +1,85 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::Arg::{Long, Short};
+use lexopt::{Parser, ValueExt};
+
+use crate::common::args::{Usage, pair, seconds, text};
+
+const HELP: &str = "\
+Receives mail (RFC 5321) with STARTTLS (RFC 3207), and delivers it into a Maildir.
+
+Usage: smtp --maildir DIR [OPTIONS]
+
+  --maildir DIR               where mail goes; made if it is not there
+  --listen ADDR               default 127.0.0.1:2525; port 0 is any free port
+  --certs DIR                 where the development certificates are kept or made; default certs
+  --cert FILE --key FILE      a certificate chain and its private key (PEM) instead of those
+  --no-tls                    no STARTTLS
+  --max-size BYTES            the longest mail; default 10485760
+  --timeout SECS              how long a client may be silent; default 300
+  --help
+
+Every mail that was answered with 250 is in the Maildir, whole and on disk. A client that got no answer sends it again:
+a mail may then be there twice, as it is with SMTP.
+
+SIGTERM and SIGINT drain: no new connections, mail that has come is delivered and answered, then exit status 0.
+Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
+";
+
+/// Where the server's certificate comes from.
+pub(crate) enum Identity {
+    /// A chain and a key.
+    Files(String, String),
+    /// A directory in which they are made.
+    Made(String),
+    /// There is none, and no TLS.
+    None,
+}
+
+/// A command line that was understood.
+pub(crate) struct Args {
+    pub(crate) maildir: PathBuf,
+    pub(crate) listen: String,
+    pub(crate) identity: Identity,
+    pub(crate) max_size: usize,
+    pub(crate) timeout: Duration,
+}
+
+impl Args {
+    /// Reads the command line of the process.
+    pub(crate) fn parse() -> Result<Self, Usage> {
+        let mut parser = Parser::from_env();
+        let (mut maildir, mut cert, mut key) = (None, None, None);
+        let (mut listen, mut certs, mut has_tls) = ("127.0.0.1:2525".to_owned(), "certs".to_owned(), true);
+        let (mut max_size, mut timeout) = (10 << 20, Duration::from_secs(300));
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Long("maildir") => maildir = Some(PathBuf::from(parser.value()?)),
+                Long("listen") => listen = text(&mut parser)?,
+                Long("certs") => certs = text(&mut parser)?,
+                Long("cert") => cert = Some(text(&mut parser)?),
+                Long("key") => key = Some(text(&mut parser)?),
+                Long("no-tls") => has_tls = false,
+                Long("max-size") => max_size = parser.value()?.parse()?,
+                Long("timeout") => timeout = seconds(&mut parser)?,
+                Long("help") | Short('h') => help(),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        let maildir = maildir.ok_or_else(|| Usage::new("--maildir DIR is wanted"))?;
+        let identity = match pair(cert, key)? {
+            _ if !has_tls => Identity::None,
+            Some((cert, key)) => Identity::Files(cert, key),
+            None => Identity::Made(certs),
+        };
+        Ok(Self { maildir, listen, identity, max_size, timeout })
+    }
+}
+
+fn help() -> ! {
+    print!("{HELP}");
+    std::process::exit(0)
+}

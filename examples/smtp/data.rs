@@ -1,0 +1,120 @@
+//! What follows on DATA, up to the line that is a dot.
+
+/// A mail as it comes in: any cut of it, dots taken off, line ends made those of a file.
+pub(crate) struct Data {
+    text: Vec<u8>,
+    place: Place,
+    limit: usize,
+    fault: Option<Fault>,
+}
+
+/// Why a mail is not taken. It is read to its end all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// More bytes than the limit.
+    TooBig,
+    /// CR or LF alone. To another server the same bytes may be two mails (SMTP smuggling).
+    BareLineEnd,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    LineBegin,
+    Dot,
+    DotCr,
+    Text,
+    Cr,
+}
+
+impl Data {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { text: Vec::new(), place: Place::LineBegin, limit, fault: None }
+    }
+
+    /// Takes bytes. `Some`: the mail ends behind that many of them.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Option<usize> {
+        for (n, byte) in bytes.iter().copied().enumerate() {
+            self.place = match (self.place, byte) {
+                (Place::DotCr, b'\n') => return Some(n + 1),
+                (Place::LineBegin, b'.') => Place::Dot,
+                (Place::Dot, b'\r') => Place::DotCr,
+                (Place::LineBegin | Place::Text, b'\r') => Place::Cr,
+                (Place::Cr, b'\n') => {
+                    self.push(b'\n');
+                    Place::LineBegin
+                }
+                (Place::Cr | Place::DotCr, byte) => {
+                    self.fault.get_or_insert(Fault::BareLineEnd);
+                    if byte == b'\r' { Place::Cr } else { Place::Text }
+                }
+                (Place::LineBegin | Place::Dot | Place::Text, byte) => {
+                    if byte == b'\n' {
+                        self.fault.get_or_insert(Fault::BareLineEnd);
+                    }
+                    self.push(byte);
+                    Place::Text
+                }
+            };
+        }
+        None
+    }
+
+    fn push(&mut self, byte: u8) {
+        if self.text.len() < self.limit {
+            self.text.push(byte);
+        } else {
+            self.fault = Some(Fault::TooBig);
+            self.text = Vec::new();
+            // Nothing is kept of the rest.
+            self.limit = 0;
+        }
+    }
+
+    /// The mail, its lines ended by LF.
+    pub(crate) fn finish(self) -> Result<Vec<u8>, Fault> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => Ok(self.text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mail, and what is behind it.
+    type Read<T> = Option<(Result<T, Fault>, T)>;
+
+    fn read(bytes: &[u8], cut: usize) -> Read<Vec<u8>> {
+        let mut data = Data::new(40);
+        let (first, second) = bytes.split_at(cut);
+        if let Some(end) = data.feed(first) {
+            return Some((data.finish(), bytes[end..].to_vec()));
+        }
+        let end = data.feed(second)? + cut;
+        Some((data.finish(), bytes[end..].to_vec()))
+    }
+
+    #[test]
+    fn a_mail_is_the_same_wherever_it_is_cut() {
+        let long = [b"x".repeat(41), b"\r\n.\r\n".to_vec()].concat();
+        let cases: [(&[u8], Read<&[u8]>); 9] = [
+            (b".\r\n", Some((Ok(b""), b""))),
+            (b"a\r\n.\r\nQUIT\r\n", Some((Ok(b"a\n"), b"QUIT\r\n"))),
+            (b"..\r\n..a\r\n.b\r\n\r\n.\r\n", Some((Ok(b".\n.a\nb\n\n"), b""))),
+            (b"a.\r\n.", None),
+            (b"a\n.\r\nb\r\n.\r\n", Some((Err(Fault::BareLineEnd), b""))),
+            (b"a\r\n.\nb\r\n.\r\n", Some((Err(Fault::BareLineEnd), b""))),
+            (b"a\r.\r\n.\r\n", Some((Err(Fault::BareLineEnd), b""))),
+            (b".\rb\r\n.\r\n", Some((Err(Fault::BareLineEnd), b""))),
+            (&long, Some((Err(Fault::TooBig), b""))),
+        ];
+        for (bytes, expected) in cases {
+            for cut in 0..=bytes.len() {
+                let expected = expected.map(|(text, rest)| (text.map(<[u8]>::to_vec), rest.to_vec()));
+                assert_eq!(read(bytes, cut), expected, "{:?} cut at {cut}", String::from_utf8_lossy(bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Receives mail over SMTP, in TLS where the client asks for it, and delivers it into a Maildir.
+//!
+//! ```text
+//! cargo run --example smtp -- --maildir mail
+//! swaks --server 127.0.0.1:2525 --tls --tls-ca-path certs/ca.pem --from a@example.org --to b@example.org
+//! ```
+
+mod args;
+mod command;
+mod data;
+mod maildir;
+mod session;
+
+#[path = "../common/mod.rs"]
+#[allow(dead_code)]
+mod common;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bowline::protocol::{Framed, Runner};
+use bowline::testing::pki::Pki;
+use bowline::{Error, Listener, ServerTls};
+use tokio::task::JoinSet;
+
+use crate::args::{Args, Identity};
+use crate::common::args::Usage;
+use crate::maildir::Maildir;
+use crate::session::Session;
+
+/// What every connection needs.
+struct Service {
+    maildir: Maildir,
+    tls: Option<ServerTls>,
+    max_size: usize,
+    timeout: Duration,
+    /// The service ends: nothing new is begun.
+    is_draining: AtomicBool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse().unwrap_or_else(|usage| usage.exit("smtp"));
+    let service = service(&args).unwrap_or_else(|usage| usage.exit("smtp"));
+    let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling runs no service");
+    match runtime.block_on(run(&args.listen, Arc::new(service))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("smtp: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn service(args: &Args) -> Result<Service, Usage> {
+    let maildir = Maildir::open(&args.maildir);
+    let maildir = maildir.map_err(|error| Usage::new(format!("{}: {error}", args.maildir.display())))?;
+    let builder = match &args.identity {
+        Identity::Files(cert, key) => Some(ServerTls::builder().identity_pem_files(cert, key)),
+        Identity::Made(dir) => Some(Pki::load_or_create(dir).map_err(Usage::new)?.server_tls_builder()),
+        Identity::None => None,
+    };
+    let tls = builder.map(|builder| builder.build()).transpose().map_err(Usage::new)?;
+    let (max_size, timeout) = (args.max_size, args.timeout);
+    Ok(Service { maildir, tls, max_size, timeout, is_draining: AtomicBool::new(false) })
+}
+
+/// Accepts until a signal comes; then waits for the connections that are open.
+async fn run(listen: &str, service: Arc<Service>) -> Result<(), Error> {
+    let listener = Listener::bind(listen).await?;
+    let mut signal = std::pin::pin!(signal());
+    println!("listening smtp {}", listener.local_addr());
+    let mut connections = JoinSet::new();
+    let mut handles = Vec::new();
+    loop {
+        tokio::select! {
+            incoming = listener.accept() => {
+                let session = Framed::new(Session::new(Arc::clone(&service)));
+                let runner = Runner::accept(session, incoming?, None);
+                handles.push(runner.handle());
+                connections.spawn(runner.run());
+            }
+            Some(_) = connections.join_next() => handles.retain(|handle| !handle.is_lost()),
+            () = &mut signal => break,
+        }
+    }
+    drop(listener);
+    service.is_draining.store(true, Ordering::SeqCst);
+    // Its session looks at the flag.
+    handles.iter().for_each(|handle| handle.set_timer(Some(Duration::ZERO)));
+    while connections.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Listens for signals from now on, and waits for the first.
+#[cfg(unix)]
+fn signal() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be listened for");
+    async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() {
+    // Without a signal to wait for, the service runs until it is killed.
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,284 @@
+//! One client: commands, one mail after the other, and TLS in between.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bowline::StartTls;
+use bowline::protocol::{Handle, MessageProtocol, MessageTransport, Outcome};
+use tokio_util::codec::{LinesCodec, LinesCodecError};
+
+use crate::Service;
+use crate::command::Command;
+use crate::data::{Data, Fault};
+
+/// The longest command, CRLF not counted: RFC 5321 wants 512, and a little more for the parameters of MAIL.
+const MAX_LINE: usize = 1000;
+/// How many recipients a mail may have: RFC 5321, section 4.5.3.1.8, wants a hundred at least.
+const MAX_RECIPIENTS: usize = 100;
+/// A client that makes so many mistakes is shown the door.
+const MAX_ERRORS: u32 = 20;
+
+type Transport<'a> = MessageTransport<'a, LinesCodec>;
+
+pub(crate) struct Session {
+    service: Arc<Service>,
+    greeting: Option<String>,
+    mail: Option<Mail>,
+    data: Option<Data>,
+    errors: u32,
+    /// A mail is on its way to the disk; its answer is not sent yet.
+    is_delivering: Arc<AtomicBool>,
+}
+
+/// A mail that was begun.
+struct Mail {
+    from: String,
+    to: Vec<String>,
+}
+
+impl Session {
+    pub(crate) fn new(service: Arc<Service>) -> Self {
+        let is_delivering = Arc::default();
+        Self { service, greeting: None, mail: None, data: None, errors: 0, is_delivering }
+    }
+
+    fn obey(&mut self, transport: &mut Transport<'_>, command: Command<'_>) -> Outcome {
+        match (command, &mut self.mail) {
+            (Command::Helo(name), _) => {
+                self.greet(name);
+                say(transport, "250 bowline");
+            }
+            (Command::Ehlo(name), _) => {
+                self.greet(name);
+                self.offer(transport);
+            }
+            (Command::StartTls, _) => self.start_tls(transport)?,
+            (Command::Mail { .. } | Command::Rcpt { .. } | Command::Data, _) if self.greeting.is_none() => {
+                self.refuse(transport, "503 5.5.1 EHLO first");
+            }
+            (Command::Mail { .. }, Some(_)) => self.refuse(transport, "503 5.5.1 one mail at a time"),
+            (Command::Mail { size: Some(size), .. }, None) if size > self.service.max_size as u64 => {
+                self.refuse(transport, "552 5.3.4 too big");
+            }
+            (Command::Mail { from, .. }, None) => {
+                self.mail = Some(Mail { from: from.to_owned(), to: Vec::new() });
+                say(transport, "250 2.1.0 go on");
+            }
+            (Command::Rcpt { .. } | Command::Data, None) => self.refuse(transport, "503 5.5.1 MAIL first"),
+            (Command::Rcpt { .. }, Some(mail)) if mail.to.len() == MAX_RECIPIENTS => {
+                self.refuse(transport, "452 4.5.3 too many recipients");
+            }
+            (Command::Rcpt { to }, Some(mail)) => {
+                mail.to.push(to.to_owned());
+                say(transport, "250 2.1.5 go on");
+            }
+            (Command::Data, Some(mail)) if mail.to.is_empty() => self.refuse(transport, "503 5.5.1 RCPT first"),
+            (Command::Data, Some(_)) => {
+                self.data = Some(Data::new(self.service.max_size));
+                transport.set_raw();
+                say(transport, "354 end with a dot");
+            }
+            (Command::Rset, _) => {
+                self.mail = None;
+                say(transport, "250 2.0.0 forgotten");
+            }
+            (Command::Noop, _) => say(transport, "250 2.0.0 nothing done"),
+            (Command::Vrfy, _) => say(transport, "252 2.1.5 send mail, and see"),
+            (Command::Help, _) => say(transport, "214 2.0.0 RFC 5321"),
+            (Command::Quit, _) => {
+                say(transport, "221 2.0.0 bye");
+                transport.close();
+            }
+        }
+        Ok(())
+    }
+
+    fn greet(&mut self, name: &str) {
+        self.greeting = Some(name.to_owned());
+        self.mail = None;
+    }
+
+    fn offer(&self, transport: &mut Transport<'_>) {
+        let tls = if self.may_start_tls(transport) { "250-STARTTLS\r\n" } else { "" };
+        let size = self.service.max_size;
+        say(
+            transport,
+            &format!(
+                "250-bowline\r\n{tls}250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE {size}"
+            ),
+        );
+    }
+
+    fn may_start_tls(&self, transport: &Transport<'_>) -> bool {
+        self.service.tls.is_some() && !transport.is_secure()
+    }
+
+    /// The answer leaves in the clear. RFC 3207: the client waits for it; what it has sent all the same is refused.
+    fn start_tls(&mut self, transport: &mut Transport<'_>) -> Outcome {
+        match &self.service.tls {
+            _ if transport.is_secure() => self.refuse(transport, "503 5.5.1 TLS it is already"),
+            None => self.refuse(transport, "454 4.7.0 TLS is not available"),
+            Some(tls) => {
+                say(transport, "220 2.0.0 go ahead");
+                transport.start_tls(StartTls::server(tls).leftover(bowline::Leftover::Refuse))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, transport: &mut Transport<'_>, reply: &str) {
+        say(transport, reply);
+        self.errors += 1;
+        if self.errors == MAX_ERRORS {
+            say(transport, "421 4.7.0 too many errors");
+            transport.close();
+        }
+    }
+
+    /// A mail has come, and is brought to the disk by another thread. No command is looked at meanwhile: its answer is the
+    /// next.
+    fn deliver(&mut self, transport: &mut Transport<'_>, mail: Mail, text: Vec<u8>) {
+        transport.pause_reading();
+        transport.set_timer(None);
+        self.is_delivering.store(true, Ordering::SeqCst);
+        let header = self.header(transport, &mail);
+        let (service, handle) = (Arc::clone(&self.service), transport.handle());
+        let is_delivering = Arc::clone(&self.is_delivering);
+        tokio::task::spawn_blocking(move || {
+            let delivered = service.maildir.deliver(&[header.as_bytes(), &text]);
+            if let Err(error) = &delivered {
+                eprintln!("smtp: {error}");
+            }
+            handle.write(if delivered.is_ok() { "250 2.0.0 delivered\r\n" } else { "451 4.3.0 try again later\r\n" });
+            is_delivering.store(false, Ordering::SeqCst);
+            go_on(&service, &handle);
+        });
+    }
+
+    fn header(&self, transport: &Transport<'_>, mail: &Mail) -> String {
+        let with = if transport.is_secure() { "ESMTPS" } else { "ESMTP" };
+        let (name, peer) = (self.greeting.as_deref().unwrap_or_default(), transport.peer());
+        let to: String = mail.to.iter().map(|to| format!("Delivered-To: {to}\n")).collect();
+        let date = date(SystemTime::now());
+        format!("Return-Path: <{}>\n{to}Received: from {name} ({peer}) by bowline with {with};\n\t{date}\n", mail.from)
+    }
+}
+
+/// The connection goes on behind a delivery; or it ends now, where the drain has waited for the answer. The flag of the
+/// delivery is down already: whichever of the two is later sees the other.
+fn go_on(service: &Service, handle: &Handle) {
+    if service.is_draining.load(Ordering::SeqCst) {
+        handle.set_timer(Some(Duration::ZERO));
+    } else {
+        handle.set_timer(Some(service.timeout));
+        handle.resume_reading();
+    }
+}
+
+impl MessageProtocol for Session {
+    type Codec = LinesCodec;
+
+    fn codec(&self) -> LinesCodec {
+        LinesCodec::new_with_max_length(MAX_LINE)
+    }
+
+    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Outcome {
+        transport.set_timer(Some(self.service.timeout));
+        say(transport, "220 bowline ESMTP");
+        Ok(())
+    }
+
+    /// RFC 3207, section 4.2: all that was said in plaintext is forgotten.
+    fn handshake_completed(&mut self, transport: &mut Transport<'_>) -> Outcome {
+        transport.set_timer(Some(self.service.timeout));
+        self.greeting = None;
+        self.mail = None;
+        Ok(())
+    }
+
+    fn message_received(&mut self, transport: &mut Transport<'_>, line: String) -> Outcome {
+        // A whole command, not a byte of one, is what the time is for.
+        transport.set_timer(Some(self.service.timeout));
+        match Command::parse(&line) {
+            Ok(command) => self.obey(transport, command)?,
+            Err(refusal) => self.refuse(transport, refusal),
+        }
+        Ok(())
+    }
+
+    fn raw_received(&mut self, transport: &mut Transport<'_>, bytes: &[u8]) -> Outcome<usize> {
+        transport.set_timer(Some(self.service.timeout));
+        let Some(end) = self.data.as_mut().and_then(|data| data.feed(bytes)) else { return Ok(bytes.len()) };
+        transport.set_codec(self.codec());
+        let (data, mail) = (self.data.take(), self.mail.take());
+        match (data.map(Data::finish), mail) {
+            (Some(Ok(text)), Some(mail)) => self.deliver(transport, mail, text),
+            (Some(Err(Fault::TooBig)), _) => self.refuse(transport, "552 5.3.4 too big"),
+            (Some(Err(Fault::BareLineEnd)), _) => self.refuse(transport, "550 5.5.2 CR and LF go together"),
+            (None, _) | (_, None) => self.refuse(transport, "503 5.5.1 MAIL first"),
+        }
+        Ok(end)
+    }
+
+    fn frame_error(&mut self, transport: &mut Transport<'_>, error: LinesCodecError) -> Outcome {
+        self.refuse(
+            transport,
+            match error {
+                LinesCodecError::MaxLineLengthExceeded => "500 5.5.2 line too long",
+                LinesCodecError::Io(_) => "500 5.5.2 no text",
+            },
+        );
+        Ok(())
+    }
+
+    /// The client was silent for too long, or the service ends.
+    fn timer_fired(&mut self, transport: &mut Transport<'_>) -> Outcome {
+        let is_draining = self.service.is_draining.load(Ordering::SeqCst);
+        if !self.is_delivering.load(Ordering::SeqCst) {
+            say(transport, if is_draining { "421 4.3.2 shutting down" } else { "421 4.4.2 timed out" });
+            transport.close();
+        }
+        Ok(())
+    }
+}
+
+fn say(transport: &mut Transport<'_>, reply: &str) {
+    transport.write_sequence(&mut [reply.as_bytes(), b"\r\n"].into_iter());
+}
+
+/// As RFC 5322 writes it.
+fn date(now: SystemTime) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (days, time) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March, in cycles of 400 years, which begin 719,468 days before 1970.
+    let (cycle, day_of_cycle) = ((days + 719_468) / 146_097, (days + 719_468) % 146_097);
+    let year = (day_of_cycle - day_of_cycle / 1460 + day_of_cycle / 36_524 - day_of_cycle / 146_096) / 365;
+    let day_of_year = day_of_cycle - (365 * year + year / 4 - year / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = (march_month + 2) % 12;
+    let year = cycle * 400 + year + u64::from(month < 2);
+    let weekday = DAYS[(days % 7) as usize];
+    let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
+    format!("{weekday}, {day} {} {year} {hour:02}:{minute:02}:{second:02} +0000", MONTHS[month as usize])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_rfc_5322() {
+        for (seconds, expected) in [
+            (0, "Thu, 1 Jan 1970 00:00:00 +0000"),
+            (951_826_449, "Tue, 29 Feb 2000 12:14:09 +0000"),
+            (1_700_000_000, "Tue, 14 Nov 2023 22:13:20 +0000"),
+            (4_107_542_400, "Mon, 1 Mar 2100 00:00:00 +0000"),
+        ] {
+            assert_eq!(date(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
+        }
+    }
+}

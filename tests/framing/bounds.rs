@@ -1,0 +1,176 @@
+//! Messages that are too long, and bytes that are none.
+
+use bowline::Reason;
+use bowline::Transport as _;
+use bowline::protocol::{
+    Framed, MessageProtocol, MessageTransport, Outcome, Protocol, Reading, Transport as _, Unread,
+};
+use bowline::testing::BoxTransport;
+use tokio::io::AsyncWriteExt;
+use tokio_util::bytes::BytesMut;
+use tokio_util::codec::{Decoder, LengthDelimitedCodec, LinesCodec, LinesCodecError};
+
+use crate::common::{over_all, read_all};
+use crate::script::{Event, Script, Segments, lines, run};
+
+fn failure<E: std::error::Error + 'static>(reason: &Reason) -> &E {
+    let Reason::Protocol(error) = reason else { panic!("{reason}") };
+    error.downcast_ref().unwrap_or_else(|| panic!("{error}"))
+}
+
+/// rule: life-3
+#[tokio::test]
+async fn a_line_that_is_too_long_ends_the_connection_with_the_codecs_error() {
+    over_all(|_, a, mut b: BoxTransport| async move {
+        let running = run(Script::on_message(lines, |_, _| Ok(())), a);
+        b.write_all(format!("short\n{}", "x".repeat(101)).as_bytes()).await.unwrap();
+        let told = running.told.clone();
+        let reason = running.reason().await;
+        assert!(matches!(failure(&reason), LinesCodecError::MaxLineLengthExceeded));
+        assert_eq!(told.messages(), ["short"]);
+        drop(b);
+    })
+    .await;
+}
+
+/// rule: life-3, close-1
+#[tokio::test]
+async fn a_protocol_may_answer_what_is_too_long_and_close() {
+    over_all(|_, a, mut b: BoxTransport| async move {
+        let script = Script::new(lines, |event, transport| match event {
+            Event::Error(_) => {
+                transport.send("500 line too long")?;
+                transport.close();
+                Ok(1)
+            }
+            _ => Ok(0),
+        });
+        let running = run(script, a);
+        b.write_all(format!("{}\nNOOP\n", "x".repeat(4000)).as_bytes()).await.unwrap();
+        let (answer, end) = read_all(&mut b).await;
+        assert_eq!((answer.as_slice(), end.is_ok()), (&b"500 line too long\n"[..], true));
+        b.close().await;
+        let told = running.told.clone();
+        assert_eq!(running.reason().await.name(), "closed");
+        assert!(told.messages().is_empty());
+    })
+    .await;
+}
+
+/// rule: flow-4
+#[tokio::test]
+async fn a_protocol_may_go_on_behind_what_was_too_long_wherever_it_is_cut() {
+    let bytes = format!("first\n{}\nnext\n{}\nlast\n", "x".repeat(350), "y".repeat(101));
+    for place in 0..bytes.len() {
+        let script = Script::new(lines, |event, _| Ok(usize::from(matches!(event, Event::Error(_)))));
+        let (stream, _) = Segments::cut(bytes.as_bytes(), &[place]);
+        let running = run(script, stream);
+        let told = running.told.clone();
+        assert_eq!(running.reason().await.name(), "closed", "cut at {place}");
+        assert_eq!(told.messages(), ["first", "next", "last"], "cut at {place}");
+    }
+}
+
+/// rule: life-3
+#[tokio::test]
+async fn memory_is_bounded_where_the_codec_has_no_limit_and_where_it_throws_away_without_end() {
+    let codecs: [fn() -> LinesCodec; 2] = [LinesCodec::new, lines];
+    for make in codecs {
+        let mut script = Script::new(make, |event, _| Ok(usize::from(matches!(event, Event::Error(_)))));
+        script.max_unread = 50_000;
+        let (stream, _) = Segments::cut(&vec![b'x'; 1_000_000], &[]);
+        let running = run(script, stream);
+        let reason = running.reason().await;
+        let unread: &Unread = failure(&reason);
+        assert!(unread.limit == 50_000 && unread.bytes < 70_000, "{unread}");
+    }
+}
+
+/// rule: life-3
+#[tokio::test]
+async fn a_length_beyond_the_limit_is_refused_before_its_bytes_come() {
+    let make = || LengthDelimitedCodec::builder().max_frame_length(100).new_codec();
+    let (stream, _) = Segments::cut(b"\0\0\0\x02hi\xff\xff\xff\xff", &[3, 8]);
+    let running = run(Script::on_message(make, |_, _| Ok(())), stream);
+    let told = running.told.clone();
+    assert_eq!(running.reason().await.name(), "protocol");
+    assert_eq!(told.all()[..2], [Event::Made, Event::Message("hi".into())]);
+}
+
+/// rule: life-3
+#[tokio::test]
+async fn a_codec_that_fails_twice_at_one_place_ends_the_connection() {
+    struct Never;
+    impl Decoder for Never {
+        type Item = String;
+        type Error = std::io::Error;
+        fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<String>, Self::Error> {
+            if bytes.is_empty() { Ok(None) } else { Err(std::io::Error::other("never")) }
+        }
+    }
+    let (stream, _) = Segments::cut(b"anything", &[]);
+    let script = Script::new(
+        || Never,
+        |event, transport| {
+            if matches!(event, Event::Error(_)) {
+                transport.set_codec(Never);
+            }
+            Ok(1)
+        },
+    );
+    let running = run(script, stream);
+    let told = running.told.clone();
+    assert_eq!(running.reason().await.to_string(), "never");
+    assert_eq!(told.all(), [Event::Made, Event::Error("never".into()), Event::Lost("protocol")]);
+}
+
+/// rule: life-3
+#[tokio::test]
+async fn a_codec_that_panics_ends_its_connection_only() {
+    struct Panics;
+    impl Decoder for Panics {
+        type Item = String;
+        type Error = std::io::Error;
+        fn decode(&mut self, _: &mut BytesMut) -> Result<Option<String>, Self::Error> {
+            panic!("on purpose")
+        }
+    }
+    let (stream, _) = Segments::cut(b"anything", &[]);
+    let running = run(Script::on_message(|| Panics, |_, _| Ok(())), stream);
+    assert_eq!(running.reason().await.to_string(), "a callback panicked: on purpose");
+}
+
+/// By hand, over a transport that only notes: what is behind the change is not done with.
+#[test]
+fn a_framed_protocol_is_played_by_hand() {
+    let script = Script::on_message(lines, |text, transport| {
+        transport.send(format!("did {text}"))?;
+        if text == "STOP" {
+            transport.handle().close();
+        }
+        Ok(())
+    });
+    let mut transport = bowline::testing::Recorder::new();
+    let mut framed = Framed::new(script);
+    assert_eq!(framed.data_received(&mut transport, b"a\nb\nSTO").unwrap(), 4);
+    assert_eq!(framed.data_received(&mut transport, b"STOP\nlate\n").unwrap(), 5);
+    assert_eq!(transport.written(), b"did a\ndid b\ndid STOP\n");
+    assert_eq!(transport.reading(), Reading::Over);
+}
+
+/// A protocol of messages that overrides nothing is one all the same, and can be looked at.
+#[test]
+fn a_framed_protocol_shows_what_is_in_it() {
+    struct Quiet(u8);
+    impl MessageProtocol for Quiet {
+        type Codec = LinesCodec;
+        fn codec(&self) -> LinesCodec {
+            lines()
+        }
+        fn message_received(&mut self, _: &mut MessageTransport<'_, LinesCodec>, _: String) -> Outcome {
+            Ok(())
+        }
+    }
+    let framed = Framed::new(Quiet(7));
+    assert_eq!((framed.messages().0, framed.max_unread()), (7, 1 << 20));
+}

@@ -1,0 +1,83 @@
+//! The chat.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+use bowline::{Connector, TlsConnection};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+
+use crate::tools::{PATIENCE, certs, certs_dir, example, line};
+
+struct Chat(Child, SocketAddr);
+
+impl Chat {
+    fn start(args: &[&str]) -> Self {
+        let mut child =
+            Command::new(example("chat")).args(args).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+        let addr = first.trim().strip_prefix("listening ").unwrap().parse().unwrap();
+        Self(child, addr)
+    }
+
+    fn enter(&self, name: &str) -> BufReader<TcpStream> {
+        let socket = TcpStream::connect(self.1).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut guest = BufReader::new(socket);
+        let mut question = String::new();
+        guest.read_line(&mut question).unwrap();
+        assert_eq!(question, "Who are you?\n");
+        guest.get_mut().write_all(format!("{name}\n").as_bytes()).unwrap();
+        assert_eq!(line(&mut guest), format!("* {name} is here"));
+        guest
+    }
+}
+
+impl Drop for Chat {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// rule: write-8, abort-4, life-4
+#[test]
+fn guests_hear_each_other_and_wait_for_nobody_who_does_not_read() {
+    let chat = Chat::start(&[]);
+    let mut anna = chat.enter("anna");
+    let mut slow = chat.enter("slow");
+    assert_eq!(line(&mut anna), "* slow is here");
+    slow.get_mut().write_all(b"zzz\n").unwrap();
+    assert_eq!(line(&mut anna), "<slow> zzz");
+    let said = "x".repeat(990);
+    let mut rounds = 0;
+    loop {
+        anna.get_mut().write_all(format!("{said}\n").as_bytes()).unwrap();
+        rounds += 1;
+        let heard = line(&mut anna);
+        if heard.starts_with("* slow is gone") {
+            break;
+        }
+        assert_eq!(heard, format!("<anna> {said}"));
+        assert!(rounds < 100_000, "nobody is thrown out");
+    }
+    // What had left for it may be there; then the reset.
+    assert!(slow.read_to_end(&mut Vec::new()).is_err());
+}
+
+/// rule: write-3
+#[tokio::test]
+async fn the_chat_is_the_same_in_tls() {
+    let dir = certs_dir();
+    let tls = certs().client_tls_builder().build().unwrap();
+    let chat = Chat::start(&["--tls", dir.to_str().unwrap()]);
+    let tcp = Connector::new().connect_addr(chat.1).await.unwrap();
+    let mut guest = TlsConnection::connect(tcp, &tls, "localhost").await.unwrap();
+    guest.write_all(b"anna\r\nhello\r\n").await.unwrap();
+    let mut heard = String::new();
+    for _ in 0..3 {
+        guest.read_line(&mut heard).await.unwrap();
+    }
+    assert_eq!(heard, "Who are you?\n* anna is here\r\n<anna> hello\r\n");
+}
