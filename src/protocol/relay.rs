@@ -152,9 +152,10 @@ impl Protocol for RelayLeg {
 
     fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
         let Some(other) = self.other(transport).cloned() else { return Ok(0) };
-        if other.write_is_full(data) {
-            // It resumes this one when there is room.
-            transport.pause_reading();
+        // Ahead of the write: the other leg may be done with it, and have said so, before this callback goes on.
+        transport.pause_reading();
+        if !other.write_is_full(data) {
+            transport.resume_reading();
         }
         Ok(data.len())
     }

@@ -246,12 +246,18 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         {
             return false;
         }
-        self.stage.desk.queued_below = self.transport.queued();
-        let level = self.stage.desk.level();
+        let mut level = self.look();
         if has_producer || level == Level::High || self.stage.is_above || self.stage.desk.queued_below > 0 {
             self.wait_for_room(cx, level);
+            // The queue drains while this task looks: what has left before it could be woken is seen here.
+            level = self.look();
         }
         self.stage.supply(level)
+    }
+
+    fn look(&mut self) -> Level {
+        self.stage.desk.queued_below = self.transport.queued();
+        self.stage.desk.level()
     }
 
     /// Has this task woken when the transport has room, or, for a producer that is asked, when all has left.

@@ -109,7 +109,9 @@ async fn trait_objects_of_any_type_are_joined() {
         });
         settle(&mut client, &mut backend).await;
         tokio::join!(client.close(), backend.close());
-        assert!(relayed.await.unwrap().is_clean());
+        let report = relayed.await.unwrap();
+        assert!(report.is_clean());
+        assert_eq!(report.to_string(), "1 bytes there, 1 bytes back; there: closed in order; back: closed in order");
     })
     .await;
 }

@@ -96,9 +96,12 @@ async fn holds_little(kinds: (Kind, Kind), bytes: u64) {
 /// rule: flow-6, write-8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_ten_times_slower_makes_the_other_one_wait_and_not_the_memory_grow() {
-    for (kinds, mib) in
-        [((Kind::Tcp, Kind::Tcp), 64), ((Kind::Tls13, Kind::Tcp), 16), ((Kind::Memory, Kind::MemoryTls), 8)]
-    {
+    for (kinds, mib) in [
+        ((Kind::Tcp, Kind::Tcp), 64),
+        ((Kind::Tls13, Kind::Tcp), 16),
+        ((Kind::Tcp, Kind::Tls13), 16),
+        ((Kind::Memory, Kind::MemoryTls), 8),
+    ] {
         bounded(&format!("{kinds:?}"), holds_little(kinds, mib * MIB)).await;
     }
 }
