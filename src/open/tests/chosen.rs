@@ -143,8 +143,7 @@ async fn a_bound_for_each_peer_holds_where_peers_have_addresses() {
 #[tokio::test]
 async fn the_policy_is_that_of_the_connections() {
     let files = Files::new();
-    let mut policy = Policy::default();
-    policy.close_timeout = Some(Duration::from_secs(77));
+    let policy = Policy { close_timeout: Some(Duration::from_secs(77)), ..Policy::default() };
     for place in places(&files) {
         let listener = listen_with(&place, Listener::builder().policy(policy.clone())).await;
         let _client = to(&listener).connect().await.unwrap();
