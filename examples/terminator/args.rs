@@ -39,7 +39,7 @@ An IPv6 address stands in brackets; a colon in a value is written \\:. Port 0 li
   --half-open-timeout SECS  how long a connection may be idle once one side has ended; default: no bound
   --close-timeout SECS      how long a close waits for the peer; default 10
   --max-connections N       so many at once, the next wait; default 1000
-  --max-per-peer N          so many at once of one address, the next are reset; default: no bound
+  --max-per-peer N          so many at once of one IPv4 address or IPv6 /64, the next are reset; default: no bound
   --drain-timeout SECS      how long open connections may go on behind SIGTERM; default 10
   --log text|json           one line on standard output for each connection; default text
   --help
