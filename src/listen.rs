@@ -1,24 +1,22 @@
 //! Listening: connections are taken one by one, and none of them can end the listener (rule: tcp-5).
 
+pub(crate) mod entrance;
 mod incoming;
 mod limits;
-pub(crate) mod trouble;
+mod trouble;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep_until};
 
+use self::entrance::{Entrance, Listens};
 pub use self::incoming::Incoming;
-use self::limits::Limits;
 pub use self::limits::{Refusal, RefusalReason};
-use self::trouble::{Fault, Trouble};
-use crate::drain::Door;
 use crate::{BindError, DrainGroup, Error, Policy, TcpConnection, Transport};
 
 /// Takes TCP connections.
@@ -46,31 +44,27 @@ use crate::{BindError, DrainGroup, Error, Policy, TcpConnection, Transport};
 #[doc(alias = "create_server")]
 #[doc(alias = "start_server")]
 pub struct Listener {
-    entrance: Arc<Entrance>,
+    entrance: Entrance<TcpListener>,
     local: SocketAddr,
-    policy: Arc<Policy>,
-    unfinished: Arc<Semaphore>,
-    limits: Limits,
-    group: DrainGroup,
-    trouble: Mutex<Trouble>,
 }
 
-/// The listening socket, until a drain shuts it.
-struct Entrance(Mutex<Option<Arc<TcpListener>>>);
+impl Listens for TcpListener {
+    /// With our address and the peer's.
+    type Taken = (TcpStream, SocketAddr, SocketAddr);
 
-impl Entrance {
-    fn socket(&self) -> Result<Arc<TcpListener>, Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Draining)
+    async fn take(&self) -> io::Result<Self::Taken> {
+        let (stream, peer) = self.accept().await?;
+        // A connection of which even our own address cannot be told any more is passed over (rule: tcp-1).
+        let host = stream.local_addr()?;
+        Ok((stream, host, peer))
     }
-}
 
-impl Door for Entrance {
-    fn shut(&self) {
-        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // An accept that waits holds the socket until it is polled; new clients are refused at once all the same.
-        #[cfg(target_os = "linux")]
-        let _ = socket.as_deref().map(|socket| socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Read));
-        drop(socket);
+    fn tcp((stream, _, peer): &Self::Taken) -> Option<(&TcpStream, SocketAddr)> {
+        Some((stream, *peer))
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(self)
     }
 }
 
@@ -130,9 +124,7 @@ impl Listener {
 
     /// How the listener is doing.
     pub fn status(&self) -> ListenerStatus {
-        let mut status = self.trouble().status(Instant::now().into_std());
-        status.is_full = self.limits.is_full();
-        status
+        self.entrance.status()
     }
 
     /// The group of the connections that it accepts: a handle to drain them, and to count them. That of the listener alone,
@@ -140,7 +132,7 @@ impl Listener {
     #[doc(alias = "handle")]
     #[doc(alias = "stopListening")]
     pub fn group(&self) -> &DrainGroup {
-        &self.group
+        self.entrance.group()
     }
 
     /// The next connection.
@@ -159,59 +151,11 @@ impl Listener {
     /// # Cancel safety
     /// Safe: when the future is dropped, no connection is lost (rule: tcp-7).
     pub async fn accept(&self) -> Result<Incoming, Error> {
-        let socket = self.entrance.socket()?;
-        tokio::select! {
-            biased;
-            () = self.group.draining() => Err(Error::Draining),
-            incoming = self.take(&socket) => incoming,
-        }
+        let ((stream, host, peer), pass) = self.entrance.accept().await?;
+        let connection = TcpConnection::between(stream, host, peer, self.entrance.policy());
+        let unfinished = pass.hand_to(&connection.control());
+        Ok(Incoming::new(connection, host, peer, unfinished))
     }
-
-    async fn take(&self, socket: &TcpListener) -> Result<Incoming, Error> {
-        // rule: tcp-7. A connection that was taken out of the backlog must be returned without waiting for anything
-        // more, so the permits come first.
-        let unfinished = Arc::clone(&self.unfinished).acquire_owned().await.expect("the semaphore is never closed");
-        let place = self.limits.place().await;
-        loop {
-            let retry_at = self.trouble().retry_at();
-            if let Some(retry_at) = retry_at {
-                sleep_until(retry_at.into()).await;
-            }
-            match socket.accept().await.and_then(with_host) {
-                Ok((stream, host, peer)) => {
-                    self.trouble().handle_success();
-                    match self.limits.admit(&stream, peer) {
-                        Ok(among_peers) => {
-                            let connection = TcpConnection::between(stream, host, peer, Arc::clone(&self.policy));
-                            limits::hold(&connection.control(), place, among_peers);
-                            self.group.join(&connection.control());
-                            return Ok(Incoming::new(connection, host, peer, unfinished));
-                        }
-                        Err(refusal) => self.trouble().handle_refusal(refusal),
-                    }
-                }
-                Err(error) => self.handle_error(error)?,
-            }
-        }
-    }
-
-    fn handle_error(&self, error: io::Error) -> Result<(), Error> {
-        let error = Arc::new(error);
-        match self.trouble().handle_error(&error, Instant::now().into_std()) {
-            Fault::Connection | Fault::System => Ok(()),
-            Fault::Listener => Err(BindError { addr: self.local.into(), error }.into()),
-        }
-    }
-
-    fn trouble(&self) -> MutexGuard<'_, Trouble> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection of which even our own address cannot be told any more is passed over (rule: tcp-1).
-fn with_host((stream, peer): (TcpStream, SocketAddr)) -> io::Result<(TcpStream, SocketAddr, SocketAddr)> {
-    let host = stream.local_addr()?;
-    Ok((stream, host, peer))
 }
 
 impl fmt::Debug for Listener {
@@ -344,20 +288,13 @@ impl ListenerBuilder {
     pub fn from_std(self, socket: std::net::TcpListener) -> Result<Listener, Error> {
         socket.set_nonblocking(true)?;
         let local = socket.local_addr()?;
-        let entrance = Arc::new(Entrance(Mutex::new(Some(Arc::new(TcpListener::from_std(socket)?)))));
-        let door: Weak<dyn Door> = Arc::downgrade(&(Arc::clone(&entrance) as Arc<dyn Door>));
-        self.group.open(door);
-        let limits = Limits::new(self.max_connections, self.max_per_peer, self.ipv6_prefix);
-        let unfinished = Arc::new(Semaphore::new(self.max_unfinished));
-        Ok(Listener {
-            entrance,
-            local,
-            policy: self.policy,
-            unfinished,
-            limits,
-            group: self.group,
-            trouble: Mutex::default(),
-        })
+        let socket = TcpListener::from_std(socket)?;
+        Ok(Listener { entrance: Entrance::new(socket, local.into(), self), local })
+    }
+
+    /// The backlog, as listen(2) takes it.
+    pub(crate) fn system_backlog(&self) -> i32 {
+        i32::try_from(self.backlog).unwrap_or(i32::MAX)
     }
 
     fn open(&self, addr: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -368,7 +305,7 @@ impl ListenerBuilder {
             socket.set_only_v6(!self.dual_stack)?;
         }
         socket.bind(&addr.into())?;
-        socket.listen(i32::try_from(self.backlog).unwrap_or(i32::MAX))?;
+        socket.listen(self.system_backlog())?;
         Ok(socket.into())
     }
 }

@@ -6,7 +6,8 @@ use bowline::{Leftover, TlsVersion};
 use lexopt::Arg::{Long, Short};
 use lexopt::Parser;
 
-use crate::common::args::{Usage, leftover, list, only, pair, seconds, text};
+use crate::common::args::{Usage, leftover, seconds, text};
+use crate::tls_flags::{list, only, pair};
 
 const HELP: &str = "\
 A service driven by hand: connect, type HELP, and see what its transport does.

@@ -17,6 +17,8 @@ mod service;
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/tls_flags.rs"]
+mod tls_flags;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

@@ -6,8 +6,9 @@ use bowline::{ClientEndpoint, EndpointKind, Leftover, TlsVersion};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::{Parser, ValueExt};
 
-use crate::common::args::{Usage, leftover, list, only, pair, seconds, text};
+use crate::common::args::{Usage, leftover, seconds, text};
 use crate::starttls::StartTlsBy;
+use crate::tls_flags::{list, only, pair};
 
 const HELP: &str = "\
 A client for pipes, over TCP and TLS.

@@ -13,6 +13,8 @@ mod run;
 mod common;
 #[path = "../common/starttls/mod.rs"]
 mod starttls;
+#[path = "../common/tls_flags.rs"]
+mod tls_flags;
 
 use bowline::Reason;
 use serde_json::json;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use bowline::{Endpoint, EndpointKind, Leftover, TlsVersion};
+use bowline::{ClientEndpoint, EndpointKind, Leftover, ServerEndpoint};
 use lexopt::Arg::{Long, Short};
 use lexopt::Parser;
 
-use crate::common::args::{Usage, leftover, list, only, pair, seconds, text};
+use crate::common::args::{Usage, leftover, seconds, text};
 use crate::offer::Offer;
 use crate::starttls::StartTlsBy;
 
@@ -15,51 +15,49 @@ Takes TLS off connections in front of a plain service, or puts it on; ends are p
 
 Usage: terminator --listen ENDPOINT --connect ENDPOINT [OPTIONS]
 
-ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT; an IPv6 address stands in brackets. Port 0 listens on any free port.
-
-In front, where clients come in:
-  --cert FILE --key FILE    our certificate chain and private key (PEM); needed with tls: and --starttls
-  --client-ca FILE          ask clients for a certificate of this CA (PEM)
-  --starttls HOW            clients begin in plaintext and upgrade: smtp, imap, pop3, or line:CMD (CMD is the line that
-                            asks for it). The greeting is that of the service
+In front, where clients come in, ENDPOINT is one of
+  tcp:HOST:PORT  unix:PATH  tls:HOST:PORT:cert=FILE:key=FILE  starttls:HOST:PORT:cert=FILE:key=FILE
+Arguments of tls and starttls: cert= and key=, our certificate chain and private key (PEM); client-ca=FILE, ask clients for
+a certificate of this CA, and client-optional; alpn=a,b; min=1.2 and max=1.3. Of all: backlog=N; of unix: mode=660.
+  --starttls HOW            how clients of starttls: ask for TLS: smtp, imap, pop3, or line:CMD (CMD is the line that asks
+                            for it). The greeting is that of the service
   --leftover refuse|feed    bytes that came ahead of the upgrade: end the connection, or give them to TLS where they can
                             be the begin of a handshake; default feed
   --tolerate-truncation     a client that goes without close_notify has ended in order; default: it is a truncation, and
                             the service is sent RST
 
-Behind, where the service is:
-  --ca FILE                 whom to trust (PEM); default: whom the system trusts
-  --dangerous-no-verify     trust anybody
-  --name NAME               the name to ask for and to check; default: that of the endpoint
-  --connect-starttls HOW    begin in plaintext and upgrade: smtp, imap, pop3, ftp, ldap, xmpp, postgres, or line:CMD
+Behind, where the service is, ENDPOINT is one of
+  tcp:HOST:PORT  unix:PATH  tls:HOST:PORT  starttls:HOST:PORT
+Arguments of tls and starttls: ca=FILE, whom to trust (PEM; default whom the system trusts); name=NAME, the name to ask for
+and to check (default the host); cert=, key=, alpn=, min=, max=. Of all: timeout=SECS for connecting, default 30; bind=IP.
+  --connect-starttls HOW    how to ask the service of starttls: for TLS: smtp, imap, pop3, ftp, ldap, xmpp, postgres, or
+                            line:CMD
 
-  --alpn a,b                application protocols to agree on in front and to offer behind, the preferred one first
-  --tls12 | --tls13         speak this version only
-  --handshake-timeout SECS  how long handshakes and what goes before them may take; default 30
+An IPv6 address stands in brackets; a colon in a value is written \\:. Port 0 listens on any free port.
+
+  --handshake-timeout SECS  how long handshakes and what is said ahead of them may take; default 30
   --half-open-timeout SECS  how long a connection may be idle once one side has ended; default: no bound
   --close-timeout SECS      how long a close waits for the peer; default 10
   --max-connections N       so many at once, the next wait; default 1000
+  --max-per-peer N          so many at once of one IPv4 address or IPv6 /64, the next are reset; default: no bound
   --drain-timeout SECS      how long open connections may go on behind SIGTERM; default 10
   --log text|json           one line on standard output for each connection; default text
   --help
 
 On standard output a line `listening KIND ADDRESS`, then `ready`, then one line for each connection when it has ended.
-SIGTERM and SIGINT drain: no new connections; the open ones go on to their end, and are aborted when --drain-timeout is
-over or a second signal comes; then exit status 0.
+SIGTERM and SIGINT drain: no new connections; handshakes that are not done are given up; the open connections go on to
+their end, and are aborted when --drain-timeout is over or a second signal comes; then exit status 0.
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
 
 /// A command line that was understood.
 #[derive(Debug)]
 pub(crate) struct Args {
-    pub(crate) listen: Endpoint,
-    pub(crate) connect: Endpoint,
-    pub(crate) identity: Option<(String, String)>,
-    pub(crate) client_ca: Option<String>,
+    pub(crate) listen: ServerEndpoint,
+    pub(crate) connect: ClientEndpoint,
+    /// Where the front is `starttls`.
     pub(crate) offer: Option<Offer>,
-    pub(crate) ca: Option<String>,
-    pub(crate) no_verify: bool,
-    pub(crate) name: Option<String>,
+    /// Where the service is `starttls`.
     pub(crate) upgrade: Option<StartTlsBy>,
     pub(crate) options: Options,
 }
@@ -69,12 +67,11 @@ pub(crate) struct Args {
 pub(crate) struct Options {
     pub(crate) tolerate_truncation: bool,
     pub(crate) leftover: Option<Leftover>,
-    pub(crate) alpn: Vec<String>,
-    pub(crate) only: Option<TlsVersion>,
     pub(crate) handshake_timeout: Duration,
     pub(crate) half_open_timeout: Option<Duration>,
     pub(crate) close_timeout: Duration,
     pub(crate) max_connections: usize,
+    pub(crate) max_per_peer: Option<usize>,
     pub(crate) drain_timeout: Duration,
     pub(crate) json: bool,
 }
@@ -84,12 +81,11 @@ impl Default for Options {
         Self {
             tolerate_truncation: false,
             leftover: None,
-            alpn: Vec::new(),
-            only: None,
             handshake_timeout: Duration::from_secs(30),
             half_open_timeout: None,
             close_timeout: Duration::from_secs(10),
             max_connections: 1000,
+            max_per_peer: None,
             drain_timeout: Duration::from_secs(10),
             json: false,
         }
@@ -100,20 +96,13 @@ impl Args {
     /// Reads the command line of the process.
     pub(crate) fn parse() -> Result<Self, Usage> {
         let mut options = Options::default();
-        let (mut listen, mut connect, mut cert, mut key, mut client_ca) = (None, None, None, None, None);
-        let (mut offer, mut ca, mut no_verify, mut name, mut upgrade) = (None, None, false, None, None);
+        let (mut listen, mut connect, mut offer, mut upgrade) = (None, None, None, None);
         let mut parser = Parser::from_env();
         while let Some(arg) = parser.next()? {
             match arg {
-                Long("listen") => listen = Some(endpoint(&mut parser)?),
-                Long("connect") => connect = Some(endpoint(&mut parser)?),
-                Long("cert") => cert = Some(text(&mut parser)?),
-                Long("key") => key = Some(text(&mut parser)?),
-                Long("client-ca") => client_ca = Some(text(&mut parser)?),
+                Long("listen") => listen = Some(text(&mut parser)?.parse().map_err(Usage::new)?),
+                Long("connect") => connect = Some(text(&mut parser)?.parse().map_err(Usage::new)?),
                 Long("starttls") => offer = Some(Offer::parse(&text(&mut parser)?)?),
-                Long("ca") => ca = Some(text(&mut parser)?),
-                Long("dangerous-no-verify") => no_verify = true,
-                Long("name") => name = Some(text(&mut parser)?),
                 Long("connect-starttls") => upgrade = Some(upgrade_by(&text(&mut parser)?)?),
                 Long("help") | Short('h') => help(),
                 Long(name) => {
@@ -127,43 +116,20 @@ impl Args {
         }
         let listen = listen.ok_or_else(|| Usage::new("--listen is missing"))?;
         let connect = connect.ok_or_else(|| Usage::new("--connect is missing"))?;
-        let identity = pair(cert, key)?;
-        let args = Self { listen, connect, identity, client_ca, offer, ca, no_verify, name, upgrade, options };
+        let args = Self { listen, connect, offer, upgrade, options };
         args.check()?;
         Ok(args)
     }
 
     fn check(&self) -> Result<(), Usage> {
-        let is_tls = |endpoint: &Endpoint| endpoint.kind() == EndpointKind::Tls;
-        let wrong = match self {
-            _ if self.offer.is_some() && is_tls(&self.listen) => "--starttls begins in plaintext: --listen tcp:…",
-            _ if self.upgrade.is_some() && is_tls(&self.connect) => {
-                "--connect-starttls begins in plaintext: --connect tcp:…"
-            }
-            _ if self.is_tls_in_front() && self.identity.is_none() => "TLS in front needs --cert and --key",
-            _ if !self.is_tls_in_front() && (self.identity.is_some() || self.client_ca.is_some()) => {
-                "--cert, --key and --client-ca are for --listen tls:… and --starttls"
-            }
-            _ if self.ca.is_some() && self.no_verify => "--ca and --dangerous-no-verify do not go together",
-            _ if !self.is_tls_behind() && (self.ca.is_some() || self.no_verify || self.name.is_some()) => {
-                "--ca, --dangerous-no-verify and --name are for --connect tls:… and --connect-starttls"
-            }
+        let wrong = match (self.listen.kind(), &self.offer, self.connect.kind(), &self.upgrade) {
+            (EndpointKind::StartTls, None, ..) => "--listen starttls:… needs --starttls",
+            (kind, Some(_), ..) if kind != EndpointKind::StartTls => "--starttls is for --listen starttls:…",
+            (_, _, EndpointKind::StartTls, None) => "--connect starttls:… needs --connect-starttls",
+            (_, _, kind, Some(_)) if kind != EndpointKind::StartTls => "--connect-starttls is for --connect starttls:…",
             _ => return Ok(()),
         };
         Err(Usage::new(wrong))
-    }
-
-    pub(crate) fn is_tls_in_front(&self) -> bool {
-        self.offer.is_some() || self.listen.kind() == EndpointKind::Tls
-    }
-
-    pub(crate) fn is_tls_behind(&self) -> bool {
-        self.upgrade.is_some() || self.connect.kind() == EndpointKind::Tls
-    }
-
-    /// The name of the service, to ask for and to check.
-    pub(crate) fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or(self.connect.host())
     }
 }
 
@@ -173,23 +139,17 @@ impl Options {
         match name {
             "tolerate-truncation" => self.tolerate_truncation = true,
             "leftover" => self.leftover = Some(leftover(parser)?),
-            "alpn" => self.alpn = list(parser)?,
-            "tls12" => only(&mut self.only, TlsVersion::V1_2)?,
-            "tls13" => only(&mut self.only, TlsVersion::V1_3)?,
             "handshake-timeout" => self.handshake_timeout = seconds(parser)?,
             "half-open-timeout" => self.half_open_timeout = Some(seconds(parser)?),
             "close-timeout" => self.close_timeout = seconds(parser)?,
             "max-connections" => self.max_connections = count(parser)?,
+            "max-per-peer" => self.max_per_peer = Some(count(parser)?),
             "drain-timeout" => self.drain_timeout = seconds(parser)?,
             "log" => self.json = is_json(&text(parser)?)?,
             _ => return Ok(false),
         }
         Ok(true)
     }
-}
-
-fn endpoint(parser: &mut Parser) -> Result<Endpoint, Usage> {
-    text(parser)?.parse().map_err(Usage::new)
 }
 
 fn upgrade_by(how: &str) -> Result<StartTlsBy, Usage> {

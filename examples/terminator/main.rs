@@ -2,8 +2,8 @@
 //! STARTTLS; and passes on every end as what it was.
 //!
 //! ```text
-//! cargo run --example terminator -- --listen tls:0.0.0.0:8443 --connect tcp:127.0.0.1:8080 --cert chain.pem --key key.pem
-//! cargo run --example terminator -- --listen tcp:127.0.0.1:2525 --connect tcp:mail.example:587 --connect-starttls smtp
+//! cargo run --example terminator -- --listen tls:8443:cert=chain.pem:key=key.pem --connect tcp:127.0.0.1:8080
+//! cargo run --example terminator -- --listen tcp:127.0.0.1:2525 --connect starttls:mail.example:587 --connect-starttls smtp
 //! ```
 
 mod args;
@@ -18,150 +18,100 @@ mod starttls;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bowline::{ClientTls, Connector, Error, Listener, Policy, ServerTls, Truncation};
-use tokio::sync::{Semaphore, watch};
+use bowline::{DrainGroup, EndpointConnector, EndpointListener, Error, Listener, ListenerBuilder, Policy, Truncation};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
-use crate::args::Args;
-use crate::common::args::Usage;
+use crate::args::{Args, Options};
 use crate::log::Log;
 
 fn main() -> ExitCode {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("terminator"));
-    let front = server_tls(&args).unwrap_or_else(|usage| usage.exit("terminator"));
-    let behind = client_tls(&args).unwrap_or_else(|usage| usage.exit("terminator"));
     let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling runs no service");
     let log = Log::new(args.options.json);
-    let ended = runtime.block_on(run(args, front, behind, &log));
+    let ended = runtime.block_on(run(args, &log));
     log.finish();
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("terminator: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = ended else { return ExitCode::SUCCESS };
+    eprintln!("terminator: {error}");
+    if matches!(error, Error::Config(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
 /// What every connection needs.
 struct Terminator {
     args: Args,
-    front: Option<ServerTls>,
-    behind: Option<ClientTls>,
-    connector: Connector,
+    connector: EndpointConnector,
     log: Log,
-    /// Turns true when the connections that are open have to end.
-    give_up: watch::Receiver<bool>,
-}
-
-impl Terminator {
-    /// Waits until everything has to end.
-    async fn given_up(&self) {
-        // The sender is gone only when the program ends.
-        let _ = self.give_up.clone().wait_for(|given_up| *given_up).await;
-    }
+    /// The connections on both sides.
+    group: DrainGroup,
 }
 
 /// Listens, serves until a signal comes, and drains.
-async fn run(args: Args, front: Option<ServerTls>, behind: Option<ClientTls>, log: &Log) -> Result<(), Error> {
+async fn run(args: Args, log: &Log) -> Result<(), Error> {
     let mut signals = Signals::new();
-    let policy = policy(&args);
-    let mut front_policy = policy.clone();
-    if args.options.tolerate_truncation {
-        front_policy.truncation = Truncation::Tolerate;
+    let connector = args.connect.connector(policy(&args.options))?;
+    let group = DrainGroup::new();
+    let listener = args.listen.listen_with(front(&args.options).group(&group)).await?;
+    for warning in listener.server_tls().map(|tls| tls.warnings()).unwrap_or_default() {
+        eprintln!("terminator: {warning}");
     }
-    let max = args.options.max_connections;
-    let builder = Listener::builder().policy(front_policy).max_unfinished(max);
-    let listener = builder.bind((args.listen.host(), args.listen.port())).await?;
-    log.line(format!("listening {} {}", args.listen.kind().name(), listener.local_addr()));
+    log.line(format!("listening {} {}", args.listen.kind(), listener.local_addr()));
     log.line("ready".into());
-    let (giving_up, give_up) = watch::channel(false);
     let patience = args.options.drain_timeout;
-    let connector = Connector::new().timeout(args.options.handshake_timeout).policy(policy);
-    let terminator = Arc::new(Terminator { args, front, behind, connector, log: log.clone(), give_up });
-    let mut connections = JoinSet::new();
-    accept(&listener, max, &terminator, &mut connections, &mut signals).await?;
-    drop(listener);
-    let all_ended = async { while connections.join_next().await.is_some() {} };
-    tokio::select! {
-        _ = timeout(patience, all_ended) => {}
-        () = signals.next() => {}
+    let terminator = Arc::new(Terminator { args, connector, log: log.clone(), group: group.clone() });
+    let draining = async {
+        signals.next().await;
+        // What is still open then is aborted, so that nobody takes what they have for complete.
+        tokio::select! {
+            _ = group.drain(patience) => {}
+            () = signals.next() => {
+                group.drain(Duration::ZERO).await;
+            }
+        }
+        Ok(())
+    };
+    tokio::try_join!(serve(&listener, &terminator), draining).map(|_| ())
+}
+
+/// Serves until the drain begins, and on until the last connection has ended and is logged.
+async fn serve(listener: &EndpointListener, terminator: &Arc<Terminator>) -> Result<(), Error> {
+    let (mut connections, mut number) = (JoinSet::new(), 0);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(incoming) => {
+                    number += 1;
+                    connections.spawn(serve::serve(incoming, number, Arc::clone(terminator)));
+                }
+                Err(Error::Draining) => break,
+                Err(error) => return Err(error),
+            },
+            Some(_) = connections.join_next() => {}
+        }
     }
-    // Those that are still open are aborted, so that nobody takes what they have for complete.
-    giving_up.send_replace(true);
     while connections.join_next().await.is_some() {}
     Ok(())
 }
 
-/// Accepts until a signal comes.
-async fn accept(
-    listener: &Listener,
-    max: usize,
-    terminator: &Arc<Terminator>,
-    connections: &mut JoinSet<()>,
-    signals: &mut Signals,
-) -> Result<(), Error> {
-    let room = Arc::new(Semaphore::new(max));
-    let mut number = 0;
-    loop {
-        let next = async {
-            let permit = Arc::clone(&room).acquire_owned().await.expect("it is never closed");
-            Ok::<_, Error>((permit, listener.accept().await?))
-        };
-        tokio::select! {
-            next = next => {
-                let (permit, incoming) = next?;
-                number += 1;
-                let serving = serve::serve(incoming, number, Arc::clone(terminator));
-                connections.spawn(async move {
-                    serving.await;
-                    drop(permit);
-                });
-            }
-            Some(_) = connections.join_next() => {}
-            () = signals.next() => return Ok(()),
-        }
+fn front(options: &Options) -> ListenerBuilder {
+    let mut policy = policy(options);
+    if options.tolerate_truncation {
+        policy.truncation = Truncation::Tolerate;
+    }
+    let max = options.max_connections;
+    let builder = Listener::builder().policy(policy).max_connections(max).max_unfinished(max);
+    match options.max_per_peer {
+        Some(max) => builder.max_per_peer(max),
+        None => builder,
     }
 }
 
-fn policy(args: &Args) -> Policy {
+fn policy(options: &Options) -> Policy {
     let mut policy = Policy::default();
-    policy.handshake_timeout = Some(args.options.handshake_timeout);
-    policy.close_timeout = Some(args.options.close_timeout);
-    policy.half_open_timeout = args.options.half_open_timeout;
+    policy.handshake_timeout = Some(options.handshake_timeout);
+    policy.close_timeout = Some(options.close_timeout);
+    policy.half_open_timeout = options.half_open_timeout;
     policy
-}
-
-fn server_tls(args: &Args) -> Result<Option<ServerTls>, Usage> {
-    let Some((cert, key)) = &args.identity else { return Ok(None) };
-    let mut builder = ServerTls::builder().identity_pem_files(cert, key);
-    if let Some(ca) = &args.client_ca {
-        builder = builder.client_ca_pem_file(ca);
-    }
-    if let Some(version) = args.options.only {
-        builder = builder.min_version(version).max_version(version);
-    }
-    let tls = builder.alpn(&args.options.alpn).build().map_err(Usage::new)?;
-    tls.warnings().iter().for_each(|warning| eprintln!("terminator: {warning}"));
-    Ok(Some(tls))
-}
-
-fn client_tls(args: &Args) -> Result<Option<ClientTls>, Usage> {
-    if !args.is_tls_behind() {
-        return Ok(None);
-    }
-    let mut builder = match &args.ca {
-        Some(file) => ClientTls::builder().roots_pem_file(file),
-        None if args.no_verify => ClientTls::builder().dangerous_no_verification(),
-        None => ClientTls::builder().platform_roots(),
-    };
-    if let Some(version) = args.options.only {
-        builder = builder.min_version(version).max_version(version);
-    }
-    bowline::config::server_name(args.name()).map_err(Usage::new)?;
-    builder.alpn(&args.options.alpn).build().map(Some).map_err(Usage::new)
 }
 
 /// SIGTERM and SIGINT, each of them as often as it comes.

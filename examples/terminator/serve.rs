@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bowline::{
-    Control, EndpointKind, Error, Incoming, Phase, Reason, RelayReport, ServerTls, StartTls, TcpConnection, Transport,
-    UpgradableConnection, relay,
+    BoxConnection, Control, EndpointIncoming, Error, Phase, Reason, RelayReport, StartTls, TlsTransport, Transport,
+    UpgradableTransport, relay,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -17,8 +17,6 @@ use crate::log::{Ended, Failed};
 use crate::offer::Offer;
 use crate::starttls::{self, Refused, StartTlsBy};
 
-type Connection = UpgradableConnection<TcpConnection>;
-
 /// What is known of a connection once it is joined.
 #[derive(Default)]
 struct Known {
@@ -27,7 +25,7 @@ struct Known {
 }
 
 /// Serves one connection to its end, and logs it.
-pub(crate) async fn serve(incoming: Incoming, conn: u64, terminator: Arc<Terminator>) {
+pub(crate) async fn serve(incoming: EndpointIncoming, conn: u64, terminator: Arc<Terminator>) {
     let begun = Instant::now();
     let client = incoming.peer().to_string();
     let mut known = Known::default();
@@ -37,82 +35,75 @@ pub(crate) async fn serve(incoming: Incoming, conn: u64, terminator: Arc<Termina
     terminator.log.ended(&Ended { conn, client, service, facts, seconds, outcome });
 }
 
-async fn join(incoming: Incoming, terminator: &Terminator, known: &mut Known) -> Result<RelayReport, Failed> {
-    let (mut client, mut service) = tokio::select! {
-        pair = begin(incoming, terminator) => pair?,
-        () = terminator.given_up() => return Err(failed("client", Reason::Aborted.into())),
-    };
+async fn join(incoming: EndpointIncoming, terminator: &Terminator, known: &mut Known) -> Result<RelayReport, Failed> {
+    let (mut client, mut service) = begin(incoming, terminator).await?;
+    terminator.group.join(&service.control());
     known.service = service.peer().to_string();
-    known.facts = info(terminator.args.listen.kind().name(), &client);
-    let controls = [client.control(), service.control()];
-    let relaying = relay(&mut client, &mut service);
-    tokio::pin!(relaying);
-    tokio::select! {
-        report = &mut relaying => return Ok(report),
-        () = terminator.given_up() => {}
-    }
-    controls.iter().for_each(Control::abort);
-    Ok(relaying.await)
+    let (host, peer) = (client.host(), client.peer());
+    known.facts = info(terminator.args.listen.kind().name(), &host, &peer, client.tls().as_deref());
+    Ok(relay(&mut client, &mut service).await)
 }
 
 /// Both connections, ready for data. A client whose service cannot be had is aborted: silence in order would look like
 /// an answer.
-async fn begin(incoming: Incoming, terminator: &Terminator) -> Result<(Connection, Connection), Failed> {
-    let args = &terminator.args;
-    if let (Some(offer), Some(tls)) = (&args.offer, &terminator.front) {
-        let mut client = incoming.into_upgradable();
-        let (mut service, greeting) = connect(terminator).await.map_err(|error| refuse(&mut client, error))?;
-        offer_tls((offer, greeting), tls, &mut client, &mut service, terminator).await?;
-        return Ok((client, service));
+async fn begin(incoming: EndpointIncoming, terminator: &Terminator) -> Result<(BoxConnection, BoxConnection), Failed> {
+    let offered = terminator.args.offer.as_ref().zip(incoming.start_tls());
+    let mut client = incoming.begin().await.map_err(|error| failed("client", error))?;
+    let (mut service, greeting) = while_there(&client.control(), connect(terminator)).await?;
+    match offered {
+        Some((offer, how)) => offer_tls((offer, how), greeting, &mut client, &mut service, terminator).await?,
+        // It was said in plaintext, to us. Behind TLS the service does not say it again, and the client waits for it.
+        None => client.write_all(greeting.as_bytes()).await.map_err(|error| failed("client", error.into()))?,
     }
-    let mut client = match &terminator.front {
-        Some(tls) => incoming.handshake_upgradable(tls).await.map_err(|error| failed("client", error))?,
-        None => incoming.into_upgradable(),
-    };
-    let (service, greeting) = connect(terminator).await.map_err(|error| refuse(&mut client, error))?;
-    // It was said in plaintext, to us. Behind TLS the service does not say it again, and the client waits for it.
-    client.write_all(greeting.as_bytes()).await.map_err(|error| failed("client", error.into()))?;
     Ok((client, service))
 }
 
 /// The service, behind TLS where that is asked for, and its greeting where it was said ahead of that.
-async fn connect(terminator: &Terminator) -> Result<(Connection, String), Error> {
-    let args = &terminator.args;
-    let connection = terminator.connector.connect(args.connect.host(), args.connect.port()).await?;
-    let mut service = UpgradableConnection::new(connection);
-    let Some(tls) = &terminator.behind else { return Ok((service, String::new())) };
-    let mut greeting = String::new();
-    if let Some(by) = args.upgrade.as_ref().filter(|_| args.connect.kind() == EndpointKind::Tcp) {
-        let negotiation = starttls::negotiate(by, args.name(), &mut service);
-        greeting = in_time(terminator, negotiation).await?;
-        if *by == StartTlsBy::Imap {
-            // It may tell of capabilities that end with the upgrade.
-            greeting = "* OK ready\r\n".into();
-        }
+async fn connect(terminator: &Terminator) -> Result<(BoxConnection, String), Error> {
+    let (args, connector) = (&terminator.args, &terminator.connector);
+    let mut service = connector.connect().await?;
+    let Some((by, how)) = args.upgrade.as_ref().zip(connector.start_tls()) else { return Ok((service, String::new())) };
+    let name = args.connect.name().unwrap_or_default();
+    let mut greeting = in_time(terminator, starttls::negotiate(by, name, &mut service)).await?;
+    if *by == StartTlsBy::Imap {
+        // It may tell of capabilities that end with the upgrade.
+        greeting = "* OK ready\r\n".into();
     }
-    service.start_tls(StartTls::client(tls, args.name())).await?;
+    service.start_tls(how).await?;
     Ok((service, greeting))
 }
 
 /// Speaks the plaintext part to the client, and upgrades.
 async fn offer_tls(
-    (offer, greeting): (&Offer, String),
-    tls: &ServerTls,
-    client: &mut Connection,
-    service: &mut Connection,
+    (offer, how): (&Offer, StartTls),
+    greeting: String,
+    client: &mut BoxConnection,
+    service: &mut BoxConnection,
     terminator: &Terminator,
 ) -> Result<(), Failed> {
-    match in_time(terminator, offer.speak(greeting, client, service)).await {
-        Ok(true) => {
-            let how = StartTls::server(tls);
-            let how = terminator.args.options.leftover.map_or(how.clone(), |leftover| how.leftover(leftover));
-            client.start_tls(how).await.map_err(|error| failed("client", error))
+    let control = client.control();
+    let speaking = in_time(terminator, offer.speak(greeting, client, service));
+    if while_there(&control, speaking).await? {
+        let leftover = terminator.args.options.leftover;
+        let how = leftover.map_or(how.clone(), |leftover| how.leftover(leftover));
+        return client.start_tls(how).await.map_err(|error| failed("client", error));
+    }
+    client.close().await;
+    Err(failed("client", Reason::Closed.into()))
+}
+
+/// Takes a step towards the service, as long as the client is there to be served. Where it fails, the client is aborted.
+async fn while_there<T>(client: &Control, step: impl Future<Output = Result<T, Error>>) -> Result<T, Failed> {
+    tokio::select! {
+        biased;
+        done = step => done.map_err(|error| {
+            client.abort();
+            failed("service", error)
+        }),
+        () = client.lost() => {
+            let reason = if client.is_aborted() { Reason::Aborted } else { Reason::Reset(Phase::Handshake) };
+            Err(failed("client", reason.into()))
         }
-        Ok(false) => {
-            client.close().await;
-            Err(failed("client", Reason::Closed.into()))
-        }
-        Err(error) => Err(refuse(client, error)),
     }
 }
 
@@ -129,11 +120,6 @@ fn said_no(error: io::Error) -> Error {
         Some(inner) if inner.is::<Refused>() => Reason::Protocol(Arc::new(error)).into(),
         _ => error.into(),
     }
-}
-
-fn refuse(client: &mut Connection, error: Error) -> Failed {
-    client.abort();
-    failed("service", error)
 }
 
 fn failed(side: &'static str, error: Error) -> Failed {

@@ -11,7 +11,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Whose fault a failed accept is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(super) enum Fault {
     /// One connection's, and it is gone: the next one can be taken at once.
     Connection,
     /// The system's: it lacks something (descriptors, memory) that it may have again later.
@@ -45,7 +45,7 @@ impl Fault {
 
 /// The failures of a listener, and the back-off behind them.
 #[derive(Debug, Default)]
-pub(crate) struct Trouble {
+pub(super) struct Trouble {
     count: u64,
     last: Option<Arc<io::Error>>,
     wait: Duration,
@@ -57,11 +57,11 @@ pub(crate) struct Trouble {
 
 impl Trouble {
     /// When to accept again, where the system lacked something the last time.
-    pub(crate) fn retry_at(&self) -> Option<Instant> {
+    pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    pub(crate) fn status(&self, now: Instant) -> ListenerStatus {
+    pub(super) fn status(&self, now: Instant) -> ListenerStatus {
         ListenerStatus {
             accept_errors: self.count,
             last_error: self.last.clone(),
@@ -78,12 +78,12 @@ impl Trouble {
         self.last_refusal = Some(refusal);
     }
 
-    pub(crate) fn handle_success(&mut self) {
+    pub(super) fn handle_success(&mut self) {
         self.wait = Duration::ZERO;
         self.retry_at = None;
     }
 
-    pub(crate) fn handle_error(&mut self, error: &Arc<io::Error>, now: Instant) -> Fault {
+    pub(super) fn handle_error(&mut self, error: &Arc<io::Error>, now: Instant) -> Fault {
         self.count += 1;
         self.last = Some(Arc::clone(error));
         let fault = Fault::of(error);

@@ -6,23 +6,15 @@ use std::sync::Arc;
 
 use super::{BoxConnection, unix};
 use crate::endpoint::{Security, ServerPlace};
-use crate::listen::{Incoming, Listener, ListenerStatus};
-use crate::{Address, Error, Policy, ServerEndpoint, ServerTls, StartTls};
-
-/// How many connections the system keeps where the endpoint sets no bound.
-const BACKLOG: u32 = 1024;
+use crate::listen::{Incoming, Listener, ListenerBuilder, ListenerStatus};
+use crate::{Address, Control, DrainGroup, Error, Policy, ServerEndpoint, ServerTls, StartTls};
 
 impl ServerEndpoint {
-    /// Reads the files that the arguments name and checks them, then listens. The policy is that of the connections.
-    ///
-    /// A Unix socket that nobody listens on any more is replaced; anything else at its path is left alone and is an error,
-    /// also a socket that somebody listens on. The socket has its mode before it takes the first connection, and is removed
-    /// with the listener. Two services that open one dead socket at the same moment may disturb each other: leave it to one.
-    /// (On Linux a full backlog is told from a dead socket; BSD refuses in both cases.)
+    /// Reads the files that the arguments name and checks them, then listens. The policy is that of the connections; for
+    /// everything else [`listen_with`](Self::listen_with) takes a builder.
     ///
     /// # Errors
-    /// [`Error::Config`] with the file, before anything is opened. [`Error::Bind`] with the address and what the system said
-    /// of it (rule: tcp-8); a name that does not resolve is [`Error::Ended`] with the resolver's error.
+    /// As [`listen_with`](Self::listen_with).
     ///
     /// # Cancel safety
     /// Dropping the future leaves no socket open.
@@ -33,16 +25,40 @@ impl ServerEndpoint {
     #[doc(alias = "listenSSL")]
     #[doc(alias = "listenUNIX")]
     pub async fn listen(&self, policy: impl Into<Arc<Policy>>) -> Result<EndpointListener, Error> {
-        let (policy, backlog) = (policy.into(), self.backlog().unwrap_or(BACKLOG));
+        self.listen_with(Listener::builder().policy(policy)).await
+    }
+
+    /// Reads the files that the arguments name and checks them, then listens, as the builder says: its policy, its limits,
+    /// its group. Where the endpoint gives a `backlog=`, that one holds. What speaks of IP addresses, such as
+    /// [`max_per_peer`](ListenerBuilder::max_per_peer), means nothing on a Unix socket.
+    ///
+    /// A Unix socket that nobody listens on any more is replaced; anything else at its path is left alone and is an error,
+    /// also a socket that somebody listens on. The socket has its mode before it takes the first connection, and is removed
+    /// with the listener, or when the group begins to drain. Two services that open one dead socket at the same moment may
+    /// disturb each other: leave it to one. (On Linux a full backlog is told from a dead socket; BSD refuses in both cases.)
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the file, before anything is opened. [`Error::Bind`] with the address and what the system said
+    /// of it (rule: tcp-8); a name that does not resolve is [`Error::Ended`] with the resolver's error.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no socket open.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub async fn listen_with(&self, builder: ListenerBuilder) -> Result<EndpointListener, Error> {
+        let builder = match self.backlog() {
+            Some(backlog) => builder.backlog(backlog),
+            None => builder,
+        };
         let (host, port, security) = match self.place() {
             ServerPlace::Inet { host, port, security } => (host, *port, security),
             ServerPlace::Unix { path, mode } => {
-                let socket = Socket::Unix(unix::Listening::open(path.as_ref(), *mode, backlog, policy)?);
+                let socket = Socket::Unix(unix::Listening::open(path.as_ref(), *mode, builder)?);
                 return Ok(EndpointListener { socket, security: Security::Plain });
             }
         };
         let security = security.load(|text| text.load())?;
-        let builder = Listener::builder().policy(policy).backlog(backlog);
         let listener = match host {
             Some(host) => builder.bind((host.as_str(), port)).await?,
             None => builder.bind((Ipv4Addr::UNSPECIFIED, port)).await?,
@@ -89,11 +105,12 @@ enum Socket {
 }
 
 impl EndpointListener {
-    /// The next connection, not begun yet. As [`Listener::accept`] it passes over what fails with one connection, and goes on
-    /// by itself where the system was out of descriptors (rule: tcp-5).
+    /// The next connection, not begun yet. As [`Listener::accept`] it waits at the limits, passes over what fails with one
+    /// connection, and goes on by itself where the system was out of descriptors (rule: tcp-5).
     ///
     /// # Errors
-    /// [`Error::Bind`]: the listening socket itself is of no use any more.
+    /// [`Error::Bind`]: the listening socket itself is of no use any more. [`Error::Draining`]: the [group](Self::group)
+    /// drains, and the listener is closed.
     ///
     /// # Cancel safety
     /// Safe: when the future is dropped, no connection is lost (rule: tcp-7).
@@ -122,6 +139,15 @@ impl EndpointListener {
         }
     }
 
+    /// The group of the connections that it accepts: see [`Listener::group`].
+    #[doc(alias = "stopListening")]
+    pub fn group(&self) -> &DrainGroup {
+        match &self.socket {
+            Socket::Inet(listener) => listener.group(),
+            Socket::Unix(listening) => listening.group(),
+        }
+    }
+
     /// How TLS is started on a connection, as the arguments of the endpoint say. `None` where they say nothing about TLS.
     pub fn start_tls(&self) -> Option<StartTls> {
         self.security.get().map(StartTls::server)
@@ -142,8 +168,8 @@ impl fmt::Debug for EndpointListener {
     }
 }
 
-/// A connection that was accepted at an endpoint and not begun: no byte was read or written. On TCP its handshake deadline
-/// has begun, and it counts as unfinished: see [`Incoming`].
+/// A connection that was accepted at an endpoint and not begun: no byte was read or written. It counts as unfinished, and on
+/// TCP its handshake deadline has begun: see [`Incoming`].
 #[must_use = "dropping it closes the connection"]
 pub struct EndpointIncoming {
     accepted: Accepted,
@@ -167,7 +193,7 @@ impl EndpointIncoming {
     pub async fn begin(self) -> Result<BoxConnection, Error> {
         let incoming = match self.accepted {
             Accepted::Inet(incoming) => incoming,
-            Accepted::Unix(accepted) => return Ok(unix::begin(accepted)),
+            Accepted::Unix(accepted) => return Ok(accepted.begin()),
         };
         Ok(Box::new(match &self.security {
             Security::Plain | Security::StartTls(_) => incoming.into_upgradable(),
@@ -180,22 +206,24 @@ impl EndpointIncoming {
         self.security.get().map(StartTls::server)
     }
 
+    /// The handle of the connection, which it keeps when it is begun.
+    pub fn control(&self) -> Control {
+        match &self.accepted {
+            Accepted::Inet(incoming) => incoming.control(),
+            Accepted::Unix(accepted) => accepted.control(),
+        }
+    }
+
     /// Our address.
     #[doc(alias = "getHost")]
     pub fn host(&self) -> Address {
-        match &self.accepted {
-            Accepted::Inet(incoming) => incoming.host().into(),
-            Accepted::Unix(accepted) => unix::addresses(accepted).0,
-        }
+        self.control().host()
     }
 
     /// The peer's address.
     #[doc(alias = "getPeer")]
     pub fn peer(&self) -> Address {
-        match &self.accepted {
-            Accepted::Inet(incoming) => incoming.peer().into(),
-            Accepted::Unix(accepted) => unix::addresses(accepted).1,
-        }
+        self.control().peer()
     }
 }
 

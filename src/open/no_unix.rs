@@ -7,18 +7,20 @@ use std::time::Duration;
 
 use super::BoxConnection;
 use crate::error::{BindError, ConnectAttempt, ConnectError};
-use crate::listen::ListenerStatus;
-use crate::{Address, Error, Policy};
+use crate::listen::{ListenerBuilder, ListenerStatus};
+use crate::{Address, Control, DrainGroup, Error, Policy};
 
 /// There is none.
 pub(super) enum Accepted {}
 
-pub(super) fn begin(accepted: Accepted) -> BoxConnection {
-    match accepted {}
-}
+impl Accepted {
+    pub(super) fn begin(self) -> BoxConnection {
+        match self {}
+    }
 
-pub(super) fn addresses(accepted: &Accepted) -> (Address, Address) {
-    match *accepted {}
+    pub(super) fn control(&self) -> Control {
+        match *self {}
+    }
 }
 
 pub(super) async fn connect(path: &Path, _: Duration, _: Arc<Policy>) -> Result<BoxConnection, Error> {
@@ -31,7 +33,7 @@ pub(super) async fn connect(path: &Path, _: Duration, _: Arc<Policy>) -> Result<
 pub(super) enum Listening {}
 
 impl Listening {
-    pub(super) fn open(path: &Path, _: Option<u32>, _: u32, _: Arc<Policy>) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path, _: Option<u32>, _: ListenerBuilder) -> Result<Self, Error> {
         Err(BindError { addr: Address::Unix(Some(path.to_owned())), error: none() }.into())
     }
 
@@ -40,6 +42,10 @@ impl Listening {
     }
 
     pub(super) fn status(&self) -> ListenerStatus {
+        match *self {}
+    }
+
+    pub(super) fn group(&self) -> &DrainGroup {
         match *self {}
     }
 

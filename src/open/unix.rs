@@ -2,32 +2,38 @@
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::time::{Instant, sleep, sleep_until};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
 
 use super::BoxConnection;
 use crate::deadline::{after, until};
 use crate::error::{BindError, ConnectAttempt, ConnectError};
-use crate::listen::ListenerStatus;
-use crate::listen::trouble::{Fault, Trouble};
-use crate::{Address, Error, Policy, Stream, Transport, UpgradableConnection};
+use crate::listen::entrance::{Entrance, Listens};
+use crate::listen::{ListenerBuilder, ListenerStatus};
+use crate::{Address, Control, DrainGroup, Error, Policy, Stream, Transport, UpgradableConnection};
 
-/// A connection that was accepted.
-pub(super) type Accepted = Stream<UnixStream>;
-
-pub(super) fn begin(accepted: Accepted) -> BoxConnection {
-    Box::new(UpgradableConnection::new(accepted))
+/// A connection that was accepted, and counts as unfinished until it is begun.
+pub(super) struct Accepted {
+    connection: Stream<UnixStream>,
+    _unfinished: OwnedSemaphorePermit,
 }
 
-/// Our address, and the peer's.
-pub(super) fn addresses(accepted: &Accepted) -> (Address, Address) {
-    (accepted.host(), accepted.peer())
+impl Accepted {
+    pub(super) fn begin(self) -> BoxConnection {
+        Box::new(UpgradableConnection::new(self.connection))
+    }
+
+    pub(super) fn control(&self) -> Control {
+        self.connection.control()
+    }
 }
 
 pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>) -> Result<BoxConnection, Error> {
@@ -35,7 +41,7 @@ pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>)
         Some(Ok(stream)) => {
             let connection = Stream::unix(stream, policy);
             connection.control().set_connected();
-            return Ok(begin(connection));
+            return Ok(Box::new(UpgradableConnection::new(connection)));
         }
         Some(Err(error)) => error,
         None => io::ErrorKind::TimedOut.into(),
@@ -61,66 +67,70 @@ async fn dial(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// A Unix socket that listens.
+/// Takes connections at a Unix socket.
 pub(super) struct Listening {
+    entrance: Entrance<Bound>,
+    local: Address,
+}
+
+/// A Unix socket that listens. It goes with its file, when the listener goes or is shut by a drain.
+struct Bound {
     /// Dropped first: as long as the socket is there, no other file can have its number.
-    file: SocketFile,
+    _file: SocketFile,
     socket: UnixListener,
-    policy: Arc<Policy>,
-    trouble: Mutex<Trouble>,
+}
+
+impl Listens for Bound {
+    type Taken = UnixStream;
+
+    async fn take(&self) -> io::Result<UnixStream> {
+        self.socket.accept().await.map(|(stream, _)| stream)
+    }
+
+    fn tcp(_: &UnixStream) -> Option<(&TcpStream, SocketAddr)> {
+        None
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&self.socket)
+    }
 }
 
 impl Listening {
-    pub(super) fn open(path: &Path, mode: Option<u32>, backlog: u32, policy: Arc<Policy>) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path, mode: Option<u32>, chosen: ListenerBuilder) -> Result<Self, Error> {
         let failed = |error: io::Error| BindError { addr: Address::Unix(Some(path.to_owned())), error: error.into() };
         let (socket, file) = bind(path).map_err(failed)?;
+        let local = Address::Unix(Some(file.path.clone()));
         let listen = || {
             // Nobody can connect before it listens, so nobody gets in under another mode.
             if let Some(mode) = mode {
                 fs::set_permissions(&file.path, Permissions::from_mode(mode))?;
             }
-            socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+            socket.listen(chosen.system_backlog())?;
             socket.set_nonblocking(true)?;
             UnixListener::from_std(socket.into())
         };
-        Ok(Self { socket: listen().map_err(failed)?, file, policy, trouble: Mutex::default() })
+        let socket = listen().map_err(failed)?;
+        Ok(Self { entrance: Entrance::new(Bound { _file: file, socket }, local.clone(), chosen), local })
     }
 
     pub(super) fn local_addr(&self) -> Address {
-        Address::Unix(Some(self.file.path.clone()))
+        self.local.clone()
     }
 
     pub(super) fn status(&self) -> ListenerStatus {
-        self.trouble().status(Instant::now().into_std())
+        self.entrance.status()
     }
 
-    /// rule: tcp-5, tcp-7: what `Listener::accept` does, without a handshake to bound.
+    pub(super) fn group(&self) -> &DrainGroup {
+        self.entrance.group()
+    }
+
     pub(super) async fn accept(&self) -> Result<Accepted, Error> {
-        loop {
-            let retry_at = self.trouble().retry_at();
-            if let Some(retry_at) = retry_at {
-                sleep_until(retry_at.into()).await;
-            }
-            match self.socket.accept().await {
-                Ok((stream, _)) => {
-                    self.trouble().handle_success();
-                    return Ok(Stream::unix(stream, Arc::clone(&self.policy)));
-                }
-                Err(error) => self.handle_error(error)?,
-            }
-        }
-    }
-
-    fn handle_error(&self, error: io::Error) -> Result<(), Error> {
-        let error = Arc::new(error);
-        match self.trouble().handle_error(&error, Instant::now().into_std()) {
-            Fault::Connection | Fault::System => Ok(()),
-            Fault::Listener => Err(BindError { addr: self.local_addr(), error }.into()),
-        }
-    }
-
-    fn trouble(&self) -> MutexGuard<'_, Trouble> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+        let (stream, pass) = self.entrance.accept().await?;
+        let connection = Stream::unix(stream, self.entrance.policy());
+        let unfinished = pass.hand_to(&connection.control());
+        Ok(Accepted { connection, _unfinished: unfinished })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
@@ -15,30 +16,39 @@ use crate::tools::{Console, PATIENCE, Running, Said, ca, certs, ended, example, 
 /// A terminator, and its log.
 struct Terminator {
     child: Child,
-    addr: SocketAddr,
+    /// What it says of where it listens: the kind, and the address.
+    local: String,
     log: Receiver<Value>,
 }
 
 impl Terminator {
     fn start(listen: &str, connect: &str, args: &[&str]) -> Self {
         let mut child = Command::new(example("terminator"))
-            .args(["--log", "json", "--listen", &format!("{listen}:127.0.0.1:0"), "--connect", connect])
+            .args(["--log", "json", "--listen", listen, "--connect", connect])
             .args(args)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let listening = lines.next().unwrap();
-        let addr = listening.strip_prefix(&format!("listening {listen} ")).unwrap().parse().unwrap();
+        let local = lines.next().unwrap().strip_prefix("listening ").unwrap().to_owned();
         assert_eq!(lines.next().unwrap(), "ready");
         let (told, log) = channel();
         thread::spawn(move || lines.for_each(|line| told.send(serde_json::from_str(&line).unwrap()).unwrap()));
-        Self { child, addr, log }
+        Self { child, local, log }
     }
 
     /// In front of this service, TLS from the first byte on.
     fn tls<T: Send + 'static>(service: &Service<T>, args: &[&str]) -> Self {
-        Self::start("tls", &service.endpoint(), &[&identity()[..], args].concat())
+        Self::start(&format!("tls:{ANY}{}", identity()), &service.endpoint(), args)
+    }
+
+    /// In front of this service, TLS by STARTTLS.
+    fn starttls<T: Send + 'static>(service: &Service<T>, how: &str) -> Self {
+        Self::start(&format!("starttls:{ANY}{}", identity()), &service.endpoint(), &["--starttls", how])
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.local.split(' ').next_back().unwrap().parse().unwrap()
     }
 
     /// What is logged of the next connection that ends.
@@ -63,13 +73,12 @@ impl Drop for Terminator {
     }
 }
 
-fn identity() -> [&'static str; 4] {
-    static PATHS: std::sync::OnceLock<(String, String)> = std::sync::OnceLock::new();
-    let (chain, key) = PATHS.get_or_init(|| {
-        let (chain, key) = certs().server_paths();
-        (chain.to_str().unwrap().to_owned(), key.to_str().unwrap().to_owned())
-    });
-    ["--cert", chain, "--key", key]
+const ANY: &str = "127.0.0.1:0";
+
+/// Arguments of a server that speaks TLS.
+fn identity() -> String {
+    let (chain, key) = certs().server_paths();
+    format!(":cert={}:key={}", chain.display(), key.display())
 }
 
 /// A plain service that serves one connection.
@@ -107,6 +116,14 @@ fn capitals(mut socket: BufReader<TcpStream>) {
     }
 }
 
+fn wait_until_shut(addr: SocketAddr) {
+    let patience = Instant::now() + PATIENCE;
+    while TcpStream::connect(addr).is_ok() {
+        assert!(Instant::now() < patience, "it goes on listening");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn s_client(addr: SocketAddr, args: &[&str], input: &[u8]) -> Said {
     let (addr, ca) = (addr.to_string(), ca());
     let all = ["s_client", "-connect", &addr, "-CAfile", &ca, "-quiet", "-verify_return_error", "-ign_eof"];
@@ -122,8 +139,10 @@ fn ends(ended: &Value) -> (&str, &str) {
 fn s_client_talks_to_a_plain_service() {
     for version in ["-tls1_2", "-tls1_3"] {
         let service = Service::new(capitals);
-        let terminator = Terminator::tls(&service, &["--alpn", "knot,rope"]);
-        let said = s_client(terminator.addr, &[version, "-alpn", "rope"], b"hello\nquit\n");
+        let listen = format!("tls:{ANY}{}:alpn=knot,rope", identity());
+        let terminator = Terminator::start(&listen, &service.endpoint(), &[]);
+        assert!(terminator.local.starts_with("tls 127.0.0.1:"), "{}", terminator.local);
+        let said = s_client(terminator.addr(), &[version, "-alpn", "rope"], b"hello\nquit\n");
         assert_eq!(said.text(), "HELLO\nQUIT\n", "{}", said.stderr);
         let ended = terminator.ended();
         assert_eq!(ends(&ended), ("closed", "closed"), "{ended}");
@@ -144,9 +163,8 @@ fn s_client_upgrades_by_three_protocols_behind_the_greeting_of_the_service() {
             socket.get_mut().write_all(greeting.as_bytes()).unwrap();
             capitals(socket);
         });
-        let args = [&identity()[..], &["--starttls", protocol]].concat();
-        let terminator = Terminator::start("tcp", &service.endpoint(), &args);
-        let said = s_client(terminator.addr, &["-starttls", protocol], b"hello\nquit\n");
+        let terminator = Terminator::starttls(&service, protocol);
+        let said = s_client(terminator.addr(), &["-starttls", protocol], b"hello\nquit\n");
         assert!(said.text().ends_with("HELLO\nQUIT\n"), "{protocol}: {}{}", said.text(), said.stderr);
         assert_eq!(ends(&terminator.ended()), ("closed", "closed"), "{protocol}");
         service.served.join().unwrap();
@@ -162,9 +180,8 @@ fn a_command_glued_behind_starttls_reaches_no_service() {
         let _ = socket.read_to_end(&mut heard);
         heard
     });
-    let args = [&identity()[..], &["--starttls", "line:XTLS now"]].concat();
-    let terminator = Terminator::start("tcp", &service.endpoint(), &args);
-    let mut client = BufReader::new(TcpStream::connect(terminator.addr).unwrap());
+    let terminator = Terminator::starttls(&service, "line:XTLS now");
+    let mut client = BufReader::new(TcpStream::connect(terminator.addr()).unwrap());
     client.get_mut().write_all(b"what\r\nxtls NOW\r\ninjected\r\n").unwrap();
     let mut said = String::new();
     let _ = client.read_to_string(&mut said);
@@ -178,14 +195,13 @@ fn a_command_glued_behind_starttls_reaches_no_service() {
 #[test]
 fn a_plain_client_talks_to_a_tls_service_from_the_first_byte_on_and_by_starttls() {
     let console = Console::start(&[]);
-    let trust = ["--ca", &ca(), "--name", "localhost"].map(str::to_owned);
-    let trust = trust.each_ref().map(String::as_str);
-    for (connect, more, kind) in [
-        (format!("tls:{}", console.tls), &[][..], "tls"),
-        (format!("tcp:{}", console.starttls), &["--connect-starttls", "line:STARTTLS"][..], "starttls"),
+    let trust = format!(":ca={}:name=localhost", ca());
+    for (connect, args, kind) in [
+        (format!("tls:{}{trust}", console.tls), &[][..], "tls"),
+        (format!("starttls:{}{trust}", console.starttls), &["--connect-starttls", "line:STARTTLS"][..], "starttls"),
     ] {
-        let terminator = Terminator::start("tcp", &connect, &[&trust[..], more].concat());
-        let mut client = TcpStream::connect(terminator.addr).unwrap();
+        let terminator = Terminator::start(&format!("tcp:{ANY}"), &connect, args);
+        let mut client = TcpStream::connect(terminator.addr()).unwrap();
         client.write_all(b"CLOSE 100000\n").unwrap();
         let mut said = Vec::new();
         client.read_to_end(&mut said).unwrap();
@@ -216,7 +232,7 @@ peer.shutdown(socket.SHUT_WR)
             socket.read(&mut half).map_err(|error| error.kind())
         });
         let terminator = Terminator::tls(&service, args);
-        python(GO, terminator.addr);
+        python(GO, terminator.addr());
         let ended = terminator.ended();
         assert_eq!(ended["client_end"], end, "{ended}");
         assert_eq!(service.served.join().unwrap(), due);
@@ -234,7 +250,7 @@ fn a_service_that_resets_is_no_end_in_order_to_s_client() {
         socket2::SockRef::from(socket.get_ref()).set_linger(Some(Duration::ZERO)).unwrap();
     });
     let terminator = Terminator::tls(&service, &[]);
-    let said = s_client(terminator.addr, &[], b"question\n");
+    let said = s_client(terminator.addr(), &[], b"question\n");
     assert!(said.stderr.contains("errno=104"), "{}", said.stderr);
     assert_eq!(said.text(), "half of an ans");
     assert_eq!(ends(&terminator.ended()), ("aborted", "reset"));
@@ -244,9 +260,8 @@ fn a_service_that_resets_is_no_end_in_order_to_s_client() {
 #[test]
 fn a_client_whose_service_is_not_there_is_reset() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let args = identity();
-    let terminator = Terminator::start("tls", &format!("tcp:{nobody}"), &args);
-    let said = s_client(terminator.addr, &[], b"question\n");
+    let terminator = Terminator::start(&format!("tls:{ANY}{}", identity()), &format!("tcp:{nobody}"), &[]);
+    let said = s_client(terminator.addr(), &[], b"question\n");
     assert!(said.stderr.contains("errno=104"), "{}", said.stderr);
     let ended = terminator.ended();
     assert_eq!((&ended["failed"], &ended["how"]), (&"service".into(), &"connect".into()), "{ended}");
@@ -257,9 +272,9 @@ fn a_client_whose_service_is_not_there_is_reset() {
 fn a_handshake_that_stalls_is_given_up_and_connections_are_bounded() {
     let service = Service::new(capitals);
     let terminator = Terminator::tls(&service, &["--handshake-timeout", "0.3", "--max-connections", "1"]);
-    let stalled = TcpStream::connect(terminator.addr).unwrap();
+    let stalled = TcpStream::connect(terminator.addr()).unwrap();
     // It waits until there is room.
-    let said = s_client(terminator.addr, &[], b"quit\n");
+    let said = s_client(terminator.addr(), &[], b"quit\n");
     assert_eq!(said.text(), "QUIT\n");
     let ended = terminator.ended();
     assert_eq!((&ended["failed"], &ended["how"]), (&"client".into(), &"timed_out".into()), "{ended}");
@@ -271,8 +286,8 @@ fn a_handshake_that_stalls_is_given_up_and_connections_are_bounded() {
 #[test]
 fn sigterm_lets_open_connections_go_on_and_takes_no_new_ones() {
     let service = Service::new(capitals);
-    let mut terminator = Terminator::start("tcp", &service.endpoint(), &[]);
-    let mut client = BufReader::new(TcpStream::connect(terminator.addr).unwrap());
+    let mut terminator = Terminator::start(&format!("tcp:{ANY}"), &service.endpoint(), &[]);
+    let mut client = BufReader::new(TcpStream::connect(terminator.addr()).unwrap());
     let mut ask = |line: &str| {
         let mut answer = String::new();
         client.get_mut().write_all(line.as_bytes()).unwrap();
@@ -281,11 +296,7 @@ fn sigterm_lets_open_connections_go_on_and_takes_no_new_ones() {
     };
     assert_eq!(ask("one\n"), "ONE\n");
     terminator.signal();
-    let patience = Instant::now() + PATIENCE;
-    while TcpStream::connect(terminator.addr).is_ok() {
-        assert!(Instant::now() < patience, "it goes on listening");
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_until_shut(terminator.addr());
     assert_eq!(ask("two\n"), "TWO\n");
     assert_eq!(ask("quit\n"), "QUIT\n");
     drop(client);
@@ -304,8 +315,8 @@ fn what_is_open_behind_the_drain_is_aborted() {
         joined.send(()).unwrap();
         socket.read(&mut [0]).map_err(|error| error.kind())
     });
-    let mut terminator = Terminator::start("tcp", &service.endpoint(), &["--drain-timeout", "0.2"]);
-    let mut client = TcpStream::connect(terminator.addr).unwrap();
+    let mut terminator = Terminator::start(&format!("tcp:{ANY}"), &service.endpoint(), &["--drain-timeout", "0.2"]);
+    let mut client = TcpStream::connect(terminator.addr()).unwrap();
     client.write_all(b"half").unwrap();
     is_joined.recv_timeout(PATIENCE).unwrap();
     terminator.signal();
@@ -317,29 +328,134 @@ fn what_is_open_behind_the_drain_is_aborted() {
     assert_eq!(terminator.wait().code(), Some(0));
 }
 
+/// rule: drain-2
+#[test]
+fn a_handshake_that_is_not_done_is_given_up_by_a_drain() {
+    let service = Service::new(capitals);
+    let mut terminator = Terminator::tls(&service, &[]);
+    let mut stalled = TcpStream::connect(terminator.addr()).unwrap();
+    // Who comes later is served, so this one has been accepted.
+    s_client(terminator.addr(), &[], b"quit\n");
+    assert_eq!(ends(&terminator.ended()), ("closed", "closed"));
+    terminator.signal();
+    assert_eq!(stalled.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let ended = terminator.ended();
+    assert_eq!((&ended["failed"], &ended["how"]), (&"client".into(), &"aborted".into()), "{ended}");
+    assert_eq!(terminator.wait().code(), Some(0));
+}
+
+/// rule: drain-3, abort-1
+#[test]
+fn a_second_signal_aborts_what_is_open() {
+    let (joined, is_joined) = channel();
+    let service = Service::new(move |mut socket| {
+        socket.read_exact(&mut [0; 4]).unwrap();
+        joined.send(()).unwrap();
+        socket.read(&mut [0]).map_err(|error| error.kind())
+    });
+    let mut terminator = Terminator::start(&format!("tcp:{ANY}"), &service.endpoint(), &["--drain-timeout", "600"]);
+    let mut client = TcpStream::connect(terminator.addr()).unwrap();
+    client.write_all(b"half").unwrap();
+    is_joined.recv_timeout(PATIENCE).unwrap();
+    terminator.signal();
+    wait_until_shut(terminator.addr());
+    terminator.signal();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(service.served.join().unwrap(), Err(ErrorKind::ConnectionReset));
+    assert_eq!(terminator.wait().code(), Some(0));
+}
+
+/// rule: flow-5, flow-6
+#[test]
+fn a_service_is_not_waited_for_when_the_client_is_gone() {
+    let (joined, is_joined) = channel();
+    let service = Service::new(move |mut socket| {
+        joined.send(()).unwrap();
+        // It has no greeting.
+        socket.read(&mut [0]).map_err(|error| error.kind())
+    });
+    let terminator = Terminator::starttls(&service, "smtp");
+    let client = TcpStream::connect(terminator.addr()).unwrap();
+    is_joined.recv_timeout(PATIENCE).unwrap();
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    let ended = terminator.ended();
+    assert_eq!((&ended["failed"], &ended["how"]), (&"client".into(), &"reset".into()), "{ended}");
+    assert_eq!(service.served.join().unwrap(), Err(ErrorKind::ConnectionReset));
+}
+
+/// rule: limit-2
+#[test]
+fn an_address_has_no_more_connections_than_it_may() {
+    let service = Service::new(capitals);
+    let terminator = Terminator::start(&format!("tcp:{ANY}"), &service.endpoint(), &["--max-per-peer", "1"]);
+    let mut first = BufReader::new(TcpStream::connect(terminator.addr()).unwrap());
+    let mut second = TcpStream::connect(terminator.addr()).unwrap();
+    assert_eq!(second.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let mut answer = String::new();
+    first.get_mut().write_all(b"quit\n").unwrap();
+    first.read_line(&mut answer).unwrap();
+    assert_eq!(answer, "QUIT\n");
+}
+
+/// rule: flow-6
+#[test]
+fn unix_sockets_stand_on_both_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let [front, behind] = ["front", "behind"].map(|name| dir.path().join(name));
+    let service = UnixListener::bind(&behind).unwrap();
+    let serving = thread::spawn(move || {
+        let (mut socket, _) = service.accept().unwrap();
+        let mut heard = String::new();
+        socket.read_to_string(&mut heard).unwrap();
+        socket.write_all(heard.to_uppercase().as_bytes()).unwrap();
+    });
+    let [listen, connect] = [&front, &behind].map(|path| format!("unix:{}", path.display()));
+    let mut terminator = Terminator::start(&listen, &connect, &[]);
+    assert_eq!(terminator.local, format!("unix {listen}"));
+    let mut client = UnixStream::connect(&front).unwrap();
+    client.write_all(b"hello").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "HELLO");
+    assert_eq!(ends(&terminator.ended()), ("closed", "closed"));
+    serving.join().unwrap();
+    terminator.signal();
+    assert_eq!(terminator.wait().code(), Some(0));
+    assert!(!front.exists());
+}
+
 #[test]
 fn a_command_line_that_cannot_be_is_told_in_one_sentence() {
     let run = |args: &[&str]| {
         let said = Running::start(example("terminator"), args).feed(b"");
         (said.code(), said.stderr)
     };
-    let both = ["--listen", "tcp:127.0.0.1:0", "--connect", "tcp:127.0.0.1:1"];
-    let tls = ["--listen", "tls:127.0.0.1:0", "--connect", "tcp:127.0.0.1:1"];
+    let both = |listen: &str, connect: &str| ["--listen", listen, "--connect", connect].map(str::to_owned).to_vec();
+    let (tcp, starttls) = (format!("tcp:{ANY}"), format!("starttls:{ANY}{}", identity()));
+    let plain = both(&tcp, "tcp:127.0.0.1:1");
+    let and =
+        |args: &[String], more: &[&str]| [args, &more.iter().map(|&arg| arg.to_owned()).collect::<Vec<_>>()].concat();
     for (args, text) in [
         (vec![], "--listen is missing"),
-        (vec!["--listen", "tcp:127.0.0.1:0"], "--connect is missing"),
-        (vec!["--listen", "udp:127.0.0.1:0"], "udp"),
-        (tls.to_vec(), "TLS in front needs --cert and --key"),
-        ([&tls[..], &["--cert", "x"]].concat(), "--cert needs --key"),
-        ([&tls[..], &["--cert", "no such file", "--key", "x"]].concat(), "no such file"),
-        ([&tls[..], &["--starttls", "smtp"]].concat(), "--starttls begins in plaintext"),
-        ([&both[..], &["--starttls", "ftp"]].concat(), "--starttls is smtp, imap, pop3 or line:CMD"),
-        ([&both[..], &["--connect-starttls", "mysql"]].concat(), "mysql"),
-        ([&both[..], &["--name", "x"]].concat(), "--name are for --connect tls"),
-        ([&both[..], &["--max-connections", "0"]].concat(), "is not a number of connections"),
-        ([&both[..], &["--nonsense"]].concat(), "--nonsense"),
+        (plain[..2].to_vec(), "--connect is missing"),
+        (both("udp:127.0.0.1:0", "tcp:127.0.0.1:1"), "\"udp\" is not a kind"),
+        (both("tls:127.0.0.1:0", "tcp:127.0.0.1:1"), "a tls server needs cert="),
+        (both("tls:127.0.0.1:0:cert=x", "tcp:127.0.0.1:1"), "a tls server needs key="),
+        (both("tls:127.0.0.1:0:cert=no such file:key=x", "tcp:127.0.0.1:1"), "no such file"),
+        (both(&tcp, "tls:127.0.0.1:1:ca=no such file"), "no such file"),
+        (both(&tcp, "tcp:127.0.0.1:1:name=x"), "name is an argument of tls, starttls only"),
+        (both(&starttls, "tcp:127.0.0.1:1"), "--listen starttls:… needs --starttls"),
+        (both(&tcp, "starttls:127.0.0.1:1"), "--connect starttls:… needs --connect-starttls"),
+        (and(&plain, &["--starttls", "smtp"]), "--starttls is for --listen starttls:…"),
+        (and(&plain, &["--connect-starttls", "smtp"]), "--connect-starttls is for --connect starttls:…"),
+        (and(&plain, &["--starttls", "ftp"]), "--starttls is smtp, imap, pop3 or line:CMD"),
+        (and(&plain, &["--connect-starttls", "mysql"]), "mysql"),
+        (and(&plain, &["--max-connections", "0"]), "is not a number of connections"),
+        (and(&plain, &["--nonsense"]), "--nonsense"),
     ] {
-        let (code, said) = run(&args);
+        let (code, said) = run(&args.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(code == 2 && said.contains(text) && said.lines().count() == 1, "{args:?}: {code}: {said}");
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -46,11 +46,12 @@ pub(crate) static PROGRAMS: [Program; 7] = [
         packages: "nothing",
         version: (&[], ""),
         command: |place| {
-            let (listen, connect) =
-                (format!("tls:127.0.0.1:{}", place.port), format!("tcp:127.0.0.1:{}", place.service));
+            let Place { port, service, .. } = place;
+            let (chain, key) = (place.file("chain.pem"), place.file("key.pem"));
             let terminator = example("terminator").to_str().unwrap().to_owned();
-            let args = ["--listen", &listen, "--connect", &connect, "--cert", &place.file("chain.pem"), "--key"];
-            (words(&[&[terminator.as_str()][..], &args, &[&place.file("key.pem")]].concat()), String::new())
+            let listen = format!("tls:127.0.0.1:{port}:cert={chain}:key={key}");
+            let connect = format!("tcp:127.0.0.1:{service}");
+            (words(&[&terminator, "--listen", &listen, "--connect", &connect]), String::new())
         },
     },
     Program {
