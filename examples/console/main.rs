@@ -17,6 +17,8 @@ mod service;
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/signal.rs"]
+mod signal;
 #[path = "../common/tls_flags.rs"]
 mod tls_flags;
 
@@ -71,7 +73,7 @@ async fn run(args: &Args, tls: ServerTls, log: &Log) -> Result<(), Error> {
         log.line(format!("listening {} {}", kind.name(), listener.local_addr()));
         ports.push((*kind, listener));
     }
-    let signal = signal();
+    let signal = signal::signal();
     tokio::spawn(async move {
         signal.await;
         group.begin_drain();
@@ -163,30 +165,6 @@ fn hint(args: &Args, ports: impl Iterator<Item = (Kind, SocketAddr)>) {
                 let endpoint = format!("--starttls line:STARTTLS tcp:{addr}");
                 eprintln!("  cargo run -q --example netcat --{for_netcat} {endpoint}");
             }
-        }
-    }
-}
-
-/// Listens for signals from now on, and waits for the first.
-#[cfg(unix)]
-fn signal() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
-    let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be listened for");
-    async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-fn signal() -> impl Future<Output = ()> {
-    async {
-        // Without a signal to wait for, the service runs until it is killed.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use lexopt::Arg::{Long, Short};
 use lexopt::{Parser, ValueExt};
 
-use crate::common::args::{Usage, pair, seconds, text};
+use crate::common::args::{Usage, seconds, text};
+use crate::tls_flags::pair;
 
 const HELP: &str = "\
 Receives mail (RFC 5321) with STARTTLS (RFC 3207), and delivers it into a Maildir.

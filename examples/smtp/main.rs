@@ -14,6 +14,11 @@ mod session;
 #[path = "../common/mod.rs"]
 #[allow(dead_code)]
 mod common;
+#[path = "../common/signal.rs"]
+mod signal;
+#[allow(dead_code)]
+#[path = "../common/tls_flags.rs"]
+mod tls_flags;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -69,7 +74,7 @@ fn service(args: &Args) -> Result<Service, Usage> {
 /// Accepts until a signal comes; then waits for the connections that are open.
 async fn run(listen: &str, service: Arc<Service>) -> Result<(), Error> {
     let listener = Listener::bind(listen).await?;
-    let mut signal = std::pin::pin!(signal());
+    let mut signal = std::pin::pin!(signal::signal());
     println!("listening smtp {}", listener.local_addr());
     let mut connections = JoinSet::new();
     let mut handles = Vec::new();
@@ -91,26 +96,4 @@ async fn run(listen: &str, service: Arc<Service>) -> Result<(), Error> {
     handles.iter().for_each(|handle| handle.set_timer(Some(Duration::ZERO)));
     while connections.join_next().await.is_some() {}
     Ok(())
-}
-
-/// Listens for signals from now on, and waits for the first.
-#[cfg(unix)]
-fn signal() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
-    let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be listened for");
-    async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-async fn signal() {
-    // Without a signal to wait for, the service runs until it is killed.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
-    }
 }
