@@ -9,7 +9,7 @@ pub struct Inbox(Buffer);
 
 impl Inbox {
     /// How much is read ahead at a time, in bytes, when the application asks for a look at what is there.
-    pub const READ_AHEAD: usize = 8 << 10;
+    pub const READ_AHEAD: usize = 16 << 10;
 
     /// Whether nothing waits to be read.
     pub fn is_empty(&self) -> bool {

@@ -25,4 +25,5 @@ pub mod gate;
 pub mod half;
 pub mod inbox;
 pub mod life;
+mod pool;
 pub mod session;

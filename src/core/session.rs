@@ -242,7 +242,7 @@ impl Session {
 
     /// Nothing came, and the owner is about to wait: an idle session holds no input buffer.
     pub fn handle_idle(&mut self) {
-        self.raw.release();
+        self.raw.settle();
     }
 
     /// Bytes that were received before the session began (rule: upgrade-2).
