@@ -5,7 +5,7 @@
 //! record. It is fed whole records only, one at a time, so that whatever lies behind the peer's close_notify is still
 //! ours when the session ends (rule: upgrade-9), and nothing is opened that nobody wants to read (rule: flow-4).
 
-use std::io::{BufRead, IoSlice, Read, Write};
+use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -311,6 +311,31 @@ impl Session {
         Ok(self.seal_parts(parts, room))
     }
 
+    /// Does the same, and hands the records to `floor` as they were sealed, without a copy. What it does not take is kept.
+    pub fn write_through(
+        &mut self,
+        parts: &[IoSlice<'_>],
+        floor: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Result<usize, Error> {
+        let may_pass = self.send.may_write() && !self.is_handshaking() && !self.corked && self.queue_is_empty();
+        if !may_pass {
+            return self.write(parts);
+        }
+        let accepted = self.accept(parts, self.marks.high);
+        while self.tls.wants_write() && self.tls.write_tls(&mut Passage(floor)).is_ok_and(|n| n > 0) {}
+        self.collect();
+        Ok(accepted)
+    }
+
+    /// Keeps plaintext for a moment although it could leave, so that it shares a record with what is written next (rule:
+    /// write-7). Accepts what [`Session::write`] accepts; says nothing about a half that has ended.
+    pub fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        if !self.send.may_write() {
+            return 0;
+        }
+        self.stage(parts, self.marks.high.saturating_sub(self.queued()))
+    }
+
     /// What a write says after the send half has ended (rules: write-4, write-5).
     fn write_error(&self) -> Error {
         match (&self.send, &self.failure) {
@@ -336,13 +361,18 @@ impl Session {
     }
 
     fn seal_parts(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
+        let accepted = self.accept(parts, room);
+        self.collect();
+        accepted
+    }
+
+    fn accept(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let accepted = match parts {
             [one] => self.tls.writer().write(&one[..one.len().min(room)]),
             _ if total <= room => self.tls.writer().write_vectored(parts),
             _ => self.tls.writer().write_vectored(&prefix(parts, room)),
         };
-        self.collect();
         // rustls refuses only after its own failure, which was handled when it happened.
         accepted.unwrap_or(0)
     }
@@ -620,6 +650,23 @@ impl Session {
                 break;
             }
         }
+    }
+}
+
+/// The way from rustls's own queue to the floor.
+struct Passage<'a>(&'a mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>);
+
+impl Write for Passage<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.0)(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        (self.0)(parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -36,11 +36,11 @@ impl Wire {
         self.control.note_gone();
     }
 
-    /// Whether a short read means that nothing more is there. It does where readiness is told by edges; except at the mark
+    /// Whether a short read means that nothing more is there. It does where readiness is told by edges, except at the mark
     /// of urgent data, which stops a read short. No TLS peer sends any, but FTP's ABOR does: in plaintext the system is
     /// asked until it has nothing.
     pub(super) fn tells_by_short_reads(&self) -> bool {
-        cfg!(any(target_os = "linux", target_os = "android")) && self.beneath.load(Ordering::Acquire)
+        socket::TELLS_BY_EDGES && self.beneath.load(Ordering::Acquire)
     }
 
     fn note_unacknowledged(&self) {
