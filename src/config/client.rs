@@ -47,6 +47,12 @@ impl ClientTls {
         self.own.as_deref()
     }
 
+    /// The same, shared: every connection's facts have it.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "connections need tokio"))]
+    pub(crate) fn own_chain(&self) -> Arc<[CertificateDer<'static>]> {
+        self.own.clone().unwrap_or_else(|| Arc::from([]))
+    }
+
     /// What is odd about the configuration and no error: log it.
     pub fn warnings(&self) -> &[ConfigWarning] {
         &self.warnings

@@ -602,7 +602,8 @@ impl Session {
         if let Connection::Server(server) = &self.tls {
             self.sni = server.server_name().map(str::to_owned);
         }
-        self.facts = Some(Arc::new(SessionFacts::of(&self.tls, self.sni.take(), &self.own_chain)));
+        let own_chain = std::mem::replace(&mut self.own_chain, Arc::from([]));
+        self.facts = Some(Arc::new(SessionFacts::of(&self.tls, self.sni.take(), own_chain)));
     }
 
     /// Seals what was staged, as far ahead as the floor needs, and the marker behind it when it is due.
