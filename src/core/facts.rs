@@ -31,7 +31,11 @@ pub struct SessionFacts {
 }
 
 impl SessionFacts {
-    pub(crate) fn of(tls: &rustls::Connection, sni: Option<String>, own_chain: Arc<[CertificateDer<'static>]>) -> Self {
+    pub(crate) fn of(
+        tls: &rustls::CommonState,
+        sni: Option<String>,
+        own_chain: Arc<[CertificateDer<'static>]>,
+    ) -> Self {
         Self {
             version: tls.protocol_version().unwrap_or(ProtocolVersion::Unknown(0)),
             cipher: tls.negotiated_cipher_suite().map_or(CipherSuite::Unknown(0), |suite| suite.suite()),

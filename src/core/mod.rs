@@ -19,6 +19,9 @@
 
 pub mod agenda;
 pub mod buffer;
+mod engine;
+#[cfg(feature = "express")]
+mod express;
 pub mod facts;
 pub mod flow;
 pub mod gate;
