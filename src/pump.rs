@@ -18,25 +18,28 @@
 //! socket that keeps it keeps nothing alive.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use tokio::io::ReadBuf;
-use tokio::task::coop::unconstrained;
+use tokio::task::coop::{poll_proceed, unconstrained};
 
 use crate::control::{Control, Watcher};
 use crate::core::half;
 use crate::core::session::{Session, Step};
 use crate::core::tally::Outcome;
-use crate::error::{Phase, Reason};
+use crate::error::{Error, Phase, Reason};
 use crate::floor::Discard;
 use crate::transport::Transport;
 
 /// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
 const MAX_KICKS: usize = 8;
+
+/// How long a write is that waits for others to share its record, in bytes.
+const GATHERED: usize = 4 << 10;
 
 /// How much is read at a time of what the floor still brings when both halves have ended.
 const REST: u64 = 64 << 10;
@@ -55,6 +58,8 @@ pub(crate) struct Pump<T> {
     writer: Option<(Want, Waker)>,
     /// Somebody else took the reader's place at the floor.
     reader_was_displaced: bool,
+    /// What was gathered leaves when the runtime goes on.
+    is_deferred: bool,
     wake: Waker,
 }
 
@@ -71,13 +76,14 @@ impl<T: Transport> Pump<T> {
     /// Hands over all that can leave, and the floor's end behind this one's. Ready: nothing is left. How that came about
     /// the session says: sent, or lost.
     fn poll_transmit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.is_deferred = false;
         let Some(floor) = &mut self.floor else { return Poll::Ready(()) };
         loop {
             let records = self.session.transmit();
             if records.is_empty() {
                 break;
             }
-            match ready!(poll_write(floor, cx, records)) {
+            match ready!(poll_write(floor, cx, &[IoSlice::new(records)])) {
                 Ok(n) => {
                     self.session.transmitted(n);
                     self.floor_is_flushed = false;
@@ -100,6 +106,53 @@ impl<T: Transport> Pump<T> {
         }
         self.rest();
         Poll::Ready(())
+    }
+
+    /// Accepts plaintext, and hands over all that can leave.
+    pub(crate) fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
+        let wake = self.wake.clone();
+        let cx = &mut Context::from_waker(&wake);
+        let Some(floor) = &mut self.floor else { return self.session.write(parts) };
+        let (mut passed, mut lost) = (false, None);
+        let accepted = self.session.write_through(parts, &mut |records| match poll_write(floor, cx, records) {
+            Poll::Ready(Ok(n)) => {
+                passed = true;
+                Ok(n)
+            }
+            Poll::Ready(Err(error)) => {
+                lost = Some(error);
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        });
+        self.floor_is_flushed &= !passed;
+        if let Some(error) = lost {
+            self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
+        }
+        if self.session.has_records() || !self.floor_is_flushed {
+            let _ = self.poll_transmit(cx);
+        }
+        accepted
+    }
+
+    /// Accepts a small write of a task that has used up its budget and is about to yield: what it writes until then shares
+    /// records, and leaves when the runtime goes on (rule: write-7). `0`: it has to wait its turn.
+    pub(crate) fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        let is_small = parts.iter().map(|part| part.len()).sum::<usize>() <= GATHERED;
+        let may_wake = self.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake());
+        if !is_small || !may_wake {
+            return 0;
+        }
+        let gathered = self.session.gather(parts);
+        if gathered > 0 && !self.is_deferred {
+            let wake = self.wake.clone();
+            // Without budget this keeps the waker until the runtime goes on, or calls it.
+            if poll_proceed(&mut Context::from_waker(&wake)).is_ready() {
+                let _ = self.transmit();
+            }
+            self.is_deferred = true;
+        }
+        gathered
     }
 
     /// rule: end-5: also a failure that calls for no alert, such as an alert of the peer's, ends the floor beneath.
@@ -254,8 +307,12 @@ fn unbudgeted<R>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Pol
     pin!(unconstrained(poll_fn(poll))).poll(cx)
 }
 
-fn poll_write<T: Transport>(floor: &mut T, cx: &mut Context<'_>, records: &[u8]) -> Poll<io::Result<usize>> {
-    match ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_write(cx, records))) {
+fn poll_write<T: Transport>(floor: &mut T, cx: &mut Context<'_>, records: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    let written = unbudgeted(cx, |cx| match records {
+        [one] => Pin::new(&mut *floor).poll_write(cx, one),
+        many => Pin::new(&mut *floor).poll_write_vectored(cx, many),
+    });
+    match ready!(written) {
         Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         result => Poll::Ready(result),
     }
@@ -282,6 +339,7 @@ impl<T: Transport> Shared<T> {
                 reader: None,
                 writer: None,
                 reader_was_displaced: false,
+                is_deferred: false,
                 wake,
             };
             Self { pump: Mutex::new(pump), kicked: AtomicBool::new(false), control }

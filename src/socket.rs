@@ -134,6 +134,9 @@ impl<'a> Options<'a> {
     }
 }
 
+/// Whether the system tells of readiness by edges: then a call that moved a part only has used it up.
+pub(crate) const TELLS_BY_EDGES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 /// Sends RST at once, although other tasks may hold the socket and wait on it (rules: abort-1, abort-4).
 ///
 /// Linux: connecting to "no address" dissolves the connection the way a close with linger zero would, and wakes every

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::sync::Arc;
 
 use bowline::core::half::{End, RecvHalf, SendHalf};
 use bowline::core::session::{Session, Step};
@@ -36,8 +35,8 @@ fn sides(version: TlsVersion, marks: Watermarks) -> [Side; 2] {
     let pki = shared_pki();
     let tls = pki.client_tls_builder().min_version(version).max_version(version).build().unwrap();
     let name = bowline::config::server_name("localhost").unwrap();
-    let client = Session::client(Arc::clone(tls.config()), name, Arc::from([]), marks).unwrap();
-    let server = Session::server(Arc::clone(pki.server_tls().config()), Arc::from([]), marks).unwrap();
+    let client = tls.session(name, marks).unwrap();
+    let server = pki.server_tls().session(marks).unwrap();
     [Side::new(client), Side::new(server)]
 }
 

@@ -1,5 +1,10 @@
 //! A queue of bytes that are written at the back and taken from the front.
 
+use super::pool;
+
+/// How little is worth a memory of its own while the owner waits for more.
+const LITTLE: usize = 1 << 10;
+
 /// A contiguous byte queue. Its memory grows as needed and is given back by [`Buffer::release`].
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -27,6 +32,11 @@ impl Buffer {
     /// All bytes that wait, oldest first.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
+    }
+
+    /// The same, to be worked on where they are.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
     }
 
     /// Adds bytes at the back.
@@ -71,22 +81,38 @@ impl Buffer {
         }
     }
 
+    /// Nothing is added for a while: gives back the memory that what waits does not need.
+    pub fn settle(&mut self) {
+        if self.is_empty() || (self.len() <= LITTLE && self.capacity() > 2 * LITTLE) {
+            let little = self.as_slice().to_vec();
+            *self = Self { start: 0, end: little.len(), bytes: little };
+        }
+    }
+
     /// Takes everything that waits.
     pub fn take(&mut self) -> Vec<u8> {
-        let mut all = std::mem::take(self);
-        all.bytes.truncate(all.end);
-        all.bytes.drain(..all.start);
-        all.bytes
+        let all = self.as_slice().to_vec();
+        self.clear();
+        all
     }
 
     fn make_room(&mut self, min: usize) {
-        self.bytes.copy_within(self.start..self.end, 0);
-        self.end -= self.start;
-        self.start = 0;
-        let need = self.end + min;
+        let len = self.len();
+        let need = len + min;
         if self.bytes.len() < need {
-            self.bytes.resize(need.max(self.bytes.len() * 2), 0);
+            let mut larger = pool::take(need.max(self.bytes.len() * 2));
+            larger[..len].copy_from_slice(self.as_slice());
+            pool::give(std::mem::replace(&mut self.bytes, larger));
+        } else {
+            self.bytes.copy_within(self.start..self.end, 0);
         }
+        (self.start, self.end) = (0, len);
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        pool::give(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -132,5 +158,19 @@ mod tests {
         buffer.consume(1);
         buffer.release();
         assert_eq!(buffer.bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn what_waits_for_more_holds_no_more_than_it_needs_where_that_is_little() {
+        let mut buffer = Buffer::default();
+        buffer.push(b"begin");
+        buffer.settle();
+        assert_eq!((buffer.as_slice(), buffer.capacity()), (&b"begin"[..], 5));
+        buffer.push(b" and end");
+        assert_eq!(buffer.as_slice(), b"begin and end");
+        buffer.push(&[0; LITTLE]);
+        let capacity = buffer.capacity();
+        buffer.settle();
+        assert_eq!(buffer.capacity(), capacity);
     }
 }

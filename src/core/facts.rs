@@ -1,5 +1,7 @@
 //! What a handshake agreed on.
 
+use std::sync::Arc;
+
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 
@@ -23,13 +25,17 @@ pub struct SessionFacts {
     /// Whether an earlier session was resumed.
     pub resumed: bool,
     /// The peer's certificates, its own first; empty where it sent none.
-    pub peer_chain: Vec<CertificateDer<'static>>,
+    pub peer_chain: Arc<[CertificateDer<'static>]>,
     /// Our own certificates, where they are known: made from an identity, not by a resolver of the application's.
-    pub own_chain: Vec<CertificateDer<'static>>,
+    pub own_chain: Arc<[CertificateDer<'static>]>,
 }
 
 impl SessionFacts {
-    pub(crate) fn of(tls: &rustls::Connection, sni: Option<String>, own_chain: &[CertificateDer<'static>]) -> Self {
+    pub(crate) fn of(
+        tls: &rustls::CommonState,
+        sni: Option<String>,
+        own_chain: Arc<[CertificateDer<'static>]>,
+    ) -> Self {
         Self {
             version: tls.protocol_version().unwrap_or(ProtocolVersion::Unknown(0)),
             cipher: tls.negotiated_cipher_suite().map_or(CipherSuite::Unknown(0), |suite| suite.suite()),
@@ -37,8 +43,8 @@ impl SessionFacts {
             alpn: tls.alpn_protocol().map(<[u8]>::to_vec),
             sni,
             resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
-            peer_chain: tls.peer_certificates().map(<[_]>::to_vec).unwrap_or_default(),
-            own_chain: own_chain.to_vec(),
+            peer_chain: tls.peer_certificates().unwrap_or_default().into(),
+            own_chain,
         }
     }
 

@@ -24,6 +24,9 @@
 pub mod agenda;
 pub mod backoff;
 pub mod buffer;
+mod engine;
+#[cfg(feature = "express")]
+mod express;
 pub mod facts;
 pub mod flow;
 pub mod gate;
@@ -31,6 +34,7 @@ pub mod half;
 pub mod inbox;
 pub mod life;
 pub mod peers;
+mod pool;
 pub mod relay;
 pub mod session;
 pub mod slab;

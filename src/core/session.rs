@@ -1,17 +1,20 @@
 //! A TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
 //!
-//! This is the one file that drives rustls. It owns three queues: `raw` (records as they came), `staged` (plaintext that
-//! was accepted and is not sealed yet) and `sealed` (records that have not left). rustls itself holds at most one opened
-//! record. It is fed whole records only, one at a time, so that whatever lies behind the peer's close_notify is still
-//! ours when the session ends (rule: upgrade-9), and nothing is opened that nobody wants to read (rule: flow-4).
+//! It owns three queues: `raw` (records as they came), `staged` (plaintext that was accepted and is not sealed yet) and
+//! `sealed` (records that have not left). The engine beneath holds at most one opened record. It is fed whole records
+//! only, one at a time, so that whatever lies behind the peer's close_notify is still ours when the session ends (rule:
+//! upgrade-9), and nothing is opened that nobody wants to read (rule: flow-4).
 
-use std::io::{BufRead, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConnection, Connection, ContentType, ServerConnection};
 
 use super::buffer::Buffer;
+use super::engine::Engine;
+#[cfg(feature = "express")]
+use super::express::Express;
 use super::facts::SessionFacts;
 use super::half::{End, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::error::{Error, Phase, Reason, TlsError};
@@ -44,7 +47,7 @@ pub enum Step {
 
 /// One TLS session.
 pub struct Session {
-    tls: Connection,
+    tls: Engine,
     send: SendHalf,
     recv: RecvHalf,
     raw: Buffer,
@@ -58,7 +61,6 @@ pub struct Session {
     corked: bool,
     closing: bool,
     marker_sealed: bool,
-    opened: usize,
     /// Where records begin and end is known: rustls holds none of them.
     by_record: bool,
 }
@@ -71,13 +73,9 @@ impl Session {
         own_chain: Arc<[CertificateDer<'static>]>,
         marks: Watermarks,
     ) -> Result<Self, Error> {
-        // rule: secure-8: SNI is sent for names only.
-        let sni = match &name {
-            ServerName::DnsName(dns) if config.enable_sni => Some(dns.as_ref().to_owned()),
-            _ => None,
-        };
-        let tls = ClientConnection::new(config, name).map_err(|error| Self::unusable(error, Phase::Handshake))?;
-        Ok(Self::new(tls.into(), sni, own_chain, marks))
+        let sni = sent_sni(&config, &name);
+        let tls = ClientConnection::new(config, name).map_err(unusable)?;
+        Ok(Self::new(Engine::rustls(tls), sni, own_chain, marks))
     }
 
     /// The server's side of a session.
@@ -86,19 +84,39 @@ impl Session {
         own_chain: Arc<[CertificateDer<'static>]>,
         marks: Watermarks,
     ) -> Result<Self, Error> {
-        let tls = ServerConnection::new(config).map_err(|error| Self::unusable(error, Phase::Handshake))?;
-        Ok(Self::new(tls.into(), None, own_chain, marks))
+        let tls = ServerConnection::new(config).map_err(unusable)?;
+        Ok(Self::new(Engine::rustls(tls), None, own_chain, marks))
+    }
+
+    /// The client's side, by the express engine. The configuration has to let secrets be extracted.
+    #[cfg(feature = "express")]
+    pub fn express_client(
+        config: Arc<rustls::ClientConfig>,
+        name: ServerName<'static>,
+        own_chain: Arc<[CertificateDer<'static>]>,
+        marks: Watermarks,
+    ) -> Result<Self, Error> {
+        let sni = sent_sni(&config, &name);
+        let tls = Express::client(config, name).map_err(unusable)?;
+        Ok(Self::new(Engine::Express(Box::new(tls)), sni, own_chain, marks))
+    }
+
+    /// The server's side, by the express engine. The configuration has to let secrets be extracted.
+    #[cfg(feature = "express")]
+    pub fn express_server(
+        config: Arc<rustls::ServerConfig>,
+        own_chain: Arc<[CertificateDer<'static>]>,
+        marks: Watermarks,
+    ) -> Result<Self, Error> {
+        let tls = Express::server(config).map_err(unusable)?;
+        Ok(Self::new(Engine::Express(Box::new(tls)), None, own_chain, marks))
     }
 
     /// A session that was begun elsewhere, its handshake done or not. rustls may hold a part of a record that was read
     /// there: such a session is fed as the bytes come, and does not know where records end. So it cannot be taken off
     /// again without loss.
-    pub fn adopt(mut tls: Connection, marks: Watermarks) -> Self {
-        let sni = match &mut tls {
-            Connection::Server(server) => server.server_name().map(str::to_owned),
-            Connection::Client(_) => None,
-        };
-        let mut session = Self::new(tls, sni, Arc::from([]), marks);
+    pub fn adopt(tls: Connection, marks: Watermarks) -> Self {
+        let mut session = Self::new(Engine::rustls(tls), None, Arc::from([]), marks);
         session.by_record = false;
         session.note_opened();
         if !session.tls.is_handshaking() {
@@ -107,14 +125,7 @@ impl Session {
         session
     }
 
-    fn new(
-        mut tls: Connection,
-        sni: Option<String>,
-        own_chain: Arc<[CertificateDer<'static>]>,
-        marks: Watermarks,
-    ) -> Self {
-        // Acceptance is decided here, by the watermarks; rustls never holds more than one call's records.
-        tls.set_buffer_limit(None);
+    fn new(tls: Engine, sni: Option<String>, own_chain: Arc<[CertificateDer<'static>]>, marks: Watermarks) -> Self {
         let mut session = Self {
             tls,
             send: SendHalf::Open,
@@ -130,16 +141,23 @@ impl Session {
             corked: false,
             closing: false,
             marker_sealed: false,
-            opened: 0,
             by_record: true,
         };
         session.collect();
         session
     }
+}
 
-    fn unusable(error: rustls::Error, phase: Phase) -> Error {
-        Error::Ended(Reason::Tls(TlsError { phase, error, alert_sent: None }))
+/// rule: secure-8: SNI is sent for names only.
+fn sent_sni(config: &rustls::ClientConfig, name: &ServerName<'_>) -> Option<String> {
+    match name {
+        ServerName::DnsName(dns) if config.enable_sni => Some(dns.as_ref().to_owned()),
+        _ => None,
     }
+}
+
+fn unusable(error: rustls::Error) -> Error {
+    Error::Ended(Reason::Tls(TlsError { phase: Phase::Handshake, error, alert_sent: None }))
 }
 
 /// Looking.
@@ -167,6 +185,11 @@ impl Session {
     /// Whether it ended by our abort.
     pub fn is_aborted(&self) -> bool {
         matches!(self.send, SendHalf::Aborted)
+    }
+
+    /// Whether the records are opened and sealed by the express engine.
+    pub fn is_express(&self) -> bool {
+        self.tls.is_express()
     }
 
     /// What the handshake agreed on, from its end on.
@@ -213,10 +236,10 @@ impl Session {
 
     /// Opened plaintext that waits to be read.
     pub fn plaintext(&mut self) -> &[u8] {
-        if self.opened == 0 {
+        if self.tls.opened() == 0 {
             return &[];
         }
-        self.tls.reader().into_first_chunk().unwrap_or_default()
+        self.tls.plaintext(&self.raw)
     }
 
     fn phase(&self) -> Phase {
@@ -242,7 +265,7 @@ impl Session {
 
     /// Nothing came, and the owner is about to wait: an idle session holds no input buffer.
     pub fn handle_idle(&mut self) {
-        self.raw.release();
+        self.raw.settle();
     }
 
     /// Bytes that were received before the session began (rule: upgrade-2).
@@ -311,6 +334,32 @@ impl Session {
         Ok(self.seal_parts(parts, room))
     }
 
+    /// Does the same, and hands the records to `floor` as they were sealed, without a copy. What it does not take is kept.
+    pub fn write_through(
+        &mut self,
+        parts: &[IoSlice<'_>],
+        floor: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Result<usize, Error> {
+        let may_pass = self.send.may_write() && !self.is_handshaking() && !self.corked && self.queue_is_empty();
+        if !may_pass {
+            return self.write(parts);
+        }
+        let accepted = self.tls.write(parts, self.marks.high);
+        while self.tls.wants_write() && self.tls.write_tls(&mut Passage(floor)).is_ok_and(|n| n > 0) {}
+        self.collect();
+        self.check_exhausted();
+        Ok(accepted)
+    }
+
+    /// Keeps plaintext for a moment although it could leave, so that it shares a record with what is written next (rule:
+    /// write-7). Accepts what [`Session::write`] accepts; says nothing about a half that has ended.
+    pub fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        if !self.send.may_write() {
+            return 0;
+        }
+        self.stage(parts, self.marks.high.saturating_sub(self.queued()))
+    }
+
     /// What a write says after the send half has ended (rules: write-4, write-5).
     fn write_error(&self) -> Error {
         match (&self.send, &self.failure) {
@@ -336,15 +385,10 @@ impl Session {
     }
 
     fn seal_parts(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
-        let total: usize = parts.iter().map(|part| part.len()).sum();
-        let accepted = match parts {
-            [one] => self.tls.writer().write(&one[..one.len().min(room)]),
-            _ if total <= room => self.tls.writer().write_vectored(parts),
-            _ => self.tls.writer().write_vectored(&prefix(parts, room)),
-        };
+        let accepted = self.tls.write(parts, room);
         self.collect();
-        // rustls refuses only after its own failure, which was handled when it happened.
-        accepted.unwrap_or(0)
+        self.check_exhausted();
+        accepted
     }
 
     /// Ends the send half: what was accepted leaves, close_notify behind it (rules: half-2, half-5).
@@ -390,7 +434,12 @@ impl Session {
         self.failure.get_or_insert(Reason::Aborted);
         self.staged.clear();
         self.sealed.clear();
+        self.clear_input();
+    }
+
+    fn clear_input(&mut self) {
         self.raw.clear();
+        self.tls.forget_input();
     }
 
     /// Holds small writes back, to be merged, until [`Session::uncork`].
@@ -413,20 +462,17 @@ impl Session {
 
     /// Copies opened plaintext; says how much.
     pub fn read(&mut self, out: &mut [u8]) -> usize {
-        if self.opened == 0 {
+        if self.tls.opened() == 0 {
             return 0;
         }
-        // The reader's error says what the halves know already.
-        let n = self.tls.reader().read(out).unwrap_or(0);
-        self.opened -= n;
+        let n = self.tls.read(out, &mut self.raw);
         self.note_consumed();
         n
     }
 
     /// Drops `n` bytes of [`Session::plaintext`].
     pub fn consume(&mut self, n: usize) {
-        self.tls.reader().consume(n);
-        self.opened -= n;
+        self.tls.consume(n, &mut self.raw);
         self.note_consumed();
     }
 
@@ -441,7 +487,7 @@ impl Session {
     /// Opens records until there is something to say.
     pub fn step(&mut self) -> Step {
         loop {
-            if self.opened > 0 {
+            if self.tls.opened() > 0 {
                 return Step::Data;
             }
             if !self.recv.is_open() {
@@ -478,7 +524,7 @@ impl Session {
 
     /// The length of the next record in `raw`, once it is whole; or of whatever rustls is to refuse.
     fn next_record(&self) -> Option<usize> {
-        let raw = self.raw.as_slice();
+        let raw = &self.raw.as_slice()[self.tls.kept()..];
         if !self.by_record {
             return (!raw.is_empty()).then_some(raw.len());
         }
@@ -493,33 +539,15 @@ impl Session {
         (raw.len() >= HEADER + body).then_some(HEADER + body)
     }
 
-    /// Feeds one record to rustls.
+    /// Gives one record to the engine.
     fn open(&mut self, record: usize) {
-        let mut input = &self.raw.as_slice()[..record];
-        // A reader that says 0 is the end of the stream to rustls, for ever: it is never shown an empty one.
-        while !input.is_empty() {
-            if self.tls.read_tls(&mut input).is_err() {
-                // Its buffer is full: of plaintext, which is read first, or of a handshake message that has no end.
-                break;
-            }
-            if let Err(error) = self.tls.process_new_packets() {
-                self.raw.clear();
-                return self.fail_tls(error);
-            }
+        if let Err(error) = self.tls.open(&mut self.raw, record) {
+            return self.fail_tls(error);
         }
-        let fed = record - input.len();
-        self.raw.consume(fed);
         self.note_opened();
-        if fed == 0 && self.opened == 0 {
-            self.raw.clear();
-            return self.fail_tls(rustls::Error::PeerSentOversizedRecord);
-        }
         if self.is_handshaking() && !self.tls.is_handshaking() {
+            self.collect();
             self.note_secured();
-        }
-        if !self.is_handshaking() && !self.send.is_over() && !self.marker_sealed {
-            // rule: secure-7: an empty write makes rustls send the answer to a KeyUpdate. None goes behind our marker.
-            let _ = self.tls.writer().write(&[]);
         }
         self.collect();
         self.seal();
@@ -527,6 +555,7 @@ impl Session {
 
     fn fail_tls(&mut self, error: rustls::Error) {
         let before = self.sealed.len();
+        self.clear_input();
         self.note_opened();
         if !self.marker_sealed {
             self.collect();
@@ -535,6 +564,7 @@ impl Session {
             self.add_missing_alert(&error);
         }
         let alert_sent = plaintext_alert(&self.sealed.as_slice()[before..])
+            .or_else(|| self.tls.alert_sent().filter(|_| self.sealed.len() > before))
             .or_else(|| (self.sealed.len() > before).then(|| alert_for(&error)).flatten());
         self.fail(Reason::Tls(TlsError { phase: self.phase(), error, alert_sent }));
     }
@@ -542,37 +572,45 @@ impl Session {
     /// rule: secure-4. For a few failures (an oversized handshake message) rustls has no alert. Until a version is agreed
     /// on nothing is encrypted, and we can send it.
     fn add_missing_alert(&mut self, error: &rustls::Error) {
-        if let (None, Some(alert)) = (self.tls.protocol_version(), alert_for(error)) {
+        let is_in_clear = self.tls.common().is_some_and(|common| common.protocol_version().is_none());
+        if let (true, Some(alert)) = (is_in_clear, alert_for(error)) {
             const FATAL: u8 = 2;
             self.sealed.push(&[u8::from(ContentType::Alert), 3, 3, 0, 2, FATAL, u8::from(alert)]);
         }
     }
 
     fn note_opened(&mut self) {
-        match self.tls.process_new_packets() {
-            Ok(state) => {
-                self.opened = state.plaintext_bytes_to_read();
-                if state.peer_has_closed() && self.recv.is_open() {
-                    let _ = self.recv.handle(RecvEvent::Marker);
-                    self.note_consumed();
-                }
-            }
-            // Its failure was told when it happened; what was opened ahead of it is lost with it.
-            Err(_) => self.opened = 0,
+        if self.tls.peer_has_closed() && self.recv.is_open() {
+            let _ = self.recv.handle(RecvEvent::Marker);
+            self.note_consumed();
         }
     }
 
     fn note_consumed(&mut self) {
-        if self.opened == 0 && matches!(self.recv, RecvHalf::Ending(_)) {
+        if self.tls.opened() == 0 && matches!(self.recv, RecvHalf::Ending(_)) {
             let _ = self.recv.handle(RecvEvent::Consumed);
         }
     }
 
     fn note_secured(&mut self) {
-        if let Connection::Server(server) = &self.tls {
-            self.sni = server.server_name().map(str::to_owned);
+        let sni = self.sni.take().or_else(|| self.tls.take_sni());
+        let own_chain = std::mem::replace(&mut self.own_chain, Arc::from([]));
+        self.facts = self.tls.common().map(|common| Arc::new(SessionFacts::of(common, sni, own_chain)));
+        if let Err(error) = self.tls.finish_handshake() {
+            self.fail_tls(error);
         }
-        self.facts = Some(Arc::new(SessionFacts::of(&self.tls, self.sni.take(), &self.own_chain)));
+    }
+
+    /// TLS 1.2: the key may seal no more. The peer is told that this is the end, and the application that it is not in
+    /// order: not all that it wrote may have left.
+    fn check_exhausted(&mut self) {
+        if self.tls.is_exhausted() && !self.marker_sealed && !self.send.is_over() {
+            self.tls.send_close_notify();
+            self.collect();
+            self.marker_sealed = true;
+            let alert_sent = Some(AlertDescription::CloseNotify);
+            self.fail(Reason::Tls(TlsError { phase: self.phase(), error: rustls::Error::EncryptError, alert_sent }));
+        }
     }
 
     /// Seals what was staged, as far ahead as the floor needs, and the marker behind it when it is due.
@@ -580,9 +618,14 @@ impl Session {
         if self.is_handshaking() || self.send.is_over() {
             return;
         }
+        if !self.marker_sealed && self.sealed.len() < SEAL_AHEAD {
+            // rule: secure-7. None goes behind our marker.
+            self.tls.answer();
+            self.collect();
+        }
         while !self.staged.is_empty() && self.sealed.len() < SEAL_AHEAD && !self.corked_short() {
             let n = self.sealable();
-            let sealed = self.tls.writer().write(&self.staged.as_slice()[..n]).unwrap_or(0);
+            let sealed = self.tls.write(&[IoSlice::new(&self.staged.as_slice()[..n])], n);
             if sealed == 0 {
                 break;
             }
@@ -590,6 +633,7 @@ impl Session {
             self.collect();
         }
         self.staged.release();
+        self.check_exhausted();
         if self.send.is_finishing() && self.staged.is_empty() && !self.marker_sealed {
             // rustls would let it overtake plaintext, and seal data behind it: its place in the order is decided here.
             self.tls.send_close_notify();
@@ -623,18 +667,21 @@ impl Session {
     }
 }
 
-/// The first `room` bytes of a gather list.
-fn prefix<'a>(parts: &'a [IoSlice<'_>], room: usize) -> Vec<IoSlice<'a>> {
-    let mut left = room;
-    let mut out = Vec::new();
-    for part in parts {
-        let n = part.len().min(left);
-        if n > 0 {
-            out.push(IoSlice::new(&part[..n]));
-        }
-        left -= n;
+/// The way from rustls's own queue to the floor.
+struct Passage<'a>(&'a mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>);
+
+impl Write for Passage<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.0)(&[IoSlice::new(bytes)])
     }
-    out
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        (self.0)(parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The alert at the end of what is to be sent, where it is not encrypted: type 21, two bytes.
@@ -645,8 +692,8 @@ fn plaintext_alert(sealed: &[u8]) -> Option<AlertDescription> {
     }
 }
 
-/// The alert that rustls sends for an error, where that is known.
-fn alert_for(error: &rustls::Error) -> Option<AlertDescription> {
+/// The alert that is due for an error, where that is known: the one that rustls sends.
+pub(super) fn alert_for(error: &rustls::Error) -> Option<AlertDescription> {
     use rustls::{InvalidMessage, PeerMisbehaved};
     match error {
         rustls::Error::InappropriateMessage { .. } | rustls::Error::InappropriateHandshakeMessage { .. } => {
@@ -655,6 +702,7 @@ fn alert_for(error: &rustls::Error) -> Option<AlertDescription> {
         rustls::Error::PeerMisbehaved(
             PeerMisbehaved::KeyEpochWithPendingFragment
             | PeerMisbehaved::IllegalMiddleboxChangeCipherSpec
+            | PeerMisbehaved::IllegalTlsInnerPlaintext
             | PeerMisbehaved::MessageInterleavedWithHandshakeMessage,
         ) => Some(AlertDescription::UnexpectedMessage),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => Some(AlertDescription::IllegalParameter),

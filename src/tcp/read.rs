@@ -5,7 +5,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, Interest, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::wire::{Hold, Wire};
 use super::{TcpConnection, TcpWriteHalf};
@@ -118,11 +119,29 @@ impl TcpReadHalf {
 fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
     loop {
         ready!(wire.stream.poll_read_ready(cx))?;
-        match wire.stream.try_read_buf(buf) {
+        let result =
+            if wire.tells_by_short_reads() { recv_dry(&wire.stream, buf) } else { wire.stream.try_read_buf(buf) };
+        match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return Poll::Ready(result),
         }
     }
+}
+
+/// Reads, and takes a read that does not fill the buffer for the last one until more comes: the system need not be asked
+/// again. The readiness that is taken back is the one from ahead of the read, so what comes meanwhile is not forgotten; and
+/// an end that has come is never taken back.
+fn recv_dry(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+    let room = buf.remaining();
+    let mut short = None;
+    let result = stream.try_io(Interest::READABLE, || match stream.try_read_buf(buf) {
+        Ok(n) if 0 < n && n < room => {
+            short = Some(n);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        result => result,
+    });
+    short.map_or(result, Ok)
 }
 
 impl fmt::Debug for TcpReadHalf {

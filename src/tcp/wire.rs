@@ -57,6 +57,13 @@ impl Wire {
         self.beneath.load(Ordering::Acquire)
     }
 
+    /// Whether a short read means that nothing more is there. It does where readiness is told by edges, except at the mark
+    /// of urgent data, which stops a read short. No TLS peer sends any, but FTP's ABOR does: in plaintext the system is
+    /// asked until it has nothing.
+    pub(super) fn tells_by_short_reads(&self) -> bool {
+        socket::TELLS_BY_EDGES && self.is_beneath()
+    }
+
     fn note_unacknowledged(&self) {
         let fin_sent = self.fin_sent.has_begun();
         self.control.note_unacknowledged(socket::unacknowledged(&self.stream, fin_sent));

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
 use super::wire::{Hold, Wire};
@@ -61,13 +61,14 @@ impl TcpWriteHalf {
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
+        len: usize,
         send: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         self.check_cut();
         let Some(wire) = self.wire.as_ref().filter(|_| self.half.may_write()) else {
             return Poll::Ready(Err(self.refusal()));
         };
-        let result = match poll_send(wire, cx, send) {
+        let result = match poll_send(wire, cx, len, send) {
             Poll::Ready(result) => result,
             Poll::Pending => {
                 let phase =
@@ -161,15 +162,33 @@ impl TcpWriteHalf {
 fn poll_send(
     wire: &Wire,
     cx: &mut Context<'_>,
+    len: usize,
     send: impl Fn(&TcpStream) -> io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
     loop {
         ready!(wire.stream.poll_write_ready(cx))?;
-        match send(&wire.stream) {
+        match send_full(&wire.stream, len, &send) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return Poll::Ready(result),
         }
     }
+}
+
+/// Sends; where the system takes a part only it is full, and need not be asked until it says that it has room. The
+/// readiness that is taken back is the one from ahead of the call.
+fn send_full(stream: &TcpStream, len: usize, send: impl Fn(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
+    if !socket::TELLS_BY_EDGES {
+        return send(stream);
+    }
+    let mut short = None;
+    let result = stream.try_io(Interest::WRITABLE, || match send(stream) {
+        Ok(n) if 0 < n && n < len => {
+            short = Some(n);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        result => result,
+    });
+    short.map_or(result, Ok)
 }
 
 impl fmt::Debug for TcpWriteHalf {
@@ -180,7 +199,7 @@ impl fmt::Debug for TcpWriteHalf {
 
 impl AsyncWrite for TcpWriteHalf {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, |stream| if buf.is_empty() { Ok(0) } else { stream.try_write(buf) })
+        self.poll_send(cx, buf.len(), |stream| if buf.is_empty() { Ok(0) } else { stream.try_write(buf) })
     }
 
     fn poll_write_vectored(
@@ -188,8 +207,8 @@ impl AsyncWrite for TcpWriteHalf {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let is_empty = parts.iter().all(|part| part.is_empty());
-        self.poll_send(cx, |stream| if is_empty { Ok(0) } else { stream.try_write_vectored(parts) })
+        let len = parts.iter().map(|part| part.len()).sum();
+        self.poll_send(cx, len, |stream| if len == 0 { Ok(0) } else { stream.try_write_vectored(parts) })
     }
 
     fn is_write_vectored(&self) -> bool {

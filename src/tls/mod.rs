@@ -102,16 +102,14 @@ impl<T: Transport> TlsConnection<T> {
     /// A client whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
     pub fn client(floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
         let name = crate::config::server_name(name)?;
-        let own_chain = tls.own_certificates().unwrap_or_default().into();
-        let marks = floor.ground().policy().watermarks;
-        Ok(Self::over(floor, Session::client(Arc::clone(tls.config()), name, own_chain, marks)?))
+        let session = tls.session(name, floor.ground().policy().watermarks)?;
+        Ok(Self::over(floor, session))
     }
 
     /// A server whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
     pub fn server(floor: T, tls: &ServerTls) -> Result<Self, Error> {
-        let own_chain = tls.own_certificates().unwrap_or_default().into();
-        let marks = floor.ground().policy().watermarks;
-        Ok(Self::over(floor, Session::server(Arc::clone(tls.config()), own_chain, marks)?))
+        let session = tls.session(floor.ground().policy().watermarks)?;
+        Ok(Self::over(floor, session))
     }
 
     /// Puts a session on a floor. What the floor had read ahead is the session's from now on.

@@ -52,15 +52,13 @@ impl<T: Transport> TlsWriteHalf<T> {
     }
 
     fn poll_write_parts(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        let Poll::Ready(coop) = tokio::task::coop::poll_proceed(cx) else { return self.gather(parts) };
         let is_empty = parts.iter().all(|part| part.is_empty());
         let result = self.with_live(|pump| {
-            let mut accepted = pump.session.write(parts)?;
-            let _ = pump.transmit();
+            let mut accepted = pump.write(parts)?;
             if accepted == 0 && !is_empty {
                 // There may be room now.
-                accepted = pump.session.write(parts)?;
-                let _ = pump.transmit();
+                accepted = pump.write(parts)?;
             }
             if let SendHalf::Broken(_) = pump.session.send() {
                 return Poll::Ready(Err(loss(pump, cx)));
@@ -74,6 +72,14 @@ impl<T: Transport> TlsWriteHalf<T> {
         let result = ready!(result);
         coop.made_progress();
         Poll::Ready(result)
+    }
+
+    /// The task has no budget left, and is woken to go on after others.
+    fn gather(&self, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.with_live(|pump| pump.gather(parts)) {
+            0 => Poll::Pending,
+            gathered => Poll::Ready(Ok(gathered)),
+        }
     }
 
     /// Ready once no more than the low mark waits to leave.

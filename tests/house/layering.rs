@@ -28,13 +28,20 @@ const EXCEPTIONS: [(&str, &str, &str); 2] = [
 ];
 
 /// The rooms that may name rustls.
-const NAMES_RUSTLS: [&str; 5] =
-    ["src/core/session.rs", "src/core/facts.rs", "src/config/", "src/error.rs", "src/testing/"];
+const NAMES_RUSTLS: [&str; 7] = [
+    "src/core/session.rs",
+    "src/core/engine.rs",
+    "src/core/express/",
+    "src/core/facts.rs",
+    "src/config/",
+    "src/error.rs",
+    "src/testing/",
+];
 
 /// How long a file may be, and the files that are longer, with the reason.
 const MAX_LINES: usize = 450;
 const LONGER: [(&str, usize, &str); 3] = [
-    ("src/core/session.rs", 680, "one state machine in four families of method; cut, its fields would be public"),
+    ("src/core/session.rs", 730, "one state machine in four families of method; cut, its fields would be public"),
     ("src/error.rs", 620, "a third of it is what the enums say as text"),
     ("src/upgrade.rs", 560, "a fifth of it passes calls on to the topmost floor"),
 ];

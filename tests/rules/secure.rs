@@ -94,9 +94,9 @@ async fn alpn_resumption_and_both_chains_are_told() {
         let (theirs, ours) = (s.tls().unwrap(), c.tls().unwrap());
         assert_eq!((theirs.alpn.as_deref(), ours.alpn.as_deref()), (Some(&b"imap"[..]), Some(&b"imap"[..])));
         assert_eq!((theirs.resumed, ours.resumed), (round == 1, round == 1));
-        assert_eq!(theirs.peer_chain, me.chain_der());
+        assert_eq!(*theirs.peer_chain, *me.chain_der());
         assert_eq!(ours.peer_chain, theirs.own_chain);
-        assert_eq!(ours.own_chain, me.chain_der());
+        assert_eq!(*ours.own_chain, *me.chain_der());
         let (x, y) = tokio::join!(s.close(), c.close());
         assert!(x.is_clean() && y.is_clean());
     }

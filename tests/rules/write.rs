@@ -63,6 +63,30 @@ async fn a_write_sequence_after_close_write_writes_none_of_its_parts() {
     .await;
 }
 
+/// A task that goes on writing although the runtime wants it to yield: what it writes then is gathered, and leaves although
+/// the task never comes back to it.
+///
+/// rule: write-1, write-6, write-7
+#[tokio::test]
+async fn what_a_busy_task_gathers_leaves_when_it_waits_for_something_else() {
+    over_all(|kind, mut a, mut b| async move {
+        let data = pattern(60_000);
+        let sent = data.clone();
+        let writing = tokio::spawn(async move {
+            for part in sent.chunks(100) {
+                a.write_all(part).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+            drop(a);
+        });
+        let mut received = vec![0; data.len()];
+        b.read_exact(&mut received).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert!(received == data);
+        writing.abort();
+    })
+    .await;
+}
+
 /// rule: write-3, write-8, secure-1
 #[tokio::test]
 async fn writes_before_the_handshake_are_kept_in_order_and_bounded() {
@@ -405,6 +429,8 @@ async fn a_flush_of_tls_in_tls_waits_for_the_session_beneath() {
         // One write at a time: the inner session has nothing left, the outer one has.
         while a.queued() == 0 {
             a.write_all(&[3; 1_000]).await.unwrap();
+            // With a fresh budget nothing is gathered: what is queued then is so because the socket is full.
+            tokio::task::yield_now().await;
         }
         assert!(tokio::time::timeout(Duration::from_millis(50), a.flush()).await.is_err());
         let reading = tokio::spawn(async move { b.read_to_end(&mut Vec::new()).await });

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 
 use super::{Identity, ORGANISATION, Pki};
-use crate::config::{ClientTls, ClientTlsBuilder, ServerTls, ServerTlsBuilder, WarningKind, subject};
+use crate::config::{ClientTlsBuilder, ServerTlsBuilder, WarningKind, subject};
 
 /// The certificates that [`Pki::load_or_create`] keeps in a directory: `ca.pem`, and a server and a client with a
 /// certificate of that CA, `server.pem`, `server.key`, `client.pem` and `client.key`.
@@ -85,12 +85,12 @@ impl PkiFiles {
 
     /// A configuration with the server's identity, to say more to.
     pub fn server_tls_builder(&self) -> ServerTlsBuilder {
-        ServerTls::builder().identity(self.server.chain_der(), self.server.key_der())
+        super::server_tls_builder().identity(self.server.chain_der(), self.server.key_der())
     }
 
     /// A configuration that trusts the CA, to say more to.
     pub fn client_tls_builder(&self) -> ClientTlsBuilder {
-        ClientTls::builder().roots_pem(self.ca_pem.as_str())
+        super::client_tls_builder().roots_pem(self.ca_pem.as_str())
     }
 
     /// `None` where a file is missing or holds nothing of use.

@@ -187,12 +187,12 @@ impl Pki {
     /// The builder behind [`server_tls`](Self::server_tls), to say more to.
     pub fn server_tls_builder(&self) -> ServerTlsBuilder {
         let server = self.server(&[]);
-        ServerTls::builder().identity(server.chain_der(), server.key_der())
+        server_tls_builder().identity(server.chain_der(), server.key_der())
     }
 
     /// The builder behind [`client_tls`](Self::client_tls), to say more to.
     pub fn client_tls_builder(&self) -> ClientTlsBuilder {
-        ClientTls::builder().root(self.ca_der())
+        client_tls_builder().root(self.ca_der())
     }
 
     fn crl_of(&self, issuer: &Authority) -> String {
@@ -243,4 +243,25 @@ fn distinguished_name(common_name: &str) -> DistinguishedName {
     name.push(DnType::OrganizationName, ORGANISATION);
     name.push(DnType::CommonName, common_name);
     name
+}
+
+/// With the feature `express` and this variable in the environment every configuration of the test PKI asks for the
+/// express engine: so the whole suite runs over it.
+#[cfg(feature = "express")]
+fn is_express() -> bool {
+    std::env::var_os("BOWLINE_EXPRESS").is_some_and(|value| value == "1")
+}
+
+fn server_tls_builder() -> ServerTlsBuilder {
+    let builder = ServerTls::builder();
+    #[cfg(feature = "express")]
+    let builder = if is_express() { builder.express() } else { builder };
+    builder
+}
+
+fn client_tls_builder() -> ClientTlsBuilder {
+    let builder = ClientTls::builder();
+    #[cfg(feature = "express")]
+    let builder = if is_express() { builder.express() } else { builder };
+    builder
 }

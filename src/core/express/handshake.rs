@@ -1,0 +1,127 @@
+//! The handshake: rustls's unbuffered API, given whole records.
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{CommonState, Error};
+
+use super::Out;
+use super::hello::Hello;
+use super::records::Records;
+
+/// A handshake under way.
+pub(super) struct Handshake {
+    side: Side,
+    /// How much of the input rustls has seen and not consumed: the begin of a message that is not whole yet.
+    kept: usize,
+    hello: Hello,
+}
+
+enum Side {
+    Client(UnbufferedClientConnection),
+    Server(UnbufferedServerConnection),
+}
+
+/// Gives rustls the input until it wants more. What it has to send goes to `$out`. Says how much it consumed.
+macro_rules! drive {
+    ($connection:expr, $input:expr, $out:expr) => {{
+        let mut consumed = 0;
+        let result = loop {
+            let UnbufferedStatus { discard, state } = $connection.process_tls_records(&mut $input[consumed..]);
+            let goes_on = match state {
+                Ok(ConnectionState::EncodeTlsData(record)) => encode(record, $out),
+                Ok(ConnectionState::TransmitTlsData(records)) => {
+                    // They are in the queue: their place in the order is settled.
+                    records.done();
+                    true
+                }
+                Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => {
+                    false
+                }
+                // Data needs a handshake that is done, and then rustls is given no more; early data is off.
+                Ok(_) => break Err(Error::HandshakeNotComplete),
+                Err(error) => break Err(error),
+            };
+            consumed += discard;
+            if !goes_on {
+                break Ok(consumed);
+            }
+        };
+        if result.is_err() {
+            // The alert is still to be sent. rustls is shown no input again, which it would only fail of again.
+            while $connection.wants_write() {
+                match $connection.process_tls_records(&mut []).state {
+                    Ok(ConnectionState::EncodeTlsData(record)) => encode(record, $out),
+                    _ => break,
+                };
+            }
+        }
+        result
+    }};
+}
+
+impl Handshake {
+    pub(super) fn client(connection: UnbufferedClientConnection) -> Self {
+        Self { side: Side::Client(connection), kept: 0, hello: Hello::unwanted() }
+    }
+
+    pub(super) fn server(connection: UnbufferedServerConnection) -> Self {
+        Self { side: Side::Server(connection), kept: 0, hello: Hello::default() }
+    }
+
+    /// The input: what is kept, and the next record behind it. Says how much of it was consumed.
+    pub(super) fn go_on(&mut self, input: &mut [u8], out: &mut Out) -> Result<usize, Error> {
+        self.hello.read(&input[self.kept..]);
+        let consumed = match &mut self.side {
+            Side::Client(connection) => drive!(connection, input, out),
+            Side::Server(connection) => drive!(connection, input, out),
+        }?;
+        self.kept = input.len() - consumed;
+        Ok(consumed)
+    }
+
+    pub(super) fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// Whether no part of a message is pending.
+    pub(super) fn is_aligned(&self) -> bool {
+        self.kept == 0
+    }
+
+    pub(super) fn common(&self) -> &CommonState {
+        match &self.side {
+            Side::Client(connection) => connection,
+            Side::Server(connection) => connection,
+        }
+    }
+
+    pub(super) fn take_sni(&mut self) -> Option<String> {
+        self.hello.take_name()
+    }
+
+    /// The keys, once it is done.
+    pub(super) fn into_records(self) -> Result<Records, Error> {
+        match self.side {
+            Side::Client(connection) => {
+                let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
+                Records::new(kernel.negotiated_cipher_suite(), secrets, Box::new(kernel))
+            }
+            Side::Server(connection) => {
+                let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
+                Records::new(kernel.negotiated_cipher_suite(), secrets, Box::new(kernel))
+            }
+        }
+    }
+}
+
+fn encode<Data>(mut record: EncodeTlsData<'_, Data>, out: &mut Out) -> bool {
+    let mut bytes = Vec::new();
+    if let Err(EncodeError::InsufficientSize(needed)) = record.encode(&mut bytes) {
+        bytes.resize(needed.required_size, 0);
+        // There is room for exactly this.
+        let _ = record.encode(&mut bytes);
+    }
+    out.push(bytes);
+    true
+}

@@ -1,0 +1,272 @@
+//! The express engine: rustls makes the handshake, the records behind it are ours.
+//!
+//! # Theory of operation
+//!
+//! Until the handshake is done, rustls's unbuffered API is given whole records and says what to send ([`handshake`]). Then
+//! rustls hands over the traffic keys, and keeps what the keys come from ([`rustls::kernel`]): it makes new ones at a
+//! KeyUpdate, and keeps tickets. What protects a record stays the provider's, by way of rustls; the layer above it, which
+//! says what a record is for and what is wrong with it, is here ([`records`]).
+//!
+//! What it saves: a record is opened where it was received and read from there, and nothing of the handshake stays.
+
+mod handshake;
+mod hello;
+mod keys;
+mod records;
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{AlertDescription, ClientConfig, CommonState, Error, ServerConfig};
+
+use self::handshake::Handshake;
+use self::records::{Found, Records};
+use super::buffer::Buffer;
+
+/// How many records one write gathers.
+const GATHERED: usize = 64;
+
+/// The engine.
+pub(super) struct Express {
+    stage: Stage,
+    out: Out,
+    /// The plaintext that was opened and not read: within the first record of the input.
+    opened: Opened,
+    peer_has_closed: bool,
+    alert_sent: Option<AlertDescription>,
+}
+
+enum Stage {
+    Handshake(Box<Handshake>),
+    Records(Box<Records>),
+    /// The keys could not be handed over.
+    Failed,
+}
+
+/// Opened plaintext: `len` bytes behind `skip` others, and `rest` behind it, at the front of the input.
+#[derive(Default, Clone, Copy)]
+struct Opened {
+    skip: usize,
+    len: usize,
+    rest: usize,
+}
+
+/// What is wrong, and the alert that says so to the peer.
+#[derive(Debug)]
+struct Fault {
+    error: Error,
+    alert: Option<AlertDescription>,
+}
+
+/// Records that wait to leave.
+#[derive(Default)]
+struct Out {
+    records: VecDeque<Vec<u8>>,
+    /// How much of the first one has left.
+    left: usize,
+}
+
+impl Express {
+    pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+        Self::begin(Handshake::client(UnbufferedClientConnection::new(config, name)?))
+    }
+
+    pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
+        Self::begin(Handshake::server(UnbufferedServerConnection::new(config)?))
+    }
+
+    fn begin(mut handshake: Handshake) -> Result<Self, Error> {
+        let mut out = Out::default();
+        handshake.go_on(&mut [], &mut out)?;
+        let stage = Stage::Handshake(Box::new(handshake));
+        Ok(Self { stage, out, opened: Opened::default(), peer_has_closed: false, alert_sent: None })
+    }
+
+    /// Whether the handshake is still under way, for rustls.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.common().is_some_and(CommonState::is_handshaking)
+    }
+
+    /// What the handshake agreed on, as long as it is there.
+    pub(super) fn common(&self) -> Option<&CommonState> {
+        match &self.stage {
+            Stage::Handshake(handshake) => Some(handshake.common()),
+            Stage::Records(_) | Stage::Failed => None,
+        }
+    }
+
+    /// The name that a client has asked for.
+    pub(super) fn take_sni(&mut self) -> Option<String> {
+        match &mut self.stage {
+            Stage::Handshake(handshake) => handshake.take_sni(),
+            Stage::Records(_) | Stage::Failed => None,
+        }
+    }
+
+    /// The handshake is done, and its facts were taken: from here on the records are ours.
+    pub(super) fn finish_handshake(&mut self) -> Result<(), Error> {
+        match std::mem::replace(&mut self.stage, Stage::Failed) {
+            Stage::Handshake(handshake) => {
+                let is_aligned = handshake.is_aligned();
+                self.stage = Stage::Records(Box::new(handshake.into_records()?));
+                if !is_aligned {
+                    // rustls has seen the begin of a message that it will not see the end of.
+                    return self.fail(records::unaligned());
+                }
+            }
+            stage @ (Stage::Records(_) | Stage::Failed) => self.stage = stage,
+        }
+        Ok(())
+    }
+
+    /// How many bytes at the front of the input were seen and are needed still: the begin of a handshake message.
+    pub(super) fn kept(&self) -> usize {
+        match &self.stage {
+            Stage::Handshake(handshake) => handshake.kept(),
+            Stage::Records(_) | Stage::Failed => 0,
+        }
+    }
+
+    /// Opens the record of this length behind what is kept.
+    pub(super) fn open(&mut self, input: &mut Buffer, record: usize) -> Result<(), Error> {
+        match &mut self.stage {
+            Stage::Failed => Err(Error::HandshakeNotComplete),
+            Stage::Handshake(handshake) => {
+                let seen = handshake.kept() + record;
+                let consumed = handshake.go_on(&mut input.as_mut_slice()[..seen], &mut self.out);
+                input.consume(*consumed.as_ref().unwrap_or(&seen));
+                consumed.map(drop)
+            }
+            Stage::Records(records) => match records.open(&mut input.as_mut_slice()[..record], &mut self.out) {
+                Ok(Found::Data { skip, len }) if len > 0 => {
+                    self.opened = Opened { skip, len, rest: record - skip - len };
+                    Ok(())
+                }
+                Ok(found) => {
+                    input.consume(record);
+                    self.peer_has_closed |= matches!(found, Found::Closed);
+                    Ok(())
+                }
+                Err(fault) => self.fail(fault),
+            },
+        }
+    }
+
+    fn fail(&mut self, fault: Fault) -> Result<(), Error> {
+        if let (Stage::Records(records), Some(alert)) = (&mut self.stage, fault.alert) {
+            records.send_fatal(alert, &mut self.out);
+            self.alert_sent = fault.alert;
+        }
+        Err(fault.error)
+    }
+
+    /// The alert that was sent, where it was encrypted.
+    pub(super) fn alert_sent(&self) -> Option<AlertDescription> {
+        self.alert_sent
+    }
+
+    /// How much plaintext was opened and not read.
+    pub(super) fn opened(&self) -> usize {
+        self.opened.len
+    }
+
+    pub(super) fn peer_has_closed(&self) -> bool {
+        self.peer_has_closed
+    }
+
+    /// The plaintext that was opened and not read.
+    pub(super) fn plaintext<'a>(&self, input: &'a Buffer) -> &'a [u8] {
+        &input.as_slice()[self.opened.skip..][..self.opened.len]
+    }
+
+    /// Copies of it what there is room for.
+    pub(super) fn read(&mut self, out: &mut [u8], input: &mut Buffer) -> usize {
+        let n = self.opened.len.min(out.len());
+        out[..n].copy_from_slice(&self.plaintext(input)[..n]);
+        self.consume(n, input);
+        n
+    }
+
+    /// `n` bytes of it were read.
+    pub(super) fn consume(&mut self, n: usize, input: &mut Buffer) {
+        let Opened { skip, len, rest } = &mut self.opened;
+        (*skip, *len) = (*skip + n, *len - n);
+        if *len == 0 {
+            input.consume(*skip + *rest);
+            self.opened = Opened::default();
+        }
+    }
+
+    /// The input was thrown away, and what was opened with it.
+    pub(super) fn forget_input(&mut self) {
+        self.opened = Opened::default();
+    }
+
+    /// Seals these parts up to `room` bytes; says how much. It is less where the keys are used up (TLS 1.2).
+    pub(super) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
+        let Stage::Records(records) = &mut self.stage else { return 0 };
+        match parts {
+            [one] => records.seal_data((&one[..one.len().min(room)]).into(), &mut self.out),
+            many => {
+                let many: Vec<&[u8]> = many.iter().map(|part| &**part).collect();
+                let all = rustls::crypto::cipher::OutboundChunks::new(&many);
+                records.seal_data(all.split_at(room).0, &mut self.out)
+            }
+        }
+    }
+
+    pub(super) fn is_exhausted(&self) -> bool {
+        matches!(&self.stage, Stage::Records(records) if records.is_exhausted())
+    }
+
+    /// Answers a KeyUpdate that asked for one.
+    pub(super) fn answer(&mut self) {
+        if let Stage::Records(records) = &mut self.stage {
+            records.answer(&mut self.out);
+        }
+    }
+
+    pub(super) fn send_close_notify(&mut self) {
+        if let Stage::Records(records) = &mut self.stage {
+            records.send_close_notify(&mut self.out);
+        }
+    }
+
+    pub(super) fn wants_write(&self) -> bool {
+        !self.out.records.is_empty()
+    }
+
+    /// Writes records until the floor takes no more of them at once.
+    pub(super) fn write_tls(&mut self, floor: &mut dyn io::Write) -> io::Result<usize> {
+        self.out.write_to(floor)
+    }
+}
+
+impl Out {
+    fn push(&mut self, record: Vec<u8>) {
+        self.records.push_back(record);
+    }
+
+    fn write_to(&mut self, floor: &mut dyn io::Write) -> io::Result<usize> {
+        let mut parts = [IoSlice::new(&[]); GATHERED];
+        let mut left = self.left;
+        for (part, record) in parts.iter_mut().zip(&self.records) {
+            *part = IoSlice::new(&record[std::mem::take(&mut left)..]);
+        }
+        let written = floor.write_vectored(&parts[..self.records.len().min(GATHERED)])?;
+        self.left += written;
+        while let Some(len) = self.records.front().map(Vec::len).filter(|len| *len <= self.left) {
+            self.left -= len;
+            self.records.pop_front();
+        }
+        if self.records.is_empty() {
+            // An idle session holds no memory for it.
+            self.records = VecDeque::new();
+        }
+        Ok(written)
+    }
+}

@@ -1,0 +1,380 @@
+//! The record layer behind the handshake.
+
+use rustls::crypto::cipher::{
+    InboundOpaqueMessage, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
+};
+use rustls::{
+    AlertDescription, ContentType, Error, ExtractedSecrets, HandshakeType, InvalidMessage, PeerMisbehaved,
+    ProtocolVersion, SupportedCipherSuite,
+};
+
+use super::keys::{Kernel, decrypter, encrypter};
+use super::{Fault, Out};
+use crate::core::session::alert_for;
+
+const HEADER: usize = 5;
+/// The longest record body (RFC 5246 section 6.2.3).
+const MAX_BODY: usize = (1 << 14) + 2048;
+/// The most plaintext that a record carries (RFC 8446 section 5.1).
+const MAX_FRAGMENT: usize = 1 << 14;
+/// The longest handshake message, as rustls has it.
+const MAX_MESSAGE: usize = 0xffff;
+/// The header of a handshake message: type, length.
+const MESSAGE_HEADER: usize = 4;
+/// No sequence number comes near its end, which would wrap it (RFC 8446 section 5.3).
+const LAST_SEQUENCE: u64 = u64::MAX - 0xffff;
+
+/// What a peer may do a few times and not for ever. As many as rustls allows.
+struct Patience {
+    empty_records: u8,
+    warnings: u8,
+    renegotiations: u8,
+    key_updates: u8,
+}
+
+const PATIENCE: Patience = Patience { empty_records: 32, warnings: 4, renegotiations: 1, key_updates: 32 };
+
+/// What a record held.
+pub(super) enum Found {
+    /// Data: `len` bytes behind the first `skip` of the record.
+    Data { skip: usize, len: usize },
+    /// Something that was dealt with.
+    Nothing,
+    /// close_notify.
+    Closed,
+}
+
+/// The records of both directions.
+pub(super) struct Records {
+    suite: SupportedCipherSuite,
+    kernel: Box<dyn Kernel>,
+    tx: Box<dyn MessageEncrypter>,
+    tx_seq: u64,
+    rx: Box<dyn MessageDecrypter>,
+    rx_seq: u64,
+    /// The begin of a handshake message that is not whole yet.
+    fragment: Vec<u8>,
+    patience: Patience,
+    /// The peer has asked for a KeyUpdate of ours.
+    owes_update: bool,
+    /// The key has sealed what it may, and there is no next one.
+    is_exhausted: bool,
+}
+
+impl Records {
+    pub(super) fn new(
+        suite: SupportedCipherSuite,
+        secrets: ExtractedSecrets,
+        kernel: Box<dyn Kernel>,
+    ) -> Result<Self, Error> {
+        let ExtractedSecrets { tx: (tx_seq, tx), rx: (rx_seq, rx) } = secrets;
+        let mut tx = encrypter(suite, tx)?;
+        if tx_seq > 0 {
+            // A provider may check that nonces only grow, counting from the first one that it sees (aws-lc does): it has to
+            // see that of record 0. That record left in the handshake; this one, empty, goes nowhere.
+            let empty = OutboundPlainMessage {
+                typ: ContentType::ApplicationData,
+                version: ProtocolVersion::TLSv1_2,
+                payload: OutboundChunks::new_empty(),
+            };
+            drop(tx.encrypt(empty, 0)?);
+        }
+        let rx = decrypter(suite, rx)?;
+        Ok(Self {
+            suite,
+            kernel,
+            tx,
+            tx_seq,
+            rx,
+            rx_seq,
+            fragment: Vec::new(),
+            patience: PATIENCE,
+            owes_update: false,
+            is_exhausted: false,
+        })
+    }
+
+    fn is_tls13(&self) -> bool {
+        self.suite.tls13().is_some()
+    }
+
+    /// How many records may be sealed with one key (RFC 8446 section 5.5).
+    fn limit(&self) -> u64 {
+        let common = match self.suite {
+            SupportedCipherSuite::Tls12(suite) => &suite.common,
+            SupportedCipherSuite::Tls13(suite) => &suite.common,
+        };
+        common.confidentiality_limit.min(LAST_SEQUENCE)
+    }
+}
+
+/// Out.
+impl Records {
+    /// Seals data; says how much. In TLS 1.3 the last record of a key is the KeyUpdate to the next one; in TLS 1.2 there is
+    /// no next one, and the last record is close_notify.
+    pub(super) fn seal_data(&mut self, data: OutboundChunks<'_>, out: &mut Out) -> usize {
+        let mut sealed = 0;
+        while sealed < data.len() {
+            if self.tx_seq + 1 >= self.limit() && !self.renew_key(out) {
+                self.is_exhausted = true;
+                break;
+            }
+            let fragment = data.split_at(sealed).1.split_at(MAX_FRAGMENT).0;
+            let len = fragment.len();
+            if !self.seal(ContentType::ApplicationData, fragment, out) {
+                break;
+            }
+            sealed += len;
+        }
+        sealed
+    }
+
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.is_exhausted
+    }
+
+    fn renew_key(&mut self, out: &mut Out) -> bool {
+        // A key that was not used cannot be used up: a limit of nearly nothing would never let anything pass.
+        self.is_tls13() && (self.tx_seq == 0 || self.update_key(out))
+    }
+
+    /// A KeyUpdate that asks for nothing, and our next key behind it (RFC 8446 section 4.6.3).
+    fn update_key(&mut self, out: &mut Out) -> bool {
+        const UPDATE_NOT_REQUESTED: u8 = 0;
+        let message = [u8::from(HandshakeType::KeyUpdate), 0, 0, 1, UPDATE_NOT_REQUESTED];
+        self.seal(ContentType::Handshake, (&message[..]).into(), out);
+        let next = self.kernel.update_tx().and_then(|secrets| encrypter(self.suite, secrets));
+        match next {
+            Ok(next) => {
+                (self.tx, self.tx_seq) = (next, 0);
+                self.owes_update = false;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Answers a KeyUpdate that asked for one; several that came meanwhile are answered at once.
+    pub(super) fn answer(&mut self, out: &mut Out) {
+        if self.owes_update {
+            self.update_key(out);
+        }
+    }
+
+    pub(super) fn send_close_notify(&mut self, out: &mut Out) {
+        const WARNING: u8 = 1;
+        self.send_alert(WARNING, AlertDescription::CloseNotify, out);
+    }
+
+    pub(super) fn send_fatal(&mut self, alert: AlertDescription, out: &mut Out) {
+        const FATAL: u8 = 2;
+        self.send_alert(FATAL, alert, out);
+    }
+
+    fn send_alert(&mut self, level: u8, alert: AlertDescription, out: &mut Out) {
+        self.seal(ContentType::Alert, (&[level, u8::from(alert)][..]).into(), out);
+    }
+
+    fn seal(&mut self, typ: ContentType, payload: OutboundChunks<'_>, out: &mut Out) -> bool {
+        if self.tx_seq >= LAST_SEQUENCE {
+            return false;
+        }
+        let plain = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload };
+        let sealed = self.tx.encrypt(plain, self.tx_seq);
+        self.tx_seq += 1;
+        sealed.map(|record| out.push(record.encode())).is_ok()
+    }
+}
+
+/// In.
+impl Records {
+    /// Opens one record, where it is, and deals with what is not data.
+    pub(super) fn open(&mut self, record: &mut [u8], out: &mut Out) -> Result<Found, Fault> {
+        let (outer, version) = check_header(record)?;
+        if outer == ContentType::ChangeCipherSpec && self.fragment.is_empty() {
+            // RFC 8446 section 5: only during the handshake.
+            return Err(match record[HEADER..] {
+                [1] => inappropriate(outer),
+                _ => Error::from(InvalidMessage::InvalidCcs).into(),
+            });
+        }
+        if self.rx_seq >= LAST_SEQUENCE {
+            return Err(Error::DecryptError.into());
+        }
+        let begin = record.as_ptr() as usize;
+        let body = &mut record[HEADER..];
+        let plain =
+            self.rx.decrypt(InboundOpaqueMessage::new(outer, version, body), self.rx_seq).map_err(Fault::from)?;
+        self.rx_seq += 1;
+        let (inner, len) = (plain.typ, plain.payload.len());
+        // It was opened in place.
+        let skip = if len == 0 { HEADER } else { plain.payload.as_ptr() as usize - begin };
+        self.check_order(inner, len)?;
+        match inner {
+            ContentType::ApplicationData => {
+                self.patience.key_updates = PATIENCE.key_updates;
+                Ok(Found::Data { skip, len })
+            }
+            ContentType::Alert => self.handle_alert(&record[skip..skip + len]),
+            ContentType::Handshake => self.handle_fragment(&record[skip..skip + len], out).map(|()| Found::Nothing),
+            ContentType::ChangeCipherSpec => Err(inappropriate(inner)),
+            _ => Err(Error::from(InvalidMessage::InvalidContentType).into()),
+        }
+    }
+
+    fn check_order(&mut self, inner: ContentType, len: usize) -> Result<(), Fault> {
+        if !self.fragment.is_empty() && inner != ContentType::Handshake {
+            return Err(Error::from(PeerMisbehaved::MessageInterleavedWithHandshakeMessage).into());
+        }
+        match len {
+            0 => spend(&mut self.patience.empty_records, PeerMisbehaved::TooManyEmptyFragments),
+            _ => {
+                self.patience.empty_records = PATIENCE.empty_records;
+                Ok(())
+            }
+        }
+    }
+
+    /// RFC 8446 section 6, RFC 5246 section 7.2.
+    fn handle_alert(&mut self, alert: &[u8]) -> Result<Found, Fault> {
+        const WARNING: u8 = 1;
+        const FATAL: u8 = 2;
+        let [level, alert] = *alert else {
+            return Err(Error::from(InvalidMessage::MessageTooShort).into());
+        };
+        let alert = AlertDescription::from(alert);
+        let fault = |answer| Err(Fault { error: Error::AlertReceived(alert), alert: answer });
+        match level {
+            WARNING | FATAL if alert == AlertDescription::CloseNotify => Ok(Found::Closed),
+            WARNING => {
+                spend(&mut self.patience.warnings, PeerMisbehaved::TooManyWarningAlertsReceived)?;
+                // TLS 1.3 has no warnings but user_canceled.
+                if self.is_tls13() && alert != AlertDescription::UserCanceled {
+                    return fault(Some(AlertDescription::DecodeError));
+                }
+                Ok(Found::Nothing)
+            }
+            FATAL => fault(None),
+            _ => fault(Some(AlertDescription::IllegalParameter)),
+        }
+    }
+
+    /// A handshake message may be cut into records, and a record may hold several.
+    fn handle_fragment(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Fault> {
+        if bytes.is_empty() {
+            // RFC 8446 section 5.1, RFC 5246 section 6.2.1: no such record is sent.
+            return Err(inappropriate(ContentType::Handshake));
+        }
+        let mut all = std::mem::take(&mut self.fragment);
+        all.extend_from_slice(bytes);
+        let mut rest = &all[..];
+        while let Some(&[typ, a, b, c]) = rest.first_chunk::<MESSAGE_HEADER>() {
+            let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+            if len > MAX_MESSAGE {
+                return Err(Error::from(InvalidMessage::HandshakePayloadTooLarge).into());
+            }
+            let Some(body) = rest.get(MESSAGE_HEADER..MESSAGE_HEADER + len) else { break };
+            rest = &rest[MESSAGE_HEADER + len..];
+            self.handle_message(HandshakeType::from(typ), body, rest.is_empty(), out)?;
+        }
+        self.fragment = rest.to_vec();
+        Ok(())
+    }
+
+    fn handle_message(&mut self, typ: HandshakeType, body: &[u8], is_last: bool, out: &mut Out) -> Result<(), Fault> {
+        if !self.is_tls13() {
+            return self.refuse_renegotiation(typ, out);
+        }
+        match typ {
+            HandshakeType::KeyUpdate => self.handle_key_update(body, is_last),
+            HandshakeType::NewSessionTicket => match self.kernel.handle_ticket(body) {
+                Some(kept) => kept.map_err(Fault::from),
+                None => Err(inappropriate_message(typ)),
+            },
+            _ => Err(inappropriate_message(typ)),
+        }
+    }
+
+    /// RFC 5246 section 7.2.2: once; then the peer has been told.
+    fn refuse_renegotiation(&mut self, typ: HandshakeType, out: &mut Out) -> Result<(), Fault> {
+        const WARNING: u8 = 1;
+        if typ != self.kernel.renegotiates_by() {
+            return Err(inappropriate_message(typ));
+        }
+        spend(&mut self.patience.renegotiations, PeerMisbehaved::TooManyRenegotiationRequests)?;
+        self.send_alert(WARNING, AlertDescription::NoRenegotiation, out);
+        Ok(())
+    }
+
+    /// RFC 8446 section 4.6.3. A message must not lie on both sides of a change of keys (section 5.1).
+    fn handle_key_update(&mut self, body: &[u8], is_last: bool) -> Result<(), Fault> {
+        const UPDATE_NOT_REQUESTED: u8 = 0;
+        const UPDATE_REQUESTED: u8 = 1;
+        let &[request] = body else { return Err(Error::from(InvalidMessage::MessageTooShort).into()) };
+        if !is_last {
+            return Err(unaligned());
+        }
+        spend(&mut self.patience.key_updates, PeerMisbehaved::TooManyKeyUpdateRequests)?;
+        match request {
+            UPDATE_NOT_REQUESTED => {}
+            UPDATE_REQUESTED => self.owes_update = true,
+            _ => return Err(Error::from(InvalidMessage::InvalidKeyUpdate).into()),
+        }
+        let next = self.kernel.update_rx().and_then(|secrets| decrypter(self.suite, secrets))?;
+        (self.rx, self.rx_seq) = (next, 0);
+        Ok(())
+    }
+}
+
+/// As rustls checks it.
+fn check_header(record: &[u8]) -> Result<(ContentType, ProtocolVersion), Fault> {
+    let invalid = |what: InvalidMessage| Err(Error::from(what).into());
+    let Some(&[typ, major, minor, high, low]) = record.first_chunk::<HEADER>() else {
+        return invalid(InvalidMessage::MessageTooShort);
+    };
+    let (typ, len) = (ContentType::from(typ), usize::from(high) << 8 | usize::from(low));
+    if let ContentType::Unknown(_) = typ {
+        return invalid(InvalidMessage::InvalidContentType);
+    }
+    if major != 3 {
+        return invalid(InvalidMessage::UnknownProtocolVersion);
+    }
+    if len == 0 && typ != ContentType::ApplicationData {
+        return invalid(InvalidMessage::InvalidEmptyPayload);
+    }
+    if len >= MAX_BODY || record.len() != HEADER + len {
+        return invalid(InvalidMessage::MessageTooLarge);
+    }
+    Ok((typ, ProtocolVersion::from(u16::from(major) << 8 | u16::from(minor))))
+}
+
+fn spend(patience: &mut u8, then: PeerMisbehaved) -> Result<(), Fault> {
+    match patience.checked_sub(1) {
+        Some(left) => {
+            *patience = left;
+            Ok(())
+        }
+        None => Err(Error::from(then).into()),
+    }
+}
+
+fn inappropriate(got_type: ContentType) -> Fault {
+    let expect_types = vec![ContentType::ApplicationData, ContentType::Handshake];
+    Error::InappropriateMessage { expect_types, got_type }.into()
+}
+
+fn inappropriate_message(got_type: HandshakeType) -> Fault {
+    let expect_types = vec![HandshakeType::NewSessionTicket, HandshakeType::KeyUpdate];
+    Error::InappropriateHandshakeMessage { expect_types, got_type }.into()
+}
+
+/// The keys change inside a handshake message.
+pub(super) fn unaligned() -> Fault {
+    Error::from(PeerMisbehaved::KeyEpochWithPendingFragment).into()
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self { alert: alert_for(&error), error }
+    }
+}

@@ -1,0 +1,15 @@
+//! The two engines of a TLS session, held against each other: the same data, the same end, the same alert, whatever a peer
+//! does.
+#![allow(clippy::unwrap_used)]
+
+#[path = "garbage/setup.rs"]
+mod setup;
+
+#[path = "engines/differences.rs"]
+mod differences;
+#[path = "engines/keys.rs"]
+mod keys;
+#[path = "engines/openssl.rs"]
+mod openssl;
+#[path = "engines/wires.rs"]
+mod wires;
