@@ -94,6 +94,7 @@ fn parse() -> Result<Option<Options>> {
 
 fn select(options: &Options, notes: &mut Vec<String>) -> Vec<Spec> {
     let mut specs = spec::all();
+    specs.retain(|spec| !options.quick || options.only.is_some() || spec::is_quick(spec));
     specs.retain(|spec| options.only.as_ref().is_none_or(|only| only.is_match(&spec.id)));
     for spec in &mut specs {
         spec.peers.retain(|peer| options.peers.as_ref().is_none_or(|peers| peers.iter().any(|one| one == peer)));

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let result = match arguments.next().as_deref() {
         Some(child::COMMAND) => child::main(arguments),
+        Some(workloads::memory::COMMAND) => child::clients(arguments),
         _ => conduct::main(),
     };
     match result {

@@ -88,3 +88,15 @@ pub fn percentiles(mut nanoseconds: Vec<u32>) -> Option<(f64, f64)> {
     let at = |part: usize| nanoseconds.get(nanoseconds.len() * part / 100).map(|ns| f64::from(*ns) / 1e3);
     at(50).zip(at(99))
 }
+
+/// Bytes that are resident, and bytes that `malloc` has given out: those of C libraries too, which an allocator of Rust's
+/// would not see.
+#[allow(unsafe_code)]
+pub fn resident_and_heap() -> Result<(f64, f64)> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: f64 = statm.split(' ').nth(1).ok_or("statm has no second field")?.parse()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.ok_or("no page size")?;
+    // SAFETY: it takes no arguments and touches nothing but the locks of malloc.
+    let heap = unsafe { libc::mallinfo2() };
+    Ok((pages * page as f64, (heap.uordblks + heap.hblkhd) as f64))
+}

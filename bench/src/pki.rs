@@ -30,4 +30,15 @@ impl Pki {
         let cert = leaf.signed_by(&key, &Issuer::new(ca, ca_key))?;
         Ok(Self { ca: ca_cert.pem(), cert: cert.pem(), key: key.serialize_pem() })
     }
+
+    /// For another process.
+    pub fn to_json(&self) -> String {
+        serde_json::json!([self.ca, self.cert, self.key]).to_string()
+    }
+
+    /// The way back.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let [ca, cert, key] = serde_json::from_str(text)?;
+        Ok(Self { ca, cert, key })
+    }
 }

@@ -17,6 +17,12 @@ pub fn line(spec: &Spec, sample: &Sample) -> String {
     match spec.workload {
         Workload::Bulk { .. } => format!("{cpu:.3} CPU s/GiB, {rate:.2} GiB/s"),
         Workload::Small => format!("{cpu:.3} CPU s, {rate:.2} million/s"),
+        Workload::Aead { .. } => format!("{cpu:.3} CPU s/GiB"),
+        Workload::Handshake(_) | Workload::Churn | Workload::Upgrade => format!("{rate:.0}/s, {:.0} us CPU", cpu * 1e6),
+        Workload::Idle { .. } | Workload::Stalled { .. } => {
+            let (resident, heap) = sample.memory.unwrap_or_default();
+            format!("{:.2} KiB resident, {:.2} KiB heap", resident / 1024.0, heap / 1024.0)
+        }
         Workload::Pingpong { .. } => {
             let (p50, p99) = sample.latency.unwrap_or_default();
             format!("{rate:.0}/s, {:.2} us CPU, p50 {p50:.1} us, p99 {p99:.1} us", cpu * 1e6)

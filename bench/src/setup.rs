@@ -12,6 +12,8 @@ pub struct Setup {
     pub resume: bool,
     /// X25519MLKEM768 instead of X25519.
     pub post_quantum: bool,
+    /// Bulk is what is measured: peers that have a setting for throughput use it.
+    pub bulk: bool,
 }
 
 impl Setup {
@@ -22,7 +24,7 @@ impl Setup {
             Tls::V13 => "1.3",
             Tls::V12 => "1.2",
         };
-        if facts.version != version || !facts.aes128 || facts.resumed.is_some_and(|is| is != resumed) {
+        if facts.version != version || !facts.aes128 || facts.resumed != resumed {
             return fail(format!("{facts:?} was agreed on, not {self:?}, resumed: {resumed}"));
         }
         Ok(())

@@ -3,15 +3,18 @@
 use std::io;
 use std::sync::Arc;
 
-use bowline::{ClientTls, Policy, ServerTls, TcpConnection, TlsConnection, TlsTransport, Transport};
-use tokio::io::AsyncWriteExt;
+use bowline::{
+    ClientTls, Policy, ServerTls, StartTls, TcpConnection, TlsConnection, TlsTransport, Transport, UpgradableConnection,
+};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::rustls::{Configs, facts};
+use super::starttls::{ANSWER, COMMAND, GREETING};
 use super::{Facts, Stack};
-use crate::Result;
 use crate::pki::Pki;
 use crate::setup::Setup;
+use crate::{Result, fail};
 
 /// TLS over TCP.
 #[derive(Clone)]
@@ -47,6 +50,55 @@ impl Stack for Bowline {
     fn facts(stream: &Self::Stream) -> Option<Facts> {
         let tls = stream.tls()?;
         Some(facts(tls.version, tls.cipher, tls.resumed))
+    }
+
+    async fn finish(mut stream: Self::Stream) {
+        stream.close().await;
+    }
+}
+
+/// A connection that is upgraded, as [`Starttls`](super::starttls::Starttls) does it for the others.
+#[derive(Clone)]
+pub struct Upgradable(pub Bowline);
+
+impl Stack for Upgradable {
+    type Stream = UpgradableConnection<TcpConnection>;
+    const FLUSHES: bool = false;
+
+    async fn connect(&self, tcp: TcpStream) -> Result<Self::Stream> {
+        let mut connection = UpgradableConnection::new(self.0.tcp(tcp)?);
+        let mut line = String::new();
+        connection.read_line(&mut line).await?;
+        connection.write_all(COMMAND).await?;
+        line.clear();
+        connection.read_line(&mut line).await?;
+        if line.as_bytes() != ANSWER {
+            return fail("another line was expected");
+        }
+        connection.start_tls(StartTls::client(&self.0.client, "localhost")).await?;
+        Ok(connection)
+    }
+
+    async fn accept(&self, tcp: TcpStream) -> Result<Self::Stream> {
+        let mut connection = UpgradableConnection::new(self.0.tcp(tcp)?);
+        connection.write_all(GREETING).await?;
+        let mut line = String::new();
+        connection.read_line(&mut line).await?;
+        if line.as_bytes() != COMMAND {
+            return fail("another line was expected");
+        }
+        connection.write_all(ANSWER).await?;
+        connection.start_tls(StartTls::server(&self.0.server)).await?;
+        Ok(connection)
+    }
+
+    fn facts(stream: &Self::Stream) -> Option<Facts> {
+        let tls = stream.tls()?;
+        Some(facts(tls.version, tls.cipher, tls.resumed))
+    }
+
+    async fn finish(mut stream: Self::Stream) {
+        stream.close().await;
     }
 }
 
@@ -97,5 +149,9 @@ impl Stack for BowlineTcp {
 
     fn facts(_: &TcpConnection) -> Option<Facts> {
         None
+    }
+
+    async fn finish(mut stream: TcpConnection) {
+        stream.close().await;
     }
 }

@@ -1,8 +1,15 @@
 //! The peers: each is a way to make a stream of bytes out of a TCP connection.
 
+#[cfg(feature = "boring")]
+pub mod boring;
 pub mod bowline;
 pub mod buffered;
+#[cfg(feature = "openssl")]
+pub mod openssl;
 pub mod rustls;
+#[cfg(feature = "s2n")]
+pub mod s2n;
+pub mod starttls;
 pub mod tcp;
 
 use std::future::Future;
@@ -54,15 +61,20 @@ pub trait Stack: Clone + Send + Sync + 'static {
             stream.flush().await
         }
     }
+
+    /// The end of a connection whose both halves have ended.
+    fn finish(stream: Self::Stream) -> impl Future<Output = ()> + Send {
+        async move { drop(stream) }
+    }
 }
 
 /// What a handshake agreed on, in words that all peers share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// `1.3` or `1.2`.
-    pub version: &'static str,
+    pub version: String,
     /// Whether the suite is one of AES-128-GCM.
     pub aes128: bool,
-    /// Whether a session was resumed; `None` where the peer cannot tell.
-    pub resumed: Option<bool>,
+    /// Whether a session was resumed.
+    pub resumed: bool,
 }

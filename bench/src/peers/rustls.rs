@@ -99,14 +99,14 @@ impl Stack for TokioRustls {
 pub fn facts(version: ProtocolVersion, suite: CipherSuite, resumed: bool) -> Facts {
     Facts {
         version: match version {
-            ProtocolVersion::TLSv1_3 => "1.3",
-            ProtocolVersion::TLSv1_2 => "1.2",
-            _ => "?",
+            ProtocolVersion::TLSv1_3 => "1.3".to_owned(),
+            ProtocolVersion::TLSv1_2 => "1.2".to_owned(),
+            other => format!("{other:?}"),
         },
         aes128: matches!(
             suite,
             CipherSuite::TLS13_AES_128_GCM_SHA256 | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
         ),
-        resumed: Some(resumed),
+        resumed,
     }
 }

@@ -1,8 +1,11 @@
 //! What is measured. Each is written once, for every peer that is read and written by tokio's traits; bowline's callback
 //! face has its own.
 
+pub mod aead;
 pub mod bulk;
 pub mod callback;
+pub mod connections;
+pub mod memory;
 pub mod pingpong;
 
 use std::sync::Arc;
