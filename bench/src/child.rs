@@ -41,13 +41,16 @@ fn runtime(regime: Regime) -> Result<Runtime> {
     }
 }
 
-/// The last CPU that this process may use: the first one serves more interrupts.
 fn stay_on_one_cpu() -> Result<()> {
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    let last = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false)).ok_or("no CPU")?;
     let mut one = CpuSet::new();
-    one.set(last)?;
+    one.set(last_cpu()?)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
+}
+
+/// The last CPU that this process may use: the first one serves more interrupts.
+pub fn last_cpu() -> Result<usize> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false)).ok_or("no CPU")?)
 }
 
 /// Calls a workload with the peer of this name.

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use lexopt::prelude::{Long, Short, ValueExt};
 use regex_lite::Regex;
 
+use crate::foreign::Foreign;
 use crate::measure::Sample;
 use crate::spec::{self, Spec};
-use crate::{Result, child, fail, report};
+use crate::{Result, fail, report};
 
 const USAGE: &str = "\
 bench [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--list]
@@ -56,7 +57,8 @@ pub fn main() -> Result<()> {
         return Ok(());
     };
     let mut notes = Vec::new();
-    let specs = select(&options, &mut notes);
+    let foreign = Foreign::find()?;
+    let specs = select(&options, &foreign, &mut notes);
     if options.list {
         specs.iter().for_each(|spec| println!("{:36} {}", spec.id, spec.peers.join(" ")));
         notes.iter().for_each(|note| println!("note: {note}"));
@@ -65,7 +67,7 @@ pub fn main() -> Result<()> {
     if specs.is_empty() {
         return fail("nothing matches; --list shows what there is");
     }
-    let outcome = conduct(&options, specs, notes)?;
+    let outcome = conduct(&options, &foreign, specs, notes)?;
     report::write(&outcome, &options.out)
 }
 
@@ -92,19 +94,17 @@ fn parse() -> Result<Option<Options>> {
     Ok(Some(options))
 }
 
-fn select(options: &Options, notes: &mut Vec<String>) -> Vec<Spec> {
+fn select(options: &Options, foreign: &Foreign, notes: &mut Vec<String>) -> Vec<Spec> {
     let mut specs = spec::all();
     specs.retain(|spec| !options.quick || options.only.is_some() || spec::is_quick(spec));
     specs.retain(|spec| options.only.as_ref().is_none_or(|only| only.is_match(&spec.id)));
     for spec in &mut specs {
         spec.peers.retain(|peer| options.peers.as_ref().is_none_or(|peers| peers.iter().any(|one| one == peer)));
         spec.peers.retain(|peer| {
-            let built = child::is_built(peer);
-            let note = format!("{peer} is not in this build");
-            if !built && !notes.contains(&note) {
-                notes.push(note);
-            }
-            built
+            let missing = foreign.missing(peer).map(|why| format!("{peer} is left out: {why}"));
+            let is_there = missing.is_none();
+            notes.extend(missing.filter(|note| !notes.contains(note)));
+            is_there
         });
     }
     specs.retain(|spec| !spec.peers.is_empty());
@@ -112,7 +112,7 @@ fn select(options: &Options, notes: &mut Vec<String>) -> Vec<Spec> {
 }
 
 /// A B C, A B C: whatever the machine does meanwhile, it does it to all peers of a measurement.
-fn conduct(options: &Options, specs: Vec<Spec>, mut notes: Vec<String>) -> Result<Outcome> {
+fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, mut notes: Vec<String>) -> Result<Outcome> {
     let begin = Instant::now();
     let total = options.rounds * specs.iter().map(|spec| spec.peers.len()).sum::<usize>();
     let scale = if options.quick { 0.1 } else { 1.0 };
@@ -124,7 +124,7 @@ fn conduct(options: &Options, specs: Vec<Spec>, mut notes: Vec<String>) -> Resul
                 done += 1;
                 let key = (spec.id.clone(), (*peer).to_owned());
                 eprint!("[{done:>4}/{total}] round {round} {:34} {peer:20} ", spec.id);
-                match measure(spec, peer, scale) {
+                match measure(foreign, spec, peer, scale) {
                     Ok(sample) => {
                         eprintln!("{}", report::line(spec, &sample));
                         samples.entry(key).or_default().push(sample);
@@ -140,10 +140,8 @@ fn conduct(options: &Options, specs: Vec<Spec>, mut notes: Vec<String>) -> Resul
     Ok(Outcome { specs, samples, rounds: options.rounds, quick: options.quick, took: begin.elapsed(), notes })
 }
 
-fn measure(spec: &Spec, peer: &str, scale: f64) -> Result<Sample> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args([child::COMMAND, &spec.id, peer, &scale.to_string()]);
-    let output = run(&mut command)?;
+fn measure(foreign: &Foreign, spec: &Spec, peer: &str, scale: f64) -> Result<Sample> {
+    let output = run(&mut foreign.command(spec, peer, scale)?)?;
     let line = output.lines().last().unwrap_or_default();
     Ok(Sample::from_json(&serde_json::from_str(line)?).ok_or("not a sample")?)
 }

@@ -5,6 +5,7 @@
 
 mod child;
 mod conduct;
+mod foreign;
 mod measure;
 mod net;
 mod peers;
@@ -12,6 +13,8 @@ mod pki;
 mod report;
 mod setup;
 mod spec;
+mod svg;
+mod targets;
 mod workloads;
 
 use std::process::ExitCode;
