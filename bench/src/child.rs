@@ -82,12 +82,12 @@ macro_rules! with_stack {
 
 /// Whether this peer is in this build.
 pub fn is_built(peer: &str) -> bool {
-    match peer {
-        "tokio-openssl" => cfg!(feature = "openssl"),
-        "s2n-tls-tokio" => cfg!(feature = "s2n"),
-        "tokio-boring" => cfg!(feature = "boring"),
-        _ => true,
-    }
+    let optional = [
+        ("tokio-openssl", cfg!(feature = "openssl")),
+        ("s2n-tls-tokio", cfg!(feature = "s2n")),
+        ("tokio-boring", cfg!(feature = "boring")),
+    ];
+    optional.iter().all(|(name, is_built)| *name != peer || *is_built)
 }
 
 fn setup(spec: &Spec) -> Setup {
@@ -123,9 +123,7 @@ async fn measure(spec: Spec, peer: String, scale: f64) -> Result<Sample> {
             with_stack!(peer, pki, setup, |stack| connections::handshakes(stack, run).await)
         }
         Workload::Churn => with_stack!(peer, pki, setup, |stack| connections::churn(stack, run).await),
-        Workload::Upgrade if peer == "bowline" => {
-            connections::churn(Upgradable(Bowline::new(pki, setup)?), run).await
-        }
+        Workload::Upgrade if peer == "bowline" => connections::churn(Upgradable(Bowline::new(pki, setup)?), run).await,
         Workload::Upgrade => {
             with_stack!(peer, pki, setup, |stack| connections::churn(Starttls(stack), run).await)
         }

@@ -15,13 +15,14 @@ use crate::spec::{self, Spec};
 use crate::{Result, fail, report};
 
 const USAGE: &str = "\
-bench [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--list]
+bench [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--syscalls] [--list]
 
   --quick       small amounts and three rounds: numbers to try things, not to keep
   --only REGEX  only measurements whose id matches; --list shows the ids
   --peers a,b   only these peers
   --rounds N    default 7
   --out DIR     where the report goes; default bench/results, and with --quick bench/results-quick
+  --syscalls    behind the rounds, once more under strace: system calls for each unit
   --list        what would be measured
 ";
 
@@ -34,6 +35,7 @@ struct Options {
     peers: Option<Vec<String>>,
     rounds: usize,
     out: PathBuf,
+    syscalls: bool,
     list: bool,
 }
 
@@ -49,6 +51,8 @@ pub struct Outcome {
     pub took: Duration,
     /// What was left out or went wrong, and why.
     pub notes: Vec<String>,
+    /// System calls for each unit, the most frequent first.
+    pub syscalls: BTreeMap<(String, String), Vec<(String, f64)>>,
 }
 
 pub fn main() -> Result<()> {
@@ -75,7 +79,7 @@ fn parse() -> Result<Option<Options>> {
     let bench = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let (mut rounds, mut out) = (None, None);
     let mut options =
-        Options { quick: false, only: None, peers: None, rounds: 0, out: PathBuf::new(), list: false };
+        Options { quick: false, only: None, peers: None, rounds: 0, out: PathBuf::new(), syscalls: false, list: false };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -84,6 +88,7 @@ fn parse() -> Result<Option<Options>> {
             Long("peers") => options.peers = Some(parser.value()?.string()?.split(',').map(str::to_owned).collect()),
             Long("rounds") => rounds = Some(parser.value()?.parse::<usize>()?.max(1)),
             Long("out") => out = Some(PathBuf::from(parser.value()?)),
+            Long("syscalls") => options.syscalls = true,
             Long("list") => options.list = true,
             Long("help") | Short('h') => return Ok(None),
             other => return Err(other.unexpected().into()),
@@ -137,7 +142,45 @@ fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, mut notes: Ve
             }
         }
     }
-    Ok(Outcome { specs, samples, rounds: options.rounds, quick: options.quick, took: begin.elapsed(), notes })
+    let mut syscalls = BTreeMap::new();
+    for spec in specs.iter().filter(|spec| options.syscalls && spec::is_counted(spec)) {
+        for peer in &spec.peers {
+            eprintln!("counting system calls: {} {peer}", spec.id);
+            match count(foreign, spec, peer) {
+                Ok(counts) => drop(syscalls.insert((spec.id.clone(), (*peer).to_owned()), counts)),
+                Err(error) => notes.push(format!("no system calls of {} by {peer}: {error}", spec.id)),
+            }
+        }
+    }
+    let took = begin.elapsed();
+    Ok(Outcome { specs, samples, rounds: options.rounds, quick: options.quick, took, notes, syscalls })
+}
+
+/// Under strace, which makes everything slow: counts only, no times. What comes ahead of the measurement is in them too.
+fn count(foreign: &Foreign, spec: &Spec, peer: &str) -> Result<Vec<(String, f64)>> {
+    let file = std::env::temp_dir().join(format!("bench-strace-{}", std::process::id()));
+    let inner = foreign.command(spec, peer, 0.1)?;
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-c", "-o"]).arg(&file).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        strace.env(name, value.unwrap_or_default());
+    }
+    let output = run(&mut strace)?;
+    let sample = Sample::from_json(&serde_json::from_str(output.lines().last().unwrap_or_default())?);
+    let units = sample.ok_or("not a sample")?.units;
+    let text = std::fs::read_to_string(&file)?;
+    std::fs::remove_file(&file)?;
+    let mut counts: Vec<(String, f64)> = text.lines().filter_map(|line| parse_count(line, units)).collect();
+    counts.sort_by(|a, b| b.1.total_cmp(&a.1));
+    counts.truncate(6);
+    Ok(counts)
+}
+
+/// `% time, seconds, usecs/call, calls, errors (or nothing), syscall`
+fn parse_count(line: &str, units: f64) -> Option<(String, f64)> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (name, calls) = (words.last()?, words.get(3)?.parse::<f64>().ok()?);
+    (*name != "total").then(|| ((*name).to_owned(), calls / units))
 }
 
 fn measure(foreign: &Foreign, spec: &Spec, peer: &str, scale: f64) -> Result<Sample> {

@@ -25,7 +25,10 @@ impl Foreign {
         let program = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.exists());
         let python = program("BENCH_PYTHON");
         let twisted = python.as_ref().is_some_and(|python| {
-            Command::new(python).args(["-c", "import twisted, OpenSSL, service_identity"]).output().is_ok_and(|o| o.status.success())
+            Command::new(python)
+                .args(["-c", "import twisted, OpenSSL, service_identity"])
+                .output()
+                .is_ok_and(|o| o.status.success())
         });
         Ok(Self { boring: program("BENCH_BORING"), go: program("BENCH_GO"), python, twisted, pki: Pki::new()? })
     }

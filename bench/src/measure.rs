@@ -19,7 +19,8 @@ impl Mark {
     /// Now.
     pub fn now() -> Result<Self> {
         let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-        let time = |time: nix::sys::time::TimeVal| Duration::from_secs_f64(time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6);
+        let time =
+            |time: nix::sys::time::TimeVal| Duration::from_secs_f64(time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6);
         Ok(Self { at: Instant::now(), user: time(usage.user_time()), system: time(usage.system_time()) })
     }
 

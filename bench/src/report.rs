@@ -63,7 +63,9 @@ fn as_json(outcome: &Outcome) -> serde_json::Value {
         .collect();
     let targets: Vec<_> = targets::judge(outcome)
         .iter()
-        .map(|one| json!({ "what": one.what, "bound": one.bound, "aim": one.aim, "value": one.value, "pass": one.pass }))
+        .map(
+            |one| json!({ "what": one.what, "bound": one.bound, "aim": one.aim, "value": one.value, "pass": one.pass }),
+        )
         .collect();
     json!({
         "quick": outcome.quick, "rounds": outcome.rounds, "machine": machine(), "notes": outcome.notes,
@@ -144,6 +146,14 @@ fn as_markdown(outcome: &Outcome) -> String {
     for spec in &outcome.specs {
         table(outcome, spec, &mut text);
     }
+    if !outcome.syscalls.is_empty() {
+        text += "\n## System calls for each unit\n\nUnder strace; those ahead of the measurement are in them.\n\n";
+        text += "| measurement | peer | calls |\n|---|---|---|\n";
+    }
+    for ((id, peer), calls) in &outcome.syscalls {
+        let calls: Vec<String> = calls.iter().map(|(name, count)| format!("{name} {}", number(*count))).collect();
+        let _ = writeln!(text, "| {id} | {peer} | {} |", calls.join(", "));
+    }
     if !outcome.notes.is_empty() {
         text += "\n## Notes\n\n";
     }
@@ -173,7 +183,8 @@ fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
                 Some([least, low, median, high, most]) => {
                     let _ = write!(row, " {} |", number(median));
                     if column.spread {
-                        let _ = write!(row, " {} – {} {} – {} |", number(least), number(low), number(high), number(most));
+                        let _ =
+                            write!(row, " {} – {} {} – {} |", number(least), number(low), number(high), number(most));
                     }
                 }
                 None => row += if column.spread { " – | – |" } else { " – |" },
@@ -185,7 +196,12 @@ fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
     }
     if let Some(limit) = targets::limit(outcome, &spec.id) {
         let scaled = if matches!(spec.workload, Workload::Pingpong { .. }) { limit * 1e6 } else { limit };
-        let _ = writeln!(text, "\nThe limit, raw TCP and the cipher: {} CPU for each {}.", number(scaled), spec.workload.unit());
+        let _ = writeln!(
+            text,
+            "\nThe limit, raw TCP and the cipher: {} CPU for each {}.",
+            number(scaled),
+            spec.workload.unit()
+        );
     }
 }
 
@@ -196,7 +212,12 @@ fn plots(outcome: &Outcome) -> Vec<(&'static str, &'static str, &'static str, Ve
     };
     vec![
         ("bulk", "Bulk", "CPU s/GiB, less is better", groups(|w| matches!(w, Workload::Bulk { .. }))),
-        ("requests", "Requests and responses", "a second, more is better", groups(|w| matches!(w, Workload::Pingpong { .. }))),
+        (
+            "requests",
+            "Requests and responses",
+            "a second, more is better",
+            groups(|w| matches!(w, Workload::Pingpong { .. })),
+        ),
         ("small", "Writes of 100 bytes", "millions a second, more is better", groups(|w| w == Workload::Small)),
         (
             "connections",
@@ -228,7 +249,11 @@ fn group(outcome: &Outcome, spec: &Spec) -> Option<Group> {
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("").trim_start_matches(['\t', ':', ' ']);
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("")
+        .trim_start_matches(['\t', ':', ' ']);
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let system = read("/proc/sys/kernel/osrelease");
     format!("{model}, {cpus} CPUs, Linux {}", system.trim())

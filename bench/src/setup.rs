@@ -13,6 +13,7 @@ pub struct Setup {
     /// X25519MLKEM768 instead of X25519.
     pub post_quantum: bool,
     /// Bulk is what is measured: peers that have a setting for throughput use it.
+    #[cfg_attr(not(feature = "s2n"), allow(dead_code))]
     pub bulk: bool,
 }
 

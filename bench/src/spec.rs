@@ -126,12 +126,9 @@ pub fn all() -> Vec<Spec> {
         let buffered = ["bowline-corked", CALLBACK, "tokio-rustls+buf8k", "tokio-rustls+buf64k"];
         add(Workload::Small, Tls::V13, regime, &[STREAMS, &buffered, &[GO, "tcp"]]);
     }
-    for (kind, tls) in [
-        (Kind::Full, Tls::V13),
-        (Kind::Resumed, Tls::V13),
-        (Kind::Full, Tls::V12),
-        (Kind::Resumed, Tls::V12),
-    ] {
+    for (kind, tls) in
+        [(Kind::Full, Tls::V13), (Kind::Resumed, Tls::V13), (Kind::Full, Tls::V12), (Kind::Resumed, Tls::V12)]
+    {
         add(Workload::Handshake(kind), tls, Regime::Hot, &[STREAMS, &[GO]]);
     }
     let post_quantum = ["bowline", "tokio-rustls", "s2n-tls-tokio", "tokio-boring"];
@@ -146,7 +143,13 @@ pub fn all() -> Vec<Spec> {
     specs
 }
 
-/// What a quick run leaves out.
+/// Where the number of system calls says something: one connection, or many messages.
+pub fn is_counted(spec: &Spec) -> bool {
+    spec.tls == Tls::V13
+        && matches!(spec.workload, Workload::Bulk { way: Way::Up, .. } | Workload::Small | Workload::Pingpong { .. })
+}
+
+/// What a quick run keeps.
 pub fn is_quick(spec: &Spec) -> bool {
     let is_extra = match spec.workload {
         Workload::Bulk { size, way } => size != 64 << 10 || way == Way::Down || spec.tls == Tls::V12,

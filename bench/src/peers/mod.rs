@@ -49,11 +49,7 @@ pub trait Stack: Clone + Send + Sync + 'static {
     }
 
     /// Writes this chunk so many times, and flushes behind the last.
-    fn send_many(
-        stream: &mut Self::Stream,
-        chunk: &[u8],
-        count: usize,
-    ) -> impl Future<Output = io::Result<()>> + Send {
+    fn send_many(stream: &mut Self::Stream, chunk: &[u8], count: usize) -> impl Future<Output = io::Result<()>> + Send {
         async move {
             for _ in 0..count {
                 stream.write_all(chunk).await?;

@@ -26,10 +26,8 @@ pub struct Configs {
 impl Configs {
     pub fn new(pki: &Pki, setup: Setup) -> Result<Self> {
         let mut provider = aws_lc_rs::default_provider();
-        provider.cipher_suites = vec![
-            cipher_suite::TLS13_AES_128_GCM_SHA256,
-            cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-        ];
+        provider.cipher_suites =
+            vec![cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256];
         provider.kx_groups = vec![if setup.post_quantum { kx_group::X25519MLKEM768 } else { kx_group::X25519 }];
         let provider = Arc::new(provider);
         let versions: &[&rustls::SupportedProtocolVersion] = match setup.tls {

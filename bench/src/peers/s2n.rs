@@ -75,7 +75,8 @@ impl Builder for Configured {
             connection.prefer_throughput()?;
             connection.set_receive_buffering(true)?;
         }
-        let ticket = self.ticket.as_ref().and_then(|ticket| ticket.0.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let ticket =
+            self.ticket.as_ref().and_then(|ticket| ticket.0.lock().unwrap_or_else(PoisonError::into_inner).clone());
         if let Some(ticket) = ticket {
             connection.set_session_ticket(&ticket)?;
         }

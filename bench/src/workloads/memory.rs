@@ -111,13 +111,19 @@ async fn serve<S: Stack>(
     S::send(&mut stream, &message).await?;
     ready.send(()).await?;
     drop(ready);
-    while stall {
-        static PIECE: [u8; 16 << 10] = [0; 16 << 10];
-        stream.write_all(&PIECE).await?;
-        progress.fetch_add(1, Ordering::Relaxed);
+    if stall {
+        return write_for_ever(stream, progress).await;
     }
     let _ = stream.read(&mut message).await;
     Ok(())
+}
+
+async fn write_for_ever(mut stream: impl AsyncWriteExt + Unpin, progress: &AtomicUsize) -> Result<()> {
+    static PIECE: [u8; 16 << 10] = [0; 16 << 10];
+    loop {
+        stream.write_all(&PIECE).await?;
+        progress.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// The other process: `count` connections, held until the end of standard input.

@@ -16,8 +16,8 @@ use std::process::{Command, ExitCode};
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Error>;
 
-/// How far a count may be from the baseline. The same build on the same machine gives the same count to within a few in a
-/// million; another version of the compiler or of libc moves it by a percent.
+/// How far a count may be from the baseline. The same build on the same machine gives the same count to within 0.02 %;
+/// another version of the compiler or of libc moves it by a percent.
 const TOLERANCE: f64 = 0.02;
 
 /// Valgrind collects while this runs.

@@ -16,12 +16,12 @@ use crate::{Result, counted};
 
 /// Name, and how many units are counted: MiB in bulk, else writes, or requests with their responses.
 pub const ALL: &[(&str, f64)] = &[
-    ("bulk-64k", 16.0),
-    ("bulk-16k", 16.0),
-    ("small-eager", 20_000.0),
-    ("small-corked", 20_000.0),
-    ("request-1k", 2_000.0),
-    ("request-1k-callback", 2_000.0),
+    ("bulk-64k", 4.0),
+    ("bulk-16k", 4.0),
+    ("small-eager", 10_000.0),
+    ("small-corked", 10_000.0),
+    ("request-1k", 1_000.0),
+    ("request-1k-callback", 1_000.0),
 ];
 
 type Connection = TlsConnection<Stream<Pipe>>;
@@ -148,5 +148,8 @@ async fn pair() -> Result<(Connection, Connection)> {
         Stream::with(pipe, address(), address(), Policy::default()).wakes_unlocked()
     };
     let (client, server) = (Arc::new(client).into(), Arc::new(server).into());
-    Ok(tokio::try_join!(TlsConnection::connect(over(near), &client, "localhost"), TlsConnection::accept(over(far), &server))?)
+    Ok(tokio::try_join!(
+        TlsConnection::connect(over(near), &client, "localhost"),
+        TlsConnection::accept(over(far), &server)
+    )?)
 }
