@@ -37,7 +37,7 @@ impl Foreign {
     pub fn missing(&self, peer: &str) -> Option<&'static str> {
         match peer {
             "tokio-boring" if self.boring.is_none() && !child::is_built(peer) => {
-                Some("not built; it needs cmake, a C++ compiler, libclang (bench/run --boring)")
+                Some("not built; it needs cmake, a C++ compiler, libclang (BORING=1 bench/run)")
             }
             "go" if self.go.is_none() => Some("there is no go here"),
             "asyncio" if self.python.is_none() => Some("there is no python3 here"),
