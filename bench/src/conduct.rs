@@ -17,7 +17,7 @@ use crate::{Result, fail, report};
 const USAGE: &str = "\
 bench [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--syscalls] [--list]
 
-  --quick       small amounts and three rounds: numbers to try things, not to keep
+  --quick       small amounts and two rounds: numbers to try things, not to keep
   --only REGEX  only measurements whose id matches; --list shows the ids
   --peers a,b   only these peers
   --rounds N    default 7
@@ -94,7 +94,7 @@ fn parse() -> Result<Option<Options>> {
             other => return Err(other.unexpected().into()),
         }
     }
-    options.rounds = rounds.unwrap_or(if options.quick { 3 } else { 7 });
+    options.rounds = rounds.unwrap_or(if options.quick { 2 } else { 7 });
     options.out = out.unwrap_or_else(|| bench.join(if options.quick { "results-quick" } else { "results" }));
     Ok(Some(options))
 }
