@@ -1,0 +1,184 @@
+//! One measurement, in a process of its own: what allocators, caches and sessions have kept of the last one shall not
+//! matter to the next.
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::measure::Sample;
+use crate::peers::bowline::{Bowline, BowlineTcp, Corked, Upgradable};
+use crate::peers::buffered::Buffered;
+use crate::peers::rustls::TokioRustls;
+use crate::peers::starttls::Starttls;
+use crate::peers::tcp::Tcp;
+use crate::pki::Pki;
+use crate::setup::Setup;
+use crate::spec::{self, Kind, Regime, Spec, Way, Workload};
+use crate::workloads::{Run, aead, bulk, callback, connections, memory, pingpong};
+use crate::{Result, fail};
+
+/// The word that makes a process one of these.
+pub const COMMAND: &str = "measure";
+
+/// `measure ID PEER SCALE`: prints the sample as one line of JSON.
+pub fn main(mut arguments: impl Iterator<Item = String>) -> Result<()> {
+    let mut next = || arguments.next().ok_or("usage: measure ID PEER SCALE");
+    let (id, peer, scale) = (next()?, next()?, next()?.parse()?);
+    let spec = find(&id)?;
+    let sample = runtime(spec.regime)?.block_on(async { tokio::spawn(measure(spec, peer, scale)).await })??;
+    println!("{}", sample.to_json());
+    Ok(())
+}
+
+/// The threads that a regime has.
+fn runtime(regime: Regime) -> Result<Runtime> {
+    match regime {
+        Regime::Default => Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?),
+        Regime::Hot => {
+            stay_on_one_cpu()?;
+            Ok(Builder::new_current_thread().enable_all().build()?)
+        }
+    }
+}
+
+fn stay_on_one_cpu() -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(last_cpu()?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
+}
+
+/// The last CPU that this process may use: the first one serves more interrupts.
+pub fn last_cpu() -> Result<usize> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false)).ok_or("no CPU")?)
+}
+
+/// Calls a workload with the peer of this name.
+macro_rules! with_stack {
+    ($peer:expr, $pki:expr, $setup:expr, |$stack:ident| $run:expr) => {
+        with_stack!(@ $peer, $pki, $setup, $stack, $run,
+            "tcp" => Tcp,
+            "bowline" => Bowline::new($pki, $setup)?,
+            "bowline-corked" => Corked(Bowline::new($pki, $setup)?),
+            "bowline-tcp" => BowlineTcp(Bowline::new($pki, $setup)?),
+            "tokio-rustls" => TokioRustls::new($pki, $setup)?,
+            "tokio-rustls+buf8k" => Buffered::<_, { 8 << 10 }>(TokioRustls::new($pki, $setup)?),
+            "tokio-rustls+buf64k" => Buffered::<_, { 64 << 10 }>(TokioRustls::new($pki, $setup)?),
+            #[cfg(feature = "openssl")]
+            "tokio-openssl" => crate::peers::openssl::OpenSsl::new($pki, $setup)?,
+            #[cfg(feature = "s2n")]
+            "s2n-tls-tokio" => crate::peers::s2n::S2n::new($pki, $setup)?,
+            #[cfg(feature = "boring")]
+            "tokio-boring" => crate::peers::boring::Boring::new($pki, $setup)?,
+        )
+    };
+    (@ $peer:expr, $pki:expr, $setup:expr, $stack:ident, $run:expr, $($(#[$on:meta])? $name:literal => $make:expr,)*) => {
+        match $peer {
+            $($(#[$on])? $name => { let $stack = $make; $run })*
+            other => fail(format!("{other} is not in this build")),
+        }
+    };
+}
+
+/// Whether this peer is in this build.
+pub fn is_built(peer: &str) -> bool {
+    let optional = [
+        ("tokio-openssl", cfg!(feature = "openssl")),
+        ("s2n-tls-tokio", cfg!(feature = "s2n")),
+        ("tokio-boring", cfg!(feature = "boring")),
+    ];
+    optional.iter().all(|(name, is_built)| *name != peer || *is_built)
+}
+
+fn setup(spec: &Spec) -> Setup {
+    Setup {
+        tls: spec.tls,
+        resume: spec.workload == Workload::Handshake(Kind::Resumed),
+        post_quantum: spec.workload == Workload::Handshake(Kind::PostQuantum),
+        bulk: matches!(spec.workload, Workload::Bulk { .. }),
+    }
+}
+
+async fn measure(spec: Spec, peer: String, scale: f64) -> Result<Sample> {
+    let pki = &Pki::new()?;
+    let setup = setup(&spec);
+    let run = Run { setup, regime: spec.regime, scale };
+    let (peer, id) = (peer.as_str(), spec.id.as_str());
+    if peer == "bowline-callback" {
+        return by_callbacks(Bowline::new(pki, setup)?, run, spec.workload).await;
+    }
+    match spec.workload {
+        Workload::Bulk { size, way } => {
+            let (count, gib) = bulk_amount(run, size);
+            with_stack!(peer, pki, setup, |stack| bulk::run(stack, run, size, way, count, gib).await)
+        }
+        Workload::Small => {
+            let count = small_amount(run);
+            with_stack!(peer, pki, setup, |stack| bulk::run(stack, run, 100, Way::Up, count, count as f64 / 1e6).await)
+        }
+        Workload::Pingpong { size, connections } => {
+            with_stack!(peer, pki, setup, |stack| pingpong::run(stack, run, size, connections).await)
+        }
+        Workload::Handshake(_) => {
+            with_stack!(peer, pki, setup, |stack| connections::handshakes(stack, run).await)
+        }
+        Workload::Churn => with_stack!(peer, pki, setup, |stack| connections::churn(stack, run).await),
+        Workload::Upgrade if peer == "bowline" => connections::churn(Upgradable(Bowline::new(pki, setup)?), run).await,
+        Workload::Upgrade => {
+            with_stack!(peer, pki, setup, |stack| connections::churn(Starttls(stack), run).await)
+        }
+        Workload::Idle { connections } => {
+            let count = run.amount(connections, 500);
+            with_stack!(peer, pki, setup, |stack| memory::idle(stack, run, pki, id, peer, count).await)
+        }
+        Workload::Stalled { connections } => {
+            let count = run.amount(connections, 100);
+            with_stack!(peer, pki, setup, |stack| memory::stalled(stack, run, pki, id, peer, count).await)
+        }
+        Workload::Aead { size } => aead::run(run, size),
+    }
+}
+
+async fn by_callbacks(stack: Bowline, run: Run, workload: Workload) -> Result<Sample> {
+    match workload {
+        Workload::Bulk { size, way } => {
+            let (count, gib) = bulk_amount(run, size);
+            callback::bulk(stack, run, size, way, count, gib).await
+        }
+        Workload::Small => {
+            let count = small_amount(run);
+            callback::bulk(stack, run, 100, Way::Up, count, count as f64 / 1e6).await
+        }
+        Workload::Pingpong { size, connections } => callback::pingpong(stack, run, size, connections).await,
+        other => fail(format!("{other} is not there on the callback face")),
+    }
+}
+
+/// `clients ID PEER ADDRESS COUNT`: the other end of a measurement of memory.
+pub fn clients(mut arguments: impl Iterator<Item = String>) -> Result<()> {
+    let mut next = || arguments.next().ok_or("usage: clients ID PEER ADDRESS COUNT");
+    let (id, peer, address, count) = (next()?, next()?, next()?.parse()?, next()?.parse()?);
+    let spec = find(&id)?;
+    let pki = Pki::from_json(&std::env::var("BENCH_PKI")?)?;
+    let setup = setup(&spec);
+    let run = Run { setup, regime: spec.regime, scale: 1.0 };
+    // Not `hot`: the server has that CPU.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        with_stack!(peer.as_str(), &pki, setup, |stack| memory::clients(stack, run, address, count).await)
+    })
+}
+
+fn find(id: &str) -> Result<Spec> {
+    Ok(spec::all().into_iter().find(|spec| spec.id == id).ok_or("there is no such measurement")?)
+}
+
+/// Writes that make a GiB, and how much that is.
+fn bulk_amount(run: Run, size: usize) -> (usize, f64) {
+    let bytes = run.amount(1 << 30, 64 << 20);
+    (bytes / size, (bytes / size * size) as f64 / f64::from(1 << 30))
+}
+
+fn small_amount(run: Run) -> usize {
+    run.amount(1_000_000, 100_000)
+}

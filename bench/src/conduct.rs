@@ -1,0 +1,223 @@
+//! The conductor: which measurements, in which order, and what they gave.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lexopt::prelude::{Long, Short, ValueExt};
+use regex_lite::Regex;
+
+use crate::foreign::Foreign;
+use crate::measure::Sample;
+use crate::spec::{self, Spec};
+use crate::{Result, fail, report};
+
+const USAGE: &str = "\
+bench [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--syscalls] [--list]
+
+  --quick       small amounts and two rounds: numbers to try things, not to keep
+  --only REGEX  only measurements whose id matches; --list shows the ids
+  --peers a,b   only these peers
+  --rounds N    default 7
+  --out DIR     where the report goes; default bench/results, and with --quick bench/results-quick
+  --syscalls    behind the rounds, once more under strace: system calls for each unit
+  --list        what would be measured
+";
+
+/// No measurement takes longer, unless something hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Options {
+    quick: bool,
+    only: Option<Regex>,
+    peers: Option<Vec<String>>,
+    rounds: usize,
+    out: PathBuf,
+    syscalls: bool,
+    list: bool,
+}
+
+/// All samples of a measurement by a peer, in the order of the rounds.
+pub type Samples = BTreeMap<(String, String), Vec<Sample>>;
+
+/// What a run gave.
+pub struct Outcome {
+    pub specs: Vec<Spec>,
+    pub samples: Samples,
+    pub rounds: usize,
+    pub quick: bool,
+    pub took: Duration,
+    /// What was left out or went wrong, and why.
+    pub notes: Vec<String>,
+    /// System calls for each unit, the most frequent first.
+    pub syscalls: BTreeMap<(String, String), Vec<(String, f64)>>,
+}
+
+pub fn main() -> Result<()> {
+    let Some(options) = parse()? else {
+        print!("{USAGE}");
+        return Ok(());
+    };
+    let mut notes = Vec::new();
+    let foreign = Foreign::find()?;
+    let specs = select(&options, &foreign, &mut notes);
+    if options.list {
+        specs.iter().for_each(|spec| println!("{:36} {}", spec.id, spec.peers.join(" ")));
+        notes.iter().for_each(|note| println!("note: {note}"));
+        return Ok(());
+    }
+    if specs.is_empty() {
+        return fail("nothing matches; --list shows what there is");
+    }
+    let outcome = conduct(&options, &foreign, specs, notes)?;
+    report::write(&outcome, &options.out)
+}
+
+fn parse() -> Result<Option<Options>> {
+    let bench = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let (mut rounds, mut out) = (None, None);
+    let mut options =
+        Options { quick: false, only: None, peers: None, rounds: 0, out: PathBuf::new(), syscalls: false, list: false };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("quick") => options.quick = true,
+            Long("only") => options.only = Some(Regex::new(&parser.value()?.string()?)?),
+            Long("peers") => options.peers = Some(parser.value()?.string()?.split(',').map(str::to_owned).collect()),
+            Long("rounds") => rounds = Some(parser.value()?.parse::<usize>()?.max(1)),
+            Long("out") => out = Some(PathBuf::from(parser.value()?)),
+            Long("syscalls") => options.syscalls = true,
+            Long("list") => options.list = true,
+            Long("help") | Short('h') => return Ok(None),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    options.rounds = rounds.unwrap_or(if options.quick { 2 } else { 7 });
+    options.out = out.unwrap_or_else(|| bench.join(if options.quick { "results-quick" } else { "results" }));
+    Ok(Some(options))
+}
+
+fn select(options: &Options, foreign: &Foreign, notes: &mut Vec<String>) -> Vec<Spec> {
+    let mut specs = spec::all();
+    specs.retain(|spec| !options.quick || options.only.is_some() || spec::is_quick(spec));
+    specs.retain(|spec| options.only.as_ref().is_none_or(|only| only.is_match(&spec.id)));
+    for spec in &mut specs {
+        spec.peers.retain(|peer| options.peers.as_ref().is_none_or(|peers| peers.iter().any(|one| one == peer)));
+        spec.peers.retain(|peer| {
+            let missing = foreign.missing(peer).map(|why| format!("{peer} is left out: {why}"));
+            let is_there = missing.is_none();
+            notes.extend(missing.filter(|note| !notes.contains(note)));
+            is_there
+        });
+    }
+    specs.retain(|spec| !spec.peers.is_empty());
+    specs
+}
+
+/// A B C, A B C: whatever the machine does meanwhile, it does it to all peers of a measurement.
+fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, mut notes: Vec<String>) -> Result<Outcome> {
+    let begin = Instant::now();
+    let total = options.rounds * specs.iter().map(|spec| spec.peers.len()).sum::<usize>();
+    let scale = if options.quick { 0.1 } else { 1.0 };
+    let mut samples = Samples::new();
+    let mut done = 0;
+    for round in 1..=options.rounds {
+        for spec in &specs {
+            for peer in &spec.peers {
+                done += 1;
+                let key = (spec.id.clone(), (*peer).to_owned());
+                eprint!("[{done:>4}/{total}] round {round} {:34} {peer:20} ", spec.id);
+                match measure(foreign, spec, peer, scale) {
+                    Ok(sample) => {
+                        eprintln!("{}", report::line(spec, &sample));
+                        samples.entry(key).or_default().push(sample);
+                    }
+                    Err(error) => {
+                        eprintln!("FAILED: {error}");
+                        notes.push(format!("round {round}: {} by {peer} failed: {error}", spec.id));
+                    }
+                }
+            }
+        }
+    }
+    let mut syscalls = BTreeMap::new();
+    for spec in specs.iter().filter(|spec| options.syscalls && spec::is_counted(spec)) {
+        for peer in &spec.peers {
+            eprintln!("counting system calls: {} {peer}", spec.id);
+            match count(foreign, spec, peer) {
+                Ok(counts) => drop(syscalls.insert((spec.id.clone(), (*peer).to_owned()), counts)),
+                Err(error) => notes.push(format!("no system calls of {} by {peer}: {error}", spec.id)),
+            }
+        }
+    }
+    let took = begin.elapsed();
+    Ok(Outcome { specs, samples, rounds: options.rounds, quick: options.quick, took, notes, syscalls })
+}
+
+/// Under strace, which makes everything slow: counts only, no times. What comes ahead of the measurement is in them too.
+fn count(foreign: &Foreign, spec: &Spec, peer: &str) -> Result<Vec<(String, f64)>> {
+    let file = std::env::temp_dir().join(format!("bench-strace-{}", std::process::id()));
+    let inner = foreign.command(spec, peer, 0.1)?;
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-c", "-o"]).arg(&file).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        strace.env(name, value.unwrap_or_default());
+    }
+    let output = run(&mut strace)?;
+    let sample = Sample::from_json(&serde_json::from_str(output.lines().last().unwrap_or_default())?);
+    let units = sample.ok_or("not a sample")?.units;
+    let text = std::fs::read_to_string(&file)?;
+    std::fs::remove_file(&file)?;
+    let mut counts: Vec<(String, f64)> = text.lines().filter_map(|line| parse_count(line, units)).collect();
+    counts.sort_by(|a, b| b.1.total_cmp(&a.1));
+    counts.truncate(6);
+    Ok(counts)
+}
+
+/// `% time, seconds, usecs/call, calls, errors (or nothing), syscall`
+fn parse_count(line: &str, units: f64) -> Option<(String, f64)> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (name, calls) = (words.last()?, words.get(3)?.parse::<f64>().ok()?);
+    (*name != "total").then(|| ((*name).to_owned(), calls / units))
+}
+
+fn measure(foreign: &Foreign, spec: &Spec, peer: &str, scale: f64) -> Result<Sample> {
+    let output = run(&mut foreign.command(spec, peer, scale)?)?;
+    let line = output.lines().last().unwrap_or_default();
+    Ok(Sample::from_json(&serde_json::from_str(line)?).ok_or("not a sample")?)
+}
+
+/// Runs a process to its end, within the limit, and gives what it printed.
+fn run(command: &mut Command) -> Result<String> {
+    let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let status = wait(&mut process)?;
+    let mut text = String::new();
+    if let Some(mut stdout) = process.stdout.take() {
+        stdout.read_to_string(&mut text)?;
+    }
+    if status.success() {
+        return Ok(text);
+    }
+    if let Some(mut stderr) = process.stderr.take() {
+        stderr.read_to_string(&mut text)?;
+    }
+    fail(format!("{status}: {}", text.trim()))
+}
+
+/// What is printed is a line: it fits into the pipe, and the process ends without being read.
+fn wait(process: &mut Child) -> Result<std::process::ExitStatus> {
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = process.try_wait()? {
+            return Ok(status);
+        }
+        if begin.elapsed() > LIMIT {
+            process.kill()?;
+            process.wait()?;
+            return fail("it did not end in time");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

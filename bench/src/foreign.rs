@@ -1,0 +1,81 @@
+//! Where each peer's program is: this one, this one in another build, or one of another language.
+//!
+//! OpenSSL and BoringSSL have the same symbols, so that no program can have both: BoringSSL is in a build of its own.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::Result;
+use crate::child;
+use crate::pki::Pki;
+use crate::spec::{Regime, Spec};
+
+/// The programs that were found.
+pub struct Foreign {
+    boring: Option<PathBuf>,
+    go: Option<PathBuf>,
+    python: Option<PathBuf>,
+    twisted: bool,
+    pki: Pki,
+}
+
+impl Foreign {
+    /// `bench/run` builds them, and says where in the environment.
+    pub fn find() -> Result<Self> {
+        let program = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.exists());
+        let python = program("BENCH_PYTHON");
+        let twisted = python.as_ref().is_some_and(|python| {
+            Command::new(python)
+                .args(["-c", "import twisted, OpenSSL, service_identity"])
+                .output()
+                .is_ok_and(|o| o.status.success())
+        });
+        Ok(Self { boring: program("BENCH_BORING"), go: program("BENCH_GO"), python, twisted, pki: Pki::new()? })
+    }
+
+    /// Why this peer cannot be measured, if it cannot.
+    pub fn missing(&self, peer: &str) -> Option<&'static str> {
+        match peer {
+            "tokio-boring" if self.boring.is_none() && !child::is_built(peer) => {
+                Some("not built; it needs cmake, a C++ compiler, libclang (BORING=1 bench/run)")
+            }
+            "go" if self.go.is_none() => Some("there is no go here"),
+            "asyncio" if self.python.is_none() => Some("there is no python3 here"),
+            "twisted" if !self.twisted => Some("python3 has no twisted, pyOpenSSL, service_identity"),
+            "tokio-openssl" | "s2n-tls-tokio" if !child::is_built(peer) => Some("not in this build"),
+            _ => None,
+        }
+    }
+
+    /// What measures this.
+    pub fn command(&self, spec: &Spec, peer: &str, scale: f64) -> Result<Command> {
+        let scale = scale.to_string();
+        let here = std::env::current_exe()?;
+        let program = match peer {
+            "tokio-boring" => self.boring.as_ref().unwrap_or(&here),
+            "go" => self.go.as_ref().ok_or("no go")?,
+            "asyncio" | "twisted" => self.python.as_ref().ok_or("no python")?,
+            _ => &here,
+        };
+        let mut command = Command::new(program);
+        match peer {
+            "go" if spec.regime == Regime::Hot => {
+                // The kernel's `hot` is a CPU that this process may use; a child inherits it.
+                command = Command::new("taskset");
+                command.args(["-c", &child::last_cpu()?.to_string()]).arg(program).args([&spec.id, &scale]);
+            }
+            "go" => {
+                command.args([&spec.id, &scale]);
+            }
+            "asyncio" | "twisted" => {
+                let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("python/{peer}_peer.py"));
+                command.arg(script).args([&spec.id, &scale]);
+            }
+            _ => {
+                command.args([child::COMMAND, &spec.id, peer, &scale]);
+            }
+        }
+        command.env("BENCH_PKI", self.pki.to_json());
+        Ok(command)
+    }
+}

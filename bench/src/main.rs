@@ -1,0 +1,45 @@
+//! How fast bowline is, and how fast its neighbours are, in one run on one machine.
+//!
+//! Without a subcommand this is the conductor: it starts one fresh process of itself for each measurement, in interleaved
+//! rounds, and writes a report. `docs/performance.md` says what is measured and how to read it.
+
+mod child;
+mod conduct;
+mod foreign;
+mod measure;
+mod net;
+mod peers;
+mod pki;
+mod report;
+mod setup;
+mod spec;
+mod svg;
+mod targets;
+mod workloads;
+
+use std::process::ExitCode;
+
+/// What goes wrong ends the measurement, and is told.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error that says this.
+pub fn fail<T>(what: impl Into<String>) -> Result<T> {
+    Err(what.into().into())
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let result = match arguments.next().as_deref() {
+        Some(child::COMMAND) => child::main(arguments),
+        Some(workloads::memory::COMMAND) => child::clients(arguments),
+        _ => conduct::main(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

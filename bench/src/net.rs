@@ -1,0 +1,57 @@
+//! Loopback sockets, the same for every peer.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::spec::Regime;
+
+/// What `hot` asks for; the kernel takes twice that.
+pub const HOT_SNDBUF: usize = 256 << 10;
+
+/// A listener whose connections inherit what is set here.
+pub fn listen(regime: Regime) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    prepare(&socket, regime)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.listen(4096)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// A client's connection.
+pub async fn connect(address: SocketAddr, regime: Regime) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    prepare(&SockRef::from(&socket), regime)?;
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// An accepted connection.
+pub async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Both ends of one connection.
+pub async fn pair(listener: &TcpListener, regime: Regime) -> io::Result<(TcpStream, TcpStream)> {
+    tokio::try_join!(connect(listener.local_addr()?, regime), accept(listener))
+}
+
+/// A close without TIME_WAIT: for connections that are made by the thousand, of every peer alike.
+pub fn reset_on_drop(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))
+}
+
+fn prepare(socket: &Socket, regime: Regime) -> io::Result<()> {
+    // BBR, which some systems default to, paces bulk on loopback.
+    socket.set_tcp_congestion(b"cubic")?;
+    if regime == Regime::Hot {
+        socket.set_send_buffer_size(HOT_SNDBUF)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! Raw TCP: what there is to gain at most.
+
+use tokio::net::TcpStream;
+
+use super::{Facts, Stack};
+use crate::Result;
+
+#[derive(Debug, Clone)]
+pub struct Tcp;
+
+impl Stack for Tcp {
+    type Stream = TcpStream;
+    const FLUSHES: bool = false;
+
+    async fn connect(&self, tcp: TcpStream) -> Result<TcpStream> {
+        Ok(tcp)
+    }
+
+    async fn accept(&self, tcp: TcpStream) -> Result<TcpStream> {
+        Ok(tcp)
+    }
+
+    fn facts(_: &TcpStream) -> Option<Facts> {
+        None
+    }
+}

@@ -1,0 +1,202 @@
+//! What there is to measure: workloads, peers, and the regimes that they run in.
+
+use std::fmt;
+
+/// Where both ends run, and over which sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Regime {
+    /// A runtime of two threads; socket buffers as the kernel tunes them. On loopback these grow until the kernel copies
+    /// memory that no cache holds.
+    Default,
+    /// A runtime of one thread on one CPU, `SO_SNDBUF` 256 KiB: what is copied is in a cache.
+    Hot,
+}
+
+/// What TLS is spoken. The suites are the AES-128-GCM ones, the certificate is ECDSA P-256, and the group X25519 but for
+/// the post-quantum handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// 1.3
+    V13,
+    /// 1.2
+    V12,
+}
+
+/// Which way bulk data goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
+}
+
+/// How a handshake is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Certificates and X25519; no tickets.
+    Full,
+    /// By the ticket of the connection before; asserted on each.
+    Resumed,
+    /// Certificates and X25519MLKEM768; no tickets.
+    PostQuantum,
+}
+
+/// What is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workload {
+    /// One connection, writes of `size`, as fast as it goes. Unit: GiB.
+    Bulk { size: usize, way: Way },
+    /// A million writes of 100 bytes, and no flush between them. Unit: a million writes.
+    Small,
+    /// A request and a response of `size`, one after the other, on each of `connections`. Unit: one of them.
+    Pingpong { size: usize, connections: usize },
+    /// A TCP connection and a handshake. Unit: one of them.
+    Handshake(Kind),
+    /// A connection's whole life: a request, half-close, the response, close. Unit: one of them.
+    Churn,
+    /// The same behind STARTTLS. Unit: one of them.
+    Upgrade,
+    /// What so many idle connections cost the server. Unit: one of them.
+    Idle { connections: usize },
+    /// What so many connections cost the server whose peers do not read. Unit: one of them.
+    Stalled { connections: usize },
+    /// Seal and open of records of `size` in memory: no peer can do without. Unit: GiB.
+    Aead { size: usize },
+}
+
+/// One workload in one regime, by every peer that can do it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// `bulk/64k/up/tls13/default`
+    pub id: String,
+    pub workload: Workload,
+    pub tls: Tls,
+    pub regime: Regime,
+    pub peers: Vec<&'static str>,
+}
+
+impl Workload {
+    /// What results are counted in.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Bulk { .. } | Self::Aead { .. } => "GiB",
+            Self::Small => "million writes",
+            Self::Pingpong { .. } => "request",
+            Self::Handshake(_) => "handshake",
+            Self::Churn | Self::Upgrade | Self::Idle { .. } | Self::Stalled { .. } => "connection",
+        }
+    }
+}
+
+/// Peers that are read and written by tokio's traits and speak TLS.
+const STREAMS: &[&str] = &["bowline", "tokio-rustls", "tokio-openssl", "s2n-tls-tokio", "tokio-boring"];
+/// What has no TLS in it.
+const PLAIN: &[&str] = &["tcp", "bowline-tcp"];
+/// Programs of other languages.
+const GO: &str = "go";
+const PYTHON: &[&str] = &["asyncio", "twisted"];
+const CALLBACK: &str = "bowline-callback";
+
+/// All there is, in the order of the report.
+pub fn all() -> Vec<Spec> {
+    let mut specs = Vec::new();
+    let mut add = |workload, tls, regime, peers: &[&[&'static str]]| {
+        let id = format!("{workload}/{tls}/{regime}");
+        specs.push(Spec { id, workload, tls, regime, peers: peers.concat() });
+    };
+    for regime in [Regime::Default, Regime::Hot] {
+        for way in [Way::Up, Way::Down] {
+            for size in [64 << 10, 16 << 10] {
+                let all = [STREAMS, &[CALLBACK, GO], PLAIN, if regime == Regime::Default { PYTHON } else { &[] }];
+                add(Workload::Bulk { size, way }, Tls::V13, regime, &all);
+            }
+            add(Workload::Bulk { size: 64 << 10, way }, Tls::V12, regime, &[STREAMS, &[GO]]);
+        }
+    }
+    for regime in [Regime::Hot, Regime::Default] {
+        for connections in [1, 64, 1024] {
+            for size in [64, 1024] {
+                let all = [STREAMS, &[CALLBACK, GO], PLAIN, if regime == Regime::Default { PYTHON } else { &[] }];
+                add(Workload::Pingpong { size, connections }, Tls::V13, regime, &all);
+            }
+        }
+    }
+    for regime in [Regime::Hot, Regime::Default] {
+        let buffered = ["bowline-corked", CALLBACK, "tokio-rustls+buf8k", "tokio-rustls+buf64k"];
+        add(Workload::Small, Tls::V13, regime, &[STREAMS, &buffered, &[GO, "tcp"]]);
+    }
+    for (kind, tls) in
+        [(Kind::Full, Tls::V13), (Kind::Resumed, Tls::V13), (Kind::Full, Tls::V12), (Kind::Resumed, Tls::V12)]
+    {
+        add(Workload::Handshake(kind), tls, Regime::Hot, &[STREAMS, &[GO]]);
+    }
+    let post_quantum = ["bowline", "tokio-rustls", "s2n-tls-tokio", "tokio-boring"];
+    add(Workload::Handshake(Kind::PostQuantum), Tls::V13, Regime::Hot, &[&post_quantum]);
+    add(Workload::Churn, Tls::V13, Regime::Hot, &[STREAMS, &[GO], PLAIN]);
+    add(Workload::Upgrade, Tls::V13, Regime::Hot, &[STREAMS, &[GO]]);
+    add(Workload::Idle { connections: 10_000 }, Tls::V13, Regime::Hot, &[STREAMS, PLAIN]);
+    add(Workload::Stalled { connections: 500 }, Tls::V13, Regime::Hot, &[STREAMS, PLAIN]);
+    for size in [16 << 10, 1024, 64] {
+        add(Workload::Aead { size }, Tls::V13, Regime::Hot, &[&["aws-lc"]]);
+    }
+    specs
+}
+
+/// Where the number of system calls says something: one connection, or many messages.
+pub fn is_counted(spec: &Spec) -> bool {
+    spec.tls == Tls::V13
+        && matches!(spec.workload, Workload::Bulk { way: Way::Up, .. } | Workload::Small | Workload::Pingpong { .. })
+}
+
+/// What a quick run keeps.
+pub fn is_quick(spec: &Spec) -> bool {
+    let is_extra = match spec.workload {
+        Workload::Bulk { size, way } => size != 64 << 10 || way == Way::Down || spec.tls == Tls::V12,
+        Workload::Pingpong { size, connections } => {
+            size != 1024 || (spec.regime == Regime::Default && connections != 64)
+        }
+        Workload::Small => spec.regime == Regime::Default,
+        Workload::Handshake(kind) => spec.tls == Tls::V12 || kind == Kind::PostQuantum,
+        Workload::Stalled { .. } => true,
+        Workload::Churn | Workload::Upgrade | Workload::Idle { .. } | Workload::Aead { .. } => false,
+    };
+    !is_extra
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bulk { size, way: Way::Up } => write!(f, "bulk/{}k/up", size >> 10),
+            Self::Bulk { size, way: Way::Down } => write!(f, "bulk/{}k/down", size >> 10),
+            Self::Small => write!(f, "small/100"),
+            Self::Pingpong { size, connections } => write!(f, "pingpong/{size}/{connections}"),
+            Self::Handshake(Kind::Full) => write!(f, "handshake/full"),
+            Self::Handshake(Kind::Resumed) => write!(f, "handshake/resumed"),
+            Self::Handshake(Kind::PostQuantum) => write!(f, "handshake/post-quantum"),
+            Self::Churn => write!(f, "churn"),
+            Self::Upgrade => write!(f, "upgrade"),
+            Self::Idle { connections } => write!(f, "idle/{connections}"),
+            Self::Stalled { connections } => write!(f, "stalled/{connections}"),
+            Self::Aead { size } => write!(f, "aead/{size}"),
+        }
+    }
+}
+
+impl fmt::Display for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V13 => "tls13",
+            Self::V12 => "tls12",
+        })
+    }
+}
+
+impl fmt::Display for Regime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::Hot => "hot",
+        })
+    }
+}

@@ -1,0 +1,224 @@
+//! The same workloads on bowline's callback face, on both ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bowline::protocol::{Outcome, Producer, Protocol, PullProducer, Runner, Transport, UpgradableTransport};
+use bowline::{StartTls, TcpConnection, UpgradableConnection};
+use tokio::sync::oneshot;
+
+use super::pingpong::{FULL, WARM};
+use super::{Run, meeting};
+use crate::measure::{Mark, Sample, percentiles};
+use crate::peers::bowline::Bowline;
+use crate::spec::Way;
+use crate::{Result, net};
+
+type Dyn<'a> = &'a mut dyn UpgradableTransport;
+
+/// Runs a protocol on either end of a TLS connection, each in a task of its own.
+async fn start<C: Protocol, S: Protocol>(stack: &Bowline, run: Run, client: C, server: S) -> Result<()> {
+    let listener = net::listen(run.regime)?;
+    let (ours, theirs) = net::pair(&listener, run.regime).await?;
+    let how = StartTls::client(&stack.client, "localhost");
+    let upgradable = |tcp| Ok::<_, crate::Error>(UpgradableConnection::<TcpConnection>::new(stack.tcp(tcp)?));
+    tokio::spawn(Runner::new(client, upgradable(ours)?).begin_tls(how).run());
+    tokio::spawn(Runner::new(server, upgradable(theirs)?).begin_tls(StartTls::server(&stack.server)).run());
+    Ok(())
+}
+
+/// Writes as a pull producer: asked whenever the queue has run empty, it writes what fits below the high mark.
+struct Writer {
+    chunk: Vec<u8>,
+    /// How many writes come before the reader's sign that they have arrived, and how many after it.
+    warm: usize,
+    count: usize,
+}
+
+impl Writer {
+    fn begin(&self, transport: Dyn<'_>, writes: usize) -> Outcome {
+        let pieces = Pieces { chunk: self.chunk.clone(), left: writes };
+        Ok(transport.register_producer(Producer::pull(pieces))?)
+    }
+}
+
+impl Protocol for Writer {
+    fn handshake_completed(&mut self, transport: Dyn<'_>) -> Outcome {
+        self.begin(transport, self.warm)
+    }
+
+    /// The reader's one byte says that the warm-up has arrived.
+    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
+        self.begin(transport, self.count)?;
+        Ok(data.len())
+    }
+}
+
+struct Pieces {
+    chunk: Vec<u8>,
+    left: usize,
+}
+
+impl PullProducer for Pieces {
+    fn produce(&mut self, transport: &mut dyn Transport) -> Outcome {
+        const HIGH: usize = 64 << 10;
+        while self.left > 0 && transport.queued() < HIGH {
+            transport.write(&self.chunk);
+            self.left -= 1;
+        }
+        if self.left == 0 {
+            transport.unregister_producer();
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) {}
+}
+
+/// Counts what comes.
+struct Reader {
+    warm: usize,
+    left: usize,
+    mark: Option<Mark>,
+    done: Option<oneshot::Sender<Result<Sample>>>,
+    units: f64,
+}
+
+impl Protocol for Reader {
+    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
+        let Some(mark) = self.mark else {
+            self.warm = self.warm.saturating_sub(data.len());
+            if self.warm == 0 {
+                self.mark = Some(Mark::now()?);
+                transport.write(b"!");
+            }
+            return Ok(data.len());
+        };
+        self.left = self.left.saturating_sub(data.len());
+        if let (0, Some(done)) = (self.left, self.done.take_if(|_| self.left == 0)) {
+            let _ = done.send(mark.sample(self.units));
+            transport.abort();
+        }
+        Ok(data.len())
+    }
+}
+
+/// As [`bulk::run`](super::bulk::run).
+pub async fn bulk(stack: Bowline, run: Run, size: usize, way: Way, count: usize, units: f64) -> Result<Sample> {
+    let (done, sample) = oneshot::channel();
+    let warm = (count / 16).max(1);
+    let writer = Writer { chunk: vec![0x5a; size], warm, count };
+    let reader = Reader { warm: warm * size, left: count * size, mark: None, done: Some(done), units };
+    match way {
+        Way::Up => start(&stack, run, writer, reader).await?,
+        Way::Down => start(&stack, run, reader, writer).await?,
+    }
+    sample.await?
+}
+
+/// Gives back what it gets.
+struct Echo;
+
+impl Protocol for Echo {
+    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
+        transport.write(data);
+        Ok(data.len())
+    }
+}
+
+/// Asks, and asks again when the answer is whole.
+struct Asker {
+    request: Vec<u8>,
+    /// Until when there is warm-up.
+    phase: Phase,
+    last: Instant,
+    latencies: Vec<u32>,
+    begin: Arc<tokio::sync::Barrier>,
+    full: Duration,
+    done: Option<oneshot::Sender<Vec<u32>>>,
+}
+
+enum Phase {
+    Warm { until: Instant },
+    Waiting,
+    Full { until: Instant },
+}
+
+impl Asker {
+    fn ask(&mut self, transport: Dyn<'_>) {
+        self.last = Instant::now();
+        transport.write(&self.request);
+    }
+}
+
+impl Protocol for Asker {
+    fn handshake_completed(&mut self, transport: Dyn<'_>) -> Outcome {
+        self.phase = Phase::Warm { until: Instant::now() + WARM };
+        self.ask(transport);
+        Ok(())
+    }
+
+    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
+        if data.len() < self.request.len() {
+            return Ok(0);
+        }
+        let now = Instant::now();
+        match self.phase {
+            Phase::Warm { until } if now >= until => {
+                self.phase = Phase::Waiting;
+                // The clock starts for all at once: a timer's callback is where a protocol goes on.
+                let (begin, handle) = (self.begin.clone(), transport.handle());
+                tokio::spawn(async move {
+                    begin.wait().await;
+                    handle.set_timer(Some(Duration::ZERO));
+                });
+            }
+            Phase::Full { until } => {
+                self.latencies.push(u32::try_from((now - self.last).as_nanos()).unwrap_or(u32::MAX));
+                if now < until {
+                    self.ask(transport);
+                } else if let Some(done) = self.done.take() {
+                    let _ = done.send(std::mem::take(&mut self.latencies));
+                }
+            }
+            Phase::Warm { .. } => self.ask(transport),
+            Phase::Waiting => {}
+        }
+        Ok(data.len())
+    }
+
+    fn timer_fired(&mut self, transport: Dyn<'_>) -> Outcome {
+        self.phase = Phase::Full { until: Instant::now() + self.full };
+        self.ask(transport);
+        Ok(())
+    }
+}
+
+/// As [`pingpong::run`](super::pingpong::run).
+pub async fn pingpong(stack: Bowline, run: Run, size: usize, connections: usize) -> Result<Sample> {
+    let begin = meeting(connections + 1);
+    let mut clients = Vec::new();
+    for _ in 0..connections {
+        let (done, latencies) = oneshot::channel();
+        let asker = Asker {
+            request: vec![0x5a; size],
+            phase: Phase::Waiting,
+            last: Instant::now(),
+            latencies: Vec::with_capacity(1 << 12),
+            begin: begin.clone(),
+            full: FULL.mul_f64(run.scale),
+            done: Some(done),
+        };
+        start(&stack, run, asker, Echo).await?;
+        clients.push(latencies);
+    }
+    begin.wait().await;
+    let mark = Mark::now()?;
+    let mut latencies = Vec::new();
+    for client in clients {
+        latencies.extend(client.await?);
+    }
+    let mut sample = mark.sample(latencies.len() as f64)?;
+    sample.latency = percentiles(latencies);
+    Ok(sample)
+}
