@@ -21,6 +21,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     pub(super) async fn handshake(&mut self) {
         let Self { stage, transport, .. } = self;
         let Some(handshake) = transport.handshaking() else { return };
+        stage.is_beginning = true;
         let outcome = stage.wait(handshake).await;
         self.settle(Changed::Secured, outcome, None);
     }
@@ -85,6 +86,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// The change is done, or has failed, and the connection with it; or a close has made it pointless.
     fn settle(&mut self, changed: Changed, outcome: Option<Result<(), Error>>, answer: Option<Answer>) {
         self.unfinished = None;
+        self.stage.is_beginning = false;
         self.stage.desk.facts = self.transport.session_facts();
         if let Some(answer) = answer {
             answer.give(outcome.clone().unwrap_or(Err(UpgradeError::Failed(Reason::Closed).into())));

@@ -160,7 +160,7 @@ pub trait Protocol: Send + 'static {
     }
 
     /// The [group](crate::DrainGroup) that the connection belongs to, mostly that of its listener, drains: it is to end. By
-    /// default it is closed. Told once.
+    /// default it is closed. Told once; a connection that is still in its first handshake is aborted instead.
     #[doc(alias = "stopListening")]
     fn draining(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
         transport.close();

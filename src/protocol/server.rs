@@ -100,10 +100,11 @@ impl<F: Factory> Server<F> {
         &self.listener
     }
 
-    /// Accepts until the listener is of no more use.
+    /// Accepts until the listener's [group](Listener::group) drains, which tells every protocol too:
+    /// [`Protocol::draining`].
     ///
     /// # Errors
-    /// As those of [`Listener::accept`]. What happens to one connection ends no other.
+    /// As those of [`Listener::accept`]: the listening socket is of no more use. What happens to one connection ends no other.
     ///
     /// # Cancel safety
     /// Dropping it stops accepting; the connections that are there go on.
@@ -112,7 +113,11 @@ impl<F: Factory> Server<F> {
     /// Outside of a tokio runtime.
     pub async fn run(self) -> Result<(), Error> {
         loop {
-            self.serve(self.listener.accept().await?);
+            match self.listener.accept().await {
+                Ok(incoming) => self.serve(incoming),
+                Err(Error::Draining) => return Ok(()),
+                Err(error) => return Err(error),
+            };
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) struct Stage<P> {
     pub(super) desk: Desk,
     life: Life,
     has_heard_of_drain: bool,
+    /// The connection begins with a handshake, which is not done.
+    pub(super) is_beginning: bool,
     timer: Timer,
     /// The queue was above the high mark, and the protocol waits for room.
     pub(super) is_above: bool,
@@ -29,7 +31,7 @@ pub(super) struct Stage<P> {
 impl<P: Protocol> Stage<P> {
     pub(super) fn new(protocol: P, desk: Desk) -> Self {
         let (life, timer) = (Life::default(), Timer::default());
-        Self { protocol, desk, life, has_heard_of_drain: false, timer, is_above: false }
+        Self { protocol, desk, life, has_heard_of_drain: false, is_beginning: false, timer, is_above: false }
     }
 
     /// Calls back, where that may be now; what a failed callback failed with becomes the reason (rule: life-3).
@@ -105,7 +107,12 @@ impl<P: Protocol> Stage<P> {
         let is_to_drain = !self.has_heard_of_drain && self.desk.control().is_draining();
         if is_to_drain {
             self.has_heard_of_drain = true;
-            self.tell(Notice::Event, |protocol, desk| protocol.draining(desk));
+            if self.is_beginning {
+                // rule: drain-2: there is nothing to lose in it yet.
+                self.desk.control().abort();
+            } else {
+                self.tell(Notice::Event, |protocol, desk| protocol.draining(desk));
+            }
         }
         has_obeyed || is_to_drain
     }

@@ -7,12 +7,14 @@ mod close;
 #[path = "../rules/common.rs"]
 mod common;
 mod end;
+mod file;
 mod flow;
 mod half;
 mod handle;
 mod life;
 mod probe;
 mod secure;
+mod server;
 mod setup;
 mod tcp;
 mod twisted;
