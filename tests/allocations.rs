@@ -1,10 +1,8 @@
 //! What the callback face allocates, and what it keeps. In a program of its own, because the allocator and the
 //! descriptors are those of the whole process.
 //!
-//! Measured: a protocol that echoes over TCP costs two allocations for each event, both of them the read-ahead of the floor:
-//! one for the read that finds the data, one for the read behind it that finds nothing. It is given back each time, so
-//! that an idle connection holds no buffer. The callback, the answer that waits in the agenda, the producer and the timer
-//! cost none. Over TLS 1.3 it is twelve for both ends together: rustls allocates for each record that it seals and opens.
+//! Measured: a protocol that echoes over TCP costs none in the steady state; over TLS 1.3 it costs four, rustls's, both ends
+//! together.
 #![allow(clippy::unwrap_used)]
 #![allow(unsafe_code)]
 
@@ -88,13 +86,13 @@ async fn for_each_echo(kind: Kind) -> f64 {
 
 /// rule: life-4, write-7
 #[test]
-fn an_echo_costs_no_allocation_beyond_the_read_ahead() {
+fn an_echo_costs_no_allocation_of_ours() {
     let _turn = TURN.lock().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (tcp, tls) = runtime.block_on(async { (for_each_echo(Kind::Tcp).await, for_each_echo(Kind::Tls13).await) });
     println!("allocations for each echo: {tcp:.2} over TCP, {tls:.2} over TLS 1.3, both ends together");
-    assert!(tcp <= 2.01, "{tcp} allocations for each echo over TCP");
-    assert!(tls <= 12.5, "{tls} allocations for each echo over TLS 1.3, both ends together");
+    assert!(tcp <= 0.01, "{tcp} allocations for each echo over TCP");
+    assert!(tls <= 4.5, "{tls} allocations for each echo over TLS 1.3, both ends together");
 }
 
 #[cfg(target_os = "linux")]
