@@ -60,7 +60,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             if self.stage.poll_timer(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
-            self.stage.desk.queued_below = self.transport.queued();
+            self.look();
             self.stage.supply_early();
             if self.stage.is_over() {
                 return Poll::Ready(Ok(()));

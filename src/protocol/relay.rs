@@ -58,7 +58,6 @@ pub struct RelayLeg {
     place: usize,
     meeting: Arc<Mutex<Meeting>>,
     other: Option<Handle>,
-    truncation: Truncation,
     /// Its own marker has left.
     is_written: bool,
 }
@@ -112,7 +111,7 @@ impl Meeting {
 
 impl RelayLeg {
     fn new(place: usize, meeting: Arc<Mutex<Meeting>>) -> Self {
-        Self { place, meeting, other: None, truncation: Truncation::Error, is_written: false }
+        Self { place, meeting, other: None, is_written: false }
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut Meeting) -> R) -> R {
@@ -137,7 +136,6 @@ impl RelayLeg {
 impl Protocol for RelayLeg {
     fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
         let own = transport.handle();
-        self.truncation = transport.control().policy().truncation;
         let (other, is_off) = self.with(|meeting| {
             meeting.legs[self.place] = Some(own);
             (meeting.legs[1 - self.place].clone(), meeting.is_off)
@@ -161,7 +159,7 @@ impl Protocol for RelayLeg {
     }
 
     fn read_closed(&mut self, transport: &mut dyn UpgradableTransport, end: End) -> Outcome<AfterRead> {
-        let is_whole = end == End::Clean || self.truncation == Truncation::Tolerate;
+        let is_whole = end == End::Clean || transport.control().policy().truncation == Truncation::Tolerate;
         self.with(|meeting| meeting.is_whole[self.place] = is_whole);
         if !is_whole {
             // What this peer has got is cut off as well as what it sent.

@@ -256,7 +256,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.stage.supply(level)
     }
 
-    fn look(&mut self) -> Level {
+    /// Looks at what the transport itself has queued; how full that makes the queue.
+    pub(super) fn look(&mut self) -> Level {
         self.stage.desk.queued_below = self.transport.queued();
         self.stage.desk.level()
     }
