@@ -59,6 +59,8 @@ macro_rules! with_stack {
         with_stack!(@ $peer, $pki, $setup, $stack, $run,
             "tcp" => Tcp,
             "bowline" => Bowline::new($pki, $setup)?,
+            "bowline-express" => Bowline::new($pki, $setup)?.express()?,
+            "bowline-express-corked" => Corked(Bowline::new($pki, $setup)?.express()?),
             "bowline-corked" => Corked(Bowline::new($pki, $setup)?),
             "bowline-tcp" => BowlineTcp(Bowline::new($pki, $setup)?),
             "tokio-rustls" => TokioRustls::new($pki, $setup)?,
@@ -104,8 +106,12 @@ async fn measure(spec: Spec, peer: String, scale: f64) -> Result<Sample> {
     let setup = setup(&spec);
     let run = Run { setup, regime: spec.regime, scale };
     let (peer, id) = (peer.as_str(), spec.id.as_str());
-    if peer == "bowline-callback" {
-        return by_callbacks(Bowline::new(pki, setup)?, run, spec.workload).await;
+    match peer {
+        "bowline-callback" => return by_callbacks(Bowline::new(pki, setup)?, run, spec.workload).await,
+        "bowline-express-callback" => {
+            return by_callbacks(Bowline::new(pki, setup)?.express()?, run, spec.workload).await;
+        }
+        _ => {}
     }
     match spec.workload {
         Workload::Bulk { size, way } => {
@@ -124,6 +130,9 @@ async fn measure(spec: Spec, peer: String, scale: f64) -> Result<Sample> {
         }
         Workload::Churn => with_stack!(peer, pki, setup, |stack| connections::churn(stack, run).await),
         Workload::Upgrade if peer == "bowline" => connections::churn(Upgradable(Bowline::new(pki, setup)?), run).await,
+        Workload::Upgrade if peer == "bowline-express" => {
+            connections::churn(Upgradable(Bowline::new(pki, setup)?.express()?), run).await
+        }
         Workload::Upgrade => {
             with_stack!(peer, pki, setup, |stack| connections::churn(Starttls(stack), run).await)
         }

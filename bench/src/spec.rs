@@ -90,13 +90,14 @@ impl Workload {
 }
 
 /// Peers that are read and written by tokio's traits and speak TLS.
-const STREAMS: &[&str] = &["bowline", "tokio-rustls", "tokio-openssl", "s2n-tls-tokio", "tokio-boring"];
+const STREAMS: &[&str] =
+    &["bowline", "bowline-express", "tokio-rustls", "tokio-openssl", "s2n-tls-tokio", "tokio-boring"];
 /// What has no TLS in it.
 const PLAIN: &[&str] = &["tcp", "bowline-tcp"];
 /// Programs of other languages.
 const GO: &str = "go";
 const PYTHON: &[&str] = &["asyncio", "twisted"];
-const CALLBACK: &str = "bowline-callback";
+const CALLBACK: [&str; 2] = ["bowline-callback", "bowline-express-callback"];
 
 /// All there is, in the order of the report.
 pub fn all() -> Vec<Spec> {
@@ -108,7 +109,7 @@ pub fn all() -> Vec<Spec> {
     for regime in [Regime::Default, Regime::Hot] {
         for way in [Way::Up, Way::Down] {
             for size in [64 << 10, 16 << 10] {
-                let all = [STREAMS, &[CALLBACK, GO], PLAIN, if regime == Regime::Default { PYTHON } else { &[] }];
+                let all = [STREAMS, &CALLBACK, &[GO], PLAIN, if regime == Regime::Default { PYTHON } else { &[] }];
                 add(Workload::Bulk { size, way }, Tls::V13, regime, &all);
             }
             add(Workload::Bulk { size: 64 << 10, way }, Tls::V12, regime, &[STREAMS, &[GO]]);
@@ -117,21 +118,21 @@ pub fn all() -> Vec<Spec> {
     for regime in [Regime::Hot, Regime::Default] {
         for connections in [1, 64, 1024] {
             for size in [64, 1024] {
-                let all = [STREAMS, &[CALLBACK, GO], PLAIN, if regime == Regime::Default { PYTHON } else { &[] }];
+                let all = [STREAMS, &CALLBACK, &[GO], PLAIN, if regime == Regime::Default { PYTHON } else { &[] }];
                 add(Workload::Pingpong { size, connections }, Tls::V13, regime, &all);
             }
         }
     }
     for regime in [Regime::Hot, Regime::Default] {
-        let buffered = ["bowline-corked", CALLBACK, "tokio-rustls+buf8k", "tokio-rustls+buf64k"];
-        add(Workload::Small, Tls::V13, regime, &[STREAMS, &buffered, &[GO, "tcp"]]);
+        let buffered = ["bowline-corked", "bowline-express-corked", "tokio-rustls+buf8k", "tokio-rustls+buf64k"];
+        add(Workload::Small, Tls::V13, regime, &[STREAMS, &buffered, &CALLBACK, &[GO, "tcp"]]);
     }
     for (kind, tls) in
         [(Kind::Full, Tls::V13), (Kind::Resumed, Tls::V13), (Kind::Full, Tls::V12), (Kind::Resumed, Tls::V12)]
     {
         add(Workload::Handshake(kind), tls, Regime::Hot, &[STREAMS, &[GO]]);
     }
-    let post_quantum = ["bowline", "tokio-rustls", "s2n-tls-tokio", "tokio-boring"];
+    let post_quantum = ["bowline", "bowline-express", "tokio-rustls", "s2n-tls-tokio", "tokio-boring"];
     add(Workload::Handshake(Kind::PostQuantum), Tls::V13, Regime::Hot, &[&post_quantum]);
     add(Workload::Churn, Tls::V13, Regime::Hot, &[STREAMS, &[GO], PLAIN]);
     add(Workload::Upgrade, Tls::V13, Regime::Hot, &[STREAMS, &[GO]]);

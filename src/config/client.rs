@@ -13,6 +13,8 @@ use rustls::sign::SingleCertAndKey;
 
 use super::identity::IdentitySource;
 use super::pem::Source;
+#[cfg(feature = "express")]
+use super::shared::check_keys;
 use super::shared::{RootSource, Shared, contradiction};
 use super::verify::{AcceptAnyServer, RootsAsServers};
 use super::{ConfigWarning, TlsVersion, fail};
@@ -58,6 +60,19 @@ impl ClientTls {
             return Session::express_client(config, name, own, marks);
         }
         Session::client(config, name, own, marks)
+    }
+
+    /// The same configuration for the express engine, as [`ClientTlsBuilder::express`] says: the way to it for one that came
+    /// from rustls. Lets keys be extracted (`enable_secret_extraction`), in a copy.
+    ///
+    /// # Errors
+    /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it: the crypto provider gives no keys.
+    #[cfg(feature = "express")]
+    pub fn express(mut self) -> Result<Self, Error> {
+        check_keys(self.config.crypto_provider())?;
+        Arc::make_mut(&mut self.config).enable_secret_extraction = true;
+        self.express = true;
+        Ok(self)
     }
 
     /// Whether connections of this configuration use the express engine.
@@ -230,7 +245,6 @@ impl ClientTlsBuilder {
     /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it.
     pub fn build(mut self) -> Result<ClientTls, Error> {
         let provider = self.shared.provider()?;
-        self.shared.check_express(&provider)?;
         let versions = self.shared.versions()?;
         let mut warnings = Vec::new();
         let verifier = self.verifier(&provider, &mut warnings)?;
@@ -250,11 +264,15 @@ impl ClientTlsBuilder {
             }
         };
         config.alpn_protocols = self.shared.alpn()?;
-        config.enable_secret_extraction = self.shared.express;
         if let Some(key_log) = self.shared.key_log() {
             config.key_log = key_log;
         }
-        Ok(ClientTls { config: Arc::new(config), own, warnings: warnings.into(), express: self.shared.express })
+        let made = ClientTls { config: Arc::new(config), own, warnings: warnings.into(), express: false };
+        #[cfg(feature = "express")]
+        if self.shared.express {
+            return made.express();
+        }
+        Ok(made)
     }
 
     fn verifier(

@@ -13,6 +13,8 @@ use rustls::sign::SingleCertAndKey;
 
 use super::identity::{IdentitySource, LoadedIdentity};
 use super::pem::Source;
+#[cfg(feature = "express")]
+use super::shared::check_keys;
 use super::shared::{RootSource, Shared, contradiction};
 use super::{ConfigWarning, TlsVersion, fail};
 use crate::core::session::Session;
@@ -55,6 +57,19 @@ impl ServerTls {
             return Session::express_server(config, own, marks);
         }
         Session::server(config, own, marks)
+    }
+
+    /// The same configuration for the express engine, as [`ServerTlsBuilder::express`] says: the way to it for one that came
+    /// from rustls. Lets keys be extracted (`enable_secret_extraction`), in a copy.
+    ///
+    /// # Errors
+    /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it: the crypto provider gives no keys.
+    #[cfg(feature = "express")]
+    pub fn express(mut self) -> Result<Self, Error> {
+        check_keys(self.config.crypto_provider())?;
+        Arc::make_mut(&mut self.config).enable_secret_extraction = true;
+        self.express = true;
+        Ok(self)
     }
 
     /// Whether connections of this configuration use the express engine.
@@ -208,7 +223,6 @@ impl ServerTlsBuilder {
     /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it.
     pub fn build(mut self) -> Result<ServerTls, Error> {
         let provider = self.shared.provider()?;
-        self.shared.check_express(&provider)?;
         let identity = self.shared.identity.take().ok_or_else(|| fail(None, ConfigProblem::NoIdentity))?;
         let LoadedIdentity { certified, warnings } = identity.load(&provider, true)?;
         let own = certified.cert.clone();
@@ -218,19 +232,19 @@ impl ServerTlsBuilder {
             .with_client_cert_verifier(self.client_verifier(&provider)?)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = self.shared.alpn()?;
-        config.enable_secret_extraction = self.shared.express;
         if let Some(key_log) = self.shared.key_log() {
             config.key_log = key_log;
         }
         if self.shared.provider.is_none() {
             config.ticketer = feature_ticketer().unwrap_or(config.ticketer);
         }
-        Ok(ServerTls {
-            config: Arc::new(config),
-            own: Some(own.into()),
-            warnings: warnings.into(),
-            express: self.shared.express,
-        })
+        let made =
+            ServerTls { config: Arc::new(config), own: Some(own.into()), warnings: warnings.into(), express: false };
+        #[cfg(feature = "express")]
+        if self.shared.express {
+            return made.express();
+        }
+        Ok(made)
     }
 
     fn client_verifier(&mut self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {

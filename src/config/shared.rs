@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "express")]
+use rustls::SupportedCipherSuite;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
+#[cfg(feature = "express")]
 use rustls::crypto::cipher::AeadKey;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
-use rustls::{KeyLog, KeyLogFile, RootCertStore, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls::{KeyLog, KeyLogFile, RootCertStore, SupportedProtocolVersion};
 
 use super::identity::{IdentitySource, said};
 use super::pem::Source;
@@ -23,32 +26,13 @@ pub(super) struct Shared {
     pub(super) provider: Option<Arc<CryptoProvider>>,
     pub(super) key_log_from_env: bool,
     pub(super) revocation_lists: Vec<Source>,
-    /// Set only with the feature `express`.
+    #[cfg(feature = "express")]
     pub(super) express: bool,
 }
 
 impl Shared {
     pub(super) fn provider(&self) -> Result<Arc<CryptoProvider>, Error> {
         self.provider.clone().or_else(feature_provider).ok_or_else(|| fail(None, ConfigProblem::NoProvider))
-    }
-
-    /// The express engine has its keys from rustls, which asks the provider whether they may be had.
-    pub(super) fn check_express(&self, provider: &CryptoProvider) -> Result<(), Error> {
-        let gives_keys = |suite: &SupportedCipherSuite| {
-            let (key, iv) = (AeadKey::from([0; 32]), [0; 12]);
-            match suite {
-                SupportedCipherSuite::Tls12(suite) => {
-                    let shape = suite.aead_alg.key_block_shape();
-                    let (salt, explicit) = (&iv[..shape.fixed_iv_len], &iv[..shape.explicit_nonce_len]);
-                    suite.aead_alg.extract_keys(key, salt, explicit).is_ok()
-                }
-                SupportedCipherSuite::Tls13(suite) => suite.aead_alg.extract_keys(key, iv.into()).is_ok(),
-            }
-        };
-        match self.express && !provider.cipher_suites.iter().all(gives_keys) {
-            true => Err(contradiction("the express engine needs keys that this crypto provider does not give")),
-            false => Ok(()),
-        }
     }
 
     /// rule: secure-9
@@ -117,6 +101,26 @@ impl RootSource {
                 .map_err(|error| fail(file.clone(), ConfigProblem::BadCertificate(said(&error))))?;
         }
         Ok(certs)
+    }
+}
+
+/// The express engine has its keys from rustls, which asks the provider whether they may be had.
+#[cfg(feature = "express")]
+pub(super) fn check_keys(provider: &CryptoProvider) -> Result<(), Error> {
+    let gives_keys = |suite: &SupportedCipherSuite| {
+        let (key, iv) = (AeadKey::from([0; 32]), [0; 12]);
+        match suite {
+            SupportedCipherSuite::Tls12(suite) => {
+                let shape = suite.aead_alg.key_block_shape();
+                let (salt, explicit) = (&iv[..shape.fixed_iv_len], &iv[..shape.explicit_nonce_len]);
+                suite.aead_alg.extract_keys(key, salt, explicit).is_ok()
+            }
+            SupportedCipherSuite::Tls13(suite) => suite.aead_alg.extract_keys(key, iv.into()).is_ok(),
+        }
+    };
+    match provider.cipher_suites.iter().all(gives_keys) {
+        true => Ok(()),
+        false => Err(contradiction("the express engine needs keys that this crypto provider does not give")),
     }
 }
 

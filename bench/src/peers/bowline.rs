@@ -30,6 +30,12 @@ impl Bowline {
         Ok(Self { client: configs.client.into(), server: configs.server.into(), policy: Arc::default() })
     }
 
+    /// The same on the express engine.
+    pub fn express(mut self) -> Result<Self> {
+        (self.client, self.server) = (self.client.express()?, self.server.express()?);
+        Ok(self)
+    }
+
     pub fn tcp(&self, tcp: TcpStream) -> Result<TcpConnection> {
         Ok(TcpConnection::new(tcp, Arc::clone(&self.policy))?)
     }
