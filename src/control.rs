@@ -88,10 +88,11 @@ struct Shared {
 }
 
 impl Shared {
-    /// One add for each call of the system.
+    /// Each counter has one writer, the half that owns that direction: no locked add is needed.
     fn count(&self, counter: &AtomicU64, bytes: usize) {
         if bytes > 0 {
-            counter.fetch_add(bytes as u64, Ordering::Relaxed);
+            let so_far = counter.load(Ordering::Relaxed);
+            counter.store(so_far + bytes as u64, Ordering::Relaxed);
             self.activity.note();
         }
     }
@@ -180,13 +181,18 @@ impl Control {
     /// Whether somebody on this side has aborted the connection. A connection that we ended for another reason, such as a
     /// failed upgrade or a timeout, was not aborted.
     pub fn is_aborted(&self) -> bool {
-        matches!(self.cut(), Some(Reason::Aborted))
+        self.is_cut() && matches!(self.cut(), Some(Reason::Aborted))
     }
 
-    /// Why we have cut the connection off at the ground, where we have.
+    /// Why we have cut the connection off at the ground, where we have. Asked at each step of each operation.
+    #[inline]
     pub(crate) fn cut(&self) -> Option<Reason> {
-        let is_cut = self.0.cut.load(Ordering::Acquire);
-        is_cut.then(|| self.report().map_or(Reason::Aborted, |report| report.reason.clone()))
+        if self.is_cut() { Some(self.reason_of_cut()) } else { None }
+    }
+
+    #[cold]
+    fn reason_of_cut(&self) -> Reason {
+        self.report().map_or(Reason::Aborted, |report| report.reason.clone())
     }
 
     /// Whether the connection has ended and its socket is gone.

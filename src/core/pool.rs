@@ -19,9 +19,11 @@ thread_local! {
 
 /// Initialised memory of at least `min` bytes.
 pub(super) fn take(min: usize) -> Vec<u8> {
+    // The smallest that will do: larger ones are for whoever needs them.
     let kept = |free: &RefCell<Vec<Vec<u8>>>| {
         let mut free = free.borrow_mut();
-        let n = free.iter().rposition(|piece| piece.len() >= min)?;
+        let fit = free.iter().enumerate().filter(|(_, piece)| piece.len() >= min);
+        let (n, _) = fit.min_by_key(|(_, piece)| piece.len())?;
         Some(free.swap_remove(n))
     };
     // There is none while the thread ends.
@@ -35,6 +37,11 @@ pub(super) fn give(piece: Vec<u8>) {
             let mut free = free.borrow_mut();
             if free.len() < KEPT {
                 free.push(piece);
+            } else if let Some(smallest) = free.iter_mut().min_by_key(|kept| kept.len()) {
+                // A larger one is harder to make again.
+                if smallest.len() < piece.len() {
+                    *smallest = piece;
+                }
             }
         });
     }

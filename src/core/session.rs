@@ -63,6 +63,8 @@ pub struct Session {
     marker_sealed: bool,
     /// Where records begin and end is known: rustls holds none of them.
     by_record: bool,
+    /// A KeyUpdate may have come that asks for an answer.
+    may_owe_answer: bool,
 }
 
 impl Session {
@@ -142,6 +144,7 @@ impl Session {
             closing: false,
             marker_sealed: false,
             by_record: true,
+            may_owe_answer: true,
         };
         session.collect();
         session
@@ -225,7 +228,7 @@ impl Session {
 
     /// Whether sealed records, or plaintext that may be sealed now, wait to leave.
     pub fn has_records(&self) -> bool {
-        !self.is_flushed()
+        !self.sealed.is_empty() || (!self.staged.is_empty() && !self.send.is_over() && !self.corked_short())
     }
 
     /// Whether the floor below may end now: behind our marker, or behind the alert of a failure (rule: secure-4).
@@ -545,6 +548,8 @@ impl Session {
             return self.fail_tls(error);
         }
         self.note_opened();
+        // A record that holds data holds no KeyUpdate.
+        self.may_owe_answer |= !self.by_record || self.tls.opened() == 0;
         if self.is_handshaking() && !self.tls.is_handshaking() {
             self.collect();
             self.note_secured();
@@ -618,10 +623,11 @@ impl Session {
         if self.is_handshaking() || self.send.is_over() {
             return;
         }
-        if !self.marker_sealed && self.sealed.len() < SEAL_AHEAD {
+        if self.may_owe_answer && !self.marker_sealed && self.sealed.len() < SEAL_AHEAD {
             // rule: secure-7. None goes behind our marker.
             self.tls.answer();
             self.collect();
+            self.may_owe_answer = false;
         }
         while !self.staged.is_empty() && self.sealed.len() < SEAL_AHEAD && !self.corked_short() {
             let n = self.sealable();
