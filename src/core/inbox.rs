@@ -5,7 +5,7 @@ use super::buffer::Buffer;
 /// Received bytes, in order. It alone may hold unread plaintext, so that the leftover at an upgrade is always known
 /// (rule: upgrade-2).
 ///
-/// Most connections never read ahead: the queue is made when something is.
+/// Most connections never read ahead: the queue is made when something is, and kept from then on.
 #[derive(Debug, Default)]
 pub struct Inbox(Option<Box<Buffer>>);
 
@@ -58,7 +58,9 @@ impl Inbox {
 
     /// Throws away what waits (an abort).
     pub fn clear(&mut self) {
-        self.0 = None;
+        if let Some(buffer) = &mut self.0 {
+            buffer.clear();
+        }
     }
 
     /// Gives the memory back if nothing waits.
