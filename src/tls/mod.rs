@@ -97,7 +97,8 @@ impl<T: Transport> TlsConnection<T> {
 
     /// Waits for the handshake. A task keeps the room of its largest wait for good: so the connection is moved into this
     /// future once and stays there, where an `async fn` would hold it as the argument and as the variable.
-    fn handshaken(mut begun: Result<Self, Error>) -> impl Future<Output = Result<Self, Error>> + use<T> {
+    fn handshaken(begun: Result<Self, Error>) -> impl Future<Output = Result<Self, Error>> + use<T> {
+        let mut begun = begun;
         async move {
             if let Ok(connection) = &mut begun {
                 connection.handshake().await?;
