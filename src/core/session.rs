@@ -45,6 +45,12 @@ pub enum Step {
     Ended,
 }
 
+/// What is known of a session ahead of its handshake.
+struct Known {
+    sni: Option<String>,
+    own_chain: Arc<[CertificateDer<'static>]>,
+}
+
 /// One TLS session.
 pub struct Session {
     tls: Engine,
@@ -54,8 +60,8 @@ pub struct Session {
     staged: Buffer,
     sealed: Buffer,
     facts: Option<Arc<SessionFacts>>,
-    sni: Option<String>,
-    own_chain: Arc<[CertificateDer<'static>]>,
+    /// Until the facts are known.
+    known: Option<Box<Known>>,
     failure: Option<Reason>,
     marks: Watermarks,
     corked: bool,
@@ -118,7 +124,7 @@ impl Session {
     /// there: such a session is fed as the bytes come, and does not know where records end. So it cannot be taken off
     /// again without loss.
     pub fn adopt(tls: Connection, marks: Watermarks) -> Self {
-        let mut session = Self::new(Engine::rustls(tls), None, Arc::from([]), marks);
+        let mut session = Self::new(Engine::rustls(tls), None, Arc::default(), marks);
         session.by_record = false;
         session.note_opened();
         if !session.tls.is_handshaking() {
@@ -136,8 +142,7 @@ impl Session {
             staged: Buffer::default(),
             sealed: Buffer::default(),
             facts: None,
-            sni,
-            own_chain,
+            known: Some(Box::new(Known { sni, own_chain })),
             failure: None,
             marks,
             corked: false,
@@ -160,7 +165,7 @@ fn sent_sni(config: &rustls::ClientConfig, name: &ServerName<'_>) -> Option<Stri
 }
 
 fn unusable(error: rustls::Error) -> Error {
-    Error::Ended(Reason::Tls(TlsError { phase: Phase::Handshake, error, alert_sent: None }))
+    Error::Ended(TlsError { phase: Phase::Handshake, error, alert_sent: None }.into())
 }
 
 /// Looking.
@@ -571,7 +576,7 @@ impl Session {
         let alert_sent = plaintext_alert(&self.sealed.as_slice()[before..])
             .or_else(|| self.tls.alert_sent().filter(|_| self.sealed.len() > before))
             .or_else(|| (self.sealed.len() > before).then(|| alert_for(&error)).flatten());
-        self.fail(Reason::Tls(TlsError { phase: self.phase(), error, alert_sent }));
+        self.fail(TlsError { phase: self.phase(), error, alert_sent }.into());
     }
 
     /// rule: secure-4. For a few failures (an oversized handshake message) rustls has no alert. Until a version is agreed
@@ -598,8 +603,9 @@ impl Session {
     }
 
     fn note_secured(&mut self) {
-        let sni = self.sni.take().or_else(|| self.tls.take_sni());
-        let own_chain = std::mem::replace(&mut self.own_chain, Arc::from([]));
+        let Some(known) = self.known.take() else { return };
+        let sni = known.sni.or_else(|| self.tls.take_sni());
+        let own_chain = known.own_chain;
         self.facts = self.tls.common().map(|common| Arc::new(SessionFacts::of(common, sni, own_chain)));
         if let Err(error) = self.tls.finish_handshake() {
             self.fail_tls(error);
@@ -614,7 +620,7 @@ impl Session {
             self.collect();
             self.marker_sealed = true;
             let alert_sent = Some(AlertDescription::CloseNotify);
-            self.fail(Reason::Tls(TlsError { phase: self.phase(), error: rustls::Error::EncryptError, alert_sent }));
+            self.fail(TlsError { phase: self.phase(), error: rustls::Error::EncryptError, alert_sent }.into());
         }
     }
 
