@@ -51,6 +51,8 @@ pub(crate) struct Desk {
     pub(super) failure: Option<Reason>,
     /// A change between plaintext and TLS is under way.
     pub(super) is_changing: bool,
+    /// The task that is parked at the mailbox.
+    parked: Option<Waker>,
     /// Lent to the mailbox and back, so that orders cost no allocation.
     orders: Vec<Order>,
     is_obeying: bool,
@@ -77,13 +79,26 @@ impl Desk {
             was_full: false,
             failure: None,
             is_changing: false,
+            parked: None,
             orders: Vec::new(),
             is_obeying: false,
         }
     }
 
-    /// Carries out what handles have asked for; says whether that was anything.
+    /// Carries out what handles have asked for; says whether that was anything. Mostly nothing is, and no lock is taken
+    /// to learn that.
     pub(super) fn obey(&mut self, task: Option<&Waker>) -> bool {
+        let is_parked = task.is_none_or(|task| self.parked.as_ref().is_some_and(|parked| parked.will_wake(task)));
+        if is_parked && self.shared.is_quiet() {
+            return false;
+        }
+        if let (Some(task), false) = (task, is_parked) {
+            self.parked = Some(task.clone());
+        }
+        self.carry_out_orders(task)
+    }
+
+    fn carry_out_orders(&mut self, task: Option<&Waker>) -> bool {
         let mut orders = std::mem::take(&mut self.orders);
         self.was_full |= self.shared.take_orders(task, &mut orders);
         let is_any = !orders.is_empty();
@@ -99,6 +114,7 @@ impl Desk {
     pub(crate) fn take_orders(&mut self) -> Vec<Order> {
         let mut orders = Vec::new();
         self.shared.take_orders(None, &mut orders);
+        self.shared.set_queued(self.queued(), true);
         orders
     }
 

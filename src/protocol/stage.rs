@@ -79,8 +79,9 @@ impl<P: Protocol> Stage<P> {
 
     /// Whether nothing but the end is left.
     pub(super) fn is_over(&mut self) -> bool {
-        if let Some(reason) = self.desk.failure.take() {
-            self.fail(reason);
+        if self.desk.failure.is_some() {
+            let failure = self.desk.failure.take();
+            failure.into_iter().for_each(|reason| self.fail(reason));
         }
         self.life.has_failed() || self.desk.control().is_cut()
     }
@@ -119,6 +120,9 @@ impl<P: Protocol> Stage<P> {
 
     /// Ready when the time has come that the protocol asked for, and it was told.
     pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.desk.timer.is_none() && !self.timer.is_set() {
+            return Poll::Pending;
+        }
         self.timer.set(self.desk.timer);
         ready!(self.timer.poll(cx));
         self.desk.timer = None;
@@ -183,6 +187,9 @@ impl<P: Protocol> Stage<P> {
     }
 
     pub(super) fn stop_late_producers(&mut self) {
+        if self.desk.too_late.is_empty() {
+            return;
+        }
         for mut producer in std::mem::take(&mut self.desk.too_late) {
             if let Err(reason) = guard(|| {
                 producer.stop();

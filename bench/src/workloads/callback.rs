@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bowline::protocol::{Outcome, Producer, Protocol, PullProducer, Runner, Transport, UpgradableTransport};
+use bowline::protocol::{Outcome, Protocol, Runner, UpgradableTransport};
 use bowline::{StartTls, TcpConnection, UpgradableConnection};
 use tokio::sync::oneshot;
 
@@ -27,52 +27,41 @@ async fn start<C: Protocol, S: Protocol>(stack: &Bowline, run: Run, client: C, s
     Ok(())
 }
 
-/// Writes as a pull producer: asked whenever the queue has run empty, it writes what fits below the high mark.
+/// Writes up to the high mark, and again when it is told of room.
 struct Writer {
     chunk: Vec<u8>,
-    /// How many writes come before the reader's sign that they have arrived, and how many after it.
-    warm: usize,
+    left: usize,
+    /// How many writes come behind the reader's sign that those of the warm-up have arrived.
     count: usize,
 }
 
 impl Writer {
-    fn begin(&self, transport: Dyn<'_>, writes: usize) -> Outcome {
-        let pieces = Pieces { chunk: self.chunk.clone(), left: writes };
-        Ok(transport.register_producer(Producer::pull(pieces))?)
+    fn write(&mut self, transport: Dyn<'_>) {
+        let high = transport.control().policy().watermarks.high;
+        while self.left > 0 && transport.queued() < high {
+            transport.write(&self.chunk);
+            self.left -= 1;
+        }
     }
 }
 
 impl Protocol for Writer {
     fn handshake_completed(&mut self, transport: Dyn<'_>) -> Outcome {
-        self.begin(transport, self.warm)
+        self.write(transport);
+        Ok(())
+    }
+
+    fn writable(&mut self, transport: Dyn<'_>) -> Outcome {
+        self.write(transport);
+        Ok(())
     }
 
     /// The reader's one byte says that the warm-up has arrived.
     fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
-        self.begin(transport, self.count)?;
+        self.left = self.count;
+        self.write(transport);
         Ok(data.len())
     }
-}
-
-struct Pieces {
-    chunk: Vec<u8>,
-    left: usize,
-}
-
-impl PullProducer for Pieces {
-    fn produce(&mut self, transport: &mut dyn Transport) -> Outcome {
-        const HIGH: usize = 64 << 10;
-        while self.left > 0 && transport.queued() < HIGH {
-            transport.write(&self.chunk);
-            self.left -= 1;
-        }
-        if self.left == 0 {
-            transport.unregister_producer();
-        }
-        Ok(())
-    }
-
-    fn stop(&mut self) {}
 }
 
 /// Counts what comes.
@@ -107,7 +96,7 @@ impl Protocol for Reader {
 pub async fn bulk(stack: Bowline, run: Run, size: usize, way: Way, count: usize, units: f64) -> Result<Sample> {
     let (done, sample) = oneshot::channel();
     let warm = (count / 16).max(1);
-    let writer = Writer { chunk: vec![0x5a; size], warm, count };
+    let writer = Writer { chunk: vec![0x5a; size], left: warm, count };
     let reader = Reader { warm: warm * size, left: count * size, mark: None, done: Some(done), units };
     match way {
         Way::Up => start(&stack, run, writer, reader).await?,
@@ -145,16 +134,17 @@ enum Phase {
 }
 
 impl Asker {
-    fn ask(&mut self, transport: Dyn<'_>) {
-        self.last = Instant::now();
+    fn ask(&mut self, transport: Dyn<'_>, now: Instant) {
+        self.last = now;
         transport.write(&self.request);
     }
 }
 
 impl Protocol for Asker {
     fn handshake_completed(&mut self, transport: Dyn<'_>) -> Outcome {
-        self.phase = Phase::Warm { until: Instant::now() + WARM };
-        self.ask(transport);
+        let now = Instant::now();
+        self.phase = Phase::Warm { until: now + WARM };
+        self.ask(transport, now);
         Ok(())
     }
 
@@ -176,20 +166,21 @@ impl Protocol for Asker {
             Phase::Full { until } => {
                 self.latencies.push(u32::try_from((now - self.last).as_nanos()).unwrap_or(u32::MAX));
                 if now < until {
-                    self.ask(transport);
+                    self.ask(transport, now);
                 } else if let Some(done) = self.done.take() {
                     let _ = done.send(std::mem::take(&mut self.latencies));
                 }
             }
-            Phase::Warm { .. } => self.ask(transport),
+            Phase::Warm { .. } => self.ask(transport, now),
             Phase::Waiting => {}
         }
         Ok(data.len())
     }
 
     fn timer_fired(&mut self, transport: Dyn<'_>) -> Outcome {
-        self.phase = Phase::Full { until: Instant::now() + self.full };
-        self.ask(transport);
+        let now = Instant::now();
+        self.phase = Phase::Full { until: now + self.full };
+        self.ask(transport, now);
         Ok(())
     }
 }
