@@ -85,20 +85,21 @@ impl Desk {
         }
     }
 
-    /// Carries out what handles have asked for; says whether that was anything. Mostly nothing is, and no lock is taken
-    /// to learn that.
-    pub(super) fn obey(&mut self, task: Option<&Waker>) -> bool {
+    /// Whether nothing is to be looked for in the mailbox, and this task is parked there. That takes no lock.
+    #[inline]
+    pub(super) fn is_quiet(&self, task: Option<&Waker>) -> bool {
         let is_parked = task.is_none_or(|task| self.parked.as_ref().is_some_and(|parked| parked.will_wake(task)));
-        if is_parked && self.shared.is_quiet() {
-            return false;
-        }
-        if let (Some(task), false) = (task, is_parked) {
-            self.parked = Some(task.clone());
-        }
-        self.carry_out_orders(task)
+        is_parked && self.shared.is_quiet()
     }
 
-    fn carry_out_orders(&mut self, task: Option<&Waker>) -> bool {
+    /// Carries out what handles have asked for; says whether that was anything.
+    pub(super) fn obey(&mut self, task: Option<&Waker>) -> bool {
+        if self.is_quiet(task) {
+            return false;
+        }
+        if let Some(task) = task {
+            self.parked = Some(task.clone());
+        }
         let mut orders = std::mem::take(&mut self.orders);
         self.was_full |= self.shared.take_orders(task, &mut orders);
         let is_any = !orders.is_empty();
@@ -120,7 +121,7 @@ impl Desk {
 
     /// What a callback has asked for by a handle comes ahead of what it asks for now (rule: write-1).
     fn catch_up(&mut self) {
-        if !self.is_obeying {
+        if !self.is_obeying && !self.is_quiet(None) {
             self.obey(None);
         }
     }
@@ -196,9 +197,12 @@ impl Desk {
 
     /// How full the queue is, on all floors together.
     pub(super) fn level(&self) -> Level {
+        let queued = self.queued();
+        if queued == 0 && !self.agenda.has_steps() {
+            return Level::Empty;
+        }
         let marks = self.control().policy().watermarks;
-        match self.queued() {
-            0 if !self.agenda.has_steps() => Level::Empty,
+        match queued {
             queued if queued >= marks.high => Level::High,
             queued if queued <= marks.low => Level::Low,
             _ => Level::Between,

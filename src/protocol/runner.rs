@@ -165,7 +165,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             }
             has_moved |= self.supply(cx);
             has_moved |= self.poll_timers(cx).is_ready();
-            if self.stage.is_over() {
+            if has_moved && self.stage.is_over() {
                 return Poll::Ready(Next::End);
             }
             self.stage.publish();
