@@ -104,21 +104,21 @@ impl<P: Protocol> Stage<P> {
         self.desk.shared.set_queued(self.desk.queued(), !self.is_above);
     }
 
-    /// Carries out what handles have asked for, and the drain, which rings at the mailbox too; says whether that was
-    /// anything.
+    /// Carries out what handles have asked for, and the drain; says whether that was anything.
     #[inline]
     pub(super) fn obey(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.desk.is_quiet(Some(cx.waker())) && self.obey_mail(cx)
+        // The drain rings at the mailbox too, but one by one: whoever wakes for something else sees it before that.
+        let is_to_drain = !self.has_heard_of_drain && self.desk.control().is_draining();
+        (is_to_drain || !self.desk.is_quiet(Some(cx.waker()))) && self.obey_mail(cx, is_to_drain)
     }
 
-    fn obey_mail(&mut self, cx: &mut Context<'_>) -> bool {
+    fn obey_mail(&mut self, cx: &mut Context<'_>, is_to_drain: bool) -> bool {
         let has_obeyed = self.desk.obey(Some(cx.waker()));
         self.stop_late_producers();
         if self.desk.was_full {
             self.supply(Level::High);
             self.desk.was_full = false;
         }
-        let is_to_drain = !self.has_heard_of_drain && self.desk.control().is_draining();
         if is_to_drain {
             self.has_heard_of_drain = true;
             if self.is_beginning {
