@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bowline::protocol::{Outcome, Protocol, Runner, UpgradableTransport};
+use bowline::protocol::{Outcome, Producer, Protocol, PullProducer, Runner, Transport, UpgradableTransport};
 use bowline::{StartTls, TcpConnection, UpgradableConnection};
 use tokio::sync::oneshot;
 
@@ -27,41 +27,52 @@ async fn start<C: Protocol, S: Protocol>(stack: &Bowline, run: Run, client: C, s
     Ok(())
 }
 
-/// Writes up to the high mark, and again when it is told of room.
+/// Writes as a pull producer: asked whenever the queue has run empty, it writes what fits below the high mark.
 struct Writer {
     chunk: Vec<u8>,
-    left: usize,
-    /// How many writes come behind the reader's sign that those of the warm-up have arrived.
+    /// How many writes come before the reader's sign that they have arrived, and how many after it.
+    warm: usize,
     count: usize,
 }
 
 impl Writer {
-    fn write(&mut self, transport: Dyn<'_>) {
-        let high = transport.control().policy().watermarks.high;
-        while self.left > 0 && transport.queued() < high {
-            transport.write(&self.chunk);
-            self.left -= 1;
-        }
+    fn begin(&self, transport: Dyn<'_>, writes: usize) -> Outcome {
+        let pieces = Pieces { chunk: self.chunk.clone(), left: writes };
+        Ok(transport.register_producer(Producer::pull(pieces))?)
     }
 }
 
 impl Protocol for Writer {
     fn handshake_completed(&mut self, transport: Dyn<'_>) -> Outcome {
-        self.write(transport);
-        Ok(())
-    }
-
-    fn writable(&mut self, transport: Dyn<'_>) -> Outcome {
-        self.write(transport);
-        Ok(())
+        self.begin(transport, self.warm)
     }
 
     /// The reader's one byte says that the warm-up has arrived.
     fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
-        self.left = self.count;
-        self.write(transport);
+        self.begin(transport, self.count)?;
         Ok(data.len())
     }
+}
+
+struct Pieces {
+    chunk: Vec<u8>,
+    left: usize,
+}
+
+impl PullProducer for Pieces {
+    fn produce(&mut self, transport: &mut dyn Transport) -> Outcome {
+        const HIGH: usize = 64 << 10;
+        while self.left > 0 && transport.queued() < HIGH {
+            transport.write(&self.chunk);
+            self.left -= 1;
+        }
+        if self.left == 0 {
+            transport.unregister_producer();
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) {}
 }
 
 /// Counts what comes.
@@ -96,7 +107,7 @@ impl Protocol for Reader {
 pub async fn bulk(stack: Bowline, run: Run, size: usize, way: Way, count: usize, units: f64) -> Result<Sample> {
     let (done, sample) = oneshot::channel();
     let warm = (count / 16).max(1);
-    let writer = Writer { chunk: vec![0x5a; size], left: warm, count };
+    let writer = Writer { chunk: vec![0x5a; size], warm, count };
     let reader = Reader { warm: warm * size, left: count * size, mark: None, done: Some(done), units };
     match way {
         Way::Up => start(&stack, run, writer, reader).await?,
