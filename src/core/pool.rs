@@ -22,6 +22,10 @@ pub(super) fn take(min: usize) -> Vec<u8> {
     // The smallest that will do: larger ones are for whoever needs them.
     let kept = |free: &RefCell<Vec<Vec<u8>>>| {
         let mut free = free.borrow_mut();
+        // Mostly it is the last one, which the processor has at hand: none is smaller.
+        if free.last()?.len() == PIECE && min <= PIECE {
+            return free.pop();
+        }
         let fit = free.iter().enumerate().filter(|(_, piece)| piece.len() >= min);
         let (n, _) = fit.min_by_key(|(_, piece)| piece.len())?;
         Some(free.swap_remove(n))

@@ -15,7 +15,7 @@ use crate::core::inbox::Inbox;
 use crate::core::session::{Session, Step};
 use crate::deadline::{HandshakeClock, after};
 use crate::error::{Error, Phase, Reason, UpgradeError};
-use crate::floor::{Discard, hand_over, poll_read_ahead};
+use crate::floor::{Discard, hand_over};
 use crate::pump::{Pump, Shared};
 use crate::tls::TlsConnection;
 use crate::tls::write::TlsWriteHalf;
@@ -196,17 +196,30 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
-    /// Opens records straight into the reader's buffer.
-    fn poll_open(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.poll_open_step(cx, buf) {
-            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_open_step(cx, buf),
+    /// Opens records straight to where they are read: into the reader's buffer, or the inbox.
+    fn poll_open(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&mut Inbox, &mut Session),
+    ) -> Poll<io::Result<()>> {
+        match self.poll_open_step(cx, &mut take) {
+            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_open_step(cx, &mut take),
             result => result,
         }
     }
 
-    fn poll_open_step(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let truncation = self.control.policy().truncation;
-        self.with_live(|pump| {
+    fn poll_open_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut impl FnMut(&mut Inbox, &mut Session),
+    ) -> Poll<io::Result<()>> {
+        let Self { shared, control, inbox, .. } = self;
+        if control.is_aborted() {
+            inbox.clear();
+        }
+        let truncation = control.policy().truncation;
+        shared.with(|pump| {
+            pump.check_cut(control);
             loop {
                 match ready!(ready_or_park(pump, cx)) {
                     Step::Data => break,
@@ -217,7 +230,7 @@ impl<T: Transport> TlsReadHalf<T> {
                     }
                 }
             }
-            fill(&mut pump.session, buf);
+            take(inbox, &mut pump.session);
             if pump.session.has_records() {
                 let _ = pump.transmit();
             }
@@ -278,7 +291,7 @@ impl<T: Transport> AsyncRead for TlsReadHalf<T> {
             coop.made_progress();
             return Poll::Ready(Ok(()));
         }
-        let result = ready!(self.poll_open(cx, buf));
+        let result = ready!(self.poll_open(cx, |_, session| fill(session, buf)));
         coop.made_progress();
         Poll::Ready(result)
     }
@@ -288,8 +301,15 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
         if this.inbox.is_empty() || this.control.is_aborted() {
-            this.inbox.clear();
-            ready!(poll_read_ahead(this, |half| &mut half.inbox, |half, buf| half.poll_open(cx, buf)))?;
+            let opened = this.poll_open(cx, |inbox, session| {
+                let mut buf = ReadBuf::new(inbox.space());
+                fill(session, &mut buf);
+                let n = buf.filled().len();
+                inbox.filled(n);
+            });
+            // Whoever has to wait keeps no memory for it.
+            this.inbox.release();
+            ready!(opened)?;
         }
         Poll::Ready(Ok(this.inbox.as_slice()))
     }
