@@ -5,9 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::time::Sleep;
-
 use crate::core::half::{self, End, RecvHalf, SendHalf};
+use crate::deadline::{Clock, after};
 use crate::error::{Phase, Reason};
 use crate::floor::Discard;
 use crate::transport::Transport;
@@ -139,19 +138,26 @@ pub struct Close<'a> {
     last: &'a [u8],
     unwritten: usize,
     begun: bool,
-    deadline: Option<Pin<Box<Sleep>>>,
+    clock: Clock,
     discarded: Discard,
 }
 
 impl<'a> Close<'a> {
     pub(crate) fn new(transport: &'a mut dyn Transport, last: &'a [u8]) -> Self {
         let limit = transport.ground().policy().close_discard;
-        Self { transport, last, unwritten: 0, begun: false, deadline: None, discarded: Discard { bytes: 0, limit } }
+        Self {
+            transport,
+            last,
+            unwritten: 0,
+            begun: false,
+            clock: Clock::new(None),
+            discarded: Discard { bytes: 0, limit },
+        }
     }
 
     fn begin(&mut self, cx: &mut Context<'_>) {
         self.begun = true;
-        self.deadline = self.transport.ground().policy().close_timeout.map(|bound| Box::pin(tokio::time::sleep(bound)));
+        self.clock = Clock::new(after(self.transport.ground().policy().close_timeout));
         // What has arrived by now is no answer to this close: an end without marker in it is a truncation.
         let _ = self.transport.poll_discard(cx, &mut self.discarded);
         self.transport.begin_close();
@@ -198,6 +204,7 @@ impl<'a> Close<'a> {
             // What the peer did not take in time is given up, and must not look like an end in order.
             ground.reset();
         }
+        ground.begin_report();
         self.transport.release(&reason);
         let unacknowledged = ground.unacknowledged();
         let report = CloseReport {
@@ -228,13 +235,10 @@ impl Future for Close<'_> {
                 return Poll::Ready(this.finish_pointless(cx));
             }
             this.begin(cx);
-        }
-        // The clock is asked first: a peer that talks without end uses up the task's budget, and a timer that is polled
-        // with none left never fires. rule: close-3
-        if let Some(deadline) = &mut this.deadline {
-            if deadline.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(this.finish(Some(Bound::Time), None));
-            }
+        } else if this.clock.poll(cx).is_ready() {
+            // The clock is asked first: a peer that talks without end uses up the task's budget, and a timer that is polled
+            // with none left never fires. rule: close-3
+            return Poll::Ready(this.finish(Some(Bound::Time), None));
         }
         // Both at once: a peer that cannot send until we read would not read what we send.
         let finished = this.poll_last(cx).is_ready() && Pin::new(&mut *this.transport).poll_shutdown(cx).is_ready();
@@ -244,6 +248,10 @@ impl Future for Close<'_> {
         }
         if finished && drained {
             return Poll::Ready(this.finish(None, None));
+        }
+        // A close that has nothing to wait for needs no timer. Without budget the task is woken at once.
+        if this.clock.is_idle() && this.clock.poll(cx).is_ready() {
+            return Poll::Ready(this.finish(Some(Bound::Time), None));
         }
         Poll::Pending
     }

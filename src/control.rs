@@ -30,6 +30,9 @@ pub(crate) trait Ground: Send + Sync {
     fn socket(&self) -> Option<&TcpStream> {
         None
     }
+
+    /// A close is about to let go, and will report.
+    fn begin_report(&self) {}
 }
 
 /// Whoever has tasks waiting that an abort has to wake.
@@ -316,6 +319,13 @@ impl Control {
         let bytes = bytes.map_or(NOT_TOLD, |bytes| bytes.min(NOT_TOLD - 1));
         // The first answer counts: what is dissolved has nothing to acknowledge any more.
         let _ = self.0.unacknowledged.compare_exchange(NOT_ASKED, bytes, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// A close is about to let go, and will report.
+    pub(crate) fn begin_report(&self) {
+        if let Some(ground) = self.ground() {
+            ground.begin_report();
+        }
     }
 
     pub(crate) fn unacknowledged(&self) -> Option<u64> {

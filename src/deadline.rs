@@ -19,13 +19,13 @@ pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Op
     }
 }
 
-/// The time a handshake may take. It costs nothing until the handshake has to wait.
-pub(crate) struct HandshakeClock {
+/// The time a handshake or a close may take. It costs nothing until that has to wait.
+pub(crate) struct Clock {
     deadline: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl HandshakeClock {
+impl Clock {
     pub(crate) fn new(deadline: Option<Instant>) -> Self {
         Self { deadline, sleep: None }
     }
@@ -33,6 +33,11 @@ impl HandshakeClock {
     /// When it ends.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// Whether there is a deadline, and no timer runs yet.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.deadline.is_some() && self.sleep.is_none()
     }
 
     /// Ready at the deadline.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -54,6 +55,9 @@ pub trait Floor {
     fn may_write_in_wake(&self) -> bool;
     /// The peer has ended its half above: from now on a write that stalls is idle (rule: half-10).
     fn set_half_open(&mut self);
+    /// What is written from now on is the last, and the end of this floor follows right behind it: both may leave as one.
+    /// No more than a hint.
+    fn expect_end(&mut self) {}
     /// A floor stands on this one, or does no more: with one, an end without markers is told by the missing marker
     /// above, so that a drop need not reset.
     fn set_beneath(&mut self, beneath: bool);
@@ -167,6 +171,10 @@ impl<F: Transport + ?Sized> Floor for Box<F> {
         (**self).set_half_open();
     }
 
+    fn expect_end(&mut self) {
+        (**self).expect_end();
+    }
+
     fn set_beneath(&mut self, beneath: bool) {
         (**self).set_beneath(beneath);
     }
@@ -210,9 +218,9 @@ pub(crate) fn poll_discard_reads<T: AsyncRead + Unpin + ?Sized>(
     cx: &mut Context<'_>,
     discarded: &mut Discard,
 ) -> Poll<()> {
-    let mut scratch = [0; 8 << 10];
+    let mut scratch = [MaybeUninit::uninit(); 8 << 10];
     while !discarded.is_full() {
-        let mut buf = ReadBuf::new(&mut scratch);
+        let mut buf = ReadBuf::uninit(&mut scratch);
         match std::task::ready!(Pin::new(&mut *floor).poll_read(cx, &mut buf)) {
             Ok(()) if !buf.filled().is_empty() => discarded.bytes += buf.filled().len() as u64,
             Ok(()) | Err(_) => return Poll::Ready(()),

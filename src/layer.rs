@@ -135,6 +135,10 @@ impl<T: Transport> Floor for Layer<T> {
         topmost!(self, floor => floor.set_half_open());
     }
 
+    fn expect_end(&mut self) {
+        topmost!(self, floor => floor.expect_end());
+    }
+
     fn set_beneath(&mut self, beneath: bool) {
         topmost!(self, floor => floor.set_beneath(beneath));
     }

@@ -17,26 +17,25 @@
 //! not promise that, the waker wakes the tasks that wait, and these pump. The waker holds the connection weakly: a
 //! socket that keeps it keeps nothing alive.
 
+mod shared;
+
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::ReadBuf;
 use tokio::task::coop::{poll_proceed, unconstrained};
+use tokio::task::yield_now;
 
-use crate::control::{Control, Watcher};
+pub(crate) use self::shared::Shared;
+use crate::control::Control;
 use crate::core::half;
 use crate::core::session::{Session, Step};
 use crate::core::tally::Outcome;
 use crate::error::{Error, Phase, Reason};
 use crate::floor::Discard;
 use crate::transport::Transport;
-
-/// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
-const MAX_KICKS: usize = 8;
 
 /// How long a write is that waits for others to share its record, in bytes.
 const GATHERED: usize = 4 << 10;
@@ -59,7 +58,7 @@ pub(crate) struct Pump<T> {
     /// Somebody else took the reader's place at the floor.
     reader_was_displaced: bool,
     /// What was gathered leaves when the runtime goes on.
-    is_deferred: bool,
+    pub(crate) is_deferred: bool,
     wake: Waker,
 }
 
@@ -79,10 +78,16 @@ impl<T: Transport> Pump<T> {
         self.is_deferred = false;
         let Some(floor) = &mut self.floor else { return Poll::Ready(()) };
         loop {
-            let records = self.session.transmit();
-            if records.is_empty() {
+            let sealed = self.session.transmit().len();
+            if sealed == 0 {
                 break;
             }
+            let is_last = self.session.send().is_finishing() && !self.session.is_handshaking();
+            if is_last && self.session.queued() == sealed && !self.keeps_floor {
+                // close_notify and FIN leave as one.
+                floor.expect_end();
+            }
+            let records = self.session.transmit();
             match ready!(poll_write(floor, cx, &[IoSlice::new(records)])) {
                 Ok(n) => {
                     self.session.transmitted(n);
@@ -110,6 +115,9 @@ impl<T: Transport> Pump<T> {
     }
 
     fn write_with(&mut self, parts: &[IoSlice<'_>], cx: &mut Context<'_>) -> Result<usize, Error> {
+        if self.is_deferred {
+            return self.write_behind(parts, cx);
+        }
         let Some(floor) = &mut self.floor else { return self.session.write(parts) };
         let (mut passed, mut lost) = (false, None);
         let accepted = self.session.write_through(parts, &mut |records| match poll_write(floor, cx, records) {
@@ -146,12 +154,23 @@ impl<T: Transport> Pump<T> {
         Poll::Ready(())
     }
 
+    /// Writes behind what was deferred: with it, where little is written.
+    fn write_behind(&mut self, parts: &[IoSlice<'_>], cx: &mut Context<'_>) -> Result<usize, Error> {
+        if is_small(parts) {
+            let accepted = self.session.write(parts);
+            self.session.seal();
+            let _ = self.poll_transmit(cx);
+            return accepted;
+        }
+        let _ = self.poll_transmit(cx);
+        self.write_with(parts, cx)
+    }
+
     /// Accepts a small write of a task that has used up its budget and is about to yield: what it writes until then shares
     /// records, and leaves when the runtime goes on (rule: write-7). `0`: it has to wait its turn.
     pub(crate) fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        let is_small = parts.iter().map(|part| part.len()).sum::<usize>() <= GATHERED;
         let may_wake = self.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake());
-        if !is_small || !may_wake {
+        if !is_small(parts) || !may_wake {
             return 0;
         }
         let gathered = self.session.gather(parts);
@@ -164,6 +183,23 @@ impl<T: Transport> Pump<T> {
             self.is_deferred = true;
         }
         gathered
+    }
+
+    /// Whether what ends a handshake (Finished, tickets) may wait for the first write, to leave with it. It does not where
+    /// something else is due.
+    fn may_defer(&self) -> bool {
+        let may_wake = self.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake());
+        may_wake && self.session.has_records() && self.session.send().may_write() && self.floor_is_flushed
+    }
+
+    /// What waits leaves with whatever moves next, and at the latest when the task yields.
+    fn defer(&mut self) {
+        if !self.is_deferred {
+            self.is_deferred = true;
+            let wake = self.wake.clone();
+            // Outside of a runtime the waker is called at once.
+            let _ = pin!(yield_now()).poll(&mut Context::from_waker(&wake));
+        }
     }
 
     /// rule: end-5: also a failure that calls for no alert, such as an alert of the peer's, ends the floor beneath.
@@ -187,8 +223,13 @@ impl<T: Transport> Pump<T> {
     /// Receives until there is something to say.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         loop {
+            let had_nothing = self.session.queued() == 0;
             let step = self.session.step();
-            if self.session.has_records() || !self.floor_is_flushed || self.owes_floor_end() {
+            if step == Step::Secured && had_nothing && self.may_defer() {
+                self.defer();
+            } else if self.is_deferred && step == Step::Data {
+                // Whoever reads may answer: that takes along what waits.
+            } else if self.session.has_records() || !self.floor_is_flushed || self.owes_floor_end() {
                 let _ = self.transmit();
             }
             let Some(floor) = self.floor.as_mut().filter(|_| step == Step::NeedInput) else {
@@ -298,11 +339,23 @@ impl<T: Transport> Pump<T> {
     /// The tasks that have something to do now. A task that is woken ahead of what it waits for would ask again at once,
     /// and again.
     fn take_ready_tasks(&mut self) -> [Option<Waker>; 2] {
-        let displaced = std::mem::take(&mut self.reader_was_displaced);
-        let reader_is_done = displaced || !self.session.recv().is_open();
-        let is_writer_ready = self.writer.as_ref().is_some_and(|(want, _)| self.has(*want));
-        let writer = self.writer.take_if(|_| is_writer_ready);
-        [writer.map(|(_, waker)| waker), self.reader.take_if(|_| reader_is_done)]
+        let (reader_is_ready, writer_is_ready) = (self.is_reader_ready(), self.is_writer_ready());
+        self.reader_was_displaced = false;
+        let writer = self.writer.take_if(|_| writer_is_ready);
+        [writer.map(|(_, waker)| waker), self.reader.take_if(|_| reader_is_ready)]
+    }
+
+    /// Whether [`take_ready_tasks`](Self::take_ready_tasks) has something to take: mostly it has not.
+    fn has_ready_tasks(&self) -> bool {
+        self.is_reader_ready() || self.is_writer_ready()
+    }
+
+    fn is_reader_ready(&self) -> bool {
+        self.reader.is_some() && (self.reader_was_displaced || !self.session.recv().is_open())
+    }
+
+    fn is_writer_ready(&self) -> bool {
+        self.writer.as_ref().is_some_and(|(want, _)| self.has(*want))
     }
 
     fn has(&self, want: Want) -> bool {
@@ -327,6 +380,10 @@ fn unbudgeted<R>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Pol
     pin!(unconstrained(poll_fn(poll))).poll(cx)
 }
 
+fn is_small(parts: &[IoSlice<'_>]) -> bool {
+    parts.iter().map(|part| part.len()).sum::<usize>() <= GATHERED
+}
+
 fn poll_write<T: Transport>(floor: &mut T, cx: &mut Context<'_>, records: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
     let written = unbudgeted(cx, |cx| match records {
         [one] => Pin::new(&mut *floor).poll_write(cx, one),
@@ -335,137 +392,5 @@ fn poll_write<T: Transport>(floor: &mut T, cx: &mut Context<'_>, records: &[IoSl
     match ready!(written) {
         Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         result => Poll::Ready(result),
-    }
-}
-
-/// A pump that halves, handles and wakers share.
-pub(crate) struct Shared<T> {
-    pump: Mutex<Pump<T>>,
-    kicked: AtomicBool,
-    control: Control,
-}
-
-impl<T: Transport> Shared<T> {
-    pub(crate) fn new(session: Session, floor: T) -> Arc<Self> {
-        let control = floor.ground().clone();
-        Arc::new_cyclic(|weak| {
-            let wake = Waker::from(Arc::new(PumpWaker(Weak::clone(weak))));
-            let pump = Pump {
-                session,
-                floor: Some(floor),
-                keeps_floor: false,
-                floor_is_shut: false,
-                floor_is_flushed: true,
-                reader: None,
-                writer: None,
-                reader_was_displaced: false,
-                is_deferred: false,
-                wake,
-            };
-            Self { pump: Mutex::new(pump), kicked: AtomicBool::new(false), control }
-        })
-    }
-
-    /// Does something with the pump. Tasks that became ready are woken behind it, and wakers that came meanwhile served.
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
-        let mut pump = self.pump.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = f(&mut pump);
-        self.unlock(pump);
-        if self.kicked.load(Ordering::SeqCst) {
-            self.serve_kicks();
-        }
-        self.control.settle();
-        result
-    }
-
-    /// Looks at the pump: nobody becomes ready by that.
-    pub(crate) fn look<R>(&self, f: impl FnOnce(&Pump<T>) -> R) -> R {
-        let pump = self.pump.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = f(&pump);
-        drop(pump);
-        self.serve_kicks();
-        self.control.settle();
-        result
-    }
-
-    /// The floor is ready for more.
-    fn kick(&self) {
-        self.kicked.store(true, Ordering::SeqCst);
-        self.serve_kicks();
-        self.control.settle();
-    }
-
-    /// Whoever has the lock serves the kicks that come meanwhile, after letting go: so a kick is set before the lock is
-    /// tried, and looked for after it is free.
-    fn serve_kicks(&self) {
-        for _ in 0..MAX_KICKS {
-            if !self.kicked.load(Ordering::SeqCst) {
-                return;
-            }
-            let Some(mut pump) = self.try_lock() else { return };
-            self.kicked.store(false, Ordering::SeqCst);
-            pump.check_cut(&self.control);
-            if pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()) {
-                let _ = pump.transmit();
-                self.unlock(pump);
-            } else {
-                self.unlock_and_wake_all(pump);
-            }
-        }
-        // Enough: the tasks that wait do the rest.
-        if let Some(pump) = self.try_lock() {
-            self.unlock_and_wake_all(pump);
-        }
-    }
-
-    fn try_lock(&self) -> Option<MutexGuard<'_, Pump<T>>> {
-        match self.pump.try_lock() {
-            Ok(pump) => Some(pump),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    fn unlock(&self, mut pump: MutexGuard<'_, Pump<T>>) {
-        let [writer, reader] = pump.take_ready_tasks();
-        drop(pump);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
-        if let Some(reader) = reader {
-            reader.wake();
-        }
-    }
-
-    fn unlock_and_wake_all(&self, mut pump: MutexGuard<'_, Pump<T>>) {
-        let waiting = [pump.reader.take(), pump.writer.take().map(|(_, waker)| waker)];
-        drop(pump);
-        waiting.into_iter().flatten().for_each(Waker::wake);
-    }
-}
-
-/// The waker that the floor holds: waking it pumps.
-struct PumpWaker<T>(Weak<Shared<T>>);
-
-impl<T: Transport> Watcher for Shared<T> {
-    /// An abort from another task: whoever waits here is told, also where nothing of theirs is registered at the socket.
-    fn handle_abort(&self) {
-        if let Some(pump) = self.try_lock() {
-            self.unlock_and_wake_all(pump);
-        }
-        // Whoever has the lock looks for the kick behind it, and finds the tasks that parked meanwhile.
-        self.kick();
-    }
-}
-
-impl<T: Transport> Wake for PumpWaker<T> {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.kick();
-        }
     }
 }

@@ -150,6 +150,14 @@ pub(crate) fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Read);
 }
 
+/// Sends what FIN follows right behind: the kernel waits for that, so that both share a segment.
+pub(crate) fn send_ahead_of_end(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::net::send(stream, bytes, rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL)?);
+    #[cfg(not(target_os = "linux"))]
+    stream.try_write(bytes)
+}
+
 /// Bytes that the peer's kernel has not acknowledged; our FIN is not counted (rule: close-4). `None` where the system
 /// does not tell.
 pub(crate) fn unacknowledged(stream: &TcpStream, fin_sent: bool) -> Option<u64> {

@@ -491,6 +491,12 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
         }
     }
 
+    fn expect_end(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.expect_end();
+        }
+    }
+
     fn set_beneath(&mut self, beneath: bool) {
         if let Some(layer) = &mut self.layer {
             layer.set_beneath(beneath);

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use crate::peers::Stack;
 use crate::spec::Regime;
 
 /// What `hot` asks for; the kernel takes twice that.
@@ -21,25 +22,39 @@ pub fn listen(regime: Regime) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// A client's connection.
+/// A client's connection, with no-delay.
 pub async fn connect(address: SocketAddr, regime: Regime) -> io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    prepare(&SockRef::from(&socket), regime)?;
-    let stream = socket.connect(address).await?;
+    let stream = connect_bare(address, regime).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// An accepted connection.
+/// An accepted connection, with no-delay.
 pub async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
+async fn connect_bare(address: SocketAddr, regime: Regime) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    prepare(&SockRef::from(&socket), regime)?;
+    socket.connect(address).await
+}
+
 /// Both ends of one connection.
 pub async fn pair(listener: &TcpListener, regime: Regime) -> io::Result<(TcpStream, TcpStream)> {
     tokio::try_join!(connect(listener.local_addr()?, regime), accept(listener))
+}
+
+/// Both ends of one connection, with no-delay where the peer does not set it itself. Where connections are made by the
+/// thousand, asking for it twice would be a cost that no application of that peer has.
+pub async fn pair_for<S: Stack>(listener: &TcpListener, regime: Regime) -> io::Result<(TcpStream, TcpStream)> {
+    if !S::SETS_NODELAY {
+        return pair(listener, regime).await;
+    }
+    let accept = async { Ok::<_, io::Error>(listener.accept().await?.0) };
+    tokio::try_join!(connect_bare(listener.local_addr()?, regime), accept)
 }
 
 /// A close without TIME_WAIT: for connections that are made by the thousand, of every peer alike.

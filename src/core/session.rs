@@ -625,7 +625,7 @@ impl Session {
     }
 
     /// Seals what was staged, as far ahead as the floor needs, and the marker behind it when it is due.
-    fn seal(&mut self) {
+    pub fn seal(&mut self) {
         if self.is_handshaking() || self.send.is_over() {
             return;
         }

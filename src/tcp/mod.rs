@@ -155,6 +155,9 @@ impl Floor for TcpConnection {
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        if self.read.has_nothing_more() {
+            return Poll::Ready(());
+        }
         poll_discard_reads(&mut self.read, cx, discarded)
     }
 
@@ -186,6 +189,10 @@ impl Floor for TcpConnection {
 
     fn set_half_open(&mut self) {
         self.write.set_half_open();
+    }
+
+    fn expect_end(&mut self) {
+        self.write.expects_end = true;
     }
 
     fn set_beneath(&mut self, beneath: bool) {

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 
-use tokio::io::{AsyncBufRead, AsyncRead, Interest, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 
 use super::wire::{Hold, Wire};
@@ -64,13 +64,7 @@ impl TcpReadHalf {
         match result {
             Ok(0) | Err(_) if self.check_cut() => {}
             Ok(0) if self.control.was_reset() => self.lose(Reason::Reset(Phase::Open)),
-            Ok(0) => {
-                let _ = self.half.handle(RecvEvent::Marker);
-                let _ = self.half.handle(RecvEvent::Consumed);
-                if let Some(wire) = self.wire.take() {
-                    wire.fin_received.begin();
-                }
-            }
+            Ok(0) => self.handle_marker(),
             Ok(n) => {
                 self.control.note_received(n);
                 return Poll::Ready(Ok(()));
@@ -78,6 +72,27 @@ impl TcpReadHalf {
             Err(error) => self.lose(Reason::from_io(error, Phase::Open)),
         }
         Poll::Ready(self.at_end())
+    }
+
+    /// Whether nothing is left to read: the half has ended, or is known to without another look.
+    pub(super) fn has_nothing_more(&mut self) -> bool {
+        if !self.inbox.is_empty() {
+            return false;
+        }
+        if self.wire.as_ref().is_some_and(|wire| is_at_end(wire)) && !self.control.is_cut() && !self.control.was_reset()
+        {
+            self.handle_marker();
+        }
+        self.wire.is_none()
+    }
+
+    /// FIN.
+    fn handle_marker(&mut self) {
+        let _ = self.half.handle(RecvEvent::Marker);
+        let _ = self.half.handle(RecvEvent::Consumed);
+        if let Some(wire) = self.wire.take() {
+            wire.fin_received.begin();
+        }
     }
 
     fn lose(&mut self, reason: Reason) {
@@ -142,6 +157,18 @@ fn recv_dry(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
         result => result,
     });
     short.map_or(result, Ok)
+}
+
+/// Whether FIN comes next, as far as that is known without asking the system: it was there when the last read came back
+/// short, so that nothing lies ahead of it. A short read takes back readiness, but never an end; what came behind the read
+/// would have brought readiness again. A reset is told as an error too.
+fn is_at_end(wire: &Wire) -> bool {
+    if !wire.tells_by_short_reads() {
+        return false;
+    }
+    let ready = pin!(wire.stream.ready(Interest::READABLE | Interest::ERROR));
+    let Poll::Ready(Ok(ready)) = ready.poll(&mut Context::from_waker(Waker::noop())) else { return false };
+    ready.is_read_closed() && (ready & (Ready::READABLE | Ready::ERROR)).is_empty()
 }
 
 impl fmt::Debug for TcpReadHalf {

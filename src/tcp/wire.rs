@@ -30,7 +30,9 @@ pub(super) struct Wire {
 impl Wire {
     /// Both halves have let go: the connection ends now, whoever else may still look at the socket.
     fn end(&self) {
-        self.note_unacknowledged();
+        if self.fin_sent.has_begun() {
+            self.note_unacknowledged();
+        }
         if !self.is_beneath() {
             if !self.fin_sent.has_begun() {
                 // rule: close-12: FIN is this floor's marker; whoever was dropped in the middle must not send it.
@@ -44,6 +46,7 @@ impl Wire {
 
     /// A half was lost. What that means for the connection, the topmost floor knows.
     pub(super) fn note_loss(&self, reason: &Reason) {
+        self.note_unacknowledged();
         if matches!(reason, Reason::Reset(_)) {
             // The system tells it once, and the other half has to know.
             self.control.note_reset();
@@ -64,6 +67,7 @@ impl Wire {
         socket::TELLS_BY_EDGES && self.is_beneath()
     }
 
+    /// Asked where a report may follow: a connection that is dropped in the middle has none.
     fn note_unacknowledged(&self) {
         let fin_sent = self.fin_sent.has_begun();
         self.control.note_unacknowledged(socket::unacknowledged(&self.stream, fin_sent));
@@ -121,5 +125,9 @@ impl Ground for Wire {
 
     fn socket(&self) -> Option<&TcpStream> {
         Some(&self.stream)
+    }
+
+    fn begin_report(&self) {
+        self.note_unacknowledged();
     }
 }

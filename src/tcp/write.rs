@@ -23,13 +23,15 @@ pub struct TcpWriteHalf {
     pub(super) half: SendHalf,
     pub(super) timer: IdleTimer,
     corked: bool,
+    /// FIN follows right behind what is written.
+    pub(super) expects_end: bool,
 }
 
 impl TcpWriteHalf {
     pub(super) fn new(wire: Hold) -> Self {
         let control = wire.control().clone();
         let (half, timer) = (SendHalf::Open, IdleTimer::default());
-        Self { wire: Some(wire), control, half, timer, corked: false }
+        Self { wire: Some(wire), control, half, timer, corked: false, expects_end: false }
     }
 
     pub(super) fn ground(&self) -> &Control {
@@ -199,7 +201,12 @@ impl fmt::Debug for TcpWriteHalf {
 
 impl AsyncWrite for TcpWriteHalf {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, buf.len(), |stream| if buf.is_empty() { Ok(0) } else { stream.try_write(buf) })
+        let expects_end = self.expects_end;
+        self.poll_send(cx, buf.len(), |stream| match buf {
+            [] => Ok(0),
+            _ if expects_end => socket::send_ahead_of_end(stream, buf),
+            _ => stream.try_write(buf),
+        })
     }
 
     fn poll_write_vectored(

@@ -13,7 +13,7 @@ use crate::control::Control;
 use crate::core::half::{End, RecvHalf};
 use crate::core::inbox::Inbox;
 use crate::core::session::{Session, Step};
-use crate::deadline::{HandshakeClock, after};
+use crate::deadline::{Clock, after};
 use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::floor::{Discard, hand_over};
 use crate::pump::{Pump, Shared};
@@ -27,23 +27,23 @@ pub struct TlsReadHalf<T> {
     control: Control,
     inbox: Inbox,
     /// Until the handshake is known to be done.
-    clock: Option<HandshakeClock>,
+    clock: Option<Clock>,
 }
 
 impl<T: Transport> TlsReadHalf<T> {
     pub(super) fn new(shared: Arc<Shared<T>>, control: Control) -> Self {
-        let clock = Some(HandshakeClock::new(after(control.policy().handshake_timeout)));
+        let clock = Some(Clock::new(after(control.policy().handshake_timeout)));
         Self { shared, control, inbox: Inbox::default(), clock }
     }
 
     /// The handshake has to be done by then, whoever drives it (rule: secure-5).
     pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
-        self.clock = Some(HandshakeClock::new(deadline));
+        self.clock = Some(Clock::new(deadline));
     }
 
     /// When the handshake has to be done.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.clock.as_ref().and_then(HandshakeClock::deadline)
+        self.clock.as_ref().and_then(Clock::deadline)
     }
 
     /// Whether the handshake's time has run out: then the session has ended for that reason.
@@ -231,7 +231,7 @@ impl<T: Transport> TlsReadHalf<T> {
                 }
             }
             take(inbox, &mut pump.session);
-            if pump.session.has_records() {
+            if pump.session.has_records() && !pump.is_deferred {
                 let _ = pump.transmit();
             }
             Poll::Ready(Ok(()))

@@ -39,6 +39,37 @@ async fn a_connection_is_there_only_once_the_peer_is_verified() {
     .await;
 }
 
+/// rule: secure-1, write-6
+#[tokio::test]
+async fn what_ends_the_handshake_leaves_with_the_first_write_or_when_the_task_goes_on() {
+    for writes in [true, false] {
+        bounded("tcp", async move {
+            let (client, server) = tcp_pair().await.unwrap();
+            let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
+            let accepting = tokio::spawn(async move { TlsConnection::accept(server, &server_tls).await });
+            let mut client = TlsConnection::connect(client, &client_tls, "localhost").await.unwrap();
+            let hello = client.control().traffic().sent;
+            if writes {
+                client.write_all(b"x").await.unwrap();
+                assert!(client.control().traffic().sent > hello);
+            } else {
+                tokio::task::yield_now().await;
+                assert!(client.control().traffic().sent > hello);
+            }
+            // The client does nothing more.
+            let mut server = accepting.await.unwrap().unwrap();
+            server.write_all(b"y").await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'y');
+            if writes {
+                assert_eq!(server.read_u8().await.unwrap(), b'x');
+            }
+            let (ours, theirs) = tokio::join!(client.close(), server.close());
+            assert!(ours.is_clean() && theirs.is_clean());
+        })
+        .await;
+    }
+}
+
 /// rule: secure-2
 #[tokio::test]
 async fn data_inside_the_last_flight_waits_until_the_handshake_is_told() {

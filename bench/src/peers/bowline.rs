@@ -44,6 +44,7 @@ impl Bowline {
 impl Stack for Bowline {
     type Stream = TlsConnection<TcpConnection>;
     const FLUSHES: bool = false;
+    const SETS_NODELAY: bool = true;
 
     async fn connect(&self, tcp: TcpStream) -> Result<Self::Stream> {
         Ok(TlsConnection::connect(self.tcp(tcp)?, &self.client, "localhost").await?)
@@ -70,6 +71,7 @@ pub struct Upgradable(pub Bowline);
 impl Stack for Upgradable {
     type Stream = UpgradableConnection<TcpConnection>;
     const FLUSHES: bool = false;
+    const SETS_NODELAY: bool = true;
 
     async fn connect(&self, tcp: TcpStream) -> Result<Self::Stream> {
         let mut connection = UpgradableConnection::new(self.0.tcp(tcp)?);
@@ -115,6 +117,7 @@ pub struct Corked(pub Bowline);
 impl Stack for Corked {
     type Stream = TlsConnection<TcpConnection>;
     const FLUSHES: bool = false;
+    const SETS_NODELAY: bool = true;
 
     async fn connect(&self, tcp: TcpStream) -> Result<Self::Stream> {
         self.0.connect(tcp).await
@@ -144,6 +147,7 @@ pub struct BowlineTcp(pub Bowline);
 impl Stack for BowlineTcp {
     type Stream = TcpConnection;
     const FLUSHES: bool = false;
+    const SETS_NODELAY: bool = true;
 
     async fn connect(&self, tcp: TcpStream) -> Result<TcpConnection> {
         self.0.tcp(tcp)

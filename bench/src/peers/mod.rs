@@ -28,6 +28,9 @@ pub trait Stack: Clone + Send + Sync + 'static {
     /// Whether a message has to be flushed to leave.
     const FLUSHES: bool;
 
+    /// Whether it turns no-delay on by itself; for the others the harness does.
+    const SETS_NODELAY: bool = false;
+
     /// The client's end.
     fn connect(&self, tcp: TcpStream) -> impl Future<Output = Result<Self::Stream>> + Send;
 

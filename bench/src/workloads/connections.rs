@@ -43,7 +43,7 @@ pub async fn handshakes<S: Stack>(stack: S, run: Run) -> Result<Sample> {
 }
 
 async fn handshake<S: Stack>(stack: &S, run: Run, listener: &TcpListener, resumed: bool) -> Result<()> {
-    let (client, server) = net::pair(listener, run.regime).await?;
+    let (client, server) = net::pair_for::<S>(listener, run.regime).await?;
     // Without TIME_WAIT there are ports enough for any number of them.
     net::reset_on_drop(&client)?;
     let serve = async {
@@ -69,7 +69,7 @@ pub async fn churn<S: Stack>(stack: S, run: Run) -> Result<Sample> {
 }
 
 async fn live<S: Stack>(stack: &S, run: Run, listener: &TcpListener) -> Result<()> {
-    let (client, server) = net::pair(listener, run.regime).await?;
+    let (client, server) = net::pair_for::<S>(listener, run.regime).await?;
     let serve = async {
         let mut server = stack.accept(server).await?;
         let mut request = Vec::with_capacity(2 * MESSAGE);

@@ -1,0 +1,146 @@
+//! The pump under its lock, and the waker that pumps.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::task::{Wake, Waker};
+
+use super::Pump;
+use crate::control::{Control, Watcher};
+use crate::core::session::Session;
+use crate::transport::Transport;
+
+/// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
+const MAX_KICKS: usize = 8;
+
+/// A pump that halves, handles and wakers share.
+pub(crate) struct Shared<T> {
+    pump: Mutex<Pump<T>>,
+    kicked: AtomicBool,
+    control: Control,
+}
+
+impl<T: Transport> Shared<T> {
+    pub(crate) fn new(session: Session, floor: T) -> Arc<Self> {
+        let control = floor.ground().clone();
+        Arc::new_cyclic(|weak| {
+            let wake = Waker::from(Arc::new(PumpWaker(Weak::clone(weak))));
+            let pump = Pump {
+                session,
+                floor: Some(floor),
+                keeps_floor: false,
+                floor_is_shut: false,
+                floor_is_flushed: true,
+                reader: None,
+                writer: None,
+                reader_was_displaced: false,
+                is_deferred: false,
+                wake,
+            };
+            Self { pump: Mutex::new(pump), kicked: AtomicBool::new(false), control }
+        })
+    }
+
+    /// Does something with the pump. Tasks that became ready are woken behind it, and wakers that came meanwhile served.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
+        let mut pump = self.pump.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = f(&mut pump);
+        self.unlock(pump);
+        self.settle();
+        result
+    }
+
+    /// Looks at the pump: nobody becomes ready by that.
+    pub(crate) fn look<R>(&self, f: impl FnOnce(&Pump<T>) -> R) -> R {
+        let result = f(&self.pump.lock().unwrap_or_else(PoisonError::into_inner));
+        self.settle();
+        result
+    }
+
+    /// Wakers that came while the lock was held are served, and whoever was not told yet of an abort is.
+    fn settle(&self) {
+        if self.kicked.load(Ordering::SeqCst) {
+            self.serve_kicks();
+        }
+        self.control.settle();
+    }
+
+    /// The floor is ready for more.
+    fn kick(&self) {
+        self.kicked.store(true, Ordering::SeqCst);
+        self.serve_kicks();
+        self.control.settle();
+    }
+
+    /// Whoever has the lock serves the kicks that come meanwhile, after letting go: so a kick is set before the lock is
+    /// tried, and looked for after it is free.
+    fn serve_kicks(&self) {
+        for _ in 0..MAX_KICKS {
+            if !self.kicked.load(Ordering::SeqCst) {
+                return;
+            }
+            let Some(mut pump) = self.try_lock() else { return };
+            self.kicked.store(false, Ordering::SeqCst);
+            pump.check_cut(&self.control);
+            if pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()) {
+                let _ = pump.transmit();
+                self.unlock(pump);
+            } else {
+                self.unlock_and_wake_all(pump);
+            }
+        }
+        // Enough: the tasks that wait do the rest.
+        if let Some(pump) = self.try_lock() {
+            self.unlock_and_wake_all(pump);
+        }
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Pump<T>>> {
+        match self.pump.try_lock() {
+            Ok(pump) => Some(pump),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn unlock(&self, mut pump: MutexGuard<'_, Pump<T>>) {
+        if pump.has_ready_tasks() {
+            let ready = pump.take_ready_tasks();
+            drop(pump);
+            ready.into_iter().flatten().for_each(Waker::wake);
+        } else {
+            pump.reader_was_displaced = false;
+        }
+    }
+
+    fn unlock_and_wake_all(&self, mut pump: MutexGuard<'_, Pump<T>>) {
+        let waiting = [pump.reader.take(), pump.writer.take().map(|(_, waker)| waker)];
+        drop(pump);
+        waiting.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+/// The waker that the floor holds: waking it pumps.
+struct PumpWaker<T>(Weak<Shared<T>>);
+
+impl<T: Transport> Watcher for Shared<T> {
+    /// An abort from another task: whoever waits here is told, also where nothing of theirs is registered at the socket.
+    fn handle_abort(&self) {
+        if let Some(pump) = self.try_lock() {
+            self.unlock_and_wake_all(pump);
+        }
+        // Whoever has the lock looks for the kick behind it, and finds the tasks that parked meanwhile.
+        self.kick();
+    }
+}
+
+impl<T: Transport> Wake for PumpWaker<T> {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.kick();
+        }
+    }
+}
