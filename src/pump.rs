@@ -168,8 +168,16 @@ impl<T: Transport> Pump<T> {
 
     /// Receives until there is something to say.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        self.poll_read(cx, &mut ReadBuf::new(&mut []))
+    }
+
+    /// Does the same, and reads what has arrived, as far as there is room for it.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Step> {
         loop {
-            let step = self.session.step();
+            // No more is initialised than may be filled.
+            let room = out.remaining().min(self.session.arrived());
+            let (step, read) = self.session.step_into(out.initialize_unfilled_to(room));
+            out.advance(read);
             if self.session.has_records() || !self.floor_is_flushed || self.owes_floor_end() {
                 let _ = self.transmit();
             }

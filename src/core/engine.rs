@@ -62,9 +62,10 @@ impl Engine {
         engine!(self, it => it.kept())
     }
 
-    /// Opens the record of this length behind what is kept.
-    pub(super) fn open(&mut self, input: &mut Buffer, record: usize) -> Result<(), Error> {
-        engine!(self, it => it.open(input, record))
+    /// Opens the record of this length behind what is kept. An engine may give its plaintext to `reader` at once, where there
+    /// is room for it; says how much it gave.
+    pub(super) fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error> {
+        engine!(self, it => it.open(input, record, reader))
     }
 
     /// The alert that was sent, where the engine knows.
@@ -130,6 +131,11 @@ impl Engine {
     pub(super) fn write_tls(&mut self, floor: &mut dyn Write) -> io::Result<usize> {
         engine!(self, it => it.write_tls(floor))
     }
+
+    /// Puts the records that wait behind those of `queue`.
+    pub(super) fn collect(&mut self, queue: &mut Buffer) {
+        engine!(self, it => it.collect(queue));
+    }
 }
 
 /// rustls's buffered API.
@@ -164,7 +170,8 @@ impl Buffered {
         }
     }
 
-    fn open(&mut self, input: &mut Buffer, record: usize) -> Result<(), Error> {
+    /// rustls opens into memory of its own; the reader has it from there.
+    fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
         let fed = match self.feed(&input.as_slice()[..record]) {
             Ok(fed) => fed,
             Err(error) => {
@@ -177,7 +184,7 @@ impl Buffered {
         if fed == 0 && self.opened == 0 {
             return Err(Error::PeerSentOversizedRecord);
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Feeds bytes; says how many were taken.
@@ -273,6 +280,15 @@ impl Buffered {
 
     fn write_tls(&mut self, floor: &mut dyn Write) -> io::Result<usize> {
         self.tls.write_tls(floor)
+    }
+
+    fn collect(&mut self, queue: &mut Buffer) {
+        while self.wants_write() {
+            // Writing into memory does not fail.
+            if self.write_tls(queue).unwrap_or(0) == 0 {
+                break;
+            }
+        }
     }
 }
 

@@ -26,8 +26,12 @@ const HEADER: usize = 5;
 const MAX_BODY: usize = (1 << 14) + 2048;
 /// The most plaintext that a record carries (RFC 8446 section 5.1).
 const MAX_FRAGMENT: usize = 1 << 14;
-/// How much is asked for when the floor is read: a full record, and the begin of the next.
-const READ_SIZE: usize = 32 << 10;
+/// How much memory is offered to the floor where it has little to give: enough for a full record.
+const LITTLE_INPUT: usize = 17 << 10;
+/// The same where it has filled what was offered: eight full records, behind the begin of one.
+const MUCH_INPUT: usize = 148 << 10;
+/// Less than this is not worth a read.
+const LEAST_READ: usize = 4 << 10;
 /// How much is sealed ahead of a floor that takes nothing.
 const SEAL_AHEAD: usize = 64 << 10;
 
@@ -63,6 +67,10 @@ pub struct Session {
     marker_sealed: bool,
     /// Where records begin and end is known: rustls holds none of them.
     by_record: bool,
+    /// How much room the floor was offered last.
+    offered: usize,
+    /// It filled that: it has more.
+    floor_has_more: bool,
 }
 
 impl Session {
@@ -142,6 +150,8 @@ impl Session {
             closing: false,
             marker_sealed: false,
             by_record: true,
+            offered: 0,
+            floor_has_more: false,
         };
         session.collect();
         session
@@ -255,17 +265,28 @@ impl Session {
 impl Session {
     /// Room for bytes that come from the floor.
     pub fn input_space(&mut self) -> &mut [u8] {
-        self.raw.space(READ_SIZE)
+        let waits = self.raw.len();
+        let memory = if self.floor_has_more { MUCH_INPUT } else { LITTLE_INPUT };
+        // The begin of a record may be longer than the memory, where the peer seals what no peer should.
+        let space = self.raw.space(memory.saturating_sub(waits).max(LEAST_READ));
+        self.offered = space.len();
+        space
     }
 
     /// The first `n` bytes of [`Session::input_space`] came from the floor.
     pub fn handle_input(&mut self, n: usize) {
         self.raw.filled(n);
+        self.floor_has_more = n == self.offered;
     }
 
     /// Nothing came, and the owner is about to wait: an idle session holds no input buffer.
     pub fn handle_idle(&mut self) {
         self.raw.settle();
+    }
+
+    /// How many bytes came that were not read: no more plaintext than that can be had without more input.
+    pub fn arrived(&self) -> usize {
+        self.raw.len() + self.tls.opened()
     }
 
     /// Bytes that were received before the session began (rule: upgrade-2).
@@ -375,10 +396,10 @@ impl Session {
 
     /// Keeps plaintext for later, so that small writes are merged into full records (rule: write-7).
     fn stage(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
-        let mut left = room;
+        let (mut left, most) = (room, self.staged.len() + room);
         for part in parts {
             let n = part.len().min(left);
-            self.staged.push(&part[..n]);
+            self.staged.push_within(&part[..n], most);
             left -= n;
         }
         room - left
@@ -486,20 +507,31 @@ impl Session {
 impl Session {
     /// Opens records until there is something to say.
     pub fn step(&mut self) -> Step {
-        loop {
+        self.step_into(&mut []).0
+    }
+
+    /// Does the same, and reads: puts plaintext into `out`, of as many records as have arrived and find room there. Says how
+    /// much that was. Where it was some, the step is [`Step::Data`]; what came behind it, the next call tells.
+    pub fn step_into(&mut self, out: &mut [u8]) -> (Step, usize) {
+        let mut read = 0;
+        let step = loop {
             if self.tls.opened() > 0 {
-                return Step::Data;
+                read += self.read(&mut out[read..]);
+            }
+            if self.tls.opened() > 0 || (read > 0 && read == out.len()) {
+                break Step::Data;
             }
             if !self.recv.is_open() {
-                return Step::Ended;
+                break Step::Ended;
             }
-            let Some(record) = self.next_record() else { return Step::NeedInput };
+            let Some(record) = self.next_record() else { break Step::NeedInput };
             let was_handshaking = self.is_handshaking();
-            self.open(record);
+            read += self.open(record, &mut out[read..]);
             if was_handshaking && !self.is_handshaking() {
-                return Step::Secured;
+                break Step::Secured;
             }
-        }
+        };
+        (if read > 0 { Step::Data } else { step }, read)
     }
 
     /// The records that wait to leave, oldest first. Hand them to the floor and report by [`Session::transmitted`].
@@ -539,11 +571,15 @@ impl Session {
         (raw.len() >= HEADER + body).then_some(HEADER + body)
     }
 
-    /// Gives one record to the engine.
-    fn open(&mut self, record: usize) {
-        if let Err(error) = self.tls.open(&mut self.raw, record) {
-            return self.fail_tls(error);
-        }
+    /// Gives one record to the engine. Says how much of it went to `out`; the rest waits.
+    fn open(&mut self, record: usize, out: &mut [u8]) -> usize {
+        let read = match self.tls.open(&mut self.raw, record, out) {
+            Ok(read) => read,
+            Err(error) => {
+                self.fail_tls(error);
+                return 0;
+            }
+        };
         self.note_opened();
         if self.is_handshaking() && !self.tls.is_handshaking() {
             self.collect();
@@ -551,6 +587,7 @@ impl Session {
         }
         self.collect();
         self.seal();
+        read
     }
 
     fn fail_tls(&mut self, error: rustls::Error) {
@@ -658,11 +695,8 @@ impl Session {
 
     /// Moves what rustls has to send into our own queue.
     fn collect(&mut self) {
-        while self.tls.wants_write() {
-            // Writing into memory does not fail.
-            if self.tls.write_tls(&mut self.sealed).unwrap_or(0) == 0 {
-                break;
-            }
+        if self.tls.wants_write() {
+            self.tls.collect(&mut self.sealed);
         }
     }
 }

@@ -196,7 +196,7 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
-    /// Opens records straight into the reader's buffer.
+    /// Reads into the reader's buffer what has arrived, or waits for it.
     fn poll_open(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.poll_open_step(cx, buf) {
             Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_open_step(cx, buf),
@@ -208,8 +208,8 @@ impl<T: Transport> TlsReadHalf<T> {
         let truncation = self.control.policy().truncation;
         self.with_live(|pump| {
             loop {
-                match ready!(ready_or_park(pump, cx)) {
-                    Step::Data => break,
+                match ready!(read_or_park(pump, cx, buf)) {
+                    Step::Data => return Poll::Ready(Ok(())),
                     Step::Secured | Step::NeedInput => {}
                     Step::Ended => {
                         pump.let_go();
@@ -217,32 +217,20 @@ impl<T: Transport> TlsReadHalf<T> {
                     }
                 }
             }
-            fill(&mut pump.session, buf);
-            if pump.session.has_records() {
-                let _ = pump.transmit();
-            }
-            Poll::Ready(Ok(()))
         })
     }
 }
 
 fn ready_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> Poll<Step> {
-    let step = pump.poll_receive(cx);
+    read_or_park(pump, cx, &mut ReadBuf::new(&mut []))
+}
+
+fn read_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Step> {
+    let step = pump.poll_read(cx, buf);
     if step.is_pending() {
         pump.park_reader(cx);
     }
     step
-}
-
-/// Copies what is opened, and opens what has arrived whole, while there is room.
-fn fill(session: &mut Session, buf: &mut ReadBuf<'_>) {
-    loop {
-        let n = session.read(buf.initialize_unfilled());
-        buf.advance(n);
-        if buf.remaining() == 0 || session.step() != Step::Data {
-            return;
-        }
-    }
 }
 
 fn clean_end(session: &Session) -> Result<(), Reason> {
