@@ -162,6 +162,7 @@ impl Shape {
 
 /// A key of an AEAD, and how it is used.
 pub(super) struct Direct {
+    library: Library,
     key: Key,
     iv: Iv,
     shape: Shape,
@@ -182,7 +183,7 @@ impl Direct {
             (SupportedCipherSuite::Tls12(_), Aead::ChaCha20Poly1305) => Shape::ChaCha12,
         };
         let key = Key::new(library, aead, key.as_ref()).ok_or_else(unknown_secrets)?;
-        Ok(Self { key, iv, shape })
+        Ok(Self { library, key, iv, shape })
     }
 
     fn seal(&self, typ: ContentType, len: usize, seq: u64, record: &mut [u8]) -> Result<(), Error> {
@@ -220,7 +221,7 @@ impl Direct {
             nonce[SALT..].copy_from_slice(&record[HEADER..head]);
         }
         // Only data is the reader's; in TLS 1.3 everything looks like it.
-        let may_be_data = outer == ContentType::ApplicationData && self.key.opens_elsewhere();
+        let may_be_data = outer == ContentType::ApplicationData && self.library.opens_elsewhere();
         let mut reader = reader.get_mut(..len).filter(|_| may_be_data);
         let sealed = &mut record[head..];
         let is_sound = match self.shape {
@@ -269,6 +270,26 @@ enum Aead {
     ChaCha20Poly1305,
 }
 
+/// rustls's own suites of a provider, from wherever they can be had: the compiler may have made each list a copy of them.
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+macro_rules! own_suites {
+    ($provider:ident) => {{
+        use rustls::crypto::$provider::{ALL_CIPHER_SUITES, DEFAULT_CIPHER_SUITES, cipher_suite as one};
+        let named = [
+            one::TLS13_AES_128_GCM_SHA256,
+            one::TLS13_AES_256_GCM_SHA384,
+            one::TLS13_CHACHA20_POLY1305_SHA256,
+            one::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            one::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            one::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            one::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            one::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            one::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ];
+        DEFAULT_CIPHER_SUITES.iter().chain(ALL_CIPHER_SUITES).copied().chain(named)
+    }};
+}
+
 /// What a suite is made of.
 #[derive(Debug, Clone, Copy)]
 enum Library {
@@ -286,26 +307,36 @@ impl Library {
             return None;
         }
         #[cfg(feature = "aws-lc-rs")]
-        if is_among(suite, rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES) {
+        if own_suites!(aws_lc_rs).any(|own| is_same(suite, own)) {
             return Some(Self::AwsLc);
         }
         #[cfg(feature = "ring")]
-        if is_among(suite, rustls::crypto::ring::ALL_CIPHER_SUITES) {
+        if own_suites!(ring).any(|own| is_same(suite, own)) {
             return Some(Self::Ring);
         }
         None
     }
+
+    /// Whether the plaintext can be put elsewhere. ring opens in place only.
+    fn opens_elsewhere(self) -> bool {
+        match self {
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLc => true,
+            #[cfg(feature = "ring")]
+            Self::Ring => false,
+        }
+    }
 }
 
-/// The very same suite: another one may have its number.
+/// The very same suite: another one, of the application's own, may have its number.
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
-fn is_among(suite: SupportedCipherSuite, all: &[SupportedCipherSuite]) -> bool {
+fn is_same(suite: SupportedCipherSuite, own: SupportedCipherSuite) -> bool {
     use SupportedCipherSuite::{Tls12, Tls13};
-    all.iter().any(|known| match (suite, *known) {
-        (Tls13(suite), Tls13(known)) => std::ptr::eq(suite, known),
-        (Tls12(suite), Tls12(known)) => std::ptr::eq(suite, known),
+    match (suite, own) {
+        (Tls13(suite), Tls13(own)) => std::ptr::eq(suite, own),
+        (Tls12(suite), Tls12(own)) => std::ptr::eq(suite, own),
         (Tls13(_), Tls12(_)) | (Tls12(_), Tls13(_)) => false,
-    })
+    }
 }
 
 enum Key {
@@ -359,16 +390,6 @@ impl Key {
         }
     }
 
-    /// Whether the plaintext can be put elsewhere. ring only opens in place.
-    fn opens_elsewhere(&self) -> bool {
-        match *self {
-            #[cfg(feature = "aws-lc-rs")]
-            Self::AwsLc(_) => true,
-            #[cfg(feature = "ring")]
-            Self::Ring(_) => false,
-        }
-    }
-
     /// Opens what is sealed, the tag behind it: in place, or into `elsewhere`, which is as long as the plaintext.
     fn open(&self, nonce: [u8; NONCE_LEN], aad: &[u8], sealed: &mut [u8], elsewhere: Option<&mut [u8]>) -> bool {
         match *self {
@@ -386,3 +407,6 @@ impl Key {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
