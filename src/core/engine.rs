@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 
-use rustls::{AlertDescription, CommonState, Connection, Error};
+use rustls::{AlertDescription, CommonState, Connection, Error, InvalidMessage, PeerMisbehaved};
 
 use super::buffer::Buffer;
 #[cfg(feature = "express")]
@@ -304,4 +304,28 @@ fn prefix<'a>(parts: &'a [IoSlice<'_>], room: usize) -> Vec<IoSlice<'a>> {
         left -= n;
     }
     out
+}
+
+/// The alert that is due for an error, where that is known: the one that rustls sends.
+pub(super) fn alert_for(error: &Error) -> Option<AlertDescription> {
+    match error {
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            Some(AlertDescription::UnexpectedMessage)
+        }
+        Error::PeerMisbehaved(
+            PeerMisbehaved::KeyEpochWithPendingFragment
+            | PeerMisbehaved::IllegalMiddleboxChangeCipherSpec
+            | PeerMisbehaved::IllegalTlsInnerPlaintext
+            | PeerMisbehaved::MessageInterleavedWithHandshakeMessage,
+        ) => Some(AlertDescription::UnexpectedMessage),
+        Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => Some(AlertDescription::IllegalParameter),
+        Error::InvalidCertificate(error) => Some(error.clone().into()),
+        Error::InvalidMessage(error) => Some((*error).into()),
+        Error::NoCertificatesPresented => Some(AlertDescription::CertificateRequired),
+        Error::NoApplicationProtocol => Some(AlertDescription::NoApplicationProtocol),
+        Error::DecryptError => Some(AlertDescription::BadRecordMac),
+        Error::PeerSentOversizedRecord => Some(AlertDescription::RecordOverflow),
+        Error::PeerMisbehaved(_) => Some(AlertDescription::IllegalParameter),
+        _ => None,
+    }
 }

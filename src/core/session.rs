@@ -12,11 +12,12 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConnection, Connection, ContentType, ServerConnection};
 
 use super::buffer::Buffer;
-use super::engine::Engine;
+use super::engine::{Engine, alert_for};
 #[cfg(feature = "express")]
 use super::express::Express;
 use super::facts::SessionFacts;
 use super::half::{End, RecvEvent, RecvHalf, SendEvent, SendHalf};
+use super::input::Input;
 use crate::error::{Error, Phase, Reason, TlsError};
 use crate::policy::Watermarks;
 
@@ -26,12 +27,6 @@ const HEADER: usize = 5;
 const MAX_BODY: usize = (1 << 14) + 2048;
 /// The most plaintext that a record carries (RFC 8446 section 5.1).
 const MAX_FRAGMENT: usize = 1 << 14;
-/// How much memory is offered to the floor where it has little to give: enough for a full record.
-const LITTLE_INPUT: usize = 17 << 10;
-/// The same where it has filled what was offered: eight full records, behind the begin of one.
-const MUCH_INPUT: usize = 148 << 10;
-/// Less than this is not worth a read.
-const LEAST_READ: usize = 4 << 10;
 /// How much is sealed ahead of a floor that takes nothing.
 const SEAL_AHEAD: usize = 64 << 10;
 
@@ -54,7 +49,7 @@ pub struct Session {
     tls: Engine,
     send: SendHalf,
     recv: RecvHalf,
-    raw: Buffer,
+    raw: Input,
     staged: Buffer,
     sealed: Buffer,
     facts: Option<Arc<SessionFacts>>,
@@ -67,10 +62,6 @@ pub struct Session {
     marker_sealed: bool,
     /// Where records begin and end is known: rustls holds none of them.
     by_record: bool,
-    /// How much room the floor was offered last.
-    offered: usize,
-    /// It filled that: it has more.
-    floor_has_more: bool,
 }
 
 impl Session {
@@ -138,7 +129,7 @@ impl Session {
             tls,
             send: SendHalf::Open,
             recv: RecvHalf::Open,
-            raw: Buffer::default(),
+            raw: Input::default(),
             staged: Buffer::default(),
             sealed: Buffer::default(),
             facts: None,
@@ -150,8 +141,6 @@ impl Session {
             closing: false,
             marker_sealed: false,
             by_record: true,
-            offered: 0,
-            floor_has_more: false,
         };
         session.collect();
         session
@@ -265,18 +254,12 @@ impl Session {
 impl Session {
     /// Room for bytes that come from the floor.
     pub fn input_space(&mut self) -> &mut [u8] {
-        let waits = self.raw.len();
-        let memory = if self.floor_has_more { MUCH_INPUT } else { LITTLE_INPUT };
-        // The begin of a record may be longer than the memory, where the peer seals what no peer should.
-        let space = self.raw.space(memory.saturating_sub(waits).max(LEAST_READ));
-        self.offered = space.len();
-        space
+        self.raw.space_to_read()
     }
 
     /// The first `n` bytes of [`Session::input_space`] came from the floor.
     pub fn handle_input(&mut self, n: usize) {
-        self.raw.filled(n);
-        self.floor_has_more = n == self.offered;
+        self.raw.handle_read(n);
     }
 
     /// Nothing came, and the owner is about to wait: an idle session holds no input buffer.
@@ -531,6 +514,8 @@ impl Session {
                 break Step::Secured;
             }
         };
+        // Nobody may ask for more for a while: what is empty is not held.
+        self.raw.release();
         (if read > 0 { Step::Data } else { step }, read)
     }
 
@@ -722,31 +707,6 @@ impl Write for Passage<'_> {
 fn plaintext_alert(sealed: &[u8]) -> Option<AlertDescription> {
     match sealed.last_chunk::<7>() {
         Some([21, 3, _, 0, 2, _, alert]) => Some(AlertDescription::from(*alert)),
-        _ => None,
-    }
-}
-
-/// The alert that is due for an error, where that is known: the one that rustls sends.
-pub(super) fn alert_for(error: &rustls::Error) -> Option<AlertDescription> {
-    use rustls::{InvalidMessage, PeerMisbehaved};
-    match error {
-        rustls::Error::InappropriateMessage { .. } | rustls::Error::InappropriateHandshakeMessage { .. } => {
-            Some(AlertDescription::UnexpectedMessage)
-        }
-        rustls::Error::PeerMisbehaved(
-            PeerMisbehaved::KeyEpochWithPendingFragment
-            | PeerMisbehaved::IllegalMiddleboxChangeCipherSpec
-            | PeerMisbehaved::IllegalTlsInnerPlaintext
-            | PeerMisbehaved::MessageInterleavedWithHandshakeMessage,
-        ) => Some(AlertDescription::UnexpectedMessage),
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => Some(AlertDescription::IllegalParameter),
-        rustls::Error::InvalidCertificate(error) => Some(error.clone().into()),
-        rustls::Error::InvalidMessage(error) => Some((*error).into()),
-        rustls::Error::NoCertificatesPresented => Some(AlertDescription::CertificateRequired),
-        rustls::Error::NoApplicationProtocol => Some(AlertDescription::NoApplicationProtocol),
-        rustls::Error::DecryptError => Some(AlertDescription::BadRecordMac),
-        rustls::Error::PeerSentOversizedRecord => Some(AlertDescription::RecordOverflow),
-        rustls::Error::PeerMisbehaved(_) => Some(AlertDescription::IllegalParameter),
         _ => None,
     }
 }

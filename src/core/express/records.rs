@@ -11,7 +11,7 @@ use super::Fault;
 use super::aead::{Opener, Place, Plain, Sealer};
 use super::keys::Kernel;
 use crate::core::buffer::Buffer;
-use crate::core::session::alert_for;
+use crate::core::engine::alert_for;
 
 /// Type, version, length.
 pub(super) const HEADER: usize = 5;
