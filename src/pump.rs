@@ -249,6 +249,7 @@ impl<T: Transport> Pump<T> {
 
     /// The writing task waits.
     pub(crate) fn park_writer(&mut self, want: Want, cx: &mut Context<'_>) {
+        self.session.handle_full();
         match &mut self.writer {
             Some((wanted, waker)) => {
                 *wanted = want;

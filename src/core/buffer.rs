@@ -3,7 +3,7 @@
 use super::pool;
 
 /// How little is worth a memory of its own while the owner waits for more.
-const LITTLE: usize = 1 << 10;
+const LITTLE: usize = 8 << 10;
 /// How much is too much for the begin of a record.
 const MUCH: usize = 4 * pool::PIECE;
 

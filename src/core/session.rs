@@ -267,6 +267,11 @@ impl Session {
         self.raw.settle();
     }
 
+    /// The floor takes nothing more, and a writer waits for that: what has to stay takes no more memory than it needs.
+    pub fn handle_full(&mut self) {
+        self.sealed.settle();
+    }
+
     /// How many bytes came that were not read: no more plaintext than that can be had without more input.
     pub fn arrived(&self) -> usize {
         self.raw.len() + self.tls.opened()

@@ -369,7 +369,7 @@ macro_rules! library {
     }};
 }
 
-#[cfg_attr(not(any(feature = "aws-lc-rs", feature = "ring")), allow(unused_variables))]
+#[cfg_attr(not(feature = "aws-lc-rs"), allow(unused_variables))]
 impl Key {
     fn new(library: Library, aead: Aead, key: &[u8]) -> Option<Self> {
         match library {
