@@ -76,8 +76,9 @@ struct Shared {
     reset: AtomicBool,
     /// [`Outcome`] as a number; 0 while it is not known.
     outcome: AtomicU8,
-    unacknowledged: OnceLock<Option<u64>>,
-    ended: OnceLock<CloseReport>,
+    /// [`NOT_ASKED`] until the socket goes; [`NOT_TOLD`] where the system does not say.
+    unacknowledged: AtomicU64,
+    ended: OnceLock<Box<CloseReport>>,
     ground: OnceLock<Weak<dyn Ground>>,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     gone: AtomicBool,
@@ -87,11 +88,15 @@ struct Shared {
     places: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
+const NOT_ASKED: u64 = u64::MAX;
+const NOT_TOLD: u64 = u64::MAX - 1;
+
 impl Shared {
-    /// One add for each call of the system.
+    /// Each counter has one writer, the half that owns that direction: no locked add is needed.
     fn count(&self, counter: &AtomicU64, bytes: usize) {
         if bytes > 0 {
-            counter.fetch_add(bytes as u64, Ordering::Relaxed);
+            let so_far = counter.load(Ordering::Relaxed);
+            counter.store(so_far + bytes as u64, Ordering::Relaxed);
             self.activity.note();
         }
     }
@@ -111,7 +116,7 @@ impl Control {
             owed: AtomicBool::new(false),
             reset: AtomicBool::new(false),
             outcome: AtomicU8::new(0),
-            unacknowledged: OnceLock::new(),
+            unacknowledged: AtomicU64::new(NOT_ASKED),
             ended: OnceLock::new(),
             ground: OnceLock::new(),
             watchers: Mutex::new(Vec::new()),
@@ -174,19 +179,26 @@ impl Control {
     pub(crate) fn watch(&self, watcher: Weak<dyn Watcher>) {
         let mut watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner);
         watchers.retain(|watcher| watcher.strong_count() > 0);
+        // There is one for each TLS floor, and seldom a second.
+        watchers.reserve_exact(1);
         watchers.push(watcher);
     }
 
     /// Whether somebody on this side has aborted the connection. A connection that we ended for another reason, such as a
     /// failed upgrade or a timeout, was not aborted.
     pub fn is_aborted(&self) -> bool {
-        matches!(self.cut(), Some(Reason::Aborted))
+        self.is_cut() && matches!(self.cut(), Some(Reason::Aborted))
     }
 
-    /// Why we have cut the connection off at the ground, where we have.
+    /// Why we have cut the connection off at the ground, where we have. Asked at each step of each operation.
+    #[inline]
     pub(crate) fn cut(&self) -> Option<Reason> {
-        let is_cut = self.0.cut.load(Ordering::Acquire);
-        is_cut.then(|| self.report().map_or(Reason::Aborted, |report| report.reason.clone()))
+        if self.is_cut() { Some(self.reason_of_cut()) } else { None }
+    }
+
+    #[cold]
+    fn reason_of_cut(&self) -> Reason {
+        self.report().map_or(Reason::Aborted, |report| report.reason.clone())
     }
 
     /// Whether the connection has ended and its socket is gone.
@@ -279,12 +291,12 @@ impl Control {
 
     /// How the connection was closed, once [`close`](crate::Transport::close) has come to its end.
     pub fn report(&self) -> Option<&CloseReport> {
-        self.0.ended.get()
+        self.0.ended.get().map(|report| &**report)
     }
 
     /// Keeps the one report of the connection; later ones change nothing (rule: close-6).
     pub(crate) fn set_report(&self, report: CloseReport) -> &CloseReport {
-        let report = self.0.ended.get_or_init(|| report);
+        let report = self.0.ended.get_or_init(|| Box::new(report));
         self.note_outcome(Outcome::of(&report.reason));
         report
     }
@@ -301,11 +313,13 @@ impl Control {
 
     /// The socket goes: what was not acknowledged then (rule: close-4).
     pub(crate) fn note_unacknowledged(&self, bytes: Option<u64>) {
-        let _ = self.0.unacknowledged.set(bytes);
+        let bytes = bytes.map_or(NOT_TOLD, |bytes| bytes.min(NOT_TOLD - 1));
+        // The first answer counts: what is dissolved has nothing to acknowledge any more.
+        let _ = self.0.unacknowledged.compare_exchange(NOT_ASKED, bytes, Ordering::AcqRel, Ordering::Acquire);
     }
 
     pub(crate) fn unacknowledged(&self) -> Option<u64> {
-        self.0.unacknowledged.get().copied().flatten()
+        Some(self.0.unacknowledged.load(Ordering::Acquire)).filter(|bytes| *bytes < NOT_TOLD)
     }
 
     /// Bytes that the peer's system has not acknowledged yet; 0 where none can be, or nobody knows.

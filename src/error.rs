@@ -80,7 +80,7 @@ pub enum Reason {
     /// A deadline passed in this phase.
     TimedOut(Phase),
     /// TLS failed: an alert, a certificate, a record that breaks the protocol.
-    Tls(TlsError),
+    Tls(Arc<TlsError>),
     /// The protocol above broke its contract, or refused to go on.
     Protocol(Arc<dyn StdError + Send + Sync>),
     /// The operating system reported something else.
@@ -194,6 +194,12 @@ impl fmt::Display for TlsError {
             Some(alert) => write!(f, " (alert {alert:?} sent)"),
             None => Ok(()),
         }
+    }
+}
+
+impl From<TlsError> for Reason {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(Arc::new(error))
     }
 }
 
@@ -577,7 +583,7 @@ mod tests {
             Reason::Reset(Phase::Handshake),
             Reason::Aborted,
             Reason::TimedOut(Phase::Close),
-            Reason::Tls(TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None }),
+            TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None }.into(),
             Reason::Protocol(Arc::new(UpgradeError::Leftover { count: 3 })),
             Reason::Io(Arc::new(io::Error::other("disk on fire"))),
         ];

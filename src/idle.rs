@@ -17,7 +17,8 @@ use crate::policy::Policy;
 #[derive(Default)]
 pub(crate) struct HalfOpen {
     begun: AtomicBool,
-    waiting: Mutex<Option<Waker>>,
+    /// Only where there is a bound does anybody wait.
+    waiting: Mutex<Option<Box<Waker>>>,
 }
 
 impl HalfOpen {
@@ -29,7 +30,7 @@ impl HalfOpen {
     pub(crate) fn begin(&self) {
         if !self.begun.swap(true, Ordering::AcqRel) {
             let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-            waiting.into_iter().for_each(Waker::wake);
+            waiting.into_iter().for_each(|waker| waker.wake());
         }
     }
 
@@ -40,8 +41,8 @@ impl HalfOpen {
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match &mut *waiting {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
+            Some(waker) => (**waker).clone_from(cx.waker()),
+            none => *none = Some(Box::new(cx.waker().clone())),
         }
         self.has_begun()
     }

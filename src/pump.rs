@@ -91,27 +91,25 @@ impl<T: Transport> Pump<T> {
                 Err(error) => self.session.handle_write_lost(Reason::from_io(error, Phase::Open)),
             }
         }
-        if !self.floor_is_flushed {
-            // rule: write-6: a floor may keep a queue of its own.
-            let flushed = ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_flush(cx)));
-            self.floor_is_flushed = true;
-            if let Err(error) = flushed {
-                self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
-            }
-        }
+        ready!(self.poll_flush_floor(cx));
         if let (true, Some(floor)) = (self.owes_floor_end(), &mut self.floor) {
             // rule: half-2: FIN only behind close_notify. How it went, the floor's own half says.
             let _ = ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_shutdown(cx)));
             self.floor_is_shut = true;
         }
-        self.rest();
+        self.rest(cx);
         Poll::Ready(())
     }
 
     /// Accepts plaintext, and hands over all that can leave.
     pub(crate) fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
-        let wake = self.wake.clone();
-        let cx = &mut Context::from_waker(&wake);
+        let wake = self.lend_wake();
+        let accepted = self.write_with(parts, &mut Context::from_waker(&wake));
+        self.wake = wake;
+        accepted
+    }
+
+    fn write_with(&mut self, parts: &[IoSlice<'_>], cx: &mut Context<'_>) -> Result<usize, Error> {
         let Some(floor) = &mut self.floor else { return self.session.write(parts) };
         let (mut passed, mut lost) = (false, None);
         let accepted = self.session.write_through(parts, &mut |records| match poll_write(floor, cx, records) {
@@ -129,10 +127,23 @@ impl<T: Transport> Pump<T> {
         if let Some(error) = lost {
             self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
         }
-        if self.session.has_records() || !self.floor_is_flushed {
+        if self.session.has_records() || self.owes_floor_end() {
             let _ = self.poll_transmit(cx);
+        } else {
+            let _ = self.poll_flush_floor(cx);
         }
         accepted
+    }
+
+    /// What was written to the floor leaves it too (rule: write-6): a floor may keep a queue of its own.
+    fn poll_flush_floor(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(floor) = self.floor.as_mut().filter(|_| !self.floor_is_flushed) else { return Poll::Ready(()) };
+        let flushed = ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_flush(cx)));
+        self.floor_is_flushed = true;
+        if let Err(error) = flushed {
+            self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
+        }
+        Poll::Ready(())
     }
 
     /// Accepts a small write of a task that has used up its budget and is about to yield: what it writes until then shares
@@ -162,8 +173,15 @@ impl<T: Transport> Pump<T> {
 
     /// Transmits what can leave now; the floor's own waker goes on with the rest.
     pub(crate) fn transmit(&mut self) -> Poll<()> {
-        let wake = self.wake.clone();
-        self.poll_transmit(&mut Context::from_waker(&wake))
+        let wake = self.lend_wake();
+        let transmitted = self.poll_transmit(&mut Context::from_waker(&wake));
+        self.wake = wake;
+        transmitted
+    }
+
+    /// The pump's own waker, to be put back: cheaper than a clone of it.
+    fn lend_wake(&mut self) -> Waker {
+        std::mem::replace(&mut self.wake, Waker::noop().clone())
     }
 
     /// Receives until there is something to say.
@@ -212,7 +230,9 @@ impl<T: Transport> Pump<T> {
             floor.set_half_open();
         }
         self.note_end();
-        self.rest();
+        let wake = self.lend_wake();
+        self.rest(&mut Context::from_waker(&wake));
+        self.wake = wake;
     }
 
     /// Where this session knows how the connection ended, the handle learns it before the floor beneath goes.
@@ -225,7 +245,7 @@ impl<T: Transport> Pump<T> {
 
     /// Where both halves have ended, the floor beneath ends by itself as soon as its own end has come, whether somebody
     /// still reads or not (rule: close-13). A close awaits that end itself.
-    fn rest(&mut self) {
+    fn rest(&mut self, cx: &mut Context<'_>) {
         let session = &self.session;
         let is_over = session.send().is_finished() && session.recv().end().is_some();
         let is_awaited = self.keeps_floor || session.is_closing();
@@ -235,7 +255,7 @@ impl<T: Transport> Pump<T> {
         if let Some(floor) = self.floor.as_mut().filter(|_| is_over && !is_awaited) {
             // A peer that goes on talking beneath its own end is not listened to for ever.
             let mut rest = Discard { bytes: 0, limit: REST };
-            let _ = unbudgeted(&mut Context::from_waker(&self.wake), |cx| floor.poll_discard(cx, &mut rest));
+            let _ = unbudgeted(cx, |cx| floor.poll_discard(cx, &mut rest));
         }
     }
 
@@ -360,7 +380,9 @@ impl<T: Transport> Shared<T> {
         let mut pump = self.pump.lock().unwrap_or_else(PoisonError::into_inner);
         let result = f(&mut pump);
         self.unlock(pump);
-        self.serve_kicks();
+        if self.kicked.load(Ordering::SeqCst) {
+            self.serve_kicks();
+        }
         self.control.settle();
         result
     }
@@ -404,9 +426,14 @@ impl<T: Transport> Shared<T> {
     }
 
     fn unlock(&self, mut pump: MutexGuard<'_, Pump<T>>) {
-        let ready = pump.take_ready_tasks();
+        let [writer, reader] = pump.take_ready_tasks();
         drop(pump);
-        ready.into_iter().flatten().for_each(Waker::wake);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 
     fn unlock_and_wake_all(&self, mut pump: MutexGuard<'_, Pump<T>>) {

@@ -192,7 +192,8 @@ impl<T: Transport> UpgradableConnection<T> {
     #[doc(alias = "startTLS")]
     pub async fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
         let bound = self.standing.control.policy().handshake_timeout;
-        self.start_tls_by(how, after(bound)).await
+        // A task keeps the room of its largest wait for good: this one is over soon.
+        Box::pin(self.start_tls_by(how, after(bound))).await
     }
 
     pub(crate) async fn start_tls_by(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
@@ -296,7 +297,7 @@ impl<T: Transport> UpgradableConnection<T> {
     /// The change failed, and the connection with it. Nothing half-secured is left to be used.
     fn fail(&mut self, error: Error) -> Error {
         let _ = self.standing.gate.handle(GateEvent::Fail);
-        self.standing.failure = Some(error.clone());
+        self.standing.failure = Some(Box::new(error.clone()));
         self.standing.control.end(error.clone().into());
         match error {
             Error::Ended(reason) => UpgradeError::Failed(reason).into(),
@@ -320,7 +321,7 @@ impl<T: Transport> UpgradableConnection<T> {
 pub(crate) struct Standing {
     pub(crate) control: Control,
     gate: Gate,
-    failure: Option<Error>,
+    failure: Option<Box<Error>>,
 }
 
 impl Standing {
@@ -332,7 +333,7 @@ impl Standing {
     fn refusal(&self) -> Error {
         match &self.failure {
             _ if self.control.is_aborted() && self.failure.is_none() => Reason::Aborted.into(),
-            Some(failure) => failure.clone(),
+            Some(failure) => (**failure).clone(),
             None => UpgradeError::InProgress.into(),
         }
     }
@@ -399,7 +400,7 @@ impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.standing.failure {
-            Some(failure) => Poll::Ready(Err(failure.clone().into())),
+            Some(failure) => Poll::Ready(Err((**failure).clone().into())),
             // Also while an upgrade is under way: close waits for the handshake, or ends it (rules: half-5, close-9).
             None => Pin::new(self.beneath()?).poll_shutdown(cx),
         }

@@ -7,40 +7,54 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
-use bowline::Transport;
 use bowline::protocol::{Outcome, Protocol, Runner, UpgradableTransport};
-use bowline::testing::{Kind, pair};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bowline::testing::{BoxTransport, Kind, pair, shared_pki, tcp_pair};
+use bowline::{ClientTls, ServerTls, TlsConnection, Transport};
+use tokio::io::{AsyncBufRead, AsyncReadExt, AsyncWriteExt};
 
 /// The system's allocator, counted.
 struct Counting;
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+// Of this thread: what the harness of the tests allocates on another one is no matter here.
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Bytes: those of blocks made here, without those of blocks that were given back here.
+    static HELD: Cell<i64> = const { Cell::new(0) };
+}
+
+fn count(made: usize, given_back: usize) {
+    ALLOCATIONS.set(ALLOCATIONS.get() + u64::from(made > 0));
+    HELD.set(HELD.get() + made as i64 - given_back as i64);
+}
 
 // SAFETY: every call is passed on as it came to the system's allocator, whose promises these are.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count(layout.size(), 0);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count(layout.size(), 0);
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count(size, layout.size());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.realloc(place, layout, size) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        count(0, layout.size());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.dealloc(place, layout) }
     }
@@ -64,13 +78,13 @@ impl Protocol for Echo {
 const ROUNDS: u64 = 1_000;
 
 async fn exchange(peer: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), rounds: u64) -> u64 {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = ALLOCATIONS.get();
     let mut answer = [0; 100];
     for _ in 0..rounds {
         peer.write_all(&[7; 100]).await.unwrap();
         peer.read_exact(&mut answer).await.unwrap();
     }
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    ALLOCATIONS.get() - before
 }
 
 /// Allocations for each echo, of both ends together where the peer is one of ours.
@@ -93,6 +107,95 @@ fn an_echo_costs_no_allocation_of_ours() {
     println!("allocations for each echo: {tcp:.2} over TCP, {tls:.2} over TLS 1.3, both ends together");
     assert!(tcp <= 0.01, "{tcp} allocations for each echo over TCP");
     assert!(tls <= 4.5, "{tls} allocations for each echo over TLS 1.3, both ends together");
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Over {
+    Tcp,
+    Tls,
+    TlsExpress,
+}
+
+/// What serves one end.
+#[derive(Debug, Clone, Copy)]
+enum Face {
+    /// A task that reads and writes.
+    Async,
+    Callback,
+}
+
+async fn connect(over: Over, client_tls: &ClientTls, server_tls: &ServerTls) -> (BoxTransport, BoxTransport) {
+    let (client, server) = tcp_pair().await.unwrap();
+    if let Over::Tcp = over {
+        return (Box::new(client), Box::new(server));
+    }
+    let connecting = TlsConnection::connect(client, client_tls, "localhost");
+    let (client, server) = tokio::join!(connecting, TlsConnection::accept(server, server_tls));
+    (Box::new(client.unwrap()), Box::new(server.unwrap()))
+}
+
+/// What a client keeps of a session to resume it is no matter of the connection.
+fn without_tickets() -> ServerTls {
+    let mut config = shared_pki().server_tls().config().as_ref().clone();
+    config.send_tls13_tickets = 0;
+    Arc::new(config).into()
+}
+
+/// The bytes that each of many idle connections holds: both ends, and the task that serves one of them.
+async fn held_by_each(over: Over, face: Face) -> i64 {
+    const COUNT: usize = 16;
+    let (mut client_tls, mut server_tls) = (shared_pki().client_tls(), without_tickets());
+    if let Over::TlsExpress = over {
+        (client_tls, server_tls) = (client_tls.express().unwrap(), server_tls.express().unwrap());
+    }
+    /// What is made once, is made by then.
+    const FIRST: usize = 4;
+    let (mut kept, mut before) = (Vec::with_capacity(FIRST + COUNT), 0);
+    for at in 0..FIRST + COUNT {
+        if at == FIRST {
+            before = HELD.get();
+        }
+        let (mut peer, mut ours) = connect(over, &client_tls, &server_tls).await;
+        let task = match face {
+            Face::Callback => tokio::spawn(async { drop(Runner::new(Echo, ours).run().await) }),
+            Face::Async => tokio::spawn(async move {
+                let mut message = [0; 100];
+                while ours.read_exact(&mut message).await.is_ok() {
+                    ours.write_all(&message).await.unwrap();
+                }
+            }),
+        };
+        exchange(&mut peer, 3).await;
+        // It waits for more: only then does it know that it needs no buffer.
+        let more = poll_fn(|cx| Poll::Ready(Pin::new(&mut peer).poll_fill_buf(cx).is_ready())).await;
+        assert!(!more);
+        kept.push((peer, task));
+    }
+    (HELD.get() - before) / COUNT as i64
+}
+
+/// The bounds are a tenth above what was measured: whoever makes a connection larger shall know.
+#[test]
+fn an_idle_connection_holds_little() {
+    let _turn = TURN.lock().unwrap();
+    let mut too_much = Vec::new();
+    for (over, face, bound) in [
+        (Over::Tcp, Face::Async, 2_350),
+        (Over::Tcp, Face::Callback, 2_950),
+        (Over::Tls, Face::Async, 20_300),
+        (Over::Tls, Face::Callback, 20_900),
+        (Over::TlsExpress, Face::Async, 8_500),
+        (Over::TlsExpress, Face::Callback, 9_100),
+    ] {
+        // One for each: with it go its tasks.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let held = runtime.block_on(held_by_each(over, face));
+        println!("{over:?}, {face:?}: {held} bytes, both ends together");
+        if held > bound {
+            too_much.push((over, face, held, bound));
+        }
+    }
+    assert!(too_much.is_empty(), "{too_much:?}");
 }
 
 #[cfg(target_os = "linux")]

@@ -28,7 +28,11 @@ use crate::policy::Watermarks;
 #[doc(alias = "optionsForClientTLS")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]
-pub struct ClientTls {
+pub struct ClientTls(Arc<Settings>);
+
+/// Behind one pointer: every connection that is to do TLS carries one.
+#[derive(Clone)]
+struct Settings {
     config: Arc<ClientConfig>,
     own: Option<Arc<[CertificateDer<'static>]>>,
     warnings: Arc<[ConfigWarning]>,
@@ -43,20 +47,20 @@ impl ClientTls {
 
     /// The configuration as rustls has it.
     pub fn config(&self) -> &Arc<ClientConfig> {
-        &self.config
+        &self.0.config
     }
 
     /// The chain that is presented to servers that ask for one, our own certificate first. `None` where there is none,
     /// and where the configuration came from rustls, which does not tell.
     pub fn own_certificates(&self) -> Option<&[CertificateDer<'static>]> {
-        self.own.as_deref()
+        self.0.own.as_deref()
     }
 
     /// A session of the pure core, with the engine that the configuration asks for. The ClientHello waits to be transmitted.
     pub fn session(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {
-        let (config, own) = (Arc::clone(&self.config), self.own.clone().unwrap_or_else(|| Arc::from([])));
+        let (config, own) = (Arc::clone(&self.0.config), self.0.own.clone().unwrap_or_default());
         #[cfg(feature = "express")]
-        if self.express {
+        if self.0.express {
             return Session::express_client(config, name, own, marks);
         }
         Session::client(config, name, own, marks)
@@ -69,34 +73,35 @@ impl ClientTls {
     /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it: the crypto provider gives no keys.
     #[cfg(feature = "express")]
     pub fn express(mut self) -> Result<Self, Error> {
-        check_keys(self.config.crypto_provider())?;
-        Arc::make_mut(&mut self.config).enable_secret_extraction = true;
-        self.express = true;
+        check_keys(self.0.config.crypto_provider())?;
+        let settings = Arc::make_mut(&mut self.0);
+        Arc::make_mut(&mut settings.config).enable_secret_extraction = true;
+        settings.express = true;
         Ok(self)
     }
 
     /// Whether connections of this configuration use the express engine.
     pub fn is_express(&self) -> bool {
-        self.express
+        self.0.express
     }
 
     /// What is odd about the configuration and no error: log it.
     pub fn warnings(&self) -> &[ConfigWarning] {
-        &self.warnings
+        &self.0.warnings
     }
 }
 
 impl From<Arc<ClientConfig>> for ClientTls {
     /// Takes a configuration of rustls as it is, unchecked.
     fn from(config: Arc<ClientConfig>) -> Self {
-        Self { config, own: None, warnings: [].into(), express: false }
+        Self(Arc::new(Settings { config, own: None, warnings: [].into(), express: false }))
     }
 }
 
 impl fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let own = self.own_certificates().and_then(|chain| super::subject(chain.first()?));
-        f.debug_struct("ClientTls").field("own", &own).field("warnings", &self.warnings).finish_non_exhaustive()
+        f.debug_struct("ClientTls").field("own", &own).field("warnings", &self.0.warnings).finish_non_exhaustive()
     }
 }
 
@@ -268,7 +273,8 @@ impl ClientTlsBuilder {
         if let Some(key_log) = self.shared.key_log() {
             config.key_log = key_log;
         }
-        let made = ClientTls { config: Arc::new(config), own, warnings: warnings.into(), express: false };
+        let made =
+            ClientTls(Arc::new(Settings { config: Arc::new(config), own, warnings: warnings.into(), express: false }));
         #[cfg(feature = "express")]
         if self.shared.express {
             return made.express();

@@ -25,7 +25,11 @@ use crate::policy::Watermarks;
 #[doc(alias = "CertificateOptions")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]
-pub struct ServerTls {
+pub struct ServerTls(Arc<Settings>);
+
+/// Behind one pointer: every connection that is to do TLS carries one.
+#[derive(Clone)]
+struct Settings {
     config: Arc<ServerConfig>,
     own: Option<Arc<[CertificateDer<'static>]>>,
     warnings: Arc<[ConfigWarning]>,
@@ -40,20 +44,20 @@ impl ServerTls {
 
     /// The configuration as rustls has it.
     pub fn config(&self) -> &Arc<ServerConfig> {
-        &self.config
+        &self.0.config
     }
 
     /// The chain that is presented to clients, our own certificate first. `None` where the configuration came from
     /// rustls, which does not tell.
     pub fn own_certificates(&self) -> Option<&[CertificateDer<'static>]> {
-        self.own.as_deref()
+        self.0.own.as_deref()
     }
 
     /// A session of the pure core, with the engine that the configuration asks for.
     pub fn session(&self, marks: Watermarks) -> Result<Session, Error> {
-        let (config, own) = (Arc::clone(&self.config), self.own.clone().unwrap_or_else(|| Arc::from([])));
+        let (config, own) = (Arc::clone(&self.0.config), self.0.own.clone().unwrap_or_default());
         #[cfg(feature = "express")]
-        if self.express {
+        if self.0.express {
             return Session::express_server(config, own, marks);
         }
         Session::server(config, own, marks)
@@ -66,34 +70,35 @@ impl ServerTls {
     /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it: the crypto provider gives no keys.
     #[cfg(feature = "express")]
     pub fn express(mut self) -> Result<Self, Error> {
-        check_keys(self.config.crypto_provider())?;
-        Arc::make_mut(&mut self.config).enable_secret_extraction = true;
-        self.express = true;
+        check_keys(self.0.config.crypto_provider())?;
+        let settings = Arc::make_mut(&mut self.0);
+        Arc::make_mut(&mut settings.config).enable_secret_extraction = true;
+        settings.express = true;
         Ok(self)
     }
 
     /// Whether connections of this configuration use the express engine.
     pub fn is_express(&self) -> bool {
-        self.express
+        self.0.express
     }
 
     /// What is odd about the configuration and no error: log it.
     pub fn warnings(&self) -> &[ConfigWarning] {
-        &self.warnings
+        &self.0.warnings
     }
 }
 
 impl From<Arc<ServerConfig>> for ServerTls {
     /// Takes a configuration of rustls as it is, unchecked.
     fn from(config: Arc<ServerConfig>) -> Self {
-        Self { config, own: None, warnings: [].into(), express: false }
+        Self(Arc::new(Settings { config, own: None, warnings: [].into(), express: false }))
     }
 }
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let own = self.own_certificates().and_then(|chain| super::subject(chain.first()?));
-        f.debug_struct("ServerTls").field("own", &own).field("warnings", &self.warnings).finish_non_exhaustive()
+        f.debug_struct("ServerTls").field("own", &own).field("warnings", &self.0.warnings).finish_non_exhaustive()
     }
 }
 
@@ -239,8 +244,12 @@ impl ServerTlsBuilder {
         if self.shared.provider.is_none() {
             config.ticketer = feature_ticketer().unwrap_or(config.ticketer);
         }
-        let made =
-            ServerTls { config: Arc::new(config), own: Some(own.into()), warnings: warnings.into(), express: false };
+        let made = ServerTls(Arc::new(Settings {
+            config: Arc::new(config),
+            own: Some(own.into()),
+            warnings: warnings.into(),
+            express: false,
+        }));
         #[cfg(feature = "express")]
         if self.shared.express {
             return made.express();

@@ -43,7 +43,7 @@ impl SessionFacts {
             alpn: tls.alpn_protocol().map(<[u8]>::to_vec),
             sni,
             resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
-            peer_chain: tls.peer_certificates().unwrap_or_default().into(),
+            peer_chain: tls.peer_certificates().map_or_else(Arc::default, Arc::from),
             own_chain,
         }
     }

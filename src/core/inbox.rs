@@ -4,8 +4,10 @@ use super::buffer::Buffer;
 
 /// Received bytes, in order. It alone may hold unread plaintext, so that the leftover at an upgrade is always known
 /// (rule: upgrade-2).
+///
+/// Most connections never read ahead: the queue is made when something is, and kept from then on.
 #[derive(Debug, Default)]
-pub struct Inbox(Buffer);
+pub struct Inbox(Option<Box<Buffer>>);
 
 impl Inbox {
     /// How much is read ahead at a time, in bytes, when the application asks for a look at what is there: what a full TLS
@@ -14,17 +16,17 @@ impl Inbox {
 
     /// Whether nothing waits to be read.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.as_ref().is_none_or(|buffer| buffer.is_empty())
     }
 
     /// How many bytes wait to be read.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.as_ref().map_or(0, |buffer| buffer.len())
     }
 
     /// What waits to be read.
     pub fn as_slice(&self) -> &[u8] {
-        self.0.as_slice()
+        self.0.as_ref().map_or(&[], |buffer| buffer.as_slice())
     }
 
     /// How much room there is for it: the type that is sealed behind a full record has some too, and so has a second record.
@@ -32,38 +34,46 @@ impl Inbox {
 
     /// Room for one read-ahead; declare what was written into it by [`Inbox::filled`].
     pub fn space(&mut self) -> &mut [u8] {
-        self.0.space(Self::ROOM)
+        self.buffer().space(Self::ROOM)
     }
 
     /// Says how many bytes of [`Inbox::space`] hold data now.
     pub fn filled(&mut self, n: usize) {
-        self.0.filled(n);
+        self.buffer().filled(n);
     }
 
     /// The application has read `n` bytes.
     pub fn consume(&mut self, n: usize) {
-        self.0.consume(n);
+        self.buffer().consume(n);
     }
 
     /// Adds bytes behind those that wait (what a downgrade found behind the peer's close_notify).
     pub fn push(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.0.push(bytes);
+            self.buffer().push(bytes);
         }
     }
 
     /// Takes all that waits.
     pub fn take(&mut self) -> Vec<u8> {
-        self.0.take()
+        self.0.take().map_or_else(Vec::new, |mut buffer| buffer.take())
     }
 
     /// Throws away what waits (an abort).
     pub fn clear(&mut self) {
-        self.0.clear();
+        if let Some(buffer) = &mut self.0 {
+            buffer.clear();
+        }
     }
 
     /// Gives the memory back if nothing waits.
     pub fn release(&mut self) {
-        self.0.release();
+        if let Some(buffer) = &mut self.0 {
+            buffer.release();
+        }
+    }
+
+    fn buffer(&mut self) -> &mut Buffer {
+        self.0.get_or_insert_default()
     }
 }

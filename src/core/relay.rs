@@ -111,7 +111,7 @@ mod tests {
     fn a_leg_that_failed_ends_for_its_own_reason_and_the_other_one_by_what_is_asked() {
         let tls = TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None };
         for asked in [Duty::GoOn, Duty::CloseWrite, Duty::CloseWriteThenAbort, Duty::Abort] {
-            assert!(matches!(ending(Some(Reason::Tls(tls.clone())), asked), Ending::Close));
+            assert!(matches!(ending(Some(tls.clone().into()), asked), Ending::Close));
             assert!(matches!(ending(Some(RESET), asked), Ending::Lost(Reason::Reset(_))));
             assert!(matches!(ending(Some(Reason::Aborted), asked), Ending::Abort));
             let is_asked_for = matches!(asked, Duty::Abort | Duty::CloseWriteThenAbort);

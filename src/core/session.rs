@@ -44,6 +44,12 @@ pub enum Step {
     Ended,
 }
 
+/// What is known of a session ahead of its handshake.
+struct Known {
+    sni: Option<String>,
+    own_chain: Arc<[CertificateDer<'static>]>,
+}
+
 /// One TLS session.
 pub struct Session {
     tls: Engine,
@@ -53,8 +59,8 @@ pub struct Session {
     staged: Buffer,
     sealed: Buffer,
     facts: Option<Arc<SessionFacts>>,
-    sni: Option<String>,
-    own_chain: Arc<[CertificateDer<'static>]>,
+    /// Until the facts are known.
+    known: Option<Box<Known>>,
     failure: Option<Reason>,
     marks: Watermarks,
     corked: bool,
@@ -62,6 +68,8 @@ pub struct Session {
     marker_sealed: bool,
     /// Where records begin and end is known: rustls holds none of them.
     by_record: bool,
+    /// A KeyUpdate may have come that asks for an answer.
+    may_owe_answer: bool,
 }
 
 impl Session {
@@ -115,7 +123,7 @@ impl Session {
     /// there: such a session is fed as the bytes come, and does not know where records end. So it cannot be taken off
     /// again without loss.
     pub fn adopt(tls: Connection, marks: Watermarks) -> Self {
-        let mut session = Self::new(Engine::rustls(tls), None, Arc::from([]), marks);
+        let mut session = Self::new(Engine::rustls(tls), None, Arc::default(), marks);
         session.by_record = false;
         session.note_opened();
         if !session.tls.is_handshaking() {
@@ -133,14 +141,14 @@ impl Session {
             staged: Buffer::default(),
             sealed: Buffer::default(),
             facts: None,
-            sni,
-            own_chain,
+            known: Some(Box::new(Known { sni, own_chain })),
             failure: None,
             marks,
             corked: false,
             closing: false,
             marker_sealed: false,
             by_record: true,
+            may_owe_answer: true,
         };
         session.collect();
         session
@@ -156,7 +164,7 @@ fn sent_sni(config: &rustls::ClientConfig, name: &ServerName<'_>) -> Option<Stri
 }
 
 fn unusable(error: rustls::Error) -> Error {
-    Error::Ended(Reason::Tls(TlsError { phase: Phase::Handshake, error, alert_sent: None }))
+    Error::Ended(TlsError { phase: Phase::Handshake, error, alert_sent: None }.into())
 }
 
 /// Looking.
@@ -224,7 +232,7 @@ impl Session {
 
     /// Whether sealed records, or plaintext that may be sealed now, wait to leave.
     pub fn has_records(&self) -> bool {
-        !self.is_flushed()
+        !self.sealed.is_empty() || (!self.staged.is_empty() && !self.send.is_over() && !self.corked_short())
     }
 
     /// Whether the floor below may end now: behind our marker, or behind the alert of a failure (rule: secure-4).
@@ -571,6 +579,8 @@ impl Session {
             }
         };
         self.note_opened();
+        // A record that holds data holds no KeyUpdate.
+        self.may_owe_answer |= !self.by_record || self.tls.opened() == 0;
         if self.is_handshaking() && !self.tls.is_handshaking() {
             self.collect();
             self.note_secured();
@@ -593,7 +603,7 @@ impl Session {
         let alert_sent = plaintext_alert(&self.sealed.as_slice()[before..])
             .or_else(|| self.tls.alert_sent().filter(|_| self.sealed.len() > before))
             .or_else(|| (self.sealed.len() > before).then(|| alert_for(&error)).flatten());
-        self.fail(Reason::Tls(TlsError { phase: self.phase(), error, alert_sent }));
+        self.fail(TlsError { phase: self.phase(), error, alert_sent }.into());
     }
 
     /// rule: secure-4. For a few failures (an oversized handshake message) rustls has no alert. Until a version is agreed
@@ -620,8 +630,9 @@ impl Session {
     }
 
     fn note_secured(&mut self) {
-        let sni = self.sni.take().or_else(|| self.tls.take_sni());
-        let own_chain = std::mem::replace(&mut self.own_chain, Arc::from([]));
+        let Some(known) = self.known.take() else { return };
+        let sni = known.sni.or_else(|| self.tls.take_sni());
+        let own_chain = known.own_chain;
         self.facts = self.tls.common().map(|common| Arc::new(SessionFacts::of(common, sni, own_chain)));
         if let Err(error) = self.tls.finish_handshake() {
             self.fail_tls(error);
@@ -636,7 +647,7 @@ impl Session {
             self.collect();
             self.marker_sealed = true;
             let alert_sent = Some(AlertDescription::CloseNotify);
-            self.fail(Reason::Tls(TlsError { phase: self.phase(), error: rustls::Error::EncryptError, alert_sent }));
+            self.fail(TlsError { phase: self.phase(), error: rustls::Error::EncryptError, alert_sent }.into());
         }
     }
 
@@ -645,10 +656,11 @@ impl Session {
         if self.is_handshaking() || self.send.is_over() {
             return;
         }
-        if !self.marker_sealed && self.sealed.len() < SEAL_AHEAD {
+        if self.may_owe_answer && !self.marker_sealed && self.sealed.len() < SEAL_AHEAD {
             // rule: secure-7. None goes behind our marker.
             self.tls.answer();
             self.collect();
+            self.may_owe_answer = false;
         }
         while !self.staged.is_empty() && self.sealed.len() < SEAL_AHEAD && !self.corked_short() {
             let n = self.sealable();

@@ -81,11 +81,12 @@ impl Incoming {
     /// # Cancel safety
     /// Dropping the future drops the connection.
     pub async fn handshake(self, tls: &ServerTls) -> Result<TlsConnection<TcpConnection>, Error> {
-        self.unless_draining(|deadline, connection| async move {
+        // A task keeps the room of its largest wait for good: this one is over soon.
+        Box::pin(self.unless_draining(|deadline, connection| async move {
             let mut connection = TlsConnection::server(connection, tls)?;
             connection.handshake_by(deadline).await?;
             Ok(connection)
-        })
+        }))
         .await
     }
 
@@ -102,11 +103,11 @@ impl Incoming {
     /// # Cancel safety
     /// Dropping the future drops the connection.
     pub async fn handshake_upgradable(self, tls: &ServerTls) -> Result<UpgradableConnection<TcpConnection>, Error> {
-        self.unless_draining(|deadline, connection| async move {
+        Box::pin(self.unless_draining(|deadline, connection| async move {
             let mut connection = UpgradableConnection::new(connection);
             connection.start_tls_by(StartTls::server(tls), deadline).await?;
             Ok(connection)
-        })
+        }))
         .await
     }
 

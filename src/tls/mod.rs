@@ -80,10 +80,8 @@ impl<T: Transport> TlsConnection<T> {
     /// Not cancel safe: dropping it ends the connection.
     #[doc(alias = "connectSSL")]
     #[doc(alias = "wrap_socket")]
-    pub async fn connect(floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
-        let mut connection = Self::client(floor, tls, name)?;
-        connection.handshake().await?;
-        Ok(connection)
+    pub fn connect(floor: T, tls: &ClientTls, name: &str) -> impl Future<Output = Result<Self, Error>> + use<T> {
+        Self::handshaken(Self::client(floor, tls, name))
     }
 
     /// Accepts as a server and waits for the handshake, under [`Policy::handshake_timeout`](crate::Policy).
@@ -93,10 +91,20 @@ impl<T: Transport> TlsConnection<T> {
     /// Not cancel safe: dropping it ends the connection.
     #[doc(alias = "listenSSL")]
     #[doc(alias = "wrap_socket")]
-    pub async fn accept(floor: T, tls: &ServerTls) -> Result<Self, Error> {
-        let mut connection = Self::server(floor, tls)?;
-        connection.handshake().await?;
-        Ok(connection)
+    pub fn accept(floor: T, tls: &ServerTls) -> impl Future<Output = Result<Self, Error>> + use<T> {
+        Self::handshaken(Self::server(floor, tls))
+    }
+
+    /// Waits for the handshake. A task keeps the room of its largest wait for good: so the connection is moved into this
+    /// future once and stays there, where an `async fn` would hold it as the argument and as the variable.
+    fn handshaken(begun: Result<Self, Error>) -> impl Future<Output = Result<Self, Error>> + use<T> {
+        let mut begun = begun;
+        async move {
+            if let Ok(connection) = &mut begun {
+                connection.handshake().await?;
+            }
+            begun
+        }
     }
 
     /// A client whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
@@ -142,7 +150,8 @@ impl<T: Transport> TlsConnection<T> {
         self.read.set_deadline(deadline);
         let Err(reason) = poll_fn(|cx| self.poll_handshake(cx)).await else { return Ok(()) };
         if !matches!(reason, Reason::TimedOut(_) | Reason::Aborted) {
-            self.take_leave(deadline).await;
+            // It is seldom: whoever waits for a handshake need not have room for it.
+            Box::pin(self.take_leave(deadline)).await;
         }
         self.release(&reason);
         self.ground().set_report(CloseReport::of(reason.clone()));

@@ -19,7 +19,7 @@ async fn handshake(server: &ServerTls, client: &ClientTls, name: &str) -> (Resul
 
 fn tls_error<T>(result: Result<T, Error>) -> TlsError {
     match result.err().expect("the handshake fails") {
-        Error::Ended(Reason::Tls(error)) => error,
+        Error::Ended(Reason::Tls(error)) => (*error).clone(),
         other => panic!("{other:?}"),
     }
 }
