@@ -387,6 +387,16 @@ impl<T: Transport> Shared<T> {
         result
     }
 
+    /// Looks at the pump: nobody becomes ready by that.
+    pub(crate) fn look<R>(&self, f: impl FnOnce(&Pump<T>) -> R) -> R {
+        let pump = self.pump.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = f(&pump);
+        drop(pump);
+        self.serve_kicks();
+        self.control.settle();
+        result
+    }
+
     /// The floor is ready for more.
     fn kick(&self) {
         self.kicked.store(true, Ordering::SeqCst);

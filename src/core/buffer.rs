@@ -91,7 +91,8 @@ impl Buffer {
 
     /// Throws away what waits, and gives the memory back.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        (self.start, self.end) = (0, 0);
+        pool::give(std::mem::take(&mut self.bytes));
     }
 
     /// Gives the memory back if nothing waits: an idle connection holds no buffer.
@@ -122,6 +123,10 @@ impl Buffer {
     }
 
     fn make_room(&mut self, min: usize, bound: usize) {
+        if self.bytes.is_empty() {
+            self.bytes = pool::take(min);
+            return;
+        }
         let len = self.len();
         let need = len + min;
         if self.bytes.len() < need {

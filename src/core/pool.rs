@@ -24,6 +24,10 @@ pub(super) fn take(min: usize) -> Vec<u8> {
     let min = min.max(PIECE);
     let fitting = |free: &RefCell<Vec<Vec<u8>>>| {
         let mut free = free.borrow_mut();
+        // Mostly it is the last one, which the processor has at hand.
+        if free.last()?.len() == min {
+            return free.pop();
+        }
         let n = free.iter().rposition(|piece| (min..=min + min / 4).contains(&piece.len()))?;
         Some(free.remove(n))
     };

@@ -51,6 +51,8 @@ pub(crate) struct Desk {
     pub(super) failure: Option<Reason>,
     /// A change between plaintext and TLS is under way.
     pub(super) is_changing: bool,
+    /// The task that is parked at the mailbox.
+    parked: Option<Waker>,
     /// Lent to the mailbox and back, so that orders cost no allocation.
     orders: Vec<Order>,
     is_obeying: bool,
@@ -77,13 +79,27 @@ impl Desk {
             was_full: false,
             failure: None,
             is_changing: false,
+            parked: None,
             orders: Vec::new(),
             is_obeying: false,
         }
     }
 
+    /// Whether nothing is to be looked for in the mailbox, and this task is parked there. That takes no lock.
+    #[inline]
+    pub(super) fn is_quiet(&self, task: Option<&Waker>) -> bool {
+        let is_parked = task.is_none_or(|task| self.parked.as_ref().is_some_and(|parked| parked.will_wake(task)));
+        is_parked && self.shared.is_quiet()
+    }
+
     /// Carries out what handles have asked for; says whether that was anything.
     pub(super) fn obey(&mut self, task: Option<&Waker>) -> bool {
+        if self.is_quiet(task) {
+            return false;
+        }
+        if let Some(task) = task {
+            self.parked = Some(task.clone());
+        }
         let mut orders = std::mem::take(&mut self.orders);
         self.was_full |= self.shared.take_orders(task, &mut orders);
         let is_any = !orders.is_empty();
@@ -99,12 +115,13 @@ impl Desk {
     pub(crate) fn take_orders(&mut self) -> Vec<Order> {
         let mut orders = Vec::new();
         self.shared.take_orders(None, &mut orders);
+        self.shared.set_queued(self.queued(), true);
         orders
     }
 
     /// What a callback has asked for by a handle comes ahead of what it asks for now (rule: write-1).
     fn catch_up(&mut self) {
-        if !self.is_obeying {
+        if !self.is_obeying && !self.is_quiet(None) {
             self.obey(None);
         }
     }
@@ -180,9 +197,12 @@ impl Desk {
 
     /// How full the queue is, on all floors together.
     pub(super) fn level(&self) -> Level {
+        let queued = self.queued();
+        if queued == 0 && !self.agenda.has_steps() {
+            return Level::Empty;
+        }
         let marks = self.control().policy().watermarks;
-        match self.queued() {
-            0 if !self.agenda.has_steps() => Level::Empty,
+        match queued {
             queued if queued >= marks.high => Level::High,
             queued if queued <= marks.low => Level::Low,
             _ => Level::Between,

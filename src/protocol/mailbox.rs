@@ -18,6 +18,9 @@ use crate::upgrade::StartTls;
 pub(super) struct Shared {
     pub(super) control: Control,
     pub(super) mailbox: Mutex<Mailbox>,
+    /// There is something in the mailbox to look for, or nobody is parked there to be woken. Set and taken back under its
+    /// lock; read without.
+    is_rung: AtomicBool,
     pub(super) queued: AtomicUsize,
     pub(super) has_room: AtomicBool,
     pub(super) room: Notify,
@@ -110,6 +113,7 @@ impl Shared {
         Arc::new(Self {
             control,
             mailbox: Mutex::default(),
+            is_rung: AtomicBool::new(true),
             queued: AtomicUsize::new(0),
             has_room: AtomicBool::new(true),
             room: Notify::new(),
@@ -157,15 +161,25 @@ impl Shared {
     /// The task has something to do.
     fn ring(&self, mut mailbox: MutexGuard<'_, Mailbox>) {
         let task = mailbox.task.take();
+        self.is_rung.store(true, Ordering::Release);
         drop(mailbox);
         task.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether the task that was parked last is parked still, and nothing came for it.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.is_rung.load(Ordering::Acquire)
     }
 
     /// The orders that came; this task is woken when more do. Says whether whoever wrote was told that it is full.
     pub(super) fn take_orders(&self, task: Option<&Waker>, into: &mut Vec<Order>) -> bool {
         let mut mailbox = self.mailbox();
-        mailbox.bytes = 0;
+        // They stay queued all the while, for whoever looks.
+        self.queued.fetch_add(std::mem::take(&mut mailbox.bytes), Ordering::Relaxed);
         std::mem::swap(&mut mailbox.orders, into);
+        if task.is_some() {
+            self.is_rung.store(false, Ordering::Release);
+        }
         match (&mut mailbox.task, task) {
             (_, None) => {}
             (Some(parked), Some(task)) => parked.clone_from(task),
@@ -191,7 +205,11 @@ impl Shared {
         self.room.notify_waiters();
     }
 
+    /// Says what the task has queued. Nobody else says it: what is the same as before has been told.
     pub(super) fn set_queued(&self, bytes: usize, has_room: bool) {
+        if self.queued.load(Ordering::Relaxed) == bytes && self.has_room.load(Ordering::Relaxed) == has_room {
+            return;
+        }
         self.queued.store(bytes, Ordering::Relaxed);
         self.has_room.store(has_room, Ordering::Release);
         if has_room {
@@ -201,11 +219,11 @@ impl Shared {
     }
 
     pub(super) fn count_received(&self, bytes: u64) {
-        self.received.fetch_add(bytes, Ordering::Relaxed);
+        count(&self.received, bytes);
     }
 
     pub(super) fn count_sent(&self, bytes: u64) {
-        self.sent.fetch_add(bytes, Ordering::Relaxed);
+        count(&self.sent, bytes);
     }
 
     pub(super) fn count_dropped(&self, bytes: u64) {
@@ -215,6 +233,11 @@ impl Shared {
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
+}
+
+/// Counts on what only the connection's task counts: that needs no atomic addition.
+fn count(counter: &AtomicU64, bytes: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
 }
 
 impl Watcher for Shared {

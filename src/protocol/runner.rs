@@ -149,7 +149,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         report
     }
 
-    /// Makes turns until there is something to await.
+    /// Makes turns until there is something to await. Only what calls back asks for another turn: what leaves in one is
+    /// looked after in the same.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         for _ in 0..MAX_TURNS {
             if self.stage.is_over() {
@@ -164,15 +165,15 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             }
             has_moved |= self.supply(cx);
             has_moved |= self.poll_timers(cx).is_ready();
-            if self.stage.is_over() {
+            if has_moved && self.stage.is_over() {
                 return Poll::Ready(Next::End);
             }
+            self.stage.publish();
             match self.poll_receive(cx) {
                 Poll::Ready(Some(next)) => return Poll::Ready(next),
                 Poll::Ready(None) => has_moved = true,
                 Poll::Pending => {}
             }
-            self.stage.publish();
             if !has_moved {
                 return Poll::Pending;
             }
@@ -184,7 +185,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
 /// Out.
 impl<P: Protocol, T: Transport> Runner<P, T> {
-    /// Hands over what is due. Ready: something moved, or is next.
+    /// Hands over what is due. Ready: our half has ended, or something is next.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
         let desk = &self.stage.desk;
         if desk.agenda.has_steps() {
@@ -194,14 +195,13 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             // The last bytes are the close's own: its bound holds for them (rule: close-3).
             return Poll::Ready(Some(Next::End));
         }
-        let mut has_moved = false;
+        let mut has_ended = false;
         loop {
             match self.stage.desk.agenda.due() {
                 Due::Bytes(bytes) => match Pin::new(&mut self.transport).poll_write(cx, bytes) {
                     Poll::Ready(Ok(n)) => {
                         self.stage.handed_over(n);
                         self.stall.stop();
-                        has_moved = true;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(self.lose_write(error)),
                     Poll::Pending => break,
@@ -211,7 +211,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                         self.is_shut = true;
                         self.stage.lose_sending();
                         self.tell_write_closed();
-                        has_moved = true;
+                        has_ended = true;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(self.lose_write(error)),
                     Poll::Pending => break,
@@ -223,7 +223,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             // rule: close-13
             return Poll::Ready(Some(Next::End));
         }
-        if has_moved { Poll::Ready(None) } else { Poll::Pending }
+        if has_ended { Poll::Ready(None) } else { Poll::Pending }
     }
 
     /// Nothing more can be sent. Where the peer has reset the connection, what it sent before may still be read.
@@ -248,6 +248,9 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             return false;
         }
         let mut level = self.look();
+        if !has_producer && !self.stage.is_above && level == Level::Empty {
+            return false;
+        }
         if has_producer || level == Level::High || self.stage.is_above || self.stage.desk.queued_below > 0 {
             self.wait_for_room(cx, level);
             // The queue drains while this task looks: what has left before it could be woken is seen here.

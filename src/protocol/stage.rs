@@ -78,11 +78,19 @@ impl<P: Protocol> Stage<P> {
     }
 
     /// Whether nothing but the end is left.
+    #[inline]
     pub(super) fn is_over(&mut self) -> bool {
+        if self.desk.failure.is_some() {
+            self.take_failure();
+        }
+        self.life.has_failed() || self.desk.control().is_cut()
+    }
+
+    #[cold]
+    fn take_failure(&mut self) {
         if let Some(reason) = self.desk.failure.take() {
             self.fail(reason);
         }
-        self.life.has_failed() || self.desk.control().is_cut()
     }
 
     pub(super) fn handed_over(&mut self, n: usize) {
@@ -97,14 +105,20 @@ impl<P: Protocol> Stage<P> {
     }
 
     /// Carries out what handles have asked for, and the drain; says whether that was anything.
+    #[inline]
     pub(super) fn obey(&mut self, cx: &mut Context<'_>) -> bool {
+        // The drain rings at the mailbox too, but one by one: whoever wakes for something else sees it before that.
+        let is_to_drain = !self.has_heard_of_drain && self.desk.control().is_draining();
+        (is_to_drain || !self.desk.is_quiet(Some(cx.waker()))) && self.obey_mail(cx, is_to_drain)
+    }
+
+    fn obey_mail(&mut self, cx: &mut Context<'_>, is_to_drain: bool) -> bool {
         let has_obeyed = self.desk.obey(Some(cx.waker()));
         self.stop_late_producers();
         if self.desk.was_full {
             self.supply(Level::High);
             self.desk.was_full = false;
         }
-        let is_to_drain = !self.has_heard_of_drain && self.desk.control().is_draining();
         if is_to_drain {
             self.has_heard_of_drain = true;
             if self.is_beginning {
@@ -118,7 +132,15 @@ impl<P: Protocol> Stage<P> {
     }
 
     /// Ready when the time has come that the protocol asked for, and it was told.
+    #[inline]
     pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.desk.timer.is_none() && !self.timer.is_set() {
+            return Poll::Pending;
+        }
+        self.poll_set_timer(cx)
+    }
+
+    fn poll_set_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.timer.set(self.desk.timer);
         ready!(self.timer.poll(cx));
         self.desk.timer = None;
@@ -154,6 +176,9 @@ impl<P: Protocol> Stage<P> {
 
     pub(super) fn tell_producer(&mut self, tell: Tell) {
         // Out of its place while it is called: it may unregister itself.
+        if tell == Tell::Nothing {
+            return;
+        }
         let Some(mut producer) = self.desk.producer.take() else { return };
         let desk = &mut self.desk;
         let outcome = guard(|| match (&mut producer, tell) {
@@ -182,7 +207,15 @@ impl<P: Protocol> Stage<P> {
         }
     }
 
+    #[inline]
     pub(super) fn stop_late_producers(&mut self) {
+        if !self.desk.too_late.is_empty() {
+            self.stop_those_too_late();
+        }
+    }
+
+    #[cold]
+    fn stop_those_too_late(&mut self) {
         for mut producer in std::mem::take(&mut self.desk.too_late) {
             if let Err(reason) = guard(|| {
                 producer.stop();

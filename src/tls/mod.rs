@@ -284,7 +284,7 @@ impl<T: Transport> Floor for TlsConnection<T> {
     fn queued_bytes(&self) -> usize {
         self.write
             .shared()
-            .with(|pump| pump.session.queued() + pump.floor.as_ref().map_or(0, |floor| floor.queued_bytes()))
+            .look(|pump| pump.session.queued() + pump.floor.as_ref().map_or(0, |floor| floor.queued_bytes()))
     }
 
     fn handle_abort(&mut self) {

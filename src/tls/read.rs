@@ -15,7 +15,7 @@ use crate::core::inbox::Inbox;
 use crate::core::session::{Session, Step};
 use crate::deadline::{HandshakeClock, after};
 use crate::error::{Error, Phase, Reason, UpgradeError};
-use crate::floor::{Discard, hand_over, poll_read_ahead};
+use crate::floor::{Discard, hand_over};
 use crate::pump::{Pump, Shared};
 use crate::tls::TlsConnection;
 use crate::tls::write::TlsWriteHalf;
@@ -196,19 +196,32 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
-    /// Reads into the reader's buffer what has arrived, or waits for it.
-    fn poll_open(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.poll_open_step(cx, buf) {
-            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_open_step(cx, buf),
+    /// Reads by `read` what has arrived, into the reader's buffer or the inbox, or waits for it.
+    fn poll_open(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut read: impl FnMut(&mut Inbox, &mut Pump<T>, &mut Context<'_>) -> Poll<Step>,
+    ) -> Poll<io::Result<()>> {
+        match self.poll_open_step(cx, &mut read) {
+            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_open_step(cx, &mut read),
             result => result,
         }
     }
 
-    fn poll_open_step(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let truncation = self.control.policy().truncation;
-        self.with_live(|pump| {
+    fn poll_open_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: &mut impl FnMut(&mut Inbox, &mut Pump<T>, &mut Context<'_>) -> Poll<Step>,
+    ) -> Poll<io::Result<()>> {
+        let Self { shared, control, inbox, .. } = self;
+        if control.is_aborted() {
+            inbox.clear();
+        }
+        let truncation = control.policy().truncation;
+        shared.with(|pump| {
+            pump.check_cut(control);
             loop {
-                match ready!(read_or_park(pump, cx, buf)) {
+                match ready!(read(inbox, pump, cx)) {
                     Step::Data => return Poll::Ready(Ok(())),
                     Step::Secured | Step::NeedInput => {}
                     Step::Ended => {
@@ -266,7 +279,7 @@ impl<T: Transport> AsyncRead for TlsReadHalf<T> {
             coop.made_progress();
             return Poll::Ready(Ok(()));
         }
-        let result = ready!(self.poll_open(cx, buf));
+        let result = ready!(self.poll_open(cx, |_, pump, cx| read_or_park(pump, cx, buf)));
         coop.made_progress();
         Poll::Ready(result)
     }
@@ -276,8 +289,22 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
         if this.inbox.is_empty() || this.control.is_aborted() {
-            this.inbox.clear();
-            ready!(poll_read_ahead(this, |half| &mut half.inbox, |half, buf| half.poll_open(cx, buf)))?;
+            let opened = this.poll_open(cx, |inbox, pump, cx| {
+                if pump.session.arrived() == 0 {
+                    let step = ready!(ready_or_park(pump, cx));
+                    if step != Step::Data {
+                        return Poll::Ready(step);
+                    }
+                }
+                let mut buf = ReadBuf::new(inbox.space());
+                let step = read_or_park(pump, cx, &mut buf);
+                let n = buf.filled().len();
+                inbox.filled(n);
+                step
+            });
+            // Whoever has to wait keeps no memory for it.
+            this.inbox.release();
+            ready!(opened)?;
         }
         Poll::Ready(Ok(this.inbox.as_slice()))
     }

@@ -145,16 +145,17 @@ enum Phase {
 }
 
 impl Asker {
-    fn ask(&mut self, transport: Dyn<'_>) {
-        self.last = Instant::now();
+    fn ask(&mut self, transport: Dyn<'_>, now: Instant) {
+        self.last = now;
         transport.write(&self.request);
     }
 }
 
 impl Protocol for Asker {
     fn handshake_completed(&mut self, transport: Dyn<'_>) -> Outcome {
-        self.phase = Phase::Warm { until: Instant::now() + WARM };
-        self.ask(transport);
+        let now = Instant::now();
+        self.phase = Phase::Warm { until: now + WARM };
+        self.ask(transport, now);
         Ok(())
     }
 
@@ -176,20 +177,21 @@ impl Protocol for Asker {
             Phase::Full { until } => {
                 self.latencies.push(u32::try_from((now - self.last).as_nanos()).unwrap_or(u32::MAX));
                 if now < until {
-                    self.ask(transport);
+                    self.ask(transport, now);
                 } else if let Some(done) = self.done.take() {
                     let _ = done.send(std::mem::take(&mut self.latencies));
                 }
             }
-            Phase::Warm { .. } => self.ask(transport),
+            Phase::Warm { .. } => self.ask(transport, now),
             Phase::Waiting => {}
         }
         Ok(data.len())
     }
 
     fn timer_fired(&mut self, transport: Dyn<'_>) -> Outcome {
-        self.phase = Phase::Full { until: Instant::now() + self.full };
-        self.ask(transport);
+        let now = Instant::now();
+        self.phase = Phase::Full { until: now + self.full };
+        self.ask(transport, now);
         Ok(())
     }
 }
