@@ -222,9 +222,17 @@ impl<T: Transport> Pump<T> {
 
     /// Receives until there is something to say.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        self.poll_read(cx, &mut ReadBuf::new(&mut []))
+    }
+
+    /// Does the same, and reads what has arrived, as far as there is room for it.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Step> {
         loop {
             let had_nothing = self.session.queued() == 0;
-            let step = self.session.step();
+            // No more is initialised than may be filled.
+            let room = out.remaining().min(self.session.arrived());
+            let (step, read) = self.session.step_into(out.initialize_unfilled_to(room));
+            out.advance(read);
             if step == Step::Secured && had_nothing && self.may_defer() {
                 self.defer();
             } else if self.is_deferred && step == Step::Data {
@@ -302,6 +310,7 @@ impl<T: Transport> Pump<T> {
 
     /// The writing task waits.
     pub(crate) fn park_writer(&mut self, want: Want, cx: &mut Context<'_>) {
+        self.session.handle_full();
         match &mut self.writer {
             Some((wanted, waker)) => {
                 *wanted = want;

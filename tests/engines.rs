@@ -11,5 +11,7 @@ mod differences;
 mod keys;
 #[path = "engines/openssl.rs"]
 mod openssl;
+#[path = "engines/reads.rs"]
+mod reads;
 #[path = "engines/wires.rs"]
 mod wires;

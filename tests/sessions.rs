@@ -63,10 +63,14 @@ fn transmit(sides: &mut [Side; 2], from: usize, max: usize) -> usize {
 /// Gives a side up to `max` bytes of its wire, or the wire's end, and lets it read what it opens.
 fn receive(side: &mut Side, max: usize) -> bool {
     let n = side.incoming.len().min(max);
-    if n > 0 {
-        let bytes: Vec<u8> = side.incoming.drain(..n).collect();
-        side.session.input_space()[..n].copy_from_slice(&bytes);
-        side.session.handle_input(n);
+    let mut bytes: Vec<u8> = side.incoming.drain(..n).collect();
+    while !bytes.is_empty() {
+        // There is as much room as the session likes.
+        let space = side.session.input_space();
+        let fitting = bytes.len().min(space.len());
+        space[..fitting].copy_from_slice(&bytes[..fitting]);
+        side.session.handle_input(fitting);
+        bytes.drain(..fitting);
     }
     let mut progress = n > 0;
     loop {

@@ -3,7 +3,9 @@
 use super::pool;
 
 /// How little is worth a memory of its own while the owner waits for more.
-const LITTLE: usize = 1 << 10;
+const LITTLE: usize = 8 << 10;
+/// How much is too much for the begin of a record.
+const MUCH: usize = 4 * pool::PIECE;
 
 /// A contiguous byte queue. Its memory grows as needed and is given back by [`Buffer::release`].
 #[derive(Debug, Default)]
@@ -45,10 +47,28 @@ impl Buffer {
         self.end += bytes.len();
     }
 
+    /// Adds bytes at the back of a queue that is never to hold more than `bound`: its memory does not grow past that.
+    pub fn push_within(&mut self, bytes: &[u8], bound: usize) {
+        if self.bytes.len() - self.end < bytes.len() {
+            self.make_room(bytes.len(), bound);
+        }
+        self.push(bytes);
+    }
+
+    /// Adds what waits in another one, which is empty then: without a copy where nothing waits in this one.
+    pub fn append(&mut self, other: &mut Self) {
+        if self.is_empty() && !other.is_empty() {
+            std::mem::swap(self, other);
+        } else {
+            self.push(other.as_slice());
+        }
+        other.clear();
+    }
+
     /// At least `min` bytes of room at the back, to be written into and then declared by [`Buffer::filled`].
     pub fn space(&mut self, min: usize) -> &mut [u8] {
         if self.bytes.len() - self.end < min {
-            self.make_room(min);
+            self.make_room(min, usize::MAX);
         }
         &mut self.bytes[self.end..]
     }
@@ -84,9 +104,14 @@ impl Buffer {
 
     /// Nothing is added for a while: gives back the memory that what waits does not need.
     pub fn settle(&mut self) {
-        if self.is_empty() || (self.len() <= LITTLE && self.capacity() > 2 * LITTLE) {
+        let len = self.len();
+        if len <= LITTLE && self.capacity() > 2 * LITTLE {
             let little = self.as_slice().to_vec();
-            *self = Self { start: 0, end: little.len(), bytes: little };
+            *self = Self { start: 0, end: len, bytes: little };
+        } else if self.capacity() > MUCH && len <= pool::PIECE {
+            let mut piece = pool::take(len);
+            piece[..len].copy_from_slice(self.as_slice());
+            *self = Self { start: 0, end: len, bytes: piece };
         }
     }
 
@@ -97,7 +122,7 @@ impl Buffer {
         all
     }
 
-    fn make_room(&mut self, min: usize) {
+    fn make_room(&mut self, min: usize, bound: usize) {
         if self.bytes.is_empty() {
             self.bytes = pool::take(min);
             return;
@@ -105,7 +130,7 @@ impl Buffer {
         let len = self.len();
         let need = len + min;
         if self.bytes.len() < need {
-            let mut larger = pool::take(need.max(self.bytes.len() * 2));
+            let mut larger = pool::take(need.max(bound.min(self.bytes.len() * 2)));
             larger[..len].copy_from_slice(self.as_slice());
             pool::give(std::mem::replace(&mut self.bytes, larger));
         } else {
@@ -163,6 +188,39 @@ mod tests {
         buffer.consume(1);
         buffer.release();
         assert_eq!(buffer.bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn what_is_appended_is_behind_what_waits_and_takes_no_copy_where_nothing_does() {
+        let (mut queue, mut more) = (Buffer::default(), Buffer::default());
+        more.push(b"first");
+        let place = more.as_slice().as_ptr();
+        queue.append(&mut more);
+        assert_eq!((queue.as_slice(), queue.as_slice().as_ptr(), more.capacity()), (&b"first"[..], place, 0));
+        more.push(b", second");
+        queue.append(&mut more);
+        queue.append(&mut more);
+        assert_eq!((queue.as_slice(), more.capacity()), (&b"first, second"[..], 0));
+    }
+
+    #[test]
+    fn a_bounded_queue_takes_no_more_memory_than_its_bound() {
+        let mut queue = Buffer::default();
+        let bound = 3 * pool::PIECE + 100;
+        while queue.len() < bound {
+            queue.push_within(&[7; 100][..100.min(bound - queue.len())], bound);
+            assert!(queue.capacity() <= bound + bound / 4, "{}", queue.capacity());
+        }
+        assert!(queue.as_slice().iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn a_large_memory_is_left_for_one_that_is_enough() {
+        let mut buffer = Buffer::default();
+        buffer.space(MUCH + 1)[..10_000].fill(7);
+        buffer.filled(10_000);
+        buffer.settle();
+        assert!(buffer.capacity() <= MUCH && buffer.as_slice() == [7; 10_000]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 
-use rustls::{AlertDescription, CommonState, Connection, Error};
+use rustls::{AlertDescription, CommonState, Connection, Error, InvalidMessage, PeerMisbehaved};
 
 use super::buffer::Buffer;
 #[cfg(feature = "express")]
@@ -62,9 +62,10 @@ impl Engine {
         engine!(self, it => it.kept())
     }
 
-    /// Opens the record of this length behind what is kept.
-    pub(super) fn open(&mut self, input: &mut Buffer, record: usize) -> Result<(), Error> {
-        engine!(self, it => it.open(input, record))
+    /// Opens the record of this length behind what is kept. An engine may give its plaintext to `reader` at once, where there
+    /// is room for it; says how much it gave.
+    pub(super) fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error> {
+        engine!(self, it => it.open(input, record, reader))
     }
 
     /// The alert that was sent, where the engine knows.
@@ -130,6 +131,11 @@ impl Engine {
     pub(super) fn write_tls(&mut self, floor: &mut dyn Write) -> io::Result<usize> {
         engine!(self, it => it.write_tls(floor))
     }
+
+    /// Puts the records that wait behind those of `queue`.
+    pub(super) fn collect(&mut self, queue: &mut Buffer) {
+        engine!(self, it => it.collect(queue));
+    }
 }
 
 /// rustls's buffered API.
@@ -164,7 +170,8 @@ impl Buffered {
         }
     }
 
-    fn open(&mut self, input: &mut Buffer, record: usize) -> Result<(), Error> {
+    /// rustls opens into memory of its own; the reader has it from there.
+    fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
         let fed = match self.feed(&input.as_slice()[..record]) {
             Ok(fed) => fed,
             Err(error) => {
@@ -177,7 +184,7 @@ impl Buffered {
         if fed == 0 && self.opened == 0 {
             return Err(Error::PeerSentOversizedRecord);
         }
-        Ok(())
+        Ok(0)
     }
 
     /// Feeds bytes; says how many were taken.
@@ -274,6 +281,15 @@ impl Buffered {
     fn write_tls(&mut self, floor: &mut dyn Write) -> io::Result<usize> {
         self.tls.write_tls(floor)
     }
+
+    fn collect(&mut self, queue: &mut Buffer) {
+        while self.wants_write() {
+            // Writing into memory does not fail.
+            if self.write_tls(queue).unwrap_or(0) == 0 {
+                break;
+            }
+        }
+    }
 }
 
 /// The first `room` bytes of a gather list.
@@ -288,4 +304,28 @@ fn prefix<'a>(parts: &'a [IoSlice<'_>], room: usize) -> Vec<IoSlice<'a>> {
         left -= n;
     }
     out
+}
+
+/// The alert that is due for an error, where that is known: the one that rustls sends.
+pub(super) fn alert_for(error: &Error) -> Option<AlertDescription> {
+    match error {
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            Some(AlertDescription::UnexpectedMessage)
+        }
+        Error::PeerMisbehaved(
+            PeerMisbehaved::KeyEpochWithPendingFragment
+            | PeerMisbehaved::IllegalMiddleboxChangeCipherSpec
+            | PeerMisbehaved::IllegalTlsInnerPlaintext
+            | PeerMisbehaved::MessageInterleavedWithHandshakeMessage,
+        ) => Some(AlertDescription::UnexpectedMessage),
+        Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => Some(AlertDescription::IllegalParameter),
+        Error::InvalidCertificate(error) => Some(error.clone().into()),
+        Error::InvalidMessage(error) => Some((*error).into()),
+        Error::NoCertificatesPresented => Some(AlertDescription::CertificateRequired),
+        Error::NoApplicationProtocol => Some(AlertDescription::NoApplicationProtocol),
+        Error::DecryptError => Some(AlertDescription::BadRecordMac),
+        Error::PeerSentOversizedRecord => Some(AlertDescription::RecordOverflow),
+        Error::PeerMisbehaved(_) => Some(AlertDescription::IllegalParameter),
+        _ => None,
+    }
 }

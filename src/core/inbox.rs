@@ -29,9 +29,12 @@ impl Inbox {
         self.0.as_ref().map_or(&[], |buffer| buffer.as_slice())
     }
 
+    /// How much room there is for it: the type that is sealed behind a full record has some too, and so has a second record.
+    const ROOM: usize = 2 * (Self::READ_AHEAD + 512);
+
     /// Room for one read-ahead; declare what was written into it by [`Inbox::filled`].
     pub fn space(&mut self) -> &mut [u8] {
-        self.buffer().space(Self::READ_AHEAD)
+        self.buffer().space(Self::ROOM)
     }
 
     /// Says how many bytes of [`Inbox::space`] hold data now.

@@ -32,6 +32,7 @@ pub mod flow;
 pub mod gate;
 pub mod half;
 pub mod inbox;
+mod input;
 pub mod life;
 pub mod peers;
 mod pool;

@@ -12,11 +12,12 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConnection, Connection, ContentType, ServerConnection};
 
 use super::buffer::Buffer;
-use super::engine::Engine;
+use super::engine::{Engine, alert_for};
 #[cfg(feature = "express")]
 use super::express::Express;
 use super::facts::SessionFacts;
 use super::half::{End, RecvEvent, RecvHalf, SendEvent, SendHalf};
+use super::input::Input;
 use crate::error::{Error, Phase, Reason, TlsError};
 use crate::policy::Watermarks;
 
@@ -26,8 +27,6 @@ const HEADER: usize = 5;
 const MAX_BODY: usize = (1 << 14) + 2048;
 /// The most plaintext that a record carries (RFC 8446 section 5.1).
 const MAX_FRAGMENT: usize = 1 << 14;
-/// How much is asked for when the floor is read: a full record, and the begin of the next.
-const READ_SIZE: usize = 32 << 10;
 /// How much is sealed ahead of a floor that takes nothing.
 const SEAL_AHEAD: usize = 64 << 10;
 
@@ -56,7 +55,7 @@ pub struct Session {
     tls: Engine,
     send: SendHalf,
     recv: RecvHalf,
-    raw: Buffer,
+    raw: Input,
     staged: Buffer,
     sealed: Buffer,
     facts: Option<Arc<SessionFacts>>,
@@ -138,7 +137,7 @@ impl Session {
             tls,
             send: SendHalf::Open,
             recv: RecvHalf::Open,
-            raw: Buffer::default(),
+            raw: Input::default(),
             staged: Buffer::default(),
             sealed: Buffer::default(),
             facts: None,
@@ -263,17 +262,27 @@ impl Session {
 impl Session {
     /// Room for bytes that come from the floor.
     pub fn input_space(&mut self) -> &mut [u8] {
-        self.raw.space(READ_SIZE)
+        self.raw.space_to_read()
     }
 
     /// The first `n` bytes of [`Session::input_space`] came from the floor.
     pub fn handle_input(&mut self, n: usize) {
-        self.raw.filled(n);
+        self.raw.handle_read(n);
     }
 
     /// Nothing came, and the owner is about to wait: an idle session holds no input buffer.
     pub fn handle_idle(&mut self) {
         self.raw.settle();
+    }
+
+    /// The floor takes nothing more, and a writer waits for that: what has to stay takes no more memory than it needs.
+    pub fn handle_full(&mut self) {
+        self.sealed.settle();
+    }
+
+    /// How many bytes came that were not read: no more plaintext than that can be had without more input.
+    pub fn arrived(&self) -> usize {
+        self.raw.len() + self.tls.opened()
     }
 
     /// Bytes that were received before the session began (rule: upgrade-2).
@@ -383,10 +392,10 @@ impl Session {
 
     /// Keeps plaintext for later, so that small writes are merged into full records (rule: write-7).
     fn stage(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
-        let mut left = room;
+        let (mut left, most) = (room, self.staged.len() + room);
         for part in parts {
             let n = part.len().min(left);
-            self.staged.push(&part[..n]);
+            self.staged.push_within(&part[..n], most);
             left -= n;
         }
         room - left
@@ -494,20 +503,33 @@ impl Session {
 impl Session {
     /// Opens records until there is something to say.
     pub fn step(&mut self) -> Step {
-        loop {
+        self.step_into(&mut []).0
+    }
+
+    /// Does the same, and reads: puts plaintext into `out`, of as many records as have arrived and find room there. Says how
+    /// much that was. Where it was some, the step is [`Step::Data`]; what came behind it, the next call tells.
+    pub fn step_into(&mut self, out: &mut [u8]) -> (Step, usize) {
+        let mut read = 0;
+        let step = loop {
             if self.tls.opened() > 0 {
-                return Step::Data;
+                read += self.read(&mut out[read..]);
+            }
+            if self.tls.opened() > 0 || (read > 0 && read == out.len()) {
+                break Step::Data;
             }
             if !self.recv.is_open() {
-                return Step::Ended;
+                break Step::Ended;
             }
-            let Some(record) = self.next_record() else { return Step::NeedInput };
+            let Some(record) = self.next_record() else { break Step::NeedInput };
             let was_handshaking = self.is_handshaking();
-            self.open(record);
+            read += self.open(record, &mut out[read..]);
             if was_handshaking && !self.is_handshaking() {
-                return Step::Secured;
+                break Step::Secured;
             }
-        }
+        };
+        // Nobody may ask for more for a while: what is empty is not held.
+        self.raw.release();
+        (if read > 0 { Step::Data } else { step }, read)
     }
 
     /// The records that wait to leave, oldest first. Hand them to the floor and report by [`Session::transmitted`].
@@ -547,11 +569,15 @@ impl Session {
         (raw.len() >= HEADER + body).then_some(HEADER + body)
     }
 
-    /// Gives one record to the engine.
-    fn open(&mut self, record: usize) {
-        if let Err(error) = self.tls.open(&mut self.raw, record) {
-            return self.fail_tls(error);
-        }
+    /// Gives one record to the engine. Says how much of it went to `out`; the rest waits.
+    fn open(&mut self, record: usize, out: &mut [u8]) -> usize {
+        let read = match self.tls.open(&mut self.raw, record, out) {
+            Ok(read) => read,
+            Err(error) => {
+                self.fail_tls(error);
+                return 0;
+            }
+        };
         self.note_opened();
         // A record that holds data holds no KeyUpdate.
         self.may_owe_answer |= !self.by_record || self.tls.opened() == 0;
@@ -561,6 +587,7 @@ impl Session {
         }
         self.collect();
         self.seal();
+        read
     }
 
     fn fail_tls(&mut self, error: rustls::Error) {
@@ -670,11 +697,8 @@ impl Session {
 
     /// Moves what rustls has to send into our own queue.
     fn collect(&mut self) {
-        while self.tls.wants_write() {
-            // Writing into memory does not fail.
-            if self.tls.write_tls(&mut self.sealed).unwrap_or(0) == 0 {
-                break;
-            }
+        if self.tls.wants_write() {
+            self.tls.collect(&mut self.sealed);
         }
     }
 }
@@ -700,31 +724,6 @@ impl Write for Passage<'_> {
 fn plaintext_alert(sealed: &[u8]) -> Option<AlertDescription> {
     match sealed.last_chunk::<7>() {
         Some([21, 3, _, 0, 2, _, alert]) => Some(AlertDescription::from(*alert)),
-        _ => None,
-    }
-}
-
-/// The alert that is due for an error, where that is known: the one that rustls sends.
-pub(super) fn alert_for(error: &rustls::Error) -> Option<AlertDescription> {
-    use rustls::{InvalidMessage, PeerMisbehaved};
-    match error {
-        rustls::Error::InappropriateMessage { .. } | rustls::Error::InappropriateHandshakeMessage { .. } => {
-            Some(AlertDescription::UnexpectedMessage)
-        }
-        rustls::Error::PeerMisbehaved(
-            PeerMisbehaved::KeyEpochWithPendingFragment
-            | PeerMisbehaved::IllegalMiddleboxChangeCipherSpec
-            | PeerMisbehaved::IllegalTlsInnerPlaintext
-            | PeerMisbehaved::MessageInterleavedWithHandshakeMessage,
-        ) => Some(AlertDescription::UnexpectedMessage),
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => Some(AlertDescription::IllegalParameter),
-        rustls::Error::InvalidCertificate(error) => Some(error.clone().into()),
-        rustls::Error::InvalidMessage(error) => Some((*error).into()),
-        rustls::Error::NoCertificatesPresented => Some(AlertDescription::CertificateRequired),
-        rustls::Error::NoApplicationProtocol => Some(AlertDescription::NoApplicationProtocol),
-        rustls::Error::DecryptError => Some(AlertDescription::BadRecordMac),
-        rustls::Error::PeerSentOversizedRecord => Some(AlertDescription::RecordOverflow),
-        rustls::Error::PeerMisbehaved(_) => Some(AlertDescription::IllegalParameter),
         _ => None,
     }
 }

@@ -196,14 +196,14 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
-    /// Opens records straight to where they are read: into the reader's buffer, or the inbox.
+    /// Reads by `read` what has arrived, into the reader's buffer or the inbox, or waits for it.
     fn poll_open(
         &mut self,
         cx: &mut Context<'_>,
-        mut take: impl FnMut(&mut Inbox, &mut Session),
+        mut read: impl FnMut(&mut Inbox, &mut Pump<T>, &mut Context<'_>) -> Poll<Step>,
     ) -> Poll<io::Result<()>> {
-        match self.poll_open_step(cx, &mut take) {
-            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_open_step(cx, &mut take),
+        match self.poll_open_step(cx, &mut read) {
+            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_open_step(cx, &mut read),
             result => result,
         }
     }
@@ -211,7 +211,7 @@ impl<T: Transport> TlsReadHalf<T> {
     fn poll_open_step(
         &mut self,
         cx: &mut Context<'_>,
-        take: &mut impl FnMut(&mut Inbox, &mut Session),
+        read: &mut impl FnMut(&mut Inbox, &mut Pump<T>, &mut Context<'_>) -> Poll<Step>,
     ) -> Poll<io::Result<()>> {
         let Self { shared, control, inbox, .. } = self;
         if control.is_aborted() {
@@ -221,8 +221,8 @@ impl<T: Transport> TlsReadHalf<T> {
         shared.with(|pump| {
             pump.check_cut(control);
             loop {
-                match ready!(ready_or_park(pump, cx)) {
-                    Step::Data => break,
+                match ready!(read(inbox, pump, cx)) {
+                    Step::Data => return Poll::Ready(Ok(())),
                     Step::Secured | Step::NeedInput => {}
                     Step::Ended => {
                         pump.let_go();
@@ -230,32 +230,20 @@ impl<T: Transport> TlsReadHalf<T> {
                     }
                 }
             }
-            take(inbox, &mut pump.session);
-            if pump.session.has_records() && !pump.is_deferred {
-                let _ = pump.transmit();
-            }
-            Poll::Ready(Ok(()))
         })
     }
 }
 
 fn ready_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> Poll<Step> {
-    let step = pump.poll_receive(cx);
+    read_or_park(pump, cx, &mut ReadBuf::new(&mut []))
+}
+
+fn read_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Step> {
+    let step = pump.poll_read(cx, buf);
     if step.is_pending() {
         pump.park_reader(cx);
     }
     step
-}
-
-/// Copies what is opened, and opens what has arrived whole, while there is room.
-fn fill(session: &mut Session, buf: &mut ReadBuf<'_>) {
-    loop {
-        let n = session.read(buf.initialize_unfilled());
-        buf.advance(n);
-        if buf.remaining() == 0 || session.step() != Step::Data {
-            return;
-        }
-    }
 }
 
 fn clean_end(session: &Session) -> Result<(), Reason> {
@@ -291,7 +279,7 @@ impl<T: Transport> AsyncRead for TlsReadHalf<T> {
             coop.made_progress();
             return Poll::Ready(Ok(()));
         }
-        let result = ready!(self.poll_open(cx, |_, session| fill(session, buf)));
+        let result = ready!(self.poll_open(cx, |_, pump, cx| read_or_park(pump, cx, buf)));
         coop.made_progress();
         Poll::Ready(result)
     }
@@ -301,11 +289,18 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
         if this.inbox.is_empty() || this.control.is_aborted() {
-            let opened = this.poll_open(cx, |inbox, session| {
+            let opened = this.poll_open(cx, |inbox, pump, cx| {
+                if pump.session.arrived() == 0 {
+                    let step = ready!(ready_or_park(pump, cx));
+                    if step != Step::Data {
+                        return Poll::Ready(step);
+                    }
+                }
                 let mut buf = ReadBuf::new(inbox.space());
-                fill(session, &mut buf);
+                let step = read_or_park(pump, cx, &mut buf);
                 let n = buf.filled().len();
                 inbox.filled(n);
+                step
             });
             // Whoever has to wait keeps no memory for it.
             this.inbox.release();

@@ -5,9 +5,9 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{CommonState, Error};
 
-use super::Out;
 use super::hello::Hello;
 use super::records::Records;
+use crate::core::buffer::Buffer;
 
 /// A handshake under way.
 pub(super) struct Handshake {
@@ -70,7 +70,7 @@ impl Handshake {
     }
 
     /// The input: what is kept, and the next record behind it. Says how much of it was consumed.
-    pub(super) fn go_on(&mut self, input: &mut [u8], out: &mut Out) -> Result<usize, Error> {
+    pub(super) fn go_on(&mut self, input: &mut [u8], out: &mut Buffer) -> Result<usize, Error> {
         self.hello.read(&input[self.kept..]);
         let consumed = match &mut self.side {
             Side::Client(connection) => drive!(connection, input, out),
@@ -115,13 +115,12 @@ impl Handshake {
     }
 }
 
-fn encode<Data>(mut record: EncodeTlsData<'_, Data>, out: &mut Out) -> bool {
-    let mut bytes = Vec::new();
-    if let Err(EncodeError::InsufficientSize(needed)) = record.encode(&mut bytes) {
-        bytes.resize(needed.required_size, 0);
-        // There is room for exactly this.
-        let _ = record.encode(&mut bytes);
+fn encode<Data>(mut record: EncodeTlsData<'_, Data>, out: &mut Buffer) -> bool {
+    let mut encoded = record.encode(out.space(1));
+    if let Err(EncodeError::InsufficientSize(needed)) = &encoded {
+        encoded = record.encode(out.space(needed.required_size));
     }
-    out.push(bytes);
+    // There is room for it, and it is encoded once.
+    out.filled(encoded.unwrap_or(0));
     true
 }

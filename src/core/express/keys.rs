@@ -96,6 +96,6 @@ pub(super) fn decrypter(
     })
 }
 
-fn unknown_secrets() -> Error {
+pub(super) fn unknown_secrets() -> Error {
     Error::General("secrets of an unknown kind".into())
 }

@@ -4,17 +4,18 @@
 //!
 //! Until the handshake is done, rustls's unbuffered API is given whole records and says what to send ([`handshake`]). Then
 //! rustls hands over the traffic keys, and keeps what the keys come from ([`rustls::kernel`]): it makes new ones at a
-//! KeyUpdate, and keeps tickets. What protects a record stays the provider's, by way of rustls; the layer above it, which
+//! KeyUpdate, and keeps tickets. What protects a record stays the provider's ([`aead`]); the layer above it, which
 //! says what a record is for and what is wrong with it, is here ([`records`]).
 //!
-//! What it saves: a record is opened where it was received and read from there, and nothing of the handshake stays.
+//! What it saves: a record is sealed where it leaves from, and opened where it is read: in the reader's buffer, or, where that
+//! has no room for all of it, where it was received. And nothing of the handshake stays.
 
+mod aead;
 mod handshake;
 mod hello;
 mod keys;
 mod records;
 
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
@@ -23,17 +24,16 @@ use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{AlertDescription, ClientConfig, CommonState, Error, ServerConfig};
 
+use self::aead::Place;
 use self::handshake::Handshake;
 use self::records::{Found, Records};
 use super::buffer::Buffer;
 
-/// How many records one write gathers.
-const GATHERED: usize = 64;
-
 /// The engine.
 pub(super) struct Express {
     stage: Stage,
-    out: Out,
+    /// Records that wait to leave.
+    out: Buffer,
     /// The plaintext that was opened and not read: within the first record of the input.
     opened: Opened,
     peer_has_closed: bool,
@@ -62,14 +62,6 @@ struct Fault {
     alert: Option<AlertDescription>,
 }
 
-/// Records that wait to leave.
-#[derive(Default)]
-struct Out {
-    records: VecDeque<Vec<u8>>,
-    /// How much of the first one has left.
-    left: usize,
-}
-
 impl Express {
     pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
         Self::begin(Handshake::client(UnbufferedClientConnection::new(config, name)?))
@@ -80,7 +72,7 @@ impl Express {
     }
 
     fn begin(mut handshake: Handshake) -> Result<Self, Error> {
-        let mut out = Out::default();
+        let mut out = Buffer::default();
         handshake.go_on(&mut [], &mut out)?;
         let stage = Stage::Handshake(Box::new(handshake));
         Ok(Self { stage, out, opened: Opened::default(), peer_has_closed: false, alert_sent: None })
@@ -115,7 +107,7 @@ impl Express {
                 self.stage = Stage::Records(Box::new(handshake.into_records()?));
                 if !is_aligned {
                     // rustls has seen the begin of a message that it will not see the end of.
-                    return self.fail(records::unaligned());
+                    return Err(self.fail(records::unaligned()));
                 }
             }
             stage @ (Stage::Records(_) | Stage::Failed) => self.stage = stage,
@@ -131,37 +123,41 @@ impl Express {
         }
     }
 
-    /// Opens the record of this length behind what is kept.
-    pub(super) fn open(&mut self, input: &mut Buffer, record: usize) -> Result<(), Error> {
+    /// Opens the record of this length behind what is kept. Says how much plaintext `reader` was given.
+    pub(super) fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error> {
         match &mut self.stage {
             Stage::Failed => Err(Error::HandshakeNotComplete),
             Stage::Handshake(handshake) => {
                 let seen = handshake.kept() + record;
                 let consumed = handshake.go_on(&mut input.as_mut_slice()[..seen], &mut self.out);
                 input.consume(*consumed.as_ref().unwrap_or(&seen));
-                consumed.map(drop)
+                consumed.map(|_| 0)
             }
-            Stage::Records(records) => match records.open(&mut input.as_mut_slice()[..record], &mut self.out) {
-                Ok(Found::Data { skip, len }) if len > 0 => {
+            Stage::Records(records) => match records.open(&mut input.as_mut_slice()[..record], reader, &mut self.out) {
+                Ok(Found::Data { place: Place::Record(skip), len }) if len > 0 => {
                     self.opened = Opened { skip, len, rest: record - skip - len };
-                    Ok(())
+                    Ok(0)
                 }
-                Ok(found) => {
+                Ok(Found::Data { len, .. }) => {
+                    input.consume(record);
+                    Ok(len)
+                }
+                Ok(found @ (Found::Nothing | Found::Closed)) => {
                     input.consume(record);
                     self.peer_has_closed |= matches!(found, Found::Closed);
-                    Ok(())
+                    Ok(0)
                 }
-                Err(fault) => self.fail(fault),
+                Err(fault) => Err(self.fail(fault)),
             },
         }
     }
 
-    fn fail(&mut self, fault: Fault) -> Result<(), Error> {
+    fn fail(&mut self, fault: Fault) -> Error {
         if let (Stage::Records(records), Some(alert)) = (&mut self.stage, fault.alert) {
             records.send_fatal(alert, &mut self.out);
             self.alert_sent = fault.alert;
         }
-        Err(fault.error)
+        fault.error
     }
 
     /// The alert that was sent, where it was encrypted.
@@ -209,14 +205,7 @@ impl Express {
     /// Seals these parts up to `room` bytes; says how much. It is less where the keys are used up (TLS 1.2).
     pub(super) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         let Stage::Records(records) = &mut self.stage else { return 0 };
-        match parts {
-            [one] => records.seal_data((&one[..one.len().min(room)]).into(), &mut self.out),
-            many => {
-                let many: Vec<&[u8]> = many.iter().map(|part| &**part).collect();
-                let all = rustls::crypto::cipher::OutboundChunks::new(&many);
-                records.seal_data(all.split_at(room).0, &mut self.out)
-            }
-        }
+        records.seal_data(parts, room, &mut self.out)
     }
 
     pub(super) fn is_exhausted(&self) -> bool {
@@ -237,36 +226,20 @@ impl Express {
     }
 
     pub(super) fn wants_write(&self) -> bool {
-        !self.out.records.is_empty()
+        !self.out.is_empty()
     }
 
-    /// Writes records until the floor takes no more of them at once.
+    /// Writes records, as many as the floor takes at once.
     pub(super) fn write_tls(&mut self, floor: &mut dyn io::Write) -> io::Result<usize> {
-        self.out.write_to(floor)
-    }
-}
-
-impl Out {
-    fn push(&mut self, record: Vec<u8>) {
-        self.records.push_back(record);
-    }
-
-    fn write_to(&mut self, floor: &mut dyn io::Write) -> io::Result<usize> {
-        let mut parts = [IoSlice::new(&[]); GATHERED];
-        let mut left = self.left;
-        for (part, record) in parts.iter_mut().zip(&self.records) {
-            *part = IoSlice::new(&record[std::mem::take(&mut left)..]);
-        }
-        let written = floor.write_vectored(&parts[..self.records.len().min(GATHERED)])?;
-        self.left += written;
-        while let Some(len) = self.records.front().map(Vec::len).filter(|len| *len <= self.left) {
-            self.left -= len;
-            self.records.pop_front();
-        }
-        if self.records.is_empty() {
-            // An idle session holds no memory for it.
-            self.records = VecDeque::new();
-        }
+        let written = floor.write(self.out.as_slice())?;
+        self.out.consume(written);
+        // An idle session holds no memory for it.
+        self.out.release();
         Ok(written)
+    }
+
+    /// Puts the records that wait behind those of `queue`.
+    pub(super) fn collect(&mut self, queue: &mut Buffer) {
+        queue.append(&mut self.out);
     }
 }

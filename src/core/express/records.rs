@@ -1,22 +1,24 @@
 //! The record layer behind the handshake.
 
-use rustls::crypto::cipher::{
-    InboundOpaqueMessage, MessageDecrypter, MessageEncrypter, OutboundChunks, OutboundPlainMessage,
-};
+use std::io::IoSlice;
+
 use rustls::{
     AlertDescription, ContentType, Error, ExtractedSecrets, HandshakeType, InvalidMessage, PeerMisbehaved,
     ProtocolVersion, SupportedCipherSuite,
 };
 
-use super::keys::{Kernel, decrypter, encrypter};
-use super::{Fault, Out};
-use crate::core::session::alert_for;
+use super::Fault;
+use super::aead::{Opener, Place, Plain, Sealer};
+use super::keys::Kernel;
+use crate::core::buffer::Buffer;
+use crate::core::engine::alert_for;
 
-const HEADER: usize = 5;
+/// Type, version, length.
+pub(super) const HEADER: usize = 5;
 /// The longest record body (RFC 5246 section 6.2.3).
 const MAX_BODY: usize = (1 << 14) + 2048;
 /// The most plaintext that a record carries (RFC 8446 section 5.1).
-const MAX_FRAGMENT: usize = 1 << 14;
+pub(super) const MAX_FRAGMENT: usize = 1 << 14;
 /// The longest handshake message, as rustls has it.
 const MAX_MESSAGE: usize = 0xffff;
 /// The header of a handshake message: type, length.
@@ -36,8 +38,8 @@ const PATIENCE: Patience = Patience { empty_records: 32, warnings: 4, renegotiat
 
 /// What a record held.
 pub(super) enum Found {
-    /// Data: `len` bytes behind the first `skip` of the record.
-    Data { skip: usize, len: usize },
+    /// Data: so many bytes, which the reader has now, or which are in the record.
+    Data { place: Place, len: usize },
     /// Something that was dealt with.
     Nothing,
     /// close_notify.
@@ -48,9 +50,9 @@ pub(super) enum Found {
 pub(super) struct Records {
     suite: SupportedCipherSuite,
     kernel: Box<dyn Kernel>,
-    tx: Box<dyn MessageEncrypter>,
+    tx: Sealer,
     tx_seq: u64,
-    rx: Box<dyn MessageDecrypter>,
+    rx: Opener,
     rx_seq: u64,
     /// The begin of a handshake message that is not whole yet.
     fragment: Vec<u8>,
@@ -68,18 +70,8 @@ impl Records {
         kernel: Box<dyn Kernel>,
     ) -> Result<Self, Error> {
         let ExtractedSecrets { tx: (tx_seq, tx), rx: (rx_seq, rx) } = secrets;
-        let mut tx = encrypter(suite, tx)?;
-        if tx_seq > 0 {
-            // A provider may check that nonces only grow, counting from the first one that it sees (aws-lc does): it has to
-            // see that of record 0. That record left in the handshake; this one, empty, goes nowhere.
-            let empty = OutboundPlainMessage {
-                typ: ContentType::ApplicationData,
-                version: ProtocolVersion::TLSv1_2,
-                payload: OutboundChunks::new_empty(),
-            };
-            drop(tx.encrypt(empty, 0)?);
-        }
-        let rx = decrypter(suite, rx)?;
+        let tx = Sealer::new(suite, tx, tx_seq)?;
+        let rx = Opener::new(suite, rx)?;
         Ok(Self {
             suite,
             kernel,
@@ -112,16 +104,22 @@ impl Records {
 impl Records {
     /// Seals data; says how much. In TLS 1.3 the last record of a key is the KeyUpdate to the next one; in TLS 1.2 there is
     /// no next one, and the last record is close_notify.
-    pub(super) fn seal_data(&mut self, data: OutboundChunks<'_>, out: &mut Out) -> usize {
-        let mut sealed = 0;
-        while sealed < data.len() {
+    pub(super) fn seal_data(&mut self, parts: &[IoSlice<'_>], room: usize, out: &mut Buffer) -> usize {
+        let data = room.min(parts.iter().map(|part| part.len()).sum());
+        if data == 0 {
+            return 0;
+        }
+        // The queue grows once.
+        let (full, rest) = (data / MAX_FRAGMENT, data % MAX_FRAGMENT);
+        let _ = out.space(full * self.tx.record_len(MAX_FRAGMENT) + self.tx.record_len(rest));
+        let (mut parts, mut sealed) = (Gather::of(parts), 0);
+        while sealed < data {
             if self.tx_seq + 1 >= self.limit() && !self.renew_key(out) {
                 self.is_exhausted = true;
                 break;
             }
-            let fragment = data.split_at(sealed).1.split_at(MAX_FRAGMENT).0;
-            let len = fragment.len();
-            if !self.seal(ContentType::ApplicationData, fragment, out) {
+            let len = MAX_FRAGMENT.min(data - sealed);
+            if !self.seal_record(ContentType::ApplicationData, len, out, |fragment| parts.copy_to(fragment)) {
                 break;
             }
             sealed += len;
@@ -133,17 +131,17 @@ impl Records {
         self.is_exhausted
     }
 
-    fn renew_key(&mut self, out: &mut Out) -> bool {
+    fn renew_key(&mut self, out: &mut Buffer) -> bool {
         // A key that was not used cannot be used up: a limit of nearly nothing would never let anything pass.
         self.is_tls13() && (self.tx_seq == 0 || self.update_key(out))
     }
 
     /// A KeyUpdate that asks for nothing, and our next key behind it (RFC 8446 section 4.6.3).
-    fn update_key(&mut self, out: &mut Out) -> bool {
+    fn update_key(&mut self, out: &mut Buffer) -> bool {
         const UPDATE_NOT_REQUESTED: u8 = 0;
         let message = [u8::from(HandshakeType::KeyUpdate), 0, 0, 1, UPDATE_NOT_REQUESTED];
-        self.seal(ContentType::Handshake, (&message[..]).into(), out);
-        let next = self.kernel.update_tx().and_then(|secrets| encrypter(self.suite, secrets));
+        self.seal(ContentType::Handshake, &message, out);
+        let next = self.kernel.update_tx().and_then(|secrets| Sealer::new(self.suite, secrets, 0));
         match next {
             Ok(next) => {
                 (self.tx, self.tx_seq) = (next, 0);
@@ -155,42 +153,81 @@ impl Records {
     }
 
     /// Answers a KeyUpdate that asked for one; several that came meanwhile are answered at once.
-    pub(super) fn answer(&mut self, out: &mut Out) {
+    pub(super) fn answer(&mut self, out: &mut Buffer) {
         if self.owes_update {
             self.update_key(out);
         }
     }
 
-    pub(super) fn send_close_notify(&mut self, out: &mut Out) {
+    pub(super) fn send_close_notify(&mut self, out: &mut Buffer) {
         const WARNING: u8 = 1;
         self.send_alert(WARNING, AlertDescription::CloseNotify, out);
     }
 
-    pub(super) fn send_fatal(&mut self, alert: AlertDescription, out: &mut Out) {
+    pub(super) fn send_fatal(&mut self, alert: AlertDescription, out: &mut Buffer) {
         const FATAL: u8 = 2;
         self.send_alert(FATAL, alert, out);
     }
 
-    fn send_alert(&mut self, level: u8, alert: AlertDescription, out: &mut Out) {
-        self.seal(ContentType::Alert, (&[level, u8::from(alert)][..]).into(), out);
+    fn send_alert(&mut self, level: u8, alert: AlertDescription, out: &mut Buffer) {
+        self.seal(ContentType::Alert, &[level, u8::from(alert)], out);
     }
 
-    fn seal(&mut self, typ: ContentType, payload: OutboundChunks<'_>, out: &mut Out) -> bool {
+    fn seal(&mut self, typ: ContentType, payload: &[u8], out: &mut Buffer) -> bool {
+        self.seal_record(typ, payload.len(), out, |fragment| fragment.copy_from_slice(payload))
+    }
+
+    /// Seals a record where it leaves from: its payload is put into the queue, and is encrypted there.
+    fn seal_record(&mut self, typ: ContentType, len: usize, out: &mut Buffer, fill: impl FnOnce(&mut [u8])) -> bool {
         if self.tx_seq >= LAST_SEQUENCE {
             return false;
         }
-        let plain = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload };
-        let sealed = self.tx.encrypt(plain, self.tx_seq);
+        let (head, whole) = (self.tx.head(), self.tx.record_len(len));
+        let record = &mut out.space(whole)[..whole];
+        fill(&mut record[head..head + len]);
+        let sealed = self.tx.seal(typ, len, self.tx_seq, record);
         self.tx_seq += 1;
-        sealed.map(|record| out.push(record.encode())).is_ok()
+        if sealed.is_ok() {
+            out.filled(whole);
+        }
+        sealed.is_ok()
+    }
+}
+
+/// The bytes of a gather list, one after the other.
+struct Gather<'a> {
+    parts: std::slice::Iter<'a, IoSlice<'a>>,
+    part: &'a [u8],
+}
+
+impl<'a> Gather<'a> {
+    fn of(parts: &'a [IoSlice<'a>]) -> Self {
+        Self { parts: parts.iter(), part: &[] }
+    }
+
+    /// Fills `out` with the next ones.
+    fn copy_to(&mut self, mut out: &mut [u8]) {
+        while !out.is_empty() {
+            if self.part.is_empty() {
+                let Some(next) = self.parts.next() else { return };
+                self.part = next;
+            }
+            let n = self.part.len().min(out.len());
+            let (now, later) = self.part.split_at(n);
+            let (to, rest) = out.split_at_mut(n);
+            to.copy_from_slice(now);
+            (self.part, out) = (later, rest);
+        }
     }
 }
 
 /// In.
 impl Records {
-    /// Opens one record, where it is, and deals with what is not data.
-    pub(super) fn open(&mut self, record: &mut [u8], out: &mut Out) -> Result<Found, Fault> {
-        let (outer, version) = check_header(record)?;
+    /// Opens one record: into `reader` where there is room for it, else where it is. Deals with what is not data; none of
+    /// that is left with the reader.
+    pub(super) fn open(&mut self, record: &mut [u8], reader: &mut [u8], out: &mut Buffer) -> Result<Found, Fault> {
+        let header = check_header(record)?;
+        let outer = header.0;
         if outer == ContentType::ChangeCipherSpec && self.fragment.is_empty() {
             // RFC 8446 section 5: only during the handshake.
             return Err(match record[HEADER..] {
@@ -201,25 +238,26 @@ impl Records {
         if self.rx_seq >= LAST_SEQUENCE {
             return Err(Error::DecryptError.into());
         }
-        let begin = record.as_ptr() as usize;
-        let body = &mut record[HEADER..];
-        let plain =
-            self.rx.decrypt(InboundOpaqueMessage::new(outer, version, body), self.rx_seq).map_err(Fault::from)?;
+        let Plain { typ, place, len } = self.rx.open(header, record, self.rx_seq, reader)?;
         self.rx_seq += 1;
-        let (inner, len) = (plain.typ, plain.payload.len());
-        // It was opened in place.
-        let skip = if len == 0 { HEADER } else { plain.payload.as_ptr() as usize - begin };
-        self.check_order(inner, len)?;
-        match inner {
+        let payload = match place {
+            Place::Reader => &mut reader[..len],
+            Place::Record(skip) => &mut record[skip..skip + len],
+        };
+        let found = self.check_order(typ, len).and_then(|()| match typ {
             ContentType::ApplicationData => {
                 self.patience.key_updates = PATIENCE.key_updates;
-                Ok(Found::Data { skip, len })
+                Ok(Found::Data { place, len })
             }
-            ContentType::Alert => self.handle_alert(&record[skip..skip + len]),
-            ContentType::Handshake => self.handle_fragment(&record[skip..skip + len], out).map(|()| Found::Nothing),
-            ContentType::ChangeCipherSpec => Err(inappropriate(inner)),
+            ContentType::Alert => self.handle_alert(payload),
+            ContentType::Handshake => self.handle_fragment(payload, out).map(|()| Found::Nothing),
+            ContentType::ChangeCipherSpec => Err(inappropriate(typ)),
             _ => Err(Error::from(InvalidMessage::InvalidContentType).into()),
+        });
+        if !matches!(found, Ok(Found::Data { .. })) {
+            payload.fill(0);
         }
+        found
     }
 
     fn check_order(&mut self, inner: ContentType, len: usize) -> Result<(), Fault> {
@@ -260,7 +298,7 @@ impl Records {
     }
 
     /// A handshake message may be cut into records, and a record may hold several.
-    fn handle_fragment(&mut self, bytes: &[u8], out: &mut Out) -> Result<(), Fault> {
+    fn handle_fragment(&mut self, bytes: &[u8], out: &mut Buffer) -> Result<(), Fault> {
         if bytes.is_empty() {
             // RFC 8446 section 5.1, RFC 5246 section 6.2.1: no such record is sent.
             return Err(inappropriate(ContentType::Handshake));
@@ -281,7 +319,13 @@ impl Records {
         Ok(())
     }
 
-    fn handle_message(&mut self, typ: HandshakeType, body: &[u8], is_last: bool, out: &mut Out) -> Result<(), Fault> {
+    fn handle_message(
+        &mut self,
+        typ: HandshakeType,
+        body: &[u8],
+        is_last: bool,
+        out: &mut Buffer,
+    ) -> Result<(), Fault> {
         if !self.is_tls13() {
             return self.refuse_renegotiation(typ, out);
         }
@@ -296,7 +340,7 @@ impl Records {
     }
 
     /// RFC 5246 section 7.2.2: once; then the peer has been told.
-    fn refuse_renegotiation(&mut self, typ: HandshakeType, out: &mut Out) -> Result<(), Fault> {
+    fn refuse_renegotiation(&mut self, typ: HandshakeType, out: &mut Buffer) -> Result<(), Fault> {
         const WARNING: u8 = 1;
         if typ != self.kernel.renegotiates_by() {
             return Err(inappropriate_message(typ));
@@ -320,7 +364,7 @@ impl Records {
             UPDATE_REQUESTED => self.owes_update = true,
             _ => return Err(Error::from(InvalidMessage::InvalidKeyUpdate).into()),
         }
-        let next = self.kernel.update_rx().and_then(|secrets| decrypter(self.suite, secrets))?;
+        let next = self.kernel.update_rx().and_then(|secrets| Opener::new(self.suite, secrets))?;
         (self.rx, self.rx_seq) = (next, 0);
         Ok(())
     }

@@ -1,0 +1,412 @@
+//! What protects a record: the provider's AEAD, used directly where the suite is one of rustls's own.
+//!
+//! rustls's `MessageEncrypter` makes a `Vec` for each record, and its `MessageDecrypter` opens a record only where it lies.
+//! With the AEAD at hand a record is sealed where it is to leave from, and opened where it is to be read. The nonces and
+//! what is authenticated beside the payload are then ours to make: as RFC 8446 section 5, RFC 5288 and RFC 7905 say.
+
+use rustls::crypto::cipher::{
+    InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, NONCE_LEN, Nonce, OutboundChunks,
+    OutboundPlainMessage, make_tls12_aad, make_tls13_aad,
+};
+use rustls::{ConnectionTrafficSecrets, ContentType, Error, PeerMisbehaved, ProtocolVersion, SupportedCipherSuite};
+
+use super::keys::{decrypter, encrypter, unknown_secrets};
+use super::records::{HEADER, MAX_FRAGMENT};
+
+/// Each of these AEADs has a tag of this length.
+const TAG: usize = 16;
+/// The part of a nonce of AES-GCM in TLS 1.2 that travels with each record, and what is ahead of it (RFC 5288).
+const EXPLICIT: usize = 8;
+const SALT: usize = NONCE_LEN - EXPLICIT;
+
+/// One key that seals.
+pub(super) enum Sealer {
+    Direct(Direct),
+    /// A suite of the application's own, or one that is validated as rustls calls it (FIPS).
+    Provided(Box<dyn MessageEncrypter>),
+}
+
+/// One key that opens.
+pub(super) enum Opener {
+    Direct(Direct),
+    Provided(Box<dyn MessageDecrypter>),
+}
+
+/// What was in a record, and where it is now.
+pub(super) struct Plain {
+    pub(super) typ: ContentType,
+    pub(super) place: Place,
+    pub(super) len: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the record, behind so many bytes of it.
+    Record(usize),
+    /// At the begin of the reader's buffer.
+    Reader,
+}
+
+impl Sealer {
+    /// `next` is the number of the record that it is to seal first.
+    pub(super) fn new(
+        suite: SupportedCipherSuite,
+        secrets: ConnectionTrafficSecrets,
+        next: u64,
+    ) -> Result<Self, Error> {
+        if let Some(library) = Library::of(suite) {
+            return Direct::new(library, suite, secrets).map(Self::Direct);
+        }
+        let mut provided = encrypter(suite, secrets)?;
+        if next > 0 {
+            // A provider may check that nonces only grow, counting from the first one that it sees (aws-lc does): it has to
+            // see that of record 0. That record left in the handshake; this one, empty, goes nowhere.
+            drop(provided.encrypt(plain(ContentType::ApplicationData, &[]), 0)?);
+        }
+        Ok(Self::Provided(provided))
+    }
+
+    /// How much lies ahead of the payload in a record: so far behind its begin the plaintext has to be put.
+    pub(super) fn head(&self) -> usize {
+        match self {
+            Self::Direct(direct) => HEADER + direct.shape.explicit(),
+            Self::Provided(_) => HEADER,
+        }
+    }
+
+    /// How long the record of so much payload is.
+    pub(super) fn record_len(&self, len: usize) -> usize {
+        match self {
+            Self::Direct(direct) => HEADER + direct.shape.explicit() + len + direct.shape.inner_type() + TAG,
+            Self::Provided(provided) => HEADER + provided.encrypted_payload_len(len),
+        }
+    }
+
+    /// Makes a record of `len` bytes of plaintext that lie [`head`](Self::head) behind its begin.
+    pub(super) fn seal(&mut self, typ: ContentType, len: usize, seq: u64, record: &mut [u8]) -> Result<(), Error> {
+        match self {
+            Self::Direct(direct) => direct.seal(typ, len, seq, record),
+            Self::Provided(provided) => {
+                let sealed = provided.encrypt(plain(typ, &record[HEADER..HEADER + len]), seq)?.encode();
+                if sealed.len() != record.len() {
+                    return Err(Error::EncryptError);
+                }
+                record.copy_from_slice(&sealed);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn plain(typ: ContentType, payload: &[u8]) -> OutboundPlainMessage<'_> {
+    OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload: OutboundChunks::Single(payload) }
+}
+
+impl Opener {
+    pub(super) fn new(suite: SupportedCipherSuite, secrets: ConnectionTrafficSecrets) -> Result<Self, Error> {
+        match Library::of(suite) {
+            Some(library) => Direct::new(library, suite, secrets).map(Self::Direct),
+            None => decrypter(suite, secrets).map(Self::Provided),
+        }
+    }
+
+    /// Opens a record of this header: into `reader` where it has room for all that was sealed and the library can, else
+    /// where the record lies. What is in `reader` behind a failure is zeros.
+    pub(super) fn open(
+        &mut self,
+        (outer, version): (ContentType, ProtocolVersion),
+        record: &mut [u8],
+        seq: u64,
+        reader: &mut [u8],
+    ) -> Result<Plain, Error> {
+        match self {
+            Self::Direct(direct) => direct.open((outer, version), record, seq, reader),
+            Self::Provided(provided) => {
+                let begin = record.as_ptr() as usize;
+                let plain = provided.decrypt(InboundOpaqueMessage::new(outer, version, &mut record[HEADER..]), seq)?;
+                let len = plain.payload.len();
+                // It was opened in place.
+                let skip = if len == 0 { HEADER } else { plain.payload.as_ptr() as usize - begin };
+                Ok(Plain { typ: plain.typ, place: Place::Record(skip), len })
+            }
+        }
+    }
+}
+
+/// How the records of a version and an AEAD look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Tls13,
+    /// RFC 5288: eight bytes of the nonce travel with the record.
+    Gcm12,
+    /// RFC 7905: as in TLS 1.3, none does.
+    ChaCha12,
+}
+
+impl Shape {
+    fn explicit(self) -> usize {
+        match self {
+            Self::Tls13 | Self::ChaCha12 => 0,
+            Self::Gcm12 => EXPLICIT,
+        }
+    }
+
+    /// The type that is sealed behind the payload.
+    fn inner_type(self) -> usize {
+        match self {
+            Self::Tls13 => 1,
+            Self::ChaCha12 | Self::Gcm12 => 0,
+        }
+    }
+}
+
+/// A key of an AEAD, and how it is used.
+pub(super) struct Direct {
+    library: Library,
+    key: Key,
+    iv: Iv,
+    shape: Shape,
+}
+
+impl Direct {
+    fn new(library: Library, suite: SupportedCipherSuite, secrets: ConnectionTrafficSecrets) -> Result<Self, Error> {
+        use ConnectionTrafficSecrets::{Aes128Gcm, Aes256Gcm, Chacha20Poly1305};
+        let (aead, key, iv) = match secrets {
+            Aes128Gcm { key, iv } => (Aead::Aes128Gcm, key, iv),
+            Aes256Gcm { key, iv } => (Aead::Aes256Gcm, key, iv),
+            Chacha20Poly1305 { key, iv } => (Aead::ChaCha20Poly1305, key, iv),
+            _ => return Err(unknown_secrets()),
+        };
+        let shape = match (suite, aead) {
+            (SupportedCipherSuite::Tls13(_), _) => Shape::Tls13,
+            (SupportedCipherSuite::Tls12(_), Aead::Aes128Gcm | Aead::Aes256Gcm) => Shape::Gcm12,
+            (SupportedCipherSuite::Tls12(_), Aead::ChaCha20Poly1305) => Shape::ChaCha12,
+        };
+        let key = Key::new(library, aead, key.as_ref()).ok_or_else(unknown_secrets)?;
+        Ok(Self { library, key, iv, shape })
+    }
+
+    fn seal(&self, typ: ContentType, len: usize, seq: u64, record: &mut [u8]) -> Result<(), Error> {
+        let (explicit, inner_type) = (self.shape.explicit(), self.shape.inner_type());
+        let (header, body) = record.split_at_mut(HEADER);
+        let (outer, body_len) = (if inner_type > 0 { ContentType::ApplicationData } else { typ }, body.len());
+        let [high, low] = u16::try_from(body_len).map_err(|_| Error::EncryptError)?.to_be_bytes();
+        header.copy_from_slice(&[u8::from(outer), 3, 3, high, low]);
+        let nonce = Nonce::new(&self.iv, seq).0;
+        let (travels, sealed) = body.split_at_mut(explicit);
+        travels.copy_from_slice(&nonce[NONCE_LEN - explicit..]);
+        let (payload, tag) = sealed.split_at_mut(len + inner_type);
+        payload[len..].fill(u8::from(typ));
+        let made = match self.shape {
+            Shape::Tls13 => self.key.seal(nonce, &make_tls13_aad(body_len), payload),
+            Shape::Gcm12 | Shape::ChaCha12 => {
+                self.key.seal(nonce, &make_tls12_aad(seq, typ, ProtocolVersion::TLSv1_2, len), payload)
+            }
+        };
+        tag.copy_from_slice(&made.ok_or(Error::EncryptError)?);
+        Ok(())
+    }
+
+    fn open(
+        &self,
+        (outer, version): (ContentType, ProtocolVersion),
+        record: &mut [u8],
+        seq: u64,
+        reader: &mut [u8],
+    ) -> Result<Plain, Error> {
+        let head = HEADER + self.shape.explicit();
+        let len = record.len().checked_sub(head + TAG).ok_or(Error::DecryptError)?;
+        let mut nonce = Nonce::new(&self.iv, seq).0;
+        if self.shape == Shape::Gcm12 {
+            nonce[SALT..].copy_from_slice(&record[HEADER..head]);
+        }
+        // Only data is the reader's; in TLS 1.3 everything looks like it.
+        let may_be_data = outer == ContentType::ApplicationData && self.library.opens_elsewhere();
+        let mut reader = reader.get_mut(..len).filter(|_| may_be_data);
+        let sealed = &mut record[head..];
+        let is_sound = match self.shape {
+            Shape::Tls13 => self.key.open(nonce, &make_tls13_aad(len + TAG), sealed, reader.as_deref_mut()),
+            Shape::Gcm12 | Shape::ChaCha12 => {
+                self.key.open(nonce, &make_tls12_aad(seq, outer, version, len), sealed, reader.as_deref_mut())
+            }
+        };
+        let (place, opened) = match reader {
+            Some(reader) => (Place::Reader, reader),
+            None => (Place::Record(head), &mut sealed[..len]),
+        };
+        let payload = if is_sound { self.shape.payload(outer, opened) } else { Err(Error::DecryptError) };
+        let len = payload.as_ref().map_or(0, |(_, len)| *len);
+        opened[len..].fill(0);
+        payload.map(|(typ, len)| Plain { typ, place, len })
+    }
+}
+
+impl Shape {
+    /// What was sealed: its type, and how much of it is payload. Checked as rustls checks it.
+    fn payload(self, outer: ContentType, opened: &[u8]) -> Result<(ContentType, usize), Error> {
+        let (typ, len) = match self {
+            Self::Gcm12 | Self::ChaCha12 => (outer, opened.len()),
+            Self::Tls13 if opened.len() > MAX_FRAGMENT + 1 => return Err(Error::PeerSentOversizedRecord),
+            Self::Tls13 => {
+                // RFC 8446 section 5.4: the type is the last byte that is not padding.
+                let at = opened.iter().rposition(|byte| *byte != 0).ok_or(PeerMisbehaved::IllegalTlsInnerPlaintext)?;
+                (ContentType::from(opened[at]), at)
+            }
+        };
+        match typ {
+            ContentType::ChangeCipherSpec if self == Self::Tls13 => {
+                Err(PeerMisbehaved::IllegalMiddleboxChangeCipherSpec.into())
+            }
+            _ if len > MAX_FRAGMENT => Err(Error::PeerSentOversizedRecord),
+            typ => Ok((typ, len)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Aead {
+    Aes128Gcm,
+    Aes256Gcm,
+    ChaCha20Poly1305,
+}
+
+/// rustls's own suites of a provider, from wherever they can be had: the compiler may have made each list a copy of them.
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+macro_rules! own_suites {
+    ($provider:ident) => {{
+        use rustls::crypto::$provider::{ALL_CIPHER_SUITES, DEFAULT_CIPHER_SUITES, cipher_suite as one};
+        let named = [
+            one::TLS13_AES_128_GCM_SHA256,
+            one::TLS13_AES_256_GCM_SHA384,
+            one::TLS13_CHACHA20_POLY1305_SHA256,
+            one::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            one::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            one::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            one::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            one::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            one::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ];
+        DEFAULT_CIPHER_SUITES.iter().chain(ALL_CIPHER_SUITES).copied().chain(named)
+    }};
+}
+
+/// What a suite is made of.
+#[derive(Debug, Clone, Copy)]
+enum Library {
+    #[cfg(feature = "aws-lc-rs")]
+    AwsLc,
+    #[cfg(feature = "ring")]
+    Ring,
+}
+
+impl Library {
+    /// Known for rustls's own suites only, whichever provider they are in. What is validated (FIPS) is rustls's way of
+    /// calling the library, and is left to it.
+    fn of(suite: SupportedCipherSuite) -> Option<Self> {
+        if suite.fips() {
+            return None;
+        }
+        #[cfg(feature = "aws-lc-rs")]
+        if own_suites!(aws_lc_rs).any(|own| is_same(suite, own)) {
+            return Some(Self::AwsLc);
+        }
+        #[cfg(feature = "ring")]
+        if own_suites!(ring).any(|own| is_same(suite, own)) {
+            return Some(Self::Ring);
+        }
+        None
+    }
+
+    /// Whether the plaintext can be put elsewhere. ring opens in place only.
+    fn opens_elsewhere(self) -> bool {
+        match self {
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLc => true,
+            #[cfg(feature = "ring")]
+            Self::Ring => false,
+        }
+    }
+}
+
+/// The very same suite: another one, of the application's own, may have its number.
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+fn is_same(suite: SupportedCipherSuite, own: SupportedCipherSuite) -> bool {
+    use SupportedCipherSuite::{Tls12, Tls13};
+    match (suite, own) {
+        (Tls13(suite), Tls13(own)) => std::ptr::eq(suite, own),
+        (Tls12(suite), Tls12(own)) => std::ptr::eq(suite, own),
+        (Tls13(_), Tls12(_)) | (Tls12(_), Tls13(_)) => false,
+    }
+}
+
+enum Key {
+    #[cfg(feature = "aws-lc-rs")]
+    AwsLc(aws_lc_rs::aead::LessSafeKey),
+    #[cfg(feature = "ring")]
+    /// Boxed: the keys of all rounds are in it.
+    Ring(Box<ring::aead::LessSafeKey>),
+}
+
+/// What both libraries call alike.
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+macro_rules! library {
+    (new $library:ident, $aead:expr, $key:expr) => {{
+        let algorithm = match $aead {
+            Aead::Aes128Gcm => &$library::aead::AES_128_GCM,
+            Aead::Aes256Gcm => &$library::aead::AES_256_GCM,
+            Aead::ChaCha20Poly1305 => &$library::aead::CHACHA20_POLY1305,
+        };
+        $library::aead::UnboundKey::new(algorithm, $key).ok().map($library::aead::LessSafeKey::new)
+    }};
+    (seal $library:ident, $key:expr, $nonce:expr, $aad:expr, $payload:expr) => {{
+        let nonce = $library::aead::Nonce::assume_unique_for_key($nonce);
+        let tag = $key.seal_in_place_separate_tag(nonce, $library::aead::Aad::from($aad), $payload);
+        tag.ok().and_then(|tag| tag.as_ref().try_into().ok())
+    }};
+    (open $library:ident, $key:expr, $nonce:expr, $aad:expr, $sealed:expr) => {{
+        let nonce = $library::aead::Nonce::assume_unique_for_key($nonce);
+        $key.open_in_place(nonce, $library::aead::Aad::from($aad), $sealed).is_ok()
+    }};
+}
+
+#[cfg_attr(not(feature = "aws-lc-rs"), allow(unused_variables))]
+impl Key {
+    fn new(library: Library, aead: Aead, key: &[u8]) -> Option<Self> {
+        match library {
+            #[cfg(feature = "aws-lc-rs")]
+            Library::AwsLc => library!(new aws_lc_rs, aead, key).map(Self::AwsLc),
+            #[cfg(feature = "ring")]
+            Library::Ring => library!(new ring, aead, key).map(Box::new).map(Self::Ring),
+        }
+    }
+
+    /// Seals the payload where it is; gives the tag.
+    fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], payload: &mut [u8]) -> Option<[u8; TAG]> {
+        match *self {
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLc(ref key) => library!(seal aws_lc_rs, key, nonce, aad, payload),
+            #[cfg(feature = "ring")]
+            Self::Ring(ref key) => library!(seal ring, key, nonce, aad, payload),
+        }
+    }
+
+    /// Opens what is sealed, the tag behind it: in place, or into `elsewhere`, which is as long as the plaintext.
+    fn open(&self, nonce: [u8; NONCE_LEN], aad: &[u8], sealed: &mut [u8], elsewhere: Option<&mut [u8]>) -> bool {
+        match *self {
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLc(ref key) => match elsewhere {
+                Some(plain) => {
+                    let (sealed, tag) = sealed.split_at(plain.len());
+                    let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(nonce);
+                    key.open_separate_gather(nonce, aws_lc_rs::aead::Aad::from(aad), sealed, tag, plain).is_ok()
+                }
+                None => library!(open aws_lc_rs, key, nonce, aad, sealed),
+            },
+            #[cfg(feature = "ring")]
+            Self::Ring(ref key) => library!(open ring, key, nonce, aad, sealed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! What came from the floor and was not opened yet.
+
+use std::ops::{Deref, DerefMut};
+
+use super::buffer::Buffer;
+
+/// How much memory there is where the floor has little to give: enough for a full record.
+const LITTLE: usize = 17 << 10;
+/// The same behind a read that filled what it was given: eight full records, and the begin of one.
+const MUCH: usize = 148 << 10;
+/// Less room than this is not worth a read.
+const LEAST: usize = 4 << 10;
+
+/// A queue that is filled by reads as large as the last one was worth.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    raw: Buffer,
+    /// How much room the last read had.
+    room: usize,
+    /// It filled that: the floor has more.
+    there_is_more: bool,
+}
+
+impl Input {
+    /// Room for the next read.
+    pub(super) fn space_to_read(&mut self) -> &mut [u8] {
+        let memory = if self.there_is_more { MUCH } else { LITTLE };
+        let room = memory.saturating_sub(self.raw.len()).max(LEAST);
+        let space = self.raw.space(room);
+        self.room = space.len();
+        space
+    }
+
+    /// So much was read into it.
+    pub(super) fn handle_read(&mut self, n: usize) {
+        self.raw.filled(n);
+        self.there_is_more = n == self.room;
+    }
+}
+
+impl Deref for Input {
+    type Target = Buffer;
+
+    fn deref(&self) -> &Buffer {
+        &self.raw
+    }
+}
+
+impl DerefMut for Input {
+    fn deref_mut(&mut self) -> &mut Buffer {
+        &mut self.raw
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_is_large_behind_one_that_was_filled_and_small_behind_any_other() {
+        let mut input = Input::default();
+        let first = input.space_to_read().len();
+        assert!((LITTLE..MUCH).contains(&first));
+        input.handle_read(first);
+        let much = input.space_to_read().len();
+        assert!(much >= MUCH - first, "{much}");
+        input.handle_read(much - 1);
+        input.consume(first + much - 1);
+        input.settle();
+        assert!(input.space_to_read().len() < MUCH);
+    }
+
+    /// A body may be longer than that of any record that a peer should seal: there is always room for more of it.
+    #[test]
+    fn there_is_always_room() {
+        let mut input = Input::default();
+        for _ in 0..30 {
+            assert!(input.space_to_read().len() >= LEAST);
+            input.handle_read(1000);
+        }
+        assert_eq!(input.len(), 30_000);
+    }
+}
