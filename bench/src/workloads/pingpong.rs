@@ -9,11 +9,6 @@ use crate::measure::{Mark, Sample, percentiles};
 use crate::peers::Stack;
 use crate::{Result, fail, net};
 
-/// How long a full run measures.
-pub const FULL: Duration = Duration::from_millis(1000);
-/// What comes before it.
-pub const WARM: Duration = Duration::from_millis(100);
-
 pub async fn run<S: Stack>(stack: S, run: Run, size: usize, connections: usize) -> Result<Sample> {
     let listener = net::listen(run.regime)?;
     let begin = meeting(connections + 1);
@@ -26,9 +21,9 @@ pub async fn run<S: Stack>(stack: S, run: Run, size: usize, connections: usize) 
         let begin = begin.clone();
         clients.push(tokio::spawn(async move {
             let mut client = client;
-            ask::<S>(&mut client, size, WARM).await?;
+            ask::<S>(&mut client, size, run.warm_time()).await?;
             begin.wait().await;
-            ask::<S>(&mut client, size, FULL.mul_f64(run.scale)).await
+            ask::<S>(&mut client, size, run.time()).await
         }));
     }
     begin.wait().await;
