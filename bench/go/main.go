@@ -355,7 +355,10 @@ func main() {
 		bytes := max(int(float64(1<<29)*scale), 64<<20) / size * size
 		sample = bulk(p, size, bytes/size, id[2] == "up", float64(bytes)/(1<<30))
 	case "small":
-		count := max(int(1e6*scale), 100_000)
+		count := int(1e6 * scale)
+		if !cold {
+			count = max(count, 100_000)
+		}
 		sample = bulk(p, 100, count, true, float64(count)/1e6)
 	case "pingpong":
 		sample = requests(p, must(strconv.Atoi(id[1])), must(strconv.Atoi(id[2])), scale)

@@ -199,8 +199,8 @@ impl Progress {
 /// the measurement is the same in both.
 fn syscalls(foreign: &Foreign, spec: &Spec, peer: &str) -> Result<Vec<(String, f64)>> {
     let (some, more) = match spec.workload {
-        spec::Workload::Pingpong { .. } => (0.25, 1.25),
-        _ => (0.125, 0.375),
+        spec::Workload::Small => (0.01, 0.03),
+        _ => (0.25, 1.0),
     };
     let (before, after) = (strace(foreign, spec, peer, some)?, strace(foreign, spec, peer, more)?);
     let units = after.0 - before.0;

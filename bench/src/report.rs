@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::Result;
 use crate::conduct::Outcome;
 use crate::measure::Sample;
-use crate::spec::{Regime, Spec, Workload};
+use crate::spec::{Regime, Spec, Workload, thousands};
 use crate::stats::{self, Mode, Rounds, Value, cpu, rate, ratios, resident};
 use crate::svg::{self, Bar, Group, Line, Panel};
 use crate::targets::{self, Judged};
@@ -165,7 +165,7 @@ fn modes(outcome: &Outcome, spec: &Spec, peer: &str) -> Option<[Mode; 2]> {
 
 fn as_markdown(outcome: &Outcome, judged: &[Judged]) -> String {
     let mut text = String::from("# Results\n\nWritten by `bench/run`; how to read it: `docs/performance.md`.\n\n");
-    let _ = writeln!(text, "{}; {} rounds, {} min.", machine(), outcome.rounds, outcome.took.as_secs().div_ceil(60));
+    let _ = writeln!(text, "{}; rounds: {}, {} min.", machine(), outcome.rounds, outcome.took.as_secs().div_ceil(60));
     if outcome.quick {
         text += "\n**A quick run: small amounts, few rounds. Not to be quoted.**\n";
     }
@@ -346,7 +346,7 @@ fn growth_tables(outcome: &Outcome, text: &mut String) {
     *text += "\n## Growth\n\nRequests a second (medians), and 1,024 connections against 64 within each round. Raw TCP shows what \
               of that is the kernel and the machine.\n";
     for family in families {
-        let _ = writeln!(text, "\nRequest and response of {} bytes, {}:\n", family.size, family.regime);
+        let _ = writeln!(text, "\nRequest and response of {} bytes, {}:\n", thousands(family.size), family.regime);
         let counts: Vec<usize> = family.members.iter().map(|member| member.0).collect();
         let heads: String = counts.iter().map(|count| format!(" {count} |")).collect();
         let _ = writeln!(text, "| peer |{heads} 1,024 ÷ 64 | quartiles |");
@@ -379,7 +379,7 @@ fn panel(outcome: &Outcome, family: &Family) -> Panel {
         Regime::Default => "default sockets, two threads",
         Regime::Hot => "cache-hot, one CPU",
     };
-    Panel { title: format!("{} bytes; {regime}", family.size), lines }
+    Panel { title: format!("{} bytes; {regime}", thousands(family.size)), lines }
 }
 
 /// One file of bars.

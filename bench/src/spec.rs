@@ -232,7 +232,8 @@ impl Spec {
     }
 }
 
-fn thousands(n: usize) -> String {
+/// `1,024`
+pub fn thousands(n: usize) -> String {
     if n >= 1000 { format!("{},{:03}", n / 1000, n % 1000) } else { n.to_string() }
 }
 

@@ -121,8 +121,9 @@ fn draw(svg: &mut String, group: &Group, top: f64) -> f64 {
     medians.sort_by(f64::total_cmp);
     let middle = medians[medians.len() / 2];
     let most = group.bars.iter().map(|bar| bar.spread[4]).fold(f64::MIN_POSITIVE, f64::max);
-    // Only where some few are far away from the rest.
-    let near = medians.iter().rev().find(|median| **median <= 4.0 * middle).copied().unwrap_or(most);
+    // Only where one or two are far away from the rest.
+    let far = medians.iter().filter(|median| **median > 4.0 * middle).count();
+    let near = medians[medians.len() - 1 - if far <= 2 { far } else { 0 }];
     let most = most.min(1.6 * near.max(group.limit.unwrap_or(0.0)));
     let room = WIDTH - LABEL - VALUE;
     let x = |value: f64| LABEL + (value / most).min(1.0) * room;
@@ -172,7 +173,7 @@ fn draw(svg: &mut String, group: &Group, top: f64) -> f64 {
         }
         let _ = write!(
             svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\" stroke=\"#fff\" stroke-width=\"3\" paint-order=\"stroke\">{}</text>",
+            "<text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             end.max(median) + 6.0,
             middle + 4.0,
             number(bar.spread[2])
@@ -188,7 +189,7 @@ fn draw(svg: &mut String, group: &Group, top: f64) -> f64 {
 
 const PANEL: f64 = 340.0;
 /// Right of the lines, for their names.
-const NAMES: f64 = 172.0;
+const NAMES: f64 = 196.0;
 
 /// Lines over the number of connections, one panel below the other.
 pub fn growth(title: &str, unit: &str, panels: &[Panel]) -> String {

@@ -31,9 +31,9 @@ pub struct Run {
 }
 
 impl Run {
-    /// So much of this amount, but at least `least`.
+    /// So much of this amount, but at least `least`; where only system calls are counted, as little as was asked for.
     pub fn amount(&self, full: usize, least: usize) -> usize {
-        ((full as f64 * self.scale) as usize).max(least)
+        ((full as f64 * self.scale) as usize).max(if self.cold { 1 } else { least })
     }
 
     /// How many of `count` writes come as many again before them.
