@@ -222,7 +222,7 @@ impl Spec {
             Workload::Handshake(Kind::Resumed) => format!("resumed handshakes, {tls}"),
             Workload::Handshake(Kind::PostQuantum) => format!("full handshakes with X25519MLKEM768, {tls}"),
             Workload::Churn => "a connection's whole life, with half-close".to_owned(),
-            Workload::Upgrade => "the same behind STARTTLS".to_owned(),
+            Workload::Upgrade => "a connection's whole life behind STARTTLS".to_owned(),
             Workload::Idle { connections: n } => format!("memory of an idle connection, {}", connections(n)),
             Workload::Stalled { connections: n } => {
                 format!("memory of a connection whose peer does not read, {}", connections(n))
