@@ -59,7 +59,8 @@ async fn ask<S: Stack>(stream: &mut S::Stream, size: usize, how_long: Duration) 
         latencies.push(u32::try_from((now - last).as_nanos()).unwrap_or(u32::MAX));
         last = now;
     }
-    if response != request {
+    // Without warm-up there is no response yet.
+    if !latencies.is_empty() && response != request {
         return fail("the response is not the request");
     }
     Ok(latencies)
