@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lexopt::prelude::{Long, Short, ValueExt};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use regex_lite::Regex;
 
 use crate::foreign::Foreign;
@@ -225,7 +228,7 @@ fn strace(foreign: &Foreign, spec: &Spec, peer: &str, scale: f64) -> Result<(f64
     for (name, value) in inner.get_envs() {
         strace.env(name, value.unwrap_or_default());
     }
-    let output = run(strace.env(crate::child::COLD, "1"))?;
+    let output = run(strace.env(crate::child::COLD, "1").process_group(0))?;
     let sample = Sample::from_json(&serde_json::from_str(output.lines().last().unwrap_or_default())?);
     let text = std::fs::read_to_string(&file)?;
     std::fs::remove_file(&file)?;
@@ -270,6 +273,8 @@ fn wait(process: &mut Child) -> Result<std::process::ExitStatus> {
             return Ok(status);
         }
         if begin.elapsed() > LIMIT {
+            // Where it leads a group: what strace looks at would go on without it.
+            let _ = killpg(Pid::from_raw(process.id().try_into()?), Signal::SIGKILL);
             process.kill()?;
             process.wait()?;
             return fail("it did not end in time");
