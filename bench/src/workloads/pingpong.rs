@@ -21,11 +21,14 @@ pub async fn run<S: Stack>(stack: S, run: Run, size: usize, connections: usize) 
         let begin = begin.clone();
         clients.push(tokio::spawn(async move {
             let mut client = client;
+            // All are there before the first one asks: handshakes among requests take long.
+            begin.wait().await;
             ask::<S>(&mut client, size, run.warm_time()).await?;
             begin.wait().await;
             ask::<S>(&mut client, size, run.time()).await
         }));
     }
+    begin.wait().await;
     begin.wait().await;
     let mark = Mark::now()?;
     let mut latencies = Vec::new();
