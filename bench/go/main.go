@@ -10,13 +10,23 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"sort"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
+
+// How long requests and connections are counted in a full run, in seconds.
+const full = 0.4
+
+// Without warm-up.
+var cold = os.Getenv("BENCH_COLD") != ""
 
 func must[T any](value T, err error) T {
 	check(err)
@@ -127,6 +137,9 @@ func bulk(p *peer, size, count int, up bool, units float64) map[string]any {
 		from, to = to, from
 	}
 	warm := max(count/16, 1)
+	if cold {
+		warm = 1
+	}
 	begin, read := make(chan struct{}), make(chan struct{})
 	drain := func(bytes int) {
 		buf := make([]byte, 64<<10)
@@ -167,10 +180,12 @@ func requests(p *peer, size, connections int, scale float64) map[string]any {
 			}
 		}()
 		go func(i int) {
-			ask(client, size, 0.1)
+			if !cold {
+				ask(client, size, 0.1)
+			}
 			warm.Done()
 			<-begin
-			all[i] = ask(client, size, scale)
+			all[i] = ask(client, size, full*scale)
 			done.Done()
 		}(i)
 	}
@@ -208,7 +223,7 @@ func forAWhile(scale float64, one func()) map[string]any {
 		one()
 	}
 	start, count := now(), 0
-	for time.Since(start.at).Seconds() < scale {
+	for time.Since(start.at).Seconds() < full*scale {
 		one()
 		count++
 	}
@@ -263,6 +278,65 @@ func live(p *peer, upgrade bool) {
 	<-done
 }
 
+// A server whose clients, another process, exchange one message with it and wait for more; or are written to, and do not read.
+func memory(p *peer, name string, count int, stall bool) map[string]any {
+	const first = 64
+	clients := exec.Command(os.Getenv("BENCH_CLIENTS"), "clients", name, p.listener.Addr().String(),
+		strconv.Itoa(first+count), "tls")
+	signal := must(clients.StdinPipe())
+	clients.Stderr = os.Stderr
+	check(clients.Start())
+	var progress int64
+	ready := make(chan struct{}, first+count)
+	serve := func(conn *tls.Conn) {
+		message := make([]byte, 64)
+		must(io.ReadFull(conn, message))
+		must(conn.Write(message))
+		ready <- struct{}{}
+		for stall {
+			if _, err := conn.Write(zeros); err != nil {
+				return
+			}
+			atomic.AddInt64(&progress, 1)
+		}
+		conn.Read(message)
+	}
+	begin := func(count int) {
+		for i := 0; i < count; i++ {
+			go serve(tls.Server(must(p.listener.Accept()), p.server))
+		}
+		for i := 0; i < count; i++ {
+			<-ready
+		}
+		for last := int64(-1); last != atomic.LoadInt64(&progress); time.Sleep(200 * time.Millisecond) {
+			last = atomic.LoadInt64(&progress)
+		}
+	}
+	start := now()
+	begin(first)
+	resident, heap := held()
+	must(signal.Write([]byte("\n")))
+	begin(count)
+	residentThen, heapThen := held()
+	sample := start.sample(float64(count))
+	sample["resident"] = (residentThen - resident) / float64(count)
+	sample["heap"] = (heapThen - heap) / float64(count)
+	signal.Close()
+	check(clients.Wait())
+	return sample
+}
+
+// Bytes resident, and bytes in use on heap and stacks; garbage is given back before.
+func held() (float64, float64) {
+	debug.FreeOSMemory()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	pages := must(strconv.Atoi(strings.Fields(string(must(os.ReadFile("/proc/self/statm"))))[1]))
+	return float64(pages * os.Getpagesize()), float64(stats.HeapAlloc + stats.StackInuse)
+}
+
+var zeros = make([]byte, 16<<10)
+
 func max(a, b int) int {
 	if a > b {
 		return a
@@ -278,10 +352,13 @@ func main() {
 	switch id[0] {
 	case "bulk":
 		size := must(strconv.Atoi(strings.TrimSuffix(id[1], "k"))) << 10
-		bytes := max(int(float64(1<<30)*scale), 64<<20) / size * size
+		bytes := max(int(float64(1<<29)*scale), 64<<20) / size * size
 		sample = bulk(p, size, bytes/size, id[2] == "up", float64(bytes)/(1<<30))
 	case "small":
-		count := max(int(1e6*scale), 100_000)
+		count := int(1e6 * scale)
+		if !cold {
+			count = max(count, 100_000)
+		}
 		sample = bulk(p, 100, count, true, float64(count)/1e6)
 	case "pingpong":
 		sample = requests(p, must(strconv.Atoi(id[1])), must(strconv.Atoi(id[2])), scale)
@@ -294,6 +371,10 @@ func main() {
 		sample = forAWhile(scale, func() { live(p, false) })
 	case "upgrade":
 		sample = forAWhile(scale, func() { live(p, true) })
+	case "idle":
+		sample = memory(p, os.Args[1], max(int(must(strconv.ParseFloat(id[1], 64))*scale), 500), false)
+	case "stalled":
+		sample = memory(p, os.Args[1], max(int(must(strconv.ParseFloat(id[1], 64))*scale), 100), true)
 	default:
 		check(fmt.Errorf("%s is not there in Go", os.Args[1]))
 	}

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from common import ID, SCALE, Mark, bulk_amount, contexts, listener, prepare
+from common import FULL, ID, WARM, Mark, bulk_amount, contexts, listener, prepare
 
 CLIENT, SERVER = contexts()
 
@@ -24,8 +24,7 @@ async def pairs(count, serve):
 
 
 async def bulk(up):
-    size, count = bulk_amount()
-    warm = max(count // 16, 1)
+    size, warm, count = bulk_amount()
     begin, done = asyncio.Event(), asyncio.Event()
     mark = None
 
@@ -74,9 +73,9 @@ async def requests(size, connections):
         return latencies
 
     _, clients = await pairs(connections, serve)
-    await asyncio.gather(*(ask(reader, writer, 0.1) for reader, writer in clients))
+    await asyncio.gather(*(ask(reader, writer, WARM) for reader, writer in clients))
     mark = Mark()
-    all_of_them = await asyncio.gather(*(ask(reader, writer, SCALE) for reader, writer in clients))
+    all_of_them = await asyncio.gather(*(ask(reader, writer, FULL) for reader, writer in clients))
     latencies = [one for some in all_of_them for one in some]
     mark.sample(len(latencies), latencies)
 

@@ -11,6 +11,9 @@ import time
 
 ID = sys.argv[1].split("/")
 SCALE = float(sys.argv[2])
+COLD = "BENCH_COLD" in os.environ
+# How long there are requests, in seconds: ahead of those that count, and those.
+WARM, FULL = (0 if COLD else 0.1), 0.4 * SCALE
 CA, CERT, KEY = json.loads(os.environ["BENCH_PKI"])
 
 
@@ -69,7 +72,7 @@ class Mark:
 
 
 def bulk_amount():
-    """Size and count of the writes of a quarter of a GiB: Python is here for context."""
+    """The size of the writes, how many warm up, and how many make an eighth of a GiB: Python is here for context."""
     size = int(ID[1].rstrip("k")) << 10
-    count = max(int((1 << 28) * SCALE), 16 << 20) // size
-    return size, count
+    count = max(int((1 << 27) * SCALE), 16 << 20) // size
+    return size, 1 if COLD else max(count // 16, 1), count

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from common import CA, CERT, ID, KEY, SCALE, Mark, bulk_amount, listener, prepare
+from common import CA, CERT, FULL, ID, KEY, WARM, Mark, bulk_amount, listener, prepare
 
 SERVER = ssl.CertificateOptions(
     privateKey=crypto.load_privatekey(crypto.FILETYPE_PEM, KEY.encode()),
@@ -36,9 +36,9 @@ class Sender(Protocol):
     """The warm-up, and behind the reader's one byte the rest."""
 
     def connectionMade(self):
-        self.size, self.count = bulk_amount()
+        self.size, warm, self.count = bulk_amount()
         self.chunk = b"Z" * self.size
-        self.begin(max(self.count // 16, 1))
+        self.begin(warm)
 
     def begin(self, count):
         self.left = count
@@ -59,8 +59,8 @@ class Sender(Protocol):
 
 class Receiver(Protocol):
     def connectionMade(self):
-        size, count = bulk_amount()
-        self.warm, self.left, self.mark = max(count // 16, 1) * size, count * size, None
+        size, warm, count = bulk_amount()
+        self.warm, self.left, self.mark = warm * size, count * size, None
         self.units = count * size / (1 << 30)
         self.transport.write(b"")
 
@@ -90,7 +90,7 @@ class Asker(Protocol):
     def connectionMade(self):
         Asker.all.append(self)
         self.request, self.got, self.until = b"Z" * int(ID[1]), 0, None
-        self.until = time.perf_counter() + 0.1
+        self.until = time.perf_counter() + WARM
         self.ask()
 
     def ask(self):
@@ -111,7 +111,7 @@ class Asker(Protocol):
             if Asker.warm == int(ID[2]):
                 Asker.mark = Mark()
                 for one in Asker.all:
-                    one.until = time.perf_counter() + SCALE
+                    one.until = time.perf_counter() + FULL
                     one.ask()
         else:
             Asker.done += 1

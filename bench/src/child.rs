@@ -19,6 +19,8 @@ use crate::{Result, fail};
 
 /// The word that makes a process one of these.
 pub const COMMAND: &str = "measure";
+/// Set in the environment: without warm-up. The peers in other languages know it too.
+pub const COLD: &str = "BENCH_COLD";
 
 /// `measure ID PEER SCALE`: prints the sample as one line of JSON.
 pub fn main(mut arguments: impl Iterator<Item = String>) -> Result<()> {
@@ -104,12 +106,12 @@ fn setup(spec: &Spec) -> Setup {
 async fn measure(spec: Spec, peer: String, scale: f64) -> Result<Sample> {
     let pki = &Pki::new()?;
     let setup = setup(&spec);
-    let run = Run { setup, regime: spec.regime, scale };
+    let run = Run { setup, regime: spec.regime, scale, cold: std::env::var_os(COLD).is_some() };
     let (peer, id) = (peer.as_str(), spec.id.as_str());
     match peer {
-        "bowline-callback" => return by_callbacks(Bowline::new(pki, setup)?, run, spec.workload).await,
+        "bowline-callback" => return by_callbacks(Bowline::new(pki, setup)?, run, &spec, pki).await,
         "bowline-express-callback" => {
-            return by_callbacks(Bowline::new(pki, setup)?.express()?, run, spec.workload).await;
+            return by_callbacks(Bowline::new(pki, setup)?.express()?, run, &spec, pki).await;
         }
         _ => {}
     }
@@ -137,19 +139,19 @@ async fn measure(spec: Spec, peer: String, scale: f64) -> Result<Sample> {
             with_stack!(peer, pki, setup, |stack| connections::churn(Starttls(stack), run).await)
         }
         Workload::Idle { connections } => {
-            let count = run.amount(connections, 500);
-            with_stack!(peer, pki, setup, |stack| memory::idle(stack, run, pki, id, peer, count).await)
+            let count = idle_count(run, connections);
+            with_stack!(peer, pki, setup, |stack| memory::idle(stack, run, pki, id, count).await)
         }
         Workload::Stalled { connections } => {
-            let count = run.amount(connections, 100);
-            with_stack!(peer, pki, setup, |stack| memory::stalled(stack, run, pki, id, peer, count).await)
+            let count = stalled_count(run, connections);
+            with_stack!(peer, pki, setup, |stack| memory::stalled(stack, run, pki, id, count).await)
         }
         Workload::Aead { size } => aead::run(run, size),
     }
 }
 
-async fn by_callbacks(stack: Bowline, run: Run, workload: Workload) -> Result<Sample> {
-    match workload {
+async fn by_callbacks(stack: Bowline, run: Run, spec: &Spec, pki: &Pki) -> Result<Sample> {
+    match spec.workload {
         Workload::Bulk { size, way } => {
             let (count, gib) = bulk_amount(run, size);
             callback::bulk(stack, run, size, way, count, gib).await
@@ -159,32 +161,62 @@ async fn by_callbacks(stack: Bowline, run: Run, workload: Workload) -> Result<Sa
             callback::bulk(stack, run, 100, Way::Up, count, count as f64 / 1e6).await
         }
         Workload::Pingpong { size, connections } => callback::pingpong(stack, run, size, connections).await,
+        Workload::Idle { connections } => {
+            callback::memory(stack, run, pki, &spec.id, idle_count(run, connections), false).await
+        }
+        Workload::Stalled { connections } => {
+            callback::memory(stack, run, pki, &spec.id, stalled_count(run, connections), true).await
+        }
         other => fail(format!("{other} is not there on the callback face")),
     }
 }
 
-/// `clients ID PEER ADDRESS COUNT`: the other end of a measurement of memory.
+/// `clients ID ADDRESS COUNT`: the other end of a measurement of memory, the same for all peers: tokio-rustls, or TCP.
 pub fn clients(mut arguments: impl Iterator<Item = String>) -> Result<()> {
-    let mut next = || arguments.next().ok_or("usage: clients ID PEER ADDRESS COUNT");
-    let (id, peer, address, count) = (next()?, next()?, next()?.parse()?, next()?.parse()?);
+    let mut next = || arguments.next().ok_or("usage: clients ID ADDRESS COUNT, and tls or tcp");
+    let (id, address, count, peer) = (next()?, next()?.parse()?, next()?.parse()?, next()?);
     let spec = find(&id)?;
     let pki = Pki::from_json(&std::env::var("BENCH_PKI")?)?;
     let setup = setup(&spec);
-    let run = Run { setup, regime: spec.regime, scale: 1.0 };
-    // Not `hot`: the server has that CPU.
+    let run = Run { setup, regime: spec.regime, scale: 1.0, cold: false };
+    leave_the_cpu()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        with_stack!(peer.as_str(), &pki, setup, |stack| memory::clients(stack, run, address, count).await)
+        match peer.as_str() {
+            "tcp" => memory::clients(Tcp, run, address, count).await,
+            _ => memory::clients(TokioRustls::new(&pki, setup)?, run, address, count).await,
+        }
     })
+}
+
+/// The server has the CPU that was inherited: any other will do, if there is one.
+fn leave_the_cpu() -> Result<()> {
+    let inherited = sched_getaffinity(Pid::from_raw(0))?;
+    let mut others = CpuSet::new();
+    for cpu in 0..CpuSet::count() {
+        if !inherited.is_set(cpu)? {
+            others.set(cpu)?;
+        }
+    }
+    let _ = sched_setaffinity(Pid::from_raw(0), &others);
+    Ok(())
 }
 
 fn find(id: &str) -> Result<Spec> {
     Ok(spec::all().into_iter().find(|spec| spec.id == id).ok_or("there is no such measurement")?)
 }
 
-/// Writes that make a GiB, and how much that is.
+fn idle_count(run: Run, full: usize) -> usize {
+    run.amount(full, 500)
+}
+
+fn stalled_count(run: Run, full: usize) -> usize {
+    run.amount(full, 100)
+}
+
+/// Writes that make half a GiB, and how much of one that is.
 fn bulk_amount(run: Run, size: usize) -> (usize, f64) {
-    let bytes = run.amount(1 << 30, 64 << 20);
+    let bytes = run.amount(1 << 29, 64 << 20);
     (bytes / size, (bytes / size * size) as f64 / f64::from(1 << 30))
 }
 

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lexopt::prelude::{Long, Short, ValueExt};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use regex_lite::Regex;
 
 use crate::foreign::Foreign;
@@ -21,8 +25,8 @@ bench [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--syscall
   --only REGEX  only measurements whose id matches; --list shows the ids
   --peers a,b   only these peers
   --rounds N    default 7
-  --out DIR     where the report goes; default bench/results, and with --quick bench/results-quick
-  --syscalls    behind the rounds, once more under strace: system calls for each unit
+  --out DIR     where the report goes; default bench/results for a run of everything, else bench/results-quick
+  --syscalls    behind the rounds, twice more under strace: system calls for each unit
   --list        what would be measured
 ";
 
@@ -71,8 +75,17 @@ pub fn main() -> Result<()> {
     if specs.is_empty() {
         return fail("nothing matches; --list shows what there is");
     }
+    allow_many_files()?;
     let outcome = conduct(&options, &foreign, specs, notes)?;
-    report::write(&outcome, &options.out)
+    report::write(&outcome, &options.out)?;
+    report::tell(&outcome, &options.out);
+    Ok(())
+}
+
+/// Ten thousand connections need as many descriptors; the processes that measure inherit the limit.
+fn allow_many_files() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }
 
 fn parse() -> Result<Option<Options>> {
@@ -94,8 +107,9 @@ fn parse() -> Result<Option<Options>> {
             other => return Err(other.unexpected().into()),
         }
     }
+    let is_part = options.quick || options.only.is_some() || options.peers.is_some();
     options.rounds = rounds.unwrap_or(if options.quick { 2 } else { 7 });
-    options.out = out.unwrap_or_else(|| bench.join(if options.quick { "results-quick" } else { "results" }));
+    options.out = out.unwrap_or_else(|| bench.join(if is_part { "results-quick" } else { "results" }));
     Ok(Some(options))
 }
 
@@ -116,71 +130,116 @@ fn select(options: &Options, foreign: &Foreign, notes: &mut Vec<String>) -> Vec<
     specs
 }
 
-/// A B C, A B C: whatever the machine does meanwhile, it does it to all peers of a measurement.
-fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, mut notes: Vec<String>) -> Result<Outcome> {
-    let begin = Instant::now();
-    let total = options.rounds * specs.iter().map(|spec| spec.peers.len()).sum::<usize>();
+/// A B C, A B C: whatever the machine does meanwhile, it does it to all peers of a measurement. What there is so far is
+/// written behind each round, so that a run that is interrupted was not in vain.
+fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, notes: Vec<String>) -> Result<Outcome> {
+    let mut progress = Progress { begin: Instant::now(), done: 0, total: 0 };
+    let rounds = |spec: &Spec| spec::rounds(spec, options.rounds, options.quick);
+    progress.total = specs.iter().map(|spec| rounds(spec) * spec.peers.len()).sum();
     let scale = if options.quick { 0.1 } else { 1.0 };
-    let mut samples = Samples::new();
-    let mut done = 0;
+    let mut outcome = Outcome {
+        specs: specs.clone(),
+        samples: Samples::new(),
+        rounds: 0,
+        quick: options.quick,
+        took: Duration::ZERO,
+        notes,
+        syscalls: BTreeMap::new(),
+    };
     for round in 1..=options.rounds {
-        for spec in &specs {
+        for spec in specs.iter().filter(|spec| round <= rounds(spec)) {
             for peer in &spec.peers {
-                done += 1;
-                let key = (spec.id.clone(), (*peer).to_owned());
-                eprint!("[{done:>4}/{total}] round {round} {:34} {peer:20} ", spec.id);
+                eprint!("{} round {round} {:34} {peer:24} ", progress.next(), spec.id);
                 match measure(foreign, spec, peer, scale) {
                     Ok(sample) => {
                         eprintln!("{}", report::line(spec, &sample));
-                        samples.entry(key).or_default().push(sample);
+                        let key = (spec.id.clone(), (*peer).to_owned());
+                        outcome.samples.entry(key).or_default().push(Sample { round, ..sample });
                     }
                     Err(error) => {
                         eprintln!("FAILED: {error}");
-                        notes.push(format!("round {round}: {} by {peer} failed: {error}", spec.id));
+                        outcome.notes.push(format!("round {round}: {} by {peer} failed: {error}", spec.id));
                     }
                 }
             }
         }
+        (outcome.rounds, outcome.took) = (round, progress.begin.elapsed());
+        report::write(&outcome, &options.out)?;
     }
-    let mut syscalls = BTreeMap::new();
     for spec in specs.iter().filter(|spec| options.syscalls && spec::is_counted(spec)) {
         for peer in &spec.peers {
             eprintln!("counting system calls: {} {peer}", spec.id);
-            match count(foreign, spec, peer) {
-                Ok(counts) => drop(syscalls.insert((spec.id.clone(), (*peer).to_owned()), counts)),
-                Err(error) => notes.push(format!("no system calls of {} by {peer}: {error}", spec.id)),
+            match syscalls(foreign, spec, peer) {
+                Ok(counts) => drop(outcome.syscalls.insert((spec.id.clone(), (*peer).to_owned()), counts)),
+                Err(error) => outcome.notes.push(format!("no system calls of {} by {peer}: {error}", spec.id)),
             }
         }
     }
-    let took = begin.elapsed();
-    Ok(Outcome { specs, samples, rounds: options.rounds, quick: options.quick, took, notes, syscalls })
+    outcome.took = progress.begin.elapsed();
+    Ok(outcome)
 }
 
-/// Under strace, which makes everything slow: counts only, no times. What comes ahead of the measurement is in them too.
-fn count(foreign: &Foreign, spec: &Spec, peer: &str) -> Result<Vec<(String, f64)>> {
+/// How far it is, and how long it will take.
+struct Progress {
+    begin: Instant,
+    done: usize,
+    total: usize,
+}
+
+impl Progress {
+    fn next(&mut self) -> String {
+        let gone = self.begin.elapsed();
+        let all = gone.mul_f64(self.total as f64 / self.done.max(1) as f64);
+        self.done += 1;
+        let clock = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
+        // Until there are some, nobody knows.
+        let all = if self.done > 20 { clock(all) } else { "?".to_owned() };
+        format!("[{:>4}/{} {} of {all}]", self.done, self.total, clock(gone))
+    }
+}
+
+/// Under strace, which makes everything slow: counts only, no times. Twice, and the difference counts: what comes ahead of
+/// the measurement is the same in both.
+fn syscalls(foreign: &Foreign, spec: &Spec, peer: &str) -> Result<Vec<(String, f64)>> {
+    let (some, more) = match spec.workload {
+        spec::Workload::Small => (0.01, 0.03),
+        _ => (0.25, 1.0),
+    };
+    let (before, after) = (strace(foreign, spec, peer, some)?, strace(foreign, spec, peer, more)?);
+    let units = after.0 - before.0;
+    let calls = |(name, calls): (String, f64)| {
+        let more = (calls - before.1.get(&name).unwrap_or(&0.0)) / units;
+        (name, more)
+    };
+    let mut counts: Vec<(String, f64)> = after.1.into_iter().map(calls).collect();
+    let all: f64 = counts.iter().map(|count| count.1).sum();
+    counts.retain(|count| count.1 > all / 200.0);
+    counts.sort_by(|a, b| b.1.total_cmp(&a.1));
+    counts.insert(0, ("all".to_owned(), all));
+    Ok(counts)
+}
+
+/// Units, and the calls of each kind.
+fn strace(foreign: &Foreign, spec: &Spec, peer: &str, scale: f64) -> Result<(f64, BTreeMap<String, f64>)> {
     let file = std::env::temp_dir().join(format!("bench-strace-{}", std::process::id()));
-    let inner = foreign.command(spec, peer, 0.1)?;
+    let inner = foreign.command(spec, peer, scale)?;
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-c", "-o"]).arg(&file).arg(inner.get_program()).args(inner.get_args());
     for (name, value) in inner.get_envs() {
         strace.env(name, value.unwrap_or_default());
     }
-    let output = run(&mut strace)?;
+    let output = run(strace.env(crate::child::COLD, "1").process_group(0))?;
     let sample = Sample::from_json(&serde_json::from_str(output.lines().last().unwrap_or_default())?);
-    let units = sample.ok_or("not a sample")?.units;
     let text = std::fs::read_to_string(&file)?;
     std::fs::remove_file(&file)?;
-    let mut counts: Vec<(String, f64)> = text.lines().filter_map(|line| parse_count(line, units)).collect();
-    counts.sort_by(|a, b| b.1.total_cmp(&a.1));
-    counts.truncate(6);
-    Ok(counts)
+    Ok((sample.ok_or("not a sample")?.units, text.lines().filter_map(parse_count).collect()))
 }
 
 /// `% time, seconds, usecs/call, calls, errors (or nothing), syscall`
-fn parse_count(line: &str, units: f64) -> Option<(String, f64)> {
+fn parse_count(line: &str) -> Option<(String, f64)> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let (name, calls) = (words.last()?, words.get(3)?.parse::<f64>().ok()?);
-    (*name != "total").then(|| ((*name).to_owned(), calls / units))
+    (*name != "total").then(|| ((*name).to_owned(), calls))
 }
 
 fn measure(foreign: &Foreign, spec: &Spec, peer: &str, scale: f64) -> Result<Sample> {
@@ -214,6 +273,8 @@ fn wait(process: &mut Child) -> Result<std::process::ExitStatus> {
             return Ok(status);
         }
         if begin.elapsed() > LIMIT {
+            // Where it leads a group: what strace looks at would go on without it.
+            let _ = killpg(Pid::from_raw(process.id().try_into()?), Signal::SIGKILL);
             process.kill()?;
             process.wait()?;
             return fail("it did not end in time");

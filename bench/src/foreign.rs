@@ -75,7 +75,7 @@ impl Foreign {
                 command.args([child::COMMAND, &spec.id, peer, &scale]);
             }
         }
-        command.env("BENCH_PKI", self.pki.to_json());
+        command.env("BENCH_PKI", self.pki.to_json()).env("BENCH_CLIENTS", here);
         Ok(command)
     }
 }

@@ -13,6 +13,7 @@ mod pki;
 mod report;
 mod setup;
 mod spec;
+mod stats;
 mod svg;
 mod targets;
 mod workloads;

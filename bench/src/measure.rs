@@ -52,6 +52,8 @@ pub struct Sample {
     pub latency: Option<(f64, f64)>,
     /// Bytes for each connection: resident, and held by `malloc`.
     pub memory: Option<(f64, f64)>,
+    /// Which round it was taken in: what is compared, is compared within one.
+    pub round: usize,
 }
 
 impl Sample {
@@ -65,7 +67,7 @@ impl Sample {
         json!({
             "units": self.units, "wall": self.wall, "user": self.user, "system": self.system,
             "p50": self.latency.map(|l| l.0), "p99": self.latency.map(|l| l.1),
-            "resident": self.memory.map(|m| m.0), "heap": self.memory.map(|m| m.1),
+            "resident": self.memory.map(|m| m.0), "heap": self.memory.map(|m| m.1), "round": self.round,
         })
     }
 
@@ -79,6 +81,7 @@ impl Sample {
             system: number("system")?,
             latency: number("p50").zip(number("p99")),
             memory: number("resident").zip(number("heap")),
+            round: 0,
         })
     }
 }

@@ -8,9 +8,10 @@ use serde_json::json;
 use crate::Result;
 use crate::conduct::Outcome;
 use crate::measure::Sample;
-use crate::spec::{Spec, Workload};
-use crate::svg::{self, Bar, Group};
-use crate::targets;
+use crate::spec::{Regime, Spec, Workload, thousands};
+use crate::stats::{self, Mode, Rounds, Value, cpu, rate, ratios, resident};
+use crate::svg::{self, Bar, Group, Line, Panel};
+use crate::targets::{self, Judged};
 
 /// One sample in few words, for whoever looks on.
 pub fn line(spec: &Spec, sample: &Sample) -> String {
@@ -35,77 +36,107 @@ pub fn line(spec: &Spec, sample: &Sample) -> String {
 /// Writes `results.md`, `results.json` and the plots.
 pub fn write(outcome: &Outcome, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;
-    std::fs::write(to.join("results.json"), serde_json::to_string_pretty(&as_json(outcome))? + "\n")?;
-    std::fs::write(to.join("results.md"), as_markdown(outcome))?;
-    for (name, title, unit, groups) in plots(outcome) {
-        std::fs::write(to.join(format!("{name}.svg")), svg::plot(title, unit, &groups))?;
-    }
-    for judged in targets::judge(outcome) {
-        if let Some(value) = judged.value {
-            eprintln!("{:4} {value:6.2} {:7} {}", verdict(judged.pass), judged.bound, judged.what);
+    let judged = targets::judge(outcome);
+    std::fs::write(to.join("results.json"), serde_json::to_string_pretty(&as_json(outcome, &judged))? + "\n")?;
+    std::fs::write(to.join("results.md"), as_markdown(outcome, &judged))?;
+    for plot in PLOTS {
+        let groups: Vec<Group> =
+            outcome.specs.iter().filter(|spec| (plot.has)(spec)).filter_map(|spec| group(outcome, spec)).collect();
+        if !groups.is_empty() {
+            std::fs::write(to.join(format!("{}.svg", plot.file)), svg::bars(plot.title, plot.unit, &groups))?;
         }
     }
-    eprintln!("{} s; {}", outcome.took.as_secs(), to.join("results.md").display());
+    let panels: Vec<Panel> = families(outcome).iter().map(|family| panel(outcome, family)).collect();
+    if !panels.is_empty() {
+        let title = "Requests and responses, from 1 connection to 1,024";
+        std::fs::write(to.join("growth.svg"), svg::growth(title, "requests/s, more is better", &panels))?;
+    }
     Ok(())
 }
 
-fn verdict(pass: bool) -> &'static str {
-    if pass { "pass" } else { "MISS" }
+/// The targets, for whoever looked on.
+pub fn tell(outcome: &Outcome, to: &Path) {
+    for one in targets::judge(outcome) {
+        if let (Some(value), Some(pass)) = (one.value(), one.pass()) {
+            let verdict = if pass { "pass" } else { "MISS" };
+            eprintln!("{verdict} {value:6.2} {:8} {}: {} against {}", one.bound, one.what, one.ours, one.against);
+        }
+    }
+    eprintln!("{} s; {}", outcome.took.as_secs(), to.join("results.md").display());
 }
 
-fn as_json(outcome: &Outcome) -> serde_json::Value {
-    let measurements: Vec<_> = outcome
-        .samples
+fn as_json(outcome: &Outcome, judged: &[Judged]) -> serde_json::Value {
+    let measurements: Vec<_> = outcome.specs.iter().map(|spec| measurement(outcome, spec)).collect();
+    let targets: Vec<_> = judged
         .iter()
-        .map(|((id, peer), samples)| {
-            json!({ "id": id, "peer": peer, "samples": samples.iter().map(Sample::to_json).collect::<Vec<_>>() })
+        .map(|one| {
+            json!({
+                "what": one.what, "ours": one.ours, "against": one.against, "bound": one.bound.to_string(),
+                "aim": one.aim, "ratio": one.ratio, "pass": one.pass(),
+            })
         })
         .collect();
-    let targets: Vec<_> = targets::judge(outcome)
+    let growth: Vec<_> = families(outcome)
         .iter()
-        .map(
-            |one| json!({ "what": one.what, "bound": one.bound, "aim": one.aim, "value": one.value, "pass": one.pass }),
-        )
+        .flat_map(|family| family.peers.iter().map(move |peer| (family, peer)))
+        .filter_map(|(family, peer)| {
+            let ratio = family.ratio(outcome, peer)?;
+            Some(json!({ "size": family.size, "regime": family.regime.to_string(), "peer": peer, "1024/64": ratio }))
+        })
+        .collect();
+    let syscalls: Vec<_> = outcome
+        .syscalls
+        .iter()
+        .map(|((id, peer), calls)| {
+            let calls: serde_json::Map<_, _> = calls.iter().map(|(name, count)| (name.clone(), json!(count))).collect();
+            json!({ "id": id, "peer": peer, "calls": calls })
+        })
         .collect();
     json!({
-        "quick": outcome.quick, "rounds": outcome.rounds, "machine": machine(), "notes": outcome.notes,
-        "targets": targets, "measurements": measurements,
+        "quick": outcome.quick, "rounds": outcome.rounds, "seconds": outcome.took.as_secs(), "machine": machine(),
+        "quantiles": "minimum, quartiles, maximum", "notes": outcome.notes, "targets": targets, "growth": growth,
+        "syscalls": syscalls, "measurements": measurements,
     })
 }
 
-/// Minimum, quartiles, maximum.
-pub fn quantiles(mut values: Vec<f64>) -> [f64; 5] {
-    values.sort_by(f64::total_cmp);
-    let last = values.len().saturating_sub(1) as f64;
-    [0.0, 0.25, 0.5, 0.75, 1.0].map(|part| {
-        let at = last * part;
-        let (low, high) = (at.floor() as usize, at.ceil() as usize);
-        match (values.get(low), values.get(high)) {
-            (Some(low), Some(high)) => low + (high - low) * at.fract(),
-            _ => f64::NAN,
-        }
+fn measurement(outcome: &Outcome, spec: &Spec) -> serde_json::Value {
+    let peers: Vec<_> = spec
+        .peers
+        .iter()
+        .filter_map(|peer| {
+            let samples = outcome.samples.get(&(spec.id.clone(), (*peer).to_owned()))?;
+            let quantiles: serde_json::Map<_, _> = columns(spec.workload)
+                .iter()
+                .map(|column| (column.heading.to_owned(), json!(outcome.spread(&spec.id, peer, column.value))))
+                .collect();
+            let samples: Vec<_> = samples.iter().map(Sample::to_json).collect();
+            let modes = modes(outcome, spec, peer);
+            Some(json!({ "peer": peer, "quantiles": quantiles, "modes": modes, "samples": samples }))
+        })
+        .collect();
+    let limit = stats::spread(&targets::limits(outcome, &spec.id));
+    json!({
+        "id": spec.id, "what": spec.words(), "unit": spec.workload.unit(), "limit CPU s": limit, "peers": peers,
     })
 }
 
 /// What a table shows: the heading, how a value is got, and whether its spread is shown.
 struct Column {
     heading: &'static str,
-    value: fn(&Sample) -> Option<f64>,
+    value: Value,
     spread: bool,
 }
 
 /// What a workload is judged by comes first.
 fn columns(workload: Workload) -> Vec<Column> {
-    let column = |heading, value, spread| Column { heading, value, spread };
-    let seconds = |s: &Sample| Some(s.cpu() / s.units);
-    let micros = |s: &Sample| Some(s.cpu() / s.units * 1e6);
-    let rate = |s: &Sample| Some(s.units / s.wall);
+    let column = |heading, value: Value, spread| Column { heading, value, spread };
+    let micros: Value = |sample| cpu(sample).map(|seconds| seconds * 1e6);
     match workload {
         Workload::Bulk { .. } | Workload::Aead { .. } => {
-            vec![column("CPU s/GiB", seconds, true), column("GiB/s", rate, true)]
+            vec![column("CPU s/GiB", cpu, true), column("GiB/s", rate, true)]
         }
         Workload::Small => {
-            vec![column("million writes/s", rate, true), column("CPU s for a million", seconds, true)]
+            vec![column("million writes/s", rate, true), column("CPU s for a million", cpu, true)]
         }
         Workload::Pingpong { .. } => vec![
             column("requests/s", rate, true),
@@ -117,132 +148,290 @@ fn columns(workload: Workload) -> Vec<Column> {
             vec![column("connections/s", rate, true), column("CPU µs", micros, true)]
         }
         Workload::Idle { .. } | Workload::Stalled { .. } => vec![
-            column("resident KiB", |s| s.memory.map(|m| m.0 / 1024.0), true),
+            column("resident KiB", |s| resident(s).map(|bytes| bytes / 1024.0), true),
             column("heap KiB", |s| s.memory.map(|m| m.1 / 1024.0), false),
         ],
     }
 }
 
-fn spread(outcome: &Outcome, id: &str, peer: &str, column: &Column) -> Option<[f64; 5]> {
-    let samples = outcome.samples.get(&(id.to_owned(), peer.to_owned()))?;
-    let values: Vec<f64> = samples.iter().filter_map(column.value).collect();
-    (!values.is_empty()).then(|| quantiles(values))
+fn judged_by(spec: &Spec) -> Value {
+    columns(spec.workload).first().map_or(cpu, |column| column.value)
 }
 
-fn as_markdown(outcome: &Outcome) -> String {
+/// The two modes of what a peer is judged by, where there are two.
+fn modes(outcome: &Outcome, spec: &Spec, peer: &str) -> Option<[Mode; 2]> {
+    stats::modes(&outcome.values(&spec.id, peer, judged_by(spec)))
+}
+
+fn as_markdown(outcome: &Outcome, judged: &[Judged]) -> String {
     let mut text = String::from("# Results\n\nWritten by `bench/run`; how to read it: `docs/performance.md`.\n\n");
-    let _ = writeln!(text, "{}; {} rounds, {} s.", machine(), outcome.rounds, outcome.took.as_secs());
+    let _ = writeln!(text, "{}; rounds: {}, {} min.", machine(), outcome.rounds, outcome.took.as_secs().div_ceil(60));
     if outcome.quick {
         text += "\n**A quick run: small amounts, few rounds. Not to be quoted.**\n";
     }
-    text += "\n## Targets\n\n| what | target | aim | here | |\n|---|---|---|---|---|\n";
-    for one in targets::judge(outcome) {
-        let (value, verdict) = match one.value {
-            Some(value) => (format!("{value:.2}"), verdict(one.pass)),
-            None => ("–".to_owned(), "not measured"),
+    text += "\n## Targets\n\nEach ratio is that of one round; here are the median of the rounds and their quartiles.\n\n\
+             | what | ours | against | target | aim | here | quartiles | |\n|---|---|---|---|---|---|---|---|\n";
+    for one in judged {
+        let (value, quartiles) = match one.ratio {
+            Some([_, low, value, high, _]) => (format!("{value:.3}"), format!("{low:.3} – {high:.3}")),
+            None => ("–".to_owned(), "–".to_owned()),
         };
-        let _ = writeln!(text, "| {} | {} | {:.2} | {value} | {verdict} |", one.what, one.bound, one.aim);
+        let Judged { what, ours, against, bound, aim, .. } = one;
+        let _ = writeln!(
+            text,
+            "| {what} | {ours} | {against} | {bound} | {aim:.2} | {value} | {quartiles} | {} |",
+            one.verdict()
+        );
     }
-    for spec in &outcome.specs {
-        table(outcome, spec, &mut text);
-    }
-    if !outcome.syscalls.is_empty() {
-        text += "\n## System calls for each unit\n\nUnder strace; those ahead of the measurement are in them.\n\n";
-        text += "| measurement | peer | calls |\n|---|---|---|\n";
-    }
-    for ((id, peer), calls) in &outcome.syscalls {
-        let calls: Vec<String> = calls.iter().map(|(name, count)| format!("{name} {}", number(*count))).collect();
-        let _ = writeln!(text, "| {id} | {peer} | {} |", calls.join(", "));
-    }
+    growth_tables(outcome, &mut text);
+    two_modes(outcome, &mut text);
+    outcome.specs.iter().for_each(|spec| table(outcome, spec, &mut text));
+    system_calls(outcome, &mut text);
     if !outcome.notes.is_empty() {
         text += "\n## Notes\n\n";
     }
-    outcome.notes.iter().for_each(|note| text += &format!("- {note}\n"));
+    outcome.notes.iter().for_each(|note| text += &format!("- {}\n", note.replace('\n', " ")));
     text
 }
 
 fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
     let columns = columns(spec.workload);
-    let _ = writeln!(text, "\n## {}\n", spec.id);
+    let values = |peer: &str, column: &Column| outcome.values(&spec.id, peer, column.value);
+    let rounds = |peer: &str| columns.first().map_or(0, |column| values(peer, column).len());
+    let most = spec.peers.iter().map(|peer| rounds(peer)).max().unwrap_or(0);
+    let _ = writeln!(text, "\n## {}\n\n{}; rounds: {most}\n", spec.id, capital(&spec.words()));
     *text += "| peer |";
     for column in &columns {
         let _ = write!(text, " {} |", column.heading);
         if column.spread {
-            *text += " min – quartiles – max |";
+            *text += " min · quartiles · max |";
         }
     }
     *text += " ÷ tokio-rustls |\n|---|";
     let width = columns.len() + columns.iter().filter(|column| column.spread).count() + 1;
     let _ = writeln!(text, "{}", "---|".repeat(width));
-    let first = columns.first();
-    let base = first.and_then(|column| spread(outcome, &spec.id, "tokio-rustls", column));
     for peer in &spec.peers {
-        let mut row = format!("| {peer} |");
+        let mut row = format!("| {peer}");
+        // Where some failed, or where the run ended early.
+        if rounds(peer) < most {
+            let _ = write!(row, " ({} of {most})", rounds(peer));
+        }
+        if modes(outcome, spec, peer).is_some() {
+            row += " †";
+        }
+        row += " |";
         for column in &columns {
-            match spread(outcome, &spec.id, peer, column) {
+            match stats::spread(&values(peer, column)) {
                 Some([least, low, median, high, most]) => {
                     let _ = write!(row, " {} |", number(median));
                     if column.spread {
-                        let _ =
-                            write!(row, " {} – {} {} – {} |", number(least), number(low), number(high), number(most));
+                        let quartiles = format!("{}–{}", number(low), number(high));
+                        let _ = write!(row, " {} · {quartiles} · {} |", number(least), number(most));
                     }
                 }
                 None => row += if column.spread { " – | – |" } else { " – |" },
             }
         }
-        let ours = first.and_then(|column| spread(outcome, &spec.id, peer, column));
-        let ratio = ours.zip(base).map_or("–".to_owned(), |(ours, base)| format!("{:.2}", ours[2] / base[2]));
+        let ratio = columns.first().map(|column| ratios(&values(peer, column), &values("tokio-rustls", column)));
+        let ratio = ratio.as_ref().and_then(stats::spread).map_or("–".to_owned(), |ratio| format!("{:.2}", ratio[2]));
         let _ = writeln!(text, "{row} {ratio} |");
     }
-    if let Some(limit) = targets::limit(outcome, &spec.id) {
-        let scaled = if matches!(spec.workload, Workload::Pingpong { .. }) { limit * 1e6 } else { limit };
+    if let Some(limit) = stats::spread(&targets::limits(outcome, &spec.id)) {
+        let (scale, unit) = match spec.workload {
+            Workload::Pingpong { .. } => (1e6, "µs"),
+            _ => (1.0, "s"),
+        };
+        let each = spec.workload.unit();
         let _ = writeln!(
             text,
-            "\nThe limit, raw TCP and the cipher: {} CPU for each {}.",
-            number(scaled),
-            spec.workload.unit()
+            "\nThe limit, raw TCP and the cipher: {} {unit} of CPU for each {each}.",
+            number(limit[2] * scale)
         );
     }
 }
 
-/// File, title, unit, bars.
-fn plots(outcome: &Outcome) -> Vec<(&'static str, &'static str, &'static str, Vec<Group>)> {
-    let groups = |is_in: fn(Workload) -> bool| -> Vec<Group> {
-        outcome.specs.iter().filter(|spec| is_in(spec.workload)).filter_map(|spec| group(outcome, spec)).collect()
+fn capital(words: &str) -> String {
+    let mut chars = words.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+fn two_modes(outcome: &Outcome, text: &mut String) {
+    let mut rows = String::new();
+    for spec in &outcome.specs {
+        for peer in &spec.peers {
+            let Some([(low, few), (high, many)]) = modes(outcome, spec, peer) else { continue };
+            let heading = columns(spec.workload).first().map_or("", |column| column.heading);
+            let (low, high) = (number(low), number(high));
+            let _ = writeln!(
+                rows,
+                "| {} | {peer} | {heading} | {low} in {few} rounds | {high} in {many} rounds |",
+                spec.id
+            );
+        }
+    }
+    if !rows.is_empty() {
+        *text += "\n## Two modes\n\nWhere the rounds fall into two heaps, and a median says little (marked † below).\n\n\
+                  | measurement | peer | | one | the other |\n|---|---|---|---|---|\n";
+        *text += &rows;
+    }
+}
+
+fn system_calls(outcome: &Outcome, text: &mut String) {
+    if outcome.syscalls.is_empty() {
+        return;
+    }
+    *text += "\n## System calls for each unit\n\nUnder strace, which slows everything down: both ends, without what comes \
+              ahead of the measurement.\n";
+    for spec in &outcome.specs {
+        let of_peer = |peer: &&&str| outcome.syscalls.get(&(spec.id.clone(), (**peer).to_owned()));
+        if !spec.peers.iter().any(|peer| of_peer(&peer).is_some()) {
+            continue;
+        }
+        let _ = writeln!(text, "\n{}, for each {}:\n", spec.id, spec.workload.unit());
+        *text += "| peer | all | of them |\n|---|---|---|\n";
+        for peer in &spec.peers {
+            let Some([(_, all), calls @ ..]) = of_peer(&peer).map(Vec::as_slice) else { continue };
+            let calls: Vec<String> = calls.iter().take(6).map(|(name, n)| format!("{name} {}", number(*n))).collect();
+            let _ = writeln!(text, "| {peer} | {} | {} |", number(*all), calls.join(", "));
+        }
+    }
+}
+
+/// The same requests on more and more connections.
+struct Family {
+    size: usize,
+    regime: Regime,
+    /// Connections, and the measurement.
+    members: Vec<(usize, String)>,
+    peers: Vec<&'static str>,
+}
+
+impl Family {
+    fn rates(&self, outcome: &Outcome, peer: &str, connections: usize) -> Rounds {
+        let member = self.members.iter().find(|member| member.0 == connections);
+        member.map(|(_, id)| outcome.values(id, peer, rate)).unwrap_or_default()
+    }
+
+    /// 1,024 connections against 64.
+    fn ratio(&self, outcome: &Outcome, peer: &str) -> Option<[f64; 5]> {
+        stats::spread(&ratios(&self.rates(outcome, peer, 1024), &self.rates(outcome, peer, 64)))
+    }
+}
+
+fn families(outcome: &Outcome) -> Vec<Family> {
+    let mut families: Vec<Family> = Vec::new();
+    for spec in &outcome.specs {
+        let Workload::Pingpong { size, connections } = spec.workload else { continue };
+        let at = families.iter().position(|family| (family.size, family.regime) == (size, spec.regime));
+        let at = at.unwrap_or_else(|| {
+            families.push(Family { size, regime: spec.regime, members: Vec::new(), peers: Vec::new() });
+            families.len() - 1
+        });
+        families[at].members.push((connections, spec.id.clone()));
+        for peer in &spec.peers {
+            if !families[at].peers.contains(peer) {
+                families[at].peers.push(peer);
+            }
+        }
+    }
+    families.retain(|family| family.members.len() > 1);
+    families
+}
+
+fn growth_tables(outcome: &Outcome, text: &mut String) {
+    let families = families(outcome);
+    if families.is_empty() {
+        return;
+    }
+    *text += "\n## Growth\n\nRequests a second (medians), and 1,024 connections against 64 within each round. Raw TCP shows what \
+              of that is the kernel and the machine.\n";
+    for family in families {
+        let _ = writeln!(text, "\nRequest and response of {} bytes, {}:\n", thousands(family.size), family.regime);
+        let counts: Vec<usize> = family.members.iter().map(|member| member.0).collect();
+        let heads: String = counts.iter().map(|count| format!(" {count} |")).collect();
+        let _ = writeln!(text, "| peer |{heads} 1,024 ÷ 64 | quartiles |");
+        let _ = writeln!(text, "|---|{}---|---|", "---|".repeat(counts.len()));
+        for peer in &family.peers {
+            let mut row = format!("| {peer} |");
+            for count in &counts {
+                let median = stats::spread(&family.rates(outcome, peer, *count)).map(|spread| number(spread[2]));
+                let _ = write!(row, " {} |", median.unwrap_or("–".to_owned()));
+            }
+            match family.ratio(outcome, peer) {
+                Some([_, low, ratio, high, _]) => {
+                    let _ = writeln!(text, "{row} {ratio:.3} | {low:.3} – {high:.3} |");
+                }
+                None => {
+                    let _ = writeln!(text, "{row} – | – |");
+                }
+            }
+        }
+    }
+}
+
+fn panel(outcome: &Outcome, family: &Family) -> Panel {
+    let line = |peer: &&'static str| {
+        let point = |(count, id): &(usize, String)| Some((*count, outcome.spread(id, peer, rate)?));
+        Line { name: (*peer).to_owned(), points: family.members.iter().filter_map(point).collect() }
     };
-    vec![
-        ("bulk", "Bulk", "CPU s/GiB, less is better", groups(|w| matches!(w, Workload::Bulk { .. }))),
-        (
-            "requests",
-            "Requests and responses",
-            "a second, more is better",
-            groups(|w| matches!(w, Workload::Pingpong { .. })),
-        ),
-        ("small", "Writes of 100 bytes", "millions a second, more is better", groups(|w| w == Workload::Small)),
-        (
-            "connections",
-            "Handshakes, churn, upgrade",
-            "a second, more is better",
-            groups(|w| matches!(w, Workload::Handshake(_) | Workload::Churn | Workload::Upgrade)),
-        ),
-        (
-            "memory",
-            "Memory of a connection on the server",
-            "resident KiB, less is better",
-            groups(|w| matches!(w, Workload::Idle { .. } | Workload::Stalled { .. })),
-        ),
-    ]
+    let lines = family.peers.iter().map(line).filter(|line| line.points.len() > 1).collect();
+    let regime = match family.regime {
+        Regime::Default => "default sockets, two threads",
+        Regime::Hot => "cache-hot, one CPU",
+    };
+    Panel { title: format!("{} bytes; {regime}", thousands(family.size)), lines }
+}
+
+/// One file of bars.
+struct Plot {
+    file: &'static str,
+    title: &'static str,
+    unit: &'static str,
+    has: fn(&Spec) -> bool,
+}
+
+const COSTS: &str = "CPU s/GiB, less is better";
+const REQUESTS: &str = "requests/s, more is better";
+
+const PLOTS: &[Plot] = &[
+    plot("bulk-default", "Bulk, default sockets", COSTS, |spec| is_bulk(spec, Regime::Default)),
+    plot("bulk-hot", "Bulk, cache-hot", COSTS, |spec| is_bulk(spec, Regime::Hot)),
+    plot("requests-default", "Requests and responses, two threads", REQUESTS, |s| is_requests(s, Regime::Default)),
+    plot("requests-hot", "Requests and responses, one CPU", REQUESTS, |spec| is_requests(spec, Regime::Hot)),
+    plot("small", "Writes of 100 bytes, no flush between them", "million writes/s, more is better", |spec| {
+        spec.workload == Workload::Small
+    }),
+    plot("connections", "Handshakes, churn, upgrade", "connections/s, more is better", |spec| {
+        matches!(spec.workload, Workload::Handshake(_) | Workload::Churn | Workload::Upgrade)
+    }),
+    plot("memory", "Memory of a connection on the server", "resident KiB, less is better", |spec| {
+        matches!(spec.workload, Workload::Idle { .. } | Workload::Stalled { .. })
+    }),
+];
+
+const fn plot(file: &'static str, title: &'static str, unit: &'static str, has: fn(&Spec) -> bool) -> Plot {
+    Plot { file, title, unit, has }
+}
+
+fn is_bulk(spec: &Spec, regime: Regime) -> bool {
+    spec.regime == regime && matches!(spec.workload, Workload::Bulk { .. })
+}
+
+/// The points between are for the plot of growth.
+fn is_requests(spec: &Spec, regime: Regime) -> bool {
+    spec.regime == regime && matches!(spec.workload, Workload::Pingpong { connections: 1 | 64 | 1024, .. })
 }
 
 fn group(outcome: &Outcome, spec: &Spec) -> Option<Group> {
-    let columns = columns(spec.workload);
-    let column = columns.first()?;
-    let bars: Vec<Bar> = spec
-        .peers
-        .iter()
-        .filter_map(|peer| Some(Bar { name: (*peer).to_owned(), spread: spread(outcome, &spec.id, peer, column)? }))
-        .collect();
-    (!bars.is_empty()).then(|| Group { title: spec.id.clone(), bars })
+    let value = judged_by(spec);
+    let bar =
+        |peer: &&'static str| Some(Bar { name: (*peer).to_owned(), spread: outcome.spread(&spec.id, peer, value)? });
+    let bars: Vec<Bar> = spec.peers.iter().filter_map(bar).collect();
+    let limit = match spec.workload {
+        Workload::Bulk { .. } => stats::spread(&targets::limits(outcome, &spec.id)).map(|limit| limit[2]),
+        _ => None,
+    };
+    (!bars.is_empty()).then(|| Group { title: capital(&spec.words()), bars, limit })
 }
 
 /// What it ran on, without names.

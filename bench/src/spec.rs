@@ -92,12 +92,15 @@ impl Workload {
 /// Peers that are read and written by tokio's traits and speak TLS.
 const STREAMS: &[&str] =
     &["bowline", "bowline-express", "tokio-rustls", "tokio-openssl", "s2n-tls-tokio", "tokio-boring"];
+/// The callback face.
+const CALLBACK: &[&str] = &["bowline-callback", "bowline-express-callback"];
 /// What has no TLS in it.
 const PLAIN: &[&str] = &["tcp", "bowline-tcp"];
-/// Programs of other languages.
-const GO: &str = "go";
+/// Programs of other languages: where their runtimes have all that they ask for, and for fewer workloads.
+const GO: &[&str] = &["go"];
 const PYTHON: &[&str] = &["asyncio", "twisted"];
-const CALLBACK: [&str; 2] = ["bowline-callback", "bowline-express-callback"];
+/// Small writes, gathered.
+const GATHERED: &[&str] = &["bowline-corked", "bowline-express-corked", "tokio-rustls+buf8k", "tokio-rustls+buf64k"];
 
 /// All there is, in the order of the report.
 pub fn all() -> Vec<Spec> {
@@ -106,48 +109,73 @@ pub fn all() -> Vec<Spec> {
         let id = format!("{workload}/{tls}/{regime}");
         specs.push(Spec { id, workload, tls, regime, peers: peers.concat() });
     };
+    let none: &[&str] = &[];
     for regime in [Regime::Default, Regime::Hot] {
+        let go = if regime == Regime::Default { GO } else { none };
+        let python = if regime == Regime::Default { PYTHON } else { none };
         for way in [Way::Up, Way::Down] {
-            for size in [64 << 10, 16 << 10] {
-                let all = [STREAMS, &CALLBACK, &[GO], PLAIN, if regime == Regime::Default { PYTHON } else { &[] }];
-                add(Workload::Bulk { size, way }, Tls::V13, regime, &all);
-            }
-            add(Workload::Bulk { size: 64 << 10, way }, Tls::V12, regime, &[STREAMS, &[GO]]);
+            add(Workload::Bulk { size: 64 << 10, way }, Tls::V13, regime, &[STREAMS, CALLBACK, go, PLAIN, python]);
+            add(Workload::Bulk { size: 16 << 10, way }, Tls::V13, regime, &[STREAMS, CALLBACK, go, PLAIN]);
+            add(Workload::Bulk { size: 64 << 10, way }, Tls::V12, regime, &[STREAMS, go]);
         }
     }
     for regime in [Regime::Hot, Regime::Default] {
-        for connections in [1, 64, 1024] {
-            for size in [64, 1024] {
-                let all = [STREAMS, &CALLBACK, &[GO], PLAIN, if regime == Regime::Default { PYTHON } else { &[] }];
-                add(Workload::Pingpong { size, connections }, Tls::V13, regime, &all);
+        let go = if regime == Regime::Default { GO } else { none };
+        for size in [1024, 64] {
+            for connections in [1, 8, 64, 256, 1024] {
+                let all = [STREAMS, CALLBACK, go, PLAIN];
+                let few: &[&[&'static str]] = &[&["bowline", "bowline-express", "tokio-rustls", "tcp"]];
+                let peers = match (regime, size, connections) {
+                    // Points between, for the plot of growth.
+                    (Regime::Hot, 1024, 8 | 256) => few,
+                    (_, _, 8 | 256) => continue,
+                    (Regime::Default, 1024, 1 | 64) => &[STREAMS, CALLBACK, go, PLAIN, PYTHON],
+                    _ => &all,
+                };
+                add(Workload::Pingpong { size, connections }, Tls::V13, regime, peers);
             }
         }
     }
     for regime in [Regime::Hot, Regime::Default] {
-        let buffered = ["bowline-corked", "bowline-express-corked", "tokio-rustls+buf8k", "tokio-rustls+buf64k"];
-        add(Workload::Small, Tls::V13, regime, &[STREAMS, &buffered, &CALLBACK, &[GO, "tcp"]]);
+        let go = if regime == Regime::Default { GO } else { none };
+        add(Workload::Small, Tls::V13, regime, &[STREAMS, GATHERED, CALLBACK, go, &["tcp"]]);
     }
     for (kind, tls) in
         [(Kind::Full, Tls::V13), (Kind::Resumed, Tls::V13), (Kind::Full, Tls::V12), (Kind::Resumed, Tls::V12)]
     {
-        add(Workload::Handshake(kind), tls, Regime::Hot, &[STREAMS, &[GO]]);
+        add(Workload::Handshake(kind), tls, Regime::Hot, &[STREAMS, GO]);
     }
     let post_quantum = ["bowline", "bowline-express", "tokio-rustls", "s2n-tls-tokio", "tokio-boring"];
     add(Workload::Handshake(Kind::PostQuantum), Tls::V13, Regime::Hot, &[&post_quantum]);
-    add(Workload::Churn, Tls::V13, Regime::Hot, &[STREAMS, &[GO], PLAIN]);
-    add(Workload::Upgrade, Tls::V13, Regime::Hot, &[STREAMS, &[GO]]);
-    add(Workload::Idle { connections: 10_000 }, Tls::V13, Regime::Hot, &[STREAMS, PLAIN]);
-    add(Workload::Stalled { connections: 500 }, Tls::V13, Regime::Hot, &[STREAMS, PLAIN]);
+    add(Workload::Churn, Tls::V13, Regime::Hot, &[STREAMS, GO, PLAIN]);
+    add(Workload::Upgrade, Tls::V13, Regime::Hot, &[STREAMS, GO]);
+    add(Workload::Idle { connections: 10_000 }, Tls::V13, Regime::Hot, &[STREAMS, CALLBACK, GO, PLAIN]);
+    add(Workload::Stalled { connections: 500 }, Tls::V13, Regime::Hot, &[STREAMS, CALLBACK, GO, PLAIN]);
     for size in [16 << 10, 1024, 64] {
         add(Workload::Aead { size }, Tls::V13, Regime::Hot, &[&["aws-lc"]]);
     }
     specs
 }
 
-/// Where the number of system calls says something: one connection, or many messages.
+/// How many of a run's rounds a measurement takes part in: memory does not change from round to round, and takes long.
+pub fn rounds(spec: &Spec, all: usize, quick: bool) -> usize {
+    match spec.workload {
+        Workload::Idle { .. } | Workload::Stalled { .. } => all.min(if quick { 1 } else { 3 }),
+        _ => all,
+    }
+}
+
+/// Where the number of system calls says something.
 pub fn is_counted(spec: &Spec) -> bool {
     spec.tls == Tls::V13
-        && matches!(spec.workload, Workload::Bulk { way: Way::Up, .. } | Workload::Small | Workload::Pingpong { .. })
+        && match spec.workload {
+            Workload::Bulk { size, way } => size == 64 << 10 && way == Way::Up,
+            Workload::Small => spec.regime == Regime::Hot,
+            Workload::Pingpong { size, connections } => {
+                size == 1024 && spec.regime == Regime::Hot && matches!(connections, 1 | 64)
+            }
+            _ => false,
+        }
 }
 
 /// What a quick run keeps.
@@ -155,14 +183,58 @@ pub fn is_quick(spec: &Spec) -> bool {
     let is_extra = match spec.workload {
         Workload::Bulk { size, way } => size != 64 << 10 || way == Way::Down || spec.tls == Tls::V12,
         Workload::Pingpong { size, connections } => {
-            size != 1024 || (spec.regime == Regime::Default && connections != 64)
+            size != 1024 || matches!(connections, 8 | 256) || (spec.regime == Regime::Default && connections != 64)
         }
         Workload::Small => spec.regime == Regime::Default,
         Workload::Handshake(kind) => spec.tls == Tls::V12 || kind == Kind::PostQuantum,
-        Workload::Stalled { .. } => true,
-        Workload::Churn | Workload::Upgrade | Workload::Idle { .. } | Workload::Aead { .. } => false,
+        Workload::Churn | Workload::Upgrade | Workload::Idle { .. } | Workload::Stalled { .. } => false,
+        Workload::Aead { .. } => false,
     };
     !is_extra
+}
+
+impl Spec {
+    /// The measurement in words.
+    pub fn words(&self) -> String {
+        let regime = match self.regime {
+            Regime::Default => "default sockets, two threads",
+            Regime::Hot => "cache-hot, one CPU",
+        };
+        let tls = match self.tls {
+            Tls::V13 => "TLS 1.3",
+            Tls::V12 => "TLS 1.2",
+        };
+        let size = |size: usize| if size >= 1024 { format!("{} KiB", size >> 10) } else { format!("{size} B") };
+        let connections =
+            |n: usize| if n == 1 { "one connection".to_owned() } else { format!("{} connections", thousands(n)) };
+        match self.workload {
+            Workload::Bulk { size: bytes, way: Way::Up } => {
+                format!("bulk to the server, writes of {}, {tls}; {regime}", size(bytes))
+            }
+            Workload::Bulk { size: bytes, way: Way::Down } => {
+                format!("bulk to the client, writes of {}, {tls}; {regime}", size(bytes))
+            }
+            Workload::Small => format!("a million writes of 100 bytes, no flush between them; {regime}"),
+            Workload::Pingpong { size: bytes, connections: n } => {
+                format!("request and response of {}, {}; {regime}", size(bytes), connections(n))
+            }
+            Workload::Handshake(Kind::Full) => format!("full handshakes, {tls}"),
+            Workload::Handshake(Kind::Resumed) => format!("resumed handshakes, {tls}"),
+            Workload::Handshake(Kind::PostQuantum) => format!("full handshakes with X25519MLKEM768, {tls}"),
+            Workload::Churn => "a connection's whole life, with half-close".to_owned(),
+            Workload::Upgrade => "a connection's whole life behind STARTTLS".to_owned(),
+            Workload::Idle { connections: n } => format!("memory of an idle connection, {}", connections(n)),
+            Workload::Stalled { connections: n } => {
+                format!("memory of a connection whose peer does not read, {}", connections(n))
+            }
+            Workload::Aead { size: bytes } => format!("the cipher alone, records of {}", size(bytes)),
+        }
+    }
+}
+
+/// `1,024`
+pub fn thousands(n: usize) -> String {
+    if n >= 1000 { format!("{},{:03}", n / 1000, n % 1000) } else { n.to_string() }
 }
 
 impl fmt::Display for Workload {

@@ -148,6 +148,7 @@ impl Stack for BowlineTcp {
     type Stream = TcpConnection;
     const FLUSHES: bool = false;
     const SETS_NODELAY: bool = true;
+    const PLAIN: bool = true;
 
     async fn connect(&self, tcp: TcpStream) -> Result<TcpConnection> {
         self.0.tcp(tcp)

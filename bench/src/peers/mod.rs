@@ -31,6 +31,9 @@ pub trait Stack: Clone + Send + Sync + 'static {
     /// Whether it turns no-delay on by itself; for the others the harness does.
     const SETS_NODELAY: bool = false;
 
+    /// Whether there is no TLS in it.
+    const PLAIN: bool = false;
+
     /// The client's end.
     fn connect(&self, tcp: TcpStream) -> impl Future<Output = Result<Self::Stream>> + Send;
 

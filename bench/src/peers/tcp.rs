@@ -11,6 +11,7 @@ pub struct Tcp;
 impl Stack for Tcp {
     type Stream = TcpStream;
     const FLUSHES: bool = false;
+    const PLAIN: bool = true;
 
     async fn connect(&self, tcp: TcpStream) -> Result<TcpStream> {
         Ok(tcp)

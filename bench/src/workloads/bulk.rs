@@ -11,14 +11,14 @@ use crate::{Result, fail};
 /// What a reader asks for at a time. More than a record of 16 KiB, so that one can be opened in place.
 pub const READ: usize = 64 << 10;
 
-/// `count` writes of `size`, behind as many as make 1/16 of them to warm up. Units are given for all of them.
+/// `count` writes of `size`, behind a sixteenth as many to warm up. Units are given for all of them.
 pub async fn run<S: Stack>(stack: S, run: Run, size: usize, way: Way, count: usize, units: f64) -> Result<Sample> {
     let (client, server) = pair(&stack, run).await?;
     let (mut from, mut to) = match way {
         Way::Up => (client, server),
         Way::Down => (server, client),
     };
-    let warm = (count / 16).max(1);
+    let warm = run.warm_up(count);
     let (begin, end) = (meeting(2), meeting(2));
     let reader = tokio::spawn({
         let (begin, end) = (begin.clone(), end.clone());

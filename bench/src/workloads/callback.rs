@@ -7,10 +7,11 @@ use bowline::protocol::{Outcome, Producer, Protocol, PullProducer, Runner, Trans
 use bowline::{StartTls, TcpConnection, UpgradableConnection};
 use tokio::sync::oneshot;
 
-use super::pingpong::{FULL, WARM};
+use super::memory::{self, MESSAGE, Watch};
 use super::{Run, meeting};
 use crate::measure::{Mark, Sample, percentiles};
 use crate::peers::bowline::Bowline;
+use crate::pki::Pki;
 use crate::spec::Way;
 use crate::{Result, net};
 
@@ -29,7 +30,7 @@ async fn start<C: Protocol, S: Protocol>(stack: &Bowline, run: Run, client: C, s
 
 /// Writes as a pull producer: asked whenever the queue has run empty, it writes what fits below the high mark.
 struct Writer {
-    chunk: Vec<u8>,
+    chunk: Arc<[u8]>,
     /// How many writes come before the reader's sign that they have arrived, and how many after it.
     warm: usize,
     count: usize,
@@ -37,7 +38,7 @@ struct Writer {
 
 impl Writer {
     fn begin(&self, transport: Dyn<'_>, writes: usize) -> Outcome {
-        let pieces = Pieces { chunk: self.chunk.clone(), left: writes };
+        let pieces = Pieces { chunk: self.chunk.clone(), left: writes, watch: None };
         Ok(transport.register_producer(Producer::pull(pieces))?)
     }
 }
@@ -55,8 +56,9 @@ impl Protocol for Writer {
 }
 
 struct Pieces {
-    chunk: Vec<u8>,
+    chunk: Arc<[u8]>,
     left: usize,
+    watch: Option<Watch>,
 }
 
 impl PullProducer for Pieces {
@@ -65,6 +67,7 @@ impl PullProducer for Pieces {
         while self.left > 0 && transport.queued() < HIGH {
             transport.write(&self.chunk);
             self.left -= 1;
+            self.watch.iter().for_each(Watch::wrote);
         }
         if self.left == 0 {
             transport.unregister_producer();
@@ -106,8 +109,8 @@ impl Protocol for Reader {
 /// As [`bulk::run`](super::bulk::run).
 pub async fn bulk(stack: Bowline, run: Run, size: usize, way: Way, count: usize, units: f64) -> Result<Sample> {
     let (done, sample) = oneshot::channel();
-    let warm = (count / 16).max(1);
-    let writer = Writer { chunk: vec![0x5a; size], warm, count };
+    let warm = run.warm_up(count);
+    let writer = Writer { chunk: vec![0x5a; size].into(), warm, count };
     let reader = Reader { warm: warm * size, left: count * size, mark: None, done: Some(done), units };
     match way {
         Way::Up => start(&stack, run, writer, reader).await?,
@@ -134,6 +137,7 @@ struct Asker {
     last: Instant,
     latencies: Vec<u32>,
     begin: Arc<tokio::sync::Barrier>,
+    warm: Duration,
     full: Duration,
     done: Option<oneshot::Sender<Vec<u32>>>,
 }
@@ -154,7 +158,7 @@ impl Asker {
 impl Protocol for Asker {
     fn handshake_completed(&mut self, transport: Dyn<'_>) -> Outcome {
         let now = Instant::now();
-        self.phase = Phase::Warm { until: now + WARM };
+        self.phase = Phase::Warm { until: now + self.warm };
         self.ask(transport, now);
         Ok(())
     }
@@ -208,7 +212,8 @@ pub async fn pingpong(stack: Bowline, run: Run, size: usize, connections: usize)
             last: Instant::now(),
             latencies: Vec::with_capacity(1 << 12),
             begin: begin.clone(),
-            full: FULL.mul_f64(run.scale),
+            warm: run.warm_time(),
+            full: run.time(),
             done: Some(done),
         };
         start(&stack, run, asker, Echo).await?;
@@ -223,4 +228,38 @@ pub async fn pingpong(stack: Bowline, run: Run, size: usize, connections: usize)
     let mut sample = mark.sample(latencies.len() as f64)?;
     sample.latency = percentiles(latencies);
     Ok(sample)
+}
+
+/// Gives back one message, and waits for another; or writes, and is stalled.
+struct Waiter {
+    watch: Watch,
+    /// What is written then; the same bytes for all.
+    stall: Option<Arc<[u8]>>,
+}
+
+impl Protocol for Waiter {
+    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
+        if data.len() < MESSAGE {
+            return Ok(0);
+        }
+        transport.write(data);
+        self.watch.ready();
+        if let Some(chunk) = self.stall.take() {
+            let pieces = Pieces { chunk, left: usize::MAX, watch: Some(self.watch.clone()) };
+            transport.register_producer(Producer::pull(pieces))?;
+        }
+        Ok(data.len())
+    }
+}
+
+/// As [`memory::idle`] and [`memory::stalled`].
+pub async fn memory(stack: Bowline, run: Run, pki: &Pki, id: &str, count: usize, stall: bool) -> Result<Sample> {
+    let piece: Arc<[u8]> = vec![0; 16 << 10].into();
+    memory::measure(run, pki, id, count, false, |tcp, watch| {
+        let stall = stall.then(|| piece.clone());
+        let runner = Runner::new(Waiter { watch, stall }, UpgradableConnection::<TcpConnection>::new(stack.tcp(tcp)?));
+        tokio::spawn(runner.begin_tls(StartTls::server(&stack.server)).run());
+        Ok(())
+    })
+    .await
 }

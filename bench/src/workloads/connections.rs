@@ -1,6 +1,6 @@
 //! Connections by the thousand: handshakes alone, and whole lives with a half-close.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -10,9 +10,7 @@ use crate::measure::{Mark, Sample};
 use crate::peers::Stack;
 use crate::{Result, fail, net};
 
-/// How long a full run measures.
-const FULL: Duration = Duration::from_millis(1000);
-/// What comes before it.
+/// Connections that come before those that count.
 const WARM: usize = 20;
 /// A request and its response, in a connection that lives for no more.
 const MESSAGE: usize = 1024;
@@ -24,7 +22,7 @@ macro_rules! for_a_while {
             $one.await?;
         }
         let (mark, begin, mut count) = (Mark::now()?, Instant::now(), 0);
-        while begin.elapsed() < FULL.mul_f64($run.scale) {
+        while begin.elapsed() < $run.time() {
             $one.await?;
             count += 1;
         }

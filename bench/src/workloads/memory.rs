@@ -1,6 +1,7 @@
 //! What a connection costs a server in memory: idle, and with a peer that does not read. The clients are another process.
 
-use std::io::{BufRead, BufReader};
+use std::future::Future;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -8,10 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::Run;
-use crate::measure::{Sample, resident_and_heap};
+use crate::measure::{Mark, Sample, resident_and_heap};
 use crate::peers::Stack;
 use crate::pki::Pki;
 use crate::{Result, fail, net};
@@ -21,65 +24,80 @@ pub const COMMAND: &str = "clients";
 /// Connections that come before what is counted: what is made once, is made.
 const FIRST: usize = 64;
 /// Of a request and its response, exchanged once ahead of idleness.
-const MESSAGE: usize = 64;
+pub const MESSAGE: usize = 64;
 /// How many clients shake hands at a time.
 const AT_ONCE: usize = 32;
 
 /// `count` connections that have exchanged a message, and wait for the next.
-pub async fn idle<S: Stack>(stack: S, run: Run, pki: &Pki, id: &str, peer: &str, count: usize) -> Result<Sample> {
-    measure(stack, run, pki, id, peer, count, false).await
+pub async fn idle<S: Stack>(stack: S, run: Run, pki: &Pki, id: &str, count: usize) -> Result<Sample> {
+    measure(run, pki, id, count, S::PLAIN, |tcp, watch| spawn(serve(stack.clone(), tcp, watch, false))).await
 }
 
 /// `count` connections that are written to until nothing goes any more.
-pub async fn stalled<S: Stack>(stack: S, run: Run, pki: &Pki, id: &str, peer: &str, count: usize) -> Result<Sample> {
-    measure(stack, run, pki, id, peer, count, true).await
+pub async fn stalled<S: Stack>(stack: S, run: Run, pki: &Pki, id: &str, count: usize) -> Result<Sample> {
+    measure(run, pki, id, count, S::PLAIN, |tcp, watch| spawn(serve(stack.clone(), tcp, watch, true))).await
 }
 
-async fn measure<S: Stack>(
-    stack: S,
+/// Told by each connection how far it is.
+#[derive(Clone)]
+pub struct Watch {
+    ready: UnboundedSender<()>,
+    progress: Arc<AtomicUsize>,
+}
+
+impl Watch {
+    /// The message was exchanged.
+    pub fn ready(&self) {
+        let _ = self.ready.send(());
+    }
+
+    /// Something was written.
+    pub fn wrote(&self) {
+        self.progress.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// `begin` serves a connection in a task of its own.
+pub async fn measure(
     run: Run,
     pki: &Pki,
     id: &str,
-    peer: &str,
     count: usize,
-    stall: bool,
+    plain: bool,
+    begin: impl Fn(TcpStream, Watch) -> Result<()>,
 ) -> Result<Sample> {
     let listener = net::listen(run.regime)?;
     let mut clients = Command::new(std::env::current_exe()?)
-        .args([COMMAND, id, peer, &listener.local_addr()?.to_string(), &(FIRST + count).to_string()])
+        .args([COMMAND, id, &listener.local_addr()?.to_string(), &(FIRST + count).to_string()])
+        .arg(if plain { "tcp" } else { "tls" })
         .env("BENCH_PKI", pki.to_json())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let progress = Arc::new(AtomicUsize::new(0));
-    let (ready, mut all_ready) = tokio::sync::mpsc::channel(FIRST + count);
+    let mut signal = clients.stdin.take().ok_or("no standard input")?;
+    let (ready, mut all_ready) = unbounded_channel();
+    let watch = Watch { ready, progress: Arc::default() };
     let mut before = (0.0, 0.0);
-    let mark = crate::measure::Mark::now()?;
+    let mark = Mark::now()?;
     for accepted in 0..FIRST + count {
-        let tcp = net::accept(&listener).await?;
-        let (stack, ready, counter) = (stack.clone(), ready.clone(), Arc::clone(&progress));
-        tokio::spawn(async move {
-            let served = serve(stack, tcp, ready, &counter, stall).await;
-            if let Err(error) = served {
-                eprintln!("a connection failed: {error}");
-            }
-        });
+        begin(net::accept(&listener).await?, watch.clone())?;
         if accepted + 1 == FIRST {
             for _ in 0..FIRST {
                 all_ready.recv().await;
             }
-            settle(&progress).await;
+            settle(&watch.progress).await;
             before = resident_and_heap()?;
+            signal.write_all(b"\n")?;
         }
     }
     for _ in 0..count {
         all_ready.recv().await.ok_or("a connection failed")?;
     }
-    settle(&progress).await;
+    settle(&watch.progress).await;
     let after = resident_and_heap()?;
     let mut sample = mark.sample(count as f64)?;
     sample.memory = Some(((after.0 - before.0) / count as f64, (after.1 - before.1) / count as f64));
-    drop(clients.stdin.take());
+    drop(signal);
     if !clients.wait()?.success() {
         return fail("the clients failed");
     }
@@ -98,32 +116,32 @@ async fn settle(progress: &AtomicUsize) {
     }
 }
 
-async fn serve<S: Stack>(
-    stack: S,
-    tcp: tokio::net::TcpStream,
-    ready: tokio::sync::mpsc::Sender<()>,
-    progress: &AtomicUsize,
-    stall: bool,
-) -> Result<()> {
+/// Told to standard error, where it goes wrong: the measurement does not end then.
+fn spawn(serving: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            eprintln!("a connection failed: {error}");
+        }
+    });
+    Ok(())
+}
+
+async fn serve<S: Stack>(stack: S, tcp: TcpStream, watch: Watch, stall: bool) -> Result<()> {
+    static PIECE: [u8; 16 << 10] = [0; 16 << 10];
     let mut stream = stack.accept(tcp).await?;
     let mut message = [0; MESSAGE];
     stream.read_exact(&mut message).await?;
     S::send(&mut stream, &message).await?;
-    ready.send(()).await?;
-    drop(ready);
+    watch.ready();
     if stall {
-        return write_for_ever(stream, progress).await;
+        loop {
+            stream.write_all(&PIECE).await?;
+            watch.wrote();
+        }
     }
+    // Behind the end of the clients there is nothing to say.
     let _ = stream.read(&mut message).await;
     Ok(())
-}
-
-async fn write_for_ever(mut stream: impl AsyncWriteExt + Unpin, progress: &AtomicUsize) -> Result<()> {
-    static PIECE: [u8; 16 << 10] = [0; 16 << 10];
-    loop {
-        stream.write_all(&PIECE).await?;
-        progress.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// The other process: `count` connections, held until the end of standard input.
@@ -143,15 +161,21 @@ pub async fn clients<S: Stack>(stack: S, run: Run, address: SocketAddr, count: u
             Ok::<_, crate::Error>(stream)
         }));
         if at + 1 == FIRST {
-            // Time for the server to look at itself.
-            tokio::time::sleep(Duration::from_millis(1500)).await;
+            // The server looks at itself, and says when to go on.
+            wait_for_line().await?;
         }
     }
     let mut streams = Vec::new();
     for task in tasks {
         streams.push(task.await??);
     }
-    tokio::task::spawn_blocking(|| BufReader::new(std::io::stdin()).read_line(&mut String::new())).await??;
+    wait_for_line().await?;
     drop(streams);
+    Ok(())
+}
+
+/// Or for the end of standard input.
+async fn wait_for_line() -> Result<()> {
+    tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
     Ok(())
 }

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod pingpong;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Barrier;
 
@@ -25,12 +26,29 @@ pub struct Run {
     pub regime: Regime,
     /// How much of the full amount is done: 1 in a full run, less in a quick one.
     pub scale: f64,
+    /// Without warm-up: system calls are counted from the first one on.
+    pub cold: bool,
 }
 
 impl Run {
-    /// So much of this amount, but at least `least`.
+    /// So much of this amount, but at least `least`; where only system calls are counted, as little as was asked for.
     pub fn amount(&self, full: usize, least: usize) -> usize {
-        ((full as f64 * self.scale) as usize).max(least)
+        ((full as f64 * self.scale) as usize).max(if self.cold { 1 } else { least })
+    }
+
+    /// How many of `count` writes come as many again before them.
+    pub fn warm_up(&self, count: usize) -> usize {
+        if self.cold { 1 } else { (count / 16).max(1) }
+    }
+
+    /// How long there are requests ahead of those that count.
+    pub fn warm_time(&self) -> Duration {
+        if self.cold { Duration::ZERO } else { Duration::from_millis(100) }
+    }
+
+    /// How long there are requests, or connections, that count.
+    pub fn time(&self) -> Duration {
+        Duration::from_millis(400).mul_f64(self.scale)
     }
 }
 

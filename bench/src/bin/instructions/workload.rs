@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bowline::protocol::{Outcome, Protocol, Runner, UpgradableTransport};
-use bowline::{Address, Policy, Stream, TlsConnection, Transport};
+use bowline::{Address, ClientTls, Policy, ServerTls, Stream, TlsConnection, Transport};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::pki_types::PrivateKeyDer;
@@ -14,7 +14,8 @@ use tokio::runtime::Runtime;
 use crate::pipe::{Pipe, pipe};
 use crate::{Result, counted};
 
-/// Name, and how many units are counted: MiB in bulk, else writes, or requests with their responses.
+/// Name, and how many units are counted: MiB in bulk, else writes, or requests with their responses. Each is there for
+/// both engines.
 pub const ALL: &[(&str, f64)] = &[
     ("bulk-64k", 4.0),
     ("bulk-16k", 4.0),
@@ -22,6 +23,12 @@ pub const ALL: &[(&str, f64)] = &[
     ("small-corked", 10_000.0),
     ("request-1k", 1_000.0),
     ("request-1k-callback", 1_000.0),
+    ("bulk-64k-express", 4.0),
+    ("bulk-16k-express", 4.0),
+    ("small-eager-express", 10_000.0),
+    ("small-corked-express", 10_000.0),
+    ("request-1k-express", 1_000.0),
+    ("request-1k-callback-express", 1_000.0),
 ];
 
 type Connection = TlsConnection<Stream<Pipe>>;
@@ -30,8 +37,9 @@ type Connection = TlsConnection<Stream<Pipe>>;
 pub fn run(name: &str) -> Result<()> {
     let units = ALL.iter().find(|(known, _)| *known == name).ok_or("there is no such workload")?.1 as usize;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (client, server) = runtime.block_on(pair())?;
-    match name {
+    let (workload, is_express) = name.strip_suffix("-express").map_or((name, false), |workload| (workload, true));
+    let (client, server) = runtime.block_on(pair(is_express))?;
+    match workload {
         "bulk-64k" => bulk(&runtime, client, server, 64 << 10, units << 4, false),
         "bulk-16k" => bulk(&runtime, client, server, 16 << 10, units << 6, false),
         "small-eager" => bulk(&runtime, client, server, 100, units, false),
@@ -124,7 +132,7 @@ impl Protocol for Echo {
 }
 
 /// Two ends, their handshakes done.
-async fn pair() -> Result<(Connection, Connection)> {
+async fn pair(is_express: bool) -> Result<(Connection, Connection)> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
     provider.kx_groups = vec![kx_group::X25519];
@@ -147,7 +155,10 @@ async fn pair() -> Result<(Connection, Connection)> {
         let address = || Address::Other("memory".to_owned());
         Stream::with(pipe, address(), address(), Policy::default()).wakes_unlocked()
     };
-    let (client, server) = (Arc::new(client).into(), Arc::new(server).into());
+    let (mut client, mut server) = (ClientTls::from(Arc::new(client)), ServerTls::from(Arc::new(server)));
+    if is_express {
+        (client, server) = (client.express()?, server.express()?);
+    }
     Ok(tokio::try_join!(
         TlsConnection::connect(over(near), &client, "localhost"),
         TlsConnection::accept(over(far), &server)

@@ -1,0 +1,108 @@
+//! Medians, spreads, ratios within rounds, and whether there are two modes.
+
+use std::collections::BTreeMap;
+
+use crate::conduct::Outcome;
+use crate::measure::Sample;
+
+/// What a sample is judged by.
+pub type Value = fn(&Sample) -> Option<f64>;
+
+/// Seconds of CPU for a unit.
+pub fn cpu(sample: &Sample) -> Option<f64> {
+    Some(sample.cpu() / sample.units)
+}
+
+/// Units in a second.
+pub fn rate(sample: &Sample) -> Option<f64> {
+    Some(sample.units / sample.wall)
+}
+
+/// Bytes resident for a connection.
+pub fn resident(sample: &Sample) -> Option<f64> {
+    sample.memory.map(|memory| memory.0)
+}
+
+/// Values by round.
+pub type Rounds = BTreeMap<usize, f64>;
+
+impl Outcome {
+    /// What a peer gave in a measurement, by round.
+    pub fn values(&self, id: &str, peer: &str, value: Value) -> Rounds {
+        let samples = self.samples.get(&(id.to_owned(), peer.to_owned()));
+        samples.into_iter().flatten().filter_map(|sample| Some((sample.round, value(sample)?))).collect()
+    }
+
+    /// Minimum, quartiles and maximum of it.
+    pub fn spread(&self, id: &str, peer: &str, value: Value) -> Option<[f64; 5]> {
+        spread(&self.values(id, peer, value))
+    }
+}
+
+/// `a` divided by `b`, each within its round: what the machine did in that round it did to both.
+pub fn ratios(a: &Rounds, b: &Rounds) -> Rounds {
+    a.iter().filter_map(|(round, value)| Some((*round, value / b.get(round)?))).collect()
+}
+
+/// Minimum, quartiles, maximum; of nothing, nothing.
+pub fn spread(values: &Rounds) -> Option<[f64; 5]> {
+    (!values.is_empty()).then(|| quantiles(values.values().copied().collect()))
+}
+
+fn quantiles(mut values: Vec<f64>) -> [f64; 5] {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1) as f64;
+    [0.0, 0.25, 0.5, 0.75, 1.0].map(|part| {
+        let at = last * part;
+        let (low, high) = (at.floor() as usize, at.ceil() as usize);
+        match (values.get(low), values.get(high)) {
+            (Some(low), Some(high)) => low + (high - low) * at.fract(),
+            _ => f64::NAN,
+        }
+    })
+}
+
+/// One of two modes: its median, and how many samples are in it.
+pub type Mode = (f64, usize);
+
+/// Two modes, where there are: a gap that takes more than half of all the range, is wider than a tenth of the median, and has
+/// two samples at least on either side.
+pub fn modes(values: &Rounds) -> Option<[Mode; 2]> {
+    let mut values: Vec<f64> = values.values().copied().collect();
+    values.sort_by(f64::total_cmp);
+    let (least, most) = (*values.first()?, *values.last()?);
+    let median = quantiles(values.clone())[2];
+    let enough = ((most - least) / 2.0).max(median.abs() / 10.0);
+    let split = (2..values.len().saturating_sub(1)).find(|at| values[*at] - values[at - 1] > enough)?;
+    let (low, high) = values.split_at(split);
+    Some([low, high].map(|mode| (quantiles(mode.to_vec())[2], mode.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(values: &[f64]) -> Rounds {
+        values.iter().copied().enumerate().collect()
+    }
+
+    #[test]
+    fn two_modes_are_seen() {
+        let found = modes(&rounds(&[0.38, 0.61, 0.39, 0.62, 0.63, 0.37, 0.6]));
+        assert_eq!(found, Some([(0.38, 3), (0.615, 4)]));
+    }
+
+    #[test]
+    fn one_mode_with_an_outlier_is_one() {
+        assert_eq!(modes(&rounds(&[1.0, 1.01, 1.02, 0.99, 1.0, 1.03, 2.0])), None);
+        assert_eq!(modes(&rounds(&[1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6])), None);
+        assert_eq!(modes(&rounds(&[1.0, 1.0, 1.0, 1.01, 1.01])), None);
+        assert_eq!(modes(&rounds(&[])), None);
+    }
+
+    #[test]
+    fn ratios_are_within_rounds() {
+        let (a, b) = (Rounds::from([(1, 1.0), (2, 4.0), (3, 9.0)]), Rounds::from([(1, 2.0), (3, 3.0)]));
+        assert_eq!(ratios(&a, &b), Rounds::from([(1, 0.5), (3, 3.0)]));
+    }
+}
