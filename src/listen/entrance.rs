@@ -113,7 +113,8 @@ impl<S: Listens> Entrance<S> {
         tokio::select! {
             biased;
             () = self.group.draining() => Err(Error::Draining),
-            taken = self.take(&socket) => taken,
+            // A drain that begins while this is polled shuts the socket: that is no fault of the socket's.
+            taken = self.take(&socket) => taken.map_err(|error| if self.group.is_draining() { Error::Draining } else { error }),
         }
     }
 

@@ -41,6 +41,27 @@ fn counts(report: &DrainReport) -> Vec<(&'static str, usize)> {
 }
 
 /// rule: drain-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_accept_that_is_polled_while_a_drain_begins_says_that_it_drains() {
+    for _ in 0..200 {
+        let group = DrainGroup::new();
+        let listener = listen(&group).await;
+        let accepting = tokio::spawn(async move {
+            // Polled again and again, so that the drain begins within a poll.
+            loop {
+                if let Ok(accepted) = timeout(Duration::ZERO, listener.accept()).await {
+                    return accepted.map(drop);
+                }
+            }
+        });
+        let drain = tokio::task::spawn_blocking(move || group.begin_drain());
+        let (accepted, begun) = timeout(BOUND, async { tokio::join!(accepting, drain) }).await.unwrap();
+        begun.unwrap();
+        assert_draining(accepted.unwrap());
+    }
+}
+
+/// rule: drain-1
 #[tokio::test]
 async fn the_listeners_of_a_draining_group_let_nobody_in() {
     let group = DrainGroup::new();
