@@ -15,38 +15,51 @@ const LARGEST: usize = 160 << 10;
 const KEPT: usize = 640 << 10;
 
 thread_local! {
+    static FREE: RefCell<Free> = const { RefCell::new(Free { pieces: Vec::new(), bytes: 0 }) };
+}
+
+/// What a thread keeps.
+struct Free {
     /// The oldest first.
-    static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    pieces: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Free {
+    fn take(&mut self, min: usize) -> Option<Vec<u8>> {
+        // Mostly it is the last one, which the processor has at hand.
+        let piece = if self.pieces.last()?.len() == min {
+            self.pieces.pop()?
+        } else {
+            let n = self.pieces.iter().rposition(|piece| (min..=min + min / 4).contains(&piece.len()))?;
+            self.pieces.remove(n)
+        };
+        self.bytes -= piece.len();
+        Some(piece)
+    }
+
+    fn give(&mut self, piece: Vec<u8>) {
+        self.bytes += piece.len();
+        self.pieces.push(piece);
+        // Sizes that nobody asks for any more go first.
+        while self.bytes > KEPT {
+            self.bytes -= self.pieces.remove(0).len();
+        }
+    }
 }
 
 /// Initialised memory of at least `min` bytes, and not of many more: who waits with it holds it.
 pub(super) fn take(min: usize) -> Vec<u8> {
     let min = min.max(PIECE);
-    let fitting = |free: &RefCell<Vec<Vec<u8>>>| {
-        let mut free = free.borrow_mut();
-        // Mostly it is the last one, which the processor has at hand.
-        if free.last()?.len() == min {
-            return free.pop();
-        }
-        let n = free.iter().rposition(|piece| (min..=min + min / 4).contains(&piece.len()))?;
-        Some(free.remove(n))
-    };
     // There is none while the thread ends.
-    FREE.try_with(fitting).ok().flatten().unwrap_or_else(|| vec![0; min])
+    let kept = FREE.try_with(|free| free.borrow_mut().take(min)).ok().flatten();
+    kept.unwrap_or_else(|| vec![0; min])
 }
 
 /// Gives memory back.
 pub(super) fn give(piece: Vec<u8>) {
     if (PIECE..=LARGEST).contains(&piece.len()) {
-        let _ = FREE.try_with(|free| {
-            let mut free = free.borrow_mut();
-            free.push(piece);
-            let mut kept: usize = free.iter().map(Vec::len).sum();
-            // Sizes that nobody asks for any more go first.
-            while kept > KEPT {
-                kept -= free.remove(0).len();
-            }
-        });
+        let _ = FREE.try_with(|free| free.borrow_mut().give(piece));
     }
 }
 
@@ -55,7 +68,7 @@ mod tests {
     use super::*;
 
     fn kept() -> Vec<usize> {
-        FREE.with_borrow(|free| free.iter().map(Vec::len).collect())
+        FREE.with_borrow(|free| free.pieces.iter().map(Vec::len).collect())
     }
 
     #[test]
