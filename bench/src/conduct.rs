@@ -13,19 +13,22 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use regex_lite::Regex;
 
+use crate::again;
 use crate::foreign::Foreign;
 use crate::measure::Sample;
 use crate::spec::{self, Spec};
 use crate::{Result, fail, report};
 
 const USAGE: &str = "\
-bench [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--syscalls] [--list]
+bench [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--again] [--syscalls] [--list]
 
   --quick       small amounts and two rounds: numbers to try things, not to keep
   --only REGEX  only measurements whose id matches; --list shows the ids
   --peers a,b   only these peers
   --rounds N    default 7
   --out DIR     where the report goes; default bench/results for a run of everything, else bench/results-quick
+  --again       keeps what the report has of everything else, and notes what was measured again; with --rounds 0 only
+                what strace counts
   --syscalls    behind the rounds, twice more under strace: system calls for each unit
   --list        what would be measured
 ";
@@ -39,6 +42,7 @@ struct Options {
     peers: Option<Vec<String>>,
     rounds: usize,
     out: PathBuf,
+    again: bool,
     syscalls: bool,
     list: bool,
 }
@@ -91,23 +95,35 @@ fn allow_many_files() -> Result<()> {
 fn parse() -> Result<Option<Options>> {
     let bench = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let (mut rounds, mut out) = (None, None);
-    let mut options =
-        Options { quick: false, only: None, peers: None, rounds: 0, out: PathBuf::new(), syscalls: false, list: false };
+    let mut options = Options {
+        quick: false,
+        only: None,
+        peers: None,
+        rounds: 0,
+        out: PathBuf::new(),
+        again: false,
+        syscalls: false,
+        list: false,
+    };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("quick") => options.quick = true,
             Long("only") => options.only = Some(Regex::new(&parser.value()?.string()?)?),
             Long("peers") => options.peers = Some(parser.value()?.string()?.split(',').map(str::to_owned).collect()),
-            Long("rounds") => rounds = Some(parser.value()?.parse::<usize>()?.max(1)),
+            Long("rounds") => rounds = Some(parser.value()?.parse::<usize>()?),
             Long("out") => out = Some(PathBuf::from(parser.value()?)),
+            Long("again") => options.again = true,
             Long("syscalls") => options.syscalls = true,
             Long("list") => options.list = true,
             Long("help") | Short('h') => return Ok(None),
             other => return Err(other.unexpected().into()),
         }
     }
-    let is_part = options.quick || options.only.is_some() || options.peers.is_some();
+    if rounds == Some(0) && !options.again {
+        return fail("no rounds: nothing would be measured");
+    }
+    let is_part = !options.again && (options.quick || options.only.is_some() || options.peers.is_some());
     options.rounds = rounds.unwrap_or(if options.quick { 2 } else { 7 });
     options.out = out.unwrap_or_else(|| bench.join(if is_part { "results-quick" } else { "results" }));
     Ok(Some(options))
@@ -137,15 +153,15 @@ fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, notes: Vec<St
     let rounds = |spec: &Spec| spec::rounds(spec, options.rounds, options.quick);
     progress.total = specs.iter().map(|spec| rounds(spec) * spec.peers.len()).sum();
     let scale = if options.quick { 0.1 } else { 1.0 };
-    let mut outcome = Outcome {
-        specs: specs.clone(),
-        samples: Samples::new(),
-        rounds: 0,
-        quick: options.quick,
-        took: Duration::ZERO,
-        notes,
-        syscalls: BTreeMap::new(),
+    let mut outcome = if options.again {
+        let mut kept = again::load(&options.out)?;
+        kept.forget(&specs, options.rounds);
+        kept
+    } else {
+        Outcome::new(specs.clone(), options.quick)
     };
+    outcome.notes.extend(notes);
+    let took = outcome.took;
     for round in 1..=options.rounds {
         for spec in specs.iter().filter(|spec| round <= rounds(spec)) {
             for peer in &spec.peers {
@@ -163,7 +179,7 @@ fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, notes: Vec<St
                 }
             }
         }
-        (outcome.rounds, outcome.took) = (round, progress.begin.elapsed());
+        (outcome.rounds, outcome.took) = (outcome.rounds.max(round), took + progress.begin.elapsed());
         report::write(&outcome, &options.out)?;
     }
     for spec in specs.iter().filter(|spec| options.syscalls && spec::is_counted(spec)) {
@@ -175,8 +191,26 @@ fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, notes: Vec<St
             }
         }
     }
-    outcome.took = progress.begin.elapsed();
+    outcome.took = took + progress.begin.elapsed();
     Ok(outcome)
+}
+
+impl Outcome {
+    pub fn new(specs: Vec<Spec>, quick: bool) -> Self {
+        let (samples, syscalls) = (Samples::new(), BTreeMap::new());
+        Self { specs, samples, rounds: 0, quick, took: Duration::ZERO, notes: Vec::new(), syscalls }
+    }
+
+    /// These are measured again.
+    fn forget(&mut self, specs: &[Spec], rounds: usize) {
+        if rounds == 0 {
+            return;
+        }
+        for spec in specs {
+            self.notes.push(format!("{} was measured again, behind the rest: {}", spec.id, spec.peers.join(", ")));
+            spec.peers.iter().for_each(|peer| drop(self.samples.remove(&(spec.id.clone(), (*peer).to_owned()))));
+        }
+    }
 }
 
 /// How far it is, and how long it will take.

@@ -3,6 +3,7 @@
 //! Without a subcommand this is the conductor: it starts one fresh process of itself for each measurement, in interleaved
 //! rounds, and writes a report. `docs/performance.md` says what is measured and how to read it.
 
+mod again;
 mod child;
 mod conduct;
 mod foreign;

@@ -81,7 +81,7 @@ impl Sample {
             system: number("system")?,
             latency: number("p50").zip(number("p99")),
             memory: number("resident").zip(number("heap")),
-            round: 0,
+            round: value.get("round").and_then(Value::as_u64).and_then(|n| n.try_into().ok()).unwrap_or(0),
         })
     }
 }

@@ -143,13 +143,15 @@ pub(super) struct Buffered {
     tls: Connection,
     opened: usize,
     peer_has_closed: bool,
+    /// How many bytes at the front of the input rustls has been fed already.
+    ahead: usize,
 }
 
 impl Buffered {
     fn new(mut tls: Connection) -> Self {
         // Acceptance is decided by the watermarks; rustls never holds more than one call's records.
         tls.set_buffer_limit(None);
-        let mut buffered = Self { tls, opened: 0, peer_has_closed: false };
+        let mut buffered = Self { tls, opened: 0, peer_has_closed: false, ahead: 0 };
         // One that was begun elsewhere may have opened something there. Where it has failed, that is told when it is fed.
         let _ = buffered.process();
         buffered
@@ -171,8 +173,13 @@ impl Buffered {
     }
 
     /// rustls opens into memory of its own; the reader has it from there.
+    ///
+    /// Where the next record has begun to come, its first byte goes with this one: rustls shrinks a buffer that has run empty
+    /// to 4 KiB, and then takes, and looks at, each record in five pieces. The byte stays in the input too, for whoever
+    /// comes behind a close_notify.
     fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
-        let fed = match self.feed(&input.as_slice()[..record]) {
+        let with_next = input.len().min(record + usize::from(!self.tls.is_handshaking()));
+        let fed = match self.feed(&input.as_slice()[self.ahead..with_next]) {
             Ok(fed) => fed,
             Err(error) => {
                 // What was opened ahead of the failure is lost with it.
@@ -180,7 +187,9 @@ impl Buffered {
                 return Err(error);
             }
         };
-        input.consume(fed);
+        let seen = self.ahead + fed;
+        input.consume(seen.min(record));
+        self.ahead = seen.saturating_sub(record);
         if fed == 0 && self.opened == 0 {
             return Err(Error::PeerSentOversizedRecord);
         }
@@ -192,11 +201,12 @@ impl Buffered {
         let mut rest = bytes;
         // A reader that says 0 is the end of the stream to rustls, for ever: it is never shown an empty one.
         while !rest.is_empty() {
-            if self.tls.read_tls(&mut rest).is_err() {
-                // Its buffer is full: of plaintext, which is read first, or of a handshake message that has no end.
-                break;
+            match self.tls.read_tls(&mut rest) {
+                // Its buffer is full: of plaintext, which is read first, or of a handshake message that has no end. Or the
+                // peer's close_notify has come, and it takes nothing more.
+                Ok(0) | Err(_) => break,
+                Ok(_) => self.process()?,
             }
-            self.process()?;
         }
         Ok(bytes.len() - rest.len())
     }
@@ -219,7 +229,9 @@ impl Buffered {
         0
     }
 
-    fn forget_input(&mut self) {}
+    fn forget_input(&mut self) {
+        self.ahead = 0;
+    }
 
     fn alert_sent(&self) -> Option<AlertDescription> {
         None
