@@ -4,12 +4,16 @@
 //! at a time, and holds at most one that was opened.
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
+use std::ops::RangeInclusive;
 
 use rustls::{AlertDescription, CommonState, Connection, Error, InvalidMessage, PeerMisbehaved};
 
 use super::buffer::Buffer;
 #[cfg(feature = "express")]
 use super::express::Express;
+
+/// What a record may begin with: change_cipher_spec to heartbeat.
+pub(super) const RECORD_TYPES: RangeInclusive<u8> = 20..=24;
 
 /// One of the two.
 pub(super) enum Engine {
@@ -176,9 +180,10 @@ impl Buffered {
     ///
     /// Where the next record has begun to come, its first byte goes with this one: rustls shrinks a buffer that has run empty
     /// to 4 KiB, and then takes, and looks at, each record in five pieces. The byte stays in the input too, for whoever
-    /// comes behind a close_notify.
+    /// comes behind a close_notify. One that no record begins with would fail this one.
     fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
-        let with_next = input.len().min(record + usize::from(!self.tls.is_handshaking()));
+        let is_begun = input.as_slice().get(record).is_some_and(|first| RECORD_TYPES.contains(first));
+        let with_next = record + usize::from(is_begun && !self.tls.is_handshaking());
         let fed = match self.feed(&input.as_slice()[self.ahead..with_next]) {
             Ok(fed) => fed,
             Err(error) => {

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConnection, Connection, ContentType, ServerConnection};
 
 use super::buffer::Buffer;
-use super::engine::{Engine, alert_for};
+use super::engine::{Engine, RECORD_TYPES, alert_for};
 #[cfg(feature = "express")]
 use super::express::Express;
 use super::facts::SessionFacts;
@@ -562,7 +562,7 @@ impl Session {
             return None;
         }
         let body = usize::from(raw[3]) << 8 | usize::from(raw[4]);
-        let is_sound = (20..=24).contains(&raw[0]) && raw[1] == 3 && body <= MAX_BODY;
+        let is_sound = RECORD_TYPES.contains(&raw[0]) && raw[1] == 3 && body <= MAX_BODY;
         if !is_sound {
             return Some(raw.len());
         }
