@@ -1,8 +1,8 @@
 //! A TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
 //!
 //! It owns three queues: `raw` (records as they came), `staged` (plaintext that was accepted and is not sealed yet) and
-//! `sealed` (records that have not left). The engine beneath holds at most one opened record. It is fed whole records
-//! only, one at a time, so that whatever lies behind the peer's close_notify is still ours when the session ends (rule:
+//! `sealed` (records that have not left). The engine beneath holds at most one opened record. It is fed whole records,
+//! one at a time, so that whatever lies behind the peer's close_notify is still ours when the session ends (rule:
 //! upgrade-9), and nothing is opened that nobody wants to read (rule: flow-4).
 
 use std::io::{self, IoSlice, Write};
@@ -66,7 +66,7 @@ pub struct Session {
     corked: bool,
     closing: bool,
     marker_sealed: bool,
-    /// Where records begin and end is known: rustls holds none of them.
+    /// Where records begin and end is known: rustls holds none of them, but for a byte that `raw` has too.
     by_record: bool,
     /// A KeyUpdate may have come that asks for an answer.
     may_owe_answer: bool,
