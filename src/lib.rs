@@ -92,6 +92,7 @@ pub mod config;
 pub mod core;
 mod endpoint;
 mod error;
+mod escape;
 mod policy;
 
 #[cfg(feature = "tokio")]

@@ -8,6 +8,7 @@ use x509_parser::prelude::{ASN1Time, FromDer, ParsedExtension, X509Certificate};
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use super::{ConfigWarning, WarningKind};
+use crate::escape::is_unprintable;
 
 /// The subject of a certificate in the manner of RFC 4514 (`CN=example.com,O=Example`), for a log line.
 ///
@@ -62,12 +63,6 @@ fn escaped(value: &str) -> String {
         }
     }
     out
-}
-
-/// Control characters, and those that reorder the text around them or that nobody sees.
-fn is_unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 fn escape_byte(out: &mut String, byte: u8) {

@@ -8,7 +8,7 @@ use crate::source::{Source, files};
 
 /// The levels, lowest first. A room may name what is on its own level and below.
 const LEVELS: [(&str, &[&str]); 11] = [
-    ("words", &["error", "policy", "address", "deadline"]),
+    ("words", &["error", "escape", "policy", "address", "deadline"]),
     ("decisions, without a socket or a runtime", &["core", "config", "endpoint"]),
     ("the socket and the clock", &["socket", "idle"]),
     ("the ladder of traits and its verbs", &["transport", "floor", "verbs", "close", "control", "drain"]),
