@@ -122,7 +122,8 @@ impl DrainGroup {
     /// handshakes are ended, and every connection is told, by [`Control::draining`] and [`Protocol::draining`](crate::protocol::Protocol::draining).
     /// Twice is once; there is no way back.
     ///
-    /// Connections that wait in the system's backlog, and were not accepted, are reset by the system.
+    /// Connections that wait in the system's backlog, and were not accepted, are reset by the system. A listening socket that
+    /// was [handed in](crate::ListenerBuilder::from_std) is left to those who hold it too, with its backlog (rule: tcp-10).
     pub fn begin_drain(&self) {
         let doors = {
             let mut state = self.state();

@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
 use tokio::sync::Semaphore;
 
-use self::entrance::{Entrance, Listens};
+use self::entrance::{Entrance, Listens, Origin};
 pub use self::incoming::Incoming;
 pub use self::limits::{Refusal, RefusalReason};
 use crate::{BindError, DrainGroup, Error, Policy, TcpConnection, Transport};
@@ -104,7 +104,8 @@ impl Listener {
         ListenerBuilder::default()
     }
 
-    /// Takes over a socket that listens: one that was made elsewhere, or handed in by a service manager.
+    /// Takes over a socket that listens: one that was made elsewhere, or handed in by a service manager. What others who
+    /// hold it notice of us: see [`ListenerBuilder::from_std`].
     ///
     /// # Errors
     /// As [`ListenerBuilder::from_std`].
@@ -145,8 +146,10 @@ impl Listener {
     /// Several tasks may accept from one listener.
     ///
     /// # Errors
-    /// [`Error::Bind`]: the listening socket itself is of no use any more (somebody has shut it down). No later call
-    /// will do better. [`Error::Draining`]: the [group](Self::group) drains, and the listener is closed; the fault is ours.
+    /// [`Error::Bind`]: the listening socket itself is of no use any more (somebody has shut it down, or the runtime that
+    /// it belongs to has ended). No later call will do better. [`Error::Draining`]: the [group](Self::group) drains, and
+    /// the listener is closed; the fault is ours. A call that fails costs the task's budget, so that a loop which goes on
+    /// after an error keeps no other task from running (rule: life-6).
     ///
     /// # Cancel safety
     /// Safe: when the future is dropped, no connection is lost (rule: tcp-7).
@@ -271,7 +274,7 @@ impl ListenerBuilder {
         let mut failed = Error::from(io::Error::new(io::ErrorKind::NotFound, "there is no address to listen on"));
         for addr in lookup_host(addr).await? {
             match self.open(addr) {
-                Ok(socket) => return self.from_std(socket),
+                Ok(socket) => return self.take(socket, Origin::BoundHere),
                 Err(error) => failed = BindError { addr: addr.into(), error: Arc::new(error) }.into(),
             }
         }
@@ -280,16 +283,25 @@ impl ListenerBuilder {
 
     /// Takes over a socket that listens. The backlog and the choice of the address are those it was made with.
     ///
+    /// Others may hold the socket too: a service manager, a parent, the next version of the service. So it is put into
+    /// non-blocking mode, which they share with us, and nothing else is done to it (rule: tcp-10). A drain ends the accepts
+    /// that wait and lets go of our descriptor; the socket goes on listening for those who hold it, and clients that wait
+    /// in its backlog wait for them. Where nobody else holds it, it is closed by that.
+    ///
     /// # Errors
     /// The system's, where the socket cannot be used: the fault of who made it.
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
     pub fn from_std(self, socket: std::net::TcpListener) -> Result<Listener, Error> {
+        self.take(socket, Origin::HandedIn)
+    }
+
+    fn take(self, socket: std::net::TcpListener, origin: Origin) -> Result<Listener, Error> {
         socket.set_nonblocking(true)?;
         let local = socket.local_addr()?;
         let socket = TcpListener::from_std(socket)?;
-        Ok(Listener { entrance: Entrance::new(socket, local.into(), self), local })
+        Ok(Listener { entrance: Entrance::new(socket, origin, local.into(), self), local })
     }
 
     /// The backlog, as listen(2) takes it.

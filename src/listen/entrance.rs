@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
 use super::limits::{Limits, PeerPlace, hold};
@@ -28,9 +29,19 @@ pub(crate) trait Listens: Send + Sync + 'static {
     /// Its TCP socket and its peer. `None`: peers have no addresses here, and there are no bounds for each.
     fn tcp(taken: &Self::Taken) -> Option<(&TcpStream, SocketAddr)>;
 
-    /// The listening socket itself, to be shut down where that refuses clients.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    /// The listening socket itself.
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")), allow(dead_code))]
     fn socket(&self) -> SockRef<'_>;
+}
+
+/// Where a listening socket comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// We have bound it, and nobody else holds it.
+    BoundHere,
+    /// It was handed in. A service manager, a sibling or a successor may hold it too, and goes on with it after us
+    /// (rule: tcp-10).
+    HandedIn,
 }
 
 pub(crate) struct Entrance<S> {
@@ -44,14 +55,33 @@ pub(crate) struct Entrance<S> {
 }
 
 /// The listening socket, until a drain shuts it.
-struct Shutter<S>(Mutex<Option<Arc<S>>>);
+struct Shutter<S> {
+    socket: Mutex<Option<Arc<S>>>,
+    origin: Origin,
+}
+
+impl<S: Listens> Shutter<S> {
+    /// The socket, unless a drain has shut it.
+    fn open(&self) -> Option<Arc<S>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 impl<S: Listens> Door for Shutter<S> {
     fn shut(&self) {
-        let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // An accept that waits holds the socket until it is polled; new clients are refused at once all the same.
-        #[cfg(target_os = "linux")]
-        let _ = socket.as_deref().map(|socket| socket.socket().shutdown(std::net::Shutdown::Read));
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match self.origin {
+            // An accept that waits holds the socket until it is polled; new clients are refused at once all the same.
+            #[cfg(target_os = "linux")]
+            Origin::BoundHere => {
+                let _ = socket.as_deref().map(|socket| socket.socket().shutdown(std::net::Shutdown::Read));
+            }
+            #[cfg(not(target_os = "linux"))]
+            Origin::BoundHere => {}
+            // rule: tcp-10. Only our descriptor goes: shutdown(2) would end the socket for its other holders too, and
+            // reset the clients that wait for them in the backlog.
+            Origin::HandedIn => {}
+        }
         drop(socket);
     }
 }
@@ -76,8 +106,8 @@ impl Pass {
 
 impl<S: Listens> Entrance<S> {
     /// Opens the entrance that this socket is. `addr` is what errors name.
-    pub(crate) fn new(socket: S, addr: Address, chosen: ListenerBuilder) -> Self {
-        let socket = Arc::new(Shutter(Mutex::new(Some(Arc::new(socket)))));
+    pub(crate) fn new(socket: S, origin: Origin, addr: Address, chosen: ListenerBuilder) -> Self {
+        let socket = Arc::new(Shutter { socket: Mutex::new(Some(Arc::new(socket))), origin });
         let door: Weak<dyn Door> = Arc::downgrade(&(Arc::clone(&socket) as Arc<dyn Door>));
         chosen.group.open(door);
         Self {
@@ -108,8 +138,16 @@ impl<S: Listens> Entrance<S> {
 
     /// The next connection: see [`Listener::accept`](super::Listener::accept). Cancel safe.
     pub(crate) async fn accept(&self) -> Result<(S::Taken, Pass), Error> {
-        let socket = self.socket.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let socket = socket.ok_or(Error::Draining)?;
+        let accepted = self.next().await;
+        if accepted.is_err() {
+            // rule: life-6. Each later call fails at once too, and many a loop logs that and goes on.
+            consume_budget().await;
+        }
+        accepted
+    }
+
+    async fn next(&self) -> Result<(S::Taken, Pass), Error> {
+        let socket = self.socket.open().ok_or(Error::Draining)?;
         tokio::select! {
             biased;
             () = self.group.draining() => Err(Error::Draining),
@@ -131,7 +169,7 @@ impl<S: Listens> Entrance<S> {
             let taken = match socket.take().await {
                 Ok(taken) => taken,
                 Err(error) => {
-                    self.handle_error(error)?;
+                    self.handle_error(error, socket)?;
                     continue;
                 }
             };
@@ -146,9 +184,10 @@ impl<S: Listens> Entrance<S> {
         }
     }
 
-    fn handle_error(&self, error: io::Error) -> Result<(), Error> {
+    fn handle_error(&self, error: io::Error, socket: &S) -> Result<(), Error> {
         let error = Arc::new(error);
-        match self.trouble().handle_error(&error, Instant::now().into_std()) {
+        let still_listens = || still_listens(&socket.socket());
+        match self.trouble().handle_error(&error, Instant::now().into_std(), still_listens) {
             Fault::Connection | Fault::System => Ok(()),
             Fault::Listener => Err(BindError { addr: self.addr.clone(), error }.into()),
         }
@@ -156,5 +195,16 @@ impl<S: Listens> Entrance<S> {
 
     fn trouble(&self) -> MutexGuard<'_, Trouble> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the system says that the socket still listens. Where it does not tell, an error that may mean the end does mean it.
+fn still_listens(socket: &SockRef<'_>) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    return socket.is_listener().unwrap_or(false);
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    {
+        let _ = socket;
+        false
     }
 }

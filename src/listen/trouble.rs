@@ -21,12 +21,15 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    fn of(error: &io::Error) -> Self {
+    fn of(error: &io::Error, still_listens: impl FnOnce() -> bool) -> Self {
         use io::ErrorKind as Kind;
-        if error.raw_os_error().is_none() {
+        match (error.raw_os_error(), error.kind()) {
+            (Some(_), _) => {}
+            // The runtime that the socket belongs to has ended: it tells of no connection any more.
+            (None, Kind::Other) => return Self::Listener,
             // The standard library refused what accept(2) returned: some systems give no peer address when the
             // connection was reset in the backlog.
-            return Self::Connection;
+            (None, _) => return Self::Connection,
         }
         match error.kind() {
             // accept(2) on Linux: "already-pending network errors on the new socket" are those of the connection.
@@ -34,8 +37,15 @@ impl Fault {
                 Self::Connection
             }
             Kind::NetworkDown | Kind::NetworkUnreachable | Kind::HostUnreachable | Kind::TimedOut => Self::Connection,
-            // EINVAL, EOPNOTSUPP: it does not listen, or no more.
-            Kind::InvalidInput | Kind::Unsupported => Self::Listener,
+            // EINVAL, EOPNOTSUPP: it does not listen, or no more. Or something between us and the system has said so of
+            // a socket that does listen, and a later accept may do better.
+            Kind::InvalidInput | Kind::Unsupported => {
+                if still_listens() {
+                    Self::System
+                } else {
+                    Self::Listener
+                }
+            }
             // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever a system may have beside them: EPERM of a firewall or of
             // a security module, say. To wait is right where it passes, and harmless where it does not.
             _ => Self::System,
@@ -83,10 +93,16 @@ impl Trouble {
         self.retry_at = None;
     }
 
-    pub(super) fn handle_error(&mut self, error: &Arc<io::Error>, now: Instant) -> Fault {
+    /// `still_listens` is asked where the error may mean that the socket does not.
+    pub(super) fn handle_error(
+        &mut self,
+        error: &Arc<io::Error>,
+        now: Instant,
+        still_listens: impl FnOnce() -> bool,
+    ) -> Fault {
         self.count += 1;
         self.last = Some(Arc::clone(error));
-        let fault = Fault::of(error);
+        let fault = Fault::of(error, still_listens);
         match fault {
             Fault::System => {
                 self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
@@ -102,21 +118,35 @@ impl Trouble {
 mod tests {
     use super::*;
 
-    fn fault(errno: i32) -> Fault {
-        Fault::of(&io::Error::from_raw_os_error(errno))
+    fn fault(errno: i32, still_listens: bool) -> Fault {
+        Fault::of(&io::Error::from_raw_os_error(errno), || still_listens)
     }
 
     /// rule: tcp-5
     #[test]
     fn one_connection_is_told_from_the_system_and_from_the_listener() {
         for errno in [libc::ECONNABORTED, libc::ECONNRESET, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ENETDOWN] {
-            assert_eq!(fault(errno), Fault::Connection, "{errno}");
+            assert_eq!(fault(errno, true), Fault::Connection, "{errno}");
         }
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM, libc::EACCES] {
-            assert_eq!(fault(errno), Fault::System, "{errno}");
+            assert_eq!(fault(errno, true), Fault::System, "{errno}");
         }
-        assert_eq!(fault(libc::EINVAL), Fault::Listener);
-        assert_eq!(Fault::of(&io::ErrorKind::InvalidInput.into()), Fault::Connection);
+        assert_eq!(Fault::of(&io::ErrorKind::InvalidInput.into(), || true), Fault::Connection);
+    }
+
+    /// rule: tcp-5
+    #[test]
+    fn einval_ends_a_listener_only_where_it_listens_no_more() {
+        for errno in [libc::EINVAL, libc::EOPNOTSUPP] {
+            assert_eq!(fault(errno, false), Fault::Listener, "{errno}");
+            assert_eq!(fault(errno, true), Fault::System, "{errno}");
+        }
+    }
+
+    /// rule: life-6
+    #[test]
+    fn the_end_of_the_runtime_is_the_end_of_the_listener() {
+        assert_eq!(Fault::of(&io::Error::other("the runtime has ended"), || true), Fault::Listener);
     }
 
     /// rule: tcp-5
@@ -127,7 +157,7 @@ mod tests {
         let mut trouble = Trouble::default();
         let waits: Vec<u128> = (0..10)
             .map(|_| {
-                trouble.handle_error(&out_of_descriptors, now);
+                trouble.handle_error(&out_of_descriptors, now, || true);
                 (trouble.retry_at().unwrap() - now).as_millis()
             })
             .collect();
@@ -137,7 +167,7 @@ mod tests {
         assert_eq!(trouble.retry_at(), None);
         let status = trouble.status(now);
         assert_eq!((status.accept_errors, status.is_waiting), (10, false));
-        trouble.handle_error(&out_of_descriptors, now);
+        trouble.handle_error(&out_of_descriptors, now, || true);
         assert_eq!(trouble.retry_at(), Some(now + FIRST_WAIT));
     }
 }

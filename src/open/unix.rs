@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::BoxConnection;
 use crate::deadline::{after, until};
 use crate::error::{BindError, ConnectAttempt, ConnectError};
-use crate::listen::entrance::{Entrance, Listens};
+use crate::listen::entrance::{Entrance, Listens, Origin};
 use crate::listen::{ListenerBuilder, ListenerStatus};
 use crate::{Address, Control, DrainGroup, Error, Policy, Stream, Transport, UpgradableConnection};
 
@@ -111,7 +111,8 @@ impl Listening {
             UnixListener::from_std(socket.into())
         };
         let socket = listen().map_err(failed)?;
-        Ok(Self { entrance: Entrance::new(Bound { _file: file, socket }, local.clone(), chosen), local })
+        let bound = Bound { _file: file, socket };
+        Ok(Self { entrance: Entrance::new(bound, Origin::BoundHere, local.clone(), chosen), local })
     }
 
     pub(super) fn local_addr(&self) -> Address {

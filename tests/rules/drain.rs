@@ -99,6 +99,39 @@ async fn a_drain_concerns_its_own_group_only() {
     assert!(!incoming.into_tcp().control().is_draining());
 }
 
+/// rule: tcp-10
+#[tokio::test]
+async fn a_drain_leaves_a_listening_socket_that_was_handed_in_to_its_holders() {
+    let managers = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = managers.local_addr().unwrap();
+    let listener = Listener::from_std(managers.try_clone().unwrap()).unwrap();
+    let accepting = async { tokio::join!(listener.accept(), listener.accept()) };
+    let begin = async {
+        tokio::task::yield_now().await;
+        listener.group().begin_drain();
+    };
+    let ((one, other), ()) = timeout(BOUND, async { tokio::join!(accepting, begin) }).await.unwrap();
+    assert_draining(one);
+    assert_draining(other);
+    assert_draining(listener.accept().await);
+    // It goes on listening for its other holders, with what waits in its backlog.
+    let client = TcpStream::connect(addr).await.unwrap();
+    drop(listener);
+    let (_server, peer) = managers.accept().unwrap();
+    assert_eq!(peer, client.local_addr().unwrap());
+    // A successor takes it over in turn.
+    let successor = Listener::from_std(managers).unwrap();
+    let _ = accept(&successor).await;
+}
+
+/// rule: tcp-10, drain-1
+#[tokio::test]
+async fn a_drain_closes_a_handed_in_socket_that_nobody_else_holds() {
+    let listener = Listener::from_std(std::net::TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    listener.group().begin_drain();
+    assert!(is_refused(listener.local_addr()).await);
+}
+
 /// How an end of a connection ends, and how that is counted.
 #[derive(Debug, Clone, Copy)]
 enum Ending {

@@ -10,6 +10,7 @@ mod end;
 mod flow;
 mod half;
 mod idle;
+mod life;
 mod limit;
 mod retry;
 mod secure;
