@@ -66,7 +66,7 @@ impl MessageProtocol for Guest {
     fn connection_lost(&mut self, reason: &Reason) {
         if let Some(name) = self.name.take() {
             self.room.guests().remove(&name);
-            self.room.say(&format!("* {name} is gone: {reason}"));
+            self.room.say(&format!("* {name} is gone: {}", bowline::chain(reason)));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::core::half::{self, End, RecvHalf, SendHalf};
 use crate::deadline::{Clock, after};
-use crate::error::{Phase, Reason};
+use crate::error::{Phase, Reason, chain};
 use crate::floor::Discard;
 use crate::transport::Transport;
 
@@ -59,7 +59,7 @@ impl CloseReport {
 
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {} bytes thrown away", self.reason, self.discarded)?;
+        write!(f, "{}; {} bytes thrown away", chain(&self.reason), self.discarded)?;
         match self.unacknowledged {
             Some(bytes) if bytes > 0 => write!(f, ", {bytes} not acknowledged"),
             _ => Ok(()),

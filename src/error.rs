@@ -2,6 +2,14 @@
 //!
 //! [`Reason`] says how a connection ended, [`Error`] why an operation failed. Both travel through [`io::Error`] and
 //! back without loss (rule: end-1), so that code written against `AsyncRead` and `AsyncWrite` keeps the whole story.
+//!
+//! No error repeats its [`source`](StdError::source) in its own text (rule: end-1); [`chain`] prints all of it. Where an
+//! error only wraps another one, it has the text and the source of that one.
+
+mod chain;
+mod connect;
+#[cfg(test)]
+mod tests;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,7 +17,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::address::Address;
+pub use chain::chain;
+pub use connect::{BindError, ConnectAttempt, ConnectError};
 
 /// Who caused an error: the first thing that somebody who reads a log wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -175,6 +184,22 @@ impl fmt::Display for Reason {
     }
 }
 
+impl StdError for Reason {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Tls(error) => error.source(),
+            Self::Protocol(error) => error.source(),
+            Self::Io(error) => error.source(),
+            Self::Closed
+            | Self::Unconfirmed
+            | Self::Truncated(_)
+            | Self::Reset(_)
+            | Self::Aborted
+            | Self::TimedOut(_) => None,
+        }
+    }
+}
+
 /// A failure of TLS itself.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -189,7 +214,7 @@ pub struct TlsError {
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TLS failed in phase {}: {}", self.phase, self.error)?;
+        write!(f, "TLS failed in phase {}", self.phase)?;
         match self.alert_sent {
             Some(alert) => write!(f, " (alert {alert:?} sent)"),
             None => Ok(()),
@@ -296,11 +321,13 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Ended(Reason::Tls(error)) => Some(&error.error),
-            Self::Ended(Reason::Io(error)) => Some(&**error),
-            Self::Ended(Reason::Protocol(error)) => Some(&**error),
-            Self::Bind(error) => Some(&*error.error),
-            _ => None,
+            Self::Ended(reason) => reason.source(),
+            Self::Upgrade(error) => error.source(),
+            Self::Config(error) => error.source(),
+            Self::Connect(error) => error.source(),
+            Self::Bind(error) => error.source(),
+            Self::Endpoint(error) => error.source(),
+            Self::SendClosed | Self::Unsupported(_) | Self::Producer | Self::Draining => None,
         }
     }
 }
@@ -346,8 +373,6 @@ impl From<io::Error> for Error {
 
 macro_rules! error_from {
     ($($inner:ident => $variant:ident),* $(,)?) => {$(
-        impl StdError for $inner {}
-
         impl From<$inner> for Error {
             fn from(error: $inner) -> Self {
                 Self::$variant(error)
@@ -417,6 +442,20 @@ impl fmt::Display for UpgradeError {
     }
 }
 
+impl StdError for UpgradeError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Failed(reason) => reason.source(),
+            Self::InProgress
+            | Self::SendClosed
+            | Self::PeerEnded
+            | Self::NotSecure
+            | Self::NoEnd { .. }
+            | Self::Leftover { .. } => None,
+        }
+    }
+}
+
 /// What is wrong with a TLS configuration, and in which file.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -472,7 +511,7 @@ impl fmt::Display for ConfigError {
             write!(f, "{}: ", file.display())?;
         }
         match &self.problem {
-            ConfigProblem::Unreadable(error) => write!(f, "cannot be read: {error}"),
+            ConfigProblem::Unreadable(_) => f.write_str("cannot be read"),
             ConfigProblem::BadPem(what) => write!(f, "not valid PEM: {what}"),
             ConfigProblem::NoCertificate => f.write_str("holds no certificate"),
             ConfigProblem::NoKey => f.write_str("holds no private key"),
@@ -495,59 +534,12 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Why no connection came about: every address that was tried, with its failure (rule: tcp-4).
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ConnectError {
-    /// What was to be connected to, as it was given.
-    pub target: String,
-    /// Each failed attempt, in the order in which they failed. Empty: the name did not resolve in time.
-    pub attempts: Vec<ConnectAttempt>,
-    /// Why the name could not be resolved, where it could not.
-    pub resolve: Option<Arc<io::Error>>,
-    /// Whether the deadline ended it.
-    pub timed_out: bool,
-}
-
-/// One address that was tried.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ConnectAttempt {
-    /// The address.
-    pub addr: Address,
-    /// How it failed.
-    pub error: Arc<io::Error>,
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot connect to {}", self.target)?;
-        if let Some(error) = &self.resolve {
-            write!(f, ": {error}")?;
+impl StdError for ConfigError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.problem {
+            ConfigProblem::Unreadable(error) => Some(&**error),
+            _ => None,
         }
-        for (n, attempt) in self.attempts.iter().enumerate() {
-            write!(f, "{} {}: {}", if n == 0 { ":" } else { ";" }, attempt.addr, attempt.error)?;
-        }
-        if self.timed_out {
-            write!(f, "{} timed out", if self.attempts.is_empty() { ":" } else { ";" })?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a listener could not be opened (rule: tcp-8).
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct BindError {
-    /// The address that was asked for.
-    pub addr: Address,
-    /// What the system said.
-    pub error: Arc<io::Error>,
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot listen on {}: {}", self.addr, self.error)
     }
 }
 
@@ -569,44 +561,4 @@ impl fmt::Display for EndpointError {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// rule: end-1
-    #[test]
-    fn a_reason_survives_the_trip_through_io_error_and_back() {
-        let reasons = [
-            Reason::Closed,
-            Reason::Unconfirmed,
-            Reason::Truncated(Phase::Open),
-            Reason::Reset(Phase::Handshake),
-            Reason::Aborted,
-            Reason::TimedOut(Phase::Close),
-            TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None }.into(),
-            Reason::Protocol(Arc::new(UpgradeError::Leftover { count: 3 })),
-            Reason::Io(Arc::new(io::Error::other("disk on fire"))),
-        ];
-        for reason in reasons {
-            let back = Reason::from_io(io::Error::from(reason.clone()), Phase::Connect);
-            assert_eq!(back.to_string(), reason.to_string());
-            assert_eq!(back.name(), reason.name());
-            assert_eq!(back.phase(), reason.phase());
-        }
-    }
-
-    /// rule: end-1
-    #[test]
-    fn the_reason_inside_a_failed_upgrade_survives_the_trip_too() {
-        let failed = Error::from(UpgradeError::Failed(Reason::Reset(Phase::Handshake)));
-        let back = Reason::from_io(io::Error::from(failed), Phase::Open);
-        assert!(matches!(back, Reason::Reset(Phase::Handshake)), "{back:?}");
-    }
-
-    #[test]
-    fn errors_name_whose_fault_it_is() {
-        assert_eq!(Error::SendClosed.blame(), Blame::Us);
-        assert_eq!(Error::from(io::Error::from(io::ErrorKind::ConnectionReset)).blame(), Blame::Peer);
-        assert_eq!(Error::from(io::Error::from(Reason::TimedOut(Phase::Close))).blame(), Blame::Time);
-    }
-}
+impl StdError for EndpointError {}

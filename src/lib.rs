@@ -152,7 +152,7 @@ pub use core::half::{End, RecvHalf, SendHalf};
 pub use endpoint::{ClientEndpoint, EndpointKind, ServerEndpoint};
 pub use error::{
     BindError, Blame, ConfigError, ConfigProblem, ConnectAttempt, ConnectError, EndpointError, Error, Phase, Reason,
-    TlsError, UpgradeError,
+    TlsError, UpgradeError, chain,
 };
 pub use policy::{Leftover, Policy, Role, Truncation, Watermarks};
 pub use rustls;

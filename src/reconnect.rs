@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::{Backoff, Blame, Error};
+use crate::{Backoff, Blame, Error, chain};
 
 /// Gives one connection after the other: whenever the last one has ended, ask for the [`next`](Self::next). Between
 /// attempts, and between connections, it waits by a [`Backoff`].
@@ -70,7 +70,7 @@ pub struct AttemptFailure {
 
 impl fmt::Display for AttemptFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "attempt {} failed: {}; ", self.attempt, self.error)?;
+        write!(f, "attempt {} failed: {}; ", self.attempt, chain(&self.error))?;
         match self.wait {
             Some(wait) => write!(f, "the next one is in {wait:.1?}"),
             None => f.write_str("there is no other one"),
@@ -92,7 +92,7 @@ pub struct GaveUp {
 
 impl fmt::Display for GaveUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "gave up after {} attempts in {:.1?}: {}", self.attempts, self.elapsed, self.last)
+        write!(f, "gave up after {} attempts in {:.1?}", self.attempts, self.elapsed)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::close::CloseReport;
 use crate::control::Control;
 use crate::core::relay::{self as rules, Duty, Ending};
 use crate::deadline::{after, until};
+use crate::error::chain;
 use crate::transport::Transport;
 
 /// Joins two transports: what one peer sends the other one gets, until both directions have ended. Then both connections
@@ -117,7 +118,7 @@ impl RelayReport {
 impl fmt::Display for RelayReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { a, b, a_to_b, b_to_a } = self;
-        write!(f, "{a_to_b} bytes there, {b_to_a} bytes back; there: {}; back: {}", b.reason, a.reason)
+        write!(f, "{a_to_b} bytes there, {b_to_a} bytes back; there: {}; back: {}", chain(&b.reason), chain(&a.reason))
     }
 }
 

@@ -15,6 +15,11 @@ impl Usage {
         Self(what.to_string())
     }
 
+    /// An error, and what led to it.
+    pub(crate) fn of(error: impl std::error::Error + 'static) -> Self {
+        Self(bowline::chain(&error).to_string())
+    }
+
     /// Says it and ends the program with status 2.
     pub(crate) fn exit(&self, program: &str) -> ! {
         eprintln!("{program}: {}", self.0);
@@ -24,7 +29,7 @@ impl Usage {
 
 impl From<lexopt::Error> for Usage {
     fn from(error: lexopt::Error) -> Self {
-        Self::new(error)
+        Self::of(error)
     }
 }
 

@@ -49,7 +49,7 @@ impl Log {
     pub(crate) fn lost(&self, conn: u64, reason: &Reason, received: u64, sent: u64) {
         let mut fields = vec![
             ("reason", json!(reason.name())),
-            ("detail", json!(reason.to_string())),
+            ("detail", json!(bowline::chain(reason).to_string())),
             ("received", json!(received)),
             ("sent", json!(sent)),
         ];

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bowline::testing::pki::Pki;
-use bowline::{DrainGroup, Error, Incoming, Leftover, Listener, Policy, ServerTls};
+use bowline::{DrainGroup, Error, Incoming, Leftover, Listener, Policy, ServerTls, chain};
 use tokio::task::JoinSet;
 
 use crate::args::{Args, Face, Identity, Kind};
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("console: {error}");
+            eprintln!("console: {}", chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -127,7 +127,7 @@ fn policy(args: &Args) -> Arc<Policy> {
 fn server_tls(args: &Args) -> Result<ServerTls, Usage> {
     let mut builder = match &args.identity {
         Identity::Files(cert, key) => ServerTls::builder().identity_pem_files(cert, key),
-        Identity::Made(dir) => Pki::load_or_create(dir).map_err(Usage::new)?.server_tls_builder(),
+        Identity::Made(dir) => Pki::load_or_create(dir).map_err(Usage::of)?.server_tls_builder(),
     };
     if let Some(ca) = &args.client_ca {
         builder = builder.client_ca_pem_file(ca);
@@ -138,7 +138,7 @@ fn server_tls(args: &Args) -> Result<ServerTls, Usage> {
     if let Some(version) = args.only {
         builder = builder.min_version(version).max_version(version);
     }
-    let tls = builder.alpn(&args.alpn).build().map_err(Usage::new)?;
+    let tls = builder.alpn(&args.alpn).build().map_err(Usage::of)?;
     tls.warnings().iter().for_each(|warning| eprintln!("console: {warning}"));
     Ok(tls)
 }

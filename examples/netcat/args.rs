@@ -128,7 +128,7 @@ impl Args {
         }
         options.identity = pair(cert, key)?;
         let endpoint = endpoint.ok_or_else(|| Usage::new("an ENDPOINT is missing"))?;
-        Self::new(endpoint.parse().map_err(Usage::new)?, options)
+        Self::new(endpoint.parse().map_err(Usage::of)?, options)
     }
 
     fn new(endpoint: ClientEndpoint, options: Options) -> Result<Self, Usage> {

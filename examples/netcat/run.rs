@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bowline::{
     ClientTls, Connector, Control, EndpointKind, Error, Phase, Policy, Reason, StartTls, TcpConnection, TlsTransport,
-    Transport, UpgradableConnection, UpgradeError,
+    Transport, UpgradableConnection, UpgradeError, chain,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -29,7 +29,7 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     fn new(reason: &Reason, status: i32) -> Self {
-        Self { reason: reason.name(), detail: reason.to_string(), status }
+        Self { reason: reason.name(), detail: chain(reason).to_string(), status }
     }
 }
 
@@ -98,15 +98,15 @@ pub(crate) fn client_tls(args: &Args) -> Result<Option<ClientTls>, Usage> {
     if let Some(version) = args.only {
         builder = builder.min_version(version).max_version(version);
     }
-    bowline::config::server_name(args.name()).map_err(Usage::new)?;
-    builder.alpn(&args.alpn).build().map(Some).map_err(Usage::new)
+    bowline::config::server_name(args.name()).map_err(Usage::of)?;
+    builder.alpn(&args.alpn).build().map(Some).map_err(Usage::of)
 }
 
 /// Everything from the connect to the close.
 pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> Outcome {
     let mut connection = match connect(args).await {
         Ok(connection) => connection,
-        Err(error) => return Outcome { reason: "io", detail: error.to_string(), status: 7 },
+        Err(error) => return Outcome { reason: "io", detail: chain(&error).to_string(), status: 7 },
     };
     tally.note(args, &connection, Phase::Handshake);
     if let Some(tls) = tls {
@@ -123,7 +123,7 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
         // The peer ended in order; what became of our last bytes is another matter, and told by the reason.
         Ok(report) if report.marker_received() => Outcome::new(&report.reason, 0),
         Ok(report) => Outcome::new(&report.reason, status(&report.reason)),
-        Err(error) => Outcome { reason: "io", detail: error.to_string(), status: 1 },
+        Err(error) => Outcome { reason: "io", detail: chain(&error).to_string(), status: 1 },
     }
 }
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use bowline::protocol::{Framed, Runner};
 use bowline::testing::pki::Pki;
-use bowline::{Error, Listener, ServerTls};
+use bowline::{Error, Listener, ServerTls, chain};
 use tokio::task::JoinSet;
 
 use crate::args::{Args, Identity};
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     match runtime.block_on(run(&args.listen, Arc::new(service))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("smtp: {error}");
+            eprintln!("smtp: {}", chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -63,10 +63,10 @@ fn service(args: &Args) -> Result<Service, Usage> {
     let maildir = maildir.map_err(|error| Usage::new(format!("{}: {error}", args.maildir.display())))?;
     let builder = match &args.identity {
         Identity::Files(cert, key) => Some(ServerTls::builder().identity_pem_files(cert, key)),
-        Identity::Made(dir) => Some(Pki::load_or_create(dir).map_err(Usage::new)?.server_tls_builder()),
+        Identity::Made(dir) => Some(Pki::load_or_create(dir).map_err(Usage::of)?.server_tls_builder()),
         Identity::None => None,
     };
-    let tls = builder.map(|builder| builder.build()).transpose().map_err(Usage::new)?;
+    let tls = builder.map(|builder| builder.build()).transpose().map_err(Usage::of)?;
     let (max_size, timeout) = (args.max_size, args.timeout);
     Ok(Service { maildir, tls, max_size, timeout, is_draining: AtomicBool::new(false) })
 }

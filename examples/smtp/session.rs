@@ -148,7 +148,7 @@ impl Session {
         tokio::task::spawn_blocking(move || {
             let delivered = service.maildir.deliver(&[header.as_bytes(), &text]);
             if let Err(error) = &delivered {
-                eprintln!("smtp: {error}");
+                eprintln!("smtp: {}", bowline::chain(error));
             }
             handle.write(if delivered.is_ok() { "250 2.0.0 delivered\r\n" } else { "451 4.3.0 try again later\r\n" });
             is_delivering.store(false, Ordering::SeqCst);

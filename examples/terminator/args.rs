@@ -100,8 +100,8 @@ impl Args {
         let mut parser = Parser::from_env();
         while let Some(arg) = parser.next()? {
             match arg {
-                Long("listen") => listen = Some(text(&mut parser)?.parse().map_err(Usage::new)?),
-                Long("connect") => connect = Some(text(&mut parser)?.parse().map_err(Usage::new)?),
+                Long("listen") => listen = Some(text(&mut parser)?.parse().map_err(Usage::of)?),
+                Long("connect") => connect = Some(text(&mut parser)?.parse().map_err(Usage::of)?),
                 Long("starttls") => offer = Some(Offer::parse(&text(&mut parser)?)?),
                 Long("connect-starttls") => upgrade = Some(upgrade_by(&text(&mut parser)?)?),
                 Long("help") | Short('h') => help(),

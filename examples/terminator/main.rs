@@ -20,7 +20,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::{DrainGroup, EndpointConnector, EndpointListener, Error, Listener, ListenerBuilder, Policy, Truncation};
+use bowline::{
+    DrainGroup, EndpointConnector, EndpointListener, Error, Listener, ListenerBuilder, Policy, Truncation, chain,
+};
 use tokio::task::JoinSet;
 
 use crate::args::{Args, Options};
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
     let ended = runtime.block_on(run(args, &log));
     log.finish();
     let Err(error) = ended else { return ExitCode::SUCCESS };
-    eprintln!("terminator: {error}");
+    eprintln!("terminator: {}", chain(&error));
     if matches!(error, Error::Config(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bowline::{
     BoxConnection, Control, EndpointIncoming, Error, Phase, Reason, RelayReport, StartTls, TlsTransport, Transport,
-    UpgradableTransport, relay,
+    UpgradableTransport, chain, relay,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -123,7 +123,7 @@ fn said_no(error: io::Error) -> Error {
 }
 
 fn failed(side: &'static str, error: Error) -> Failed {
-    let detail = error.to_string();
+    let detail = chain(&error).to_string();
     let how = match error {
         Error::Connect(_) => "connect",
         error => Reason::from(error).name(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::text::{Cursor, Mistake, Text};
 use super::{EndpointKind, Side};
 use crate::config::{TlsVersion, server_name};
+use crate::error::chain;
 
 /// Everything that may stand behind the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,7 +252,7 @@ pub(super) fn print_version(version: TlsVersion) -> &'static str {
 
 /// The name of a server that a certificate can be checked against.
 pub(super) fn name(text: &str) -> Result<String, Mistake> {
-    let checked = server_name(text).map_err(|error| Mistake::new(0, error.to_string()));
+    let checked = server_name(text).map_err(|error| Mistake::new(0, chain(&error).to_string()));
     checked.map(|_| text.to_owned())
 }
 

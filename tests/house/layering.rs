@@ -28,13 +28,14 @@ const EXCEPTIONS: [(&str, &str, &str); 2] = [
 ];
 
 /// The rooms that may name rustls.
-const NAMES_RUSTLS: [&str; 7] = [
+const NAMES_RUSTLS: [&str; 8] = [
     "src/core/session.rs",
     "src/core/engine.rs",
     "src/core/express/",
     "src/core/facts.rs",
     "src/config/",
     "src/error.rs",
+    "src/error/",
     "src/testing/",
 ];
 

@@ -2,7 +2,7 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use bowline::testing::{Kind, pair_with};
-use bowline::{Blame, End, Error, Phase, Policy, Reason, RecvHalf, Transport, Truncation};
+use bowline::{Blame, End, Error, Listener, Phase, Policy, Reason, RecvHalf, Transport, Truncation, chain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{expect, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle};
@@ -22,6 +22,16 @@ async fn the_reason_can_be_matched_and_survives_io_error() {
         assert_eq!((reason.name(), reason.blame()), ("reset", Blame::Peer));
     })
     .await;
+}
+
+/// rule: end-1, tcp-8
+#[tokio::test]
+async fn the_cause_of_an_error_is_its_source_and_not_its_text() {
+    // An address for documentation, which no host has (RFC 5737).
+    let error = Listener::bind("192.0.2.1:80").await.unwrap_err();
+    let source = std::error::Error::source(&error).expect("what the system said").to_string();
+    assert_eq!(error.to_string(), "cannot listen on 192.0.2.1:80");
+    assert_eq!(chain(&error).to_string(), format!("{error}: {source}"));
 }
 
 /// rule: end-2, half-6

@@ -187,7 +187,7 @@ async fn bind_is_the_address_that_is_connected_from() {
     else {
         panic!()
     };
-    assert!(error.to_string().contains("other family"), "{error}");
+    assert!(crate::chain(&error).to_string().contains("other family"), "{error}");
 }
 
 /// rule: tcp-4, tcp-9

@@ -37,7 +37,7 @@ impl Place {
             Err(Error::Bind(error)) => {
                 assert_eq!(error.addr, Address::Unix(Some(self.path.clone())));
                 assert_eq!(error.error.kind(), io::ErrorKind::AddrInUse, "{error}");
-                error.to_string()
+                crate::chain(&error).to_string()
             }
             other => panic!("{other:?}"),
         }

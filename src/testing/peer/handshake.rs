@@ -26,15 +26,15 @@ pub struct HandshakeFailed {
 
 impl fmt::Display for HandshakeFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the handshake of a raw peer failed")?;
-        if let Some(error) = &self.error {
-            write!(f, ": {error}")?;
-        }
-        write!(f, "; it saw {:?}", self.events)
+        write!(f, "the handshake of a raw peer failed, and it saw {:?}", self.events)
     }
 }
 
-impl StdError for HandshakeFailed {}
+impl StdError for HandshakeFailed {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.as_ref().map(|error| error as _)
+    }
+}
 
 /// What came in and is behind the handshake.
 pub(super) type Leftover = Vec<u8>;

@@ -1,0 +1,92 @@
+//! Why there is no connection, and no listener.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::address::Address;
+
+/// Why no connection came about: every address that was tried, with its failure (rule: tcp-4).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectError {
+    /// What was to be connected to, as it was given.
+    pub target: String,
+    /// Each failed attempt, in the order in which they failed. Empty: the name did not resolve in time.
+    pub attempts: Vec<ConnectAttempt>,
+    /// Why the name could not be resolved, where it could not.
+    pub resolve: Option<Arc<io::Error>>,
+    /// Whether the deadline ended it.
+    pub timed_out: bool,
+}
+
+/// One address that was tried.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectAttempt {
+    /// The address.
+    pub addr: Address,
+    /// How it failed.
+    pub error: Arc<io::Error>,
+}
+
+impl ConnectError {
+    /// The attempts that failed as the last one did, and before them the other ones.
+    fn like_the_last(&self) -> (Vec<&ConnectAttempt>, Vec<&ConnectAttempt>) {
+        let last = self.attempts.last().map(|attempt| attempt.error.to_string());
+        self.attempts.iter().partition(|attempt| Some(attempt.error.to_string()) == last)
+    }
+}
+
+impl fmt::Display for ConnectError {
+    /// The last failure is the source and not part of the text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot connect to {}", self.target)?;
+        match self.attempts.last() {
+            None if self.timed_out => return f.write_str(": timed out"),
+            None => return Ok(()),
+            Some(last) if self.timed_out && last.error.kind() != io::ErrorKind::TimedOut => f.write_str(" in time")?,
+            Some(_) => {}
+        }
+        let (like_the_last, others) = self.like_the_last();
+        let mut told: Vec<String> =
+            others.iter().map(|attempt| format!("{}: {}", attempt.addr, attempt.error)).collect();
+        let addrs: Vec<String> = like_the_last.iter().map(|attempt| attempt.addr.to_string()).collect();
+        told.push(addrs.join(", "));
+        match told.join("; ") {
+            told if told == self.target => Ok(()),
+            told => write!(f, ": {told}"),
+        }
+    }
+}
+
+impl StdError for ConnectError {
+    /// Why the name could not be resolved, or how the last attempt failed.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let error = self.resolve.as_ref().or_else(|| self.attempts.last().map(|attempt| &attempt.error))?;
+        Some(&**error)
+    }
+}
+
+/// Why a listener could not be opened (rule: tcp-8).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BindError {
+    /// The address that was asked for.
+    pub addr: Address,
+    /// What the system said.
+    pub error: Arc<io::Error>,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}", self.addr)
+    }
+}
+
+impl StdError for BindError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.error)
+    }
+}

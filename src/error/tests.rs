@@ -1,0 +1,201 @@
+//! What an error says, and that it says so once.
+
+use super::*;
+
+/// rule: end-1
+#[test]
+fn a_reason_survives_the_trip_through_io_error_and_back() {
+    let reasons = [
+        Reason::Closed,
+        Reason::Unconfirmed,
+        Reason::Truncated(Phase::Open),
+        Reason::Reset(Phase::Handshake),
+        Reason::Aborted,
+        Reason::TimedOut(Phase::Close),
+        TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None }.into(),
+        Reason::Protocol(Arc::new(UpgradeError::Leftover { count: 3 })),
+        Reason::Io(Arc::new(io::Error::other("disk on fire"))),
+    ];
+    for reason in reasons {
+        let back = Reason::from_io(io::Error::from(reason.clone()), Phase::Connect);
+        assert_eq!(back.to_string(), reason.to_string());
+        assert_eq!(back.name(), reason.name());
+        assert_eq!(back.phase(), reason.phase());
+    }
+}
+
+/// rule: end-1
+#[test]
+fn the_reason_inside_a_failed_upgrade_survives_the_trip_too() {
+    let failed = Error::from(UpgradeError::Failed(Reason::Reset(Phase::Handshake)));
+    let back = Reason::from_io(io::Error::from(failed), Phase::Open);
+    assert!(matches!(back, Reason::Reset(Phase::Handshake)), "{back:?}");
+}
+
+#[test]
+fn errors_name_whose_fault_it_is() {
+    assert_eq!(Error::SendClosed.blame(), Blame::Us);
+    assert_eq!(Error::from(io::Error::from(io::ErrorKind::ConnectionReset)).blame(), Blame::Peer);
+    assert_eq!(Error::from(io::Error::from(Reason::TimedOut(Phase::Close))).blame(), Blame::Time);
+}
+
+fn disk() -> Arc<io::Error> {
+    Arc::new(io::Error::other("disk on fire"))
+}
+
+/// An error of an application with a cause of its own.
+#[derive(Debug)]
+struct Mine(io::Error);
+
+impl fmt::Display for Mine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("mine")
+    }
+}
+
+impl StdError for Mine {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// One of each; a variant that is added is missed here.
+fn all_reasons() -> Vec<Reason> {
+    let tls = TlsError {
+        phase: Phase::Handshake,
+        error: rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer),
+        alert_sent: Some(rustls::AlertDescription::UnknownCA),
+    };
+    let all = vec![
+        Reason::Closed,
+        Reason::Unconfirmed,
+        Reason::Truncated(Phase::Open),
+        Reason::Reset(Phase::Handshake),
+        Reason::Aborted,
+        Reason::TimedOut(Phase::Close),
+        tls.into(),
+        Reason::Protocol(Arc::new(Mine(io::Error::other("disk on fire")))),
+        Reason::Io(disk()),
+        Reason::Io(Arc::new(io::Error::other(Mine(io::Error::other("disk on fire"))))),
+    ];
+    let next = |reason: &Reason| match reason {
+        Reason::Closed => 1,
+        Reason::Unconfirmed => 2,
+        Reason::Truncated(_) => 3,
+        Reason::Reset(_) => 4,
+        Reason::Aborted => 5,
+        Reason::TimedOut(_) => 6,
+        Reason::Tls(_) => 7,
+        Reason::Protocol(_) => 8,
+        Reason::Io(_) => 9,
+    };
+    assert!((1..=9).all(|n| all.iter().any(|reason| next(reason) == n)));
+    all
+}
+
+fn connect_errors() -> Vec<ConnectError> {
+    let attempt = |port: u16, error: &str| ConnectAttempt {
+        addr: std::net::SocketAddr::from(([127, 0, 0, 1], port)).into(),
+        error: Arc::new(io::Error::other(error.to_owned())),
+    };
+    let made = |attempts, resolve, timed_out| ConnectError { target: "host:1".into(), attempts, resolve, timed_out };
+    let one = ConnectError { target: "127.0.0.1:1".into(), ..made(vec![attempt(1, "refused")], None, false) };
+    vec![
+        one,
+        made(vec![attempt(1, "refused"), attempt(2, "refused")], None, false),
+        made(vec![attempt(1, "unreachable"), attempt(2, "refused")], None, true),
+        made(vec![], Some(disk()), false),
+        made(vec![], None, true),
+    ]
+}
+
+fn all_errors() -> Vec<Error> {
+    let problems = [
+        ConfigProblem::Unreadable(disk()),
+        ConfigProblem::BadPem("no END line".into()),
+        ConfigProblem::NoKey,
+        ConfigProblem::UnusableKey("odd".into()),
+    ];
+    let config = problems.map(|problem| ConfigError { file: Some("key.pem".into()), problem });
+    let bind = BindError { addr: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(), error: disk() };
+    let endpoint = EndpointError { input: "x".into(), at: 0, problem: "no kind".into() };
+    let mut all = vec![Error::SendClosed, Error::Unsupported("socket"), Error::Producer, Error::Draining];
+    all.extend(all_reasons().into_iter().map(Error::Ended));
+    all.extend(all_reasons().into_iter().map(|reason| UpgradeError::Failed(reason).into()));
+    all.extend([UpgradeError::InProgress, UpgradeError::Leftover { count: 3 }].map(Error::Upgrade));
+    all.extend(config.map(Error::Config));
+    all.extend(connect_errors().into_iter().map(Error::Connect));
+    all.extend([bind.into(), endpoint.into()]);
+    let next = |error: &Error| match error {
+        Error::Ended(_) => 1,
+        Error::SendClosed => 2,
+        Error::Unsupported(_) => 3,
+        Error::Producer => 4,
+        Error::Upgrade(_) => 5,
+        Error::Config(_) => 6,
+        Error::Connect(_) => 7,
+        Error::Bind(_) => 8,
+        Error::Endpoint(_) => 9,
+        Error::Draining => 10,
+    };
+    assert!((1..=10).all(|n| all.iter().any(|error| next(error) == n)));
+    all
+}
+
+/// No text has that of the next one in it. Gives the chain.
+fn told_once(error: &(dyn StdError + 'static)) -> String {
+    let mut above = error;
+    while let Some(source) = above.source() {
+        assert!(!above.to_string().contains(&source.to_string()), "twice: {above}: {source}");
+        above = source;
+    }
+    chain(error).to_string()
+}
+
+/// rule: end-1
+#[test]
+fn no_error_repeats_its_source_and_the_chain_survives_io_error() {
+    for error in all_errors() {
+        let told = told_once(&error);
+        let through_io = io::Error::from(error.clone());
+        assert_eq!(told_once(&through_io), told);
+        assert_eq!(told_once(&Error::from(through_io)), told);
+    }
+    all_reasons().iter().for_each(|reason| drop(told_once(reason)));
+}
+
+/// rule: end-1
+#[test]
+fn a_chain_tells_the_cause() {
+    let told = |error: Error| chain(&error).to_string();
+    let [one, same, several, unresolved, late] = &connect_errors()[..] else { panic!() };
+    assert_eq!(told(one.clone().into()), "cannot connect to 127.0.0.1:1: refused");
+    assert_eq!(told(same.clone().into()), "cannot connect to host:1: 127.0.0.1:1, 127.0.0.1:2: refused");
+    let several = told(several.clone().into());
+    assert_eq!(several, "cannot connect to host:1 in time: 127.0.0.1:1: unreachable; 127.0.0.1:2: refused");
+    assert_eq!(told(unresolved.clone().into()), "cannot connect to host:1: disk on fire");
+    assert_eq!(told(late.clone().into()), "cannot connect to host:1: timed out");
+    let tls = all_reasons().into_iter().find(|reason| matches!(reason, Reason::Tls(_))).unwrap();
+    let said = "TLS failed in phase handshake (alert UnknownCA sent): invalid peer certificate: UnknownIssuer";
+    assert_eq!(told(tls.into()), said);
+    assert_eq!(told(Reason::Protocol(Arc::new(Mine(io::Error::other("disk on fire")))).into()), "mine: disk on fire");
+}
+
+/// rule: end-1
+#[test]
+fn a_chain_leaves_out_what_another_crate_says_twice() {
+    #[derive(Debug)]
+    struct Repeats(Mine);
+    impl fmt::Display for Repeats {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "repeats: {}", self.0)
+        }
+    }
+    impl StdError for Repeats {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+    let reason = Reason::Protocol(Arc::new(Repeats(Mine(io::Error::other("disk on fire")))));
+    assert_eq!(chain(&reason).to_string(), "repeats: mine: disk on fire");
+}
