@@ -1,11 +1,15 @@
 //! What a line asks for.
 
+use std::num::IntErrorKind;
+
 /// One command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command<'a> {
     Echo(&'a [u8]),
     Send(u64),
-    SendSeq(usize, usize),
+    SendSeq(u64, u64),
+    /// A write sequence that nobody would have memory for.
+    TooLarge,
     Tiny(u64),
     Close(u64),
     Half(u64),
@@ -25,9 +29,8 @@ pub(crate) enum Command<'a> {
 pub(crate) const HELP: &str = "214 ECHO text | SEND n | SENDSEQ k n | TINY n | CLOSE [n] | HALF [n] | ABORT [n] | SUM | \
                                PAUSE ms | STARTTLS | STOPTLS | INFO | NODELAY on|off | KEEPALIVE on|off | HELP | QUIT";
 
-/// No write sequence has more parts than this, nor longer ones: its parts are held in memory.
-const MAX_PARTS: usize = 1 << 20;
-const MAX_PART: usize = 64 << 20;
+/// A write sequence is accepted whole, so that all of it may have to be held. More bytes than this are refused.
+const MAX_SEQUENCE: u64 = 16 << 20;
 
 impl<'a> Command<'a> {
     /// `None` where it is none of them.
@@ -41,7 +44,7 @@ impl<'a> Command<'a> {
         let words: Vec<&str> = std::str::from_utf8(rest).ok()?.split_ascii_whitespace().collect();
         Some(match (name.as_slice(), words.as_slice()) {
             (b"SEND", [n]) => Self::Send(n.parse().ok()?),
-            (b"SENDSEQ", [k, n]) => Self::SendSeq(bounded(k, MAX_PARTS)?, bounded(n, MAX_PART)?),
+            (b"SENDSEQ", [k, n]) => sequence(number(k)?, number(n)?),
             (b"TINY", [n]) => Self::Tiny(n.parse().ok()?),
             (b"CLOSE", n) => Self::Close(count(n)?),
             (b"HALF", n) => Self::Half(count(n)?),
@@ -61,7 +64,7 @@ impl<'a> Command<'a> {
 }
 
 impl Command<'_> {
-    /// Whether the connection is closed behind it.
+    /// Whether the connection is closed after it.
     pub(crate) fn is_last(&self) -> bool {
         matches!(self, Self::Close(_) | Self::Half(_) | Self::Abort(_) | Self::Sum | Self::Quit)
     }
@@ -75,8 +78,20 @@ fn count(words: &[&str]) -> Option<u64> {
     }
 }
 
-fn bounded(word: &str, max: usize) -> Option<usize> {
-    word.parse().ok().filter(|n| *n <= max)
+/// A number. One that is too large for the type is as large as can be.
+fn number(word: &str) -> Option<u64> {
+    match word.parse::<u64>() {
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Some(u64::MAX),
+        parsed => parsed.ok(),
+    }
+}
+
+/// rule: write-10: what a peer asks for is refused before anything is made of it.
+fn sequence(parts: u64, n: u64) -> Command<'static> {
+    match parts.checked_mul(n) {
+        Some(..=MAX_SEQUENCE) => Command::SendSeq(parts, n),
+        Some(_) | None => Command::TooLarge,
+    }
 }
 
 fn switch(word: &str) -> Option<bool> {

@@ -12,6 +12,7 @@
 mod args;
 mod command;
 mod log;
+mod pattern;
 mod protocol;
 mod service;
 

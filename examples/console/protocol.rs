@@ -13,7 +13,8 @@ use crate::Console;
 use crate::args::Kind;
 use crate::command::{Command, HELP};
 use crate::common::info::{info, to_json};
-use crate::service::{MAX_LAST, MAX_LINE, PATTERN, on_off};
+use crate::pattern::{self, PATTERN};
+use crate::service::{MAX_LINE, on_off};
 
 /// More than this is not written in one turn: it is produced, as fast as the peer takes it.
 const MAX_TURN: u64 = 256 << 10;
@@ -30,6 +31,8 @@ struct Service {
     number: u64,
     console: Arc<Console>,
     state: State,
+    /// Commands wait until some of the answers have left.
+    is_full: bool,
     handle: Option<Handle>,
 }
 
@@ -47,7 +50,7 @@ enum State {
 
 impl Service {
     fn new(kind: Kind, number: u64, console: Arc<Console>) -> Self {
-        Self { kind, number, console, state: State::Silent, handle: None }
+        Self { kind, number, console, state: State::Silent, is_full: false, handle: None }
     }
 
     fn greet(&mut self, transport: &mut dyn UpgradableTransport) {
@@ -87,6 +90,11 @@ impl Service {
                 Some(command) => self.obey(transport, command)?,
                 None => say(transport, "500 unknown command"),
             }
+            if transport.queued() as u64 >= MAX_TURN && !transport.is_reading_paused() {
+                // rule: write-10: the rest of the lines is a few bytes for us, and a lot of answers.
+                self.is_full = true;
+                transport.pause_reading();
+            }
         }
         match &mut self.state {
             State::Silent | State::Prompt => return Ok(done),
@@ -103,15 +111,12 @@ impl Service {
         match command {
             Command::Echo(text) => transport.write_sequence(&mut [text, b"\r\n"].into_iter()),
             Command::Send(n) => produce(transport, Pattern::new(n)),
-            Command::SendSeq(parts, n) => {
-                let part: Vec<u8> = PATTERN.iter().copied().cycle().take(n).collect();
-                transport.write_sequence(&mut std::iter::repeat_n(part.as_slice(), parts));
-            }
+            Command::SendSeq(parts, n) => transport.write_sequence(&mut pattern::parts(parts, n)),
+            Command::TooLarge => say(transport, "500 too large"),
             Command::Tiny(n) => produce(transport, Pattern::tiny(n)),
             Command::Close(n) => {
-                // The last of it is the close's own: its bound holds for it.
-                let last = n.min(MAX_LAST);
-                produce(transport, Pattern { last, ..Pattern::new(n - last) });
+                produce(transport, Pattern::new(n));
+                // rule: close-5: it waits for the producer.
                 transport.close();
                 self.state = State::Ignoring;
             }
@@ -122,7 +127,8 @@ impl Service {
                 self.state = State::Ignoring;
             }
             Command::Abort(n) => {
-                Pattern::new(n.min(MAX_LAST)).write(transport, u64::MAX);
+                // What is written in a turn leaves after it. The abort throws all of it away, so that more would show nothing.
+                Pattern::new(n).write(transport, MAX_TURN);
                 transport.abort();
                 self.state = State::Ignoring;
             }
@@ -192,6 +198,13 @@ impl Protocol for Service {
         self.obey_all(transport, data)
     }
 
+    fn writable(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        if std::mem::take(&mut self.is_full) {
+            transport.resume_reading();
+        }
+        Ok(())
+    }
+
     fn timer_fired(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
         say(transport, "250 resumed");
         transport.resume_reading();
@@ -240,7 +253,6 @@ fn too_long(transport: &mut dyn UpgradableTransport, rest: &[u8]) -> usize {
 fn produce(transport: &mut dyn UpgradableTransport, mut pattern: Pattern) {
     if pattern.left <= MAX_TURN {
         pattern.write(transport, MAX_TURN);
-        pattern.write_last(transport);
         return;
     }
     transport.pause_reading();
@@ -252,14 +264,12 @@ fn produce(transport: &mut dyn UpgradableTransport, mut pattern: Pattern) {
 struct Pattern {
     left: u64,
     done: u64,
-    /// What is written in one piece behind the rest.
-    last: u64,
     piece: usize,
 }
 
 impl Pattern {
     fn new(left: u64) -> Self {
-        Self { left, done: 0, last: 0, piece: PATTERN.len() - 26 }
+        Self { left, done: 0, piece: PATTERN.len() - 26 }
     }
 
     /// Single bytes, all of them `x`.
@@ -282,18 +292,12 @@ impl Pattern {
             room -= n;
         }
     }
-
-    fn write_last(&mut self, transport: &mut (impl Transport + ?Sized)) {
-        self.left = std::mem::take(&mut self.last);
-        self.write(transport, u64::MAX);
-    }
 }
 
 impl PullProducer for Pattern {
     fn produce(&mut self, transport: &mut dyn Transport) -> Outcome {
         self.write(transport, MAX_TURN);
         if self.left == 0 {
-            self.write_last(transport);
             transport.unregister_producer();
             transport.resume_reading();
         }

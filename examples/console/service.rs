@@ -1,8 +1,10 @@
 //! One connection of the console.
 
-use std::future::ready;
+use std::future::{poll_fn, ready as at_once};
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bowline::{
@@ -10,20 +12,22 @@ use bowline::{
     UpgradableConnection,
 };
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::coop::unconstrained;
+use tokio::time::timeout;
 
 use crate::Console;
 use crate::args::Kind;
 use crate::command::{Command, HELP};
 use crate::common::info::{Fields, info, to_json};
+use crate::pattern::{self, pieces};
 
 /// The longest line, without its end.
 pub(crate) const MAX_LINE: usize = 4096;
-/// How much of `CLOSE n` is kept for the close; a peer that does not read cannot hold it.
-pub(crate) const MAX_LAST: u64 = 64 << 20;
-/// The alphabet, 1,024 times over.
-pub(crate) static PATTERN: [u8; 26 << 10] = pattern();
+/// An abort comes after no more bytes than this, even if the peer reads them as fast as they are written.
+const MAX_ABORT: u64 = 64 << 20;
+/// A write sequence has no more slices than this. Where the peer asks for more parts, several of them share a slice.
+const MAX_SLICES: u64 = 1 << 16;
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(kind: Kind, incoming: Incoming, number: u64, console: Arc<Console>) {
@@ -50,8 +54,6 @@ struct Service {
     connection: UpgradableConnection<TcpConnection>,
     number: u64,
     console: Arc<Console>,
-    /// What is written by the close itself, under its bound.
-    last: Vec<u8>,
     received: u64,
     sent: u64,
     read_closed: bool,
@@ -60,17 +62,7 @@ struct Service {
 
 impl Service {
     fn new(kind: Kind, connection: UpgradableConnection<TcpConnection>, number: u64, console: Arc<Console>) -> Self {
-        Self {
-            kind,
-            connection,
-            number,
-            console,
-            last: Vec::new(),
-            received: 0,
-            sent: 0,
-            read_closed: false,
-            write_closed: false,
-        }
+        Self { kind, connection, number, console, received: 0, sent: 0, read_closed: false, write_closed: false }
     }
 
     /// Obeys until the peer or a command ends it, or the drain begins; then the transport closes, and says how it went.
@@ -85,9 +77,7 @@ impl Service {
             () = control.draining() => {}
         }
         self.tell_ends();
-        let last = std::mem::take(&mut self.last);
-        let report = self.connection.close_with(&last).await;
-        self.sent += (last.len() - report.unwritten) as u64;
+        let report = self.connection.close().await;
         self.tell_ends();
         console.log.lost(self.number, &report.reason, self.received, self.sent);
     }
@@ -114,8 +104,9 @@ impl Service {
             Command::Echo(text) => self.write(&[text, b"\r\n"].concat()).await,
             Command::Send(n) => self.send(n).await,
             Command::SendSeq(parts, n) => self.send_sequence(parts, n).await,
+            Command::TooLarge => self.say("500 too large").await,
             Command::Tiny(n) => self.tiny(n).await,
-            Command::Close(n) => self.close_with(n).await,
+            Command::Close(n) => self.send_last(n).await,
             Command::Half(n) => self.half(n).await,
             Command::Abort(n) => self.abort(n).await,
             Command::Sum => self.sum().await,
@@ -132,10 +123,20 @@ impl Service {
         }
     }
 
-    async fn send_sequence(&mut self, parts: usize, n: usize) -> io::Result<()> {
-        let part: Vec<u8> = PATTERN.iter().copied().cycle().take(n).collect();
-        self.connection.write_sequence(&vec![IoSlice::new(&part); parts]).await?;
-        self.sent += (parts * n) as u64;
+    async fn send_sequence(&mut self, parts: u64, n: u64) -> io::Result<()> {
+        let in_one = parts.div_ceil(MAX_SLICES);
+        let (slice, rest);
+        let slices: Vec<IoSlice<'_>> = if in_one <= 1 {
+            pattern::parts(parts, n).map(IoSlice::new).collect()
+        } else {
+            // So many parts are short ones.
+            let together = |parts| pattern::parts(parts, n).collect::<Vec<_>>().concat();
+            (slice, rest) = (together(in_one), together(parts % in_one));
+            let whole = if n == 0 { 0 } else { parts / in_one };
+            (0..whole).map(|_| IoSlice::new(&slice)).chain([IoSlice::new(&rest)]).collect()
+        };
+        self.connection.write_sequence(&slices).await?;
+        self.sent += parts * n;
         Ok(())
     }
 
@@ -159,8 +160,8 @@ impl Service {
     async fn abort(&mut self, n: u64) -> io::Result<()> {
         tokio::select! {
             biased;
-            _ = unconstrained(self.send(n)) => {}
-            () = ready(()) => {}
+            _ = unconstrained(self.send(n.min(MAX_ABORT))) => {}
+            () = at_once(()) => {}
         }
         self.connection.abort();
         Ok(())
@@ -217,23 +218,41 @@ impl Service {
         self.write(format!("{line}\r\n").as_bytes()).await
     }
 
-    async fn close_with(&mut self, n: u64) -> io::Result<()> {
-        let last = n.min(MAX_LAST);
-        self.send(n - last).await?;
-        // The pattern goes on where it stopped.
-        let done = ((n - last) % 26) as usize;
-        self.last = PATTERN[..26].iter().copied().cycle().skip(done).take(last as usize).collect();
+    async fn send(&mut self, n: u64) -> io::Result<()> {
+        for piece in pieces(n) {
+            self.write(piece).await?;
+        }
         Ok(())
     }
 
-    async fn send(&mut self, n: u64) -> io::Result<()> {
-        let mut left = n;
-        while left > 0 {
-            let part = usize::try_from(left).unwrap_or(usize::MAX).min(PATTERN.len());
-            self.write(&PATTERN[..part]).await?;
-            left -= part as u64;
+    /// Sends what a close follows. A peer that takes none of it is not waited for longer than a close waits (rule: close-3).
+    async fn send_last(&mut self, n: u64) -> io::Result<()> {
+        let bound = self.connection.control().policy().close_timeout.unwrap_or(Duration::MAX);
+        for mut piece in pieces(n) {
+            while !piece.is_empty() {
+                let n = timeout(bound, poll_fn(|cx| self.poll_write_deaf(cx, piece))).await??;
+                self.sent += n as u64;
+                piece = &piece[n..];
+            }
         }
         Ok(())
+    }
+
+    /// Writes, and throws away what the peer sends meanwhile: a peer that cannot send may not read either (rule: close-2).
+    fn poll_write_deaf(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            if let Poll::Ready(written) = Pin::new(&mut self.connection).poll_write(cx, bytes) {
+                return Poll::Ready(written);
+            }
+            match ready!(Pin::new(&mut self.connection).poll_fill_buf(cx)) {
+                Ok(input) if !input.is_empty() => {
+                    let n = input.len();
+                    Pin::new(&mut self.connection).consume(n);
+                }
+                // Nothing more comes. What that means for the connection, the close finds out.
+                Ok(_) | Err(_) => return Poll::Pending,
+            }
+        }
     }
 
     async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -316,14 +335,4 @@ impl Service {
 
 pub(crate) fn on_off(on: bool) -> &'static str {
     if on { "on" } else { "off" }
-}
-
-const fn pattern() -> [u8; 26 << 10] {
-    let mut bytes = [0; 26 << 10];
-    let mut n = 0;
-    while n < bytes.len() {
-        bytes[n] = b'a' + (n % 26) as u8;
-        n += 1;
-    }
-    bytes
 }

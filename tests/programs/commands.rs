@@ -13,6 +13,7 @@ use crate::tools::{Console, PATIENCE, ask, certs, connect, line, pattern};
 fn commands_answer_as_the_contract_says() {
     let console = Console::start(&[]);
     let mut peer = connect(console.tcp);
+    let abc = "abc".repeat(1000);
     for (command, answer) in [
         ("ECHO text  as it is \r\n", "text  as it is "),
         ("echo lower case\n", "lower case"),
@@ -31,6 +32,13 @@ fn commands_answer_as_the_contract_says() {
         ("KEEPALIVE off\n", "250 keepalive=off"),
         ("STOPTLS\n", "500 not secure"),
         ("STARTTLS\n", "500 no STARTTLS on this port"),
+        ("SENDSEQ 1000 3\nECHO\n", abc.as_str()),
+        ("SENDSEQ 16777217 1\n", "500 too large"),
+        ("SENDSEQ 1048576 67108864\n", "500 too large"),
+        ("SENDSEQ 18446744073709551615 2\n", "500 too large"),
+        ("SENDSEQ 18446744073709551616 1\n", "500 too large"),
+        ("SENDSEQ 18446744073709551615 0\nSENDSEQ 0 18446744073709551615\nECHO\n", ""),
+        ("SEND 18446744073709551616\n", "500 unknown command"),
         ("\n", "500 unknown command"),
         ("SEND\n", "500 unknown command"),
         ("SEND -1\n", "500 unknown command"),
@@ -156,6 +164,46 @@ fn a_close_does_not_wait_for_a_silent_peer_past_its_bound() {
     let (_, last) = console.lost(1);
     assert!(begun.elapsed() >= Duration::from_millis(300));
     assert_eq!(last["reason"], "timed_out");
+}
+
+/// rule: write-10
+#[cfg(target_os = "linux")]
+#[test]
+fn a_number_that_a_peer_names_takes_no_memory() {
+    let console = Console::start(&["--close-timeout", "0.3"]);
+    let before = console.peak();
+    let most = u64::MAX;
+    let lasting = [
+        format!("SEND {most}\n"),
+        format!("TINY {most}\n"),
+        format!("HALF {most}\n"),
+        "SEND 262144\n".repeat(5000),
+        "TINY 100000\n".repeat(5000),
+    ];
+    for (conn, command) in (1..).zip(&lasting) {
+        let mut peer = connect(console.tcp);
+        peer.get_mut().write_all(command.as_bytes()).unwrap();
+        // It is under way.
+        peer.read_exact(&mut [0; 1000]).unwrap();
+        drop(peer);
+        console.events(conn);
+    }
+    let first = lasting.len() as u64 + 1;
+    let peers: Vec<_> = (0..12)
+        .map(|_| {
+            let mut peer = connect(console.tcp);
+            peer.get_mut().write_all(b"CLOSE 64000000\n").unwrap();
+            peer
+        })
+        .collect();
+    for conn in (first..).take(peers.len()) {
+        assert_eq!(console.lost(conn).1["reason"], "timed_out");
+    }
+    let mut peer = connect(console.tcp);
+    peer.get_mut().write_all(format!("ABORT {most}\n").as_bytes()).unwrap();
+    assert_eq!(console.lost(first + 12).1["reason"], "aborted");
+    let grown = console.peak() - before;
+    assert!(grown < 16 << 20, "{grown} bytes");
 }
 
 /// rule: secure-4, end-1

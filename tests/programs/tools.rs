@@ -266,6 +266,18 @@ impl Console {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         ended(&mut self.child)
     }
+
+    /// The most memory that it has had resident so far, in bytes.
+    pub(crate) fn peak(&self) -> u64 {
+        peak(&self.child)
+    }
+}
+
+/// The most memory that a child has had resident so far, in bytes.
+pub(crate) fn peak(child: &Child) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
 }
 
 impl Drop for Console {
