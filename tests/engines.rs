@@ -13,5 +13,7 @@ mod keys;
 mod openssl;
 #[path = "engines/reads.rs"]
 mod reads;
+#[path = "engines/settings.rs"]
+mod settings;
 #[path = "engines/wires.rs"]
 mod wires;

@@ -15,7 +15,8 @@ use super::identity::IdentitySource;
 use super::pem::Source;
 #[cfg(feature = "express")]
 use super::shared::check_keys;
-use super::shared::{RootSource, Shared, contradiction};
+use super::shared::{RootSource, Shared, contradiction, turned_off};
+use super::tickets;
 use super::verify::{AcceptAnyServer, RootsAsServers};
 use super::{ConfigWarning, TlsVersion, fail};
 use crate::core::session::Session;
@@ -92,9 +93,15 @@ impl ClientTls {
 }
 
 impl From<Arc<ClientConfig>> for ClientTls {
-    /// Takes a configuration of rustls as it is, unchecked.
-    fn from(config: Arc<ClientConfig>) -> Self {
-        Self(Arc::new(Settings { config, own: None, warnings: [].into(), express: false }))
+    /// Takes a configuration of rustls's as it is, unchecked. Early data, which is not offered here, is turned off in a
+    /// copy; [`warnings`](ClientTls::warnings) says so (rule: secure-11).
+    fn from(mut config: Arc<ClientConfig>) -> Self {
+        let mut warnings = Vec::new();
+        if config.enable_early_data {
+            Arc::make_mut(&mut config).enable_early_data = false;
+            warnings.push(turned_off("enable_early_data", "nothing is sent before the handshake is done"));
+        }
+        Self(Arc::new(Settings { config, own: None, warnings: warnings.into(), express: false }))
     }
 }
 
@@ -114,6 +121,7 @@ pub struct ClientTlsBuilder {
     /// Set only with the feature `platform-roots`.
     platform_roots: bool,
     no_verification: bool,
+    tickets: Option<usize>,
 }
 
 impl ClientTlsBuilder {
@@ -222,6 +230,18 @@ impl ClientTlsBuilder {
         self
     }
 
+    /// How many tickets are kept for a name to resume TLS 1.3 sessions by; default 16. The newest ones are kept. Each ticket
+    /// is used once, so that many connections which are begun at once need as many tickets, and a server that sends them
+    /// ([`ServerTlsBuilder::send_tickets`](crate::ServerTlsBuilder::send_tickets)).
+    ///
+    /// `0` turns resumption off, that of TLS 1.2 too. The names that were used last are remembered, 32 of them.
+    #[doc(alias = "Resumption")]
+    #[doc(alias = "ClientSessionCache")]
+    pub fn keep_tickets(mut self, count: usize) -> Self {
+        self.tickets = Some(count);
+        self
+    }
+
     /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and the
     /// like. Whoever reads that file reads the connections. Without this call the variable has no effect; without the
     /// variable this call has none.
@@ -270,6 +290,7 @@ impl ClientTlsBuilder {
             }
         };
         config.alpn_protocols = self.shared.alpn()?;
+        config.resumption = tickets::resumption(self.tickets.unwrap_or(tickets::TICKETS));
         if let Some(key_log) = self.shared.key_log() {
             config.key_log = key_log;
         }

@@ -21,13 +21,15 @@
 //! process-wide default is neither read nor set.
 //!
 //! What is not offered here is a matter for rustls: any [`rustls::ServerConfig`] or [`rustls::ClientConfig`] in an `Arc`
-//! converts with `into()`.
+//! converts with `into()`. Both engines obey what it says. What neither obeys (early data, and data of a server before the
+//! client's Finished) is turned off in a copy, and the warnings say so (rule: secure-11).
 
 mod client;
 mod identity;
 mod pem;
 mod server;
 mod shared;
+mod tickets;
 mod verify;
 mod x509;
 
@@ -104,6 +106,8 @@ pub enum WarningKind {
     ChainOrder,
     /// Some root certificates of the platform could not be loaded.
     PlatformRoots,
+    /// A setting of a configuration of rustls's is not offered here, and was turned off (rule: secure-11).
+    TurnedOff,
 }
 
 /// Reads the name of a server: a DNS name or an IP address, as it stands in a URL or on a command line.

@@ -15,7 +15,7 @@ use super::identity::{IdentitySource, LoadedIdentity};
 use super::pem::Source;
 #[cfg(feature = "express")]
 use super::shared::check_keys;
-use super::shared::{RootSource, Shared, contradiction};
+use super::shared::{RootSource, Shared, contradiction, turned_off};
 use super::{ConfigWarning, TlsVersion, fail};
 use crate::core::session::Session;
 use crate::error::{ConfigProblem, Error};
@@ -89,9 +89,20 @@ impl ServerTls {
 }
 
 impl From<Arc<ServerConfig>> for ServerTls {
-    /// Takes a configuration of rustls as it is, unchecked.
-    fn from(config: Arc<ServerConfig>) -> Self {
-        Self(Arc::new(Settings { config, own: None, warnings: [].into(), express: false }))
+    /// Takes a configuration of rustls's as it is, unchecked. Early data and data of the server's before the client's
+    /// Finished, which are not offered here, are turned off in a copy; [`warnings`](ServerTls::warnings) says so (rule:
+    /// secure-11).
+    fn from(mut config: Arc<ServerConfig>) -> Self {
+        let mut warnings = Vec::new();
+        if config.max_early_data_size > 0 {
+            Arc::make_mut(&mut config).max_early_data_size = 0;
+            warnings.push(turned_off("max_early_data_size", "early data is accepted from no client"));
+        }
+        if config.send_half_rtt_data {
+            Arc::make_mut(&mut config).send_half_rtt_data = false;
+            warnings.push(turned_off("send_half_rtt_data", "nothing is sent before the handshake is done"));
+        }
+        Self(Arc::new(Settings { config, own: None, warnings: warnings.into(), express: false }))
     }
 }
 
@@ -109,6 +120,7 @@ pub struct ServerTlsBuilder {
     shared: Shared,
     client_roots: Vec<RootSource>,
     client_auth_optional: bool,
+    tickets: Option<u8>,
 }
 
 impl ServerTlsBuilder {
@@ -196,6 +208,19 @@ impl ServerTlsBuilder {
         self
     }
 
+    /// How many tickets a client is sent to resume TLS 1.3 sessions by; default 2, as rustls has it. `0`: none, and no
+    /// session of TLS 1.3 is resumed.
+    ///
+    /// A ticket is used once. A client that opens many connections at once resumes as many of them as it has tickets, so
+    /// send as many as that. Each costs about 250 bytes behind every handshake, and, with a crypto provider of your own, a
+    /// place of the 256 in the cache of sessions.
+    #[doc(alias = "send_tls13_tickets")]
+    #[doc(alias = "num_tickets")]
+    pub fn send_tickets(mut self, count: u8) -> Self {
+        self.tickets = Some(count);
+        self
+    }
+
     /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and the
     /// like. Whoever reads that file reads the connections. Without this call the variable has no effect; without the
     /// variable this call has none.
@@ -238,6 +263,9 @@ impl ServerTlsBuilder {
             .with_client_cert_verifier(self.client_verifier(&provider)?)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = self.shared.alpn()?;
+        if let Some(count) = self.tickets {
+            config.send_tls13_tickets = count.into();
+        }
         if let Some(key_log) = self.shared.key_log() {
             config.key_log = key_log;
         }

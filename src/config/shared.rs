@@ -13,7 +13,7 @@ use rustls::{KeyLog, KeyLogFile, RootCertStore, SupportedProtocolVersion};
 
 use super::identity::{IdentitySource, said};
 use super::pem::Source;
-use super::{TlsVersion, fail};
+use super::{ConfigWarning, TlsVersion, WarningKind, fail};
 use crate::error::{ConfigProblem, Error};
 
 /// What was said to either builder.
@@ -126,6 +126,12 @@ pub(super) fn check_keys(provider: &CryptoProvider) -> Result<(), Error> {
 
 pub(super) fn contradiction(what: impl Into<String>) -> Error {
     fail(None, ConfigProblem::Contradiction(what.into()))
+}
+
+/// A setting of rustls's that no engine obeys (rule: secure-11).
+pub(super) fn turned_off(setting: &str, so: &str) -> ConfigWarning {
+    let detail = format!("{setting} is not offered here and was turned off: {so}");
+    ConfigWarning { file: None, kind: WarningKind::TurnedOff, detail }
 }
 
 /// The provider of the enabled feature. rustls's process-wide default is left alone: what a connection does must not

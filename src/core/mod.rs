@@ -38,5 +38,6 @@ pub mod peers;
 mod pool;
 pub mod relay;
 pub mod session;
+mod settings;
 pub mod slab;
 pub mod tally;

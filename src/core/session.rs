@@ -18,6 +18,7 @@ use super::express::Express;
 use super::facts::SessionFacts;
 use super::half::{End, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use super::input::Input;
+use super::settings;
 use crate::error::{Error, Phase, Reason, TlsError};
 use crate::policy::Watermarks;
 
@@ -80,8 +81,9 @@ impl Session {
         own_chain: Arc<[CertificateDer<'static>]>,
         marks: Watermarks,
     ) -> Result<Self, Error> {
+        settings::check_client(&config)?;
         let sni = sent_sni(&config, &name);
-        let tls = ClientConnection::new(config, name).map_err(unusable)?;
+        let tls = ClientConnection::new(config, name).map_err(settings::unusable)?;
         Ok(Self::new(Engine::rustls(tls), sni, own_chain, marks))
     }
 
@@ -91,7 +93,8 @@ impl Session {
         own_chain: Arc<[CertificateDer<'static>]>,
         marks: Watermarks,
     ) -> Result<Self, Error> {
-        let tls = ServerConnection::new(config).map_err(unusable)?;
+        settings::check_server(&config)?;
+        let tls = ServerConnection::new(config).map_err(settings::unusable)?;
         Ok(Self::new(Engine::rustls(tls), None, own_chain, marks))
     }
 
@@ -103,8 +106,9 @@ impl Session {
         own_chain: Arc<[CertificateDer<'static>]>,
         marks: Watermarks,
     ) -> Result<Self, Error> {
+        settings::check_client(&config)?;
         let sni = sent_sni(&config, &name);
-        let tls = Express::client(config, name).map_err(unusable)?;
+        let tls = Express::client(config, name).map_err(settings::unusable)?;
         Ok(Self::new(Engine::Express(Box::new(tls)), sni, own_chain, marks))
     }
 
@@ -115,7 +119,8 @@ impl Session {
         own_chain: Arc<[CertificateDer<'static>]>,
         marks: Watermarks,
     ) -> Result<Self, Error> {
-        let tls = Express::server(config).map_err(unusable)?;
+        settings::check_server(&config)?;
+        let tls = Express::server(config).map_err(settings::unusable)?;
         Ok(Self::new(Engine::Express(Box::new(tls)), None, own_chain, marks))
     }
 
@@ -161,10 +166,6 @@ fn sent_sni(config: &rustls::ClientConfig, name: &ServerName<'_>) -> Option<Stri
         ServerName::DnsName(dns) if config.enable_sni => Some(dns.as_ref().to_owned()),
         _ => None,
     }
-}
-
-fn unusable(error: rustls::Error) -> Error {
-    Error::Ended(TlsError { phase: Phase::Handshake, error, alert_sent: None }.into())
 }
 
 /// Looking.

@@ -28,11 +28,12 @@ const EXCEPTIONS: [(&str, &str, &str); 2] = [
 ];
 
 /// The rooms that may name rustls.
-const NAMES_RUSTLS: [&str; 8] = [
+const NAMES_RUSTLS: [&str; 9] = [
     "src/core/session.rs",
     "src/core/engine.rs",
     "src/core/express/",
     "src/core/facts.rs",
+    "src/core/settings.rs",
     "src/config/",
     "src/error.rs",
     "src/error/",

@@ -8,4 +8,5 @@ mod generated;
 mod layering;
 mod matrix;
 mod rules;
+mod settings;
 mod source;

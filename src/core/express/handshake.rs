@@ -1,12 +1,15 @@
 //! The handshake: rustls's unbuffered API, given whole records.
 
+use std::sync::Arc;
+
 use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
-use rustls::{CommonState, Error};
+use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
 use super::hello::Hello;
-use super::records::Records;
+use super::records::{HEADER, MAX_FRAGMENT, Records};
 use crate::core::buffer::Buffer;
 
 /// A handshake under way.
@@ -15,6 +18,7 @@ pub(super) struct Handshake {
     /// How much of the input rustls has seen and not consumed: the begin of a message that is not whole yet.
     kept: usize,
     hello: Hello,
+    max_fragment: usize,
 }
 
 enum Side {
@@ -61,12 +65,16 @@ macro_rules! drive {
 }
 
 impl Handshake {
-    pub(super) fn client(connection: UnbufferedClientConnection) -> Self {
-        Self { side: Side::Client(connection), kept: 0, hello: Hello::unwanted() }
+    pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+        let max_fragment = max_fragment(config.max_fragment_size);
+        let side = Side::Client(UnbufferedClientConnection::new(config, name)?);
+        Ok(Self { side, kept: 0, hello: Hello::unwanted(), max_fragment })
     }
 
-    pub(super) fn server(connection: UnbufferedServerConnection) -> Self {
-        Self { side: Side::Server(connection), kept: 0, hello: Hello::default() }
+    pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
+        let max_fragment = max_fragment(config.max_fragment_size);
+        let side = Side::Server(UnbufferedServerConnection::new(config)?);
+        Ok(Self { side, kept: 0, hello: Hello::default(), max_fragment })
     }
 
     /// The input: what is kept, and the next record behind it. Says how much of it was consumed.
@@ -105,14 +113,19 @@ impl Handshake {
         match self.side {
             Side::Client(connection) => {
                 let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-                Records::new(kernel.negotiated_cipher_suite(), secrets, Box::new(kernel))
+                Records::new(kernel.negotiated_cipher_suite(), secrets, Box::new(kernel), self.max_fragment)
             }
             Side::Server(connection) => {
                 let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-                Records::new(kernel.negotiated_cipher_suite(), secrets, Box::new(kernel))
+                Records::new(kernel.negotiated_cipher_suite(), secrets, Box::new(kernel), self.max_fragment)
             }
         }
     }
+}
+
+/// The most plaintext in a record, for a `max_fragment_size`, which counts the header too. rustls has checked it.
+fn max_fragment(max_fragment_size: Option<usize>) -> usize {
+    max_fragment_size.map_or(MAX_FRAGMENT, |size| size.saturating_sub(HEADER).clamp(1, MAX_FRAGMENT))
 }
 
 fn encode<Data>(mut record: EncodeTlsData<'_, Data>, out: &mut Buffer) -> bool {

@@ -19,9 +19,7 @@ mod records;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use rustls::server::UnbufferedServerConnection;
 use rustls::{AlertDescription, ClientConfig, CommonState, Error, ServerConfig};
 
 use self::aead::Place;
@@ -64,11 +62,11 @@ struct Fault {
 
 impl Express {
     pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
-        Self::begin(Handshake::client(UnbufferedClientConnection::new(config, name)?))
+        Self::begin(Handshake::client(config, name)?)
     }
 
     pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        Self::begin(Handshake::server(UnbufferedServerConnection::new(config)?))
+        Self::begin(Handshake::server(config)?)
     }
 
     fn begin(mut handshake: Handshake) -> Result<Self, Error> {

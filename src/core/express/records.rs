@@ -61,6 +61,8 @@ pub(super) struct Records {
     owes_update: bool,
     /// The key has sealed what it may, and there is no next one.
     is_exhausted: bool,
+    /// The most plaintext that a record of ours carries.
+    max_fragment: usize,
 }
 
 impl Records {
@@ -68,6 +70,7 @@ impl Records {
         suite: SupportedCipherSuite,
         secrets: ExtractedSecrets,
         kernel: Box<dyn Kernel>,
+        max_fragment: usize,
     ) -> Result<Self, Error> {
         let ExtractedSecrets { tx: (tx_seq, tx), rx: (rx_seq, rx) } = secrets;
         let tx = Sealer::new(suite, tx, tx_seq)?;
@@ -83,6 +86,7 @@ impl Records {
             patience: PATIENCE,
             owes_update: false,
             is_exhausted: false,
+            max_fragment,
         })
     }
 
@@ -110,15 +114,16 @@ impl Records {
             return 0;
         }
         // The queue grows once.
-        let (full, rest) = (data / MAX_FRAGMENT, data % MAX_FRAGMENT);
-        let _ = out.space(full * self.tx.record_len(MAX_FRAGMENT) + self.tx.record_len(rest));
+        let max = self.max_fragment;
+        let (full, rest) = (data / max, data % max);
+        let _ = out.space(full * self.tx.record_len(max) + self.tx.record_len(rest));
         let (mut parts, mut sealed) = (Gather::of(parts), 0);
         while sealed < data {
             if self.tx_seq + 1 >= self.limit() && !self.renew_key(out) {
                 self.is_exhausted = true;
                 break;
             }
-            let len = MAX_FRAGMENT.min(data - sealed);
+            let len = max.min(data - sealed);
             if !self.seal_record(ContentType::ApplicationData, len, out, |fragment| parts.copy_to(fragment)) {
                 break;
             }

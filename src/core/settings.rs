@@ -1,0 +1,35 @@
+//! The settings of a configuration of rustls's that no session obeys: they are refused by name (rule: secure-11).
+//!
+//! The table of all settings is in docs/settings.md.
+
+use rustls::{ClientConfig, ServerConfig};
+
+use crate::error::{ConfigError, ConfigProblem, Error, Phase, TlsError};
+
+/// A server would tell a client that early data was accepted, and nobody would read it.
+pub(super) fn check_server(config: &ServerConfig) -> Result<(), Error> {
+    match (config.max_early_data_size, config.send_half_rtt_data) {
+        (1.., _) => Err(refused("max_early_data_size is not offered here")),
+        (0, true) => Err(refused("send_half_rtt_data is not offered here")),
+        (0, false) => Ok(()),
+    }
+}
+
+pub(super) fn check_client(config: &ClientConfig) -> Result<(), Error> {
+    match config.enable_early_data {
+        true => Err(refused("enable_early_data is not offered here")),
+        false => Ok(()),
+    }
+}
+
+/// Why rustls makes no session of a configuration.
+pub(super) fn unusable(error: rustls::Error) -> Error {
+    if error == rustls::Error::BadMaxFragmentSize {
+        return refused("max_fragment_size must be 32 to 16389");
+    }
+    Error::Ended(TlsError { phase: Phase::Handshake, error, alert_sent: None }.into())
+}
+
+fn refused(why: &str) -> Error {
+    Error::Config(ConfigError { file: None, problem: ConfigProblem::Contradiction(why.to_owned()) })
+}
