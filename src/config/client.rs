@@ -13,6 +13,7 @@ use rustls::sign::SingleCertAndKey;
 
 use super::identity::IdentitySource;
 use super::pem::Source;
+use super::revocation::Lists;
 #[cfg(feature = "express")]
 use super::shared::check_keys;
 use super::shared::{RootSource, Shared, contradiction, turned_off};
@@ -173,7 +174,8 @@ impl ClientTlsBuilder {
     /// Lists of revoked server certificates, from a PEM file. May be called several times.
     ///
     /// With the first list every certificate of a server's chain is checked, and the check is strict: each of their issuers
-    /// needs a list, and one that is past its next update counts as none.
+    /// needs a list, and one that is past its next update counts as none. A root that a server presents as its own
+    /// certificate has issued itself, and needs a list too.
     pub fn crl_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.shared.revocation_lists.push(Source::File(path.into()));
         self
@@ -324,11 +326,12 @@ impl ClientTlsBuilder {
         let roots = Arc::new(roots);
         let lists = self.shared.revocation_lists(&roots, provider)?;
         let webpki = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
-            .with_crls(lists)
+            .with_crls(lists.iter().cloned())
             .enforce_revocation_expiration()
             .build()
             .map_err(|error| contradiction(error.to_string()))?;
-        Ok(Arc::new(RootsAsServers { roots: named, webpki }))
+        let lists = Lists { lists, algorithms: provider.signature_verification_algorithms };
+        Ok(Arc::new(RootsAsServers { roots: named, webpki, lists }))
     }
 
     fn accept_any(&self, provider: &CryptoProvider) -> Result<Arc<dyn ServerCertVerifier>, Error> {

@@ -27,6 +27,7 @@
 mod client;
 mod identity;
 mod pem;
+mod revocation;
 mod server;
 mod shared;
 mod tickets;

@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
+use super::revocation::Lists;
 use super::x509::is_ca_fit_for_server;
 
 /// rustls's verifier, and one case more: a server that presents a certificate which was given as a root, byte for byte,
@@ -17,12 +18,14 @@ use super::x509::is_ca_fit_for_server;
 /// webpki takes a self-signed certificate that is its own root as long as it is not marked so, and refuses one that is
 /// (`CaUsedAsEndEntity`), because it would not build a path through it either way. OpenSSL takes both, and `openssl req
 /// -x509` marks what it makes, so this is what people try first. No trust is added: whoever holds the key of that root could
-/// have issued a certificate without the mark. Names, dates and purpose are checked as ever (rule: secure-8).
+/// have issued a certificate without the mark. Names, dates and purpose are checked as ever (rule: secure-8), and where there
+/// are lists of revoked certificates they are asked as strictly as for any other one (rule: secure-12).
 #[derive(Debug)]
 pub(super) struct RootsAsServers {
     /// The roots that were given by name; those of the platform are not meant to be servers.
     pub(super) roots: Vec<CertificateDer<'static>>,
     pub(super) webpki: Arc<WebPkiServerVerifier>,
+    pub(super) lists: Lists,
 }
 
 impl RootsAsServers {
@@ -47,6 +50,7 @@ impl ServerCertVerifier for RootsAsServers {
         match self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(error) if self.is_only_marked(&error, end_entity, now) => {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                self.lists.check(end_entity, now)?;
                 Ok(ServerCertVerified::assertion())
             }
             verdict => verdict,

@@ -6,13 +6,13 @@ use rustls::{CertificateError, ClientConnection, ConnectionCommon, HandshakeKind
 use super::super::{ClientTls, ServerTls, TlsVersion, server_name};
 use crate::testing::pki::{Identity, KeyKind, Pki, Profile};
 
-struct Pair {
+pub(super) struct Pair {
     server: ServerConnection,
     client: ClientConnection,
 }
 
 /// Runs a handshake to its end; the error is that of the side which found fault.
-fn handshake(server: &ServerTls, client: &ClientTls, name: &str) -> Result<Pair, rustls::Error> {
+pub(super) fn handshake(server: &ServerTls, client: &ClientTls, name: &str) -> Result<Pair, rustls::Error> {
     let mut server = ServerConnection::new(server.config().clone())?;
     let mut client = ClientConnection::new(client.config().clone(), server_name(name).unwrap())?;
     while client.wants_write() || server.wants_write() {
@@ -40,7 +40,7 @@ fn server_of(identity: &Identity) -> ServerTls {
     ServerTls::builder().identity(identity.chain_der(), identity.key_der()).build().unwrap()
 }
 
-fn fault_of(result: Result<Pair, rustls::Error>) -> CertificateError {
+pub(super) fn fault_of(result: Result<Pair, rustls::Error>) -> CertificateError {
     match result.map(|_| ()) {
         Err(rustls::Error::InvalidCertificate(error)) => error,
         other => panic!("not a bad certificate: {other:?}"),

@@ -1,6 +1,7 @@
 //! Each mistake that is made with certificates and keys, and what is said about it.
 
 mod handshake;
+mod revocation;
 mod subject;
 
 use std::fs;

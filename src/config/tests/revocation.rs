@@ -1,0 +1,83 @@
+//! A root that is presented as the server's certificate, and the lists of revoked certificates.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod, KeyPair,
+    RevokedCertParams, SerialNumber,
+};
+use rustls::CertificateError;
+use time::{Duration, OffsetDateTime};
+
+use super::super::{ClientTls, ServerTls};
+use super::handshake::{fault_of, handshake};
+use crate::testing::pki::Pki;
+
+type Root = CertifiedIssuer<'static, KeyPair>;
+
+const SERIAL: u64 = 4711;
+
+/// A root for `localhost`, marked as that of a CA or not.
+fn root(is_marked: bool) -> Root {
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.serial_number = Some(SerialNumber::from(SERIAL));
+    if is_marked {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    Root::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A list of this issuer, with these serial numbers, good for so many days from now.
+fn list(issuer: &Root, revoked: &[u64], days: i64) -> String {
+    let now = OffsetDateTime::now_utc();
+    let entry = |serial: &u64| RevokedCertParams {
+        serial_number: SerialNumber::from(*serial),
+        revocation_time: now - Duration::DAY,
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let list = CertificateRevocationListParams {
+        this_update: now - Duration::days(9),
+        next_update: now + Duration::days(days),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.iter().map(entry).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.signed_by(issuer).unwrap().pem().unwrap()
+}
+
+/// What a client that has these lists finds of the root as a server.
+fn fault(root: &Root, lists: &[String]) -> Option<CertificateError> {
+    let server = ServerTls::builder().identity_pem(root.pem(), root.key().serialize_pem()).build().unwrap();
+    let builder = ClientTls::builder().root(root.der().clone());
+    let client = lists.iter().fold(builder, |builder, list| builder.crl_pem(list.clone())).build().unwrap();
+    let result = handshake(&server, &client, "localhost");
+    result.is_err().then(|| fault_of(result))
+}
+
+/// rule: secure-12
+#[test]
+fn a_root_as_a_server_needs_a_list_of_its_own_where_there_are_lists() {
+    let strangers = Pki::new().crl_pem();
+    for is_marked in [true, false] {
+        let root = root(is_marked);
+        assert_eq!(fault(&root, &[]), None, "{is_marked}");
+        assert_eq!(fault(&root, &[strangers.clone()]), Some(CertificateError::UnknownRevocationStatus), "{is_marked}");
+    }
+    // webpki lets no certificate sign lists that is not marked as a CA's, so these are for one that is.
+    let marked = root(true);
+    assert_eq!(fault(&marked, &[strangers.clone(), list(&marked, &[1, 2], 30)]), None);
+    assert_eq!(fault(&marked, &[strangers, list(&marked, &[1, SERIAL], 30)]), Some(CertificateError::Revoked));
+}
+
+/// rule: secure-12
+#[test]
+fn a_root_as_a_server_is_refused_by_a_list_that_is_old_or_another_ones() {
+    let root = root(true);
+    let expired = fault(&root, &[list(&root, &[], -1)]);
+    assert!(matches!(expired, Some(CertificateError::ExpiredRevocationListContext { .. })), "{expired:?}");
+    assert_eq!(fault(&root, &[list(&root, &[], -1), list(&root, &[], 30)]), None, "the newer one counts");
+    assert_eq!(fault(&root, &[list(&root, &[SERIAL], -1), list(&root, &[], 30)]), Some(CertificateError::Revoked));
+    // The same name, and another key.
+    let namesake = self::root(true);
+    assert_eq!(fault(&root, &[list(&namesake, &[], 30)]), Some(CertificateError::UnknownRevocationStatus));
+}
