@@ -94,6 +94,20 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     ///
     /// Done means that the kernel has all of it. Fails with the reason if the connection was lost before.
     ///
+    /// # Signals and the end of an input
+    ///
+    /// Call it only when you know that your own input is complete. An input that ends may have been cut off: Ctrl-C at
+    /// `producer | program` goes to both, the producer dies, and the program sees the end of its standard input together
+    /// with the signal. If the program acts on the end first, the peer takes half of a message for a whole one. A
+    /// `select!` over the input and the signal polls its branches in random order, so:
+    ///
+    /// - put the signal first, with `biased;`,
+    /// - when the input has ended, `yield_now` (on a runtime of one thread the signals that have come are seen then) or wait
+    ///   a few milliseconds (another process may be signalled just before this one), and only then call this,
+    /// - on the signal, [`abort`](Self::abort).
+    ///
+    /// The example `netcat` does this.
+    ///
     /// # Cancel safety
     ///
     /// Once polled, the end is decided: a future that is dropped changes nothing about it, and the marker leaves as

@@ -26,20 +26,28 @@ use crate::run::{Outcome, Tally};
 fn main() {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("netcat"));
     let tls = run::client_tls(&args).unwrap_or_else(|usage| usage.exit("netcat"));
-    let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling has no pipes either");
+    let runtime = runtime().expect("a system without threads or polling has no pipes either");
     let tally = Tally::new(&args);
     let outcome = runtime.block_on(async {
         // The loser of a select is dropped before the winner's arm is run, and a dropped connection is no aborted one: so
         // the abort is part of what races.
         tokio::select! {
+            // The signal is looked at first: see `pipe::end_of_input`.
+            biased;
+            outcome = interrupted(&tally) => outcome,
             outcome = run::run(&args, tls.as_ref(), &tally) => outcome,
             outcome = out_of_time(&args, &tally) => outcome,
-            outcome = interrupted(&tally) => outcome,
         }
     });
     tell(&args, &tally, &outcome);
     // Not by returning: the thread that reads standard input may wait in there for ever.
     std::process::exit(outcome.status)
+}
+
+/// One thread is enough. It is also the one that the system runs a signal handler on, so that a signal that was sent before
+/// something else is seen before it.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 async fn out_of_time(args: &Args, tally: &Tally) -> Outcome {

@@ -13,6 +13,8 @@ use crate::run::Tally;
 
 /// How long standard input may be silent before the run ends, once the peer has ended. What a pipe holds ready is sent.
 const SILENCE: Duration = Duration::from_millis(200);
+/// How long processes that end together may take to be told so, one after the other.
+const ONE_AFTER_THE_OTHER: Duration = Duration::from_millis(30);
 const CHUNK: usize = 64 << 10;
 
 type Connection = UpgradableConnection<TcpConnection>;
@@ -32,14 +34,16 @@ pub(crate) async fn pipe(args: &Args, tally: &Tally, connection: Connection) -> 
         };
         tokio::pin!(upload, download);
         tokio::select! {
-            uploaded = &mut upload => match uploaded {
-                Ok(()) if args.half_close => download.await.map(|_| ()),
-                other => other,
-            },
+            // `--abort-after` comes before an end of our input.
+            biased;
             downloaded = &mut download => match downloaded {
                 Ok(End::InOrder) => upload.await,
                 Ok(End::Enough | End::Failed) => Ok(()),
                 Err(error) => Err(error),
+            },
+            uploaded = &mut upload => match uploaded {
+                Ok(()) if args.half_close => download.await.map(|_| ()),
+                other => other,
             },
         }
     };
@@ -61,6 +65,7 @@ async fn upload(args: &Args, tally: &Tally, writer: &mut Writer, mut ended: watc
             () = silence(&mut ended) => return Ok(()),
         };
         if n == 0 {
+            end_of_input().await;
             break;
         }
         let mut left = &chunk[..n];
@@ -74,6 +79,34 @@ async fn upload(args: &Args, tally: &Tally, writer: &mut Writer, mut ended: watc
         let _ = writer.shutdown().await;
     }
     Ok(())
+}
+
+/// Waits until an interrupt that caused the end of our input would have been seen.
+///
+/// Ctrl-C at `producer | netcat` goes to both. The producer dies, and that ends our input: if the end were acted on before the
+/// signal, the peer would take what is cut off for a complete message (rule: abort-2). So the runtime looks for signals once
+/// more, and the `select!` in main at theirs before at ours. Where another process may have ended our input, it gets a moment
+/// more, because a process manager signals its processes one after the other.
+async fn end_of_input() {
+    if is_fed_by_a_process() {
+        sleep(ONE_AFTER_THE_OTHER).await;
+    }
+    // The runtime polls its drivers, that of signals included, before a task that has yielded goes on.
+    tokio::task::yield_now().await;
+}
+
+#[cfg(unix)]
+fn is_fed_by_a_process() -> bool {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileTypeExt;
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from);
+    let kind = stdin.and_then(|stdin| stdin.metadata()).map(|meta| meta.file_type());
+    kind.is_ok_and(|kind| kind.is_fifo() || kind.is_socket())
+}
+
+#[cfg(not(unix))]
+fn is_fed_by_a_process() -> bool {
+    true
 }
 
 async fn silence(ended: &mut watch::Receiver<bool>) {

@@ -11,6 +11,7 @@ mod chat;
 mod commands;
 mod drain;
 mod exit_status;
+mod interrupt;
 mod netcat;
 mod openssl;
 mod python;

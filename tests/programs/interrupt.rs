@@ -1,0 +1,54 @@
+//! Ctrl-C at a pipeline that ends in netcat.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+
+use bowline::Listener;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use crate::tools::{PATIENCE, ca, certs, ended, example, spawn};
+
+/// A pipeline of a producer, which has written half of a message and dies of SIGINT, and netcat, in a process group of their
+/// own.
+fn pipeline(endpoint: &str) -> (Child, Child) {
+    let mut producer =
+        spawn(Command::new("sh").args(["-c", "printf half; exec sleep 600"]).stdout(Stdio::piped()).process_group(0));
+    let netcat = spawn(
+        Command::new(example("netcat"))
+            .args(["--ca", &ca(), endpoint])
+            .stdin(producer.stdout.take().unwrap())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(i32::try_from(producer.id()).unwrap()),
+    );
+    (producer, netcat)
+}
+
+/// rule: abort-2
+#[tokio::test]
+async fn an_interrupt_of_a_pipeline_never_looks_like_a_whole_message() {
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let tls = certs().server_tls_builder().build().unwrap();
+    let endpoint = format!("tls:localhost:{}", listener.local_addr().port());
+    for round in 0..36 {
+        let (mut producer, mut netcat) = pipeline(&endpoint);
+        let incoming = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+        let mut peer = incoming.handshake(&tls).await.unwrap();
+        let mut half = [0; 4];
+        timeout(PATIENCE, peer.read_exact(&mut half)).await.unwrap().unwrap();
+        let group = Pid::from_child(&producer);
+        if round % 3 == 0 {
+            // As a process manager does.
+            kill_process(group, Signal::INT).unwrap();
+            kill_process(Pid::from_child(&netcat), Signal::INT).unwrap();
+        } else {
+            kill_process_group(group, Signal::INT).unwrap();
+        }
+        let end = timeout(PATIENCE, peer.read(&mut half)).await.unwrap();
+        assert!(end.is_err(), "round {round}: {end:?}");
+        assert_eq!(ended(&mut netcat).code(), Some(130), "round {round}");
+        ended(&mut producer);
+    }
+}
