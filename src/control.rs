@@ -1,5 +1,6 @@
 //! The handle that other tasks hold.
 
+mod delivery;
 mod group;
 
 use std::fmt;
@@ -314,29 +315,11 @@ impl Control {
         self.0.reset.store(true, Ordering::Release);
     }
 
-    /// The socket goes: what was not acknowledged then (rule: close-4).
-    pub(crate) fn note_unacknowledged(&self, bytes: Option<u64>) {
-        let bytes = bytes.map_or(NOT_TOLD, |bytes| bytes.min(NOT_TOLD - 1));
-        // The first answer counts: what is dissolved has nothing to acknowledge any more.
-        let _ = self.0.unacknowledged.compare_exchange(NOT_ASKED, bytes, Ordering::AcqRel, Ordering::Acquire);
-    }
-
     /// A close is about to let go, and will report.
     pub(crate) fn begin_report(&self) {
         if let Some(ground) = self.ground() {
             ground.begin_report();
         }
-    }
-
-    pub(crate) fn unacknowledged(&self) -> Option<u64> {
-        Some(self.0.unacknowledged.load(Ordering::Acquire)).filter(|bytes| *bytes < NOT_TOLD)
-    }
-
-    /// Bytes that the peer's system has not acknowledged yet; 0 where none can be, or nobody knows.
-    pub(crate) fn in_flight(&self) -> u64 {
-        let ground = self.ground().filter(|_| !self.is_aborted());
-        let stream = ground.as_ref().and_then(|ground| ground.socket());
-        stream.and_then(|stream| socket::unacknowledged(stream, true)).unwrap_or(0)
     }
 
     pub(crate) fn was_reset(&self) -> bool {

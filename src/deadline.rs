@@ -69,10 +69,6 @@ impl Timer {
         }
     }
 
-    pub(crate) fn stop(&mut self) {
-        self.at = None;
-    }
-
     /// Ready once, when the time has come.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };

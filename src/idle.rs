@@ -1,4 +1,4 @@
-//! The bounds on how long a connection may be idle: a half-open one, and any.
+//! The bounds on how long a connection may be idle: a half-open one, one that ends its send half, and any.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
+use crate::core::stall::Stall;
 use crate::error::Phase;
 use crate::policy::Policy;
 
@@ -127,6 +128,54 @@ impl IdleTimer {
         if let Some(wait) = &mut self.wait {
             wait.since = None;
         }
+    }
+
+    /// Another bound holds from now on.
+    pub(crate) fn stop(&mut self) {
+        self.wait = None;
+        self.stopped = true;
+    }
+}
+
+/// Bounds the wait for the end of a send half: no longer than this without progress (rule: close-3). A wait that does not
+/// happen costs nothing.
+#[derive(Default)]
+pub(crate) struct StallTimer {
+    wait: Option<Box<StalledWait>>,
+    stopped: bool,
+}
+
+struct StalledWait {
+    sleep: Pin<Box<Sleep>>,
+    stall: Stall,
+}
+
+impl StallTimer {
+    /// Ready once nothing has moved for as long as the bound. `moved` is a counter that grows with progress.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, bound: Option<Duration>, moved: impl Fn() -> u64) -> Poll<()> {
+        let Some(bound) = bound.filter(|_| !self.stopped) else { return Poll::Pending };
+        let interval = Stall::interval(bound);
+        let wait = match &mut self.wait {
+            Some(wait) => wait,
+            // As for an idle wait: without a runtime there is no clock.
+            None if Handle::try_current().is_err() => return Poll::Pending,
+            none => {
+                let (sleep, stall) = (Box::pin(tokio::time::sleep(interval)), Stall::new(moved()));
+                none.insert(Box::new(StalledWait { sleep, stall }))
+            }
+        };
+        loop {
+            ready!(wait.sleep.as_mut().poll(cx));
+            if wait.stall.look(moved()) {
+                return Poll::Ready(());
+            }
+            wait.sleep.set(tokio::time::sleep(interval));
+        }
+    }
+
+    /// The wait is over.
+    pub(crate) fn reset(&mut self) {
+        self.wait = None;
     }
 
     /// Another bound holds from now on.

@@ -9,6 +9,9 @@ pub struct Policy {
     /// From accept or connect to the end of the handshake; default 30 seconds. `None`: no bound (rule: secure-5).
     pub handshake_timeout: Option<Duration>,
     /// From the call of `close` until the socket goes; default 10 seconds. `None`: no bound (rule: close-3).
+    ///
+    /// `close_write`, which is also `poll_shutdown`, waits this long for a peer that takes nothing; whenever the peer takes
+    /// something the time begins anew (rule: half-12).
     pub close_timeout: Option<Duration>,
     /// How many bytes a closing connection throws away before it goes; default 16 MiB (rule: close-3).
     pub close_discard: u64,

@@ -50,6 +50,8 @@ pub(crate) struct Pump<T> {
     pub(crate) floor: Option<T>,
     /// The floor lives on after this session's end: a downgrade.
     pub(crate) keeps_floor: bool,
+    /// Another floor stands on this one.
+    pub(crate) is_beneath: bool,
     floor_is_shut: bool,
     /// Whatever was written to the floor has left it too.
     floor_is_flushed: bool,

@@ -17,7 +17,7 @@ use crate::core::inbox::Inbox;
 use crate::core::tally::Outcome;
 use crate::error::{Phase, Reason};
 use crate::floor::{Discard, Floor, debug, hand_over, poll_discard_reads, poll_read_ahead};
-use crate::idle::{HalfOpen, IdleTimer};
+use crate::idle::{HalfOpen, IdleTimer, StallTimer};
 use crate::policy::Policy;
 use crate::transport::Transport;
 
@@ -53,6 +53,8 @@ pub struct Stream<S> {
     beneath: bool,
     /// One for each task that may wait.
     timers: [IdleTimer; 2],
+    /// Runs while our end waits.
+    stall: StallTimer,
     /// Our half has ended.
     fin_sent: HalfOpen,
     /// The peer has ended its half, of this floor or of one above.
@@ -120,6 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             wakes_unlocked: false,
             beneath: false,
             timers: <[IdleTimer; 2]>::default(),
+            stall: StallTimer::default(),
             fin_sent: HalfOpen::default(),
             fin_received: HalfOpen::default(),
         }
@@ -199,6 +202,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             }
             self.live = None;
         }
+    }
+
+    /// Ready once our end has waited for its bound; then the connection was given up. A floor above watches by itself.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.beneath {
+            return Poll::Pending;
+        }
+        let control = &self.control;
+        ready!(self.stall.poll(cx, control.policy().close_timeout, || control.taken()));
+        control.give_up_end();
+        Poll::Ready(())
     }
 
     fn at_end(&self) -> io::Result<()> {
@@ -307,7 +321,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         if self.send.is_finished() {
             return Poll::Ready(Ok(()));
         }
-        ready!(self.poll_send(cx, |io, cx| io.poll_shutdown(cx)))?;
+        let ended = match self.poll_send(cx, |io, cx| io.poll_shutdown(cx)) {
+            Poll::Pending if self.poll_stall(cx).is_ready() => self.poll_send(cx, |io, cx| io.poll_shutdown(cx)),
+            ended => ended,
+        };
+        ready!(ended)?;
+        self.stall.reset();
         let _ = self.send.handle(SendEvent::Drained);
         self.fin_sent.begin();
         self.rest();
@@ -343,6 +362,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
 
     fn begin_close(&mut self) {
         self.timers.iter_mut().for_each(IdleTimer::stop);
+        self.stall.stop();
         self.inbox.clear();
     }
 

@@ -92,7 +92,9 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     /// Ends our send half: everything accepted, then this floor's marker (close_notify on TLS), then FIN beneath it.
     /// Reading goes on for as long as the peer sends (rules: half-1, half-2). Twice is once (rule: half-3).
     ///
-    /// Done means that the kernel has all of it. Fails with the reason if the connection was lost before.
+    /// Done means that the kernel has all of it. Fails with the reason if the connection was lost before. Where the peer takes
+    /// nothing for as long as [`Policy::close_timeout`](crate::Policy::close_timeout) the connection is reset, and this fails
+    /// with [`Reason::TimedOut`] in [`Phase::Close`](crate::Phase::Close) (rule: half-12).
     ///
     /// # Signals and the end of an input
     ///

@@ -13,6 +13,7 @@
 //! - [`backoff`]: how long to wait before the next attempt.
 //! - [`peers`]: how many connections each peer has.
 //! - [`slab`] and [`tally`]: the members of a group, and how they ended.
+//! - [`stall`]: a wait that may last while something moves.
 //! - [`relay`]: two connections joined: what the end of one means for the other.
 //! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
 //! - [`agenda`], [`flow`], [`life`]: what a protocol has asked for, its producer, and what it is told in which order.
@@ -40,4 +41,5 @@ pub mod relay;
 pub mod session;
 mod settings;
 pub mod slab;
+pub mod stall;
 pub mod tally;

@@ -27,9 +27,10 @@ use crate::core::buffer::Buffer;
 use crate::core::flow::Level;
 use crate::core::half::{End, RecvHalf, SendHalf};
 use crate::core::life::Notice;
-use crate::deadline::{Timer, after};
+use crate::deadline::after;
 use crate::error::{Phase, Reason};
 use crate::floor::Discard;
+use crate::idle::StallTimer;
 use crate::transport::Transport;
 use crate::upgrade::StartTls;
 
@@ -46,7 +47,7 @@ pub struct Runner<P, T> {
     /// What the protocol has left unread.
     pub(super) unread: Buffer,
     is_shut: bool,
-    stall: Timer,
+    stall: StallTimer,
     /// The connection counts as an unfinished handshake of its listener.
     pub(super) unfinished: Option<OwnedSemaphorePermit>,
     /// Waits for the loss of a connection that nobody reads from (rule: flow-5).
@@ -71,7 +72,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             transport,
             unread: Buffer::default(),
             is_shut: false,
-            stall: Timer::default(),
+            stall: StallTimer::default(),
             unfinished: None,
             loss: None,
         }
@@ -201,7 +202,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 Due::Bytes(bytes) => match Pin::new(&mut self.transport).poll_write(cx, bytes) {
                     Poll::Ready(Ok(n)) => {
                         self.stage.handed_over(n);
-                        self.stall.stop();
+                        self.stall.reset();
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(self.lose_write(error)),
                     Poll::Pending => break,
@@ -399,18 +400,17 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.poll_stall(cx)
     }
 
-    /// rule: close-3: a close that waits for its producer waits no longer than its bound for a peer that takes nothing.
+    /// rule: close-3: an end that waits for its producer, or for the bytes before it, waits no longer than its bound for a
+    /// peer that takes nothing.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let desk = &self.stage.desk;
-        if desk.agenda.ending() != Ending::Close || desk.queued() == 0 {
-            self.stall.stop();
+        if self.is_shut || desk.agenda.ending() == Ending::Open || desk.queued() == 0 {
+            self.stall.reset();
             return Poll::Pending;
         }
-        if !self.stall.is_set() {
-            self.stall.set(after(desk.control().policy().close_timeout));
-        }
-        ready!(self.stall.poll(cx));
-        self.stage.desk.control().end(Reason::TimedOut(Phase::Close));
+        let control = desk.control();
+        ready!(self.stall.poll(cx, control.policy().close_timeout, || control.taken()));
+        control.give_up_end();
         Poll::Ready(())
     }
 }

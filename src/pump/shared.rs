@@ -28,6 +28,7 @@ impl<T: Transport> Shared<T> {
                 session,
                 floor: Some(floor),
                 keeps_floor: false,
+                is_beneath: false,
                 floor_is_shut: false,
                 floor_is_flushed: true,
                 reader: None,

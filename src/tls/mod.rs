@@ -166,11 +166,14 @@ impl<T: Transport> TlsConnection<T> {
         let _ = until(deadline.min(moment).or(moment), self.close()).await;
     }
 
-    /// Two halves for two tasks, which share the session under a lock. The read half drives what is left of a handshake.
+    /// Two halves for two tasks, which share the session under a lock. The read half drives what is left of a handshake;
+    /// the write half waits for it, no longer than until the same deadline.
     ///
     /// A half that is dropped ends nothing; when both are dropped, the connection ends as a dropped connection does.
     pub fn into_split(self) -> (TlsReadHalf<T>, TlsWriteHalf<T>) {
-        (self.read, self.write)
+        let Self { read, mut write } = self;
+        write.set_deadline(read.deadline());
+        (read, write)
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
@@ -294,6 +297,8 @@ impl<T: Transport> Floor for TlsConnection<T> {
 
     fn begin_close(&mut self) {
         self.read.clear();
+        // The close has a bound of its own.
+        self.write.stall.stop();
         self.write.shared().with(|pump| {
             pump.session.begin_close();
             // A downgrade that was given up keeps nothing: all floors end.
@@ -362,7 +367,9 @@ impl<T: Transport> Floor for TlsConnection<T> {
         });
     }
 
-    fn set_beneath(&mut self, _: bool) {}
+    fn set_beneath(&mut self, beneath: bool) {
+        self.write.shared().with(|pump| pump.is_beneath = beneath);
+    }
 
     fn session_facts(&self) -> Option<Arc<SessionFacts>> {
         self.write.shared().with(|pump| pump.session.facts().cloned())

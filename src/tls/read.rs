@@ -46,17 +46,8 @@ impl<T: Transport> TlsReadHalf<T> {
         self.clock.as_ref().and_then(Clock::deadline)
     }
 
-    /// Whether the handshake's time has run out: then the session has ended for that reason.
     fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(clock) = &mut self.clock else { return Poll::Pending };
-        if !self.shared.with(|pump| pump.session.is_handshaking()) {
-            self.clock = None;
-            return Poll::Pending;
-        }
-        ready!(clock.poll(cx));
-        self.clock = None;
-        self.shared.with(|pump| pump.end(&Reason::TimedOut(Phase::Handshake)));
-        Poll::Ready(())
+        poll_clock(&mut self.clock, &self.shared, cx)
     }
 
     /// Makes one connection of the two halves again; gives them back where they are of different connections.
@@ -232,6 +223,23 @@ impl<T: Transport> TlsReadHalf<T> {
             }
         })
     }
+}
+
+/// Whether the handshake's time has run out: then the session has ended for that reason. For whichever half waits for it.
+pub(super) fn poll_clock<T: Transport>(
+    clock: &mut Option<Clock>,
+    shared: &Shared<T>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let Some(running) = clock else { return Poll::Pending };
+    if !shared.with(|pump| pump.session.is_handshaking()) {
+        *clock = None;
+        return Poll::Pending;
+    }
+    ready!(running.poll(cx));
+    *clock = None;
+    shared.with(|pump| pump.end(&Reason::TimedOut(Phase::Handshake)));
+    Poll::Ready(())
 }
 
 fn ready_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> Poll<Step> {

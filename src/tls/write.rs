@@ -7,22 +7,30 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
 
 use crate::control::Control;
 use crate::core::half::SendHalf;
+use crate::deadline::Clock;
 use crate::error::{Error, Reason};
+use crate::idle::StallTimer;
 use crate::pump::{Pump, Shared, Want};
+use crate::tls::read::poll_clock;
 use crate::transport::Transport;
 
 /// The sending half of a [`TlsConnection`](super::TlsConnection).
 pub struct TlsWriteHalf<T> {
     shared: Arc<Shared<T>>,
     control: Control,
+    /// Of a half that was split off inside a handshake, until that is known to be done.
+    clock: Option<Clock>,
+    /// Runs while the end of the half waits.
+    pub(super) stall: StallTimer,
 }
 
 impl<T: Transport> TlsWriteHalf<T> {
     pub(super) fn new(shared: Arc<Shared<T>>, control: Control) -> Self {
-        Self { shared, control }
+        Self { shared, control, clock: None, stall: StallTimer::default() }
     }
 
     /// The handle of the connection.
@@ -41,6 +49,39 @@ impl<T: Transport> TlsWriteHalf<T> {
 
     pub(super) fn ground(&self) -> &Control {
         &self.control
+    }
+
+    /// The handshake has to be done by then, also where nobody drives it: this half waits no longer (rule: secure-5).
+    pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.clock = Some(Clock::new(deadline));
+    }
+
+    /// Waits by `poll`, but for a handshake no longer than its deadline.
+    fn poll_in_time<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut poll: impl FnMut(&Self, &mut Context<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        match poll(self, cx) {
+            Poll::Pending if poll_clock(&mut self.clock, &self.shared, cx).is_ready() => poll(self, cx),
+            result => result,
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_in_time(cx, |half, cx| half.poll_drained(cx, |pump| pump.session.send().is_finished()))
+    }
+
+    /// Ready once the end of the half has waited for its bound without progress; then the connection was given up. The
+    /// topmost session watches for all that are beneath it, and a handshake has a bound of its own.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.shared.with(|pump| pump.is_beneath || pump.session.is_handshaking()) {
+            return Poll::Pending;
+        }
+        let control = &self.control;
+        ready!(self.stall.poll(cx, control.policy().close_timeout, || control.taken()));
+        control.give_up_end();
+        Poll::Ready(())
     }
 
     /// Works on the pump, behind an abort that another task may have made.
@@ -134,27 +175,34 @@ impl<T: Transport> fmt::Debug for TlsWriteHalf<T> {
 
 impl<T: Transport> AsyncWrite for TlsWriteHalf<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, &[IoSlice::new(buf)])
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, parts)
+        self.poll_in_time(cx, |half, cx| half.poll_write_parts(cx, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_drained(cx, |pump| pump.session.is_flushed())
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_in_time(cx, |half, cx| half.poll_drained(cx, |pump| pump.session.is_flushed()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.with_live(|pump| pump.session.close_write());
-        self.poll_drained(cx, |pump| pump.session.send().is_finished())
+        let ended = match self.poll_end(cx) {
+            Poll::Pending if self.poll_stall(cx).is_ready() => self.poll_end(cx),
+            ended => ended,
+        };
+        if ended.is_ready() {
+            self.stall.reset();
+        }
+        ended
     }
 }

@@ -18,7 +18,7 @@ const FILE: &str = "docs/rules.md";
 const GROUPS: [(&str, usize); 15] = [
     ("write", 10),
     ("close", 16),
-    ("half", 11),
+    ("half", 12),
     ("end", 9),
     ("abort", 5),
     ("upgrade", 12),

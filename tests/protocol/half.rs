@@ -291,3 +291,19 @@ async fn the_peers_end_while_the_producer_is_paused_drains_and_stops_it_once() {
     })
     .await;
 }
+
+/// rule: half-12, tcp-9
+#[tokio::test]
+async fn close_write_to_a_peer_that_takes_nothing_ends_at_the_bound() {
+    over(&Kind::ALL, hasty(200), |_, mut a, b| async move {
+        clog(&mut a).await;
+        let running = run(Probe::half_closeable(), a);
+        running.handle.write(pattern(100_000));
+        running.handle.close_write();
+        let reason = running.handle.lost().await;
+        assert!(matches!(reason, bowline::Reason::TimedOut(bowline::Phase::Close)), "{reason:?}");
+        running.task.await.unwrap();
+        drop(b);
+    })
+    .await;
+}

@@ -1,6 +1,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use bowline::config::TlsVersion;
 use bowline::testing::{Kind, memory_pair, pair, pair_with, shared_pki};
 use bowline::{End, Phase, Policy, Reason, RecvHalf, TlsConnection, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -291,4 +292,106 @@ async fn whoever_waits_already_when_the_connection_becomes_half_open_is_bounded_
         assert_eq!(writing.await.unwrap(), ErrorKind::TimedOut);
     })
     .await;
+}
+
+/// The transports whose end waits for room: those with a session, whose marker goes behind what is queued.
+const SESSIONS: [Kind; 5] = [Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls, Kind::MemoryTls];
+
+fn hasty(millis: u64) -> Policy {
+    let mut policy = Policy::default();
+    policy.close_timeout = Some(Duration::from_millis(millis));
+    policy
+}
+
+fn assert_given_up(error: std::io::Error) {
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    let reason = Reason::from_io(error, Phase::Open);
+    assert!(matches!(reason, Reason::TimedOut(Phase::Close)), "{reason:?}");
+}
+
+/// rule: half-12, tcp-9
+#[tokio::test]
+async fn close_write_to_a_peer_that_takes_nothing_ends_at_the_bound() {
+    over(&SESSIONS, hasty(200), |_, mut a, mut b| async move {
+        clog(&mut a).await;
+        let control = a.control();
+        assert_given_up(a.close_write().await.unwrap_err());
+        assert_given_up(a.read(&mut [0; 1]).await.unwrap_err());
+        assert!(matches!(control.report().unwrap().reason, Reason::TimedOut(Phase::Close)));
+        assert!(read_all(&mut b).await.1.is_err(), "what was cut off looks complete");
+    })
+    .await;
+}
+
+/// rule: half-12, tcp-9
+#[tokio::test]
+async fn a_library_that_knows_only_shutdown_has_the_bound_too() {
+    over(&SESSIONS, hasty(200), |_, mut a, b| async move {
+        clog(&mut a).await;
+        let (mut read, mut write) = tokio::io::split(a);
+        let reading = tokio::spawn(async move { read.read(&mut [0; 1]).await });
+        assert_given_up(write.shutdown().await.unwrap_err());
+        assert_given_up(reading.await.unwrap().unwrap_err());
+        drop(b);
+    })
+    .await;
+}
+
+/// rule: half-12, tcp-9
+#[tokio::test]
+async fn the_end_of_a_split_half_has_the_bound_too() {
+    bounded("tls in two halves", async {
+        let (client, server) = bowline::testing::tcp_pair_with(hasty(200)).await.unwrap();
+        let (client, peer) = bowline::testing::tls_over((client, server), TlsVersion::V1_3).await.unwrap();
+        let (_read, mut write) = client.into_split();
+        clog(&mut write).await;
+        assert_given_up(write.shutdown().await.unwrap_err());
+        drop(peer);
+    })
+    .await;
+}
+
+/// rule: half-12
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reads_slowly_is_not_cut_off_by_the_bound() {
+    let (mut a, mut b) = pair_with(Kind::MemoryTls, hasty(1000)).await.unwrap();
+    clog(&mut a).await;
+    let ending = tokio::spawn(async move { (a.close_write().await, a) });
+    let mut rest = Vec::new();
+    for _ in 0.. {
+        // Several times the bound in all, and each wait is shorter than it.
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let mut some = vec![0; 9000];
+        match b.read(&mut some).await.unwrap() {
+            0 => break,
+            n => rest.extend_from_slice(&some[..n]),
+        }
+    }
+    assert!(rest.len() > 64 << 10, "there was nothing to wait for");
+    let (ended, a) = ending.await.unwrap();
+    ended.unwrap();
+    drop(a);
+}
+
+/// rule: secure-5, half-5, tcp-9
+#[tokio::test]
+async fn a_write_half_waits_for_a_handshake_that_nobody_drives_until_its_deadline() {
+    let mut policy = Policy::default();
+    policy.handshake_timeout = Some(Duration::from_millis(200));
+    for what in ["write", "flush", "shutdown"] {
+        let policy = policy.clone();
+        bounded(what, async move {
+            let (client, _silent) = bowline::testing::memory_pair_with(policy);
+            let client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();
+            let (_read, mut write) = client.into_split();
+            let waited = match what {
+                "write" => write.write_all(&[0; 1_000_000]).await,
+                "flush" => write.flush().await,
+                _ => write.shutdown().await,
+            };
+            let reason = Reason::from_io(waited.unwrap_err(), Phase::Open);
+            assert!(matches!(reason, Reason::TimedOut(Phase::Handshake)), "{reason:?}");
+        })
+        .await;
+    }
 }
