@@ -8,6 +8,7 @@
 
 mod chain;
 mod connect;
+mod not_tls;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 pub use chain::chain;
 pub use connect::{BindError, ConnectAttempt, ConnectError};
+pub use not_tls::NotTls;
 
 /// Who caused an error: the first thing that somebody who reads a log wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -210,11 +212,16 @@ pub struct TlsError {
     pub error: rustls::Error,
     /// The alert that we sent, where one was due.
     pub alert_sent: Option<rustls::AlertDescription>,
+    /// Where the peer began with something else than TLS, what that was. `error` then says only that it was no record.
+    pub not_tls: Option<NotTls>,
 }
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TLS failed in phase {}", self.phase)?;
+        if let Some(not_tls) = &self.not_tls {
+            write!(f, ": {not_tls}")?;
+        }
         match self.alert_sent {
             Some(alert) => write!(f, " (alert {alert:?} sent)"),
             None => Ok(()),
@@ -230,7 +237,8 @@ impl From<TlsError> for Reason {
 
 impl StdError for TlsError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.error)
+        // That a message was corrupt leads away from the cause.
+        self.not_tls.is_none().then_some(&self.error as _)
     }
 }
 

@@ -7,7 +7,6 @@ use std::fmt::{self, Write};
 ///
 /// Printable UTF-8 stays as it is. `\` and `"` are escaped, line ends and tabs are `\r`, `\n` and `\t`, and each byte of
 /// anything else is `\xNN`. The length is the caller's matter: one byte becomes four characters at most.
-#[allow(dead_code, reason = "its first user follows")]
 pub(crate) fn escaped(bytes: &[u8]) -> impl fmt::Display + '_ {
     Escaped(bytes)
 }

@@ -151,8 +151,8 @@ pub use core::facts::SessionFacts;
 pub use core::half::{End, RecvHalf, SendHalf};
 pub use endpoint::{ClientEndpoint, EndpointKind, ServerEndpoint};
 pub use error::{
-    BindError, Blame, ConfigError, ConfigProblem, ConnectAttempt, ConnectError, EndpointError, Error, Phase, Reason,
-    TlsError, UpgradeError, chain,
+    BindError, Blame, ConfigError, ConfigProblem, ConnectAttempt, ConnectError, EndpointError, Error, NotTls, Phase,
+    Reason, TlsError, UpgradeError, chain,
 };
 pub use policy::{Leftover, Policy, Role, Truncation, Watermarks};
 pub use rustls;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bowline::rustls::{self, AlertDescription};
 use bowline::testing::peer::{Event, RawTls};
 use bowline::testing::raw_tcp_pair;
-use bowline::{Phase, Reason, TcpConnection, TlsVersion, Transport};
+use bowline::{Phase, Reason, TcpConnection, TlsVersion, Transport, chain};
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
@@ -64,6 +64,52 @@ async fn nonsense_instead_of_a_handshake_is_told_by_the_right_alert_and_fin() {
             let error = tls_error(error.reason().unwrap());
             assert_eq!((error.phase, error.alert_sent), (Phase::Handshake, Some(alert)), "{side:?}, {what}");
         }
+    }
+}
+
+/// rule: end-1, secure-4, tcp-11
+#[tokio::test]
+async fn a_peer_that_speaks_something_else_is_told_with_its_first_bytes() {
+    let cases: [(&[u8], Option<&str>, &str); 6] = [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", Some("HTTP"), "\"GET / HTTP/1.1\""),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Some("HTTP"), "\"HTTP/1.1 400 Bad Request\""),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", Some("SSH"), "\"SSH-2.0-OpenSSH_9.6\""),
+        (b"220 mail \x1b[2J\r\n", Some("SMTP or FTP"), "\"220 mail \\x1b[2J\""),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", Some("the PROXY protocol"), "\"PROXY TCP4 192.0.2.1"),
+        // Not even the header of a record.
+        (b"no\r\n", None, "\"no\""),
+    ];
+    for (side, express) in SIDES.into_iter().flat_map(|side| [(side, false), (side, true)]) {
+        let mut setup = Setup::new(side, TlsVersion::V1_3);
+        if express {
+            (setup.client, setup.server) = (setup.client.express().unwrap(), setup.server.express().unwrap());
+        }
+        for (bytes, protocol, shown) in cases {
+            let (ours, mut peer) = setup.before().await;
+            peer.send(bytes).await.unwrap();
+            peer.fin().unwrap();
+            assert_eq!(peer.observe().await.last(), Some(&Event::Fin), "{side:?}, {express}, {shown}");
+            assert_eq!(peer.clear_alerts(), [AlertDescription::DecodeError], "{side:?}, {express}, {shown}");
+            let error = timeout(SOON, ours).await.unwrap().unwrap().unwrap_err();
+            let told = chain(&error).to_string();
+            assert!(told.contains("does not speak TLS") && told.contains(shown), "{side:?}, {express}: {told}");
+            assert!(!told.contains("corrupt") && !told.contains(char::is_control), "{told}");
+            let not_tls = tls_error(error.reason().unwrap()).not_tls.as_ref().unwrap();
+            assert_eq!((&*not_tls.first_bytes, not_tls.protocol()), (&bytes[..bytes.len().min(64)], protocol));
+        }
+    }
+}
+
+/// rule: end-1
+#[tokio::test]
+async fn garbage_after_a_record_of_tls_is_not_told_as_another_protocol() {
+    for side in SIDES {
+        let (ours, mut peer) = Setup::new(side, TlsVersion::V1_3).before().await;
+        let begun = record(HANDSHAKE, &[if side == Side::Server { 1 } else { 2 }, 0, 1, 0, 3, 3]);
+        peer.send(&[&begun, &b"GET / HTTP/1.1\r\n\r\n"[..]].concat()).await.unwrap();
+        peer.fin().unwrap();
+        let error = timeout(SOON, ours).await.unwrap().unwrap().unwrap_err();
+        assert!(tls_error(error.reason().unwrap()).not_tls.is_none(), "{side:?}: {error}");
     }
 }
 

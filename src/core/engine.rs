@@ -15,6 +15,15 @@ use super::express::Express;
 /// What a record may begin with: change_cipher_spec to heartbeat.
 pub(super) const RECORD_TYPES: RangeInclusive<u8> = 20..=24;
 
+/// Whether a record of TLS may begin with these bytes.
+pub(super) fn may_begin_tls(bytes: &[u8]) -> bool {
+    match bytes {
+        [] => true,
+        [typ] => RECORD_TYPES.contains(typ),
+        [typ, major, ..] => RECORD_TYPES.contains(typ) && *major == 3,
+    }
+}
+
 /// One of the two.
 pub(super) enum Engine {
     Rustls(Box<Buffered>),

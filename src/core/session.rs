@@ -12,14 +12,14 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConnection, Connection, ContentType, ServerConnection};
 
 use super::buffer::Buffer;
-use super::engine::{Engine, RECORD_TYPES, alert_for};
+use super::engine::{Engine, RECORD_TYPES, alert_for, may_begin_tls};
 #[cfg(feature = "express")]
 use super::express::Express;
 use super::facts::SessionFacts;
 use super::half::{End, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use super::input::Input;
 use super::settings;
-use crate::error::{Error, Phase, Reason, TlsError};
+use crate::error::{Error, NotTls, Phase, Reason, TlsError};
 use crate::policy::Watermarks;
 
 /// The header of a record: type, version, length (RFC 8446 section 5.1).
@@ -71,6 +71,8 @@ pub struct Session {
     by_record: bool,
     /// A KeyUpdate may have come that asks for an answer.
     may_owe_answer: bool,
+    /// A whole record of TLS has come.
+    has_heard_tls: bool,
 }
 
 impl Session {
@@ -154,6 +156,7 @@ impl Session {
             marker_sealed: false,
             by_record: true,
             may_owe_answer: true,
+            has_heard_tls: false,
         };
         session.collect();
         session
@@ -293,6 +296,11 @@ impl Session {
 
     /// The floor below ended in order.
     pub fn handle_eof(&mut self) {
+        if let Some(not_tls) = self.not_tls() {
+            // Less than the header of a record, so the engine was not asked.
+            let error = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+            return self.fail_tls(error, Some(not_tls));
+        }
         if self.is_handshaking() {
             // rule: end-6
             return self.fail(Reason::Truncated(Phase::Handshake));
@@ -572,13 +580,15 @@ impl Session {
 
     /// Gives one record to the engine. Says how much of it went to `out`; the rest waits.
     fn open(&mut self, record: usize, out: &mut [u8]) -> usize {
+        let not_tls = self.not_tls();
         let read = match self.tls.open(&mut self.raw, record, out) {
             Ok(read) => read,
             Err(error) => {
-                self.fail_tls(error);
+                self.fail_tls(error, not_tls);
                 return 0;
             }
         };
+        self.has_heard_tls = true;
         self.note_opened();
         // A record that holds data holds no KeyUpdate.
         self.may_owe_answer |= !self.by_record || self.tls.opened() == 0;
@@ -591,7 +601,13 @@ impl Session {
         read
     }
 
-    fn fail_tls(&mut self, error: rustls::Error) {
+    /// What the peer has sent, where it has not sent TLS.
+    fn not_tls(&self) -> Option<NotTls> {
+        let raw = self.raw.as_slice();
+        (self.by_record && !self.has_heard_tls && !may_begin_tls(raw)).then(|| NotTls::begun_by(raw))
+    }
+
+    fn fail_tls(&mut self, error: rustls::Error, not_tls: Option<NotTls>) {
         let before = self.sealed.len();
         self.clear_input();
         self.note_opened();
@@ -604,7 +620,7 @@ impl Session {
         let alert_sent = plaintext_alert(&self.sealed.as_slice()[before..])
             .or_else(|| self.tls.alert_sent().filter(|_| self.sealed.len() > before))
             .or_else(|| (self.sealed.len() > before).then(|| alert_for(&error)).flatten());
-        self.fail(TlsError { phase: self.phase(), error, alert_sent }.into());
+        self.fail(TlsError { phase: self.phase(), error, alert_sent, not_tls }.into());
     }
 
     /// rule: secure-4. For a few failures (an oversized handshake message) rustls has no alert. Until a version is agreed
@@ -636,7 +652,7 @@ impl Session {
         let own_chain = known.own_chain;
         self.facts = self.tls.common().map(|common| Arc::new(SessionFacts::of(common, sni, own_chain)));
         if let Err(error) = self.tls.finish_handshake() {
-            self.fail_tls(error);
+            self.fail_tls(error, None);
         }
     }
 
@@ -648,7 +664,9 @@ impl Session {
             self.collect();
             self.marker_sealed = true;
             let alert_sent = Some(AlertDescription::CloseNotify);
-            self.fail(TlsError { phase: self.phase(), error: rustls::Error::EncryptError, alert_sent }.into());
+            self.fail(
+                TlsError { phase: self.phase(), error: rustls::Error::EncryptError, alert_sent, not_tls: None }.into(),
+            );
         }
     }
 

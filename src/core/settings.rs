@@ -27,7 +27,7 @@ pub(super) fn unusable(error: rustls::Error) -> Error {
     if error == rustls::Error::BadMaxFragmentSize {
         return refused("max_fragment_size must be 32 to 16389");
     }
-    Error::Ended(TlsError { phase: Phase::Handshake, error, alert_sent: None }.into())
+    Error::Ended(TlsError { phase: Phase::Handshake, error, alert_sent: None, not_tls: None }.into())
 }
 
 fn refused(why: &str) -> Error {

@@ -143,7 +143,7 @@ mod tests {
             Reason::Reset(Phase::Open),
             Reason::Aborted,
             Reason::TimedOut(Phase::Idle),
-            TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None }.into(),
+            TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None, not_tls: None }.into(),
             Reason::Protocol(Arc::new(UpgradeError::InProgress)),
             Reason::Io(Arc::new(io::Error::other("disk on fire"))),
         ];

@@ -12,7 +12,7 @@ fn a_reason_survives_the_trip_through_io_error_and_back() {
         Reason::Reset(Phase::Handshake),
         Reason::Aborted,
         Reason::TimedOut(Phase::Close),
-        TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None }.into(),
+        TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None, not_tls: None }.into(),
         Reason::Protocol(Arc::new(UpgradeError::Leftover { count: 3 })),
         Reason::Io(Arc::new(io::Error::other("disk on fire"))),
     ];
@@ -65,6 +65,7 @@ fn all_reasons() -> Vec<Reason> {
         phase: Phase::Handshake,
         error: rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer),
         alert_sent: Some(rustls::AlertDescription::UnknownCA),
+        not_tls: None,
     };
     let all = vec![
         Reason::Closed,
