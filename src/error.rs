@@ -11,6 +11,7 @@ mod connect;
 mod not_tls;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 pub use chain::chain;
 pub use connect::{BindError, ConnectAttempt, ConnectError};
 pub use not_tls::NotTls;
+pub use upgrade::UpgradeError;
 
 /// Who caused an error: the first thing that somebody who reads a log wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -395,74 +397,6 @@ error_from!(
     BindError => Bind,
     EndpointError => Endpoint,
 );
-
-/// Why `start_tls` or `stop_tls` was not done (rule: upgrade-5). Unless it says that the connection ended, nothing has
-/// changed.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum UpgradeError {
-    /// An upgrade was begun and not awaited to its end.
-    InProgress,
-    /// Our send half has ended: after `close_write` or `close`.
-    SendClosed,
-    /// The peer's send half has ended.
-    PeerEnded,
-    /// `stop_tls` on a transport that is in plaintext.
-    NotSecure,
-    /// `stop_tls` waited for the peer's close_notify, and got data without end. The connection has ended.
-    NoEnd {
-        /// How many bytes came.
-        bytes: usize,
-    },
-    /// Unread bytes were there which the policy does not let into TLS. The connection has ended (rule: upgrade-2).
-    Leftover {
-        /// How many bytes were refused.
-        count: usize,
-    },
-    /// The connection has ended, before or while the upgrade was made.
-    Failed(Reason),
-}
-
-impl UpgradeError {
-    /// Whose fault it is.
-    pub fn blame(&self) -> Blame {
-        match self {
-            Self::InProgress | Self::SendClosed | Self::NotSecure => Blame::Us,
-            Self::PeerEnded | Self::NoEnd { .. } | Self::Leftover { .. } => Blame::Peer,
-            Self::Failed(reason) => reason.blame(),
-        }
-    }
-}
-
-impl fmt::Display for UpgradeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InProgress => f.write_str("another upgrade is under way"),
-            Self::SendClosed => f.write_str("our send half has ended"),
-            Self::PeerEnded => f.write_str("the peer's send half has ended"),
-            Self::NotSecure => f.write_str("the transport is in plaintext"),
-            Self::NoEnd { bytes } => write!(f, "the peer sent {bytes} bytes instead of its close_notify"),
-            Self::Leftover { count } => {
-                write!(f, "{count} bytes of plaintext were received ahead of the upgrade and are refused")
-            }
-            Self::Failed(reason) => reason.fmt(f),
-        }
-    }
-}
-
-impl StdError for UpgradeError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match self {
-            Self::Failed(reason) => reason.source(),
-            Self::InProgress
-            | Self::SendClosed
-            | Self::PeerEnded
-            | Self::NotSecure
-            | Self::NoEnd { .. }
-            | Self::Leftover { .. } => None,
-        }
-    }
-}
 
 /// What is wrong with a TLS configuration, and in which file.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use crate::close::FloorReport;
+use crate::close::{FloorKind, FloorReport};
 use crate::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
@@ -251,6 +251,13 @@ pub(crate) fn poll_read_ahead<T>(
     inbox.release();
     *inbox_of(half) = inbox;
     result
+}
+
+/// How many TLS sessions there are, from this floor down (rule: upgrade-12).
+pub(crate) fn tls_layers(floor: &dyn Floor) -> usize {
+    let mut floors = Vec::new();
+    floor.report_floors(&mut floors);
+    floors.iter().filter(|floor| floor.kind == FloorKind::Tls).count()
 }
 
 /// How every transport shows itself: its ends and its halves.

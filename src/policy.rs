@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::error::UpgradeError;
+
 /// What a connection allows. One policy holds for all the floors of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -32,6 +34,13 @@ pub struct Policy {
     pub watermarks: Watermarks,
     /// What a missing close_notify means for reads.
     pub truncation: Truncation,
+    /// How many TLS sessions one connection may have, each inside the one before; default 4. One more is refused with
+    /// [`UpgradeError::TooManyLayers`](crate::UpgradeError::TooManyLayers); with 0 there is no upgrade at all (rule:
+    /// upgrade-12).
+    ///
+    /// Each session costs memory and time for every byte, so a peer must not choose the number. A TLS connection that was
+    /// not made by an upgrade is not refused, but counts.
+    pub max_layers: usize,
 }
 
 impl Default for Policy {
@@ -44,7 +53,16 @@ impl Default for Policy {
             idle_timeout: None,
             watermarks: Watermarks::default(),
             truncation: Truncation::Error,
+            max_layers: 4,
         }
+    }
+}
+
+impl Policy {
+    /// Whether one more TLS session may be begun on a connection that has so many.
+    pub(crate) fn check_layers(&self, layers: usize) -> Result<(), UpgradeError> {
+        let limit = self.max_layers;
+        if layers < limit { Ok(()) } else { Err(UpgradeError::TooManyLayers { limit }) }
     }
 }
 

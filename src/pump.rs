@@ -25,7 +25,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::ReadBuf;
-use tokio::task::coop::{poll_proceed, unconstrained};
+use tokio::task::coop::{RestoreOnPending, poll_proceed, unconstrained};
 use tokio::task::yield_now;
 
 pub(crate) use self::shared::Shared;
@@ -222,13 +222,22 @@ impl<T: Transport> Pump<T> {
         std::mem::replace(&mut self.wake, Waker::noop().clone())
     }
 
-    /// Receives until there is something to say.
-    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
-        self.poll_read(cx, &mut ReadBuf::new(&mut []))
+    /// Receives until there is something to say, and reads what has arrived, as far as there is room for it.
+    ///
+    /// A poll of the whole stack costs one unit of the task's budget, however many sessions are in it: a session that has
+    /// what is asked for takes the unit, one that has to read its floor leaves that to the floor (rule: upgrade-12).
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Step> {
+        let unit = ready!(poll_proceed(cx));
+        self.poll_paid_read(cx, out, Some(unit))
     }
 
-    /// Does the same, and reads what has arrived, as far as there is room for it.
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Step> {
+    /// Does the same where the unit has been taken already.
+    pub(crate) fn poll_paid_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+        mut unit: Option<RestoreOnPending>,
+    ) -> Poll<Step> {
         loop {
             let had_nothing = self.session.queued() == 0;
             // No more is initialised than may be filled.
@@ -243,8 +252,13 @@ impl<T: Transport> Pump<T> {
                 let _ = self.transmit();
             }
             let Some(floor) = self.floor.as_mut().filter(|_| step == Step::NeedInput) else {
+                if let Some(unit) = unit {
+                    unit.made_progress();
+                }
                 return Poll::Ready(step);
             };
+            // Given back: the floor takes one.
+            drop(unit.take());
             let mut buf = ReadBuf::new(self.session.input_space());
             let read = Pin::new(floor).poll_read(cx, &mut buf);
             let n = buf.filled().len();
@@ -263,7 +277,7 @@ impl<T: Transport> Pump<T> {
     /// The floor no longer takes anything. An alert that the peer sent before may lie unread: it is the better reason
     /// (rule: secure-6).
     pub(crate) fn look_for_alert(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Step::Secured) = self.poll_receive(cx) {}
+        while let Poll::Ready(Step::Secured) = self.poll_paid_read(cx, &mut ReadBuf::new(&mut []), None) {}
         self.reader_was_displaced = true;
     }
 

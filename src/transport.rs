@@ -274,6 +274,14 @@ pub trait UpgradableTransport: TlsTransport {
     #[doc(alias = "STARTTLS")]
     fn start_tls(&mut self, how: StartTls) -> Starting<'_>;
 
+    /// Whether `start_tls` could begin now: a service asks before it sends the go-ahead, which it cannot take back.
+    ///
+    /// # Errors
+    ///
+    /// The [`UpgradeError`](crate::UpgradeError) that `start_tls` would return now (rule: upgrade-5), among them
+    /// [`TooManyLayers`](crate::UpgradeError::TooManyLayers) (rule: upgrade-12). Nothing changes.
+    fn may_start_tls(&self) -> Result<(), Error>;
+
     /// Ends the topmost TLS session and goes on beneath it (rule: upgrade-9).
     #[doc(alias = "CCC")]
     #[doc(alias = "unwrap")]

@@ -18,7 +18,7 @@ use crate::core::gate::{Gate, GateEvent, Verdict, judge};
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason, UpgradeError};
-use crate::floor::{Discard, Floor, debug};
+use crate::floor::{Discard, Floor, debug, tls_layers};
 use crate::layer::Layer;
 use crate::policy::{Leftover, Role};
 use crate::tls::TlsConnection;
@@ -197,7 +197,7 @@ impl<T: Transport> UpgradableConnection<T> {
     }
 
     pub(crate) async fn start_tls_by(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
-        self.check()?;
+        self.may_start_tls()?;
         let how = how.settle(self.standing.control.made());
         how.check()?;
         let _ = self.standing.gate.handle(GateEvent::StartTls);
@@ -208,6 +208,19 @@ impl<T: Transport> UpgradableConnection<T> {
             }
             Err(error) => Err(self.fail(error)),
         }
+    }
+
+    /// Whether [`start_tls`](Self::start_tls) could begin now: a service asks before it sends the go-ahead, which it cannot
+    /// take back.
+    ///
+    /// # Errors
+    ///
+    /// The [`UpgradeError`] that `start_tls` would return now (rule: upgrade-5), among them
+    /// [`TooManyLayers`](UpgradeError::TooManyLayers) (rule: upgrade-12). Nothing changes.
+    pub fn may_start_tls(&self) -> Result<(), Error> {
+        self.check()?;
+        let policy = self.standing.control.policy();
+        policy.check_layers(tls_layers(self)).map_err(Error::from)
     }
 
     /// Whether a change between plaintext and TLS can begin; where not, which of the causes it is (rule: upgrade-5).
@@ -344,6 +357,10 @@ impl<T: Transport> UpgradableTransport for UpgradableConnection<T> {
         Box::pin(self.start_tls(how))
     }
 
+    fn may_start_tls(&self) -> Result<(), Error> {
+        self.may_start_tls()
+    }
+
     fn stop_tls(&mut self) -> Stopping<'_> {
         Box::pin(self.stop_tls())
     }
@@ -352,6 +369,10 @@ impl<T: Transport> UpgradableTransport for UpgradableConnection<T> {
 impl<T: UpgradableTransport + ?Sized> UpgradableTransport for Box<T> {
     fn start_tls(&mut self, how: StartTls) -> Starting<'_> {
         (**self).start_tls(how)
+    }
+
+    fn may_start_tls(&self) -> Result<(), Error> {
+        (**self).may_start_tls()
     }
 
     fn stop_tls(&mut self) -> Stopping<'_> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bowline::protocol::{
     AfterRead, Handle, Outcome, Producer, Protocol, PullProducer, Runner, Transport, UpgradableTransport,
 };
-use bowline::{End, Incoming, Keepalive, Reason, StartTls};
+use bowline::{End, Error, Incoming, Keepalive, Reason, StartTls, UpgradeError};
 use sha2::{Digest, Sha256};
 
 use crate::Console;
@@ -77,6 +77,9 @@ impl Service {
             }
             done += end + 1;
             match Command::parse(line) {
+                Some(Command::StartTls) if self.kind != Kind::Tcp && has_too_many_layers(transport) => {
+                    say(transport, "500 too many layers");
+                }
                 Some(Command::StartTls) if self.kind != Kind::Tcp => {
                     self.start_tls(transport)?;
                     // What is behind the line is leftover: the transport judges it.
@@ -240,6 +243,10 @@ impl Protocol for Service {
 
 fn say(transport: &mut (impl Transport + ?Sized), line: &str) {
     transport.write_sequence(&mut [line.as_bytes(), b"\r\n"].into_iter());
+}
+
+fn has_too_many_layers(transport: &mut dyn UpgradableTransport) -> bool {
+    matches!(transport.may_start_tls(), Err(Error::Upgrade(UpgradeError::TooManyLayers { .. })))
 }
 
 /// What is left of such a line counts as done: nothing more is read.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bowline::{
     End, Error, Incoming, Keepalive, StartTls, TcpConnection, TcpTransport, TlsTransport, Transport,
-    UpgradableConnection,
+    UpgradableConnection, UpgradeError,
 };
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -185,6 +185,9 @@ impl Service {
     }
 
     async fn start_tls(&mut self) -> io::Result<()> {
+        if let Err(Error::Upgrade(UpgradeError::TooManyLayers { .. })) = self.connection.may_start_tls() {
+            return self.say("500 too many layers").await;
+        }
         self.say("220 go ahead").await?;
         let how = StartTls::server(&self.console.tls);
         let how = self.console.leftover.map_or(how.clone(), |leftover| how.leftover(leftover));

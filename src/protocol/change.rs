@@ -13,6 +13,7 @@ use crate::core::agenda::Due;
 use crate::core::life::Notice;
 use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason, UpgradeError};
+use crate::floor::tls_layers;
 use crate::transport::Transport;
 
 /// Between plaintext and TLS.
@@ -88,6 +89,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.unfinished = None;
         self.stage.is_beginning = false;
         self.stage.desk.facts = self.transport.session_facts();
+        self.stage.desk.layers = tls_layers(&self.transport);
         if let Some(answer) = answer {
             answer.give(outcome.clone().unwrap_or(Err(UpgradeError::Failed(Reason::Closed).into())));
         }

@@ -43,6 +43,8 @@ pub(crate) struct Desk {
     pub(super) queued_below: usize,
     pub(super) facts: Option<Arc<SessionFacts>>,
     pub(super) is_upgradable: bool,
+    /// How many TLS sessions the transport has, as of the last change.
+    pub(super) layers: usize,
     /// The peer's half has ended.
     pub(super) is_read_ended: bool,
     /// Whoever wrote by a handle was told that the high mark is passed: that is so, although it may be over by now.
@@ -59,7 +61,7 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(control: Control, facts: Option<Arc<SessionFacts>>, is_upgradable: bool) -> Self {
+    pub(crate) fn new(control: Control, facts: Option<Arc<SessionFacts>>, layers: Option<usize>) -> Self {
         let shared = Shared::new(control.clone());
         let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
         control.watch(watcher);
@@ -74,7 +76,8 @@ impl Desk {
             shared,
             queued_below: 0,
             facts,
-            is_upgradable,
+            is_upgradable: layers.is_some(),
+            layers: layers.unwrap_or_default(),
             is_read_ended: false,
             was_full: false,
             failure: None,
@@ -175,7 +178,10 @@ impl Desk {
 
     fn check_start(&self) -> Result<(), Error> {
         self.check_change()?;
-        if self.is_read_ended { Err(UpgradeError::PeerEnded.into()) } else { Ok(()) }
+        if self.is_read_ended {
+            return Err(UpgradeError::PeerEnded.into());
+        }
+        Ok(self.control().policy().check_layers(self.layers)?)
     }
 
     fn check_stop(&self) -> Result<(), Error> {
@@ -352,6 +358,11 @@ impl UpgradableTransport for Desk {
         self.check_start()?;
         self.push_start(Box::new(how), None);
         Ok(())
+    }
+
+    fn may_start_tls(&mut self) -> Result<(), Error> {
+        self.catch_up();
+        self.check_start()
     }
 
     fn stop_tls(&mut self) -> Result<(), Error> {

@@ -29,7 +29,7 @@ use crate::core::half::{End, RecvHalf, SendHalf};
 use crate::core::life::Notice;
 use crate::deadline::after;
 use crate::error::{Phase, Reason};
-use crate::floor::Discard;
+use crate::floor::{Discard, tls_layers};
 use crate::idle::StallTimer;
 use crate::transport::Transport;
 use crate::upgrade::StartTls;
@@ -66,7 +66,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Runs this protocol over this transport: any transport, in plaintext or TLS, its handshake done or not.
     pub fn new(protocol: P, transport: T) -> Self {
         let control = transport.ground().clone();
-        let desk = Desk::new(control, transport.session_facts(), transport.is_upgradable());
+        let layers = transport.is_upgradable().then(|| tls_layers(&transport));
+        let desk = Desk::new(control, transport.session_facts(), layers);
         Self {
             stage: Stage::new(protocol, desk),
             transport,

@@ -205,6 +205,14 @@ pub trait UpgradableTransport: TlsTransport {
     #[doc(alias = "startTLS")]
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error>;
 
+    /// Whether [`start_tls`](Self::start_tls) could be asked for now: a service looks here before it writes the go-ahead,
+    /// which it cannot take back.
+    ///
+    /// # Errors
+    /// What `start_tls` would return now, among it [`UpgradeError::TooManyLayers`](crate::UpgradeError::TooManyLayers)
+    /// (rule: upgrade-12). Nothing changes.
+    fn may_start_tls(&mut self) -> Result<(), Error>;
+
     /// Ends the topmost TLS session behind what was written, and goes on beneath it (rule: upgrade-9);
     /// [`tls_stopped`](super::Protocol::tls_stopped) tells when.
     ///

@@ -106,8 +106,9 @@ impl Recorder {
     fn of(facts: Option<Arc<SessionFacts>>) -> Self {
         let name = |end: &str| Address::Other(format!("recorder:{end}"));
         let control = Control::new(name("host"), name("peer"), Arc::new(Policy::default()));
+        let layers = usize::from(facts.is_some());
         Self {
-            desk: Desk::new(control, facts, true),
+            desk: Desk::new(control, facts, Some(layers)),
             calls: Vec::new(),
             written: Vec::new(),
             nodelay: true,
@@ -277,6 +278,11 @@ impl UpgradableTransport for Recorder {
         self.obey();
         self.calls.push(Call::StartTls);
         self.desk.start_tls(how)
+    }
+
+    fn may_start_tls(&mut self) -> Result<(), Error> {
+        self.obey();
+        self.desk.may_start_tls()
     }
 
     fn stop_tls(&mut self) -> Result<(), Error> {

@@ -281,15 +281,13 @@ impl<T: Transport> AsyncRead for TlsReadHalf<T> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let coop = ready!(tokio::task::coop::poll_proceed(cx));
         if !self.inbox.is_empty() && !self.control.is_aborted() {
+            let coop = ready!(tokio::task::coop::poll_proceed(cx));
             hand_over(&mut self.inbox, buf);
             coop.made_progress();
             return Poll::Ready(Ok(()));
         }
-        let result = ready!(self.poll_open(cx, |_, pump, cx| read_or_park(pump, cx, buf)));
-        coop.made_progress();
-        Poll::Ready(result)
+        self.poll_open(cx, |_, pump, cx| read_or_park(pump, cx, buf))
     }
 }
 
@@ -298,14 +296,19 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
         let this = self.get_mut();
         if this.inbox.is_empty() || this.control.is_aborted() {
             let opened = this.poll_open(cx, |inbox, pump, cx| {
-                if pump.session.arrived() == 0 {
+                let is_awaited = pump.session.arrived() == 0;
+                if is_awaited {
                     let step = ready!(ready_or_park(pump, cx));
                     if step != Step::Data {
                         return Poll::Ready(step);
                     }
                 }
                 let mut buf = ReadBuf::new(inbox.space());
-                let step = read_or_park(pump, cx, &mut buf);
+                let step = match is_awaited {
+                    // The look has cost a unit already.
+                    true => pump.poll_paid_read(cx, &mut buf, None),
+                    false => read_or_park(pump, cx, &mut buf),
+                };
                 let n = buf.filled().len();
                 inbox.filled(n);
                 step

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use bowline::{Connector, TlsConnection, Transport};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bowline::{Connector, StartTls, TlsConnection, Transport, UpgradableConnection};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::tools::{Console, PATIENCE, ask, certs, connect, line, pattern};
 
@@ -273,4 +273,45 @@ async fn a_thousand_stalled_handshakes_delay_no_other() {
     }
     let count = |name| console.log().iter().filter(|event| event["event"] == name).count();
     assert_eq!((count("made"), count("lost")), (1_050, 1_050));
+}
+
+/// rule: upgrade-12
+#[tokio::test]
+async fn the_console_refuses_one_layer_too_many_and_goes_on() {
+    let console = Console::start(&[]);
+    let tls = certs().client_tls_builder().build().unwrap();
+    for (port, upgrades) in [(console.starttls, 4), (console.tls, 3)] {
+        let mut peer = UpgradableConnection::new(Connector::new().connect_addr(port).await.unwrap());
+        if port == console.tls {
+            peer.start_tls(StartTls::client(&tls, "localhost")).await.unwrap();
+        }
+        assert!(answer(&mut peer, "").await.starts_with("220 bowline console "));
+        for _ in 0..upgrades {
+            assert_eq!(answer(&mut peer, "STARTTLS").await, "220 go ahead");
+            peer.start_tls(StartTls::client(&tls, "localhost")).await.unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(answer(&mut peer, "STARTTLS").await, "500 too many layers");
+        }
+        assert_eq!(answer(&mut peer, "ECHO as before").await, "as before");
+        assert_eq!(answer(&mut peer, "STOPTLS").await, "220 going plain");
+        peer.stop_tls().await.unwrap();
+        assert_eq!(answer(&mut peer, "STARTTLS").await, "220 go ahead");
+        peer.start_tls(StartTls::client(&tls, "localhost")).await.unwrap();
+        assert_eq!(answer(&mut peer, "QUIT").await, "221 bye");
+        peer.close().await;
+    }
+    for conn in [1, 2] {
+        assert_eq!(console.lost(conn).1["reason"], "closed");
+    }
+}
+
+/// Sends a command, where there is one, and reads a line.
+async fn answer(peer: &mut (impl AsyncBufRead + AsyncWrite + Unpin), command: &str) -> String {
+    if !command.is_empty() {
+        peer.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();
+    }
+    let mut line = String::new();
+    peer.read_line(&mut line).await.unwrap();
+    line.trim_end().to_owned()
 }

@@ -673,3 +673,53 @@ async fn a_pull_producer_behind_start_tls_waits_for_it() {
     })
     .await;
 }
+
+/// A service that asks ahead of the go-ahead.
+fn asking_server() -> Probe {
+    Probe::on(|event, transport| {
+        let Event::Data(_) = event else { return };
+        match transport.may_start_tls() {
+            Ok(()) => {
+                transport.write(b"220\n");
+                transport.start_tls(as_server()).unwrap();
+                assert!(matches!(which(&transport.may_start_tls().unwrap_err()), UpgradeError::InProgress));
+            }
+            Err(error) => {
+                assert!(matches!(which(&error), UpgradeError::TooManyLayers { limit: 2 }), "{error:?}");
+                assert!(transport.start_tls(as_server()).is_err());
+                transport.write(b"500\n");
+            }
+        }
+    })
+}
+
+/// rule: upgrade-12, upgrade-5
+#[tokio::test]
+async fn one_layer_too_many_is_refused_before_the_go_ahead() {
+    bounded("tcp", async {
+        let mut policy = Policy::default();
+        policy.max_layers = 2;
+        let (a, b) = tcp_pair_with(policy).await.unwrap();
+        let mut a: Upgradable = UpgradableConnection::new(a);
+        let running = run(asking_server(), UpgradableConnection::new(b));
+        for _ in 0..2 {
+            a.write_all(b"?").await.unwrap();
+            expect(&mut a, b"220\n").await;
+            a.start_tls(as_client()).await.unwrap();
+        }
+        a.write_all(b"?").await.unwrap();
+        expect(&mut a, b"500\n").await;
+        let error = running.handle.start_tls(as_server()).await.unwrap_err();
+        assert!(matches!(which(&error), UpgradeError::TooManyLayers { limit: 2 }), "{error:?}");
+        // One layer fewer, and there is a place again.
+        let (x, y) = tokio::join!(a.stop_tls(), running.handle.stop_tls());
+        x.and(y).unwrap();
+        a.write_all(b"?").await.unwrap();
+        expect(&mut a, b"220\n").await;
+        a.start_tls(as_client()).await.unwrap();
+        running.handle.write("bye");
+        expect(&mut a, b"bye").await;
+        end(running, a).await;
+    })
+    .await;
+}

@@ -10,6 +10,7 @@ mod end;
 mod flow;
 mod half;
 mod idle;
+mod layers;
 mod life;
 mod limit;
 mod retry;
