@@ -12,11 +12,14 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
-use bowline::protocol::{Outcome, Protocol, Runner, UpgradableTransport};
+use bowline::protocol::{Framed, MessageProtocol, MessageTransport, Outcome, Protocol, Runner, UpgradableTransport};
 use bowline::testing::{BoxTransport, Kind, pair, shared_pki, tcp_pair};
-use bowline::{ClientTls, ServerTls, TlsConnection, Transport};
+use bowline::{ClientTls, CloseReport, Connector, Listener, ServerTls, TcpTransport as _, TlsConnection, Transport};
 use tokio::io::{AsyncBufRead, AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_util::codec::LinesCodec;
 
 /// The system's allocator, counted.
 struct Counting;
@@ -26,11 +29,14 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
     /// Bytes: those of blocks made here, without those of blocks that were given back here.
     static HELD: Cell<i64> = const { Cell::new(0) };
+    /// The most that was held.
+    static MOST: Cell<i64> = const { Cell::new(0) };
 }
 
 fn count(made: usize, given_back: usize) {
     ALLOCATIONS.set(ALLOCATIONS.get() + u64::from(made > 0));
     HELD.set(HELD.get() + made as i64 - given_back as i64);
+    MOST.set(MOST.get().max(HELD.get()));
 }
 
 // SAFETY: every call is passed on as it came to the system's allocator, whose promises these are.
@@ -196,6 +202,101 @@ fn an_idle_connection_holds_little() {
         }
     }
     assert!(too_much.is_empty(), "{too_much:?}");
+}
+
+/// Answers each line by a hundred bytes.
+struct Help;
+
+impl MessageProtocol for Help {
+    type Codec = LinesCodec;
+
+    fn codec(&self) -> LinesCodec {
+        LinesCodec::new_with_max_length(1_000)
+    }
+
+    fn message_received(&mut self, transport: &mut MessageTransport<'_, LinesCodec>, _: String) -> Outcome {
+        transport.send("h".repeat(99))
+    }
+}
+
+/// How many peers send and do not read.
+const DEAF: usize = 16;
+
+/// Serves so many connections until their peers have gone. Says how much each of them held at most.
+fn most_held(listener: std::net::TcpListener, over: Over, is_framed: bool) -> i64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server_tls = match over {
+        Over::Tcp | Over::Tls => without_tickets(),
+        Over::TlsExpress => without_tickets().express().unwrap(),
+    };
+    runtime.block_on(async {
+        listener.set_nonblocking(true).unwrap();
+        let listener = Listener::from_std(listener).unwrap();
+        let mut tasks = Vec::new();
+        let before = HELD.get();
+        for _ in 0..DEAF {
+            let incoming = listener.accept().await.unwrap();
+            let tls = (!matches!(over, Over::Tcp)).then_some(&server_tls);
+            tasks.push(match is_framed {
+                true => tokio::spawn(async_drop(Runner::accept(Framed::new(Help), incoming, tls).run())),
+                false => tokio::spawn(async_drop(Runner::accept(Echo, incoming, tls).run())),
+            });
+        }
+        MOST.set(HELD.get());
+        for task in tasks {
+            task.await.unwrap();
+        }
+        (MOST.get() - before) / DEAF as i64
+    })
+}
+
+async fn async_drop(running: impl Future<Output = CloseReport>) {
+    drop(running.await);
+}
+
+/// Sends lines until nothing more is taken, and never reads.
+async fn send_and_do_not_read(address: std::net::SocketAddr, over: Over) -> BoxTransport {
+    let tcp = Connector::new().connect_addr(address).await.unwrap();
+    tcp.set_recv_buffer_size(64 << 10).unwrap();
+    let mut peer: BoxTransport = match over {
+        Over::Tcp => Box::new(tcp),
+        Over::Tls | Over::TlsExpress => {
+            Box::new(TlsConnection::connect(tcp, &shared_pki().client_tls(), "localhost").await.unwrap())
+        }
+    };
+    let lines = "HELP\n".repeat(4_000);
+    while let Ok(written) = timeout(Duration::from_millis(500), peer.write_all(lines.as_bytes())).await {
+        written.unwrap();
+    }
+    peer
+}
+
+/// What the documentation of `bowline::protocol` promises, with the default marks.
+///
+/// rule: write-10
+#[test]
+fn a_peer_that_sends_and_does_not_read_takes_little_memory() {
+    let _turn = TURN.lock().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (over, bound) in [(Over::Tcp, 256 << 10), (Over::Tls, 512 << 10), (Over::TlsExpress, 512 << 10)] {
+        for is_framed in [true, false] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            // Little is under way in the kernel: connections inherit it.
+            socket2::SockRef::from(&listener).set_send_buffer_size(64 << 10).unwrap();
+            let address = listener.local_addr().unwrap();
+            // What is counted is what its thread allocates.
+            let serving = std::thread::spawn(move || most_held(listener, over, is_framed));
+            runtime.block_on(async {
+                let peers: Vec<_> = (0..DEAF).map(|_| tokio::spawn(send_and_do_not_read(address, over))).collect();
+                for peer in peers {
+                    peer.await.unwrap().abort();
+                }
+            });
+            let held = serving.join().unwrap();
+            println!("{over:?}, messages {is_framed}: {held} bytes for each peer that does not read");
+            assert!(held < bound, "{over:?}, messages {is_framed}: {held} bytes for each peer");
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]

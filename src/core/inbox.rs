@@ -30,7 +30,7 @@ impl Inbox {
     }
 
     /// How much room there is for it: the type that is sealed behind a full record has some too, and so has a second record.
-    const ROOM: usize = 2 * (Self::READ_AHEAD + 512);
+    pub const ROOM: usize = 2 * (Self::READ_AHEAD + 512);
 
     /// Room for one read-ahead; declare what was written into it by [`Inbox::filled`].
     pub fn space(&mut self) -> &mut [u8] {

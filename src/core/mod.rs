@@ -17,12 +17,14 @@
 //! - [`relay`]: two connections joined: what the end of one means for the other.
 //! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
 //! - [`agenda`], [`flow`], [`life`]: what a protocol has asked for, its producer, and what it is told in which order.
+//! - [`answers`]: how much of what a protocol wrote in answer to input has not left, and whether reading stops for it.
 //!
 //! Nothing in here waits. Whoever owns a socket brings bytes (`handle_*`), passes on what the application wants (verbs),
 //! and asks what to do next (`step`, `transmit`). Methods named `is_`, `may_` and `can_` only look: *may* means that the
 //! half is open, *can* that it is open and there is room or data now.
 
 pub mod agenda;
+pub mod answers;
 pub mod backoff;
 pub mod buffer;
 mod engine;

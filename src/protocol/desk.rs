@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::handle::Handle;
+use super::inside;
 use super::mailbox::{Answer, Order, Shared};
 use super::panic;
 use super::producer::Producer;
 use super::transport::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
 use crate::control::{Control, Watcher};
 use crate::core::agenda::{Agenda, Ending};
+use crate::core::answers::Answers;
 use crate::core::facts::SessionFacts;
 use crate::core::flow::{Flow, FlowEvent, Level, Tell};
 use crate::deadline::after;
@@ -30,6 +32,7 @@ pub(super) enum Change {
 /// The calls of one protocol.
 pub(crate) struct Desk {
     pub(super) agenda: Agenda<Change>,
+    pub(super) answers: Answers,
     pub(super) flow: Flow,
     pub(super) producer: Option<Producer>,
     /// Producers that came too late, to be stopped when the callback has returned.
@@ -63,10 +66,12 @@ pub(crate) struct Desk {
 impl Desk {
     pub(crate) fn new(control: Control, facts: Option<Arc<SessionFacts>>, layers: Option<usize>) -> Self {
         let shared = Shared::new(control.clone());
+        let marks = control.policy().watermarks;
         let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
         control.watch(watcher);
         Self {
             agenda: Agenda::default(),
+            answers: Answers::new(marks.low, marks.high),
             flow: Flow::default(),
             producer: None,
             too_late: Vec::new(),
@@ -131,7 +136,7 @@ impl Desk {
 
     fn carry_out(&mut self, order: Order) {
         match order {
-            Order::Write(bytes) => self.write(&bytes),
+            Order::Write(bytes, is_answer) => self.put(&bytes, is_answer),
             Order::Close => self.close(),
             Order::CloseWrite => self.close_write(),
             Order::Pause => self.pause_reading(),
@@ -215,15 +220,27 @@ impl Desk {
         }
     }
 
+    /// Whether nothing is read because answers wait, as of the last look at the transport. Where that is over, what was
+    /// left unread is delivered (rule: write-10).
+    pub(super) fn is_held(&mut self) -> bool {
+        let was_held = self.answers.is_held();
+        self.answers.left(self.queued());
+        self.is_resumed |= was_held && !self.answers.is_held();
+        self.answers.is_held()
+    }
+
     /// Nothing can be sent any more.
     pub(super) fn lose_sending(&mut self) -> Tell {
         self.agenda.lose();
+        self.is_resumed |= self.answers.is_held();
+        self.answers.lose();
         self.flow(FlowEvent::End)
     }
 
-    fn put(&mut self, bytes: &[u8]) {
+    fn put(&mut self, bytes: &[u8], is_answer: bool) {
         let was_accepted = self.agenda.write(bytes);
         if was_accepted && !bytes.is_empty() {
+            self.answers.wrote(bytes.len(), is_answer);
             self.flow(FlowEvent::Written);
         } else if !was_accepted {
             self.shared.count_dropped(bytes.len() as u64);
@@ -234,13 +251,14 @@ impl Desk {
 impl Transport for Desk {
     fn write(&mut self, bytes: &[u8]) {
         self.catch_up();
-        self.put(bytes);
+        self.put(bytes, inside::is_answering(&self.shared));
     }
 
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
         self.catch_up();
         // Nothing comes between: whether it is accepted does not change from one part to the next.
-        parts.for_each(|part| self.put(part));
+        let is_answer = inside::is_answering(&self.shared);
+        parts.for_each(|part| self.put(part, is_answer));
     }
 
     fn close(&mut self) {
@@ -282,7 +300,7 @@ impl Transport for Desk {
             _ if self.control().is_cut() || self.failure.is_some() => Reading::Over,
             Ending::Close => Reading::Over,
             Ending::Open | Ending::CloseWrite if self.is_changing || self.agenda.has_steps() => Reading::Changing,
-            Ending::Open | Ending::CloseWrite if self.is_paused => Reading::Paused,
+            Ending::Open | Ending::CloseWrite if self.is_paused || self.answers.is_held() => Reading::Paused,
             Ending::Open | Ending::CloseWrite => Reading::Open,
         }
     }

@@ -20,15 +20,13 @@ use crate::error::Reason;
 pub struct Framed<M: MessageProtocol> {
     messages: M,
     framing: Framing<M::Codec>,
-    /// What is left unread is not half a message: the transport does not deliver now.
-    is_parked: bool,
 }
 
 impl<M: MessageProtocol> Framed<M> {
     /// Has the bytes cut by [`MessageProtocol::codec`].
     pub fn new(messages: M) -> Self {
         let framing = Framing::new(messages.codec());
-        Self { messages, framing, is_parked: false }
+        Self { messages, framing }
     }
 
     /// The protocol of messages.
@@ -139,12 +137,15 @@ impl<M: MessageProtocol> Protocol for Framed<M> {
             }
         }
         self.framing.is_delivering = false;
-        self.is_parked = transport.reading() != Reading::Open;
         Ok(done)
     }
 
     fn max_unread(&self) -> usize {
-        if self.is_parked { usize::MAX } else { self.messages.max_unread() }
+        self.messages.max_unread()
+    }
+
+    fn stops_reading_when_full(&self) -> bool {
+        self.messages.stops_reading_when_full()
     }
 
     fn writable(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use super::Failure;
+use super::inside;
 use super::panic::guard;
 use super::producer::Producer;
 use crate::control::{Control, Watcher};
@@ -44,7 +45,8 @@ pub(super) struct Mailbox {
 
 /// What a handle asks of the connection's task.
 pub(crate) enum Order {
-    Write(Vec<u8>),
+    /// Bytes, and whether a callback wrote them in answer to input.
+    Write(Vec<u8>, bool),
     Close,
     CloseWrite,
     Pause,
@@ -72,7 +74,7 @@ impl Order {
     #[cfg(feature = "testing")]
     pub(crate) fn call(self, transport: &mut dyn super::UpgradableTransport) {
         match self {
-            Self::Write(bytes) => transport.write(&bytes),
+            Self::Write(bytes, _) => transport.write(&bytes),
             Self::Close => transport.close(),
             Self::CloseWrite => transport.close_write(),
             Self::Pause => transport.pause_reading(),
@@ -89,7 +91,7 @@ impl Order {
     /// What becomes of an order that comes after the end.
     fn refuse(self, shared: &Shared) {
         match self {
-            Self::Write(bytes) => shared.count_dropped(bytes.len() as u64),
+            Self::Write(bytes, _) => shared.count_dropped(bytes.len() as u64),
             // rule: flow-1: registered on a dead connection it is stopped at once.
             Self::Register(mut producer, answer) => {
                 // Nobody is left to be told of a failure.
@@ -131,6 +133,7 @@ impl Shared {
 
     /// Adds bytes to be written; says whether that passed the high mark.
     pub(super) fn write(&self, bytes: &[u8]) -> bool {
+        let is_answer = inside::is_answering(self);
         let mut mailbox = self.mailbox();
         if mailbox.is_closed {
             drop(mailbox);
@@ -138,8 +141,8 @@ impl Shared {
             return false;
         }
         match mailbox.orders.last_mut() {
-            Some(Order::Write(last)) => last.extend_from_slice(bytes),
-            _ => mailbox.orders.push(Order::Write(bytes.to_vec())),
+            Some(Order::Write(last, kind)) if *kind == is_answer => last.extend_from_slice(bytes),
+            _ => mailbox.orders.push(Order::Write(bytes.to_vec(), is_answer)),
         }
         mailbox.bytes += bytes.len();
         let is_full = mailbox.bytes + self.queued.load(Ordering::Relaxed) >= self.control.policy().watermarks.high;

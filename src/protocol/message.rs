@@ -130,6 +130,12 @@ pub trait MessageProtocol: Send + 'static {
         1 << 20
     }
 
+    /// As [`Protocol::stops_reading_when_full`](super::Protocol::stops_reading_when_full). Messages are held one by one:
+    /// none is delivered while more than the high mark of answers waits (rule: write-10).
+    fn stops_reading_when_full(&self) -> bool {
+        true
+    }
+
     /// As [`Protocol::writable`](super::Protocol::writable).
     #[doc(alias = "resume_writing")]
     fn writable(&mut self, transport: &mut MessageTransport<'_, Self::Codec>) -> Outcome {

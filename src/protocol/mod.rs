@@ -47,6 +47,21 @@
 //! No callback runs from inside a call that a callback made (rule: life-2): what a callback asks for is noted, and carried
 //! out in the order of the calls after it has returned. A callback that returns an error or panics ends its connection,
 //! and no other (rule: life-3).
+//!
+//! # How much memory a peer can take
+//!
+//! A peer that sends and does not read is not read from either (rule: write-10): while more than the
+//! [high mark](crate::Watermarks) of answers waits, reading stops, until no more than the low mark waits. Resets, aborts,
+//! timers and bounds are noticed meanwhile, and nothing is lost. For one connection there wait at most
+//!
+//! - the high mark (64 KiB by default) and the answers to one message, where [`Framed`] cuts the messages, or where the
+//!   protocol looks at [`Transport::reading`] before each; else the high mark and the answers to the bytes of one call, of
+//!   which there are at most 33 KiB;
+//! - what was received and not delivered: [`max_unread`](Protocol::max_unread) (1 MiB by default) and 33 KiB.
+//!
+//! The queue takes up to twice its bytes while it grows, and TLS has buffers of its own. With the default marks and short
+//! answers, or with an echo, a connection holds less than 256 KiB over TCP and less than 512 KiB over TLS, whatever the
+//! peer sends.
 
 mod change;
 mod desk;
@@ -54,6 +69,7 @@ mod file;
 #[cfg(feature = "codec")]
 mod framing;
 mod handle;
+mod inside;
 mod mailbox;
 #[cfg(feature = "codec")]
 mod message;
@@ -127,6 +143,10 @@ pub trait Protocol: Send + 'static {
 
     /// Bytes have come; they are lent from the transport's own buffer. Returns how many of them are done with. The rest
     /// stays with the transport and comes again, with more behind it: nobody needs a buffer to wait for the end of a line.
+    /// One call lends at most 33 KiB besides what was left of the calls before.
+    ///
+    /// A protocol that answers many messages of one call looks at [`reading`](Transport::reading) before each of them, and
+    /// leaves the rest where it says that reading is paused: its answers wait, or it was paused itself (rule: write-10).
     ///
     /// What is not done with when TLS is started is leftover, and is judged (rule: upgrade-2): so a protocol that returns
     /// after the line `STARTTLS` how much that line was cannot be injected.
@@ -137,6 +157,16 @@ pub trait Protocol: Send + 'static {
     /// [`Unread`] as the reason: a line without an end must not take all memory.
     fn max_unread(&self) -> usize {
         1 << 20
+    }
+
+    /// Whether reading stops while more than the high mark of this protocol's answers has not left, until no more than the
+    /// low mark has (rule: write-10); default `true`. Answers are what [`data_received`](Self::data_received) writes, also by the connection's
+    /// [`Handle`]. What is written elsewhere, by a producer, or by another task is none: it does not stop reading.
+    ///
+    /// A protocol that returns `false` reads on, and has to bound by itself what a peer that does not read makes it hold.
+    /// Asked once, before [`connection_made`](Self::connection_made).
+    fn stops_reading_when_full(&self) -> bool {
+        true
     }
 
     /// The queue of unsent bytes was above the high mark and has come down to the low one (rule: write-8).
@@ -205,6 +235,10 @@ impl<P: Protocol + ?Sized> Protocol for Box<P> {
 
     fn max_unread(&self) -> usize {
         (**self).max_unread()
+    }
+
+    fn stops_reading_when_full(&self) -> bool {
+        (**self).stops_reading_when_full()
     }
 
     fn writable(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {

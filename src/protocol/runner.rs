@@ -17,15 +17,15 @@ use tokio::time::Instant;
 
 use super::desk::Desk;
 use super::handle::Handle;
-use super::panic;
 use super::stage::Stage;
-use super::transport::Transport as _;
-use super::{AfterRead, Protocol, Unread};
+use super::transport::{Reading, Transport as _};
+use super::{AfterRead, Protocol};
 use crate::close::CloseReport;
 use crate::core::agenda::{Due, Ending};
 use crate::core::buffer::Buffer;
 use crate::core::flow::Level;
 use crate::core::half::{End, RecvHalf, SendHalf};
+use crate::core::inbox::Inbox;
 use crate::core::life::Notice;
 use crate::deadline::after;
 use crate::error::{Phase, Reason};
@@ -120,7 +120,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     /// What happens once in a while is boxed: a connection that is idle carries none of it.
     async fn drive(&mut self) -> CloseReport {
-        self.stage.tell(Notice::Made, |protocol, desk| protocol.connection_made(desk));
+        self.stage.begin();
         if self.stage.desk.facts.is_some() {
             self.stage.tell_secured();
         } else if !self.stage.is_over() {
@@ -296,21 +296,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             ready!(self.transport.poll_discard(cx, &mut discard));
             return Poll::Ready(self.handle_read_end());
         }
-        if self.stage.desk.is_paused {
-            // rule: secure-7: what is not data is attended to. Data, and the end, stay where they are (rule: flow-4).
-            ready!(self.transport.poll_attend(cx));
-            match self.transport.halves() {
-                (_, RecvHalf::Broken(_)) => {}
-                // It has ended in order; that it has is parked.
-                (SendHalf::Finished, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => return Poll::Pending,
-                (_, RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) | RecvHalf::Aborted) => {
-                    ready!(self.poll_loss(cx));
-                }
-            }
-            // rule: flow-5. What it was, the floor says: the data ahead of it is not asked for any more.
-            let mut discard = Discard { bytes: 0, limit: u64::MAX };
-            let _ = self.transport.poll_discard(cx, &mut discard);
-            return Poll::Ready(Some(Next::End));
+        if self.stage.desk.is_held() || self.stage.desk.is_paused {
+            return self.poll_parked(cx);
         }
         self.loss = None;
         if std::mem::take(&mut self.stage.desk.is_resumed) && !self.unread.is_empty() {
@@ -319,6 +306,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
         match ready!(Pin::new(&mut self.transport).poll_fill_buf(cx)) {
             Ok(data) if !data.is_empty() => {
+                // What one call may answer is bounded (rule: write-10).
+                let data = &data[..data.len().min(Inbox::ROOM)];
                 let n = data.len();
                 if self.unread.is_empty() {
                     let done = self.stage.deliver(data);
@@ -335,6 +324,30 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
+    /// Nothing is delivered now. What is not data is attended to (rule: secure-7); data, and the end, stay where they are
+    /// (rule: flow-4).
+    fn poll_parked(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
+        ready!(self.transport.poll_attend(cx));
+        match self.transport.halves() {
+            (_, RecvHalf::Broken(_)) => {}
+            // It has ended in order; that it has is parked.
+            (SendHalf::Finished, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => return Poll::Pending,
+            (_, RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) | RecvHalf::Aborted) => {
+                ready!(self.poll_loss(cx));
+            }
+        }
+        if !self.stage.desk.is_paused {
+            // The answers that it was held for leave no more: what came before the loss is delivered, then the loss told.
+            self.is_shut = true;
+            self.stage.lose_sending();
+            return Poll::Ready(None);
+        }
+        // rule: flow-5. What it was, the floor says: the data ahead of it is not asked for any more.
+        let mut discard = Discard { bytes: 0, limit: u64::MAX };
+        let _ = self.transport.poll_discard(cx, &mut discard);
+        Poll::Ready(Some(Next::End))
+    }
+
     fn deliver_unread(&mut self) {
         let done = self.stage.deliver(self.unread.as_slice());
         self.unread.consume(done);
@@ -342,9 +355,9 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 
     fn check_unread(&mut self) {
-        let (bytes, limit) = (self.unread.len(), self.stage.protocol.max_unread());
-        if bytes > limit {
-            self.stage.fail(panic::reason(Box::new(Unread { bytes, limit })));
+        // What a protocol leaves because nothing is delivered now is not half a message.
+        if !self.unread.is_empty() && self.stage.desk.reading() == Reading::Open {
+            self.stage.check_unread(self.unread.len());
         }
     }
 

@@ -1,13 +1,15 @@
 //! A protocol and what it sees of its transport: the one place that calls back.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::desk::Desk;
+use super::inside;
 use super::panic::guard;
 use super::producer::Producer;
 use super::transport::Transport as _;
-use super::{AfterRead, Outcome, Protocol};
+use super::{AfterRead, Outcome, Protocol, Unread};
 use crate::core::flow::{FlowEvent, Level, Tell};
 use crate::core::half::End;
 use crate::core::life::{Life, Notice};
@@ -57,16 +59,40 @@ impl<P: Protocol> Stage<P> {
 
     /// Delivers data; says how much the protocol is done with.
     pub(super) fn deliver(&mut self, data: &[u8]) -> usize {
-        let done = self.tell(Notice::Data, |protocol, desk| {
+        let shared = Arc::clone(&self.desk.shared);
+        let done = inside::answering(&shared, || self.tell_data(data));
+        let done = done.unwrap_or(data.len());
+        shared.count_received(done as u64);
+        done
+    }
+
+    fn tell_data(&mut self, data: &[u8]) -> Option<usize> {
+        self.tell(Notice::Data, |protocol, desk| {
             let done = protocol.data_received(desk, data)?;
             if done > data.len() {
                 return Err(format!("the protocol is done with {done} bytes of {}", data.len()).into());
             }
             Ok(done)
+        })
+    }
+
+    /// Fails where the protocol has left more unread than it may.
+    pub(super) fn check_unread(&mut self, bytes: usize) {
+        let outcome = guard(|| match self.protocol.max_unread() {
+            limit if bytes > limit => Err(Unread { bytes, limit }.into()),
+            _ => Ok(()),
         });
-        let done = done.unwrap_or(data.len());
-        self.desk.shared.count_received(done as u64);
-        done
+        outcome.unwrap_or_else(|reason| self.fail(reason));
+    }
+
+    /// Asks the protocol what it wants of its runner, and tells it that the connection is there.
+    pub(super) fn begin(&mut self) {
+        match guard(|| Ok(self.protocol.stops_reading_when_full())) {
+            Ok(true) => {}
+            Ok(false) => self.desk.answers.unbind(),
+            Err(reason) => self.fail(reason),
+        }
+        self.tell(Notice::Made, |protocol, desk| protocol.connection_made(desk));
     }
 
     /// The connection ends now, for this reason, unless it has ended already (rule: end-5).

@@ -18,7 +18,8 @@ use crate::upgrade::StartTls;
 pub enum Reading {
     /// It is delivered.
     Open,
-    /// Reading is paused: what has come stays where it is (rule: flow-4).
+    /// Reading is paused, by [`Transport::pause_reading`] or because answers wait for the peer: what has come stays where
+    /// it is (rules: flow-4, write-10).
     Paused,
     /// TLS begins or ends: what was not done with is judged, or read again behind the change (rules: upgrade-2,
     /// upgrade-9).
@@ -74,7 +75,7 @@ pub trait Transport {
     #[doc(alias = "resumeProducing")]
     fn resume_reading(&mut self);
 
-    /// Whether reading is paused.
+    /// Whether [`pause_reading`](Self::pause_reading) has paused reading. Answers that wait do not count.
     fn is_reading_paused(&self) -> bool;
 
     /// Whether data is delivered, and where not, why. What handles have asked for so far is carried out first. A protocol

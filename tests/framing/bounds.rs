@@ -1,12 +1,15 @@
 //! Messages that are too long, and bytes that are none.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bowline::Reason;
-use bowline::Transport as _;
 use bowline::protocol::{
     Framed, MessageProtocol, MessageTransport, Outcome, Protocol, Reading, Transport as _, Unread,
 };
 use bowline::testing::BoxTransport;
-use tokio::io::AsyncWriteExt;
+use bowline::{TcpTransport as _, Transport as _};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::{Decoder, LengthDelimitedCodec, LinesCodec, LinesCodecError};
 
@@ -84,6 +87,35 @@ async fn memory_is_bounded_where_the_codec_has_no_limit_and_where_it_throws_away
         let unread: &Unread = failure(&reason);
         assert!(unread.limit == 50_000 && unread.bytes < 70_000, "{unread}");
     }
+}
+
+/// rule: write-10
+#[tokio::test]
+async fn messages_wait_one_by_one_while_their_answers_are_not_read() {
+    let high = bowline::Watermarks::default().high;
+    over_all(move |kind, a, mut b: BoxTransport| async move {
+        for end in [&a, &b] {
+            let _ = end.set_send_buffer_size(64 << 10);
+            let _ = end.set_recv_buffer_size(64 << 10);
+        }
+        let most = Arc::new(AtomicUsize::new(0));
+        let queued = Arc::clone(&most);
+        let script = Script::on_message(lines, move |_, transport| {
+            transport.send("y".repeat(3_999))?;
+            queued.fetch_max(transport.queued(), Ordering::SeqCst);
+            Ok(())
+        });
+        let running = run(script, a);
+        b.write_all("HELP\n".repeat(1_000).as_bytes()).await.unwrap();
+        let mut answers = vec![0; 4_000_000];
+        b.read_exact(&mut answers).await.unwrap();
+        let most = most.load(Ordering::SeqCst);
+        assert!((high..high + 4_000 + 3_000).contains(&most), "{kind}: {most} bytes of answers queued");
+        assert_eq!(running.told.messages().len(), 1_000);
+        b.close().await;
+        assert_eq!(running.reason().await.name(), "closed");
+    })
+    .await;
 }
 
 /// rule: life-3

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used)]
 
 mod abort;
+mod answers;
 mod close;
 #[path = "../rules/common.rs"]
 mod common;

@@ -160,12 +160,14 @@ pub struct Answer {
 pub struct Probe {
     told: Told,
     react: React,
+    max_unread: usize,
+    reads_on: bool,
 }
 
 impl Probe {
     /// Does this in each callback.
     pub fn new(react: impl FnMut(&Event, &mut dyn UpgradableTransport) -> Outcome<Answer> + Send + 'static) -> Self {
-        Self { told: Told::default(), react: Box::new(react) }
+        Self { told: Told::default(), react: Box::new(react), max_unread: 1 << 20, reads_on: false }
     }
 
     /// Does nothing, and is not half-closeable.
@@ -200,12 +202,22 @@ impl Probe {
         let react = move |event: &Event, _: &mut dyn UpgradableTransport| {
             if event.name().starts_with(name) { Err("mine".into()) } else { Ok(KEEP) }
         };
-        Self { told, react: Box::new(react) }
+        Self { told, react: Box::new(react), ..Self::quiet() }
     }
 
     /// Panics at the first event whose name begins so.
     pub fn panicking(told: Told, name: &'static str) -> Self {
         Self::sharing(told, move |event, _| assert!(!event.name().starts_with(name), "panics at {name}"))
+    }
+
+    /// Reads on however many answers wait.
+    pub fn reading_on(self) -> Self {
+        Self { reads_on: true, ..self }
+    }
+
+    /// Leaves no more than this unread.
+    pub fn leaving_at_most(self, bytes: usize) -> Self {
+        Self { max_unread: bytes, ..self }
     }
 
     /// Does this ahead of what it does else.
@@ -258,6 +270,14 @@ impl Protocol for Probe {
 
     fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
         Ok(data.len() - self.tell(Event::Data(data.to_vec()), transport)?.unread)
+    }
+
+    fn max_unread(&self) -> usize {
+        self.max_unread
+    }
+
+    fn stops_reading_when_full(&self) -> bool {
+        !self.reads_on
     }
 
     fn writable(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {

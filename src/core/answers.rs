@@ -1,0 +1,177 @@
+//! How much of what a protocol wrote in answer to input has not left, and whether reading stops for it.
+
+use std::collections::VecDeque;
+
+/// Answers with other bytes between them are counted together within this many bytes, so that the count itself stays
+/// small.
+const GRAIN: u64 = 4 << 10;
+
+/// Counts the answers in a queue of bytes that has other bytes in it too, and holds reading from the high mark to the low
+/// one (rule: write-10). Other bytes are what was written before any input came, by a producer, or by another task: two
+/// peers that both send first, and answer later, must not wait for each other.
+#[derive(Debug, Default)]
+pub struct Answers {
+    low: u64,
+    high: u64,
+    /// Bytes of both kinds that were written since the begin.
+    written: u64,
+    /// The oldest answers that have not left.
+    front: Run,
+    /// Answers after those, with other bytes between.
+    later: VecDeque<Run>,
+    /// How many answers there are in `later`.
+    behind: u64,
+    is_held: bool,
+}
+
+/// A range of bytes, and how many of them are answers.
+#[derive(Debug, Default, Clone, Copy)]
+struct Run {
+    begin: u64,
+    end: u64,
+    answers: u64,
+}
+
+impl Run {
+    /// Adds answers that were written at this place, where they are near enough.
+    fn extend(&mut self, place: u64, n: u64) -> bool {
+        let is_near = self.end == place || place + n - self.begin <= GRAIN;
+        if is_near && self.answers > 0 {
+            self.end = place + n;
+            self.answers += n;
+        }
+        is_near && self.answers > 0
+    }
+}
+
+impl Answers {
+    /// Holds reading while more than `high` bytes of answers have not left, until no more than `low` have.
+    pub fn new(low: usize, high: usize) -> Self {
+        Self { low: low.min(high) as u64, high: high as u64, ..Self::default() }
+    }
+
+    /// Whether reading is held.
+    pub fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// How many bytes of answers have not left.
+    pub fn unsent(&self) -> u64 {
+        self.front.answers + self.behind
+    }
+
+    /// Reading is never held.
+    pub fn unbind(&mut self) {
+        (self.low, self.high) = (u64::MAX, u64::MAX);
+    }
+
+    /// Bytes were written.
+    pub fn wrote(&mut self, n: usize, is_answer: bool) {
+        let (place, n) = (self.written, n as u64);
+        self.written += n;
+        if !is_answer || n == 0 {
+            return;
+        }
+        let run = Run { begin: place, end: place + n, answers: n };
+        if self.front.answers == 0 {
+            self.front = run;
+        } else if let Some(last) = self.later.back_mut() {
+            if !last.extend(place, n) {
+                self.later.push_back(run);
+            }
+            self.behind += n;
+        } else if !self.front.extend(place, n) {
+            self.later.push_back(run);
+            self.behind += n;
+        }
+        self.judge();
+    }
+
+    /// Of all that was written, this many bytes have not left: the last ones.
+    pub fn left(&mut self, queued: usize) {
+        if self.front.answers == 0 {
+            return;
+        }
+        let place = self.written.saturating_sub(queued as u64);
+        while self.front.answers > 0 && self.front.end <= place {
+            self.front = self.later.pop_front().unwrap_or_default();
+            self.behind -= self.front.answers;
+        }
+        self.front.answers = self.front.answers.min(self.front.end.saturating_sub(place));
+        self.judge();
+    }
+
+    /// Nothing can be sent any more: nothing waits.
+    pub fn lose(&mut self) {
+        (self.front, self.behind, self.is_held) = (Run::default(), 0, false);
+        self.later = VecDeque::new();
+    }
+
+    fn judge(&mut self) {
+        let mark = if self.is_held { self.low } else { self.high };
+        self.is_held = self.unsent() > mark;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// rule: write-10
+    #[test]
+    fn reading_is_held_above_the_high_mark_and_until_the_low_one() {
+        let mut answers = Answers::new(10, 40);
+        answers.wrote(40, true);
+        assert!(!answers.is_held());
+        answers.wrote(1, true);
+        assert!(answers.is_held());
+        answers.left(11);
+        assert_eq!((answers.unsent(), answers.is_held()), (11, true));
+        answers.left(10);
+        assert_eq!((answers.unsent(), answers.is_held()), (10, false));
+    }
+
+    /// rule: write-10
+    #[test]
+    fn what_is_no_answer_holds_nothing_wherever_it_lies() {
+        let mut answers = Answers::new(10, 40);
+        answers.wrote(1_000_000, false);
+        answers.wrote(30, true);
+        answers.wrote(1_000_000, false);
+        answers.wrote(10, true);
+        assert_eq!((answers.unsent(), answers.is_held()), (40, false));
+        // The first answers have left, and a part of what lies between.
+        answers.left(500_000);
+        assert_eq!((answers.unsent(), answers.is_held()), (10, false));
+        answers.left(0);
+        assert_eq!(answers.unsent(), 0);
+    }
+
+    /// rule: write-10
+    #[test]
+    fn the_count_is_right_within_a_grain_and_takes_little_memory() {
+        let mut answers = Answers::new(0, usize::MAX);
+        for round in 0..100_000 {
+            answers.wrote(1, round % 2 == 0);
+        }
+        assert_eq!(answers.unsent(), 50_000);
+        assert!(answers.later.len() <= 100_000 / GRAIN as usize + 1, "{} runs", answers.later.len());
+        for queued in (0..100_000).rev().step_by(7) {
+            answers.left(queued);
+            let exact = queued as u64 / 2;
+            assert!((exact..=exact + GRAIN).contains(&answers.unsent()), "{} of {queued}", answers.unsent());
+        }
+        assert!(answers.later.is_empty());
+    }
+
+    #[test]
+    fn what_was_queued_before_and_what_frames_it_are_no_answers() {
+        let mut answers = Answers::new(10, 40);
+        answers.wrote(41, true);
+        // The floor had 500 bytes of others queued before.
+        answers.left(541);
+        assert_eq!((answers.unsent(), answers.is_held()), (41, true));
+        answers.lose();
+        assert_eq!((answers.unsent(), answers.is_held()), (0, false));
+    }
+}
