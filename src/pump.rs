@@ -57,6 +57,8 @@ pub(crate) struct Pump<T> {
     floor_is_flushed: bool,
     reader: Option<Waker>,
     writer: Option<(Want, Waker)>,
+    /// A task that waits at the floor beneath. An abort takes the floor away, and with it the waker that was left there.
+    below: Option<Waker>,
     /// Somebody else took the reader's place at the floor.
     reader_was_displaced: bool,
     /// What was gathered leaves when the runtime goes on.
@@ -324,6 +326,14 @@ impl<T: Transport> Pump<T> {
         }
     }
 
+    /// A task waits at the floor beneath, for something that is not this session's.
+    pub(crate) fn park_below(&mut self, cx: &mut Context<'_>) {
+        match &mut self.below {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.below = Some(cx.waker().clone()),
+        }
+    }
+
     /// The writing task waits.
     pub(crate) fn park_writer(&mut self, want: Want, cx: &mut Context<'_>) {
         self.session.handle_full();
@@ -344,13 +354,14 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// Where the connection was cut off, everything ends for that.
-    pub(crate) fn check_cut(&mut self, control: &Control) {
+    /// Where the connection was cut off, everything ends for that. Says whether it was.
+    pub(crate) fn check_cut(&mut self, control: &Control) -> bool {
         match control.cut() {
             Some(Reason::Aborted) => self.abort(),
             Some(reason) => self.end(&reason),
-            None => {}
+            None => return false,
         }
+        true
     }
 
     /// Ends now, on this floor and all beneath.

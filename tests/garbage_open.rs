@@ -239,6 +239,30 @@ async fn an_abort_into_a_full_socket_is_a_reset_without_close_notify() {
     }
 }
 
+/// Nobody waits for a record any more: the close waits for the FIN beneath, and an abort takes the socket away from it.
+///
+/// rule: abort-4, close-6
+#[test]
+fn an_abort_ends_a_close_that_waits_for_fin_only() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (name, _, setup) in all_setups() {
+        let setup = setup.with(|policy| policy.close_timeout = None);
+        let report = runtime.block_on(async {
+            let (mut ours, mut peer) = setup.done().await;
+            peer.close_notify().send().await.unwrap();
+            assert_eq!(timeout(SOON, ours.read(&mut [0; 16])).await.unwrap().unwrap(), 0, "{name}");
+            let control = ours.control();
+            let closing = tokio::spawn(async move { ours.close().await });
+            assert!(peer.wait_for(Event::Fin).await, "{name}: {:?}", peer.events());
+            let aborting = std::thread::spawn(move || control.abort());
+            let report = timeout(SOON, closing).await.unwrap().unwrap();
+            aborting.join().unwrap();
+            report
+        });
+        assert!(matches!(report.reason, Reason::Aborted), "{name}: {report:?}");
+    }
+}
+
 /// rule: write-1, end-4, close-1
 #[tokio::test]
 async fn segments_of_one_byte_change_nothing() {

@@ -33,6 +33,7 @@ impl<T: Transport> Shared<T> {
                 floor_is_flushed: true,
                 reader: None,
                 writer: None,
+                below: None,
                 reader_was_displaced: false,
                 is_deferred: false,
                 wake,
@@ -81,8 +82,9 @@ impl<T: Transport> Shared<T> {
             }
             let Some(mut pump) = self.try_lock() else { return };
             self.kicked.store(false, Ordering::SeqCst);
-            pump.check_cut(&self.control);
-            if pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()) {
+            if pump.check_cut(&self.control) {
+                self.unlock_and_wake_all(pump);
+            } else if pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()) {
                 let _ = pump.transmit();
                 self.unlock(pump);
             } else {
@@ -114,7 +116,7 @@ impl<T: Transport> Shared<T> {
     }
 
     fn unlock_and_wake_all(&self, mut pump: MutexGuard<'_, Pump<T>>) {
-        let waiting = [pump.reader.take(), pump.writer.take().map(|(_, waker)| waker)];
+        let waiting = [pump.reader.take(), pump.writer.take().map(|(_, waker)| waker), pump.below.take()];
         drop(pump);
         waiting.into_iter().flatten().for_each(Waker::wake);
     }

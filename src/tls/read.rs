@@ -135,11 +135,13 @@ impl<T: Transport> TlsReadHalf<T> {
                 }
             }
             pump.note_end();
-            match &mut pump.floor {
-                // rule: close-1: this floor has ended; now the one below.
-                Some(floor) => floor.poll_discard(cx, discarded),
-                None => Poll::Ready(()),
+            let Some(floor) = &mut pump.floor else { return Poll::Ready(()) };
+            // rule: close-1: this floor has ended; now the one below.
+            let rest = floor.poll_discard(cx, discarded);
+            if rest.is_pending() {
+                pump.park_below(cx);
             }
+            rest
         })
     }
 
