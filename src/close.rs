@@ -85,7 +85,8 @@ impl FloorReport {
             RecvHalf::Open => Received::Nothing,
             RecvHalf::Ending(End::Clean) | RecvHalf::Ended(End::Clean) => Received::Marker,
             RecvHalf::Ending(_) | RecvHalf::Ended(_) => Received::BareEnd,
-            RecvHalf::Aborted | RecvHalf::Broken(Reason::Closed | Reason::TimedOut(_)) => Received::Nothing,
+            RecvHalf::Aborted => Received::Nothing,
+            RecvHalf::Broken(Reason::Closed | Reason::TimedOut(_) | Reason::KeyExhausted) => Received::Nothing,
             RecvHalf::Broken(Reason::Reset(_)) => Received::Reset,
             RecvHalf::Broken(_) => Received::Failure,
         };

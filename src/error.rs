@@ -94,6 +94,10 @@ pub enum Reason {
     TimedOut(Phase),
     /// TLS failed: an alert, a certificate, a record that breaks the protocol.
     Tls(Arc<TlsError>),
+    /// TLS 1.2: our key has sealed as many records as its cipher suite allows, and this version has no way to a new one.
+    /// What was written and had not left is lost. The peer sees that the connection was cut off (rule: end-8): a fatal
+    /// alert, or FIN without close_notify.
+    KeyExhausted,
     /// The protocol above broke its contract, or refused to go on.
     Protocol(Arc<dyn StdError + Send + Sync>),
     /// The operating system reported something else.
@@ -110,7 +114,7 @@ impl Reason {
             Self::Reset(_) => "reset",
             Self::Aborted => "aborted",
             Self::TimedOut(_) => "timed_out",
-            Self::Tls(_) => "tls",
+            Self::Tls(_) | Self::KeyExhausted => "tls",
             Self::Protocol(_) => "protocol",
             Self::Io(_) => "io",
         }
@@ -126,7 +130,8 @@ impl Reason {
         match self {
             Self::Truncated(phase) | Self::Reset(phase) | Self::TimedOut(phase) => Some(*phase),
             Self::Tls(error) => Some(error.phase),
-            Self::Closed | Self::Unconfirmed | Self::Aborted | Self::Protocol(_) | Self::Io(_) => None,
+            Self::Closed | Self::Unconfirmed | Self::Aborted | Self::KeyExhausted => None,
+            Self::Protocol(_) | Self::Io(_) => None,
         }
     }
 
@@ -135,7 +140,7 @@ impl Reason {
         match self {
             Self::Closed => Blame::Nobody,
             Self::Unconfirmed | Self::Truncated(_) | Self::Reset(_) => Blame::Peer,
-            Self::Aborted | Self::Protocol(_) => Blame::Us,
+            Self::Aborted | Self::KeyExhausted | Self::Protocol(_) => Blame::Us,
             Self::TimedOut(_) => Blame::Time,
             Self::Tls(_) => Blame::PeerTls,
             Self::Io(_) => Blame::System,
@@ -161,7 +166,7 @@ impl Reason {
             Self::Closed | Self::Unconfirmed => io::ErrorKind::NotConnected,
             Self::Truncated(_) => io::ErrorKind::UnexpectedEof,
             Self::Reset(_) => io::ErrorKind::ConnectionReset,
-            Self::Aborted => io::ErrorKind::ConnectionAborted,
+            Self::Aborted | Self::KeyExhausted => io::ErrorKind::ConnectionAborted,
             Self::TimedOut(_) => io::ErrorKind::TimedOut,
             Self::Tls(_) => io::ErrorKind::InvalidData,
             Self::Protocol(_) => io::ErrorKind::Other,
@@ -182,6 +187,7 @@ impl fmt::Display for Reason {
             Self::Aborted => f.write_str("aborted by us"),
             Self::TimedOut(phase) => write!(f, "timed out in phase {phase}"),
             Self::Tls(error) => error.fmt(f),
+            Self::KeyExhausted => f.write_str("cut off by us: the TLS 1.2 key has sealed as many records as it may"),
             Self::Protocol(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
         }
@@ -199,6 +205,7 @@ impl StdError for Reason {
             | Self::Truncated(_)
             | Self::Reset(_)
             | Self::Aborted
+            | Self::KeyExhausted
             | Self::TimedOut(_) => None,
         }
     }

@@ -270,6 +270,9 @@ impl<T: Transport> Pump<T> {
                 Poll::Ready(Err(error)) => self.session.handle_read_lost(Reason::from_io(error, Phase::Open)),
                 Poll::Pending => {
                     self.session.handle_idle();
+                    if self.session.has_records() && !self.is_deferred {
+                        let _ = self.transmit();
+                    }
                     return Poll::Pending;
                 }
             }

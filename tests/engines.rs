@@ -17,3 +17,5 @@ mod reads;
 mod settings;
 #[path = "engines/wires.rs"]
 mod wires;
+#[path = "engines/worn.rs"]
+mod worn;

@@ -5,16 +5,18 @@
 #[path = "garbage/setup.rs"]
 mod setup;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bowline::rustls::{self, AlertDescription, ContentType};
 use bowline::testing::peer::{Event, Meddler, RawTls};
 use bowline::testing::raw_tcp_pair;
 use bowline::{Bound, Phase, Reason, TlsVersion, Transport};
+use proptest::prelude::{ProptestConfig, any, prop, prop_assert, proptest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use self::setup::{APPLICATION_DATA, SIDES, SOON, Setup, all_setups, reason_of, record, tls_error};
+use self::setup::{APPLICATION_DATA, SIDES, SOON, Setup, Side, all_setups, reason_of, record, tls_error};
 
 /// What a peer does to an open session, and the alert that is due.
 type Sin = (&'static str, fn(&mut RawTls) -> &mut RawTls, AlertDescription);
@@ -68,6 +70,59 @@ async fn sins_of_an_open_session_are_told_behind_the_data_by_an_alert_and_fin() 
             assert_eq!(tls_error(&report.reason).alert_sent, Some(alert), "{name}, {what}");
         }
     }
+}
+
+/// In debug builds rustls asserts that no alert is due any more then.
+///
+/// rule: end-1, end-5, half-2
+#[tokio::test]
+async fn sins_after_our_close_notify_end_the_other_half_and_nothing_follows_the_marker() {
+    for (name, version, setup) in all_setups() {
+        for (what, sin, _) in sins(version) {
+            let (mut ours, mut peer) = setup.done().await;
+            ours.close_write().await.unwrap();
+            sin(peer.data(b"all is well")).send().await.unwrap();
+            let mut data = Vec::new();
+            for _ in 0..2 {
+                let error = timeout(SOON, ours.read_to_end(&mut data)).await.unwrap().unwrap_err();
+                let reason = reason_of(error);
+                let error = tls_error(&reason);
+                assert_eq!((error.phase, error.alert_sent), (Phase::Open, None), "{name}, {what}");
+            }
+            assert_eq!(data, b"all is well", "{name}, {what}");
+            assert_eq!(peer.observe().await, [Event::CloseNotify, Event::Fin], "{name}, {what}");
+            peer.fin().unwrap();
+            let report = timeout(SOON, ours.close()).await.unwrap();
+            assert!(matches!(report.reason, Reason::Tls(_)) && report.marker_sent(), "{name}, {what}: {report:?}");
+        }
+    }
+}
+
+/// A renegotiation is refused by an alert, and a KeyUpdate is answered; but not after our close_notify.
+///
+/// rule: half-2, secure-7
+#[tokio::test]
+async fn what_calls_for_an_answer_after_our_close_notify_gets_none() {
+    for (name, version, setup) in all_setups() {
+        let (mut ours, mut peer) = setup.done().await;
+        ours.close_write().await.unwrap();
+        match (version, setup.side) {
+            (TlsVersion::V1_2, Side::Client) => peer.record(ContentType::Handshake, &[0, 0, 0, 0]),
+            (TlsVersion::V1_2, Side::Server) => peer.record(ContentType::Handshake, &hello_of_nobody()),
+            _ => peer.key_update(true),
+        };
+        peer.data(b"and so on").close_notify().send().await.unwrap();
+        let mut data = Vec::new();
+        timeout(SOON, ours.read_to_end(&mut data)).await.unwrap().unwrap();
+        assert_eq!(data, b"and so on", "{name}");
+        assert_eq!(peer.observe().await, [Event::CloseNotify, Event::Fin], "{name}");
+    }
+}
+
+/// A ClientHello that can be parsed: TLS 1.2, a random, no session, one suite, no compression.
+fn hello_of_nobody() -> Vec<u8> {
+    let body = [&[3, 3][..], &[7; 32], &[0], &[0, 2, 0xc0, 0x2f], &[1, 0]].concat();
+    [&[1, 0, 0, u8::try_from(body.len()).unwrap()][..], &body].concat()
 }
 
 /// rustls ends these without an alert, and has no way to send one of ours.
@@ -161,6 +216,55 @@ async fn a_key_update_is_answered_although_we_only_read() {
         // What we send now is sealed with the new keys.
         ours.write_all(b"understood").await.unwrap();
         assert_eq!(peer.receive(10).await, b"understood");
+    }
+}
+
+/// rule: secure-13
+#[tokio::test]
+async fn one_answer_serves_all_key_updates_that_have_arrived() {
+    const ONE_SEGMENT: usize = 20;
+    for side in SIDES {
+        let (mut ours, mut peer) = Setup::new(side, TlsVersion::V1_3).done().await;
+        for _ in 0..ONE_SEGMENT {
+            peer.key_update(true).data(b"x");
+        }
+        peer.send().await.unwrap();
+        // In reads of one byte, so that what was read is not all that has arrived.
+        for _ in 0..ONE_SEGMENT {
+            assert_eq!(ours.read_u8().await.unwrap(), b'x', "{side:?}");
+        }
+        ours.write_all(b"understood").await.unwrap();
+        assert_eq!(peer.receive(10).await, b"understood");
+        assert_eq!(peer.events(), [Event::KeyUpdate { requested: false }, Event::Data(10)], "{side:?}");
+    }
+}
+
+/// rule: secure-13, write-10
+#[tokio::test]
+async fn thousands_of_key_update_requests_bring_few_answers() {
+    const REQUESTS: usize = 5_000;
+    for side in SIDES {
+        let (mut ours, mut peer) = Setup::new(side, TlsVersion::V1_3).done().await;
+        for _ in 0..REQUESTS {
+            peer.key_update(true).data(b"x");
+        }
+        peer.close_notify();
+        let reading = async {
+            let mut data = Vec::new();
+            ours.read_to_end(&mut data).await.unwrap();
+            assert_eq!(data.len(), REQUESTS, "{side:?}");
+            ours.close_write().await.unwrap();
+        };
+        let sending = async {
+            peer.send().await.unwrap();
+            peer.fin().unwrap();
+        };
+        timeout(SOON, async { tokio::join!(reading, sending) }).await.unwrap();
+        let seen = peer.observe().await;
+        let answers = seen.iter().filter(|event| **event == Event::KeyUpdate { requested: false }).count();
+        // One for each time at which nothing more had arrived: that is up to the kernel.
+        assert!((1..REQUESTS / 10).contains(&answers), "{side:?}: {answers}");
+        assert!(seen.ends_with(&[Event::CloseNotify, Event::Fin]), "{side:?}: {seen:?}");
     }
 }
 
@@ -287,5 +391,70 @@ async fn segments_of_one_byte_change_nothing() {
         ours.write_all(&data).await.unwrap();
         assert!(timeout(SOON, ours.close()).await.unwrap().is_clean(), "{name}");
         assert_eq!(peer.observe().await, [Event::Data(10_000), Event::CloseNotify, Event::Fin], "{name}");
+    }
+}
+
+/// What a peer may seal or say: which kind, and how much of it.
+type Doing = (u8, usize);
+
+fn do_it(peer: &mut RawTls, version: TlsVersion, (kind, len): Doing) {
+    let ticket = [4, 0, 0, 16, 0, 0, 1, 0, 0, 0, 0, 0, 1, 9, 0, 2, 7, 7, 0, 0];
+    let is_tls13 = version == TlsVersion::V1_3;
+    match kind {
+        0 => peer.data(&vec![1; len * 60]),
+        1 => peer.record(ContentType::Handshake, &[]),
+        2 if is_tls13 => peer.record(ContentType::from(0), &[&[22][..], &vec![0; len * 20]].concat()),
+        3 if is_tls13 => peer.key_update(len % 2 == 0),
+        4 => peer.record(ContentType::Handshake, &ticket),
+        5 => peer.record(ContentType::Handshake, &ticket[..2]).record(ContentType::Handshake, &ticket[2..]),
+        6 => peer.record(ContentType::ApplicationData, &[]),
+        7 => peer.close_notify(),
+        8 => peer.clear(&record(APPLICATION_DATA, &vec![7; len])),
+        9 => peer.record(ContentType::Alert, &[1, 90]),
+        10 => peer.record(ContentType::Handshake, &[0, 0, 0, 0]),
+        11 => peer.record(ContentType::Handshake, &hello_of_nobody()),
+        _ => peer.data(&vec![2; len]),
+    };
+}
+
+static SETUPS: LazyLock<Vec<(String, TlsVersion, Setup)>> = LazyLock::new(|| all_setups().collect());
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// rule: end-1, close-3
+    #[test]
+    fn whatever_a_peer_seals_in_an_open_or_half_closed_session_ends_without_a_panic(
+        which in 0..4_usize,
+        half_closed in any::<bool>(),
+        doings in prop::collection::vec(((0..16_u8, 0..300_usize), any::<bool>()), 1..12),
+    ) {
+        let (name, version, setup) = &SETUPS[which];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ended = runtime.block_on(async {
+            let (mut ours, mut peer) = setup.done().await;
+            if half_closed {
+                ours.close_write().await.unwrap();
+            }
+            // A task of its own, so that a panic is told.
+            let reading = tokio::spawn(async move {
+                let _ = ours.read_to_end(&mut Vec::new()).await;
+                let _ = ours.write(b"x").await;
+                ours.close().await
+            });
+            for (doing, leaves) in &doings {
+                do_it(&mut peer, *version, *doing);
+                if *leaves {
+                    let _ = peer.send().await;
+                }
+            }
+            let _ = peer.send().await;
+            let _ = peer.fin();
+            let watching = tokio::spawn(async move { peer.observe().await.len() });
+            let ended = timeout(SOON, reading).await;
+            watching.abort();
+            ended
+        });
+        prop_assert!(matches!(ended, Ok(Ok(_))), "{name}, half-closed {half_closed}: {ended:?}");
     }
 }

@@ -197,7 +197,7 @@ fn status(reason: &Reason) -> i32 {
         Reason::Closed => 0,
         Reason::Truncated(_) | Reason::Unconfirmed => 3,
         Reason::Reset(_) => 4,
-        Reason::Tls(_) => 5,
+        Reason::Tls(_) | Reason::KeyExhausted => 5,
         Reason::TimedOut(_) => 6,
         _ => 1,
     }

@@ -5,13 +5,21 @@
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rustls::{AlertDescription, CommonState, Connection, Error, InvalidMessage, PeerMisbehaved};
+use rustls::{
+    AlertDescription, CommonState, Connection, ContentType, Error, InvalidMessage, PeerMisbehaved, SupportedCipherSuite,
+};
 
+use super::budget::Budget;
 use super::buffer::Buffer;
 #[cfg(feature = "express")]
 use super::express::Express;
 
+/// The header of a record: type, version, length (RFC 8446 section 5.1).
+pub(super) const HEADER: usize = 5;
+/// The most plaintext that a record carries (RFC 8446 section 5.1).
+pub(super) const MAX_FRAGMENT: usize = 1 << 14;
 /// What a record may begin with: change_cipher_spec to heartbeat.
 pub(super) const RECORD_TYPES: RangeInclusive<u8> = 20..=24;
 
@@ -22,6 +30,11 @@ pub(super) fn may_begin_tls(bytes: &[u8]) -> bool {
         [typ] => RECORD_TYPES.contains(typ),
         [typ, major, ..] => RECORD_TYPES.contains(typ) && *major == 3,
     }
+}
+
+/// The most plaintext in a record, for a `max_fragment_size`, which counts the header too. rustls has checked it.
+pub(super) fn max_fragment(max_fragment_size: Option<usize>) -> usize {
+    max_fragment_size.map_or(MAX_FRAGMENT, |size| size.saturating_sub(HEADER).clamp(1, MAX_FRAGMENT))
 }
 
 /// One of the two.
@@ -43,8 +56,14 @@ macro_rules! engine {
 }
 
 impl Engine {
-    pub(super) fn rustls(tls: impl Into<Connection>) -> Self {
-        Self::Rustls(Box::new(Buffered::new(tls.into())))
+    /// rustls, from the begin of a handshake; `record` is its configuration's `max_fragment_size`.
+    pub(super) fn rustls(tls: impl Into<Connection>, record: Option<usize>) -> Self {
+        Self::Rustls(Box::new(Buffered::new(tls.into(), Some(max_fragment(record)))))
+    }
+
+    /// rustls, with a session that was begun elsewhere.
+    pub(super) fn adopted(tls: Connection) -> Self {
+        Self::Rustls(Box::new(Buffered::new(tls, None)))
     }
 
     pub(super) fn is_express(&self) -> bool {
@@ -78,7 +97,7 @@ impl Engine {
     /// Opens the record of this length behind what is kept. An engine may give its plaintext to `reader` at once, where there
     /// is room for it; says how much it gave.
     pub(super) fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error> {
-        engine!(self, it => it.open(input, record, reader))
+        guarded(|| engine!(self, it => it.open(input, record, reader)))
     }
 
     /// The alert that was sent, where the engine knows.
@@ -116,14 +135,10 @@ impl Engine {
         engine!(self, it => it.forget_input());
     }
 
-    /// Seals up to `room` bytes; says how much.
+    /// Seals up to `room` bytes; says how much. Where it is less than that and than was given, no more can be sealed: the
+    /// key has done what it may, and there is no next one.
     pub(super) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         engine!(self, it => it.write(parts, room))
-    }
-
-    /// Whether nothing more can be sealed: the key has done what it may, and there is no next one.
-    pub(super) fn is_exhausted(&self) -> bool {
-        engine!(self, it => it.is_exhausted())
     }
 
     /// Answers a KeyUpdate that asked for one (rule: secure-7).
@@ -133,6 +148,11 @@ impl Engine {
 
     pub(super) fn send_close_notify(&mut self) {
         engine!(self, it => it.send_close_notify());
+    }
+
+    /// Says that the session was cut off for a reason of ours, where the engine has a way to.
+    pub(super) fn send_internal_error(&mut self) {
+        engine!(self, it => it.send_internal_error());
     }
 
     /// Whether records wait to leave.
@@ -149,6 +169,19 @@ impl Engine {
     pub(super) fn collect(&mut self, queue: &mut Buffer) {
         engine!(self, it => it.collect(queue));
     }
+
+    /// Throws the records that wait away.
+    pub(super) fn discard(&mut self) {
+        engine!(self, it => it.discard());
+    }
+}
+
+/// Calls what a peer must not make panic, and whose panic would be ours: rustls runs code of the application's (verifiers,
+/// resolvers, stores of sessions), and in debug builds asserts that it has sent no close_notify where a bad record calls
+/// for a fatal alert. The session fails then, and rustls is asked nothing more.
+fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(Error::General("a record made rustls, or what it was configured with, panic".into())))
 }
 
 /// rustls's buffered API.
@@ -158,15 +191,19 @@ pub(super) struct Buffered {
     peer_has_closed: bool,
     /// How many bytes at the front of the input rustls has been fed already.
     ahead: usize,
+    /// The most plaintext of a record; not known of a session that was begun elsewhere.
+    fragment: Option<usize>,
+    /// What the key may still seal, where that is known and there is no next one.
+    budget: Option<Budget>,
 }
 
 impl Buffered {
-    fn new(mut tls: Connection) -> Self {
+    fn new(mut tls: Connection, fragment: Option<usize>) -> Self {
         // Acceptance is decided by the watermarks; rustls never holds more than one call's records.
         tls.set_buffer_limit(None);
-        let mut buffered = Self { tls, opened: 0, peer_has_closed: false, ahead: 0 };
+        let mut buffered = Self { tls, opened: 0, peer_has_closed: false, ahead: 0, fragment, budget: None };
         // One that was begun elsewhere may have opened something there. Where it has failed, that is told when it is fed.
-        let _ = buffered.process();
+        let _ = guarded(|| buffered.process());
         buffered
     }
 
@@ -201,6 +238,10 @@ impl Buffered {
                 return Err(error);
             }
         };
+        if let Some(budget) = self.budget.as_mut().filter(|_| self.tls.wants_write()) {
+            // The refusal of a renegotiation.
+            budget.spend_record();
+        }
         let seen = self.ahead + fed;
         input.consume(seen.min(record));
         self.ahead = seen.saturating_sub(record);
@@ -234,7 +275,15 @@ impl Buffered {
         Ok(())
     }
 
+    /// TLS 1.3 has a next key, and rustls goes on to it by itself.
     fn finish_handshake(&mut self) -> Result<(), Error> {
+        /// Finished.
+        const SEALED: u64 = 1;
+        if let (Some(SupportedCipherSuite::Tls12(suite)), Some(fragment)) =
+            (self.tls.negotiated_cipher_suite(), self.fragment)
+        {
+            self.budget = Some(Budget::new(suite.common.confidentiality_limit, SEALED, fragment));
+        }
         Ok(())
     }
 
@@ -276,19 +325,32 @@ impl Buffered {
     }
 
     fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
+        let room = self.budget.as_ref().map_or(room, |budget| room.min(budget.bytes()));
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let accepted = match parts {
             [one] => self.tls.writer().write(&one[..one.len().min(room)]),
             _ if total <= room => self.tls.writer().write_vectored(parts),
             _ => self.tls.writer().write_vectored(&prefix(parts, room)),
         };
+        if self.fragment.is_none() && self.ends_by_itself() {
+            self.discard();
+            return 0;
+        }
         // rustls refuses only after its own failure, which was handled when it happened.
-        accepted.unwrap_or(0)
+        let accepted = accepted.unwrap_or(0);
+        if let Some(budget) = &mut self.budget {
+            budget.spend(accepted);
+        }
+        accepted
     }
 
-    /// rustls does not tell: it drops what it is given then, and says close_notify.
-    fn is_exhausted(&self) -> bool {
-        false
+    /// Of a session that was begun elsewhere it is not known how much its key has sealed. When that is used up (TLS 1.2),
+    /// rustls drops what it accepted and sends close_notify instead, which must not leave (rule: end-8). The type of a
+    /// record is in the clear there; in TLS 1.3 it is always that of data.
+    fn ends_by_itself(&mut self) -> bool {
+        let mut first = First(None);
+        let _ = self.tls.write_tls(&mut first);
+        first.0 == Some(ContentType::Alert.into())
     }
 
     /// An empty write makes rustls send it.
@@ -299,6 +361,9 @@ impl Buffered {
     fn send_close_notify(&mut self) {
         self.tls.send_close_notify();
     }
+
+    /// rustls has no way to send a fatal alert of ours.
+    fn send_internal_error(&mut self) {}
 
     fn wants_write(&self) -> bool {
         self.tls.wants_write()
@@ -315,6 +380,29 @@ impl Buffered {
                 break;
             }
         }
+    }
+
+    fn discard(&mut self) {
+        while self.write_tls(&mut io::sink()).is_ok_and(|n| n > 0) {}
+    }
+}
+
+/// Takes nothing, and looks at the first byte.
+struct First(Option<u8>);
+
+impl Write for First {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.or(bytes.first().copied());
+        Ok(0)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        parts.iter().try_for_each(|part| self.write(part).map(drop))?;
+        Ok(0)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

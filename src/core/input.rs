@@ -36,6 +36,11 @@ impl Input {
         self.raw.filled(n);
         self.there_is_more = n == self.room;
     }
+
+    /// Whether the last read filled the room that it had: the floor has more.
+    pub(super) fn there_is_more(&self) -> bool {
+        self.there_is_more
+    }
 }
 
 impl Deref for Input {

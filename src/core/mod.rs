@@ -26,6 +26,7 @@
 pub mod agenda;
 pub mod answers;
 pub mod backoff;
+mod budget;
 pub mod buffer;
 mod engine;
 #[cfg(feature = "express")]

@@ -82,7 +82,8 @@ pub fn duty(leg: &Leg) -> Duty {
 /// How a leg goes, by its own failure and by what the other leg asks of it.
 pub fn ending(failure: Option<Reason>, asked: Duty) -> Ending {
     match (failure, asked) {
-        (Some(Reason::Tls(_)), _) => Ending::Close,
+        // The alert leaves.
+        (Some(Reason::Tls(_) | Reason::KeyExhausted), _) => Ending::Close,
         (Some(Reason::Aborted), _) | (None, Duty::Abort | Duty::CloseWriteThenAbort) => Ending::Abort,
         (Some(reason), _) => Ending::Lost(reason),
         (None, Duty::GoOn | Duty::CloseWrite) => Ending::Close,

@@ -5,14 +5,15 @@
 //! one at a time, so that whatever lies behind the peer's close_notify is still ours when the session ends (rule:
 //! upgrade-9), and nothing is opened that nobody wants to read (rule: flow-4).
 
-use std::io::{self, IoSlice, Write};
+mod seal;
+
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConnection, Connection, ContentType, ServerConnection};
 
 use super::buffer::Buffer;
-use super::engine::{Engine, RECORD_TYPES, alert_for, may_begin_tls};
+use super::engine::{Engine, HEADER, RECORD_TYPES, alert_for, may_begin_tls};
 #[cfg(feature = "express")]
 use super::express::Express;
 use super::facts::SessionFacts;
@@ -22,12 +23,8 @@ use super::settings;
 use crate::error::{Error, NotTls, Phase, Reason, TlsError};
 use crate::policy::Watermarks;
 
-/// The header of a record: type, version, length (RFC 8446 section 5.1).
-const HEADER: usize = 5;
 /// The longest record body that TLS 1.2 allows (RFC 5246 section 6.2.3); that of TLS 1.3 is shorter.
 const MAX_BODY: usize = (1 << 14) + 2048;
-/// The most plaintext that a record carries (RFC 8446 section 5.1).
-const MAX_FRAGMENT: usize = 1 << 14;
 /// How much is sealed ahead of a floor that takes nothing.
 const SEAL_AHEAD: usize = 64 << 10;
 
@@ -84,9 +81,9 @@ impl Session {
         marks: Watermarks,
     ) -> Result<Self, Error> {
         settings::check_client(&config)?;
-        let sni = sent_sni(&config, &name);
+        let (sni, fragment) = (sent_sni(&config, &name), config.max_fragment_size);
         let tls = ClientConnection::new(config, name).map_err(settings::unusable)?;
-        Ok(Self::new(Engine::rustls(tls), sni, own_chain, marks))
+        Ok(Self::new(Engine::rustls(tls, fragment), sni, own_chain, marks))
     }
 
     /// The server's side of a session.
@@ -96,8 +93,9 @@ impl Session {
         marks: Watermarks,
     ) -> Result<Self, Error> {
         settings::check_server(&config)?;
+        let fragment = config.max_fragment_size;
         let tls = ServerConnection::new(config).map_err(settings::unusable)?;
-        Ok(Self::new(Engine::rustls(tls), None, own_chain, marks))
+        Ok(Self::new(Engine::rustls(tls, fragment), None, own_chain, marks))
     }
 
     /// The client's side, by the express engine. The configuration has to let secrets be extracted.
@@ -130,7 +128,7 @@ impl Session {
     /// there: such a session is fed as the bytes come, and does not know where records end. So it cannot be taken off
     /// again without loss.
     pub fn adopt(tls: Connection, marks: Watermarks) -> Self {
-        let mut session = Self::new(Engine::rustls(tls), None, Arc::default(), marks);
+        let mut session = Self::new(Engine::adopted(tls), None, Arc::default(), marks);
         session.by_record = false;
         session.note_opened();
         if !session.tls.is_handshaking() {
@@ -169,6 +167,11 @@ fn sent_sni(config: &rustls::ClientConfig, name: &ServerName<'_>) -> Option<Stri
         ServerName::DnsName(dns) if config.enable_sni => Some(dns.as_ref().to_owned()),
         _ => None,
     }
+}
+
+/// The engine sealed nothing where it was to seal the marker.
+fn unsealable(phase: Phase) -> Reason {
+    TlsError { phase, error: rustls::Error::EncryptError, alert_sent: None, not_tls: None }.into()
 }
 
 /// Looking.
@@ -242,7 +245,8 @@ impl Session {
     /// Whether the floor below may end now: behind our marker, or behind the alert of a failure (rule: secure-4).
     pub fn is_done_sending(&self) -> bool {
         self.send.is_finished()
-            || (matches!(self.failure, Some(Reason::Tls(_) | Reason::Closed)) && self.sealed.is_empty())
+            || (matches!(self.failure, Some(Reason::Tls(_) | Reason::KeyExhausted | Reason::Closed))
+                && self.sealed.is_empty())
     }
 
     /// Opened plaintext that waits to be read.
@@ -274,9 +278,11 @@ impl Session {
         self.raw.handle_read(n);
     }
 
-    /// Nothing came, and the owner is about to wait: an idle session holds no input buffer.
+    /// Nothing came, and the owner is about to wait: an idle session holds no input buffer. What the records before called
+    /// for may have to leave.
     pub fn handle_idle(&mut self) {
         self.raw.settle();
+        self.answer();
     }
 
     /// The floor takes nothing more, and a writer waits for that: what has to stay takes no more memory than it needs.
@@ -348,75 +354,6 @@ impl Session {
 
 /// The application wants.
 impl Session {
-    /// Accepts plaintext, up to the high mark. Says how much; `0` means that the caller has to wait.
-    pub fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
-        if !self.send.may_write() {
-            return Err(self.write_error());
-        }
-        let room = self.marks.high.saturating_sub(self.queued());
-        if self.is_handshaking() || self.corked || !self.queue_is_empty() {
-            return Ok(self.stage(parts, room));
-        }
-        Ok(self.seal_parts(parts, room))
-    }
-
-    /// Does the same, and hands the records to `floor` as they were sealed, without a copy. What it does not take is kept.
-    pub fn write_through(
-        &mut self,
-        parts: &[IoSlice<'_>],
-        floor: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> Result<usize, Error> {
-        let may_pass = self.send.may_write() && !self.is_handshaking() && !self.corked && self.queue_is_empty();
-        if !may_pass {
-            return self.write(parts);
-        }
-        let accepted = self.tls.write(parts, self.marks.high);
-        while self.tls.wants_write() && self.tls.write_tls(&mut Passage(floor)).is_ok_and(|n| n > 0) {}
-        self.collect();
-        self.check_exhausted();
-        Ok(accepted)
-    }
-
-    /// Keeps plaintext for a moment although it could leave, so that it shares a record with what is written next (rule:
-    /// write-7). Accepts what [`Session::write`] accepts; says nothing about a half that has ended.
-    pub fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        if !self.send.may_write() {
-            return 0;
-        }
-        self.stage(parts, self.marks.high.saturating_sub(self.queued()))
-    }
-
-    /// What a write says after the send half has ended (rules: write-4, write-5).
-    fn write_error(&self) -> Error {
-        match (&self.send, &self.failure) {
-            // The peer may have said why in the meantime. rule: secure-6
-            (SendHalf::Broken(_), Some(failure)) => Error::Ended(failure.clone()),
-            (send, _) => send.refusal(),
-        }
-    }
-
-    fn queue_is_empty(&self) -> bool {
-        self.staged.is_empty() && self.sealed.is_empty()
-    }
-
-    /// Keeps plaintext for later, so that small writes are merged into full records (rule: write-7).
-    fn stage(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
-        let (mut left, most) = (room, self.staged.len() + room);
-        for part in parts {
-            let n = part.len().min(left);
-            self.staged.push_within(&part[..n], most);
-            left -= n;
-        }
-        room - left
-    }
-
-    fn seal_parts(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
-        let accepted = self.tls.write(parts, room);
-        self.collect();
-        self.check_exhausted();
-        accepted
-    }
-
     /// Ends the send half: what was accepted leaves, close_notify behind it (rules: half-2, half-5).
     pub fn close_write(&mut self) {
         let _ = self.send.handle(SendEvent::CloseWrite);
@@ -536,7 +473,11 @@ impl Session {
                 break Step::Secured;
             }
         };
-        // Nobody may ask for more for a while: what is empty is not held.
+        if matches!(step, Step::Data | Step::Ended) && !self.has_more() {
+            // Nobody may ask for more for a while.
+            self.answer();
+        }
+        // What is empty is not held.
         self.raw.release();
         (if read > 0 { Step::Data } else { step }, read)
     }
@@ -561,9 +502,14 @@ impl Session {
         }
     }
 
+    /// Whether more has come than was looked at: in `raw`, or in what the floor still holds.
+    fn has_more(&self) -> bool {
+        self.raw.there_is_more() || self.next_record().is_some()
+    }
+
     /// The length of the next record in `raw`, once it is whole; or of whatever rustls is to refuse.
     fn next_record(&self) -> Option<usize> {
-        let raw = &self.raw.as_slice()[self.tls.kept()..];
+        let raw = self.raw.as_slice().get(self.tls.kept()..)?;
         if !self.by_record {
             return (!raw.is_empty()).then_some(raw.len());
         }
@@ -592,12 +538,12 @@ impl Session {
         self.note_opened();
         // A record that holds data holds no KeyUpdate.
         self.may_owe_answer |= !self.by_record || self.tls.opened() == 0;
-        if self.is_handshaking() && !self.tls.is_handshaking() {
-            self.collect();
-            self.note_secured();
-        }
         self.collect();
-        self.seal();
+        if self.is_handshaking() && !self.tls.is_handshaking() {
+            self.note_secured();
+            self.collect();
+            self.seal();
+        }
         read
     }
 
@@ -611,9 +557,7 @@ impl Session {
         let before = self.sealed.len();
         self.clear_input();
         self.note_opened();
-        if !self.marker_sealed {
-            self.collect();
-        }
+        self.collect();
         if self.sealed.len() == before {
             self.add_missing_alert(&error);
         }
@@ -654,88 +598,6 @@ impl Session {
         if let Err(error) = self.tls.finish_handshake() {
             self.fail_tls(error, None);
         }
-    }
-
-    /// TLS 1.2: the key may seal no more. The peer is told that this is the end, and the application that it is not in
-    /// order: not all that it wrote may have left.
-    fn check_exhausted(&mut self) {
-        if self.tls.is_exhausted() && !self.marker_sealed && !self.send.is_over() {
-            self.tls.send_close_notify();
-            self.collect();
-            self.marker_sealed = true;
-            let alert_sent = Some(AlertDescription::CloseNotify);
-            self.fail(
-                TlsError { phase: self.phase(), error: rustls::Error::EncryptError, alert_sent, not_tls: None }.into(),
-            );
-        }
-    }
-
-    /// Seals what was staged, as far ahead as the floor needs, and the marker behind it when it is due.
-    pub fn seal(&mut self) {
-        if self.is_handshaking() || self.send.is_over() {
-            return;
-        }
-        if self.may_owe_answer && !self.marker_sealed && self.sealed.len() < SEAL_AHEAD {
-            // rule: secure-7. None goes behind our marker.
-            self.tls.answer();
-            self.collect();
-            self.may_owe_answer = false;
-        }
-        while !self.staged.is_empty() && self.sealed.len() < SEAL_AHEAD && !self.corked_short() {
-            let n = self.sealable();
-            let sealed = self.tls.write(&[IoSlice::new(&self.staged.as_slice()[..n])], n);
-            if sealed == 0 {
-                break;
-            }
-            self.staged.consume(sealed);
-            self.collect();
-        }
-        self.staged.release();
-        self.check_exhausted();
-        if self.send.is_finishing() && self.staged.is_empty() && !self.marker_sealed {
-            // rustls would let it overtake plaintext, and seal data behind it: its place in the order is decided here.
-            self.tls.send_close_notify();
-            self.marker_sealed = true;
-            self.collect();
-        }
-    }
-
-    /// Under a cork only full records are sealed, or as much as may be queued where that is less.
-    fn corked_short(&self) -> bool {
-        self.corked && self.staged.len() < self.full()
-    }
-
-    fn full(&self) -> usize {
-        MAX_FRAGMENT.min(self.marks.high)
-    }
-
-    fn sealable(&self) -> usize {
-        let n = self.staged.len().min(SEAL_AHEAD);
-        if self.corked { n - n % self.full() } else { n }
-    }
-
-    /// Moves what rustls has to send into our own queue.
-    fn collect(&mut self) {
-        if self.tls.wants_write() {
-            self.tls.collect(&mut self.sealed);
-        }
-    }
-}
-
-/// The way from rustls's own queue to the floor.
-struct Passage<'a>(&'a mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>);
-
-impl Write for Passage<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (self.0)(&[IoSlice::new(bytes)])
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        (self.0)(parts)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ pub enum Outcome {
     Aborted,
     /// [`Reason::TimedOut`]
     TimedOut,
-    /// [`Reason::Tls`]
+    /// [`Reason::Tls`], [`Reason::KeyExhausted`]
     Tls,
     /// [`Reason::Protocol`]
     Protocol,
@@ -54,7 +54,7 @@ impl Outcome {
             Reason::Reset(_) => Self::Reset,
             Reason::Aborted => Self::Aborted,
             Reason::TimedOut(_) => Self::TimedOut,
-            Reason::Tls(_) => Self::Tls,
+            Reason::Tls(_) | Reason::KeyExhausted => Self::Tls,
             Reason::Protocol(_) => Self::Protocol,
             Reason::Io(_) => Self::Io,
         }

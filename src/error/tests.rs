@@ -75,6 +75,7 @@ fn all_reasons() -> Vec<Reason> {
         Reason::Aborted,
         Reason::TimedOut(Phase::Close),
         tls.into(),
+        Reason::KeyExhausted,
         Reason::Protocol(Arc::new(Mine(io::Error::other("disk on fire")))),
         Reason::Io(disk()),
         Reason::Io(Arc::new(io::Error::other(Mine(io::Error::other("disk on fire"))))),
@@ -89,8 +90,9 @@ fn all_reasons() -> Vec<Reason> {
         Reason::Tls(_) => 7,
         Reason::Protocol(_) => 8,
         Reason::Io(_) => 9,
+        Reason::KeyExhausted => 10,
     };
-    assert!((1..=9).all(|n| all.iter().any(|reason| next(reason) == n)));
+    assert!((1..=10).all(|n| all.iter().any(|reason| next(reason) == n)));
     all
 }
 

@@ -138,6 +138,7 @@ impl<T: Transport> TlsWriteHalf<T> {
     fn poll_drained(&self, cx: &mut Context<'_>, is_done: impl Fn(&Pump<T>) -> bool) -> Poll<io::Result<()>> {
         self.with_live(|pump| {
             loop {
+                let before = pump.session.queued();
                 pump.session.flush();
                 let transmitted = pump.transmit();
                 match pump.session.send() {
@@ -151,6 +152,10 @@ impl<T: Transport> TlsWriteHalf<T> {
                 }
                 if is_done(pump) {
                     return Poll::Ready(Ok(()));
+                }
+                // Under a cork it takes several turns, each of which leaves less (rule: life-6).
+                if pump.session.queued() >= before {
+                    return Poll::Ready(Err(loss(pump, cx)));
                 }
             }
         })

@@ -43,8 +43,8 @@ const NAMES_RUSTLS: [&str; 9] = [
 /// How long a file may be, and the files that are longer, with the reason.
 const MAX_LINES: usize = 450;
 const LONGER: [(&str, usize, &str); 3] = [
-    ("src/core/session.rs", 770, "one state machine in four families of method; cut, its fields would be public"),
-    ("src/error.rs", 620, "a third of it is what the enums say as text"),
+    ("src/core/session.rs", 640, "one state machine in four families of method; cut, its fields would be public"),
+    ("src/error.rs", 640, "a third of it is what the enums say as text"),
     ("src/upgrade.rs", 560, "a fifth of it passes calls on to the topmost floor"),
 ];
 

@@ -9,8 +9,9 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
 use super::hello::Hello;
-use super::records::{HEADER, MAX_FRAGMENT, Records};
+use super::records::Records;
 use crate::core::buffer::Buffer;
+use crate::core::engine::max_fragment;
 
 /// A handshake under way.
 pub(super) struct Handshake {
@@ -121,11 +122,6 @@ impl Handshake {
             }
         }
     }
-}
-
-/// The most plaintext in a record, for a `max_fragment_size`, which counts the header too. rustls has checked it.
-fn max_fragment(max_fragment_size: Option<usize>) -> usize {
-    max_fragment_size.map_or(MAX_FRAGMENT, |size| size.saturating_sub(HEADER).clamp(1, MAX_FRAGMENT))
 }
 
 fn encode<Data>(mut record: EncodeTlsData<'_, Data>, out: &mut Buffer) -> bool {

@@ -206,10 +206,6 @@ impl Express {
         records.seal_data(parts, room, &mut self.out)
     }
 
-    pub(super) fn is_exhausted(&self) -> bool {
-        matches!(&self.stage, Stage::Records(records) if records.is_exhausted())
-    }
-
     /// Answers a KeyUpdate that asked for one.
     pub(super) fn answer(&mut self) {
         if let Stage::Records(records) = &mut self.stage {
@@ -220,6 +216,13 @@ impl Express {
     pub(super) fn send_close_notify(&mut self) {
         if let Stage::Records(records) = &mut self.stage {
             records.send_close_notify(&mut self.out);
+        }
+    }
+
+    /// Says that the session was cut off for a reason of ours.
+    pub(super) fn send_internal_error(&mut self) {
+        if let Stage::Records(records) = &mut self.stage {
+            records.send_fatal(AlertDescription::InternalError, &mut self.out);
         }
     }
 
@@ -239,5 +242,10 @@ impl Express {
     /// Puts the records that wait behind those of `queue`.
     pub(super) fn collect(&mut self, queue: &mut Buffer) {
         queue.append(&mut self.out);
+    }
+
+    /// Throws the records that wait away.
+    pub(super) fn discard(&mut self) {
+        self.out.clear();
     }
 }

@@ -59,8 +59,6 @@ pub(super) struct Records {
     patience: Patience,
     /// The peer has asked for a KeyUpdate of ours.
     owes_update: bool,
-    /// The key has sealed what it may, and there is no next one.
-    is_exhausted: bool,
     /// The most plaintext that a record of ours carries.
     max_fragment: usize,
 }
@@ -85,7 +83,6 @@ impl Records {
             fragment: Vec::new(),
             patience: PATIENCE,
             owes_update: false,
-            is_exhausted: false,
             max_fragment,
         })
     }
@@ -107,7 +104,7 @@ impl Records {
 /// Out.
 impl Records {
     /// Seals data; says how much. In TLS 1.3 the last record of a key is the KeyUpdate to the next one; in TLS 1.2 there is
-    /// no next one, and the last record is close_notify.
+    /// no next one, and the last record is the alert that ends the session.
     pub(super) fn seal_data(&mut self, parts: &[IoSlice<'_>], room: usize, out: &mut Buffer) -> usize {
         let data = room.min(parts.iter().map(|part| part.len()).sum());
         if data == 0 {
@@ -120,7 +117,6 @@ impl Records {
         let (mut parts, mut sealed) = (Gather::of(parts), 0);
         while sealed < data {
             if self.tx_seq + 1 >= self.limit() && !self.renew_key(out) {
-                self.is_exhausted = true;
                 break;
             }
             let len = max.min(data - sealed);
@@ -130,10 +126,6 @@ impl Records {
             sealed += len;
         }
         sealed
-    }
-
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.is_exhausted
     }
 
     fn renew_key(&mut self, out: &mut Buffer) -> bool {
@@ -174,7 +166,9 @@ impl Records {
         self.send_alert(FATAL, alert, out);
     }
 
+    /// An answer that is owed goes ahead of it, as rustls has it.
     fn send_alert(&mut self, level: u8, alert: AlertDescription, out: &mut Buffer) {
+        self.answer(out);
         self.seal(ContentType::Alert, &[level, u8::from(alert)], out);
     }
 

@@ -1,0 +1,63 @@
+//! How much one key may seal, where no other key follows it: TLS 1.2 has no KeyUpdate.
+
+/// The records that a key may still seal.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Budget {
+    records: u64,
+    /// The most plaintext of one record, in bytes.
+    fragment: usize,
+}
+
+impl Budget {
+    /// The budget of a key that has sealed `sealed` records of at most `limit`. The last record is kept for the alert
+    /// that ends the session.
+    pub(super) fn new(limit: u64, sealed: u64, fragment: usize) -> Self {
+        Self { records: limit.saturating_sub(1).saturating_sub(sealed), fragment: fragment.max(1) }
+    }
+
+    /// How many bytes of data may be sealed at once.
+    pub(super) fn bytes(&self) -> usize {
+        usize::try_from(self.records).unwrap_or(usize::MAX).saturating_mul(self.fragment)
+    }
+
+    /// So many bytes were sealed at once.
+    pub(super) fn spend(&mut self, bytes: usize) {
+        let records = bytes.div_ceil(self.fragment);
+        self.records = self.records.saturating_sub(u64::try_from(records).unwrap_or(u64::MAX));
+    }
+
+    /// One record was sealed that holds no data.
+    pub(super) fn spend_record(&mut self) {
+        self.records = self.records.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// rule: end-8
+    #[test]
+    fn a_key_seals_up_to_its_limit_and_keeps_one_record_for_an_alert() {
+        let mut budget = Budget::new(7, 1, 100);
+        assert_eq!(budget.bytes(), 500);
+        budget.spend(100);
+        budget.spend(101);
+        assert_eq!(budget.bytes(), 200);
+        budget.spend_record();
+        budget.spend(1);
+        assert_eq!(budget.bytes(), 0);
+        budget.spend(1);
+        assert_eq!(budget.bytes(), 0);
+    }
+
+    #[test]
+    fn limits_at_the_ends_of_their_range_do_not_overflow() {
+        assert_eq!(Budget::new(0, 1, 0).bytes(), 0);
+        assert_eq!(Budget::new(1, 1, 1 << 14).bytes(), 0);
+        let mut endless = Budget::new(u64::MAX, 1, 1 << 14);
+        assert_eq!(endless.bytes(), usize::MAX);
+        endless.spend(usize::MAX);
+        assert!(endless.bytes() > 1 << 40);
+    }
+}

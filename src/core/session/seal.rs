@@ -1,0 +1,185 @@
+//! The way out of a session: plaintext is accepted, kept, sealed; the marker follows the last byte.
+
+use std::io::{self, IoSlice, Write};
+
+use super::{SEAL_AHEAD, Session, unsealable};
+use crate::core::engine::MAX_FRAGMENT;
+use crate::core::half::SendHalf;
+use crate::error::{Error, Reason};
+
+/// The application wants to send.
+impl Session {
+    /// Accepts plaintext, up to the high mark. Says how much; `0` means that the caller has to wait.
+    pub fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
+        if !self.send.may_write() {
+            return Err(self.write_error());
+        }
+        let room = self.marks.high.saturating_sub(self.queued());
+        // It goes ahead of what is written after it (RFC 8446 section 4.6.3).
+        self.answer();
+        if self.is_handshaking() || self.corked || !self.queue_is_empty() {
+            return Ok(self.stage(parts, room));
+        }
+        Ok(self.seal_parts(parts, room))
+    }
+
+    /// Does the same, and hands the records to `floor` as they were sealed, without a copy. What it does not take is kept.
+    pub fn write_through(
+        &mut self,
+        parts: &[IoSlice<'_>],
+        floor: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> Result<usize, Error> {
+        self.answer();
+        let may_pass = self.send.may_write() && !self.is_handshaking() && !self.corked && self.queue_is_empty();
+        if !may_pass {
+            return self.write(parts);
+        }
+        let accepted = self.tls.write(parts, self.marks.high);
+        while self.tls.wants_write() && self.tls.write_tls(&mut Passage(floor)).is_ok_and(|n| n > 0) {}
+        self.collect();
+        self.check_sealed(accepted, self.marks.high.min(total(parts)));
+        Ok(accepted)
+    }
+
+    /// Keeps plaintext for a moment although it could leave, so that it shares a record with what is written next (rule:
+    /// write-7). Accepts what [`Session::write`] accepts; says nothing about a half that has ended.
+    pub fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        if !self.send.may_write() {
+            return 0;
+        }
+        self.stage(parts, self.marks.high.saturating_sub(self.queued()))
+    }
+
+    /// What a write says after the send half has ended (rules: write-4, write-5).
+    fn write_error(&self) -> Error {
+        match (&self.send, &self.failure) {
+            // The peer may have said why in the meantime. rule: secure-6
+            (SendHalf::Broken(_), Some(failure)) => Error::Ended(failure.clone()),
+            (send, _) => send.refusal(),
+        }
+    }
+
+    pub(super) fn queue_is_empty(&self) -> bool {
+        self.staged.is_empty() && self.sealed.is_empty()
+    }
+
+    /// Keeps plaintext for later, so that small writes are merged into full records (rule: write-7).
+    fn stage(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
+        let (mut left, most) = (room, self.staged.len() + room);
+        for part in parts {
+            let n = part.len().min(left);
+            self.staged.push_within(&part[..n], most);
+            left -= n;
+        }
+        room - left
+    }
+
+    fn seal_parts(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
+        let accepted = self.tls.write(parts, room);
+        self.collect();
+        self.check_sealed(accepted, room.min(total(parts)));
+        accepted
+    }
+
+    /// An engine that sealed less than it was given can seal no more: the key has done what it may, and TLS 1.2 has no
+    /// next one. What is cut off by that must not look complete (rule: end-8): no close_notify leaves, but a fatal alert
+    /// where the engine can seal one, and FIN after it.
+    fn check_sealed(&mut self, sealed: usize, due: usize) {
+        if sealed < due && !self.send.is_over() {
+            self.tls.send_internal_error();
+            self.collect();
+            self.fail(Reason::KeyExhausted);
+        }
+    }
+}
+
+/// What was accepted is sealed.
+impl Session {
+    /// Seals what was staged, as far ahead as the floor needs, and the marker behind it when it is due.
+    pub fn seal(&mut self) {
+        if self.is_handshaking() || self.send.is_over() {
+            return;
+        }
+        self.answer();
+        while !self.staged.is_empty() && self.sealed.len() < SEAL_AHEAD && !self.corked_short() {
+            let n = self.sealable();
+            let sealed = self.tls.write(&[IoSlice::new(&self.staged.as_slice()[..n])], n);
+            self.staged.consume(sealed);
+            self.collect();
+            self.check_sealed(sealed, n);
+        }
+        self.staged.release();
+        if self.send.is_finishing() && self.staged.is_empty() && !self.marker_sealed {
+            self.seal_marker();
+        }
+    }
+
+    /// rustls would let the marker overtake plaintext, and seal data behind it: its place in the order is decided here.
+    fn seal_marker(&mut self) {
+        let before = self.sealed.len();
+        self.tls.send_close_notify();
+        self.collect();
+        self.marker_sealed = true;
+        if self.sealed.len() == before {
+            // A half that waits for a marker which is never sealed would wait for ever (rule: life-6).
+            self.fail(unsealable(self.phase()));
+        }
+    }
+
+    /// Answers a KeyUpdate that asks for it (rule: secure-7), once for all that came before (rule: secure-13): it is called
+    /// where more is sealed anyway, or where all that has arrived was looked at. None goes behind our marker.
+    pub(super) fn answer(&mut self) {
+        let may_answer = !self.is_handshaking() && !self.send.is_over() && !self.marker_sealed;
+        if self.may_owe_answer && may_answer && self.sealed.len() < SEAL_AHEAD {
+            self.tls.answer();
+            self.collect();
+            self.may_owe_answer = false;
+        }
+    }
+
+    /// Under a cork only full records are sealed, or as much as may be queued where that is less.
+    pub(super) fn corked_short(&self) -> bool {
+        self.corked && self.staged.len() < self.full()
+    }
+
+    fn full(&self) -> usize {
+        MAX_FRAGMENT.min(self.marks.high)
+    }
+
+    fn sealable(&self) -> usize {
+        let n = self.staged.len().min(SEAL_AHEAD);
+        if self.corked { n - n % self.full() } else { n }
+    }
+
+    /// Moves what the engine has to send into our own queue. Nothing leaves behind our marker, also where the engine
+    /// answers a record that came later.
+    pub(super) fn collect(&mut self) {
+        if !self.tls.wants_write() {
+        } else if self.marker_sealed {
+            self.tls.discard();
+        } else {
+            self.tls.collect(&mut self.sealed);
+        }
+    }
+}
+
+fn total(parts: &[IoSlice<'_>]) -> usize {
+    parts.iter().map(|part| part.len()).sum()
+}
+
+/// The way from rustls's own queue to the floor.
+struct Passage<'a>(&'a mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>);
+
+impl Write for Passage<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.0)(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        (self.0)(parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
