@@ -47,6 +47,9 @@ pub trait Floor {
     fn set_cork(&mut self, on: bool) -> bool;
     /// Takes the bytes that were received and not read.
     fn take_unread(&mut self) -> Vec<u8>;
+    /// Takes in what has been received by now, up to [`LOOK`] bytes, without waiting for more: what the kernel holds, and
+    /// what lies in records of the floors beneath (rule: upgrade-11).
+    fn look(&mut self, cx: &mut Context<'_>);
     /// Puts bytes behind those that were received and not read.
     fn push_unread(&mut self, bytes: &[u8]);
     /// Says how each floor stands, this one first.
@@ -92,6 +95,9 @@ pub trait Floor {
         None
     }
 }
+
+/// How many bytes one look takes in: a peer that goes on sending does not hold it.
+const LOOK: usize = 64 << 10;
 
 /// How much was thrown away, and how much may be.
 #[doc(hidden)]
@@ -153,6 +159,10 @@ impl<F: Transport + ?Sized> Floor for Box<F> {
 
     fn take_unread(&mut self) -> Vec<u8> {
         (**self).take_unread()
+    }
+
+    fn look(&mut self, cx: &mut Context<'_>) {
+        (**self).look(cx);
     }
 
     fn push_unread(&mut self, bytes: &[u8]) {
@@ -251,6 +261,24 @@ pub(crate) fn poll_read_ahead<T>(
     inbox.release();
     *inbox_of(half) = inbox;
     result
+}
+
+/// Takes in what a read gives that does not wait. An end stays there for whoever reads next.
+pub(crate) fn take_in(inbox: &mut Inbox, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
+    while inbox.len() < LOOK {
+        match read(inbox.space()) {
+            Ok(0) => break,
+            Ok(n) => inbox.filled(n),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => {
+                inbox.release();
+                return Err(error);
+            }
+        }
+    }
+    inbox.release();
+    Ok(())
 }
 
 /// How many TLS sessions there are, from this floor down (rule: upgrade-12).

@@ -119,6 +119,10 @@ impl<T: Transport> Floor for Layer<T> {
         topmost!(self, floor => floor.take_unread())
     }
 
+    fn look(&mut self, cx: &mut Context<'_>) {
+        topmost!(self, floor => floor.look(cx));
+    }
+
     fn push_unread(&mut self, bytes: &[u8]) {
         topmost!(self, floor => floor.push_unread(bytes));
     }

@@ -101,12 +101,18 @@ pub enum Truncation {
 }
 
 /// What becomes of bytes that were received before an upgrade and not read (rule: upgrade-2). They are never delivered.
+///
+/// For a client these are all that the server has sent before the ClientHello leaves, also what is still in the kernel
+/// (rule: upgrade-11): between the go-ahead and the ClientHello a server has nothing to say, so each of these bytes is a
+/// mistake or was injected. A server judges what it has read from the kernel by then; what is still there is read by TLS,
+/// since the client may have sent its ClientHello already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftover {
     /// Any such byte ends the connection with an error: the default of a client.
     Refuse,
-    /// They are given to TLS where they can be the begin of a TLS record, so that a ClientHello glued to the command
-    /// works; else they are refused. The default of a server.
+    /// They are given to TLS where they can be the begin of a TLS handshake, so that a ClientHello glued to the command
+    /// works; else they are refused. The default of a server. For a client it is of use only where the server may send a
+    /// HelloRequest (RFC 5246 section 7.4.1.1) too early.
     Feed,
 }
 

@@ -279,6 +279,14 @@ impl<T: Transport> Pump<T> {
         }
     }
 
+    /// Takes in what the floor has received by now. Whole records of it can be opened without another read.
+    pub(crate) fn look(&mut self, cx: &mut Context<'_>) {
+        if let Some(floor) = &mut self.floor {
+            floor.look(cx);
+            self.session.handle_leftover(&floor.take_unread());
+        }
+    }
+
     /// The floor no longer takes anything. An alert that the peer sent before may lie unread: it is the better reason
     /// (rule: secure-6).
     pub(crate) fn look_for_alert(&mut self, cx: &mut Context<'_>) {

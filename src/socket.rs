@@ -1,6 +1,6 @@
 //! The TCP socket itself: its options, and the two calls that make an abort and a close what they are.
 
-use std::io;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -148,6 +148,18 @@ pub(crate) fn reset(stream: &TcpStream) {
     let _ = rustix::net::connect_unspec(stream);
     #[cfg(not(target_os = "linux"))]
     let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Read);
+}
+
+/// Reads what the kernel holds, without waiting. tokio asks the kernel only where it has been told of something to read,
+/// which may be later than it came.
+pub(crate) fn receive(stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    (&*SockRef::from(stream)).read(buf)
+}
+
+/// The same of a Unix socket.
+#[cfg(unix)]
+pub(crate) fn receive_unix(stream: &tokio::net::UnixStream, buf: &mut [u8]) -> io::Result<usize> {
+    (&*SockRef::from(stream)).read(buf)
 }
 
 /// Sends what FIN follows right behind: the kernel waits for that, so that both share a segment.

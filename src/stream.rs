@@ -16,7 +16,7 @@ use crate::core::half::{self, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::core::tally::Outcome;
 use crate::error::{Phase, Reason};
-use crate::floor::{Discard, Floor, debug, hand_over, poll_discard_reads, poll_read_ahead};
+use crate::floor::{Discard, Floor, debug, hand_over, poll_discard_reads, poll_read_ahead, take_in};
 use crate::idle::{HalfOpen, IdleTimer, StallTimer};
 use crate::policy::Policy;
 use crate::transport::Transport;
@@ -66,7 +66,11 @@ struct Live<S> {
     io: S,
     waiting: Arc<Waiting>,
     control: Control,
+    /// Asks the kernel, where the stream is a socket of it.
+    receive: Option<Receive<S>>,
 }
+
+type Receive<S> = fn(&S, &mut [u8]) -> io::Result<usize>;
 
 impl<S> Drop for Live<S> {
     fn drop(&mut self) {
@@ -112,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&waiting) as Arc<dyn Ground>));
         control.stand_on(ground);
         let (send, recv, inbox) = (SendHalf::Open, RecvHalf::Open, Inbox::default());
-        let live = Some(Live { io, waiting, control: control.clone() });
+        let live = Some(Live { io, waiting, control: control.clone(), receive: None });
         Self {
             live,
             send,
@@ -255,6 +259,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 }
 
+/// One read that does not wait.
+fn read_once(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, space: &mut [u8]) -> io::Result<usize> {
+    let mut buf = ReadBuf::new(space);
+    match Pin::new(io).poll_read(cx, &mut buf) {
+        Poll::Ready(read) => read.map(|()| buf.filled().len()),
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.inbox.is_empty() && !self.control.is_aborted() {
@@ -383,6 +396,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
         self.inbox.take()
     }
 
+    /// Takes in what the kernel holds, where the stream is a socket; else what the stream gives without waiting.
+    fn look(&mut self, cx: &mut Context<'_>) {
+        self.check_cut();
+        let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return };
+        let before = self.inbox.len();
+        let looked = take_in(&mut self.inbox, |space| match live.receive {
+            Some(receive) => receive(&live.io, space),
+            None => read_once(&mut live.io, cx, space),
+        });
+        self.control.note_received(self.inbox.len() - before);
+        if let Err(error) = looked {
+            self.lose(error);
+        }
+    }
+
     fn push_unread(&mut self, bytes: &[u8]) {
         self.inbox.push(bytes);
     }
@@ -428,6 +456,10 @@ impl Stream<tokio::net::UnixStream> {
             Address::Unix(addr.ok().and_then(|addr| addr.as_pathname().map(std::path::Path::to_path_buf)))
         };
         let (host, peer) = (path(io.local_addr()), path(io.peer_addr()));
-        Self::with(io, host, peer, policy).wakes_unlocked()
+        let mut stream = Self::with(io, host, peer, policy).wakes_unlocked();
+        if let Some(live) = &mut stream.live {
+            live.receive = Some(crate::socket::receive_unix);
+        }
+        stream
     }
 }

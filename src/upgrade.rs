@@ -31,6 +31,8 @@ use crate::transport::{Starting, Stopping, Transport, UpgradableTransport};
 pub struct StartTls {
     side: Side,
     leftover: Option<Leftover>,
+    /// The connection begins with TLS: no plaintext comes before it.
+    is_begin: bool,
 }
 
 #[derive(Clone)]
@@ -53,24 +55,38 @@ enum Side {
 impl StartTls {
     /// As the client; the server's certificate is checked against `name`.
     pub fn client(tls: &ClientTls, name: impl Into<String>) -> Self {
-        Self { side: Side::Client { tls: tls.clone(), name: name.into() }, leftover: None }
+        Self { side: Side::Client { tls: tls.clone(), name: name.into() }, leftover: None, is_begin: false }
     }
 
     /// As the server.
     pub fn server(tls: &ServerTls) -> Self {
-        Self { side: Side::Server { tls: tls.clone() }, leftover: None }
+        Self { side: Side::Server { tls: tls.clone() }, leftover: None, is_begin: false }
     }
 
     /// In the role that the connection has: a client where it was made by connecting, a server where it was accepted
     /// (rule: upgrade-4). One that was handed in ready-made counts as accepted.
     pub fn as_made(client: &ClientTls, name: impl Into<String>, server: &ServerTls) -> Self {
         let side = Side::AsMade { client: client.clone(), name: name.into(), server: server.clone() };
-        Self { side, leftover: None }
+        Self { side, leftover: None, is_begin: false }
     }
 
-    /// What becomes of bytes that were received and not read. Default: what [`Role::default_leftover`] says.
+    /// What becomes of bytes that were received before TLS begins and not read (rules: upgrade-2, upgrade-11). For a
+    /// client these are also the bytes that the kernel holds when the ClientHello is about to leave. Default: what [`Role::default_leftover`] says.
     pub fn leftover(self, leftover: Leftover) -> Self {
         Self { leftover: Some(leftover), ..self }
+    }
+
+    /// The connection is to begin with TLS: what the peer sends, it sends to TLS.
+    pub(crate) fn at_begin(self) -> Self {
+        Self { is_begin: true, ..self }
+    }
+
+    /// Whether what the peer has sent by now is to be looked for: not by a server, whose peer may have begun its handshake
+    /// (rule: upgrade-11).
+    fn must_look(&self, control: &Control) -> bool {
+        let traffic = control.traffic();
+        let is_first = self.is_begin && traffic.received == 0 && traffic.sent == 0;
+        matches!(self.side, Side::Client { .. }) && !is_first
     }
 
     /// Finds a name that no certificate can be checked against before anything is begun.
@@ -83,14 +99,14 @@ impl StartTls {
 
     /// Settles the role.
     fn settle(self, made: Role) -> Self {
-        let Self { side, leftover } = self;
+        let Self { side, leftover, is_begin } = self;
         let side = match (side, made) {
             (Side::AsMade { client: tls, name, .. }, Role::Client) => Side::Client { tls, name },
             (Side::AsMade { server: tls, .. }, Role::Server) => Side::Server { tls },
             (side, _) => side,
         };
         let role = if matches!(side, Side::Client { .. }) { Role::Client } else { Role::Server };
-        Self { side, leftover: Some(leftover.unwrap_or(role.default_leftover())) }
+        Self { side, leftover: Some(leftover.unwrap_or(role.default_leftover())), is_begin }
     }
 }
 
@@ -162,7 +178,7 @@ impl<T: Transport> UpgradableConnection<T> {
     /// Not cancel safe: dropping it ends the connection.
     pub async fn accept(plain: T, tls: &ServerTls) -> Result<Self, Error> {
         let mut connection = Self::new(plain);
-        connection.start_tls(StartTls::server(tls)).await?;
+        connection.start_tls(StartTls::server(tls).at_begin()).await?;
         Ok(connection)
     }
 
@@ -173,7 +189,7 @@ impl<T: Transport> UpgradableConnection<T> {
     /// Not cancel safe: dropping it ends the connection.
     pub async fn connect(plain: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
         let mut connection = Self::new(plain);
-        connection.start_tls(StartTls::client(tls, name)).await?;
+        connection.start_tls(StartTls::client(tls, name).at_begin()).await?;
         Ok(connection)
     }
 
@@ -245,7 +261,15 @@ impl<T: Transport> UpgradableConnection<T> {
     async fn upgrade(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
         let flushed = until(deadline, AsyncWriteExt::flush(self.beneath()?)).await;
         flushed.ok_or(Reason::TimedOut(Phase::Handshake))??;
-        let StartTls { side, leftover } = how;
+        if how.must_look(&self.standing.control) {
+            // rule: upgrade-11: between this look and the ClientHello nothing is waited for.
+            poll_fn(|cx| {
+                self.look(cx);
+                Poll::Ready(())
+            })
+            .await;
+        }
+        let StartTls { side, leftover, is_begin: _ } = how;
         let mut layer = self.layer.take().ok_or(Reason::Aborted)?;
         let unread = layer.take_unread();
         if let Verdict::Refuse { count } = judge(&unread, leftover.unwrap_or(Leftover::Refuse)) {
@@ -488,6 +512,12 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
 
     fn take_unread(&mut self) -> Vec<u8> {
         self.layer.as_mut().map(|layer| layer.take_unread()).unwrap_or_default()
+    }
+
+    fn look(&mut self, cx: &mut Context<'_>) {
+        if let Some(layer) = &mut self.layer {
+            layer.look(cx);
+        }
     }
 
     fn push_unread(&mut self, bytes: &[u8]) {

@@ -74,7 +74,7 @@ impl Tally {
         Outcome::new(reason, status)
     }
 
-    fn note(&self, args: &Args, connection: &UpgradableConnection<TcpConnection>, phase: Phase) {
+    fn note(&self, args: &Args, connection: &impl TlsTransport, phase: Phase) {
         self.phase.set(phase);
         let (host, peer) = (connection.host(), connection.peer());
         self.info.replace(info(args.kind(), &host, &peer, connection.tls().as_deref()));
@@ -104,11 +104,15 @@ pub(crate) fn client_tls(args: &Args) -> Result<Option<ClientTls>, Usage> {
 
 /// Everything from the connect to the close.
 pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> Outcome {
-    let mut connection = match connect(args).await {
-        Ok(connection) => connection,
+    let tcp = match connect(args).await {
+        Ok(tcp) => tcp,
         Err(error) => return Outcome { reason: "io", detail: chain(&error).to_string(), status: 7 },
     };
-    tally.note(args, &connection, Phase::Handshake);
+    tally.note(args, &tcp, Phase::Handshake);
+    let mut connection = match begin(args, tls, tcp).await {
+        Ok(connection) => connection,
+        Err(error) => return Failure::Ended(error).outcome(),
+    };
     if let Some(tls) = tls {
         if let Err(failure) = secure(args, tls, &mut connection).await {
             tally.note(args, &connection, Phase::Close);
@@ -127,7 +131,7 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
     }
 }
 
-async fn connect(args: &Args) -> Result<UpgradableConnection<TcpConnection>, Error> {
+async fn connect(args: &Args) -> Result<TcpConnection, Error> {
     let mut policy = Policy::default();
     policy.close_timeout = args.close_timeout.or(policy.close_timeout);
     let mut connector = Connector::new().policy(policy);
@@ -137,8 +141,19 @@ async fn connect(args: &Args) -> Result<UpgradableConnection<TcpConnection>, Err
     if let Some(local) = args.endpoint.bind() {
         connector = connector.bind_to(local);
     }
-    let connection = connector.connect(&args.host, args.port).await?;
-    Ok(UpgradableConnection::new(connection))
+    connector.connect(&args.host, args.port).await
+}
+
+/// In TLS from the first byte on, where the endpoint says so.
+async fn begin(
+    args: &Args,
+    tls: Option<&ClientTls>,
+    tcp: TcpConnection,
+) -> Result<UpgradableConnection<TcpConnection>, Error> {
+    match tls.filter(|_| args.endpoint.kind() == EndpointKind::Tls) {
+        Some(tls) => UpgradableConnection::connect(tcp, tls, args.name()).await,
+        None => Ok(UpgradableConnection::new(tcp)),
+    }
 }
 
 /// Why there is no TLS.
@@ -162,22 +177,19 @@ impl Failure {
     }
 }
 
-/// The handshake, behind the plaintext protocol where there is one.
+/// The handshake after the plaintext protocol, where there is one.
 async fn secure(
     args: &Args,
     tls: &ClientTls,
     connection: &mut UpgradableConnection<TcpConnection>,
 ) -> Result<(), Failure> {
-    let mut how = StartTls::client(tls, args.name());
-    if args.endpoint.kind() == EndpointKind::Tls {
-        connection.start_tls(how.clone()).await.map_err(Failure::Ended)?;
-    }
     let Some(by) = &args.starttls else { return Ok(()) };
     match timeout(NEGOTIATION, starttls::negotiate(by, args.name(), connection)).await {
         Ok(Ok(_greeting)) => {}
         Ok(Err(error)) => return Err(refused(error)),
         Err(_) => return Err(Failure::Ended(Reason::TimedOut(Phase::Handshake).into())),
     }
+    let mut how = StartTls::client(tls, args.name());
     if let Some(leftover) = args.leftover {
         how = how.leftover(leftover);
     }

@@ -87,7 +87,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 
     pub(crate) fn begin_tls_by(mut self, how: StartTls, deadline: Option<Instant>) -> Self {
-        self.stage.desk.begin_tls(how, deadline);
+        self.stage.desk.begin_tls(how.at_begin(), deadline);
         self.stage.is_beginning = true;
         self
     }

@@ -175,6 +175,10 @@ impl Floor for TcpConnection {
         self.read.inbox.take()
     }
 
+    fn look(&mut self, _: &mut Context<'_>) {
+        self.read.look();
+    }
+
     fn push_unread(&mut self, bytes: &[u8]) {
         self.read.inbox.push(bytes);
     }

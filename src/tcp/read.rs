@@ -14,8 +14,9 @@ use crate::control::Control;
 use crate::core::half::{RecvEvent, RecvHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
-use crate::floor::{hand_over, poll_read_ahead};
+use crate::floor::{hand_over, poll_read_ahead, take_in};
 use crate::idle::IdleTimer;
+use crate::socket;
 
 /// The receiving half of a [`TcpConnection`].
 pub struct TcpReadHalf {
@@ -72,6 +73,19 @@ impl TcpReadHalf {
             Err(error) => self.lose(Reason::from_io(error, Phase::Open)),
         }
         Poll::Ready(self.at_end())
+    }
+
+    /// Takes in what the kernel holds by now.
+    pub(super) fn look(&mut self) {
+        let may_read = self.half.is_open() && !self.control.is_cut();
+        let Some(wire) = self.wire.as_ref().filter(|_| may_read) else { return };
+        let before = self.inbox.len();
+        let looked = take_in(&mut self.inbox, |space| socket::receive(&wire.stream, space));
+        self.control.note_received(self.inbox.len() - before);
+        if let Err(error) = looked {
+            // The system tells it once.
+            self.lose(Reason::from_io(error, Phase::Open));
+        }
     }
 
     /// Whether nothing is left to read: the half has ended, or is known to without another look.

@@ -342,6 +342,10 @@ impl<T: Transport> Floor for TlsConnection<T> {
         self.read.take_unread()
     }
 
+    fn look(&mut self, cx: &mut Context<'_>) {
+        self.write.shared().with(|pump| pump.look(cx));
+    }
+
     fn push_unread(&mut self, bytes: &[u8]) {
         self.read.push_unread(bytes);
     }

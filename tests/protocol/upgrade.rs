@@ -723,3 +723,28 @@ async fn one_layer_too_many_is_refused_before_the_go_ahead() {
     })
     .await;
 }
+
+/// rule: upgrade-11
+#[tokio::test]
+async fn what_a_client_was_lent_and_what_the_kernel_holds_are_leftover_together() {
+    bounded("tcp", async {
+        let (a, mut raw) = plain_and_raw(Policy::default()).await;
+        let probe = Probe::new(|event, transport| {
+            let Event::Data(data) = event else { return Ok(KEEP) };
+            transport.pause_reading();
+            Ok(Answer { unread: data.len() - 1, ..KEEP })
+        });
+        let running = run(probe, a);
+        raw.send(b"Slent").await.unwrap();
+        running.told.event("data").await;
+        // Reading is paused: this one stays in the kernel, and TLS 1.2 servers send such warnings.
+        raw.send(b"\x15\x03\x03\x00\x02\x01\x00").await.unwrap();
+        let error = running.handle.start_tls(as_client()).await.unwrap_err();
+        assert!(matches!(which(&error), UpgradeError::Leftover { count: 11 }), "{error:?}");
+        raw.observe().await;
+        assert_eq!(raw.events(), [Seen::Reset], "a ClientHello has left");
+        running.task.await.unwrap();
+        assert!(matches!(refused(&running.told), UpgradeError::Leftover { count: 11 }));
+    })
+    .await;
+}

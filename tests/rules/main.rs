@@ -11,6 +11,7 @@ mod flow;
 mod half;
 mod idle;
 mod layers;
+mod leftover;
 mod life;
 mod limit;
 mod retry;

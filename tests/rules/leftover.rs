@@ -1,0 +1,153 @@
+//! What a server has sent before a client starts TLS.
+
+use bowline::testing::peer::{Event, RawTcp};
+use bowline::testing::{memory_pair, raw_tcp_pair, shared_pki, tcp_pair, tls_over};
+use bowline::{
+    BoxConnection, Error, Leftover, Policy, Reason, StartTls, Stream, TcpConnection, TlsVersion, Transport,
+    UpgradableConnection, UpgradeError,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::common::bounded;
+
+/// Looks like a ServerHello, as far as it goes.
+const HANDSHAKE: &[u8] = b"\x16\x03\x03\x00\x50\x02\x00\x00\x4c";
+/// `close_notify`, as a warning.
+const WARNING: &[u8] = b"\x15\x03\x03\x00\x02\x01\x00";
+const INJECTED: [&[u8]; 4] = [b"injected", HANDSHAKE, WARNING, b"\x16"];
+
+fn as_client() -> StartTls {
+    StartTls::client(&shared_pki().client_tls(), "localhost")
+}
+
+fn boxed<T: Transport, U: Transport>((client, server): (T, U)) -> (BoxConnection, BoxConnection) {
+    (Box::new(UpgradableConnection::new(client)), Box::new(UpgradableConnection::new(server)))
+}
+
+/// A client and its server, over everything that reads in a way of its own.
+async fn pairs() -> Vec<(&'static str, BoxConnection, BoxConnection)> {
+    let (unix, other) = UnixStream::pair().unwrap();
+    let tls = |version| async move { boxed(tls_over(tcp_pair().await.unwrap(), version).await.unwrap()) };
+    let pairs = [
+        ("tcp", boxed(tcp_pair().await.unwrap())),
+        ("a Unix socket", boxed((Stream::from(unix), Stream::from(other)))),
+        ("memory", boxed(memory_pair())),
+        ("TLS 1.2", tls(TlsVersion::V1_2).await),
+        ("TLS 1.3", tls(TlsVersion::V1_3).await),
+    ];
+    pairs.into_iter().map(|(name, (client, server))| (name, client, server)).collect()
+}
+
+fn count(result: Result<(), Error>) -> usize {
+    match result {
+        Err(Error::Upgrade(UpgradeError::Leftover { count })) => count,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// rule: upgrade-11, upgrade-2
+#[tokio::test]
+async fn what_is_glued_to_the_go_ahead_is_leftover_in_the_kernel_too() {
+    for injected in INJECTED {
+        for (name, mut client, mut server) in pairs().await {
+            bounded(name, async move {
+                server.write_all(&[b"S", injected].concat()).await.unwrap();
+                // As PostgreSQL's answer is read: one byte, and the rest stays where it is.
+                client.read_exact(&mut [0]).await.unwrap();
+                assert_eq!(count(client.start_tls(as_client()).await), injected.len());
+                assert!(client.read(&mut [0]).await.is_err());
+            })
+            .await;
+        }
+    }
+}
+
+/// rule: upgrade-11
+#[tokio::test]
+async fn what_comes_after_the_last_read_is_leftover_too() {
+    for (name, mut client, mut server) in pairs().await {
+        bounded(name, async move {
+            server.write_all(b"220 go ahead\r\n").await.unwrap();
+            client.read_exact(&mut [0; 14]).await.unwrap();
+            // The runtime has not heard of it when TLS is started.
+            server.write_all(WARNING).await.unwrap();
+            assert_eq!(count(client.start_tls(as_client()).await), WARNING.len());
+        })
+        .await;
+    }
+}
+
+/// rule: upgrade-11
+#[tokio::test]
+async fn what_halves_left_in_the_kernel_is_leftover_to_the_whole() {
+    bounded("tcp", async {
+        let (client, mut server) = tcp_pair().await.unwrap();
+        let (mut read, write) = UpgradableConnection::new(client).into_split();
+        server.write_all(b"Sinjected").await.unwrap();
+        read.read_exact(&mut [0]).await.unwrap();
+        let mut client = read.reunite(write).unwrap();
+        assert_eq!(count(client.start_tls(as_client()).await), 8);
+    })
+    .await;
+}
+
+/// rule: upgrade-11
+#[tokio::test]
+async fn the_look_comes_before_the_client_hello_and_is_bounded() {
+    bounded("tcp", async {
+        let (client, server) = raw_tcp_pair().await.unwrap();
+        socket2::SockRef::from(&client).set_recv_buffer_size(1 << 20).unwrap();
+        let mut client = UpgradableConnection::new(TcpConnection::new(client, Policy::default()).unwrap());
+        let mut server = RawTcp::new(server);
+        server.send(&[b'x'; 200_000]).await.unwrap();
+        client.read_exact(&mut [0; 100_000]).await.unwrap();
+        let count = count(client.start_tls(as_client()).await);
+        assert!((60_000..=100_000).contains(&count), "{count}");
+        server.observe().await;
+        assert_eq!(server.events(), [Event::Reset], "a ClientHello has left");
+    })
+    .await;
+}
+
+/// rule: upgrade-11, upgrade-2
+#[tokio::test]
+async fn a_client_that_feeds_lets_in_what_can_begin_a_handshake_only() {
+    for injected in INJECTED {
+        for (name, mut client, mut server) in pairs().await {
+            bounded(name, async move {
+                server.write_all(&[b"S", injected].concat()).await.unwrap();
+                client.read_exact(&mut [0]).await.unwrap();
+                server.close_write().await.unwrap();
+                let outcome = client.start_tls(as_client().leftover(Leftover::Feed)).await;
+                if injected[0] == 22 {
+                    assert!(matches!(outcome, Err(Error::Upgrade(UpgradeError::Failed(_)))), "{outcome:?}");
+                } else {
+                    assert_eq!(count(outcome), injected.len());
+                }
+            })
+            .await;
+        }
+    }
+}
+
+/// rule: upgrade-11
+#[tokio::test]
+async fn a_connection_that_begins_with_tls_has_no_leftover() {
+    bounded("tcp", async {
+        let (client, mut server) = tcp_pair().await.unwrap();
+        server.write_all(b"220 mail.example\r\n").await.unwrap();
+        let error = UpgradableConnection::connect(client, &shared_pki().client_tls(), "localhost").await.unwrap_err();
+        assert!(matches!(error, Error::Upgrade(UpgradeError::Failed(Reason::Tls(_)))), "{error:?}");
+    })
+    .await;
+    // Plaintext has gone before: now it is an upgrade.
+    bounded("tcp", async {
+        let (mut client, mut server) = tcp_pair().await.unwrap();
+        server.write_all(b"Sinjected").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+        let connecting = UpgradableConnection::connect(client, &shared_pki().client_tls(), "localhost").await;
+        assert_eq!(count(connecting.map(drop)), 8);
+    })
+    .await;
+}
