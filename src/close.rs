@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use crate::core::half::{self, End, RecvHalf, SendHalf};
 use crate::deadline::{Clock, after};
 use crate::error::{Phase, Reason, chain};
-use crate::floor::Discard;
+use crate::floor::{Discard, poll_budget, poll_write_some};
 use crate::transport::Transport;
 
 /// How a close went (rule: close-4). There is one for each connection; a second close gives the same.
@@ -167,7 +167,7 @@ impl<'a> Close<'a> {
     /// Writes the last bytes. A failure ends it; how, the halves know.
     fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.last.is_empty() {
-            match ready!(Pin::new(&mut *self.transport).poll_write(cx, self.last)) {
+            match ready!(poll_write_some(self.transport, cx, self.last)) {
                 Ok(n) => self.last = &self.last[n..],
                 Err(_) => {
                     self.unwritten = self.last.len();
@@ -226,6 +226,7 @@ impl Future for Close<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReport> {
         let this = &mut *self;
         if let Some(report) = this.transport.ground().report() {
+            ready!(poll_budget(cx));
             let report = report.clone();
             // Whoever was ended from elsewhere may hold the socket still (rule: life-4).
             this.transport.release(&report.reason);

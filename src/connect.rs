@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use crate::deadline::{after, until};
@@ -144,6 +145,8 @@ impl Connector {
                 Ok(connection) => return Ok(connection),
                 Err(lost) => lost,
             };
+        // rule: life-6. Where the system refuses at once, so it does the next time: it is out of descriptors, say.
+        consume_budget().await;
         if attempts.is_empty() && !timed_out {
             return Err(unresolved(target, Some(io::Error::new(io::ErrorKind::NotFound, "there is no address"))));
         }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 
 pub(crate) use self::group::WeakControl;
 use crate::address::Address;
@@ -224,7 +225,8 @@ impl Control {
         tokio::pin!(gone);
         gone.as_mut().enable();
         if self.is_ended() || self.is_cut() || self.was_reset() {
-            return;
+            // rule: life-6. It is so for good.
+            return consume_budget().await;
         }
         let ground = self.ground();
         let Some(stream) = ground.as_ref().and_then(|ground| ground.socket()) else { return gone.await };

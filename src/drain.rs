@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 
 use crate::control::{Control, WeakControl};
 use crate::core::slab::Slab;
@@ -172,7 +173,10 @@ impl DrainGroup {
     pub async fn draining(&self) {
         let mut begun = pin!(self.0.begun.notified());
         begun.as_mut().enable();
-        if !self.is_draining() {
+        if self.is_draining() {
+            // rule: life-6. It is so for good.
+            consume_budget().await;
+        } else {
             begun.await;
         }
     }
@@ -188,7 +192,7 @@ impl DrainGroup {
             let mut emptied = pin!(self.0.emptied.notified());
             emptied.as_mut().enable();
             if self.connections() == 0 {
-                return;
+                return consume_budget().await;
             }
             emptied.await;
         }

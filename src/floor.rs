@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::poll_proceed;
 use tokio::time::Instant;
 
 use crate::close::{FloorKind, FloorReport};
@@ -219,6 +220,26 @@ impl<F: Transport + ?Sized> Floor for Box<F> {
 
     fn stopping(&mut self) -> Option<Stopping<'_>> {
         (**self).stopping()
+    }
+}
+
+/// Costs the task one unit of its budget: what is ready at once can be asked for again at once, and no other task would have
+/// its turn (rule: life-6). Pending: the budget is used up, and the task is woken to go on after others.
+pub(crate) fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
+    std::task::ready!(poll_proceed(cx)).made_progress();
+    Poll::Ready(())
+}
+
+/// Writes some of these bytes, which are not none. A writer that takes nothing and says so would be asked for ever: that is
+/// an error, as it is to `write_all` (rule: life-6).
+pub(crate) fn poll_write_some(
+    transport: &mut (impl AsyncWrite + Unpin + ?Sized),
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    match std::task::ready!(Pin::new(transport).poll_write(cx, bytes)) {
+        Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        written => Poll::Ready(written),
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
 use tokio::sync::Semaphore;
+use tokio::task::coop::consume_budget;
 
 use self::entrance::{Entrance, Listens, Origin};
 pub use self::incoming::Incoming;
@@ -278,6 +279,8 @@ impl ListenerBuilder {
                 Err(error) => failed = BindError { addr: addr.into(), error: Arc::new(error) }.into(),
             }
         }
+        // rule: life-6. It fails at once the next time too.
+        consume_budget().await;
         Err(failed)
     }
 

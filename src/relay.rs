@@ -15,6 +15,7 @@ use crate::control::Control;
 use crate::core::relay::{self as rules, Duty, Ending};
 use crate::deadline::{after, until};
 use crate::error::chain;
+use crate::floor::poll_write_some;
 use crate::transport::Transport;
 
 /// Joins two transports: what one peer sends the other one gets, until both directions have ended. Then both connections
@@ -316,10 +317,7 @@ impl Way {
         if bytes.is_empty() {
             return Poll::Ready(Ok(WayState::Ending));
         }
-        let n = ready!(Pin::new(to).poll_write(cx, bytes))?;
-        if n == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
+        let n = ready!(poll_write_some(to, cx, bytes))?;
         // Only now: what was not written is still there for whoever reads next.
         Pin::new(from).consume(n);
         coop.made_progress();

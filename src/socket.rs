@@ -1,6 +1,6 @@
 //! The TCP socket itself: its options, and the two calls that make an abort and a close what they are.
 
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -107,11 +107,11 @@ impl<'a> Options<'a> {
     }
 
     pub(crate) fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        self.0.set_send_buffer_size(bytes)
+        self.0.set_send_buffer_size(bytes.min(LARGEST_BUFFER))
     }
 
     pub(crate) fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        self.0.set_recv_buffer_size(bytes)
+        self.0.set_recv_buffer_size(bytes.min(LARGEST_BUFFER))
     }
 
     /// Lets the kernel gather small writes until it is let go. Where there is no such option, nothing is gathered.
@@ -134,8 +134,25 @@ impl<'a> Options<'a> {
     }
 }
 
+/// The option is an int: a larger number would lose its upper half, and the system bounds it in any case.
+const LARGEST_BUFFER: usize = i32::MAX as usize;
+
 /// Whether the system tells of readiness by edges: then a call that moved a part only has used it up.
 pub(crate) const TELLS_BY_EDGES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// The most that one call moves, whatever it is given: Linux stops there (`MAX_RW_COUNT`, read(2)). Such a call is no short
+/// one.
+pub(crate) const MAX_AT_ONCE: usize = 0x7fff_f000;
+
+/// The most parts that one call takes: `IOV_MAX` of every system that has one (writev(2)).
+const MAX_PARTS: usize = 1024;
+
+/// Those of the parts that one call takes: from the first that is not empty on, and no more than the system looks at.
+pub(crate) fn first_parts<'a, 'b>(parts: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
+    let begin = parts.iter().position(|part| !part.is_empty()).unwrap_or(parts.len());
+    let parts = &parts[begin..];
+    &parts[..parts.len().min(MAX_PARTS)]
+}
 
 /// Sends RST at once, although other tasks may hold the socket and wait on it (rules: abort-1, abort-4).
 ///

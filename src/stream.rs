@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::poll_proceed;
 
 use crate::address::Address;
 use crate::close::{FloorKind, FloorReport};
@@ -16,7 +17,7 @@ use crate::core::half::{self, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::core::tally::Outcome;
 use crate::error::{Phase, Reason};
-use crate::floor::{Discard, Floor, debug, hand_over, poll_discard_reads, poll_read_ahead, take_in};
+use crate::floor::{Discard, Floor, debug, hand_over, poll_budget, poll_discard_reads, poll_read_ahead, take_in};
 use crate::idle::{HalfOpen, IdleTimer, StallTimer};
 use crate::policy::Policy;
 use crate::transport::Transport;
@@ -170,7 +171,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check_cut();
-        let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return Poll::Ready(self.at_end()) };
+        // Whether the stream itself costs anything is not known.
+        let coop = ready!(poll_proceed(cx));
+        let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else {
+            coop.made_progress();
+            return Poll::Ready(self.at_end());
+        };
         live.waiting.park(READER, cx);
         let before = buf.filled().len();
         let mut read = Pin::new(&mut live.io).poll_read(cx, buf);
@@ -180,6 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             read = Poll::Ready(Err(self.control.time_out(phase, self.beneath).into()));
         }
         self.timers[READER].reset();
+        coop.made_progress();
         match ready!(read) {
             Ok(()) if buf.filled().len() > before => {
                 self.control.note_received(buf.filled().len() - before);
@@ -227,9 +234,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         self.send.refusal().into()
     }
 
-    fn sent(&self, n: usize) -> usize {
-        self.control.note_sent(n);
-        n
+    /// Hands bytes to the stream, `len` in all; says how many it took.
+    fn poll_send_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        len: usize,
+        send: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if !self.send.may_write() {
+            ready!(poll_budget(cx));
+            return Poll::Ready(Err(self.refusal()));
+        }
+        let taken = ready!(self.poll_send(cx, |io, cx| {
+            send(io, cx).map(|sent| match sent? {
+                // rule: life-6. It takes nothing more: whoever has bytes left would ask for ever.
+                0 if len > 0 => Err(io::ErrorKind::WriteZero.into()),
+                n if n > len => Err(io::Error::other("the stream says that it took more than it was given")),
+                n => Ok(n),
+            })
+        }))?;
+        self.control.note_sent(taken);
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_send<R>(
@@ -238,8 +263,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         send: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
         self.check_cut();
+        let coop = ready!(poll_proceed(cx));
         let may = self.send.may_write() || self.send.is_finishing();
-        let Some(live) = self.live.as_mut().filter(|_| may) else { return Poll::Ready(Err(self.refusal())) };
+        let Some(live) = self.live.as_mut().filter(|_| may) else {
+            coop.made_progress();
+            return Poll::Ready(Err(self.refusal()));
+        };
         live.waiting.park(WRITER, cx);
         let mut sent = send(Pin::new(&mut live.io), cx);
         if sent.is_pending() {
@@ -252,6 +281,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             sent = Poll::Ready(Err(self.control.time_out(phase, self.beneath).into()));
         }
         self.timers[WRITER].reset();
+        coop.made_progress();
         match ready!(sent) {
             Ok(done) => Poll::Ready(Ok(done)),
             Err(error) => Poll::Ready(Err(self.lose(error).into())),
@@ -270,14 +300,15 @@ fn read_once(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, space: &mu
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.inbox.is_empty() && !self.control.is_aborted() {
+        let has_unread = !self.inbox.is_empty() && !self.control.is_aborted();
+        if !has_unread && buf.remaining() > 0 {
+            return self.poll_fill(cx, buf);
+        }
+        ready!(poll_budget(cx));
+        if has_unread {
             hand_over(&mut self.inbox, buf);
-            return Poll::Ready(Ok(()));
         }
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        self.poll_fill(cx, buf)
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -287,6 +318,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncBufRead for Stream
         this.check_cut();
         if this.inbox.is_empty() {
             ready!(poll_read_ahead(this, |stream| &mut stream.inbox, |stream, buf| stream.poll_fill(cx, buf)))?;
+        } else {
+            ready!(poll_budget(cx));
         }
         Poll::Ready(Ok(this.inbox.as_slice()))
     }
@@ -298,10 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncBufRead for Stream
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.send.may_write() {
-            return Poll::Ready(Err(self.refusal()));
-        }
-        self.poll_send(cx, |io, cx| io.poll_write(cx, buf)).map_ok(|n| self.sent(n))
+        self.poll_send_bytes(cx, buf.len(), |io, cx| io.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -309,10 +339,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if !self.send.may_write() {
-            return Poll::Ready(Err(self.refusal()));
-        }
-        self.poll_send(cx, |io, cx| io.poll_write_vectored(cx, parts)).map_ok(|n| self.sent(n))
+        let len = parts.iter().map(|part| part.len()).sum();
+        self.poll_send_bytes(cx, len, |io, cx| io.poll_write_vectored(cx, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -321,18 +349,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.send.is_finished() {
-            return Poll::Ready(Ok(()));
+            return poll_budget(cx).map(Ok);
         }
         self.poll_send(cx, |io, cx| io.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_cut();
-        if self.send.handle(SendEvent::CloseWrite).is_err() {
-            return Poll::Ready(Err(self.refusal()));
-        }
-        if self.send.is_finished() {
-            return Poll::Ready(Ok(()));
+        let is_refused = self.send.handle(SendEvent::CloseWrite).is_err();
+        if is_refused || self.send.is_finished() {
+            ready!(poll_budget(cx));
+            return Poll::Ready(if is_refused { Err(self.refusal()) } else { Ok(()) });
         }
         let ended = match self.poll_send(cx, |io, cx| io.poll_shutdown(cx)) {
             Poll::Pending if self.poll_stall(cx).is_ready() => self.poll_send(cx, |io, cx| io.poll_shutdown(cx)),

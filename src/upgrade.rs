@@ -5,9 +5,10 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
 use crate::close::FloorReport;
@@ -18,7 +19,7 @@ use crate::core::gate::{Gate, GateEvent, Verdict, judge};
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason, UpgradeError};
-use crate::floor::{Discard, Floor, debug, tls_layers};
+use crate::floor::{Discard, Floor, debug, poll_budget, tls_layers};
 use crate::layer::Layer;
 use crate::policy::{Leftover, Role};
 use crate::tls::TlsConnection;
@@ -213,6 +214,8 @@ impl<T: Transport> UpgradableConnection<T> {
     }
 
     pub(crate) async fn start_tls_by(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
+        // rule: life-6. A refusal comes at once.
+        consume_budget().await;
         self.may_start_tls()?;
         let how = how.settle(self.standing.control.made());
         how.check()?;
@@ -302,6 +305,7 @@ impl<T: Transport> UpgradableConnection<T> {
     #[doc(alias = "CCC")]
     #[doc(alias = "unwrap")]
     pub async fn stop_tls(&mut self) -> Result<(), Error> {
+        consume_budget().await;
         if self.standing.gate != Gate::Unwrapping {
             self.check_secure()?;
             let _ = self.standing.gate.handle(GateEvent::StopTls);
@@ -325,7 +329,7 @@ impl<T: Transport> UpgradableConnection<T> {
 
     fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         let Some(Layer::Tls(session)) = &mut self.layer else { return Poll::Ready(Err(Reason::Aborted)) };
-        let floor = std::task::ready!(session.poll_unwrap(cx))?;
+        let floor = ready!(session.poll_unwrap(cx))?;
         let _ = self.standing.gate.handle(GateEvent::Unwrapped { tls_beneath: matches!(floor, Layer::Tls(_)) });
         self.layer = Some(floor);
         Poll::Ready(Ok(()))
@@ -346,6 +350,15 @@ impl<T: Transport> UpgradableConnection<T> {
     fn open(&mut self) -> io::Result<Pin<&mut Layer<T>>> {
         self.standing.check_open()?;
         Ok(Pin::new(self.beneath()?))
+    }
+
+    /// The same, for a task: a refusal costs its budget (rule: life-6).
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut Layer<T>>>> {
+        let open = self.open();
+        if open.is_err() {
+            ready!(poll_budget(cx));
+        }
+        Poll::Ready(open)
     }
 
     fn beneath(&mut self) -> Result<&mut Layer<T>, Error> {
@@ -406,13 +419,13 @@ impl<T: UpgradableTransport + ?Sized> UpgradableTransport for Box<T> {
 
 impl<T: Transport> AsyncRead for UpgradableConnection<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.open()?.poll_read(cx, buf)
+        ready!(self.poll_open(cx))?.poll_read(cx, buf)
     }
 }
 
 impl<T: Transport> AsyncBufRead for UpgradableConnection<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        self.get_mut().open()?.poll_fill_buf(cx)
+        ready!(self.get_mut().poll_open(cx))?.poll_fill_buf(cx)
     }
 
     fn consume(mut self: Pin<&mut Self>, n: usize) {
@@ -424,7 +437,7 @@ impl<T: Transport> AsyncBufRead for UpgradableConnection<T> {
 
 impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.open()?.poll_write(cx, buf)
+        ready!(self.poll_open(cx))?.poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -432,7 +445,7 @@ impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.open()?.poll_write_vectored(cx, parts)
+        ready!(self.poll_open(cx))?.poll_write_vectored(cx, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -440,12 +453,12 @@ impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.open()?.poll_flush(cx)
+        ready!(self.poll_open(cx))?.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.standing.failure {
-            Some(failure) => Poll::Ready(Err((**failure).clone().into())),
+            Some(failure) => poll_budget(cx).map(|()| Err((**failure).clone().into())),
             // Also while an upgrade is under way: close waits for the handshake, or ends it (rules: half-5, close-9).
             None => Pin::new(self.beneath()?).poll_shutdown(cx),
         }

@@ -66,6 +66,10 @@ impl Future for WriteSequence<'_> {
                 0 => transport.poll_write_vectored(cx, this.parts),
                 done => transport.poll_write(cx, &first[done..]),
             })?;
+            if n == 0 {
+                // What is left is not empty. rule: life-6
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
             this.advance(n);
         }
         Poll::Ready(Ok(()))

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::coop::consume_budget;
+
 use super::{BoxConnection, unix};
 use crate::endpoint::{ClientPlace, Security};
 use crate::{ClientEndpoint, ClientTls, Connector, Error, Policy, StartTls, UpgradableConnection};
@@ -88,6 +90,8 @@ impl EndpointConnector {
     #[doc(alias = "connectSSL")]
     #[doc(alias = "connectUNIX")]
     pub async fn connect(&self) -> Result<BoxConnection, Error> {
+        // rule: life-6. What is refused comes at once.
+        consume_budget().await;
         let timeout = self.endpoint.timeout().unwrap_or(TIMEOUT);
         let (inet, bind) = match self.endpoint.place() {
             ClientPlace::Unix { path } => return unix::connect(path.as_ref(), timeout, Arc::clone(&self.policy)).await,

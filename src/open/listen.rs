@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use tokio::task::coop::consume_budget;
+
 use super::{BoxConnection, unix};
 use crate::endpoint::{Security, ServerPlace};
 use crate::listen::{Incoming, Listener, ListenerBuilder, ListenerStatus};
@@ -47,6 +49,8 @@ impl ServerEndpoint {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
     pub async fn listen_with(&self, builder: ListenerBuilder) -> Result<EndpointListener, Error> {
+        // rule: life-6. What is refused comes at once.
+        consume_budget().await;
         let builder = match self.backlog() {
             Some(backlog) => builder.backlog(backlog),
             None => builder,

@@ -1,7 +1,6 @@
 //! The runner between plaintext and TLS: what it awaits, serving handles and producers meanwhile.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::Protocol;
@@ -13,7 +12,7 @@ use crate::core::agenda::Due;
 use crate::core::life::Notice;
 use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason, UpgradeError};
-use crate::floor::tls_layers;
+use crate::floor::{poll_write_some, tls_layers};
 use crate::transport::Transport;
 
 /// Between plaintext and TLS.
@@ -67,7 +66,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 return Poll::Ready(Ok(()));
             }
             let Due::Bytes(bytes) = self.stage.desk.agenda.due() else { return Poll::Ready(Ok(())) };
-            match ready!(Pin::new(&mut self.transport).poll_write(cx, bytes)) {
+            match ready!(poll_write_some(&mut self.transport, cx, bytes)) {
                 Ok(n) => self.stage.handed_over(n),
                 Err(error) => return Poll::Ready(Err(Reason::from_io(error, Phase::Open))),
             }

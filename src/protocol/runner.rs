@@ -29,7 +29,7 @@ use crate::core::inbox::Inbox;
 use crate::core::life::Notice;
 use crate::deadline::after;
 use crate::error::{Phase, Reason};
-use crate::floor::{Discard, tls_layers};
+use crate::floor::{Discard, poll_write_some, tls_layers};
 use crate::idle::StallTimer;
 use crate::transport::Transport;
 use crate::upgrade::StartTls;
@@ -200,7 +200,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         let mut has_ended = false;
         loop {
             match self.stage.desk.agenda.due() {
-                Due::Bytes(bytes) => match Pin::new(&mut self.transport).poll_write(cx, bytes) {
+                Due::Bytes(bytes) => match poll_write_some(&mut self.transport, cx, bytes) {
                     Poll::Ready(Ok(n)) => {
                         self.stage.handed_over(n);
                         self.stall.reset();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
@@ -11,6 +11,7 @@ use super::{OwnedReadHalf, OwnedWriteHalf, Split};
 use crate::control::Control;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::error::{Error, Reason};
+use crate::floor::poll_budget;
 use crate::layer::Layer;
 use crate::tls::{TlsReadHalf, TlsWriteHalf};
 use crate::upgrade::{Standing, UpgradableConnection};
@@ -108,6 +109,15 @@ impl<T: Split> UpgradableReadHalf<T> {
         self.standing.check_open()?;
         self.half.as_mut().ok_or(Error::Ended(Reason::Aborted))
     }
+
+    /// The same, for a task: a refusal costs its budget (rule: life-6).
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut Reading<T>, Error>> {
+        let open = self.open();
+        if open.is_err() {
+            ready!(poll_budget(cx));
+        }
+        Poll::Ready(open)
+    }
 }
 
 impl<T: Split> UpgradableWriteHalf<T> {
@@ -125,6 +135,15 @@ impl<T: Split> UpgradableWriteHalf<T> {
     fn open(&mut self) -> Result<&mut Writing<T>, Error> {
         self.standing.check_open()?;
         self.half.as_mut().ok_or(Error::Ended(Reason::Aborted))
+    }
+
+    /// The same, for a task: a refusal costs its budget (rule: life-6).
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut Writing<T>, Error>> {
+        let open = self.open();
+        if open.is_err() {
+            ready!(poll_budget(cx));
+        }
+        Poll::Ready(open)
     }
 }
 
@@ -196,13 +215,13 @@ impl<T: Split> fmt::Debug for UpgradableWriteHalf<T> {
 
 impl<T: Split> AsyncRead for UpgradableReadHalf<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut().open()?, half => Pin::new(half).poll_read(cx, buf))
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_read(cx, buf))
     }
 }
 
 impl<T: Split> AsyncBufRead for UpgradableReadHalf<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        topmost!(self.get_mut().open()?, half => Pin::new(half).poll_fill_buf(cx))
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_fill_buf(cx))
     }
 
     fn consume(self: Pin<&mut Self>, n: usize) {
@@ -214,7 +233,7 @@ impl<T: Split> AsyncBufRead for UpgradableReadHalf<T> {
 
 impl<T: Split> AsyncWrite for UpgradableWriteHalf<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        topmost!(self.get_mut().open()?, half => Pin::new(half).poll_write(cx, buf))
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -222,7 +241,7 @@ impl<T: Split> AsyncWrite for UpgradableWriteHalf<T> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        topmost!(self.get_mut().open()?, half => Pin::new(half).poll_write_vectored(cx, parts))
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_write_vectored(cx, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -230,10 +249,10 @@ impl<T: Split> AsyncWrite for UpgradableWriteHalf<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut().open()?, half => Pin::new(half).poll_flush(cx))
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut().open()?, half => Pin::new(half).poll_shutdown(cx))
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_shutdown(cx))
     }
 }

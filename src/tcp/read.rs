@@ -14,7 +14,7 @@ use crate::control::Control;
 use crate::core::half::{RecvEvent, RecvHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
-use crate::floor::{hand_over, poll_read_ahead, take_in};
+use crate::floor::{hand_over, poll_budget, poll_read_ahead, take_in};
 use crate::idle::IdleTimer;
 use crate::socket;
 
@@ -53,7 +53,10 @@ impl TcpReadHalf {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Some(wire) = self.wire.as_ref().filter(|_| self.half.is_open()) else { return Poll::Ready(self.at_end()) };
+        let Some(wire) = self.wire.as_ref().filter(|_| self.half.is_open()) else {
+            ready!(poll_budget(cx));
+            return Poll::Ready(self.at_end());
+        };
         let result = match poll_recv(wire, cx, buf) {
             Poll::Ready(result) => result,
             Poll::Pending => {
@@ -161,7 +164,7 @@ fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<i
 /// again. The readiness that is taken back is the one from ahead of the read, so what comes meanwhile is not forgotten; and
 /// an end that has come is never taken back.
 fn recv_dry(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
-    let room = buf.remaining();
+    let room = buf.remaining().min(socket::MAX_AT_ONCE);
     let mut short = None;
     let result = stream.try_io(Interest::READABLE, || match stream.try_read_buf(buf) {
         Ok(n) if 0 < n && n < room => {
@@ -193,28 +196,30 @@ impl fmt::Debug for TcpReadHalf {
 
 impl AsyncRead for TcpReadHalf {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.control.is_aborted() {
+        let is_aborted = self.control.is_aborted();
+        if !is_aborted && buf.remaining() > 0 && self.inbox.is_empty() {
+            return self.poll_fill(cx, buf);
+        }
+        ready!(poll_budget(cx));
+        if is_aborted {
             return Poll::Ready(self.at_end());
         }
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        if !self.inbox.is_empty() {
-            hand_over(&mut self.inbox, buf);
-            return Poll::Ready(Ok(()));
-        }
-        self.poll_fill(cx, buf)
+        hand_over(&mut self.inbox, buf);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncBufRead for TcpReadHalf {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        if this.control.is_aborted() {
-            this.at_end()?;
-        }
-        if this.inbox.is_empty() {
+        let is_aborted = this.control.is_aborted();
+        if !is_aborted && this.inbox.is_empty() {
             ready!(poll_read_ahead(this, |half| &mut half.inbox, |half, buf| half.poll_fill(cx, buf)))?;
+            return Poll::Ready(Ok(this.inbox.as_slice()));
+        }
+        ready!(poll_budget(cx));
+        if is_aborted {
+            this.at_end()?;
         }
         Poll::Ready(Ok(this.inbox.as_slice()))
     }

@@ -13,6 +13,7 @@ use super::wire::{Hold, Wire};
 use crate::control::Control;
 use crate::core::half::{SendEvent, SendHalf};
 use crate::error::{Phase, Reason};
+use crate::floor::poll_budget;
 use crate::idle::IdleTimer;
 use crate::socket;
 
@@ -68,6 +69,7 @@ impl TcpWriteHalf {
     ) -> Poll<io::Result<usize>> {
         self.check_cut();
         let Some(wire) = self.wire.as_ref().filter(|_| self.half.may_write()) else {
+            ready!(poll_budget(cx));
             return Poll::Ready(Err(self.refusal()));
         };
         let result = match poll_send(wire, cx, len, send) {
@@ -182,6 +184,7 @@ fn send_full(stream: &TcpStream, len: usize, send: impl Fn(&TcpStream) -> io::Re
     if !socket::TELLS_BY_EDGES {
         return send(stream);
     }
+    let len = len.min(socket::MAX_AT_ONCE);
     let mut short = None;
     let result = stream.try_io(Interest::WRITABLE, || match send(stream) {
         Ok(n) if 0 < n && n < len => {
@@ -214,6 +217,9 @@ impl AsyncWrite for TcpWriteHalf {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // What is beyond is not looked at by the system: without it a full write would pass for a short one, and the room
+        // that the socket still has would never be told of.
+        let parts = socket::first_parts(parts);
         let len = parts.iter().map(|part| part.len()).sum();
         self.poll_send(cx, len, |stream| if len == 0 { Ok(0) } else { stream.try_write_vectored(parts) })
     }
@@ -222,7 +228,8 @@ impl AsyncWrite for TcpWriteHalf {
         true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(poll_budget(cx));
         // The kernel has all of it; under a cork it is told not to keep it.
         if self.corked {
             self.set_cork(false);
@@ -231,7 +238,10 @@ impl AsyncWrite for TcpWriteHalf {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.close_write())
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // It is done at once; only the answer may have to wait, and is the same then.
+        let ended = self.close_write();
+        ready!(poll_budget(cx));
+        Poll::Ready(ended)
     }
 }

@@ -24,7 +24,7 @@ use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::session::Session;
 use crate::deadline::{after, until};
 use crate::error::{Error, Reason};
-use crate::floor::{Discard, Floor, debug};
+use crate::floor::{Discard, Floor, debug, poll_budget};
 use crate::pump::{Shared, Want};
 use crate::transport::{Starting, Transport};
 
@@ -148,7 +148,12 @@ impl<T: Transport> TlsConnection<T> {
     /// The handshake under a deadline that may have begun to run before (rule: secure-5).
     pub(crate) async fn handshake_by(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
         self.read.set_deadline(deadline);
-        let Err(reason) = poll_fn(|cx| self.poll_handshake(cx)).await else { return Ok(()) };
+        let outcome = poll_fn(|cx| {
+            let outcome = ready!(self.poll_handshake(cx));
+            ready!(poll_budget(cx));
+            Poll::Ready(outcome)
+        });
+        let Err(reason) = outcome.await else { return Ok(()) };
         if !matches!(reason, Reason::TimedOut(_) | Reason::Aborted) {
             // It is seldom: whoever waits for a handshake need not have room for it.
             Box::pin(self.take_leave(deadline)).await;

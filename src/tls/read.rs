@@ -15,7 +15,7 @@ use crate::core::inbox::Inbox;
 use crate::core::session::{Session, Step};
 use crate::deadline::{Clock, after};
 use crate::error::{Error, Phase, Reason, UpgradeError};
-use crate::floor::{Discard, hand_over};
+use crate::floor::{Discard, hand_over, poll_budget};
 use crate::pump::{Pump, Shared};
 use crate::tls::TlsConnection;
 use crate::tls::write::TlsWriteHalf;
@@ -280,13 +280,10 @@ impl<T: Transport> fmt::Debug for TlsReadHalf<T> {
 
 impl<T: Transport> AsyncRead for TlsReadHalf<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if buf.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        if !self.inbox.is_empty() && !self.control.is_aborted() {
-            let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        let has_unread = !self.inbox.is_empty() && !self.control.is_aborted();
+        if has_unread || buf.remaining() == 0 {
+            ready!(poll_budget(cx));
             hand_over(&mut self.inbox, buf);
-            coop.made_progress();
             return Poll::Ready(Ok(()));
         }
         self.poll_open(cx, |_, pump, cx| read_or_park(pump, cx, buf))
@@ -318,6 +315,8 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
             // Whoever has to wait keeps no memory for it.
             this.inbox.release();
             ready!(opened)?;
+        } else {
+            ready!(poll_budget(cx));
         }
         Poll::Ready(Ok(this.inbox.as_slice()))
     }

@@ -13,6 +13,7 @@ use crate::control::Control;
 use crate::core::half::SendHalf;
 use crate::deadline::Clock;
 use crate::error::{Error, Reason};
+use crate::floor::poll_budget;
 use crate::idle::StallTimer;
 use crate::pump::{Pump, Shared, Want};
 use crate::tls::read::poll_clock;
@@ -136,7 +137,7 @@ impl<T: Transport> TlsWriteHalf<T> {
     }
 
     fn poll_drained(&self, cx: &mut Context<'_>, is_done: impl Fn(&Pump<T>) -> bool) -> Poll<io::Result<()>> {
-        self.with_live(|pump| {
+        let drained = ready!(self.with_live(|pump| {
             loop {
                 let before = pump.session.queued();
                 pump.session.flush();
@@ -158,7 +159,10 @@ impl<T: Transport> TlsWriteHalf<T> {
                     return Poll::Ready(Err(loss(pump, cx)));
                 }
             }
-        })
+        }));
+        // Only the answer may have to wait, and is the same then.
+        ready!(poll_budget(cx));
+        Poll::Ready(drained)
     }
 }
 

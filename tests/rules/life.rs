@@ -1,33 +1,134 @@
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use bowline::{Error, Listener};
+use bowline::protocol::{Outcome, Protocol, Runner, UpgradableTransport};
+use bowline::testing::{BoxTransport, shared_pki, tcp_pair};
+use bowline::{
+    Address, Bound, Connector, DrainGroup, Error, Listener, Phase, Policy, Reason, StartTls, Stream, TlsConnection,
+    Transport, UpgradableConnection,
+};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-/// How often in one turn of a task a call is ready. One that is always ready ends that by the budget of the task; one that
-/// costs none fails here.
-async fn ready_in_one_turn(mut call: impl FnMut(&mut Context<'_>) -> Poll<()>) -> usize {
+use crate::common::{bounded, over_all, read_all, settle};
+
+/// How often something is ready in one turn of a task. What is always ready ends that by the task's budget; what costs none
+/// fails here.
+async fn ready_in_one_turn<R>(what: &str, mut call: impl FnMut(&mut Context<'_>) -> Poll<R>) {
     const MANY: usize = 10_000;
-    let times = std::future::poll_fn(|cx| Poll::Ready((0..MANY).take_while(|_| call(cx).is_ready()).count())).await;
-    assert!(times < MANY, "it is ready for ever and never yields");
-    times
+    // A turn of its own, with all of its budget.
+    tokio::task::yield_now().await;
+    let times = poll_fn(|cx| Poll::Ready((0..MANY).take_while(|_| call(cx).is_ready()).count())).await;
+    assert!(times > 0, "{what}: not ready");
+    assert!(times < MANY, "{what}: ready for ever, and never yields");
 }
 
-/// Makes the call anew, and polls it once.
+/// Begins a call anew, and polls it once.
 fn once<F: Future>(cx: &mut Context<'_>, call: F) -> Poll<F::Output> {
     pin!(call).poll(cx)
 }
 
-/// rule: life-6, drain-1
+async fn reads_yield(what: &str, ours: &mut BoxTransport) {
+    ready_in_one_turn(&format!("{what}, read"), |cx| once(cx, ours.read(&mut [0]))).await;
+    ready_in_one_turn(&format!("{what}, read of nothing"), |cx| once(cx, ours.read(&mut []))).await;
+    ready_in_one_turn(&format!("{what}, fill_buf"), |cx| once(cx, ours.fill_buf()).map(drop)).await;
+    ready_in_one_turn(&format!("{what}, read_line"), |cx| once(cx, ours.read_line(&mut String::new()))).await;
+}
+
+async fn writes_yield(what: &str, ours: &mut BoxTransport) {
+    let parts = [IoSlice::new(b"a"), IoSlice::new(b"b")];
+    ready_in_one_turn(&format!("{what}, write"), |cx| once(cx, ours.write(b"x"))).await;
+    ready_in_one_turn(&format!("{what}, write_sequence"), |cx| once(cx, ours.write_sequence(&parts))).await;
+    ready_in_one_turn(&format!("{what}, flush"), |cx| once(cx, ours.flush())).await;
+    ready_in_one_turn(&format!("{what}, close_write"), |cx| once(cx, ours.close_write())).await;
+}
+
+/// rule: life-6
 #[tokio::test]
-async fn an_accept_that_fails_at_once_yields_while_it_is_called_again() {
-    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-    listener.group().begin_drain();
-    let times = ready_in_one_turn(|cx| {
-        once(cx, listener.accept()).map(|accepted| assert!(matches!(accepted.unwrap_err(), Error::Draining)))
+async fn what_is_ready_for_ever_after_an_end_yields_over_every_transport() {
+    over_all(|_, mut ours, mut theirs| async move {
+        settle(&mut ours, &mut theirs).await;
+        theirs.close_write().await.unwrap();
+        assert!(read_all(&mut ours).await.1.is_ok());
+        reads_yield("after the peer's end", &mut ours).await;
+        ours.close_write().await.unwrap();
+        writes_yield("after our end", &mut ours).await;
+        ours.close().await;
+        ready_in_one_turn("after a close, close", |cx| once(cx, ours.close())).await;
+        let control = ours.control();
+        ready_in_one_turn("after a close, lost", |cx| once(cx, control.lost())).await;
+        reads_yield("after a close", &mut ours).await;
+        writes_yield("after a close", &mut ours).await;
     })
     .await;
-    assert!(times > 0);
+}
+
+/// rule: life-6
+#[tokio::test]
+async fn what_is_ready_for_ever_after_an_abort_yields_over_every_transport() {
+    over_all(|_, mut ours, mut theirs| async move {
+        settle(&mut ours, &mut theirs).await;
+        ours.abort();
+        reads_yield("after an abort", &mut ours).await;
+        writes_yield("after an abort", &mut ours).await;
+        ready_in_one_turn("after an abort, close", |cx| once(cx, ours.close())).await;
+    })
+    .await;
+}
+
+/// rule: life-6
+#[tokio::test]
+async fn what_was_read_ahead_yields_over_every_transport() {
+    over_all(|_, mut ours, mut theirs| async move {
+        theirs.write_all(&[b'\n'; 20_000]).await.unwrap();
+        theirs.flush().await.unwrap();
+        ours.fill_buf().await.unwrap();
+        ready_in_one_turn("fill_buf", |cx| once(cx, ours.fill_buf()).map(drop)).await;
+        ready_in_one_turn("read_line", |cx| once(cx, ours.read_line(&mut String::new()))).await;
+        ready_in_one_turn("read", |cx| once(cx, ours.read(&mut [0]))).await;
+        ready_in_one_turn("flush", |cx| once(cx, ours.flush())).await;
+    })
+    .await;
+}
+
+/// rule: life-6, upgrade-5
+#[tokio::test]
+async fn a_refused_upgrade_and_a_finished_handshake_yield() {
+    let pki = shared_pki();
+    let (client, server) = tcp_pair().await.unwrap();
+    let (client_tls, server_tls) = (pki.client_tls(), pki.server_tls());
+    let (client, server) = tokio::join!(
+        TlsConnection::connect(client, &client_tls, "localhost"),
+        TlsConnection::accept(server, &server_tls)
+    );
+    let (mut client, _server) = (client.unwrap(), server.unwrap());
+    ready_in_one_turn("handshake", |cx| once(cx, client.handshake())).await;
+
+    let mut plain = UpgradableConnection::new(tcp_pair().await.unwrap().0);
+    ready_in_one_turn("stop_tls", |cx| once(cx, plain.stop_tls())).await;
+    plain.abort();
+    ready_in_one_turn("start_tls", |cx| once(cx, plain.start_tls(StartTls::server(&server_tls)))).await;
+    ready_in_one_turn("read", |cx| once(cx, plain.read(&mut [0]))).await;
+}
+
+/// rule: life-6, drain-1
+#[tokio::test]
+async fn what_fails_or_is_known_at_once_around_a_listener_yields() {
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr();
+    ready_in_one_turn("bind", |cx| once(cx, Listener::bind(addr)).map(Result::unwrap_err)).await;
+    let connector = Connector::new().bind_to(([0_u16; 8], 0));
+    ready_in_one_turn("connect_addr", |cx| once(cx, connector.connect_addr(addr)).map(Result::unwrap_err)).await;
+
+    let group: &DrainGroup = listener.group();
+    group.begin_drain();
+    ready_in_one_turn("accept", |cx| {
+        once(cx, listener.accept()).map(|accepted| assert!(matches!(accepted, Err(Error::Draining))))
+    })
+    .await;
+    ready_in_one_turn("draining", |cx| once(cx, group.draining())).await;
+    ready_in_one_turn("drain", |cx| once(cx, group.drain(None))).await;
 }
 
 /// rule: life-6, tcp-5
@@ -37,11 +138,96 @@ fn an_accept_after_the_end_of_its_runtime_is_an_error_and_yields() {
     let first = runtime();
     let listener = first.block_on(Listener::bind("127.0.0.1:0")).unwrap();
     drop(first);
-    runtime().block_on(async {
-        let times = ready_in_one_turn(|cx| {
-            once(cx, listener.accept()).map(|accepted| assert!(matches!(accepted.unwrap_err(), Error::Bind(_))))
-        })
-        .await;
-        assert!(times > 0);
-    });
+    runtime().block_on(ready_in_one_turn("accept", |cx| {
+        once(cx, listener.accept()).map(|accepted| assert!(matches!(accepted, Err(Error::Bind(_)))))
+    }));
+}
+
+/// A stream of a foreign make: always ready, and it costs no budget.
+struct Eager {
+    /// How much of a write it takes.
+    takes: fn(usize) -> usize,
+}
+
+impl AsyncRead for Eager {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        buf.put_slice(b"x");
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Eager {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok((self.takes)(buf.len())))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// rule: life-6
+#[tokio::test]
+async fn a_stream_that_is_always_ready_yields() {
+    let mut policy = Policy::default();
+    policy.close_discard = 1000;
+    let name = || Address::Other("eager".into());
+    let mut stream = Stream::with(Eager { takes: |len| len }, name(), name(), policy);
+    ready_in_one_turn("read", |cx| once(cx, stream.read(&mut [0]))).await;
+    ready_in_one_turn("write", |cx| once(cx, stream.write(b"x"))).await;
+    ready_in_one_turn("flush", |cx| once(cx, stream.flush())).await;
+    assert_eq!(stream.close().await.bound, Some(Bound::Bytes));
+}
+
+struct Greets;
+
+impl Protocol for Greets {
+    fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        transport.write(b"hello");
+        Ok(())
+    }
+
+    fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+        Ok(data.len())
+    }
+}
+
+fn assert_write_zero(what: &str, reason: &Reason) {
+    let Reason::Io(error) = reason else { panic!("{what}: {reason}") };
+    assert_eq!(error.kind(), ErrorKind::WriteZero, "{what}");
+}
+
+/// rule: life-6
+#[tokio::test]
+async fn a_stream_that_takes_nothing_and_says_so_has_failed_on_both_faces() {
+    bounded("a stream that takes nothing", async {
+        let nothing = || Stream::new(Eager { takes: |_| 0 });
+        let error = nothing().write(b"x").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WriteZero);
+        let error = nothing().write_sequence(&[IoSlice::new(b""), IoSlice::new(b"x")]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WriteZero);
+        assert_write_zero("flushed", &Reason::from_io(nothing().write_all(b"x").await.unwrap_err(), Phase::Open));
+        let report = nothing().close_with(b"last").await;
+        assert_write_zero("close_with", &report.reason);
+        assert_eq!(report.unwritten, 4);
+        assert_write_zero("callbacks", &Runner::new(Greets, nothing()).run().await.reason);
+        // To write nothing is nothing.
+        assert_eq!(nothing().write(b"").await.unwrap(), 0);
+        let server = TlsConnection::accept(nothing(), &shared_pki().server_tls()).await;
+        assert!(server.is_err());
+    })
+    .await;
+}
+
+/// rule: life-6
+#[tokio::test]
+async fn a_stream_that_says_it_took_more_than_there_was_has_failed() {
+    let mut stream = Stream::new(Eager { takes: |len| len + 1 });
+    assert!(stream.write(b"x").await.is_err());
+    let mut stream = Stream::new(Eager { takes: |len| len + 1 });
+    assert_eq!(stream.close_with(b"last").await.unwritten, 4);
 }

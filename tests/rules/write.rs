@@ -51,6 +51,21 @@ async fn a_write_sequence_gets_out_by_itself_and_whole() {
     .await;
 }
 
+/// rule: write-2, life-6
+#[tokio::test]
+async fn a_write_sequence_of_more_parts_than_one_call_takes_gets_out() {
+    for parts in [1000, 1024, 1025, 3000] {
+        over_all(move |_, mut a, mut b| async move {
+            let data = pattern(parts);
+            // One call looks at 1024 parts, those that are empty too.
+            let slices: Vec<_> = std::iter::repeat_n(&b""[..], parts).chain(data.chunks(1)).map(IoSlice::new).collect();
+            let (sent, ()) = tokio::join!(a.write_sequence(&slices), expect(&mut b, &data));
+            sent.unwrap();
+        })
+        .await;
+    }
+}
+
 /// rule: write-2, write-4
 #[tokio::test]
 async fn a_write_sequence_after_close_write_writes_none_of_its_parts() {
