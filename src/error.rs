@@ -411,8 +411,12 @@ error_from!(
 pub struct ConfigError {
     /// The file, where the input was one.
     pub file: Option<PathBuf>,
+    /// The line in which the faulty part begins, counted from one, where the input was text.
+    pub line: Option<usize>,
     /// What is wrong with it.
     pub problem: ConfigProblem,
+    /// What was found instead of what is missing, in words.
+    pub found: Option<String>,
 }
 
 /// The mistakes that are made with certificates and keys.
@@ -429,6 +433,11 @@ pub enum ConfigProblem {
     NoKey,
     /// The private key is encrypted: decrypt it first.
     EncryptedKey,
+    /// There is more than one private key in it.
+    SeveralKeys {
+        /// The line in which the first one begins; [`ConfigError::line`] is that of the second.
+        first: usize,
+    },
     /// The private key is of a kind, or in a form, that the crypto provider does not take.
     UnusableKey(String),
     /// The key is that of another certificate.
@@ -454,31 +463,61 @@ pub enum ConfigProblem {
     BadServerName(String),
 }
 
+impl ConfigError {
+    pub(crate) fn new(file: Option<PathBuf>, problem: ConfigProblem) -> Self {
+        Self { file, line: None, problem, found: None }
+    }
+
+    pub(crate) fn in_line(self, line: Option<usize>) -> Self {
+        Self { line, ..self }
+    }
+
+    pub(crate) fn found(self, found: Option<String>) -> Self {
+        Self { found, ..self }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
             write!(f, "{}: ", file.display())?;
         }
-        match &self.problem {
-            ConfigProblem::Unreadable(_) => f.write_str("cannot be read"),
-            ConfigProblem::BadPem(what) => write!(f, "not valid PEM: {what}"),
-            ConfigProblem::NoCertificate => f.write_str("holds no certificate"),
-            ConfigProblem::NoKey => f.write_str("holds no private key"),
-            ConfigProblem::EncryptedKey => f.write_str("the private key is encrypted; decrypt it first"),
-            ConfigProblem::UnusableKey(what) => write!(f, "the private key cannot be used: {what}"),
-            ConfigProblem::KeyMismatch => f.write_str("the private key belongs to another certificate"),
-            ConfigProblem::ChainOrder { position } => {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        self.problem.fmt(f)?;
+        match &self.found {
+            Some(found) => write!(f, ": {found}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(_) => f.write_str("cannot be read"),
+            Self::BadPem(what) => write!(f, "not valid PEM: {what}"),
+            Self::NoCertificate => f.write_str("holds no certificate"),
+            Self::NoKey => f.write_str("holds no private key"),
+            Self::EncryptedKey => f.write_str("the private key is encrypted; decrypt it first"),
+            Self::SeveralKeys { first } => {
+                write!(f, "a second private key, where the first one begins in line {first}: which one is meant?")
+            }
+            Self::UnusableKey(what) => write!(f, "the private key cannot be used: {what}"),
+            Self::KeyMismatch => f.write_str("the private key belongs to another certificate"),
+            Self::ChainOrder { position } => {
                 write!(f, "the private key belongs to certificate {position} of the chain, which must be the first one")
             }
-            ConfigProblem::NoIdentity => f.write_str("a server needs a certificate and its private key"),
-            ConfigProblem::BadCertificate(what) => write!(f, "the certificate cannot be used: {what}"),
-            ConfigProblem::BadRevocationList(what) => write!(f, "the revocation list cannot be used: {what}"),
-            ConfigProblem::NoRoots => f.write_str("no root certificates to trust"),
-            ConfigProblem::NoProvider => f.write_str(
+            Self::NoIdentity => f.write_str("a server needs a certificate and its private key"),
+            Self::BadCertificate(what) => write!(f, "the certificate cannot be used: {what}"),
+            Self::BadRevocationList(what) => write!(f, "the revocation list cannot be used: {what}"),
+            Self::NoRoots => f.write_str("no root certificates to trust"),
+            Self::NoProvider => f.write_str(
                 "no crypto provider: enable the feature `aws-lc-rs` or `ring`, or hand one in with `provider(..)`",
             ),
-            ConfigProblem::Contradiction(what) => f.write_str(what),
-            ConfigProblem::BadServerName(name) => write!(f, "{name:?} is neither a DNS name nor an IP address"),
+            Self::Contradiction(what) => f.write_str(what),
+            Self::BadServerName(name) => write!(f, "{name:?} is neither a DNS name nor an IP address"),
         }
     }
 }

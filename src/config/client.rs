@@ -19,9 +19,9 @@ use super::shared::check_keys;
 use super::shared::{RootSource, Shared, contradiction, turned_off};
 use super::tickets;
 use super::verify::{AcceptAnyServer, RootsAsServers};
-use super::{ConfigWarning, TlsVersion, fail};
+use super::{ConfigWarning, TlsVersion};
 use crate::core::session::Session;
-use crate::error::{ConfigProblem, Error};
+use crate::error::{ConfigError, ConfigProblem, Error};
 use crate::policy::Watermarks;
 
 /// How a client does TLS. Cheap to clone; made by [`ClientTls::builder`] or from an `Arc<rustls::ClientConfig>`.
@@ -314,14 +314,18 @@ impl ClientTlsBuilder {
             return self.accept_any(provider);
         }
         let mut named = Vec::new();
-        for source in self.roots.drain(..) {
+        for source in &self.roots {
             named.extend(source.load()?);
         }
+        warnings.extend(self.shared.unused_lists(&self.roots));
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(named.iter().cloned());
         self.add_platform_roots(&mut roots, warnings);
         if roots.is_empty() {
-            return Err(fail(None, ConfigProblem::NoRoots));
+            // Why the platform gave none would otherwise be a warning of a configuration that there is not.
+            let said: Vec<&str> = warnings.iter().map(|warning| warning.detail.as_str()).collect();
+            let found = (!said.is_empty()).then(|| said.join("; "));
+            return Err(ConfigError::new(None, ConfigProblem::NoRoots).found(found).into());
         }
         let roots = Arc::new(roots);
         let lists = self.shared.revocation_lists(&roots, provider)?;

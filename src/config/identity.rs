@@ -9,8 +9,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
 use super::pem::Source;
-use super::{ConfigWarning, fail, x509};
-use crate::error::{ConfigProblem, Error};
+use super::{ConfigWarning, fail, key_kind, x509};
+use crate::error::{ConfigError, ConfigProblem, Error};
 
 /// What was said about an identity; read and checked when the configuration is built.
 #[derive(Debug)]
@@ -27,44 +27,76 @@ pub(super) struct LoadedIdentity {
 
 impl IdentitySource {
     pub(super) fn load(self, provider: &CryptoProvider, server: bool) -> Result<LoadedIdentity, Error> {
-        let (files, chain, key) = self.read()?;
+        let (places, chain, key) = self.read()?;
         if chain.is_empty() {
-            return Err(fail(files.chain, ConfigProblem::NoCertificate));
+            return Err(fail(places.chain, ConfigProblem::NoCertificate));
         }
-        let key = provider
-            .key_provider
-            .load_private_key(key)
-            .map_err(|error| fail(files.key.clone(), ConfigProblem::UnusableKey(said(&error))))?;
-        let warnings = x509::warnings(files.chain.clone(), &chain, server);
-        Ok(LoadedIdentity { certified: matched(chain, key, files)?, warnings })
+        for (n, cert) in chain.iter().enumerate() {
+            if let Some(why) = x509::unreadable(cert) {
+                return Err(places.fail_cert(n, format!("it is number {} of the chain, and {why}", n + 1)));
+            }
+        }
+        let kind = key_kind::told(&key);
+        let key = provider.key_provider.load_private_key(key).map_err(|error| {
+            let why = match kind {
+                Some(kind) => format!("it is {kind}, which the crypto provider does not take ({})", said(&error)),
+                None => said(&error),
+            };
+            places.fail_key(ConfigProblem::UnusableKey(why))
+        })?;
+        let warnings = x509::warnings(places.chain.clone(), &chain, server);
+        Ok(LoadedIdentity { certified: matched(chain, key, places)?, warnings })
     }
 
-    fn read(self) -> Result<(Files, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    fn read(self) -> Result<(Places, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
         match self {
             Self::Pem { chain, key } => {
-                let files = Files { chain: chain.file(), key: key.file() };
-                Ok((files, chain.certificates()?, key.private_key()?))
+                let certs = chain.certificates()?;
+                let lines = certs.iter().map(|cert| cert.line).collect();
+                let private = key.private_key()?;
+                let places = Places { chain: chain.file(), lines, key: key.file(), key_line: Some(private.line) };
+                Ok((places, certs.into_iter().map(|cert| cert.item).collect(), private.item))
             }
-            Self::Der { chain, key } => Ok((Files { chain: None, key: None }, chain, key)),
+            Self::Der { chain, key } => Ok((Places::default(), chain, key)),
         }
     }
 }
 
-struct Files {
+/// Where the parts of an identity came from.
+#[derive(Default)]
+struct Places {
     chain: Option<PathBuf>,
+    /// Of each certificate; none where they came as DER.
+    lines: Vec<usize>,
     key: Option<PathBuf>,
+    key_line: Option<usize>,
 }
 
-fn matched(chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>, files: Files) -> Result<CertifiedKey, Error> {
+impl Places {
+    fn fail_cert(&self, n: usize, why: String) -> Error {
+        let error = ConfigError::new(self.chain.clone(), ConfigProblem::BadCertificate(why));
+        error.in_line(self.lines.get(n).copied()).into()
+    }
+
+    fn fail_key(&self, problem: ConfigProblem) -> Error {
+        ConfigError::new(self.key.clone(), problem).in_line(self.key_line).into()
+    }
+}
+
+fn matched(
+    chain: Vec<CertificateDer<'static>>,
+    key: Arc<dyn SigningKey>,
+    places: Places,
+) -> Result<CertifiedKey, Error> {
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         // A key in hardware need not tell its public half: then the first handshake shows it.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => match place_of_leaf(&certified) {
-            Some(position) => Err(fail(files.chain, ConfigProblem::ChainOrder { position })),
-            None => Err(fail(files.key, ConfigProblem::KeyMismatch)),
+            Some(position) => Err(fail(places.chain, ConfigProblem::ChainOrder { position })),
+            None => Err(fail(places.key, ConfigProblem::KeyMismatch)),
         },
-        Err(error) => Err(fail(files.chain, ConfigProblem::BadCertificate(said(&error)))),
+        Err(error) => Err(places.fail_cert(0, said(&error))),
     }
 }
 

@@ -26,6 +26,7 @@
 
 mod client;
 mod identity;
+mod key_kind;
 mod pem;
 mod revocation;
 mod server;
@@ -107,6 +108,8 @@ pub enum WarningKind {
     ChainOrder,
     /// Some root certificates of the platform could not be loaded.
     PlatformRoots,
+    /// A file of root certificates holds a list of revoked ones too, and no such list was given: it is not asked.
+    UnusedList,
     /// A setting of a configuration of rustls's is not offered here, and was turned off (rule: secure-11).
     TurnedOff,
 }
@@ -146,5 +149,5 @@ fn without_scope(name: &str) -> &str {
 }
 
 fn fail(file: Option<PathBuf>, problem: ConfigProblem) -> Error {
-    Error::Config(ConfigError { file, problem })
+    ConfigError::new(file, problem).into()
 }

@@ -1,16 +1,22 @@
 //! PEM as it is found in the wild: where it comes from, what is in it, and what is wrong with it.
 
+mod kind;
+mod sections;
+
 use std::borrow::Cow;
 use std::fmt;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::{Error as PemError, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
+use self::kind::{Kind, Wanted, found_instead, unread};
+use self::sections::{Section, sections};
 use super::fail;
-use crate::error::{ConfigProblem, Error};
+use crate::error::{ConfigError, ConfigProblem, Error};
 
 /// Where PEM text comes from. It is read when the configuration is built.
 pub(super) enum Source {
@@ -40,39 +46,87 @@ impl Source {
         fail(self.file(), problem)
     }
 
-    /// All certificates, in order; at least one.
-    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
-        self.all(&["CERTIFICATE"], ConfigProblem::NoCertificate)
+    /// What is wrong, in this line.
+    pub(super) fn fail_at(&self, line: usize, problem: ConfigProblem) -> Error {
+        ConfigError::new(self.file(), problem).in_line(Some(line)).into()
+    }
+
+    /// All certificates, in order; at least one (rule: secure-12).
+    pub(super) fn certificates(&self) -> Result<Vec<Located<CertificateDer<'static>>>, Error> {
+        self.all(Wanted::Certificates, Kind::Certificate, "CERTIFICATE", || ConfigProblem::NoCertificate)
     }
 
     /// All lists of revoked certificates; at least one.
-    pub(super) fn revocation_lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
-        self.all(&["X509 CRL"], ConfigProblem::BadRevocationList("there is no `X509 CRL` section".into()))
+    pub(super) fn revocation_lists(&self) -> Result<Vec<Located<CertificateRevocationListDer<'static>>>, Error> {
+        let none = || ConfigProblem::BadRevocationList("there is no `X509 CRL` section".into());
+        self.all(Wanted::RevocationLists, Kind::RevocationList, "X509 CRL", none)
     }
 
-    /// The first private key.
-    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, Error> {
-        let text = self.read()?;
-        let first = sections(&text).into_iter().find(|section| section.label.ends_with("PRIVATE KEY"));
-        let section = first.ok_or_else(|| self.fail(nothing_in(&text, ConfigProblem::NoKey)))?;
-        section.private_key().map_err(|problem| self.fail(problem))
+    /// The line of the first list of revoked certificates, where somebody has put one beside certificates.
+    pub(super) fn stray_list(&self) -> Option<usize> {
+        let text = self.read().ok()?;
+        let lists = sections(&text).ok()?;
+        lists.iter().find(|section| Kind::of(section) == Kind::RevocationList).map(|section| section.line)
     }
 
-    fn all<T: PemObject>(&self, labels: &[&str], none: ConfigProblem) -> Result<Vec<T>, Error> {
+    /// The private key; there is one.
+    pub(super) fn private_key(&self) -> Result<Located<PrivateKeyDer<'static>>, Error> {
         let text = self.read()?;
-        let wanted = sections(&text).into_iter().filter(|section| labels.contains(&section.label.as_str()));
-        let items: Vec<T> =
-            wanted.map(|section| section.decode()).collect::<Result<_, _>>().map_err(|problem| self.fail(problem))?;
-        match items.is_empty() {
-            true => Err(self.fail(nothing_in(&text, none))),
-            false => Ok(items),
+        let sections = self.cut(&text)?;
+        let keys: Vec<&Section<'_>> = sections.iter().filter(|section| Kind::of(section) == Kind::PrivateKey).collect();
+        let read = |section: &Section<'_>| key(section).map_err(|(line, problem)| self.fail_at(line, problem));
+        let [first, others @ ..] = &keys[..] else {
+            return Err(self.none(ConfigProblem::NoKey, &text, &sections, Wanted::Key));
+        };
+        let item = read(first)?;
+        for other in others {
+            // The same one twice is odd and does no harm.
+            if !matches!(key(other), Ok(other) if other == item) {
+                return Err(self.fail_at(other.line, ConfigProblem::SeveralKeys { first: first.line }));
+            }
         }
+        Ok(Located { item, line: first.line })
+    }
+
+    fn all<T: PemObject>(
+        &self,
+        wanted: Wanted,
+        kind: Kind,
+        label: &str,
+        none: impl FnOnce() -> ConfigProblem,
+    ) -> Result<Vec<Located<T>>, Error> {
+        let text = self.read()?;
+        let sections = self.cut(&text)?;
+        let mut items = Vec::new();
+        for section in sections.iter().filter(|section| Kind::of(section) == kind) {
+            let item = decode(section, label).map_err(|(line, problem)| self.fail_at(line, problem))?;
+            items.push(Located { item, line: section.line });
+        }
+        if items.is_empty() {
+            return Err(self.none(none(), &text, &sections, wanted));
+        }
+        match sections.iter().find_map(|section| Some((section.line, unread(section, wanted)?))) {
+            Some((line, what)) => Err(self.fail_at(line, ConfigProblem::BadPem(what))),
+            None => Ok(items),
+        }
+    }
+
+    fn cut<'a>(&self, text: &'a [u8]) -> Result<Vec<Section<'a>>, Error> {
+        if let Some(what) = no_text(text) {
+            return Err(self.fail(ConfigProblem::BadPem(what.into())));
+        }
+        sections(text).map_err(|(line, what)| self.fail_at(line, ConfigProblem::BadPem(what)))
+    }
+
+    fn none(&self, problem: ConfigProblem, text: &[u8], sections: &[Section<'_>], wanted: Wanted) -> Error {
+        let found = Some(found_instead(text, sections, wanted));
+        ConfigError::new(self.file(), problem).found(found).into()
     }
 
     fn read(&self) -> Result<Cow<'_, [u8]>, Error> {
         match self {
             Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
-            Self::File(path) => match fs::read(path) {
+            Self::File(path) => match read(path) {
                 Ok(bytes) => Ok(Cow::Owned(bytes)),
                 Err(error) => Err(self.fail(ConfigProblem::Unreadable(Arc::new(error)))),
             },
@@ -80,96 +134,62 @@ impl Source {
     }
 }
 
-/// One BEGIN line and what follows it up to the next one.
-struct Section<'a> {
-    label: String,
-    /// The number of its BEGIN line, counted from one.
-    line: usize,
-    text: &'a [u8],
+/// No list of certificates is as long, and a device that never ends is.
+const MAX_SIZE: u64 = 64 << 20;
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    match u64::try_from(bytes.len()).is_ok_and(|size| size <= MAX_SIZE) {
+        true => Ok(bytes),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is longer than 64 MiB")),
+    }
 }
 
-impl Section<'_> {
-    fn decode<T: PemObject>(&self) -> Result<T, ConfigProblem> {
-        T::from_pem_slice(self.text).map_err(|error| self.broken(&error))
-    }
+/// Something that was read, and the number of the line in which it begins.
+pub(super) struct Located<T> {
+    pub(super) item: T,
+    pub(super) line: usize,
+}
 
-    fn private_key(&self) -> Result<PrivateKeyDer<'static>, ConfigProblem> {
-        if self.is_encrypted() {
-            return Err(ConfigProblem::EncryptedKey);
-        }
-        let (kind, der) = match self.decode::<(SectionKind, Vec<u8>)>() {
-            // The parser passes over labels that it does not know.
-            Err(_) if !KEY_LABELS.contains(&self.label.as_str()) => {
-                return Err(ConfigProblem::UnusableKey(format!("{:?} is not a format that is read here", self.label)));
-            }
-            decoded => decoded?,
+type Broken = (usize, ConfigProblem);
+
+/// The parser of rustls's own types, whose base64 takes the same time for every key.
+fn decode<T: PemObject>(section: &Section<'_>, label: &str) -> Result<T, Broken> {
+    T::from_pem_slice(&section.rewritten(label)).map_err(|error| {
+        let (line, what) = match error {
+            PemError::Base64Decode(_) => (section.broken_line(), "is not valid base64".to_owned()),
+            other => (section.line, format!("cannot be read: {other}")),
         };
-        PrivateKeyDer::from_pem(kind, der).ok_or(ConfigProblem::NoKey)
-    }
-
-    /// PKCS#8 says it in the label, the older forms say it in a header (RFC 1421, section 4.6.1.1).
-    fn is_encrypted(&self) -> bool {
-        let header = |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
-        self.label == "ENCRYPTED PRIVATE KEY"
-            || self.text.split(|&byte| is_line_end(byte)).any(|line| header(line.trim_ascii()))
-    }
-
-    fn broken(&self, error: &PemError) -> ConfigProblem {
-        let Self { label, line, .. } = self;
-        ConfigProblem::BadPem(match error {
-            PemError::MissingSectionEnd { .. } => format!("the {label} that begins in line {line} has no END line"),
-            PemError::IllegalSectionStart { .. } => format!("the BEGIN line {line} is incomplete"),
-            PemError::Base64Decode(_) => format!("the {label} that begins in line {line} is not valid base64"),
-            other => format!("the {label} that begins in line {line}: {other}"),
-        })
-    }
+        let begins = if line == section.line { "here".to_owned() } else { format!("in line {}", section.line) };
+        (line, ConfigProblem::BadPem(format!("the {} that begins {begins} {what}", section.label)))
+    })
 }
 
 const KEY_LABELS: [&str; 3] = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
-const BEGIN: &[u8] = b"-----BEGIN ";
-const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Cuts the text into sections before it is parsed, so that a mistake can be told with its line, and so that a broken
-/// section of a kind that nobody asked for does no harm.
-fn sections(text: &[u8]) -> Vec<Section<'_>> {
-    let text = text.strip_prefix(UTF8_MARK).unwrap_or(text);
-    let starts = section_starts(text);
-    let ends = starts.iter().skip(1).map(|&(at, _)| at).chain([text.len()]);
-    starts.iter().zip(ends).map(|(&(at, line), end)| section(&text[at..end], line)).collect()
-}
-
-fn section(text: &[u8], line: usize) -> Section<'_> {
-    let first = text[BEGIN.len()..].split(|&byte| is_line_end(byte)).next().unwrap_or_default();
-    let label = String::from_utf8_lossy(first).trim_end().trim_end_matches('-').to_owned();
-    Section { label, line, text }
-}
-
-/// The offset and the number of each BEGIN line, whichever way the lines end.
-fn section_starts(text: &[u8]) -> Vec<(usize, usize)> {
-    let (mut starts, mut at, mut line) = (Vec::new(), 0, 1);
-    loop {
-        let rest = &text[at..];
-        if rest.starts_with(BEGIN) {
-            starts.push((at, line));
-        }
-        let Some(length) = rest.iter().position(|&byte| is_line_end(byte)) else { return starts };
-        at += length + if rest[length..].starts_with(b"\r\n") { 2 } else { 1 };
-        line += 1;
+fn key(section: &Section<'_>) -> Result<PrivateKeyDer<'static>, Broken> {
+    if section.is_encrypted() {
+        return Err((section.line, ConfigProblem::EncryptedKey));
     }
+    let Some(label) = KEY_LABELS.into_iter().find(|label| *label == section.label) else {
+        let why = format!("{:?} is not a format that is read here", section.label);
+        return Err((section.line, ConfigProblem::UnusableKey(why)));
+    };
+    let (kind, der) = decode::<(SectionKind, Vec<u8>)>(section, label)?;
+    PrivateKeyDer::from_pem(kind, der).ok_or((section.line, ConfigProblem::NoKey))
 }
 
-fn is_line_end(byte: u8) -> bool {
-    matches!(byte, b'\n' | b'\r')
-}
-
-/// Why a text holds nothing of what was asked for: because it is no PEM at all, or because of `none`.
-fn nothing_in(text: &[u8], none: ConfigProblem) -> ConfigProblem {
+/// Why the bytes are no text at all.
+fn no_text(text: &[u8]) -> Option<&'static str> {
+    // Every second byte of UTF-16 is zero where the text is ASCII.
+    let is_utf16 = |text: &[u8]| {
+        matches!(text, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'-', 0, b'-', 0, ..] | [0, b'-', 0, b'-', ..])
+    };
     match text {
         // The tag of a SEQUENCE, with a length of more than one byte: nothing that a line of text begins with.
-        [0x30, 0x80..=0xff, ..] => {
-            ConfigProblem::BadPem("it is binary (DER or PKCS#12); convert it with openssl".into())
-        }
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => ConfigProblem::BadPem("it is UTF-16; save it as UTF-8".into()),
-        _ => none,
+        [0x30, 0x80..=0xff, ..] => Some("it is binary (DER or PKCS#12); convert it with openssl"),
+        text if is_utf16(text) => Some("it is UTF-16; save it as UTF-8"),
+        _ => None,
     }
 }

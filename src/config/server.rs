@@ -255,7 +255,8 @@ impl ServerTlsBuilder {
     pub fn build(mut self) -> Result<ServerTls, Error> {
         let provider = self.shared.provider()?;
         let identity = self.shared.identity.take().ok_or_else(|| fail(None, ConfigProblem::NoIdentity))?;
-        let LoadedIdentity { certified, warnings } = identity.load(&provider, true)?;
+        let LoadedIdentity { certified, mut warnings } = identity.load(&provider, true)?;
+        warnings.extend(self.shared.unused_lists(&self.client_roots));
         let own = certified.cert.clone();
         let mut config = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(self.shared.versions()?)
@@ -285,7 +286,7 @@ impl ServerTlsBuilder {
         Ok(made)
     }
 
-    fn client_verifier(&mut self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    fn client_verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
         if self.client_roots.is_empty() {
             return match (self.client_auth_optional, self.shared.revocation_lists.is_empty()) {
                 (false, true) => Ok(Arc::new(NoClientAuth)),
@@ -294,7 +295,7 @@ impl ServerTlsBuilder {
             };
         }
         let mut roots = RootCertStore::empty();
-        for source in self.client_roots.drain(..) {
+        for source in &self.client_roots {
             roots.add_parsable_certificates(source.load()?);
         }
         let roots = Arc::new(roots);

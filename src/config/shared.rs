@@ -1,5 +1,6 @@
 //! What the configurations of both roles have in common.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 #[cfg(feature = "express")]
@@ -13,7 +14,7 @@ use rustls::{KeyLog, KeyLogFile, RootCertStore, SupportedProtocolVersion};
 
 use super::identity::{IdentitySource, said};
 use super::pem::Source;
-use super::{ConfigWarning, TlsVersion, WarningKind, fail};
+use super::{ConfigWarning, TlsVersion, WarningKind, fail, x509};
 use crate::error::{ConfigProblem, Error};
 
 /// What was said to either builder.
@@ -60,7 +61,13 @@ impl Shared {
         self.key_log_from_env.then(|| Arc::new(KeyLogFile::new()) as Arc<dyn KeyLog>)
     }
 
-    /// Each source is tried on its own, so that an error can name its file.
+    /// Lists of revoked certificates that lie beside roots, where no list was given as such.
+    pub(super) fn unused_lists<'a>(&self, roots: &'a [RootSource]) -> impl Iterator<Item = ConfigWarning> + use<'a> {
+        let roots = if self.revocation_lists.is_empty() { roots } else { &[] };
+        roots.iter().filter_map(RootSource::unused_list)
+    }
+
+    /// Each list is tried on its own, so that an error can name its place.
     pub(super) fn revocation_lists(
         &self,
         roots: &Arc<RootCertStore>,
@@ -68,13 +75,17 @@ impl Shared {
     ) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
         let mut all = Vec::new();
         for source in &self.revocation_lists {
-            let lists = source.revocation_lists()?;
-            WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
-                .with_crls(lists.iter().cloned())
-                .build()
-                .map_err(|error| source.fail(ConfigProblem::BadRevocationList(error.to_string())))?;
-            all.extend(lists);
+            for list in source.revocation_lists()? {
+                let bad = |why| source.fail_at(list.line, ConfigProblem::BadRevocationList(why));
+                WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
+                    .with_crls([list.item.clone()])
+                    .build()
+                    .map_err(|error| bad(error.to_string()))?;
+                all.push(list.item);
+            }
         }
+        // webpki asks the first list that speaks for an issuer, and no other one: that has to be the newest.
+        all.sort_by_key(|list| Reverse(x509::time_of_list(list)));
         Ok(all)
     }
 }
@@ -90,18 +101,38 @@ pub(super) enum RootSource {
 }
 
 impl RootSource {
-    pub(super) fn load(self) -> Result<Vec<CertificateDer<'static>>, Error> {
-        let (certs, file) = match self {
-            Self::Pem(source) => (source.certificates()?, source.file()),
-            Self::Der(cert) => (vec![cert], None),
-        };
-        for cert in &certs {
-            RootCertStore::empty()
-                .add(cert.clone())
-                .map_err(|error| fail(file.clone(), ConfigProblem::BadCertificate(said(&error))))?;
+    /// All of them, each fit to be a root (rule: secure-12).
+    pub(super) fn load(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        match self {
+            Self::Pem(source) => {
+                let bad = |line, why| source.fail_at(line, ConfigProblem::BadCertificate(why));
+                let certs = source.certificates()?.into_iter();
+                let checked = certs.map(|cert| match unfit(&cert.item) {
+                    Some(why) => Err(bad(cert.line, why)),
+                    None => Ok(cert.item),
+                });
+                checked.collect()
+            }
+            Self::Der(cert) => match unfit(cert) {
+                Some(why) => Err(fail(None, ConfigProblem::BadCertificate(why))),
+                None => Ok(vec![cert.clone()]),
+            },
         }
-        Ok(certs)
     }
+
+    /// A list of revoked certificates beside roots is not asked: it has to be given as such.
+    pub(super) fn unused_list(&self) -> Option<ConfigWarning> {
+        let Self::Pem(source) = self else { return None };
+        let line = source.stray_list()?;
+        let detail = format!("the list of revoked certificates in line {line} is not used: give it as a list too");
+        Some(ConfigWarning { file: source.file(), kind: WarningKind::UnusedList, detail })
+    }
+}
+
+/// Why a certificate cannot be a root, where it cannot.
+fn unfit(cert: &CertificateDer<'static>) -> Option<String> {
+    let error = RootCertStore::empty().add(cert.clone()).err()?;
+    Some(x509::unreadable(cert).unwrap_or_else(|| said(&error)))
 }
 
 /// The express engine has its keys from rustls, which asks the provider whether they may be had.

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::prelude::{ASN1Time, FromDer, ParsedExtension, X509Certificate};
+use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 use super::{ConfigWarning, WarningKind};
@@ -71,6 +72,21 @@ fn escape_byte(out: &mut String, byte: u8) {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// When a list of revoked certificates was made, in seconds since 1970; 0 where it does not say.
+pub(super) fn time_of_list(list: &CertificateRevocationListDer<'_>) -> i64 {
+    CertificateRevocationList::from_der(list.as_ref()).map_or(0, |(_, list)| list.last_update().timestamp())
+}
+
+/// Why these bytes are no certificate, where they are none.
+pub(super) fn unreadable(cert: &CertificateDer<'_>) -> Option<String> {
+    match X509Certificate::from_der(cert) {
+        Ok((rest, _)) if rest.is_empty() => None,
+        Ok((rest, _)) => Some(format!("{} bytes follow its end", rest.len())),
+        Err(_) if cert.trim_ascii_start().starts_with(b"-----BEGIN") => Some("it is PEM, not DER".into()),
+        Err(_) => Some("it is not the DER of a certificate".into()),
+    }
 }
 
 fn parse<'a>(cert: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {

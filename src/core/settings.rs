@@ -31,5 +31,5 @@ pub(super) fn unusable(error: rustls::Error) -> Error {
 }
 
 fn refused(why: &str) -> Error {
-    Error::Config(ConfigError { file: None, problem: ConfigProblem::Contradiction(why.to_owned()) })
+    ConfigError::new(None, ConfigProblem::Contradiction(why.to_owned())).into()
 }

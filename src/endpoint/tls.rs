@@ -179,7 +179,7 @@ impl ClientText {
             None => {
                 let problem =
                     "the endpoint names nobody to trust: give it ca=FILE, or enable the feature platform-roots";
-                return Err(ConfigError { file: None, problem: ConfigProblem::Contradiction(problem.into()) }.into());
+                return Err(ConfigError::new(None, ConfigProblem::Contradiction(problem.into())).into());
             }
         };
         if let Some((cert, key)) = &self.identity {

@@ -110,7 +110,7 @@ mod tests {
             (b"220 mail\x1b[2J\r\n", r#", but SMTP or FTP: it sent "220 mail\x1b[2J""#),
             (b"PROXY TCP4 192.0.2.1 ", r#", but the PROXY protocol: it sent "PROXY TCP4 192.0.2.1 ""#),
             (b"\r\n\r\n\0\r\nQUIT\n\x21", r#", but the PROXY protocol: it sent "\r\n\r\n\x00\r\nQUIT\n!""#),
-            (b"\x4a\0\0\0\x0a8.0.36\0", r#", but MySQL: it sent "J\x00\x00\x00\n8.0.36\x00""#),
+            (b"\x4a\0\0\0\x0a8.0.36\0", r#", but MySQL: it sent "J\x00\x00\x00""#),
             (b"\x16\x02\x00", r#": it sent "\x16\x02\x00""#),
             (&[b'x'; 100], r#": it sent "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx""#),
         ];

@@ -119,7 +119,8 @@ fn all_errors() -> Vec<Error> {
         ConfigProblem::NoKey,
         ConfigProblem::UnusableKey("odd".into()),
     ];
-    let config = problems.map(|problem| ConfigError { file: Some("key.pem".into()), problem });
+    let config =
+        problems.map(|problem| ConfigError { file: Some("key.pem".into()), line: Some(1), problem, found: None });
     let bind = BindError { addr: std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(), error: disk() };
     let endpoint = EndpointError { input: "x".into(), at: 0, problem: "no kind".into() };
     let mut all = vec![Error::SendClosed, Error::Unsupported("socket"), Error::Producer, Error::Draining];

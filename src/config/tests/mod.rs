@@ -1,6 +1,7 @@
 //! Each mistake that is made with certificates and keys, and what is said about it.
 
 mod handshake;
+mod pem;
 mod revocation;
 mod subject;
 
@@ -114,24 +115,6 @@ fn a_chain_in_the_wrong_order_is_found() {
     let stray = format!("{leaf}{}{intermediate}", pki.client("x").chain_pem());
     let tls = ServerTls::builder().identity_pem(stray, server.key_pem()).build().unwrap();
     assert_eq!(kinds(tls.warnings())[0], WarningKind::ChainOrder);
-}
-
-#[test]
-fn broken_pem_is_told_with_its_line() {
-    let server = Pki::new().server(&[]);
-    let (chain, key) = (server.chain_pem(), server.key_pem());
-    let cut = &chain[..chain.len() - 40];
-    let unfinished_line = chain.lines().collect::<Vec<_>>().iter().rposition(|l| l.contains("BEGIN")).unwrap() + 1;
-    let cases = [
-        (cut.to_owned(), format!("line {unfinished_line} has no END line")),
-        (format!("a\r\n{}", chain.replacen('M', "*", 1)), "line 2 is not valid base64".into()),
-        (chain.replacen("CERTIFICATE-----", "CERTIFICATE---", 1), "BEGIN line 1 is incomplete".into()),
-        (format!("\u{feff}{}", chain.replacen('M', "*", 1)), "line 1 is not valid base64".into()),
-    ];
-    for (chain, said) in cases {
-        let found = mistake(&chain, key);
-        assert_mistake!(found, "chain.pem", ConfigProblem::BadPem(what) if what.contains(&said));
-    }
 }
 
 #[test]

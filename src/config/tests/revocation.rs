@@ -27,6 +27,11 @@ fn root(is_marked: bool) -> Root {
 
 /// A list of this issuer, with these serial numbers, good for so many days from now.
 fn list(issuer: &Root, revoked: &[u64], days: i64) -> String {
+    list_made(9, issuer, revoked, days)
+}
+
+/// The same, made so many days ago.
+fn list_made(ago: i64, issuer: &Root, revoked: &[u64], days: i64) -> String {
     let now = OffsetDateTime::now_utc();
     let entry = |serial: &u64| RevokedCertParams {
         serial_number: SerialNumber::from(*serial),
@@ -35,7 +40,7 @@ fn list(issuer: &Root, revoked: &[u64], days: i64) -> String {
         invalidity_date: None,
     };
     let list = CertificateRevocationListParams {
-        this_update: now - Duration::days(9),
+        this_update: now - Duration::days(ago),
         next_update: now + Duration::days(days),
         crl_number: SerialNumber::from(1),
         issuing_distribution_point: None,
@@ -52,6 +57,24 @@ fn fault(root: &Root, lists: &[String]) -> Option<CertificateError> {
     let client = lists.iter().fold(builder, |builder, list| builder.crl_pem(list.clone())).build().unwrap();
     let result = handshake(&server, &client, "localhost");
     result.is_err().then(|| fault_of(result))
+}
+
+/// rule: secure-12
+#[test]
+fn of_two_lists_of_an_issuer_the_newest_is_asked_whichever_was_given_first() {
+    let root = root(true);
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.serial_number = Some(SerialNumber::from(7_u64));
+    let key = KeyPair::generate().unwrap();
+    let leaf = params.signed_by(&key, &root).unwrap();
+    let server = ServerTls::builder().identity_pem(leaf.pem(), key.serialize_pem()).build().unwrap();
+    let (old, new) = (list_made(5, &root, &[], 30), list_made(1, &root, &[7], 20));
+    for lists in [format!("{old}{new}"), format!("{new}{old}")] {
+        let client = ClientTls::builder().root(root.der().clone()).crl_pem(lists).build().unwrap();
+        let result = handshake(&server, &client, "localhost");
+        assert!(result.is_err());
+        assert_eq!(fault_of(result), CertificateError::Revoked);
+    }
 }
 
 /// rule: secure-12

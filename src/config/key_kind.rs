@@ -1,0 +1,112 @@
+//! Which kind of private key it is that a crypto provider does not take, for the message.
+
+use rustls::pki_types::PrivateKeyDer;
+use x509_parser::asn1_rs::Oid;
+
+/// The kind in words (`an Ed448 key`); `None` where the key cannot be read so far.
+pub(super) fn told(key: &PrivateKeyDer<'_>) -> Option<String> {
+    match key {
+        PrivateKeyDer::Pkcs8(key) => pkcs8(key.secret_pkcs8_der()),
+        PrivateKeyDer::Sec1(key) => sec1(key.secret_sec1_der()),
+        PrivateKeyDer::Pkcs1(key) => rsa(key.secret_pkcs1_der()),
+        _ => None,
+    }
+}
+
+const SEQUENCE: u8 = 0x30;
+const INTEGER: u8 = 2;
+const OCTETS: u8 = 4;
+const OBJECT_ID: u8 = 6;
+/// The parameters of an EC key, where they are in the key.
+const PARAMETERS: u8 = 0xa0;
+
+/// RFC 5958: version, algorithm, key.
+fn pkcs8(der: &[u8]) -> Option<String> {
+    let (body, _) = element(der, SEQUENCE)?;
+    let (_, rest) = element(body, INTEGER)?;
+    let (algorithm, rest) = element(rest, SEQUENCE)?;
+    let (id, parameters) = element(algorithm, OBJECT_ID)?;
+    match ALGORITHMS.iter().find(|(known, _)| *known == id) {
+        Some((_, "RSA")) => rsa(element(rest, OCTETS)?.0),
+        Some((_, "EC")) => Some(ec(parameters)),
+        Some((_, name)) => Some(format!("{} key", with_article(name))),
+        None => Some(format!("a key of the algorithm {}", Oid::new(id.into()).to_id_string())),
+    }
+}
+
+/// RFC 5915: version, key, curve.
+fn sec1(der: &[u8]) -> Option<String> {
+    let (body, _) = element(der, SEQUENCE)?;
+    let (_, rest) = element(body, INTEGER)?;
+    let (_, rest) = element(rest, OCTETS)?;
+    Some(element(rest, PARAMETERS).map_or_else(|| "an EC key without its curve".into(), |(curve, _)| ec(curve)))
+}
+
+/// RFC 8017, appendix A.1.2: version, modulus.
+fn rsa(der: &[u8]) -> Option<String> {
+    let (body, _) = element(der, SEQUENCE)?;
+    let (_, rest) = element(body, INTEGER)?;
+    let (modulus, _) = element(rest, INTEGER)?;
+    let modulus = modulus.strip_prefix(&[0]).unwrap_or(modulus);
+    let unused = modulus.first()?.leading_zeros();
+    Some(format!("an RSA key of {} bits", modulus.len() * 8 - usize::try_from(unused).ok()?))
+}
+
+fn ec(parameters: &[u8]) -> String {
+    let Some((id, _)) = element(parameters, OBJECT_ID) else {
+        return "an EC key with its curve written out, not named".into();
+    };
+    match CURVES.iter().find(|(known, _)| *known == id) {
+        Some((_, name)) => format!("an EC key on {name}"),
+        None => format!("an EC key on the curve {}", Oid::new(id.into()).to_id_string()),
+    }
+}
+
+fn with_article(name: &str) -> String {
+    let article = if name.starts_with(['E', 'M', 'R', 'X', 'S']) { "an" } else { "a" };
+    format!("{article} {name}")
+}
+
+const ALGORITHMS: [(&[u8], &str); 13] = [
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1], "RSA"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10], "RSA-PSS"),
+    (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 3, 1], "Diffie-Hellman"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1], "EC"),
+    (&[0x2a, 0x86, 0x48, 0xce, 0x38, 4, 1], "DSA"),
+    (&[0x2b, 0x65, 0x6e], "X25519"),
+    (&[0x2b, 0x65, 0x6f], "X448"),
+    (&[0x2b, 0x65, 0x70], "Ed25519"),
+    (&[0x2b, 0x65, 0x71], "Ed448"),
+    (&[0x2a, 0x81, 0x1c, 0xcf, 0x55, 1, 0x82, 0x2d], "SM2"),
+    (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 17], "ML-DSA-44"),
+    (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 18], "ML-DSA-65"),
+    (&[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 19], "ML-DSA-87"),
+];
+
+const CURVES: [(&[u8], &str); 8] = [
+    (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7], "P-256"),
+    (&[0x2b, 0x81, 4, 0, 33], "P-224"),
+    (&[0x2b, 0x81, 4, 0, 34], "P-384"),
+    (&[0x2b, 0x81, 4, 0, 35], "P-521"),
+    (&[0x2b, 0x81, 4, 0, 10], "secp256k1"),
+    (&[0x2b, 0x24, 3, 3, 2, 8, 1, 1, 7], "brainpoolP256r1"),
+    (&[0x2b, 0x24, 3, 3, 2, 8, 1, 1, 11], "brainpoolP384r1"),
+    (&[0x2b, 0x24, 3, 3, 2, 8, 1, 1, 13], "brainpoolP512r1"),
+];
+
+/// The content of an element of this type, and what follows it.
+fn element(der: &[u8], typ: u8) -> Option<(&[u8], &[u8])> {
+    let [found, length, rest @ ..] = der else { return None };
+    if *found != typ {
+        return None;
+    }
+    let (length, rest) = match length {
+        0x00..=0x7f => (usize::from(*length), rest),
+        0x81..=0x84 => {
+            let (bytes, rest) = rest.split_at_checked(usize::from(length - 0x80))?;
+            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+        }
+        _ => return None,
+    };
+    rest.split_at_checked(length)
+}
