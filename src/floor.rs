@@ -22,6 +22,8 @@ use crate::upgrade::StartTls;
 
 /// The machinery that one floor offers to the floor above and to the verbs. Not for use by applications, and not for
 /// implementing: wrap a stream of your own in [`Stream`](crate::Stream) instead.
+///
+/// No method has a default: a floor that wraps another one must say what becomes of each, and cannot forget to pass one on.
 #[doc(hidden)]
 pub trait Floor {
     /// The handle that reaches the bottom.
@@ -35,11 +37,9 @@ pub trait Floor {
     /// From now on nobody reads: the end that is awaited is the answer to our close.
     fn begin_close(&mut self);
     /// Whether closing has nothing to finish: a handshake with nothing accepted (rule: close-9).
-    fn is_pointless(&self) -> bool {
-        false
-    }
+    fn is_pointless(&self) -> bool;
     /// Gives up the handshake that [`is_pointless`](Self::is_pointless) tells of.
-    fn abandon(&mut self) {}
+    fn abandon(&mut self);
     /// Reads and throws away until the receive half of this floor, and of those beneath, has ended. Counts the bytes.
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()>;
     /// The socket goes. Whoever still uses the transport is told this reason, where a half had not ended.
@@ -61,7 +61,7 @@ pub trait Floor {
     fn set_half_open(&mut self);
     /// What is written from now on is the last, and the end of this floor follows right behind it: both may leave as one.
     /// No more than a hint.
-    fn expect_end(&mut self) {}
+    fn expect_end(&mut self);
     /// A floor stands on this one, or does no more: with one, an end without markers is told by the missing marker
     /// above, so that a drop need not reset.
     fn set_beneath(&mut self, beneath: bool);
@@ -71,30 +71,23 @@ pub trait Floor {
     fn as_transport(&mut self) -> &mut dyn Transport;
     /// Ready once no more than the low mark waits to leave, on this floor and those beneath. A floor that queues nothing
     /// has room always.
-    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// Attends to what is not data (alerts, KeyUpdates, tickets) until data or the end of the half waits to be read. A
     /// floor that has only data leaves it where it is.
-    fn poll_attend(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
+    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// The handshake that this floor has yet to make, where it has.
-    fn handshaking(&mut self) -> Option<Starting<'_>> {
-        None
-    }
-    /// Whether [`starting`](Self::starting) and [`stopping`](Self::stopping) are there.
-    fn is_upgradable(&self) -> bool {
-        false
-    }
+    fn handshaking(&mut self) -> Option<Starting<'_>>;
+    /// This floor as one that can change between plaintext and TLS, where it can.
+    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable>;
+}
+
+/// What a floor offers that can change between plaintext and TLS.
+#[doc(hidden)]
+pub trait Upgradable: Send {
     /// TLS begins, its handshake to be done by then.
-    fn starting(&mut self, _: StartTls, _: Option<Instant>) -> Option<Starting<'_>> {
-        None
-    }
+    fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Starting<'_>;
     /// TLS ends.
-    fn stopping(&mut self) -> Option<Stopping<'_>> {
-        None
-    }
+    fn stopping(&mut self) -> Stopping<'_>;
 }
 
 /// How many bytes one look takes in: a peer that goes on sending does not hold it.
@@ -210,16 +203,8 @@ impl<F: Transport + ?Sized> Floor for Box<F> {
         (**self).handshaking()
     }
 
-    fn is_upgradable(&self) -> bool {
-        (**self).is_upgradable()
-    }
-
-    fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Option<Starting<'_>> {
-        (**self).starting(how, deadline)
-    }
-
-    fn stopping(&mut self) -> Option<Stopping<'_>> {
-        (**self).stopping()
+    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
+        (**self).as_upgradable()
     }
 }
 

@@ -12,9 +12,9 @@ use crate::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::error::Reason;
-use crate::floor::{Discard, Floor};
+use crate::floor::{Discard, Floor, Upgradable};
 use crate::tls::TlsConnection;
-use crate::transport::Transport;
+use crate::transport::{Starting, Transport};
 
 /// One or more floors; the one that counts is the topmost.
 pub(crate) enum Layer<T: Transport> {
@@ -161,5 +161,13 @@ impl<T: Transport> Floor for Layer<T> {
 
     fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         topmost!(self, floor => floor.poll_attend(cx))
+    }
+
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        topmost!(self, floor => floor.handshaking())
+    }
+
+    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
+        topmost!(self, floor => floor.as_upgradable())
     }
 }

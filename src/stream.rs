@@ -1,5 +1,8 @@
 //! A floor made of any stream: a Unix socket, an in-memory pipe, whatever reads and writes.
 
+#[cfg(unix)]
+mod unix;
+
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,10 +20,12 @@ use crate::core::half::{self, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::core::tally::Outcome;
 use crate::error::{Phase, Reason};
-use crate::floor::{Discard, Floor, debug, hand_over, poll_budget, poll_discard_reads, poll_read_ahead, take_in};
+use crate::floor::{
+    Discard, Floor, Upgradable, debug, hand_over, poll_budget, poll_discard_reads, poll_read_ahead, take_in,
+};
 use crate::idle::{HalfOpen, IdleTimer, StallTimer};
 use crate::policy::Policy;
-use crate::transport::Transport;
+use crate::transport::{Starting, Transport};
 
 /// A transport over any stream that reads and writes. Its shutdown is the marker of the send half, its end of file that
 /// of the receive half.
@@ -465,28 +470,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
     fn as_transport(&mut self) -> &mut dyn Transport {
         self
     }
-}
 
-#[cfg(unix)]
-impl From<tokio::net::UnixStream> for Stream<tokio::net::UnixStream> {
-    /// A Unix socket, with the default policy.
-    fn from(io: tokio::net::UnixStream) -> Self {
-        Self::unix(io, Policy::default())
+    fn is_pointless(&self) -> bool {
+        false
     }
-}
 
-#[cfg(unix)]
-impl Stream<tokio::net::UnixStream> {
-    /// A Unix socket. tokio wakes without a lock held.
-    pub(crate) fn unix(io: tokio::net::UnixStream, policy: impl Into<Arc<Policy>>) -> Self {
-        let path = |addr: io::Result<tokio::net::unix::SocketAddr>| {
-            Address::Unix(addr.ok().and_then(|addr| addr.as_pathname().map(std::path::Path::to_path_buf)))
-        };
-        let (host, peer) = (path(io.local_addr()), path(io.peer_addr()));
-        let mut stream = Self::with(io, host, peer, policy).wakes_unlocked();
-        if let Some(live) = &mut stream.live {
-            live.receive = Some(crate::socket::receive_unix);
-        }
-        stream
+    fn abandon(&mut self) {}
+
+    fn expect_end(&mut self) {}
+
+    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn poll_attend(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        None
+    }
+
+    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
+        None
     }
 }

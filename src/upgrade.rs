@@ -19,7 +19,7 @@ use crate::core::gate::{Gate, GateEvent, Verdict, judge};
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason, UpgradeError};
-use crate::floor::{Discard, Floor, debug, poll_budget, tls_layers};
+use crate::floor::{Discard, Floor, Upgradable, debug, poll_budget, tls_layers};
 use crate::layer::Layer;
 use crate::policy::{Leftover, Role};
 use crate::tls::TlsConnection;
@@ -583,15 +583,23 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
         self.layer.as_mut().map_or(Poll::Ready(()), |layer| layer.poll_attend(cx))
     }
 
-    fn is_upgradable(&self) -> bool {
-        true
+    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
+        Some(self)
     }
 
-    fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Option<Starting<'_>> {
-        Some(Box::pin(self.start_tls_by(how, deadline)))
+    /// The one of the transport that was handed in. That of an upgrade is the upgrade's own.
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        let is_settled = self.standing.gate.is_settled();
+        self.layer.as_mut().filter(|_| is_settled)?.handshaking()
+    }
+}
+
+impl<T: Transport> Upgradable for UpgradableConnection<T> {
+    fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Starting<'_> {
+        Box::pin(self.start_tls_by(how, deadline))
     }
 
-    fn stopping(&mut self) -> Option<Stopping<'_>> {
-        Some(Box::pin(self.stop_tls()))
+    fn stopping(&mut self) -> Stopping<'_> {
+        Box::pin(self.stop_tls())
     }
 }

@@ -41,13 +41,14 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.give_unread_back();
         let (changed, answer, outcome) = {
             let Self { stage, transport, .. } = self;
-            let (changed, answer, changing) = match change {
-                Change::Start(how, deadline, answer) => (Changed::Secured, answer, transport.starting(*how, deadline)),
-                Change::Stop(answer) => (Changed::Plain, answer, transport.stopping()),
-            };
-            match changing {
-                Some(changing) => (changed, answer, stage.wait(changing).await),
-                None => (changed, answer, Some(Err(Error::Unsupported("upgrade to TLS")))),
+            match (change, transport.as_upgradable()) {
+                (Change::Start(how, deadline, answer), Some(floor)) => {
+                    (Changed::Secured, answer, stage.wait(floor.starting(*how, deadline)).await)
+                }
+                (Change::Stop(answer), Some(floor)) => (Changed::Plain, answer, stage.wait(floor.stopping()).await),
+                (Change::Start(.., answer) | Change::Stop(answer), None) => {
+                    (Changed::Plain, answer, Some(Err(Error::Unsupported("upgrade to TLS"))))
+                }
             }
         };
         self.settle(changed, outcome, answer);

@@ -64,9 +64,9 @@ enum Next {
 
 impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Runs this protocol over this transport: any transport, in plaintext or TLS, its handshake done or not.
-    pub fn new(protocol: P, transport: T) -> Self {
+    pub fn new(protocol: P, mut transport: T) -> Self {
         let control = transport.ground().clone();
-        let layers = transport.is_upgradable().then(|| tls_layers(&transport));
+        let layers = transport.as_upgradable().is_some().then(|| tls_layers(&transport));
         let desk = Desk::new(control, transport.session_facts(), layers);
         Self {
             stage: Stage::new(protocol, desk),

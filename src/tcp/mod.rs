@@ -26,10 +26,10 @@ use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::tally::Outcome;
 use crate::error::Reason;
-use crate::floor::{Discard, Floor, debug, poll_discard_reads};
+use crate::floor::{Discard, Floor, Upgradable, debug, poll_discard_reads};
 use crate::policy::Policy;
 use crate::socket;
-use crate::transport::Transport;
+use crate::transport::{Starting, Transport};
 
 /// A TCP connection.
 ///
@@ -209,5 +209,27 @@ impl Floor for TcpConnection {
 
     fn as_transport(&mut self) -> &mut dyn Transport {
         self
+    }
+
+    fn is_pointless(&self) -> bool {
+        false
+    }
+
+    fn abandon(&mut self) {}
+
+    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn poll_attend(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        None
+    }
+
+    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
+        None
     }
 }

@@ -24,7 +24,7 @@ use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::session::Session;
 use crate::deadline::{after, until};
 use crate::error::{Error, Reason};
-use crate::floor::{Discard, Floor, debug, poll_budget};
+use crate::floor::{Discard, Floor, Upgradable, debug, poll_budget};
 use crate::pump::{Shared, Want};
 use crate::transport::{Starting, Transport};
 
@@ -401,5 +401,11 @@ impl<T: Transport> Floor for TlsConnection<T> {
             return None;
         }
         Some(Box::pin(self.handshake_by(self.read.deadline())))
+    }
+
+    fn expect_end(&mut self) {}
+
+    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
+        None
     }
 }

@@ -45,7 +45,7 @@ const MAX_LINES: usize = 450;
 const LONGER: [(&str, usize, &str); 3] = [
     ("src/core/session.rs", 640, "one state machine in four families of method; cut, its fields would be public"),
     ("src/error.rs", 640, "a third of it is what the enums say as text"),
-    ("src/upgrade.rs", 560, "a fifth of it passes calls on to the topmost floor"),
+    ("src/upgrade.rs", 570, "a fifth of it passes calls on to the topmost floor"),
 ];
 
 fn level(room: &str) -> usize {

@@ -10,3 +10,4 @@ mod matrix;
 mod rules;
 mod settings;
 mod source;
+mod wrappers;

@@ -3,7 +3,7 @@
 use bowline::protocol::Runner;
 use bowline::rustls::AlertDescription;
 use bowline::testing::peer::{Event as Seen, RawTls};
-use bowline::testing::{raw_tcp_pair, shared_pki, tcp_pair};
+use bowline::testing::{BoxTransport, raw_tcp_pair, shared_pki, tcp_pair};
 use bowline::{Phase, Policy, Reason, StartTls, TcpConnection, TlsConnection, Transport as _, UpgradableConnection};
 use tokio::io::AsyncWriteExt;
 
@@ -31,6 +31,36 @@ async fn handshake_done_is_told_once_ahead_of_the_data_of_the_last_flight() {
         sending.await.unwrap();
     })
     .await;
+}
+
+/// Whatever wraps a transport passes on that its handshake is still to be made.
+///
+/// rule: secure-2, life-1
+#[tokio::test]
+async fn handshake_done_is_told_however_the_transport_is_wrapped() {
+    fn client(tcp: TcpConnection) -> TlsConnection<TcpConnection> {
+        TlsConnection::client(tcp, &shared_pki().client_tls(), "localhost").unwrap()
+    }
+    for wrapping in ["none", "box", "upgradable", "box in upgradable", "upgradable in upgradable"] {
+        bounded(wrapping, async move {
+            let (ours, theirs) = tcp_pair().await.unwrap();
+            let transport: BoxTransport = match wrapping {
+                "none" => Box::new(client(ours)),
+                "box" => Box::new(Box::new(client(ours)) as BoxTransport),
+                "upgradable" => Box::new(UpgradableConnection::new(client(ours))),
+                "box in upgradable" => Box::new(UpgradableConnection::new(Box::new(client(ours)) as BoxTransport)),
+                _ => Box::new(UpgradableConnection::new(UpgradableConnection::new(client(ours)))),
+            };
+            let running = run(Probe::at("secured", |transport| transport.write(b"hello")), transport);
+            let mut peer = TlsConnection::accept(theirs, &shared_pki().server_tls()).await.unwrap();
+            expect(&mut peer, b"hello").await;
+            running.handle.close();
+            peer.close().await;
+            assert!(running.task.await.unwrap().is_clean());
+            assert_eq!(running.told.count("secured"), 1);
+        })
+        .await;
+    }
 }
 
 /// rule: secure-3, upgrade-10

@@ -1,0 +1,62 @@
+//! What wraps a protocol, or a floor, passes every call on.
+
+use std::collections::BTreeSet;
+
+use crate::source::{Source, files};
+
+/// A trait and what implements it by passing on: the place and the first line of each.
+const WRAPPERS: [(&str, &str, &str, &str); 7] = [
+    ("src/floor.rs", "pub trait Floor ", "src/floor.rs", "impl<F: Transport + ?Sized> Floor for Box<F> "),
+    ("src/floor.rs", "pub trait Floor ", "src/layer.rs", "impl<T: Transport> Floor for Layer<T> "),
+    ("src/floor.rs", "pub trait Floor ", "src/upgrade.rs", "impl<T: Transport> Floor for UpgradableConnection<T> "),
+    ("src/floor.rs", "pub trait Floor ", "src/tls/mod.rs", "impl<T: Transport> Floor for TlsConnection<T> "),
+    (
+        "src/protocol/mod.rs",
+        "pub trait Protocol:",
+        "src/protocol/mod.rs",
+        "impl<P: Protocol + ?Sized> Protocol for Box<P> ",
+    ),
+    (
+        "src/protocol/mod.rs",
+        "pub trait Protocol:",
+        "src/protocol/framing.rs",
+        "impl<M: MessageProtocol> Protocol for Framed<M> ",
+    ),
+    // `Framed` asks its protocol of messages for all but how it cuts them.
+    ("src/protocol/message.rs", "pub trait MessageProtocol:", "src/protocol/framing.rs", "impl<M: MessageProtocol>"),
+];
+
+/// The names that follow on `fn ` in each block that begins with this line.
+fn functions(source: &Source, header: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut is_inside = false;
+    for (_, line) in source.code() {
+        is_inside = (is_inside || line.starts_with(header)) && line != "}";
+        let name = line.trim_start().strip_prefix("fn ").filter(|_| is_inside);
+        names.extend(name.and_then(|rest| rest.split(['(', '<']).next()).map(str::to_owned));
+    }
+    names
+}
+
+/// A default that is not passed on is answered by the wrapper instead of by what it wraps.
+///
+/// rule: secure-2, life-1
+#[test]
+fn wrappers_pass_every_call_on() {
+    let all = files("src");
+    let source = |path: &str| all.iter().find(|source| source.path == path).unwrap();
+    for (home, trait_line, place, impl_line) in WRAPPERS {
+        let due = functions(source(home), trait_line);
+        assert!(due.len() > 5, "{home} has no {trait_line}");
+        let text = &source(place).text;
+        let there = functions(source(place), impl_line);
+        // Messages are passed on under names of their own.
+        let is_forgotten = |name: &&String| {
+            !there.contains(*name)
+                && !text.contains(&format!("messages.{name}("))
+                && !text.contains(&format!("M::{name}"))
+        };
+        let missing: Vec<&String> = due.iter().filter(is_forgotten).collect();
+        assert!(missing.is_empty(), "{place}: {impl_line}does not pass on {missing:?}");
+    }
+}
