@@ -18,7 +18,8 @@ impl TlsConnection<TcpConnection> {
     ///
     /// # Errors
     ///
-    /// The system's, where the socket has no peer any more.
+    /// The system's, where the socket has no peer any more; and `InvalidInput` where a client's early data was accepted that
+    /// nobody has read: read it from the session before (rule: secure-11).
     ///
     /// ```
     /// # async fn example(stream: tokio_rustls::client::TlsStream<tokio::net::TcpStream>) -> std::io::Result<()> {
@@ -43,7 +44,8 @@ impl<T: Transport> TlsConnection<T> {
     ///
     /// # Errors
     ///
-    /// Those of `floor`.
+    /// Those of `floor`; and `InvalidInput` where a client's early data was accepted that nobody has read: read it from the
+    /// session before (rule: secure-11).
     pub fn from_tokio_rustls_over<S>(
         stream: impl Into<TlsStream<S>>,
         floor: impl FnOnce(S) -> io::Result<T>,
@@ -60,6 +62,6 @@ impl<T: Transport> TlsConnection<T> {
         };
         let floor = floor(io)?;
         let marks = floor.ground().policy().watermarks;
-        Ok(Self::over(floor, Session::adopt(session, marks)))
+        Ok(Self::over(floor, Session::adopt(session, marks)?))
     }
 }

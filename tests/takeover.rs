@@ -3,12 +3,16 @@
 #![cfg(feature = "tokio-rustls")]
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bowline::testing::peer::{Event, RawTls};
 use bowline::testing::{raw_tcp_pair, shared_pki};
-use bowline::{Policy, Stream, TcpConnection, TlsConnection, TlsTransport, Transport};
+use bowline::{Phase, Policy, Reason, Stream, TcpConnection, TlsConnection, TlsTransport, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream as Client;
+use tokio_rustls::rustls;
 use tokio_rustls::server::TlsStream as Server;
 
 async fn neighbours<S: AsyncRead + AsyncWrite + Unpin>(client: S, server: S) -> (Client<S>, Server<S>) {
@@ -68,4 +72,122 @@ async fn a_stream_that_has_read_ahead_loses_nothing_at_any_place() {
         client.shutdown().await.unwrap();
         assert!(closing.await.unwrap().is_clean());
     }
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("hangs")
+}
+
+/// The client's stream of tokio-rustls, and a server that seals what it is told to.
+async fn with_raw_server() -> (Client<TcpStream>, RawTls) {
+    let (client, server) = raw_tcp_pair().await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(shared_pki().client_tls().config().clone());
+    let name = bowline::config::server_name("localhost").unwrap();
+    let tls = shared_pki().server_tls();
+    let (client, raw) = tokio::join!(connector.connect(name, client), RawTls::server(server, &tls));
+    (client.unwrap(), raw.unwrap())
+}
+
+const APPLICATION_DATA: u8 = 23;
+
+/// A record that nobody has sealed.
+fn bad_record() -> Vec<u8> {
+    [&[APPLICATION_DATA, 3, 3, 0, 64][..], &[7; 64]].concat()
+}
+
+/// rule: end-2, secure-4
+#[tokio::test]
+async fn data_before_a_failure_is_delivered_and_the_failure_after_it() {
+    let cases: [(usize, &[usize]); 5] =
+        [(0, &[11]), (0, &[11, 20_000]), (100, &[500]), (1, &[5, 5, 5, 40_000]), (0, &[])];
+    for (read_before, writes) in cases {
+        let (mut ours, mut peer) = with_raw_server().await;
+        let all = pattern(writes.iter().sum());
+        let mut received = vec![0; read_before];
+        let mut rest = &all[..];
+        for (n, len) in writes.iter().enumerate() {
+            peer.data(&rest[..*len]);
+            rest = &rest[*len..];
+            if n == 0 && read_before > 0 {
+                // tokio-rustls opens all that has come.
+                peer.send().await.unwrap();
+                ours.read_exact(&mut received).await.unwrap();
+            }
+        }
+        peer.clear(&bad_record()).send().await.unwrap();
+        let mut ours = TlsConnection::from_tokio_rustls(ours, Policy::default()).unwrap();
+        let failure = soon(ours.read_to_end(&mut received)).await.unwrap_err();
+        assert!(received == all, "{writes:?}: {} bytes arrived", received.len());
+        let again = ours.read(&mut [0; 9]).await.unwrap_err();
+        for error in [failure, again] {
+            assert!(matches!(Reason::from_io(error, Phase::Open), Reason::Tls(_)), "{writes:?}");
+        }
+        let seen = peer.observe().await;
+        assert!(matches!(seen[..], [Event::Alert(_), Event::Fin]), "{writes:?}: {seen:?}");
+        drop(peer);
+        let report = soon(ours.close()).await;
+        assert!(matches!(report.reason, Reason::Tls(_)), "{report}");
+    }
+}
+
+/// rule: life-6, end-2
+#[tokio::test]
+async fn a_stream_that_failed_before_it_was_taken_over_says_so() {
+    let (mut ours, mut peer) = with_raw_server().await;
+    peer.data(b"all is well").clear(&bad_record()).send().await.unwrap();
+    // tokio-rustls tells the failure, and keeps what was opened before it.
+    let mut received = Vec::new();
+    soon(ours.read_to_end(&mut received)).await.unwrap_err();
+    let mut ours = TlsConnection::from_tokio_rustls(ours, Policy::default()).unwrap();
+    let failure = soon(ours.read_to_end(&mut received)).await.unwrap_err();
+    assert_eq!(received, b"all is well");
+    assert!(matches!(Reason::from_io(failure, Phase::Open), Reason::Tls(_)));
+    drop(peer);
+    assert!(matches!(soon(ours.close()).await.reason, Reason::Tls(_)));
+}
+
+/// A blocking client that sends early data where it has a ticket, and says whether it was told that they were accepted.
+fn early(mut stream: std::net::TcpStream, config: Arc<rustls::ClientConfig>) -> std::io::Result<bool> {
+    use std::io::{Read as _, Write as _};
+    let name = bowline::config::server_name("localhost").unwrap();
+    let mut tls = rustls::ClientConnection::new(config, name).unwrap();
+    let is_sent = tls.early_data().map(|mut early| early.write(b"early")).transpose()?.is_some();
+    tls.complete_io(&mut stream)?;
+    // The server's tickets, and its end.
+    let _ = rustls::Stream::new(&mut tls, &mut stream).read_to_end(&mut Vec::new());
+    Ok(is_sent && tls.is_early_data_accepted())
+}
+
+/// rule: secure-11
+#[tokio::test(flavor = "multi_thread")]
+async fn early_data_that_nobody_has_read_is_not_lost_in_silence() {
+    let provider = Arc::clone(shared_pki().client_tls().config().crypto_provider());
+    // With a cache of sessions in memory, which rustls wants for early data.
+    let stateful = shared_pki().server_tls_builder().provider(provider).build().unwrap();
+    let mut config = rustls::ServerConfig::clone(stateful.config());
+    config.max_early_data_size = 16_384;
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let mut config = rustls::ClientConfig::clone(shared_pki().client_tls().config());
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    let mut accepted = Vec::new();
+    for _ in 0..2 {
+        let (theirs, ours) = raw_tcp_pair().await.unwrap();
+        let theirs = theirs.into_std().unwrap();
+        theirs.set_nonblocking(false).unwrap();
+        let config = Arc::clone(&config);
+        let telling = tokio::task::spawn_blocking(move || early(theirs, config));
+        let ours = soon(acceptor.accept(ours)).await.unwrap();
+        let refused = match TlsConnection::from_tokio_rustls(ours, Policy::default()) {
+            Ok(mut ours) => {
+                soon(ours.close()).await;
+                None
+            }
+            Err(error) => Some(error.kind()),
+        };
+        let is_accepted = telling.await.unwrap().unwrap();
+        assert_eq!(refused, is_accepted.then_some(std::io::ErrorKind::InvalidInput));
+        accepted.push(is_accepted);
+    }
+    assert_eq!(accepted, [false, true]);
 }

@@ -135,6 +135,20 @@ impl Engine {
         engine!(self, it => it.forget_input());
     }
 
+    /// What was opened is not read.
+    pub(super) fn forget_opened(&mut self) {
+        engine!(self, it => it.forget_opened());
+    }
+
+    /// The failure of a session that was begun elsewhere and has failed there.
+    pub(super) fn take_failure(&mut self) -> Option<Error> {
+        match self {
+            Self::Rustls(it) => it.failure.take(),
+            #[cfg(feature = "express")]
+            Self::Express(_) => None,
+        }
+    }
+
     /// Seals up to `room` bytes; says how much. Where it is less than that and than was given, no more can be sealed: the
     /// key has done what it may, and there is no next one.
     pub(super) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
@@ -195,15 +209,27 @@ pub(super) struct Buffered {
     fragment: Option<usize>,
     /// What the key may still seal, where that is known and there is no next one.
     budget: Option<Budget>,
+    /// The failure, until it is told.
+    failure: Option<Error>,
+    has_failed: bool,
 }
 
 impl Buffered {
     fn new(mut tls: Connection, fragment: Option<usize>) -> Self {
         // Acceptance is decided by the watermarks; rustls never holds more than one call's records.
         tls.set_buffer_limit(None);
-        let mut buffered = Self { tls, opened: 0, peer_has_closed: false, ahead: 0, fragment, budget: None };
-        // One that was begun elsewhere may have opened something there. Where it has failed, that is told when it is fed.
-        let _ = guarded(|| buffered.process());
+        let mut buffered = Self {
+            tls,
+            opened: 0,
+            peer_has_closed: false,
+            ahead: 0,
+            fragment,
+            budget: None,
+            failure: None,
+            has_failed: false,
+        };
+        // One that was begun elsewhere may have opened something there, and may have failed.
+        buffered.failure = guarded(|| buffered.process()).err();
         buffered
     }
 
@@ -232,11 +258,7 @@ impl Buffered {
         let with_next = record + usize::from(is_begun && !self.tls.is_handshaking());
         let fed = match self.feed(&input.as_slice()[self.ahead..with_next]) {
             Ok(fed) => fed,
-            Err(error) => {
-                // What was opened ahead of the failure is lost with it.
-                self.opened = 0;
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         };
         if let Some(budget) = self.budget.as_mut().filter(|_| self.tls.wants_write()) {
             // The refusal of a renegotiation.
@@ -269,10 +291,31 @@ impl Buffered {
     /// Asked once for each read, and never behind a failure: rustls 0.23.46 panics where it is asked once more behind an
     /// empty handshake record, which it has thrown away and still counts.
     fn process(&mut self) -> Result<(), Error> {
-        let state = self.tls.process_new_packets()?;
+        let processed = self.tls.process_new_packets();
+        let state = match processed {
+            Ok(state) => state,
+            Err(error) => {
+                // rule: end-2: what was opened before the failure is read before it. rustls no longer says how much that is.
+                self.has_failed = true;
+                self.opened = self.first_chunk();
+                return Err(error);
+            }
+        };
         self.opened = state.plaintext_bytes_to_read();
         self.peer_has_closed = state.peer_has_closed();
         Ok(())
+    }
+
+    /// How much plaintext lies in one piece.
+    fn first_chunk(&mut self) -> usize {
+        self.tls.reader().into_first_chunk().map_or(0, <[u8]>::len)
+    }
+
+    fn note_read(&mut self, n: usize) {
+        self.opened -= n;
+        if self.opened == 0 && self.has_failed {
+            self.opened = self.first_chunk();
+        }
     }
 
     /// TLS 1.3 has a next key, and rustls goes on to it by itself.
@@ -296,6 +339,10 @@ impl Buffered {
         self.ahead = 0;
     }
 
+    fn forget_opened(&mut self) {
+        (self.opened, self.has_failed) = (0, false);
+    }
+
     fn alert_sent(&self) -> Option<AlertDescription> {
         None
     }
@@ -313,15 +360,16 @@ impl Buffered {
     }
 
     fn read(&mut self, out: &mut [u8], _: &mut Buffer) -> usize {
+        let room = out.len().min(self.opened);
         // The reader's error says what the halves know already.
-        let n = self.tls.reader().read(out).unwrap_or(0);
-        self.opened -= n;
+        let n = self.tls.reader().read(&mut out[..room]).unwrap_or(0);
+        self.note_read(n);
         n
     }
 
     fn consume(&mut self, n: usize, _: &mut Buffer) {
         self.tls.reader().consume(n);
-        self.opened -= n;
+        self.note_read(n);
     }
 
     fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {

@@ -127,14 +127,21 @@ impl Session {
     /// A session that was begun elsewhere, its handshake done or not. rustls may hold a part of a record that was read
     /// there: such a session is fed as the bytes come, and does not know where records end. So it cannot be taken off
     /// again without loss.
-    pub fn adopt(tls: Connection, marks: Watermarks) -> Self {
+    ///
+    /// # Errors
+    /// Early data was accepted, and nobody has read it.
+    pub fn adopt(mut tls: Connection, marks: Watermarks) -> Result<Self, Error> {
+        settings::check_adopted(&mut tls)?;
         let mut session = Self::new(Engine::adopted(tls), None, Arc::default(), marks);
         session.by_record = false;
         session.note_opened();
         if !session.tls.is_handshaking() {
             session.note_secured();
         }
-        session
+        if let Some(failure) = session.tls.take_failure() {
+            session.fail_tls(failure, None);
+        }
+        Ok(session)
     }
 
     fn new(tls: Engine, sni: Option<String>, own_chain: Arc<[CertificateDer<'static>]>, marks: Watermarks) -> Self {
@@ -398,6 +405,7 @@ impl Session {
         self.staged.clear();
         self.sealed.clear();
         self.clear_input();
+        self.tls.forget_opened();
     }
 
     fn clear_input(&mut self) {

@@ -2,7 +2,9 @@
 //!
 //! The table of all settings is in docs/settings.md.
 
-use rustls::{ClientConfig, ServerConfig};
+use std::io::Read;
+
+use rustls::{ClientConfig, Connection, ServerConfig};
 
 use crate::error::{ConfigError, ConfigProblem, Error, Phase, TlsError};
 
@@ -19,6 +21,15 @@ pub(super) fn check_client(config: &ClientConfig) -> Result<(), Error> {
     match config.enable_early_data {
         true => Err(refused("enable_early_data is not offered here")),
         false => Ok(()),
+    }
+}
+
+/// Early data is a stream of its own, which rustls keeps apart from the data after it: it may have been replayed.
+pub(super) fn check_adopted(tls: &mut Connection) -> Result<(), Error> {
+    let Connection::Server(server) = tls else { return Ok(()) };
+    match server.early_data().and_then(|mut early| early.read(&mut [0]).ok()) {
+        None | Some(0) => Ok(()),
+        Some(_) => Err(refused("early data was accepted and has not been read")),
     }
 }
 

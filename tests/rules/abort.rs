@@ -114,6 +114,15 @@ async fn records_that_were_read_already_are_not_delivered_after_abort() {
         assert!(a.fill_buf().await.is_err());
     })
     .await;
+    // A part of a record was read, and the rest of it is with the engine.
+    over_all(|_, mut a, mut b| async move {
+        b.write_all(b"one two three").await.unwrap();
+        a.read_exact(&mut [0; 3]).await.unwrap();
+        a.control().abort();
+        let error = a.read(&mut [0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+    })
+    .await;
 }
 
 /// rule: abort-2, abort-3

@@ -197,6 +197,10 @@ impl Express {
 
     /// The input was thrown away, and what was opened with it.
     pub(super) fn forget_input(&mut self) {
+        self.forget_opened();
+    }
+
+    pub(super) fn forget_opened(&mut self) {
         self.opened = Opened::default();
     }
 
