@@ -24,6 +24,7 @@
 //! half is open, *can* that it is open and there is room or data now.
 
 pub mod agenda;
+mod alert;
 pub mod answers;
 pub mod backoff;
 mod budget;

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConnection, Connection, ContentType, ServerConnection};
 
+use super::alert::alert_for;
 use super::buffer::Buffer;
-use super::engine::{Engine, HEADER, RECORD_TYPES, alert_for, may_begin_tls};
+use super::engine::{Engine, HEADER, RECORD_TYPES, may_begin_tls};
 #[cfg(feature = "express")]
 use super::express::Express;
 use super::facts::SessionFacts;

@@ -28,9 +28,11 @@ const EXCEPTIONS: [(&str, &str, &str); 2] = [
 ];
 
 /// The rooms that may name rustls.
-const NAMES_RUSTLS: [&str; 9] = [
+const NAMES_RUSTLS: [&str; 11] = [
     "src/core/session.rs",
+    "src/core/alert.rs",
     "src/core/engine.rs",
+    "src/core/engine/",
     "src/core/express/",
     "src/core/facts.rs",
     "src/core/settings.rs",

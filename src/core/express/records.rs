@@ -10,8 +10,8 @@ use rustls::{
 use super::Fault;
 use super::aead::{Opener, Place, Plain, Sealer};
 use super::keys::Kernel;
+use crate::core::alert::alert_for;
 use crate::core::buffer::Buffer;
-use crate::core::engine::alert_for;
 
 /// Type, version, length.
 pub(super) const HEADER: usize = 5;
