@@ -9,7 +9,7 @@ use bowline::{
     Transport, UpgradableConnection, UpgradeError, chain,
 };
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::args::{Args, Trust};
 use crate::common::args::Usage;
@@ -104,12 +104,19 @@ pub(crate) fn client_tls(args: &Args) -> Result<Option<ClientTls>, Usage> {
 
 /// Everything from the connect to the close.
 pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> Outcome {
+    let deadline = args.endpoint.timeout().and_then(|timeout| Instant::now().checked_add(timeout));
     let tcp = match connect(args).await {
         Ok(tcp) => tcp,
         Err(error) => return Outcome { reason: "io", detail: chain(&error).to_string(), status: 7 },
     };
     tally.note(args, &tcp, Phase::Handshake);
-    let mut connection = match begin(args, tls, tcp).await {
+    let begun = begin(args, tls, tcp);
+    // The endpoint's one deadline bounds the handshake too.
+    let begun = match deadline {
+        Some(deadline) => timeout_at(deadline, begun).await.map_err(|_| Reason::TimedOut(Phase::Handshake).into()),
+        None => Ok(begun.await),
+    };
+    let mut connection = match begun.and_then(|begun| begun) {
         Ok(connection) => connection,
         Err(error) => return Failure::Ended(error).outcome(),
     };

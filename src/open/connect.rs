@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::task::coop::consume_budget;
 
 use super::{BoxConnection, unix};
+use crate::deadline::after;
 use crate::endpoint::{ClientPlace, Security};
 use crate::{ClientEndpoint, ClientTls, Connector, Error, Policy, StartTls, UpgradableConnection};
 
-/// The bound of a connect where the endpoint sets none (rule: tcp-9).
+/// The time for all of a connect where the endpoint sets none (rule: tcp-9).
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ClientEndpoint {
@@ -80,9 +81,13 @@ struct Known {
 impl EndpointConnector {
     /// Connects: on `tls` the handshake is done, verification included (rule: secure-1); on the others it is plaintext.
     ///
+    /// The endpoint's `timeout=`, or else 30 seconds, bounds all of it together, the handshake too (rule: tcp-4), which
+    /// [`Policy::handshake_timeout`](crate::Policy) may only make shorter.
+    ///
     /// # Errors
     /// [`Error::Connect`] with every address that was tried (rule: tcp-4). On `tls` also what a failed handshake says: see
-    /// [`UpgradableConnection::connect`].
+    /// [`UpgradableConnection::connect`]; at the deadline it is
+    /// [`TimedOut`](crate::Reason::TimedOut) in [`Phase::Handshake`](crate::Phase).
     ///
     /// # Cancel safety
     /// Dropping the future ends all attempts; no connection is left open.
@@ -93,6 +98,7 @@ impl EndpointConnector {
         // rule: life-6. What is refused comes at once.
         consume_budget().await;
         let timeout = self.endpoint.timeout().unwrap_or(TIMEOUT);
+        let deadline = after(Some(timeout));
         let (inet, bind) = match self.endpoint.place() {
             ClientPlace::Unix { path } => return unix::connect(path.as_ref(), timeout, Arc::clone(&self.policy)).await,
             ClientPlace::Inet { inet, bind, .. } => (inet, bind),
@@ -101,11 +107,16 @@ impl EndpointConnector {
         if let Some(local) = *bind {
             connector = connector.bind_to(local);
         }
-        let tcp = connector.connect(&inet.host, inet.port).await?;
-        Ok(Box::new(match &self.security {
-            Security::Plain | Security::StartTls(_) => UpgradableConnection::new(tcp),
-            Security::Tls(Known { tls, name }) => UpgradableConnection::connect(tcp, tls, name).await?,
-        }))
+        let mut connection = UpgradableConnection::new(connector.connect(&inet.host, inet.port).await?);
+        match &self.security {
+            Security::Plain | Security::StartTls(_) => {}
+            Security::Tls(Known { tls, name }) => {
+                let bound = after(self.policy.handshake_timeout);
+                let deadline = deadline.map_or(bound, |end| Some(bound.map_or(end, |bound| bound.min(end))));
+                connection.start_tls_by(StartTls::client(tls, name).at_begin(), deadline).await?;
+            }
+        }
+        Ok(Box::new(connection))
     }
 
     /// How TLS is started on a connection, as the arguments of the endpoint say: on `starttls` for the upgrade, on `tls` for

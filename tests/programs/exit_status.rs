@@ -68,6 +68,11 @@ fn an_end_or_silence_inside_the_handshake_is_told_as_that() {
     let said = run(&["--timeout", "0.3"], "tls", silent, b"");
     is(&said, 6, "timed_out");
     assert!(said.report()["detail"].as_str().unwrap().contains("handshake"));
+    // The endpoint's own bound holds for the handshake too.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("tls:{}:timeout=0.3", silent.local_addr().unwrap());
+    let said = netcat(&["--ca", &ca(), "--report", &endpoint]).feed(b"");
+    is(&said, 6, "timed_out");
 }
 
 #[test]

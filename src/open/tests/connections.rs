@@ -4,7 +4,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::error::ConfigProblem;
-use crate::{Address, Blame, Leftover, StartTls, TlsTransport, Transport, UpgradableConnection, UpgradableTransport};
+use crate::{
+    Address, Backoff, Blame, Leftover, Phase, Reason, Reconnector, StartTls, TlsTransport, Transport,
+    UpgradableConnection, UpgradableTransport,
+};
 
 /// What is said arrives, there and back, and both sides end clean.
 async fn talk(client: &mut impl Transport, server: &mut impl Transport) {
@@ -188,6 +191,40 @@ async fn bind_is_the_address_that_is_connected_from() {
         panic!()
     };
     assert!(crate::chain(&error).to_string().contains("other family"), "{error}");
+}
+
+/// rule: tcp-4, tcp-9, secure-5
+#[tokio::test]
+async fn timeout_bounds_the_handshake_too_and_each_attempt_of_a_reconnector() {
+    let files = Files::new();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tls = format!("tls:{}:ca={}:timeout=0.2", silent.local_addr().unwrap(), files.ca());
+    let connecting = async { client(&tls).connect().await };
+    let ended = tokio::time::timeout(Duration::from_secs(20), connecting).await;
+    let error = ended.expect("the endpoint's bound, not the policy's").unwrap_err();
+    assert!(matches!(error.reason(), Some(Reason::TimedOut(Phase::Handshake))), "{error}");
+
+    let connector = client(&tls).connector(Policy::default()).unwrap();
+    let mut again =
+        Reconnector::new(|| connector.connect()).backoff(Backoff::new().initial(Duration::ZERO)).max_attempts(2);
+    let gave_up = tokio::time::timeout(Duration::from_secs(20), again.next()).await.unwrap().unwrap_err();
+    assert!(gave_up.attempts == 2 && gave_up.last.blame() == Blame::Time, "{gave_up}");
+
+    // What is in plaintext until it is upgraded is connected now; the upgrade has the policy's bound.
+    let starttls = client(&tls.replacen("tls:", "starttls:", 1)).connect().await.unwrap();
+    assert!(!starttls.is_secure());
+}
+
+/// rule: secure-5
+#[tokio::test]
+async fn the_policys_bound_of_a_handshake_holds_under_a_longer_timeout_too() {
+    let files = Files::new();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tls = format!("tls:{}:ca={}:timeout=3600", silent.local_addr().unwrap(), files.ca());
+    let policy = Policy { handshake_timeout: Some(Duration::from_millis(200)), ..Policy::default() };
+    let connector = client(&tls).connector(policy).unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(20), connector.connect()).await.unwrap().unwrap_err();
+    assert!(matches!(error.reason(), Some(Reason::TimedOut(Phase::Handshake))), "{error}");
 }
 
 /// rule: tcp-4, tcp-9
