@@ -15,8 +15,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bowline::protocol::{Framed, MessageProtocol, MessageTransport, Outcome, Protocol, Runner, UpgradableTransport};
-use bowline::testing::{BoxTransport, Kind, pair, shared_pki, tcp_pair};
-use bowline::{ClientTls, CloseReport, Connector, Listener, ServerTls, TcpTransport as _, TlsConnection, Transport};
+use bowline::rustls::ContentType;
+use bowline::testing::peer::RawTls;
+use bowline::testing::{BoxTransport, Kind, pair, raw_tcp_pair, shared_pki, tcp_pair};
+use bowline::{
+    ClientTls, CloseReport, Connector, Listener, Phase, Policy, Reason, ServerTls, TcpConnection, TcpTransport as _,
+    TlsConnection, Transport,
+};
 use tokio::io::{AsyncBufRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::codec::LinesCodec;
@@ -297,6 +302,37 @@ fn a_peer_that_sends_and_does_not_read_takes_little_memory() {
             assert!(held < bound, "{over:?}, messages {is_framed}: {held} bytes for each peer");
         }
     }
+}
+
+/// The begin of a message is kept where it is, and grows: it is not copied for each record that brings a part of it.
+///
+/// rule: write-10
+#[test]
+fn a_message_in_records_of_one_byte_is_not_copied_for_each() {
+    const RECORDS: usize = 10_000;
+    let _turn = TURN.lock().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (count, reason) = runtime.block_on(async {
+        let (ours, theirs) = raw_tcp_pair().await.unwrap();
+        let client = ClientTls::builder().root(shared_pki().ca_der()).express().build().unwrap();
+        let server = shared_pki().server_tls();
+        let ours = TcpConnection::new(ours, Policy::default()).unwrap();
+        let (ours, peer) =
+            tokio::join!(TlsConnection::connect(ours, &client, "localhost"), RawTls::server(theirs, &server));
+        let (mut ours, mut peer) = (ours.unwrap(), peer.unwrap());
+        // A ticket of 60 kB that does not come to its end.
+        peer.record(ContentType::Handshake, &[4, 0, 0xea, 0x60]);
+        for _ in 0..RECORDS {
+            peer.record(ContentType::Handshake, &[0]);
+        }
+        peer.data(b"instead");
+        let before = ALLOCATIONS.get();
+        let (sent, read) = tokio::join!(peer.send(), ours.read_u8());
+        sent.unwrap();
+        (ALLOCATIONS.get() - before, Reason::from_io(read.unwrap_err(), Phase::Open))
+    });
+    assert!(matches!(reason, Reason::Tls(_)), "{reason:?}");
+    assert!(count < RECORDS as u64 / 10, "{count} allocations for {RECORDS} records");
 }
 
 #[cfg(target_os = "linux")]

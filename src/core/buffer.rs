@@ -67,8 +67,13 @@ impl Buffer {
 
     /// At least `min` bytes of room at the back, to be written into and then declared by [`Buffer::filled`].
     pub fn space(&mut self, min: usize) -> &mut [u8] {
+        self.space_within(min, usize::MAX)
+    }
+
+    /// The same, where the memory does not grow past `bound` unless what waits and `min` need more.
+    pub fn space_within(&mut self, min: usize, bound: usize) -> &mut [u8] {
         if self.bytes.len() - self.end < min {
-            self.make_room(min, usize::MAX);
+            self.make_room(min, bound);
         }
         &mut self.bytes[self.end..]
     }

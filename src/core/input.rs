@@ -10,6 +10,8 @@ const LITTLE: usize = 17 << 10;
 const MUCH: usize = 148 << 10;
 /// Less room than this is not worth a read.
 const LEAST: usize = 4 << 10;
+/// The most memory for what a peer sends before it is known: the longest handshake message, and the record that ends it.
+const UNKNOWN_PEER: usize = 96 << 10;
 
 /// A queue that is filled by reads as large as the last one was worth.
 #[derive(Debug, Default)]
@@ -22,11 +24,12 @@ pub(super) struct Input {
 }
 
 impl Input {
-    /// Room for the next read.
-    pub(super) fn space_to_read(&mut self) -> &mut [u8] {
-        let memory = if self.there_is_more { MUCH } else { LITTLE };
+    /// Room for the next read. A peer that `is_known` may fill more of it.
+    pub(super) fn space_to_read(&mut self, is_known: bool) -> &mut [u8] {
+        let memory = if self.there_is_more && is_known { MUCH } else { LITTLE };
         let room = memory.saturating_sub(self.raw.len()).max(LEAST);
-        let space = self.raw.space(room);
+        let bound = if is_known { usize::MAX } else { UNKNOWN_PEER };
+        let space = self.raw.space_within(room, bound);
         self.room = space.len();
         space
     }
@@ -64,15 +67,28 @@ mod tests {
     #[test]
     fn a_read_is_large_behind_one_that_was_filled_and_small_behind_any_other() {
         let mut input = Input::default();
-        let first = input.space_to_read().len();
+        let first = input.space_to_read(true).len();
         assert!((LITTLE..MUCH).contains(&first));
         input.handle_read(first);
-        let much = input.space_to_read().len();
+        let much = input.space_to_read(true).len();
         assert!(much >= MUCH - first, "{much}");
         input.handle_read(much - 1);
         input.consume(first + much - 1);
         input.settle();
-        assert!(input.space_to_read().len() < MUCH);
+        assert!(input.space_to_read(true).len() < MUCH);
+    }
+
+    /// rule: write-10
+    #[test]
+    fn a_peer_that_is_not_known_yet_fills_a_bounded_memory() {
+        let mut input = Input::default();
+        while input.len() < 64 << 10 {
+            let room = input.space_to_read(false).len();
+            input.handle_read(room.min(1000));
+            assert!(input.capacity() <= UNKNOWN_PEER, "{}", input.capacity());
+        }
+        let room = input.space_to_read(false).len();
+        assert!(room >= LEAST);
     }
 
     /// A body may be longer than that of any record that a peer should seal: there is always room for more of it.
@@ -80,7 +96,7 @@ mod tests {
     fn there_is_always_room() {
         let mut input = Input::default();
         for _ in 0..30 {
-            assert!(input.space_to_read().len() >= LEAST);
+            assert!(input.space_to_read(true).len() >= LEAST);
             input.handle_read(1000);
         }
         assert_eq!(input.len(), 30_000);

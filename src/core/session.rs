@@ -278,7 +278,8 @@ impl Session {
 impl Session {
     /// Room for bytes that come from the floor.
     pub fn input_space(&mut self) -> &mut [u8] {
-        self.raw.space_to_read()
+        let is_known = !self.is_handshaking();
+        self.raw.space_to_read(is_known)
     }
 
     /// The first `n` bytes of [`Session::input_space`] came from the floor.

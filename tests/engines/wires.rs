@@ -193,3 +193,32 @@ fn a_handshake_that_fails_tells_the_same_by_both_engines() {
         assert_eq!(all[0], all[1]);
     }
 }
+
+/// How much a session holds of a hello that never ends, in records of one byte, until it gives up; and why it does.
+fn endless_hello(mut session: Session) -> (usize, String) {
+    let message = [&[1, 0, 0xff, 0xff][..], &[0; 0xffff]].concat();
+    let mut most = 0;
+    for byte in message {
+        let record = [22, 3, 1, 0, 1, byte];
+        let space = session.input_space();
+        space[..record.len()].copy_from_slice(&record);
+        session.handle_input(record.len());
+        match session.step() {
+            Step::NeedInput => session.handle_idle(),
+            Step::Ended => break,
+            step => panic!("{step:?}"),
+        }
+        most += record.len();
+    }
+    (most, format!("{:?}", session.failure()))
+}
+
+/// rule: write-10, secure-4
+#[test]
+fn a_hello_in_records_of_one_byte_is_given_up_at_64_kilobytes() {
+    let by = |express| endless_hello(server(shared_pki(), express, None).session(Watermarks::default()).unwrap());
+    let (rustls, express) = (by(false), by(true));
+    assert!((60_000..=0xffff).contains(&express.0), "{express:?}");
+    assert!(express.0.abs_diff(rustls.0) <= 6 && express.1 == rustls.1, "{rustls:?} {express:?}");
+    assert!(express.1.contains("PeerSentOversizedRecord"), "{express:?}");
+}

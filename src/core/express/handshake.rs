@@ -9,7 +9,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
 use super::hello::Hello;
-use super::records::Records;
+use super::records::{MAX_MESSAGE, Records};
 use crate::core::buffer::Buffer;
 use crate::core::engine::max_fragment;
 
@@ -79,7 +79,12 @@ impl Handshake {
     }
 
     /// The input: what is kept, and the next record behind it. Says how much of it was consumed.
+    ///
+    /// rule: write-10. As much is kept for a message as by rustls's own buffer: the headers of its records count too.
     pub(super) fn go_on(&mut self, input: &mut [u8], out: &mut Buffer) -> Result<usize, Error> {
+        if input.len() > MAX_MESSAGE {
+            return Err(Error::PeerSentOversizedRecord);
+        }
         self.hello.read(&input[self.kept..]);
         let consumed = match &mut self.side {
             Side::Client(connection) => drive!(connection, input, out),

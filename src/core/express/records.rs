@@ -20,7 +20,7 @@ const MAX_BODY: usize = (1 << 14) + 2048;
 /// The most plaintext that a record carries (RFC 8446 section 5.1).
 pub(super) const MAX_FRAGMENT: usize = 1 << 14;
 /// The longest handshake message, as rustls has it.
-const MAX_MESSAGE: usize = 0xffff;
+pub(super) const MAX_MESSAGE: usize = 0xffff;
 /// The header of a handshake message: type, length.
 const MESSAGE_HEADER: usize = 4;
 /// No sequence number comes near its end, which would wrap it (RFC 8446 section 5.3).
@@ -304,17 +304,22 @@ impl Records {
         }
         let mut all = std::mem::take(&mut self.fragment);
         all.extend_from_slice(bytes);
-        let mut rest = &all[..];
-        while let Some(&[typ, a, b, c]) = rest.first_chunk::<MESSAGE_HEADER>() {
+        let mut done = 0;
+        while let Some(&[typ, a, b, c]) = all[done..].first_chunk::<MESSAGE_HEADER>() {
             let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
             if len > MAX_MESSAGE {
                 return Err(Error::from(InvalidMessage::HandshakePayloadTooLarge).into());
             }
-            let Some(body) = rest.get(MESSAGE_HEADER..MESSAGE_HEADER + len) else { break };
-            rest = &rest[MESSAGE_HEADER + len..];
-            self.handle_message(HandshakeType::from(typ), body, rest.is_empty(), out)?;
+            let end = done + MESSAGE_HEADER + len;
+            let Some(body) = all.get(done + MESSAGE_HEADER..end) else { break };
+            self.handle_message(HandshakeType::from(typ), body, end == all.len(), out)?;
+            done = end;
         }
-        self.fragment = rest.to_vec();
+        // What stays is copied only where a message ended ahead of it: then it came with this record.
+        all.drain(..done);
+        if !all.is_empty() {
+            self.fragment = all;
+        }
         Ok(())
     }
 
