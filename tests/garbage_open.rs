@@ -11,7 +11,7 @@ use std::time::Duration;
 use bowline::rustls::{self, AlertDescription, ContentType};
 use bowline::testing::peer::{Event, Meddler, RawTls};
 use bowline::testing::raw_tcp_pair;
-use bowline::{Bound, Phase, Reason, TlsVersion, Transport};
+use bowline::{Bound, Phase, Policy, Reason, StartTls, TcpConnection, TlsVersion, Transport, UpgradableConnection};
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, proptest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -98,24 +98,34 @@ async fn sins_after_our_close_notify_end_the_other_half_and_nothing_follows_the_
     }
 }
 
-/// A renegotiation is refused by an alert, and a KeyUpdate is answered; but not after our close_notify.
+/// A renegotiation is refused by an alert, and a KeyUpdate is answered; but not after our close_notify: what leaves then is
+/// plaintext.
 ///
-/// rule: half-2, secure-7
+/// rule: half-2, secure-7, upgrade-9
 #[tokio::test]
-async fn what_calls_for_an_answer_after_our_close_notify_gets_none() {
+async fn nothing_of_tls_follows_the_close_notify_of_a_downgrade() {
     for (name, version, setup) in all_setups() {
-        let (mut ours, mut peer) = setup.done().await;
-        ours.close_write().await.unwrap();
+        let (ours, theirs) = raw_tcp_pair().await.unwrap();
+        let mut ours = UpgradableConnection::new(TcpConnection::new(ours, Policy::default()).unwrap());
+        let how = match setup.side {
+            Side::Client => StartTls::client(&setup.client, "localhost"),
+            Side::Server => StartTls::server(&setup.server),
+        };
+        let (upgraded, mut peer) = tokio::join!(ours.start_tls(how), setup.raw(theirs));
+        upgraded.unwrap();
+        let stopping = tokio::spawn(async move { ours.stop_tls().await.map(|()| ours) });
+        assert!(peer.wait_for(Event::CloseNotify).await, "{name}: {:?}", peer.events());
         match (version, setup.side) {
             (TlsVersion::V1_2, Side::Client) => peer.record(ContentType::Handshake, &[0, 0, 0, 0]),
             (TlsVersion::V1_2, Side::Server) => peer.record(ContentType::Handshake, &hello_of_nobody()),
             _ => peer.key_update(true),
         };
-        peer.data(b"and so on").close_notify().send().await.unwrap();
-        let mut data = Vec::new();
-        timeout(SOON, ours.read_to_end(&mut data)).await.unwrap().unwrap();
-        assert_eq!(data, b"and so on", "{name}");
+        peer.close_notify().send().await.unwrap();
+        let mut ours = timeout(SOON, stopping).await.unwrap().unwrap().unwrap();
+        ours.write_all(b"in the clear").await.unwrap();
+        ours.close_write().await.unwrap();
         assert_eq!(peer.observe().await, [Event::CloseNotify, Event::Fin], "{name}");
+        assert_eq!(peer.unopened(), b"in the clear", "{name}");
     }
 }
 

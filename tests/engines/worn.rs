@@ -222,6 +222,32 @@ async fn an_adopted_session_whose_key_is_used_up_is_cut_off_too() {
     assert!(matches!(timeout(SOON, ours.close()).await.unwrap().reason, Reason::KeyExhausted));
 }
 
+/// Such a session seals no marker of ours: nothing may wait for one.
+///
+/// rule: life-6, close-3
+#[tokio::test]
+async fn the_close_of_a_session_that_has_said_close_notify_elsewhere_ends() {
+    for version in crate::setup::VERSIONS {
+        let (client, server) = (client(shared_pki(), version, false, None), server(shared_pki(), false, None));
+        let (ours, theirs) = raw_tcp_pair().await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::clone(client.config()));
+        let theirs = TcpConnection::new(theirs, Policy::default()).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let (ours, theirs) = tokio::join!(connector.connect(name, ours), TlsConnection::accept(theirs, &server));
+        let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+        ours.get_mut().1.send_close_notify();
+        let mut ours = TlsConnection::from_tokio_rustls(ours, Policy::default()).unwrap();
+        let peer = tokio::spawn(async move {
+            let read = theirs.read(&mut [0; 16]).await;
+            theirs.close().await;
+            read
+        });
+        let (closed, report) = timeout(SOON, async { (ours.close_write().await, ours.close().await) }).await.unwrap();
+        assert!(closed.is_err() && matches!(report.reason, Reason::Tls(_)), "{version}: {closed:?} {report:?}");
+        assert_eq!(timeout(SOON, peer).await.unwrap().unwrap().unwrap(), 0, "{version}");
+    }
+}
+
 /// rule: end-1
 #[test]
 fn a_used_up_key_survives_the_trip_through_an_io_error() {
