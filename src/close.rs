@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use crate::control::Delivery;
 use crate::core::half::{self, End, RecvHalf, SendHalf};
 use crate::deadline::{Clock, after};
 use crate::error::{Phase, Reason, chain};
@@ -36,7 +37,7 @@ impl CloseReport {
         Self { reason, floors: Vec::new(), bound: None, unwritten: 0, discarded: 0, unacknowledged: None }
     }
 
-    /// Whether both sides ended in order.
+    /// Whether both sides ended in order, and our last byte and marker have arrived (rule: close-14).
     pub fn is_clean(&self) -> bool {
         self.reason.is_clean()
     }
@@ -141,6 +142,7 @@ pub struct Close<'a> {
     begun: bool,
     clock: Clock,
     discarded: Discard,
+    delivery: Delivery,
 }
 
 impl<'a> Close<'a> {
@@ -153,6 +155,7 @@ impl<'a> Close<'a> {
             begun: false,
             clock: Clock::new(None),
             discarded: Discard { bytes: 0, limit },
+            delivery: Delivery::default(),
         }
     }
 
@@ -190,7 +193,9 @@ impl<'a> Close<'a> {
         let (send, recv) = self.transport.halves();
         let ground = self.transport.ground().clone();
         self.unwritten += std::mem::take(&mut self.last).len();
-        let ended = known.or_else(|| half::reason(&send, &recv));
+        // The socket is still there where a bound was met: what is on its way now is what was not confirmed.
+        ground.begin_report();
+        let ended = known.or_else(|| half::reason(&send, &recv).map(|reason| ground.judged(reason)));
         let reason = match ended {
             _ if ground.is_aborted() => Reason::Aborted,
             Some(reason) => reason,
@@ -205,7 +210,6 @@ impl<'a> Close<'a> {
             // What the peer did not take in time is given up, and must not look like an end in order.
             ground.reset();
         }
-        ground.begin_report();
         self.transport.release(&reason);
         let unacknowledged = ground.unacknowledged();
         let report = CloseReport {
@@ -248,7 +252,7 @@ impl Future for Close<'_> {
         if this.discarded.is_full() {
             return Poll::Ready(this.finish(Some(Bound::Bytes), None));
         }
-        if finished && drained {
+        if finished && drained && this.delivery.poll(cx, this.transport.ground()).is_ready() {
             return Poll::Ready(this.finish(None, None));
         }
         // A close that has nothing to wait for needs no timer. Without budget the task is woken at once.

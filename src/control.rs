@@ -4,18 +4,24 @@ mod delivery;
 mod group;
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::task::coop::consume_budget;
 
+pub(crate) use self::delivery::Delivery;
+use self::delivery::NOT_ASKED;
 pub(crate) use self::group::WeakControl;
 use crate::address::Address;
 use crate::close::CloseReport;
+use crate::core::delivery::Pending;
 use crate::core::tally::Outcome;
 use crate::drain::Member;
 use crate::error::{Error, Phase, Reason};
@@ -35,6 +41,16 @@ pub(crate) trait Ground: Send + Sync {
 
     /// A close is about to let go, and will report.
     fn begin_report(&self) {}
+
+    /// Whether both halves have ended in order and the system has yet to say that all of ours has arrived. Asks it.
+    fn awaits_delivery(&self) -> bool {
+        false
+    }
+
+    /// What the peer's system has not acknowledged so far; `None` where the system does not tell.
+    fn pending(&self) -> Option<Pending> {
+        None
+    }
 }
 
 /// Whoever has tasks waiting that an abort has to wake.
@@ -81,8 +97,10 @@ struct Shared {
     reset: AtomicBool,
     /// [`Outcome`] as a number; 0 while it is not known.
     outcome: AtomicU8,
-    /// [`NOT_ASKED`] until the socket goes; [`NOT_TOLD`] where the system does not say.
+    /// What was not acknowledged when the socket went: see [`Control::note_pending`].
     unacknowledged: AtomicU64,
+    /// The peer's end came after ours had left.
+    answered: AtomicBool,
     ended: OnceLock<Box<CloseReport>>,
     ground: OnceLock<Weak<dyn Ground>>,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
@@ -92,9 +110,6 @@ struct Shared {
     /// Given back when the connection is gone.
     places: Mutex<Option<Box<dyn Send + Sync>>>,
 }
-
-const NOT_ASKED: u64 = u64::MAX;
-const NOT_TOLD: u64 = u64::MAX - 1;
 
 impl Shared {
     /// Each counter has one writer, the half that owns that direction: no locked add is needed.
@@ -122,6 +137,7 @@ impl Control {
             reset: AtomicBool::new(false),
             outcome: AtomicU8::new(0),
             unacknowledged: AtomicU64::new(NOT_ASKED),
+            answered: AtomicBool::new(false),
             ended: OnceLock::new(),
             ground: OnceLock::new(),
             watchers: Mutex::new(Vec::new()),
@@ -208,7 +224,8 @@ impl Control {
 
     /// Whether the connection has ended and its socket is gone.
     pub fn is_ended(&self) -> bool {
-        self.0.ended.get().is_some() || self.is_gone()
+        // Where only the delivery of our last bytes was missing, this is a look at it (rule: close-13).
+        self.0.ended.get().is_some() || (!self.awaits_delivery() && self.is_gone())
     }
 
     /// Waits until the connection has ended, or was reset: also while nobody reads from it or writes to it (rule:
@@ -221,18 +238,36 @@ impl Control {
     /// Cancel safe.
     #[doc(alias = "connectionLost")]
     pub async fn lost(&self) {
-        let gone = self.0.going.notified();
-        tokio::pin!(gone);
-        gone.as_mut().enable();
-        if self.is_ended() || self.is_cut() || self.was_reset() {
-            // rule: life-6. It is so for good.
-            return consume_budget().await;
+        let mut delivery = Delivery::default();
+        loop {
+            let gone = self.0.going.notified();
+            tokio::pin!(gone);
+            gone.as_mut().enable();
+            if self.is_ended() || self.is_cut() || self.was_reset() {
+                // rule: life-6. It is so for good.
+                return consume_budget().await;
+            }
+            if self.awaits_delivery() {
+                // Whoever ends the connection by itself may not look at it any more.
+                poll_fn(|cx| delivery.poll(cx, self)).await;
+                continue;
+            }
+            if self.lost_or_told(gone).await {
+                return;
+            }
         }
+    }
+
+    /// Waits until the system tells of a reset, or tasks are told to look again; says whether it was the former.
+    async fn lost_or_told(&self, told: Pin<&mut Notified<'_>>) -> bool {
         let ground = self.ground();
-        let Some(stream) = ground.as_ref().and_then(|ground| ground.socket()) else { return gone.await };
+        let Some(stream) = ground.as_ref().and_then(|ground| ground.socket()) else {
+            told.await;
+            return false;
+        };
         tokio::select! {
-            () = gone => {}
-            _ = stream.ready(Interest::ERROR) => {}
+            () = told => false,
+            _ = stream.ready(Interest::ERROR) => true,
         }
     }
 

@@ -80,9 +80,10 @@ impl fmt::Display for Phase {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Reason {
-    /// In order: each side's marker reached the other one.
+    /// In order: each side's marker reached the other one, and our last byte before it (rule: close-14).
     Closed,
-    /// We closed in order; the peer's answer was not its marker. Nothing is known to be lost (rule: close-7).
+    /// We closed in order, and the peer did not confirm it: its answer was not its marker, or it had ended before and its
+    /// system has not acknowledged our last bytes. Nothing is known to be lost (rules: close-7, close-14).
     Unconfirmed,
     /// The floor below ended before the peer's marker came: what was received may be a part only.
     Truncated(Phase),

@@ -308,6 +308,9 @@ impl<T: Transport> Pump<T> {
     /// Where this session knows how the connection ended, the handle learns it before the floor beneath goes.
     pub(crate) fn note_end(&self) {
         let Some(floor) = self.floor.as_ref().filter(|_| !self.keeps_floor) else { return };
+        if self.session.is_answered() && !self.is_beneath && floor.queued_bytes() == 0 {
+            floor.ground().note_answered();
+        }
         if let Some(reason) = half::reason(self.session.send(), self.session.recv()) {
             floor.ground().note_outcome(Outcome::of(&reason));
         }

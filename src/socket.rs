@@ -187,10 +187,9 @@ pub(crate) fn send_ahead_of_end(stream: &TcpStream, bytes: &[u8]) -> io::Result<
     stream.try_write(bytes)
 }
 
-/// Bytes that the peer's kernel has not acknowledged; our FIN is not counted (rule: close-4). `None` where the system
-/// does not tell.
-pub(crate) fn unacknowledged(stream: &TcpStream, fin_sent: bool) -> Option<u64> {
-    unacked::of(stream).map(|bytes| bytes.saturating_sub(u64::from(fin_sent)))
+/// Bytes that the peer's kernel has not acknowledged; our FIN counts as one. `None` where the system does not tell.
+pub(crate) fn in_flight(stream: &TcpStream) -> Option<u64> {
+    unacked::of(stream)
 }
 
 #[cfg(target_os = "linux")]

@@ -1,5 +1,6 @@
 //! A floor made of any stream: a Unix socket, an in-memory pipe, whatever reads and writes.
 
+mod floor;
 #[cfg(unix)]
 mod unix;
 
@@ -13,19 +14,15 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
 
 use crate::address::Address;
-use crate::close::{FloorKind, FloorReport};
 use crate::control::{Control, Ground};
-use crate::core::facts::SessionFacts;
+use crate::core::delivery::Pending;
 use crate::core::half::{self, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::core::tally::Outcome;
 use crate::error::{Phase, Reason};
-use crate::floor::{
-    Discard, Floor, Upgradable, debug, hand_over, poll_budget, poll_discard_reads, poll_read_ahead, take_in,
-};
+use crate::floor::{Floor, debug, hand_over, poll_budget, poll_read_ahead};
 use crate::idle::{HalfOpen, IdleTimer, StallTimer};
 use crate::policy::Policy;
-use crate::transport::{Starting, Transport};
 
 /// A transport over any stream that reads and writes. Its shutdown is the marker of the send half, its end of file that
 /// of the receive half.
@@ -55,6 +52,7 @@ pub struct Stream<S> {
     inbox: Inbox,
     control: Control,
     wakes_unlocked: bool,
+    delivers_at_once: bool,
     /// A floor above tells how the connection ended.
     beneath: bool,
     /// One for each task that may wait.
@@ -130,6 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             inbox,
             control,
             wakes_unlocked: false,
+            delivers_at_once: false,
             beneath: false,
             timers: <[IdleTimer; 2]>::default(),
             stall: StallTimer::default(),
@@ -143,6 +142,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     /// when the application next uses the connection.
     pub fn wakes_unlocked(self) -> Self {
         Self { wakes_unlocked: true, ..self }
+    }
+
+    /// Promises that the other end has what the stream has taken, and its shutdown, with no wire between that could lose it:
+    /// so it is with a Unix socket, and with a pipe in memory. Then our half has arrived when it has ended, as it has over TCP
+    /// when the peer's system has acknowledged it; whether the peer's application reads it, no transport knows.
+    ///
+    /// Without the promise a connection ends as [`Reason::Closed`] only where the peer's end comes after ours has left, and as
+    /// [`Reason::Unconfirmed`] where the peer ended its half first (rule: close-14).
+    pub fn delivers_at_once(self) -> Self {
+        Self { delivers_at_once: true, ..self }
     }
 
     /// Where the connection was cut off, both halves have ended for that.
@@ -200,6 +209,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             Ok(()) => {
                 let _ = self.recv.handle(RecvEvent::Marker);
                 let _ = self.recv.handle(RecvEvent::Consumed);
+                if self.send.is_finished() && !self.beneath {
+                    self.control.note_answered();
+                }
                 self.fin_received.begin();
                 self.rest();
             }
@@ -373,6 +385,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         ready!(ended)?;
         self.stall.reset();
         let _ = self.send.handle(SendEvent::Drained);
+        if self.delivers_at_once {
+            self.control.note_pending(|| Some(Pending::default()));
+        }
         self.fin_sent.begin();
         self.rest();
         Poll::Ready(Ok(()))
@@ -382,116 +397,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> fmt::Debug for Stream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         debug(self, "Stream", f)
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
-    fn ground(&self) -> &Control {
-        &self.control
-    }
-
-    fn halves(&self) -> (SendHalf, RecvHalf) {
-        (self.send.clone(), self.recv.clone())
-    }
-
-    fn queued_bytes(&self) -> usize {
-        0
-    }
-
-    fn handle_abort(&mut self) {
-        let _ = self.send.handle(SendEvent::Abort);
-        let _ = self.recv.handle(RecvEvent::Abort);
-        self.inbox.clear();
-        self.live = None;
-    }
-
-    fn begin_close(&mut self) {
-        self.timers.iter_mut().for_each(IdleTimer::stop);
-        self.stall.stop();
-        self.inbox.clear();
-    }
-
-    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
-        poll_discard_reads(self, cx, discarded)
-    }
-
-    fn release(&mut self, reason: &Reason) {
-        self.control.note_outcome(Outcome::of(reason));
-        self.end(reason);
-    }
-
-    fn set_cork(&mut self, _: bool) -> bool {
-        false
-    }
-
-    fn take_unread(&mut self) -> Vec<u8> {
-        self.inbox.take()
-    }
-
-    /// Takes in what the kernel holds, where the stream is a socket; else what the stream gives without waiting.
-    fn look(&mut self, cx: &mut Context<'_>) {
-        self.check_cut();
-        let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return };
-        let before = self.inbox.len();
-        let looked = take_in(&mut self.inbox, |space| match live.receive {
-            Some(receive) => receive(&live.io, space),
-            None => read_once(&mut live.io, cx, space),
-        });
-        self.control.note_received(self.inbox.len() - before);
-        if let Err(error) = looked {
-            self.lose(error);
-        }
-    }
-
-    fn push_unread(&mut self, bytes: &[u8]) {
-        self.inbox.push(bytes);
-    }
-
-    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
-        floors.push(FloorReport::of(FloorKind::Stream, &self.send, &self.recv));
-    }
-
-    fn may_write_in_wake(&self) -> bool {
-        self.wakes_unlocked
-    }
-
-    fn set_half_open(&mut self) {
-        self.fin_received.begin();
-    }
-
-    fn set_beneath(&mut self, beneath: bool) {
-        self.beneath = beneath;
-    }
-
-    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
-        None
-    }
-
-    fn as_transport(&mut self) -> &mut dyn Transport {
-        self
-    }
-
-    fn is_pointless(&self) -> bool {
-        false
-    }
-
-    fn abandon(&mut self) {}
-
-    fn expect_end(&mut self) {}
-
-    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn poll_attend(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn handshaking(&mut self) -> Option<Starting<'_>> {
-        None
-    }
-
-    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
-        None
     }
 }

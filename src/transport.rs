@@ -5,7 +5,7 @@
 //! | write | we hold the bytes |
 //! | flush | the kernel holds them |
 //! | [`close_write`](Transport::close_write) | and our marker behind them |
-//! | [`close`](Transport::close), reported clean | and the peer has ended in order too |
+//! | [`close`](Transport::close), reported clean | and all of it has arrived, and the peer has ended in order too |
 //!
 //! All of it can be called on the concrete types and on trait objects.
 
@@ -84,7 +84,7 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
         let reason = match self.ground().report() {
             Some(report) => Some(report.reason.clone()),
             None if self.ground().is_aborted() => Some(Reason::Aborted),
-            None => half::reason(&send, &recv),
+            None => half::reason(&send, &recv).and_then(|reason| self.ground().judged_so_far(reason)),
         };
         Status { send, recv, queued: self.queued(), reason }
     }
@@ -123,7 +123,8 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     }
 
     /// Ends the connection in order: everything accepted, the markers, then the peer's end is awaited while its late
-    /// input is thrown away, then the socket goes. Never fails: it reports (rules: close-1 to close-11).
+    /// input is thrown away, then the socket goes. Never fails: it reports (rules: close-1 to close-11). Where the peer ended
+    /// first, it waits until the peer's system has our last bytes, as far as the system tells (rule: close-14).
     ///
     /// The wait is bounded by [`Policy::close_timeout`](crate::Policy::close_timeout) and
     /// [`Policy::close_discard`](crate::Policy::close_discard). A second call gives the same report.

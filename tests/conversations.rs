@@ -109,8 +109,9 @@ async fn play(capacity: usize, tight: bool, steps: Vec<Step>, ending: Ending) {
     }
     let (a, b) = pipe(capacity);
     let name = || Address::Other("pipe".into());
-    let [a, b] =
-        [a, b].map(|io| UpgradableConnection::new(Stream::with(io, name(), name(), policy.clone()).wakes_unlocked()));
+    let [a, b] = [a, b].map(|io| {
+        UpgradableConnection::new(Stream::with(io, name(), name(), policy.clone()).wakes_unlocked().delivers_at_once())
+    });
     let mut both = [a, b];
     let mut depth = 0;
     for step in steps {

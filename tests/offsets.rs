@@ -92,7 +92,8 @@ async fn a_flipped_byte_at_every_offset_is_a_failure_of_tls_and_never_wrong_data
 async fn flipped(setup: Setup, offset: u64) -> Outcome {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let address = Address::Other("pipe".into());
-    let ours = Stream::with(Tap::flipping(ours, offset), address.clone(), address, Arc::clone(&setup.policy));
+    let ours = Stream::with(Tap::flipping(ours, offset), address.clone(), address, Arc::clone(&setup.policy))
+        .delivers_at_once();
     against_the_peer(&setup, offset, ours, theirs).await
 }
 
@@ -130,7 +131,7 @@ async fn in_memory(setup: Setup, offset: u64) -> Outcome {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let address = Address::Other("pipe".into());
     let cut = Cut::after(ours, offset, setup.ending);
-    let ours = Stream::with(cut, address.clone(), address, Arc::clone(&setup.policy));
+    let ours = Stream::with(cut, address.clone(), address, Arc::clone(&setup.policy)).delivers_at_once();
     against_the_peer(&setup, offset, ours, theirs).await
 }
 

@@ -35,7 +35,7 @@ async fn secured(beneath: Beneath, policy: Policy) -> Ends {
         Beneath::Unix => {
             let (a, b) = tokio::net::UnixStream::pair().unwrap();
             let name = || bowline::Address::Unix(None);
-            let with = |io| Stream::with(io, name(), name(), policy.clone()).wakes_unlocked();
+            let with = |io| Stream::with(io, name(), name(), policy.clone()).wakes_unlocked().delivers_at_once();
             boxed(upgraded_over((with(a), with(b)), 1).await.unwrap())
         }
         Beneath::Tls => boxed(upgraded_over(tcp_pair_with(policy).await.unwrap(), 2).await.unwrap()),

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use super::{Control, Shared};
 use crate::core::tally::Outcome;
 use crate::drain::DrainGroup;
+use crate::error::Reason;
 
 /// A handle that does not keep even itself alive.
 pub(crate) struct WeakControl(Weak<Shared>);
@@ -102,14 +103,18 @@ impl Control {
     pub(crate) fn note_outcome(&self, outcome: Outcome) {
         let noted = self.0.outcome.compare_exchange(0, outcome as u8, Ordering::SeqCst, Ordering::SeqCst);
         if let (Ok(_), Some(member)) = (noted, self.0.member.get()) {
-            member.correct(outcome);
+            member.correct(self.outcome());
         }
     }
 
     /// How it ended, as far as that is known.
     pub(crate) fn outcome(&self) -> Outcome {
         let unknown = if self.was_reset() { Outcome::Reset } else { Outcome::Dropped };
-        Outcome::from_code(self.0.outcome.load(Ordering::SeqCst)).unwrap_or(unknown)
+        match Outcome::from_code(self.0.outcome.load(Ordering::SeqCst)) {
+            // rule: close-14
+            Some(Outcome::Closed) => Outcome::of(&self.judged(Reason::Closed)),
+            noted => noted.unwrap_or(unknown),
+        }
     }
 
     pub(super) fn leave(&self) {

@@ -13,6 +13,7 @@
 //! - [`backoff`]: how long to wait before the next attempt.
 //! - [`peers`]: how many connections each peer has.
 //! - [`slab`] and [`tally`]: the members of a group, and how they ended.
+//! - [`delivery`]: whether what was sent has arrived, and what that makes of an end.
 //! - [`stall`]: a wait that may last while something moves.
 //! - [`relay`]: two connections joined: what the end of one means for the other.
 //! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
@@ -29,6 +30,7 @@ pub mod answers;
 pub mod backoff;
 mod budget;
 pub mod buffer;
+pub mod delivery;
 mod engine;
 #[cfg(feature = "express")]
 mod express;

@@ -65,6 +65,8 @@ pub struct Session {
     corked: bool,
     closing: bool,
     marker_sealed: bool,
+    /// The peer's close_notify came after ours had left.
+    answered: bool,
     /// Where records begin and end is known: rustls holds none of them, but for a byte that `raw` has too.
     by_record: bool,
     /// A KeyUpdate may have come that asks for an answer.
@@ -160,6 +162,7 @@ impl Session {
             corked: false,
             closing: false,
             marker_sealed: false,
+            answered: false,
             by_record: true,
             may_owe_answer: true,
             has_heard_tls: false,
@@ -202,6 +205,11 @@ impl Session {
     /// Whether the handshake is still under way.
     pub fn is_handshaking(&self) -> bool {
         self.facts.is_none()
+    }
+
+    /// Whether the peer's close_notify came after ours had left for the floor below (rule: close-14).
+    pub fn is_answered(&self) -> bool {
+        self.answered
     }
 
     /// Whether it ended by our abort.
@@ -589,6 +597,7 @@ impl Session {
 
     fn note_opened(&mut self) {
         if self.tls.peer_has_closed() && self.recv.is_open() {
+            self.answered = self.send.is_finished();
             let _ = self.recv.handle(RecvEvent::Marker);
             self.note_consumed();
         }

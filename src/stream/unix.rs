@@ -15,13 +15,13 @@ impl From<tokio::net::UnixStream> for Stream<tokio::net::UnixStream> {
 }
 
 impl Stream<tokio::net::UnixStream> {
-    /// A Unix socket. tokio wakes without a lock held.
+    /// A Unix socket. tokio wakes without a lock held, and what the socket has taken the system holds for the other end.
     pub(crate) fn unix(io: tokio::net::UnixStream, policy: impl Into<Arc<Policy>>) -> Self {
         let path = |addr: io::Result<tokio::net::unix::SocketAddr>| {
             Address::Unix(addr.ok().and_then(|addr| addr.as_pathname().map(std::path::Path::to_path_buf)))
         };
         let (host, peer) = (path(io.local_addr()), path(io.peer_addr()));
-        let mut stream = Self::with(io, host, peer, policy).wakes_unlocked();
+        let mut stream = Self::with(io, host, peer, policy).wakes_unlocked().delivers_at_once();
         if let Some(live) = &mut stream.live {
             live.receive = Some(crate::socket::receive_unix);
         }

@@ -155,6 +155,7 @@ impl Floor for TcpConnection {
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        self.write.settle();
         if self.read.has_nothing_more() {
             return Poll::Ready(());
         }

@@ -96,11 +96,12 @@ impl TcpReadHalf {
         if !self.inbox.is_empty() {
             return false;
         }
-        if self.wire.as_ref().is_some_and(|wire| is_at_end(wire)) && !self.control.is_cut() && !self.control.was_reset()
-        {
+        let is_at_end = self.half.is_open() && self.wire.as_ref().is_some_and(|wire| is_at_end(wire));
+        if is_at_end && !self.control.is_cut() && !self.control.was_reset() {
             self.handle_marker();
         }
-        self.wire.is_none()
+        self.settle();
+        !self.half.is_open()
     }
 
     /// FIN.
@@ -108,8 +109,14 @@ impl TcpReadHalf {
         let _ = self.half.handle(RecvEvent::Marker);
         let _ = self.half.handle(RecvEvent::Consumed);
         if let Some(wire) = self.wire.take() {
-            wire.fin_received.begin();
+            wire.note_marker();
+            self.wire = wire.finish();
         }
+    }
+
+    /// Lets go of a socket that was held for the delivery of our last bytes, once that is known.
+    pub(super) fn settle(&mut self) {
+        self.wire.take_if(|wire| wire.is_settled());
     }
 
     fn lose(&mut self, reason: Reason) {
@@ -122,6 +129,7 @@ impl TcpReadHalf {
     /// What every read says from the end on.
     fn at_end(&mut self) -> io::Result<()> {
         self.check_cut();
+        self.settle();
         self.half.outcome(self.control.policy().truncation)
     }
 

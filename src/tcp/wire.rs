@@ -8,8 +8,9 @@ use std::sync::{Arc, Weak};
 use tokio::net::TcpStream;
 
 use crate::control::{Control, Ground};
+use crate::core::delivery::Pending;
 use crate::core::tally::Outcome;
-use crate::error::Reason;
+use crate::error::{Phase, Reason};
 use crate::idle::HalfOpen;
 use crate::policy::Policy;
 use crate::socket;
@@ -25,12 +26,20 @@ pub(super) struct Wire {
     pub(super) beneath: AtomicBool,
     /// Both halves hold the socket.
     held: AtomicBool,
+    /// Both have ended in order, and the last one holds the socket until all of ours has arrived.
+    lingers: AtomicBool,
+    has_ended: AtomicBool,
 }
 
 impl Wire {
     /// Both halves have let go: the connection ends now, whoever else may still look at the socket.
     fn end(&self) {
+        if self.has_ended.swap(true, Ordering::AcqRel) {
+            return;
+        }
         if self.fin_sent.has_begun() {
+            // What was still on its way when the application let go may have been met by a reset.
+            let _ = !self.lingers.load(Ordering::Acquire) || self.is_settled();
             self.note_unacknowledged();
         }
         if !self.is_beneath() {
@@ -44,6 +53,20 @@ impl Wire {
         self.control.note_gone();
     }
 
+    /// Whether nothing more is to be learned about the delivery of what we sent: all has arrived, or the connection is lost,
+    /// or the system does not tell. Asks the system once where all has arrived.
+    fn is_settled(&self) -> bool {
+        let Some(pending) = self.ask() else { return true };
+        if pending != Pending::default() {
+            let (Err(error) | Ok(Some(error))) = self.stream.take_error() else { return false };
+            if matches!(Reason::from_io(error, Phase::Close), Reason::Reset(_)) {
+                self.control.note_reset();
+            }
+        }
+        self.control.note_pending(|| Some(pending));
+        true
+    }
+
     /// A half was lost. What that means for the connection, the topmost floor knows.
     pub(super) fn note_loss(&self, reason: &Reason) {
         self.note_unacknowledged();
@@ -54,6 +77,14 @@ impl Wire {
         if !self.is_beneath() {
             self.control.note_outcome(Outcome::of(reason));
         }
+    }
+
+    /// FIN has come.
+    pub(super) fn note_marker(&self) {
+        if self.fin_sent.has_begun() && !self.is_beneath() {
+            self.control.note_answered();
+        }
+        self.fin_received.begin();
     }
 
     pub(super) fn is_beneath(&self) -> bool {
@@ -69,13 +100,32 @@ impl Wire {
 
     /// Asked where a report may follow: a connection that is dropped in the middle has none.
     fn note_unacknowledged(&self) {
-        let fin_sent = self.fin_sent.has_begun();
-        self.control.note_unacknowledged(socket::unacknowledged(&self.stream, fin_sent));
+        self.control.note_pending(|| self.ask());
+    }
+
+    fn ask(&self) -> Option<Pending> {
+        socket::in_flight(&self.stream).map(|bytes| {
+            let fin = self.fin_sent.has_begun() && bytes > 0;
+            Pending { bytes: bytes - u64::from(fin), fin: fin && !self.is_beneath() }
+        })
     }
 }
 
 /// A half's share of the socket.
-pub(super) struct Hold(Arc<Wire>);
+pub(super) struct Hold {
+    wire: Arc<Wire>,
+    share: Share,
+}
+
+#[derive(PartialEq, Eq)]
+enum Share {
+    /// One of two: the connection ends when both are gone.
+    Half,
+    /// Both halves have ended; the connection ends with this one.
+    Last,
+    /// It has been given up.
+    Nothing,
+}
 
 impl Hold {
     /// The two shares of a socket, and the handle that reaches it.
@@ -88,14 +138,38 @@ impl Hold {
             fin_received: HalfOpen::default(),
             beneath: AtomicBool::new(false),
             held: AtomicBool::new(true),
+            lingers: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
         });
         let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&wire) as Arc<dyn Ground>));
         control.stand_on(ground);
-        [Self(Arc::clone(&wire)), Self(wire)]
+        [Arc::clone(&wire), wire].map(|wire| Self { wire, share: Share::Half })
     }
 
     pub(super) fn control(&self) -> &Control {
-        &self.control
+        &self.wire.control
+    }
+
+    /// The half has ended in order. Where it is the second one, and the peer's system has not acknowledged all of ours, the
+    /// socket is held on to: see [`settle`](Self::settle).
+    pub(super) fn finish(mut self) -> Option<Self> {
+        self.share = Share::Nothing;
+        if self.wire.held.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        self.share = Share::Last;
+        let has_ended = self.wire.fin_sent.has_begun() && self.wire.fin_received.has_begun();
+        if !has_ended || self.wire.is_settled() {
+            return None;
+        }
+        self.wire.lingers.store(true, Ordering::Release);
+        self.wire.control.note_lingering();
+        Some(self)
+    }
+
+    /// Whether it is held only until all of ours has arrived, and that is known now, or can not be.
+    pub(super) fn is_settled(&self) -> bool {
+        self.wire.lingers.load(Ordering::Acquire) && !self.wire.awaits_delivery()
     }
 }
 
@@ -103,14 +177,18 @@ impl Deref for Hold {
     type Target = Wire;
 
     fn deref(&self) -> &Wire {
-        &self.0
+        &self.wire
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let was_held = self.held.swap(false, Ordering::AcqRel);
-        if !was_held {
+        let is_last = match self.share {
+            Share::Half => !self.held.swap(false, Ordering::AcqRel),
+            Share::Last => true,
+            Share::Nothing => false,
+        };
+        if is_last {
             self.end();
         }
     }
@@ -129,5 +207,21 @@ impl Ground for Wire {
 
     fn begin_report(&self) {
         self.note_unacknowledged();
+    }
+
+    fn awaits_delivery(&self) -> bool {
+        if !self.lingers.load(Ordering::Acquire) || self.has_ended.load(Ordering::Acquire) {
+            return false;
+        }
+        let is_settled = self.is_settled();
+        if is_settled {
+            // Whoever holds the socket lets go of it at the next look.
+            self.end();
+        }
+        !is_settled
+    }
+
+    fn pending(&self) -> Option<Pending> {
+        self.ask()
     }
 }

@@ -143,11 +143,13 @@ impl TcpWriteHalf {
         if self.half.handle(SendEvent::CloseWrite).is_err() {
             return Err(self.refusal());
         }
-        let Some(wire) = self.wire.take() else { return Ok(()) };
+        self.settle();
+        let Some(wire) = self.wire.take_if(|_| self.half.is_finishing()) else { return Ok(()) };
         match socket::Options::of(&wire.stream).shutdown_write() {
             Ok(()) => {
                 wire.fin_sent.begin();
                 let _ = self.half.handle(SendEvent::Drained);
+                self.wire = wire.finish();
                 Ok(())
             }
             Err(error) => {
@@ -160,6 +162,11 @@ impl TcpWriteHalf {
                 Err(self.refusal())
             }
         }
+    }
+
+    /// Lets go of a socket that was held for the delivery of our last bytes, once that is known.
+    pub(super) fn settle(&mut self) {
+        self.wire.take_if(|wire| wire.is_settled());
     }
 }
 

@@ -186,7 +186,7 @@ impl Side {
     fn new(protocol: impl Protocol, name: &str, other: &str, policy: Policy, begin: Option<StartTls>) -> Self {
         let (near, far) = pipe(CAPACITY);
         let address = |name: &str| Address::Other(format!("duet:{name}"));
-        let near = Stream::with(near, address(name), address(other), policy).wakes_unlocked();
+        let near = Stream::with(near, address(name), address(other), policy).wakes_unlocked().delivers_at_once();
         let runner = Runner::new(protocol, UpgradableConnection::new(near));
         let runner = match begin {
             Some(begin) => runner.begin_tls(begin),

@@ -119,8 +119,9 @@ pub fn memory_pair_with(policy: impl Into<Arc<Policy>>) -> (Stream<super::Pipe>,
     let policy = policy.into();
     let (client, server) = pipe(64 << 10);
     let name = |end: &str| Address::Other(format!("memory:{end}"));
-    let client = Stream::with(client, name("client"), name("server"), Arc::clone(&policy)).wakes_unlocked();
-    let server = Stream::with(server, name("server"), name("client"), policy).wakes_unlocked();
+    let client =
+        Stream::with(client, name("client"), name("server"), Arc::clone(&policy)).wakes_unlocked().delivers_at_once();
+    let server = Stream::with(server, name("server"), name("client"), policy).wakes_unlocked().delivers_at_once();
     (client, server)
 }
 

@@ -209,7 +209,7 @@ impl Segments {
         places.dedup();
         let segments = places.windows(2).map(|ends| bytes[ends[0]..ends[1]].to_vec()).collect();
         let written = Arc::default();
-        (Stream::new(Self { segments, written: Arc::clone(&written) }), written)
+        (Stream::new(Self { segments, written: Arc::clone(&written) }).delivers_at_once(), written)
     }
 }
 

@@ -143,7 +143,7 @@ impl AsyncWrite for Tap {
 pub(crate) async fn record_ends(setup: &Setup) -> Vec<u64> {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let seen = Arc::default();
-    let ours = Stream::new(Tap { pipe: ours, seen: Arc::clone(&seen), flip: None });
+    let ours = Stream::new(Tap { pipe: ours, seen: Arc::clone(&seen), flip: None }).delivers_at_once();
     let (outcome, peer) = tokio::join!(Outcome::of(setup, 0, ours), setup.peer(theirs));
     peer.unwrap();
     assert!(outcome.report.unwrap().0.is_clean());

@@ -4,13 +4,16 @@ use std::io;
 
 use bowline::protocol::Runner;
 use bowline::testing::peer::{Event as Seen, RawTls};
-use bowline::testing::{raw_tcp_pair, shared_pki};
-use bowline::{Blame, Error, Phase, Policy, Reason, TcpConnection, TlsConnection, Transport as _, Truncation};
+use bowline::testing::{Kind, raw_tcp_pair, shared_pki};
+use bowline::{
+    Blame, Bound, Error, Phase, Policy, Reason, TcpConnection, TcpTransport as _, TlsConnection, Transport as _,
+    Truncation,
+};
 use tokio::io::AsyncWriteExt;
 
-use crate::common::{bounded, over_all, pattern, read_all, server_and_neighbour, settle};
-use crate::probe::{Answer, Event, Probe, Running, run, start};
-use crate::setup::{as_client, client_and_raw, plain_and_raw};
+use crate::common::{bounded, over, over_all, pattern, read_all, server_and_neighbour, settle};
+use crate::probe::{Answer, Event, KEEP, Probe, Running, run, start};
+use crate::setup::{as_client, client_and_raw, hasty, plain_and_raw};
 
 /// A server under a probe, and a peer that seals any record.
 async fn server_and_raw(probe: Probe) -> (Running, RawTls) {
@@ -216,4 +219,43 @@ async fn a_line_without_an_end_does_not_take_all_memory() {
         talking.await.unwrap();
     })
     .await;
+}
+
+/// More than the system of a peer that reads nothing takes, and less than ours does.
+const MUCH: usize = 300_000;
+
+/// rule: close-14, close-8
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_close_after_the_peers_end_is_clean_only_once_the_peer_has_all_of_it() {
+    const SOCKETS: [Kind; 5] = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
+    for (is_half_closeable, is_read) in [(false, false), (false, true), (true, false), (true, true)] {
+        let policy = hasty(if is_read { 30_000 } else { 300 });
+        over(&SOCKETS, policy, move |kind, a, mut b| async move {
+            a.set_send_buffer_size(1 << 20).unwrap();
+            let probe = Probe::new(move |event, transport| {
+                if let Event::ReadClosed(_) = event {
+                    transport.write(&pattern(MUCH));
+                    if is_half_closeable {
+                        transport.close_write();
+                        return Ok(KEEP);
+                    }
+                }
+                Ok(Answer::default())
+            });
+            let running = run(probe, a);
+            b.close_write().await.unwrap();
+            if is_read {
+                running.told.event("read_closed").await;
+                let (received, end) = read_all(&mut b).await;
+                assert!(received == pattern(MUCH) && end.is_ok());
+            }
+            let report = running.task.await.unwrap();
+            let expected = if is_read { "closed" } else { "unconfirmed" };
+            assert_eq!(report.reason.name(), expected, "{kind}: {report:?}");
+            assert_eq!(running.told.reason().unwrap().name(), expected);
+            assert_eq!(report.bound, (!is_read).then_some(Bound::Time));
+        })
+        .await;
+    }
 }

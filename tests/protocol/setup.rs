@@ -78,10 +78,10 @@ pub type Wire = Arc<Mutex<Vec<u8>>>;
 pub async fn recorded() -> (TlsConnection<Stream<Pipe>>, TlsConnection<Stream<Recording>>, Wire) {
     let (client, server) = pipe(64 << 10);
     let wire = Wire::default();
-    let server = Stream::new(Recording(server, Arc::clone(&wire))).wakes_unlocked();
+    let server = Stream::new(Recording(server, Arc::clone(&wire))).wakes_unlocked().delivers_at_once();
     let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
     let (client, server) = tokio::join!(
-        TlsConnection::connect(Stream::new(client).wakes_unlocked(), &client_tls, "localhost"),
+        TlsConnection::connect(Stream::new(client).wakes_unlocked().delivers_at_once(), &client_tls, "localhost"),
         TlsConnection::accept(server, &server_tls),
     );
     (client.unwrap(), server.unwrap(), wire)

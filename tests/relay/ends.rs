@@ -1,7 +1,7 @@
 //! Ends in order.
 
 use bowline::testing::{Kind, pair, tcp_pair};
-use bowline::{CloseReport, Policy, Reason, Transport, Truncation, relay};
+use bowline::{CloseReport, Policy, Reason, TcpTransport, Transport, Truncation, relay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::setup::{Joined, PAIRS, bounded, expect, over, pattern, read_all, server_and_neighbour, settle, spawn};
@@ -114,4 +114,33 @@ async fn trait_objects_of_any_type_are_joined() {
         assert_eq!(report.to_string(), "1 bytes there, 1 bytes back; there: closed in order; back: closed in order");
     })
     .await;
+}
+
+/// rule: close-14, flow-6
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_leg_whose_peer_takes_nothing_after_its_end_is_unconfirmed() {
+    const MUCH: usize = 300_000;
+    for is_read in [false, true] {
+        bounded("tcp", async move {
+            let mut policy = Policy::default();
+            policy.close_timeout = Some(std::time::Duration::from_millis(if is_read { 30_000 } else { 300 }));
+            let (mut client, front) = bowline::testing::tcp_pair_with(policy.clone()).await.unwrap();
+            let (back, mut service) = bowline::testing::tcp_pair_with(policy).await.unwrap();
+            front.set_send_buffer_size(1 << 20).unwrap();
+            let relayed = spawn(front, back);
+            client.close_write().await.unwrap();
+            read_all(&mut service).await.1.unwrap();
+            service.write_all(&pattern(MUCH)).await.unwrap();
+            assert!(service.close().await.is_clean());
+            if is_read {
+                assert!(read_all(&mut client).await.0 == pattern(MUCH));
+            }
+            let report = relayed.await.unwrap();
+            assert_eq!(report.a.reason.name(), if is_read { "closed" } else { "unconfirmed" }, "{report:?}");
+            assert!(report.b.is_clean());
+            assert_eq!(report.is_clean(), is_read);
+        })
+        .await;
+    }
 }

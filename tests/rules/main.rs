@@ -4,7 +4,9 @@
 
 mod abort;
 mod close;
+
 mod common;
+mod delivery;
 mod drain;
 mod end;
 mod flow;

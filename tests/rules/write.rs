@@ -426,7 +426,7 @@ async fn a_task_that_waits_on_a_full_transport_is_not_woken_in_vain() {
 async fn tls_flushes_a_floor_that_keeps_a_queue_of_its_own() {
     bounded("a buffered stream", async {
         let (a, b) = tokio::io::duplex(64 << 10);
-        let [a, b] = [a, b].map(|io| bowline::Stream::new(tokio::io::BufStream::new(io)));
+        let [a, b] = [a, b].map(|io| bowline::Stream::new(tokio::io::BufStream::new(io)).delivers_at_once());
         let (mut a, mut b) = bowline::testing::tls_over((a, b), bowline::TlsVersion::V1_3).await.unwrap();
         a.write_all(b"out, and not kept").await.unwrap();
         expect(&mut b, b"out, and not kept").await;

@@ -215,7 +215,7 @@ impl RawTcp {
 /// Waits until the other side's kernel has what was sent. RST throws away what has not left yet.
 pub(super) async fn delivered(stream: &TcpStream, patience: Duration) {
     let all_acknowledged = async {
-        while socket::unacknowledged(stream, false).is_some_and(|bytes| bytes > 0) {
+        while socket::in_flight(stream).is_some_and(|bytes| bytes > 0) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };

@@ -153,7 +153,7 @@ async fn pair(is_express: bool) -> Result<(Connection, Connection)> {
     let (near, far) = pipe();
     let over = |pipe| {
         let address = || Address::Other("memory".to_owned());
-        Stream::with(pipe, address(), address(), Policy::default()).wakes_unlocked()
+        Stream::with(pipe, address(), address(), Policy::default()).wakes_unlocked().delivers_at_once()
     };
     let (mut client, mut server) = (ClientTls::from(Arc::new(client)), ServerTls::from(Arc::new(server)));
     if is_express {

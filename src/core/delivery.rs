@@ -1,0 +1,107 @@
+//! Whether what we sent has arrived, and what may be said of an end that looks like one in order (rule: close-14).
+//!
+//! A peer's marker that came before our own had left confirms nothing: the peer may have gone away since, with our last
+//! bytes unread on the way. So `closed` needs a proof: the peer's system has acknowledged all of ours, or the peer ended
+//! its half after ours had left.
+
+use std::time::Duration;
+
+use crate::error::{Phase, Reason};
+
+/// What the peer's system has not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pending {
+    /// Bytes.
+    pub bytes: u64,
+    /// FIN, where it is the marker of the connection: with TLS on top it says nothing that close_notify has not said.
+    pub fin: bool,
+}
+
+/// What is known about our last bytes and our marker when a connection has ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Evidence {
+    /// What was not acknowledged at the end; `None` where the system does not tell.
+    pub pending: Option<Pending>,
+    /// The peer's end, of the topmost floor, came after ours had left.
+    pub is_answered: bool,
+    /// The connection was reset.
+    pub is_reset: bool,
+}
+
+/// The reason of a connection both of whose halves have ended: an end in order is one only where our last bytes are known
+/// to have arrived. Any other reason stays.
+pub fn judge(reason: Reason, evidence: Evidence) -> Reason {
+    let Evidence { pending, is_answered, is_reset } = evidence;
+    let has_arrived = match pending {
+        // What the system knows counts more than the order in which ends came.
+        Some(Pending { bytes, fin }) => bytes == 0 && (!fin || is_answered),
+        None => is_answered,
+    };
+    match reason {
+        Reason::Closed if has_arrived => Reason::Closed,
+        Reason::Closed if is_reset => Reason::Reset(Phase::Close),
+        Reason::Closed => Reason::Unconfirmed,
+        other => other,
+    }
+}
+
+/// No event tells that the last byte was acknowledged, so the system is asked now and then: soon at first, because mostly
+/// the answer is on its way, and ever more seldom.
+#[derive(Debug, Clone, Copy)]
+pub struct AskAgain(Duration);
+
+impl AskAgain {
+    const FIRST: Duration = Duration::from_millis(1);
+    const LONGEST: Duration = Duration::from_millis(50);
+
+    /// How long to wait before the next question.
+    pub fn next_wait(&mut self) -> Duration {
+        let wait = self.0;
+        self.0 = (wait * 2).min(Self::LONGEST);
+        wait
+    }
+}
+
+impl Default for AskAgain {
+    fn default() -> Self {
+        Self(Self::FIRST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// rule: close-14
+    #[test]
+    fn closed_is_said_only_where_our_last_bytes_are_known_to_have_arrived() {
+        let told = |bytes, fin| Some(Pending { bytes, fin });
+        let cases = [
+            // pending, answered, reset, expected
+            (told(0, false), false, false, "closed"),
+            (told(0, false), false, true, "closed"),
+            (told(0, true), true, true, "closed"),
+            (told(0, true), false, false, "unconfirmed"),
+            (told(0, true), false, true, "reset"),
+            (told(5, false), true, false, "unconfirmed"),
+            (told(5, true), true, true, "reset"),
+            (None, true, false, "closed"),
+            (None, true, true, "closed"),
+            (None, false, false, "unconfirmed"),
+            (None, false, true, "reset"),
+        ];
+        for (pending, is_answered, is_reset, expected) in cases {
+            let evidence = Evidence { pending, is_answered, is_reset };
+            assert_eq!(judge(Reason::Closed, evidence).name(), expected, "{evidence:?}");
+            assert_eq!(judge(Reason::Aborted, evidence).name(), "aborted");
+        }
+    }
+
+    /// rule: close-14
+    #[test]
+    fn the_system_is_asked_soon_and_then_ever_more_seldom() {
+        let mut ask = AskAgain::default();
+        let waits: Vec<u64> = (0..8).map(|_| ask.next_wait().as_millis() as u64).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 50, 50]);
+    }
+}
