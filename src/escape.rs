@@ -7,7 +7,12 @@ use std::fmt::{self, Write};
 ///
 /// Printable UTF-8 stays as it is. `\` and `"` are escaped, line ends and tabs are `\r`, `\n` and `\t`, and each byte of
 /// anything else is `\xNN`. The length is the caller's matter: one byte becomes four characters at most.
-pub(crate) fn escaped(bytes: &[u8]) -> impl fmt::Display + '_ {
+///
+/// ```
+/// let answer = b"554 \x1b[31mno\r\n";
+/// assert_eq!(format!("the server says \"{}\"", bowline::escaped(answer)), r#"the server says "554 \x1b[31mno\r\n""#);
+/// ```
+pub fn escaped(bytes: &[u8]) -> impl fmt::Display + '_ {
     Escaped(bytes)
 }
 

@@ -31,8 +31,8 @@ bound of the connect, and :bind=IP, the local address.
   --abort-after N          abort once N bytes were received
   --close-timeout SECS     how long a close waits for the peer; default 10
   --timeout SECS           how long all of it may take; default: no bound
-  --leftover refuse|feed   bytes that came ahead of the upgrade: end the connection, or give them to TLS where they can
-                           be the begin of a handshake; default refuse
+  --leftover refuse|feed   bytes that the server sent before TLS began: end the connection, or give them to TLS where
+                           they can be the begin of a handshake; default refuse
   --report                 the last line on standard error is JSON: how it ended, and the facts of the connection
   --help
 

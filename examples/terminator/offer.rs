@@ -6,7 +6,7 @@ use std::io;
 use tokio::io::AsyncWriteExt;
 
 use crate::common::args::Usage;
-use crate::starttls::{Plain, read_to, refusal};
+use crate::starttls::{LONGEST, Plain, read_within, refusal, refused};
 
 /// How clients ask for TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Offer {
         let greeting = if known.is_empty() { self.greeting(service).await? } else { known };
         client.write_all(greeting.as_bytes()).await?;
         for _ in 0..MOST_LINES {
-            let line = read_to(client, b'\n').await?;
+            let line = read_line(client).await?;
             let (answer, next) = self.answer(line.trim_end_matches(['\r', '\n']));
             client.write_all(answer.as_bytes()).await?;
             match next {
@@ -69,7 +69,7 @@ impl Offer {
     }
 
     async fn greeting(&self, service: &mut impl Plain) -> io::Result<String> {
-        let mut greeting = read_to(service, b'\n').await?;
+        let mut greeting = read_line(service).await?;
         let is_welcome = match self {
             Self::Smtp => greeting.starts_with("220"),
             Self::Imap => greeting.starts_with("* OK"),
@@ -77,7 +77,7 @@ impl Offer {
             Self::Line(_) => true,
         };
         if !is_welcome {
-            return Err(refusal(greeting.trim_end()));
+            return Err(refused(greeting.trim_end()));
         }
         match self {
             Self::Smtp => {
@@ -86,7 +86,7 @@ impl Offer {
                     if last.get(3..4) != Some("-") {
                         return Ok(greeting);
                     }
-                    greeting += &read_to(service, b'\n').await?;
+                    greeting += &read_line(service).await?;
                 }
                 Err(refusal("the greeting is too long"))
             }
@@ -109,6 +109,11 @@ impl Offer {
             Self::Line(command) => (format!("500 {command} first\r\n"), Next::Listen),
         }
     }
+}
+
+/// A line with its end.
+async fn read_line(peer: &mut impl Plain) -> io::Result<String> {
+    read_within(peer, b'\n', LONGEST).await.map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
 /// RFC 3207 section 4

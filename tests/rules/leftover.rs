@@ -3,8 +3,8 @@
 use bowline::testing::peer::{Event, RawTcp};
 use bowline::testing::{memory_pair, raw_tcp_pair, shared_pki, tcp_pair, tls_over};
 use bowline::{
-    BoxConnection, Error, Leftover, Policy, Reason, StartTls, Stream, TcpConnection, TlsVersion, Transport,
-    UpgradableConnection, UpgradeError,
+    BoxConnection, Error, Leftover, Policy, Reason, StartTls, Stream, TcpConnection, TlsConnection, TlsVersion,
+    Transport, UpgradableConnection, UpgradeError,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -150,4 +150,29 @@ async fn a_connection_that_begins_with_tls_has_no_leftover() {
         assert_eq!(count(connecting.map(drop)), 8);
     })
     .await;
+}
+
+/// TLS 1.2 servers send such warnings before their ServerHello: `unrecognized_name`.
+///
+/// rule: upgrade-11
+#[tokio::test]
+async fn a_warning_that_comes_after_the_client_hello_is_for_tls_to_judge() {
+    for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
+        bounded("tcp", async move {
+            let (client, mut server) = raw_tcp_pair().await.unwrap();
+            let mut client = UpgradableConnection::new(TcpConnection::new(client, Policy::default()).unwrap());
+            server.write_all(b"S").await.unwrap();
+            client.read_exact(&mut [0]).await.unwrap();
+            let tls = shared_pki().client_tls_builder().min_version(version).max_version(version).build().unwrap();
+            let (upgraded, _) = tokio::join!(client.start_tls(StartTls::client(&tls, "localhost")), async move {
+                // The ClientHello is there.
+                server.peek(&mut [0]).await.unwrap();
+                server.write_all(b"\x15\x03\x03\x00\x02\x01\x70").await.unwrap();
+                let server = TcpConnection::new(server, Policy::default()).unwrap();
+                TlsConnection::accept(server, &shared_pki().server_tls()).await.unwrap()
+            });
+            upgraded.unwrap();
+        })
+        .await;
+    }
 }

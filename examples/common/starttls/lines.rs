@@ -2,99 +2,110 @@
 
 use std::io;
 
-use tokio::io::AsyncWriteExt;
-
-use super::{Plain, read_to, refusal};
+use super::{Plain, Talk, refusal, refused};
 
 /// `line:CMD`: a greeting, the command, an answer. An answer that is a refusal in one of the usual tongues is one.
-pub(super) async fn any(peer: &mut impl Plain, command: &str) -> io::Result<String> {
-    let greeting = line(peer).await?;
+pub(super) async fn any(talk: &mut Talk<'_, impl Plain>, command: &str) -> io::Result<String> {
+    let greeting = talk.line().await?;
     if is_no(&greeting) {
-        return Err(refusal(&greeting));
+        return Err(refused(&greeting));
     }
-    let answer = ask(peer, command).await?;
-    if is_no(&answer) { Err(refusal(&answer)) } else { Ok(greeting + "\r\n") }
+    let answer = ask(talk, command).await?;
+    if is_no(&answer) { Err(refused(&answer)) } else { Ok(greeting + "\r\n") }
 }
 
 /// RFC 3207
-pub(super) async fn smtp(peer: &mut impl Plain) -> io::Result<String> {
-    let greeting = reply(peer, "220").await?;
-    say(peer, "EHLO localhost").await?;
-    let offers = reply(peer, "250").await?;
+pub(super) async fn smtp(talk: &mut Talk<'_, impl Plain>) -> io::Result<String> {
+    let greeting = reply(talk, "220", Inside::Coded).await?;
+    say(talk, "EHLO localhost").await?;
+    let offers = reply(talk, "250", Inside::Coded).await?;
     let is_starttls = |offer: &String| offer.get(4..).is_some_and(|word| word.trim().eq_ignore_ascii_case("STARTTLS"));
     if !offers.iter().any(is_starttls) {
         return Err(refusal("EHLO lists no STARTTLS"));
     }
-    say(peer, "STARTTLS").await?;
-    reply(peer, "220").await.map(|_| text(&greeting))
+    say(talk, "STARTTLS").await?;
+    reply(talk, "220", Inside::Coded).await.map(|_| text(&greeting))
 }
 
-/// RFC 9051 section 6.2.1. A server that greets with PREAUTH is past the state in which it may be asked.
-pub(super) async fn imap(peer: &mut impl Plain) -> io::Result<String> {
-    let greeting = line(peer).await?;
+/// RFC 9051 section 6.2.1. A server that greets with PREAUTH is past the state in which it may be asked. What it says of its
+/// own accord has no tag (section 7), and may come at any time.
+pub(super) async fn imap(talk: &mut Talk<'_, impl Plain>) -> io::Result<String> {
+    const UNTAGGED: &str = "* ";
+    let greeting = talk.line().await?;
     if !starts(&greeting, "* OK") {
-        return Err(refusal(&greeting));
+        return Err(refused(&greeting));
     }
-    let mut answer = ask(peer, "a1 STARTTLS").await?;
-    while answer.starts_with("* ") {
-        answer = line(peer).await?;
+    let are_untagged =
+        |unread: &[u8]| unread.split_inclusive(|c| *c == b'\n').all(|l| l.starts_with(UNTAGGED.as_bytes()));
+    talk.say_beside(b"a1 STARTTLS\r\n", are_untagged).await?;
+    let mut answer = talk.line().await?;
+    while answer.starts_with(UNTAGGED) && !starts(&answer, "* BYE") {
+        answer = talk.line().await?;
     }
-    if starts(&answer, "a1 OK") { Ok(greeting + "\r\n") } else { Err(refusal(&answer)) }
+    if starts(&answer, "a1 OK") { Ok(greeting + "\r\n") } else { Err(refused(&answer)) }
 }
 
 /// RFC 2595 section 4
-pub(super) async fn pop3(peer: &mut impl Plain) -> io::Result<String> {
-    let greeting = line(peer).await?;
-    let answer = if starts(&greeting, "+OK") { ask(peer, "STLS").await? } else { greeting.clone() };
-    if starts(&answer, "+OK") { Ok(greeting + "\r\n") } else { Err(refusal(&answer)) }
+pub(super) async fn pop3(talk: &mut Talk<'_, impl Plain>) -> io::Result<String> {
+    let greeting = talk.line().await?;
+    let answer = if starts(&greeting, "+OK") { ask(talk, "STLS").await? } else { greeting.clone() };
+    if starts(&answer, "+OK") { Ok(greeting + "\r\n") } else { Err(refused(&answer)) }
 }
 
 /// RFC 4217 section 4
-pub(super) async fn ftp(peer: &mut impl Plain) -> io::Result<String> {
-    let greeting = reply(peer, "220").await?;
-    say(peer, "AUTH TLS").await?;
-    reply(peer, "234").await.map(|_| text(&greeting))
+pub(super) async fn ftp(talk: &mut Talk<'_, impl Plain>) -> io::Result<String> {
+    let greeting = reply(talk, "220", Inside::Free).await?;
+    say(talk, "AUTH TLS").await?;
+    reply(talk, "234", Inside::Free).await.map(|_| text(&greeting))
 }
 
 fn text(lines: &[String]) -> String {
     lines.iter().map(|line| format!("{line}\r\n")).collect()
 }
 
-/// A server that goes on and on with one reply is not waited for.
-const MOST_LINES: usize = 1000;
+/// What the lines between the first and the last of a reply look like.
+#[derive(Clone, Copy)]
+enum Inside {
+    /// The code and a dash (RFC 5321 section 4.2.1).
+    Coded,
+    /// Anything but the code and a space (RFC 959 section 4.2).
+    Free,
+}
 
-/// All lines of a reply with this code; the last one has no dash behind the code (RFC 5321 section 4.2.1). FTP's may
-/// have lines without a code in between (RFC 959 section 4.2).
-async fn reply(peer: &mut impl Plain, code: &str) -> io::Result<Vec<String>> {
-    let mut lines = vec![line(peer).await?];
-    let given = lines[0].get(..3).unwrap_or_default().to_owned();
-    let mut is_last = lines[0].get(3..4) != Some("-");
-    while !is_last {
-        if lines.len() == MOST_LINES {
-            return Err(refusal("the answer is too long"));
+/// All lines of a reply with this code.
+async fn reply(talk: &mut Talk<'_, impl Plain>, code: &str, inside: Inside) -> io::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    loop {
+        let line = talk.line().await?;
+        let rest = line.strip_prefix(code);
+        let is_last = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+        let goes_on = match inside {
+            Inside::Free if !lines.is_empty() => true,
+            Inside::Free | Inside::Coded => rest.is_some_and(|rest| rest.starts_with('-')),
+        };
+        if !is_last && !goes_on {
+            return Err(refused(&line));
         }
-        let next = line(peer).await?;
-        is_last = next.get(..3) == Some(&given) && next.get(3..4) != Some("-");
-        lines.push(next);
+        lines.push(line);
+        if is_last {
+            return Ok(lines);
+        }
     }
-    if given == code { Ok(lines) } else { Err(refusal(&lines.join(" "))) }
 }
 
-async fn ask(peer: &mut impl Plain, command: &str) -> io::Result<String> {
-    say(peer, command).await?;
-    line(peer).await
+async fn ask(talk: &mut Talk<'_, impl Plain>, command: &str) -> io::Result<String> {
+    say(talk, command).await?;
+    talk.line().await
 }
 
-async fn say(peer: &mut impl Plain, command: &str) -> io::Result<()> {
-    peer.write_all(format!("{command}\r\n").as_bytes()).await
+async fn say(talk: &mut Talk<'_, impl Plain>, command: &str) -> io::Result<()> {
+    talk.say(format!("{command}\r\n").as_bytes()).await
 }
 
-async fn line(peer: &mut impl Plain) -> io::Result<String> {
-    Ok(read_to(peer, b'\n').await?.trim_end_matches(['\r', '\n']).to_owned())
-}
-
+/// Whether a line begins with these words, not only with letters that begin so.
 fn starts(line: &str, with: &str) -> bool {
-    line.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with))
+    line.split_at_checked(with.len())
+        .is_some_and(|(begin, rest)| begin.eq_ignore_ascii_case(with) && (rest.is_empty() || rest.starts_with(' ')))
 }
 
 /// A 4xx or 5xx code, `-ERR`, or the words NO, BAD, ERR and ERROR.

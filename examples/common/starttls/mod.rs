@@ -1,5 +1,5 @@
-//! The plaintext parts of the protocols that upgrade to TLS. Each reads exactly what belongs to it, so that whatever lies
-//! behind the last answer is the transport's to judge.
+//! The plaintext parts of the protocols that upgrade to TLS. Each reads exactly what belongs to it, so that whatever comes
+//! after the last answer is the transport's to judge.
 //!
 //! A refusal is an error with [`Refused`] inside; any other error is the connection's.
 
@@ -7,10 +7,13 @@ mod binary;
 mod lines;
 mod xmpp;
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::{fmt, io};
 
-use bowline::{Phase, Reason};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite};
+use bowline::{Phase, Reason, escaped};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::common::args::Usage;
 
@@ -54,41 +57,86 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Plain for T {}
 
 /// Speaks the protocol up to where TLS begins, and gives the server's greeting where it has one. `name` is who the server is
 /// to be.
+///
+/// Nobody vouches for what is said in plaintext, so each protocol is read by its letter: what is not expected at its place,
+/// what is said before it is asked for, and what goes on and on, is a refusal.
 pub(crate) async fn negotiate(by: &StartTlsBy, name: &str, peer: &mut impl Plain) -> io::Result<String> {
+    let talk = &mut Talk { peer, left: LONGEST };
     match by {
-        StartTlsBy::Line(command) => lines::any(peer, command).await,
-        StartTlsBy::Smtp => lines::smtp(peer).await,
-        StartTlsBy::Imap => lines::imap(peer).await,
-        StartTlsBy::Pop3 => lines::pop3(peer).await,
-        StartTlsBy::Ftp => lines::ftp(peer).await,
-        StartTlsBy::Ldap => binary::ldap(peer).await.map(|()| String::new()),
-        StartTlsBy::Xmpp => xmpp::xmpp(peer, name).await.map(|()| String::new()),
-        StartTlsBy::Postgres => binary::postgres(peer).await.map(|()| String::new()),
-        StartTlsBy::MySql => binary::mysql(peer).await.map(|()| String::new()),
+        StartTlsBy::Line(command) => lines::any(talk, command).await,
+        StartTlsBy::Smtp => lines::smtp(talk).await,
+        StartTlsBy::Imap => lines::imap(talk).await,
+        StartTlsBy::Pop3 => lines::pop3(talk).await,
+        StartTlsBy::Ftp => lines::ftp(talk).await,
+        StartTlsBy::Ldap => binary::ldap(talk).await.map(|()| String::new()),
+        StartTlsBy::Xmpp => xmpp::xmpp(talk, name).await.map(|()| String::new()),
+        StartTlsBy::Postgres => binary::postgres(talk).await.map(|()| String::new()),
+        StartTlsBy::MySql => binary::mysql(talk).await.map(|()| String::new()),
     }
 }
 
-/// The longest line, tag or message that a server may send before TLS.
-const LONGEST: usize = 64 << 10;
+/// The most that a server may send before TLS, in bytes; and the longest line of a client.
+pub(crate) const LONGEST: usize = 64 << 10;
 
-/// Reads up to this byte, and with it.
-pub(crate) async fn read_to(peer: &mut impl Plain, end: u8) -> io::Result<String> {
+/// One conversation in plaintext.
+struct Talk<'a, P> {
+    peer: &'a mut P,
+    /// How much more may come.
+    left: usize,
+}
+
+impl<P: Plain> Talk<'_, P> {
+    /// Says something that the peer is to answer. An answer that is there already is no answer to this.
+    async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.say_beside(bytes, |_| false).await
+    }
+
+    /// Does the same where the peer may have said something else unasked.
+    async fn say_beside(&mut self, bytes: &[u8], may_be_unread: fn(&[u8]) -> bool) -> io::Result<()> {
+        let early = poll_fn(|cx| {
+            Poll::Ready(match Pin::new(&mut *self.peer).poll_fill_buf(cx) {
+                Poll::Ready(Ok(unread)) if !unread.is_empty() && !may_be_unread(unread) => Some(said(unread)),
+                // How it ended, the next read tells.
+                Poll::Ready(_) | Poll::Pending => None,
+            })
+        });
+        match early.await {
+            Some(words) => Err(refusal(&format!("it answers before it is asked: {words}"))),
+            None => self.peer.write_all(bytes).await,
+        }
+    }
+
+    /// One line, without its end.
+    async fn line(&mut self) -> io::Result<String> {
+        let line = self.read_to(b'\n').await?;
+        let text = line.strip_suffix("\r\n").or(line.strip_suffix('\n')).unwrap_or(&line);
+        if text.contains(['\r', '\n', '\0']) { Err(refused(text)) } else { Ok(text.to_owned()) }
+    }
+
+    /// Reads up to this byte, and with it.
+    async fn read_to(&mut self, end: u8) -> io::Result<String> {
+        let text = read_within(self.peer, end, self.left).await?;
+        self.left -= text.len();
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    async fn read_exactly(&mut self, n: usize) -> io::Result<Vec<u8>> {
+        self.left = self.left.checked_sub(n).ok_or_else(too_long)?;
+        let mut bytes = Vec::new();
+        let read = (&mut *self.peer).take(n as u64).read_to_end(&mut bytes).await?;
+        if read == n { Ok(bytes) } else { Err(ended()) }
+    }
+}
+
+/// Reads up to this byte, and with it, but no more than so many bytes.
+pub(crate) async fn read_within(peer: &mut impl Plain, end: u8, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    (&mut *peer).take(LONGEST as u64).read_until(end, &mut bytes).await?;
+    (&mut *peer).take(most as u64).read_until(end, &mut bytes).await?;
     match bytes.last() {
-        Some(last) if *last == end => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-        _ if bytes.len() == LONGEST => Err(refusal("the answer is too long")),
+        Some(last) if *last == end => Ok(bytes),
+        _ if bytes.len() == most => Err(too_long()),
         _ => Err(ended()),
     }
-}
-
-async fn read_exactly(peer: &mut impl Plain, n: usize) -> io::Result<Vec<u8>> {
-    if n > LONGEST {
-        return Err(refusal("the answer is too long"));
-    }
-    let mut bytes = Vec::with_capacity(n);
-    let read = (&mut *peer).take(n as u64).read_to_end(&mut bytes).await?;
-    if read == n { Ok(bytes) } else { Err(ended()) }
 }
 
 /// The peer said no.
@@ -103,8 +151,25 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// A refusal in our words.
 pub(crate) fn refusal(what: &str) -> io::Error {
     io::Error::other(Refused(what.into()))
+}
+
+/// A refusal in the peer's words.
+pub(crate) fn refused(words: &str) -> io::Error {
+    refusal(&said(words.as_bytes()))
+}
+
+/// What the peer said, for a person: as much as a line of a terminal holds, and nothing in it is obeyed.
+fn said(words: &[u8]) -> String {
+    const SHOWN: usize = 200;
+    let shown = words.get(..SHOWN).unwrap_or(words);
+    format!("\"{}\"{}", escaped(shown), if shown.len() < words.len() { "..." } else { "" })
+}
+
+fn too_long() -> io::Error {
+    refusal("the answer is too long")
 }
 
 fn ended() -> io::Error {

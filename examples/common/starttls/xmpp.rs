@@ -2,54 +2,73 @@
 
 use std::io;
 
-use tokio::io::AsyncWriteExt;
+use super::{Plain, Talk, refusal, refused};
 
-use super::{Plain, read_to, refusal};
-
-/// A server that goes on and on with features is not waited for.
-const MOST_TAGS: usize = 1000;
-
-pub(super) async fn xmpp(peer: &mut impl Plain, name: &str) -> io::Result<()> {
+pub(super) async fn xmpp(talk: &mut Talk<'_, impl Plain>, name: &str) -> io::Result<()> {
     let open = format!(
         "<?xml version='1.0'?><stream:stream to='{}' version='1.0' xmlns='jabber:client' \
          xmlns:stream='http://etherx.jabber.org/streams'>",
-        escaped(name)
+        for_xml(name)
     );
-    peer.write_all(open.as_bytes()).await?;
-    if !features_offer_tls(peer).await? {
+    talk.say(open.as_bytes()).await?;
+    let mut header = tag(talk).await?;
+    if is(&header, "<?xml") {
+        header = tag(talk).await?;
+    }
+    if !is(&header, "<stream:stream") || header.ends_with("/>") {
+        return Err(refused(&header));
+    }
+    if !features_offer_tls(talk).await? {
         return Err(refusal("the stream's features list no starttls"));
     }
-    peer.write_all(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await?;
-    let answer = tag(peer).await?;
+    talk.say(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await?;
+    // RFC 6120 section 5.3.1: from here on no whitespace either.
+    let answer = talk.read_to(b'>').await?;
     if !is(&answer, "<proceed") {
-        return Err(refusal(&answer));
+        return Err(refused(&answer));
     }
-    if !answer.ends_with("/>") {
-        tag(peer).await?;
+    match answer.ends_with("/>") {
+        true => Ok(()),
+        false => match talk.read_to(b'>').await?.as_str() {
+            "</proceed>" => Ok(()),
+            other => Err(refused(other)),
+        },
     }
-    Ok(())
 }
 
-/// Reads to the end of the features.
-async fn features_offer_tls(peer: &mut impl Plain) -> io::Result<bool> {
-    let mut is_offered = false;
-    for _ in 0..MOST_TAGS {
-        let tag = tag(peer).await?;
-        is_offered |= is(&tag, "<starttls");
-        if tag == "</stream:features>" || is(&tag, "<stream:features") && tag.ends_with("/>") {
-            return Ok(is_offered);
+/// Reads the features. Text is inside of them only, as in the list of SASL's mechanisms.
+async fn features_offer_tls(talk: &mut Talk<'_, impl Plain>) -> io::Result<bool> {
+    let features = tag(talk).await?;
+    if !is(&features, "<stream:features") {
+        return Err(refused(&features));
+    }
+    let (mut is_offered, mut depth) = (false, usize::from(!features.ends_with("/>")));
+    while depth > 0 {
+        let tag = if depth == 1 { tag(talk).await? } else { tag_after_text(talk).await? };
+        is_offered |= depth == 1 && is(&tag, "<starttls");
+        match tag.strip_prefix("</") {
+            Some(_) => depth -= 1,
+            None if !tag.ends_with("/>") => depth += 1,
+            None => {}
         }
-        if is(&tag, "<stream:error") || tag == "</stream:stream>" {
-            return Ok(false);
+        if depth == 0 && tag != "</stream:features>" || tag.starts_with("<!") || tag.starts_with("<?") {
+            return Err(refused(&tag));
         }
     }
-    Err(refusal("the answer is too long"))
+    Ok(is_offered)
 }
 
-/// The next tag, without the text ahead of it.
-async fn tag(peer: &mut impl Plain) -> io::Result<String> {
-    let text = read_to(peer, b'>').await?;
-    Ok(text.find('<').map_or(String::new(), |begin| text[begin..].to_owned()))
+/// The next tag. Nothing but whitespace is before it.
+async fn tag(talk: &mut Talk<'_, impl Plain>) -> io::Result<String> {
+    let text = talk.read_to(b'>').await?;
+    let tag = text.trim_start_matches([' ', '\t', '\r', '\n']);
+    if tag.starts_with('<') { Ok(tag.to_owned()) } else { Err(refused(&text)) }
+}
+
+/// The next tag, without the text before it.
+async fn tag_after_text(talk: &mut Talk<'_, impl Plain>) -> io::Result<String> {
+    let text = talk.read_to(b'>').await?;
+    text.find('<').map(|begin| text[begin..].to_owned()).ok_or_else(|| refused(&text))
 }
 
 /// Whether a tag has this name, not only one that begins so.
@@ -57,6 +76,6 @@ fn is(tag: &str, name: &str) -> bool {
     tag.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '\t', '\r', '\n', '/', '>']))
 }
 
-fn escaped(name: &str) -> String {
+fn for_xml(name: &str) -> String {
     name.replace('&', "&amp;").replace('<', "&lt;").replace('\'', "&apos;")
 }
