@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bowline::protocol::{Framed, Handle, MessageProtocol, MessageTransport, Outcome, Server, every};
 use bowline::testing::pki::Pki;
-use bowline::{Listener, Reason};
+use bowline::{Listener, Reason, printable};
 use tokio_util::codec::LinesCodec;
 
 /// Who reads so slowly that this much waits for them is thrown out: nobody else waits for them.
@@ -49,8 +49,9 @@ impl MessageProtocol for Guest {
         transport.send("Who are you?")
     }
 
-    fn message_received(&mut self, transport: &mut MessageTransport<'_, LinesCodec>, mut line: String) -> Outcome {
-        line.retain(|letter| !letter.is_control());
+    fn message_received(&mut self, transport: &mut MessageTransport<'_, LinesCodec>, line: String) -> Outcome {
+        // What one guest says reaches the terminals of all.
+        let line = printable(line).to_string();
         if let Some(name) = &self.name {
             self.room.say(&format!("<{name}> {line}"));
         } else if line.is_empty() || line.len() > 20 || self.room.guests().contains_key(&line) {

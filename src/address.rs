@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::escape::printable;
+
 /// The address of one end of a connection. It is numeric: no name is ever looked up for it (rule: tcp-1).
 #[doc(alias = "IPv4Address")]
 #[doc(alias = "IPv6Address")]
@@ -40,9 +42,10 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Inet(addr) => addr.fmt(f),
-            Self::Unix(Some(path)) => write!(f, "unix:{}", path.display()),
+            // rule: tcp-11: a peer chooses the path of its own socket.
+            Self::Unix(Some(path)) => write!(f, "unix:{}", printable(path.display())),
             Self::Unix(None) => f.write_str("unix:"),
-            Self::Other(what) => f.write_str(what),
+            Self::Other(what) => printable(what).fmt(f),
         }
     }
 }

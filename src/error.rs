@@ -24,6 +24,8 @@ pub use connect::{BindError, ConnectAttempt, ConnectError};
 pub use not_tls::NotTls;
 pub use upgrade::UpgradeError;
 
+use crate::escape::printable;
+
 /// Who caused an error: the first thing that somebody who reads a log wants to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -189,8 +191,9 @@ impl fmt::Display for Reason {
             Self::TimedOut(phase) => write!(f, "timed out in phase {phase}"),
             Self::Tls(error) => error.fmt(f),
             Self::KeyExhausted => f.write_str("cut off by us: the TLS 1.2 key has sealed as many records as it may"),
-            Self::Protocol(error) => error.fmt(f),
-            Self::Io(error) => error.fmt(f),
+            // rule: tcp-11: what is in it, the application and the system know.
+            Self::Protocol(error) => printable(error).fmt(f),
+            Self::Io(error) => printable(error).fmt(f),
         }
     }
 }

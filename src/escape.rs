@@ -16,6 +16,37 @@ pub fn escaped(bytes: &[u8]) -> impl fmt::Display + '_ {
     Escaped(bytes)
 }
 
+/// Text of somebody else's in which a peer's words may be: what cannot be printed is escaped as [`escaped`] does, all else
+/// stays, `\` and `"` too. Errors of this crate show so what they take from other crates and from the application.
+///
+/// ```
+/// let error = std::io::Error::other("no \"such\" user \x1b[31m");
+/// assert_eq!(bowline::printable(&error).to_string(), r#"no "such" user \x1b[31m"#);
+/// ```
+pub fn printable(text: impl fmt::Display) -> impl fmt::Display {
+    Printable(text)
+}
+
+struct Printable<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Printable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Filter(f), "{}", self.0)
+    }
+}
+
+/// Escapes what cannot be printed on its way.
+struct Filter<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl fmt::Write for Filter<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| match c {
+            '\\' | '"' => self.0.write_char(c),
+            c => write_char(self.0, c),
+        })
+    }
+}
+
 struct Escaped<'a>(&'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
@@ -56,7 +87,7 @@ pub(crate) fn is_unprintable(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use super::{escaped, printable};
 
     /// rule: tcp-11
     #[test]
@@ -78,5 +109,12 @@ mod tests {
         for (bytes, text) in cases {
             assert_eq!(escaped(bytes).to_string(), text);
         }
+    }
+
+    /// rule: tcp-11
+    #[test]
+    fn text_of_others_keeps_what_can_be_printed() {
+        let text = "it says \"a\\b\" prêt\x1b[2J\r\n\u{9b}\u{202e}";
+        assert_eq!(printable(text).to_string(), "it says \"a\\b\" prêt\\x1b[2J\\r\\n\\xc2\\x9b\\xe2\\x80\\xae");
     }
 }

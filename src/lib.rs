@@ -154,7 +154,7 @@ pub use error::{
     BindError, Blame, ConfigError, ConfigProblem, ConnectAttempt, ConnectError, EndpointError, Error, NotTls, Phase,
     Reason, TlsError, UpgradeError, chain,
 };
-pub use escape::escaped;
+pub use escape::{escaped, printable};
 pub use policy::{Leftover, Policy, Role, Truncation, Watermarks};
 pub use rustls;
 

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::address::Address;
+use crate::escape::printable;
 
 /// Why no connection came about: every address that was tried, with its failure (rule: tcp-4).
 #[derive(Debug, Clone)]
@@ -51,7 +52,7 @@ impl fmt::Display for ConnectError {
         }
         let (like_the_last, others) = self.like_the_last();
         let mut told: Vec<String> =
-            others.iter().map(|attempt| format!("{}: {}", attempt.addr, attempt.error)).collect();
+            others.iter().map(|attempt| format!("{}: {}", attempt.addr, printable(&attempt.error))).collect();
         let addrs: Vec<String> = like_the_last.iter().map(|attempt| attempt.addr.to_string()).collect();
         told.push(addrs.join(", "));
         match told.join("; ") {

@@ -1,6 +1,7 @@
 //! What an error says, and that it says so once.
 
 use super::*;
+use crate::address::Address;
 
 /// rule: end-1
 #[test]
@@ -202,4 +203,37 @@ fn a_chain_leaves_out_what_another_crate_says_twice() {
     }
     let reason = Reason::Protocol(Arc::new(Repeats(Mine(io::Error::other("disk on fire")))));
     assert_eq!(chain(&reason).to_string(), "repeats: mine: disk on fire");
+}
+
+/// rule: tcp-11
+#[test]
+fn what_a_peer_says_is_never_obeyed_by_who_reads_an_error() {
+    // rustls shows the names of a certificate as they are in it.
+    let certificate = rustls::CertificateError::NotValidForNameContext {
+        expected: rustls::pki_types::ServerName::try_from("a.example").unwrap(),
+        presented: vec!["DnsName(\"\x1b[31m\")".into(), "DnsName(\"\u{9b}2J\u{202e}\")".into()],
+    };
+    let tls = TlsError { phase: Phase::Handshake, error: certificate.into(), alert_sent: None, not_tls: None };
+    let words = "554 \x1b]0;title\x07\r\n\u{9b}2J\u{202e}";
+    let path = std::path::PathBuf::from(words);
+    let address = Address::Unix(Some(path));
+    let attempt = ConnectAttempt { addr: address.clone(), error: Arc::new(io::Error::other(words)) };
+    let connect =
+        ConnectError { target: "a".into(), attempts: vec![attempt.clone(), attempt], resolve: None, timed_out: false };
+    let errors: Vec<Error> = vec![
+        Reason::from(tls).into(),
+        Reason::Protocol(Arc::new(io::Error::other(words))).into(),
+        Reason::Io(Arc::new(io::Error::other(words))).into(),
+        UpgradeError::Failed(Reason::Protocol(Arc::new(io::Error::other(words)))).into(),
+        connect.into(),
+        BindError { addr: address.clone(), error: Arc::new(io::Error::other(words)) }.into(),
+    ];
+    let mut told = vec![address.to_string(), format!("{address:?}"), Address::Other(words.into()).to_string()];
+    for error in &errors {
+        told.extend([error.to_string(), chain(error).to_string(), format!("{error:?}")]);
+        told.push(chain(&io::Error::from(error.clone())).to_string());
+    }
+    for text in told {
+        assert!(!text.chars().any(crate::escape::is_unprintable), "{text:?}");
+    }
 }

@@ -66,6 +66,17 @@ fn guests_hear_each_other_and_wait_for_nobody_who_does_not_read() {
     assert!(slow.read_to_end(&mut Vec::new()).is_err());
 }
 
+/// rule: tcp-11
+#[test]
+fn what_a_guest_says_obeys_no_terminal() {
+    let chat = Chat::start(&[]);
+    let mut anna = chat.enter("anna");
+    let mut rude = TcpStream::connect(chat.1).unwrap();
+    rude.write_all("\x1b[31m\nred \x1b[2J\u{9b}\u{202e} \"prêt\"\n".as_bytes()).unwrap();
+    assert_eq!(line(&mut anna), r"* \x1b[31m is here");
+    assert_eq!(line(&mut anna), r#"<\x1b[31m> red \x1b[2J\xc2\x9b\xe2\x80\xae "prêt""#);
+}
+
 /// rule: write-3
 #[tokio::test]
 async fn the_chat_is_the_same_in_tls() {

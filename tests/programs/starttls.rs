@@ -314,3 +314,27 @@ async fn a_dialogue_is_bounded_in_bytes() {
         assert_eq!(said.code(), 8, "{protocol}: {}", said.stderr);
     }
 }
+
+/// rule: tcp-11
+#[tokio::test]
+async fn the_words_of_a_refusal_are_shown_and_not_obeyed() {
+    let words = "554 \x1b]0;title\x07\x1b[31mred\u{9b}2J\u{202e}";
+    let said = |before: &str, behind: &str| vec![(format!("{before}{words}{behind}").into_bytes(), true)];
+    let xmpp = vec![(XMPP.to_vec(), false), (format!("<{words}>").into_bytes(), true)];
+    let cases = [
+        ("smtp", said("", "\r\n")),
+        ("smtp", said("220 mail\r\n", "\r\n")),
+        ("imap", said("* BYE ", "\r\n")),
+        ("pop3", said("-ERR ", "\r\n")),
+        ("ftp", said("", "\n")),
+        ("line:X", said("", "\n")),
+        ("xmpp", xmpp),
+    ];
+    for (protocol, script) in cases {
+        let said = follow(protocol, &script, "--tls13").await;
+        assert_eq!(said.code(), 8, "{protocol}: {}", said.stderr);
+        assert!(said.stderr.contains(r"\x1b]0;title\x07\x1b[31mred\xc2\x9b2J\xe2\x80\xae"), "{}", said.stderr);
+        let bad = said.stderr.chars().find(|c| *c != '\n' && (c.is_control() || matches!(c, '\u{202a}'..='\u{202e}')));
+        assert_eq!(bad, None, "{protocol}: {:?}", said.stderr);
+    }
+}
