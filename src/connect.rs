@@ -164,6 +164,10 @@ impl Connector {
 
     fn socket(&self, addr: SocketAddr) -> io::Result<TcpSocket> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if self.policy.reset_when_killed {
+            // rule: flow-7: an attempt that is given up as it succeeds is seen by the peer too.
+            crate::socket::reset_on_drop(&socket);
+        }
         let Some(local) = self.bind_to else { return Ok(socket) };
         if local.is_ipv4() != addr.is_ipv4() {
             let problem = format!("the local address {local} is of the other family");

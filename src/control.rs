@@ -51,6 +51,9 @@ pub(crate) trait Ground: Send + Sync {
     fn pending(&self) -> Option<Pending> {
         None
     }
+
+    /// If the process is killed while our send half is open, the peer shall see RST, where there is such a thing.
+    fn reset_when_killed(&self) {}
 }
 
 /// Whoever has tasks waiting that an abort has to wake.
@@ -356,6 +359,13 @@ impl Control {
     pub(crate) fn begin_report(&self) {
         if let Some(ground) = self.ground() {
             ground.begin_report();
+        }
+    }
+
+    /// What is sent here comes from elsewhere: if the process is killed, it must not look complete (rule: flow-7).
+    pub(crate) fn reset_when_killed(&self) {
+        if let Some(ground) = self.ground() {
+            ground.reset_when_killed();
         }
     }
 

@@ -41,6 +41,14 @@ pub struct Policy {
     /// Each session costs memory and time for every byte, so a peer must not choose the number. A TLS connection that was
     /// not made by an upgrade is not refused, but counts.
     pub max_layers: usize,
+    /// Whether the peer sees RST if this process is killed while our send half is open; default `false`: the system sends
+    /// FIN then, which on bare TCP looks like an end in order (rule: flow-7).
+    ///
+    /// It is for whatever passes on what another connection sends: a relay, a proxy, a client that reads a pipe.
+    /// [`relay`](crate::relay) does it for its legs in any case. The socket has a linger time of zero until our send half
+    /// ends, so that its last bytes are as safe as ever. There is no such thing for a stream other than TCP.
+    #[doc(alias = "SO_LINGER")]
+    pub reset_when_killed: bool,
 }
 
 impl Default for Policy {
@@ -54,6 +62,7 @@ impl Default for Policy {
             watermarks: Watermarks::default(),
             truncation: Truncation::Error,
             max_layers: 4,
+            reset_when_killed: false,
         }
     }
 }

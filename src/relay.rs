@@ -40,6 +40,8 @@ use crate::transport::Transport;
 /// A leg whose policy has [`Truncation::Tolerate`](crate::Truncation) ends as its reads say: a missing close_notify is
 /// passed on as an end in order, and the report says `truncated`.
 ///
+/// If the process is killed, both peers see RST, over TCP (rule: flow-7).
+///
 /// # Bounds
 ///
 /// Bytes go from the one transport's buffer into the other one's write, without a buffer between. What a leg has not taken
@@ -166,6 +168,8 @@ impl<'t> Relay<'t> {
 
     async fn run(mut self) -> RelayReport {
         let [a, b] = self.legs.each_ref().map(|leg| leg.control.clone());
+        a.reset_when_killed();
+        b.reset_when_killed();
         {
             let (mut a_lost, mut b_lost) = (pin!(a.lost()), pin!(b.lost()));
             poll_fn(|cx| self.poll(cx, [a_lost.as_mut(), b_lost.as_mut()])).await;

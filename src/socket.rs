@@ -128,6 +128,11 @@ impl<'a> Options<'a> {
         let _ = self.0.set_linger(Some(Duration::ZERO));
     }
 
+    /// Makes the kernel end the connection in order when the socket is dropped.
+    pub(crate) fn end_on_drop(&self) {
+        let _ = self.0.set_linger(None);
+    }
+
     /// Half-closes: FIN behind what was written.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         self.0.shutdown(std::net::Shutdown::Write)
@@ -136,6 +141,11 @@ impl<'a> Options<'a> {
 
 /// The option is an int: a larger number would lose its upper half, and the system bounds it in any case.
 const LARGEST_BUFFER: usize = i32::MAX as usize;
+
+/// The same for a socket that is not connected yet.
+pub(crate) fn reset_on_drop(socket: &tokio::net::TcpSocket) {
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
 
 /// Whether the system tells of readiness by edges: then a call that moved a part only has used it up.
 pub(crate) const TELLS_BY_EDGES: bool = cfg!(any(target_os = "linux", target_os = "android"));

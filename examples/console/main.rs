@@ -18,6 +18,8 @@ mod service;
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/descriptors.rs"]
+mod descriptors;
 #[path = "../common/signal.rs"]
 mod signal;
 #[path = "../common/tls_flags.rs"]
@@ -39,7 +41,8 @@ use crate::log::Log;
 fn main() -> ExitCode {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("console"));
     let tls = server_tls(&args).unwrap_or_else(|usage| usage.exit("console"));
-    raise_descriptor_limit();
+    // A thousand unfinished handshakes are a thousand descriptors.
+    descriptors::raise_limit();
     let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling runs no service");
     let log = Log::new(args.json);
     let ended = runtime.block_on(run(&args, tls, &log));
@@ -169,16 +172,3 @@ fn hint(args: &Args, ports: impl Iterator<Item = (Kind, SocketAddr)>) {
         }
     }
 }
-
-/// A thousand unfinished handshakes are a thousand descriptors, and many systems begin with a limit of about as many.
-#[cfg(unix)]
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // Where it is refused, the listener waits for descriptors instead.
-    let _ = setrlimit(Resource::Nofile, limit);
-}
-
-#[cfg(not(unix))]
-fn raise_descriptor_limit() {}

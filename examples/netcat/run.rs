@@ -141,6 +141,8 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
 async fn connect(args: &Args) -> Result<TcpConnection, Error> {
     let mut policy = Policy::default();
     policy.close_timeout = args.close_timeout.or(policy.close_timeout);
+    // rule: flow-7: what is read from a pipe must not look complete if we are killed.
+    policy.reset_when_killed = true;
     let mut connector = Connector::new().policy(policy);
     if let Some(timeout) = args.endpoint.timeout() {
         connector = connector.timeout(timeout);

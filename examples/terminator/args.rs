@@ -36,9 +36,10 @@ and to check (default the host); cert=, key=, alpn=, min=, max=. Of all: timeout
 An IPv6 address stands in brackets; a colon in a value is written \\:. Port 0 listens on any free port.
 
   --handshake-timeout SECS  how long handshakes and what is said ahead of them may take; default 30
+  --idle-timeout SECS       how long nothing may move on a connection, either way; default 600, 0 for no bound
   --half-open-timeout SECS  how long a connection may be idle once one side has ended; default: no bound
   --close-timeout SECS      how long a close waits for the peer; default 10
-  --max-connections N       so many at once, the next wait; default 1000
+  --max-connections N       so many at once, the next wait; default 10000, or as many as there are descriptors for (two each)
   --max-per-peer N          so many at once of one IPv4 address or IPv6 /64, the next are reset; default: no bound
   --drain-timeout SECS      how long open connections may go on behind SIGTERM; default 10
   --log text|json           one line on standard output for each connection; default text
@@ -68,9 +69,11 @@ pub(crate) struct Options {
     pub(crate) tolerate_truncation: bool,
     pub(crate) leftover: Option<Leftover>,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) idle_timeout: Option<Duration>,
     pub(crate) half_open_timeout: Option<Duration>,
     pub(crate) close_timeout: Duration,
-    pub(crate) max_connections: usize,
+    /// `None`: nothing was said.
+    pub(crate) max_connections: Option<usize>,
     pub(crate) max_per_peer: Option<usize>,
     pub(crate) drain_timeout: Duration,
     pub(crate) json: bool,
@@ -82,9 +85,10 @@ impl Default for Options {
             tolerate_truncation: false,
             leftover: None,
             handshake_timeout: Duration::from_secs(30),
+            idle_timeout: Some(Duration::from_secs(600)),
             half_open_timeout: None,
             close_timeout: Duration::from_secs(10),
-            max_connections: 1000,
+            max_connections: None,
             max_per_peer: None,
             drain_timeout: Duration::from_secs(10),
             json: false,
@@ -140,9 +144,10 @@ impl Options {
             "tolerate-truncation" => self.tolerate_truncation = true,
             "leftover" => self.leftover = Some(leftover(parser)?),
             "handshake-timeout" => self.handshake_timeout = seconds(parser)?,
+            "idle-timeout" => self.idle_timeout = Some(seconds(parser)?).filter(|bound| !bound.is_zero()),
             "half-open-timeout" => self.half_open_timeout = Some(seconds(parser)?),
             "close-timeout" => self.close_timeout = seconds(parser)?,
-            "max-connections" => self.max_connections = count(parser)?,
+            "max-connections" => self.max_connections = Some(count(parser)?),
             "max-per-peer" => self.max_per_peer = Some(count(parser)?),
             "drain-timeout" => self.drain_timeout = seconds(parser)?,
             "log" => self.json = is_json(&text(parser)?)?,

@@ -34,11 +34,26 @@ pub(crate) struct Ended {
 
 /// A connection that ended before it was joined to another.
 pub(crate) struct Failed {
-    /// `client` or `service`: whose part it was.
-    pub(crate) side: &'static str,
+    /// Whose part it was.
+    pub(crate) side: Side,
     /// One word: the name of the reason, or `connect`.
     pub(crate) how: &'static str,
     pub(crate) detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Client,
+    Service,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Service => "service",
+        }
+    }
 }
 
 impl Log {
@@ -76,7 +91,7 @@ impl Ended {
                 "#{conn} {client} to {service}, {seconds:.3} s: {} bytes there, {} bytes back; client: {}; service: {}",
                 report.a_to_b, report.b_to_a, report.a, report.b
             ),
-            Err(failed) => format!("#{conn} {client}, {seconds:.3} s: {}: {}", failed.side, failed.detail),
+            Err(failed) => format!("#{conn} {client}, {seconds:.3} s: {}: {}", failed.side.name(), failed.detail),
         }
     }
 
@@ -100,7 +115,7 @@ impl Ended {
             ]),
             Err(failed) => {
                 fields.extend([
-                    ("failed", json!(failed.side)),
+                    ("failed", json!(failed.side.name())),
                     ("how", json!(failed.how)),
                     ("detail", json!(failed.detail)),
                 ]);

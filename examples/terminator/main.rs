@@ -13,6 +13,8 @@ mod serve;
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/descriptors.rs"]
+mod descriptors;
 #[path = "../common/starttls/mod.rs"]
 mod starttls;
 
@@ -100,7 +102,7 @@ fn front(options: &Options) -> ListenerBuilder {
     if options.tolerate_truncation {
         policy.truncation = Truncation::Tolerate;
     }
-    let max = options.max_connections;
+    let max = max_connections(options.max_connections, descriptors::raise_limit());
     let builder = Listener::builder().policy(policy).max_connections(max).max_unfinished(max);
     match options.max_per_peer {
         Some(max) => builder.max_per_peer(max),
@@ -108,8 +110,23 @@ fn front(options: &Options) -> ListenerBuilder {
     }
 }
 
+/// A connection takes two descriptors, one on each side. Some are for the program itself.
+fn max_connections(asked: Option<usize>, descriptors: Option<u64>) -> usize {
+    const DEFAULT: usize = 10_000;
+    let wanted = asked.unwrap_or(DEFAULT);
+    let Some(descriptors) = descriptors else { return wanted };
+    let most = usize::try_from(descriptors.saturating_sub(32) / 2).unwrap_or(usize::MAX).max(1);
+    if asked.is_some_and(|asked| asked > most) {
+        eprintln!("terminator: {descriptors} descriptors are allowed, which is enough for {most} connections at once");
+    }
+    wanted.min(most)
+}
+
 fn policy(options: &Options) -> Policy {
     let mut policy = Policy::default();
+    policy.idle_timeout = options.idle_timeout;
+    // rule: flow-7: from the start, because what is said before the relay begins must not look complete either.
+    policy.reset_when_killed = true;
     policy.handshake_timeout = Some(options.handshake_timeout);
     policy.close_timeout = Some(options.close_timeout);
     policy.half_open_timeout = options.half_open_timeout;

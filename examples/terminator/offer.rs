@@ -45,15 +45,9 @@ impl Offer {
         }
     }
 
-    /// Reads the service's greeting, where it is not known yet, passes it on, and speaks to the client until TLS is due.
-    /// `false`: the client has left. An error is a refusal of the service's, or the end of a connection.
-    pub(crate) async fn speak(
-        &self,
-        known: String,
-        client: &mut impl Plain,
-        service: &mut impl Plain,
-    ) -> io::Result<bool> {
-        let greeting = if known.is_empty() { self.greeting(service).await? } else { known };
+    /// Passes the service's greeting on, and speaks to the client until TLS is due. `false`: the client has left. An error is
+    /// the client's: it talks on and on, or its connection has ended.
+    pub(crate) async fn speak(&self, greeting: &str, client: &mut impl Plain) -> io::Result<bool> {
         client.write_all(greeting.as_bytes()).await?;
         for _ in 0..MOST_LINES {
             let line = read_line(client).await?;
@@ -68,7 +62,8 @@ impl Offer {
         Err(refusal("the client goes on and on in plaintext"))
     }
 
-    async fn greeting(&self, service: &mut impl Plain) -> io::Result<String> {
+    /// Reads the service's greeting. An error is a refusal of the service's, or the end of its connection.
+    pub(crate) async fn greeting(&self, service: &mut impl Plain) -> io::Result<String> {
         let mut greeting = read_line(service).await?;
         let is_welcome = match self {
             Self::Smtp => greeting.starts_with("220"),

@@ -2,18 +2,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bowline::{
     BoxConnection, Control, EndpointIncoming, Error, Phase, Reason, RelayReport, StartTls, TlsTransport, Transport,
     UpgradableTransport, chain, relay,
 };
 use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::Terminator;
 use crate::common::info::{Fields, info};
-use crate::log::{Ended, Failed};
+use crate::log::{Ended, Failed, Side};
 use crate::offer::Offer;
 use crate::starttls::{self, Refused, StartTlsBy};
 
@@ -48,12 +47,21 @@ async fn join(incoming: EndpointIncoming, terminator: &Terminator, known: &mut K
 /// an answer.
 async fn begin(incoming: EndpointIncoming, terminator: &Terminator) -> Result<(BoxConnection, BoxConnection), Failed> {
     let offered = terminator.args.offer.as_ref().zip(incoming.start_tls());
-    let mut client = incoming.begin().await.map_err(|error| failed("client", error))?;
-    let (mut service, greeting) = while_there(&client.control(), connect(terminator)).await?;
+    let mut client = incoming.begin().await.map_err(|error| failed(Side::Client, error))?;
+    let control = client.control();
+    let (mut service, mut greeting) = while_there(&control, connect(terminator)).await?;
+    let deadline = deadline(terminator);
     match offered {
-        Some((offer, how)) => offer_tls((offer, how), greeting, &mut client, &mut service, terminator).await?,
+        Some((offer, how)) => {
+            if greeting.is_empty() {
+                greeting = while_there(&control, in_time(deadline, offer.greeting(&mut service))).await?;
+            }
+            offer_tls((offer, how), &greeting, &mut client, terminator, deadline).await?;
+        }
         // It was said in plaintext, to us. Behind TLS the service does not say it again, and the client waits for it.
-        None => client.write_all(greeting.as_bytes()).await.map_err(|error| failed("client", error.into()))?,
+        None => {
+            client.write_all(greeting.as_bytes()).await.map_err(|error| failed(Side::Client, error.into()))?;
+        }
     }
     Ok((client, service))
 }
@@ -64,7 +72,7 @@ async fn connect(terminator: &Terminator) -> Result<(BoxConnection, String), Err
     let mut service = connector.connect().await?;
     let Some((by, how)) = args.upgrade.as_ref().zip(connector.start_tls()) else { return Ok((service, String::new())) };
     let name = args.connect.name().unwrap_or_default();
-    let mut greeting = in_time(terminator, starttls::negotiate(by, name, &mut service)).await?;
+    let mut greeting = in_time(deadline(terminator), starttls::negotiate(by, name, &mut service)).await?;
     if *by == StartTlsBy::Imap {
         // It may tell of capabilities that end with the upgrade.
         greeting = "* OK ready\r\n".into();
@@ -73,45 +81,51 @@ async fn connect(terminator: &Terminator) -> Result<(BoxConnection, String), Err
     Ok((service, greeting))
 }
 
-/// Speaks the plaintext part to the client, and upgrades.
+/// Speaks the plaintext part to the client, and upgrades. Whatever goes wrong in it is the client's part.
 async fn offer_tls(
     (offer, how): (&Offer, StartTls),
-    greeting: String,
+    greeting: &str,
     client: &mut BoxConnection,
-    service: &mut BoxConnection,
     terminator: &Terminator,
+    deadline: Option<Instant>,
 ) -> Result<(), Failed> {
-    let control = client.control();
-    let speaking = in_time(terminator, offer.speak(greeting, client, service));
-    if while_there(&control, speaking).await? {
+    let spoken = in_time(deadline, offer.speak(greeting, client)).await;
+    if spoken.map_err(|error| failed(Side::Client, error))? {
         let leftover = terminator.args.options.leftover;
         let how = leftover.map_or(how.clone(), |leftover| how.leftover(leftover));
-        return client.start_tls(how).await.map_err(|error| failed("client", error));
+        return client.start_tls(how).await.map_err(|error| failed(Side::Client, error));
     }
     client.close().await;
-    Err(failed("client", Reason::Closed.into()))
+    Err(failed(Side::Client, Reason::Closed.into()))
 }
 
 /// Takes a step towards the service, as long as the client is there to be served. Where it fails, the client is aborted.
 async fn while_there<T>(client: &Control, step: impl Future<Output = Result<T, Error>>) -> Result<T, Failed> {
     tokio::select! {
+        // A client that has left is why a step fails, and not the other way round.
         biased;
-        done = step => done.map_err(|error| {
-            client.abort();
-            failed("service", error)
-        }),
         () = client.lost() => {
             let reason = if client.is_aborted() { Reason::Aborted } else { Reason::Reset(Phase::Handshake) };
-            Err(failed("client", reason.into()))
+            Err(failed(Side::Client, reason.into()))
         }
+        done = step => done.map_err(|error| {
+            client.abort();
+            failed(Side::Service, error)
+        }),
     }
 }
 
-async fn in_time<T>(terminator: &Terminator, step: impl Future<Output = io::Result<T>>) -> Result<T, Error> {
-    match timeout(terminator.args.options.handshake_timeout, step).await {
-        Ok(done) => done.map_err(said_no),
-        Err(_) => Err(Reason::TimedOut(Phase::Handshake).into()),
-    }
+/// When what is said in plaintext from now on has to be over.
+fn deadline(terminator: &Terminator) -> Option<Instant> {
+    Instant::now().checked_add(terminator.args.options.handshake_timeout)
+}
+
+async fn in_time<T>(deadline: Option<Instant>, step: impl Future<Output = io::Result<T>>) -> Result<T, Error> {
+    let done = match deadline {
+        Some(deadline) => timeout_at(deadline, step).await,
+        None => Ok(step.await),
+    };
+    done.unwrap_or_else(|_| Err(Reason::TimedOut(Phase::Handshake).into())).map_err(said_no)
 }
 
 /// A refusal keeps its words.
@@ -122,7 +136,7 @@ fn said_no(error: io::Error) -> Error {
     }
 }
 
-fn failed(side: &'static str, error: Error) -> Failed {
+fn failed(side: Side, error: Error) -> Failed {
     let detail = chain(&error).to_string();
     let how = match error {
         Error::Connect(_) => "connect",

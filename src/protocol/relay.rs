@@ -135,6 +135,7 @@ impl RelayLeg {
 
 impl Protocol for RelayLeg {
     fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+        transport.control().reset_when_killed();
         let own = transport.handle();
         let (other, is_off) = self.with(|meeting| {
             meeting.legs[self.place] = Some(own);

@@ -24,6 +24,8 @@ pub(super) struct Wire {
     pub(super) fin_received: HalfOpen,
     /// A floor above tells the end by its own marker.
     pub(super) beneath: AtomicBool,
+    /// The system would reset the connection if the process died.
+    resets_when_killed: AtomicBool,
     /// Both halves hold the socket.
     held: AtomicBool,
     /// Both have ended in order, and the last one holds the socket until all of ours has arrived.
@@ -98,6 +100,13 @@ impl Wire {
         socket::TELLS_BY_EDGES && self.is_beneath()
     }
 
+    /// Our send half ends: from now on, the system may end the connection in order.
+    pub(super) fn begin_end(&self) {
+        if self.resets_when_killed.swap(false, Ordering::AcqRel) {
+            socket::Options::of(&self.stream).end_on_drop();
+        }
+    }
+
     /// Asked where a report may follow: a connection that is dropped in the middle has none.
     fn note_unacknowledged(&self) {
         self.control.note_pending(|| self.ask());
@@ -130,6 +139,7 @@ enum Share {
 impl Hold {
     /// The two shares of a socket, and the handle that reaches it.
     pub(super) fn pair(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> [Self; 2] {
+        let resets_when_killed = policy.reset_when_killed;
         let control = Control::new(host.into(), peer.into(), policy);
         let wire = Arc::new(Wire {
             stream,
@@ -137,10 +147,14 @@ impl Hold {
             fin_sent: HalfOpen::default(),
             fin_received: HalfOpen::default(),
             beneath: AtomicBool::new(false),
+            resets_when_killed: AtomicBool::new(false),
             held: AtomicBool::new(true),
             lingers: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
         });
+        if resets_when_killed {
+            wire.reset_when_killed();
+        }
         let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&wire) as Arc<dyn Ground>));
         control.stand_on(ground);
         [Arc::clone(&wire), wire].map(|wire| Self { wire, share: Share::Half })
@@ -223,5 +237,12 @@ impl Ground for Wire {
 
     fn pending(&self) -> Option<Pending> {
         self.ask()
+    }
+
+    fn reset_when_killed(&self) {
+        // rule: flow-7: once our FIN has left, nothing more can look like one.
+        if !self.fin_sent.has_begun() && !self.resets_when_killed.swap(true, Ordering::AcqRel) {
+            socket::Options::of(&self.stream).reset_on_drop();
+        }
     }
 }

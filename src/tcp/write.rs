@@ -145,6 +145,7 @@ impl TcpWriteHalf {
         }
         self.settle();
         let Some(wire) = self.wire.take_if(|_| self.half.is_finishing()) else { return Ok(()) };
+        wire.begin_end();
         match socket::Options::of(&wire.stream).shutdown_write() {
             Ok(()) => {
                 wire.fin_sent.begin();

@@ -52,3 +52,22 @@ async fn an_interrupt_of_a_pipeline_never_looks_like_a_whole_message() {
         ended(&mut producer);
     }
 }
+
+/// rule: flow-7
+#[tokio::test]
+async fn a_netcat_that_is_killed_is_a_reset_to_its_peer() {
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("tcp:localhost:{}", listener.local_addr().port());
+    for signal in [Signal::TERM, Signal::KILL] {
+        let (mut producer, mut netcat) = pipeline(&endpoint);
+        let mut peer = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap().into_tcp();
+        let mut half = [0; 4];
+        timeout(PATIENCE, peer.read_exact(&mut half)).await.unwrap().unwrap();
+        kill_process(Pid::from_child(&netcat), signal).unwrap();
+        let end = timeout(PATIENCE, peer.read(&mut half)).await.unwrap();
+        assert!(end.is_err(), "{signal:?}: {end:?}");
+        ended(&mut netcat);
+        kill_process(Pid::from_child(&producer), signal).unwrap();
+        ended(&mut producer);
+    }
+}

@@ -23,7 +23,11 @@ struct Terminator {
 
 impl Terminator {
     fn start(listen: &str, connect: &str, args: &[&str]) -> Self {
-        let mut child = Command::new(example("terminator"))
+        Self::run(Command::new(example("terminator")), listen, connect, args)
+    }
+
+    fn run(mut program: Command, listen: &str, connect: &str, args: &[&str]) -> Self {
+        let mut child = program
             .args(["--log", "json", "--listen", listen, "--connect", connect])
             .args(args)
             .stdout(Stdio::piped())
@@ -114,6 +118,13 @@ fn capitals(mut socket: BufReader<TcpStream>) {
         }
         line.clear();
     }
+}
+
+/// A client that waits for no answer for ever.
+fn client(addr: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(addr).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client
 }
 
 fn wait_until_shut(addr: SocketAddr) {
@@ -363,6 +374,128 @@ fn a_second_signal_aborts_what_is_open() {
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(service.served.join().unwrap(), Err(ErrorKind::ConnectionReset));
     assert_eq!(terminator.wait().code(), Some(0));
+}
+
+/// rule: flow-7, abort-2
+#[test]
+fn both_sides_of_a_killed_terminator_see_a_reset() {
+    for listen in [format!("tcp:{ANY}"), format!("tls:{ANY}{}", identity())] {
+        let (joined, is_joined) = channel();
+        let service = Service::new(move |mut socket| {
+            socket.read_exact(&mut [0; 4]).unwrap();
+            joined.send(()).unwrap();
+            socket.read(&mut [0]).map_err(|error| error.kind())
+        });
+        let mut terminator = Terminator::start(&listen, &service.endpoint(), &[]);
+        let mut running = None;
+        let mut client = client(terminator.addr());
+        if listen.starts_with("tcp") {
+            client.write_all(b"half").unwrap();
+        } else {
+            let addr = terminator.addr().to_string();
+            let s_client = ["s_client", "-connect", &addr, "-CAfile", &ca(), "-quiet"];
+            running.insert(Running::start("openssl", &s_client)).write(b"half");
+        }
+        is_joined.recv_timeout(PATIENCE).unwrap();
+        terminator.child.kill().unwrap();
+        terminator.wait();
+        assert_eq!(service.served.join().unwrap(), Err(ErrorKind::ConnectionReset), "{listen}");
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset, "{listen}");
+        if let Some(running) = running {
+            let said = running.wait();
+            assert!(said.stderr.contains("errno=104"), "{}", said.stderr);
+        }
+    }
+}
+
+/// rule: idle-1
+#[test]
+fn a_connection_on_which_nothing_moves_is_given_up() {
+    let service = Service::new(|mut socket| {
+        let mut half = [0; 4];
+        socket.read_exact(&mut half).unwrap();
+        socket.read(&mut half).map_err(|error| error.kind())
+    });
+    let terminator = Terminator::start(&format!("tcp:{ANY}"), &service.endpoint(), &["--idle-timeout", "0.3"]);
+    let mut client = client(terminator.addr());
+    client.write_all(b"half").unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(service.served.join().unwrap(), Err(ErrorKind::ConnectionReset));
+    let ended = terminator.ended();
+    assert!(ends(&ended).0 == "timed_out" || ends(&ended).1 == "timed_out", "{ended}");
+}
+
+/// rule: end-1
+#[test]
+fn what_goes_wrong_before_tls_is_told_of_the_side_that_it_is_the_part_of() {
+    let greets = |mut socket: BufReader<TcpStream>| {
+        socket.get_mut().write_all(b"hello\r\n").unwrap();
+        let _ = socket.read(&mut [0]);
+    };
+    let says_nothing = |mut socket: BufReader<TcpStream>| drop(socket.read(&mut [0]));
+    let leaves = |_: BufReader<TcpStream>| {};
+    let services: [(fn(BufReader<TcpStream>), &[u8], bool, [&str; 2]); 6] = [
+        (greets, b"half a li", true, ["client", "truncated"]),
+        (greets, &b"what\r\n".repeat(200), false, ["client", "protocol"]),
+        (greets, b"XTLS\r\n\x16\x03\x01", true, ["client", "truncated"]),
+        (greets, b"", false, ["client", "timed_out"]),
+        (says_nothing, b"", false, ["service", "timed_out"]),
+        (leaves, b"", false, ["service", "truncated"]),
+    ];
+    for (serve, sent, ends, [side, how]) in services {
+        let service = Service::new(serve);
+        let listen = format!("starttls:{ANY}{}", identity());
+        let args = ["--starttls", "line:XTLS", "--handshake-timeout", "0.5"];
+        let terminator = Terminator::start(&listen, &service.endpoint(), &args);
+        let mut client = client(terminator.addr());
+        client.write_all(sent).unwrap();
+        if ends {
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        let ended = terminator.ended();
+        assert_eq!((&ended["failed"], &ended["how"]), (&side.into(), &how.into()), "{ended}");
+        let mut said = Vec::new();
+        let end = client.read_to_end(&mut said).map_err(|error| error.kind());
+        if side == "service" {
+            // Never an end in order.
+            assert_eq!(end, Err(ErrorKind::ConnectionReset), "{ended}");
+        }
+        drop(client);
+        service.served.join().unwrap();
+    }
+}
+
+/// rule: limit-1
+#[test]
+fn there_are_no_more_connections_than_descriptors_for_them() {
+    let service = TcpListener::bind(ANY).unwrap();
+    let connect = format!("tcp:{}", service.local_addr().unwrap());
+    thread::spawn(move || {
+        for socket in service.incoming() {
+            thread::spawn(move || capitals(BufReader::new(socket.unwrap())));
+        }
+    });
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]).arg(example("terminator"));
+    let terminator = Terminator::run(limited, &format!("tcp:{ANY}"), &connect, &[]);
+    let mut clients: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = BufReader::new(client(terminator.addr()));
+            client.get_mut().write_all(b"quit\n").unwrap();
+            client
+        })
+        .collect();
+    // Some of them wait until others are done; all are served.
+    for client in &mut clients {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "QUIT\n");
+        client.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    }
+    for _ in clients {
+        let ended = terminator.ended();
+        assert_eq!(ends(&ended), ("closed", "closed"), "{ended}");
+    }
 }
 
 /// rule: flow-5, flow-6

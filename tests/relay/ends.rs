@@ -1,8 +1,11 @@
 //! Ends in order.
 
-use bowline::testing::{Kind, pair, tcp_pair};
-use bowline::{CloseReport, Policy, Reason, TcpTransport, Transport, Truncation, relay};
+use std::time::Duration;
+
+use bowline::testing::{Kind, pair, raw_tcp_pair, tcp_pair};
+use bowline::{CloseReport, Policy, Reason, TcpConnection, TcpTransport, Transport, Truncation, relay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::setup::{Joined, PAIRS, bounded, expect, over, pattern, read_all, server_and_neighbour, settle, spawn};
 
@@ -143,4 +146,35 @@ async fn a_leg_whose_peer_takes_nothing_after_its_end_is_unconfirmed() {
         })
         .await;
     }
+}
+
+/// The socket of a connection, seen from beside it.
+fn linger(socket: &std::net::TcpStream) -> Option<Duration> {
+    socket2::SockRef::from(socket).linger().unwrap()
+}
+
+/// rule: flow-7
+#[tokio::test]
+async fn the_system_would_reset_a_leg_of_a_killed_relay_until_it_ends_in_order() {
+    let (mut client, a) = raw_tcp_pair().await.unwrap();
+    let (mut backend, b) = raw_tcp_pair().await.unwrap();
+    let [(a, a_socket), (b, b_socket)] = [a, b].map(|stream| {
+        let stream = stream.into_std().unwrap();
+        let beside = stream.try_clone().unwrap();
+        (TcpConnection::new(TcpStream::from_std(stream).unwrap(), Policy::default()).unwrap(), beside)
+    });
+    let relayed = spawn(a, b);
+    settle(&mut client, &mut backend).await;
+    assert_eq!([&a_socket, &b_socket].map(linger), [Some(Duration::ZERO); 2]);
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let (question, end) = read_all(&mut backend).await;
+    assert!(question == b"question" && end.is_ok());
+    assert_eq!([&a_socket, &b_socket].map(linger), [Some(Duration::ZERO), None]);
+    backend.write_all(b"answer").await.unwrap();
+    backend.shutdown().await.unwrap();
+    let (answer, end) = read_all(&mut client).await;
+    assert!(answer == b"answer" && end.is_ok());
+    assert_eq!(linger(&a_socket), None);
+    assert!(relayed.await.unwrap().is_clean());
 }
