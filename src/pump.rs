@@ -253,11 +253,16 @@ impl<T: Transport> Pump<T> {
             } else if self.session.has_records() || !self.floor_is_flushed || self.owes_floor_end() {
                 let _ = self.transmit();
             }
-            let Some(floor) = self.floor.as_mut().filter(|_| step == Step::NeedInput) else {
+            if step != Step::NeedInput {
                 if let Some(unit) = unit {
                     unit.made_progress();
                 }
                 return Poll::Ready(step);
+            }
+            let Some(floor) = &mut self.floor else {
+                // It was taken back: whoever asks again for what cannot come would ask for ever (rule: life-6).
+                self.session.handle_read_lost(Reason::Aborted);
+                continue;
             };
             // Given back: the floor takes one.
             drop(unit.take());

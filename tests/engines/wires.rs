@@ -6,10 +6,13 @@ use std::sync::Arc;
 use bowline::core::facts::SessionFacts;
 use bowline::core::half::{End, RecvHalf, SendHalf};
 use bowline::core::session::{Session, Step};
+use bowline::rustls::ServerConfig;
 use bowline::rustls::crypto::CryptoProvider;
+use bowline::rustls::server::{ClientHello, ResolvesServerCert};
+use bowline::rustls::sign::CertifiedKey;
 use bowline::testing::pki::Pki;
 use bowline::testing::shared_pki;
-use bowline::{ClientTls, ServerTls, TlsVersion, Watermarks};
+use bowline::{ClientTls, Reason, ServerTls, TlsVersion, Watermarks};
 
 use crate::setup::VERSIONS;
 
@@ -221,4 +224,32 @@ fn a_hello_in_records_of_one_byte_is_given_up_at_64_kilobytes() {
     assert!((60_000..=0xffff).contains(&express.0), "{express:?}");
     assert!(express.0.abs_diff(rustls.0) <= 6 && express.1 == rustls.1, "{rustls:?} {express:?}");
     assert!(express.1.contains("PeerSentOversizedRecord"), "{express:?}");
+}
+
+/// Code of the application's that rustls calls.
+#[derive(Debug)]
+struct Panics;
+
+impl ResolvesServerCert for Panics {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        panic!("a resolver that panics, in a test")
+    }
+}
+
+/// rule: life-7, end-1
+#[test]
+fn a_resolver_that_panics_fails_its_own_session() {
+    for version in VERSIONS {
+        for express in [false, true] {
+            let sound = server(shared_pki(), false, None);
+            let mut config = ServerConfig::clone(sound.config());
+            config.cert_resolver = Arc::new(Panics);
+            let server = ServerTls::from(Arc::new(config));
+            let server = if express { server.express().unwrap() } else { server };
+            let mut both = sessions(&client(shared_pki(), version, false, None), &server);
+            settle(&mut both);
+            assert!(matches!(both[1].failure(), Some(Reason::Tls(_))), "{version} {express}: {:?}", both[1].failure());
+            assert!(both[1].is_done_sending() && both[1].facts().is_none(), "{version} {express}");
+        }
+    }
 }
