@@ -5,13 +5,25 @@
 //! cargo run --example chat -- --tls certs 127.0.0.1:7011    openssl s_client -connect 127.0.0.1:7011 -CAfile certs/ca.pem
 //! ```
 
+#[allow(dead_code)]
+#[path = "common/args.rs"]
+mod args;
+#[path = "common/host_port.rs"]
+mod host_port;
+
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bowline::protocol::{Framed, Handle, MessageProtocol, MessageTransport, Outcome, Server, every};
 use bowline::testing::pki::Pki;
-use bowline::{Listener, Reason, printable};
+use bowline::{Listener, Reason, ServerTls, chain, printable};
+use lexopt::Arg::{Long, Short, Value};
+use lexopt::{Parser, ValueExt};
 use tokio_util::codec::LinesCodec;
+
+use crate::args::Usage;
+use crate::host_port::host_port;
 
 /// Who reads so slowly that this much waits for them is thrown out: nobody else waits for them.
 const MAX_QUEUED: usize = 256 << 10;
@@ -72,17 +84,57 @@ impl MessageProtocol for Guest {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut args: Vec<String> = std::env::args().skip(1).collect();
-    let certs = if args.first().is_some_and(|arg| arg == "--tls") { args.drain(..2).next_back() } else { None };
-    let listener = Listener::bind(args.first().map_or("127.0.0.1:7010", String::as_str)).await?;
+const HELP: &str = "\
+A chat: lines, nicknames, and everybody hears everybody.
+
+Usage: chat [--tls DIR] [ADDR]
+
+  ADDR        where to listen; default 127.0.0.1:7010, port 0 is any free port
+  --tls DIR   speak TLS, with the development certificates that are kept or made in DIR
+  --help
+
+Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
+";
+
+/// Where to listen, and the certificates where TLS is spoken.
+fn arguments() -> Result<(String, Option<ServerTls>), Usage> {
+    let (mut addr, mut certs) = (None, None);
+    let mut parser = Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("tls") => certs = Some(args::text(&mut parser)?),
+            Long("help") | Short('h') => {
+                print!("{HELP}");
+                std::process::exit(0);
+            }
+            Value(value) if addr.is_none() => addr = Some(host_port("ADDR", value.string()?).map_err(Usage::new)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let tls = match certs {
+        Some(certs) => {
+            Some(Pki::load_or_create(certs).map_err(Usage::of)?.server_tls_builder().build().map_err(Usage::of)?)
+        }
+        None => None,
+    };
+    Ok((addr.unwrap_or_else(|| "127.0.0.1:7010".into()), tls))
+}
+
+async fn run(addr: &str, tls: Option<ServerTls>) -> Result<(), bowline::Error> {
+    let listener = Listener::bind(addr).await?;
     println!("listening {}", listener.local_addr());
     let room = Room::default();
     let server = Server::new(listener, every(move || Framed::new(Guest { room: room.clone(), name: None })));
-    match certs {
-        Some(certs) => server.tls(&Pki::load_or_create(certs)?.server_tls_builder().build()?).run().await?,
-        None => server.run().await?,
+    match tls {
+        Some(tls) => server.tls(&tls).run().await,
+        None => server.run().await,
     }
-    Ok(())
+}
+
+fn main() -> ExitCode {
+    let (addr, tls) = arguments().unwrap_or_else(|usage| usage.exit("chat"));
+    let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling runs no service");
+    let Err(error) = runtime.block_on(run(&addr, tls)) else { return ExitCode::SUCCESS };
+    eprintln!("chat: {}", chain(&error));
+    ExitCode::FAILURE
 }

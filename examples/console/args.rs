@@ -7,6 +7,7 @@ use lexopt::Arg::{Long, Short};
 use lexopt::Parser;
 
 use crate::common::args::{Usage, leftover, seconds, text};
+use crate::host_port::host_port;
 use crate::tls_flags::{list, only, pair};
 
 const HELP: &str = "\
@@ -156,11 +157,7 @@ impl Args {
     }
 
     fn listen(&mut self, kind: Kind, parser: &mut Parser) -> Result<(), Usage> {
-        let addr = text(parser)?;
-        let is_addr = addr.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if !is_addr {
-            return Err(Usage::new(format!("--{} wants HOST:PORT, not {addr:?}", kind.name())));
-        }
+        let addr = host_port(&format!("--{}", kind.name()), text(parser)?).map_err(Usage::new)?;
         self.ports.push((kind, addr));
         Ok(())
     }

@@ -20,6 +20,8 @@ mod service;
 mod common;
 #[path = "../common/descriptors.rs"]
 mod descriptors;
+#[path = "../common/host_port.rs"]
+mod host_port;
 #[path = "../common/signal.rs"]
 mod signal;
 #[path = "../common/tls_flags.rs"]

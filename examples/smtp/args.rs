@@ -7,6 +7,7 @@ use lexopt::Arg::{Long, Short};
 use lexopt::{Parser, ValueExt};
 
 use crate::common::args::{Usage, seconds, text};
+use crate::host_port::host_port;
 use crate::tls_flags::pair;
 
 const HELP: &str = "\
@@ -59,7 +60,7 @@ impl Args {
         while let Some(arg) = parser.next()? {
             match arg {
                 Long("maildir") => maildir = Some(PathBuf::from(parser.value()?)),
-                Long("listen") => listen = text(&mut parser)?,
+                Long("listen") => listen = host_port("--listen", text(&mut parser)?).map_err(Usage::new)?,
                 Long("certs") => certs = text(&mut parser)?,
                 Long("cert") => cert = Some(text(&mut parser)?),
                 Long("key") => key = Some(text(&mut parser)?),

@@ -14,6 +14,8 @@ mod session;
 #[path = "../common/mod.rs"]
 #[allow(dead_code)]
 mod common;
+#[path = "../common/host_port.rs"]
+mod host_port;
 #[path = "../common/signal.rs"]
 mod signal;
 #[allow(dead_code)]

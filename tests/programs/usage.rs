@@ -66,8 +66,28 @@ fn netcat_refuses_what_it_cannot_do() {
 }
 
 #[test]
+fn the_chat_and_the_receiver_of_mail_refuse_what_they_cannot_do() {
+    let file = certs("ca.pem");
+    for (program, args, with) in [
+        ("chat", &["--nope"][..], "--nope"),
+        ("chat", &["7010"], "HOST:PORT"),
+        ("chat", &["127.0.0.1:0", "127.0.0.1:0"], "127.0.0.1:0"),
+        ("chat", &["--tls"], "--tls"),
+        ("chat", &["--tls", &file], "ca.pem"),
+        ("smtp", &[], "--maildir"),
+        ("smtp", &["--maildir", &file], "ca.pem"),
+        ("smtp", &["--maildir", "x", "--listen", "25"], "HOST:PORT"),
+        ("smtp", &["--maildir", "x", "--max-size", "much"], "much"),
+        ("smtp", &["--maildir", "x", "--timeout", "-1"], "-1"),
+        ("smtp", &["--nope"], "--nope"),
+    ] {
+        refuses(program, args, with);
+    }
+}
+
+#[test]
 fn help_is_help() {
-    for program in ["console", "netcat"] {
+    for program in ["chat", "console", "netcat", "smtp", "terminator"] {
         let said = Running::start(example(program), &["--help"]).feed(b"");
         assert_eq!((said.code(), said.stderr.as_str()), (0, ""));
         assert!(said.text().contains(&format!("Usage: {program} ")));
