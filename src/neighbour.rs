@@ -14,7 +14,8 @@ use crate::transport::Transport;
 
 impl TlsConnection<TcpConnection> {
     /// Takes over a stream of tokio-rustls whose handshake is done and which was not shut down. No byte is lost: neither
-    /// what it has decrypted and nobody has read, nor a record of which it has a part, nor what it has not sent yet.
+    /// what it has decrypted and nobody has read, nor a record of which it has a part, nor what it has not sent yet. Of one that was
+    /// shut down the close fails: its close_notify cannot be sent again.
     ///
     /// # Errors
     ///

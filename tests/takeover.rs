@@ -191,3 +191,29 @@ async fn early_data_that_nobody_has_read_is_not_lost_in_silence() {
     }
     assert_eq!(accepted, [false, true]);
 }
+
+/// rule: life-6
+#[tokio::test]
+async fn a_stream_that_was_shut_down_before_is_closed_with_an_error_and_without_a_hang() {
+    for peer_closes_first in [false, true] {
+        let (mut ours, mut peer) = with_raw_server().await;
+        let mut received = Vec::new();
+        peer.data(b"bye").close_notify();
+        if peer_closes_first {
+            peer.send().await.unwrap();
+            soon(ours.read_to_end(&mut received)).await.unwrap();
+        }
+        ours.get_mut().1.send_close_notify();
+        ours.flush().await.unwrap();
+        let mut ours = TlsConnection::from_tokio_rustls(ours, Policy::default()).unwrap();
+        if !peer_closes_first {
+            peer.send().await.unwrap();
+        }
+        soon(ours.read_to_end(&mut received)).await.unwrap();
+        assert_eq!(received, b"bye");
+        // The marker cannot be sent twice, and nobody knows what was written after the first one.
+        drop(peer);
+        let report = soon(ours.close()).await;
+        assert!(matches!(report.reason, Reason::Tls(_)), "{report}");
+    }
+}
