@@ -5,6 +5,8 @@
 #[path = "garbage/setup.rs"]
 mod setup;
 
+#[path = "engines/alerts.rs"]
+mod alerts;
 #[path = "engines/differences.rs"]
 mod differences;
 #[path = "engines/keys.rs"]

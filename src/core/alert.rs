@@ -1,27 +1,69 @@
-//! Which alert is due for which failure.
+//! Which alert is due for which failure (rule: secure-10). docs/alerts.md has the table that is made of this.
 
-use rustls::{AlertDescription, Error, InvalidMessage, PeerMisbehaved};
+use rustls::{AlertDescription as Alert, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 
-/// The alert that is due for an error, where that is known: the one that rustls sends.
-pub(super) fn alert_for(error: &Error) -> Option<AlertDescription> {
+/// The alert that the peer is due for an error: the one that rustls sends, where it sends one, else the one that the RFC names
+/// for it. `None`: the peer has sent an alert itself, or the error comes before there is a peer.
+pub fn alert_for(error: &Error) -> Option<Alert> {
+    Some(match error {
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => Alert::UnexpectedMessage,
+        Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => Alert::IllegalParameter,
+        Error::InvalidMessage(error) => (*error).into(),
+        Error::InvalidCertificate(error) => error.clone().into(),
+        Error::PeerMisbehaved(error) => of_misbehaviour(error),
+        Error::PeerIncompatible(error) => of_incompatibility(error),
+        Error::NoCertificatesPresented => Alert::CertificateRequired,
+        Error::NoApplicationProtocol => Alert::NoApplicationProtocol,
+        Error::InvalidCertRevocationList(_) | Error::UnsupportedNameType => Alert::HandshakeFailure,
+        Error::DecryptError => Alert::BadRecordMac,
+        Error::PeerSentOversizedRecord => Alert::RecordOverflow,
+        // Found before a handshake begins, or told by the peer.
+        Error::BadMaxFragmentSize | Error::InconsistentKeys(_) | Error::AlertReceived(_) => return None,
+        // RFC 8446 section 6.2: "An internal error unrelated to the peer or the correctness of the protocol". What a later
+        // version of rustls adds is one until it has a line of its own.
+        _ => Alert::InternalError,
+    })
+}
+
+fn of_misbehaviour(error: &PeerMisbehaved) -> Alert {
+    use PeerMisbehaved as It;
     match error {
-        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
-            Some(AlertDescription::UnexpectedMessage)
-        }
-        Error::PeerMisbehaved(
-            PeerMisbehaved::KeyEpochWithPendingFragment
-            | PeerMisbehaved::IllegalMiddleboxChangeCipherSpec
-            | PeerMisbehaved::IllegalTlsInnerPlaintext
-            | PeerMisbehaved::MessageInterleavedWithHandshakeMessage,
-        ) => Some(AlertDescription::UnexpectedMessage),
-        Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => Some(AlertDescription::IllegalParameter),
-        Error::InvalidCertificate(error) => Some(error.clone().into()),
-        Error::InvalidMessage(error) => Some((*error).into()),
-        Error::NoCertificatesPresented => Some(AlertDescription::CertificateRequired),
-        Error::NoApplicationProtocol => Some(AlertDescription::NoApplicationProtocol),
-        Error::DecryptError => Some(AlertDescription::BadRecordMac),
-        Error::PeerSentOversizedRecord => Some(AlertDescription::RecordOverflow),
-        Error::PeerMisbehaved(_) => Some(AlertDescription::IllegalParameter),
-        _ => None,
+        It::IllegalMiddleboxChangeCipherSpec
+        | It::IllegalTlsInnerPlaintext
+        | It::KeyEpochWithPendingFragment
+        | It::KeyUpdateReceivedInQuicConnection
+        | It::MessageInterleavedWithHandshakeMessage
+        | It::RejectedEarlyDataInterleavedWithHandshakeMessage
+        | It::TooMuchEarlyDataReceived => Alert::UnexpectedMessage,
+        It::DisallowedEncryptedExtension
+        | It::UnexpectedCleartextExtension
+        | It::UnsolicitedCertExtension
+        | It::UnsolicitedEchExtension
+        | It::UnsolicitedEncryptedExtension
+        | It::UnsolicitedServerHelloExtension => Alert::UnsupportedExtension,
+        It::MissingKeyShare
+        | It::MissingPskExtensionInSecondClientHello
+        | It::MissingPskModesExtension
+        | It::MissingQuicTransportParameters => Alert::MissingExtension,
+        It::InvalidCertCompression | It::SelectedUnofferedCertCompression => Alert::BadCertificate,
+        It::IllegalHelloRetryRequestWithInvalidEch | It::MissingBinderInPskExtension => Alert::DecodeError,
+        It::SelectedUnofferedCipherSuite | It::ServerHelloMustOfferUncompressedEcPoints => Alert::HandshakeFailure,
+        It::IncorrectBinder => Alert::DecryptError,
+        _ => Alert::IllegalParameter,
+    }
+}
+
+fn of_incompatibility(error: &PeerIncompatible) -> Alert {
+    use PeerIncompatible as It;
+    match error {
+        It::ServerDoesNotSupportTls12Or13
+        | It::ServerTlsVersionIsDisabledByOurConfig
+        | It::SupportedVersionsExtensionRequired
+        | It::Tls12NotOffered
+        | It::Tls12NotOfferedOrEnabled
+        | It::Tls13RequiredForQuic => Alert::ProtocolVersion,
+        It::NullCompressionRequired | It::UncompressedEcPointsRequired => Alert::IllegalParameter,
+        It::ServerRejectedEncryptedClientHello(_) => Alert::EncryptedClientHelloRequired,
+        _ => Alert::HandshakeFailure,
     }
 }

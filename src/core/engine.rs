@@ -164,6 +164,11 @@ impl Engine {
         engine!(self, it => it.send_close_notify());
     }
 
+    /// Sends an alert for a failure for which rustls has sent none, where the engine has a way to.
+    pub(super) fn send_missing_alert(&mut self) {
+        engine!(self, it => it.send_missing_alert());
+    }
+
     /// Says that the session was cut off for a reason of ours, where the engine has a way to.
     pub(super) fn send_internal_error(&mut self) {
         engine!(self, it => it.send_internal_error());

@@ -17,6 +17,7 @@
 //! - [`stall`]: a wait that may last while something moves.
 //! - [`relay`]: two connections joined: what the end of one means for the other.
 //! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
+//! - [`alert`]: which alert is due for which failure.
 //! - [`agenda`], [`flow`], [`life`]: what a protocol has asked for, its producer, and what it is told in which order.
 //! - [`answers`]: how much of what a protocol wrote in answer to input has not left, and whether reading stops for it.
 //!
@@ -25,7 +26,7 @@
 //! half is open, *can* that it is open and there is room or data now.
 
 pub mod agenda;
-mod alert;
+pub mod alert;
 pub mod answers;
 pub mod backoff;
 mod budget;

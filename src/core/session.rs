@@ -73,6 +73,8 @@ pub struct Session {
     may_owe_answer: bool,
     /// A whole record of TLS has come.
     has_heard_tls: bool,
+    /// No record of ours was encrypted yet.
+    is_in_clear: bool,
 }
 
 impl Session {
@@ -136,7 +138,7 @@ impl Session {
     pub fn adopt(mut tls: Connection, marks: Watermarks) -> Result<Self, Error> {
         settings::check_adopted(&mut tls)?;
         let mut session = Self::new(Engine::adopted(tls), None, Arc::default(), marks);
-        session.by_record = false;
+        (session.by_record, session.is_in_clear) = (false, false);
         session.note_opened();
         if !session.tls.is_handshaking() {
             session.note_secured();
@@ -166,6 +168,7 @@ impl Session {
             by_record: true,
             may_owe_answer: true,
             has_heard_tls: false,
+            is_in_clear: true,
         };
         session.collect();
         session
@@ -576,22 +579,27 @@ impl Session {
         self.clear_input();
         self.note_opened();
         self.collect();
-        if self.sealed.len() == before {
+        if self.sealed.len() == before && !self.marker_sealed {
             self.add_missing_alert(&error);
         }
+        let by_rustls = || alert_for(&error).filter(|alert| *alert != AlertDescription::InternalError);
+        let sealed_alert = || self.tls.alert_sent().or_else(by_rustls);
         let alert_sent = plaintext_alert(&self.sealed.as_slice()[before..])
-            .or_else(|| self.tls.alert_sent().filter(|_| self.sealed.len() > before))
-            .or_else(|| (self.sealed.len() > before).then(|| alert_for(&error)).flatten());
+            .or_else(|| (self.sealed.len() > before).then(sealed_alert).flatten());
         self.fail(TlsError { phase: self.phase(), error, alert_sent, not_tls }.into());
     }
 
-    /// rule: secure-4. For a few failures (an oversized handshake message) rustls has no alert. Until a version is agreed
-    /// on nothing is encrypted, and we can send it.
+    /// rule: secure-10. For some failures (a handshake message that is too long, too many warnings) rustls has no
+    /// alert. As long as nothing of ours was encrypted we can send it; a server takes a client's in the clear until then, in
+    /// TLS 1.3 too. After that the engine has to seal it, and rustls's buffered API cannot.
     fn add_missing_alert(&mut self, error: &rustls::Error) {
-        let is_in_clear = self.tls.common().is_some_and(|common| common.protocol_version().is_none());
-        if let (true, Some(alert)) = (is_in_clear, alert_for(error)) {
+        let Some(alert) = alert_for(error) else { return };
+        if self.is_in_clear {
             const FATAL: u8 = 2;
             self.sealed.push(&[u8::from(ContentType::Alert), 3, 3, 0, 2, FATAL, u8::from(alert)]);
+        } else {
+            self.tls.send_missing_alert();
+            self.collect();
         }
     }
 

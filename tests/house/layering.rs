@@ -28,8 +28,9 @@ const EXCEPTIONS: [(&str, &str, &str); 2] = [
 ];
 
 /// The rooms that may name rustls.
-const NAMES_RUSTLS: [&str; 11] = [
+const NAMES_RUSTLS: [&str; 12] = [
     "src/core/session.rs",
+    "src/core/session/",
     "src/core/alert.rs",
     "src/core/engine.rs",
     "src/core/engine/",

@@ -4,6 +4,7 @@
 //! compared with what is committed, and is written anew by `UPDATE_DOCS=1 cargo test --test house`.
 #![allow(clippy::unwrap_used)]
 
+mod alerts;
 mod generated;
 mod layering;
 mod matrix;

@@ -11,13 +11,18 @@ use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 use super::hello::Hello;
 use super::records::{MAX_MESSAGE, Records};
 use crate::core::buffer::Buffer;
-use crate::core::engine::max_fragment;
+use crate::core::engine::{HEADER, max_fragment};
+
+/// No flight has more messages.
+const MESSAGES: usize = 16;
 
 /// A handshake under way.
 pub(super) struct Handshake {
     side: Side,
     /// How much of the input rustls has seen and not consumed: the begin of a message that is not whole yet.
     kept: usize,
+    /// How long the input was that rustls was shown last.
+    seen: usize,
     hello: Hello,
     max_fragment: usize,
 }
@@ -69,13 +74,13 @@ impl Handshake {
     pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
         let max_fragment = max_fragment(config.max_fragment_size);
         let side = Side::Client(UnbufferedClientConnection::new(config, name)?);
-        Ok(Self { side, kept: 0, hello: Hello::unwanted(), max_fragment })
+        Ok(Self { side, kept: 0, seen: 0, hello: Hello::unwanted(), max_fragment })
     }
 
     pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
         let max_fragment = max_fragment(config.max_fragment_size);
         let side = Side::Server(UnbufferedServerConnection::new(config)?);
-        Ok(Self { side, kept: 0, hello: Hello::default(), max_fragment })
+        Ok(Self { side, kept: 0, seen: 0, hello: Hello::default(), max_fragment })
     }
 
     /// The input: what is kept, and the next record behind it. Says how much of it was consumed.
@@ -86,12 +91,30 @@ impl Handshake {
             return Err(Error::PeerSentOversizedRecord);
         }
         self.hello.read(&input[self.kept..]);
+        self.seen = input.len();
         let consumed = match &mut self.side {
             Side::Client(connection) => drive!(connection, input, out),
             Side::Server(connection) => drive!(connection, input, out),
         }?;
         self.kept = input.len() - consumed;
         Ok(consumed)
+    }
+
+    /// Makes rustls, which has failed without an alert, send one: it is shown a record of no type that there is, for which it
+    /// seals decode_error, in whatever state it is.
+    pub(super) fn provoke_alert(&mut self, out: &mut Buffer) {
+        // It goes on behind what it has seen, or at the last record of that: there are zeros at both places.
+        let mut zeros = vec![0; self.seen + 2 * HEADER];
+        // Each message that is ready comes before what is behind it.
+        for _ in 0..MESSAGES {
+            let _ = match &mut self.side {
+                Side::Client(connection) => drive!(connection, zeros, out),
+                Side::Server(connection) => drive!(connection, zeros, out),
+            };
+            if !out.is_empty() {
+                break;
+            }
+        }
     }
 
     pub(super) fn kept(&self) -> usize {

@@ -223,6 +223,14 @@ impl Express {
         }
     }
 
+    /// Of a handshake that has failed. A failure behind it sends its own alert.
+    pub(super) fn send_missing_alert(&mut self) {
+        if let Stage::Handshake(handshake) = &mut self.stage {
+            handshake.provoke_alert(&mut self.out);
+            self.alert_sent = (!self.out.is_empty()).then_some(AlertDescription::DecodeError);
+        }
+    }
+
     /// Says that the session was cut off for a reason of ours.
     pub(super) fn send_internal_error(&mut self) {
         if let Stage::Records(records) = &mut self.stage {

@@ -2,8 +2,10 @@
 
 use std::io::{self, IoSlice, Write};
 
+use rustls::{ContentType, ProtocolVersion};
+
 use super::{SEAL_AHEAD, Session, unsealable};
-use crate::core::engine::MAX_FRAGMENT;
+use crate::core::engine::{HEADER, MAX_FRAGMENT};
 use crate::core::half::SendHalf;
 use crate::error::{Error, Reason};
 
@@ -158,8 +160,24 @@ impl Session {
         } else if self.marker_sealed {
             self.tls.discard();
         } else {
+            let before = self.sealed.len();
             self.tls.collect(&mut self.sealed);
+            self.is_in_clear = self.is_in_clear && !self.encrypts_from(before);
         }
+    }
+
+    /// Whether one of the records behind this place is encrypted, or says that the next one is (TLS 1.2).
+    fn encrypts_from(&self, before: usize) -> bool {
+        let is_tls13 = self.tls.common().is_some_and(|it| it.protocol_version() == Some(ProtocolVersion::TLSv1_3));
+        let mut rest = &self.sealed.as_slice()[before..];
+        while let Some(&[typ, _, _, high, low]) = rest.first_chunk::<HEADER>() {
+            match ContentType::from(typ) {
+                ContentType::ApplicationData => return true,
+                ContentType::ChangeCipherSpec if !is_tls13 => return true,
+                _ => rest = rest.get(HEADER + usize::from(u16::from_be_bytes([high, low]))..).unwrap_or_default(),
+            }
+        }
+        false
     }
 }
 

@@ -1,0 +1,126 @@
+//! A handshake that fails tells the peer by an alert, also where rustls has none.
+
+use bowline::core::session::Session;
+use bowline::rustls::{AlertDescription as Alert, Error};
+use bowline::testing::pki::Pki;
+use bowline::testing::shared_pki;
+use bowline::{ClientTls, Reason, ServerTls, TlsVersion};
+
+use crate::setup::{ALERT, VERSIONS, record};
+use crate::wires::{client, server, sessions, settle};
+
+fn builders(pki: &Pki, version: TlsVersion, express: bool) -> (ClientTls, ServerTls) {
+    // A chain of 165 kB.
+    let alice = pki.client("alice");
+    let mut chain = alice.chain_der();
+    let length = chain.iter().map(|cert| cert.len()).sum::<usize>();
+    for _ in 0..165_000 / length {
+        chain.extend(alice.chain_der());
+    }
+    let client = ClientTls::builder().root(pki.ca_der()).identity(chain, alice.key_der());
+    let client = client.min_version(version).max_version(version);
+    let me = pki.server(&[]);
+    let server = ServerTls::builder().identity(me.chain_der(), me.key_der()).client_ca_pem(pki.ca_pem());
+    let (client, server) = if express { (client.express(), server.express()) } else { (client, server) };
+    (client.build().unwrap(), server.build().unwrap())
+}
+
+/// What failed, and the alert that was sent for it.
+fn failure(session: &Session) -> Option<(Error, Option<Alert>)> {
+    session.failure().map(|reason| match reason {
+        Reason::Tls(error) => (error.error.clone(), error.alert_sent),
+        other => panic!("not a failure of TLS: {other:?}"),
+    })
+}
+
+fn alert_received(session: &Session) -> Option<Alert> {
+    match failure(session) {
+        Some((Error::AlertReceived(alert), _)) => Some(alert),
+        _ => None,
+    }
+}
+
+/// rule: secure-4, secure-10
+#[test]
+fn a_client_whose_chain_is_too_long_is_told_so() {
+    let pki = Pki::new();
+    for version in VERSIONS {
+        for express in [false, true] {
+            let (client, server) = builders(&pki, version, express);
+            let mut both = sessions(&client, &server);
+            settle(&mut both);
+            let (error, sent) = failure(&both[1]).unwrap();
+            println!("{version} {express}: {error:?} {sent:?}; {:?}", failure(&both[0]));
+            assert!(matches!(error, Error::InvalidMessage(_)), "{error:?}");
+            // rustls's buffered API seals no alert of ours, as docs/alerts.md says.
+            let expected = (version == TlsVersion::V1_2 || express).then_some(Alert::DecodeError);
+            assert_eq!((sent, alert_received(&both[0])), (expected, expected), "{version}, express {express}");
+        }
+    }
+}
+
+fn take(session: &mut Session) -> Vec<u8> {
+    let records = session.transmit().to_vec();
+    session.transmitted(records.len());
+    records
+}
+
+fn give(session: &mut Session, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let space = session.input_space();
+        let n = bytes.len().min(space.len());
+        space[..n].copy_from_slice(&bytes[..n]);
+        session.handle_input(n);
+        bytes = &bytes[n..];
+    }
+    let _ = session.step();
+}
+
+/// Overwrites each key share of this group and length: zeros are no key.
+fn spoil_shares(hello: &mut [u8]) {
+    for (group, length) in [(0x11ec_u16, 1216_usize), (0x11ec, 1120), (0x001d, 32)] {
+        let head = [group.to_be_bytes(), u16::try_from(length).unwrap().to_be_bytes()].concat();
+        if let Some(at) = hello.windows(4).position(|bytes| bytes == head) {
+            hello[at + 4..at + 4 + length].fill(0);
+        }
+    }
+}
+
+/// rule: secure-10
+#[test]
+fn a_key_share_that_is_no_key_is_answered_by_an_alert_on_both_sides() {
+    for express in [false, true] {
+        let tls = (client(shared_pki(), TlsVersion::V1_3, express, None), server(shared_pki(), express, None));
+        for spoil_server in [false, true] {
+            let mut both = sessions(&tls.0, &tls.1);
+            let mut hello = take(&mut both[0]);
+            if !spoil_server {
+                spoil_shares(&mut hello);
+            }
+            give(&mut both[1], &hello);
+            if spoil_server {
+                let mut flight = take(&mut both[1]);
+                spoil_shares(&mut flight);
+                give(&mut both[0], &flight);
+            }
+            settle(&mut both);
+            let (finder, told) = if spoil_server { (&both[0], &both[1]) } else { (&both[1], &both[0]) };
+            let (_, sent) = failure(finder).unwrap();
+            assert_eq!((sent, alert_received(told)), (Some(Alert::IllegalParameter), Some(Alert::IllegalParameter)));
+        }
+    }
+}
+
+/// rule: secure-10
+#[test]
+fn too_many_warnings_before_a_handshake_are_answered_by_an_alert() {
+    const WARNING: [u8; 2] = [1, 112];
+    for express in [false, true] {
+        let server = server(shared_pki(), express, None);
+        let mut session = server.session(bowline::Watermarks::default()).unwrap();
+        give(&mut session, &record(ALERT, &WARNING).repeat(9));
+        let (_, sent) = failure(&session).unwrap();
+        assert_eq!(sent, Some(Alert::IllegalParameter));
+        assert_eq!(take(&mut session), record(ALERT, &[2, u8::from(Alert::IllegalParameter)]));
+    }
+}
