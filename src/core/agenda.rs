@@ -1,6 +1,7 @@
 //! What a protocol has asked for and the transport has not done yet: bytes and steps, in the order of the calls.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use super::buffer::Buffer;
 
@@ -20,7 +21,7 @@ pub enum Ending {
 }
 
 /// What is to be done next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub enum Due<'a> {
     /// Hand over these bytes.
     Bytes(&'a [u8]),
@@ -30,6 +31,18 @@ pub enum Due<'a> {
     End(Ending),
     /// Nothing.
     Nothing,
+}
+
+impl fmt::Debug for Due<'_> {
+    /// How many bytes, not which (rule: tcp-11).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Self::Step => f.write_str("Step"),
+            Self::End(ending) => write!(f, "End({ending:?})"),
+            Self::Nothing => f.write_str("Nothing"),
+        }
+    }
 }
 
 /// Bytes and steps in order, and what is to become of the send half behind them. `S` is a step that bytes must not pass:

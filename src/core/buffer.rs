@@ -1,5 +1,7 @@
 //! A queue of bytes that are written at the back and taken from the front.
 
+use std::fmt;
+
 use super::pool;
 
 /// How little is worth a memory of its own while the owner waits for more.
@@ -8,11 +10,19 @@ const LITTLE: usize = 8 << 10;
 const MUCH: usize = 4 * pool::PIECE;
 
 /// A contiguous byte queue. Its memory grows as needed and is given back by [`Buffer::release`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+}
+
+impl fmt::Debug for Buffer {
+    /// Lengths only: what waits is the application's, and behind it lies what other connections have left in the memory (rule:
+    /// tcp-11).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer").field("len", &self.len()).field("capacity", &self.capacity()).finish()
+    }
 }
 
 impl Buffer {

@@ -1,15 +1,18 @@
 //! What a handshake agreed on.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 
+use crate::escape::escaped;
+
 /// The facts of a TLS session, there from the end of the handshake on, also after the connection ended (rule: secure-3).
 #[doc(alias = "getPeerCertificate")]
 #[doc(alias = "negotiatedProtocol")]
 #[doc(alias = "ssl_object")]
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct SessionFacts {
     /// TLS 1.2 or TLS 1.3.
@@ -28,6 +31,22 @@ pub struct SessionFacts {
     pub peer_chain: Arc<[CertificateDer<'static>]>,
     /// Our own certificates, where they are known: made from an identity, not by a resolver of the application's.
     pub own_chain: Arc<[CertificateDer<'static>]>,
+}
+
+impl fmt::Debug for SessionFacts {
+    /// Of the certificates only how many there are: their bytes are nothing to read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionFacts")
+            .field("version", &self.version)
+            .field("cipher", &self.cipher)
+            .field("group", &self.group)
+            .field("alpn", &self.alpn.as_deref().map(|alpn| escaped(alpn).to_string()))
+            .field("sni", &self.sni)
+            .field("resumed", &self.resumed)
+            .field("peer_chain", &self.peer_chain.len())
+            .field("own_chain", &self.own_chain.len())
+            .finish()
+    }
 }
 
 impl SessionFacts {

@@ -4,6 +4,7 @@
 //! belong to whole messages, for those behind are leftover when TLS is started (rule: upgrade-2). So what the protocol is
 //! said to be done with ends at the border of a message always, and the decoder has a copy of what is behind.
 
+use std::fmt;
 use std::ops::ControlFlow::{self, Break, Continue};
 
 use tokio_util::bytes::BytesMut;
@@ -16,10 +17,20 @@ use crate::core::half::End;
 use crate::error::Reason;
 
 /// A [`MessageProtocol`] as a [`Protocol`].
-#[derive(Debug)]
 pub struct Framed<M: MessageProtocol> {
     messages: M,
     framing: Framing<M::Codec>,
+}
+
+impl<M: MessageProtocol> fmt::Debug for Framed<M> {
+    /// Lengths only, and nothing of what the codec or the protocol keeps (rule: tcp-11).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Framed")
+            .field("shown", &self.framing.shown)
+            .field("unread", &self.framing.buffer.len())
+            .field("is_raw", &self.framing.is_raw)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<M: MessageProtocol> Framed<M> {
@@ -183,7 +194,6 @@ impl<M: MessageProtocol> Protocol for Framed<M> {
 }
 
 /// A codec, and what it has seen of the bytes that are not done with.
-#[derive(Debug)]
 pub(super) struct Framing<C> {
     pub(super) codec: C,
     /// What the decoder was shown and has not taken.

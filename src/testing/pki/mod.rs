@@ -28,6 +28,7 @@ mod profile;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use rcgen::{
@@ -56,12 +57,18 @@ type Authority = CertifiedIssuer<'static, KeyPair>;
 /// [module](self).
 ///
 /// Certificates are issued by the intermediate unless their [`Profile`] says otherwise.
-#[derive(Debug)]
 pub struct Pki {
     ca: Authority,
     intermediate: Authority,
     other: Authority,
     revoked: Mutex<Vec<SerialNumber>>,
+}
+
+impl fmt::Debug for Pki {
+    /// It holds the keys of the CAs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pki").finish_non_exhaustive()
+    }
 }
 
 impl Default for Pki {
