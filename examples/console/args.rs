@@ -33,6 +33,8 @@ Usage: console [OPTIONS]
   --log text|json             one line on standard output for each event; default text
   --help
 
+While more than 512 KiB of standard output waits to be read, no connection is accepted. If nothing is read for 5 seconds, they
+are; at 1 MiB lines are dropped, and a line says how many.
 SIGTERM and SIGINT drain: no new connections, the open ones are closed in order, then exit status 0.
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";

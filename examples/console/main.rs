@@ -22,6 +22,8 @@ mod common;
 mod descriptors;
 #[path = "../common/host_port.rs"]
 mod host_port;
+#[path = "../common/lines.rs"]
+mod lines;
 #[path = "../common/signal.rs"]
 mod signal;
 #[path = "../common/tls_flags.rs"]
@@ -101,7 +103,7 @@ async fn serve(kind: Kind, listener: Listener, console: Arc<Console>) -> Result<
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            incoming = listener.accept() => match incoming {
+            incoming = accept(&listener, &console.log) => match incoming {
                 Ok(incoming) => {
                     let number = console.made.fetch_add(1, Ordering::Relaxed) + 1;
                     connections.spawn(serve_one(kind, incoming, number, Arc::clone(&console)));
@@ -114,6 +116,12 @@ async fn serve(kind: Kind, listener: Listener, console: Arc<Console>) -> Result<
     }
     while connections.join_next().await.is_some() {}
     Ok(())
+}
+
+/// The next connection, once there is room in the log for what is to be told of it.
+async fn accept(listener: &Listener, log: &Log) -> Result<Incoming, Error> {
+    log.room().await;
+    listener.accept().await
 }
 
 async fn serve_one(kind: Kind, incoming: Incoming, number: u64, console: Arc<Console>) {

@@ -188,6 +188,8 @@ impl Service {
         if let Err(Error::Upgrade(UpgradeError::TooManyLayers { .. })) = self.connection.may_start_tls() {
             return self.say("500 too many layers").await;
         }
+        // What is told of it is told as often as the peer likes.
+        self.console.log.room().await;
         self.say("220 go ahead").await?;
         let how = StartTls::server(&self.console.tls);
         let how = self.console.leftover.map_or(how.clone(), |leftover| how.leftover(leftover));

@@ -46,6 +46,8 @@ An IPv6 address stands in brackets; a colon in a value is written \\:. Port 0 li
   --help
 
 On standard output a line `listening KIND ADDRESS`, then `ready`, then one line for each connection when it has ended.
+While more than 512 KiB of that waits to be read, no connection is accepted. If nothing is read for 5 seconds, they are; at 1 MiB
+lines are dropped, and a line says how many.
 SIGTERM and SIGINT drain: no new connections; handshakes that are not done are given up; the open connections go on to
 their end, and are aborted when --drain-timeout is over or a second signal comes; then exit status 0.
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.

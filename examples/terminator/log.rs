@@ -1,22 +1,16 @@
 //! Standard output: what was opened, and one line for each connection.
 
-use std::io::Write;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
-
 use bowline::RelayReport;
 use serde_json::json;
 
 use crate::common::info::{Fields, to_json};
+use crate::lines::Lines;
 
-/// Lines to write. A thread of its own writes them: whoever reads them slowly, or not at all, holds up no connection.
+/// What is told on standard output.
 #[derive(Clone)]
 pub(crate) struct Log {
     json: bool,
-    lines: Sender<String>,
-    writer: Arc<JoinHandle<()>>,
+    lines: Lines,
 }
 
 /// What is known of a connection when it has ended.
@@ -58,14 +52,22 @@ impl Side {
 
 impl Log {
     pub(crate) fn new(json: bool) -> Self {
-        let (lines, waiting) = channel();
-        Self { json, lines, writer: Arc::new(thread::spawn(move || write(&waiting))) }
+        let lost: fn(u64) -> String = if json {
+            |lines| to_json(&[("event", json!("log_lost")), ("lines", json!(lines))])
+        } else {
+            |lines| format!("{lines} lines of this log were lost, because nobody read it")
+        };
+        Self { json, lines: Lines::new(lost) }
     }
 
     /// Writes a line as it is.
     pub(crate) fn line(&self, line: String) {
-        // The writer ends early only where standard output is closed: then nobody reads.
-        let _ = self.lines.send(line);
+        self.lines.push(line);
+    }
+
+    /// Waits while a lot of the log is still to be read.
+    pub(crate) async fn room(&self) {
+        self.lines.room().await;
     }
 
     pub(crate) fn ended(&self, ended: &Ended) {
@@ -73,13 +75,8 @@ impl Log {
     }
 
     /// Waits until all is written, but not for ever for a reader that does not read.
-    pub(crate) fn finish(self) {
-        let Self { lines, writer, .. } = self;
-        drop(lines);
-        let patience = Instant::now() + Duration::from_secs(2);
-        while !writer.is_finished() && Instant::now() < patience {
-            thread::sleep(Duration::from_millis(2));
-        }
+    pub(crate) fn finish(&self) {
+        self.lines.finish();
     }
 }
 
@@ -122,14 +119,5 @@ impl Ended {
             }
         }
         to_json(&fields)
-    }
-}
-
-fn write(lines: &Receiver<String>) {
-    let mut stdout = std::io::stdout().lock();
-    for line in lines {
-        if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
-            return;
-        }
     }
 }

@@ -15,6 +15,8 @@ mod serve;
 mod common;
 #[path = "../common/descriptors.rs"]
 mod descriptors;
+#[path = "../common/lines.rs"]
+mod lines;
 #[path = "../common/starttls/mod.rs"]
 mod starttls;
 
@@ -23,7 +25,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::{
-    DrainGroup, EndpointConnector, EndpointListener, Error, Listener, ListenerBuilder, Policy, Truncation, chain,
+    DrainGroup, EndpointConnector, EndpointIncoming, EndpointListener, Error, Listener, ListenerBuilder, Policy,
+    Truncation, chain,
 };
 use tokio::task::JoinSet;
 
@@ -82,7 +85,7 @@ async fn serve(listener: &EndpointListener, terminator: &Arc<Terminator>) -> Res
     let (mut connections, mut number) = (JoinSet::new(), 0);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = accept(listener, &terminator.log) => match accepted {
                 Ok(incoming) => {
                     number += 1;
                     connections.spawn(serve::serve(incoming, number, Arc::clone(terminator)));
@@ -95,6 +98,12 @@ async fn serve(listener: &EndpointListener, terminator: &Arc<Terminator>) -> Res
     }
     while connections.join_next().await.is_some() {}
     Ok(())
+}
+
+/// The next connection, once there is room in the log for what is to be told of it.
+async fn accept(listener: &EndpointListener, log: &Log) -> Result<EndpointIncoming, Error> {
+    log.room().await;
+    listener.accept().await
 }
 
 fn front(options: &Options) -> ListenerBuilder {

@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bowline::{Connector, StartTls, TlsConnection, Transport, UpgradableConnection};
+use rustix::process::Signal;
+use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::tools::{Console, PATIENCE, ask, certs, connect, line, pattern};
@@ -204,6 +206,33 @@ fn a_number_that_a_peer_names_takes_no_memory() {
     assert_eq!(console.lost(first + 12).1["reason"], "aborted");
     let grown = console.peak() - before;
     assert!(grown < 16 << 20, "{grown} bytes");
+}
+
+/// rule: write-10
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_nobody_reads_takes_no_memory_and_its_losses_are_counted() {
+    const CONNECTIONS: u64 = 5000;
+    const EVENTS: u64 = 4;
+    let (console, output) = Console::start_unread(&[]);
+    let before = console.peak();
+    for _ in 0..CONNECTIONS {
+        drop(connect(console.tcp));
+    }
+    let grown = console.peak() - before;
+    assert!(grown < 16 << 20, "{grown} bytes");
+    console.signal(Signal::TERM);
+    let (mut kept, mut lost) = (0, 0);
+    for line in output.map(Result::unwrap) {
+        let event: Value = serde_json::from_str(&line).unwrap();
+        if event["event"] == "log_lost" {
+            lost += event["lines"].as_u64().unwrap();
+        } else {
+            kept += 1;
+        }
+    }
+    assert!(lost > 0, "nothing is lost: {kept}");
+    assert_eq!(kept + lost, CONNECTIONS * EVENTS);
 }
 
 /// rule: secure-4, end-1

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -195,6 +195,9 @@ pub(crate) fn python(program: &str, addr: SocketAddr) -> String {
     said.text()
 }
 
+/// Lines of a child's standard output.
+pub(crate) type Output = std::io::Lines<BufReader<ChildStdout>>;
+
 /// A console on three ports of its own, and its log.
 pub(crate) struct Console {
     child: Child,
@@ -206,6 +209,19 @@ pub(crate) struct Console {
 
 impl Console {
     pub(crate) fn start(args: &[&str]) -> Self {
+        let (console, lines) = Self::start_unread(args);
+        let told = Arc::clone(&console.log);
+        thread::spawn(move || {
+            for line in lines.map(Result::unwrap) {
+                told.0.lock().unwrap().push(serde_json::from_str(&line).unwrap());
+                told.1.notify_all();
+            }
+        });
+        console
+    }
+
+    /// A console whose log nobody reads, and the rest of its output.
+    pub(crate) fn start_unread(args: &[&str]) -> (Self, Output) {
         certs();
         let any = "127.0.0.1:0";
         let mut child = Command::new(example("console"))
@@ -216,22 +232,15 @@ impl Console {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut port = |kind: &str| {
-            let line = lines.next().unwrap();
+            let line = lines.next().unwrap().unwrap();
             line.strip_prefix(&format!("listening {kind} ")).unwrap_or_else(|| panic!("{line}")).parse().unwrap()
         };
         let (tcp, tls, starttls) = (port("tcp"), port("tls"), port("starttls"));
-        assert_eq!(lines.next().unwrap(), "ready");
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
         let log = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
-        let told = Arc::clone(&log);
-        thread::spawn(move || {
-            for line in lines {
-                told.0.lock().unwrap().push(serde_json::from_str(&line).unwrap());
-                told.1.notify_all();
-            }
-        });
-        Self { child, tcp, tls, starttls, log }
+        (Self { child, tcp, tls, starttls, log }, lines)
     }
 
     /// All events of a connection, once it is lost.

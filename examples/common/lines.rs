@@ -1,0 +1,155 @@
+//! Lines on standard output. A thread of its own writes them, so that whoever reads them slowly, or not at all, blocks no
+//! connection.
+//!
+//! What waits to be read is bounded (rule: write-10). A slow reader slows the service down and loses nothing: while more than
+//! [`SOFT`] bytes wait, [`Lines::room`] holds up the next connection. A reader that has taken nothing for [`STALLED`] does not stop
+//! the service: connections are served, what waits grows to [`HARD`] bytes, and then lines are dropped and counted. The count is a
+//! line of its own as soon as there is room for one.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+const SOFT: usize = 512 << 10;
+const HARD: usize = 1 << 20;
+const STALLED: Duration = Duration::from_secs(5);
+/// How long the end of the program waits for a reader.
+const LAST_PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Clone)]
+pub(crate) struct Lines {
+    shared: Arc<Shared>,
+    writer: Arc<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    has_lines: Condvar,
+    has_room: Notify,
+    /// The line that says how many lines were dropped.
+    lost: fn(u64) -> String,
+}
+
+struct Queue {
+    lines: VecDeque<String>,
+    /// Of the lines, and of the one that is being written.
+    bytes: usize,
+    /// Lines dropped since the last one that was kept.
+    lost: u64,
+    /// When the reader took a line last, or the first one began to wait for it.
+    moved: Instant,
+    /// No more lines come, or nobody can read them.
+    is_over: bool,
+}
+
+impl Lines {
+    pub(crate) fn new(lost: fn(u64) -> String) -> Self {
+        let queue = Queue { lines: VecDeque::new(), bytes: 0, lost: 0, moved: Instant::now(), is_over: false };
+        let shared = Shared { queue: Mutex::new(queue), has_lines: Condvar::new(), has_room: Notify::new(), lost };
+        let shared = Arc::new(shared);
+        let writing = Arc::clone(&shared);
+        Self { shared, writer: Arc::new(thread::spawn(move || writing.write())) }
+    }
+
+    /// Writes a line soon. It never waits.
+    pub(crate) fn push(&self, line: String) {
+        let mut queue = self.shared.lock();
+        if queue.bytes >= HARD {
+            queue.lost += 1;
+        } else if !queue.is_over {
+            queue.push_lost(self.shared.lost);
+            queue.push(line);
+            self.shared.has_lines.notify_one();
+        }
+    }
+
+    /// Waits while a lot is still to be read, for as long as the reader reads at all.
+    pub(crate) async fn room(&self) {
+        loop {
+            let mut has_room = std::pin::pin!(self.shared.has_room.notified());
+            has_room.as_mut().enable();
+            let Some(patience) = self.shared.lock().patience() else { return };
+            // At the time-out it is looked again whether the reader has stopped.
+            let _ = tokio::time::timeout(patience, has_room).await;
+        }
+    }
+
+    /// Waits until all is written, but not for ever for a reader that does not read.
+    pub(crate) fn finish(&self) {
+        self.shared.lock().is_over = true;
+        self.shared.has_lines.notify_one();
+        let patience = Instant::now() + LAST_PATIENCE;
+        while !self.writer.is_finished() && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, line: String) {
+        if self.bytes == 0 {
+            self.moved = Instant::now();
+        }
+        self.bytes += line.len() + 1;
+        self.lines.push_back(line);
+    }
+
+    fn push_lost(&mut self, line: fn(u64) -> String) {
+        if self.lost > 0 {
+            let lost = std::mem::take(&mut self.lost);
+            self.push(line(lost));
+        }
+    }
+
+    /// How long the next connection may be held up; `None`: it need not be.
+    fn patience(&self) -> Option<Duration> {
+        if self.bytes < SOFT || self.is_over { None } else { STALLED.checked_sub(self.moved.elapsed()) }
+    }
+
+    fn written(&mut self, line: &str) {
+        self.bytes -= line.len() + 1;
+        self.moved = Instant::now();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next line to write; `None`: there are no more.
+    fn next(&self) -> Option<String> {
+        let mut queue = self.lock();
+        loop {
+            if queue.lines.is_empty() {
+                queue.push_lost(self.lost);
+            }
+            if queue.lines.is_empty() && !queue.is_over {
+                queue = self.has_lines.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                return queue.lines.pop_front();
+            }
+        }
+    }
+
+    fn write(&self) {
+        let mut stdout = std::io::stdout().lock();
+        while let Some(line) = self.next() {
+            if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
+                // Standard output is closed: nobody reads.
+                let mut queue = self.lock();
+                queue.is_over = true;
+                queue.lines = VecDeque::new();
+                queue.bytes = 0;
+                break;
+            }
+            self.lock().written(&line);
+            self.has_room.notify_waiters();
+        }
+        self.has_room.notify_waiters();
+    }
+}
