@@ -42,9 +42,12 @@ impl Inbox {
         self.buffer().filled(n);
     }
 
-    /// The application has read `n` bytes.
+    /// The application has read `n` bytes. Where an abort has thrown them away meanwhile, there is nothing to consume (rule:
+    /// life-5).
     pub fn consume(&mut self, n: usize) {
-        self.buffer().consume(n);
+        if let Some(buffer) = &mut self.0 {
+            buffer.consume(n.min(buffer.len()));
+        }
     }
 
     /// Adds bytes behind those that wait (what a downgrade found behind the peer's close_notify).

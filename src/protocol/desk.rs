@@ -329,7 +329,9 @@ impl Transport for Desk {
     fn unregister_producer(&mut self) {
         self.catch_up();
         self.flow(FlowEvent::Unregister);
-        self.producer = None;
+        if let Err(reason) = panic::catch(|| self.producer = None) {
+            self.failure.get_or_insert(reason);
+        }
     }
 
     fn set_timer(&mut self, timeout: Option<Duration>) {

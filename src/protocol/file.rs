@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Outcome;
 use super::handle::Handle;
+use super::panic::guard;
 use super::producer::PullProducer;
 use super::transport::Transport;
+use crate::error::Error;
 
 /// How much is read at a time, in bytes, where nothing else is said.
 const PIECE: usize = 64 << 10;
@@ -81,10 +83,18 @@ impl<R: Read + Send + 'static> PullProducer for FileProducer<R> {
     fn produce(&mut self, transport: &mut dyn Transport) -> Outcome {
         let Some(mut reader) = self.lock(Option::take) else { return Ok(()) };
         let (home, handle) = (Arc::clone(&self.reader), transport.handle());
-        tokio::task::spawn_blocking(move || match reader.read() {
-            Ok(piece) if piece.is_empty() => handle.unregister_producer(),
-            Ok(piece) => reader.send(&piece, home, &handle),
-            Err(error) => handle.fail(error),
+        tokio::task::spawn_blocking(move || {
+            let outcome = guard(|| {
+                let piece = reader.read()?;
+                if piece.is_empty() {
+                    handle.unregister_producer();
+                } else {
+                    reader.send(&piece, home, &handle);
+                }
+                Ok(())
+            });
+            // rule: life-7: a reader, or its progress callback, that panics ends its connection.
+            outcome.unwrap_or_else(|reason| handle.fail(Error::from(reason)));
         });
         Ok(())
     }

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::Failure;
 use super::inside;
-use super::panic::guard;
+use super::panic::{catch, stop};
 use super::producer::Producer;
 use crate::control::{Control, Watcher};
 use crate::error::{Error, Reason};
@@ -64,8 +64,8 @@ pub(crate) struct Answer(pub(super) oneshot::Sender<Result<(), Error>>);
 
 impl Answer {
     pub(super) fn give(self, outcome: Result<(), Error>) {
-        // Whoever asked may not care.
-        let _ = self.0.send(outcome);
+        // The asker may not care. What its task does when it is woken is the asker's own.
+        let _ = catch(|| self.0.send(outcome));
     }
 }
 
@@ -93,12 +93,8 @@ impl Order {
         match self {
             Self::Write(bytes, _) => shared.count_dropped(bytes.len() as u64),
             // rule: flow-1: registered on a dead connection it is stopped at once.
-            Self::Register(mut producer, answer) => {
-                // Nobody is left to be told of a failure.
-                let _ = guard(|| {
-                    producer.stop();
-                    Ok(())
-                });
+            Self::Register(producer, answer) => {
+                stop(producer);
                 answer.give(Ok(()));
             }
             // Without an answer, the reply tells how the connection ended.
@@ -166,7 +162,8 @@ impl Shared {
         let task = mailbox.task.take();
         self.is_rung.store(true, Ordering::Release);
         drop(mailbox);
-        task.into_iter().for_each(Waker::wake);
+        // rule: life-7: the task is another connection's, and foreign.
+        let _ = catch(|| task.into_iter().for_each(Waker::wake));
     }
 
     /// Whether the task that was parked last is parked still, and nothing came for it.
@@ -176,6 +173,8 @@ impl Shared {
 
     /// The orders that came; this task is woken when more do. Says whether whoever wrote was told that it is full.
     pub(super) fn take_orders(&self, task: Option<&Waker>, into: &mut Vec<Order>) -> bool {
+        // rule: life-7: a waker is cloned and dropped without a lock.
+        let mut task = task.cloned();
         let mut mailbox = self.mailbox();
         // They stay queued all the while, for whoever looks.
         self.queued.fetch_add(std::mem::take(&mut mailbox.bytes), Ordering::Relaxed);
@@ -183,12 +182,13 @@ impl Shared {
         if task.is_some() {
             self.is_rung.store(false, Ordering::Release);
         }
-        match (&mut mailbox.task, task) {
-            (_, None) => {}
-            (Some(parked), Some(task)) => parked.clone_from(task),
-            (none, Some(task)) => *none = Some(task.clone()),
+        if task.is_some() {
+            std::mem::swap(&mut mailbox.task, &mut task);
         }
-        std::mem::take(&mut mailbox.is_full)
+        let was_full = std::mem::take(&mut mailbox.is_full);
+        drop(mailbox);
+        let _ = catch(|| drop(task));
+        was_full
     }
 
     /// From now on orders are refused; those that wait are, too.
@@ -197,15 +197,16 @@ impl Shared {
         mailbox.is_closed = true;
         mailbox.bytes = 0;
         let orders = std::mem::take(&mut mailbox.orders);
-        mailbox.task = None;
+        let task = mailbox.task.take();
         drop(mailbox);
+        let _ = catch(|| drop(task));
         orders.into_iter().for_each(|order| order.refuse(self));
     }
 
     pub(super) fn lose(&self, reason: Reason) {
         let _ = self.lost.set(reason);
-        self.losing.notify_waiters();
-        self.room.notify_waiters();
+        let _ = catch(|| self.losing.notify_waiters());
+        let _ = catch(|| self.room.notify_waiters());
     }
 
     /// Says what the task has queued. Nobody else says it: what is the same as before has been told.
@@ -217,7 +218,7 @@ impl Shared {
         self.has_room.store(has_room, Ordering::Release);
         if has_room {
             // Whoever waits may have counted what was still in the mailbox.
-            self.room.notify_waiters();
+            let _ = catch(|| self.room.notify_waiters());
         }
     }
 

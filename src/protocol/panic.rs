@@ -1,11 +1,12 @@
-//! Callbacks that panic: the panic becomes an error of their own connection.
+//! The guard through which all foreign code is called: a panic becomes an error of its own connection (rule: life-7).
 
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::{Failure, Outcome};
+use super::producer::Producer;
+use super::{Failure, Outcome, inside};
 use crate::error::{Error, Reason};
 
 /// A callback panicked, with this message.
@@ -28,12 +29,33 @@ impl Panicked {
     }
 }
 
-/// Runs a callback. Nothing that it may have left half done is looked at again, but by its own `connection_lost`.
+/// Runs a callback. Nothing that it may have left half done is looked at again, but by its own `connection_lost`. Producers
+/// that it has registered too late, with a connection that has ended, are stopped once it has returned (rule: life-2).
 pub(super) fn guard<R>(callback: impl FnOnce() -> Outcome<R>) -> Result<R, Reason> {
-    match catch_unwind(AssertUnwindSafe(callback)) {
-        Ok(Ok(result)) => Ok(result),
-        Ok(Err(failure)) => Err(reason(failure)),
-        Err(payload) => Err(Reason::Protocol(Arc::new(Panicked::new(&*payload)))),
+    let result = inside::callback(|| catch(callback)).and_then(|outcome| outcome.map_err(reason));
+    inside::take_late().into_iter().for_each(stop);
+    result
+}
+
+/// Runs foreign code that is no callback: a waker, a destructor, a transport. A panic becomes a reason.
+pub(super) fn catch<R>(call: impl FnOnce() -> R) -> Result<R, Reason> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
+        let reason = Reason::Protocol(Arc::new(Panicked::new(&*payload)));
+        // The payload is foreign too.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        reason
+    })
+}
+
+/// Tells a producer whose connection has ended that it is over: now, or, while a callback runs on this thread, once that
+/// has returned. Nobody is left to be told of a failure.
+pub(super) fn stop(producer: Producer) {
+    if let Some(mut producer) = inside::put_off(producer) {
+        let _ = guard(move || {
+            producer.stop();
+            drop(producer);
+            Ok(())
+        });
     }
 }
 

@@ -83,17 +83,19 @@ impl Meeting {
     }
 
     /// The leg at this place is lost, for this reason, or for one that is not known yet: the other one does what that asks.
-    fn ask(&mut self, place: usize, reason: &Reason, other: &Handle) {
+    /// Says whether that is anything: then the other one is woken, once the lock is free (rule: life-7).
+    #[must_use]
+    fn ask(&mut self, place: usize, reason: &Reason, other: &Handle) -> bool {
         let policy = other.control().policy();
         let timeout = match self.duty(place, reason, policy.truncation) {
-            Duty::GoOn | Duty::CloseWrite => return,
+            Duty::GoOn | Duty::CloseWrite => return false,
             // Not at once: what came ahead of it goes as far as it goes without waiting.
             Duty::Abort => Duration::ZERO,
             // Without a bound it is waited for as long as it takes.
             Duty::CloseWriteThenAbort => policy.close_timeout.unwrap_or(A_YEAR).min(A_YEAR),
         };
         self.leave_by[1 - place].get_or_insert(Instant::now() + timeout);
-        other.set_timer(Some(Duration::ZERO));
+        true
     }
 
     fn duty(&self, place: usize, reason: &Reason, truncation: Truncation) -> Duty {
@@ -200,7 +202,11 @@ impl RelayLeg {
     fn leave(&mut self, reason: Option<&Reason>) {
         let waiting = self.with(|meeting| meeting.leave(self.place));
         match (self.other.take().or(waiting), reason) {
-            (Some(other), Some(reason)) => self.with(|meeting| meeting.ask(self.place, reason, &other)),
+            (Some(other), Some(reason)) => {
+                if self.with(|meeting| meeting.ask(self.place, reason, &other)) {
+                    other.set_timer(Some(Duration::ZERO));
+                }
+            }
             (Some(other), None) => other.abort(),
             (None, _) => {}
         }
@@ -234,8 +240,13 @@ impl PushProducer for Valve {
 
     /// The other leg can send no more, and not because all was said. Its own end may take time: an alert has to leave.
     fn stop(&mut self) {
-        let mut meeting = self.meeting.lock().unwrap_or_else(PoisonError::into_inner);
-        meeting.ask(self.place, &Reason::Reset(Phase::Open), &self.reader);
+        let is_due = {
+            let mut meeting = self.meeting.lock().unwrap_or_else(PoisonError::into_inner);
+            meeting.ask(self.place, &Reason::Reset(Phase::Open), &self.reader)
+        };
+        if is_due {
+            self.reader.set_timer(Some(Duration::ZERO));
+        }
         self.reader.resume_reading();
     }
 }

@@ -9,7 +9,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::desk::Desk;
 use super::handle::Handle;
+use super::panic::catch;
 use super::stage::Stage;
 use super::transport::{Reading, Transport as _};
 use super::{AfterRead, Protocol};
@@ -115,7 +116,19 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     pub fn run(self) -> impl Future<Output = CloseReport> + Send {
         // In a box of its own: an async block holds what it was given twice.
         let mut runner = Box::new(self);
-        async move { runner.drive().await }
+        async move {
+            let outcome = {
+                let mut driving = pin!(runner.drive());
+                poll_fn(|cx| match catch(|| driving.as_mut().poll(cx)) {
+                    Ok(poll) => poll.map(Ok),
+                    Err(reason) => Poll::Ready(Err(reason)),
+                })
+                .await
+            };
+            let report = outcome.unwrap_or_else(|reason| runner.give_up(reason));
+            let _ = catch(|| drop(runner));
+            report
+        }
     }
 
     /// What happens once in a while is boxed: a connection that is idle carries none of it.
@@ -147,6 +160,18 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.tell_awaited_end();
         self.tell_write_closed();
         self.stage.desk.shared.set_queued(0, false);
+        self.stage.lose(&report.reason);
+        report
+    }
+
+    /// The transport has panicked: what is beneath it is not ours. The connection ends, and the protocol is told (rule:
+    /// life-7).
+    fn give_up(&mut self, reason: Reason) -> CloseReport {
+        self.stage.fail(reason.clone());
+        let _ = catch(|| self.transport.abort());
+        self.stage.lose_sending();
+        self.stage.desk.shared.close();
+        let report = self.transport.ground().report().cloned().unwrap_or_else(|| CloseReport::of(reason));
         self.stage.lose(&report.reason);
         report
     }

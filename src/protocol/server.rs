@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::panic::guard;
 use super::runner::Runner;
 use super::{Handle, Protocol};
 use crate::config::ServerTls;
@@ -19,7 +20,8 @@ pub trait Factory: Send + Sync + 'static {
     /// What it makes.
     type Protocol: Protocol;
 
-    /// Makes the protocol of one connection, which has not begun yet. `None`: the connection is refused, by RST.
+    /// Makes the protocol of one connection, which has not begun yet. `None`: the connection is refused, by RST. So it is
+    /// where this panics (rule: life-7).
     #[doc(alias = "buildProtocol")]
     fn build(&self, incoming: &Incoming) -> Option<Self::Protocol>;
 }
@@ -121,9 +123,10 @@ impl<F: Factory> Server<F> {
         }
     }
 
-    /// Runs a protocol for this connection, in a task of its own. `None`: the factory refuses it.
+    /// Runs a protocol for this connection, in a task of its own. `None`: the factory refuses it, or panicked.
     pub fn serve(&self, incoming: Incoming) -> Option<Handle> {
-        let Some(protocol) = self.factory.build(&incoming) else {
+        // rule: life-7
+        let Ok(Some(protocol)) = guard(|| Ok(self.factory.build(&incoming))) else {
             incoming.into_tcp().abort();
             return None;
         };

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use super::desk::Desk;
 use super::inside;
-use super::panic::guard;
+use super::panic::{catch, guard};
 use super::producer::Producer;
 use super::transport::Transport as _;
 use super::{AfterRead, Outcome, Protocol, Unread};
@@ -224,13 +224,15 @@ impl<P: Protocol> Stage<P> {
             (Producer::Pull(producer), Tell::Produce) => producer.produce(desk),
             (Producer::Push(_), Tell::Produce) | (Producer::Pull(_), Tell::Pause | Tell::Resume) => Ok(()),
         });
-        if self.desk.flow.is_there() && self.desk.producer.is_none() {
+        let is_kept = self.desk.flow.is_there() && self.desk.producer.is_none();
+        let dropped = if is_kept {
             self.desk.producer = Some(producer);
-        }
+            Ok(())
+        } else {
+            catch(|| drop(producer))
+        };
         self.stop_late_producers();
-        if let Err(reason) = outcome {
-            self.fail(reason);
-        }
+        outcome.and(dropped).unwrap_or_else(|reason| self.fail(reason));
     }
 
     #[inline]
@@ -243,12 +245,12 @@ impl<P: Protocol> Stage<P> {
     #[cold]
     fn stop_those_too_late(&mut self) {
         for mut producer in std::mem::take(&mut self.desk.too_late) {
-            if let Err(reason) = guard(|| {
+            let outcome = guard(move || {
                 producer.stop();
+                drop(producer);
                 Ok(())
-            }) {
-                self.fail(reason);
-            }
+            });
+            outcome.unwrap_or_else(|reason| self.fail(reason));
         }
     }
 

@@ -10,6 +10,7 @@ mod common;
 mod end;
 mod file;
 mod flow;
+mod foreign;
 mod half;
 mod handle;
 mod life;

@@ -273,3 +273,20 @@ async fn a_refused_or_failed_upgrade_is_no_abort_and_an_abort_is() {
     a.close().await;
     assert!(a.control().is_aborted());
 }
+
+/// What was lent before an abort is gone; to say that it was read is not wrong.
+///
+/// rule: life-5, abort-3
+#[tokio::test]
+async fn consume_after_an_abort_does_nothing() {
+    over_all(|kind, mut a, mut b| async move {
+        b.write_all(b"hello").await.unwrap();
+        b.flush().await.unwrap();
+        let lent = a.fill_buf().await.unwrap().len();
+        assert!(lent > 0, "{kind}");
+        a.abort();
+        a.consume(lent);
+        assert!(a.fill_buf().await.is_err(), "{kind}");
+    })
+    .await;
+}
