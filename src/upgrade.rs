@@ -1,5 +1,7 @@
 //! Plaintext that becomes TLS, and TLS that becomes plaintext again.
 
+mod how;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -11,6 +13,8 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
+use self::how::Side;
+pub use self::how::StartTls;
 use crate::close::FloorReport;
 use crate::config::{ClientTls, ServerTls};
 use crate::control::Control;
@@ -21,95 +25,9 @@ use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::floor::{Discard, Floor, Upgradable, debug, poll_budget, tls_layers};
 use crate::layer::Layer;
-use crate::policy::{Leftover, Role};
+use crate::policy::Leftover;
 use crate::tls::TlsConnection;
 use crate::transport::{Starting, Stopping, Transport, UpgradableTransport};
-
-/// How TLS is to be started: in which role, with which configuration, and what becomes of leftover bytes. The role goes
-/// with the configuration, so that no wrong pair can be spelled (rule: upgrade-4).
-#[derive(Clone)]
-#[must_use]
-pub struct StartTls {
-    side: Side,
-    leftover: Option<Leftover>,
-    /// The connection begins with TLS: no plaintext comes before it.
-    is_begin: bool,
-}
-
-#[derive(Clone)]
-enum Side {
-    Client {
-        tls: ClientTls,
-        name: String,
-    },
-    Server {
-        tls: ServerTls,
-    },
-    /// The side that TCP was made by.
-    AsMade {
-        client: ClientTls,
-        name: String,
-        server: ServerTls,
-    },
-}
-
-impl StartTls {
-    /// As the client; the server's certificate is checked against `name`.
-    pub fn client(tls: &ClientTls, name: impl Into<String>) -> Self {
-        Self { side: Side::Client { tls: tls.clone(), name: name.into() }, leftover: None, is_begin: false }
-    }
-
-    /// As the server.
-    pub fn server(tls: &ServerTls) -> Self {
-        Self { side: Side::Server { tls: tls.clone() }, leftover: None, is_begin: false }
-    }
-
-    /// In the role that the connection has: a client where it was made by connecting, a server where it was accepted
-    /// (rule: upgrade-4). One that was handed in ready-made counts as accepted.
-    pub fn as_made(client: &ClientTls, name: impl Into<String>, server: &ServerTls) -> Self {
-        let side = Side::AsMade { client: client.clone(), name: name.into(), server: server.clone() };
-        Self { side, leftover: None, is_begin: false }
-    }
-
-    /// What becomes of bytes that were received before TLS begins and not read (rules: upgrade-2, upgrade-11). For a
-    /// client these are also the bytes that the kernel holds when the ClientHello is about to leave. Default: what [`Role::default_leftover`] says.
-    pub fn leftover(self, leftover: Leftover) -> Self {
-        Self { leftover: Some(leftover), ..self }
-    }
-
-    /// The connection is to begin with TLS: what the peer sends, it sends to TLS.
-    pub(crate) fn at_begin(self) -> Self {
-        Self { is_begin: true, ..self }
-    }
-
-    /// Whether what the peer has sent by now is to be looked for: not by a server, whose peer may have begun its handshake
-    /// (rule: upgrade-11).
-    fn must_look(&self, control: &Control) -> bool {
-        let traffic = control.traffic();
-        let is_first = self.is_begin && traffic.received == 0 && traffic.sent == 0;
-        matches!(self.side, Side::Client { .. }) && !is_first
-    }
-
-    /// Finds a name that no certificate can be checked against before anything is begun.
-    fn check(&self) -> Result<(), Error> {
-        match &self.side {
-            Side::Client { name, .. } => crate::config::server_name(name).map(drop),
-            Side::Server { .. } | Side::AsMade { .. } => Ok(()),
-        }
-    }
-
-    /// Settles the role.
-    fn settle(self, made: Role) -> Self {
-        let Self { side, leftover, is_begin } = self;
-        let side = match (side, made) {
-            (Side::AsMade { client: tls, name, .. }, Role::Client) => Side::Client { tls, name },
-            (Side::AsMade { server: tls, .. }, Role::Server) => Side::Server { tls },
-            (side, _) => side,
-        };
-        let role = if matches!(side, Side::Client { .. }) { Role::Client } else { Role::Server };
-        Self { side, leftover: Some(leftover.unwrap_or(role.default_leftover())), is_begin }
-    }
-}
 
 /// A connection that can go from plaintext to TLS and back, any number of times.
 ///
@@ -272,7 +190,7 @@ impl<T: Transport> UpgradableConnection<T> {
             })
             .await;
         }
-        let StartTls { side, leftover, is_begin: _ } = how;
+        let StartTls { side, leftover, .. } = how;
         let mut layer = self.layer.take().ok_or(Reason::Aborted)?;
         let unread = layer.take_unread();
         if let Verdict::Refuse { count } = judge(&unread, leftover.unwrap_or(Leftover::Refuse)) {
@@ -282,7 +200,7 @@ impl<T: Transport> UpgradableConnection<T> {
         layer.push_unread(&unread);
         let _ = self.standing.gate.handle(GateEvent::Quiesced);
         let session = match &side {
-            Side::Client { tls, name } => TlsConnection::client(layer, tls, name),
+            Side::Client { tls, name } => TlsConnection::client_over(layer, tls, name),
             Side::Server { tls } | Side::AsMade { server: tls, .. } => TlsConnection::server(layer, tls),
         };
         self.layer = Some(Layer::Tls(Box::new(session?)));

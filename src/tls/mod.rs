@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
@@ -18,13 +18,15 @@ pub use self::read::TlsReadHalf;
 pub use self::write::TlsWriteHalf;
 use crate::close::{CloseReport, FloorKind, FloorReport};
 use crate::config::{ClientTls, ServerTls};
-use crate::control::{Control, Watcher};
+use crate::control::{Control, Traffic, Watcher};
 use crate::core::facts::SessionFacts;
+use crate::core::gate::{Verdict, judge};
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::session::Session;
 use crate::deadline::{after, until};
-use crate::error::{Error, Reason};
+use crate::error::{Error, Reason, UpgradeError};
 use crate::floor::{Discard, Floor, Upgradable, debug, poll_budget};
+use crate::policy::Leftover;
 use crate::pump::{Shared, Want};
 use crate::transport::{Starting, Transport};
 
@@ -108,7 +110,18 @@ impl<T: Transport> TlsConnection<T> {
     }
 
     /// A client whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
-    pub fn client(floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    ///
+    /// A name that is none; [`UpgradeError::Leftover`](crate::UpgradeError::Leftover) where plaintext has moved on this
+    /// connection and more of it waits to be read: the peer sent it before TLS began (rules: upgrade-2, upgrade-11).
+    pub fn client(mut floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
+        refuse_leftover(&mut floor)?;
+        Self::client_over(floor, tls, name)
+    }
+
+    /// A client on a floor whose leftover was judged.
+    pub(crate) fn client_over(floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
         let name = crate::config::server_name(name)?;
         let session = tls.session(name, floor.ground().policy().watermarks)?;
         Ok(Self::over(floor, session))
@@ -218,6 +231,18 @@ impl<T: Transport> TlsConnection<T> {
             floor.push_unread(&leftover);
             Poll::Ready(Ok(floor))
         })
+    }
+}
+
+/// A floor on which plaintext has moved before is upgraded, by hand: what it has received by now is leftover.
+fn refuse_leftover(floor: &mut dyn Floor) -> Result<(), Error> {
+    if floor.ground().traffic() == Traffic::default() || floor.handshaking().is_some() {
+        return Ok(());
+    }
+    floor.look(&mut Context::from_waker(Waker::noop()));
+    match judge(&floor.take_unread(), Leftover::Refuse) {
+        Verdict::Admit => Ok(()),
+        Verdict::Refuse { count } => Err(UpgradeError::Leftover { count }.into()),
     }
 }
 

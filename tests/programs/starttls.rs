@@ -187,6 +187,11 @@ const DIALOGUES: [(&str, &[Do]); 9] = [
 
 /// Runs netcat against a server that follows the script, each step in one segment, and then only listens.
 async fn follow(protocol: &str, script: &[(Vec<u8>, bool)], version: &str) -> Said {
+    follow_to(protocol, script, version, false).await
+}
+
+/// The same; where the server `ends`, it half-closes after the script.
+async fn follow_to(protocol: &str, script: &[(Vec<u8>, bool)], version: &str, ends: bool) -> Said {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("tcp:localhost:{}", listener.local_addr().unwrap().port());
     let args = ["--ca", &ca(), "--report", version, "--starttls", protocol, &endpoint].map(str::to_owned);
@@ -199,6 +204,9 @@ async fn follow(protocol: &str, script: &[(Vec<u8>, bool)], version: &str) -> Sa
             } else {
                 server.read_exact(&mut vec![0; bytes.len()]).await?;
             }
+        }
+        if ends {
+            server.shutdown().await?;
         }
         server.read_to_end(&mut Vec::new()).await
     };
@@ -336,5 +344,22 @@ async fn the_words_of_a_refusal_are_shown_and_not_obeyed() {
         assert!(said.stderr.contains(r"\x1b]0;title\x07\x1b[31mred\xc2\x9b2J\xe2\x80\xae"), "{}", said.stderr);
         let bad = said.stderr.chars().find(|c| *c != '\n' && (c.is_control() || matches!(c, '\u{202a}'..='\u{202e}')));
         assert_eq!(bad, None, "{protocol}: {:?}", said.stderr);
+    }
+}
+
+/// rule: end-6
+#[tokio::test]
+async fn a_server_that_ends_inside_a_dialogue_or_after_it_has_truncated_it() {
+    for (protocol, script) in DIALOGUES {
+        let steps: Vec<(Vec<u8>, bool)> = (script.iter())
+            .map(|step| match step {
+                Say(said) => (said.to_vec(), true),
+                Hear(heard) => (heard.to_vec(), false),
+            })
+            .collect();
+        for length in 1..=steps.len() {
+            let said = follow_to(protocol, &steps[..length], "--tls13", true).await;
+            assert_eq!(said.code(), 3, "{protocol}, {length} steps: {}", said.stderr);
+        }
     }
 }

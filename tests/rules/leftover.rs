@@ -6,7 +6,7 @@ use bowline::{
     BoxConnection, Error, Leftover, Policy, Reason, StartTls, Stream, TcpConnection, TlsConnection, TlsVersion,
     Transport, UpgradableConnection, UpgradeError,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::common::bounded;
@@ -172,6 +172,26 @@ async fn a_warning_that_comes_after_the_client_hello_is_for_tls_to_judge() {
                 TlsConnection::accept(server, &shared_pki().server_tls()).await.unwrap()
             });
             upgraded.unwrap();
+        })
+        .await;
+    }
+}
+
+/// rule: upgrade-11, upgrade-2
+#[tokio::test]
+async fn tls_that_is_put_on_used_plaintext_by_hand_refuses_leftover_too() {
+    for injected in INJECTED {
+        bounded("tcp", async move {
+            let (mut client, mut server) = tcp_pair().await.unwrap();
+            server.write_all(&[b"220 go\r\n", injected].concat()).await.unwrap();
+            // Read ahead of, or left in the kernel.
+            if injected.len() % 2 == 0 {
+                client.read_line(&mut String::new()).await.unwrap();
+            } else {
+                client.read_exact(&mut [0; 8]).await.unwrap();
+            }
+            let connecting = TlsConnection::connect(client, &shared_pki().client_tls(), "localhost").await;
+            assert_eq!(count(connecting.map(drop)), injected.len());
         })
         .await;
     }

@@ -95,15 +95,16 @@ impl<P: Plain> Talk<'_, P> {
     async fn say_beside(&mut self, bytes: &[u8], may_be_unread: fn(&[u8]) -> bool) -> io::Result<()> {
         let early = poll_fn(|cx| {
             Poll::Ready(match Pin::new(&mut *self.peer).poll_fill_buf(cx) {
-                Poll::Ready(Ok(unread)) if !unread.is_empty() && !may_be_unread(unread) => Some(said(unread)),
-                // How it ended, the next read tells.
-                Poll::Ready(_) | Poll::Pending => None,
+                Poll::Ready(Err(error)) => Err(error),
+                Poll::Ready(Ok([])) => Err(ended()),
+                Poll::Ready(Ok(unread)) if !may_be_unread(unread) => {
+                    Err(refusal(&format!("it answers before it is asked: {}", said(unread))))
+                }
+                Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
             })
         });
-        match early.await {
-            Some(words) => Err(refusal(&format!("it answers before it is asked: {words}"))),
-            None => self.peer.write_all(bytes).await,
-        }
+        early.await?;
+        self.peer.write_all(bytes).await
     }
 
     /// One line, without its end.
