@@ -166,7 +166,11 @@ impl Engine {
 
     /// Sends an alert for a failure for which rustls has sent none, where the engine has a way to.
     pub(super) fn send_missing_alert(&mut self) {
-        engine!(self, it => it.send_missing_alert());
+        // Where rustls panics there is none.
+        let _ = guarded(|| {
+            engine!(self, it => it.send_missing_alert());
+            Ok(())
+        });
     }
 
     /// Says that the session was cut off for a reason of ours, where the engine has a way to.

@@ -111,6 +111,46 @@ fn a_key_share_that_is_no_key_is_answered_by_an_alert_on_both_sides() {
     }
 }
 
+/// Changes a byte, cuts one out, or doubles one; at another place for each seed.
+fn meddle(bytes: &mut Vec<u8>, seed: u64) {
+    let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ seed;
+    let at = random as usize % bytes.len();
+    match random >> 32 & 7 {
+        0 => drop(bytes.remove(at)),
+        1 => bytes.insert(at, bytes[at]),
+        bit => bytes[at] ^= 1 << bit,
+    }
+}
+
+/// rule: secure-4, secure-10
+#[test]
+fn whatever_is_changed_in_a_flight_the_alert_is_sent_or_was_received() {
+    let mut failed = 0;
+    for version in VERSIONS {
+        for express in [false, true] {
+            let tls = (client(shared_pki(), version, express, None), server(shared_pki(), express, None));
+            for seed in 0..400 {
+                let mut both = sessions(&tls.0, &tls.1);
+                let mut flight = take(&mut both[0]);
+                let at_client = seed % 2 == 0;
+                if at_client {
+                    give(&mut both[1], &flight);
+                    flight = take(&mut both[1]);
+                }
+                meddle(&mut flight, seed);
+                let finder = &mut both[usize::from(!at_client)];
+                give(finder, &flight);
+                let Some((error, sent)) = failure(finder) else { continue };
+                failed += 1;
+                let is_told = !finder.transmit().is_empty() && sent.is_some();
+                let what = format!("{version}, express {express}, {seed}: {error:?}, {sent:?}");
+                assert!(is_told || matches!(error, Error::AlertReceived(_)), "{what}");
+            }
+        }
+    }
+    assert!(failed > 500, "only {failed} of 1600 were failures");
+}
+
 /// rule: secure-10
 #[test]
 fn too_many_warnings_before_a_handshake_are_answered_by_an_alert() {
