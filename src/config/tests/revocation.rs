@@ -84,7 +84,11 @@ fn a_root_as_a_server_needs_a_list_of_its_own_where_there_are_lists() {
     for is_marked in [true, false] {
         let root = root(is_marked);
         assert_eq!(fault(&root, &[]), None, "{is_marked}");
-        assert_eq!(fault(&root, &[strangers.clone()]), Some(CertificateError::UnknownRevocationStatus), "{is_marked}");
+        assert_eq!(
+            fault(&root, std::slice::from_ref(&strangers)),
+            Some(CertificateError::UnknownRevocationStatus),
+            "{is_marked}"
+        );
     }
     // webpki lets no certificate sign lists that is not marked as a CA's, so these are for one that is.
     let marked = root(true);

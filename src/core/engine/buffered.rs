@@ -70,10 +70,7 @@ impl Buffered {
     pub(super) fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
         let is_begun = input.as_slice().get(record).is_some_and(|first| RECORD_TYPES.contains(first));
         let with_next = record + usize::from(is_begun && !self.tls.is_handshaking());
-        let fed = match self.feed(&input.as_slice()[self.ahead..with_next]) {
-            Ok(fed) => fed,
-            Err(error) => return Err(error),
-        };
+        let fed = self.feed(&input.as_slice()[self.ahead..with_next])?;
         if let Some(budget) = self.budget.as_mut().filter(|_| self.tls.wants_write()) {
             // The refusal of a renegotiation.
             budget.spend_record();
