@@ -2,19 +2,16 @@
 
 mod delivery;
 mod group;
+mod loss;
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::task::Waker;
 
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
-use tokio::task::coop::consume_budget;
 
 pub(crate) use self::delivery::Delivery;
 use self::delivery::NOT_ASKED;
@@ -28,6 +25,7 @@ use crate::error::{Error, Phase, Reason};
 use crate::idle::Activity;
 use crate::policy::{Policy, Role};
 use crate::socket;
+use crate::unlocked;
 
 /// What is beneath all floors: the part of a connection that an abort has to reach.
 pub(crate) trait Ground: Send + Sync {
@@ -54,6 +52,11 @@ pub(crate) trait Ground: Send + Sync {
 
     /// If the process is killed while our send half is open, the peer shall see RST, where there is such a thing.
     fn reset_when_killed(&self) {}
+
+    /// Whether the system tells of an error of the socket. Where it does not, this waker is woken when it does.
+    fn has_error(self: Arc<Self>, _: &Waker) -> bool {
+        false
+    }
 }
 
 /// Whoever has tasks waiting that an abort has to wake.
@@ -95,8 +98,6 @@ struct Shared {
     connected: AtomicBool,
     /// Cut off by us at the ground: by an abort, or for the reason that the report gives.
     cut: AtomicBool,
-    /// That is to be told still.
-    owed: AtomicBool,
     reset: AtomicBool,
     /// [`Outcome`] as a number; 0 while it is not known.
     outcome: AtomicU8,
@@ -136,7 +137,6 @@ impl Control {
             sent: AtomicU64::new(0),
             connected: AtomicBool::new(false),
             cut: AtomicBool::new(false),
-            owed: AtomicBool::new(false),
             reset: AtomicBool::new(false),
             outcome: AtomicU8::new(0),
             unacknowledged: AtomicU64::new(NOT_ASKED),
@@ -180,13 +180,17 @@ impl Control {
         is_first
     }
 
-    /// The connection was cut off: the ground ends, and whoever waits is woken.
+    /// The connection was cut off: the ground ends, and whoever waits is woken. That may be found beneath other floors,
+    /// whose locks are held, and which want to be told: they are, as soon as the locks are let go.
     fn tell(&self) {
-        if let Some(ground) = self.ground() {
-            ground.abort();
-        }
-        self.take_watchers().iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_abort());
-        self.0.going.notify_waiters();
+        let this = self.clone();
+        unlocked::run(move || {
+            if let Some(ground) = this.ground() {
+                ground.abort();
+            }
+            this.take_watchers().iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_abort());
+            this.0.going.notify_waiters();
+        });
     }
 
     /// The group of the connection drains.
@@ -231,57 +235,19 @@ impl Control {
         self.0.ended.get().is_some() || (!self.awaits_delivery() && self.is_gone())
     }
 
-    /// Waits until the connection has ended, or was reset: also while nobody reads from it or writes to it (rule:
-    /// flow-5). What happened, the next operation on the transport says.
-    ///
-    /// A reset is noticed where a TCP socket is beneath; of any other stream only the end is.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    #[doc(alias = "connectionLost")]
-    pub async fn lost(&self) {
-        let mut delivery = Delivery::default();
-        loop {
-            let gone = self.0.going.notified();
-            tokio::pin!(gone);
-            gone.as_mut().enable();
-            if self.is_ended() || self.is_cut() || self.was_reset() {
-                // rule: life-6. It is so for good.
-                return consume_budget().await;
-            }
-            if self.awaits_delivery() {
-                // Whoever ends the connection by itself may not look at it any more.
-                poll_fn(|cx| delivery.poll(cx, self)).await;
-                continue;
-            }
-            if self.lost_or_told(gone).await {
-                return;
-            }
-        }
-    }
-
-    /// Waits until the system tells of a reset, or tasks are told to look again; says whether it was the former.
-    async fn lost_or_told(&self, told: Pin<&mut Notified<'_>>) -> bool {
-        let ground = self.ground();
-        let Some(stream) = ground.as_ref().and_then(|ground| ground.socket()) else {
-            told.await;
-            return false;
-        };
-        tokio::select! {
-            () = told => false,
-            _ = stream.ready(Interest::ERROR) => true,
-        }
-    }
-
     /// The socket has gone.
     pub(crate) fn note_gone(&self) {
         self.0.gone.store(true, Ordering::SeqCst);
-        // rule: life-4: a handle that is kept keeps nothing of the floors.
-        drop(self.take_watchers());
-        drop(self.0.places.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.leave();
-        self.0.going.notify_waiters();
+        let this = self.clone();
+        // A place that is given back wakes an accept, and a member that leaves wakes a drain. rule: life-7
+        unlocked::run(move || {
+            // rule: life-4: a handle that is kept keeps nothing of the floors.
+            drop(this.take_watchers());
+            let places = this.0.places.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(places);
+            this.leave();
+            this.0.going.notify_waiters();
+        });
     }
 
     fn is_gone(&self) -> bool {
@@ -400,25 +366,15 @@ impl Control {
 
     /// An idle bound was reached: says what that means. Where only one half was left, that half ends it; else the connection
     /// is cut off, because neither half knows of the other one.
-    ///
-    /// Beneath other floors their locks are held, and whoever is told would want them: they are told by
-    /// [`settle`](Self::settle) then.
-    pub(crate) fn time_out(&self, phase: Phase, is_beneath: bool) -> Reason {
+    pub(crate) fn time_out(&self, phase: Phase) -> Reason {
         let reason = Reason::TimedOut(phase);
         if phase == Phase::Idle && !self.is_cut() {
             self.set_report(CloseReport::of(reason.clone()));
             if !self.0.cut.swap(true, Ordering::SeqCst) {
-                if is_beneath { self.0.owed.store(true, Ordering::Release) } else { self.tell() }
+                self.tell();
             }
         }
         reason
-    }
-
-    /// No lock of the floor that calls this is held: whoever was not told yet that the connection is cut off can be.
-    pub(crate) fn settle(&self) {
-        if self.0.owed.load(Ordering::Acquire) && self.0.owed.swap(false, Ordering::AcqRel) {
-            self.tell();
-        }
     }
 
     /// Does something with the TCP socket at the bottom. An error, never a panic, once it is gone (rule: tcp-3).

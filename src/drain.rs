@@ -154,10 +154,14 @@ impl DrainGroup {
         if until(deadline, self.emptied()).await.is_none() {
             self.cut_off();
         }
-        let state = self.state();
-        let mut ended = state.ended.clone();
-        state.members.iter().filter_map(WeakControl::upgrade).for_each(|control| ended.add(control.outcome()));
-        DrainReport { ended, cut_off: state.cut_off }
+        let (mut ended, cut_off, open) = {
+            let state = self.state();
+            // Kept until the lock is let go: the last one who holds a handle drops all that is in it.
+            let open: Vec<Control> = state.members.iter().filter_map(WeakControl::upgrade).collect();
+            (state.ended.clone(), state.cut_off, open)
+        };
+        open.iter().for_each(|control| ended.add(control.outcome()));
+        DrainReport { ended, cut_off }
     }
 
     /// Whether the drain has begun.
@@ -246,9 +250,7 @@ impl Member {
             left = outcome as u8;
         }
         self.left.store(left, Ordering::Release);
-        if state.members.is_empty() {
-            self.group.0.emptied.notify_waiters();
-        }
+        self.unlock(state);
     }
 
     /// The connection belongs to another group already.
@@ -256,7 +258,14 @@ impl Member {
         let mut state = self.group.state();
         state.members.remove(self.number);
         self.left.store(UNCOUNTED, Ordering::Release);
-        if state.members.is_empty() {
+        self.unlock(state);
+    }
+
+    /// Lets go of the lock, and tells those who wait for the last member to leave. rule: life-7
+    fn unlock(&self, state: MutexGuard<'_, State>) {
+        let is_empty = state.members.is_empty();
+        drop(state);
+        if is_empty {
             self.group.0.emptied.notify_waiters();
         }
     }

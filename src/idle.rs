@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 use crate::core::stall::Stall;
 use crate::error::Phase;
 use crate::policy::Policy;
+use crate::unlocked;
 
 /// Whether the other half has ended. Whoever waits already when it does is told, so that their time begins to run.
 #[derive(Default)]
@@ -31,7 +32,7 @@ impl HalfOpen {
     pub(crate) fn begin(&self) {
         if !self.begun.swap(true, Ordering::AcqRel) {
             let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-            waiting.into_iter().for_each(|waker| waker.wake());
+            waiting.into_iter().for_each(|waker| unlocked::wake(*waker));
         }
     }
 
@@ -40,10 +41,13 @@ impl HalfOpen {
         if self.has_begun() {
             return true;
         }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *waiting {
-            Some(waker) => (**waker).clone_from(cx.waker()),
-            none => *none = Some(Box::new(cx.waker().clone())),
+        let lock = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits_already = lock().as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if !waits_already {
+            // A waker is foreign code also when it is cloned or dropped.
+            let waker = Some(Box::new(cx.waker().clone()));
+            let before = std::mem::replace(&mut *lock(), waker);
+            drop(before);
         }
         self.has_begun()
     }

@@ -140,6 +140,8 @@ mod tls;
 #[cfg(feature = "tokio")]
 mod transport;
 #[cfg(feature = "tokio")]
+mod unlocked;
+#[cfg(feature = "tokio")]
 mod upgrade;
 #[cfg(feature = "tokio")]
 mod verbs;

@@ -173,7 +173,6 @@ impl<'t> Relay<'t> {
         {
             let (mut a_lost, mut b_lost) = (pin!(a.lost()), pin!(b.lost()));
             poll_fn(|cx| self.poll(cx, [a_lost.as_mut(), b_lost.as_mut()])).await;
-            // What watches a socket holds it, so that it would outlive its connection.
         }
         self.deliver().await;
         let [a_to_b, b_to_a] = self.ways.each_ref().map(|way| way.bytes);

@@ -3,16 +3,18 @@
 mod floor;
 #[cfg(unix)]
 mod unix;
+mod waiting;
 
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
 
+use self::waiting::{READER, WRITER, Waiting};
 use crate::address::Address;
 use crate::control::{Control, Ground};
 use crate::core::delivery::Pending;
@@ -79,30 +81,6 @@ type Receive<S> = fn(&S, &mut [u8]) -> io::Result<usize>;
 impl<S> Drop for Live<S> {
     fn drop(&mut self) {
         self.control.note_gone();
-    }
-}
-
-/// The tasks that wait on the stream: an abort wakes them.
-#[derive(Default)]
-struct Waiting(Mutex<[Option<Waker>; 2]>);
-
-const READER: usize = 0;
-const WRITER: usize = 1;
-
-impl Waiting {
-    fn park(&self, which: usize, cx: &mut Context<'_>) {
-        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut tasks[which] {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-    }
-}
-
-impl Ground for Waiting {
-    fn abort(&self) {
-        let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
@@ -197,7 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         if read.is_pending() {
             let phase =
                 ready!(self.timers[READER].poll(cx, self.control.policy(), self.control.activity(), &self.fin_sent));
-            read = Poll::Ready(Err(self.control.time_out(phase, self.beneath).into()));
+            read = Poll::Ready(Err(self.control.time_out(phase).into()));
         }
         self.timers[READER].reset();
         coop.made_progress();
@@ -295,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
                 self.control.activity(),
                 &self.fin_received
             ));
-            sent = Poll::Ready(Err(self.control.time_out(phase, self.beneath).into()));
+            sent = Poll::Ready(Err(self.control.time_out(phase).into()));
         }
         self.timers[WRITER].reset();
         coop.made_progress();

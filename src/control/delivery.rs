@@ -10,6 +10,7 @@ use super::Control;
 use crate::core::delivery::{AskAgain, Evidence, Pending, judge};
 use crate::error::{Phase, Reason};
 use crate::socket;
+use crate::unlocked;
 
 /// The socket has not gone yet.
 pub(super) const NOT_ASKED: u64 = u64::MAX;
@@ -64,7 +65,8 @@ impl Control {
 
     /// Tasks that wait for the end of the connection are to look again: only the delivery is missing.
     pub(crate) fn note_lingering(&self) {
-        self.0.going.notify_waiters();
+        let this = self.clone();
+        unlocked::run(move || this.0.going.notify_waiters());
     }
 
     /// Bytes that the peer's system has not acknowledged yet; 0 where none can be, or nobody knows.

@@ -44,10 +44,11 @@ pub(super) struct PeerPlace {
     who: IpAddr,
 }
 
-/// The places that one connection takes up.
+/// The places that one connection takes up. That of its peer is given back first: the other one wakes an accept, which may
+/// take the next connection of the same peer at once.
 struct Places {
-    _total: Option<OwnedSemaphorePermit>,
     _peer: Option<PeerPlace>,
+    _total: Option<OwnedSemaphorePermit>,
 }
 
 impl Limits {
@@ -85,7 +86,7 @@ impl Limits {
 /// Lets a connection hold its places until it is gone. One without any costs nothing.
 pub(super) fn hold(control: &Control, total: Option<OwnedSemaphorePermit>, peer: Option<PeerPlace>) {
     if total.is_some() || peer.is_some() {
-        control.keep(Box::new(Places { _total: total, _peer: peer }));
+        control.keep(Box::new(Places { _peer: peer, _total: total }));
     }
 }
 

@@ -8,6 +8,7 @@ use super::Pump;
 use crate::control::{Control, Watcher};
 use crate::core::session::Session;
 use crate::transport::Transport;
+use crate::unlocked::{self, Locked};
 
 /// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
 const MAX_KICKS: usize = 8;
@@ -44,33 +45,31 @@ impl<T: Transport> Shared<T> {
 
     /// Does something with the pump. Tasks that became ready are woken behind it, and wakers that came meanwhile served.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
-        let mut pump = self.pump.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = f(&mut pump);
-        self.unlock(pump);
+        let mut held = self.lock();
+        let result = f(&mut held.pump);
+        self.unlock(held);
         self.settle();
         result
     }
 
     /// Looks at the pump: nobody becomes ready by that.
     pub(crate) fn look<R>(&self, f: impl FnOnce(&Pump<T>) -> R) -> R {
-        let result = f(&self.pump.lock().unwrap_or_else(PoisonError::into_inner));
+        let result = f(&self.lock().pump);
         self.settle();
         result
     }
 
-    /// Wakers that came while the lock was held are served, and whoever was not told yet of an abort is.
+    /// Wakers that came while the lock was held are served.
     fn settle(&self) {
         if self.kicked.load(Ordering::SeqCst) {
             self.serve_kicks();
         }
-        self.control.settle();
     }
 
     /// The floor is ready for more.
     fn kick(&self) {
         self.kicked.store(true, Ordering::SeqCst);
         self.serve_kicks();
-        self.control.settle();
     }
 
     /// Whoever has the lock serves the kicks that come meanwhile, after letting go: so a kick is set before the lock is
@@ -80,15 +79,16 @@ impl<T: Transport> Shared<T> {
             if !self.kicked.load(Ordering::SeqCst) {
                 return;
             }
-            let Some(mut pump) = self.try_lock() else { return };
+            let Some(mut held) = self.try_lock() else { return };
+            let pump = &mut *held.pump;
             self.kicked.store(false, Ordering::SeqCst);
             if pump.check_cut(&self.control) {
-                self.unlock_and_wake_all(pump);
+                self.unlock_and_wake_all(held);
             } else if pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()) {
                 let _ = pump.transmit();
-                self.unlock(pump);
+                self.unlock(held);
             } else {
-                self.unlock_and_wake_all(pump);
+                self.unlock_and_wake_all(held);
             }
         }
         // Enough: the tasks that wait do the rest.
@@ -97,29 +97,43 @@ impl<T: Transport> Shared<T> {
         }
     }
 
-    fn try_lock(&self) -> Option<MutexGuard<'_, Pump<T>>> {
+    fn lock(&self) -> Held<'_, T> {
+        let locked = Locked::new();
+        Held { pump: self.pump.lock().unwrap_or_else(PoisonError::into_inner), _locked: locked }
+    }
+
+    fn try_lock(&self) -> Option<Held<'_, T>> {
+        let locked = Locked::new();
         match self.pump.try_lock() {
-            Ok(pump) => Some(pump),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Ok(pump) => Some(Held { pump, _locked: locked }),
+            Err(TryLockError::Poisoned(poisoned)) => Some(Held { pump: poisoned.into_inner(), _locked: locked }),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    fn unlock(&self, mut pump: MutexGuard<'_, Pump<T>>) {
+    fn unlock(&self, mut held: Held<'_, T>) {
+        let pump = &mut *held.pump;
         if pump.has_ready_tasks() {
             let ready = pump.take_ready_tasks();
-            drop(pump);
-            ready.into_iter().flatten().for_each(Waker::wake);
+            drop(held);
+            ready.into_iter().flatten().for_each(unlocked::wake);
         } else {
             pump.reader_was_displaced = false;
         }
     }
 
-    fn unlock_and_wake_all(&self, mut pump: MutexGuard<'_, Pump<T>>) {
+    fn unlock_and_wake_all(&self, mut held: Held<'_, T>) {
+        let pump = &mut *held.pump;
         let waiting = [pump.reader.take(), pump.writer.take().map(|(_, waker)| waker), pump.below.take()];
-        drop(pump);
-        waiting.into_iter().flatten().for_each(Waker::wake);
+        drop(held);
+        waiting.into_iter().flatten().for_each(unlocked::wake);
     }
+}
+
+/// The pump, locked. Tasks are woken after both fields were dropped, in this order (rule: life-7).
+struct Held<'a, T> {
+    pump: MutexGuard<'a, Pump<T>>,
+    _locked: Locked,
 }
 
 /// The waker that the floor holds: waking it pumps.

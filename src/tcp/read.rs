@@ -61,7 +61,7 @@ impl TcpReadHalf {
             Poll::Ready(result) => result,
             Poll::Pending => {
                 let phase = ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_sent));
-                Err(self.control.time_out(phase, wire.is_beneath()).into())
+                Err(self.control.time_out(phase).into())
             }
         };
         self.timer.reset();

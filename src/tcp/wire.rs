@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Waker};
 
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::control::{Control, Ground};
@@ -31,6 +34,17 @@ pub(super) struct Wire {
     /// Both have ended in order, and the last one holds the socket until all of ours has arrived.
     lingers: AtomicBool,
     has_ended: AtomicBool,
+    watch: Mutex<Watch>,
+}
+
+/// Looks out for an error of the socket, on behalf of those who wait for the loss of the connection. It holds the socket, and
+/// goes with the second half.
+enum Watch {
+    /// Nobody has waited yet.
+    Idle,
+    Watching(Pin<Box<dyn Future<Output = ()> + Send>>),
+    HasError,
+    Over,
 }
 
 impl Wire {
@@ -39,6 +53,8 @@ impl Wire {
         if self.has_ended.swap(true, Ordering::AcqRel) {
             return;
         }
+        let watch = std::mem::replace(&mut *self.watch(), Watch::Over);
+        drop(watch);
         if self.fin_sent.has_begun() {
             // What was still on its way when the application let go may have been met by a reset.
             let _ = !self.lingers.load(Ordering::Acquire) || self.is_settled();
@@ -107,6 +123,10 @@ impl Wire {
         }
     }
 
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asked where a report may follow: a connection that is dropped in the middle has none.
     fn note_unacknowledged(&self) {
         self.control.note_pending(|| self.ask());
@@ -151,6 +171,7 @@ impl Hold {
             held: AtomicBool::new(true),
             lingers: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
+            watch: Mutex::new(Watch::Idle),
         });
         if resets_when_killed {
             wire.reset_when_killed();
@@ -244,5 +265,26 @@ impl Ground for Wire {
         if !self.fin_sent.has_begun() && !self.resets_when_killed.swap(true, Ordering::AcqRel) {
             socket::Options::of(&self.stream).reset_on_drop();
         }
+    }
+
+    fn has_error(self: Arc<Self>, waker: &Waker) -> bool {
+        let mut watch = self.watch();
+        if let Watch::Idle = *watch {
+            let wire = Arc::clone(&self);
+            *watch = Watch::Watching(Box::pin(async move {
+                let _ = wire.stream.ready(Interest::ERROR).await;
+            }));
+        }
+        let found = match &mut *watch {
+            Watch::Watching(error) => error.as_mut().poll(&mut Context::from_waker(waker)).is_ready(),
+            Watch::HasError => return true,
+            Watch::Idle | Watch::Over => return false,
+        };
+        if found {
+            let before = std::mem::replace(&mut *watch, Watch::HasError);
+            drop(watch);
+            drop(before);
+        }
+        found
     }
 }

@@ -77,7 +77,7 @@ impl TcpWriteHalf {
             Poll::Pending => {
                 let phase =
                     ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_received));
-                Err(self.control.time_out(phase, wire.is_beneath()).into())
+                Err(self.control.time_out(phase).into())
             }
         };
         self.timer.reset();

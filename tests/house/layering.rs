@@ -10,7 +10,7 @@ use crate::source::{Source, files};
 const LEVELS: [(&str, &[&str]); 11] = [
     ("words", &["error", "escape", "policy", "address", "deadline"]),
     ("decisions, without a socket or a runtime", &["core", "config", "endpoint"]),
-    ("the socket and the clock", &["socket", "idle"]),
+    ("the socket and the clock", &["socket", "idle", "unlocked"]),
     ("the ladder of traits and its verbs", &["transport", "floor", "verbs", "close", "control", "drain"]),
     ("floors: the only files that poll", &["tcp", "stream", "pump", "tls"]),
     ("plaintext to TLS and back", &["layer", "upgrade"]),

@@ -29,6 +29,10 @@ fn once<F: Future>(cx: &mut Context<'_>, call: F) -> Poll<F::Output> {
     pin!(call).poll(cx)
 }
 
+async fn once_pinned<F: Future>(mut call: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await
+}
+
 async fn reads_yield(what: &str, ours: &mut BoxTransport) {
     ready_in_one_turn(&format!("{what}, read"), |cx| once(cx, ours.read(&mut [0]))).await;
     ready_in_one_turn(&format!("{what}, read of nothing"), |cx| once(cx, ours.read(&mut []))).await;
@@ -230,4 +234,46 @@ async fn a_stream_that_says_it_took_more_than_there_was_has_failed() {
     assert!(stream.write(b"x").await.is_err());
     let mut stream = Stream::new(Eager { takes: |len| len + 1 });
     assert_eq!(stream.close_with(b"last").await.unwritten, 4);
+}
+
+/// rule: life-4, close-12
+#[tokio::test]
+async fn a_wait_for_the_loss_that_nobody_polls_keeps_no_socket_open() {
+    over_all(|_, mut ours, mut theirs| async move {
+        settle(&mut ours, &mut theirs).await;
+        let control = ours.control();
+        // Looked at once, as in a `select!` that another branch has won, and kept.
+        let mut lost = Box::pin(control.lost());
+        assert!(once_pinned(lost.as_mut()).await.is_pending());
+        drop(ours);
+        let (_, end) = read_all(&mut theirs).await;
+        assert!(end.is_err());
+        lost.await;
+    })
+    .await;
+}
+
+/// rule: life-4, flow-5
+#[tokio::test]
+async fn everybody_who_waits_for_the_loss_is_told_of_a_reset() {
+    let (ours, theirs) = tcp_pair().await.unwrap();
+    let control = ours.control();
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            tokio::spawn({
+                let control = control.clone();
+                async move { control.lost().await }
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    theirs.control().abort();
+    bounded("three who wait", async move {
+        for task in waiting {
+            task.await.unwrap();
+        }
+        control.lost().await;
+    })
+    .await;
+    drop(ours);
 }

@@ -16,6 +16,7 @@ mod layers;
 mod leftover;
 mod life;
 mod limit;
+mod locks;
 mod retry;
 mod secure;
 mod tcp;

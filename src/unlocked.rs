@@ -1,0 +1,71 @@
+//! What is done with no lock of a floor held (rule: life-7).
+//!
+//! A floor works under its lock, and a stack of TLS sessions under several. Wakers are foreign code: one may poll its task
+//! right there, and that task wants the same locks. So what is to be woken or told is collected, and done when this thread
+//! has let go of the last lock.
+
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
+use std::task::Waker;
+
+thread_local! {
+    /// How many locks of floors this thread holds.
+    static LOCKS: Cell<usize> = const { Cell::new(0) };
+    static LATER: RefCell<Vec<Later>> = const { RefCell::new(Vec::new()) };
+}
+
+enum Later {
+    Wake(Waker),
+    Run(Box<dyn FnOnce()>),
+}
+
+impl Later {
+    fn run(self) {
+        match self {
+            Self::Wake(waker) => waker.wake(),
+            Self::Run(f) => f(),
+        }
+    }
+}
+
+/// Lives as long as a lock of a floor is held by this thread: made before it is taken, and dropped after it is let go.
+pub(crate) struct Locked(PhantomData<*const ()>);
+
+impl Locked {
+    pub(crate) fn new() -> Self {
+        LOCKS.set(LOCKS.get() + 1);
+        Self(PhantomData)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        LOCKS.set(LOCKS.get() - 1);
+        while LOCKS.get() == 0 {
+            let later = LATER.try_with(RefCell::take).unwrap_or_default();
+            if later.is_empty() {
+                return;
+            }
+            later.into_iter().for_each(Later::run);
+        }
+    }
+}
+
+/// Wakes a task: at once where no lock is held.
+pub(crate) fn wake(waker: Waker) {
+    if LOCKS.get() == 0 { waker.wake() } else { put_off(Later::Wake(waker)) }
+}
+
+/// Does something that may wake tasks: at once where no lock is held.
+pub(crate) fn run(f: impl FnOnce() + 'static) {
+    if LOCKS.get() == 0 { f() } else { put_off(Later::Run(Box::new(f))) }
+}
+
+fn put_off(later: Later) {
+    let mut later = Some(later);
+    let _ = LATER.try_with(|all| all.borrow_mut().extend(later.take()));
+    if let Some(later) = later {
+        // The thread ends, and keeps nothing any more.
+        later.run();
+    }
+}
