@@ -21,7 +21,8 @@ Usage: smtp --maildir DIR [OPTIONS]
   --cert FILE --key FILE      a certificate chain and its private key (PEM) instead of those
   --no-tls                    no STARTTLS
   --max-size BYTES            the longest mail; default 10485760
-  --timeout SECS              how long a client may be silent; default 300
+  --timeout SECS              how long a client may take for a command; default 300. A mail may take that, and a second more
+                              for each KiB, but not without anything coming for so long
   --help
 
 Every mail that was answered with 250 is in the Maildir, whole and on disk. A client that got no answer sends it again:

@@ -1,8 +1,14 @@
 //! What follows on DATA, up to the line that is a dot.
 
+/// So much of a mail is held in memory, and the rest is on the disk.
+const PIECE: usize = 64 << 10;
+
 /// A mail as it comes in: any cut of it, dots taken off, line ends made those of a file.
 pub(crate) struct Data {
+    /// What has not been taken yet.
     text: Vec<u8>,
+    /// How long the mail is so far.
+    length: usize,
     place: Place,
     limit: usize,
     fault: Option<Fault>,
@@ -27,8 +33,9 @@ enum Place {
 }
 
 impl Data {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { text: Vec::new(), place: Place::LineBegin, limit, fault: None }
+    /// `header` comes first, and does not count.
+    pub(crate) fn new(limit: usize, header: Vec<u8>) -> Self {
+        Self { text: header, length: 0, place: Place::LineBegin, limit, fault: None }
     }
 
     /// Takes bytes. `Some`: the mail ends behind that many of them.
@@ -60,8 +67,9 @@ impl Data {
     }
 
     fn push(&mut self, byte: u8) {
-        if self.text.len() < self.limit {
+        if self.length < self.limit {
             self.text.push(byte);
+            self.length += 1;
         } else {
             self.fault = Some(Fault::TooBig);
             self.text = Vec::new();
@@ -70,7 +78,17 @@ impl Data {
         }
     }
 
-    /// The mail, its lines ended by LF.
+    /// How long the mail is so far.
+    pub(crate) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// What has come so far and was not taken, where that is a lot.
+    pub(crate) fn take_piece(&mut self) -> Option<Vec<u8>> {
+        (self.text.len() >= PIECE).then(|| std::mem::take(&mut self.text))
+    }
+
+    /// The rest of the mail, its lines ended by LF.
     pub(crate) fn finish(self) -> Result<Vec<u8>, Fault> {
         match self.fault {
             Some(fault) => Err(fault),
@@ -87,7 +105,7 @@ mod tests {
     type Read<T> = Option<(Result<T, Fault>, T)>;
 
     fn read(bytes: &[u8], cut: usize) -> Read<Vec<u8>> {
-        let mut data = Data::new(40);
+        let mut data = Data::new(40, Vec::new());
         let (first, second) = bytes.split_at(cut);
         if let Some(end) = data.feed(first) {
             return Some((data.finish(), bytes[end..].to_vec()));

@@ -22,17 +22,12 @@ impl Maildir {
         Ok(Self { dir: dir.to_owned(), delivered: AtomicU64::new(0) })
     }
 
-    /// Delivers one mail. When this returns, a loss of power takes it away no more.
-    pub(crate) fn deliver(&self, parts: &[&[u8]]) -> io::Result<()> {
+    /// Begins a mail in `tmp`.
+    fn draft(&self) -> io::Result<Draft> {
         let name = self.name();
         let (tmp, new) = (self.dir.join("tmp").join(&name), self.dir.join("new").join(&name));
-        let outcome = write(&tmp, parts)
-            // A link, not a rename: a name that is taken is an error, never another mail lost.
-            .and_then(|()| fs::hard_link(&tmp, &new))
-            .and_then(|()| File::open(self.dir.join("new"))?.sync_all());
-        // Left behind it is rubbish that mail readers clear away after some hours; a mail that is in `new` stays there.
-        let _ = fs::remove_file(&tmp);
-        outcome
+        let file = OpenOptions::new().write(true).create_new(true).open(&tmp)?;
+        Ok(Draft { file, tmp, new })
     }
 
     /// No other delivery has this name: not one of this process, of another, or of one that had its number before.
@@ -43,8 +38,60 @@ impl Maildir {
     }
 }
 
-fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-    parts.iter().try_for_each(|part| file.write_all(part))?;
-    file.sync_all()
+/// A mail that is not whole yet. Dropped before it is delivered, it was never there.
+struct Draft {
+    file: File,
+    tmp: PathBuf,
+    new: PathBuf,
+}
+
+impl Draft {
+    /// When this returns, a loss of power takes the mail away no more.
+    fn deliver(&mut self, maildir: &Maildir) -> io::Result<()> {
+        self.file.sync_all()?;
+        // A link, not a rename: a name that is taken is an error, never another mail lost.
+        fs::hard_link(&self.tmp, &self.new)?;
+        File::open(maildir.dir.join("new"))?.sync_all()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Left behind it is rubbish that mail readers clear away after some hours; a mail that is in `new` stays there.
+        let _ = fs::remove_file(&self.tmp);
+    }
+}
+
+/// One mail on its way to the disk, piece by piece. Its calls block, so that they are made by threads for that.
+#[derive(Default)]
+pub(crate) struct Spool {
+    draft: Option<Draft>,
+    failure: Option<io::Error>,
+}
+
+impl Spool {
+    /// Writes the next piece. A failure is told at the end.
+    pub(crate) fn write(&mut self, maildir: &Maildir, piece: &[u8]) {
+        if self.failure.is_none() {
+            self.failure = self.try_write(maildir, piece).err();
+        }
+    }
+
+    /// Writes the last piece, and delivers the mail.
+    pub(crate) fn deliver(&mut self, maildir: &Maildir, last: &[u8]) -> io::Result<()> {
+        self.write(maildir, last);
+        match (self.failure.take(), self.draft.take()) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(mut draft)) => draft.deliver(maildir),
+            (None, None) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn try_write(&mut self, maildir: &Maildir, piece: &[u8]) -> io::Result<()> {
+        let draft = match &mut self.draft {
+            Some(draft) => draft,
+            none => none.insert(maildir.draft()?),
+        };
+        draft.file.write_all(piece)
+    }
 }

@@ -1,8 +1,8 @@
 //! One client: commands, one mail after the other, and TLS in between.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bowline::StartTls;
 use bowline::protocol::{Handle, MessageProtocol, MessageTransport, Outcome};
@@ -11,6 +11,7 @@ use tokio_util::codec::{LinesCodec, LinesCodecError};
 use crate::Service;
 use crate::command::Command;
 use crate::data::{Data, Fault};
+use crate::maildir::Spool;
 
 /// The longest command, CRLF not counted: RFC 5321 wants 512, and a little more for the parameters of MAIL.
 const MAX_LINE: usize = 1000;
@@ -25,10 +26,26 @@ pub(crate) struct Session {
     service: Arc<Service>,
     greeting: Option<String>,
     mail: Option<Mail>,
-    data: Option<Data>,
+    data: Option<Incoming>,
     errors: u32,
     /// A mail is on its way to the disk; its answer is not sent yet.
     is_delivering: Arc<AtomicBool>,
+}
+
+/// What follows on DATA, as far as it has come.
+struct Incoming {
+    data: Data,
+    spool: Arc<Mutex<Spool>>,
+    begun: Instant,
+}
+
+impl Incoming {
+    /// How long the client may take for the next bytes. All of the mail has the time of a command, and a second for each KiB of
+    /// it that has come: a client that sends a byte now and then is as slow as one that is silent.
+    fn patience(&self, silence: Duration) -> Duration {
+        let earned = Duration::from_secs(self.data.length() as u64 >> 10);
+        silence.saturating_add(earned).saturating_sub(self.begun.elapsed()).min(silence)
+    }
 }
 
 /// A mail that was begun.
@@ -74,8 +91,10 @@ impl Session {
                 say(transport, "250 2.1.5 go on");
             }
             (Command::Data, Some(mail)) if mail.to.is_empty() => self.refuse(transport, "503 5.5.1 RCPT first"),
-            (Command::Data, Some(_)) => {
-                self.data = Some(Data::new(self.service.max_size));
+            (Command::Data, Some(mail)) => {
+                let header = header(self.greeting.as_deref().unwrap_or_default(), transport, mail);
+                let data = Data::new(self.service.max_size, header.into_bytes());
+                self.data = Some(Incoming { data, spool: Arc::default(), begun: Instant::now() });
                 transport.set_raw();
                 say(transport, "354 end with a dot");
             }
@@ -136,33 +155,49 @@ impl Session {
         }
     }
 
-    /// A mail has come, and is brought to the disk by another thread. No command is looked at meanwhile: its answer is the
-    /// next.
-    fn deliver(&mut self, transport: &mut Transport<'_>, mail: Mail, text: Vec<u8>) {
+    /// A piece of a mail is brought to the disk by another thread. No more is read meanwhile.
+    fn spool(&mut self, transport: &mut Transport<'_>) {
+        let Some(incoming) = &mut self.data else { return };
+        let Some(piece) = incoming.data.take_piece() else { return };
+        transport.pause_reading();
+        let (service, spool, handle) = (Arc::clone(&self.service), Arc::clone(&incoming.spool), transport.handle());
+        tokio::task::spawn_blocking(move || {
+            lock(&spool).write(&service.maildir, &piece);
+            handle.resume_reading();
+        });
+    }
+
+    /// A mail has come, and its rest is brought to the disk by another thread. No command is looked at meanwhile: its answer
+    /// is the next.
+    fn deliver(&mut self, transport: &mut Transport<'_>, spool: Arc<Mutex<Spool>>, rest: Vec<u8>) {
         transport.pause_reading();
         transport.set_timer(None);
         self.is_delivering.store(true, Ordering::SeqCst);
-        let header = self.header(transport, &mail);
         let (service, handle) = (Arc::clone(&self.service), transport.handle());
         let is_delivering = Arc::clone(&self.is_delivering);
         tokio::task::spawn_blocking(move || {
-            let delivered = service.maildir.deliver(&[header.as_bytes(), &text]);
+            let delivered = lock(&spool).deliver(&service.maildir, &rest);
             if let Err(error) = &delivered {
-                eprintln!("smtp: {}", bowline::chain(error));
+                eprintln!("smtp: {error}");
             }
             handle.write(if delivered.is_ok() { "250 2.0.0 delivered\r\n" } else { "451 4.3.0 try again later\r\n" });
             is_delivering.store(false, Ordering::SeqCst);
             go_on(&service, &handle);
         });
     }
+}
 
-    fn header(&self, transport: &Transport<'_>, mail: &Mail) -> String {
-        let with = if transport.is_secure() { "ESMTPS" } else { "ESMTP" };
-        let (name, peer) = (self.greeting.as_deref().unwrap_or_default(), transport.peer());
-        let to: String = mail.to.iter().map(|to| format!("Delivered-To: {to}\n")).collect();
-        let date = date(SystemTime::now());
-        format!("Return-Path: <{}>\n{to}Received: from {name} ({peer}) by bowline with {with};\n\t{date}\n", mail.from)
-    }
+fn lock(spool: &Mutex<Spool>) -> MutexGuard<'_, Spool> {
+    spool.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a mail begins with. `name` is what the client calls itself.
+fn header(name: &str, transport: &Transport<'_>, mail: &Mail) -> String {
+    let with = if transport.is_secure() { "ESMTPS" } else { "ESMTP" };
+    let peer = transport.peer();
+    let to: String = mail.to.iter().map(|to| format!("Delivered-To: {to}\n")).collect();
+    let date = date(SystemTime::now());
+    format!("Return-Path: <{}>\n{to}Received: from {name} ({peer}) by bowline with {with};\n\t{date}\n", mail.from)
 }
 
 /// The connection goes on behind a delivery; or it ends now, where the drain has waited for the answer. The flag of the
@@ -208,14 +243,20 @@ impl MessageProtocol for Session {
     }
 
     fn raw_received(&mut self, transport: &mut Transport<'_>, bytes: &[u8]) -> Outcome<usize> {
-        transport.set_timer(Some(self.service.timeout));
-        let Some(end) = self.data.as_mut().and_then(|data| data.feed(bytes)) else { return Ok(bytes.len()) };
+        let silence = self.service.timeout;
+        let Some(incoming) = &mut self.data else { return Ok(bytes.len()) };
+        let Some(end) = incoming.data.feed(bytes) else {
+            transport.set_timer(Some(incoming.patience(silence)));
+            self.spool(transport);
+            return Ok(bytes.len());
+        };
+        transport.set_timer(Some(silence));
         transport.set_codec(self.codec());
-        let (data, mail) = (self.data.take(), self.mail.take());
-        match (data.map(Data::finish), mail) {
-            (Some(Ok(text)), Some(mail)) => self.deliver(transport, mail, text),
-            (Some(Err(Fault::TooBig)), _) => self.refuse(transport, "552 5.3.4 too big"),
-            (Some(Err(Fault::BareLineEnd)), _) => self.refuse(transport, "550 5.5.2 CR and LF go together"),
+        let (incoming, mail) = (self.data.take(), self.mail.take());
+        match (incoming.map(|incoming| (incoming.data.finish(), incoming.spool)), mail) {
+            (Some((Ok(rest), spool)), Some(_)) => self.deliver(transport, spool, rest),
+            (Some((Err(Fault::TooBig), _)), _) => self.refuse(transport, "552 5.3.4 too big"),
+            (Some((Err(Fault::BareLineEnd), _)), _) => self.refuse(transport, "550 5.5.2 CR and LF go together"),
             (None, _) | (_, None) => self.refuse(transport, "503 5.5.1 MAIL first"),
         }
         Ok(end)

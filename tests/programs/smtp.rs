@@ -7,14 +7,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::tools::{PATIENCE, Running, ca, certs, certs_dir, example, line, python};
+use crate::tools::{PATIENCE, Running, ca, certs, certs_dir, example, line, peak, python};
 
 struct Smtp {
     child: Child,
@@ -113,6 +113,68 @@ fn every_reply_has_the_code_of_the_rfc() {
         converse(&mut client, b"FOO\r\n", if n < 19 { &["500"] } else { &["500", "421"] });
     }
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
+}
+
+/// Begins a mail on a new connection.
+fn begin_mail(smtp: &Smtp) -> BufReader<TcpStream> {
+    let mut client = smtp.connect();
+    let begin = b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n";
+    converse(&mut client, begin, &["250", "250", "250", "354"]);
+    client
+}
+
+/// rule: write-10
+#[cfg(target_os = "linux")]
+#[test]
+fn mails_that_come_are_held_on_the_disk_and_not_in_memory() {
+    const CLIENTS: usize = 8;
+    let dir = TempDir::new().unwrap();
+    let smtp = Smtp::start(dir.path(), "127.0.0.1:0", &[]);
+    let before = peak(&smtp.child);
+    let text = format!("{}\r\n", "x".repeat(998)).repeat(9000);
+    let mut clients: Vec<_> = (0..=CLIENTS)
+        .map(|_| {
+            let mut client = begin_mail(&smtp);
+            client.get_mut().write_all(text.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    // One goes in the middle of its mail.
+    drop(clients.pop());
+    for client in &mut clients {
+        converse(client, b"last\r\n.\r\n", &["250 2.0.0 delivered"]);
+    }
+    let grown = peak(&smtp.child) - before;
+    assert!(grown < 24 << 20, "{grown} bytes");
+    let whole = text.replace("\r\n", "\n") + "last\n";
+    let mails = mails(dir.path());
+    assert_eq!(mails.len(), CLIENTS);
+    assert!(mails.iter().all(|mail| mail.starts_with("Return-Path: <a@b>\n") && mail.ends_with(&whole)));
+    let patience = Instant::now() + PATIENCE;
+    while fs::read_dir(dir.path().join("tmp")).unwrap().next().is_some() {
+        assert!(Instant::now() < patience, "half a mail is left");
+        std::thread::yield_now();
+    }
+}
+
+/// rule: tcp-9
+#[test]
+fn a_mail_that_comes_byte_by_byte_is_given_up_as_a_silent_client_is() {
+    let dir = TempDir::new().unwrap();
+    let smtp = Smtp::start(dir.path(), "127.0.0.1:0", &["--timeout", "1"]);
+    let mut client = begin_mail(&smtp);
+    let mut writer = client.get_ref().try_clone().unwrap();
+    let trickling = std::thread::spawn(move || {
+        // Until the server has gone.
+        while writer.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    assert_eq!(line(&mut client), "421 4.4.2 timed out");
+    drop(client);
+    drop(smtp);
+    trickling.join().unwrap();
+    assert!(mails(dir.path()).is_empty());
 }
 
 #[test]
