@@ -21,6 +21,8 @@ use super::tickets;
 use super::verify::{AcceptAnyServer, RootsAsServers};
 use super::{ConfigWarning, TlsVersion};
 use crate::core::session::Session;
+#[cfg(feature = "platform-roots")]
+use crate::error::chain;
 use crate::error::{ConfigError, ConfigProblem, Error};
 use crate::policy::Watermarks;
 
@@ -351,9 +353,18 @@ impl ClientTlsBuilder {
         if !self.platform_roots {
             return;
         }
-        let found = rustls_native_certs::load_native_certs();
-        let (_, unusable) = roots.add_parsable_certificates(found.certs);
+        let mut found = rustls_native_certs::load_native_certs();
         let mut details: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+        // Its parser passes over what begins in the middle of a line (rule: secure-12).
+        if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
+            match Source::File(file.into()).certificates() {
+                Ok(certs) => found.certs.extend(certs.into_iter().map(|cert| cert.item)),
+                Err(error) => details.push(chain(&error).to_string()),
+            }
+            found.certs.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+            found.certs.dedup();
+        }
+        let (_, unusable) = roots.add_parsable_certificates(found.certs);
         if unusable > 0 {
             details.push(format!("{unusable} root certificates of the platform cannot be parsed"));
         }

@@ -82,7 +82,7 @@ pub(super) fn time_of_list(list: &CertificateRevocationListDer<'_>) -> i64 {
 /// Why these bytes are no certificate, where they are none.
 pub(super) fn unreadable(cert: &CertificateDer<'_>) -> Option<String> {
     match X509Certificate::from_der(cert) {
-        Ok((rest, _)) if rest.is_empty() => None,
+        Ok(([], _)) => None,
         Ok((rest, _)) => Some(format!("{} bytes follow its end", rest.len())),
         Err(_) if cert.trim_ascii_start().starts_with(b"-----BEGIN") => Some("it is PEM, not DER".into()),
         Err(_) => Some("it is not the DER of a certificate".into()),

@@ -117,8 +117,20 @@ fn all_errors() -> Vec<Error> {
     let problems = [
         ConfigProblem::Unreadable(disk()),
         ConfigProblem::BadPem("no END line".into()),
+        ConfigProblem::NoCertificate,
         ConfigProblem::NoKey,
+        ConfigProblem::EncryptedKey,
+        ConfigProblem::SeveralKeys { first: 1 },
         ConfigProblem::UnusableKey("odd".into()),
+        ConfigProblem::KeyMismatch,
+        ConfigProblem::ChainOrder { position: 2 },
+        ConfigProblem::NoIdentity,
+        ConfigProblem::BadCertificate("odd".into()),
+        ConfigProblem::BadRevocationList("odd".into()),
+        ConfigProblem::NoRoots,
+        ConfigProblem::NoProvider,
+        ConfigProblem::Contradiction("odd".into()),
+        ConfigProblem::BadServerName("odd".into()),
     ];
     let config =
         problems.map(|problem| ConfigError { file: Some("key.pem".into()), line: Some(1), problem, found: None });
@@ -127,7 +139,16 @@ fn all_errors() -> Vec<Error> {
     let mut all = vec![Error::SendClosed, Error::Unsupported("socket"), Error::Producer, Error::Draining];
     all.extend(all_reasons().into_iter().map(Error::Ended));
     all.extend(all_reasons().into_iter().map(|reason| UpgradeError::Failed(reason).into()));
-    all.extend([UpgradeError::InProgress, UpgradeError::Leftover { count: 3 }].map(Error::Upgrade));
+    let upgrades = [
+        UpgradeError::InProgress,
+        UpgradeError::SendClosed,
+        UpgradeError::PeerEnded,
+        UpgradeError::NotSecure,
+        UpgradeError::NoEnd { bytes: 3 },
+        UpgradeError::Leftover { count: 3 },
+        UpgradeError::TooManyLayers { limit: 4 },
+    ];
+    all.extend(upgrades.map(Error::Upgrade));
     all.extend(config.map(Error::Config));
     all.extend(connect_errors().into_iter().map(Error::Connect));
     all.extend([bind.into(), endpoint.into()]);

@@ -8,7 +8,7 @@ use std::thread;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::tools::{Console, ca, certs, netcat, pattern, spawn};
+use crate::tools::{Console, Running, ca, certs, example, netcat, pattern, spawn};
 
 fn endpoint(kind: &str, addr: std::net::SocketAddr) -> String {
     format!("{kind}:localhost:{}", addr.port())
@@ -28,6 +28,21 @@ fn the_end_of_standard_input_ends_one_half_only() {
         assert_eq!(report["received"], said.stdout.len());
     }
     assert_eq!(console.lost(2).1["reason"], "closed");
+}
+
+/// rule: secure-12
+#[test]
+fn roots_of_the_platform_that_were_joined_are_all_trusted() {
+    let console = Console::start(&[]);
+    let strangers = bowline::testing::pki::Pki::new();
+    let ours = std::fs::read_to_string(ca()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("roots.pem");
+    std::fs::write(&file, format!("{}{ours}", strangers.ca_pem().trim_end())).unwrap();
+    let roots = format!("SSL_CERT_FILE={}", file.display());
+    let program = example("netcat").to_str().unwrap().to_owned();
+    let said = Running::start("env", &[&roots, &program, "--report", &endpoint("tls", console.tls)]).feed(b"QUIT\n");
+    assert_eq!(said.code(), 0, "{}", said.stderr);
 }
 
 #[test]

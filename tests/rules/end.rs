@@ -1,8 +1,11 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use bowline::testing::{Kind, pair_with};
-use bowline::{Blame, End, Error, Listener, Phase, Policy, Reason, RecvHalf, Transport, Truncation, chain};
+use bowline::testing::peer::RawTls;
+use bowline::testing::{Kind, pair_with, raw_tcp_pair, shared_pki};
+use bowline::{
+    Blame, End, Error, Listener, Phase, Policy, Reason, Reconnector, RecvHalf, Transport, Truncation, chain,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{expect, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle};
@@ -32,6 +35,21 @@ async fn the_cause_of_an_error_is_its_source_and_not_its_text() {
     let source = std::error::Error::source(&error).expect("what the system said").to_string();
     assert_eq!(error.to_string(), "cannot listen on 192.0.2.1:80");
     assert_eq!(chain(&error).to_string(), format!("{error}: {source}"));
+}
+
+/// rule: end-1
+#[tokio::test]
+async fn errors_outside_of_the_enum_repeat_nothing_either() {
+    let mut never =
+        Reconnector::new(async || Err::<(), _>(Error::from(Reason::Reset(Phase::Handshake)))).max_attempts(1);
+    let gave_up = never.next().await.unwrap_err();
+    assert_eq!(chain(&gave_up).to_string(), format!("{gave_up}: reset by the peer inside the handshake"));
+    assert!(!gave_up.to_string().contains("reset"), "{gave_up}");
+    let (ours, theirs) = raw_tcp_pair().await.unwrap();
+    drop(theirs);
+    let failed = RawTls::client(ours, &shared_pki().client_tls(), "localhost").await.unwrap_err();
+    let source = std::error::Error::source(&failed).map(ToString::to_string);
+    assert!(source.is_none_or(|source| !failed.to_string().contains(&source)), "{failed}");
 }
 
 /// rule: end-2, half-6
