@@ -12,7 +12,7 @@ use crate::core::agenda::Due;
 use crate::core::life::Notice;
 use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason, UpgradeError};
-use crate::floor::{poll_write_some, tls_layers};
+use crate::floor::{poll_budget, poll_write_some, tls_layers};
 use crate::transport::Transport;
 
 /// Between plaintext and TLS.
@@ -57,12 +57,13 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Ready once the bytes ahead of the step have been handed over.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {
+            ready!(poll_budget(cx));
             self.stage.obey(cx);
             if self.stage.poll_timer(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
             self.look();
-            self.stage.supply_early();
+            self.stage.supply_early(cx);
             if self.stage.is_over() {
                 return Poll::Ready(Ok(()));
             }

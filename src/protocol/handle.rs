@@ -1,7 +1,7 @@
 //! The handle that other tasks and threads hold, and the mailbox behind it.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +16,7 @@ use super::producer::Producer;
 use crate::address::Address;
 use crate::control::Control;
 use crate::error::{Error, Reason, UpgradeError};
+use crate::floor::poll_budget;
 use crate::upgrade::StartTls;
 
 /// Does what a protocol's transport does, from any task and thread. Cheap to clone. It keeps nothing of the connection
@@ -170,6 +171,8 @@ impl Handle {
     /// Cancel safe.
     #[doc(alias = "drain")]
     pub async fn room(&self) -> Result<(), Error> {
+        // rule: life-6
+        poll_fn(poll_budget).await;
         let mut room = pin!(self.0.room.notified());
         loop {
             room.as_mut().enable();
@@ -201,6 +204,8 @@ impl Handle {
     /// Cancel safe.
     #[doc(alias = "connectionLost")]
     pub async fn lost(&self) -> Reason {
+        // rule: life-6
+        poll_fn(poll_budget).await;
         let mut losing = pin!(self.0.losing.notified());
         losing.as_mut().enable();
         loop {

@@ -30,13 +30,16 @@ use crate::core::inbox::Inbox;
 use crate::core::life::Notice;
 use crate::deadline::after;
 use crate::error::{Phase, Reason};
-use crate::floor::{Discard, poll_write_some, tls_layers};
+use crate::floor::{Discard, poll_budget, poll_write_some, tls_layers};
 use crate::idle::StallTimer;
 use crate::transport::Transport;
 use crate::upgrade::StartTls;
 
 /// How many turns are made before other tasks have theirs.
-const MAX_TURNS: usize = 64;
+pub(super) const MAX_TURNS: usize = 64;
+/// How many writes are made in one turn, before timers and input have theirs: a peer that takes bytes as fast as they come
+/// must not keep the connection from them (rule: life-6).
+const MAX_WRITES: usize = 16;
 
 /// A protocol and the transport that it runs over. It does nothing until [`run`](Self::run) is awaited, mostly in a task of
 /// its own. Dropped before its end, it drops the transport: the peer sees a truncation (rule: close-12), and the protocol
@@ -179,11 +182,17 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Makes turns until there is something to await. Only what calls back asks for another turn: what leaves in one is
     /// looked after in the same.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        for _ in 0..MAX_TURNS {
+        for turn in 0..MAX_TURNS {
             if self.stage.is_over() {
                 return Poll::Ready(Next::End);
             }
+            if turn > 0 {
+                // rule: life-6: whatever asks for another turn may do so without end.
+                ready!(poll_budget(cx));
+            }
             let mut has_moved = self.stage.obey(cx);
+            // Before what uses up the budget: without any, a timer never fires.
+            has_moved |= self.poll_timers(cx).is_ready();
             self.stage.note_level();
             match self.poll_send(cx) {
                 Poll::Ready(Some(next)) => return Poll::Ready(next),
@@ -191,7 +200,6 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 Poll::Pending => {}
             }
             has_moved |= self.supply(cx);
-            has_moved |= self.poll_timers(cx).is_ready();
             if has_moved && self.stage.is_over() {
                 return Poll::Ready(Next::End);
             }
@@ -212,7 +220,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
 /// Out.
 impl<P: Protocol, T: Transport> Runner<P, T> {
-    /// Hands over what is due. Ready: our half has ended, or something is next.
+    /// Hands over what is due. Ready: our half has ended, there is more to be handed over, or something is next.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
         let desk = &self.stage.desk;
         if desk.agenda.has_steps() {
@@ -222,11 +230,16 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             // The last bytes are the close's own: its bound holds for them (rule: close-3).
             return Poll::Ready(Some(Next::End));
         }
-        let mut has_ended = false;
+        let (mut has_moved, mut left) = (false, MAX_WRITES);
         loop {
             match self.stage.desk.agenda.due() {
+                Due::Bytes(_) if left == 0 => {
+                    has_moved = true;
+                    break;
+                }
                 Due::Bytes(bytes) => match poll_write_some(&mut self.transport, cx, bytes) {
                     Poll::Ready(Ok(n)) => {
+                        left -= 1;
                         self.stage.handed_over(n);
                         self.stall.reset();
                     }
@@ -238,7 +251,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                         self.is_shut = true;
                         self.stage.lose_sending();
                         self.tell_write_closed();
-                        has_ended = true;
+                        has_moved = true;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(self.lose_write(error)),
                     Poll::Pending => break,
@@ -250,7 +263,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             // rule: close-13
             return Poll::Ready(Some(Next::End));
         }
-        if has_ended { Poll::Ready(None) } else { Poll::Pending }
+        if has_moved { Poll::Ready(None) } else { Poll::Pending }
     }
 
     /// Nothing more can be sent. Where the peer has reset the connection, what it sent before may still be read.

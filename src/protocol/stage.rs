@@ -8,6 +8,7 @@ use super::desk::Desk;
 use super::inside;
 use super::panic::{catch, guard};
 use super::producer::Producer;
+use super::runner::MAX_TURNS;
 use super::transport::Transport as _;
 use super::{AfterRead, Outcome, Protocol, Unread};
 use crate::core::flow::{FlowEvent, Level, Tell};
@@ -195,8 +196,11 @@ impl<P: Protocol> Stage<P> {
     }
 
     /// The same while a change is awaited: what is written gathers here (rule: write-8).
-    pub(super) fn supply_early(&mut self) {
-        while self.supply(self.desk.level()) {}
+    pub(super) fn supply_early(&mut self, cx: &mut Context<'_>) {
+        // rule: life-6: a producer that another one follows at once goes on in the next poll.
+        if (0..MAX_TURNS).all(|_| self.supply(self.desk.level())) {
+            cx.waker().wake_by_ref();
+        }
         self.publish();
     }
 
@@ -287,7 +291,7 @@ impl<P: Protocol> Stage<P> {
             if self.poll_timer(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
-            self.supply_early();
+            self.supply_early(cx);
             // An end for a reason of ours ends the change too.
             let _ = self.is_over();
             if let Poll::Ready(outcome) = changing.as_mut().poll(cx) {

@@ -22,3 +22,4 @@ mod tcp;
 mod twisted;
 mod upgrade;
 mod write;
+mod yields;
