@@ -185,9 +185,9 @@ async fn calls_timers_drains_and_bounds_are_obeyed_while_answers_wait() {
 /// rule: write-10
 #[tokio::test]
 async fn two_peers_that_both_send_first_do_not_wait_for_each_other() {
-    const MUCH: usize = 1_000_000;
+    const MUCH: usize = 500_000;
     for by in ["connection_made", "a handle", "a producer"] {
-        over(&Kind::ALL, tight(), move |_, a, b| async move {
+        over(&[Kind::Tcp, Kind::Tls13, Kind::MemoryTls], tight(), move |_, a, b| async move {
             small_buffers(&a);
             small_buffers(&b);
             let sends_first = || {
