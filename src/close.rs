@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use crate::control::Delivery;
+use crate::control::{Control, Delivery};
 use crate::core::half::{self, End, RecvHalf, SendHalf};
 use crate::deadline::{Clock, after};
 use crate::error::{Phase, Reason, chain};
@@ -58,12 +58,16 @@ impl CloseReport {
     }
 }
 
+/// `closed; the peer did not confirm the end; 70000 bytes thrown away, 12 not acknowledged; given up at the bound of bytes`
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {} bytes thrown away", chain(&self.reason), self.discarded)?;
-        match self.unacknowledged {
-            Some(bytes) if bytes > 0 => write!(f, ", {bytes} not acknowledged"),
-            _ => Ok(()),
+        if let Some(bytes @ 1..) = self.unacknowledged {
+            write!(f, ", {bytes} not acknowledged")?;
+        }
+        match self.bound {
+            Some(bound) => write!(f, "; given up at the bound of {}", bound.name()),
+            None => Ok(()),
         }
     }
 }
@@ -132,6 +136,16 @@ pub enum Bound {
     Bytes,
 }
 
+impl Bound {
+    /// One lower-case word for logs and machine-readable output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
 /// A close under way: see [`Transport::close`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Close<'a> {
@@ -143,6 +157,23 @@ pub struct Close<'a> {
     clock: Clock,
     discarded: Discard,
     delivery: Delivery,
+    under_way: Option<UnderWay>,
+}
+
+/// While it is there a close will report. One that is given up has made no report.
+struct UnderWay(Control);
+
+impl UnderWay {
+    fn begin(control: &Control) -> Self {
+        control.set_closing(true);
+        Self(control.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.set_closing(false);
+    }
 }
 
 impl<'a> Close<'a> {
@@ -156,11 +187,13 @@ impl<'a> Close<'a> {
             clock: Clock::new(None),
             discarded: Discard { bytes: 0, limit },
             delivery: Delivery::default(),
+            under_way: None,
         }
     }
 
     fn begin(&mut self, cx: &mut Context<'_>) {
         self.begun = true;
+        self.under_way = Some(UnderWay::begin(self.transport.ground()));
         self.clock = Clock::new(after(self.transport.ground().policy().close_timeout));
         // What has arrived by now is no answer to this close: an end without marker in it is a truncation.
         let _ = self.transport.poll_discard(cx, &mut self.discarded);
@@ -220,7 +253,9 @@ impl<'a> Close<'a> {
             discarded: self.discarded.bytes,
             unacknowledged,
         };
-        ground.set_report(report).clone()
+        let report = ground.set_report(report).clone();
+        self.under_way = None;
+        report
     }
 }
 
@@ -229,7 +264,7 @@ impl Future for Close<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReport> {
         let this = &mut *self;
-        if let Some(report) = this.transport.ground().report() {
+        if let Some(report) = this.transport.ground().kept_report() {
             ready!(poll_budget(cx));
             let report = report.clone();
             // Whoever was ended from elsewhere may hold the socket still (rule: life-4).

@@ -3,10 +3,11 @@
 mod delivery;
 mod group;
 mod loss;
+mod report;
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 
@@ -19,7 +20,6 @@ pub(crate) use self::group::WeakControl;
 use crate::address::Address;
 use crate::close::CloseReport;
 use crate::core::delivery::Pending;
-use crate::core::tally::Outcome;
 use crate::drain::Member;
 use crate::error::{Error, Phase, Reason};
 use crate::idle::Activity;
@@ -99,13 +99,17 @@ struct Shared {
     /// Cut off by us at the ground: by an abort, or for the reason that the report gives.
     cut: AtomicBool,
     reset: AtomicBool,
-    /// [`Outcome`] as a number; 0 while it is not known.
-    outcome: AtomicU8,
+    /// Why it ended, as far as a floor has said; the first one counts.
+    noted: OnceLock<Box<Reason>>,
     /// What was not acknowledged when the socket went: see [`Control::note_pending`].
     unacknowledged: AtomicU64,
     /// The peer's end came after ours had left.
     answered: AtomicBool,
     ended: OnceLock<Box<CloseReport>>,
+    /// Of a connection that ended without a close.
+    unclosed: OnceLock<Box<CloseReport>>,
+    /// A close is under way, and will report.
+    closing: AtomicBool,
     ground: OnceLock<Weak<dyn Ground>>,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     gone: AtomicBool,
@@ -138,10 +142,12 @@ impl Control {
             connected: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             reset: AtomicBool::new(false),
-            outcome: AtomicU8::new(0),
+            noted: OnceLock::new(),
             unacknowledged: AtomicU64::new(NOT_ASKED),
             answered: AtomicBool::new(false),
             ended: OnceLock::new(),
+            unclosed: OnceLock::new(),
+            closing: AtomicBool::new(false),
             ground: OnceLock::new(),
             watchers: Mutex::new(Vec::new()),
             gone: AtomicBool::new(false),
@@ -168,13 +174,13 @@ impl Control {
 
     /// An abort; says whether it did anything.
     pub(crate) fn cut_off(&self) -> bool {
-        !self.is_ended() && self.cut_ground(Outcome::Aborted)
+        !self.is_ended() && self.cut_ground(&Reason::Aborted)
     }
 
-    fn cut_ground(&self, outcome: Outcome) -> bool {
+    fn cut_ground(&self, reason: &Reason) -> bool {
         let is_first = !self.0.cut.swap(true, Ordering::SeqCst);
         if is_first {
-            self.note_outcome(outcome);
+            self.note_reason(reason);
             self.tell();
         }
         is_first
@@ -226,13 +232,13 @@ impl Control {
 
     #[cold]
     fn reason_of_cut(&self) -> Reason {
-        self.report().map_or(Reason::Aborted, |report| report.reason.clone())
+        self.kept_report().map_or(Reason::Aborted, |report| report.reason.clone())
     }
 
     /// Whether the connection has ended and its socket is gone.
     pub fn is_ended(&self) -> bool {
         // Where only the delivery of our last bytes was missing, this is a look at it (rule: close-13).
-        self.0.ended.get().is_some() || (!self.awaits_delivery() && self.is_gone())
+        self.kept_report().is_some() || (!self.awaits_delivery() && self.is_gone() && !self.is_closing())
     }
 
     /// The socket has gone.
@@ -299,18 +305,6 @@ impl Control {
         &self.0.activity
     }
 
-    /// How the connection was closed, once [`close`](crate::Transport::close) has come to its end.
-    pub fn report(&self) -> Option<&CloseReport> {
-        self.0.ended.get().map(|report| &**report)
-    }
-
-    /// Keeps the one report of the connection; later ones change nothing (rule: close-6).
-    pub(crate) fn set_report(&self, report: CloseReport) -> &CloseReport {
-        let report = self.0.ended.get_or_init(|| Box::new(report));
-        self.note_outcome(Outcome::of(&report.reason));
-        report
-    }
-
     /// Whether both are handles of one connection.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -319,13 +313,6 @@ impl Control {
     /// One half saw RST: the system tells it once, and the other half has to know.
     pub(crate) fn note_reset(&self) {
         self.0.reset.store(true, Ordering::Release);
-    }
-
-    /// A close is about to let go, and will report.
-    pub(crate) fn begin_report(&self) {
-        if let Some(ground) = self.ground() {
-            ground.begin_report();
-        }
     }
 
     /// What is sent here comes from elsewhere: if the process is killed, it must not look complete (rule: flow-7).
@@ -357,11 +344,10 @@ impl Control {
 
     /// Ends the connection now, for a reason of ours that is not an abort of the application's.
     pub(crate) fn end(&self, reason: Reason) {
-        let outcome = Outcome::of(&reason);
         if !self.is_cut() {
-            self.set_report(CloseReport::of(reason));
+            self.set_report(CloseReport::of(reason.clone()));
         }
-        self.cut_ground(outcome);
+        self.cut_ground(&reason);
     }
 
     /// An idle bound was reached: says what that means. Where only one half was left, that half ends it; else the connection

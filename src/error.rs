@@ -101,6 +101,9 @@ pub enum Reason {
     /// What was written and had not left is lost. The peer sees that the connection was cut off (rule: end-8): a fatal
     /// alert, or FIN without close_notify.
     KeyExhausted,
+    /// The application dropped it in the middle: by none of the verbs, and before it had ended by itself (rules: close-12,
+    /// end-9).
+    Dropped,
     /// The protocol above broke its contract, or refused to go on.
     Protocol(Arc<dyn StdError + Send + Sync>),
     /// The operating system reported something else.
@@ -118,6 +121,7 @@ impl Reason {
             Self::Aborted => "aborted",
             Self::TimedOut(_) => "timed_out",
             Self::Tls(_) | Self::KeyExhausted => "tls",
+            Self::Dropped => "dropped",
             Self::Protocol(_) => "protocol",
             Self::Io(_) => "io",
         }
@@ -133,7 +137,7 @@ impl Reason {
         match self {
             Self::Truncated(phase) | Self::Reset(phase) | Self::TimedOut(phase) => Some(*phase),
             Self::Tls(error) => Some(error.phase),
-            Self::Closed | Self::Unconfirmed | Self::Aborted | Self::KeyExhausted => None,
+            Self::Closed | Self::Unconfirmed | Self::Aborted | Self::KeyExhausted | Self::Dropped => None,
             Self::Protocol(_) | Self::Io(_) => None,
         }
     }
@@ -143,7 +147,7 @@ impl Reason {
         match self {
             Self::Closed => Blame::Nobody,
             Self::Unconfirmed | Self::Truncated(_) | Self::Reset(_) => Blame::Peer,
-            Self::Aborted | Self::KeyExhausted | Self::Protocol(_) => Blame::Us,
+            Self::Aborted | Self::KeyExhausted | Self::Dropped | Self::Protocol(_) => Blame::Us,
             Self::TimedOut(_) => Blame::Time,
             Self::Tls(_) => Blame::PeerTls,
             Self::Io(_) => Blame::System,
@@ -169,7 +173,7 @@ impl Reason {
             Self::Closed | Self::Unconfirmed => io::ErrorKind::NotConnected,
             Self::Truncated(_) => io::ErrorKind::UnexpectedEof,
             Self::Reset(_) => io::ErrorKind::ConnectionReset,
-            Self::Aborted | Self::KeyExhausted => io::ErrorKind::ConnectionAborted,
+            Self::Aborted | Self::KeyExhausted | Self::Dropped => io::ErrorKind::ConnectionAborted,
             Self::TimedOut(_) => io::ErrorKind::TimedOut,
             Self::Tls(_) => io::ErrorKind::InvalidData,
             Self::Protocol(_) => io::ErrorKind::Other,
@@ -191,6 +195,7 @@ impl fmt::Display for Reason {
             Self::TimedOut(phase) => write!(f, "timed out in phase {phase}"),
             Self::Tls(error) => error.fmt(f),
             Self::KeyExhausted => f.write_str("cut off by us: the TLS 1.2 key has sealed as many records as it may"),
+            Self::Dropped => f.write_str("dropped by us without a close"),
             // rule: tcp-11: what is in it, the application and the system know.
             Self::Protocol(error) => printable(error).fmt(f),
             Self::Io(error) => printable(error).fmt(f),
@@ -210,6 +215,7 @@ impl StdError for Reason {
             | Self::Reset(_)
             | Self::Aborted
             | Self::KeyExhausted
+            | Self::Dropped
             | Self::TimedOut(_) => None,
         }
     }

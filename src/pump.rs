@@ -32,7 +32,6 @@ pub(crate) use self::shared::Shared;
 use crate::control::Control;
 use crate::core::half;
 use crate::core::session::{Session, Step};
-use crate::core::tally::Outcome;
 use crate::error::{Error, Phase, Reason};
 use crate::floor::Discard;
 use crate::transport::Transport;
@@ -317,7 +316,7 @@ impl<T: Transport> Pump<T> {
             floor.ground().note_answered();
         }
         if let Some(reason) = half::reason(self.session.send(), self.session.recv()) {
-            floor.ground().note_outcome(Outcome::of(&reason));
+            floor.ground().note_reason(&reason);
         }
     }
 

@@ -20,7 +20,6 @@ use crate::control::{Control, Ground};
 use crate::core::delivery::Pending;
 use crate::core::half::{self, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
-use crate::core::tally::Outcome;
 use crate::error::{Phase, Reason};
 use crate::floor::{Floor, debug, hand_over, poll_budget, poll_read_ahead};
 use crate::idle::{HalfOpen, IdleTimer, StallTimer};
@@ -157,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     /// How the connection ended, unless a floor above tells.
     fn note(&self, reason: &Reason) {
         if !self.beneath {
-            self.control.note_outcome(Outcome::of(reason));
+            self.control.note_reason(reason);
         }
     }
 

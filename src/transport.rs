@@ -81,7 +81,7 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     /// How things stand.
     fn status(&self) -> Status {
         let (send, recv) = self.halves();
-        let reason = match self.ground().report() {
+        let reason = match self.ground().kept_report() {
             Some(report) => Some(report.reason.clone()),
             None if self.ground().is_aborted() => Some(Reason::Aborted),
             None => half::reason(&send, &recv).and_then(|reason| self.ground().judged_so_far(reason)),

@@ -1,6 +1,6 @@
 //! Standard output: what was opened, and one line for each event of a connection.
 
-use bowline::{Phase, Reason};
+use bowline::{Bound, Phase, Reason};
 use serde_json::{Value, json};
 
 use crate::common::info::{Fields, to_json};
@@ -49,13 +49,16 @@ impl Log {
         self.event(conn, "write_closed", Vec::new());
     }
 
-    pub(crate) fn lost(&self, conn: u64, reason: &Reason, received: u64, sent: u64) {
+    pub(crate) fn lost(&self, conn: u64, reason: &Reason, bound: Option<Bound>, received: u64, sent: u64) {
         let mut fields = vec![
             ("reason", json!(reason.name())),
             ("detail", json!(bowline::chain(reason).to_string())),
             ("received", json!(received)),
             ("sent", json!(sent)),
         ];
+        if let Some(bound) = bound {
+            fields.push(("bound", json!(bound.name())));
+        }
         if reason.phase() == Some(Phase::Handshake) {
             fields.push(("phase", json!("handshake")));
         }

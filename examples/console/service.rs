@@ -34,7 +34,7 @@ pub(crate) async fn serve(kind: Kind, incoming: Incoming, number: u64, console: 
     console.log.made(number, kind.name(), incoming.peer().to_string());
     match begin(kind, incoming, &console).await {
         Ok(connection) => Service::new(kind, connection, number, Arc::clone(&console)).run().await,
-        Err(error) => console.log.lost(number, &error.into(), 0, 0),
+        Err(error) => console.log.lost(number, &error.into(), None, 0, 0),
     }
 }
 
@@ -79,7 +79,7 @@ impl Service {
         self.tell_ends();
         let report = self.connection.close().await;
         self.tell_ends();
-        console.log.lost(self.number, &report.reason, self.received, self.sent);
+        console.log.lost(self.number, &report.reason, report.bound, self.received, self.sent);
     }
 
     async fn obey_all(&mut self) -> io::Result<()> {

@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use bowline::{
-    ClientTls, Connector, Control, EndpointKind, Error, Phase, Policy, Reason, StartTls, TcpConnection, TlsTransport,
-    Transport, UpgradableConnection, UpgradeError, chain,
+    ClientTls, CloseReport, Connector, Control, EndpointKind, Error, Phase, Policy, Reason, StartTls, TcpConnection,
+    TlsTransport, Transport, UpgradableConnection, UpgradeError, chain,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -30,6 +30,12 @@ pub(crate) struct Outcome {
 impl Outcome {
     fn new(reason: &Reason, status: i32) -> Self {
         Self { reason: reason.name(), detail: chain(reason).to_string(), status }
+    }
+
+    /// The same of a close: a bound that ended it is told.
+    fn of(report: &CloseReport, status: i32) -> Self {
+        let outcome = Self::new(&report.reason, status);
+        if report.bound.is_some() { Self { detail: report.to_string(), ..outcome } } else { outcome }
     }
 }
 
@@ -130,10 +136,10 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
     tally.note(args, &connection, Phase::Open);
     let piped = pipe::pipe(args, tally, connection).await;
     match piped {
-        Ok(report) if args.abort_after.is_some_and(|n| tally.received.get() >= n) => Outcome::new(&report.reason, 0),
+        Ok(report) if args.abort_after.is_some_and(|n| tally.received.get() >= n) => Outcome::of(&report, 0),
         // The peer ended in order; what became of our last bytes is another matter, and told by the reason.
-        Ok(report) if report.marker_received() => Outcome::new(&report.reason, 0),
-        Ok(report) => Outcome::new(&report.reason, status(&report.reason)),
+        Ok(report) if report.marker_received() => Outcome::of(&report, 0),
+        Ok(report) => Outcome::of(&report, status(&report.reason)),
         Err(error) => Outcome { reason: "io", detail: chain(&error).to_string(), status: 1 },
     }
 }

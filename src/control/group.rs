@@ -1,6 +1,5 @@
 //! What a connection is to its group and to its listener: a member until it is gone, under the outcome that is known then.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
 
 use super::{Control, Shared};
@@ -99,22 +98,23 @@ impl Control {
         *places = Some(place);
     }
 
-    /// How the connection ended, as soon as a floor knows; the topmost one knows first. Later news change nothing.
-    pub(crate) fn note_outcome(&self, outcome: Outcome) {
-        let noted = self.0.outcome.compare_exchange(0, outcome as u8, Ordering::SeqCst, Ordering::SeqCst);
-        if let (Ok(_), Some(member)) = (noted, self.0.member.get()) {
+    /// Why the connection ended, as soon as a floor knows; the topmost one knows first. Later news change nothing.
+    pub(crate) fn note_reason(&self, reason: &Reason) {
+        if self.0.noted.set(Box::new(reason.clone())).is_ok() {
+            self.recount();
+        }
+    }
+
+    /// More is known than when the connection left its group.
+    pub(super) fn recount(&self) {
+        if let Some(member) = self.0.member.get() {
             member.correct(self.outcome());
         }
     }
 
     /// How it ended, as far as that is known.
     pub(crate) fn outcome(&self) -> Outcome {
-        let unknown = if self.was_reset() { Outcome::Reset } else { Outcome::Dropped };
-        match Outcome::from_code(self.0.outcome.load(Ordering::SeqCst)) {
-            // rule: close-14
-            Some(Outcome::Closed) => Outcome::of(&self.judged(Reason::Closed)),
-            noted => noted.unwrap_or(unknown),
-        }
+        Outcome::of(&self.reason())
     }
 
     pub(super) fn leave(&self) {

@@ -77,6 +77,7 @@ fn all_reasons() -> Vec<Reason> {
         Reason::TimedOut(Phase::Close),
         tls.into(),
         Reason::KeyExhausted,
+        Reason::Dropped,
         Reason::Protocol(Arc::new(Mine(io::Error::other("disk on fire")))),
         Reason::Io(disk()),
         Reason::Io(Arc::new(io::Error::other(Mine(io::Error::other("disk on fire"))))),
@@ -92,8 +93,9 @@ fn all_reasons() -> Vec<Reason> {
         Reason::Protocol(_) => 8,
         Reason::Io(_) => 9,
         Reason::KeyExhausted => 10,
+        Reason::Dropped => 11,
     };
-    assert!((1..=10).all(|n| all.iter().any(|reason| next(reason) == n)));
+    assert!((1..=11).all(|n| all.iter().any(|reason| next(reason) == n)));
     all
 }
 

@@ -10,7 +10,6 @@ use crate::close::{FloorKind, FloorReport};
 use crate::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
-use crate::core::tally::Outcome;
 use crate::error::Reason;
 use crate::floor::{Discard, Floor, Upgradable, poll_discard_reads, take_in};
 use crate::idle::IdleTimer;
@@ -47,7 +46,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
     }
 
     fn release(&mut self, reason: &Reason) {
-        self.control.note_outcome(Outcome::of(reason));
+        self.control.note_reason(reason);
         self.end(reason);
     }
 

@@ -24,7 +24,6 @@ use crate::close::{FloorKind, FloorReport};
 use crate::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
-use crate::core::tally::Outcome;
 use crate::error::Reason;
 use crate::floor::{Discard, Floor, Upgradable, debug, poll_discard_reads};
 use crate::policy::Policy;
@@ -163,7 +162,7 @@ impl Floor for TcpConnection {
     }
 
     fn release(&mut self, reason: &Reason) {
-        self.ground().note_outcome(Outcome::of(reason));
+        self.ground().note_reason(reason);
         self.read.end(reason);
         self.write.end(reason);
     }

@@ -12,7 +12,6 @@ use tokio::net::TcpStream;
 
 use crate::control::{Control, Ground};
 use crate::core::delivery::Pending;
-use crate::core::tally::Outcome;
 use crate::error::{Phase, Reason};
 use crate::idle::HalfOpen;
 use crate::policy::Policy;
@@ -65,7 +64,7 @@ impl Wire {
                 // rule: close-12: FIN is this floor's marker; whoever was dropped in the middle must not send it.
                 socket::reset(&self.stream);
             } else if self.fin_received.has_begun() {
-                self.control.note_outcome(Outcome::Closed);
+                self.control.note_reason(&Reason::Closed);
             }
         }
         self.control.note_gone();
@@ -93,7 +92,7 @@ impl Wire {
             self.control.note_reset();
         }
         if !self.is_beneath() {
-            self.control.note_outcome(Outcome::of(reason));
+            self.control.note_reason(reason);
         }
     }
 

@@ -166,6 +166,21 @@ fn a_close_does_not_wait_for_a_silent_peer_past_its_bound() {
     let (_, last) = console.lost(1);
     assert!(begun.elapsed() >= Duration::from_millis(300));
     assert_eq!(last["reason"], "timed_out");
+    assert_eq!(last["bound"], "time");
+}
+
+/// rule: close-3, close-4
+#[test]
+fn the_log_tells_which_bound_ended_a_close() {
+    for face in ["async", "protocol"] {
+        let console = Console::start(&["--face", face]);
+        let mut peer = connect(console.tcp);
+        assert_eq!(ask(&mut peer, "QUIT\n"), "221 bye");
+        // The bound is 16 MiB.
+        while peer.get_mut().write_all(&[b'z'; 64 << 10]).is_ok() {}
+        let last = console.lost(1).1;
+        assert_eq!((&last["reason"], &last["bound"]), (&"unconfirmed".into(), &"bytes".into()), "{face}: {last}");
+    }
 }
 
 /// rule: write-10

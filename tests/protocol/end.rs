@@ -259,3 +259,19 @@ async fn a_close_after_the_peers_end_is_clean_only_once_the_peer_has_all_of_it()
         .await;
     }
 }
+
+/// rule: end-9, close-12
+#[tokio::test]
+async fn a_runner_that_is_dropped_leaves_a_report_that_says_so() {
+    over_all(|kind, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        let control = a.control();
+        let running = run(Probe::quiet(), a);
+        running.told.event("made").await;
+        running.task.abort();
+        assert!(running.task.await.is_err());
+        assert!(matches!(control.report().unwrap().reason, Reason::Dropped), "{kind}");
+        drop(b);
+    })
+    .await;
+}

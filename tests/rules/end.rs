@@ -4,11 +4,12 @@ use std::time::Duration;
 use bowline::testing::peer::RawTls;
 use bowline::testing::{Kind, pair_with, raw_tcp_pair, shared_pki};
 use bowline::{
-    Blame, End, Error, Listener, Phase, Policy, Reason, Reconnector, RecvHalf, Transport, Truncation, chain,
+    Blame, Bound, DrainGroup, End, Error, Listener, Phase, Policy, Reason, Reconnector, RecvHalf, Transport,
+    Truncation, chain,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{expect, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle};
+use crate::common::{expect, over, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle};
 
 /// rule: end-1
 #[tokio::test]
@@ -169,4 +170,78 @@ async fn data_that_is_half_read_is_delivered_ahead_of_a_reset() {
     tokio::time::sleep(Duration::from_millis(20)).await;
     expect(&mut a, &pattern(10_000)[10..]).await;
     assert_eq!(a.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+/// rule: end-9
+#[tokio::test]
+async fn a_connection_that_was_dropped_says_so() {
+    over_all(|kind, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        let (control, group) = (a.control(), DrainGroup::new());
+        group.join(&control);
+        group.begin_drain();
+        assert!(control.report().is_none());
+        let (watched, lost) = (a.control(), a.control());
+        let watching = tokio::spawn(async move {
+            lost.lost().await;
+            watched.report().map(|report| report.reason.name())
+        });
+        drop(a);
+        let report = control.report().unwrap();
+        assert!(matches!(report.reason, Reason::Dropped), "{kind}: {report:?}");
+        assert_eq!((report.reason.name(), report.reason.blame()), ("dropped", Blame::Us));
+        assert_eq!(watching.await.unwrap(), Some("dropped"));
+        assert_eq!(group.drain(None).await.dropped(), 1);
+        drop(b);
+    })
+    .await;
+}
+
+/// rule: end-9
+#[tokio::test]
+async fn a_connection_that_was_dropped_after_its_end_says_how_that_was() {
+    over_all(|kind, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        let control = a.control();
+        b.abort();
+        assert!(read_all(&mut a).await.1.is_err());
+        drop(a);
+        assert!(matches!(control.report().unwrap().reason, Reason::Reset(_)), "{kind}");
+    })
+    .await;
+    over_all(|kind, mut a, mut b| async move {
+        let control = a.control();
+        a.close_write().await.unwrap();
+        b.close_write().await.unwrap();
+        assert!(read_all(&mut a).await.1.is_ok());
+        drop(a);
+        assert!(control.report().unwrap().is_clean(), "{kind}");
+    })
+    .await;
+    over_all(|kind, mut a, b| async move {
+        let control = a.control();
+        a.abort();
+        drop(a);
+        assert!(matches!(control.report().unwrap().reason, Reason::Aborted), "{kind}");
+        drop(b);
+    })
+    .await;
+}
+
+/// rule: close-3, close-4
+#[tokio::test]
+async fn what_is_written_of_a_report_tells_which_bound_ended_a_close() {
+    let mut policy = Policy::default();
+    policy.close_discard = 100_000;
+    over(&Kind::ALL, policy, |_, mut a, b| async move {
+        let (mut read, mut write) = tokio::io::split(b);
+        let talking = tokio::spawn(async move { while write.write_all(&[1; 9_000]).await.is_ok() {} });
+        let reading = tokio::spawn(async move { read.read_to_end(&mut Vec::new()).await });
+        let report = a.close().await;
+        assert_eq!(report.bound, Some(Bound::Bytes));
+        assert!(report.to_string().ends_with("; given up at the bound of bytes"), "{report}");
+        talking.await.unwrap();
+        let _ = reading.await.unwrap();
+    })
+    .await;
 }
