@@ -136,7 +136,8 @@ async fn no_session_shows_its_keys_and_no_half_its_data() {
         secrets.check(&a);
         let accepting = b.start_tls(StartTls::server(&server).leftover(Leftover::Feed));
         let (x, y) = tokio::join!(a.start_tls(StartTls::client(&client, "localhost")), accepting);
-        (x.unwrap(), y.unwrap());
+        x.unwrap();
+        y.unwrap();
         assert!(secrets.0.lock().unwrap().len() > 1, "the keys are known");
         converse(&mut a, &mut b).await;
         secrets.check(&(&a, &b, &client, &server));
