@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::protocol::{
-    AfterRead, Handle, Outcome, Producer, Protocol, PullProducer, Runner, Transport, UpgradableTransport,
+    AfterRead, Handle, Outcome, Producer, Protocol, PullProducer, Reading, Runner, Transport, UpgradableTransport,
 };
 use bowline::{End, Error, Incoming, Keepalive, Reason, StartTls, UpgradeError};
 use sha2::{Digest, Sha256};
@@ -16,7 +16,9 @@ use crate::common::info::{info, to_json};
 use crate::pattern::{self, PATTERN};
 use crate::service::{MAX_LINE, on_off};
 
-/// More than this is not written in one turn: it is produced, as fast as the peer takes it.
+/// More than this is produced, as fast as the peer takes it.
+const MAX_AT_ONCE: u64 = 16 << 10;
+/// More than this is not produced in one turn.
 const MAX_TURN: u64 = 256 << 10;
 
 /// Serves one connection to its end.
@@ -31,8 +33,6 @@ struct Service {
     number: u64,
     console: Arc<Console>,
     state: State,
-    /// Commands wait until some of the answers have left.
-    is_full: bool,
     handle: Option<Handle>,
 }
 
@@ -50,7 +50,7 @@ enum State {
 
 impl Service {
     fn new(kind: Kind, number: u64, console: Arc<Console>) -> Self {
-        Self { kind, number, console, state: State::Silent, is_full: false, handle: None }
+        Self { kind, number, console, state: State::Silent, handle: None }
     }
 
     fn greet(&mut self, transport: &mut dyn UpgradableTransport) {
@@ -62,7 +62,8 @@ impl Service {
     /// done.
     fn obey_all(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
         let mut done = 0;
-        while matches!(self.state, State::Prompt) && !transport.is_reading_paused() {
+        // rule: write-10: lines wait while many of their answers do.
+        while matches!(self.state, State::Prompt) && transport.reading() == Reading::Open {
             let rest = &data[done..];
             let Some(end) = rest.iter().position(|byte| *byte == b'\n').filter(|end| *end <= MAX_LINE + 1) else {
                 if rest.len() > MAX_LINE + usize::from(rest.get(MAX_LINE) == Some(&b'\r')) {
@@ -92,11 +93,6 @@ impl Service {
                 }
                 Some(command) => self.obey(transport, command)?,
                 None => say(transport, "500 unknown command"),
-            }
-            if transport.queued() as u64 >= MAX_TURN && !transport.is_reading_paused() {
-                // rule: write-10: the rest of the lines is a few bytes for us, and a lot of answers.
-                self.is_full = true;
-                transport.pause_reading();
             }
         }
         match &mut self.state {
@@ -201,13 +197,6 @@ impl Protocol for Service {
         self.obey_all(transport, data)
     }
 
-    fn writable(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        if std::mem::take(&mut self.is_full) {
-            transport.resume_reading();
-        }
-        Ok(())
-    }
-
     fn timer_fired(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
         say(transport, "250 resumed");
         transport.resume_reading();
@@ -257,10 +246,11 @@ fn too_long(transport: &mut dyn UpgradableTransport, rest: &[u8]) -> usize {
     rest.len().min(MAX_LINE + 1)
 }
 
-/// Writes what fits into one turn at once. More is produced, and until it has left no command is read.
+/// Writes a little at once. More is produced, and until it has left no command is read: on a connection that is lost, that
+/// costs nothing.
 fn produce(transport: &mut dyn UpgradableTransport, mut pattern: Pattern) {
-    if pattern.left <= MAX_TURN {
-        pattern.write(transport, MAX_TURN);
+    if pattern.left <= MAX_AT_ONCE {
+        pattern.write(transport, MAX_AT_ONCE);
         return;
     }
     transport.pause_reading();

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use bowline::{Connector, TlsConnection};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
-use crate::tools::{PATIENCE, certs, certs_dir, example, line};
+use crate::tools::{A_LITTLE, PATIENCE, certs, certs_dir, example, flood, line, peak};
 
 struct Chat(Child, SocketAddr);
 
@@ -75,6 +75,26 @@ fn what_a_guest_says_obeys_no_terminal() {
     rude.write_all("\x1b[31m\nred \x1b[2J\u{9b}\u{202e} \"prêt\"\n".as_bytes()).unwrap();
     assert_eq!(line(&mut anna), r"* \x1b[31m is here");
     assert_eq!(line(&mut anna), r#"<\x1b[31m> red \x1b[2J\xc2\x9b\xe2\x80\xae "prêt""#);
+}
+
+/// rule: write-10
+#[cfg(target_os = "linux")]
+#[test]
+fn guests_who_do_not_read_take_no_memory() {
+    let chat = Chat::start(&[]);
+    let before = peak(&chat.0);
+    // It is asked for another name each time.
+    flood(&TcpStream::connect(chat.1).unwrap(), b"\n");
+    // It is thrown out, and hears of each other guest until then.
+    let talker = chat.enter("talker");
+    let mut silent: Vec<_> = (0..10).map(|n| chat.enter(&format!("guest {n}"))).collect();
+    flood(talker.get_ref(), b"a line that everybody hears\n");
+    for guest in &mut silent {
+        // What had left for it, then the reset.
+        guest.read_to_end(&mut Vec::new()).unwrap_err();
+    }
+    let grown = peak(&chat.0) - before;
+    assert!(grown < 2 * A_LITTLE, "{grown} bytes");
 }
 
 /// rule: write-3

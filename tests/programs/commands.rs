@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::tools::{Console, PATIENCE, ask, certs, connect, line, pattern};
+use crate::tools::{A_LITTLE, Console, PATIENCE, ask, certs, connect, flood, line, pattern};
 
 #[test]
 fn commands_answer_as_the_contract_says() {
@@ -221,6 +221,19 @@ fn a_number_that_a_peer_names_takes_no_memory() {
     assert_eq!(console.lost(first + 12).1["reason"], "aborted");
     let grown = console.peak() - before;
     assert!(grown < 16 << 20, "{grown} bytes");
+}
+
+/// rule: write-10
+#[cfg(target_os = "linux")]
+#[test]
+fn answers_that_nobody_reads_take_no_memory() {
+    let console = Console::start(&[]);
+    let before = console.peak();
+    for command in ["HELP\n", "INFO\n", "SEND 1000\n", "\n"] {
+        flood(connect(console.tcp).get_ref(), command.as_bytes());
+    }
+    let grown = console.peak() - before;
+    assert!(grown < A_LITTLE, "{grown} bytes");
 }
 
 /// rule: write-10

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::tools::{PATIENCE, Running, ca, certs, certs_dir, example, line, peak, python};
+use crate::tools::{A_LITTLE, PATIENCE, Running, ca, certs, certs_dir, example, flood, line, peak, python};
 
 struct Smtp {
     child: Child,
@@ -155,6 +155,18 @@ fn mails_that_come_are_held_on_the_disk_and_not_in_memory() {
         assert!(Instant::now() < patience, "half a mail is left");
         std::thread::yield_now();
     }
+}
+
+/// rule: write-10
+#[cfg(target_os = "linux")]
+#[test]
+fn replies_that_nobody_reads_take_no_memory() {
+    let dir = TempDir::new().unwrap();
+    let smtp = Smtp::start(dir.path(), "127.0.0.1:0", &[]);
+    let before = peak(&smtp.child);
+    flood(smtp.connect().get_ref(), b"NOOP\r\n");
+    let grown = peak(&smtp.child) - before;
+    assert!(grown < A_LITTLE, "{grown} bytes");
 }
 
 /// rule: tcp-9

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::tools::{Console, PATIENCE, Running, Said, ca, certs, ended, example, pattern, python};
+use crate::tools::{
+    A_LITTLE, Console, PATIENCE, Running, Said, ca, certs, ended, example, flood, pattern, peak, python,
+};
 
 /// A terminator, and its log.
 struct Terminator {
@@ -406,6 +408,25 @@ fn both_sides_of_a_killed_terminator_see_a_reset() {
             assert!(said.stderr.contains("errno=104"), "{}", said.stderr);
         }
     }
+}
+
+/// rule: write-10, flow-6
+#[cfg(target_os = "linux")]
+#[test]
+fn a_side_that_does_not_read_takes_no_memory() {
+    let (leave, is_over) = channel();
+    let service = Service::new(move |socket| {
+        flood(socket.get_ref(), b"what nobody reads");
+        is_over.recv_timeout(PATIENCE).unwrap();
+    });
+    let terminator = Terminator::start(&format!("tcp:{ANY}"), &service.endpoint(), &[]);
+    let before = peak(&terminator.child);
+    let client = client(terminator.addr());
+    flood(&client, b"what nobody reads either");
+    let grown = peak(&terminator.child) - before;
+    leave.send(()).unwrap();
+    assert!(grown < A_LITTLE, "{grown} bytes");
+    service.served.join().unwrap();
 }
 
 /// rule: idle-1

@@ -322,3 +322,20 @@ pub(crate) fn line(socket: &mut BufReader<TcpStream>) -> String {
 pub(crate) fn pattern(n: usize) -> Vec<u8> {
     (b'a'..=b'z').cycle().take(n).collect()
 }
+
+/// Sends this again and again, up to 50 MB, to a program that stops reading at some time, and reads nothing.
+pub(crate) fn flood(socket: &TcpStream, what: &[u8]) {
+    const ALL: usize = 50_000_000;
+    // Who does not read for so long has stopped; if not, what it goes on to hold is less.
+    socket.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    let piece = what.repeat((64 << 10) / what.len());
+    let mut socket = socket;
+    for _ in 0..ALL / piece.len() {
+        if socket.write_all(&piece).is_err() {
+            return;
+        }
+    }
+}
+
+/// What may be held for one peer and the buffers of a program, in bytes.
+pub(crate) const A_LITTLE: u64 = 8 << 20;
