@@ -23,7 +23,7 @@ const GROUPS: [(&str, usize); 15] = [
     ("abort", 5),
     ("upgrade", 12),
     ("secure", 13),
-    ("flow", 6),
+    ("flow", 7),
     ("life", 7),
     ("tcp", 11),
     ("drain", 4),
