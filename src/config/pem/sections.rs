@@ -84,6 +84,7 @@ impl<'a> Reader<'a> {
     fn next_section(&mut self) -> Result<Option<Section<'a>>, Mistake> {
         let Some(begin) = self.find(BEGIN, self.at) else {
             self.check_between(self.text.len())?;
+            self.check_last_line()?;
             return Ok(None);
         };
         self.check_between(begin)?;
@@ -130,6 +131,15 @@ impl<'a> Reader<'a> {
         match ahead.strip_prefix(UTF8_MARK).unwrap_or(ahead).trim_ascii() {
             [] => Ok(()),
             _ => Err((self.line(begin), "this BEGIN does not start its line".into())),
+        }
+    }
+
+    /// A text that was cut off inside a BEGIN.
+    fn check_last_line(&self) -> Result<(), Mistake> {
+        let last = self.text[self.at..].rsplit(|&byte| is_line_end(byte)).next().unwrap_or_default().trim_ascii();
+        match !last.is_empty() && BEGIN.starts_with(last) {
+            true => Err((self.line(self.text.len()), "this BEGIN line is incomplete".into())),
+            false => Ok(()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! PEM files as people have them: everything in them is read, or it is said where they cannot be (rule: secure-12).
 
 use super::{mistake, problem, write};
+use crate::config::pem::Source;
 use crate::config::{ClientTls, ServerTls, WarningKind};
 use crate::error::{ConfigProblem, chain};
 use crate::testing::pki::{Identity, Pki};
@@ -223,4 +224,33 @@ fn a_file_without_an_end_is_given_up() {
     drop(zeros);
     let error = ClientTls::builder().roots_pem_file("/dev/zero").build().unwrap_err();
     assert!(chain_of(&error).contains("longer than 64 MiB"), "{error}");
+}
+
+/// rule: secure-12
+#[test]
+fn no_change_of_one_byte_loses_a_certificate_in_silence() {
+    let chain = Pki::new().server(&[]).chain_pem().as_bytes().to_vec();
+    let count = |text: &[u8]| Source::Bytes(text.to_vec()).certificates().ok().map(|certs| certs.len());
+    assert_eq!(count(&chain), Some(2));
+    let is_marker = |line: &[u8]| line.starts_with(b"--");
+    let lines = chain.split_inclusive(|&byte| byte == b'\n').scan(0, |end, line| {
+        *end += line.len();
+        // Of base64 the begin and the end of a line are enough.
+        let places = *end - line.len()..*end;
+        Some(places.clone().filter(move |at| is_marker(line) || at % 64 < 2 || at + 2 >= places.end))
+    });
+    for at in lines.flatten() {
+        let (ahead, rest) = chain.split_at(at);
+        let mut changed = vec![[ahead, &rest[1..]].concat()];
+        // Between two sections nobody can tell that the text was cut.
+        changed.extend((!rest.trim_ascii_start().starts_with(b"-----BEGIN")).then(|| ahead.to_vec()));
+        for byte in *b"x -\n\xff:" {
+            changed.push([ahead, &[byte], rest].concat());
+            changed.push([ahead, &[byte], &rest[1..]].concat());
+        }
+        for text in changed {
+            let found = count(&text);
+            assert!(found.is_none_or(|n| n == 2), "{found:?} at {at}: {}", String::from_utf8_lossy(&text));
+        }
+    }
 }
