@@ -11,6 +11,13 @@ pub(crate) fn after(timeout: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(timeout?)
 }
 
+/// The moment `wait` from now. A wait that the clock cannot express ends in some decades.
+pub(crate) fn far(wait: Duration) -> Instant {
+    const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(wait).unwrap_or_else(|| now + DECADES)
+}
+
 /// What `future` gives, or `None` at the deadline. A future that is ready at the deadline has made it.
 pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
     match deadline {

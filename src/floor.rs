@@ -104,9 +104,9 @@ pub struct Discard {
 }
 
 impl Discard {
-    /// Whether the bound is reached.
+    /// Whether more was thrown away than may be. A bound of none lets an end through, and no data before it.
     pub fn is_full(&self) -> bool {
-        self.bytes >= self.limit
+        self.bytes > self.limit
     }
 }
 

@@ -225,7 +225,7 @@ impl ListenerBuilder {
         Self { max_connections: Some(max.clamp(1, Semaphore::MAX_PERMITS)), ..self }
     }
 
-    /// How many connections one peer may have open at a time with this listener; default: no bound. Further ones are
+    /// How many connections one peer may have open at a time with this listener; default: no bound, at least 1. Further ones are
     /// refused by RST before anything is built for them, and [`Listener::status`] tells of them (rule: limit-2).
     ///
     /// A peer is an IPv4 address, or an IPv6 network of 64 bits: a host mostly has one of its own, and picks any of its
@@ -233,7 +233,7 @@ impl ListenerBuilder {
     /// set no bound there.
     #[doc(alias = "LimitConnectionsByPeer")]
     pub fn max_per_peer(self, max: usize) -> Self {
-        Self { max_per_peer: Some(max), ..self }
+        Self { max_per_peer: Some(max.max(1)), ..self }
     }
 
     /// How many bits of an IPv6 address say who it is, for [`max_per_peer`](Self::max_per_peer); default 64. With 128 every

@@ -75,21 +75,37 @@ impl Policy {
     }
 }
 
-/// Bounds of the memory that unsent bytes take, in bytes (rule: write-8).
+#[cfg(feature = "tokio")]
+impl Policy {
+    /// The watermarks as they are used: every wait at the high mark ends at the low one.
+    pub(crate) fn marks(&self) -> Watermarks {
+        Watermarks::new(self.watermarks.low, self.watermarks.high)
+    }
+}
+
+/// Bounds of the memory that unsent bytes take, in bytes (rule: write-8). Where the fields are set to what makes no sense,
+/// they are used as [`new`](Self::new) would put them in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Watermarks {
-    /// A write waits while as much or more is queued; default 64 KiB. One write goes past it by a record at most.
+    /// A write waits while as much or more is queued; default 64 KiB. One write goes past it by a record at most. What TLS
+    /// queues is bounded by 4 KiB where this is less.
     pub high: usize,
     /// A waiting writer goes on when no more than this is queued; default 16 KiB.
     pub low: usize,
 }
 
 impl Watermarks {
-    /// `low` is brought down to `high` where it is above; `high` is at least 1.
+    /// `low` is brought down below `high` where it is not; `high` is at least 1.
     pub fn new(low: usize, high: usize) -> Self {
         let high = high.max(1);
         Self { high, low: low.min(high - 1) }
+    }
+
+    /// As a TLS session uses them: with less than this, each write would leave in records of next to nothing.
+    pub(crate) fn of_session(self) -> Self {
+        const LEAST: usize = 4 << 10;
+        Self::new(self.low, self.high.max(LEAST))
     }
 }
 

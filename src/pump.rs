@@ -265,13 +265,19 @@ impl<T: Transport> Pump<T> {
             };
             // Given back: the floor takes one.
             drop(unit.take());
+            let is_stuck = self.session.is_stuck();
             let mut buf = ReadBuf::new(self.session.input_space());
-            let read = Pin::new(floor).poll_read(cx, &mut buf);
+            let read = match is_stuck {
+                // For the last time: what has arrived by now may be the reason, and nothing else is waited for.
+                true => unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_read(cx, &mut buf)),
+                false => Pin::new(floor).poll_read(cx, &mut buf),
+            };
             let n = buf.filled().len();
             match read {
                 Poll::Ready(Ok(())) if n > 0 => self.session.handle_input(n),
                 Poll::Ready(Ok(())) => self.session.handle_eof(),
                 Poll::Ready(Err(error)) => self.session.handle_read_lost(Reason::from_io(error, Phase::Open)),
+                Poll::Pending if is_stuck => self.session.handle_stuck(),
                 Poll::Pending => {
                     self.session.handle_idle();
                     if self.session.has_records() && !self.is_deferred {
@@ -405,7 +411,8 @@ impl<T: Transport> Pump<T> {
     }
 
     fn is_reader_ready(&self) -> bool {
-        self.reader.is_some() && (self.reader_was_displaced || !self.session.recv().is_open())
+        self.reader.is_some()
+            && (self.reader_was_displaced || !self.session.recv().is_open() || self.session.is_stuck())
     }
 
     fn is_writer_ready(&self) -> bool {

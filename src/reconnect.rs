@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::deadline::far;
 use crate::{Backoff, Blame, Error, chain};
 
 /// Gives one connection after the other: whenever the last one has ended, ask for the [`next`](Self::next). Between
@@ -186,7 +187,7 @@ where
             };
             self.attempts += 1;
             let wait = self.wait_after(&error, since);
-            self.retry_at = wait.and_then(|wait| Instant::now().checked_add(wait));
+            self.retry_at = wait.map(far);
             let failure = AttemptFailure { attempt: self.attempts, error, wait };
             if let Some(told) = &mut self.on_failure {
                 told(&failure);
@@ -205,7 +206,7 @@ where
         if made.elapsed() >= self.settled_after {
             self.begin_anew();
         }
-        self.retry_at = Instant::now().checked_add(self.backoff.next_wait());
+        self.retry_at = Some(far(self.backoff.next_wait()));
     }
 
     fn begin_anew(&mut self) {

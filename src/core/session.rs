@@ -160,7 +160,7 @@ impl Session {
             facts: None,
             known: Some(Box::new(Known { sni, own_chain })),
             failure: None,
-            marks,
+            marks: marks.of_session(),
             corked: false,
             closing: false,
             marker_sealed: false,
@@ -357,6 +357,18 @@ impl Session {
             Reason::Reset(_) => Reason::Reset(self.phase()),
             Reason::Truncated(_) => Reason::Truncated(self.phase()),
             other => other,
+        }
+    }
+
+    /// Whether a handshake cannot go on, because the floor takes nothing more, and the peer may still have said why.
+    pub fn is_stuck(&self) -> bool {
+        self.is_handshaking() && self.recv.is_open() && matches!(self.send, SendHalf::Broken(_))
+    }
+
+    /// Nothing came from the peer that would say why it is stuck: then it fails for what the floor said (rule: end-5).
+    pub fn handle_stuck(&mut self) {
+        if let (true, SendHalf::Broken(reason)) = (self.is_stuck(), &self.send) {
+            self.fail(reason.clone());
         }
     }
 

@@ -3,7 +3,10 @@
 use std::fs::{self, Metadata, Permissions};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,12 +102,12 @@ impl Listens for Bound {
 impl Listening {
     pub(super) fn open(path: &Path, mode: Option<u32>, chosen: ListenerBuilder) -> Result<Self, Error> {
         let failed = |error: io::Error| BindError { addr: Address::Unix(Some(path.to_owned())), error: error.into() };
-        let (socket, file) = bind(path).map_err(failed)?;
+        let (socket, file) = bind(path, mode).map_err(failed)?;
         let local = Address::Unix(Some(file.path.clone()));
         let listen = || {
             // Nobody can connect before it listens, so nobody gets in under another mode.
             if let Some(mode) = mode {
-                fs::set_permissions(&file.path, Permissions::from_mode(mode))?;
+                set_mode(&file.path, &socket, mode)?;
             }
             socket.listen(chosen.system_backlog())?;
             socket.set_nonblocking(true)?;
@@ -163,9 +166,12 @@ impl FileId {
     }
 }
 
-fn bind(path: &Path) -> io::Result<(Socket, SocketFile)> {
+fn bind(path: &Path, mode: Option<u32>) -> io::Result<(Socket, SocketFile)> {
     let addr = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Some(mode) = mode.filter(|_| KEEPS_MODE) {
+        handle_of(&socket)?.set_permissions(Permissions::from_mode(mode))?;
+    }
     match socket.bind(&addr) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             remove_dead(path, &addr)?;
@@ -177,6 +183,38 @@ fn bind(path: &Path) -> io::Result<(Socket, SocketFile)> {
     let path = std::path::absolute(path)?;
     let made = FileId::of(&fs::symlink_metadata(&path)?);
     Ok((socket, SocketFile { path, made }))
+}
+
+/// Whether the file of a socket gets the mode that the socket itself had when it was bound, less what the umask takes away.
+const KEEPS_MODE: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// The socket as a file, to ask and to change what fstat and fchmod do.
+fn handle_of(socket: &Socket) -> io::Result<fs::File> {
+    Ok(fs::File::from(OwnedFd::from(socket.try_clone()?)))
+}
+
+/// Gives the file of a socket this mode, also where the umask has taken away a part of it. Others may be allowed to rename
+/// files in the directory: a link, or anything but a socket of ours, that lies there now is left as it is, and is an error.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn set_mode(path: &Path, socket: &Socket, mode: u32) -> io::Result<()> {
+    // It says which file it is, and follows no link; chmod then goes to that very file, whatever its name may mean by then.
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let found = file.metadata()?;
+    if !found.file_type().is_socket() || found.uid() != handle_of(socket)?.metadata()?.uid() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody has put another file in its place"));
+    }
+    if found.mode() & 0o7777 == mode & 0o7777 {
+        return Ok(());
+    }
+    fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), Permissions::from_mode(mode))
+}
+
+/// Gives the file of a socket this mode, and no file that a link leads to.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn set_mode(path: &Path, _: &Socket, mode: u32) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, Mode, chmodat};
+    Ok(chmodat(CWD, path, Mode::from_bits_truncate(mode as _), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// Removes a socket that nobody listens on. Anything else stays, and is an error.

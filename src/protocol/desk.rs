@@ -66,7 +66,7 @@ pub(crate) struct Desk {
 impl Desk {
     pub(crate) fn new(control: Control, facts: Option<Arc<SessionFacts>>, layers: Option<usize>) -> Self {
         let shared = Shared::new(control.clone());
-        let marks = control.policy().watermarks;
+        let marks = control.policy().marks();
         let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
         control.watch(watcher);
         Self {
@@ -212,7 +212,7 @@ impl Desk {
         if queued == 0 && !self.agenda.has_steps() {
             return Level::Empty;
         }
-        let marks = self.control().policy().watermarks;
+        let marks = self.control().policy().marks();
         match queued {
             queued if queued >= marks.high => Level::High,
             queued if queued <= marks.low => Level::Low,

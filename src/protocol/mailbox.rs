@@ -141,7 +141,7 @@ impl Shared {
             _ => mailbox.orders.push(Order::Write(bytes.to_vec(), is_answer)),
         }
         mailbox.bytes += bytes.len();
-        let is_full = mailbox.bytes + self.queued.load(Ordering::Relaxed) >= self.control.policy().watermarks.high;
+        let is_full = mailbox.bytes + self.queued.load(Ordering::Relaxed) >= self.control.policy().marks().high;
         mailbox.is_full |= is_full;
         self.ring(mailbox);
         is_full

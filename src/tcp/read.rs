@@ -162,7 +162,8 @@ fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<i
         let result =
             if wire.tells_by_short_reads() { recv_dry(&wire.stream, buf) } else { wire.stream.try_read_buf(buf) };
         match result {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Readiness was stale, or a signal came: once more. Nothing would tell when any other error has passed.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             result => return Poll::Ready(result),
         }
     }

@@ -180,7 +180,8 @@ fn poll_send(
     loop {
         ready!(wire.stream.poll_write_ready(cx))?;
         match send_full(&wire.stream, len, &send) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Readiness was stale, or a signal came: once more. Nothing would tell when any other error has passed.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             result => return Poll::Ready(result),
         }
     }

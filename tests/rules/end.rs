@@ -4,12 +4,13 @@ use std::time::Duration;
 use bowline::testing::peer::RawTls;
 use bowline::testing::{Kind, pair_with, raw_tcp_pair, shared_pki};
 use bowline::{
-    Blame, Bound, DrainGroup, End, Error, Listener, Phase, Policy, Reason, Reconnector, RecvHalf, Transport,
-    Truncation, chain,
+    Blame, Bound, DrainGroup, End, Error, Listener, Phase, Policy, Reason, Reconnector, RecvHalf, TcpConnection,
+    TlsConnection, Transport, Truncation, chain,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
-use crate::common::{expect, over, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle};
+use crate::common::{BOUND, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle};
 
 /// rule: end-1
 #[tokio::test]
@@ -244,4 +245,32 @@ async fn what_is_written_of_a_report_tells_which_bound_ended_a_close() {
         let _ = reading.await.unwrap();
     })
     .await;
+}
+
+/// rule: end-5, secure-5
+#[tokio::test]
+async fn a_handshake_whose_flight_cannot_be_sent_fails_for_that_at_once() {
+    let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
+    let mut policy = Policy::default();
+    policy.handshake_timeout = None;
+    // A peer that is silent, and a socket that takes nothing more.
+    let (ours, _silent) = raw_tcp_pair().await.unwrap();
+    socket2::SockRef::from(&ours).shutdown(std::net::Shutdown::Write).unwrap();
+    let ours = TcpConnection::new(ours, policy.clone()).unwrap();
+    let error = timeout(BOUND, TlsConnection::connect(ours, &client_tls, "localhost")).await.unwrap().unwrap_err();
+    assert!(!matches!(error.reason(), Some(Reason::TimedOut(_))), "{error}");
+
+    let (ours, mut peer) = raw_tcp_pair().await.unwrap();
+    socket2::SockRef::from(&ours).shutdown(std::net::Shutdown::Write).unwrap();
+    let mut hello = bowline::rustls::ClientConnection::new(
+        client_tls.config().clone(),
+        bowline::config::server_name("localhost").unwrap(),
+    )
+    .unwrap();
+    let mut flight = Vec::new();
+    hello.write_tls(&mut flight).unwrap();
+    peer.write_all(&flight).await.unwrap();
+    let ours = TcpConnection::new(ours, policy).unwrap();
+    let error = timeout(BOUND, TlsConnection::accept(ours, &server_tls)).await.unwrap().unwrap_err();
+    assert!(!matches!(error.reason(), Some(Reason::TimedOut(_))), "{error}");
 }

@@ -7,7 +7,7 @@ use bowline::{Phase, Policy, Reason, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::common::{bounded, clog, read_all, settle};
+use crate::common::{BOUND, bounded, clog, read_all, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -193,4 +193,40 @@ async fn a_close_has_its_own_bound_and_no_other() {
         drop(b);
     })
     .await;
+}
+
+/// rule: tcp-9, idle-1
+#[tokio::test]
+async fn bounds_of_nothing_and_of_for_ever_neither_panic_nor_spin() {
+    for kind in Kind::ALL {
+        let mut policy = Policy::default();
+        policy.handshake_timeout = Some(Duration::MAX);
+        policy.close_timeout = Some(Duration::MAX);
+        policy.idle_timeout = Some(Duration::MAX);
+        policy.half_open_timeout = Some(Duration::MAX);
+        policy.close_discard = u64::MAX;
+        let (mut a, mut b) = pair_with(kind, policy).await.unwrap();
+        settle(&mut a, &mut b).await;
+        a.close_write().await.unwrap();
+        assert_eq!(b.read(&mut [0]).await.unwrap(), 0);
+        let (a, b) = tokio::join!(a.close(), b.close());
+        assert!(a.is_clean() && b.is_clean(), "{kind}: {a} {b}");
+
+        let mut policy = Policy::default();
+        policy.close_timeout = Some(Duration::ZERO);
+        policy.close_discard = 0;
+        let (mut a, _b) = pair_with(kind, policy.clone()).await.unwrap();
+        assert_eq!(tokio::time::timeout(BOUND, a.close()).await.unwrap().bound, Some(bowline::Bound::Time), "{kind}");
+        policy.idle_timeout = Some(Duration::ZERO);
+        // A handshake has to wait.
+        let Ok((mut a, _b)) = pair_with(kind, policy).await else { continue };
+        assert!(tokio::time::timeout(BOUND, a.read(&mut [0])).await.unwrap().is_err(), "{kind}");
+    }
+    let mut policy = Policy::default();
+    policy.close_discard = 0;
+    let (mut a, mut b) = pair_with(Kind::Tls13, policy).await.unwrap();
+    settle(&mut a, &mut b).await;
+    // A bound of no bytes is no bound for an end.
+    let (a, b) = tokio::join!(a.close(), b.close());
+    assert!(a.is_clean() && b.is_clean(), "{a} {b}");
 }

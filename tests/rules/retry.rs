@@ -138,3 +138,17 @@ async fn a_client_comes_back_to_a_server_that_comes_back() {
     let (client, server) = timeout(BOUND, async { tokio::join!(connections.next(), coming_back) }).await.unwrap();
     assert_eq!(client.unwrap().host(), server.peer());
 }
+
+/// rule: retry-2, life-6
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_ever_is_not_taken_for_none() {
+    let asked = RefCell::new(0);
+    let mut connections = Reconnector::new(async || {
+        *asked.borrow_mut() += 1;
+        Err::<(), _>(reset())
+    })
+    .backoff(Backoff::new().initial(Duration::MAX).max(Duration::MAX).jitter(0.0));
+    assert!(timeout(SECOND * 24 * 3600, connections.next()).await.is_err());
+    drop(connections);
+    assert_eq!(asked.into_inner(), 1);
+}

@@ -456,3 +456,43 @@ async fn a_flush_of_tls_in_tls_waits_for_the_session_beneath() {
     })
     .await;
 }
+
+/// rule: write-8, life-6
+#[tokio::test]
+async fn watermarks_that_make_no_sense_neither_spin_nor_cut_small() {
+    for (low, high) in [(16 << 10, 8 << 10), (0, 0), (usize::MAX, 0), (usize::MAX, usize::MAX), (0, usize::MAX), (7, 7)]
+    {
+        let mut policy = Policy::default();
+        (policy.watermarks.low, policy.watermarks.high) = (low, high);
+        over(&Kind::ALL, policy, move |_, mut a, mut b| async move {
+            let data = pattern(300_000);
+            let polls = std::sync::atomic::AtomicUsize::new(0);
+            let write = async {
+                let mut write = std::pin::pin!(a.write_all(&data));
+                std::future::poll_fn(|cx| {
+                    polls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    write.as_mut().poll(cx)
+                })
+                .await
+                .unwrap();
+                a.flush().await.unwrap();
+                {
+                    let mut corked = a.cork();
+                    corked.write_all(b"corked").await.unwrap();
+                }
+                a.close_write().await.unwrap();
+            };
+            let ((), (got, end)) = tokio::join!(write, read_all(&mut b));
+            end.unwrap();
+            assert!(got.strip_suffix(b"corked").is_some_and(|got| got == data));
+            // Each poll that finds no capacity waits for some.
+            let polls = polls.into_inner();
+            assert!(polls < 3000, "{polls} polls");
+            if high < usize::MAX {
+                let sent = b.control().traffic().received;
+                assert!(sent < 330_000, "{sent} bytes on the wire for {} of data", data.len());
+            }
+        })
+        .await;
+    }
+}

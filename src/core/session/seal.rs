@@ -16,7 +16,7 @@ impl Session {
         if !self.send.may_write() {
             return Err(self.write_error());
         }
-        let room = self.marks.high.saturating_sub(self.queued());
+        let room = self.room();
         // It goes ahead of what is written after it (RFC 8446 section 4.6.3).
         self.answer();
         if self.is_handshaking() || self.corked || !self.queue_is_empty() {
@@ -36,11 +36,17 @@ impl Session {
         if !may_pass {
             return self.write(parts);
         }
-        let accepted = self.tls.write(parts, self.marks.high);
+        let room = self.room();
+        let accepted = self.tls.write(parts, room);
         while self.tls.wants_write() && self.tls.write_tls(&mut Passage(floor)).is_ok_and(|n| n > 0) {}
         self.collect();
-        self.check_sealed(accepted, self.marks.high.min(total(parts)));
+        self.check_sealed(accepted, room.min(total(parts)));
         Ok(accepted)
+    }
+
+    /// How much is accepted now.
+    fn room(&self) -> usize {
+        self.marks.high.saturating_sub(self.queued())
     }
 
     /// Keeps plaintext for a moment although it could leave, so that it shares a record with what is written next (rule:
@@ -49,7 +55,7 @@ impl Session {
         if !self.send.may_write() {
             return 0;
         }
-        self.stage(parts, self.marks.high.saturating_sub(self.queued()))
+        self.stage(parts, self.room())
     }
 
     /// What a write says after the send half has ended (rules: write-4, write-5).

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::*;
+use crate::open::unix;
 use crate::{Address, Blame, Transport};
 
 struct Place {
@@ -86,6 +87,29 @@ async fn mode_is_that_of_the_socket() {
         let found = place.path.metadata().unwrap().permissions().mode() & 0o7777;
         assert_eq!(format!("{found:o}"), mode);
     }
+}
+
+/// rule: tcp-10
+#[tokio::test]
+async fn mode_is_given_to_the_socket_and_to_nothing_that_was_put_in_its_place() {
+    let mode_of = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+    let place = Place::new();
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&socket2::SockAddr::unix(&place.path).unwrap()).unwrap();
+    let precious = place.dir.path().join("precious");
+    std::fs::write(&precious, "").unwrap();
+    std::fs::set_permissions(&precious, std::fs::Permissions::from_mode(0o600)).unwrap();
+    // Between bind and chmod, by somebody who may write in the directory.
+    std::fs::remove_file(&place.path).unwrap();
+    symlink(&precious, &place.path).unwrap();
+    let _ = unix::set_mode(&place.path, &socket, 0o666);
+    assert_eq!(mode_of(&precious), 0o600);
+    std::fs::remove_file(&place.path).unwrap();
+    std::fs::hard_link(&precious, &place.path).unwrap();
+    #[cfg(target_os = "linux")]
+    assert_eq!(unix::set_mode(&place.path, &socket, 0o666).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    #[cfg(target_os = "linux")]
+    assert_eq!(mode_of(&precious), 0o600);
 }
 
 #[tokio::test]
