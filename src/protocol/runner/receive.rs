@@ -1,0 +1,122 @@
+//! In: what the transport has received, and its end.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use super::{Next, Runner};
+use crate::core::agenda::Ending;
+use crate::core::half::{RecvHalf, SendHalf};
+use crate::core::inbox::Inbox;
+use crate::floor::Discard;
+use crate::protocol::transport::{Reading, Transport as _};
+use crate::protocol::{AfterRead, Protocol};
+use crate::transport::Transport;
+
+impl<P: Protocol, T: Transport> Runner<P, T> {
+    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
+        if self.stage.desk.is_read_ended {
+            return self.poll_loss(cx).map(|()| Some(Next::End));
+        }
+        if self.stage.desk.agenda.ending() == Ending::Close {
+            // rule: close-2: what comes while the producer is waited for is thrown away.
+            let mut discard = Discard { bytes: 0, limit: u64::MAX };
+            self.unread.clear();
+            ready!(self.transport.poll_discard(cx, &mut discard));
+            return Poll::Ready(self.handle_read_end());
+        }
+        if self.stage.desk.is_held() || self.stage.desk.is_paused {
+            return self.poll_parked(cx);
+        }
+        self.loss = None;
+        if std::mem::take(&mut self.stage.desk.is_resumed) && !self.unread.is_empty() {
+            self.deliver_unread();
+            return Poll::Ready(None);
+        }
+        match ready!(Pin::new(&mut self.transport).poll_fill_buf(cx)) {
+            Ok(data) if !data.is_empty() => {
+                // What one call may answer is bounded (rule: write-10).
+                let data = &data[..data.len().min(Inbox::ROOM)];
+                let n = data.len();
+                if self.unread.is_empty() {
+                    let done = self.stage.deliver(data);
+                    self.unread.push(&data[done..]);
+                } else {
+                    self.unread.push(data);
+                    self.deliver_unread();
+                }
+                Pin::new(&mut self.transport).consume(n);
+                self.check_unread();
+                Poll::Ready(None)
+            }
+            Ok(_) | Err(_) => Poll::Ready(self.handle_read_end()),
+        }
+    }
+
+    /// Nothing is delivered now. What is not data is attended to (rule: secure-7); data, and the end, stay where they are
+    /// (rule: flow-4).
+    fn poll_parked(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
+        ready!(self.transport.poll_attend(cx));
+        match self.transport.halves() {
+            (_, RecvHalf::Broken(_)) => {}
+            // It has ended in order; that it has is parked.
+            (SendHalf::Finished, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => return Poll::Pending,
+            (_, RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) | RecvHalf::Aborted) => {
+                ready!(self.poll_loss(cx));
+            }
+        }
+        if !self.stage.desk.is_paused {
+            // The answers that it was held for leave no more: what came before the loss is delivered, then the loss told.
+            self.is_shut = true;
+            self.stage.lose_sending();
+            return Poll::Ready(None);
+        }
+        // rule: flow-5. What it was, the floor says: the data ahead of it is not asked for any more.
+        let mut discard = Discard { bytes: 0, limit: u64::MAX };
+        let _ = self.transport.poll_discard(cx, &mut discard);
+        Poll::Ready(Some(Next::End))
+    }
+
+    fn deliver_unread(&mut self) {
+        let done = self.stage.deliver(self.unread.as_slice());
+        self.unread.consume(done);
+        self.unread.release();
+    }
+
+    fn check_unread(&mut self) {
+        // What a protocol leaves because nothing is delivered now is not half a message.
+        if !self.unread.is_empty() && self.stage.desk.reading() == Reading::Open {
+            self.stage.check_unread(self.unread.len());
+        }
+    }
+
+    /// The peer's half has ended, or the connection is lost.
+    fn handle_read_end(&mut self) -> Option<Next> {
+        self.stage.desk.is_read_ended = true;
+        let (send, recv) = self.transport.halves();
+        let end = match recv {
+            RecvHalf::Ending(end) | RecvHalf::Ended(end) => end,
+            RecvHalf::Open | RecvHalf::Aborted | RecvHalf::Broken(_) => return Some(Next::End),
+        };
+        let is_closing = self.stage.desk.agenda.ending() == Ending::Close;
+        let answer = self.stage.tell_read_closed(end);
+        if answer == AfterRead::Close && !is_closing {
+            // rules: close-8, half-11: what is queued leaves; nobody is asked for more.
+            self.stage.stop_producer();
+            self.stage.desk.close();
+        }
+        let is_over = matches!(send, SendHalf::Finished | SendHalf::Aborted | SendHalf::Broken(_));
+        is_over.then_some(Next::End)
+    }
+
+    /// Ready once the connection is lost, although nobody reads (rule: flow-5).
+    fn poll_loss(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let control = self.transport.ground();
+        self.loss
+            .get_or_insert_with(|| {
+                let control = control.clone();
+                Box::pin(async move { control.lost().await })
+            })
+            .as_mut()
+            .poll(cx)
+    }
+}
