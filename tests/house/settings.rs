@@ -24,7 +24,8 @@ fn rows(section: &str) -> Vec<String> {
 }
 
 fn assert_same(mut rows: Vec<String>, mut fields: Vec<String>) {
-    (rows.sort(), fields.sort());
+    rows.sort();
+    fields.sort();
     assert!(fields.len() > 10, "{fields:?}");
     assert_eq!(rows, fields, "docs/settings.md (left) and rustls (right) name other settings");
 }

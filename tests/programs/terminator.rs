@@ -455,7 +455,8 @@ fn what_goes_wrong_before_tls_is_told_of_the_side_that_it_is_the_part_of() {
     };
     let says_nothing = |mut socket: BufReader<TcpStream>| drop(socket.read(&mut [0]));
     let leaves = |_: BufReader<TcpStream>| {};
-    let services: [(fn(BufReader<TcpStream>), &[u8], bool, [&str; 2]); 6] = [
+    type Case<'a> = (fn(BufReader<TcpStream>), &'a [u8], bool, [&'a str; 2]);
+    let services: [Case<'_>; 6] = [
         (greets, b"half a li", true, ["client", "truncated"]),
         (greets, &b"what\r\n".repeat(200), false, ["client", "protocol"]),
         (greets, b"XTLS\r\n\x16\x03\x01", true, ["client", "truncated"]),
