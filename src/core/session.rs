@@ -5,23 +5,21 @@
 //! one at a time, so that whatever lies behind the peer's close_notify is still ours when the session ends (rule:
 //! upgrade-9), and nothing is opened that nobody wants to read (rule: flow-4).
 
+mod begin;
 mod seal;
 
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{AlertDescription, ClientConnection, Connection, ContentType, ServerConnection};
+use rustls::pki_types::CertificateDer;
+use rustls::{AlertDescription, ContentType};
 
 use super::alert::alert_for;
 use super::buffer::Buffer;
 use super::engine::{Engine, HEADER, RECORD_TYPES, may_begin_tls};
-#[cfg(feature = "express")]
-use super::express::Express;
 use super::facts::SessionFacts;
 use super::half::{End, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use super::input::Input;
-use super::settings;
-use crate::error::{Error, NotTls, Phase, Reason, TlsError};
+use crate::error::{NotTls, Phase, Reason, TlsError};
 use crate::policy::Watermarks;
 
 /// The longest record body that TLS 1.2 allows (RFC 5246 section 6.2.3); that of TLS 1.3 is shorter.
@@ -75,112 +73,6 @@ pub struct Session {
     has_heard_tls: bool,
     /// No record of ours was encrypted yet.
     is_in_clear: bool,
-}
-
-impl Session {
-    /// The client's side of a session. The ClientHello waits to be transmitted.
-    pub fn client(
-        config: Arc<rustls::ClientConfig>,
-        name: ServerName<'static>,
-        own_chain: Arc<[CertificateDer<'static>]>,
-        marks: Watermarks,
-    ) -> Result<Self, Error> {
-        settings::check_client(&config)?;
-        let (sni, fragment) = (sent_sni(&config, &name), config.max_fragment_size);
-        let tls = ClientConnection::new(config, name).map_err(settings::unusable)?;
-        Ok(Self::new(Engine::rustls(tls, fragment), sni, own_chain, marks))
-    }
-
-    /// The server's side of a session.
-    pub fn server(
-        config: Arc<rustls::ServerConfig>,
-        own_chain: Arc<[CertificateDer<'static>]>,
-        marks: Watermarks,
-    ) -> Result<Self, Error> {
-        settings::check_server(&config)?;
-        let fragment = config.max_fragment_size;
-        let tls = ServerConnection::new(config).map_err(settings::unusable)?;
-        Ok(Self::new(Engine::rustls(tls, fragment), None, own_chain, marks))
-    }
-
-    /// The client's side, by the express engine. The configuration has to let secrets be extracted.
-    #[cfg(feature = "express")]
-    pub fn express_client(
-        config: Arc<rustls::ClientConfig>,
-        name: ServerName<'static>,
-        own_chain: Arc<[CertificateDer<'static>]>,
-        marks: Watermarks,
-    ) -> Result<Self, Error> {
-        settings::check_client(&config)?;
-        let sni = sent_sni(&config, &name);
-        let tls = Express::client(config, name).map_err(settings::unusable)?;
-        Ok(Self::new(Engine::Express(Box::new(tls)), sni, own_chain, marks))
-    }
-
-    /// The server's side, by the express engine. The configuration has to let secrets be extracted.
-    #[cfg(feature = "express")]
-    pub fn express_server(
-        config: Arc<rustls::ServerConfig>,
-        own_chain: Arc<[CertificateDer<'static>]>,
-        marks: Watermarks,
-    ) -> Result<Self, Error> {
-        settings::check_server(&config)?;
-        let tls = Express::server(config).map_err(settings::unusable)?;
-        Ok(Self::new(Engine::Express(Box::new(tls)), None, own_chain, marks))
-    }
-
-    /// A session that was begun elsewhere, its handshake done or not. rustls may hold a part of a record that was read
-    /// there: such a session is fed as the bytes come, and does not know where records end. So it cannot be taken off
-    /// again without loss.
-    ///
-    /// # Errors
-    /// Early data was accepted, and nobody has read it.
-    pub fn adopt(mut tls: Connection, marks: Watermarks) -> Result<Self, Error> {
-        settings::check_adopted(&mut tls)?;
-        let mut session = Self::new(Engine::adopted(tls), None, Arc::default(), marks);
-        (session.by_record, session.is_in_clear) = (false, false);
-        session.note_opened();
-        if !session.tls.is_handshaking() {
-            session.note_secured();
-        }
-        if let Some(failure) = session.tls.take_failure() {
-            session.fail_tls(failure, None);
-        }
-        Ok(session)
-    }
-
-    fn new(tls: Engine, sni: Option<String>, own_chain: Arc<[CertificateDer<'static>]>, marks: Watermarks) -> Self {
-        let mut session = Self {
-            tls,
-            send: SendHalf::Open,
-            recv: RecvHalf::Open,
-            raw: Input::default(),
-            staged: Buffer::default(),
-            sealed: Buffer::default(),
-            facts: None,
-            known: Some(Box::new(Known { sni, own_chain })),
-            failure: None,
-            marks: marks.of_session(),
-            corked: false,
-            closing: false,
-            marker_sealed: false,
-            answered: false,
-            by_record: true,
-            may_owe_answer: true,
-            has_heard_tls: false,
-            is_in_clear: true,
-        };
-        session.collect();
-        session
-    }
-}
-
-/// rule: secure-8: SNI is sent for names only.
-fn sent_sni(config: &rustls::ClientConfig, name: &ServerName<'_>) -> Option<String> {
-    match name {
-        ServerName::DnsName(dns) if config.enable_sni => Some(dns.as_ref().to_owned()),
-        _ => None,
-    }
 }
 
 /// The engine sealed nothing where it was to seal the marker.

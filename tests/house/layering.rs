@@ -46,7 +46,7 @@ const NAMES_RUSTLS: [&str; 12] = [
 /// How long a file may be, and the files that are longer, with the reason.
 const MAX_LINES: usize = 450;
 const LONGER: [(&str, usize, &str); 3] = [
-    ("src/core/session.rs", 640, "one state machine in four families of method; cut, its fields would be public"),
+    ("src/core/session.rs", 560, "one state machine in four families of method, which meet in its fields"),
     ("src/error.rs", 640, "a third of it is what the enums say as text"),
     ("src/upgrade.rs", 570, "a fifth of it passes calls on to the topmost floor"),
 ];
