@@ -17,17 +17,18 @@
 //! not promise that, the waker wakes the tasks that wait, and these pump. The waker holds the connection weakly: a
 //! socket that keeps it keeps nothing alive.
 
+mod beneath;
 mod shared;
 
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::ReadBuf;
-use tokio::task::coop::{RestoreOnPending, poll_proceed, unconstrained};
+use tokio::task::coop::{RestoreOnPending, poll_proceed};
 use tokio::task::yield_now;
 
+use self::beneath::{poll_write, unbudgeted};
 pub(crate) use self::shared::Shared;
 use crate::control::Control;
 use crate::core::half;
@@ -435,23 +436,6 @@ impl<T: Transport> Pump<T> {
     }
 }
 
-/// Does something with the floor outside the task's budget: when that is used up, a waker is called at once, which a task
-/// takes for "later" and the pump would take for "now".
-fn unbudgeted<R>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<R>) -> Poll<R> {
-    pin!(unconstrained(poll_fn(poll))).poll(cx)
-}
-
 fn is_small(parts: &[IoSlice<'_>]) -> bool {
     parts.iter().map(|part| part.len()).sum::<usize>() <= GATHERED
-}
-
-fn poll_write<T: Transport>(floor: &mut T, cx: &mut Context<'_>, records: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-    let written = unbudgeted(cx, |cx| match records {
-        [one] => Pin::new(&mut *floor).poll_write(cx, one),
-        many => Pin::new(&mut *floor).poll_write_vectored(cx, many),
-    });
-    match ready!(written) {
-        Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-        result => Poll::Ready(result),
-    }
 }

@@ -1,0 +1,31 @@
+//! Calls to the floor beneath a session.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use tokio::task::coop::unconstrained;
+
+use crate::transport::Transport;
+
+/// Does something with the floor outside the task's budget: when that is used up, a waker is called at once, which a task
+/// takes for "later" and the pump would take for "now".
+pub(super) fn unbudgeted<R>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<R>) -> Poll<R> {
+    pin!(unconstrained(poll_fn(poll))).poll(cx)
+}
+
+pub(super) fn poll_write<T: Transport>(
+    floor: &mut T,
+    cx: &mut Context<'_>,
+    records: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let written = unbudgeted(cx, |cx| match records {
+        [one] => Pin::new(&mut *floor).poll_write(cx, one),
+        many => Pin::new(&mut *floor).poll_write_vectored(cx, many),
+    });
+    match ready!(written) {
+        Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        result => Poll::Ready(result),
+    }
+}
