@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "tokio")]
 use crate::error::UpgradeError;
 
 /// What a connection allows. One policy holds for all the floors of a connection.
@@ -67,16 +68,14 @@ impl Default for Policy {
     }
 }
 
+#[cfg(feature = "tokio")]
 impl Policy {
     /// Whether one more TLS session may be begun on a connection that has so many.
     pub(crate) fn check_layers(&self, layers: usize) -> Result<(), UpgradeError> {
         let limit = self.max_layers;
         if layers < limit { Ok(()) } else { Err(UpgradeError::TooManyLayers { limit }) }
     }
-}
 
-#[cfg(feature = "tokio")]
-impl Policy {
     /// The watermarks as they are used: every wait at the high mark ends at the low one.
     pub(crate) fn marks(&self) -> Watermarks {
         Watermarks::new(self.watermarks.low, self.watermarks.high)

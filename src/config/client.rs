@@ -236,7 +236,7 @@ impl ClientTlsBuilder {
 
     /// How many tickets are kept for a name to resume TLS 1.3 sessions by; default 16. The newest ones are kept. Each ticket
     /// is used once, so that many connections which are begun at once need as many tickets, and a server that sends them
-    /// ([`ServerTlsBuilder::send_tickets`](crate::ServerTlsBuilder::send_tickets)).
+    /// ([`ServerTlsBuilder::send_tickets`](crate::config::ServerTlsBuilder::send_tickets)).
     ///
     /// `0` turns resumption off, that of TLS 1.2 too. The names that were used last are remembered, 32 of them.
     #[doc(alias = "Resumption")]

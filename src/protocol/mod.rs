@@ -54,7 +54,7 @@
 //! [high mark](crate::Watermarks) of answers waits, reading stops, until no more than the low mark waits. Resets, aborts,
 //! timers and bounds are noticed meanwhile, and nothing is lost. For one connection there wait at most
 //!
-//! - the high mark (64 KiB by default) and the answers to one message, where [`Framed`] cuts the messages, or where the
+//! - the high mark (64 KiB by default) and the answers to one message, where `Framed` (feature `codec`) cuts the messages, or where the
 //!   protocol looks at [`Transport::reading`] before each; else the high mark and the answers to the bytes of one call, of
 //!   which there are at most 33 KiB;
 //! - what was received and not delivered: [`max_unread`](Protocol::max_unread) (1 MiB by default) and 33 KiB.
