@@ -16,6 +16,10 @@ use super::{AfterRead, Outcome, Protocol};
 use crate::core::half::End;
 use crate::error::Reason;
 
+/// So many messages, one after the other, may come of no byte: a decoder may take a piece whole and then give what it holds
+/// message by message. More are an error (rule: life-6).
+const MAX_OF_NOTHING: usize = 1 << 16;
+
 /// A [`MessageProtocol`] as a [`Protocol`].
 pub struct Framed<M: MessageProtocol> {
     messages: M,
@@ -113,6 +117,8 @@ impl<M: MessageProtocol> Framed<M> {
         while !self.framing.is_raw && matches!(transport.reading(), Reading::Open | Reading::Paused) {
             match self.framing.codec.decode_eof(&mut self.framing.buffer) {
                 Ok(Some(message)) => {
+                    let done = self.framing.cut();
+                    self.framing.count(done)?;
                     self.tell(transport, |messages, transport| messages.message_received(transport, message))?;
                 }
                 Ok(None) => break,
@@ -140,7 +146,10 @@ impl<M: MessageProtocol> Protocol for Framed<M> {
         self.framing.is_delivering = true;
         while transport.reading() == Reading::Open {
             match self.deliver(transport, &data[done..])? {
-                Continue(n) => done += n,
+                Continue(n) => {
+                    self.framing.count(n)?;
+                    done += n;
+                }
                 Break(n) => {
                     done += n;
                     break;
@@ -206,6 +215,8 @@ pub(super) struct Framing<C> {
     pub(super) is_delivering: bool,
     /// The decoder has failed, and has taken nothing.
     is_stuck: bool,
+    /// Messages since the last one for which a byte was taken.
+    of_nothing: usize,
     /// A message that leaves.
     pub(super) out: BytesMut,
 }
@@ -220,6 +231,7 @@ impl<C> Framing<C> {
             is_raw: false,
             is_delivering: false,
             is_stuck: false,
+            of_nothing: 0,
             out: BytesMut::new(),
         }
     }
@@ -242,6 +254,15 @@ impl<C> Framing<C> {
             self.buffer = BytesMut::new();
         }
         done
+    }
+
+    /// Something was made of this many bytes.
+    fn count(&mut self, done: usize) -> Outcome {
+        self.of_nothing = if done == 0 { self.of_nothing + 1 } else { 0 };
+        if self.of_nothing > MAX_OF_NOTHING {
+            return Err("the codec makes messages without end and takes no byte".into());
+        }
+        Ok(())
     }
 
     /// Whoever goes on is shown all that is not done with.

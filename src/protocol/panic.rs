@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::producer::Producer;
 use super::{Failure, Outcome, inside};
 use crate::error::{Error, Reason};
+use crate::escape::printable;
 
 /// A callback panicked, with this message.
 #[derive(Debug, Clone)]
@@ -15,7 +16,8 @@ pub struct Panicked(String);
 
 impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a callback panicked: {}", self.0)
+        // rule: tcp-11: what it panicked over may be a peer's words.
+        write!(f, "a callback panicked: {}", printable(&self.0))
     }
 }
 

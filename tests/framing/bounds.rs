@@ -89,6 +89,60 @@ async fn memory_is_bounded_where_the_codec_has_no_limit_and_where_it_throws_away
     }
 }
 
+/// Makes messages without end, of nothing: while the peer sends, or of its end.
+struct Endless {
+    of_the_end: bool,
+}
+
+impl Decoder for Endless {
+    type Item = &'static str;
+    type Error = std::io::Error;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<&'static str>, std::io::Error> {
+        Ok((!self.of_the_end && !bytes.is_empty()).then_some("x"))
+    }
+
+    fn decode_eof(&mut self, _: &mut BytesMut) -> Result<Option<&'static str>, std::io::Error> {
+        Ok(Some("x"))
+    }
+}
+
+/// rule: life-6
+#[tokio::test]
+async fn a_codec_that_makes_messages_of_nothing_without_end_is_an_error() {
+    for of_the_end in [false, true] {
+        let script = Script::on_message(move || Endless { of_the_end }, |_, _| Ok(()));
+        let (stream, _) = Segments::cut(b"ab", &[]);
+        let reason = run(script, stream).reason().await;
+        assert_eq!(reason.name(), "protocol", "{reason}");
+        assert!(reason.to_string().contains("without end"), "{reason}");
+    }
+}
+
+/// Takes all that there is, and gives it byte by byte.
+#[derive(Default)]
+struct ByteByByte(std::collections::VecDeque<u8>);
+
+impl Decoder for ByteByByte {
+    type Item = [u8; 1];
+    type Error = std::io::Error;
+
+    fn decode(&mut self, bytes: &mut BytesMut) -> Result<Option<[u8; 1]>, std::io::Error> {
+        self.0.extend(bytes.split());
+        Ok(self.0.pop_front().map(|byte| [byte]))
+    }
+}
+
+/// rule: life-6
+#[tokio::test]
+async fn a_codec_may_hold_many_messages_of_one_piece() {
+    let (stream, _) = Segments::cut(&[b'x'; 100_000], &[]);
+    let running = run(Script::on_message(ByteByByte::default, |_, _| Ok(())), stream);
+    let told = running.told.clone();
+    assert_eq!(running.reason().await.name(), "closed");
+    assert_eq!(told.messages().len(), 100_000);
+}
+
 /// rule: write-10
 #[tokio::test]
 async fn messages_wait_one_by_one_while_their_answers_are_not_read() {
