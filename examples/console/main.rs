@@ -67,14 +67,22 @@ struct Console {
     leftover: Option<Leftover>,
     log: Log,
     made: AtomicU64,
+    /// All connections.
+    group: DrainGroup,
 }
 
 /// Listens, serves until a signal comes, and drains.
 async fn run(args: &Args, tls: ServerTls, log: &Log) -> Result<(), Error> {
     let policy = policy(args);
     let group = DrainGroup::new();
-    let console = Console { tls, face: args.face, leftover: args.leftover, log: log.clone(), made: AtomicU64::new(0) };
-    let console = Arc::new(console);
+    let console = Arc::new(Console {
+        tls,
+        face: args.face,
+        leftover: args.leftover,
+        log: log.clone(),
+        made: AtomicU64::new(0),
+        group: group.clone(),
+    });
     let mut ports = Vec::new();
     for (kind, addr) in &args.ports {
         let listener = Listener::builder().policy(Arc::clone(&policy)).group(&group).bind(addr.as_str()).await?;
@@ -103,7 +111,7 @@ async fn serve(kind: Kind, listener: Listener, console: Arc<Console>) -> Result<
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            incoming = accept(&listener, &console.log) => match incoming {
+            incoming = accept(&listener, &console) => match incoming {
                 Ok(incoming) => {
                     let number = console.made.fetch_add(1, Ordering::Relaxed) + 1;
                     connections.spawn(serve_one(kind, incoming, number, Arc::clone(&console)));
@@ -118,9 +126,12 @@ async fn serve(kind: Kind, listener: Listener, console: Arc<Console>) -> Result<
     Ok(())
 }
 
-/// The next connection, once there is room in the log for what is to be told of it.
-async fn accept(listener: &Listener, log: &Log) -> Result<Incoming, Error> {
-    log.room().await;
+/// The next connection, once there is room in the log for what is to be told of it. A drain does not wait for that.
+async fn accept(listener: &Listener, console: &Console) -> Result<Incoming, Error> {
+    tokio::select! {
+        () = console.log.room() => {}
+        () = console.group.draining() => {}
+    }
     listener.accept().await
 }
 

@@ -85,7 +85,7 @@ async fn serve(listener: &EndpointListener, terminator: &Arc<Terminator>) -> Res
     let (mut connections, mut number) = (JoinSet::new(), 0);
     loop {
         tokio::select! {
-            accepted = accept(listener, &terminator.log) => match accepted {
+            accepted = accept(listener, terminator) => match accepted {
                 Ok(incoming) => {
                     number += 1;
                     connections.spawn(serve::serve(incoming, number, Arc::clone(terminator)));
@@ -100,9 +100,12 @@ async fn serve(listener: &EndpointListener, terminator: &Arc<Terminator>) -> Res
     Ok(())
 }
 
-/// The next connection, once there is room in the log for what is to be told of it.
-async fn accept(listener: &EndpointListener, log: &Log) -> Result<EndpointIncoming, Error> {
-    log.room().await;
+/// The next connection, once there is room in the log for what is to be told of it. A drain does not wait for that.
+async fn accept(listener: &EndpointListener, terminator: &Terminator) -> Result<EndpointIncoming, Error> {
+    tokio::select! {
+        () = terminator.log.room() => {}
+        () = terminator.group.draining() => {}
+    }
     listener.accept().await
 }
 
