@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
             let ahead = &text[..at];
             let is_dash =
                 ahead.ends_with(b"-") || ends_in_typeset_dash(ahead) || (ahead.ends_with(b"- ") && is_upper(at));
-            is_dash && names_a_section(&text[at..line_end(text, at)])
+            is_dash && !ends_in_hyphen(ahead) && names_a_section(&text[at..line_end(text, at)])
         };
         let mut places = text.iter().enumerate().filter(|(_, byte)| b"BbEe".contains(byte)).map(|(at, _)| at);
         let Some(at) = places.find(is_marker) else { return Ok(()) };
@@ -197,6 +197,11 @@ fn names_a_section(text: &[u8]) -> bool {
     word.is_some_and(|label| {
         [&b"CERTIFICATE"[..], b"KEY", b"CRL", b"PKCS"].iter().any(|kind| find(label, kind).is_some())
     })
+}
+
+/// The hyphen of a word, as in a friendly name that is `back-end certificate`.
+fn ends_in_hyphen(text: &[u8]) -> bool {
+    matches!(text, [.., word, b'-'] if word.is_ascii_alphanumeric())
 }
 
 /// What word processors make of two hyphens: U+2012 to U+2015, which end in these bytes.

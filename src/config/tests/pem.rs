@@ -228,6 +228,24 @@ fn a_file_without_an_end_is_given_up() {
 
 /// rule: secure-12
 #[test]
+fn words_with_hyphens_beside_certificates_are_no_marks() {
+    let chain = Pki::new().server(&[]).chain_pem().to_owned();
+    for words in [
+        "friendlyName: my back-end certificate",
+        "subject=CN = Front-End Certificate, O = Weekend-Keys",
+        "# Label: \"BACK-END CERTIFICATE CA\"",
+        "    friendlyName: front-end-key",
+        "2-Begin certificates",
+    ] {
+        for text in [format!("Bag Attributes\r\n{words}\r\n{chain}"), format!("{chain}{words}")] {
+            let certs = Source::Bytes(text.into_bytes()).certificates();
+            assert_eq!(certs.unwrap().len(), 2, "{words}");
+        }
+    }
+}
+
+/// rule: secure-12
+#[test]
 fn no_change_of_one_byte_loses_a_certificate_in_silence() {
     let chain = Pki::new().server(&[]).chain_pem().as_bytes().to_vec();
     let count = |text: &[u8]| Source::Bytes(text.to_vec()).certificates().ok().map(|certs| certs.len());
