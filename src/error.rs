@@ -177,7 +177,11 @@ impl Reason {
             Self::TimedOut(_) => io::ErrorKind::TimedOut,
             Self::Tls(_) => io::ErrorKind::InvalidData,
             Self::Protocol(_) => io::ErrorKind::Other,
-            Self::Io(error) => error.kind(),
+            // rule: life-6. To others these mean that the call is to be made again, and what has ended says the same for ever.
+            Self::Io(error) => match error.kind() {
+                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => io::ErrorKind::Other,
+                kind => kind,
+            },
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
 use crate::deadline::far;
@@ -170,6 +171,8 @@ where
     /// # Cancel safety
     /// Cancel safe: a wait goes on where it was; an attempt that was under way is dropped and does not count.
     pub async fn next(&mut self) -> Result<T, GaveUp> {
+        // rule: life-6. It may give up at once, each time.
+        consume_budget().await;
         self.handle_lost();
         let since = *self.since.get_or_insert_with(Instant::now);
         loop {

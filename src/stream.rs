@@ -170,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         };
         live.waiting.park(READER, cx);
         let before = buf.filled().len();
-        let mut read = Pin::new(&mut live.io).poll_read(cx, buf);
+        let mut read = once_more(|| Pin::new(&mut live.io).poll_read(cx, buf));
         if read.is_pending() {
             let phase =
                 ready!(self.timers[READER].poll(cx, self.control.policy(), self.control.activity(), &self.fin_sent));
@@ -233,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         &mut self,
         cx: &mut Context<'_>,
         len: usize,
-        send: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+        mut send: impl FnMut(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if !self.send.may_write() {
             ready!(poll_budget(cx));
@@ -254,7 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     fn poll_send<R>(
         &mut self,
         cx: &mut Context<'_>,
-        send: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<R>>,
+        mut send: impl FnMut(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
         self.check_cut();
         let coop = ready!(poll_proceed(cx));
@@ -264,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             return Poll::Ready(Err(self.refusal()));
         };
         live.waiting.park(WRITER, cx);
-        let mut sent = send(Pin::new(&mut live.io), cx);
+        let mut sent = once_more(|| send(Pin::new(&mut live.io), cx));
         if sent.is_pending() {
             let phase = ready!(self.timers[WRITER].poll(
                 cx,
@@ -283,10 +283,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 }
 
+/// How often in a row a call that was interrupted is made again.
+const MAX_INTERRUPTED: usize = 128;
+
+/// A call that was interrupted has failed for a moment only, and is made again. One that always is has failed (rule:
+/// life-6).
+fn once_more<R>(mut call: impl FnMut() -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+    let is_interrupted = |result: &Poll<io::Result<R>>| matches!(result, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted);
+    for _ in 0..MAX_INTERRUPTED {
+        let result = call();
+        if !is_interrupted(&result) {
+            return result;
+        }
+    }
+    Poll::Ready(Err(io::Error::other("the stream is interrupted again and again")))
+}
+
 /// One read that does not wait.
 fn read_once(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, space: &mut [u8]) -> io::Result<usize> {
     let mut buf = ReadBuf::new(space);
-    match Pin::new(io).poll_read(cx, &mut buf) {
+    match once_more(|| Pin::new(&mut *io).poll_read(cx, &mut buf)) {
         Poll::Ready(read) => read.map(|()| buf.filled().len()),
         Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
     }

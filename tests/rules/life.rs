@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use bowline::protocol::{Outcome, Protocol, Runner, UpgradableTransport};
 use bowline::testing::{BoxTransport, shared_pki, tcp_pair};
 use bowline::{
-    Address, Bound, Connector, DrainGroup, Error, Listener, Phase, Policy, Reason, StartTls, Stream, TlsConnection,
-    Transport, UpgradableConnection,
+    Address, Bound, Connector, DrainGroup, Error, Listener, Phase, Policy, Reason, Reconnector, StartTls, Stream,
+    TlsConnection, Transport, UpgradableConnection,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -185,6 +185,111 @@ async fn a_stream_that_is_always_ready_yields() {
     ready_in_one_turn("write", |cx| once(cx, stream.write(b"x"))).await;
     ready_in_one_turn("flush", |cx| once(cx, stream.flush())).await;
     assert_eq!(stream.close().await.bound, Some(Bound::Bytes));
+}
+
+/// rule: life-6, retry-2
+#[tokio::test]
+async fn a_client_that_gives_up_at_once_yields() {
+    let mut connections = Reconnector::new(|| async { Err::<(), _>(Error::Draining) }).max_attempts(1);
+    ready_in_one_turn("next", |cx| once(cx, connections.next()).map(Result::unwrap_err)).await;
+}
+
+/// A stream each of whose calls is interrupted, so many times; then it is a pipe.
+struct Interrupted {
+    times: usize,
+    pipe: tokio::io::DuplexStream,
+}
+
+impl Interrupted {
+    /// A transport of it, and the other end.
+    fn new(times: usize) -> (Stream<Self>, tokio::io::DuplexStream) {
+        let (pipe, other) = tokio::io::duplex(4096);
+        (Stream::new(Self { times, pipe }), other)
+    }
+
+    fn interrupt(&mut self) -> io::Result<()> {
+        if self.times == 0 {
+            return Ok(());
+        }
+        self.times -= 1;
+        Err(ErrorKind::Interrupted.into())
+    }
+}
+
+impl AsyncRead for Interrupted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.interrupt()?;
+        Pin::new(&mut self.pipe).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Interrupted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.interrupt()?;
+        Pin::new(&mut self.pipe).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.interrupt()?;
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.interrupt()?;
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+}
+
+/// rule: life-6
+#[tokio::test]
+async fn a_stream_that_is_interrupted_is_asked_again_and_not_for_ever() {
+    bounded("interrupted for a while, plaintext", async {
+        let (mut ours, mut theirs) = Interrupted::new(100);
+        ours.write_all(b"hello").await.unwrap();
+        ours.flush().await.unwrap();
+        theirs.read_exact(&mut [0; 5]).await.unwrap();
+        theirs.write_all(b"x").await.unwrap();
+        ours.read_exact(&mut [0]).await.unwrap();
+        let (report, ()) = tokio::join!(ours.close(), async {
+            theirs.read_to_end(&mut Vec::new()).await.unwrap();
+            theirs.shutdown().await.unwrap();
+        });
+        assert!(report.is_clean(), "{report:?}");
+    })
+    .await;
+    bounded("interrupted for a while, TLS", async {
+        let (ours, theirs) = Interrupted::new(100);
+        let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
+        let (ours, theirs) = tokio::join!(
+            TlsConnection::connect(ours, &client_tls, "localhost"),
+            TlsConnection::accept(Stream::new(theirs), &server_tls)
+        );
+        let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+        settle(&mut ours, &mut theirs).await;
+    })
+    .await;
+    bounded("interrupted for ever", async {
+        let stream = || Stream::new(Interrupted { times: usize::MAX, pipe: tokio::io::duplex(4096).0 });
+        assert!(stream().write_all(b"x").await.is_err());
+        assert!(stream().read(&mut [0]).await.is_err());
+        assert!(!stream().close_with(b"last").await.is_clean());
+        let mut client = UpgradableConnection::new(stream().wakes_unlocked());
+        assert!(client.start_tls(StartTls::client(&shared_pki().client_tls(), "localhost")).await.is_err());
+    })
+    .await;
+}
+
+/// To `write_all` and its kind it would mean: once more.
+///
+/// rule: life-6, end-1
+#[test]
+fn no_end_says_that_the_call_is_to_be_made_again() {
+    for kind in [ErrorKind::Interrupted, ErrorKind::WouldBlock] {
+        let error = io::Error::from(Reason::Io(std::sync::Arc::new(kind.into())));
+        assert_eq!(error.kind(), ErrorKind::Other);
+        let Error::Ended(Reason::Io(inner)) = Error::from(error) else { panic!("it is another one") };
+        assert_eq!(inner.kind(), kind);
+    }
 }
 
 struct Greets;
