@@ -13,6 +13,8 @@ use crate::error::Error;
 
 /// How much is read at a time, in bytes, where nothing else is said.
 const PIECE: usize = 64 << 10;
+/// The most that is read at a time: a piece lies in memory, also that of a file which is none, and never ends.
+const LARGEST_PIECE: usize = 1 << 20;
 
 /// Sends a file, or anything else that can be read, as fast as the peer takes it. It reads on a thread of the runtime's
 /// blocking pool, holds one piece in memory, and unregisters itself behind the last one; a read that fails ends the
@@ -49,9 +51,9 @@ impl<R: Read + Send + 'static> FileProducer<R> {
         Self { reader: Arc::new(Mutex::new(Some(reader))) }
     }
 
-    /// How much is read at a time, in bytes; default 64 KiB, at least 1.
+    /// How much is read at a time, in bytes; default 64 KiB, at least 1, and at most 1 MiB (rule: write-8).
     pub fn piece(self, bytes: usize) -> Self {
-        self.with(|reader| reader.piece = bytes.max(1))
+        self.with(|reader| reader.piece = bytes.clamp(1, LARGEST_PIECE))
     }
 
     /// No more than this many bytes are sent.

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use bowline::Transport as _;
 use bowline::protocol::{FileProducer, Producer};
+use bowline::testing::tcp_pair;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{over_all, pattern, read_all};
+use crate::common::{bounded, over_all, pattern, read_all};
 use crate::probe::{Event, Probe, run};
 
 /// rule: close-5, half-4, flow-2
@@ -43,6 +44,34 @@ async fn a_file_is_sent_whole_and_the_end_goes_out_behind_it() {
         }
     })
     .await;
+}
+
+/// rule: write-8, life-3
+#[tokio::test]
+async fn a_piece_of_any_size_is_read_in_bounded_memory() {
+    for piece in [0, 1 << 40, usize::MAX] {
+        bounded(&format!("pieces of {piece}"), async move {
+            let (a, mut b) = tcp_pair().await.unwrap();
+            let running = run(Probe::half_closeable(), a);
+            let (largest, told) = (Arc::new(Mutex::new((0, 0))), Arc::new(Mutex::new(0)));
+            let (noted, limit) = (Arc::clone(&largest), if piece == 0 { 100 } else { 3_000_000 });
+            let producer = FileProducer::new(io::repeat(b'z')).piece(piece).limit(limit).progress(move |sent| {
+                let mut told = told.lock().unwrap();
+                let mut noted = noted.lock().unwrap();
+                *noted = (noted.0.max(sent - *told), sent);
+                *told = sent;
+            });
+            running.handle.register_producer(Producer::pull(producer)).await.unwrap();
+            running.handle.close();
+            let (data, end) = read_all(&mut b).await;
+            assert!(end.is_ok() && data.len() as u64 == limit, "{} bytes", data.len());
+            let (largest, sent) = *largest.lock().unwrap();
+            assert!(largest <= 1 << 20 && sent == limit, "{largest} at once, {sent} in all");
+            b.close().await;
+            assert!(running.task.await.unwrap().is_clean());
+        })
+        .await;
+    }
 }
 
 /// Gives some bytes, and fails.
