@@ -12,10 +12,42 @@ pub(crate) fn pieces(n: u64) -> impl Iterator<Item = &'static [u8]> {
 }
 
 /// So many parts of so many bytes each, one after the other. The pattern starts anew in each part.
-pub(crate) fn parts(parts: u64, n: u64) -> impl Iterator<Item = &'static [u8]> {
+fn parts(parts: u64, n: u64) -> impl Iterator<Item = &'static [u8]> {
     // Empty parts are left out: their number may be anything.
     let parts = if n == 0 { 0 } else { parts };
     (0..parts).flat_map(move |_| pieces(n))
+}
+
+/// A write sequence has no more slices than this. Where the peer asks for more parts, several of them share a slice: so many
+/// parts are short ones.
+const MAX_SLICES: u64 = 1 << 16;
+
+/// The parts of a write sequence.
+pub(crate) struct Sequence {
+    parts: u64,
+    n: u64,
+    /// Several parts together, and how often.
+    slice: Vec<u8>,
+    times: u64,
+    /// The parts that are left over.
+    rest: Vec<u8>,
+}
+
+impl Sequence {
+    pub(crate) fn new(count: u64, n: u64) -> Self {
+        let in_one = count.div_ceil(MAX_SLICES);
+        if in_one <= 1 || n == 0 {
+            return Self { parts: count, n, slice: Vec::new(), times: 0, rest: Vec::new() };
+        }
+        let together = |count| parts(count, n).collect::<Vec<_>>().concat();
+        Self { parts: 0, n, slice: together(in_one), times: count / in_one, rest: together(count % in_one) }
+    }
+
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let rest = (!self.rest.is_empty()).then_some(self.rest.as_slice());
+        let alone = parts(self.parts, self.n).map(|part| &part[..]);
+        alone.chain((0..self.times).map(|_| self.slice.as_slice())).chain(rest)
+    }
 }
 
 const fn pattern() -> [u8; 26 << 10] {

@@ -13,7 +13,7 @@ use crate::Console;
 use crate::args::Kind;
 use crate::command::{Command, HELP};
 use crate::common::info::{info, to_json};
-use crate::pattern::{self, PATTERN};
+use crate::pattern::{PATTERN, Sequence};
 use crate::service::{MAX_LINE, on_off};
 
 /// More than this is produced, as fast as the peer takes it.
@@ -94,6 +94,10 @@ impl Service {
                 Some(command) => self.obey(transport, command)?,
                 None => say(transport, "500 unknown command"),
             }
+            if transport.dropped() > 0 {
+                // Nothing leaves any more: what else was asked for is not made. The reason tells why.
+                self.state = State::Ignoring;
+            }
         }
         match &mut self.state {
             State::Silent | State::Prompt => return Ok(done),
@@ -110,7 +114,7 @@ impl Service {
         match command {
             Command::Echo(text) => transport.write_sequence(&mut [text, b"\r\n"].into_iter()),
             Command::Send(n) => produce(transport, Pattern::new(n)),
-            Command::SendSeq(parts, n) => transport.write_sequence(&mut pattern::parts(parts, n)),
+            Command::SendSeq(parts, n) => transport.write_sequence(&mut Sequence::new(parts, n).slices()),
             Command::TooLarge => say(transport, "500 too large"),
             Command::Tiny(n) => produce(transport, Pattern::tiny(n)),
             Command::Close(n) => {

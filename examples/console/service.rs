@@ -20,14 +20,12 @@ use crate::Console;
 use crate::args::Kind;
 use crate::command::{Command, HELP};
 use crate::common::info::{Fields, info, to_json};
-use crate::pattern::{self, pieces};
+use crate::pattern::{Sequence, pieces};
 
 /// The longest line, without its end.
 pub(crate) const MAX_LINE: usize = 4096;
 /// An abort comes after no more bytes than this, even if the peer reads them as fast as they are written.
 const MAX_ABORT: u64 = 64 << 20;
-/// A write sequence has no more slices than this. Where the peer asks for more parts, several of them share a slice.
-const MAX_SLICES: u64 = 1 << 16;
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(kind: Kind, incoming: Incoming, number: u64, console: Arc<Console>) {
@@ -124,17 +122,8 @@ impl Service {
     }
 
     async fn send_sequence(&mut self, parts: u64, n: u64) -> io::Result<()> {
-        let in_one = parts.div_ceil(MAX_SLICES);
-        let (slice, rest);
-        let slices: Vec<IoSlice<'_>> = if in_one <= 1 {
-            pattern::parts(parts, n).map(IoSlice::new).collect()
-        } else {
-            // So many parts are short ones.
-            let together = |parts| pattern::parts(parts, n).collect::<Vec<_>>().concat();
-            (slice, rest) = (together(in_one), together(parts % in_one));
-            let whole = if n == 0 { 0 } else { parts / in_one };
-            (0..whole).map(|_| IoSlice::new(&slice)).chain([IoSlice::new(&rest)]).collect()
-        };
+        let sequence = Sequence::new(parts, n);
+        let slices: Vec<IoSlice<'_>> = sequence.slices().map(IoSlice::new).collect();
         self.connection.write_sequence(&slices).await?;
         self.sent += parts * n;
         Ok(())

@@ -236,6 +236,20 @@ fn answers_that_nobody_reads_take_no_memory() {
     assert!(grown < A_LITTLE, "{grown} bytes");
 }
 
+/// rule: life-6, write-10
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_peer_asked_for_and_left_keeps_nobody_else_waiting() {
+    let console = Console::start(&[]);
+    for command in ["SENDSEQ 16777216 1\n", "TINY 16384\n"] {
+        let peer = connect(console.tcp);
+        flood(peer.get_ref(), command.as_bytes());
+        // Its answers are unread, so that this resets it.
+        drop(peer);
+        assert_eq!(ask(&mut connect(console.tcp), "ECHO still here\n"), "still here");
+    }
+}
+
 /// rule: write-10
 #[cfg(target_os = "linux")]
 #[test]
