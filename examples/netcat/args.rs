@@ -15,8 +15,8 @@ A client for pipes, over TCP and TLS.
 
 Usage: netcat [OPTIONS] ENDPOINT
 
-ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT; an IPv6 address stands in brackets. Behind it may stand :timeout=SECS, the
-bound of the connect, and :bind=IP, the local address.
+ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT; an IPv6 address stands in brackets. Behind it may stand :timeout=SECS, how
+long all may take until data can be sent, and :bind=IP, the local address.
 
   --ca FILE                whom to trust (PEM); default: whom the system trusts
   --dangerous-no-verify    trust anybody

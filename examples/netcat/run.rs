@@ -117,18 +117,17 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
     };
     tally.note(args, &tcp, Phase::Handshake);
     let begun = begin(args, tls, tcp);
-    // The endpoint's one deadline bounds the handshake too.
-    let begun = match deadline {
-        Some(deadline) => timeout_at(deadline, begun).await.map_err(|_| Reason::TimedOut(Phase::Handshake).into()),
-        None => Ok(begun.await),
-    };
-    let mut connection = match begun.and_then(|begun| begun) {
+    let mut connection = match in_time(deadline, begun).await {
         Ok(connection) => connection,
-        Err(error) => return Failure::Ended(error).outcome(),
+        Err(failure) => return failure.outcome(),
     };
     if let Some(tls) = tls {
-        if let Err(failure) = secure(args, tls, &mut connection).await {
+        if let Err(failure) = in_time(deadline, secure(args, tls, &mut connection)).await {
             tally.note(args, &connection, Phase::Close);
+            if failure.is_out_of_time() {
+                // A close would take its own time.
+                connection.control().abort();
+            }
             connection.close().await;
             return failure.outcome();
         }
@@ -159,14 +158,22 @@ async fn connect(args: &Args) -> Result<TcpConnection, Error> {
     connector.connect(&args.host, args.port).await
 }
 
+/// The endpoint's one deadline bounds what comes before data: the handshake, and what is said before it.
+async fn in_time<T>(deadline: Option<Instant>, step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, step).await.unwrap_or_else(|_| Err(Failure::out_of_time())),
+        None => step.await,
+    }
+}
+
 /// In TLS from the first byte on, where the endpoint says so.
 async fn begin(
     args: &Args,
     tls: Option<&ClientTls>,
     tcp: TcpConnection,
-) -> Result<UpgradableConnection<TcpConnection>, Error> {
+) -> Result<UpgradableConnection<TcpConnection>, Failure> {
     match tls.filter(|_| args.endpoint.kind() == EndpointKind::Tls) {
-        Some(tls) => UpgradableConnection::connect(tcp, tls, args.name()).await,
+        Some(tls) => UpgradableConnection::connect(tcp, tls, args.name()).await.map_err(Failure::Ended),
         None => Ok(UpgradableConnection::new(tcp)),
     }
 }
@@ -180,6 +187,14 @@ enum Failure {
 }
 
 impl Failure {
+    fn out_of_time() -> Self {
+        Self::Ended(Reason::TimedOut(Phase::Handshake).into())
+    }
+
+    fn is_out_of_time(&self) -> bool {
+        matches!(self, Self::Ended(error) if matches!(error.reason(), Some(Reason::TimedOut(_))))
+    }
+
     fn outcome(self) -> Outcome {
         match self {
             Self::Refused(detail) => Outcome { reason: "protocol", detail, status: 8 },
@@ -202,7 +217,7 @@ async fn secure(
     match timeout(NEGOTIATION, starttls::negotiate(by, args.name(), connection)).await {
         Ok(Ok(_greeting)) => {}
         Ok(Err(error)) => return Err(refused(error)),
-        Err(_) => return Err(Failure::Ended(Reason::TimedOut(Phase::Handshake).into())),
+        Err(_) => return Err(Failure::out_of_time()),
     }
     let mut how = StartTls::client(tls, args.name());
     if let Some(leftover) = args.leftover {

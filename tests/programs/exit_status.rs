@@ -73,6 +73,10 @@ fn an_end_or_silence_inside_the_handshake_is_told_as_that() {
     let endpoint = format!("tls:{}:timeout=0.3", silent.local_addr().unwrap());
     let said = netcat(&["--ca", &ca(), "--report", &endpoint]).feed(b"");
     is(&said, 6, "timed_out");
+    // So it does for what is said before an upgrade.
+    let endpoint = format!("tcp:{}:timeout=0.3", silent.local_addr().unwrap());
+    let said = netcat(&["--ca", &ca(), "--report", "--starttls", "smtp", &endpoint]).feed(b"");
+    is(&said, 6, "timed_out");
 }
 
 #[test]
