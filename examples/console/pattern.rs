@@ -43,9 +43,9 @@ impl Sequence {
         Self { parts: 0, n, slice: together(in_one), times: count / in_one, rest: together(count % in_one) }
     }
 
-    pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn slices<'a>(&'a self) -> impl Iterator<Item = &'a [u8]> {
         let rest = (!self.rest.is_empty()).then_some(self.rest.as_slice());
-        let alone = parts(self.parts, self.n).map(|part| &part[..]);
+        let alone = parts(self.parts, self.n).map(|part| -> &'a [u8] { part });
         alone.chain((0..self.times).map(|_| self.slice.as_slice())).chain(rest)
     }
 }
