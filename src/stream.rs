@@ -24,6 +24,7 @@ use crate::error::{Phase, Reason};
 use crate::floor::{Floor, debug, hand_over, poll_budget, poll_read_ahead};
 use crate::idle::{HalfOpen, IdleTimer, StallTimer};
 use crate::policy::Policy;
+use crate::unlocked;
 
 /// A transport over any stream that reads and writes. Its shutdown is the marker of the send half, its end of file that
 /// of the receive half.
@@ -150,7 +151,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     fn end(&mut self, reason: &Reason) {
         let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
         let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
-        self.live = None;
+        self.let_go();
+    }
+
+    /// The stream goes: it may wake whoever waits on it, so no lock of a floor above is held (rule: life-7).
+    fn let_go(&mut self) {
+        if let Some(live) = self.live.take() {
+            unlocked::run(move || drop(live));
+        }
     }
 
     /// How the connection ended, unless a floor above tells.
@@ -205,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             if let Some(reason) = half::reason(&self.send, &self.recv) {
                 self.note(&reason);
             }
-            self.live = None;
+            self.let_go();
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 thread_local! {
@@ -22,8 +23,8 @@ enum Later {
 impl Later {
     fn run(self) {
         match self {
-            Self::Wake(waker) => waker.wake(),
-            Self::Run(f) => f(),
+            Self::Wake(waker) => guarded(|| waker.wake()),
+            Self::Run(f) => guarded(f),
         }
     }
 }
@@ -51,14 +52,20 @@ impl Drop for Locked {
     }
 }
 
+/// A waker that panics harms nobody but its own task: whoever woke it, a peer's event or another task, goes on, and so do the
+/// others that are to be woken (rule: life-7).
+fn guarded(f: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(f));
+}
+
 /// Wakes a task: at once where no lock is held.
 pub(crate) fn wake(waker: Waker) {
-    if LOCKS.get() == 0 { waker.wake() } else { put_off(Later::Wake(waker)) }
+    if LOCKS.get() == 0 { guarded(|| waker.wake()) } else { put_off(Later::Wake(waker)) }
 }
 
 /// Does something that may wake tasks: at once where no lock is held.
 pub(crate) fn run(f: impl FnOnce() + 'static) {
-    if LOCKS.get() == 0 { f() } else { put_off(Later::Run(Box::new(f))) }
+    if LOCKS.get() == 0 { guarded(f) } else { put_off(Later::Run(Box::new(f))) }
 }
 
 fn put_off(later: Later) {

@@ -32,7 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
         let _ = self.send.handle(SendEvent::Abort);
         let _ = self.recv.handle(RecvEvent::Abort);
         self.inbox.clear();
-        self.live = None;
+        self.let_go();
     }
 
     fn begin_close(&mut self) {

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
@@ -240,6 +240,53 @@ fn an_abort_wakes_tasks_at_any_transport_without_a_lock() {
             assert!(ours.status().reason.is_some());
         });
         all_done(&[reading]).await;
+    });
+}
+
+/// A waker that panics, or counts.
+struct Waking {
+    panics: bool,
+    times: AtomicUsize,
+}
+
+impl Waking {
+    fn new(panics: bool) -> Arc<Self> {
+        Arc::new(Self { panics, times: AtomicUsize::new(0) })
+    }
+
+    /// Polls with this waker a future that is not ready.
+    fn poll<F: Future>(self: &Arc<Self>, future: Pin<&mut F>) {
+        assert!(future.poll(&mut Context::from_waker(&Waker::from(Arc::clone(self)))).is_pending());
+    }
+}
+
+impl Wake for Waking {
+    fn wake(self: Arc<Self>) {
+        self.times.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.panics, "this waker panics");
+    }
+}
+
+/// rule: life-7
+#[test]
+fn a_waker_that_panics_takes_no_wake_from_another_task() {
+    watched(|| async {
+        for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
+            let (ours, _theirs) = tls_over(memory_pair(), version).await.unwrap();
+            let control = ours.control();
+            let (mut read, mut write) = ours.into_split();
+            let mut room = [0];
+            let (mut reading, filling) = (Box::pin(read.read(&mut room)), vec![7; 1 << 20]);
+            let mut writing = Box::pin(write.write_all(&filling));
+            let (bad, good) = (Waking::new(true), Waking::new(false));
+            // With all of a task's budget.
+            tokio::task::yield_now().await;
+            bad.poll(reading.as_mut());
+            good.poll(writing.as_mut());
+            // It returns, in whatever task calls it.
+            control.abort();
+            assert!(bad.times.load(Ordering::SeqCst) > 0 && good.times.load(Ordering::SeqCst) > 0, "{version}");
+        }
     });
 }
 
