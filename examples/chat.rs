@@ -62,7 +62,7 @@ impl MessageProtocol for Guest {
     }
 
     fn message_received(&mut self, transport: &mut MessageTransport<'_, LinesCodec>, line: String) -> Outcome {
-        // What one guest says reaches the terminals of all.
+        // The words of one guest reach the terminals of all guests.
         let line = printable(line).to_string();
         if let Some(name) = &self.name {
             self.room.say(&format!("<{name}> {line}"));
@@ -96,7 +96,7 @@ Usage: chat [--tls DIR] [ADDR]
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
 
-/// Where to listen, and the certificates where TLS is spoken.
+/// The address to listen on, and the certificates if the chat uses TLS.
 fn arguments() -> Result<(String, Option<ServerTls>), Usage> {
     let (mut addr, mut certs) = (None, None);
     let mut parser = Parser::from_env();

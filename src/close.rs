@@ -160,7 +160,7 @@ pub struct Close<'a> {
     under_way: Option<UnderWay>,
 }
 
-/// While it is there a close will report. One that is given up has made no report.
+/// While this guard exists, a close will report. A close that is dropped makes no report.
 struct UnderWay(Control);
 
 impl UnderWay {
@@ -226,7 +226,7 @@ impl<'a> Close<'a> {
         let (send, recv) = self.transport.halves();
         let ground = self.transport.ground().clone();
         self.unwritten += std::mem::take(&mut self.last).len();
-        // The socket is still there where a bound was met: what is on its way now is what was not confirmed.
+        // If a bound was met, the socket still exists: the bytes in flight now are the unconfirmed ones.
         ground.begin_report();
         let ended = known.or_else(|| half::reason(&send, &recv).map(|reason| ground.judged(reason)));
         let reason = match ended {

@@ -145,7 +145,7 @@ impl Connector {
                 Ok(connection) => return Ok(connection),
                 Err(lost) => lost,
             };
-        // rule: life-6. Where the system refuses at once, so it does the next time: it is out of descriptors, say.
+        // rule: life-6. If the system refuses at once, it will refuse the next call too, for example without free descriptors.
         consume_budget().await;
         if attempts.is_empty() && !timed_out {
             return Err(unresolved(target, Some(io::Error::new(io::ErrorKind::NotFound, "there is no address"))));
@@ -165,7 +165,7 @@ impl Connector {
     fn socket(&self, addr: SocketAddr) -> io::Result<TcpSocket> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if self.policy.reset_when_killed {
-            // rule: flow-7: an attempt that is given up as it succeeds is seen by the peer too.
+            // rule: flow-7: the peer also sees an attempt that is dropped just as it succeeds.
             crate::socket::reset_on_drop(&socket);
         }
         let Some(local) = self.bind_to else { return Ok(socket) };

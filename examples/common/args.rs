@@ -15,7 +15,7 @@ impl Usage {
         Self(what.to_string())
     }
 
-    /// An error, and what led to it.
+    /// An error with its causes.
     pub(crate) fn of(error: impl std::error::Error + 'static) -> Self {
         Self(bowline::chain(&error).to_string())
     }

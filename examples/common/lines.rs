@@ -1,10 +1,9 @@
-//! Lines on standard output. A thread of its own writes them, so that whoever reads them slowly, or not at all, blocks no
-//! connection.
+//! Lines on standard output. A separate thread writes them, so that a slow or stopped reader blocks no connection.
 //!
-//! What waits to be read is bounded (rule: write-10). A slow reader slows the service down and loses nothing: while more than
-//! [`SOFT`] bytes wait, [`Lines::room`] holds up the next connection. A reader that has taken nothing for [`STALLED`] does not stop
-//! the service: connections are served, what waits grows to [`HARD`] bytes, and then lines are dropped and counted. The count is a
-//! line of its own as soon as there is room for one.
+//! The queue of unread lines is bounded (rule: write-10). A slow reader slows the service down and loses nothing: while the queue
+//! holds more than [`SOFT`] bytes, [`Lines::room`] delays the next connection. A reader that has taken nothing for [`STALLED`] does
+//! not stop the service: connections are served, the queue grows to [`HARD`] bytes, and then lines are dropped and counted. The
+//! count is written as a line as soon as the queue has space for it.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -17,7 +16,7 @@ use tokio::sync::Notify;
 const SOFT: usize = 512 << 10;
 const HARD: usize = 1 << 20;
 const STALLED: Duration = Duration::from_secs(5);
-/// How long the end of the program waits for a reader.
+/// How long the program waits for a reader before it ends.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
@@ -36,13 +35,13 @@ struct Shared {
 
 struct Queue {
     lines: VecDeque<String>,
-    /// Of the lines, and of the one that is being written.
+    /// The bytes of all queued lines, and of the line that is being written.
     bytes: usize,
     /// Lines dropped since the last one that was kept.
     lost: u64,
-    /// When the reader took a line last, or the first one began to wait for it.
+    /// The time at which the reader last took a line, or at which the first line was queued.
     moved: Instant,
-    /// No more lines come, or nobody can read them.
+    /// No more lines will come, or standard output is closed.
     is_over: bool,
 }
 
@@ -55,7 +54,7 @@ impl Lines {
         Self { shared, writer: Arc::new(thread::spawn(move || writing.write())) }
     }
 
-    /// Writes a line soon. It never waits.
+    /// Queues a line. Never waits.
     pub(crate) fn push(&self, line: String) {
         let mut queue = self.shared.lock();
         if queue.bytes >= HARD {
@@ -67,18 +66,18 @@ impl Lines {
         }
     }
 
-    /// Waits while a lot is still to be read, for as long as the reader reads at all.
+    /// Waits while the queue is long, unless the reader has stopped.
     pub(crate) async fn room(&self) {
         loop {
             let mut has_room = std::pin::pin!(self.shared.has_room.notified());
             has_room.as_mut().enable();
             let Some(patience) = self.shared.lock().patience() else { return };
-            // At the time-out it is looked again whether the reader has stopped.
+            // At the time-out, the loop checks again whether the reader has stopped.
             let _ = tokio::time::timeout(patience, has_room).await;
         }
     }
 
-    /// Waits until all is written, but not for ever for a reader that does not read.
+    /// Waits until all lines are written; for a reader that does not read, only for a bounded time.
     pub(crate) fn finish(&self) {
         self.shared.lock().is_over = true;
         self.shared.has_lines.notify_one();
@@ -105,7 +104,7 @@ impl Queue {
         }
     }
 
-    /// How long the next connection may be held up; `None`: it need not be.
+    /// How long the next connection may be delayed; `None`: not at all.
     fn patience(&self) -> Option<Duration> {
         if self.bytes < SOFT || self.is_over { None } else { STALLED.checked_sub(self.moved.elapsed()) }
     }
@@ -121,7 +120,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next line to write; `None`: there are no more.
+    /// The next line to write; `None` after the last one.
     fn next(&self) -> Option<String> {
         let mut queue = self.lock();
         loop {

@@ -8,7 +8,7 @@ pub(crate) enum Command<'a> {
     Echo(&'a [u8]),
     Send(u64),
     SendSeq(u64, u64),
-    /// A write sequence that nobody would have memory for.
+    /// A write sequence that would need too much memory.
     TooLarge,
     Tiny(u64),
     Close(u64),
@@ -29,7 +29,7 @@ pub(crate) enum Command<'a> {
 pub(crate) const HELP: &str = "214 ECHO text | SEND n | SENDSEQ k n | TINY n | CLOSE [n] | HALF [n] | ABORT [n] | SUM | \
                                PAUSE ms | STARTTLS | STOPTLS | INFO | NODELAY on|off | KEEPALIVE on|off | HELP | QUIT";
 
-/// A write sequence is accepted whole, so that all of it may have to be held. More bytes than this are refused.
+/// A transport accepts a write sequence whole, and may have to hold all of it. A sequence of more bytes than this is refused.
 const MAX_SEQUENCE: u64 = 16 << 20;
 
 impl<'a> Command<'a> {
@@ -64,7 +64,7 @@ impl<'a> Command<'a> {
 }
 
 impl Command<'_> {
-    /// Whether the connection is closed after it.
+    /// Whether the connection is closed after this command.
     pub(crate) fn is_last(&self) -> bool {
         matches!(self, Self::Close(_) | Self::Half(_) | Self::Abort(_) | Self::Sum | Self::Quit)
     }
@@ -78,7 +78,7 @@ fn count(words: &[&str]) -> Option<u64> {
     }
 }
 
-/// A number. One that is too large for the type is as large as can be.
+/// A number. A number that is too large for the type becomes the largest one.
 fn number(word: &str) -> Option<u64> {
     match word.parse::<u64>() {
         Err(error) if *error.kind() == IntErrorKind::PosOverflow => Some(u64::MAX),
@@ -86,7 +86,7 @@ fn number(word: &str) -> Option<u64> {
     }
 }
 
-/// rule: write-10: what a peer asks for is refused before anything is made of it.
+/// rule: write-10: a request that is too large is refused before anything is allocated for it.
 fn sequence(parts: u64, n: u64) -> Command<'static> {
     match parts.checked_mul(n) {
         Some(..=MAX_SEQUENCE) => Command::SendSeq(parts, n),

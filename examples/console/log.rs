@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::common::info::{Fields, to_json};
 use crate::lines::Lines;
 
-/// What is told on standard output.
+/// The log on standard output.
 #[derive(Clone)]
 pub(crate) struct Log {
     json: bool,
@@ -28,7 +28,7 @@ impl Log {
         self.lines.push(line);
     }
 
-    /// Waits while a lot of the log is still to be read.
+    /// Waits while much of the log is unread.
     pub(crate) async fn room(&self) {
         self.lines.room().await;
     }

@@ -126,7 +126,7 @@ async fn serve(kind: Kind, listener: Listener, console: Arc<Console>) -> Result<
     Ok(())
 }
 
-/// The next connection, once there is room in the log for what is to be told of it. A drain does not wait for that.
+/// Waits for space in the log, then accepts the next connection. A drain does not wait for that space.
 async fn accept(listener: &Listener, console: &Console) -> Result<Incoming, Error> {
     tokio::select! {
         () = console.log.room() => {}

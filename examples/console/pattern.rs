@@ -1,5 +1,5 @@
-//! The bytes that the console sends. However many a peer asks for, they are pieces of a static array, so that none are made
-//! before the transport takes them (rule: write-10).
+//! The bytes that the console sends. They are pieces of one static array, so that the console allocates nothing, however many
+//! bytes a peer asks for (rule: write-10).
 
 /// The alphabet, 1,024 times.
 pub(crate) static PATTERN: [u8; 26 << 10] = pattern();

@@ -16,9 +16,9 @@ use crate::common::info::{info, to_json};
 use crate::pattern::{PATTERN, Sequence};
 use crate::service::{MAX_LINE, on_off};
 
-/// More than this is produced, as fast as the peer takes it.
+/// A producer sends larger amounts than this, at the speed of the peer.
 const MAX_AT_ONCE: u64 = 16 << 10;
-/// More than this is not produced in one turn.
+/// The most bytes that are produced in one turn.
 const MAX_TURN: u64 = 256 << 10;
 
 /// Serves one connection to its end.
@@ -62,7 +62,7 @@ impl Service {
     /// done.
     fn obey_all(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
         let mut done = 0;
-        // rule: write-10: lines wait while many of their answers do.
+        // rule: write-10: lines stay unread while many answers are unsent.
         while matches!(self.state, State::Prompt) && transport.reading() == Reading::Open {
             let rest = &data[done..];
             let Some(end) = rest.iter().position(|byte| *byte == b'\n').filter(|end| *end <= MAX_LINE + 1) else {
@@ -119,7 +119,7 @@ impl Service {
             Command::Tiny(n) => produce(transport, Pattern::tiny(n)),
             Command::Close(n) => {
                 produce(transport, Pattern::new(n));
-                // rule: close-5: it waits for the producer.
+                // rule: close-5: the close waits for the producer.
                 transport.close();
                 self.state = State::Ignoring;
             }
@@ -130,7 +130,7 @@ impl Service {
                 self.state = State::Ignoring;
             }
             Command::Abort(n) => {
-                // What is written in a turn leaves after it. The abort throws all of it away, so that more would show nothing.
+                // Written bytes leave after the turn. The abort discards them, so writing more would have no effect.
                 Pattern::new(n).write(transport, MAX_TURN);
                 transport.abort();
                 self.state = State::Ignoring;
@@ -250,8 +250,8 @@ fn too_long(transport: &mut dyn UpgradableTransport, rest: &[u8]) -> usize {
     rest.len().min(MAX_LINE + 1)
 }
 
-/// Writes a little at once. More is produced, and until it has left no command is read: on a connection that is lost, that
-/// costs nothing.
+/// Writes a small amount at once. A producer sends a larger one, and no command is read until it has left; if the connection is
+/// lost, nothing is produced.
 fn produce(transport: &mut dyn UpgradableTransport, mut pattern: Pattern) {
     if pattern.left <= MAX_AT_ONCE {
         pattern.write(transport, MAX_AT_ONCE);

@@ -24,7 +24,7 @@ use crate::pattern::{Sequence, pieces};
 
 /// The longest line, without its end.
 pub(crate) const MAX_LINE: usize = 4096;
-/// An abort comes after no more bytes than this, even if the peer reads them as fast as they are written.
+/// The most bytes that are written before an abort, even if the peer reads them at once.
 const MAX_ABORT: u64 = 64 << 20;
 
 /// Serves one connection to its end.
@@ -177,7 +177,7 @@ impl Service {
         if let Err(Error::Upgrade(UpgradeError::TooManyLayers { .. })) = self.connection.may_start_tls() {
             return self.say("500 too many layers").await;
         }
-        // What is told of it is told as often as the peer likes.
+        // The peer chooses how often this line is logged.
         self.console.log.room().await;
         self.say("220 go ahead").await?;
         let how = StartTls::server(&self.console.tls);
@@ -219,7 +219,7 @@ impl Service {
         Ok(())
     }
 
-    /// Sends what a close follows. A peer that takes none of it is not waited for longer than a close waits (rule: close-3).
+    /// Sends the last bytes before a close. If the peer takes none of them, this waits no longer than a close does (rule: close-3).
     async fn send_last(&mut self, n: u64) -> io::Result<()> {
         let bound = self.connection.control().policy().close_timeout.unwrap_or(Duration::MAX);
         for mut piece in pieces(n) {
@@ -232,7 +232,7 @@ impl Service {
         Ok(())
     }
 
-    /// Writes, and throws away what the peer sends meanwhile: a peer that cannot send may not read either (rule: close-2).
+    /// Writes, and discards the bytes that the peer sends meanwhile: a peer that cannot send may not read either (rule: close-2).
     fn poll_write_deaf(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             if let Poll::Ready(written) = Pin::new(&mut self.connection).poll_write(cx, bytes) {
@@ -243,7 +243,7 @@ impl Service {
                     let n = input.len();
                     Pin::new(&mut self.connection).consume(n);
                 }
-                // Nothing more comes. What that means for the connection, the close finds out.
+                // The peer sends no more. The close reports what that means for the connection.
                 Ok(_) | Err(_) => return Poll::Pending,
             }
         }

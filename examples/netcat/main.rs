@@ -32,7 +32,7 @@ fn main() {
         // The loser of a select is dropped before the winner's arm is run, and a dropped connection is no aborted one: so
         // the abort is part of what races.
         tokio::select! {
-            // The signal is looked at first: see `pipe::end_of_input`.
+            // The signal is checked first: see `pipe::end_of_input`.
             biased;
             outcome = interrupted(&tally) => outcome,
             outcome = run::run(&args, tls.as_ref(), &tally) => outcome,
@@ -44,8 +44,8 @@ fn main() {
     std::process::exit(outcome.status)
 }
 
-/// One thread is enough. It is also the one that the system runs a signal handler on, so that a signal that was sent before
-/// something else is seen before it.
+/// One thread is enough. The system also runs the signal handler on this thread, so the runtime sees a signal before any event
+/// that came after the signal.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }

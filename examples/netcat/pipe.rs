@@ -13,7 +13,7 @@ use crate::run::Tally;
 
 /// How long standard input may be silent before the run ends, once the peer has ended. What a pipe holds ready is sent.
 const SILENCE: Duration = Duration::from_millis(200);
-/// How long processes that end together may take to be told so, one after the other.
+/// How long a process manager may take to signal all processes of a pipeline, one after the other.
 const ONE_AFTER_THE_OTHER: Duration = Duration::from_millis(30);
 const CHUNK: usize = 64 << 10;
 
@@ -83,15 +83,15 @@ async fn upload(args: &Args, tally: &Tally, writer: &mut Writer, mut ended: watc
 
 /// Waits until an interrupt that caused the end of our input would have been seen.
 ///
-/// Ctrl-C at `producer | netcat` goes to both. The producer dies, and that ends our input: if the end were acted on before the
-/// signal, the peer would take what is cut off for a complete message (rule: abort-2). So the runtime looks for signals once
-/// more, and the `select!` in main at theirs before at ours. Where another process may have ended our input, it gets a moment
-/// more, because a process manager signals its processes one after the other.
+/// Ctrl-C at `producer | netcat` goes to both processes. The producer dies, and that ends our input. If netcat acted on the end
+/// before the signal, the peer would take a truncated message for a complete one (rule: abort-2). So the runtime checks for
+/// signals once more, and the `select!` in main checks the signal before the input. If another process may have ended our
+/// input, netcat waits a moment longer, because a process manager signals its processes one after the other.
 async fn end_of_input() {
     if is_fed_by_a_process() {
         sleep(ONE_AFTER_THE_OTHER).await;
     }
-    // The runtime polls its drivers, that of signals included, before a task that has yielded goes on.
+    // Before a yielded task continues, the runtime polls its drivers, including the signal driver.
     tokio::task::yield_now().await;
 }
 

@@ -146,7 +146,7 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
 async fn connect(args: &Args) -> Result<TcpConnection, Error> {
     let mut policy = Policy::default();
     policy.close_timeout = args.close_timeout.or(policy.close_timeout);
-    // rule: flow-7: what is read from a pipe must not look complete if we are killed.
+    // rule: flow-7: if we are killed, the data of a pipe must not look complete.
     policy.reset_when_killed = true;
     let mut connector = Connector::new().policy(policy);
     if let Some(timeout) = args.endpoint.timeout() {
@@ -207,7 +207,7 @@ impl Failure {
     }
 }
 
-/// The handshake after the plaintext protocol, where there is one.
+/// The handshake after the plaintext protocol, if there is one.
 async fn secure(
     args: &Args,
     tls: &ClientTls,

@@ -1,11 +1,11 @@
 //! What follows on DATA, up to the line that is a dot.
 
-/// So much of a mail is held in memory, and the rest is on the disk.
+/// How many bytes of a mail are held in memory. The rest is on the disk.
 const PIECE: usize = 64 << 10;
 
 /// A mail as it comes in: any cut of it, dots taken off, line ends made those of a file.
 pub(crate) struct Data {
-    /// What has not been taken yet.
+    /// Bytes that have not been taken yet.
     text: Vec<u8>,
     /// How long the mail is so far.
     length: usize,
@@ -33,7 +33,7 @@ enum Place {
 }
 
 impl Data {
-    /// `header` comes first, and does not count.
+    /// `header` comes first, and does not count towards the length.
     pub(crate) fn new(limit: usize, header: Vec<u8>) -> Self {
         Self { text: header, length: 0, place: Place::LineBegin, limit, fault: None }
     }
@@ -83,7 +83,7 @@ impl Data {
         self.length
     }
 
-    /// What has come so far and was not taken, where that is a lot.
+    /// The bytes that have come and were not taken, if there are many.
     pub(crate) fn take_piece(&mut self) -> Option<Vec<u8>> {
         (self.text.len() >= PIECE).then(|| std::mem::take(&mut self.text))
     }

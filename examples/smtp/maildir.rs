@@ -38,7 +38,7 @@ impl Maildir {
     }
 }
 
-/// A mail that is not whole yet. Dropped before it is delivered, it was never there.
+/// An incomplete mail. If it is dropped before delivery, its file is removed.
 struct Draft {
     file: File,
     tmp: PathBuf,
@@ -46,10 +46,10 @@ struct Draft {
 }
 
 impl Draft {
-    /// When this returns, a loss of power takes the mail away no more.
+    /// After this returns, the mail survives a loss of power.
     fn deliver(&mut self, maildir: &Maildir) -> io::Result<()> {
         self.file.sync_all()?;
-        // A link, not a rename: a name that is taken is an error, never another mail lost.
+        // A link, not a rename: if the name is taken, the link fails, and the other mail is not overwritten.
         fs::hard_link(&self.tmp, &self.new)?;
         File::open(maildir.dir.join("new"))?.sync_all()
     }
@@ -57,12 +57,12 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // Left behind it is rubbish that mail readers clear away after some hours; a mail that is in `new` stays there.
+        // If this fails, mail readers remove the file from `tmp` after some hours. The mail in `new` stays.
         let _ = fs::remove_file(&self.tmp);
     }
 }
 
-/// One mail on its way to the disk, piece by piece. Its calls block, so that they are made by threads for that.
+/// Writes one mail to the disk, piece by piece. The calls block, so they run on the threads for blocking work.
 #[derive(Default)]
 pub(crate) struct Spool {
     draft: Option<Draft>,
@@ -70,7 +70,7 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    /// Writes the next piece. A failure is told at the end.
+    /// Writes the next piece. A failure is reported at the end.
     pub(crate) fn write(&mut self, maildir: &Maildir, piece: &[u8]) {
         if self.failure.is_none() {
             self.failure = self.try_write(maildir, piece).err();

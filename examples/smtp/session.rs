@@ -32,7 +32,7 @@ pub(crate) struct Session {
     is_delivering: Arc<AtomicBool>,
 }
 
-/// What follows on DATA, as far as it has come.
+/// The part of the mail after DATA that has come so far.
 struct Incoming {
     data: Data,
     spool: Arc<Mutex<Spool>>,
@@ -40,8 +40,8 @@ struct Incoming {
 }
 
 impl Incoming {
-    /// How long the client may take for the next bytes. All of the mail has the time of a command, and a second for each KiB of
-    /// it that has come: a client that sends a byte now and then is as slow as one that is silent.
+    /// How long the client may take for the next bytes. The whole mail has the time of a command, plus a second for each KiB that
+    /// has come. So a client that sends one byte from time to time is cut off, as a silent client is.
     fn patience(&self, silence: Duration) -> Duration {
         let earned = Duration::from_secs(self.data.length() as u64 >> 10);
         silence.saturating_add(earned).saturating_sub(self.begun.elapsed()).min(silence)
@@ -155,7 +155,7 @@ impl Session {
         }
     }
 
-    /// A piece of a mail is brought to the disk by another thread. No more is read meanwhile.
+    /// Another thread writes a piece of the mail to the disk. Nothing is read meanwhile.
     fn spool(&mut self, transport: &mut Transport<'_>) {
         let Some(incoming) = &mut self.data else { return };
         let Some(piece) = incoming.data.take_piece() else { return };
@@ -167,8 +167,8 @@ impl Session {
         });
     }
 
-    /// A mail has come, and its rest is brought to the disk by another thread. No command is looked at meanwhile: its answer
-    /// is the next.
+    /// The mail is complete, and another thread writes its last piece to the disk. No command is processed meanwhile, because the
+    /// answer to the mail comes first.
     fn deliver(&mut self, transport: &mut Transport<'_>, spool: Arc<Mutex<Spool>>, rest: Vec<u8>) {
         transport.pause_reading();
         transport.set_timer(None);
@@ -191,7 +191,7 @@ fn lock(spool: &Mutex<Spool>) -> MutexGuard<'_, Spool> {
     spool.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a mail begins with. `name` is what the client calls itself.
+/// The header lines that we add to a mail. `name` is the name that the client gave in its greeting.
 fn header(name: &str, transport: &Transport<'_>, mail: &Mail) -> String {
     let with = if transport.is_secure() { "ESMTPS" } else { "ESMTP" };
     let peer = transport.peer();

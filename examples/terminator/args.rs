@@ -74,7 +74,7 @@ pub(crate) struct Options {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) half_open_timeout: Option<Duration>,
     pub(crate) close_timeout: Duration,
-    /// `None`: nothing was said.
+    /// `None`: the option was not given.
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_per_peer: Option<usize>,
     pub(crate) drain_timeout: Duration,

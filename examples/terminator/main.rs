@@ -100,7 +100,7 @@ async fn serve(listener: &EndpointListener, terminator: &Arc<Terminator>) -> Res
     Ok(())
 }
 
-/// The next connection, once there is room in the log for what is to be told of it. A drain does not wait for that.
+/// Waits for space in the log, then accepts the next connection. A drain does not wait for that space.
 async fn accept(listener: &EndpointListener, terminator: &Terminator) -> Result<EndpointIncoming, Error> {
     tokio::select! {
         () = terminator.log.room() => {}
@@ -122,7 +122,7 @@ fn front(options: &Options) -> ListenerBuilder {
     }
 }
 
-/// A connection takes two descriptors, one on each side. Some are for the program itself.
+/// A connection takes two descriptors, one on each side. The program itself needs some more.
 fn max_connections(asked: Option<usize>, descriptors: Option<u64>) -> usize {
     const DEFAULT: usize = 10_000;
     let wanted = asked.unwrap_or(DEFAULT);
@@ -137,7 +137,7 @@ fn max_connections(asked: Option<usize>, descriptors: Option<u64>) -> usize {
 fn policy(options: &Options) -> Policy {
     let mut policy = Policy::default();
     policy.idle_timeout = options.idle_timeout;
-    // rule: flow-7: from the start, because what is said before the relay begins must not look complete either.
+    // rule: flow-7: from the start, because the bytes before the relay must not look complete either.
     policy.reset_when_killed = true;
     policy.handshake_timeout = Some(options.handshake_timeout);
     policy.close_timeout = Some(options.close_timeout);

@@ -45,8 +45,8 @@ impl Offer {
         }
     }
 
-    /// Passes the service's greeting on, and speaks to the client until TLS is due. `false`: the client has left. An error is
-    /// the client's: it talks on and on, or its connection has ended.
+    /// Forwards the service's greeting, and answers the client until TLS starts. `false`: the client has left. An error is
+    /// the client's fault: it sent too much, or its connection has ended.
     pub(crate) async fn speak(&self, greeting: &str, client: &mut impl Plain) -> io::Result<bool> {
         client.write_all(greeting.as_bytes()).await?;
         for _ in 0..MOST_LINES {
@@ -62,7 +62,7 @@ impl Offer {
         Err(refusal("the client goes on and on in plaintext"))
     }
 
-    /// Reads the service's greeting. An error is a refusal of the service's, or the end of its connection.
+    /// Reads the service's greeting. An error means that the service refused, or that its connection has ended.
     pub(crate) async fn greeting(&self, service: &mut impl Plain) -> io::Result<String> {
         let mut greeting = read_line(service).await?;
         let is_welcome = match self {

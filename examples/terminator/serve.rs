@@ -81,7 +81,7 @@ async fn connect(terminator: &Terminator) -> Result<(BoxConnection, String), Err
     Ok((service, greeting))
 }
 
-/// Speaks the plaintext part to the client, and upgrades. Whatever goes wrong in it is the client's part.
+/// Speaks the plaintext part with the client, and upgrades. The client is blamed for any failure here.
 async fn offer_tls(
     (offer, how): (&Offer, StartTls),
     greeting: &str,
@@ -102,7 +102,7 @@ async fn offer_tls(
 /// Takes a step towards the service, as long as the client is there to be served. Where it fails, the client is aborted.
 async fn while_there<T>(client: &Control, step: impl Future<Output = Result<T, Error>>) -> Result<T, Failed> {
     tokio::select! {
-        // A client that has left is why a step fails, and not the other way round.
+        // If the client has left, that is the cause of a failed step, not its result.
         biased;
         () = client.lost() => {
             let reason = if client.is_aborted() { Reason::Aborted } else { Reason::Reset(Phase::Handshake) };
@@ -115,7 +115,7 @@ async fn while_there<T>(client: &Control, step: impl Future<Output = Result<T, E
     }
 }
 
-/// When what is said in plaintext from now on has to be over.
+/// The deadline of the plaintext part, which begins now.
 fn deadline(terminator: &Terminator) -> Option<Instant> {
     Instant::now().checked_add(terminator.args.options.handshake_timeout)
 }

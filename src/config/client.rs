@@ -96,7 +96,7 @@ impl ClientTls {
 }
 
 impl From<Arc<ClientConfig>> for ClientTls {
-    /// Takes a configuration of rustls's as it is, unchecked. Early data, which is not offered here, is turned off in a
+    /// Takes a rustls configuration without checks. Early data, which bowline does not support, is turned off in a
     /// copy; [`warnings`](ClientTls::warnings) says so (rule: secure-11).
     fn from(mut config: Arc<ClientConfig>) -> Self {
         let mut warnings = Vec::new();
@@ -234,11 +234,11 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// How many tickets are kept for a name to resume TLS 1.3 sessions by; default 16. The newest ones are kept. Each ticket
-    /// is used once, so that many connections which are begun at once need as many tickets, and a server that sends them
-    /// ([`ServerTlsBuilder::send_tickets`](crate::config::ServerTlsBuilder::send_tickets)).
+    /// How many tickets a client keeps for each name to resume TLS 1.3 sessions; default 16. The newest tickets are kept. Each
+    /// ticket is used once. So connections that begin at the same time need one ticket each, and a server that sends enough of
+    /// them ([`ServerTlsBuilder::send_tickets`](crate::config::ServerTlsBuilder::send_tickets)).
     ///
-    /// `0` turns resumption off, that of TLS 1.2 too. The names that were used last are remembered, 32 of them.
+    /// `0` turns resumption off, also for TLS 1.2. The client remembers the 32 most recently used names.
     #[doc(alias = "Resumption")]
     #[doc(alias = "ClientSessionCache")]
     pub fn keep_tickets(mut self, count: usize) -> Self {
@@ -324,7 +324,7 @@ impl ClientTlsBuilder {
         roots.add_parsable_certificates(named.iter().cloned());
         self.add_platform_roots(&mut roots, warnings);
         if roots.is_empty() {
-            // Why the platform gave none would otherwise be a warning of a configuration that there is not.
+            // The platform's reason would otherwise be a warning of a configuration that is never built.
             let said: Vec<&str> = warnings.iter().map(|warning| warning.detail.as_str()).collect();
             let found = (!said.is_empty()).then(|| said.join("; "));
             return Err(ConfigError::new(None, ConfigProblem::NoRoots).found(found).into());
@@ -355,7 +355,7 @@ impl ClientTlsBuilder {
         }
         let mut found = rustls_native_certs::load_native_certs();
         let mut details: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-        // Its parser passes over what begins in the middle of a line (rule: secure-12).
+        // rustls's parser skips a section that begins in the middle of a line (rule: secure-12).
         if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
             match Source::File(file.into()).certificates() {
                 Ok(certs) => found.certs.extend(certs.into_iter().map(|cert| cert.item)),

@@ -62,11 +62,11 @@ impl IdentitySource {
     }
 }
 
-/// Where the parts of an identity came from.
+/// The files and lines from which the parts of an identity came.
 #[derive(Default)]
 struct Places {
     chain: Option<PathBuf>,
-    /// Of each certificate; none where they came as DER.
+    /// The line of each certificate; empty if the certificates came as DER.
     lines: Vec<usize>,
     key: Option<PathBuf>,
     key_line: Option<usize>,

@@ -1,9 +1,9 @@
-//! Which kind of private key it is that a crypto provider does not take, for the message.
+//! Names the kind of a private key that a crypto provider does not accept, for the error message.
 
 use rustls::pki_types::PrivateKeyDer;
 use x509_parser::asn1_rs::Oid;
 
-/// The kind in words (`an Ed448 key`); `None` where the key cannot be read so far.
+/// The kind in words (`an Ed448 key`); `None` if the key cannot be parsed.
 pub(super) fn told(key: &PrivateKeyDer<'_>) -> Option<String> {
     match key {
         PrivateKeyDer::Pkcs8(key) => pkcs8(key.secret_pkcs8_der()),
@@ -17,7 +17,7 @@ const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 2;
 const OCTETS: u8 = 4;
 const OBJECT_ID: u8 = 6;
-/// The parameters of an EC key, where they are in the key.
+/// The parameters of an EC key, if the key contains them.
 const PARAMETERS: u8 = 0xa0;
 
 /// RFC 5958: version, algorithm, key.
@@ -94,7 +94,7 @@ const CURVES: [(&[u8], &str); 8] = [
     (&[0x2b, 0x24, 3, 3, 2, 8, 1, 1, 13], "brainpoolP512r1"),
 ];
 
-/// The content of an element of this type, and what follows it.
+/// The content of an element of this type, and the bytes after it.
 fn element(der: &[u8], typ: u8) -> Option<(&[u8], &[u8])> {
     let [found, length, rest @ ..] = der else { return None };
     if *found != typ {

@@ -21,8 +21,8 @@
 //! process-wide default is neither read nor set.
 //!
 //! What is not offered here is a matter for rustls: any [`rustls::ServerConfig`] or [`rustls::ClientConfig`] in an `Arc`
-//! converts with `into()`. Both engines obey what it says. What neither obeys (early data, and data of a server before the
-//! client's Finished) is turned off in a copy, and the warnings say so (rule: secure-11).
+//! converts with `into()`. Both engines obey its settings. The settings that neither engine obeys (early data, and data of a
+//! server before the client's Finished) are turned off in a copy, and the warnings say so (rule: secure-11).
 
 mod client;
 mod identity;
@@ -108,9 +108,9 @@ pub enum WarningKind {
     ChainOrder,
     /// Some root certificates of the platform could not be loaded.
     PlatformRoots,
-    /// A file of root certificates holds a list of revoked ones too, and no such list was given: it is not asked.
+    /// A file of root certificates also holds a revocation list, but no revocation list was given: the list is not used.
     UnusedList,
-    /// A setting of a configuration of rustls's is not offered here, and was turned off (rule: secure-11).
+    /// bowline does not support a setting of a rustls configuration, and has turned it off (rule: secure-11).
     TurnedOff,
 }
 

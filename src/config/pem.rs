@@ -46,7 +46,7 @@ impl Source {
         fail(self.file(), problem)
     }
 
-    /// What is wrong, in this line.
+    /// A mistake in this line.
     pub(super) fn fail_at(&self, line: usize, problem: ConfigProblem) -> Error {
         ConfigError::new(self.file(), problem).in_line(Some(line)).into()
     }
@@ -62,14 +62,14 @@ impl Source {
         self.all(Wanted::RevocationLists, Kind::RevocationList, "X509 CRL", none)
     }
 
-    /// The line of the first list of revoked certificates, where somebody has put one beside certificates.
+    /// The line of the first revocation list, if the text holds one beside certificates.
     pub(super) fn stray_list(&self) -> Option<usize> {
         let text = self.read().ok()?;
         let lists = sections(&text).ok()?;
         lists.iter().find(|section| Kind::of(section) == Kind::RevocationList).map(|section| section.line)
     }
 
-    /// The private key; there is one.
+    /// The private key. There must be exactly one.
     pub(super) fn private_key(&self) -> Result<Located<PrivateKeyDer<'static>>, Error> {
         let text = self.read()?;
         let sections = self.cut(&text)?;
@@ -80,7 +80,7 @@ impl Source {
         };
         let item = read(first)?;
         for other in others {
-            // The same one twice is odd and does no harm.
+            // The same key twice is harmless.
             if !matches!(key(other), Ok(other) if other == item) {
                 return Err(self.fail_at(other.line, ConfigProblem::SeveralKeys { first: first.line }));
             }
@@ -146,7 +146,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Something that was read, and the number of the line in which it begins.
+/// A parsed section, and the number of its first line.
 pub(super) struct Located<T> {
     pub(super) item: T,
     pub(super) line: usize,
@@ -154,7 +154,7 @@ pub(super) struct Located<T> {
 
 type Broken = (usize, ConfigProblem);
 
-/// The parser of rustls's own types, whose base64 takes the same time for every key.
+/// rustls's parser, whose base64 decoder runs in constant time.
 fn decode<T: PemObject>(section: &Section<'_>, label: &str) -> Result<T, Broken> {
     T::from_pem_slice(&section.rewritten(label)).map_err(|error| {
         let (line, what) = match error {
@@ -182,7 +182,7 @@ fn key(section: &Section<'_>) -> Result<PrivateKeyDer<'static>, Broken> {
 
 /// Why the bytes are no text at all.
 fn no_text(text: &[u8]) -> Option<&'static str> {
-    // Every second byte of UTF-16 is zero where the text is ASCII.
+    // In UTF-16, every second byte of ASCII text is zero.
     let is_utf16 = |text: &[u8]| {
         matches!(text, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'-', 0, b'-', 0, ..] | [0, b'-', 0, b'-', ..])
     };

@@ -1,8 +1,8 @@
 //! Whether a root that a server presents as its own certificate is revoked.
 //!
-//! webpki asks the lists for every certificate of a path that it builds. It builds none for a root that is marked as that of a
-//! CA ([`verify`](super::verify)), so its list is asked here, as strictly: one is needed, signed by the root and not past its
-//! next update. A list for a part of the certificates only (an issuing distribution point) does not count.
+//! webpki checks the revocation lists for every certificate of a path that it builds. It builds no path for a root that is marked
+//! as a CA ([`verify`](super::verify)), so the root is checked here, equally strictly: a list is required, signed by the root and
+//! not past its next update. A list for only some of the certificates (an issuing distribution point) does not count.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use x509_parser::asn1_rs::{Any, BitString};
 use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
-/// Lists of revoked certificates, and the signatures that are taken.
+/// Revocation lists, and the accepted signature algorithms.
 #[derive(Debug)]
 pub(super) struct Lists {
     pub(super) lists: Vec<CertificateRevocationListDer<'static>>,
@@ -21,7 +21,7 @@ pub(super) struct Lists {
 }
 
 impl Lists {
-    /// Asks the lists about a root that has issued itself. Where there are no lists, nothing is asked.
+    /// Checks a self-issued root against the lists. Without lists, nothing is checked.
     pub(super) fn check(&self, root: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
         if self.lists.is_empty() {
             return Ok(());
@@ -43,7 +43,7 @@ impl Lists {
         }
     }
 
-    /// The list, where this root has issued it for all of its certificates.
+    /// The list, if this root has issued it for all of its certificates.
     fn list_of<'a>(
         &self,
         root: &X509Certificate<'_>,

@@ -89,9 +89,8 @@ impl ServerTls {
 }
 
 impl From<Arc<ServerConfig>> for ServerTls {
-    /// Takes a configuration of rustls's as it is, unchecked. Early data and data of the server's before the client's
-    /// Finished, which are not offered here, are turned off in a copy; [`warnings`](ServerTls::warnings) says so (rule:
-    /// secure-11).
+    /// Takes a rustls configuration without checks. Early data, and data of the server before the client's Finished, which
+    /// bowline does not support, are turned off in a copy; [`warnings`](ServerTls::warnings) says so (rule: secure-11).
     fn from(mut config: Arc<ServerConfig>) -> Self {
         let mut warnings = Vec::new();
         if config.max_early_data_size > 0 {
@@ -208,12 +207,12 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// How many tickets a client is sent to resume TLS 1.3 sessions by; default 2, as rustls has it. `0`: none, and no
-    /// session of TLS 1.3 is resumed.
+    /// How many tickets the server sends to a client to resume TLS 1.3 sessions; default 2, as in rustls. With `0` no TLS 1.3
+    /// session is resumed.
     ///
     /// A ticket is used once. A client that opens many connections at once resumes as many of them as it has tickets, so
-    /// send as many as that. Each costs about 250 bytes behind every handshake, and, with a crypto provider of your own, a
-    /// place of the 256 in the cache of sessions.
+    /// send one ticket for each such connection. Each ticket costs about 250 bytes after every handshake. With a crypto
+    /// provider of your own, each ticket also takes one of the 256 entries of the session cache.
     #[doc(alias = "send_tls13_tickets")]
     #[doc(alias = "num_tickets")]
     pub fn send_tickets(mut self, count: u8) -> Self {

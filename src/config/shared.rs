@@ -61,7 +61,7 @@ impl Shared {
         self.key_log_from_env.then(|| Arc::new(KeyLogFile::new()) as Arc<dyn KeyLog>)
     }
 
-    /// Lists of revoked certificates that lie beside roots, where no list was given as such.
+    /// Revocation lists that were found beside roots, when no list was given as such.
     pub(super) fn unused_lists<'a>(&self, roots: &'a [RootSource]) -> impl Iterator<Item = ConfigWarning> + use<'a> {
         let roots = if self.revocation_lists.is_empty() { roots } else { &[] };
         roots.iter().filter_map(RootSource::unused_list)
@@ -84,7 +84,7 @@ impl Shared {
                 all.push(list.item);
             }
         }
-        // webpki asks the first list that speaks for an issuer, and no other one: that has to be the newest.
+        // webpki uses only the first list of an issuer, so the first one has to be the newest.
         all.sort_by_key(|list| Reverse(x509::time_of_list(list)));
         Ok(all)
     }
@@ -101,7 +101,7 @@ pub(super) enum RootSource {
 }
 
 impl RootSource {
-    /// All of them, each fit to be a root (rule: secure-12).
+    /// All certificates of the source, each usable as a root (rule: secure-12).
     pub(super) fn load(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
         match self {
             Self::Pem(source) => {
@@ -120,7 +120,7 @@ impl RootSource {
         }
     }
 
-    /// A list of revoked certificates beside roots is not asked: it has to be given as such.
+    /// A revocation list beside roots is not used: it has to be given as a revocation list.
     pub(super) fn unused_list(&self) -> Option<ConfigWarning> {
         let Self::Pem(source) = self else { return None };
         let line = source.stray_list()?;
@@ -129,7 +129,7 @@ impl RootSource {
     }
 }
 
-/// Why a certificate cannot be a root, where it cannot.
+/// Why a certificate cannot be a root; `None` if it can.
 fn unfit(cert: &CertificateDer<'static>) -> Option<String> {
     let error = RootCertStore::empty().add(cert.clone()).err()?;
     Some(x509::unreadable(cert).unwrap_or_else(|| said(&error)))
@@ -159,7 +159,7 @@ pub(super) fn contradiction(what: impl Into<String>) -> Error {
     fail(None, ConfigProblem::Contradiction(what.into()))
 }
 
-/// A setting of rustls's that no engine obeys (rule: secure-11).
+/// A rustls setting that no engine obeys (rule: secure-11).
 pub(super) fn turned_off(setting: &str, so: &str) -> ConfigWarning {
     let detail = format!("{setting} is not offered here and was turned off: {so}");
     ConfigWarning { file: None, kind: WarningKind::TurnedOff, detail }

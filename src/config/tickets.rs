@@ -1,4 +1,4 @@
-//! What a client keeps to resume sessions by.
+//! The session store of a client, for resumption.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,7 +13,7 @@ pub(super) const TICKETS: usize = 16;
 /// How many names are remembered, as in rustls's own store.
 const NAMES: usize = 32;
 
-/// Resumption with so many TLS 1.3 tickets for a name.
+/// Resumption with this many TLS 1.3 tickets for each name.
 pub(super) fn resumption(tickets: usize) -> Resumption {
     match tickets {
         0 => Resumption::disabled(),
@@ -21,14 +21,14 @@ pub(super) fn resumption(tickets: usize) -> Resumption {
     }
 }
 
-/// Sessions in memory. rustls's own store keeps eight tickets for a name, whatever it is told.
+/// Sessions in memory. rustls's own store always keeps eight tickets for a name.
 struct Store {
     tickets: usize,
-    /// The one that was used last is the last one.
+    /// In order of use: the most recently used name is the last one.
     names: Mutex<VecDeque<(ServerName<'static>, Kept)>>,
 }
 
-/// What is kept for one name.
+/// The sessions of one name.
 #[derive(Default)]
 struct Kept {
     group: Option<NamedGroup>,
@@ -51,7 +51,7 @@ impl Store {
         result
     }
 
-    /// Keeps something for a name. Where there are too many names, the one that was not used for the longest time goes.
+    /// Keeps a session for a name. If there are too many names, the least recently used one is removed.
     fn keep(&self, name: ServerName<'static>, keep: impl FnOnce(&mut Kept)) {
         let mut names = self.names();
         let known = names.iter().position(|(known, _)| *known == name).and_then(|place| names.remove(place));
@@ -100,7 +100,7 @@ impl ClientSessionStore for Store {
 }
 
 impl fmt::Debug for Store {
-    /// Nothing that is kept is shown: it is secret.
+    /// Shows no contents, because they are secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("tickets", &self.tickets).finish_non_exhaustive()
     }

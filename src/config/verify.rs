@@ -18,8 +18,8 @@ use super::x509::is_ca_fit_for_server;
 /// webpki takes a self-signed certificate that is its own root as long as it is not marked so, and refuses one that is
 /// (`CaUsedAsEndEntity`), because it would not build a path through it either way. OpenSSL takes both, and `openssl req
 /// -x509` marks what it makes, so this is what people try first. No trust is added: whoever holds the key of that root could
-/// have issued a certificate without the mark. Names, dates and purpose are checked as ever (rule: secure-8), and where there
-/// are lists of revoked certificates they are asked as strictly as for any other one (rule: secure-12).
+/// have issued a certificate without the mark. Names, dates and purpose are checked as usual (rule: secure-8). If there are
+/// revocation lists, the certificate is checked against them as strictly as any other one (rule: secure-12).
 #[derive(Debug)]
 pub(super) struct RootsAsServers {
     /// The roots that were given by name; those of the platform are not meant to be servers.

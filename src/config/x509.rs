@@ -74,12 +74,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// When a list of revoked certificates was made, in seconds since 1970; 0 where it does not say.
+/// The time at which a revocation list was issued, in seconds since 1970; 0 if the list has no such time.
 pub(super) fn time_of_list(list: &CertificateRevocationListDer<'_>) -> i64 {
     CertificateRevocationList::from_der(list.as_ref()).map_or(0, |(_, list)| list.last_update().timestamp())
 }
 
-/// Why these bytes are no certificate, where they are none.
+/// Why these bytes are not a certificate; `None` if they are one.
 pub(super) fn unreadable(cert: &CertificateDer<'_>) -> Option<String> {
     match X509Certificate::from_der(cert) {
         Ok(([], _)) => None,

@@ -7,7 +7,7 @@ use super::{Plain, Talk, refusal};
 /// ExtendedRequest 1.3.6.1.4.1.1466.20037 with message id 1 (RFC 4511 section 4.14.1).
 const LDAP_STARTTLS: &[u8] = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037";
 const LDAP_OID: &[u8] = b"1.3.6.1.4.1.1466.20037";
-/// The longest answer of LDAP, and the longest greeting of MySQL: far more than there is in one.
+/// The longest accepted answer of LDAP, and the longest accepted greeting of MySQL: far more than a real one needs.
 const MOST_LDAP: usize = 8 << 10;
 const MOST_MYSQL: usize = 1 << 10;
 
@@ -28,7 +28,7 @@ pub(super) async fn ldap(talk: &mut Talk<'_, impl Plain>) -> io::Result<()> {
     }
 }
 
-/// The result code of the ExtendedResponse to message 1, which is all that there is.
+/// The result code of the ExtendedResponse to message 1. The response must fill `message` completely.
 fn ldap_result(message: &[u8]) -> Option<u8> {
     let (id, rest) = ber_value(message, 0x02)?;
     let (response, controls) = ber_value(rest, 0x78)?;
@@ -46,7 +46,7 @@ fn ldap_result(message: &[u8]) -> Option<u8> {
     }
 }
 
-/// The value of the first element where it has this tag, and what comes after it.
+/// The value of the first element, and the bytes after it; `None` if the element has another tag.
 fn ber_option(bytes: &[u8], tag: u8) -> Option<(Option<&[u8]>, &[u8])> {
     match bytes.first() {
         Some(first) if *first == tag => ber_value(bytes, tag).map(|(value, rest)| (Some(value), rest)),

@@ -27,8 +27,8 @@ pub(super) async fn smtp(talk: &mut Talk<'_, impl Plain>) -> io::Result<String> 
     reply(talk, "220", Inside::Coded).await.map(|_| text(&greeting))
 }
 
-/// RFC 9051 section 6.2.1. A server that greets with PREAUTH is past the state in which it may be asked. What it says of its
-/// own accord has no tag (section 7), and may come at any time.
+/// RFC 9051 section 6.2.1. A server that greets with PREAUTH has left the state in which STARTTLS is allowed. Its unsolicited
+/// responses have no tag (section 7), and may come at any time.
 pub(super) async fn imap(talk: &mut Talk<'_, impl Plain>) -> io::Result<String> {
     const UNTAGGED: &str = "* ";
     let greeting = talk.line().await?;
@@ -63,7 +63,7 @@ fn text(lines: &[String]) -> String {
     lines.iter().map(|line| format!("{line}\r\n")).collect()
 }
 
-/// What the lines between the first and the last of a reply look like.
+/// The form of the lines between the first and the last line of a reply.
 #[derive(Clone, Copy)]
 enum Inside {
     /// The code and a dash (RFC 5321 section 4.2.1).
@@ -102,7 +102,7 @@ async fn say(talk: &mut Talk<'_, impl Plain>, command: &str) -> io::Result<()> {
     talk.say(format!("{command}\r\n").as_bytes()).await
 }
 
-/// Whether a line begins with these words, not only with letters that begin so.
+/// Whether a line begins with these complete words, not with longer words that begin alike.
 fn starts(line: &str, with: &str) -> bool {
     line.split_at_checked(with.len())
         .is_some_and(|(begin, rest)| begin.eq_ignore_ascii_case(with) && (rest.is_empty() || rest.starts_with(' ')))

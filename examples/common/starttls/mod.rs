@@ -1,5 +1,5 @@
-//! The plaintext parts of the protocols that upgrade to TLS. Each reads exactly what belongs to it, so that whatever comes
-//! after the last answer is the transport's to judge.
+//! The plaintext parts of the protocols that upgrade to TLS. Each reads exactly its own bytes, so that the transport judges all
+//! bytes after the last answer.
 //!
 //! A refusal is an error with [`Refused`] inside; any other error is the connection's.
 
@@ -58,8 +58,8 @@ impl<T: AsyncBufRead + AsyncWrite + Unpin> Plain for T {}
 /// Speaks the protocol up to where TLS begins, and gives the server's greeting where it has one. `name` is who the server is
 /// to be.
 ///
-/// Nobody vouches for what is said in plaintext, so each protocol is read by its letter: what is not expected at its place,
-/// what is said before it is asked for, and what goes on and on, is a refusal.
+/// Plaintext is not authenticated, so each protocol is read strictly: unexpected bytes, an answer that comes before its question,
+/// and an answer that is too long are refusals.
 pub(crate) async fn negotiate(by: &StartTlsBy, name: &str, peer: &mut impl Plain) -> io::Result<String> {
     let talk = &mut Talk { peer, left: LONGEST };
     match by {
@@ -75,23 +75,23 @@ pub(crate) async fn negotiate(by: &StartTlsBy, name: &str, peer: &mut impl Plain
     }
 }
 
-/// The most that a server may send before TLS, in bytes; and the longest line of a client.
+/// The most bytes that a server may send before TLS; also the longest line of a client.
 pub(crate) const LONGEST: usize = 64 << 10;
 
 /// One conversation in plaintext.
 struct Talk<'a, P> {
     peer: &'a mut P,
-    /// How much more may come.
+    /// How many more bytes the peer may send.
     left: usize,
 }
 
 impl<P: Plain> Talk<'_, P> {
-    /// Says something that the peer is to answer. An answer that is there already is no answer to this.
+    /// Sends a question. If an answer has already arrived, the peer sent it before the question, and this fails.
     async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.say_beside(bytes, |_| false).await
     }
 
-    /// Does the same where the peer may have said something else unasked.
+    /// The same for a protocol whose peer may send unsolicited messages.
     async fn say_beside(&mut self, bytes: &[u8], may_be_unread: fn(&[u8]) -> bool) -> io::Result<()> {
         let early = poll_fn(|cx| {
             Poll::Ready(match Pin::new(&mut *self.peer).poll_fill_buf(cx) {
@@ -114,7 +114,7 @@ impl<P: Plain> Talk<'_, P> {
         if text.contains(['\r', '\n', '\0']) { Err(refused(text)) } else { Ok(text.to_owned()) }
     }
 
-    /// Reads up to this byte, and with it.
+    /// Reads up to and including this byte.
     async fn read_to(&mut self, end: u8) -> io::Result<String> {
         let text = read_within(self.peer, end, self.left).await?;
         self.left -= text.len();
@@ -129,7 +129,7 @@ impl<P: Plain> Talk<'_, P> {
     }
 }
 
-/// Reads up to this byte, and with it, but no more than so many bytes.
+/// Reads up to and including this byte, but at most so many bytes.
 pub(crate) async fn read_within(peer: &mut impl Plain, end: u8, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     (&mut *peer).take(most as u64).read_until(end, &mut bytes).await?;
@@ -162,7 +162,7 @@ pub(crate) fn refused(words: &str) -> io::Error {
     refusal(&said(words.as_bytes()))
 }
 
-/// What the peer said, for a person: as much as a line of a terminal holds, and nothing in it is obeyed.
+/// The peer's words for a person to read: escaped, and cut to the length of a terminal's line.
 fn said(words: &[u8]) -> String {
     const SHOWN: usize = 200;
     let shown = words.get(..SHOWN).unwrap_or(words);

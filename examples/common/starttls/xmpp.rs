@@ -22,7 +22,7 @@ pub(super) async fn xmpp(talk: &mut Talk<'_, impl Plain>, name: &str) -> io::Res
         return Err(refusal("the stream's features list no starttls"));
     }
     talk.say(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await?;
-    // RFC 6120 section 5.3.1: from here on no whitespace either.
+    // RFC 6120 section 5.3.1: from here on, whitespace is not allowed either.
     let answer = talk.read_to(b'>').await?;
     if !is(&answer, "<proceed") {
         return Err(refused(&answer));
@@ -36,7 +36,7 @@ pub(super) async fn xmpp(talk: &mut Talk<'_, impl Plain>, name: &str) -> io::Res
     }
 }
 
-/// Reads the features. Text is inside of them only, as in the list of SASL's mechanisms.
+/// Reads the features. Text is allowed only inside a feature, as in the list of SASL mechanisms.
 async fn features_offer_tls(talk: &mut Talk<'_, impl Plain>) -> io::Result<bool> {
     let features = tag(talk).await?;
     if !is(&features, "<stream:features") {
@@ -58,7 +58,7 @@ async fn features_offer_tls(talk: &mut Talk<'_, impl Plain>) -> io::Result<bool>
     Ok(is_offered)
 }
 
-/// The next tag. Nothing but whitespace is before it.
+/// The next tag. Only whitespace may come before it.
 async fn tag(talk: &mut Talk<'_, impl Plain>) -> io::Result<String> {
     let text = talk.read_to(b'>').await?;
     let tag = text.trim_start_matches([' ', '\t', '\r', '\n']);

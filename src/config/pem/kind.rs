@@ -1,8 +1,8 @@
-//! What the sections of a PEM text hold, and what is said where something else was expected.
+//! The kinds of sections in a PEM text, and the error messages for sections of a wrong kind.
 
 use super::sections::Section;
 
-/// What is looked for in a text.
+/// The kind of section that a caller wants from a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     Certificates,
@@ -10,11 +10,11 @@ pub(super) enum Wanted {
     Key,
 }
 
-/// What a label says of its section.
+/// The kind of a section, from its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Certificate,
-    /// A certificate with OpenSSL's own data behind it.
+    /// A certificate followed by OpenSSL's own data.
     TrustedCertificate,
     Request,
     /// It may hold certificates and lists.
@@ -57,7 +57,7 @@ impl Kind {
     }
 }
 
-/// What cannot be left out where this is looked for, because it holds it in a form that is not read (rule: secure-12).
+/// An error for a section that holds the wanted item in a form that we do not read: it must not be skipped (rule: secure-12).
 pub(super) fn unread(section: &Section<'_>, wanted: Wanted) -> Option<String> {
     let kind = Kind::of(section);
     let is_lost = match kind {
@@ -74,7 +74,7 @@ pub(super) fn unread(section: &Section<'_>, wanted: Wanted) -> Option<String> {
     is_lost.then(|| format!("this is {}", kind.told(&section.label)))
 }
 
-/// What a text holds in which nothing was found of what was looked for.
+/// Describes a text that does not hold the wanted item.
 pub(super) fn found_instead(text: &[u8], sections: &[Section<'_>], wanted: Wanted) -> String {
     let Some(first) = sections.iter().find(|section| Kind::of(section) != Kind::Parameters).or(sections.first()) else {
         return nothing_in(text).into();

@@ -1,16 +1,16 @@
-//! PEM text, cut into sections (RFC 7468). What may be a section and cannot be read as one is an error: it could be the
-//! certificate that somebody misses later (rule: secure-12).
+//! PEM text, cut into sections (RFC 7468). A text that looks like a section but cannot be read as one is an error: skipping it
+//! could lose a certificate (rule: secure-12).
 //!
-//! Read is more than RFC 7468 asks of a parser: lines that end in CR, LF or both, white space around them, a byte order mark
-//! ahead of a BEGIN, and a BEGIN behind an END, which is what `cat` makes of files without a line end at their end. Any
-//! text may stand between sections, as `openssl x509 -text` writes it, but for what looks like a part of a section.
+//! The parser accepts more than RFC 7468 requires: lines that end in CR, LF or both, white space around lines, a byte order mark
+//! before a BEGIN, and a BEGIN right after an END, which `cat` produces from files without a final line end. Any text may stand
+//! between sections, as `openssl x509 -text` writes it, unless it looks like a part of a section.
 
 use crate::escape::escaped;
 
 /// A mistake in a PEM text: the number of its line, counted from one, and what is wrong.
 pub(super) type Mistake = (usize, String);
 
-/// What stands between a BEGIN and its END.
+/// The bytes between a BEGIN and its END.
 pub(super) struct Section<'a> {
     pub(super) label: String,
     /// The number of its BEGIN line, counted from one.
@@ -19,13 +19,13 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// PKCS#8 says it in the label, the older forms say it in a header (RFC 1421, section 4.6.1.1).
+    /// PKCS#8 marks an encrypted key in the label, the older forms in a header (RFC 1421, section 4.6.1.1).
     pub(super) fn is_encrypted(&self) -> bool {
         let is_header = |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
         self.label == "ENCRYPTED PRIVATE KEY" || self.lines().any(|(_, line)| is_header(line))
     }
 
-    /// The section as a strict parser takes it, under a label that it knows.
+    /// The section in the form that a strict parser accepts, with a label that the parser knows.
     pub(super) fn rewritten(&self, label: &str) -> Vec<u8> {
         let mut text = format!("-----BEGIN {label}-----\n").into_bytes();
         for (_, line) in self.base64() {
@@ -36,13 +36,13 @@ impl<'a> Section<'a> {
         text
     }
 
-    /// Where its base64 is none: the first line that has another character, or else its BEGIN.
+    /// The line of invalid base64: the first line with an invalid character, or else the BEGIN line.
     pub(super) fn broken_line(&self) -> usize {
         let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/= \t".contains(byte);
         self.base64().find(|(_, line)| !line.iter().all(is_base64)).map_or(self.line, |(number, _)| number)
     }
 
-    /// The lines behind the headers that there may be.
+    /// The lines after the headers, if there are headers.
     fn base64(&self) -> impl Iterator<Item = (usize, &'a [u8])> {
         self.lines().skip_while(|(_, line)| line.contains(&b':'))
     }
@@ -58,7 +58,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Cuts a text.
+/// Cuts a text into sections.
 pub(super) fn sections(text: &[u8]) -> Result<Vec<Section<'_>>, Mistake> {
     let mut reader = Reader { text, at: 0, place: Place { line: 1, at: 0 } };
     let mut found = Vec::new();
@@ -75,7 +75,7 @@ const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
 struct Reader<'a> {
     text: &'a [u8],
-    /// Everything ahead of this was read.
+    /// Everything before this offset was read.
     at: usize,
     place: Place,
 }
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
         Ok(Some(Section { label, line, body: &self.text[body..end] }))
     }
 
-    /// The label that begins here, and where its line is over.
+    /// The label that begins here, and the end of its line.
     fn label(&self, from: usize, line: usize) -> Result<(String, usize), Mistake> {
         let rest = &self.text[from..line_end(self.text, from)];
         let Some(length) = find(rest, DASHES) else { return Err((line, "this BEGIN line is incomplete".into())) };
@@ -123,8 +123,8 @@ impl<'a> Reader<'a> {
         Err((line, problem.into()))
     }
 
-    /// A BEGIN may stand behind an END, and behind what nobody sees. What stands ahead of it otherwise may be a comment sign, and
-    /// it may be the rest of something that is missing.
+    /// A BEGIN may follow an END or invisible characters. Other text before it may be a comment sign, or
+    /// the rest of a section whose beginning is missing.
     fn check_is_first(&self, begin: usize) -> Result<(), Mistake> {
         let ahead = &self.text[self.at..begin];
         let ahead = ahead.rsplit(|&byte| is_line_end(byte)).next().unwrap_or_default().trim_ascii();
@@ -143,7 +143,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is no section: a text that nobody can take for one.
+    /// Text outside of the sections. It must not look like a part of a section.
     fn check_between(&self, end: usize) -> Result<(), Mistake> {
         self.check_markers(self.at, end)?;
         let mut begin = self.at;
@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// `--BEGIN CERTIFICATE`, `-----end certificate`: what was to be a BEGIN or an END, and is none.
+    /// A malformed BEGIN or END, such as `--BEGIN CERTIFICATE` or `-----end certificate`.
     fn check_markers(&self, from: usize, to: usize) -> Result<(), Mistake> {
         let text = &self.text[from..to];
         let is_upper = |at: usize| matches!(text[at], b'B' | b'E');
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a text that is to begin with BEGIN or END goes on like the label of what is looked for.
+/// Whether the text after BEGIN or END continues like a label of the wanted kind.
 fn names_a_section(text: &[u8]) -> bool {
     let upper = text[..text.len().min(64)].to_ascii_uppercase();
     let word = upper.strip_prefix(b"BEGIN").or(upper.strip_prefix(b"END"));
@@ -199,17 +199,17 @@ fn names_a_section(text: &[u8]) -> bool {
     })
 }
 
-/// The hyphen of a word, as in a friendly name that is `back-end certificate`.
+/// The hyphen inside a word, as in the friendly name `back-end certificate`.
 fn ends_in_hyphen(text: &[u8]) -> bool {
     matches!(text, [.., word, b'-'] if word.is_ascii_alphanumeric())
 }
 
-/// What word processors make of two hyphens: U+2012 to U+2015, which end in these bytes.
+/// Word processors turn two hyphens into U+2012 to U+2015, which end in these bytes.
 fn ends_in_typeset_dash(text: &[u8]) -> bool {
     matches!(text, [.., 0xe2, 0x80, 0x92..=0x95])
 }
 
-/// A label, and a label that is none, for a message.
+/// A label, valid or not, for a message.
 fn name(label: &[u8]) -> String {
     escaped(label.trim_ascii()).to_string()
 }
@@ -218,7 +218,7 @@ fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     text.windows(what.len()).position(|window| window == what)
 }
 
-/// Where the line of this place is over.
+/// The end of the line at this offset.
 fn line_end(text: &[u8], at: usize) -> usize {
     text[at..].iter().position(|&byte| is_line_end(byte)).map_or(text.len(), |length| at + length)
 }
@@ -227,14 +227,14 @@ fn is_line_end(byte: u8) -> bool {
     matches!(byte, b'\n' | b'\r')
 }
 
-/// Counts lines, whichever way they end.
+/// Counts lines that end in CR, LF or both.
 struct Place {
     line: usize,
     at: usize,
 }
 
 impl Place {
-    /// The number of the line at this offset, which is not ahead of the last one.
+    /// The number of the line at this offset, which must not be before the last offset asked for.
     fn moved_to(&mut self, at: usize, text: &[u8]) -> usize {
         while self.at < at {
             let is_end = match text[self.at] {

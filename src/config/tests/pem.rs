@@ -1,4 +1,4 @@
-//! PEM files as people have them: everything in them is read, or it is said where they cannot be (rule: secure-12).
+//! PEM files as they occur in practice: everything in them is read, or the error names the line (rule: secure-12).
 
 use super::{mistake, problem, write};
 use crate::config::pem::Source;
@@ -16,7 +16,7 @@ fn length_of_chain(chain: &str, key: &str) -> usize {
     ServerTls::builder().identity_pem(chain, key).build().unwrap().own_certificates().unwrap().len()
 }
 
-/// What is said of a server's files.
+/// The error for a server's files.
 fn said(chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> String {
     let (chain, key) = (chain.as_ref().to_vec(), key.as_ref().to_vec());
     match ServerTls::builder().identity_pem(chain, key).build() {
@@ -130,7 +130,7 @@ fn what_is_found_instead_is_named() {
         ("\n \n".into(), key.to_owned(), "it is empty"),
         (chain.to_owned(), "no key today\n".into(), "a text without a BEGIN line"),
         ("MIIB\n".into(), key.to_owned(), "base64 without a BEGIN"),
-        // What is left out would be missed, though there are others.
+        // Skipping this section would lose a certificate, although there are others.
         (format!("{chain}{}", called("TRUSTED CERTIFICATE")), key.to_owned(), "TRUSTED CERTIFICATE of OpenSSL's"),
         (format!("{chain}{}", called("PKCS7")), key.to_owned(), "PKCS#7"),
     ];
@@ -185,7 +185,7 @@ fn the_bad_entry_of_a_bundle_is_located() {
 #[test]
 fn the_kind_of_a_key_that_nobody_takes_is_named() {
     let server = Pki::new().server(&[]);
-    // Version 0, then the algorithm; what follows is no key of that kind, and need not be.
+    // Version 0, then the algorithm. The bytes after it need not be a key of that kind.
     let keys = [
         ("MBwCAQAwBQYDK2VxBBAAAAAAAAAAAAAAAAAAAAAA", "an Ed448 key"),
         ("MBwCAQAwBQYDK2VuBBAAAAAAAAAAAAAAAAAAAAAA", "an X25519 key"),
@@ -253,14 +253,14 @@ fn no_change_of_one_byte_loses_a_certificate_in_silence() {
     let is_marker = |line: &[u8]| line.starts_with(b"--");
     let lines = chain.split_inclusive(|&byte| byte == b'\n').scan(0, |end, line| {
         *end += line.len();
-        // Of base64 the begin and the end of a line are enough.
+        // For base64, the begin and the end of a line are enough.
         let places = *end - line.len()..*end;
         Some(places.clone().filter(move |at| is_marker(line) || at % 64 < 2 || at + 2 >= places.end))
     });
     for at in lines.flatten() {
         let (ahead, rest) = chain.split_at(at);
         let mut changed = vec![[ahead, &rest[1..]].concat()];
-        // Between two sections nobody can tell that the text was cut.
+        // A cut between two sections cannot be detected.
         changed.extend((!rest.trim_ascii_start().starts_with(b"-----BEGIN")).then(|| ahead.to_vec()));
         for byte in *b"x -\n\xff:" {
             changed.push([ahead, &[byte], rest].concat());

@@ -1,4 +1,4 @@
-//! A root that is presented as the server's certificate, and the lists of revoked certificates.
+//! Revocation lists, and a root that a server presents as its own certificate.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod, KeyPair,
@@ -50,7 +50,7 @@ fn list_made(ago: i64, issuer: &Root, revoked: &[u64], days: i64) -> String {
     list.signed_by(issuer).unwrap().pem().unwrap()
 }
 
-/// What a client that has these lists finds of the root as a server.
+/// The result of a client with these lists for a server that presents the root.
 fn fault(root: &Root, lists: &[String]) -> Option<CertificateError> {
     let server = ServerTls::builder().identity_pem(root.pem(), root.key().serialize_pem()).build().unwrap();
     let builder = ClientTls::builder().root(root.der().clone());
@@ -90,7 +90,7 @@ fn a_root_as_a_server_needs_a_list_of_its_own_where_there_are_lists() {
             "{is_marked}"
         );
     }
-    // webpki lets no certificate sign lists that is not marked as a CA's, so these are for one that is.
+    // webpki accepts lists only from a certificate that is marked as a CA, so these lists are for such a root.
     let marked = root(true);
     assert_eq!(fault(&marked, &[strangers.clone(), list(&marked, &[1, 2], 30)]), None);
     assert_eq!(fault(&marked, &[strangers, list(&marked, &[1, SERIAL], 30)]), Some(CertificateError::Revoked));
