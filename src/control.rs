@@ -40,20 +40,20 @@ pub(crate) trait Ground: Send + Sync {
     /// A close is about to let go, and will report.
     fn begin_report(&self) {}
 
-    /// Whether both halves have ended in order and the system has yet to say that all of ours has arrived. Asks it.
+    /// Whether both halves have ended in order, but the system has not yet confirmed our last bytes. Asks the system.
     fn awaits_delivery(&self) -> bool {
         false
     }
 
-    /// What the peer's system has not acknowledged so far; `None` where the system does not tell.
+    /// What the peer's system has not acknowledged so far; `None` if our system cannot tell.
     fn pending(&self) -> Option<Pending> {
         None
     }
 
-    /// If the process is killed while our send half is open, the peer shall see RST, where there is such a thing.
+    /// Makes the peer see RST if the process is killed while our send half is open. Does nothing where the transport has no RST.
     fn reset_when_killed(&self) {}
 
-    /// Whether the system tells of an error of the socket. Where it does not, this waker is woken when it does.
+    /// Whether the system reports an error of the socket. If not, this waker is woken when it does.
     fn has_error(self: Arc<Self>, _: &Waker) -> bool {
         false
     }
@@ -99,16 +99,16 @@ struct Shared {
     /// Cut off by us at the ground: by an abort, or for the reason that the report gives.
     cut: AtomicBool,
     reset: AtomicBool,
-    /// Why it ended, as far as a floor has said; the first one counts.
+    /// The reason of the end, once a floor has reported one; the first report counts.
     noted: OnceLock<Box<Reason>>,
-    /// What was not acknowledged when the socket went: see [`Control::note_pending`].
+    /// What was not acknowledged when the socket was closed: see [`Control::note_pending`].
     unacknowledged: AtomicU64,
     /// The peer's end came after ours had left.
     answered: AtomicBool,
     ended: OnceLock<Box<CloseReport>>,
-    /// Of a connection that ended without a close.
+    /// The report of a connection that ended without a close.
     unclosed: OnceLock<Box<CloseReport>>,
-    /// A close is under way, and will report.
+    /// A close is in progress, and will report.
     closing: AtomicBool,
     ground: OnceLock<Weak<dyn Ground>>,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
@@ -186,8 +186,8 @@ impl Control {
         is_first
     }
 
-    /// The connection was cut off: the ground ends, and whoever waits is woken. That may be found beneath other floors,
-    /// whose locks are held, and which want to be told: they are, as soon as the locks are let go.
+    /// The connection was cut off: the ground ends, and all waiting tasks are woken. This may run below other floors, whose
+    /// locks are held and which need the notification: they are notified after the locks are released.
     fn tell(&self) {
         let this = self.clone();
         unlocked::run(move || {
@@ -237,7 +237,7 @@ impl Control {
 
     /// Whether the connection has ended and its socket is gone.
     pub fn is_ended(&self) -> bool {
-        // Where only the delivery of our last bytes was missing, this is a look at it (rule: close-13).
+        // If only the delivery of our last bytes was missing, this checks it (rule: close-13).
         self.kept_report().is_some() || (!self.awaits_delivery() && self.is_gone() && !self.is_closing())
     }
 
@@ -245,9 +245,9 @@ impl Control {
     pub(crate) fn note_gone(&self) {
         self.0.gone.store(true, Ordering::SeqCst);
         let this = self.clone();
-        // A place that is given back wakes an accept, and a member that leaves wakes a drain. rule: life-7
+        // The end of a connection wakes an accept that waits for a place, and a drain that waits for members. rule: life-7
         unlocked::run(move || {
-            // rule: life-4: a handle that is kept keeps nothing of the floors.
+            // rule: life-4: a handle that outlives the connection keeps nothing of the floors.
             drop(this.take_watchers());
             let places = this.0.places.lock().unwrap_or_else(PoisonError::into_inner).take();
             drop(places);
@@ -315,7 +315,7 @@ impl Control {
         self.0.reset.store(true, Ordering::Release);
     }
 
-    /// What is sent here comes from elsewhere: if the process is killed, it must not look complete (rule: flow-7).
+    /// The data sent here comes from another source: if the process is killed, it must not look complete (rule: flow-7).
     pub(crate) fn reset_when_killed(&self) {
         if let Some(ground) = self.ground() {
             ground.reset_when_killed();

@@ -11,7 +11,7 @@ pub(crate) fn after(timeout: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(timeout?)
 }
 
-/// The moment `wait` from now. A wait that the clock cannot express ends in some decades.
+/// The moment `wait` from now. If the clock cannot express it, a moment some decades from now.
 pub(crate) fn far(wait: Duration) -> Instant {
     const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     let now = Instant::now();

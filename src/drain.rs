@@ -123,8 +123,8 @@ impl DrainGroup {
     /// handshakes are ended, and every connection is told, by [`Control::draining`] and [`Protocol::draining`](crate::protocol::Protocol::draining).
     /// Twice is once; there is no way back.
     ///
-    /// Connections that wait in the system's backlog, and were not accepted, are reset by the system. A listening socket that
-    /// was [handed in](crate::ListenerBuilder::from_std) is left to those who hold it too, with its backlog (rule: tcp-10).
+    /// The system resets connections that wait in its backlog and were not accepted. A listening socket that was
+    /// [passed in](crate::ListenerBuilder::from_std) stays open for its other holders, with its backlog (rule: tcp-10).
     pub fn begin_drain(&self) {
         let doors = {
             let mut state = self.state();
@@ -156,7 +156,7 @@ impl DrainGroup {
         }
         let (mut ended, cut_off, open) = {
             let state = self.state();
-            // Kept until the lock is let go: the last one who holds a handle drops all that is in it.
+            // Kept until the lock is released: the last holder of a handle drops everything in it.
             let open: Vec<Control> = state.members.iter().filter_map(WeakControl::upgrade).collect();
             (state.ended.clone(), state.cut_off, open)
         };
@@ -178,7 +178,7 @@ impl DrainGroup {
         let mut begun = pin!(self.0.begun.notified());
         begun.as_mut().enable();
         if self.is_draining() {
-            // rule: life-6. It is so for good.
+            // rule: life-6. A drain never ends.
             consume_budget().await;
         } else {
             begun.await;
@@ -261,7 +261,7 @@ impl Member {
         self.unlock(state);
     }
 
-    /// Lets go of the lock, and tells those who wait for the last member to leave. rule: life-7
+    /// Releases the lock, and wakes the tasks that wait for the last member to leave. rule: life-7
     fn unlock(&self, state: MutexGuard<'_, State>) {
         let is_empty = state.members.is_empty();
         drop(state);

@@ -97,11 +97,11 @@ pub enum Reason {
     TimedOut(Phase),
     /// TLS failed: an alert, a certificate, a record that breaks the protocol.
     Tls(Arc<TlsError>),
-    /// TLS 1.2: our key has sealed as many records as its cipher suite allows, and this version has no way to a new one.
-    /// What was written and had not left is lost. The peer sees that the connection was cut off (rule: end-8): a fatal
+    /// TLS 1.2: our key has sealed as many records as its cipher suite allows, and this version cannot change the key.
+    /// Written data that had not left is lost. The peer sees that the connection was cut off (rule: end-8): a fatal
     /// alert, or FIN without close_notify.
     KeyExhausted,
-    /// The application dropped it in the middle: by none of the verbs, and before it had ended by itself (rules: close-12,
+    /// The application dropped the connection before it had ended, without `close` or `abort` (rules: close-12,
     /// end-9).
     Dropped,
     /// The protocol above broke its contract, or refused to go on.
@@ -177,7 +177,7 @@ impl Reason {
             Self::TimedOut(_) => io::ErrorKind::TimedOut,
             Self::Tls(_) => io::ErrorKind::InvalidData,
             Self::Protocol(_) => io::ErrorKind::Other,
-            // rule: life-6. To others these mean that the call is to be made again, and what has ended says the same for ever.
+            // rule: life-6. These kinds ask a caller to repeat the call, but an ended connection always returns the same error.
             Self::Io(error) => match error.kind() {
                 io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => io::ErrorKind::Other,
                 kind => kind,
@@ -200,7 +200,7 @@ impl fmt::Display for Reason {
             Self::Tls(error) => error.fmt(f),
             Self::KeyExhausted => f.write_str("cut off by us: the TLS 1.2 key has sealed as many records as it may"),
             Self::Dropped => f.write_str("dropped by us without a close"),
-            // rule: tcp-11: what is in it, the application and the system know.
+            // rule: tcp-11: only the application and the system know what the message contains.
             Self::Protocol(error) => printable(error).fmt(f),
             Self::Io(error) => printable(error).fmt(f),
         }
@@ -235,7 +235,8 @@ pub struct TlsError {
     pub error: rustls::Error,
     /// The alert that we sent, where one was due.
     pub alert_sent: Option<rustls::AlertDescription>,
-    /// Where the peer began with something else than TLS, what that was. `error` then says only that it was no record.
+    /// The protocol that the peer spoke instead of TLS, if it did not begin with TLS. `error` then only says that the bytes
+    /// were not a TLS record.
     pub not_tls: Option<NotTls>,
 }
 
@@ -260,7 +261,7 @@ impl From<TlsError> for Reason {
 
 impl StdError for TlsError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        // That a message was corrupt leads away from the cause.
+        // "Corrupt message" would hide the cause.
         self.not_tls.is_none().then_some(&self.error as _)
     }
 }
@@ -425,11 +426,11 @@ error_from!(
 pub struct ConfigError {
     /// The file, where the input was one.
     pub file: Option<PathBuf>,
-    /// The line in which the faulty part begins, counted from one, where the input was text.
+    /// The line in which the faulty part begins, counted from one, if the input was text.
     pub line: Option<usize>,
     /// What is wrong with it.
     pub problem: ConfigProblem,
-    /// What was found instead of what is missing, in words.
+    /// A description of what was found instead of the missing part.
     pub found: Option<String>,
 }
 
@@ -447,7 +448,7 @@ pub enum ConfigProblem {
     NoKey,
     /// The private key is encrypted: decrypt it first.
     EncryptedKey,
-    /// There is more than one private key in it.
+    /// The input holds more than one private key.
     SeveralKeys {
         /// The line in which the first one begins; [`ConfigError::line`] is that of the second.
         first: usize,

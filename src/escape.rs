@@ -1,12 +1,12 @@
-//! What a peer said, made fit for a terminal and a log line (rule: tcp-11).
+//! A peer's words, escaped for a terminal and a log line (rule: tcp-11).
 
 use std::fmt::{self, Write};
 
-/// The bytes as text that can be printed between quotes: a control sequence does nothing, a line end makes no line, and
-/// nothing reorders or hides the text around it.
+/// Escapes bytes so that they can be printed between quotes: control sequences have no effect, line ends start no new line, and
+/// nothing reorders or hides the text around them.
 ///
-/// Printable UTF-8 stays as it is. `\` and `"` are escaped, line ends and tabs are `\r`, `\n` and `\t`, and each byte of
-/// anything else is `\xNN`. The length is the caller's matter: one byte becomes four characters at most.
+/// Printable UTF-8 stays unchanged. `\` and `"` are escaped, line ends and tabs become `\r`, `\n` and `\t`, and each byte of
+/// anything else becomes `\xNN`. The caller limits the length: one byte becomes four characters at most.
 ///
 /// ```
 /// let answer = b"554 \x1b[31mno\r\n";
@@ -16,8 +16,8 @@ pub fn escaped(bytes: &[u8]) -> impl fmt::Display + '_ {
     Escaped(bytes)
 }
 
-/// Text of somebody else's in which a peer's words may be: what cannot be printed is escaped as [`escaped`] does, all else
-/// stays, `\` and `"` too. Errors of this crate show so what they take from other crates and from the application.
+/// Escapes foreign text that may contain a peer's words: unprintable characters are escaped as [`escaped`] does, and everything
+/// else stays, also `\` and `"`. Errors of this crate escape the texts of other crates and of the application in this way.
 ///
 /// ```
 /// let error = std::io::Error::other("no \"such\" user \x1b[31m");
@@ -35,7 +35,7 @@ impl<T: fmt::Display> fmt::Display for Printable<T> {
     }
 }
 
-/// Escapes what cannot be printed on its way.
+/// Escapes unprintable characters in everything that is written through it.
 struct Filter<'a, 'f>(&'a mut fmt::Formatter<'f>);
 
 impl fmt::Write for Filter<'_, '_> {
@@ -75,12 +75,12 @@ fn write_bytes(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
 }
 
-/// Control characters, and those that reorder the text around them or that nobody sees.
+/// Control characters, invisible characters, and characters that reorder the text around them.
 pub(crate) fn is_unprintable(c: char) -> bool {
     match c {
         ' '..='~' => false,
         c if c.is_ascii() => true,
-        // The standard library has the tables, for `{:?}`. After another character a combining one is left as it is.
+        // The standard library has the tables, for `{:?}`. A combining character after another character stays unchanged.
         c => format!("a{c}").escape_debug().count() > 2,
     }
 }

@@ -23,7 +23,7 @@ use crate::upgrade::StartTls;
 /// The machinery that one floor offers to the floor above and to the verbs. Not for use by applications, and not for
 /// implementing: wrap a stream of your own in [`Stream`](crate::Stream) instead.
 ///
-/// No method has a default: a floor that wraps another one must say what becomes of each, and cannot forget to pass one on.
+/// No method has a default, so that a floor that wraps another one cannot forget to pass a call on.
 #[doc(hidden)]
 pub trait Floor {
     /// The handle that reaches the bottom.
@@ -48,8 +48,8 @@ pub trait Floor {
     fn set_cork(&mut self, on: bool) -> bool;
     /// Takes the bytes that were received and not read.
     fn take_unread(&mut self) -> Vec<u8>;
-    /// Takes in what has been received by now, up to [`LOOK`] bytes, without waiting for more: what the kernel holds, and
-    /// what lies in records of the floors beneath (rule: upgrade-11).
+    /// Takes in the bytes that have been received by now, up to [`LOOK`], without waiting for more: those in the kernel, and
+    /// those in records of the floors below (rule: upgrade-11).
     fn look(&mut self, cx: &mut Context<'_>);
     /// Puts bytes behind those that were received and not read.
     fn push_unread(&mut self, bytes: &[u8]);
@@ -77,11 +77,11 @@ pub trait Floor {
     fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// The handshake that this floor has yet to make, where it has.
     fn handshaking(&mut self) -> Option<Starting<'_>>;
-    /// This floor as one that can change between plaintext and TLS, where it can.
+    /// This floor as one that can change between plaintext and TLS, if it can.
     fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable>;
 }
 
-/// What a floor offers that can change between plaintext and TLS.
+/// The methods of a floor that can change between plaintext and TLS.
 #[doc(hidden)]
 pub trait Upgradable: Send {
     /// TLS begins, its handshake to be done by then.
@@ -90,7 +90,7 @@ pub trait Upgradable: Send {
     fn stopping(&mut self) -> Stopping<'_>;
 }
 
-/// How many bytes one look takes in: a peer that goes on sending does not hold it.
+/// The most bytes that one look takes in, so that a peer that keeps sending cannot prolong it.
 const LOOK: usize = 64 << 10;
 
 /// How much was thrown away, and how much may be.
@@ -104,7 +104,7 @@ pub struct Discard {
 }
 
 impl Discard {
-    /// Whether more was thrown away than may be. A bound of none lets an end through, and no data before it.
+    /// Whether more bytes were discarded than the bound allows. A bound of 0 accepts an end, but no data before it.
     pub fn is_full(&self) -> bool {
         self.bytes > self.limit
     }
@@ -208,15 +208,15 @@ impl<F: Transport + ?Sized> Floor for Box<F> {
     }
 }
 
-/// Costs the task one unit of its budget: what is ready at once can be asked for again at once, and no other task would have
-/// its turn (rule: life-6). Pending: the budget is used up, and the task is woken to go on after others.
+/// Costs the task one unit of its budget. A caller can repeat a call that is ready at once, and would keep other tasks from
+/// running (rule: life-6). Pending: the budget is used up, and the task is woken to continue after others.
 pub(crate) fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
     std::task::ready!(poll_proceed(cx)).made_progress();
     Poll::Ready(())
 }
 
-/// Writes some of these bytes, which are not none. A writer that takes nothing and says so would be asked for ever: that is
-/// an error, as it is to `write_all` (rule: life-6).
+/// Writes some of these bytes; there must be at least one. A writer that returns 0 is an error, as in `write_all`, because the
+/// caller would repeat the call without end (rule: life-6).
 pub(crate) fn poll_write_some(
     transport: &mut (impl AsyncWrite + Unpin + ?Sized),
     cx: &mut Context<'_>,
@@ -269,7 +269,7 @@ pub(crate) fn poll_read_ahead<T>(
     result
 }
 
-/// Takes in what a read gives that does not wait. An end stays there for whoever reads next.
+/// Takes in what a read returns without waiting. An end stays for the next reader.
 pub(crate) fn take_in(inbox: &mut Inbox, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
     while inbox.len() < LOOK {
         match read(inbox.space()) {
@@ -287,7 +287,7 @@ pub(crate) fn take_in(inbox: &mut Inbox, mut read: impl FnMut(&mut [u8]) -> io::
     Ok(())
 }
 
-/// How many TLS sessions there are, from this floor down (rule: upgrade-12).
+/// The number of TLS sessions from this floor down (rule: upgrade-12).
 pub(crate) fn tls_layers(floor: &dyn Floor) -> usize {
     let mut floors = Vec::new();
     floor.report_floors(&mut floors);

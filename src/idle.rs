@@ -1,4 +1,4 @@
-//! The bounds on how long a connection may be idle: a half-open one, one that ends its send half, and any.
+//! The bounds on how long a connection may be idle: a half-open one, one that is ending its send half, and any other.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -44,7 +44,7 @@ impl HalfOpen {
         let lock = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let waits_already = lock().as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if !waits_already {
-            // A waker is foreign code also when it is cloned or dropped.
+            // Cloning or dropping a waker runs foreign code too.
             let waker = Some(Box::new(cx.waker().clone()));
             let before = std::mem::replace(&mut *lock(), waker);
             drop(before);
@@ -134,15 +134,15 @@ impl IdleTimer {
         }
     }
 
-    /// Another bound holds from now on.
+    /// Changes the bound from now on.
     pub(crate) fn stop(&mut self) {
         self.wait = None;
         self.stopped = true;
     }
 }
 
-/// Bounds the wait for the end of a send half: no longer than this without progress (rule: close-3). A wait that does not
-/// happen costs nothing.
+/// Bounds the wait for the end of a send half: at most this long without progress (rule: close-3). Costs nothing if nobody
+/// waits.
 #[derive(Default)]
 pub(crate) struct StallTimer {
     wait: Option<Box<StalledWait>>,
@@ -155,13 +155,13 @@ struct StalledWait {
 }
 
 impl StallTimer {
-    /// Ready once nothing has moved for as long as the bound. `moved` is a counter that grows with progress.
+    /// Ready once there was no progress for the time of the bound. `moved` is a counter that grows with progress.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, bound: Option<Duration>, moved: impl Fn() -> u64) -> Poll<()> {
         let Some(bound) = bound.filter(|_| !self.stopped) else { return Poll::Pending };
         let interval = Stall::interval(bound);
         let wait = match &mut self.wait {
             Some(wait) => wait,
-            // As for an idle wait: without a runtime there is no clock.
+            // As in an idle wait: without a runtime there is no clock.
             None if Handle::try_current().is_err() => return Poll::Pending,
             none => {
                 let (sleep, stall) = (Box::pin(tokio::time::sleep(interval)), Stall::new(moved()));
@@ -182,7 +182,7 @@ impl StallTimer {
         self.wait = None;
     }
 
-    /// Another bound holds from now on.
+    /// Changes the bound from now on.
     pub(crate) fn stop(&mut self) {
         self.wait = None;
         self.stopped = true;

@@ -105,8 +105,8 @@ impl Listener {
         ListenerBuilder::default()
     }
 
-    /// Takes over a socket that listens: one that was made elsewhere, or handed in by a service manager. What others who
-    /// hold it notice of us: see [`ListenerBuilder::from_std`].
+    /// Takes over a listening socket that was made elsewhere, or passed in by a service manager. For the effects on other
+    /// holders of the socket, see [`ListenerBuilder::from_std`].
     ///
     /// # Errors
     /// As [`ListenerBuilder::from_std`].
@@ -147,10 +147,10 @@ impl Listener {
     /// Several tasks may accept from one listener.
     ///
     /// # Errors
-    /// [`Error::Bind`]: the listening socket itself is of no use any more (somebody has shut it down, or the runtime that
-    /// it belongs to has ended). No later call will do better. [`Error::Draining`]: the [group](Self::group) drains, and
-    /// the listener is closed; the fault is ours. A call that fails costs the task's budget, so that a loop which goes on
-    /// after an error keeps no other task from running (rule: life-6).
+    /// [`Error::Bind`]: the listening socket is no longer usable (it was shut down, or the runtime that it belongs to has
+    /// ended). Every later call fails too. [`Error::Draining`]: the [group](Self::group) drains, and the listener is closed;
+    /// the fault is ours. A call that fails costs the task's budget, so that a loop that continues after an error does not
+    /// keep other tasks from running (rule: life-6).
     ///
     /// # Cancel safety
     /// Safe: when the future is dropped, no connection is lost (rule: tcp-7).
@@ -279,17 +279,17 @@ impl ListenerBuilder {
                 Err(error) => failed = BindError { addr: addr.into(), error: Arc::new(error) }.into(),
             }
         }
-        // rule: life-6. It fails at once the next time too.
+        // rule: life-6. The next call fails at once too.
         consume_budget().await;
         Err(failed)
     }
 
     /// Takes over a socket that listens. The backlog and the choice of the address are those it was made with.
     ///
-    /// Others may hold the socket too: a service manager, a parent, the next version of the service. So it is put into
-    /// non-blocking mode, which they share with us, and nothing else is done to it (rule: tcp-10). A drain ends the accepts
-    /// that wait and lets go of our descriptor; the socket goes on listening for those who hold it, and clients that wait
-    /// in its backlog wait for them. Where nobody else holds it, it is closed by that.
+    /// Other processes may hold the socket too: a service manager, a parent, the next version of the service. So we set it to
+    /// non-blocking mode, which they share with us, and change nothing else (rule: tcp-10). A drain ends waiting accepts and
+    /// closes our descriptor. The socket keeps listening for its other holders, and clients in its backlog wait for them. If
+    /// nobody else holds the socket, this closes it.
     ///
     /// # Errors
     /// The system's, where the socket cannot be used: the fault of who made it.

@@ -19,8 +19,8 @@ impl TlsConnection<TcpConnection> {
     ///
     /// # Errors
     ///
-    /// The system's, where the socket has no peer any more; and `InvalidInput` where a client's early data was accepted that
-    /// nobody has read: read it from the session before (rule: secure-11).
+    /// The error of the system, if the socket has no peer any more; and `InvalidInput` if the session holds accepted early data
+    /// that nobody has read: read it from the session first (rule: secure-11).
     ///
     /// ```
     /// # async fn example(stream: tokio_rustls::client::TlsStream<tokio::net::TcpStream>) -> std::io::Result<()> {
@@ -45,8 +45,8 @@ impl<T: Transport> TlsConnection<T> {
     ///
     /// # Errors
     ///
-    /// Those of `floor`; and `InvalidInput` where a client's early data was accepted that nobody has read: read it from the
-    /// session before (rule: secure-11).
+    /// The errors of `floor`; and `InvalidInput` if the session holds accepted early data that nobody has read: read it from the
+    /// session first (rule: secure-11).
     pub fn from_tokio_rustls_over<S>(
         stream: impl Into<TlsStream<S>>,
         floor: impl FnOnce(S) -> io::Result<T>,

@@ -13,8 +13,8 @@ pub struct Policy {
     pub handshake_timeout: Option<Duration>,
     /// From the call of `close` until the socket goes; default 10 seconds. `None`: no bound (rule: close-3).
     ///
-    /// `close_write`, which is also `poll_shutdown`, waits this long for a peer that takes nothing; whenever the peer takes
-    /// something the time begins anew (rule: half-12).
+    /// `close_write`, which is also `poll_shutdown`, waits this long for a peer that takes nothing. The time starts again
+    /// whenever the peer takes something (rule: half-12).
     pub close_timeout: Option<Duration>,
     /// How many bytes a closing connection throws away before it goes; default 16 MiB (rule: close-3).
     pub close_discard: u64,
@@ -35,8 +35,8 @@ pub struct Policy {
     pub watermarks: Watermarks,
     /// What a missing close_notify means for reads.
     pub truncation: Truncation,
-    /// How many TLS sessions one connection may have, each inside the one before; default 4. One more is refused with
-    /// [`UpgradeError::TooManyLayers`](crate::UpgradeError::TooManyLayers); with 0 there is no upgrade at all (rule:
+    /// How many nested TLS sessions one connection may have; default 4. One more is refused with
+    /// [`UpgradeError::TooManyLayers`](crate::UpgradeError::TooManyLayers). With 0, every upgrade is refused (rule:
     /// upgrade-12).
     ///
     /// Each session costs memory and time for every byte, so a peer must not choose the number. A TLS connection that was
@@ -45,9 +45,9 @@ pub struct Policy {
     /// Whether the peer sees RST if this process is killed while our send half is open; default `false`: the system sends
     /// FIN then, which on bare TCP looks like an end in order (rule: flow-7).
     ///
-    /// It is for whatever passes on what another connection sends: a relay, a proxy, a client that reads a pipe.
-    /// [`relay`](crate::relay) does it for its legs in any case. The socket has a linger time of zero until our send half
-    /// ends, so that its last bytes are as safe as ever. There is no such thing for a stream other than TCP.
+    /// Set it in a program that forwards the data of another connection: a relay, a proxy, a client that reads a pipe.
+    /// [`relay`](crate::relay) always does it for both of its connections. The socket has a linger time of zero until our send
+    /// half ends, so an orderly end is as safe as without it. It has no effect on streams other than TCP.
     #[doc(alias = "SO_LINGER")]
     pub reset_when_killed: bool,
 }
@@ -70,38 +70,38 @@ impl Default for Policy {
 
 #[cfg(feature = "tokio")]
 impl Policy {
-    /// Whether one more TLS session may be begun on a connection that has so many.
+    /// Whether one more TLS session may begin on a connection that has this many.
     pub(crate) fn check_layers(&self, layers: usize) -> Result<(), UpgradeError> {
         let limit = self.max_layers;
         if layers < limit { Ok(()) } else { Err(UpgradeError::TooManyLayers { limit }) }
     }
 
-    /// The watermarks as they are used: every wait at the high mark ends at the low one.
+    /// The watermarks in effect: every wait at the high mark ends at the low one.
     pub(crate) fn marks(&self) -> Watermarks {
         Watermarks::new(self.watermarks.low, self.watermarks.high)
     }
 }
 
-/// Bounds of the memory that unsent bytes take, in bytes (rule: write-8). Where the fields are set to what makes no sense,
-/// they are used as [`new`](Self::new) would put them in order.
+/// Bounds of the memory that unsent bytes take, in bytes (rule: write-8). Inconsistent values are corrected in the same way as
+/// [`new`](Self::new) does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Watermarks {
-    /// A write waits while as much or more is queued; default 64 KiB. One write goes past it by a record at most. What TLS
-    /// queues is bounded by 4 KiB where this is less.
+    /// A write waits while at least this many bytes are queued; default 64 KiB. One write exceeds it by a record at most. TLS
+    /// uses 4 KiB if this is less.
     pub high: usize,
     /// A waiting writer goes on when no more than this is queued; default 16 KiB.
     pub low: usize,
 }
 
 impl Watermarks {
-    /// `low` is brought down below `high` where it is not; `high` is at least 1.
+    /// `low` is reduced below `high` if necessary; `high` is at least 1.
     pub fn new(low: usize, high: usize) -> Self {
         let high = high.max(1);
         Self { high, low: low.min(high - 1) }
     }
 
-    /// As a TLS session uses them: with less than this, each write would leave in records of next to nothing.
+    /// The marks that a TLS session uses: with a lower high mark, each write would leave in tiny records.
     pub(crate) fn of_session(self) -> Self {
         const LEAST: usize = 4 << 10;
         Self::new(self.low, self.high.max(LEAST))
@@ -126,16 +126,16 @@ pub enum Truncation {
 
 /// What becomes of bytes that were received before an upgrade and not read (rule: upgrade-2). They are never delivered.
 ///
-/// For a client these are all that the server has sent before the ClientHello leaves, also what is still in the kernel
-/// (rule: upgrade-11): between the go-ahead and the ClientHello a server has nothing to say, so each of these bytes is a
-/// mistake or was injected. A server judges what it has read from the kernel by then; what is still there is read by TLS,
-/// since the client may have sent its ClientHello already.
+/// For a client, these are all bytes that the server has sent before the ClientHello leaves, including those still in the kernel
+/// (rule: upgrade-11). Between the go-ahead and the ClientHello a server has nothing to send, so each of these bytes is a
+/// mistake or was injected. A server judges only the bytes that it has read from the kernel by then. TLS reads the bytes that
+/// are still in the kernel, since the client may have sent its ClientHello already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftover {
     /// Any such byte ends the connection with an error: the default of a client.
     Refuse,
-    /// They are given to TLS where they can be the begin of a TLS handshake, so that a ClientHello glued to the command
-    /// works; else they are refused. The default of a server. For a client it is of use only where the server may send a
+    /// The bytes are passed to TLS if they can be the start of a TLS handshake, so that a ClientHello glued to the command
+    /// works; otherwise they are refused. The default of a server. For a client this is useful only if the server may send a
     /// HelloRequest (RFC 5246 section 7.4.1.1) too early.
     Feed,
 }

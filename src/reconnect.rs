@@ -171,7 +171,7 @@ where
     /// # Cancel safety
     /// Cancel safe: a wait goes on where it was; an attempt that was under way is dropped and does not count.
     pub async fn next(&mut self) -> Result<T, GaveUp> {
-        // rule: life-6. It may give up at once, each time.
+        // rule: life-6. Each call may give up at once.
         consume_budget().await;
         self.handle_lost();
         let since = *self.since.get_or_insert_with(Instant::now);

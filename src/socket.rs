@@ -139,7 +139,7 @@ impl<'a> Options<'a> {
     }
 }
 
-/// The option is an int: a larger number would lose its upper half, and the system bounds it in any case.
+/// The option is an int: a larger number would lose its upper bits. The system limits the size in any case.
 const LARGEST_BUFFER: usize = i32::MAX as usize;
 
 /// The same for a socket that is not connected yet.
@@ -150,14 +150,14 @@ pub(crate) fn reset_on_drop(socket: &tokio::net::TcpSocket) {
 /// Whether the system tells of readiness by edges: then a call that moved a part only has used it up.
 pub(crate) const TELLS_BY_EDGES: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// The most that one call moves, whatever it is given: Linux stops there (`MAX_RW_COUNT`, read(2)). Such a call is no short
-/// one.
+/// The most bytes that one call moves: Linux stops there (`MAX_RW_COUNT`, read(2)). A call that moves this many is not a
+/// short one.
 pub(crate) const MAX_AT_ONCE: usize = 0x7fff_f000;
 
-/// The most parts that one call takes: `IOV_MAX` of every system that has one (writev(2)).
+/// The most parts that one call takes: `IOV_MAX` on every system that defines it (writev(2)).
 const MAX_PARTS: usize = 1024;
 
-/// Those of the parts that one call takes: from the first that is not empty on, and no more than the system looks at.
+/// The parts that one call takes: they start at the first non-empty part, and are no more than the system accepts.
 pub(crate) fn first_parts<'a, 'b>(parts: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     let begin = parts.iter().position(|part| !part.is_empty()).unwrap_or(parts.len());
     let parts = &parts[begin..];
@@ -177,13 +177,13 @@ pub(crate) fn reset(stream: &TcpStream) {
     let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Read);
 }
 
-/// Reads what the kernel holds, without waiting. tokio asks the kernel only where it has been told of something to read,
-/// which may be later than it came.
+/// Reads the bytes in the kernel, without waiting. tokio reads only after it has received an event, which may come later than
+/// the bytes.
 pub(crate) fn receive(stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(stream)).read(buf)
 }
 
-/// The same of a Unix socket.
+/// The same for a Unix socket.
 #[cfg(unix)]
 pub(crate) fn receive_unix(stream: &tokio::net::UnixStream, buf: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(stream)).read(buf)
@@ -197,7 +197,7 @@ pub(crate) fn send_ahead_of_end(stream: &TcpStream, bytes: &[u8]) -> io::Result<
     stream.try_write(bytes)
 }
 
-/// Bytes that the peer's kernel has not acknowledged; our FIN counts as one. `None` where the system does not tell.
+/// Bytes that the peer's kernel has not acknowledged; our FIN counts as one. `None` if the system cannot tell.
 pub(crate) fn in_flight(stream: &TcpStream) -> Option<u64> {
     unacked::of(stream)
 }

@@ -72,7 +72,7 @@ struct Live<S> {
     io: S,
     waiting: Arc<Waiting>,
     control: Control,
-    /// Asks the kernel, where the stream is a socket of it.
+    /// Asks the kernel, if the stream is a socket.
     receive: Option<Receive<S>>,
 }
 
@@ -122,12 +122,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         Self { wakes_unlocked: true, ..self }
     }
 
-    /// Promises that the other end has what the stream has taken, and its shutdown, with no wire between that could lose it:
-    /// so it is with a Unix socket, and with a pipe in memory. Then our half has arrived when it has ended, as it has over TCP
-    /// when the peer's system has acknowledged it; whether the peer's application reads it, no transport knows.
+    /// Promises that the other end holds all bytes that the stream has taken, and its shutdown, and that no wire in between can
+    /// lose them. This is true of a Unix socket, and of a pipe in memory. Then our half counts as delivered when it has ended; over
+    /// TCP that needs the acknowledgement of the peer's system. No transport knows whether the peer's application reads the bytes.
     ///
-    /// Without the promise a connection ends as [`Reason::Closed`] only where the peer's end comes after ours has left, and as
-    /// [`Reason::Unconfirmed`] where the peer ended its half first (rule: close-14).
+    /// Without the promise, a connection ends as [`Reason::Closed`] only if the peer's end comes after ours has left, and as
+    /// [`Reason::Unconfirmed`] if the peer ended its half first (rule: close-14).
     pub fn delivers_at_once(self) -> Self {
         Self { delivers_at_once: true, ..self }
     }
@@ -170,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check_cut();
-        // Whether the stream itself costs anything is not known.
+        // It is unknown whether the stream itself costs budget.
         let coop = ready!(poll_proceed(cx));
         let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else {
             coop.made_progress();
@@ -217,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// Ready once our end has waited for its bound; then the connection was given up. A floor above watches by itself.
+    /// Ready once our end has waited for its bound; then the connection was cut off. A floor above watches on its own.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.beneath {
             return Poll::Pending;
@@ -236,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         self.send.refusal().into()
     }
 
-    /// Hands bytes to the stream, `len` in all; says how many it took.
+    /// Writes bytes to the stream, `len` in all, and returns how many the stream took.
     fn poll_send_bytes(
         &mut self,
         cx: &mut Context<'_>,
@@ -249,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
         let taken = ready!(self.poll_send(cx, |io, cx| {
             send(io, cx).map(|sent| match sent? {
-                // rule: life-6. It takes nothing more: whoever has bytes left would ask for ever.
+                // rule: life-6. The stream takes no bytes: a writer would repeat the call without end.
                 0 if len > 0 => Err(io::ErrorKind::WriteZero.into()),
                 n if n > len => Err(io::Error::other("the stream says that it took more than it was given")),
                 n => Ok(n),
@@ -291,10 +291,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 }
 
-/// How often in a row a call that was interrupted is made again.
+/// How often in a row an interrupted call is repeated.
 const MAX_INTERRUPTED: usize = 128;
 
-/// A call that was interrupted has failed for a moment only, and is made again. One that always is has failed (rule:
+/// Repeats an interrupted call. A call that is interrupted every time has failed (rule:
 /// life-6).
 fn once_more<R>(mut call: impl FnMut() -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
     let is_interrupted = |result: &Poll<io::Result<R>>| matches!(result, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted);
@@ -307,7 +307,7 @@ fn once_more<R>(mut call: impl FnMut() -> Poll<io::Result<R>>) -> Poll<io::Resul
     Poll::Ready(Err(io::Error::other("the stream is interrupted again and again")))
 }
 
-/// One read that does not wait.
+/// One read, without waiting.
 fn read_once(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, space: &mut [u8]) -> io::Result<usize> {
     let mut buf = ReadBuf::new(space);
     match once_more(|| Pin::new(&mut *io).poll_read(cx, &mut buf)) {

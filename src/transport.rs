@@ -92,19 +92,19 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     /// Ends our send half: everything accepted, then this floor's marker (close_notify on TLS), then FIN beneath it.
     /// Reading goes on for as long as the peer sends (rules: half-1, half-2). Twice is once (rule: half-3).
     ///
-    /// Done means that the kernel has all of it. Fails with the reason if the connection was lost before. Where the peer takes
-    /// nothing for as long as [`Policy::close_timeout`](crate::Policy::close_timeout) the connection is reset, and this fails
+    /// Success means that the kernel has all of it. Fails with the reason if the connection was lost before. If the peer takes
+    /// nothing for [`Policy::close_timeout`](crate::Policy::close_timeout), the connection is reset, and this fails
     /// with [`Reason::TimedOut`] in [`Phase::Close`](crate::Phase::Close) (rule: half-12).
     ///
     /// # Signals and the end of an input
     ///
     /// Call it only when you know that your own input is complete. An input that ends may have been cut off: Ctrl-C at
-    /// `producer | program` goes to both, the producer dies, and the program sees the end of its standard input together
-    /// with the signal. If the program acts on the end first, the peer takes half of a message for a whole one. A
+    /// `producer | program` goes to both processes, the producer dies, and the program sees the end of its standard input
+    /// together with the signal. If the program acts on the end first, the peer takes half a message for a complete one. A
     /// `select!` over the input and the signal polls its branches in random order, so:
     ///
     /// - put the signal first, with `biased;`,
-    /// - when the input has ended, `yield_now` (on a runtime of one thread the signals that have come are seen then) or wait
+    /// - when the input has ended, `yield_now` (a single-threaded runtime then sees signals that have arrived) or wait
     ///   a few milliseconds (another process may be signalled just before this one), and only then call this,
     /// - on the signal, [`abort`](Self::abort).
     ///
@@ -275,11 +275,11 @@ pub trait UpgradableTransport: TlsTransport {
     #[doc(alias = "STARTTLS")]
     fn start_tls(&mut self, how: StartTls) -> Starting<'_>;
 
-    /// Whether `start_tls` could begin now: a service asks before it sends the go-ahead, which it cannot take back.
+    /// Whether `start_tls` could begin now. A service checks this before it sends the go-ahead, which it cannot take back.
     ///
     /// # Errors
     ///
-    /// The [`UpgradeError`](crate::UpgradeError) that `start_tls` would return now (rule: upgrade-5), among them
+    /// The [`UpgradeError`](crate::UpgradeError) that `start_tls` would return now (rule: upgrade-5), for example
     /// [`TooManyLayers`](crate::UpgradeError::TooManyLayers) (rule: upgrade-12). Nothing changes.
     fn may_start_tls(&self) -> Result<(), Error>;
 

@@ -1,8 +1,8 @@
-//! What is done with no lock of a floor held (rule: life-7).
+//! Wakes tasks while no lock of a floor is held (rule: life-7).
 //!
-//! A floor works under its lock, and a stack of TLS sessions under several. Wakers are foreign code: one may poll its task
-//! right there, and that task wants the same locks. So what is to be woken or told is collected, and done when this thread
-//! has let go of the last lock.
+//! A floor works under its lock, and a stack of TLS sessions under several. Wakers are foreign code: a waker may poll its task
+//! at once, and that task needs the same locks. So wakers and other notifications are collected, and run after this thread
+//! has released the last lock.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 thread_local! {
-    /// How many locks of floors this thread holds.
+    /// The number of floor locks that this thread holds.
     static LOCKS: Cell<usize> = const { Cell::new(0) };
     static LATER: RefCell<Vec<Later>> = const { RefCell::new(Vec::new()) };
 }
@@ -29,7 +29,7 @@ impl Later {
     }
 }
 
-/// Lives as long as a lock of a floor is held by this thread: made before it is taken, and dropped after it is let go.
+/// Lives while this thread holds a lock of a floor: made before the lock is taken, and dropped after it is released.
 pub(crate) struct Locked(PhantomData<*const ()>);
 
 impl Locked {
@@ -63,7 +63,7 @@ pub(crate) fn wake(waker: Waker) {
     if LOCKS.get() == 0 { guarded(|| waker.wake()) } else { put_off(Later::Wake(waker)) }
 }
 
-/// Does something that may wake tasks: at once where no lock is held.
+/// Runs a function that may wake tasks: at once if no lock is held, otherwise after the last one is released.
 pub(crate) fn run(f: impl FnOnce() + 'static) {
     if LOCKS.get() == 0 { guarded(f) } else { put_off(Later::Run(Box::new(f))) }
 }
@@ -72,7 +72,7 @@ fn put_off(later: Later) {
     let mut later = Some(later);
     let _ = LATER.try_with(|all| all.borrow_mut().extend(later.take()));
     if let Some(later) = later {
-        // The thread ends, and keeps nothing any more.
+        // The thread is ending, and can store nothing any more.
         later.run();
     }
 }

@@ -132,7 +132,7 @@ impl<T: Transport> UpgradableConnection<T> {
     }
 
     pub(crate) async fn start_tls_by(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
-        // rule: life-6. A refusal comes at once.
+        // rule: life-6. A refusal is ready at once.
         consume_budget().await;
         self.may_start_tls()?;
         let how = how.settle(self.standing.control.made());
@@ -147,12 +147,12 @@ impl<T: Transport> UpgradableConnection<T> {
         }
     }
 
-    /// Whether [`start_tls`](Self::start_tls) could begin now: a service asks before it sends the go-ahead, which it cannot
-    /// take back.
+    /// Whether [`start_tls`](Self::start_tls) could begin now. A service checks this before it sends the go-ahead, which it
+    /// cannot take back.
     ///
     /// # Errors
     ///
-    /// The [`UpgradeError`] that `start_tls` would return now (rule: upgrade-5), among them
+    /// The [`UpgradeError`] that `start_tls` would return now (rule: upgrade-5), for example
     /// [`TooManyLayers`](UpgradeError::TooManyLayers) (rule: upgrade-12). Nothing changes.
     pub fn may_start_tls(&self) -> Result<(), Error> {
         self.check()?;
@@ -183,7 +183,7 @@ impl<T: Transport> UpgradableConnection<T> {
         let flushed = until(deadline, AsyncWriteExt::flush(self.beneath()?)).await;
         flushed.ok_or(Reason::TimedOut(Phase::Handshake))??;
         if how.must_look(&self.standing.control) {
-            // rule: upgrade-11: between this look and the ClientHello nothing is waited for.
+            // rule: upgrade-11: nothing waits between this look and the ClientHello.
             poll_fn(|cx| {
                 self.look(cx);
                 Poll::Ready(())
@@ -505,7 +505,7 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
         Some(self)
     }
 
-    /// The one of the transport that was handed in. That of an upgrade is the upgrade's own.
+    /// The handshake of the transport that was passed in. An upgrade drives its own.
     fn handshaking(&mut self) -> Option<Starting<'_>> {
         let is_settled = self.standing.gate.is_settled();
         self.layer.as_mut().filter(|_| is_settled)?.handshaking()

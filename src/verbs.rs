@@ -67,7 +67,7 @@ impl Future for WriteSequence<'_> {
                 done => transport.poll_write(cx, &first[done..]),
             })?;
             if n == 0 {
-                // What is left is not empty. rule: life-6
+                // The rest is not empty. rule: life-6
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             this.advance(n);

@@ -1,4 +1,4 @@
-//! What the peer has taken of what was sent, as far as the system tells, and how that makes the connection end.
+//! How much of our data the peer has acknowledged, as far as the system tells, and which reason the end gets from that.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -12,14 +12,14 @@ use crate::error::{Phase, Reason};
 use crate::socket;
 use crate::unlocked;
 
-/// The socket has not gone yet.
+/// The socket still exists.
 pub(super) const NOT_ASKED: u64 = u64::MAX;
-/// The system does not say.
+/// The system cannot tell.
 const NOT_TOLD: u64 = u64::MAX - 1;
 
 impl Control {
-    /// The socket goes: what was not acknowledged then (rule: close-4). The first answer counts: what is dissolved has
-    /// nothing to acknowledge any more. The system is not asked twice.
+    /// Notes what is unacknowledged when the socket is closed (rule: close-4). The first answer counts, because a dissolved
+    /// connection acknowledges nothing any more. The system is not asked twice.
     pub(crate) fn note_pending(&self, pending: impl FnOnce() -> Option<Pending>) {
         if self.0.unacknowledged.load(Ordering::Acquire) == NOT_ASKED {
             let code =
@@ -33,7 +33,7 @@ impl Control {
         (code < NOT_TOLD).then_some(Pending { bytes: code >> 1, fin: code & 1 == 1 })
     }
 
-    /// Bytes that were not acknowledged when the socket went.
+    /// Bytes that were not acknowledged when the socket was closed.
     pub(crate) fn unacknowledged(&self) -> Option<u64> {
         self.pending().map(|pending| pending.bytes)
     }
@@ -43,13 +43,13 @@ impl Control {
         self.0.answered.store(true, Ordering::Release);
     }
 
-    /// What a reason comes to by what is known of the delivery.
+    /// Adjusts a reason to what is known about the delivery.
     pub(crate) fn judged(&self, reason: Reason) -> Reason {
         let is_answered = self.0.answered.load(Ordering::Acquire);
         judge(reason, Evidence { pending: self.pending(), is_answered, is_reset: self.was_reset() })
     }
 
-    /// The same for a connection whose socket may still be there: `None` while what is missing may still arrive.
+    /// The same for a connection whose socket may still exist: `None` while our last bytes may still arrive.
     pub(crate) fn judged_so_far(&self, reason: Reason) -> Option<Reason> {
         let ground = self.ground().filter(|_| reason.is_clean());
         match ground.and_then(|ground| ground.pending()) {
@@ -58,38 +58,38 @@ impl Control {
         }
     }
 
-    /// Whether both halves have ended in order, and the system has yet to say that all of ours has arrived. Asks it.
+    /// Whether both halves have ended in order, but the system has not yet confirmed our last bytes. Asks the system.
     pub(crate) fn awaits_delivery(&self) -> bool {
         self.ground().is_some_and(|ground| ground.awaits_delivery())
     }
 
-    /// Tasks that wait for the end of the connection are to look again: only the delivery is missing.
+    /// Wakes the tasks that wait for the end of the connection: only the delivery is missing, and they have to check it.
     pub(crate) fn note_lingering(&self) {
         let this = self.clone();
         unlocked::run(move || this.0.going.notify_waiters());
     }
 
-    /// Bytes that the peer's system has not acknowledged yet; 0 where none can be, or nobody knows.
+    /// Bytes that the peer's system has not acknowledged yet; 0 if there are none, or if the number is unknown.
     pub(crate) fn in_flight(&self) -> u64 {
         let ground = self.ground().filter(|_| !self.is_aborted());
         let stream = ground.as_ref().and_then(|ground| ground.socket());
-        // Our FIN counts as one, and what is asked about comes before it.
+        // Our FIN counts as one byte. The caller asks about the bytes before it.
         stream.and_then(socket::in_flight).map_or(0, |bytes| bytes.saturating_sub(1))
     }
 
-    /// Grows while the peer takes what we send: its system acknowledges bytes, or where that is not told, ours takes them.
+    /// Grows while the peer takes our data: its system acknowledges bytes or, if our system cannot tell, our system accepts them.
     pub(crate) fn taken(&self) -> u64 {
         self.0.sent.load(Ordering::Relaxed).saturating_sub(self.in_flight())
     }
 
-    /// The end of our send half has waited for its bound and nothing has moved: the connection is cut off for that, so that
-    /// what the peer has got does not look complete.
+    /// Cuts the connection off, because the end of our send half has waited for its bound without progress. So the data that the
+    /// peer has received does not look complete.
     pub(crate) fn give_up_end(&self) {
         self.end(Reason::TimedOut(Phase::Close));
     }
 }
 
-/// A wait until the system has told that all has arrived, or that it never will. It costs no timer where that is so at once.
+/// Waits until the system reports that everything has arrived, or never will. Takes no timer if that is known at once.
 #[derive(Default)]
 pub(crate) struct Delivery {
     ask: AskAgain,

@@ -98,14 +98,14 @@ impl Control {
         *places = Some(place);
     }
 
-    /// Why the connection ended, as soon as a floor knows; the topmost one knows first. Later news change nothing.
+    /// The reason of the end, as soon as a floor knows it. The topmost floor knows first; later reports change nothing.
     pub(crate) fn note_reason(&self, reason: &Reason) {
         if self.0.noted.set(Box::new(reason.clone())).is_ok() {
             self.recount();
         }
     }
 
-    /// More is known than when the connection left its group.
+    /// More is known now than at the time when the connection left its group.
     pub(super) fn recount(&self) {
         if let Some(member) = self.0.member.get() {
             member.correct(self.outcome());

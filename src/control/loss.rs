@@ -11,10 +11,10 @@ use super::{Control, Shared};
 use crate::control::delivery::Delivery;
 
 impl Control {
-    /// Waits until the connection has ended, or was reset: also while nobody reads from it or writes to it (rule:
-    /// flow-5). What happened, the next operation on the transport says.
+    /// Waits until the connection has ended or was reset, even while nobody reads from it or writes to it (rule:
+    /// flow-5). The next operation on the transport returns the reason.
     ///
-    /// A reset is noticed where a TCP socket is beneath; of any other stream only the end is.
+    /// Over a TCP socket, this notices a reset; over any other stream, only the end.
     ///
     /// # Cancel safety
     ///
@@ -26,11 +26,11 @@ impl Control {
             let mut told = pin!(self.0.going.notified());
             told.as_mut().enable();
             if self.is_ended() || self.is_cut() || self.was_reset() {
-                // rule: life-6. It is so for good.
+                // rule: life-6. The connection has ended for good.
                 return consume_budget().await;
             }
             if self.awaits_delivery() {
-                // Whoever ends the connection by itself may not look at it any more.
+                // The task that ended the connection may never poll it again.
                 poll_fn(|cx| delivery.poll(cx, self)).await;
                 continue;
             }
@@ -41,14 +41,14 @@ impl Control {
         }
     }
 
-    /// Whether the system tells of an error; where it does not, those who wait are told when it does. The ground is held
-    /// for the moment of this look only: what waits must not keep a socket open (rule: life-4).
+    /// Whether the system reports an error. If not, the waiting tasks are notified when it does. The ground is held only
+    /// during this check: a waiting task must not keep a socket open (rule: life-4).
     fn has_error(&self) -> bool {
         self.ground().is_some_and(|ground| ground.has_error(&Waker::from(Arc::clone(&self.0))))
     }
 }
 
-/// The ground has an error to tell.
+/// The ground has an error to report.
 impl Wake for Shared {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();

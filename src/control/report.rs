@@ -9,7 +9,8 @@ use crate::unlocked;
 
 impl Control {
     /// How the connection ended, once it has: by [`close`](crate::Transport::close), by itself, or because it was dropped. Only
-    /// a close tells of floors and counts; what was dropped in the middle says [`Reason::Dropped`] (rule: end-9).
+    /// a close reports floors and counts. The reason of a connection that was dropped before its end is [`Reason::Dropped`]
+    /// (rule: end-9).
     pub fn report(&self) -> Option<&CloseReport> {
         self.kept_report().or_else(|| {
             let unclosed =
@@ -18,7 +19,7 @@ impl Control {
         })
     }
 
-    /// The report of a close, or of whatever else has ended the connection for a reason of ours.
+    /// The report of a close, or of another end that we caused.
     pub(crate) fn kept_report(&self) -> Option<&CloseReport> {
         self.0.ended.get().map(|report| &**report)
     }
@@ -31,11 +32,11 @@ impl Control {
         report
     }
 
-    /// A close begins, and will report; or it was given up.
+    /// Notes that a close begins and will report, or that it was dropped.
     pub(crate) fn set_closing(&self, closing: bool) {
         self.0.closing.store(closing, Ordering::SeqCst);
         if !closing && self.is_gone() {
-            // Tasks that saw the socket go while the close was under way wait for its report.
+            // Tasks that saw the socket close while the close was in progress wait for its report.
             let this = self.clone();
             unlocked::run(move || this.0.going.notify_waiters());
         }
@@ -45,14 +46,14 @@ impl Control {
         self.0.closing.load(Ordering::SeqCst)
     }
 
-    /// A close is about to let go: what is on its way now was not confirmed.
+    /// A close is about to drop the socket: the bytes in flight now were not confirmed.
     pub(crate) fn begin_report(&self) {
         if let Some(ground) = self.ground() {
             ground.begin_report();
         }
     }
 
-    /// Why it ended, as far as that is known.
+    /// The reason of the end, if it is known.
     pub(super) fn reason(&self) -> Reason {
         if let Some(report) = self.kept_report() {
             return report.reason.clone();

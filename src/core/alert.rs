@@ -1,9 +1,9 @@
-//! Which alert is due for which failure (rule: secure-10). docs/alerts.md has the table that is made of this.
+//! The alert for each failure (rule: secure-10). The table in docs/alerts.md is generated from this.
 
 use rustls::{AlertDescription as Alert, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 
-/// The alert that the peer is due for an error: the one that rustls sends, where it sends one, else the one that the RFC names
-/// for it. `None`: the peer has sent an alert itself, or the error comes before there is a peer.
+/// The alert for an error: the alert that rustls sends, if it sends one, or else the alert that the RFC names.
+/// `None`: the peer has sent an alert itself, or the error comes before there is a peer.
 pub fn alert_for(error: &Error) -> Option<Alert> {
     Some(match error {
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => Alert::UnexpectedMessage,
@@ -17,10 +17,10 @@ pub fn alert_for(error: &Error) -> Option<Alert> {
         Error::InvalidCertRevocationList(_) | Error::UnsupportedNameType => Alert::HandshakeFailure,
         Error::DecryptError => Alert::BadRecordMac,
         Error::PeerSentOversizedRecord => Alert::RecordOverflow,
-        // Found before a handshake begins, or told by the peer.
+        // Found before a handshake begins, or reported by the peer.
         Error::BadMaxFragmentSize | Error::InconsistentKeys(_) | Error::AlertReceived(_) => return None,
-        // RFC 8446 section 6.2: "An internal error unrelated to the peer or the correctness of the protocol". What a later
-        // version of rustls adds is one until it has a line of its own.
+        // RFC 8446 section 6.2: "An internal error unrelated to the peer or the correctness of the protocol". An error that a
+        // later version of rustls adds counts as internal until it has its own line here.
         _ => Alert::InternalError,
     })
 }

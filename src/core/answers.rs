@@ -1,25 +1,25 @@
-//! How much of what a protocol wrote in answer to input has not left, and whether reading stops for it.
+//! How many bytes of a protocol's answers to input are unsent, and whether reading stops because of them.
 
 use std::collections::VecDeque;
 
-/// Answers with other bytes between them are counted together within this many bytes, so that the count itself stays
+/// Answers within this many bytes are counted together, with the other bytes between them, so that the list of ranges stays
 /// small.
 const GRAIN: u64 = 4 << 10;
 
-/// Counts the answers in a queue of bytes that has other bytes in it too, and holds reading from the high mark to the low
-/// one (rule: write-10). Other bytes are what was written before any input came, by a producer, or by another task: two
-/// peers that both send first, and answer later, must not wait for each other.
+/// Counts the answers in a queue that also holds other bytes, and stops reading from the high mark until the low mark
+/// (rule: write-10). Other bytes are those that were written before any input, by a producer, or by another task. They do
+/// not count, because two peers that both send first and answer later must not wait for each other.
 #[derive(Debug, Default)]
 pub struct Answers {
     low: u64,
     high: u64,
-    /// Bytes of both kinds that were written since the begin.
+    /// All bytes of both kinds that were written so far.
     written: u64,
     /// The oldest answers that have not left.
     front: Run,
-    /// Answers after those, with other bytes between.
+    /// Later answers, with other bytes between them.
     later: VecDeque<Run>,
-    /// How many answers there are in `later`.
+    /// How many bytes of answers are in `later`.
     behind: u64,
     is_held: bool,
 }
@@ -33,7 +33,7 @@ struct Run {
 }
 
 impl Run {
-    /// Adds answers that were written at this place, where they are near enough.
+    /// Adds answers that were written at this position, if they are near enough.
     fn extend(&mut self, place: u64, n: u64) -> bool {
         let is_near = self.end == place || place + n - self.begin <= GRAIN;
         if is_near && self.answers > 0 {
@@ -45,22 +45,22 @@ impl Run {
 }
 
 impl Answers {
-    /// Holds reading while more than `high` bytes of answers have not left, until no more than `low` have.
+    /// Stops reading when more than `high` bytes of answers are unsent, until at most `low` are.
     pub fn new(low: usize, high: usize) -> Self {
         Self { low: low.min(high) as u64, high: high as u64, ..Self::default() }
     }
 
-    /// Whether reading is held.
+    /// Whether reading is stopped.
     pub fn is_held(&self) -> bool {
         self.is_held
     }
 
-    /// How many bytes of answers have not left.
+    /// How many bytes of answers are unsent.
     pub fn unsent(&self) -> u64 {
         self.front.answers + self.behind
     }
 
-    /// Reading is never held.
+    /// Reading never stops.
     pub fn unbind(&mut self) {
         (self.low, self.high) = (u64::MAX, u64::MAX);
     }
@@ -87,7 +87,7 @@ impl Answers {
         self.judge();
     }
 
-    /// Of all that was written, this many bytes have not left: the last ones.
+    /// The last `unsent` bytes of all that was written have not left.
     pub fn left(&mut self, queued: usize) {
         if self.front.answers == 0 {
             return;
@@ -101,7 +101,7 @@ impl Answers {
         self.judge();
     }
 
-    /// Nothing can be sent any more: nothing waits.
+    /// Nothing can be sent any more, so no answers are unsent.
     pub fn lose(&mut self) {
         (self.front, self.behind, self.is_held) = (Run::default(), 0, false);
         self.later = VecDeque::new();

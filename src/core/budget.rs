@@ -1,4 +1,4 @@
-//! How much one key may seal, where no other key follows it: TLS 1.2 has no KeyUpdate.
+//! How much one key may seal if no other key follows it: TLS 1.2 has no KeyUpdate.
 
 /// The records that a key may still seal.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,13 +20,13 @@ impl Budget {
         usize::try_from(self.records).unwrap_or(usize::MAX).saturating_mul(self.fragment)
     }
 
-    /// So many bytes were sealed at once.
+    /// This many bytes of data were sealed at once.
     pub(super) fn spend(&mut self, bytes: usize) {
         let records = bytes.div_ceil(self.fragment);
         self.records = self.records.saturating_sub(u64::try_from(records).unwrap_or(u64::MAX));
     }
 
-    /// One record was sealed that holds no data.
+    /// One record without data was sealed.
     pub(super) fn spend_record(&mut self) {
         self.records = self.records.saturating_sub(1);
     }

@@ -1,7 +1,7 @@
-//! Whether what we sent has arrived, and what may be said of an end that looks like one in order (rule: close-14).
+//! Whether our data has arrived, and which reason an end that looks orderly gets (rule: close-14).
 //!
-//! A peer's marker that came before our own had left confirms nothing: the peer may have gone away since, with our last
-//! bytes unread on the way. So `closed` needs a proof: the peer's system has acknowledged all of ours, or the peer ended
+//! If the peer's marker came before our own had left, it confirms nothing: the peer may have closed since then, and our last
+//! bytes may never arrive. So `closed` needs a proof: the peer's system has acknowledged all our bytes, or the peer ended
 //! its half after ours had left.
 
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::error::{Phase, Reason};
 pub struct Pending {
     /// Bytes.
     pub bytes: u64,
-    /// FIN, where it is the marker of the connection: with TLS on top it says nothing that close_notify has not said.
+    /// FIN, if it is the marker of the connection: with TLS on top, FIN adds nothing to close_notify.
     pub fin: bool,
 }
 
 /// What is known about our last bytes and our marker when a connection has ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Evidence {
-    /// What was not acknowledged at the end; `None` where the system does not tell.
+    /// What was not acknowledged at the end; `None` if the system cannot tell.
     pub pending: Option<Pending>,
     /// The peer's end, of the topmost floor, came after ours had left.
     pub is_answered: bool,
@@ -28,12 +28,12 @@ pub struct Evidence {
     pub is_reset: bool,
 }
 
-/// The reason of a connection both of whose halves have ended: an end in order is one only where our last bytes are known
-/// to have arrived. Any other reason stays.
+/// The reason of a connection after both halves have ended: `closed` stays only if our last bytes are known to have arrived.
+/// Any other reason stays.
 pub fn judge(reason: Reason, evidence: Evidence) -> Reason {
     let Evidence { pending, is_answered, is_reset } = evidence;
     let has_arrived = match pending {
-        // What the system knows counts more than the order in which ends came.
+        // The system's knowledge counts more than the order of the ends.
         Some(Pending { bytes, fin }) => bytes == 0 && (!fin || is_answered),
         None => is_answered,
     };
@@ -45,8 +45,8 @@ pub fn judge(reason: Reason, evidence: Evidence) -> Reason {
     }
 }
 
-/// No event tells that the last byte was acknowledged, so the system is asked now and then: soon at first, because mostly
-/// the answer is on its way, and ever more seldom.
+/// No event reports that the last byte was acknowledged, so the system is asked at intervals. The first interval is short,
+/// because the acknowledgement usually arrives soon; each later one is longer.
 #[derive(Debug, Clone, Copy)]
 pub struct AskAgain(Duration);
 

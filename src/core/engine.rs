@@ -23,7 +23,7 @@ pub(super) const MAX_FRAGMENT: usize = 1 << 14;
 /// What a record may begin with: change_cipher_spec to heartbeat.
 pub(super) const RECORD_TYPES: RangeInclusive<u8> = 20..=24;
 
-/// Whether a record of TLS may begin with these bytes.
+/// Whether a TLS record may begin with these bytes.
 pub(super) fn may_begin_tls(bytes: &[u8]) -> bool {
     match bytes {
         [] => true,
@@ -56,12 +56,12 @@ macro_rules! engine {
 }
 
 impl Engine {
-    /// rustls, from the begin of a handshake; `record` is its configuration's `max_fragment_size`.
+    /// rustls, from the start of a handshake; `record` is the `max_fragment_size` of its configuration.
     pub(super) fn rustls(tls: impl Into<Connection>, record: Option<usize>) -> Self {
         Self::Rustls(Box::new(Buffered::new(tls.into(), Some(max_fragment(record)))))
     }
 
-    /// rustls, with a session that was begun elsewhere.
+    /// rustls, with a session that another library began.
     pub(super) fn adopted(tls: Connection) -> Self {
         Self::Rustls(Box::new(Buffered::new(tls, None)))
     }
@@ -135,12 +135,12 @@ impl Engine {
         engine!(self, it => it.forget_input());
     }
 
-    /// What was opened is not read.
+    /// Discards opened data that was not read.
     pub(super) fn forget_opened(&mut self) {
         engine!(self, it => it.forget_opened());
     }
 
-    /// The failure of a session that was begun elsewhere and has failed there.
+    /// The failure of a session that failed before it was taken over.
     pub(super) fn take_failure(&mut self) -> Option<Error> {
         match self {
             Self::Rustls(it) => it.take_failure(),
@@ -149,8 +149,8 @@ impl Engine {
         }
     }
 
-    /// Seals up to `room` bytes; says how much. Where it is less than that and than was given, no more can be sealed: the
-    /// key has done what it may, and there is no next one.
+    /// Seals up to `room` bytes and returns how many. If it seals less than both `room` and the given bytes, no more can be
+    /// sealed: the key is used up, and there is no next one.
     pub(super) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         engine!(self, it => it.write(parts, room))
     }
@@ -164,16 +164,16 @@ impl Engine {
         engine!(self, it => it.send_close_notify());
     }
 
-    /// Sends an alert for a failure for which rustls has sent none, where the engine has a way to.
+    /// Sends an alert for a failure for which rustls has sent none, if the engine can.
     pub(super) fn send_missing_alert(&mut self) {
-        // Where rustls panics there is none.
+        // After a panic of rustls there is none.
         let _ = guarded(|| {
             engine!(self, it => it.send_missing_alert());
             Ok(())
         });
     }
 
-    /// Says that the session was cut off for a reason of ours, where the engine has a way to.
+    /// Sends an alert that says that we cut the session off, if the engine can.
     pub(super) fn send_internal_error(&mut self) {
         engine!(self, it => it.send_internal_error());
     }
@@ -193,15 +193,15 @@ impl Engine {
         engine!(self, it => it.collect(queue));
     }
 
-    /// Throws the records that wait away.
+    /// Discards the records that wait.
     pub(super) fn discard(&mut self) {
         engine!(self, it => it.discard());
     }
 }
 
-/// Calls what a peer must not make panic, and whose panic would be ours: rustls runs code of the application's (verifiers,
-/// resolvers, stores of sessions), and in debug builds asserts that it has sent no close_notify where a bad record calls
-/// for a fatal alert. The session fails then, and rustls is asked nothing more.
+/// Calls rustls, and turns its panic into a failure of the session, after which rustls is not called again. rustls runs code of
+/// the application (verifiers, resolvers, session stores). In debug builds it also asserts that it has sent no close_notify
+/// when a bad record requires a fatal alert, so a peer could cause a panic.
 fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(Error::General("a record made rustls, or what it was configured with, panic".into())))

@@ -34,7 +34,7 @@ pub struct SessionFacts {
 }
 
 impl fmt::Debug for SessionFacts {
-    /// Of the certificates only how many there are: their bytes are nothing to read.
+    /// Shows only the number of certificates, because their bytes are not readable.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionFacts")
             .field("version", &self.version)

@@ -42,7 +42,7 @@ impl Inbox {
         self.buffer().filled(n);
     }
 
-    /// The application has read `n` bytes. Where an abort has thrown them away meanwhile, there is nothing to consume (rule:
+    /// The application has read `n` bytes. If an abort has discarded them meanwhile, there is nothing to consume (rule:
     /// life-5).
     pub fn consume(&mut self, n: usize) {
         if let Some(buffer) = &mut self.0 {

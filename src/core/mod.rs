@@ -13,13 +13,13 @@
 //! - [`backoff`]: how long to wait before the next attempt.
 //! - [`peers`]: how many connections each peer has.
 //! - [`slab`] and [`tally`]: the members of a group, and how they ended.
-//! - [`delivery`]: whether what was sent has arrived, and what that makes of an end.
-//! - [`stall`]: a wait that may last while something moves.
+//! - [`delivery`]: whether our data has arrived, and which reason follows from that.
+//! - [`stall`]: a wait that lasts while there is progress.
 //! - [`relay`]: two connections joined: what the end of one means for the other.
 //! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
-//! - [`alert`]: which alert is due for which failure.
+//! - [`alert`]: the alert for each failure.
 //! - [`agenda`], [`flow`], [`life`]: what a protocol has asked for, its producer, and what it is told in which order.
-//! - [`answers`]: how much of what a protocol wrote in answer to input has not left, and whether reading stops for it.
+//! - [`answers`]: how many bytes of a protocol's answers to input are unsent, and whether reading stops because of them.
 //!
 //! Nothing in here waits. Whoever owns a socket brings bytes (`handle_*`), passes on what the application wants (verbs),
 //! and asks what to do next (`step`, `transmit`). Methods named `is_`, `may_` and `can_` only look: *may* means that the

@@ -1,4 +1,4 @@
-//! The settings of a configuration of rustls's that no session obeys: they are refused by name (rule: secure-11).
+//! The settings of a rustls configuration that no session obeys: they are refused by name (rule: secure-11).
 //!
 //! The table of all settings is in docs/settings.md.
 
@@ -8,7 +8,7 @@ use rustls::{ClientConfig, Connection, ServerConfig};
 
 use crate::error::{ConfigError, ConfigProblem, Error, Phase, TlsError};
 
-/// A server would tell a client that early data was accepted, and nobody would read it.
+/// A server would accept a client's early data, and nobody would read it.
 pub(super) fn check_server(config: &ServerConfig) -> Result<(), Error> {
     match (config.max_early_data_size, config.send_half_rtt_data) {
         (1.., _) => Err(refused("max_early_data_size is not offered here")),
@@ -24,7 +24,7 @@ pub(super) fn check_client(config: &ClientConfig) -> Result<(), Error> {
     }
 }
 
-/// Early data is a stream of its own, which rustls keeps apart from the data after it: it may have been replayed.
+/// rustls keeps early data separate from later data, because early data may be replayed.
 pub(super) fn check_adopted(tls: &mut Connection) -> Result<(), Error> {
     let Connection::Server(server) = tls else { return Ok(()) };
     match server.early_data().and_then(|mut early| early.read(&mut [0]).ok()) {
@@ -33,7 +33,7 @@ pub(super) fn check_adopted(tls: &mut Connection) -> Result<(), Error> {
     }
 }
 
-/// Why rustls makes no session of a configuration.
+/// Why rustls cannot make a session from a configuration.
 pub(super) fn unusable(error: rustls::Error) -> Error {
     if error == rustls::Error::BadMaxFragmentSize {
         return refused("max_fragment_size must be 32 to 16389");

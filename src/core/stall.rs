@@ -1,11 +1,11 @@
-//! A wait that is bounded by progress: it may take as long as it likes while something moves.
+//! A wait that ends when there is no progress: it may last any time while there is progress.
 
 use std::time::Duration;
 
-/// How many looks in a row find that nothing has moved before the wait is over.
+/// How many checks in a row must find no progress before the wait is over.
 const LOOKS: u32 = 4;
 
-/// Looks now and then at a counter that grows with progress. Each wait has its own.
+/// Checks a counter that grows with progress, at intervals. Each wait has its own `Stall`.
 #[derive(Debug, Clone, Copy)]
 pub struct Stall {
     moved: u64,
@@ -13,17 +13,17 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// A wait that begins now, at this count.
+    /// Starts a wait at this count.
     pub fn new(moved: u64) -> Self {
         Self { moved, quiet: 0 }
     }
 
-    /// The time from one look to the next, for a bound on how long nothing may move.
+    /// The time between two checks, for a bound on the time without progress.
     pub fn interval(bound: Duration) -> Duration {
         (bound / LOOKS).max(Duration::from_millis(1))
     }
 
-    /// A look, one interval after the last one. Says whether nothing has moved for the whole bound.
+    /// Checks once, one interval after the last check. Returns whether there was no progress for the whole bound.
     pub fn look(&mut self, moved: u64) -> bool {
         if moved == self.moved {
             self.quiet += 1;

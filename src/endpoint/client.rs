@@ -25,7 +25,7 @@ use crate::error::{EndpointError, Error};
 ///
 /// | argument | of | means |
 /// |---|---|---|
-/// | `timeout=SECONDS` | all | for all until the connection is there, resolving and on `tls` the handshake included; fractions allowed; default 30 |
+/// | `timeout=SECONDS` | all | for the whole connect: resolving, connecting and, on `tls`, the handshake; fractions allowed; default 30 |
 /// | `bind=IP` | `tcp`, `tls`, `starttls` | the local address, a port behind it or not: `bind=127.0.0.1\:4000` |
 /// | `ca=FILE` | `tls`, `starttls` | whom to trust, PEM; default whom the platform trusts |
 /// | `name=NAME` | `tls`, `starttls` | the name to ask for and to check; default the host |
@@ -155,7 +155,7 @@ impl ClientEndpoint {
         }
     }
 
-    /// `timeout=`: the time for all of a connect: resolving, connecting, and on `tls` the handshake.
+    /// `timeout=`: the time for the whole connect: resolving, connecting and, on `tls`, the handshake.
     pub fn timeout(&self) -> Option<Duration> {
         self.timeout
     }

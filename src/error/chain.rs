@@ -1,17 +1,18 @@
-//! An error with everything that led to it, on one line.
+//! An error with all its causes, on one line.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use crate::escape::printable;
 
-/// Prints an error and its [sources](StdError::source), joined by `": "`: what belongs into a log line.
+/// Prints an error and its [sources](StdError::source), joined by `": "`, for a log line.
 ///
-/// An error of this crate alone says what failed; why, is its source. So `{error}` may be `cannot listen on 127.0.0.1:80`,
-/// and the chain `cannot listen on 127.0.0.1:80: Permission denied (os error 13)`. What error reporters print, such as
-/// anyhow's `{:#}`, is the same. A source whose text ends that of the error above it is left out, which errors of other crates
-/// may do (rule: end-1). What cannot be printed is escaped as [`printable`](crate::printable) does: a peer's words may be in
-/// it, such as the names in its certificate (rule: tcp-11).
+/// The text of an error of this crate says only what failed; its source says why. For example, `{error}` prints
+/// `cannot listen on 127.0.0.1:80`, and the chain prints `cannot listen on 127.0.0.1:80: Permission denied (os error 13)`.
+/// Error reporters, such as anyhow's `{:#}`, print the same. Errors of other crates may repeat the text of their source at
+/// the end of their own; such a source is left out (rule: end-1). Unprintable characters are escaped as
+/// [`printable`](crate::printable) does, because an error may contain a peer's words, such as the names in its certificate
+/// (rule: tcp-11).
 ///
 /// ```
 /// let error = bowline::ClientTls::builder().roots_pem_file("/nowhere/ca.pem").build().unwrap_err();

@@ -1,4 +1,4 @@
-//! Why there is no connection, and no listener.
+//! Errors of connecting and of listening.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,17 +8,17 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::escape::printable;
 
-/// Why no connection came about: every address that was tried, with its failure (rule: tcp-4).
+/// Why connecting failed: every address that was tried, with its failure (rule: tcp-4).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectError {
-    /// What was to be connected to, as it was given.
+    /// The target, as the caller gave it.
     pub target: String,
     /// Each failed attempt, in the order in which they failed. Empty: the name did not resolve in time.
     pub attempts: Vec<ConnectAttempt>,
-    /// Why the name could not be resolved, where it could not.
+    /// Why the name could not be resolved; `None` if it was resolved.
     pub resolve: Option<Arc<io::Error>>,
-    /// Whether the deadline ended it.
+    /// Whether the deadline ended the connect.
     pub timed_out: bool,
 }
 
@@ -33,7 +33,7 @@ pub struct ConnectAttempt {
 }
 
 impl ConnectError {
-    /// The attempts that failed as the last one did, and before them the other ones.
+    /// Prints the attempts; those that failed in the same way as the last one come last.
     fn like_the_last(&self) -> (Vec<&ConnectAttempt>, Vec<&ConnectAttempt>) {
         let last = self.attempts.last().map(|attempt| attempt.error.to_string());
         self.attempts.iter().partition(|attempt| Some(attempt.error.to_string()) == last)
@@ -76,7 +76,7 @@ impl StdError for ConnectError {
 pub struct BindError {
     /// The address that was asked for.
     pub addr: Address,
-    /// What the system said.
+    /// The error of the system.
     pub error: Arc<io::Error>,
 }
 

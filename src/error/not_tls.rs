@@ -1,4 +1,4 @@
-//! A peer that speaks something else than TLS, recognised by its first bytes.
+//! A peer that does not speak TLS, recognised by its first bytes.
 
 use std::fmt;
 
@@ -9,23 +9,24 @@ const KEPT: usize = 64;
 /// How many of them are shown.
 const SHOWN: usize = 32;
 
-/// The peer does not speak TLS: what it sent where a TLS record should have been. A port or a scheme is usually the wrong
-/// one, or a proxy in between speaks first.
+/// The peer does not speak TLS: it sent these bytes instead of a TLS record. Usually the port or the scheme is wrong, or a
+/// proxy in between speaks first.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotTls {
-    /// The first bytes that it sent, 64 at most: as many of them as had arrived. They are the peer's words: escape them
-    /// before a person sees them, as `Display` does.
+    /// The first bytes that the peer sent: those that had arrived, 64 at most. Escape them before you show them to a person,
+    /// as `Display` does.
     pub first_bytes: Box<[u8]>,
 }
 
 impl NotTls {
-    /// The first bytes of a connection, which no TLS record begins with.
+    /// Made from the first bytes of a connection, with which no TLS record begins.
     pub(crate) fn begun_by(bytes: &[u8]) -> Self {
         Self { first_bytes: bytes[..bytes.len().min(KEPT)].into() }
     }
 
-    /// What it is, where that is known: `HTTP`, `SSH`, `SMTP or FTP`, and so on. Made for a person; the list grows.
+    /// The name of the protocol, if it is recognised: `HTTP`, `SSH`, `SMTP or FTP`, and so on. Meant for a person to read; the
+    /// list may grow.
     pub fn protocol(&self) -> Option<&'static str> {
         let bytes = &*self.first_bytes;
         let begins = |(begin, name): &(&[u8], &'static str)| bytes.starts_with(begin).then_some(*name);
@@ -81,7 +82,7 @@ impl fmt::Display for NotTls {
 }
 
 impl NotTls {
-    /// The first line of it.
+    /// The first line of the bytes.
     fn shown(&self) -> &[u8] {
         let shown = &self.first_bytes[..self.first_bytes.len().min(SHOWN)];
         match shown.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {

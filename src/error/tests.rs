@@ -1,4 +1,4 @@
-//! What an error says, and that it says so once.
+//! The texts of errors, which say each thing once.
 
 use super::*;
 use crate::address::Address;
@@ -60,7 +60,7 @@ impl StdError for Mine {
     }
 }
 
-/// One of each; a variant that is added is missed here.
+/// One reason of each variant. A new variant that is missing here fails the test.
 fn all_reasons() -> Vec<Reason> {
     let tls = TlsError {
         phase: Phase::Handshake,
@@ -170,7 +170,7 @@ fn all_errors() -> Vec<Error> {
     all
 }
 
-/// No text has that of the next one in it. Gives the chain.
+/// Checks that no text contains the text of its source. Returns the chain.
 fn told_once(error: &(dyn StdError + 'static)) -> String {
     let mut above = error;
     while let Some(source) = above.source() {
@@ -231,7 +231,7 @@ fn a_chain_leaves_out_what_another_crate_says_twice() {
 /// rule: tcp-11
 #[test]
 fn what_a_peer_says_is_never_obeyed_by_who_reads_an_error() {
-    // rustls shows the names of a certificate as they are in it.
+    // rustls prints the names of a certificate unescaped.
     let certificate = rustls::CertificateError::NotValidForNameContext {
         expected: rustls::pki_types::ServerName::try_from("a.example").unwrap(),
         presented: vec!["DnsName(\"\x1b[31m\")".into(), "DnsName(\"\u{9b}2J\u{202e}\")".into()],

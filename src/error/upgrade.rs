@@ -1,16 +1,16 @@
-//! Why a change between plaintext and TLS was not made.
+//! Why a change between plaintext and TLS failed.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use super::{Blame, Reason};
 
-/// Why `start_tls` or `stop_tls` was not done (rule: upgrade-5). Unless it says that the connection ended, nothing has
+/// Why `start_tls` or `stop_tls` failed (rule: upgrade-5). Unless the error says that the connection ended, nothing has
 /// changed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// An upgrade was begun and not awaited to its end.
+    /// An earlier upgrade was begun and not awaited to its end.
     InProgress,
     /// Our send half has ended: after `close_write` or `close`.
     SendClosed,
@@ -18,23 +18,23 @@ pub enum UpgradeError {
     PeerEnded,
     /// `stop_tls` on a transport that is in plaintext.
     NotSecure,
-    /// `stop_tls` waited for the peer's close_notify, and got data without end. The connection has ended.
+    /// `stop_tls` waited for the peer's close_notify, but the peer kept sending data. The connection has ended.
     NoEnd {
         /// How many bytes came.
         bytes: usize,
     },
-    /// Unread bytes were there which the policy does not let into TLS. The connection has ended (rule: upgrade-2).
+    /// There were unread bytes that the policy does not pass to TLS. The connection has ended (rule: upgrade-2).
     Leftover {
         /// How many bytes were refused.
         count: usize,
     },
-    /// As many TLS sessions as [`Policy::max_layers`](crate::Policy::max_layers) allows are there already (rule:
+    /// The connection already has as many TLS sessions as [`Policy::max_layers`](crate::Policy::max_layers) allows (rule:
     /// upgrade-12).
     TooManyLayers {
         /// How many the policy allows.
         limit: usize,
     },
-    /// The connection has ended, before or while the upgrade was made.
+    /// The connection ended before or during the upgrade.
     Failed(Reason),
 }
 

@@ -39,7 +39,7 @@ pub(crate) trait Listens: Send + Sync + 'static {
 pub(crate) enum Origin {
     /// We have bound it, and nobody else holds it.
     BoundHere,
-    /// It was handed in. A service manager, a sibling or a successor may hold it too, and goes on with it after us
+    /// The socket was passed in. A service manager, a sibling or a successor may hold it too, and use it after us
     /// (rule: tcp-10).
     HandedIn,
 }
@@ -71,15 +71,15 @@ impl<S: Listens> Door for Shutter<S> {
     fn shut(&self) {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
         match self.origin {
-            // An accept that waits holds the socket until it is polled; new clients are refused at once all the same.
+            // A waiting accept holds the socket until it is polled, but new clients are refused at once.
             #[cfg(target_os = "linux")]
             Origin::BoundHere => {
                 let _ = socket.as_deref().map(|socket| socket.socket().shutdown(std::net::Shutdown::Read));
             }
             #[cfg(not(target_os = "linux"))]
             Origin::BoundHere => {}
-            // rule: tcp-10. Only our descriptor goes: shutdown(2) would end the socket for its other holders too, and
-            // reset the clients that wait for them in the backlog.
+            // rule: tcp-10. Only our descriptor is closed: shutdown(2) would end the socket for its other holders too,
+            // and reset the clients that wait in the backlog.
             Origin::HandedIn => {}
         }
         drop(socket);
@@ -140,7 +140,7 @@ impl<S: Listens> Entrance<S> {
     pub(crate) async fn accept(&self) -> Result<(S::Taken, Pass), Error> {
         let accepted = self.next().await;
         if accepted.is_err() {
-            // rule: life-6. Each later call fails at once too, and many a loop logs that and goes on.
+            // rule: life-6. Each later call fails at once too, and a loop may log the error and continue.
             consume_budget().await;
         }
         accepted
@@ -198,7 +198,7 @@ impl<S: Listens> Entrance<S> {
     }
 }
 
-/// Whether the system says that the socket still listens. Where it does not tell, an error that may mean the end does mean it.
+/// Whether the system says that the socket still listens. If the system cannot tell, an ambiguous error counts as the end.
 fn still_listens(socket: &SockRef<'_>) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     return socket.is_listener().unwrap_or(false);

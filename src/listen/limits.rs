@@ -44,8 +44,8 @@ pub(super) struct PeerPlace {
     who: IpAddr,
 }
 
-/// The places that one connection takes up. That of its peer is given back first: the other one wakes an accept, which may
-/// take the next connection of the same peer at once.
+/// The places that one connection takes up. The place of its peer is given back first, because the other place wakes an
+/// accept, which may take the next connection of the same peer at once.
 struct Places {
     _peer: Option<PeerPlace>,
     _total: Option<OwnedSemaphorePermit>,

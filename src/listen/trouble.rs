@@ -25,7 +25,7 @@ impl Fault {
         use io::ErrorKind as Kind;
         match (error.raw_os_error(), error.kind()) {
             (Some(_), _) => {}
-            // The runtime that the socket belongs to has ended: it tells of no connection any more.
+            // The runtime that the socket belongs to has ended, and reports no more connections.
             (None, Kind::Other) => return Self::Listener,
             // The standard library refused what accept(2) returned: some systems give no peer address when the
             // connection was reset in the backlog.
@@ -37,8 +37,8 @@ impl Fault {
                 Self::Connection
             }
             Kind::NetworkDown | Kind::NetworkUnreachable | Kind::HostUnreachable | Kind::TimedOut => Self::Connection,
-            // EINVAL, EOPNOTSUPP: it does not listen, or no more. Or something between us and the system has said so of
-            // a socket that does listen, and a later accept may do better.
+            // EINVAL, EOPNOTSUPP: the socket does not listen, or no longer listens. Or a layer between us and the system
+            // has returned this for a socket that listens, and a later accept may succeed.
             Kind::InvalidInput | Kind::Unsupported => {
                 if still_listens() {
                     Self::System
@@ -93,7 +93,7 @@ impl Trouble {
         self.retry_at = None;
     }
 
-    /// `still_listens` is asked where the error may mean that the socket does not.
+    /// `still_listens` is called if the error may mean that the socket no longer listens.
     pub(super) fn handle_error(
         &mut self,
         error: &Arc<io::Error>,

@@ -10,7 +10,7 @@ use crate::deadline::after;
 use crate::endpoint::{ClientPlace, Security};
 use crate::{ClientEndpoint, ClientTls, Connector, Error, Policy, StartTls, UpgradableConnection};
 
-/// The time for all of a connect where the endpoint sets none (rule: tcp-9).
+/// The time for the whole connect if the endpoint sets none (rule: tcp-9).
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ClientEndpoint {
@@ -81,8 +81,8 @@ struct Known {
 impl EndpointConnector {
     /// Connects: on `tls` the handshake is done, verification included (rule: secure-1); on the others it is plaintext.
     ///
-    /// The endpoint's `timeout=`, or else 30 seconds, bounds all of it together, the handshake too (rule: tcp-4), which
-    /// [`Policy::handshake_timeout`](crate::Policy) may only make shorter.
+    /// The endpoint's `timeout=`, or else 30 seconds, bounds the whole connect, including the handshake (rule: tcp-4).
+    /// [`Policy::handshake_timeout`](crate::Policy) can only make the handshake's time shorter.
     ///
     /// # Errors
     /// [`Error::Connect`] with every address that was tried (rule: tcp-4). On `tls` also what a failed handshake says: see
@@ -95,7 +95,7 @@ impl EndpointConnector {
     #[doc(alias = "connectSSL")]
     #[doc(alias = "connectUNIX")]
     pub async fn connect(&self) -> Result<BoxConnection, Error> {
-        // rule: life-6. What is refused comes at once.
+        // rule: life-6. A refusal is ready at once.
         consume_budget().await;
         let timeout = self.endpoint.timeout().unwrap_or(TIMEOUT);
         let deadline = after(Some(timeout));

@@ -49,7 +49,7 @@ impl ServerEndpoint {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
     pub async fn listen_with(&self, builder: ListenerBuilder) -> Result<EndpointListener, Error> {
-        // rule: life-6. What is refused comes at once.
+        // rule: life-6. A refusal is ready at once.
         consume_budget().await;
         let builder = match self.backlog() {
             Some(backlog) => builder.backlog(backlog),

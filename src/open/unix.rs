@@ -185,19 +185,19 @@ fn bind(path: &Path, mode: Option<u32>) -> io::Result<(Socket, SocketFile)> {
     Ok((socket, SocketFile { path, made }))
 }
 
-/// Whether the file of a socket gets the mode that the socket itself had when it was bound, less what the umask takes away.
+/// Whether the file of a socket gets the mode that the socket had before bind, minus the bits of the umask.
 const KEEPS_MODE: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// The socket as a file, to ask and to change what fstat and fchmod do.
+/// The socket as a file, for fstat and fchmod.
 fn handle_of(socket: &Socket) -> io::Result<fs::File> {
     Ok(fs::File::from(OwnedFd::from(socket.try_clone()?)))
 }
 
-/// Gives the file of a socket this mode, also where the umask has taken away a part of it. Others may be allowed to rename
-/// files in the directory: a link, or anything but a socket of ours, that lies there now is left as it is, and is an error.
+/// Gives the file of a socket this mode, even if the umask has removed some bits. Other users may be allowed to rename files
+/// in the directory: if the path is now a link, or anything but our socket, it stays unchanged, and this is an error.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn set_mode(path: &Path, socket: &Socket, mode: u32) -> io::Result<()> {
-    // It says which file it is, and follows no link; chmod then goes to that very file, whatever its name may mean by then.
+    // O_PATH identifies the file and follows no link. chmod then changes this file, even if the path is replaced meanwhile.
     let flags = libc::O_PATH | libc::O_NOFOLLOW;
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let found = file.metadata()?;
@@ -210,7 +210,7 @@ pub(super) fn set_mode(path: &Path, socket: &Socket, mode: u32) -> io::Result<()
     fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), Permissions::from_mode(mode))
 }
 
-/// Gives the file of a socket this mode, and no file that a link leads to.
+/// Gives the file of a socket this mode. Follows no link.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn set_mode(path: &Path, _: &Socket, mode: u32) -> io::Result<()> {
     use rustix::fs::{AtFlags, CWD, Mode, chmodat};

@@ -46,7 +46,7 @@ pub(crate) struct Desk {
     pub(super) queued_below: usize,
     pub(super) facts: Option<Arc<SessionFacts>>,
     pub(super) is_upgradable: bool,
-    /// How many TLS sessions the transport has, as of the last change.
+    /// The number of TLS sessions of the transport, after the last change.
     pub(super) layers: usize,
     /// The peer's half has ended.
     pub(super) is_read_ended: bool,
@@ -220,8 +220,8 @@ impl Desk {
         }
     }
 
-    /// Whether nothing is read because answers wait, as of the last look at the transport. Where that is over, what was
-    /// left unread is delivered (rule: write-10).
+    /// Whether reading was stopped because of unsent answers at the last check of the transport. When reading resumes, bytes that
+    /// were left unread are delivered (rule: write-10).
     pub(super) fn is_held(&mut self) -> bool {
         let was_held = self.answers.is_held();
         self.answers.left(self.queued());

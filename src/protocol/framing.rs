@@ -16,8 +16,8 @@ use super::{AfterRead, Outcome, Protocol};
 use crate::core::half::End;
 use crate::error::Reason;
 
-/// So many messages, one after the other, may come of no byte: a decoder may take a piece whole and then give what it holds
-/// message by message. More are an error (rule: life-6).
+/// How many messages in a row a codec may make without taking a byte: a decoder may take a piece whole, and then return its
+/// messages one by one. More are an error (rule: life-6).
 const MAX_OF_NOTHING: usize = 1 << 16;
 
 /// A [`MessageProtocol`] as a [`Protocol`].
@@ -27,7 +27,7 @@ pub struct Framed<M: MessageProtocol> {
 }
 
 impl<M: MessageProtocol> fmt::Debug for Framed<M> {
-    /// Lengths only, and nothing of what the codec or the protocol keeps (rule: tcp-11).
+    /// Shows only lengths, and nothing of the codec or the protocol (rule: tcp-11).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Framed")
             .field("shown", &self.framing.shown)
@@ -256,7 +256,7 @@ impl<C> Framing<C> {
         done
     }
 
-    /// Something was made of this many bytes.
+    /// The codec has made a message from this many bytes.
     fn count(&mut self, done: usize) -> Outcome {
         self.of_nothing = if done == 0 { self.of_nothing + 1 } else { 0 };
         if self.of_nothing > MAX_OF_NOTHING {

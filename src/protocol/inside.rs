@@ -1,4 +1,4 @@
-//! Whether a callback runs on this thread, and which.
+//! Which callback runs on this thread, if any.
 
 use std::cell::{Cell, RefCell};
 
@@ -6,16 +6,16 @@ use super::mailbox::Shared;
 use super::producer::Producer;
 
 thread_local! {
-    /// The connection whose input is delivered, by the address of what it shares with its handles; 0: none.
+    /// The connection whose input is being delivered, as the address of the state that it shares with its handles; 0: none.
     static ANSWERING: Cell<usize> = const { Cell::new(0) };
-    /// How many callbacks run on this thread: one, or one inside another one's guard.
+    /// The number of callbacks that run on this thread: one, or one nested in another.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// Producers to be stopped when none runs any more.
+    /// Producers to stop after the last callback has returned.
     static LATE: RefCell<Vec<Producer>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Delivers input to the protocol of this connection. What is written to the connection meanwhile, by its handle too, is an
-/// answer (rule: write-10).
+/// Delivers input to the protocol of this connection. Bytes written to the connection during this call, also by its handle,
+/// count as answers (rule: write-10).
 pub(super) fn answering<R>(shared: &Shared, deliver: impl FnOnce() -> R) -> R {
     let before = ANSWERING.replace(place(shared));
     let result = deliver();
@@ -23,7 +23,7 @@ pub(super) fn answering<R>(shared: &Shared, deliver: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Whether this thread delivers input to the protocol of this connection.
+/// Whether this thread is delivering input to the protocol of this connection.
 pub(super) fn is_answering(shared: &Shared) -> bool {
     ANSWERING.try_with(|answering| answering.get() == place(shared)).unwrap_or(false)
 }
@@ -32,16 +32,16 @@ fn place(shared: &Shared) -> usize {
     std::ptr::from_ref(shared).addr()
 }
 
-/// Runs a callback, which does not unwind.
+/// Runs a callback, which must not unwind.
 pub(super) fn callback<R>(call: impl FnOnce() -> R) -> R {
-    // While the thread ends there is no count, and nothing is put off.
+    // While the thread ends there is no count, and nothing is postponed.
     let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
     let result = call();
     let _ = DEPTH.try_with(|depth| depth.set(depth.get() - 1));
     result
 }
 
-/// Keeps a producer until no callback runs on this thread. Gives it back where none does.
+/// Keeps a producer until no callback runs on this thread. Returns it if none runs now.
 pub(super) fn put_off(producer: Producer) -> Option<Producer> {
     if DEPTH.try_with(Cell::get).unwrap_or(0) == 0 {
         return Some(producer);
@@ -51,7 +51,7 @@ pub(super) fn put_off(producer: Producer) -> Option<Producer> {
     producer
 }
 
-/// The producers that were kept, where no callback runs any more.
+/// The producers that were kept, if no callback runs any more.
 pub(super) fn take_late() -> Vec<Producer> {
     if DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
         return Vec::new();

@@ -64,7 +64,7 @@ pub(crate) struct Answer(pub(super) oneshot::Sender<Result<(), Error>>);
 
 impl Answer {
     pub(super) fn give(self, outcome: Result<(), Error>) {
-        // The asker may not care. What its task does when it is woken is the asker's own.
+        // The asker may have stopped waiting. Its waker is foreign code.
         let _ = catch(|| self.0.send(outcome));
     }
 }
@@ -162,7 +162,7 @@ impl Shared {
         let task = mailbox.task.take();
         self.is_rung.store(true, Ordering::Release);
         drop(mailbox);
-        // rule: life-7: the task is another connection's, and foreign.
+        // rule: life-7: the task belongs to another connection, and its waker is foreign code.
         let _ = catch(|| task.into_iter().for_each(Waker::wake));
     }
 

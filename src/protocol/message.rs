@@ -130,8 +130,8 @@ pub trait MessageProtocol: Send + 'static {
         1 << 20
     }
 
-    /// As [`Protocol::stops_reading_when_full`](super::Protocol::stops_reading_when_full). Messages are held one by one:
-    /// none is delivered while more than the high mark of answers waits (rule: write-10).
+    /// As [`Protocol::stops_reading_when_full`](super::Protocol::stops_reading_when_full), but checked before each message:
+    /// no message is delivered while the unsent answers exceed the high mark (rule: write-10).
     fn stops_reading_when_full(&self) -> bool {
         true
     }

@@ -50,14 +50,14 @@
 //!
 //! # How much memory a peer can take
 //!
-//! A peer that sends and does not read is not read from either (rule: write-10): while more than the
-//! [high mark](crate::Watermarks) of answers waits, reading stops, until no more than the low mark waits. Resets, aborts,
-//! timers and bounds are noticed meanwhile, and nothing is lost. For one connection there wait at most
+//! If a peer sends and does not read, we stop reading from it (rule: write-10): reading stops when the unsent answers exceed the
+//! [high mark](crate::Watermarks), until they are down to the low mark. Resets, aborts, timers and bounds still take effect
+//! meanwhile, and nothing is lost. One connection holds at most
 //!
-//! - the high mark (64 KiB by default) and the answers to one message, where `Framed` (feature `codec`) cuts the messages, or where the
-//!   protocol looks at [`Transport::reading`] before each; else the high mark and the answers to the bytes of one call, of
-//!   which there are at most 33 KiB;
-//! - what was received and not delivered: [`max_unread`](Protocol::max_unread) (1 MiB by default) and 33 KiB.
+//! - the high mark (64 KiB by default) and the answers to one message, if `Framed` (feature `codec`) cuts the messages, or if the
+//!   protocol checks [`Transport::reading`] before each message; otherwise the high mark and the answers to the bytes of one
+//!   call, which are at most 33 KiB;
+//! - the bytes that were received and not processed: [`max_unread`](Protocol::max_unread) (1 MiB by default) and 33 KiB.
 //!
 //! The queue takes up to twice its bytes while it grows, and TLS has buffers of its own. With the default marks and short
 //! answers, or with an echo, a connection holds less than 256 KiB over TCP and less than 512 KiB over TLS, whatever the
@@ -143,10 +143,10 @@ pub trait Protocol: Send + 'static {
 
     /// Bytes have come; they are lent from the transport's own buffer. Returns how many of them are done with. The rest
     /// stays with the transport and comes again, with more behind it: nobody needs a buffer to wait for the end of a line.
-    /// One call lends at most 33 KiB besides what was left of the calls before.
+    /// One call lends at most 33 KiB in addition to the bytes that earlier calls left.
     ///
-    /// A protocol that answers many messages of one call looks at [`reading`](Transport::reading) before each of them, and
-    /// leaves the rest where it says that reading is paused: its answers wait, or it was paused itself (rule: write-10).
+    /// If a protocol answers many messages in one call, it should check [`reading`](Transport::reading) before each of them, and
+    /// leave the rest when reading is paused: too many answers are unsent, or the protocol has paused itself (rule: write-10).
     ///
     /// What is not done with when TLS is started is leftover, and is judged (rule: upgrade-2): so a protocol that returns
     /// after the line `STARTTLS` how much that line was cannot be injected.
@@ -159,12 +159,12 @@ pub trait Protocol: Send + 'static {
         1 << 20
     }
 
-    /// Whether reading stops while more than the high mark of this protocol's answers has not left, until no more than the
-    /// low mark has (rule: write-10); default `true`. Answers are what [`data_received`](Self::data_received) writes, also by the connection's
-    /// [`Handle`]. What is written elsewhere, by a producer, or by another task is none: it does not stop reading.
+    /// Whether reading stops when this protocol's unsent answers exceed the high mark, until they are down to the low mark
+    /// (rule: write-10); default `true`. Answers are the bytes that [`data_received`](Self::data_received) writes, also through
+    /// the connection's [`Handle`]. Bytes from other callbacks, from a producer, or from another task do not stop reading.
     ///
-    /// A protocol that returns `false` reads on, and has to bound by itself what a peer that does not read makes it hold.
-    /// Asked once, before [`connection_made`](Self::connection_made).
+    /// A protocol that returns `false` keeps receiving, and has to bound the memory that a peer that does not read can take.
+    /// Called once, before [`connection_made`](Self::connection_made).
     fn stops_reading_when_full(&self) -> bool {
         true
     }

@@ -16,7 +16,7 @@ pub struct Panicked(String);
 
 impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // rule: tcp-11: what it panicked over may be a peer's words.
+        // rule: tcp-11: the message of the panic may contain a peer's words.
         write!(f, "a callback panicked: {}", printable(&self.0))
     }
 }
@@ -31,15 +31,15 @@ impl Panicked {
     }
 }
 
-/// Runs a callback. Nothing that it may have left half done is looked at again, but by its own `connection_lost`. Producers
-/// that it has registered too late, with a connection that has ended, are stopped once it has returned (rule: life-2).
+/// Runs a callback. If the callback panics, only its own `connection_lost` sees its state again. Producers that the callback
+/// registers with a connection that has ended are stopped after it has returned (rule: life-2).
 pub(super) fn guard<R>(callback: impl FnOnce() -> Outcome<R>) -> Result<R, Reason> {
     let result = inside::callback(|| catch(callback)).and_then(|outcome| outcome.map_err(reason));
     inside::take_late().into_iter().for_each(stop);
     result
 }
 
-/// Runs foreign code that is no callback: a waker, a destructor, a transport. A panic becomes a reason.
+/// Runs foreign code other than a callback: a waker, a destructor, a transport. A panic becomes a reason.
 pub(super) fn catch<R>(call: impl FnOnce() -> R) -> Result<R, Reason> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let reason = Reason::Protocol(Arc::new(Panicked::new(&*payload)));
@@ -49,8 +49,8 @@ pub(super) fn catch<R>(call: impl FnOnce() -> R) -> Result<R, Reason> {
     })
 }
 
-/// Tells a producer whose connection has ended that it is over: now, or, while a callback runs on this thread, once that
-/// has returned. Nobody is left to be told of a failure.
+/// Stops a producer whose connection has ended: now or, while a callback runs on this thread, after the callback has
+/// returned. A failure is not reported, because the connection has ended.
 pub(super) fn stop(producer: Producer) {
     if let Some(mut producer) = inside::put_off(producer) {
         let _ = guard(move || {

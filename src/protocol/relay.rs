@@ -83,7 +83,7 @@ impl Meeting {
     }
 
     /// The leg at this place is lost, for this reason, or for one that is not known yet: the other one does what that asks.
-    /// Says whether that is anything: then the other one is woken, once the lock is free (rule: life-7).
+    /// Returns whether there is anything. If so, the caller wakes the other leg after the lock is released (rule: life-7).
     #[must_use]
     fn ask(&mut self, place: usize, reason: &Reason, other: &Handle) -> bool {
         let policy = other.control().policy();

@@ -38,8 +38,8 @@ use crate::upgrade::StartTls;
 
 /// How many turns are made before other tasks have theirs.
 pub(super) const MAX_TURNS: usize = 64;
-/// How many writes are made in one turn, before timers and input have theirs: a peer that takes bytes as fast as they come
-/// must not keep the connection from them (rule: life-6).
+/// How many writes one turn makes before timers and input have their turn: a peer that takes all bytes at once must not delay
+/// timers and input (rule: life-6).
 const MAX_WRITES: usize = 16;
 
 /// A protocol and the transport that it runs over. It does nothing until [`run`](Self::run) is awaited, mostly in a task of
@@ -168,7 +168,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         report
     }
 
-    /// The transport has panicked: what is beneath it is not ours. The connection ends, and the protocol is told (rule:
+    /// The transport has panicked, in code that is not ours. The connection ends, and the protocol is notified (rule:
     /// life-7).
     fn give_up(&mut self, reason: Reason) -> CloseReport {
         self.stage.fail(reason.clone());
@@ -188,11 +188,11 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 return Poll::Ready(Next::End);
             }
             if turn > 0 {
-                // rule: life-6: whatever asks for another turn may do so without end.
+                // rule: life-6: there may be another turn each time, without end.
                 ready!(poll_budget(cx));
             }
             let mut has_moved = self.stage.obey(cx);
-            // Before what uses up the budget: without any, a timer never fires.
+            // Timers come before the steps that use up the budget: without budget, a timer never fires.
             has_moved |= self.poll_timers(cx).is_ready();
             self.stage.note_level();
             match self.poll_send(cx) {
@@ -221,7 +221,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
 /// Out.
 impl<P: Protocol, T: Transport> Runner<P, T> {
-    /// Hands over what is due. Ready: our half has ended, there is more to be handed over, or something is next.
+    /// Writes what is due. Ready: our half has ended, there is more to write, or another step is next.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
         let desk = &self.stage.desk;
         if desk.agenda.has_steps() {
@@ -346,8 +346,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.poll_stall(cx)
     }
 
-    /// rule: close-3: an end that waits for its producer, or for the bytes before it, waits no longer than its bound for a
-    /// peer that takes nothing.
+    /// rule: close-3: an end that waits for its producer, or for the bytes before it, waits no longer than its bound if the
+    /// peer takes nothing.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let desk = &self.stage.desk;
         if self.is_shut || desk.agenda.ending() == Ending::Open || desk.queued() == 0 {

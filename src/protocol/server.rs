@@ -20,8 +20,8 @@ pub trait Factory: Send + Sync + 'static {
     /// What it makes.
     type Protocol: Protocol;
 
-    /// Makes the protocol of one connection, which has not begun yet. `None`: the connection is refused, by RST. So it is
-    /// where this panics (rule: life-7).
+    /// Makes the protocol of one connection, which has not begun yet. If this returns `None` or panics, the connection is refused
+    /// by RST (rule: life-7).
     #[doc(alias = "buildProtocol")]
     fn build(&self, incoming: &Incoming) -> Option<Self::Protocol>;
 }
@@ -123,7 +123,7 @@ impl<F: Factory> Server<F> {
         }
     }
 
-    /// Runs a protocol for this connection, in a task of its own. `None`: the factory refuses it, or panicked.
+    /// Runs a protocol for this connection, in its own task. `None`: the factory refused the connection, or panicked.
     pub fn serve(&self, incoming: Incoming) -> Option<Handle> {
         // rule: life-7
         let Ok(Some(protocol)) = guard(|| Ok(self.factory.build(&incoming))) else {

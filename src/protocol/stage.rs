@@ -86,7 +86,7 @@ impl<P: Protocol> Stage<P> {
         outcome.unwrap_or_else(|reason| self.fail(reason));
     }
 
-    /// Asks the protocol what it wants of its runner, and tells it that the connection is there.
+    /// Reads the protocol's settings for its runner, and calls `connection_made`.
     pub(super) fn begin(&mut self) {
         match guard(|| Ok(self.protocol.stops_reading_when_full())) {
             Ok(true) => {}
@@ -197,7 +197,7 @@ impl<P: Protocol> Stage<P> {
 
     /// The same while a change is awaited: what is written gathers here (rule: write-8).
     pub(super) fn supply_early(&mut self, cx: &mut Context<'_>) {
-        // rule: life-6: a producer that another one follows at once goes on in the next poll.
+        // rule: life-6: if another producer follows at once, it starts in the next poll.
         if (0..MAX_TURNS).all(|_| self.supply(self.desk.level())) {
             cx.waker().wake_by_ref();
         }

@@ -18,8 +18,8 @@ use crate::upgrade::StartTls;
 pub enum Reading {
     /// It is delivered.
     Open,
-    /// Reading is paused, by [`Transport::pause_reading`] or because answers wait for the peer: what has come stays where
-    /// it is (rules: flow-4, write-10).
+    /// Reading is paused, by [`Transport::pause_reading`] or because too many answers are unsent. Received bytes stay unread
+    /// (rules: flow-4, write-10).
     Paused,
     /// TLS begins or ends: what was not done with is judged, or read again behind the change (rules: upgrade-2,
     /// upgrade-9).
@@ -75,7 +75,7 @@ pub trait Transport {
     #[doc(alias = "resumeProducing")]
     fn resume_reading(&mut self);
 
-    /// Whether [`pause_reading`](Self::pause_reading) has paused reading. Answers that wait do not count.
+    /// Whether [`pause_reading`](Self::pause_reading) has paused reading. A pause because of unsent answers does not count.
     fn is_reading_paused(&self) -> bool;
 
     /// Whether data is delivered, and where not, why. What handles have asked for so far is carried out first. A protocol
@@ -206,12 +206,12 @@ pub trait UpgradableTransport: TlsTransport {
     #[doc(alias = "startTLS")]
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error>;
 
-    /// Whether [`start_tls`](Self::start_tls) could be asked for now: a service looks here before it writes the go-ahead,
-    /// which it cannot take back.
+    /// Whether [`start_tls`](Self::start_tls) could begin now. A service checks this before it writes the go-ahead, which it
+    /// cannot take back.
     ///
     /// # Errors
-    /// What `start_tls` would return now, among it [`UpgradeError::TooManyLayers`](crate::UpgradeError::TooManyLayers)
-    /// (rule: upgrade-12). Nothing changes.
+    /// The error that `start_tls` would return now, for example
+    /// [`UpgradeError::TooManyLayers`](crate::UpgradeError::TooManyLayers) (rule: upgrade-12). Nothing changes.
     fn may_start_tls(&mut self) -> Result<(), Error>;
 
     /// Ends the topmost TLS session behind what was written, and goes on beneath it (rule: upgrade-9);

@@ -1,4 +1,4 @@
-//! What a stream offers to the floor above it, and to the verbs.
+//! The methods of a stream for the floor above it, and for the verbs.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -58,7 +58,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
         self.inbox.take()
     }
 
-    /// Takes in what the kernel holds, where the stream is a socket; else what the stream gives without waiting.
+    /// Takes in the bytes in the kernel, if the stream is a socket; otherwise what the stream returns without waiting.
     fn look(&mut self, cx: &mut Context<'_>) {
         self.check_cut();
         let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return };

@@ -15,7 +15,7 @@ impl From<tokio::net::UnixStream> for Stream<tokio::net::UnixStream> {
 }
 
 impl Stream<tokio::net::UnixStream> {
-    /// A Unix socket. tokio wakes without a lock held, and what the socket has taken the system holds for the other end.
+    /// A Unix socket. tokio wakes tasks without holding a lock, and the system keeps the socket's bytes for the other end.
     pub(crate) fn unix(io: tokio::net::UnixStream, policy: impl Into<Arc<Policy>>) -> Self {
         let path = |addr: io::Result<tokio::net::unix::SocketAddr>| {
             Address::Unix(addr.ok().and_then(|addr| addr.as_pathname().map(std::path::Path::to_path_buf)))

@@ -18,7 +18,7 @@ impl Waiting {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let parks_already = lock()[which].as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if !parks_already {
-            // A waker is foreign code also when it is cloned or dropped.
+            // Cloning or dropping a waker runs foreign code too.
             let waker = Some(cx.waker().clone());
             let before = std::mem::replace(&mut lock()[which], waker);
             drop(before);

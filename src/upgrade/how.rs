@@ -1,18 +1,18 @@
-//! How TLS is to be started.
+//! The settings of an upgrade to TLS.
 
 use crate::config::{ClientTls, ServerTls};
 use crate::control::Control;
 use crate::error::Error;
 use crate::policy::{Leftover, Role};
 
-/// How TLS is to be started: in which role, with which configuration, and what becomes of leftover bytes. The role goes
-/// with the configuration, so that no wrong pair can be spelled (rule: upgrade-4).
+/// How to start TLS: the role, the configuration, and the treatment of leftover bytes. Role and configuration go together,
+/// so that no wrong pair can be written (rule: upgrade-4).
 #[derive(Clone)]
 #[must_use]
 pub struct StartTls {
     pub(super) side: Side,
     pub(super) leftover: Option<Leftover>,
-    /// The connection begins with TLS: no plaintext comes before it.
+    /// The connection begins with TLS: no plaintext comes first.
     is_begin: bool,
 }
 
@@ -25,7 +25,7 @@ pub(super) enum Side {
     Server {
         tls: ServerTls,
     },
-    /// The side that TCP was made by.
+    /// The role follows the TCP connection.
     AsMade {
         client: ClientTls,
         name: String,
@@ -44,26 +44,26 @@ impl StartTls {
         Self { side: Side::Server { tls: tls.clone() }, leftover: None, is_begin: false }
     }
 
-    /// In the role that the connection has: a client where it was made by connecting, a server where it was accepted
-    /// (rule: upgrade-4). One that was handed in ready-made counts as accepted.
+    /// In the role of the connection: client if it was made by connecting, server if it was accepted (rule: upgrade-4). A
+    /// connection that was passed in counts as accepted.
     pub fn as_made(client: &ClientTls, name: impl Into<String>, server: &ServerTls) -> Self {
         let side = Side::AsMade { client: client.clone(), name: name.into(), server: server.clone() };
         Self { side, leftover: None, is_begin: false }
     }
 
-    /// What becomes of bytes that were received before TLS begins and not read (rules: upgrade-2, upgrade-11). For a
-    /// client these are also the bytes that the kernel holds when the ClientHello is about to leave. Default: what
-    /// [`Role::default_leftover`] says.
+    /// Sets the treatment of bytes that were received before TLS begins and not read (rules: upgrade-2, upgrade-11). For a
+    /// client, these include the bytes that the kernel holds when the ClientHello is about to leave. Default:
+    /// [`Role::default_leftover`].
     pub fn leftover(self, leftover: Leftover) -> Self {
         Self { leftover: Some(leftover), ..self }
     }
 
-    /// The connection is to begin with TLS: what the peer sends, it sends to TLS.
+    /// The connection begins with TLS: all bytes of the peer belong to TLS.
     pub(crate) fn at_begin(self) -> Self {
         Self { is_begin: true, ..self }
     }
 
-    /// Whether what the peer has sent by now is to be looked for: not by a server, whose peer may have begun its handshake
+    /// Whether to look for bytes that the peer has sent by now: not for a server, whose peer may have begun its handshake
     /// (rule: upgrade-11).
     pub(super) fn must_look(&self, control: &Control) -> bool {
         let traffic = control.traffic();
@@ -71,7 +71,7 @@ impl StartTls {
         matches!(self.side, Side::Client { .. }) && !is_first
     }
 
-    /// Finds a name that no certificate can be checked against before anything is begun.
+    /// Rejects an invalid server name before the upgrade begins.
     pub(super) fn check(&self) -> Result<(), Error> {
         match &self.side {
             Side::Client { name, .. } => crate::config::server_name(name).map(drop),
@@ -79,7 +79,7 @@ impl StartTls {
         }
     }
 
-    /// Settles the role.
+    /// Decides the role.
     pub(super) fn settle(self, made: Role) -> Self {
         let Self { side, leftover, is_begin } = self;
         let side = match (side, made) {

@@ -46,7 +46,7 @@ fn ldap_result(message: &[u8]) -> Option<u8> {
     }
 }
 
-/// The value of the first element, and the bytes after it; `None` if the element has another tag.
+/// The value of the first element if it has this tag, and the bytes after the element.
 fn ber_option(bytes: &[u8], tag: u8) -> Option<(Option<&[u8]>, &[u8])> {
     match bytes.first() {
         Some(first) if *first == tag => ber_value(bytes, tag).map(|(value, rest)| (Some(value), rest)),
@@ -54,7 +54,7 @@ fn ber_option(bytes: &[u8], tag: u8) -> Option<(Option<&[u8]>, &[u8])> {
     }
 }
 
-/// The value of the first element, which must have this tag, and what lies behind it.
+/// The value of the first element, which must have this tag, and the bytes after the element.
 fn ber_value(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let rest = bytes.strip_prefix(&[tag])?;
     let head = match rest.first()? {

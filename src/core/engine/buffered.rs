@@ -8,18 +8,18 @@ use super::{RECORD_TYPES, guarded};
 use crate::core::budget::Budget;
 use crate::core::buffer::Buffer;
 
-/// One session of rustls's.
+/// One rustls session.
 pub(in crate::core) struct Buffered {
     tls: Connection,
     opened: usize,
     peer_has_closed: bool,
-    /// How many bytes at the front of the input rustls has been fed already.
+    /// How many bytes at the front of the input were already fed to rustls.
     ahead: usize,
-    /// The most plaintext of a record; not known of a session that was begun elsewhere.
+    /// The most plaintext of a record; unknown for a session that another library began.
     fragment: Option<usize>,
-    /// What the key may still seal, where that is known and there is no next one.
+    /// What the key may still seal, if that is known and there is no next key.
     budget: Option<Budget>,
-    /// The failure, until it is told.
+    /// The failure, until it is reported.
     failure: Option<Error>,
     has_failed: bool,
 }
@@ -38,7 +38,7 @@ impl Buffered {
             failure: None,
             has_failed: false,
         };
-        // One that was begun elsewhere may have opened something there, and may have failed.
+        // A session that another library began may hold opened data, and may have failed.
         buffered.failure = guarded(|| buffered.process()).err();
         buffered
     }
@@ -62,11 +62,11 @@ impl Buffered {
         }
     }
 
-    /// rustls opens into memory of its own; the reader has it from there.
+    /// rustls opens into its own memory; the reader copies from there.
     ///
-    /// Where the next record has begun to come, its first byte goes with this one: rustls shrinks a buffer that has run empty
-    /// to 4 KiB, and then takes, and looks at, each record in five pieces. The byte stays in the input too, for whoever
-    /// comes behind a close_notify. One that no record begins with would fail this one.
+    /// If the next record has begun to arrive, its first byte is fed with this record. Otherwise rustls shrinks its empty buffer
+    /// to 4 KiB, and then takes and checks each record in five pieces. The byte stays in the input too, because after a
+    /// close_notify it belongs to the plaintext. A byte that begins no record is not fed, since it would fail this record.
     pub(super) fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
         let is_begun = input.as_slice().get(record).is_some_and(|first| RECORD_TYPES.contains(first));
         let with_next = record + usize::from(is_begun && !self.tls.is_handshaking());
@@ -84,14 +84,14 @@ impl Buffered {
         Ok(0)
     }
 
-    /// Feeds bytes; says how many were taken.
+    /// Feeds bytes and returns how many were taken.
     fn feed(&mut self, bytes: &[u8]) -> Result<usize, Error> {
         let mut rest = bytes;
-        // A reader that says 0 is the end of the stream to rustls, for ever: it is never shown an empty one.
+        // rustls takes a read of 0 bytes for the permanent end of the stream, so it never gets an empty reader.
         while !rest.is_empty() {
             match self.tls.read_tls(&mut rest) {
-                // Its buffer is full: of plaintext, which is read first, or of a handshake message that has no end. Or the
-                // peer's close_notify has come, and it takes nothing more.
+                // The buffer of rustls is full: of plaintext, which is read first, or of a handshake message without an end. Or
+                // the peer's close_notify has come, and rustls takes nothing more.
                 Ok(0) | Err(_) => break,
                 Ok(_) => self.process()?,
             }
@@ -99,14 +99,14 @@ impl Buffered {
         Ok(bytes.len() - rest.len())
     }
 
-    /// Asked once for each read, and never behind a failure: rustls 0.23.46 panics where it is asked once more behind an
-    /// empty handshake record, which it has thrown away and still counts.
+    /// Called once for each read, and never after a failure: after an empty handshake record, which it has discarded but still
+    /// counts, rustls 0.23.46 panics at a second call.
     fn process(&mut self) -> Result<(), Error> {
         let processed = self.tls.process_new_packets();
         let state = match processed {
             Ok(state) => state,
             Err(error) => {
-                // rule: end-2: what was opened before the failure is read before it. rustls no longer says how much that is.
+                // rule: end-2: data that was opened before the failure is read first. rustls no longer tells its length.
                 self.has_failed = true;
                 self.opened = self.first_chunk();
                 return Err(error);
@@ -117,7 +117,7 @@ impl Buffered {
         Ok(())
     }
 
-    /// How much plaintext lies in one piece.
+    /// The length of the first contiguous piece of plaintext.
     fn first_chunk(&mut self) -> usize {
         self.tls.reader().into_first_chunk().map_or(0, <[u8]>::len)
     }
@@ -129,7 +129,7 @@ impl Buffered {
         }
     }
 
-    /// TLS 1.3 has a next key, and rustls goes on to it by itself.
+    /// TLS 1.3 has a next key, and rustls changes to it on its own.
     pub(super) fn finish_handshake(&mut self) -> Result<(), Error> {
         /// Finished.
         const SEALED: u64 = 1;
@@ -141,7 +141,7 @@ impl Buffered {
         Ok(())
     }
 
-    /// rustls has a buffer of its own for that.
+    /// rustls has its own buffer for that.
     pub(super) fn kept(&self) -> usize {
         0
     }
@@ -172,7 +172,7 @@ impl Buffered {
 
     pub(super) fn read(&mut self, out: &mut [u8], _: &mut Buffer) -> usize {
         let room = out.len().min(self.opened);
-        // The reader's error says what the halves know already.
+        // The halves already know what the reader's error says.
         let n = self.tls.reader().read(&mut out[..room]).unwrap_or(0);
         self.note_read(n);
         n
@@ -203,9 +203,9 @@ impl Buffered {
         accepted
     }
 
-    /// Of a session that was begun elsewhere it is not known how much its key has sealed. When that is used up (TLS 1.2),
-    /// rustls drops what it accepted and sends close_notify instead, which must not leave (rule: end-8). The type of a
-    /// record is in the clear there; in TLS 1.3 it is always that of data.
+    /// For a session that another library began, it is unknown how much its key has sealed. When the key is used up (TLS 1.2),
+    /// rustls drops the data that it accepted and sends close_notify instead, which must not leave (rule: end-8). TLS 1.2 sends
+    /// the type of a record in the clear; in TLS 1.3 the visible type is always that of data.
     fn ends_by_itself(&mut self) -> bool {
         let mut first = First(None);
         let _ = self.tls.write_tls(&mut first);
@@ -221,10 +221,10 @@ impl Buffered {
         self.tls.send_close_notify();
     }
 
-    /// A session that has failed is dead: rustls seals nothing more but a close_notify, and gives no keys away.
+    /// After a failure, rustls seals only a close_notify, and does not let its keys be extracted.
     pub(super) fn send_missing_alert(&mut self) {}
 
-    /// rustls has no way to send a fatal alert of ours.
+    /// rustls cannot send a fatal alert of ours.
     pub(super) fn send_internal_error(&mut self) {}
 
     pub(super) fn wants_write(&self) -> bool {
@@ -249,7 +249,7 @@ impl Buffered {
     }
 }
 
-/// Takes nothing, and looks at the first byte.
+/// Looks at the first byte without taking it.
 struct First(Option<u8>);
 
 impl Write for First {

@@ -210,7 +210,7 @@ async fn timeout_bounds_the_handshake_too_and_each_attempt_of_a_reconnector() {
     let gave_up = tokio::time::timeout(Duration::from_secs(20), again.next()).await.unwrap().unwrap_err();
     assert!(gave_up.attempts == 2 && gave_up.last.blame() == Blame::Time, "{gave_up}");
 
-    // What is in plaintext until it is upgraded is connected now; the upgrade has the policy's bound.
+    // A `starttls` connection is in plaintext and connected now; the upgrade has the policy's bound.
     let starttls = client(&tls.replacen("tls:", "starttls:", 1)).connect().await.unwrap();
     assert!(!starttls.is_secure());
 }

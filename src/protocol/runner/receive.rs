@@ -1,4 +1,4 @@
-//! In: what the transport has received, and its end.
+//! Receiving: the data of the transport, and its end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,7 +18,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             return self.poll_loss(cx).map(|()| Some(Next::End));
         }
         if self.stage.desk.agenda.ending() == Ending::Close {
-            // rule: close-2: what comes while the producer is waited for is thrown away.
+            // rule: close-2: bytes that come while the close waits for the producer are discarded.
             let mut discard = Discard { bytes: 0, limit: u64::MAX };
             self.unread.clear();
             ready!(self.transport.poll_discard(cx, &mut discard));
@@ -34,7 +34,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
         match ready!(Pin::new(&mut self.transport).poll_fill_buf(cx)) {
             Ok(data) if !data.is_empty() => {
-                // What one call may answer is bounded (rule: write-10).
+                // The bytes of one call are bounded, and so are the answers to them (rule: write-10).
                 let data = &data[..data.len().min(Inbox::ROOM)];
                 let n = data.len();
                 if self.unread.is_empty() {
@@ -52,25 +52,25 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// Nothing is delivered now. What is not data is attended to (rule: secure-7); data, and the end, stay where they are
+    /// Nothing is delivered now. Records without data are processed (rule: secure-7); data, and the end, stay unread
     /// (rule: flow-4).
     fn poll_parked(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
         ready!(self.transport.poll_attend(cx));
         match self.transport.halves() {
             (_, RecvHalf::Broken(_)) => {}
-            // It has ended in order; that it has is parked.
+            // The peer has ended in order. The end is kept for later.
             (SendHalf::Finished, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => return Poll::Pending,
             (_, RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) | RecvHalf::Aborted) => {
                 ready!(self.poll_loss(cx));
             }
         }
         if !self.stage.desk.is_paused {
-            // The answers that it was held for leave no more: what came before the loss is delivered, then the loss told.
+            // The unsent answers can no longer leave. Data from before the loss is delivered, and then the loss is reported.
             self.is_shut = true;
             self.stage.lose_sending();
             return Poll::Ready(None);
         }
-        // rule: flow-5. What it was, the floor says: the data ahead of it is not asked for any more.
+        // rule: flow-5. The floor returns the reason, because the data before it is no longer read.
         let mut discard = Discard { bytes: 0, limit: u64::MAX };
         let _ = self.transport.poll_discard(cx, &mut discard);
         Poll::Ready(Some(Next::End))
@@ -83,7 +83,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 
     fn check_unread(&mut self) {
-        // What a protocol leaves because nothing is delivered now is not half a message.
+        // Bytes that a protocol leaves because delivery is stopped are not an incomplete message.
         if !self.unread.is_empty() && self.stage.desk.reading() == Reading::Open {
             self.stage.check_unread(self.unread.len());
         }
@@ -100,7 +100,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         let is_closing = self.stage.desk.agenda.ending() == Ending::Close;
         let answer = self.stage.tell_read_closed(end);
         if answer == AfterRead::Close && !is_closing {
-            // rules: close-8, half-11: what is queued leaves; nobody is asked for more.
+            // rules: close-8, half-11: queued bytes leave; no producer is asked for more.
             self.stage.stop_producer();
             self.stage.desk.close();
         }

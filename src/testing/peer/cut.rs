@@ -42,7 +42,7 @@ pub struct Cut<S> {
 }
 
 impl<S> fmt::Debug for Cut<S> {
-    /// Nothing of the stream, which may hold data (rule: tcp-11).
+    /// Shows nothing of the stream, which may hold data (rule: tcp-11).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stream: _, left, read, ending } = self;
         f.debug_struct("Cut").field("left", left).field("read", read).field("ending", ending).finish_non_exhaustive()

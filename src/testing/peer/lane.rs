@@ -27,7 +27,7 @@ const BEATS: u32 = 20;
 pub struct Lane(Arc<Shared>);
 
 impl fmt::Debug for Lane {
-    /// Nothing of what is to be injected (rule: tcp-11).
+    /// Shows nothing of the bytes to inject (rule: tcp-11).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lane").field("forwarded", &self.0.forwarded).finish_non_exhaustive()
     }

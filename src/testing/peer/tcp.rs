@@ -49,7 +49,7 @@ pub struct RawTcp {
 }
 
 impl fmt::Debug for RawTcp {
-    /// How much was sent and received, not what (rule: tcp-11).
+    /// Shows how many bytes were sent and received, but not the bytes (rule: tcp-11).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stream, sent, received, events, patience: _ } = self;
         f.debug_struct("RawTcp")

@@ -65,7 +65,7 @@ pub struct Pki {
 }
 
 impl fmt::Debug for Pki {
-    /// It holds the keys of the CAs.
+    /// Shows nothing, because it holds the keys of the CAs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pki").finish_non_exhaustive()
     }
