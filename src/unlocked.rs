@@ -52,13 +52,13 @@ impl Drop for Locked {
     }
 }
 
-/// A waker that panics harms nobody but its own task: whoever woke it, a peer's event or another task, goes on, and so do the
-/// others that are to be woken (rule: life-7).
+/// Catches a panic of a waker. The panic affects only the waker's own task: the code that called the waker continues, and the
+/// other wakers still run (rule: life-7).
 fn guarded(f: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(f));
 }
 
-/// Wakes a task: at once where no lock is held.
+/// Wakes a task: at once if no lock is held, otherwise after the last one is released.
 pub(crate) fn wake(waker: Waker) {
     if LOCKS.get() == 0 { guarded(|| waker.wake()) } else { put_off(Later::Wake(waker)) }
 }

@@ -11,25 +11,24 @@ pub(crate) fn pieces(n: u64) -> impl Iterator<Item = &'static [u8]> {
     (0..n / length).map(|_| PATTERN.as_slice()).chain((!rest.is_empty()).then_some(rest))
 }
 
-/// So many parts of so many bytes each, one after the other. The pattern starts anew in each part.
+/// This many parts of this many bytes each, one after the other. The pattern starts again in each part.
 fn parts(parts: u64, n: u64) -> impl Iterator<Item = &'static [u8]> {
-    // Empty parts are left out: their number may be anything.
+    // Empty parts are left out, because their number is not limited.
     let parts = if n == 0 { 0 } else { parts };
     (0..parts).flat_map(move |_| pieces(n))
 }
 
-/// A write sequence has no more slices than this. Where the peer asks for more parts, several of them share a slice: so many
-/// parts are short ones.
+/// The most slices of one write sequence. If the peer asks for more parts, several parts share a slice; such parts are short.
 const MAX_SLICES: u64 = 1 << 16;
 
 /// The parts of a write sequence.
 pub(crate) struct Sequence {
     parts: u64,
     n: u64,
-    /// Several parts together, and how often.
+    /// Several parts in one slice, which is sent `times` times.
     slice: Vec<u8>,
     times: u64,
-    /// The parts that are left over.
+    /// The remaining parts.
     rest: Vec<u8>,
 }
 

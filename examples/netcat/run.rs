@@ -158,7 +158,7 @@ async fn connect(args: &Args) -> Result<TcpConnection, Error> {
     connector.connect(&args.host, args.port).await
 }
 
-/// The endpoint's one deadline bounds what comes before data: the handshake, and what is said before it.
+/// The endpoint's one deadline bounds all steps before data: the plaintext part and the handshake.
 async fn in_time<T>(deadline: Option<Instant>, step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     match deadline {
         Some(deadline) => timeout_at(deadline, step).await.unwrap_or_else(|_| Err(Failure::out_of_time())),
@@ -166,7 +166,7 @@ async fn in_time<T>(deadline: Option<Instant>, step: impl Future<Output = Result
     }
 }
 
-/// In TLS from the first byte on, where the endpoint says so.
+/// Begins with TLS if the endpoint says so.
 async fn begin(
     args: &Args,
     tls: Option<&ClientTls>,
