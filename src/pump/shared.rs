@@ -1,5 +1,7 @@
 //! The pump under its lock, and the waker that pumps.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
@@ -7,6 +9,7 @@ use std::task::{Wake, Waker};
 use super::Pump;
 use crate::control::{Control, Watcher};
 use crate::core::session::Session;
+use crate::error::Reason;
 use crate::transport::Transport;
 use crate::unlocked::{self, Locked};
 
@@ -70,6 +73,15 @@ impl<T: Transport> Shared<T> {
     fn kick(&self) {
         self.kicked.store(true, Ordering::SeqCst);
         self.serve_kicks();
+    }
+
+    /// The floor has panicked where no task of ours was to hear it: those that wait are told of its loss.
+    fn lose_floor(&self) {
+        let reason = Reason::Io(Arc::new(io::Error::other("the stream beneath has panicked")));
+        let mut held = self.lock();
+        held.pump.session.handle_read_lost(reason.clone());
+        held.pump.session.handle_write_lost(reason);
+        self.unlock_and_wake_all(held);
     }
 
     /// Whoever has the lock serves the kicks that come meanwhile, after letting go: so a kick is set before the lock is
@@ -156,8 +168,10 @@ impl<T: Transport> Wake for PumpWaker<T> {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.kick();
+        let Some(shared) = self.0.upgrade() else { return };
+        // rule: life-7: a stream beneath that panics ends its own connection, and not the runtime or the task that wakes.
+        if catch_unwind(AssertUnwindSafe(|| shared.kick())).is_err() {
+            shared.lose_floor();
         }
     }
 }

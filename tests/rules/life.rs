@@ -1,7 +1,10 @@
 use std::future::{Future, poll_fn};
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bowline::protocol::{Outcome, Protocol, Runner, UpgradableTransport};
 use bowline::testing::{BoxTransport, shared_pki, tcp_pair};
@@ -279,13 +282,75 @@ async fn a_stream_that_is_interrupted_is_asked_again_and_not_for_ever() {
     .await;
 }
 
+/// A Unix socket that panics where it is written to, once it is told to.
+#[cfg(unix)]
+struct Breaks {
+    now: Arc<AtomicBool>,
+    socket: tokio::net::UnixStream,
+}
+
+#[cfg(unix)]
+impl AsyncRead for Breaks {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buf)
+    }
+}
+
+#[cfg(unix)]
+impl AsyncWrite for Breaks {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        assert!(!self.now.load(Ordering::SeqCst), "it breaks");
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// What is queued leaves in a waker, which the runtime calls.
+///
+/// rule: life-7, write-6
+#[cfg(unix)]
+#[tokio::test]
+async fn a_stream_that_panics_in_a_waker_ends_its_own_connection_only() {
+    bounded("a Unix socket", async {
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let now = Arc::new(AtomicBool::new(false));
+        let ours = Stream::new(Breaks { now: Arc::clone(&now), socket: ours }).wakes_unlocked();
+        let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
+        let (ours, theirs) = tokio::join!(
+            TlsConnection::connect(ours, &client_tls, "localhost"),
+            TlsConnection::accept(Stream::from(theirs), &server_tls)
+        );
+        let (ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+        let (mut read, mut write) = ours.into_split();
+        let reading = tokio::spawn(async move { read.read(&mut [0]).await });
+        // The socket is full, and some is queued.
+        while let Ok(written) = tokio::time::timeout(Duration::from_millis(50), write.write(&[7; 10_000])).await {
+            written.unwrap();
+        }
+        let writing = tokio::spawn(async move { write.flush().await });
+        tokio::task::yield_now().await;
+        now.store(true, Ordering::SeqCst);
+        assert!(read_all(&mut theirs).await.1.is_err());
+        let (read, written) = (reading.await.unwrap(), writing.await.unwrap());
+        assert!(read.is_err() && written.is_err(), "{read:?} {written:?}");
+    })
+    .await;
+}
+
 /// To `write_all` and its kind it would mean: once more.
 ///
 /// rule: life-6, end-1
 #[test]
 fn no_end_says_that_the_call_is_to_be_made_again() {
     for kind in [ErrorKind::Interrupted, ErrorKind::WouldBlock] {
-        let error = io::Error::from(Reason::Io(std::sync::Arc::new(kind.into())));
+        let error = io::Error::from(Reason::Io(Arc::new(kind.into())));
         assert_eq!(error.kind(), ErrorKind::Other);
         let Error::Ended(Reason::Io(inner)) = Error::from(error) else { panic!("it is another one") };
         assert_eq!(inner.kind(), kind);
