@@ -34,7 +34,7 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
     /// Bytes: those of blocks made here, without those of blocks that were given back here.
     static HELD: Cell<i64> = const { Cell::new(0) };
-    /// The most that was held.
+    /// The largest number of bytes held at once.
     static MOST: Cell<i64> = const { Cell::new(0) };
 }
 
@@ -224,10 +224,10 @@ impl MessageProtocol for Help {
     }
 }
 
-/// How many peers send and do not read.
+/// The number of peers that send and do not read.
 const DEAF: usize = 16;
 
-/// Serves so many connections until their peers have gone. Says how much each of them held at most.
+/// Serves this many connections until their peers have closed. Returns the most bytes that each of them held.
 fn most_held(listener: std::net::TcpListener, over: Over, is_framed: bool) -> i64 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let server_tls = match over {
@@ -286,10 +286,10 @@ fn a_peer_that_sends_and_does_not_read_takes_little_memory() {
     for (over, bound) in [(Over::Tcp, 256 << 10), (Over::Tls, 512 << 10), (Over::TlsExpress, 512 << 10)] {
         for is_framed in [true, false] {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            // Little is under way in the kernel: connections inherit it.
+            // Small buffers in the kernel, which accepted connections inherit.
             socket2::SockRef::from(&listener).set_send_buffer_size(64 << 10).unwrap();
             let address = listener.local_addr().unwrap();
-            // What is counted is what its thread allocates.
+            // The counter counts the allocations of its thread.
             let serving = std::thread::spawn(move || most_held(listener, over, is_framed));
             runtime.block_on(async {
                 let peers: Vec<_> = (0..DEAF).map(|_| tokio::spawn(send_and_do_not_read(address, over))).collect();
@@ -304,7 +304,7 @@ fn a_peer_that_sends_and_does_not_read_takes_little_memory() {
     }
 }
 
-/// The begin of a message is kept where it is, and grows: it is not copied for each record that brings a part of it.
+/// The first part of a message stays in place and grows: it is not copied for each record that adds a part.
 ///
 /// rule: write-10
 #[test]
@@ -320,7 +320,7 @@ fn a_message_in_records_of_one_byte_is_not_copied_for_each() {
         let (ours, peer) =
             tokio::join!(TlsConnection::connect(ours, &client, "localhost"), RawTls::server(theirs, &server));
         let (mut ours, mut peer) = (ours.unwrap(), peer.unwrap());
-        // A ticket of 60 kB that does not come to its end.
+        // An incomplete ticket of 60 kB.
         peer.record(ContentType::Handshake, &[4, 0, 0xea, 0x60]);
         for _ in 0..RECORDS {
             peer.record(ContentType::Handshake, &[0]);

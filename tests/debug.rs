@@ -1,4 +1,4 @@
-//! What `{:?}` shows: never data, never a key, whoever's it was.
+//! `{:?}` never shows data or a key, not even those of another connection.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ use tokio_util::codec::LinesCodec;
 
 const PLAINTEXT: &[u8] = b"Attack at dawn, by the northern gate! Tell nobody of it.";
 
-/// What must not be seen.
+/// The bytes that must not appear.
 struct Secrets(Mutex<Vec<Vec<u8>>>);
 
 impl Secrets {
@@ -37,7 +37,7 @@ impl Secrets {
         self.0.lock().unwrap().push(secret.to_vec());
     }
 
-    /// The private part of a key on P-256 in PKCS#8, which the public part and its certificate lie beside.
+    /// The private part of a P-256 key in PKCS#8. The public part, which follows, is also in the certificate.
     fn add_key(&self, pem: &str) {
         let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
         self.add(&base64.as_bytes()[48..88]);
@@ -45,7 +45,7 @@ impl Secrets {
         self.add(&key.secret_der()[36..68]);
     }
 
-    /// Formats, and looks for every piece of eight bytes: as text, in hexadecimal, and as a list of numbers.
+    /// Formats a value, and searches for each piece of eight secret bytes: as text, in hexadecimal, and as a list of numbers.
     #[track_caller]
     fn check(&self, value: &dyn Debug) {
         let (line, pretty) = (format!("{value:?}"), format!("{value:#?}"));
@@ -98,7 +98,7 @@ fn configurations(secrets: &Arc<Secrets>) -> Vec<(ClientTls, ServerTls)> {
     all
 }
 
-/// Says the plaintext to `b`, which reads a part of it: the rest waits in the memory of both.
+/// Sends the plaintext to `b`, which reads a part of it: the rest stays in the memory of both.
 async fn converse(a: &mut impl Transport, b: &mut impl Transport) {
     a.write_all(PLAINTEXT).await.unwrap();
     a.flush().await.unwrap();
@@ -252,7 +252,7 @@ impl Protocol for Hoarder {
 #[tokio::test]
 async fn queues_and_protocols_show_lengths_only() {
     let secrets = Secrets::new();
-    // What is behind the queue's own bytes in its memory is of whoever had that before.
+    // The memory after the queue's own bytes may hold data of its previous owner.
     let mut buffer = Buffer::default();
     buffer.push(&PLAINTEXT.repeat(40));
     secrets.check(&buffer);
@@ -317,8 +317,8 @@ async fn errors_show_no_data() {
     secrets.check(&Reason::from(refused));
 }
 
-/// Types with `Debug` that hold numbers, names, places, states and errors only, or what a test itself has put there
-/// (`Call`). Any other one is formatted above.
+/// Types with `Debug` that hold only numbers, names, places, states and errors, or data from a test itself (`Call`). All
+/// other types are formatted above.
 const PLAIN: &str = "
     Address Answers AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport Ending EndpointError EndpointIncoming
@@ -330,7 +330,7 @@ const PLAIN: &str = "
 fn each_type_that_has_debug_is_formatted_here() {
     let ours: BTreeSet<&str> = include_str!("debug.rs").split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     assert!(PLAIN.split_whitespace().all(|name| ours.contains(name)));
-    // Reached by what is formatted.
+    // Parts of the types that are formatted above.
     let reached = ["Identity", "Lane", "TcpReadHalf", "TcpWriteHalf", "TlsReadHalf", "TlsWriteHalf", "Stream"];
     let more = ["Control", "Handle", "SessionFacts", "Status", "Traffic", "Incoming", "EndpointListener"];
     let halves =
@@ -350,7 +350,7 @@ fn debug_types(text: &str) -> Vec<String> {
         |line: &str| ["pub struct ", "pub enum "].iter().find_map(|begin| line.strip_prefix(begin)).map(name);
     let (mut found, mut derives) = (Vec::new(), false);
     for line in text.lines() {
-        // What can be copied owns no bytes.
+        // A `Copy` type owns no bytes.
         derives |= line.starts_with("#[derive(") && line.contains("Debug") && !line.contains("Copy");
         found.extend(declared(line).filter(|_| derives));
         derives &= line.starts_with('#') || line.starts_with("//");

@@ -69,7 +69,7 @@ async fn nonsense_instead_of_a_handshake_is_told_by_the_right_alert_and_fin() {
 
 /// rule: end-1, secure-4, tcp-11
 #[tokio::test]
-async fn a_peer_that_speaks_something_else_is_told_with_its_first_bytes() {
+async fn the_error_for_another_protocol_shows_its_first_bytes() {
     let cases: [(&[u8], Option<&str>, &str); 6] = [
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", Some("HTTP"), "\"GET / HTTP/1.1\""),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", Some("HTTP"), "\"HTTP/1.1 400 Bad Request\""),
@@ -102,7 +102,7 @@ async fn a_peer_that_speaks_something_else_is_told_with_its_first_bytes() {
 
 /// rule: end-1
 #[tokio::test]
-async fn garbage_after_a_record_of_tls_is_not_told_as_another_protocol() {
+async fn garbage_after_a_tls_record_is_not_reported_as_another_protocol() {
     for side in SIDES {
         let (ours, mut peer) = Setup::new(side, TlsVersion::V1_3).before().await;
         let begun = record(HANDSHAKE, &[if side == Side::Server { 1 } else { 2 }, 0, 1, 0, 3, 3]);

@@ -98,8 +98,8 @@ async fn sins_after_our_close_notify_end_the_other_half_and_nothing_follows_the_
     }
 }
 
-/// A renegotiation is refused by an alert, and a KeyUpdate is answered; but not after our close_notify: what leaves then is
-/// plaintext.
+/// A renegotiation is refused by an alert, and a KeyUpdate is answered, but not after our close_notify: bytes that leave after
+/// close_notify are plaintext.
 ///
 /// rule: half-2, secure-7, upgrade-9
 #[tokio::test]
@@ -239,7 +239,7 @@ async fn one_answer_serves_all_key_updates_that_have_arrived() {
             peer.key_update(true).data(b"x");
         }
         peer.send().await.unwrap();
-        // In reads of one byte, so that what was read is not all that has arrived.
+        // In reads of one byte, so that more bytes have arrived than were read.
         for _ in 0..ONE_SEGMENT {
             assert_eq!(ours.read_u8().await.unwrap(), b'x', "{side:?}");
         }
@@ -353,7 +353,7 @@ async fn an_abort_into_a_full_socket_is_a_reset_without_close_notify() {
     }
 }
 
-/// Nobody waits for a record any more: the close waits for the FIN beneath, and an abort takes the socket away from it.
+/// No task waits for a record any more: the close waits for the FIN of the floor below, and an abort closes the socket.
 ///
 /// rule: abort-4, close-6
 #[test]
@@ -404,7 +404,7 @@ async fn segments_of_one_byte_change_nothing() {
     }
 }
 
-/// What a peer may seal or say: which kind, and how much of it.
+/// Records that a peer may seal or send: the kind, and the amount.
 type Doing = (u8, usize);
 
 fn do_it(peer: &mut RawTls, version: TlsVersion, (kind, len): Doing) {
@@ -434,7 +434,7 @@ proptest! {
 
     /// rule: end-1, close-3
     #[test]
-    fn whatever_a_peer_seals_in_an_open_or_half_closed_session_ends_without_a_panic(
+    fn no_sealed_record_of_a_peer_causes_a_panic(
         which in 0..4_usize,
         half_closed in any::<bool>(),
         doings in prop::collection::vec(((0..16_u8, 0..300_usize), any::<bool>()), 1..12),
@@ -446,7 +446,7 @@ proptest! {
             if half_closed {
                 ours.close_write().await.unwrap();
             }
-            // A task of its own, so that a panic is told.
+            // A separate task, so that a panic is reported.
             let reading = tokio::spawn(async move {
                 let _ = ours.read_to_end(&mut Vec::new()).await;
                 let _ = ours.write(b"x").await;

@@ -78,7 +78,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("hangs")
 }
 
-/// The client's stream of tokio-rustls, and a server that seals what it is told to.
+/// The client's stream of tokio-rustls, and a server that seals the records that the test asks for.
 async fn with_raw_server() -> (Client<TcpStream>, RawTls) {
     let (client, server) = raw_tcp_pair().await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(shared_pki().client_tls().config().clone());
@@ -135,7 +135,7 @@ async fn data_before_a_failure_is_delivered_and_the_failure_after_it() {
 async fn a_stream_that_failed_before_it_was_taken_over_says_so() {
     let (mut ours, mut peer) = with_raw_server().await;
     peer.data(b"all is well").clear(&bad_record()).send().await.unwrap();
-    // tokio-rustls tells the failure, and keeps what was opened before it.
+    // tokio-rustls reports the failure, and keeps the data that it opened before.
     let mut received = Vec::new();
     soon(ours.read_to_end(&mut received)).await.unwrap_err();
     let mut ours = TlsConnection::from_tokio_rustls(ours, Policy::default()).unwrap();
@@ -146,7 +146,7 @@ async fn a_stream_that_failed_before_it_was_taken_over_says_so() {
     assert!(matches!(soon(ours.close()).await.reason, Reason::Tls(_)));
 }
 
-/// A blocking client that sends early data where it has a ticket, and says whether it was told that they were accepted.
+/// A blocking client that sends early data if it has a ticket. Returns whether the server reported them as accepted.
 fn early(mut stream: std::net::TcpStream, config: Arc<rustls::ClientConfig>) -> std::io::Result<bool> {
     use std::io::{Read as _, Write as _};
     let name = bowline::config::server_name("localhost").unwrap();
@@ -160,9 +160,9 @@ fn early(mut stream: std::net::TcpStream, config: Arc<rustls::ClientConfig>) -> 
 
 /// rule: secure-11
 #[tokio::test(flavor = "multi_thread")]
-async fn early_data_that_nobody_has_read_is_not_lost_in_silence() {
+async fn unread_early_data_fails_the_conversion() {
     let provider = Arc::clone(shared_pki().client_tls().config().crypto_provider());
-    // With a cache of sessions in memory, which rustls wants for early data.
+    // With a session cache in memory, which rustls requires for early data.
     let stateful = shared_pki().server_tls_builder().provider(provider).build().unwrap();
     let mut config = rustls::ServerConfig::clone(stateful.config());
     config.max_early_data_size = 16_384;
@@ -194,7 +194,7 @@ async fn early_data_that_nobody_has_read_is_not_lost_in_silence() {
 
 /// rule: life-6
 #[tokio::test]
-async fn a_stream_that_was_shut_down_before_is_closed_with_an_error_and_without_a_hang() {
+async fn a_stream_that_was_shut_down_closes_with_an_error() {
     for peer_closes_first in [false, true] {
         let (mut ours, mut peer) = with_raw_server().await;
         let mut received = Vec::new();
@@ -211,7 +211,7 @@ async fn a_stream_that_was_shut_down_before_is_closed_with_an_error_and_without_
         }
         soon(ours.read_to_end(&mut received)).await.unwrap();
         assert_eq!(received, b"bye");
-        // The marker cannot be sent twice, and nobody knows what was written after the first one.
+        // The marker cannot be sent twice, and it is unknown what was written after the first one.
         drop(peer);
         let report = soon(ours.close()).await;
         assert!(matches!(report.reason, Reason::Tls(_)), "{report}");

@@ -1,4 +1,4 @@
-//! A handshake that fails tells the peer by an alert, also where rustls has none.
+//! A handshake that fails sends an alert to the peer, even if rustls has none.
 
 use bowline::core::session::Session;
 use bowline::rustls::{AlertDescription as Alert, Error};
@@ -25,7 +25,7 @@ fn builders(pki: &Pki, version: TlsVersion, express: bool) -> (ClientTls, Server
     (client.build().unwrap(), server.build().unwrap())
 }
 
-/// What failed, and the alert that was sent for it.
+/// The failure, and the alert that was sent for it.
 fn failure(session: &Session) -> Option<(Error, Option<Alert>)> {
     session.failure().map(|reason| match reason {
         Reason::Tls(error) => (error.error.clone(), error.alert_sent),
@@ -42,7 +42,7 @@ fn alert_received(session: &Session) -> Option<Alert> {
 
 /// rule: secure-4, secure-10
 #[test]
-fn a_client_whose_chain_is_too_long_is_told_so() {
+fn a_client_whose_chain_is_too_long_receives_an_alert() {
     let pki = Pki::new();
     for version in VERSIONS {
         for express in [false, true] {
@@ -88,7 +88,7 @@ fn spoil_shares(hello: &mut [u8]) {
 
 /// rule: secure-10
 #[test]
-fn a_key_share_that_is_no_key_is_answered_by_an_alert_on_both_sides() {
+fn an_invalid_key_share_is_answered_by_an_alert_on_both_sides() {
     for express in [false, true] {
         let tls = (client(shared_pki(), TlsVersion::V1_3, express, None), server(shared_pki(), express, None));
         for spoil_server in [false, true] {
@@ -111,7 +111,7 @@ fn a_key_share_that_is_no_key_is_answered_by_an_alert_on_both_sides() {
     }
 }
 
-/// Changes a byte, cuts one out, or doubles one; at another place for each seed.
+/// Changes, removes or doubles a byte, at a different place for each seed.
 fn meddle(bytes: &mut Vec<u8>, seed: u64) {
     let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ seed;
     let at = random as usize % bytes.len();
@@ -124,7 +124,7 @@ fn meddle(bytes: &mut Vec<u8>, seed: u64) {
 
 /// rule: secure-4, secure-10
 #[test]
-fn whatever_is_changed_in_a_flight_the_alert_is_sent_or_was_received() {
+fn every_failure_of_a_changed_flight_has_an_alert() {
     let mut failed = 0;
     for version in VERSIONS {
         for express in [false, true] {

@@ -17,7 +17,7 @@ fn worn_out_soon() -> Arc<CryptoProvider> {
     worn_out_after(LIMIT)
 }
 
-/// The default provider; a key of its suites seals so many records.
+/// The default provider, with suites whose keys seal this many records.
 pub(crate) fn worn_out_after(limit: u64) -> Arc<CryptoProvider> {
     let default = client(shared_pki(), TlsVersion::V1_3, false, None);
     let default = CryptoProvider::clone(default.config().crypto_provider());
@@ -145,12 +145,12 @@ fn the_last_record_of_a_key_is_enough_for_the_marker() {
     }
 }
 
-/// Writes that wait in a queue, or that are larger than what the key may still seal: what fits is sealed, and the rest is
-/// not lost in silence.
+/// Writes that wait in a queue, or that are larger than what the key may still seal: the part that fits is sealed, and the
+/// loss of the rest is reported.
 ///
 /// rule: end-8, write-5
 #[test]
-fn a_large_write_is_cut_where_the_key_ends_and_says_so() {
+fn a_large_write_past_the_end_of_a_key_fails_with_key_exhausted() {
     let soon = worn_out_soon();
     for (express, corked) in [(false, false), (false, true), (true, false), (true, true)] {
         let client = client(shared_pki(), TlsVersion::V1_2, express, Some(Arc::clone(&soon)));
@@ -173,12 +173,12 @@ fn a_large_write_is_cut_where_the_key_ends_and_says_so() {
     }
 }
 
-/// The limit of AES-GCM as it is: 2^24 records. Run by hand, in release.
+/// The real limit of AES-GCM: 2^24 records. Run by hand, in release.
 ///
 /// rule: end-8
 #[test]
 #[ignore = "seals and opens 33 million records: run it in release"]
-fn the_real_limit_ends_a_session_before_it_is_passed() {
+fn a_session_ends_before_it_exceeds_the_real_limit() {
     const REAL: u64 = 1 << 24;
     for express in [false, true] {
         let default = client(shared_pki(), TlsVersion::V1_2, express, None);

@@ -1,4 +1,4 @@
-//! The settings of a configuration of rustls's: both engines obey them, or they are refused by name.
+//! The settings of a rustls configuration: both engines obey them, or they are refused by name.
 
 use std::io::{self, IoSlice, Write};
 use std::net::Shutdown;
@@ -43,7 +43,7 @@ fn small_records(version: TlsVersion, size: usize, express: bool) -> [Session; 2
     sessions(&client, &server_of(config, express))
 }
 
-/// Sends data from one to the other in several ways, and gives the lengths of the records, and what arrived.
+/// Sends data from one to the other in several ways. Returns the lengths of the records, and the received data.
 fn sent(both: &mut [Session; 2], from: usize, data: &[u8]) -> (Vec<usize>, Vec<u8>) {
     let (mut lengths, mut received) = (Vec::new(), Vec::new());
     let parts = data.split_at(data.len() / 3);
@@ -67,7 +67,7 @@ fn sent(both: &mut [Session; 2], from: usize, data: &[u8]) -> (Vec<usize>, Vec<u
 
 /// rule: secure-11
 #[test]
-fn both_engines_send_records_of_the_length_that_is_set() {
+fn both_engines_send_records_of_the_configured_length() {
     let data: Vec<u8> = (0..12_000).map(|n| n as u8).collect();
     for (version, size) in VERSIONS.into_iter().flat_map(|version| [32, 512, 5_000, 16_389].map(|size| (version, size)))
     {
@@ -78,7 +78,7 @@ fn both_engines_send_records_of_the_length_that_is_set() {
             for from in [0, 1] {
                 let (lengths, received) = sent(&mut both, from, &data);
                 assert!(received == data, "{version}, {size}, {express}");
-                // What protects a record is beyond what the setting counts.
+                // The setting does not count the bytes of the record protection.
                 assert!(lengths.iter().all(|len| *len <= size + 24), "{version}, {size}, {express}: {lengths:?}");
                 all.push(lengths);
             }
@@ -89,7 +89,7 @@ fn both_engines_send_records_of_the_length_that_is_set() {
 
 /// rule: secure-11
 #[test]
-fn a_fragment_size_that_no_engine_takes_is_refused_by_name() {
+fn an_invalid_fragment_size_is_refused_by_name() {
     for express in [false, true] {
         for size in [0, 31, 16_390, usize::MAX] {
             let mut config = plain_server();
@@ -103,7 +103,7 @@ fn a_fragment_size_that_no_engine_takes_is_refused_by_name() {
 
 /// rule: secure-11
 #[test]
-fn what_no_engine_obeys_is_turned_off_with_a_warning_or_refused_by_name() {
+fn a_setting_that_no_engine_obeys_is_turned_off_or_refused_by_name() {
     let mut server = plain_server();
     (server.max_early_data_size, server.send_half_rtt_data) = (16_384, true);
     let mut client = plain_client(TlsVersion::V1_3);
@@ -131,7 +131,7 @@ fn what_no_engine_obeys_is_turned_off_with_a_warning_or_refused_by_name() {
 
 /// A configuration that changes nothing is not copied.
 #[test]
-fn a_configuration_that_both_engines_obey_is_taken_as_it_is() {
+fn a_configuration_that_both_engines_obey_is_not_copied() {
     let (server, client) = (Arc::new(plain_server()), Arc::new(plain_client(TlsVersion::V1_3)));
     let (server_tls, client_tls) = (ServerTls::from(Arc::clone(&server)), ClientTls::from(Arc::clone(&client)));
     assert!(Arc::ptr_eq(server_tls.config(), &server) && server_tls.warnings().is_empty());
@@ -157,7 +157,7 @@ impl rustls::server::ProducesTickets for NoTickets {
     }
 }
 
-/// A client that sends early data where it may; says whether it was told that these bytes were accepted.
+/// A client that sends early data if it can. Returns whether the server reported them as accepted.
 fn early(mut stream: std::net::TcpStream, config: Arc<ClientConfig>) -> io::Result<bool> {
     let name = bowline::config::server_name("localhost").unwrap();
     let mut tls = rustls::ClientConnection::new(config, name).unwrap();
@@ -175,7 +175,7 @@ fn early(mut stream: std::net::TcpStream, config: Arc<ClientConfig>) -> io::Resu
 
 /// rule: secure-11
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_client_was_told_is_accepted_is_delivered() {
+async fn early_data_that_is_reported_as_accepted_is_delivered() {
     for express in [false, true] {
         let mut config = plain_server();
         config.max_early_data_size = 16_384;
@@ -207,7 +207,7 @@ async fn what_a_client_was_told_is_accepted_is_delivered() {
     }
 }
 
-/// How many of twelve clients that begin at once resume, after one that has brought tickets.
+/// How many of twelve simultaneous clients resume, after one connection that has received tickets.
 fn resumed_of_twelve(client: &ClientTls, server: &ServerTls) -> usize {
     settle(&mut sessions(client, server));
     let mut all: Vec<_> = (0..12).map(|_| sessions(client, server)).collect();

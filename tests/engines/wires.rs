@@ -197,7 +197,7 @@ fn a_handshake_that_fails_tells_the_same_by_both_engines() {
     }
 }
 
-/// How much a session holds of a hello that never ends, in records of one byte, until it gives up; and why it does.
+/// The most bytes that a session holds of an endless hello in records of one byte, until it fails; and its failure.
 fn endless_hello(mut session: Session) -> (usize, String) {
     let message = [&[1, 0, 0xff, 0xff][..], &[0; 0xffff]].concat();
     let mut most = 0;
@@ -218,7 +218,7 @@ fn endless_hello(mut session: Session) -> (usize, String) {
 
 /// rule: write-10, secure-4
 #[test]
-fn a_hello_in_records_of_one_byte_is_given_up_at_64_kilobytes() {
+fn a_hello_in_records_of_one_byte_fails_at_64_kilobytes() {
     let by = |express| endless_hello(server(shared_pki(), express, None).session(Watermarks::default()).unwrap());
     let (rustls, express) = (by(false), by(true));
     assert!((60_000..=0xffff).contains(&express.0), "{express:?}");
@@ -226,7 +226,7 @@ fn a_hello_in_records_of_one_byte_is_given_up_at_64_kilobytes() {
     assert!(express.1.contains("PeerSentOversizedRecord"), "{express:?}");
 }
 
-/// Code of the application's that rustls calls.
+/// Application code that rustls calls.
 #[derive(Debug)]
 struct Panics;
 

@@ -1,5 +1,5 @@
-//! Connections whose key is used up (TLS 1.2), by every verb and on both faces: nothing hangs, nothing is lost in silence,
-//! and what is cut off does not look complete.
+//! Connections whose key is used up (TLS 1.2), with every verb and on both faces: nothing hangs, every loss is reported,
+//! and a truncated message does not look complete.
 
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::wires::{client, server};
 
 type Tls = TlsConnection<TcpConnection>;
 
-/// One side's key lasts for ten records; the other side's does not wear out.
+/// The key of one side lasts for ten records; the key of the other side has the usual limit.
 async fn pair(express: bool) -> (Tls, Tls) {
     let client = client(shared_pki(), TlsVersion::V1_2, express, Some(worn_out_after(10)));
     let server = server(shared_pki(), false, None);
@@ -27,7 +27,7 @@ async fn pair(express: bool) -> (Tls, Tls) {
     (ours.unwrap(), theirs.unwrap())
 }
 
-/// Writes one record at a time until the key is used up; how much was accepted.
+/// Writes one record at a time until the key is used up. Returns how many bytes were accepted.
 async fn wear_out(ours: &mut Tls) -> usize {
     let mut accepted = 0;
     for _ in 0..20 {
@@ -42,7 +42,7 @@ async fn wear_out(ours: &mut Tls) -> usize {
     panic!("{accepted} bytes were accepted, in one record each");
 }
 
-/// Everything that comes, and that the end is not a clean one.
+/// Returns all received data, and checks that the end is not a clean one.
 async fn cut_off(theirs: &mut Tls) -> Vec<u8> {
     let mut all = Vec::new();
     let end = timeout(SOON, theirs.read_to_end(&mut all)).await.unwrap();
@@ -85,13 +85,13 @@ async fn a_close_after_the_last_record_of_a_key_ends_and_says_why() {
 
 /// rule: end-8, half-2, life-6
 #[tokio::test]
-async fn a_close_of_what_the_key_cannot_seal_any_more_does_not_look_complete() {
+async fn a_close_with_a_used_up_key_does_not_look_complete() {
     for (express, closes_write) in [(false, false), (false, true), (true, false), (true, true)] {
         let (mut ours, mut theirs) = pair(express).await;
         for _ in 0..6 {
             ours.write_all(&[7; 100]).await.unwrap();
         }
-        // Accepted, and not sealed: too much for what the key has left.
+        // Accepted, but not sealed: more than the key may still seal.
         ours.cork().write_all(&[7; 16 << 10]).await.unwrap();
         let peer = tokio::spawn(async move { (cut_off(&mut theirs).await.len(), theirs) });
         ours.cork().write_all(&[7; 60 << 10]).await.unwrap_err();
@@ -161,7 +161,7 @@ async fn a_peer_that_uses_up_the_key_of_an_echo_service_ends_its_own_connection(
     }
 }
 
-/// Answers each byte by one of its own, and notes how it ended.
+/// Answers each byte with one byte, and notes the reason of the end.
 struct Echo(Arc<Mutex<Vec<Reason>>>);
 
 impl Protocol for Echo {
@@ -177,7 +177,7 @@ impl Protocol for Echo {
 
 /// rule: end-8, life-1, end-1
 #[tokio::test]
-async fn a_protocol_whose_key_is_used_up_is_told_so_once() {
+async fn a_protocol_learns_once_that_its_key_is_used_up() {
     for express in [false, true] {
         let (ours, mut peer) = pair(express).await;
         let lost = Arc::default();
@@ -198,7 +198,7 @@ async fn a_protocol_whose_key_is_used_up_is_told_so_once() {
     }
 }
 
-/// How much the key has sealed elsewhere is not known here.
+/// The number of records that the key has sealed before the conversion is unknown.
 ///
 /// rule: end-8
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn an_adopted_session_whose_key_is_used_up_is_cut_off_too() {
     assert!(matches!(timeout(SOON, ours.close()).await.unwrap().reason, Reason::KeyExhausted));
 }
 
-/// Such a session seals no marker of ours: nothing may wait for one.
+/// Such a session never seals our marker, so nothing may wait for it.
 ///
 /// rule: life-6, close-3
 #[tokio::test]

@@ -89,7 +89,7 @@ async fn memory_is_bounded_where_the_codec_has_no_limit_and_where_it_throws_away
     }
 }
 
-/// Makes messages without end, of nothing: while the peer sends, or of its end.
+/// Makes endless messages from no bytes: while the peer sends, or at its end.
 struct Endless {
     of_the_end: bool,
 }
@@ -109,7 +109,7 @@ impl Decoder for Endless {
 
 /// rule: life-6
 #[tokio::test]
-async fn a_codec_that_makes_messages_of_nothing_without_end_is_an_error() {
+async fn a_codec_that_makes_endless_messages_from_no_bytes_is_an_error() {
     for of_the_end in [false, true] {
         let script = Script::on_message(move || Endless { of_the_end }, |_, _| Ok(()));
         let (stream, _) = Segments::cut(b"ab", &[]);
@@ -119,7 +119,7 @@ async fn a_codec_that_makes_messages_of_nothing_without_end_is_an_error() {
     }
 }
 
-/// Takes all that there is, and gives it byte by byte.
+/// Takes all bytes at once, and returns them one by one.
 #[derive(Default)]
 struct ByteByByte(std::collections::VecDeque<u8>);
 

@@ -1,10 +1,10 @@
-//! What wraps a protocol, or a floor, passes every call on.
+//! A wrapper of a protocol, or of a floor, forwards every call.
 
 use std::collections::BTreeSet;
 
 use crate::source::{Source, files};
 
-/// A trait and what implements it by passing on: the place and the first line of each.
+/// A trait and the wrappers that implement it: the file and the first line of each.
 const WRAPPERS: [(&str, &str, &str, &str); 7] = [
     ("src/floor.rs", "pub trait Floor ", "src/floor.rs", "impl<F: Transport + ?Sized> Floor for Box<F> "),
     ("src/floor.rs", "pub trait Floor ", "src/layer.rs", "impl<T: Transport> Floor for Layer<T> "),
@@ -22,11 +22,11 @@ const WRAPPERS: [(&str, &str, &str, &str); 7] = [
         "src/protocol/framing.rs",
         "impl<M: MessageProtocol> Protocol for Framed<M> ",
     ),
-    // `Framed` asks its protocol of messages for all but how it cuts them.
+    // `Framed` forwards everything to its message protocol, except the cutting.
     ("src/protocol/message.rs", "pub trait MessageProtocol:", "src/protocol/framing.rs", "impl<M: MessageProtocol>"),
 ];
 
-/// The names that follow on `fn ` in each block that begins with this line.
+/// The names after `fn ` in each block that begins with this line.
 fn functions(source: &Source, header: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut is_inside = false;
@@ -38,11 +38,11 @@ fn functions(source: &Source, header: &str) -> BTreeSet<String> {
     names
 }
 
-/// A default that is not passed on is answered by the wrapper instead of by what it wraps.
+/// If a wrapper does not forward a method with a default, the wrapper answers instead of the wrapped object.
 ///
 /// rule: secure-2, life-1
 #[test]
-fn wrappers_pass_every_call_on() {
+fn wrappers_forward_every_call() {
     let all = files("src");
     let source = |path: &str| all.iter().find(|source| source.path == path).unwrap();
     for (home, trait_line, place, impl_line) in WRAPPERS {
@@ -50,7 +50,7 @@ fn wrappers_pass_every_call_on() {
         assert!(due.len() > 5, "{home} has no {trait_line}");
         let text = &source(place).text;
         let there = functions(source(place), impl_line);
-        // Messages are passed on under names of their own.
+        // Messages are forwarded under different names.
         let is_forgotten = |name: &&String| {
             !there.contains(*name)
                 && !text.contains(&format!("messages.{name}("))

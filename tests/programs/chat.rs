@@ -68,7 +68,7 @@ fn guests_hear_each_other_and_wait_for_nobody_who_does_not_read() {
 
 /// rule: tcp-11
 #[test]
-fn what_a_guest_says_obeys_no_terminal() {
+fn the_words_of_a_guest_cannot_control_a_terminal() {
     let chat = Chat::start(&[]);
     let mut anna = chat.enter("anna");
     let mut rude = TcpStream::connect(chat.1).unwrap();
@@ -83,14 +83,14 @@ fn what_a_guest_says_obeys_no_terminal() {
 fn guests_who_do_not_read_take_no_memory() {
     let chat = Chat::start(&[]);
     let before = peak(&chat.0);
-    // It is asked for another name each time.
+    // The chat asks for another name each time.
     flood(&TcpStream::connect(chat.1).unwrap(), b"\n");
-    // It is thrown out, and hears of each other guest until then.
+    // The guest gets messages about the other guests until it is removed.
     let talker = chat.enter("talker");
     let mut silent: Vec<_> = (0..10).map(|n| chat.enter(&format!("guest {n}"))).collect();
     flood(talker.get_ref(), b"a line that everybody hears\n");
     for guest in &mut silent {
-        // What had left for it, then the reset.
+        // The bytes that were already sent, then the reset.
         guest.read_to_end(&mut Vec::new()).unwrap_err();
     }
     let grown = peak(&chat.0) - before;

@@ -28,7 +28,7 @@ fn pipeline(endpoint: &str) -> (Child, Child) {
 
 /// rule: abort-2
 #[tokio::test]
-async fn an_interrupt_of_a_pipeline_never_looks_like_a_whole_message() {
+async fn an_interrupted_pipeline_never_looks_like_a_complete_message() {
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
     let tls = certs().server_tls_builder().build().unwrap();
     let endpoint = format!("tls:localhost:{}", listener.local_addr().port());
@@ -55,7 +55,7 @@ async fn an_interrupt_of_a_pipeline_never_looks_like_a_whole_message() {
 
 /// rule: flow-7
 #[tokio::test]
-async fn a_netcat_that_is_killed_is_a_reset_to_its_peer() {
+async fn the_peer_of_a_killed_netcat_sees_a_reset() {
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("tcp:localhost:{}", listener.local_addr().port());
     for signal in [Signal::TERM, Signal::KILL] {

@@ -171,7 +171,7 @@ fn replies_that_nobody_reads_take_no_memory() {
 
 /// rule: tcp-9
 #[test]
-fn a_mail_that_comes_byte_by_byte_is_given_up_as_a_silent_client_is() {
+fn a_mail_that_comes_byte_by_byte_times_out() {
     let dir = TempDir::new().unwrap();
     let smtp = Smtp::start(dir.path(), "127.0.0.1:0", &["--timeout", "1"]);
     let mut client = begin_mail(&smtp);

@@ -210,7 +210,7 @@ async fn follow_to(protocol: &str, script: &[(Vec<u8>, bool)], version: &str, en
         }
         server.read_to_end(&mut Vec::new()).await
     };
-    // A client that refuses is gone, by RST.
+    // A client that refuses resets the connection.
     let _ = timeout(PATIENCE, serving).await.unwrap();
     client.await.unwrap()
 }
@@ -236,7 +236,7 @@ async fn a_byte_injected_anywhere_between_answers_refuses_the_upgrade() {
         for (place, _) in script.iter().enumerate().filter(|(_, step)| matches!(step, Say(_))) {
             for version in ["--tls12", "--tls13"] {
                 refuses_injected(protocol, script, place, (b"", b"X"), version).await;
-                // Any line is a greeting, and any but a refusal an answer, where the protocol is not known.
+                // If the protocol is unknown, any line is a greeting, and any line except a refusal is an answer.
                 if !protocol.starts_with("line:") {
                     refuses_injected(protocol, script, place, (b"X", b""), version).await;
                 }
@@ -272,7 +272,7 @@ async fn an_answer_that_comes_before_its_question_refuses_the_upgrade() {
 }
 
 #[tokio::test]
-async fn what_is_not_by_the_letter_refuses_the_upgrade() {
+async fn an_unexpected_answer_refuses_the_upgrade() {
     let (go, starttls) = (Say(b"220 go\r\n"), Hear(b"STARTTLS\r\n"));
     for offers in
         [&b"250-mail\r\nX\r\n250 STARTTLS\r\n"[..], b"250X\r\n", b"250-a\r\n220 STARTTLS\r\n", b"250 a\rb\r\n"]
@@ -284,7 +284,7 @@ async fn what_is_not_by_the_letter_refuses_the_upgrade() {
     refuses("imap", &[Say(b"* OK\r\n"), Hear(b"a1 STARTTLS\r\n"), Say(b"* BYE\r\n")]).await;
     refuses("pop3", &[Say(b"+OK\r\n"), Hear(b"STLS\r\n"), Say(b"+OKAY\r\n")]).await;
     for answer in [
-        // A byte behind the response, one behind the message, and the name of another operation.
+        // A byte after the response, a byte after the message, and the name of another operation.
         &b"\x30\x0d\x02\x01\x01\x78\x08\x0a\x01\x00\x04\x00\x04\x00X"[..],
         b"\x30\x0d\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00X",
         b"\x30\x0f\x02\x01\x01\x78\x0a\x0a\x01\x00\x04\x00\x04\x00\x8a\x011",
@@ -302,7 +302,7 @@ async fn what_is_not_by_the_letter_refuses_the_upgrade() {
     }
 }
 
-/// A server that goes on and on is not listened to.
+/// netcat stops reading from a server that never finishes its answer.
 #[tokio::test]
 async fn a_dialogue_is_bounded_in_bytes() {
     let flood: &'static [u8] = [&b"220-"[..], &[b'x'; 996]].concat().leak();

@@ -122,7 +122,7 @@ fn capitals(mut socket: BufReader<TcpStream>) {
     }
 }
 
-/// A client that waits for no answer for ever.
+/// A client that waits only a bounded time for an answer.
 fn client(addr: SocketAddr) -> TcpStream {
     let client = TcpStream::connect(addr).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -431,7 +431,7 @@ fn a_side_that_does_not_read_takes_no_memory() {
 
 /// rule: idle-1
 #[test]
-fn a_connection_on_which_nothing_moves_is_given_up() {
+fn an_idle_connection_is_ended() {
     let service = Service::new(|mut socket| {
         let mut half = [0; 4];
         socket.read_exact(&mut half).unwrap();
@@ -448,7 +448,7 @@ fn a_connection_on_which_nothing_moves_is_given_up() {
 
 /// rule: end-1
 #[test]
-fn what_goes_wrong_before_tls_is_told_of_the_side_that_it_is_the_part_of() {
+fn a_failure_before_tls_is_blamed_on_the_right_side() {
     let greets = |mut socket: BufReader<TcpStream>| {
         socket.get_mut().write_all(b"hello\r\n").unwrap();
         let _ = socket.read(&mut [0]);

@@ -276,13 +276,13 @@ impl Console {
         ended(&mut self.child)
     }
 
-    /// The most memory that it has had resident so far, in bytes.
+    /// The peak of its resident memory so far, in bytes.
     pub(crate) fn peak(&self) -> u64 {
         peak(&self.child)
     }
 }
 
-/// The most memory that a child has had resident so far, in bytes.
+/// The peak of a child's resident memory so far, in bytes.
 pub(crate) fn peak(child: &Child) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -323,10 +323,10 @@ pub(crate) fn pattern(n: usize) -> Vec<u8> {
     (b'a'..=b'z').cycle().take(n).collect()
 }
 
-/// Sends this again and again, up to 50 MB, to a program that stops reading at some time, and reads nothing.
+/// Sends this repeatedly, up to 50 MB, until the program stops reading. Reads nothing.
 pub(crate) fn flood(socket: &TcpStream, what: &[u8]) {
     const ALL: usize = 50_000_000;
-    // Who does not read for so long has stopped; if not, what it goes on to hold is less.
+    // After this time without progress, the program has stopped reading.
     socket.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
     let piece = what.repeat((64 << 10) / what.len());
     let mut socket = socket;
@@ -337,5 +337,5 @@ pub(crate) fn flood(socket: &TcpStream, what: &[u8]) {
     }
 }
 
-/// What may be held for one peer and the buffers of a program, in bytes.
+/// The most bytes that a program may hold for one peer, including its buffers.
 pub(crate) const A_LITTLE: u64 = 8 << 20;

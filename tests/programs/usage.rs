@@ -66,7 +66,7 @@ fn netcat_refuses_what_it_cannot_do() {
 }
 
 #[test]
-fn the_chat_and_the_receiver_of_mail_refuse_what_they_cannot_do() {
+fn chat_and_smtp_refuse_invalid_arguments() {
     let file = certs("ca.pem");
     for (program, args, with) in [
         ("chat", &["--nope"][..], "--nope"),

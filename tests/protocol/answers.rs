@@ -13,9 +13,9 @@ use crate::common::{clog, expect, over, over_all, pattern, read_all, settle};
 use crate::probe::{Answer, Event, KEEP, Probe, Running, pull, run};
 
 const HIGH: usize = 40_000;
-/// What one call lends at most.
+/// The most bytes that one call lends.
 const LENT: usize = 33 << 10;
-/// What frames the records of a full queue.
+/// The bytes that TLS adds to the records of a full queue.
 const FRAMES: usize = 2_000;
 
 fn tight() -> Policy {
@@ -33,13 +33,13 @@ fn echo() -> Probe {
     })
 }
 
-/// Little is under way between the two, where there is a kernel.
+/// Small kernel buffers between the two, if they are connected through the kernel.
 fn small_buffers(transport: &BoxTransport) {
     let _ = transport.set_send_buffer_size(64 << 10);
     let _ = transport.set_recv_buffer_size(64 << 10);
 }
 
-/// An echo whose peer sends and does not read, until it can send no more. Says how much that was.
+/// An echo whose peer sends without reading until it can send no more. Returns how much the peer sent.
 async fn held(probe: Probe, a: BoxTransport, b: &mut BoxTransport) -> (Running, usize) {
     small_buffers(&a);
     small_buffers(b);
@@ -50,7 +50,7 @@ async fn held(probe: Probe, a: BoxTransport, b: &mut BoxTransport) -> (Running, 
 
 /// rule: write-10
 #[tokio::test]
-async fn a_peer_that_does_not_read_its_answers_is_not_read_from() {
+async fn reading_stops_while_a_peer_does_not_read_its_answers() {
     for by_handle in [false, true] {
         over(&Kind::ALL, tight(), move |kind, a, mut b| async move {
             let probe = Probe::new(move |event, transport| {
@@ -73,7 +73,7 @@ async fn a_peer_that_does_not_read_its_answers_is_not_read_from() {
     }
 }
 
-/// Answers each byte by 4,000, one by one.
+/// Answers each byte with 4,000 bytes, one byte at a time.
 fn each_by_4000(most: Arc<AtomicUsize>) -> Probe {
     Probe::new(move |event, transport: &mut dyn UpgradableTransport| {
         let Event::Data(data) = event else { return Ok(Answer::default()) };
@@ -109,7 +109,7 @@ async fn delivery_stops_between_messages_where_the_protocol_looks() {
 
 /// rule: write-10, half-11, close-8
 #[tokio::test]
-async fn all_is_answered_to_a_peer_that_sent_its_end_before_it_read() {
+async fn a_peer_that_ends_before_it_reads_gets_all_answers() {
     over(&Kind::ALL, tight(), |kind, a, mut b| async move {
         let (running, sent) = held(echo(), a, &mut b).await;
         let (mut read, mut write) = tokio::io::split(b);
@@ -152,7 +152,7 @@ async fn calls_timers_drains_and_bounds_are_obeyed_while_answers_wait() {
                 "fail" => running.handle.fail("mine"),
                 "close" => running.handle.close(),
                 "close_write" => {
-                    // What waits leaves, what still comes is not answered any more; the end is the last.
+                    // Queued answers leave, later input is not answered, and the end comes last.
                     running.handle.close_write();
                     let (answers, end) = read_all(&mut b).await;
                     assert!(end.is_ok() && !answers.is_empty() && answers.len() <= sent, "{kind}: {end:?}");
@@ -247,11 +247,11 @@ async fn read_exactly(transport: &mut BoxTransport, len: usize) -> Vec<u8> {
     data
 }
 
-/// What a protocol leaves because it is held is not half a message.
+/// Bytes that a protocol leaves while reading is stopped are not an incomplete message.
 ///
 /// rule: write-10
 #[tokio::test]
-async fn what_is_left_because_answers_wait_is_not_too_much_unread() {
+async fn bytes_left_while_reading_is_paused_are_not_too_much_unread() {
     over(&[Kind::Tcp, Kind::Tls13], tight(), |_, a, mut b| async move {
         let probe = each_by_4000(Arc::default()).leaving_at_most(10);
         let running = run(probe, a);

@@ -221,7 +221,7 @@ async fn a_line_without_an_end_does_not_take_all_memory() {
     .await;
 }
 
-/// More than the system of a peer that reads nothing takes, and less than ours does.
+/// More bytes than the system of a peer that reads nothing takes, and fewer than our system takes.
 const MUCH: usize = 300_000;
 
 /// rule: close-14, close-8
@@ -262,7 +262,7 @@ async fn a_close_after_the_peers_end_is_clean_only_once_the_peer_has_all_of_it()
 
 /// rule: end-9, close-12
 #[tokio::test]
-async fn a_runner_that_is_dropped_leaves_a_report_that_says_so() {
+async fn a_dropped_runner_is_reported_as_dropped() {
     over_all(|kind, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
         let control = a.control();

@@ -1,4 +1,4 @@
-//! life-7: what the application's code does wrong ends its own connection only.
+//! life-7: a fault in the application's code ends only its own connection.
 
 use std::future::Future;
 use std::io::{self, Read};
@@ -121,7 +121,7 @@ async fn a_file_whose_reader_or_progress_panics_ends_its_connection() {
     }
 }
 
-/// A protocol that panics in this place, which is no callback.
+/// A protocol that panics in this place, outside of the callbacks.
 struct Odd {
     told: Told,
     place: &'static str,
@@ -182,7 +182,7 @@ impl Drop for Odd {
 
 /// rule: life-3, life-7
 #[tokio::test]
-async fn a_panic_outside_of_the_callbacks_is_told_to_connection_lost_too() {
+async fn connection_lost_is_called_after_a_panic_outside_of_the_callbacks() {
     quiet_panics();
     for place in [
         "max_unread",
@@ -235,7 +235,7 @@ impl AsyncWrite for Explodes {
 
 /// rule: life-3, life-7
 #[tokio::test]
-async fn a_stream_that_panics_ends_its_connection_and_the_protocol_is_told() {
+async fn a_panic_of_a_stream_ends_its_connection_and_calls_connection_lost() {
     quiet_panics();
     let running = run(Probe::quiet(), Stream::new(Explodes));
     assert!(is_panic(&running.task.await.unwrap().reason));
@@ -314,7 +314,7 @@ async fn a_producer_registered_by_a_handle_is_never_stopped_inside_a_callback() 
     .await;
 }
 
-/// A waker that looks at the connection when it wakes and when it goes, and then panics.
+/// A waker that uses the connection when it wakes and when it is dropped, and then panics.
 struct Nosy(Mutex<Option<Handle>>, bool);
 
 impl Nosy {
@@ -351,7 +351,7 @@ fn a_waker_of_a_mailbox_runs_without_its_lock_and_harms_nobody_else() {
         let runner = Runner::new(Probe::quiet(), a);
         let handle = runner.handle();
         let mut running = pin!(runner.run());
-        // Each poll parks another waker; the one before goes, and it was the last to hold it.
+        // Each poll stores another waker, and drops the last reference to the previous one.
         for _ in 0..3 {
             let waker = Waker::from(Arc::new(Nosy(Mutex::new(Some(handle.clone())), true)));
             assert!(running.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
@@ -366,12 +366,12 @@ fn a_waker_of_a_mailbox_runs_without_its_lock_and_harms_nobody_else() {
 
 /// rule: life-7
 #[tokio::test]
-async fn a_panic_of_the_one_who_waits_for_room_does_not_end_the_connection() {
+async fn a_panic_of_a_waiting_task_does_not_end_the_connection() {
     quiet_panics();
     over(&[Kind::Tcp, Kind::Tls13], Policy::default(), |kind, a, mut b| async move {
         let running = run(Probe::half_closeable(), a);
         running.told.event("made").await;
-        // Somebody waits for the end by a waker that panics.
+        // A task with a waker that panics waits for the end.
         let handle = running.handle.clone();
         let mut losing = pin!(handle.lost());
         let waker = Waker::from(Arc::new(Nosy(Mutex::new(None), true)));

@@ -210,7 +210,7 @@ impl Probe {
         Self::sharing(told, move |event, _| assert!(!event.name().starts_with(name), "panics at {name}"))
     }
 
-    /// Reads on however many answers wait.
+    /// Keeps reading, even with many unsent answers.
     pub fn reading_on(self) -> Self {
         Self { reads_on: true, ..self }
     }

@@ -33,11 +33,11 @@ async fn handshake_done_is_told_once_ahead_of_the_data_of_the_last_flight() {
     .await;
 }
 
-/// Whatever wraps a transport passes on that its handshake is still to be made.
+/// Every wrapper of a transport reports that the handshake has not been made yet.
 ///
 /// rule: secure-2, life-1
 #[tokio::test]
-async fn handshake_done_is_told_however_the_transport_is_wrapped() {
+async fn handshake_completed_is_called_through_every_wrapper() {
     fn client(tcp: TcpConnection) -> TlsConnection<TcpConnection> {
         TlsConnection::client(tcp, &shared_pki().client_tls(), "localhost").unwrap()
     }

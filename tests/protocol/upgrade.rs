@@ -674,7 +674,7 @@ async fn a_pull_producer_behind_start_tls_waits_for_it() {
     .await;
 }
 
-/// A service that asks ahead of the go-ahead.
+/// A service that checks before it sends the go-ahead.
 fn asking_server() -> Probe {
     Probe::on(|event, transport| {
         let Event::Data(_) = event else { return };
@@ -711,7 +711,7 @@ async fn one_layer_too_many_is_refused_before_the_go_ahead() {
         expect(&mut a, b"500\n").await;
         let error = running.handle.start_tls(as_server()).await.unwrap_err();
         assert!(matches!(which(&error), UpgradeError::TooManyLayers { limit: 2 }), "{error:?}");
-        // One layer fewer, and there is a place again.
+        // With one layer fewer, an upgrade is allowed again.
         let (x, y) = tokio::join!(a.stop_tls(), running.handle.stop_tls());
         x.and(y).unwrap();
         a.write_all(b"?").await.unwrap();
@@ -726,7 +726,7 @@ async fn one_layer_too_many_is_refused_before_the_go_ahead() {
 
 /// rule: upgrade-11
 #[tokio::test]
-async fn what_a_client_was_lent_and_what_the_kernel_holds_are_leftover_together() {
+async fn lent_bytes_and_bytes_in_the_kernel_are_leftover_together() {
     bounded("tcp", async {
         let (a, mut raw) = plain_and_raw(Policy::default()).await;
         let probe = Probe::new(|event, transport| {

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::probe::{Answer, Event, KEEP, Probe, Pull, Running, run};
 use crate::setup::as_server;
 
-/// A stream that gives bytes without end where it is to, takes all, and costs nobody any budget.
+/// A stream that takes all bytes, gives endless bytes if asked to, and costs no budget.
 struct Endless {
     gives: bool,
 }
@@ -44,7 +44,7 @@ impl AsyncWrite for Endless {
     }
 }
 
-/// Runs this beside a task that only counts its turns, on one thread, until that had some.
+/// Runs this on one thread with a task that only counts its turns, until that task had some turns.
 fn beside<F: Future<Output = ()>>(what: &str, check: impl FnOnce() -> F + Send + 'static) {
     let (done, is_done) = mpsc::channel();
     std::thread::spawn(move || {
@@ -57,7 +57,7 @@ fn beside<F: Future<Output = ()>>(what: &str, check: impl FnOnce() -> F + Send +
     outcome.unwrap_or_else(|_| panic!("{what}: no other task had its turn"));
 }
 
-/// Others have their turns, and the connection's own timer too.
+/// Other tasks run, and the connection's own timer fires.
 async fn others_go_on(running: Running) {
     for _ in 0..50 {
         tokio::task::yield_now().await;
@@ -69,7 +69,7 @@ async fn others_go_on(running: Running) {
     running.task.await.unwrap();
 }
 
-/// A producer that writes this much each time that it is asked, and has a successor where it is to.
+/// A producer that writes this much at each call, and registers a successor if asked to.
 fn producer(running: &Running, bytes: usize, has_successor: bool) -> Producer {
     let told = running.told.clone();
     Producer::pull(Pull(crate::probe::Told::default(), move |transport: &mut dyn Calls| {
@@ -140,7 +140,7 @@ fn a_producer_with_a_successor_leaves_others_their_turns_in_a_handshake() {
 
 /// rule: life-6
 #[test]
-fn a_timer_that_is_always_due_leaves_others_their_turns() {
+fn a_timer_that_is_always_due_lets_other_tasks_run() {
     beside("a timer", || async {
         let probe = Probe::on(|event, transport| {
             if matches!(event, Event::Made | Event::Timer) {
@@ -153,7 +153,7 @@ fn a_timer_that_is_always_due_leaves_others_their_turns() {
 
 /// rule: life-6
 #[test]
-fn waiting_for_room_or_for_an_end_that_is_there_leaves_others_their_turns() {
+fn a_wait_that_is_always_ready_lets_other_tasks_run() {
     for what in ["room", "room after the end", "the end"] {
         beside(what, move || async move {
             let running = run(Probe::quiet(), Stream::new(Endless { gives: false }));

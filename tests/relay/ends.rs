@@ -148,7 +148,7 @@ async fn a_leg_whose_peer_takes_nothing_after_its_end_is_unconfirmed() {
     }
 }
 
-/// The socket of a connection, seen from beside it.
+/// A second descriptor of a connection's socket.
 fn linger(socket: &std::net::TcpStream) -> Option<Duration> {
     socket2::SockRef::from(socket).linger().unwrap()
 }

@@ -114,7 +114,7 @@ async fn records_that_were_read_already_are_not_delivered_after_abort() {
         assert!(a.fill_buf().await.is_err());
     })
     .await;
-    // A part of a record was read, and the rest of it is with the engine.
+    // A part of a record was read, and the engine holds the rest.
     over_all(|_, mut a, mut b| async move {
         b.write_all(b"one two three").await.unwrap();
         a.read_exact(&mut [0; 3]).await.unwrap();
@@ -274,7 +274,7 @@ async fn a_refused_or_failed_upgrade_is_no_abort_and_an_abort_is() {
     assert!(a.control().is_aborted());
 }
 
-/// What was lent before an abort is gone; to say that it was read is not wrong.
+/// An abort discards lent bytes; consuming them afterwards is allowed.
 ///
 /// rule: life-5, abort-3
 #[tokio::test]

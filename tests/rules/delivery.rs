@@ -10,7 +10,7 @@ use crate::common::{bounded, over, over_all, pattern, read_all, reset_on_drop, s
 
 const SOCKETS: [Kind; 5] = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
 
-/// More than the system of a peer that reads nothing takes, and less than ours does.
+/// More bytes than the system of a peer that reads nothing takes, and fewer than our system takes.
 const MUCH: usize = 300_000;
 
 fn hasty(millis: u64) -> Policy {
@@ -19,7 +19,7 @@ fn hasty(millis: u64) -> Policy {
     policy
 }
 
-/// The peer ends its half first, and reads nothing of what we write then: our system has it, its system has not.
+/// The peer ends its half first, and does not read our later writes: our system has taken them, the peer's system has not.
 async fn write_behind_the_peers_end(a: &mut BoxTransport, b: &mut BoxTransport) {
     a.set_send_buffer_size(1 << 20).unwrap();
     b.close_write().await.unwrap();
@@ -94,7 +94,7 @@ async fn a_close_waits_until_a_slow_peer_has_all_of_it() {
 
 /// rule: close-14, close-13
 #[tokio::test]
-async fn a_connection_that_ended_by_itself_is_told_closed_only_when_all_has_arrived() {
+async fn an_end_without_a_close_is_closed_only_after_all_has_arrived() {
     over(&SOCKETS, Policy::default(), |_, mut a, mut b| async move {
         write_behind_the_peers_end(&mut a, &mut b).await;
         a.close_write().await.unwrap();
@@ -175,7 +175,7 @@ async fn a_stream_that_cannot_tell_confirms_by_the_order_of_the_ends() {
 /// rule: close-14
 #[cfg(unix)]
 #[tokio::test]
-async fn what_a_unix_socket_has_taken_has_arrived() {
+async fn bytes_taken_by_a_unix_socket_have_arrived() {
     let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
     let mut ours = Stream::from(ours);
     theirs.shutdown().await.unwrap();
@@ -191,7 +191,7 @@ async fn what_a_unix_socket_has_taken_has_arrived() {
 ///
 /// The runtime has no clock: a timer would panic.
 #[test]
-fn a_close_that_is_confirmed_takes_no_timer() {
+fn a_confirmed_close_takes_no_timer() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     runtime.block_on(async {
         let mut policy = Policy::default();

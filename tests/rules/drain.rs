@@ -114,7 +114,7 @@ async fn a_drain_leaves_a_listening_socket_that_was_handed_in_to_its_holders() {
     assert_draining(one);
     assert_draining(other);
     assert_draining(listener.accept().await);
-    // It goes on listening for its other holders, with what waits in its backlog.
+    // The socket keeps listening for its other holders, and keeps its backlog.
     let client = TcpStream::connect(addr).await.unwrap();
     drop(listener);
     let (_server, peer) = managers.accept().unwrap();
@@ -126,7 +126,7 @@ async fn a_drain_leaves_a_listening_socket_that_was_handed_in_to_its_holders() {
 
 /// rule: tcp-10, drain-1
 #[tokio::test]
-async fn a_drain_closes_a_handed_in_socket_that_nobody_else_holds() {
+async fn a_drain_closes_a_passed_in_socket_that_nobody_else_holds() {
     let listener = Listener::from_std(std::net::TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
     listener.group().begin_drain();
     assert!(is_refused(listener.local_addr()).await);

@@ -231,7 +231,7 @@ async fn a_connection_that_was_dropped_after_its_end_says_how_that_was() {
 
 /// rule: close-3, close-4
 #[tokio::test]
-async fn what_is_written_of_a_report_tells_which_bound_ended_a_close() {
+async fn the_text_of_a_report_names_the_bound_that_ended_a_close() {
     let mut policy = Policy::default();
     policy.close_discard = 100_000;
     over(&Kind::ALL, policy, |_, mut a, b| async move {
@@ -249,7 +249,7 @@ async fn what_is_written_of_a_report_tells_which_bound_ended_a_close() {
 
 /// rule: end-5, secure-5
 #[tokio::test]
-async fn a_handshake_whose_flight_cannot_be_sent_fails_for_that_at_once() {
+async fn a_handshake_that_cannot_send_its_flight_fails_at_once() {
     let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
     let mut policy = Policy::default();
     policy.handshake_timeout = None;

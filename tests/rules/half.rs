@@ -294,7 +294,7 @@ async fn whoever_waits_already_when_the_connection_becomes_half_open_is_bounded_
     .await;
 }
 
-/// The transports whose end waits for room: those with a session, whose marker goes behind what is queued.
+/// The transports whose end waits for capacity: those with a TLS session, whose marker follows the queued bytes.
 const SESSIONS: [Kind; 5] = [Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls, Kind::MemoryTls];
 
 fn hasty(millis: u64) -> Policy {
@@ -359,7 +359,7 @@ async fn a_peer_that_reads_slowly_is_not_cut_off_by_the_bound() {
     let ending = tokio::spawn(async move { (a.close_write().await, a) });
     let mut rest = Vec::new();
     for _ in 0.. {
-        // Several times the bound in all, and each wait is shorter than it.
+        // Together several times the bound, but each wait is shorter than the bound.
         tokio::time::sleep(Duration::from_millis(400)).await;
         let mut some = vec![0; 9000];
         match b.read(&mut some).await.unwrap() {

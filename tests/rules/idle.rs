@@ -197,7 +197,7 @@ async fn a_close_has_its_own_bound_and_no_other() {
 
 /// rule: tcp-9, idle-1
 #[tokio::test]
-async fn bounds_of_nothing_and_of_for_ever_neither_panic_nor_spin() {
+async fn zero_and_unlimited_bounds_neither_panic_nor_spin() {
     for kind in Kind::ALL {
         let mut policy = Policy::default();
         policy.handshake_timeout = Some(Duration::MAX);
@@ -226,7 +226,7 @@ async fn bounds_of_nothing_and_of_for_ever_neither_panic_nor_spin() {
     policy.close_discard = 0;
     let (mut a, mut b) = pair_with(Kind::Tls13, policy).await.unwrap();
     settle(&mut a, &mut b).await;
-    // A bound of no bytes is no bound for an end.
+    // A bound of 0 bytes still accepts an end.
     let (a, b) = tokio::join!(a.close(), b.close());
     assert!(a.is_clean() && b.is_clean(), "{a} {b}");
 }

@@ -29,7 +29,7 @@ async fn upgrade((a, b): &mut Ends) {
     x.and(y).unwrap();
 }
 
-/// So many bytes one way, and as many back.
+/// This many bytes one way, and as many back.
 async fn exchange((a, b): Ends, bytes: usize) -> Ends {
     let (there, back) = (pattern(bytes), pattern(bytes));
     let (mut a_in, mut a_out) = tokio::io::split(a);
@@ -66,7 +66,7 @@ async fn layers_up_to_the_bound_work_and_one_more_changes_nothing() {
             refused(&mut ends.0, 4).await;
             refused(&mut ends.1, 4).await;
             let (mut a, mut b) = exchange(ends, 1_000_000).await;
-            // One layer fewer, and there is a place again.
+            // With one layer fewer, an upgrade is allowed again.
             let (x, y) = tokio::join!(a.stop_tls(), b.stop_tls());
             x.and(y).unwrap();
             let mut ends = (a, b);
@@ -88,7 +88,7 @@ async fn a_bound_of_no_layers_lets_nothing_be_upgraded() {
     }
 }
 
-/// A task has a budget of 128 units: a stack that takes one for each session never gets to its socket.
+/// A task has a budget of 128 units: a stack that takes one unit for each session never reaches its socket.
 ///
 /// rule: upgrade-12
 #[tokio::test]

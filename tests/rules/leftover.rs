@@ -1,4 +1,4 @@
-//! What a server has sent before a client starts TLS.
+//! Bytes that a server has sent before a client starts TLS.
 
 use bowline::testing::peer::{Event, RawTcp};
 use bowline::testing::{memory_pair, raw_tcp_pair, shared_pki, tcp_pair, tls_over};
@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use crate::common::bounded;
 
-/// Looks like a ServerHello, as far as it goes.
+/// The start of a ServerHello.
 const HANDSHAKE: &[u8] = b"\x16\x03\x03\x00\x50\x02\x00\x00\x4c";
 /// `close_notify`, as a warning.
 const WARNING: &[u8] = b"\x15\x03\x03\x00\x02\x01\x00";
@@ -25,7 +25,7 @@ fn boxed<T: Transport, U: Transport>((client, server): (T, U)) -> (BoxConnection
     (Box::new(UpgradableConnection::new(client)), Box::new(UpgradableConnection::new(server)))
 }
 
-/// A client and its server, over everything that reads in a way of its own.
+/// A client and its server, over each transport with its own way of reading.
 async fn pairs() -> Vec<(&'static str, BoxConnection, BoxConnection)> {
     let (unix, other) = UnixStream::pair().unwrap();
     let tls = |version| async move { boxed(tls_over(tcp_pair().await.unwrap(), version).await.unwrap()) };
@@ -48,12 +48,12 @@ fn count(result: Result<(), Error>) -> usize {
 
 /// rule: upgrade-11, upgrade-2
 #[tokio::test]
-async fn what_is_glued_to_the_go_ahead_is_leftover_in_the_kernel_too() {
+async fn bytes_glued_to_the_go_ahead_are_leftover_in_the_kernel_too() {
     for injected in INJECTED {
         for (name, mut client, mut server) in pairs().await {
             bounded(name, async move {
                 server.write_all(&[b"S", injected].concat()).await.unwrap();
-                // As PostgreSQL's answer is read: one byte, and the rest stays where it is.
+                // In the way of PostgreSQL: the client reads one byte, and leaves the rest.
                 client.read_exact(&mut [0]).await.unwrap();
                 assert_eq!(count(client.start_tls(as_client()).await), injected.len());
                 assert!(client.read(&mut [0]).await.is_err());
@@ -65,12 +65,12 @@ async fn what_is_glued_to_the_go_ahead_is_leftover_in_the_kernel_too() {
 
 /// rule: upgrade-11
 #[tokio::test]
-async fn what_comes_after_the_last_read_is_leftover_too() {
+async fn bytes_that_come_after_the_last_read_are_leftover_too() {
     for (name, mut client, mut server) in pairs().await {
         bounded(name, async move {
             server.write_all(b"220 go ahead\r\n").await.unwrap();
             client.read_exact(&mut [0; 14]).await.unwrap();
-            // The runtime has not heard of it when TLS is started.
+            // The runtime has received no event for these bytes when TLS starts.
             server.write_all(WARNING).await.unwrap();
             assert_eq!(count(client.start_tls(as_client()).await), WARNING.len());
         })
@@ -80,7 +80,7 @@ async fn what_comes_after_the_last_read_is_leftover_too() {
 
 /// rule: upgrade-11
 #[tokio::test]
-async fn what_halves_left_in_the_kernel_is_leftover_to_the_whole() {
+async fn bytes_that_halves_left_in_the_kernel_are_leftover_after_reunite() {
     bounded("tcp", async {
         let (client, mut server) = tcp_pair().await.unwrap();
         let (mut read, write) = UpgradableConnection::new(client).into_split();
@@ -112,7 +112,7 @@ async fn the_look_comes_before_the_client_hello_and_is_bounded() {
 
 /// rule: upgrade-11, upgrade-2
 #[tokio::test]
-async fn a_client_that_feeds_lets_in_what_can_begin_a_handshake_only() {
+async fn a_client_that_feeds_accepts_only_the_start_of_a_handshake() {
     for injected in INJECTED {
         for (name, mut client, mut server) in pairs().await {
             bounded(name, async move {
@@ -141,7 +141,7 @@ async fn a_connection_that_begins_with_tls_has_no_leftover() {
         assert!(matches!(error, Error::Upgrade(UpgradeError::Failed(Reason::Tls(_)))), "{error:?}");
     })
     .await;
-    // Plaintext has gone before: now it is an upgrade.
+    // Plaintext was exchanged before, so this is an upgrade.
     bounded("tcp", async {
         let (mut client, mut server) = tcp_pair().await.unwrap();
         server.write_all(b"Sinjected").await.unwrap();
@@ -156,7 +156,7 @@ async fn a_connection_that_begins_with_tls_has_no_leftover() {
 ///
 /// rule: upgrade-11
 #[tokio::test]
-async fn a_warning_that_comes_after_the_client_hello_is_for_tls_to_judge() {
+async fn tls_judges_a_warning_that_comes_after_the_client_hello() {
     for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
         bounded("tcp", async move {
             let (client, mut server) = raw_tcp_pair().await.unwrap();
@@ -179,7 +179,7 @@ async fn a_warning_that_comes_after_the_client_hello_is_for_tls_to_judge() {
 
 /// rule: upgrade-11, upgrade-2
 #[tokio::test]
-async fn tls_that_is_put_on_used_plaintext_by_hand_refuses_leftover_too() {
+async fn tls_set_up_by_hand_on_used_plaintext_refuses_leftover_too() {
     for injected in INJECTED {
         bounded("tcp", async move {
             let (mut client, mut server) = tcp_pair().await.unwrap();

@@ -16,18 +16,18 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 
 use crate::common::{bounded, over_all, read_all, settle};
 
-/// How often something is ready in one turn of a task. What is always ready ends that by the task's budget; what costs none
-/// fails here.
+/// How often a call is ready in one turn of a task. The task's budget ends the turn of a call that is always ready; a call
+/// that costs no budget fails here.
 async fn ready_in_one_turn<R>(what: &str, mut call: impl FnMut(&mut Context<'_>) -> Poll<R>) {
     const MANY: usize = 10_000;
-    // A turn of its own, with all of its budget.
+    // A separate turn, with the whole budget.
     tokio::task::yield_now().await;
     let times = poll_fn(|cx| Poll::Ready((0..MANY).take_while(|_| call(cx).is_ready()).count())).await;
     assert!(times > 0, "{what}: not ready");
     assert!(times < MANY, "{what}: ready for ever, and never yields");
 }
 
-/// Begins a call anew, and polls it once.
+/// Starts a call again, and polls it once.
 fn once<F: Future>(cx: &mut Context<'_>, call: F) -> Poll<F::Output> {
     pin!(call).poll(cx)
 }
@@ -53,7 +53,7 @@ async fn writes_yield(what: &str, ours: &mut BoxTransport) {
 
 /// rule: life-6
 #[tokio::test]
-async fn what_is_ready_for_ever_after_an_end_yields_over_every_transport() {
+async fn calls_after_an_end_yield_over_every_transport() {
     over_all(|_, mut ours, mut theirs| async move {
         settle(&mut ours, &mut theirs).await;
         theirs.close_write().await.unwrap();
@@ -73,7 +73,7 @@ async fn what_is_ready_for_ever_after_an_end_yields_over_every_transport() {
 
 /// rule: life-6
 #[tokio::test]
-async fn what_is_ready_for_ever_after_an_abort_yields_over_every_transport() {
+async fn calls_after_an_abort_yield_over_every_transport() {
     over_all(|_, mut ours, mut theirs| async move {
         settle(&mut ours, &mut theirs).await;
         ours.abort();
@@ -86,7 +86,7 @@ async fn what_is_ready_for_ever_after_an_abort_yields_over_every_transport() {
 
 /// rule: life-6
 #[tokio::test]
-async fn what_was_read_ahead_yields_over_every_transport() {
+async fn reads_of_buffered_data_yield_over_every_transport() {
     over_all(|_, mut ours, mut theirs| async move {
         theirs.write_all(&[b'\n'; 20_000]).await.unwrap();
         theirs.flush().await.unwrap();
@@ -121,7 +121,7 @@ async fn a_refused_upgrade_and_a_finished_handshake_yield() {
 
 /// rule: life-6, drain-1
 #[tokio::test]
-async fn what_fails_or_is_known_at_once_around_a_listener_yields() {
+async fn immediate_results_around_a_listener_yield() {
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr();
     ready_in_one_turn("bind", |cx| once(cx, Listener::bind(addr)).map(Result::unwrap_err)).await;
@@ -150,9 +150,9 @@ fn an_accept_after_the_end_of_its_runtime_is_an_error_and_yields() {
     }));
 }
 
-/// A stream of a foreign make: always ready, and it costs no budget.
+/// A stream of the application: always ready, without cost to the budget.
 struct Eager {
-    /// How much of a write it takes.
+    /// How many bytes of a write the stream takes.
     takes: fn(usize) -> usize,
 }
 
@@ -197,7 +197,7 @@ async fn a_client_that_gives_up_at_once_yields() {
     ready_in_one_turn("next", |cx| once(cx, connections.next()).map(Result::unwrap_err)).await;
 }
 
-/// A stream each of whose calls is interrupted, so many times; then it is a pipe.
+/// A stream that interrupts each call this many times before the call succeeds.
 struct Interrupted {
     times: usize,
     pipe: tokio::io::DuplexStream,
@@ -245,7 +245,7 @@ impl AsyncWrite for Interrupted {
 
 /// rule: life-6
 #[tokio::test]
-async fn a_stream_that_is_interrupted_is_asked_again_and_not_for_ever() {
+async fn an_interrupted_call_of_a_stream_is_repeated_but_not_without_end() {
     bounded("interrupted for a while, plaintext", async {
         let (mut ours, mut theirs) = Interrupted::new(100);
         ours.write_all(b"hello").await.unwrap();
@@ -282,7 +282,7 @@ async fn a_stream_that_is_interrupted_is_asked_again_and_not_for_ever() {
     .await;
 }
 
-/// A Unix socket that panics where it is written to, once it is told to.
+/// A Unix socket that panics in a write after `now` is set.
 #[cfg(unix)]
 struct Breaks {
     now: Arc<AtomicBool>,
@@ -348,7 +348,7 @@ async fn a_stream_that_panics_in_a_waker_ends_its_own_connection_only() {
 ///
 /// rule: life-6, end-1
 #[test]
-fn no_end_says_that_the_call_is_to_be_made_again() {
+fn no_error_of_an_ended_connection_asks_to_repeat_the_call() {
     for kind in [ErrorKind::Interrupted, ErrorKind::WouldBlock] {
         let error = io::Error::from(Reason::Io(Arc::new(kind.into())));
         assert_eq!(error.kind(), ErrorKind::Other);
@@ -389,7 +389,7 @@ async fn a_stream_that_takes_nothing_and_says_so_has_failed_on_both_faces() {
         assert_write_zero("close_with", &report.reason);
         assert_eq!(report.unwritten, 4);
         assert_write_zero("callbacks", &Runner::new(Greets, nothing()).run().await.reason);
-        // To write nothing is nothing.
+        // An empty write writes nothing.
         assert_eq!(nothing().write(b"").await.unwrap(), 0);
         let server = TlsConnection::accept(nothing(), &shared_pki().server_tls()).await;
         assert!(server.is_err());
@@ -412,7 +412,7 @@ async fn a_wait_for_the_loss_that_nobody_polls_keeps_no_socket_open() {
     over_all(|_, mut ours, mut theirs| async move {
         settle(&mut ours, &mut theirs).await;
         let control = ours.control();
-        // Looked at once, as in a `select!` that another branch has won, and kept.
+        // Polled once, as in a `select!` that another branch has won, and then kept.
         let mut lost = Box::pin(control.lost());
         assert!(once_pinned(lost.as_mut()).await.is_pending());
         drop(ours);
@@ -425,7 +425,7 @@ async fn a_wait_for_the_loss_that_nobody_polls_keeps_no_socket_open() {
 
 /// rule: life-4, flow-5
 #[tokio::test]
-async fn everybody_who_waits_for_the_loss_is_told_of_a_reset() {
+async fn every_task_that_waits_for_the_loss_learns_of_a_reset() {
     let (ours, theirs) = tcp_pair().await.unwrap();
     let control = ours.control();
     let waiting: Vec<_> = (0..3)

@@ -1,5 +1,5 @@
-//! No lock is held while a task is woken. The wakers here poll their task right where they are called: under a lock that the
-//! task wants too, that would never end.
+//! No lock is held while a task is woken. The wakers here poll their task at once: if a lock that the task needs were held,
+//! they would deadlock.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -48,7 +48,7 @@ impl Wake for Inline {
         while self.again.load(Ordering::SeqCst) {
             let mut task = match self.task.try_lock() {
                 Ok(task) => task,
-                // It is being polled, and is polled again after that.
+                // The task is being polled now, and is polled again afterwards.
                 Err(TryLockError::WouldBlock) => return,
                 Err(TryLockError::Poisoned(_)) => panic!("the task has panicked"),
             };
@@ -63,7 +63,7 @@ impl Wake for Inline {
     }
 }
 
-/// Runs on a thread and a runtime of its own: a thread that waits for itself hangs alone.
+/// Runs on a separate thread and runtime, so that a deadlock hangs only that thread.
 fn watched<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let (done, is_done) = mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -133,8 +133,8 @@ fn a_drain_that_begins_wakes_accepts_and_connections_without_a_lock() {
     });
 }
 
-/// A TLS connection of a listener with a single place, its reader gone and its writer left, and those who wait for its end.
-/// Each wants what is behind a lock.
+/// A TLS connection of a listener with a single place: its reader is dropped, its writer remains, and tasks wait for its end.
+/// Each task needs a lock.
 async fn lose_by_the_writer(policy: Policy, lose: impl AsyncFnOnce(&mut RawTls, bowline::TlsWriteHalf<TcpConnection>)) {
     let listener = Listener::builder().policy(policy).max_connections(1).max_per_peer(1);
     let listener = Arc::new(listener.bind("127.0.0.1:0").await.unwrap());

@@ -141,7 +141,7 @@ async fn a_client_comes_back_to_a_server_that_comes_back() {
 
 /// rule: retry-2, life-6
 #[tokio::test(start_paused = true)]
-async fn a_wait_for_ever_is_not_taken_for_none() {
+async fn an_unlimited_backoff_waits() {
     let asked = RefCell::new(0);
     let mut connections = Reconnector::new(async || {
         *asked.borrow_mut() += 1;

@@ -57,7 +57,7 @@ async fn a_write_sequence_of_more_parts_than_one_call_takes_gets_out() {
     for parts in [1000, 1024, 1025, 3000] {
         over_all(move |_, mut a, mut b| async move {
             let data = pattern(parts);
-            // One call looks at 1024 parts, those that are empty too.
+            // One call takes 1024 parts, including empty ones.
             let slices: Vec<_> = std::iter::repeat_n(&b""[..], parts).chain(data.chunks(1)).map(IoSlice::new).collect();
             let (sent, ()) = tokio::join!(a.write_sequence(&slices), expect(&mut b, &data));
             sent.unwrap();
