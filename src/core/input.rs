@@ -6,7 +6,7 @@ use super::buffer::Buffer;
 
 /// How much memory there is where the floor has little to give: enough for a full record.
 const LITTLE: usize = 17 << 10;
-/// The same behind a read that filled what it was given: eight full records, and the begin of one.
+/// The same in bulk: eight full records, and the begin of one.
 const MUCH: usize = 148 << 10;
 /// Less room than this is not worth a read.
 const LEAST: usize = 4 << 10;
@@ -21,12 +21,14 @@ pub(super) struct Input {
     room: usize,
     /// It filled that: the floor has more.
     there_is_more: bool,
+    /// It filled that, or brought more than a record: the next read is given much memory.
+    is_bulk: bool,
 }
 
 impl Input {
     /// Room for the next read. A peer that `is_known` may fill more of it.
     pub(super) fn space_to_read(&mut self, is_known: bool) -> &mut [u8] {
-        let memory = if self.there_is_more && is_known { MUCH } else { LITTLE };
+        let memory = if self.is_bulk && is_known { MUCH } else { LITTLE };
         let room = memory.saturating_sub(self.raw.len()).max(LEAST);
         let bound = if is_known { usize::MAX } else { UNKNOWN_PEER };
         let space = self.raw.space_within(room, bound);
@@ -38,6 +40,9 @@ impl Input {
     pub(super) fn handle_read(&mut self, n: usize) {
         self.raw.filled(n);
         self.there_is_more = n == self.room;
+        // A peer in bulk seldom fills the large memory. A small read to find out whether there is still much to read would
+        // cost a system call for each large one.
+        self.is_bulk = self.there_is_more || n > LITTLE;
     }
 
     /// Whether the last read filled the room that it had: the floor has more.
@@ -65,17 +70,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_is_large_behind_one_that_was_filled_and_small_behind_any_other() {
+    fn a_read_is_large_after_one_that_brought_much_and_small_after_others() {
         let mut input = Input::default();
         let first = input.space_to_read(true).len();
         assert!((LITTLE..MUCH).contains(&first));
         input.handle_read(first);
         let much = input.space_to_read(true).len();
         assert!(much >= MUCH - first, "{much}");
-        input.handle_read(much - 1);
-        input.consume(first + much - 1);
-        input.settle();
+        input.handle_read(LITTLE + 1);
+        input.consume(first + LITTLE + 1);
+        input.release();
+        assert!(input.space_to_read(true).len() >= MUCH);
+        input.handle_read(LITTLE);
+        input.consume(LITTLE);
+        input.release();
         assert!(input.space_to_read(true).len() < MUCH);
+    }
+
+    /// A session puts off an answer only as long as the floor is known to have more.
+    ///
+    /// rule: secure-13
+    #[test]
+    fn only_a_read_that_filled_its_memory_says_that_there_is_more() {
+        let mut input = Input::default();
+        let first = input.space_to_read(true).len();
+        input.handle_read(first);
+        assert!(input.there_is_more());
+        let much = input.space_to_read(true).len();
+        input.handle_read(much - 1);
+        assert!(!input.there_is_more());
     }
 
     /// rule: write-10
