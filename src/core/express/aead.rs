@@ -4,12 +4,15 @@
 //! With the AEAD at hand a record is sealed where it is to leave from, and opened where it is to be read. The nonces and
 //! what is authenticated beside the payload are then ours to make: as RFC 8446 section 5, RFC 5288 and RFC 7905 say.
 
+mod library;
+
 use rustls::crypto::cipher::{
     InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, NONCE_LEN, Nonce, OutboundChunks,
     OutboundPlainMessage, make_tls12_aad, make_tls13_aad,
 };
 use rustls::{ConnectionTrafficSecrets, ContentType, Error, PeerMisbehaved, ProtocolVersion, SupportedCipherSuite};
 
+use self::library::Library;
 use super::keys::{decrypter, encrypter, unknown_secrets};
 use super::records::{HEADER, MAX_FRAGMENT};
 
@@ -18,6 +21,10 @@ const TAG: usize = 16;
 /// The part of a nonce of AES-GCM in TLS 1.2 that travels with each record, and what is ahead of it (RFC 5288).
 const EXPLICIT: usize = 8;
 const SALT: usize = NONCE_LEN - EXPLICIT;
+
+/// From how much plaintext on, in bytes, it is worth sealing it from where it lies: the type that TLS 1.3 seals after it is
+/// then a second piece for the library, which costs as much as a copy of a few KiB.
+pub(super) const WORTH_IT: usize = 4 << 10;
 
 /// One key that seals.
 pub(super) enum Sealer {
@@ -80,6 +87,24 @@ impl Sealer {
             Self::Direct(direct) => HEADER + direct.shape.explicit() + len + direct.shape.inner_type() + TAG,
             Self::Provided(provided) => HEADER + provided.encrypted_payload_len(len),
         }
+    }
+
+    /// Makes a record of plaintext that lies elsewhere: without a copy of it where the library can. ring and rustls's own
+    /// calls cannot.
+    pub(super) fn seal_from(
+        &mut self,
+        typ: ContentType,
+        plain: &[u8],
+        seq: u64,
+        record: &mut [u8],
+    ) -> Result<(), Error> {
+        #[cfg(feature = "aws-lc-rs")]
+        if let Self::Direct(direct @ Direct { key: Key::AwsLc(key), .. }) = &*self {
+            return direct.seal_elsewhere(key, typ, plain, seq, record);
+        }
+        let head = self.head();
+        record[head..head + plain.len()].copy_from_slice(plain);
+        self.seal(typ, plain.len(), seq, record)
     }
 
     /// Makes a record of `len` bytes of plaintext that lie [`head`](Self::head) behind its begin.
@@ -186,15 +211,57 @@ impl Direct {
         Ok(Self { library, key, iv, shape })
     }
 
-    fn seal(&self, typ: ContentType, len: usize, seq: u64, record: &mut [u8]) -> Result<(), Error> {
-        let (explicit, inner_type) = (self.shape.explicit(), self.shape.inner_type());
+    /// Writes the header of a record, and the part of the nonce that travels with it. Gives the nonce, the length of the
+    /// body, and the place of what is sealed.
+    #[inline]
+    fn put_head<'a>(
+        &self,
+        typ: ContentType,
+        seq: u64,
+        record: &'a mut [u8],
+    ) -> Result<([u8; NONCE_LEN], usize, &'a mut [u8]), Error> {
         let (header, body) = record.split_at_mut(HEADER);
-        let (outer, body_len) = (if inner_type > 0 { ContentType::ApplicationData } else { typ }, body.len());
+        let is_outer = self.shape.inner_type() > 0;
+        let (outer, body_len) = (if is_outer { ContentType::ApplicationData } else { typ }, body.len());
         let [high, low] = u16::try_from(body_len).map_err(|_| Error::EncryptError)?.to_be_bytes();
         header.copy_from_slice(&[u8::from(outer), 3, 3, high, low]);
         let nonce = Nonce::new(&self.iv, seq).0;
+        let explicit = self.shape.explicit();
         let (travels, sealed) = body.split_at_mut(explicit);
         travels.copy_from_slice(&nonce[NONCE_LEN - explicit..]);
+        Ok((nonce, body_len, sealed))
+    }
+
+    /// The inner type of TLS 1.3 is sealed with the tag: it is no part of the plaintext that lies elsewhere.
+    #[cfg(feature = "aws-lc-rs")]
+    fn seal_elsewhere(
+        &self,
+        key: &aws_lc_rs::aead::LessSafeKey,
+        typ: ContentType,
+        plain: &[u8],
+        seq: u64,
+        record: &mut [u8],
+    ) -> Result<(), Error> {
+        use aws_lc_rs::aead::{Aad, Nonce};
+        let (nonce, body_len, sealed) = self.put_head(typ, seq, record)?;
+        let (payload, rest) = sealed.split_at_mut(plain.len());
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let made = match self.shape {
+            Shape::Tls13 => {
+                let aad = Aad::from(make_tls13_aad(body_len));
+                key.seal_out_of_place_scatter(nonce, aad, plain, payload, &[u8::from(typ)], rest)
+            }
+            Shape::Gcm12 | Shape::ChaCha12 => {
+                let aad = Aad::from(make_tls12_aad(seq, typ, ProtocolVersion::TLSv1_2, plain.len()));
+                key.seal_out_of_place_scatter(nonce, aad, plain, payload, &[], rest)
+            }
+        };
+        made.map_err(|_| Error::EncryptError)
+    }
+
+    fn seal(&self, typ: ContentType, len: usize, seq: u64, record: &mut [u8]) -> Result<(), Error> {
+        let inner_type = self.shape.inner_type();
+        let (nonce, body_len, sealed) = self.put_head(typ, seq, record)?;
         let (payload, tag) = sealed.split_at_mut(len + inner_type);
         payload[len..].fill(u8::from(typ));
         let made = match self.shape {
@@ -268,75 +335,6 @@ enum Aead {
     Aes128Gcm,
     Aes256Gcm,
     ChaCha20Poly1305,
-}
-
-/// rustls's own suites of a provider, from wherever they can be had: the compiler may have made each list a copy of them.
-#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
-macro_rules! own_suites {
-    ($provider:ident) => {{
-        use rustls::crypto::$provider::{ALL_CIPHER_SUITES, DEFAULT_CIPHER_SUITES, cipher_suite as one};
-        let named = [
-            one::TLS13_AES_128_GCM_SHA256,
-            one::TLS13_AES_256_GCM_SHA384,
-            one::TLS13_CHACHA20_POLY1305_SHA256,
-            one::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-            one::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-            one::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-            one::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-            one::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-            one::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-        ];
-        DEFAULT_CIPHER_SUITES.iter().chain(ALL_CIPHER_SUITES).copied().chain(named)
-    }};
-}
-
-/// What a suite is made of.
-#[derive(Debug, Clone, Copy)]
-enum Library {
-    #[cfg(feature = "aws-lc-rs")]
-    AwsLc,
-    #[cfg(feature = "ring")]
-    Ring,
-}
-
-impl Library {
-    /// Known for rustls's own suites only, whichever provider they are in. What is validated (FIPS) is rustls's way of
-    /// calling the library, and is left to it.
-    fn of(suite: SupportedCipherSuite) -> Option<Self> {
-        if suite.fips() {
-            return None;
-        }
-        #[cfg(feature = "aws-lc-rs")]
-        if own_suites!(aws_lc_rs).any(|own| is_same(suite, own)) {
-            return Some(Self::AwsLc);
-        }
-        #[cfg(feature = "ring")]
-        if own_suites!(ring).any(|own| is_same(suite, own)) {
-            return Some(Self::Ring);
-        }
-        None
-    }
-
-    /// Whether the plaintext can be put elsewhere. ring opens in place only.
-    fn opens_elsewhere(self) -> bool {
-        match self {
-            #[cfg(feature = "aws-lc-rs")]
-            Self::AwsLc => true,
-            #[cfg(feature = "ring")]
-            Self::Ring => false,
-        }
-    }
-}
-
-/// The very same suite: another one, of the application's own, may have its number.
-#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
-fn is_same(suite: SupportedCipherSuite, own: SupportedCipherSuite) -> bool {
-    use SupportedCipherSuite::{Tls12, Tls13};
-    match (suite, own) {
-        (Tls13(suite), Tls13(own)) => std::ptr::eq(suite, own),
-        (Tls12(suite), Tls12(own)) => std::ptr::eq(suite, own),
-        (Tls13(_), Tls12(_)) | (Tls12(_), Tls13(_)) => false,
-    }
 }
 
 enum Key {

@@ -11,6 +11,7 @@
 //! has no room for all of it, where it was received. And nothing of the handshake stays.
 
 mod aead;
+mod gather;
 mod handshake;
 mod hello;
 mod keys;

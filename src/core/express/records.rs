@@ -8,7 +8,8 @@ use rustls::{
 };
 
 use super::Fault;
-use super::aead::{Opener, Place, Plain, Sealer};
+use super::aead::{Opener, Place, Plain, Sealer, WORTH_IT};
+use super::gather::Gather;
 use super::keys::Kernel;
 use crate::core::alert::alert_for;
 use crate::core::buffer::Buffer;
@@ -120,7 +121,7 @@ impl Records {
                 break;
             }
             let len = max.min(data - sealed);
-            if !self.seal_record(ContentType::ApplicationData, len, out, |fragment| parts.copy_to(fragment)) {
+            if !self.seal_fragment(&mut parts, len, out) {
                 break;
             }
             sealed += len;
@@ -172,51 +173,44 @@ impl Records {
         self.seal(ContentType::Alert, &[level, u8::from(alert)], out);
     }
 
-    fn seal(&mut self, typ: ContentType, payload: &[u8], out: &mut Buffer) -> bool {
-        self.seal_record(typ, payload.len(), out, |fragment| fragment.copy_from_slice(payload))
+    /// Seals data from where it lies if it is much and lies in one piece, else after it was put together in the queue.
+    fn seal_fragment(&mut self, parts: &mut Gather<'_>, len: usize, out: &mut Buffer) -> bool {
+        const TYPE: ContentType = ContentType::ApplicationData;
+        if let Some(plain) = (len >= WORTH_IT).then(|| parts.take_piece(len)).flatten() {
+            return self.seal_record(len, out, |tx, seq, record| tx.seal_from(TYPE, plain, seq, record));
+        }
+        self.seal_record(len, out, |tx, seq, record| {
+            let head = tx.head();
+            parts.copy_to(&mut record[head..head + len]);
+            tx.seal(TYPE, len, seq, record)
+        })
     }
 
-    /// Seals a record where it leaves from: its payload is put into the queue, and is encrypted there.
-    fn seal_record(&mut self, typ: ContentType, len: usize, out: &mut Buffer, fill: impl FnOnce(&mut [u8])) -> bool {
+    fn seal(&mut self, typ: ContentType, payload: &[u8], out: &mut Buffer) -> bool {
+        self.seal_record(payload.len(), out, |tx, seq, record| tx.seal_from(typ, payload, seq, record))
+    }
+
+    /// Adds a record to the queue that it leaves from; `make` is given its number and its place. Of a record that cannot be
+    /// made nothing leaves and nothing stays, and its number is not used again.
+    #[inline]
+    fn seal_record(
+        &mut self,
+        len: usize,
+        out: &mut Buffer,
+        make: impl FnOnce(&mut Sealer, u64, &mut [u8]) -> Result<(), Error>,
+    ) -> bool {
         if self.tx_seq >= LAST_SEQUENCE {
             return false;
         }
-        let (head, whole) = (self.tx.head(), self.tx.record_len(len));
+        let whole = self.tx.record_len(len);
         let record = &mut out.space(whole)[..whole];
-        fill(&mut record[head..head + len]);
-        let sealed = self.tx.seal(typ, len, self.tx_seq, record);
+        let sealed = make(&mut self.tx, self.tx_seq, record);
         self.tx_seq += 1;
-        if sealed.is_ok() {
-            out.filled(whole);
+        match sealed {
+            Ok(()) => out.filled(whole),
+            Err(_) => record.fill(0),
         }
         sealed.is_ok()
-    }
-}
-
-/// The bytes of a gather list, one after the other.
-struct Gather<'a> {
-    parts: std::slice::Iter<'a, IoSlice<'a>>,
-    part: &'a [u8],
-}
-
-impl<'a> Gather<'a> {
-    fn of(parts: &'a [IoSlice<'a>]) -> Self {
-        Self { parts: parts.iter(), part: &[] }
-    }
-
-    /// Fills `out` with the next ones.
-    fn copy_to(&mut self, mut out: &mut [u8]) {
-        while !out.is_empty() {
-            if self.part.is_empty() {
-                let Some(next) = self.parts.next() else { return };
-                self.part = next;
-            }
-            let n = self.part.len().min(out.len());
-            let (now, later) = self.part.split_at(n);
-            let (to, rest) = out.split_at_mut(n);
-            to.copy_from_slice(now);
-            (self.part, out) = (later, rest);
-        }
     }
 }
 

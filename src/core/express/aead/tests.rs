@@ -128,6 +128,27 @@ fn a_record_is_the_one_that_rustls_makes() {
     });
 }
 
+/// Byte for byte the record that is sealed in place. What follows its place is left alone.
+#[test]
+fn a_record_of_plaintext_that_lies_elsewhere_is_the_same_one() {
+    for_each_suite(|suite, [client, server]| {
+        let mut from_elsewhere = Sealer::new(suite, client.tx.1, client.tx.0).unwrap();
+        let mut in_place = Sealer::new(suite, server.rx.1, server.rx.0).unwrap();
+        for (seq, len) in NUMBERS.into_iter().flat_map(|seq| LENGTHS.map(|len| (seq, len))) {
+            for typ in [ContentType::ApplicationData, ContentType::Alert] {
+                let data = payload(len);
+                let whole = from_elsewhere.record_len(len);
+                let mut record = vec![0xee; whole + 1];
+                from_elsewhere.seal_from(typ, &data, seq, &mut record[..whole]).unwrap();
+                assert!(record[..whole] == sealed(&mut in_place, typ, &data, seq), "{suite:?} {typ:?} {seq} {len}");
+                assert_eq!(record[whole], 0xee);
+            }
+            // No record can hold this much.
+            assert!(from_elsewhere.seal_from(ContentType::Alert, &[0; 70_000], seq, &mut vec![0; 70_100]).is_err());
+        }
+    });
+}
+
 /// In place and into the reader's buffer; what rustls opens, and what it makes of damage.
 #[test]
 fn a_record_is_opened_as_rustls_opens_it() {

@@ -1,0 +1,72 @@
+//! Which library makes a suite's AEAD.
+
+use rustls::SupportedCipherSuite;
+
+/// rustls's own suites of a provider, from wherever they can be had: the compiler may have made each list a copy of them.
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+macro_rules! own_suites {
+    ($provider:ident) => {{
+        use rustls::crypto::$provider::{ALL_CIPHER_SUITES, DEFAULT_CIPHER_SUITES, cipher_suite as one};
+        let named = [
+            one::TLS13_AES_128_GCM_SHA256,
+            one::TLS13_AES_256_GCM_SHA384,
+            one::TLS13_CHACHA20_POLY1305_SHA256,
+            one::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            one::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            one::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            one::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            one::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            one::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ];
+        DEFAULT_CIPHER_SUITES.iter().chain(ALL_CIPHER_SUITES).copied().chain(named)
+    }};
+}
+
+/// What a suite is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Library {
+    #[cfg(feature = "aws-lc-rs")]
+    AwsLc,
+    #[cfg(feature = "ring")]
+    Ring,
+}
+
+impl Library {
+    /// Known for rustls's own suites only, whichever provider they are in. What is validated (FIPS) is rustls's way of
+    /// calling the library, and is left to it.
+    pub(super) fn of(suite: SupportedCipherSuite) -> Option<Self> {
+        if suite.fips() {
+            return None;
+        }
+        #[cfg(feature = "aws-lc-rs")]
+        if own_suites!(aws_lc_rs).any(|own| is_same(suite, own)) {
+            return Some(Self::AwsLc);
+        }
+        #[cfg(feature = "ring")]
+        if own_suites!(ring).any(|own| is_same(suite, own)) {
+            return Some(Self::Ring);
+        }
+        None
+    }
+
+    /// Whether the plaintext can be put elsewhere. ring opens in place only.
+    pub(super) fn opens_elsewhere(self) -> bool {
+        match self {
+            #[cfg(feature = "aws-lc-rs")]
+            Self::AwsLc => true,
+            #[cfg(feature = "ring")]
+            Self::Ring => false,
+        }
+    }
+}
+
+/// The very same suite: another one, of the application's own, may have its number.
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+fn is_same(suite: SupportedCipherSuite, own: SupportedCipherSuite) -> bool {
+    use SupportedCipherSuite::{Tls12, Tls13};
+    match (suite, own) {
+        (Tls13(suite), Tls13(own)) => std::ptr::eq(suite, own),
+        (Tls12(suite), Tls12(own)) => std::ptr::eq(suite, own),
+        (Tls13(_), Tls12(_)) | (Tls12(_), Tls13(_)) => false,
+    }
+}
