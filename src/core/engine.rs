@@ -100,6 +100,17 @@ impl Engine {
         guarded(|| engine!(self, it => it.open(input, record, reader)))
     }
 
+    /// Whether a reader's buffer of this size is as good as any for the record of this length. Where it is not, a larger one
+    /// saves a copy.
+    pub(super) fn suits(&self, room: usize, record: usize) -> bool {
+        match self {
+            // The reader gets a copy in any case.
+            Self::Rustls(_) => true,
+            #[cfg(feature = "express")]
+            Self::Express(it) => it.suits(room, record),
+        }
+    }
+
     /// The alert that was sent, where the engine knows.
     pub(super) fn alert_sent(&self) -> Option<AlertDescription> {
         engine!(self, it => it.alert_sent())

@@ -392,6 +392,10 @@ impl Session {
                 break Step::Ended;
             }
             let Some(record) = self.next_record() else { break Step::NeedInput };
+            if read > 0 && !self.tls.suits(out.len() - read, record) {
+                // The engine would open it where it lies, and copy it. The next read opens it straight into its buffer.
+                break Step::Data;
+            }
             let was_handshaking = self.is_handshaking();
             read += self.open(record, &mut out[read..]);
             if was_handshaking && !self.is_handshaking() {

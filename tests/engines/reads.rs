@@ -115,6 +115,25 @@ fn whatever_room_there_is_the_bytes_come_in_order_and_none_is_lost() {
     });
 }
 
+/// The copy is saved that opening it elsewhere would cost. A first record is opened whatever the buffer.
+///
+/// rule: write-1
+#[test]
+fn a_record_for_which_the_rest_of_a_buffer_is_too_small_waits() {
+    for_each_engine(|version, express| {
+        let [mut client, mut server] = done(version, express);
+        let data = data(65_536);
+        bring(&mut server, &write(&mut client, &data));
+        let mut out = vec![UNTOUCHED; 60_000];
+        let waits = express && cfg!(feature = "aws-lc-rs");
+        let first = if waits { 3 << 14 } else { 60_000 };
+        assert_eq!(server.step_into(&mut out), (Step::Data, first), "{version} {express}");
+        assert_eq!(server.plaintext().is_empty(), waits, "{version} {express}");
+        assert_eq!(server.step_into(&mut [0; 1]), (Step::Data, 1), "{version} {express}");
+        assert_eq!(server.plaintext().len(), data.len() - first - 1, "{version} {express}");
+    });
+}
+
 /// rule: end-1, end-5, secure-4
 #[test]
 fn a_failure_behind_data_is_told_behind_it() {

@@ -135,6 +135,17 @@ impl Opener {
         }
     }
 
+    /// The size of the reader's buffer into which the record of this length can be opened. `None`: it is opened where it lies,
+    /// whatever buffer there is.
+    pub(super) fn room_for(&self, record: usize) -> Option<usize> {
+        match self {
+            Self::Direct(direct) if direct.library.opens_elsewhere() => {
+                Some(record.saturating_sub(HEADER + direct.shape.explicit() + TAG))
+            }
+            Self::Direct(_) | Self::Provided(_) => None,
+        }
+    }
+
     /// Opens a record of this header: into `reader` where it has room for all that was sealed and the library can, else
     /// where the record lies. What is in `reader` behind a failure is zeros.
     pub(super) fn open(

@@ -151,6 +151,14 @@ impl Express {
         }
     }
 
+    /// Whether a reader's buffer of this size is as good as any for the record of this length.
+    pub(super) fn suits(&self, room: usize, record: usize) -> bool {
+        match &self.stage {
+            Stage::Records(records) => records.suits(room, record),
+            Stage::Handshake(_) | Stage::Failed => true,
+        }
+    }
+
     fn fail(&mut self, fault: Fault) -> Error {
         if let (Stage::Records(records), Some(alert)) = (&mut self.stage, fault.alert) {
             records.send_fatal(alert, &mut self.out);

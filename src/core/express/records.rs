@@ -253,6 +253,10 @@ impl Records {
         found
     }
 
+    pub(super) fn suits(&self, room: usize, record: usize) -> bool {
+        self.rx.room_for(record).is_none_or(|needed| needed <= room)
+    }
+
     fn check_order(&mut self, inner: ContentType, len: usize) -> Result<(), Fault> {
         if !self.fragment.is_empty() && inner != ContentType::Handshake {
             return Err(Error::from(PeerMisbehaved::MessageInterleavedWithHandshakeMessage).into());
