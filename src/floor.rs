@@ -57,6 +57,8 @@ pub trait Floor {
     fn report_floors(&self, floors: &mut Vec<FloorReport>);
     /// Whether a write may be made from within a waker: nothing of this floor is locked while it wakes somebody.
     fn may_write_in_wake(&self) -> bool;
+    /// Whether bytes that this floor has taken may wait here, or on a floor beneath, until a flush.
+    fn keeps_written(&self) -> bool;
     /// The peer has ended its half above: from now on a write that stalls is idle (rule: half-10).
     fn set_half_open(&mut self);
     /// What is written from now on is the last, and the end of this floor follows right behind it: both may leave as one.
@@ -169,6 +171,10 @@ impl<F: Transport + ?Sized> Floor for Box<F> {
 
     fn may_write_in_wake(&self) -> bool {
         (**self).may_write_in_wake()
+    }
+
+    fn keeps_written(&self) -> bool {
+        (**self).keeps_written()
     }
 
     fn set_half_open(&mut self) {

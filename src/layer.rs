@@ -135,6 +135,10 @@ impl<T: Transport> Floor for Layer<T> {
         topmost!(self, floor => floor.may_write_in_wake())
     }
 
+    fn keeps_written(&self) -> bool {
+        topmost!(self, floor => floor.keeps_written())
+    }
+
     fn set_half_open(&mut self) {
         topmost!(self, floor => floor.set_half_open());
     }

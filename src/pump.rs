@@ -95,7 +95,7 @@ impl<T: Transport> Pump<T> {
             match ready!(poll_write(floor, cx, &[IoSlice::new(records)])) {
                 Ok(n) => {
                     self.session.transmitted(n);
-                    self.floor_is_flushed = false;
+                    self.floor_is_flushed &= !floor.keeps_written();
                 }
                 Err(error) => self.session.handle_write_lost(Reason::from_io(error, Phase::Open)),
             }
@@ -135,7 +135,7 @@ impl<T: Transport> Pump<T> {
             }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         });
-        self.floor_is_flushed &= !passed;
+        self.floor_is_flushed &= !(passed && floor.keeps_written());
         if let Some(error) = lost {
             self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
         }
@@ -204,6 +204,11 @@ impl<T: Transport> Pump<T> {
             // Outside of a runtime the waker is called at once.
             let _ = pin!(yield_now()).poll(&mut Context::from_waker(&wake));
         }
+    }
+
+    /// Whether all that was written has left the floor too, no answer is owed to the peer, and more may be written.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.session.is_at_rest() && self.floor_is_flushed && !self.is_deferred
     }
 
     /// rule: end-5: also a failure that calls for no alert, such as an alert of the peer's, ends the floor beneath.

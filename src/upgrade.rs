@@ -467,6 +467,10 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
         self.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake())
     }
 
+    fn keeps_written(&self) -> bool {
+        self.layer.as_ref().is_none_or(|layer| layer.keeps_written())
+    }
+
     fn set_half_open(&mut self) {
         if let Some(layer) = &mut self.layer {
             layer.set_half_open();

@@ -75,11 +75,6 @@ pub struct Session {
     is_in_clear: bool,
 }
 
-/// The engine sealed nothing where it was to seal the marker.
-fn unsealable(phase: Phase) -> Reason {
-    TlsError { phase, error: rustls::Error::EncryptError, alert_sent: None, not_tls: None }.into()
-}
-
 /// Looking.
 impl Session {
     /// The half that sends.
@@ -466,7 +461,8 @@ impl Session {
         self.has_heard_tls = true;
         self.note_opened();
         // A record that holds data holds no KeyUpdate.
-        self.may_owe_answer |= !self.by_record || self.tls.opened() == 0;
+        let is_data = read > 0 || self.tls.opened() > 0;
+        self.may_owe_answer |= !self.by_record || !is_data;
         self.collect();
         if self.is_handshaking() && !self.tls.is_handshaking() {
             self.note_secured();

@@ -85,6 +85,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
         self.wakes_unlocked
     }
 
+    /// Nothing is known of the stream.
+    fn keeps_written(&self) -> bool {
+        true
+    }
+
     fn set_half_open(&mut self) {
         self.fin_received.begin();
     }

@@ -191,6 +191,11 @@ impl Floor for TcpConnection {
         true
     }
 
+    /// The kernel has what was written, and keeps it under a cork only.
+    fn keeps_written(&self) -> bool {
+        self.write.is_corked()
+    }
+
     fn set_half_open(&mut self) {
         self.write.set_half_open();
     }

@@ -129,6 +129,10 @@ impl TcpWriteHalf {
         self.wire = None;
     }
 
+    pub(super) fn is_corked(&self) -> bool {
+        self.corked
+    }
+
     pub(super) fn set_cork(&mut self, on: bool) -> bool {
         let was_corked = self.corked;
         if let Some(wire) = self.wire.as_ref().filter(|_| on != was_corked) {

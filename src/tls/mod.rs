@@ -393,6 +393,11 @@ impl<T: Transport> Floor for TlsConnection<T> {
         self.write.shared().with(|pump| pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()))
     }
 
+    /// Records wait here as long as the floor beneath is full.
+    fn keeps_written(&self) -> bool {
+        true
+    }
+
     fn set_half_open(&mut self) {
         self.write.shared().with(|pump| {
             if let Some(floor) = &mut pump.floor {

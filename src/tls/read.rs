@@ -28,12 +28,14 @@ pub struct TlsReadHalf<T> {
     inbox: Inbox,
     /// Until the handshake is known to be done.
     clock: Option<Clock>,
+    /// The handshake is known to be done.
+    is_secured: bool,
 }
 
 impl<T: Transport> TlsReadHalf<T> {
     pub(super) fn new(shared: Arc<Shared<T>>, control: Control) -> Self {
         let clock = Some(Clock::new(after(control.policy().handshake_timeout)));
-        Self { shared, control, inbox: Inbox::default(), clock }
+        Self { shared, control, inbox: Inbox::default(), clock, is_secured: false }
     }
 
     /// The handshake has to be done by then, whoever drives it (rule: secure-5).
@@ -68,11 +70,17 @@ impl<T: Transport> TlsReadHalf<T> {
         self.shared.with(|pump| pump.session.recv().clone())
     }
 
+    /// A handshake that is done stays done, whatever comes: the session is asked until then, not at each flush.
     pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
-        match self.poll_handshake_step(cx) {
-            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_handshake_step(cx),
-            result => result,
+        if self.is_secured {
+            return Poll::Ready(Ok(()));
         }
+        let outcome = match self.poll_handshake_step(cx) {
+            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_handshake_step(cx),
+            outcome => outcome,
+        };
+        self.is_secured = matches!(outcome, Poll::Ready(Ok(())));
+        outcome
     }
 
     fn poll_handshake_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {

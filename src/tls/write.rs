@@ -138,6 +138,10 @@ impl<T: Transport> TlsWriteHalf<T> {
 
     fn poll_drained(&self, cx: &mut Context<'_>, is_done: impl Fn(&Pump<T>) -> bool) -> Poll<io::Result<()>> {
         let drained = ready!(self.with_live(|pump| {
+            // A half that is over is not at rest, nor is one that was cut off.
+            if pump.is_at_rest() && is_done(pump) {
+                return Poll::Ready(Ok(()));
+            }
             loop {
                 let before = pump.session.queued();
                 pump.session.flush();

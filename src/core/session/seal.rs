@@ -4,10 +4,10 @@ use std::io::{self, IoSlice, Write};
 
 use rustls::{ContentType, ProtocolVersion};
 
-use super::{SEAL_AHEAD, Session, unsealable};
+use super::{SEAL_AHEAD, Session};
 use crate::core::engine::{HEADER, MAX_FRAGMENT};
 use crate::core::half::SendHalf;
-use crate::error::{Error, Reason};
+use crate::error::{Error, Phase, Reason, TlsError};
 
 /// The application wants to send.
 impl Session {
@@ -65,6 +65,11 @@ impl Session {
             (SendHalf::Broken(_), Some(failure)) => Error::Ended(failure.clone()),
             (send, _) => send.refusal(),
         }
+    }
+
+    /// Whether nothing waits to leave, no answer is owed to the peer, and more may be written.
+    pub fn is_at_rest(&self) -> bool {
+        self.send.may_write() && !self.is_handshaking() && self.queue_is_empty() && !self.may_owe_answer
     }
 
     pub(super) fn queue_is_empty(&self) -> bool {
@@ -185,6 +190,11 @@ impl Session {
         }
         false
     }
+}
+
+/// The engine sealed nothing where it was to seal the marker.
+fn unsealable(phase: Phase) -> Reason {
+    TlsError { phase, error: rustls::Error::EncryptError, alert_sent: None, not_tls: None }.into()
 }
 
 fn total(parts: &[IoSlice<'_>]) -> usize {
