@@ -89,6 +89,9 @@ impl Policy {
 pub struct Watermarks {
     /// A write waits while at least this many bytes are queued; default 64 KiB. One write exceeds it by a record at most. TLS
     /// uses 4 KiB if this is less.
+    ///
+    /// If this mark is 32 KiB or more, TLS seals a write of 16 KiB or more in full records. Such a write also waits while less
+    /// than 16 KiB is left below this mark, until no more than `low` bytes are queued.
     pub high: usize,
     /// A waiting writer goes on when no more than this is queued; default 16 KiB.
     pub low: usize,

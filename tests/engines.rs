@@ -13,6 +13,8 @@ mod differences;
 mod keys;
 #[path = "engines/openssl.rs"]
 mod openssl;
+#[path = "engines/queues.rs"]
+mod queues;
 #[path = "engines/reads.rs"]
 mod reads;
 #[path = "engines/settings.rs"]

@@ -20,6 +20,8 @@ use super::express::Express;
 pub(super) const HEADER: usize = 5;
 /// The most plaintext that a record carries (RFC 8446 section 5.1).
 pub(super) const MAX_FRAGMENT: usize = 1 << 14;
+/// The most that a record of one of rustls's own suites is longer than its plaintext.
+const RECORD_COST: usize = HEADER + 8 + 16;
 /// What a record may begin with: change_cipher_spec to heartbeat.
 pub(super) const RECORD_TYPES: RangeInclusive<u8> = 20..=24;
 
@@ -164,6 +166,21 @@ impl Engine {
     /// sealed: the key is used up, and there is no next one.
     pub(super) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         engine!(self, it => it.write(parts, room))
+    }
+
+    /// Does the same, and puts the records after those of `queue`.
+    pub(super) fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
+        match self {
+            Self::Rustls(it) => {
+                let sealed = it.write(parts, room);
+                // It grows once, and does not double.
+                let _ = queue.space_within(sealed + RECORD_COST * (sealed / MAX_FRAGMENT + 1), 0);
+                it.collect(queue);
+                sealed
+            }
+            #[cfg(feature = "express")]
+            Self::Express(it) => it.write_after(parts, room, queue),
+        }
     }
 
     /// Answers a KeyUpdate that asked for one (rule: secure-7).

@@ -219,6 +219,13 @@ impl Express {
         records.seal_data(parts, room, &mut self.out)
     }
 
+    /// Does the same, in the queue that they leave from.
+    pub(super) fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
+        queue.append(&mut self.out);
+        let Stage::Records(records) = &mut self.stage else { return 0 };
+        records.seal_data(parts, room, queue)
+    }
+
     /// Answers a KeyUpdate that asked for one.
     pub(super) fn answer(&mut self) {
         if let Stage::Records(records) = &mut self.stage {

@@ -111,10 +111,10 @@ impl Records {
         if data == 0 {
             return 0;
         }
-        // The queue grows once.
+        // The queue grows once, and does not double.
         let max = self.max_fragment;
         let (full, rest) = (data / max, data % max);
-        let _ = out.space(full * self.tx.record_len(max) + self.tx.record_len(rest));
+        let _ = out.space_within(full * self.tx.record_len(max) + self.tx.record_len(rest), 0);
         let (mut parts, mut sealed) = (Gather::of(parts), 0);
         while sealed < data {
             if self.tx_seq + 1 >= self.limit() && !self.renew_key(out) {

@@ -19,10 +19,10 @@ impl Session {
         let room = self.room();
         // It goes ahead of what is written after it (RFC 8446 section 4.6.3).
         self.answer();
-        if self.is_handshaking() || self.corked || !self.queue_is_empty() {
+        if self.is_handshaking() || self.corked {
             return Ok(self.stage(parts, room));
         }
-        Ok(self.seal_parts(parts, room))
+        Ok(if self.queue_is_empty() { self.seal_parts(parts, room) } else { self.queue_parts(parts, room) })
     }
 
     /// Does the same, and hands the records to `floor` as they were sealed, without a copy. What it does not take is kept.
@@ -85,6 +85,24 @@ impl Session {
             left -= n;
         }
         room - left
+    }
+
+    /// Accepts what is written after records that have not left. A full record need not wait for others to share it: sealed
+    /// at once it is copied once less. For the capacity of one the writer waits, but only above the low mark: there the
+    /// queue will wake it.
+    fn queue_parts(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
+        let wanted = total(parts);
+        if wanted < MAX_FRAGMENT || !self.staged.is_empty() || self.sealed.len() >= SEAL_AHEAD {
+            return self.stage(parts, room);
+        }
+        let full = room.min(wanted).min(SEAL_AHEAD) / MAX_FRAGMENT * MAX_FRAGMENT;
+        if full > 0 {
+            let accepted = self.tls.write_after(parts, full, &mut self.sealed);
+            self.check_sealed(accepted, full);
+            return accepted;
+        }
+        let may_wait = self.marks.high >= 2 * MAX_FRAGMENT && self.queued() > self.marks.low;
+        if may_wait { 0 } else { self.stage(parts, room) }
     }
 
     fn seal_parts(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
