@@ -19,6 +19,7 @@
 
 mod beneath;
 mod shared;
+mod tasks;
 
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -30,6 +31,7 @@ use tokio::task::yield_now;
 
 use self::beneath::{poll_write, unbudgeted};
 pub(crate) use self::shared::Shared;
+pub(crate) use self::tasks::Want;
 use crate::control::Control;
 use crate::core::half;
 use crate::core::session::{Session, Step};
@@ -64,15 +66,6 @@ pub(crate) struct Pump<T> {
     /// What was gathered leaves when the runtime goes on.
     pub(crate) is_deferred: bool,
     wake: Waker,
-}
-
-/// What a writing task waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Want {
-    /// Room for more.
-    Room,
-    /// That all has left for the floor, the end behind it too where it is due.
-    Drained,
 }
 
 impl<T: Transport> Pump<T> {
@@ -139,12 +132,20 @@ impl<T: Transport> Pump<T> {
         if let Some(error) = lost {
             self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
         }
+        if !self.is_at_rest() {
+            self.write_rest(cx);
+        }
+        accepted
+    }
+
+    /// What a write left behind leaves: records that the floor did not take, or what the floor keeps.
+    #[inline(never)]
+    fn write_rest(&mut self, cx: &mut Context<'_>) {
         if self.session.has_records() || self.owes_floor_end() {
             let _ = self.poll_transmit(cx);
         } else {
             let _ = self.poll_flush_floor(cx);
         }
-        accepted
     }
 
     /// What was written to the floor leaves it too (rule: write-6): a floor may keep a queue of its own.
@@ -251,12 +252,8 @@ impl<T: Transport> Pump<T> {
             let room = out.remaining().min(self.session.arrived());
             let (step, read) = self.session.step_into(out.initialize_unfilled_to(room));
             out.advance(read);
-            if step == Step::Secured && had_nothing && self.may_defer() {
-                self.defer();
-            } else if self.is_deferred && step == Step::Data {
-                // Whoever reads may answer: that takes along what waits.
-            } else if self.session.has_records() || !self.floor_is_flushed || self.owes_floor_end() {
-                let _ = self.transmit();
+            if step == Step::Secured || !self.is_at_rest() {
+                self.send_on(step, had_nothing);
             }
             if step != Step::NeedInput {
                 if let Some(unit) = unit {
@@ -292,6 +289,18 @@ impl<T: Transport> Pump<T> {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// What a step called for leaves.
+    #[inline(never)]
+    fn send_on(&mut self, step: Step, had_nothing: bool) {
+        if step == Step::Secured && had_nothing && self.may_defer() {
+            self.defer();
+        } else if self.is_deferred && step == Step::Data {
+            // A reader that got data may answer: what waits leaves with the answer.
+        } else if self.session.has_records() || !self.floor_is_flushed || self.owes_floor_end() {
+            let _ = self.transmit();
         }
     }
 
@@ -348,34 +357,6 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// The reading task waits.
-    pub(crate) fn park_reader(&mut self, cx: &mut Context<'_>) {
-        match &mut self.reader {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => self.reader = Some(cx.waker().clone()),
-        }
-    }
-
-    /// A task waits at the floor beneath, for something that is not this session's.
-    pub(crate) fn park_below(&mut self, cx: &mut Context<'_>) {
-        match &mut self.below {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => self.below = Some(cx.waker().clone()),
-        }
-    }
-
-    /// The writing task waits.
-    pub(crate) fn park_writer(&mut self, want: Want, cx: &mut Context<'_>) {
-        self.session.handle_full();
-        match &mut self.writer {
-            Some((wanted, waker)) => {
-                *wanted = want;
-                waker.clone_from(cx.waker());
-            }
-            None => self.writer = Some((want, cx.waker().clone())),
-        }
-    }
-
     /// Ends for a reason of ours, on this floor and all beneath: the socket goes.
     pub(crate) fn end(&mut self, reason: &Reason) {
         self.session.end(reason.clone());
@@ -399,44 +380,6 @@ impl<T: Transport> Pump<T> {
         self.session.abort();
         if let Some(floor) = &mut self.floor {
             floor.handle_abort();
-        }
-    }
-
-    /// The tasks that have something to do now. A task that is woken ahead of what it waits for would ask again at once,
-    /// and again.
-    fn take_ready_tasks(&mut self) -> [Option<Waker>; 2] {
-        let (reader_is_ready, writer_is_ready) = (self.is_reader_ready(), self.is_writer_ready());
-        self.reader_was_displaced = false;
-        let writer = self.writer.take_if(|_| writer_is_ready);
-        [writer.map(|(_, waker)| waker), self.reader.take_if(|_| reader_is_ready)]
-    }
-
-    /// Whether [`take_ready_tasks`](Self::take_ready_tasks) has something to take: mostly it has not.
-    fn has_ready_tasks(&self) -> bool {
-        self.is_reader_ready() || self.is_writer_ready()
-    }
-
-    fn is_reader_ready(&self) -> bool {
-        self.reader.is_some()
-            && (self.reader_was_displaced || !self.session.recv().is_open() || self.session.is_stuck())
-    }
-
-    fn is_writer_ready(&self) -> bool {
-        self.writer.as_ref().is_some_and(|(want, _)| self.has(*want))
-    }
-
-    fn has(&self, want: Want) -> bool {
-        let session = &self.session;
-        match want {
-            _ if session.is_aborted() => true,
-            Want::Room => !session.send().may_write() || session.is_below_low_mark(),
-            // A handshake that has failed is waited for no longer than until its alert has left.
-            Want::Drained => {
-                (!session.is_handshaking() || session.send().is_over())
-                    && session.is_flushed()
-                    && self.floor_is_flushed
-                    && !self.owes_floor_end()
-            }
         }
     }
 }

@@ -6,20 +6,19 @@
 //! upgrade-9), and nothing is opened that nobody wants to read (rule: flow-4).
 
 mod begin;
+mod failure;
 mod seal;
 
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use rustls::{AlertDescription, ContentType};
 
-use super::alert::alert_for;
 use super::buffer::Buffer;
 use super::engine::{Engine, HEADER, RECORD_TYPES, may_begin_tls};
 use super::facts::SessionFacts;
 use super::half::{End, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use super::input::Input;
-use crate::error::{NotTls, Phase, Reason, TlsError};
+use crate::error::{NotTls, Phase, Reason};
 use crate::policy::Watermarks;
 
 /// The longest record body that TLS 1.2 allows (RFC 5246 section 6.2.3); that of TLS 1.3 is shorter.
@@ -263,12 +262,6 @@ impl Session {
         let _ = self.send.handle(SendEvent::FloorLost(reason));
         self.staged.clear();
     }
-
-    fn fail(&mut self, reason: Reason) {
-        let reason = self.failure.get_or_insert(reason).clone();
-        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
-        self.lose_send(reason);
-    }
 }
 
 /// The application wants.
@@ -459,52 +452,31 @@ impl Session {
             }
         };
         self.has_heard_tls = true;
+        // A record that holds data holds nothing else, and calls for nothing.
+        let is_data = self.by_record && (read > 0 || self.tls.opened() > 0);
+        if !is_data || self.is_handshaking() {
+            self.handle_opened();
+        }
+        read
+    }
+
+    /// What a record called for that may have held something other than data.
+    #[inline(never)]
+    fn handle_opened(&mut self) {
         self.note_opened();
-        // A record that holds data holds no KeyUpdate.
-        let is_data = read > 0 || self.tls.opened() > 0;
-        self.may_owe_answer |= !self.by_record || !is_data;
+        self.may_owe_answer = true;
         self.collect();
         if self.is_handshaking() && !self.tls.is_handshaking() {
             self.note_secured();
             self.collect();
             self.seal();
         }
-        read
     }
 
     /// What the peer has sent, where it has not sent TLS.
     fn not_tls(&self) -> Option<NotTls> {
         let raw = self.raw.as_slice();
         (self.by_record && !self.has_heard_tls && !may_begin_tls(raw)).then(|| NotTls::begun_by(raw))
-    }
-
-    fn fail_tls(&mut self, error: rustls::Error, not_tls: Option<NotTls>) {
-        let before = self.sealed.len();
-        self.clear_input();
-        self.note_opened();
-        self.collect();
-        if self.sealed.len() == before && !self.marker_sealed {
-            self.add_missing_alert(&error);
-        }
-        let by_rustls = || alert_for(&error).filter(|alert| *alert != AlertDescription::InternalError);
-        let sealed_alert = || self.tls.alert_sent().or_else(by_rustls);
-        let alert_sent = plaintext_alert(&self.sealed.as_slice()[before..])
-            .or_else(|| (self.sealed.len() > before).then(sealed_alert).flatten());
-        self.fail(TlsError { phase: self.phase(), error, alert_sent, not_tls }.into());
-    }
-
-    /// rule: secure-10. For some failures (a handshake message that is too long, too many warnings) rustls has no
-    /// alert. As long as nothing of ours was encrypted we can send it; a server takes a client's in the clear until then, in
-    /// TLS 1.3 too. After that the engine has to seal it, and rustls's buffered API cannot.
-    fn add_missing_alert(&mut self, error: &rustls::Error) {
-        let Some(alert) = alert_for(error) else { return };
-        if self.is_in_clear {
-            const FATAL: u8 = 2;
-            self.sealed.push(&[u8::from(ContentType::Alert), 3, 3, 0, 2, FATAL, u8::from(alert)]);
-        } else {
-            self.tls.send_missing_alert();
-            self.collect();
-        }
     }
 
     fn note_opened(&mut self) {
@@ -529,13 +501,5 @@ impl Session {
         if let Err(error) = self.tls.finish_handshake() {
             self.fail_tls(error, None);
         }
-    }
-}
-
-/// The alert at the end of what is to be sent, where it is not encrypted: type 21, two bytes.
-fn plaintext_alert(sealed: &[u8]) -> Option<AlertDescription> {
-    match sealed.last_chunk::<7>() {
-        Some([21, 3, _, 0, 2, _, alert]) => Some(AlertDescription::from(*alert)),
-        _ => None,
     }
 }

@@ -281,7 +281,7 @@ impl Direct {
                 self.key.seal(nonce, &make_tls12_aad(seq, typ, ProtocolVersion::TLSv1_2, len), payload)
             }
         };
-        tag.copy_from_slice(&made.ok_or(Error::EncryptError)?);
+        tag.copy_from_slice(&made.ok_or_else(|| Error::EncryptError)?);
         Ok(())
     }
 
@@ -293,7 +293,7 @@ impl Direct {
         reader: &mut [u8],
     ) -> Result<Plain, Error> {
         let head = HEADER + self.shape.explicit();
-        let len = record.len().checked_sub(head + TAG).ok_or(Error::DecryptError)?;
+        let len = record.len().checked_sub(head + TAG).ok_or_else(|| Error::DecryptError)?;
         let mut nonce = Nonce::new(&self.iv, seq).0;
         if self.shape == Shape::Gcm12 {
             nonce[SALT..].copy_from_slice(&record[HEADER..head]);

@@ -129,6 +129,7 @@ impl Records {
         sealed
     }
 
+    #[cold]
     fn renew_key(&mut self, out: &mut Buffer) -> bool {
         // A key that was not used cannot be used up: a limit of nearly nothing would never let anything pass.
         self.is_tls13() && (self.tx_seq == 0 || self.update_key(out))
@@ -271,6 +272,7 @@ impl Records {
     }
 
     /// RFC 8446 section 6, RFC 5246 section 7.2.
+    #[cold]
     fn handle_alert(&mut self, alert: &[u8]) -> Result<Found, Fault> {
         const WARNING: u8 = 1;
         const FATAL: u8 = 2;
@@ -295,6 +297,7 @@ impl Records {
     }
 
     /// A handshake message may be cut into records, and a record may hold several.
+    #[cold]
     fn handle_fragment(&mut self, bytes: &[u8], out: &mut Buffer) -> Result<(), Fault> {
         if bytes.is_empty() {
             // RFC 8446 section 5.1, RFC 5246 section 6.2.1: no such record is sent.
@@ -374,7 +377,6 @@ impl Records {
 
 /// As rustls checks it.
 fn check_header(record: &[u8]) -> Result<(ContentType, ProtocolVersion), Fault> {
-    let invalid = |what: InvalidMessage| Err(Error::from(what).into());
     let Some(&[typ, major, minor, high, low]) = record.first_chunk::<HEADER>() else {
         return invalid(InvalidMessage::MessageTooShort);
     };
@@ -394,6 +396,11 @@ fn check_header(record: &[u8]) -> Result<(ContentType, ProtocolVersion), Fault> 
     Ok((typ, ProtocolVersion::from(u16::from(major) << 8 | u16::from(minor))))
 }
 
+#[cold]
+fn invalid<T>(what: InvalidMessage) -> Result<T, Fault> {
+    Err(Error::from(what).into())
+}
+
 fn spend(patience: &mut u8, then: PeerMisbehaved) -> Result<(), Fault> {
     match patience.checked_sub(1) {
         Some(left) => {
@@ -404,11 +411,13 @@ fn spend(patience: &mut u8, then: PeerMisbehaved) -> Result<(), Fault> {
     }
 }
 
+#[cold]
 fn inappropriate(got_type: ContentType) -> Fault {
     let expect_types = vec![ContentType::ApplicationData, ContentType::Handshake];
     Error::InappropriateMessage { expect_types, got_type }.into()
 }
 
+#[cold]
 fn inappropriate_message(got_type: HandshakeType) -> Fault {
     let expect_types = vec![HandshakeType::NewSessionTicket, HandshakeType::KeyUpdate];
     Error::InappropriateHandshakeMessage { expect_types, got_type }.into()

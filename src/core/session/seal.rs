@@ -117,10 +117,15 @@ impl Session {
     /// where the engine can seal one, and FIN after it.
     fn check_sealed(&mut self, sealed: usize, due: usize) {
         if sealed < due && !self.send.is_over() {
-            self.tls.send_internal_error();
-            self.collect();
-            self.fail(Reason::KeyExhausted);
+            self.cut_off();
         }
+    }
+
+    #[cold]
+    fn cut_off(&mut self) {
+        self.tls.send_internal_error();
+        self.collect();
+        self.fail(Reason::KeyExhausted);
     }
 }
 

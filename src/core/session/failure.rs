@@ -1,0 +1,55 @@
+//! How a session fails: both halves end, and the peer is sent an alert where one is due.
+
+use rustls::{AlertDescription, ContentType};
+
+use super::Session;
+use crate::core::alert::alert_for;
+use crate::core::half::RecvEvent;
+use crate::error::{NotTls, Reason, TlsError};
+
+impl Session {
+    #[cold]
+    pub(super) fn fail(&mut self, reason: Reason) {
+        let reason = self.failure.get_or_insert(reason).clone();
+        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
+        self.lose_send(reason);
+    }
+
+    #[cold]
+    pub(super) fn fail_tls(&mut self, error: rustls::Error, not_tls: Option<NotTls>) {
+        let before = self.sealed.len();
+        self.clear_input();
+        self.note_opened();
+        self.collect();
+        if self.sealed.len() == before && !self.marker_sealed {
+            self.add_missing_alert(&error);
+        }
+        let by_rustls = || alert_for(&error).filter(|alert| *alert != AlertDescription::InternalError);
+        let sealed_alert = || self.tls.alert_sent().or_else(by_rustls);
+        let alert_sent = plaintext_alert(&self.sealed.as_slice()[before..])
+            .or_else(|| (self.sealed.len() > before).then(sealed_alert).flatten());
+        self.fail(TlsError { phase: self.phase(), error, alert_sent, not_tls }.into());
+    }
+
+    /// rule: secure-10. For some failures (a handshake message that is too long, too many warnings) rustls has no
+    /// alert. As long as nothing of ours was encrypted we can send it; a server takes a client's in the clear until then, in
+    /// TLS 1.3 too. After that the engine has to seal it, and rustls's buffered API cannot.
+    fn add_missing_alert(&mut self, error: &rustls::Error) {
+        let Some(alert) = alert_for(error) else { return };
+        if self.is_in_clear {
+            const FATAL: u8 = 2;
+            self.sealed.push(&[u8::from(ContentType::Alert), 3, 3, 0, 2, FATAL, u8::from(alert)]);
+        } else {
+            self.tls.send_missing_alert();
+            self.collect();
+        }
+    }
+}
+
+/// The alert at the end of what is to be sent, where it is not encrypted: type 21, two bytes.
+fn plaintext_alert(sealed: &[u8]) -> Option<AlertDescription> {
+    match sealed.last_chunk::<7>() {
+        Some([21, 3, _, 0, 2, _, alert]) => Some(AlertDescription::from(*alert)),
+        _ => None,
+    }
+}

@@ -1,0 +1,83 @@
+//! The tasks that wait for a session, and what they wait for.
+
+use std::task::{Context, Waker};
+
+use super::Pump;
+use crate::transport::Transport;
+
+/// What a writing task waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Room for more.
+    Room,
+    /// That all has left for the floor, the end behind it too where it is due.
+    Drained,
+}
+
+impl<T: Transport> Pump<T> {
+    /// The reading task waits.
+    pub(crate) fn park_reader(&mut self, cx: &mut Context<'_>) {
+        match &mut self.reader {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.reader = Some(cx.waker().clone()),
+        }
+    }
+
+    /// A task waits at the floor beneath, for something that is not this session's.
+    pub(crate) fn park_below(&mut self, cx: &mut Context<'_>) {
+        match &mut self.below {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => self.below = Some(cx.waker().clone()),
+        }
+    }
+
+    /// The writing task waits.
+    pub(crate) fn park_writer(&mut self, want: Want, cx: &mut Context<'_>) {
+        self.session.handle_full();
+        match &mut self.writer {
+            Some((wanted, waker)) => {
+                *wanted = want;
+                waker.clone_from(cx.waker());
+            }
+            None => self.writer = Some((want, cx.waker().clone())),
+        }
+    }
+
+    /// The tasks that have something to do now. A task that is woken ahead of what it waits for would ask again at once,
+    /// and again.
+    pub(super) fn take_ready_tasks(&mut self) -> [Option<Waker>; 2] {
+        let (reader_is_ready, writer_is_ready) = (self.is_reader_ready(), self.is_writer_ready());
+        self.reader_was_displaced = false;
+        let writer = self.writer.take_if(|_| writer_is_ready);
+        [writer.map(|(_, waker)| waker), self.reader.take_if(|_| reader_is_ready)]
+    }
+
+    /// Whether [`take_ready_tasks`](Self::take_ready_tasks) has something to take: mostly it has not.
+    pub(super) fn has_ready_tasks(&self) -> bool {
+        self.is_reader_ready() || self.is_writer_ready()
+    }
+
+    fn is_reader_ready(&self) -> bool {
+        self.reader.is_some()
+            && (self.reader_was_displaced || !self.session.recv().is_open() || self.session.is_stuck())
+    }
+
+    fn is_writer_ready(&self) -> bool {
+        self.writer.as_ref().is_some_and(|(want, _)| self.has(*want))
+    }
+
+    fn has(&self, want: Want) -> bool {
+        let session = &self.session;
+        match want {
+            _ if session.is_aborted() => true,
+            Want::Room => !session.send().may_write() || session.is_below_low_mark(),
+            // A handshake that has failed is waited for no longer than until its alert has left.
+            Want::Drained => {
+                (!session.is_handshaking() || session.send().is_over())
+                    && session.is_flushed()
+                    && self.floor_is_flushed
+                    && !self.owes_floor_end()
+            }
+        }
+    }
+}
