@@ -12,6 +12,8 @@ use std::task::Waker;
 thread_local! {
     /// The number of floor locks that this thread holds.
     static LOCKS: Cell<usize> = const { Cell::new(0) };
+    /// Whether something is in `LATER`: mostly nothing is, and this is looked at after each lock.
+    static IS_LATER: Cell<bool> = const { Cell::new(false) };
     static LATER: RefCell<Vec<Later>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -33,6 +35,7 @@ impl Later {
 pub(crate) struct Locked(PhantomData<*const ()>);
 
 impl Locked {
+    #[inline]
     pub(crate) fn new() -> Self {
         LOCKS.set(LOCKS.get() + 1);
         Self(PhantomData)
@@ -40,15 +43,22 @@ impl Locked {
 }
 
 impl Drop for Locked {
+    #[inline]
     fn drop(&mut self) {
-        LOCKS.set(LOCKS.get() - 1);
-        while LOCKS.get() == 0 {
-            let later = LATER.try_with(RefCell::take).unwrap_or_default();
-            if later.is_empty() {
-                return;
-            }
-            later.into_iter().for_each(Later::run);
+        let locks = LOCKS.get() - 1;
+        LOCKS.set(locks);
+        if locks == 0 && IS_LATER.get() {
+            run_later();
         }
+    }
+}
+
+/// Runs what was put off. That may take locks, and put off more.
+#[cold]
+fn run_later() {
+    while LOCKS.get() == 0 && IS_LATER.replace(false) {
+        let later = LATER.try_with(RefCell::take).unwrap_or_default();
+        later.into_iter().for_each(Later::run);
     }
 }
 
@@ -71,8 +81,9 @@ pub(crate) fn run(f: impl FnOnce() + 'static) {
 fn put_off(later: Later) {
     let mut later = Some(later);
     let _ = LATER.try_with(|all| all.borrow_mut().extend(later.take()));
-    if let Some(later) = later {
+    match later {
+        None => IS_LATER.set(true),
         // The thread is ending, and can store nothing any more.
-        later.run();
+        Some(later) => later.run(),
     }
 }

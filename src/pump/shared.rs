@@ -109,6 +109,7 @@ impl<T: Transport> Shared<T> {
         }
     }
 
+    #[inline]
     fn lock(&self) -> Held<'_, T> {
         let locked = Locked::new();
         Held { pump: self.pump.lock().unwrap_or_else(PoisonError::into_inner), _locked: locked }
