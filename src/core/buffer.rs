@@ -18,8 +18,8 @@ pub struct Buffer {
 }
 
 impl fmt::Debug for Buffer {
-    /// Lengths only: what waits is the application's, and behind it lies what other connections have left in the memory (rule:
-    /// tcp-11).
+    /// Shows only lengths: the bytes belong to the application, and the memory after them may hold data of other connections
+    /// (rule: tcp-11).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer").field("len", &self.len()).field("capacity", &self.capacity()).finish()
     }
@@ -80,7 +80,7 @@ impl Buffer {
         self.space_within(min, usize::MAX)
     }
 
-    /// The same, where the memory does not grow past `bound` unless what waits and `min` need more.
+    /// The same, but the memory does not grow past `bound` unless the queued bytes and `min` need more.
     pub fn space_within(&mut self, min: usize, bound: usize) -> &mut [u8] {
         if self.bytes.len() - self.end < min {
             self.make_room(min, bound);

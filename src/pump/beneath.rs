@@ -1,4 +1,4 @@
-//! Calls to the floor beneath a session.
+//! Calls to the floor below a session.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -9,8 +9,8 @@ use tokio::task::coop::unconstrained;
 
 use crate::transport::Transport;
 
-/// Does something with the floor outside the task's budget: when that is used up, a waker is called at once, which a task
-/// takes for "later" and the pump would take for "now".
+/// Calls the floor outside the task's budget. With a used-up budget, the waker is called at once: a task understands that as
+/// "later", but the pump would understand it as "now".
 pub(super) fn unbudgeted<R>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<R>) -> Poll<R> {
     pin!(unconstrained(poll_fn(poll))).poll(cx)
 }

@@ -78,7 +78,7 @@ impl TcpReadHalf {
         Poll::Ready(self.at_end())
     }
 
-    /// Takes in what the kernel holds by now.
+    /// Takes in the bytes that the kernel holds by now.
     pub(super) fn look(&mut self) {
         let may_read = self.half.is_open() && !self.control.is_cut();
         let Some(wire) = self.wire.as_ref().filter(|_| may_read) else { return };
@@ -86,7 +86,7 @@ impl TcpReadHalf {
         let looked = take_in(&mut self.inbox, |space| socket::receive(&wire.stream, space));
         self.control.note_received(self.inbox.len() - before);
         if let Err(error) = looked {
-            // The system tells it once.
+            // The system reports this error only once.
             self.lose(Reason::from_io(error, Phase::Open));
         }
     }
@@ -114,7 +114,7 @@ impl TcpReadHalf {
         }
     }
 
-    /// Lets go of a socket that was held for the delivery of our last bytes, once that is known.
+    /// Closes a socket that was held until the delivery of our last bytes is known, if it is known now.
     pub(super) fn settle(&mut self) {
         self.wire.take_if(|wire| wire.is_settled());
     }
@@ -162,7 +162,7 @@ fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<i
         let result =
             if wire.tells_by_short_reads() { recv_dry(&wire.stream, buf) } else { wire.stream.try_read_buf(buf) };
         match result {
-            // Readiness was stale, or a signal came: once more. Nothing would tell when any other error has passed.
+            // Readiness was stale, or a signal came: try again. For any other error, no event would report when it is over.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             result => return Poll::Ready(result),
         }

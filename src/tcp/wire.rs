@@ -26,20 +26,20 @@ pub(super) struct Wire {
     pub(super) fin_received: HalfOpen,
     /// A floor above tells the end by its own marker.
     pub(super) beneath: AtomicBool,
-    /// The system would reset the connection if the process died.
+    /// Whether the system resets the connection if the process dies.
     resets_when_killed: AtomicBool,
     /// Both halves hold the socket.
     held: AtomicBool,
-    /// Both have ended in order, and the last one holds the socket until all of ours has arrived.
+    /// Both halves have ended in order, and the last one holds the socket until all our bytes have arrived.
     lingers: AtomicBool,
     has_ended: AtomicBool,
     watch: Mutex<Watch>,
 }
 
-/// Looks out for an error of the socket, on behalf of those who wait for the loss of the connection. It holds the socket, and
-/// goes with the second half.
+/// Watches for an error of the socket, for the tasks that wait for the loss of the connection. Holds the socket, and is dropped
+/// with the second half.
 enum Watch {
-    /// Nobody has waited yet.
+    /// No task has waited yet.
     Idle,
     Watching(Pin<Box<dyn Future<Output = ()> + Send>>),
     HasError,
@@ -55,7 +55,7 @@ impl Wire {
         let watch = std::mem::replace(&mut *self.watch(), Watch::Over);
         drop(watch);
         if self.fin_sent.has_begun() {
-            // What was still on its way when the application let go may have been met by a reset.
+            // The bytes in flight at the time of the drop may have been answered by a reset.
             let _ = !self.lingers.load(Ordering::Acquire) || self.is_settled();
             self.note_unacknowledged();
         }
@@ -70,8 +70,8 @@ impl Wire {
         self.control.note_gone();
     }
 
-    /// Whether nothing more is to be learned about the delivery of what we sent: all has arrived, or the connection is lost,
-    /// or the system does not tell. Asks the system once where all has arrived.
+    /// Whether the delivery of our data is decided: everything has arrived, or the connection is lost, or the system cannot
+    /// tell. Asks the system only once if everything has arrived.
     fn is_settled(&self) -> bool {
         let Some(pending) = self.ask() else { return true };
         if pending != Pending::default() {
@@ -96,7 +96,7 @@ impl Wire {
         }
     }
 
-    /// FIN has come.
+    /// FIN has arrived.
     pub(super) fn note_marker(&self) {
         if self.fin_sent.has_begun() && !self.is_beneath() {
             self.control.note_answered();
@@ -115,7 +115,7 @@ impl Wire {
         socket::TELLS_BY_EDGES && self.is_beneath()
     }
 
-    /// Our send half ends: from now on, the system may end the connection in order.
+    /// Our send half is ending: from now on, the system may end the connection in order.
     pub(super) fn begin_end(&self) {
         if self.resets_when_killed.swap(false, Ordering::AcqRel) {
             socket::Options::of(&self.stream).end_on_drop();
@@ -147,11 +147,11 @@ pub(super) struct Hold {
 
 #[derive(PartialEq, Eq)]
 enum Share {
-    /// One of two: the connection ends when both are gone.
+    /// One of two halves: the connection ends when both are gone.
     Half,
     /// Both halves have ended; the connection ends with this one.
     Last,
-    /// It has been given up.
+    /// The half has been released.
     Nothing,
 }
 
@@ -184,8 +184,8 @@ impl Hold {
         &self.wire.control
     }
 
-    /// The half has ended in order. Where it is the second one, and the peer's system has not acknowledged all of ours, the
-    /// socket is held on to: see [`settle`](Self::settle).
+    /// The half has ended in order. If it is the second half, and the peer's system has not acknowledged all our bytes, the
+    /// socket stays open: see [`settle`](Self::settle).
     pub(super) fn finish(mut self) -> Option<Self> {
         self.share = Share::Nothing;
         if self.wire.held.swap(false, Ordering::AcqRel) {
@@ -201,7 +201,7 @@ impl Hold {
         Some(self)
     }
 
-    /// Whether it is held only until all of ours has arrived, and that is known now, or can not be.
+    /// Whether the socket is held only until our bytes have arrived, and the delivery is now decided.
     pub(super) fn is_settled(&self) -> bool {
         self.wire.lingers.load(Ordering::Acquire) && !self.wire.awaits_delivery()
     }
@@ -249,7 +249,7 @@ impl Ground for Wire {
         }
         let is_settled = self.is_settled();
         if is_settled {
-            // Whoever holds the socket lets go of it at the next look.
+            // The holder closes the socket at its next check.
             self.end();
         }
         !is_settled

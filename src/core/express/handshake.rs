@@ -13,7 +13,7 @@ use super::records::{MAX_MESSAGE, Records};
 use crate::core::buffer::Buffer;
 use crate::core::engine::{HEADER, max_fragment};
 
-/// No flight has more messages.
+/// The most messages of a flight.
 const MESSAGES: usize = 16;
 
 /// A handshake under way.
@@ -21,7 +21,7 @@ pub(super) struct Handshake {
     side: Side,
     /// How much of the input rustls has seen and not consumed: the begin of a message that is not whole yet.
     kept: usize,
-    /// How long the input was that rustls was shown last.
+    /// The length of the input that rustls saw last.
     seen: usize,
     hello: Hello,
     max_fragment: usize,
@@ -85,7 +85,7 @@ impl Handshake {
 
     /// The input: what is kept, and the next record behind it. Says how much of it was consumed.
     ///
-    /// rule: write-10. As much is kept for a message as by rustls's own buffer: the headers of its records count too.
+    /// rule: write-10. A message may take as much memory as in rustls's own buffer, including the headers of its records.
     pub(super) fn go_on(&mut self, input: &mut [u8], out: &mut Buffer) -> Result<usize, Error> {
         if input.len() > MAX_MESSAGE {
             return Err(Error::PeerSentOversizedRecord);
@@ -100,12 +100,12 @@ impl Handshake {
         Ok(consumed)
     }
 
-    /// Makes rustls, which has failed without an alert, send one: it is shown a record of no type that there is, for which it
-    /// seals decode_error, in whatever state it is.
+    /// Makes rustls, which has failed without an alert, send one: for a record of an unknown type, rustls seals decode_error in
+    /// any state.
     pub(super) fn provoke_alert(&mut self, out: &mut Buffer) {
-        // It goes on behind what it has seen, or at the last record of that: there are zeros at both places.
+        // rustls continues after the input that it has seen, or at the last record of it: there are zeros at both places.
         let mut zeros = vec![0; self.seen + 2 * HEADER];
-        // Each message that is ready comes before what is behind it.
+        // Each complete message is processed before the bytes after it.
         for _ in 0..MESSAGES {
             let _ = match &mut self.side {
                 Side::Client(connection) => drive!(connection, zeros, out),

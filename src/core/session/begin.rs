@@ -1,4 +1,4 @@
-//! How a session begins: as a client, as a server, or with what rustls has begun elsewhere.
+//! How a session begins: as a client, as a server, or with a rustls session that another library began.
 
 use std::sync::Arc;
 
@@ -68,9 +68,8 @@ impl Session {
         Ok(Self::new(Engine::Express(Box::new(tls)), None, own_chain, marks))
     }
 
-    /// A session that was begun elsewhere, its handshake done or not. rustls may hold a part of a record that was read
-    /// there: such a session is fed as the bytes come, and does not know where records end. So it cannot be taken off
-    /// again without loss.
+    /// A session that another library began, its handshake done or not. rustls may already hold a part of a record, so the
+    /// session feeds bytes as they come, and does not know where records end. So `stop_tls` would lose bytes.
     ///
     /// # Errors
     /// Early data was accepted, and nobody has read it.
