@@ -52,14 +52,14 @@ pub(crate) struct Pump<T> {
     pub(crate) floor: Option<T>,
     /// The floor lives on after this session's end: a downgrade.
     pub(crate) keeps_floor: bool,
-    /// Another floor stands on this one.
+    /// Another floor is on top of this one.
     pub(crate) is_beneath: bool,
     floor_is_shut: bool,
     /// Whatever was written to the floor has left it too.
     floor_is_flushed: bool,
     reader: Option<Waker>,
     writer: Option<(Want, Waker)>,
-    /// A task that waits at the floor beneath. An abort takes the floor away, and with it the waker that was left there.
+    /// A task that waits on the floor below. An abort removes that floor, and with it the waker that is stored there.
     below: Option<Waker>,
     /// Somebody else took the reader's place at the floor.
     reader_was_displaced: bool,
@@ -230,10 +230,10 @@ impl<T: Transport> Pump<T> {
         std::mem::replace(&mut self.wake, Waker::noop().clone())
     }
 
-    /// Receives until there is something to say, and reads what has arrived, as far as there is room for it.
+    /// Receives until there is a result, and reads the data that has arrived, as far as the buffer has space.
     ///
-    /// A poll of the whole stack costs one unit of the task's budget, however many sessions are in it: a session that has
-    /// what is asked for takes the unit, one that has to read its floor leaves that to the floor (rule: upgrade-12).
+    /// A poll of the whole stack costs one unit of the task's budget, however many sessions it has: a session that already has
+    /// data takes the unit; a session that has to read its floor leaves that to the floor (rule: upgrade-12).
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Step> {
         let unit = ready!(poll_proceed(cx));
         self.poll_paid_read(cx, out, Some(unit))
@@ -262,16 +262,16 @@ impl<T: Transport> Pump<T> {
                 return Poll::Ready(step);
             }
             let Some(floor) = &mut self.floor else {
-                // It was taken back: whoever asks again for what cannot come would ask for ever (rule: life-6).
+                // The unit was returned: a caller that repeats a call that cannot succeed would loop without end (rule: life-6).
                 self.session.handle_read_lost(Reason::Aborted);
                 continue;
             };
-            // Given back: the floor takes one.
+            // The unit is returned, because the floor takes one.
             drop(unit.take());
             let is_stuck = self.session.is_stuck();
             let mut buf = ReadBuf::new(self.session.input_space());
             let read = match is_stuck {
-                // For the last time: what has arrived by now may be the reason, and nothing else is waited for.
+                // One last read: the bytes that have arrived by now may hold the reason. Nothing else is waited for.
                 true => unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_read(cx, &mut buf)),
                 false => Pin::new(floor).poll_read(cx, &mut buf),
             };
@@ -304,7 +304,7 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// Takes in what the floor has received by now. Whole records of it can be opened without another read.
+    /// Takes in the bytes that the floor has received by now. Complete records can be opened without another read.
     pub(crate) fn look(&mut self, cx: &mut Context<'_>) {
         if let Some(floor) = &mut self.floor {
             floor.look(cx);
@@ -365,7 +365,7 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// Where the connection was cut off, everything ends for that. Says whether it was.
+    /// If the connection was cut off, ends everything with that reason. Returns whether it was.
     pub(crate) fn check_cut(&mut self, control: &Control) -> bool {
         match control.cut() {
             Some(Reason::Aborted) => self.abort(),

@@ -10,7 +10,7 @@ const LITTLE: usize = 17 << 10;
 const MUCH: usize = 148 << 10;
 /// Less room than this is not worth a read.
 const LEAST: usize = 4 << 10;
-/// The most memory for what a peer sends before it is known: the longest handshake message, and the record that ends it.
+/// The most memory for the bytes of an unauthenticated peer: the longest handshake message, and the record that ends it.
 const UNKNOWN_PEER: usize = 96 << 10;
 
 /// A queue that is filled by reads as large as the last one was worth.
@@ -26,7 +26,7 @@ pub(super) struct Input {
 }
 
 impl Input {
-    /// Room for the next read. A peer that `is_known` may fill more of it.
+    /// Space for the next read. A peer that `is_known` gets more.
     pub(super) fn space_to_read(&mut self, is_known: bool) -> &mut [u8] {
         let memory = if self.is_bulk && is_known { MUCH } else { LITTLE };
         let room = memory.saturating_sub(self.raw.len()).max(LEAST);
@@ -45,7 +45,7 @@ impl Input {
         self.is_bulk = self.there_is_more || n > LITTLE;
     }
 
-    /// Whether the last read filled the room that it had: the floor has more.
+    /// Whether the last read filled its space, so that the floor may have more.
     pub(super) fn there_is_more(&self) -> bool {
         self.there_is_more
     }

@@ -68,9 +68,9 @@ pub struct Session {
     by_record: bool,
     /// A KeyUpdate may have come that asks for an answer.
     may_owe_answer: bool,
-    /// A whole record of TLS has come.
+    /// A complete TLS record has arrived.
     has_heard_tls: bool,
-    /// No record of ours was encrypted yet.
+    /// None of our records was encrypted yet.
     is_in_clear: bool,
 }
 
@@ -184,8 +184,8 @@ impl Session {
         self.raw.handle_read(n);
     }
 
-    /// Nothing came, and the owner is about to wait: an idle session holds no input buffer. What the records before called
-    /// for may have to leave.
+    /// Nothing came, and the owner is about to wait: an idle session holds no input buffer. Answers to earlier records may have
+    /// to leave.
     pub fn handle_idle(&mut self) {
         self.raw.settle();
         self.answer();
@@ -209,7 +209,7 @@ impl Session {
     /// The floor below ended in order.
     pub fn handle_eof(&mut self) {
         if let Some(not_tls) = self.not_tls() {
-            // Less than the header of a record, so the engine was not asked.
+            // Fewer bytes than the header of a record, so the engine was not called.
             let error = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
             return self.fail_tls(error, Some(not_tls));
         }
@@ -246,12 +246,12 @@ impl Session {
         }
     }
 
-    /// Whether a handshake cannot go on, because the floor takes nothing more, and the peer may still have said why.
+    /// Whether a handshake is stuck because the floor takes nothing more, although the peer may have sent the reason.
     pub fn is_stuck(&self) -> bool {
         self.is_handshaking() && self.recv.is_open() && matches!(self.send, SendHalf::Broken(_))
     }
 
-    /// Nothing came from the peer that would say why it is stuck: then it fails for what the floor said (rule: end-5).
+    /// The peer has not sent the reason of a stuck handshake, so the handshake fails with the floor's error (rule: end-5).
     pub fn handle_stuck(&mut self) {
         if let (true, SendHalf::Broken(reason)) = (self.is_stuck(), &self.send) {
             self.fail(reason.clone());
@@ -391,10 +391,10 @@ impl Session {
             }
         };
         if matches!(step, Step::Data | Step::Ended) && !self.has_more() {
-            // Nobody may ask for more for a while.
+            // The next write may come much later.
             self.answer();
         }
-        // What is empty is not held.
+        // An empty buffer is not kept.
         self.raw.release();
         (if read > 0 { Step::Data } else { step }, read)
     }
@@ -419,7 +419,7 @@ impl Session {
         }
     }
 
-    /// Whether more has come than was looked at: in `raw`, or in what the floor still holds.
+    /// Whether unprocessed bytes have arrived: in `raw`, or on the floor.
     fn has_more(&self) -> bool {
         self.raw.there_is_more() || self.next_record().is_some()
     }
@@ -473,7 +473,7 @@ impl Session {
         }
     }
 
-    /// What the peer has sent, where it has not sent TLS.
+    /// The first bytes of the peer, if they are not TLS.
     fn not_tls(&self) -> Option<NotTls> {
         let raw = self.raw.as_slice();
         (self.by_record && !self.has_heard_tls && !may_begin_tls(raw)).then(|| NotTls::begun_by(raw))

@@ -62,7 +62,7 @@ impl<T: Transport> Shared<T> {
         result
     }
 
-    /// Wakers that came while the lock was held are served.
+    /// Serves wakers that came while the lock was held.
     fn settle(&self) {
         if self.kicked.load(Ordering::SeqCst) {
             self.serve_kicks();

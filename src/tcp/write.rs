@@ -169,7 +169,7 @@ impl TcpWriteHalf {
         }
     }
 
-    /// Lets go of a socket that was held for the delivery of our last bytes, once that is known.
+    /// Closes a socket that was held until the delivery of our last bytes is known, if it is known now.
     pub(super) fn settle(&mut self) {
         self.wire.take_if(|wire| wire.is_settled());
     }
@@ -184,7 +184,7 @@ fn poll_send(
     loop {
         ready!(wire.stream.poll_write_ready(cx))?;
         match send_full(&wire.stream, len, &send) {
-            // Readiness was stale, or a signal came: once more. Nothing would tell when any other error has passed.
+            // Readiness was stale, or a signal came: try again. For any other error, no event would report when it is over.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             result => return Poll::Ready(result),
         }
@@ -230,8 +230,8 @@ impl AsyncWrite for TcpWriteHalf {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // What is beyond is not looked at by the system: without it a full write would pass for a short one, and the room
-        // that the socket still has would never be told of.
+        // The system ignores the parts beyond this limit. Without the cut, a full write would look like a short one, and no event
+        // would report the capacity that the socket still has.
         let parts = socket::first_parts(parts);
         let len = parts.iter().map(|part| part.len()).sum();
         self.poll_send(cx, len, |stream| if len == 0 { Ok(0) } else { stream.try_write_vectored(parts) })
@@ -252,7 +252,7 @@ impl AsyncWrite for TcpWriteHalf {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // It is done at once; only the answer may have to wait, and is the same then.
+        // The shutdown is done at once. Only the result may be delayed, and it does not change.
         let ended = self.close_write();
         ready!(poll_budget(cx));
         Poll::Ready(ended)

@@ -113,14 +113,14 @@ impl<T: Transport> TlsConnection<T> {
     ///
     /// # Errors
     ///
-    /// A name that is none; [`UpgradeError::Leftover`](crate::UpgradeError::Leftover) where plaintext has moved on this
-    /// connection and more of it waits to be read: the peer sent it before TLS began (rules: upgrade-2, upgrade-11).
+    /// An invalid name; [`UpgradeError::Leftover`](crate::UpgradeError::Leftover) if the connection has carried plaintext, and
+    /// unread bytes are waiting that the peer sent before TLS began (rules: upgrade-2, upgrade-11).
     pub fn client(mut floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
         refuse_leftover(&mut floor)?;
         Self::client_over(floor, tls, name)
     }
 
-    /// A client on a floor whose leftover was judged.
+    /// A client on a floor whose leftover was already judged.
     pub(crate) fn client_over(floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
         let name = crate::config::server_name(name)?;
         let session = tls.session(name, floor.ground().policy().watermarks)?;
@@ -234,7 +234,7 @@ impl<T: Transport> TlsConnection<T> {
     }
 }
 
-/// A floor on which plaintext has moved before is upgraded, by hand: what it has received by now is leftover.
+/// A floor that has carried plaintext is upgraded by hand: the bytes that it has received by now are leftover.
 fn refuse_leftover(floor: &mut dyn Floor) -> Result<(), Error> {
     if floor.ground().traffic() == Traffic::default() || floor.handshaking().is_some() {
         return Ok(());

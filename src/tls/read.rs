@@ -144,7 +144,7 @@ impl<T: Transport> TlsReadHalf<T> {
             }
             pump.note_end();
             let Some(floor) = &mut pump.floor else { return Poll::Ready(()) };
-            // rule: close-1: this floor has ended; now the one below.
+            // rule: close-1: this floor has ended; the one below is next.
             let rest = floor.poll_discard(cx, discarded);
             if rest.is_pending() {
                 pump.park_below(cx);
@@ -235,7 +235,7 @@ impl<T: Transport> TlsReadHalf<T> {
     }
 }
 
-/// Whether the handshake's time has run out: then the session has ended for that reason. For whichever half waits for it.
+/// Whether the handshake's time has run out, in which case the session has ended with that reason. Both halves call this.
 pub(super) fn poll_clock<T: Transport>(
     clock: &mut Option<Clock>,
     shared: &Shared<T>,
@@ -312,7 +312,7 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
                 }
                 let mut buf = ReadBuf::new(inbox.space());
                 let step = match is_awaited {
-                    // The look has cost a unit already.
+                    // This read has already cost a unit.
                     true => pump.poll_paid_read(cx, &mut buf, None),
                     false => read_or_park(pump, cx, &mut buf),
                 };

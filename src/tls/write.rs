@@ -23,7 +23,7 @@ use crate::transport::Transport;
 pub struct TlsWriteHalf<T> {
     shared: Arc<Shared<T>>,
     control: Control,
-    /// Of a half that was split off inside a handshake, until that is known to be done.
+    /// The deadline of a half that was split off during a handshake, until the handshake is known to be done.
     clock: Option<Clock>,
     /// Runs while the end of the half waits.
     pub(super) stall: StallTimer,
@@ -52,12 +52,12 @@ impl<T: Transport> TlsWriteHalf<T> {
         &self.control
     }
 
-    /// The handshake has to be done by then, also where nobody drives it: this half waits no longer (rule: secure-5).
+    /// The deadline of the handshake, even if nobody drives it: this half waits no longer (rule: secure-5).
     pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
         self.clock = Some(Clock::new(deadline));
     }
 
-    /// Waits by `poll`, but for a handshake no longer than its deadline.
+    /// Waits with `poll`, but during a handshake no longer than its deadline.
     fn poll_in_time<R>(
         &mut self,
         cx: &mut Context<'_>,
@@ -73,8 +73,8 @@ impl<T: Transport> TlsWriteHalf<T> {
         self.poll_in_time(cx, |half, cx| half.poll_drained(cx, |pump| pump.session.send().is_finished()))
     }
 
-    /// Ready once the end of the half has waited for its bound without progress; then the connection was given up. The
-    /// topmost session watches for all that are beneath it, and a handshake has a bound of its own.
+    /// Ready once the end of the half has waited for its bound without progress; then the connection was cut off. The
+    /// topmost session watches for all sessions below it, and a handshake has its own bound.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.shared.with(|pump| pump.is_beneath || pump.session.is_handshaking()) {
             return Poll::Pending;
@@ -158,13 +158,13 @@ impl<T: Transport> TlsWriteHalf<T> {
                 if is_done(pump) {
                     return Poll::Ready(Ok(()));
                 }
-                // Under a cork it takes several turns, each of which leaves less (rule: life-6).
+                // Under a cork this takes several turns; each turn leaves less to do (rule: life-6).
                 if pump.session.queued() >= before {
                     return Poll::Ready(Err(loss(pump, cx)));
                 }
             }
         }));
-        // Only the answer may have to wait, and is the same then.
+        // Only the result may be delayed, and it does not change.
         ready!(poll_budget(cx));
         Poll::Ready(drained)
     }

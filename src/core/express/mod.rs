@@ -239,7 +239,7 @@ impl Express {
         }
     }
 
-    /// Of a handshake that has failed. A failure behind it sends its own alert.
+    /// Sends an alert for a handshake that has failed. A failure after the handshake sends its own alert.
     pub(super) fn send_missing_alert(&mut self) {
         if let Stage::Handshake(handshake) = &mut self.stage {
             handshake.provoke_alert(&mut self.out);
@@ -247,7 +247,7 @@ impl Express {
         }
     }
 
-    /// Says that the session was cut off for a reason of ours.
+    /// Sends an alert that says that we cut the session off.
     pub(super) fn send_internal_error(&mut self) {
         if let Stage::Records(records) = &mut self.stage {
             records.send_fatal(AlertDescription::InternalError, &mut self.out);
@@ -272,7 +272,7 @@ impl Express {
         queue.append(&mut self.out);
     }
 
-    /// Throws the records that wait away.
+    /// Discards the records that wait.
     pub(super) fn discard(&mut self) {
         self.out.clear();
     }

@@ -60,7 +60,7 @@ pub(super) struct Records {
     patience: Patience,
     /// The peer has asked for a KeyUpdate of ours.
     owes_update: bool,
-    /// The most plaintext that a record of ours carries.
+    /// The most plaintext in one of our records.
     max_fragment: usize,
 }
 
@@ -168,7 +168,7 @@ impl Records {
         self.send_alert(FATAL, alert, out);
     }
 
-    /// An answer that is owed goes ahead of it, as rustls has it.
+    /// A pending answer leaves first, as in rustls.
     fn send_alert(&mut self, level: u8, alert: AlertDescription, out: &mut Buffer) {
         self.answer(out);
         self.seal(ContentType::Alert, &[level, u8::from(alert)], out);
@@ -316,7 +316,7 @@ impl Records {
             self.handle_message(HandshakeType::from(typ), body, end == all.len(), out)?;
             done = end;
         }
-        // What stays is copied only where a message ended ahead of it: then it came with this record.
+        // The remaining bytes are copied only if a message ended before them; in that case they came with this record.
         all.drain(..done);
         if !all.is_empty() {
             self.fragment = all;

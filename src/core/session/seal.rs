@@ -1,4 +1,4 @@
-//! The way out of a session: plaintext is accepted, kept, sealed; the marker follows the last byte.
+//! The way out of a session: it accepts, keeps and seals plaintext; the marker follows the last byte.
 
 use std::io::{self, IoSlice, Write};
 
@@ -11,13 +11,13 @@ use crate::error::{Error, Phase, Reason, TlsError};
 
 /// The application wants to send.
 impl Session {
-    /// Accepts plaintext, up to the high mark. Says how much; `0` means that the caller has to wait.
+    /// Accepts plaintext, up to the high mark. Returns how many bytes; `0` means that the caller has to wait.
     pub fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
         if !self.send.may_write() {
             return Err(self.write_error());
         }
         let room = self.room();
-        // It goes ahead of what is written after it (RFC 8446 section 4.6.3).
+        // The answer leaves before later data (RFC 8446 section 4.6.3).
         self.answer();
         if self.is_handshaking() || self.corked {
             return Ok(self.stage(parts, room));
@@ -25,7 +25,7 @@ impl Session {
         Ok(if self.queue_is_empty() { self.seal_parts(parts, room) } else { self.queue_parts(parts, room) })
     }
 
-    /// Does the same, and hands the records to `floor` as they were sealed, without a copy. What it does not take is kept.
+    /// Does the same, and writes the sealed records to `floor` without a copy. Bytes that the floor does not take are kept.
     pub fn write_through(
         &mut self,
         parts: &[IoSlice<'_>],
@@ -49,8 +49,8 @@ impl Session {
         self.marks.high.saturating_sub(self.queued())
     }
 
-    /// Keeps plaintext for a moment although it could leave, so that it shares a record with what is written next (rule:
-    /// write-7). Accepts what [`Session::write`] accepts; says nothing about a half that has ended.
+    /// Keeps plaintext for a moment although it could leave, so that it shares a record with the next write (rule: write-7).
+    /// Accepts as much as [`Session::write`]; does not report that the half has ended.
     pub fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
         if !self.send.may_write() {
             return 0;
@@ -58,10 +58,10 @@ impl Session {
         self.stage(parts, self.room())
     }
 
-    /// What a write says after the send half has ended (rules: write-4, write-5).
+    /// The error of a write after the send half has ended (rules: write-4, write-5).
     fn write_error(&self) -> Error {
         match (&self.send, &self.failure) {
-            // The peer may have said why in the meantime. rule: secure-6
+            // The peer may have sent the reason meanwhile. rule: secure-6
             (SendHalf::Broken(_), Some(failure)) => Error::Ended(failure.clone()),
             (send, _) => send.refusal(),
         }
@@ -112,9 +112,9 @@ impl Session {
         accepted
     }
 
-    /// An engine that sealed less than it was given can seal no more: the key has done what it may, and TLS 1.2 has no
-    /// next one. What is cut off by that must not look complete (rule: end-8): no close_notify leaves, but a fatal alert
-    /// where the engine can seal one, and FIN after it.
+    /// An engine that sealed less than it was given can seal no more: the key is used up, and TLS 1.2 has no next one. The
+    /// truncated data must not look complete (rule: end-8): instead of close_notify, a fatal alert leaves, if the engine can
+    /// seal one, and then FIN.
     fn check_sealed(&mut self, sealed: usize, due: usize) {
         if sealed < due && !self.send.is_over() {
             self.cut_off();
@@ -129,7 +129,7 @@ impl Session {
     }
 }
 
-/// What was accepted is sealed.
+/// Seals the accepted plaintext.
 impl Session {
     /// Seals what was staged, as far ahead as the floor needs, and the marker behind it when it is due.
     pub fn seal(&mut self) {
@@ -157,13 +157,13 @@ impl Session {
         self.collect();
         self.marker_sealed = true;
         if self.sealed.len() == before {
-            // A half that waits for a marker which is never sealed would wait for ever (rule: life-6).
+            // Otherwise the half would wait without end for a marker that is never sealed (rule: life-6).
             self.fail(unsealable(self.phase()));
         }
     }
 
-    /// Answers a KeyUpdate that asks for it (rule: secure-7), once for all that came before (rule: secure-13): it is called
-    /// where more is sealed anyway, or where all that has arrived was looked at. None goes behind our marker.
+    /// Answers KeyUpdate requests (rule: secure-7), once for all earlier requests (rule: secure-13). Called before other data
+    /// is sealed, or after everything that has arrived was processed. No answer follows our marker.
     pub(super) fn answer(&mut self) {
         let may_answer = !self.is_handshaking() && !self.send.is_over() && !self.marker_sealed;
         if self.may_owe_answer && may_answer && self.sealed.len() < SEAL_AHEAD {
@@ -173,7 +173,7 @@ impl Session {
         }
     }
 
-    /// Under a cork only full records are sealed, or as much as may be queued where that is less.
+    /// Under a cork only full records are sealed, or as much as may be queued if that is less.
     pub(super) fn corked_short(&self) -> bool {
         self.corked && self.staged.len() < self.full()
     }
@@ -187,8 +187,8 @@ impl Session {
         if self.corked { n - n % self.full() } else { n }
     }
 
-    /// Moves what the engine has to send into our own queue. Nothing leaves behind our marker, also where the engine
-    /// answers a record that came later.
+    /// Moves the engine's output into our own queue. Nothing leaves after our marker, not even the engine's answer to a
+    /// later record.
     pub(super) fn collect(&mut self) {
         if !self.tls.wants_write() {
         } else if self.marker_sealed {
@@ -200,7 +200,7 @@ impl Session {
         }
     }
 
-    /// Whether one of the records behind this place is encrypted, or says that the next one is (TLS 1.2).
+    /// Whether one of the records after this place is encrypted, or announces that the next one is (TLS 1.2).
     fn encrypts_from(&self, before: usize) -> bool {
         let is_tls13 = self.tls.common().is_some_and(|it| it.protocol_version() == Some(ProtocolVersion::TLSv1_3));
         let mut rest = &self.sealed.as_slice()[before..];
