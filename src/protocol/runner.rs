@@ -192,8 +192,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 ready!(poll_budget(cx));
             }
             let mut has_moved = self.stage.obey(cx);
-            // Timers come before the steps that use up the budget: without budget, a timer never fires.
-            has_moved |= self.poll_timers(cx).is_ready();
+            // The timer comes before the steps that use up the budget: without budget, a timer never fires.
+            has_moved |= self.stage.poll_timer(cx).is_ready();
             self.stage.note_level();
             match self.poll_send(cx) {
                 Poll::Ready(Some(next)) => return Poll::Ready(next),
@@ -201,6 +201,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 Poll::Pending => {}
             }
             has_moved |= self.supply(cx);
+            // After the writes, each of which begins its wait anew: nothing else would wake this task at its end.
+            has_moved |= self.poll_stall(cx).is_ready();
             if has_moved && self.stage.is_over() {
                 return Poll::Ready(Next::End);
             }
@@ -337,13 +339,6 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         if self.transport.halves().0.is_finished() {
             self.stage.tell(Notice::WriteClosed, |protocol, desk| protocol.write_closed(desk));
         }
-    }
-
-    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stage.poll_timer(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        self.poll_stall(cx)
     }
 
     /// rule: close-3: an end that waits for its producer, or for the bytes before it, waits no longer than its bound if the
