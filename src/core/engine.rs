@@ -105,12 +105,7 @@ impl Engine {
     /// Whether a reader's buffer of this size is as good as any for the record of this length. Where it is not, a larger one
     /// saves a copy.
     pub(super) fn suits(&self, room: usize, record: usize) -> bool {
-        match self {
-            // The reader gets a copy in any case.
-            Self::Rustls(_) => true,
-            #[cfg(feature = "express")]
-            Self::Express(it) => it.suits(room, record),
-        }
+        engine!(self, it => it.suits(room, record))
     }
 
     /// The alert that was sent, where the engine knows.

@@ -178,6 +178,11 @@ impl Buffered {
         n
     }
 
+    /// The reader gets a copy in any case.
+    pub(super) fn suits(&self, _: usize, _: usize) -> bool {
+        true
+    }
+
     pub(super) fn consume(&mut self, n: usize, _: &mut Buffer) {
         self.tls.reader().consume(n);
         self.note_read(n);
