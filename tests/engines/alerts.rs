@@ -7,7 +7,7 @@ use bowline::testing::shared_pki;
 use bowline::{ClientTls, Reason, ServerTls, TlsVersion};
 
 use crate::setup::{ALERT, VERSIONS, record};
-use crate::wires::{client, server, sessions, settle};
+use crate::wires::{bring, client, server, sessions, settle, take};
 
 fn builders(pki: &Pki, version: TlsVersion, express: bool) -> (ClientTls, ServerTls) {
     // A chain of 165 kB.
@@ -59,20 +59,8 @@ fn a_client_whose_chain_is_too_long_receives_an_alert() {
     }
 }
 
-fn take(session: &mut Session) -> Vec<u8> {
-    let records = session.transmit().to_vec();
-    session.transmitted(records.len());
-    records
-}
-
-fn give(session: &mut Session, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let space = session.input_space();
-        let n = bytes.len().min(space.len());
-        space[..n].copy_from_slice(&bytes[..n]);
-        session.handle_input(n);
-        bytes = &bytes[n..];
-    }
+fn give(session: &mut Session, bytes: &[u8]) {
+    bring(session, bytes);
     let _ = session.step();
 }
 

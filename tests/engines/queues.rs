@@ -8,7 +8,7 @@ use bowline::testing::shared_pki;
 use bowline::{TlsVersion, Watermarks};
 
 use crate::setup::VERSIONS;
-use crate::wires::{client, server, settle};
+use crate::wires::{bring, client, server, settle, take, take_up_to};
 
 const RECORD: usize = 16 << 10;
 /// More than what a few records are longer than their plaintext.
@@ -31,27 +31,6 @@ fn for_each_engine(marks: &[Watermarks], test: impl Fn([Session; 2], Watermarks)
                 test(done(version, express, *marks), *marks);
             }
         }
-    }
-}
-
-/// Takes up to `most` bytes of what leaves.
-fn take(session: &mut Session, most: usize) -> Vec<u8> {
-    let mut all = Vec::new();
-    while all.len() < most && !session.transmit().is_empty() {
-        let n = session.transmit().len().min(most - all.len());
-        all.extend_from_slice(&session.transmit()[..n]);
-        session.transmitted(n);
-    }
-    all
-}
-
-fn bring(session: &mut Session, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let space = session.input_space();
-        let n = bytes.len().min(space.len());
-        space[..n].copy_from_slice(&bytes[..n]);
-        session.handle_input(n);
-        bytes = &bytes[n..];
     }
 }
 
@@ -86,7 +65,7 @@ fn full_records_are_sealed_at_once_and_smaller_writes_merged_after_them() {
         for byte in &rest[..1000] {
             assert_eq!(write(&mut client, &[*byte]), 1);
         }
-        bring(&mut server, &take(&mut client, usize::MAX));
+        bring(&mut server, &take(&mut client));
         let (all, records) = received(&mut server);
         assert!(all == data[..2 * RECORD + 1100]);
         assert_eq!(records, 4);
@@ -101,7 +80,7 @@ fn a_large_write_does_not_overtake_small_ones_that_wait() {
         assert_eq!(write(&mut client, &data[..10]) + write(&mut client, &data[10..30]), 30);
         assert_eq!(write(&mut client, &data[30..]), 2 * RECORD - 30);
         client.close_write();
-        bring(&mut server, &take(&mut client, usize::MAX));
+        bring(&mut server, &take(&mut client));
         assert!(received(&mut server).0 == data);
         assert_eq!(server.step(), Step::Ended);
     });
@@ -132,7 +111,7 @@ fn a_write_is_refused_only_above_the_low_mark_and_goes_on_at_it() {
             if accepted == 0 {
                 assert!(!client.is_below_low_mark(), "{} {marks:?}", client.queued());
                 while !client.is_below_low_mark() {
-                    let records = take(&mut client, 5_000);
+                    let records = take_up_to(&mut client, 5_000);
                     bring(&mut server, &records);
                     got.extend(received(&mut server).0);
                 }
@@ -140,7 +119,7 @@ fn a_write_is_refused_only_above_the_low_mark_and_goes_on_at_it() {
                 sent += 1;
             }
         }
-        bring(&mut server, &take(&mut client, usize::MAX));
+        bring(&mut server, &take(&mut client));
         got.extend(received(&mut server).0);
         assert!(got == data, "{marks:?}");
     });

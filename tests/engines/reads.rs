@@ -8,7 +8,7 @@ use bowline::testing::shared_pki;
 use bowline::{Reason, TlsVersion};
 
 use crate::setup::VERSIONS;
-use crate::wires::{client, server, sessions, settle};
+use crate::wires::{bring, client, server, sessions, settle, take};
 
 /// What the buffer holds ahead of a read.
 const UNTOUCHED: u8 = 0xaa;
@@ -26,26 +26,6 @@ fn for_each_engine(test: impl Fn(TlsVersion, bool)) {
         for express in [false, true] {
             test(version, express);
         }
-    }
-}
-
-fn take(session: &mut Session) -> Vec<u8> {
-    let mut all = Vec::new();
-    while !session.transmit().is_empty() {
-        let records = session.transmit().to_vec();
-        session.transmitted(records.len());
-        all.extend(records);
-    }
-    all
-}
-
-fn bring(session: &mut Session, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        let space = session.input_space();
-        let n = bytes.len().min(space.len());
-        space[..n].copy_from_slice(&bytes[..n]);
-        session.handle_input(n);
-        bytes = &bytes[n..];
     }
 }
 

@@ -16,6 +16,33 @@ use bowline::{ClientTls, Reason, ServerTls, TlsVersion, Watermarks};
 
 use crate::setup::VERSIONS;
 
+/// Takes the records that a session has to send.
+pub(crate) fn take(session: &mut Session) -> Vec<u8> {
+    take_up_to(session, usize::MAX)
+}
+
+/// The same, but at most `most` bytes.
+pub(crate) fn take_up_to(session: &mut Session, most: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    while all.len() < most && !session.transmit().is_empty() {
+        let n = session.transmit().len().min(most - all.len());
+        all.extend_from_slice(&session.transmit()[..n]);
+        session.transmitted(n);
+    }
+    all
+}
+
+/// Brings bytes to a session, as a floor does that has received them.
+pub(crate) fn bring(session: &mut Session, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let space = session.input_space();
+        let n = bytes.len().min(space.len());
+        space[..n].copy_from_slice(&bytes[..n]);
+        session.handle_input(n);
+        bytes = &bytes[n..];
+    }
+}
+
 /// Both roles, by one engine or the other, whatever the environment says.
 pub(crate) fn client(
     pki: &Pki,
