@@ -45,7 +45,7 @@ pub(crate) trait Ground: Send + Sync {
         false
     }
 
-    /// What the peer's system has not acknowledged so far; `None` if our system cannot tell.
+    /// The bytes that the peer's system has not acknowledged so far; `None` if our system does not know.
     fn pending(&self) -> Option<Pending> {
         None
     }
@@ -101,7 +101,7 @@ struct Shared {
     reset: AtomicBool,
     /// The reason of the end, once a floor has reported one; the first report counts.
     noted: OnceLock<Box<Reason>>,
-    /// What was not acknowledged when the socket was closed: see [`Control::note_pending`].
+    /// The bytes that were unacknowledged when the socket was closed: see [`Control::note_pending`].
     unacknowledged: AtomicU64,
     /// The peer's end came after ours had left.
     answered: AtomicBool,

@@ -138,7 +138,7 @@ impl<T: Transport> Pump<T> {
         accepted
     }
 
-    /// What a write left behind leaves: records that the floor did not take, or what the floor keeps.
+    /// Sends what is left after a write: records that the floor did not take, or bytes that the floor still keeps.
     #[inline(never)]
     fn write_rest(&mut self, cx: &mut Context<'_>) {
         if self.session.has_records() || self.owes_floor_end() {
@@ -292,7 +292,7 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// What a step called for leaves.
+    /// Sends what a step called for.
     #[inline(never)]
     fn send_on(&mut self, step: Step, had_nothing: bool) {
         if step == Step::Secured && had_nothing && self.may_defer() {

@@ -294,8 +294,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
 /// How often in a row an interrupted call is repeated.
 const MAX_INTERRUPTED: usize = 128;
 
-/// Repeats an interrupted call. A call that is interrupted every time has failed (rule:
-/// life-6).
+/// Repeats an interrupted call. A call that is interrupted every time has failed (rule: life-6).
 fn once_more<R>(mut call: impl FnMut() -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
     let is_interrupted = |result: &Poll<io::Result<R>>| matches!(result, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted);
     for _ in 0..MAX_INTERRUPTED {

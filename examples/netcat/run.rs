@@ -32,7 +32,7 @@ impl Outcome {
         Self { reason: reason.name(), detail: chain(reason).to_string(), status }
     }
 
-    /// The same of a close: a bound that ended it is told.
+    /// The detail of a closed connection: also names the bound that ended the close, if one did.
     fn of(report: &CloseReport, status: i32) -> Self {
         let outcome = Self::new(&report.reason, status);
         if report.bound.is_some() { Self { detail: report.to_string(), ..outcome } } else { outcome }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Phase, Reason};
 
-/// What the peer's system has not acknowledged.
+/// Data that the peer's system has not acknowledged yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pending {
     /// Bytes.
@@ -17,10 +17,10 @@ pub struct Pending {
     pub fin: bool,
 }
 
-/// What is known about our last bytes and our marker when a connection has ended.
+/// The facts about our last bytes and our marker when a connection has ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Evidence {
-    /// What was not acknowledged at the end; `None` if the system cannot tell.
+    /// The data that was unacknowledged at the end; `None` if the system does not know.
     pub pending: Option<Pending>,
     /// The peer's end, of the topmost floor, came after ours had left.
     pub is_answered: bool,

@@ -168,7 +168,7 @@ impl Engine {
         match self {
             Self::Rustls(it) => {
                 let sealed = it.write(parts, room);
-                // It grows once, and does not double.
+                // The queue grows once, and does not double.
                 let _ = queue.space_within(sealed + RECORD_COST * (sealed / MAX_FRAGMENT + 1), 0);
                 it.collect(queue);
                 sealed

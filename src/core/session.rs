@@ -460,7 +460,7 @@ impl Session {
         read
     }
 
-    /// What a record called for that may have held something other than data.
+    /// Handles a record that may have held something other than data: a handshake message, an alert, a KeyUpdate.
     #[inline(never)]
     fn handle_opened(&mut self) {
         self.note_opened();

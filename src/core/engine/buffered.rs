@@ -17,7 +17,7 @@ pub(in crate::core) struct Buffered {
     ahead: usize,
     /// The most plaintext of a record; unknown for a session that another library began.
     fragment: Option<usize>,
-    /// What the key may still seal, if that is known and there is no next key.
+    /// How much the key may still seal; `None` if that is not known, or if another key follows.
     budget: Option<Budget>,
     /// The failure, until it is reported.
     failure: Option<Error>,

@@ -1,4 +1,4 @@
-//! What a writer gives, to be cut into records.
+//! A writer's bytes, to be cut into records.
 
 use std::io::IoSlice;
 

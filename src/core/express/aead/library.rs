@@ -22,7 +22,7 @@ macro_rules! own_suites {
     }};
 }
 
-/// What a suite is made of.
+/// The library that implements a suite.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Library {
     #[cfg(feature = "aws-lc-rs")]

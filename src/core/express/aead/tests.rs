@@ -128,7 +128,7 @@ fn a_record_is_the_one_that_rustls_makes() {
     });
 }
 
-/// Byte for byte the record that is sealed in place. What follows its place is left alone.
+/// The record equals, byte for byte, the one that is sealed in place. The bytes after its place do not change.
 #[test]
 fn a_record_of_plaintext_that_lies_elsewhere_is_the_same_one() {
     for_each_suite(|suite, [client, server]| {
