@@ -154,7 +154,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         self.let_go();
     }
 
-    /// The stream goes: it may wake whoever waits on it, so no lock of a floor above is held (rule: life-7).
+    /// Drops the stream. Its destructor may wake tasks that wait on it, so this happens while no lock of a floor above is held
+    /// (rule: life-7).
     fn let_go(&mut self) {
         if let Some(live) = self.live.take() {
             unlocked::run(move || drop(live));

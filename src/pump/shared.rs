@@ -75,7 +75,7 @@ impl<T: Transport> Shared<T> {
         self.serve_kicks();
     }
 
-    /// The floor has panicked where no task of ours was to hear it: those that wait are told of its loss.
+    /// The floor has panicked in a waker, where no task of ours runs: the waiting tasks are woken, and learn of its loss.
     fn lose_floor(&self) {
         let reason = Reason::Io(Arc::new(io::Error::other("the stream beneath has panicked")));
         let mut held = self.lock();

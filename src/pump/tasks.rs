@@ -5,30 +5,24 @@ use std::task::{Context, Waker};
 use super::Pump;
 use crate::transport::Transport;
 
-/// What a writing task waits for.
+/// The event that a writing task waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
-    /// Room for more.
+    /// More bytes can be accepted.
     Room,
-    /// That all has left for the floor, the end behind it too where it is due.
+    /// All bytes have left for the floor, and the end after them if one is due.
     Drained,
 }
 
 impl<T: Transport> Pump<T> {
     /// The reading task waits.
     pub(crate) fn park_reader(&mut self, cx: &mut Context<'_>) {
-        match &mut self.reader {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => self.reader = Some(cx.waker().clone()),
-        }
+        park(&mut self.reader, cx);
     }
 
     /// A task waits at the floor beneath, for something that is not this session's.
     pub(crate) fn park_below(&mut self, cx: &mut Context<'_>) {
-        match &mut self.below {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => self.below = Some(cx.waker().clone()),
-        }
+        park(&mut self.below, cx);
     }
 
     /// The writing task waits.
@@ -43,8 +37,8 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// The tasks that have something to do now. A task that is woken ahead of what it waits for would ask again at once,
-    /// and again.
+    /// The tasks that have something to do now. A task that is woken before its event has come would poll again at once,
+    /// and wait again.
     pub(super) fn take_ready_tasks(&mut self) -> [Option<Waker>; 2] {
         let (reader_is_ready, writer_is_ready) = (self.is_reader_ready(), self.is_writer_ready());
         self.reader_was_displaced = false;
@@ -79,5 +73,13 @@ impl<T: Transport> Pump<T> {
                     && !self.owes_floor_end()
             }
         }
+    }
+}
+
+/// Keeps the waker of a task that waits. A waker that is there already is only replaced if it wakes another task.
+fn park(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
     }
 }

@@ -70,7 +70,7 @@ impl<T: Transport> TlsReadHalf<T> {
         self.shared.with(|pump| pump.session.recv().clone())
     }
 
-    /// A handshake that is done stays done, whatever comes: the session is asked until then, not at each flush.
+    /// A handshake that is done stays done, so the session is not asked again at each flush.
     pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         if self.is_secured {
             return Poll::Ready(Ok(()));
