@@ -88,70 +88,36 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod address;
+#[cfg(feature = "tokio")]
+mod client;
 pub mod config;
+#[cfg(feature = "tokio")]
+mod conn;
 pub mod core;
 mod endpoint;
 mod error;
 mod escape;
+#[cfg(feature = "tokio")]
+mod layers;
 mod policy;
+#[cfg(feature = "tokio")]
+mod server;
+#[cfg(feature = "tokio")]
+mod transport;
 
-#[cfg(feature = "tokio")]
-mod close;
-#[cfg(feature = "tokio")]
-mod connect;
-#[cfg(feature = "tokio")]
-mod control;
-#[cfg(feature = "tokio")]
-mod deadline;
-#[cfg(feature = "tokio")]
-mod drain;
-#[cfg(feature = "tokio")]
-mod floor;
-#[cfg(feature = "tokio")]
-mod idle;
-#[cfg(feature = "tokio")]
-mod layer;
-#[cfg(feature = "tokio")]
-mod listen;
-#[cfg(feature = "tokio-rustls")]
-mod neighbour;
-#[cfg(feature = "tokio")]
-mod open;
 #[cfg(feature = "tokio")]
 pub mod protocol;
 #[cfg(feature = "tokio")]
-mod pump;
-#[cfg(feature = "tokio")]
-mod reconnect;
-#[cfg(feature = "tokio")]
 mod relay;
-#[cfg(feature = "tokio")]
-mod socket;
-#[cfg(feature = "tokio")]
-mod split;
-#[cfg(feature = "tokio")]
-mod stream;
-#[cfg(feature = "tokio")]
-mod tcp;
 #[cfg(feature = "testing")]
 pub mod testing;
-#[cfg(feature = "tokio")]
-mod tls;
-#[cfg(feature = "tokio")]
-mod transport;
-#[cfg(feature = "tokio")]
-mod unlocked;
-#[cfg(feature = "tokio")]
-mod upgrade;
-#[cfg(feature = "tokio")]
-mod verbs;
 
 pub use address::Address;
 pub use config::{ClientTls, ServerTls, TlsVersion};
 pub use core::backoff::Backoff;
 pub use core::facts::SessionFacts;
 pub use core::half::{End, RecvHalf, SendHalf};
-pub use endpoint::{ClientEndpoint, EndpointKind, ServerEndpoint};
+pub use endpoint::parse::{ClientEndpoint, EndpointKind, ServerEndpoint};
 pub use error::{
     BindError, Blame, ConfigError, ConfigProblem, ConnectAttempt, ConnectError, EndpointError, Error, NotTls, Phase,
     Reason, TlsError, UpgradeError, chain,
@@ -162,22 +128,27 @@ pub use rustls;
 
 #[cfg(feature = "tokio")]
 pub use self::{
-    close::{Bound, Close, CloseReport, FloorKind, FloorReport, Received},
-    connect::Connector,
-    control::{Control, Traffic},
-    drain::{DrainGroup, DrainReport},
-    listen::{Incoming, Listener, ListenerBuilder, ListenerStatus, Refusal, RefusalReason},
-    open::{BoxConnection, EndpointConnector, EndpointIncoming, EndpointListener},
-    reconnect::{AttemptFailure, GaveUp, Reconnector},
+    client::connect::Connector,
+    client::reconnect::{AttemptFailure, GaveUp, Reconnector},
+    config::start_tls::StartTls,
+    conn::control::{Control, Traffic},
+    conn::group::{DrainGroup, DrainReport},
+    conn::socket::Keepalive,
+    core::report::{Bound, CloseReport, FloorKind, FloorReport, Received},
+    endpoint::open::{BoxConnection, EndpointConnector, EndpointIncoming, EndpointListener},
+    layers::stream::Stream,
+    layers::tcp::{TcpConnection, TcpReadHalf, TcpWriteHalf},
+    layers::tls::{TlsConnection, TlsReadHalf, TlsWriteHalf},
+    layers::upgradable::UpgradableConnection,
+    layers::upgradable::split::{UpgradableReadHalf, UpgradableWriteHalf},
     relay::{RelayReport, relay},
-    socket::Keepalive,
-    split::{OwnedReadHalf, OwnedWriteHalf, Split, UpgradableReadHalf, UpgradableWriteHalf},
-    stream::Stream,
-    tcp::{TcpConnection, TcpReadHalf, TcpWriteHalf},
-    tls::{TlsConnection, TlsReadHalf, TlsWriteHalf},
+    server::incoming::Incoming,
+    server::limits::{Refusal, RefusalReason},
+    server::listener::{Listener, ListenerBuilder, ListenerStatus},
+    transport::close::Close,
+    transport::futures::{CloseWrite, Corked, WriteSequence},
+    transport::split::{OwnedReadHalf, OwnedWriteHalf, Split},
     transport::{Starting, Status, Stopping, TcpTransport, TlsTransport, Transport, UpgradableTransport},
-    upgrade::{StartTls, UpgradableConnection},
-    verbs::{CloseWrite, Corked, WriteSequence},
 };
 
 /// The README's code compiles.

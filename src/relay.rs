@@ -10,13 +10,13 @@ use std::time::Duration;
 use tokio::task::coop::{poll_proceed, unconstrained};
 use tokio::time::sleep;
 
-use crate::close::CloseReport;
-use crate::control::Control;
+use crate::conn::control::Control;
+use crate::conn::time::{after, until};
 use crate::core::relay::{self as rules, Duty, Ending};
-use crate::deadline::{after, until};
+use crate::core::report::CloseReport;
 use crate::error::chain;
-use crate::floor::poll_write_some;
 use crate::transport::Transport;
+use crate::transport::layer::poll_write_some;
 
 /// Joins two transports: what one peer sends the other one gets, until both directions have ended. Then both connections
 /// are closed. Never fails: it reports.

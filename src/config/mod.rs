@@ -31,6 +31,8 @@ mod pem;
 mod revocation;
 mod server;
 mod shared;
+#[cfg(feature = "tokio")]
+pub(crate) mod start_tls;
 mod tickets;
 mod verify;
 mod x509;

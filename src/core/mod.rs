@@ -11,8 +11,7 @@
 //! - [`inbox`]: bytes that were received and not yet read. Nothing else may hold any, so that what is left over at an
 //!   upgrade is always known.
 //! - [`backoff`]: how long to wait before the next attempt.
-//! - [`peers`]: how many connections each peer has.
-//! - [`slab`] and [`tally`]: the members of a group, and how they ended.
+//! - [`slab`] and [`outcome`]: the members of a group, and how they ended.
 //! - [`delivery`]: whether our data has arrived, and which reason follows from that.
 //! - [`stall`]: a wait that lasts while there is progress.
 //! - [`relay`]: two connections joined: what the end of one means for the other.
@@ -33,8 +32,6 @@ mod budget;
 pub mod buffer;
 pub mod delivery;
 mod engine;
-#[cfg(feature = "express")]
-mod express;
 pub mod facts;
 pub mod flow;
 pub mod gate;
@@ -42,11 +39,12 @@ pub mod half;
 pub mod inbox;
 mod input;
 pub mod life;
-pub mod peers;
+pub mod outcome;
 mod pool;
 pub mod relay;
+#[cfg(feature = "tokio")]
+pub mod report;
 pub mod session;
 mod settings;
 pub mod slab;
 pub mod stall;
-pub mod tally;

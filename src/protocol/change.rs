@@ -8,12 +8,12 @@ use super::desk::Change;
 use super::mailbox::Answer;
 use super::runner::Runner;
 use super::transport::Transport as _;
+use crate::conn::time::{after, until};
 use crate::core::agenda::Due;
 use crate::core::life::Notice;
-use crate::deadline::{after, until};
 use crate::error::{Error, Phase, Reason, UpgradeError};
-use crate::floor::{poll_budget, poll_write_some, tls_layers};
 use crate::transport::Transport;
+use crate::transport::layer::{poll_budget, poll_write_some, tls_layers};
 
 /// Between plaintext and TLS.
 impl<P: Protocol, T: Transport> Runner<P, T> {

@@ -12,14 +12,14 @@ use super::mailbox::{Answer, Order, Shared};
 use super::panic;
 use super::producer::Producer;
 use super::transport::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
-use crate::control::{Control, Watcher};
+use crate::config::start_tls::StartTls;
+use crate::conn::control::{Control, Watcher};
+use crate::conn::time::after;
 use crate::core::agenda::{Agenda, Ending};
 use crate::core::answers::Answers;
 use crate::core::facts::SessionFacts;
 use crate::core::flow::{Flow, FlowEvent, Level, Tell};
-use crate::deadline::after;
 use crate::error::{Error, Reason, UpgradeError};
-use crate::upgrade::StartTls;
 
 /// A step between plaintext and TLS.
 pub(super) enum Change {

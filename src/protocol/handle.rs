@@ -14,10 +14,10 @@ use super::Failure;
 use super::mailbox::{Answer, Order, Shared};
 use super::producer::Producer;
 use crate::address::Address;
-use crate::control::Control;
+use crate::config::start_tls::StartTls;
+use crate::conn::control::Control;
 use crate::error::{Error, Reason, UpgradeError};
-use crate::floor::poll_budget;
-use crate::upgrade::StartTls;
+use crate::transport::layer::poll_budget;
 
 /// Does what a protocol's transport does, from any task and thread. Cheap to clone. It keeps nothing of the connection
 /// alive (rule: life-4).

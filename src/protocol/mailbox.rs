@@ -11,9 +11,9 @@ use super::Failure;
 use super::inside;
 use super::panic::{catch, stop};
 use super::producer::Producer;
-use crate::control::{Control, Watcher};
+use crate::config::start_tls::StartTls;
+use crate::conn::control::{Control, Watcher};
 use crate::error::{Error, Reason};
-use crate::upgrade::StartTls;
 
 /// What the connection's task and its handles share.
 pub(super) struct Shared {

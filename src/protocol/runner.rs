@@ -23,18 +23,18 @@ use super::handle::Handle;
 use super::panic::catch;
 use super::stage::Stage;
 use super::transport::Transport as _;
-use crate::close::CloseReport;
+use crate::config::start_tls::StartTls;
+use crate::conn::idle::StallTimer;
+use crate::conn::time::after;
 use crate::core::agenda::{Due, Ending};
 use crate::core::buffer::Buffer;
 use crate::core::flow::Level;
 use crate::core::half::{End, RecvHalf};
 use crate::core::life::Notice;
-use crate::deadline::after;
+use crate::core::report::CloseReport;
 use crate::error::{Phase, Reason};
-use crate::floor::{poll_budget, poll_write_some, tls_layers};
-use crate::idle::StallTimer;
 use crate::transport::Transport;
-use crate::upgrade::StartTls;
+use crate::transport::layer::{poll_budget, poll_write_some, tls_layers};
 
 /// How many turns are made before other tasks have theirs.
 pub(super) const MAX_TURNS: usize = 64;

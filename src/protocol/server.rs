@@ -6,11 +6,13 @@ use super::panic::guard;
 use super::runner::Runner;
 use super::{Handle, Protocol};
 use crate::config::ServerTls;
+use crate::config::start_tls::StartTls;
 use crate::error::Error;
-use crate::listen::{Incoming, Listener};
-use crate::tcp::TcpConnection;
+use crate::layers::tcp::TcpConnection;
+use crate::layers::upgradable::UpgradableConnection;
+use crate::server::incoming::Incoming;
+use crate::server::listener::Listener;
 use crate::transport::Transport as _;
-use crate::upgrade::{StartTls, UpgradableConnection};
 
 /// Makes the protocol for a connection, or refuses it. Closures of the form `|incoming| Some(protocol)` are factories;
 /// [`every`] makes one of a closure that never refuses.

@@ -11,10 +11,10 @@ use super::producer::Producer;
 use super::runner::MAX_TURNS;
 use super::transport::Transport as _;
 use super::{AfterRead, Outcome, Protocol, Unread};
+use crate::conn::time::Timer;
 use crate::core::flow::{FlowEvent, Level, Tell};
 use crate::core::half::End;
 use crate::core::life::{Life, Notice};
-use crate::deadline::Timer;
 use crate::error::{Error, Reason};
 use crate::transport::Starting;
 

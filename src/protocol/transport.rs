@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::handle::Handle;
 use super::producer::Producer;
 use crate::address::Address;
-use crate::control::Control;
+use crate::config::start_tls::StartTls;
+use crate::conn::control::Control;
+use crate::conn::socket::Keepalive;
 use crate::core::facts::SessionFacts;
 use crate::error::Error;
-use crate::socket::Keepalive;
-use crate::upgrade::StartTls;
 
 /// Whether data is delivered to a protocol: [`Transport::reading`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,12 +12,13 @@ use tokio::task::JoinHandle;
 use super::pairs::shared_pki;
 use super::pipe::{Pipe, pipe};
 use crate::address::Address;
-use crate::close::CloseReport;
+use crate::config::start_tls::StartTls;
+use crate::core::report::CloseReport;
 use crate::error::Reason;
+use crate::layers::stream::Stream;
+use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Policy;
 use crate::protocol::{Handle, Protocol, Runner};
-use crate::stream::Stream;
-use crate::upgrade::{StartTls, UpgradableConnection};
 
 /// How many bytes are under way in one direction, at most.
 const CAPACITY: usize = 1 << 20;

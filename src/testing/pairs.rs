@@ -10,14 +10,15 @@ use tokio::net::{TcpListener, TcpStream};
 use super::pipe::pipe;
 use super::pki::Pki;
 use crate::address::Address;
+use crate::config::start_tls::StartTls;
 use crate::config::{ClientTls, ServerTls, TlsVersion};
 use crate::error::Error;
+use crate::layers::stream::Stream;
+use crate::layers::tcp::TcpConnection;
+use crate::layers::tls::TlsConnection;
+use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Policy;
-use crate::stream::Stream;
-use crate::tcp::TcpConnection;
-use crate::tls::TlsConnection;
 use crate::transport::Transport;
-use crate::upgrade::{StartTls, UpgradableConnection};
 
 /// Any transport.
 pub type BoxTransport = Box<dyn Transport>;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
-use crate::control::Control;
+use crate::config::start_tls::StartTls;
+use crate::conn::control::Control;
+use crate::conn::socket::Keepalive;
 use crate::core::facts::SessionFacts;
 use crate::error::Error;
 use crate::policy::Policy;
 use crate::protocol::{Desk, Handle, Producer, Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
-use crate::socket::Keepalive;
-use crate::upgrade::StartTls;
 
 /// What a protocol has called.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,10 +6,30 @@ use crate::source::{Source, files};
 
 /// A trait and the wrappers that implement it: the file and the first line of each.
 const WRAPPERS: [(&str, &str, &str, &str); 7] = [
-    ("src/floor.rs", "pub trait Floor ", "src/floor.rs", "impl<F: Transport + ?Sized> Floor for Box<F> "),
-    ("src/floor.rs", "pub trait Floor ", "src/layer.rs", "impl<T: Transport> Floor for Layer<T> "),
-    ("src/floor.rs", "pub trait Floor ", "src/upgrade.rs", "impl<T: Transport> Floor for UpgradableConnection<T> "),
-    ("src/floor.rs", "pub trait Floor ", "src/tls/mod.rs", "impl<T: Transport> Floor for TlsConnection<T> "),
+    (
+        "src/transport/layer.rs",
+        "pub trait Floor ",
+        "src/transport/layer.rs",
+        "impl<F: Transport + ?Sized> Floor for Box<F> ",
+    ),
+    (
+        "src/transport/layer.rs",
+        "pub trait Floor ",
+        "src/layers/upgradable/stack.rs",
+        "impl<T: Transport> Floor for Layer<T> ",
+    ),
+    (
+        "src/transport/layer.rs",
+        "pub trait Floor ",
+        "src/layers/upgradable/mod.rs",
+        "impl<T: Transport> Floor for UpgradableConnection<T> ",
+    ),
+    (
+        "src/transport/layer.rs",
+        "pub trait Floor ",
+        "src/layers/tls/mod.rs",
+        "impl<T: Transport> Floor for TlsConnection<T> ",
+    ),
     (
         "src/protocol/mod.rs",
         "pub trait Protocol:",

@@ -25,7 +25,7 @@ fn said(chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> String {
     }
 }
 
-fn chain_of(error: &crate::Error) -> String {
+fn chain_of(error: &crate::error::Error) -> String {
     chain(error).to_string()
 }
 
@@ -67,8 +67,8 @@ async fn roots_that_were_joined_are_all_trusted() {
     for pki in [one, two] {
         let (a, b) = crate::testing::tcp_pair().await.unwrap();
         let server = pki.server_tls();
-        let connecting = crate::TlsConnection::connect(a, &client, "localhost");
-        let (connected, _) = tokio::join!(connecting, crate::TlsConnection::accept(b, &server));
+        let connecting = crate::layers::tls::TlsConnection::connect(a, &client, "localhost");
+        let (connected, _) = tokio::join!(connecting, crate::layers::tls::TlsConnection::accept(b, &server));
         connected.unwrap();
     }
 }

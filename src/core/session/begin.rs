@@ -9,7 +9,7 @@ use super::{Known, Session};
 use crate::core::buffer::Buffer;
 use crate::core::engine::Engine;
 #[cfg(feature = "express")]
-use crate::core::express::Express;
+use crate::core::engine::express::Express;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::input::Input;
 use crate::core::settings;

@@ -7,10 +7,10 @@ use super::{Next, Runner};
 use crate::core::agenda::Ending;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::inbox::Inbox;
-use crate::floor::Discard;
 use crate::protocol::transport::{Reading, Transport as _};
 use crate::protocol::{AfterRead, Protocol};
 use crate::transport::Transport;
+use crate::transport::layer::Discard;
 
 impl<P: Protocol, T: Transport> Runner<P, T> {
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::lane::{Broken, Lane};
-use crate::socket;
+use crate::conn::socket;
 
 /// A proxy on loopback that meddles with the one connection that it forwards. It works below TLS, on bytes, and so can
 /// cut a record anywhere.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Event, PATIENCE, note};
-use crate::socket;
+use crate::conn::socket;
 
 const CHUNK: usize = 16 << 10;
 

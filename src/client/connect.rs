@@ -1,0 +1,336 @@
+//! Connecting: names are resolved, addresses raced, and each failure told (rule: tcp-4).
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::task::coop::consume_budget;
+use tokio::time::Instant;
+
+use crate::conn::time::{after, until};
+use crate::error::{ConnectError, Error};
+use crate::layers::tcp::TcpConnection;
+use crate::policy::Policy;
+use crate::transport::Transport;
+
+/// Opens TCP connections.
+///
+/// A name is resolved by the system's resolver. Its addresses are raced as RFC 8305 ("Happy Eyeballs") says: families
+/// in turn, one more attempt every 250 milliseconds or at once when one fails, the first success wins. One deadline
+/// holds for all of it.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), bowline::Error> {
+/// use std::time::Duration;
+///
+/// let connector = bowline::Connector::new().timeout(Duration::from_secs(5));
+/// let connection = connector.connect("example.org", 25).await?;
+/// # drop(connection);
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "ClientFactory")]
+#[doc(alias = "connectTCP")]
+#[doc(alias = "HostnameEndpoint")]
+#[doc(alias = "TCP4ClientEndpoint")]
+#[doc(alias = "TCP6ClientEndpoint")]
+#[doc(alias = "create_connection")]
+#[doc(alias = "open_connection")]
+#[doc(alias = "Dialer")]
+#[derive(Debug, Clone)]
+pub struct Connector {
+    policy: Arc<Policy>,
+    timeout: Option<Duration>,
+    attempt_delay: Duration,
+    bind_to: Option<SocketAddr>,
+}
+
+impl Default for Connector {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Connector {
+    /// 30 seconds for all of it, 250 milliseconds from attempt to attempt, the default [`Policy`].
+    pub fn new() -> Self {
+        Self {
+            policy: Arc::default(),
+            timeout: Some(Duration::from_secs(30)),
+            attempt_delay: Duration::from_millis(250),
+            bind_to: None,
+        }
+    }
+
+    /// The time for resolving and connecting together; default 30 seconds. `None`: no bound (rule: tcp-9).
+    #[doc(alias = "connectTimeout")]
+    pub fn timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        Self { timeout: timeout.into(), ..self }
+    }
+
+    /// How long an attempt may be silent before the next address is tried beside it; default 250 milliseconds.
+    ///
+    /// Less than 10 milliseconds becomes 10: RFC 8305 section 8 forbids less. [`Duration::MAX`]: one at a time, each
+    /// after the failure of the one before it.
+    #[doc(alias = "happy_eyeballs_delay")]
+    pub fn attempt_delay(self, delay: Duration) -> Self {
+        Self { attempt_delay: delay.max(Duration::from_millis(10)), ..self }
+    }
+
+    /// What the connections allow.
+    pub fn policy(self, policy: impl Into<Arc<Policy>>) -> Self {
+        Self { policy: policy.into(), ..self }
+    }
+
+    /// The local address to connect from; port 0 is any. An address of the other family then fails, and is told so.
+    #[doc(alias = "bindAddress")]
+    #[doc(alias = "local_addr")]
+    pub fn bind_to(self, local: impl Into<SocketAddr>) -> Self {
+        Self { bind_to: Some(local.into()), ..self }
+    }
+
+    /// Connects to a name, an IPv4 address, or an IPv6 address (with or without brackets, with or without a scope).
+    ///
+    /// # Errors
+    /// [`Error::Connect`] with every address that was tried and how it failed, or why the name did not resolve. The
+    /// fault is the system's or the network's, or the time's where the deadline passed ([`Error::blame`]).
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends all attempts; no connection is left open. A system call that resolves a name cannot be
+    /// stopped and runs to its end on tokio's blocking pool, unheard.
+    pub async fn connect(&self, host: &str, port: u16) -> Result<TcpConnection, Error> {
+        let deadline = after(self.timeout);
+        let host = without_brackets(host);
+        let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        match until(deadline, lookup_host((host, port))).await {
+            Some(Ok(addrs)) => self.race(target, addrs, deadline).await,
+            Some(Err(error)) => Err(unresolved(target, Some(error))),
+            None => Err(unresolved(target, None)),
+        }
+    }
+
+    /// Connects to one address.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the attempt.
+    pub async fn connect_addr(&self, addr: SocketAddr) -> Result<TcpConnection, Error> {
+        self.race(addr.to_string(), [addr], after(self.timeout)).await
+    }
+
+    /// Connects to the one of these addresses that answers first; the first in the list has the first chance.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect). An empty list is told as that.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends all attempts.
+    pub async fn connect_addrs(&self, addrs: &[SocketAddr]) -> Result<TcpConnection, Error> {
+        let names: Vec<String> = addrs.iter().map(SocketAddr::to_string).collect();
+        self.race(names.join(", "), addrs.iter().copied(), after(self.timeout)).await
+    }
+
+    async fn race(
+        &self,
+        target: String,
+        addrs: impl IntoIterator<Item = SocketAddr>,
+        deadline: Option<Instant>,
+    ) -> Result<TcpConnection, Error> {
+        let super::race::Lost { attempts, timed_out } =
+            match super::race::race(addrs, self.attempt_delay, deadline, |addr| self.attempt(addr)).await {
+                Ok(connection) => return Ok(connection),
+                Err(lost) => lost,
+            };
+        // rule: life-6. If the system refuses at once, it will refuse the next call too, for example without free descriptors.
+        consume_budget().await;
+        if attempts.is_empty() && !timed_out {
+            return Err(unresolved(target, Some(io::Error::new(io::ErrorKind::NotFound, "there is no address"))));
+        }
+        Err(ConnectError { target, attempts, resolve: None, timed_out }.into())
+    }
+
+    /// One attempt, up to the finished connection: a peer that resets it at once has failed like any other.
+    async fn attempt(&self, addr: SocketAddr) -> io::Result<TcpConnection> {
+        let stream = self.socket(addr)?.connect(addr).await?;
+        refuse_own_echo(&stream)?;
+        let connection = TcpConnection::new(stream, Arc::clone(&self.policy))?;
+        connection.control().set_connected();
+        Ok(connection)
+    }
+
+    fn socket(&self, addr: SocketAddr) -> io::Result<TcpSocket> {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if self.policy.reset_when_killed {
+            // rule: flow-7: the peer also sees an attempt that is dropped just as it succeeds.
+            crate::conn::socket::reset_on_drop(&socket);
+        }
+        let Some(local) = self.bind_to else { return Ok(socket) };
+        if local.is_ipv4() != addr.is_ipv4() {
+            let problem = format!("the local address {local} is of the other family");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
+        // Or a chosen port could not be used again while its last connection is in TIME_WAIT.
+        #[cfg(unix)]
+        socket.set_reuseaddr(local.port() != 0)?;
+        socket.bind(local)?;
+        Ok(socket)
+    }
+}
+
+/// Where nobody listens on a port of this host, the kernel may pick that very port for our end, and TCP's simultaneous
+/// open (RFC 9293 section 3.5) then connects the socket with itself.
+fn refuse_own_echo(stream: &TcpStream) -> io::Result<()> {
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens there"));
+    }
+    Ok(())
+}
+
+fn without_brackets(host: &str) -> &str {
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inner.filter(|inner| inner.contains(':')).unwrap_or(host)
+}
+
+/// No error: it took too long.
+fn unresolved(target: String, error: Option<io::Error>) -> Error {
+    let timed_out = error.is_none();
+    ConnectError { target, attempts: Vec::new(), resolve: error.map(Arc::new), timed_out }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+    use crate::error::Blame;
+
+    fn listener(host: impl Into<std::net::IpAddr>) -> Option<(TcpListener, SocketAddr)> {
+        let listener = TcpListener::bind((host.into(), 0)).ok()?;
+        let addr = listener.local_addr().unwrap();
+        Some((listener, addr))
+    }
+
+    /// Ports that are taken, and where nobody listens.
+    fn closed_ports<const N: usize>() -> ([Socket; N], [SocketAddr; N]) {
+        let sockets = std::array::from_fn(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+            socket
+        });
+        let addrs = sockets.each_ref().map(|socket| socket.local_addr().unwrap().as_socket().unwrap());
+        (sockets, addrs)
+    }
+
+    fn connect_error(error: Error) -> ConnectError {
+        match error {
+            Error::Connect(error) => error,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// rule: tcp-4
+    #[tokio::test]
+    async fn names_and_literals_connect() {
+        let (_open, addr) = listener(Ipv4Addr::LOCALHOST).unwrap();
+        for host in ["localhost", "127.0.0.1"] {
+            let connection = Connector::new().connect(host, addr.port()).await.unwrap();
+            assert_eq!(connection.peer().as_inet().unwrap().port(), addr.port());
+        }
+    }
+
+    /// rule: tcp-4
+    #[tokio::test]
+    async fn ipv6_literals_connect_with_and_without_brackets_and_scope() {
+        let Some((_open, addr)) = listener(Ipv6Addr::LOCALHOST) else {
+            return eprintln!("this host has no IPv6");
+        };
+        for host in ["::1", "[::1]", "[0:0::1]", "::1%1", "[::1%1]"] {
+            let connection = Connector::new().connect(host, addr.port()).await.unwrap();
+            assert_eq!(
+                (connection.peer().as_inet().unwrap().ip(), connection.peer().as_inet().unwrap().port()),
+                (addr.ip(), addr.port()),
+                "{host}"
+            );
+        }
+    }
+
+    /// rule: tcp-4
+    #[tokio::test]
+    async fn every_refusal_is_kept_and_told() {
+        let (_closed, closed) = closed_ports::<2>();
+        let error = connect_error(Connector::new().connect_addrs(&closed).await.unwrap_err());
+        assert_eq!(error.attempts.iter().filter_map(|attempt| attempt.addr.as_inet()).collect::<Vec<_>>(), closed);
+        assert!(error.attempts.iter().all(|attempt| attempt.error.kind() == io::ErrorKind::ConnectionRefused));
+        assert!(!error.timed_out && error.resolve.is_none());
+        assert!(closed.iter().all(|addr| error.to_string().contains(&addr.to_string())), "{error}");
+    }
+
+    /// rule: tcp-4
+    #[tokio::test]
+    async fn a_refused_address_gives_way_to_the_next() {
+        let (_open, addr) = listener(Ipv4Addr::LOCALHOST).unwrap();
+        let (_closed, [closed]) = closed_ports();
+        let connection = Connector::new().connect_addrs(&[closed, addr]).await.unwrap();
+        assert_eq!(connection.peer(), addr.into());
+    }
+
+    /// rule: tcp-4
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_is_told_as_that() {
+        // No resolver is asked about such a name, so nothing leaves this host.
+        let error = Connector::new().connect("no\0name", 80).await.unwrap_err();
+        assert_eq!(error.blame(), Blame::System);
+        let error = connect_error(error);
+        assert!(error.resolve.is_some() && error.attempts.is_empty() && !error.timed_out);
+    }
+
+    #[tokio::test]
+    async fn no_address_is_an_error_that_says_so() {
+        let error = Connector::new().connect_addrs(&[]).await.unwrap_err();
+        assert!(crate::error::chain(&error).to_string().contains("there is no address"), "{error}");
+    }
+
+    /// rule: tcp-4, tcp-9
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_silent_address_is_told_as_timed_out_at_the_deadline() {
+        // Linux does not answer a SYN for which the backlog has no room.
+        let (silent, [addr]) = closed_ports();
+        silent[0].listen(0).unwrap();
+        let connector = Connector::new().timeout(Duration::from_millis(100));
+        // A connection that was closed and not accepted stays there, so that connecting fills it.
+        let error = loop {
+            match connector.connect_addr(addr).await {
+                Ok(connection) => drop(connection),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.blame(), Blame::Time);
+        let attempts = connect_error(error).attempts;
+        assert_eq!((&attempts[0].addr, attempts[0].error.kind()), (&addr.into(), io::ErrorKind::TimedOut));
+    }
+
+    /// rule: tcp-4
+    #[test]
+    fn a_name_that_does_not_resolve_in_time_is_told_as_time() {
+        let error = unresolved("example.org:80".into(), None);
+        assert_eq!(error.blame(), Blame::Time);
+        assert_eq!(error.to_string(), "cannot connect to example.org:80: timed out");
+    }
+
+    #[tokio::test]
+    async fn a_local_address_is_connected_from_and_one_of_the_other_family_is_told() {
+        let (_open, addr) = listener(Ipv4Addr::LOCALHOST).unwrap();
+        let local = Ipv4Addr::new(127, 0, 0, 1);
+        let connection = Connector::new().bind_to((local, 0)).connect_addr(addr).await.unwrap();
+        assert_eq!(connection.host().as_inet().unwrap().ip(), local);
+        let error = Connector::new().bind_to((Ipv6Addr::LOCALHOST, 0)).connect_addr(addr).await.unwrap_err();
+        assert!(crate::error::chain(&error).to_string().contains("other family"), "{error}");
+    }
+}

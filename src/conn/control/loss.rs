@@ -1,0 +1,60 @@
+//! The wait for the end of a connection that nobody reads from.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use tokio::task::coop::consume_budget;
+
+use super::{Control, Shared};
+use crate::conn::control::delivery::Delivery;
+
+impl Control {
+    /// Waits until the connection has ended or was reset, even while nobody reads from it or writes to it (rule:
+    /// flow-5). The next operation on the transport returns the reason.
+    ///
+    /// Over a TCP socket, this notices a reset; over any other stream, only the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    #[doc(alias = "connectionLost")]
+    pub async fn lost(&self) {
+        let mut delivery = Delivery::default();
+        loop {
+            let mut told = pin!(self.0.going.notified());
+            told.as_mut().enable();
+            if self.is_ended() || self.is_cut() || self.was_reset() {
+                // rule: life-6. The connection has ended for good.
+                return consume_budget().await;
+            }
+            if self.awaits_delivery() {
+                // The task that ended the connection may never poll it again.
+                poll_fn(|cx| delivery.poll(cx, self)).await;
+                continue;
+            }
+            if self.has_error() {
+                return consume_budget().await;
+            }
+            told.await;
+        }
+    }
+
+    /// Whether the system reports an error. If not, the waiting tasks are notified when it does. The ground is held only
+    /// during this check: a waiting task must not keep a socket open (rule: life-4).
+    fn has_error(&self) -> bool {
+        self.ground().is_some_and(|ground| ground.has_error(&Waker::from(Arc::clone(&self.0))))
+    }
+}
+
+/// The ground has an error to report.
+impl Wake for Shared {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.going.notify_waiters();
+    }
+}

@@ -1,0 +1,125 @@
+//! What a connection is to its group and to its listener: a member until it is gone, under the outcome that is known then.
+
+use std::sync::{Arc, PoisonError, Weak};
+
+use super::{Control, Shared};
+use crate::conn::group::DrainGroup;
+use crate::core::outcome::Outcome;
+use crate::error::Reason;
+
+/// A handle that does not keep even itself alive.
+pub(crate) struct WeakControl(Weak<Shared>);
+
+impl WeakControl {
+    pub(crate) fn upgrade(&self) -> Option<Control> {
+        self.0.upgrade().map(Control)
+    }
+}
+
+impl Control {
+    /// Whether the group that the connection belongs to drains. Never so where it belongs to none.
+    pub fn is_draining(&self) -> bool {
+        self.0.member.get().is_some_and(|member| member.group.is_draining())
+    }
+
+    /// Waits until the [group](DrainGroup) that the connection belongs to begins to drain: then end it, in whatever way the
+    /// protocol has for it. For ever, where it belongs to none: a connection that was accepted belongs to that of its
+    /// listener, any other to the one that it has [joined](DrainGroup::join).
+    ///
+    /// A service that waits for it again and again does better to pin one future and to wait for that.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use bowline::{CloseReport, Transport};
+    /// use tokio::io::AsyncBufReadExt;
+    ///
+    /// async fn serve(mut connection: impl Transport) -> std::io::Result<CloseReport> {
+    ///     let control = connection.control();
+    ///     let mut draining = std::pin::pin!(control.draining());
+    ///     let mut line = String::new();
+    ///     loop {
+    ///         tokio::select! {
+    ///             n = connection.read_line(&mut line) => if n? == 0 { break },
+    ///             () = &mut draining => break,
+    ///         }
+    ///         // ...
+    ///         line.clear();
+    ///     }
+    ///     Ok(connection.close_with(b"421 shutting down\r\n").await)
+    /// }
+    ///
+    /// let (ours, mut theirs) = bowline::testing::tcp_pair().await?;
+    /// let group = bowline::DrainGroup::new();
+    /// group.join(&ours.control());
+    /// let serving = tokio::spawn(serve(ours));
+    /// group.begin_drain();
+    /// let mut last = String::new();
+    /// theirs.read_line(&mut last).await?;
+    /// assert_eq!(last, "421 shutting down\r\n");
+    /// theirs.close().await;
+    /// assert!(serving.await??.is_clean());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn draining(&self) {
+        match self.0.member.get() {
+            Some(member) => member.group.draining().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Makes the connection a member of this group; says whether it is one now.
+    pub(crate) fn join(&self, group: &DrainGroup) -> bool {
+        if self.is_gone() || self.0.member.get().is_some() {
+            return false;
+        }
+        let member = group.enter(WeakControl(Arc::downgrade(&self.0)));
+        if let Err(second) = self.0.member.set(member) {
+            // Somebody else was faster.
+            second.withdraw();
+            return false;
+        }
+        if self.is_gone() {
+            // It went meanwhile, and did not know yet what to leave.
+            self.leave();
+        }
+        if self.is_draining() {
+            self.tell_draining();
+        }
+        !self.is_gone()
+    }
+
+    /// Keeps this until the connection is gone.
+    pub(crate) fn keep(&self, place: Box<dyn Send + Sync>) {
+        let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
+        *places = Some(place);
+    }
+
+    /// The reason of the end, as soon as a floor knows it. The topmost floor knows first; later reports change nothing.
+    pub(crate) fn note_reason(&self, reason: &Reason) {
+        if self.0.noted.set(Box::new(reason.clone())).is_ok() {
+            self.recount();
+        }
+    }
+
+    /// More is known now than at the time when the connection left its group.
+    pub(super) fn recount(&self) {
+        if let Some(member) = self.0.member.get() {
+            member.correct(self.outcome());
+        }
+    }
+
+    /// How it ended, as far as that is known.
+    pub(crate) fn outcome(&self) -> Outcome {
+        Outcome::of(&self.reason())
+    }
+
+    pub(super) fn leave(&self) {
+        if let Some(member) = self.0.member.get() {
+            member.leave(|| self.outcome());
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The handle that other tasks hold.
+
+mod delivery;
+mod loss;
+mod member;
+mod report;
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::task::Waker;
+
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+pub(crate) use self::delivery::Delivery;
+use self::delivery::NOT_ASKED;
+pub(crate) use self::member::WeakControl;
+use crate::address::Address;
+use crate::conn::group::Member;
+use crate::conn::idle::Activity;
+use crate::conn::socket;
+use crate::conn::unlocked;
+use crate::core::delivery::Pending;
+use crate::core::report::CloseReport;
+use crate::error::{Error, Phase, Reason};
+use crate::policy::{Policy, Role};
+
+/// What is beneath all floors: the part of a connection that an abort has to reach.
+pub(crate) trait Ground: Send + Sync {
+    /// Ends it now, with RST where there is such a thing, and wakes whoever waits on it.
+    fn abort(&self);
+
+    /// The TCP socket, where it is one.
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    /// A close is about to let go, and will report.
+    fn begin_report(&self) {}
+
+    /// Whether both halves have ended in order, but the system has not yet confirmed our last bytes. Asks the system.
+    fn awaits_delivery(&self) -> bool {
+        false
+    }
+
+    /// The bytes that the peer's system has not acknowledged so far; `None` if our system does not know.
+    fn pending(&self) -> Option<Pending> {
+        None
+    }
+
+    /// Makes the peer see RST if the process is killed while our send half is open. Does nothing where the transport has no RST.
+    fn reset_when_killed(&self) {}
+
+    /// Whether the system reports an error of the socket. If not, this waker is woken when it does.
+    fn has_error(self: Arc<Self>, _: &Waker) -> bool {
+        false
+    }
+}
+
+/// Whoever has tasks waiting that an abort has to wake.
+pub(crate) trait Watcher: Send + Sync {
+    /// The connection was aborted.
+    fn handle_abort(&self);
+    /// The connection's group drains.
+    fn handle_drain(&self) {}
+}
+
+/// A handle to a connection: cheap to clone, usable from any task or thread, in use or not. It keeps nothing alive: once
+/// the connection is gone, so is its socket (rule: life-4).
+///
+/// The handle of a connection is the same on every floor and through every upgrade.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use bowline::Transport;
+/// use tokio::io::AsyncReadExt;
+///
+/// let (mut ours, _theirs) = bowline::testing::tcp_pair().await?;
+/// let control = ours.control();
+/// tokio::spawn(async move { control.abort() });
+/// let error = ours.read(&mut [0; 16]).await.unwrap_err();
+/// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionAborted);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Control(Arc<Shared>);
+
+struct Shared {
+    host: Address,
+    peer: Address,
+    policy: Arc<Policy>,
+    activity: Activity,
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// Made by connecting, not by accepting.
+    connected: AtomicBool,
+    /// Cut off by us at the ground: by an abort, or for the reason that the report gives.
+    cut: AtomicBool,
+    reset: AtomicBool,
+    /// The reason of the end, once a floor has reported one; the first report counts.
+    noted: OnceLock<Box<Reason>>,
+    /// The bytes that were unacknowledged when the socket was closed: see [`Control::note_pending`].
+    unacknowledged: AtomicU64,
+    /// The peer's end came after ours had left.
+    answered: AtomicBool,
+    ended: OnceLock<Box<CloseReport>>,
+    /// The report of a connection that ended without a close.
+    unclosed: OnceLock<Box<CloseReport>>,
+    /// A close is in progress, and will report.
+    closing: AtomicBool,
+    ground: OnceLock<Weak<dyn Ground>>,
+    watchers: Mutex<Vec<Weak<dyn Watcher>>>,
+    gone: AtomicBool,
+    going: Notify,
+    member: OnceLock<Member>,
+    /// Given back when the connection is gone.
+    places: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+impl Shared {
+    /// Each counter has one writer, the half that owns that direction: no locked add is needed.
+    fn count(&self, counter: &AtomicU64, bytes: usize) {
+        if bytes > 0 {
+            let so_far = counter.load(Ordering::Relaxed);
+            counter.store(so_far + bytes as u64, Ordering::Relaxed);
+            self.activity.note();
+        }
+    }
+}
+
+impl Control {
+    pub(crate) fn new(host: Address, peer: Address, policy: Arc<Policy>) -> Self {
+        Self(Arc::new(Shared {
+            host,
+            peer,
+            activity: Activity::new(&policy),
+            policy,
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            connected: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            reset: AtomicBool::new(false),
+            noted: OnceLock::new(),
+            unacknowledged: AtomicU64::new(NOT_ASKED),
+            answered: AtomicBool::new(false),
+            ended: OnceLock::new(),
+            unclosed: OnceLock::new(),
+            closing: AtomicBool::new(false),
+            ground: OnceLock::new(),
+            watchers: Mutex::new(Vec::new()),
+            gone: AtomicBool::new(false),
+            going: Notify::new(),
+            member: OnceLock::new(),
+            places: Mutex::new(None),
+        }))
+    }
+
+    /// Says what an abort has to reach.
+    pub(crate) fn stand_on(&self, ground: Weak<dyn Ground>) {
+        // Set once, where the ground is made.
+        let _ = self.0.ground.set(ground);
+    }
+
+    /// Ends the connection now: what is queued is thrown away, and the peer gets RST. No close_notify and no other
+    /// record leaves after this. It never waits, and may be called in any state, any number of times (rules: abort-1 to
+    /// abort-5). Whoever reads or writes gets [`Reason::Aborted`](crate::Reason::Aborted).
+    #[doc(alias = "abortConnection")]
+    #[doc(alias = "SetLinger")]
+    pub fn abort(&self) {
+        self.cut_off();
+    }
+
+    /// An abort; says whether it did anything.
+    pub(crate) fn cut_off(&self) -> bool {
+        !self.is_ended() && self.cut_ground(&Reason::Aborted)
+    }
+
+    fn cut_ground(&self, reason: &Reason) -> bool {
+        let is_first = !self.0.cut.swap(true, Ordering::SeqCst);
+        if is_first {
+            self.note_reason(reason);
+            self.tell();
+        }
+        is_first
+    }
+
+    /// The connection was cut off: the ground ends, and all waiting tasks are woken. This may run below other floors, whose
+    /// locks are held and which need the notification: they are notified after the locks are released.
+    fn tell(&self) {
+        let this = self.clone();
+        unlocked::run(move || {
+            if let Some(ground) = this.ground() {
+                ground.abort();
+            }
+            this.take_watchers().iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_abort());
+            this.0.going.notify_waiters();
+        });
+    }
+
+    /// The group of the connection drains.
+    pub(crate) fn tell_draining(&self) {
+        let watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        watchers.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_drain());
+    }
+
+    fn take_watchers(&self) -> Vec<Weak<dyn Watcher>> {
+        std::mem::take(&mut *self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on an abort tells this one too.
+    pub(crate) fn watch(&self, watcher: Weak<dyn Watcher>) {
+        let mut watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|watcher| watcher.strong_count() > 0);
+        // There is one for each TLS floor, and seldom a second.
+        watchers.reserve_exact(1);
+        watchers.push(watcher);
+    }
+
+    /// Whether somebody on this side has aborted the connection. A connection that we ended for another reason, such as a
+    /// failed upgrade or a timeout, was not aborted.
+    pub fn is_aborted(&self) -> bool {
+        self.is_cut() && matches!(self.cut(), Some(Reason::Aborted))
+    }
+
+    /// Why we have cut the connection off at the ground, where we have. Asked at each step of each operation.
+    #[inline]
+    pub(crate) fn cut(&self) -> Option<Reason> {
+        if self.is_cut() { Some(self.reason_of_cut()) } else { None }
+    }
+
+    #[cold]
+    fn reason_of_cut(&self) -> Reason {
+        self.kept_report().map_or(Reason::Aborted, |report| report.reason.clone())
+    }
+
+    /// Whether the connection has ended and its socket is gone.
+    pub fn is_ended(&self) -> bool {
+        // If only the delivery of our last bytes was missing, this checks it (rule: close-13).
+        self.kept_report().is_some() || (!self.awaits_delivery() && self.is_gone() && !self.is_closing())
+    }
+
+    /// The socket has gone.
+    pub(crate) fn note_gone(&self) {
+        self.0.gone.store(true, Ordering::SeqCst);
+        let this = self.clone();
+        // The end of a connection wakes an accept that waits for a place, and a drain that waits for members. rule: life-7
+        unlocked::run(move || {
+            // rule: life-4: a handle that outlives the connection keeps nothing of the floors.
+            drop(this.take_watchers());
+            let places = this.0.places.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(places);
+            this.leave();
+            this.0.going.notify_waiters();
+        });
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.gone.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.0.cut.load(Ordering::Acquire)
+    }
+
+    /// Our address.
+    #[doc(alias = "getHost")]
+    #[doc(alias = "local_addr")]
+    pub fn host(&self) -> Address {
+        self.0.host.clone()
+    }
+
+    /// The peer's address.
+    #[doc(alias = "getPeer")]
+    #[doc(alias = "peer_addr")]
+    pub fn peer(&self) -> Address {
+        self.0.peer.clone()
+    }
+
+    /// The policy of the connection.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.0.policy
+    }
+
+    /// How much has gone over the wire so far: what the socket, or the stream at the bottom, has taken and given. It counts
+    /// on until the end, and stays readable.
+    #[doc(alias = "bytes_received")]
+    #[doc(alias = "bytes_sent")]
+    pub fn traffic(&self) -> Traffic {
+        Traffic { received: self.0.received.load(Ordering::Relaxed), sent: self.0.sent.load(Ordering::Relaxed) }
+    }
+
+    /// The ground has given this many bytes.
+    pub(crate) fn note_received(&self, bytes: usize) {
+        self.0.count(&self.0.received, bytes);
+    }
+
+    /// The ground has taken this many bytes.
+    pub(crate) fn note_sent(&self, bytes: usize) {
+        self.0.count(&self.0.sent, bytes);
+    }
+
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.0.activity
+    }
+
+    /// Whether both are handles of one connection.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// One half saw RST: the system tells it once, and the other half has to know.
+    pub(crate) fn note_reset(&self) {
+        self.0.reset.store(true, Ordering::Release);
+    }
+
+    /// The data sent here comes from another source: if the process is killed, it must not look complete (rule: flow-7).
+    pub(crate) fn reset_when_killed(&self) {
+        if let Some(ground) = self.ground() {
+            ground.reset_when_killed();
+        }
+    }
+
+    pub(crate) fn was_reset(&self) -> bool {
+        self.0.reset.load(Ordering::Acquire)
+    }
+
+    /// The side of the connection: the client where it was made by connecting.
+    pub(crate) fn made(&self) -> Role {
+        if self.0.connected.load(Ordering::Relaxed) { Role::Client } else { Role::Server }
+    }
+
+    pub(crate) fn set_connected(&self) {
+        self.0.connected.store(true, Ordering::Relaxed);
+    }
+
+    /// Resets what is at the bottom, which nobody on this side asked for as an abort.
+    pub(crate) fn reset(&self) {
+        if let Some(ground) = self.ground() {
+            ground.abort();
+        }
+    }
+
+    /// Ends the connection now, for a reason of ours that is not an abort of the application's.
+    pub(crate) fn end(&self, reason: Reason) {
+        if !self.is_cut() {
+            self.set_report(CloseReport::of(reason.clone()));
+        }
+        self.cut_ground(&reason);
+    }
+
+    /// An idle bound was reached: says what that means. Where only one half was left, that half ends it; else the connection
+    /// is cut off, because neither half knows of the other one.
+    pub(crate) fn time_out(&self, phase: Phase) -> Reason {
+        let reason = Reason::TimedOut(phase);
+        if phase == Phase::Idle && !self.is_cut() {
+            self.set_report(CloseReport::of(reason.clone()));
+            if !self.0.cut.swap(true, Ordering::SeqCst) {
+                self.tell();
+            }
+        }
+        reason
+    }
+
+    /// Does something with the TCP socket at the bottom. An error, never a panic, once it is gone (rule: tcp-3).
+    pub(crate) fn with_socket<R>(&self, f: impl FnOnce(socket::Options<'_>) -> io::Result<R>) -> io::Result<R> {
+        let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
+        let ground = self.ground().ok_or_else(gone)?;
+        if self.is_cut() {
+            return Err(gone());
+        }
+        let stream = ground.socket().ok_or(Error::Unsupported("TCP socket"))?;
+        f(socket::Options::of(stream))
+    }
+
+    fn ground(&self) -> Option<Arc<dyn Ground>> {
+        if self.is_gone() {
+            return None;
+        }
+        self.0.ground.get().and_then(Weak::upgrade)
+    }
+}
+
+/// Bytes on the wire, beneath all floors: with TLS, records and handshakes, not what the application wrote. Without what TCP
+/// and IP add.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Bytes from the peer.
+    pub received: u64,
+    /// Bytes to the peer; the kernel has taken them.
+    pub sent: u64,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("host", &self.0.host).field("peer", &self.0.peer).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,68 @@
+//! The one report of a connection, whether it was closed or not.
+
+use std::sync::atomic::Ordering;
+
+use super::Control;
+use crate::conn::unlocked;
+use crate::core::report::CloseReport;
+use crate::error::{Phase, Reason};
+
+impl Control {
+    /// How the connection ended, once it has: by [`close`](crate::Transport::close), by itself, or because it was dropped. Only
+    /// a close reports floors and counts. The reason of a connection that was dropped before its end is [`Reason::Dropped`]
+    /// (rule: end-9).
+    pub fn report(&self) -> Option<&CloseReport> {
+        self.kept_report().or_else(|| {
+            let unclosed =
+                || Box::new(CloseReport { unacknowledged: self.unacknowledged(), ..CloseReport::of(self.reason()) });
+            self.is_ended().then(|| &**self.0.unclosed.get_or_init(unclosed))
+        })
+    }
+
+    /// The report of a close, or of another end that we caused.
+    pub(crate) fn kept_report(&self) -> Option<&CloseReport> {
+        self.0.ended.get().map(|report| &**report)
+    }
+
+    /// Keeps the one report of the connection; later ones change nothing (rule: close-6).
+    pub(crate) fn set_report(&self, report: CloseReport) -> &CloseReport {
+        let report = self.0.ended.get_or_init(|| Box::new(report));
+        self.note_reason(&report.reason);
+        self.recount();
+        report
+    }
+
+    /// Notes that a close begins and will report, or that it was dropped.
+    pub(crate) fn set_closing(&self, closing: bool) {
+        self.0.closing.store(closing, Ordering::SeqCst);
+        if !closing && self.is_gone() {
+            // Tasks that saw the socket close while the close was in progress wait for its report.
+            let this = self.clone();
+            unlocked::run(move || this.0.going.notify_waiters());
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.0.closing.load(Ordering::SeqCst)
+    }
+
+    /// A close is about to drop the socket: the bytes in flight now were not confirmed.
+    pub(crate) fn begin_report(&self) {
+        if let Some(ground) = self.ground() {
+            ground.begin_report();
+        }
+    }
+
+    /// The reason of the end, if it is known.
+    pub(super) fn reason(&self) -> Reason {
+        if let Some(report) = self.kept_report() {
+            return report.reason.clone();
+        }
+        match self.0.noted.get() {
+            // rule: close-14
+            Some(noted) => self.judged((**noted).clone()),
+            None if self.was_reset() => Reason::Reset(Phase::Open),
+            None => Reason::Dropped,
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! Draining: no new connections, every open one is told, and after a while the rest is cut off.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
+
+use crate::conn::control::{Control, WeakControl};
+use crate::conn::time::{after, until};
+use crate::core::outcome::{Outcome, Tally};
+use crate::core::slab::Slab;
+
+/// The connections that end together: those of a [`Listener`](crate::Listener), of several, and whatever else has
+/// [joined](Self::join). This is the handle by which a service is stopped; it is cheap to clone, and any task or thread may
+/// hold it.
+///
+/// Every connection joins the group of its listener when it is accepted, and leaves it when it is gone: when its socket is,
+/// after upgrades, splits and drops too. The group keeps none of them alive (rule: life-4).
+///
+/// A connection hears of the drain by [`Control::draining`]:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use bowline::{Connector, Error, Listener, Transport};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let listener = Listener::bind("127.0.0.1:0").await?;
+/// let (addr, group) = (listener.local_addr(), listener.group().clone());
+/// let serving = tokio::spawn(async move {
+///     loop {
+///         let mut connection = match listener.accept().await {
+///             Ok(incoming) => incoming.into_tcp(),
+///             Err(Error::Draining) => return Ok(()),
+///             Err(error) => return Err(error),
+///         };
+///         tokio::spawn(async move {
+///             let control = connection.control();
+///             let mut byte = [0];
+///             tokio::select! {
+///                 _ = connection.read(&mut byte) => {}
+///                 () = control.draining() => {}
+///             }
+///             connection.close_with(b"bye").await
+///         });
+///     }
+/// });
+///
+/// let mut client = Connector::new().connect_addr(addr).await?;
+/// while group.connections() == 0 {
+///     tokio::task::yield_now().await;
+/// }
+/// let stopping = tokio::spawn(async move { group.drain(Duration::from_secs(30)).await });
+/// let mut last = String::new();
+/// client.read_to_string(&mut last).await?;
+/// client.close().await;
+/// assert_eq!(last, "bye");
+/// assert_eq!(stopping.await?.to_string(), "1 connection ended: 1 closed");
+/// serving.await??;
+/// # Ok(()) }
+/// ```
+#[doc(alias = "stopListening")]
+#[doc(alias = "loseConnection")]
+#[doc(alias = "wait_closed")]
+#[doc(alias = "close_clients")]
+#[doc(alias = "Shutdown")]
+#[doc(alias = "CancellationToken")]
+#[derive(Clone, Default)]
+pub struct DrainGroup(Arc<Group>);
+
+#[derive(Default)]
+struct Group {
+    draining: AtomicBool,
+    begun: Notify,
+    emptied: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    members: Slab<WeakControl>,
+    doors: Vec<Weak<dyn Door>>,
+    /// Those that ended since the drain began.
+    ended: Tally,
+    cut_off: usize,
+}
+
+/// What lets connections in. A drain shuts it.
+pub(crate) trait Door: Send + Sync {
+    /// Lets nobody in from now on.
+    fn shut(&self);
+}
+
+/// A connection's membership: what it needs to leave.
+pub(crate) struct Member {
+    pub(crate) group: DrainGroup,
+    number: u32,
+    /// 0 inside; else the outcome it was counted by, or [`UNCOUNTED`]. Changed under the lock only.
+    left: AtomicU8,
+}
+
+/// It left before the drain began.
+const UNCOUNTED: u8 = u8::MAX;
+
+impl DrainGroup {
+    /// A group without members, to be shared by listeners ([`ListenerBuilder::group`](crate::ListenerBuilder::group)) and
+    /// joined by connections.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a connection in, for example one that was made by connecting. Says whether it is a member now: not where it
+    /// belongs to another group already, or has ended. One that joins while the group drains is told at once.
+    pub fn join(&self, control: &Control) -> bool {
+        control.join(self)
+    }
+
+    /// Begins the drain, and does not wait: the listeners of the group are closed and let nobody in any more, unfinished
+    /// handshakes are ended, and every connection is told, by [`Control::draining`] and [`Protocol::draining`](crate::protocol::Protocol::draining).
+    /// Twice is once; there is no way back.
+    ///
+    /// The system resets connections that wait in its backlog and were not accepted. A listening socket that was
+    /// [passed in](crate::ListenerBuilder::from_std) stays open for its other holders, with its backlog (rule: tcp-10).
+    pub fn begin_drain(&self) {
+        let doors = {
+            let mut state = self.state();
+            self.0.draining.store(true, Ordering::SeqCst);
+            std::mem::take(&mut state.doors)
+        };
+        doors.iter().filter_map(Weak::upgrade).for_each(|door| door.shut());
+        self.0.begun.notify_waiters();
+        self.members().iter().for_each(Control::tell_draining);
+    }
+
+    /// Begins the drain, waits until every connection has ended, aborts at the deadline those that have not, and says how
+    /// many ended how. `None`: no deadline (rule: tcp-9).
+    ///
+    /// The application ends its connections, each in its own way; one that does not hear of the drain ends at the deadline,
+    /// by RST. It is not waited for until whoever holds it has noticed that.
+    ///
+    /// May be called again, and by several tasks: each waits under a deadline of its own, and the report counts from the
+    /// begin of the drain on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe. The drain that was begun goes on, but nobody aborts the rest then.
+    pub async fn drain(&self, deadline: impl Into<Option<Duration>>) -> DrainReport {
+        self.begin_drain();
+        let deadline = after(deadline.into());
+        if until(deadline, self.emptied()).await.is_none() {
+            self.cut_off();
+        }
+        let (mut ended, cut_off, open) = {
+            let state = self.state();
+            // Kept until the lock is released: the last holder of a handle drops everything in it.
+            let open: Vec<Control> = state.members.iter().filter_map(WeakControl::upgrade).collect();
+            (state.ended.clone(), state.cut_off, open)
+        };
+        open.iter().for_each(|control| ended.add(control.outcome()));
+        DrainReport { ended, cut_off }
+    }
+
+    /// Whether the drain has begun.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the drain begins.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn draining(&self) {
+        let mut begun = pin!(self.0.begun.notified());
+        begun.as_mut().enable();
+        if self.is_draining() {
+            // rule: life-6. A drain never ends.
+            consume_budget().await;
+        } else {
+            begun.await;
+        }
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> usize {
+        self.state().members.len()
+    }
+
+    /// Waits until no connection is open.
+    async fn emptied(&self) {
+        loop {
+            let mut emptied = pin!(self.0.emptied.notified());
+            emptied.as_mut().enable();
+            if self.connections() == 0 {
+                return consume_budget().await;
+            }
+            emptied.await;
+        }
+    }
+
+    fn cut_off(&self) {
+        let cut_off = self.members().iter().filter(|control| control.cut_off()).count();
+        self.state().cut_off += cut_off;
+    }
+
+    /// To be told, or ended, without the lock: whoever is may leave at once.
+    fn members(&self) -> Vec<Control> {
+        self.state().members.iter().filter_map(WeakControl::upgrade).collect()
+    }
+
+    /// A listener lets connections into this group. Where the drain has begun already, it is shut.
+    pub(crate) fn open(&self, door: Weak<dyn Door>) {
+        let mut state = self.state();
+        if !self.is_draining() {
+            state.doors.retain(|door| door.strong_count() > 0);
+            return state.doors.push(door);
+        }
+        drop(state);
+        if let Some(door) = door.upgrade() {
+            door.shut();
+        }
+    }
+
+    pub(crate) fn enter(&self, control: WeakControl) -> Member {
+        Member { group: self.clone(), number: self.state().members.insert(control), left: AtomicU8::new(0) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Member {
+    /// The connection is gone. Twice is once. The outcome is asked for under the lock, so that one that becomes known later
+    /// finds what is to be corrected.
+    pub(crate) fn leave(&self, outcome: impl FnOnce() -> Outcome) {
+        let mut state = self.group.state();
+        if self.left.load(Ordering::Acquire) != 0 {
+            return;
+        }
+        state.members.remove(self.number);
+        let mut left = UNCOUNTED;
+        if self.group.is_draining() {
+            let outcome = outcome();
+            state.ended.add(outcome);
+            left = outcome as u8;
+        }
+        self.left.store(left, Ordering::Release);
+        self.unlock(state);
+    }
+
+    /// The connection belongs to another group already.
+    pub(crate) fn withdraw(&self) {
+        let mut state = self.group.state();
+        state.members.remove(self.number);
+        self.left.store(UNCOUNTED, Ordering::Release);
+        self.unlock(state);
+    }
+
+    /// Releases the lock, and wakes the tasks that wait for the last member to leave. rule: life-7
+    fn unlock(&self, state: MutexGuard<'_, State>) {
+        let is_empty = state.members.is_empty();
+        drop(state);
+        if is_empty {
+            self.group.0.emptied.notify_waiters();
+        }
+    }
+
+    /// How it ended is known now: that corrects what was counted when it left.
+    pub(crate) fn correct(&self, outcome: Outcome) {
+        if self.left.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut state = self.group.state();
+        if let Some(counted) = Outcome::from_code(self.left.load(Ordering::Acquire)) {
+            state.ended.correct(counted, outcome);
+            self.left.store(outcome as u8, Ordering::Release);
+        }
+    }
+}
+
+impl fmt::Debug for DrainGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (connections, is_draining) = (self.connections(), self.is_draining());
+        f.debug_struct("DrainGroup").field("connections", &connections).field("is_draining", &is_draining).finish()
+    }
+}
+
+/// How many connections ended how, from the begin of a drain to its end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    ended: Tally,
+    /// How many were open still at the deadline and were aborted by the drain. They are counted as `aborted` too.
+    pub cut_off: usize,
+}
+
+impl DrainReport {
+    /// How many connections there were.
+    pub fn total(&self) -> usize {
+        self.ended.total()
+    }
+
+    /// How many ended for a reason of this name: one of [`Reason::name`](crate::Reason::name), or `dropped`. 0 for any
+    /// other word.
+    pub fn count(&self, name: &str) -> usize {
+        self.iter().find(|(counted, _)| *counted == name).map_or(0, |(_, count)| count)
+    }
+
+    /// How many the application dropped without ending them by one of the verbs, and that had not ended by themselves.
+    pub fn dropped(&self) -> usize {
+        self.ended.count(Outcome::Dropped)
+    }
+
+    /// Every reason by its name, and `dropped`, each with the number of connections that ended so; 0 is told too.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        Outcome::ALL.into_iter().map(|outcome| (outcome.name(), self.ended.count(outcome)))
+    }
+
+    /// Whether every connection ended in order, on both sides.
+    pub fn is_clean(&self) -> bool {
+        self.ended.count(Outcome::Closed) == self.total()
+    }
+}
+
+/// `7 connections ended: 5 closed, 2 aborted (1 of them at the deadline)`
+impl fmt::Display for DrainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.total() {
+            0 => return f.write_str("no connection was open"),
+            1 => write!(f, "1 connection ended: {}", self.ended)?,
+            total => write!(f, "{total} connections ended: {}", self.ended)?,
+        }
+        if self.cut_off > 0 { write!(f, " ({} of them at the deadline)", self.cut_off) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,8 @@
+//! What every connection has, whatever it is made of: its handle, its group, its bounds, its socket.
+
+pub(crate) mod control;
+pub(crate) mod group;
+pub(crate) mod idle;
+pub(crate) mod socket;
+pub(crate) mod time;
+pub(crate) mod unlocked;

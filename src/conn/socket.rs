@@ -1,0 +1,234 @@
+//! The TCP socket itself: its options, and the two calls that make an abort and a close what they are.
+
+use std::io::{self, IoSlice, Read};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+
+/// When the system probes an idle connection (rule: tcp-2). `None` leaves the system's own value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Keepalive {
+    /// How long a connection is idle before the first probe.
+    pub idle: Option<Duration>,
+    /// The time between probes.
+    pub interval: Option<Duration>,
+    /// How many unanswered probes end the connection.
+    pub count: Option<u32>,
+}
+
+impl Keepalive {
+    /// The system's own values.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long a connection is idle before the first probe.
+    pub fn idle(self, idle: Duration) -> Self {
+        Self { idle: Some(idle), ..self }
+    }
+
+    /// The time between probes.
+    pub fn interval(self, interval: Duration) -> Self {
+        Self { interval: Some(interval), ..self }
+    }
+
+    /// How many unanswered probes end the connection.
+    pub fn count(self, count: u32) -> Self {
+        Self { count: Some(count), ..self }
+    }
+}
+
+/// The options of one socket.
+pub(crate) struct Options<'a>(SockRef<'a>);
+
+impl<'a> Options<'a> {
+    pub(crate) fn of(stream: &'a TcpStream) -> Self {
+        Self(SockRef::from(stream))
+    }
+
+    pub(crate) fn nodelay(&self) -> io::Result<bool> {
+        self.0.tcp_nodelay()
+    }
+
+    pub(crate) fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.0.set_tcp_nodelay(on)
+    }
+
+    pub(crate) fn keepalive(&self) -> io::Result<Option<Keepalive>> {
+        if !self.0.keepalive()? {
+            return Ok(None);
+        }
+        Ok(Some(Keepalive {
+            idle: self.0.tcp_keepalive_time().ok(),
+            interval: self.0.tcp_keepalive_interval().ok(),
+            count: self.0.tcp_keepalive_retries().ok(),
+        }))
+    }
+
+    pub(crate) fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        let Some(wanted) = keepalive else { return self.0.set_keepalive(false) };
+        let mut system = TcpKeepalive::new();
+        if let Some(idle) = wanted.idle {
+            system = system.with_time(idle);
+        }
+        if let Some(interval) = wanted.interval {
+            system = system.with_interval(interval);
+        }
+        if let Some(count) = wanted.count {
+            system = system.with_retries(count);
+        }
+        self.0.set_tcp_keepalive(&system)
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn user_timeout(&self) -> io::Result<Option<Duration>> {
+        self.0.tcp_user_timeout()
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn user_timeout(&self) -> io::Result<Option<Duration>> {
+        Err(crate::error::Error::Unsupported("user timeout").into())
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.0.set_tcp_user_timeout(timeout)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn set_user_timeout(&self, _: Option<Duration>) -> io::Result<()> {
+        Err(crate::error::Error::Unsupported("user timeout").into())
+    }
+
+    pub(crate) fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
+        Ok((self.0.send_buffer_size()?, self.0.recv_buffer_size()?))
+    }
+
+    pub(crate) fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        self.0.set_send_buffer_size(bytes.min(LARGEST_BUFFER))
+    }
+
+    pub(crate) fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        self.0.set_recv_buffer_size(bytes.min(LARGEST_BUFFER))
+    }
+
+    /// Lets the kernel gather small writes until it is let go. Where there is no such option, nothing is gathered.
+    pub(crate) fn set_cork(&self, on: bool) {
+        #[cfg(target_os = "linux")]
+        let _ = self.0.set_tcp_cork(on);
+        #[cfg(not(target_os = "linux"))]
+        let _ = on;
+    }
+
+    /// Makes the kernel send RST instead of FIN when the socket is dropped. Zero is the only linger that does not block
+    /// the thread that drops it.
+    pub(crate) fn reset_on_drop(&self) {
+        let _ = self.0.set_linger(Some(Duration::ZERO));
+    }
+
+    /// Makes the kernel end the connection in order when the socket is dropped.
+    pub(crate) fn end_on_drop(&self) {
+        let _ = self.0.set_linger(None);
+    }
+
+    /// Half-closes: FIN behind what was written.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        self.0.shutdown(std::net::Shutdown::Write)
+    }
+}
+
+/// The option is an int: a larger number would lose its upper bits. The system limits the size in any case.
+const LARGEST_BUFFER: usize = i32::MAX as usize;
+
+/// The same for a socket that is not connected yet.
+pub(crate) fn reset_on_drop(socket: &tokio::net::TcpSocket) {
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Whether the system tells of readiness by edges: then a call that moved a part only has used it up.
+pub(crate) const TELLS_BY_EDGES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// The most bytes that one call moves: Linux stops there (`MAX_RW_COUNT`, read(2)). A call that moves this many is not a
+/// short one.
+pub(crate) const MAX_AT_ONCE: usize = 0x7fff_f000;
+
+/// The most parts that one call takes: `IOV_MAX` on every system that defines it (writev(2)).
+const MAX_PARTS: usize = 1024;
+
+/// The parts that one call takes: they start at the first non-empty part, and are no more than the system accepts.
+pub(crate) fn first_parts<'a, 'b>(parts: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
+    let begin = parts.iter().position(|part| !part.is_empty()).unwrap_or(parts.len());
+    let parts = &parts[begin..];
+    &parts[..parts.len().min(MAX_PARTS)]
+}
+
+/// Sends RST at once, although other tasks may hold the socket and wait on it (rules: abort-1, abort-4).
+///
+/// Linux: connecting to "no address" dissolves the connection the way a close with linger zero would, and wakes every
+/// waiter; the descriptor stays, connected to nothing. Elsewhere the RST goes when the last holder drops the socket, and
+/// shutting down the receiving side, which sends nothing, makes them do that.
+pub(crate) fn reset(stream: &TcpStream) {
+    Options::of(stream).reset_on_drop();
+    #[cfg(target_os = "linux")]
+    let _ = rustix::net::connect_unspec(stream);
+    #[cfg(not(target_os = "linux"))]
+    let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Read);
+}
+
+/// Reads the bytes in the kernel, without waiting. tokio reads only after it has received an event, which may come later than
+/// the bytes.
+pub(crate) fn receive(stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    (&*SockRef::from(stream)).read(buf)
+}
+
+/// The same for a Unix socket.
+#[cfg(unix)]
+pub(crate) fn receive_unix(stream: &tokio::net::UnixStream, buf: &mut [u8]) -> io::Result<usize> {
+    (&*SockRef::from(stream)).read(buf)
+}
+
+/// Sends what FIN follows right behind: the kernel waits for that, so that both share a segment.
+pub(crate) fn send_ahead_of_end(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::net::send(stream, bytes, rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL)?);
+    #[cfg(not(target_os = "linux"))]
+    stream.try_write(bytes)
+}
+
+/// Bytes that the peer's kernel has not acknowledged; our FIN counts as one. `None` if the system cannot tell.
+pub(crate) fn in_flight(stream: &TcpStream) -> Option<u64> {
+    unacked::of(stream)
+}
+
+#[cfg(target_os = "linux")]
+mod unacked {
+    //! `SIOCOUTQ`, which no safe crate offers.
+
+    use std::os::fd::{AsRawFd, BorrowedFd};
+
+    use tokio::net::TcpStream;
+
+    pub(super) fn of(stream: &TcpStream) -> Option<u64> {
+        query(std::os::fd::AsFd::as_fd(stream))
+    }
+
+    /// The number of bytes in the send queue of a socket, sent and not acknowledged or not sent (tcp(7)).
+    #[allow(unsafe_code)]
+    fn query(fd: BorrowedFd<'_>) -> Option<u64> {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int to the address given and keeps no pointer;
+        // `bytes` is an int that lives across the call, and the borrow keeps the descriptor open meanwhile. On a
+        // descriptor that is no TCP socket the call fails and writes nothing.
+        let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+        if result == 0 { u64::try_from(bytes).ok() } else { None }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod unacked {
+    pub(super) fn of(_: &tokio::net::TcpStream) -> Option<u64> {
+        None
+    }
+}

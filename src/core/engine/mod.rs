@@ -1,0 +1,233 @@
+//! What opens and seals: rustls, or rustls for the handshake and records of our own.
+//!
+//! The session has the halves, the queues and the order of things; an engine has the keys. It is given whole records, one
+//! at a time, and holds at most one that was opened.
+
+mod buffered;
+#[cfg(feature = "express")]
+pub(in crate::core) mod express;
+
+use std::io::{self, IoSlice, Write};
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rustls::{AlertDescription, CommonState, Connection, Error};
+
+use self::buffered::Buffered;
+#[cfg(feature = "express")]
+use self::express::Express;
+use super::buffer::Buffer;
+
+/// The header of a record: type, version, length (RFC 8446 section 5.1).
+pub(super) const HEADER: usize = 5;
+/// The most plaintext that a record carries (RFC 8446 section 5.1).
+pub(super) const MAX_FRAGMENT: usize = 1 << 14;
+/// The most that a record of one of rustls's own suites is longer than its plaintext.
+const RECORD_COST: usize = HEADER + 8 + 16;
+/// What a record may begin with: change_cipher_spec to heartbeat.
+pub(super) const RECORD_TYPES: RangeInclusive<u8> = 20..=24;
+
+/// Whether a TLS record may begin with these bytes.
+pub(super) fn may_begin_tls(bytes: &[u8]) -> bool {
+    match bytes {
+        [] => true,
+        [typ] => RECORD_TYPES.contains(typ),
+        [typ, major, ..] => RECORD_TYPES.contains(typ) && *major == 3,
+    }
+}
+
+/// The most plaintext in a record, for a `max_fragment_size`, which counts the header too. rustls has checked it.
+pub(super) fn max_fragment(max_fragment_size: Option<usize>) -> usize {
+    max_fragment_size.map_or(MAX_FRAGMENT, |size| size.saturating_sub(HEADER).clamp(1, MAX_FRAGMENT))
+}
+
+/// One of the two.
+pub(super) enum Engine {
+    Rustls(Box<Buffered>),
+    #[cfg(feature = "express")]
+    Express(Box<Express>),
+}
+
+/// Passes a call on.
+macro_rules! engine {
+    ($engine:expr, $it:ident => $call:expr) => {
+        match $engine {
+            Engine::Rustls($it) => $call,
+            #[cfg(feature = "express")]
+            Engine::Express($it) => $call,
+        }
+    };
+}
+
+impl Engine {
+    /// rustls, from the start of a handshake; `record` is the `max_fragment_size` of its configuration.
+    pub(super) fn rustls(tls: impl Into<Connection>, record: Option<usize>) -> Self {
+        Self::Rustls(Box::new(Buffered::new(tls.into(), Some(max_fragment(record)))))
+    }
+
+    /// rustls, with a session that another library began.
+    pub(super) fn adopted(tls: Connection) -> Self {
+        Self::Rustls(Box::new(Buffered::new(tls, None)))
+    }
+
+    pub(super) fn is_express(&self) -> bool {
+        !matches!(self, Self::Rustls(_))
+    }
+
+    pub(super) fn is_handshaking(&self) -> bool {
+        engine!(self, it => it.is_handshaking())
+    }
+
+    /// What the handshake agreed on; behind [`Engine::finish_handshake`] it may be gone.
+    pub(super) fn common(&self) -> Option<&CommonState> {
+        engine!(self, it => it.common())
+    }
+
+    /// The name that a client has asked for.
+    pub(super) fn take_sni(&mut self) -> Option<String> {
+        engine!(self, it => it.take_sni())
+    }
+
+    /// The handshake is done, and its facts were taken.
+    pub(super) fn finish_handshake(&mut self) -> Result<(), Error> {
+        engine!(self, it => it.finish_handshake())
+    }
+
+    /// How many bytes at the front of the input were seen and are needed still.
+    pub(super) fn kept(&self) -> usize {
+        engine!(self, it => it.kept())
+    }
+
+    /// Opens the record of this length behind what is kept. An engine may give its plaintext to `reader` at once, where there
+    /// is room for it; says how much it gave.
+    pub(super) fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error> {
+        guarded(|| engine!(self, it => it.open(input, record, reader)))
+    }
+
+    /// Whether a reader's buffer of this size is as good as any for the record of this length. Where it is not, a larger one
+    /// saves a copy.
+    pub(super) fn suits(&self, room: usize, record: usize) -> bool {
+        engine!(self, it => it.suits(room, record))
+    }
+
+    /// The alert that was sent, where the engine knows.
+    pub(super) fn alert_sent(&self) -> Option<AlertDescription> {
+        engine!(self, it => it.alert_sent())
+    }
+
+    /// How much plaintext was opened and not read.
+    pub(super) fn opened(&self) -> usize {
+        engine!(self, it => it.opened())
+    }
+
+    /// Whether close_notify has come.
+    pub(super) fn peer_has_closed(&self) -> bool {
+        engine!(self, it => it.peer_has_closed())
+    }
+
+    /// The plaintext that was opened and not read.
+    pub(super) fn plaintext<'a>(&'a mut self, input: &'a Buffer) -> &'a [u8] {
+        engine!(self, it => it.plaintext(input))
+    }
+
+    /// Copies opened plaintext; says how much.
+    pub(super) fn read(&mut self, out: &mut [u8], input: &mut Buffer) -> usize {
+        engine!(self, it => it.read(out, input))
+    }
+
+    /// `n` bytes of the plaintext were read.
+    pub(super) fn consume(&mut self, n: usize, input: &mut Buffer) {
+        engine!(self, it => it.consume(n, input));
+    }
+
+    /// The input was thrown away.
+    pub(super) fn forget_input(&mut self) {
+        engine!(self, it => it.forget_input());
+    }
+
+    /// Discards opened data that was not read.
+    pub(super) fn forget_opened(&mut self) {
+        engine!(self, it => it.forget_opened());
+    }
+
+    /// The failure of a session that failed before it was taken over.
+    pub(super) fn take_failure(&mut self) -> Option<Error> {
+        match self {
+            Self::Rustls(it) => it.take_failure(),
+            #[cfg(feature = "express")]
+            Self::Express(_) => None,
+        }
+    }
+
+    /// Seals up to `room` bytes and returns how many. If it seals less than both `room` and the given bytes, no more can be
+    /// sealed: the key is used up, and there is no next one.
+    pub(super) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
+        engine!(self, it => it.write(parts, room))
+    }
+
+    /// Does the same, and puts the records after those of `queue`.
+    pub(super) fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
+        match self {
+            Self::Rustls(it) => {
+                let sealed = it.write(parts, room);
+                // The queue grows once, and does not double.
+                let _ = queue.space_within(sealed + RECORD_COST * (sealed / MAX_FRAGMENT + 1), 0);
+                it.collect(queue);
+                sealed
+            }
+            #[cfg(feature = "express")]
+            Self::Express(it) => it.write_after(parts, room, queue),
+        }
+    }
+
+    /// Answers a KeyUpdate that asked for one (rule: secure-7).
+    pub(super) fn answer(&mut self) {
+        engine!(self, it => it.answer());
+    }
+
+    pub(super) fn send_close_notify(&mut self) {
+        engine!(self, it => it.send_close_notify());
+    }
+
+    /// Sends an alert for a failure for which rustls has sent none, if the engine can.
+    pub(super) fn send_missing_alert(&mut self) {
+        // After a panic of rustls there is none.
+        let _ = guarded(|| {
+            engine!(self, it => it.send_missing_alert());
+            Ok(())
+        });
+    }
+
+    /// Sends an alert that says that we cut the session off, if the engine can.
+    pub(super) fn send_internal_error(&mut self) {
+        engine!(self, it => it.send_internal_error());
+    }
+
+    /// Whether records wait to leave.
+    pub(super) fn wants_write(&self) -> bool {
+        engine!(self, it => it.wants_write())
+    }
+
+    /// Writes records, as many as the floor takes at once.
+    pub(super) fn write_tls(&mut self, floor: &mut dyn Write) -> io::Result<usize> {
+        engine!(self, it => it.write_tls(floor))
+    }
+
+    /// Puts the records that wait behind those of `queue`.
+    pub(super) fn collect(&mut self, queue: &mut Buffer) {
+        engine!(self, it => it.collect(queue));
+    }
+
+    /// Discards the records that wait.
+    pub(super) fn discard(&mut self) {
+        engine!(self, it => it.discard());
+    }
+}
+
+/// Calls rustls, and turns its panic into a failure of the session, after which rustls is not called again. rustls runs code of
+/// the application (verifiers, resolvers, session stores). In debug builds it also asserts that it has sent no close_notify
+/// when a bad record requires a fatal alert, so a peer could cause a panic.
+fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|_| Err(Error::General("a record made rustls, or what it was configured with, panic".into())))
+}

@@ -1,0 +1,140 @@
+//! How a connection ended: the report of a close, as plain data.
+
+use std::fmt;
+
+use super::half::{End, RecvHalf, SendHalf};
+use crate::error::{Reason, chain};
+
+/// How a close went (rule: close-4). There is one for each connection; a second close gives the same.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// How the connection ended.
+    pub reason: Reason,
+    /// How each floor ended, the topmost first.
+    pub floors: Vec<FloorReport>,
+    /// The bound that ended the wait, where one did.
+    pub bound: Option<Bound>,
+    /// Bytes given to [`close_with`](crate::Transport::close_with) that were not accepted.
+    pub unwritten: usize,
+    /// Bytes of the peer's that were thrown away while its end was awaited.
+    pub discarded: u64,
+    /// Bytes that the peer's kernel had not acknowledged when the socket went; `None` where the system does not tell.
+    /// The kernel goes on sending them, unless the peer has reset the connection.
+    pub unacknowledged: Option<u64>,
+}
+
+impl CloseReport {
+    /// The report of a connection that was not closed, but ended for this reason.
+    pub(crate) fn of(reason: Reason) -> Self {
+        Self { reason, floors: Vec::new(), bound: None, unwritten: 0, discarded: 0, unacknowledged: None }
+    }
+
+    /// Whether both sides ended in order, and our last byte and marker have arrived (rule: close-14).
+    pub fn is_clean(&self) -> bool {
+        self.reason.is_clean()
+    }
+
+    /// Whether our marker left, on the topmost floor.
+    pub fn marker_sent(&self) -> bool {
+        self.floors.first().is_some_and(|floor| floor.marker_sent)
+    }
+
+    /// Whether the peer's marker came, on the topmost floor.
+    pub fn marker_received(&self) -> bool {
+        self.floors.first().is_some_and(|floor| floor.received == Received::Marker)
+    }
+
+    /// Whether time ran out.
+    pub fn timed_out(&self) -> bool {
+        self.bound == Some(Bound::Time)
+    }
+}
+
+/// `closed; the peer did not confirm the end; 70000 bytes thrown away, 12 not acknowledged; given up at the bound of bytes`
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {} bytes thrown away", chain(&self.reason), self.discarded)?;
+        if let Some(bytes @ 1..) = self.unacknowledged {
+            write!(f, ", {bytes} not acknowledged")?;
+        }
+        match self.bound {
+            Some(bound) => write!(f, "; given up at the bound of {}", bound.name()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How one floor ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FloorReport {
+    /// Which floor.
+    pub kind: FloorKind,
+    /// Whether our marker left.
+    pub marker_sent: bool,
+    /// What came from the peer.
+    pub received: Received,
+}
+
+impl FloorReport {
+    pub(crate) fn of(kind: FloorKind, send: &SendHalf, recv: &RecvHalf) -> Self {
+        let received = match recv {
+            RecvHalf::Open => Received::Nothing,
+            RecvHalf::Ending(End::Clean) | RecvHalf::Ended(End::Clean) => Received::Marker,
+            RecvHalf::Ending(_) | RecvHalf::Ended(_) => Received::BareEnd,
+            RecvHalf::Aborted => Received::Nothing,
+            RecvHalf::Broken(Reason::Closed | Reason::TimedOut(_) | Reason::KeyExhausted) => Received::Nothing,
+            RecvHalf::Broken(Reason::Reset(_)) => Received::Reset,
+            RecvHalf::Broken(_) => Received::Failure,
+        };
+        Self { kind, marker_sent: send.is_finished(), received }
+    }
+}
+
+/// The kinds of floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FloorKind {
+    /// A TCP connection.
+    Tcp,
+    /// A TLS session.
+    Tls,
+    /// A stream of another kind: a Unix socket, a pipe.
+    Stream,
+}
+
+/// What the peer's end of a floor was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Received {
+    /// Nothing: its half was open when we went.
+    Nothing,
+    /// Its marker: FIN on TCP, close_notify on TLS.
+    Marker,
+    /// The floor below ended without the marker.
+    BareEnd,
+    /// RST.
+    Reset,
+    /// A failure of another kind.
+    Failure,
+}
+
+/// What bounds a close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bound {
+    /// [`Policy::close_timeout`](crate::Policy::close_timeout).
+    Time,
+    /// [`Policy::close_discard`](crate::Policy::close_discard).
+    Bytes,
+}
+
+impl Bound {
+    /// One lower-case word for logs and machine-readable output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Bytes => "bytes",
+        }
+    }
+}

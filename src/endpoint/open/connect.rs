@@ -1,0 +1,143 @@
+//! Client endpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::coop::consume_budget;
+
+use super::{BoxConnection, unix};
+use crate::client::connect::Connector;
+use crate::config::ClientTls;
+use crate::config::start_tls::StartTls;
+use crate::conn::time::after;
+use crate::endpoint::parse::ClientEndpoint;
+use crate::endpoint::parse::{ClientPlace, Security};
+use crate::error::Error;
+use crate::layers::upgradable::UpgradableConnection;
+use crate::policy::Policy;
+
+/// The time for the whole connect if the endpoint sets none (rule: tcp-9).
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+impl ClientEndpoint {
+    /// Connects, with the default [`Policy`]. For more than one connection make a [`connector`](Self::connector), which reads
+    /// the files once.
+    ///
+    /// # Errors
+    /// As those of [`connector`](Self::connector) and of [`EndpointConnector::connect`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends all attempts; no connection is left open.
+    pub async fn connect(&self) -> Result<BoxConnection, Error> {
+        self.connector(Policy::default())?.connect().await
+    }
+
+    /// Reads the files that the arguments name, and checks them.
+    ///
+    /// # Errors
+    /// [`Error::Config`], as [`client_tls`](Self::client_tls).
+    pub fn connector(&self, policy: impl Into<Arc<Policy>>) -> Result<EndpointConnector, Error> {
+        let security = match self.place() {
+            ClientPlace::Unix { .. } => Security::Plain,
+            ClientPlace::Inet { inet, security, .. } => security.load(|text| {
+                let name = text.name.as_ref().unwrap_or(&inet.host);
+                Ok(Known { tls: text.load()?, name: name.clone() })
+            })?,
+        };
+        Ok(EndpointConnector { endpoint: self.clone(), policy: policy.into(), security })
+    }
+}
+
+/// Connects to one endpoint, as often as is wanted. Made by [`ClientEndpoint::connector`]; cheap to clone. Its connections
+/// share the cache of TLS sessions to resume.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), bowline::Error> {
+/// use bowline::{ClientEndpoint, Policy, Transport, UpgradableTransport};
+/// use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+///
+/// let endpoint: ClientEndpoint = "starttls:mail.example.org:2525:ca=certs/ca.pem:timeout=5".parse()?;
+/// let connector = endpoint.connector(Policy::default())?;
+/// let mut connection = connector.connect().await?;
+/// let mut answer = String::new();
+/// connection.write_all(b"STARTTLS\r\n").await?;
+/// connection.read_line(&mut answer).await?;
+/// if let Some(how) = connector.start_tls() {
+///     connection.start_tls(how).await?;
+/// }
+/// println!("{}", connection.close().await);
+/// # Ok(()) }
+/// ```
+#[doc(alias = "clientFromString")]
+#[doc(alias = "IStreamClientEndpoint")]
+#[derive(Debug, Clone)]
+pub struct EndpointConnector {
+    endpoint: ClientEndpoint,
+    policy: Arc<Policy>,
+    security: Security<Known>,
+}
+
+/// What a handshake takes.
+#[derive(Debug, Clone)]
+struct Known {
+    tls: ClientTls,
+    name: String,
+}
+
+impl EndpointConnector {
+    /// Connects: on `tls` the handshake is done, verification included (rule: secure-1); on the others it is plaintext.
+    ///
+    /// The endpoint's `timeout=`, or else 30 seconds, bounds the whole connect, including the handshake (rule: tcp-4).
+    /// [`Policy::handshake_timeout`](crate::Policy) can only make the handshake's time shorter.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] with every address that was tried (rule: tcp-4). On `tls` also what a failed handshake says: see
+    /// [`UpgradableConnection::connect`]; at the deadline it is
+    /// [`TimedOut`](crate::Reason::TimedOut) in [`Phase::Handshake`](crate::Phase).
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends all attempts; no connection is left open.
+    #[doc(alias = "connectTCP")]
+    #[doc(alias = "connectSSL")]
+    #[doc(alias = "connectUNIX")]
+    pub async fn connect(&self) -> Result<BoxConnection, Error> {
+        // rule: life-6. A refusal is ready at once.
+        consume_budget().await;
+        let timeout = self.endpoint.timeout().unwrap_or(TIMEOUT);
+        let deadline = after(Some(timeout));
+        let (inet, bind) = match self.endpoint.place() {
+            ClientPlace::Unix { path } => return unix::connect(path.as_ref(), timeout, Arc::clone(&self.policy)).await,
+            ClientPlace::Inet { inet, bind, .. } => (inet, bind),
+        };
+        let mut connector = Connector::new().timeout(timeout).policy(Arc::clone(&self.policy));
+        if let Some(local) = *bind {
+            connector = connector.bind_to(local);
+        }
+        let mut connection = UpgradableConnection::new(connector.connect(&inet.host, inet.port).await?);
+        match &self.security {
+            Security::Plain | Security::StartTls(_) => {}
+            Security::Tls(Known { tls, name }) => {
+                let bound = after(self.policy.handshake_timeout);
+                let deadline = deadline.map_or(bound, |end| Some(bound.map_or(end, |bound| bound.min(end))));
+                connection.start_tls_by(StartTls::client(tls, name).at_begin(), deadline).await?;
+            }
+        }
+        Ok(Box::new(connection))
+    }
+
+    /// How TLS is started on a connection, as the arguments of the endpoint say: on `starttls` for the upgrade, on `tls` for
+    /// another session inside the first. `None` where they say nothing about TLS.
+    pub fn start_tls(&self) -> Option<StartTls> {
+        self.security.get().map(|Known { tls, name }| StartTls::client(tls, name))
+    }
+
+    /// The TLS configuration that was read, for its warnings.
+    pub fn client_tls(&self) -> Option<&ClientTls> {
+        self.security.get().map(|Known { tls, .. }| tls)
+    }
+
+    /// What is connected to.
+    pub fn endpoint(&self) -> &ClientEndpoint {
+        &self.endpoint
+    }
+}

@@ -1,0 +1,249 @@
+//! Server endpoints.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use tokio::task::coop::consume_budget;
+
+use super::{BoxConnection, unix};
+use crate::address::Address;
+use crate::config::ServerTls;
+use crate::config::start_tls::StartTls;
+use crate::conn::control::Control;
+use crate::conn::group::DrainGroup;
+use crate::endpoint::parse::ServerEndpoint;
+use crate::endpoint::parse::{Security, ServerPlace};
+use crate::error::Error;
+use crate::policy::Policy;
+use crate::server::incoming::Incoming;
+use crate::server::listener::{Listener, ListenerBuilder, ListenerStatus};
+
+impl ServerEndpoint {
+    /// Reads the files that the arguments name and checks them, then listens. The policy is that of the connections; for
+    /// everything else [`listen_with`](Self::listen_with) takes a builder.
+    ///
+    /// # Errors
+    /// As [`listen_with`](Self::listen_with).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no socket open.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    #[doc(alias = "listenTCP")]
+    #[doc(alias = "listenSSL")]
+    #[doc(alias = "listenUNIX")]
+    pub async fn listen(&self, policy: impl Into<Arc<Policy>>) -> Result<EndpointListener, Error> {
+        self.listen_with(Listener::builder().policy(policy)).await
+    }
+
+    /// Reads the files that the arguments name and checks them, then listens, as the builder says: its policy, its limits,
+    /// its group. Where the endpoint gives a `backlog=`, that one holds. What speaks of IP addresses, such as
+    /// [`max_per_peer`](ListenerBuilder::max_per_peer), means nothing on a Unix socket.
+    ///
+    /// A Unix socket that nobody listens on any more is replaced; anything else at its path is left alone and is an error,
+    /// also a socket that somebody listens on. The socket has its mode before it takes the first connection, and is removed
+    /// with the listener, or when the group begins to drain. Two services that open one dead socket at the same moment may
+    /// disturb each other: leave it to one. (On Linux a full backlog is told from a dead socket; BSD refuses in both cases.)
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the file, before anything is opened. [`Error::Bind`] with the address and what the system said
+    /// of it (rule: tcp-8); a name that does not resolve is [`Error::Ended`] with the resolver's error.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no socket open.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub async fn listen_with(&self, builder: ListenerBuilder) -> Result<EndpointListener, Error> {
+        // rule: life-6. A refusal is ready at once.
+        consume_budget().await;
+        let builder = match self.backlog() {
+            Some(backlog) => builder.backlog(backlog),
+            None => builder,
+        };
+        let (host, port, security) = match self.place() {
+            ServerPlace::Inet { host, port, security } => (host, *port, security),
+            ServerPlace::Unix { path, mode } => {
+                let socket = Socket::Unix(unix::Listening::open(path.as_ref(), *mode, builder)?);
+                return Ok(EndpointListener { socket, security: Security::Plain });
+            }
+        };
+        let security = security.load(|text| text.load())?;
+        let listener = match host {
+            Some(host) => builder.bind((host.as_str(), port)).await?,
+            None => builder.bind((Ipv4Addr::UNSPECIFIED, port)).await?,
+        };
+        Ok(EndpointListener { socket: Socket::Inet(listener), security })
+    }
+}
+
+/// Takes connections at one endpoint. Made by [`ServerEndpoint::listen`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), bowline::Error> {
+/// use bowline::{ClientEndpoint, Policy, ServerEndpoint, Transport};
+/// use tokio::io::AsyncReadExt;
+///
+/// let endpoint: ServerEndpoint = "tcp:0:interface=127.0.0.1".parse()?;
+/// let listener = endpoint.listen(Policy::default()).await?;
+/// let client: ClientEndpoint = format!("tcp:{}:timeout=5", listener.local_addr()).parse()?;
+/// let server = tokio::spawn(async move {
+///     let incoming = listener.accept().await?;
+///     let mut connection = incoming.begin().await?; // the handshake, on tls: in a task for each connection
+///     Ok::<_, bowline::Error>(connection.close_with(b"welcome").await)
+/// });
+///
+/// let mut connection = client.connect().await?;
+/// let mut text = String::new();
+/// connection.read_to_string(&mut text).await?;
+/// assert_eq!(text, "welcome");
+/// assert!(connection.close().await.is_clean());
+/// assert!(server.await.expect("it does not panic")?.is_clean());
+/// # Ok(()) }
+/// ```
+#[doc(alias = "serverFromString")]
+#[doc(alias = "IStreamServerEndpoint")]
+#[doc(alias = "IListeningPort")]
+pub struct EndpointListener {
+    socket: Socket,
+    security: Security<ServerTls>,
+}
+
+enum Socket {
+    Inet(Listener),
+    Unix(unix::Listening),
+}
+
+impl EndpointListener {
+    /// The next connection, not begun yet. As [`Listener::accept`] it waits at the limits, passes over what fails with one
+    /// connection, and goes on by itself where the system was out of descriptors (rule: tcp-5).
+    ///
+    /// # Errors
+    /// [`Error::Bind`]: the listening socket itself is of no use any more. [`Error::Draining`]: the [group](Self::group)
+    /// drains, and the listener is closed.
+    ///
+    /// # Cancel safety
+    /// Safe: when the future is dropped, no connection is lost (rule: tcp-7).
+    pub async fn accept(&self) -> Result<EndpointIncoming, Error> {
+        let accepted = match &self.socket {
+            Socket::Inet(listener) => Accepted::Inet(listener.accept().await?),
+            Socket::Unix(listening) => Accepted::Unix(listening.accept().await?),
+        };
+        Ok(EndpointIncoming { accepted, security: self.security.clone() })
+    }
+
+    /// The address that was really bound: its port is never 0 (rule: tcp-8).
+    #[doc(alias = "getHost")]
+    pub fn local_addr(&self) -> Address {
+        match &self.socket {
+            Socket::Inet(listener) => listener.local_addr().into(),
+            Socket::Unix(listening) => listening.local_addr(),
+        }
+    }
+
+    /// How the listener is doing.
+    pub fn status(&self) -> ListenerStatus {
+        match &self.socket {
+            Socket::Inet(listener) => listener.status(),
+            Socket::Unix(listening) => listening.status(),
+        }
+    }
+
+    /// The group of the connections that it accepts: see [`Listener::group`].
+    #[doc(alias = "stopListening")]
+    pub fn group(&self) -> &DrainGroup {
+        match &self.socket {
+            Socket::Inet(listener) => listener.group(),
+            Socket::Unix(listening) => listening.group(),
+        }
+    }
+
+    /// How TLS is started on a connection, as the arguments of the endpoint say. `None` where they say nothing about TLS.
+    pub fn start_tls(&self) -> Option<StartTls> {
+        self.security.get().map(StartTls::server)
+    }
+
+    /// The TLS configuration that was read, for its warnings.
+    pub fn server_tls(&self) -> Option<&ServerTls> {
+        self.security.get()
+    }
+}
+
+impl fmt::Debug for EndpointListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointListener")
+            .field("local_addr", &self.local_addr())
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection that was accepted at an endpoint and not begun: no byte was read or written. It counts as unfinished, and on
+/// TCP its handshake deadline has begun: see [`Incoming`].
+#[must_use = "dropping it closes the connection"]
+pub struct EndpointIncoming {
+    accepted: Accepted,
+    security: Security<ServerTls>,
+}
+
+enum Accepted {
+    Inet(Incoming),
+    Unix(unix::Accepted),
+}
+
+impl EndpointIncoming {
+    /// The connection: on `tls` after its handshake, under the deadline that runs since accept (rules: secure-1, secure-5); on
+    /// the others at once, in plaintext.
+    ///
+    /// # Errors
+    /// As [`Incoming::handshake_upgradable`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the connection.
+    pub async fn begin(self) -> Result<BoxConnection, Error> {
+        let incoming = match self.accepted {
+            Accepted::Inet(incoming) => incoming,
+            Accepted::Unix(accepted) => return Ok(accepted.begin()),
+        };
+        Ok(Box::new(match &self.security {
+            Security::Plain | Security::StartTls(_) => incoming.into_upgradable(),
+            Security::Tls(tls) => incoming.handshake_upgradable(tls).await?,
+        }))
+    }
+
+    /// How TLS is started on the connection: see [`EndpointListener::start_tls`].
+    pub fn start_tls(&self) -> Option<StartTls> {
+        self.security.get().map(StartTls::server)
+    }
+
+    /// The handle of the connection, which it keeps when it is begun.
+    pub fn control(&self) -> Control {
+        match &self.accepted {
+            Accepted::Inet(incoming) => incoming.control(),
+            Accepted::Unix(accepted) => accepted.control(),
+        }
+    }
+
+    /// Our address.
+    #[doc(alias = "getHost")]
+    pub fn host(&self) -> Address {
+        self.control().host()
+    }
+
+    /// The peer's address.
+    #[doc(alias = "getPeer")]
+    pub fn peer(&self) -> Address {
+        self.control().peer()
+    }
+}
+
+impl fmt::Debug for EndpointIncoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointIncoming")
+            .field("host", &self.host())
+            .field("peer", &self.peer())
+            .finish_non_exhaustive()
+    }
+}

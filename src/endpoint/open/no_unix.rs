@@ -1,0 +1,63 @@
+//! Where there are no Unix sockets: each attempt is an error that says so.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::BoxConnection;
+use crate::address::Address;
+use crate::conn::control::Control;
+use crate::conn::group::DrainGroup;
+use crate::error::Error;
+use crate::error::{BindError, ConnectAttempt, ConnectError};
+use crate::policy::Policy;
+use crate::server::listener::{ListenerBuilder, ListenerStatus};
+
+/// There is none.
+pub(super) enum Accepted {}
+
+impl Accepted {
+    pub(super) fn begin(self) -> BoxConnection {
+        match self {}
+    }
+
+    pub(super) fn control(&self) -> Control {
+        match *self {}
+    }
+}
+
+pub(super) async fn connect(path: &Path, _: Duration, _: Arc<Policy>) -> Result<BoxConnection, Error> {
+    let addr = Address::Unix(Some(path.to_owned()));
+    let (target, attempts) = (addr.to_string(), vec![ConnectAttempt { addr, error: none() }]);
+    Err(ConnectError { target, attempts, resolve: None, timed_out: false }.into())
+}
+
+/// There is none.
+pub(super) enum Listening {}
+
+impl Listening {
+    pub(super) fn open(path: &Path, _: Option<u32>, _: ListenerBuilder) -> Result<Self, Error> {
+        Err(BindError { addr: Address::Unix(Some(path.to_owned())), error: none() }.into())
+    }
+
+    pub(super) fn local_addr(&self) -> Address {
+        match *self {}
+    }
+
+    pub(super) fn status(&self) -> ListenerStatus {
+        match *self {}
+    }
+
+    pub(super) fn group(&self) -> &DrainGroup {
+        match *self {}
+    }
+
+    pub(super) async fn accept(&self) -> Result<Accepted, Error> {
+        match *self {}
+    }
+}
+
+fn none() -> Arc<io::Error> {
+    Arc::new(io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets"))
+}

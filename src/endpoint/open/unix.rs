@@ -1,0 +1,250 @@
+//! Unix sockets: the file that a socket is has to be dealt with, and nothing else about them is special.
+
+use std::fs::{self, Metadata, Permissions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
+
+use super::BoxConnection;
+use crate::address::Address;
+use crate::conn::control::Control;
+use crate::conn::group::DrainGroup;
+use crate::conn::time::{after, until};
+use crate::error::Error;
+use crate::error::{BindError, ConnectAttempt, ConnectError};
+use crate::layers::stream::Stream;
+use crate::layers::upgradable::UpgradableConnection;
+use crate::policy::Policy;
+use crate::server::acceptor::{Entrance, Listens, Origin};
+use crate::server::listener::{ListenerBuilder, ListenerStatus};
+use crate::transport::Transport;
+
+/// A connection that was accepted, and counts as unfinished until it is begun.
+pub(super) struct Accepted {
+    connection: Stream<UnixStream>,
+    _unfinished: OwnedSemaphorePermit,
+}
+
+impl Accepted {
+    pub(super) fn begin(self) -> BoxConnection {
+        Box::new(UpgradableConnection::new(self.connection))
+    }
+
+    pub(super) fn control(&self) -> Control {
+        self.connection.control()
+    }
+}
+
+pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>) -> Result<BoxConnection, Error> {
+    let error = match until(after(Some(timeout)), dial(path)).await {
+        Some(Ok(stream)) => {
+            let connection = Stream::unix(stream, policy);
+            connection.control().set_connected();
+            return Ok(Box::new(UpgradableConnection::new(connection)));
+        }
+        Some(Err(error)) => error,
+        None => io::ErrorKind::TimedOut.into(),
+    };
+    let timed_out = error.kind() == io::ErrorKind::TimedOut;
+    let addr = Address::Unix(Some(path.to_owned()));
+    let target = addr.to_string();
+    Err(ConnectError { target, attempts: vec![ConnectAttempt { addr, error: error.into() }], resolve: None, timed_out }
+        .into())
+}
+
+/// How long until a listener whose backlog is full is tried again.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Where the backlog is full, a socket that does not block is refused by EAGAIN, and nothing tells when there is room. One
+/// that blocks would wait, so this does.
+async fn dial(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY).await,
+            dialled => return dialled,
+        }
+    }
+}
+
+/// Takes connections at a Unix socket.
+pub(super) struct Listening {
+    entrance: Entrance<Bound>,
+    local: Address,
+}
+
+/// A Unix socket that listens. It goes with its file, when the listener goes or is shut by a drain.
+struct Bound {
+    /// Dropped first: as long as the socket is there, no other file can have its number.
+    _file: SocketFile,
+    socket: UnixListener,
+}
+
+impl Listens for Bound {
+    type Taken = UnixStream;
+
+    async fn take(&self) -> io::Result<UnixStream> {
+        self.socket.accept().await.map(|(stream, _)| stream)
+    }
+
+    fn tcp(_: &UnixStream) -> Option<(&TcpStream, SocketAddr)> {
+        None
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&self.socket)
+    }
+}
+
+impl Listening {
+    pub(super) fn open(path: &Path, mode: Option<u32>, chosen: ListenerBuilder) -> Result<Self, Error> {
+        let failed = |error: io::Error| BindError { addr: Address::Unix(Some(path.to_owned())), error: error.into() };
+        let (socket, file) = bind(path, mode).map_err(failed)?;
+        let local = Address::Unix(Some(file.path.clone()));
+        let listen = || {
+            // Nobody can connect before it listens, so nobody gets in under another mode.
+            if let Some(mode) = mode {
+                set_mode(&file.path, &socket, mode)?;
+            }
+            socket.listen(chosen.system_backlog())?;
+            socket.set_nonblocking(true)?;
+            UnixListener::from_std(socket.into())
+        };
+        let socket = listen().map_err(failed)?;
+        let bound = Bound { _file: file, socket };
+        Ok(Self { entrance: Entrance::new(bound, Origin::BoundHere, local.clone(), chosen), local })
+    }
+
+    pub(super) fn local_addr(&self) -> Address {
+        self.local.clone()
+    }
+
+    pub(super) fn status(&self) -> ListenerStatus {
+        self.entrance.status()
+    }
+
+    pub(super) fn group(&self) -> &DrainGroup {
+        self.entrance.group()
+    }
+
+    pub(super) async fn accept(&self) -> Result<Accepted, Error> {
+        let (stream, pass) = self.entrance.accept().await?;
+        let connection = Stream::unix(stream, self.entrance.policy());
+        let unfinished = pass.hand_to(&connection.control());
+        Ok(Accepted { connection, _unfinished: unfinished })
+    }
+}
+
+/// The file of a socket that we have bound: removed with it, where it is still the same one.
+struct SocketFile {
+    path: PathBuf,
+    made: FileId,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| FileId::of(&found) == self.made) {
+            // A file that stays is a dead socket, which the next one to listen there replaces.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Which file it is, under whatever name.
+#[derive(PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(file: &Metadata) -> Self {
+        Self { device: file.dev(), inode: file.ino() }
+    }
+}
+
+fn bind(path: &Path, mode: Option<u32>) -> io::Result<(Socket, SocketFile)> {
+    let addr = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Some(mode) = mode.filter(|_| KEEPS_MODE) {
+        handle_of(&socket)?.set_permissions(Permissions::from_mode(mode))?;
+    }
+    match socket.bind(&addr) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_dead(path, &addr)?;
+            socket.bind(&addr)?;
+        }
+        bound => bound?,
+    }
+    // The working directory may be another one when the file is removed.
+    let path = std::path::absolute(path)?;
+    let made = FileId::of(&fs::symlink_metadata(&path)?);
+    Ok((socket, SocketFile { path, made }))
+}
+
+/// Whether the file of a socket gets the mode that the socket had before bind, minus the bits of the umask.
+const KEEPS_MODE: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// The socket as a file, for fstat and fchmod.
+fn handle_of(socket: &Socket) -> io::Result<fs::File> {
+    Ok(fs::File::from(OwnedFd::from(socket.try_clone()?)))
+}
+
+/// Gives the file of a socket this mode, even if the umask has removed some bits. Other users may be allowed to rename files
+/// in the directory: if the path is now a link, or anything but our socket, it stays unchanged, and this is an error.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn set_mode(path: &Path, socket: &Socket, mode: u32) -> io::Result<()> {
+    // O_PATH identifies the file and follows no link. chmod then changes this file, even if the path is replaced meanwhile.
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let found = file.metadata()?;
+    if !found.file_type().is_socket() || found.uid() != handle_of(socket)?.metadata()?.uid() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody has put another file in its place"));
+    }
+    if found.mode() & 0o7777 == mode & 0o7777 {
+        return Ok(());
+    }
+    fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), Permissions::from_mode(mode))
+}
+
+/// Gives the file of a socket this mode. Follows no link.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn set_mode(path: &Path, _: &Socket, mode: u32) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, Mode, chmodat};
+    Ok(chmodat(CWD, path, Mode::from_bits_truncate(mode as _), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Removes a socket that nobody listens on. Anything else stays, and is an error.
+fn remove_dead(path: &Path, addr: &SockAddr) -> io::Result<()> {
+    let taken = |why: String| io::Error::new(io::ErrorKind::AddrInUse, why);
+    let found = fs::symlink_metadata(path)?;
+    if !found.file_type().is_socket() {
+        return Err(taken("what is there is not a socket, and is not removed".into()));
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A full backlog is an answer too: of somebody who listens.
+    probe.set_nonblocking(true)?;
+    match probe.connect(addr) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            return Err(taken(format!("a socket is there that cannot be tried, and is not removed: {error}")));
+        }
+        Ok(()) | Err(_) => return Err(taken("somebody listens there".into())),
+    }
+    let now = fs::symlink_metadata(path)?;
+    if FileId::of(&now) != FileId::of(&found) || (now.ctime(), now.ctime_nsec()) != (found.ctime(), found.ctime_nsec())
+    {
+        return Err(taken("somebody else has just opened it".into()));
+    }
+    fs::remove_file(path)
+}

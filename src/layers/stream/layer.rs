@@ -1,0 +1,132 @@
+//! The methods of a stream for the floor above it, and for the verbs.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Stream, read_once};
+use crate::conn::control::Control;
+use crate::conn::idle::IdleTimer;
+use crate::core::facts::SessionFacts;
+use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
+use crate::core::report::{FloorKind, FloorReport};
+use crate::error::Reason;
+use crate::transport::layer::{Discard, Floor, Upgradable, poll_discard_reads, take_in};
+use crate::transport::{Starting, Transport};
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
+    fn ground(&self) -> &Control {
+        &self.control
+    }
+
+    fn halves(&self) -> (SendHalf, RecvHalf) {
+        (self.send.clone(), self.recv.clone())
+    }
+
+    fn queued_bytes(&self) -> usize {
+        0
+    }
+
+    fn handle_abort(&mut self) {
+        let _ = self.send.handle(SendEvent::Abort);
+        let _ = self.recv.handle(RecvEvent::Abort);
+        self.inbox.clear();
+        self.let_go();
+    }
+
+    fn begin_close(&mut self) {
+        self.timers.iter_mut().for_each(IdleTimer::stop);
+        self.stall.stop();
+        self.inbox.clear();
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        poll_discard_reads(self, cx, discarded)
+    }
+
+    fn release(&mut self, reason: &Reason) {
+        self.control.note_reason(reason);
+        self.end(reason);
+    }
+
+    fn set_cork(&mut self, _: bool) -> bool {
+        false
+    }
+
+    fn take_unread(&mut self) -> Vec<u8> {
+        self.inbox.take()
+    }
+
+    /// Takes in the bytes in the kernel, if the stream is a socket; otherwise what the stream returns without waiting.
+    fn look(&mut self, cx: &mut Context<'_>) {
+        self.check_cut();
+        let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return };
+        let before = self.inbox.len();
+        let looked = take_in(&mut self.inbox, |space| match live.receive {
+            Some(receive) => receive(&live.io, space),
+            None => read_once(&mut live.io, cx, space),
+        });
+        self.control.note_received(self.inbox.len() - before);
+        if let Err(error) = looked {
+            self.lose(error);
+        }
+    }
+
+    fn push_unread(&mut self, bytes: &[u8]) {
+        self.inbox.push(bytes);
+    }
+
+    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
+        floors.push(FloorReport::of(FloorKind::Stream, &self.send, &self.recv));
+    }
+
+    fn may_write_in_wake(&self) -> bool {
+        self.wakes_unlocked
+    }
+
+    /// Nothing is known of the stream.
+    fn keeps_written(&self) -> bool {
+        true
+    }
+
+    fn set_half_open(&mut self) {
+        self.fin_received.begin();
+    }
+
+    fn set_beneath(&mut self, beneath: bool) {
+        self.beneath = beneath;
+    }
+
+    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
+        None
+    }
+
+    fn as_transport(&mut self) -> &mut dyn Transport {
+        self
+    }
+
+    fn is_pointless(&self) -> bool {
+        false
+    }
+
+    fn abandon(&mut self) {}
+
+    fn expect_end(&mut self) {}
+
+    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn poll_attend(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        None
+    }
+
+    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
+        None
+    }
+}

@@ -1,0 +1,402 @@
+//! A floor made of any stream: a Unix socket, an in-memory pipe, whatever reads and writes.
+
+mod layer;
+#[cfg(unix)]
+mod unix;
+mod waiting;
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::poll_proceed;
+
+use self::waiting::{READER, WRITER, Waiting};
+use crate::address::Address;
+use crate::conn::control::{Control, Ground};
+use crate::conn::idle::{HalfOpen, IdleTimer, StallTimer};
+use crate::conn::unlocked;
+use crate::core::delivery::Pending;
+use crate::core::half::{self, RecvEvent, RecvHalf, SendEvent, SendHalf};
+use crate::core::inbox::Inbox;
+use crate::error::{Phase, Reason};
+use crate::policy::Policy;
+use crate::transport::layer::{Floor, debug, hand_over, poll_budget, poll_read_ahead};
+
+/// A transport over any stream that reads and writes. Its shutdown is the marker of the send half, its end of file that
+/// of the receive half.
+///
+/// A stream has no RST of its own: an abort drops it. It is dropped at the next poll, for which whoever waits on it is
+/// woken. What the peer then sees is up to the stream: on a Unix socket it is an end like any other, and only a TLS floor
+/// above tells the peer that something is missing.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use bowline::{Stream, Transport};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let (a, b) = tokio::io::duplex(4096);
+/// let (mut a, mut b) = (Stream::new(a), Stream::new(b));
+/// a.write_all(b"hello").await?;
+/// a.close_write().await?;
+/// let mut all = String::new();
+/// b.read_to_string(&mut all).await?;
+/// assert_eq!(all, "hello");
+/// # Ok(()) }
+/// ```
+pub struct Stream<S> {
+    live: Option<Live<S>>,
+    send: SendHalf,
+    recv: RecvHalf,
+    inbox: Inbox,
+    control: Control,
+    wakes_unlocked: bool,
+    delivers_at_once: bool,
+    /// A floor above tells how the connection ended.
+    beneath: bool,
+    /// One for each task that may wait.
+    timers: [IdleTimer; 2],
+    /// Runs while our end waits.
+    stall: StallTimer,
+    /// Our half has ended.
+    fin_sent: HalfOpen,
+    /// The peer has ended its half, of this floor or of one above.
+    fin_received: HalfOpen,
+}
+
+/// The stream, and who waits on it: gone together.
+struct Live<S> {
+    io: S,
+    waiting: Arc<Waiting>,
+    control: Control,
+    /// Asks the kernel, if the stream is a socket.
+    receive: Option<Receive<S>>,
+}
+
+type Receive<S> = fn(&S, &mut [u8]) -> io::Result<usize>;
+
+impl<S> Drop for Live<S> {
+    fn drop(&mut self) {
+        self.control.note_gone();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
+    /// A transport with the default policy and without addresses.
+    pub fn new(io: S) -> Self {
+        let unnamed = Address::Other("stream".into());
+        Self::with(io, unnamed.clone(), unnamed, Policy::default())
+    }
+
+    /// A transport with these addresses and this policy.
+    pub fn with(io: S, host: Address, peer: Address, policy: impl Into<Arc<Policy>>) -> Self {
+        let control = Control::new(host, peer, policy.into());
+        let waiting = Arc::new(Waiting::default());
+        let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&waiting) as Arc<dyn Ground>));
+        control.stand_on(ground);
+        let (send, recv, inbox) = (SendHalf::Open, RecvHalf::Open, Inbox::default());
+        let live = Some(Live { io, waiting, control: control.clone(), receive: None });
+        Self {
+            live,
+            send,
+            recv,
+            inbox,
+            control,
+            wakes_unlocked: false,
+            delivers_at_once: false,
+            beneath: false,
+            timers: <[IdleTimer; 2]>::default(),
+            stall: StallTimer::default(),
+            fin_sent: HalfOpen::default(),
+            fin_received: HalfOpen::default(),
+        }
+    }
+
+    /// Promises that the stream holds no lock while it calls a waker. Then what a TLS floor above has queued leaves as
+    /// soon as the stream takes it, whatever the application waits for (rule: write-6). Without the promise it leaves
+    /// when the application next uses the connection.
+    pub fn wakes_unlocked(self) -> Self {
+        Self { wakes_unlocked: true, ..self }
+    }
+
+    /// Promises that the other end holds all bytes that the stream has taken, and its shutdown, and that no wire in between can
+    /// lose them. This is true of a Unix socket, and of a pipe in memory. Then our half counts as delivered when it has ended; over
+    /// TCP that needs the acknowledgement of the peer's system. No transport knows whether the peer's application reads the bytes.
+    ///
+    /// Without the promise, a connection ends as [`Reason::Closed`] only if the peer's end comes after ours has left, and as
+    /// [`Reason::Unconfirmed`] if the peer ended its half first (rule: close-14).
+    pub fn delivers_at_once(self) -> Self {
+        Self { delivers_at_once: true, ..self }
+    }
+
+    /// Where the connection was cut off, both halves have ended for that.
+    fn check_cut(&mut self) {
+        match self.control.cut() {
+            Some(Reason::Aborted) => self.handle_abort(),
+            Some(reason) => self.end(&reason),
+            None => {}
+        }
+    }
+
+    fn lose(&mut self, error: io::Error) -> Reason {
+        let reason = Reason::from_io(error, Phase::Open);
+        self.note(&reason);
+        self.end(&reason);
+        reason
+    }
+
+    fn end(&mut self, reason: &Reason) {
+        let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
+        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
+        self.let_go();
+    }
+
+    /// Drops the stream. Its destructor may wake tasks that wait on it, so this happens while no lock of a floor above is held
+    /// (rule: life-7).
+    fn let_go(&mut self) {
+        if let Some(live) = self.live.take() {
+            unlocked::run(move || drop(live));
+        }
+    }
+
+    /// How the connection ended, unless a floor above tells.
+    fn note(&self, reason: &Reason) {
+        if !self.beneath {
+            self.control.note_reason(reason);
+        }
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check_cut();
+        // It is unknown whether the stream itself costs budget.
+        let coop = ready!(poll_proceed(cx));
+        let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else {
+            coop.made_progress();
+            return Poll::Ready(self.at_end());
+        };
+        live.waiting.park(READER, cx);
+        let before = buf.filled().len();
+        let mut read = once_more(|| Pin::new(&mut live.io).poll_read(cx, buf));
+        if read.is_pending() {
+            let phase =
+                ready!(self.timers[READER].poll(cx, self.control.policy(), self.control.activity(), &self.fin_sent));
+            read = Poll::Ready(Err(self.control.time_out(phase).into()));
+        }
+        self.timers[READER].reset();
+        coop.made_progress();
+        match ready!(read) {
+            Ok(()) if buf.filled().len() > before => {
+                self.control.note_received(buf.filled().len() - before);
+                return Poll::Ready(Ok(()));
+            }
+            Ok(()) => {
+                let _ = self.recv.handle(RecvEvent::Marker);
+                let _ = self.recv.handle(RecvEvent::Consumed);
+                if self.send.is_finished() && !self.beneath {
+                    self.control.note_answered();
+                }
+                self.fin_received.begin();
+                self.rest();
+            }
+            Err(error) => {
+                self.lose(error);
+            }
+        }
+        Poll::Ready(self.at_end())
+    }
+
+    /// rule: close-13
+    fn rest(&mut self) {
+        if self.send.is_over() && !self.recv.is_open() {
+            if let Some(reason) = half::reason(&self.send, &self.recv) {
+                self.note(&reason);
+            }
+            self.let_go();
+        }
+    }
+
+    /// Ready once our end has waited for its bound; then the connection was cut off. A floor above watches on its own.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.beneath {
+            return Poll::Pending;
+        }
+        let control = &self.control;
+        ready!(self.stall.poll(cx, control.policy().close_timeout, || control.taken()));
+        control.give_up_end();
+        Poll::Ready(())
+    }
+
+    fn at_end(&self) -> io::Result<()> {
+        self.recv.outcome(self.control.policy().truncation)
+    }
+
+    fn refusal(&self) -> io::Error {
+        self.send.refusal().into()
+    }
+
+    /// Writes bytes to the stream, `len` in all, and returns how many the stream took.
+    fn poll_send_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        len: usize,
+        mut send: impl FnMut(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if !self.send.may_write() {
+            ready!(poll_budget(cx));
+            return Poll::Ready(Err(self.refusal()));
+        }
+        let taken = ready!(self.poll_send(cx, |io, cx| {
+            send(io, cx).map(|sent| match sent? {
+                // rule: life-6. The stream takes no bytes: a writer would repeat the call without end.
+                0 if len > 0 => Err(io::ErrorKind::WriteZero.into()),
+                n if n > len => Err(io::Error::other("the stream says that it took more than it was given")),
+                n => Ok(n),
+            })
+        }))?;
+        self.control.note_sent(taken);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_send<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        self.check_cut();
+        let coop = ready!(poll_proceed(cx));
+        let may = self.send.may_write() || self.send.is_finishing();
+        let Some(live) = self.live.as_mut().filter(|_| may) else {
+            coop.made_progress();
+            return Poll::Ready(Err(self.refusal()));
+        };
+        live.waiting.park(WRITER, cx);
+        let mut sent = once_more(|| send(Pin::new(&mut live.io), cx));
+        if sent.is_pending() {
+            let phase = ready!(self.timers[WRITER].poll(
+                cx,
+                self.control.policy(),
+                self.control.activity(),
+                &self.fin_received
+            ));
+            sent = Poll::Ready(Err(self.control.time_out(phase).into()));
+        }
+        self.timers[WRITER].reset();
+        coop.made_progress();
+        match ready!(sent) {
+            Ok(done) => Poll::Ready(Ok(done)),
+            Err(error) => Poll::Ready(Err(self.lose(error).into())),
+        }
+    }
+}
+
+/// How often in a row an interrupted call is repeated.
+const MAX_INTERRUPTED: usize = 128;
+
+/// Repeats an interrupted call. A call that is interrupted every time has failed (rule: life-6).
+fn once_more<R>(mut call: impl FnMut() -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+    let is_interrupted = |result: &Poll<io::Result<R>>| matches!(result, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted);
+    for _ in 0..MAX_INTERRUPTED {
+        let result = call();
+        if !is_interrupted(&result) {
+            return result;
+        }
+    }
+    Poll::Ready(Err(io::Error::other("the stream is interrupted again and again")))
+}
+
+/// One read, without waiting.
+fn read_once(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, space: &mut [u8]) -> io::Result<usize> {
+    let mut buf = ReadBuf::new(space);
+    match once_more(|| Pin::new(&mut *io).poll_read(cx, &mut buf)) {
+        Poll::Ready(read) => read.map(|()| buf.filled().len()),
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Stream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let has_unread = !self.inbox.is_empty() && !self.control.is_aborted();
+        if !has_unread && buf.remaining() > 0 {
+            return self.poll_fill(cx, buf);
+        }
+        ready!(poll_budget(cx));
+        if has_unread {
+            hand_over(&mut self.inbox, buf);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncBufRead for Stream<S> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        this.check_cut();
+        if this.inbox.is_empty() {
+            ready!(poll_read_ahead(this, |stream| &mut stream.inbox, |stream, buf| stream.poll_fill(cx, buf)))?;
+        } else {
+            ready!(poll_budget(cx));
+        }
+        Poll::Ready(Ok(this.inbox.as_slice()))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        self.inbox.consume(n);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send_bytes(cx, buf.len(), |io, cx| io.poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        self.poll_send_bytes(cx, len, |io, cx| io.poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.io.is_write_vectored())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.send.is_finished() {
+            return poll_budget(cx).map(Ok);
+        }
+        self.poll_send(cx, |io, cx| io.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_cut();
+        let is_refused = self.send.handle(SendEvent::CloseWrite).is_err();
+        if is_refused || self.send.is_finished() {
+            ready!(poll_budget(cx));
+            return Poll::Ready(if is_refused { Err(self.refusal()) } else { Ok(()) });
+        }
+        let ended = match self.poll_send(cx, |io, cx| io.poll_shutdown(cx)) {
+            Poll::Pending if self.poll_stall(cx).is_ready() => self.poll_send(cx, |io, cx| io.poll_shutdown(cx)),
+            ended => ended,
+        };
+        ready!(ended)?;
+        self.stall.reset();
+        let _ = self.send.handle(SendEvent::Drained);
+        if self.delivers_at_once {
+            self.control.note_pending(|| Some(Pending::default()));
+        }
+        self.fin_sent.begin();
+        self.rest();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> fmt::Debug for Stream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug(self, "Stream", f)
+    }
+}

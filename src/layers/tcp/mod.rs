@@ -1,0 +1,240 @@
+//! The floor at the bottom: TCP.
+//!
+//! Plain bytes go straight between the application and the socket; no lock, no queue, no copy. The two halves share the
+//! socket and nothing else.
+
+mod read;
+mod wire;
+mod write;
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+pub use self::read::TcpReadHalf;
+use self::wire::Hold;
+pub use self::write::TcpWriteHalf;
+use crate::conn::control::Control;
+use crate::conn::socket;
+use crate::core::facts::SessionFacts;
+use crate::core::half::{RecvHalf, SendHalf};
+use crate::core::report::{FloorKind, FloorReport};
+use crate::error::Reason;
+use crate::policy::Policy;
+use crate::transport::layer::{Discard, Floor, Upgradable, debug, poll_discard_reads};
+use crate::transport::{Starting, Transport};
+
+/// A TCP connection.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use bowline::Transport;
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let (mut client, mut server) = bowline::testing::tcp_pair().await?;
+/// client.write_all(b"ping").await?;
+/// client.close_write().await?;
+///
+/// let mut all = String::new();
+/// server.read_to_string(&mut all).await?;
+/// server.write_all(b"pong").await?;
+/// let (a, b) = tokio::join!(server.close(), client.close());
+/// assert!(a.is_clean() && b.is_clean());
+/// # Ok(()) }
+/// ```
+#[doc(alias = "ITCPTransport")]
+#[doc(alias = "TcpStream")]
+#[doc(alias = "TCPConn")]
+pub struct TcpConnection {
+    read: TcpReadHalf,
+    write: TcpWriteHalf,
+}
+
+impl TcpConnection {
+    /// Takes over a connected socket, and sets no-delay on it (rule: tcp-2). Fails where the socket has no peer any more.
+    pub fn new(stream: TcpStream, policy: impl Into<Arc<Policy>>) -> io::Result<Self> {
+        let (host, peer) = (stream.local_addr()?, stream.peer_addr()?);
+        Ok(Self::between(stream, host, peer, policy.into()))
+    }
+
+    /// Takes over a socket whose ends are known already: the system forgets the peer of one that was reset.
+    pub(crate) fn between(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> Self {
+        // rule: tcp-2. A socket whose peer is gone already may refuse it; reading tells the rest.
+        let _ = socket::Options::of(&stream).set_nodelay(true);
+        let [reading, writing] = Hold::pair(stream, host, peer, policy);
+        Self { read: TcpReadHalf::new(reading), write: TcpWriteHalf::new(writing) }
+    }
+
+    /// Two halves for two tasks. They share no lock. [`TcpReadHalf::reunite`] makes one of them again.
+    ///
+    /// A half that is dropped ends nothing; when both are dropped, the connection ends as a dropped connection does.
+    pub fn into_split(self) -> (TcpReadHalf, TcpWriteHalf) {
+        (self.read, self.write)
+    }
+}
+
+impl AsyncRead for TcpConnection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(cx, buf)
+    }
+}
+
+impl AsyncBufRead for TcpConnection {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        Pin::new(&mut self.get_mut().read).poll_fill_buf(cx)
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        Pin::new(&mut self.read).consume(n);
+    }
+}
+
+impl AsyncWrite for TcpConnection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.write).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.write).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.write).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.write).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for TcpConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug(self, "TcpConnection", f)
+    }
+}
+
+impl Floor for TcpConnection {
+    fn ground(&self) -> &Control {
+        self.write.ground()
+    }
+
+    fn halves(&self) -> (SendHalf, RecvHalf) {
+        (self.write.half.clone(), self.read.half.clone())
+    }
+
+    fn queued_bytes(&self) -> usize {
+        0
+    }
+
+    fn handle_abort(&mut self) {
+        self.read.handle_abort();
+        self.write.handle_abort();
+    }
+
+    fn begin_close(&mut self) {
+        self.set_cork(false);
+        self.read.inbox.clear();
+        // The close has a bound of its own.
+        self.read.timer.stop();
+        self.write.timer.stop();
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        self.write.settle();
+        if self.read.has_nothing_more() {
+            return Poll::Ready(());
+        }
+        poll_discard_reads(&mut self.read, cx, discarded)
+    }
+
+    fn release(&mut self, reason: &Reason) {
+        self.ground().note_reason(reason);
+        self.read.end(reason);
+        self.write.end(reason);
+    }
+
+    fn set_cork(&mut self, on: bool) -> bool {
+        self.write.set_cork(on)
+    }
+
+    fn take_unread(&mut self) -> Vec<u8> {
+        self.read.inbox.take()
+    }
+
+    fn look(&mut self, _: &mut Context<'_>) {
+        self.read.look();
+    }
+
+    fn push_unread(&mut self, bytes: &[u8]) {
+        self.read.inbox.push(bytes);
+    }
+
+    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
+        floors.push(FloorReport::of(FloorKind::Tcp, &self.write.half, &self.read.half));
+    }
+
+    fn may_write_in_wake(&self) -> bool {
+        true
+    }
+
+    /// The kernel has what was written, and keeps it under a cork only.
+    fn keeps_written(&self) -> bool {
+        self.write.is_corked()
+    }
+
+    fn set_half_open(&mut self) {
+        self.write.set_half_open();
+    }
+
+    fn expect_end(&mut self) {
+        self.write.expects_end = true;
+    }
+
+    fn set_beneath(&mut self, beneath: bool) {
+        self.write.set_beneath(beneath);
+    }
+
+    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
+        None
+    }
+
+    fn as_transport(&mut self) -> &mut dyn Transport {
+        self
+    }
+
+    fn is_pointless(&self) -> bool {
+        false
+    }
+
+    fn abandon(&mut self) {}
+
+    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn poll_attend(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        None
+    }
+
+    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
+        None
+    }
+}

@@ -1,0 +1,239 @@
+//! The receiving half of TCP.
+
+use std::fmt;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncBufRead, AsyncRead, Interest, ReadBuf, Ready};
+use tokio::net::TcpStream;
+
+use super::wire::{Hold, Wire};
+use super::{TcpConnection, TcpWriteHalf};
+use crate::conn::control::Control;
+use crate::conn::idle::IdleTimer;
+use crate::conn::socket;
+use crate::core::half::{RecvEvent, RecvHalf};
+use crate::core::inbox::Inbox;
+use crate::error::{Phase, Reason};
+use crate::transport::layer::{hand_over, poll_budget, poll_read_ahead, take_in};
+
+/// The receiving half of a [`TcpConnection`].
+pub struct TcpReadHalf {
+    wire: Option<Hold>,
+    control: Control,
+    pub(super) half: RecvHalf,
+    pub(super) inbox: Inbox,
+    pub(super) timer: IdleTimer,
+}
+
+impl TcpReadHalf {
+    pub(super) fn new(wire: Hold) -> Self {
+        let control = wire.control().clone();
+        let (half, inbox, timer) = (RecvHalf::Open, Inbox::default(), IdleTimer::default());
+        Self { wire: Some(wire), control, half, inbox, timer }
+    }
+
+    /// Makes one connection of the two halves again; gives them back where they are of different connections.
+    pub fn reunite(self, write: TcpWriteHalf) -> Result<TcpConnection, Box<(Self, TcpWriteHalf)>> {
+        if !self.control.is_same(write.ground()) {
+            return Err(Box::new((self, write)));
+        }
+        Ok(TcpConnection { read: self, write })
+    }
+
+    /// The handle of the connection.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// How the half stands.
+    pub fn status(&self) -> &RecvHalf {
+        &self.half
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(wire) = self.wire.as_ref().filter(|_| self.half.is_open()) else {
+            ready!(poll_budget(cx));
+            return Poll::Ready(self.at_end());
+        };
+        let result = match poll_recv(wire, cx, buf) {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                let phase = ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_sent));
+                Err(self.control.time_out(phase).into())
+            }
+        };
+        self.timer.reset();
+        match result {
+            Ok(0) | Err(_) if self.check_cut() => {}
+            Ok(0) if self.control.was_reset() => self.lose(Reason::Reset(Phase::Open)),
+            Ok(0) => self.handle_marker(),
+            Ok(n) => {
+                self.control.note_received(n);
+                return Poll::Ready(Ok(()));
+            }
+            Err(error) => self.lose(Reason::from_io(error, Phase::Open)),
+        }
+        Poll::Ready(self.at_end())
+    }
+
+    /// Takes in the bytes that the kernel holds by now.
+    pub(super) fn look(&mut self) {
+        let may_read = self.half.is_open() && !self.control.is_cut();
+        let Some(wire) = self.wire.as_ref().filter(|_| may_read) else { return };
+        let before = self.inbox.len();
+        let looked = take_in(&mut self.inbox, |space| socket::receive(&wire.stream, space));
+        self.control.note_received(self.inbox.len() - before);
+        if let Err(error) = looked {
+            // The system reports this error only once.
+            self.lose(Reason::from_io(error, Phase::Open));
+        }
+    }
+
+    /// Whether nothing is left to read: the half has ended, or is known to without another look.
+    pub(super) fn has_nothing_more(&mut self) -> bool {
+        if !self.inbox.is_empty() {
+            return false;
+        }
+        let is_at_end = self.half.is_open() && self.wire.as_ref().is_some_and(|wire| is_at_end(wire));
+        if is_at_end && !self.control.is_cut() && !self.control.was_reset() {
+            self.handle_marker();
+        }
+        self.settle();
+        !self.half.is_open()
+    }
+
+    /// FIN.
+    fn handle_marker(&mut self) {
+        let _ = self.half.handle(RecvEvent::Marker);
+        let _ = self.half.handle(RecvEvent::Consumed);
+        if let Some(wire) = self.wire.take() {
+            wire.note_marker();
+            self.wire = wire.finish();
+        }
+    }
+
+    /// Closes a socket that was held until the delivery of our last bytes is known, if it is known now.
+    pub(super) fn settle(&mut self) {
+        self.wire.take_if(|wire| wire.is_settled());
+    }
+
+    fn lose(&mut self, reason: Reason) {
+        if let Some(wire) = &self.wire {
+            wire.note_loss(&reason);
+        }
+        self.end(&reason);
+    }
+
+    /// What every read says from the end on.
+    fn at_end(&mut self) -> io::Result<()> {
+        self.check_cut();
+        self.settle();
+        self.half.outcome(self.control.policy().truncation)
+    }
+
+    /// The socket goes; a half that has not ended yet has ended for this reason.
+    pub(super) fn end(&mut self, reason: &Reason) {
+        let _ = self.half.handle(RecvEvent::FloorLost(reason.clone()));
+        self.wire = None;
+    }
+
+    /// Whether the connection was cut off: then the half has ended for that.
+    fn check_cut(&mut self) -> bool {
+        match self.control.cut() {
+            Some(Reason::Aborted) => self.handle_abort(),
+            Some(reason) => self.end(&reason),
+            None => return false,
+        }
+        true
+    }
+
+    pub(super) fn handle_abort(&mut self) {
+        let _ = self.half.handle(RecvEvent::Abort);
+        self.inbox.clear();
+        self.wire = None;
+    }
+}
+
+fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(wire.stream.poll_read_ready(cx))?;
+        let result =
+            if wire.tells_by_short_reads() { recv_dry(&wire.stream, buf) } else { wire.stream.try_read_buf(buf) };
+        match result {
+            // Readiness was stale, or a signal came: try again. For any other error, no event would report when it is over.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+/// Reads, and takes a read that does not fill the buffer for the last one until more comes: the system need not be asked
+/// again. The readiness that is taken back is the one from ahead of the read, so what comes meanwhile is not forgotten; and
+/// an end that has come is never taken back.
+fn recv_dry(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+    let room = buf.remaining().min(socket::MAX_AT_ONCE);
+    let mut short = None;
+    let result = stream.try_io(Interest::READABLE, || match stream.try_read_buf(buf) {
+        Ok(n) if 0 < n && n < room => {
+            short = Some(n);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        result => result,
+    });
+    short.map_or(result, Ok)
+}
+
+/// Whether FIN comes next, as far as that is known without asking the system: it was there when the last read came back
+/// short, so that nothing lies ahead of it. A short read takes back readiness, but never an end; what came behind the read
+/// would have brought readiness again. A reset is told as an error too.
+fn is_at_end(wire: &Wire) -> bool {
+    if !wire.tells_by_short_reads() {
+        return false;
+    }
+    let ready = pin!(wire.stream.ready(Interest::READABLE | Interest::ERROR));
+    let Poll::Ready(Ok(ready)) = ready.poll(&mut Context::from_waker(Waker::noop())) else { return false };
+    ready.is_read_closed() && (ready & (Ready::READABLE | Ready::ERROR)).is_empty()
+}
+
+impl fmt::Debug for TcpReadHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpReadHalf").field("half", &self.half).finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for TcpReadHalf {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let is_aborted = self.control.is_aborted();
+        if !is_aborted && buf.remaining() > 0 && self.inbox.is_empty() {
+            return self.poll_fill(cx, buf);
+        }
+        ready!(poll_budget(cx));
+        if is_aborted {
+            return Poll::Ready(self.at_end());
+        }
+        hand_over(&mut self.inbox, buf);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncBufRead for TcpReadHalf {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        let is_aborted = this.control.is_aborted();
+        if !is_aborted && this.inbox.is_empty() {
+            ready!(poll_read_ahead(this, |half| &mut half.inbox, |half, buf| half.poll_fill(cx, buf)))?;
+            return Poll::Ready(Ok(this.inbox.as_slice()));
+        }
+        ready!(poll_budget(cx));
+        if is_aborted {
+            this.at_end()?;
+        }
+        Poll::Ready(Ok(this.inbox.as_slice()))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        self.inbox.consume(n);
+    }
+}

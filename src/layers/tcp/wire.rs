@@ -1,0 +1,289 @@
+//! The socket that the two halves share.
+
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Waker};
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use crate::conn::control::{Control, Ground};
+use crate::conn::idle::HalfOpen;
+use crate::conn::socket;
+use crate::core::delivery::Pending;
+use crate::error::{Phase, Reason};
+use crate::policy::Policy;
+
+/// The socket, shared by the two halves.
+pub(super) struct Wire {
+    pub(super) stream: TcpStream,
+    control: Control,
+    pub(super) fin_sent: HalfOpen,
+    /// The peer has ended its half, of this floor or of one above.
+    pub(super) fin_received: HalfOpen,
+    /// A floor above tells the end by its own marker.
+    pub(super) beneath: AtomicBool,
+    /// Whether the system resets the connection if the process dies.
+    resets_when_killed: AtomicBool,
+    /// Both halves hold the socket.
+    held: AtomicBool,
+    /// Both halves have ended in order, and the last one holds the socket until all our bytes have arrived.
+    lingers: AtomicBool,
+    has_ended: AtomicBool,
+    watch: Mutex<Watch>,
+}
+
+/// Watches for an error of the socket, for the tasks that wait for the loss of the connection. Holds the socket, and is dropped
+/// with the second half.
+enum Watch {
+    /// No task has waited yet.
+    Idle,
+    Watching(Pin<Box<dyn Future<Output = ()> + Send>>),
+    HasError,
+    Over,
+}
+
+impl Wire {
+    /// Both halves have let go: the connection ends now, whoever else may still look at the socket.
+    fn end(&self) {
+        if self.has_ended.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let watch = std::mem::replace(&mut *self.watch(), Watch::Over);
+        drop(watch);
+        if self.fin_sent.has_begun() {
+            // The bytes in flight at the time of the drop may have been answered by a reset.
+            let _ = !self.lingers.load(Ordering::Acquire) || self.is_settled();
+            self.note_unacknowledged();
+        }
+        if !self.is_beneath() {
+            if !self.fin_sent.has_begun() {
+                // rule: close-12: FIN is this floor's marker; whoever was dropped in the middle must not send it.
+                socket::reset(&self.stream);
+            } else if self.fin_received.has_begun() {
+                self.control.note_reason(&Reason::Closed);
+            }
+        }
+        self.control.note_gone();
+    }
+
+    /// Whether the delivery of our data is decided: everything has arrived, or the connection is lost, or the system cannot
+    /// tell. Asks the system only once if everything has arrived.
+    fn is_settled(&self) -> bool {
+        let Some(pending) = self.ask() else { return true };
+        if pending != Pending::default() {
+            let (Err(error) | Ok(Some(error))) = self.stream.take_error() else { return false };
+            if matches!(Reason::from_io(error, Phase::Close), Reason::Reset(_)) {
+                self.control.note_reset();
+            }
+        }
+        self.control.note_pending(|| Some(pending));
+        true
+    }
+
+    /// A half was lost. What that means for the connection, the topmost floor knows.
+    pub(super) fn note_loss(&self, reason: &Reason) {
+        self.note_unacknowledged();
+        if matches!(reason, Reason::Reset(_)) {
+            // The system tells it once, and the other half has to know.
+            self.control.note_reset();
+        }
+        if !self.is_beneath() {
+            self.control.note_reason(reason);
+        }
+    }
+
+    /// FIN has arrived.
+    pub(super) fn note_marker(&self) {
+        if self.fin_sent.has_begun() && !self.is_beneath() {
+            self.control.note_answered();
+        }
+        self.fin_received.begin();
+    }
+
+    pub(super) fn is_beneath(&self) -> bool {
+        self.beneath.load(Ordering::Acquire)
+    }
+
+    /// Whether a short read means that nothing more is there. It does where readiness is told by edges, except at the mark
+    /// of urgent data, which stops a read short. No TLS peer sends any, but FTP's ABOR does: in plaintext the system is
+    /// asked until it has nothing.
+    pub(super) fn tells_by_short_reads(&self) -> bool {
+        socket::TELLS_BY_EDGES && self.is_beneath()
+    }
+
+    /// Our send half is ending: from now on, the system may end the connection in order.
+    pub(super) fn begin_end(&self) {
+        if self.resets_when_killed.swap(false, Ordering::AcqRel) {
+            socket::Options::of(&self.stream).end_on_drop();
+        }
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asked where a report may follow: a connection that is dropped in the middle has none.
+    fn note_unacknowledged(&self) {
+        self.control.note_pending(|| self.ask());
+    }
+
+    fn ask(&self) -> Option<Pending> {
+        socket::in_flight(&self.stream).map(|bytes| {
+            let fin = self.fin_sent.has_begun() && bytes > 0;
+            Pending { bytes: bytes - u64::from(fin), fin: fin && !self.is_beneath() }
+        })
+    }
+}
+
+/// A half's share of the socket.
+pub(super) struct Hold {
+    wire: Arc<Wire>,
+    share: Share,
+}
+
+#[derive(PartialEq, Eq)]
+enum Share {
+    /// One of two halves: the connection ends when both are gone.
+    Half,
+    /// Both halves have ended; the connection ends with this one.
+    Last,
+    /// The half has been released.
+    Nothing,
+}
+
+impl Hold {
+    /// The two shares of a socket, and the handle that reaches it.
+    pub(super) fn pair(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> [Self; 2] {
+        let resets_when_killed = policy.reset_when_killed;
+        let control = Control::new(host.into(), peer.into(), policy);
+        let wire = Arc::new(Wire {
+            stream,
+            control: control.clone(),
+            fin_sent: HalfOpen::default(),
+            fin_received: HalfOpen::default(),
+            beneath: AtomicBool::new(false),
+            resets_when_killed: AtomicBool::new(false),
+            held: AtomicBool::new(true),
+            lingers: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+            watch: Mutex::new(Watch::Idle),
+        });
+        if resets_when_killed {
+            wire.reset_when_killed();
+        }
+        let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&wire) as Arc<dyn Ground>));
+        control.stand_on(ground);
+        [Arc::clone(&wire), wire].map(|wire| Self { wire, share: Share::Half })
+    }
+
+    pub(super) fn control(&self) -> &Control {
+        &self.wire.control
+    }
+
+    /// The half has ended in order. If it is the second half, and the peer's system has not acknowledged all our bytes, the
+    /// socket stays open: see [`settle`](Self::settle).
+    pub(super) fn finish(mut self) -> Option<Self> {
+        self.share = Share::Nothing;
+        if self.wire.held.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        self.share = Share::Last;
+        let has_ended = self.wire.fin_sent.has_begun() && self.wire.fin_received.has_begun();
+        if !has_ended || self.wire.is_settled() {
+            return None;
+        }
+        self.wire.lingers.store(true, Ordering::Release);
+        self.wire.control.note_lingering();
+        Some(self)
+    }
+
+    /// Whether the socket is held only until our bytes have arrived, and the delivery is now decided.
+    pub(super) fn is_settled(&self) -> bool {
+        self.wire.lingers.load(Ordering::Acquire) && !self.wire.awaits_delivery()
+    }
+}
+
+impl Deref for Hold {
+    type Target = Wire;
+
+    fn deref(&self) -> &Wire {
+        &self.wire
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let is_last = match self.share {
+            Share::Half => !self.held.swap(false, Ordering::AcqRel),
+            Share::Last => true,
+            Share::Nothing => false,
+        };
+        if is_last {
+            self.end();
+        }
+    }
+}
+
+impl Ground for Wire {
+    fn abort(&self) {
+        // Asked first: what is dissolved has nothing to acknowledge.
+        self.note_unacknowledged();
+        socket::reset(&self.stream);
+    }
+
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(&self.stream)
+    }
+
+    fn begin_report(&self) {
+        self.note_unacknowledged();
+    }
+
+    fn awaits_delivery(&self) -> bool {
+        if !self.lingers.load(Ordering::Acquire) || self.has_ended.load(Ordering::Acquire) {
+            return false;
+        }
+        let is_settled = self.is_settled();
+        if is_settled {
+            // The holder closes the socket at its next check.
+            self.end();
+        }
+        !is_settled
+    }
+
+    fn pending(&self) -> Option<Pending> {
+        self.ask()
+    }
+
+    fn reset_when_killed(&self) {
+        // rule: flow-7: once our FIN has left, nothing more can look like one.
+        if !self.fin_sent.has_begun() && !self.resets_when_killed.swap(true, Ordering::AcqRel) {
+            socket::Options::of(&self.stream).reset_on_drop();
+        }
+    }
+
+    fn has_error(self: Arc<Self>, waker: &Waker) -> bool {
+        let mut watch = self.watch();
+        if let Watch::Idle = *watch {
+            let wire = Arc::clone(&self);
+            *watch = Watch::Watching(Box::pin(async move {
+                let _ = wire.stream.ready(Interest::ERROR).await;
+            }));
+        }
+        let found = match &mut *watch {
+            Watch::Watching(error) => error.as_mut().poll(&mut Context::from_waker(waker)).is_ready(),
+            Watch::HasError => return true,
+            Watch::Idle | Watch::Over => return false,
+        };
+        if found {
+            let before = std::mem::replace(&mut *watch, Watch::HasError);
+            drop(watch);
+            drop(before);
+        }
+        found
+    }
+}

@@ -1,0 +1,260 @@
+//! The sending half of TCP.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncWrite, Interest};
+use tokio::net::TcpStream;
+
+use super::wire::{Hold, Wire};
+use crate::conn::control::Control;
+use crate::conn::idle::IdleTimer;
+use crate::conn::socket;
+use crate::core::half::{SendEvent, SendHalf};
+use crate::error::{Phase, Reason};
+use crate::transport::layer::poll_budget;
+
+/// The sending half of a [`TcpConnection`](super::TcpConnection).
+pub struct TcpWriteHalf {
+    wire: Option<Hold>,
+    control: Control,
+    pub(super) half: SendHalf,
+    pub(super) timer: IdleTimer,
+    corked: bool,
+    /// FIN follows right behind what is written.
+    pub(super) expects_end: bool,
+}
+
+impl TcpWriteHalf {
+    pub(super) fn new(wire: Hold) -> Self {
+        let control = wire.control().clone();
+        let (half, timer) = (SendHalf::Open, IdleTimer::default());
+        Self { wire: Some(wire), control, half, timer, corked: false, expects_end: false }
+    }
+
+    pub(super) fn ground(&self) -> &Control {
+        &self.control
+    }
+
+    pub(super) fn set_half_open(&self) {
+        if let Some(wire) = &self.wire {
+            wire.fin_received.begin();
+        }
+    }
+
+    pub(super) fn set_beneath(&self, beneath: bool) {
+        if let Some(wire) = &self.wire {
+            wire.beneath.store(beneath, Ordering::Release);
+        }
+    }
+
+    /// The handle of the connection.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// How the half stands.
+    pub fn status(&self) -> &SendHalf {
+        &self.half
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        len: usize,
+        send: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.check_cut();
+        let Some(wire) = self.wire.as_ref().filter(|_| self.half.may_write()) else {
+            ready!(poll_budget(cx));
+            return Poll::Ready(Err(self.refusal()));
+        };
+        let result = match poll_send(wire, cx, len, send) {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                let phase =
+                    ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_received));
+                Err(self.control.time_out(phase).into())
+            }
+        };
+        self.timer.reset();
+        match result {
+            Ok(n) => {
+                self.control.note_sent(n);
+                Poll::Ready(Ok(n))
+            }
+            Err(error) => {
+                self.lose(Reason::from_io(error, Phase::Open));
+                Poll::Ready(Err(self.refusal()))
+            }
+        }
+    }
+
+    fn lose(&mut self, reason: Reason) {
+        if self.check_cut() {
+            return;
+        }
+        if let Some(wire) = &self.wire {
+            wire.note_loss(&reason);
+        }
+        self.end(&reason);
+    }
+
+    /// What every write says after the end (rules: write-4, write-5).
+    fn refusal(&self) -> io::Error {
+        self.half.refusal().into()
+    }
+
+    /// The socket goes; a half that has not ended yet has ended for this reason.
+    pub(super) fn end(&mut self, reason: &Reason) {
+        let _ = self.half.handle(SendEvent::FloorLost(reason.clone()));
+        self.wire = None;
+    }
+
+    /// Whether the connection was cut off: then the half has ended for that.
+    fn check_cut(&mut self) -> bool {
+        match self.control.cut() {
+            Some(Reason::Aborted) => self.handle_abort(),
+            Some(reason) => self.end(&reason),
+            None => return false,
+        }
+        true
+    }
+
+    pub(super) fn handle_abort(&mut self) {
+        let _ = self.half.handle(SendEvent::Abort);
+        self.wire = None;
+    }
+
+    pub(super) fn is_corked(&self) -> bool {
+        self.corked
+    }
+
+    pub(super) fn set_cork(&mut self, on: bool) -> bool {
+        let was_corked = self.corked;
+        if let Some(wire) = self.wire.as_ref().filter(|_| on != was_corked) {
+            socket::Options::of(&wire.stream).set_cork(on);
+            self.corked = on;
+        }
+        was_corked
+    }
+
+    fn close_write(&mut self) -> io::Result<()> {
+        self.check_cut();
+        if self.half.handle(SendEvent::CloseWrite).is_err() {
+            return Err(self.refusal());
+        }
+        self.settle();
+        let Some(wire) = self.wire.take_if(|_| self.half.is_finishing()) else { return Ok(()) };
+        wire.begin_end();
+        match socket::Options::of(&wire.stream).shutdown_write() {
+            Ok(()) => {
+                wire.fin_sent.begin();
+                let _ = self.half.handle(SendEvent::Drained);
+                self.wire = wire.finish();
+                Ok(())
+            }
+            Err(error) => {
+                // The system has no connection any more: it was reset, and the other half tells how.
+                let reason = match error.kind() {
+                    io::ErrorKind::NotConnected => Reason::Reset(Phase::Open),
+                    _ => Reason::from_io(error, Phase::Open),
+                };
+                self.lose(reason);
+                Err(self.refusal())
+            }
+        }
+    }
+
+    /// Closes a socket that was held until the delivery of our last bytes is known, if it is known now.
+    pub(super) fn settle(&mut self) {
+        self.wire.take_if(|wire| wire.is_settled());
+    }
+}
+
+fn poll_send(
+    wire: &Wire,
+    cx: &mut Context<'_>,
+    len: usize,
+    send: impl Fn(&TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(wire.stream.poll_write_ready(cx))?;
+        match send_full(&wire.stream, len, &send) {
+            // Readiness was stale, or a signal came: try again. For any other error, no event would report when it is over.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+/// Sends; where the system takes a part only it is full, and need not be asked until it says that it has room. The
+/// readiness that is taken back is the one from ahead of the call.
+fn send_full(stream: &TcpStream, len: usize, send: impl Fn(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
+    if !socket::TELLS_BY_EDGES {
+        return send(stream);
+    }
+    let len = len.min(socket::MAX_AT_ONCE);
+    let mut short = None;
+    let result = stream.try_io(Interest::WRITABLE, || match send(stream) {
+        Ok(n) if 0 < n && n < len => {
+            short = Some(n);
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        result => result,
+    });
+    short.map_or(result, Ok)
+}
+
+impl fmt::Debug for TcpWriteHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpWriteHalf").field("half", &self.half).finish_non_exhaustive()
+    }
+}
+
+impl AsyncWrite for TcpWriteHalf {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let expects_end = self.expects_end;
+        self.poll_send(cx, buf.len(), |stream| match buf {
+            [] => Ok(0),
+            _ if expects_end => socket::send_ahead_of_end(stream, buf),
+            _ => stream.try_write(buf),
+        })
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // The system ignores the parts beyond this limit. Without the cut, a full write would look like a short one, and no event
+        // would report the capacity that the socket still has.
+        let parts = socket::first_parts(parts);
+        let len = parts.iter().map(|part| part.len()).sum();
+        self.poll_send(cx, len, |stream| if len == 0 { Ok(0) } else { stream.try_write_vectored(parts) })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(poll_budget(cx));
+        // The kernel has all of it; under a cork it is told not to keep it.
+        if self.corked {
+            self.set_cork(false);
+            self.set_cork(true);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The shutdown is done at once. Only the result may be delayed, and it does not change.
+        let ended = self.close_write();
+        ready!(poll_budget(cx));
+        Poll::Ready(ended)
+    }
+}

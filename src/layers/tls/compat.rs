@@ -1,0 +1,68 @@
+//! Taking over finished streams of tokio-rustls.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+use crate::core::session::Session;
+use crate::layers::tcp::TcpConnection;
+use crate::layers::tls::TlsConnection;
+use crate::policy::Policy;
+use crate::transport::Transport;
+
+impl TlsConnection<TcpConnection> {
+    /// Takes over a stream of tokio-rustls whose handshake is done and which was not shut down. No byte is lost: neither
+    /// what it has decrypted and nobody has read, nor a record of which it has a part, nor what it has not sent yet. Of one that was
+    /// shut down the close fails: its close_notify cannot be sent again.
+    ///
+    /// # Errors
+    ///
+    /// The error of the system, if the socket has no peer any more; and `InvalidInput` if the session holds accepted early data
+    /// that nobody has read: read it from the session first (rule: secure-11).
+    ///
+    /// ```
+    /// # async fn example(stream: tokio_rustls::client::TlsStream<tokio::net::TcpStream>) -> std::io::Result<()> {
+    /// use bowline::{Policy, TlsConnection, Transport};
+    ///
+    /// let mut connection = TlsConnection::from_tokio_rustls(stream, Policy::default())?;
+    /// println!("{}", connection.close().await);
+    /// # Ok(()) }
+    /// ```
+    pub fn from_tokio_rustls(
+        stream: impl Into<TlsStream<TcpStream>>,
+        policy: impl Into<Arc<Policy>>,
+    ) -> io::Result<Self> {
+        let policy = policy.into();
+        Self::from_tokio_rustls_over(stream, |io| TcpConnection::new(io, policy))
+    }
+}
+
+impl<T: Transport> TlsConnection<T> {
+    /// The same for a stream over anything else: `floor` makes a transport of it, for example
+    /// [`Stream::new`](crate::Stream::new).
+    ///
+    /// # Errors
+    ///
+    /// The errors of `floor`; and `InvalidInput` if the session holds accepted early data that nobody has read: read it from the
+    /// session first (rule: secure-11).
+    pub fn from_tokio_rustls_over<S>(
+        stream: impl Into<TlsStream<S>>,
+        floor: impl FnOnce(S) -> io::Result<T>,
+    ) -> io::Result<Self> {
+        let (io, session) = match stream.into() {
+            TlsStream::Client(stream) => {
+                let (io, session) = stream.into_inner();
+                (io, session.into())
+            }
+            TlsStream::Server(stream) => {
+                let (io, session) = stream.into_inner();
+                (io, session.into())
+            }
+        };
+        let floor = floor(io)?;
+        let marks = floor.ground().policy().watermarks;
+        Ok(Self::over(floor, Session::adopt(session, marks)?))
+    }
+}

@@ -1,0 +1,444 @@
+//! The floor that encrypts: a TLS session on top of any floor.
+
+#[cfg(feature = "tokio-rustls")]
+mod compat;
+mod pump;
+mod read;
+mod write;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+pub use self::read::TlsReadHalf;
+pub use self::write::TlsWriteHalf;
+use crate::config::{ClientTls, ServerTls};
+use crate::conn::control::{Control, Traffic, Watcher};
+use crate::conn::time::{after, until};
+use crate::core::facts::SessionFacts;
+use crate::core::gate::{Verdict, judge};
+use crate::core::half::{RecvHalf, SendHalf};
+use crate::core::report::{CloseReport, FloorKind, FloorReport};
+use crate::core::session::Session;
+use crate::error::{Error, Reason, UpgradeError};
+use crate::layers::tls::pump::{Shared, Want};
+use crate::policy::Leftover;
+use crate::transport::layer::{Discard, Floor, Upgradable, debug, poll_budget};
+use crate::transport::{Starting, Transport};
+
+/// How long the peer's end is awaited behind the alert of a failed handshake.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// A TLS connection on top of any floor: TCP, TLS, a Unix socket, an in-memory pipe.
+///
+/// [`connect`](Self::connect) and [`accept`](Self::accept) give one whose handshake is done, verification included
+/// (rule: secure-1). [`client`](Self::client) and [`server`](Self::server) give one whose handshake has yet to be made:
+/// what is written meanwhile is kept in order, up to the high mark, and leaves encrypted (rule: write-3).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use bowline::{TlsConnection, TlsTransport, Transport};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let pki = bowline::testing::pki::Pki::new();
+/// let (client, server) = bowline::testing::tcp_pair().await?;
+/// let (server_tls, client_tls) = (pki.server_tls(), pki.client_tls());
+/// let (server, client) = tokio::join!(
+///     TlsConnection::accept(server, &server_tls),
+///     TlsConnection::connect(client, &client_tls, "localhost"),
+/// );
+/// let (mut server, mut client) = (server?, client?);
+/// assert_eq!(client.tls().unwrap().version_name(), "TLSv1.3");
+///
+/// client.write_all(b"question").await?;
+/// client.close_write().await?; // close_notify, then FIN; reading goes on
+/// let mut question = Vec::new();
+/// server.read_to_end(&mut question).await?;
+/// server.write_all(b"answer").await?;
+/// let (ours, theirs) = tokio::join!(server.close(), client.close());
+/// assert!(ours.is_clean() && theirs.is_clean());
+/// # Ok(()) }
+/// ```
+#[doc(alias = "ISSLTransport")]
+#[doc(alias = "TlsStream")]
+#[doc(alias = "SSLObject")]
+pub struct TlsConnection<T> {
+    read: TlsReadHalf<T>,
+    write: TlsWriteHalf<T>,
+}
+
+impl<T: Transport> TlsConnection<T> {
+    /// Connects as a client and waits for the handshake, under [`Policy::handshake_timeout`](crate::Policy). The
+    /// certificate is checked against `name`, a DNS name or an IP address (rule: secure-8).
+    ///
+    /// A failed handshake tells the peer why, and the floor is closed (rule: secure-4).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping it ends the connection.
+    #[doc(alias = "connectSSL")]
+    #[doc(alias = "wrap_socket")]
+    pub fn connect(floor: T, tls: &ClientTls, name: &str) -> impl Future<Output = Result<Self, Error>> + use<T> {
+        Self::handshaken(Self::client(floor, tls, name))
+    }
+
+    /// Accepts as a server and waits for the handshake, under [`Policy::handshake_timeout`](crate::Policy).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping it ends the connection.
+    #[doc(alias = "listenSSL")]
+    #[doc(alias = "wrap_socket")]
+    pub fn accept(floor: T, tls: &ServerTls) -> impl Future<Output = Result<Self, Error>> + use<T> {
+        Self::handshaken(Self::server(floor, tls))
+    }
+
+    /// Waits for the handshake. A task keeps the room of its largest wait for good: so the connection is moved into this
+    /// future once and stays there, where an `async fn` would hold it as the argument and as the variable.
+    fn handshaken(begun: Result<Self, Error>) -> impl Future<Output = Result<Self, Error>> + use<T> {
+        let mut begun = begun;
+        async move {
+            if let Ok(connection) = &mut begun {
+                connection.handshake().await?;
+            }
+            begun
+        }
+    }
+
+    /// A client whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
+    ///
+    /// # Errors
+    ///
+    /// An invalid name; [`UpgradeError::Leftover`](crate::UpgradeError::Leftover) if the connection has carried plaintext, and
+    /// unread bytes are waiting that the peer sent before TLS began (rules: upgrade-2, upgrade-11).
+    pub fn client(mut floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
+        refuse_leftover(&mut floor)?;
+        Self::client_over(floor, tls, name)
+    }
+
+    /// A client on a floor whose leftover was already judged.
+    pub(crate) fn client_over(floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
+        let name = crate::config::server_name(name)?;
+        let session = tls.session(name, floor.ground().policy().watermarks)?;
+        Ok(Self::over(floor, session))
+    }
+
+    /// A server whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
+    pub fn server(floor: T, tls: &ServerTls) -> Result<Self, Error> {
+        let session = tls.session(floor.ground().policy().watermarks)?;
+        Ok(Self::over(floor, session))
+    }
+
+    /// Puts a session on a floor. What the floor had read ahead is the session's from now on.
+    pub(crate) fn over(mut floor: T, mut session: Session) -> Self {
+        floor.set_beneath(true);
+        floor.set_cork(false);
+        session.handle_leftover(&floor.take_unread());
+        let control = floor.ground().clone();
+        let shared = Shared::new(session, floor);
+        let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
+        control.watch(watcher);
+        let read = TlsReadHalf::new(Arc::clone(&shared), control.clone());
+        let write = TlsWriteHalf::new(shared, control);
+        Self { read, write }
+    }
+
+    /// Waits for the end of the handshake, under [`Policy::handshake_timeout`](crate::Policy). Where it fails, the peer
+    /// is told by the right alert, the floor is closed in order behind it (rule: secure-4), and the reason is returned.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the handshake goes on where it stopped. The deadline starts anew.
+    pub async fn handshake(&mut self) -> Result<(), Error> {
+        let bound = self.ground().policy().handshake_timeout;
+        self.handshake_by(after(bound)).await
+    }
+
+    /// The handshake under a deadline that may have begun to run before (rule: secure-5).
+    pub(crate) async fn handshake_by(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
+        self.read.set_deadline(deadline);
+        let outcome = poll_fn(|cx| {
+            let outcome = ready!(self.poll_handshake(cx));
+            ready!(poll_budget(cx));
+            Poll::Ready(outcome)
+        });
+        let Err(reason) = outcome.await else { return Ok(()) };
+        if !matches!(reason, Reason::TimedOut(_) | Reason::Aborted) {
+            // It is seldom: whoever waits for a handshake need not have room for it.
+            Box::pin(self.take_leave(deadline)).await;
+        }
+        self.release(&reason);
+        self.ground().set_report(CloseReport::of(reason.clone()));
+        Err(reason.into())
+    }
+
+    /// Behind a failed handshake: the alert leaves, FIN behind it, and what the peer still sends is read for a moment,
+    /// lest RST overtake the alert (rule: secure-4).
+    async fn take_leave(&mut self, deadline: Option<Instant>) {
+        let _ = until(deadline.or_else(|| after(self.ground().policy().close_timeout)), self.close_write()).await;
+        let moment = after(Some(FAREWELL));
+        let _ = until(deadline.min(moment).or(moment), self.close()).await;
+    }
+
+    /// Two halves for two tasks, which share the session under a lock. The read half drives what is left of a handshake;
+    /// the write half waits for it, no longer than until the same deadline.
+    ///
+    /// A half that is dropped ends nothing; when both are dropped, the connection ends as a dropped connection does.
+    pub fn into_split(self) -> (TlsReadHalf<T>, TlsWriteHalf<T>) {
+        let Self { read, mut write } = self;
+        write.set_deadline(read.deadline());
+        (read, write)
+    }
+
+    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        self.read.poll_handshake(cx)
+    }
+
+    /// Drives the handshake where one is under way: flushing and closing wait for it (rules: half-5, close-9).
+    fn drive_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_handshake(cx).map_err(io::Error::from)
+    }
+
+    /// Exchanges close_notify on this floor alone, and takes the floor back: what the peer sent in TLS and was not read,
+    /// and behind it what came behind its close_notify, are unread there (rule: upgrade-9).
+    pub(crate) fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Reason>> {
+        self.write.shared().with(|pump| {
+            pump.keeps_floor = true;
+            pump.session.close_write();
+        });
+        ready!(self.read.poll_read_to_end(cx))?;
+        let transmitted = self.write.shared().with(|pump| {
+            if pump.transmit().is_pending() {
+                pump.park_writer(Want::Drained, cx);
+                return Poll::Pending;
+            }
+            if let SendHalf::Broken(reason) = pump.session.send() {
+                return Poll::Ready(Err(reason.clone()));
+            }
+            Poll::Ready(Ok(()))
+        });
+        ready!(transmitted)?;
+        let unread = self.read.take_unread();
+        self.write.shared().with(|pump| {
+            let leftover = pump.session.take_leftover();
+            let Some(mut floor) = pump.floor.take() else { return Poll::Ready(Err(Reason::Aborted)) };
+            floor.set_beneath(false);
+            floor.push_unread(&unread);
+            floor.push_unread(&leftover);
+            Poll::Ready(Ok(floor))
+        })
+    }
+}
+
+/// A floor that has carried plaintext is upgraded by hand: the bytes that it has received by now are leftover.
+fn refuse_leftover(floor: &mut dyn Floor) -> Result<(), Error> {
+    if floor.ground().traffic() == Traffic::default() || floor.handshaking().is_some() {
+        return Ok(());
+    }
+    floor.look(&mut Context::from_waker(Waker::noop()));
+    match judge(&floor.take_unread(), Leftover::Refuse) {
+        Verdict::Admit => Ok(()),
+        Verdict::Refuse { count } => Err(UpgradeError::Leftover { count }.into()),
+    }
+}
+
+impl<T: Transport> AsyncRead for TlsConnection<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.read).poll_read(cx, buf)
+    }
+}
+
+impl<T: Transport> AsyncBufRead for TlsConnection<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        Pin::new(&mut self.get_mut().read).poll_fill_buf(cx)
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        Pin::new(&mut self.read).consume(n);
+    }
+}
+
+impl<T: Transport> AsyncWrite for TlsConnection<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.write).poll_write_vectored(cx, parts);
+        if written.is_ready() {
+            return written;
+        }
+        // Where the handshake is what the write waits for, nobody else brings it on.
+        ready!(self.drive_handshake(cx))?;
+        Pin::new(&mut self.write).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.drive_handshake(cx))?;
+        Pin::new(&mut self.write).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write.shared().with(|pump| pump.session.close_write());
+        // A failed handshake is no reason to stop: its alert has to leave.
+        let handshake = ready!(self.drive_handshake(cx));
+        ready!(Pin::new(&mut self.write).poll_shutdown(cx))?;
+        Poll::Ready(handshake)
+    }
+}
+
+impl<T: Transport> fmt::Debug for TlsConnection<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug(self, "TlsConnection", f)
+    }
+}
+
+impl<T: Transport> Floor for TlsConnection<T> {
+    fn ground(&self) -> &Control {
+        self.write.ground()
+    }
+
+    fn halves(&self) -> (SendHalf, RecvHalf) {
+        self.write.shared().with(|pump| (pump.session.send().clone(), pump.session.recv().clone()))
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.write
+            .shared()
+            .look(|pump| pump.session.queued() + pump.floor.as_ref().map_or(0, |floor| floor.queued_bytes()))
+    }
+
+    fn handle_abort(&mut self) {
+        self.read.clear();
+        self.write.shared().with(|pump| pump.abort());
+    }
+
+    fn begin_close(&mut self) {
+        self.read.clear();
+        // The close has a bound of its own.
+        self.write.stall.stop();
+        self.write.shared().with(|pump| {
+            pump.session.begin_close();
+            // A downgrade that was given up keeps nothing: all floors end.
+            pump.keeps_floor = false;
+            if let Some(floor) = &mut pump.floor {
+                floor.begin_close();
+            }
+        });
+    }
+
+    fn is_pointless(&self) -> bool {
+        self.write.shared().with(|pump| pump.session.is_pointless())
+    }
+
+    fn abandon(&mut self) {
+        self.write.shared().with(|pump| pump.session.abandon());
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        self.read.poll_discard(cx, discarded)
+    }
+
+    fn release(&mut self, reason: &Reason) {
+        self.write.shared().with(|pump| pump.end(reason));
+    }
+
+    fn set_cork(&mut self, on: bool) -> bool {
+        self.write.shared().with(|pump| {
+            let was_corked = pump.session.is_corked();
+            if on {
+                pump.session.cork();
+            } else {
+                pump.session.uncork();
+                let _ = pump.transmit();
+            }
+            was_corked
+        })
+    }
+
+    fn take_unread(&mut self) -> Vec<u8> {
+        self.read.take_unread()
+    }
+
+    fn look(&mut self, cx: &mut Context<'_>) {
+        self.write.shared().with(|pump| pump.look(cx));
+    }
+
+    fn push_unread(&mut self, bytes: &[u8]) {
+        self.read.push_unread(bytes);
+    }
+
+    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
+        self.write.shared().with(|pump| {
+            floors.push(FloorReport::of(FloorKind::Tls, pump.session.send(), pump.session.recv()));
+            if let Some(floor) = &pump.floor {
+                floor.report_floors(floors);
+            }
+        });
+    }
+
+    fn may_write_in_wake(&self) -> bool {
+        self.write.shared().with(|pump| pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()))
+    }
+
+    /// Records wait here as long as the floor beneath is full.
+    fn keeps_written(&self) -> bool {
+        true
+    }
+
+    fn set_half_open(&mut self) {
+        self.write.shared().with(|pump| {
+            if let Some(floor) = &mut pump.floor {
+                floor.set_half_open();
+            }
+        });
+    }
+
+    fn set_beneath(&mut self, beneath: bool) {
+        self.write.shared().with(|pump| pump.is_beneath = beneath);
+    }
+
+    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
+        self.write.shared().with(|pump| pump.session.facts().cloned())
+    }
+
+    fn as_transport(&mut self) -> &mut dyn Transport {
+        self
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.write.poll_room(cx)
+    }
+
+    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.read.poll_attend(cx)
+    }
+
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        if !self.write.shared().with(|pump| pump.session.is_handshaking() && !pump.session.send().is_over()) {
+            return None;
+        }
+        Some(Box::pin(self.handshake_by(self.read.deadline())))
+    }
+
+    fn expect_end(&mut self) {}
+
+    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
+        None
+    }
+}

@@ -1,0 +1,178 @@
+//! The pump under its lock, and the waker that pumps.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::task::{Wake, Waker};
+
+use super::Pump;
+use crate::conn::control::{Control, Watcher};
+use crate::conn::unlocked::{self, Locked};
+use crate::core::session::Session;
+use crate::error::Reason;
+use crate::transport::Transport;
+
+/// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
+const MAX_KICKS: usize = 8;
+
+/// A pump that halves, handles and wakers share.
+pub(crate) struct Shared<T> {
+    pump: Mutex<Pump<T>>,
+    kicked: AtomicBool,
+    control: Control,
+}
+
+impl<T: Transport> Shared<T> {
+    pub(crate) fn new(session: Session, floor: T) -> Arc<Self> {
+        let control = floor.ground().clone();
+        Arc::new_cyclic(|weak| {
+            let wake = Waker::from(Arc::new(PumpWaker(Weak::clone(weak))));
+            let pump = Pump {
+                session,
+                floor: Some(floor),
+                keeps_floor: false,
+                is_beneath: false,
+                floor_is_shut: false,
+                floor_is_flushed: true,
+                reader: None,
+                writer: None,
+                below: None,
+                reader_was_displaced: false,
+                is_deferred: false,
+                wake,
+            };
+            Self { pump: Mutex::new(pump), kicked: AtomicBool::new(false), control }
+        })
+    }
+
+    /// Does something with the pump. Tasks that became ready are woken behind it, and wakers that came meanwhile served.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
+        let mut held = self.lock();
+        let result = f(&mut held.pump);
+        self.unlock(held);
+        self.settle();
+        result
+    }
+
+    /// Looks at the pump: nobody becomes ready by that.
+    pub(crate) fn look<R>(&self, f: impl FnOnce(&Pump<T>) -> R) -> R {
+        let result = f(&self.lock().pump);
+        self.settle();
+        result
+    }
+
+    /// Serves wakers that came while the lock was held.
+    fn settle(&self) {
+        if self.kicked.load(Ordering::SeqCst) {
+            self.serve_kicks();
+        }
+    }
+
+    /// The floor is ready for more.
+    fn kick(&self) {
+        self.kicked.store(true, Ordering::SeqCst);
+        self.serve_kicks();
+    }
+
+    /// The floor has panicked in a waker, where no task of ours runs: the waiting tasks are woken, and learn of its loss.
+    fn lose_floor(&self) {
+        let reason = Reason::Io(Arc::new(io::Error::other("the stream beneath has panicked")));
+        let mut held = self.lock();
+        held.pump.session.handle_read_lost(reason.clone());
+        held.pump.session.handle_write_lost(reason);
+        self.unlock_and_wake_all(held);
+    }
+
+    /// Whoever has the lock serves the kicks that come meanwhile, after letting go: so a kick is set before the lock is
+    /// tried, and looked for after it is free.
+    fn serve_kicks(&self) {
+        for _ in 0..MAX_KICKS {
+            if !self.kicked.load(Ordering::SeqCst) {
+                return;
+            }
+            let Some(mut held) = self.try_lock() else { return };
+            let pump = &mut *held.pump;
+            self.kicked.store(false, Ordering::SeqCst);
+            if pump.check_cut(&self.control) {
+                self.unlock_and_wake_all(held);
+            } else if pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()) {
+                let _ = pump.transmit();
+                self.unlock(held);
+            } else {
+                self.unlock_and_wake_all(held);
+            }
+        }
+        // Enough: the tasks that wait do the rest.
+        if let Some(pump) = self.try_lock() {
+            self.unlock_and_wake_all(pump);
+        }
+    }
+
+    #[inline]
+    fn lock(&self) -> Held<'_, T> {
+        let locked = Locked::new();
+        Held { pump: self.pump.lock().unwrap_or_else(PoisonError::into_inner), _locked: locked }
+    }
+
+    fn try_lock(&self) -> Option<Held<'_, T>> {
+        let locked = Locked::new();
+        match self.pump.try_lock() {
+            Ok(pump) => Some(Held { pump, _locked: locked }),
+            Err(TryLockError::Poisoned(poisoned)) => Some(Held { pump: poisoned.into_inner(), _locked: locked }),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn unlock(&self, mut held: Held<'_, T>) {
+        let pump = &mut *held.pump;
+        if pump.has_ready_tasks() {
+            let ready = pump.take_ready_tasks();
+            drop(held);
+            ready.into_iter().flatten().for_each(unlocked::wake);
+        } else {
+            pump.reader_was_displaced = false;
+        }
+    }
+
+    fn unlock_and_wake_all(&self, mut held: Held<'_, T>) {
+        let pump = &mut *held.pump;
+        let waiting = [pump.reader.take(), pump.writer.take().map(|(_, waker)| waker), pump.below.take()];
+        drop(held);
+        waiting.into_iter().flatten().for_each(unlocked::wake);
+    }
+}
+
+/// The pump, locked. Tasks are woken after both fields were dropped, in this order (rule: life-7).
+struct Held<'a, T> {
+    pump: MutexGuard<'a, Pump<T>>,
+    _locked: Locked,
+}
+
+/// The waker that the floor holds: waking it pumps.
+struct PumpWaker<T>(Weak<Shared<T>>);
+
+impl<T: Transport> Watcher for Shared<T> {
+    /// An abort from another task: whoever waits here is told, also where nothing of theirs is registered at the socket.
+    fn handle_abort(&self) {
+        if let Some(pump) = self.try_lock() {
+            self.unlock_and_wake_all(pump);
+        }
+        // Whoever has the lock looks for the kick behind it, and finds the tasks that parked meanwhile.
+        self.kick();
+    }
+}
+
+impl<T: Transport> Wake for PumpWaker<T> {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let Some(shared) = self.0.upgrade() else { return };
+        // rule: life-7: a stream beneath that panics ends its own connection, and not the runtime or the task that wakes.
+        if catch_unwind(AssertUnwindSafe(|| shared.kick())).is_err() {
+            shared.lose_floor();
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The receiving half of a TLS floor.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
+use tokio::time::Instant;
+
+use crate::conn::control::Control;
+use crate::conn::time::{Clock, after};
+use crate::core::half::{End, RecvHalf};
+use crate::core::inbox::Inbox;
+use crate::core::session::{Session, Step};
+use crate::error::{Error, Phase, Reason, UpgradeError};
+use crate::layers::tls::TlsConnection;
+use crate::layers::tls::pump::{Pump, Shared};
+use crate::layers::tls::write::TlsWriteHalf;
+use crate::transport::Transport;
+use crate::transport::layer::{Discard, hand_over, poll_budget};
+
+/// The receiving half of a [`TlsConnection`].
+pub struct TlsReadHalf<T> {
+    shared: Arc<Shared<T>>,
+    control: Control,
+    inbox: Inbox,
+    /// Until the handshake is known to be done.
+    clock: Option<Clock>,
+    /// The handshake is known to be done.
+    is_secured: bool,
+}
+
+impl<T: Transport> TlsReadHalf<T> {
+    pub(super) fn new(shared: Arc<Shared<T>>, control: Control) -> Self {
+        let clock = Some(Clock::new(after(control.policy().handshake_timeout)));
+        Self { shared, control, inbox: Inbox::default(), clock, is_secured: false }
+    }
+
+    /// The handshake has to be done by then, whoever drives it (rule: secure-5).
+    pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.clock = Some(Clock::new(deadline));
+    }
+
+    /// When the handshake has to be done.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.clock.as_ref().and_then(Clock::deadline)
+    }
+
+    fn poll_clock(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        poll_clock(&mut self.clock, &self.shared, cx)
+    }
+
+    /// Makes one connection of the two halves again; gives them back where they are of different connections.
+    pub fn reunite(self, write: TlsWriteHalf<T>) -> Result<TlsConnection<T>, Box<(Self, TlsWriteHalf<T>)>> {
+        if !Arc::ptr_eq(&self.shared, write.shared()) {
+            return Err(Box::new((self, write)));
+        }
+        Ok(TlsConnection { read: self, write })
+    }
+
+    /// The handle of the connection.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// How the half stands.
+    pub fn status(&self) -> RecvHalf {
+        self.shared.with(|pump| pump.session.recv().clone())
+    }
+
+    /// A handshake that is done stays done, so the session is not asked again at each flush.
+    pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        if self.is_secured {
+            return Poll::Ready(Ok(()));
+        }
+        let outcome = match self.poll_handshake_step(cx) {
+            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_handshake_step(cx),
+            outcome => outcome,
+        };
+        self.is_secured = matches!(outcome, Poll::Ready(Ok(())));
+        outcome
+    }
+
+    fn poll_handshake_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        self.with_live(|pump| {
+            if !pump.session.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            let _ = pump.transmit();
+            while ready!(ready_or_park(pump, cx)) == Step::NeedInput {}
+            if !pump.session.is_handshaking() {
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(Err(failure(&pump.session)))
+        })
+    }
+
+    /// Reads on to the end of the half, keeping what comes; the reason, where the end is not a clean one.
+    pub(super) fn poll_read_to_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        loop {
+            let mut kept = std::mem::take(&mut self.inbox);
+            let step = self.with_live(|pump| match ready_or_park(pump, cx) {
+                Poll::Ready(Step::Data) => {
+                    let n = pump.session.plaintext().len();
+                    kept.push(pump.session.plaintext());
+                    pump.session.consume(n);
+                    Poll::Ready(Ok(false))
+                }
+                Poll::Ready(Step::Ended) => Poll::Ready(clean_end(&pump.session).map(|()| true)),
+                Poll::Ready(Step::Secured | Step::NeedInput) => Poll::Ready(Ok(false)),
+                Poll::Pending => Poll::Pending,
+            });
+            let bound = self.control.policy().close_discard;
+            let is_too_much = kept.len() as u64 > bound;
+            self.inbox = kept;
+            match ready!(step) {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) if is_too_much => {
+                    let bytes = self.inbox.len();
+                    return Poll::Ready(Err(Error::from(UpgradeError::NoEnd { bytes }).into()));
+                }
+                Ok(false) => {}
+                Err(reason) => return Poll::Ready(Err(reason)),
+            }
+        }
+    }
+
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        self.clear();
+        self.with_live(|pump| {
+            while !discarded.is_full() {
+                match ready_or_park(pump, cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Step::Data) => {
+                        let n = pump.session.plaintext().len();
+                        pump.session.consume(n);
+                        discarded.bytes += n as u64;
+                    }
+                    Poll::Ready(Step::Secured | Step::NeedInput) => {}
+                    Poll::Ready(Step::Ended) => break,
+                }
+            }
+            pump.note_end();
+            let Some(floor) = &mut pump.floor else { return Poll::Ready(()) };
+            // rule: close-1: this floor has ended; the one below is next.
+            let rest = floor.poll_discard(cx, discarded);
+            if rest.is_pending() {
+                pump.park_below(cx);
+            }
+            rest
+        })
+    }
+
+    /// Attends to what is not data, until data or the end waits.
+    pub(super) fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.inbox.is_empty() {
+            return Poll::Ready(());
+        }
+        self.with_live(|pump| {
+            while matches!(ready!(ready_or_park(pump, cx)), Step::Secured | Step::NeedInput) {}
+            Poll::Ready(())
+        })
+    }
+
+    /// What was received and not read: what waits here, and what lies in whole records behind it (rule: upgrade-2).
+    pub(super) fn take_unread(&mut self) -> Vec<u8> {
+        let mut unread = self.inbox.take();
+        self.shared.with(|pump| {
+            while pump.session.step() == Step::Data {
+                let n = pump.session.plaintext().len();
+                unread.extend_from_slice(pump.session.plaintext());
+                pump.session.consume(n);
+            }
+        });
+        unread
+    }
+
+    pub(super) fn push_unread(&mut self, bytes: &[u8]) {
+        self.inbox.push(bytes);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.inbox.clear();
+    }
+
+    /// Works on the pump, behind an abort that another task may have made.
+    fn with_live<R>(&mut self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
+        if self.control.is_aborted() {
+            self.inbox.clear();
+        }
+        let control = &self.control;
+        self.shared.with(|pump| {
+            pump.check_cut(control);
+            f(pump)
+        })
+    }
+
+    /// Reads by `read` what has arrived, into the reader's buffer or the inbox, or waits for it.
+    fn poll_open(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut read: impl FnMut(&mut Inbox, &mut Pump<T>, &mut Context<'_>) -> Poll<Step>,
+    ) -> Poll<io::Result<()>> {
+        match self.poll_open_step(cx, &mut read) {
+            Poll::Pending if self.poll_clock(cx).is_ready() => self.poll_open_step(cx, &mut read),
+            result => result,
+        }
+    }
+
+    fn poll_open_step(
+        &mut self,
+        cx: &mut Context<'_>,
+        read: &mut impl FnMut(&mut Inbox, &mut Pump<T>, &mut Context<'_>) -> Poll<Step>,
+    ) -> Poll<io::Result<()>> {
+        let Self { shared, control, inbox, .. } = self;
+        if control.is_aborted() {
+            inbox.clear();
+        }
+        let truncation = control.policy().truncation;
+        shared.with(|pump| {
+            pump.check_cut(control);
+            loop {
+                match ready!(read(inbox, pump, cx)) {
+                    Step::Data => return Poll::Ready(Ok(())),
+                    Step::Secured | Step::NeedInput => {}
+                    Step::Ended => {
+                        pump.let_go();
+                        return Poll::Ready(pump.session.recv().outcome(truncation));
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// Whether the handshake's time has run out, in which case the session has ended with that reason. Both halves call this.
+pub(super) fn poll_clock<T: Transport>(
+    clock: &mut Option<Clock>,
+    shared: &Shared<T>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let Some(running) = clock else { return Poll::Pending };
+    if !shared.with(|pump| pump.session.is_handshaking()) {
+        *clock = None;
+        return Poll::Pending;
+    }
+    ready!(running.poll(cx));
+    *clock = None;
+    shared.with(|pump| pump.end(&Reason::TimedOut(Phase::Handshake)));
+    Poll::Ready(())
+}
+
+fn ready_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> Poll<Step> {
+    read_or_park(pump, cx, &mut ReadBuf::new(&mut []))
+}
+
+fn read_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Step> {
+    let step = pump.poll_read(cx, buf);
+    if step.is_pending() {
+        pump.park_reader(cx);
+    }
+    step
+}
+
+fn clean_end(session: &Session) -> Result<(), Reason> {
+    match session.recv().end() {
+        Some(End::Clean) => Ok(()),
+        Some(End::Truncated | End::Unconfirmed) => Err(Reason::Truncated(Phase::Open)),
+        None => Err(failure(session)),
+    }
+}
+
+/// Why a session failed.
+fn failure(session: &Session) -> Reason {
+    match (session.failure(), session.recv()) {
+        (Some(reason), _) | (None, RecvHalf::Broken(reason)) => reason.clone(),
+        (None, RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) | RecvHalf::Aborted) => Reason::Aborted,
+    }
+}
+
+impl<T: Transport> fmt::Debug for TlsReadHalf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsReadHalf").field("half", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Transport> AsyncRead for TlsReadHalf<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let has_unread = !self.inbox.is_empty() && !self.control.is_aborted();
+        if has_unread || buf.remaining() == 0 {
+            ready!(poll_budget(cx));
+            hand_over(&mut self.inbox, buf);
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_open(cx, |_, pump, cx| read_or_park(pump, cx, buf))
+    }
+}
+
+impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        if this.inbox.is_empty() || this.control.is_aborted() {
+            let opened = this.poll_open(cx, |inbox, pump, cx| {
+                let is_awaited = pump.session.arrived() == 0;
+                if is_awaited {
+                    let step = ready!(ready_or_park(pump, cx));
+                    if step != Step::Data {
+                        return Poll::Ready(step);
+                    }
+                }
+                let mut buf = ReadBuf::new(inbox.space());
+                let step = match is_awaited {
+                    // This read has already cost a unit.
+                    true => pump.poll_paid_read(cx, &mut buf, None),
+                    false => read_or_park(pump, cx, &mut buf),
+                };
+                let n = buf.filled().len();
+                inbox.filled(n);
+                step
+            });
+            // Whoever has to wait keeps no memory for it.
+            this.inbox.release();
+            ready!(opened)?;
+        } else {
+            ready!(poll_budget(cx));
+        }
+        Poll::Ready(Ok(this.inbox.as_slice()))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        self.inbox.consume(n);
+    }
+}

@@ -1,0 +1,221 @@
+//! The sending half of a TLS floor.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+use tokio::time::Instant;
+
+use crate::conn::control::Control;
+use crate::conn::idle::StallTimer;
+use crate::conn::time::Clock;
+use crate::core::half::SendHalf;
+use crate::error::{Error, Reason};
+use crate::layers::tls::pump::{Pump, Shared, Want};
+use crate::layers::tls::read::poll_clock;
+use crate::transport::Transport;
+use crate::transport::layer::poll_budget;
+
+/// The sending half of a [`TlsConnection`](super::TlsConnection).
+pub struct TlsWriteHalf<T> {
+    shared: Arc<Shared<T>>,
+    control: Control,
+    /// The deadline of a half that was split off during a handshake, until the handshake is known to be done.
+    clock: Option<Clock>,
+    /// Runs while the end of the half waits.
+    pub(super) stall: StallTimer,
+}
+
+impl<T: Transport> TlsWriteHalf<T> {
+    pub(super) fn new(shared: Arc<Shared<T>>, control: Control) -> Self {
+        Self { shared, control, clock: None, stall: StallTimer::default() }
+    }
+
+    /// The handle of the connection.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// How the half stands.
+    pub fn status(&self) -> SendHalf {
+        self.shared.with(|pump| pump.session.send().clone())
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared<T>> {
+        &self.shared
+    }
+
+    pub(super) fn ground(&self) -> &Control {
+        &self.control
+    }
+
+    /// The deadline of the handshake, even if nobody drives it: this half waits no longer (rule: secure-5).
+    pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.clock = Some(Clock::new(deadline));
+    }
+
+    /// Waits with `poll`, but during a handshake no longer than its deadline.
+    fn poll_in_time<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut poll: impl FnMut(&Self, &mut Context<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        match poll(self, cx) {
+            Poll::Pending if poll_clock(&mut self.clock, &self.shared, cx).is_ready() => poll(self, cx),
+            result => result,
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_in_time(cx, |half, cx| half.poll_drained(cx, |pump| pump.session.send().is_finished()))
+    }
+
+    /// Ready once the end of the half has waited for its bound without progress; then the connection was cut off. The
+    /// topmost session watches for all sessions below it, and a handshake has its own bound.
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.shared.with(|pump| pump.is_beneath || pump.session.is_handshaking()) {
+            return Poll::Pending;
+        }
+        let control = &self.control;
+        ready!(self.stall.poll(cx, control.policy().close_timeout, || control.taken()));
+        control.give_up_end();
+        Poll::Ready(())
+    }
+
+    /// Works on the pump, behind an abort that another task may have made.
+    fn with_live<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
+        self.shared.with(|pump| {
+            pump.check_cut(&self.control);
+            f(pump)
+        })
+    }
+
+    fn poll_write_parts(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Poll::Ready(coop) = tokio::task::coop::poll_proceed(cx) else { return self.gather(parts) };
+        let is_empty = parts.iter().all(|part| part.is_empty());
+        let result = self.with_live(|pump| {
+            let mut accepted = pump.write(parts)?;
+            if accepted == 0 && !is_empty {
+                // There may be room now.
+                accepted = pump.write(parts)?;
+            }
+            if let SendHalf::Broken(_) = pump.session.send() {
+                return Poll::Ready(Err(loss(pump, cx)));
+            }
+            if accepted == 0 && !is_empty {
+                pump.park_writer(Want::Room, cx);
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(accepted))
+        });
+        let result = ready!(result);
+        coop.made_progress();
+        Poll::Ready(result)
+    }
+
+    /// The task has no budget left, and is woken to go on after others.
+    fn gather(&self, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.with_live(|pump| pump.gather(parts)) {
+            0 => Poll::Pending,
+            gathered => Poll::Ready(Ok(gathered)),
+        }
+    }
+
+    /// Ready once no more than the low mark waits to leave.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.with_live(|pump| {
+            let _ = pump.transmit();
+            if pump.session.send().may_write() && !pump.session.is_below_low_mark() {
+                pump.park_writer(Want::Room, cx);
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+    }
+
+    fn poll_drained(&self, cx: &mut Context<'_>, is_done: impl Fn(&Pump<T>) -> bool) -> Poll<io::Result<()>> {
+        let drained = ready!(self.with_live(|pump| {
+            // A half that is over is not at rest, nor is one that was cut off.
+            if pump.is_at_rest() && is_done(pump) {
+                return Poll::Ready(Ok(()));
+            }
+            loop {
+                let before = pump.session.queued();
+                pump.session.flush();
+                let transmitted = pump.transmit();
+                match pump.session.send() {
+                    SendHalf::Aborted => return Poll::Ready(Err(Reason::Aborted.into())),
+                    SendHalf::Broken(_) if transmitted.is_ready() => return Poll::Ready(Err(loss(pump, cx))),
+                    SendHalf::Open | SendHalf::Finishing | SendHalf::Finished | SendHalf::Broken(_) => {}
+                }
+                if transmitted.is_pending() || pump.session.is_handshaking() {
+                    pump.park_writer(Want::Drained, cx);
+                    return Poll::Pending;
+                }
+                if is_done(pump) {
+                    return Poll::Ready(Ok(()));
+                }
+                // Under a cork this takes several turns; each turn leaves less to do (rule: life-6).
+                if pump.session.queued() >= before {
+                    return Poll::Ready(Err(loss(pump, cx)));
+                }
+            }
+        }));
+        // Only the result may be delayed, and it does not change.
+        ready!(poll_budget(cx));
+        Poll::Ready(drained)
+    }
+}
+
+/// Why nothing more can be sent: what the peer said about it, if it said something (rule: secure-6).
+fn loss<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> io::Error {
+    pump.look_for_alert(cx);
+    pump.note_end();
+    match pump.session.write(&[]) {
+        Err(error) => error.into(),
+        Ok(_) => Error::SendClosed.into(),
+    }
+}
+
+impl<T: Transport> fmt::Debug for TlsWriteHalf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsWriteHalf").field("half", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Transport> AsyncWrite for TlsWriteHalf<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_in_time(cx, |half, cx| half.poll_write_parts(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_in_time(cx, |half, cx| half.poll_drained(cx, |pump| pump.session.is_flushed()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with_live(|pump| pump.session.close_write());
+        let ended = match self.poll_end(cx) {
+            Poll::Pending if self.poll_stall(cx).is_ready() => self.poll_end(cx),
+            ended => ended,
+        };
+        if ended.is_ready() {
+            self.stall.reset();
+        }
+        ended
+    }
+}

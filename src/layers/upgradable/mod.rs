@@ -1,0 +1,528 @@
+//! Plaintext that becomes TLS, and TLS that becomes plaintext again.
+
+pub(crate) mod split;
+mod stack;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task::coop::consume_budget;
+use tokio::time::Instant;
+
+use crate::config::start_tls::Side;
+use crate::config::start_tls::StartTls;
+use crate::config::{ClientTls, ServerTls};
+use crate::conn::control::Control;
+use crate::conn::time::{after, until};
+use crate::core::facts::SessionFacts;
+use crate::core::gate::{Gate, GateEvent, Verdict, judge};
+use crate::core::half::{RecvHalf, SendHalf};
+use crate::core::report::FloorReport;
+use crate::error::{Error, Phase, Reason, UpgradeError};
+use crate::layers::tls::TlsConnection;
+use crate::layers::upgradable::stack::Layer;
+use crate::policy::Leftover;
+use crate::transport::layer::{Discard, Floor, Upgradable, debug, poll_budget, tls_layers};
+use crate::transport::{Starting, Stopping, Transport, UpgradableTransport};
+
+/// A connection that can go from plaintext to TLS and back, any number of times.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use bowline::{StartTls, TlsTransport, Transport, UpgradableConnection};
+/// use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+///
+/// let pki = bowline::testing::pki::Pki::new();
+/// let (client, server) = bowline::testing::tcp_pair().await?;
+/// let mut client = UpgradableConnection::new(client);
+/// let mut server = UpgradableConnection::new(server);
+/// let (server_tls, client_tls) = (pki.server_tls(), pki.client_tls());
+///
+/// let serving = async {
+///     let mut command = String::new();
+///     server.read_line(&mut command).await?;
+///     server.write_all(b"220 go ahead\r\n").await?;
+///     server.start_tls(StartTls::server(&server_tls)).await?;
+///     server.write_all(b"welcome").await?;
+///     Ok::<_, std::io::Error>(server.close().await)
+/// };
+/// let using = async {
+///     client.write_all(b"STARTTLS\r\n").await?;
+///     let mut answer = String::new();
+///     client.read_line(&mut answer).await?;
+///     client.start_tls(StartTls::client(&client_tls, "localhost")).await?;
+///     assert!(client.is_secure());
+///     let mut secret = String::new();
+///     client.read_to_string(&mut secret).await?;
+///     client.close().await;
+///     Ok::<_, std::io::Error>(secret)
+/// };
+/// let (report, secret) = tokio::try_join!(serving, using)?;
+/// assert!(report.is_clean());
+/// assert_eq!(secret, "welcome");
+/// # Ok(()) }
+/// ```
+#[doc(alias = "ITLSTransport")]
+#[doc(alias = "STARTTLS")]
+pub struct UpgradableConnection<T: Transport> {
+    /// Away only inside a step that does not wait, or for good once a downgrade failed half-way.
+    layer: Option<Layer<T>>,
+    standing: Standing,
+}
+
+impl<T: Transport> UpgradableConnection<T> {
+    /// A connection that is in plaintext.
+    pub fn new(plain: T) -> Self {
+        let standing = Standing { control: plain.ground().clone(), gate: Gate::Plain, failure: None };
+        Self { layer: Some(Layer::Plain(plain)), standing }
+    }
+
+    pub(crate) fn into_parts(self) -> (Option<Layer<T>>, Standing) {
+        (self.layer, self.standing)
+    }
+
+    pub(crate) fn from_parts(layer: Option<Layer<T>>, standing: Standing) -> Self {
+        Self { layer, standing }
+    }
+
+    /// A connection that begins with a handshake as server, and waits for it. It can be downgraded and upgraded like any
+    /// other.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping it ends the connection.
+    pub async fn accept(plain: T, tls: &ServerTls) -> Result<Self, Error> {
+        let mut connection = Self::new(plain);
+        connection.start_tls(StartTls::server(tls).at_begin()).await?;
+        Ok(connection)
+    }
+
+    /// A connection that begins with a handshake as client, and waits for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping it ends the connection.
+    pub async fn connect(plain: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
+        let mut connection = Self::new(plain);
+        connection.start_tls(StartTls::client(tls, name).at_begin()).await?;
+        Ok(connection)
+    }
+
+    /// Starts TLS; inside TLS where it is there already (rule: upgrade-8). Plaintext that was accepted leaves first, in
+    /// the clear; everything written after it leaves encrypted (rule: upgrade-1). Waits for the outcome, under
+    /// [`Policy::handshake_timeout`](crate::Policy).
+    ///
+    /// # Errors
+    ///
+    /// [`UpgradeError`] says which (rule: upgrade-5): where the state does not allow it, nothing has changed. Leftover
+    /// bytes that the policy refuses, and a failed handshake, end the connection (rules: upgrade-2, upgrade-6).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: what was begun is not taken up again; only `close` and `abort` are left.
+    #[doc(alias = "startTLS")]
+    pub async fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
+        let bound = self.standing.control.policy().handshake_timeout;
+        // A task keeps the room of its largest wait for good: this one is over soon.
+        Box::pin(self.start_tls_by(how, after(bound))).await
+    }
+
+    pub(crate) async fn start_tls_by(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
+        // rule: life-6. A refusal is ready at once.
+        consume_budget().await;
+        self.may_start_tls()?;
+        let how = how.settle(self.standing.control.made());
+        how.check()?;
+        let _ = self.standing.gate.handle(GateEvent::StartTls);
+        match self.upgrade(how, deadline).await {
+            Ok(()) => {
+                let _ = self.standing.gate.handle(GateEvent::Secured);
+                Ok(())
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Whether [`start_tls`](Self::start_tls) could begin now. A service checks this before it sends the go-ahead, which it
+    /// cannot take back.
+    ///
+    /// # Errors
+    ///
+    /// The [`UpgradeError`] that `start_tls` would return now (rule: upgrade-5), for example
+    /// [`TooManyLayers`](UpgradeError::TooManyLayers) (rule: upgrade-12). Nothing changes.
+    pub fn may_start_tls(&self) -> Result<(), Error> {
+        self.check()?;
+        let policy = self.standing.control.policy();
+        policy.check_layers(tls_layers(self)).map_err(Error::from)
+    }
+
+    /// Whether a change between plaintext and TLS can begin; where not, which of the causes it is (rule: upgrade-5).
+    fn check(&self) -> Result<(), Error> {
+        let status = self.status();
+        Err(match (self.standing.gate, status.reason, status.send, status.recv) {
+            (Gate::Failed, ..) if self.standing.failure.is_some() => return Err(self.standing.refusal()),
+            (_, Some(reason), ..) | (_, _, SendHalf::Broken(reason), _) | (_, _, _, RecvHalf::Broken(reason)) => {
+                UpgradeError::Failed(reason)
+            }
+            (Gate::Failed, ..) | (_, _, SendHalf::Aborted, _) | (_, _, _, RecvHalf::Aborted) => {
+                UpgradeError::Failed(Reason::Aborted)
+            }
+            (Gate::Quiescing | Gate::Handshaking | Gate::Unwrapping, ..) => UpgradeError::InProgress,
+            (_, _, SendHalf::Finishing | SendHalf::Finished, _) => UpgradeError::SendClosed,
+            (_, _, _, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => UpgradeError::PeerEnded,
+            (Gate::Plain | Gate::Secure, None, SendHalf::Open, RecvHalf::Open) => return Ok(()),
+        }
+        .into())
+    }
+
+    async fn upgrade(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
+        let flushed = until(deadline, AsyncWriteExt::flush(self.beneath()?)).await;
+        flushed.ok_or(Reason::TimedOut(Phase::Handshake))??;
+        if how.must_look(&self.standing.control) {
+            // rule: upgrade-11: nothing waits between this look and the ClientHello.
+            poll_fn(|cx| {
+                self.look(cx);
+                Poll::Ready(())
+            })
+            .await;
+        }
+        let StartTls { side, leftover, .. } = how;
+        let mut layer = self.layer.take().ok_or(Reason::Aborted)?;
+        let unread = layer.take_unread();
+        if let Verdict::Refuse { count } = judge(&unread, leftover.unwrap_or(Leftover::Refuse)) {
+            self.layer = Some(layer);
+            return Err(UpgradeError::Leftover { count }.into());
+        }
+        layer.push_unread(&unread);
+        let _ = self.standing.gate.handle(GateEvent::Quiesced);
+        let session = match &side {
+            Side::Client { tls, name } => TlsConnection::client_over(layer, tls, name),
+            Side::Server { tls } | Side::AsMade { server: tls, .. } => TlsConnection::server(layer, tls),
+        };
+        self.layer = Some(Layer::Tls(Box::new(session?)));
+        let Some(Layer::Tls(session)) = &mut self.layer else { return Err(Reason::Aborted.into()) };
+        session.handshake_by(deadline).await
+    }
+
+    /// Ends the topmost TLS session and goes on beneath it (rule: upgrade-9): both close_notify are exchanged, the socket
+    /// lives. What the peer sent in TLS and was not read yet, and behind it whatever came behind its close_notify, is
+    /// read next. Waits for the peer's close_notify under [`Policy::close_timeout`](crate::Policy).
+    ///
+    /// # Errors
+    ///
+    /// [`UpgradeError::NotSecure`] in plaintext, where nothing has changed. An end without close_notify is a truncation,
+    /// and ends the connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be called again where it was dropped; nothing is lost. Until then only `close` and `abort` work.
+    #[doc(alias = "CCC")]
+    #[doc(alias = "unwrap")]
+    pub async fn stop_tls(&mut self) -> Result<(), Error> {
+        consume_budget().await;
+        if self.standing.gate != Gate::Unwrapping {
+            self.check_secure()?;
+            let _ = self.standing.gate.handle(GateEvent::StopTls);
+        }
+        let bound = after(self.standing.control.policy().close_timeout);
+        match until(bound, poll_fn(|cx| self.poll_unwrap(cx))).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(reason)) => Err(self.fail(reason.into())),
+            None => Err(self.fail(Reason::TimedOut(Phase::Close).into())),
+        }
+    }
+
+    fn check_secure(&self) -> Result<(), Error> {
+        match self.check() {
+            // The peer's close_notify may have come first; the socket lives all the same.
+            Err(Error::Upgrade(UpgradeError::PeerEnded)) if self.standing.gate == Gate::Secure => Ok(()),
+            Ok(()) if self.standing.gate != Gate::Secure => Err(UpgradeError::NotSecure.into()),
+            checked => checked,
+        }
+    }
+
+    fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        let Some(Layer::Tls(session)) = &mut self.layer else { return Poll::Ready(Err(Reason::Aborted)) };
+        let floor = ready!(session.poll_unwrap(cx))?;
+        let _ = self.standing.gate.handle(GateEvent::Unwrapped { tls_beneath: matches!(floor, Layer::Tls(_)) });
+        self.layer = Some(floor);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The change failed, and the connection with it. Nothing half-secured is left to be used.
+    fn fail(&mut self, error: Error) -> Error {
+        let _ = self.standing.gate.handle(GateEvent::Fail);
+        self.standing.failure = Some(Box::new(error.clone()));
+        self.standing.control.end(error.clone().into());
+        match error {
+            Error::Ended(reason) => UpgradeError::Failed(reason).into(),
+            other => other,
+        }
+    }
+
+    /// The layer that bytes pass through, where they may pass.
+    fn open(&mut self) -> io::Result<Pin<&mut Layer<T>>> {
+        self.standing.check_open()?;
+        Ok(Pin::new(self.beneath()?))
+    }
+
+    /// The same, for a task: a refusal costs its budget (rule: life-6).
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut Layer<T>>>> {
+        let open = self.open();
+        if open.is_err() {
+            ready!(poll_budget(cx));
+        }
+        Poll::Ready(open)
+    }
+
+    fn beneath(&mut self) -> Result<&mut Layer<T>, Error> {
+        self.layer.as_mut().ok_or(Error::Ended(Reason::Aborted))
+    }
+}
+
+/// Whether bytes may pass, and what is said where they may not. Split halves carry it with them.
+#[derive(Clone)]
+pub(crate) struct Standing {
+    pub(crate) control: Control,
+    gate: Gate,
+    failure: Option<Box<Error>>,
+}
+
+impl Standing {
+    /// Refuses while a change is under way, and after one that failed (rule: upgrade-5).
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.gate.is_settled() { Ok(()) } else { Err(self.refusal()) }
+    }
+
+    fn refusal(&self) -> Error {
+        match &self.failure {
+            _ if self.control.is_aborted() && self.failure.is_none() => Reason::Aborted.into(),
+            Some(failure) => (**failure).clone(),
+            None => UpgradeError::InProgress.into(),
+        }
+    }
+}
+
+impl<T: Transport> UpgradableTransport for UpgradableConnection<T> {
+    fn start_tls(&mut self, how: StartTls) -> Starting<'_> {
+        Box::pin(self.start_tls(how))
+    }
+
+    fn may_start_tls(&self) -> Result<(), Error> {
+        self.may_start_tls()
+    }
+
+    fn stop_tls(&mut self) -> Stopping<'_> {
+        Box::pin(self.stop_tls())
+    }
+}
+
+impl<T: UpgradableTransport + ?Sized> UpgradableTransport for Box<T> {
+    fn start_tls(&mut self, how: StartTls) -> Starting<'_> {
+        (**self).start_tls(how)
+    }
+
+    fn may_start_tls(&self) -> Result<(), Error> {
+        (**self).may_start_tls()
+    }
+
+    fn stop_tls(&mut self) -> Stopping<'_> {
+        (**self).stop_tls()
+    }
+}
+
+impl<T: Transport> AsyncRead for UpgradableConnection<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_open(cx))?.poll_read(cx, buf)
+    }
+}
+
+impl<T: Transport> AsyncBufRead for UpgradableConnection<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        ready!(self.get_mut().poll_open(cx))?.poll_fill_buf(cx)
+    }
+
+    fn consume(mut self: Pin<&mut Self>, n: usize) {
+        if let Ok(layer) = self.open() {
+            layer.consume(n);
+        }
+    }
+}
+
+impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_open(cx))?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_open(cx))?.poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_open(cx))?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.standing.failure {
+            Some(failure) => poll_budget(cx).map(|()| Err((**failure).clone().into())),
+            // Also while an upgrade is under way: close waits for the handshake, or ends it (rules: half-5, close-9).
+            None => Pin::new(self.beneath()?).poll_shutdown(cx),
+        }
+    }
+}
+
+impl<T: Transport> fmt::Debug for UpgradableConnection<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug(self, "UpgradableConnection", f)
+    }
+}
+
+impl<T: Transport> Floor for UpgradableConnection<T> {
+    fn ground(&self) -> &Control {
+        &self.standing.control
+    }
+
+    fn halves(&self) -> (SendHalf, RecvHalf) {
+        self.layer.as_ref().map_or((SendHalf::Aborted, RecvHalf::Aborted), |layer| layer.halves())
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.layer.as_ref().map_or(0, |layer| layer.queued_bytes())
+    }
+
+    fn handle_abort(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.handle_abort();
+        }
+    }
+
+    fn begin_close(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.begin_close();
+        }
+    }
+
+    fn is_pointless(&self) -> bool {
+        self.layer.as_ref().is_none_or(|layer| layer.is_pointless())
+    }
+
+    fn abandon(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.abandon();
+        }
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        match &mut self.layer {
+            Some(layer) => layer.poll_discard(cx, discarded),
+            None => Poll::Ready(()),
+        }
+    }
+
+    fn release(&mut self, reason: &Reason) {
+        if let Some(layer) = &mut self.layer {
+            layer.release(reason);
+        }
+    }
+
+    fn set_cork(&mut self, on: bool) -> bool {
+        self.layer.as_mut().is_some_and(|layer| layer.set_cork(on))
+    }
+
+    fn take_unread(&mut self) -> Vec<u8> {
+        self.layer.as_mut().map(|layer| layer.take_unread()).unwrap_or_default()
+    }
+
+    fn look(&mut self, cx: &mut Context<'_>) {
+        if let Some(layer) = &mut self.layer {
+            layer.look(cx);
+        }
+    }
+
+    fn push_unread(&mut self, bytes: &[u8]) {
+        if let Some(layer) = &mut self.layer {
+            layer.push_unread(bytes);
+        }
+    }
+
+    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
+        if let Some(layer) = &self.layer {
+            layer.report_floors(floors);
+        }
+    }
+
+    fn may_write_in_wake(&self) -> bool {
+        self.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake())
+    }
+
+    fn keeps_written(&self) -> bool {
+        self.layer.as_ref().is_none_or(|layer| layer.keeps_written())
+    }
+
+    fn set_half_open(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.set_half_open();
+        }
+    }
+
+    fn expect_end(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            layer.expect_end();
+        }
+    }
+
+    fn set_beneath(&mut self, beneath: bool) {
+        if let Some(layer) = &mut self.layer {
+            layer.set_beneath(beneath);
+        }
+    }
+
+    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
+        self.layer.as_ref().and_then(|layer| layer.session_facts())
+    }
+
+    fn as_transport(&mut self) -> &mut dyn Transport {
+        self
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.layer.as_mut().map_or(Poll::Ready(()), |layer| layer.poll_room(cx))
+    }
+
+    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.layer.as_mut().map_or(Poll::Ready(()), |layer| layer.poll_attend(cx))
+    }
+
+    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
+        Some(self)
+    }
+
+    /// The handshake of the transport that was passed in. An upgrade drives its own.
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        let is_settled = self.standing.gate.is_settled();
+        self.layer.as_mut().filter(|_| is_settled)?.handshaking()
+    }
+}
+
+impl<T: Transport> Upgradable for UpgradableConnection<T> {
+    fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Starting<'_> {
+        Box::pin(self.start_tls_by(how, deadline))
+    }
+
+    fn stopping(&mut self) -> Stopping<'_> {
+        Box::pin(self.stop_tls())
+    }
+}

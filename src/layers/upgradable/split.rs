@@ -1,0 +1,258 @@
+//! The halves of an upgradable connection: those of plaintext, or those of the topmost TLS session.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::conn::control::Control;
+use crate::core::half::{RecvHalf, SendHalf};
+use crate::error::{Error, Reason};
+use crate::layers::tls::{TlsReadHalf, TlsWriteHalf};
+use crate::layers::upgradable::stack::Layer;
+use crate::layers::upgradable::{Standing, UpgradableConnection};
+use crate::transport::layer::poll_budget;
+use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, Split};
+
+/// The receiving half of an [`UpgradableConnection`].
+pub struct UpgradableReadHalf<T: Split> {
+    /// Gone where the layer was gone: a change failed half-way.
+    half: Option<Reading<T>>,
+    standing: Standing,
+}
+
+/// The sending half of an [`UpgradableConnection`].
+pub struct UpgradableWriteHalf<T: Split> {
+    half: Option<Writing<T>>,
+    standing: Standing,
+}
+
+/// A half of the topmost floor.
+enum Half<P, S> {
+    Plain(P),
+    Tls(S),
+}
+
+type Reading<T> = Half<<T as Split>::ReadHalf, TlsReadHalf<Layer<T>>>;
+type Writing<T> = Half<<T as Split>::WriteHalf, TlsWriteHalf<Layer<T>>>;
+
+/// Passes a call on to the half of the topmost floor.
+macro_rules! topmost {
+    ($of:expr, $half:ident => $call:expr) => {
+        match $of {
+            Half::Plain($half) => $call,
+            Half::Tls($half) => $call,
+        }
+    };
+}
+
+impl<T: Split> UpgradableConnection<T> {
+    /// Two halves for two tasks: those of plaintext, or those of the topmost TLS session. In plaintext over TCP they share
+    /// no lock. [`UpgradableReadHalf::reunite`] makes one of them again, which can be upgraded and downgraded as before.
+    ///
+    /// A half that is dropped ends nothing; when both are dropped, the connection ends as a dropped connection does.
+    ///
+    /// While a change between plaintext and TLS is under way, and after one that failed, the halves refuse to read, write
+    /// and shut down, by the errors that the connection gives: [`UpgradeError::InProgress`](crate::UpgradeError), or why it
+    /// failed. The connection that is made of them again can be closed, or go on with a `stop_tls` that was given up.
+    pub fn into_split(self) -> (UpgradableReadHalf<T>, UpgradableWriteHalf<T>) {
+        let (layer, standing) = self.into_parts();
+        let (read, write) = match layer {
+            None => (None, None),
+            Some(Layer::Plain(plain)) => {
+                let (read, write) = plain.into_split();
+                (Some(Half::Plain(read)), Some(Half::Plain(write)))
+            }
+            Some(Layer::Tls(session)) => {
+                let (read, write) = session.into_split();
+                (Some(Half::Tls(read)), Some(Half::Tls(write)))
+            }
+        };
+        let read = UpgradableReadHalf { half: read, standing: standing.clone() };
+        (read, UpgradableWriteHalf { half: write, standing })
+    }
+}
+
+impl<T: Split> UpgradableReadHalf<T> {
+    /// Makes one connection of the two halves again; gives them back where they are of different connections.
+    pub fn reunite(
+        self,
+        write: UpgradableWriteHalf<T>,
+    ) -> Result<UpgradableConnection<T>, Box<(Self, UpgradableWriteHalf<T>)>> {
+        if !self.standing.control.is_same(&write.standing.control) {
+            return Err(Box::new((self, write)));
+        }
+        let (ours, theirs) = (self.standing, write.standing);
+        match join(self.half, write.half) {
+            Ok(layer) => Ok(UpgradableConnection::from_parts(layer, ours)),
+            Err((read, write)) => {
+                let read = Self { half: read, standing: ours };
+                Err(Box::new((read, UpgradableWriteHalf { half: write, standing: theirs })))
+            }
+        }
+    }
+
+    /// The handle of the connection.
+    pub fn control(&self) -> Control {
+        self.standing.control.clone()
+    }
+
+    /// How the half stands.
+    pub fn status(&self) -> RecvHalf {
+        self.half.as_ref().map_or(RecvHalf::Aborted, |half| topmost!(half, half => half.status()))
+    }
+
+    /// What is read from, where bytes may pass.
+    fn open(&mut self) -> Result<&mut Reading<T>, Error> {
+        self.standing.check_open()?;
+        self.half.as_mut().ok_or(Error::Ended(Reason::Aborted))
+    }
+
+    /// The same, for a task: a refusal costs its budget (rule: life-6).
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut Reading<T>, Error>> {
+        let open = self.open();
+        if open.is_err() {
+            ready!(poll_budget(cx));
+        }
+        Poll::Ready(open)
+    }
+}
+
+impl<T: Split> UpgradableWriteHalf<T> {
+    /// The handle of the connection.
+    pub fn control(&self) -> Control {
+        self.standing.control.clone()
+    }
+
+    /// How the half stands.
+    pub fn status(&self) -> SendHalf {
+        self.half.as_ref().map_or(SendHalf::Aborted, |half| topmost!(half, half => half.status()))
+    }
+
+    /// What is written to, where bytes may pass.
+    fn open(&mut self) -> Result<&mut Writing<T>, Error> {
+        self.standing.check_open()?;
+        self.half.as_mut().ok_or(Error::Ended(Reason::Aborted))
+    }
+
+    /// The same, for a task: a refusal costs its budget (rule: life-6).
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut Writing<T>, Error>> {
+        let open = self.open();
+        if open.is_err() {
+            ready!(poll_budget(cx));
+        }
+        Poll::Ready(open)
+    }
+}
+
+type Halves<T> = (Option<Reading<T>>, Option<Writing<T>>);
+
+/// The halves of a layer as a layer, or as they were.
+fn join<T: Split>(read: Option<Reading<T>>, write: Option<Writing<T>>) -> Result<Option<Layer<T>>, Halves<T>> {
+    match (read, write) {
+        (Some(Half::Plain(read)), Some(Half::Plain(write))) => match T::reunite(read, write) {
+            Ok(plain) => Ok(Some(Layer::Plain(plain))),
+            Err(halves) => Err((Some(Half::Plain(halves.0)), Some(Half::Plain(halves.1)))),
+        },
+        (Some(Half::Tls(read)), Some(Half::Tls(write))) => match read.reunite(write) {
+            Ok(session) => Ok(Some(Layer::Tls(Box::new(session)))),
+            Err(halves) => Err((Some(Half::Tls(halves.0)), Some(Half::Tls(halves.1)))),
+        },
+        (None, None) => Ok(None),
+        apart => Err(apart),
+    }
+}
+
+impl<T: Split> Split for UpgradableConnection<T> {
+    type ReadHalf = UpgradableReadHalf<T>;
+    type WriteHalf = UpgradableWriteHalf<T>;
+
+    fn into_split(self) -> (UpgradableReadHalf<T>, UpgradableWriteHalf<T>) {
+        Self::into_split(self)
+    }
+
+    fn reunite(
+        read: UpgradableReadHalf<T>,
+        write: UpgradableWriteHalf<T>,
+    ) -> Result<Self, Box<(UpgradableReadHalf<T>, UpgradableWriteHalf<T>)>> {
+        read.reunite(write)
+    }
+}
+
+impl<T: Split> OwnedReadHalf for UpgradableReadHalf<T> {
+    fn control(&self) -> Control {
+        Self::control(self)
+    }
+
+    fn status(&self) -> RecvHalf {
+        Self::status(self)
+    }
+}
+
+impl<T: Split> OwnedWriteHalf for UpgradableWriteHalf<T> {
+    fn control(&self) -> Control {
+        Self::control(self)
+    }
+
+    fn status(&self) -> SendHalf {
+        Self::status(self)
+    }
+}
+
+impl<T: Split> fmt::Debug for UpgradableReadHalf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpgradableReadHalf").field("half", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Split> fmt::Debug for UpgradableWriteHalf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpgradableWriteHalf").field("half", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl<T: Split> AsyncRead for UpgradableReadHalf<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_read(cx, buf))
+    }
+}
+
+impl<T: Split> AsyncBufRead for UpgradableReadHalf<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_fill_buf(cx))
+    }
+
+    fn consume(self: Pin<&mut Self>, n: usize) {
+        if let Ok(half) = self.get_mut().open() {
+            topmost!(half, half => Pin::new(half).consume(n));
+        }
+    }
+}
+
+impl<T: Split> AsyncWrite for UpgradableWriteHalf<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_shutdown(cx))
+    }
+}

@@ -1,0 +1,174 @@
+//! What a failed accept means, and how long to wait after it (rule: tcp-5). Pure: the time is handed in.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::limits::Refusal;
+use super::listener::ListenerStatus;
+
+const FIRST_WAIT: Duration = Duration::from_millis(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Whose fault a failed accept is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// One connection's, and it is gone: the next one can be taken at once.
+    Connection,
+    /// The system's: it lacks something (descriptors, memory) that it may have again later.
+    System,
+    /// The listening socket's own.
+    Listener,
+}
+
+impl Fault {
+    fn of(error: &io::Error, still_listens: impl FnOnce() -> bool) -> Self {
+        use io::ErrorKind as Kind;
+        match (error.raw_os_error(), error.kind()) {
+            (Some(_), _) => {}
+            // The runtime that the socket belongs to has ended, and reports no more connections.
+            (None, Kind::Other) => return Self::Listener,
+            // The standard library refused what accept(2) returned: some systems give no peer address when the
+            // connection was reset in the backlog.
+            (None, _) => return Self::Connection,
+        }
+        match error.kind() {
+            // accept(2) on Linux: "already-pending network errors on the new socket" are those of the connection.
+            Kind::ConnectionAborted | Kind::ConnectionReset | Kind::Interrupted | Kind::NotConnected => {
+                Self::Connection
+            }
+            Kind::NetworkDown | Kind::NetworkUnreachable | Kind::HostUnreachable | Kind::TimedOut => Self::Connection,
+            // EINVAL, EOPNOTSUPP: the socket does not listen, or no longer listens. Or a layer between us and the system
+            // has returned this for a socket that listens, and a later accept may succeed.
+            Kind::InvalidInput | Kind::Unsupported => {
+                if still_listens() {
+                    Self::System
+                } else {
+                    Self::Listener
+                }
+            }
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever a system may have beside them: EPERM of a firewall or of
+            // a security module, say. To wait is right where it passes, and harmless where it does not.
+            _ => Self::System,
+        }
+    }
+}
+
+/// The failures of a listener, and the back-off behind them.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    count: u64,
+    last: Option<Arc<io::Error>>,
+    wait: Duration,
+    /// Kept here and not in the future of one accept: dropping that one would also drop the wait.
+    retry_at: Option<Instant>,
+    refused: u64,
+    last_refusal: Option<Refusal>,
+}
+
+impl Trouble {
+    /// When to accept again, where the system lacked something the last time.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    pub(super) fn status(&self, now: Instant) -> ListenerStatus {
+        ListenerStatus {
+            accept_errors: self.count,
+            last_error: self.last.clone(),
+            is_waiting: self.retry_at.is_some_and(|at| at > now),
+            is_full: false,
+            refused: self.refused,
+            last_refusal: self.last_refusal.clone(),
+        }
+    }
+
+    /// A connection was taken and not let in.
+    pub(super) fn handle_refusal(&mut self, refusal: Refusal) {
+        self.refused += 1;
+        self.last_refusal = Some(refusal);
+    }
+
+    pub(super) fn handle_success(&mut self) {
+        self.wait = Duration::ZERO;
+        self.retry_at = None;
+    }
+
+    /// `still_listens` is called if the error may mean that the socket no longer listens.
+    pub(super) fn handle_error(
+        &mut self,
+        error: &Arc<io::Error>,
+        now: Instant,
+        still_listens: impl FnOnce() -> bool,
+    ) -> Fault {
+        self.count += 1;
+        self.last = Some(Arc::clone(error));
+        let fault = Fault::of(error, still_listens);
+        match fault {
+            Fault::System => {
+                self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
+                self.retry_at = Some(now + self.wait);
+            }
+            Fault::Connection | Fault::Listener => self.handle_success(),
+        }
+        fault
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn fault(errno: i32, still_listens: bool) -> Fault {
+        Fault::of(&io::Error::from_raw_os_error(errno), || still_listens)
+    }
+
+    /// rule: tcp-5
+    #[test]
+    fn one_connection_is_told_from_the_system_and_from_the_listener() {
+        for errno in [libc::ECONNABORTED, libc::ECONNRESET, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ENETDOWN] {
+            assert_eq!(fault(errno, true), Fault::Connection, "{errno}");
+        }
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM, libc::EACCES] {
+            assert_eq!(fault(errno, true), Fault::System, "{errno}");
+        }
+        assert_eq!(Fault::of(&io::ErrorKind::InvalidInput.into(), || true), Fault::Connection);
+    }
+
+    /// rule: tcp-5
+    #[test]
+    fn einval_ends_a_listener_only_where_it_listens_no_more() {
+        for errno in [libc::EINVAL, libc::EOPNOTSUPP] {
+            assert_eq!(fault(errno, false), Fault::Listener, "{errno}");
+            assert_eq!(fault(errno, true), Fault::System, "{errno}");
+        }
+    }
+
+    /// rule: life-6
+    #[test]
+    fn the_end_of_the_runtime_is_the_end_of_the_listener() {
+        assert_eq!(Fault::of(&io::Error::other("the runtime has ended"), || true), Fault::Listener);
+    }
+
+    /// rule: tcp-5
+    #[test]
+    fn the_wait_doubles_up_to_a_second_and_a_success_ends_it() {
+        let out_of_descriptors = Arc::new(io::Error::from_raw_os_error(libc::EMFILE));
+        let now = Instant::now();
+        let mut trouble = Trouble::default();
+        let waits: Vec<u128> = (0..10)
+            .map(|_| {
+                trouble.handle_error(&out_of_descriptors, now, || true);
+                (trouble.retry_at().unwrap() - now).as_millis()
+            })
+            .collect();
+        assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert!(trouble.status(now).is_waiting);
+        trouble.handle_success();
+        assert_eq!(trouble.retry_at(), None);
+        let status = trouble.status(now);
+        assert_eq!((status.accept_errors, status.is_waiting), (10, false));
+        trouble.handle_error(&out_of_descriptors, now, || true);
+        assert_eq!(trouble.retry_at(), Some(now + FIRST_WAIT));
+    }
+}

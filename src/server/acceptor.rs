@@ -1,0 +1,213 @@
+//! What a listener of any kind does: it waits for room, takes one connection after the other, goes on behind what fails,
+//! and is shut by a drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, sleep_until};
+
+use super::accept_error::{Fault, Trouble};
+use super::limits::{Limits, PeerPlace, hold};
+use super::listener::{ListenerBuilder, ListenerStatus};
+use crate::address::Address;
+use crate::conn::control::Control;
+use crate::conn::group::Door;
+use crate::conn::group::DrainGroup;
+use crate::error::{BindError, Error};
+use crate::policy::Policy;
+
+/// A listening socket of the system.
+pub(crate) trait Listens: Send + Sync + 'static {
+    /// A connection that was taken out of the backlog.
+    type Taken: Send;
+
+    /// Takes the next one. Cancel safe.
+    fn take(&self) -> impl Future<Output = io::Result<Self::Taken>> + Send;
+
+    /// Its TCP socket and its peer. `None`: peers have no addresses here, and there are no bounds for each.
+    fn tcp(taken: &Self::Taken) -> Option<(&TcpStream, SocketAddr)>;
+
+    /// The listening socket itself.
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")), allow(dead_code))]
+    fn socket(&self) -> SockRef<'_>;
+}
+
+/// Where a listening socket comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// We have bound it, and nobody else holds it.
+    BoundHere,
+    /// The socket was passed in. A service manager, a sibling or a successor may hold it too, and use it after us
+    /// (rule: tcp-10).
+    HandedIn,
+}
+
+pub(crate) struct Entrance<S> {
+    socket: Arc<Shutter<S>>,
+    addr: Address,
+    policy: Arc<Policy>,
+    unfinished: Arc<Semaphore>,
+    limits: Limits,
+    group: DrainGroup,
+    trouble: Mutex<Trouble>,
+}
+
+/// The listening socket, until a drain shuts it.
+struct Shutter<S> {
+    socket: Mutex<Option<Arc<S>>>,
+    origin: Origin,
+}
+
+impl<S: Listens> Shutter<S> {
+    /// The socket, unless a drain has shut it.
+    fn open(&self) -> Option<Arc<S>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<S: Listens> Door for Shutter<S> {
+    fn shut(&self) {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match self.origin {
+            // A waiting accept holds the socket until it is polled, but new clients are refused at once.
+            #[cfg(target_os = "linux")]
+            Origin::BoundHere => {
+                let _ = socket.as_deref().map(|socket| socket.socket().shutdown(std::net::Shutdown::Read));
+            }
+            #[cfg(not(target_os = "linux"))]
+            Origin::BoundHere => {}
+            // rule: tcp-10. Only our descriptor is closed: shutdown(2) would end the socket for its other holders too,
+            // and reset the clients that wait in the backlog.
+            Origin::HandedIn => {}
+        }
+        drop(socket);
+    }
+}
+
+/// What a connection was let in with.
+#[must_use]
+pub(crate) struct Pass {
+    unfinished: OwnedSemaphorePermit,
+    place: Option<OwnedSemaphorePermit>,
+    among_peers: Option<PeerPlace>,
+    group: DrainGroup,
+}
+
+impl Pass {
+    /// The connection has its places until it is gone, and belongs to the group. What is left counts it as unfinished.
+    pub(crate) fn hand_to(self, control: &Control) -> OwnedSemaphorePermit {
+        hold(control, self.place, self.among_peers);
+        self.group.join(control);
+        self.unfinished
+    }
+}
+
+impl<S: Listens> Entrance<S> {
+    /// Opens the entrance that this socket is. `addr` is what errors name.
+    pub(crate) fn new(socket: S, origin: Origin, addr: Address, chosen: ListenerBuilder) -> Self {
+        let socket = Arc::new(Shutter { socket: Mutex::new(Some(Arc::new(socket))), origin });
+        let door: Weak<dyn Door> = Arc::downgrade(&(Arc::clone(&socket) as Arc<dyn Door>));
+        chosen.group.open(door);
+        Self {
+            socket,
+            addr,
+            policy: chosen.policy,
+            unfinished: Arc::new(Semaphore::new(chosen.max_unfinished)),
+            limits: Limits::new(chosen.max_connections, chosen.max_per_peer, chosen.ipv6_prefix),
+            group: chosen.group,
+            trouble: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn group(&self) -> &DrainGroup {
+        &self.group
+    }
+
+    /// That of the connections.
+    pub(crate) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy)
+    }
+
+    pub(crate) fn status(&self) -> ListenerStatus {
+        let mut status = self.trouble().status(Instant::now().into_std());
+        status.is_full = self.limits.is_full();
+        status
+    }
+
+    /// The next connection: see [`Listener::accept`](crate::Listener::accept). Cancel safe.
+    pub(crate) async fn accept(&self) -> Result<(S::Taken, Pass), Error> {
+        let accepted = self.next().await;
+        if accepted.is_err() {
+            // rule: life-6. Each later call fails at once too, and a loop may log the error and continue.
+            consume_budget().await;
+        }
+        accepted
+    }
+
+    async fn next(&self) -> Result<(S::Taken, Pass), Error> {
+        let socket = self.socket.open().ok_or(Error::Draining)?;
+        tokio::select! {
+            biased;
+            () = self.group.draining() => Err(Error::Draining),
+            // A drain that begins while this is polled shuts the socket: that is no fault of the socket's.
+            taken = self.take(&socket) => taken.map_err(|error| if self.group.is_draining() { Error::Draining } else { error }),
+        }
+    }
+
+    async fn take(&self, socket: &S) -> Result<(S::Taken, Pass), Error> {
+        // rule: tcp-7. A connection that was taken out of the backlog must be returned without waiting for anything
+        // more, so the permits come first.
+        let unfinished = Arc::clone(&self.unfinished).acquire_owned().await.expect("the semaphore is never closed");
+        let place = self.limits.place().await;
+        loop {
+            let retry_at = self.trouble().retry_at();
+            if let Some(retry_at) = retry_at {
+                sleep_until(retry_at.into()).await;
+            }
+            let taken = match socket.take().await {
+                Ok(taken) => taken,
+                Err(error) => {
+                    self.handle_error(error, socket)?;
+                    continue;
+                }
+            };
+            self.trouble().handle_success();
+            match S::tcp(&taken).map(|(stream, peer)| self.limits.admit(stream, peer)).transpose() {
+                Ok(among_peers) => {
+                    let (among_peers, group) = (among_peers.flatten(), self.group.clone());
+                    return Ok((taken, Pass { unfinished, place, among_peers, group }));
+                }
+                Err(refusal) => self.trouble().handle_refusal(refusal),
+            }
+        }
+    }
+
+    fn handle_error(&self, error: io::Error, socket: &S) -> Result<(), Error> {
+        let error = Arc::new(error);
+        let still_listens = || still_listens(&socket.socket());
+        match self.trouble().handle_error(&error, Instant::now().into_std(), still_listens) {
+            Fault::Connection | Fault::System => Ok(()),
+            Fault::Listener => Err(BindError { addr: self.addr.clone(), error }.into()),
+        }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the system says that the socket still listens. If the system cannot tell, an ambiguous error counts as the end.
+fn still_listens(socket: &SockRef<'_>) -> bool {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    return socket.is_listener().unwrap_or(false);
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    {
+        let _ = socket;
+        false
+    }
+}

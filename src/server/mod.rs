@@ -1,0 +1,8 @@
+//! Listening: accepting connections, limiting them, and surviving failures of accept.
+
+mod accept_error;
+pub(crate) mod acceptor;
+pub(crate) mod incoming;
+pub(crate) mod limits;
+pub(crate) mod listener;
+mod peers;

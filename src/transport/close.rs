@@ -1,0 +1,165 @@
+//! Closing in order: finish, drain, deadline, report. Written once, for every floor.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use crate::conn::control::{Control, Delivery};
+use crate::conn::time::{Clock, after};
+use crate::core::half;
+use crate::core::report::{Bound, CloseReport};
+use crate::error::{Phase, Reason};
+use crate::transport::Transport;
+use crate::transport::layer::{Discard, poll_budget, poll_write_some};
+
+/// A close under way: see [`Transport::close`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Close<'a> {
+    transport: &'a mut dyn Transport,
+    /// What is still to be written.
+    last: &'a [u8],
+    unwritten: usize,
+    begun: bool,
+    clock: Clock,
+    discarded: Discard,
+    delivery: Delivery,
+    under_way: Option<UnderWay>,
+}
+
+/// While this guard exists, a close will report. A close that is dropped makes no report.
+struct UnderWay(Control);
+
+impl UnderWay {
+    fn begin(control: &Control) -> Self {
+        control.set_closing(true);
+        Self(control.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.set_closing(false);
+    }
+}
+
+impl<'a> Close<'a> {
+    pub(crate) fn new(transport: &'a mut dyn Transport, last: &'a [u8]) -> Self {
+        let limit = transport.ground().policy().close_discard;
+        Self {
+            transport,
+            last,
+            unwritten: 0,
+            begun: false,
+            clock: Clock::new(None),
+            discarded: Discard { bytes: 0, limit },
+            delivery: Delivery::default(),
+            under_way: None,
+        }
+    }
+
+    fn begin(&mut self, cx: &mut Context<'_>) {
+        self.begun = true;
+        self.under_way = Some(UnderWay::begin(self.transport.ground()));
+        self.clock = Clock::new(after(self.transport.ground().policy().close_timeout));
+        // What has arrived by now is no answer to this close: an end without marker in it is a truncation.
+        let _ = self.transport.poll_discard(cx, &mut self.discarded);
+        self.transport.begin_close();
+    }
+
+    /// Writes the last bytes. A failure ends it; how, the halves know.
+    fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.last.is_empty() {
+            match ready!(poll_write_some(self.transport, cx, self.last)) {
+                Ok(n) => self.last = &self.last[n..],
+                Err(_) => {
+                    self.unwritten = self.last.len();
+                    self.last = &[];
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Nothing was accepted and no handshake done: the floors end at once, as far as they can without waiting.
+    fn finish_pointless(&mut self, cx: &mut Context<'_>) -> CloseReport {
+        self.transport.abandon();
+        let _ = Pin::new(&mut *self.transport).poll_shutdown(cx);
+        self.finish(None, Some(Reason::Closed))
+    }
+
+    /// The socket goes, and the report is made.
+    fn finish(&mut self, bound: Option<Bound>, known: Option<Reason>) -> CloseReport {
+        let (send, recv) = self.transport.halves();
+        let ground = self.transport.ground().clone();
+        self.unwritten += std::mem::take(&mut self.last).len();
+        // If a bound was met, the socket still exists: the bytes in flight now are the unconfirmed ones.
+        ground.begin_report();
+        let ended = known.or_else(|| half::reason(&send, &recv).map(|reason| ground.judged(reason)));
+        let reason = match ended {
+            _ if ground.is_aborted() => Reason::Aborted,
+            Some(reason) => reason,
+            // rule: close-7: all of ours has left; what is missing is only the answer.
+            None if bound == Some(Bound::Bytes) && send.is_finished() => Reason::Unconfirmed,
+            None => Reason::TimedOut(Phase::Close),
+        };
+        let mut floors = Vec::new();
+        self.transport.report_floors(&mut floors);
+        let ours_is_stuck = bound.is_some() && !floors.iter().all(|floor| floor.marker_sent);
+        if ours_is_stuck {
+            // What the peer did not take in time is given up, and must not look like an end in order.
+            ground.reset();
+        }
+        self.transport.release(&reason);
+        let unacknowledged = ground.unacknowledged();
+        let report = CloseReport {
+            reason,
+            floors,
+            bound,
+            unwritten: self.unwritten,
+            discarded: self.discarded.bytes,
+            unacknowledged,
+        };
+        let report = ground.set_report(report).clone();
+        self.under_way = None;
+        report
+    }
+}
+
+impl Future for Close<'_> {
+    type Output = CloseReport;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReport> {
+        let this = &mut *self;
+        if let Some(report) = this.transport.ground().kept_report() {
+            ready!(poll_budget(cx));
+            let report = report.clone();
+            // Whoever was ended from elsewhere may hold the socket still (rule: life-4).
+            this.transport.release(&report.reason);
+            return Poll::Ready(report);
+        }
+        if !this.begun {
+            if this.last.is_empty() && this.transport.is_pointless() {
+                return Poll::Ready(this.finish_pointless(cx));
+            }
+            this.begin(cx);
+        } else if this.clock.poll(cx).is_ready() {
+            // The clock is asked first: a peer that talks without end uses up the task's budget, and a timer that is polled
+            // with none left never fires. rule: close-3
+            return Poll::Ready(this.finish(Some(Bound::Time), None));
+        }
+        // Both at once: a peer that cannot send until we read would not read what we send.
+        let finished = this.poll_last(cx).is_ready() && Pin::new(&mut *this.transport).poll_shutdown(cx).is_ready();
+        let drained = this.transport.poll_discard(cx, &mut this.discarded).is_ready();
+        if this.discarded.is_full() {
+            return Poll::Ready(this.finish(Some(Bound::Bytes), None));
+        }
+        if finished && drained && this.delivery.poll(cx, this.transport.ground()).is_ready() {
+            return Poll::Ready(this.finish(None, None));
+        }
+        // A close that has nothing to wait for needs no timer. Without budget the task is woken at once.
+        if this.clock.is_idle() && this.clock.poll(cx).is_ready() {
+            return Poll::Ready(this.finish(Some(Bound::Time), None));
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,295 @@
+//! The ladder of traits: what every transport does, and what the higher ones add.
+//!
+//! | asked for | done means |
+//! |---|---|
+//! | write | we hold the bytes |
+//! | flush | the kernel holds them |
+//! | [`close_write`](Transport::close_write) | and our marker behind them |
+//! | [`close`](Transport::close), reported clean | and all of it has arrived, and the peer has ended in order too |
+//!
+//! All of it can be called on the concrete types and on trait objects.
+
+pub(crate) mod close;
+pub(crate) mod futures;
+pub(crate) mod layer;
+pub(crate) mod split;
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
+
+use crate::address::Address;
+use crate::config::start_tls::StartTls;
+use crate::conn::control::Control;
+use crate::conn::socket::Keepalive;
+use crate::core::facts::SessionFacts;
+use crate::core::half::{self, RecvHalf, SendHalf};
+use crate::error::{Error, Reason};
+use crate::transport::close::Close;
+use crate::transport::futures::{CloseWrite, Corked, WriteSequence};
+use crate::transport::layer::Floor;
+
+/// How things stand on the topmost floor of a connection.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Status {
+    /// Our send half.
+    pub send: SendHalf,
+    /// Our receive half.
+    pub recv: RecvHalf,
+    /// Bytes that were accepted and have not left for the kernel (rule: write-8).
+    pub queued: usize,
+    /// How the connection ended, once it has.
+    pub reason: Option<Reason>,
+}
+
+/// What every transport does: bytes in order, a close that loses nothing, an abort that cannot be mistaken for one.
+///
+/// Reading and writing are those of tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`. `poll_shutdown` is
+/// [`close_write`](Self::close_write). There is no flush to forget: accepted bytes leave as soon as the socket takes
+/// them, whatever the application waits for (rule: write-6).
+///
+/// Dropping a transport that was not closed is a truncation, and looks like one to the peer: RST on TCP, on TLS an end
+/// without close_notify (rule: close-12).
+///
+/// # Cancel safety
+///
+/// `read` and `write` of tokio's extension traits are cancel safe: a future that is dropped has read or written nothing.
+/// `write_all`, `read_exact` and the like are not, as everywhere.
+#[doc(alias = "ITransport")]
+#[doc(alias = "ITCPTransport")]
+pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
+    /// Our address; numeric, also after the end (rule: tcp-1).
+    #[doc(alias = "getHost")]
+    #[doc(alias = "local_addr")]
+    #[doc(alias = "get_extra_info")]
+    fn host(&self) -> Address {
+        self.ground().host()
+    }
+
+    /// The peer's address; numeric, also after the end (rule: tcp-1).
+    #[doc(alias = "getPeer")]
+    #[doc(alias = "peer_addr")]
+    #[doc(alias = "get_extra_info")]
+    fn peer(&self) -> Address {
+        self.ground().peer()
+    }
+
+    /// A handle for other tasks: abort, addresses, how it ended. Cheap to clone.
+    fn control(&self) -> Control {
+        self.ground().clone()
+    }
+
+    /// How things stand.
+    fn status(&self) -> Status {
+        let (send, recv) = self.halves();
+        let reason = match self.ground().kept_report() {
+            Some(report) => Some(report.reason.clone()),
+            None if self.ground().is_aborted() => Some(Reason::Aborted),
+            None => half::reason(&send, &recv).and_then(|reason| self.ground().judged_so_far(reason)),
+        };
+        Status { send, recv, queued: self.queued(), reason }
+    }
+
+    /// Ends our send half: everything accepted, then this floor's marker (close_notify on TLS), then FIN beneath it.
+    /// Reading goes on for as long as the peer sends (rules: half-1, half-2). Twice is once (rule: half-3).
+    ///
+    /// Success means that the kernel has all of it. Fails with the reason if the connection was lost before. If the peer takes
+    /// nothing for [`Policy::close_timeout`](crate::Policy::close_timeout), the connection is reset, and this fails
+    /// with [`Reason::TimedOut`] in [`Phase::Close`](crate::Phase::Close) (rule: half-12).
+    ///
+    /// # Signals and the end of an input
+    ///
+    /// Call it only when you know that your own input is complete. An input that ends may have been cut off: Ctrl-C at
+    /// `producer | program` goes to both processes, the producer dies, and the program sees the end of its standard input
+    /// together with the signal. If the program acts on the end first, the peer takes half a message for a complete one. A
+    /// `select!` over the input and the signal polls its branches in random order, so:
+    ///
+    /// - put the signal first, with `biased;`,
+    /// - when the input has ended, `yield_now` (a single-threaded runtime then sees signals that have arrived) or wait
+    ///   a few milliseconds (another process may be signalled just before this one), and only then call this,
+    /// - on the signal, [`abort`](Self::abort).
+    ///
+    /// The example `netcat` does this.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the end is decided: a future that is dropped changes nothing about it, and the marker leaves as
+    /// soon as the socket takes it.
+    #[doc(alias = "loseWriteConnection")]
+    #[doc(alias = "write_eof")]
+    #[doc(alias = "CloseWrite")]
+    #[doc(alias = "shutdown")]
+    fn close_write(&mut self) -> CloseWrite<'_> {
+        CloseWrite::new(self.as_transport())
+    }
+
+    /// Ends the connection in order: everything accepted, the markers, then the peer's end is awaited while its late
+    /// input is thrown away, then the socket goes. Never fails: it reports (rules: close-1 to close-11). Where the peer ended
+    /// first, it waits until the peer's system has our last bytes, as far as the system tells (rule: close-14).
+    ///
+    /// The wait is bounded by [`Policy::close_timeout`](crate::Policy::close_timeout) and
+    /// [`Policy::close_discard`](crate::Policy::close_discard). A second call gives the same report.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again; the bounds start anew then.
+    #[doc(alias = "loseConnection")]
+    fn close(&mut self) -> Close<'_> {
+        Close::new(self.as_transport(), &[])
+    }
+
+    /// Writes these last bytes and closes, all of it within the bounds of [`close`](Self::close): a peer that does not
+    /// read holds it no longer (rule: close-3). At the bound the report says that our marker did not leave.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: a part of the bytes may have been accepted.
+    #[doc(alias = "finish")]
+    fn close_with<'a>(&'a mut self, last: &'a [u8]) -> Close<'a> {
+        Close::new(self.as_transport(), last)
+    }
+
+    /// Ends the connection now: what is queued is thrown away and the peer gets RST. Returns at once, from any state
+    /// (rules: abort-1 to abort-5).
+    #[doc(alias = "abortConnection")]
+    #[doc(alias = "SetLinger")]
+    fn abort(&mut self) {
+        self.ground().abort();
+        if self.ground().is_aborted() {
+            self.handle_abort();
+        }
+    }
+
+    /// Writes all parts as one: in order, without joining copies where the kernel can gather. Nothing of it is written
+    /// if our send half has ended (rule: write-2).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: a part of it may have been accepted.
+    #[doc(alias = "writeSequence")]
+    #[doc(alias = "writelines")]
+    fn write_sequence<'a>(&'a mut self, parts: &'a [IoSlice<'a>]) -> WriteSequence<'a> {
+        WriteSequence::new(self.as_transport(), parts)
+    }
+
+    /// Holds small writes back, to be merged, until the guard is dropped (rule: write-7). A flush under a cork sends.
+    fn cork(&mut self) -> Corked<'_> {
+        Corked::new(self.as_transport())
+    }
+
+    /// Bytes that were accepted and have not left for the kernel (rule: write-8).
+    #[doc(alias = "get_write_buffer_size")]
+    fn queued(&self) -> usize {
+        self.queued_bytes()
+    }
+}
+
+impl<T: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
+
+/// What a TCP socket adds. The options reach the real socket through every floor (rule: tcp-2); where there is none
+/// beneath, and after the end, they are errors (rule: tcp-3).
+#[doc(alias = "ITCPTransport")]
+pub trait TcpTransport: Transport {
+    /// Whether small segments leave at once. On by default.
+    #[doc(alias = "getTcpNoDelay")]
+    fn nodelay(&self) -> io::Result<bool> {
+        self.ground().with_socket(|socket| socket.nodelay())
+    }
+
+    /// Sets whether small segments leave at once.
+    #[doc(alias = "setTcpNoDelay")]
+    fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.ground().with_socket(|socket| socket.set_nodelay(on))
+    }
+
+    /// Whether, and how, the system probes an idle connection.
+    #[doc(alias = "getTcpKeepAlive")]
+    fn keepalive(&self) -> io::Result<Option<Keepalive>> {
+        self.ground().with_socket(|socket| socket.keepalive())
+    }
+
+    /// Sets whether, and how, the system probes an idle connection.
+    #[doc(alias = "setTcpKeepAlive")]
+    fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        self.ground().with_socket(|socket| socket.set_keepalive(keepalive))
+    }
+
+    /// How long sent data may stay unacknowledged before the system gives the connection up (Linux).
+    fn user_timeout(&self) -> io::Result<Option<Duration>> {
+        self.ground().with_socket(|socket| socket.user_timeout())
+    }
+
+    /// Sets how long sent data may stay unacknowledged before the system gives the connection up (Linux).
+    fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.ground().with_socket(|socket| socket.set_user_timeout(timeout))
+    }
+
+    /// The kernel's send and receive buffer, in bytes.
+    fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
+        self.ground().with_socket(|socket| socket.buffer_sizes())
+    }
+
+    /// Sets the kernel's send buffer, in bytes. Linux doubles the value.
+    fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        self.ground().with_socket(|socket| socket.set_send_buffer_size(bytes))
+    }
+
+    /// Sets the kernel's receive buffer, in bytes. Linux doubles the value.
+    fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        self.ground().with_socket(|socket| socket.set_recv_buffer_size(bytes))
+    }
+}
+
+impl<T: Transport + ?Sized> TcpTransport for T {}
+
+/// What TLS adds: the facts of the session.
+#[doc(alias = "ISSLTransport")]
+#[doc(alias = "INegotiated")]
+pub trait TlsTransport: TcpTransport {
+    /// What the handshake of the topmost TLS floor agreed on; `None` in plaintext, and until the handshake is done. It
+    /// stays readable after the end (rule: secure-3).
+    #[doc(alias = "getPeerCertificate")]
+    #[doc(alias = "negotiatedProtocol")]
+    #[doc(alias = "ConnectionState")]
+    fn tls(&self) -> Option<Arc<SessionFacts>> {
+        self.session_facts()
+    }
+
+    /// Whether application data travels encrypted.
+    fn is_secure(&self) -> bool {
+        self.session_facts().is_some()
+    }
+}
+
+impl<T: TcpTransport + ?Sized> TlsTransport for T {}
+
+/// An upgrade or a handshake under way, as trait objects have it.
+pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+/// A downgrade under way, as trait objects have it.
+pub type Stopping<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
+/// What an upgradable transport adds: into TLS, and back.
+#[doc(alias = "ITLSTransport")]
+pub trait UpgradableTransport: TlsTransport {
+    /// Starts TLS, also inside TLS. Waits for the outcome (rules: upgrade-1 to upgrade-8).
+    #[doc(alias = "startTLS")]
+    #[doc(alias = "STARTTLS")]
+    fn start_tls(&mut self, how: StartTls) -> Starting<'_>;
+
+    /// Whether `start_tls` could begin now. A service checks this before it sends the go-ahead, which it cannot take back.
+    ///
+    /// # Errors
+    ///
+    /// The [`UpgradeError`](crate::UpgradeError) that `start_tls` would return now (rule: upgrade-5), for example
+    /// [`TooManyLayers`](crate::UpgradeError::TooManyLayers) (rule: upgrade-12). Nothing changes.
+    fn may_start_tls(&self) -> Result<(), Error>;
+
+    /// Ends the topmost TLS session and goes on beneath it (rule: upgrade-9).
+    #[doc(alias = "CCC")]
+    #[doc(alias = "unwrap")]
+    fn stop_tls(&mut self) -> Stopping<'_>;
+}

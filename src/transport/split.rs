@@ -1,0 +1,150 @@
+//! Two halves for two tasks, over every transport.
+
+use std::fmt;
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
+
+use crate::conn::control::Control;
+use crate::core::half::{RecvHalf, SendHalf};
+use crate::layers::tcp::{TcpConnection, TcpReadHalf, TcpWriteHalf};
+use crate::layers::tls::{TlsConnection, TlsReadHalf, TlsWriteHalf};
+use crate::transport::Transport;
+
+/// The halves of a transport, owned, for two tasks; and the way back.
+///
+/// The halves of TCP share no lock, and neither do those of an upgradable connection that is in plaintext over TCP. Those
+/// of a TLS session share the session under one.
+///
+/// Nothing is lost on the way: bytes that were received and not read stay with the read half, bytes that were accepted
+/// leave although nobody waits for them. A half that is dropped ends nothing; when both are dropped, the connection ends
+/// as a dropped connection does (rule: close-12). The write half's `shutdown` is
+/// [`close_write`](Transport::close_write). [`close`](Transport::close), `start_tls` and `stop_tls` want the whole
+/// connection, so [`reunite`](Self::reunite) first; an abort wants the handle only.
+///
+/// A [`Stream`](crate::Stream) is one object, which cannot be cut without a lock: it has no halves of its own, and
+/// `tokio::io::split` does for it what can be done. TLS on top of it can be split; an upgradable connection on it cannot.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use bowline::{Split, Transport};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// /// Sends all of it while the peer may be sending too, then gives back the connection.
+/// async fn exchange<T: Split>(connection: T, question: Vec<u8>) -> std::io::Result<(T, Vec<u8>)> {
+///     let (mut read, mut write) = connection.into_split();
+///     let asking = tokio::spawn(async move {
+///         write.write_all(&question).await?;
+///         write.shutdown().await?; // our half only
+///         Ok::<_, std::io::Error>(write)
+///     });
+///     let mut answer = Vec::new();
+///     read.read_to_end(&mut answer).await?;
+///     let write = asking.await??;
+///     Ok((T::reunite(read, write).expect("both are halves of this connection"), answer))
+/// }
+///
+/// let (client, server) = bowline::testing::tcp_pair().await?;
+/// let client = tokio::spawn(exchange(client, vec![1; 1_000_000]));
+/// let (mut server, question) = exchange(server, vec![2; 1_000_000]).await?;
+/// let (mut client, answer) = client.await??;
+/// assert_eq!((question.len(), answer.len()), (1_000_000, 1_000_000));
+/// let (ours, theirs) = tokio::join!(server.close(), client.close());
+/// assert!(ours.is_clean() && theirs.is_clean());
+/// # Ok(()) }
+/// ```
+pub trait Split: Transport + Sized {
+    /// The half that reads.
+    type ReadHalf: OwnedReadHalf;
+    /// The half that writes.
+    type WriteHalf: OwnedWriteHalf;
+
+    /// Cuts the connection in two.
+    fn into_split(self) -> (Self::ReadHalf, Self::WriteHalf);
+
+    /// Makes one connection of the two halves again; gives them back where they are of different connections.
+    #[doc(alias = "unsplit")]
+    #[expect(clippy::type_complexity, reason = "an alias would hide what is given back")]
+    fn reunite(read: Self::ReadHalf, write: Self::WriteHalf) -> Result<Self, Box<(Self::ReadHalf, Self::WriteHalf)>>;
+}
+
+/// The half of a connection that reads.
+pub trait OwnedReadHalf: AsyncRead + AsyncBufRead + fmt::Debug + Send + Unpin + 'static {
+    /// The handle of the connection.
+    fn control(&self) -> Control;
+    /// How the half stands.
+    fn status(&self) -> RecvHalf;
+}
+
+/// The half of a connection that writes. Its `shutdown` is [`close_write`](Transport::close_write): the connection lives.
+pub trait OwnedWriteHalf: AsyncWrite + fmt::Debug + Send + Unpin + 'static {
+    /// The handle of the connection.
+    fn control(&self) -> Control;
+    /// How the half stands.
+    fn status(&self) -> SendHalf;
+}
+
+impl Split for TcpConnection {
+    type ReadHalf = TcpReadHalf;
+    type WriteHalf = TcpWriteHalf;
+
+    fn into_split(self) -> (TcpReadHalf, TcpWriteHalf) {
+        Self::into_split(self)
+    }
+
+    fn reunite(read: TcpReadHalf, write: TcpWriteHalf) -> Result<Self, Box<(TcpReadHalf, TcpWriteHalf)>> {
+        read.reunite(write)
+    }
+}
+
+impl OwnedReadHalf for TcpReadHalf {
+    fn control(&self) -> Control {
+        Self::control(self)
+    }
+
+    fn status(&self) -> RecvHalf {
+        Self::status(self).clone()
+    }
+}
+
+impl OwnedWriteHalf for TcpWriteHalf {
+    fn control(&self) -> Control {
+        Self::control(self)
+    }
+
+    fn status(&self) -> SendHalf {
+        Self::status(self).clone()
+    }
+}
+
+impl<T: Transport> Split for TlsConnection<T> {
+    type ReadHalf = TlsReadHalf<T>;
+    type WriteHalf = TlsWriteHalf<T>;
+
+    fn into_split(self) -> (TlsReadHalf<T>, TlsWriteHalf<T>) {
+        Self::into_split(self)
+    }
+
+    fn reunite(read: TlsReadHalf<T>, write: TlsWriteHalf<T>) -> Result<Self, Box<(TlsReadHalf<T>, TlsWriteHalf<T>)>> {
+        read.reunite(write)
+    }
+}
+
+impl<T: Transport> OwnedReadHalf for TlsReadHalf<T> {
+    fn control(&self) -> Control {
+        Self::control(self)
+    }
+
+    fn status(&self) -> RecvHalf {
+        Self::status(self)
+    }
+}
+
+impl<T: Transport> OwnedWriteHalf for TlsWriteHalf<T> {
+    fn control(&self) -> Control {
+        Self::control(self)
+    }
+
+    fn status(&self) -> SendHalf {
+        Self::status(self)
+    }
+}
