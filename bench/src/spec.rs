@@ -118,6 +118,9 @@ pub fn all() -> Vec<Spec> {
             add(Workload::Bulk { size: 16 << 10, way }, Tls::V13, regime, &[STREAMS, CALLBACK, go, PLAIN]);
             add(Workload::Bulk { size: 64 << 10, way }, Tls::V12, regime, &[STREAMS, go]);
         }
+        for size in [256 << 10, 1 << 20] {
+            add(Workload::Bulk { size, way: Way::Up }, Tls::V13, regime, &[STREAMS, CALLBACK, go, PLAIN]);
+        }
     }
     for regime in [Regime::Hot, Regime::Default] {
         let go = if regime == Regime::Default { GO } else { none };
@@ -169,7 +172,7 @@ pub fn rounds(spec: &Spec, all: usize, quick: bool) -> usize {
 pub fn is_counted(spec: &Spec) -> bool {
     spec.tls == Tls::V13
         && match spec.workload {
-            Workload::Bulk { size, way } => size == 64 << 10 && way == Way::Up,
+            Workload::Bulk { size, way } => matches!(size >> 10, 64 | 256) && way == Way::Up,
             Workload::Small => spec.regime == Regime::Hot,
             Workload::Pingpong { size, connections } => {
                 size == 1024 && spec.regime == Regime::Hot && matches!(connections, 1 | 64)
@@ -204,7 +207,11 @@ impl Spec {
             Tls::V13 => "TLS 1.3",
             Tls::V12 => "TLS 1.2",
         };
-        let size = |size: usize| if size >= 1024 { format!("{} KiB", size >> 10) } else { format!("{size} B") };
+        let size = |size: usize| match size {
+            0..1024 => format!("{size} B"),
+            1024..0x10_0000 => format!("{} KiB", size >> 10),
+            _ => format!("{} MiB", size >> 20),
+        };
         let connections =
             |n: usize| if n == 1 { "one connection".to_owned() } else { format!("{} connections", thousands(n)) };
         match self.workload {
