@@ -1,7 +1,9 @@
 //! Names the kind of a private key that a crypto provider does not accept, for the error message.
 
+use der::{Tag, TagNumber};
 use rustls::pki_types::PrivateKeyDer;
-use x509_parser::asn1_rs::Oid;
+
+use super::certificate::{first, id_text, inside};
 
 /// The kind in words (`an Ed448 key`); `None` if the key cannot be parsed.
 pub(super) fn told(key: &PrivateKeyDer<'_>) -> Option<String> {
@@ -13,52 +15,48 @@ pub(super) fn told(key: &PrivateKeyDer<'_>) -> Option<String> {
     }
 }
 
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 2;
-const OCTETS: u8 = 4;
-const OBJECT_ID: u8 = 6;
 /// The parameters of an EC key, if the key contains them.
-const PARAMETERS: u8 = 0xa0;
+const PARAMETERS: Tag = Tag::ContextSpecific { constructed: true, number: TagNumber(0) };
 
 /// RFC 5958: version, algorithm, key.
 fn pkcs8(der: &[u8]) -> Option<String> {
-    let (body, _) = element(der, SEQUENCE)?;
-    let (_, rest) = element(body, INTEGER)?;
-    let (algorithm, rest) = element(rest, SEQUENCE)?;
-    let (id, parameters) = element(algorithm, OBJECT_ID)?;
+    let (body, _) = element(der, Tag::Sequence)?;
+    let (_, rest) = element(body, Tag::Integer)?;
+    let (algorithm, rest) = element(rest, Tag::Sequence)?;
+    let (id, parameters) = element(algorithm, Tag::ObjectIdentifier)?;
     match ALGORITHMS.iter().find(|(known, _)| *known == id) {
-        Some((_, "RSA")) => rsa(element(rest, OCTETS)?.0),
+        Some((_, "RSA")) => rsa(element(rest, Tag::OctetString)?.0),
         Some((_, "EC")) => Some(ec(parameters)),
         Some((_, name)) => Some(format!("{} key", with_article(name))),
-        None => Some(format!("a key of the algorithm {}", Oid::new(id.into()).to_id_string())),
+        None => Some(format!("a key of the algorithm {}", id_text(id))),
     }
 }
 
 /// RFC 5915: version, key, curve.
 fn sec1(der: &[u8]) -> Option<String> {
-    let (body, _) = element(der, SEQUENCE)?;
-    let (_, rest) = element(body, INTEGER)?;
-    let (_, rest) = element(rest, OCTETS)?;
+    let (body, _) = element(der, Tag::Sequence)?;
+    let (_, rest) = element(body, Tag::Integer)?;
+    let (_, rest) = element(rest, Tag::OctetString)?;
     Some(element(rest, PARAMETERS).map_or_else(|| "an EC key without its curve".into(), |(curve, _)| ec(curve)))
 }
 
 /// RFC 8017, appendix A.1.2: version, modulus.
 fn rsa(der: &[u8]) -> Option<String> {
-    let (body, _) = element(der, SEQUENCE)?;
-    let (_, rest) = element(body, INTEGER)?;
-    let (modulus, _) = element(rest, INTEGER)?;
+    let (body, _) = element(der, Tag::Sequence)?;
+    let (_, rest) = element(body, Tag::Integer)?;
+    let (modulus, _) = element(rest, Tag::Integer)?;
     let modulus = modulus.strip_prefix(&[0]).unwrap_or(modulus);
     let unused = modulus.first()?.leading_zeros();
     Some(format!("an RSA key of {} bits", modulus.len() * 8 - usize::try_from(unused).ok()?))
 }
 
 fn ec(parameters: &[u8]) -> String {
-    let Some((id, _)) = element(parameters, OBJECT_ID) else {
+    let Some((id, _)) = element(parameters, Tag::ObjectIdentifier) else {
         return "an EC key with its curve written out, not named".into();
     };
     match CURVES.iter().find(|(known, _)| *known == id) {
         Some((_, name)) => format!("an EC key on {name}"),
-        None => format!("an EC key on the curve {}", Oid::new(id.into()).to_id_string()),
+        None => format!("an EC key on the curve {}", id_text(id)),
     }
 }
 
@@ -95,18 +93,7 @@ const CURVES: [(&[u8], &str); 8] = [
 ];
 
 /// The content of an element of this type, and the bytes after it.
-fn element(der: &[u8], typ: u8) -> Option<(&[u8], &[u8])> {
-    let [found, length, rest @ ..] = der else { return None };
-    if *found != typ {
-        return None;
-    }
-    let (length, rest) = match length {
-        0x00..=0x7f => (usize::from(*length), rest),
-        0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(length - 0x80))?;
-            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
-        }
-        _ => return None,
-    };
-    rest.split_at_checked(length)
+fn element(der: &[u8], tag: Tag) -> Option<(&[u8], &[u8])> {
+    let (element, rest) = first(der)?;
+    Some((inside(element, tag)?, rest))
 }

@@ -24,6 +24,7 @@
 //! converts with `into()`. Both engines obey its settings. The settings that neither engine obeys (early data, and data of a
 //! server before the client's Finished) are turned off in a copy, and the warnings say so (rule: secure-11).
 
+mod certificate;
 mod client;
 mod identity;
 mod key_kind;
@@ -48,6 +49,8 @@ use rustls::pki_types::ServerName;
 
 use crate::error::{ConfigError, ConfigProblem, Error};
 
+#[cfg(feature = "testing")]
+pub(crate) use certificate::Certificate;
 pub use client::{ClientTls, ClientTlsBuilder};
 pub use server::{ServerTls, ServerTlsBuilder};
 pub use x509::subject;

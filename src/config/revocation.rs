@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
+use der::asn1::BitStringRef;
 use rustls::CertificateError;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm, UnixTime};
-use x509_parser::asn1_rs::{Any, BitString};
-use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+use super::certificate::{Certificate, RevocationList, elements};
 
 /// Revocation lists, and the accepted signature algorithms.
 #[derive(Debug)]
@@ -26,14 +26,12 @@ impl Lists {
         if self.lists.is_empty() {
             return Ok(());
         }
-        let Ok((_, parsed)) = X509Certificate::from_der(root) else { return Err(CertificateError::BadEncoding) };
+        let Some(parsed) = Certificate::from_der(root) else { return Err(CertificateError::BadEncoding) };
         let of_root: Vec<_> = self.lists.iter().filter_map(|list| self.list_of(&parsed, list)).collect();
-        let serial = parsed.raw_serial();
-        if of_root.iter().any(|list| list.iter_revoked_certificates().any(|entry| entry.raw_serial() == serial)) {
+        if of_root.iter().any(|list| list.revoked.contains(&parsed.serial)) {
             return Err(CertificateError::Revoked);
         }
-        let ends = of_root.iter().filter_map(|list| u64::try_from(list.next_update()?.timestamp()).ok());
-        match ends.max() {
+        match of_root.iter().filter_map(|list| list.next_update).max() {
             None => Err(CertificateError::UnknownRevocationStatus),
             Some(end) if now.as_secs() < end => Ok(()),
             Some(end) => Err(CertificateError::ExpiredRevocationListContext {
@@ -46,33 +44,24 @@ impl Lists {
     /// The list, if this root has issued it for all of its certificates.
     fn list_of<'a>(
         &self,
-        root: &X509Certificate<'_>,
+        root: &Certificate<'_>,
         list: &'a CertificateRevocationListDer<'_>,
-    ) -> Option<CertificateRevocationList<'a>> {
-        let (_, parsed) = CertificateRevocationList::from_der(list).ok()?;
-        let may_sign = root.key_usage().ok()?.is_none_or(|usage| usage.value.crl_sign());
-        let is_of_all = parsed.extensions().iter().all(|it| it.oid != OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
-        let is_of_root = parsed.issuer().as_raw() == root.subject().as_raw();
-        (may_sign && is_of_all && is_of_root && self.is_signed(root, list)?).then_some(parsed)
+    ) -> Option<RevocationList<'a>> {
+        let parsed = RevocationList::from_der(list)?;
+        let is_of_root = root.may_sign_lists() && !parsed.is_partial() && parsed.issuer == root.subject;
+        (is_of_root && self.is_signed(root, &parsed)?).then_some(parsed)
     }
 
     /// Whether the key of this root has signed the list.
-    fn is_signed(&self, root: &X509Certificate<'_>, list: &[u8]) -> Option<bool> {
-        let (_, list) = Any::from_der(list).ok()?;
-        let (behind, _) = Any::from_der(list.data).ok()?;
-        let message = &list.data[..list.data.len() - behind.len()];
-        let (behind, algorithm) = Any::from_der(behind).ok()?;
-        let (_, signature) = BitString::from_der(behind).ok()?;
-        let key = root.public_key();
-        let (_, info) = Any::from_der(key.raw).ok()?;
-        let (_, of_key) = Any::from_der(info.data).ok()?;
+    fn is_signed(&self, root: &Certificate<'_>, list: &RevocationList<'_>) -> Option<bool> {
+        let [of_key, public] = elements(root.key)?[..] else { return None };
+        let public = public.decode_as::<BitStringRef<'_>>().ok()?.as_bytes()?;
         let fits = |candidate: &&&dyn SignatureVerificationAlgorithm| {
-            candidate.signature_alg_id().as_ref() == algorithm.data
-                && candidate.public_key_alg_id().as_ref() == of_key.data
+            candidate.signature_alg_id().as_ref() == list.algorithm
+                && candidate.public_key_alg_id().as_ref() == of_key.value()
         };
-        let public = key.subject_public_key.data.as_ref();
         let verifies = |candidate: &&dyn SignatureVerificationAlgorithm| {
-            candidate.verify_signature(public, message, signature.data.as_ref()).is_ok()
+            candidate.verify_signature(public, list.signed, list.signature).is_ok()
         };
         Some(self.algorithms.all.iter().filter(fits).any(verifies))
     }

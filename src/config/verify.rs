@@ -31,10 +31,9 @@ pub(super) struct RootsAsServers {
 impl RootsAsServers {
     /// webpki's own objection has no name in rustls: it arrives as `Other`.
     fn is_only_marked(&self, error: &Error, cert: &CertificateDer<'_>, now: UnixTime) -> bool {
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         matches!(error, Error::InvalidCertificate(CertificateError::Other(_)))
             && self.roots.iter().any(|root| root.as_ref() == cert.as_ref())
-            && is_ca_fit_for_server(cert, now)
+            && is_ca_fit_for_server(cert, now.as_secs())
     }
 }
 

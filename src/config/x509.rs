@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
-use x509_parser::prelude::{ASN1Time, FromDer, ParsedExtension, X509Certificate};
-use x509_parser::revocation_list::CertificateRevocationList;
-use x509_parser::x509::{AttributeTypeAndValue, X509Name};
+use der::asn1::AnyRef;
+use der::{Tag, Tagged};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 
+use super::certificate::{self, Certificate, RevocationList, elements, inside};
 use super::{ConfigWarning, WarningKind};
 use crate::escape::is_unprintable;
 
@@ -17,23 +17,34 @@ use crate::escape::is_unprintable;
 /// `None` where there is no subject, which is usual for certificates that name a server elsewhere, and for bytes that are
 /// no certificate.
 pub fn subject(cert: &CertificateDer<'_>) -> Option<String> {
-    let parsed = parse(cert)?;
+    let parsed = Certificate::from_der(cert)?;
     // RFC 4514, section 2.1: "starting with the last element of the sequence and moving backwards toward the first".
-    let mut rdns: Vec<String> = parsed.subject().iter().map(|rdn| joined(rdn.iter().map(attribute), "+")).collect();
-    rdns.reverse();
-    Some(joined(rdns.into_iter(), ",")).filter(|subject| !subject.is_empty())
+    let rdns = elements(parsed.subject)?.into_iter().rev().map(relative_name).collect::<Option<Vec<_>>>()?;
+    Some(rdns.join(",")).filter(|subject| !subject.is_empty())
 }
 
-fn joined(parts: impl Iterator<Item = String>, separator: &str) -> String {
-    parts.collect::<Vec<_>>().join(separator)
+fn relative_name(rdn: AnyRef<'_>) -> Option<String> {
+    let attributes = elements(inside(rdn, Tag::Set)?)?.into_iter().map(attribute).collect::<Option<Vec<_>>>()?;
+    Some(attributes.join("+"))
 }
 
-fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
-    let oid = attribute.attr_type().to_id_string();
-    let name = NAMES.iter().find(|(known, _)| *known == oid).map_or(oid.as_str(), |(_, name)| name);
-    match attribute.as_str() {
-        Ok(value) => format!("{name}={}", escaped(value)),
-        Err(_) => format!("{name}=#{}", hex(attribute.as_slice())),
+fn attribute(attribute: AnyRef<'_>) -> Option<String> {
+    let [id, value] = elements(inside(attribute, Tag::Sequence)?)?[..] else { return None };
+    let id = certificate::id_text(inside(id, Tag::ObjectIdentifier)?);
+    let name = NAMES.iter().find(|(known, _)| *known == id).map_or(id.as_str(), |(_, name)| name);
+    Some(match text(value) {
+        Some(value) => format!("{name}={}", escaped(value)),
+        None => format!("{name}=#{}", hex(value.value())),
+    })
+}
+
+/// The value, if it is a string in ASCII or UTF-8.
+fn text(value: AnyRef<'_>) -> Option<&str> {
+    match value.tag() {
+        Tag::Utf8String | Tag::PrintableString | Tag::Ia5String | Tag::NumericString | Tag::VisibleString => {
+            std::str::from_utf8(value.value()).ok()
+        }
+        _ => None,
     }
 }
 
@@ -75,77 +86,65 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The time at which a revocation list was issued, in seconds since 1970; 0 if the list has no such time.
-pub(super) fn time_of_list(list: &CertificateRevocationListDer<'_>) -> i64 {
-    CertificateRevocationList::from_der(list.as_ref()).map_or(0, |(_, list)| list.last_update().timestamp())
+pub(super) fn time_of_list(list: &CertificateRevocationListDer<'_>) -> u64 {
+    RevocationList::from_der(list).map_or(0, |list| list.this_update)
 }
 
 /// Why these bytes are not a certificate; `None` if they are one.
 pub(super) fn unreadable(cert: &CertificateDer<'_>) -> Option<String> {
-    match X509Certificate::from_der(cert) {
-        Ok(([], _)) => None,
-        Ok((rest, _)) => Some(format!("{} bytes follow its end", rest.len())),
-        Err(_) if cert.trim_ascii_start().starts_with(b"-----BEGIN") => Some("it is PEM, not DER".into()),
-        Err(_) => Some("it is not the DER of a certificate".into()),
+    match Certificate::read(cert) {
+        Some((_, 0)) => None,
+        Some((_, rest)) => Some(format!("{rest} bytes follow its end")),
+        None if cert.trim_ascii_start().starts_with(b"-----BEGIN") => Some("it is PEM, not DER".into()),
+        None => Some("it is not the DER of a certificate".into()),
     }
 }
 
-fn parse<'a>(cert: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
-    X509Certificate::from_der(cert).ok().map(|(_, parsed)| parsed)
-}
-
-/// Whether the certificate is marked as that of a CA, and could otherwise be that of a server at this time.
+/// Whether the certificate is marked as that of a CA, and could otherwise be that of a server at this time (in seconds
+/// since 1970).
 ///
 /// This is what is left to check of a root certificate that a server presents as its own, see
 /// [`verify`](super::verify).
-pub(super) fn is_ca_fit_for_server(cert: &CertificateDer<'_>, now: i64) -> bool {
-    let Some(parsed) = parse(cert) else { return false };
-    let validity = parsed.validity();
-    let usable = match parsed.extended_key_usage() {
-        Ok(Some(usage)) => usage.value.any || usage.value.server_auth,
-        Ok(None) => true,
-        Err(_) => false,
-    };
-    parsed.is_ca() && usable && validity.not_before.timestamp() <= now && now <= validity.not_after.timestamp()
+pub(super) fn is_ca_fit_for_server(cert: &CertificateDer<'_>, now: u64) -> bool {
+    let Some(parsed) = Certificate::from_der(cert) else { return false };
+    let Some((from, to)) = parsed.validity() else { return false };
+    parsed.is_ca() && parsed.may_serve() && certificate::seconds(from) <= now && now <= certificate::seconds(to)
 }
 
-const DAY: i64 = 24 * 60 * 60;
-const SOON: i64 = 7 * DAY;
+const DAY: u64 = 24 * 60 * 60;
+const SOON: u64 = 7 * DAY;
 
 /// What is odd about a chain of our own. What cannot be parsed here gives no warning: rustls has the last word.
 pub(super) fn warnings(file: Option<PathBuf>, chain: &[CertificateDer<'_>], server: bool) -> Vec<ConfigWarning> {
-    let parsed: Vec<_> = chain.iter().filter_map(|cert| Some((cert, parse(cert)?))).collect();
+    let parsed: Vec<_> = chain.iter().filter_map(|cert| Some((cert, Certificate::from_der(cert)?))).collect();
     let mut found: Vec<(WarningKind, String)> = parsed.iter().filter_map(|(cert, p)| out_of_date(cert, p)).collect();
     if let Some((cert, leaf)) = parsed.first() {
         found.extend(odd_leaf(&named(cert), leaf, server));
     }
-    found.extend(parsed.windows(2).filter_map(|pair| break_between(pair[0].1.issuer(), &pair[1])));
+    found.extend(parsed.windows(2).filter_map(|pair| break_between(pair[0].1.issuer, &pair[1])));
     found.into_iter().map(|(kind, detail)| ConfigWarning { file: file.clone(), kind, detail }).collect()
 }
 
-fn out_of_date(cert: &CertificateDer<'_>, parsed: &X509Certificate<'_>) -> Option<(WarningKind, String)> {
-    let (from, to, now) = (parsed.validity().not_before, parsed.validity().not_after, ASN1Time::now());
-    let left = to.timestamp() - now.timestamp();
+fn out_of_date(cert: &CertificateDer<'_>, parsed: &Certificate<'_>) -> Option<(WarningKind, String)> {
+    let (from, to) = parsed.validity()?;
+    let (begin, end, now) = (certificate::seconds(from), certificate::seconds(to), UnixTime::now().as_secs());
     // A certificate that lives a few days only is not a matter for a warning until a third of its life is left.
-    let soon = SOON.min((to.timestamp() - from.timestamp()) / 3);
+    let soon = SOON.min(end.saturating_sub(begin) / 3);
     let name = named(cert);
-    if now < from {
+    if now < begin {
         Some((WarningKind::NotYetValid, format!("{name} is not valid before {from}")))
-    } else if left < 0 {
+    } else if end < now {
         Some((WarningKind::Expired, format!("{name} expired on {to}")))
-    } else if left < soon {
+    } else if end - now < soon {
         Some((WarningKind::ExpiresSoon, format!("{name} expires on {to}")))
     } else {
         None
     }
 }
 
-fn odd_leaf(name: &str, leaf: &X509Certificate<'_>, server: bool) -> Vec<(WarningKind, String)> {
-    let has_names = leaf
-        .extensions()
-        .iter()
-        .any(|extension| matches!(extension.parsed_extension(), ParsedExtension::SubjectAlternativeName(_)));
+fn odd_leaf(name: &str, leaf: &Certificate<'_>, server: bool) -> Vec<(WarningKind, String)> {
     let mut found = Vec::new();
-    if server && !has_names {
+    if server && leaf.extension(certificate::NAMES).is_none() {
         let why = "has no subject alternative name: no client will find it valid for a name";
         found.push((WarningKind::NoNames, format!("{name} {why}")));
     }
@@ -156,13 +155,9 @@ fn odd_leaf(name: &str, leaf: &X509Certificate<'_>, server: bool) -> Vec<(Warnin
     found
 }
 
-fn break_between(
-    issuer: &X509Name<'_>,
-    next: &(&CertificateDer<'_>, X509Certificate<'_>),
-) -> Option<(WarningKind, String)> {
+fn break_between(issuer: &[u8], next: &(&CertificateDer<'_>, Certificate<'_>)) -> Option<(WarningKind, String)> {
     let why = "is not the issuer of the one before it in the chain";
-    (issuer.as_raw() != next.1.subject().as_raw())
-        .then(|| (WarningKind::ChainOrder, format!("{} {why}", named(next.0))))
+    (issuer != next.1.subject).then(|| (WarningKind::ChainOrder, format!("{} {why}", named(next.0))))
 }
 
 fn named(cert: &CertificateDer<'_>) -> String {

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use slab::Slab;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 
 use crate::conn::control::{Control, WeakControl};
 use crate::conn::time::{after, until};
 use crate::core::outcome::{Outcome, Tally};
-use crate::core::slab::Slab;
 
 /// The connections that end together: those of a [`Listener`](crate::Listener), of several, and whatever else has
 /// [joined](Self::join). This is the handle by which a service is stopped; it is cheap to clone, and any task or thread may
@@ -98,7 +98,8 @@ pub(crate) trait Door: Send + Sync {
 /// A connection's membership: what it needs to leave.
 pub(crate) struct Member {
     pub(crate) group: DrainGroup,
-    number: u32,
+    /// Its key among the members.
+    number: usize,
     /// 0 inside; else the outcome it was counted by, or [`UNCOUNTED`]. Changed under the lock only.
     left: AtomicU8,
 }
@@ -157,7 +158,7 @@ impl DrainGroup {
         let (mut ended, cut_off, open) = {
             let state = self.state();
             // Kept until the lock is released: the last holder of a handle drops everything in it.
-            let open: Vec<Control> = state.members.iter().filter_map(WeakControl::upgrade).collect();
+            let open: Vec<Control> = state.members.iter().filter_map(|(_, member)| member.upgrade()).collect();
             (state.ended.clone(), state.cut_off, open)
         };
         open.iter().for_each(|control| ended.add(control.outcome()));
@@ -209,7 +210,7 @@ impl DrainGroup {
 
     /// To be told, or ended, without the lock: whoever is may leave at once.
     fn members(&self) -> Vec<Control> {
-        self.state().members.iter().filter_map(WeakControl::upgrade).collect()
+        self.state().members.iter().filter_map(|(_, member)| member.upgrade()).collect()
     }
 
     /// A listener lets connections into this group. Where the drain has begun already, it is shut.
@@ -242,7 +243,7 @@ impl Member {
         if self.left.load(Ordering::Acquire) != 0 {
             return;
         }
-        state.members.remove(self.number);
+        state.members.try_remove(self.number);
         let mut left = UNCOUNTED;
         if self.group.is_draining() {
             let outcome = outcome();
@@ -256,7 +257,7 @@ impl Member {
     /// The connection belongs to another group already.
     pub(crate) fn withdraw(&self) {
         let mut state = self.group.state();
-        state.members.remove(self.number);
+        state.members.try_remove(self.number);
         self.left.store(UNCOUNTED, Ordering::Release);
         self.unlock(state);
     }

@@ -11,7 +11,7 @@
 //! - [`inbox`]: bytes that were received and not yet read. Nothing else may hold any, so that what is left over at an
 //!   upgrade is always known.
 //! - [`backoff`]: how long to wait before the next attempt.
-//! - [`slab`] and [`outcome`]: the members of a group, and how they ended.
+//! - [`outcome`]: how the members of a group ended.
 //! - [`delivery`]: whether our data has arrived, and which reason follows from that.
 //! - [`stall`]: a wait that lasts while there is progress.
 //! - [`relay`]: two connections joined: what the end of one means for the other.
@@ -46,5 +46,4 @@ pub mod relay;
 pub mod report;
 pub mod session;
 mod settings;
-pub mod slab;
 pub mod stall;

@@ -37,9 +37,8 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::{ClientTls, ClientTlsBuilder, ServerTls, ServerTlsBuilder};
+use crate::config::{Certificate, ClientTls, ClientTlsBuilder, ServerTls, ServerTlsBuilder};
 
 pub use files::PkiFiles;
 pub use identity::Identity;
@@ -154,8 +153,8 @@ impl Pki {
     /// Puts a certificate on the list of revoked ones.
     pub fn revoke(&self, identity: &Identity) {
         let leaf = identity.cert_der();
-        let (_, parsed) = X509Certificate::from_der(&leaf).expect("an identity begins with a certificate");
-        let serial = SerialNumber::from_slice(parsed.raw_serial());
+        let parsed = Certificate::from_der(&leaf).expect("an identity begins with a certificate");
+        let serial = SerialNumber::from_slice(parsed.serial);
         self.revoked.lock().unwrap_or_else(PoisonError::into_inner).push(serial);
     }
 

@@ -1,0 +1,38 @@
+//! What the crate makes others compile: counted, bounded and told in docs/decisions.md.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::process::Command;
+
+use crate::generated::check_section;
+use crate::source::root;
+
+/// The features, and how many crates they may need, this one and those of build scripts included.
+const SETS: [(&str, usize); 4] =
+    [("tokio,aws-lc-rs", 35), ("tokio,ring", 31), ("ring", 17), ("tokio,aws-lc-rs,express,codec,platform-roots", 42)];
+
+/// The names of the crates, from the lock file.
+fn tree(features: &str) -> BTreeSet<String> {
+    let out = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
+        .args(["--no-default-features", "--features", features])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8(out.stdout).unwrap();
+    text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_tree_of_dependencies_is_small_and_told() {
+    let mut out = String::from("| features | crates | what comes with them |\n|---|---|---|\n");
+    for (features, limit) in SETS {
+        let crates = tree(features);
+        let count = crates.len();
+        assert!(count <= limit, "{features}: {count} crates, {limit} are allowed: {crates:?}");
+        let named: Vec<&str> = crates.iter().map(String::as_str).filter(|name| *name != "bowline").collect();
+        writeln!(out, "| `{features}` | {count} | {} |", named.join(", ")).unwrap();
+    }
+    check_section("docs/decisions.md", "tree", &out);
+}
