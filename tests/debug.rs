@@ -6,9 +6,9 @@ use std::fmt::Debug;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use bowline::core::agenda::{Agenda, Due};
 use bowline::core::buffer::Buffer;
 use bowline::core::inbox::Inbox;
+use bowline::core::outbox::{Due, Outbox};
 use bowline::protocol::{Framed, MessageProtocol, MessageTransport, Outcome, Protocol, Runner, UpgradableTransport};
 use bowline::rustls::pki_types::PrivateKeyDer;
 use bowline::rustls::pki_types::pem::PemObject;
@@ -263,9 +263,9 @@ async fn queues_and_protocols_show_lengths_only() {
     let mut inbox = Inbox::default();
     inbox.push(PLAINTEXT);
     secrets.check(&inbox);
-    let mut agenda = Agenda::<&str>::default();
-    agenda.write(PLAINTEXT);
-    secrets.check(&agenda);
+    let mut outbox = Outbox::<&str>::default();
+    outbox.write(PLAINTEXT);
+    secrets.check(&outbox);
     secrets.check(&Due::Bytes(PLAINTEXT));
 
     let (mut framed, mut recorder) = (Framed::new(Lines), Recorder::new());

@@ -52,7 +52,7 @@ pub enum FlowEvent {
 
 /// What the producer is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Tell {
+pub enum ProducerCall {
     /// Nothing.
     Nothing,
     /// Produce no more for now.
@@ -67,39 +67,43 @@ pub enum Tell {
 
 impl Flow {
     /// Moves on by one event; says what the producer is to be told. A refused event changes nothing.
-    pub fn handle(&mut self, event: FlowEvent) -> Result<Tell, Refused> {
+    pub fn handle(&mut self, event: FlowEvent) -> Result<ProducerCall, Refused> {
         use FlowEvent::{End, RegisterPull, RegisterPush, Unregister, Written};
         use Level::{Between, Empty, High, Low};
         let (next, tell) = match (*self, event) {
-            (Self::Absent, RegisterPush) => (Self::Flowing, Tell::Nothing),
-            (Self::Absent, RegisterPull) => (Self::Waiting, Tell::Nothing),
-            (Self::Absent, Unregister | Written | FlowEvent::Level(_)) => (Self::Absent, Tell::Nothing),
+            (Self::Absent, RegisterPush) => (Self::Flowing, ProducerCall::Nothing),
+            (Self::Absent, RegisterPull) => (Self::Waiting, ProducerCall::Nothing),
+            (Self::Absent, Unregister | Written | FlowEvent::Level(_)) => (Self::Absent, ProducerCall::Nothing),
 
             // rule: flow-1: one at a time.
             (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, RegisterPush | RegisterPull) => {
                 return Err(Refused);
             }
-            (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, Unregister) => (Self::Absent, Tell::Nothing),
+            (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, Unregister) => {
+                (Self::Absent, ProducerCall::Nothing)
+            }
 
             // rule: flow-2: paused once above the high mark, resumed once at the low mark.
-            (Self::Flowing, FlowEvent::Level(High)) => (Self::Paused, Tell::Pause),
-            (Self::Flowing, Written | FlowEvent::Level(Empty | Low | Between)) => (Self::Flowing, Tell::Nothing),
-            (Self::Paused, FlowEvent::Level(Empty | Low)) => (Self::Flowing, Tell::Resume),
-            (Self::Paused, Written | FlowEvent::Level(Between | High)) => (Self::Paused, Tell::Nothing),
+            (Self::Flowing, FlowEvent::Level(High)) => (Self::Paused, ProducerCall::Pause),
+            (Self::Flowing, Written | FlowEvent::Level(Empty | Low | Between)) => {
+                (Self::Flowing, ProducerCall::Nothing)
+            }
+            (Self::Paused, FlowEvent::Level(Empty | Low)) => (Self::Flowing, ProducerCall::Resume),
+            (Self::Paused, Written | FlowEvent::Level(Between | High)) => (Self::Paused, ProducerCall::Nothing),
 
             // rule: flow-2: asked once for each time that the queue runs empty.
-            (Self::Waiting, FlowEvent::Level(Empty)) => (Self::Asked, Tell::Produce),
-            (Self::Waiting, Written | FlowEvent::Level(Low | Between | High)) => (Self::Waiting, Tell::Nothing),
-            (Self::Asked, Written) => (Self::Waiting, Tell::Nothing),
-            (Self::Asked, FlowEvent::Level(_)) => (Self::Asked, Tell::Nothing),
+            (Self::Waiting, FlowEvent::Level(Empty)) => (Self::Asked, ProducerCall::Produce),
+            (Self::Waiting, Written | FlowEvent::Level(Low | Between | High)) => (Self::Waiting, ProducerCall::Nothing),
+            (Self::Asked, Written) => (Self::Waiting, ProducerCall::Nothing),
+            (Self::Asked, FlowEvent::Level(_)) => (Self::Asked, ProducerCall::Nothing),
 
             // rule: flow-3: stopped once.
-            (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, End) => (Self::Over, Tell::Stop),
-            (Self::Absent, End) => (Self::Over, Tell::Nothing),
+            (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, End) => (Self::Over, ProducerCall::Stop),
+            (Self::Absent, End) => (Self::Over, ProducerCall::Nothing),
 
             // rule: flow-1: whoever comes now is stopped at once.
-            (Self::Over, RegisterPush | RegisterPull) => (Self::Over, Tell::Stop),
-            (Self::Over, Unregister | Written | FlowEvent::Level(_) | End) => (Self::Over, Tell::Nothing),
+            (Self::Over, RegisterPush | RegisterPull) => (Self::Over, ProducerCall::Stop),
+            (Self::Over, Unregister | Written | FlowEvent::Level(_) | End) => (Self::Over, ProducerCall::Nothing),
         };
         *self = next;
         Ok(tell)

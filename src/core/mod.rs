@@ -17,14 +17,13 @@
 //! - [`relay`]: two connections joined: what the end of one means for the other.
 //! - [`session`]: a TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
 //! - [`alert`]: the alert for each failure.
-//! - [`agenda`], [`flow`], [`life`]: what a protocol has asked for, its producer, and what it is told in which order.
+//! - [`outbox`], [`flow`], [`lifecycle`]: what a protocol has asked for, its producer, and what it is told in which order.
 //! - [`answers`]: how many bytes of a protocol's answers to input are unsent, and whether reading stops because of them.
 //!
 //! Nothing in here waits. Whoever owns a socket brings bytes (`handle_*`), passes on what the application wants (verbs),
 //! and asks what to do next (`step`, `transmit`). Methods named `is_`, `may_` and `can_` only look: *may* means that the
 //! half is open, *can* that it is open and there is room or data now.
 
-pub mod agenda;
 pub mod alert;
 pub mod answers;
 pub mod backoff;
@@ -38,7 +37,8 @@ pub mod gate;
 pub mod half;
 pub mod inbox;
 mod input;
-pub mod life;
+pub mod lifecycle;
+pub mod outbox;
 pub mod outcome;
 mod pool;
 pub mod relay;

@@ -5,10 +5,10 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Outcome;
+use super::conn::Transport;
+use super::guard::guard;
 use super::handle::Handle;
-use super::panic::guard;
 use super::producer::PullProducer;
-use super::transport::Transport;
 use crate::error::Error;
 
 /// How much is read at a time, in bytes, where nothing else is said.

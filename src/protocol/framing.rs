@@ -10,8 +10,8 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::Decoder;
 
+use super::conn::{Reading, UpgradableTransport};
 use super::message::{MessageProtocol, MessageTransport};
-use super::transport::{Reading, UpgradableTransport};
 use super::{AfterRead, Outcome, Protocol};
 use crate::core::half::End;
 use crate::error::Reason;
@@ -49,7 +49,7 @@ impl<M: MessageProtocol> Framed<M> {
         &self.messages
     }
 
-    fn tell<R>(
+    fn notify<R>(
         &mut self,
         transport: &mut dyn UpgradableTransport,
         call: impl FnOnce(&mut M, &mut MessageTransport<'_, M::Codec>) -> Outcome<R>,
@@ -77,7 +77,7 @@ impl<M: MessageProtocol> Framed<M> {
         if rest.is_empty() {
             return Ok(Break(0));
         }
-        let done = self.tell(transport, |messages, transport| messages.raw_received(transport, rest))?;
+        let done = self.notify(transport, |messages, transport| messages.raw_received(transport, rest))?;
         if done > rest.len() {
             return Err(format!("the protocol is done with {done} raw bytes of {}", rest.len()).into());
         }
@@ -98,7 +98,7 @@ impl<M: MessageProtocol> Framed<M> {
             Ok(Some(message)) => {
                 self.framing.is_stuck = false;
                 let done = self.framing.cut();
-                self.tell(transport, |messages, transport| messages.message_received(transport, message))?;
+                self.notify(transport, |messages, transport| messages.message_received(transport, message))?;
                 Ok(Continue(done))
             }
             Err(error) => {
@@ -106,7 +106,7 @@ impl<M: MessageProtocol> Framed<M> {
                 if std::mem::replace(&mut self.framing.is_stuck, done == 0) && done == 0 {
                     return Err(error.into());
                 }
-                self.tell(transport, |messages, transport| messages.frame_error(transport, error))?;
+                self.notify(transport, |messages, transport| messages.frame_error(transport, error))?;
                 Ok(Continue(done))
             }
         }
@@ -119,11 +119,11 @@ impl<M: MessageProtocol> Framed<M> {
                 Ok(Some(message)) => {
                     let done = self.framing.cut();
                     self.framing.count(done)?;
-                    self.tell(transport, |messages, transport| messages.message_received(transport, message))?;
+                    self.notify(transport, |messages, transport| messages.message_received(transport, message))?;
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    return self.tell(transport, |messages, transport| messages.frame_error(transport, error));
+                    return self.notify(transport, |messages, transport| messages.frame_error(transport, error));
                 }
             }
         }
@@ -133,12 +133,12 @@ impl<M: MessageProtocol> Framed<M> {
 
 impl<M: MessageProtocol> Protocol for Framed<M> {
     fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        self.tell(transport, M::connection_made)
+        self.notify(transport, M::connection_made)
     }
 
     fn handshake_completed(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
         self.renew();
-        self.tell(transport, M::handshake_completed)
+        self.notify(transport, M::handshake_completed)
     }
 
     fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
@@ -169,20 +169,20 @@ impl<M: MessageProtocol> Protocol for Framed<M> {
     }
 
     fn writable(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        self.tell(transport, M::writable)
+        self.notify(transport, M::writable)
     }
 
     fn tls_stopped(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
         self.renew();
-        self.tell(transport, M::tls_stopped)
+        self.notify(transport, M::tls_stopped)
     }
 
     fn timer_fired(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        self.tell(transport, M::timer_fired)
+        self.notify(transport, M::timer_fired)
     }
 
     fn draining(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        self.tell(transport, M::draining)
+        self.notify(transport, M::draining)
     }
 
     fn read_closed(&mut self, transport: &mut dyn UpgradableTransport, end: End) -> Outcome<AfterRead> {
@@ -190,11 +190,11 @@ impl<M: MessageProtocol> Protocol for Framed<M> {
             End::Clean => self.deliver_last(transport)?,
             End::Truncated | End::Unconfirmed => {}
         }
-        self.tell(transport, |messages, transport| messages.read_closed(transport, end))
+        self.notify(transport, |messages, transport| messages.read_closed(transport, end))
     }
 
     fn write_closed(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        self.tell(transport, M::write_closed)
+        self.notify(transport, M::write_closed)
     }
 
     fn connection_lost(&mut self, reason: &Reason) {

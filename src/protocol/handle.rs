@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::Failure;
-use super::mailbox::{Answer, Order, Shared};
+use super::handle_state::{Answer, Command, HandleState};
 use super::producer::Producer;
 use crate::address::Address;
 use crate::config::start_tls::StartTls;
@@ -25,7 +25,7 @@ use crate::transport::layer::poll_budget;
 /// Calls return at once and are carried out in their order, by the connection's own task. After the end they do nothing:
 /// bytes are dropped and counted, a producer is stopped (rule: life-5).
 #[derive(Clone)]
-pub struct Handle(Arc<Shared>);
+pub struct Handle(Arc<HandleState>);
 
 /// The outcome of something that a [`Handle`] asked for. It need not be awaited: it is done all the same.
 pub struct Reply(Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>);
@@ -45,8 +45,8 @@ impl fmt::Debug for Reply {
 }
 
 impl Handle {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self(shared)
+    pub(super) fn new(handle_state: Arc<HandleState>) -> Self {
+        Self(handle_state)
     }
 
     /// As [`Transport::write`](super::Transport::write).
@@ -70,13 +70,13 @@ impl Handle {
     /// As [`Transport::close`](super::Transport::close).
     #[doc(alias = "loseConnection")]
     pub fn close(&self) {
-        self.0.post(Order::Close);
+        self.0.post(Command::Close);
     }
 
     /// As [`Transport::close_write`](super::Transport::close_write).
     #[doc(alias = "loseWriteConnection")]
     pub fn close_write(&self) {
-        self.0.post(Order::CloseWrite);
+        self.0.post(Command::CloseWrite);
     }
 
     /// As [`Transport::abort`](super::Transport::abort). It acts at once, whatever the connection's task does.
@@ -91,47 +91,47 @@ impl Handle {
 
     /// Ends the connection with this error as its reason, as a callback does that returns it (rule: life-3).
     pub fn fail(&self, failure: impl Into<Failure>) {
-        self.0.post(Order::Fail(failure.into()));
+        self.0.post(Command::Fail(failure.into()));
     }
 
     /// As [`Transport::pause_reading`](super::Transport::pause_reading).
     pub fn pause_reading(&self) {
-        self.0.post(Order::Pause);
+        self.0.post(Command::Pause);
     }
 
     /// As [`Transport::resume_reading`](super::Transport::resume_reading).
     pub fn resume_reading(&self) {
-        self.0.post(Order::Resume);
+        self.0.post(Command::Resume);
     }
 
     /// As [`Transport::register_producer`](super::Transport::register_producer). A producer that is refused is dropped.
     pub fn register_producer(&self, producer: Producer) -> Reply {
-        self.ask(|answer| Order::Register(producer, answer))
+        self.ask(|answer| Command::Register(producer, answer))
     }
 
     /// As [`Transport::unregister_producer`](super::Transport::unregister_producer).
     pub fn unregister_producer(&self) {
-        self.0.post(Order::Unregister);
+        self.0.post(Command::Unregister);
     }
 
     /// As [`UpgradableTransport::start_tls`](super::UpgradableTransport::start_tls). The reply comes when the handshake is
     /// done, or has failed.
     #[doc(alias = "startTLS")]
     pub fn start_tls(&self, how: StartTls) -> Reply {
-        self.ask(|answer| Order::StartTls(Box::new(how), answer))
+        self.ask(|answer| Command::StartTls(Box::new(how), answer))
     }
 
     /// As [`UpgradableTransport::stop_tls`](super::UpgradableTransport::stop_tls). The reply comes when plaintext flows.
     pub fn stop_tls(&self) -> Reply {
-        self.ask(Order::StopTls)
+        self.ask(Command::StopTls)
     }
 
     /// As [`Transport::set_timer`](super::Transport::set_timer).
     pub fn set_timer(&self, after: Option<Duration>) {
-        self.0.post(Order::Timer(after));
+        self.0.post(Command::Timer(after));
     }
 
-    fn ask(&self, order: impl FnOnce(Answer) -> Order) -> Reply {
+    fn ask(&self, order: impl FnOnce(Answer) -> Command) -> Reply {
         let (answer, receiver) = oneshot::channel();
         self.0.post(order(Answer(answer)));
         let handle = self.clone();

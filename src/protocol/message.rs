@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::{Decoder, Encoder};
 
+use super::conn::UpgradableTransport;
 use super::framing::Framing;
-use super::transport::UpgradableTransport;
 use super::{AfterRead, Failure, Outcome};
 use crate::core::half::End;
 use crate::error::Reason;

@@ -64,37 +64,37 @@
 //! peer sends.
 
 mod change;
-mod desk;
+mod conn;
+mod current;
+mod deferred;
+mod dispatcher;
 mod file;
 #[cfg(feature = "codec")]
 mod framing;
+mod guard;
 mod handle;
-mod inside;
-mod mailbox;
+mod handle_state;
 #[cfg(feature = "codec")]
 mod message;
-mod panic;
 mod producer;
 mod relay;
 mod runner;
 mod server;
-mod stage;
-mod transport;
 
+pub use self::conn::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
 #[cfg(feature = "testing")]
-pub(crate) use self::desk::Desk;
+pub(crate) use self::deferred::DeferredConn;
 pub use self::file::FileProducer;
 #[cfg(feature = "codec")]
 pub use self::framing::Framed;
+pub use self::guard::Panicked;
 pub use self::handle::{Handle, Reply};
 #[cfg(feature = "codec")]
 pub use self::message::{MessageProtocol, MessageTransport};
-pub use self::panic::Panicked;
 pub use self::producer::{Producer, PullProducer, PushProducer};
 pub use self::relay::{RelayLeg, relay};
 pub use self::runner::Runner;
 pub use self::server::{Factory, Server, every};
-pub use self::transport::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
 use crate::core::half::End;
 use crate::error::Reason;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Outcome;
-use super::transport::Transport;
+use super::conn::Transport;
 
 /// Produces by itself, and can be held: another connection, a stream of events.
 #[doc(alias = "IPushProducer")]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::conn::UpgradableTransport;
 use super::handle::Handle;
 use super::producer::{Producer, PushProducer};
-use super::transport::UpgradableTransport;
 use super::{AfterRead, Outcome, Protocol};
 use crate::core::half::{End, RecvHalf, SendHalf};
 use crate::core::relay::{Duty, Leg, duty};

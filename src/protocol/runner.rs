@@ -18,19 +18,19 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Protocol;
-use super::desk::Desk;
+use super::conn::Transport as _;
+use super::deferred::DeferredConn;
+use super::dispatcher::Dispatcher;
+use super::guard::catch;
 use super::handle::Handle;
-use super::panic::catch;
-use super::stage::Stage;
-use super::transport::Transport as _;
 use crate::config::start_tls::StartTls;
 use crate::conn::idle::StallTimer;
 use crate::conn::time::after;
-use crate::core::agenda::{Due, Ending};
 use crate::core::buffer::Buffer;
 use crate::core::flow::Level;
 use crate::core::half::{End, RecvHalf};
-use crate::core::life::Notice;
+use crate::core::lifecycle::Callback;
+use crate::core::outbox::{Due, EndRequest};
 use crate::core::report::CloseReport;
 use crate::error::{Phase, Reason};
 use crate::transport::Transport;
@@ -47,7 +47,7 @@ const MAX_WRITES: usize = 16;
 /// is told nothing more.
 #[must_use = "a runner does nothing until it is run"]
 pub struct Runner<P, T> {
-    pub(super) stage: Stage<P>,
+    pub(super) dispatcher: Dispatcher<P>,
     pub(super) transport: T,
     /// What the protocol has left unread.
     pub(super) unread: Buffer,
@@ -72,9 +72,9 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     pub fn new(protocol: P, mut transport: T) -> Self {
         let control = transport.ground().clone();
         let layers = transport.as_upgradable().is_some().then(|| tls_layers(&transport));
-        let desk = Desk::new(control, transport.session_facts(), layers);
+        let conn = DeferredConn::new(control, transport.session_facts(), layers);
         Self {
-            stage: Stage::new(protocol, desk),
+            dispatcher: Dispatcher::new(protocol, conn),
             transport,
             unread: Buffer::default(),
             is_shut: false,
@@ -92,8 +92,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 
     pub(crate) fn begin_tls_by(mut self, how: StartTls, deadline: Option<Instant>) -> Self {
-        self.stage.desk.begin_tls(how.at_begin(), deadline);
-        self.stage.is_beginning = true;
+        self.dispatcher.conn.begin_tls(how.at_begin(), deadline);
+        self.dispatcher.is_beginning = true;
         self
     }
 
@@ -104,12 +104,12 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     /// The protocol.
     pub fn protocol(&self) -> &P {
-        &self.stage.protocol
+        &self.dispatcher.protocol
     }
 
     /// A handle of the connection, for other tasks.
     pub fn handle(&self) -> Handle {
-        self.stage.desk.handle()
+        self.dispatcher.conn.handle()
     }
 
     /// Runs to the end of the connection. The report says how it ended; its reason is what
@@ -137,10 +137,10 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     /// What happens once in a while is boxed: a connection that is idle carries none of it.
     async fn drive(&mut self) -> CloseReport {
-        self.stage.begin();
-        if self.stage.desk.facts.is_some() {
-            self.stage.tell_secured();
-        } else if !self.stage.is_over() {
+        self.dispatcher.begin();
+        if self.dispatcher.conn.facts.is_some() {
+            self.dispatcher.notify_secured();
+        } else if !self.dispatcher.is_over() {
             Box::pin(self.handshake()).await;
         }
         while let Next::Change = poll_fn(|cx| self.poll_turns(cx)).await {
@@ -151,32 +151,32 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     /// Ends in order where that is what was asked for; else it is over already, and only has to be reported.
     async fn end(&mut self) -> CloseReport {
-        if self.stage.desk.control().is_cut() {
-            self.stage.desk.agenda.lose();
+        if self.dispatcher.conn.control().is_cut() {
+            self.dispatcher.conn.outbox.lose();
             self.transport.abort();
         }
-        let last = self.stage.desk.agenda.take_last();
+        let last = self.dispatcher.conn.outbox.take_last();
         // rule: flow-3: a producer that is still there is stopped ahead of the end.
-        self.stage.lose_sending();
-        self.stage.desk.shared.close();
+        self.dispatcher.lose_sending();
+        self.dispatcher.conn.handle_state.close();
         let report = self.transport.close_with(&last).await;
-        self.stage.desk.shared.count_sent((last.len() - report.unwritten) as u64);
-        self.tell_awaited_end();
-        self.tell_write_closed();
-        self.stage.desk.shared.set_queued(0, false);
-        self.stage.lose(&report.reason);
+        self.dispatcher.conn.handle_state.count_sent((last.len() - report.unwritten) as u64);
+        self.notify_awaited_end();
+        self.notify_write_closed();
+        self.dispatcher.conn.handle_state.set_queued(0, false);
+        self.dispatcher.lose(&report.reason);
         report
     }
 
     /// The transport has panicked, in code that is not ours. The connection ends, and the protocol is notified (rule:
     /// life-7).
     fn give_up(&mut self, reason: Reason) -> CloseReport {
-        self.stage.fail(reason.clone());
+        self.dispatcher.fail(reason.clone());
         let _ = catch(|| self.transport.abort());
-        self.stage.lose_sending();
-        self.stage.desk.shared.close();
+        self.dispatcher.lose_sending();
+        self.dispatcher.conn.handle_state.close();
         let report = self.transport.ground().report().cloned().unwrap_or_else(|| CloseReport::of(reason));
-        self.stage.lose(&report.reason);
+        self.dispatcher.lose(&report.reason);
         report
     }
 
@@ -184,17 +184,17 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// looked after in the same.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         for turn in 0..MAX_TURNS {
-            if self.stage.is_over() {
+            if self.dispatcher.is_over() {
                 return Poll::Ready(Next::End);
             }
             if turn > 0 {
                 // rule: life-6: there may be another turn each time, without end.
                 ready!(poll_budget(cx));
             }
-            let mut has_moved = self.stage.obey(cx);
+            let mut has_moved = self.dispatcher.obey(cx);
             // The timer comes before the steps that use up the budget: without budget, a timer never fires.
-            has_moved |= self.stage.poll_timer(cx).is_ready();
-            self.stage.note_level();
+            has_moved |= self.dispatcher.poll_timer(cx).is_ready();
+            self.dispatcher.note_level();
             match self.poll_send(cx) {
                 Poll::Ready(Some(next)) => return Poll::Ready(next),
                 Poll::Ready(None) => has_moved = true,
@@ -203,10 +203,10 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             has_moved |= self.supply(cx);
             // After the writes, each of which begins its wait anew: nothing else would wake this task at its end.
             has_moved |= self.poll_stall(cx).is_ready();
-            if has_moved && self.stage.is_over() {
+            if has_moved && self.dispatcher.is_over() {
                 return Poll::Ready(Next::End);
             }
-            self.stage.publish();
+            self.dispatcher.publish();
             match self.poll_receive(cx) {
                 Poll::Ready(Some(next)) => return Poll::Ready(next),
                 Poll::Ready(None) => has_moved = true,
@@ -225,17 +225,17 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Writes what is due. Ready: our half has ended, there is more to write, or another step is next.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
-        let desk = &self.stage.desk;
-        if desk.agenda.has_steps() {
+        let conn = &self.dispatcher.conn;
+        if conn.outbox.has_steps() {
             return Poll::Ready(Some(Next::Change));
         }
-        if desk.agenda.ending() == Ending::Close && !desk.flow.is_there() {
+        if conn.outbox.requested_end() == EndRequest::Close && !conn.flow.is_there() {
             // The last bytes are the close's own: its bound holds for them (rule: close-3).
             return Poll::Ready(Some(Next::End));
         }
         let (mut has_moved, mut left) = (false, MAX_WRITES);
         loop {
-            match self.stage.desk.agenda.due() {
+            match self.dispatcher.conn.outbox.due() {
                 Due::Bytes(_) if left == 0 => {
                     has_moved = true;
                     break;
@@ -243,7 +243,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 Due::Bytes(bytes) => match poll_write_some(&mut self.transport, cx, bytes) {
                     Poll::Ready(Ok(n)) => {
                         left -= 1;
-                        self.stage.handed_over(n);
+                        self.dispatcher.handed_over(n);
                         self.stall.reset();
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(self.lose_write(error)),
@@ -252,8 +252,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 Due::End(_) if !self.is_shut => match Pin::new(&mut self.transport).poll_shutdown(cx) {
                     Poll::Ready(Ok(())) => {
                         self.is_shut = true;
-                        self.stage.lose_sending();
-                        self.tell_write_closed();
+                        self.dispatcher.lose_sending();
+                        self.notify_write_closed();
                         has_moved = true;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(self.lose_write(error)),
@@ -262,7 +262,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 Due::End(_) | Due::Step | Due::Nothing => break,
             }
         }
-        if self.is_shut && self.stage.desk.is_read_ended {
+        if self.is_shut && self.dispatcher.conn.is_read_ended {
             // rule: close-13
             return Poll::Ready(Some(Next::End));
         }
@@ -272,46 +272,46 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Nothing more can be sent. Where the peer has reset the connection, what it sent before may still be read.
     fn lose_write(&mut self, error: io::Error) -> Option<Next> {
         let reason = Reason::from_io(error, Phase::Open);
-        self.stage.lose_sending();
+        self.dispatcher.lose_sending();
         self.is_shut = true;
         match (reason, self.transport.halves().1) {
-            (Reason::Reset(_), RecvHalf::Open | RecvHalf::Ending(_)) if !self.stage.desk.is_paused => None,
+            (Reason::Reset(_), RecvHalf::Open | RecvHalf::Ending(_)) if !self.dispatcher.conn.is_paused => None,
             _ => Some(Next::End),
         }
     }
 
     /// Tells the producer, and the protocol, about the room that there is. Says whether that moved anything.
     fn supply(&mut self, cx: &mut Context<'_>) -> bool {
-        let has_producer = self.stage.desk.flow.is_there();
+        let has_producer = self.dispatcher.conn.flow.is_there();
         if !has_producer
-            && !self.stage.is_above
-            && self.stage.desk.agenda.is_empty()
-            && self.stage.desk.queued_below == 0
+            && !self.dispatcher.is_above
+            && self.dispatcher.conn.outbox.is_empty()
+            && self.dispatcher.conn.queued_below == 0
         {
             return false;
         }
         let mut level = self.look();
-        if !has_producer && !self.stage.is_above && level == Level::Empty {
+        if !has_producer && !self.dispatcher.is_above && level == Level::Empty {
             return false;
         }
-        if has_producer || level == Level::High || self.stage.is_above || self.stage.desk.queued_below > 0 {
+        if has_producer || level == Level::High || self.dispatcher.is_above || self.dispatcher.conn.queued_below > 0 {
             self.wait_for_room(cx, level);
             // The queue drains while this task looks: what has left before it could be woken is seen here.
             level = self.look();
         }
-        self.stage.supply(level)
+        self.dispatcher.supply(level)
     }
 
     /// Looks at what the transport itself has queued; how full that makes the queue.
     pub(super) fn look(&mut self) -> Level {
-        self.stage.desk.queued_below = self.transport.queued();
-        self.stage.desk.level()
+        self.dispatcher.conn.queued_below = self.transport.queued();
+        self.dispatcher.conn.level()
     }
 
     /// Has this task woken when the transport has room, or, for a producer that is asked, when all has left.
     fn wait_for_room(&mut self, cx: &mut Context<'_>, level: Level) {
-        let agenda = &self.stage.desk.agenda;
-        if !agenda.is_empty() {
+        let outbox = &self.dispatcher.conn.outbox;
+        if !outbox.is_empty() {
             // The write that waits is woken.
             return;
         }
@@ -328,28 +328,28 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Tells of the peer's end that a close has waited for. Any other is told where it is read, behind its data: what a
     /// connection that is lost has not delivered has no end (rule: flow-4).
-    fn tell_awaited_end(&mut self) {
-        let is_closing = self.stage.desk.agenda.ending() == Ending::Close;
+    fn notify_awaited_end(&mut self) {
+        let is_closing = self.dispatcher.conn.outbox.requested_end() == EndRequest::Close;
         if let Some(end @ (End::Clean | End::Truncated)) = self.transport.halves().1.end().filter(|_| is_closing) {
-            self.stage.tell_read_closed(end);
+            self.dispatcher.notify_read_closed(end);
         }
     }
 
-    fn tell_write_closed(&mut self) {
+    fn notify_write_closed(&mut self) {
         if self.transport.halves().0.is_finished() {
-            self.stage.tell(Notice::WriteClosed, |protocol, desk| protocol.write_closed(desk));
+            self.dispatcher.notify(Callback::WriteClosed, |protocol, conn| protocol.write_closed(conn));
         }
     }
 
     /// rule: close-3: an end that waits for its producer, or for the bytes before it, waits no longer than its bound if the
     /// peer takes nothing.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let desk = &self.stage.desk;
-        if self.is_shut || desk.agenda.ending() == Ending::Open || desk.queued() == 0 {
+        let conn = &self.dispatcher.conn;
+        if self.is_shut || conn.outbox.requested_end() == EndRequest::None || conn.queued() == 0 {
             self.stall.reset();
             return Poll::Pending;
         }
-        let control = desk.control();
+        let control = conn.control();
         ready!(self.stall.poll(cx, control.policy().close_timeout, || control.taken()));
         control.give_up_end();
         Poll::Ready(())

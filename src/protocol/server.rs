@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::panic::guard;
+use super::guard::guard;
 use super::runner::Runner;
 use super::{Handle, Protocol};
 use crate::config::ServerTls;

@@ -12,7 +12,9 @@ use crate::conn::socket::Keepalive;
 use crate::core::facts::SessionFacts;
 use crate::error::Error;
 use crate::policy::Policy;
-use crate::protocol::{Desk, Handle, Producer, Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
+use crate::protocol::{
+    DeferredConn, Handle, Producer, Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport,
+};
 
 /// What a protocol has called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +81,7 @@ pub enum Call {
 #[doc(alias = "StringTransport")]
 #[doc(alias = "StringTransportWithDisconnection")]
 pub struct Recorder {
-    desk: Desk,
+    conn: DeferredConn,
     calls: Vec<Call>,
     written: Vec<u8>,
     nodelay: bool,
@@ -108,7 +110,7 @@ impl Recorder {
         let control = Control::new(name("host"), name("peer"), Arc::new(Policy::default()));
         let layers = usize::from(facts.is_some());
         Self {
-            desk: Desk::new(control, facts, Some(layers)),
+            conn: DeferredConn::new(control, facts, Some(layers)),
             calls: Vec::new(),
             written: Vec::new(),
             nodelay: true,
@@ -139,13 +141,13 @@ impl Recorder {
     /// What was called by handles that the protocol has given away is carried out now.
     /// Each call does it first: what a callback asks for by a handle comes ahead of what it asks for then.
     pub fn obey(&mut self) {
-        for order in self.desk.take_orders() {
-            order.call(self);
+        for command in self.conn.take_commands() {
+            command.call(self);
         }
     }
 
     fn note_written(&mut self, bytes: &[u8], dropped_before: u64) {
-        if self.desk.dropped() == dropped_before {
+        if self.conn.dropped() == dropped_before {
             self.written.extend_from_slice(bytes);
         }
     }
@@ -154,8 +156,8 @@ impl Recorder {
 impl Transport for Recorder {
     fn write(&mut self, bytes: &[u8]) {
         self.obey();
-        let dropped = self.desk.dropped();
-        self.desk.write(bytes);
+        let dropped = self.conn.dropped();
+        self.conn.write(bytes);
         self.note_written(bytes, dropped);
         self.calls.push(Call::Write(bytes.to_vec()));
     }
@@ -163,49 +165,49 @@ impl Transport for Recorder {
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
         self.obey();
         let parts: Vec<Vec<u8>> = parts.map(<[u8]>::to_vec).collect();
-        let dropped = self.desk.dropped();
-        self.desk.write_sequence(&mut parts.iter().map(Vec::as_slice));
+        let dropped = self.conn.dropped();
+        self.conn.write_sequence(&mut parts.iter().map(Vec::as_slice));
         self.note_written(&parts.concat(), dropped);
         self.calls.push(Call::WriteSequence(parts));
     }
 
     fn close(&mut self) {
         self.obey();
-        self.desk.close();
+        self.conn.close();
         self.calls.push(Call::Close);
     }
 
     fn close_write(&mut self) {
         self.obey();
-        self.desk.close_write();
+        self.conn.close_write();
         self.calls.push(Call::CloseWrite);
     }
 
     fn abort(&mut self) {
         self.obey();
-        self.desk.abort();
+        self.conn.abort();
         self.calls.push(Call::Abort);
     }
 
     fn pause_reading(&mut self) {
         self.obey();
-        self.desk.pause_reading();
+        self.conn.pause_reading();
         self.calls.push(Call::PauseReading);
     }
 
     fn resume_reading(&mut self) {
         self.obey();
-        self.desk.resume_reading();
+        self.conn.resume_reading();
         self.calls.push(Call::ResumeReading);
     }
 
     fn is_reading_paused(&self) -> bool {
-        self.desk.is_reading_paused()
+        self.conn.is_reading_paused()
     }
 
     fn reading(&mut self) -> Reading {
         self.obey();
-        self.desk.reading()
+        self.conn.reading()
     }
 
     fn register_producer(&mut self, producer: Producer) -> Result<(), Error> {
@@ -214,12 +216,12 @@ impl Transport for Recorder {
             Producer::Push(_) => Call::RegisterPush,
             Producer::Pull(_) => Call::RegisterPull,
         });
-        self.desk.register_producer(producer)
+        self.conn.register_producer(producer)
     }
 
     fn unregister_producer(&mut self) {
         self.obey();
-        self.desk.unregister_producer();
+        self.conn.unregister_producer();
         self.calls.push(Call::UnregisterProducer);
     }
 
@@ -229,19 +231,19 @@ impl Transport for Recorder {
     }
 
     fn queued(&self) -> usize {
-        self.desk.queued()
+        self.conn.queued()
     }
 
     fn dropped(&self) -> u64 {
-        self.desk.dropped()
+        self.conn.dropped()
     }
 
     fn handle(&self) -> Handle {
-        self.desk.handle()
+        self.conn.handle()
     }
 
     fn control(&self) -> &Control {
-        self.desk.control()
+        self.conn.control()
     }
 }
 
@@ -269,7 +271,7 @@ impl TcpTransport for Recorder {
 
 impl TlsTransport for Recorder {
     fn tls(&self) -> Option<Arc<SessionFacts>> {
-        self.desk.tls()
+        self.conn.tls()
     }
 }
 
@@ -277,18 +279,18 @@ impl UpgradableTransport for Recorder {
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
         self.obey();
         self.calls.push(Call::StartTls);
-        self.desk.start_tls(how)
+        self.conn.start_tls(how)
     }
 
     fn may_start_tls(&mut self) -> Result<(), Error> {
         self.obey();
-        self.desk.may_start_tls()
+        self.conn.may_start_tls()
     }
 
     fn stop_tls(&mut self) -> Result<(), Error> {
         self.obey();
         self.calls.push(Call::StopTls);
-        self.desk.stop_tls()
+        self.conn.stop_tls()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use bowline::core::flow::{Flow, FlowEvent, Level, Tell};
+use bowline::core::flow::{Flow, FlowEvent, Level, ProducerCall};
 use bowline::core::gate::{Gate, GateEvent};
 use bowline::core::half::{End, RecvEvent, RecvHalf, Refused, SendEvent, SendHalf};
 use bowline::core::relay::{Duty, Leg, duty};
@@ -169,9 +169,11 @@ fn flow_table() -> String {
         FlowEvent::Level(level) => format!("{level:?}"),
         RegisterPush | RegisterPull | Unregister | Written | End => format!("{event:?}"),
     };
-    let told = |tell: Tell| match tell {
-        Tell::Nothing => String::new(),
-        Tell::Pause | Tell::Resume | Tell::Produce | Tell::Stop => format!(", {}", format!("{tell:?}").to_lowercase()),
+    let told = |tell: ProducerCall| match tell {
+        ProducerCall::Nothing => String::new(),
+        ProducerCall::Pause | ProducerCall::Resume | ProducerCall::Produce | ProducerCall::Stop => {
+            format!(", {}", format!("{tell:?}").to_lowercase())
+        }
     };
     told_table(
         "Flow",

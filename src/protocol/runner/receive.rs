@@ -4,31 +4,31 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::{Next, Runner};
-use crate::core::agenda::Ending;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::inbox::Inbox;
-use crate::protocol::transport::{Reading, Transport as _};
+use crate::core::outbox::EndRequest;
+use crate::protocol::conn::{Reading, Transport as _};
 use crate::protocol::{AfterRead, Protocol};
 use crate::transport::Transport;
 use crate::transport::layer::Discard;
 
 impl<P: Protocol, T: Transport> Runner<P, T> {
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
-        if self.stage.desk.is_read_ended {
+        if self.dispatcher.conn.is_read_ended {
             return self.poll_loss(cx).map(|()| Some(Next::End));
         }
-        if self.stage.desk.agenda.ending() == Ending::Close {
+        if self.dispatcher.conn.outbox.requested_end() == EndRequest::Close {
             // rule: close-2: bytes that come while the close waits for the producer are discarded.
             let mut discard = Discard { bytes: 0, limit: u64::MAX };
             self.unread.clear();
             ready!(self.transport.poll_discard(cx, &mut discard));
             return Poll::Ready(self.handle_read_end());
         }
-        if self.stage.desk.is_held() || self.stage.desk.is_paused {
+        if self.dispatcher.conn.is_held() || self.dispatcher.conn.is_paused {
             return self.poll_parked(cx);
         }
         self.loss = None;
-        if std::mem::take(&mut self.stage.desk.is_resumed) && !self.unread.is_empty() {
+        if std::mem::take(&mut self.dispatcher.conn.is_resumed) && !self.unread.is_empty() {
             self.deliver_unread();
             return Poll::Ready(None);
         }
@@ -38,7 +38,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 let data = &data[..data.len().min(Inbox::ROOM)];
                 let n = data.len();
                 if self.unread.is_empty() {
-                    let done = self.stage.deliver(data);
+                    let done = self.dispatcher.deliver(data);
                     self.unread.push(&data[done..]);
                 } else {
                     self.unread.push(data);
@@ -64,10 +64,10 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 ready!(self.poll_loss(cx));
             }
         }
-        if !self.stage.desk.is_paused {
+        if !self.dispatcher.conn.is_paused {
             // The unsent answers can no longer leave. Data from before the loss is delivered, and then the loss is reported.
             self.is_shut = true;
-            self.stage.lose_sending();
+            self.dispatcher.lose_sending();
             return Poll::Ready(None);
         }
         // rule: flow-5. The floor returns the reason, because the data before it is no longer read.
@@ -77,32 +77,32 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 
     fn deliver_unread(&mut self) {
-        let done = self.stage.deliver(self.unread.as_slice());
+        let done = self.dispatcher.deliver(self.unread.as_slice());
         self.unread.consume(done);
         self.unread.release();
     }
 
     fn check_unread(&mut self) {
         // Bytes that a protocol leaves because delivery is stopped are not an incomplete message.
-        if !self.unread.is_empty() && self.stage.desk.reading() == Reading::Open {
-            self.stage.check_unread(self.unread.len());
+        if !self.unread.is_empty() && self.dispatcher.conn.reading() == Reading::Open {
+            self.dispatcher.check_unread(self.unread.len());
         }
     }
 
     /// The peer's half has ended, or the connection is lost.
     fn handle_read_end(&mut self) -> Option<Next> {
-        self.stage.desk.is_read_ended = true;
+        self.dispatcher.conn.is_read_ended = true;
         let (send, recv) = self.transport.halves();
         let end = match recv {
             RecvHalf::Ending(end) | RecvHalf::Ended(end) => end,
             RecvHalf::Open | RecvHalf::Aborted | RecvHalf::Broken(_) => return Some(Next::End),
         };
-        let is_closing = self.stage.desk.agenda.ending() == Ending::Close;
-        let answer = self.stage.tell_read_closed(end);
+        let is_closing = self.dispatcher.conn.outbox.requested_end() == EndRequest::Close;
+        let answer = self.dispatcher.notify_read_closed(end);
         if answer == AfterRead::Close && !is_closing {
             // rules: close-8, half-11: queued bytes leave; no producer is asked for more.
-            self.stage.stop_producer();
-            self.stage.desk.close();
+            self.dispatcher.stop_producer();
+            self.dispatcher.conn.close();
         }
         let is_over = matches!(send, SendHalf::Finished | SendHalf::Aborted | SendHalf::Broken(_));
         is_over.then_some(Next::End)

@@ -8,15 +8,15 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use super::Failure;
-use super::inside;
-use super::panic::{catch, stop};
+use super::current;
+use super::guard::{catch, stop};
 use super::producer::Producer;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::{Control, Watcher};
 use crate::error::{Error, Reason};
 
 /// What the connection's task and its handles share.
-pub(super) struct Shared {
+pub(super) struct HandleState {
     pub(super) control: Control,
     pub(super) mailbox: Mutex<Mailbox>,
     /// There is something in the mailbox to look for, or nobody is parked there to be woken. Set and taken back under its
@@ -34,7 +34,7 @@ pub(super) struct Shared {
 
 #[derive(Default)]
 pub(super) struct Mailbox {
-    orders: Vec<Order>,
+    commands: Vec<Command>,
     /// How many bytes are to be written.
     pub(super) bytes: usize,
     /// They have passed the high mark, together with what was queued then.
@@ -44,7 +44,7 @@ pub(super) struct Mailbox {
 }
 
 /// What a handle asks of the connection's task.
-pub(crate) enum Order {
+pub(crate) enum Command {
     /// Bytes, and whether a callback wrote them in answer to input.
     Write(Vec<u8>, bool),
     Close,
@@ -69,7 +69,7 @@ impl Answer {
     }
 }
 
-impl Order {
+impl Command {
     /// Does it to any transport, as its protocol would.
     #[cfg(feature = "testing")]
     pub(crate) fn call(self, transport: &mut dyn super::UpgradableTransport) {
@@ -89,9 +89,9 @@ impl Order {
     }
 
     /// What becomes of an order that comes after the end.
-    fn refuse(self, shared: &Shared) {
+    fn refuse(self, handle_state: &HandleState) {
         match self {
-            Self::Write(bytes, _) => shared.count_dropped(bytes.len() as u64),
+            Self::Write(bytes, _) => handle_state.count_dropped(bytes.len() as u64),
             // rule: flow-1: registered on a dead connection it is stopped at once.
             Self::Register(producer, answer) => {
                 stop(producer);
@@ -106,7 +106,7 @@ impl Order {
 }
 
 /// The side of the connection's task.
-impl Shared {
+impl HandleState {
     pub(super) fn new(control: Control) -> Arc<Self> {
         Arc::new(Self {
             control,
@@ -129,16 +129,16 @@ impl Shared {
 
     /// Adds bytes to be written; says whether that passed the high mark.
     pub(super) fn write(&self, bytes: &[u8]) -> bool {
-        let is_answer = inside::is_answering(self);
+        let is_answer = current::is_answering(self);
         let mut mailbox = self.mailbox();
         if mailbox.is_closed {
             drop(mailbox);
             self.count_dropped(bytes.len() as u64);
             return false;
         }
-        match mailbox.orders.last_mut() {
-            Some(Order::Write(last, kind)) if *kind == is_answer => last.extend_from_slice(bytes),
-            _ => mailbox.orders.push(Order::Write(bytes.to_vec(), is_answer)),
+        match mailbox.commands.last_mut() {
+            Some(Command::Write(last, kind)) if *kind == is_answer => last.extend_from_slice(bytes),
+            _ => mailbox.commands.push(Command::Write(bytes.to_vec(), is_answer)),
         }
         mailbox.bytes += bytes.len();
         let is_full = mailbox.bytes + self.queued.load(Ordering::Relaxed) >= self.control.policy().marks().high;
@@ -147,13 +147,13 @@ impl Shared {
         is_full
     }
 
-    pub(super) fn post(&self, order: Order) {
+    pub(super) fn post(&self, order: Command) {
         let mut mailbox = self.mailbox();
         if mailbox.is_closed {
             drop(mailbox);
             return order.refuse(self);
         }
-        mailbox.orders.push(order);
+        mailbox.commands.push(order);
         self.ring(mailbox);
     }
 
@@ -171,14 +171,14 @@ impl Shared {
         !self.is_rung.load(Ordering::Acquire)
     }
 
-    /// The orders that came; this task is woken when more do. Says whether whoever wrote was told that it is full.
-    pub(super) fn take_orders(&self, task: Option<&Waker>, into: &mut Vec<Order>) -> bool {
+    /// The commands that came; this task is woken when more do. Says whether whoever wrote was told that it is full.
+    pub(super) fn take_commands(&self, task: Option<&Waker>, into: &mut Vec<Command>) -> bool {
         // rule: life-7: a waker is cloned and dropped without a lock.
         let mut task = task.cloned();
         let mut mailbox = self.mailbox();
         // They stay queued all the while, for whoever looks.
         self.queued.fetch_add(std::mem::take(&mut mailbox.bytes), Ordering::Relaxed);
-        std::mem::swap(&mut mailbox.orders, into);
+        std::mem::swap(&mut mailbox.commands, into);
         if task.is_some() {
             self.is_rung.store(false, Ordering::Release);
         }
@@ -191,16 +191,16 @@ impl Shared {
         was_full
     }
 
-    /// From now on orders are refused; those that wait are, too.
+    /// From now on commands are refused; those that wait are, too.
     pub(super) fn close(&self) {
         let mut mailbox = self.mailbox();
         mailbox.is_closed = true;
         mailbox.bytes = 0;
-        let orders = std::mem::take(&mut mailbox.orders);
+        let commands = std::mem::take(&mut mailbox.commands);
         let task = mailbox.task.take();
         drop(mailbox);
         let _ = catch(|| drop(task));
-        orders.into_iter().for_each(|order| order.refuse(self));
+        commands.into_iter().for_each(|order| order.refuse(self));
     }
 
     pub(super) fn lose(&self, reason: Reason) {
@@ -244,7 +244,7 @@ fn count(counter: &AtomicU64, bytes: u64) {
     counter.store(counter.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
 }
 
-impl Watcher for Shared {
+impl Watcher for HandleState {
     /// An abort from another task: also a connection that waits for nothing has to see it.
     fn handle_abort(&self) {
         self.ring(self.mailbox());

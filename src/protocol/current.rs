@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::mailbox::Shared;
+use super::handle_state::HandleState;
 use super::producer::Producer;
 
 thread_local! {
@@ -16,20 +16,20 @@ thread_local! {
 
 /// Delivers input to the protocol of this connection. Bytes written to the connection during this call, also by its handle,
 /// count as answers (rule: write-10).
-pub(super) fn answering<R>(shared: &Shared, deliver: impl FnOnce() -> R) -> R {
-    let before = ANSWERING.replace(place(shared));
+pub(super) fn answering<R>(handle_state: &HandleState, deliver: impl FnOnce() -> R) -> R {
+    let before = ANSWERING.replace(place(handle_state));
     let result = deliver();
     ANSWERING.set(before);
     result
 }
 
 /// Whether this thread is delivering input to the protocol of this connection.
-pub(super) fn is_answering(shared: &Shared) -> bool {
-    ANSWERING.try_with(|answering| answering.get() == place(shared)).unwrap_or(false)
+pub(super) fn is_answering(handle_state: &HandleState) -> bool {
+    ANSWERING.try_with(|answering| answering.get() == place(handle_state)).unwrap_or(false)
 }
 
-fn place(shared: &Shared) -> usize {
-    std::ptr::from_ref(shared).addr()
+fn place(handle_state: &HandleState) -> usize {
+    std::ptr::from_ref(handle_state).addr()
 }
 
 /// Runs a callback, which must not unwind.

@@ -5,15 +5,15 @@ use std::fmt;
 
 use super::buffer::Buffer;
 
-/// Memory that an empty agenda keeps, in bytes: enough for small answers to need no allocation.
+/// Memory that an empty outbox keeps, in bytes: enough for small answers to need no allocation.
 const KEPT: usize = 1 << 10;
 
-/// How an agenda ends.
+/// How an outbox ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Ending {
+pub enum EndRequest {
     /// It goes on.
     #[default]
-    Open,
+    None,
     /// Behind its last byte our send half ends.
     CloseWrite,
     /// Behind its last byte the connection ends.
@@ -25,10 +25,10 @@ pub enum Ending {
 pub enum Due<'a> {
     /// Hand over these bytes.
     Bytes(&'a [u8]),
-    /// A step is next: [`Agenda::take_step`].
+    /// A step is next: [`Outbox::take_step`].
     Step,
     /// All is done up to the end that was asked for.
-    End(Ending),
+    End(EndRequest),
     /// Nothing.
     Nothing,
 }
@@ -39,7 +39,7 @@ impl fmt::Debug for Due<'_> {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
             Self::Step => f.write_str("Step"),
-            Self::End(ending) => write!(f, "End({ending:?})"),
+            Self::End(request) => write!(f, "End({request:?})"),
             Self::Nothing => f.write_str("Nothing"),
         }
     }
@@ -48,26 +48,26 @@ impl fmt::Debug for Due<'_> {
 /// Bytes and steps in order, and what is to become of the send half behind them. `S` is a step that bytes must not pass:
 /// the begin or the end of TLS.
 #[derive(Debug)]
-pub struct Agenda<S> {
+pub struct Outbox<S> {
     bytes: Buffer,
     /// Each step, and how many bytes there are between it and the one before.
     steps: VecDeque<(usize, S)>,
     /// Bytes ahead of all steps together.
     ahead: usize,
-    ending: Ending,
+    request: EndRequest,
     is_over: bool,
     has_producer: bool,
     accepted: u64,
     dropped: u64,
 }
 
-impl<S> Default for Agenda<S> {
+impl<S> Default for Outbox<S> {
     fn default() -> Self {
         Self {
             bytes: Buffer::default(),
             steps: VecDeque::new(),
             ahead: 0,
-            ending: Ending::Open,
+            request: EndRequest::None,
             is_over: false,
             has_producer: false,
             accepted: 0,
@@ -77,11 +77,11 @@ impl<S> Default for Agenda<S> {
 }
 
 /// Looking.
-impl<S> Agenda<S> {
+impl<S> Outbox<S> {
     /// Whether bytes would be accepted now: until the end was asked for, and behind that as long as a producer is there
     /// (rules: write-4, close-5).
     pub fn may_write(&self) -> bool {
-        !self.is_over && (self.ending == Ending::Open || self.has_producer)
+        !self.is_over && (self.request == EndRequest::None || self.has_producer)
     }
 
     /// Bytes that wait.
@@ -105,8 +105,8 @@ impl<S> Agenda<S> {
     }
 
     /// How it ends.
-    pub fn ending(&self) -> Ending {
-        self.ending
+    pub fn requested_end(&self) -> EndRequest {
+        self.request
     }
 
     /// Bytes that were accepted since the begin.
@@ -122,17 +122,17 @@ impl<S> Agenda<S> {
     /// What is to be done next. The end waits for the producer (rules: close-5, half-4).
     pub fn due(&self) -> Due<'_> {
         let until_step = self.steps.front().map_or(self.bytes.len(), |(bytes, _)| *bytes);
-        match self.ending {
+        match self.request {
             _ if until_step > 0 => Due::Bytes(&self.bytes.as_slice()[..until_step]),
             _ if self.has_steps() => Due::Step,
-            Ending::CloseWrite | Ending::Close if !self.has_producer => Due::End(self.ending),
-            Ending::Open | Ending::CloseWrite | Ending::Close => Due::Nothing,
+            EndRequest::CloseWrite | EndRequest::Close if !self.has_producer => Due::End(self.request),
+            EndRequest::None | EndRequest::CloseWrite | EndRequest::Close => Due::Nothing,
         }
     }
 }
 
 /// The application wants.
-impl<S> Agenda<S> {
+impl<S> Outbox<S> {
     /// Adds bytes; says whether they were accepted.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
         let accepted = self.may_write();
@@ -153,11 +153,14 @@ impl<S> Agenda<S> {
     }
 
     /// Asks for an end. Twice is once; a close overrides the end of the send half alone (rules: close-6, half-3).
-    pub fn end(&mut self, ending: Ending) {
-        self.ending = match (self.ending, ending) {
-            (Ending::Open, ending) => ending,
-            (Ending::CloseWrite, Ending::Close) => Ending::Close,
-            (asked @ (Ending::CloseWrite | Ending::Close), Ending::Open | Ending::CloseWrite | Ending::Close) => asked,
+    pub fn end(&mut self, request: EndRequest) {
+        self.request = match (self.request, request) {
+            (EndRequest::None, request) => request,
+            (EndRequest::CloseWrite, EndRequest::Close) => EndRequest::Close,
+            (
+                asked @ (EndRequest::CloseWrite | EndRequest::Close),
+                EndRequest::None | EndRequest::CloseWrite | EndRequest::Close,
+            ) => asked,
         };
     }
 
@@ -176,7 +179,7 @@ impl<S> Agenda<S> {
 }
 
 /// The caller did.
-impl<S> Agenda<S> {
+impl<S> Outbox<S> {
     /// The first `n` of the bytes that were due were handed over.
     pub fn handed_over(&mut self, n: usize) {
         self.bytes.consume(n);
@@ -209,24 +212,24 @@ impl<S> Agenda<S> {
 mod tests {
     use super::*;
 
-    fn agenda() -> Agenda<&'static str> {
-        Agenda::default()
+    fn outbox() -> Outbox<&'static str> {
+        Outbox::default()
     }
 
-    fn drain(agenda: &mut Agenda<&'static str>) -> String {
+    fn drain(outbox: &mut Outbox<&'static str>) -> String {
         let mut out = String::new();
         loop {
-            match agenda.due() {
+            match outbox.due() {
                 Due::Bytes(bytes) => {
                     out.push_str(std::str::from_utf8(bytes).unwrap());
                     let n = bytes.len();
-                    agenda.handed_over(n);
+                    outbox.handed_over(n);
                 }
                 Due::Step => {
-                    let step = agenda.take_step().unwrap();
+                    let step = outbox.take_step().unwrap();
                     out.push_str(&format!("<{step}>"));
                 }
-                Due::End(ending) => return format!("{out}<{ending:?}>"),
+                Due::End(request) => return format!("{out}<{request:?}>"),
                 Due::Nothing => return out,
             }
         }
@@ -235,63 +238,63 @@ mod tests {
     /// rule: upgrade-1, write-1
     #[test]
     fn steps_keep_their_place_between_bytes() {
-        let mut agenda = agenda();
-        agenda.write(b"a");
-        agenda.write(b"b");
-        agenda.push_step("tls");
-        agenda.push_step("tls again");
-        agenda.write(b"c");
-        agenda.push_step("plain");
-        agenda.end(Ending::Close);
-        assert_eq!(drain(&mut agenda), "ab<tls><tls again>c<plain><Close>");
+        let mut outbox = outbox();
+        outbox.write(b"a");
+        outbox.write(b"b");
+        outbox.push_step("tls");
+        outbox.push_step("tls again");
+        outbox.write(b"c");
+        outbox.push_step("plain");
+        outbox.end(EndRequest::Close);
+        assert_eq!(drain(&mut outbox), "ab<tls><tls again>c<plain><Close>");
     }
 
     /// rule: write-4
     #[test]
     fn what_is_written_behind_the_end_is_dropped_and_counted() {
-        for ending in [Ending::CloseWrite, Ending::Close] {
-            let mut agenda = agenda();
-            assert!(agenda.write(b"kept"));
-            agenda.end(ending);
-            assert!(!agenda.write(b"dropped"));
-            assert_eq!((agenda.accepted(), agenda.dropped()), (4, 7));
-            assert_eq!(drain(&mut agenda), format!("kept<{ending:?}>"));
+        for request in [EndRequest::CloseWrite, EndRequest::Close] {
+            let mut outbox = outbox();
+            assert!(outbox.write(b"kept"));
+            outbox.end(request);
+            assert!(!outbox.write(b"dropped"));
+            assert_eq!((outbox.accepted(), outbox.dropped()), (4, 7));
+            assert_eq!(drain(&mut outbox), format!("kept<{request:?}>"));
         }
     }
 
     /// rule: close-5, half-4
     #[test]
     fn the_end_waits_for_the_producer_and_for_what_it_writes() {
-        let mut agenda = agenda();
-        agenda.set_producer(true);
-        agenda.end(Ending::CloseWrite);
-        assert_eq!(drain(&mut agenda), "");
-        assert!(agenda.write(b"tail"));
-        agenda.set_producer(false);
-        assert!(!agenda.write(b"late"));
-        assert_eq!(drain(&mut agenda), "tail<CloseWrite>");
+        let mut outbox = outbox();
+        outbox.set_producer(true);
+        outbox.end(EndRequest::CloseWrite);
+        assert_eq!(drain(&mut outbox), "");
+        assert!(outbox.write(b"tail"));
+        outbox.set_producer(false);
+        assert!(!outbox.write(b"late"));
+        assert_eq!(drain(&mut outbox), "tail<CloseWrite>");
     }
 
     /// rule: close-6, half-3
     #[test]
     fn ends_are_asked_for_once_and_close_is_the_stronger() {
-        let mut agenda = agenda();
-        agenda.end(Ending::CloseWrite);
-        agenda.end(Ending::CloseWrite);
-        assert_eq!(agenda.ending(), Ending::CloseWrite);
-        agenda.end(Ending::Close);
-        agenda.end(Ending::CloseWrite);
-        assert_eq!(agenda.ending(), Ending::Close);
+        let mut outbox = outbox();
+        outbox.end(EndRequest::CloseWrite);
+        outbox.end(EndRequest::CloseWrite);
+        assert_eq!(outbox.requested_end(), EndRequest::CloseWrite);
+        outbox.end(EndRequest::Close);
+        outbox.end(EndRequest::CloseWrite);
+        assert_eq!(outbox.requested_end(), EndRequest::Close);
     }
 
     /// rule: write-5
     #[test]
     fn nothing_is_accepted_once_all_is_lost() {
-        let mut agenda = agenda();
-        agenda.write(b"queued");
-        agenda.push_step("tls");
-        agenda.lose();
-        assert!(agenda.is_empty() && !agenda.write(b"late"));
-        assert_eq!((drain(&mut agenda).as_str(), agenda.dropped()), ("", 4));
+        let mut outbox = outbox();
+        outbox.write(b"queued");
+        outbox.push_step("tls");
+        outbox.lose();
+        assert!(outbox.is_empty() && !outbox.write(b"late"));
+        assert_eq!((drain(&mut outbox).as_str(), outbox.dropped()), ("", 4));
     }
 }

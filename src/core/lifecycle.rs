@@ -2,7 +2,7 @@
 
 /// What a protocol is told about its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Notice {
+pub enum Callback {
     /// The connection is there.
     Made,
     /// TLS flows, or plaintext flows again.
@@ -22,7 +22,7 @@ pub enum Notice {
 /// How far the story of a connection has come: made, then (secured), then data, then at most one end for each half, then
 /// lost, exactly once, and nothing after it (rule: life-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Life {
+pub struct Lifecycle {
     stage: Stage,
     read_closed: bool,
     write_closed: bool,
@@ -38,44 +38,44 @@ enum Stage {
     Lost,
 }
 
-impl Life {
+impl Lifecycle {
     /// Whether this may be told now; then it counts as told.
-    pub fn tell(&mut self, notice: Notice) -> bool {
-        match (self.stage, notice) {
-            (Stage::Unmade, Notice::Made) => self.stage = Stage::Made,
-            (Stage::Made, Notice::Changed | Notice::Event) => {}
-            (Stage::Made, Notice::Data) => return !self.read_closed,
-            (Stage::Made, Notice::ReadClosed) => return !std::mem::replace(&mut self.read_closed, true),
-            (Stage::Made, Notice::WriteClosed) => return !std::mem::replace(&mut self.write_closed, true),
-            (Stage::Made | Stage::Failed, Notice::Lost) => self.stage = Stage::Lost,
-            (Stage::Made, Notice::Made)
+    pub fn admit(&mut self, callback: Callback) -> bool {
+        match (self.stage, callback) {
+            (Stage::Unmade, Callback::Made) => self.stage = Stage::Made,
+            (Stage::Made, Callback::Changed | Callback::Event) => {}
+            (Stage::Made, Callback::Data) => return !self.read_closed,
+            (Stage::Made, Callback::ReadClosed) => return !std::mem::replace(&mut self.read_closed, true),
+            (Stage::Made, Callback::WriteClosed) => return !std::mem::replace(&mut self.write_closed, true),
+            (Stage::Made | Stage::Failed, Callback::Lost) => self.stage = Stage::Lost,
+            (Stage::Made, Callback::Made)
             | (
                 Stage::Unmade,
-                Notice::Changed
-                | Notice::Event
-                | Notice::Data
-                | Notice::ReadClosed
-                | Notice::WriteClosed
-                | Notice::Lost,
+                Callback::Changed
+                | Callback::Event
+                | Callback::Data
+                | Callback::ReadClosed
+                | Callback::WriteClosed
+                | Callback::Lost,
             )
             | (
                 Stage::Failed,
-                Notice::Made
-                | Notice::Changed
-                | Notice::Event
-                | Notice::Data
-                | Notice::ReadClosed
-                | Notice::WriteClosed,
+                Callback::Made
+                | Callback::Changed
+                | Callback::Event
+                | Callback::Data
+                | Callback::ReadClosed
+                | Callback::WriteClosed,
             )
             | (
                 Stage::Lost,
-                Notice::Made
-                | Notice::Changed
-                | Notice::Event
-                | Notice::Data
-                | Notice::ReadClosed
-                | Notice::WriteClosed
-                | Notice::Lost,
+                Callback::Made
+                | Callback::Changed
+                | Callback::Event
+                | Callback::Data
+                | Callback::ReadClosed
+                | Callback::WriteClosed
+                | Callback::Lost,
             ) => return false,
         }
         true
@@ -107,23 +107,23 @@ impl Life {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Notice::{Changed, Data, Event, Lost, Made, ReadClosed, WriteClosed};
+    use Callback::{Changed, Data, Event, Lost, Made, ReadClosed, WriteClosed};
 
-    const ALL: [Notice; 7] = [Made, Changed, Event, Data, ReadClosed, WriteClosed, Lost];
+    const ALL: [Callback; 7] = [Made, Changed, Event, Data, ReadClosed, WriteClosed, Lost];
 
     /// rule: life-1
     #[test]
     fn every_sequence_of_notices_is_a_story_with_one_begin_and_one_end() {
         // All sequences of five notices.
         for code in 0..7_usize.pow(5) {
-            let mut life = Life::default();
+            let mut lifecycle = Lifecycle::default();
             let sequence = (0..5).map(|place| ALL[code / 7_usize.pow(place) % 7]);
-            let told: Vec<Notice> = sequence.filter(|notice| life.tell(*notice)).collect();
+            let told: Vec<Callback> = sequence.filter(|callback| lifecycle.admit(*callback)).collect();
             assert!(told.first().is_none_or(|first| *first == Made), "{told:?}");
             for once in [Made, ReadClosed, WriteClosed, Lost] {
-                assert!(told.iter().filter(|notice| **notice == once).count() <= 1, "{told:?}");
+                assert!(told.iter().filter(|callback| **callback == once).count() <= 1, "{told:?}");
             }
-            let place = |notice| told.iter().position(|told| *told == notice);
+            let place = |callback| told.iter().position(|told| *told == callback);
             assert!(place(Lost).is_none_or(|lost| lost + 1 == told.len()), "{told:?}");
             let last_data = told.iter().rposition(|told| *told == Data);
             assert!(place(ReadClosed).is_none_or(|end| last_data.is_none_or(|data| data < end)), "{told:?}");
@@ -133,10 +133,14 @@ mod tests {
     /// rule: life-3
     #[test]
     fn behind_a_failed_callback_only_the_loss_is_told() {
-        let mut life = Life::default();
-        assert!(life.tell(Made));
-        life.fail();
-        assert!([Made, Changed, Event, Data, ReadClosed, WriteClosed].into_iter().all(|notice| !life.tell(notice)));
-        assert!(life.tell(Lost) && !life.tell(Lost));
+        let mut lifecycle = Lifecycle::default();
+        assert!(lifecycle.admit(Made));
+        lifecycle.fail();
+        assert!(
+            [Made, Changed, Event, Data, ReadClosed, WriteClosed]
+                .into_iter()
+                .all(|callback| !lifecycle.admit(callback))
+        );
+        assert!(lifecycle.admit(Lost) && !lifecycle.admit(Lost));
     }
 }

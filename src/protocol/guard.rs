@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::producer::Producer;
-use super::{Failure, Outcome, inside};
+use super::{Failure, Outcome, current};
 use crate::error::{Error, Reason};
 use crate::escape::printable;
 
@@ -34,8 +34,8 @@ impl Panicked {
 /// Runs a callback. If the callback panics, only its own `connection_lost` sees its state again. Producers that the callback
 /// registers with a connection that has ended are stopped after it has returned (rule: life-2).
 pub(super) fn guard<R>(callback: impl FnOnce() -> Outcome<R>) -> Result<R, Reason> {
-    let result = inside::callback(|| catch(callback)).and_then(|outcome| outcome.map_err(reason));
-    inside::take_late().into_iter().for_each(stop);
+    let result = current::callback(|| catch(callback)).and_then(|outcome| outcome.map_err(reason));
+    current::take_late().into_iter().for_each(stop);
     result
 }
 
@@ -52,7 +52,7 @@ pub(super) fn catch<R>(call: impl FnOnce() -> R) -> Result<R, Reason> {
 /// Stops a producer whose connection has ended: now or, while a callback runs on this thread, after the callback has
 /// returned. A failure is not reported, because the connection has ended.
 pub(super) fn stop(producer: Producer) {
-    if let Some(mut producer) = inside::put_off(producer) {
+    if let Some(mut producer) = current::put_off(producer) {
         let _ = guard(move || {
             producer.stop();
             drop(producer);

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::conn::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
+use super::current;
+use super::guard;
 use super::handle::Handle;
-use super::inside;
-use super::mailbox::{Answer, Order, Shared};
-use super::panic;
+use super::handle_state::{Answer, Command, HandleState};
 use super::producer::Producer;
-use super::transport::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
 use crate::config::start_tls::StartTls;
 use crate::conn::control::{Control, Watcher};
 use crate::conn::time::after;
-use crate::core::agenda::{Agenda, Ending};
 use crate::core::answers::Answers;
 use crate::core::facts::SessionFacts;
-use crate::core::flow::{Flow, FlowEvent, Level, Tell};
+use crate::core::flow::{Flow, FlowEvent, Level, ProducerCall};
+use crate::core::outbox::{EndRequest, Outbox};
 use crate::error::{Error, Reason, UpgradeError};
 
 /// A step between plaintext and TLS.
@@ -30,8 +30,8 @@ pub(super) enum Change {
 }
 
 /// The calls of one protocol.
-pub(crate) struct Desk {
-    pub(super) agenda: Agenda<Change>,
+pub(crate) struct DeferredConn {
+    pub(super) outbox: Outbox<Change>,
     pub(super) answers: Answers,
     pub(super) flow: Flow,
     pub(super) producer: Option<Producer>,
@@ -41,7 +41,7 @@ pub(crate) struct Desk {
     /// What the protocol has left unread is to be delivered without waiting for more.
     pub(super) is_resumed: bool,
     pub(super) timer: Option<Instant>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) handle_state: Arc<HandleState>,
     /// What the transport itself has queued, as of the last look.
     pub(super) queued_below: usize,
     pub(super) facts: Option<Arc<SessionFacts>>,
@@ -58,19 +58,19 @@ pub(crate) struct Desk {
     pub(super) is_changing: bool,
     /// The task that is parked at the mailbox.
     parked: Option<Waker>,
-    /// Lent to the mailbox and back, so that orders cost no allocation.
-    orders: Vec<Order>,
+    /// Lent to the mailbox and back, so that commands cost no allocation.
+    commands: Vec<Command>,
     is_obeying: bool,
 }
 
-impl Desk {
+impl DeferredConn {
     pub(crate) fn new(control: Control, facts: Option<Arc<SessionFacts>>, layers: Option<usize>) -> Self {
-        let shared = Shared::new(control.clone());
+        let handle_state = HandleState::new(control.clone());
         let marks = control.policy().marks();
-        let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
+        let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&handle_state) as Arc<dyn Watcher>));
         control.watch(watcher);
         Self {
-            agenda: Agenda::default(),
+            outbox: Outbox::default(),
             answers: Answers::new(marks.low, marks.high),
             flow: Flow::default(),
             producer: None,
@@ -78,7 +78,7 @@ impl Desk {
             is_paused: false,
             is_resumed: false,
             timer: None,
-            shared,
+            handle_state,
             queued_below: 0,
             facts,
             is_upgradable: layers.is_some(),
@@ -88,7 +88,7 @@ impl Desk {
             failure: None,
             is_changing: false,
             parked: None,
-            orders: Vec::new(),
+            commands: Vec::new(),
             is_obeying: false,
         }
     }
@@ -97,7 +97,7 @@ impl Desk {
     #[inline]
     pub(super) fn is_quiet(&self, task: Option<&Waker>) -> bool {
         let is_parked = task.is_none_or(|task| self.parked.as_ref().is_some_and(|parked| parked.will_wake(task)));
-        is_parked && self.shared.is_quiet()
+        is_parked && self.handle_state.is_quiet()
     }
 
     /// Carries out what handles have asked for; says whether that was anything.
@@ -108,23 +108,23 @@ impl Desk {
         if let Some(task) = task {
             self.parked = Some(task.clone());
         }
-        let mut orders = std::mem::take(&mut self.orders);
-        self.was_full |= self.shared.take_orders(task, &mut orders);
-        let is_any = !orders.is_empty();
+        let mut commands = std::mem::take(&mut self.commands);
+        self.was_full |= self.handle_state.take_commands(task, &mut commands);
+        let is_any = !commands.is_empty();
         self.is_obeying = true;
-        orders.drain(..).for_each(|order| self.carry_out(order));
+        commands.drain(..).for_each(|order| self.carry_out(order));
         self.is_obeying = false;
-        self.orders = orders;
+        self.commands = commands;
         is_any
     }
 
     /// What handles have asked for, not carried out.
     #[cfg(feature = "testing")]
-    pub(crate) fn take_orders(&mut self) -> Vec<Order> {
-        let mut orders = Vec::new();
-        self.shared.take_orders(None, &mut orders);
-        self.shared.set_queued(self.queued(), true);
-        orders
+    pub(crate) fn take_commands(&mut self) -> Vec<Command> {
+        let mut commands = Vec::new();
+        self.handle_state.take_commands(None, &mut commands);
+        self.handle_state.set_queued(self.queued(), true);
+        commands
     }
 
     /// What a callback has asked for by a handle comes ahead of what it asks for now (rule: write-1).
@@ -134,38 +134,38 @@ impl Desk {
         }
     }
 
-    fn carry_out(&mut self, order: Order) {
+    fn carry_out(&mut self, order: Command) {
         match order {
-            Order::Write(bytes, is_answer) => self.put(&bytes, is_answer),
-            Order::Close => self.close(),
-            Order::CloseWrite => self.close_write(),
-            Order::Pause => self.pause_reading(),
-            Order::Resume => self.resume_reading(),
-            Order::Register(producer, answer) => answer.give(self.register_producer(producer)),
-            Order::Unregister => self.unregister_producer(),
-            Order::StartTls(how, answer) => match self.check_start() {
+            Command::Write(bytes, is_answer) => self.put(&bytes, is_answer),
+            Command::Close => self.close(),
+            Command::CloseWrite => self.close_write(),
+            Command::Pause => self.pause_reading(),
+            Command::Resume => self.resume_reading(),
+            Command::Register(producer, answer) => answer.give(self.register_producer(producer)),
+            Command::Unregister => self.unregister_producer(),
+            Command::StartTls(how, answer) => match self.check_start() {
                 Ok(()) => self.push_start(how, Some(answer)),
                 Err(error) => answer.give(Err(error)),
             },
-            Order::StopTls(answer) => match self.check_stop() {
-                Ok(()) => self.agenda.push_step(Change::Stop(Some(answer))),
+            Command::StopTls(answer) => match self.check_stop() {
+                Ok(()) => self.outbox.push_step(Change::Stop(Some(answer))),
                 Err(error) => answer.give(Err(error)),
             },
-            Order::Timer(after) => self.set_timer(after),
-            Order::Fail(failure) => {
-                self.failure.get_or_insert(panic::reason(failure));
+            Command::Timer(after) => self.set_timer(after),
+            Command::Fail(failure) => {
+                self.failure.get_or_insert(guard::reason(failure));
             }
         }
     }
 
     /// The first step of a connection that begins with TLS.
     pub(super) fn begin_tls(&mut self, how: StartTls, deadline: Option<Instant>) {
-        self.agenda.push_step(Change::Start(Box::new(how), deadline, None));
+        self.outbox.push_step(Change::Start(Box::new(how), deadline, None));
     }
 
     fn push_start(&mut self, how: Box<StartTls>, answer: Option<Answer>) {
         let deadline = after(self.control().policy().handshake_timeout);
-        self.agenda.push_step(Change::Start(how, deadline, answer));
+        self.outbox.push_step(Change::Start(how, deadline, answer));
     }
 
     /// Whether a change between plaintext and TLS can be asked for; where not, which of the causes it is (rule:
@@ -174,8 +174,8 @@ impl Desk {
         let error = match self.control().cut().or_else(|| self.failure.clone()) {
             Some(reason) => UpgradeError::Failed(reason),
             None if !self.is_upgradable => return Err(Error::Unsupported("upgrade to TLS")),
-            None if self.is_changing || self.agenda.has_steps() => UpgradeError::InProgress,
-            None if self.agenda.ending() != Ending::Open => UpgradeError::SendClosed,
+            None if self.is_changing || self.outbox.has_steps() => UpgradeError::InProgress,
+            None if self.outbox.requested_end() != EndRequest::None => UpgradeError::SendClosed,
             None => return Ok(()),
         };
         Err(error.into())
@@ -195,21 +195,21 @@ impl Desk {
     }
 
     /// Something happens to the producer; says what it is to be told.
-    pub(super) fn flow(&mut self, event: FlowEvent) -> Tell {
-        let tell = self.flow.handle(event).unwrap_or(Tell::Nothing);
-        self.agenda.set_producer(self.flow.is_there());
+    pub(super) fn flow(&mut self, event: FlowEvent) -> ProducerCall {
+        let tell = self.flow.handle(event).unwrap_or(ProducerCall::Nothing);
+        self.outbox.set_producer(self.flow.is_there());
         tell
     }
 
     /// Whether a close would have nothing to finish (rule: close-9).
     pub(super) fn is_close_pointless(&self) -> bool {
-        self.agenda.ending() == Ending::Close && self.agenda.is_empty() && !self.flow.is_there()
+        self.outbox.requested_end() == EndRequest::Close && self.outbox.is_empty() && !self.flow.is_there()
     }
 
     /// How full the queue is, on all floors together.
     pub(super) fn level(&self) -> Level {
         let queued = self.queued();
-        if queued == 0 && !self.agenda.has_steps() {
+        if queued == 0 && !self.outbox.has_steps() {
             return Level::Empty;
         }
         let marks = self.control().policy().marks();
@@ -230,45 +230,45 @@ impl Desk {
     }
 
     /// Nothing can be sent any more.
-    pub(super) fn lose_sending(&mut self) -> Tell {
-        self.agenda.lose();
+    pub(super) fn lose_sending(&mut self) -> ProducerCall {
+        self.outbox.lose();
         self.is_resumed |= self.answers.is_held();
         self.answers.lose();
         self.flow(FlowEvent::End)
     }
 
     fn put(&mut self, bytes: &[u8], is_answer: bool) {
-        let was_accepted = self.agenda.write(bytes);
+        let was_accepted = self.outbox.write(bytes);
         if was_accepted && !bytes.is_empty() {
             self.answers.wrote(bytes.len(), is_answer);
             self.flow(FlowEvent::Written);
         } else if !was_accepted {
-            self.shared.count_dropped(bytes.len() as u64);
+            self.handle_state.count_dropped(bytes.len() as u64);
         }
     }
 }
 
-impl Transport for Desk {
+impl Transport for DeferredConn {
     fn write(&mut self, bytes: &[u8]) {
         self.catch_up();
-        self.put(bytes, inside::is_answering(&self.shared));
+        self.put(bytes, current::is_answering(&self.handle_state));
     }
 
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
         self.catch_up();
         // Nothing comes between: whether it is accepted does not change from one part to the next.
-        let is_answer = inside::is_answering(&self.shared);
+        let is_answer = current::is_answering(&self.handle_state);
         parts.for_each(|part| self.put(part, is_answer));
     }
 
     fn close(&mut self) {
         self.catch_up();
-        self.agenda.end(Ending::Close);
+        self.outbox.end(EndRequest::Close);
     }
 
     fn close_write(&mut self) {
         self.catch_up();
-        self.agenda.end(Ending::CloseWrite);
+        self.outbox.end(EndRequest::CloseWrite);
     }
 
     fn abort(&mut self) {
@@ -276,7 +276,7 @@ impl Transport for Desk {
         self.control().abort();
         // Also where both halves have ended already, and only the telling is left.
         self.failure.get_or_insert(Reason::Aborted);
-        self.agenda.lose();
+        self.outbox.lose();
     }
 
     fn pause_reading(&mut self) {
@@ -296,12 +296,14 @@ impl Transport for Desk {
 
     fn reading(&mut self) -> Reading {
         self.catch_up();
-        match self.agenda.ending() {
+        match self.outbox.requested_end() {
             _ if self.control().is_cut() || self.failure.is_some() => Reading::Over,
-            Ending::Close => Reading::Over,
-            Ending::Open | Ending::CloseWrite if self.is_changing || self.agenda.has_steps() => Reading::Changing,
-            Ending::Open | Ending::CloseWrite if self.is_paused || self.answers.is_held() => Reading::Paused,
-            Ending::Open | Ending::CloseWrite => Reading::Open,
+            EndRequest::Close => Reading::Over,
+            EndRequest::None | EndRequest::CloseWrite if self.is_changing || self.outbox.has_steps() => {
+                Reading::Changing
+            }
+            EndRequest::None | EndRequest::CloseWrite if self.is_paused || self.answers.is_held() => Reading::Paused,
+            EndRequest::None | EndRequest::CloseWrite => Reading::Open,
         }
     }
 
@@ -311,25 +313,26 @@ impl Transport for Desk {
             Producer::Push(_) => FlowEvent::RegisterPush,
             Producer::Pull(_) => FlowEvent::RegisterPull,
         };
-        let too_late = self.control().is_cut() || (!self.flow.is_there() && self.agenda.ending() != Ending::Open);
+        let too_late =
+            self.control().is_cut() || (!self.flow.is_there() && self.outbox.requested_end() != EndRequest::None);
         match self.flow.handle(event) {
             // rule: flow-1
             Err(_) => return Err(Error::Producer),
-            Ok(Tell::Stop) => self.too_late.push(producer),
+            Ok(ProducerCall::Stop) => self.too_late.push(producer),
             Ok(_) if too_late => {
                 self.flow.handle(FlowEvent::Unregister).ok();
                 self.too_late.push(producer);
             }
             Ok(_) => self.producer = Some(producer),
         }
-        self.agenda.set_producer(self.flow.is_there());
+        self.outbox.set_producer(self.flow.is_there());
         Ok(())
     }
 
     fn unregister_producer(&mut self) {
         self.catch_up();
         self.flow(FlowEvent::Unregister);
-        if let Err(reason) = panic::catch(|| self.producer = None) {
+        if let Err(reason) = guard::catch(|| self.producer = None) {
             self.failure.get_or_insert(reason);
         }
     }
@@ -340,39 +343,39 @@ impl Transport for Desk {
     }
 
     fn queued(&self) -> usize {
-        self.agenda.len() + self.queued_below
+        self.outbox.len() + self.queued_below
     }
 
     fn dropped(&self) -> u64 {
-        self.shared.dropped()
+        self.handle_state.dropped()
     }
 
     fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.shared))
+        Handle::new(Arc::clone(&self.handle_state))
     }
 
     fn control(&self) -> &Control {
-        &self.shared.control
+        &self.handle_state.control
     }
 }
 
-impl Drop for Desk {
+impl Drop for DeferredConn {
     /// A connection that is dropped ahead of its end is lost to its handles all the same (rule: life-4).
     fn drop(&mut self) {
-        self.shared.close();
-        self.shared.lose(Reason::Aborted);
+        self.handle_state.close();
+        self.handle_state.lose(Reason::Aborted);
     }
 }
 
-impl TcpTransport for Desk {}
+impl TcpTransport for DeferredConn {}
 
-impl TlsTransport for Desk {
+impl TlsTransport for DeferredConn {
     fn tls(&self) -> Option<Arc<SessionFacts>> {
         self.facts.clone()
     }
 }
 
-impl UpgradableTransport for Desk {
+impl UpgradableTransport for DeferredConn {
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
         self.catch_up();
         self.check_start()?;
@@ -388,7 +391,7 @@ impl UpgradableTransport for Desk {
     fn stop_tls(&mut self) -> Result<(), Error> {
         self.catch_up();
         self.check_stop()?;
-        self.agenda.push_step(Change::Stop(None));
+        self.outbox.push_step(Change::Stop(None));
         Ok(())
     }
 }
