@@ -2,8 +2,8 @@
 //!
 //! # The map
 //!
-//! A connection is a stack of **floors**: TCP, or any other stream, at the bottom; TLS sessions on top. Each floor is a
-//! [`Transport`], and a TLS floor stands on any other one.
+//! A connection is a stack of **layers**: TCP, or any other stream, at the bottom; TLS sessions on top. Each layer is a
+//! [`Transport`], and a TLS layer stands on any other one.
 //!
 //! ```text
 //!   UpgradableConnection<T>    plaintext that becomes TLS, and the way back
@@ -12,13 +12,13 @@
 //!   Stream<S>                  a Unix socket, a pipe, ...        marker: its shutdown
 //! ```
 //!
-//! Each floor has two **halves**, [`SendHalf`] and [`RecvHalf`], which live and end apart. Each half ends by its own
-//! **marker**. When the floor below ends before the marker came, the end is **truncated**. The rest follows from that.
+//! Each layer has two **halves**, [`SendHalf`] and [`RecvHalf`], which live and end apart. Each half ends by its own
+//! **marker**. When the layer below ends before the marker came, the end is **truncated**. The rest follows from that.
 //!
 //! Bytes are read and written by tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`; there is no flush to forget. Then
-//! there are the verbs of [`Transport`]:
+//! there are the operations of [`Transport`]:
 //!
-//! | verb | what it ends | what success means |
+//! | operation | what it ends | what success means |
 //! |---|---|---|
 //! | [`close_write`](Transport::close_write) | our send half; reading goes on | the kernel has everything, the marker too |
 //! | [`close`](Transport::close) | the connection, in order and under a bound | the [`CloseReport`] says |
@@ -27,7 +27,7 @@
 //! A transport that is dropped without any of them is truncated, and the peer can tell.
 //!
 //! [`TcpTransport`] adds socket options, [`TlsTransport`] the facts of the session, [`UpgradableTransport`] `start_tls` and
-//! `stop_tls`. All of them are there on every transport, through every floor. [`Control`] is the handle that other tasks hold.
+//! `stop_tls`. All of them are there on every transport, through every layer. [`Control`] is the handle that other tasks hold.
 //!
 //! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again. [`relay`] joins two
 //! connections, and passes on how each ends.
@@ -81,7 +81,7 @@
 //!
 //! The rules that all of this keeps, each with its tests, are in `docs/rules.md`; how a byte and an ending walk through the
 //! rooms in `docs/architecture.md`. In the code: [`core`] decides and knows no socket; `pump.rs` moves bytes between a
-//! session and the floor beneath; `close.rs` is the end in order, written once.
+//! session and the layer beneath; `close.rs` is the end in order, written once.
 //!
 //! Without the feature `tokio` there is only [`core`], with what it needs.
 
@@ -134,7 +134,7 @@ pub use self::{
     conn::control::{Control, Traffic},
     conn::group::{DrainGroup, DrainReport},
     conn::socket::Keepalive,
-    core::report::{Bound, CloseReport, FloorKind, FloorReport, Received},
+    core::report::{Bound, CloseReport, LayerKind, LayerReport, Received},
     endpoint::open::{BoxConnection, EndpointConnector, EndpointIncoming, EndpointListener},
     layers::stream::Stream,
     layers::tcp::{TcpConnection, TcpReadHalf, TcpWriteHalf},

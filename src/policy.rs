@@ -5,7 +5,7 @@ use std::time::Duration;
 #[cfg(feature = "tokio")]
 use crate::error::UpgradeError;
 
-/// What a connection allows. One policy holds for all the floors of a connection.
+/// What a connection allows. One policy holds for all the layers of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Policy {
@@ -25,7 +25,7 @@ pub struct Policy {
     /// default `None` (rule: idle-1).
     ///
     /// A connection that nobody reads from or writes to is not idle: its application is busy. Where
-    /// [`half_open_timeout`](Self::half_open_timeout) is set, that one holds from the end of a half on. What a floor sends by
+    /// [`half_open_timeout`](Self::half_open_timeout) is set, that one holds from the end of a half on. What a layer sends by
     /// itself, such as a handshake, moves too; the keep-alive probes of TCP do not.
     #[doc(alias = "TimeoutMixin")]
     #[doc(alias = "setTimeout")]
@@ -117,7 +117,7 @@ impl Default for Watermarks {
     }
 }
 
-/// What a read says when the floor below ended without the peer's marker (rule: end-3).
+/// What a read says when the layer below ended without the peer's marker (rule: end-3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Truncation {
     /// The read fails with [`Reason::Truncated`](crate::Reason::Truncated).

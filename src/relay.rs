@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::conn::control::Control;
 use crate::conn::time::{after, until};
-use crate::core::relay::{self as rules, Duty, Ending};
+use crate::core::relay::{self as rules, Duty, LegEnd};
 use crate::core::report::CloseReport;
 use crate::error::chain;
 use crate::transport::Transport;
@@ -266,13 +266,13 @@ impl Leg<'_> {
     }
 
     /// Does what does not wait. The close behind it, which every leg gets, gives the report.
-    fn end_now(&mut self, ending: &Ending) {
+    fn end_now(&mut self, ending: &LegEnd) {
         match ending {
-            Ending::Close => {}
-            Ending::Abort => self.transport.abort(),
-            Ending::Lost(reason) => {
+            LegEnd::Close => {}
+            LegEnd::Abort => self.transport.abort(),
+            LegEnd::Lost(reason) => {
                 let mut report = CloseReport::of(reason.clone());
-                self.transport.report_floors(&mut report.floors);
+                self.transport.report_layers(&mut report.layers);
                 self.control.set_report(report);
                 self.control.end(reason.clone());
                 self.transport.handle_abort();

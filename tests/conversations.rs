@@ -148,7 +148,7 @@ async fn end([mut a, mut b]: [Connection; 2], ending: Ending) {
             assert!(x.is_clean() && y.is_clean(), "{x:?} {y:?}");
         }
         Ending::HalfCloseThenClose => {
-            // Decided, and not waited for: a small pipe does not hold the markers of all floors until they are read.
+            // Decided, and not waited for: a small pipe does not hold the markers of all layers until they are read.
             let _ = tokio::time::timeout(Duration::from_millis(1), a.close_write()).await;
             let writing = tokio::spawn(async move {
                 assert_eq!(b.read(&mut [0; 1]).await.unwrap(), 0);

@@ -13,7 +13,7 @@ use bowline::protocol::{Framed, MessageProtocol, MessageTransport, Outcome, Prot
 use bowline::rustls::pki_types::PrivateKeyDer;
 use bowline::rustls::pki_types::pem::PemObject;
 use bowline::rustls::{ClientConfig, KeyLog, ServerConfig};
-use bowline::testing::peer::{Cut, Ending, Meddler, RawTcp, RawTls};
+use bowline::testing::peer::{Cut, CutEnd, Meddler, RawTcp, RawTls};
 use bowline::testing::pki::{Pki, PkiFiles, Profile};
 use bowline::testing::{Kind, Recorder, pair, raw_tcp_pair, shared_pki, tcp_pair};
 use bowline::{
@@ -288,7 +288,7 @@ async fn queues_and_protocols_show_lengths_only() {
     let (near, far) = tokio::io::duplex(1 << 10);
     let mut far = far;
     far.write_all(PLAINTEXT).await.unwrap();
-    secrets.check(&Cut::after(near, 7, Ending::Fin));
+    secrets.check(&Cut::after(near, 7, CutEnd::Fin));
     let meddler = Meddler::to("127.0.0.1:9".parse().unwrap()).await.unwrap();
     meddler.to_server().inject(0, PLAINTEXT);
     secrets.check(&(&meddler, meddler.to_server()));
@@ -321,9 +321,9 @@ async fn errors_show_no_data() {
 /// other types are formatted above.
 const PLAIN: &str = "
     Address Answers AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
-    ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport Ending EndpointError EndpointIncoming
-    FloorReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls Panicked PeerCounts Producer
-    Reconnector RecvEvent RecvHalf Refusal RelayReport Reply SendEvent SendHalf Slab Tally TlsError UpgradeError";
+    ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
+    LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls Panicked PeerCounts Producer
+    Reconnector RecvEvent RecvHalf Refusal RelayReport Reply SendEvent SendHalf Slab OutcomeCounts TlsError UpgradeError";
 
 /// rule: tcp-11
 #[test]

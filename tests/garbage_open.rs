@@ -353,7 +353,7 @@ async fn an_abort_into_a_full_socket_is_a_reset_without_close_notify() {
     }
 }
 
-/// No task waits for a record any more: the close waits for the FIN of the floor below, and an abort closes the socket.
+/// No task waits for a record any more: the close waits for the FIN of the layer below, and an abort closes the socket.
 ///
 /// rule: abort-4, close-6
 #[test]

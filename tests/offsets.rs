@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::testing::peer::{Cut, Ending, Meddler};
+use bowline::testing::peer::{Cut, CutEnd, Meddler};
 use bowline::{Address, Policy, Reason, Stream, TcpConnection, Transport};
 use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpStream};
@@ -27,7 +27,7 @@ const AT_A_TIME: usize = 64;
 /// rule: end-2, end-4, end-6
 #[tokio::test(start_paused = true)]
 async fn end_of_file_at_every_offset_in_memory_is_told_as_what_it_is() {
-    for setup in Setup::all(Ending::Fin) {
+    for setup in Setup::all(CutEnd::Fin) {
         every_offset(setup).await;
     }
 }
@@ -35,7 +35,7 @@ async fn end_of_file_at_every_offset_in_memory_is_told_as_what_it_is() {
 /// rule: end-2, end-4, end-6
 #[tokio::test]
 async fn end_of_file_at_offsets_over_tcp_is_told_as_what_it_is() {
-    for setup in Setup::all(Ending::Fin) {
+    for setup in Setup::all(CutEnd::Fin) {
         some_offsets(setup).await;
     }
 }
@@ -43,7 +43,7 @@ async fn end_of_file_at_offsets_over_tcp_is_told_as_what_it_is() {
 /// rule: end-2, end-4, end-6, half-8
 #[tokio::test(start_paused = true)]
 async fn a_reset_at_every_offset_in_memory_is_told_as_what_it_is() {
-    for setup in Setup::all(Ending::Reset) {
+    for setup in Setup::all(CutEnd::Reset) {
         every_offset(setup).await;
     }
 }
@@ -51,7 +51,7 @@ async fn a_reset_at_every_offset_in_memory_is_told_as_what_it_is() {
 /// rule: end-2, end-4, end-6, half-8
 #[tokio::test]
 async fn a_reset_at_offsets_over_tcp_is_told_as_what_it_is() {
-    for setup in Setup::all(Ending::Reset) {
+    for setup in Setup::all(CutEnd::Reset) {
         some_offsets(setup).await;
     }
 }
@@ -59,7 +59,7 @@ async fn a_reset_at_offsets_over_tcp_is_told_as_what_it_is() {
 /// rule: secure-5, end-1, end-4, close-3
 #[tokio::test(start_paused = true)]
 async fn silence_at_every_offset_in_memory_is_told_as_what_it_is() {
-    for setup in Setup::all(Ending::Silence) {
+    for setup in Setup::all(CutEnd::Silence) {
         every_offset(setup).await;
     }
 }
@@ -67,7 +67,7 @@ async fn silence_at_every_offset_in_memory_is_told_as_what_it_is() {
 /// rule: secure-5, end-1, end-4, close-3
 #[tokio::test]
 async fn silence_at_offsets_over_tcp_is_told_as_what_it_is() {
-    for setup in Setup::all(Ending::Silence) {
+    for setup in Setup::all(CutEnd::Silence) {
         some_offsets(setup).await;
     }
 }
@@ -78,7 +78,7 @@ async fn silence_at_offsets_over_tcp_is_told_as_what_it_is() {
 /// rule: end-1, secure-4, secure-5
 #[tokio::test(start_paused = true)]
 async fn a_flipped_byte_at_every_offset_is_a_failure_of_tls_and_never_wrong_data() {
-    for setup in Setup::all(Ending::Silence) {
+    for setup in Setup::all(CutEnd::Silence) {
         let all = *record_ends(&setup).await.last().unwrap();
         let outcomes = try_all((0..all).collect(), |offset| flipped(setup.clone(), offset)).await;
         for outcome in &outcomes {
@@ -167,9 +167,9 @@ async fn over_tcp(setup: Setup, offset: u64) -> Outcome {
         Side::Server => (server, client, meddler.to_server()),
     };
     match setup.ending {
-        Ending::Fin => lane.fin_after(offset),
-        Ending::Reset => lane.rst_after(offset),
-        Ending::Silence => lane.stall_after(offset),
+        CutEnd::Fin => lane.fin_after(offset),
+        CutEnd::Reset => lane.rst_after(offset),
+        CutEnd::Silence => lane.stall_after(offset),
     };
     let ours = TcpConnection::new(ours, Arc::clone(&setup.policy)).unwrap();
     let peer = tokio::spawn({
@@ -185,7 +185,7 @@ async fn over_tcp(setup: Setup, offset: u64) -> Outcome {
 async fn some_offsets(mut setup: Setup) {
     let ending = setup.ending;
     let mut policy = Policy::clone(&setup.policy);
-    if ending == Ending::Silence {
+    if ending == CutEnd::Silence {
         // Here the clock is the real one.
         policy.handshake_timeout = Some(Duration::from_secs(2));
         policy.close_timeout = Some(Duration::from_millis(300));
@@ -193,7 +193,7 @@ async fn some_offsets(mut setup: Setup) {
     setup.policy = policy.into();
     let record_ends = record_ends(&setup).await;
     let all = *record_ends.last().unwrap();
-    let mut offsets: Vec<u64> = (0..=all).step_by(if ending == Ending::Silence { 97 } else { 29 }).collect();
+    let mut offsets: Vec<u64> = (0..=all).step_by(if ending == CutEnd::Silence { 97 } else { 29 }).collect();
     offsets.extend(record_ends.iter().flat_map(|end| [end.saturating_sub(1), *end, (end + 1).min(all)]));
     offsets.sort_unstable();
     offsets.dedup();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bowline::rustls::{AlertDescription, ContentType, ProtocolVersion};
-use bowline::testing::peer::{Cut, Ending, Event, Meddler, RawTcp, RawTls};
+use bowline::testing::peer::{Cut, CutEnd, Event, Meddler, RawTcp, RawTls};
 use bowline::testing::{pki::Pki, raw_tcp_pair};
 use bowline::{ClientTls, ServerTls, TlsVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -239,16 +239,16 @@ async fn a_meddler_that_is_dropped_ends_both_sides() {
 
 #[tokio::test]
 async fn a_cut_stream_ends_as_told() {
-    for (ending, expected) in [(Ending::Fin, "Some(Ok(0))"), (Ending::Reset, "Some(Err(Kind(ConnectionReset)))")] {
+    for (ending, expected) in [(CutEnd::Fin, "Some(Ok(0))"), (CutEnd::Reset, "Some(Err(Kind(ConnectionReset)))")] {
         let (mut peer, ours) = tokio::io::duplex(64);
         peer.write_all(b"0123456789").await.unwrap();
         let mut ours = Cut::after(ours, 3, ending);
         let mut buf = [0; 64];
         assert_eq!(ours.read(&mut buf).await.unwrap(), 3);
         assert_eq!(format!("{:?}", Some(ours.read(&mut buf).await)), expected);
-        assert_eq!(ours.write(b"x").await.is_err(), ending == Ending::Reset);
+        assert_eq!(ours.write(b"x").await.is_err(), ending == CutEnd::Reset);
         assert_eq!(ours.read_bytes(), 3);
     }
     let (_peer, ours) = tokio::io::duplex(64);
-    assert!(timeout(A_MOMENT, Cut::after(ours, 0, Ending::Silence).read(&mut [0; 8])).await.is_err());
+    assert!(timeout(A_MOMENT, Cut::after(ours, 0, CutEnd::Silence).read(&mut [0; 8])).await.is_err());
 }

@@ -1,4 +1,4 @@
-//! The situations in which a TLS session ends while the connection lives, or does not: each by name, over every floor.
+//! The situations in which a TLS session ends while the connection lives, or does not: each by name, over every layer.
 //! The names are those that users of other TLS libraries have met.
 
 #![allow(clippy::unwrap_used)]
@@ -27,7 +27,7 @@ fn boxed<T: Transport>((a, b): (UpgradableConnection<T>, UpgradableConnection<T>
     (Box::new(a), Box::new(b))
 }
 
-/// Two ends in TLS on top of this floor.
+/// Two ends in TLS on top of this layer.
 async fn secured(beneath: Beneath, policy: Policy) -> Ends {
     match beneath {
         Beneath::Tcp => boxed(upgraded_over(tcp_pair_with(policy).await.unwrap(), 1).await.unwrap()),
@@ -42,8 +42,8 @@ async fn secured(beneath: Beneath, policy: Policy) -> Ends {
     }
 }
 
-/// Plays a situation over every floor, each side in each place.
-async fn over_every_floor<F, Fut>(policy: Policy, situation: F)
+/// Plays a situation over every layer, each side in each place.
+async fn over_every_layer<F, Fut>(policy: Policy, situation: F)
 where
     F: Fn(Ends) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
@@ -87,7 +87,7 @@ fn why(result: Result<(), Error>) -> UpgradeError {
 /// rule: upgrade-9
 #[tokio::test]
 async fn simple() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         a.write_all(b"in tls").await.unwrap();
         let unwrapping = tokio::spawn(async move { (a.stop_tls().await, a) });
         expect(&mut b, b"in tls").await;
@@ -105,7 +105,7 @@ async fn simple() {
 /// rule: upgrade-9
 #[tokio::test]
 async fn simultaneous() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         let (x, y) = tokio::join!(a.stop_tls(), b.stop_tls());
         x.unwrap();
         y.unwrap();
@@ -118,7 +118,7 @@ async fn simultaneous() {
 /// rule: upgrade-9, close-1
 #[tokio::test]
 async fn followed_by_close() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         let (x, y) = tokio::join!(a.stop_tls(), b.stop_tls());
         x.unwrap();
         y.unwrap();
@@ -131,7 +131,7 @@ async fn followed_by_close() {
 /// rule: upgrade-9, half-6
 #[tokio::test]
 async fn met_by_close() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         // The peer's close_notify is a clean end of the session, whatever it means by it.
         let closing = tokio::spawn(async move { (b.close().await, b) });
         a.stop_tls().await.unwrap();
@@ -145,7 +145,7 @@ async fn met_by_close() {
 /// rule: upgrade-9, end-2
 #[tokio::test]
 async fn met_by_an_end_without_close_notify() {
-    over_every_floor(Policy::default(), |(mut a, b)| async move {
+    over_every_layer(Policy::default(), |(mut a, b)| async move {
         drop(b);
         let failure = why(a.stop_tls().await);
         let expected = matches!(failure, UpgradeError::Failed(Reason::Truncated(_) | Reason::Reset(_)));
@@ -158,7 +158,7 @@ async fn met_by_an_end_without_close_notify() {
 /// rule: upgrade-5, upgrade-9
 #[tokio::test]
 async fn double() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         while a.tls().is_some() {
             let (x, y) = tokio::join!(a.stop_tls(), b.stop_tls());
             x.unwrap();
@@ -174,7 +174,7 @@ async fn double() {
 /// rule: upgrade-9
 #[tokio::test]
 async fn after_it_was_ignored_for_a_while() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         let unwrapping = tokio::spawn(async move { a.stop_tls().await });
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(!unwrapping.is_finished());
@@ -187,7 +187,7 @@ async fn after_it_was_ignored_for_a_while() {
 /// rule: upgrade-9
 #[tokio::test]
 async fn data_that_crosses_the_close_notify_is_kept() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         let unwrapping = tokio::spawn(async move {
             a.stop_tls().await.unwrap();
             a
@@ -206,7 +206,7 @@ async fn data_that_crosses_the_close_notify_is_kept() {
 /// rule: upgrade-1, upgrade-9
 #[tokio::test]
 async fn pending_writes_leave_first() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         let mut taken = 0;
         while let Ok(result) = tokio::time::timeout(Duration::from_millis(100), a.write(&[5; 9_999])).await {
             taken += result.unwrap();
@@ -227,7 +227,7 @@ async fn pending_writes_leave_first() {
 /// rule: upgrade-9, close-3
 #[tokio::test]
 async fn timeout() {
-    over_every_floor(hasty(), |(mut a, b)| async move {
+    over_every_layer(hasty(), |(mut a, b)| async move {
         assert!(matches!(why(a.stop_tls().await), UpgradeError::Failed(Reason::TimedOut(Phase::Close))));
         assert!(a.read(&mut [0; 1]).await.is_err());
         drop(b);
@@ -238,7 +238,7 @@ async fn timeout() {
 /// rule: upgrade-5, half-2
 #[tokio::test]
 async fn after_a_half_close() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         a.close_write().await.unwrap();
         // FIN is behind the close_notify already: there is nothing to go back to.
         assert!(matches!(why(a.stop_tls().await), UpgradeError::SendClosed));
@@ -251,14 +251,14 @@ async fn after_a_half_close() {
 /// rule: abort-3, upgrade-9
 #[tokio::test]
 async fn met_by_an_abort() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         let unwrapping = tokio::spawn(async move { a.stop_tls().await });
         tokio::task::yield_now().await;
         b.abort();
         assert!(matches!(why(unwrapping.await.unwrap()), UpgradeError::Failed(Reason::Reset(_))));
     })
     .await;
-    over_every_floor(Policy::default(), |(mut a, b)| async move {
+    over_every_layer(Policy::default(), |(mut a, b)| async move {
         let control = a.control();
         let unwrapping = tokio::spawn(async move { a.stop_tls().await });
         tokio::task::yield_now().await;
@@ -293,7 +293,7 @@ async fn close_notify_before_the_handshake_is_done() {
 /// rule: half-3, close-6
 #[tokio::test]
 async fn twice() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         a.close_write().await.unwrap();
         a.close_write().await.unwrap();
         assert_eq!(b.read(&mut [0; 1]).await.unwrap(), 0);
@@ -309,7 +309,7 @@ async fn twice() {
 /// rule: upgrade-8, upgrade-9
 #[tokio::test]
 async fn unwrapped_and_wrapped_again_in_the_other_role() {
-    over_every_floor(Policy::default(), |(mut a, mut b)| async move {
+    over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         let pki = shared_pki();
         let (x, y) = tokio::join!(a.stop_tls(), b.stop_tls());
         x.unwrap();

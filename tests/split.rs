@@ -22,7 +22,7 @@ type Upgradable = UpgradableConnection<TcpConnection>;
 
 /// Runs a check over every transport that can be split: TCP, TLS over TCP, and an upgradable connection in plaintext,
 /// upgraded, and with TLS in TLS.
-macro_rules! over_every_floor {
+macro_rules! over_every_layer {
     ($check:ident) => {{
         let (a, b) = tcp_pair().await.unwrap();
         timeout(BOUND, $check(a, b)).await.expect("hangs over TCP");
@@ -102,7 +102,7 @@ async fn bytes_go_both_ways_at_once_and_the_halves_end_apart() {
         let b = talk(b, down, up).await;
         close_both(a.await.unwrap(), b).await;
     }
-    over_every_floor!(check);
+    over_every_layer!(check);
 }
 
 /// rule: half-1
@@ -119,7 +119,7 @@ async fn one_half_ends_and_the_other_goes_on() {
         assert!(write.status().is_finished() && read.status().is_open());
         close_both(whole::<C>(read, write), b).await;
     }
-    over_every_floor!(check);
+    over_every_layer!(check);
 }
 
 /// rule: write-1, close-1
@@ -138,7 +138,7 @@ async fn what_was_not_read_is_read_from_either_side_of_the_cut() {
         assert_eq!(&data, b"two");
         close_both(a, b).await;
     }
-    over_every_floor!(check);
+    over_every_layer!(check);
 }
 
 /// rule: upgrade-1, upgrade-9
@@ -226,7 +226,7 @@ async fn a_half_that_is_dropped_ends_nothing_and_both_are_a_dropped_connection()
         let reason = Reason::from_io(error, Phase::Open);
         assert!(matches!(reason, Reason::Truncated(_) | Reason::Reset(_)), "{reason:?}");
     }
-    over_every_floor!(check);
+    over_every_layer!(check);
 }
 
 /// rule: abort-4, end-7
@@ -256,7 +256,7 @@ async fn a_handle_aborts_while_both_halves_wait() {
         let error = b.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert!(matches!(Reason::from_io(error, Phase::Open), Reason::Reset(_)));
     }
-    over_every_floor!(check);
+    over_every_layer!(check);
 }
 
 /// What both halves of a connection say to whoever uses them.

@@ -15,7 +15,7 @@ use tokio_rustls::client::TlsStream as Client;
 use tokio_rustls::rustls;
 use tokio_rustls::server::TlsStream as Server;
 
-async fn neighbours<S: AsyncRead + AsyncWrite + Unpin>(client: S, server: S) -> (Client<S>, Server<S>) {
+async fn tokio_rustls_pair<S: AsyncRead + AsyncWrite + Unpin>(client: S, server: S) -> (Client<S>, Server<S>) {
     let pki = shared_pki();
     let connector = tokio_rustls::TlsConnector::from(pki.client_tls().config().clone());
     let acceptor = tokio_rustls::TlsAcceptor::from(pki.server_tls().config().clone());
@@ -31,7 +31,7 @@ fn pattern(len: usize) -> Vec<u8> {
 #[tokio::test]
 async fn both_ends_are_taken_over_and_close_in_order() {
     let (client, server) = raw_tcp_pair().await.unwrap();
-    let (client, server) = neighbours(client, server).await;
+    let (client, server) = tokio_rustls_pair(client, server).await;
     let mut client = TlsConnection::from_tokio_rustls(client, Policy::default()).unwrap();
     let mut server: TlsConnection<TcpConnection> = TlsConnection::from_tokio_rustls(server, Policy::default()).unwrap();
     assert_eq!(server.tls().unwrap().sni.as_deref(), Some("localhost"));
@@ -52,7 +52,7 @@ async fn a_stream_that_has_read_ahead_loses_nothing_at_any_place() {
     // How much was read when it is taken over: nothing, inside a record, at its end, some records on.
     for read_before in [1, 100, 4_000, 16_384, 16_385, 40_000, 99_999] {
         let (client, server) = tokio::io::duplex(200_000);
-        let (mut client, mut server) = neighbours(client, server).await;
+        let (mut client, mut server) = tokio_rustls_pair(client, server).await;
         let all = pattern(100_000);
         client.write_all(&all).await.unwrap();
         client.flush().await.unwrap();

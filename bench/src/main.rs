@@ -1,4 +1,4 @@
-//! How fast bowline is, and how fast its neighbours are, in one run on one machine.
+//! How fast bowline is, and how fast other libraries are, in one run on one machine.
 //!
 //! Without a subcommand this is the conductor: it starts one fresh process of itself for each measurement, in interleaved
 //! rounds, and writes a report. `docs/performance.md` says what is measured and how to read it.

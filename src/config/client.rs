@@ -11,12 +11,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 
+#[cfg(feature = "express")]
+use super::common::check_keys;
+use super::common::{Common, RootSource, contradiction, turned_off};
 use super::identity::IdentitySource;
 use super::pem::Source;
 use super::revocation::Lists;
-#[cfg(feature = "express")]
-use super::shared::check_keys;
-use super::shared::{RootSource, Shared, contradiction, turned_off};
 use super::tickets;
 use super::verify::{AcceptAnyServer, RootsAsServers};
 use super::{ConfigWarning, TlsVersion};
@@ -119,7 +119,7 @@ impl fmt::Debug for ClientTls {
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ClientTlsBuilder {
-    shared: Shared,
+    common: Common,
     roots: Vec<RootSource>,
     /// Set only with the feature `platform-roots`.
     platform_roots: bool,
@@ -179,13 +179,13 @@ impl ClientTlsBuilder {
     /// needs a list, and one that is past its next update counts as none. A root that a server presents as its own
     /// certificate has issued itself, and needs a list too.
     pub fn crl_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.shared.revocation_lists.push(Source::File(path.into()));
+        self.common.revocation_lists.push(Source::File(path.into()));
         self
     }
 
     /// The same from PEM text in memory.
     pub fn crl_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.shared.revocation_lists.push(Source::Bytes(pem.into()));
+        self.common.revocation_lists.push(Source::Bytes(pem.into()));
         self
     }
 
@@ -210,27 +210,27 @@ impl ClientTlsBuilder {
     #[doc(alias = "set_alpn_protocols")]
     #[doc(alias = "NextProtos")]
     pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
-        self.shared.alpn = protocols.into_iter().map(|name| name.as_ref().to_vec()).collect();
+        self.common.alpn = protocols.into_iter().map(|name| name.as_ref().to_vec()).collect();
         self
     }
 
     /// The oldest version to speak; default TLS 1.2 (rule: secure-9).
     #[doc(alias = "minimum_version")]
     pub fn min_version(mut self, version: TlsVersion) -> Self {
-        self.shared.min = Some(version);
+        self.common.min = Some(version);
         self
     }
 
     /// The newest version to speak; default TLS 1.3.
     #[doc(alias = "maximum_version")]
     pub fn max_version(mut self, version: TlsVersion) -> Self {
-        self.shared.max = Some(version);
+        self.common.max = Some(version);
         self
     }
 
     /// The crypto provider; default that of the enabled feature, `aws-lc-rs` before `ring`.
     pub fn provider(mut self, provider: Arc<CryptoProvider>) -> Self {
-        self.shared.provider = Some(provider);
+        self.common.provider = Some(provider);
         self
     }
 
@@ -252,7 +252,7 @@ impl ClientTlsBuilder {
     #[doc(alias = "keylog_filename")]
     #[doc(alias = "KeyLogWriter")]
     pub fn key_log_file_from_env(mut self) -> Self {
-        self.shared.key_log_from_env = true;
+        self.common.key_log_from_env = true;
         self
     }
 
@@ -265,7 +265,7 @@ impl ClientTlsBuilder {
     /// rustls's own suites the AEAD is called directly, of any other one in rustls's way, which is slower.
     #[cfg(feature = "express")]
     pub fn express(mut self) -> Self {
-        self.shared.express = true;
+        self.common.express = true;
         self
     }
 
@@ -274,8 +274,8 @@ impl ClientTlsBuilder {
     /// # Errors
     /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it.
     pub fn build(mut self) -> Result<ClientTls, Error> {
-        let provider = self.shared.provider()?;
-        let versions = self.shared.versions()?;
+        let provider = self.common.provider()?;
+        let versions = self.common.versions()?;
         let mut warnings = Vec::new();
         let verifier = self.verifier(&provider, &mut warnings)?;
         let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -283,7 +283,7 @@ impl ClientTlsBuilder {
             .map_err(|error| contradiction(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let identity = self.shared.identity.take().map(|source| source.load(&provider, false)).transpose()?;
+        let identity = self.common.identity.take().map(|source| source.load(&provider, false)).transpose()?;
         let mut own = None;
         let mut config = match identity {
             None => builder.with_no_client_auth(),
@@ -293,15 +293,15 @@ impl ClientTlsBuilder {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified)))
             }
         };
-        config.alpn_protocols = self.shared.alpn()?;
+        config.alpn_protocols = self.common.alpn()?;
         config.resumption = tickets::resumption(self.tickets.unwrap_or(tickets::TICKETS));
-        if let Some(key_log) = self.shared.key_log() {
+        if let Some(key_log) = self.common.key_log() {
             config.key_log = key_log;
         }
         let made =
             ClientTls(Arc::new(Settings { config: Arc::new(config), own, warnings: warnings.into(), express: false }));
         #[cfg(feature = "express")]
-        if self.shared.express {
+        if self.common.express {
             return made.express();
         }
         Ok(made)
@@ -319,7 +319,7 @@ impl ClientTlsBuilder {
         for source in &self.roots {
             named.extend(source.load()?);
         }
-        warnings.extend(self.shared.unused_lists(&self.roots));
+        warnings.extend(self.common.unused_lists(&self.roots));
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(named.iter().cloned());
         self.add_platform_roots(&mut roots, warnings);
@@ -330,7 +330,7 @@ impl ClientTlsBuilder {
             return Err(ConfigError::new(None, ConfigProblem::NoRoots).found(found).into());
         }
         let roots = Arc::new(roots);
-        let lists = self.shared.revocation_lists(&roots, provider)?;
+        let lists = self.common.revocation_lists(&roots, provider)?;
         let webpki = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
             .with_crls(lists.iter().cloned())
             .enforce_revocation_expiration()
@@ -341,7 +341,7 @@ impl ClientTlsBuilder {
     }
 
     fn accept_any(&self, provider: &CryptoProvider) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-        let trusts_somebody = !self.roots.is_empty() || self.platform_roots || !self.shared.revocation_lists.is_empty();
+        let trusts_somebody = !self.roots.is_empty() || self.platform_roots || !self.common.revocation_lists.is_empty();
         match trusts_somebody {
             true => Err(contradiction("whom to trust, and to trust anybody, do not go together")),
             false => Ok(Arc::new(AcceptAnyServer(provider.signature_verification_algorithms))),
@@ -376,7 +376,7 @@ impl ClientTlsBuilder {
     fn add_platform_roots(&self, _: &mut RootCertStore, _: &mut Vec<ConfigWarning>) {}
 
     fn identity_source(mut self, source: IdentitySource) -> Self {
-        self.shared.identity = Some(source);
+        self.common.identity = Some(source);
         self
     }
 }

@@ -26,12 +26,12 @@
 
 mod certificate;
 mod client;
+mod common;
 mod identity;
 mod key_kind;
 mod pem;
 mod revocation;
 mod server;
-mod shared;
 #[cfg(feature = "tokio")]
 pub(crate) mod start_tls;
 mod tickets;

@@ -11,11 +11,11 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, ProducesTickets, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 
+#[cfg(feature = "express")]
+use super::common::check_keys;
+use super::common::{Common, RootSource, contradiction, turned_off};
 use super::identity::{IdentitySource, LoadedIdentity};
 use super::pem::Source;
-#[cfg(feature = "express")]
-use super::shared::check_keys;
-use super::shared::{RootSource, Shared, contradiction, turned_off};
 use super::{ConfigWarning, TlsVersion, fail};
 use crate::core::session::Session;
 use crate::error::{ConfigProblem, Error};
@@ -116,7 +116,7 @@ impl fmt::Debug for ServerTls {
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ServerTlsBuilder {
-    shared: Shared,
+    common: Common,
     client_roots: Vec<RootSource>,
     client_auth_optional: bool,
     tickets: Option<u8>,
@@ -169,13 +169,13 @@ impl ServerTlsBuilder {
     /// With the first list every certificate of a client's chain is checked, and the check is strict: each of their issuers
     /// needs a list, and one that is past its next update counts as none.
     pub fn client_crl_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.shared.revocation_lists.push(Source::File(path.into()));
+        self.common.revocation_lists.push(Source::File(path.into()));
         self
     }
 
     /// The same from PEM text in memory.
     pub fn client_crl_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.shared.revocation_lists.push(Source::Bytes(pem.into()));
+        self.common.revocation_lists.push(Source::Bytes(pem.into()));
         self
     }
 
@@ -183,27 +183,27 @@ impl ServerTlsBuilder {
     #[doc(alias = "set_alpn_protocols")]
     #[doc(alias = "NextProtos")]
     pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
-        self.shared.alpn = protocols.into_iter().map(|name| name.as_ref().to_vec()).collect();
+        self.common.alpn = protocols.into_iter().map(|name| name.as_ref().to_vec()).collect();
         self
     }
 
     /// The oldest version to speak; default TLS 1.2 (rule: secure-9).
     #[doc(alias = "minimum_version")]
     pub fn min_version(mut self, version: TlsVersion) -> Self {
-        self.shared.min = Some(version);
+        self.common.min = Some(version);
         self
     }
 
     /// The newest version to speak; default TLS 1.3.
     #[doc(alias = "maximum_version")]
     pub fn max_version(mut self, version: TlsVersion) -> Self {
-        self.shared.max = Some(version);
+        self.common.max = Some(version);
         self
     }
 
     /// The crypto provider; default that of the enabled feature, `aws-lc-rs` before `ring`.
     pub fn provider(mut self, provider: Arc<CryptoProvider>) -> Self {
-        self.shared.provider = Some(provider);
+        self.common.provider = Some(provider);
         self
     }
 
@@ -226,7 +226,7 @@ impl ServerTlsBuilder {
     #[doc(alias = "keylog_filename")]
     #[doc(alias = "KeyLogWriter")]
     pub fn key_log_file_from_env(mut self) -> Self {
-        self.shared.key_log_from_env = true;
+        self.common.key_log_from_env = true;
         self
     }
 
@@ -239,7 +239,7 @@ impl ServerTlsBuilder {
     /// rustls's own suites the AEAD is called directly, of any other one in rustls's way, which is slower.
     #[cfg(feature = "express")]
     pub fn express(mut self) -> Self {
-        self.shared.express = true;
+        self.common.express = true;
         self
     }
 
@@ -252,24 +252,24 @@ impl ServerTlsBuilder {
     /// # Errors
     /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it.
     pub fn build(mut self) -> Result<ServerTls, Error> {
-        let provider = self.shared.provider()?;
-        let identity = self.shared.identity.take().ok_or_else(|| fail(None, ConfigProblem::NoIdentity))?;
+        let provider = self.common.provider()?;
+        let identity = self.common.identity.take().ok_or_else(|| fail(None, ConfigProblem::NoIdentity))?;
         let LoadedIdentity { certified, mut warnings } = identity.load(&provider, true)?;
-        warnings.extend(self.shared.unused_lists(&self.client_roots));
+        warnings.extend(self.common.unused_lists(&self.client_roots));
         let own = certified.cert.clone();
         let mut config = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(self.shared.versions()?)
+            .with_protocol_versions(self.common.versions()?)
             .map_err(|error| contradiction(error.to_string()))?
             .with_client_cert_verifier(self.client_verifier(&provider)?)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        config.alpn_protocols = self.shared.alpn()?;
+        config.alpn_protocols = self.common.alpn()?;
         if let Some(count) = self.tickets {
             config.send_tls13_tickets = count.into();
         }
-        if let Some(key_log) = self.shared.key_log() {
+        if let Some(key_log) = self.common.key_log() {
             config.key_log = key_log;
         }
-        if self.shared.provider.is_none() {
+        if self.common.provider.is_none() {
             config.ticketer = feature_ticketer().unwrap_or(config.ticketer);
         }
         let made = ServerTls(Arc::new(Settings {
@@ -279,7 +279,7 @@ impl ServerTlsBuilder {
             express: false,
         }));
         #[cfg(feature = "express")]
-        if self.shared.express {
+        if self.common.express {
             return made.express();
         }
         Ok(made)
@@ -287,7 +287,7 @@ impl ServerTlsBuilder {
 
     fn client_verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
         if self.client_roots.is_empty() {
-            return match (self.client_auth_optional, self.shared.revocation_lists.is_empty()) {
+            return match (self.client_auth_optional, self.common.revocation_lists.is_empty()) {
                 (false, true) => Ok(Arc::new(NoClientAuth)),
                 (true, _) => Err(contradiction("optional client certificates need a CA that vouches for them")),
                 (_, false) => Err(contradiction("a list of revoked client certificates needs a CA of clients")),
@@ -298,7 +298,7 @@ impl ServerTlsBuilder {
             roots.add_parsable_certificates(source.load()?);
         }
         let roots = Arc::new(roots);
-        let lists = self.shared.revocation_lists(&roots, provider)?;
+        let lists = self.common.revocation_lists(&roots, provider)?;
         let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
             .with_crls(lists)
             .enforce_revocation_expiration();
@@ -309,7 +309,7 @@ impl ServerTlsBuilder {
     }
 
     fn identity_source(mut self, source: IdentitySource) -> Self {
-        self.shared.identity = Some(source);
+        self.common.identity = Some(source);
         self
     }
 }

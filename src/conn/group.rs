@@ -12,7 +12,7 @@ use tokio::task::coop::consume_budget;
 
 use crate::conn::control::{Control, WeakControl};
 use crate::conn::time::{after, until};
-use crate::core::outcome::{Outcome, Tally};
+use crate::core::outcome::{Outcome, OutcomeCounts};
 
 /// The connections that end together: those of a [`Listener`](crate::Listener), of several, and whatever else has
 /// [joined](Self::join). This is the handle by which a service is stopped; it is cheap to clone, and any task or thread may
@@ -85,7 +85,7 @@ struct State {
     members: Slab<WeakControl>,
     doors: Vec<Weak<dyn Door>>,
     /// Those that ended since the drain began.
-    ended: Tally,
+    ended: OutcomeCounts,
     cut_off: usize,
 }
 
@@ -295,7 +295,7 @@ impl fmt::Debug for DrainGroup {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
-    ended: Tally,
+    ended: OutcomeCounts,
     /// How many were open still at the deadline and were aborted by the drain. They are counted as `aborted` too.
     pub cut_off: usize,
 }
@@ -312,7 +312,7 @@ impl DrainReport {
         self.iter().find(|(counted, _)| *counted == name).map_or(0, |(_, count)| count)
     }
 
-    /// How many the application dropped without ending them by one of the verbs, and that had not ended by themselves.
+    /// How many the application dropped without closing or aborting them, and that had not ended by themselves.
     pub fn dropped(&self) -> usize {
         self.ended.count(Outcome::Dropped)
     }

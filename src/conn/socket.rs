@@ -147,7 +147,7 @@ pub(crate) fn reset_on_drop(socket: &tokio::net::TcpSocket) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
-/// Whether the system tells of readiness by edges: then a call that moved a part only has used it up.
+/// Whether readiness is edge-triggered: then a call that moved a part only has used it up.
 pub(crate) const TELLS_BY_EDGES: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// The most bytes that one call moves: Linux stops there (`MAX_RW_COUNT`, read(2)). A call that moves this many is not a

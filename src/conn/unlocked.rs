@@ -1,6 +1,6 @@
-//! Wakes tasks while no lock of a floor is held (rule: life-7).
+//! Wakes tasks while no lock of a layer is held (rule: life-7).
 //!
-//! A floor works under its lock, and a stack of TLS sessions under several. Wakers are foreign code: a waker may poll its task
+//! A layer works under its lock, and a stack of TLS sessions under several. Wakers are foreign code: a waker may poll its task
 //! at once, and that task needs the same locks. So wakers and other notifications are collected, and run after this thread
 //! has released the last lock.
 
@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 thread_local! {
-    /// The number of floor locks that this thread holds.
+    /// The number of layer locks that this thread holds.
     static LOCKS: Cell<usize> = const { Cell::new(0) };
     /// Whether something is in `LATER`: mostly nothing is, and this is looked at after each lock.
     static IS_LATER: Cell<bool> = const { Cell::new(false) };
@@ -31,7 +31,7 @@ impl Later {
     }
 }
 
-/// Lives while this thread holds a lock of a floor: made before the lock is taken, and dropped after it is released.
+/// Lives while this thread holds a lock of a layer: made before the lock is taken, and dropped after it is released.
 pub(crate) struct Locked(PhantomData<*const ()>);
 
 impl Locked {

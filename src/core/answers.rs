@@ -168,7 +168,7 @@ mod tests {
     fn what_was_queued_before_and_what_frames_it_are_no_answers() {
         let mut answers = Answers::new(10, 40);
         answers.wrote(41, true);
-        // The floor had 500 bytes of others queued before.
+        // The layer had 500 bytes of others queued before.
         answers.left(541);
         assert_eq!((answers.unsent(), answers.is_held()), (41, true));
         answers.lose();

@@ -22,7 +22,7 @@ pub struct Pending {
 pub struct Evidence {
     /// The data that was unacknowledged at the end; `None` if the system does not know.
     pub pending: Option<Pending>,
-    /// The peer's end, of the topmost floor, came after ours had left.
+    /// The peer's end, of the topmost layer, came after ours had left.
     pub is_answered: bool,
     /// The connection was reset.
     pub is_reset: bool,

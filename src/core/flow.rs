@@ -2,7 +2,7 @@
 
 use super::half::Refused;
 
-/// How full the queue of unsent bytes is, on all floors together.
+/// How full the queue of unsent bytes is, on all layers together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Level {
     /// Everything has left for the kernel.

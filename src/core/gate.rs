@@ -34,7 +34,7 @@ pub enum GateEvent {
     StopTls,
     /// Both close_notify have been exchanged; `true`: another TLS session is beneath the one that ended.
     Unwrapped {
-        /// Whether the floor beneath is TLS too.
+        /// Whether the layer beneath is TLS too.
         tls_beneath: bool,
     },
     /// A refusal, a failed handshake, a dead connection.

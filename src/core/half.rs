@@ -1,4 +1,4 @@
-//! The two halves of a floor.
+//! The two halves of a layer.
 //!
 //! Both machines are complete: every event has an answer in every state, and there is no wildcard arm. A refused event
 //! changes nothing. The whole matrix is printed to a committed snapshot (`tests/snapshots/`), from which the tables in
@@ -16,11 +16,11 @@ pub struct Refused;
 /// How a receive half ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum End {
-    /// By the floor's own marker.
+    /// By the layer's own marker.
     Clean,
-    /// The floor below ended first: what was received may be a part only.
+    /// The layer below ended first: what was received may be a part only.
     Truncated,
-    /// The floor below ended first, while all that was awaited was the peer's answer to our close (rule: close-7).
+    /// The layer below ended first, while all that was awaited was the peer's answer to our close (rule: close-7).
     Unconfirmed,
 }
 
@@ -45,42 +45,42 @@ pub enum SendHalf {
 pub enum SendEvent {
     /// The application ends it: `close_write`.
     CloseWrite,
-    /// Everything accepted, and the marker, has been handed to the floor below.
+    /// Everything accepted, and the marker, has been handed to the layer below.
     Drained,
     /// The application aborts.
     Abort,
-    /// The floor below failed, or this one did.
-    FloorLost(Reason),
+    /// The layer below failed, or this one did.
+    LayerLost(Reason),
 }
 
 impl SendHalf {
     /// Moves on by one event.
     pub fn handle(&mut self, event: SendEvent) -> Result<(), Refused> {
-        use SendEvent::{Abort, CloseWrite, Drained, FloorLost};
+        use SendEvent::{Abort, CloseWrite, Drained, LayerLost};
         *self = match (&*self, event) {
             (Self::Open, CloseWrite) => Self::Finishing,
             (Self::Open, Drained) => return Err(Refused),
             (Self::Open, Abort) => Self::Aborted,
-            (Self::Open, FloorLost(reason)) => Self::Broken(reason),
+            (Self::Open, LayerLost(reason)) => Self::Broken(reason),
 
             // rule: half-3, close-6: twice is once.
             (Self::Finishing, CloseWrite) => return Ok(()),
             (Self::Finishing, Drained) => Self::Finished,
             (Self::Finishing, Abort) => Self::Aborted,
-            (Self::Finishing, FloorLost(reason)) => Self::Broken(reason),
+            (Self::Finishing, LayerLost(reason)) => Self::Broken(reason),
 
             (Self::Finished, CloseWrite) => return Ok(()),
             (Self::Finished, Drained) => return Err(Refused),
             (Self::Finished, Abort) => Self::Aborted,
-            (Self::Finished, FloorLost(_)) => return Ok(()),
+            (Self::Finished, LayerLost(_)) => return Ok(()),
 
             (Self::Aborted, CloseWrite | Drained) => return Err(Refused),
-            (Self::Aborted, Abort | FloorLost(_)) => return Ok(()),
+            (Self::Aborted, Abort | LayerLost(_)) => return Ok(()),
 
             (Self::Broken(_), CloseWrite | Drained) => return Err(Refused),
             (Self::Broken(_), Abort) => Self::Aborted,
             // rule: end-5: the first failure is the reason.
-            (Self::Broken(_), FloorLost(_)) => return Ok(()),
+            (Self::Broken(_), LayerLost(_)) => return Ok(()),
         };
         Ok(())
     }
@@ -139,43 +139,43 @@ pub enum RecvHalf {
 pub enum RecvEvent {
     /// The peer's marker came.
     Marker,
-    /// The floor below ended; the [`End`] says whether somebody still waits for data. It is never `Clean`.
-    FloorEof(End),
+    /// The layer below ended; the [`End`] says whether somebody still waits for data. It is never `Clean`.
+    LayerEof(End),
     /// The application has read everything.
     Consumed,
     /// The application aborts.
     Abort,
-    /// The floor below failed, or this one did.
-    FloorLost(Reason),
+    /// The layer below failed, or this one did.
+    LayerLost(Reason),
 }
 
 impl RecvHalf {
     /// Moves on by one event.
     pub fn handle(&mut self, event: RecvEvent) -> Result<(), Refused> {
-        use RecvEvent::{Abort, Consumed, FloorEof, FloorLost, Marker};
+        use RecvEvent::{Abort, Consumed, LayerEof, LayerLost, Marker};
         *self = match (&*self, event) {
             (Self::Open, Marker) => Self::Ending(End::Clean),
-            (Self::Open, FloorEof(end)) => Self::Ending(end),
+            (Self::Open, LayerEof(end)) => Self::Ending(end),
             (Self::Open, Consumed) => return Err(Refused),
             (Self::Open, Abort) => Self::Aborted,
-            (Self::Open, FloorLost(reason)) => Self::Broken(reason),
+            (Self::Open, LayerLost(reason)) => Self::Broken(reason),
 
             (Self::Ending(_), Marker) => return Err(Refused),
             (Self::Ending(end), Consumed) => Self::Ended(*end),
             (Self::Ending(_), Abort) => Self::Aborted,
             // rule: half-8: an end that is known is never unlearned.
-            (Self::Ending(_), FloorEof(_) | FloorLost(_)) => return Ok(()),
+            (Self::Ending(_), LayerEof(_) | LayerLost(_)) => return Ok(()),
 
             (Self::Ended(_), Marker | Consumed) => return Err(Refused),
             (Self::Ended(_), Abort) => Self::Aborted,
-            (Self::Ended(_), FloorEof(_) | FloorLost(_)) => return Ok(()),
+            (Self::Ended(_), LayerEof(_) | LayerLost(_)) => return Ok(()),
 
             (Self::Aborted, Marker | Consumed) => return Err(Refused),
-            (Self::Aborted, FloorEof(_) | Abort | FloorLost(_)) => return Ok(()),
+            (Self::Aborted, LayerEof(_) | Abort | LayerLost(_)) => return Ok(()),
 
             (Self::Broken(_), Marker | Consumed) => return Err(Refused),
             (Self::Broken(_), Abort) => Self::Aborted,
-            (Self::Broken(_), FloorEof(_) | FloorLost(_)) => return Ok(()),
+            (Self::Broken(_), LayerEof(_) | LayerLost(_)) => return Ok(()),
         };
         Ok(())
     }
@@ -207,7 +207,7 @@ impl RecvHalf {
     }
 }
 
-/// The one reason of a floor both of whose halves are known, or `None` while one of them lives (rule: end-1).
+/// The one reason of a layer both of whose halves are known, or `None` while one of them lives (rule: end-1).
 pub fn reason(send: &SendHalf, recv: &RecvHalf) -> Option<Reason> {
     match (send, recv) {
         (SendHalf::Aborted, _) | (_, RecvHalf::Aborted) => Some(Reason::Aborted),

@@ -1,10 +1,10 @@
-//! What came from the floor and was not opened yet.
+//! What came from the layer and was not opened yet.
 
 use std::ops::{Deref, DerefMut};
 
 use super::buffer::Buffer;
 
-/// How much memory there is where the floor has little to give: enough for a full record.
+/// How much memory there is where the layer has little to give: enough for a full record.
 const LITTLE: usize = 17 << 10;
 /// The same in bulk: eight full records, and the begin of one.
 const MUCH: usize = 148 << 10;
@@ -19,7 +19,7 @@ pub(super) struct Input {
     raw: Buffer,
     /// How much room the last read had.
     room: usize,
-    /// It filled that: the floor has more.
+    /// It filled that: the layer has more.
     there_is_more: bool,
     /// It filled that, or brought more than a record: the next read is given much memory.
     is_bulk: bool,
@@ -45,7 +45,7 @@ impl Input {
         self.is_bulk = self.there_is_more || n > LITTLE;
     }
 
-    /// Whether the last read filled its space, so that the floor may have more.
+    /// Whether the last read filled its space, so that the layer may have more.
     pub(super) fn there_is_more(&self) -> bool {
         self.there_is_more
     }
@@ -87,7 +87,7 @@ mod tests {
         assert!(input.space_to_read(true).len() < MUCH);
     }
 
-    /// A session puts off an answer only as long as the floor is known to have more.
+    /// A session puts off an answer only as long as the layer is known to have more.
     ///
     /// rule: secure-13
     #[test]

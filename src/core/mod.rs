@@ -2,11 +2,11 @@
 //!
 //! # Theory of operation
 //!
-//! A connection is a stack of *floors*: TCP, and TLS sessions on top. Each floor has two *halves*, send and receive,
+//! A connection is a stack of *layers*: TCP, and TLS sessions on top. Each layer has two *halves*, send and receive,
 //! which live and end apart. Each half ends by its own *marker*: FIN on TCP, the close_notify alert on TLS. When the
-//! floor below ends before the marker came, the end is *truncated*. That is the whole theory; the rest is bookkeeping:
+//! layer below ends before the marker came, the end is *truncated*. That is the whole theory; the rest is bookkeeping:
 //!
-//! - [`half`]: the two halves as two state machines, the same on every floor.
+//! - [`half`]: the two halves as two state machines, the same on every layer.
 //! - [`gate`]: the upgrade from plaintext to TLS and back.
 //! - [`inbox`]: bytes that were received and not yet read. Nothing else may hold any, so that what is left over at an
 //!   upgrade is always known.
@@ -20,7 +20,7 @@
 //! - [`outbox`], [`flow`], [`lifecycle`]: what a protocol has asked for, its producer, and what it is told in which order.
 //! - [`answers`]: how many bytes of a protocol's answers to input are unsent, and whether reading stops because of them.
 //!
-//! Nothing in here waits. Whoever owns a socket brings bytes (`handle_*`), passes on what the application wants (verbs),
+//! Nothing in here waits. Whoever owns a socket brings bytes (`handle_*`), passes on what the application wants (`write`, `close_write`, ...),
 //! and asks what to do next (`step`, `transmit`). Methods named `is_`, `may_` and `can_` only look: *may* means that the
 //! half is open, *can* that it is open and there is room or data now.
 

@@ -85,9 +85,9 @@ impl Outcome {
 
 /// How many connections ended how.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally([usize; Outcome::ALL.len()]);
+pub struct OutcomeCounts([usize; Outcome::ALL.len()]);
 
-impl Tally {
+impl OutcomeCounts {
     /// One more.
     pub fn add(&mut self, outcome: Outcome) {
         *self.of(outcome) += 1;
@@ -116,7 +116,7 @@ impl Tally {
 }
 
 /// `5 closed, 1 reset`; nothing where there was none.
-impl fmt::Display for Tally {
+impl fmt::Display for OutcomeCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ended = Outcome::ALL.into_iter().map(|outcome| (outcome, self.count(outcome)));
         for (n, (outcome, count)) in ended.filter(|(_, count)| *count > 0).enumerate() {
@@ -149,25 +149,25 @@ mod tests {
             Reason::Io(Arc::new(io::Error::other("disk on fire"))),
             Reason::Dropped,
         ];
-        let mut tally = Tally::default();
+        let mut counts = OutcomeCounts::default();
         for reason in &reasons {
             let outcome = Outcome::of(reason);
             assert_eq!(outcome.name(), reason.name());
             assert_eq!(Outcome::from_code(outcome as u8), Some(outcome));
-            tally.add(outcome);
-            assert_eq!(tally.count(outcome), 1, "{reason:?}");
+            counts.add(outcome);
+            assert_eq!(counts.count(outcome), 1, "{reason:?}");
         }
-        assert_eq!(tally.total(), reasons.len());
+        assert_eq!(counts.total(), reasons.len());
         assert_eq!(Outcome::from_code(0), None);
     }
 
     #[test]
     fn what_was_counted_too_early_is_corrected() {
-        let mut tally = Tally::default();
-        tally.add(Outcome::Dropped);
-        tally.add(Outcome::Closed);
-        tally.correct(Outcome::Dropped, Outcome::Closed);
-        assert_eq!((tally.count(Outcome::Closed), tally.total()), (2, 2));
-        assert_eq!(tally.to_string(), "2 closed");
+        let mut counts = OutcomeCounts::default();
+        counts.add(Outcome::Dropped);
+        counts.add(Outcome::Closed);
+        counts.correct(Outcome::Dropped, Outcome::Closed);
+        assert_eq!((counts.count(Outcome::Closed), counts.total()), (2, 2));
+        assert_eq!(counts.to_string(), "2 closed");
     }
 }

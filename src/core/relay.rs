@@ -38,7 +38,7 @@ pub enum Duty {
 
 /// How a leg goes when a relay ends.
 #[derive(Debug, Clone)]
-pub enum Ending {
+pub enum LegEnd {
     /// By a close in order. For a TLS failure too: its alert has to reach the peer (rule: secure-4).
     Close,
     /// By an abort: the other leg asks for it.
@@ -80,13 +80,13 @@ pub fn duty(leg: &Leg) -> Duty {
 }
 
 /// How a leg goes, by its own failure and by what the other leg asks of it.
-pub fn ending(failure: Option<Reason>, asked: Duty) -> Ending {
+pub fn ending(failure: Option<Reason>, asked: Duty) -> LegEnd {
     match (failure, asked) {
         // The alert leaves.
-        (Some(Reason::Tls(_) | Reason::KeyExhausted), _) => Ending::Close,
-        (Some(Reason::Aborted), _) | (None, Duty::Abort | Duty::CloseWriteThenAbort) => Ending::Abort,
-        (Some(reason), _) => Ending::Lost(reason),
-        (None, Duty::GoOn | Duty::CloseWrite) => Ending::Close,
+        (Some(Reason::Tls(_) | Reason::KeyExhausted), _) => LegEnd::Close,
+        (Some(Reason::Aborted), _) | (None, Duty::Abort | Duty::CloseWriteThenAbort) => LegEnd::Abort,
+        (Some(reason), _) => LegEnd::Lost(reason),
+        (None, Duty::GoOn | Duty::CloseWrite) => LegEnd::Close,
     }
 }
 
@@ -112,12 +112,12 @@ mod tests {
     fn a_leg_that_failed_ends_for_its_own_reason_and_the_other_one_by_what_is_asked() {
         let tls = TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None, not_tls: None };
         for asked in [Duty::GoOn, Duty::CloseWrite, Duty::CloseWriteThenAbort, Duty::Abort] {
-            assert!(matches!(ending(Some(tls.clone().into()), asked), Ending::Close));
-            assert!(matches!(ending(Some(RESET), asked), Ending::Lost(Reason::Reset(_))));
-            assert!(matches!(ending(Some(Reason::Aborted), asked), Ending::Abort));
+            assert!(matches!(ending(Some(tls.clone().into()), asked), LegEnd::Close));
+            assert!(matches!(ending(Some(RESET), asked), LegEnd::Lost(Reason::Reset(_))));
+            assert!(matches!(ending(Some(Reason::Aborted), asked), LegEnd::Abort));
             let is_asked_for = matches!(asked, Duty::Abort | Duty::CloseWriteThenAbort);
-            assert_eq!(matches!(ending(None, asked), Ending::Abort), is_asked_for);
-            assert_eq!(matches!(ending(None, asked), Ending::Close), !is_asked_for);
+            assert_eq!(matches!(ending(None, asked), LegEnd::Abort), is_asked_for);
+            assert_eq!(matches!(ending(None, asked), LegEnd::Close), !is_asked_for);
         }
     }
 }

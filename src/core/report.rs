@@ -11,8 +11,8 @@ use crate::error::{Reason, chain};
 pub struct CloseReport {
     /// How the connection ended.
     pub reason: Reason,
-    /// How each floor ended, the topmost first.
-    pub floors: Vec<FloorReport>,
+    /// How each layer ended, the topmost first.
+    pub layers: Vec<LayerReport>,
     /// The bound that ended the wait, where one did.
     pub bound: Option<Bound>,
     /// Bytes given to [`close_with`](crate::Transport::close_with) that were not accepted.
@@ -27,7 +27,7 @@ pub struct CloseReport {
 impl CloseReport {
     /// The report of a connection that was not closed, but ended for this reason.
     pub(crate) fn of(reason: Reason) -> Self {
-        Self { reason, floors: Vec::new(), bound: None, unwritten: 0, discarded: 0, unacknowledged: None }
+        Self { reason, layers: Vec::new(), bound: None, unwritten: 0, discarded: 0, unacknowledged: None }
     }
 
     /// Whether both sides ended in order, and our last byte and marker have arrived (rule: close-14).
@@ -35,14 +35,14 @@ impl CloseReport {
         self.reason.is_clean()
     }
 
-    /// Whether our marker left, on the topmost floor.
+    /// Whether our marker left, on the topmost layer.
     pub fn marker_sent(&self) -> bool {
-        self.floors.first().is_some_and(|floor| floor.marker_sent)
+        self.layers.first().is_some_and(|layer| layer.marker_sent)
     }
 
-    /// Whether the peer's marker came, on the topmost floor.
+    /// Whether the peer's marker came, on the topmost layer.
     pub fn marker_received(&self) -> bool {
-        self.floors.first().is_some_and(|floor| floor.received == Received::Marker)
+        self.layers.first().is_some_and(|layer| layer.received == Received::Marker)
     }
 
     /// Whether time ran out.
@@ -65,20 +65,20 @@ impl fmt::Display for CloseReport {
     }
 }
 
-/// How one floor ended.
+/// How one layer ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct FloorReport {
-    /// Which floor.
-    pub kind: FloorKind,
+pub struct LayerReport {
+    /// Which layer.
+    pub kind: LayerKind,
     /// Whether our marker left.
     pub marker_sent: bool,
     /// What came from the peer.
     pub received: Received,
 }
 
-impl FloorReport {
-    pub(crate) fn of(kind: FloorKind, send: &SendHalf, recv: &RecvHalf) -> Self {
+impl LayerReport {
+    pub(crate) fn of(kind: LayerKind, send: &SendHalf, recv: &RecvHalf) -> Self {
         let received = match recv {
             RecvHalf::Open => Received::Nothing,
             RecvHalf::Ending(End::Clean) | RecvHalf::Ended(End::Clean) => Received::Marker,
@@ -92,10 +92,10 @@ impl FloorReport {
     }
 }
 
-/// The kinds of floor.
+/// The kinds of layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum FloorKind {
+pub enum LayerKind {
     /// A TCP connection.
     Tcp,
     /// A TLS session.
@@ -104,7 +104,7 @@ pub enum FloorKind {
     Stream,
 }
 
-/// What the peer's end of a floor was.
+/// What the peer's end of a layer was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Received {
@@ -112,7 +112,7 @@ pub enum Received {
     Nothing,
     /// Its marker: FIN on TCP, close_notify on TLS.
     Marker,
-    /// The floor below ended without the marker.
+    /// The layer below ended without the marker.
     BareEnd,
     /// RST.
     Reset,

@@ -87,7 +87,7 @@ pub enum Reason {
     /// We closed in order, and the peer did not confirm it: its answer was not its marker, or it had ended before and its
     /// system has not acknowledged our last bytes. Nothing is known to be lost (rules: close-7, close-14).
     Unconfirmed,
-    /// The floor below ended before the peer's marker came: what was received may be a part only.
+    /// The layer below ended before the peer's marker came: what was received may be a part only.
     Truncated(Phase),
     /// The peer (or something between) sent RST.
     Reset(Phase),

@@ -44,11 +44,11 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         let (changed, answer, outcome) = {
             let Self { dispatcher, transport, .. } = self;
             match (change, transport.as_upgradable()) {
-                (Change::Start(how, deadline, answer), Some(floor)) => {
-                    (Changed::Secured, answer, dispatcher.wait(floor.starting(*how, deadline)).await)
+                (Change::Start(how, deadline, answer), Some(layer)) => {
+                    (Changed::Secured, answer, dispatcher.wait(layer.starting(*how, deadline)).await)
                 }
-                (Change::Stop(answer), Some(floor)) => {
-                    (Changed::Plain, answer, dispatcher.wait(floor.stopping()).await)
+                (Change::Stop(answer), Some(layer)) => {
+                    (Changed::Plain, answer, dispatcher.wait(layer.stopping()).await)
                 }
                 (Change::Start(.., answer) | Change::Stop(answer), None) => {
                     (Changed::Plain, answer, Some(Err(Error::Unsupported("upgrade to TLS"))))

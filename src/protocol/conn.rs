@@ -123,7 +123,7 @@ pub trait Transport {
     }
 }
 
-/// What a TCP socket adds. The options reach the real socket through every floor (rule: tcp-2); where there is none
+/// What a TCP socket adds. The options reach the real socket through every layer (rule: tcp-2); where there is none
 /// beneath, and after the end, they are errors (rule: tcp-3).
 #[doc(alias = "ITCPTransport")]
 pub trait TcpTransport: Transport {

@@ -206,7 +206,7 @@ impl DeferredConn {
         self.outbox.requested_end() == EndRequest::Close && self.outbox.is_empty() && !self.flow.is_there()
     }
 
-    /// How full the queue is, on all floors together.
+    /// How full the queue is, on all layers together.
     pub(super) fn level(&self) -> Level {
         let queued = self.queued();
         if queued == 0 && !self.outbox.has_steps() {

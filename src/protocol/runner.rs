@@ -70,7 +70,7 @@ enum Next {
 impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Runs this protocol over this transport: any transport, in plaintext or TLS, its handshake done or not.
     pub fn new(protocol: P, mut transport: T) -> Self {
-        let control = transport.ground().clone();
+        let control = transport.control_ref().clone();
         let layers = transport.as_upgradable().is_some().then(|| tls_layers(&transport));
         let conn = DeferredConn::new(control, transport.session_facts(), layers);
         Self {
@@ -87,7 +87,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// The connection begins with TLS: [`connection_made`](Protocol::connection_made) is told ahead of the handshake, and
     /// what it writes leaves encrypted. The transport has to be upgradable.
     pub fn begin_tls(self, how: StartTls) -> Self {
-        let deadline = after(self.transport.ground().policy().handshake_timeout);
+        let deadline = after(self.transport.control_ref().policy().handshake_timeout);
         self.begin_tls_by(how, deadline)
     }
 
@@ -175,7 +175,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         let _ = catch(|| self.transport.abort());
         self.dispatcher.lose_sending();
         self.dispatcher.conn.handle_state.close();
-        let report = self.transport.ground().report().cloned().unwrap_or_else(|| CloseReport::of(reason));
+        let report = self.transport.control_ref().report().cloned().unwrap_or_else(|| CloseReport::of(reason));
         self.dispatcher.lose(&report.reason);
         report
     }

@@ -56,7 +56,7 @@ impl Fault {
 
 /// The failures of a listener, and the back-off behind them.
 #[derive(Debug, Default)]
-pub(super) struct Trouble {
+pub(super) struct AcceptErrors {
     count: u64,
     last: Option<Arc<io::Error>>,
     wait: Duration,
@@ -66,7 +66,7 @@ pub(super) struct Trouble {
     last_refusal: Option<Refusal>,
 }
 
-impl Trouble {
+impl AcceptErrors {
     /// When to accept again, where the system lacked something the last time.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
@@ -155,20 +155,20 @@ mod tests {
     fn the_wait_doubles_up_to_a_second_and_a_success_ends_it() {
         let out_of_descriptors = Arc::new(io::Error::from_raw_os_error(libc::EMFILE));
         let now = Instant::now();
-        let mut trouble = Trouble::default();
+        let mut errors = AcceptErrors::default();
         let waits: Vec<u128> = (0..10)
             .map(|_| {
-                trouble.handle_error(&out_of_descriptors, now, || true);
-                (trouble.retry_at().unwrap() - now).as_millis()
+                errors.handle_error(&out_of_descriptors, now, || true);
+                (errors.retry_at().unwrap() - now).as_millis()
             })
             .collect();
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
-        assert!(trouble.status(now).is_waiting);
-        trouble.handle_success();
-        assert_eq!(trouble.retry_at(), None);
-        let status = trouble.status(now);
+        assert!(errors.status(now).is_waiting);
+        errors.handle_success();
+        assert_eq!(errors.retry_at(), None);
+        let status = errors.status(now);
         assert_eq!((status.accept_errors, status.is_waiting), (10, false));
-        trouble.handle_error(&out_of_descriptors, now, || true);
-        assert_eq!(trouble.retry_at(), Some(now + FIRST_WAIT));
+        errors.handle_error(&out_of_descriptors, now, || true);
+        assert_eq!(errors.retry_at(), Some(now + FIRST_WAIT));
     }
 }

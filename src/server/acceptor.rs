@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
-use super::accept_error::{Fault, Trouble};
+use super::accept_error::{AcceptErrors, Fault};
 use super::limits::{Limits, PeerPlace, hold};
 use super::listener::{ListenerBuilder, ListenerStatus};
 use crate::address::Address;
@@ -47,14 +47,14 @@ pub(crate) enum Origin {
     HandedIn,
 }
 
-pub(crate) struct Entrance<S> {
+pub(crate) struct Acceptor<S> {
     socket: Arc<Shutter<S>>,
     addr: Address,
     policy: Arc<Policy>,
     unfinished: Arc<Semaphore>,
     limits: Limits,
     group: DrainGroup,
-    trouble: Mutex<Trouble>,
+    errors: Mutex<AcceptErrors>,
 }
 
 /// The listening socket, until a drain shuts it.
@@ -107,8 +107,8 @@ impl Pass {
     }
 }
 
-impl<S: Listens> Entrance<S> {
-    /// Opens the entrance that this socket is. `addr` is what errors name.
+impl<S: Listens> Acceptor<S> {
+    /// Begins to accept from this socket. `addr` is what errors name.
     pub(crate) fn new(socket: S, origin: Origin, addr: Address, chosen: ListenerBuilder) -> Self {
         let socket = Arc::new(Shutter { socket: Mutex::new(Some(Arc::new(socket))), origin });
         let door: Weak<dyn Door> = Arc::downgrade(&(Arc::clone(&socket) as Arc<dyn Door>));
@@ -120,7 +120,7 @@ impl<S: Listens> Entrance<S> {
             unfinished: Arc::new(Semaphore::new(chosen.max_unfinished)),
             limits: Limits::new(chosen.max_connections, chosen.max_per_peer, chosen.ipv6_prefix),
             group: chosen.group,
-            trouble: Mutex::default(),
+            errors: Mutex::default(),
         }
     }
 
@@ -134,7 +134,7 @@ impl<S: Listens> Entrance<S> {
     }
 
     pub(crate) fn status(&self) -> ListenerStatus {
-        let mut status = self.trouble().status(Instant::now().into_std());
+        let mut status = self.errors().status(Instant::now().into_std());
         status.is_full = self.limits.is_full();
         status
     }
@@ -165,7 +165,7 @@ impl<S: Listens> Entrance<S> {
         let unfinished = Arc::clone(&self.unfinished).acquire_owned().await.expect("the semaphore is never closed");
         let place = self.limits.place().await;
         loop {
-            let retry_at = self.trouble().retry_at();
+            let retry_at = self.errors().retry_at();
             if let Some(retry_at) = retry_at {
                 sleep_until(retry_at.into()).await;
             }
@@ -176,13 +176,13 @@ impl<S: Listens> Entrance<S> {
                     continue;
                 }
             };
-            self.trouble().handle_success();
+            self.errors().handle_success();
             match S::tcp(&taken).map(|(stream, peer)| self.limits.admit(stream, peer)).transpose() {
                 Ok(among_peers) => {
                     let (among_peers, group) = (among_peers.flatten(), self.group.clone());
                     return Ok((taken, Pass { unfinished, place, among_peers, group }));
                 }
-                Err(refusal) => self.trouble().handle_refusal(refusal),
+                Err(refusal) => self.errors().handle_refusal(refusal),
             }
         }
     }
@@ -190,14 +190,14 @@ impl<S: Listens> Entrance<S> {
     fn handle_error(&self, error: io::Error, socket: &S) -> Result<(), Error> {
         let error = Arc::new(error);
         let still_listens = || still_listens(&socket.socket());
-        match self.trouble().handle_error(&error, Instant::now().into_std(), still_listens) {
+        match self.errors().handle_error(&error, Instant::now().into_std(), still_listens) {
             Fault::Connection | Fault::System => Ok(()),
             Fault::Listener => Err(BindError { addr: self.addr.clone(), error }.into()),
         }
     }
 
-    fn trouble(&self) -> MutexGuard<'_, Trouble> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    fn errors(&self) -> MutexGuard<'_, AcceptErrors> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

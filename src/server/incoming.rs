@@ -14,7 +14,7 @@ use crate::layers::tcp::TcpConnection;
 use crate::layers::tls::TlsConnection;
 use crate::layers::upgradable::UpgradableConnection;
 use crate::transport::Transport;
-use crate::transport::layer::Floor;
+use crate::transport::layer::Layer;
 
 /// A connection that was accepted and not begun: no byte was read or written.
 ///
@@ -39,7 +39,7 @@ impl Incoming {
         peer: SocketAddr,
         unfinished: OwnedSemaphorePermit,
     ) -> Self {
-        let deadline = after(connection.ground().policy().handshake_timeout);
+        let deadline = after(connection.control_ref().policy().handshake_timeout);
         Self { connection, host, peer, deadline, unfinished }
     }
 

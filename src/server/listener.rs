@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::coop::consume_budget;
 
-use super::acceptor::{Entrance, Listens, Origin};
+use super::acceptor::{Acceptor, Listens, Origin};
 use super::incoming::Incoming;
 use super::limits::Refusal;
 use crate::conn::group::DrainGroup;
@@ -44,7 +44,7 @@ use crate::transport::Transport;
 #[doc(alias = "create_server")]
 #[doc(alias = "start_server")]
 pub struct Listener {
-    entrance: Entrance<TcpListener>,
+    acceptor: Acceptor<TcpListener>,
     local: SocketAddr,
 }
 
@@ -125,7 +125,7 @@ impl Listener {
 
     /// How the listener is doing.
     pub fn status(&self) -> ListenerStatus {
-        self.entrance.status()
+        self.acceptor.status()
     }
 
     /// The group of the connections that it accepts: a handle to drain them, and to count them. That of the listener alone,
@@ -133,7 +133,7 @@ impl Listener {
     #[doc(alias = "handle")]
     #[doc(alias = "stopListening")]
     pub fn group(&self) -> &DrainGroup {
-        self.entrance.group()
+        self.acceptor.group()
     }
 
     /// The next connection.
@@ -154,8 +154,8 @@ impl Listener {
     /// # Cancel safety
     /// Safe: when the future is dropped, no connection is lost (rule: tcp-7).
     pub async fn accept(&self) -> Result<Incoming, Error> {
-        let ((stream, host, peer), pass) = self.entrance.accept().await?;
-        let connection = TcpConnection::between(stream, host, peer, self.entrance.policy());
+        let ((stream, host, peer), pass) = self.acceptor.accept().await?;
+        let connection = TcpConnection::between(stream, host, peer, self.acceptor.policy());
         let unfinished = pass.hand_to(&connection.control());
         Ok(Incoming::new(connection, host, peer, unfinished))
     }
@@ -303,7 +303,7 @@ impl ListenerBuilder {
         socket.set_nonblocking(true)?;
         let local = socket.local_addr()?;
         let socket = TcpListener::from_std(socket)?;
-        Ok(Listener { entrance: Entrance::new(socket, origin, local.into(), self), local })
+        Ok(Listener { acceptor: Acceptor::new(socket, origin, local.into(), self), local })
     }
 
     /// The backlog, as listen(2) takes it.

@@ -1,4 +1,4 @@
-//! Closing in order: finish, drain, deadline, report. Written once, for every floor.
+//! Closing in order: finish, drain, deadline, report. Written once, for every layer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -44,7 +44,7 @@ impl Drop for UnderWay {
 
 impl<'a> Close<'a> {
     pub(crate) fn new(transport: &'a mut dyn Transport, last: &'a [u8]) -> Self {
-        let limit = transport.ground().policy().close_discard;
+        let limit = transport.control_ref().policy().close_discard;
         Self {
             transport,
             last,
@@ -59,8 +59,8 @@ impl<'a> Close<'a> {
 
     fn begin(&mut self, cx: &mut Context<'_>) {
         self.begun = true;
-        self.under_way = Some(UnderWay::begin(self.transport.ground()));
-        self.clock = Clock::new(after(self.transport.ground().policy().close_timeout));
+        self.under_way = Some(UnderWay::begin(self.transport.control_ref()));
+        self.clock = Clock::new(after(self.transport.control_ref().policy().close_timeout));
         // What has arrived by now is no answer to this close: an end without marker in it is a truncation.
         let _ = self.transport.poll_discard(cx, &mut self.discarded);
         self.transport.begin_close();
@@ -80,7 +80,7 @@ impl<'a> Close<'a> {
         Poll::Ready(())
     }
 
-    /// Nothing was accepted and no handshake done: the floors end at once, as far as they can without waiting.
+    /// Nothing was accepted and no handshake done: the layers end at once, as far as they can without waiting.
     fn finish_pointless(&mut self, cx: &mut Context<'_>) -> CloseReport {
         self.transport.abandon();
         let _ = Pin::new(&mut *self.transport).poll_shutdown(cx);
@@ -90,36 +90,36 @@ impl<'a> Close<'a> {
     /// The socket goes, and the report is made.
     fn finish(&mut self, bound: Option<Bound>, known: Option<Reason>) -> CloseReport {
         let (send, recv) = self.transport.halves();
-        let ground = self.transport.ground().clone();
+        let control = self.transport.control_ref().clone();
         self.unwritten += std::mem::take(&mut self.last).len();
         // If a bound was met, the socket still exists: the bytes in flight now are the unconfirmed ones.
-        ground.begin_report();
-        let ended = known.or_else(|| half::reason(&send, &recv).map(|reason| ground.judged(reason)));
+        control.begin_report();
+        let ended = known.or_else(|| half::reason(&send, &recv).map(|reason| control.judged(reason)));
         let reason = match ended {
-            _ if ground.is_aborted() => Reason::Aborted,
+            _ if control.is_aborted() => Reason::Aborted,
             Some(reason) => reason,
             // rule: close-7: all of ours has left; what is missing is only the answer.
             None if bound == Some(Bound::Bytes) && send.is_finished() => Reason::Unconfirmed,
             None => Reason::TimedOut(Phase::Close),
         };
-        let mut floors = Vec::new();
-        self.transport.report_floors(&mut floors);
-        let ours_is_stuck = bound.is_some() && !floors.iter().all(|floor| floor.marker_sent);
+        let mut layers = Vec::new();
+        self.transport.report_layers(&mut layers);
+        let ours_is_stuck = bound.is_some() && !layers.iter().all(|layer| layer.marker_sent);
         if ours_is_stuck {
             // What the peer did not take in time is given up, and must not look like an end in order.
-            ground.reset();
+            control.reset();
         }
         self.transport.release(&reason);
-        let unacknowledged = ground.unacknowledged();
+        let unacknowledged = control.unacknowledged();
         let report = CloseReport {
             reason,
-            floors,
+            layers,
             bound,
             unwritten: self.unwritten,
             discarded: self.discarded.bytes,
             unacknowledged,
         };
-        let report = ground.set_report(report).clone();
+        let report = control.set_report(report).clone();
         self.under_way = None;
         report
     }
@@ -130,7 +130,7 @@ impl Future for Close<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReport> {
         let this = &mut *self;
-        if let Some(report) = this.transport.ground().kept_report() {
+        if let Some(report) = this.transport.control_ref().kept_report() {
             ready!(poll_budget(cx));
             let report = report.clone();
             // Whoever was ended from elsewhere may hold the socket still (rule: life-4).
@@ -153,7 +153,7 @@ impl Future for Close<'_> {
         if this.discarded.is_full() {
             return Poll::Ready(this.finish(Some(Bound::Bytes), None));
         }
-        if finished && drained && this.delivery.poll(cx, this.transport.ground()).is_ready() {
+        if finished && drained && this.delivery.poll(cx, this.transport.control_ref()).is_ready() {
             return Poll::Ready(this.finish(None, None));
         }
         // A close that has nothing to wait for needs no timer. Without budget the task is woken at once.

@@ -1,4 +1,4 @@
-//! The small futures and guards behind the verbs of [`Transport`].
+//! The small futures and guards behind the methods of [`Transport`].
 
 use std::future::Future;
 use std::io::{self, IoSlice};

@@ -1,4 +1,4 @@
-//! The machinery beneath the ladder: what one floor offers to the floor above it, and to the verbs.
+//! The machinery beneath the ladder: what one layer offers to the layer above it, and to the futures of `Transport`.
 
 use std::fmt;
 use std::io;
@@ -16,21 +16,21 @@ use crate::conn::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::inbox::Inbox;
-use crate::core::report::{FloorKind, FloorReport};
+use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
 use crate::transport::{Starting, Stopping, Transport};
 
-/// The machinery that one floor offers to the floor above and to the verbs. Not for use by applications, and not for
+/// The machinery that one layer offers to the layer above and to the futures of `Transport`. Not for use by applications, and not for
 /// implementing: wrap a stream of your own in [`Stream`](crate::Stream) instead.
 ///
-/// No method has a default, so that a floor that wraps another one cannot forget to pass a call on.
+/// No method has a default, so that a layer that wraps another one cannot forget to pass a call on.
 #[doc(hidden)]
-pub trait Floor {
+pub trait Layer {
     /// The handle that reaches the bottom.
-    fn ground(&self) -> &Control;
-    /// Both halves of this floor.
+    fn control_ref(&self) -> &Control;
+    /// Both halves of this layer.
     fn halves(&self) -> (SendHalf, RecvHalf);
-    /// Bytes accepted and not handed to the kernel, those of the floors beneath too.
+    /// Bytes accepted and not handed to the kernel, those of the layers beneath too.
     fn queued_bytes(&self) -> usize;
     /// An abort has reached the bottom: let go of everything on this side.
     fn handle_abort(&mut self);
@@ -40,7 +40,7 @@ pub trait Floor {
     fn is_pointless(&self) -> bool;
     /// Gives up the handshake that [`is_pointless`](Self::is_pointless) tells of.
     fn abandon(&mut self);
-    /// Reads and throws away until the receive half of this floor, and of those beneath, has ended. Counts the bytes.
+    /// Reads and throws away until the receive half of this layer, and of those beneath, has ended. Counts the bytes.
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()>;
     /// The socket goes. Whoever still uses the transport is told this reason, where a half had not ended.
     fn release(&mut self, reason: &Reason);
@@ -49,41 +49,41 @@ pub trait Floor {
     /// Takes the bytes that were received and not read.
     fn take_unread(&mut self) -> Vec<u8>;
     /// Takes in the bytes that have been received by now, up to [`LOOK`], without waiting for more: those in the kernel, and
-    /// those in records of the floors below (rule: upgrade-11).
+    /// those in records of the layers below (rule: upgrade-11).
     fn look(&mut self, cx: &mut Context<'_>);
     /// Puts bytes behind those that were received and not read.
     fn push_unread(&mut self, bytes: &[u8]);
-    /// Says how each floor stands, this one first.
-    fn report_floors(&self, floors: &mut Vec<FloorReport>);
-    /// Whether a write may be made from within a waker: nothing of this floor is locked while it wakes somebody.
+    /// Says how each layer stands, this one first.
+    fn report_layers(&self, layers: &mut Vec<LayerReport>);
+    /// Whether a write may be made from within a waker: nothing of this layer is locked while it wakes somebody.
     fn may_write_in_wake(&self) -> bool;
-    /// Whether bytes that this floor has taken may wait here, or on a floor beneath, until a flush.
+    /// Whether bytes that this layer has taken may wait here, or on a layer beneath, until a flush.
     fn keeps_written(&self) -> bool;
     /// The peer has ended its half above: from now on a write that stalls is idle (rule: half-10).
     fn set_half_open(&mut self);
-    /// What is written from now on is the last, and the end of this floor follows right behind it: both may leave as one.
+    /// What is written from now on is the last, and the end of this layer follows right behind it: both may leave as one.
     /// No more than a hint.
     fn expect_end(&mut self);
-    /// A floor stands on this one, or does no more: with one, an end without markers is told by the missing marker
+    /// A layer stands on this one, or does no more: with one, an end without markers is told by the missing marker
     /// above, so that a drop need not reset.
     fn set_beneath(&mut self, beneath: bool);
     /// The facts of the topmost TLS session.
     fn session_facts(&self) -> Option<Arc<SessionFacts>>;
-    /// This floor as the object that the verbs work on.
+    /// This layer as the object that those futures work on.
     fn as_transport(&mut self) -> &mut dyn Transport;
-    /// Ready once no more than the low mark waits to leave, on this floor and those beneath. A floor that queues nothing
+    /// Ready once no more than the low mark waits to leave, on this layer and those beneath. A layer that queues nothing
     /// has room always.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// Attends to what is not data (alerts, KeyUpdates, tickets) until data or the end of the half waits to be read. A
-    /// floor that has only data leaves it where it is.
+    /// layer that has only data leaves it where it is.
     fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-    /// The handshake that this floor has yet to make, where it has.
+    /// The handshake that this layer has yet to make, where it has.
     fn handshaking(&mut self) -> Option<Starting<'_>>;
-    /// This floor as one that can change between plaintext and TLS, if it can.
+    /// This layer as one that can change between plaintext and TLS, if it can.
     fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable>;
 }
 
-/// The methods of a floor that can change between plaintext and TLS.
+/// The methods of a layer that can change between plaintext and TLS.
 #[doc(hidden)]
 pub trait Upgradable: Send {
     /// TLS begins, its handshake to be done by then.
@@ -112,9 +112,9 @@ impl Discard {
     }
 }
 
-impl<F: Transport + ?Sized> Floor for Box<F> {
-    fn ground(&self) -> &Control {
-        (**self).ground()
+impl<F: Transport + ?Sized> Layer for Box<F> {
+    fn control_ref(&self) -> &Control {
+        (**self).control_ref()
     }
 
     fn halves(&self) -> (SendHalf, RecvHalf) {
@@ -165,8 +165,8 @@ impl<F: Transport + ?Sized> Floor for Box<F> {
         (**self).push_unread(bytes);
     }
 
-    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
-        (**self).report_floors(floors);
+    fn report_layers(&self, layers: &mut Vec<LayerReport>) {
+        (**self).report_layers(layers);
     }
 
     fn may_write_in_wake(&self) -> bool {
@@ -234,16 +234,16 @@ pub(crate) fn poll_write_some(
     }
 }
 
-/// Reads and throws away what a floor's own read gives, until it ends or the bound is reached.
+/// Reads and throws away what a layer's own read gives, until it ends or the bound is reached.
 pub(crate) fn poll_discard_reads<T: AsyncRead + Unpin + ?Sized>(
-    floor: &mut T,
+    layer: &mut T,
     cx: &mut Context<'_>,
     discarded: &mut Discard,
 ) -> Poll<()> {
     let mut scratch = [MaybeUninit::uninit(); 8 << 10];
     while !discarded.is_full() {
         let mut buf = ReadBuf::uninit(&mut scratch);
-        match std::task::ready!(Pin::new(&mut *floor).poll_read(cx, &mut buf)) {
+        match std::task::ready!(Pin::new(&mut *layer).poll_read(cx, &mut buf)) {
             Ok(()) if !buf.filled().is_empty() => discarded.bytes += buf.filled().len() as u64,
             Ok(()) | Err(_) => return Poll::Ready(()),
         }
@@ -259,7 +259,7 @@ pub(crate) fn hand_over(inbox: &mut Inbox, buf: &mut ReadBuf<'_>) {
     inbox.release();
 }
 
-/// Reads ahead into an empty inbox what one read of the floor gives. The inbox is lent to the read, which needs the rest.
+/// Reads ahead into an empty inbox what one read of the layer gives. The inbox is lent to the read, which needs the rest.
 pub(crate) fn poll_read_ahead<T>(
     half: &mut T,
     inbox_of: impl Fn(&mut T) -> &mut Inbox,
@@ -293,19 +293,19 @@ pub(crate) fn take_in(inbox: &mut Inbox, mut read: impl FnMut(&mut [u8]) -> io::
     Ok(())
 }
 
-/// The number of TLS sessions from this floor down (rule: upgrade-12).
-pub(crate) fn tls_layers(floor: &dyn Floor) -> usize {
-    let mut floors = Vec::new();
-    floor.report_floors(&mut floors);
-    floors.iter().filter(|floor| floor.kind == FloorKind::Tls).count()
+/// The number of TLS sessions from this layer down (rule: upgrade-12).
+pub(crate) fn tls_layers(layer: &dyn Layer) -> usize {
+    let mut layers = Vec::new();
+    layer.report_layers(&mut layers);
+    layers.iter().filter(|layer| layer.kind == LayerKind::Tls).count()
 }
 
 /// How every transport shows itself: its ends and its halves.
-pub(crate) fn debug(floor: &dyn Floor, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let (send, recv) = floor.halves();
+pub(crate) fn debug(layer: &dyn Layer, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (send, recv) = layer.halves();
     f.debug_struct(name)
-        .field("host", &floor.ground().host())
-        .field("peer", &floor.ground().peer())
+        .field("host", &layer.control_ref().host())
+        .field("peer", &layer.control_ref().peer())
         .field("send", &send)
         .field("recv", &recv)
         .finish_non_exhaustive()

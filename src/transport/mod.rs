@@ -30,9 +30,9 @@ use crate::core::half::{self, RecvHalf, SendHalf};
 use crate::error::{Error, Reason};
 use crate::transport::close::Close;
 use crate::transport::futures::{CloseWrite, Corked, WriteSequence};
-use crate::transport::layer::Floor;
+use crate::transport::layer::Layer;
 
-/// How things stand on the topmost floor of a connection.
+/// How things stand on the topmost layer of a connection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Status {
@@ -61,13 +61,13 @@ pub struct Status {
 /// `write_all`, `read_exact` and the like are not, as everywhere.
 #[doc(alias = "ITransport")]
 #[doc(alias = "ITCPTransport")]
-pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
+pub trait Transport: Layer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
     /// Our address; numeric, also after the end (rule: tcp-1).
     #[doc(alias = "getHost")]
     #[doc(alias = "local_addr")]
     #[doc(alias = "get_extra_info")]
     fn host(&self) -> Address {
-        self.ground().host()
+        self.control_ref().host()
     }
 
     /// The peer's address; numeric, also after the end (rule: tcp-1).
@@ -75,26 +75,26 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     #[doc(alias = "peer_addr")]
     #[doc(alias = "get_extra_info")]
     fn peer(&self) -> Address {
-        self.ground().peer()
+        self.control_ref().peer()
     }
 
     /// A handle for other tasks: abort, addresses, how it ended. Cheap to clone.
     fn control(&self) -> Control {
-        self.ground().clone()
+        self.control_ref().clone()
     }
 
     /// How things stand.
     fn status(&self) -> Status {
         let (send, recv) = self.halves();
-        let reason = match self.ground().kept_report() {
+        let reason = match self.control_ref().kept_report() {
             Some(report) => Some(report.reason.clone()),
-            None if self.ground().is_aborted() => Some(Reason::Aborted),
-            None => half::reason(&send, &recv).and_then(|reason| self.ground().judged_so_far(reason)),
+            None if self.control_ref().is_aborted() => Some(Reason::Aborted),
+            None => half::reason(&send, &recv).and_then(|reason| self.control_ref().judged_so_far(reason)),
         };
         Status { send, recv, queued: self.queued(), reason }
     }
 
-    /// Ends our send half: everything accepted, then this floor's marker (close_notify on TLS), then FIN beneath it.
+    /// Ends our send half: everything accepted, then this layer's marker (close_notify on TLS), then FIN beneath it.
     /// Reading goes on for as long as the peer sends (rules: half-1, half-2). Twice is once (rule: half-3).
     ///
     /// Success means that the kernel has all of it. Fails with the reason if the connection was lost before. If the peer takes
@@ -158,8 +158,8 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     #[doc(alias = "abortConnection")]
     #[doc(alias = "SetLinger")]
     fn abort(&mut self) {
-        self.ground().abort();
-        if self.ground().is_aborted() {
+        self.control_ref().abort();
+        if self.control_ref().is_aborted() {
             self.handle_abort();
         }
     }
@@ -188,59 +188,59 @@ pub trait Transport: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     }
 }
 
-impl<T: Floor + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
+impl<T: Layer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
 
-/// What a TCP socket adds. The options reach the real socket through every floor (rule: tcp-2); where there is none
+/// What a TCP socket adds. The options reach the real socket through every layer (rule: tcp-2); where there is none
 /// beneath, and after the end, they are errors (rule: tcp-3).
 #[doc(alias = "ITCPTransport")]
 pub trait TcpTransport: Transport {
     /// Whether small segments leave at once. On by default.
     #[doc(alias = "getTcpNoDelay")]
     fn nodelay(&self) -> io::Result<bool> {
-        self.ground().with_socket(|socket| socket.nodelay())
+        self.control_ref().with_socket(|socket| socket.nodelay())
     }
 
     /// Sets whether small segments leave at once.
     #[doc(alias = "setTcpNoDelay")]
     fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        self.ground().with_socket(|socket| socket.set_nodelay(on))
+        self.control_ref().with_socket(|socket| socket.set_nodelay(on))
     }
 
     /// Whether, and how, the system probes an idle connection.
     #[doc(alias = "getTcpKeepAlive")]
     fn keepalive(&self) -> io::Result<Option<Keepalive>> {
-        self.ground().with_socket(|socket| socket.keepalive())
+        self.control_ref().with_socket(|socket| socket.keepalive())
     }
 
     /// Sets whether, and how, the system probes an idle connection.
     #[doc(alias = "setTcpKeepAlive")]
     fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
-        self.ground().with_socket(|socket| socket.set_keepalive(keepalive))
+        self.control_ref().with_socket(|socket| socket.set_keepalive(keepalive))
     }
 
     /// How long sent data may stay unacknowledged before the system gives the connection up (Linux).
     fn user_timeout(&self) -> io::Result<Option<Duration>> {
-        self.ground().with_socket(|socket| socket.user_timeout())
+        self.control_ref().with_socket(|socket| socket.user_timeout())
     }
 
     /// Sets how long sent data may stay unacknowledged before the system gives the connection up (Linux).
     fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.ground().with_socket(|socket| socket.set_user_timeout(timeout))
+        self.control_ref().with_socket(|socket| socket.set_user_timeout(timeout))
     }
 
     /// The kernel's send and receive buffer, in bytes.
     fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
-        self.ground().with_socket(|socket| socket.buffer_sizes())
+        self.control_ref().with_socket(|socket| socket.buffer_sizes())
     }
 
     /// Sets the kernel's send buffer, in bytes. Linux doubles the value.
     fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        self.ground().with_socket(|socket| socket.set_send_buffer_size(bytes))
+        self.control_ref().with_socket(|socket| socket.set_send_buffer_size(bytes))
     }
 
     /// Sets the kernel's receive buffer, in bytes. Linux doubles the value.
     fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        self.ground().with_socket(|socket| socket.set_recv_buffer_size(bytes))
+        self.control_ref().with_socket(|socket| socket.set_recv_buffer_size(bytes))
     }
 }
 
@@ -250,7 +250,7 @@ impl<T: Transport + ?Sized> TcpTransport for T {}
 #[doc(alias = "ISSLTransport")]
 #[doc(alias = "INegotiated")]
 pub trait TlsTransport: TcpTransport {
-    /// What the handshake of the topmost TLS floor agreed on; `None` in plaintext, and until the handshake is done. It
+    /// What the handshake of the topmost TLS layer agreed on; `None` in plaintext, and until the handshake is done. It
     /// stays readable after the end (rule: secure-3).
     #[doc(alias = "getPeerCertificate")]
     #[doc(alias = "negotiatedProtocol")]

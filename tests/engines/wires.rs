@@ -32,7 +32,7 @@ pub(crate) fn take_up_to(session: &mut Session, most: usize) -> Vec<u8> {
     all
 }
 
-/// Brings bytes to a session, as a floor does that has received them.
+/// Brings bytes to a session, as a layer does that has received them.
 pub(crate) fn bring(session: &mut Session, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let space = session.input_space();

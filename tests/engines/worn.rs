@@ -1,4 +1,4 @@
-//! Connections whose key is used up (TLS 1.2), with every verb and on both faces: nothing hangs, every loss is reported,
+//! Connections whose key is used up (TLS 1.2), with every operation and on both faces: nothing hangs, every loss is reported,
 //! and a truncated message does not look complete.
 
 use std::io::IoSlice;

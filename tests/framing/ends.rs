@@ -6,7 +6,7 @@ use bowline::{End, Policy, Transport as _};
 use tokio::io::AsyncWriteExt;
 use tokio_util::codec::{LengthDelimitedCodec, LinesCodec};
 
-use crate::common::{bounded, over_all, read_all, reset_on_drop, server_and_neighbour};
+use crate::common::{bounded, over_all, read_all, reset_on_drop, server_and_tokio_rustls};
 use crate::script::{Event, Script, Segments, lines, run};
 
 type Ending = fn(&mut MessageTransport<'_, LinesCodec>);
@@ -97,7 +97,7 @@ async fn a_last_line_without_an_end_is_what_the_codec_says_it_is() {
 async fn half_a_line_ahead_of_a_truncation_is_no_message() {
     for reset in [false, true] {
         bounded("tls", async move {
-            let (server, mut client) = server_and_neighbour(Policy::default()).await;
+            let (server, mut client) = server_and_tokio_rustls(Policy::default()).await;
             let running = run(Script::on_message(lines, |_, _| Ok(())), server);
             client.write_all(b"whole\nDELETE /tmp").await.unwrap();
             client.flush().await.unwrap();

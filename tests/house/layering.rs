@@ -43,7 +43,7 @@ const MAX_LINES: usize = 450;
 const LONGER: [(&str, usize, &str); 3] = [
     ("src/core/session/mod.rs", 560, "one state machine in four families of method, which meet in its fields"),
     ("src/error/mod.rs", 640, "a third of it is what the enums say as text"),
-    ("src/layers/upgradable/mod.rs", 570, "a fifth of it passes calls on to the topmost floor"),
+    ("src/layers/upgradable/mod.rs", 570, "a fifth of it passes calls on to the topmost layer"),
 ];
 
 fn level(room: &str) -> usize {
@@ -158,7 +158,7 @@ fn rustls_is_named_in_its_rooms_only() {
     for source in files("src").iter().filter(|source| source.path != "src/lib.rs") {
         let may = NAMES_RUSTLS.iter().any(|place| source.path.starts_with(place));
         for (line, code) in source.code().filter(|(_, code)| code.contains("rustls::")) {
-            // `tokio_rustls` is another crate, and the neighbour.
+            // `tokio_rustls` is another crate.
             let own = code.replace("tokio_rustls::", "").contains("rustls::");
             assert!(may || !own, "{}:{line} names rustls", source.path);
         }

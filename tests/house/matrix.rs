@@ -81,19 +81,19 @@ fn recv_state(half: &RecvHalf) -> String {
 }
 
 fn send_table() -> String {
-    use SendEvent::{Abort, CloseWrite, Drained, FloorLost};
+    use SendEvent::{Abort, CloseWrite, Drained, LayerLost};
     let states =
         [SendHalf::Open, SendHalf::Finishing, SendHalf::Finished, SendHalf::Aborted, SendHalf::Broken(EARLIER)];
-    let events = [CloseWrite, Drained, Abort, FloorLost(LATER)];
+    let events = [CloseWrite, Drained, Abort, LayerLost(LATER)];
     let event_name = |event: &SendEvent| match event {
-        FloorLost(_) => "FloorLost".into(),
+        LayerLost(_) => "LayerLost".into(),
         CloseWrite | Drained | Abort => format!("{event:?}"),
     };
     table("SendHalf", &states, &events, send_state, event_name, SendHalf::handle)
 }
 
 fn recv_table() -> String {
-    use RecvEvent::{Abort, Consumed, FloorEof, FloorLost, Marker};
+    use RecvEvent::{Abort, Consumed, LayerEof, LayerLost, Marker};
     let ends = [End::Clean, End::Truncated, End::Unconfirmed];
     let states: Vec<RecvHalf> = [RecvHalf::Open]
         .into_iter()
@@ -101,10 +101,10 @@ fn recv_table() -> String {
         .chain(ends.map(RecvHalf::Ended))
         .chain([RecvHalf::Aborted, RecvHalf::Broken(EARLIER)])
         .collect();
-    let events = [Marker, FloorEof(End::Truncated), FloorEof(End::Unconfirmed), Consumed, Abort, FloorLost(LATER)];
+    let events = [Marker, LayerEof(End::Truncated), LayerEof(End::Unconfirmed), Consumed, Abort, LayerLost(LATER)];
     let event_name = |event: &RecvEvent| match event {
-        FloorLost(_) => "FloorLost".into(),
-        Marker | FloorEof(_) | Consumed | Abort => format!("{event:?}"),
+        LayerLost(_) => "LayerLost".into(),
+        Marker | LayerEof(_) | Consumed | Abort => format!("{event:?}"),
     };
     table("RecvHalf", &states, &events, recv_state, event_name, RecvHalf::handle)
 }

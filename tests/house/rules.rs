@@ -88,7 +88,7 @@ fn function(line: &str) -> Option<&str> {
     rest.find(|c: char| !c.is_alphanumeric() && c != '_').map(|end| &rest[..end])
 }
 
-/// The name of the test that a macro makes: `over_every_floor!(name, ..)`, at the begin of a line.
+/// The name of the test that a macro makes: `over_every_layer!(name, ..)`, at the begin of a line.
 fn made_by_macro(line: &str) -> Option<&str> {
     let (name, rest) = line.split_once('!')?;
     if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || c == '_') {

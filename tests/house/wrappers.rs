@@ -1,4 +1,4 @@
-//! A wrapper of a protocol, or of a floor, forwards every call.
+//! A wrapper of a protocol, or of a layer, forwards every call.
 
 use std::collections::BTreeSet;
 
@@ -8,27 +8,27 @@ use crate::source::{Source, files};
 const WRAPPERS: [(&str, &str, &str, &str); 7] = [
     (
         "src/transport/layer.rs",
-        "pub trait Floor ",
+        "pub trait Layer ",
         "src/transport/layer.rs",
-        "impl<F: Transport + ?Sized> Floor for Box<F> ",
+        "impl<F: Transport + ?Sized> Layer for Box<F> ",
     ),
     (
         "src/transport/layer.rs",
-        "pub trait Floor ",
+        "pub trait Layer ",
         "src/layers/upgradable/stack.rs",
-        "impl<T: Transport> Floor for Layer<T> ",
+        "impl<T: Transport> Layer for Stack<T> ",
     ),
     (
         "src/transport/layer.rs",
-        "pub trait Floor ",
+        "pub trait Layer ",
         "src/layers/upgradable/mod.rs",
-        "impl<T: Transport> Floor for UpgradableConnection<T> ",
+        "impl<T: Transport> Layer for UpgradableConnection<T> ",
     ),
     (
         "src/transport/layer.rs",
-        "pub trait Floor ",
+        "pub trait Layer ",
         "src/layers/tls/mod.rs",
-        "impl<T: Transport> Floor for TlsConnection<T> ",
+        "impl<T: Transport> Layer for TlsConnection<T> ",
     ),
     (
         "src/protocol/mod.rs",

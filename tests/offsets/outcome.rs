@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bowline::testing::peer::Ending;
+use bowline::testing::peer::CutEnd;
 use bowline::{CloseReport, Phase, Reason, TlsConnection, Transport};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout};
@@ -25,9 +25,9 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    pub(crate) async fn of<T: Transport>(setup: &Setup, offset: u64, floor: T) -> Self {
+    pub(crate) async fn of<T: Transport>(setup: &Setup, offset: u64, layer: T) -> Self {
         let begin = Instant::now();
-        let handshake = setup.handshake(floor).await;
+        let handshake = setup.handshake(layer).await;
         let took = begin.elapsed();
         let mut outcome =
             Self { offset, handshake: Ok(()), took, data: Vec::new(), ends: [const { None }; 2], report: None };
@@ -38,8 +38,8 @@ impl Outcome {
         outcome
     }
 
-    async fn read<T: Transport>(&mut self, mut tls: TlsConnection<T>, ending: Ending) {
-        let patience = if ending == Ending::Silence { Duration::from_secs(1) } else { LONG };
+    async fn read<T: Transport>(&mut self, mut tls: TlsConnection<T>, ending: CutEnd) {
+        let patience = if ending == CutEnd::Silence { Duration::from_secs(1) } else { LONG };
         for end in &mut self.ends {
             let read = timeout(patience, tls.read_to_end(&mut self.data)).await.ok();
             *end = read.map(|read| read.map(|_| ()).map_err(|error| Reason::from_io(error, Phase::Connect)));
@@ -50,11 +50,11 @@ impl Outcome {
     }
 }
 
-fn is_reason(reason: &Reason, ending: Ending, phase: Phase) -> bool {
+fn is_reason(reason: &Reason, ending: CutEnd, phase: Phase) -> bool {
     match (ending, reason) {
-        (Ending::Fin, Reason::Truncated(when)) => *when == phase,
-        (Ending::Reset, Reason::Reset(when)) => *when == phase,
-        (Ending::Silence, Reason::TimedOut(when)) => *when == phase,
+        (CutEnd::Fin, Reason::Truncated(when)) => *when == phase,
+        (CutEnd::Reset, Reason::Reset(when)) => *when == phase,
+        (CutEnd::Silence, Reason::TimedOut(when)) => *when == phase,
         _ => false,
     }
 }
@@ -83,9 +83,9 @@ fn judge_handshake(setup: &Setup, outcome: &Outcome) {
     let reason = outcome.handshake.as_ref().expect_err("a handshake that lacks a part cannot succeed");
     assert!(is_reason(reason, setup.ending, Phase::Handshake), "{at}: {reason:?}");
     match setup.ending {
-        Ending::Silence => assert!(outcome.took < 2 * HANDSHAKE_BOUND, "{at}: {:?}", outcome.took),
+        CutEnd::Silence => assert!(outcome.took < 2 * HANDSHAKE_BOUND, "{at}: {:?}", outcome.took),
         // Nobody has to wait for anything.
-        Ending::Fin | Ending::Reset => assert!(outcome.took < HANDSHAKE_BOUND / 2, "{at}: {:?}", outcome.took),
+        CutEnd::Fin | CutEnd::Reset => assert!(outcome.took < HANDSHAKE_BOUND / 2, "{at}: {:?}", outcome.took),
     }
 }
 
@@ -101,19 +101,19 @@ fn judge_open(setup: &Setup, outcome: &Outcome, data: &[u8], is_marked: bool) {
             Some(Err(reason)) => {
                 assert!(!is_marked && is_reason(reason, setup.ending, Phase::Open), "{at}: {reason:?}");
             }
-            None => assert!(!is_marked && setup.ending == Ending::Silence, "{at}: a hang"),
+            None => assert!(!is_marked && setup.ending == CutEnd::Silence, "{at}: a hang"),
         }
     }
     assert_eq!(report.marker_received(), is_marked, "{at}: {report:?}");
     let reason = &report.reason;
     match (setup.ending, is_marked) {
-        (Ending::Fin, true) => assert!(report.is_clean(), "{at}: {report:?}"),
+        (CutEnd::Fin, true) => assert!(report.is_clean(), "{at}: {report:?}"),
         // Our answer meets a connection that was reset; or it left before anybody could know.
-        (Ending::Reset, true) => assert!(matches!(reason, Reason::Reset(_) | Reason::Closed), "{at}: {report:?}"),
-        (Ending::Silence, true) => assert!(matches!(reason, Reason::Closed), "{at}: {report:?}"),
-        (Ending::Fin, false) => assert!(matches!(reason, Reason::Truncated(Phase::Open)), "{at}: {report:?}"),
-        (Ending::Reset, false) => assert!(matches!(reason, Reason::Reset(Phase::Open)), "{at}: {report:?}"),
-        (Ending::Silence, false) => {
+        (CutEnd::Reset, true) => assert!(matches!(reason, Reason::Reset(_) | Reason::Closed), "{at}: {report:?}"),
+        (CutEnd::Silence, true) => assert!(matches!(reason, Reason::Closed), "{at}: {report:?}"),
+        (CutEnd::Fin, false) => assert!(matches!(reason, Reason::Truncated(Phase::Open)), "{at}: {report:?}"),
+        (CutEnd::Reset, false) => assert!(matches!(reason, Reason::Reset(Phase::Open)), "{at}: {report:?}"),
+        (CutEnd::Silence, false) => {
             assert!(matches!(reason, Reason::TimedOut(Phase::Close)), "{at}: {report:?}");
         }
     }

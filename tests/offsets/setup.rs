@@ -8,7 +8,7 @@ use std::time::Duration;
 use bowline::rustls::client::Resumption;
 use bowline::rustls::pki_types::ServerName;
 use bowline::rustls::{ClientConfig, ServerConfig};
-use bowline::testing::peer::Ending;
+use bowline::testing::peer::CutEnd;
 use bowline::testing::pki::{KeyKind, Pki, Profile};
 use bowline::{ClientTls, Error, Policy, ServerTls, Stream, TlsConnection, TlsVersion, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
@@ -33,7 +33,7 @@ pub(crate) struct Setup {
     /// For messages.
     pub(crate) name: String,
     pub(crate) side: Side,
-    pub(crate) ending: Ending,
+    pub(crate) ending: CutEnd,
     server: ServerTls,
     client: ClientTls,
     pub(crate) policy: Arc<Policy>,
@@ -41,14 +41,14 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// Both sides in both versions.
-    pub(crate) fn all(ending: Ending) -> impl Iterator<Item = Self> {
+    pub(crate) fn all(ending: CutEnd) -> impl Iterator<Item = Self> {
         [Side::Client, Side::Server]
             .into_iter()
             .flat_map(move |side| [TlsVersion::V1_2, TlsVersion::V1_3].map(|version| Self::new(side, version, ending)))
     }
 
     /// Each handshake of it is a full one, and the same number of bytes.
-    pub(crate) fn new(side: Side, version: TlsVersion, ending: Ending) -> Self {
+    pub(crate) fn new(side: Side, version: TlsVersion, ending: CutEnd) -> Self {
         let pki = Pki::new();
         // The signatures of this kind of key are all of one length.
         let identity = pki.issue(Profile::server(&[]).key(KeyKind::Ed25519));
@@ -66,10 +66,10 @@ impl Setup {
     }
 
     /// Our side over any transport.
-    pub(crate) async fn handshake<T: Transport>(&self, floor: T) -> Result<TlsConnection<T>, Error> {
+    pub(crate) async fn handshake<T: Transport>(&self, layer: T) -> Result<TlsConnection<T>, Error> {
         match self.side {
-            Side::Client => TlsConnection::connect(floor, &self.client, "localhost").await,
-            Side::Server => TlsConnection::accept(floor, &self.server).await,
+            Side::Client => TlsConnection::connect(layer, &self.client, "localhost").await,
+            Side::Server => TlsConnection::accept(layer, &self.server).await,
         }
     }
 

@@ -8,7 +8,7 @@ use bowline::{Bound, Policy, Received, TlsConnection, Transport as _, Watermarks
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{
-    bounded, clog, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle,
+    bounded, clog, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls, settle,
 };
 use crate::probe::{Answer, Event, Probe, pull, push, run, start};
 use crate::setup::{as_client, as_server, client_and_raw, hasty, is_only_hello, plain, plain_and_raw};
@@ -222,7 +222,7 @@ async fn close_after_close_write_and_after_the_peers_end_and_twice_is_one_end() 
 #[tokio::test]
 async fn a_bare_fin_or_a_reset_in_answer_is_reported_as_what_it_is() {
     for is_reset in [false, true] {
-        let (server, mut client) = server_and_neighbour(Policy::default()).await;
+        let (server, mut client) = server_and_tokio_rustls(Policy::default()).await;
         let probe = Probe::at("secured", |transport| {
             transport.write(b"all of it");
             transport.close();
@@ -236,7 +236,7 @@ async fn a_bare_fin_or_a_reset_in_answer_is_reported_as_what_it_is() {
         }
         drop(client.into_inner().0);
         let report = running.task.await.unwrap();
-        assert_eq!(report.floors[0].received, if is_reset { Received::Reset } else { Received::BareEnd });
+        assert_eq!(report.layers[0].received, if is_reset { Received::Reset } else { Received::BareEnd });
         let name = if is_reset { "lost(reset)" } else { "lost(unconfirmed)" };
         assert_eq!(running.told.names(), ["made", "secured", "write_closed", name]);
     }

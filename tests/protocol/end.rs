@@ -11,7 +11,7 @@ use bowline::{
 };
 use tokio::io::AsyncWriteExt;
 
-use crate::common::{bounded, over, over_all, pattern, read_all, server_and_neighbour, settle};
+use crate::common::{bounded, over, over_all, pattern, read_all, server_and_tokio_rustls, settle};
 use crate::probe::{Answer, Event, KEEP, Probe, Running, run, start};
 use crate::setup::{as_client, client_and_raw, hasty, plain_and_raw};
 
@@ -99,7 +99,7 @@ async fn a_record_that_is_cut_anywhere_is_a_truncation_behind_the_data_ahead_of_
 async fn a_policy_that_tolerates_truncation_does_not_hide_it() {
     let mut policy = Policy::default();
     policy.truncation = Truncation::Tolerate;
-    let (server, mut client) = server_and_neighbour(policy).await;
+    let (server, mut client) = server_and_tokio_rustls(policy).await;
     client.write_all(b"framed").await.unwrap();
     client.flush().await.unwrap();
     let mut socket = client.into_inner().0;

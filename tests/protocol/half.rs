@@ -8,7 +8,7 @@ use bowline::testing::peer::{Event as Seen, RawTls};
 use bowline::{End, Policy, TcpConnection, TlsConnection, Transport as _, Watermarks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{bounded, clog, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_neighbour};
+use crate::common::{bounded, clog, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls};
 use crate::probe::{Event, Probe, pull, push, run, start};
 use crate::setup::{as_client, as_server, hasty, plain};
 
@@ -177,7 +177,7 @@ async fn a_half_closeable_protocol_goes_on_sending_behind_the_peers_end() {
 /// rule: half-6, end-2
 #[tokio::test]
 async fn a_truncated_end_is_told_as_that_and_behind_the_data() {
-    let (server, mut client) = server_and_neighbour(Policy::default()).await;
+    let (server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     client.write_all(&pattern(40_000)).await.unwrap();
     client.flush().await.unwrap();
     let mut socket = client.into_inner().0;
@@ -216,7 +216,7 @@ async fn the_end_of_our_half_is_told_once_the_marker_has_left_and_not_before() {
 /// rule: half-8
 #[tokio::test]
 async fn a_clean_end_stays_clean_when_a_reset_follows() {
-    let (server, mut client) = server_and_neighbour(Policy::default()).await;
+    let (server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     client.write_all(b"whole").await.unwrap();
     client.get_mut().1.send_close_notify();
     client.flush().await.unwrap();
@@ -225,7 +225,7 @@ async fn a_clean_end_stays_clean_when_a_reset_follows() {
     reset_on_drop(client.get_ref().0);
     drop(client);
     let report = running.task.await.unwrap();
-    assert_eq!(report.floors[0].received, bowline::Received::Marker);
+    assert_eq!(report.layers[0].received, bowline::Received::Marker);
     assert_eq!(running.told.count("read_closed"), 1);
     assert!(matches!(running.told.all()[3], Event::ReadClosed(End::Clean)), "{:?}", running.told.names());
 }

@@ -615,7 +615,7 @@ async fn secured(policy: Policy) -> (Running, Upgradable) {
 
 /// rule: upgrade-9, close-1
 #[tokio::test]
-async fn close_right_behind_a_downgrade_ends_all_floors_in_order() {
+async fn close_right_behind_a_downgrade_ends_all_layers_in_order() {
     bounded("tcp", async {
         let (running, mut b) = secured(Policy::default()).await;
         drop(running.handle.stop_tls());
@@ -623,7 +623,7 @@ async fn close_right_behind_a_downgrade_ends_all_floors_in_order() {
         assert!(read_all(&mut b).await.1.is_ok());
         b.close().await;
         let report = running.task.await.unwrap();
-        assert!(report.is_clean() && report.floors.iter().all(|floor| floor.marker_sent), "{report:?}");
+        assert!(report.is_clean() && report.layers.iter().all(|layer| layer.marker_sent), "{report:?}");
     })
     .await;
 }

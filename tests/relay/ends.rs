@@ -7,7 +7,7 @@ use bowline::{CloseReport, Policy, Reason, TcpConnection, TcpTransport, Transpor
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::setup::{Joined, PAIRS, bounded, expect, over, pattern, read_all, server_and_neighbour, settle, spawn};
+use crate::setup::{Joined, PAIRS, bounded, expect, over, pattern, read_all, server_and_tokio_rustls, settle, spawn};
 
 /// rule: flow-6, half-1, half-2
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn both_sides_closing_at_once_end_clean() {
 async fn a_truncation_that_the_policy_tolerates_is_passed_on_as_an_end_in_order() {
     let mut policy = Policy::default();
     policy.truncation = Truncation::Tolerate;
-    let (leg, mut client) = server_and_neighbour(policy).await;
+    let (leg, mut client) = server_and_tokio_rustls(policy).await;
     bounded("tolerated truncation", async move {
         let (back, mut backend) = tcp_pair().await.unwrap();
         let relayed = spawn(leg, back);

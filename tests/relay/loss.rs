@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use crate::setup::{
-    BOUND, Joined, PAIRS, assert_reset, bounded, expect, joined, over, pattern, read_all, server_and_neighbour, settle,
-    spawn, with_sockets,
+    BOUND, Joined, PAIRS, assert_reset, bounded, expect, joined, over, pattern, read_all, server_and_tokio_rustls,
+    settle, spawn, with_sockets,
 };
 
 /// rule: flow-6, end-2, abort-2, close-12
@@ -46,7 +46,7 @@ async fn a_reset_is_passed_on_as_an_abort() {
         assert_reset(&end);
         let ends = relayed.await.unwrap();
         assert_eq!(ends.reasons(), ("reset", "aborted"));
-        assert_eq!(ends.one.floors.first().unwrap().received, Received::Reset);
+        assert_eq!(ends.one.layers.first().unwrap().received, Received::Reset);
         assert!(!ends.other.marker_sent());
     })
     .await;
@@ -85,7 +85,7 @@ async fn an_abort_of_a_leg_whose_peer_has_ended_in_order_ends_the_other_one_too(
 #[tokio::test]
 async fn a_tls_failure_is_told_by_its_alert_and_passed_on_as_an_abort() {
     bounded("garbage", async {
-        let (leg, mut client) = server_and_neighbour(Policy::default()).await;
+        let (leg, mut client) = server_and_tokio_rustls(Policy::default()).await;
         let (back, mut backend) = tcp_pair().await.unwrap();
         let relayed = spawn(leg, back);
         settle(&mut client, &mut backend).await;
@@ -106,7 +106,7 @@ async fn a_tls_failure_is_told_by_its_alert_and_passed_on_as_an_abort() {
 #[tokio::test]
 async fn the_alert_of_a_tls_failure_gets_through_a_full_leg() {
     bounded("garbage behind a full socket", async {
-        let (leg, mut client) = server_and_neighbour(Policy::default()).await;
+        let (leg, mut client) = server_and_tokio_rustls(Policy::default()).await;
         let (back, mut backend) = tcp_pair().await.unwrap();
         let relayed = spawn(leg, back);
         let block = [b'z'; 16 << 10];
@@ -128,7 +128,7 @@ async fn the_alert_of_a_tls_failure_gets_through_a_full_leg() {
 #[tokio::test]
 async fn a_peer_that_truncates_and_reads_on_is_reset_and_gets_no_marker() {
     bounded("a peer that reads on", async {
-        let (leg, mut client) = server_and_neighbour(Policy::default()).await;
+        let (leg, mut client) = server_and_tokio_rustls(Policy::default()).await;
         let (back, mut backend) = tcp_pair().await.unwrap();
         let relayed = spawn(leg, back);
         settle(&mut client, &mut backend).await;

@@ -188,7 +188,7 @@ pub(crate) fn assert_reset(end: &Result<(), Reason>) {
 }
 
 /// A TLS server of ours, and a tokio-rustls client: a peer whose socket can be had, to end it in ways that ours refuse.
-pub(crate) async fn server_and_neighbour(
+pub(crate) async fn server_and_tokio_rustls(
     policy: Policy,
 ) -> (bowline::TlsConnection<TcpConnection>, tokio_rustls::client::TlsStream<TcpStream>) {
     let (client, server) = bowline::testing::raw_tcp_pair().await.unwrap();

@@ -5,7 +5,7 @@ use bowline::testing::{Kind, memory_pair, pair, raw_tcp_pair, shared_pki};
 use bowline::{Phase, Policy, Reason, TcpConnection, TlsConnection, Transport};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{bounded, clog, expect, over_all, read_all, server_and_neighbour, settle};
+use crate::common::{bounded, clog, expect, over_all, read_all, server_and_tokio_rustls, settle};
 
 fn is_reset(end: &Result<(), Reason>) -> bool {
     matches!(end, Err(Reason::Reset(_)))
@@ -187,9 +187,9 @@ async fn abort_after_the_end_changes_nothing() {
 
 /// rule: abort-2
 #[tokio::test]
-async fn the_neighbour_sees_a_reset_and_no_close_notify() {
+async fn tokio_rustls_sees_a_reset_and_no_close_notify() {
     for _ in 0..20 {
-        let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+        let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
         server.write_all(b"part of an ans").await.unwrap();
         server.abort();
         let error = client.read_to_end(&mut Vec::new()).await.unwrap_err();

@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use bowline::testing::{Kind, memory_pair, pair, pair_with, raw_tcp_pair, shared_pki};
-use bowline::{Bound, FloorKind, Phase, Policy, Reason, Received, TcpConnection, TlsConnection, Transport};
+use bowline::{Bound, LayerKind, Phase, Policy, Reason, Received, TcpConnection, TlsConnection, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::common::{
-    bounded, clog, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle,
+    bounded, clog, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls, settle,
 };
 
 fn hasty(close: Duration) -> Policy {
@@ -33,16 +33,16 @@ async fn close_sends_all_then_the_markers_and_awaits_the_peers() {
         for report in [&ours, &theirs] {
             assert!(report.is_clean() && report.marker_sent() && report.marker_received(), "{kind}: {report:?}");
             assert_eq!(report.bound, None);
-            assert!(report.floors.iter().all(|floor| floor.marker_sent && floor.received == Received::Marker));
+            assert!(report.layers.iter().all(|layer| layer.marker_sent && layer.received == Received::Marker));
             let expected = match kind {
-                Kind::Tcp => vec![FloorKind::Tcp],
-                Kind::Tls12 | Kind::Tls13 | Kind::Upgraded => vec![FloorKind::Tls, FloorKind::Tcp],
-                Kind::TlsInTls => vec![FloorKind::Tls, FloorKind::Tls, FloorKind::Tcp],
-                Kind::Memory => vec![FloorKind::Stream],
-                Kind::MemoryTls => vec![FloorKind::Tls, FloorKind::Stream],
+                Kind::Tcp => vec![LayerKind::Tcp],
+                Kind::Tls12 | Kind::Tls13 | Kind::Upgraded => vec![LayerKind::Tls, LayerKind::Tcp],
+                Kind::TlsInTls => vec![LayerKind::Tls, LayerKind::Tls, LayerKind::Tcp],
+                Kind::Memory => vec![LayerKind::Stream],
+                Kind::MemoryTls => vec![LayerKind::Tls, LayerKind::Stream],
                 other => panic!("{other}"),
             };
-            assert_eq!(report.floors.iter().map(|floor| floor.kind).collect::<Vec<_>>(), expected);
+            assert_eq!(report.layers.iter().map(|layer| layer.kind).collect::<Vec<_>>(), expected);
         }
         if kind.has_socket() && cfg!(target_os = "linux") {
             assert_eq!(ours.unacknowledged, Some(0));
@@ -171,7 +171,7 @@ async fn close_after_close_write_and_after_the_peers_end_is_clean() {
 /// rule: close-7
 #[tokio::test]
 async fn a_bare_fin_in_answer_to_our_close_is_unconfirmed() {
-    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     server.write_all(b"all of it").await.unwrap();
     let closing = tokio::spawn(async move { server.close().await });
     let mut all = Vec::new();
@@ -180,13 +180,13 @@ async fn a_bare_fin_in_answer_to_our_close_is_unconfirmed() {
     drop(client.into_inner().0);
     let report = closing.await.unwrap();
     assert!(matches!(report.reason, Reason::Unconfirmed), "{report:?}");
-    assert_eq!(report.floors[0].received, Received::BareEnd);
+    assert_eq!(report.layers[0].received, Received::BareEnd);
 }
 
 /// rule: close-7
 #[tokio::test]
 async fn a_reset_in_answer_to_our_close_is_a_reset() {
-    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     server.write_all(b"all of it").await.unwrap();
     let closing = tokio::spawn(async move { server.close().await });
     client.read_to_end(&mut Vec::new()).await.unwrap();
@@ -335,7 +335,7 @@ async fn a_connection_both_of_whose_halves_have_ended_is_gone() {
         assert!(a.status().reason.unwrap().is_clean());
         let ended = Instant::now() + Duration::from_secs(10);
         while !control.is_ended() && Instant::now() < ended {
-            // A TLS floor has read close_notify; FIN may be behind it.
+            // A TLS layer has read close_notify; FIN may be behind it.
             let _ = a.read(&mut [0; 1]).await;
             tokio::task::yield_now().await;
         }
@@ -366,13 +366,13 @@ async fn close_may_be_dropped_and_called_again() {
 /// rule: close-3
 #[tokio::test]
 async fn close_notify_without_fin_is_clean_and_holds_no_longer_than_the_bound() {
-    let (mut server, mut client) = server_and_neighbour(hasty(Duration::from_millis(200))).await;
+    let (mut server, mut client) = server_and_tokio_rustls(hasty(Duration::from_millis(200))).await;
     client.get_mut().1.send_close_notify();
     client.flush().await.unwrap();
     let report = server.close().await;
     assert!(matches!(report.reason, Reason::Closed), "{report:?}");
     assert!(report.timed_out());
-    assert_eq!((report.floors[0].received, report.floors[1].received), (Received::Marker, Received::Nothing));
+    assert_eq!((report.layers[0].received, report.layers[1].received), (Received::Marker, Received::Nothing));
     drop(client);
 }
 
@@ -419,7 +419,7 @@ async fn the_last_bytes_of_a_close_are_within_its_bound() {
 /// rule: close-7, end-2
 #[tokio::test]
 async fn an_end_without_marker_that_came_before_the_close_is_a_truncation() {
-    let (mut server, client) = server_and_neighbour(Policy::default()).await;
+    let (mut server, client) = server_and_tokio_rustls(Policy::default()).await;
     let mut socket = client.into_inner().0;
     socket.shutdown().await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;

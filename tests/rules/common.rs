@@ -88,7 +88,7 @@ pub async fn clog(transport: &mut (impl AsyncWrite + Unpin)) -> usize {
 }
 
 /// A TLS server of ours, and a tokio-rustls client: a peer whose socket can be had, to end it in ways that ours refuse.
-pub async fn server_and_neighbour(
+pub async fn server_and_tokio_rustls(
     policy: Policy,
 ) -> (bowline::TlsConnection<bowline::TcpConnection>, tokio_rustls::client::TlsStream<tokio::net::TcpStream>) {
     let pki = bowline::testing::shared_pki();

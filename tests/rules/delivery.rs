@@ -6,7 +6,7 @@ use bowline::testing::{BoxTransport, Kind, raw_tcp_pair};
 use bowline::{Bound, DrainGroup, Policy, Reason, Stream, TcpConnection, TcpTransport, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{bounded, over, over_all, pattern, read_all, reset_on_drop, server_and_neighbour};
+use crate::common::{bounded, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls};
 
 const SOCKETS: [Kind; 5] = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
 
@@ -137,7 +137,7 @@ async fn a_drain_counts_a_dropped_connection_by_what_has_arrived() {
 /// rule: close-14
 #[tokio::test]
 async fn a_reset_after_the_peers_answer_leaves_a_close_clean() {
-    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     server.write_all(b"all of it").await.unwrap();
     let closing = tokio::spawn(async move { server.close().await });
     client.read_to_end(&mut Vec::new()).await.unwrap();

@@ -10,7 +10,7 @@ use bowline::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::common::{BOUND, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle};
+use crate::common::{BOUND, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls, settle};
 
 /// rule: end-1
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn errors_outside_of_the_enum_repeat_nothing_either() {
 /// rule: end-2, half-6
 #[tokio::test]
 async fn fin_without_close_notify_is_truncated_behind_the_data_and_stays_so() {
-    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     client.write_all(&pattern(40_000)).await.unwrap();
     client.flush().await.unwrap();
     // FIN alone; the socket stays, lest unread tickets make it RST.
@@ -77,7 +77,7 @@ async fn fin_without_close_notify_is_truncated_behind_the_data_and_stays_so() {
 async fn a_policy_can_tolerate_truncation_and_the_status_still_says_it() {
     let mut policy = Policy::default();
     policy.truncation = Truncation::Tolerate;
-    let (mut server, mut client) = server_and_neighbour(policy).await;
+    let (mut server, mut client) = server_and_tokio_rustls(policy).await;
     client.write_all(b"framed").await.unwrap();
     client.flush().await.unwrap();
     // FIN alone; the socket stays, lest unread tickets make it RST.
@@ -92,7 +92,7 @@ async fn a_policy_can_tolerate_truncation_and_the_status_still_says_it() {
 /// rule: end-4
 #[tokio::test]
 async fn data_and_close_notify_and_junk_in_one_segment() {
-    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     // All of it is sealed first, and leaves in one write with junk behind it.
     let mut wire = Vec::new();
     let (_, session) = client.get_mut();
@@ -119,8 +119,8 @@ async fn data_and_close_notify_and_junk_in_one_segment() {
 
 /// rule: end-5
 #[tokio::test]
-async fn the_first_error_is_the_reason_and_the_floors_below_are_closed() {
-    let (mut server, client) = server_and_neighbour(Policy::default()).await;
+async fn the_first_error_is_the_reason_and_the_layers_below_are_closed() {
+    let (mut server, client) = server_and_tokio_rustls(Policy::default()).await;
     let (mut socket, _) = client.into_inner();
     // A record that cannot be opened, and then a reset.
     socket.write_all(b"\x17\x03\x03\x00\x20garbage garbage garbage garbage ").await.unwrap();
@@ -136,13 +136,13 @@ async fn the_first_error_is_the_reason_and_the_floors_below_are_closed() {
     let report = server.close().await;
     let Reason::Tls(last) = report.reason else { panic!("{report:?}") };
     assert_eq!(last.error, first.error);
-    assert!(report.floors[1].marker_sent, "TCP was ended in order");
+    assert!(report.layers[1].marker_sent, "TCP was ended in order");
     assert!(matches!(Error::from(server.write(b"x").await.unwrap_err()), Error::Ended(Reason::Tls(_))));
 }
 
 /// rule: end-7
 #[tokio::test]
-async fn a_local_abort_is_nobody_elses_fault_on_any_floor() {
+async fn a_local_abort_is_nobody_elses_fault_on_any_layer() {
     over_all(|_, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
         a.control().abort();

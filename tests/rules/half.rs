@@ -7,7 +7,7 @@ use bowline::{End, Phase, Policy, Reason, RecvHalf, TlsConnection, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{
-    bounded, clog, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_neighbour, settle,
+    bounded, clog, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls, settle,
 };
 
 /// rule: half-1, half-2
@@ -35,7 +35,7 @@ async fn close_write_ends_one_half_and_reading_goes_on() {
 /// rule: half-2
 #[tokio::test]
 async fn the_peer_sees_close_notify_and_then_fin() {
-    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     server.write_all(b"data").await.unwrap();
     server.close_write().await.unwrap();
     let mut data = Vec::new();
@@ -139,7 +139,7 @@ async fn the_peers_end_is_told_behind_its_data_and_sending_goes_on() {
 /// rule: half-8
 #[tokio::test]
 async fn a_clean_end_stays_clean_when_a_reset_follows() {
-    let (mut server, mut client) = server_and_neighbour(Policy::default()).await;
+    let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     client.write_all(b"whole").await.unwrap();
     client.get_mut().1.send_close_notify();
     client.flush().await.unwrap();

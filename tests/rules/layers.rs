@@ -72,7 +72,7 @@ async fn layers_up_to_the_bound_work_and_one_more_changes_nothing() {
             let mut ends = (a, b);
             upgrade(&mut ends).await;
             let (x, y) = tokio::join!(ends.0.close(), ends.1.close());
-            assert!(x.is_clean() && y.is_clean() && x.floors.len() == 5, "{x:?} {y:?}");
+            assert!(x.is_clean() && y.is_clean() && x.layers.len() == 5, "{x:?} {y:?}");
         })
         .await;
     }

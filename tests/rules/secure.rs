@@ -361,7 +361,7 @@ async fn names_are_checked_and_sni_is_sent_for_names_only() {
 
 /// rule: secure-9
 #[tokio::test]
-async fn tls_1_2_is_the_floor_and_hybrid_key_exchange_the_default() {
+async fn tls_1_2_is_the_layer_and_hybrid_key_exchange_the_default() {
     let pki = shared_pki();
     let (s, c) = handshake(&pki.server_tls(), &pki.client_tls(), "localhost").await;
     let group = c.unwrap().tls().unwrap().group_name();

@@ -40,7 +40,7 @@ async fn ipv6_addresses_are_told_as_they_are() {
 
 /// rule: tcp-2
 #[tokio::test]
-async fn options_reach_the_real_socket_through_every_floor() {
+async fn options_reach_the_real_socket_through_every_layer() {
     over_all(|kind, a, _b| async move {
         if !kind.has_socket() {
             assert_eq!(a.nodelay().unwrap_err().kind(), ErrorKind::Unsupported);

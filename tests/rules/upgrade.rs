@@ -254,7 +254,7 @@ async fn tls_inside_tls_inside_tls() {
     assert!(received == data && end.is_ok());
     b.close().await;
     let (report, _a) = sending.await.unwrap();
-    assert!(report.is_clean() && report.floors.len() == 4, "{report:?}");
+    assert!(report.is_clean() && report.layers.len() == 4, "{report:?}");
 }
 
 /// rule: upgrade-9
@@ -338,7 +338,7 @@ async fn a_downgrade_of_tls_in_tls_lands_on_the_session_beneath() {
     assert!(a.is_secure() && b.is_secure());
     settle(&mut a, &mut b).await;
     let (x, y) = tokio::join!(a.close(), b.close());
-    assert!(x.is_clean() && y.is_clean() && x.floors.len() == 2);
+    assert!(x.is_clean() && y.is_clean() && x.layers.len() == 2);
 }
 
 /// rule: upgrade-6, abort-4
@@ -413,7 +413,7 @@ async fn closing_inside_an_inner_handshake_ends_the_outer_session_in_order() {
 
 /// rule: upgrade-9, close-1
 #[tokio::test]
-async fn a_downgrade_that_was_given_up_keeps_no_floor_from_ending_in_order() {
+async fn a_downgrade_that_was_given_up_keeps_no_layer_from_ending_in_order() {
     let (mut a, mut b) = plain_pair().await;
     upgrade(&mut a, &mut b).await;
     assert!(tokio::time::timeout(Duration::from_millis(20), a.stop_tls()).await.is_err());
@@ -422,7 +422,7 @@ async fn a_downgrade_that_was_given_up_keeps_no_floor_from_ending_in_order() {
         b.close().await
     });
     assert!(ours.is_clean() && theirs.is_clean(), "{ours:?} {theirs:?}");
-    assert!(ours.floors.iter().all(|floor| floor.marker_sent), "{ours:?}");
+    assert!(ours.layers.iter().all(|layer| layer.marker_sent), "{ours:?}");
 }
 
 /// rule: upgrade-9, close-12
@@ -441,7 +441,7 @@ async fn plaintext_behind_a_downgrade_is_dropped_like_any_plaintext() {
 
 /// rule: half-10, upgrade-8
 #[tokio::test]
-async fn the_bound_of_a_half_open_connection_holds_through_an_upgradable_floor() {
+async fn the_bound_of_a_half_open_connection_holds_through_an_upgradable_layer() {
     bounded("one pair", async {
         let mut policy = Policy::default();
         policy.half_open_timeout = Some(Duration::from_millis(100));

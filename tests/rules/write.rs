@@ -315,9 +315,9 @@ async fn unsent_bytes_are_bounded_by_the_high_mark_and_can_be_counted() {
     policy.watermarks = Watermarks::new(8 << 10, 32 << 10);
     let tls = [Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls, Kind::MemoryTls];
     over(&tls, policy, |kind, mut a, mut b| async move {
-        let floors = if kind == Kind::TlsInTls { 2 } else { 1 };
+        let layers = if kind == Kind::TlsInTls { 2 } else { 1 };
         let taken = clog(&mut a).await;
-        let bound = floors * ((32 << 10) + 1024);
+        let bound = layers * ((32 << 10) + 1024);
         assert!(a.queued() > 0 && a.queued() <= bound, "{} queued", a.queued());
         // A waiting writer goes on once there is room.
         let writing = tokio::spawn(async move { (a.write(b"more").await.unwrap(), a) });
@@ -423,7 +423,7 @@ async fn a_task_that_waits_on_a_full_transport_is_not_woken_in_vain() {
 
 /// rule: write-6, secure-1
 #[tokio::test]
-async fn tls_flushes_a_floor_that_keeps_a_queue_of_its_own() {
+async fn tls_flushes_a_layer_that_keeps_a_queue_of_its_own() {
     bounded("a buffered stream", async {
         let (a, b) = tokio::io::duplex(64 << 10);
         let [a, b] = [a, b].map(|io| bowline::Stream::new(tokio::io::BufStream::new(io)).delivers_at_once());

@@ -38,7 +38,7 @@ impl Control {
         self.pending().map(|pending| pending.bytes)
     }
 
-    /// The peer's end of the topmost floor came, and ours had left before (rule: close-14).
+    /// The peer's end of the topmost layer came, and ours had left before (rule: close-14).
     pub(crate) fn note_answered(&self) {
         self.0.answered.store(true, Ordering::Release);
     }
@@ -51,8 +51,8 @@ impl Control {
 
     /// The same for a connection whose socket may still exist: `None` while our last bytes may still arrive.
     pub(crate) fn judged_so_far(&self, reason: Reason) -> Option<Reason> {
-        let ground = self.ground().filter(|_| reason.is_clean());
-        match ground.and_then(|ground| ground.pending()) {
+        let bottom = self.bottom().filter(|_| reason.is_clean());
+        match bottom.and_then(|bottom| bottom.pending()) {
             None => Some(self.judged(reason)),
             Some(pending) => (pending == Pending::default()).then_some(reason),
         }
@@ -60,7 +60,7 @@ impl Control {
 
     /// Whether both halves have ended in order, but the system has not yet confirmed our last bytes. Asks the system.
     pub(crate) fn awaits_delivery(&self) -> bool {
-        self.ground().is_some_and(|ground| ground.awaits_delivery())
+        self.bottom().is_some_and(|bottom| bottom.awaits_delivery())
     }
 
     /// Wakes the tasks that wait for the end of the connection: only the delivery is missing, and they have to check it.
@@ -71,8 +71,8 @@ impl Control {
 
     /// Bytes that the peer's system has not acknowledged yet; 0 if there are none, or if the number is unknown.
     pub(crate) fn in_flight(&self) -> u64 {
-        let ground = self.ground().filter(|_| !self.is_aborted());
-        let stream = ground.as_ref().and_then(|ground| ground.socket());
+        let bottom = self.bottom().filter(|_| !self.is_aborted());
+        let stream = bottom.as_ref().and_then(|bottom| bottom.socket());
         // Our FIN counts as one byte. The caller asks about the bytes before it.
         stream.and_then(socket::in_flight).map_or(0, |bytes| bytes.saturating_sub(1))
     }

@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 
 use tokio::task::coop::consume_budget;
 
-use super::{Control, Shared};
+use super::{Control, Inner};
 use crate::conn::control::delivery::Delivery;
 
 impl Control {
@@ -41,15 +41,15 @@ impl Control {
         }
     }
 
-    /// Whether the system reports an error. If not, the waiting tasks are notified when it does. The ground is held only
+    /// Whether the system reports an error. If not, the waiting tasks are notified when it does. The bottom is held only
     /// during this check: a waiting task must not keep a socket open (rule: life-4).
     fn has_error(&self) -> bool {
-        self.ground().is_some_and(|ground| ground.has_error(&Waker::from(Arc::clone(&self.0))))
+        self.bottom().is_some_and(|bottom| bottom.has_error(&Waker::from(Arc::clone(&self.0))))
     }
 }
 
-/// The ground has an error to report.
-impl Wake for Shared {
+/// The bottom has an error to report.
+impl Wake for Inner {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, PoisonError, Weak};
 
-use super::{Control, Shared};
+use super::{Control, Inner};
 use crate::conn::group::DrainGroup;
 use crate::core::outcome::Outcome;
 use crate::error::Reason;
 
 /// A handle that does not keep even itself alive.
-pub(crate) struct WeakControl(Weak<Shared>);
+pub(crate) struct WeakControl(Weak<Inner>);
 
 impl WeakControl {
     pub(crate) fn upgrade(&self) -> Option<Control> {
@@ -98,7 +98,7 @@ impl Control {
         *places = Some(place);
     }
 
-    /// The reason of the end, as soon as a floor knows it. The topmost floor knows first; later reports change nothing.
+    /// The reason of the end, as soon as a layer knows it. The topmost layer knows first; later reports change nothing.
     pub(crate) fn note_reason(&self, reason: &Reason) {
         if self.0.noted.set(Box::new(reason.clone())).is_ok() {
             self.recount();

@@ -27,8 +27,8 @@ use crate::core::report::CloseReport;
 use crate::error::{Error, Phase, Reason};
 use crate::policy::{Policy, Role};
 
-/// What is beneath all floors: the part of a connection that an abort has to reach.
-pub(crate) trait Ground: Send + Sync {
+/// What is beneath all layers: the part of a connection that an abort has to reach.
+pub(crate) trait Bottom: Send + Sync {
     /// Ends it now, with RST where there is such a thing, and wakes whoever waits on it.
     fn abort(&self);
 
@@ -70,7 +70,7 @@ pub(crate) trait Watcher: Send + Sync {
 /// A handle to a connection: cheap to clone, usable from any task or thread, in use or not. It keeps nothing alive: once
 /// the connection is gone, so is its socket (rule: life-4).
 ///
-/// The handle of a connection is the same on every floor and through every upgrade.
+/// The handle of a connection is the same on every layer and through every upgrade.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -85,9 +85,9 @@ pub(crate) trait Watcher: Send + Sync {
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct Control(Arc<Shared>);
+pub struct Control(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     host: Address,
     peer: Address,
     policy: Arc<Policy>,
@@ -96,10 +96,10 @@ struct Shared {
     sent: AtomicU64,
     /// Made by connecting, not by accepting.
     connected: AtomicBool,
-    /// Cut off by us at the ground: by an abort, or for the reason that the report gives.
+    /// Cut off by us at the bottom: by an abort, or for the reason that the report gives.
     cut: AtomicBool,
     reset: AtomicBool,
-    /// The reason of the end, once a floor has reported one; the first report counts.
+    /// The reason of the end, once a layer has reported one; the first report counts.
     noted: OnceLock<Box<Reason>>,
     /// The bytes that were unacknowledged when the socket was closed: see [`Control::note_pending`].
     unacknowledged: AtomicU64,
@@ -110,7 +110,7 @@ struct Shared {
     unclosed: OnceLock<Box<CloseReport>>,
     /// A close is in progress, and will report.
     closing: AtomicBool,
-    ground: OnceLock<Weak<dyn Ground>>,
+    bottom: OnceLock<Weak<dyn Bottom>>,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     gone: AtomicBool,
     going: Notify,
@@ -119,7 +119,7 @@ struct Shared {
     places: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
-impl Shared {
+impl Inner {
     /// Each counter has one writer, the half that owns that direction: no locked add is needed.
     fn count(&self, counter: &AtomicU64, bytes: usize) {
         if bytes > 0 {
@@ -132,7 +132,7 @@ impl Shared {
 
 impl Control {
     pub(crate) fn new(host: Address, peer: Address, policy: Arc<Policy>) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(Inner {
             host,
             peer,
             activity: Activity::new(&policy),
@@ -148,7 +148,7 @@ impl Control {
             ended: OnceLock::new(),
             unclosed: OnceLock::new(),
             closing: AtomicBool::new(false),
-            ground: OnceLock::new(),
+            bottom: OnceLock::new(),
             watchers: Mutex::new(Vec::new()),
             gone: AtomicBool::new(false),
             going: Notify::new(),
@@ -158,9 +158,9 @@ impl Control {
     }
 
     /// Says what an abort has to reach.
-    pub(crate) fn stand_on(&self, ground: Weak<dyn Ground>) {
-        // Set once, where the ground is made.
-        let _ = self.0.ground.set(ground);
+    pub(crate) fn stand_on(&self, bottom: Weak<dyn Bottom>) {
+        // Set once, where the bottom is made.
+        let _ = self.0.bottom.set(bottom);
     }
 
     /// Ends the connection now: what is queued is thrown away, and the peer gets RST. No close_notify and no other
@@ -174,10 +174,10 @@ impl Control {
 
     /// An abort; says whether it did anything.
     pub(crate) fn cut_off(&self) -> bool {
-        !self.is_ended() && self.cut_ground(&Reason::Aborted)
+        !self.is_ended() && self.cut_at_bottom(&Reason::Aborted)
     }
 
-    fn cut_ground(&self, reason: &Reason) -> bool {
+    fn cut_at_bottom(&self, reason: &Reason) -> bool {
         let is_first = !self.0.cut.swap(true, Ordering::SeqCst);
         if is_first {
             self.note_reason(reason);
@@ -186,13 +186,13 @@ impl Control {
         is_first
     }
 
-    /// The connection was cut off: the ground ends, and all waiting tasks are woken. This may run below other floors, whose
+    /// The connection was cut off: the bottom ends, and all waiting tasks are woken. This may run below other layers, whose
     /// locks are held and which need the notification: they are notified after the locks are released.
     fn tell(&self) {
         let this = self.clone();
         unlocked::run(move || {
-            if let Some(ground) = this.ground() {
-                ground.abort();
+            if let Some(bottom) = this.bottom() {
+                bottom.abort();
             }
             this.take_watchers().iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_abort());
             this.0.going.notify_waiters();
@@ -213,7 +213,7 @@ impl Control {
     pub(crate) fn watch(&self, watcher: Weak<dyn Watcher>) {
         let mut watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner);
         watchers.retain(|watcher| watcher.strong_count() > 0);
-        // There is one for each TLS floor, and seldom a second.
+        // There is one for each TLS layer, and seldom a second.
         watchers.reserve_exact(1);
         watchers.push(watcher);
     }
@@ -224,7 +224,7 @@ impl Control {
         self.is_cut() && matches!(self.cut(), Some(Reason::Aborted))
     }
 
-    /// Why we have cut the connection off at the ground, where we have. Asked at each step of each operation.
+    /// Why we have cut the connection off at the bottom, where we have. Asked at each step of each operation.
     #[inline]
     pub(crate) fn cut(&self) -> Option<Reason> {
         if self.is_cut() { Some(self.reason_of_cut()) } else { None }
@@ -247,7 +247,7 @@ impl Control {
         let this = self.clone();
         // The end of a connection wakes an accept that waits for a place, and a drain that waits for members. rule: life-7
         unlocked::run(move || {
-            // rule: life-4: a handle that outlives the connection keeps nothing of the floors.
+            // rule: life-4: a handle that outlives the connection keeps nothing of the layers.
             drop(this.take_watchers());
             let places = this.0.places.lock().unwrap_or_else(PoisonError::into_inner).take();
             drop(places);
@@ -291,12 +291,12 @@ impl Control {
         Traffic { received: self.0.received.load(Ordering::Relaxed), sent: self.0.sent.load(Ordering::Relaxed) }
     }
 
-    /// The ground has given this many bytes.
+    /// The bottom has given this many bytes.
     pub(crate) fn note_received(&self, bytes: usize) {
         self.0.count(&self.0.received, bytes);
     }
 
-    /// The ground has taken this many bytes.
+    /// The bottom has taken this many bytes.
     pub(crate) fn note_sent(&self, bytes: usize) {
         self.0.count(&self.0.sent, bytes);
     }
@@ -317,8 +317,8 @@ impl Control {
 
     /// The data sent here comes from another source: if the process is killed, it must not look complete (rule: flow-7).
     pub(crate) fn reset_when_killed(&self) {
-        if let Some(ground) = self.ground() {
-            ground.reset_when_killed();
+        if let Some(bottom) = self.bottom() {
+            bottom.reset_when_killed();
         }
     }
 
@@ -337,8 +337,8 @@ impl Control {
 
     /// Resets what is at the bottom, which nobody on this side asked for as an abort.
     pub(crate) fn reset(&self) {
-        if let Some(ground) = self.ground() {
-            ground.abort();
+        if let Some(bottom) = self.bottom() {
+            bottom.abort();
         }
     }
 
@@ -347,7 +347,7 @@ impl Control {
         if !self.is_cut() {
             self.set_report(CloseReport::of(reason.clone()));
         }
-        self.cut_ground(&reason);
+        self.cut_at_bottom(&reason);
     }
 
     /// An idle bound was reached: says what that means. Where only one half was left, that half ends it; else the connection
@@ -366,23 +366,23 @@ impl Control {
     /// Does something with the TCP socket at the bottom. An error, never a panic, once it is gone (rule: tcp-3).
     pub(crate) fn with_socket<R>(&self, f: impl FnOnce(socket::Options<'_>) -> io::Result<R>) -> io::Result<R> {
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
-        let ground = self.ground().ok_or_else(gone)?;
+        let bottom = self.bottom().ok_or_else(gone)?;
         if self.is_cut() {
             return Err(gone());
         }
-        let stream = ground.socket().ok_or(Error::Unsupported("TCP socket"))?;
+        let stream = bottom.socket().ok_or(Error::Unsupported("TCP socket"))?;
         f(socket::Options::of(stream))
     }
 
-    fn ground(&self) -> Option<Arc<dyn Ground>> {
+    fn bottom(&self) -> Option<Arc<dyn Bottom>> {
         if self.is_gone() {
             return None;
         }
-        self.0.ground.get().and_then(Weak::upgrade)
+        self.0.bottom.get().and_then(Weak::upgrade)
     }
 }
 
-/// Bytes on the wire, beneath all floors: with TLS, records and handshakes, not what the application wrote. Without what TCP
+/// Bytes on the wire, beneath all layers: with TLS, records and handshakes, not what the application wrote. Without what TCP
 /// and IP add.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]

@@ -9,7 +9,7 @@ use crate::error::{Phase, Reason};
 
 impl Control {
     /// How the connection ended, once it has: by [`close`](crate::Transport::close), by itself, or because it was dropped. Only
-    /// a close reports floors and counts. The reason of a connection that was dropped before its end is [`Reason::Dropped`]
+    /// a close reports layers and counts. The reason of a connection that was dropped before its end is [`Reason::Dropped`]
     /// (rule: end-9).
     pub fn report(&self) -> Option<&CloseReport> {
         self.kept_report().or_else(|| {
@@ -48,8 +48,8 @@ impl Control {
 
     /// A close is about to drop the socket: the bytes in flight now were not confirmed.
     pub(crate) fn begin_report(&self) {
-        if let Some(ground) = self.ground() {
-            ground.begin_report();
+        if let Some(bottom) = self.bottom() {
+            bottom.begin_report();
         }
     }
 

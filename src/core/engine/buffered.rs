@@ -236,8 +236,8 @@ impl Buffered {
         self.tls.wants_write()
     }
 
-    pub(super) fn write_tls(&mut self, floor: &mut dyn Write) -> io::Result<usize> {
-        self.tls.write_tls(floor)
+    pub(super) fn write_tls(&mut self, layer: &mut dyn Write) -> io::Result<usize> {
+        self.tls.write_tls(layer)
     }
 
     pub(super) fn collect(&mut self, queue: &mut Buffer) {

@@ -208,9 +208,9 @@ impl Engine {
         engine!(self, it => it.wants_write())
     }
 
-    /// Writes records, as many as the floor takes at once.
-    pub(super) fn write_tls(&mut self, floor: &mut dyn Write) -> io::Result<usize> {
-        engine!(self, it => it.write_tls(floor))
+    /// Writes records, as many as the layer takes at once.
+    pub(super) fn write_tls(&mut self, layer: &mut dyn Write) -> io::Result<usize> {
+        engine!(self, it => it.write_tls(layer))
     }
 
     /// Puts the records that wait behind those of `queue`.

@@ -11,7 +11,7 @@ impl Session {
     #[cold]
     pub(super) fn fail(&mut self, reason: Reason) {
         let reason = self.failure.get_or_insert(reason).clone();
-        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
+        let _ = self.recv.handle(RecvEvent::LayerLost(reason.clone()));
         self.lose_send(reason);
     }
 

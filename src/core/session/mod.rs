@@ -23,14 +23,14 @@ use crate::policy::Watermarks;
 
 /// The longest record body that TLS 1.2 allows (RFC 5246 section 6.2.3); that of TLS 1.3 is shorter.
 const MAX_BODY: usize = (1 << 14) + 2048;
-/// How much is sealed ahead of a floor that takes nothing.
+/// How much is sealed ahead of a layer that takes nothing.
 const SEAL_AHEAD: usize = 64 << 10;
 
 /// What the owner of a session does next about its receiving side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Step {
-    /// Bring more bytes of the floor: [`Session::input_space`], [`Session::handle_input`] or [`Session::handle_eof`].
+    /// Bring more bytes of the layer: [`Session::input_space`], [`Session::handle_input`] or [`Session::handle_eof`].
     NeedInput,
     /// The handshake has just been done. Said once, ahead of any data (rule: secure-2).
     Secured,
@@ -96,7 +96,7 @@ impl Session {
         self.facts.is_none()
     }
 
-    /// Whether the peer's close_notify came after ours had left for the floor below (rule: close-14).
+    /// Whether the peer's close_notify came after ours had left for the layer below (rule: close-14).
     pub fn is_answered(&self) -> bool {
         self.answered
     }
@@ -137,7 +137,7 @@ impl Session {
         self.queued() <= self.marks.low || (self.sealed.is_empty() && self.can_write())
     }
 
-    /// Whether all that was accepted has left for the floor below, markers and alerts too.
+    /// Whether all that was accepted has left for the layer below, markers and alerts too.
     pub fn is_flushed(&self) -> bool {
         self.sealed.is_empty() && (self.staged.is_empty() || self.send.is_over())
     }
@@ -147,7 +147,7 @@ impl Session {
         !self.sealed.is_empty() || (!self.staged.is_empty() && !self.send.is_over() && !self.corked_short())
     }
 
-    /// Whether the floor below may end now: behind our marker, or behind the alert of a failure (rule: secure-4).
+    /// Whether the layer below may end now: behind our marker, or behind the alert of a failure (rule: secure-4).
     pub fn is_done_sending(&self) -> bool {
         self.send.is_finished()
             || (matches!(self.failure, Some(Reason::Tls(_) | Reason::KeyExhausted | Reason::Closed))
@@ -173,13 +173,13 @@ impl Session {
 
 /// The world did.
 impl Session {
-    /// Room for bytes that come from the floor.
+    /// Room for bytes that come from the layer.
     pub fn input_space(&mut self) -> &mut [u8] {
         let is_known = !self.is_handshaking();
         self.raw.space_to_read(is_known)
     }
 
-    /// The first `n` bytes of [`Session::input_space`] came from the floor.
+    /// The first `n` bytes of [`Session::input_space`] came from the layer.
     pub fn handle_input(&mut self, n: usize) {
         self.raw.handle_read(n);
     }
@@ -191,7 +191,7 @@ impl Session {
         self.answer();
     }
 
-    /// The floor takes nothing more, and a writer waits for that: what has to stay takes no more memory than it needs.
+    /// The layer takes nothing more, and a writer waits for that: what has to stay takes no more memory than it needs.
     pub fn handle_full(&mut self) {
         self.sealed.settle();
     }
@@ -206,7 +206,7 @@ impl Session {
         self.raw.push(bytes);
     }
 
-    /// The floor below ended in order.
+    /// The layer below ended in order.
     pub fn handle_eof(&mut self) {
         if let Some(not_tls) = self.not_tls() {
             // Fewer bytes than the header of a record, so the engine was not called.
@@ -218,19 +218,19 @@ impl Session {
             return self.fail(Reason::Truncated(Phase::Handshake));
         }
         let end = if self.closing { End::Unconfirmed } else { End::Truncated };
-        let _ = self.recv.handle(RecvEvent::FloorEof(end));
+        let _ = self.recv.handle(RecvEvent::LayerEof(end));
         self.note_consumed();
     }
 
-    /// The floor below failed for reading: nothing more comes.
+    /// The layer below failed for reading: nothing more comes.
     pub fn handle_read_lost(&mut self, reason: Reason) {
         let reason = self.in_phase(reason);
         self.failure.get_or_insert(reason.clone());
-        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
+        let _ = self.recv.handle(RecvEvent::LayerLost(reason.clone()));
         self.lose_send(reason);
     }
 
-    /// The floor below failed for writing. What the peer sent before may still be read: it may say why (rule: secure-6).
+    /// The layer below failed for writing. What the peer sent before may still be read: it may say why (rule: secure-6).
     pub fn handle_write_lost(&mut self, reason: Reason) {
         let reason = self.in_phase(reason);
         self.lose_send(reason);
@@ -246,12 +246,12 @@ impl Session {
         }
     }
 
-    /// Whether a handshake is stuck because the floor takes nothing more, although the peer may have sent the reason.
+    /// Whether a handshake is stuck because the layer takes nothing more, although the peer may have sent the reason.
     pub fn is_stuck(&self) -> bool {
         self.is_handshaking() && self.recv.is_open() && matches!(self.send, SendHalf::Broken(_))
     }
 
-    /// The peer has not sent the reason of a stuck handshake, so the handshake fails with the floor's error (rule: end-5).
+    /// The peer has not sent the reason of a stuck handshake, so the handshake fails with the layer's error (rule: end-5).
     pub fn handle_stuck(&mut self) {
         if let (true, SendHalf::Broken(reason)) = (self.is_stuck(), &self.send) {
             self.fail(reason.clone());
@@ -259,7 +259,7 @@ impl Session {
     }
 
     fn lose_send(&mut self, reason: Reason) {
-        let _ = self.send.handle(SendEvent::FloorLost(reason));
+        let _ = self.send.handle(SendEvent::LayerLost(reason));
         self.staged.clear();
     }
 }
@@ -399,7 +399,7 @@ impl Session {
         (if read > 0 { Step::Data } else { step }, read)
     }
 
-    /// The records that wait to leave, oldest first. Hand them to the floor and report by [`Session::transmitted`].
+    /// The records that wait to leave, oldest first. Hand them to the layer and report by [`Session::transmitted`].
     #[must_use]
     pub fn transmit(&mut self) -> &[u8] {
         if self.sealed.is_empty() {
@@ -408,7 +408,7 @@ impl Session {
         self.sealed.as_slice()
     }
 
-    /// The floor took `n` bytes of [`Session::transmit`].
+    /// The layer took `n` bytes of [`Session::transmit`].
     pub fn transmitted(&mut self, n: usize) {
         self.sealed.consume(n);
         if self.sealed.is_empty() {
@@ -419,7 +419,7 @@ impl Session {
         }
     }
 
-    /// Whether unprocessed bytes have arrived: in `raw`, or on the floor.
+    /// Whether unprocessed bytes have arrived: in `raw`, or on the layer.
     fn has_more(&self) -> bool {
         self.raw.there_is_more() || self.next_record().is_some()
     }

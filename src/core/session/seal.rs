@@ -25,11 +25,11 @@ impl Session {
         Ok(if self.queue_is_empty() { self.seal_parts(parts, room) } else { self.queue_parts(parts, room) })
     }
 
-    /// Does the same, and writes the sealed records to `floor` without a copy. Bytes that the floor does not take are kept.
+    /// Does the same, and writes the sealed records to `layer` without a copy. Bytes that the layer does not take are kept.
     pub fn write_through(
         &mut self,
         parts: &[IoSlice<'_>],
-        floor: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+        layer: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Result<usize, Error> {
         self.answer();
         let may_pass = self.send.may_write() && !self.is_handshaking() && !self.corked && self.queue_is_empty();
@@ -38,7 +38,7 @@ impl Session {
         }
         let room = self.room();
         let accepted = self.tls.write(parts, room);
-        while self.tls.wants_write() && self.tls.write_tls(&mut Passage(floor)).is_ok_and(|n| n > 0) {}
+        while self.tls.wants_write() && self.tls.write_tls(&mut Passage(layer)).is_ok_and(|n| n > 0) {}
         self.collect();
         self.check_sealed(accepted, room.min(total(parts)));
         Ok(accepted)
@@ -131,7 +131,7 @@ impl Session {
 
 /// Seals the accepted plaintext.
 impl Session {
-    /// Seals what was staged, as far ahead as the floor needs, and the marker behind it when it is due.
+    /// Seals what was staged, as far ahead as the layer needs, and the marker behind it when it is due.
     pub fn seal(&mut self) {
         if self.is_handshaking() || self.send.is_over() {
             return;
@@ -224,7 +224,7 @@ fn total(parts: &[IoSlice<'_>]) -> usize {
     parts.iter().map(|part| part.len()).sum()
 }
 
-/// The way from rustls's own queue to the floor.
+/// The way from rustls's own queue to the layer.
 struct Passage<'a>(&'a mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>);
 
 impl Write for Passage<'_> {

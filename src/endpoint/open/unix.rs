@@ -26,7 +26,7 @@ use crate::error::{BindError, ConnectAttempt, ConnectError};
 use crate::layers::stream::Stream;
 use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Policy;
-use crate::server::acceptor::{Entrance, Listens, Origin};
+use crate::server::acceptor::{Acceptor, Listens, Origin};
 use crate::server::listener::{ListenerBuilder, ListenerStatus};
 use crate::transport::Transport;
 
@@ -79,7 +79,7 @@ async fn dial(path: &Path) -> io::Result<UnixStream> {
 
 /// Takes connections at a Unix socket.
 pub(super) struct Listening {
-    entrance: Entrance<Bound>,
+    acceptor: Acceptor<Bound>,
     local: Address,
 }
 
@@ -122,7 +122,7 @@ impl Listening {
         };
         let socket = listen().map_err(failed)?;
         let bound = Bound { _file: file, socket };
-        Ok(Self { entrance: Entrance::new(bound, Origin::BoundHere, local.clone(), chosen), local })
+        Ok(Self { acceptor: Acceptor::new(bound, Origin::BoundHere, local.clone(), chosen), local })
     }
 
     pub(super) fn local_addr(&self) -> Address {
@@ -130,16 +130,16 @@ impl Listening {
     }
 
     pub(super) fn status(&self) -> ListenerStatus {
-        self.entrance.status()
+        self.acceptor.status()
     }
 
     pub(super) fn group(&self) -> &DrainGroup {
-        self.entrance.group()
+        self.acceptor.group()
     }
 
     pub(super) async fn accept(&self) -> Result<Accepted, Error> {
-        let (stream, pass) = self.entrance.accept().await?;
-        let connection = Stream::unix(stream, self.entrance.policy());
+        let (stream, pass) = self.acceptor.accept().await?;
+        let connection = Stream::unix(stream, self.acceptor.policy());
         let unfinished = pass.hand_to(&connection.control());
         Ok(Accepted { connection, _unfinished: unfinished })
     }

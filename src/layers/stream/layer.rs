@@ -1,4 +1,4 @@
-//! The methods of a stream for the floor above it, and for the verbs.
+//! The methods of a stream for the layer above it, and for the futures behind the methods of `Transport`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,13 +10,13 @@ use crate::conn::control::Control;
 use crate::conn::idle::IdleTimer;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
-use crate::core::report::{FloorKind, FloorReport};
+use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
-use crate::transport::layer::{Discard, Floor, Upgradable, poll_discard_reads, take_in};
+use crate::transport::layer::{Discard, Layer, Upgradable, poll_discard_reads, take_in};
 use crate::transport::{Starting, Transport};
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
-    fn ground(&self) -> &Control {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
+    fn control_ref(&self) -> &Control {
         &self.control
     }
 
@@ -77,8 +77,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Floor for Stream<S> {
         self.inbox.push(bytes);
     }
 
-    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
-        floors.push(FloorReport::of(FloorKind::Stream, &self.send, &self.recv));
+    fn report_layers(&self, layers: &mut Vec<LayerReport>) {
+        layers.push(LayerReport::of(LayerKind::Stream, &self.send, &self.recv));
     }
 
     fn may_write_in_wake(&self) -> bool {

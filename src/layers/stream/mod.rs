@@ -1,4 +1,4 @@
-//! A floor made of any stream: a Unix socket, an in-memory pipe, whatever reads and writes.
+//! A layer made of any stream: a Unix socket, an in-memory pipe, whatever reads and writes.
 
 mod layer;
 #[cfg(unix)]
@@ -16,7 +16,7 @@ use tokio::task::coop::poll_proceed;
 
 use self::waiting::{READER, WRITER, Waiting};
 use crate::address::Address;
-use crate::conn::control::{Control, Ground};
+use crate::conn::control::{Bottom, Control};
 use crate::conn::idle::{HalfOpen, IdleTimer, StallTimer};
 use crate::conn::unlocked;
 use crate::core::delivery::Pending;
@@ -24,13 +24,13 @@ use crate::core::half::{self, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
 use crate::policy::Policy;
-use crate::transport::layer::{Floor, debug, hand_over, poll_budget, poll_read_ahead};
+use crate::transport::layer::{Layer, debug, hand_over, poll_budget, poll_read_ahead};
 
 /// A transport over any stream that reads and writes. Its shutdown is the marker of the send half, its end of file that
 /// of the receive half.
 ///
 /// A stream has no RST of its own: an abort drops it. It is dropped at the next poll, for which whoever waits on it is
-/// woken. What the peer then sees is up to the stream: on a Unix socket it is an end like any other, and only a TLS floor
+/// woken. What the peer then sees is up to the stream: on a Unix socket it is an end like any other, and only a TLS layer
 /// above tells the peer that something is missing.
 ///
 /// ```
@@ -55,7 +55,7 @@ pub struct Stream<S> {
     control: Control,
     wakes_unlocked: bool,
     delivers_at_once: bool,
-    /// A floor above tells how the connection ended.
+    /// A layer above tells how the connection ended.
     beneath: bool,
     /// One for each task that may wait.
     timers: [IdleTimer; 2],
@@ -63,7 +63,7 @@ pub struct Stream<S> {
     stall: StallTimer,
     /// Our half has ended.
     fin_sent: HalfOpen,
-    /// The peer has ended its half, of this floor or of one above.
+    /// The peer has ended its half, of this layer or of one above.
     fin_received: HalfOpen,
 }
 
@@ -95,8 +95,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     pub fn with(io: S, host: Address, peer: Address, policy: impl Into<Arc<Policy>>) -> Self {
         let control = Control::new(host, peer, policy.into());
         let waiting = Arc::new(Waiting::default());
-        let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&waiting) as Arc<dyn Ground>));
-        control.stand_on(ground);
+        let bottom: Weak<dyn Bottom> = Arc::downgrade(&(Arc::clone(&waiting) as Arc<dyn Bottom>));
+        control.stand_on(bottom);
         let (send, recv, inbox) = (SendHalf::Open, RecvHalf::Open, Inbox::default());
         let live = Some(Live { io, waiting, control: control.clone(), receive: None });
         Self {
@@ -115,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// Promises that the stream holds no lock while it calls a waker. Then what a TLS floor above has queued leaves as
+    /// Promises that the stream holds no lock while it calls a waker. Then what a TLS layer above has queued leaves as
     /// soon as the stream takes it, whatever the application waits for (rule: write-6). Without the promise it leaves
     /// when the application next uses the connection.
     pub fn wakes_unlocked(self) -> Self {
@@ -149,12 +149,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 
     fn end(&mut self, reason: &Reason) {
-        let _ = self.send.handle(SendEvent::FloorLost(reason.clone()));
-        let _ = self.recv.handle(RecvEvent::FloorLost(reason.clone()));
+        let _ = self.send.handle(SendEvent::LayerLost(reason.clone()));
+        let _ = self.recv.handle(RecvEvent::LayerLost(reason.clone()));
         self.let_go();
     }
 
-    /// Drops the stream. Its destructor may wake tasks that wait on it, so this happens while no lock of a floor above is held
+    /// Drops the stream. Its destructor may wake tasks that wait on it, so this happens while no lock of a layer above is held
     /// (rule: life-7).
     fn let_go(&mut self) {
         if let Some(live) = self.live.take() {
@@ -162,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// How the connection ended, unless a floor above tells.
+    /// How the connection ended, unless a layer above tells.
     fn note(&self, reason: &Reason) {
         if !self.beneath {
             self.control.note_reason(reason);
@@ -218,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// Ready once our end has waited for its bound; then the connection was cut off. A floor above watches on its own.
+    /// Ready once our end has waited for its bound; then the connection was cut off. A layer above watches on its own.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.beneath {
             return Poll::Pending;

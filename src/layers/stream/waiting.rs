@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Waker};
 
-use crate::conn::control::Ground;
+use crate::conn::control::Bottom;
 use crate::conn::unlocked;
 
 /// The tasks that wait on the stream: an abort wakes them.
@@ -26,7 +26,7 @@ impl Waiting {
     }
 }
 
-impl Ground for Waiting {
+impl Bottom for Waiting {
     fn abort(&self) {
         let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.into_iter().flatten().for_each(unlocked::wake);

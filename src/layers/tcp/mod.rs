@@ -1,4 +1,4 @@
-//! The floor at the bottom: TCP.
+//! The layer at the bottom: TCP.
 //!
 //! Plain bytes go straight between the application and the socket; no lock, no queue, no copy. The two halves share the
 //! socket and nothing else.
@@ -24,10 +24,10 @@ use crate::conn::control::Control;
 use crate::conn::socket;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
-use crate::core::report::{FloorKind, FloorReport};
+use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
 use crate::policy::Policy;
-use crate::transport::layer::{Discard, Floor, Upgradable, debug, poll_discard_reads};
+use crate::transport::layer::{Discard, Layer, Upgradable, debug, poll_discard_reads};
 use crate::transport::{Starting, Transport};
 
 /// A TCP connection.
@@ -127,9 +127,9 @@ impl fmt::Debug for TcpConnection {
     }
 }
 
-impl Floor for TcpConnection {
-    fn ground(&self) -> &Control {
-        self.write.ground()
+impl Layer for TcpConnection {
+    fn control_ref(&self) -> &Control {
+        self.write.control_ref()
     }
 
     fn halves(&self) -> (SendHalf, RecvHalf) {
@@ -162,7 +162,7 @@ impl Floor for TcpConnection {
     }
 
     fn release(&mut self, reason: &Reason) {
-        self.ground().note_reason(reason);
+        self.control_ref().note_reason(reason);
         self.read.end(reason);
         self.write.end(reason);
     }
@@ -183,8 +183,8 @@ impl Floor for TcpConnection {
         self.read.inbox.push(bytes);
     }
 
-    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
-        floors.push(FloorReport::of(FloorKind::Tcp, &self.write.half, &self.read.half));
+    fn report_layers(&self, layers: &mut Vec<LayerReport>) {
+        layers.push(LayerReport::of(LayerKind::Tcp, &self.write.half, &self.read.half));
     }
 
     fn may_write_in_wake(&self) -> bool {

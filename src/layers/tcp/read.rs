@@ -36,7 +36,7 @@ impl TcpReadHalf {
 
     /// Makes one connection of the two halves again; gives them back where they are of different connections.
     pub fn reunite(self, write: TcpWriteHalf) -> Result<TcpConnection, Box<(Self, TcpWriteHalf)>> {
-        if !self.control.is_same(write.ground()) {
+        if !self.control.is_same(write.control_ref()) {
             return Err(Box::new((self, write)));
         }
         Ok(TcpConnection { read: self, write })
@@ -135,7 +135,7 @@ impl TcpReadHalf {
 
     /// The socket goes; a half that has not ended yet has ended for this reason.
     pub(super) fn end(&mut self, reason: &Reason) {
-        let _ = self.half.handle(RecvEvent::FloorLost(reason.clone()));
+        let _ = self.half.handle(RecvEvent::LayerLost(reason.clone()));
         self.wire = None;
     }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Waker};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::conn::control::{Control, Ground};
+use crate::conn::control::{Bottom, Control};
 use crate::conn::idle::HalfOpen;
 use crate::conn::socket;
 use crate::core::delivery::Pending;
@@ -22,9 +22,9 @@ pub(super) struct Wire {
     pub(super) stream: TcpStream,
     control: Control,
     pub(super) fin_sent: HalfOpen,
-    /// The peer has ended its half, of this floor or of one above.
+    /// The peer has ended its half, of this layer or of one above.
     pub(super) fin_received: HalfOpen,
-    /// A floor above tells the end by its own marker.
+    /// A layer above tells the end by its own marker.
     pub(super) beneath: AtomicBool,
     /// Whether the system resets the connection if the process dies.
     resets_when_killed: AtomicBool,
@@ -61,7 +61,7 @@ impl Wire {
         }
         if !self.is_beneath() {
             if !self.fin_sent.has_begun() {
-                // rule: close-12: FIN is this floor's marker; whoever was dropped in the middle must not send it.
+                // rule: close-12: FIN is this layer's marker; whoever was dropped in the middle must not send it.
                 socket::reset(&self.stream);
             } else if self.fin_received.has_begun() {
                 self.control.note_reason(&Reason::Closed);
@@ -84,7 +84,7 @@ impl Wire {
         true
     }
 
-    /// A half was lost. What that means for the connection, the topmost floor knows.
+    /// A half was lost. What that means for the connection, the topmost layer knows.
     pub(super) fn note_loss(&self, reason: &Reason) {
         self.note_unacknowledged();
         if matches!(reason, Reason::Reset(_)) {
@@ -108,7 +108,7 @@ impl Wire {
         self.beneath.load(Ordering::Acquire)
     }
 
-    /// Whether a short read means that nothing more is there. It does where readiness is told by edges, except at the mark
+    /// Whether a short read means that nothing more is there. It does where readiness is edge-triggered, except at the mark
     /// of urgent data, which stops a read short. No TLS peer sends any, but FTP's ABOR does: in plaintext the system is
     /// asked until it has nothing.
     pub(super) fn tells_by_short_reads(&self) -> bool {
@@ -175,8 +175,8 @@ impl Hold {
         if resets_when_killed {
             wire.reset_when_killed();
         }
-        let ground: Weak<dyn Ground> = Arc::downgrade(&(Arc::clone(&wire) as Arc<dyn Ground>));
-        control.stand_on(ground);
+        let bottom: Weak<dyn Bottom> = Arc::downgrade(&(Arc::clone(&wire) as Arc<dyn Bottom>));
+        control.stand_on(bottom);
         [Arc::clone(&wire), wire].map(|wire| Self { wire, share: Share::Half })
     }
 
@@ -228,7 +228,7 @@ impl Drop for Hold {
     }
 }
 
-impl Ground for Wire {
+impl Bottom for Wire {
     fn abort(&self) {
         // Asked first: what is dissolved has nothing to acknowledge.
         self.note_unacknowledged();

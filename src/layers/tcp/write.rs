@@ -35,7 +35,7 @@ impl TcpWriteHalf {
         Self { wire: Some(wire), control, half, timer, corked: false, expects_end: false }
     }
 
-    pub(super) fn ground(&self) -> &Control {
+    pub(super) fn control_ref(&self) -> &Control {
         &self.control
     }
 
@@ -110,7 +110,7 @@ impl TcpWriteHalf {
 
     /// The socket goes; a half that has not ended yet has ended for this reason.
     pub(super) fn end(&mut self, reason: &Reason) {
-        let _ = self.half.handle(SendEvent::FloorLost(reason.clone()));
+        let _ = self.half.handle(SendEvent::LayerLost(reason.clone()));
         self.wire = None;
     }
 

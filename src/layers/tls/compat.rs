@@ -40,16 +40,16 @@ impl TlsConnection<TcpConnection> {
 }
 
 impl<T: Transport> TlsConnection<T> {
-    /// The same for a stream over anything else: `floor` makes a transport of it, for example
+    /// The same for a stream over anything else: `layer` makes a transport of it, for example
     /// [`Stream::new`](crate::Stream::new).
     ///
     /// # Errors
     ///
-    /// The errors of `floor`; and `InvalidInput` if the session holds accepted early data that nobody has read: read it from the
+    /// The errors of `layer`; and `InvalidInput` if the session holds accepted early data that nobody has read: read it from the
     /// session first (rule: secure-11).
     pub fn from_tokio_rustls_over<S>(
         stream: impl Into<TlsStream<S>>,
-        floor: impl FnOnce(S) -> io::Result<T>,
+        layer: impl FnOnce(S) -> io::Result<T>,
     ) -> io::Result<Self> {
         let (io, session) = match stream.into() {
             TlsStream::Client(stream) => {
@@ -61,8 +61,8 @@ impl<T: Transport> TlsConnection<T> {
                 (io, session.into())
             }
         };
-        let floor = floor(io)?;
-        let marks = floor.ground().policy().watermarks;
-        Ok(Self::over(floor, Session::adopt(session, marks)?))
+        let layer = layer(io)?;
+        let marks = layer.control_ref().policy().watermarks;
+        Ok(Self::over(layer, Session::adopt(session, marks)?))
     }
 }

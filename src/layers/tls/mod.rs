@@ -1,4 +1,4 @@
-//! The floor that encrypts: a TLS session on top of any floor.
+//! The layer that encrypts: a TLS session on top of any layer.
 
 #[cfg(feature = "tokio-rustls")]
 mod compat;
@@ -25,18 +25,18 @@ use crate::conn::time::{after, until};
 use crate::core::facts::SessionFacts;
 use crate::core::gate::{Verdict, judge};
 use crate::core::half::{RecvHalf, SendHalf};
-use crate::core::report::{CloseReport, FloorKind, FloorReport};
+use crate::core::report::{CloseReport, LayerKind, LayerReport};
 use crate::core::session::Session;
 use crate::error::{Error, Reason, UpgradeError};
-use crate::layers::tls::pump::{Shared, Want};
+use crate::layers::tls::pump::{SharedPump, Want};
 use crate::policy::Leftover;
-use crate::transport::layer::{Discard, Floor, Upgradable, debug, poll_budget};
+use crate::transport::layer::{Discard, Layer, Upgradable, debug, poll_budget};
 use crate::transport::{Starting, Transport};
 
 /// How long the peer's end is awaited behind the alert of a failed handshake.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// A TLS connection on top of any floor: TCP, TLS, a Unix socket, an in-memory pipe.
+/// A TLS connection on top of any layer: TCP, TLS, a Unix socket, an in-memory pipe.
 ///
 /// [`connect`](Self::connect) and [`accept`](Self::accept) give one whose handshake is done, verification included
 /// (rule: secure-1). [`client`](Self::client) and [`server`](Self::server) give one whose handshake has yet to be made:
@@ -78,15 +78,15 @@ impl<T: Transport> TlsConnection<T> {
     /// Connects as a client and waits for the handshake, under [`Policy::handshake_timeout`](crate::Policy). The
     /// certificate is checked against `name`, a DNS name or an IP address (rule: secure-8).
     ///
-    /// A failed handshake tells the peer why, and the floor is closed (rule: secure-4).
+    /// A failed handshake tells the peer why, and the layer is closed (rule: secure-4).
     ///
     /// # Cancel safety
     ///
     /// Not cancel safe: dropping it ends the connection.
     #[doc(alias = "connectSSL")]
     #[doc(alias = "wrap_socket")]
-    pub fn connect(floor: T, tls: &ClientTls, name: &str) -> impl Future<Output = Result<Self, Error>> + use<T> {
-        Self::handshaken(Self::client(floor, tls, name))
+    pub fn connect(layer: T, tls: &ClientTls, name: &str) -> impl Future<Output = Result<Self, Error>> + use<T> {
+        Self::handshaken(Self::client(layer, tls, name))
     }
 
     /// Accepts as a server and waits for the handshake, under [`Policy::handshake_timeout`](crate::Policy).
@@ -96,8 +96,8 @@ impl<T: Transport> TlsConnection<T> {
     /// Not cancel safe: dropping it ends the connection.
     #[doc(alias = "listenSSL")]
     #[doc(alias = "wrap_socket")]
-    pub fn accept(floor: T, tls: &ServerTls) -> impl Future<Output = Result<Self, Error>> + use<T> {
-        Self::handshaken(Self::server(floor, tls))
+    pub fn accept(layer: T, tls: &ServerTls) -> impl Future<Output = Result<Self, Error>> + use<T> {
+        Self::handshaken(Self::server(layer, tls))
     }
 
     /// Waits for the handshake. A task keeps the room of its largest wait for good: so the connection is moved into this
@@ -118,31 +118,31 @@ impl<T: Transport> TlsConnection<T> {
     ///
     /// An invalid name; [`UpgradeError::Leftover`](crate::UpgradeError::Leftover) if the connection has carried plaintext, and
     /// unread bytes are waiting that the peer sent before TLS began (rules: upgrade-2, upgrade-11).
-    pub fn client(mut floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
-        refuse_leftover(&mut floor)?;
-        Self::client_over(floor, tls, name)
+    pub fn client(mut layer: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
+        refuse_leftover(&mut layer)?;
+        Self::client_over(layer, tls, name)
     }
 
-    /// A client on a floor whose leftover was already judged.
-    pub(crate) fn client_over(floor: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
+    /// A client on a layer whose leftover was already judged.
+    pub(crate) fn client_over(layer: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
         let name = crate::config::server_name(name)?;
-        let session = tls.session(name, floor.ground().policy().watermarks)?;
-        Ok(Self::over(floor, session))
+        let session = tls.session(name, layer.control_ref().policy().watermarks)?;
+        Ok(Self::over(layer, session))
     }
 
     /// A server whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
-    pub fn server(floor: T, tls: &ServerTls) -> Result<Self, Error> {
-        let session = tls.session(floor.ground().policy().watermarks)?;
-        Ok(Self::over(floor, session))
+    pub fn server(layer: T, tls: &ServerTls) -> Result<Self, Error> {
+        let session = tls.session(layer.control_ref().policy().watermarks)?;
+        Ok(Self::over(layer, session))
     }
 
-    /// Puts a session on a floor. What the floor had read ahead is the session's from now on.
-    pub(crate) fn over(mut floor: T, mut session: Session) -> Self {
-        floor.set_beneath(true);
-        floor.set_cork(false);
-        session.handle_leftover(&floor.take_unread());
-        let control = floor.ground().clone();
-        let shared = Shared::new(session, floor);
+    /// Puts a session on a layer. What the layer had read ahead is the session's from now on.
+    pub(crate) fn over(mut layer: T, mut session: Session) -> Self {
+        layer.set_beneath(true);
+        layer.set_cork(false);
+        session.handle_leftover(&layer.take_unread());
+        let control = layer.control_ref().clone();
+        let shared = SharedPump::new(session, layer);
         let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
         control.watch(watcher);
         let read = TlsReadHalf::new(Arc::clone(&shared), control.clone());
@@ -151,13 +151,13 @@ impl<T: Transport> TlsConnection<T> {
     }
 
     /// Waits for the end of the handshake, under [`Policy::handshake_timeout`](crate::Policy). Where it fails, the peer
-    /// is told by the right alert, the floor is closed in order behind it (rule: secure-4), and the reason is returned.
+    /// is told by the right alert, the layer is closed in order behind it (rule: secure-4), and the reason is returned.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: the handshake goes on where it stopped. The deadline starts anew.
     pub async fn handshake(&mut self) -> Result<(), Error> {
-        let bound = self.ground().policy().handshake_timeout;
+        let bound = self.control_ref().policy().handshake_timeout;
         self.handshake_by(after(bound)).await
     }
 
@@ -175,14 +175,14 @@ impl<T: Transport> TlsConnection<T> {
             Box::pin(self.take_leave(deadline)).await;
         }
         self.release(&reason);
-        self.ground().set_report(CloseReport::of(reason.clone()));
+        self.control_ref().set_report(CloseReport::of(reason.clone()));
         Err(reason.into())
     }
 
     /// Behind a failed handshake: the alert leaves, FIN behind it, and what the peer still sends is read for a moment,
     /// lest RST overtake the alert (rule: secure-4).
     async fn take_leave(&mut self, deadline: Option<Instant>) {
-        let _ = until(deadline.or_else(|| after(self.ground().policy().close_timeout)), self.close_write()).await;
+        let _ = until(deadline.or_else(|| after(self.control_ref().policy().close_timeout)), self.close_write()).await;
         let moment = after(Some(FAREWELL));
         let _ = until(deadline.min(moment).or(moment), self.close()).await;
     }
@@ -206,11 +206,11 @@ impl<T: Transport> TlsConnection<T> {
         self.poll_handshake(cx).map_err(io::Error::from)
     }
 
-    /// Exchanges close_notify on this floor alone, and takes the floor back: what the peer sent in TLS and was not read,
+    /// Exchanges close_notify on this layer alone, and takes the layer back: what the peer sent in TLS and was not read,
     /// and behind it what came behind its close_notify, are unread there (rule: upgrade-9).
     pub(crate) fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Reason>> {
         self.write.shared().with(|pump| {
-            pump.keeps_floor = true;
+            pump.keeps_layer = true;
             pump.session.close_write();
         });
         ready!(self.read.poll_read_to_end(cx))?;
@@ -228,22 +228,22 @@ impl<T: Transport> TlsConnection<T> {
         let unread = self.read.take_unread();
         self.write.shared().with(|pump| {
             let leftover = pump.session.take_leftover();
-            let Some(mut floor) = pump.floor.take() else { return Poll::Ready(Err(Reason::Aborted)) };
-            floor.set_beneath(false);
-            floor.push_unread(&unread);
-            floor.push_unread(&leftover);
-            Poll::Ready(Ok(floor))
+            let Some(mut layer) = pump.layer.take() else { return Poll::Ready(Err(Reason::Aborted)) };
+            layer.set_beneath(false);
+            layer.push_unread(&unread);
+            layer.push_unread(&leftover);
+            Poll::Ready(Ok(layer))
         })
     }
 }
 
-/// A floor that has carried plaintext is upgraded by hand: the bytes that it has received by now are leftover.
-fn refuse_leftover(floor: &mut dyn Floor) -> Result<(), Error> {
-    if floor.ground().traffic() == Traffic::default() || floor.handshaking().is_some() {
+/// A layer that has carried plaintext is upgraded by hand: the bytes that it has received by now are leftover.
+fn refuse_leftover(layer: &mut dyn Layer) -> Result<(), Error> {
+    if layer.control_ref().traffic() == Traffic::default() || layer.handshaking().is_some() {
         return Ok(());
     }
-    floor.look(&mut Context::from_waker(Waker::noop()));
-    match judge(&floor.take_unread(), Leftover::Refuse) {
+    layer.look(&mut Context::from_waker(Waker::noop()));
+    match judge(&layer.take_unread(), Leftover::Refuse) {
         Verdict::Admit => Ok(()),
         Verdict::Refuse { count } => Err(UpgradeError::Leftover { count }.into()),
     }
@@ -308,9 +308,9 @@ impl<T: Transport> fmt::Debug for TlsConnection<T> {
     }
 }
 
-impl<T: Transport> Floor for TlsConnection<T> {
-    fn ground(&self) -> &Control {
-        self.write.ground()
+impl<T: Transport> Layer for TlsConnection<T> {
+    fn control_ref(&self) -> &Control {
+        self.write.control_ref()
     }
 
     fn halves(&self) -> (SendHalf, RecvHalf) {
@@ -320,7 +320,7 @@ impl<T: Transport> Floor for TlsConnection<T> {
     fn queued_bytes(&self) -> usize {
         self.write
             .shared()
-            .look(|pump| pump.session.queued() + pump.floor.as_ref().map_or(0, |floor| floor.queued_bytes()))
+            .look(|pump| pump.session.queued() + pump.layer.as_ref().map_or(0, |layer| layer.queued_bytes()))
     }
 
     fn handle_abort(&mut self) {
@@ -334,10 +334,10 @@ impl<T: Transport> Floor for TlsConnection<T> {
         self.write.stall.stop();
         self.write.shared().with(|pump| {
             pump.session.begin_close();
-            // A downgrade that was given up keeps nothing: all floors end.
-            pump.keeps_floor = false;
-            if let Some(floor) = &mut pump.floor {
-                floor.begin_close();
+            // A downgrade that was given up keeps nothing: all layers end.
+            pump.keeps_layer = false;
+            if let Some(layer) = &mut pump.layer {
+                layer.begin_close();
             }
         });
     }
@@ -383,28 +383,28 @@ impl<T: Transport> Floor for TlsConnection<T> {
         self.read.push_unread(bytes);
     }
 
-    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
+    fn report_layers(&self, layers: &mut Vec<LayerReport>) {
         self.write.shared().with(|pump| {
-            floors.push(FloorReport::of(FloorKind::Tls, pump.session.send(), pump.session.recv()));
-            if let Some(floor) = &pump.floor {
-                floor.report_floors(floors);
+            layers.push(LayerReport::of(LayerKind::Tls, pump.session.send(), pump.session.recv()));
+            if let Some(layer) = &pump.layer {
+                layer.report_layers(layers);
             }
         });
     }
 
     fn may_write_in_wake(&self) -> bool {
-        self.write.shared().with(|pump| pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()))
+        self.write.shared().with(|pump| pump.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake()))
     }
 
-    /// Records wait here as long as the floor beneath is full.
+    /// Records wait here as long as the layer beneath is full.
     fn keeps_written(&self) -> bool {
         true
     }
 
     fn set_half_open(&mut self) {
         self.write.shared().with(|pump| {
-            if let Some(floor) = &mut pump.floor {
-                floor.set_half_open();
+            if let Some(layer) = &mut pump.layer {
+                layer.set_half_open();
             }
         });
     }

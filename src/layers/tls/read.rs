@@ -1,4 +1,4 @@
-//! The receiving half of a TLS floor.
+//! The receiving half of a TLS layer.
 
 use std::fmt;
 use std::io;
@@ -16,14 +16,14 @@ use crate::core::inbox::Inbox;
 use crate::core::session::{Session, Step};
 use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::layers::tls::TlsConnection;
-use crate::layers::tls::pump::{Pump, Shared};
+use crate::layers::tls::pump::{Pump, SharedPump};
 use crate::layers::tls::write::TlsWriteHalf;
 use crate::transport::Transport;
 use crate::transport::layer::{Discard, hand_over, poll_budget};
 
 /// The receiving half of a [`TlsConnection`].
 pub struct TlsReadHalf<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<SharedPump<T>>,
     control: Control,
     inbox: Inbox,
     /// Until the handshake is known to be done.
@@ -33,7 +33,7 @@ pub struct TlsReadHalf<T> {
 }
 
 impl<T: Transport> TlsReadHalf<T> {
-    pub(super) fn new(shared: Arc<Shared<T>>, control: Control) -> Self {
+    pub(super) fn new(shared: Arc<SharedPump<T>>, control: Control) -> Self {
         let clock = Some(Clock::new(after(control.policy().handshake_timeout)));
         Self { shared, control, inbox: Inbox::default(), clock, is_secured: false }
     }
@@ -143,9 +143,9 @@ impl<T: Transport> TlsReadHalf<T> {
                 }
             }
             pump.note_end();
-            let Some(floor) = &mut pump.floor else { return Poll::Ready(()) };
-            // rule: close-1: this floor has ended; the one below is next.
-            let rest = floor.poll_discard(cx, discarded);
+            let Some(layer) = &mut pump.layer else { return Poll::Ready(()) };
+            // rule: close-1: this layer has ended; the one below is next.
+            let rest = layer.poll_discard(cx, discarded);
             if rest.is_pending() {
                 pump.park_below(cx);
             }
@@ -238,7 +238,7 @@ impl<T: Transport> TlsReadHalf<T> {
 /// Whether the handshake's time has run out, in which case the session has ended with that reason. Both halves call this.
 pub(super) fn poll_clock<T: Transport>(
     clock: &mut Option<Clock>,
-    shared: &Shared<T>,
+    shared: &SharedPump<T>,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
     let Some(running) = clock else { return Poll::Pending };

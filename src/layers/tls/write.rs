@@ -1,4 +1,4 @@
-//! The sending half of a TLS floor.
+//! The sending half of a TLS layer.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -14,14 +14,14 @@ use crate::conn::idle::StallTimer;
 use crate::conn::time::Clock;
 use crate::core::half::SendHalf;
 use crate::error::{Error, Reason};
-use crate::layers::tls::pump::{Pump, Shared, Want};
+use crate::layers::tls::pump::{Pump, SharedPump, Want};
 use crate::layers::tls::read::poll_clock;
 use crate::transport::Transport;
 use crate::transport::layer::poll_budget;
 
 /// The sending half of a [`TlsConnection`](super::TlsConnection).
 pub struct TlsWriteHalf<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<SharedPump<T>>,
     control: Control,
     /// The deadline of a half that was split off during a handshake, until the handshake is known to be done.
     clock: Option<Clock>,
@@ -30,7 +30,7 @@ pub struct TlsWriteHalf<T> {
 }
 
 impl<T: Transport> TlsWriteHalf<T> {
-    pub(super) fn new(shared: Arc<Shared<T>>, control: Control) -> Self {
+    pub(super) fn new(shared: Arc<SharedPump<T>>, control: Control) -> Self {
         Self { shared, control, clock: None, stall: StallTimer::default() }
     }
 
@@ -44,11 +44,11 @@ impl<T: Transport> TlsWriteHalf<T> {
         self.shared.with(|pump| pump.session.send().clone())
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared<T>> {
+    pub(super) fn shared(&self) -> &Arc<SharedPump<T>> {
         &self.shared
     }
 
-    pub(super) fn ground(&self) -> &Control {
+    pub(super) fn control_ref(&self) -> &Control {
         &self.control
     }
 

@@ -22,12 +22,12 @@ use crate::conn::time::{after, until};
 use crate::core::facts::SessionFacts;
 use crate::core::gate::{Gate, GateEvent, Verdict, judge};
 use crate::core::half::{RecvHalf, SendHalf};
-use crate::core::report::FloorReport;
+use crate::core::report::LayerReport;
 use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::layers::tls::TlsConnection;
-use crate::layers::upgradable::stack::Layer;
+use crate::layers::upgradable::stack::Stack;
 use crate::policy::Leftover;
-use crate::transport::layer::{Discard, Floor, Upgradable, debug, poll_budget, tls_layers};
+use crate::transport::layer::{Discard, Layer, Upgradable, debug, poll_budget, tls_layers};
 use crate::transport::{Starting, Stopping, Transport, UpgradableTransport};
 
 /// A connection that can go from plaintext to TLS and back, any number of times.
@@ -71,23 +71,23 @@ use crate::transport::{Starting, Stopping, Transport, UpgradableTransport};
 #[doc(alias = "STARTTLS")]
 pub struct UpgradableConnection<T: Transport> {
     /// Away only inside a step that does not wait, or for good once a downgrade failed half-way.
-    layer: Option<Layer<T>>,
+    stack: Option<Stack<T>>,
     standing: Standing,
 }
 
 impl<T: Transport> UpgradableConnection<T> {
     /// A connection that is in plaintext.
     pub fn new(plain: T) -> Self {
-        let standing = Standing { control: plain.ground().clone(), gate: Gate::Plain, failure: None };
-        Self { layer: Some(Layer::Plain(plain)), standing }
+        let standing = Standing { control: plain.control_ref().clone(), gate: Gate::Plain, failure: None };
+        Self { stack: Some(Stack::Plain(plain)), standing }
     }
 
-    pub(crate) fn into_parts(self) -> (Option<Layer<T>>, Standing) {
-        (self.layer, self.standing)
+    pub(crate) fn into_parts(self) -> (Option<Stack<T>>, Standing) {
+        (self.stack, self.standing)
     }
 
-    pub(crate) fn from_parts(layer: Option<Layer<T>>, standing: Standing) -> Self {
-        Self { layer, standing }
+    pub(crate) fn from_parts(stack: Option<Stack<T>>, standing: Standing) -> Self {
+        Self { stack, standing }
     }
 
     /// A connection that begins with a handshake as server, and waits for it. It can be downgraded and upgraded like any
@@ -192,20 +192,20 @@ impl<T: Transport> UpgradableConnection<T> {
             .await;
         }
         let StartTls { side, leftover, .. } = how;
-        let mut layer = self.layer.take().ok_or(Reason::Aborted)?;
-        let unread = layer.take_unread();
+        let mut stack = self.stack.take().ok_or(Reason::Aborted)?;
+        let unread = stack.take_unread();
         if let Verdict::Refuse { count } = judge(&unread, leftover.unwrap_or(Leftover::Refuse)) {
-            self.layer = Some(layer);
+            self.stack = Some(stack);
             return Err(UpgradeError::Leftover { count }.into());
         }
-        layer.push_unread(&unread);
+        stack.push_unread(&unread);
         let _ = self.standing.gate.handle(GateEvent::Quiesced);
         let session = match &side {
-            Side::Client { tls, name } => TlsConnection::client_over(layer, tls, name),
-            Side::Server { tls } | Side::AsMade { server: tls, .. } => TlsConnection::server(layer, tls),
+            Side::Client { tls, name } => TlsConnection::client_over(stack, tls, name),
+            Side::Server { tls } | Side::AsMade { server: tls, .. } => TlsConnection::server(stack, tls),
         };
-        self.layer = Some(Layer::Tls(Box::new(session?)));
-        let Some(Layer::Tls(session)) = &mut self.layer else { return Err(Reason::Aborted.into()) };
+        self.stack = Some(Stack::Tls(Box::new(session?)));
+        let Some(Stack::Tls(session)) = &mut self.stack else { return Err(Reason::Aborted.into()) };
         session.handshake_by(deadline).await
     }
 
@@ -247,10 +247,10 @@ impl<T: Transport> UpgradableConnection<T> {
     }
 
     fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
-        let Some(Layer::Tls(session)) = &mut self.layer else { return Poll::Ready(Err(Reason::Aborted)) };
-        let floor = ready!(session.poll_unwrap(cx))?;
-        let _ = self.standing.gate.handle(GateEvent::Unwrapped { tls_beneath: matches!(floor, Layer::Tls(_)) });
-        self.layer = Some(floor);
+        let Some(Stack::Tls(session)) = &mut self.stack else { return Poll::Ready(Err(Reason::Aborted)) };
+        let layer = ready!(session.poll_unwrap(cx))?;
+        let _ = self.standing.gate.handle(GateEvent::Unwrapped { tls_beneath: matches!(layer, Stack::Tls(_)) });
+        self.stack = Some(layer);
         Poll::Ready(Ok(()))
     }
 
@@ -265,14 +265,14 @@ impl<T: Transport> UpgradableConnection<T> {
         }
     }
 
-    /// The layer that bytes pass through, where they may pass.
-    fn open(&mut self) -> io::Result<Pin<&mut Layer<T>>> {
+    /// The stack that bytes pass through, where they may pass.
+    fn open(&mut self) -> io::Result<Pin<&mut Stack<T>>> {
         self.standing.check_open()?;
         Ok(Pin::new(self.beneath()?))
     }
 
     /// The same, for a task: a refusal costs its budget (rule: life-6).
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut Layer<T>>>> {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut Stack<T>>>> {
         let open = self.open();
         if open.is_err() {
             ready!(poll_budget(cx));
@@ -280,8 +280,8 @@ impl<T: Transport> UpgradableConnection<T> {
         Poll::Ready(open)
     }
 
-    fn beneath(&mut self) -> Result<&mut Layer<T>, Error> {
-        self.layer.as_mut().ok_or(Error::Ended(Reason::Aborted))
+    fn beneath(&mut self) -> Result<&mut Stack<T>, Error> {
+        self.stack.as_mut().ok_or(Error::Ended(Reason::Aborted))
     }
 }
 
@@ -348,8 +348,8 @@ impl<T: Transport> AsyncBufRead for UpgradableConnection<T> {
     }
 
     fn consume(mut self: Pin<&mut Self>, n: usize) {
-        if let Ok(layer) = self.open() {
-            layer.consume(n);
+        if let Ok(stack) = self.open() {
+            stack.consume(n);
         }
     }
 }
@@ -390,108 +390,108 @@ impl<T: Transport> fmt::Debug for UpgradableConnection<T> {
     }
 }
 
-impl<T: Transport> Floor for UpgradableConnection<T> {
-    fn ground(&self) -> &Control {
+impl<T: Transport> Layer for UpgradableConnection<T> {
+    fn control_ref(&self) -> &Control {
         &self.standing.control
     }
 
     fn halves(&self) -> (SendHalf, RecvHalf) {
-        self.layer.as_ref().map_or((SendHalf::Aborted, RecvHalf::Aborted), |layer| layer.halves())
+        self.stack.as_ref().map_or((SendHalf::Aborted, RecvHalf::Aborted), |stack| stack.halves())
     }
 
     fn queued_bytes(&self) -> usize {
-        self.layer.as_ref().map_or(0, |layer| layer.queued_bytes())
+        self.stack.as_ref().map_or(0, |stack| stack.queued_bytes())
     }
 
     fn handle_abort(&mut self) {
-        if let Some(layer) = &mut self.layer {
-            layer.handle_abort();
+        if let Some(stack) = &mut self.stack {
+            stack.handle_abort();
         }
     }
 
     fn begin_close(&mut self) {
-        if let Some(layer) = &mut self.layer {
-            layer.begin_close();
+        if let Some(stack) = &mut self.stack {
+            stack.begin_close();
         }
     }
 
     fn is_pointless(&self) -> bool {
-        self.layer.as_ref().is_none_or(|layer| layer.is_pointless())
+        self.stack.as_ref().is_none_or(|stack| stack.is_pointless())
     }
 
     fn abandon(&mut self) {
-        if let Some(layer) = &mut self.layer {
-            layer.abandon();
+        if let Some(stack) = &mut self.stack {
+            stack.abandon();
         }
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
-        match &mut self.layer {
-            Some(layer) => layer.poll_discard(cx, discarded),
+        match &mut self.stack {
+            Some(stack) => stack.poll_discard(cx, discarded),
             None => Poll::Ready(()),
         }
     }
 
     fn release(&mut self, reason: &Reason) {
-        if let Some(layer) = &mut self.layer {
-            layer.release(reason);
+        if let Some(stack) = &mut self.stack {
+            stack.release(reason);
         }
     }
 
     fn set_cork(&mut self, on: bool) -> bool {
-        self.layer.as_mut().is_some_and(|layer| layer.set_cork(on))
+        self.stack.as_mut().is_some_and(|stack| stack.set_cork(on))
     }
 
     fn take_unread(&mut self) -> Vec<u8> {
-        self.layer.as_mut().map(|layer| layer.take_unread()).unwrap_or_default()
+        self.stack.as_mut().map(|stack| stack.take_unread()).unwrap_or_default()
     }
 
     fn look(&mut self, cx: &mut Context<'_>) {
-        if let Some(layer) = &mut self.layer {
-            layer.look(cx);
+        if let Some(stack) = &mut self.stack {
+            stack.look(cx);
         }
     }
 
     fn push_unread(&mut self, bytes: &[u8]) {
-        if let Some(layer) = &mut self.layer {
-            layer.push_unread(bytes);
+        if let Some(stack) = &mut self.stack {
+            stack.push_unread(bytes);
         }
     }
 
-    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
-        if let Some(layer) = &self.layer {
-            layer.report_floors(floors);
+    fn report_layers(&self, layers: &mut Vec<LayerReport>) {
+        if let Some(stack) = &self.stack {
+            stack.report_layers(layers);
         }
     }
 
     fn may_write_in_wake(&self) -> bool {
-        self.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake())
+        self.stack.as_ref().is_some_and(|stack| stack.may_write_in_wake())
     }
 
     fn keeps_written(&self) -> bool {
-        self.layer.as_ref().is_none_or(|layer| layer.keeps_written())
+        self.stack.as_ref().is_none_or(|stack| stack.keeps_written())
     }
 
     fn set_half_open(&mut self) {
-        if let Some(layer) = &mut self.layer {
-            layer.set_half_open();
+        if let Some(stack) = &mut self.stack {
+            stack.set_half_open();
         }
     }
 
     fn expect_end(&mut self) {
-        if let Some(layer) = &mut self.layer {
-            layer.expect_end();
+        if let Some(stack) = &mut self.stack {
+            stack.expect_end();
         }
     }
 
     fn set_beneath(&mut self, beneath: bool) {
-        if let Some(layer) = &mut self.layer {
-            layer.set_beneath(beneath);
+        if let Some(stack) = &mut self.stack {
+            stack.set_beneath(beneath);
         }
     }
 
     fn session_facts(&self) -> Option<Arc<SessionFacts>> {
-        self.layer.as_ref().and_then(|layer| layer.session_facts())
+        self.stack.as_ref().and_then(|stack| stack.session_facts())
     }
 
     fn as_transport(&mut self) -> &mut dyn Transport {
@@ -499,11 +499,11 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.layer.as_mut().map_or(Poll::Ready(()), |layer| layer.poll_room(cx))
+        self.stack.as_mut().map_or(Poll::Ready(()), |stack| stack.poll_room(cx))
     }
 
     fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.layer.as_mut().map_or(Poll::Ready(()), |layer| layer.poll_attend(cx))
+        self.stack.as_mut().map_or(Poll::Ready(()), |stack| stack.poll_attend(cx))
     }
 
     fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
@@ -513,7 +513,7 @@ impl<T: Transport> Floor for UpgradableConnection<T> {
     /// The handshake of the transport that was passed in. An upgrade drives its own.
     fn handshaking(&mut self) -> Option<Starting<'_>> {
         let is_settled = self.standing.gate.is_settled();
-        self.layer.as_mut().filter(|_| is_settled)?.handshaking()
+        self.stack.as_mut().filter(|_| is_settled)?.handshaking()
     }
 }
 

@@ -11,14 +11,14 @@ use crate::conn::control::Control;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::error::{Error, Reason};
 use crate::layers::tls::{TlsReadHalf, TlsWriteHalf};
-use crate::layers::upgradable::stack::Layer;
+use crate::layers::upgradable::stack::Stack;
 use crate::layers::upgradable::{Standing, UpgradableConnection};
 use crate::transport::layer::poll_budget;
 use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, Split};
 
 /// The receiving half of an [`UpgradableConnection`].
 pub struct UpgradableReadHalf<T: Split> {
-    /// Gone where the layer was gone: a change failed half-way.
+    /// Gone where the stack was gone: a change failed half-way.
     half: Option<Reading<T>>,
     standing: Standing,
 }
@@ -29,16 +29,16 @@ pub struct UpgradableWriteHalf<T: Split> {
     standing: Standing,
 }
 
-/// A half of the topmost floor.
+/// A half of the topmost layer.
 enum Half<P, S> {
     Plain(P),
     Tls(S),
 }
 
-type Reading<T> = Half<<T as Split>::ReadHalf, TlsReadHalf<Layer<T>>>;
-type Writing<T> = Half<<T as Split>::WriteHalf, TlsWriteHalf<Layer<T>>>;
+type Reading<T> = Half<<T as Split>::ReadHalf, TlsReadHalf<Stack<T>>>;
+type Writing<T> = Half<<T as Split>::WriteHalf, TlsWriteHalf<Stack<T>>>;
 
-/// Passes a call on to the half of the topmost floor.
+/// Passes a call on to the half of the topmost layer.
 macro_rules! topmost {
     ($of:expr, $half:ident => $call:expr) => {
         match $of {
@@ -58,14 +58,14 @@ impl<T: Split> UpgradableConnection<T> {
     /// and shut down, by the errors that the connection gives: [`UpgradeError::InProgress`](crate::UpgradeError), or why it
     /// failed. The connection that is made of them again can be closed, or go on with a `stop_tls` that was given up.
     pub fn into_split(self) -> (UpgradableReadHalf<T>, UpgradableWriteHalf<T>) {
-        let (layer, standing) = self.into_parts();
-        let (read, write) = match layer {
+        let (stack, standing) = self.into_parts();
+        let (read, write) = match stack {
             None => (None, None),
-            Some(Layer::Plain(plain)) => {
+            Some(Stack::Plain(plain)) => {
                 let (read, write) = plain.into_split();
                 (Some(Half::Plain(read)), Some(Half::Plain(write)))
             }
-            Some(Layer::Tls(session)) => {
+            Some(Stack::Tls(session)) => {
                 let (read, write) = session.into_split();
                 (Some(Half::Tls(read)), Some(Half::Tls(write)))
             }
@@ -86,7 +86,7 @@ impl<T: Split> UpgradableReadHalf<T> {
         }
         let (ours, theirs) = (self.standing, write.standing);
         match join(self.half, write.half) {
-            Ok(layer) => Ok(UpgradableConnection::from_parts(layer, ours)),
+            Ok(stack) => Ok(UpgradableConnection::from_parts(stack, ours)),
             Err((read, write)) => {
                 let read = Self { half: read, standing: ours };
                 Err(Box::new((read, UpgradableWriteHalf { half: write, standing: theirs })))
@@ -149,15 +149,15 @@ impl<T: Split> UpgradableWriteHalf<T> {
 
 type Halves<T> = (Option<Reading<T>>, Option<Writing<T>>);
 
-/// The halves of a layer as a layer, or as they were.
-fn join<T: Split>(read: Option<Reading<T>>, write: Option<Writing<T>>) -> Result<Option<Layer<T>>, Halves<T>> {
+/// The halves of a stack as a stack, or as they were.
+fn join<T: Split>(read: Option<Reading<T>>, write: Option<Writing<T>>) -> Result<Option<Stack<T>>, Halves<T>> {
     match (read, write) {
         (Some(Half::Plain(read)), Some(Half::Plain(write))) => match T::reunite(read, write) {
-            Ok(plain) => Ok(Some(Layer::Plain(plain))),
+            Ok(plain) => Ok(Some(Stack::Plain(plain))),
             Err(halves) => Err((Some(Half::Plain(halves.0)), Some(Half::Plain(halves.1)))),
         },
         (Some(Half::Tls(read)), Some(Half::Tls(write))) => match read.reunite(write) {
-            Ok(session) => Ok(Some(Layer::Tls(Box::new(session)))),
+            Ok(session) => Ok(Some(Stack::Tls(Box::new(session)))),
             Err(halves) => Err((Some(Half::Tls(halves.0)), Some(Half::Tls(halves.1)))),
         },
         (None, None) => Ok(None),

@@ -1,4 +1,4 @@
-//! What an upgradable connection stands on: plaintext, or a TLS session on top of another layer.
+//! What an upgradable connection stands on: plaintext, or a TLS session on top of another stack.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,47 +10,47 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use crate::conn::control::Control;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
-use crate::core::report::FloorReport;
+use crate::core::report::LayerReport;
 use crate::error::Reason;
 use crate::layers::tls::TlsConnection;
-use crate::transport::layer::{Discard, Floor, Upgradable};
+use crate::transport::layer::{Discard, Layer, Upgradable};
 use crate::transport::{Starting, Transport};
 
-/// One or more floors; the one that counts is the topmost.
-pub(crate) enum Layer<T: Transport> {
+/// One or more layers; the one that counts is the topmost.
+pub(crate) enum Stack<T: Transport> {
     Plain(T),
-    Tls(Box<TlsConnection<Layer<T>>>),
+    Tls(Box<TlsConnection<Stack<T>>>),
 }
 
-/// Passes a call on to the topmost floor.
+/// Passes a call on to the topmost layer.
 macro_rules! topmost {
-    ($layer:expr, $floor:ident => $call:expr) => {
-        match $layer {
-            Layer::Plain($floor) => $call,
-            Layer::Tls($floor) => $call,
+    ($stack:expr, $layer:ident => $call:expr) => {
+        match $stack {
+            Stack::Plain($layer) => $call,
+            Stack::Tls($layer) => $call,
         }
     };
 }
 
-impl<T: Transport> AsyncRead for Layer<T> {
+impl<T: Transport> AsyncRead for Stack<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut(), floor => Pin::new(floor).poll_read(cx, buf))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_read(cx, buf))
     }
 }
 
-impl<T: Transport> AsyncBufRead for Layer<T> {
+impl<T: Transport> AsyncBufRead for Stack<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        topmost!(self.get_mut(), floor => Pin::new(floor).poll_fill_buf(cx))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_fill_buf(cx))
     }
 
     fn consume(self: Pin<&mut Self>, n: usize) {
-        topmost!(self.get_mut(), floor => Pin::new(floor).consume(n));
+        topmost!(self.get_mut(), layer => Pin::new(layer).consume(n));
     }
 }
 
-impl<T: Transport> AsyncWrite for Layer<T> {
+impl<T: Transport> AsyncWrite for Stack<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        topmost!(self.get_mut(), floor => Pin::new(floor).poll_write(cx, buf))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -58,101 +58,101 @@ impl<T: Transport> AsyncWrite for Layer<T> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        topmost!(self.get_mut(), floor => Pin::new(floor).poll_write_vectored(cx, parts))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_write_vectored(cx, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
-        topmost!(self, floor => floor.is_write_vectored())
+        topmost!(self, layer => layer.is_write_vectored())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut(), floor => Pin::new(floor).poll_flush(cx))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut(), floor => Pin::new(floor).poll_shutdown(cx))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_shutdown(cx))
     }
 }
 
-impl<T: Transport> Floor for Layer<T> {
-    fn ground(&self) -> &Control {
-        topmost!(self, floor => floor.ground())
+impl<T: Transport> Layer for Stack<T> {
+    fn control_ref(&self) -> &Control {
+        topmost!(self, layer => layer.control_ref())
     }
 
     fn halves(&self) -> (SendHalf, RecvHalf) {
-        topmost!(self, floor => floor.halves())
+        topmost!(self, layer => layer.halves())
     }
 
     fn queued_bytes(&self) -> usize {
-        topmost!(self, floor => floor.queued_bytes())
+        topmost!(self, layer => layer.queued_bytes())
     }
 
     fn handle_abort(&mut self) {
-        topmost!(self, floor => floor.handle_abort());
+        topmost!(self, layer => layer.handle_abort());
     }
 
     fn begin_close(&mut self) {
-        topmost!(self, floor => floor.begin_close());
+        topmost!(self, layer => layer.begin_close());
     }
 
     fn is_pointless(&self) -> bool {
-        topmost!(self, floor => floor.is_pointless())
+        topmost!(self, layer => layer.is_pointless())
     }
 
     fn abandon(&mut self) {
-        topmost!(self, floor => floor.abandon());
+        topmost!(self, layer => layer.abandon());
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
-        topmost!(self, floor => floor.poll_discard(cx, discarded))
+        topmost!(self, layer => layer.poll_discard(cx, discarded))
     }
 
     fn release(&mut self, reason: &Reason) {
-        topmost!(self, floor => floor.release(reason));
+        topmost!(self, layer => layer.release(reason));
     }
 
     fn set_cork(&mut self, on: bool) -> bool {
-        topmost!(self, floor => floor.set_cork(on))
+        topmost!(self, layer => layer.set_cork(on))
     }
 
     fn take_unread(&mut self) -> Vec<u8> {
-        topmost!(self, floor => floor.take_unread())
+        topmost!(self, layer => layer.take_unread())
     }
 
     fn look(&mut self, cx: &mut Context<'_>) {
-        topmost!(self, floor => floor.look(cx));
+        topmost!(self, layer => layer.look(cx));
     }
 
     fn push_unread(&mut self, bytes: &[u8]) {
-        topmost!(self, floor => floor.push_unread(bytes));
+        topmost!(self, layer => layer.push_unread(bytes));
     }
 
-    fn report_floors(&self, floors: &mut Vec<FloorReport>) {
-        topmost!(self, floor => floor.report_floors(floors));
+    fn report_layers(&self, layers: &mut Vec<LayerReport>) {
+        topmost!(self, layer => layer.report_layers(layers));
     }
 
     fn may_write_in_wake(&self) -> bool {
-        topmost!(self, floor => floor.may_write_in_wake())
+        topmost!(self, layer => layer.may_write_in_wake())
     }
 
     fn keeps_written(&self) -> bool {
-        topmost!(self, floor => floor.keeps_written())
+        topmost!(self, layer => layer.keeps_written())
     }
 
     fn set_half_open(&mut self) {
-        topmost!(self, floor => floor.set_half_open());
+        topmost!(self, layer => layer.set_half_open());
     }
 
     fn expect_end(&mut self) {
-        topmost!(self, floor => floor.expect_end());
+        topmost!(self, layer => layer.expect_end());
     }
 
     fn set_beneath(&mut self, beneath: bool) {
-        topmost!(self, floor => floor.set_beneath(beneath));
+        topmost!(self, layer => layer.set_beneath(beneath));
     }
 
     fn session_facts(&self) -> Option<Arc<SessionFacts>> {
-        topmost!(self, floor => floor.session_facts())
+        topmost!(self, layer => layer.session_facts())
     }
 
     fn as_transport(&mut self) -> &mut dyn Transport {
@@ -160,18 +160,18 @@ impl<T: Transport> Floor for Layer<T> {
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        topmost!(self, floor => floor.poll_room(cx))
+        topmost!(self, layer => layer.poll_room(cx))
     }
 
     fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        topmost!(self, floor => floor.poll_attend(cx))
+        topmost!(self, layer => layer.poll_attend(cx))
     }
 
     fn handshaking(&mut self) -> Option<Starting<'_>> {
-        topmost!(self, floor => floor.handshaking())
+        topmost!(self, layer => layer.handshaking())
     }
 
     fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
-        topmost!(self, floor => floor.as_upgradable())
+        topmost!(self, layer => layer.as_upgradable())
     }
 }

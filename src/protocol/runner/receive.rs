@@ -70,7 +70,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             self.dispatcher.lose_sending();
             return Poll::Ready(None);
         }
-        // rule: flow-5. The floor returns the reason, because the data before it is no longer read.
+        // rule: flow-5. The layer returns the reason, because the data before it is no longer read.
         let mut discard = Discard { bytes: 0, limit: u64::MAX };
         let _ = self.transport.poll_discard(cx, &mut discard);
         Poll::Ready(Some(Next::End))
@@ -110,7 +110,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     /// Ready once the connection is lost, although nobody reads (rule: flow-5).
     fn poll_loss(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let control = self.transport.ground();
+        let control = self.transport.control_ref();
         self.loss
             .get_or_insert_with(|| {
                 let control = control.clone();

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How a [`Cut`] ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Ending {
+pub enum CutEnd {
     /// End of file. Writing goes on.
     Fin,
     /// `ConnectionReset`, for reads and for writes.
@@ -23,12 +23,12 @@ pub enum Ending {
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-/// use bowline::testing::peer::{Cut, Ending};
+/// use bowline::testing::peer::{Cut, CutEnd};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 ///
 /// let (mut peer, ours) = tokio::io::duplex(64);
 /// peer.write_all(b"a whole sentence").await?;
-/// let mut ours = Cut::after(ours, 7, Ending::Reset);
+/// let mut ours = Cut::after(ours, 7, CutEnd::Reset);
 /// let mut read = Vec::new();
 /// let error = ours.read_to_end(&mut read).await.unwrap_err();
 /// assert_eq!((&read[..], error.kind()), (&b"a whole"[..], std::io::ErrorKind::ConnectionReset));
@@ -38,7 +38,7 @@ pub struct Cut<S> {
     stream: S,
     left: u64,
     read: u64,
-    ending: Ending,
+    ending: CutEnd,
 }
 
 impl<S> fmt::Debug for Cut<S> {
@@ -51,7 +51,7 @@ impl<S> fmt::Debug for Cut<S> {
 
 impl<S> Cut<S> {
     /// Ends like this behind the first `bytes` bytes that are read.
-    pub fn after(stream: S, bytes: u64, ending: Ending) -> Self {
+    pub fn after(stream: S, bytes: u64, ending: CutEnd) -> Self {
         Self { stream, left: bytes, read: 0, ending }
     }
 
@@ -67,8 +67,8 @@ impl<S> Cut<S> {
 
     fn check_reset(&self) -> io::Result<()> {
         match self.ending {
-            Ending::Reset if self.left == 0 => Err(io::ErrorKind::ConnectionReset.into()),
-            Ending::Reset | Ending::Fin | Ending::Silence => Ok(()),
+            CutEnd::Reset if self.left == 0 => Err(io::ErrorKind::ConnectionReset.into()),
+            CutEnd::Reset | CutEnd::Fin | CutEnd::Silence => Ok(()),
         }
     }
 }
@@ -77,7 +77,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Cut<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check_reset()?;
         if self.left == 0 {
-            return if self.ending == Ending::Fin { Poll::Ready(Ok(())) } else { Poll::Pending };
+            return if self.ending == CutEnd::Fin { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         let room = buf.remaining().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));

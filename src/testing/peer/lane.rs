@@ -24,7 +24,7 @@ const BEATS: u32 = 20;
 /// Offsets count the bytes that came from the sender, from the first one on. A command for an offset that was passed is
 /// carried out at once, so `fin_after(0)` means "now". Where two have the same offset, they are carried out in the order
 /// in which they were given.
-pub struct Lane(Arc<Shared>);
+pub struct Lane(Arc<LaneState>);
 
 impl fmt::Debug for Lane {
     /// Shows nothing of the bytes to inject (rule: tcp-11).
@@ -34,7 +34,7 @@ impl fmt::Debug for Lane {
 }
 
 #[derive(Default)]
-struct Shared {
+struct LaneState {
     plan: Mutex<Plan>,
     changed: Notify,
     forwarded: AtomicU64,

@@ -68,7 +68,7 @@ use std::time::Duration;
 
 use rustls::AlertDescription;
 
-pub use self::cut::{Cut, Ending};
+pub use self::cut::{Cut, CutEnd};
 pub use self::handshake::HandshakeFailed;
 pub use self::lane::Lane;
 pub use self::meddler::Meddler;

@@ -30,7 +30,7 @@ use crate::core::buffer::Buffer;
 
 /// The engine.
 pub(in crate::core) struct Express {
-    stage: Stage,
+    state: State,
     /// Records that wait to leave.
     out: Buffer,
     /// The plaintext that was opened and not read: within the first record of the input.
@@ -39,7 +39,7 @@ pub(in crate::core) struct Express {
     alert_sent: Option<AlertDescription>,
 }
 
-enum Stage {
+enum State {
     Handshake(Box<Handshake>),
     Records(Box<Records>),
     /// The keys could not be handed over.
@@ -73,8 +73,8 @@ impl Express {
     fn begin(mut handshake: Handshake) -> Result<Self, Error> {
         let mut out = Buffer::default();
         handshake.go_on(&mut [], &mut out)?;
-        let stage = Stage::Handshake(Box::new(handshake));
-        Ok(Self { stage, out, opened: Opened::default(), peer_has_closed: false, alert_sent: None })
+        let state = State::Handshake(Box::new(handshake));
+        Ok(Self { state, out, opened: Opened::default(), peer_has_closed: false, alert_sent: None })
     }
 
     /// Whether the handshake is still under way, for rustls.
@@ -84,41 +84,41 @@ impl Express {
 
     /// What the handshake agreed on, as long as it is there.
     pub(in crate::core) fn common(&self) -> Option<&CommonState> {
-        match &self.stage {
-            Stage::Handshake(handshake) => Some(handshake.common()),
-            Stage::Records(_) | Stage::Failed => None,
+        match &self.state {
+            State::Handshake(handshake) => Some(handshake.common()),
+            State::Records(_) | State::Failed => None,
         }
     }
 
     /// The name that a client has asked for.
     pub(in crate::core) fn take_sni(&mut self) -> Option<String> {
-        match &mut self.stage {
-            Stage::Handshake(handshake) => handshake.take_sni(),
-            Stage::Records(_) | Stage::Failed => None,
+        match &mut self.state {
+            State::Handshake(handshake) => handshake.take_sni(),
+            State::Records(_) | State::Failed => None,
         }
     }
 
     /// The handshake is done, and its facts were taken: from here on the records are ours.
     pub(in crate::core) fn finish_handshake(&mut self) -> Result<(), Error> {
-        match std::mem::replace(&mut self.stage, Stage::Failed) {
-            Stage::Handshake(handshake) => {
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Handshake(handshake) => {
                 let is_aligned = handshake.is_aligned();
-                self.stage = Stage::Records(Box::new(handshake.into_records()?));
+                self.state = State::Records(Box::new(handshake.into_records()?));
                 if !is_aligned {
                     // rustls has seen the begin of a message that it will not see the end of.
                     return Err(self.fail(records::unaligned()));
                 }
             }
-            stage @ (Stage::Records(_) | Stage::Failed) => self.stage = stage,
+            state @ (State::Records(_) | State::Failed) => self.state = state,
         }
         Ok(())
     }
 
     /// How many bytes at the front of the input were seen and are needed still: the begin of a handshake message.
     pub(in crate::core) fn kept(&self) -> usize {
-        match &self.stage {
-            Stage::Handshake(handshake) => handshake.kept(),
-            Stage::Records(_) | Stage::Failed => 0,
+        match &self.state {
+            State::Handshake(handshake) => handshake.kept(),
+            State::Records(_) | State::Failed => 0,
         }
     }
 
@@ -129,15 +129,15 @@ impl Express {
         record: usize,
         reader: &mut [u8],
     ) -> Result<usize, Error> {
-        match &mut self.stage {
-            Stage::Failed => Err(Error::HandshakeNotComplete),
-            Stage::Handshake(handshake) => {
+        match &mut self.state {
+            State::Failed => Err(Error::HandshakeNotComplete),
+            State::Handshake(handshake) => {
                 let seen = handshake.kept() + record;
                 let consumed = handshake.go_on(&mut input.as_mut_slice()[..seen], &mut self.out);
                 input.consume(*consumed.as_ref().unwrap_or(&seen));
                 consumed.map(|_| 0)
             }
-            Stage::Records(records) => match records.open(&mut input.as_mut_slice()[..record], reader, &mut self.out) {
+            State::Records(records) => match records.open(&mut input.as_mut_slice()[..record], reader, &mut self.out) {
                 Ok(Found::Data { place: Place::Record(skip), len }) if len > 0 => {
                     self.opened = Opened { skip, len, rest: record - skip - len };
                     Ok(0)
@@ -158,14 +158,14 @@ impl Express {
 
     /// Whether a reader's buffer of this size is as good as any for the record of this length.
     pub(in crate::core) fn suits(&self, room: usize, record: usize) -> bool {
-        match &self.stage {
-            Stage::Records(records) => records.suits(room, record),
-            Stage::Handshake(_) | Stage::Failed => true,
+        match &self.state {
+            State::Records(records) => records.suits(room, record),
+            State::Handshake(_) | State::Failed => true,
         }
     }
 
     fn fail(&mut self, fault: Fault) -> Error {
-        if let (Stage::Records(records), Some(alert)) = (&mut self.stage, fault.alert) {
+        if let (State::Records(records), Some(alert)) = (&mut self.state, fault.alert) {
             records.send_fatal(alert, &mut self.out);
             self.alert_sent = fault.alert;
         }
@@ -220,33 +220,33 @@ impl Express {
 
     /// Seals these parts up to `room` bytes; says how much. It is less where the keys are used up (TLS 1.2).
     pub(in crate::core) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
-        let Stage::Records(records) = &mut self.stage else { return 0 };
+        let State::Records(records) = &mut self.state else { return 0 };
         records.seal_data(parts, room, &mut self.out)
     }
 
     /// Does the same, in the queue that they leave from.
     pub(in crate::core) fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
         queue.append(&mut self.out);
-        let Stage::Records(records) = &mut self.stage else { return 0 };
+        let State::Records(records) = &mut self.state else { return 0 };
         records.seal_data(parts, room, queue)
     }
 
     /// Answers a KeyUpdate that asked for one.
     pub(in crate::core) fn answer(&mut self) {
-        if let Stage::Records(records) = &mut self.stage {
+        if let State::Records(records) = &mut self.state {
             records.answer(&mut self.out);
         }
     }
 
     pub(in crate::core) fn send_close_notify(&mut self) {
-        if let Stage::Records(records) = &mut self.stage {
+        if let State::Records(records) = &mut self.state {
             records.send_close_notify(&mut self.out);
         }
     }
 
     /// Sends an alert for a handshake that has failed. A failure after the handshake sends its own alert.
     pub(in crate::core) fn send_missing_alert(&mut self) {
-        if let Stage::Handshake(handshake) = &mut self.stage {
+        if let State::Handshake(handshake) = &mut self.state {
             handshake.provoke_alert(&mut self.out);
             self.alert_sent = (!self.out.is_empty()).then_some(AlertDescription::DecodeError);
         }
@@ -254,7 +254,7 @@ impl Express {
 
     /// Sends an alert that says that we cut the session off.
     pub(in crate::core) fn send_internal_error(&mut self) {
-        if let Stage::Records(records) = &mut self.stage {
+        if let State::Records(records) = &mut self.state {
             records.send_fatal(AlertDescription::InternalError, &mut self.out);
         }
     }
@@ -263,9 +263,9 @@ impl Express {
         !self.out.is_empty()
     }
 
-    /// Writes records, as many as the floor takes at once.
-    pub(in crate::core) fn write_tls(&mut self, floor: &mut dyn io::Write) -> io::Result<usize> {
-        let written = floor.write(self.out.as_slice())?;
+    /// Writes records, as many as the layer takes at once.
+    pub(in crate::core) fn write_tls(&mut self, layer: &mut dyn io::Write) -> io::Result<usize> {
+        let written = layer.write(self.out.as_slice())?;
         self.out.consume(written);
         // An idle session holds no memory for it.
         self.out.release();

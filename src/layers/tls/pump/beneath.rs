@@ -1,4 +1,4 @@
-//! Calls to the floor below a session.
+//! Calls to the layer below a session.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -9,20 +9,20 @@ use tokio::task::coop::unconstrained;
 
 use crate::transport::Transport;
 
-/// Calls the floor outside the task's budget. With a used-up budget, the waker is called at once: a task understands that as
+/// Calls the layer outside the task's budget. With a used-up budget, the waker is called at once: a task understands that as
 /// "later", but the pump would understand it as "now".
 pub(super) fn unbudgeted<R>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<R>) -> Poll<R> {
     pin!(unconstrained(poll_fn(poll))).poll(cx)
 }
 
 pub(super) fn poll_write<T: Transport>(
-    floor: &mut T,
+    layer: &mut T,
     cx: &mut Context<'_>,
     records: &[IoSlice<'_>],
 ) -> Poll<io::Result<usize>> {
     let written = unbudgeted(cx, |cx| match records {
-        [one] => Pin::new(&mut *floor).poll_write(cx, one),
-        many => Pin::new(&mut *floor).poll_write_vectored(cx, many),
+        [one] => Pin::new(&mut *layer).poll_write(cx, one),
+        many => Pin::new(&mut *layer).poll_write_vectored(cx, many),
     });
     match ready!(written) {
         Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

@@ -1,19 +1,19 @@
-//! The one loop between a TLS session and the floor beneath it.
+//! The one loop between a TLS session and the layer beneath it.
 //!
 //! # Theory of operation
 //!
-//! A [`Pump`] moves bytes in two directions. *Receiving* is driven by whoever wants to read: it reads the floor into the
+//! A [`Pump`] moves bytes in two directions. *Receiving* is driven by whoever wants to read: it reads the layer into the
 //! session, lets the session open one record at a time, and transmits what that calls for (handshake messages, alerts,
-//! KeyUpdate answers). *Transmitting* is driven by whoever has something to send, and by the floor itself.
+//! KeyUpdate answers). *Transmitting* is driven by whoever has something to send, and by the layer itself.
 //!
 //! That last part is how accepted bytes leave although nobody waits for them (rule: write-6) and although there is no
-//! task of ours. When the floor is full, it is left with a waker that is not a task's: waking it pumps. It does what the
-//! writing task would do if it were there: it hands sealed records to the floor, seals what was staged behind them, and
-//! ends the floor behind the marker. Tasks that wait for room are woken only once there is some.
+//! task of ours. When the layer is full, it is left with a waker that is not a task's: waking it pumps. It does what the
+//! writing task would do if it were there: it hands sealed records to the layer, seals what was staged behind them, and
+//! ends the layer behind the marker. Tasks that wait for room are woken only once there is some.
 //!
 //! A waker may be called from anywhere, so three things hold. It never waits for the lock: whoever has it sees a flag
-//! when they let go, and pumps in its place. No task is woken while the lock is held. And the floor beneath must not hold
-//! locks of its own while it wakes ([`may_write_in_wake`](crate::transport::Floor::may_write_in_wake)); where it does
+//! when they let go, and pumps in its place. No task is woken while the lock is held. And the layer beneath must not hold
+//! locks of its own while it wakes ([`may_write_in_wake`](crate::transport::Layer::may_write_in_wake)); where it does
 //! not promise that, the waker wakes the tasks that wait, and these pump. The waker holds the connection weakly: a
 //! socket that keeps it keeps nothing alive.
 
@@ -30,7 +30,7 @@ use tokio::task::coop::{RestoreOnPending, poll_proceed};
 use tokio::task::yield_now;
 
 use self::beneath::{poll_write, unbudgeted};
-pub(crate) use self::shared::Shared;
+pub(crate) use self::shared::SharedPump;
 pub(crate) use self::tasks::Want;
 use crate::conn::control::Control;
 use crate::core::half;
@@ -42,26 +42,26 @@ use crate::transport::layer::Discard;
 /// How long a write is that waits for others to share its record, in bytes.
 const GATHERED: usize = 4 << 10;
 
-/// How much is read at a time of what the floor still brings when both halves have ended.
+/// How much is read at a time of what the layer still brings when both halves have ended.
 const REST: u64 = 64 << 10;
 
-/// A session and the floor beneath it.
+/// A session and the layer beneath it.
 pub(crate) struct Pump<T> {
     pub(crate) session: Session,
-    /// Gone once the floor was taken back by a downgrade.
-    pub(crate) floor: Option<T>,
-    /// The floor lives on after this session's end: a downgrade.
-    pub(crate) keeps_floor: bool,
-    /// Another floor is on top of this one.
+    /// Gone once the layer was taken back by a downgrade.
+    pub(crate) layer: Option<T>,
+    /// The layer lives on after this session's end: a downgrade.
+    pub(crate) keeps_layer: bool,
+    /// Another layer is on top of this one.
     pub(crate) is_beneath: bool,
-    floor_is_shut: bool,
-    /// Whatever was written to the floor has left it too.
-    floor_is_flushed: bool,
+    layer_is_shut: bool,
+    /// Whatever was written to the layer has left it too.
+    layer_is_flushed: bool,
     reader: Option<Waker>,
     writer: Option<(Want, Waker)>,
-    /// A task that waits on the floor below. An abort removes that floor, and with it the waker that is stored there.
+    /// A task that waits on the layer below. An abort removes that layer, and with it the waker that is stored there.
     below: Option<Waker>,
-    /// Somebody else took the reader's place at the floor.
+    /// Somebody else took the reader's place at the layer.
     reader_was_displaced: bool,
     /// What was gathered leaves when the runtime goes on.
     pub(crate) is_deferred: bool,
@@ -69,35 +69,35 @@ pub(crate) struct Pump<T> {
 }
 
 impl<T: Transport> Pump<T> {
-    /// Hands over all that can leave, and the floor's end behind this one's. Ready: nothing is left. How that came about
+    /// Hands over all that can leave, and the layer's end behind this one's. Ready: nothing is left. How that came about
     /// the session says: sent, or lost.
     fn poll_transmit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.is_deferred = false;
-        let Some(floor) = &mut self.floor else { return Poll::Ready(()) };
+        let Some(layer) = &mut self.layer else { return Poll::Ready(()) };
         loop {
             let sealed = self.session.transmit().len();
             if sealed == 0 {
                 break;
             }
             let is_last = self.session.send().is_finishing() && !self.session.is_handshaking();
-            if is_last && self.session.queued() == sealed && !self.keeps_floor {
+            if is_last && self.session.queued() == sealed && !self.keeps_layer {
                 // close_notify and FIN leave as one.
-                floor.expect_end();
+                layer.expect_end();
             }
             let records = self.session.transmit();
-            match ready!(poll_write(floor, cx, &[IoSlice::new(records)])) {
+            match ready!(poll_write(layer, cx, &[IoSlice::new(records)])) {
                 Ok(n) => {
                     self.session.transmitted(n);
-                    self.floor_is_flushed &= !floor.keeps_written();
+                    self.layer_is_flushed &= !layer.keeps_written();
                 }
                 Err(error) => self.session.handle_write_lost(Reason::from_io(error, Phase::Open)),
             }
         }
-        ready!(self.poll_flush_floor(cx));
-        if let (true, Some(floor)) = (self.owes_floor_end(), &mut self.floor) {
-            // rule: half-2: FIN only behind close_notify. How it went, the floor's own half says.
-            let _ = ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_shutdown(cx)));
-            self.floor_is_shut = true;
+        ready!(self.poll_flush_layer(cx));
+        if let (true, Some(layer)) = (self.owes_layer_end(), &mut self.layer) {
+            // rule: half-2: FIN only behind close_notify. How it went, the layer's own half says.
+            let _ = ready!(unbudgeted(cx, |cx| Pin::new(&mut *layer).poll_shutdown(cx)));
+            self.layer_is_shut = true;
         }
         self.rest(cx);
         Poll::Ready(())
@@ -115,9 +115,9 @@ impl<T: Transport> Pump<T> {
         if self.is_deferred {
             return self.write_behind(parts, cx);
         }
-        let Some(floor) = &mut self.floor else { return self.session.write(parts) };
+        let Some(layer) = &mut self.layer else { return self.session.write(parts) };
         let (mut passed, mut lost) = (false, None);
-        let accepted = self.session.write_through(parts, &mut |records| match poll_write(floor, cx, records) {
+        let accepted = self.session.write_through(parts, &mut |records| match poll_write(layer, cx, records) {
             Poll::Ready(Ok(n)) => {
                 passed = true;
                 Ok(n)
@@ -128,7 +128,7 @@ impl<T: Transport> Pump<T> {
             }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         });
-        self.floor_is_flushed &= !(passed && floor.keeps_written());
+        self.layer_is_flushed &= !(passed && layer.keeps_written());
         if let Some(error) = lost {
             self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
         }
@@ -138,21 +138,21 @@ impl<T: Transport> Pump<T> {
         accepted
     }
 
-    /// Sends what is left after a write: records that the floor did not take, or bytes that the floor still keeps.
+    /// Sends what is left after a write: records that the layer did not take, or bytes that the layer still keeps.
     #[inline(never)]
     fn write_rest(&mut self, cx: &mut Context<'_>) {
-        if self.session.has_records() || self.owes_floor_end() {
+        if self.session.has_records() || self.owes_layer_end() {
             let _ = self.poll_transmit(cx);
         } else {
-            let _ = self.poll_flush_floor(cx);
+            let _ = self.poll_flush_layer(cx);
         }
     }
 
-    /// What was written to the floor leaves it too (rule: write-6): a floor may keep a queue of its own.
-    fn poll_flush_floor(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(floor) = self.floor.as_mut().filter(|_| !self.floor_is_flushed) else { return Poll::Ready(()) };
-        let flushed = ready!(unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_flush(cx)));
-        self.floor_is_flushed = true;
+    /// What was written to the layer leaves it too (rule: write-6): a layer may keep a queue of its own.
+    fn poll_flush_layer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(layer) = self.layer.as_mut().filter(|_| !self.layer_is_flushed) else { return Poll::Ready(()) };
+        let flushed = ready!(unbudgeted(cx, |cx| Pin::new(&mut *layer).poll_flush(cx)));
+        self.layer_is_flushed = true;
         if let Err(error) = flushed {
             self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
         }
@@ -174,7 +174,7 @@ impl<T: Transport> Pump<T> {
     /// Accepts a small write of a task that has used up its budget and is about to yield: what it writes until then shares
     /// records, and leaves when the runtime goes on (rule: write-7). `0`: it has to wait its turn.
     pub(crate) fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        let may_wake = self.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake());
+        let may_wake = self.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake());
         if !is_small(parts) || !may_wake {
             return 0;
         }
@@ -193,8 +193,8 @@ impl<T: Transport> Pump<T> {
     /// Whether what ends a handshake (Finished, tickets) may wait for the first write, to leave with it. It does not where
     /// something else is due.
     fn may_defer(&self) -> bool {
-        let may_wake = self.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake());
-        may_wake && self.session.has_records() && self.session.send().may_write() && self.floor_is_flushed
+        let may_wake = self.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake());
+        may_wake && self.session.has_records() && self.session.send().may_write() && self.layer_is_flushed
     }
 
     /// What waits leaves with whatever moves next, and at the latest when the task yields.
@@ -207,17 +207,17 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// Whether all that was written has left the floor too, no answer is owed to the peer, and more may be written.
+    /// Whether all that was written has left the layer too, no answer is owed to the peer, and more may be written.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.session.is_at_rest() && self.floor_is_flushed && !self.is_deferred
+        self.session.is_at_rest() && self.layer_is_flushed && !self.is_deferred
     }
 
-    /// rule: end-5: also a failure that calls for no alert, such as an alert of the peer's, ends the floor beneath.
-    fn owes_floor_end(&self) -> bool {
-        self.session.is_done_sending() && !self.keeps_floor && !self.floor_is_shut
+    /// rule: end-5: also a failure that calls for no alert, such as an alert of the peer's, ends the layer beneath.
+    fn owes_layer_end(&self) -> bool {
+        self.session.is_done_sending() && !self.keeps_layer && !self.layer_is_shut
     }
 
-    /// Transmits what can leave now; the floor's own waker goes on with the rest.
+    /// Transmits what can leave now; the layer's own waker goes on with the rest.
     pub(crate) fn transmit(&mut self) -> Poll<()> {
         let wake = self.lend_wake();
         let transmitted = self.poll_transmit(&mut Context::from_waker(&wake));
@@ -233,7 +233,7 @@ impl<T: Transport> Pump<T> {
     /// Receives until there is a result, and reads the data that has arrived, as far as the buffer has space.
     ///
     /// A poll of the whole stack costs one unit of the task's budget, however many sessions it has: a session that already has
-    /// data takes the unit; a session that has to read its floor leaves that to the floor (rule: upgrade-12).
+    /// data takes the unit; a session that has to read its layer leaves that to the layer (rule: upgrade-12).
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Step> {
         let unit = ready!(poll_proceed(cx));
         self.poll_paid_read(cx, out, Some(unit))
@@ -261,19 +261,19 @@ impl<T: Transport> Pump<T> {
                 }
                 return Poll::Ready(step);
             }
-            let Some(floor) = &mut self.floor else {
+            let Some(layer) = &mut self.layer else {
                 // The unit was returned: a caller that repeats a call that cannot succeed would loop without end (rule: life-6).
                 self.session.handle_read_lost(Reason::Aborted);
                 continue;
             };
-            // The unit is returned, because the floor takes one.
+            // The unit is returned, because the layer takes one.
             drop(unit.take());
             let is_stuck = self.session.is_stuck();
             let mut buf = ReadBuf::new(self.session.input_space());
             let read = match is_stuck {
                 // One last read: the bytes that have arrived by now may hold the reason. Nothing else is waited for.
-                true => unbudgeted(cx, |cx| Pin::new(&mut *floor).poll_read(cx, &mut buf)),
-                false => Pin::new(floor).poll_read(cx, &mut buf),
+                true => unbudgeted(cx, |cx| Pin::new(&mut *layer).poll_read(cx, &mut buf)),
+                false => Pin::new(layer).poll_read(cx, &mut buf),
             };
             let n = buf.filled().len();
             match read {
@@ -299,20 +299,20 @@ impl<T: Transport> Pump<T> {
             self.defer();
         } else if self.is_deferred && step == Step::Data {
             // A reader that got data may answer: what waits leaves with the answer.
-        } else if self.session.has_records() || !self.floor_is_flushed || self.owes_floor_end() {
+        } else if self.session.has_records() || !self.layer_is_flushed || self.owes_layer_end() {
             let _ = self.transmit();
         }
     }
 
-    /// Takes in the bytes that the floor has received by now. Complete records can be opened without another read.
+    /// Takes in the bytes that the layer has received by now. Complete records can be opened without another read.
     pub(crate) fn look(&mut self, cx: &mut Context<'_>) {
-        if let Some(floor) = &mut self.floor {
-            floor.look(cx);
-            self.session.handle_leftover(&floor.take_unread());
+        if let Some(layer) = &mut self.layer {
+            layer.look(cx);
+            self.session.handle_leftover(&layer.take_unread());
         }
     }
 
-    /// The floor no longer takes anything. An alert that the peer sent before may lie unread: it is the better reason
+    /// The layer no longer takes anything. An alert that the peer sent before may lie unread: it is the better reason
     /// (rule: secure-6).
     pub(crate) fn look_for_alert(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Step::Secured) = self.poll_paid_read(cx, &mut ReadBuf::new(&mut []), None) {}
@@ -321,8 +321,8 @@ impl<T: Transport> Pump<T> {
 
     /// The peer's half has ended.
     pub(crate) fn let_go(&mut self) {
-        if let Some(floor) = self.floor.as_mut().filter(|_| !self.keeps_floor) {
-            floor.set_half_open();
+        if let Some(layer) = self.layer.as_mut().filter(|_| !self.keeps_layer) {
+            layer.set_half_open();
         }
         self.note_end();
         let wake = self.lend_wake();
@@ -330,38 +330,38 @@ impl<T: Transport> Pump<T> {
         self.wake = wake;
     }
 
-    /// Where this session knows how the connection ended, the handle learns it before the floor beneath goes.
+    /// Where this session knows how the connection ended, the handle learns it before the layer beneath goes.
     pub(crate) fn note_end(&self) {
-        let Some(floor) = self.floor.as_ref().filter(|_| !self.keeps_floor) else { return };
-        if self.session.is_answered() && !self.is_beneath && floor.queued_bytes() == 0 {
-            floor.ground().note_answered();
+        let Some(layer) = self.layer.as_ref().filter(|_| !self.keeps_layer) else { return };
+        if self.session.is_answered() && !self.is_beneath && layer.queued_bytes() == 0 {
+            layer.control_ref().note_answered();
         }
         if let Some(reason) = half::reason(self.session.send(), self.session.recv()) {
-            floor.ground().note_reason(&reason);
+            layer.control_ref().note_reason(&reason);
         }
     }
 
-    /// Where both halves have ended, the floor beneath ends by itself as soon as its own end has come, whether somebody
+    /// Where both halves have ended, the layer beneath ends by itself as soon as its own end has come, whether somebody
     /// still reads or not (rule: close-13). A close awaits that end itself.
     fn rest(&mut self, cx: &mut Context<'_>) {
         let session = &self.session;
         let is_over = session.send().is_finished() && session.recv().end().is_some();
-        let is_awaited = self.keeps_floor || session.is_closing();
+        let is_awaited = self.keeps_layer || session.is_closing();
         if is_over && !is_awaited {
             self.note_end();
         }
-        if let Some(floor) = self.floor.as_mut().filter(|_| is_over && !is_awaited) {
+        if let Some(layer) = self.layer.as_mut().filter(|_| is_over && !is_awaited) {
             // A peer that goes on talking beneath its own end is not listened to for ever.
             let mut rest = Discard { bytes: 0, limit: REST };
-            let _ = unbudgeted(cx, |cx| floor.poll_discard(cx, &mut rest));
+            let _ = unbudgeted(cx, |cx| layer.poll_discard(cx, &mut rest));
         }
     }
 
-    /// Ends for a reason of ours, on this floor and all beneath: the socket goes.
+    /// Ends for a reason of ours, on this layer and all beneath: the socket goes.
     pub(crate) fn end(&mut self, reason: &Reason) {
         self.session.end(reason.clone());
-        if let Some(floor) = &mut self.floor {
-            floor.release(reason);
+        if let Some(layer) = &mut self.layer {
+            layer.release(reason);
         }
     }
 
@@ -375,11 +375,11 @@ impl<T: Transport> Pump<T> {
         true
     }
 
-    /// Ends now, on this floor and all beneath.
+    /// Ends now, on this layer and all beneath.
     pub(crate) fn abort(&mut self) {
         self.session.abort();
-        if let Some(floor) = &mut self.floor {
-            floor.handle_abort();
+        if let Some(layer) = &mut self.layer {
+            layer.handle_abort();
         }
     }
 }

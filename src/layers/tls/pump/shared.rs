@@ -14,27 +14,27 @@ use crate::error::Reason;
 use crate::transport::Transport;
 
 /// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
-const MAX_KICKS: usize = 8;
+const MAX_WAKES: usize = 8;
 
 /// A pump that halves, handles and wakers share.
-pub(crate) struct Shared<T> {
+pub(crate) struct SharedPump<T> {
     pump: Mutex<Pump<T>>,
-    kicked: AtomicBool,
+    woken: AtomicBool,
     control: Control,
 }
 
-impl<T: Transport> Shared<T> {
-    pub(crate) fn new(session: Session, floor: T) -> Arc<Self> {
-        let control = floor.ground().clone();
+impl<T: Transport> SharedPump<T> {
+    pub(crate) fn new(session: Session, layer: T) -> Arc<Self> {
+        let control = layer.control_ref().clone();
         Arc::new_cyclic(|weak| {
             let wake = Waker::from(Arc::new(PumpWaker(Weak::clone(weak))));
             let pump = Pump {
                 session,
-                floor: Some(floor),
-                keeps_floor: false,
+                layer: Some(layer),
+                keeps_layer: false,
                 is_beneath: false,
-                floor_is_shut: false,
-                floor_is_flushed: true,
+                layer_is_shut: false,
+                layer_is_flushed: true,
                 reader: None,
                 writer: None,
                 below: None,
@@ -42,7 +42,7 @@ impl<T: Transport> Shared<T> {
                 is_deferred: false,
                 wake,
             };
-            Self { pump: Mutex::new(pump), kicked: AtomicBool::new(false), control }
+            Self { pump: Mutex::new(pump), woken: AtomicBool::new(false), control }
         })
     }
 
@@ -64,19 +64,19 @@ impl<T: Transport> Shared<T> {
 
     /// Serves wakers that came while the lock was held.
     fn settle(&self) {
-        if self.kicked.load(Ordering::SeqCst) {
-            self.serve_kicks();
+        if self.woken.load(Ordering::SeqCst) {
+            self.serve_wakes();
         }
     }
 
-    /// The floor is ready for more.
-    fn kick(&self) {
-        self.kicked.store(true, Ordering::SeqCst);
-        self.serve_kicks();
+    /// The layer is ready for more.
+    fn note_wake(&self) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.serve_wakes();
     }
 
-    /// The floor has panicked in a waker, where no task of ours runs: the waiting tasks are woken, and learn of its loss.
-    fn lose_floor(&self) {
+    /// The layer has panicked in a waker, where no task of ours runs: the waiting tasks are woken, and learn of its loss.
+    fn lose_layer(&self) {
         let reason = Reason::Io(Arc::new(io::Error::other("the stream beneath has panicked")));
         let mut held = self.lock();
         held.pump.session.handle_read_lost(reason.clone());
@@ -84,19 +84,19 @@ impl<T: Transport> Shared<T> {
         self.unlock_and_wake_all(held);
     }
 
-    /// Whoever has the lock serves the kicks that come meanwhile, after letting go: so a kick is set before the lock is
+    /// Whoever has the lock serves the wakes that come meanwhile, after letting go: so a wake is set before the lock is
     /// tried, and looked for after it is free.
-    fn serve_kicks(&self) {
-        for _ in 0..MAX_KICKS {
-            if !self.kicked.load(Ordering::SeqCst) {
+    fn serve_wakes(&self) {
+        for _ in 0..MAX_WAKES {
+            if !self.woken.load(Ordering::SeqCst) {
                 return;
             }
             let Some(mut held) = self.try_lock() else { return };
             let pump = &mut *held.pump;
-            self.kicked.store(false, Ordering::SeqCst);
+            self.woken.store(false, Ordering::SeqCst);
             if pump.check_cut(&self.control) {
                 self.unlock_and_wake_all(held);
-            } else if pump.floor.as_ref().is_some_and(|floor| floor.may_write_in_wake()) {
+            } else if pump.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake()) {
                 let _ = pump.transmit();
                 self.unlock(held);
             } else {
@@ -149,17 +149,17 @@ struct Held<'a, T> {
     _locked: Locked,
 }
 
-/// The waker that the floor holds: waking it pumps.
-struct PumpWaker<T>(Weak<Shared<T>>);
+/// The waker that the layer holds: waking it pumps.
+struct PumpWaker<T>(Weak<SharedPump<T>>);
 
-impl<T: Transport> Watcher for Shared<T> {
+impl<T: Transport> Watcher for SharedPump<T> {
     /// An abort from another task: whoever waits here is told, also where nothing of theirs is registered at the socket.
     fn handle_abort(&self) {
         if let Some(pump) = self.try_lock() {
             self.unlock_and_wake_all(pump);
         }
-        // Whoever has the lock looks for the kick behind it, and finds the tasks that parked meanwhile.
-        self.kick();
+        // Whoever has the lock looks for the wake behind it, and finds the tasks that parked meanwhile.
+        self.note_wake();
     }
 }
 
@@ -171,8 +171,8 @@ impl<T: Transport> Wake for PumpWaker<T> {
     fn wake_by_ref(self: &Arc<Self>) {
         let Some(shared) = self.0.upgrade() else { return };
         // rule: life-7: a stream beneath that panics ends its own connection, and not the runtime or the task that wakes.
-        if catch_unwind(AssertUnwindSafe(|| shared.kick())).is_err() {
-            shared.lose_floor();
+        if catch_unwind(AssertUnwindSafe(|| shared.note_wake())).is_err() {
+            shared.lose_layer();
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::transport::Transport;
 pub(crate) enum Want {
     /// More bytes can be accepted.
     Room,
-    /// All bytes have left for the floor, and the end after them if one is due.
+    /// All bytes have left for the layer, and the end after them if one is due.
     Drained,
 }
 
@@ -20,7 +20,7 @@ impl<T: Transport> Pump<T> {
         park(&mut self.reader, cx);
     }
 
-    /// A task waits at the floor beneath, for something that is not this session's.
+    /// A task waits at the layer beneath, for something that is not this session's.
     pub(crate) fn park_below(&mut self, cx: &mut Context<'_>) {
         park(&mut self.below, cx);
     }
@@ -69,8 +69,8 @@ impl<T: Transport> Pump<T> {
             Want::Drained => {
                 (!session.is_handshaking() || session.send().is_over())
                     && session.is_flushed()
-                    && self.floor_is_flushed
-                    && !self.owes_floor_end()
+                    && self.layer_is_flushed
+                    && !self.owes_layer_end()
             }
         }
     }

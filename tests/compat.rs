@@ -1,7 +1,7 @@
 //! What happens at the ends of a connection, here and over tokio-rustls: the table of the README, measured.
 //!
 //! ```text
-//! cargo test --all-features --test neighbour -- --nocapture
+//! cargo test --all-features --test compat -- --nocapture
 //! ```
 //! The peer of every row is the same: a tokio-rustls client. What is asserted is our own column.
 #![allow(clippy::unwrap_used)]

@@ -19,7 +19,7 @@ use crate::error::{ConfigProblem, Error};
 
 /// What was said to either builder.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct Common {
     pub(super) identity: Option<IdentitySource>,
     pub(super) alpn: Vec<Vec<u8>>,
     pub(super) min: Option<TlsVersion>,
@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub(super) express: bool,
 }
 
-impl Shared {
+impl Common {
     pub(super) fn provider(&self) -> Result<Arc<CryptoProvider>, Error> {
         self.provider.clone().or_else(feature_provider).ok_or_else(|| fail(None, ConfigProblem::NoProvider))
     }

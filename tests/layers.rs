@@ -1,4 +1,4 @@
-//! Closing a connection of more than two floors, and one whose downgrade was given up.
+//! Closing a connection of more than two layers, and one whose downgrade was given up.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -32,7 +32,7 @@ async fn pair(sessions: usize) -> (Upgradable, Upgradable) {
 
 /// rule: close-1, upgrade-8
 #[tokio::test]
-async fn every_floor_of_tls_in_tls_ends_by_its_own_marker() {
+async fn every_layer_of_tls_in_tls_ends_by_its_own_marker() {
     let (mut client, mut server) = pair(2).await;
     server.write_all(b"last words").await.unwrap();
     let reading = async {
@@ -43,13 +43,13 @@ async fn every_floor_of_tls_in_tls_ends_by_its_own_marker() {
     let (report, (all, theirs)) = timeout(SOON, async { tokio::join!(server.close(), reading) }).await.unwrap();
     assert_eq!(all, b"last words");
     assert!(report.is_clean() && theirs.is_clean(), "{report:?} {theirs:?}");
-    assert_eq!(report.floors.len(), 3);
-    assert!(report.floors.iter().all(|floor| floor.marker_sent), "{report:?}");
+    assert_eq!(report.layers.len(), 3);
+    assert!(report.layers.iter().all(|layer| layer.marker_sent), "{report:?}");
 }
 
 /// rule: upgrade-9, close-1
 #[tokio::test]
-async fn a_close_behind_a_downgrade_that_was_given_up_ends_the_floor_below_too() {
+async fn a_close_behind_a_downgrade_that_was_given_up_ends_the_layer_below_too() {
     let (mut client, mut server) = pair(1).await;
     assert!(timeout(Duration::from_millis(50), server.stop_tls()).await.is_err());
     let reading = async {
@@ -59,5 +59,5 @@ async fn a_close_behind_a_downgrade_that_was_given_up_ends_the_floor_below_too()
     };
     let (report, theirs) = timeout(SOON, async { tokio::join!(server.close(), reading) }).await.unwrap();
     assert!(report.is_clean() && theirs.is_clean(), "{report:?} {theirs:?}");
-    assert!(report.floors.iter().all(|floor| floor.marker_sent), "{report:?}");
+    assert!(report.layers.iter().all(|layer| layer.marker_sent), "{report:?}");
 }
