@@ -1,4 +1,4 @@
-//! The bounds and choices of a connection. Every default is safe; every field may be changed.
+//! The bounds and choices of a connection. Every default is safe, and may be changed.
 
 use std::time::Duration;
 
@@ -6,20 +6,65 @@ use std::time::Duration;
 use crate::error::UpgradeError;
 
 /// What a connection allows. One policy holds for all the layers of a connection.
+///
+/// Each setter takes the policy and gives it back; the getter of the same name begins with `get_`.
+///
+/// ```
+/// use std::time::Duration;
+/// use bowline::{Policy, Truncation};
+///
+/// let policy = Policy::default()
+///     .close_timeout(Duration::from_secs(3))
+///     .idle_timeout(Duration::from_secs(60))
+///     .handshake_timeout(None) // no bound
+///     .truncation(Truncation::Tolerate);
+/// assert_eq!(policy.get_idle_timeout(), Some(Duration::from_secs(60)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Policy {
+    pub(crate) handshake_timeout: Option<Duration>,
+    pub(crate) close_timeout: Option<Duration>,
+    pub(crate) close_discard: u64,
+    pub(crate) half_open_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) watermarks: Watermarks,
+    pub(crate) truncation: Truncation,
+    pub(crate) max_layers: usize,
+    pub(crate) reset_when_killed: bool,
+}
+
+impl Policy {
     /// From accept or connect to the end of the handshake; default 30 seconds. `None`: no bound (rule: secure-5).
-    pub handshake_timeout: Option<Duration>,
+    #[must_use]
+    pub fn handshake_timeout(mut self, bound: impl Into<Option<Duration>>) -> Self {
+        self.handshake_timeout = bound.into();
+        self
+    }
+
     /// From the call of `close` until the socket goes; default 10 seconds. `None`: no bound (rule: close-3).
     ///
     /// `close_write`, which is also `poll_shutdown`, waits this long for a peer that takes nothing. The time starts again
     /// whenever the peer takes something (rule: half-12).
-    pub close_timeout: Option<Duration>,
+    #[must_use]
+    pub fn close_timeout(mut self, bound: impl Into<Option<Duration>>) -> Self {
+        self.close_timeout = bound.into();
+        self
+    }
+
     /// How many bytes a closing connection throws away before it goes; default 16 MiB (rule: close-3).
-    pub close_discard: u64,
+    #[must_use]
+    pub fn close_discard(mut self, bytes: u64) -> Self {
+        self.close_discard = bytes;
+        self
+    }
+
     /// How long a connection of which one half has ended may be idle; default `None` (rule: half-10).
-    pub half_open_timeout: Option<Duration>,
+    #[must_use]
+    pub fn half_open_timeout(mut self, bound: impl Into<Option<Duration>>) -> Self {
+        self.half_open_timeout = bound.into();
+        self
+    }
+
     /// How long nothing may move, in either direction, while a half waits: a read, a write, or what is queued. Then the
     /// connection ends for [`Reason::TimedOut`](crate::Reason::TimedOut) in [`Phase::Idle`](crate::Phase::Idle), by RST;
     /// default `None` (rule: idle-1).
@@ -30,18 +75,38 @@ pub struct Policy {
     #[doc(alias = "TimeoutMixin")]
     #[doc(alias = "setTimeout")]
     #[doc(alias = "SetDeadline")]
-    pub idle_timeout: Option<Duration>,
+    #[must_use]
+    pub fn idle_timeout(mut self, bound: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = bound.into();
+        self
+    }
+
     /// How much unsent data is held.
-    pub watermarks: Watermarks,
+    #[must_use]
+    pub fn watermarks(mut self, marks: Watermarks) -> Self {
+        self.watermarks = marks;
+        self
+    }
+
     /// What a missing close_notify means for reads.
-    pub truncation: Truncation,
+    #[must_use]
+    pub fn truncation(mut self, choice: Truncation) -> Self {
+        self.truncation = choice;
+        self
+    }
+
     /// How many nested TLS sessions one connection may have; default 4. One more is refused with
     /// [`UpgradeError::TooManyLayers`](crate::UpgradeError::TooManyLayers). With 0, every upgrade is refused (rule:
     /// upgrade-12).
     ///
     /// Each session costs memory and time for every byte, so a peer must not choose the number. A TLS connection that was
     /// not made by an upgrade is not refused, but counts.
-    pub max_layers: usize,
+    #[must_use]
+    pub fn max_layers(mut self, limit: usize) -> Self {
+        self.max_layers = limit;
+        self
+    }
+
     /// Whether the peer sees RST if this process is killed while our send half is open; default `false`: the system sends
     /// FIN then, which on bare TCP looks like an end in order (rule: flow-7).
     ///
@@ -49,7 +114,56 @@ pub struct Policy {
     /// [`relay`](crate::relay) always does it for both of its connections. The socket has a linger time of zero until our send
     /// half ends, so an orderly end is as safe as without it. It has no effect on streams other than TCP.
     #[doc(alias = "SO_LINGER")]
-    pub reset_when_killed: bool,
+    #[must_use]
+    pub fn reset_when_killed(mut self, yes: bool) -> Self {
+        self.reset_when_killed = yes;
+        self
+    }
+
+    /// See [`handshake_timeout`](Self::handshake_timeout).
+    pub fn get_handshake_timeout(&self) -> Option<Duration> {
+        self.handshake_timeout
+    }
+
+    /// See [`close_timeout`](Self::close_timeout).
+    pub fn get_close_timeout(&self) -> Option<Duration> {
+        self.close_timeout
+    }
+
+    /// See [`close_discard`](Self::close_discard).
+    pub fn get_close_discard(&self) -> u64 {
+        self.close_discard
+    }
+
+    /// See [`half_open_timeout`](Self::half_open_timeout).
+    pub fn get_half_open_timeout(&self) -> Option<Duration> {
+        self.half_open_timeout
+    }
+
+    /// See [`idle_timeout`](Self::idle_timeout).
+    pub fn get_idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
+    }
+
+    /// See [`watermarks`](Self::watermarks).
+    pub fn get_watermarks(&self) -> Watermarks {
+        self.watermarks
+    }
+
+    /// See [`truncation`](Self::truncation).
+    pub fn get_truncation(&self) -> Truncation {
+        self.truncation
+    }
+
+    /// See [`max_layers`](Self::max_layers).
+    pub fn get_max_layers(&self) -> usize {
+        self.max_layers
+    }
+
+    /// See [`reset_when_killed`](Self::reset_when_killed).
+    pub fn get_reset_when_killed(&self) -> bool {
+        self.reset_when_killed
+    }
 }
 
 impl Default for Policy {
@@ -75,33 +189,34 @@ impl Policy {
         let limit = self.max_layers;
         if layers < limit { Ok(()) } else { Err(UpgradeError::TooManyLayers { limit }) }
     }
-
-    /// The watermarks in effect: every wait at the high mark ends at the low one.
-    pub(crate) fn marks(&self) -> Watermarks {
-        Watermarks::new(self.watermarks.low, self.watermarks.high)
-    }
 }
 
-/// Bounds of the memory that unsent bytes take, in bytes (rule: write-8). Inconsistent values are corrected in the same way as
-/// [`new`](Self::new) does.
+/// Bounds of the memory that unsent bytes take, in bytes (rule: write-8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Watermarks {
+    pub(crate) high: usize,
+    pub(crate) low: usize,
+}
+
+impl Watermarks {
+    /// `low` is reduced below `high` if necessary; `high` is at least 1. Thus every wait at the high mark ends at the low one.
+    pub fn new(low: usize, high: usize) -> Self {
+        let high = high.max(1);
+        Self { high, low: low.min(high - 1) }
+    }
+
     /// A write waits while at least this many bytes are queued; default 64 KiB. One write exceeds it by a record at most. TLS
     /// uses 4 KiB if this is less.
     ///
     /// If this mark is 32 KiB or more, TLS seals a write of 16 KiB or more in full records. Such a write also waits while less
-    /// than 16 KiB is left below this mark, until no more than `low` bytes are queued.
-    pub high: usize,
-    /// A waiting writer goes on when no more than this is queued; default 16 KiB.
-    pub low: usize,
-}
+    /// than 16 KiB is left below this mark, until no more than [`low`](Self::low) bytes are queued.
+    pub fn high(self) -> usize {
+        self.high
+    }
 
-impl Watermarks {
-    /// `low` is reduced below `high` if necessary; `high` is at least 1.
-    pub fn new(low: usize, high: usize) -> Self {
-        let high = high.max(1);
-        Self { high, low: low.min(high - 1) }
+    /// A waiting writer goes on when no more than this is queued; default 16 KiB.
+    pub fn low(self) -> usize {
+        self.low
     }
 
     /// The marks that a TLS session uses: with a lower high mark, each write would leave in tiny records.

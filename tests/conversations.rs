@@ -105,7 +105,7 @@ async fn talk(both: [Connection; 2], sizes: [usize; 2], piece: usize, corked: bo
 async fn play(capacity: usize, tight: bool, steps: Vec<Step>, ending: Ending) {
     let mut policy = Policy::default();
     if tight {
-        policy.watermarks = Watermarks::new(0, 100);
+        policy = policy.watermarks(Watermarks::new(0, 100));
     }
     let (a, b) = pipe(capacity);
     let name = || Address::Other("pipe".into());

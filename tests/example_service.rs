@@ -69,8 +69,7 @@ impl Running {
     async fn with_patience(handshake: Duration, upload: Duration) -> Self {
         let pki = Pki::new();
         let stored = Arc::default();
-        let mut policy = Policy::default();
-        policy.handshake_timeout = Some(handshake);
+        let policy = Policy::default().handshake_timeout(handshake);
         let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr();
         let uploads = service::Uploads { stored: Arc::clone(&stored), patience: upload };

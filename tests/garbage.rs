@@ -136,7 +136,7 @@ async fn an_alert_of_the_peers_in_the_clear_is_the_reason_and_is_answered_by_fin
 async fn a_peer_that_answers_the_alert_with_silence_or_endless_talk_holds_nobody() {
     let bound = Duration::from_millis(200);
     for talks in [false, true] {
-        let setup = Setup::new(Side::Server, TlsVersion::V1_3).with(|policy| policy.close_timeout = Some(bound));
+        let setup = Setup::new(Side::Server, TlsVersion::V1_3).with(|policy| policy.close_timeout(bound));
         let (ours, mut peer) = setup.before().await;
         peer.send(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let begin = Instant::now();

@@ -296,7 +296,7 @@ async fn a_peer_that_talks_to_somebody_who_does_not_read_is_held_back_by_its_soc
 #[tokio::test]
 async fn endless_talk_ends_a_close_at_its_bound_in_bytes() {
     for (name, _, setup) in all_setups() {
-        let setup = setup.with(|policy| policy.close_discard = 1 << 20);
+        let setup = setup.with(|policy| policy.close_discard(1 << 20));
         let (mut ours, mut peer) = setup.done().await;
         let talking = tokio::spawn(async move { peer.talk(u64::MAX).await });
         let report = timeout(SOON, ours.close()).await.unwrap();
@@ -329,10 +329,10 @@ async fn an_alert_leaves_behind_the_data_of_a_full_socket() {
 #[tokio::test]
 async fn a_reader_that_stalls_bounds_our_memory_and_our_close_and_sees_no_orderly_end() {
     for (name, _, setup) in all_setups() {
-        let setup = setup.with(|policy| policy.close_timeout = Some(Duration::from_millis(200)));
+        let setup = setup.with(|policy| policy.close_timeout(Duration::from_millis(200)));
         let (mut ours, mut peer) = setup.done().await;
         while timeout(Duration::from_millis(100), ours.write(&[b'.'; 16 << 10])).await.is_ok() {}
-        assert!(ours.queued() <= setup.policy.watermarks.high + (20 << 10), "{name}: {}", ours.queued());
+        assert!(ours.queued() <= setup.policy.get_watermarks().high() + (20 << 10), "{name}: {}", ours.queued());
         let report = timeout(SOON, ours.close()).await.unwrap();
         assert!(report.timed_out() && !report.marker_sent(), "{name}: {report:?}");
         assert!(matches!(report.reason, Reason::TimedOut(Phase::Close)), "{name}: {report:?}");
@@ -360,7 +360,7 @@ async fn an_abort_into_a_full_socket_is_a_reset_without_close_notify() {
 fn an_abort_ends_a_close_that_waits_for_fin_only() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (name, _, setup) in all_setups() {
-        let setup = setup.with(|policy| policy.close_timeout = None);
+        let setup = setup.with(|policy| policy.close_timeout(None));
         let report = runtime.block_on(async {
             let (mut ours, mut peer) = setup.done().await;
             peer.close_notify().send().await.unwrap();

@@ -187,8 +187,8 @@ async fn some_offsets(mut setup: Setup) {
     let mut policy = Policy::clone(&setup.policy);
     if ending == CutEnd::Silence {
         // Here the clock is the real one.
-        policy.handshake_timeout = Some(Duration::from_secs(2));
-        policy.close_timeout = Some(Duration::from_millis(300));
+        policy = policy.handshake_timeout(Duration::from_secs(2));
+        policy = policy.close_timeout(Duration::from_millis(300));
     }
     setup.policy = policy.into();
     let record_ends = record_ends(&setup).await;

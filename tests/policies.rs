@@ -18,12 +18,11 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Every deadline another one.
 fn policy() -> Policy {
-    let mut policy = Policy::default();
-    policy.handshake_timeout = Some(SECOND * 5);
-    policy.close_timeout = Some(SECOND * 7);
-    policy.half_open_timeout = Some(SECOND * 11);
-    policy.idle_timeout = Some(SECOND * 13);
-    policy
+    Policy::default()
+        .handshake_timeout(SECOND * 5)
+        .close_timeout(SECOND * 7)
+        .half_open_timeout(SECOND * 11)
+        .idle_timeout(SECOND * 13)
 }
 
 /// Runs on a paused clock, and says how many seconds it took.

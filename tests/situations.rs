@@ -66,9 +66,7 @@ where
 }
 
 fn hasty() -> Policy {
-    let mut policy = Policy::default();
-    policy.close_timeout = Some(Duration::from_millis(100));
-    policy
+    Policy::default().close_timeout(Duration::from_millis(100))
 }
 
 async fn expect(from: &mut (impl tokio::io::AsyncRead + Unpin), expected: &[u8]) {

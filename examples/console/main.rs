@@ -144,8 +144,12 @@ async fn serve_one(kind: Kind, incoming: Incoming, number: u64, console: Arc<Con
 
 fn policy(args: &Args) -> Arc<Policy> {
     let mut policy = Policy::default();
-    policy.close_timeout = args.close_timeout.or(policy.close_timeout);
-    policy.handshake_timeout = args.handshake_timeout.or(policy.handshake_timeout);
+    if let Some(bound) = args.close_timeout {
+        policy = policy.close_timeout(bound);
+    }
+    if let Some(bound) = args.handshake_timeout {
+        policy = policy.handshake_timeout(bound);
+    }
     Arc::new(policy)
 }
 

@@ -221,7 +221,7 @@ impl Service {
 
     /// Sends the last bytes before a close. If the peer takes none of them, this waits no longer than a close does (rule: close-3).
     async fn send_last(&mut self, n: u64) -> io::Result<()> {
-        let bound = self.connection.control().policy().close_timeout.unwrap_or(Duration::MAX);
+        let bound = self.connection.control().policy().get_close_timeout().unwrap_or(Duration::MAX);
         for mut piece in pieces(n) {
             while !piece.is_empty() {
                 let n = timeout(bound, poll_fn(|cx| self.poll_write_deaf(cx, piece))).await??;

@@ -144,10 +144,11 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
 }
 
 async fn connect(args: &Args) -> Result<TcpConnection, Error> {
-    let mut policy = Policy::default();
-    policy.close_timeout = args.close_timeout.or(policy.close_timeout);
     // rule: flow-7: if we are killed, the data of a pipe must not look complete.
-    policy.reset_when_killed = true;
+    let mut policy = Policy::default().reset_when_killed(true);
+    if let Some(bound) = args.close_timeout {
+        policy = policy.close_timeout(bound);
+    }
     let mut connector = Connector::new().policy(policy);
     if let Some(timeout) = args.endpoint.timeout() {
         connector = connector.timeout(timeout);

@@ -112,7 +112,7 @@ async fn accept(listener: &EndpointListener, terminator: &Terminator) -> Result<
 fn front(options: &Options) -> ListenerBuilder {
     let mut policy = policy(options);
     if options.tolerate_truncation {
-        policy.truncation = Truncation::Tolerate;
+        policy = policy.truncation(Truncation::Tolerate);
     }
     let max = max_connections(options.max_connections, descriptors::raise_limit());
     let builder = Listener::builder().policy(policy).max_connections(max).max_unfinished(max);
@@ -135,14 +135,13 @@ fn max_connections(asked: Option<usize>, descriptors: Option<u64>) -> usize {
 }
 
 fn policy(options: &Options) -> Policy {
-    let mut policy = Policy::default();
-    policy.idle_timeout = options.idle_timeout;
-    // rule: flow-7: from the start, because the bytes before the relay must not look complete either.
-    policy.reset_when_killed = true;
-    policy.handshake_timeout = Some(options.handshake_timeout);
-    policy.close_timeout = Some(options.close_timeout);
-    policy.half_open_timeout = options.half_open_timeout;
-    policy
+    Policy::default()
+        .idle_timeout(options.idle_timeout)
+        // rule: flow-7: from the start, because the bytes before the relay must not look complete either.
+        .reset_when_killed(true)
+        .handshake_timeout(options.handshake_timeout)
+        .close_timeout(options.close_timeout)
+        .half_open_timeout(options.half_open_timeout)
 }
 
 /// SIGTERM and SIGINT, each of them as often as it comes.

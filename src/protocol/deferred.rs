@@ -66,7 +66,7 @@ pub(crate) struct DeferredConn {
 impl DeferredConn {
     pub(crate) fn new(control: Control, facts: Option<Arc<SessionFacts>>, layers: Option<usize>) -> Self {
         let handle_state = HandleState::new(control.clone());
-        let marks = control.policy().marks();
+        let marks = control.policy().watermarks;
         let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&handle_state) as Arc<dyn Watcher>));
         control.watch(watcher);
         Self {
@@ -212,7 +212,7 @@ impl DeferredConn {
         if queued == 0 && !self.outbox.has_steps() {
             return Level::Empty;
         }
-        let marks = self.control().policy().marks();
+        let marks = self.control().policy().watermarks;
         match queued {
             queued if queued >= marks.high => Level::High,
             queued if queued <= marks.low => Level::Low,

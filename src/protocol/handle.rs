@@ -179,7 +179,7 @@ impl Handle {
             if let Some(reason) = self.reason() {
                 return Err(reason.into());
             }
-            let is_above = self.queued() >= self.0.control.policy().marks().high;
+            let is_above = self.queued() >= self.0.control.policy().watermarks.high;
             if self.0.has_room.load(Ordering::Acquire) && !is_above {
                 return Ok(());
             }

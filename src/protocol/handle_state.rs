@@ -141,7 +141,7 @@ impl HandleState {
             _ => mailbox.commands.push(Command::Write(bytes.to_vec(), is_answer)),
         }
         mailbox.bytes += bytes.len();
-        let is_full = mailbox.bytes + self.queued.load(Ordering::Relaxed) >= self.control.policy().marks().high;
+        let is_full = mailbox.bytes + self.queued.load(Ordering::Relaxed) >= self.control.policy().watermarks.high;
         mailbox.is_full |= is_full;
         self.ring(mailbox);
         is_full

@@ -106,7 +106,7 @@ fn a_write_is_refused_only_above_the_low_mark_and_goes_on_at_it() {
             let accepted = write(&mut client, &data[sent..][..wanted]);
             sent += accepted;
             // A session uses no mark below 4 KiB.
-            let bound = marks.high.max(4 << 10) + COST;
+            let bound = marks.high().max(4 << 10) + COST;
             assert!(client.queued() <= bound, "{} {marks:?}", client.queued());
             if accepted == 0 {
                 assert!(!client.is_below_low_mark(), "{} {marks:?}", client.queued());

@@ -146,7 +146,7 @@ async fn a_codec_may_hold_many_messages_of_one_piece() {
 /// rule: write-10
 #[tokio::test]
 async fn messages_wait_one_by_one_while_their_answers_are_not_read() {
-    let high = bowline::Watermarks::default().high;
+    let high = bowline::Watermarks::default().high();
     over_all(move |kind, a, mut b: BoxTransport| async move {
         for end in [&a, &b] {
             let _ = end.set_send_buffer_size(64 << 10);

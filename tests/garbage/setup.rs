@@ -37,10 +37,8 @@ impl Setup {
         Self { side, server: pki.server_tls(), client, policy: Arc::default() }
     }
 
-    pub(crate) fn with(self, change: impl FnOnce(&mut Policy)) -> Self {
-        let mut policy = Policy::clone(&self.policy);
-        change(&mut policy);
-        Self { policy: policy.into(), ..self }
+    pub(crate) fn with(self, change: impl FnOnce(Policy) -> Policy) -> Self {
+        Self { policy: change(Policy::clone(&self.policy)).into(), ..self }
     }
 
     pub(crate) async fn ours(self, stream: TcpStream) -> Result<TlsConnection<TcpConnection>, Error> {

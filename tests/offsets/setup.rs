@@ -58,9 +58,7 @@ impl Setup {
         let client = pki.client_tls_builder().provider(Arc::new(provider)).min_version(version).max_version(version);
         let mut client_config = ClientConfig::clone(client.build().unwrap().config());
         client_config.resumption = Resumption::disabled();
-        let mut policy = Policy::default();
-        policy.handshake_timeout = Some(HANDSHAKE_BOUND);
-        policy.close_timeout = Some(CLOSE_BOUND);
+        let policy = Policy::default().handshake_timeout(HANDSHAKE_BOUND).close_timeout(CLOSE_BOUND);
         let name = format!("{ending:?} to a {side:?}, {version:?}");
         Self { name, side, ending, server, client: Arc::new(client_config).into(), policy: policy.into() }
     }

@@ -19,9 +19,7 @@ const LENT: usize = 33 << 10;
 const FRAMES: usize = 2_000;
 
 fn tight() -> Policy {
-    let mut policy = Policy::default();
-    policy.watermarks = Watermarks::new(10_000, HIGH);
-    policy
+    Policy::default().watermarks(Watermarks::new(10_000, HIGH))
 }
 
 fn echo() -> Probe {
@@ -140,9 +138,9 @@ async fn a_reset_is_noticed_while_answers_wait() {
 #[tokio::test]
 async fn calls_timers_drains_and_bounds_are_obeyed_while_answers_wait() {
     for how in ["abort", "fail", "close", "close_write", "drain", "timer", "idle"] {
-        let mut policy = tight();
-        policy.close_timeout = Some(Duration::from_millis(50));
-        policy.idle_timeout = (how == "idle").then_some(Duration::from_millis(400));
+        let policy = tight()
+            .close_timeout(Duration::from_millis(50))
+            .idle_timeout((how == "idle").then_some(Duration::from_millis(400)));
         over(&[Kind::Tcp, Kind::Tls13, Kind::MemoryTls], policy, move |kind, a, mut b| async move {
             let group = DrainGroup::new();
             assert!(group.join(&a.control()));

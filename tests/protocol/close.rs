@@ -52,8 +52,7 @@ async fn a_silent_peer_and_one_that_talks_hold_a_close_no_longer_than_the_bounds
         assert!(read_all(&mut b).await.1.is_ok());
     })
     .await;
-    let mut policy = Policy::default();
-    policy.close_discard = 200_000;
+    let policy = Policy::default().close_discard(200_000);
     over(&Kind::ALL, policy, |_, a, b| async move {
         let (mut read, mut write) = tokio::io::split(b);
         let talking = tokio::spawn(async move { while write.write_all(&[1; 9_000]).await.is_ok() {} });
@@ -140,8 +139,7 @@ async fn close_waits_for_a_push_producer_that_is_not_paused() {
 /// rule: close-5, flow-2
 #[tokio::test]
 async fn close_waits_for_a_push_producer_that_is_paused() {
-    let mut policy = Policy::default();
-    policy.watermarks = Watermarks::new(10_000, 20_000);
+    let policy = Policy::default().watermarks(Watermarks::new(10_000, 20_000));
     over(&Kind::ALL, policy, |_, mut a, mut b| async move {
         let taken = clog(&mut a).await;
         let probe = Probe::quiet();

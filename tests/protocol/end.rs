@@ -97,8 +97,7 @@ async fn a_record_that_is_cut_anywhere_is_a_truncation_behind_the_data_ahead_of_
 /// rule: end-3
 #[tokio::test]
 async fn a_policy_that_tolerates_truncation_does_not_hide_it() {
-    let mut policy = Policy::default();
-    policy.truncation = Truncation::Tolerate;
+    let policy = Policy::default().truncation(Truncation::Tolerate);
     let (server, mut client) = server_and_tokio_rustls(policy).await;
     client.write_all(b"framed").await.unwrap();
     client.flush().await.unwrap();

@@ -12,9 +12,7 @@ use crate::common::{clog, expect, over, over_all, pattern, read_all, settle};
 use crate::probe::{Answer, Event, Probe, Pull, Told, pull, push, run};
 
 fn tight() -> Policy {
-    let mut policy = Policy::default();
-    policy.watermarks = Watermarks::new(10_000, 40_000);
-    policy
+    Policy::default().watermarks(Watermarks::new(10_000, 40_000))
 }
 
 /// rule: flow-1
@@ -101,8 +99,8 @@ impl PushProducer for Eager {
 
     fn resume(&mut self) {
         assert!(self.is_paused.swap(false, Ordering::SeqCst), "resumed and not paused");
-        let marks = self.handle.control().policy().watermarks;
-        assert!(self.handle.queued() <= marks.low, "resumed above the low mark");
+        let marks = self.handle.control().policy().get_watermarks();
+        assert!(self.handle.queued() <= marks.low(), "resumed above the low mark");
         self.told.note("resume");
     }
 

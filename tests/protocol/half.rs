@@ -250,8 +250,7 @@ async fn close_after_close_write_ends_within_the_bound_although_the_peer_talks()
 /// rule: half-10
 #[tokio::test]
 async fn a_half_open_connection_has_an_idle_bound_of_its_own() {
-    let mut policy = Policy::default();
-    policy.half_open_timeout = Some(Duration::from_millis(100));
+    let policy = Policy::default().half_open_timeout(Duration::from_millis(100));
     over(&Kind::ALL, policy, |_, a, mut b| async move {
         let running = run(Probe::half_closeable(), a);
         tokio::time::sleep(Duration::from_millis(120)).await;
@@ -268,8 +267,7 @@ async fn a_half_open_connection_has_an_idle_bound_of_its_own() {
 /// rule: half-11, flow-3
 #[tokio::test]
 async fn the_peers_end_while_the_producer_is_paused_drains_and_stops_it_once() {
-    let mut policy = Policy::default();
-    policy.watermarks = Watermarks::new(10_000, 20_000);
+    let policy = Policy::default().watermarks(Watermarks::new(10_000, 20_000));
     over(&Kind::ALL, policy, |_, mut a, mut b| async move {
         let taken = clog(&mut a).await;
         let probe = Probe::quiet();

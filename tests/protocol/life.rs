@@ -293,7 +293,7 @@ async fn every_operation_of_a_handle_after_the_end_and_inside_connection_lost_is
         handle.set_timer(Some(Duration::ZERO));
         let _ = (handle.queued(), handle.dropped(), handle.received(), handle.sent());
         let _ = (handle.is_lost(), handle.reason(), handle.host(), handle.peer(), format!("{handle:?}"));
-        assert!(handle.control().policy().close_timeout.is_some());
+        assert!(handle.control().policy().get_close_timeout().is_some());
     }
     over_all(|_, a, mut b| async move {
         let told = Told::default();

@@ -15,16 +15,12 @@ pub type Upgradable = UpgradableConnection<TcpConnection>;
 
 /// A policy whose closes take no longer than this.
 pub fn hasty(millis: u64) -> Policy {
-    let mut policy = Policy::default();
-    policy.close_timeout = Some(Duration::from_millis(millis));
-    policy
+    Policy::default().close_timeout(Duration::from_millis(millis))
 }
 
 /// A policy with a handshake deadline.
 pub fn impatient(millis: u64) -> Policy {
-    let mut policy = Policy::default();
-    policy.handshake_timeout = Some(Duration::from_millis(millis));
-    policy
+    Policy::default().handshake_timeout(Duration::from_millis(millis))
 }
 
 pub fn as_client() -> StartTls {

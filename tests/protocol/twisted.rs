@@ -231,8 +231,7 @@ async fn an_exception_that_swallows_connection_lost() {
 /// rule: half-11
 #[tokio::test]
 async fn a_producer_that_is_resumed_into_a_void() {
-    let mut policy = Policy::default();
-    policy.watermarks = Watermarks::new(10_000, 20_000);
+    let policy = Policy::default().watermarks(Watermarks::new(10_000, 20_000));
     over(&Kind::ALL, policy, |_, mut a, mut b| async move {
         let taken = clog(&mut a).await;
         let running = run(Probe::quiet(), a);

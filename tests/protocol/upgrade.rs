@@ -697,8 +697,7 @@ fn asking_server() -> Probe {
 #[tokio::test]
 async fn one_layer_too_many_is_refused_before_the_go_ahead() {
     bounded("tcp", async {
-        let mut policy = Policy::default();
-        policy.max_layers = 2;
+        let policy = Policy::default().max_layers(2);
         let (a, b) = tcp_pair_with(policy).await.unwrap();
         let mut a: Upgradable = UpgradableConnection::new(a);
         let running = run(asking_server(), UpgradableConnection::new(b));

@@ -251,7 +251,7 @@ async fn room_is_told_also_where_the_kernel_takes_all_at_once() {
     over_all(|_, a, mut b| async move {
         let probe = Probe::at("made", |transport| {
             transport.write(&pattern(65_536));
-            assert!(transport.queued() >= transport.control().policy().watermarks.high);
+            assert!(transport.queued() >= transport.control().policy().get_watermarks().high());
         });
         let running = run(probe, a);
         expect(&mut b, &pattern(65_536)).await;
@@ -273,8 +273,7 @@ async fn room_is_told_also_where_the_kernel_takes_all_at_once() {
 /// rule: write-8
 #[tokio::test]
 async fn a_task_that_waits_for_room_holds_the_queue_at_the_mark() {
-    let mut policy = Policy::default();
-    policy.watermarks = Watermarks::new(10_000, 40_000);
+    let policy = Policy::default().watermarks(Watermarks::new(10_000, 40_000));
     over(&Kind::ALL, policy, |_, a, mut b| async move {
         let running = run(Probe::quiet(), a);
         let handle = running.handle.clone();

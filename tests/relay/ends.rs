@@ -76,8 +76,7 @@ async fn both_sides_closing_at_once_end_clean() {
 /// rule: flow-6, end-3
 #[tokio::test]
 async fn a_truncation_that_the_policy_tolerates_is_passed_on_as_an_end_in_order() {
-    let mut policy = Policy::default();
-    policy.truncation = Truncation::Tolerate;
+    let policy = Policy::default().truncation(Truncation::Tolerate);
     let (leg, mut client) = server_and_tokio_rustls(policy).await;
     bounded("tolerated truncation", async move {
         let (back, mut backend) = tcp_pair().await.unwrap();
@@ -126,8 +125,8 @@ async fn a_leg_whose_peer_takes_nothing_after_its_end_is_unconfirmed() {
     const MUCH: usize = 300_000;
     for is_read in [false, true] {
         bounded("tcp", async move {
-            let mut policy = Policy::default();
-            policy.close_timeout = Some(std::time::Duration::from_millis(if is_read { 30_000 } else { 300 }));
+            let policy =
+                Policy::default().close_timeout(std::time::Duration::from_millis(if is_read { 30_000 } else { 300 }));
             let (mut client, front) = bowline::testing::tcp_pair_with(policy.clone()).await.unwrap();
             let (back, mut service) = bowline::testing::tcp_pair_with(policy).await.unwrap();
             front.set_send_buffer_size(1 << 20).unwrap();

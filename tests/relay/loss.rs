@@ -233,8 +233,7 @@ async fn what_ended_in_order_arrives_whole_although_the_connection_it_came_by_is
 /// rule: flow-6, close-3
 #[tokio::test]
 async fn what_ended_in_order_is_waited_for_no_longer_than_a_close_is() {
-    let mut policy = Policy::default();
-    policy.close_timeout = Some(Duration::from_millis(300));
+    let policy = Policy::default().close_timeout(Duration::from_millis(300));
     bounded("a peer that does not read", async move {
         let (relayed, mut backend) = reset_behind_an_end_in_order(Kind::Tcp, &policy).await;
         let begun = Instant::now();
@@ -251,8 +250,7 @@ async fn what_ended_in_order_is_waited_for_no_longer_than_a_close_is() {
 /// rule: flow-6, half-10
 #[tokio::test]
 async fn a_silent_peer_of_a_half_open_connection_is_given_up_and_the_other_one_aborted() {
-    let mut policy = Policy::default();
-    policy.half_open_timeout = Some(Duration::from_millis(100));
+    let policy = Policy::default().half_open_timeout(Duration::from_millis(100));
     over(&PAIRS, policy, |joined| async move {
         let Joined { mut one, mut other, relayed, .. } = joined;
         one.close_write().await.unwrap();

@@ -10,9 +10,7 @@ use crate::common::{
 };
 
 fn hasty(close: Duration) -> Policy {
-    let mut policy = Policy::default();
-    policy.close_timeout = Some(close);
-    policy
+    Policy::default().close_timeout(close)
 }
 
 /// rule: close-1, close-4, end-1
@@ -113,8 +111,7 @@ async fn a_peer_that_reads_nothing_holds_a_close_no_longer_than_the_bound() {
 #[tokio::test]
 async fn a_peer_that_talks_without_end_holds_a_close_no_longer_than_the_bounds() {
     for (bytes, expected) in [(u64::MAX, Bound::Time), (300_000, Bound::Bytes)] {
-        let mut policy = hasty(Duration::from_millis(300));
-        policy.close_discard = bytes;
+        let policy = hasty(Duration::from_millis(300)).close_discard(bytes);
         over(&Kind::ALL, policy, move |kind, mut a, b| async move {
             let (mut read, mut write) = tokio::io::split(b);
             let talking = tokio::spawn(async move { while write.write_all(&[1; 9_000]).await.is_ok() {} });

@@ -14,9 +14,7 @@ const SOCKETS: [Kind; 5] = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded,
 const MUCH: usize = 300_000;
 
 fn hasty(millis: u64) -> Policy {
-    let mut policy = Policy::default();
-    policy.close_timeout = Some(Duration::from_millis(millis));
-    policy
+    Policy::default().close_timeout(Duration::from_millis(millis))
 }
 
 /// The peer ends its half first, and does not read our later writes: our system has taken them, the peer's system has not.
@@ -194,8 +192,7 @@ async fn bytes_taken_by_a_unix_socket_have_arrived() {
 fn a_confirmed_close_takes_no_timer() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     runtime.block_on(async {
-        let mut policy = Policy::default();
-        policy.close_timeout = None;
+        let policy = Policy::default().close_timeout(None);
         let (ours, mut theirs) = raw_tcp_pair().await.unwrap();
         let mut ours = TcpConnection::new(ours, policy).unwrap();
         ours.write_all(&pattern(100_000)).await.unwrap();

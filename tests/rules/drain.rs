@@ -426,8 +426,7 @@ async fn a_drain_that_is_dropped_goes_on_and_several_may_wait() {
 #[tokio::test]
 async fn a_handshake_that_times_out_is_counted_as_that() {
     let group = DrainGroup::new();
-    let mut policy = bowline::Policy::default();
-    policy.handshake_timeout = Some(Duration::from_millis(50));
+    let policy = bowline::Policy::default().handshake_timeout(Duration::from_millis(50));
     let (ours, _theirs) = bowline::testing::tcp_pair_with(policy).await.unwrap();
     group.join(&ours.control());
     group.begin_drain();

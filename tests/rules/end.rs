@@ -75,8 +75,7 @@ async fn fin_without_close_notify_is_truncated_behind_the_data_and_stays_so() {
 /// rule: end-3
 #[tokio::test]
 async fn a_policy_can_tolerate_truncation_and_the_status_still_says_it() {
-    let mut policy = Policy::default();
-    policy.truncation = Truncation::Tolerate;
+    let policy = Policy::default().truncation(Truncation::Tolerate);
     let (mut server, mut client) = server_and_tokio_rustls(policy).await;
     client.write_all(b"framed").await.unwrap();
     client.flush().await.unwrap();
@@ -232,8 +231,7 @@ async fn a_connection_that_was_dropped_after_its_end_says_how_that_was() {
 /// rule: close-3, close-4
 #[tokio::test]
 async fn the_text_of_a_report_names_the_bound_that_ended_a_close() {
-    let mut policy = Policy::default();
-    policy.close_discard = 100_000;
+    let policy = Policy::default().close_discard(100_000);
     over(&Kind::ALL, policy, |_, mut a, b| async move {
         let (mut read, mut write) = tokio::io::split(b);
         let talking = tokio::spawn(async move { while write.write_all(&[1; 9_000]).await.is_ok() {} });
@@ -251,8 +249,7 @@ async fn the_text_of_a_report_names_the_bound_that_ended_a_close() {
 #[tokio::test]
 async fn a_handshake_that_cannot_send_its_flight_fails_at_once() {
     let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
-    let mut policy = Policy::default();
-    policy.handshake_timeout = None;
+    let policy = Policy::default().handshake_timeout(None);
     // A peer that is silent, and a socket that takes nothing more.
     let (ours, _silent) = raw_tcp_pair().await.unwrap();
     socket2::SockRef::from(&ours).shutdown(std::net::Shutdown::Write).unwrap();

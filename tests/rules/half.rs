@@ -158,8 +158,7 @@ async fn a_clean_end_stays_clean_when_a_reset_follows() {
 /// rule: half-9, close-3
 #[tokio::test]
 async fn close_after_close_write_ends_within_the_bound_although_the_peer_talks() {
-    let mut policy = Policy::default();
-    policy.close_timeout = Some(Duration::from_millis(200));
+    let policy = Policy::default().close_timeout(Duration::from_millis(200));
     over(&Kind::ALL, policy, |kind, mut a, b| async move {
         a.close_write().await.unwrap();
         let (mut read, mut write) = tokio::io::split(b);
@@ -175,8 +174,7 @@ async fn close_after_close_write_ends_within_the_bound_although_the_peer_talks()
 /// rule: half-10
 #[tokio::test]
 async fn a_half_open_connection_has_an_idle_bound_of_its_own() {
-    let mut policy = Policy::default();
-    policy.half_open_timeout = Some(Duration::from_millis(100));
+    let policy = Policy::default().half_open_timeout(Duration::from_millis(100));
     over(&Kind::ALL, policy, |kind, mut a, mut b| async move {
         // Idle while both halves are open is no matter.
         assert!(tokio::time::timeout(Duration::from_millis(150), a.read(&mut [0; 1])).await.is_err());
@@ -232,8 +230,7 @@ async fn half_close_works_both_ways_in_turn_over_every_transport() {
         assert!(ours.is_clean() && theirs.is_clean(), "{kind}: {ours:?} {theirs:?}");
     }
     // Watermarks as tight as can be change nothing.
-    let mut policy = Policy::default();
-    policy.watermarks = bowline::Watermarks::new(0, 1);
+    let policy = Policy::default().watermarks(bowline::Watermarks::new(0, 1));
     let (mut a, mut b) = pair_with(Kind::Tls13, policy).await.unwrap();
     let writing = tokio::spawn(async move {
         a.write_all(b"tight").await.unwrap();
@@ -247,8 +244,7 @@ async fn half_close_works_both_ways_in_turn_over_every_transport() {
 /// rule: half-10
 #[tokio::test]
 async fn a_write_that_stalls_behind_the_peers_end_is_idle_too() {
-    let mut policy = Policy::default();
-    policy.half_open_timeout = Some(Duration::from_millis(100));
+    let policy = Policy::default().half_open_timeout(Duration::from_millis(100));
     over(&Kind::ALL, policy, |kind, mut a, mut b| async move {
         b.close_write().await.unwrap();
         assert_eq!(a.read(&mut [0; 1]).await.unwrap(), 0);
@@ -266,8 +262,7 @@ async fn a_write_that_stalls_behind_the_peers_end_is_idle_too() {
 /// rule: half-10
 #[tokio::test]
 async fn whoever_waits_already_when_the_connection_becomes_half_open_is_bounded_too() {
-    let mut policy = Policy::default();
-    policy.half_open_timeout = Some(Duration::from_millis(100));
+    let policy = Policy::default().half_open_timeout(Duration::from_millis(100));
     over(&Kind::ALL, policy.clone(), |_, a, b| async move {
         let (mut read, mut write) = tokio::io::split(a);
         let reading = tokio::spawn(async move { read.read(&mut [0; 1]).await });
@@ -298,9 +293,7 @@ async fn whoever_waits_already_when_the_connection_becomes_half_open_is_bounded_
 const SESSIONS: [Kind; 5] = [Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls, Kind::MemoryTls];
 
 fn hasty(millis: u64) -> Policy {
-    let mut policy = Policy::default();
-    policy.close_timeout = Some(Duration::from_millis(millis));
-    policy
+    Policy::default().close_timeout(Duration::from_millis(millis))
 }
 
 fn assert_given_up(error: std::io::Error) {
@@ -376,8 +369,7 @@ async fn a_peer_that_reads_slowly_is_not_cut_off_by_the_bound() {
 /// rule: secure-5, half-5, tcp-9
 #[tokio::test]
 async fn a_write_half_waits_for_a_handshake_that_nobody_drives_until_its_deadline() {
-    let mut policy = Policy::default();
-    policy.handshake_timeout = Some(Duration::from_millis(200));
+    let policy = Policy::default().handshake_timeout(Duration::from_millis(200));
     for what in ["write", "flush", "shutdown"] {
         let policy = policy.clone();
         bounded(what, async move {

@@ -12,10 +12,9 @@ use crate::common::{BOUND, bounded, clog, read_all, settle};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn policy(idle: u64, half_open: Option<u64>) -> Policy {
-    let mut policy = Policy::default();
-    policy.idle_timeout = Some(SECOND * u32::try_from(idle).unwrap());
-    policy.half_open_timeout = half_open.map(Duration::from_secs);
-    policy
+    Policy::default()
+        .idle_timeout(SECOND * u32::try_from(idle).unwrap())
+        .half_open_timeout(half_open.map(Duration::from_secs))
 }
 
 /// Runs a check over every transport, each end in each place, behind a clock that stands still while anything moves.
@@ -183,8 +182,7 @@ async fn the_bound_of_a_half_open_connection_wins_where_there_is_one() {
 /// rule: idle-3, close-3
 #[tokio::test]
 async fn a_close_has_its_own_bound_and_no_other() {
-    let mut policy = policy(10, None);
-    policy.close_timeout = Some(SECOND * 25);
+    let policy = policy(10, None).close_timeout(SECOND * 25);
     over_all_on_a_paused_clock(policy, false, |kind, mut a, b| async move {
         let begin = Instant::now();
         let report = a.close().await;
@@ -199,12 +197,12 @@ async fn a_close_has_its_own_bound_and_no_other() {
 #[tokio::test]
 async fn zero_and_unlimited_bounds_neither_panic_nor_spin() {
     for kind in Kind::ALL {
-        let mut policy = Policy::default();
-        policy.handshake_timeout = Some(Duration::MAX);
-        policy.close_timeout = Some(Duration::MAX);
-        policy.idle_timeout = Some(Duration::MAX);
-        policy.half_open_timeout = Some(Duration::MAX);
-        policy.close_discard = u64::MAX;
+        let policy = Policy::default()
+            .handshake_timeout(Duration::MAX)
+            .close_timeout(Duration::MAX)
+            .idle_timeout(Duration::MAX)
+            .half_open_timeout(Duration::MAX)
+            .close_discard(u64::MAX);
         let (mut a, mut b) = pair_with(kind, policy).await.unwrap();
         settle(&mut a, &mut b).await;
         a.close_write().await.unwrap();
@@ -212,18 +210,15 @@ async fn zero_and_unlimited_bounds_neither_panic_nor_spin() {
         let (a, b) = tokio::join!(a.close(), b.close());
         assert!(a.is_clean() && b.is_clean(), "{kind}: {a} {b}");
 
-        let mut policy = Policy::default();
-        policy.close_timeout = Some(Duration::ZERO);
-        policy.close_discard = 0;
+        let mut policy = Policy::default().close_timeout(Duration::ZERO).close_discard(0);
         let (mut a, _b) = pair_with(kind, policy.clone()).await.unwrap();
         assert_eq!(tokio::time::timeout(BOUND, a.close()).await.unwrap().bound, Some(bowline::Bound::Time), "{kind}");
-        policy.idle_timeout = Some(Duration::ZERO);
+        policy = policy.idle_timeout(Duration::ZERO);
         // A handshake has to wait.
         let Ok((mut a, _b)) = pair_with(kind, policy).await else { continue };
         assert!(tokio::time::timeout(BOUND, a.read(&mut [0])).await.unwrap().is_err(), "{kind}");
     }
-    let mut policy = Policy::default();
-    policy.close_discard = 0;
+    let policy = Policy::default().close_discard(0);
     let (mut a, mut b) = pair_with(Kind::Tls13, policy).await.unwrap();
     settle(&mut a, &mut b).await;
     // A bound of 0 bytes still accepts an end.

@@ -16,9 +16,7 @@ fn boxed<T: Transport>((a, b): (T, T)) -> Ends {
 
 /// Two ends in plaintext, over TCP and in memory.
 async fn ends(max_layers: usize) -> [Ends; 2] {
-    let mut policy = Policy::default();
-    policy.max_layers = max_layers;
-    policy.handshake_timeout = None;
+    let policy = Policy::default().max_layers(max_layers).handshake_timeout(None);
     [boxed(tcp_pair_with(policy.clone()).await.unwrap()), boxed(memory_pair_with(policy))]
 }
 
@@ -56,7 +54,7 @@ async fn refused(end: &mut Box<dyn UpgradableTransport>, expected: usize) {
 /// rule: upgrade-12, upgrade-5
 #[tokio::test]
 async fn layers_up_to_the_bound_work_and_one_more_changes_nothing() {
-    for mut ends in ends(Policy::default().max_layers).await {
+    for mut ends in ends(Policy::default().get_max_layers()).await {
         bounded("one pair", async move {
             for _ in 0..4 {
                 ends.0.may_start_tls().unwrap();

@@ -180,8 +180,7 @@ impl AsyncWrite for Eager {
 /// rule: life-6
 #[tokio::test]
 async fn a_stream_that_is_always_ready_yields() {
-    let mut policy = Policy::default();
-    policy.close_discard = 1000;
+    let policy = Policy::default().close_discard(1000);
     let name = || Address::Other("eager".into());
     let mut stream = Stream::with(Eager { takes: |len| len }, name(), name(), policy);
     ready_in_one_turn("read", |cx| once(cx, stream.read(&mut [0]))).await;

@@ -188,8 +188,7 @@ fn the_loss_of_a_connection_wakes_without_a_lock() {
         })
         .await;
         lose_by_the_writer(Policy::default(), async |_, write| write.control().abort()).await;
-        let mut policy = Policy::default();
-        policy.idle_timeout = Some(Duration::from_millis(50));
+        let policy = Policy::default().idle_timeout(Duration::from_millis(50));
         lose_by_the_writer(policy, async |_, write| write.control().lost().await).await;
     });
 }
@@ -198,8 +197,7 @@ fn the_loss_of_a_connection_wakes_without_a_lock() {
 #[test]
 fn the_end_of_a_half_wakes_the_other_one_without_a_lock() {
     watched(|| async {
-        let mut policy = Policy::default();
-        policy.half_open_timeout = Some(Duration::from_millis(50));
+        let policy = Policy::default().half_open_timeout(Duration::from_millis(50));
         for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
             let (a, b) = bowline::testing::tcp_pair_with(policy.clone()).await.unwrap();
             let (a, b) = tls_over((a, b), version).await.unwrap();
@@ -232,8 +230,7 @@ fn an_abort_wakes_tasks_at_any_transport_without_a_lock() {
             control.abort();
             all_done(&[reading]).await;
         }
-        let mut policy = Policy::default();
-        policy.idle_timeout = Some(Duration::from_millis(20));
+        let policy = Policy::default().idle_timeout(Duration::from_millis(20));
         let (mut ours, _theirs) = memory_pair_with(policy);
         let reading = Inline::begin(async move {
             assert!(ours.read(&mut [0]).await.is_err());

@@ -264,8 +264,7 @@ async fn fin_and_no_reset_follows_the_alert_although_input_is_unread() {
 /// rule: secure-5
 #[tokio::test]
 async fn a_silent_peer_ends_a_handshake_at_the_deadline_in_both_roles() {
-    let mut policy = Policy::default();
-    policy.handshake_timeout = Some(Duration::from_millis(100));
+    let policy = Policy::default().handshake_timeout(Duration::from_millis(100));
     let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
     let (_silent, server) = tcp_pair_with(policy.clone()).await.unwrap();
     let error = TlsConnection::accept(server, &server_tls).await.err().unwrap();
@@ -388,8 +387,7 @@ async fn tls_1_2_is_the_layer_and_hybrid_key_exchange_the_default() {
 /// rule: secure-5, tcp-9, end-1
 #[tokio::test]
 async fn whoever_drives_the_handshake_its_deadline_holds_and_its_reason_stays() {
-    let mut policy = Policy::default();
-    policy.handshake_timeout = Some(Duration::from_millis(100));
+    let policy = Policy::default().handshake_timeout(Duration::from_millis(100));
     for by_writing in [false, true] {
         let (client, _server) = tcp_pair_with(policy.clone()).await.unwrap();
         let mut client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();

@@ -84,8 +84,7 @@ async fn options_after_the_end_are_errors() {
 #[tokio::test]
 async fn two_hundred_stalled_handshakes_delay_no_other() {
     bounded("tls", async {
-        let mut policy = Policy::default();
-        policy.handshake_timeout = Some(Duration::from_secs(3));
+        let policy = Policy::default().handshake_timeout(Duration::from_secs(3));
         let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr();
         let serving = tokio::spawn(async move {
@@ -158,8 +157,7 @@ async fn a_refused_connection_tells_every_address_that_was_tried() {
 /// rule: secure-5, tcp-6
 #[tokio::test]
 async fn the_deadline_of_a_handshake_runs_from_accept() {
-    let mut policy = Policy::default();
-    policy.handshake_timeout = Some(Duration::from_millis(200));
+    let policy = Policy::default().handshake_timeout(Duration::from_millis(200));
     let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
     let _client = TcpStream::connect(listener.local_addr()).await.unwrap();
     let incoming = listener.accept().await.unwrap();

@@ -300,8 +300,7 @@ async fn plaintext_glued_to_the_close_notify_is_the_first_that_is_delivered() {
 /// rule: upgrade-9
 #[tokio::test]
 async fn a_downgrade_that_is_met_by_fin_or_silence_ends_the_connection() {
-    let mut policy = Policy::default();
-    policy.close_timeout = Some(Duration::from_millis(100));
+    let policy = Policy::default().close_timeout(Duration::from_millis(100));
     let (mut a, mut b) = plain_pair_with(policy.clone()).await;
     upgrade(&mut a, &mut b).await;
     assert!(matches!(which(a.stop_tls().await), UpgradeError::Failed(Reason::TimedOut(Phase::Close))));
@@ -373,8 +372,7 @@ async fn all_of_it_works_on_trait_objects() {
 /// rule: secure-5, upgrade-6
 #[tokio::test]
 async fn an_upgrade_that_stalls_ends_at_the_deadline() {
-    let mut policy = Policy::default();
-    policy.handshake_timeout = Some(Duration::from_millis(100));
+    let policy = Policy::default().handshake_timeout(Duration::from_millis(100));
     let (mut a, _b) = plain_pair_with(policy).await;
     let failure = which(a.start_tls(as_client()).await);
     assert!(matches!(failure, UpgradeError::Failed(Reason::TimedOut(Phase::Handshake))), "{failure:?}");
@@ -443,8 +441,7 @@ async fn plaintext_behind_a_downgrade_is_dropped_like_any_plaintext() {
 #[tokio::test]
 async fn the_bound_of_a_half_open_connection_holds_through_an_upgradable_layer() {
     bounded("one pair", async {
-        let mut policy = Policy::default();
-        policy.half_open_timeout = Some(Duration::from_millis(100));
+        let policy = Policy::default().half_open_timeout(Duration::from_millis(100));
         let (client, server) = plain_pair_with(policy).await;
         let ends = bowline::testing::tls_over((client, server), bowline::TlsVersion::V1_3).await.unwrap();
         let (mut a, mut b) = ends;

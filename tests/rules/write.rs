@@ -311,8 +311,7 @@ async fn small_writes_behind_a_full_socket_are_merged() {
 /// rule: write-8
 #[tokio::test]
 async fn unsent_bytes_are_bounded_by_the_high_mark_and_can_be_counted() {
-    let mut policy = Policy::default();
-    policy.watermarks = Watermarks::new(8 << 10, 32 << 10);
+    let policy = Policy::default().watermarks(Watermarks::new(8 << 10, 32 << 10));
     let tls = [Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls, Kind::MemoryTls];
     over(&tls, policy, |kind, mut a, mut b| async move {
         let layers = if kind == Kind::TlsInTls { 2 } else { 1 };
@@ -376,8 +375,7 @@ async fn split_halves_carry_bytes_both_ways_at_once() {
 /// rule: write-1
 #[tokio::test]
 async fn every_size_of_write_goes_through_a_tight_mark() {
-    let mut policy = Policy::default();
-    policy.watermarks = Watermarks::new(0, 1);
+    let policy = Policy::default().watermarks(Watermarks::new(0, 1));
     let (mut a, mut b) = pair_with(Kind::MemoryTls, policy).await.unwrap();
     let writing = tokio::spawn(async move {
         a.write_all(&pattern(2_000)).await.unwrap();
@@ -391,8 +389,7 @@ async fn every_size_of_write_goes_through_a_tight_mark() {
 /// rule: write-7, write-8
 #[tokio::test]
 async fn a_cork_and_a_mark_below_a_record_do_not_wait_for_each_other() {
-    let mut policy = Policy::default();
-    policy.watermarks = Watermarks::new(1 << 10, 4 << 10);
+    let policy = Policy::default().watermarks(Watermarks::new(1 << 10, 4 << 10));
     over(&Kind::ALL, policy, |_, mut a, mut b| async move {
         let writing = tokio::spawn(async move {
             a.cork().write_all(&pattern(100_000)).await.unwrap();
@@ -462,8 +459,7 @@ async fn a_flush_of_tls_in_tls_waits_for_the_session_beneath() {
 async fn watermarks_that_make_no_sense_neither_spin_nor_cut_small() {
     for (low, high) in [(16 << 10, 8 << 10), (0, 0), (usize::MAX, 0), (usize::MAX, usize::MAX), (0, usize::MAX), (7, 7)]
     {
-        let mut policy = Policy::default();
-        (policy.watermarks.low, policy.watermarks.high) = (low, high);
+        let policy = Policy::default().watermarks(Watermarks::new(low, high));
         over(&Kind::ALL, policy, move |_, mut a, mut b| async move {
             let data = pattern(300_000);
             let polls = std::sync::atomic::AtomicUsize::new(0);

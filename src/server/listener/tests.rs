@@ -226,7 +226,7 @@ async fn a_stalled_handshake_ends_at_the_deadline_that_runs_since_accept() {
 /// rule: tcp-9
 #[tokio::test(start_paused = true)]
 async fn without_a_handshake_timeout_there_is_no_deadline() {
-    let policy = Policy { handshake_timeout: None, ..Policy::default() };
+    let policy = Policy::default().handshake_timeout(None);
     let listener = open(Listener::builder().policy(policy)).await;
     let _client = connect(&listener).await;
     assert_eq!(listener.accept().await.unwrap().deadline(), None);

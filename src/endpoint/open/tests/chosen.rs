@@ -145,7 +145,7 @@ async fn a_bound_for_each_peer_holds_where_peers_have_addresses() {
 #[tokio::test]
 async fn the_policy_is_that_of_the_connections() {
     let files = Files::new();
-    let policy = Policy { close_timeout: Some(Duration::from_secs(77)), ..Policy::default() };
+    let policy = Policy::default().close_timeout(Duration::from_secs(77));
     for place in places(&files) {
         let listener = listen_with(&place, Listener::builder().policy(policy.clone())).await;
         let _client = to(&listener).connect().await.unwrap();

@@ -225,7 +225,7 @@ async fn the_policys_bound_of_a_handshake_holds_under_a_longer_timeout_too() {
     let files = Files::new();
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tls = format!("tls:{}:ca={}:timeout=3600", silent.local_addr().unwrap(), files.ca());
-    let policy = Policy { handshake_timeout: Some(Duration::from_millis(200)), ..Policy::default() };
+    let policy = Policy::default().handshake_timeout(Duration::from_millis(200));
     let connector = client(&tls).connector(policy).unwrap();
     let error = tokio::time::timeout(Duration::from_secs(20), connector.connect()).await.unwrap().unwrap_err();
     assert!(matches!(error.reason(), Some(Reason::TimedOut(Phase::Handshake))), "{error}");
