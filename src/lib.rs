@@ -151,7 +151,14 @@ pub use self::{
     transport::{Starting, Status, Stopping, TcpTransport, TlsTransport, Transport, UpgradableTransport},
 };
 
-/// The README's code compiles.
+/// The code in the README and in these pages compiles.
 #[cfg(all(doctest, feature = "tokio"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/endpoints.md")]
+    struct Endpoints;
+    #[cfg(feature = "codec")]
+    #[doc = include_str!("../docs/protocols.md")]
+    struct Protocols;
+}

@@ -27,38 +27,11 @@ pub(crate) fn full(rows: &[Row]) -> String {
     out
 }
 
-/// The same in few words, for the README.
-fn short(rows: &[Row]) -> String {
-    let mut out = String::from(
-        "| relay | answer cut off | request cut off by FIN | by RST | client half-closes | service half-closes | in order |\n\
-         |---|---|---|---|---|---|---|",
-    );
-    for row in rows {
-        write!(out, "\n| {} {} |", row.name, row.version).unwrap();
-        for (seen, case) in row.cells.iter().zip(&CASES) {
-            let text = seen.text();
-            let is_cut_off = case.due == "a reset";
-            let cell = match case.is_right(seen) {
-                true if is_cut_off => "told",
-                true => "kept",
-                false if is_cut_off && text == "the end" => "**looks whole**",
-                false if is_cut_off => "**not told**",
-                false if text.contains("none") || text.contains("a part") => "**lost**",
-                false => "**looks cut off**",
-            };
-            write!(out, " {cell} |").unwrap();
-        }
-    }
-    out.push('\n');
-    out
-}
-
-/// Writes the tables where `UPDATE_DOCS` is set; else compares each program of the committed version, cell by cell. What
+/// Writes the table where `UPDATE_DOCS` is set; else compares each program of the committed version, cell by cell. What
 /// was seen may be a part of what is committed: some of it is a race.
 pub(crate) fn check_or_update(rows: &[Row]) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         write_section("docs/relay.md", &full(rows));
-        write_section("README.md", &short(rows));
         return;
     }
     let text = fs::read_to_string(root("docs/relay.md")).unwrap();

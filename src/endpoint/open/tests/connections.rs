@@ -221,7 +221,7 @@ async fn timeout_bounds_the_handshake_too_and_each_attempt_of_a_reconnector() {
 
 /// rule: secure-5
 #[tokio::test]
-async fn the_policys_bound_of_a_handshake_holds_under_a_longer_timeout_too() {
+async fn the_policy_bounds_a_handshake_under_a_longer_timeout_too() {
     let files = Files::new();
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tls = format!("tls:{}:ca={}:timeout=3600", silent.local_addr().unwrap(), files.ca());
