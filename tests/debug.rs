@@ -322,7 +322,7 @@ async fn errors_show_no_data() {
 const PLAIN: &str = "
     Address Answers AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
-    LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls Panicked PeerCounts Producer
+    LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls LegEnd Panicked PeerCounts Producer
     Reconnector RecvEvent RecvHalf Refusal RelayReport Reply SendEvent SendHalf Slab OutcomeCounts TlsError UpgradeError";
 
 /// rule: tcp-11

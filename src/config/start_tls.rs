@@ -1,7 +1,6 @@
 //! The settings of an upgrade to TLS.
 
 use crate::config::{ClientTls, ServerTls};
-use crate::conn::control::Control;
 use crate::error::Error;
 use crate::policy::{Leftover, Role};
 
@@ -64,10 +63,9 @@ impl StartTls {
     }
 
     /// Whether to look for bytes that the peer has sent by now: not for a server, whose peer may have begun its handshake
-    /// (rule: upgrade-11).
-    pub(crate) fn must_look(&self, control: &Control) -> bool {
-        let traffic = control.traffic();
-        let is_first = self.is_begin && traffic.received == 0 && traffic.sent == 0;
+    /// (rule: upgrade-11). `has_carried`: whether the connection has carried bytes already.
+    pub(crate) fn must_look(&self, has_carried: bool) -> bool {
+        let is_first = self.is_begin && !has_carried;
         matches!(self.side, Side::Client { .. }) && !is_first
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 
-use crate::conn::control::{Control, WeakControl};
+use crate::conn::control::{Control, Group, Member, WeakControl, draining};
 use crate::conn::time::{after, until};
 use crate::core::outcome::{Outcome, OutcomeCounts};
 
@@ -70,10 +70,10 @@ use crate::core::outcome::{Outcome, OutcomeCounts};
 #[doc(alias = "Shutdown")]
 #[doc(alias = "CancellationToken")]
 #[derive(Clone, Default)]
-pub struct DrainGroup(Arc<Group>);
+pub struct DrainGroup(Arc<Inner>);
 
 #[derive(Default)]
-struct Group {
+struct Inner {
     draining: AtomicBool,
     begun: Notify,
     emptied: Notify,
@@ -95,15 +95,6 @@ pub(crate) trait Door: Send + Sync {
     fn shut(&self);
 }
 
-/// A connection's membership: what it needs to leave.
-pub(crate) struct Member {
-    pub(crate) group: DrainGroup,
-    /// Its key among the members.
-    number: usize,
-    /// 0 inside; else the outcome it was counted by, or [`UNCOUNTED`]. Changed under the lock only.
-    left: AtomicU8,
-}
-
 /// It left before the drain began.
 const UNCOUNTED: u8 = u8::MAX;
 
@@ -117,7 +108,7 @@ impl DrainGroup {
     /// Takes a connection in, for example one that was made by connecting. Says whether it is a member now: not where it
     /// belongs to another group already, or has ended. One that joins while the group drains is told at once.
     pub fn join(&self, control: &Control) -> bool {
-        control.join(self)
+        control.join(Arc::clone(&self.0) as Arc<dyn Group>)
     }
 
     /// Begins the drain, and does not wait: the listeners of the group are closed and let nobody in any more, unfinished
@@ -167,7 +158,7 @@ impl DrainGroup {
 
     /// Whether the drain has begun.
     pub fn is_draining(&self) -> bool {
-        self.0.draining.load(Ordering::SeqCst)
+        self.0.is_draining()
     }
 
     /// Waits until the drain begins.
@@ -176,14 +167,7 @@ impl DrainGroup {
     ///
     /// Cancel safe.
     pub async fn draining(&self) {
-        let mut begun = pin!(self.0.begun.notified());
-        begun.as_mut().enable();
-        if self.is_draining() {
-            // rule: life-6. A drain never ends.
-            consume_budget().await;
-        } else {
-            begun.await;
-        }
+        draining(&*self.0).await;
     }
 
     /// How many connections are open.
@@ -226,40 +210,14 @@ impl DrainGroup {
         }
     }
 
-    pub(crate) fn enter(&self, control: WeakControl) -> Member {
-        Member { group: self.clone(), number: self.state().members.insert(control), left: AtomicU8::new(0) }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state()
     }
 }
 
-impl Member {
-    /// The connection is gone. Twice is once. The outcome is asked for under the lock, so that one that becomes known later
-    /// finds what is to be corrected.
-    pub(crate) fn leave(&self, outcome: impl FnOnce() -> Outcome) {
-        let mut state = self.group.state();
-        if self.left.load(Ordering::Acquire) != 0 {
-            return;
-        }
-        state.members.try_remove(self.number);
-        let mut left = UNCOUNTED;
-        if self.group.is_draining() {
-            let outcome = outcome();
-            state.ended.add(outcome);
-            left = outcome as u8;
-        }
-        self.left.store(left, Ordering::Release);
-        self.unlock(state);
-    }
-
-    /// The connection belongs to another group already.
-    pub(crate) fn withdraw(&self) {
-        let mut state = self.group.state();
-        state.members.try_remove(self.number);
-        self.left.store(UNCOUNTED, Ordering::Release);
-        self.unlock(state);
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Releases the lock, and wakes the tasks that wait for the last member to leave. rule: life-7
@@ -267,19 +225,49 @@ impl Member {
         let is_empty = state.members.is_empty();
         drop(state);
         if is_empty {
-            self.group.0.emptied.notify_waiters();
+            self.emptied.notify_waiters();
         }
     }
+}
 
-    /// How it ended is known now: that corrects what was counted when it left.
-    pub(crate) fn correct(&self, outcome: Outcome) {
-        if self.left.load(Ordering::Acquire) == 0 {
+impl Group for Inner {
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    fn begun(&self) -> &Notify {
+        &self.begun
+    }
+
+    fn enter(&self, control: WeakControl) -> usize {
+        self.state().members.insert(control)
+    }
+
+    /// The outcome is asked for under the lock, so that one that becomes known later finds what is to be corrected.
+    fn leave(&self, member: &Member, outcome: Option<&dyn Fn() -> Outcome>) {
+        let mut state = self.state();
+        if member.left.load(Ordering::Acquire) != 0 {
             return;
         }
-        let mut state = self.group.state();
-        if let Some(counted) = Outcome::from_code(self.left.load(Ordering::Acquire)) {
+        state.members.try_remove(member.number);
+        let mut left = UNCOUNTED;
+        if let Some(outcome) = outcome.filter(|_| self.is_draining()) {
+            let outcome = outcome();
+            state.ended.add(outcome);
+            left = outcome as u8;
+        }
+        member.left.store(left, Ordering::Release);
+        self.unlock(state);
+    }
+
+    fn correct(&self, member: &Member, outcome: Outcome) {
+        if member.left.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut state = self.state();
+        if let Some(counted) = Outcome::from_code(member.left.load(Ordering::Acquire)) {
             state.ended.correct(counted, outcome);
-            self.left.store(outcome as u8, Ordering::Release);
+            member.left.store(outcome as u8, Ordering::Release);
         }
     }
 }

@@ -41,6 +41,7 @@ pub mod lifecycle;
 pub mod outbox;
 pub mod outcome;
 mod pool;
+mod record;
 pub mod relay;
 #[cfg(feature = "tokio")]
 pub mod report;

@@ -6,8 +6,6 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
 
 use crate::conn::control::Control;
 use crate::core::half::{RecvHalf, SendHalf};
-use crate::layers::tcp::{TcpConnection, TcpReadHalf, TcpWriteHalf};
-use crate::layers::tls::{TlsConnection, TlsReadHalf, TlsWriteHalf};
 use crate::transport::Transport;
 
 /// The halves of a transport, owned, for two tasks; and the way back.
@@ -81,70 +79,4 @@ pub trait OwnedWriteHalf: AsyncWrite + fmt::Debug + Send + Unpin + 'static {
     fn control(&self) -> Control;
     /// How the half stands.
     fn status(&self) -> SendHalf;
-}
-
-impl Split for TcpConnection {
-    type ReadHalf = TcpReadHalf;
-    type WriteHalf = TcpWriteHalf;
-
-    fn into_split(self) -> (TcpReadHalf, TcpWriteHalf) {
-        Self::into_split(self)
-    }
-
-    fn reunite(read: TcpReadHalf, write: TcpWriteHalf) -> Result<Self, Box<(TcpReadHalf, TcpWriteHalf)>> {
-        read.reunite(write)
-    }
-}
-
-impl OwnedReadHalf for TcpReadHalf {
-    fn control(&self) -> Control {
-        Self::control(self)
-    }
-
-    fn status(&self) -> RecvHalf {
-        Self::status(self).clone()
-    }
-}
-
-impl OwnedWriteHalf for TcpWriteHalf {
-    fn control(&self) -> Control {
-        Self::control(self)
-    }
-
-    fn status(&self) -> SendHalf {
-        Self::status(self).clone()
-    }
-}
-
-impl<T: Transport> Split for TlsConnection<T> {
-    type ReadHalf = TlsReadHalf<T>;
-    type WriteHalf = TlsWriteHalf<T>;
-
-    fn into_split(self) -> (TlsReadHalf<T>, TlsWriteHalf<T>) {
-        Self::into_split(self)
-    }
-
-    fn reunite(read: TlsReadHalf<T>, write: TlsWriteHalf<T>) -> Result<Self, Box<(TlsReadHalf<T>, TlsWriteHalf<T>)>> {
-        read.reunite(write)
-    }
-}
-
-impl<T: Transport> OwnedReadHalf for TlsReadHalf<T> {
-    fn control(&self) -> Control {
-        Self::control(self)
-    }
-
-    fn status(&self) -> RecvHalf {
-        Self::status(self)
-    }
-}
-
-impl<T: Transport> OwnedWriteHalf for TlsWriteHalf<T> {
-    fn control(&self) -> Control {
-        Self::control(self)
-    }
-
-    fn status(&self) -> SendHalf {
-        Self::status(self)
-    }
 }

@@ -1,4 +1,4 @@
-//! Who may name whom: arrows go down only.
+//! Which file of src/ may import from which: imports go down only, and no circle spans folders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -6,24 +6,20 @@ use std::fmt::Write;
 use crate::generated::check_section;
 use crate::source::{Source, files};
 
-/// The levels, lowest first. A folder may name what is on its own level and below.
-const LEVELS: [(&str, &[&str]); 10] = [
-    ("words: errors, choices, addresses", &["error", "escape", "policy", "address"]),
-    ("decisions, without a socket or a runtime", &["core"]),
-    ("TLS configuration", &["config"]),
-    ("what every connection has: handle, group, bounds, socket", &["conn"]),
-    ("the traits of transports, and the futures behind their methods", &["transport"]),
-    ("the layers that connections are made of", &["layers"]),
-    ("where connections come from; two connections in one", &["client", "server", "relay"]),
-    ("endpoint strings", &["endpoint"]),
-    ("the callback face", &["protocol"]),
+/// The levels, lowest first. A folder (or a file at the top of src/) imports from the levels below its own only: not from above,
+/// and not from another one of its level.
+const LEVELS: [(&str, &[&str]); 11] = [
+    ("a peer's text, made safe to print", &["escape"]),
+    ("addresses", &["address"]),
+    ("errors, and reasons of an end", &["error"]),
+    ("bounds and choices of a connection", &["policy"]),
+    ("decisions: no socket, no clock, no runtime", &["core"]),
+    ("TLS configuration; what every connection has (handle, group, bounds, socket)", &["config", "conn"]),
+    ("the traits of transports, and the futures that their methods return", &["transport"]),
+    ("the layers: TCP, streams, TLS, upgradable connections", &["layers"]),
+    ("connecting, accepting, relaying", &["client", "server", "relay"]),
+    ("endpoint strings; callbacks", &["endpoint", "protocol"]),
     ("for tests", &["testing"]),
-];
-
-/// The arrows that go up, each with its reason.
-const EXCEPTIONS: [(&str, &str, &str); 2] = [
-    ("transport", "layers", "the trait `Split` is implemented beside its definition"),
-    ("config", "conn", "`StartTls` asks a connection what it has carried"),
 ];
 
 /// The rooms that may name rustls.
@@ -51,23 +47,57 @@ fn level(room: &str) -> usize {
     found.unwrap_or_else(|| panic!("`{room}` has no level: give it one in tests/house/layering.rs"))
 }
 
-/// The room that a file of src/ belongs to: `src/layers/tls/read.rs` is part of `tls`.
+/// The room that a file of src/ belongs to: `src/layers/tls/read.rs` is part of `layers`.
 fn room(path: &str) -> &str {
     let rest = path.strip_prefix("src/").unwrap();
     rest.split_once('/').map_or(rest.strip_suffix(".rs").unwrap(), |(folder, _)| folder)
 }
 
-/// What follows each `crate::` in the code of a file; of a list its members.
-fn named(source: &Source) -> Vec<String> {
-    let code: Vec<&str> = source.code().map(|(_, line)| line).collect();
-    let code = code.join("\n");
-    code.split("crate::").skip(1).flat_map(first_names).collect()
+/// The module that a file is: `src/layers/tls/mod.rs` is `layers`, `tls`.
+fn module(path: &str) -> Vec<String> {
+    let path = path.strip_prefix("src/").unwrap().strip_suffix(".rs").unwrap();
+    let path = path.strip_suffix("/mod").unwrap_or(path);
+    path.split('/').filter(|name| *name != "lib").map(str::to_owned).collect()
 }
 
-fn first_names(rest: &str) -> Vec<String> {
-    match rest.strip_prefix('{') {
-        None => vec![identifier(rest)],
-        Some(list) => top_level_members(list).into_iter().map(identifier).collect(),
+/// The folder of a file.
+fn folder(path: &str) -> &str {
+    path.rsplit_once('/').unwrap().0
+}
+
+/// Every path in the code of a file that begins with `crate`, `super` or `self`, a list in braces as its members.
+fn paths(source: &Source) -> Vec<Vec<String>> {
+    let code: Vec<&str> = source.code().map(|(_, line)| line).collect();
+    let code = code.join("\n");
+    let mut paths = Vec::new();
+    for begin in ["crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(begin) {
+            let is_word = code[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || "_:".contains(c));
+            if !is_word {
+                members(&[begin.trim_end_matches(':').to_owned()], &code[at + begin.len()..], &mut paths);
+            }
+        }
+    }
+    paths
+}
+
+/// Adds the path that follows `before`, or the paths of a list in braces.
+fn members(before: &[String], rest: &str, paths: &mut Vec<Vec<String>>) {
+    let rest = rest.trim_start();
+    if let Some(list) = rest.strip_prefix('{') {
+        top_level_members(list).into_iter().for_each(|member| members(before, member, paths));
+        return;
+    }
+    let name = identifier(rest);
+    let after = &rest[name.len()..];
+    let mut path = before.to_vec();
+    // `{self, Name}` names the module itself.
+    if name != "self" {
+        path.push(name);
+    }
+    match after.strip_prefix("::") {
+        Some(after) => members(&path, after, paths),
+        None => paths.push(path),
     }
 }
 
@@ -96,52 +126,82 @@ fn top_level_members(list: &str) -> Vec<&str> {
     members
 }
 
-/// The rooms that the names at the root of the crate come from, by the `pub use` lines of lib.rs.
-fn homes(lib: &Source) -> BTreeMap<String, String> {
-    let code: Vec<&str> = lib.code().map(|(_, line)| line).collect();
-    let code = code.join("\n");
-    let mut homes = BTreeMap::new();
-    for statement in code.split("pub use ").skip(1) {
-        let statement = statement.split(';').next().unwrap();
-        let statement = statement.strip_prefix("self::").unwrap_or(statement);
-        let paths = match statement.strip_prefix('{') {
-            Some(list) => top_level_members(list),
-            None => vec![statement],
-        };
-        for path in paths {
-            let home = identifier(path);
-            let names = path.rsplit("::").next().unwrap();
-            let names = path.split_once('{').map_or(names, |(_, list)| list);
-            for name in names.split([',', '}']).map(identifier).filter(|name| !name.is_empty()) {
-                homes.insert(name, home.clone());
-            }
+/// The files of src/ that each file imports from. What is named without its module comes from `src/lib.rs`.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let sources: Vec<Source> = files("src").into_iter().filter(|source| !source.is_test()).collect();
+    let modules: BTreeMap<Vec<String>, &str> =
+        sources.iter().map(|source| (module(&source.path), source.path.as_str())).collect();
+    let mut imports = BTreeMap::new();
+    for source in sources.iter().filter(|source| source.path != "src/lib.rs") {
+        let of: BTreeSet<String> = paths(source)
+            .into_iter()
+            .map(|path| file_of(&modules, &module(&source.path), &path).to_owned())
+            .filter(|file| *file != source.path)
+            .collect();
+        imports.insert(source.path.clone(), of);
+    }
+    imports
+}
+
+/// The file that a path leads to, from a module.
+fn file_of<'a>(modules: &BTreeMap<Vec<String>, &'a str>, from: &[String], path: &[String]) -> &'a str {
+    let mut at = if path[0] == "crate" { Vec::new() } else { from.to_vec() };
+    for name in path {
+        match name.as_str() {
+            "crate" | "self" => {}
+            "super" => drop(at.pop()),
+            name => at.push(name.to_owned()),
         }
     }
-    homes
+    (0..=at.len()).rev().find_map(|n| modules.get(&at[..n])).expect("lib.rs is the module without a name")
+}
+
+/// The files that a file reaches, over any number of imports.
+fn reached<'a>(imports: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<&'a str> {
+    let mut reached = BTreeSet::new();
+    let mut next: Vec<&str> = imports.get(from).into_iter().flatten().map(String::as_str).collect();
+    while let Some(file) = next.pop() {
+        if reached.insert(file) {
+            next.extend(imports.get(file).into_iter().flatten().map(String::as_str));
+        }
+    }
+    reached
 }
 
 #[test]
-fn arrows_go_down_only() {
-    let sources = files("src");
-    let lib = sources.iter().find(|source| source.path == "src/lib.rs").unwrap();
-    let homes = homes(lib);
+fn imports_go_down_only() {
     let mut wrong = Vec::new();
-    let mut used = BTreeSet::new();
-    for source in sources.iter().filter(|source| source.path != "src/lib.rs" && !source.is_test()) {
-        let from = room(&source.path);
-        for name in named(source) {
-            let to = homes.get(&name).unwrap_or(&name);
-            if level(from) >= level(to) {
-                continue;
-            }
-            match EXCEPTIONS.iter().find(|(a, b, _)| *a == from && b == to) {
-                Some(exception) => drop(used.insert(exception)),
-                None => wrong.push(format!("{} names crate::{name}, which is above it", source.path)),
+    for (file, imported) in imports() {
+        for to in imported.iter().filter(|to| *to != "src/lib.rs") {
+            let (from, into) = (room(&file), room(to));
+            if from != into && level(from) <= level(into) {
+                wrong.push(format!("{file} imports from {to}, which is not below it"));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(used.len(), EXCEPTIONS.len(), "an exception is not needed any more");
+}
+
+#[test]
+fn no_circle_of_imports_spans_folders() {
+    let imports = imports();
+    let reached: BTreeMap<&str, BTreeSet<&str>> =
+        imports.keys().map(|file| (file.as_str(), reached(&imports, file))).collect();
+    let is_circle = |a: &str, b: &str| reached[a].contains(b) && reached.get(b).is_some_and(|of| of.contains(a));
+    let mut wrong = Vec::new();
+    for (file, imported) in &imports {
+        for to in imported.iter().filter(|to| folder(to) != folder(file) && is_circle(file, to)) {
+            wrong.push(format!("{file} imports from {to}, which leads back to it"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_inside_imports_from_the_crates_root() {
+    for (file, imported) in imports() {
+        assert!(!imported.contains("src/lib.rs"), "{file} imports from src/lib.rs: name the module instead");
+    }
 }
 
 #[test]
@@ -198,14 +258,10 @@ fn files_are_short_enough_to_be_read() {
 
 #[test]
 fn the_levels_are_documented() {
-    let mut out = String::from("| level | what | rooms |\n|---|---|---|\n");
+    let mut out = String::from("| level | what | in src/ |\n|---|---|---|\n");
     for (n, (what, rooms)) in LEVELS.iter().enumerate().rev() {
         let rooms: Vec<String> = rooms.iter().map(|room| format!("`{room}`")).collect();
         writeln!(out, "| {n} | {what} | {} |", rooms.join(", ")).unwrap();
-    }
-    out.push_str("\nArrows that go up:\n\n");
-    for (from, to, why) in EXCEPTIONS {
-        writeln!(out, "- `{from}` names `{to}`: {why}.").unwrap();
     }
     out.push_str("\nFiles of more than 450 lines:\n\n");
     for (path, _, why) in LONGER {

@@ -1,9 +1,13 @@
 //! What a connection is to its group and to its listener: a member until it is gone, under the outcome that is known then.
 
+use std::pin::pin;
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, PoisonError, Weak};
 
+use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
+
 use super::{Control, Inner};
-use crate::conn::group::DrainGroup;
 use crate::core::outcome::Outcome;
 use crate::error::Reason;
 
@@ -16,15 +20,50 @@ impl WeakControl {
     }
 }
 
+/// The group of a connection, as the connection knows it.
+pub(crate) trait Group: Send + Sync {
+    /// Whether its drain has begun.
+    fn is_draining(&self) -> bool;
+    /// Notified when its drain begins.
+    fn begun(&self) -> &Notify;
+    /// Takes a connection in; returns its number.
+    fn enter(&self, control: WeakControl) -> usize;
+    /// The connection is gone, or (without an outcome) belongs to another group already. Twice is once.
+    fn leave(&self, member: &Member, outcome: Option<&dyn Fn() -> Outcome>);
+    /// How the connection ended is known now: that corrects what was counted when it left.
+    fn correct(&self, member: &Member, outcome: Outcome);
+}
+
+/// A connection's membership: what it needs to leave.
+pub(crate) struct Member {
+    group: Arc<dyn Group>,
+    /// Its number in the group.
+    pub(crate) number: usize,
+    /// 0 inside; else how it was counted. Changed under the group's lock only.
+    pub(crate) left: AtomicU8,
+}
+
+/// Waits until the drain of a group begins.
+pub(crate) async fn draining(group: &dyn Group) {
+    let mut begun = pin!(group.begun().notified());
+    begun.as_mut().enable();
+    if group.is_draining() {
+        // rule: life-6. A drain never ends.
+        consume_budget().await;
+    } else {
+        begun.await;
+    }
+}
+
 impl Control {
     /// Whether the group that the connection belongs to drains. Never so where it belongs to none.
     pub fn is_draining(&self) -> bool {
         self.0.member.get().is_some_and(|member| member.group.is_draining())
     }
 
-    /// Waits until the [group](DrainGroup) that the connection belongs to begins to drain: then end it, in whatever way the
+    /// Waits until the [group](crate::DrainGroup) that the connection belongs to begins to drain: then end it, in whatever way the
     /// protocol has for it. For ever, where it belongs to none: a connection that was accepted belongs to that of its
-    /// listener, any other to the one that it has [joined](DrainGroup::join).
+    /// listener, any other to the one that it has [joined](crate::DrainGroup::join).
     ///
     /// A service that waits for it again and again does better to pin one future and to wait for that.
     ///
@@ -66,20 +105,21 @@ impl Control {
     /// Cancel safe.
     pub async fn draining(&self) {
         match self.0.member.get() {
-            Some(member) => member.group.draining().await,
+            Some(member) => draining(&*member.group).await,
             None => std::future::pending().await,
         }
     }
 
     /// Makes the connection a member of this group; says whether it is one now.
-    pub(crate) fn join(&self, group: &DrainGroup) -> bool {
+    pub(crate) fn join(&self, group: Arc<dyn Group>) -> bool {
         if self.is_gone() || self.0.member.get().is_some() {
             return false;
         }
-        let member = group.enter(WeakControl(Arc::downgrade(&self.0)));
+        let number = group.enter(WeakControl(Arc::downgrade(&self.0)));
+        let member = Member { group, number, left: AtomicU8::new(0) };
         if let Err(second) = self.0.member.set(member) {
             // Somebody else was faster.
-            second.withdraw();
+            second.group.leave(&second, None);
             return false;
         }
         if self.is_gone() {
@@ -108,7 +148,7 @@ impl Control {
     /// More is known now than at the time when the connection left its group.
     pub(super) fn recount(&self) {
         if let Some(member) = self.0.member.get() {
-            member.correct(self.outcome());
+            member.group.correct(member, self.outcome());
         }
     }
 
@@ -119,7 +159,7 @@ impl Control {
 
     pub(super) fn leave(&self) {
         if let Some(member) = self.0.member.get() {
-            member.leave(|| self.outcome());
+            member.group.leave(member, Some(&|| self.outcome()));
         }
     }
 }

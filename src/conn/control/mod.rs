@@ -16,9 +16,8 @@ use tokio::sync::Notify;
 
 pub(crate) use self::delivery::Delivery;
 use self::delivery::NOT_ASKED;
-pub(crate) use self::member::WeakControl;
+pub(crate) use self::member::{Group, Member, WeakControl, draining};
 use crate::address::Address;
-use crate::conn::group::Member;
 use crate::conn::idle::Activity;
 use crate::conn::socket;
 use crate::conn::unlocked;

@@ -4,9 +4,10 @@ use std::io::{self, BufRead, IoSlice, Read, Write};
 
 use rustls::{AlertDescription, CommonState, Connection, ContentType, Error, SupportedCipherSuite};
 
-use super::{RECORD_TYPES, guarded};
+use super::guarded;
 use crate::core::budget::Budget;
 use crate::core::buffer::Buffer;
+use crate::core::record::RECORD_TYPES;
 
 /// One rustls session.
 pub(in crate::core) struct Buffered {

@@ -8,7 +8,6 @@ mod buffered;
 pub(in crate::core) mod express;
 
 use std::io::{self, IoSlice, Write};
-use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustls::{AlertDescription, CommonState, Connection, Error};
@@ -17,30 +16,10 @@ use self::buffered::Buffered;
 #[cfg(feature = "express")]
 use self::express::Express;
 use super::buffer::Buffer;
+use super::record::{HEADER, MAX_FRAGMENT, max_fragment};
 
-/// The header of a record: type, version, length (RFC 8446 section 5.1).
-pub(super) const HEADER: usize = 5;
-/// The most plaintext that a record carries (RFC 8446 section 5.1).
-pub(super) const MAX_FRAGMENT: usize = 1 << 14;
 /// The most that a record of one of rustls's own suites is longer than its plaintext.
 const RECORD_COST: usize = HEADER + 8 + 16;
-/// What a record may begin with: change_cipher_spec to heartbeat.
-pub(super) const RECORD_TYPES: RangeInclusive<u8> = 20..=24;
-
-/// Whether a TLS record may begin with these bytes.
-pub(super) fn may_begin_tls(bytes: &[u8]) -> bool {
-    match bytes {
-        [] => true,
-        [typ] => RECORD_TYPES.contains(typ),
-        [typ, major, ..] => RECORD_TYPES.contains(typ) && *major == 3,
-    }
-}
-
-/// The most plaintext in a record, for a `max_fragment_size`, which counts the header too. rustls has checked it.
-pub(super) fn max_fragment(max_fragment_size: Option<usize>) -> usize {
-    max_fragment_size.map_or(MAX_FRAGMENT, |size| size.saturating_sub(HEADER).clamp(1, MAX_FRAGMENT))
-}
-
 /// One of the two.
 pub(super) enum Engine {
     Rustls(Box<Buffered>),

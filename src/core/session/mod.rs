@@ -14,15 +14,14 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 
 use super::buffer::Buffer;
-use super::engine::{Engine, HEADER, RECORD_TYPES, may_begin_tls};
+use super::engine::Engine;
 use super::facts::SessionFacts;
 use super::half::{End, RecvEvent, RecvHalf, SendEvent, SendHalf};
 use super::input::Input;
+use super::record::{HEADER, MAX_BODY, RECORD_TYPES, may_begin_tls};
 use crate::error::{NotTls, Phase, Reason};
 use crate::policy::Watermarks;
 
-/// The longest record body that TLS 1.2 allows (RFC 5246 section 6.2.3); that of TLS 1.3 is shorter.
-const MAX_BODY: usize = (1 << 14) + 2048;
 /// How much is sealed ahead of a layer that takes nothing.
 const SEAL_AHEAD: usize = 64 << 10;
 

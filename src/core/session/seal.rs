@@ -5,8 +5,8 @@ use std::io::{self, IoSlice, Write};
 use rustls::{ContentType, ProtocolVersion};
 
 use super::{SEAL_AHEAD, Session};
-use crate::core::engine::{HEADER, MAX_FRAGMENT};
 use crate::core::half::SendHalf;
+use crate::core::record::{HEADER, MAX_FRAGMENT};
 use crate::error::{Error, Phase, Reason, TlsError};
 
 /// The application wants to send.

@@ -4,6 +4,7 @@
 //! socket and nothing else.
 
 mod read;
+mod split;
 mod wire;
 mod write;
 

@@ -4,6 +4,7 @@
 mod compat;
 mod pump;
 mod read;
+mod split;
 mod write;
 
 use std::fmt;

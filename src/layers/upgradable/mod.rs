@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::config::start_tls::Side;
 use crate::config::start_tls::StartTls;
 use crate::config::{ClientTls, ServerTls};
-use crate::conn::control::Control;
+use crate::conn::control::{Control, Traffic};
 use crate::conn::time::{after, until};
 use crate::core::facts::SessionFacts;
 use crate::core::gate::{Gate, GateEvent, Verdict, judge};
@@ -183,7 +183,7 @@ impl<T: Transport> UpgradableConnection<T> {
     async fn upgrade(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
         let flushed = until(deadline, AsyncWriteExt::flush(self.beneath()?)).await;
         flushed.ok_or(Reason::TimedOut(Phase::Handshake))??;
-        if how.must_look(&self.standing.control) {
+        if how.must_look(self.standing.control.traffic() != Traffic::default()) {
             // rule: upgrade-11: nothing waits between this look and the ClientHello.
             poll_fn(|cx| {
                 self.look(cx);

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 use super::hello::Hello;
 use super::records::{MAX_MESSAGE, Records};
 use crate::core::buffer::Buffer;
-use crate::core::engine::{HEADER, max_fragment};
+use crate::core::record::{HEADER, max_fragment};
 
 /// The most messages of a flight.
 const MESSAGES: usize = 16;

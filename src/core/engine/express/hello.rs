@@ -1,7 +1,8 @@
 //! The name in a ClientHello, which rustls's unbuffered API does not tell.
 
 /// The header of a record, and of a handshake message.
-const RECORD_HEADER: usize = 5;
+use crate::core::record::HEADER;
+
 const CLIENT_HELLO: u8 = 1;
 /// A hello longer than this is refused by rustls.
 const MAX_HELLO: usize = 0xffff;
@@ -27,7 +28,7 @@ impl Hello {
     /// The next record.
     pub(super) fn read(&mut self, record: &[u8]) {
         let Self::Collecting(hello) = self else { return };
-        hello.extend_from_slice(record.get(RECORD_HEADER..).unwrap_or_default());
+        hello.extend_from_slice(record.get(HEADER..).unwrap_or_default());
         if let Some(name) = whole_body(hello).map(name) {
             *self = Self::Done(name);
         } else if hello.len() > MAX_HELLO || hello.first().is_some_and(|kind| *kind != CLIENT_HELLO) {

@@ -13,13 +13,8 @@ use super::gather::Gather;
 use super::keys::Kernel;
 use crate::core::alert::alert_for;
 use crate::core::buffer::Buffer;
+use crate::core::record::{HEADER, MAX_BODY};
 
-/// Type, version, length.
-pub(super) const HEADER: usize = 5;
-/// The longest record body (RFC 5246 section 6.2.3).
-const MAX_BODY: usize = (1 << 14) + 2048;
-/// The most plaintext that a record carries (RFC 8446 section 5.1).
-pub(super) const MAX_FRAGMENT: usize = 1 << 14;
 /// The longest handshake message, as rustls has it.
 pub(super) const MAX_MESSAGE: usize = 0xffff;
 /// The header of a handshake message: type, length.

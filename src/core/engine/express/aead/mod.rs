@@ -14,7 +14,7 @@ use rustls::{ConnectionTrafficSecrets, ContentType, Error, PeerMisbehaved, Proto
 
 use self::library::Library;
 use super::keys::{decrypter, encrypter, unknown_secrets};
-use super::records::{HEADER, MAX_FRAGMENT};
+use crate::core::record::{HEADER, MAX_FRAGMENT};
 
 /// Each of these AEADs has a tag of this length.
 const TAG: usize = 16;

@@ -1,0 +1,26 @@
+//! The numbers of a TLS record.
+
+use std::ops::RangeInclusive;
+
+/// The header of a record: type, version, length (RFC 8446 section 5.1).
+pub(super) const HEADER: usize = 5;
+/// The most plaintext that a record carries (RFC 8446 section 5.1).
+pub(super) const MAX_FRAGMENT: usize = 1 << 14;
+/// The longest record body that TLS 1.2 allows (RFC 5246 section 6.2.3); that of TLS 1.3 is shorter.
+pub(super) const MAX_BODY: usize = MAX_FRAGMENT + 2048;
+/// What a record may begin with: change_cipher_spec to heartbeat.
+pub(super) const RECORD_TYPES: RangeInclusive<u8> = 20..=24;
+
+/// Whether a TLS record may begin with these bytes.
+pub(super) fn may_begin_tls(bytes: &[u8]) -> bool {
+    match bytes {
+        [] => true,
+        [typ] => RECORD_TYPES.contains(typ),
+        [typ, major, ..] => RECORD_TYPES.contains(typ) && *major == 3,
+    }
+}
+
+/// The most plaintext in a record, for a `max_fragment_size`, which counts the header too. rustls has checked it.
+pub(super) fn max_fragment(max_fragment_size: Option<usize>) -> usize {
+    max_fragment_size.map_or(MAX_FRAGMENT, |size| size.saturating_sub(HEADER).clamp(1, MAX_FRAGMENT))
+}
