@@ -1,5 +1,6 @@
 //! What every connection has, whatever it is made of: its handle, its group, its bounds, its socket.
 
+mod alarm;
 pub(crate) mod control;
 pub(crate) mod group;
 pub(crate) mod idle;

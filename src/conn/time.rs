@@ -1,10 +1,13 @@
 //! A wait that may have an end. `None` is no bound, and is so only where the application asked for it (rule: tcp-9).
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::conn::alarm::Entry;
 
 /// The moment `timeout` from now. A timeout that the clock cannot express is none.
 pub(crate) fn after(timeout: Option<Duration>) -> Option<Instant> {
@@ -20,21 +23,23 @@ pub(crate) fn far(wait: Duration) -> Instant {
 
 /// What `future` gives, or `None` at the deadline. A future that is ready at the deadline has made it.
 pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
-    match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
-        None => Some(future.await),
-    }
+    let (mut future, mut clock) = (pin!(future), Clock::new(deadline));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => clock.poll(cx).map(|()| None),
+    })
+    .await
 }
 
 /// The time a handshake or a close may take. It costs nothing until that has to wait.
 pub(crate) struct Clock {
     deadline: Option<Instant>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    wait: Option<Box<Entry>>,
 }
 
 impl Clock {
     pub(crate) fn new(deadline: Option<Instant>) -> Self {
-        Self { deadline, sleep: None }
+        Self { deadline, wait: None }
     }
 
     /// When it ends.
@@ -44,13 +49,20 @@ impl Clock {
 
     /// Whether there is a deadline, and no timer runs yet.
     pub(crate) fn is_idle(&self) -> bool {
-        self.deadline.is_some() && self.sleep.is_none()
+        self.deadline.is_some() && self.wait.is_none()
     }
 
     /// Ready at the deadline.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline))).as_mut().poll(cx)
+        if let Some(wait) = &self.wait {
+            return wait.poll(cx);
+        }
+        if deadline <= Instant::now() {
+            return Poll::Ready(());
+        }
+        self.wait = Some(Box::new(Entry::new(deadline, cx)));
+        Poll::Pending
     }
 }
 

@@ -1,0 +1,279 @@
+//! One timer for many deadlines.
+//!
+//! When a timer is set that is earlier than all others of the runtime, tokio wakes its driver by a system call. On a server
+//! with little load a handshake's deadline is mostly the only timer, so each handshake would pay for that wake. Here all
+//! waits that begin on one thread share a timer. A deadline later than the time that the timer is set to costs no system call.
+//!
+//! The end of a wait leaves the timer as it is. When the timer fires and nobody waits, it is given back (rule: life-4).
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use tokio::runtime::{Handle, Id};
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::conn::unlocked;
+
+thread_local! {
+    /// The alarm of the runtime that this thread worked for last.
+    static ALARM: Cell<Option<Arc<Alarm>>> = const { Cell::new(None) };
+}
+
+struct Alarm {
+    runtime: Id,
+    /// The timer has fired, and no task has been woken for it yet.
+    fired: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// In the order of their deadlines. One that was reached is taken out, and its task is woken.
+    waits: BTreeMap<Key, Waker>,
+    /// How many waits there have been.
+    count: u64,
+    timer: Option<Timer>,
+}
+
+/// A deadline, and a number that tells waits of the same deadline apart.
+type Key = (Instant, u64);
+
+struct Timer {
+    at: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+/// One wait for a deadline. It ends when this is dropped.
+pub(crate) struct Entry {
+    alarm: Arc<Alarm>,
+    key: Key,
+}
+
+impl Entry {
+    /// Wakes the task at the deadline.
+    ///
+    /// # Panics
+    /// Outside of a runtime with a clock, as tokio's timers do.
+    pub(crate) fn new(deadline: Instant, cx: &Context<'_>) -> Self {
+        let alarm = Alarm::current();
+        let waker = cx.waker().clone();
+        let key = alarm.with(|state| {
+            state.set(deadline, &alarm);
+            state.count += 1;
+            let key = (deadline, state.count);
+            state.waits.insert(key, waker);
+            key
+        });
+        Self { alarm, key }
+    }
+
+    /// Ready at the deadline; until then, this task is the one that is woken.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // Cloning or dropping a waker runs foreign code, so neither is done under the lock (rule: life-7).
+        let waits = |state: &mut State| state.waits.get(&self.key).map(|waker| waker.will_wake(cx.waker()));
+        match self.alarm.with(waits) {
+            None => Poll::Ready(()),
+            Some(true) => Poll::Pending,
+            Some(false) => {
+                let waker = cx.waker().clone();
+                let before = self.alarm.with(|state| match state.waits.get_mut(&self.key) {
+                    Some(kept) => Ok(std::mem::replace(kept, waker)),
+                    None => Err(waker),
+                });
+                if before.is_ok() { Poll::Pending } else { Poll::Ready(()) }
+            }
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let waker = self.alarm.with(|state| state.waits.remove(&self.key));
+        drop(waker);
+    }
+}
+
+impl Alarm {
+    fn current() -> Arc<Self> {
+        let runtime = Handle::current().id();
+        let kept = ALARM.try_with(Cell::take).unwrap_or_default();
+        let alarm = kept
+            .filter(|alarm| alarm.runtime == runtime)
+            .unwrap_or_else(|| Arc::new(Self { runtime, fired: AtomicBool::new(false), state: Mutex::default() }));
+        let _ = ALARM.try_with(|kept| kept.set(Some(Arc::clone(&alarm))));
+        alarm
+    }
+
+    /// Works on the state. If the timer fires meanwhile, wakes the tasks whose deadline has come.
+    fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut State) -> R) -> R {
+        let result = f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.attend();
+        result
+    }
+
+    /// Deals with a timer that has fired. If another call holds the lock, that call does it after it has released the lock:
+    /// the timer can fire while it is being set, on the same thread or on another one.
+    fn attend(self: &Arc<Self>) {
+        while self.fired.load(Ordering::SeqCst) {
+            let mut state = match self.state.try_lock() {
+                Ok(state) => state,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            // While this call holds the lock, others rely on it: the loop looks again.
+            let (due, timer) = match self.fired.swap(false, Ordering::SeqCst) {
+                true => state.take_due(self),
+                false => Default::default(),
+            };
+            drop(state);
+            drop(timer);
+            due.into_iter().for_each(unlocked::wake);
+        }
+    }
+}
+
+impl State {
+    /// Sets the timer to this time, if there is none that fires before.
+    fn set(&mut self, at: Instant, alarm: &Arc<Alarm>) {
+        if self.timer.as_ref().is_none_or(|timer| at < timer.at) {
+            self.timer.get_or_insert_with(|| Timer { at, sleep: Box::pin(sleep_until(at)) }).set(at, alarm);
+        }
+    }
+
+    /// Takes out the tasks whose deadline has come, and sets the timer for the next one. Where there is none, the timer is
+    /// taken out too.
+    fn take_due(&mut self, alarm: &Arc<Alarm>) -> (Vec<Waker>, Option<Timer>) {
+        let Some(timer) = self.timer.as_mut().filter(|timer| timer.sleep.is_elapsed()) else {
+            // It was set anew before this call came.
+            return Default::default();
+        };
+        let now = Instant::now();
+        let mut due = Vec::new();
+        while let Some(first) = self.waits.first_entry().filter(|first| first.key().0 <= now) {
+            due.push(first.remove());
+        }
+        match self.waits.first_key_value() {
+            // A timer that fires too early belongs to a runtime that ends: it cannot be set again.
+            Some(((next, _), _)) if timer.at <= now => {
+                timer.set(*next, alarm);
+                (due, None)
+            }
+            _ => (due, self.timer.take()),
+        }
+    }
+}
+
+impl Timer {
+    /// Sets it to this time. When it fires, the alarm is woken.
+    fn set(&mut self, at: Instant, alarm: &Arc<Alarm>) {
+        self.sleep.as_mut().reset(at);
+        self.at = at;
+        let waker = Waker::from(Arc::clone(alarm));
+        // Asked first: a timer of a runtime that has ended panics when it is polled.
+        let fired = self.sleep.is_elapsed()
+            || pin!(unconstrained(self.sleep.as_mut())).poll(&mut Context::from_waker(&waker)).is_ready();
+        if fired {
+            alarm.fired.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.fired.store(true, Ordering::SeqCst);
+        self.attend();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    fn deadline(seconds: u64) -> Instant {
+        Instant::now() + Duration::from_secs(seconds)
+    }
+
+    async fn wait(deadline: Instant) {
+        let entry = poll_fn(|cx| Poll::Ready(Entry::new(deadline, cx))).await;
+        poll_fn(|cx| entry.poll(cx)).await;
+    }
+
+    /// When the timer of this thread fires next.
+    fn set_to() -> Option<Instant> {
+        Alarm::current().with(|state| state.timer.as_ref().map(|timer| timer.at))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_wait_ends_at_its_own_deadline_in_whatever_order_they_begin() {
+        let begin = Instant::now();
+        let waits = [3, 1, 4, 1, 5, 2].map(|seconds| {
+            tokio::spawn(async move {
+                wait(begin + Duration::from_secs(seconds)).await;
+                (begin.elapsed().as_secs(), seconds)
+            })
+        });
+        for wait in waits {
+            let (elapsed, seconds) = wait.await.unwrap();
+            assert_eq!(elapsed, seconds);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_deadline_leaves_the_timer_and_an_earlier_one_sets_it() {
+        let (first, later, earlier) = (deadline(10), deadline(20), deadline(5));
+        let first_wait = poll_fn(|cx| Poll::Ready(Entry::new(first, cx))).await;
+        let _later = poll_fn(|cx| Poll::Ready(Entry::new(later, cx))).await;
+        assert_eq!(set_to(), Some(first));
+        // The timer stays as it is when its wait ends, and the next wait costs nothing.
+        drop(first_wait);
+        assert_eq!(set_to(), Some(first));
+        let _earlier = poll_fn(|cx| Poll::Ready(Entry::new(earlier, cx))).await;
+        assert_eq!(set_to(), Some(earlier));
+    }
+
+    /// rule: life-4
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_fires_for_nobody_is_given_back() {
+        drop(poll_fn(|cx| Poll::Ready(Entry::new(deadline(10), cx))).await);
+        assert!(set_to().is_some());
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert_eq!(set_to(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_wakes_the_task_that_polled_it_last() {
+        let entry = Entry::new(deadline(1), &Context::from_waker(Waker::noop()));
+        poll_fn(|cx| entry.poll(cx)).await;
+        assert!(entry.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
+
+    /// rule: life-4
+    #[test]
+    fn the_end_of_a_runtime_gives_the_timer_back_and_another_runtime_sets_its_own() {
+        let mut alarms = Vec::new();
+        for _ in 0..2 {
+            let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+            let (alarm, entry) = runtime.block_on(async {
+                let entry = Entry::new(deadline(60), &Context::from_waker(Waker::noop()));
+                assert!(set_to().is_some());
+                (Alarm::current(), entry)
+            });
+            drop(runtime);
+            assert!(alarm.with(|state| state.timer.is_none()));
+            drop(entry);
+            alarms.push(alarm);
+        }
+        assert!(!Arc::ptr_eq(&alarms[0], &alarms[1]));
+    }
+}
