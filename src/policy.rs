@@ -196,13 +196,15 @@ impl Policy {
 pub struct Watermarks {
     pub(crate) high: usize,
     pub(crate) low: usize,
+    /// By [`new`](Self::new).
+    is_chosen: bool,
 }
 
 impl Watermarks {
     /// `low` is reduced below `high` if necessary; `high` is at least 1. Thus every wait at the high mark ends at the low one.
     pub fn new(low: usize, high: usize) -> Self {
         let high = high.max(1);
-        Self { high, low: low.min(high - 1) }
+        Self { high, low: low.min(high - 1), is_chosen: true }
     }
 
     /// A write waits while at least this many bytes are queued; default 64 KiB. One write exceeds it by a record at most. TLS
@@ -210,6 +212,10 @@ impl Watermarks {
     ///
     /// If this mark is 32 KiB or more, TLS seals a write of 16 KiB or more in full records. Such a write also waits while less
     /// than 16 KiB is left below this mark, until no more than [`low`](Self::low) bytes are queued.
+    ///
+    /// With [`Watermarks::default`], TLS over TCP accepts up to 128 KiB of a large write at once if nothing is queued and the
+    /// socket has space for all of it, so that fewer and larger sends are made. Marks from [`new`](Self::new) are never exceeded
+    /// in this way.
     pub fn high(self) -> usize {
         self.high
     }
@@ -217,6 +223,11 @@ impl Watermarks {
     /// A waiting writer goes on when no more than this is queued; default 16 KiB.
     pub fn low(self) -> usize {
         self.low
+    }
+
+    /// Whether the application has chosen them.
+    pub(crate) fn are_chosen(self) -> bool {
+        self.is_chosen
     }
 
     /// The marks that a TLS session uses: with a lower high mark, each write would leave in tiny records.
@@ -228,7 +239,7 @@ impl Watermarks {
 
 impl Default for Watermarks {
     fn default() -> Self {
-        Self { high: 64 << 10, low: 16 << 10 }
+        Self { high: 64 << 10, low: 16 << 10, is_chosen: false }
     }
 }
 

@@ -202,6 +202,15 @@ pub(crate) fn in_flight(stream: &TcpStream) -> Option<u64> {
     unacked::of(stream)
 }
 
+/// Whether the system would take this many bytes at once: it keeps what the peer has not acknowledged too. Its bookkeeping is in
+/// the same memory, so a byte counts as two, as it does for `SO_SNDBUF` (socket(7)). `false` if the system cannot tell.
+pub(crate) fn has_space(stream: &TcpStream, bytes: usize) -> bool {
+    let (Some(unacked), Ok(memory)) = (in_flight(stream), SockRef::from(stream).send_buffer_size()) else {
+        return false;
+    };
+    (unacked + bytes as u64) * 2 <= memory as u64
+}
+
 #[cfg(target_os = "linux")]
 mod unacked {
     //! `SIOCOUTQ`, which no safe crate offers.

@@ -29,6 +29,7 @@ pub mod answers;
 pub mod backoff;
 mod budget;
 pub mod buffer;
+mod burst;
 pub mod delivery;
 mod engine;
 pub mod facts;

@@ -59,6 +59,8 @@ pub trait Layer {
     fn may_write_in_wake(&self) -> bool;
     /// Whether bytes that this layer has taken may wait here, or on a layer beneath, until a flush.
     fn keeps_written(&self) -> bool;
+    /// Whether this layer would take this many bytes at once, as far as it knows. A layer that does not know says no.
+    fn has_space(&self, bytes: usize) -> bool;
     /// The peer has ended its half above: from now on a write that stalls is idle (rule: half-10).
     fn set_half_open(&mut self);
     /// What is written from now on is the last, and the end of this layer follows right behind it: both may leave as one.
@@ -175,6 +177,10 @@ impl<F: Transport + ?Sized> Layer for Box<F> {
 
     fn keeps_written(&self) -> bool {
         (**self).keeps_written()
+    }
+
+    fn has_space(&self, bytes: usize) -> bool {
+        (**self).has_space(bytes)
     }
 
     fn set_half_open(&mut self) {

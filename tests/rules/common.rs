@@ -79,9 +79,13 @@ pub async fn settle(a: &mut (impl AsyncRead + AsyncWrite + Unpin), b: &mut (impl
 
 /// Writes until the transport takes no more: everything between the two ends is full. Says how much it took.
 pub async fn clog(transport: &mut (impl AsyncWrite + Unpin)) -> usize {
-    let block = [b'z'; 16 << 10];
+    clog_with(transport, &[b'z'; 16 << 10]).await
+}
+
+/// The same by writes of this block.
+pub async fn clog_with(transport: &mut (impl AsyncWrite + Unpin), block: &[u8]) -> usize {
     let mut taken = 0;
-    while let Ok(result) = tokio::time::timeout(Duration::from_millis(150), transport.write(&block)).await {
+    while let Ok(result) = tokio::time::timeout(Duration::from_millis(150), transport.write(block)).await {
         taken += result.unwrap();
     }
     taken

@@ -5,7 +5,7 @@ use bowline::testing::{Kind, memory_pair, pair, pair_with, shared_pki, tcp_pair}
 use bowline::{Error, Policy, TlsConnection, TlsTransport, Transport, Watermarks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{bounded, clog, expect, over, over_all, pattern, read_all};
+use crate::common::{bounded, clog, clog_with, expect, over, over_all, pattern, read_all};
 
 /// rule: write-1
 #[tokio::test]
@@ -323,6 +323,46 @@ async fn unsent_bytes_are_bounded_by_the_high_mark_and_can_be_counted() {
         let mut received = vec![0; taken + 4];
         b.read_exact(&mut received).await.unwrap();
         assert_eq!(writing.await.unwrap().0, 4);
+    })
+    .await;
+}
+
+/// A large write is accepted above the default high mark only where the socket is known to have space for it. Marks of the
+/// application's own are never exceeded, also if they are the same numbers.
+///
+/// rule: write-8
+#[tokio::test]
+async fn a_large_write_goes_above_the_default_mark_where_the_socket_has_space() {
+    const HIGH: usize = 64 << 10;
+    let tls = [Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls, Kind::MemoryTls];
+    for is_own in [false, true] {
+        let (defaults, marks) = (Policy::default(), Watermarks::default());
+        let policy = if is_own { defaults.watermarks(Watermarks::new(marks.low(), HIGH)) } else { defaults };
+        over(&tls, policy, move |kind, mut a, mut b| async move {
+            let data = pattern(300_000);
+            let accepted = a.write(&data).await.unwrap();
+            let knows_the_socket = cfg!(target_os = "linux") && !matches!(kind, Kind::TlsInTls | Kind::MemoryTls);
+            assert_eq!(accepted, if knows_the_socket && !is_own { 2 * HIGH } else { HIGH }, "{kind:?}");
+            expect(&mut b, &data[..accepted]).await;
+        })
+        .await;
+    }
+}
+
+/// rule: write-8
+#[tokio::test]
+async fn a_reader_that_stalls_leaves_no_more_than_the_high_mark_queued_however_large_the_writes_are() {
+    let high = Watermarks::default().high();
+    let tls = [Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls, Kind::MemoryTls];
+    over(&tls, Policy::default(), move |kind, mut a, mut b| async move {
+        let layers = if kind == Kind::TlsInTls { 2 } else { 1 };
+        for size in [128 << 10, 300_000, 1 << 20] {
+            let taken = clog_with(&mut a, &vec![b'z'; size]).await;
+            assert!(a.queued() <= layers * (high + 1024), "{kind:?}: {} queued by writes of {size}", a.queued());
+            let mut received = vec![0; taken];
+            b.read_exact(&mut received).await.unwrap();
+            a.flush().await.unwrap();
+        }
     })
     .await;
 }

@@ -7,6 +7,7 @@ use rustls::{ClientConnection, Connection, ServerConnection};
 
 use super::{Known, Session};
 use crate::core::buffer::Buffer;
+use crate::core::burst::Burst;
 use crate::core::engine::Engine;
 #[cfg(feature = "express")]
 use crate::core::engine::express::Express;
@@ -99,6 +100,7 @@ impl Session {
             known: Some(Box::new(Known { sni, own_chain })),
             failure: None,
             marks: marks.of_session(),
+            burst: Burst::new(marks),
             corked: false,
             closing: false,
             marker_sealed: false,

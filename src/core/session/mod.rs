@@ -14,6 +14,7 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 
 use super::buffer::Buffer;
+use super::burst::Burst;
 use super::engine::Engine;
 use super::facts::SessionFacts;
 use super::half::{End, RecvEvent, RecvHalf, SendEvent, SendHalf};
@@ -58,6 +59,7 @@ pub struct Session {
     known: Option<Box<Known>>,
     failure: Option<Reason>,
     marks: Watermarks,
+    burst: Burst,
     corked: bool,
     closing: bool,
     marker_sealed: bool,

@@ -25,10 +25,18 @@ impl Session {
         Ok(if self.queue_is_empty() { self.seal_parts(parts, room) } else { self.queue_parts(parts, room) })
     }
 
-    /// Does the same, and writes the sealed records to `layer` without a copy. Bytes that the layer does not take are kept.
+    /// How much of a large write is accepted above the high mark, provided that the layer has space for all of it (rule:
+    /// write-8).
+    pub fn burst(&self, parts: &[IoSlice<'_>]) -> Option<usize> {
+        self.burst.of(total(parts))
+    }
+
+    /// Does the same as [`Session::write`], and writes the sealed records to `layer` without a copy. Bytes that the layer does
+    /// not take are kept. If nothing waits, accepts a `burst` above the high mark.
     pub fn write_through(
         &mut self,
         parts: &[IoSlice<'_>],
+        burst: Option<usize>,
         layer: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Result<usize, Error> {
         self.answer();
@@ -36,10 +44,11 @@ impl Session {
         if !may_pass {
             return self.write(parts);
         }
-        let room = self.room();
+        let room = burst.unwrap_or(self.marks.high);
         let accepted = self.tls.write(parts, room);
         while self.tls.wants_write() && self.tls.write_tls(&mut Passage(layer)).is_ok_and(|n| n > 0) {}
         self.collect();
+        self.burst.note(accepted, self.sealed.is_empty());
         self.check_sealed(accepted, room.min(total(parts)));
         Ok(accepted)
     }

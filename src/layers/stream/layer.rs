@@ -90,6 +90,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
         true
     }
 
+    fn has_space(&self, _: usize) -> bool {
+        false
+    }
+
     fn set_half_open(&mut self) {
         self.fin_received.begin();
     }

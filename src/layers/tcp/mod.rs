@@ -197,6 +197,10 @@ impl Layer for TcpConnection {
         self.write.is_corked()
     }
 
+    fn has_space(&self, bytes: usize) -> bool {
+        self.write.has_space(bytes)
+    }
+
     fn set_half_open(&mut self) {
         self.write.set_half_open();
     }

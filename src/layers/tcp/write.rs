@@ -133,6 +133,10 @@ impl TcpWriteHalf {
         self.corked
     }
 
+    pub(super) fn has_space(&self, bytes: usize) -> bool {
+        self.wire.as_ref().is_some_and(|wire| socket::has_space(&wire.stream, bytes))
+    }
+
     pub(super) fn set_cork(&mut self, on: bool) -> bool {
         let was_corked = self.corked;
         if let Some(wire) = self.wire.as_ref().filter(|_| on != was_corked) {

@@ -402,6 +402,11 @@ impl<T: Transport> Layer for TlsConnection<T> {
         true
     }
 
+    /// A write of the session above is accepted up to the high mark here.
+    fn has_space(&self, _: usize) -> bool {
+        false
+    }
+
     fn set_half_open(&mut self) {
         self.write.shared().with(|pump| {
             if let Some(layer) = &mut pump.layer {

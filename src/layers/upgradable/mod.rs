@@ -472,6 +472,10 @@ impl<T: Transport> Layer for UpgradableConnection<T> {
         self.stack.as_ref().is_none_or(|stack| stack.keeps_written())
     }
 
+    fn has_space(&self, bytes: usize) -> bool {
+        self.stack.as_ref().is_some_and(|stack| stack.has_space(bytes))
+    }
+
     fn set_half_open(&mut self) {
         if let Some(stack) = &mut self.stack {
             stack.set_half_open();

@@ -139,6 +139,10 @@ impl<T: Transport> Layer for Stack<T> {
         topmost!(self, layer => layer.keeps_written())
     }
 
+    fn has_space(&self, bytes: usize) -> bool {
+        topmost!(self, layer => layer.has_space(bytes))
+    }
+
     fn set_half_open(&mut self) {
         topmost!(self, layer => layer.set_half_open());
     }

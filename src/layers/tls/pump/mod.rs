@@ -117,7 +117,8 @@ impl<T: Transport> Pump<T> {
         }
         let Some(layer) = &mut self.layer else { return self.session.write(parts) };
         let (mut passed, mut lost) = (false, None);
-        let accepted = self.session.write_through(parts, &mut |records| match poll_write(layer, cx, records) {
+        let burst = self.session.burst(parts).filter(|bytes| layer.has_space(*bytes));
+        let accepted = self.session.write_through(parts, burst, &mut |records| match poll_write(layer, cx, records) {
             Poll::Ready(Ok(n)) => {
                 passed = true;
                 Ok(n)

@@ -1,0 +1,84 @@
+//! How much of one large write a session accepts at once.
+//!
+//! The high mark bounds what waits to leave. What leaves at once does not wait: where the layer has space for all of a large
+//! write, more than the high mark is accepted, and leaves in fewer and larger sends. Where the layer is nearly full, no more
+//! than the high mark is accepted, because what the layer does not take would stay.
+
+use crate::policy::Watermarks;
+
+/// The most plaintext that is accepted at once: eight full records.
+const MOST: usize = 128 << 10;
+/// How much has to leave after the layer has taken less than it had space for.
+const TRUST: usize = 1 << 20;
+
+/// Decides whether a write may go above the high mark. It may not where the application has chosen the marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Burst {
+    /// No write at or below this size is a burst.
+    high: usize,
+    /// How much has to leave before the next burst.
+    wait: usize,
+}
+
+impl Burst {
+    pub(super) fn new(marks: Watermarks) -> Self {
+        Self { high: if marks.are_chosen() { usize::MAX } else { marks.high }, wait: 0 }
+    }
+
+    /// How much of a write of `wanted` bytes to accept above the high mark, provided that the layer has space for it.
+    #[inline]
+    pub(super) fn of(&self, wanted: usize) -> Option<usize> {
+        (wanted > self.high && self.wait == 0).then(|| wanted.min(MOST))
+    }
+
+    /// Nothing waited, so many bytes were accepted, and either all of them have left or some stay.
+    #[inline]
+    pub(super) fn note(&mut self, accepted: usize, all_left: bool) {
+        if !all_left && accepted > self.high {
+            self.wait = TRUST;
+        } else if self.wait > 0 && all_left {
+            self.wait = self.wait.saturating_sub(accepted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HIGH: usize = 64 << 10;
+
+    /// rule: write-8
+    #[test]
+    fn only_a_write_above_the_high_mark_is_a_burst_and_it_is_bounded() {
+        let burst = Burst::new(Watermarks::default());
+        assert_eq!(
+            [1, HIGH, HIGH + 1, MOST, MOST + 1].map(|size| burst.of(size)),
+            [None, None, Some(HIGH + 1), Some(MOST), Some(MOST)]
+        );
+    }
+
+    /// rule: write-8
+    #[test]
+    fn chosen_marks_are_never_exceeded() {
+        let defaults = Watermarks::default();
+        for marks in [Watermarks::new(defaults.low, defaults.high), Watermarks::new(0, 1)] {
+            assert_eq!(Burst::new(marks).of(1 << 20), None, "{marks:?}");
+        }
+    }
+
+    /// rule: write-8
+    #[test]
+    fn after_a_stall_there_is_no_burst_until_a_mebibyte_has_left() {
+        let mut burst = Burst::new(Watermarks::default());
+        burst.note(HIGH, false);
+        assert!(burst.of(MOST).is_some(), "what stayed was no more than the high mark");
+        burst.note(MOST, false);
+        for _ in 0..TRUST / HIGH {
+            assert_eq!(burst.of(MOST), None);
+            burst.note(HIGH, false);
+            burst.note(HIGH, true);
+        }
+        assert!(burst.of(MOST).is_some());
+    }
+}
