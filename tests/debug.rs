@@ -323,7 +323,7 @@ const PLAIN: &str = "
     Address Answers AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
     LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls LegEnd Panicked PeerCounts Producer
-    Reconnector RecvEvent RecvHalf Refusal RelayReport Reply SendEvent SendHalf Slab OutcomeCounts TlsError UpgradeError";
+    Reconnector RecvHalf Refusal RelayReport Reply SendHalf Slab OutcomeCounts TlsError UpgradeError";
 
 /// rule: tcp-11
 #[test]

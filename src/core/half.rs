@@ -1,7 +1,6 @@
 //! The two halves of a layer.
 //!
-//! Both machines are complete: every event has an answer in every state, and there is no wildcard arm. A refused event
-//! changes nothing. The whole matrix is printed to a committed snapshot (`tests/snapshots/`), from which the tables in
+//! Both machines are complete: every event is a method that has an answer in every state, and there is no wildcard arm. The whole matrix is printed to a committed snapshot (`tests/snapshots/`), from which the tables in
 //! docs/architecture.md are made.
 
 use std::io;
@@ -9,7 +8,7 @@ use std::io;
 use crate::error::{Error, Phase, Reason};
 use crate::policy::Truncation;
 
-/// An event came that the state does not allow. Nothing was changed.
+/// The state does not allow this event. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused;
 
@@ -40,51 +39,43 @@ pub enum SendHalf {
     Broken(Reason),
 }
 
-/// What happens to a send half.
-#[derive(Debug, Clone)]
-pub enum SendEvent {
-    /// The application ends it: `close_write`.
-    CloseWrite,
-    /// Everything accepted, and the marker, has been handed to the layer below.
-    Drained,
-    /// The application aborts.
-    Abort,
-    /// The layer below failed, or this one did.
-    LayerLost(Reason),
-}
-
+/// What happens to a send half. Where the answer is a `Result`, a refused event changes nothing; the other events are never
+/// refused.
 impl SendHalf {
-    /// Moves on by one event.
-    pub fn handle(&mut self, event: SendEvent) -> Result<(), Refused> {
-        use SendEvent::{Abort, CloseWrite, Drained, LayerLost};
-        *self = match (&*self, event) {
-            (Self::Open, CloseWrite) => Self::Finishing,
-            (Self::Open, Drained) => return Err(Refused),
-            (Self::Open, Abort) => Self::Aborted,
-            (Self::Open, LayerLost(reason)) => Self::Broken(reason),
-
-            // rule: half-3, close-6: twice is once.
-            (Self::Finishing, CloseWrite) => return Ok(()),
-            (Self::Finishing, Drained) => Self::Finished,
-            (Self::Finishing, Abort) => Self::Aborted,
-            (Self::Finishing, LayerLost(reason)) => Self::Broken(reason),
-
-            (Self::Finished, CloseWrite) => return Ok(()),
-            (Self::Finished, Drained) => return Err(Refused),
-            (Self::Finished, Abort) => Self::Aborted,
-            (Self::Finished, LayerLost(_)) => return Ok(()),
-
-            (Self::Aborted, CloseWrite | Drained) => return Err(Refused),
-            (Self::Aborted, Abort | LayerLost(_)) => return Ok(()),
-
-            (Self::Broken(_), CloseWrite | Drained) => return Err(Refused),
-            (Self::Broken(_), Abort) => Self::Aborted,
-            // rule: end-5: the first failure is the reason.
-            (Self::Broken(_), LayerLost(_)) => return Ok(()),
+    /// The application ends it. Twice is once (rules: half-3, close-6).
+    pub fn close_write(&mut self) -> Result<(), Refused> {
+        *self = match self {
+            Self::Open => Self::Finishing,
+            Self::Finishing | Self::Finished => return Ok(()),
+            Self::Aborted | Self::Broken(_) => return Err(Refused),
         };
         Ok(())
     }
 
+    /// Everything accepted, and the marker, has been handed to the layer below.
+    pub fn drained(&mut self) -> Result<(), Refused> {
+        *self = match self {
+            Self::Finishing => Self::Finished,
+            Self::Open | Self::Finished | Self::Aborted | Self::Broken(_) => return Err(Refused),
+        };
+        Ok(())
+    }
+
+    /// The application aborts.
+    pub fn abort(&mut self) {
+        *self = Self::Aborted;
+    }
+
+    /// The layer below failed, or this one did. The first failure is the reason (rule: end-5).
+    pub fn lose(&mut self, reason: Reason) {
+        match self {
+            Self::Open | Self::Finishing => *self = Self::Broken(reason),
+            Self::Finished | Self::Aborted | Self::Broken(_) => {}
+        }
+    }
+}
+
+impl SendHalf {
     /// Whether the application may write.
     pub fn may_write(&self) -> bool {
         matches!(self, Self::Open)
@@ -134,52 +125,50 @@ pub enum RecvHalf {
     Broken(Reason),
 }
 
-/// What happens to a receive half.
-#[derive(Debug, Clone)]
-pub enum RecvEvent {
-    /// The peer's marker came.
-    Marker,
-    /// The layer below ended; the [`End`] says whether somebody still waits for data. It is never `Clean`.
-    LayerEof(End),
-    /// The application has read everything.
-    Consumed,
-    /// The application aborts.
-    Abort,
-    /// The layer below failed, or this one did.
-    LayerLost(Reason),
-}
-
+/// What happens to a receive half. Where the answer is a `Result`, a refused event changes nothing; the other events are never
+/// refused.
 impl RecvHalf {
-    /// Moves on by one event.
-    pub fn handle(&mut self, event: RecvEvent) -> Result<(), Refused> {
-        use RecvEvent::{Abort, Consumed, LayerEof, LayerLost, Marker};
-        *self = match (&*self, event) {
-            (Self::Open, Marker) => Self::Ending(End::Clean),
-            (Self::Open, LayerEof(end)) => Self::Ending(end),
-            (Self::Open, Consumed) => return Err(Refused),
-            (Self::Open, Abort) => Self::Aborted,
-            (Self::Open, LayerLost(reason)) => Self::Broken(reason),
-
-            (Self::Ending(_), Marker) => return Err(Refused),
-            (Self::Ending(end), Consumed) => Self::Ended(*end),
-            (Self::Ending(_), Abort) => Self::Aborted,
-            // rule: half-8: an end that is known is never unlearned.
-            (Self::Ending(_), LayerEof(_) | LayerLost(_)) => return Ok(()),
-
-            (Self::Ended(_), Marker | Consumed) => return Err(Refused),
-            (Self::Ended(_), Abort) => Self::Aborted,
-            (Self::Ended(_), LayerEof(_) | LayerLost(_)) => return Ok(()),
-
-            (Self::Aborted, Marker | Consumed) => return Err(Refused),
-            (Self::Aborted, LayerEof(_) | Abort | LayerLost(_)) => return Ok(()),
-
-            (Self::Broken(_), Marker | Consumed) => return Err(Refused),
-            (Self::Broken(_), Abort) => Self::Aborted,
-            (Self::Broken(_), LayerEof(_) | LayerLost(_)) => return Ok(()),
+    /// The peer's marker came.
+    pub fn marker(&mut self) -> Result<(), Refused> {
+        *self = match self {
+            Self::Open => Self::Ending(End::Clean),
+            Self::Ending(_) | Self::Ended(_) | Self::Aborted | Self::Broken(_) => return Err(Refused),
         };
         Ok(())
     }
 
+    /// The layer below ended; `end` says whether somebody still waits for data. It is never `Clean`. An end that is known
+    /// is never unlearned (rule: half-8).
+    pub fn layer_ended(&mut self, end: End) {
+        match self {
+            Self::Open => *self = Self::Ending(end),
+            Self::Ending(_) | Self::Ended(_) | Self::Aborted | Self::Broken(_) => {}
+        }
+    }
+
+    /// The application has read everything that has been received so far.
+    pub fn consumed(&mut self) {
+        match self {
+            Self::Ending(end) => *self = Self::Ended(*end),
+            Self::Open | Self::Ended(_) | Self::Aborted | Self::Broken(_) => {}
+        }
+    }
+
+    /// The application aborts.
+    pub fn abort(&mut self) {
+        *self = Self::Aborted;
+    }
+
+    /// The layer below failed, or this one did. An end that is known is never unlearned (rule: half-8).
+    pub fn lose(&mut self, reason: Reason) {
+        match self {
+            Self::Open => *self = Self::Broken(reason),
+            Self::Ending(_) | Self::Ended(_) | Self::Aborted | Self::Broken(_) => {}
+        }
+    }
+}
+
+impl RecvHalf {
     /// Whether the peer may still send.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Open)

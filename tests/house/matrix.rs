@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use bowline::core::flow::{Flow, FlowEvent, Level, ProducerCall};
 use bowline::core::gate::{Gate, GateEvent};
-use bowline::core::half::{End, RecvEvent, RecvHalf, Refused, SendEvent, SendHalf};
+use bowline::core::half::{End, RecvHalf, Refused, SendHalf};
 use bowline::core::relay::{Duty, Leg, duty};
 use bowline::{Phase, Reason, Truncation};
 
@@ -81,19 +81,26 @@ fn recv_state(half: &RecvHalf) -> String {
 }
 
 fn send_table() -> String {
-    use SendEvent::{Abort, CloseWrite, Drained, LayerLost};
+    type Event = (&'static str, fn(&mut SendHalf) -> Result<(), Refused>);
     let states =
         [SendHalf::Open, SendHalf::Finishing, SendHalf::Finished, SendHalf::Aborted, SendHalf::Broken(EARLIER)];
-    let events = [CloseWrite, Drained, Abort, LayerLost(LATER)];
-    let event_name = |event: &SendEvent| match event {
-        LayerLost(_) => "LayerLost".into(),
-        CloseWrite | Drained | Abort => format!("{event:?}"),
-    };
-    table("SendHalf", &states, &events, send_state, event_name, SendHalf::handle)
+    let events: [Event; 4] = [
+        ("close_write", SendHalf::close_write),
+        ("drained", SendHalf::drained),
+        ("abort", |half| {
+            half.abort();
+            Ok(())
+        }),
+        ("lose", |half| {
+            half.lose(LATER);
+            Ok(())
+        }),
+    ];
+    table("SendHalf", &states, &events, send_state, |(name, _)| (*name).into(), |half, (_, event)| event(half))
 }
 
 fn recv_table() -> String {
-    use RecvEvent::{Abort, Consumed, LayerEof, LayerLost, Marker};
+    type Event = (&'static str, fn(&mut RecvHalf) -> Result<(), Refused>);
     let ends = [End::Clean, End::Truncated, End::Unconfirmed];
     let states: Vec<RecvHalf> = [RecvHalf::Open]
         .into_iter()
@@ -101,12 +108,30 @@ fn recv_table() -> String {
         .chain(ends.map(RecvHalf::Ended))
         .chain([RecvHalf::Aborted, RecvHalf::Broken(EARLIER)])
         .collect();
-    let events = [Marker, LayerEof(End::Truncated), LayerEof(End::Unconfirmed), Consumed, Abort, LayerLost(LATER)];
-    let event_name = |event: &RecvEvent| match event {
-        LayerLost(_) => "LayerLost".into(),
-        Marker | LayerEof(_) | Consumed | Abort => format!("{event:?}"),
-    };
-    table("RecvHalf", &states, &events, recv_state, event_name, RecvHalf::handle)
+    let events: [Event; 6] = [
+        ("marker", RecvHalf::marker),
+        ("layer_ended(Truncated)", |half| {
+            half.layer_ended(End::Truncated);
+            Ok(())
+        }),
+        ("layer_ended(Unconfirmed)", |half| {
+            half.layer_ended(End::Unconfirmed);
+            Ok(())
+        }),
+        ("consumed", |half| {
+            half.consumed();
+            Ok(())
+        }),
+        ("abort", |half| {
+            half.abort();
+            Ok(())
+        }),
+        ("lose", |half| {
+            half.lose(LATER);
+            Ok(())
+        }),
+    ];
+    table("RecvHalf", &states, &events, recv_state, |(name, _)| (*name).into(), |half, (_, event)| event(half))
 }
 
 fn gate_table() -> String {

@@ -4,14 +4,13 @@ use rustls::{AlertDescription, ContentType};
 
 use super::Session;
 use crate::core::alert::alert_for;
-use crate::core::half::RecvEvent;
 use crate::error::{NotTls, Reason, TlsError};
 
 impl Session {
     #[cold]
     pub(super) fn fail(&mut self, reason: Reason) {
         let reason = self.failure.get_or_insert(reason).clone();
-        let _ = self.recv.handle(RecvEvent::LayerLost(reason.clone()));
+        self.recv.lose(reason.clone());
         self.lose_send(reason);
     }
 

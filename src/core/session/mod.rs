@@ -17,7 +17,7 @@ use super::buffer::Buffer;
 use super::burst::Burst;
 use super::engine::Engine;
 use super::facts::SessionFacts;
-use super::half::{End, RecvEvent, RecvHalf, SendEvent, SendHalf};
+use super::half::{End, RecvHalf, SendHalf};
 use super::input::Input;
 use super::record::{HEADER, MAX_BODY, RECORD_TYPES, may_begin_tls};
 use crate::error::{NotTls, Phase, Reason};
@@ -219,7 +219,7 @@ impl Session {
             return self.fail(Reason::Truncated(Phase::Handshake));
         }
         let end = if self.closing { End::Unconfirmed } else { End::Truncated };
-        let _ = self.recv.handle(RecvEvent::LayerEof(end));
+        self.recv.layer_ended(end);
         self.note_consumed();
     }
 
@@ -227,7 +227,7 @@ impl Session {
     pub fn handle_read_lost(&mut self, reason: Reason) {
         let reason = self.in_phase(reason);
         self.failure.get_or_insert(reason.clone());
-        let _ = self.recv.handle(RecvEvent::LayerLost(reason.clone()));
+        self.recv.lose(reason.clone());
         self.lose_send(reason);
     }
 
@@ -260,7 +260,7 @@ impl Session {
     }
 
     fn lose_send(&mut self, reason: Reason) {
-        let _ = self.send.handle(SendEvent::LayerLost(reason));
+        self.send.lose(reason);
         self.staged.clear();
     }
 }
@@ -269,9 +269,10 @@ impl Session {
 impl Session {
     /// Ends the send half: what was accepted leaves, close_notify behind it (rules: half-2, half-5).
     pub fn close_write(&mut self) {
-        let _ = self.send.handle(SendEvent::CloseWrite);
-        self.corked = false;
-        self.seal();
+        if self.send.close_write().is_ok() {
+            self.corked = false;
+            self.seal();
+        }
     }
 
     /// The application wants nothing more: an end without marker is an unconfirmed one from now on (rule: close-7).
@@ -305,8 +306,8 @@ impl Session {
 
     /// Ends now. No record leaves after this (rule: abort-2).
     pub fn abort(&mut self) {
-        let _ = self.send.handle(SendEvent::Abort);
-        let _ = self.recv.handle(RecvEvent::Abort);
+        self.send.abort();
+        self.recv.abort();
         self.failure.get_or_insert(Reason::Aborted);
         self.staged.clear();
         self.sealed.clear();
@@ -416,7 +417,8 @@ impl Session {
             self.sealed.release();
         }
         if self.marker_sealed && self.queue_is_empty() {
-            let _ = self.send.handle(SendEvent::Drained);
+            let drained = self.send.drained();
+            debug_assert!(drained.is_ok() || self.send.is_over(), "close_notify left before the half ended");
         }
     }
 
@@ -481,16 +483,15 @@ impl Session {
     }
 
     fn note_opened(&mut self) {
-        if self.tls.peer_has_closed() && self.recv.is_open() {
+        if self.tls.peer_has_closed() && self.recv.marker().is_ok() {
             self.answered = self.send.is_finished();
-            let _ = self.recv.handle(RecvEvent::Marker);
             self.note_consumed();
         }
     }
 
     fn note_consumed(&mut self) {
         if self.tls.opened() == 0 && matches!(self.recv, RecvHalf::Ending(_)) {
-            let _ = self.recv.handle(RecvEvent::Consumed);
+            self.recv.consumed();
         }
     }
 

@@ -9,7 +9,7 @@ use super::{Stream, read_once};
 use crate::conn::control::Control;
 use crate::conn::idle::IdleTimer;
 use crate::core::facts::SessionFacts;
-use crate::core::half::{RecvEvent, RecvHalf, SendEvent, SendHalf};
+use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
 use crate::transport::layer::{Discard, Layer, Upgradable, poll_discard_reads, take_in};
@@ -29,8 +29,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
     }
 
     fn handle_abort(&mut self) {
-        let _ = self.send.handle(SendEvent::Abort);
-        let _ = self.recv.handle(RecvEvent::Abort);
+        self.send.abort();
+        self.recv.abort();
         self.inbox.clear();
         self.let_go();
     }

@@ -20,7 +20,7 @@ use crate::conn::control::{Bottom, Control};
 use crate::conn::idle::{HalfOpen, IdleTimer, StallTimer};
 use crate::conn::unlocked;
 use crate::core::delivery::Pending;
-use crate::core::half::{self, RecvEvent, RecvHalf, SendEvent, SendHalf};
+use crate::core::half::{self, RecvHalf, Refused, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
 use crate::policy::Policy;
@@ -149,8 +149,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 
     fn end(&mut self, reason: &Reason) {
-        let _ = self.send.handle(SendEvent::LayerLost(reason.clone()));
-        let _ = self.recv.handle(RecvEvent::LayerLost(reason.clone()));
+        self.send.lose(reason.clone());
+        self.recv.lose(reason.clone());
         self.let_go();
     }
 
@@ -192,9 +192,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
                 self.control.note_received(buf.filled().len() - before);
                 return Poll::Ready(Ok(()));
             }
+            Ok(()) if self.recv.marker().is_err() => return Poll::Ready(self.at_end()),
             Ok(()) => {
-                let _ = self.recv.handle(RecvEvent::Marker);
-                let _ = self.recv.handle(RecvEvent::Consumed);
+                self.recv.consumed();
                 if self.send.is_finished() && !self.beneath {
                     self.control.note_answered();
                 }
@@ -374,7 +374,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_cut();
-        let is_refused = self.send.handle(SendEvent::CloseWrite).is_err();
+        let is_refused = self.send.close_write().is_err();
         if is_refused || self.send.is_finished() {
             ready!(poll_budget(cx));
             return Poll::Ready(if is_refused { Err(self.refusal()) } else { Ok(()) });
@@ -385,7 +385,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
         };
         ready!(ended)?;
         self.stall.reset();
-        let _ = self.send.handle(SendEvent::Drained);
+        self.send.drained().map_err(|Refused| self.refusal())?;
         if self.delivers_at_once {
             self.control.note_pending(|| Some(Pending::default()));
         }

@@ -13,7 +13,7 @@ use super::{TcpConnection, TcpWriteHalf};
 use crate::conn::control::Control;
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
-use crate::core::half::{RecvEvent, RecvHalf};
+use crate::core::half::RecvHalf;
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
 use crate::transport::layer::{hand_over, poll_budget, poll_read_ahead, take_in};
@@ -106,8 +106,10 @@ impl TcpReadHalf {
 
     /// FIN.
     fn handle_marker(&mut self) {
-        let _ = self.half.handle(RecvEvent::Marker);
-        let _ = self.half.handle(RecvEvent::Consumed);
+        if self.half.marker().is_err() {
+            return;
+        }
+        self.half.consumed();
         if let Some(wire) = self.wire.take() {
             wire.note_marker();
             self.wire = wire.finish();
@@ -135,7 +137,7 @@ impl TcpReadHalf {
 
     /// The socket goes; a half that has not ended yet has ended for this reason.
     pub(super) fn end(&mut self, reason: &Reason) {
-        let _ = self.half.handle(RecvEvent::LayerLost(reason.clone()));
+        self.half.lose(reason.clone());
         self.wire = None;
     }
 
@@ -150,7 +152,7 @@ impl TcpReadHalf {
     }
 
     pub(super) fn handle_abort(&mut self) {
-        let _ = self.half.handle(RecvEvent::Abort);
+        self.half.abort();
         self.inbox.clear();
         self.wire = None;
     }

@@ -13,7 +13,7 @@ use super::wire::{Hold, Wire};
 use crate::conn::control::Control;
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
-use crate::core::half::{SendEvent, SendHalf};
+use crate::core::half::{Refused, SendHalf};
 use crate::error::{Phase, Reason};
 use crate::transport::layer::poll_budget;
 
@@ -110,7 +110,7 @@ impl TcpWriteHalf {
 
     /// The socket goes; a half that has not ended yet has ended for this reason.
     pub(super) fn end(&mut self, reason: &Reason) {
-        let _ = self.half.handle(SendEvent::LayerLost(reason.clone()));
+        self.half.lose(reason.clone());
         self.wire = None;
     }
 
@@ -125,7 +125,7 @@ impl TcpWriteHalf {
     }
 
     pub(super) fn handle_abort(&mut self) {
-        let _ = self.half.handle(SendEvent::Abort);
+        self.half.abort();
         self.wire = None;
     }
 
@@ -148,7 +148,7 @@ impl TcpWriteHalf {
 
     fn close_write(&mut self) -> io::Result<()> {
         self.check_cut();
-        if self.half.handle(SendEvent::CloseWrite).is_err() {
+        if self.half.close_write().is_err() {
             return Err(self.refusal());
         }
         self.settle();
@@ -157,9 +157,9 @@ impl TcpWriteHalf {
         match socket::Options::of(&wire.stream).shutdown_write() {
             Ok(()) => {
                 wire.fin_sent.begin();
-                let _ = self.half.handle(SendEvent::Drained);
+                let drained = self.half.drained().map_err(|Refused| self.refusal());
                 self.wire = wire.finish();
-                Ok(())
+                drained
             }
             Err(error) => {
                 // The system has no connection any more: it was reset, and the other half tells how.
