@@ -1,12 +1,13 @@
 //! What an earlier run gave, to be kept beside what is measured again.
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::conduct::Outcome;
 use crate::measure::Sample;
+use crate::series::Series;
+use crate::spec::Spec;
 use crate::{Result, fail, spec};
 
 /// Reads `results.json`.
@@ -17,8 +18,10 @@ pub fn load(dir: &Path) -> Result<Outcome> {
     };
     let all: Value = serde_json::from_str(&text)?;
     let mut outcome = Outcome::new(Vec::new(), all["quick"].as_bool().unwrap_or(false));
-    outcome.rounds = all["rounds"].as_u64().ok_or("the report has no rounds")?.try_into()?;
-    outcome.took = Duration::from_secs(all["seconds"].as_u64().unwrap_or(0));
+    outcome.series = list(&all["series"]).iter().filter_map(Series::from_json).collect();
+    if outcome.series.is_empty() {
+        outcome.series.push(undated(&all)?);
+    }
     outcome.notes = list(&all["notes"]).iter().filter_map(|note| note.as_str().map(str::to_owned)).collect();
     for mut spec in spec::all() {
         let Some(measured) = list(&all["measurements"]).iter().find(|one| one["id"] == spec.id.as_str()) else {
@@ -43,6 +46,46 @@ pub fn load(dir: &Path) -> Result<Outcome> {
         outcome.syscalls.insert((id.to_owned(), peer.to_owned()), calls);
     }
     Ok(outcome)
+}
+
+impl Outcome {
+    /// These are measured again: what there was of them is dropped, and what there was not is added, in the order of the
+    /// report.
+    pub fn renew(&mut self, specs: &[Spec]) {
+        let is_kept =
+            |kept: &[Spec], id: &str, peer: &str| kept.iter().any(|spec| spec.id == id && spec.peers.contains(&peer));
+        let mut all = spec::all();
+        for spec in &mut all {
+            let id = spec.id.clone();
+            spec.peers.retain(|peer| is_kept(&self.specs, &id, peer) || is_kept(specs, &id, peer));
+        }
+        all.retain(|spec| !spec.peers.is_empty());
+        self.specs = all;
+        for spec in specs {
+            let again = format!("{} was measured again", spec.id);
+            self.notes.retain(|note| !note.starts_with(&again));
+            for peer in &spec.peers {
+                self.samples.remove(&(spec.id.clone(), (*peer).to_owned()));
+                let failed = format!(": {} by {peer} failed", spec.id);
+                self.notes.retain(|note| !note.contains(&failed));
+            }
+        }
+        let is_left = |series: &Series| self.samples.values().flatten().any(|sample| series.has(sample.round));
+        self.series.retain(is_left);
+    }
+}
+
+/// A report of the time before reports said when they were made.
+fn undated(all: &Value) -> Result<Series> {
+    Ok(Series {
+        first: 1,
+        rounds: all["rounds"].as_u64().ok_or("the report has no rounds")?.try_into()?,
+        what: "everything".to_owned(),
+        began: "unknown".to_owned(),
+        commit: "unknown".to_owned(),
+        machine: all["machine"].as_str().unwrap_or("unknown").to_owned(),
+        seconds: all["seconds"].as_u64().unwrap_or(0),
+    })
 }
 
 fn list(value: &Value) -> &[Value] {

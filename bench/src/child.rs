@@ -13,8 +13,8 @@ use crate::peers::starttls::Starttls;
 use crate::peers::tcp::Tcp;
 use crate::pki::Pki;
 use crate::setup::Setup;
-use crate::spec::{self, Kind, Regime, Spec, Way, Workload};
-use crate::workloads::{Run, aead, bulk, callback, connections, memory, pingpong};
+use crate::spec::{self, Http, Kind, Regime, Spec, Way, Workload};
+use crate::workloads::{Run, aead, bulk, callback, connections, copy, memory, pingpong};
 use crate::{Result, fail};
 
 /// The word that makes a process one of these.
@@ -66,12 +66,17 @@ macro_rules! with_stack {
             "bowline-corked" => Corked(Bowline::new($pki, $setup)?),
             "bowline-tcp" => BowlineTcp(Bowline::new($pki, $setup)?),
             "tokio-rustls" => TokioRustls::new($pki, $setup)?,
+            "tokio-rustls+limit256k" => TokioRustls::new($pki, $setup)?.limit(256 << 10),
             "tokio-rustls+buf8k" => Buffered::<_, { 8 << 10 }>(TokioRustls::new($pki, $setup)?),
             "tokio-rustls+buf64k" => Buffered::<_, { 64 << 10 }>(TokioRustls::new($pki, $setup)?),
             #[cfg(feature = "openssl")]
             "tokio-openssl" => crate::peers::openssl::OpenSsl::new($pki, $setup)?,
             #[cfg(feature = "s2n")]
             "s2n-tls-tokio" => crate::peers::s2n::S2n::new($pki, $setup)?,
+            #[cfg(feature = "openssl")]
+            "tokio-openssl+untuned" => crate::peers::openssl::OpenSsl::new($pki, Setup { untuned: true, ..$setup })?,
+            #[cfg(feature = "s2n")]
+            "s2n-tls-tokio+untuned" => crate::peers::s2n::S2n::new($pki, Setup { untuned: true, ..$setup })?,
             #[cfg(feature = "boring")]
             "tokio-boring" => crate::peers::boring::Boring::new($pki, $setup)?,
         )
@@ -84,8 +89,9 @@ macro_rules! with_stack {
     };
 }
 
-/// Whether this peer is in this build.
+/// Whether this peer is in this build, at whatever settings.
 pub fn is_built(peer: &str) -> bool {
+    let peer = peer.split('+').next().unwrap_or(peer);
     let optional = [
         ("tokio-openssl", cfg!(feature = "openssl")),
         ("s2n-tls-tokio", cfg!(feature = "s2n")),
@@ -99,7 +105,9 @@ fn setup(spec: &Spec) -> Setup {
         tls: spec.tls,
         resume: spec.workload == Workload::Handshake(Kind::Resumed),
         post_quantum: spec.workload == Workload::Handshake(Kind::PostQuantum),
-        bulk: matches!(spec.workload, Workload::Bulk { .. }),
+        bulk: matches!(spec.workload, Workload::Bulk { .. } | Workload::Copy),
+        untuned: false,
+        http2: matches!(spec.workload, Workload::Http { http: Http::Two, .. }),
     }
 }
 
@@ -124,6 +132,17 @@ async fn measure(spec: Spec, peer: String, scale: f64) -> Result<Sample> {
             let count = small_amount(run);
             with_stack!(peer, pki, setup, |stack| bulk::run(stack, run, 100, Way::Up, count, count as f64 / 1e6).await)
         }
+        Workload::Copy => {
+            let times = run.amount(2, 1);
+            with_stack!(peer, pki, setup, |stack| copy::run(stack, run, 64 << 20, times).await)
+        }
+        #[cfg(feature = "hyper")]
+        Workload::Http { http, size, connections } => {
+            use crate::workloads::http::run as serve;
+            with_stack!(peer, pki, setup, |stack| serve(stack, run, http, size, connections).await)
+        }
+        #[cfg(not(feature = "hyper"))]
+        Workload::Http { .. } => fail("hyper is not in this build"),
         Workload::Pingpong { size, connections } => {
             with_stack!(peer, pki, setup, |stack| pingpong::run(stack, run, size, connections).await)
         }
@@ -190,7 +209,7 @@ pub fn clients(mut arguments: impl Iterator<Item = String>) -> Result<()> {
 }
 
 /// The server has the CPU that was inherited: any other will do, if there is one.
-fn leave_the_cpu() -> Result<()> {
+pub fn leave_the_cpu() -> Result<()> {
     let inherited = sched_getaffinity(Pid::from_raw(0))?;
     let mut others = CpuSet::new();
     for cpu in 0..CpuSet::count() {

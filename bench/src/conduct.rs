@@ -16,19 +16,21 @@ use regex_lite::Regex;
 use crate::again;
 use crate::foreign::Foreign;
 use crate::measure::Sample;
+use crate::series::Series;
 use crate::spec::{self, Spec};
-use crate::{Result, fail, report};
+use crate::{Result, fail, page, report, targets};
 
 const USAGE: &str = "\
-bench [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--again] [--syscalls] [--list]
+bench [--targets] [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--again] [--syscalls] [--list]
 
+  --targets     only what the targets and docs/performance.md are about, and with --again implied: at most twelve minutes
   --quick       small amounts and two rounds: numbers to try things, not to keep
   --only REGEX  only measurements whose id matches; --list shows the ids
   --peers a,b   only these peers
   --rounds N    default 7
   --out DIR     where the report goes; default bench/results for a run of everything, else bench/results-quick
-  --again       keeps what the report has of everything else, and notes what was measured again; with --rounds 0 only
-                what strace counts
+  --again       keeps what the report has of everything else, and says what is of which run; with --rounds 0 only what
+                strace counts is new, and without --syscalls nothing: the report and the page are written anew
   --syscalls    behind the rounds, twice more under strace: system calls for each unit
   --list        what would be measured
 ";
@@ -37,6 +39,7 @@ bench [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--again] 
 const LIMIT: Duration = Duration::from_secs(60);
 
 struct Options {
+    targets: bool,
     quick: bool,
     only: Option<Regex>,
     peers: Option<Vec<String>>,
@@ -54,9 +57,9 @@ pub type Samples = BTreeMap<(String, String), Vec<Sample>>;
 pub struct Outcome {
     pub specs: Vec<Spec>,
     pub samples: Samples,
-    pub rounds: usize,
+    /// The runs that the samples are of, the oldest first.
+    pub series: Vec<Series>,
     pub quick: bool,
-    pub took: Duration,
     /// What was left out or went wrong, and why.
     pub notes: Vec<String>,
     /// System calls for each unit, the most frequent first.
@@ -82,8 +85,16 @@ pub fn main() -> Result<()> {
     allow_many_files()?;
     let outcome = conduct(&options, &foreign, specs, notes)?;
     report::write(&outcome, &options.out)?;
+    if options.out == results() && !outcome.quick {
+        page::write(&outcome)?;
+    }
     report::tell(&outcome, &options.out);
     Ok(())
+}
+
+/// What is kept, and shown in the documentation.
+pub fn results() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results")
 }
 
 /// Ten thousand connections need as many descriptors; the processes that measure inherit the limit.
@@ -93,9 +104,9 @@ fn allow_many_files() -> Result<()> {
 }
 
 fn parse() -> Result<Option<Options>> {
-    let bench = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let (mut rounds, mut out) = (None, None);
     let mut options = Options {
+        targets: false,
         quick: false,
         only: None,
         peers: None,
@@ -108,6 +119,7 @@ fn parse() -> Result<Option<Options>> {
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
+            Long("targets") => options.targets = true,
             Long("quick") => options.quick = true,
             Long("only") => options.only = Some(Regex::new(&parser.value()?.string()?)?),
             Long("peers") => options.peers = Some(parser.value()?.string()?.split(',').map(str::to_owned).collect()),
@@ -120,19 +132,31 @@ fn parse() -> Result<Option<Options>> {
             other => return Err(other.unexpected().into()),
         }
     }
+    options.again |= options.targets && !options.quick;
     if rounds == Some(0) && !options.again {
         return fail("no rounds: nothing would be measured");
     }
     let is_part = !options.again && (options.quick || options.only.is_some() || options.peers.is_some());
     options.rounds = rounds.unwrap_or(if options.quick { 2 } else { 7 });
-    options.out = out.unwrap_or_else(|| bench.join(if is_part { "results-quick" } else { "results" }));
+    options.out = out.unwrap_or_else(|| if is_part { results().with_file_name("results-quick") } else { results() });
     Ok(Some(options))
 }
 
 fn select(options: &Options, foreign: &Foreign, notes: &mut Vec<String>) -> Vec<Spec> {
     let mut specs = spec::all();
-    specs.retain(|spec| !options.quick || options.only.is_some() || spec::is_quick(spec));
+    let is_all = !options.quick || options.targets || options.only.is_some();
+    specs.retain(|spec| is_all || spec::is_quick(spec));
+    if options.targets {
+        specs.iter_mut().for_each(|Spec { id, peers, .. }| peers.retain(|peer| is_shown(id, peer)));
+        specs.retain(|spec| !spec.peers.is_empty());
+    }
     specs.retain(|spec| options.only.as_ref().is_none_or(|only| only.is_match(&spec.id)));
+    specs.retain(|spec| {
+        let lack = Foreign::lacks(spec).map(|why| format!("{} is left out: {why}", spec.id));
+        let is_there = lack.is_none();
+        notes.extend(lack);
+        is_there
+    });
     for spec in &mut specs {
         spec.peers.retain(|peer| options.peers.as_ref().is_none_or(|peers| peers.iter().any(|one| one == peer)));
         spec.peers.retain(|peer| {
@@ -146,22 +170,30 @@ fn select(options: &Options, foreign: &Foreign, notes: &mut Vec<String>) -> Vec<
     specs
 }
 
+/// Whether a target or the documentation is about this.
+fn is_shown(id: &str, peer: &str) -> bool {
+    targets::needs(id, peer) || page::needs(id, peer)
+}
+
 /// A B C, A B C: whatever the machine does meanwhile, it does it to all peers of a measurement. What there is so far is
 /// written behind each round, so that a run that is interrupted was not in vain.
-fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, notes: Vec<String>) -> Result<Outcome> {
+fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, mut notes: Vec<String>) -> Result<Outcome> {
     let mut progress = Progress { begin: Instant::now(), done: 0, total: 0 };
     let rounds = |spec: &Spec| spec::rounds(spec, options.rounds, options.quick);
     progress.total = specs.iter().map(|spec| rounds(spec) * spec.peers.len()).sum();
     let scale = if options.quick { 0.1 } else { 1.0 };
-    let mut outcome = if options.again {
-        let mut kept = again::load(&options.out)?;
-        kept.forget(&specs, options.rounds);
-        kept
+    let mut outcome = if options.again && (options.out.join("results.json").exists() || !options.targets) {
+        again::load(&options.out)?
     } else {
         Outcome::new(specs.clone(), options.quick)
     };
+    notes.retain(|note| !outcome.notes.contains(note));
     outcome.notes.extend(notes);
-    let took = outcome.took;
+    let first = outcome.series.iter().map(|series| series.first + series.rounds).max().unwrap_or(1);
+    if options.rounds > 0 {
+        outcome.renew(&specs);
+        outcome.series.push(Series::begin(first, &options.what()));
+    }
     for round in 1..=options.rounds {
         for spec in specs.iter().filter(|spec| round <= rounds(spec)) {
             for peer in &spec.peers {
@@ -169,7 +201,7 @@ fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, notes: Vec<St
                 match measure(foreign, spec, peer, scale) {
                     Ok(sample) => {
                         eprintln!("{}", report::line(spec, &sample));
-                        let key = (spec.id.clone(), (*peer).to_owned());
+                        let (key, round) = ((spec.id.clone(), (*peer).to_owned()), first + round - 1);
                         outcome.samples.entry(key).or_default().push(Sample { round, ..sample });
                     }
                     Err(error) => {
@@ -179,7 +211,9 @@ fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, notes: Vec<St
                 }
             }
         }
-        (outcome.rounds, outcome.took) = (outcome.rounds.max(round), took + progress.begin.elapsed());
+        if let Some(series) = outcome.series.last_mut() {
+            (series.rounds, series.seconds) = (round, progress.begin.elapsed().as_secs());
+        }
         report::write(&outcome, &options.out)?;
     }
     for spec in specs.iter().filter(|spec| options.syscalls && spec::is_counted(spec)) {
@@ -191,25 +225,24 @@ fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, notes: Vec<St
             }
         }
     }
-    outcome.took = took + progress.begin.elapsed();
     Ok(outcome)
+}
+
+impl Options {
+    /// What was asked for, in the words of the command line.
+    fn what(&self) -> String {
+        let only = self.only.as_ref().map(|only| format!("--only '{only}'"));
+        let peers = self.peers.as_ref().map(|peers| format!("--peers {}", peers.join(",")));
+        let targets = self.targets.then(|| "--targets".to_owned());
+        let what: Vec<String> = [targets, only, peers].into_iter().flatten().collect();
+        if what.is_empty() { "everything".to_owned() } else { what.join(" ") }
+    }
 }
 
 impl Outcome {
     pub fn new(specs: Vec<Spec>, quick: bool) -> Self {
         let (samples, syscalls) = (Samples::new(), BTreeMap::new());
-        Self { specs, samples, rounds: 0, quick, took: Duration::ZERO, notes: Vec::new(), syscalls }
-    }
-
-    /// These are measured again.
-    fn forget(&mut self, specs: &[Spec], rounds: usize) {
-        if rounds == 0 {
-            return;
-        }
-        for spec in specs {
-            self.notes.push(format!("{} was measured again, behind the rest: {}", spec.id, spec.peers.join(", ")));
-            spec.peers.iter().for_each(|peer| drop(self.samples.remove(&(spec.id.clone(), (*peer).to_owned()))));
-        }
+        Self { specs, samples, series: Vec::new(), quick, notes: Vec::new(), syscalls }
     }
 }
 

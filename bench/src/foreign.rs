@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::Result;
 use crate::child;
 use crate::pki::Pki;
-use crate::spec::{Regime, Spec};
+use crate::spec::{Regime, Spec, Workload};
 
 /// The programs that were found.
 pub struct Foreign {
@@ -42,9 +42,20 @@ impl Foreign {
             "go" if self.go.is_none() => Some("there is no go here"),
             "asyncio" if self.python.is_none() => Some("there is no python3 here"),
             "twisted" if !self.twisted => Some("python3 has no twisted, pyOpenSSL, service_identity"),
-            "tokio-openssl" | "s2n-tls-tokio" if !child::is_built(peer) => Some("not in this build"),
+            _ if peer != "tokio-boring" && !child::is_built(peer) => Some("not in this build"),
             _ => None,
         }
+    }
+
+    /// Why nobody can be measured here, if so.
+    pub fn lacks(spec: &Spec) -> Option<String> {
+        let Workload::Http { http, .. } = spec.workload else { return None };
+        let client = http.client();
+        let is_there = |paths| std::env::split_paths(&paths).any(|path| path.join(client).is_file());
+        if !cfg!(feature = "hyper") {
+            return Some("hyper is not in this build".to_owned());
+        }
+        (!std::env::var_os("PATH").is_some_and(is_there)).then(|| format!("there is no {client} here"))
     }
 
     /// What measures this.

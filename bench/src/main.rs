@@ -1,7 +1,7 @@
 //! How fast bowline is, and how fast other libraries are, in one run on one machine.
 //!
 //! Without a subcommand this is the conductor: it starts one fresh process of itself for each measurement, in interleaved
-//! rounds, and writes a report. `docs/performance.md` says what is measured and how to read it.
+//! rounds, and writes a report. `bench/README.md` says what is measured and how to read it.
 
 mod again;
 mod child;
@@ -9,9 +9,11 @@ mod conduct;
 mod foreign;
 mod measure;
 mod net;
+mod page;
 mod peers;
 mod pki;
 mod report;
+mod series;
 mod setup;
 mod spec;
 mod stats;

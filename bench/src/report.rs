@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::Result;
 use crate::conduct::Outcome;
 use crate::measure::Sample;
+use crate::series::Series;
 use crate::spec::{Regime, Spec, Workload, thousands};
 use crate::stats::{self, Mode, Rounds, Value, cpu, rate, ratios, resident};
 use crate::svg::{self, Bar, Group, Line, Panel};
@@ -18,7 +19,8 @@ pub fn line(spec: &Spec, sample: &Sample) -> String {
     let cpu = sample.cpu() / sample.units;
     let rate = sample.units / sample.wall;
     match spec.workload {
-        Workload::Bulk { .. } => format!("{cpu:.3} CPU s/GiB, {rate:.2} GiB/s"),
+        Workload::Bulk { .. } | Workload::Copy => format!("{cpu:.3} CPU s/GiB, {rate:.2} GiB/s"),
+        Workload::Http { .. } => format!("{rate:.0}/s, {:.2} us CPU", cpu * 1e6),
         Workload::Small => format!("{cpu:.3} CPU s, {rate:.2} million/s"),
         Workload::Aead { .. } => format!("{cpu:.3} CPU s/GiB"),
         Workload::Handshake(_) | Workload::Churn | Workload::Upgrade => format!("{rate:.0}/s, {:.0} us CPU", cpu * 1e6),
@@ -59,10 +61,11 @@ pub fn tell(outcome: &Outcome, to: &Path) {
     for one in targets::judge(outcome) {
         if let (Some(value), Some(pass)) = (one.value(), one.pass()) {
             let verdict = if pass { "pass" } else { "MISS" };
-            eprintln!("{verdict} {value:6.2} {:8} {}: {} against {}", one.bound, one.what, one.ours, one.against);
+            eprintln!("{verdict} {value:7.3} {:8} {}: {} against {}", one.bound, one.what, one.ours, one.against);
         }
     }
-    eprintln!("{} s; {}", outcome.took.as_secs(), to.join("results.md").display());
+    let seconds = outcome.series.last().map_or(0, |series| series.seconds);
+    eprintln!("{seconds} s; {}", to.join("results.md").display());
 }
 
 fn as_json(outcome: &Outcome, judged: &[Judged]) -> serde_json::Value {
@@ -71,7 +74,7 @@ fn as_json(outcome: &Outcome, judged: &[Judged]) -> serde_json::Value {
         .iter()
         .map(|one| {
             json!({
-                "what": one.what, "ours": one.ours, "against": one.against, "bound": one.bound.to_string(),
+                "what": one.what, "id": one.id, "ours": one.ours, "against": one.against, "bound": one.bound.to_string(),
                 "aim": one.aim, "ratio": one.ratio, "pass": one.pass(),
             })
         })
@@ -93,7 +96,7 @@ fn as_json(outcome: &Outcome, judged: &[Judged]) -> serde_json::Value {
         })
         .collect();
     json!({
-        "quick": outcome.quick, "rounds": outcome.rounds, "seconds": outcome.took.as_secs(), "machine": machine(),
+        "quick": outcome.quick, "series": outcome.series.iter().map(Series::to_json).collect::<Vec<_>>(),
         "quantiles": "minimum, quartiles, maximum", "notes": outcome.notes, "targets": targets, "growth": growth,
         "syscalls": syscalls, "measurements": measurements,
     })
@@ -132,7 +135,7 @@ fn columns(workload: Workload) -> Vec<Column> {
     let column = |heading, value: Value, spread| Column { heading, value, spread };
     let micros: Value = |sample| cpu(sample).map(|seconds| seconds * 1e6);
     match workload {
-        Workload::Bulk { .. } | Workload::Aead { .. } => {
+        Workload::Bulk { .. } | Workload::Copy | Workload::Aead { .. } => {
             vec![column("CPU s/GiB", cpu, true), column("GiB/s", rate, true)]
         }
         Workload::Small => {
@@ -144,6 +147,7 @@ fn columns(workload: Workload) -> Vec<Column> {
             column("p50 µs", |s| s.latency.map(|l| l.0), false),
             column("p99 µs", |s| s.latency.map(|l| l.1), false),
         ],
+        Workload::Http { .. } => vec![column("requests/s", rate, true), column("CPU µs of the server", micros, true)],
         Workload::Handshake(_) | Workload::Churn | Workload::Upgrade => {
             vec![column("connections/s", rate, true), column("CPU µs", micros, true)]
         }
@@ -164,22 +168,29 @@ fn modes(outcome: &Outcome, spec: &Spec, peer: &str) -> Option<[Mode; 2]> {
 }
 
 fn as_markdown(outcome: &Outcome, judged: &[Judged]) -> String {
-    let mut text = String::from("# Results\n\nWritten by `bench/run`; how to read it: `docs/performance.md`.\n\n");
-    let _ = writeln!(text, "{}; rounds: {}, {} min.", machine(), outcome.rounds, outcome.took.as_secs().div_ceil(60));
+    let mut text = String::from("# Results\n\nWritten by `bench/run`; how to read it: `bench/README.md`.\n\n");
+    text += "| rounds | measured | began (UTC) | commit | minutes | machine |\n|---|---|---|---|---|---|\n";
+    for Series { first, rounds, what, began, commit, machine, seconds } in &outcome.series {
+        let (last, minutes) = (first + rounds - 1, seconds.div_ceil(60));
+        let _ = writeln!(text, "| {first} to {last} | {what} | {began} | {commit} | {minutes} | {machine} |");
+    }
     if outcome.quick {
         text += "\n**A quick run: small amounts, few rounds. Not to be quoted.**\n";
     }
-    text += "\n## Targets\n\nEach ratio is that of one round; here are the median of the rounds and their quartiles.\n\n\
-             | what | ours | against | target | aim | here | quartiles | |\n|---|---|---|---|---|---|---|---|\n";
+    text += "\n## Targets\n\nEach ratio is that of one round; here are the median of the rounds and their quartiles. The limit \
+             is raw TCP and the cipher alone.\n\n\
+             | what | ours | against | target | aim | here | quartiles | rounds | |\n|---|---|---|---|---|---|---|---|---|\n";
     for one in judged {
         let (value, quartiles) = match one.ratio {
             Some([_, low, value, high, _]) => (format!("{value:.3}"), format!("{low:.3} – {high:.3}")),
             None => ("–".to_owned(), "–".to_owned()),
         };
-        let Judged { what, ours, against, bound, aim, .. } = one;
+        let Judged { what, id, ours, against, bound, aim, .. } = one;
+        let aim = aim.map_or("–".to_owned(), |aim| format!("{aim:.2}"));
+        let rounds = numbers(outcome, id, ours);
         let _ = writeln!(
             text,
-            "| {what} | {ours} | {against} | {bound} | {aim:.2} | {value} | {quartiles} | {} |",
+            "| {what} | {ours} | {against} | {bound} | {aim} | {value} | {quartiles} | {rounds} | {} |",
             one.verdict()
         );
     }
@@ -194,12 +205,24 @@ fn as_markdown(outcome: &Outcome, judged: &[Judged]) -> String {
     text
 }
 
+/// Which rounds a peer took part in: `8 to 14`.
+fn numbers(outcome: &Outcome, id: &str, peer: &str) -> String {
+    let samples = outcome.samples.get(&(id.to_owned(), peer.to_owned()));
+    let rounds = || samples.into_iter().flatten().map(|sample| sample.round);
+    match (rounds().min(), rounds().max()) {
+        (Some(first), Some(last)) => format!("{first} to {last}"),
+        _ => "–".to_owned(),
+    }
+}
+
 fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
     let columns = columns(spec.workload);
     let values = |peer: &str, column: &Column| outcome.values(&spec.id, peer, column.value);
     let rounds = |peer: &str| columns.first().map_or(0, |column| values(peer, column).len());
     let most = spec.peers.iter().map(|peer| rounds(peer)).max().unwrap_or(0);
-    let _ = writeln!(text, "\n## {}\n\n{}; rounds: {most}\n", spec.id, capital(&spec.words()));
+    let newest = spec.peers.iter().map(|peer| numbers(outcome, &spec.id, peer)).max_by_key(|text| first_of(text));
+    let newest = newest.unwrap_or_default();
+    let _ = writeln!(text, "\n## {}\n\n{}; rounds {newest}\n", spec.id, capital(&spec.words()));
     *text += "| peer |";
     for column in &columns {
         let _ = write!(text, " {} |", column.heading);
@@ -207,14 +230,22 @@ fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
             *text += " min · quartiles · max |";
         }
     }
-    *text += " ÷ tokio-rustls |\n|---|";
-    let width = columns.len() + columns.iter().filter(|column| column.spread).count() + 1;
+    let compared: Vec<&Column> = columns.iter().filter(|column| column.spread).collect();
+    for column in &compared {
+        let _ = write!(text, " {} ÷ tokio-rustls |", column.heading);
+    }
+    *text += "\n|---|";
+    let width = columns.len() + 2 * compared.len();
     let _ = writeln!(text, "{}", "---|".repeat(width));
     for peer in &spec.peers {
         let mut row = format!("| {peer}");
         // Where some failed, or where the run ended early.
         if rounds(peer) < most {
             let _ = write!(row, " ({} of {most})", rounds(peer));
+        }
+        let taken = numbers(outcome, &spec.id, peer);
+        if taken != newest && rounds(peer) > 0 {
+            let _ = write!(row, " (rounds {taken})");
         }
         if modes(outcome, spec, peer).is_some() {
             row += " †";
@@ -232,9 +263,11 @@ fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
                 None => row += if column.spread { " – | – |" } else { " – |" },
             }
         }
-        let ratio = columns.first().map(|column| ratios(&values(peer, column), &values("tokio-rustls", column)));
-        let ratio = ratio.as_ref().and_then(stats::spread).map_or("–".to_owned(), |ratio| format!("{:.2}", ratio[2]));
-        let _ = writeln!(text, "{row} {ratio} |");
+        for column in &compared {
+            let ratio = stats::compare(&values(peer, column), &values("tokio-rustls", column));
+            let _ = write!(row, " {} |", ratio.map_or("–".to_owned(), |ratio| ratio.to_string()));
+        }
+        let _ = writeln!(text, "{row}");
     }
     if let Some(limit) = stats::spread(&targets::limits(outcome, &spec.id)) {
         let (scale, unit) = match spec.workload {
@@ -248,6 +281,11 @@ fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
             number(limit[2] * scale)
         );
     }
+}
+
+/// The number that this begins with.
+fn first_of(rounds: &str) -> usize {
+    rounds.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0)
 }
 
 fn capital(words: &str) -> String {
@@ -435,7 +473,7 @@ fn group(outcome: &Outcome, spec: &Spec) -> Option<Group> {
 }
 
 /// What it ran on, without names.
-fn machine() -> String {
+pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");
     let model = info

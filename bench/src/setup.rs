@@ -15,6 +15,11 @@ pub struct Setup {
     /// Bulk is what is measured: peers that have a setting for throughput use it.
     #[cfg_attr(not(feature = "s2n"), allow(dead_code))]
     pub bulk: bool,
+    /// A peer that is set better than its defaults in other measurements keeps its defaults.
+    #[cfg_attr(not(any(feature = "s2n", feature = "openssl")), allow(dead_code))]
+    pub untuned: bool,
+    /// The server agrees on HTTP/2 by ALPN.
+    pub http2: bool,
 }
 
 impl Setup {

@@ -42,11 +42,34 @@ pub enum Kind {
     PostQuantum,
 }
 
+/// Which HTTP is spoken, and so which program is the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Http {
+    /// HTTP/1.1, by wrk.
+    One,
+    /// HTTP/2, by h2load.
+    Two,
+}
+
+impl Http {
+    /// The program, and the Debian package that it is in.
+    pub fn client(self) -> &'static str {
+        match self {
+            Self::One => "wrk",
+            Self::Two => "h2load",
+        }
+    }
+}
+
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
     /// One connection, writes of `size`, as fast as it goes. Unit: GiB.
     Bulk { size: usize, way: Way },
+    /// A file, sent by `tokio::io::copy`. Unit: GiB.
+    Copy,
+    /// hyper answers each request with `size` bytes, on each of `connections`. Unit: a request.
+    Http { http: Http, size: usize, connections: usize },
     /// A million writes of 100 bytes, and no flush between them. Unit: a million writes.
     Small,
     /// A request and a response of `size`, one after the other, on each of `connections`. Unit: one of them.
@@ -80,9 +103,9 @@ impl Workload {
     /// What results are counted in.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Bulk { .. } | Self::Aead { .. } => "GiB",
+            Self::Bulk { .. } | Self::Copy | Self::Aead { .. } => "GiB",
             Self::Small => "million writes",
-            Self::Pingpong { .. } => "request",
+            Self::Pingpong { .. } | Self::Http { .. } => "request",
             Self::Handshake(_) => "handshake",
             Self::Churn | Self::Upgrade | Self::Idle { .. } | Self::Stalled { .. } => "connection",
         }
@@ -99,6 +122,12 @@ const PLAIN: &[&str] = &["tcp", "bowline-tcp"];
 /// Programs of other languages: where their runtimes have all that they ask for, and for fewer workloads.
 const GO: &[&str] = &["go"];
 const PYTHON: &[&str] = &["asyncio", "twisted"];
+/// Peers at other settings than their own defaults, or than those that all their other measurements have.
+const UNTUNED: &[&str] = &["tokio-openssl+untuned", "s2n-tls-tokio+untuned"];
+const LIMIT: &[&str] = &["tokio-rustls+limit256k"];
+const BUFFERED: &[&str] = &["tokio-rustls+buf64k"];
+/// What hyper is measured over: rustls below all of them.
+const SERVERS: &[&str] = &["bowline", "bowline-express", "tokio-rustls", "tcp"];
 /// Small writes, gathered.
 const GATHERED: &[&str] = &["bowline-corked", "bowline-express-corked", "tokio-rustls+buf8k", "tokio-rustls+buf64k"];
 
@@ -114,13 +143,18 @@ pub fn all() -> Vec<Spec> {
         let go = if regime == Regime::Default { GO } else { none };
         let python = if regime == Regime::Default { PYTHON } else { none };
         for way in [Way::Up, Way::Down] {
-            add(Workload::Bulk { size: 64 << 10, way }, Tls::V13, regime, &[STREAMS, CALLBACK, go, PLAIN, python]);
-            add(Workload::Bulk { size: 16 << 10, way }, Tls::V13, regime, &[STREAMS, CALLBACK, go, PLAIN]);
+            let untuned = if way == Way::Up { UNTUNED } else { none };
+            let all = [STREAMS, untuned, CALLBACK, go, PLAIN, python];
+            add(Workload::Bulk { size: 64 << 10, way }, Tls::V13, regime, &all);
+            let all = [STREAMS, BUFFERED, CALLBACK, go, PLAIN];
+            add(Workload::Bulk { size: 16 << 10, way }, Tls::V13, regime, &all);
             add(Workload::Bulk { size: 64 << 10, way }, Tls::V12, regime, &[STREAMS, go]);
         }
         for size in [256 << 10, 1 << 20] {
-            add(Workload::Bulk { size, way: Way::Up }, Tls::V13, regime, &[STREAMS, CALLBACK, go, PLAIN]);
+            let all = [STREAMS, LIMIT, CALLBACK, go, PLAIN];
+            add(Workload::Bulk { size, way: Way::Up }, Tls::V13, regime, &all);
         }
+        add(Workload::Copy, Tls::V13, regime, &[STREAMS, BUFFERED, PLAIN]);
     }
     for regime in [Regime::Hot, Regime::Default] {
         let go = if regime == Regime::Default { GO } else { none };
@@ -142,6 +176,12 @@ pub fn all() -> Vec<Spec> {
     for regime in [Regime::Hot, Regime::Default] {
         let go = if regime == Regime::Default { GO } else { none };
         add(Workload::Small, Tls::V13, regime, &[STREAMS, GATHERED, CALLBACK, go, &["tcp"]]);
+    }
+    for http in [Http::One, Http::Two] {
+        for size in [1 << 10, 64 << 10] {
+            let connections = if http == Http::One { 64 } else { 8 };
+            add(Workload::Http { http, size, connections }, Tls::V13, Regime::Hot, &[SERVERS]);
+        }
     }
     for (kind, tls) in
         [(Kind::Full, Tls::V13), (Kind::Resumed, Tls::V13), (Kind::Full, Tls::V12), (Kind::Resumed, Tls::V12)]
@@ -188,7 +228,8 @@ pub fn is_quick(spec: &Spec) -> bool {
         Workload::Pingpong { size, connections } => {
             size != 1024 || matches!(connections, 8 | 256) || (spec.regime == Regime::Default && connections != 64)
         }
-        Workload::Small => spec.regime == Regime::Default,
+        Workload::Small | Workload::Copy => spec.regime == Regime::Default,
+        Workload::Http { size, .. } => size != 1024,
         Workload::Handshake(kind) => spec.tls == Tls::V12 || kind == Kind::PostQuantum,
         Workload::Churn | Workload::Upgrade | Workload::Idle { .. } | Workload::Stalled { .. } => false,
         Workload::Aead { .. } => false,
@@ -221,6 +262,13 @@ impl Spec {
             Workload::Bulk { size: bytes, way: Way::Down } => {
                 format!("bulk to the client, writes of {}, {tls}; {regime}", size(bytes))
             }
+            Workload::Copy => format!("a file sent by tokio::io::copy, {tls}; {regime}"),
+            Workload::Http { http: Http::One, size: bytes, connections: n } => {
+                format!("hyper answers with {} over HTTP/1.1, {}, one request at a time", size(bytes), connections(n))
+            }
+            Workload::Http { http: Http::Two, size: bytes, connections: n } => {
+                format!("hyper answers with {} over HTTP/2, {}, ten requests at a time", size(bytes), connections(n))
+            }
             Workload::Small => format!("a million writes of 100 bytes, no flush between them; {regime}"),
             Workload::Pingpong { size: bytes, connections: n } => {
                 format!("request and response of {}, {}; {regime}", size(bytes), connections(n))
@@ -249,6 +297,9 @@ impl fmt::Display for Workload {
         match self {
             Self::Bulk { size, way: Way::Up } => write!(f, "bulk/{}k/up", size >> 10),
             Self::Bulk { size, way: Way::Down } => write!(f, "bulk/{}k/down", size >> 10),
+            Self::Copy => write!(f, "copy/64m"),
+            Self::Http { http: Http::One, size, connections } => write!(f, "http1/{size}/{connections}"),
+            Self::Http { http: Http::Two, size, connections } => write!(f, "http2/{size}/{connections}"),
             Self::Small => write!(f, "small/100"),
             Self::Pingpong { size, connections } => write!(f, "pingpong/{size}/{connections}"),
             Self::Handshake(Kind::Full) => write!(f, "handshake/full"),

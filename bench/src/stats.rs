@@ -44,6 +44,32 @@ pub fn ratios(a: &Rounds, b: &Rounds) -> Rounds {
     a.iter().filter_map(|(round, value)| Some((*round, value / b.get(round)?))).collect()
 }
 
+/// One peer against another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ratio {
+    /// The median of the ratios within the rounds.
+    Within(f64),
+    /// The ratio of the medians: there is no round that both took part in.
+    Across(f64),
+}
+
+impl std::fmt::Display for Ratio {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Within(ratio) => write!(f, "{ratio:.2}"),
+            Self::Across(ratio) => write!(f, "~{ratio:.2}"),
+        }
+    }
+}
+
+/// `a` divided by `b`, within the rounds where there are any that both took part in.
+pub fn compare(a: &Rounds, b: &Rounds) -> Option<Ratio> {
+    match spread(&ratios(a, b)) {
+        Some(ratio) => Some(Ratio::Within(ratio[2])),
+        None => Some(Ratio::Across(spread(a)?[2] / spread(b)?[2])),
+    }
+}
+
 /// Minimum, quartiles, maximum; of nothing, nothing.
 pub fn spread(values: &Rounds) -> Option<[f64; 5]> {
     (!values.is_empty()).then(|| quantiles(values.values().copied().collect()))
@@ -98,6 +124,14 @@ mod tests {
         assert_eq!(modes(&rounds(&[1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6])), None);
         assert_eq!(modes(&rounds(&[1.0, 1.0, 1.0, 1.01, 1.01])), None);
         assert_eq!(modes(&rounds(&[])), None);
+    }
+
+    #[test]
+    fn without_a_round_in_common_medians_are_compared() {
+        let (a, b) = (Rounds::from([(1, 3.0), (2, 4.0), (3, 9.0)]), Rounds::from([(8, 2.0)]));
+        assert_eq!(compare(&a, &b), Some(Ratio::Across(2.0)));
+        assert_eq!(compare(&a, &Rounds::from([(2, 8.0)])), Some(Ratio::Within(0.5)));
+        assert_eq!(compare(&a, &Rounds::new()), None);
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn common(context: &mut SslContextBuilder, setup: Setup) -> Result<()> {
     context.set_cipher_list("ECDHE-ECDSA-AES128-GCM-SHA256")?;
     // TLS 1.2 asks that the certificate's curve is among them, too.
     context.set_groups_list(if setup.tls == Tls::V12 { "X25519:P-256" } else { "X25519" })?;
-    context.set_read_ahead(true);
+    context.set_read_ahead(!setup.untuned);
     Ok(())
 }
 

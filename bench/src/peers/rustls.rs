@@ -52,6 +52,9 @@ impl Configs {
             client.resumption = rustls::client::Resumption::disabled();
             server.send_tls13_tickets = 0;
         }
+        if setup.http2 {
+            server.alpn_protocols = vec![b"h2".to_vec()];
+        }
         Ok(Self { client: Arc::new(client), server: Arc::new(server) })
     }
 }
@@ -61,13 +64,29 @@ pub struct TokioRustls {
     connector: TlsConnector,
     acceptor: TlsAcceptor,
     name: ServerName<'static>,
+    limit: Option<usize>,
 }
 
 impl TokioRustls {
     pub fn new(pki: &Pki, setup: Setup) -> Result<Self> {
         let configs = Configs::new(pki, setup)?;
         let (connector, acceptor) = (configs.client.into(), configs.server.into());
-        Ok(Self { connector, acceptor, name: ServerName::try_from("localhost")? })
+        Ok(Self { connector, acceptor, name: ServerName::try_from("localhost")?, limit: None })
+    }
+
+    /// rustls takes so many bytes of a write at a time, in place of its default of 64 KiB.
+    pub fn limit(self, bytes: usize) -> Self {
+        Self { limit: Some(bytes), ..self }
+    }
+
+    fn limited(&self, mut stream: TlsStream<TcpStream>) -> TlsStream<TcpStream> {
+        if self.limit.is_some() {
+            match &mut stream {
+                TlsStream::Client(stream) => stream.get_mut().1.set_buffer_limit(self.limit),
+                TlsStream::Server(stream) => stream.get_mut().1.set_buffer_limit(self.limit),
+            }
+        }
+        stream
     }
 }
 
@@ -76,11 +95,11 @@ impl Stack for TokioRustls {
     const FLUSHES: bool = true;
 
     async fn connect(&self, tcp: TcpStream) -> Result<Self::Stream> {
-        Ok(self.connector.connect(self.name.clone(), tcp).await?.into())
+        Ok(self.limited(self.connector.connect(self.name.clone(), tcp).await?.into()))
     }
 
     async fn accept(&self, tcp: TcpStream) -> Result<Self::Stream> {
-        Ok(self.acceptor.accept(tcp).await?.into())
+        Ok(self.limited(self.acceptor.accept(tcp).await?.into()))
     }
 
     fn facts(stream: &Self::Stream) -> Option<Facts> {

@@ -53,11 +53,12 @@ impl S2n {
             server.enable_session_tickets(true)?;
             server.add_session_ticket_key(b"bench", &[7; 32], SystemTime::now() - Duration::from_secs(1))?;
         }
-        if setup.bulk {
+        let bulk = setup.bulk && !setup.untuned;
+        if bulk {
             client.set_send_buffer_size(128 << 10)?;
             server.set_send_buffer_size(128 << 10)?;
         }
-        let configured = |config, ticket| Configured { config, bulk: setup.bulk, ticket };
+        let configured = |config, ticket| Configured { config, bulk, ticket };
         Ok(Self {
             connector: TlsConnector::new(configured(client.build()?, ticket)),
             acceptor: TlsAcceptor::new(configured(server.build()?, None)),

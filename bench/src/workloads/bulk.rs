@@ -45,7 +45,8 @@ pub async fn run<S: Stack>(stack: S, run: Run, size: usize, way: Way, count: usi
     sample
 }
 
-async fn drain<R: AsyncReadExt + Unpin>(from: &mut R, buf: &mut [u8], bytes: usize) -> Result<()> {
+/// Reads so many bytes, and forgets them.
+pub async fn drain<R: AsyncReadExt + Unpin>(from: &mut R, buf: &mut [u8], bytes: usize) -> Result<()> {
     let mut left = bytes;
     while left > 0 {
         match from.read(buf).await? {

@@ -5,6 +5,9 @@ pub mod aead;
 pub mod bulk;
 pub mod callback;
 pub mod connections;
+pub mod copy;
+#[cfg(feature = "hyper")]
+pub mod http;
 pub mod memory;
 pub mod pingpong;
 
