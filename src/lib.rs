@@ -134,6 +134,7 @@ pub use self::{
     conn::control::{Control, Traffic},
     conn::group::{DrainGroup, DrainReport},
     conn::socket::Keepalive,
+    core::outcome::Outcome,
     core::report::{Bound, CloseReport, LayerKind, LayerReport, Received},
     endpoint::open::{BoxConnection, EndpointConnector, EndpointIncoming, EndpointListener},
     layers::stream::Stream,
@@ -147,7 +148,7 @@ pub use self::{
     server::listener::{Listener, ListenerBuilder, ListenerStatus},
     transport::close::Close,
     transport::futures::{CloseWrite, Corked, WriteSequence},
-    transport::split::{OwnedReadHalf, OwnedWriteHalf, Split},
+    transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split},
     transport::{Starting, Status, Stopping, TcpTransport, TlsTransport, Transport, UpgradableTransport},
 };
 

@@ -43,7 +43,7 @@ async fn crowd(len: usize, tls: bool) {
     raise_descriptor_limit(len + 200);
     let count = Arc::new(Count::default());
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr();
+    let address = listener.local_addr().as_inet().unwrap();
     let counted = Arc::clone(&count);
     let server = Server::new(listener, every(move || Echo(Arc::clone(&counted))));
     let server = if tls { server.tls(&shared_pki().server_tls()) } else { server };

@@ -214,7 +214,7 @@ async fn the_doors_to_a_connection_show_neither_data_nor_keys() {
     secrets.check(&(&ours, &theirs));
 
     let plain = Listener::bind("127.0.0.1:0").await.unwrap();
-    let mut raw = RawTcp::connect(plain.local_addr()).await.unwrap();
+    let mut raw = RawTcp::connect(plain.local_addr().as_inet().unwrap()).await.unwrap();
     let incoming = plain.accept().await.unwrap();
     secrets.check(&(&plain, &incoming));
     let mut peer = incoming.into_tcp();
@@ -323,7 +323,7 @@ const PLAIN: &str = "
     Address Answers AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
     LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls LegEnd Panicked PeerCounts Producer
-    Reconnector RecvHalf Refusal RelayReport Reply SendHalf Slab OutcomeCounts TlsError UpgradeError";
+    Reconnector RecvHalf Refusal RelayReport Reply ReuniteError SendHalf Slab OutcomeCounts TlsError UpgradeError";
 
 /// rule: tcp-11
 #[test]

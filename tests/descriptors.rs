@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bowline::{Connector, Listener, Policy, ServerEndpoint};
+use bowline::{Address, Connector, Listener, Policy, ServerEndpoint};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::task::yield_now;
@@ -36,9 +36,9 @@ fn take_all() -> Vec<File> {
 }
 
 /// Connects a socket that has its descriptor already.
-fn connect(socket: &Socket, addr: SocketAddr) -> SocketAddr {
+fn connect(socket: &Socket, addr: SocketAddr) -> Address {
     socket.connect(&addr.into()).unwrap();
-    socket.local_addr().unwrap().as_socket().unwrap()
+    socket.local_addr().unwrap().as_socket().unwrap().into()
 }
 
 /// rule: tcp-5
@@ -48,7 +48,7 @@ fn a_listener_out_of_descriptors_recovers_by_itself() {
         let listener = listen().await;
         let sockets = [(); 3].map(|()| Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
         let taken = take_all();
-        let peers = sockets.each_ref().map(|socket| connect(socket, listener.local_addr()));
+        let peers = sockets.each_ref().map(|socket| connect(socket, listener.local_addr().as_inet().unwrap()));
         let give_back = async {
             while listener.status().accept_errors < 3 {
                 yield_now().await;
@@ -58,13 +58,13 @@ fn a_listener_out_of_descriptors_recovers_by_itself() {
         };
         let accept_all = async {
             let mut accepted = Vec::new();
-            for _ in peers {
+            for _ in &peers {
                 accepted.push(listener.accept().await.unwrap());
             }
             accepted
         };
         let (accepted, ()) = timeout(SOON, async { tokio::join!(accept_all, give_back) }).await.unwrap();
-        assert_eq!(accepted.iter().map(|incoming| incoming.peer()).collect::<Vec<_>>(), peers);
+        assert_eq!(accepted.iter().map(|incoming| incoming.peer_addr()).collect::<Vec<_>>(), peers);
         assert!(!listener.status().is_waiting);
     });
 }
@@ -76,7 +76,7 @@ fn an_accept_dropped_while_out_of_descriptors_keeps_the_wait_and_loses_nothing()
         let listener = listen().await;
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let taken = take_all();
-        let peer = connect(&socket, listener.local_addr());
+        let peer = connect(&socket, listener.local_addr().as_inet().unwrap());
         while listener.status().accept_errors == 0 {
             let _ = timeout(Duration::from_millis(1), listener.accept()).await;
         }
@@ -86,7 +86,7 @@ fn an_accept_dropped_while_out_of_descriptors_keeps_the_wait_and_loses_nothing()
         // Each of them would have been refused by the system, had it not waited.
         assert!(listener.status().accept_errors < 20, "{:?}", listener.status());
         drop(taken);
-        assert_eq!(timeout(SOON, listener.accept()).await.unwrap().unwrap().peer(), peer);
+        assert_eq!(timeout(SOON, listener.accept()).await.unwrap().unwrap().peer_addr(), peer);
     });
 }
 

@@ -71,7 +71,7 @@ impl Running {
         let stored = Arc::default();
         let policy = Policy::default().handshake_timeout(handshake);
         let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr();
+        let addr = listener.local_addr().as_inet().unwrap();
         let uploads = service::Uploads { stored: Arc::clone(&stored), patience: upload };
         tokio::spawn(uploads.serve(listener, pki.server_tls()));
         Self { pki, stored, addr }

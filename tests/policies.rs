@@ -44,7 +44,7 @@ async fn assert_told(control: &Control, group: &DrainGroup, phase: Phase, what: 
     assert!(control.is_ended() && !control.is_aborted(), "{what}");
     assert_phase(&control.report().unwrap_or_else(|| panic!("{what}: no report")).reason, phase, what);
     let report = timeout(SECOND * 10, group.drain(None)).await.unwrap();
-    assert_eq!((report.count("timed_out"), report.total()), (1, 1), "{what}: {report}");
+    assert_eq!((report.count(bowline::Outcome::TimedOut), report.total()), (1, 1), "{what}: {report}");
 }
 
 /// A group that drains, so that it counts.
@@ -155,7 +155,7 @@ async fn the_bound_of_a_handshake_behind_a_listener() {
     let tls = shared_pki().server_tls();
     for way in 0..3 {
         let listener = Listener::builder().policy(policy()).bind("127.0.0.1:0").await.unwrap();
-        let _client = tokio::net::TcpStream::connect(listener.local_addr()).await.unwrap();
+        let _client = tokio::net::TcpStream::connect(listener.local_addr().as_inet().unwrap()).await.unwrap();
         let incoming = listener.accept().await.unwrap();
         let control = incoming.control();
         let what = format!("incoming, way {way}");

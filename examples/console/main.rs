@@ -95,7 +95,7 @@ async fn run(args: &Args, tls: ServerTls, log: &Log) -> Result<(), Error> {
         group.begin_drain();
     });
     log.line("ready".into());
-    hint(args, ports.iter().map(|(kind, listener)| (*kind, listener.local_addr())));
+    hint(args, ports.iter().filter_map(|(kind, listener)| Some((*kind, listener.local_addr().as_inet()?))));
     let mut serving = JoinSet::new();
     for (kind, listener) in ports {
         serving.spawn(serve(kind, listener, Arc::clone(&console)));

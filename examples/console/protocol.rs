@@ -146,7 +146,7 @@ impl Service {
             Command::StartTls => say(transport, "500 no STARTTLS on this port"),
             Command::StopTls => say(transport, "500 not secure"),
             Command::Info => {
-                let (host, peer) = (transport.host(), transport.peer());
+                let (host, peer) = (transport.local_addr(), transport.peer_addr());
                 say(transport, &to_json(&info(self.kind.name(), &host, &peer, transport.tls().as_deref())));
             }
             Command::Nodelay(on) => {
@@ -179,7 +179,7 @@ impl Service {
 
 impl Protocol for Service {
     fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        self.console.log.made(self.number, self.kind.name(), transport.peer().to_string());
+        self.console.log.made(self.number, self.kind.name(), transport.peer_addr().to_string());
         self.handle = Some(transport.handle());
         if self.kind != Kind::Tls {
             self.greet(transport);
@@ -188,7 +188,7 @@ impl Protocol for Service {
     }
 
     fn handshake_completed(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        let (host, peer) = (transport.host(), transport.peer());
+        let (host, peer) = (transport.local_addr(), transport.peer_addr());
         let facts = info(self.kind.name(), &host, &peer, transport.tls().as_deref());
         self.console.log.secured(self.number, facts);
         if matches!(self.state, State::Silent) {

@@ -29,7 +29,7 @@ const MAX_ABORT: u64 = 64 << 20;
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(kind: Kind, incoming: Incoming, number: u64, console: Arc<Console>) {
-    console.log.made(number, kind.name(), incoming.peer().to_string());
+    console.log.made(number, kind.name(), incoming.peer_addr().to_string());
     match begin(kind, incoming, &console).await {
         Ok(connection) => Service::new(kind, connection, number, Arc::clone(&console)).run().await,
         Err(error) => console.log.lost(number, &error.into(), None, 0, 0),
@@ -300,7 +300,7 @@ impl Service {
 /// What the log is told.
 impl Service {
     fn info(&self) -> Fields {
-        let (host, peer) = (self.connection.host(), self.connection.peer());
+        let (host, peer) = (self.connection.local_addr(), self.connection.peer_addr());
         info(self.kind.name(), &host, &peer, self.connection.tls().as_deref())
     }
 

@@ -82,7 +82,7 @@ impl Tally {
 
     fn note(&self, args: &Args, connection: &impl TlsTransport, phase: Phase) {
         self.phase.set(phase);
-        let (host, peer) = (connection.host(), connection.peer());
+        let (host, peer) = (connection.local_addr(), connection.peer_addr());
         self.info.replace(info(args.kind(), &host, &peer, connection.tls().as_deref()));
         let _ = self.control.set(connection.control());
     }

@@ -194,7 +194,7 @@ fn lock(spool: &Mutex<Spool>) -> MutexGuard<'_, Spool> {
 /// The header lines that we add to a mail. `name` is the name that the client gave in its greeting.
 fn header(name: &str, transport: &Transport<'_>, mail: &Mail) -> String {
     let with = if transport.is_secure() { "ESMTPS" } else { "ESMTP" };
-    let peer = transport.peer();
+    let peer = transport.peer_addr();
     let to: String = mail.to.iter().map(|to| format!("Delivered-To: {to}\n")).collect();
     let date = date(SystemTime::now());
     format!("Return-Path: <{}>\n{to}Received: from {name} ({peer}) by bowline with {with};\n\t{date}\n", mail.from)

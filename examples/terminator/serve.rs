@@ -26,7 +26,7 @@ struct Known {
 /// Serves one connection to its end, and logs it.
 pub(crate) async fn serve(incoming: EndpointIncoming, conn: u64, terminator: Arc<Terminator>) {
     let begun = Instant::now();
-    let client = incoming.peer().to_string();
+    let client = incoming.peer_addr().to_string();
     let mut known = Known::default();
     let outcome = join(incoming, &terminator, &mut known).await;
     let seconds = begun.elapsed().as_secs_f64();
@@ -37,8 +37,8 @@ pub(crate) async fn serve(incoming: EndpointIncoming, conn: u64, terminator: Arc
 async fn join(incoming: EndpointIncoming, terminator: &Terminator, known: &mut Known) -> Result<RelayReport, Failed> {
     let (mut client, mut service) = begin(incoming, terminator).await?;
     terminator.group.join(&service.control());
-    known.service = service.peer().to_string();
-    let (host, peer) = (client.host(), client.peer());
+    known.service = service.peer_addr().to_string();
+    let (host, peer) = (client.local_addr(), client.peer_addr());
     known.facts = info(terminator.args.listen.kind().name(), &host, &peer, client.tls().as_deref());
     Ok(relay(&mut client, &mut service).await)
 }

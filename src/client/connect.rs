@@ -9,6 +9,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
+use crate::address::Address;
 use crate::conn::time::{after, until};
 use crate::error::{ConnectError, Error};
 use crate::layers::tcp::TcpConnection;
@@ -111,15 +112,16 @@ impl Connector {
         }
     }
 
-    /// Connects to one address.
+    /// Connects to one address: a [`SocketAddr`], or an [`Address`] that a connection or a listener has told.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// As [`connect`](Self::connect). One that is not of TCP is told as that.
     ///
     /// # Cancel safety
     /// Dropping the future ends the attempt.
-    pub async fn connect_addr(&self, addr: SocketAddr) -> Result<TcpConnection, Error> {
-        self.race(addr.to_string(), [addr], after(self.timeout)).await
+    pub async fn connect_addr(&self, addr: impl Into<Address>) -> Result<TcpConnection, Error> {
+        let addr = addr.into();
+        self.race(addr.to_string(), addr.as_inet(), after(self.timeout)).await
     }
 
     /// Connects to the one of these addresses that answers first; the first in the list has the first chance.
@@ -240,7 +242,7 @@ mod tests {
         let (_open, addr) = listener(Ipv4Addr::LOCALHOST).unwrap();
         for host in ["localhost", "127.0.0.1"] {
             let connection = Connector::new().connect(host, addr.port()).await.unwrap();
-            assert_eq!(connection.peer().as_inet().unwrap().port(), addr.port());
+            assert_eq!(connection.peer_addr().as_inet().unwrap().port(), addr.port());
         }
     }
 
@@ -253,7 +255,7 @@ mod tests {
         for host in ["::1", "[::1]", "[0:0::1]", "::1%1", "[::1%1]"] {
             let connection = Connector::new().connect(host, addr.port()).await.unwrap();
             assert_eq!(
-                (connection.peer().as_inet().unwrap().ip(), connection.peer().as_inet().unwrap().port()),
+                (connection.peer_addr().as_inet().unwrap().ip(), connection.peer_addr().as_inet().unwrap().port()),
                 (addr.ip(), addr.port()),
                 "{host}"
             );
@@ -277,7 +279,7 @@ mod tests {
         let (_open, addr) = listener(Ipv4Addr::LOCALHOST).unwrap();
         let (_closed, [closed]) = closed_ports();
         let connection = Connector::new().connect_addrs(&[closed, addr]).await.unwrap();
-        assert_eq!(connection.peer(), addr.into());
+        assert_eq!(connection.peer_addr(), addr.into());
     }
 
     /// rule: tcp-4
@@ -329,7 +331,7 @@ mod tests {
         let (_open, addr) = listener(Ipv4Addr::LOCALHOST).unwrap();
         let local = Ipv4Addr::new(127, 0, 0, 1);
         let connection = Connector::new().bind_to((local, 0)).connect_addr(addr).await.unwrap();
-        assert_eq!(connection.host().as_inet().unwrap().ip(), local);
+        assert_eq!(connection.local_addr().as_inet().unwrap().ip(), local);
         let error = Connector::new().bind_to((Ipv6Addr::LOCALHOST, 0)).connect_addr(addr).await.unwrap_err();
         assert!(crate::error::chain(&error).to_string().contains("other family"), "{error}");
     }

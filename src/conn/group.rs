@@ -294,20 +294,15 @@ impl DrainReport {
         self.ended.total()
     }
 
-    /// How many ended for a reason of this name: one of [`Reason::name`](crate::Reason::name), or `dropped`. 0 for any
-    /// other word.
-    pub fn count(&self, name: &str) -> usize {
-        self.iter().find(|(counted, _)| *counted == name).map_or(0, |(_, count)| count)
+    /// How many ended like this. [`Outcome::Dropped`] counts those that the application dropped without ending them by one of
+    /// the verbs, and that had not ended by themselves.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.ended.count(outcome)
     }
 
-    /// How many the application dropped without closing or aborting them, and that had not ended by themselves.
-    pub fn dropped(&self) -> usize {
-        self.ended.count(Outcome::Dropped)
-    }
-
-    /// Every reason by its name, and `dropped`, each with the number of connections that ended so; 0 is told too.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        Outcome::ALL.into_iter().map(|outcome| (outcome.name(), self.ended.count(outcome)))
+    /// Every outcome, each with the number of connections that ended so; 0 is told too.
+    pub fn iter(&self) -> impl Iterator<Item = (Outcome, usize)> {
+        Outcome::ALL.into_iter().map(|outcome| (outcome, self.ended.count(outcome)))
     }
 
     /// Whether every connection ended in order, on both sides.

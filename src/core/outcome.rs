@@ -4,8 +4,10 @@ use std::fmt;
 
 use crate::error::Reason;
 
-/// How a connection ended, without the details: what can be counted.
+/// How a connection ended, without the details: what can be counted, as a [`DrainReport`](crate::DrainReport) does. That of a
+/// reason is [`Outcome::of`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 #[repr(u8)]
 pub enum Outcome {
     /// [`Reason::Closed`]
@@ -32,7 +34,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Closed,
         Self::Unconfirmed,
         Self::Truncated,
@@ -62,7 +64,7 @@ impl Outcome {
     }
 
     /// The one that a number stands for, by `as u8`; none is 0.
-    pub fn from_code(code: u8) -> Option<Self> {
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| *outcome as u8 == code)
     }
 

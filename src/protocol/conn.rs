@@ -112,14 +112,16 @@ pub trait Transport {
 
     /// Our address; numeric, also after the end (rule: tcp-1).
     #[doc(alias = "getHost")]
-    fn host(&self) -> Address {
-        self.control().host()
+    #[doc(alias = "host")]
+    fn local_addr(&self) -> Address {
+        self.control().local_addr()
     }
 
     /// The peer's address; numeric, also after the end (rule: tcp-1).
     #[doc(alias = "getPeer")]
-    fn peer(&self) -> Address {
-        self.control().peer()
+    #[doc(alias = "peer")]
+    fn peer_addr(&self) -> Address {
+        self.control().peer_addr()
     }
 }
 

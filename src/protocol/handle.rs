@@ -225,14 +225,16 @@ impl Handle {
 
     /// Our address.
     #[doc(alias = "getHost")]
-    pub fn host(&self) -> Address {
-        self.0.control.host()
+    #[doc(alias = "host")]
+    pub fn local_addr(&self) -> Address {
+        self.0.control.local_addr()
     }
 
     /// The peer's address.
     #[doc(alias = "getPeer")]
-    pub fn peer(&self) -> Address {
-        self.0.control.peer()
+    #[doc(alias = "peer")]
+    pub fn peer_addr(&self) -> Address {
+        self.0.control.peer_addr()
     }
 }
 

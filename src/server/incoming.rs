@@ -1,10 +1,9 @@
 //! A connection between accept and the end of its handshake.
 
-use std::net::SocketAddr;
-
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::address::Address;
 use crate::config::ServerTls;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::Control;
@@ -25,22 +24,15 @@ use crate::transport::layer::Layer;
 #[must_use = "dropping it resets the connection"]
 pub struct Incoming {
     connection: TcpConnection,
-    host: SocketAddr,
-    peer: SocketAddr,
     deadline: Option<Instant>,
     unfinished: OwnedSemaphorePermit,
 }
 
 impl Incoming {
     /// To be called at the moment of accept: the deadline counts from here (rule: secure-5).
-    pub(super) fn new(
-        connection: TcpConnection,
-        host: SocketAddr,
-        peer: SocketAddr,
-        unfinished: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn new(connection: TcpConnection, unfinished: OwnedSemaphorePermit) -> Self {
         let deadline = after(connection.control_ref().policy().handshake_timeout);
-        Self { connection, host, peer, deadline, unfinished }
+        Self { connection, deadline, unfinished }
     }
 
     /// The handle of the connection, which it keeps when it becomes a transport.
@@ -50,16 +42,16 @@ impl Incoming {
 
     /// Our address.
     #[doc(alias = "getHost")]
-    #[doc(alias = "local_addr")]
-    pub fn host(&self) -> SocketAddr {
-        self.host
+    #[doc(alias = "host")]
+    pub fn local_addr(&self) -> Address {
+        self.connection.local_addr()
     }
 
     /// The peer's address.
     #[doc(alias = "getPeer")]
-    #[doc(alias = "peer_addr")]
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+    #[doc(alias = "peer")]
+    pub fn peer_addr(&self) -> Address {
+        self.connection.peer_addr()
     }
 
     /// When the handshake must be done, where the policy has a bound (rule: secure-5).

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::address::Address;
 use crate::conn::control::Control;
 use crate::conn::socket;
 use crate::server::peers::PeerCounts;
@@ -15,7 +16,8 @@ use crate::server::peers::PeerCounts;
 #[non_exhaustive]
 pub struct Refusal {
     /// Whose it was.
-    pub peer: SocketAddr,
+    #[doc(alias = "peer")]
+    pub peer_addr: Address,
     /// Why it was refused.
     pub why: RefusalReason,
 }
@@ -79,7 +81,7 @@ impl Limits {
             return Ok(Some(PeerPlace { peers: Arc::clone(peers), who }));
         }
         socket::Options::of(stream).reset_on_drop();
-        Err(Refusal { peer, why: RefusalReason::TooManyOfPeer { max: counts.max() } })
+        Err(Refusal { peer_addr: peer.into(), why: RefusalReason::TooManyOfPeer { max: counts.max() } })
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::task::coop::consume_budget;
 use super::acceptor::{Acceptor, Listens, Origin};
 use super::incoming::Incoming;
 use super::limits::Refusal;
+use crate::address::Address;
 use crate::conn::group::DrainGroup;
 use crate::error::{BindError, Error};
 use crate::layers::tcp::TcpConnection;
@@ -119,8 +120,8 @@ impl Listener {
     /// The address that was really bound: its port is never 0 (rule: tcp-8).
     #[doc(alias = "getHost")]
     #[doc(alias = "sockets")]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
+    pub fn local_addr(&self) -> Address {
+        self.local.into()
     }
 
     /// How the listener is doing.
@@ -157,7 +158,7 @@ impl Listener {
         let ((stream, host, peer), pass) = self.acceptor.accept().await?;
         let connection = TcpConnection::between(stream, host, peer, self.acceptor.policy());
         let unfinished = pass.hand_to(&connection.control());
-        Ok(Incoming::new(connection, host, peer, unfinished))
+        Ok(Incoming::new(connection, unfinished))
     }
 }
 

@@ -310,8 +310,8 @@ pub(crate) fn tls_layers(layer: &dyn Layer) -> usize {
 pub(crate) fn debug(layer: &dyn Layer, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (send, recv) = layer.halves();
     f.debug_struct(name)
-        .field("host", &layer.control_ref().host())
-        .field("peer", &layer.control_ref().peer())
+        .field("local_addr", &layer.control_ref().local_addr())
+        .field("peer_addr", &layer.control_ref().peer_addr())
         .field("send", &send)
         .field("recv", &recv)
         .finish_non_exhaustive()

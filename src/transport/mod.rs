@@ -64,18 +64,18 @@ pub struct Status {
 pub trait Transport: Layer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
     /// Our address; numeric, also after the end (rule: tcp-1).
     #[doc(alias = "getHost")]
-    #[doc(alias = "local_addr")]
     #[doc(alias = "get_extra_info")]
-    fn host(&self) -> Address {
-        self.control_ref().host()
+    #[doc(alias = "host")]
+    fn local_addr(&self) -> Address {
+        self.control_ref().local_addr()
     }
 
     /// The peer's address; numeric, also after the end (rule: tcp-1).
     #[doc(alias = "getPeer")]
-    #[doc(alias = "peer_addr")]
     #[doc(alias = "get_extra_info")]
-    fn peer(&self) -> Address {
-        self.control_ref().peer()
+    #[doc(alias = "peer")]
+    fn peer_addr(&self) -> Address {
+        self.control_ref().peer_addr()
     }
 
     /// A handle for other tasks: abort, addresses, how it ended. Cheap to clone.

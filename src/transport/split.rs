@@ -59,11 +59,44 @@ pub trait Split: Transport + Sized {
     /// Cuts the connection in two.
     fn into_split(self) -> (Self::ReadHalf, Self::WriteHalf);
 
-    /// Makes one connection of the two halves again; gives them back where they are of different connections.
+    /// Makes one connection of the two halves again.
+    ///
+    /// # Errors
+    /// [`ReuniteError`] where they are halves of different connections: the caller's mistake. It gives them back.
     #[doc(alias = "unsplit")]
-    #[expect(clippy::type_complexity, reason = "an alias would hide what is given back")]
-    fn reunite(read: Self::ReadHalf, write: Self::WriteHalf) -> Result<Self, Box<(Self::ReadHalf, Self::WriteHalf)>>;
+    fn reunite(
+        read: Self::ReadHalf,
+        write: Self::WriteHalf,
+    ) -> Result<Self, ReuniteError<Self::ReadHalf, Self::WriteHalf>>;
 }
+
+/// Two halves that are not of one connection; nothing happened to them.
+pub struct ReuniteError<R, W>(Box<(R, W)>);
+
+impl<R, W> ReuniteError<R, W> {
+    pub(crate) fn new(read: R, write: W) -> Self {
+        Self(Box::new((read, write)))
+    }
+
+    /// Gives the halves back.
+    pub fn into_halves(self) -> (R, W) {
+        *self.0
+    }
+}
+
+impl<R, W> fmt::Debug for ReuniteError<R, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReuniteError").finish_non_exhaustive()
+    }
+}
+
+impl<R, W> fmt::Display for ReuniteError<R, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("these are halves of two connections")
+    }
+}
+
+impl<R, W> std::error::Error for ReuniteError<R, W> {}
 
 /// The half of a connection that reads.
 pub trait OwnedReadHalf: AsyncRead + AsyncBufRead + fmt::Debug + Send + Unpin + 'static {

@@ -31,7 +31,7 @@ fn pipeline(endpoint: &str) -> (Child, Child) {
 async fn an_interrupted_pipeline_never_looks_like_a_complete_message() {
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
     let tls = certs().server_tls_builder().build().unwrap();
-    let endpoint = format!("tls:localhost:{}", listener.local_addr().port());
+    let endpoint = format!("tls:localhost:{}", listener.local_addr().as_inet().unwrap().port());
     for round in 0..36 {
         let (mut producer, mut netcat) = pipeline(&endpoint);
         let incoming = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
@@ -57,7 +57,7 @@ async fn an_interrupted_pipeline_never_looks_like_a_complete_message() {
 #[tokio::test]
 async fn the_peer_of_a_killed_netcat_sees_a_reset() {
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("tcp:localhost:{}", listener.local_addr().port());
+    let endpoint = format!("tcp:localhost:{}", listener.local_addr().as_inet().unwrap().port());
     for signal in [Signal::TERM, Signal::KILL] {
         let (mut producer, mut netcat) = pipeline(&endpoint);
         let mut peer = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap().into_tcp();

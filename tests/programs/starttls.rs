@@ -19,7 +19,7 @@ use Do::{Hear, Say};
 /// Runs netcat against a server that follows the script, then upgrades, says `hidden`, and closes.
 async fn play(protocol: &str, script: &[Do], upgrades: bool) -> Said {
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("tcp:localhost:{}", listener.local_addr().port());
+    let endpoint = format!("tcp:localhost:{}", listener.local_addr().as_inet().unwrap().port());
     let args = ["--ca", &ca(), "--report", "--starttls", protocol, &endpoint].map(str::to_owned);
     let client = tokio::task::spawn_blocking(move || netcat(&args.each_ref().map(String::as_str)).feed(b""));
     let serving = async {

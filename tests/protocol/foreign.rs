@@ -28,7 +28,7 @@ async fn a_factory_that_panics_refuses_its_peer_and_no_other() {
     quiet_panics();
     bounded("tcp", async {
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr();
+        let address = listener.local_addr().as_inet().unwrap();
         let built = AtomicUsize::new(0);
         let factory = move |_: &bowline::Incoming| {
             assert!(built.fetch_add(1, Ordering::SeqCst) != 0, "panics at the first");
@@ -65,7 +65,7 @@ async fn a_certificate_resolver_that_panics_ends_its_connection_only() {
         config.cert_resolver = Arc::new(Panics);
         let tls: ServerTls = Arc::new(config).into();
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr();
+        let address = listener.local_addr().as_inet().unwrap();
         let told = Told::default();
         let notes = told.clone();
         let factory = move |_: &bowline::Incoming| Some(Probe::sharing(notes.clone(), |_, _| {}));

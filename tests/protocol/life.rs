@@ -292,7 +292,7 @@ async fn every_operation_of_a_handle_after_the_end_and_inside_connection_lost_is
         drop(handle.stop_tls());
         handle.set_timer(Some(Duration::ZERO));
         let _ = (handle.queued(), handle.dropped(), handle.received(), handle.sent());
-        let _ = (handle.is_lost(), handle.reason(), handle.host(), handle.peer(), format!("{handle:?}"));
+        let _ = (handle.is_lost(), handle.reason(), handle.local_addr(), handle.peer_addr(), format!("{handle:?}"));
         assert!(handle.control().policy().get_close_timeout().is_some());
     }
     over_all(|_, a, mut b| async move {
@@ -334,7 +334,13 @@ async fn every_operation_of_a_transport_behind_its_abort_is_defined() {
             transport.set_timer(Some(Duration::ZERO));
             assert!(transport.start_tls(as_client()).is_err() && transport.stop_tls().is_err());
             assert_eq!((transport.queued(), transport.dropped(), transport.is_reading_paused()), (0, 2, false));
-            let _ = (transport.host(), transport.peer(), transport.tls(), transport.is_secure(), transport.handle());
+            let _ = (
+                transport.local_addr(),
+                transport.peer_addr(),
+                transport.tls(),
+                transport.is_secure(),
+                transport.handle(),
+            );
             assert!(transport.nodelay().is_err() && transport.set_nodelay(true).is_err());
             assert!(transport.keepalive().is_err() && transport.set_keepalive(None).is_err());
             assert!(transport.user_timeout().is_err() && transport.set_user_timeout(None).is_err());

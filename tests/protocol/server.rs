@@ -41,7 +41,7 @@ async fn every_protocol_is_told_of_a_drain_once_and_the_server_ends() {
         for tls in [false, true] {
             let echo = Echo::default();
             let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-            let (address, group) = (listener.local_addr(), listener.group().clone());
+            let (address, group) = (listener.local_addr().as_inet().unwrap(), listener.group().clone());
             let made = echo.clone();
             let server = Server::new(listener, every(move || made.clone()));
             let server = if tls { server.tls(&shared_pki().server_tls()) } else { server };
@@ -73,10 +73,10 @@ async fn every_protocol_is_told_of_a_drain_once_and_the_server_ends() {
             let _ = stalled.read_to_end(&mut Vec::new()).await;
             stalled.close().await;
             let report = draining.await.unwrap();
-            assert!(report.count("closed") >= 5 && report.cut_off == 0, "{report}");
+            assert!(report.count(bowline::Outcome::Closed) >= 5 && report.cut_off == 0, "{report}");
             serving.await.unwrap().unwrap();
             assert_eq!(echo.drained.load(Ordering::SeqCst), if tls { 5 } else { 6 });
-            assert_eq!(report.count("aborted"), usize::from(tls), "{report}");
+            assert_eq!(report.count(bowline::Outcome::Aborted), usize::from(tls), "{report}");
         }
     })
     .await;
@@ -87,7 +87,7 @@ async fn every_protocol_is_told_of_a_drain_once_and_the_server_ends() {
 async fn a_factory_may_refuse_and_the_peer_is_reset() {
     bounded("a refusal", async {
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr();
+        let address = listener.local_addr().as_inet().unwrap();
         let asked = AtomicUsize::new(0);
         // Every second one is refused.
         let factory = move |_: &Incoming| asked.fetch_add(1, Ordering::SeqCst).is_multiple_of(2).then(Echo::default);

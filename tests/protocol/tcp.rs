@@ -12,17 +12,17 @@ use crate::probe::{Probe, run};
 #[tokio::test]
 async fn addresses_are_known_from_the_start_and_stay_readable_after_the_end() {
     over_all(|kind, a, b| async move {
-        let (host, peer) = (a.host(), a.peer());
+        let (host, peer) = (a.local_addr(), a.peer_addr());
         let (h, p) = (host.clone(), peer.clone());
         let probe = Probe::at("made", move |transport| {
-            assert_eq!((transport.host(), transport.peer()), (h.clone(), p.clone()));
+            assert_eq!((transport.local_addr(), transport.peer_addr()), (h.clone(), p.clone()));
             transport.abort();
-            assert_eq!((transport.host(), transport.peer()), (h, p));
+            assert_eq!((transport.local_addr(), transport.peer_addr()), (h, p));
         });
         let running = run(probe, a);
-        assert_eq!((b.peer(), b.host()), (host.clone(), peer.clone()));
+        assert_eq!((b.peer_addr(), b.local_addr()), (host.clone(), peer.clone()));
         running.task.await.unwrap();
-        assert_eq!((running.handle.host(), running.handle.peer()), (host.clone(), peer));
+        assert_eq!((running.handle.local_addr(), running.handle.peer_addr()), (host.clone(), peer));
         assert_eq!(host.as_inet().is_some(), kind.has_socket());
         assert_eq!(running.told.names().last().unwrap(), "lost(aborted)");
     })

@@ -76,7 +76,7 @@ async fn plaintext_leaves_first_and_everything_behind_it_is_encrypted() {
         expect(&mut b, &pattern(2_000_000)).await;
         b.start_tls(as_server()).await.unwrap();
         expect(&mut b, b"secret and more").await;
-        assert_eq!(running.handle.peer(), b.host());
+        assert_eq!(running.handle.peer_addr(), b.local_addr());
         end(running, b).await;
     })
     .await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bowline::testing::{BoxTransport, Kind, raw_tcp_pair};
-use bowline::{Bound, DrainGroup, Policy, Reason, Stream, TcpConnection, TcpTransport, Transport};
+use bowline::{Bound, DrainGroup, Outcome, Policy, Reason, Stream, TcpConnection, TcpTransport, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{bounded, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls};
@@ -123,7 +123,7 @@ async fn a_drain_counts_a_dropped_connection_by_what_has_arrived() {
                 a.control().lost().await;
             }
             drop(a);
-            let expected = if has_read { "closed" } else { "unconfirmed" };
+            let expected = if has_read { Outcome::Closed } else { Outcome::Unconfirmed };
             let report = group.drain(None).await;
             assert_eq!((report.total(), report.count(expected)), (1, 1), "{report}");
             assert_eq!(report.is_clean(), has_read);

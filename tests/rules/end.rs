@@ -191,7 +191,7 @@ async fn a_connection_that_was_dropped_says_so() {
         assert!(matches!(report.reason, Reason::Dropped), "{kind}: {report:?}");
         assert_eq!((report.reason.name(), report.reason.blame()), ("dropped", Blame::Us));
         assert_eq!(watching.await.unwrap(), Some("dropped"));
-        assert_eq!(group.drain(None).await.dropped(), 1);
+        assert_eq!(group.drain(None).await.count(bowline::Outcome::Dropped), 1);
         drop(b);
     })
     .await;

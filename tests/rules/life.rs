@@ -123,7 +123,7 @@ async fn a_refused_upgrade_and_a_finished_handshake_yield() {
 #[tokio::test]
 async fn immediate_results_around_a_listener_yield() {
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr();
+    let addr = listener.local_addr().as_inet().unwrap();
     ready_in_one_turn("bind", |cx| once(cx, Listener::bind(addr)).map(Result::unwrap_err)).await;
     let connector = Connector::new().bind_to(([0_u16; 8], 0));
     ready_in_one_turn("connect_addr", |cx| once(cx, connector.connect_addr(addr)).map(Result::unwrap_err)).await;

@@ -138,7 +138,7 @@ fn a_drain_that_begins_wakes_accepts_and_connections_without_a_lock() {
 async fn lose_by_the_writer(policy: Policy, lose: impl AsyncFnOnce(&mut RawTls, bowline::TlsWriteHalf<TcpConnection>)) {
     let listener = Listener::builder().policy(policy).max_connections(1).max_per_peer(1);
     let listener = Arc::new(listener.bind("127.0.0.1:0").await.unwrap());
-    let addr = listener.local_addr();
+    let addr = listener.local_addr().as_inet().unwrap();
     let raw = tokio::net::TcpStream::connect(addr).await.unwrap();
     let (server_tls, client_tls) = (shared_pki().server_tls(), shared_pki().client_tls());
     let incoming = listener.accept().await.unwrap();

@@ -281,7 +281,7 @@ async fn a_transport_that_only_reads_answers_a_key_update() {
     bounded("openssl", async {
         let pki = shared_pki();
         let listener = bowline::Listener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().port();
+        let port = listener.local_addr().as_inet().unwrap().port();
         let mut openssl = tokio::process::Command::new("openssl")
             .args(["s_client", "-tls1_3", "-msg", "-connect", &format!("127.0.0.1:{port}")])
             .stdin(std::process::Stdio::piped())

@@ -14,15 +14,15 @@ use crate::common::{bounded, over_all, settle};
 #[tokio::test]
 async fn addresses_are_numeric_and_stay_readable_after_the_end() {
     over_all(|kind, mut a, mut b| async move {
-        let (host, peer) = (a.host(), a.peer());
-        assert_eq!((b.host(), b.peer()), (peer.clone(), host.clone()));
+        let (host, peer) = (a.local_addr(), a.peer_addr());
+        assert_eq!((b.local_addr(), b.peer_addr()), (peer.clone(), host.clone()));
         if kind.has_socket() {
             assert!(host.as_inet().unwrap().ip().is_loopback() && peer.as_inet().is_some());
         }
         a.abort();
         let _ = b.close().await;
-        assert_eq!((a.host(), a.peer()), (host.clone(), peer.clone()));
-        assert_eq!((a.control().host(), a.control().peer()), (host, peer));
+        assert_eq!((a.local_addr(), a.peer_addr()), (host.clone(), peer.clone()));
+        assert_eq!((a.control().local_addr(), a.control().peer_addr()), (host, peer));
     })
     .await;
 }
@@ -33,9 +33,9 @@ async fn ipv6_addresses_are_told_as_they_are() {
     let listener = Listener::bind("[::1]:0").await.unwrap();
     let client = Connector::new().connect_addr(listener.local_addr()).await.unwrap();
     let server = listener.accept().await.unwrap().into_tcp();
-    assert_eq!(client.peer().as_inet(), Some(listener.local_addr()));
-    assert_eq!(server.peer(), client.host());
-    assert!(server.peer().to_string().starts_with("[::1]:"));
+    assert_eq!(client.peer_addr(), listener.local_addr());
+    assert_eq!(server.peer_addr(), client.local_addr());
+    assert!(server.peer_addr().to_string().starts_with("[::1]:"));
 }
 
 /// rule: tcp-2
@@ -86,7 +86,7 @@ async fn two_hundred_stalled_handshakes_delay_no_other() {
     bounded("tls", async {
         let policy = Policy::default().handshake_timeout(Duration::from_secs(3));
         let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr();
+        let address = listener.local_addr().as_inet().unwrap();
         let serving = tokio::spawn(async move {
             let tls = shared_pki().server_tls();
             let mut stalled = tokio::task::JoinSet::new();
@@ -136,7 +136,7 @@ async fn two_hundred_stalled_handshakes_delay_no_other() {
 #[tokio::test]
 async fn a_taken_port_is_an_error_that_names_it() {
     let first = Listener::bind("127.0.0.1:0").await.unwrap();
-    let address = first.local_addr();
+    let address = first.local_addr().as_inet().unwrap();
     assert_ne!(address.port(), 0);
     let error = Listener::bind(address).await.unwrap_err();
     assert!(error.to_string().contains(&address.to_string()), "{error}");
@@ -159,7 +159,7 @@ async fn a_refused_connection_tells_every_address_that_was_tried() {
 async fn the_deadline_of_a_handshake_runs_from_accept() {
     let policy = Policy::default().handshake_timeout(Duration::from_millis(200));
     let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
-    let _client = TcpStream::connect(listener.local_addr()).await.unwrap();
+    let _client = TcpStream::connect(listener.local_addr().as_inet().unwrap()).await.unwrap();
     let incoming = listener.accept().await.unwrap();
     // Whatever comes before the handshake is in the same time.
     tokio::time::sleep_until(incoming.deadline().unwrap() - Duration::from_millis(20)).await;

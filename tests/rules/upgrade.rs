@@ -181,11 +181,11 @@ async fn an_upgrade_that_was_given_up_is_not_begun_again() {
 #[tokio::test]
 async fn success_gives_the_same_operations_and_addresses_and_the_facts() {
     let (mut a, mut b) = plain_pair().await;
-    let (host, peer) = (a.host(), a.peer());
+    let (host, peer) = (a.local_addr(), a.peer_addr());
     assert!(a.tls().is_none() && !a.is_secure());
     upgrade(&mut a, &mut b).await;
-    assert_eq!((a.host(), a.peer()), (host.clone(), peer));
-    assert_eq!(b.peer(), host);
+    assert_eq!((a.local_addr(), a.peer_addr()), (host.clone(), peer));
+    assert_eq!(b.peer_addr(), host);
     let facts = a.tls().unwrap();
     assert_eq!((facts.version_name().as_str(), facts.resumed), ("TLSv1.3", false));
     assert_eq!(facts.sni.as_deref(), Some("localhost"));

@@ -265,15 +265,15 @@ impl Control {
 
     /// Our address.
     #[doc(alias = "getHost")]
-    #[doc(alias = "local_addr")]
-    pub fn host(&self) -> Address {
+    #[doc(alias = "host")]
+    pub fn local_addr(&self) -> Address {
         self.0.host.clone()
     }
 
     /// The peer's address.
     #[doc(alias = "getPeer")]
-    #[doc(alias = "peer_addr")]
-    pub fn peer(&self) -> Address {
+    #[doc(alias = "peer")]
+    pub fn peer_addr(&self) -> Address {
         self.0.peer.clone()
     }
 

@@ -138,7 +138,7 @@ impl EndpointListener {
     #[doc(alias = "getHost")]
     pub fn local_addr(&self) -> Address {
         match &self.socket {
-            Socket::Inet(listener) => listener.local_addr().into(),
+            Socket::Inet(listener) => listener.local_addr(),
             Socket::Unix(listening) => listening.local_addr(),
         }
     }
@@ -228,22 +228,24 @@ impl EndpointIncoming {
 
     /// Our address.
     #[doc(alias = "getHost")]
-    pub fn host(&self) -> Address {
-        self.control().host()
+    #[doc(alias = "host")]
+    pub fn local_addr(&self) -> Address {
+        self.control().local_addr()
     }
 
     /// The peer's address.
     #[doc(alias = "getPeer")]
-    pub fn peer(&self) -> Address {
-        self.control().peer()
+    #[doc(alias = "peer")]
+    pub fn peer_addr(&self) -> Address {
+        self.control().peer_addr()
     }
 }
 
 impl fmt::Debug for EndpointIncoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EndpointIncoming")
-            .field("host", &self.host())
-            .field("peer", &self.peer())
+            .field("local_addr", &self.local_addr())
+            .field("peer_addr", &self.peer_addr())
             .finish_non_exhaustive()
     }
 }

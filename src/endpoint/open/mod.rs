@@ -30,8 +30,8 @@ impl fmt::Debug for dyn UpgradableTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (send, recv) = self.halves();
         f.debug_struct("BoxConnection")
-            .field("host", &self.host())
-            .field("peer", &self.peer())
+            .field("local_addr", &self.local_addr())
+            .field("peer_addr", &self.peer_addr())
             .field("send", &send)
             .field("recv", &recv)
             .finish_non_exhaustive()

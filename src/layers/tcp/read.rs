@@ -17,6 +17,7 @@ use crate::core::half::RecvHalf;
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
 use crate::transport::layer::{hand_over, poll_budget, poll_read_ahead, take_in};
+use crate::transport::split::ReuniteError;
 
 /// The receiving half of a [`TcpConnection`].
 pub struct TcpReadHalf {
@@ -35,9 +36,9 @@ impl TcpReadHalf {
     }
 
     /// Makes one connection of the two halves again; gives them back where they are of different connections.
-    pub fn reunite(self, write: TcpWriteHalf) -> Result<TcpConnection, Box<(Self, TcpWriteHalf)>> {
+    pub fn reunite(self, write: TcpWriteHalf) -> Result<TcpConnection, ReuniteError<Self, TcpWriteHalf>> {
         if !self.control.is_same(write.control_ref()) {
-            return Err(Box::new((self, write)));
+            return Err(ReuniteError::new(self, write));
         }
         Ok(TcpConnection { read: self, write })
     }

@@ -3,7 +3,7 @@
 use super::{TcpConnection, TcpReadHalf, TcpWriteHalf};
 use crate::conn::control::Control;
 use crate::core::half::{RecvHalf, SendHalf};
-use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, Split};
+use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split};
 
 impl Split for TcpConnection {
     type ReadHalf = TcpReadHalf;
@@ -13,7 +13,7 @@ impl Split for TcpConnection {
         Self::into_split(self)
     }
 
-    fn reunite(read: TcpReadHalf, write: TcpWriteHalf) -> Result<Self, Box<(TcpReadHalf, TcpWriteHalf)>> {
+    fn reunite(read: TcpReadHalf, write: TcpWriteHalf) -> Result<Self, ReuniteError<TcpReadHalf, TcpWriteHalf>> {
         read.reunite(write)
     }
 }

@@ -20,6 +20,7 @@ use crate::layers::tls::pump::{Pump, SharedPump};
 use crate::layers::tls::write::TlsWriteHalf;
 use crate::transport::Transport;
 use crate::transport::layer::{Discard, hand_over, poll_budget};
+use crate::transport::split::ReuniteError;
 
 /// The receiving half of a [`TlsConnection`].
 pub struct TlsReadHalf<T> {
@@ -53,9 +54,9 @@ impl<T: Transport> TlsReadHalf<T> {
     }
 
     /// Makes one connection of the two halves again; gives them back where they are of different connections.
-    pub fn reunite(self, write: TlsWriteHalf<T>) -> Result<TlsConnection<T>, Box<(Self, TlsWriteHalf<T>)>> {
+    pub fn reunite(self, write: TlsWriteHalf<T>) -> Result<TlsConnection<T>, ReuniteError<Self, TlsWriteHalf<T>>> {
         if !Arc::ptr_eq(&self.shared, write.shared()) {
-            return Err(Box::new((self, write)));
+            return Err(ReuniteError::new(self, write));
         }
         Ok(TlsConnection { read: self, write })
     }

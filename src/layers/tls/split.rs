@@ -4,7 +4,7 @@ use super::{TlsConnection, TlsReadHalf, TlsWriteHalf};
 use crate::conn::control::Control;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::transport::Transport;
-use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, Split};
+use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split};
 
 impl<T: Transport> Split for TlsConnection<T> {
     type ReadHalf = TlsReadHalf<T>;
@@ -14,7 +14,10 @@ impl<T: Transport> Split for TlsConnection<T> {
         Self::into_split(self)
     }
 
-    fn reunite(read: TlsReadHalf<T>, write: TlsWriteHalf<T>) -> Result<Self, Box<(TlsReadHalf<T>, TlsWriteHalf<T>)>> {
+    fn reunite(
+        read: TlsReadHalf<T>,
+        write: TlsWriteHalf<T>,
+    ) -> Result<Self, ReuniteError<TlsReadHalf<T>, TlsWriteHalf<T>>> {
         read.reunite(write)
     }
 }

@@ -14,7 +14,7 @@ use crate::layers::tls::{TlsReadHalf, TlsWriteHalf};
 use crate::layers::upgradable::stack::Stack;
 use crate::layers::upgradable::{Standing, UpgradableConnection};
 use crate::transport::layer::poll_budget;
-use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, Split};
+use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split};
 
 /// The receiving half of an [`UpgradableConnection`].
 pub struct UpgradableReadHalf<T: Split> {
@@ -80,16 +80,16 @@ impl<T: Split> UpgradableReadHalf<T> {
     pub fn reunite(
         self,
         write: UpgradableWriteHalf<T>,
-    ) -> Result<UpgradableConnection<T>, Box<(Self, UpgradableWriteHalf<T>)>> {
+    ) -> Result<UpgradableConnection<T>, ReuniteError<Self, UpgradableWriteHalf<T>>> {
         if !self.standing.control.is_same(&write.standing.control) {
-            return Err(Box::new((self, write)));
+            return Err(ReuniteError::new(self, write));
         }
         let (ours, theirs) = (self.standing, write.standing);
         match join(self.half, write.half) {
             Ok(stack) => Ok(UpgradableConnection::from_parts(stack, ours)),
             Err((read, write)) => {
                 let read = Self { half: read, standing: ours };
-                Err(Box::new((read, UpgradableWriteHalf { half: write, standing: theirs })))
+                Err(ReuniteError::new(read, UpgradableWriteHalf { half: write, standing: theirs }))
             }
         }
     }
@@ -154,11 +154,17 @@ fn join<T: Split>(read: Option<Reading<T>>, write: Option<Writing<T>>) -> Result
     match (read, write) {
         (Some(Half::Plain(read)), Some(Half::Plain(write))) => match T::reunite(read, write) {
             Ok(plain) => Ok(Some(Stack::Plain(plain))),
-            Err(halves) => Err((Some(Half::Plain(halves.0)), Some(Half::Plain(halves.1)))),
+            Err(error) => {
+                let (read, write) = error.into_halves();
+                Err((Some(Half::Plain(read)), Some(Half::Plain(write))))
+            }
         },
         (Some(Half::Tls(read)), Some(Half::Tls(write))) => match read.reunite(write) {
             Ok(session) => Ok(Some(Stack::Tls(Box::new(session)))),
-            Err(halves) => Err((Some(Half::Tls(halves.0)), Some(Half::Tls(halves.1)))),
+            Err(error) => {
+                let (read, write) = error.into_halves();
+                Err((Some(Half::Tls(read)), Some(Half::Tls(write))))
+            }
         },
         (None, None) => Ok(None),
         apart => Err(apart),
@@ -176,7 +182,7 @@ impl<T: Split> Split for UpgradableConnection<T> {
     fn reunite(
         read: UpgradableReadHalf<T>,
         write: UpgradableWriteHalf<T>,
-    ) -> Result<Self, Box<(UpgradableReadHalf<T>, UpgradableWriteHalf<T>)>> {
+    ) -> Result<Self, ReuniteError<UpgradableReadHalf<T>, UpgradableWriteHalf<T>>> {
         read.reunite(write)
     }
 }

@@ -10,6 +10,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 use super::*;
+use crate::address::Address;
 use crate::error::{Phase, Reason};
 use crate::transport::Transport;
 
@@ -21,7 +22,7 @@ async fn open(builder: ListenerBuilder) -> Listener {
 }
 
 async fn connect(listener: &Listener) -> TcpStream {
-    TcpStream::connect(listener.local_addr()).await.unwrap()
+    TcpStream::connect(listener.local_addr().as_inet().unwrap()).await.unwrap()
 }
 
 async fn accept(listener: &Listener) -> Incoming {
@@ -48,19 +49,22 @@ async fn catch_up() {
 #[tokio::test]
 async fn port_0_reports_the_port_that_was_bound() {
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-    assert_ne!(listener.local_addr().port(), 0);
+    assert_ne!(listener.local_addr().as_inet().unwrap().port(), 0);
     let client = connect(&listener).await;
     let incoming = accept(&listener).await;
-    assert_eq!((incoming.host(), incoming.peer()), (listener.local_addr(), client.local_addr().unwrap()));
+    assert_eq!(
+        (incoming.local_addr(), incoming.peer_addr()),
+        (listener.local_addr(), client.local_addr().unwrap().into())
+    );
     let server = incoming.into_tcp();
-    assert_eq!(server.peer(), client.local_addr().unwrap().into());
+    assert_eq!(server.peer_addr(), client.local_addr().unwrap().into());
 }
 
 /// rule: tcp-8
 #[tokio::test]
 async fn a_taken_port_is_an_error_that_names_it() {
     let first = open(Listener::builder()).await;
-    let error = Listener::bind(first.local_addr()).await.unwrap_err();
+    let error = Listener::bind(first.local_addr().as_inet().unwrap()).await.unwrap_err();
     assert!(error.to_string().contains(&first.local_addr().to_string()), "{error}");
     match error {
         Error::Bind(error) => assert_eq!(error.error.kind(), io::ErrorKind::AddrInUse),
@@ -81,7 +85,7 @@ async fn a_name_that_does_not_resolve_is_told_as_that() {
 #[tokio::test]
 async fn a_port_with_connections_in_time_wait_can_be_bound_again() {
     let listener = open(Listener::builder()).await;
-    let addr = listener.local_addr();
+    let addr = listener.local_addr().as_inet().unwrap();
     let client = connect(&listener).await;
     // The side that closes first is the one that keeps TIME_WAIT.
     accept(&listener).await.into_tcp().close_write().await.unwrap();
@@ -98,7 +102,7 @@ async fn ipv6_takes_ipv4_only_when_asked() {
         let Ok(listener) = builder.bind((Ipv6Addr::UNSPECIFIED, 0)).await else {
             return eprintln!("this host has no IPv6");
         };
-        let port = listener.local_addr().port();
+        let port = listener.local_addr().as_inet().unwrap().port();
         assert_eq!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok(), accepted);
     }
 }
@@ -108,7 +112,7 @@ async fn a_socket_made_elsewhere_is_taken_over() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let listener = Listener::from_std(socket).unwrap();
     let client = connect(&listener).await;
-    assert_eq!(accept(&listener).await.peer(), client.local_addr().unwrap());
+    assert_eq!(accept(&listener).await.peer_addr(), client.local_addr().unwrap().into());
 }
 
 /// rule: tcp-5
@@ -117,11 +121,11 @@ async fn a_reset_before_accept_disturbs_nobody() {
     let listener = open(Listener::builder()).await;
     for _ in 0..20 {
         let rude = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        rude.connect(&listener.local_addr().into()).unwrap();
+        rude.connect(&listener.local_addr().as_inet().unwrap().into()).unwrap();
         rude.set_linger(Some(Duration::ZERO)).unwrap();
     }
-    let good = connect(&listener).await.local_addr().unwrap();
-    while accept(&listener).await.peer() != good {}
+    let good = connect(&listener).await.local_addr().unwrap().into();
+    while accept(&listener).await.peer_addr() != good {}
 }
 
 /// rule: tcp-5
@@ -145,12 +149,12 @@ async fn an_accept_that_is_dropped_loses_no_connection() {
     for _ in 0..50 {
         clients.push(connect(&listener).await);
     }
-    let mut missing: HashSet<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+    let mut missing: HashSet<Address> = clients.iter().map(|client| client.local_addr().unwrap().into()).collect();
     let collect = async {
         while !missing.is_empty() {
             // Dropped at every point where it waits.
             match poll_once(&mut Box::pin(listener.accept())).await {
-                Poll::Ready(incoming) => assert!(missing.remove(&incoming.unwrap().peer())),
+                Poll::Ready(incoming) => assert!(missing.remove(&incoming.unwrap().peer_addr())),
                 Poll::Pending => yield_now().await,
             }
         }
@@ -168,7 +172,7 @@ async fn an_accept_that_is_dropped_at_the_bound_loses_neither_connection_nor_roo
         assert!(is_pending(&mut Box::pin(listener.accept())).await);
     }
     drop(unfinished);
-    assert_eq!(accept(&listener).await.peer(), second.local_addr().unwrap());
+    assert_eq!(accept(&listener).await.peer_addr(), second.local_addr().unwrap().into());
 }
 
 /// rule: tcp-6
@@ -186,7 +190,7 @@ async fn at_the_bound_finished_connections_go_on_and_the_next_waits_for_room() {
     assert_eq!(client.try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "still connected");
     drop(held);
     let incoming = timeout(SOON, waiting).await.unwrap().unwrap();
-    assert_eq!(incoming.peer(), next.local_addr().unwrap());
+    assert_eq!(incoming.peer_addr(), next.local_addr().unwrap().into());
     drop(kept);
 }
 
@@ -244,7 +248,7 @@ async fn a_connection_that_was_reset_before_it_was_accepted_says_so_and_keeps_it
         socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     }
     let mut plain = accept(&listener).await.into_tcp();
-    assert_eq!(plain.peer(), peers[0].into());
+    assert_eq!(plain.peer_addr(), peers[0].into());
     let error = tokio::io::AsyncReadExt::read(&mut plain, &mut [0]).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     let tls = crate::testing::pki::Pki::new().server_tls();

@@ -27,7 +27,7 @@ use crate::conn::socket;
 /// let pki = Pki::new();
 /// let (server_tls, client_tls) = (pki.server_tls(), pki.client_tls());
 /// let listener = Listener::bind("127.0.0.1:0").await?;
-/// let meddler = Meddler::to(listener.local_addr()).await?;
+/// let meddler = Meddler::to(listener.local_addr().as_inet().unwrap()).await?;
 /// // The line breaks in the middle of the upload, somewhere inside a record.
 /// meddler.to_server().fin_after(50_000);
 ///

@@ -177,5 +177,5 @@ async fn both_families_are_taken_where_the_builder_says_so() {
     };
     let port = listener.local_addr().as_inet().unwrap().port();
     let _client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    assert!(accept(&listener).await.peer().as_inet().unwrap().is_ipv6());
+    assert!(accept(&listener).await.peer_addr().as_inet().unwrap().is_ipv6());
 }

@@ -43,7 +43,7 @@ async fn tcp_is_plaintext_on_the_port_that_was_really_bound() {
         let (ours, theirs) = meet(&listener, &client(&format!("tcp:{local}"))).await;
         let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
         assert!(!ours.is_secure() && !theirs.is_secure());
-        assert_eq!((ours.peer(), theirs.peer()), (local, ours.host()));
+        assert_eq!((ours.peer_addr(), theirs.peer_addr()), (local, ours.local_addr()));
         talk(&mut ours, &mut theirs).await;
         assert!(listener.start_tls().is_none() && listener.server_tls().is_none());
     }
@@ -158,7 +158,7 @@ async fn a_boxed_connection_is_upgraded_like_any_other_and_knows_its_side() {
     let (a, b) = tokio::join!(ours.start_tls(how.clone()), theirs.start_tls(how.leftover(Leftover::Feed)));
     a.unwrap();
     b.unwrap();
-    assert_eq!(ours.peer(), Address::Unix(Some(path)));
+    assert_eq!(ours.peer_addr(), Address::Unix(Some(path)));
     talk(&mut ours, &mut theirs).await;
 }
 
@@ -188,7 +188,7 @@ async fn a_bad_certificate_is_told_with_its_file_before_the_port_is_opened() {
 async fn bind_is_the_address_that_is_connected_from() {
     let listener = listen("tcp:127.0.0.1:0").await;
     let (ours, theirs) = meet(&listener, &client(&format!("tcp:{}:bind=127.0.0.1", listener.local_addr()))).await;
-    assert_eq!(theirs.unwrap().peer(), ours.unwrap().host());
+    assert_eq!(theirs.unwrap().peer_addr(), ours.unwrap().local_addr());
     let Error::Connect(error) =
         client(&format!("tcp:{}:bind=[::1]", listener.local_addr())).connect().await.unwrap_err()
     else {
