@@ -5,6 +5,7 @@ use std::io::{self, BufRead, IoSlice, Read, Write};
 use rustls::{AlertDescription, CommonState, Connection, ContentType, Error, SupportedCipherSuite};
 
 use super::guarded;
+use super::spacer::Spacer;
 use crate::core::budget::Budget;
 use crate::core::buffer::Buffer;
 use crate::core::record::RECORD_TYPES;
@@ -23,6 +24,20 @@ pub(in crate::core) struct Buffered {
     /// The failure, until it is reported.
     failure: Option<Error>,
     has_failed: bool,
+    spacer: Spacer,
+}
+
+/// Bytes for rustls to read, and where it put the first of them.
+struct Fed<'a> {
+    rest: &'a [u8],
+    place: Option<usize>,
+}
+
+impl Read for Fed<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.place.get_or_insert(out.as_ptr() as usize);
+        self.rest.read(out)
+    }
 }
 
 impl Buffered {
@@ -38,6 +53,7 @@ impl Buffered {
             budget: None,
             failure: None,
             has_failed: false,
+            spacer: Spacer::default(),
         };
         // A session that another library began may hold opened data, and may have failed.
         buffered.failure = guarded(|| buffered.process()).err();
@@ -87,17 +103,21 @@ impl Buffered {
 
     /// Feeds bytes and returns how many were taken.
     fn feed(&mut self, bytes: &[u8]) -> Result<usize, Error> {
-        let mut rest = bytes;
+        let mut fed = Fed { rest: bytes, place: None };
         // rustls takes a read of 0 bytes for the permanent end of the stream, so it never gets an empty reader.
-        while !rest.is_empty() {
-            match self.tls.read_tls(&mut rest) {
+        while !fed.rest.is_empty() {
+            let taken = self.tls.read_tls(&mut fed);
+            if let Some(place) = fed.place {
+                self.spacer.note_source(place, self.ahead);
+            }
+            match taken {
                 // The buffer of rustls is full: of plaintext, which is read first, or of a handshake message without an end. Or
                 // the peer's close_notify has come, and rustls takes nothing more.
                 Ok(0) | Err(_) => break,
                 Ok(_) => self.process()?,
             }
         }
-        Ok(bytes.len() - rest.len())
+        Ok(bytes.len() - fed.rest.len())
     }
 
     /// Called once for each read, and never after a failure: after an empty handshake record, which it has discarded but still
@@ -115,6 +135,9 @@ impl Buffered {
         };
         self.opened = state.plaintext_bytes_to_read();
         self.peer_has_closed = state.peer_has_closed();
+        if self.opened > 0 {
+            self.spacer.note_target(self.tls.reader().into_first_chunk().unwrap_or_default());
+        }
         Ok(())
     }
 
@@ -125,6 +148,9 @@ impl Buffered {
 
     fn note_read(&mut self, n: usize) {
         self.opened -= n;
+        if self.opened == 0 {
+            self.spacer.note_freed();
+        }
         if self.opened == 0 && self.has_failed {
             self.opened = self.first_chunk();
         }

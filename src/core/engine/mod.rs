@@ -6,6 +6,7 @@
 mod buffered;
 #[cfg(feature = "express")]
 pub(in crate::core) mod express;
+mod spacer;
 
 use std::io::{self, IoSlice, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
