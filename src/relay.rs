@@ -16,7 +16,7 @@ use crate::core::relay::{self as rules, Duty, LegEnd};
 use crate::core::report::CloseReport;
 use crate::error::chain;
 use crate::transport::Transport;
-use crate::transport::layer::poll_write_some;
+use crate::transport::layer::{TOKEN, poll_write_some};
 
 /// Joins two transports: what one peer sends the other one gets, until both directions have ended. Then both connections
 /// are closed. Never fails: it reports.
@@ -94,7 +94,7 @@ where
     A: Transport + ?Sized,
     B: Transport + ?Sized,
 {
-    Relay::new(a.as_transport(), b.as_transport()).run().await
+    Relay::new(a.as_transport(TOKEN), b.as_transport(TOKEN)).run().await
 }
 
 /// How a relay went: how each connection ended, and how much went through.
@@ -259,9 +259,9 @@ impl Leg<'_> {
     fn state(&mut self) -> rules::Leg {
         if self.control.is_aborted() {
             // By another task: the halves may not have met it yet.
-            self.transport.handle_abort();
+            self.transport.layer_mut(TOKEN).handle_abort();
         }
-        let (send, recv) = self.transport.halves();
+        let (send, recv) = self.transport.layer(TOKEN).halves();
         rules::Leg { send, recv, lost: self.lost, truncation: self.control.policy().truncation }
     }
 
@@ -272,10 +272,10 @@ impl Leg<'_> {
             LegEnd::Abort => self.transport.abort(),
             LegEnd::Lost(reason) => {
                 let mut report = CloseReport::of(reason.clone());
-                self.transport.report_layers(&mut report.layers);
+                self.transport.layer(TOKEN).report_layers(&mut report.layers);
                 self.control.set_report(report);
                 self.control.end(reason.clone());
-                self.transport.handle_abort();
+                self.transport.layer_mut(TOKEN).handle_abort();
             }
         }
     }

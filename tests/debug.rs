@@ -104,8 +104,10 @@ async fn converse(a: &mut impl Transport, b: &mut impl Transport) {
     a.flush().await.unwrap();
     b.read_exact(&mut [0; 5]).await.unwrap();
     b.fill_buf().await.unwrap();
-    b.set_cork(true);
-    let _ = b.write(PLAINTEXT).await.unwrap();
+    // The bytes stay in the memory of `b`, because its cork is not released.
+    let mut corked = b.cork();
+    let _ = corked.write(PLAINTEXT).await.unwrap();
+    std::mem::forget(corked);
 }
 
 /// rule: tcp-11

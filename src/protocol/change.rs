@@ -13,14 +13,14 @@ use crate::core::lifecycle::Callback;
 use crate::core::outbox::Due;
 use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::transport::Transport;
-use crate::transport::layer::{poll_budget, poll_write_some, tls_layers};
+use crate::transport::layer::{TOKEN, poll_budget, poll_write_some, tls_layers};
 
 /// Between plaintext and TLS.
 impl<P: Protocol, T: Transport> Runner<P, T> {
     /// A transport that was handed in before its handshake.
     pub(super) async fn handshake(&mut self) {
         let Self { dispatcher, transport, .. } = self;
-        let Some(handshake) = transport.handshaking() else { return };
+        let Some(handshake) = transport.handshaking(TOKEN) else { return };
         dispatcher.is_beginning = true;
         let outcome = dispatcher.wait(handshake).await;
         self.settle(Changed::Secured, outcome, None);
@@ -43,7 +43,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.give_unread_back();
         let (changed, answer, outcome) = {
             let Self { dispatcher, transport, .. } = self;
-            match (change, transport.as_upgradable()) {
+            match (change, transport.as_upgradable(TOKEN)) {
                 (Change::Start(how, deadline, answer), Some(layer)) => {
                     (Changed::Secured, answer, dispatcher.wait(layer.starting(*how, deadline)).await)
                 }
@@ -84,8 +84,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     fn give_unread_back(&mut self) {
         let mut unread = self.unread.take();
         if !unread.is_empty() {
-            unread.extend_from_slice(&self.transport.take_unread());
-            self.transport.push_unread(&unread);
+            unread.extend_from_slice(&self.transport.layer_mut(TOKEN).take_unread());
+            self.transport.layer_mut(TOKEN).push_unread(&unread);
         }
     }
 
@@ -93,8 +93,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     fn settle(&mut self, changed: Changed, outcome: Option<Result<(), Error>>, answer: Option<Answer>) {
         self.unfinished = None;
         self.dispatcher.is_beginning = false;
-        self.dispatcher.conn.facts = self.transport.session_facts();
-        self.dispatcher.conn.layers = tls_layers(&self.transport);
+        self.dispatcher.conn.facts = self.transport.layer(TOKEN).session_facts();
+        self.dispatcher.conn.layers = tls_layers(self.transport.layer(TOKEN));
         if let Some(answer) = answer {
             answer.give(outcome.clone().unwrap_or(Err(UpgradeError::Failed(Reason::Closed).into())));
         }

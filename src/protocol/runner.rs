@@ -34,7 +34,7 @@ use crate::core::outbox::{Due, EndRequest};
 use crate::core::report::CloseReport;
 use crate::error::{Phase, Reason};
 use crate::transport::Transport;
-use crate::transport::layer::{poll_budget, poll_write_some, tls_layers};
+use crate::transport::layer::{TOKEN, poll_budget, poll_write_some, tls_layers};
 
 /// How many turns are made before other tasks have theirs.
 pub(super) const MAX_TURNS: usize = 64;
@@ -70,9 +70,9 @@ enum Next {
 impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Runs this protocol over this transport: any transport, in plaintext or TLS, its handshake done or not.
     pub fn new(protocol: P, mut transport: T) -> Self {
-        let control = transport.control_ref().clone();
-        let layers = transport.as_upgradable().is_some().then(|| tls_layers(&transport));
-        let conn = DeferredConn::new(control, transport.session_facts(), layers);
+        let control = transport.layer(TOKEN).control().clone();
+        let layers = transport.as_upgradable(TOKEN).is_some().then(|| tls_layers(transport.layer(TOKEN)));
+        let conn = DeferredConn::new(control, transport.layer(TOKEN).session_facts(), layers);
         Self {
             dispatcher: Dispatcher::new(protocol, conn),
             transport,
@@ -87,7 +87,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// The connection begins with TLS: [`connection_made`](Protocol::connection_made) is told ahead of the handshake, and
     /// what it writes leaves encrypted. The transport has to be upgradable.
     pub fn begin_tls(self, how: StartTls) -> Self {
-        let deadline = after(self.transport.control_ref().policy().handshake_timeout);
+        let deadline = after(self.transport.layer(TOKEN).control().policy().handshake_timeout);
         self.begin_tls_by(how, deadline)
     }
 
@@ -175,7 +175,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         let _ = catch(|| self.transport.abort());
         self.dispatcher.lose_sending();
         self.dispatcher.conn.handle_state.close();
-        let report = self.transport.control_ref().report().cloned().unwrap_or_else(|| CloseReport::of(reason));
+        let report = self.transport.layer(TOKEN).control().report().cloned().unwrap_or_else(|| CloseReport::of(reason));
         self.dispatcher.lose(&report.reason);
         report
     }
@@ -274,7 +274,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         let reason = Reason::from_io(error, Phase::Open);
         self.dispatcher.lose_sending();
         self.is_shut = true;
-        match (reason, self.transport.halves().1) {
+        match (reason, self.transport.layer(TOKEN).halves().1) {
             (Reason::Reset(_), RecvHalf::Open | RecvHalf::Ending(_)) if !self.dispatcher.conn.is_paused => None,
             _ => Some(Next::End),
         }
@@ -316,7 +316,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             return;
         }
         let waits_for_room = level == Level::High || level == Level::Between;
-        if waits_for_room && self.transport.poll_room(cx).is_pending() {
+        if waits_for_room && self.transport.layer_mut(TOKEN).poll_room(cx).is_pending() {
             return;
         }
         // A failure is told by the next write, or read.
@@ -330,13 +330,15 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// connection that is lost has not delivered has no end (rule: flow-4).
     fn notify_awaited_end(&mut self) {
         let is_closing = self.dispatcher.conn.outbox.requested_end() == EndRequest::Close;
-        if let Some(end @ (End::Clean | End::Truncated)) = self.transport.halves().1.end().filter(|_| is_closing) {
+        if let Some(end @ (End::Clean | End::Truncated)) =
+            self.transport.layer(TOKEN).halves().1.end().filter(|_| is_closing)
+        {
             self.dispatcher.notify_read_closed(end);
         }
     }
 
     fn notify_write_closed(&mut self) {
-        if self.transport.halves().0.is_finished() {
+        if self.transport.layer(TOKEN).halves().0.is_finished() {
             self.dispatcher.notify(Callback::WriteClosed, |protocol, conn| protocol.write_closed(conn));
         }
     }

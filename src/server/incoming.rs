@@ -13,7 +13,7 @@ use crate::layers::tcp::TcpConnection;
 use crate::layers::tls::TlsConnection;
 use crate::layers::upgradable::UpgradableConnection;
 use crate::transport::Transport;
-use crate::transport::layer::Layer;
+use crate::transport::layer::{AsLayer, TOKEN};
 
 /// A connection that was accepted and not begun: no byte was read or written.
 ///
@@ -31,7 +31,7 @@ pub struct Incoming {
 impl Incoming {
     /// To be called at the moment of accept: the deadline counts from here (rule: secure-5).
     pub(super) fn new(connection: TcpConnection, unfinished: OwnedSemaphorePermit) -> Self {
-        let deadline = after(connection.control_ref().policy().handshake_timeout);
+        let deadline = after(connection.layer(TOKEN).control().policy().handshake_timeout);
         Self { connection, deadline, unfinished }
     }
 

@@ -10,7 +10,7 @@ use crate::core::half;
 use crate::core::report::{Bound, CloseReport};
 use crate::error::{Phase, Reason};
 use crate::transport::Transport;
-use crate::transport::layer::{Discard, poll_budget, poll_write_some};
+use crate::transport::layer::{Discard, TOKEN, poll_budget, poll_write_some};
 
 /// A close under way: see [`Transport::close`].
 #[must_use = "futures do nothing unless polled"]
@@ -44,7 +44,7 @@ impl Drop for UnderWay {
 
 impl<'a> Close<'a> {
     pub(crate) fn new(transport: &'a mut dyn Transport, last: &'a [u8]) -> Self {
-        let limit = transport.control_ref().policy().close_discard;
+        let limit = transport.layer(TOKEN).control().policy().close_discard;
         Self {
             transport,
             last,
@@ -59,11 +59,11 @@ impl<'a> Close<'a> {
 
     fn begin(&mut self, cx: &mut Context<'_>) {
         self.begun = true;
-        self.under_way = Some(UnderWay::begin(self.transport.control_ref()));
-        self.clock = Clock::new(after(self.transport.control_ref().policy().close_timeout));
+        self.under_way = Some(UnderWay::begin(self.transport.layer(TOKEN).control()));
+        self.clock = Clock::new(after(self.transport.layer(TOKEN).control().policy().close_timeout));
         // What has arrived by now is no answer to this close: an end without marker in it is a truncation.
-        let _ = self.transport.poll_discard(cx, &mut self.discarded);
-        self.transport.begin_close();
+        let _ = self.transport.layer_mut(TOKEN).poll_discard(cx, &mut self.discarded);
+        self.transport.layer_mut(TOKEN).begin_close();
     }
 
     /// Writes the last bytes. A failure ends it; how, the halves know.
@@ -82,15 +82,15 @@ impl<'a> Close<'a> {
 
     /// Nothing was accepted and no handshake done: the layers end at once, as far as they can without waiting.
     fn finish_pointless(&mut self, cx: &mut Context<'_>) -> CloseReport {
-        self.transport.abandon();
+        self.transport.layer_mut(TOKEN).abandon();
         let _ = Pin::new(&mut *self.transport).poll_shutdown(cx);
         self.finish(None, Some(Reason::Closed))
     }
 
     /// The socket goes, and the report is made.
     fn finish(&mut self, bound: Option<Bound>, known: Option<Reason>) -> CloseReport {
-        let (send, recv) = self.transport.halves();
-        let control = self.transport.control_ref().clone();
+        let (send, recv) = self.transport.layer(TOKEN).halves();
+        let control = self.transport.layer(TOKEN).control().clone();
         self.unwritten += std::mem::take(&mut self.last).len();
         // If a bound was met, the socket still exists: the bytes in flight now are the unconfirmed ones.
         control.begin_report();
@@ -103,13 +103,13 @@ impl<'a> Close<'a> {
             None => Reason::TimedOut(Phase::Close),
         };
         let mut layers = Vec::new();
-        self.transport.report_layers(&mut layers);
+        self.transport.layer(TOKEN).report_layers(&mut layers);
         let ours_is_stuck = bound.is_some() && !layers.iter().all(|layer| layer.marker_sent);
         if ours_is_stuck {
             // What the peer did not take in time is given up, and must not look like an end in order.
             control.reset();
         }
-        self.transport.release(&reason);
+        self.transport.layer_mut(TOKEN).release(&reason);
         let unacknowledged = control.unacknowledged();
         let report = CloseReport {
             reason,
@@ -130,15 +130,15 @@ impl Future for Close<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReport> {
         let this = &mut *self;
-        if let Some(report) = this.transport.control_ref().kept_report() {
+        if let Some(report) = this.transport.layer(TOKEN).control().kept_report() {
             ready!(poll_budget(cx));
             let report = report.clone();
             // Whoever was ended from elsewhere may hold the socket still (rule: life-4).
-            this.transport.release(&report.reason);
+            this.transport.layer_mut(TOKEN).release(&report.reason);
             return Poll::Ready(report);
         }
         if !this.begun {
-            if this.last.is_empty() && this.transport.is_pointless() {
+            if this.last.is_empty() && this.transport.layer(TOKEN).is_pointless() {
                 return Poll::Ready(this.finish_pointless(cx));
             }
             this.begin(cx);
@@ -149,11 +149,11 @@ impl Future for Close<'_> {
         }
         // Both at once: a peer that cannot send until we read would not read what we send.
         let finished = this.poll_last(cx).is_ready() && Pin::new(&mut *this.transport).poll_shutdown(cx).is_ready();
-        let drained = this.transport.poll_discard(cx, &mut this.discarded).is_ready();
+        let drained = this.transport.layer_mut(TOKEN).poll_discard(cx, &mut this.discarded).is_ready();
         if this.discarded.is_full() {
             return Poll::Ready(this.finish(Some(Bound::Bytes), None));
         }
-        if finished && drained && this.delivery.poll(cx, this.transport.control_ref()).is_ready() {
+        if finished && drained && this.delivery.poll(cx, this.transport.layer(TOKEN).control()).is_ready() {
             return Poll::Ready(this.finish(None, None));
         }
         // A close that has nothing to wait for needs no timer. Without budget the task is woken at once.

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use crate::transport::Transport;
+use crate::transport::layer::TOKEN;
 
 /// The end of a send half under way: see [`Transport::close_write`].
 #[must_use = "futures do nothing unless polled"]
@@ -86,7 +87,7 @@ pub struct Corked<'a> {
 
 impl<'a> Corked<'a> {
     pub(crate) fn new(transport: &'a mut dyn Transport) -> Self {
-        let is_inner = transport.set_cork(true);
+        let is_inner = transport.layer_mut(TOKEN).set_cork(true);
         Self { transport, is_inner }
     }
 }
@@ -94,7 +95,7 @@ impl<'a> Corked<'a> {
 impl Drop for Corked<'_> {
     fn drop(&mut self) {
         if !self.is_inner {
-            self.transport.set_cork(false);
+            self.transport.layer_mut(TOKEN).set_cork(false);
         }
     }
 }

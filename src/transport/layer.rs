@@ -20,14 +20,13 @@ use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
 use crate::transport::{Starting, Stopping, Transport};
 
-/// The machinery that one layer offers to the layer above and to the futures of `Transport`. Not for use by applications, and not for
-/// implementing: wrap a stream of your own in [`Stream`](crate::Stream) instead.
+/// What a layer does for the layer above it, and for the futures of [`Transport`]. The real layers implement it: TCP, streams, TLS.
+/// Everything that wraps a layer lends it, through [`AsLayer`].
 ///
-/// No method has a default, so that a layer that wraps another one cannot forget to pass a call on.
-#[doc(hidden)]
-pub trait Layer {
+/// Nothing outside this crate can name it, or call a method of it.
+pub trait Layer: Send {
     /// The handle that reaches the bottom.
-    fn control_ref(&self) -> &Control;
+    fn control(&self) -> &Control;
     /// Both halves of this layer.
     fn halves(&self) -> (SendHalf, RecvHalf);
     /// Bytes accepted and not handed to the kernel, those of the layers beneath too.
@@ -71,8 +70,6 @@ pub trait Layer {
     fn set_beneath(&mut self, beneath: bool);
     /// The facts of the topmost TLS session.
     fn session_facts(&self) -> Option<Arc<SessionFacts>>;
-    /// This layer as the object that those futures work on.
-    fn as_transport(&mut self) -> &mut dyn Transport;
     /// Ready once no more than the low mark waits to leave, on this layer and those beneath. A layer that queues nothing
     /// has room always.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()>;
@@ -81,12 +78,39 @@ pub trait Layer {
     fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// The handshake that this layer has yet to make, where it has.
     fn handshaking(&mut self) -> Option<Starting<'_>>;
-    /// This layer as one that can change between plaintext and TLS, if it can.
-    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable>;
 }
 
+/// How the crate reaches the layer of a transport: each transport lends its topmost layer.
+///
+/// The trait is sealed: it cannot be named outside this crate, and nobody outside can make the [`Token`] that its methods take. They
+/// would be callable on `dyn Transport` otherwise, as the methods of every supertrait are.
+pub trait AsLayer: Send {
+    /// The topmost layer.
+    fn layer(&self, _: Token) -> &dyn Layer;
+    /// The topmost layer.
+    fn layer_mut(&mut self, _: Token) -> &mut dyn Layer;
+    /// This transport as an object. Its own reads and writes, not those of its layer, know whether bytes may pass.
+    fn as_transport(&mut self, _: Token) -> &mut dyn Transport;
+
+    /// The handshake that is yet to be made, where one is and nobody drives it.
+    fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
+        self.layer_mut(token).handshaking()
+    }
+
+    /// This transport as one that can change between plaintext and TLS, if it can.
+    fn as_upgradable(&mut self, _: Token) -> Option<&mut dyn Upgradable> {
+        None
+    }
+}
+
+/// Proof that a call comes from inside the crate.
+#[derive(Clone, Copy)]
+pub struct Token(());
+
+/// The only one.
+pub(crate) const TOKEN: Token = Token(());
+
 /// The methods of a layer that can change between plaintext and TLS.
-#[doc(hidden)]
 pub trait Upgradable: Send {
     /// TLS begins, its handshake to be done by then.
     fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Starting<'_>;
@@ -98,7 +122,6 @@ pub trait Upgradable: Send {
 const LOOK: usize = 64 << 10;
 
 /// How much was thrown away, and how much may be.
-#[doc(hidden)]
 #[derive(Debug)]
 pub struct Discard {
     /// Bytes thrown away so far.
@@ -114,109 +137,25 @@ impl Discard {
     }
 }
 
-impl<F: Transport + ?Sized> Layer for Box<F> {
-    fn control_ref(&self) -> &Control {
-        (**self).control_ref()
+impl<T: Transport + ?Sized> AsLayer for Box<T> {
+    fn layer(&self, token: Token) -> &dyn Layer {
+        (**self).layer(token)
     }
 
-    fn halves(&self) -> (SendHalf, RecvHalf) {
-        (**self).halves()
+    fn layer_mut(&mut self, token: Token) -> &mut dyn Layer {
+        (**self).layer_mut(token)
     }
 
-    fn queued_bytes(&self) -> usize {
-        (**self).queued_bytes()
+    fn as_transport(&mut self, _: Token) -> &mut dyn Transport {
+        self
     }
 
-    fn handle_abort(&mut self) {
-        (**self).handle_abort();
+    fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
+        (**self).handshaking(token)
     }
 
-    fn begin_close(&mut self) {
-        (**self).begin_close();
-    }
-
-    fn is_pointless(&self) -> bool {
-        (**self).is_pointless()
-    }
-
-    fn abandon(&mut self) {
-        (**self).abandon();
-    }
-
-    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
-        (**self).poll_discard(cx, discarded)
-    }
-
-    fn release(&mut self, reason: &Reason) {
-        (**self).release(reason);
-    }
-
-    fn set_cork(&mut self, on: bool) -> bool {
-        (**self).set_cork(on)
-    }
-
-    fn take_unread(&mut self) -> Vec<u8> {
-        (**self).take_unread()
-    }
-
-    fn look(&mut self, cx: &mut Context<'_>) {
-        (**self).look(cx);
-    }
-
-    fn push_unread(&mut self, bytes: &[u8]) {
-        (**self).push_unread(bytes);
-    }
-
-    fn report_layers(&self, layers: &mut Vec<LayerReport>) {
-        (**self).report_layers(layers);
-    }
-
-    fn may_write_in_wake(&self) -> bool {
-        (**self).may_write_in_wake()
-    }
-
-    fn keeps_written(&self) -> bool {
-        (**self).keeps_written()
-    }
-
-    fn has_space(&self, bytes: usize) -> bool {
-        (**self).has_space(bytes)
-    }
-
-    fn set_half_open(&mut self) {
-        (**self).set_half_open();
-    }
-
-    fn expect_end(&mut self) {
-        (**self).expect_end();
-    }
-
-    fn set_beneath(&mut self, beneath: bool) {
-        (**self).set_beneath(beneath);
-    }
-
-    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
-        (**self).session_facts()
-    }
-
-    fn as_transport(&mut self) -> &mut dyn Transport {
-        (**self).as_transport()
-    }
-
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        (**self).poll_room(cx)
-    }
-
-    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        (**self).poll_attend(cx)
-    }
-
-    fn handshaking(&mut self) -> Option<Starting<'_>> {
-        (**self).handshaking()
-    }
-
-    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
-        (**self).as_upgradable()
+    fn as_upgradable(&mut self, token: Token) -> Option<&mut dyn Upgradable> {
+        (**self).as_upgradable(token)
     }
 }
 
@@ -310,8 +249,8 @@ pub(crate) fn tls_layers(layer: &dyn Layer) -> usize {
 pub(crate) fn debug(layer: &dyn Layer, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (send, recv) = layer.halves();
     f.debug_struct(name)
-        .field("local_addr", &layer.control_ref().local_addr())
-        .field("peer_addr", &layer.control_ref().peer_addr())
+        .field("local_addr", &layer.control().local_addr())
+        .field("peer_addr", &layer.control().peer_addr())
         .field("send", &send)
         .field("recv", &recv)
         .finish_non_exhaustive()

@@ -30,7 +30,7 @@ use crate::core::half::{self, RecvHalf, SendHalf};
 use crate::error::{Error, Reason};
 use crate::transport::close::Close;
 use crate::transport::futures::{CloseWrite, Corked, WriteSequence};
-use crate::transport::layer::Layer;
+use crate::transport::layer::{AsLayer, TOKEN};
 
 /// How things stand on the topmost layer of a connection.
 #[derive(Debug, Clone)]
@@ -55,19 +55,36 @@ pub struct Status {
 /// Dropping a transport that was not closed is a truncation, and looks like one to the peer: RST on TCP, on TLS an end
 /// without close_notify (rule: close-12).
 ///
+/// # What it has beneath
+///
+/// Only the transports of this crate implement it: make one of your own stream with [`Stream`](crate::Stream). How layers work
+/// together cannot be reached from outside:
+///
+/// ```compile_fail,E0599
+/// fn release(transport: &mut dyn bowline::Transport) {
+///     transport.handle_abort();
+/// }
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn reach(transport: &dyn bowline::Transport) {
+///     let _ = transport.layer(Default::default()); // it takes a token that cannot be made
+/// }
+/// ```
+///
 /// # Cancel safety
 ///
 /// `read` and `write` of tokio's extension traits are cancel safe: a future that is dropped has read or written nothing.
 /// `write_all`, `read_exact` and the like are not, as everywhere.
 #[doc(alias = "ITransport")]
 #[doc(alias = "ITCPTransport")]
-pub trait Transport: Layer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
+pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
     /// Our address; numeric, also after the end (rule: tcp-1).
     #[doc(alias = "getHost")]
     #[doc(alias = "get_extra_info")]
     #[doc(alias = "host")]
     fn local_addr(&self) -> Address {
-        self.control_ref().local_addr()
+        self.layer(TOKEN).control().local_addr()
     }
 
     /// The peer's address; numeric, also after the end (rule: tcp-1).
@@ -75,21 +92,21 @@ pub trait Transport: Layer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     #[doc(alias = "get_extra_info")]
     #[doc(alias = "peer")]
     fn peer_addr(&self) -> Address {
-        self.control_ref().peer_addr()
+        self.layer(TOKEN).control().peer_addr()
     }
 
     /// A handle for other tasks: abort, addresses, how it ended. Cheap to clone.
     fn control(&self) -> Control {
-        self.control_ref().clone()
+        self.layer(TOKEN).control().clone()
     }
 
     /// How things stand.
     fn status(&self) -> Status {
-        let (send, recv) = self.halves();
-        let reason = match self.control_ref().kept_report() {
+        let (send, recv) = self.layer(TOKEN).halves();
+        let reason = match self.layer(TOKEN).control().kept_report() {
             Some(report) => Some(report.reason.clone()),
-            None if self.control_ref().is_aborted() => Some(Reason::Aborted),
-            None => half::reason(&send, &recv).and_then(|reason| self.control_ref().judged_so_far(reason)),
+            None if self.layer(TOKEN).control().is_aborted() => Some(Reason::Aborted),
+            None => half::reason(&send, &recv).and_then(|reason| self.layer(TOKEN).control().judged_so_far(reason)),
         };
         Status { send, recv, queued: self.queued(), reason }
     }
@@ -124,7 +141,7 @@ pub trait Transport: Layer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     #[doc(alias = "CloseWrite")]
     #[doc(alias = "shutdown")]
     fn close_write(&mut self) -> CloseWrite<'_> {
-        CloseWrite::new(self.as_transport())
+        CloseWrite::new(self.as_transport(TOKEN))
     }
 
     /// Ends the connection in order: everything accepted, the markers, then the peer's end is awaited while its late
@@ -139,7 +156,7 @@ pub trait Transport: Layer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     /// May be dropped and called again; the bounds start anew then.
     #[doc(alias = "loseConnection")]
     fn close(&mut self) -> Close<'_> {
-        Close::new(self.as_transport(), &[])
+        Close::new(self.as_transport(TOKEN), &[])
     }
 
     /// Writes these last bytes and closes, all of it within the bounds of [`close`](Self::close): a peer that does not
@@ -150,7 +167,7 @@ pub trait Transport: Layer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     /// Not cancel safe: a part of the bytes may have been accepted.
     #[doc(alias = "finish")]
     fn close_with<'a>(&'a mut self, last: &'a [u8]) -> Close<'a> {
-        Close::new(self.as_transport(), last)
+        Close::new(self.as_transport(TOKEN), last)
     }
 
     /// Ends the connection now: what is queued is thrown away and the peer gets RST. Returns at once, from any state
@@ -158,9 +175,9 @@ pub trait Transport: Layer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     #[doc(alias = "abortConnection")]
     #[doc(alias = "SetLinger")]
     fn abort(&mut self) {
-        self.control_ref().abort();
-        if self.control_ref().is_aborted() {
-            self.handle_abort();
+        self.layer(TOKEN).control().abort();
+        if self.layer(TOKEN).control().is_aborted() {
+            self.layer_mut(TOKEN).handle_abort();
         }
     }
 
@@ -173,22 +190,22 @@ pub trait Transport: Layer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpi
     #[doc(alias = "writeSequence")]
     #[doc(alias = "writelines")]
     fn write_sequence<'a>(&'a mut self, parts: &'a [IoSlice<'a>]) -> WriteSequence<'a> {
-        WriteSequence::new(self.as_transport(), parts)
+        WriteSequence::new(self.as_transport(TOKEN), parts)
     }
 
     /// Holds small writes back, to be merged, until the guard is dropped (rule: write-7). A flush under a cork sends.
     fn cork(&mut self) -> Corked<'_> {
-        Corked::new(self.as_transport())
+        Corked::new(self.as_transport(TOKEN))
     }
 
     /// Bytes that were accepted and have not left for the kernel (rule: write-8).
     #[doc(alias = "get_write_buffer_size")]
     fn queued(&self) -> usize {
-        self.queued_bytes()
+        self.layer(TOKEN).queued_bytes()
     }
 }
 
-impl<T: Layer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static> Transport for T {}
+impl<T: Transport + ?Sized> Transport for Box<T> {}
 
 /// What a TCP socket adds. The options reach the real socket through every layer (rule: tcp-2); where there is none
 /// beneath, and after the end, they are errors (rule: tcp-3).
@@ -197,50 +214,50 @@ pub trait TcpTransport: Transport {
     /// Whether small segments leave at once. On by default.
     #[doc(alias = "getTcpNoDelay")]
     fn nodelay(&self) -> io::Result<bool> {
-        self.control_ref().with_socket(|socket| socket.nodelay())
+        self.layer(TOKEN).control().with_socket(|socket| socket.nodelay())
     }
 
     /// Sets whether small segments leave at once.
     #[doc(alias = "setTcpNoDelay")]
     fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        self.control_ref().with_socket(|socket| socket.set_nodelay(on))
+        self.layer(TOKEN).control().with_socket(|socket| socket.set_nodelay(on))
     }
 
     /// Whether, and how, the system probes an idle connection.
     #[doc(alias = "getTcpKeepAlive")]
     fn keepalive(&self) -> io::Result<Option<Keepalive>> {
-        self.control_ref().with_socket(|socket| socket.keepalive())
+        self.layer(TOKEN).control().with_socket(|socket| socket.keepalive())
     }
 
     /// Sets whether, and how, the system probes an idle connection.
     #[doc(alias = "setTcpKeepAlive")]
     fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
-        self.control_ref().with_socket(|socket| socket.set_keepalive(keepalive))
+        self.layer(TOKEN).control().with_socket(|socket| socket.set_keepalive(keepalive))
     }
 
     /// How long sent data may stay unacknowledged before the system gives the connection up (Linux).
     fn user_timeout(&self) -> io::Result<Option<Duration>> {
-        self.control_ref().with_socket(|socket| socket.user_timeout())
+        self.layer(TOKEN).control().with_socket(|socket| socket.user_timeout())
     }
 
     /// Sets how long sent data may stay unacknowledged before the system gives the connection up (Linux).
     fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.control_ref().with_socket(|socket| socket.set_user_timeout(timeout))
+        self.layer(TOKEN).control().with_socket(|socket| socket.set_user_timeout(timeout))
     }
 
     /// The kernel's send and receive buffer, in bytes.
     fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
-        self.control_ref().with_socket(|socket| socket.buffer_sizes())
+        self.layer(TOKEN).control().with_socket(|socket| socket.buffer_sizes())
     }
 
     /// Sets the kernel's send buffer, in bytes. Linux doubles the value.
     fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        self.control_ref().with_socket(|socket| socket.set_send_buffer_size(bytes))
+        self.layer(TOKEN).control().with_socket(|socket| socket.set_send_buffer_size(bytes))
     }
 
     /// Sets the kernel's receive buffer, in bytes. Linux doubles the value.
     fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        self.control_ref().with_socket(|socket| socket.set_recv_buffer_size(bytes))
+        self.layer(TOKEN).control().with_socket(|socket| socket.set_recv_buffer_size(bytes))
     }
 }
 
@@ -256,12 +273,12 @@ pub trait TlsTransport: TcpTransport {
     #[doc(alias = "negotiatedProtocol")]
     #[doc(alias = "ConnectionState")]
     fn tls(&self) -> Option<Arc<SessionFacts>> {
-        self.session_facts()
+        self.layer(TOKEN).session_facts()
     }
 
     /// Whether application data travels encrypted.
     fn is_secure(&self) -> bool {
-        self.session_facts().is_some()
+        self.layer(TOKEN).session_facts().is_some()
     }
 }
 

@@ -21,6 +21,7 @@ pub use self::listen::{EndpointIncoming, EndpointListener};
 use std::fmt;
 
 use crate::transport::UpgradableTransport;
+use crate::transport::layer::TOKEN;
 
 /// A connection of any kind: TCP, TLS or a Unix socket, and upgradable each. It is a [`Transport`](crate::Transport) as those
 /// that it holds are.
@@ -28,7 +29,7 @@ pub type BoxConnection = Box<dyn UpgradableTransport>;
 
 impl fmt::Debug for dyn UpgradableTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (send, recv) = self.halves();
+        let (send, recv) = self.layer(TOKEN).halves();
         f.debug_struct("BoxConnection")
             .field("local_addr", &self.local_addr())
             .field("peer_addr", &self.peer_addr())

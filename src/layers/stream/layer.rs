@@ -12,11 +12,11 @@ use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
-use crate::transport::layer::{Discard, Layer, Upgradable, poll_discard_reads, take_in};
+use crate::transport::layer::{AsLayer, Discard, Layer, Token, poll_discard_reads, take_in};
 use crate::transport::{Starting, Transport};
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
-    fn control_ref(&self) -> &Control {
+    fn control(&self) -> &Control {
         &self.control
     }
 
@@ -106,10 +106,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
         None
     }
 
-    fn as_transport(&mut self) -> &mut dyn Transport {
-        self
-    }
-
     fn is_pointless(&self) -> bool {
         false
     }
@@ -129,8 +125,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
     fn handshaking(&mut self) -> Option<Starting<'_>> {
         None
     }
+}
 
-    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
-        None
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsLayer for Stream<S> {
+    fn layer(&self, _: Token) -> &dyn Layer {
+        self
+    }
+
+    fn layer_mut(&mut self, _: Token) -> &mut dyn Layer {
+        self
+    }
+
+    fn as_transport(&mut self, _: Token) -> &mut dyn Transport {
+        self
     }
 }
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for Stream<S> {}

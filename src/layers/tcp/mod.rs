@@ -28,7 +28,7 @@ use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
 use crate::policy::Policy;
-use crate::transport::layer::{Discard, Layer, Upgradable, debug, poll_discard_reads};
+use crate::transport::layer::{AsLayer, Discard, Layer, Token, debug, poll_discard_reads};
 use crate::transport::{Starting, Transport};
 
 /// A TCP connection.
@@ -129,7 +129,7 @@ impl fmt::Debug for TcpConnection {
 }
 
 impl Layer for TcpConnection {
-    fn control_ref(&self) -> &Control {
+    fn control(&self) -> &Control {
         self.write.control_ref()
     }
 
@@ -163,7 +163,7 @@ impl Layer for TcpConnection {
     }
 
     fn release(&mut self, reason: &Reason) {
-        self.control_ref().note_reason(reason);
+        self.write.control_ref().note_reason(reason);
         self.read.end(reason);
         self.write.end(reason);
     }
@@ -217,10 +217,6 @@ impl Layer for TcpConnection {
         None
     }
 
-    fn as_transport(&mut self) -> &mut dyn Transport {
-        self
-    }
-
     fn is_pointless(&self) -> bool {
         false
     }
@@ -238,8 +234,20 @@ impl Layer for TcpConnection {
     fn handshaking(&mut self) -> Option<Starting<'_>> {
         None
     }
+}
 
-    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
-        None
+impl AsLayer for TcpConnection {
+    fn layer(&self, _: Token) -> &dyn Layer {
+        self
+    }
+
+    fn layer_mut(&mut self, _: Token) -> &mut dyn Layer {
+        self
+    }
+
+    fn as_transport(&mut self, _: Token) -> &mut dyn Transport {
+        self
     }
 }
+
+impl Transport for TcpConnection {}

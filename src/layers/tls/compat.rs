@@ -11,6 +11,7 @@ use crate::layers::tcp::TcpConnection;
 use crate::layers::tls::TlsConnection;
 use crate::policy::Policy;
 use crate::transport::Transport;
+use crate::transport::layer::TOKEN;
 
 impl TlsConnection<TcpConnection> {
     /// Takes over a stream of tokio-rustls whose handshake is done and which was not shut down. No byte is lost: neither
@@ -62,7 +63,7 @@ impl<T: Transport> TlsConnection<T> {
             }
         };
         let layer = layer(io)?;
-        let marks = layer.control_ref().policy().watermarks;
+        let marks = layer.layer(TOKEN).control().policy().watermarks;
         Ok(Self::over(layer, Session::adopt(session, marks)?))
     }
 }

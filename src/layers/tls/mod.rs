@@ -2,6 +2,7 @@
 
 #[cfg(feature = "tokio-rustls")]
 mod compat;
+mod layer;
 mod pump;
 mod read;
 mod split;
@@ -21,18 +22,17 @@ use tokio::time::Instant;
 pub use self::read::TlsReadHalf;
 pub use self::write::TlsWriteHalf;
 use crate::config::{ClientTls, ServerTls};
-use crate::conn::control::{Control, Traffic, Watcher};
+use crate::conn::control::{Traffic, Watcher};
 use crate::conn::time::{after, until};
-use crate::core::facts::SessionFacts;
 use crate::core::gate::{Verdict, judge};
-use crate::core::half::{RecvHalf, SendHalf};
-use crate::core::report::{CloseReport, LayerKind, LayerReport};
+use crate::core::half::SendHalf;
+use crate::core::report::CloseReport;
 use crate::core::session::Session;
 use crate::error::{Error, Reason, UpgradeError};
 use crate::layers::tls::pump::{SharedPump, Want};
 use crate::policy::Leftover;
-use crate::transport::layer::{Discard, Layer, Upgradable, debug, poll_budget};
-use crate::transport::{Starting, Transport};
+use crate::transport::Transport;
+use crate::transport::layer::{AsLayer, Layer, TOKEN, debug, poll_budget};
 
 /// How long the peer's end is awaited behind the alert of a failed handshake.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -127,22 +127,22 @@ impl<T: Transport> TlsConnection<T> {
     /// A client on a layer whose leftover was already judged.
     pub(crate) fn client_over(layer: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
         let name = crate::config::server_name(name)?;
-        let session = tls.session(name, layer.control_ref().policy().watermarks)?;
+        let session = tls.session(name, layer.layer(TOKEN).control().policy().watermarks)?;
         Ok(Self::over(layer, session))
     }
 
     /// A server whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
     pub fn server(layer: T, tls: &ServerTls) -> Result<Self, Error> {
-        let session = tls.session(layer.control_ref().policy().watermarks)?;
+        let session = tls.session(layer.layer(TOKEN).control().policy().watermarks)?;
         Ok(Self::over(layer, session))
     }
 
     /// Puts a session on a layer. What the layer had read ahead is the session's from now on.
     pub(crate) fn over(mut layer: T, mut session: Session) -> Self {
-        layer.set_beneath(true);
-        layer.set_cork(false);
-        session.handle_leftover(&layer.take_unread());
-        let control = layer.control_ref().clone();
+        layer.layer_mut(TOKEN).set_beneath(true);
+        layer.layer_mut(TOKEN).set_cork(false);
+        session.handle_leftover(&layer.layer_mut(TOKEN).take_unread());
+        let control = layer.layer(TOKEN).control().clone();
         let shared = SharedPump::new(session, layer);
         let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
         control.watch(watcher);
@@ -158,7 +158,7 @@ impl<T: Transport> TlsConnection<T> {
     ///
     /// Cancel safe: the handshake goes on where it stopped. The deadline starts anew.
     pub async fn handshake(&mut self) -> Result<(), Error> {
-        let bound = self.control_ref().policy().handshake_timeout;
+        let bound = self.layer(TOKEN).control().policy().handshake_timeout;
         self.handshake_by(after(bound)).await
     }
 
@@ -176,14 +176,16 @@ impl<T: Transport> TlsConnection<T> {
             Box::pin(self.take_leave(deadline)).await;
         }
         self.release(&reason);
-        self.control_ref().set_report(CloseReport::of(reason.clone()));
+        self.layer(TOKEN).control().set_report(CloseReport::of(reason.clone()));
         Err(reason.into())
     }
 
     /// Behind a failed handshake: the alert leaves, FIN behind it, and what the peer still sends is read for a moment,
     /// lest RST overtake the alert (rule: secure-4).
     async fn take_leave(&mut self, deadline: Option<Instant>) {
-        let _ = until(deadline.or_else(|| after(self.control_ref().policy().close_timeout)), self.close_write()).await;
+        let _ =
+            until(deadline.or_else(|| after(self.layer(TOKEN).control().policy().close_timeout)), self.close_write())
+                .await;
         let moment = after(Some(FAREWELL));
         let _ = until(deadline.min(moment).or(moment), self.close()).await;
     }
@@ -230,21 +232,21 @@ impl<T: Transport> TlsConnection<T> {
         self.write.shared().with(|pump| {
             let leftover = pump.session.take_leftover();
             let Some(mut layer) = pump.layer.take() else { return Poll::Ready(Err(Reason::Aborted)) };
-            layer.set_beneath(false);
-            layer.push_unread(&unread);
-            layer.push_unread(&leftover);
+            layer.layer_mut(TOKEN).set_beneath(false);
+            layer.layer_mut(TOKEN).push_unread(&unread);
+            layer.layer_mut(TOKEN).push_unread(&leftover);
             Poll::Ready(Ok(layer))
         })
     }
 }
 
 /// A layer that has carried plaintext is upgraded by hand: the bytes that it has received by now are leftover.
-fn refuse_leftover(layer: &mut dyn Layer) -> Result<(), Error> {
-    if layer.control_ref().traffic() == Traffic::default() || layer.handshaking().is_some() {
+fn refuse_leftover(layer: &mut impl Transport) -> Result<(), Error> {
+    if layer.layer(TOKEN).control().traffic() == Traffic::default() || layer.handshaking(TOKEN).is_some() {
         return Ok(());
     }
-    layer.look(&mut Context::from_waker(Waker::noop()));
-    match judge(&layer.take_unread(), Leftover::Refuse) {
+    layer.layer_mut(TOKEN).look(&mut Context::from_waker(Waker::noop()));
+    match judge(&layer.layer_mut(TOKEN).take_unread(), Leftover::Refuse) {
         Verdict::Admit => Ok(()),
         Verdict::Refuse { count } => Err(UpgradeError::Leftover { count }.into()),
     }
@@ -306,145 +308,5 @@ impl<T: Transport> AsyncWrite for TlsConnection<T> {
 impl<T: Transport> fmt::Debug for TlsConnection<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         debug(self, "TlsConnection", f)
-    }
-}
-
-impl<T: Transport> Layer for TlsConnection<T> {
-    fn control_ref(&self) -> &Control {
-        self.write.control_ref()
-    }
-
-    fn halves(&self) -> (SendHalf, RecvHalf) {
-        self.write.shared().with(|pump| (pump.session.send().clone(), pump.session.recv().clone()))
-    }
-
-    fn queued_bytes(&self) -> usize {
-        self.write
-            .shared()
-            .look(|pump| pump.session.queued() + pump.layer.as_ref().map_or(0, |layer| layer.queued_bytes()))
-    }
-
-    fn handle_abort(&mut self) {
-        self.read.clear();
-        self.write.shared().with(|pump| pump.abort());
-    }
-
-    fn begin_close(&mut self) {
-        self.read.clear();
-        // The close has a bound of its own.
-        self.write.stall.stop();
-        self.write.shared().with(|pump| {
-            pump.session.begin_close();
-            // A downgrade that was given up keeps nothing: all layers end.
-            pump.keeps_layer = false;
-            if let Some(layer) = &mut pump.layer {
-                layer.begin_close();
-            }
-        });
-    }
-
-    fn is_pointless(&self) -> bool {
-        self.write.shared().with(|pump| pump.session.is_pointless())
-    }
-
-    fn abandon(&mut self) {
-        self.write.shared().with(|pump| pump.session.abandon());
-    }
-
-    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
-        self.read.poll_discard(cx, discarded)
-    }
-
-    fn release(&mut self, reason: &Reason) {
-        self.write.shared().with(|pump| pump.end(reason));
-    }
-
-    fn set_cork(&mut self, on: bool) -> bool {
-        self.write.shared().with(|pump| {
-            let was_corked = pump.session.is_corked();
-            if on {
-                pump.session.cork();
-            } else {
-                pump.session.uncork();
-                let _ = pump.transmit();
-            }
-            was_corked
-        })
-    }
-
-    fn take_unread(&mut self) -> Vec<u8> {
-        self.read.take_unread()
-    }
-
-    fn look(&mut self, cx: &mut Context<'_>) {
-        self.write.shared().with(|pump| pump.look(cx));
-    }
-
-    fn push_unread(&mut self, bytes: &[u8]) {
-        self.read.push_unread(bytes);
-    }
-
-    fn report_layers(&self, layers: &mut Vec<LayerReport>) {
-        self.write.shared().with(|pump| {
-            layers.push(LayerReport::of(LayerKind::Tls, pump.session.send(), pump.session.recv()));
-            if let Some(layer) = &pump.layer {
-                layer.report_layers(layers);
-            }
-        });
-    }
-
-    fn may_write_in_wake(&self) -> bool {
-        self.write.shared().with(|pump| pump.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake()))
-    }
-
-    /// Records wait here as long as the layer beneath is full.
-    fn keeps_written(&self) -> bool {
-        true
-    }
-
-    /// A write of the session above is accepted up to the high mark here.
-    fn has_space(&self, _: usize) -> bool {
-        false
-    }
-
-    fn set_half_open(&mut self) {
-        self.write.shared().with(|pump| {
-            if let Some(layer) = &mut pump.layer {
-                layer.set_half_open();
-            }
-        });
-    }
-
-    fn set_beneath(&mut self, beneath: bool) {
-        self.write.shared().with(|pump| pump.is_beneath = beneath);
-    }
-
-    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
-        self.write.shared().with(|pump| pump.session.facts().cloned())
-    }
-
-    fn as_transport(&mut self) -> &mut dyn Transport {
-        self
-    }
-
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.write.poll_room(cx)
-    }
-
-    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.read.poll_attend(cx)
-    }
-
-    fn handshaking(&mut self) -> Option<Starting<'_>> {
-        if !self.write.shared().with(|pump| pump.session.is_handshaking() && !pump.session.send().is_over()) {
-            return None;
-        }
-        Some(Box::pin(self.handshake_by(self.read.deadline())))
-    }
-
-    fn expect_end(&mut self) {}
-
-    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
-        None
     }
 }

@@ -19,7 +19,7 @@ use crate::layers::tls::TlsConnection;
 use crate::layers::tls::pump::{Pump, SharedPump};
 use crate::layers::tls::write::TlsWriteHalf;
 use crate::transport::Transport;
-use crate::transport::layer::{Discard, hand_over, poll_budget};
+use crate::transport::layer::{Discard, TOKEN, hand_over, poll_budget};
 use crate::transport::split::ReuniteError;
 
 /// The receiving half of a [`TlsConnection`].
@@ -146,7 +146,7 @@ impl<T: Transport> TlsReadHalf<T> {
             pump.note_end();
             let Some(layer) = &mut pump.layer else { return Poll::Ready(()) };
             // rule: close-1: this layer has ended; the one below is next.
-            let rest = layer.poll_discard(cx, discarded);
+            let rest = layer.layer_mut(TOKEN).poll_discard(cx, discarded);
             if rest.is_pending() {
                 pump.park_below(cx);
             }

@@ -1,5 +1,6 @@
 //! Plaintext that becomes TLS, and TLS that becomes plaintext again.
 
+mod gone;
 pub(crate) mod split;
 mod stack;
 
@@ -7,7 +8,6 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -19,15 +19,13 @@ use crate::config::start_tls::StartTls;
 use crate::config::{ClientTls, ServerTls};
 use crate::conn::control::{Control, Traffic};
 use crate::conn::time::{after, until};
-use crate::core::facts::SessionFacts;
 use crate::core::gate::{Gate, GateEvent, Verdict, judge};
 use crate::core::half::{RecvHalf, SendHalf};
-use crate::core::report::LayerReport;
 use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::layers::tls::TlsConnection;
 use crate::layers::upgradable::stack::Stack;
 use crate::policy::Leftover;
-use crate::transport::layer::{Discard, Layer, Upgradable, debug, poll_budget, tls_layers};
+use crate::transport::layer::{AsLayer, Layer, TOKEN, Token, Upgradable, debug, poll_budget, tls_layers};
 use crate::transport::{Starting, Stopping, Transport, UpgradableTransport};
 
 /// A connection that can go from plaintext to TLS and back, any number of times.
@@ -70,23 +68,22 @@ use crate::transport::{Starting, Stopping, Transport, UpgradableTransport};
 #[doc(alias = "ITLSTransport")]
 #[doc(alias = "STARTTLS")]
 pub struct UpgradableConnection<T: Transport> {
-    /// Away only inside a step that does not wait, or for good once a downgrade failed half-way.
-    stack: Option<Stack<T>>,
+    stack: Stack<T>,
     standing: Standing,
 }
 
 impl<T: Transport> UpgradableConnection<T> {
     /// A connection that is in plaintext.
     pub fn new(plain: T) -> Self {
-        let standing = Standing { control: plain.control_ref().clone(), gate: Gate::Plain, failure: None };
-        Self { stack: Some(Stack::Plain(plain)), standing }
+        let standing = Standing { control: plain.control(), gate: Gate::Plain, failure: None };
+        Self { stack: Stack::Plain(plain), standing }
     }
 
-    pub(crate) fn into_parts(self) -> (Option<Stack<T>>, Standing) {
+    pub(crate) fn into_parts(self) -> (Stack<T>, Standing) {
         (self.stack, self.standing)
     }
 
-    pub(crate) fn from_parts(stack: Option<Stack<T>>, standing: Standing) -> Self {
+    pub(crate) fn from_parts(stack: Stack<T>, standing: Standing) -> Self {
         Self { stack, standing }
     }
 
@@ -158,7 +155,7 @@ impl<T: Transport> UpgradableConnection<T> {
     pub fn may_start_tls(&self) -> Result<(), Error> {
         self.check()?;
         let policy = self.standing.control.policy();
-        policy.check_layers(tls_layers(self)).map_err(Error::from)
+        policy.check_layers(tls_layers(self.layer(TOKEN))).map_err(Error::from)
     }
 
     /// Whether a change between plaintext and TLS can begin; where not, which of the causes it is (rule: upgrade-5).
@@ -186,26 +183,26 @@ impl<T: Transport> UpgradableConnection<T> {
         if how.must_look(self.standing.control.traffic() != Traffic::default()) {
             // rule: upgrade-11: nothing waits between this look and the ClientHello.
             poll_fn(|cx| {
-                self.look(cx);
+                self.layer_mut(TOKEN).look(cx);
                 Poll::Ready(())
             })
             .await;
         }
         let StartTls { side, leftover, .. } = how;
-        let mut stack = self.stack.take().ok_or(Reason::Aborted)?;
-        let unread = stack.take_unread();
+        let mut stack = self.stack.take(&self.standing.control)?;
+        let unread = stack.layer_mut(TOKEN).take_unread();
         if let Verdict::Refuse { count } = judge(&unread, leftover.unwrap_or(Leftover::Refuse)) {
-            self.stack = Some(stack);
+            self.stack = stack;
             return Err(UpgradeError::Leftover { count }.into());
         }
-        stack.push_unread(&unread);
+        stack.layer_mut(TOKEN).push_unread(&unread);
         let _ = self.standing.gate.handle(GateEvent::Quiesced);
         let session = match &side {
             Side::Client { tls, name } => TlsConnection::client_over(stack, tls, name),
             Side::Server { tls } | Side::AsMade { server: tls, .. } => TlsConnection::server(stack, tls),
         };
-        self.stack = Some(Stack::Tls(Box::new(session?)));
-        let Some(Stack::Tls(session)) = &mut self.stack else { return Err(Reason::Aborted.into()) };
+        self.stack = Stack::Tls(Box::new(session?));
+        let Stack::Tls(session) = &mut self.stack else { return Err(Reason::Aborted.into()) };
         session.handshake_by(deadline).await
     }
 
@@ -247,10 +244,10 @@ impl<T: Transport> UpgradableConnection<T> {
     }
 
     fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
-        let Some(Stack::Tls(session)) = &mut self.stack else { return Poll::Ready(Err(Reason::Aborted)) };
+        let Stack::Tls(session) = &mut self.stack else { return Poll::Ready(Err(Reason::Aborted)) };
         let layer = ready!(session.poll_unwrap(cx))?;
         let _ = self.standing.gate.handle(GateEvent::Unwrapped { tls_beneath: matches!(layer, Stack::Tls(_)) });
-        self.stack = Some(layer);
+        self.stack = layer;
         Poll::Ready(Ok(()))
     }
 
@@ -281,7 +278,10 @@ impl<T: Transport> UpgradableConnection<T> {
     }
 
     fn beneath(&mut self) -> Result<&mut Stack<T>, Error> {
-        self.stack.as_mut().ok_or(Error::Ended(Reason::Aborted))
+        match &mut self.stack {
+            Stack::Gone(_) => Err(Error::Ended(Reason::Aborted)),
+            stack => Ok(stack),
+        }
     }
 }
 
@@ -386,140 +386,34 @@ impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
 
 impl<T: Transport> fmt::Debug for UpgradableConnection<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        debug(self, "UpgradableConnection", f)
+        debug(self.layer(TOKEN), "UpgradableConnection", f)
     }
 }
 
-impl<T: Transport> Layer for UpgradableConnection<T> {
-    fn control_ref(&self) -> &Control {
-        &self.standing.control
+impl<T: Transport> AsLayer for UpgradableConnection<T> {
+    fn layer(&self, token: Token) -> &dyn Layer {
+        self.stack.layer(token)
     }
 
-    fn halves(&self) -> (SendHalf, RecvHalf) {
-        self.stack.as_ref().map_or((SendHalf::Aborted, RecvHalf::Aborted), |stack| stack.halves())
+    fn layer_mut(&mut self, token: Token) -> &mut dyn Layer {
+        self.stack.layer_mut(token)
     }
 
-    fn queued_bytes(&self) -> usize {
-        self.stack.as_ref().map_or(0, |stack| stack.queued_bytes())
-    }
-
-    fn handle_abort(&mut self) {
-        if let Some(stack) = &mut self.stack {
-            stack.handle_abort();
-        }
-    }
-
-    fn begin_close(&mut self) {
-        if let Some(stack) = &mut self.stack {
-            stack.begin_close();
-        }
-    }
-
-    fn is_pointless(&self) -> bool {
-        self.stack.as_ref().is_none_or(|stack| stack.is_pointless())
-    }
-
-    fn abandon(&mut self) {
-        if let Some(stack) = &mut self.stack {
-            stack.abandon();
-        }
-    }
-
-    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
-        match &mut self.stack {
-            Some(stack) => stack.poll_discard(cx, discarded),
-            None => Poll::Ready(()),
-        }
-    }
-
-    fn release(&mut self, reason: &Reason) {
-        if let Some(stack) = &mut self.stack {
-            stack.release(reason);
-        }
-    }
-
-    fn set_cork(&mut self, on: bool) -> bool {
-        self.stack.as_mut().is_some_and(|stack| stack.set_cork(on))
-    }
-
-    fn take_unread(&mut self) -> Vec<u8> {
-        self.stack.as_mut().map(|stack| stack.take_unread()).unwrap_or_default()
-    }
-
-    fn look(&mut self, cx: &mut Context<'_>) {
-        if let Some(stack) = &mut self.stack {
-            stack.look(cx);
-        }
-    }
-
-    fn push_unread(&mut self, bytes: &[u8]) {
-        if let Some(stack) = &mut self.stack {
-            stack.push_unread(bytes);
-        }
-    }
-
-    fn report_layers(&self, layers: &mut Vec<LayerReport>) {
-        if let Some(stack) = &self.stack {
-            stack.report_layers(layers);
-        }
-    }
-
-    fn may_write_in_wake(&self) -> bool {
-        self.stack.as_ref().is_some_and(|stack| stack.may_write_in_wake())
-    }
-
-    fn keeps_written(&self) -> bool {
-        self.stack.as_ref().is_none_or(|stack| stack.keeps_written())
-    }
-
-    fn has_space(&self, bytes: usize) -> bool {
-        self.stack.as_ref().is_some_and(|stack| stack.has_space(bytes))
-    }
-
-    fn set_half_open(&mut self) {
-        if let Some(stack) = &mut self.stack {
-            stack.set_half_open();
-        }
-    }
-
-    fn expect_end(&mut self) {
-        if let Some(stack) = &mut self.stack {
-            stack.expect_end();
-        }
-    }
-
-    fn set_beneath(&mut self, beneath: bool) {
-        if let Some(stack) = &mut self.stack {
-            stack.set_beneath(beneath);
-        }
-    }
-
-    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
-        self.stack.as_ref().and_then(|stack| stack.session_facts())
-    }
-
-    fn as_transport(&mut self) -> &mut dyn Transport {
+    fn as_transport(&mut self, _: Token) -> &mut dyn Transport {
         self
     }
 
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stack.as_mut().map_or(Poll::Ready(()), |stack| stack.poll_room(cx))
+    /// The handshake of the transport that was passed in. An upgrade drives its own.
+    fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
+        if self.standing.gate.is_settled() { self.stack.handshaking(token) } else { None }
     }
 
-    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stack.as_mut().map_or(Poll::Ready(()), |stack| stack.poll_attend(cx))
-    }
-
-    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
+    fn as_upgradable(&mut self, _: Token) -> Option<&mut dyn Upgradable> {
         Some(self)
     }
-
-    /// The handshake of the transport that was passed in. An upgrade drives its own.
-    fn handshaking(&mut self) -> Option<Starting<'_>> {
-        let is_settled = self.standing.gate.is_settled();
-        self.stack.as_mut().filter(|_| is_settled)?.handshaking()
-    }
 }
+
+impl<T: Transport> Transport for UpgradableConnection<T> {}
 
 impl<T: Transport> Upgradable for UpgradableConnection<T> {
     fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Starting<'_> {

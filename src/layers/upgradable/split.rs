@@ -11,6 +11,7 @@ use crate::conn::control::Control;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::error::{Error, Reason};
 use crate::layers::tls::{TlsReadHalf, TlsWriteHalf};
+use crate::layers::upgradable::gone::Gone;
 use crate::layers::upgradable::stack::Stack;
 use crate::layers::upgradable::{Standing, UpgradableConnection};
 use crate::transport::layer::poll_budget;
@@ -60,12 +61,12 @@ impl<T: Split> UpgradableConnection<T> {
     pub fn into_split(self) -> (UpgradableReadHalf<T>, UpgradableWriteHalf<T>) {
         let (stack, standing) = self.into_parts();
         let (read, write) = match stack {
-            None => (None, None),
-            Some(Stack::Plain(plain)) => {
+            Stack::Gone(_) => (None, None),
+            Stack::Plain(plain) => {
                 let (read, write) = plain.into_split();
                 (Some(Half::Plain(read)), Some(Half::Plain(write)))
             }
-            Some(Stack::Tls(session)) => {
+            Stack::Tls(session) => {
                 let (read, write) = session.into_split();
                 (Some(Half::Tls(read)), Some(Half::Tls(write)))
             }
@@ -86,7 +87,10 @@ impl<T: Split> UpgradableReadHalf<T> {
         }
         let (ours, theirs) = (self.standing, write.standing);
         match join(self.half, write.half) {
-            Ok(stack) => Ok(UpgradableConnection::from_parts(stack, ours)),
+            Ok(stack) => {
+                let stack = stack.unwrap_or_else(|| Stack::Gone(Gone(ours.control.clone())));
+                Ok(UpgradableConnection::from_parts(stack, ours))
+            }
             Err((read, write)) => {
                 let read = Self { half: read, standing: ours };
                 Err(ReuniteError::new(read, UpgradableWriteHalf { half: write, standing: theirs }))

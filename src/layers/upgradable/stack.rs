@@ -2,55 +2,69 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::conn::control::Control;
-use crate::core::facts::SessionFacts;
-use crate::core::half::{RecvHalf, SendHalf};
-use crate::core::report::LayerReport;
-use crate::error::Reason;
+use crate::error::{Error, Reason};
 use crate::layers::tls::TlsConnection;
-use crate::transport::layer::{Discard, Layer, Upgradable};
+use crate::layers::upgradable::gone::Gone;
+use crate::transport::layer::{AsLayer, Layer, Token, Upgradable};
 use crate::transport::{Starting, Transport};
 
 /// One or more layers; the one that counts is the topmost.
 pub(crate) enum Stack<T: Transport> {
     Plain(T),
     Tls(Box<TlsConnection<Stack<T>>>),
+    /// Away inside a step that does not wait, or for good: a change failed half-way.
+    Gone(Gone),
 }
 
-/// Passes a call on to the topmost layer.
+impl<T: Transport> Stack<T> {
+    /// Takes the stack out.
+    pub(crate) fn take(&mut self, control: &Control) -> Result<Self, Reason> {
+        match std::mem::replace(self, Self::Gone(Gone(control.clone()))) {
+            Self::Gone(_) => Err(Reason::Aborted),
+            stack => Ok(stack),
+        }
+    }
+}
+
+/// Passes a call on to the topmost transport.
 macro_rules! topmost {
-    ($stack:expr, $layer:ident => $call:expr) => {
+    ($stack:expr, $layer:ident => $call:expr, gone => $gone:expr) => {
         match $stack {
             Stack::Plain($layer) => $call,
             Stack::Tls($layer) => $call,
+            Stack::Gone(_) => $gone,
         }
     };
 }
 
+fn gone() -> io::Error {
+    Error::Ended(Reason::Aborted).into()
+}
+
 impl<T: Transport> AsyncRead for Stack<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_read(cx, buf))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_read(cx, buf), gone => Poll::Ready(Err(gone())))
     }
 }
 
 impl<T: Transport> AsyncBufRead for Stack<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_fill_buf(cx))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_fill_buf(cx), gone => Poll::Ready(Err(gone())))
     }
 
     fn consume(self: Pin<&mut Self>, n: usize) {
-        topmost!(self.get_mut(), layer => Pin::new(layer).consume(n));
+        topmost!(self.get_mut(), layer => Pin::new(layer).consume(n), gone => ());
     }
 }
 
 impl<T: Transport> AsyncWrite for Stack<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_write(cx, buf))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_write(cx, buf), gone => Poll::Ready(Err(gone())))
     }
 
     fn poll_write_vectored(
@@ -58,124 +72,59 @@ impl<T: Transport> AsyncWrite for Stack<T> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_write_vectored(cx, parts))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_write_vectored(cx, parts), gone => Poll::Ready(Err(gone())))
     }
 
     fn is_write_vectored(&self) -> bool {
-        topmost!(self, layer => layer.is_write_vectored())
+        topmost!(self, layer => layer.is_write_vectored(), gone => true)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_flush(cx))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_flush(cx), gone => Poll::Ready(Err(gone())))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_shutdown(cx))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_shutdown(cx), gone => Poll::Ready(Err(gone())))
     }
 }
 
-impl<T: Transport> Layer for Stack<T> {
-    fn control_ref(&self) -> &Control {
-        topmost!(self, layer => layer.control_ref())
+impl<T: Transport> AsLayer for Stack<T> {
+    fn layer(&self, token: Token) -> &dyn Layer {
+        match self {
+            Self::Plain(layer) => layer.layer(token),
+            Self::Tls(layer) => &**layer,
+            Self::Gone(gone) => gone,
+        }
     }
 
-    fn halves(&self) -> (SendHalf, RecvHalf) {
-        topmost!(self, layer => layer.halves())
+    fn layer_mut(&mut self, token: Token) -> &mut dyn Layer {
+        match self {
+            Self::Plain(layer) => layer.layer_mut(token),
+            Self::Tls(layer) => &mut **layer,
+            Self::Gone(gone) => gone,
+        }
     }
 
-    fn queued_bytes(&self) -> usize {
-        topmost!(self, layer => layer.queued_bytes())
-    }
-
-    fn handle_abort(&mut self) {
-        topmost!(self, layer => layer.handle_abort());
-    }
-
-    fn begin_close(&mut self) {
-        topmost!(self, layer => layer.begin_close());
-    }
-
-    fn is_pointless(&self) -> bool {
-        topmost!(self, layer => layer.is_pointless())
-    }
-
-    fn abandon(&mut self) {
-        topmost!(self, layer => layer.abandon());
-    }
-
-    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
-        topmost!(self, layer => layer.poll_discard(cx, discarded))
-    }
-
-    fn release(&mut self, reason: &Reason) {
-        topmost!(self, layer => layer.release(reason));
-    }
-
-    fn set_cork(&mut self, on: bool) -> bool {
-        topmost!(self, layer => layer.set_cork(on))
-    }
-
-    fn take_unread(&mut self) -> Vec<u8> {
-        topmost!(self, layer => layer.take_unread())
-    }
-
-    fn look(&mut self, cx: &mut Context<'_>) {
-        topmost!(self, layer => layer.look(cx));
-    }
-
-    fn push_unread(&mut self, bytes: &[u8]) {
-        topmost!(self, layer => layer.push_unread(bytes));
-    }
-
-    fn report_layers(&self, layers: &mut Vec<LayerReport>) {
-        topmost!(self, layer => layer.report_layers(layers));
-    }
-
-    fn may_write_in_wake(&self) -> bool {
-        topmost!(self, layer => layer.may_write_in_wake())
-    }
-
-    fn keeps_written(&self) -> bool {
-        topmost!(self, layer => layer.keeps_written())
-    }
-
-    fn has_space(&self, bytes: usize) -> bool {
-        topmost!(self, layer => layer.has_space(bytes))
-    }
-
-    fn set_half_open(&mut self) {
-        topmost!(self, layer => layer.set_half_open());
-    }
-
-    fn expect_end(&mut self) {
-        topmost!(self, layer => layer.expect_end());
-    }
-
-    fn set_beneath(&mut self, beneath: bool) {
-        topmost!(self, layer => layer.set_beneath(beneath));
-    }
-
-    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
-        topmost!(self, layer => layer.session_facts())
-    }
-
-    fn as_transport(&mut self) -> &mut dyn Transport {
+    fn as_transport(&mut self, _: Token) -> &mut dyn Transport {
         self
     }
 
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        topmost!(self, layer => layer.poll_room(cx))
+    fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
+        match self {
+            // The transport that was passed in may be an upgradable connection itself, which knows who drives its handshake.
+            Self::Plain(layer) => layer.handshaking(token),
+            Self::Tls(layer) => layer.handshaking(token),
+            Self::Gone(_) => None,
+        }
     }
 
-    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        topmost!(self, layer => layer.poll_attend(cx))
-    }
-
-    fn handshaking(&mut self) -> Option<Starting<'_>> {
-        topmost!(self, layer => layer.handshaking())
-    }
-
-    fn as_upgradable(&mut self) -> Option<&mut dyn Upgradable> {
-        topmost!(self, layer => layer.as_upgradable())
+    fn as_upgradable(&mut self, token: Token) -> Option<&mut dyn Upgradable> {
+        match self {
+            Self::Plain(layer) => layer.as_upgradable(token),
+            Self::Tls(layer) => layer.as_upgradable(token),
+            Self::Gone(_) => None,
+        }
     }
 }
+
+impl<T: Transport> Transport for Stack<T> {}

@@ -10,7 +10,7 @@ use crate::core::outbox::EndRequest;
 use crate::protocol::conn::{Reading, Transport as _};
 use crate::protocol::{AfterRead, Protocol};
 use crate::transport::Transport;
-use crate::transport::layer::Discard;
+use crate::transport::layer::{Discard, TOKEN};
 
 impl<P: Protocol, T: Transport> Runner<P, T> {
     pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
@@ -21,7 +21,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             // rule: close-2: bytes that come while the close waits for the producer are discarded.
             let mut discard = Discard { bytes: 0, limit: u64::MAX };
             self.unread.clear();
-            ready!(self.transport.poll_discard(cx, &mut discard));
+            ready!(self.transport.layer_mut(TOKEN).poll_discard(cx, &mut discard));
             return Poll::Ready(self.handle_read_end());
         }
         if self.dispatcher.conn.is_held() || self.dispatcher.conn.is_paused {
@@ -55,8 +55,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Nothing is delivered now. Records without data are processed (rule: secure-7); data, and the end, stay unread
     /// (rule: flow-4).
     fn poll_parked(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
-        ready!(self.transport.poll_attend(cx));
-        match self.transport.halves() {
+        ready!(self.transport.layer_mut(TOKEN).poll_attend(cx));
+        match self.transport.layer(TOKEN).halves() {
             (_, RecvHalf::Broken(_)) => {}
             // The peer has ended in order. The end is kept for later.
             (SendHalf::Finished, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => return Poll::Pending,
@@ -72,7 +72,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
         // rule: flow-5. The layer returns the reason, because the data before it is no longer read.
         let mut discard = Discard { bytes: 0, limit: u64::MAX };
-        let _ = self.transport.poll_discard(cx, &mut discard);
+        let _ = self.transport.layer_mut(TOKEN).poll_discard(cx, &mut discard);
         Poll::Ready(Some(Next::End))
     }
 
@@ -92,7 +92,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// The peer's half has ended, or the connection is lost.
     fn handle_read_end(&mut self) -> Option<Next> {
         self.dispatcher.conn.is_read_ended = true;
-        let (send, recv) = self.transport.halves();
+        let (send, recv) = self.transport.layer(TOKEN).halves();
         let end = match recv {
             RecvHalf::Ending(end) | RecvHalf::Ended(end) => end,
             RecvHalf::Open | RecvHalf::Aborted | RecvHalf::Broken(_) => return Some(Next::End),
@@ -110,7 +110,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     /// Ready once the connection is lost, although nobody reads (rule: flow-5).
     fn poll_loss(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let control = self.transport.control_ref();
+        let control = self.transport.layer(TOKEN).control();
         self.loss
             .get_or_insert_with(|| {
                 let control = control.clone();

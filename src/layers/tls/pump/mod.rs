@@ -37,7 +37,7 @@ use crate::core::half;
 use crate::core::session::{Session, Step};
 use crate::error::{Error, Phase, Reason};
 use crate::transport::Transport;
-use crate::transport::layer::Discard;
+use crate::transport::layer::{Discard, TOKEN};
 
 /// How long a write is that waits for others to share its record, in bytes.
 const GATHERED: usize = 4 << 10;
@@ -82,13 +82,13 @@ impl<T: Transport> Pump<T> {
             let is_last = self.session.send().is_finishing() && !self.session.is_handshaking();
             if is_last && self.session.queued() == sealed && !self.keeps_layer {
                 // close_notify and FIN leave as one.
-                layer.expect_end();
+                layer.layer_mut(TOKEN).expect_end();
             }
             let records = self.session.transmit();
             match ready!(poll_write(layer, cx, &[IoSlice::new(records)])) {
                 Ok(n) => {
                     self.session.transmitted(n);
-                    self.layer_is_flushed &= !layer.keeps_written();
+                    self.layer_is_flushed &= !layer.layer(TOKEN).keeps_written();
                 }
                 Err(error) => self.session.handle_write_lost(Reason::from_io(error, Phase::Open)),
             }
@@ -117,7 +117,7 @@ impl<T: Transport> Pump<T> {
         }
         let Some(layer) = &mut self.layer else { return self.session.write(parts) };
         let (mut passed, mut lost) = (false, None);
-        let burst = self.session.burst(parts).filter(|bytes| layer.has_space(*bytes));
+        let burst = self.session.burst(parts).filter(|bytes| layer.layer(TOKEN).has_space(*bytes));
         let accepted = self.session.write_through(parts, burst, &mut |records| match poll_write(layer, cx, records) {
             Poll::Ready(Ok(n)) => {
                 passed = true;
@@ -129,7 +129,7 @@ impl<T: Transport> Pump<T> {
             }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         });
-        self.layer_is_flushed &= !(passed && layer.keeps_written());
+        self.layer_is_flushed &= !(passed && layer.layer(TOKEN).keeps_written());
         if let Some(error) = lost {
             self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
         }
@@ -175,7 +175,7 @@ impl<T: Transport> Pump<T> {
     /// Accepts a small write of a task that has used up its budget and is about to yield: what it writes until then shares
     /// records, and leaves when the runtime goes on (rule: write-7). `0`: it has to wait its turn.
     pub(crate) fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        let may_wake = self.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake());
+        let may_wake = self.layer.as_ref().is_some_and(|layer| layer.layer(TOKEN).may_write_in_wake());
         if !is_small(parts) || !may_wake {
             return 0;
         }
@@ -194,7 +194,7 @@ impl<T: Transport> Pump<T> {
     /// Whether what ends a handshake (Finished, tickets) may wait for the first write, to leave with it. It does not where
     /// something else is due.
     fn may_defer(&self) -> bool {
-        let may_wake = self.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake());
+        let may_wake = self.layer.as_ref().is_some_and(|layer| layer.layer(TOKEN).may_write_in_wake());
         may_wake && self.session.has_records() && self.session.send().may_write() && self.layer_is_flushed
     }
 
@@ -308,8 +308,8 @@ impl<T: Transport> Pump<T> {
     /// Takes in the bytes that the layer has received by now. Complete records can be opened without another read.
     pub(crate) fn look(&mut self, cx: &mut Context<'_>) {
         if let Some(layer) = &mut self.layer {
-            layer.look(cx);
-            self.session.handle_leftover(&layer.take_unread());
+            layer.layer_mut(TOKEN).look(cx);
+            self.session.handle_leftover(&layer.layer_mut(TOKEN).take_unread());
         }
     }
 
@@ -323,7 +323,7 @@ impl<T: Transport> Pump<T> {
     /// The peer's half has ended.
     pub(crate) fn let_go(&mut self) {
         if let Some(layer) = self.layer.as_mut().filter(|_| !self.keeps_layer) {
-            layer.set_half_open();
+            layer.layer_mut(TOKEN).set_half_open();
         }
         self.note_end();
         let wake = self.lend_wake();
@@ -334,11 +334,11 @@ impl<T: Transport> Pump<T> {
     /// Where this session knows how the connection ended, the handle learns it before the layer beneath goes.
     pub(crate) fn note_end(&self) {
         let Some(layer) = self.layer.as_ref().filter(|_| !self.keeps_layer) else { return };
-        if self.session.is_answered() && !self.is_beneath && layer.queued_bytes() == 0 {
-            layer.control_ref().note_answered();
+        if self.session.is_answered() && !self.is_beneath && layer.layer(TOKEN).queued_bytes() == 0 {
+            layer.layer(TOKEN).control().note_answered();
         }
         if let Some(reason) = half::reason(self.session.send(), self.session.recv()) {
-            layer.control_ref().note_reason(&reason);
+            layer.layer(TOKEN).control().note_reason(&reason);
         }
     }
 
@@ -354,7 +354,7 @@ impl<T: Transport> Pump<T> {
         if let Some(layer) = self.layer.as_mut().filter(|_| is_over && !is_awaited) {
             // A peer that goes on talking beneath its own end is not listened to for ever.
             let mut rest = Discard { bytes: 0, limit: REST };
-            let _ = unbudgeted(cx, |cx| layer.poll_discard(cx, &mut rest));
+            let _ = unbudgeted(cx, |cx| layer.layer_mut(TOKEN).poll_discard(cx, &mut rest));
         }
     }
 
@@ -362,7 +362,7 @@ impl<T: Transport> Pump<T> {
     pub(crate) fn end(&mut self, reason: &Reason) {
         self.session.end(reason.clone());
         if let Some(layer) = &mut self.layer {
-            layer.release(reason);
+            layer.layer_mut(TOKEN).release(reason);
         }
     }
 
@@ -380,7 +380,7 @@ impl<T: Transport> Pump<T> {
     pub(crate) fn abort(&mut self) {
         self.session.abort();
         if let Some(layer) = &mut self.layer {
-            layer.handle_abort();
+            layer.layer_mut(TOKEN).handle_abort();
         }
     }
 }

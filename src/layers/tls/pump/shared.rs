@@ -12,6 +12,7 @@ use crate::conn::unlocked::{self, Locked};
 use crate::core::session::Session;
 use crate::error::Reason;
 use crate::transport::Transport;
+use crate::transport::layer::TOKEN;
 
 /// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
 const MAX_WAKES: usize = 8;
@@ -25,7 +26,7 @@ pub(crate) struct SharedPump<T> {
 
 impl<T: Transport> SharedPump<T> {
     pub(crate) fn new(session: Session, layer: T) -> Arc<Self> {
-        let control = layer.control_ref().clone();
+        let control = layer.layer(TOKEN).control().clone();
         Arc::new_cyclic(|weak| {
             let wake = Waker::from(Arc::new(PumpWaker(Weak::clone(weak))));
             let pump = Pump {
@@ -96,7 +97,7 @@ impl<T: Transport> SharedPump<T> {
             self.woken.store(false, Ordering::SeqCst);
             if pump.check_cut(&self.control) {
                 self.unlock_and_wake_all(held);
-            } else if pump.layer.as_ref().is_some_and(|layer| layer.may_write_in_wake()) {
+            } else if pump.layer.as_ref().is_some_and(|layer| layer.layer(TOKEN).may_write_in_wake()) {
                 let _ = pump.transmit();
                 self.unlock(held);
             } else {

@@ -1,0 +1,161 @@
+//! What a TLS connection does for the layer above it, and for the futures of `Transport`.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::TlsConnection;
+use crate::conn::control::Control;
+use crate::core::facts::SessionFacts;
+use crate::core::half::{RecvHalf, SendHalf};
+use crate::core::report::{LayerKind, LayerReport};
+use crate::error::Reason;
+use crate::transport::layer::{AsLayer, Discard, Layer, TOKEN, Token};
+use crate::transport::{Starting, Transport};
+
+impl<T: Transport> Layer for TlsConnection<T> {
+    fn control(&self) -> &Control {
+        self.write.control_ref()
+    }
+
+    fn halves(&self) -> (SendHalf, RecvHalf) {
+        self.write.shared().with(|pump| (pump.session.send().clone(), pump.session.recv().clone()))
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.write.shared().look(|pump| {
+            pump.session.queued() + pump.layer.as_ref().map_or(0, |layer| layer.layer(TOKEN).queued_bytes())
+        })
+    }
+
+    fn handle_abort(&mut self) {
+        self.read.clear();
+        self.write.shared().with(|pump| pump.abort());
+    }
+
+    fn begin_close(&mut self) {
+        self.read.clear();
+        // The close has a bound of its own.
+        self.write.stall.stop();
+        self.write.shared().with(|pump| {
+            pump.session.begin_close();
+            // A downgrade that was given up keeps nothing: all layers end.
+            pump.keeps_layer = false;
+            if let Some(layer) = &mut pump.layer {
+                layer.layer_mut(TOKEN).begin_close();
+            }
+        });
+    }
+
+    fn is_pointless(&self) -> bool {
+        self.write.shared().with(|pump| pump.session.is_pointless())
+    }
+
+    fn abandon(&mut self) {
+        self.write.shared().with(|pump| pump.session.abandon());
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
+        self.read.poll_discard(cx, discarded)
+    }
+
+    fn release(&mut self, reason: &Reason) {
+        self.write.shared().with(|pump| pump.end(reason));
+    }
+
+    fn set_cork(&mut self, on: bool) -> bool {
+        self.write.shared().with(|pump| {
+            let was_corked = pump.session.is_corked();
+            if on {
+                pump.session.cork();
+            } else {
+                pump.session.uncork();
+                let _ = pump.transmit();
+            }
+            was_corked
+        })
+    }
+
+    fn take_unread(&mut self) -> Vec<u8> {
+        self.read.take_unread()
+    }
+
+    fn look(&mut self, cx: &mut Context<'_>) {
+        self.write.shared().with(|pump| pump.look(cx));
+    }
+
+    fn push_unread(&mut self, bytes: &[u8]) {
+        self.read.push_unread(bytes);
+    }
+
+    fn report_layers(&self, layers: &mut Vec<LayerReport>) {
+        self.write.shared().with(|pump| {
+            layers.push(LayerReport::of(LayerKind::Tls, pump.session.send(), pump.session.recv()));
+            if let Some(layer) = &pump.layer {
+                layer.layer(TOKEN).report_layers(layers);
+            }
+        });
+    }
+
+    fn may_write_in_wake(&self) -> bool {
+        self.write.shared().with(|pump| pump.layer.as_ref().is_some_and(|layer| layer.layer(TOKEN).may_write_in_wake()))
+    }
+
+    /// Records wait here as long as the layer beneath is full.
+    fn keeps_written(&self) -> bool {
+        true
+    }
+
+    /// A write of the session above is accepted up to the high mark here.
+    fn has_space(&self, _: usize) -> bool {
+        false
+    }
+
+    fn set_half_open(&mut self) {
+        self.write.shared().with(|pump| {
+            if let Some(layer) = &mut pump.layer {
+                layer.layer_mut(TOKEN).set_half_open();
+            }
+        });
+    }
+
+    fn set_beneath(&mut self, beneath: bool) {
+        self.write.shared().with(|pump| pump.is_beneath = beneath);
+    }
+
+    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
+        self.write.shared().with(|pump| pump.session.facts().cloned())
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.write.poll_room(cx)
+    }
+
+    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.read.poll_attend(cx)
+    }
+
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        if !self.write.shared().with(|pump| pump.session.is_handshaking() && !pump.session.send().is_over()) {
+            return None;
+        }
+        Some(Box::pin(self.handshake_by(self.read.deadline())))
+    }
+
+    fn expect_end(&mut self) {}
+}
+
+impl<T: Transport> AsLayer for TlsConnection<T> {
+    fn layer(&self, _: Token) -> &dyn Layer {
+        self
+    }
+
+    fn layer_mut(&mut self, _: Token) -> &mut dyn Layer {
+        self
+    }
+
+    fn as_transport(&mut self, _: Token) -> &mut dyn Transport {
+        self
+    }
+}
+
+impl<T: Transport> Transport for TlsConnection<T> {}
