@@ -4,6 +4,9 @@
 //! holds more than [`SOFT`] bytes, [`Lines::room`] delays the next connection. A reader that has taken nothing for [`STALLED`] does
 //! not stop the service: connections are served, the queue grows to [`HARD`] bytes, and then lines are dropped and counted. The
 //! count is written as a line as soon as the queue has space for it.
+//!
+//! A line that comes to an idle writer is written at once. Lines that come within [`GATHER`] after it are written together, so that
+//! a busy service does not wake the writer for each.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -16,6 +19,11 @@ use tokio::sync::Notify;
 const SOFT: usize = 512 << 10;
 const HARD: usize = 1 << 20;
 const STALLED: Duration = Duration::from_secs(5);
+/// How long the writer pauses after a write.
+const GATHER: Duration = Duration::from_millis(5);
+/// The most bytes that are written at a time, unless one line is longer. A reader that takes less than this in [`STALLED`] counts
+/// as stopped.
+const AT_ONCE: usize = 4 << 10;
 /// How long the program waits for a reader before it ends.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -35,8 +43,10 @@ struct Shared {
 
 struct Queue {
     lines: VecDeque<String>,
-    /// The bytes of all queued lines, and of the line that is being written.
+    /// The bytes of all queued lines, and of those that are being written.
     bytes: usize,
+    /// The writer waits to be notified of the next line.
+    is_awaited: bool,
     /// Lines dropped since the last one that was kept.
     lost: u64,
     /// The time at which the reader last took a line, or at which the first line was queued.
@@ -47,7 +57,14 @@ struct Queue {
 
 impl Lines {
     pub(crate) fn new(lost: fn(u64) -> String) -> Self {
-        let queue = Queue { lines: VecDeque::new(), bytes: 0, lost: 0, moved: Instant::now(), is_over: false };
+        let queue = Queue {
+            lines: VecDeque::new(),
+            bytes: 0,
+            is_awaited: false,
+            lost: 0,
+            moved: Instant::now(),
+            is_over: false,
+        };
         let shared = Shared { queue: Mutex::new(queue), has_lines: Condvar::new(), has_room: Notify::new(), lost };
         let shared = Arc::new(shared);
         let writing = Arc::clone(&shared);
@@ -62,7 +79,11 @@ impl Lines {
         } else if !queue.is_over {
             queue.push_lost(self.shared.lost);
             queue.push(line);
-            self.shared.has_lines.notify_one();
+            let is_awaited = std::mem::take(&mut queue.is_awaited);
+            drop(queue);
+            if is_awaited {
+                self.shared.has_lines.notify_one();
+            }
         }
     }
 
@@ -109,8 +130,19 @@ impl Queue {
         if self.bytes < SOFT || self.is_over { None } else { STALLED.checked_sub(self.moved.elapsed()) }
     }
 
-    fn written(&mut self, line: &str) {
-        self.bytes -= line.len() + 1;
+    /// The first lines, each with its end, as many as are written at a time.
+    fn take(&mut self) -> Option<String> {
+        let mut text = self.lines.pop_front()?;
+        text.push('\n');
+        while self.lines.front().is_some_and(|line| text.len() + line.len() < AT_ONCE) {
+            text.extend(self.lines.pop_front());
+            text.push('\n');
+        }
+        Some(text)
+    }
+
+    fn written(&mut self, text: &str) {
+        self.bytes -= text.len();
         self.moved = Instant::now();
     }
 }
@@ -120,7 +152,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next line to write; `None` after the last one.
+    /// The next lines to write; `None` after the last one.
     fn next(&self) -> Option<String> {
         let mut queue = self.lock();
         loop {
@@ -128,17 +160,18 @@ impl Shared {
                 queue.push_lost(self.lost);
             }
             if queue.lines.is_empty() && !queue.is_over {
+                queue.is_awaited = true;
                 queue = self.has_lines.wait(queue).unwrap_or_else(PoisonError::into_inner);
             } else {
-                return queue.lines.pop_front();
+                return queue.take();
             }
         }
     }
 
     fn write(&self) {
         let mut stdout = std::io::stdout().lock();
-        while let Some(line) = self.next() {
-            if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
+        while let Some(text) = self.next() {
+            if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
                 // Standard output is closed: nobody reads.
                 let mut queue = self.lock();
                 queue.is_over = true;
@@ -146,8 +179,9 @@ impl Shared {
                 queue.bytes = 0;
                 break;
             }
-            self.lock().written(&line);
+            self.lock().written(&text);
             self.has_room.notify_waiters();
+            thread::sleep(GATHER);
         }
         self.has_room.notify_waiters();
     }

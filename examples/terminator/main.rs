@@ -28,7 +28,7 @@ use bowline::{
     DrainGroup, EndpointConnector, EndpointIncoming, EndpointListener, Error, Listener, ListenerBuilder, Policy,
     Truncation, chain,
 };
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
 use crate::args::{Args, Options};
 use crate::log::Log;
@@ -37,8 +37,10 @@ fn main() -> ExitCode {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("terminator"));
     let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling runs no service");
     let log = Log::new(args.options.json);
-    let ended = runtime.block_on(run(args, &log));
+    // On a worker: from this thread, every accepted connection would wake one thread to accept it and another to serve it.
+    let ended = runtime.block_on(runtime.spawn(run(args, log.clone())));
     log.finish();
+    let ended = ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
     let Err(error) = ended else { return ExitCode::SUCCESS };
     eprintln!("terminator: {}", chain(&error));
     if matches!(error, Error::Config(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
@@ -54,7 +56,7 @@ struct Terminator {
 }
 
 /// Listens, serves until a signal comes, and drains.
-async fn run(args: Args, log: &Log) -> Result<(), Error> {
+async fn run(args: Args, log: Log) -> Result<(), Error> {
     let mut signals = Signals::new();
     let connector = args.connect.connector(policy(&args.options))?;
     let group = DrainGroup::new();
@@ -65,7 +67,7 @@ async fn run(args: Args, log: &Log) -> Result<(), Error> {
     log.line(format!("listening {} {}", args.listen.kind(), listener.local_addr()));
     log.line("ready".into());
     let patience = args.options.drain_timeout;
-    let terminator = Arc::new(Terminator { args, connector, log: log.clone(), group: group.clone() });
+    let terminator = Arc::new(Terminator { args, connector, log, group: group.clone() });
     let draining = async {
         signals.next().await;
         // What is still open then is aborted, so that nobody takes what they have for complete.
@@ -82,21 +84,22 @@ async fn run(args: Args, log: &Log) -> Result<(), Error> {
 
 /// Serves until the drain begins, and on until the last connection has ended and is logged.
 async fn serve(listener: &EndpointListener, terminator: &Arc<Terminator>) -> Result<(), Error> {
-    let (mut connections, mut number) = (JoinSet::new(), 0);
+    // Every connection's task holds a sender, and nothing is sent: the channel ends with the last of them. A `JoinSet` would
+    // wake this task for each connection that ends.
+    let (served, mut all_served) = mpsc::channel::<()>(1);
+    let mut number = 0;
     loop {
-        tokio::select! {
-            accepted = accept(listener, terminator) => match accepted {
-                Ok(incoming) => {
-                    number += 1;
-                    connections.spawn(serve::serve(incoming, number, Arc::clone(terminator)));
-                }
-                Err(Error::Draining) => break,
-                Err(error) => return Err(error),
-            },
-            Some(_) = connections.join_next() => {}
+        match accept(listener, terminator).await {
+            Ok(incoming) => {
+                number += 1;
+                tokio::spawn(serve::serve(incoming, number, Arc::clone(terminator), served.clone()));
+            }
+            Err(Error::Draining) => break,
+            Err(error) => return Err(error),
         }
     }
-    while connections.join_next().await.is_some() {}
+    drop(served);
+    all_served.recv().await;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use bowline::{
     UpgradableTransport, chain, relay,
 };
 use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Terminator;
@@ -23,8 +24,8 @@ struct Known {
     facts: Fields,
 }
 
-/// Serves one connection to its end, and logs it.
-pub(crate) async fn serve(incoming: EndpointIncoming, conn: u64, terminator: Arc<Terminator>) {
+/// Serves one connection to its end, and logs it. `_served` is dropped after that.
+pub(crate) async fn serve(incoming: EndpointIncoming, conn: u64, terminator: Arc<Terminator>, _served: Sender<()>) {
     let begun = Instant::now();
     let client = incoming.peer_addr().to_string();
     let mut known = Known::default();
