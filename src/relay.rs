@@ -1,5 +1,7 @@
 //! Two connections made one: what one peer sends, the other one gets, the end in kind.
 
+mod wakers;
+
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -10,6 +12,7 @@ use std::time::Duration;
 use tokio::task::coop::{poll_proceed, unconstrained};
 use tokio::time::sleep;
 
+use self::wakers::{Part, Wakers};
 use crate::conn::control::Control;
 use crate::conn::time::{after, until};
 use crate::core::relay::{self as rules, Duty, LegEnd};
@@ -45,8 +48,8 @@ use crate::transport::layer::{TOKEN, poll_write_some};
 /// # Bounds
 ///
 /// Bytes go from the one transport's buffer into the other one's write, without a buffer between. What a leg has not taken
-/// stays with the other peer, so that memory is bounded by the read-ahead and the [watermarks](crate::Watermarks) of the
-/// two, whatever their speeds. A leg that is not read because the other one is slow is watched all the same: its reset is
+/// stays with the other peer, so that memory is bounded by the read-ahead (at most 66 KiB) and the
+/// [watermarks](crate::Watermarks) of the two, whatever their speeds. A leg that is not read because the other one is slow is watched all the same: its reset is
 /// noticed at once (rule: flow-5), where a TCP socket is beneath.
 ///
 /// There is no bound on time but those of the transports: [`Policy::half_open_timeout`](crate::Policy) for a
@@ -172,7 +175,8 @@ impl<'t> Relay<'t> {
         b.reset_when_killed();
         {
             let (mut a_lost, mut b_lost) = (pin!(a.lost()), pin!(b.lost()));
-            poll_fn(|cx| self.poll(cx, [a_lost.as_mut(), b_lost.as_mut()])).await;
+            let mut wakers = Wakers::new();
+            poll_fn(|cx| self.poll(cx, &mut wakers, [a_lost.as_mut(), b_lost.as_mut()])).await;
         }
         self.deliver().await;
         let [a_to_b, b_to_a] = self.ways.each_ref().map(|way| way.bytes);
@@ -181,12 +185,26 @@ impl<'t> Relay<'t> {
     }
 
     /// Ready once both ways have ended, or nothing is left to do for the one that has not.
-    fn poll(&mut self, cx: &mut Context<'_>, lost: [Pin<&mut impl Future<Output = ()>>; 2]) -> Poll<()> {
-        for (leg, lost) in self.legs.iter_mut().zip(lost) {
-            // rule: flow-5: also of a leg that is not read, because the other one is slow.
-            leg.lost = leg.lost || lost.poll(cx).is_ready();
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        wakers: &mut Wakers,
+        lost: [Pin<&mut impl Future<Output = ()>>; 2],
+    ) -> Poll<()> {
+        let ready = wakers.take_ready(cx);
+        if ready.has(Part::Loss) {
+            let mut cx = Context::from_waker(wakers.of(Part::Loss));
+            for (leg, lost) in self.legs.iter_mut().zip(lost) {
+                // rule: flow-5: also of a leg that is not read, because the other one is slow.
+                leg.lost = leg.lost || lost.poll(&mut cx).is_ready();
+            }
         }
-        self.poll_ways(cx);
+        let before = self.ways.each_ref().map(|way| way.state);
+        self.poll_ready_ways(wakers, |part| ready.has(part));
+        if self.ways.each_ref().map(|way| way.state) != before {
+            // The end of one way may be news for the other one.
+            self.poll_ready_ways(wakers, |_| true);
+        }
         if self.ways.iter().all(|way| way.state == WayState::Ended) {
             return Poll::Ready(());
         }
@@ -195,18 +213,22 @@ impl<'t> Relay<'t> {
         }
         // Once more, and without the task's budget: what a lost leg has received goes first, and how its peer ended is
         // known when all of it was read.
-        let _ = pin!(unconstrained(poll_fn(|cx| {
-            self.poll_ways(cx);
+        let _ = pin!(unconstrained(poll_fn(|_| {
+            self.poll_ready_ways(wakers, |_| true);
             Poll::Ready(())
         })))
         .poll(cx);
         self.poll_loss()
     }
 
-    fn poll_ways(&mut self, cx: &mut Context<'_>) {
+    fn poll_ready_ways(&mut self, wakers: &Wakers, is_ready: impl Fn(Part) -> bool) {
         let ([a, b], [there, back]) = (&mut self.legs, &mut self.ways);
-        there.poll(cx, a.transport, b.transport);
-        back.poll(cx, b.transport, a.transport);
+        if is_ready(Part::There) {
+            there.poll(&mut Context::from_waker(wakers.of(Part::There)), a.transport, b.transport);
+        }
+        if is_ready(Part::Back) {
+            back.poll(&mut Context::from_waker(wakers.of(Part::Back)), b.transport, a.transport);
+        }
     }
 
     /// A leg is lost, or a way has failed. Pending only where a connection had ended in order, both ways, before its system

@@ -1,0 +1,130 @@
+//! Which parts of a relay have something to do.
+
+use std::mem;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Wake, Waker};
+
+/// A part of a task that waits for events of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Part {
+    /// The way from the first leg to the second.
+    There = 1,
+    /// The way back.
+    Back = 2,
+    /// The loss of a leg that is not read.
+    Loss = 4,
+}
+
+/// A waker for each part. Each wakes the task, and the task knows then which part was meant. Otherwise every event on one
+/// leg would cost a look at everything that the other one waits for.
+pub(super) struct Wakers {
+    shared: Arc<Shared>,
+    wakers: [Waker; 3],
+    /// The task that the parts wake now.
+    task: Waker,
+}
+
+struct Shared {
+    ready: AtomicU8,
+    task: Mutex<Waker>,
+}
+
+struct Bell {
+    shared: Arc<Shared>,
+    part: Part,
+}
+
+impl Wakers {
+    /// All parts are ready: each has to look before it can wait.
+    pub(super) fn new() -> Self {
+        let all = Part::There as u8 | Part::Back as u8 | Part::Loss as u8;
+        let shared = Arc::new(Shared { ready: AtomicU8::new(all), task: Mutex::new(Waker::noop().clone()) });
+        let wakers = [Part::There, Part::Back, Part::Loss]
+            .map(|part| Waker::from(Arc::new(Bell { shared: Arc::clone(&shared), part })));
+        Self { shared, wakers, task: Waker::noop().clone() }
+    }
+
+    /// The parts that were woken since the last call. From now on, an event of any part wakes this task.
+    pub(super) fn take_ready(&mut self, cx: &Context<'_>) -> Ready {
+        if !self.task.will_wake(cx.waker()) {
+            self.task.clone_from(cx.waker());
+            let task = self.task.clone();
+            let before = mem::replace(&mut *self.shared.task.lock().unwrap_or_else(PoisonError::into_inner), task);
+            // Dropping a waker may run foreign code: after the lock is released.
+            drop(before);
+        }
+        // The task is known before this: a part that becomes ready later wakes it.
+        Ready(self.shared.ready.swap(0, Ordering::AcqRel))
+    }
+
+    pub(super) fn of(&self, part: Part) -> &Waker {
+        match part {
+            Part::There => &self.wakers[0],
+            Part::Back => &self.wakers[1],
+            Part::Loss => &self.wakers[2],
+        }
+    }
+}
+
+/// Some of the parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ready(u8);
+
+impl Ready {
+    pub(super) fn has(self, part: Part) -> bool {
+        self.0 & part as u8 != 0
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Where a part was ready before, the task has been woken, and has not looked yet.
+        if self.shared.ready.fetch_or(self.part as u8, Ordering::AcqRel) == 0 {
+            let task = self.shared.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            task.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_woken_wakes_the_task_once_and_is_known_to_be_ready() {
+        let (first, second) = (Arc::new(Task::default()), Arc::new(Task::default()));
+        let (one, two) = (Waker::from(Arc::clone(&first)), Waker::from(Arc::clone(&second)));
+        let mut wakers = Wakers::new();
+        let ready = wakers.take_ready(&Context::from_waker(&one));
+        assert!([Part::There, Part::Back, Part::Loss].into_iter().all(|part| ready.has(part)));
+        assert_eq!(wakers.take_ready(&Context::from_waker(&one)), Ready(0));
+
+        wakers.of(Part::Back).wake_by_ref();
+        wakers.of(Part::Back).clone().wake();
+        wakers.of(Part::Loss).wake_by_ref();
+        assert_eq!(first.0.load(Ordering::SeqCst), 1, "it has not looked yet");
+        let ready = wakers.take_ready(&Context::from_waker(&two));
+        assert!(ready.has(Part::Back) && ready.has(Part::Loss) && !ready.has(Part::There));
+
+        wakers.of(Part::There).wake_by_ref();
+        assert_eq!((first.0.load(Ordering::SeqCst), second.0.load(Ordering::SeqCst)), (1, 1), "the task has moved");
+        assert!(wakers.take_ready(&Context::from_waker(&two)).has(Part::There));
+    }
+}
