@@ -32,9 +32,18 @@ impl Inbox {
     /// How much room there is for it: the type that is sealed behind a full record has some too, and so has a second record.
     pub const ROOM: usize = 2 * (Self::READ_AHEAD + 512);
 
+    /// How much plain TCP reads ahead at a time after a read that filled its space: as much as four full records hold, so that
+    /// a relay that seals it makes no small record.
+    pub const BULK: usize = 4 * Self::READ_AHEAD;
+
     /// Room for one read-ahead; declare what was written into it by [`Inbox::filled`].
     pub fn space(&mut self) -> &mut [u8] {
-        self.buffer().space(Self::ROOM)
+        self.space_of(Self::ROOM)
+    }
+
+    /// The same, with at least this much room.
+    pub fn space_of(&mut self, room: usize) -> &mut [u8] {
+        self.buffer().space(room)
     }
 
     /// Says how many bytes of [`Inbox::space`] hold data now.

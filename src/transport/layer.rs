@@ -204,14 +204,16 @@ pub(crate) fn hand_over(inbox: &mut Inbox, buf: &mut ReadBuf<'_>) {
     inbox.release();
 }
 
-/// Reads ahead into an empty inbox what one read of the layer gives. The inbox is lent to the read, which needs the rest.
+/// Reads ahead into an empty inbox what one read of the layer gives, at most as much as there is `room` for. The inbox is lent
+/// to the read, which needs the rest.
 pub(crate) fn poll_read_ahead<T>(
     half: &mut T,
     inbox_of: impl Fn(&mut T) -> &mut Inbox,
+    room: usize,
     poll_read: impl FnOnce(&mut T, &mut ReadBuf<'_>) -> Poll<io::Result<()>>,
 ) -> Poll<io::Result<()>> {
     let mut inbox = std::mem::take(inbox_of(half));
-    let mut buf = ReadBuf::new(inbox.space());
+    let mut buf = ReadBuf::new(&mut inbox.space_of(room)[..room]);
     let result = poll_read(half, &mut buf);
     let n = buf.filled().len();
     inbox.filled(n);

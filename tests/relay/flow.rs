@@ -6,10 +6,38 @@ use std::time::{Duration, Instant};
 
 use bowline::testing::{BoxTransport, Kind, pair};
 use bowline::{TcpTransport, Transport, relay};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
 use crate::setup::{bounded, spawn};
+
+/// A relay seals what it reads of a plain leg: more bytes in one read are fewer system calls, there and here.
+#[tokio::test]
+async fn plain_tcp_reads_ahead_more_at_a_time_in_bulk_and_less_again_after_it() {
+    bounded("tcp", async {
+        let (mut client, mut server) = bowline::testing::tcp_pair().await.unwrap();
+        let sending = tokio::spawn(async move {
+            client.write_all(&vec![b'b'; 8 << 20]).await.unwrap();
+            client
+        });
+        let mut lengths = Vec::new();
+        while lengths.iter().sum::<usize>() < 8 << 20 {
+            let n = server.fill_buf().await.unwrap().len();
+            server.consume(n);
+            lengths.push(n);
+        }
+        assert!(lengths[0] <= 33 << 10 && lengths.iter().max() == Some(&(64 << 10)), "{lengths:?}");
+
+        let mut client = sending.await.unwrap();
+        for answer in [&b"a short one"[..], &[b'l'; 40 << 10]] {
+            client.write_all(answer).await.unwrap();
+            let n = server.fill_buf().await.unwrap().len();
+            assert!(n <= 33 << 10, "{n}");
+            server.consume(n);
+        }
+    })
+    .await;
+}
 
 /// What may be on the way, wherever: in the relay, in the two peers, and in the systems' buffers between them.
 const HELD: u64 = 2 << 20;

@@ -335,7 +335,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncBufRead for Stream
         let this = self.get_mut();
         this.check_cut();
         if this.inbox.is_empty() {
-            ready!(poll_read_ahead(this, |stream| &mut stream.inbox, |stream, buf| stream.poll_fill(cx, buf)))?;
+            let read = |stream: &mut Self, buf: &mut ReadBuf<'_>| stream.poll_fill(cx, buf);
+            ready!(poll_read_ahead(this, |stream| &mut stream.inbox, Inbox::ROOM, read))?;
         } else {
             ready!(poll_budget(cx));
         }

@@ -25,6 +25,8 @@ pub struct TcpReadHalf {
     control: Control,
     pub(super) half: RecvHalf,
     pub(super) inbox: Inbox,
+    /// The last read-ahead filled its space.
+    is_bulk: bool,
     pub(super) timer: IdleTimer,
 }
 
@@ -32,7 +34,7 @@ impl TcpReadHalf {
     pub(super) fn new(wire: Hold) -> Self {
         let control = wire.control().clone();
         let (half, inbox, timer) = (RecvHalf::Open, Inbox::default(), IdleTimer::default());
-        Self { wire: Some(wire), control, half, inbox, timer }
+        Self { wire: Some(wire), control, half, inbox, is_bulk: false, timer }
     }
 
     /// Makes one connection of the two halves again; gives them back where they are of different connections.
@@ -226,7 +228,10 @@ impl AsyncBufRead for TcpReadHalf {
         let this = self.get_mut();
         let is_aborted = this.control.is_aborted();
         if !is_aborted && this.inbox.is_empty() {
-            ready!(poll_read_ahead(this, |half| &mut half.inbox, |half, buf| half.poll_fill(cx, buf)))?;
+            // A peer in bulk costs half the system calls so, here and where a relay writes it.
+            let room = if this.is_bulk { Inbox::BULK } else { Inbox::ROOM };
+            ready!(poll_read_ahead(this, |half| &mut half.inbox, room, |half, buf| half.poll_fill(cx, buf)))?;
+            this.is_bulk = this.inbox.len() == room;
             return Poll::Ready(Ok(this.inbox.as_slice()));
         }
         ready!(poll_budget(cx));

@@ -311,7 +311,8 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
                         return Poll::Ready(step);
                     }
                 }
-                let mut buf = ReadBuf::new(inbox.space());
+                let is_bulk = pump.session.arrived() > Inbox::ROOM;
+                let mut buf = ReadBuf::new(inbox.space_of(if is_bulk { 2 * Inbox::ROOM } else { Inbox::ROOM }));
                 let step = match is_awaited {
                     // This read has already cost a unit.
                     true => pump.poll_paid_read(cx, &mut buf, None),
