@@ -164,19 +164,6 @@ pub(crate) fn first_parts<'a, 'b>(parts: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>]
     &parts[..parts.len().min(MAX_PARTS)]
 }
 
-/// Sends RST at once, although other tasks may hold the socket and wait on it (rules: abort-1, abort-4).
-///
-/// Linux: connecting to "no address" dissolves the connection the way a close with linger zero would, and wakes every
-/// waiter; the descriptor stays, connected to nothing. Elsewhere the RST goes when the last holder drops the socket, and
-/// shutting down the receiving side, which sends nothing, makes them do that.
-pub(crate) fn reset(stream: &TcpStream) {
-    Options::of(stream).reset_on_drop();
-    #[cfg(target_os = "linux")]
-    let _ = rustix::net::connect_unspec(stream);
-    #[cfg(not(target_os = "linux"))]
-    let _ = SockRef::from(stream).shutdown(std::net::Shutdown::Read);
-}
-
 /// Reads the bytes in the kernel, without waiting. tokio reads only after it has received an event, which may come later than
 /// the bytes.
 pub(crate) fn receive(stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {

@@ -74,7 +74,7 @@ impl Control {
         let bottom = self.bottom().filter(|_| !self.is_aborted());
         let stream = bottom.as_ref().and_then(|bottom| bottom.socket());
         // Our FIN counts as one byte. The caller asks about the bytes before it.
-        stream.and_then(socket::in_flight).map_or(0, |bytes| bytes.saturating_sub(1))
+        stream.and_then(|stream| socket::in_flight(&stream)).map_or(0, |bytes| bytes.saturating_sub(1))
     }
 
     /// Grows while the peer takes our data: its system acknowledges bytes or, if our system cannot tell, our system accepts them.

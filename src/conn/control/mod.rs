@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 pub(crate) use self::delivery::Delivery;
@@ -19,6 +18,7 @@ use self::delivery::NOT_ASKED;
 pub(crate) use self::member::{Group, Member, WeakControl, draining};
 use crate::address::Address;
 use crate::conn::idle::Activity;
+use crate::conn::shared_socket::SocketRef;
 use crate::conn::socket;
 use crate::conn::unlocked;
 use crate::core::delivery::Pending;
@@ -32,7 +32,7 @@ pub(crate) trait Bottom: Send + Sync {
     fn abort(&self);
 
     /// The TCP socket, where it is one.
-    fn socket(&self) -> Option<&TcpStream> {
+    fn socket(&self) -> Option<SocketRef<'_>> {
         None
     }
 
@@ -370,7 +370,7 @@ impl Control {
             return Err(gone());
         }
         let stream = bottom.socket().ok_or(Error::Unsupported("TCP socket"))?;
-        f(socket::Options::of(stream))
+        f(socket::Options::of(&stream))
     }
 
     fn bottom(&self) -> Option<Arc<dyn Bottom>> {

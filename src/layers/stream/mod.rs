@@ -3,7 +3,6 @@
 mod layer;
 #[cfg(unix)]
 mod unix;
-mod waiting;
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -14,11 +13,11 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
 
-use self::waiting::{READER, WRITER, Waiting};
 use crate::address::Address;
 use crate::conn::control::{Bottom, Control};
 use crate::conn::idle::{HalfOpen, IdleTimer, StallTimer};
 use crate::conn::unlocked;
+use crate::conn::waiting::{READER, WRITER, Waiting};
 use crate::core::delivery::Pending;
 use crate::core::half::{self, RecvHalf, Refused, SendHalf};
 use crate::core::inbox::Inbox;
@@ -399,5 +398,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> fmt::Debug for Stream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         debug(self, "Stream", f)
+    }
+}
+
+impl Bottom for Waiting {
+    fn abort(&self) {
+        self.wake();
     }
 }

@@ -8,11 +8,12 @@ use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncBufRead, AsyncRead, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 
-use super::wire::{Hold, Wire};
+use super::wire::{Hold, Wire, gone};
 use super::{TcpConnection, TcpWriteHalf};
 use crate::conn::control::Control;
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
+use crate::conn::waiting::READER;
 use crate::core::half::RecvHalf;
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
@@ -86,7 +87,8 @@ impl TcpReadHalf {
         let may_read = self.half.is_open() && !self.control.is_cut();
         let Some(wire) = self.wire.as_ref().filter(|_| may_read) else { return };
         let before = self.inbox.len();
-        let looked = take_in(&mut self.inbox, |space| socket::receive(&wire.stream, space));
+        let Some(stream) = wire.socket.get() else { return };
+        let looked = take_in(&mut self.inbox, |space| socket::receive(&stream, space));
         self.control.note_received(self.inbox.len() - before);
         if let Err(error) = looked {
             // The system reports this error only once.
@@ -163,9 +165,9 @@ impl TcpReadHalf {
 
 fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
     loop {
-        ready!(wire.stream.poll_read_ready(cx))?;
-        let result =
-            if wire.tells_by_short_reads() { recv_dry(&wire.stream, buf) } else { wire.stream.try_read_buf(buf) };
+        let Some(stream) = wire.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
+        ready!(stream.poll_read_ready(cx))?;
+        let result = if wire.tells_by_short_reads() { recv_dry(&stream, buf) } else { stream.try_read_buf(buf) };
         match result {
             // Readiness was stale, or a signal came: try again. For any other error, no event would report when it is over.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
@@ -197,7 +199,8 @@ fn is_at_end(wire: &Wire) -> bool {
     if !wire.tells_by_short_reads() {
         return false;
     }
-    let ready = pin!(wire.stream.ready(Interest::READABLE | Interest::ERROR));
+    let Some(stream) = wire.socket.get() else { return false };
+    let ready = pin!(stream.ready(Interest::READABLE | Interest::ERROR));
     let Poll::Ready(Ok(ready)) = ready.poll(&mut Context::from_waker(Waker::noop())) else { return false };
     ready.is_read_closed() && (ready & (Ready::READABLE | Ready::ERROR)).is_empty()
 }

@@ -1,5 +1,6 @@
 //! The socket that the two halves share.
 
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
@@ -12,6 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::conn::control::{Bottom, Control};
 use crate::conn::idle::HalfOpen;
+use crate::conn::shared_socket::{self, SharedSocket, SocketRef};
 use crate::conn::socket;
 use crate::core::delivery::Pending;
 use crate::error::{Phase, Reason};
@@ -19,7 +21,7 @@ use crate::policy::Policy;
 
 /// The socket, shared by the two halves.
 pub(super) struct Wire {
-    pub(super) stream: TcpStream,
+    pub(super) socket: SharedSocket,
     control: Control,
     pub(super) fin_sent: HalfOpen,
     /// The peer has ended its half, of this layer or of one above.
@@ -62,7 +64,7 @@ impl Wire {
         if !self.is_beneath() {
             if !self.fin_sent.has_begun() {
                 // rule: close-12: FIN is this layer's marker; whoever was dropped in the middle must not send it.
-                socket::reset(&self.stream);
+                self.reset();
             } else if self.fin_received.has_begun() {
                 self.control.note_reason(&Reason::Closed);
             }
@@ -75,7 +77,8 @@ impl Wire {
     fn is_settled(&self) -> bool {
         let Some(pending) = self.ask() else { return true };
         if pending != Pending::default() {
-            let (Err(error) | Ok(Some(error))) = self.stream.take_error() else { return false };
+            let taken = self.socket.get().map(|stream| stream.take_error());
+            let Some(Err(error) | Ok(Some(error))) = taken else { return false };
             if matches!(Reason::from_io(error, Phase::Close), Reason::Reset(_)) {
                 self.control.note_reset();
             }
@@ -115,10 +118,21 @@ impl Wire {
         socket::TELLS_BY_EDGES && self.is_beneath()
     }
 
+    fn reset(&self) {
+        self.socket.reset();
+        if shared_socket::TAKES_AWAY {
+            // The watch may hold the socket too.
+            let watch = std::mem::replace(&mut *self.watch(), Watch::HasError);
+            drop(watch);
+        }
+    }
+
     /// Our send half is ending: from now on, the system may end the connection in order.
     pub(super) fn begin_end(&self) {
         if self.resets_when_killed.swap(false, Ordering::AcqRel) {
-            socket::Options::of(&self.stream).end_on_drop();
+            if let Some(stream) = self.socket.get() {
+                socket::Options::of(&stream).end_on_drop();
+            }
         }
     }
 
@@ -132,11 +146,16 @@ impl Wire {
     }
 
     fn ask(&self) -> Option<Pending> {
-        socket::in_flight(&self.stream).map(|bytes| {
+        self.socket.get().and_then(|stream| socket::in_flight(&stream)).map(|bytes| {
             let fin = self.fin_sent.has_begun() && bytes > 0;
             Pending { bytes: bytes - u64::from(fin), fin: fin && !self.is_beneath() }
         })
     }
+}
+
+/// The error of a call on a socket that a reset has taken away. Why it did, the handle of the connection knows.
+pub(super) fn gone() -> io::Error {
+    io::ErrorKind::NotConnected.into()
 }
 
 /// A half's share of the socket.
@@ -161,7 +180,7 @@ impl Hold {
         let resets_when_killed = policy.reset_when_killed;
         let control = Control::new(host.into(), peer.into(), policy);
         let wire = Arc::new(Wire {
-            stream,
+            socket: SharedSocket::new(stream),
             control: control.clone(),
             fin_sent: HalfOpen::default(),
             fin_received: HalfOpen::default(),
@@ -232,11 +251,11 @@ impl Bottom for Wire {
     fn abort(&self) {
         // Asked first: what is dissolved has nothing to acknowledge.
         self.note_unacknowledged();
-        socket::reset(&self.stream);
+        self.reset();
     }
 
-    fn socket(&self) -> Option<&TcpStream> {
-        Some(&self.stream)
+    fn socket(&self) -> Option<SocketRef<'_>> {
+        self.socket.get()
     }
 
     fn begin_report(&self) {
@@ -262,7 +281,9 @@ impl Bottom for Wire {
     fn reset_when_killed(&self) {
         // rule: flow-7: once our FIN has left, nothing more can look like one.
         if !self.fin_sent.has_begun() && !self.resets_when_killed.swap(true, Ordering::AcqRel) {
-            socket::Options::of(&self.stream).reset_on_drop();
+            if let Some(stream) = self.socket.get() {
+                socket::Options::of(&stream).reset_on_drop();
+            }
         }
     }
 
@@ -271,7 +292,9 @@ impl Bottom for Wire {
         if let Watch::Idle = *watch {
             let wire = Arc::clone(&self);
             *watch = Watch::Watching(Box::pin(async move {
-                let _ = wire.stream.ready(Interest::ERROR).await;
+                if let Some(stream) = wire.socket.get() {
+                    let _ = stream.ready(Interest::ERROR).await;
+                }
             }));
         }
         let found = match &mut *watch {

@@ -9,10 +9,11 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
-use super::wire::{Hold, Wire};
+use super::wire::{Hold, Wire, gone};
 use crate::conn::control::Control;
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
+use crate::conn::waiting::WRITER;
 use crate::core::half::{Refused, SendHalf};
 use crate::error::{Phase, Reason};
 use crate::transport::layer::poll_budget;
@@ -134,13 +135,16 @@ impl TcpWriteHalf {
     }
 
     pub(super) fn has_space(&self, bytes: usize) -> bool {
-        self.wire.as_ref().is_some_and(|wire| socket::has_space(&wire.stream, bytes))
+        let stream = self.wire.as_ref().and_then(|wire| wire.socket.get());
+        stream.is_some_and(|stream| socket::has_space(&stream, bytes))
     }
 
     pub(super) fn set_cork(&mut self, on: bool) -> bool {
         let was_corked = self.corked;
         if let Some(wire) = self.wire.as_ref().filter(|_| on != was_corked) {
-            socket::Options::of(&wire.stream).set_cork(on);
+            if let Some(stream) = wire.socket.get() {
+                socket::Options::of(&stream).set_cork(on);
+            }
             self.corked = on;
         }
         was_corked
@@ -154,7 +158,7 @@ impl TcpWriteHalf {
         self.settle();
         let Some(wire) = self.wire.take_if(|_| self.half.is_finishing()) else { return Ok(()) };
         wire.begin_end();
-        match socket::Options::of(&wire.stream).shutdown_write() {
+        match wire.socket.get().map_or_else(|| Err(gone()), |stream| socket::Options::of(&stream).shutdown_write()) {
             Ok(()) => {
                 wire.fin_sent.begin();
                 let drained = self.half.drained().map_err(|Refused| self.refusal());
@@ -186,8 +190,9 @@ fn poll_send(
     send: impl Fn(&TcpStream) -> io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
     loop {
-        ready!(wire.stream.poll_write_ready(cx))?;
-        match send_full(&wire.stream, len, &send) {
+        let Some(stream) = wire.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
+        ready!(stream.poll_write_ready(cx))?;
+        match send_full(&stream, len, &send) {
             // Readiness was stale, or a signal came: try again. For any other error, no event would report when it is over.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             result => return Poll::Ready(result),

@@ -1,20 +1,19 @@
-//! The tasks that wait on a stream.
+//! The tasks that wait on a socket or a stream.
 
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Waker};
 
-use crate::conn::control::Bottom;
 use crate::conn::unlocked;
 
-/// The tasks that wait on the stream: an abort wakes them.
+/// The tasks that wait on a socket or a stream: an abort wakes them.
 #[derive(Default)]
-pub(super) struct Waiting(Mutex<[Option<Waker>; 2]>);
+pub(crate) struct Waiting(Mutex<[Option<Waker>; 2]>);
 
-pub(super) const READER: usize = 0;
-pub(super) const WRITER: usize = 1;
+pub(crate) const READER: usize = 0;
+pub(crate) const WRITER: usize = 1;
 
 impl Waiting {
-    pub(super) fn park(&self, which: usize, cx: &mut Context<'_>) {
+    pub(crate) fn park(&self, which: usize, cx: &mut Context<'_>) {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let parks_already = lock()[which].as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if !parks_already {
@@ -24,10 +23,9 @@ impl Waiting {
             drop(before);
         }
     }
-}
 
-impl Bottom for Waiting {
-    fn abort(&self) {
+    /// Wakes them all.
+    pub(crate) fn wake(&self) {
         let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.into_iter().flatten().for_each(unlocked::wake);
     }

@@ -1,0 +1,100 @@
+//! A reset that takes the socket away.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Context;
+
+use tokio::net::TcpStream;
+
+use crate::conn::socket::Options;
+use crate::conn::waiting::Waiting;
+
+pub(crate) struct SharedSocket {
+    /// RST is sent when the last reference is dropped. So nobody keeps one for longer than a call.
+    stream: Mutex<Option<Arc<TcpStream>>>,
+    /// A socket that is dropped wakes no task.
+    waiting: Waiting,
+}
+
+/// The socket, for one call: it must not be held while a task waits.
+pub(crate) type SocketRef<'a> = Arc<TcpStream>;
+
+impl SharedSocket {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self { stream: Mutex::new(Some(Arc::new(stream))), waiting: Waiting::default() }
+    }
+
+    /// `None` after a reset.
+    pub(crate) fn get(&self) -> Option<SocketRef<'_>> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same for a half that may have to wait for the socket. A reset wakes its task.
+    pub(crate) fn get_for(&self, half: usize, cx: &mut Context<'_>) -> Option<SocketRef<'_>> {
+        // The task is noted first. Otherwise a reset between the two steps would not wake it.
+        self.waiting.park(half, cx);
+        self.get()
+    }
+
+    /// Sends RST as soon as no call uses the socket any more, and wakes the tasks that wait on it (rules: abort-1, abort-4).
+    pub(crate) fn reset(&self) {
+        let taken = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stream) = taken {
+            Options::of(&stream).reset_on_drop();
+        }
+        self.waiting.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::ErrorKind;
+    use std::pin::pin;
+    use std::task::{Poll, Waker, ready};
+
+    use tokio::io::{AsyncReadExt, Interest};
+
+    use super::*;
+    use crate::conn::waiting::{READER, WRITER};
+
+    /// Reads, or writes, until that fails, and waits on the socket in between.
+    async fn use_up(socket: Arc<SharedSocket>, half: usize) {
+        poll_fn(|cx| {
+            loop {
+                let Some(stream) = socket.get_for(half, cx) else { return Poll::Ready(()) };
+                let _ = if half == READER {
+                    ready!(stream.poll_read_ready(cx)).map(|()| stream.try_read(&mut [0; 100]))
+                } else {
+                    ready!(stream.poll_write_ready(cx)).map(|()| stream.try_write(&[0; 65_536]))
+                };
+            }
+        })
+        .await;
+    }
+
+    /// rule: abort-1, abort-4
+    #[tokio::test]
+    async fn a_reset_by_another_thread_wakes_a_reader_and_a_writer_that_wait_and_sends_rst() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let socket = Arc::new(SharedSocket::new(stream));
+        let tasks = [READER, WRITER].map(|half| tokio::spawn(use_up(Arc::clone(&socket), half)));
+        // Both wait: the peer sends nothing, and does not read what it is sent.
+        while socket.get().is_some_and(|stream| can_write(&stream)) {
+            tokio::task::yield_now().await;
+        }
+        std::thread::spawn(move || socket.reset()).join().unwrap();
+        for task in tasks {
+            tokio::time::timeout(std::time::Duration::from_secs(20), task).await.unwrap().unwrap();
+        }
+        let end = peer.read_to_end(&mut Vec::new()).await;
+        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+
+    /// Whether the system has said that it takes more.
+    fn can_write(stream: &TcpStream) -> bool {
+        // Not `poll_write_ready`, which would take the place of the task that waits.
+        pin!(stream.ready(Interest::WRITABLE)).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+}
