@@ -171,7 +171,7 @@ fn as_markdown(outcome: &Outcome, judged: &[Judged]) -> String {
     let mut text = String::from("# Results\n\nWritten by `bench/run`; how to read it: `bench/README.md`.\n\n");
     text += "| rounds | measured | began (UTC) | commit | minutes | machine |\n|---|---|---|---|---|---|\n";
     for Series { first, rounds, what, began, commit, machine, seconds } in &outcome.series {
-        let (last, minutes) = (first + rounds - 1, seconds.div_ceil(60));
+        let (last, minutes, what) = (first + rounds - 1, seconds.div_ceil(60), what.replace('|', "\\|"));
         let _ = writeln!(text, "| {first} to {last} | {what} | {began} | {commit} | {minutes} | {machine} |");
     }
     if outcome.quick {
@@ -219,9 +219,10 @@ fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
     let columns = columns(spec.workload);
     let values = |peer: &str, column: &Column| outcome.values(&spec.id, peer, column.value);
     let rounds = |peer: &str| columns.first().map_or(0, |column| values(peer, column).len());
-    let most = spec.peers.iter().map(|peer| rounds(peer)).max().unwrap_or(0);
     let newest = spec.peers.iter().map(|peer| numbers(outcome, &spec.id, peer)).max_by_key(|text| first_of(text));
     let newest = newest.unwrap_or_default();
+    let of_newest = |peer: &&&'static str| numbers(outcome, &spec.id, peer) == newest;
+    let most = spec.peers.iter().filter(of_newest).map(|peer| rounds(peer)).max().unwrap_or(0);
     let _ = writeln!(text, "\n## {}\n\n{}; rounds {newest}\n", spec.id, capital(&spec.words()));
     *text += "| peer |";
     for column in &columns {
@@ -239,11 +240,11 @@ fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
     let _ = writeln!(text, "{}", "---|".repeat(width));
     for peer in &spec.peers {
         let mut row = format!("| {peer}");
+        let taken = numbers(outcome, &spec.id, peer);
         // Where some failed, or where the run ended early.
-        if rounds(peer) < most {
+        if rounds(peer) < most && first_of(&taken) >= first_of(&newest) {
             let _ = write!(row, " ({} of {most})", rounds(peer));
         }
-        let taken = numbers(outcome, &spec.id, peer);
         if taken != newest && rounds(peer) > 0 {
             let _ = write!(row, " (rounds {taken})");
         }
