@@ -1,5 +1,14 @@
 //! TCP, TLS and STARTTLS-upgradable transports that end exactly as the application meant them to.
 //!
+//! ```toml
+//! [dependencies]
+//! bowline = "0.1"
+//! tokio = { version = "1", features = ["rt-multi-thread", "macros", "io-util"] }
+//! ```
+//!
+//! The features are in [the README's table](https://github.com/bowline-rs/bowline/blob/main/docs/features.md); what needs one
+//! says so.
+//!
 //! # The map
 //!
 //! A connection is a stack of **layers**: TCP, or any other stream, at the bottom; TLS sessions on top. Each layer is a
@@ -79,13 +88,14 @@
 //!
 //! # Where to read on
 //!
-//! The rules that all of this keeps, each with its tests, are in `docs/rules.md`; how a byte and an ending walk through the
-//! rooms in `docs/architecture.md`. In the code: [`core`] decides and knows no socket; `pump.rs` moves bytes between a
+//! The rules that all of this keeps, each with its tests, are in [`rules`]; how a byte and an ending walk through the
+//! rooms in `docs/architecture.md`. In the code: `core` decides and knows no socket; `pump.rs` moves bytes between a
 //! session and the layer beneath; `close.rs` is the end in order, written once.
 //!
-//! Without the feature `tokio` there is only [`core`], with what it needs.
+//! Without the feature `tokio` there are only configurations, endpoint strings and errors.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
 #[cfg(feature = "tokio")]
@@ -93,6 +103,11 @@ mod client;
 pub mod config;
 #[cfg(feature = "tokio")]
 mod conn;
+#[cfg(not(feature = "unstable"))]
+#[allow(dead_code, unreachable_pub)] // The tests use all of it.
+mod core;
+#[cfg(feature = "unstable")]
+#[doc(hidden)]
 pub mod core;
 mod endpoint;
 mod error;
@@ -113,6 +128,7 @@ mod relay;
 pub mod testing;
 
 pub use address::Address;
+#[doc(inline)]
 pub use config::{ClientTls, ServerTls, TlsVersion};
 pub use core::backoff::Backoff;
 pub use core::facts::SessionFacts;
@@ -151,6 +167,11 @@ pub use self::{
     transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split},
     transport::{Starting, Status, Stopping, TcpTransport, TlsTransport, Transport, UpgradableTransport},
 };
+
+#[cfg(doc)]
+pub mod rules {
+    #![doc = include_str!("../docs/rules.md")]
+}
 
 /// The code in the README and in these pages compiles.
 #[cfg(all(doctest, feature = "tokio"))]

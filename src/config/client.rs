@@ -61,7 +61,15 @@ impl ClientTls {
     }
 
     /// A session of the pure core, with the engine that the configuration asks for. The ClientHello waits to be transmitted.
+    #[cfg(feature = "unstable")]
+    #[doc(hidden)]
     pub fn session(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {
+        self.begin(name, marks)
+    }
+
+    /// A session with the engine that the configuration asks for.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
+    pub(crate) fn begin(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {
         let (config, own) = (Arc::clone(&self.0.config), self.0.own.clone().unwrap_or_default());
         #[cfg(feature = "express")]
         if self.0.express {

@@ -54,7 +54,15 @@ impl ServerTls {
     }
 
     /// A session of the pure core, with the engine that the configuration asks for.
+    #[cfg(feature = "unstable")]
+    #[doc(hidden)]
     pub fn session(&self, marks: Watermarks) -> Result<Session, Error> {
+        self.begin(marks)
+    }
+
+    /// A session with the engine that the configuration asks for.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
+    pub(crate) fn begin(&self, marks: Watermarks) -> Result<Session, Error> {
         let (config, own) = (Arc::clone(&self.0.config), self.0.own.clone().unwrap_or_default());
         #[cfg(feature = "express")]
         if self.0.express {

@@ -127,13 +127,13 @@ impl<T: Transport> TlsConnection<T> {
     /// A client on a layer whose leftover was already judged.
     pub(crate) fn client_over(layer: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
         let name = crate::config::server_name(name)?;
-        let session = tls.session(name, layer.layer(TOKEN).control().policy().watermarks)?;
+        let session = tls.begin(name, layer.layer(TOKEN).control().policy().watermarks)?;
         Ok(Self::over(layer, session))
     }
 
     /// A server whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
     pub fn server(layer: T, tls: &ServerTls) -> Result<Self, Error> {
-        let session = tls.session(layer.layer(TOKEN).control().policy().watermarks)?;
+        let session = tls.begin(layer.layer(TOKEN).control().policy().watermarks)?;
         Ok(Self::over(layer, session))
     }
 
