@@ -260,6 +260,7 @@ pub enum Truncation {
 /// mistake or was injected. A server judges only the bytes that it has read from the kernel by then. TLS reads the bytes that
 /// are still in the kernel, since the client may have sent its ClientHello already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Leftover {
     /// Any such byte ends the connection with an error: the default of a client.
     Refuse,

@@ -57,6 +57,7 @@ pub use x509::subject;
 
 /// The versions of TLS that there are here; anything older is not spoken (rule: secure-9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum TlsVersion {
     /// TLS 1.2 (RFC 5246).
     V1_2,

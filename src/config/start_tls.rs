@@ -1,5 +1,7 @@
 //! The settings of an upgrade to TLS.
 
+use std::fmt;
+
 use crate::config::{ClientTls, ServerTls};
 use crate::error::Error;
 use crate::policy::{Leftover, Role};
@@ -13,6 +15,17 @@ pub struct StartTls {
     pub(crate) leftover: Option<Leftover>,
     /// The connection begins with TLS: no plaintext comes first.
     is_begin: bool,
+}
+
+impl fmt::Debug for StartTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = match self.side {
+            Side::Client { .. } => "client",
+            Side::Server { .. } => "server",
+            Side::AsMade { .. } => "as made",
+        };
+        f.debug_struct("StartTls").field("side", &side).field("leftover", &self.leftover).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone)]

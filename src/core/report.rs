@@ -122,6 +122,7 @@ pub enum Received {
 
 /// What bounds a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Bound {
     /// [`Policy::close_timeout`](crate::Policy::close_timeout).
     Time,

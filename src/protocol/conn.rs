@@ -15,6 +15,7 @@ use crate::error::Error;
 
 /// Whether data is delivered to a protocol: [`Transport::reading`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reading {
     /// It is delivered.
     Open,

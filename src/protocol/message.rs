@@ -1,5 +1,6 @@
 //! A protocol of messages, and the transport as it sees it.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use tokio_util::bytes::BytesMut;
@@ -188,6 +189,12 @@ pub trait MessageProtocol: Send + 'static {
 pub struct MessageTransport<'a, C> {
     pub(super) transport: &'a mut (dyn UpgradableTransport + 'a),
     pub(super) framing: &'a mut Framing<C>,
+}
+
+impl<C> fmt::Debug for MessageTransport<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MessageTransport").field("control", self.transport.control()).finish_non_exhaustive()
+    }
 }
 
 impl<C> MessageTransport<'_, C> {

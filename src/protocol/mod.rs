@@ -108,6 +108,7 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 
 /// What becomes of the connection when the peer has ended its half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum AfterRead {
     /// What was written leaves, then the connection is closed; a producer is stopped (rules: close-8, half-11).
     #[default]

@@ -1,5 +1,6 @@
 //! Two connections as each other's producer.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +61,12 @@ pub struct RelayLeg {
     other: Option<Handle>,
     /// Its own marker has left.
     is_written: bool,
+}
+
+impl fmt::Debug for RelayLeg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayLeg").field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 /// Where the two find each other.

@@ -9,6 +9,7 @@
 
 mod receive;
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -57,6 +58,12 @@ pub struct Runner<P, T> {
     pub(super) unfinished: Option<OwnedSemaphorePermit>,
     /// Waits for the loss of a connection that nobody reads from (rule: flow-5).
     loss: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl<P, T: Transport> fmt::Debug for Runner<P, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").field("control", &self.transport.control()).finish_non_exhaustive()
+    }
 }
 
 /// What is to be awaited.

@@ -1,5 +1,6 @@
 //! Protocols for the connections that are accepted.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::guard::guard;
@@ -85,6 +86,12 @@ pub struct Server<F> {
     listener: Listener,
     tls: Option<ServerTls>,
     factory: Arc<F>,
+}
+
+impl<F> fmt::Debug for Server<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("listener", &self.listener).finish_non_exhaustive()
+    }
 }
 
 impl<F: Factory> Server<F> {

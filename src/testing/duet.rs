@@ -1,5 +1,6 @@
 //! Two protocols joined in memory, by hand.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
@@ -73,6 +74,12 @@ pub struct Duet {
     runtime: Runtime,
     a: Side,
     b: Side,
+}
+
+impl fmt::Debug for Duet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Duet").finish_non_exhaustive()
+    }
 }
 
 /// One protocol, and the far end of its transport.

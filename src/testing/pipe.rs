@@ -1,6 +1,7 @@
 //! A connection in memory, which ends like TCP does: by FIN, or by RST.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub struct Pipe {
     outgoing: Arc<Lane>,
     incoming: Arc<Lane>,
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipe").finish_non_exhaustive()
+    }
 }
 
 /// Two ends of a connection in memory that holds `capacity` bytes in each direction.

@@ -1,5 +1,6 @@
 //! Closing in order: finish, drain, deadline, report. Written once, for every layer.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,15 @@ pub struct Close<'a> {
     discarded: Discard,
     delivery: Delivery,
     under_way: Option<UnderWay>,
+}
+
+impl fmt::Debug for Close<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Close")
+            .field("control", &self.transport.control())
+            .field("begun", &self.begun)
+            .finish_non_exhaustive()
+    }
 }
 
 /// While this guard exists, a close will report. A close that is dropped makes no report.

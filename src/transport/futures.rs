@@ -1,5 +1,6 @@
 //! The small futures and guards behind the methods of [`Transport`].
 
+use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::ops::{Deref, DerefMut};
@@ -12,6 +13,12 @@ use crate::transport::layer::TOKEN;
 /// The end of a send half under way: see [`Transport::close_write`].
 #[must_use = "futures do nothing unless polled"]
 pub struct CloseWrite<'a>(&'a mut dyn Transport);
+
+impl fmt::Debug for CloseWrite<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloseWrite").field("control", &self.0.control()).finish_non_exhaustive()
+    }
+}
 
 impl<'a> CloseWrite<'a> {
     pub(crate) fn new(transport: &'a mut dyn Transport) -> Self {
@@ -34,6 +41,12 @@ pub struct WriteSequence<'a> {
     parts: &'a [IoSlice<'a>],
     /// How much of the first part was written.
     written: usize,
+}
+
+impl fmt::Debug for WriteSequence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteSequence").field("control", &self.transport.control()).finish_non_exhaustive()
+    }
 }
 
 impl<'a> WriteSequence<'a> {
@@ -83,6 +96,12 @@ pub struct Corked<'a> {
     transport: &'a mut dyn Transport,
     /// A guard outside this one holds the cork.
     is_inner: bool,
+}
+
+impl fmt::Debug for Corked<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Corked").field("control", &self.transport.control()).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Corked<'a> {

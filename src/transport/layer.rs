@@ -104,7 +104,7 @@ pub trait AsLayer: Send {
 }
 
 /// Proof that a call comes from inside the crate.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Token(());
 
 /// The only one.

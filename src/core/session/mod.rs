@@ -9,6 +9,7 @@ mod begin;
 mod failure;
 mod seal;
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -73,6 +74,12 @@ pub struct Session {
     has_heard_tls: bool,
     /// None of our records was encrypted yet.
     is_in_clear: bool,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("send", &self.send).field("recv", &self.recv).finish_non_exhaustive()
+    }
 }
 
 /// Looking.
