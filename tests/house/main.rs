@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alerts;
+mod api;
 mod dependencies;
 mod generated;
 mod layering;
