@@ -214,7 +214,7 @@ impl Watermarks {
     /// than 16 KiB is left below this mark, until no more than [`low`](Self::low) bytes are queued.
     ///
     /// With [`Watermarks::default`], TLS over TCP accepts up to 128 KiB of a large write at once if nothing is queued and the
-    /// socket has space for all of it, so that fewer and larger sends are made. Marks from [`new`](Self::new) are never exceeded
+    /// socket has space for all of it, so that fewer and larger sends are made; and as much of small writes that are merged. Marks from [`new`](Self::new) are never exceeded
     /// in this way.
     pub fn high(self) -> usize {
         self.high

@@ -18,17 +18,31 @@ pub(super) struct Burst {
     high: usize,
     /// How much has to leave before the next burst.
     wait: usize,
+    /// Whether what is gathered may exceed the high mark, once that was asked.
+    may_gather: Option<bool>,
 }
 
 impl Burst {
     pub(super) fn new(marks: Watermarks) -> Self {
-        Self { high: if marks.are_chosen() { usize::MAX } else { marks.high }, wait: 0 }
+        Self { high: if marks.are_chosen() { usize::MAX } else { marks.high }, wait: 0, may_gather: None }
     }
 
     /// How much of a write of `wanted` bytes to accept above the high mark, provided that the layer has space for it.
     #[inline]
     pub(super) fn of(&self, wanted: usize) -> Option<usize> {
         (wanted > self.high && self.wait == 0).then(|| wanted.min(MOST))
+    }
+
+    /// Small writes begin to be gathered.
+    #[inline]
+    pub(super) fn begin_gathering(&mut self) {
+        self.may_gather = None;
+    }
+
+    /// How much may be gathered after the high mark is reached, all in all. Asks only once whether the layer has that space.
+    pub(super) fn gathers(&mut self, has_space: impl FnOnce(usize) -> bool) -> usize {
+        let may_burst = self.of(MOST).is_some();
+        if *self.may_gather.get_or_insert_with(|| may_burst && has_space(MOST)) { MOST } else { 0 }
     }
 
     /// Nothing waited, so many bytes were accepted, and either all of them have left or some stay.
@@ -56,6 +70,22 @@ mod tests {
             [1, HIGH, HIGH + 1, MOST, MOST + 1].map(|size| burst.of(size)),
             [None, None, Some(HIGH + 1), Some(MOST), Some(MOST)]
         );
+    }
+
+    /// rule: write-8
+    #[test]
+    fn gathering_goes_on_above_the_high_mark_where_there_is_space_and_asks_once() {
+        let mut burst = Burst::new(Watermarks::default());
+        for space in [true, false] {
+            burst.begin_gathering();
+            let limit = if space { MOST } else { 0 };
+            assert_eq!(burst.gathers(|_| space), limit);
+            assert_eq!(burst.gathers(|_| panic!("asked again")), limit);
+        }
+        burst.note(MOST, false);
+        burst.begin_gathering();
+        assert_eq!(burst.gathers(|_| true), 0, "after a stall");
+        assert_eq!(Burst::new(Watermarks::new(0, HIGH)).gathers(|_| true), 0, "chosen marks");
     }
 
     /// rule: write-8

@@ -20,7 +20,7 @@ use super::engine::Engine;
 use super::facts::SessionFacts;
 use super::half::{End, RecvHalf, SendHalf};
 use super::input::Input;
-use super::record::{HEADER, MAX_BODY, RECORD_TYPES, may_begin_tls};
+use super::record::{HEADER, MAX_BODY, MAX_FRAGMENT, RECORD_TYPES, may_begin_tls};
 use crate::error::{NotTls, Phase, Reason};
 use crate::policy::Watermarks;
 
@@ -201,6 +201,8 @@ impl Session {
 
     /// The layer takes nothing more, and a writer waits for that: what has to stay takes no more memory than it needs.
     pub fn handle_full(&mut self) {
+        // Of the high mark and the costs of its records no burst is to blame.
+        self.burst.note(self.queued().saturating_sub(MAX_FRAGMENT), false);
         self.sealed.settle();
     }
 

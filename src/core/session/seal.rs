@@ -60,11 +60,20 @@ impl Session {
 
     /// Keeps plaintext for a moment although it could leave, so that it shares a record with the next write (rule: write-7).
     /// Accepts as much as [`Session::write`]; does not report that the half has ended.
-    pub fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
+    ///
+    /// With the default marks, up to 128 KiB are gathered if the layer `has_space` for them (rule: write-8).
+    pub fn gather(&mut self, parts: &[IoSlice<'_>], has_space: impl FnOnce(usize) -> bool) -> usize {
         if !self.send.may_write() {
             return 0;
         }
-        self.stage(parts, self.room())
+        if self.queue_is_empty() {
+            self.burst.begin_gathering();
+        }
+        let mut room = self.room();
+        if room == 0 && self.sealed.is_empty() && !self.is_handshaking() && !self.corked {
+            room = self.burst.gathers(has_space).saturating_sub(self.queued());
+        }
+        self.stage(parts, room)
     }
 
     /// The error of a write after the send half has ended (rules: write-4, write-5).

@@ -175,11 +175,13 @@ impl<T: Transport> Pump<T> {
     /// Accepts a small write of a task that has used up its budget and is about to yield: what it writes until then shares
     /// records, and leaves when the runtime goes on (rule: write-7). `0`: it has to wait its turn.
     pub(crate) fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        let may_wake = self.layer.as_ref().is_some_and(|layer| layer.layer(TOKEN).may_write_in_wake());
-        if !is_small(parts) || !may_wake {
+        let Some(layer) = self.layer.as_ref().filter(|layer| layer.layer(TOKEN).may_write_in_wake()) else {
+            return 0;
+        };
+        if !is_small(parts) {
             return 0;
         }
-        let gathered = self.session.gather(parts);
+        let gathered = self.session.gather(parts, |bytes| layer.layer(TOKEN).has_space(bytes));
         if gathered > 0 && !self.is_deferred {
             let wake = self.wake.clone();
             // Without budget this keeps the waker until the runtime goes on, or calls it.
