@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bowline::protocol::{Framed, Handle, MessageProtocol, MessageTransport, Outcome, Server, every};
+use bowline::protocol::{CallbackResult, Framed, Handle, MessageConn, MessageProtocol, Server, every};
 use bowline::testing::pki::Pki;
 use bowline::{Listener, Reason, ServerTls, chain, printable};
 use lexopt::Arg::{Long, Short, Value};
@@ -57,19 +57,19 @@ impl MessageProtocol for Guest {
         LinesCodec::new_with_max_length(1000)
     }
 
-    fn connection_made(&mut self, transport: &mut MessageTransport<'_, LinesCodec>) -> Outcome {
-        transport.send("Who are you?")
+    fn connection_made(&mut self, conn: &mut MessageConn<'_, LinesCodec>) -> CallbackResult {
+        conn.send("Who are you?")
     }
 
-    fn message_received(&mut self, transport: &mut MessageTransport<'_, LinesCodec>, line: String) -> Outcome {
+    fn message_received(&mut self, conn: &mut MessageConn<'_, LinesCodec>, line: String) -> CallbackResult {
         // The words of one guest reach the terminals of all guests.
         let line = printable(line).to_string();
         if let Some(name) = &self.name {
             self.room.say(&format!("<{name}> {line}"));
         } else if line.is_empty() || line.len() > 20 || self.room.guests().contains_key(&line) {
-            transport.send("Another name, please.")?;
+            conn.send("Another name, please.")?;
         } else {
-            self.room.guests().insert(line.clone(), transport.handle());
+            self.room.guests().insert(line.clone(), conn.handle());
             self.room.say(&format!("* {line} is here"));
             self.name = Some(line);
         }

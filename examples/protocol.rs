@@ -1,22 +1,22 @@
 //! The callback face: a protocol that answers each line in capital letters, and ends when the line is `quit`.
 
-use bowline::protocol::{Outcome, Protocol, Reading, Server, UpgradableTransport, every};
+use bowline::protocol::{CallbackResult, Conn, Protocol, Reading, Server, every};
 use bowline::{Error, Listener, Reason};
 
 struct Shout;
 
 impl Protocol for Shout {
     /// Returns how many bytes were processed. The rest is passed in again, together with the bytes that come next.
-    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         let mut done = 0;
         // Reading pauses by itself while the peer does not take the answers.
-        while transport.reading() == Reading::Open {
+        while conn.reading() == Reading::Open {
             let Some(end) = data[done..].iter().position(|byte| *byte == b'\n') else { break };
             let line = &data[done..=done + end];
             done += line.len();
             match line.trim_ascii_end() {
-                b"quit" => transport.close(),
-                _ => transport.write(&line.to_ascii_uppercase()),
+                b"quit" => conn.close(),
+                _ => conn.write(&line.to_ascii_uppercase()),
             }
         }
         Ok(done)

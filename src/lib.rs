@@ -46,7 +46,7 @@
 //! [`Policy`] holds bounds and choices. A call fails with an [`Error`], a connection ends with a [`Reason`]; both survive the
 //! trip through [`std::io::Error`].
 //!
-//! Who thinks in callbacks writes a [`Protocol`](protocol::Protocol): [`protocol`] is the other face of all this.
+//! If you prefer callbacks, implement [`Protocol`](protocol::Protocol): the module [`protocol`] is the other face of all this.
 //!
 //! # An example
 //!
@@ -149,6 +149,7 @@ pub use self::{
     config::start_tls::StartTls,
     conn::control::{Control, Traffic},
     conn::group::{DrainGroup, DrainReport},
+    conn::options::SocketOptions,
     conn::socket::Keepalive,
     core::outcome::Outcome,
     core::report::{Bound, CloseReport, LayerKind, LayerReport, Received},

@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use bowline::protocol::{Framed, MessageProtocol, MessageTransport, Outcome, Protocol, Runner, UpgradableTransport};
+use bowline::protocol::{CallbackResult, Conn, Framed, MessageConn, MessageProtocol, Protocol, Runner};
 use bowline::rustls::ContentType;
 use bowline::testing::peer::RawTls;
 use bowline::testing::{BoxTransport, Kind, pair, raw_tcp_pair, shared_pki, tcp_pair};
 use bowline::{
-    ClientTls, CloseReport, Connector, Listener, Phase, Policy, Reason, ServerTls, TcpConnection, TcpTransport as _,
+    ClientTls, CloseReport, Connector, Listener, Phase, Policy, Reason, ServerTls, SocketOptions as _, TcpConnection,
     TlsConnection, Transport,
 };
 use tokio::io::{AsyncBufRead, AsyncReadExt, AsyncWriteExt};
@@ -80,7 +80,7 @@ static TURN: Mutex<()> = Mutex::new(());
 struct Echo;
 
 impl Protocol for Echo {
-    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         transport.write(data);
         Ok(data.len())
     }
@@ -219,7 +219,7 @@ impl MessageProtocol for Help {
         LinesCodec::new_with_max_length(1_000)
     }
 
-    fn message_received(&mut self, transport: &mut MessageTransport<'_, LinesCodec>, _: String) -> Outcome {
+    fn message_received(&mut self, transport: &mut MessageConn<'_, LinesCodec>, _: String) -> CallbackResult {
         transport.send("h".repeat(99))
     }
 }

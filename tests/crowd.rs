@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bowline::protocol::{Outcome, Protocol, Server, UpgradableTransport, every};
+use bowline::protocol::{CallbackResult, Conn, Protocol, Server, every};
 use bowline::testing::shared_pki;
 use bowline::{ClientTls, Connector, Listener, Reason, TcpConnection, TlsConnection, Transport};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
@@ -24,7 +24,7 @@ struct Count {
 struct Echo(Arc<Count>);
 
 impl Protocol for Echo {
-    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         transport.write(data);
         Ok(data.len())
     }

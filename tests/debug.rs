@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use bowline::core::buffer::Buffer;
 use bowline::core::inbox::Inbox;
 use bowline::core::outbox::{Due, Outbox};
-use bowline::protocol::{Framed, MessageProtocol, MessageTransport, Outcome, Protocol, Runner, UpgradableTransport};
+use bowline::protocol::{CallbackResult, Conn, Framed, MessageConn, MessageProtocol, Protocol, Runner};
 use bowline::rustls::pki_types::PrivateKeyDer;
 use bowline::rustls::pki_types::pem::PemObject;
 use bowline::rustls::{ClientConfig, KeyLog, ServerConfig};
@@ -235,7 +235,7 @@ impl MessageProtocol for Lines {
         LinesCodec::new()
     }
 
-    fn message_received(&mut self, _: &mut MessageTransport<'_, LinesCodec>, _: String) -> Outcome {
+    fn message_received(&mut self, _: &mut MessageConn<'_, LinesCodec>, _: String) -> CallbackResult {
         Ok(())
     }
 }
@@ -244,7 +244,7 @@ impl MessageProtocol for Lines {
 struct Hoarder;
 
 impl Protocol for Hoarder {
-    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, _: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: &mut dyn Conn, _: &[u8]) -> CallbackResult<usize> {
         transport.write(PLAINTEXT);
         Ok(0)
     }
@@ -272,7 +272,7 @@ async fn queues_and_protocols_show_lengths_only() {
 
     let (mut framed, mut recorder) = (Framed::new(Lines), Recorder::new());
     framed.data_received(&mut recorder, PLAINTEXT).unwrap();
-    bowline::protocol::Transport::write(&mut recorder, PLAINTEXT);
+    bowline::protocol::Conn::write(&mut recorder, PLAINTEXT);
     secrets.check(&(&framed, &recorder));
 
     let (a, b) = tcp_pair().await.unwrap();
@@ -325,7 +325,7 @@ const PLAIN: &str = "
     Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session StartTls WriteSequence
     Address Answers AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
-    LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls LegEnd MessageTransport Panicked PeerCounts Producer
+    LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls LegEnd MessageConn Panicked PeerCounts Producer
     Reconnector RecvHalf Refusal RelayReport Reply ReuniteError SendHalf Slab OutcomeCounts TlsError UpgradeError";
 
 /// rule: tcp-11

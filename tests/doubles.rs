@@ -5,12 +5,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bowline::protocol::{
-    AfterRead, Handle, Outcome, Producer, Protocol, PushProducer, TcpTransport, TlsTransport, Transport,
-    UpgradableTransport,
-};
+use bowline::protocol::{AfterRead, CallbackResult, Conn, Handle, Producer, Protocol, PushProducer};
 use bowline::testing::{Call, Duet, Recorder, shared_pki};
-use bowline::{End, Error, Phase, Reason, StartTls, UpgradeError};
+use bowline::{End, Error, Phase, Reason, SocketOptions, StartTls, UpgradeError};
 
 /// Notes what it is told, and echoes.
 #[derive(Clone, Default)]
@@ -34,18 +31,18 @@ impl Echo {
 }
 
 impl Protocol for Echo {
-    fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn connection_made(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         self.note("made");
         transport.write(self.first);
         Ok(())
     }
 
-    fn handshake_completed(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn handshake_completed(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         self.note(format!("secured {}", transport.tls().unwrap().version_name()));
         Ok(())
     }
 
-    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         self.note(String::from_utf8_lossy(data));
         if self.first.is_empty() {
             transport.write(data);
@@ -53,7 +50,7 @@ impl Protocol for Echo {
         Ok(data.len())
     }
 
-    fn read_closed(&mut self, _: &mut dyn UpgradableTransport, end: End) -> Outcome<AfterRead> {
+    fn read_closed(&mut self, _: &mut dyn Conn, end: End) -> CallbackResult<AfterRead> {
         self.note(format!("{end:?}"));
         Ok(AfterRead::Close)
     }

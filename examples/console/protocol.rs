@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::protocol::{
-    AfterRead, Handle, Outcome, Producer, Protocol, PullProducer, Reading, Runner, Transport, UpgradableTransport,
-};
+use bowline::protocol::{AfterRead, CallbackResult, Conn, Handle, Producer, Protocol, PullProducer, Reading, Runner};
 use bowline::{End, Error, Incoming, Keepalive, Reason, StartTls, UpgradeError};
 use sha2::{Digest, Sha256};
 
@@ -53,48 +51,48 @@ impl Service {
         Self { kind, number, console, state: State::Silent, handle: None }
     }
 
-    fn greet(&mut self, transport: &mut dyn UpgradableTransport) {
+    fn greet(&mut self, conn: &mut dyn Conn) {
         self.state = State::Prompt;
-        say(transport, &format!("220 bowline console {}", self.kind.name()));
+        say(conn, &format!("220 bowline console {}", self.kind.name()));
     }
 
     /// Obeys one command after the other, until one of them needs time or what is left is no whole line. Says how much was
     /// done.
-    fn obey_all(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+    fn obey_all(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         let mut done = 0;
         // rule: write-10: lines stay unread while many answers are unsent.
-        while matches!(self.state, State::Prompt) && transport.reading() == Reading::Open {
+        while matches!(self.state, State::Prompt) && conn.reading() == Reading::Open {
             let rest = &data[done..];
             let Some(end) = rest.iter().position(|byte| *byte == b'\n').filter(|end| *end <= MAX_LINE + 1) else {
                 if rest.len() > MAX_LINE + usize::from(rest.get(MAX_LINE) == Some(&b'\r')) {
-                    done += too_long(transport, rest);
+                    done += too_long(conn, rest);
                 }
                 return Ok(done);
             };
             let line = &rest[..end];
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if line.len() > MAX_LINE {
-                return Ok(done + too_long(transport, rest));
+                return Ok(done + too_long(conn, rest));
             }
             done += end + 1;
             match Command::parse(line) {
-                Some(Command::StartTls) if self.kind != Kind::Tcp && has_too_many_layers(transport) => {
-                    say(transport, "500 too many layers");
+                Some(Command::StartTls) if self.kind != Kind::Tcp && has_too_many_layers(conn) => {
+                    say(conn, "500 too many layers");
                 }
                 Some(Command::StartTls) if self.kind != Kind::Tcp => {
-                    self.start_tls(transport)?;
+                    self.start_tls(conn)?;
                     // What is behind the line is leftover: the transport judges it.
                     return Ok(done);
                 }
-                Some(Command::StopTls) if transport.is_secure() => {
-                    say(transport, "220 going plain");
-                    transport.stop_tls()?;
+                Some(Command::StopTls) if conn.is_secure() => {
+                    say(conn, "220 going plain");
+                    conn.stop_tls()?;
                     return Ok(done);
                 }
-                Some(command) => self.obey(transport, command)?,
-                None => say(transport, "500 unknown command"),
+                Some(command) => self.obey(conn, command)?,
+                None => say(conn, "500 unknown command"),
             }
-            if transport.dropped() > 0 {
+            if conn.dropped() > 0 {
                 // Nothing leaves any more: what else was asked for is not made. The reason tells why.
                 self.state = State::Ignoring;
             }
@@ -110,105 +108,105 @@ impl Service {
         Ok(data.len())
     }
 
-    fn obey(&mut self, transport: &mut dyn UpgradableTransport, command: Command<'_>) -> Outcome {
+    fn obey(&mut self, conn: &mut dyn Conn, command: Command<'_>) -> CallbackResult {
         match command {
-            Command::Echo(text) => transport.write_sequence(&mut [text, b"\r\n"].into_iter()),
-            Command::Send(n) => produce(transport, Pattern::new(n)),
-            Command::SendSeq(parts, n) => transport.write_sequence(&mut Sequence::new(parts, n).slices()),
-            Command::TooLarge => say(transport, "500 too large"),
-            Command::Tiny(n) => produce(transport, Pattern::tiny(n)),
+            Command::Echo(text) => conn.write_sequence(&mut [text, b"\r\n"].into_iter()),
+            Command::Send(n) => produce(conn, Pattern::new(n)),
+            Command::SendSeq(parts, n) => conn.write_sequence(&mut Sequence::new(parts, n).slices()),
+            Command::TooLarge => say(conn, "500 too large"),
+            Command::Tiny(n) => produce(conn, Pattern::tiny(n)),
             Command::Close(n) => {
-                produce(transport, Pattern::new(n));
+                produce(conn, Pattern::new(n));
                 // rule: close-5: the close waits for the producer.
-                transport.close();
+                conn.close();
                 self.state = State::Ignoring;
             }
             Command::Half(n) => {
-                produce(transport, Pattern::new(n));
-                transport.close_write();
-                transport.resume_reading();
+                produce(conn, Pattern::new(n));
+                conn.close_write();
+                conn.resume_reading();
                 self.state = State::Ignoring;
             }
             Command::Abort(n) => {
                 // Written bytes leave after the turn. The abort discards them, so writing more would have no effect.
-                Pattern::new(n).write(transport, MAX_TURN);
-                transport.abort();
+                Pattern::new(n).write(conn, MAX_TURN);
+                conn.abort();
                 self.state = State::Ignoring;
             }
             Command::Sum => {
-                say(transport, "250 go");
+                say(conn, "250 go");
                 self.state = State::Summing(Sha256::new(), 0);
             }
             Command::Pause(ms) => {
-                transport.pause_reading();
-                transport.set_timer(Some(Duration::from_millis(ms)));
+                conn.pause_reading();
+                conn.set_timer(Some(Duration::from_millis(ms)));
             }
-            Command::StartTls => say(transport, "500 no STARTTLS on this port"),
-            Command::StopTls => say(transport, "500 not secure"),
+            Command::StartTls => say(conn, "500 no STARTTLS on this port"),
+            Command::StopTls => say(conn, "500 not secure"),
             Command::Info => {
-                let (host, peer) = (transport.local_addr(), transport.peer_addr());
-                say(transport, &to_json(&info(self.kind.name(), &host, &peer, transport.tls().as_deref())));
+                let (host, peer) = (conn.local_addr(), conn.peer_addr());
+                say(conn, &to_json(&info(self.kind.name(), &host, &peer, conn.tls().as_deref())));
             }
             Command::Nodelay(on) => {
-                transport.set_nodelay(on)?;
-                let on = transport.nodelay()?;
-                say(transport, &format!("250 nodelay={}", on_off(on)));
+                conn.set_nodelay(on)?;
+                let on = conn.nodelay()?;
+                say(conn, &format!("250 nodelay={}", on_off(on)));
             }
             Command::Keepalive(on) => {
-                transport.set_keepalive(on.then(Keepalive::new))?;
-                let on = transport.keepalive()?.is_some();
-                say(transport, &format!("250 keepalive={}", on_off(on)));
+                conn.set_keepalive(on.then(Keepalive::new))?;
+                let on = conn.keepalive()?.is_some();
+                say(conn, &format!("250 keepalive={}", on_off(on)));
             }
-            Command::Help => say(transport, HELP),
+            Command::Help => say(conn, HELP),
             Command::Quit => {
-                say(transport, "221 bye");
-                transport.close();
+                say(conn, "221 bye");
+                conn.close();
                 self.state = State::Ignoring;
             }
         }
         Ok(())
     }
 
-    fn start_tls(&self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        say(transport, "220 go ahead");
+    fn start_tls(&self, conn: &mut dyn Conn) -> CallbackResult {
+        say(conn, "220 go ahead");
         let how = StartTls::server(&self.console.tls);
         let how = self.console.leftover.map_or(how.clone(), |leftover| how.leftover(leftover));
-        Ok(transport.start_tls(how)?)
+        Ok(conn.start_tls(how)?)
     }
 }
 
 impl Protocol for Service {
-    fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        self.console.log.made(self.number, self.kind.name(), transport.peer_addr().to_string());
-        self.handle = Some(transport.handle());
+    fn connection_made(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        self.console.log.made(self.number, self.kind.name(), conn.peer_addr().to_string());
+        self.handle = Some(conn.handle());
         if self.kind != Kind::Tls {
-            self.greet(transport);
+            self.greet(conn);
         }
         Ok(())
     }
 
-    fn handshake_completed(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        let (host, peer) = (transport.local_addr(), transport.peer_addr());
-        let facts = info(self.kind.name(), &host, &peer, transport.tls().as_deref());
+    fn handshake_completed(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        let (host, peer) = (conn.local_addr(), conn.peer_addr());
+        let facts = info(self.kind.name(), &host, &peer, conn.tls().as_deref());
         self.console.log.secured(self.number, facts);
         if matches!(self.state, State::Silent) {
-            self.greet(transport);
+            self.greet(conn);
         }
         Ok(())
     }
 
-    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
-        self.obey_all(transport, data)
+    fn data_received(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
+        self.obey_all(conn, data)
     }
 
-    fn timer_fired(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        say(transport, "250 resumed");
-        transport.resume_reading();
+    fn timer_fired(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        say(conn, "250 resumed");
+        conn.resume_reading();
         Ok(())
     }
 
     /// What was asked before is answered, also behind the peer's end.
-    fn read_closed(&mut self, transport: &mut dyn UpgradableTransport, end: End) -> Outcome<AfterRead> {
+    fn read_closed(&mut self, conn: &mut dyn Conn, end: End) -> CallbackResult<AfterRead> {
         match end {
             End::Clean => self.console.log.read_closed(self.number, "clean"),
             End::Truncated => self.console.log.read_closed(self.number, "truncated"),
@@ -217,13 +215,13 @@ impl Protocol for Service {
         }
         if let (State::Summing(hash, count), End::Clean) = (&mut self.state, end) {
             let sum = std::mem::take(hash).finalize();
-            say(transport, &format!("{count} {sum:x}"));
+            say(conn, &format!("{count} {sum:x}"));
         }
-        transport.close();
+        conn.close();
         Ok(AfterRead::KeepWriting)
     }
 
-    fn write_closed(&mut self, _: &mut dyn UpgradableTransport) -> Outcome {
+    fn write_closed(&mut self, _: &mut dyn Conn) -> CallbackResult {
         self.console.log.write_closed(self.number);
         Ok(())
     }
@@ -235,31 +233,31 @@ impl Protocol for Service {
     }
 }
 
-fn say(transport: &mut (impl Transport + ?Sized), line: &str) {
-    transport.write_sequence(&mut [line.as_bytes(), b"\r\n"].into_iter());
+fn say(conn: &mut (impl Conn + ?Sized), line: &str) {
+    conn.write_sequence(&mut [line.as_bytes(), b"\r\n"].into_iter());
 }
 
-fn has_too_many_layers(transport: &mut dyn UpgradableTransport) -> bool {
-    matches!(transport.may_start_tls(), Err(Error::Upgrade(UpgradeError::TooManyLayers { .. })))
+fn has_too_many_layers(conn: &mut dyn Conn) -> bool {
+    matches!(conn.may_start_tls(), Err(Error::Upgrade(UpgradeError::TooManyLayers { .. })))
 }
 
 /// What is left of such a line counts as done: nothing more is read.
-fn too_long(transport: &mut dyn UpgradableTransport, rest: &[u8]) -> usize {
-    say(transport, "500 line too long");
-    transport.close();
+fn too_long(conn: &mut dyn Conn, rest: &[u8]) -> usize {
+    say(conn, "500 line too long");
+    conn.close();
     rest.len().min(MAX_LINE + 1)
 }
 
 /// Writes a small amount at once. A producer sends a larger one, and no command is read until it has left; if the connection is
 /// lost, nothing is produced.
-fn produce(transport: &mut dyn UpgradableTransport, mut pattern: Pattern) {
+fn produce(conn: &mut dyn Conn, mut pattern: Pattern) {
     if pattern.left <= MAX_AT_ONCE {
-        pattern.write(transport, MAX_AT_ONCE);
+        pattern.write(conn, MAX_AT_ONCE);
         return;
     }
-    transport.pause_reading();
+    conn.pause_reading();
     // There is no other one: commands wait until this one is done.
-    let _ = transport.register_producer(Producer::pull(pattern));
+    let _ = conn.register_producer(Producer::pull(pattern));
 }
 
 /// The pattern, as a producer that is asked.
@@ -279,15 +277,15 @@ impl Pattern {
         Self { piece: 1, ..Self::new(left) }
     }
 
-    fn write(&mut self, transport: &mut (impl Transport + ?Sized), most: u64) {
+    fn write(&mut self, conn: &mut (impl Conn + ?Sized), most: u64) {
         let mut room = most;
         while self.left > 0 && room > 0 {
             let n = self.left.min(room).min(self.piece as u64);
             if self.piece == 1 {
-                transport.write(b"x");
+                conn.write(b"x");
             } else {
                 let start = (self.done % 26) as usize;
-                transport.write(&PATTERN[start..start + n as usize]);
+                conn.write(&PATTERN[start..start + n as usize]);
             }
             self.left -= n;
             self.done += n;
@@ -297,11 +295,11 @@ impl Pattern {
 }
 
 impl PullProducer for Pattern {
-    fn produce(&mut self, transport: &mut dyn Transport) -> Outcome {
-        self.write(transport, MAX_TURN);
+    fn produce(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        self.write(conn, MAX_TURN);
         if self.left == 0 {
-            transport.unregister_producer();
-            transport.resume_reading();
+            conn.unregister_producer();
+            conn.resume_reading();
         }
         Ok(())
     }

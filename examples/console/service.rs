@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bowline::{
-    End, Error, Incoming, Keepalive, StartTls, TcpConnection, TcpTransport, TlsTransport, Transport,
+    End, Error, Incoming, Keepalive, SocketOptions, StartTls, TcpConnection, TlsTransport, Transport,
     UpgradableConnection, UpgradeError,
 };
 use sha2::{Digest, Sha256};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bowline::StartTls;
-use bowline::protocol::{Handle, MessageProtocol, MessageTransport, Outcome};
+use bowline::protocol::{CallbackResult, Handle, MessageConn, MessageProtocol};
 use tokio_util::codec::{LinesCodec, LinesCodecError};
 
 use crate::Service;
@@ -20,7 +20,7 @@ const MAX_RECIPIENTS: usize = 100;
 /// A client that makes so many mistakes is shown the door.
 const MAX_ERRORS: u32 = 20;
 
-type Transport<'a> = MessageTransport<'a, LinesCodec>;
+type Conn<'a> = MessageConn<'a, LinesCodec>;
 
 pub(crate) struct Session {
     service: Arc<Service>,
@@ -60,54 +60,54 @@ impl Session {
         Self { service, greeting: None, mail: None, data: None, errors: 0, is_delivering }
     }
 
-    fn obey(&mut self, transport: &mut Transport<'_>, command: Command<'_>) -> Outcome {
+    fn obey(&mut self, conn: &mut Conn<'_>, command: Command<'_>) -> CallbackResult {
         match (command, &mut self.mail) {
             (Command::Helo(name), _) => {
                 self.greet(name);
-                say(transport, "250 bowline");
+                say(conn, "250 bowline");
             }
             (Command::Ehlo(name), _) => {
                 self.greet(name);
-                self.offer(transport);
+                self.offer(conn);
             }
-            (Command::StartTls, _) => self.start_tls(transport)?,
+            (Command::StartTls, _) => self.start_tls(conn)?,
             (Command::Mail { .. } | Command::Rcpt { .. } | Command::Data, _) if self.greeting.is_none() => {
-                self.refuse(transport, "503 5.5.1 EHLO first");
+                self.refuse(conn, "503 5.5.1 EHLO first");
             }
-            (Command::Mail { .. }, Some(_)) => self.refuse(transport, "503 5.5.1 one mail at a time"),
+            (Command::Mail { .. }, Some(_)) => self.refuse(conn, "503 5.5.1 one mail at a time"),
             (Command::Mail { size: Some(size), .. }, None) if size > self.service.max_size as u64 => {
-                self.refuse(transport, "552 5.3.4 too big");
+                self.refuse(conn, "552 5.3.4 too big");
             }
             (Command::Mail { from, .. }, None) => {
                 self.mail = Some(Mail { from: from.to_owned(), to: Vec::new() });
-                say(transport, "250 2.1.0 go on");
+                say(conn, "250 2.1.0 go on");
             }
-            (Command::Rcpt { .. } | Command::Data, None) => self.refuse(transport, "503 5.5.1 MAIL first"),
+            (Command::Rcpt { .. } | Command::Data, None) => self.refuse(conn, "503 5.5.1 MAIL first"),
             (Command::Rcpt { .. }, Some(mail)) if mail.to.len() == MAX_RECIPIENTS => {
-                self.refuse(transport, "452 4.5.3 too many recipients");
+                self.refuse(conn, "452 4.5.3 too many recipients");
             }
             (Command::Rcpt { to }, Some(mail)) => {
                 mail.to.push(to.to_owned());
-                say(transport, "250 2.1.5 go on");
+                say(conn, "250 2.1.5 go on");
             }
-            (Command::Data, Some(mail)) if mail.to.is_empty() => self.refuse(transport, "503 5.5.1 RCPT first"),
+            (Command::Data, Some(mail)) if mail.to.is_empty() => self.refuse(conn, "503 5.5.1 RCPT first"),
             (Command::Data, Some(mail)) => {
-                let header = header(self.greeting.as_deref().unwrap_or_default(), transport, mail);
+                let header = header(self.greeting.as_deref().unwrap_or_default(), conn, mail);
                 let data = Data::new(self.service.max_size, header.into_bytes());
                 self.data = Some(Incoming { data, spool: Arc::default(), begun: Instant::now() });
-                transport.set_raw();
-                say(transport, "354 end with a dot");
+                conn.set_raw();
+                say(conn, "354 end with a dot");
             }
             (Command::Rset, _) => {
                 self.mail = None;
-                say(transport, "250 2.0.0 forgotten");
+                say(conn, "250 2.0.0 forgotten");
             }
-            (Command::Noop, _) => say(transport, "250 2.0.0 nothing done"),
-            (Command::Vrfy, _) => say(transport, "252 2.1.5 send mail, and see"),
-            (Command::Help, _) => say(transport, "214 2.0.0 RFC 5321"),
+            (Command::Noop, _) => say(conn, "250 2.0.0 nothing done"),
+            (Command::Vrfy, _) => say(conn, "252 2.1.5 send mail, and see"),
+            (Command::Help, _) => say(conn, "214 2.0.0 RFC 5321"),
             (Command::Quit, _) => {
-                say(transport, "221 2.0.0 bye");
-                transport.close();
+                say(conn, "221 2.0.0 bye");
+                conn.close();
             }
         }
         Ok(())
@@ -118,49 +118,49 @@ impl Session {
         self.mail = None;
     }
 
-    fn offer(&self, transport: &mut Transport<'_>) {
-        let tls = if self.may_start_tls(transport) { "250-STARTTLS\r\n" } else { "" };
+    fn offer(&self, conn: &mut Conn<'_>) {
+        let tls = if self.may_start_tls(conn) { "250-STARTTLS\r\n" } else { "" };
         let size = self.service.max_size;
         say(
-            transport,
+            conn,
             &format!(
                 "250-bowline\r\n{tls}250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE {size}"
             ),
         );
     }
 
-    fn may_start_tls(&self, transport: &Transport<'_>) -> bool {
-        self.service.tls.is_some() && !transport.is_secure()
+    fn may_start_tls(&self, conn: &Conn<'_>) -> bool {
+        self.service.tls.is_some() && !conn.is_secure()
     }
 
     /// The answer leaves in the clear. RFC 3207: the client waits for it; what it has sent all the same is refused.
-    fn start_tls(&mut self, transport: &mut Transport<'_>) -> Outcome {
+    fn start_tls(&mut self, conn: &mut Conn<'_>) -> CallbackResult {
         match &self.service.tls {
-            _ if transport.is_secure() => self.refuse(transport, "503 5.5.1 TLS it is already"),
-            None => self.refuse(transport, "454 4.7.0 TLS is not available"),
+            _ if conn.is_secure() => self.refuse(conn, "503 5.5.1 TLS it is already"),
+            None => self.refuse(conn, "454 4.7.0 TLS is not available"),
             Some(tls) => {
-                say(transport, "220 2.0.0 go ahead");
-                transport.start_tls(StartTls::server(tls).leftover(bowline::Leftover::Refuse))?;
+                say(conn, "220 2.0.0 go ahead");
+                conn.start_tls(StartTls::server(tls).leftover(bowline::Leftover::Refuse))?;
             }
         }
         Ok(())
     }
 
-    fn refuse(&mut self, transport: &mut Transport<'_>, reply: &str) {
-        say(transport, reply);
+    fn refuse(&mut self, conn: &mut Conn<'_>, reply: &str) {
+        say(conn, reply);
         self.errors += 1;
         if self.errors == MAX_ERRORS {
-            say(transport, "421 4.7.0 too many errors");
-            transport.close();
+            say(conn, "421 4.7.0 too many errors");
+            conn.close();
         }
     }
 
     /// Another thread writes a piece of the mail to the disk. Nothing is read meanwhile.
-    fn spool(&mut self, transport: &mut Transport<'_>) {
+    fn spool(&mut self, conn: &mut Conn<'_>) {
         let Some(incoming) = &mut self.data else { return };
         let Some(piece) = incoming.data.take_piece() else { return };
-        transport.pause_reading();
-        let (service, spool, handle) = (Arc::clone(&self.service), Arc::clone(&incoming.spool), transport.handle());
+        conn.pause_reading();
+        let (service, spool, handle) = (Arc::clone(&self.service), Arc::clone(&incoming.spool), conn.handle());
         tokio::task::spawn_blocking(move || {
             lock(&spool).write(&service.maildir, &piece);
             handle.resume_reading();
@@ -169,11 +169,11 @@ impl Session {
 
     /// The mail is complete, and another thread writes its last piece to the disk. No command is processed meanwhile, because the
     /// answer to the mail comes first.
-    fn deliver(&mut self, transport: &mut Transport<'_>, spool: Arc<Mutex<Spool>>, rest: Vec<u8>) {
-        transport.pause_reading();
-        transport.set_timer(None);
+    fn deliver(&mut self, conn: &mut Conn<'_>, spool: Arc<Mutex<Spool>>, rest: Vec<u8>) {
+        conn.pause_reading();
+        conn.set_timer(None);
         self.is_delivering.store(true, Ordering::SeqCst);
-        let (service, handle) = (Arc::clone(&self.service), transport.handle());
+        let (service, handle) = (Arc::clone(&self.service), conn.handle());
         let is_delivering = Arc::clone(&self.is_delivering);
         tokio::task::spawn_blocking(move || {
             let delivered = lock(&spool).deliver(&service.maildir, &rest);
@@ -192,9 +192,9 @@ fn lock(spool: &Mutex<Spool>) -> MutexGuard<'_, Spool> {
 }
 
 /// The header lines that we add to a mail. `name` is the name that the client gave in its greeting.
-fn header(name: &str, transport: &Transport<'_>, mail: &Mail) -> String {
-    let with = if transport.is_secure() { "ESMTPS" } else { "ESMTP" };
-    let peer = transport.peer_addr();
+fn header(name: &str, conn: &Conn<'_>, mail: &Mail) -> String {
+    let with = if conn.is_secure() { "ESMTPS" } else { "ESMTP" };
+    let peer = conn.peer_addr();
     let to: String = mail.to.iter().map(|to| format!("Delivered-To: {to}\n")).collect();
     let date = date(SystemTime::now());
     format!("Return-Path: <{}>\n{to}Received: from {name} ({peer}) by bowline with {with};\n\t{date}\n", mail.from)
@@ -218,53 +218,53 @@ impl MessageProtocol for Session {
         LinesCodec::new_with_max_length(MAX_LINE)
     }
 
-    fn connection_made(&mut self, transport: &mut Transport<'_>) -> Outcome {
-        transport.set_timer(Some(self.service.timeout));
-        say(transport, "220 bowline ESMTP");
+    fn connection_made(&mut self, conn: &mut Conn<'_>) -> CallbackResult {
+        conn.set_timer(Some(self.service.timeout));
+        say(conn, "220 bowline ESMTP");
         Ok(())
     }
 
     /// RFC 3207, section 4.2: all that was said in plaintext is forgotten.
-    fn handshake_completed(&mut self, transport: &mut Transport<'_>) -> Outcome {
-        transport.set_timer(Some(self.service.timeout));
+    fn handshake_completed(&mut self, conn: &mut Conn<'_>) -> CallbackResult {
+        conn.set_timer(Some(self.service.timeout));
         self.greeting = None;
         self.mail = None;
         Ok(())
     }
 
-    fn message_received(&mut self, transport: &mut Transport<'_>, line: String) -> Outcome {
+    fn message_received(&mut self, conn: &mut Conn<'_>, line: String) -> CallbackResult {
         // A whole command, not a byte of one, is what the time is for.
-        transport.set_timer(Some(self.service.timeout));
+        conn.set_timer(Some(self.service.timeout));
         match Command::parse(&line) {
-            Ok(command) => self.obey(transport, command)?,
-            Err(refusal) => self.refuse(transport, refusal),
+            Ok(command) => self.obey(conn, command)?,
+            Err(refusal) => self.refuse(conn, refusal),
         }
         Ok(())
     }
 
-    fn raw_received(&mut self, transport: &mut Transport<'_>, bytes: &[u8]) -> Outcome<usize> {
+    fn raw_received(&mut self, conn: &mut Conn<'_>, bytes: &[u8]) -> CallbackResult<usize> {
         let silence = self.service.timeout;
         let Some(incoming) = &mut self.data else { return Ok(bytes.len()) };
         let Some(end) = incoming.data.feed(bytes) else {
-            transport.set_timer(Some(incoming.patience(silence)));
-            self.spool(transport);
+            conn.set_timer(Some(incoming.patience(silence)));
+            self.spool(conn);
             return Ok(bytes.len());
         };
-        transport.set_timer(Some(silence));
-        transport.set_codec(self.codec());
+        conn.set_timer(Some(silence));
+        conn.set_codec(self.codec());
         let (incoming, mail) = (self.data.take(), self.mail.take());
         match (incoming.map(|incoming| (incoming.data.finish(), incoming.spool)), mail) {
-            (Some((Ok(rest), spool)), Some(_)) => self.deliver(transport, spool, rest),
-            (Some((Err(Fault::TooBig), _)), _) => self.refuse(transport, "552 5.3.4 too big"),
-            (Some((Err(Fault::BareLineEnd), _)), _) => self.refuse(transport, "550 5.5.2 CR and LF go together"),
-            (None, _) | (_, None) => self.refuse(transport, "503 5.5.1 MAIL first"),
+            (Some((Ok(rest), spool)), Some(_)) => self.deliver(conn, spool, rest),
+            (Some((Err(Fault::TooBig), _)), _) => self.refuse(conn, "552 5.3.4 too big"),
+            (Some((Err(Fault::BareLineEnd), _)), _) => self.refuse(conn, "550 5.5.2 CR and LF go together"),
+            (None, _) | (_, None) => self.refuse(conn, "503 5.5.1 MAIL first"),
         }
         Ok(end)
     }
 
-    fn frame_error(&mut self, transport: &mut Transport<'_>, error: LinesCodecError) -> Outcome {
+    fn frame_error(&mut self, conn: &mut Conn<'_>, error: LinesCodecError) -> CallbackResult {
         self.refuse(
-            transport,
+            conn,
             match error {
                 LinesCodecError::MaxLineLengthExceeded => "500 5.5.2 line too long",
                 LinesCodecError::Io(_) => "500 5.5.2 no text",
@@ -274,18 +274,18 @@ impl MessageProtocol for Session {
     }
 
     /// The client was silent for too long, or the service ends.
-    fn timer_fired(&mut self, transport: &mut Transport<'_>) -> Outcome {
+    fn timer_fired(&mut self, conn: &mut Conn<'_>) -> CallbackResult {
         let is_draining = self.service.is_draining.load(Ordering::SeqCst);
         if !self.is_delivering.load(Ordering::SeqCst) {
-            say(transport, if is_draining { "421 4.3.2 shutting down" } else { "421 4.4.2 timed out" });
-            transport.close();
+            say(conn, if is_draining { "421 4.3.2 shutting down" } else { "421 4.4.2 timed out" });
+            conn.close();
         }
         Ok(())
     }
 }
 
-fn say(transport: &mut Transport<'_>, reply: &str) {
-    transport.write_sequence(&mut [reply.as_bytes(), b"\r\n"].into_iter());
+fn say(conn: &mut Conn<'_>, reply: &str) {
+    conn.write_sequence(&mut [reply.as_bytes(), b"\r\n"].into_iter());
 }
 
 /// As RFC 5322 writes it.

@@ -1,12 +1,12 @@
-//! The runner between plaintext and TLS: what it awaits, serving handles and producers meanwhile.
+//! The runner between plaintext and TLS: it awaits the step, and serves handles and producers meanwhile.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
-use super::Protocol;
-use super::conn::Transport as _;
-use super::deferred::Change;
-use super::handle_state::Answer;
+use super::callbacks::Protocol;
+use super::conn::Conn as _;
+use super::deferred::{TlsChange, TlsStep};
+use super::reply::ReplySender;
 use super::runner::Runner;
 use crate::conn::time::{after, until};
 use crate::core::lifecycle::Callback;
@@ -21,52 +21,50 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     pub(super) async fn handshake(&mut self) {
         let Self { dispatcher, transport, .. } = self;
         let Some(handshake) = transport.handshaking(TOKEN) else { return };
-        dispatcher.is_beginning = true;
+        dispatcher.conn.tls_change = TlsChange::FirstHandshake;
         let outcome = dispatcher.wait(handshake).await;
         self.settle(Changed::Secured, outcome, None);
     }
 
-    /// Makes the change that is next: what was written ahead of it leaves first (rule: upgrade-1).
+    /// Makes the step that is next: bytes that were written before it leave first (rule: upgrade-1).
     pub(super) async fn change(&mut self) {
         let (deadline, phase) = match self.dispatcher.conn.outbox.next_step() {
-            Some(Change::Start(_, deadline, _)) => (*deadline, Phase::Handshake),
-            Some(Change::Stop(_)) | None => {
+            Some(TlsStep::Start(_, deadline, _)) => (*deadline, Phase::Handshake),
+            Some(TlsStep::Stop(_)) | None => {
                 (after(self.dispatcher.conn.control().policy().close_timeout), Phase::Close)
             }
         };
-        match until(deadline, poll_fn(|cx| self.poll_ahead(cx))).await {
+        match until(deadline, poll_fn(|cx| self.poll_bytes_before(cx))).await {
             Some(Ok(())) => {}
             Some(Err(reason)) => return self.dispatcher.fail(reason),
             None => return self.dispatcher.fail(Reason::TimedOut(phase)),
         }
-        let Some(change) = self.dispatcher.conn.outbox.take_step() else { return };
+        let Some(step) = self.dispatcher.conn.outbox.take_step() else { return };
         self.give_unread_back();
-        let (changed, answer, outcome) = {
+        let (changed, reply, outcome) = {
             let Self { dispatcher, transport, .. } = self;
-            match (change, transport.as_upgradable(TOKEN)) {
-                (Change::Start(how, deadline, answer), Some(layer)) => {
-                    (Changed::Secured, answer, dispatcher.wait(layer.starting(*how, deadline)).await)
+            match (step, transport.as_upgradable(TOKEN)) {
+                (TlsStep::Start(how, deadline, reply), Some(layer)) => {
+                    (Changed::Secured, reply, dispatcher.wait(layer.starting(*how, deadline)).await)
                 }
-                (Change::Stop(answer), Some(layer)) => {
-                    (Changed::Plain, answer, dispatcher.wait(layer.stopping()).await)
-                }
-                (Change::Start(.., answer) | Change::Stop(answer), None) => {
-                    (Changed::Plain, answer, Some(Err(Error::Unsupported("upgrade to TLS"))))
+                (TlsStep::Stop(reply), Some(layer)) => (Changed::Plain, reply, dispatcher.wait(layer.stopping()).await),
+                (TlsStep::Start(.., reply) | TlsStep::Stop(reply), None) => {
+                    (Changed::Plain, reply, Some(Err(Error::Unsupported("upgrade to TLS"))))
                 }
             }
         };
-        self.settle(changed, outcome, answer);
+        self.settle(changed, outcome, reply);
     }
 
-    /// Ready once the bytes ahead of the step have been handed over.
-    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+    /// Ready once the bytes before the step have been handed over.
+    fn poll_bytes_before(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {
             ready!(poll_budget(cx));
-            self.dispatcher.obey(cx);
+            self.dispatcher.run_commands(cx);
             if self.dispatcher.poll_timer(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
-            self.look();
+            self.check_queue();
             self.dispatcher.supply_early(cx);
             if self.dispatcher.is_over() {
                 return Poll::Ready(Ok(()));
@@ -79,8 +77,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// What the protocol has left unread is leftover, ahead of what the transport has read: it is judged (rule:
-    /// upgrade-2).
+    /// The bytes that the protocol has left unread are leftover, before those that the transport has read: all of them are
+    /// judged (rule: upgrade-2).
     fn give_unread_back(&mut self) {
         let mut unread = self.unread.take();
         if !unread.is_empty() {
@@ -89,14 +87,16 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// The change is done, or has failed, and the connection with it; or a close has made it pointless.
-    fn settle(&mut self, changed: Changed, outcome: Option<Result<(), Error>>, answer: Option<Answer>) {
+    /// The step is done, or has failed, and the connection with it; or a close has made it pointless.
+    fn settle(&mut self, changed: Changed, outcome: Option<Result<(), Error>>, reply: Option<ReplySender>) {
         self.unfinished = None;
-        self.dispatcher.is_beginning = false;
+        self.dispatcher.conn.tls_change = TlsChange::None;
         self.dispatcher.conn.facts = self.transport.layer(TOKEN).session_facts();
-        self.dispatcher.conn.layers = tls_layers(self.transport.layer(TOKEN));
-        if let Some(answer) = answer {
-            answer.give(outcome.clone().unwrap_or(Err(UpgradeError::Failed(Reason::Closed).into())));
+        if let Some(layers) = &mut self.dispatcher.conn.layers {
+            *layers = tls_layers(self.transport.layer(TOKEN));
+        }
+        if let Some(reply) = reply {
+            reply.send(outcome.clone().unwrap_or(Err(UpgradeError::Failed(Reason::Closed).into())));
         }
         match (outcome, changed) {
             (None, _) => {}
@@ -109,7 +109,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 }
 
-/// Where a change has led.
+/// Where a step has led.
 #[derive(Clone, Copy)]
 enum Changed {
     /// Into TLS.

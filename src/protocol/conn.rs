@@ -1,108 +1,139 @@
-//! The transport as a protocol sees it: the same ladder as that of the async face, of calls that return at once.
+//! The interface of a connection as protocols, producers and other tasks see it. These types name each other, so they stand
+//! in one file.
 
-use std::io;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::Handle;
-use super::producer::Producer;
+use super::failure::{CallbackResult, Failure};
+use super::guard::after_callbacks;
+use super::handle_state::{Command, HandleState};
+use super::reply::ReplySender;
 use crate::address::Address;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::Control;
-use crate::conn::socket::Keepalive;
+use crate::conn::options::SocketOptions;
 use crate::core::facts::SessionFacts;
 use crate::error::Error;
 
-/// Whether data is delivered to a protocol: [`Transport::reading`].
+/// Whether data is delivered to a protocol: [`Conn::reading`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reading {
     /// It is delivered.
     Open,
-    /// Reading is paused, by [`Transport::pause_reading`] or because too many answers are unsent. Received bytes stay unread
+    /// Reading is paused, by [`Conn::pause_reading`] or because too many answers are unsent. Received bytes stay unread
     /// (rules: flow-4, write-10).
     Paused,
-    /// TLS begins or ends: what was not done with is judged, or read again behind the change (rules: upgrade-2,
-    /// upgrade-9).
+    /// TLS begins or ends. Bytes that the protocol has not processed are judged when TLS begins, and read again when it ends
+    /// (rules: upgrade-2, upgrade-9).
     Changing,
-    /// Nothing is delivered any more (rules: close-10, abort-3).
+    /// No data is delivered any more (rules: close-10, abort-3).
     Over,
 }
 
-/// What every transport does for a protocol. No call waits, none fails for what the peer did, and each is defined after the
-/// end too (rule: life-5).
+/// The connection as a protocol sees it: the calls of [`bowline::Transport`](crate::Transport) and of the traits above it,
+/// under the same names, but none of them waits. A callback gets it for the time of its call; other tasks use the
+/// [`Handle`].
+///
+/// No call fails because of what the peer did, and each call is defined after the end of the connection too (rule: life-5).
+/// What a callback asks for is carried out after it has returned, in the order of the calls (rule: life-2); only
+/// [`abort`](Self::abort) acts at once. The socket options are those of [`SocketOptions`].
+///
+/// ```
+/// use bowline::StartTls;
+/// use bowline::protocol::{CallbackResult, Conn};
+///
+/// /// Answers a STARTTLS command: the reply leaves in plaintext, everything after it is encrypted.
+/// fn upgrade(conn: &mut dyn Conn, tls: &bowline::ServerTls) -> CallbackResult {
+///     conn.may_start_tls()?; // before the go-ahead, which cannot be taken back
+///     conn.write(b"220 go ahead\r\n");
+///     conn.start_tls(StartTls::server(tls))?;
+///     Ok(())
+/// }
+/// ```
+///
+/// The trait is sealed: this crate implements it for the connections of a [`Runner`](super::Runner) and for the test double
+/// `testing::Recorder`. New methods can be added without a breaking change.
 #[doc(alias = "ITransport")]
 #[doc(alias = "IConsumer")]
-pub trait Transport {
-    /// Takes these bytes, to be sent behind all that was written before. All writes of one callback are merged (rule:
-    /// write-7). What comes behind `close`, `close_write` or `abort`, or after the end, is dropped and counted (rule:
-    /// write-4).
+#[doc(alias = "ITCPTransport")]
+#[doc(alias = "ISSLTransport")]
+#[doc(alias = "ITLSTransport")]
+#[doc(alias = "INegotiated")]
+pub trait Conn: SocketOptions {
+    /// Sends these bytes after all that was written before. All writes of one callback are merged (rule: write-7). Bytes
+    /// that come after `close`, `close_write` or `abort`, or after the end, are dropped and counted (rule: write-4).
     ///
-    /// It never waits, so it is for the protocol to look at [`queued`](Self::queued), to wait for
-    /// [`writable`](super::Protocol::writable), or to be a producer.
+    /// It never waits and has no limit. A protocol that writes much checks [`queued`](Self::queued), waits for
+    /// [`writable`](super::Protocol::writable), or registers a [`Producer`].
     fn write(&mut self, bytes: &[u8]);
 
-    /// Takes all parts as one write: all of them or none (rule: write-2). The iterator is consumed once.
+    /// Writes all parts as one: all of them or none (rule: write-2). The iterator is consumed once.
     ///
     /// ```
-    /// # fn answer(transport: &mut dyn bowline::protocol::Transport, lines: &[String]) {
-    /// transport.write_sequence(&mut lines.iter().map(|line| line.as_bytes()));
+    /// # fn answer(conn: &mut dyn bowline::protocol::Conn, lines: &[String]) {
+    /// conn.write_sequence(&mut lines.iter().map(|line| line.as_bytes()));
     /// # }
     /// ```
     #[doc(alias = "writeSequence")]
     #[doc(alias = "writelines")]
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>);
 
-    /// Ends the connection in order, behind all that was written, and behind the producer (rules: close-1 to close-11).
-    /// What comes in from now on is thrown away.
+    /// Ends the connection in order, after all that was written, and after the producer (rules: close-1 to close-11). Input
+    /// that arrives from now on is discarded.
     #[doc(alias = "loseConnection")]
     fn close(&mut self);
 
-    /// Ends our half, behind all that was written, and behind the producer; reading goes on (rules: half-1 to half-5).
+    /// Ends our send half, after all that was written, and after the producer; reading goes on (rules: half-1 to half-5).
     #[doc(alias = "loseWriteConnection")]
     #[doc(alias = "write_eof")]
     fn close_write(&mut self);
 
-    /// Ends the connection now: nothing that is queued leaves, and the peer gets RST (rules: abort-1 to abort-5). The
-    /// protocol is told after its callback has returned.
+    /// Ends the connection now: queued bytes are discarded, and the peer gets RST (rules: abort-1 to abort-5). The protocol
+    /// is notified after its callback has returned.
     #[doc(alias = "abortConnection")]
     fn abort(&mut self);
 
-    /// No data is delivered from now on; it stays where it is, its end behind it (rule: flow-4).
+    /// Stops the delivery of data. Data stays where it is, and the end of the peer's half after it (rule: flow-4).
     #[doc(alias = "pauseProducing")]
     fn pause_reading(&mut self);
 
-    /// Data is delivered again; what a protocol has left unread first.
+    /// Delivers data again, first the bytes that the protocol has left unread.
     #[doc(alias = "resumeProducing")]
     fn resume_reading(&mut self);
 
     /// Whether [`pause_reading`](Self::pause_reading) has paused reading. A pause because of unsent answers does not count.
     fn is_reading_paused(&self) -> bool;
 
-    /// Whether data is delivered, and where not, why. What handles have asked for so far is carried out first. A protocol
-    /// that cuts what it is lent into messages looks here ahead of each of them, and leaves the rest where it is.
+    /// Whether data is delivered, and why not. The calls that handles have made so far are carried out first. A protocol
+    /// that cuts its input into messages checks this before each message, and leaves the rest unread if it is not
+    /// [`Reading::Open`].
     fn reading(&mut self) -> Reading;
 
-    /// Registers whoever writes more than fits. There is one at a time: a second is an error, [`Error::Producer`], and
-    /// leaves the first. Where nothing can be sent any more it is stopped, after this callback has returned (rule: flow-1).
+    /// Registers a producer, for data that does not fit into the queue.
+    ///
+    /// # Errors
+    /// [`Error::Producer`] if there is one already; it stays. If nothing can be sent any more this is no error: the new
+    /// producer is stopped after this callback has returned (rule: flow-1).
     #[doc(alias = "registerProducer")]
     fn register_producer(&mut self, producer: Producer) -> Result<(), Error>;
 
-    /// The producer is done. What it has written is sent, and an end that waited for it goes out (rules: close-5, half-4).
+    /// The producer is done. What it has written is sent, and then the end that waited for it (rules: close-5, half-4).
     #[doc(alias = "unregisterProducer")]
     fn unregister_producer(&mut self);
 
-    /// Calls [`timer_fired`](super::Protocol::timer_fired) after this time. There is one timer for each connection: a new
-    /// time replaces the old one, `None` ends it.
+    /// Calls [`timer_fired`](super::Protocol::timer_fired) after this time. Each connection has one timer: a new time
+    /// replaces the old one, `None` stops it.
     #[doc(alias = "callLater")]
     #[doc(alias = "setTimeout")]
     fn set_timer(&mut self, after: Option<Duration>);
 
-    /// Bytes that were written and have not left for the kernel (rule: write-8).
+    /// How many bytes were written and have not left for the kernel (rule: write-8).
     #[doc(alias = "get_write_buffer_size")]
     fn queued(&self) -> usize;
 
-    /// Bytes that were dropped because they came behind the end (rule: write-4).
+    /// How many bytes were dropped because they came after the end (rule: write-4).
     fn dropped(&self) -> u64;
 
     /// A handle for other tasks and threads.
@@ -124,89 +155,27 @@ pub trait Transport {
     fn peer_addr(&self) -> Address {
         self.control().peer_addr()
     }
-}
 
-/// What a TCP socket adds. The options reach the real socket through every layer (rule: tcp-2); where there is none
-/// beneath, and after the end, they are errors (rule: tcp-3).
-#[doc(alias = "ITCPTransport")]
-pub trait TcpTransport: Transport {
-    /// Whether small segments leave at once. On by default.
-    #[doc(alias = "getTcpNoDelay")]
-    fn nodelay(&self) -> io::Result<bool> {
-        self.control().with_socket(|socket| socket.nodelay())
-    }
-
-    /// Sets whether small segments leave at once.
-    #[doc(alias = "setTcpNoDelay")]
-    fn set_nodelay(&mut self, on: bool) -> io::Result<()> {
-        self.control().with_socket(|socket| socket.set_nodelay(on))
-    }
-
-    /// Whether, and how, the system probes an idle connection.
-    #[doc(alias = "getTcpKeepAlive")]
-    fn keepalive(&self) -> io::Result<Option<Keepalive>> {
-        self.control().with_socket(|socket| socket.keepalive())
-    }
-
-    /// Sets whether, and how, the system probes an idle connection.
-    #[doc(alias = "setTcpKeepAlive")]
-    fn set_keepalive(&mut self, keepalive: Option<Keepalive>) -> io::Result<()> {
-        self.control().with_socket(|socket| socket.set_keepalive(keepalive))
-    }
-
-    /// How long sent data may stay unacknowledged before the system gives the connection up (Linux).
-    fn user_timeout(&self) -> io::Result<Option<Duration>> {
-        self.control().with_socket(|socket| socket.user_timeout())
-    }
-
-    /// Sets how long sent data may stay unacknowledged before the system gives the connection up (Linux).
-    fn set_user_timeout(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.control().with_socket(|socket| socket.set_user_timeout(timeout))
-    }
-
-    /// The kernel's send and receive buffer, in bytes.
-    fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
-        self.control().with_socket(|socket| socket.buffer_sizes())
-    }
-
-    /// Sets the kernel's send buffer, in bytes. Linux doubles the value.
-    fn set_send_buffer_size(&mut self, bytes: usize) -> io::Result<()> {
-        self.control().with_socket(|socket| socket.set_send_buffer_size(bytes))
-    }
-
-    /// Sets the kernel's receive buffer, in bytes. Linux doubles the value.
-    fn set_recv_buffer_size(&mut self, bytes: usize) -> io::Result<()> {
-        self.control().with_socket(|socket| socket.set_recv_buffer_size(bytes))
-    }
-}
-
-/// What TLS adds: the facts of the session.
-#[doc(alias = "ISSLTransport")]
-#[doc(alias = "INegotiated")]
-pub trait TlsTransport: TcpTransport {
     /// What the handshake of the topmost TLS session agreed on; `None` in plaintext (rule: secure-3).
     #[doc(alias = "getPeerCertificate")]
     #[doc(alias = "negotiatedProtocol")]
     fn tls(&self) -> Option<Arc<SessionFacts>>;
 
-    /// Whether application data travels encrypted.
+    /// Whether application data is encrypted.
     fn is_secure(&self) -> bool {
         self.tls().is_some()
     }
-}
 
-/// What an upgradable transport adds: into TLS, and back. A protocol sees this one always: where the transport that it
-/// runs over is not upgradable, these two say so.
-#[doc(alias = "ITLSTransport")]
-pub trait UpgradableTransport: TlsTransport {
-    /// Starts TLS behind what was written: what is written from now on leaves encrypted (rule: upgrade-1). Bytes that were
-    /// received and are not done with are judged (rule: upgrade-2). No data is delivered until
-    /// [`handshake_completed`](super::Protocol::handshake_completed); a failure ends the connection.
+    /// Starts TLS after what was written so far; later writes are encrypted (rule: upgrade-1). Bytes that were received and
+    /// not processed are judged (rule: upgrade-2). No data is delivered until
+    /// [`handshake_completed`](super::Protocol::handshake_completed). A handshake that fails ends the connection.
     ///
     /// # Errors
-    /// [`UpgradeError`](crate::UpgradeError) says which, and nothing has changed (rule: upgrade-5); [`Error::Unsupported`]
-    /// where the transport is not upgradable. Whoever ends the connection by `?` ends it with that reason.
+    /// The [`UpgradeError`](crate::UpgradeError) says why TLS cannot start now, and nothing has changed (rule: upgrade-5).
+    /// [`Error::Unsupported`] if the transport cannot be upgraded. A callback that returns the error by `?` ends the
+    /// connection with it.
     #[doc(alias = "startTLS")]
+    #[doc(alias = "STARTTLS")]
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error>;
 
     /// Whether [`start_tls`](Self::start_tls) could begin now. A service checks this before it writes the go-ahead, which it
@@ -217,12 +186,177 @@ pub trait UpgradableTransport: TlsTransport {
     /// [`UpgradeError::TooManyLayers`](crate::UpgradeError::TooManyLayers) (rule: upgrade-12). Nothing changes.
     fn may_start_tls(&mut self) -> Result<(), Error>;
 
-    /// Ends the topmost TLS session behind what was written, and goes on beneath it (rule: upgrade-9);
-    /// [`tls_stopped`](super::Protocol::tls_stopped) tells when.
+    /// Ends the topmost TLS session after what was written, and goes on beneath it (rule: upgrade-9). The callback
+    /// [`tls_stopped`](super::Protocol::tls_stopped) says when.
     ///
     /// # Errors
-    /// As those of [`start_tls`](Self::start_tls).
+    /// [`UpgradeError::NotSecure`](crate::UpgradeError::NotSecure) in plaintext, otherwise as
+    /// [`start_tls`](Self::start_tls).
     #[doc(alias = "CCC")]
     #[doc(alias = "unwrap")]
     fn stop_tls(&mut self) -> Result<(), Error>;
+}
+
+/// Produces by itself, and can be paused: another connection, a stream of events.
+#[doc(alias = "IPushProducer")]
+pub trait PushProducer: Send + 'static {
+    /// More is queued than the [high mark](crate::Watermarks): produce nothing for now (rule: flow-2).
+    #[doc(alias = "pauseProducing")]
+    #[doc(alias = "pause_writing")]
+    fn pause(&mut self);
+
+    /// The queue is down to the low mark: go on.
+    #[doc(alias = "resumeProducing")]
+    #[doc(alias = "resume_writing")]
+    fn resume(&mut self);
+
+    /// Nothing can be sent any more. Called at most once, before the end of the connection is reported (rule: flow-3).
+    #[doc(alias = "stopProducing")]
+    fn stop(&mut self);
+}
+
+/// Produces when it is asked: a file, a generator.
+#[doc(alias = "IPullProducer")]
+pub trait PullProducer: Send + 'static {
+    /// The queue has run empty: write the next piece, or have another task write it by the handle. It is asked again when
+    /// that piece has left (rule: flow-2). After the last piece it calls
+    /// [`unregister_producer`](Conn::unregister_producer), in the same call.
+    ///
+    /// # Errors
+    /// An error ends the connection, as that of a callback does (rule: life-3).
+    #[doc(alias = "resumeProducing")]
+    fn produce(&mut self, conn: &mut dyn Conn) -> CallbackResult;
+
+    /// As [`PushProducer::stop`].
+    #[doc(alias = "stopProducing")]
+    fn stop(&mut self);
+}
+
+/// A producer, to be [registered](Conn::register_producer).
+///
+/// ```
+/// use bowline::protocol::{CallbackResult, Conn, Producer, PullProducer};
+///
+/// /// Counts down, a line for each number, as fast as the peer reads.
+/// struct Countdown(u32);
+///
+/// impl PullProducer for Countdown {
+///     fn produce(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+///         conn.write(format!("{}\r\n", self.0).as_bytes());
+///         match self.0.checked_sub(1) {
+///             Some(next) => self.0 = next,
+///             None => conn.unregister_producer(),
+///         }
+///         Ok(())
+///     }
+///
+///     fn stop(&mut self) {}
+/// }
+///
+/// fn start(conn: &mut dyn Conn) -> CallbackResult {
+///     conn.register_producer(Producer::pull(Countdown(1_000_000)))?;
+///     conn.close(); // after the last line
+///     Ok(())
+/// }
+/// ```
+pub enum Producer {
+    /// It is paused and resumed.
+    Push(Box<dyn PushProducer>),
+    /// It is asked for each piece.
+    Pull(Box<dyn PullProducer>),
+}
+
+impl Producer {
+    /// A producer that is paused and resumed.
+    pub fn push(producer: impl PushProducer) -> Self {
+        Self::Push(Box::new(producer))
+    }
+
+    /// A producer that is asked for each piece.
+    pub fn pull(producer: impl PullProducer) -> Self {
+        Self::Pull(Box::new(producer))
+    }
+
+    pub(super) fn stop(&mut self) {
+        match self {
+            Self::Push(producer) => producer.stop(),
+            Self::Pull(producer) => producer.stop(),
+        }
+    }
+
+    /// Stops it because its connection has ended, but not inside a callback of this thread.
+    pub(super) fn stop_after_callbacks(mut self) {
+        after_callbacks(move || self.stop());
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Push(_) => "Producer::Push",
+            Self::Pull(_) => "Producer::Pull",
+        })
+    }
+}
+
+/// Does what a protocol's [`Conn`] does, from any task and thread. Cheap to clone. It keeps nothing of the connection alive
+/// (rule: life-4).
+///
+/// Calls return at once and are carried out in their order, by the connection's own task. After the end they do nothing:
+/// bytes are dropped and counted, a producer is stopped (rule: life-5).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use bowline::protocol::{Runner, relay};
+/// use tokio::io::AsyncReadExt;
+///
+/// let (mut client, server) = bowline::testing::tcp_pair().await?;
+/// let (protocol, _other) = relay(); // any protocol
+/// let runner = Runner::new(protocol, server);
+/// let handle = runner.handle();
+/// tokio::spawn(runner.run());
+///
+/// handle.write("news\r\n");
+/// let mut line = [0; 6];
+/// client.read_exact(&mut line).await?;
+/// assert_eq!(&line, b"news\r\n");
+/// handle.abort();
+/// assert!(!handle.lost().await.is_clean());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Handle(pub(super) Arc<HandleState<dyn CommandTarget>>);
+
+/// A connection on which the calls of its handles are carried out.
+pub(crate) trait CommandTarget: Conn {
+    /// Writes what a handle has written, in answer to input or not.
+    fn write_command(&mut self, bytes: &[u8], is_answer: bool) {
+        let _ = is_answer;
+        self.write(bytes);
+    }
+
+    /// Starts TLS. The reply comes when the handshake is done, or has failed.
+    fn start_tls_replying(&mut self, how: StartTls, reply: ReplySender) {
+        reply.send(self.start_tls(how));
+    }
+
+    /// Stops TLS. The reply comes when plaintext flows.
+    fn stop_tls_replying(&mut self, reply: ReplySender) {
+        reply.send(self.stop_tls());
+    }
+
+    /// Ends the connection for this reason.
+    fn fail(&mut self, failure: Failure) {
+        let _ = failure;
+        self.abort();
+    }
+}
+
+impl Command<dyn CommandTarget> {
+    pub(crate) fn carry_out(self, target: &mut (dyn CommandTarget + 'static)) {
+        match self {
+            Self::Write(bytes, is_answer) => target.write_command(&bytes, is_answer),
+            Self::Call(call) => call(Some(target)),
+        }
+    }
 }

@@ -2,34 +2,29 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::handle_state::HandleState;
-use super::producer::Producer;
-
 thread_local! {
     /// The connection whose input is being delivered, as the address of the state that it shares with its handles; 0: none.
     static ANSWERING: Cell<usize> = const { Cell::new(0) };
     /// The number of callbacks that run on this thread: one, or one nested in another.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// Producers to stop after the last callback has returned.
-    static LATE: RefCell<Vec<Producer>> = const { RefCell::new(Vec::new()) };
+    /// Work to do after the last callback has returned.
+    static POSTPONED: RefCell<Vec<Task>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Delivers input to the protocol of this connection. Bytes written to the connection during this call, also by its handle,
-/// count as answers (rule: write-10).
-pub(super) fn answering<R>(handle_state: &HandleState, deliver: impl FnOnce() -> R) -> R {
-    let before = ANSWERING.replace(place(handle_state));
+type Task = Box<dyn FnOnce()>;
+
+/// Delivers input to the protocol of the connection with this address. Bytes written to the connection during this call, also
+/// by its handle, count as answers (rule: write-10).
+pub(super) fn answering<R>(connection: usize, deliver: impl FnOnce() -> R) -> R {
+    let before = ANSWERING.replace(connection);
     let result = deliver();
     ANSWERING.set(before);
     result
 }
 
 /// Whether this thread is delivering input to the protocol of this connection.
-pub(super) fn is_answering(handle_state: &HandleState) -> bool {
-    ANSWERING.try_with(|answering| answering.get() == place(handle_state)).unwrap_or(false)
-}
-
-fn place(handle_state: &HandleState) -> usize {
-    std::ptr::from_ref(handle_state).addr()
+pub(super) fn is_answering(connection: usize) -> bool {
+    ANSWERING.try_with(|answering| answering.get() == connection).unwrap_or(false)
 }
 
 /// Runs a callback, which must not unwind.
@@ -41,20 +36,20 @@ pub(super) fn callback<R>(call: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Keeps a producer until no callback runs on this thread. Returns it if none runs now.
-pub(super) fn put_off(producer: Producer) -> Option<Producer> {
+/// Keeps this work until no callback runs on this thread. Returns it if none runs now.
+pub(super) fn postpone<F: FnOnce() + 'static>(task: F) -> Option<F> {
     if DEPTH.try_with(Cell::get).unwrap_or(0) == 0 {
-        return Some(producer);
+        return Some(task);
     }
-    let mut producer = Some(producer);
-    let _ = LATE.try_with(|late| late.borrow_mut().extend(producer.take()));
-    producer
+    let mut task = Some(task);
+    let _ = POSTPONED.try_with(|tasks| tasks.borrow_mut().extend(task.take().map(|task| Box::new(task) as Task)));
+    task
 }
 
-/// The producers that were kept, if no callback runs any more.
-pub(super) fn take_late() -> Vec<Producer> {
+/// The work that was postponed, if no callback runs any more.
+pub(super) fn take_postponed() -> Vec<Task> {
     if DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
         return Vec::new();
     }
-    LATE.try_with(RefCell::take).unwrap_or_default()
+    POSTPONED.try_with(RefCell::take).unwrap_or_default()
 }

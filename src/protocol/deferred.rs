@@ -1,4 +1,4 @@
-//! What a callback has in its hands: the calls of the ladder are noted here, and carried out when it has returned.
+//! The connection that callbacks get: their calls are noted here, and carried out after the callback has returned.
 
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::conn::{Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport};
+use super::conn::{CommandTarget, Conn, Handle, Producer, Reading};
 use super::current;
-use super::guard;
-use super::handle::Handle;
-use super::handle_state::{Answer, Command, HandleState};
-use super::producer::Producer;
+use super::failure::{Failure, reason};
+use super::guard::catch;
+use super::handle_state::{Command, HandleState};
+use super::reply::ReplySender;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::{Control, Watcher};
+use crate::conn::options::{Socket, SocketOptions};
 use crate::conn::time::after;
 use crate::core::answers::Answers;
 use crate::core::facts::SessionFacts;
@@ -22,45 +23,74 @@ use crate::core::outbox::{EndRequest, Outbox};
 use crate::error::{Error, Reason, UpgradeError};
 
 /// A step between plaintext and TLS.
-pub(super) enum Change {
-    /// TLS begins, its handshake to be done by then.
-    Start(Box<StartTls>, Option<Instant>, Option<Answer>),
+pub(super) enum TlsStep {
+    /// TLS begins; its handshake has to be done by then.
+    Start(Box<StartTls>, Option<Instant>, Option<ReplySender>),
     /// TLS ends.
-    Stop(Option<Answer>),
+    Stop(Option<ReplySender>),
 }
 
-/// The calls of one protocol.
+/// Whether a step between plaintext and TLS is in progress. Steps that wait in the outbox are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum TlsChange {
+    #[default]
+    None,
+    /// The connection begins with a handshake, which is not done. It also waits in the outbox at first.
+    FirstHandshake,
+    /// A later step.
+    Step,
+}
+
+/// When data is delivered to the protocol, as far as the protocol decides that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Delivery {
+    /// When more arrives.
+    #[default]
+    OnArrival,
+    /// Now: the protocol has left bytes unread, and can be asked again although no more have arrived.
+    Again,
+    /// Not before reading is resumed, and then [`Again`](Self::Again).
+    Paused,
+}
+
+impl Delivery {
+    /// Unread bytes are delivered again, unless the protocol has paused reading.
+    fn again(&mut self) {
+        if *self != Self::Paused {
+            *self = Self::Again;
+        }
+    }
+}
+
+/// The calls of one protocol, and what it can see of its transport. Its two flags are facts and no states: each becomes true
+/// for a reason outside of this type, and nothing here excludes it.
 pub(crate) struct DeferredConn {
-    pub(super) outbox: Outbox<Change>,
+    pub(super) outbox: Outbox<TlsStep>,
     pub(super) answers: Answers,
     pub(super) flow: Flow,
     pub(super) producer: Option<Producer>,
     /// Producers that came too late, to be stopped when the callback has returned.
     pub(super) too_late: Vec<Producer>,
-    pub(super) is_paused: bool,
-    /// What the protocol has left unread is to be delivered without waiting for more.
-    pub(super) is_resumed: bool,
+    pub(super) delivery: Delivery,
     pub(super) timer: Option<Instant>,
-    pub(super) handle_state: Arc<HandleState>,
-    /// What the transport itself has queued, as of the last look.
+    pub(super) handle_state: Arc<HandleState<dyn CommandTarget>>,
+    /// How many bytes the transport itself has queued, as of the last check.
     pub(super) queued_below: usize,
     pub(super) facts: Option<Arc<SessionFacts>>,
-    pub(super) is_upgradable: bool,
-    /// The number of TLS sessions of the transport, after the last change.
-    pub(super) layers: usize,
-    /// The peer's half has ended.
+    /// The number of TLS sessions of the transport, after the last change; `None` if it cannot be upgraded.
+    pub(super) layers: Option<usize>,
+    pub(super) tls_change: TlsChange,
+    /// The transport has reported the end of the peer's half.
     pub(super) is_read_ended: bool,
-    /// Whoever wrote by a handle was told that the high mark is passed: that is so, although it may be over by now.
+    /// A handle's write has returned that the high mark is passed. The protocol and its producer are then called as for a full
+    /// queue, although bytes may have left since.
     pub(super) was_full: bool,
-    /// A handle has asked for the end of the connection with this reason.
+    /// The end of the connection was asked for, with this reason.
     pub(super) failure: Option<Reason>,
-    /// A change between plaintext and TLS is under way.
-    pub(super) is_changing: bool,
     /// The task that is parked at the mailbox.
     parked: Option<Waker>,
-    /// Lent to the mailbox and back, so that commands cost no allocation.
-    commands: Vec<Command>,
-    is_obeying: bool,
+    /// Lent to the mailbox and back, so that commands cost no allocation; away while they are carried out.
+    commands: Option<Vec<Command<dyn CommandTarget>>>,
 }
 
 impl DeferredConn {
@@ -75,130 +105,107 @@ impl DeferredConn {
             flow: Flow::default(),
             producer: None,
             too_late: Vec::new(),
-            is_paused: false,
-            is_resumed: false,
+            delivery: Delivery::default(),
             timer: None,
             handle_state,
             queued_below: 0,
             facts,
-            is_upgradable: layers.is_some(),
-            layers: layers.unwrap_or_default(),
+            layers,
+            tls_change: TlsChange::default(),
             is_read_ended: false,
             was_full: false,
             failure: None,
-            is_changing: false,
             parked: None,
-            commands: Vec::new(),
-            is_obeying: false,
+            commands: Some(Vec::new()),
         }
     }
 
-    /// Whether nothing is to be looked for in the mailbox, and this task is parked there. That takes no lock.
+    /// Whether the mailbox is empty and this task is parked there. That takes no lock.
     #[inline]
     pub(super) fn is_quiet(&self, task: Option<&Waker>) -> bool {
         let is_parked = task.is_none_or(|task| self.parked.as_ref().is_some_and(|parked| parked.will_wake(task)));
         is_parked && self.handle_state.is_quiet()
     }
 
-    /// Carries out what handles have asked for; says whether that was anything.
-    pub(super) fn obey(&mut self, task: Option<&Waker>) -> bool {
+    /// Carries out the commands of handles. Returns whether there were any.
+    pub(super) fn run_commands(&mut self, task: Option<&Waker>) -> bool {
         if self.is_quiet(task) {
             return false;
         }
         if let Some(task) = task {
             self.parked = Some(task.clone());
         }
-        let mut commands = std::mem::take(&mut self.commands);
+        let Some(mut commands) = self.commands.take() else { return false };
         self.was_full |= self.handle_state.take_commands(task, &mut commands);
         let is_any = !commands.is_empty();
-        self.is_obeying = true;
-        commands.drain(..).for_each(|order| self.carry_out(order));
-        self.is_obeying = false;
-        self.commands = commands;
+        commands.drain(..).for_each(|command| command.carry_out(self));
+        self.commands = Some(commands);
         is_any
     }
 
-    /// What handles have asked for, not carried out.
+    /// The commands of handles, not carried out.
     #[cfg(feature = "testing")]
-    pub(crate) fn take_commands(&mut self) -> Vec<Command> {
+    pub(crate) fn take_commands(&mut self) -> Vec<Command<dyn CommandTarget>> {
         let mut commands = Vec::new();
         self.handle_state.take_commands(None, &mut commands);
         self.handle_state.set_queued(self.queued(), true);
         commands
     }
 
-    /// What a callback has asked for by a handle comes ahead of what it asks for now (rule: write-1).
+    /// A call that a callback has made by a handle comes before its next call (rule: write-1).
     fn catch_up(&mut self) {
-        if !self.is_obeying && !self.is_quiet(None) {
-            self.obey(None);
-        }
-    }
-
-    fn carry_out(&mut self, order: Command) {
-        match order {
-            Command::Write(bytes, is_answer) => self.put(&bytes, is_answer),
-            Command::Close => self.close(),
-            Command::CloseWrite => self.close_write(),
-            Command::Pause => self.pause_reading(),
-            Command::Resume => self.resume_reading(),
-            Command::Register(producer, answer) => answer.give(self.register_producer(producer)),
-            Command::Unregister => self.unregister_producer(),
-            Command::StartTls(how, answer) => match self.check_start() {
-                Ok(()) => self.push_start(how, Some(answer)),
-                Err(error) => answer.give(Err(error)),
-            },
-            Command::StopTls(answer) => match self.check_stop() {
-                Ok(()) => self.outbox.push_step(Change::Stop(Some(answer))),
-                Err(error) => answer.give(Err(error)),
-            },
-            Command::Timer(after) => self.set_timer(after),
-            Command::Fail(failure) => {
-                self.failure.get_or_insert(guard::reason(failure));
-            }
+        if self.commands.is_some() && !self.is_quiet(None) {
+            self.run_commands(None);
         }
     }
 
     /// The first step of a connection that begins with TLS.
     pub(super) fn begin_tls(&mut self, how: StartTls, deadline: Option<Instant>) {
-        self.outbox.push_step(Change::Start(Box::new(how), deadline, None));
+        self.outbox.push_step(TlsStep::Start(Box::new(how), deadline, None));
+        self.tls_change = TlsChange::FirstHandshake;
     }
 
-    fn push_start(&mut self, how: Box<StartTls>, answer: Option<Answer>) {
+    fn push_start(&mut self, how: StartTls, reply: Option<ReplySender>) {
         let deadline = after(self.control().policy().handshake_timeout);
-        self.outbox.push_step(Change::Start(how, deadline, answer));
+        self.outbox.push_step(TlsStep::Start(Box::new(how), deadline, reply));
     }
 
-    /// Whether a change between plaintext and TLS can be asked for; where not, which of the causes it is (rule:
-    /// upgrade-5).
-    fn check_change(&self) -> Result<(), Error> {
-        let error = match self.control().cut().or_else(|| self.failure.clone()) {
-            Some(reason) => UpgradeError::Failed(reason),
-            None if !self.is_upgradable => return Err(Error::Unsupported("upgrade to TLS")),
-            None if self.is_changing || self.outbox.has_steps() => UpgradeError::InProgress,
-            None if self.outbox.requested_end() != EndRequest::None => UpgradeError::SendClosed,
-            None => return Ok(()),
+    /// Whether a step between plaintext and TLS can be asked for, and why not (rule: upgrade-5).
+    /// Returns the number of TLS sessions.
+    fn check_step(&self) -> Result<usize, Error> {
+        let error = match (self.control().cut().or_else(|| self.failure.clone()), self.layers) {
+            (Some(reason), _) => UpgradeError::Failed(reason),
+            (None, None) => return Err(Error::Unsupported("upgrade to TLS")),
+            (None, Some(_)) if self.is_changing() => UpgradeError::InProgress,
+            (None, Some(_)) if self.outbox.requested_end() != EndRequest::None => UpgradeError::SendClosed,
+            (None, Some(layers)) => return Ok(layers),
         };
         Err(error.into())
     }
 
     fn check_start(&self) -> Result<(), Error> {
-        self.check_change()?;
+        let layers = self.check_step()?;
         if self.is_read_ended {
             return Err(UpgradeError::PeerEnded.into());
         }
-        Ok(self.control().policy().check_layers(self.layers)?)
+        Ok(self.control().policy().check_layers(layers)?)
     }
 
     fn check_stop(&self) -> Result<(), Error> {
-        self.check_change()?;
+        self.check_step()?;
         if self.is_secure() { Ok(()) } else { Err(UpgradeError::NotSecure.into()) }
     }
 
-    /// Something happens to the producer; says what it is to be told.
+    /// Whether a step between plaintext and TLS is in progress, or waits.
+    fn is_changing(&self) -> bool {
+        self.tls_change != TlsChange::None || self.outbox.has_steps()
+    }
+
+    /// Something happens to the producer. Returns which of its methods is to be called.
     pub(super) fn flow(&mut self, event: FlowEvent) -> ProducerCall {
-        let tell = self.flow.handle(event).unwrap_or(ProducerCall::Nothing);
+        let call = self.flow.handle(event).unwrap_or(ProducerCall::Nothing);
         self.outbox.set_producer(self.flow.is_there());
-        tell
+        call
     }
 
     /// Whether a close would have nothing to finish (rule: close-9).
@@ -206,7 +213,7 @@ impl DeferredConn {
         self.outbox.requested_end() == EndRequest::Close && self.outbox.is_empty() && !self.flow.is_there()
     }
 
-    /// How full the queue is, on all layers together.
+    /// How full the queue is, with what the transport has queued.
     pub(super) fn level(&self) -> Level {
         let queued = self.queued();
         if queued == 0 && !self.outbox.has_steps() {
@@ -225,14 +232,18 @@ impl DeferredConn {
     pub(super) fn is_held(&mut self) -> bool {
         let was_held = self.answers.is_held();
         self.answers.left(self.queued());
-        self.is_resumed |= was_held && !self.answers.is_held();
+        if was_held && !self.answers.is_held() {
+            self.delivery.again();
+        }
         self.answers.is_held()
     }
 
     /// Nothing can be sent any more.
     pub(super) fn lose_sending(&mut self) -> ProducerCall {
         self.outbox.lose();
-        self.is_resumed |= self.answers.is_held();
+        if self.answers.is_held() {
+            self.delivery.again();
+        }
         self.answers.lose();
         self.flow(FlowEvent::End)
     }
@@ -248,16 +259,16 @@ impl DeferredConn {
     }
 }
 
-impl Transport for DeferredConn {
+impl Conn for DeferredConn {
     fn write(&mut self, bytes: &[u8]) {
         self.catch_up();
-        self.put(bytes, current::is_answering(&self.handle_state));
+        self.put(bytes, current::is_answering(self.handle_state.address()));
     }
 
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
         self.catch_up();
         // Nothing comes between: whether it is accepted does not change from one part to the next.
-        let is_answer = current::is_answering(&self.handle_state);
+        let is_answer = current::is_answering(self.handle_state.address());
         parts.for_each(|part| self.put(part, is_answer));
     }
 
@@ -272,26 +283,27 @@ impl Transport for DeferredConn {
     }
 
     fn abort(&mut self) {
-        // rule: abort-2: at once, so that nothing leaves behind this call.
+        // rule: abort-2: at once, so that nothing leaves after this call.
         self.control().abort();
-        // Also where both halves have ended already, and only the telling is left.
+        // Also if both halves have ended already, and the end has only to be reported.
         self.failure.get_or_insert(Reason::Aborted);
         self.outbox.lose();
     }
 
     fn pause_reading(&mut self) {
         self.catch_up();
-        self.is_paused = true;
-        self.is_resumed = false;
+        self.delivery = Delivery::Paused;
     }
 
     fn resume_reading(&mut self) {
         self.catch_up();
-        self.is_resumed |= std::mem::take(&mut self.is_paused);
+        if self.delivery == Delivery::Paused {
+            self.delivery = Delivery::Again;
+        }
     }
 
     fn is_reading_paused(&self) -> bool {
-        self.is_paused
+        self.delivery == Delivery::Paused
     }
 
     fn reading(&mut self) -> Reading {
@@ -299,10 +311,10 @@ impl Transport for DeferredConn {
         match self.outbox.requested_end() {
             _ if self.control().is_cut() || self.failure.is_some() => Reading::Over,
             EndRequest::Close => Reading::Over,
-            EndRequest::None | EndRequest::CloseWrite if self.is_changing || self.outbox.has_steps() => {
-                Reading::Changing
+            EndRequest::None | EndRequest::CloseWrite if self.is_changing() => Reading::Changing,
+            EndRequest::None | EndRequest::CloseWrite if self.is_reading_paused() || self.answers.is_held() => {
+                Reading::Paused
             }
-            EndRequest::None | EndRequest::CloseWrite if self.is_paused || self.answers.is_held() => Reading::Paused,
             EndRequest::None | EndRequest::CloseWrite => Reading::Open,
         }
     }
@@ -332,7 +344,7 @@ impl Transport for DeferredConn {
     fn unregister_producer(&mut self) {
         self.catch_up();
         self.flow(FlowEvent::Unregister);
-        if let Err(reason) = guard::catch(|| self.producer = None) {
+        if let Err(reason) = catch(|| self.producer = None) {
             self.failure.get_or_insert(reason);
         }
     }
@@ -357,29 +369,14 @@ impl Transport for DeferredConn {
     fn control(&self) -> &Control {
         &self.handle_state.control
     }
-}
-
-impl Drop for DeferredConn {
-    /// A connection that is dropped ahead of its end is lost to its handles all the same (rule: life-4).
-    fn drop(&mut self) {
-        self.handle_state.close();
-        self.handle_state.lose(Reason::Aborted);
-    }
-}
-
-impl TcpTransport for DeferredConn {}
-
-impl TlsTransport for DeferredConn {
     fn tls(&self) -> Option<Arc<SessionFacts>> {
         self.facts.clone()
     }
-}
 
-impl UpgradableTransport for DeferredConn {
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
         self.catch_up();
         self.check_start()?;
-        self.push_start(Box::new(how), None);
+        self.push_start(how, None);
         Ok(())
     }
 
@@ -391,7 +388,46 @@ impl UpgradableTransport for DeferredConn {
     fn stop_tls(&mut self) -> Result<(), Error> {
         self.catch_up();
         self.check_stop()?;
-        self.outbox.push_step(Change::Stop(None));
+        self.outbox.push_step(TlsStep::Stop(None));
         Ok(())
+    }
+}
+
+impl SocketOptions for DeferredConn {
+    fn socket(&self) -> Socket<'_> {
+        Socket(self.control())
+    }
+}
+
+/// The calls that handles make in another way than callbacks.
+impl CommandTarget for DeferredConn {
+    fn write_command(&mut self, bytes: &[u8], is_answer: bool) {
+        self.put(bytes, is_answer);
+    }
+
+    fn start_tls_replying(&mut self, how: StartTls, reply: ReplySender) {
+        match self.check_start() {
+            Ok(()) => self.push_start(how, Some(reply)),
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    fn stop_tls_replying(&mut self, reply: ReplySender) {
+        match self.check_stop() {
+            Ok(()) => self.outbox.push_step(TlsStep::Stop(Some(reply))),
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(reason(failure));
+    }
+}
+
+impl Drop for DeferredConn {
+    /// A connection that is dropped before its end is lost for its handles, too (rule: life-4).
+    fn drop(&mut self) {
+        self.handle_state.close();
+        self.handle_state.lose(Reason::Aborted);
     }
 }

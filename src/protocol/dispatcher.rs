@@ -1,16 +1,15 @@
-//! A protocol and what it sees of its transport: the one place that calls back.
+//! Calls the protocol and its producer: the one place that calls back.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::conn::Transport as _;
+use super::callbacks::{AfterRead, Protocol};
+use super::conn::{Conn as _, Producer};
 use super::current;
-use super::deferred::DeferredConn;
+use super::deferred::{DeferredConn, TlsChange};
+use super::failure::{CallbackResult, Unread};
 use super::guard::{catch, guard};
-use super::producer::Producer;
-use super::runner::MAX_TURNS;
-use super::{AfterRead, Outcome, Protocol, Unread};
 use crate::conn::time::Timer;
 use crate::core::flow::{FlowEvent, Level, ProducerCall};
 use crate::core::half::End;
@@ -18,32 +17,34 @@ use crate::core::lifecycle::{Callback, Lifecycle};
 use crate::error::{Error, Reason};
 use crate::transport::Starting;
 
-/// The protocol, and what it sees of its transport.
+/// How many turns are made before other tasks have theirs.
+pub(super) const MAX_TURNS: usize = 64;
+
+/// The protocol, and the connection as it sees it.
 pub(super) struct Dispatcher<P> {
     pub(super) protocol: P,
     pub(super) conn: DeferredConn,
     lifecycle: Lifecycle,
+    /// The protocol was notified that its group drains.
     has_heard_of_drain: bool,
-    /// The connection begins with a handshake, which is not done.
-    pub(super) is_beginning: bool,
     timer: Timer,
-    /// The queue was above the high mark, and the protocol waits for room.
+    /// The queue was above the high mark, and `writable` is due when it is down to the low mark.
     pub(super) is_above: bool,
 }
 
 impl<P: Protocol> Dispatcher<P> {
     pub(super) fn new(protocol: P, conn: DeferredConn) -> Self {
         let (lifecycle, timer) = (Lifecycle::default(), Timer::default());
-        Self { protocol, conn, lifecycle, has_heard_of_drain: false, is_beginning: false, timer, is_above: false }
+        Self { protocol, conn, lifecycle, has_heard_of_drain: false, timer, is_above: false }
     }
 
-    /// Calls back, where that may be now; what a failed callback failed with becomes the reason (rule: life-3).
+    /// Makes this callback, if it may come now. The failure of a callback becomes the reason (rule: life-3).
     pub(super) fn notify<R>(
         &mut self,
         callback: Callback,
-        call: impl FnOnce(&mut P, &mut DeferredConn) -> Outcome<R>,
+        call: impl FnOnce(&mut P, &mut DeferredConn) -> CallbackResult<R>,
     ) -> Option<R> {
-        // rule: abort-3: behind an abort, nothing but the end is told.
+        // rule: abort-3: after an abort, only `connection_lost` is called.
         if self.is_over() || !self.lifecycle.admit(callback) {
             return None;
         }
@@ -62,10 +63,10 @@ impl<P: Protocol> Dispatcher<P> {
             .unwrap_or(AfterRead::KeepWriting)
     }
 
-    /// Delivers data; says how much the protocol is done with.
+    /// Delivers data. Returns how many bytes the protocol has processed.
     pub(super) fn deliver(&mut self, data: &[u8]) -> usize {
         let handle_state = Arc::clone(&self.conn.handle_state);
-        let done = current::answering(&handle_state, || self.notify_data(data));
+        let done = current::answering(handle_state.address(), || self.notify_data(data));
         let done = done.unwrap_or(data.len());
         handle_state.count_received(done as u64);
         done
@@ -81,7 +82,7 @@ impl<P: Protocol> Dispatcher<P> {
         })
     }
 
-    /// Fails where the protocol has left more unread than it may.
+    /// Fails if the protocol has left more bytes unread than it may.
     pub(super) fn check_unread(&mut self, bytes: usize) {
         let outcome = guard(|| match self.protocol.max_unread() {
             limit if bytes > limit => Err(Unread { bytes, limit }.into()),
@@ -135,16 +136,16 @@ impl<P: Protocol> Dispatcher<P> {
         self.conn.handle_state.set_queued(self.conn.queued(), !self.is_above);
     }
 
-    /// Carries out what handles have asked for, and the drain; says whether that was anything.
+    /// Carries out the commands of handles, and a drain. Returns whether there was anything.
     #[inline]
-    pub(super) fn obey(&mut self, cx: &mut Context<'_>) -> bool {
-        // The drain rings at the mailbox too, but one by one: whoever wakes for something else sees it before that.
+    pub(super) fn run_commands(&mut self, cx: &mut Context<'_>) -> bool {
+        // A drain wakes one task after the other. A task that is awake for something else sees it earlier.
         let is_to_drain = !self.has_heard_of_drain && self.conn.control().is_draining();
-        (is_to_drain || !self.conn.is_quiet(Some(cx.waker()))) && self.obey_mail(cx, is_to_drain)
+        (is_to_drain || !self.conn.is_quiet(Some(cx.waker()))) && self.run_waiting(cx, is_to_drain)
     }
 
-    fn obey_mail(&mut self, cx: &mut Context<'_>, is_to_drain: bool) -> bool {
-        let has_obeyed = self.conn.obey(Some(cx.waker()));
+    fn run_waiting(&mut self, cx: &mut Context<'_>, is_to_drain: bool) -> bool {
+        let has_run = self.conn.run_commands(Some(cx.waker()));
         self.stop_late_producers();
         if self.conn.was_full {
             self.supply(Level::High);
@@ -152,17 +153,17 @@ impl<P: Protocol> Dispatcher<P> {
         }
         if is_to_drain {
             self.has_heard_of_drain = true;
-            if self.is_beginning {
+            if self.conn.tls_change == TlsChange::FirstHandshake {
                 // rule: drain-2: there is nothing to lose in it yet.
                 self.conn.control().abort();
             } else {
                 self.notify(Callback::Event, |protocol, conn| protocol.draining(conn));
             }
         }
-        has_obeyed || is_to_drain
+        has_run || is_to_drain
     }
 
-    /// Ready when the time has come that the protocol asked for, and it was told.
+    /// Ready when the time of the timer has come, and the protocol was notified.
     #[inline]
     pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.conn.timer.is_none() && !self.timer.is_set() {
@@ -179,27 +180,27 @@ impl<P: Protocol> Dispatcher<P> {
         Poll::Ready(())
     }
 
-    /// Whoever has passed the high mark is told of room, also where all leaves at once (rule: write-8).
+    /// After the high mark was passed, `writable` is called, also if all bytes leave at once (rule: write-8).
     pub(super) fn note_level(&mut self) {
         self.is_above |= self.conn.level() == Level::High;
     }
 
-    /// Tells the producer, and the protocol, how full the queue is; says whether anybody was called.
+    /// Calls the producer, or the protocol, if this level of the queue asks for that. Returns whether one was called.
     pub(super) fn supply(&mut self, level: Level) -> bool {
         self.is_above |= level == Level::High;
-        // A producer that is resumed looks at its handle.
+        // A producer that is resumed may ask its handle how much is queued.
         self.publish();
-        let tell = self.conn.flow(FlowEvent::Level(level));
-        self.notify_producer(tell);
+        let call = self.conn.flow(FlowEvent::Level(level));
+        self.call_producer(call);
         let has_room = self.is_above && matches!(level, Level::Low | Level::Empty);
         if has_room {
             self.is_above = false;
             self.notify(Callback::Event, |protocol, conn| protocol.writable(conn));
         }
-        has_room || tell != ProducerCall::Nothing
+        has_room || call != ProducerCall::Nothing
     }
 
-    /// The same while a change is awaited: what is written gathers here (rule: write-8).
+    /// The same while a step between plaintext and TLS is awaited: written bytes gather here (rule: write-8).
     pub(super) fn supply_early(&mut self, cx: &mut Context<'_>) {
         // rule: life-6: if another producer follows at once, it starts in the next poll.
         if (0..MAX_TURNS).all(|_| self.supply(self.conn.level())) {
@@ -208,14 +209,14 @@ impl<P: Protocol> Dispatcher<P> {
         self.publish();
     }
 
-    pub(super) fn notify_producer(&mut self, tell: ProducerCall) {
-        // Out of its place while it is called: it may unregister itself.
-        if tell == ProducerCall::Nothing {
+    pub(super) fn call_producer(&mut self, call: ProducerCall) {
+        if call == ProducerCall::Nothing {
             return;
         }
+        // Out of its place while it is called: it may unregister itself.
         let Some(mut producer) = self.conn.producer.take() else { return };
         let conn = &mut self.conn;
-        let outcome = guard(|| match (&mut producer, tell) {
+        let outcome = guard(|| match (&mut producer, call) {
             (_, ProducerCall::Nothing) => Ok(()),
             (_, ProducerCall::Stop) => {
                 producer.stop();
@@ -263,23 +264,23 @@ impl<P: Protocol> Dispatcher<P> {
         }
     }
 
-    /// The producer is told that it is over, once (rule: flow-3). What it wrote stays queued.
+    /// Stops the producer, once (rule: flow-3). The bytes that it wrote stay queued.
     pub(super) fn stop_producer(&mut self) {
-        let tell = self.conn.flow(FlowEvent::End);
-        self.notify_producer(tell);
+        let call = self.conn.flow(FlowEvent::End);
+        self.call_producer(call);
     }
 
     /// Nothing can be sent any more.
     pub(super) fn lose_sending(&mut self) {
-        let tell = self.conn.lose_sending();
-        self.notify_producer(tell);
+        let call = self.conn.lose_sending();
+        self.call_producer(call);
     }
 
-    /// The end of the story.
+    /// Makes the last callback, and lets the handles know.
     pub(super) fn lose(&mut self, reason: &Reason) {
         if self.lifecycle.admit(Callback::Lost) {
             let protocol = &mut self.protocol;
-            // Nobody is left to be told of a failure.
+            // A failure has no effect: the connection has ended.
             let _ = guard(|| {
                 protocol.connection_lost(reason);
                 Ok(())
@@ -288,24 +289,25 @@ impl<P: Protocol> Dispatcher<P> {
         self.conn.handle_state.lose(reason.clone());
     }
 
-    /// Waits for a change, serving handles meanwhile. `None`: a close has made it pointless (rule: close-9).
+    /// Waits for a step between plaintext and TLS, serving handles meanwhile. `None`: a close has made it pointless (rule:
+    /// close-9).
     pub(super) async fn wait(&mut self, mut changing: Starting<'_>) -> Option<Result<(), Error>> {
-        self.conn.is_changing = true;
-        let outcome = poll_fn(|cx| {
-            self.obey(cx);
+        if self.conn.tls_change == TlsChange::None {
+            self.conn.tls_change = TlsChange::Step;
+        }
+        poll_fn(|cx| {
+            self.run_commands(cx);
             if self.poll_timer(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
             self.supply_early(cx);
-            // An end for a reason of ours ends the change too.
+            // An end for a reason of ours ends this wait, too.
             let _ = self.is_over();
             if let Poll::Ready(outcome) = changing.as_mut().poll(cx) {
                 return Poll::Ready(Some(outcome));
             }
             if self.conn.is_close_pointless() { Poll::Ready(None) } else { Poll::Pending }
         })
-        .await;
-        self.conn.is_changing = false;
-        outcome
+        .await
     }
 }

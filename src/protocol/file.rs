@@ -1,39 +1,39 @@
-//! Files, and whatever else can be read, as producers.
+//! Files, and other readers, as producers.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Outcome;
-use super::conn::Transport;
+use super::conn::{Conn, Handle, PullProducer};
+use super::failure::CallbackResult;
 use super::guard::guard;
-use super::handle::Handle;
-use super::producer::PullProducer;
 use crate::error::Error;
 
-/// How much is read at a time, in bytes, where nothing else is said.
+/// How much is read at a time by default, in bytes.
 const PIECE: usize = 64 << 10;
-/// The most that is read at a time: a piece lies in memory, also that of a file which is none, and never ends.
+/// The most that is read at a time, in bytes: a piece is held in memory, also one of a source that never ends.
 const LARGEST_PIECE: usize = 1 << 20;
 
-/// Sends a file, or anything else that can be read, as fast as the peer takes it. It reads on a thread of the runtime's
-/// blocking pool, holds one piece in memory, and unregisters itself behind the last one; a read that fails ends the
-/// connection with the error as its reason.
+/// Sends a file, or another reader, as fast as the peer takes it. It reads on a thread of the runtime's blocking pool, holds
+/// one piece in memory, and unregisters itself after the last piece.
+///
+/// # Errors
+/// A read that fails ends the connection with its error as the reason (rule: life-3).
 ///
 /// ```no_run
-/// # fn send(transport: &mut dyn bowline::protocol::Transport) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// # fn send(conn: &mut dyn bowline::protocol::Conn) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 /// use bowline::protocol::{FileProducer, Producer};
 ///
 /// let file = FileProducer::new(std::fs::File::open("picture.png")?).progress(|sent| println!("{sent} bytes"));
-/// transport.register_producer(Producer::pull(file))?;
-/// transport.close(); // behind its last byte
+/// conn.register_producer(Producer::pull(file))?;
+/// conn.close(); // after its last byte
 /// # Ok(()) }
 /// ```
 #[doc(alias = "FileSender")]
 #[doc(alias = "sendfile")]
 pub struct FileProducer<R = File> {
-    /// Away while it reads, and gone when it is done.
+    /// Absent while it reads, and after the last piece.
     reader: Arc<Mutex<Option<Reader<R>>>>,
 }
 
@@ -52,7 +52,7 @@ struct Reader<R> {
 }
 
 impl<R: Read + Send + 'static> FileProducer<R> {
-    /// Sends all that can be read from here on.
+    /// Sends all bytes from the reader's position to its end.
     pub fn new(source: R) -> Self {
         let reader = Reader { source, piece: PIECE, left: u64::MAX, sent: 0, progress: Box::new(|_| {}) };
         Self { reader: Arc::new(Mutex::new(Some(reader))) }
@@ -63,13 +63,13 @@ impl<R: Read + Send + 'static> FileProducer<R> {
         self.with(|reader| reader.piece = bytes.clamp(1, LARGEST_PIECE))
     }
 
-    /// No more than this many bytes are sent.
+    /// Sends no more than this many bytes.
     pub fn limit(self, bytes: u64) -> Self {
         self.with(|reader| reader.left = bytes)
     }
 
-    /// Called with each piece that is on its way: how many bytes have been written so far. It runs on a thread of the
-    /// blocking pool.
+    /// Calls this before each piece is written, with the number of bytes so far, the piece included. It runs on a thread of
+    /// the blocking pool.
     pub fn progress(self, progress: impl FnMut(u64) + Send + 'static) -> Self {
         self.with(|reader| reader.progress = Box::new(progress))
     }
@@ -89,9 +89,9 @@ impl<R: Read + Send + 'static> FileProducer<R> {
 }
 
 impl<R: Read + Send + 'static> PullProducer for FileProducer<R> {
-    fn produce(&mut self, transport: &mut dyn Transport) -> Outcome {
+    fn produce(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let Some(mut reader) = self.lock(Option::take) else { return Ok(()) };
-        let (home, handle) = (Arc::clone(&self.reader), transport.handle());
+        let (home, handle) = (Arc::clone(&self.reader), conn.handle());
         tokio::task::spawn_blocking(move || {
             let outcome = guard(|| {
                 let piece = reader.read()?;
@@ -124,7 +124,7 @@ impl<R: Read> Reader<R> {
         Ok(piece)
     }
 
-    /// The reader is at home again before the piece is written: that it has left is what the next piece is asked for by.
+    /// Puts the reader back before it writes the piece: as soon as the piece has left, the next one is asked for.
     fn send(mut self, piece: &[u8], home: Arc<Mutex<Option<Self>>>, handle: &Handle) {
         (self.progress)(self.sent);
         let is_last = self.left == 0 || piece.len() < self.piece;

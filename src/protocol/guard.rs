@@ -1,41 +1,17 @@
 //! The guard through which all foreign code is called: a panic becomes an error of its own connection (rule: life-7).
 
-use std::any::Any;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::producer::Producer;
-use super::{Failure, Outcome, current};
-use crate::error::{Error, Reason};
-use crate::escape::printable;
+use super::current;
+use super::failure::{CallbackResult, Panicked, reason};
+use crate::error::Reason;
 
-/// A callback panicked, with this message.
-#[derive(Debug, Clone)]
-pub struct Panicked(String);
-
-impl fmt::Display for Panicked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // rule: tcp-11: the message of the panic may contain a peer's words.
-        write!(f, "a callback panicked: {}", printable(&self.0))
-    }
-}
-
-impl std::error::Error for Panicked {}
-
-impl Panicked {
-    fn new(payload: &(dyn Any + Send)) -> Self {
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        Self(text.unwrap_or("(no message)").to_owned())
-    }
-}
-
-/// Runs a callback. If the callback panics, only its own `connection_lost` sees its state again. Producers that the callback
-/// registers with a connection that has ended are stopped after it has returned (rule: life-2).
-pub(super) fn guard<R>(callback: impl FnOnce() -> Outcome<R>) -> Result<R, Reason> {
+/// Runs a callback. If the callback panics, only its own `connection_lost` sees its state again. What the callback has
+/// postponed is run after it has returned (rule: life-2).
+pub(super) fn guard<R>(callback: impl FnOnce() -> CallbackResult<R>) -> Result<R, Reason> {
     let result = current::callback(|| catch(callback)).and_then(|outcome| outcome.map_err(reason));
-    current::take_late().into_iter().for_each(stop);
+    current::take_postponed().into_iter().for_each(after_callbacks);
     result
 }
 
@@ -49,22 +25,13 @@ pub(super) fn catch<R>(call: impl FnOnce() -> R) -> Result<R, Reason> {
     })
 }
 
-/// Stops a producer whose connection has ended: now or, while a callback runs on this thread, after the callback has
+/// Runs foreign code of a connection that has ended: now or, while a callback runs on this thread, after the callback has
 /// returned. A failure is not reported, because the connection has ended.
-pub(super) fn stop(producer: Producer) {
-    if let Some(mut producer) = current::put_off(producer) {
+pub(super) fn after_callbacks(task: impl FnOnce() + 'static) {
+    if let Some(task) = current::postpone(task) {
         let _ = guard(move || {
-            producer.stop();
-            drop(producer);
+            task();
             Ok(())
         });
-    }
-}
-
-/// What the end of a connection is called whose callback failed with this.
-pub(super) fn reason(failure: Failure) -> Reason {
-    match failure.downcast::<Error>() {
-        Ok(error) => (*error).into(),
-        Err(failure) => Reason::Protocol(Arc::from(failure)),
     }
 }

@@ -1,171 +1,179 @@
-//! The handle that other tasks and threads hold, and the mailbox behind it.
+//! What a handle does, from any task and thread.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::Failure;
-use super::handle_state::{Answer, Command, HandleState};
-use super::producer::Producer;
+use super::conn::{CommandTarget, Handle, Producer};
+use super::failure::Failure;
+use super::handle_state::{Command, HandleState};
+use super::reply::{Reply, ReplySender};
 use crate::address::Address;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::Control;
 use crate::error::{Error, Reason, UpgradeError};
 use crate::transport::layer::poll_budget;
 
-/// Does what a protocol's transport does, from any task and thread. Cheap to clone. It keeps nothing of the connection
-/// alive (rule: life-4).
-///
-/// Calls return at once and are carried out in their order, by the connection's own task. After the end they do nothing:
-/// bytes are dropped and counted, a producer is stopped (rule: life-5).
-#[derive(Clone)]
-pub struct Handle(Arc<HandleState>);
-
-/// The outcome of something that a [`Handle`] asked for. It need not be awaited: it is done all the same.
-pub struct Reply(Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>);
-
-impl Future for Reply {
-    type Output = Result<(), Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx)
-    }
-}
-
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply").finish_non_exhaustive()
-    }
-}
+/// The connection that a command is carried out on; none if it has ended.
+type Target<'a> = Option<&'a mut (dyn CommandTarget + 'static)>;
 
 impl Handle {
-    pub(super) fn new(handle_state: Arc<HandleState>) -> Self {
-        Self(handle_state)
+    pub(super) fn new(state: Arc<HandleState<dyn CommandTarget>>) -> Self {
+        Self(state)
     }
 
-    /// As [`Transport::write`](super::Transport::write).
+    /// As [`Conn::write`](super::Conn::write).
     pub fn write(&self, bytes: impl AsRef<[u8]>) {
         self.0.write(bytes.as_ref());
     }
 
-    /// As [`Transport::write_sequence`](super::Transport::write_sequence): nothing of another task's comes between.
+    /// As [`Conn::write_sequence`](super::Conn::write_sequence): the writes of other tasks come before or after all of it.
     pub fn write_sequence<B: AsRef<[u8]>>(&self, parts: impl IntoIterator<Item = B>) {
         let mut joined = Vec::new();
         parts.into_iter().for_each(|part| joined.extend_from_slice(part.as_ref()));
         self.0.write(&joined);
     }
 
-    /// Writes, and says whether that passed the high mark. Then the producer is paused, and told when there is room, as if the
-    /// connection's own task had seen it: that may be busy elsewhere.
+    /// Writes, and says whether that passed the high mark. If so, the producer is paused, and later resumed, as if the
+    /// connection's own task had seen it: that task may be busy elsewhere.
     pub(super) fn write_is_full(&self, bytes: &[u8]) -> bool {
         self.0.write(bytes)
     }
 
-    /// As [`Transport::close`](super::Transport::close).
+    /// As [`Conn::close`](super::Conn::close).
     #[doc(alias = "loseConnection")]
     pub fn close(&self) {
-        self.0.post(Command::Close);
+        self.call(|conn| conn.close());
     }
 
-    /// As [`Transport::close_write`](super::Transport::close_write).
+    /// As [`Conn::close_write`](super::Conn::close_write).
     #[doc(alias = "loseWriteConnection")]
     pub fn close_write(&self) {
-        self.0.post(Command::CloseWrite);
+        self.call(|conn| conn.close_write());
     }
 
-    /// As [`Transport::abort`](super::Transport::abort). It acts at once, whatever the connection's task does.
+    /// As [`Conn::abort`](super::Conn::abort). It acts at once, whatever the connection's task does.
     #[doc(alias = "abortConnection")]
     pub fn abort(&self) {
         self.0.control.abort();
         if !self.0.control.is_aborted() {
-            // Both halves have ended already: only the telling is left, and the task's.
+            // Both halves have ended already: the task has only to report the end.
             self.fail(Error::from(Reason::Aborted));
         }
     }
 
     /// Ends the connection with this error as its reason, as a callback does that returns it (rule: life-3).
     pub fn fail(&self, failure: impl Into<Failure>) {
-        self.0.post(Command::Fail(failure.into()));
+        let failure = failure.into();
+        self.call(|conn| conn.fail(failure));
     }
 
-    /// As [`Transport::pause_reading`](super::Transport::pause_reading).
+    /// As [`Conn::pause_reading`](super::Conn::pause_reading).
     pub fn pause_reading(&self) {
-        self.0.post(Command::Pause);
+        self.call(|conn| conn.pause_reading());
     }
 
-    /// As [`Transport::resume_reading`](super::Transport::resume_reading).
+    /// As [`Conn::resume_reading`](super::Conn::resume_reading).
     pub fn resume_reading(&self) {
-        self.0.post(Command::Resume);
+        self.call(|conn| conn.resume_reading());
     }
 
-    /// As [`Transport::register_producer`](super::Transport::register_producer). A producer that is refused is dropped.
+    /// As [`Conn::register_producer`](super::Conn::register_producer). The reply says whether it was registered; a producer
+    /// that is refused is dropped.
     pub fn register_producer(&self, producer: Producer) -> Reply {
-        self.ask(|answer| Command::Register(producer, answer))
+        self.ask(move |conn, reply| match conn {
+            Some(conn) => reply.send(conn.register_producer(producer)),
+            // rule: flow-1: registered on a dead connection it is stopped at once.
+            None => {
+                producer.stop_after_callbacks();
+                reply.send(Ok(()));
+            }
+        })
     }
 
-    /// As [`Transport::unregister_producer`](super::Transport::unregister_producer).
+    /// As [`Conn::unregister_producer`](super::Conn::unregister_producer).
     pub fn unregister_producer(&self) {
-        self.0.post(Command::Unregister);
+        self.call(|conn| conn.unregister_producer());
     }
 
-    /// As [`UpgradableTransport::start_tls`](super::UpgradableTransport::start_tls). The reply comes when the handshake is
-    /// done, or has failed.
+    /// As [`Conn::start_tls`](super::Conn::start_tls). The reply comes when the handshake is done, or has failed.
     #[doc(alias = "startTLS")]
     pub fn start_tls(&self, how: StartTls) -> Reply {
-        self.ask(|answer| Command::StartTls(Box::new(how), answer))
+        self.ask(move |conn, reply| {
+            if let Some(conn) = conn {
+                conn.start_tls_replying(how, reply);
+            }
+        })
     }
 
-    /// As [`UpgradableTransport::stop_tls`](super::UpgradableTransport::stop_tls). The reply comes when plaintext flows.
+    /// As [`Conn::stop_tls`](super::Conn::stop_tls). The reply comes when plaintext flows.
     pub fn stop_tls(&self) -> Reply {
-        self.ask(Command::StopTls)
+        self.ask(|conn, reply| {
+            if let Some(conn) = conn {
+                conn.stop_tls_replying(reply);
+            }
+        })
     }
 
-    /// As [`Transport::set_timer`](super::Transport::set_timer).
+    /// As [`Conn::set_timer`](super::Conn::set_timer).
     pub fn set_timer(&self, after: Option<Duration>) {
-        self.0.post(Command::Timer(after));
+        self.call(move |conn| conn.set_timer(after));
     }
 
-    fn ask(&self, order: impl FnOnce(Answer) -> Command) -> Reply {
-        let (answer, receiver) = oneshot::channel();
-        self.0.post(order(Answer(answer)));
+    /// Has this called by the connection's task, unless the connection has ended.
+    fn call(&self, call: impl FnOnce(&mut dyn CommandTarget) + Send + 'static) {
+        self.0.post(Command::Call(Box::new(move |conn: Target<'_>| {
+            if let Some(conn) = conn {
+                call(conn);
+            }
+        })));
+    }
+
+    /// The same for a call that has an outcome. If no reply is sent, the outcome is the end of the connection.
+    fn ask(&self, call: impl FnOnce(Target<'_>, ReplySender) + Send + 'static) -> Reply {
+        let (sender, receiver) = oneshot::channel();
+        let reply = ReplySender(sender);
+        self.0.post(Command::Call(Box::new(move |conn: Target<'_>| call(conn, reply))));
         let handle = self.clone();
         Reply(Box::pin(async move {
             match receiver.await {
                 Ok(outcome) => outcome,
-                // It has ended before; how, is known a little later.
+                // The connection has ended before. The reason is published a little later.
                 Err(_) => Err(UpgradeError::Failed(handle.lost().await).into()),
             }
         }))
     }
 
-    /// Bytes that were written and have not left for the kernel, as of the connection's last turn.
+    /// How many bytes were written and have not left for the kernel, as of the connection's last turn.
     pub fn queued(&self) -> usize {
-        self.0.mailbox().bytes + self.0.queued.load(Ordering::Relaxed)
+        self.0.queued()
     }
 
-    /// Bytes that were dropped because they came behind the end (rule: write-4).
+    /// How many bytes were dropped because they came after the end (rule: write-4).
     pub fn dropped(&self) -> u64 {
-        self.0.dropped.load(Ordering::Relaxed)
+        self.0.dropped()
     }
 
-    /// Bytes that the protocol has received and is done with.
+    /// How many bytes the protocol has received and processed.
     pub fn received(&self) -> u64 {
         self.0.received.load(Ordering::Relaxed)
     }
 
-    /// Bytes that were written and handed to the transport.
+    /// How many bytes were written and handed to the transport.
     pub fn sent(&self) -> u64 {
         self.0.sent.load(Ordering::Relaxed)
     }
 
-    /// Waits until less is queued than the high mark, after it was passed less than the low one; an error with the reason
-    /// when the connection is lost.
+    /// Waits until there is capacity for more bytes: until fewer are queued than the
+    /// [high mark](crate::Watermarks), or, if that was passed, no more than the low mark.
+    ///
+    /// # Errors
+    /// The reason, if the connection is lost.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -188,7 +196,7 @@ impl Handle {
         }
     }
 
-    /// Whether the connection is lost; then the protocol was told.
+    /// Whether the connection is lost. The protocol was notified before.
     pub fn is_lost(&self) -> bool {
         self.0.lost.get().is_some()
     }
@@ -198,7 +206,7 @@ impl Handle {
         self.0.lost.get().cloned()
     }
 
-    /// Waits until the connection is lost and the protocol was told; says how it ended.
+    /// Waits until the connection is lost and the protocol was notified; returns the reason.
     ///
     /// # Cancel safety
     /// Cancel safe.

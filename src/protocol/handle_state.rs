@@ -1,116 +1,77 @@
-//! What handles have asked for, on its way to the connection's own task.
+//! What the task of a connection shares with its handles: commands in one direction, figures in the other.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
-use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
-use super::Failure;
 use super::current;
-use super::guard::{catch, stop};
-use super::producer::Producer;
-use crate::config::start_tls::StartTls;
+use super::guard::catch;
 use crate::conn::control::{Control, Watcher};
-use crate::error::{Error, Reason};
+use crate::error::Reason;
 
-/// What the connection's task and its handles share.
-pub(super) struct HandleState {
+/// What the connection's task and its handles share. `T` is what the task carries commands out on.
+pub(super) struct HandleState<T: ?Sized> {
     pub(super) control: Control,
-    pub(super) mailbox: Mutex<Mailbox>,
-    /// There is something in the mailbox to look for, or nobody is parked there to be woken. Set and taken back under its
-    /// lock; read without.
+    mailbox: Mutex<Mailbox<T>>,
+    /// There is something in the mailbox, or no task is parked there to be woken. Written under the lock of the mailbox, read
+    /// without it.
     is_rung: AtomicBool,
-    pub(super) queued: AtomicUsize,
+    queued: AtomicUsize,
     pub(super) has_room: AtomicBool,
     pub(super) room: Notify,
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
-    pub(super) dropped: AtomicU64,
+    dropped: AtomicU64,
     pub(super) lost: OnceLock<Reason>,
     pub(super) losing: Notify,
 }
 
-#[derive(Default)]
-pub(super) struct Mailbox {
-    commands: Vec<Command>,
+/// The commands that the connection's task has not taken yet.
+struct Mailbox<T: ?Sized> {
+    commands: Vec<Command<T>>,
     /// How many bytes are to be written.
-    pub(super) bytes: usize,
-    /// They have passed the high mark, together with what was queued then.
+    bytes: usize,
+    /// A writer was told that the high mark is passed, by these bytes and those that were queued then.
     is_full: bool,
     task: Option<Waker>,
     is_closed: bool,
 }
 
 /// What a handle asks of the connection's task.
-pub(crate) enum Command {
-    /// Bytes, and whether a callback wrote them in answer to input.
+pub(crate) enum Command<T: ?Sized> {
+    /// Bytes, and whether a callback wrote them in answer to input. They are no call, so that one write can be joined to the
+    /// one before.
     Write(Vec<u8>, bool),
-    Close,
-    CloseWrite,
-    Pause,
-    Resume,
-    Register(Producer, Answer),
-    Unregister,
-    StartTls(Box<StartTls>, Answer),
-    StopTls(Answer),
-    Timer(Option<Duration>),
-    Fail(Failure),
+    /// A call. It gets nothing to call if the connection has ended. A closure without captures costs no allocation.
+    Call(Call<T>),
 }
 
-/// Where the outcome of an order goes.
-pub(crate) struct Answer(pub(super) oneshot::Sender<Result<(), Error>>);
+type Call<T> = Box<dyn FnOnce(Option<&mut T>) + Send>;
 
-impl Answer {
-    pub(super) fn give(self, outcome: Result<(), Error>) {
-        // The asker may have stopped waiting. Its waker is foreign code.
-        let _ = catch(|| self.0.send(outcome));
-    }
-}
-
-impl Command {
-    /// Does it to any transport, as its protocol would.
-    #[cfg(feature = "testing")]
-    pub(crate) fn call(self, transport: &mut dyn super::UpgradableTransport) {
+impl<T: ?Sized> Command<T> {
+    /// The connection has ended: bytes are dropped and counted, a call does what is left to do.
+    fn refuse(self, state: &HandleState<T>) {
         match self {
-            Self::Write(bytes, _) => transport.write(&bytes),
-            Self::Close => transport.close(),
-            Self::CloseWrite => transport.close_write(),
-            Self::Pause => transport.pause_reading(),
-            Self::Resume => transport.resume_reading(),
-            Self::Register(producer, answer) => answer.give(transport.register_producer(producer)),
-            Self::Unregister => transport.unregister_producer(),
-            Self::StartTls(how, answer) => answer.give(transport.start_tls(*how)),
-            Self::StopTls(answer) => answer.give(transport.stop_tls()),
-            Self::Timer(after) => transport.set_timer(after),
-            Self::Fail(_) => transport.abort(),
-        }
-    }
-
-    /// What becomes of an order that comes after the end.
-    fn refuse(self, handle_state: &HandleState) {
-        match self {
-            Self::Write(bytes, _) => handle_state.count_dropped(bytes.len() as u64),
-            // rule: flow-1: registered on a dead connection it is stopped at once.
-            Self::Register(producer, answer) => {
-                stop(producer);
-                answer.give(Ok(()));
-            }
-            // Without an answer, the reply tells how the connection ended.
-            Self::StartTls(..) | Self::StopTls(_) => {}
-            Self::Close | Self::CloseWrite | Self::Pause | Self::Resume | Self::Unregister => {}
-            Self::Timer(_) | Self::Fail(_) => {}
+            Self::Write(bytes, _) => state.count_dropped(bytes.len() as u64),
+            Self::Call(call) => call(None),
         }
     }
 }
 
 /// The side of the connection's task.
-impl HandleState {
+impl<T: ?Sized> HandleState<T> {
     pub(super) fn new(control: Control) -> Arc<Self> {
         Arc::new(Self {
             control,
-            mailbox: Mutex::default(),
+            mailbox: Mutex::new(Mailbox {
+                commands: Vec::new(),
+                bytes: 0,
+                is_full: false,
+                task: None,
+                is_closed: false,
+            }),
             is_rung: AtomicBool::new(true),
             queued: AtomicUsize::new(0),
             has_room: AtomicBool::new(true),
@@ -123,13 +84,18 @@ impl HandleState {
         })
     }
 
-    pub(super) fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+    /// What the connection is known by on this thread: see [`current`].
+    pub(super) fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox<T>> {
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds bytes to be written; says whether that passed the high mark.
     pub(super) fn write(&self, bytes: &[u8]) -> bool {
-        let is_answer = current::is_answering(self);
+        let is_answer = current::is_answering(self.address());
         let mut mailbox = self.mailbox();
         if mailbox.is_closed {
             drop(mailbox);
@@ -147,18 +113,19 @@ impl HandleState {
         is_full
     }
 
-    pub(super) fn post(&self, order: Command) {
+    /// Has the connection's task carry this out.
+    pub(super) fn post(&self, command: Command<T>) {
         let mut mailbox = self.mailbox();
         if mailbox.is_closed {
             drop(mailbox);
-            return order.refuse(self);
+            return command.refuse(self);
         }
-        mailbox.commands.push(order);
+        mailbox.commands.push(command);
         self.ring(mailbox);
     }
 
     /// The task has something to do.
-    fn ring(&self, mut mailbox: MutexGuard<'_, Mailbox>) {
+    fn ring(&self, mut mailbox: MutexGuard<'_, Mailbox<T>>) {
         let task = mailbox.task.take();
         self.is_rung.store(true, Ordering::Release);
         drop(mailbox);
@@ -171,12 +138,13 @@ impl HandleState {
         !self.is_rung.load(Ordering::Acquire)
     }
 
-    /// The commands that came; this task is woken when more do. Says whether whoever wrote was told that it is full.
-    pub(super) fn take_commands(&self, task: Option<&Waker>, into: &mut Vec<Command>) -> bool {
+    /// Takes the commands that came; this task is woken when more do. Says whether a writer was told that the high mark is
+    /// passed.
+    pub(super) fn take_commands(&self, task: Option<&Waker>, into: &mut Vec<Command<T>>) -> bool {
         // rule: life-7: a waker is cloned and dropped without a lock.
         let mut task = task.cloned();
         let mut mailbox = self.mailbox();
-        // They stay queued all the while, for whoever looks.
+        // A handle that looks meanwhile counts these bytes as queued.
         self.queued.fetch_add(std::mem::take(&mut mailbox.bytes), Ordering::Relaxed);
         std::mem::swap(&mut mailbox.commands, into);
         if task.is_some() {
@@ -191,7 +159,7 @@ impl HandleState {
         was_full
     }
 
-    /// From now on commands are refused; those that wait are, too.
+    /// Refuses the commands that wait, and all that come from now on.
     pub(super) fn close(&self) {
         let mut mailbox = self.mailbox();
         mailbox.is_closed = true;
@@ -200,16 +168,17 @@ impl HandleState {
         let task = mailbox.task.take();
         drop(mailbox);
         let _ = catch(|| drop(task));
-        commands.into_iter().for_each(|order| order.refuse(self));
+        commands.into_iter().for_each(|command| command.refuse(self));
     }
 
+    /// The connection is lost, for this reason, and its protocol was notified.
     pub(super) fn lose(&self, reason: Reason) {
         let _ = self.lost.set(reason);
         let _ = catch(|| self.losing.notify_waiters());
         let _ = catch(|| self.room.notify_waiters());
     }
 
-    /// Says what the task has queued. Nobody else says it: what is the same as before has been told.
+    /// Publishes how many bytes the task has queued. Only the task calls this, so equal figures have been published before.
     pub(super) fn set_queued(&self, bytes: usize, has_room: bool) {
         if self.queued.load(Ordering::Relaxed) == bytes && self.has_room.load(Ordering::Relaxed) == has_room {
             return;
@@ -217,9 +186,14 @@ impl HandleState {
         self.queued.store(bytes, Ordering::Relaxed);
         self.has_room.store(has_room, Ordering::Release);
         if has_room {
-            // Whoever waits may have counted what was still in the mailbox.
+            // A waiting handle may have counted what was still in the mailbox.
             let _ = catch(|| self.room.notify_waiters());
         }
+    }
+
+    /// Bytes that were written and have not left, with those in the mailbox.
+    pub(super) fn queued(&self) -> usize {
+        self.mailbox().bytes + self.queued.load(Ordering::Relaxed)
     }
 
     pub(super) fn count_received(&self, bytes: u64) {
@@ -244,8 +218,8 @@ fn count(counter: &AtomicU64, bytes: u64) {
     counter.store(counter.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
 }
 
-impl Watcher for HandleState {
-    /// An abort from another task: also a connection that waits for nothing has to see it.
+impl<T: ?Sized> Watcher for HandleState<T> {
+    /// An abort from another task: a connection that waits for nothing else has to see it.
     fn handle_abort(&self) {
         self.ring(self.mailbox());
     }

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::conn::UpgradableTransport;
-use super::handle::Handle;
-use super::producer::{Producer, PushProducer};
-use super::{AfterRead, Outcome, Protocol};
+use super::callbacks::{AfterRead, Protocol};
+use super::conn::{Conn, Handle, Producer, PushProducer};
+use super::failure::CallbackResult;
 use crate::core::half::{End, RecvHalf, SendHalf};
 use crate::core::relay::{Duty, Leg, duty};
 use crate::error::{Error, Phase, Reason};
@@ -128,11 +127,11 @@ impl RelayLeg {
     }
 
     /// The other leg, once it is there. What comes from here is then paused by the room there is over there.
-    fn other(&mut self, transport: &mut dyn UpgradableTransport) -> Option<&Handle> {
+    fn other(&mut self, conn: &mut dyn Conn) -> Option<&Handle> {
         if self.other.is_none() {
             self.other = self.with(|meeting| meeting.legs[1 - self.place].clone());
             if let Some(other) = &self.other {
-                let (reader, meeting) = (transport.handle(), Arc::clone(&self.meeting));
+                let (reader, meeting) = (conn.handle(), Arc::clone(&self.meeting));
                 let valve = Valve { reader, place: 1 - self.place, meeting };
                 // There is none before this one.
                 drop(other.register_producer(Producer::push(valve)));
@@ -143,39 +142,39 @@ impl RelayLeg {
 }
 
 impl Protocol for RelayLeg {
-    fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-        transport.control().reset_when_killed();
-        let own = transport.handle();
+    fn connection_made(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        conn.control().reset_when_killed();
+        let own = conn.handle();
         let (other, is_off) = self.with(|meeting| {
             meeting.legs[self.place] = Some(own);
             (meeting.legs[1 - self.place].clone(), meeting.is_off)
         });
         match other {
             Some(other) => other.resume_reading(),
-            None if is_off => transport.abort(),
-            None => transport.pause_reading(),
+            None if is_off => conn.abort(),
+            None => conn.pause_reading(),
         }
         Ok(())
     }
 
-    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
-        let Some(other) = self.other(transport).cloned() else { return Ok(0) };
+    fn data_received(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
+        let Some(other) = self.other(conn).cloned() else { return Ok(0) };
         // Ahead of the write: the other leg may be done with it, and have said so, before this callback goes on.
-        transport.pause_reading();
+        conn.pause_reading();
         if !other.write_is_full(data) {
-            transport.resume_reading();
+            conn.resume_reading();
         }
         Ok(data.len())
     }
 
-    fn read_closed(&mut self, transport: &mut dyn UpgradableTransport, end: End) -> Outcome<AfterRead> {
-        let is_whole = end == End::Clean || transport.control().policy().truncation == Truncation::Tolerate;
+    fn read_closed(&mut self, conn: &mut dyn Conn, end: End) -> CallbackResult<AfterRead> {
+        let is_whole = end == End::Clean || conn.control().policy().truncation == Truncation::Tolerate;
         self.with(|meeting| meeting.is_whole[self.place] = is_whole);
         if !is_whole {
             // What this peer has got is cut off as well as what it sent.
             return Err(Error::from(Reason::Truncated(Phase::Open)).into());
         }
-        if let Some(other) = self.other(transport) {
+        if let Some(other) = self.other(conn) {
             other.unregister_producer();
             other.close_write();
         }
@@ -183,18 +182,18 @@ impl Protocol for RelayLeg {
     }
 
     /// The other leg has asked this one to go. What it sent ahead of that has left by now, as far as it could.
-    fn timer_fired(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn timer_fired(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let until = self.with(|meeting| meeting.leave_by[self.place]);
-        let is_written = self.is_written && transport.control().in_flight() == 0;
+        let is_written = self.is_written && conn.control().in_flight() == 0;
         match until {
-            Some(until) if !is_written && Instant::now() < until => transport.set_timer(Some(ASK_AGAIN)),
-            Some(_) => transport.abort(),
+            Some(until) if !is_written && Instant::now() < until => conn.set_timer(Some(ASK_AGAIN)),
+            Some(_) => conn.abort(),
             None => {}
         }
         Ok(())
     }
 
-    fn write_closed(&mut self, _: &mut dyn UpgradableTransport) -> Outcome {
+    fn write_closed(&mut self, _: &mut dyn Conn) -> CallbackResult {
         self.is_written = true;
         Ok(())
     }

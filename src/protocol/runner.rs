@@ -2,10 +2,10 @@
 //!
 //! # Theory of operation
 //!
-//! A *turn* is one callback and what it asked for. [`Runner::poll_turns`] makes turns as long as there is something to do:
-//! it hands bytes to the transport, tells the producer about the room there is, reads, and calls. What takes the
-//! transport as a whole, and time, it does not do: a change between plaintext and TLS, and the close. These it returns as
-//! what is [`Next`], and [`Runner::run`] awaits them.
+//! A *turn* is one callback and the calls that it made. [`Runner::poll_turns`] makes turns as long as there is something to
+//! do: it hands bytes to the transport, calls the producer, reads, and calls the protocol. Two operations need the transport
+//! as a whole, and time: a step between plaintext and TLS, and the close. `poll_turns` returns which of them is [`Next`], and
+//! [`Runner::run`] awaits it.
 
 mod receive;
 
@@ -18,12 +18,11 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::Protocol;
-use super::conn::Transport as _;
-use super::deferred::DeferredConn;
-use super::dispatcher::Dispatcher;
+use super::callbacks::Protocol;
+use super::conn::{Conn as _, Handle};
+use super::deferred::{DeferredConn, Delivery};
+use super::dispatcher::{Dispatcher, MAX_TURNS};
 use super::guard::catch;
-use super::handle::Handle;
 use crate::config::start_tls::StartTls;
 use crate::conn::idle::StallTimer;
 use crate::conn::time::after;
@@ -37,20 +36,18 @@ use crate::error::{Phase, Reason};
 use crate::transport::Transport;
 use crate::transport::layer::{TOKEN, poll_budget, poll_write_some, tls_layers};
 
-/// How many turns are made before other tasks have theirs.
-pub(super) const MAX_TURNS: usize = 64;
 /// How many writes one turn makes before timers and input have their turn: a peer that takes all bytes at once must not delay
 /// timers and input (rule: life-6).
 const MAX_WRITES: usize = 16;
 
 /// A protocol and the transport that it runs over. It does nothing until [`run`](Self::run) is awaited, mostly in a task of
-/// its own. Dropped before its end, it drops the transport: the peer sees a truncation (rule: close-12), and the protocol
-/// is told nothing more.
+/// its own: `tokio::spawn(Runner::new(protocol, transport).run())`. A runner that is dropped before the end drops the
+/// transport: the peer sees a truncation (rule: close-12), and the protocol gets no more callbacks.
 #[must_use = "a runner does nothing until it is run"]
 pub struct Runner<P, T> {
     pub(super) dispatcher: Dispatcher<P>,
     pub(super) transport: T,
-    /// What the protocol has left unread.
+    /// The bytes that the protocol has left unread.
     pub(super) unread: Buffer,
     is_shut: bool,
     stall: StallTimer,
@@ -68,8 +65,8 @@ impl<P, T: Transport> fmt::Debug for Runner<P, T> {
 
 /// What is to be awaited.
 enum Next {
-    /// A change between plaintext and TLS.
-    Change,
+    /// A step between plaintext and TLS.
+    TlsStep,
     /// The end: in order, or because it is over already.
     End,
 }
@@ -91,8 +88,9 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// The connection begins with TLS: [`connection_made`](Protocol::connection_made) is told ahead of the handshake, and
-    /// what it writes leaves encrypted. The transport has to be upgradable.
+    /// The connection begins with TLS: [`connection_made`](Protocol::connection_made) is called before the handshake, and the
+    /// bytes that it writes leave encrypted. The transport has to be upgradable; if it is not, the connection ends with an
+    /// error.
     pub fn begin_tls(self, how: StartTls) -> Self {
         let deadline = after(self.transport.layer(TOKEN).control().policy().handshake_timeout);
         self.begin_tls_by(how, deadline)
@@ -100,7 +98,6 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     pub(crate) fn begin_tls_by(mut self, how: StartTls, deadline: Option<Instant>) -> Self {
         self.dispatcher.conn.begin_tls(how.at_begin(), deadline);
-        self.dispatcher.is_beginning = true;
         self
     }
 
@@ -119,8 +116,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.dispatcher.conn.handle()
     }
 
-    /// Runs to the end of the connection. The report says how it ended; its reason is what
-    /// [`connection_lost`](Protocol::connection_lost) was told.
+    /// Runs to the end of the connection. The report says how it ended; [`connection_lost`](Protocol::connection_lost) got the
+    /// same reason.
     ///
     /// # Cancel safety
     /// Not cancel safe: dropping it drops the connection.
@@ -142,7 +139,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// What happens once in a while is boxed: a connection that is idle carries none of it.
+    /// The rare operations are boxed, so that an idle connection does not carry their state.
     async fn drive(&mut self) -> CloseReport {
         self.dispatcher.begin();
         if self.dispatcher.conn.facts.is_some() {
@@ -150,20 +147,20 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         } else if !self.dispatcher.is_over() {
             Box::pin(self.handshake()).await;
         }
-        while let Next::Change = poll_fn(|cx| self.poll_turns(cx)).await {
+        while let Next::TlsStep = poll_fn(|cx| self.poll_turns(cx)).await {
             Box::pin(self.change()).await;
         }
         Box::pin(self.end()).await
     }
 
-    /// Ends in order where that is what was asked for; else it is over already, and only has to be reported.
+    /// Ends the connection in order if that was asked for; otherwise it is over already, and the end has only to be reported.
     async fn end(&mut self) -> CloseReport {
         if self.dispatcher.conn.control().is_cut() {
             self.dispatcher.conn.outbox.lose();
             self.transport.abort();
         }
         let last = self.dispatcher.conn.outbox.take_last();
-        // rule: flow-3: a producer that is still there is stopped ahead of the end.
+        // rule: flow-3: a producer that is still there is stopped before the end.
         self.dispatcher.lose_sending();
         self.dispatcher.conn.handle_state.close();
         let report = self.transport.close_with(&last).await;
@@ -187,8 +184,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         report
     }
 
-    /// Makes turns until there is something to await. Only what calls back asks for another turn: what leaves in one is
-    /// looked after in the same.
+    /// Makes turns until there is something to await. Only a callback asks for another turn; bytes that leave are dealt with in
+    /// the same turn.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         for turn in 0..MAX_TURNS {
             if self.dispatcher.is_over() {
@@ -198,7 +195,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 // rule: life-6: there may be another turn each time, without end.
                 ready!(poll_budget(cx));
             }
-            let mut has_moved = self.dispatcher.obey(cx);
+            let mut has_moved = self.dispatcher.run_commands(cx);
             // The timer comes before the steps that use up the budget: without budget, a timer never fires.
             has_moved |= self.dispatcher.poll_timer(cx).is_ready();
             self.dispatcher.note_level();
@@ -228,13 +225,13 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 }
 
-/// Out.
+/// Sending.
 impl<P: Protocol, T: Transport> Runner<P, T> {
-    /// Writes what is due. Ready: our half has ended, there is more to write, or another step is next.
+    /// Writes the bytes that are due. Ready: our half has ended, there is more to write, or another operation is next.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
         let conn = &self.dispatcher.conn;
         if conn.outbox.has_steps() {
-            return Poll::Ready(Some(Next::Change));
+            return Poll::Ready(Some(Next::TlsStep));
         }
         if conn.outbox.requested_end() == EndRequest::Close && !conn.flow.is_there() {
             // The last bytes are the close's own: its bound holds for them (rule: close-3).
@@ -276,18 +273,22 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         if has_moved { Poll::Ready(None) } else { Poll::Pending }
     }
 
-    /// Nothing more can be sent. Where the peer has reset the connection, what it sent before may still be read.
+    /// Nothing more can be sent. If the peer has reset the connection, the bytes that it sent before may still be read.
     fn lose_write(&mut self, error: io::Error) -> Option<Next> {
         let reason = Reason::from_io(error, Phase::Open);
         self.dispatcher.lose_sending();
         self.is_shut = true;
         match (reason, self.transport.layer(TOKEN).halves().1) {
-            (Reason::Reset(_), RecvHalf::Open | RecvHalf::Ending(_)) if !self.dispatcher.conn.is_paused => None,
+            (Reason::Reset(_), RecvHalf::Open | RecvHalf::Ending(_))
+                if self.dispatcher.conn.delivery != Delivery::Paused =>
+            {
+                None
+            }
             _ => Some(Next::End),
         }
     }
 
-    /// Tells the producer, and the protocol, about the room that there is. Says whether that moved anything.
+    /// Calls the producer, or the protocol, if the level of the queue asks for that. Returns whether one was called.
     fn supply(&mut self, cx: &mut Context<'_>) -> bool {
         let has_producer = self.dispatcher.conn.flow.is_there();
         if !has_producer
@@ -297,25 +298,25 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         {
             return false;
         }
-        let mut level = self.look();
+        let mut level = self.check_queue();
         if !has_producer && !self.dispatcher.is_above && level == Level::Empty {
             return false;
         }
         if has_producer || level == Level::High || self.dispatcher.is_above || self.dispatcher.conn.queued_below > 0 {
             self.wait_for_room(cx, level);
-            // The queue drains while this task looks: what has left before it could be woken is seen here.
-            level = self.look();
+            // The queue drains meanwhile: bytes that left before this task could be woken are seen here.
+            level = self.check_queue();
         }
         self.dispatcher.supply(level)
     }
 
-    /// Looks at what the transport itself has queued; how full that makes the queue.
-    pub(super) fn look(&mut self) -> Level {
+    /// Asks the transport how much it has queued. Returns how full that makes the queue.
+    pub(super) fn check_queue(&mut self) -> Level {
         self.dispatcher.conn.queued_below = self.transport.queued();
         self.dispatcher.conn.level()
     }
 
-    /// Has this task woken when the transport has room, or, for a producer that is asked, when all has left.
+    /// Has this task woken when the transport can take more, or, for a pull producer, when all has left.
     fn wait_for_room(&mut self, cx: &mut Context<'_>, level: Level) {
         let outbox = &self.dispatcher.conn.outbox;
         if !outbox.is_empty() {
@@ -326,15 +327,15 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         if waits_for_room && self.transport.layer_mut(TOKEN).poll_room(cx).is_pending() {
             return;
         }
-        // A failure is told by the next write, or read.
+        // The next write, or read, returns a failure.
         let _ = Pin::new(&mut self.transport).poll_flush(cx);
     }
 }
 
 /// Ends and time.
 impl<P: Protocol, T: Transport> Runner<P, T> {
-    /// Tells of the peer's end that a close has waited for. Any other is told where it is read, behind its data: what a
-    /// connection that is lost has not delivered has no end (rule: flow-4).
+    /// Reports the peer's end that a close has waited for. Any other end is reported where it is read, after its data: data
+    /// that a lost connection has not delivered has no end (rule: flow-4).
     fn notify_awaited_end(&mut self) {
         let is_closing = self.dispatcher.conn.outbox.requested_end() == EndRequest::Close;
         if let Some(end @ (End::Clean | End::Truncated)) =

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::callbacks::Protocol;
+use super::conn::Handle;
 use super::guard::guard;
 use super::runner::Runner;
-use super::{Handle, Protocol};
 use crate::config::ServerTls;
 use crate::config::start_tls::StartTls;
 use crate::error::Error;
@@ -50,20 +51,20 @@ pub fn every<P: Protocol>(make: impl Fn() -> P + Send + Sync + 'static) -> impl 
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use bowline::protocol::{Outcome, Protocol, Server, UpgradableTransport, every};
+/// use bowline::protocol::{CallbackResult, Conn, Protocol, Server, every};
 /// use bowline::{Connector, Listener};
 /// use tokio::io::AsyncReadExt;
 ///
 /// struct Greeter;
 ///
 /// impl Protocol for Greeter {
-///     fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-///         transport.write(b"hello\r\n");
-///         transport.close();
+///     fn connection_made(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+///         conn.write(b"hello\r\n");
+///         conn.close();
 ///         Ok(())
 ///     }
 ///
-///     fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+///     fn data_received(&mut self, _: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
 ///         Ok(data.len())
 ///     }
 /// }

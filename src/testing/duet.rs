@@ -32,30 +32,30 @@ const TURNS: usize = 64;
 ///
 /// ```
 /// use std::time::Duration;
-/// use bowline::protocol::{Outcome, Protocol, UpgradableTransport};
+/// use bowline::protocol::{CallbackResult, Conn, Protocol};
 /// use bowline::testing::Duet;
 ///
 /// struct Ping;
 /// struct Pong;
 ///
 /// impl Protocol for Ping {
-///     fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-///         transport.write(b"ping");
-///         transport.set_timer(Some(Duration::from_secs(5)));
+///     fn connection_made(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+///         conn.write(b"ping");
+///         conn.set_timer(Some(Duration::from_secs(5)));
 ///         Ok(())
 ///     }
-///     fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+///     fn data_received(&mut self, _: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
 ///         Ok(data.len())
 ///     }
-///     fn timer_fired(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-///         transport.close();
+///     fn timer_fired(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+///         conn.close();
 ///         Ok(())
 ///     }
 /// }
 ///
 /// impl Protocol for Pong {
-///     fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
-///         transport.write(b"pong");
+///     fn data_received(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
+///         conn.write(b"pong");
 ///         Ok(data.len())
 ///     }
 /// }

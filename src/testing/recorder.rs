@@ -1,20 +1,20 @@
-//! A transport that does nothing and notes everything.
+//! A connection for unit tests: it sends nothing, and notes every call.
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::address::Address;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::Control;
+use crate::conn::options::{Socket, SocketOptions};
 use crate::conn::socket::Keepalive;
 use crate::core::facts::SessionFacts;
 use crate::error::Error;
 use crate::policy::Policy;
-use crate::protocol::{
-    DeferredConn, Handle, Producer, Reading, TcpTransport, TlsTransport, Transport, UpgradableTransport,
-};
+use crate::protocol::{CommandTarget, Conn, DeferredConn, Handle, Producer, Reading};
 
 /// What a protocol has called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,38 +52,43 @@ pub enum Call {
     StopTls,
 }
 
-/// A transport for the unit tests of protocols: it sends nothing, and notes what was called, in order. What it answers is
-/// what a real one would: a write behind a close is dropped, a second producer is refused.
+/// A [`Conn`] for the unit tests of protocols: it sends nothing, and notes every call, in order. It returns what that of a
+/// real connection would: a write after a close is dropped, a second producer is refused.
 ///
 /// ```
-/// use bowline::protocol::{Outcome, Protocol, UpgradableTransport};
+/// use bowline::protocol::{CallbackResult, Conn, Protocol};
 /// use bowline::testing::{Call, Recorder};
 ///
 /// struct Daytime;
 ///
 /// impl Protocol for Daytime {
-///     fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
-///         transport.write(b"noon");
-///         transport.close();
+///     fn connection_made(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+///         conn.write(b"noon");
+///         conn.close();
 ///         Ok(())
 ///     }
 ///
-///     fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+///     fn data_received(&mut self, _: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
 ///         Ok(data.len())
 ///     }
 /// }
 ///
-/// let mut transport = Recorder::new();
-/// Daytime.connection_made(&mut transport).unwrap();
-/// assert_eq!(transport.calls(), [Call::Write(b"noon".to_vec()), Call::Close]);
-/// assert_eq!(transport.written(), b"noon");
+/// let mut conn = Recorder::new();
+/// Daytime.connection_made(&mut conn).unwrap();
+/// assert_eq!(conn.calls(), [Call::Write(b"noon".to_vec()), Call::Close]);
+/// assert_eq!(conn.written(), b"noon");
 /// ```
 #[doc(alias = "StringTransport")]
 #[doc(alias = "StringTransportWithDisconnection")]
 pub struct Recorder {
     conn: DeferredConn,
-    calls: Vec<Call>,
     written: Vec<u8>,
+    /// Socket options are set without `&mut`.
+    noted: Mutex<Noted>,
+}
+
+struct Noted {
+    calls: Vec<Call>,
     nodelay: bool,
     keepalive: Option<Keepalive>,
 }
@@ -111,21 +116,19 @@ impl Recorder {
         let layers = usize::from(facts.is_some());
         Self {
             conn: DeferredConn::new(control, facts, Some(layers)),
-            calls: Vec::new(),
             written: Vec::new(),
-            nodelay: true,
-            keepalive: None,
+            noted: Mutex::new(Noted { calls: Vec::new(), nodelay: true, keepalive: None }),
         }
     }
 
-    /// What was called so far, in order.
-    pub fn calls(&self) -> &[Call] {
-        &self.calls
+    /// The calls so far, in order.
+    pub fn calls(&self) -> Vec<Call> {
+        self.noted().calls.clone()
     }
 
-    /// Takes what was called so far.
+    /// Takes the calls so far.
     pub fn take_calls(&mut self) -> Vec<Call> {
-        std::mem::take(&mut self.calls)
+        mem::take(&mut self.noted().calls)
     }
 
     /// All bytes that were written and accepted.
@@ -135,15 +138,23 @@ impl Recorder {
 
     /// Takes all bytes that were written and accepted.
     pub fn take_written(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.written)
+        mem::take(&mut self.written)
     }
 
-    /// What was called by handles that the protocol has given away is carried out now.
-    /// Each call does it first: what a callback asks for by a handle comes ahead of what it asks for then.
+    /// Carries out the calls of handles that the protocol has given away. Each call does this first: a call that a callback
+    /// has made by a handle comes before its next call.
     pub fn obey(&mut self) {
         for command in self.conn.take_commands() {
-            command.call(self);
+            command.carry_out(self);
         }
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, call: Call) {
+        self.noted().calls.push(call);
     }
 
     fn note_written(&mut self, bytes: &[u8], dropped_before: u64) {
@@ -153,13 +164,13 @@ impl Recorder {
     }
 }
 
-impl Transport for Recorder {
+impl Conn for Recorder {
     fn write(&mut self, bytes: &[u8]) {
         self.obey();
         let dropped = self.conn.dropped();
         self.conn.write(bytes);
         self.note_written(bytes, dropped);
-        self.calls.push(Call::Write(bytes.to_vec()));
+        self.note(Call::Write(bytes.to_vec()));
     }
 
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
@@ -168,37 +179,37 @@ impl Transport for Recorder {
         let dropped = self.conn.dropped();
         self.conn.write_sequence(&mut parts.iter().map(Vec::as_slice));
         self.note_written(&parts.concat(), dropped);
-        self.calls.push(Call::WriteSequence(parts));
+        self.note(Call::WriteSequence(parts));
     }
 
     fn close(&mut self) {
         self.obey();
         self.conn.close();
-        self.calls.push(Call::Close);
+        self.note(Call::Close);
     }
 
     fn close_write(&mut self) {
         self.obey();
         self.conn.close_write();
-        self.calls.push(Call::CloseWrite);
+        self.note(Call::CloseWrite);
     }
 
     fn abort(&mut self) {
         self.obey();
         self.conn.abort();
-        self.calls.push(Call::Abort);
+        self.note(Call::Abort);
     }
 
     fn pause_reading(&mut self) {
         self.obey();
         self.conn.pause_reading();
-        self.calls.push(Call::PauseReading);
+        self.note(Call::PauseReading);
     }
 
     fn resume_reading(&mut self) {
         self.obey();
         self.conn.resume_reading();
-        self.calls.push(Call::ResumeReading);
+        self.note(Call::ResumeReading);
     }
 
     fn is_reading_paused(&self) -> bool {
@@ -212,7 +223,7 @@ impl Transport for Recorder {
 
     fn register_producer(&mut self, producer: Producer) -> Result<(), Error> {
         self.obey();
-        self.calls.push(match &producer {
+        self.note(match &producer {
             Producer::Push(_) => Call::RegisterPush,
             Producer::Pull(_) => Call::RegisterPull,
         });
@@ -222,12 +233,12 @@ impl Transport for Recorder {
     fn unregister_producer(&mut self) {
         self.obey();
         self.conn.unregister_producer();
-        self.calls.push(Call::UnregisterProducer);
+        self.note(Call::UnregisterProducer);
     }
 
     fn set_timer(&mut self, after: Option<Duration>) {
         self.obey();
-        self.calls.push(Call::SetTimer(after));
+        self.note(Call::SetTimer(after));
     }
 
     fn queued(&self) -> usize {
@@ -245,40 +256,14 @@ impl Transport for Recorder {
     fn control(&self) -> &Control {
         self.conn.control()
     }
-}
 
-impl TcpTransport for Recorder {
-    fn nodelay(&self) -> io::Result<bool> {
-        Ok(self.nodelay)
-    }
-
-    fn set_nodelay(&mut self, on: bool) -> io::Result<()> {
-        self.nodelay = on;
-        self.calls.push(Call::SetNodelay(on));
-        Ok(())
-    }
-
-    fn keepalive(&self) -> io::Result<Option<Keepalive>> {
-        Ok(self.keepalive)
-    }
-
-    fn set_keepalive(&mut self, keepalive: Option<Keepalive>) -> io::Result<()> {
-        self.keepalive = keepalive;
-        self.calls.push(Call::SetKeepalive(keepalive.is_some()));
-        Ok(())
-    }
-}
-
-impl TlsTransport for Recorder {
     fn tls(&self) -> Option<Arc<SessionFacts>> {
         self.conn.tls()
     }
-}
 
-impl UpgradableTransport for Recorder {
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
         self.obey();
-        self.calls.push(Call::StartTls);
+        self.note(Call::StartTls);
         self.conn.start_tls(how)
     }
 
@@ -289,13 +274,41 @@ impl UpgradableTransport for Recorder {
 
     fn stop_tls(&mut self) -> Result<(), Error> {
         self.obey();
-        self.calls.push(Call::StopTls);
+        self.note(Call::StopTls);
         self.conn.stop_tls()
+    }
+}
+
+impl CommandTarget for Recorder {}
+
+impl SocketOptions for Recorder {
+    fn socket(&self) -> Socket<'_> {
+        self.conn.socket()
+    }
+
+    fn nodelay(&self) -> io::Result<bool> {
+        Ok(self.noted().nodelay)
+    }
+
+    fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.noted().nodelay = on;
+        self.note(Call::SetNodelay(on));
+        Ok(())
+    }
+
+    fn keepalive(&self) -> io::Result<Option<Keepalive>> {
+        Ok(self.noted().keepalive)
+    }
+
+    fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        self.noted().keepalive = keepalive;
+        self.note(Call::SetKeepalive(keepalive.is_some()));
+        Ok(())
     }
 }
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorder").field("calls", &self.calls.len()).finish_non_exhaustive()
+        f.debug_struct("Recorder").field("calls", &self.noted().calls.len()).finish_non_exhaustive()
     }
 }

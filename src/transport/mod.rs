@@ -14,17 +14,16 @@ pub(crate) mod futures;
 pub(crate) mod layer;
 pub(crate) mod split;
 
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
 
 use crate::address::Address;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::Control;
-use crate::conn::socket::Keepalive;
+use crate::conn::options::{Socket, SocketOptions};
 use crate::core::facts::SessionFacts;
 use crate::core::half::{self, RecvHalf, SendHalf};
 use crate::error::{Error, Reason};
@@ -207,57 +206,13 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
 
 impl<T: Transport + ?Sized> Transport for Box<T> {}
 
-/// What a TCP socket adds. The options reach the real socket through every layer (rule: tcp-2); where there is none
-/// beneath, and after the end, they are errors (rule: tcp-3).
+/// What a TCP socket adds: its options, which both faces share. They are the methods of [`SocketOptions`].
 #[doc(alias = "ITCPTransport")]
-pub trait TcpTransport: Transport {
-    /// Whether small segments leave at once. On by default.
-    #[doc(alias = "getTcpNoDelay")]
-    fn nodelay(&self) -> io::Result<bool> {
-        self.layer(TOKEN).control().with_socket(|socket| socket.nodelay())
-    }
+pub trait TcpTransport: Transport + SocketOptions {}
 
-    /// Sets whether small segments leave at once.
-    #[doc(alias = "setTcpNoDelay")]
-    fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        self.layer(TOKEN).control().with_socket(|socket| socket.set_nodelay(on))
-    }
-
-    /// Whether, and how, the system probes an idle connection.
-    #[doc(alias = "getTcpKeepAlive")]
-    fn keepalive(&self) -> io::Result<Option<Keepalive>> {
-        self.layer(TOKEN).control().with_socket(|socket| socket.keepalive())
-    }
-
-    /// Sets whether, and how, the system probes an idle connection.
-    #[doc(alias = "setTcpKeepAlive")]
-    fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
-        self.layer(TOKEN).control().with_socket(|socket| socket.set_keepalive(keepalive))
-    }
-
-    /// How long sent data may stay unacknowledged before the system gives the connection up (Linux).
-    fn user_timeout(&self) -> io::Result<Option<Duration>> {
-        self.layer(TOKEN).control().with_socket(|socket| socket.user_timeout())
-    }
-
-    /// Sets how long sent data may stay unacknowledged before the system gives the connection up (Linux).
-    fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.layer(TOKEN).control().with_socket(|socket| socket.set_user_timeout(timeout))
-    }
-
-    /// The kernel's send and receive buffer, in bytes.
-    fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
-        self.layer(TOKEN).control().with_socket(|socket| socket.buffer_sizes())
-    }
-
-    /// Sets the kernel's send buffer, in bytes. Linux doubles the value.
-    fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        self.layer(TOKEN).control().with_socket(|socket| socket.set_send_buffer_size(bytes))
-    }
-
-    /// Sets the kernel's receive buffer, in bytes. Linux doubles the value.
-    fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
-        self.layer(TOKEN).control().with_socket(|socket| socket.set_recv_buffer_size(bytes))
+impl<T: Transport + ?Sized> SocketOptions for T {
+    fn socket(&self) -> Socket<'_> {
+        Socket(self.layer(TOKEN).control())
     }
 }
 

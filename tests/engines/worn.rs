@@ -4,7 +4,7 @@
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
 
-use bowline::protocol::{Outcome, Protocol, Runner, UpgradableTransport};
+use bowline::protocol::{CallbackResult, Conn, Protocol, Runner};
 use bowline::rustls::pki_types::ServerName;
 use bowline::testing::{raw_tcp_pair, shared_pki, tcp_pair};
 use bowline::{Error, Policy, Reason, TcpConnection, TlsConnection, TlsVersion, Transport};
@@ -165,7 +165,7 @@ async fn a_peer_that_uses_up_the_key_of_an_echo_service_ends_its_own_connection(
 struct Echo(Arc<Mutex<Vec<Reason>>>);
 
 impl Protocol for Echo {
-    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         transport.write(data);
         Ok(data.len())
     }

@@ -4,11 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bowline::Reason;
-use bowline::protocol::{
-    Framed, MessageProtocol, MessageTransport, Outcome, Protocol, Reading, Transport as _, Unread,
-};
+use bowline::protocol::{CallbackResult, Conn, Framed, MessageConn, MessageProtocol, Protocol, Reading, Unread};
 use bowline::testing::BoxTransport;
-use bowline::{TcpTransport as _, Transport as _};
+use bowline::{SocketOptions as _, Transport as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::{Decoder, LengthDelimitedCodec, LinesCodec, LinesCodecError};
@@ -253,7 +251,7 @@ fn a_framed_protocol_shows_what_is_in_it() {
         fn codec(&self) -> LinesCodec {
             lines()
         }
-        fn message_received(&mut self, _: &mut MessageTransport<'_, LinesCodec>, _: String) -> Outcome {
+        fn message_received(&mut self, _: &mut MessageConn<'_, LinesCodec>, _: String) -> CallbackResult {
             Ok(())
         }
     }

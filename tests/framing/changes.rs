@@ -1,6 +1,6 @@
 //! Messages around a change between plaintext and TLS.
 
-use bowline::protocol::MessageTransport;
+use bowline::protocol::MessageConn;
 use bowline::testing::{Kind, memory_pair, shared_pki, tcp_pair};
 use bowline::{Leftover, Reason, StartTls, Transport, UpgradableConnection, UpgradeError};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
@@ -23,11 +23,7 @@ fn upgrades(leftover: Leftover, by_handle: bool) -> Script<LinesCodec> {
     })
 }
 
-fn start<C>(
-    transport: &mut MessageTransport<'_, C>,
-    leftover: Leftover,
-    by_handle: bool,
-) -> Result<(), bowline::Error> {
+fn start<C>(transport: &mut MessageConn<'_, C>, leftover: Leftover, by_handle: bool) -> Result<(), bowline::Error> {
     let how = StartTls::server(&shared_pki().server_tls()).leftover(leftover);
     if by_handle {
         drop(transport.handle().start_tls(how));

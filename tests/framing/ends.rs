@@ -1,6 +1,6 @@
 //! Messages around the end of a connection.
 
-use bowline::protocol::MessageTransport;
+use bowline::protocol::MessageConn;
 use bowline::testing::BoxTransport;
 use bowline::{End, Policy, Transport as _};
 use tokio::io::AsyncWriteExt;
@@ -9,7 +9,7 @@ use tokio_util::codec::{LengthDelimitedCodec, LinesCodec};
 use crate::common::{bounded, over_all, read_all, reset_on_drop, server_and_tokio_rustls};
 use crate::script::{Event, Script, Segments, lines, run};
 
-type Ending = fn(&mut MessageTransport<'_, LinesCodec>);
+type Ending = fn(&mut MessageConn<'_, LinesCodec>);
 
 /// rule: close-10, abort-3, life-3
 #[tokio::test]

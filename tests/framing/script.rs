@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use bowline::protocol::{AfterRead, Failure, Framed, Handle, MessageProtocol, MessageTransport, Outcome, Runner};
+use bowline::protocol::{AfterRead, CallbackResult, Failure, Framed, Handle, MessageConn, MessageProtocol, Runner};
 use bowline::{CloseReport, End, Reason, Stream, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
@@ -71,7 +71,7 @@ impl Told {
     }
 }
 
-type React<C> = Box<dyn FnMut(&Event, &mut MessageTransport<'_, C>) -> Outcome<usize> + Send>;
+type React<C> = Box<dyn FnMut(&Event, &mut MessageConn<'_, C>) -> CallbackResult<usize> + Send>;
 
 /// The protocol. Raw data: what the reaction returns is done with. An error that it returns 0 for is treated as by default.
 pub struct Script<C> {
@@ -84,7 +84,7 @@ pub struct Script<C> {
 impl<C> Script<C> {
     pub fn new(
         make: impl Fn() -> C + Send + 'static,
-        react: impl FnMut(&Event, &mut MessageTransport<'_, C>) -> Outcome<usize> + Send + 'static,
+        react: impl FnMut(&Event, &mut MessageConn<'_, C>) -> CallbackResult<usize> + Send + 'static,
     ) -> Self {
         Self { make: Box::new(make), react: Box::new(react), told: Told::default(), max_unread: 1 << 20 }
     }
@@ -92,7 +92,7 @@ impl<C> Script<C> {
     /// Does this with each message.
     pub fn on_message(
         make: impl Fn() -> C + Send + 'static,
-        mut act: impl FnMut(&str, &mut MessageTransport<'_, C>) -> Outcome + Send + 'static,
+        mut act: impl FnMut(&str, &mut MessageConn<'_, C>) -> CallbackResult + Send + 'static,
     ) -> Self {
         Self::new(make, move |event, transport| match event {
             Event::Message(text) => act(text, transport).map(|()| 0),
@@ -100,7 +100,7 @@ impl<C> Script<C> {
         })
     }
 
-    fn tell(&mut self, event: Event, transport: &mut MessageTransport<'_, C>) -> Outcome<usize> {
+    fn tell(&mut self, event: Event, transport: &mut MessageConn<'_, C>) -> CallbackResult<usize> {
         self.told.note(event.clone());
         (self.react)(&event, transport)
     }
@@ -125,41 +125,41 @@ where
         self.max_unread
     }
 
-    fn connection_made(&mut self, transport: &mut MessageTransport<'_, C>) -> Outcome {
+    fn connection_made(&mut self, transport: &mut MessageConn<'_, C>) -> CallbackResult {
         self.tell(Event::Made, transport).map(drop)
     }
 
-    fn handshake_completed(&mut self, transport: &mut MessageTransport<'_, C>) -> Outcome {
+    fn handshake_completed(&mut self, transport: &mut MessageConn<'_, C>) -> CallbackResult {
         self.tell(Event::Secured, transport).map(drop)
     }
 
-    fn message_received(&mut self, transport: &mut MessageTransport<'_, C>, message: C::Item) -> Outcome {
+    fn message_received(&mut self, transport: &mut MessageConn<'_, C>, message: C::Item) -> CallbackResult {
         let text = String::from_utf8_lossy(message.as_ref()).into_owned();
         self.tell(Event::Message(text), transport).map(drop)
     }
 
-    fn raw_received(&mut self, transport: &mut MessageTransport<'_, C>, data: &[u8]) -> Outcome<usize> {
+    fn raw_received(&mut self, transport: &mut MessageConn<'_, C>, data: &[u8]) -> CallbackResult<usize> {
         let done = (self.react)(&Event::Raw(data.to_vec()), transport)?;
         self.told.note(Event::Raw(data[..done].to_vec()));
         Ok(done)
     }
 
-    fn frame_error(&mut self, transport: &mut MessageTransport<'_, C>, error: C::Error) -> Outcome {
+    fn frame_error(&mut self, transport: &mut MessageConn<'_, C>, error: C::Error) -> CallbackResult {
         match self.tell(Event::Error(error.to_string()), transport)? {
             0 => Err(error.into()),
             _ => Ok(()),
         }
     }
 
-    fn tls_stopped(&mut self, transport: &mut MessageTransport<'_, C>) -> Outcome {
+    fn tls_stopped(&mut self, transport: &mut MessageConn<'_, C>) -> CallbackResult {
         self.tell(Event::Plain, transport).map(drop)
     }
 
-    fn timer_fired(&mut self, transport: &mut MessageTransport<'_, C>) -> Outcome {
+    fn timer_fired(&mut self, transport: &mut MessageConn<'_, C>) -> CallbackResult {
         self.tell(Event::Timer, transport).map(drop)
     }
 
-    fn read_closed(&mut self, transport: &mut MessageTransport<'_, C>, end: End) -> Outcome<AfterRead> {
+    fn read_closed(&mut self, transport: &mut MessageConn<'_, C>, end: End) -> CallbackResult<AfterRead> {
         self.tell(Event::ReadClosed(end), transport)?;
         Ok(AfterRead::Close)
     }

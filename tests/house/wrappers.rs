@@ -13,19 +13,19 @@ const WRAPPERS: [(&str, &str, &str, &str); 4] = [
         "impl<T: Transport + ?Sized> AsLayer for Box<T> ",
     ),
     (
-        "src/protocol/mod.rs",
+        "src/protocol/callbacks.rs",
         "pub trait Protocol:",
-        "src/protocol/mod.rs",
+        "src/protocol/callbacks.rs",
         "impl<P: Protocol + ?Sized> Protocol for Box<P> ",
     ),
     (
-        "src/protocol/mod.rs",
+        "src/protocol/callbacks.rs",
         "pub trait Protocol:",
-        "src/protocol/framing.rs",
+        "src/protocol/framed.rs",
         "impl<M: MessageProtocol> Protocol for Framed<M> ",
     ),
     // `Framed` forwards everything to its message protocol, except the cutting.
-    ("src/protocol/message.rs", "pub trait MessageProtocol:", "src/protocol/framing.rs", "impl<M: MessageProtocol>"),
+    ("src/protocol/message.rs", "pub trait MessageProtocol:", "src/protocol/framed.rs", "impl<M: MessageProtocol>"),
 ];
 
 /// The names after `fn ` in each block that begins with this line.

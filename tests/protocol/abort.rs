@@ -226,7 +226,7 @@ async fn abort_inside_the_producers_own_callback_stops_it_once() {
     over_all(|_, a, mut b| async move {
         let probe = Probe::quiet();
         let told = probe.told();
-        let producer = Pull(told, |transport: &mut dyn bowline::protocol::Transport| {
+        let producer = Pull(told, |transport: &mut dyn bowline::protocol::Conn| {
             transport.write(b"dropped");
             transport.abort();
             transport.write(b"dropped");

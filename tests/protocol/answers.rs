@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bowline::protocol::{Reading, UpgradableTransport};
+use bowline::protocol::{Conn, Reading};
 use bowline::testing::{BoxTransport, Kind};
-use bowline::{DrainGroup, Policy, TcpTransport as _, Transport as _, Watermarks};
+use bowline::{DrainGroup, Policy, SocketOptions as _, Transport as _, Watermarks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{clog, expect, over, over_all, pattern, read_all, settle};
@@ -73,7 +73,7 @@ async fn reading_stops_while_a_peer_does_not_read_its_answers() {
 
 /// Answers each byte with 4,000 bytes, one byte at a time.
 fn each_by_4000(most: Arc<AtomicUsize>) -> Probe {
-    Probe::new(move |event, transport: &mut dyn UpgradableTransport| {
+    Probe::new(move |event, transport: &mut dyn Conn| {
         let Event::Data(data) = event else { return Ok(Answer::default()) };
         let mut unread = data.len();
         while unread > 0 && transport.reading() == Reading::Open {

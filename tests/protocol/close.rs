@@ -412,7 +412,7 @@ async fn close_inside_the_producers_own_callback_and_inside_tls_stopped() {
         let probe = Probe::quiet();
         let told = probe.told();
         let mut rounds = 0;
-        let producer = crate::probe::Pull(told, move |transport: &mut dyn bowline::protocol::Transport| {
+        let producer = crate::probe::Pull(told, move |transport: &mut dyn bowline::protocol::Conn| {
             rounds += 1;
             transport.write(b"piece ");
             match rounds {

@@ -6,7 +6,7 @@ use bowline::protocol::Runner;
 use bowline::testing::peer::{Event as Seen, RawTls};
 use bowline::testing::{Kind, raw_tcp_pair, shared_pki};
 use bowline::{
-    Blame, Bound, Error, Phase, Policy, Reason, TcpConnection, TcpTransport as _, TlsConnection, Transport as _,
+    Blame, Bound, Error, Phase, Policy, Reason, SocketOptions as _, TcpConnection, TlsConnection, Transport as _,
     Truncation,
 };
 use tokio::io::AsyncWriteExt;

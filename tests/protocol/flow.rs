@@ -152,7 +152,7 @@ async fn a_pull_producer_is_asked_once_for_each_drain_and_never_when_there_is_no
         let most = Arc::new(Mutex::new(0));
         let seen = Arc::clone(&most);
         let mut rounds = 0;
-        let producer = Pull(running.told.clone(), move |transport: &mut dyn bowline::protocol::Transport| {
+        let producer = Pull(running.told.clone(), move |transport: &mut dyn bowline::protocol::Conn| {
             assert_eq!(transport.queued(), 0, "asked although there is no room");
             transport.write(&[b'z'; 3_000]);
             let mut most = seen.lock().unwrap();
@@ -187,7 +187,7 @@ async fn a_producer_that_is_done_is_let_go_at_once_and_leaves_its_place() {
         let running = run(Probe::quiet(), a);
         for round in 1..=2 {
             let held = Arc::clone(&kept);
-            let producer = Pull(running.told.clone(), move |transport: &mut dyn bowline::protocol::Transport| {
+            let producer = Pull(running.told.clone(), move |transport: &mut dyn bowline::protocol::Conn| {
                 let _ = &held;
                 transport.write(b"piece");
                 transport.unregister_producer();
@@ -211,7 +211,7 @@ async fn a_producer_that_is_done_is_let_go_at_once_and_leaves_its_place() {
 async fn a_pull_producer_that_writes_later_is_asked_once_for_what_it_writes() {
     over_all(|_, a, mut b| async move {
         let running = run(Probe::quiet(), a);
-        let producer = Pull(running.told.clone(), |transport: &mut dyn bowline::protocol::Transport| {
+        let producer = Pull(running.told.clone(), |transport: &mut dyn bowline::protocol::Conn| {
             transport.write(b"");
             Ok(())
         });
@@ -250,10 +250,10 @@ async fn a_producer_is_stopped_once_ahead_of_the_end_however_it_comes() {
             let running = run(probe, a);
             let producer = match how {
                 "producer fails" => {
-                    Producer::pull(Pull(told.clone(), |_: &mut dyn bowline::protocol::Transport| Err("mine".into())))
+                    Producer::pull(Pull(told.clone(), |_: &mut dyn bowline::protocol::Conn| Err("mine".into())))
                 }
                 "producer panics" => {
-                    Producer::pull(Pull(told.clone(), |_: &mut dyn bowline::protocol::Transport| panic!("mine")))
+                    Producer::pull(Pull(told.clone(), |_: &mut dyn bowline::protocol::Conn| panic!("mine")))
                 }
                 _ => push(told.clone()),
             };
@@ -438,7 +438,7 @@ async fn a_pull_producer_is_not_asked_faster_over_tls_than_over_what_is_beneath(
         // Nobody reads: the pipe fills, and what the session could hold besides is no room.
         let (a, b) = pair_with(kind, Policy::default()).await.unwrap();
         let running = run(Probe::quiet(), a);
-        let producer = Pull(running.told.clone(), |transport: &mut dyn bowline::protocol::Transport| {
+        let producer = Pull(running.told.clone(), |transport: &mut dyn bowline::protocol::Conn| {
             transport.write(&[0; 1_000]);
             Ok(())
         });

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bowline::protocol::{
-    FileProducer, Handle, Outcome, Panicked, Producer, Protocol, PushProducer, Runner, Server, UpgradableTransport,
+    CallbackResult, Conn, FileProducer, Handle, Panicked, Producer, Protocol, PushProducer, Runner, Server,
 };
 use bowline::testing::{Kind, pair, shared_pki, tcp_pair};
 use bowline::{Connector, Listener, Policy, Reason, ServerTls, Stream, Transport as _};
@@ -143,7 +143,7 @@ impl Drop for Undroppable {
 }
 
 impl Protocol for Odd {
-    fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn connection_made(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         let is_undroppable = self.place.starts_with("producer");
         transport.register_producer(Producer::push(Undroppable(is_undroppable)))?;
         match self.place {
@@ -155,7 +155,7 @@ impl Protocol for Odd {
         Ok(())
     }
 
-    fn data_received(&mut self, _: &mut dyn UpgradableTransport, _: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, _: &mut dyn Conn, _: &[u8]) -> CallbackResult<usize> {
         Ok(0)
     }
 
@@ -272,17 +272,17 @@ impl PushProducer for Watching {
 }
 
 impl Protocol for Late {
-    fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn connection_made(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         self.own = Some(transport.handle());
         transport.close();
         Ok(())
     }
 
-    fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, _: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         Ok(data.len())
     }
 
-    fn write_closed(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn write_closed(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         self.register(&transport.handle());
         Ok(())
     }

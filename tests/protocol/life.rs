@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bowline::protocol::{Handle, Outcome, Panicked, Producer, Protocol, PushProducer, Runner, UpgradableTransport};
+use bowline::protocol::{CallbackResult, Conn, Handle, Panicked, Producer, Protocol, PushProducer, Runner};
 use bowline::testing::peer::{Event as Seen, RawTls};
 use bowline::testing::{BoxTransport, Kind, pair, raw_tcp_pair, shared_pki};
 use bowline::{Policy, Reason, TcpConnection, TlsConnection, Transport as _};
@@ -154,7 +154,7 @@ async fn a_callback_that_fails_leaves_rst_on_the_wire_and_no_close_notify() {
 async fn a_panic_at_the_very_end_is_the_protocols_own_affair() {
     struct Panics(Told);
     impl Protocol for Panics {
-        fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+        fn data_received(&mut self, _: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
             Ok(data.len())
         }
         fn connection_lost(&mut self, _: &Reason) {
@@ -196,7 +196,7 @@ async fn a_panic_at_the_very_end_is_the_protocols_own_affair() {
 async fn a_protocol_that_is_done_with_more_than_there_was_ends() {
     struct Greedy;
     impl Protocol for Greedy {
-        fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+        fn data_received(&mut self, _: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
             Ok(data.len() + 1)
         }
     }
@@ -221,7 +221,7 @@ async fn after_the_end_nothing_of_the_connection_is_kept_also_not_by_its_handle(
                 let _ = &in_protocol;
                 transport.set_timer(Some(Duration::from_secs(3_600)));
             });
-            let producer = Pull(told, move |_: &mut dyn bowline::protocol::Transport| {
+            let producer = Pull(told, move |_: &mut dyn bowline::protocol::Conn| {
                 let _ = &in_producer;
                 Ok(())
             });
@@ -248,7 +248,7 @@ async fn after_the_end_nothing_of_the_connection_is_kept_also_not_by_its_handle(
             assert_eq!(Arc::strong_count(&kept), 1, "{kind}, {how}");
             // What a handle is asked to do now is done with, and not kept either.
             let late = Arc::clone(&kept);
-            let producer = Pull(running.told.clone(), move |_: &mut dyn bowline::protocol::Transport| {
+            let producer = Pull(running.told.clone(), move |_: &mut dyn bowline::protocol::Conn| {
                 let _ = &late;
                 Ok(())
             });
@@ -269,7 +269,7 @@ async fn every_operation_of_a_handle_after_the_end_and_inside_connection_lost_is
     /// It is given its own handle before it runs.
     struct Last(Arc<Mutex<Option<Handle>>>, Told);
     impl Protocol for Last {
-        fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+        fn data_received(&mut self, _: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
             Ok(data.len())
         }
         fn connection_lost(&mut self, _: &Reason) {

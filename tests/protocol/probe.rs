@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bowline::protocol::{
-    AfterRead, Handle, Outcome, Producer, Protocol, PullProducer, PushProducer, Runner, UpgradableTransport,
+    AfterRead, CallbackResult, Conn, Handle, Producer, Protocol, PullProducer, PushProducer, Runner,
 };
 use bowline::{CloseReport, End, Reason, Transport};
 use tokio::sync::Notify;
@@ -145,7 +145,7 @@ impl Told {
 }
 
 /// What the test does in a callback. By default everything is done with, and the protocol is not half-closeable.
-pub type React = Box<dyn FnMut(&Event, &mut dyn UpgradableTransport) -> Outcome<Answer> + Send>;
+pub type React = Box<dyn FnMut(&Event, &mut dyn Conn) -> CallbackResult<Answer> + Send>;
 
 /// What a callback answers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -166,7 +166,7 @@ pub struct Probe {
 
 impl Probe {
     /// Does this in each callback.
-    pub fn new(react: impl FnMut(&Event, &mut dyn UpgradableTransport) -> Outcome<Answer> + Send + 'static) -> Self {
+    pub fn new(react: impl FnMut(&Event, &mut dyn Conn) -> CallbackResult<Answer> + Send + 'static) -> Self {
         Self { told: Told::default(), react: Box::new(react), max_unread: 1 << 20, reads_on: false }
     }
 
@@ -181,7 +181,7 @@ impl Probe {
     }
 
     /// Does this with each event that leaves no answer open; half-closeable.
-    pub fn on(mut act: impl FnMut(&Event, &mut dyn UpgradableTransport) + Send + 'static) -> Self {
+    pub fn on(mut act: impl FnMut(&Event, &mut dyn Conn) + Send + 'static) -> Self {
         Self::new(move |event, transport| {
             act(event, transport);
             Ok(KEEP)
@@ -193,13 +193,13 @@ impl Probe {
     }
 
     /// Does this with each event, and writes down what it is told beside somebody else; half-closeable.
-    pub fn sharing(told: Told, act: impl FnMut(&Event, &mut dyn UpgradableTransport) + Send + 'static) -> Self {
+    pub fn sharing(told: Told, act: impl FnMut(&Event, &mut dyn Conn) + Send + 'static) -> Self {
         Self { told, ..Self::on(act) }
     }
 
     /// Fails at the first event whose name begins so.
     pub fn failing(told: Told, name: &'static str) -> Self {
-        let react = move |event: &Event, _: &mut dyn UpgradableTransport| {
+        let react = move |event: &Event, _: &mut dyn Conn| {
             if event.name().starts_with(name) { Err("mine".into()) } else { Ok(KEEP) }
         };
         Self { told, react: Box::new(react), ..Self::quiet() }
@@ -221,7 +221,7 @@ impl Probe {
     }
 
     /// Does this ahead of what it does else.
-    pub fn after(mut self, mut first: impl FnMut(&Event, &mut dyn UpgradableTransport) + Send + 'static) -> Self {
+    pub fn after(mut self, mut first: impl FnMut(&Event, &mut dyn Conn) + Send + 'static) -> Self {
         let mut react = self.react;
         self.react = Box::new(move |event, transport| {
             first(event, transport);
@@ -231,7 +231,7 @@ impl Probe {
     }
 
     /// Does this once, at the first event whose name begins so; half-closeable.
-    pub fn at(name: &'static str, act: impl FnOnce(&mut dyn UpgradableTransport) + Send + 'static) -> Self {
+    pub fn at(name: &'static str, act: impl FnOnce(&mut dyn Conn) + Send + 'static) -> Self {
         let mut act = Some(act);
         Self::on(move |event, transport| {
             if event.name().starts_with(name) {
@@ -250,7 +250,7 @@ impl Probe {
         self
     }
 
-    fn tell(&mut self, event: Event, transport: &mut dyn UpgradableTransport) -> Outcome<Answer> {
+    fn tell(&mut self, event: Event, transport: &mut dyn Conn) -> CallbackResult<Answer> {
         let react = &mut self.react;
         self.told.call(event.clone(), || react(&event, transport))
     }
@@ -260,15 +260,15 @@ impl Probe {
 pub const KEEP: Answer = Answer { unread: 0, after_read: AfterRead::KeepWriting };
 
 impl Protocol for Probe {
-    fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn connection_made(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         self.tell(Event::Made, transport).map(drop)
     }
 
-    fn handshake_completed(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn handshake_completed(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         self.tell(Event::Secured, transport).map(drop)
     }
 
-    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         Ok(data.len() - self.tell(Event::Data(data.to_vec()), transport)?.unread)
     }
 
@@ -280,23 +280,23 @@ impl Protocol for Probe {
         !self.reads_on
     }
 
-    fn writable(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn writable(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         self.tell(Event::Writable, transport).map(drop)
     }
 
-    fn tls_stopped(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn tls_stopped(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         self.tell(Event::Plain, transport).map(drop)
     }
 
-    fn timer_fired(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn timer_fired(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         self.tell(Event::Timer, transport).map(drop)
     }
 
-    fn read_closed(&mut self, transport: &mut dyn UpgradableTransport, end: End) -> Outcome<AfterRead> {
+    fn read_closed(&mut self, transport: &mut dyn Conn, end: End) -> CallbackResult<AfterRead> {
         Ok(self.tell(Event::ReadClosed(end), transport)?.after_read)
     }
 
-    fn write_closed(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn write_closed(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         self.tell(Event::WriteClosed, transport).map(drop)
     }
 
@@ -346,9 +346,9 @@ pub struct Pull<F>(pub Told, pub F);
 
 impl<F> PullProducer for Pull<F>
 where
-    F: FnMut(&mut dyn bowline::protocol::Transport) -> Outcome + Send + 'static,
+    F: FnMut(&mut dyn bowline::protocol::Conn) -> CallbackResult + Send + 'static,
 {
-    fn produce(&mut self, transport: &mut dyn bowline::protocol::Transport) -> Outcome {
+    fn produce(&mut self, transport: &mut dyn bowline::protocol::Conn) -> CallbackResult {
         let Self(told, produce) = self;
         told.call(Event::Note("produce"), || produce(transport))
     }
@@ -361,7 +361,7 @@ where
 /// A pull producer of these bytes, so many at a time; then it unregisters itself.
 pub fn pull(told: Told, bytes: Vec<u8>, piece: usize) -> Producer {
     let mut sent = 0;
-    Producer::pull(Pull(told, move |transport: &mut dyn bowline::protocol::Transport| {
+    Producer::pull(Pull(told, move |transport: &mut dyn bowline::protocol::Conn| {
         let end = bytes.len().min(sent + piece);
         transport.write(&bytes[sent..end]);
         sent = end;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bowline::protocol::{Outcome, Protocol, Server, UpgradableTransport, every};
+use bowline::protocol::{CallbackResult, Conn, Protocol, Server, every};
 use bowline::testing::shared_pki;
 use bowline::{Connector, Incoming, Listener, TcpConnection, TlsConnection, Transport as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,12 +17,12 @@ struct Echo {
 }
 
 impl Protocol for Echo {
-    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         transport.write(data);
         Ok(data.len())
     }
 
-    fn draining(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn draining(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         self.drained.fetch_add(1, Ordering::SeqCst);
         transport.write(b"bye");
         transport.close();

@@ -216,8 +216,7 @@ async fn an_exception_that_swallows_connection_lost() {
     over_all(|_, a, b| async move {
         let _b = b;
         let running = run(Probe::quiet(), a);
-        let producer =
-            Pull(running.told.clone(), |_: &mut dyn bowline::protocol::Transport| panic!("panics at produce"));
+        let producer = Pull(running.told.clone(), |_: &mut dyn bowline::protocol::Conn| panic!("panics at produce"));
         drop(running.handle.register_producer(Producer::pull(producer)));
         assert_eq!(running.task.await.unwrap().reason.name(), "protocol");
         let names = running.told.names();
@@ -257,7 +256,7 @@ async fn an_unbounded_pull_over_tls() {
     over_all(|_, mut a, b| async move {
         clog(&mut a).await;
         let running = run(Probe::quiet(), a);
-        let producer = Pull(running.told.clone(), |transport: &mut dyn bowline::protocol::Transport| {
+        let producer = Pull(running.told.clone(), |transport: &mut dyn bowline::protocol::Conn| {
             transport.write(&[0; 10_000]);
             Ok(())
         });

@@ -271,7 +271,7 @@ async fn an_upgrade_at_the_wrong_time_says_which_and_does_nothing() {
 async fn a_second_upgrade_is_refused_from_the_first_call_to_the_end_of_the_handshake() {
     bounded("tcp", async {
         let (a, mut b) = plain().await;
-        let in_progress = |transport: &mut dyn bowline::protocol::UpgradableTransport| {
+        let in_progress = |transport: &mut dyn bowline::protocol::Conn| {
             assert!(matches!(which(&transport.start_tls(as_client()).unwrap_err()), UpgradeError::InProgress));
             assert!(matches!(which(&transport.stop_tls().unwrap_err()), UpgradeError::InProgress));
         };

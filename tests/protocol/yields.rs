@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bowline::protocol::{Producer, Reading, Transport as Calls};
+use bowline::protocol::{Conn, Producer, Reading};
 use bowline::testing::tcp_pair;
 use bowline::{Stream, UpgradableConnection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -72,7 +72,7 @@ async fn others_go_on(running: Running) {
 /// A producer that writes this much at each call, and registers a successor if asked to.
 fn producer(running: &Running, bytes: usize, has_successor: bool) -> Producer {
     let told = running.told.clone();
-    Producer::pull(Pull(crate::probe::Told::default(), move |transport: &mut dyn Calls| {
+    Producer::pull(Pull(crate::probe::Told::default(), move |transport: &mut dyn Conn| {
         transport.write(&vec![7; bytes]);
         if has_successor {
             transport.unregister_producer();
@@ -83,7 +83,7 @@ fn producer(running: &Running, bytes: usize, has_successor: bool) -> Producer {
 }
 
 fn endless_producer(told: crate::probe::Told) -> Producer {
-    Producer::pull(Pull(crate::probe::Told::default(), move |transport: &mut dyn Calls| {
+    Producer::pull(Pull(crate::probe::Told::default(), move |transport: &mut dyn Conn| {
         transport.unregister_producer();
         transport.register_producer(endless_producer(told.clone()))?;
         Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bowline::testing::{Kind, pair, raw_tcp_pair, tcp_pair};
-use bowline::{CloseReport, Policy, Reason, TcpConnection, TcpTransport, Transport, Truncation, relay};
+use bowline::{CloseReport, Policy, Reason, SocketOptions, TcpConnection, Transport, Truncation, relay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

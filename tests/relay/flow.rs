@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bowline::testing::{BoxTransport, Kind, pair};
-use bowline::{TcpTransport, Transport, relay};
+use bowline::{SocketOptions, Transport, relay};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bowline::testing::{Kind, pair_with, tcp_pair, tcp_pair_with};
-use bowline::{End, Policy, Reason, Received, RecvHalf, RelayReport, TcpConnection, TcpTransport, Transport, relay};
+use bowline::{End, Policy, Reason, Received, RecvHalf, RelayReport, SocketOptions, TcpConnection, Transport, relay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bowline::testing::{BoxTransport, Kind, raw_tcp_pair};
-use bowline::{Bound, DrainGroup, Outcome, Policy, Reason, Stream, TcpConnection, TcpTransport, Transport};
+use bowline::{Bound, DrainGroup, Outcome, Policy, Reason, SocketOptions, Stream, TcpConnection, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{bounded, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls};

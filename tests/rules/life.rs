@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bowline::protocol::{Outcome, Protocol, Runner, UpgradableTransport};
+use bowline::protocol::{CallbackResult, Conn, Protocol, Runner};
 use bowline::testing::{BoxTransport, shared_pki, tcp_pair};
 use bowline::{
     Address, Bound, Connector, DrainGroup, Error, Listener, Phase, Policy, Reason, Reconnector, StartTls, Stream,
@@ -359,12 +359,12 @@ fn no_error_of_an_ended_connection_asks_to_repeat_the_call() {
 struct Greets;
 
 impl Protocol for Greets {
-    fn connection_made(&mut self, transport: &mut dyn UpgradableTransport) -> Outcome {
+    fn connection_made(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         transport.write(b"hello");
         Ok(())
     }
 
-    fn data_received(&mut self, _: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, _: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         Ok(data.len())
     }
 }

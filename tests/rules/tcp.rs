@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bowline::testing::{Kind, shared_pki};
-use bowline::{Connector, Error, Keepalive, Listener, Phase, Policy, Reason, TcpTransport, TlsConnection, Transport};
+use bowline::{Connector, Error, Keepalive, Listener, Phase, Policy, Reason, SocketOptions, TlsConnection, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bowline::testing::{Pipe, memory_pair, raw_tcp_pair, shared_pki, tcp_pair, tcp_pair_with};
 use bowline::{
-    Error, Leftover, Phase, Policy, Reason, StartTls, Stream, TcpConnection, TcpTransport, TlsTransport, Transport,
+    Error, Leftover, Phase, Policy, Reason, SocketOptions, StartTls, Stream, TcpConnection, TlsTransport, Transport,
     UpgradableConnection, UpgradableTransport, UpgradeError,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bowline::protocol::{Outcome, Producer, Protocol, PullProducer, Runner, Transport, UpgradableTransport};
+use bowline::protocol::{CallbackResult, Conn, Producer, Protocol, PullProducer, Runner};
 use bowline::{StartTls, TcpConnection, UpgradableConnection};
 use tokio::sync::oneshot;
 
@@ -37,19 +37,19 @@ struct Writer {
 }
 
 impl Writer {
-    fn begin(&self, transport: Dyn<'_>, writes: usize) -> Outcome {
+    fn begin(&self, transport: Dyn<'_>, writes: usize) -> CallbackResult {
         let pieces = Pieces { chunk: self.chunk.clone(), left: writes, watch: None };
         Ok(transport.register_producer(Producer::pull(pieces))?)
     }
 }
 
 impl Protocol for Writer {
-    fn handshake_completed(&mut self, transport: Dyn<'_>) -> Outcome {
+    fn handshake_completed(&mut self, transport: Dyn<'_>) -> CallbackResult {
         self.begin(transport, self.warm)
     }
 
     /// The reader's one byte says that the warm-up has arrived.
-    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> CallbackResult<usize> {
         self.begin(transport, self.count)?;
         Ok(data.len())
     }
@@ -62,7 +62,7 @@ struct Pieces {
 }
 
 impl PullProducer for Pieces {
-    fn produce(&mut self, transport: &mut dyn Transport) -> Outcome {
+    fn produce(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         const HIGH: usize = 64 << 10;
         while self.left > 0 && transport.queued() < HIGH {
             transport.write(&self.chunk);
@@ -88,7 +88,7 @@ struct Reader {
 }
 
 impl Protocol for Reader {
-    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> CallbackResult<usize> {
         let Some(mark) = self.mark else {
             self.warm = self.warm.saturating_sub(data.len());
             if self.warm == 0 {
@@ -123,7 +123,7 @@ pub async fn bulk(stack: Bowline, run: Run, size: usize, way: Way, count: usize,
 struct Echo;
 
 impl Protocol for Echo {
-    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> CallbackResult<usize> {
         transport.write(data);
         Ok(data.len())
     }
@@ -156,14 +156,14 @@ impl Asker {
 }
 
 impl Protocol for Asker {
-    fn handshake_completed(&mut self, transport: Dyn<'_>) -> Outcome {
+    fn handshake_completed(&mut self, transport: Dyn<'_>) -> CallbackResult {
         let now = Instant::now();
         self.phase = Phase::Warm { until: now + self.warm };
         self.ask(transport, now);
         Ok(())
     }
 
-    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> CallbackResult<usize> {
         if data.len() < self.request.len() {
             return Ok(0);
         }
@@ -192,7 +192,7 @@ impl Protocol for Asker {
         Ok(data.len())
     }
 
-    fn timer_fired(&mut self, transport: Dyn<'_>) -> Outcome {
+    fn timer_fired(&mut self, transport: Dyn<'_>) -> CallbackResult {
         let now = Instant::now();
         self.phase = Phase::Full { until: now + self.full };
         self.ask(transport, now);
@@ -238,7 +238,7 @@ struct Waiter {
 }
 
 impl Protocol for Waiter {
-    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> CallbackResult<usize> {
         if data.len() < MESSAGE {
             return Ok(0);
         }

@@ -7,8 +7,9 @@ use super::{Next, Runner};
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::core::outbox::EndRequest;
-use crate::protocol::conn::{Reading, Transport as _};
-use crate::protocol::{AfterRead, Protocol};
+use crate::protocol::callbacks::{AfterRead, Protocol};
+use crate::protocol::conn::{Conn as _, Reading};
+use crate::protocol::deferred::Delivery;
 use crate::transport::Transport;
 use crate::transport::layer::{Discard, TOKEN};
 
@@ -24,11 +25,11 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             ready!(self.transport.layer_mut(TOKEN).poll_discard(cx, &mut discard));
             return Poll::Ready(self.handle_read_end());
         }
-        if self.dispatcher.conn.is_held() || self.dispatcher.conn.is_paused {
+        if self.dispatcher.conn.is_held() || self.dispatcher.conn.delivery == Delivery::Paused {
             return self.poll_parked(cx);
         }
         self.loss = None;
-        if std::mem::take(&mut self.dispatcher.conn.is_resumed) && !self.unread.is_empty() {
+        if std::mem::take(&mut self.dispatcher.conn.delivery) == Delivery::Again && !self.unread.is_empty() {
             self.deliver_unread();
             return Poll::Ready(None);
         }
@@ -64,7 +65,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 ready!(self.poll_loss(cx));
             }
         }
-        if !self.dispatcher.conn.is_paused {
+        if self.dispatcher.conn.delivery != Delivery::Paused {
             // The unsent answers can no longer leave. Data from before the loss is delivered, and then the loss is reported.
             self.is_shut = true;
             self.dispatcher.lose_sending();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bowline::protocol::{Outcome, Protocol, Runner, UpgradableTransport};
+use bowline::protocol::{CallbackResult, Conn, Protocol, Runner};
 use bowline::{Address, ClientTls, Policy, ServerTls, Stream, TlsConnection, Transport};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
@@ -125,7 +125,7 @@ async fn echo(mut server: Connection) -> std::io::Result<()> {
 struct Echo;
 
 impl Protocol for Echo {
-    fn data_received(&mut self, transport: &mut dyn UpgradableTransport, data: &[u8]) -> Outcome<usize> {
+    fn data_received(&mut self, transport: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         transport.write(data);
         Ok(data.len())
     }

@@ -1,0 +1,93 @@
+//! The options of the TCP socket at the bottom of a connection, written once for both faces.
+
+use std::io;
+use std::time::Duration;
+
+use super::control::Control;
+use super::socket::Keepalive;
+
+/// A connection, as [`SocketOptions`] needs it. Only this crate can make one, so only its transports have socket options.
+#[derive(Debug)]
+pub struct Socket<'a>(pub(crate) &'a Control);
+
+/// The options of the TCP socket at the bottom of a connection. They belong to every [`TcpTransport`](crate::TcpTransport)
+/// and to every [`protocol::Conn`](crate::protocol::Conn), and reach the real socket through every layer (rule: tcp-2).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use std::time::Duration;
+/// use bowline::{Keepalive, SocketOptions};
+///
+/// let (connection, _peer) = bowline::testing::tcp_pair().await?;
+/// assert!(connection.nodelay()?);
+/// connection.set_keepalive(Some(Keepalive::new().idle(Duration::from_secs(60))))?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// `ErrorKind::Unsupported` if there is no TCP socket at the bottom, `ErrorKind::NotConnected` after the end of the
+/// connection (rule: tcp-3), else the error of the system.
+#[doc(alias = "ITCPTransport")]
+pub trait SocketOptions {
+    #[doc(hidden)]
+    fn socket(&self) -> Socket<'_>;
+
+    /// Whether small segments leave at once. On by default.
+    #[doc(alias = "getTcpNoDelay")]
+    #[doc(alias = "TCP_NODELAY")]
+    fn nodelay(&self) -> io::Result<bool> {
+        self.socket().0.with_socket(|socket| socket.nodelay())
+    }
+
+    /// Sets whether small segments leave at once.
+    #[doc(alias = "setTcpNoDelay")]
+    #[doc(alias = "TCP_NODELAY")]
+    fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.socket().0.with_socket(|socket| socket.set_nodelay(on))
+    }
+
+    /// Whether, and how, the system probes an idle connection.
+    #[doc(alias = "getTcpKeepAlive")]
+    #[doc(alias = "SO_KEEPALIVE")]
+    fn keepalive(&self) -> io::Result<Option<Keepalive>> {
+        self.socket().0.with_socket(|socket| socket.keepalive())
+    }
+
+    /// Sets whether, and how, the system probes an idle connection.
+    #[doc(alias = "setTcpKeepAlive")]
+    #[doc(alias = "SO_KEEPALIVE")]
+    fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        self.socket().0.with_socket(|socket| socket.set_keepalive(keepalive))
+    }
+
+    /// How long sent data may stay unacknowledged before the system gives the connection up (Linux).
+    #[doc(alias = "TCP_USER_TIMEOUT")]
+    fn user_timeout(&self) -> io::Result<Option<Duration>> {
+        self.socket().0.with_socket(|socket| socket.user_timeout())
+    }
+
+    /// Sets how long sent data may stay unacknowledged before the system gives the connection up (Linux).
+    #[doc(alias = "TCP_USER_TIMEOUT")]
+    fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.socket().0.with_socket(|socket| socket.set_user_timeout(timeout))
+    }
+
+    /// The sizes of the kernel's send buffer and of its receive buffer, in bytes.
+    #[doc(alias = "SO_SNDBUF")]
+    #[doc(alias = "SO_RCVBUF")]
+    fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
+        self.socket().0.with_socket(|socket| socket.buffer_sizes())
+    }
+
+    /// Sets the size of the kernel's send buffer, in bytes. Linux doubles the value.
+    #[doc(alias = "SO_SNDBUF")]
+    fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        self.socket().0.with_socket(|socket| socket.set_send_buffer_size(bytes))
+    }
+
+    /// Sets the size of the kernel's receive buffer, in bytes. Linux doubles the value.
+    #[doc(alias = "SO_RCVBUF")]
+    fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        self.socket().0.with_socket(|socket| socket.set_recv_buffer_size(bytes))
+    }
+}

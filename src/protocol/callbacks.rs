@@ -1,0 +1,211 @@
+//! The callbacks of a connection.
+
+use super::conn::Conn;
+use super::failure::CallbackResult;
+use crate::core::half::End;
+use crate::error::Reason;
+
+/// What happens to the connection after the peer has ended its half: the answer of [`Protocol::read_closed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum AfterRead {
+    /// The connection is closed after what was written has left; a producer is stopped (rules: close-8, half-11).
+    #[default]
+    Close,
+    /// The protocol is half-closeable: it goes on writing, and calls `close` when it is done (rule: half-6).
+    KeepWriting,
+}
+
+/// An object that is called when something happens to one connection.
+///
+/// All callbacks but [`data_received`](Self::data_received) have a default. They must not block: they share a thread with
+/// other connections. For work that takes time, spawn a task and give it the [handle](Conn::handle).
+///
+/// ```
+/// use bowline::protocol::{CallbackResult, Conn, Protocol};
+/// use std::time::Duration;
+///
+/// /// Answers each line, and closes a connection that says nothing for a minute.
+/// struct Lines;
+///
+/// impl Protocol for Lines {
+///     fn connection_made(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+///         conn.write(b"220 ready\r\n");
+///         conn.set_timer(Some(Duration::from_secs(60)));
+///         Ok(())
+///     }
+///
+///     fn data_received(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
+///         let Some(end) = data.iter().position(|byte| *byte == b'\n') else { return Ok(0) };
+///         conn.write_sequence(&mut [b"250 ", &data[..=end]].into_iter());
+///         conn.set_timer(Some(Duration::from_secs(60)));
+///         Ok(end + 1) // the rest comes again
+///     }
+///
+///     fn timer_fired(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+///         conn.close();
+///         Ok(())
+///     }
+/// }
+/// # let mut conn = bowline::testing::Recorder::new();
+/// # let mut lines = Lines;
+/// # lines.connection_made(&mut conn).unwrap();
+/// # assert_eq!(lines.data_received(&mut conn, b"hello\nwor").unwrap(), 6);
+/// # lines.timer_fired(&mut conn).unwrap();
+/// # assert_eq!(conn.written(), b"220 ready\r\n250 hello\n");
+/// ```
+///
+/// # Errors
+/// A callback that returns an error ends its connection: the peer gets RST, and
+/// [`connection_lost`](Self::connection_lost) gets the error as its reason (rule: life-3). A panic does the same.
+#[doc(alias = "IProtocol")]
+#[doc(alias = "IHalfCloseableProtocol")]
+#[doc(alias = "IHandshakeListener")]
+#[doc(alias = "BufferedProtocol")]
+pub trait Protocol: Send + 'static {
+    /// The connection is there. If it begins with TLS, the handshake is still to come: what is written now leaves encrypted
+    /// after it (rule: write-3).
+    #[doc(alias = "connectionMade")]
+    fn connection_made(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// The TLS handshake is done; [`tls`](Conn::tls) returns what was agreed on (rule: secure-2).
+    #[doc(alias = "handshakeCompleted")]
+    fn handshake_completed(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// Bytes have arrived; they are lent from the transport's own buffer. Returns how many of them were processed. The rest
+    /// stays with the transport and is delivered again, together with later bytes: a protocol needs no buffer to wait for
+    /// the end of a line. One call lends at most 33 KiB in addition to the bytes that earlier calls left.
+    ///
+    /// If a protocol answers many messages in one call, it should check [`reading`](Conn::reading) before each of them, and
+    /// leave the rest when reading is paused: too many answers are unsent, or the protocol has paused itself (rule: write-10).
+    ///
+    /// Bytes that were not processed when TLS is started are leftover, and are judged (rule: upgrade-2). So a protocol that
+    /// returns the length of the line `STARTTLS`, and no more, is safe from injection.
+    ///
+    /// # Errors
+    /// Returning more than `data.len()` is an error, too.
+    #[doc(alias = "dataReceived")]
+    fn data_received(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize>;
+
+    /// How many bytes [`data_received`](Self::data_received) may leave; default 1 MiB. If it leaves more, the connection ends
+    /// with [`Unread`](super::Unread) as the reason: a line without an end must not take all memory.
+    fn max_unread(&self) -> usize {
+        1 << 20
+    }
+
+    /// Whether reading stops when this protocol's unsent answers exceed the high mark, until they are down to the low mark
+    /// (rule: write-10); default `true`. Answers are the bytes that [`data_received`](Self::data_received) writes, also through
+    /// the connection's [`Handle`](super::Handle). Bytes from other callbacks, from a producer, or from another task do not stop reading.
+    ///
+    /// A protocol that returns `false` keeps receiving, and has to bound the memory that a peer that does not read can take.
+    /// Called once, before [`connection_made`](Self::connection_made).
+    fn stops_reading_when_full(&self) -> bool {
+        true
+    }
+
+    /// The queue of unsent bytes was above the high mark and has come down to the low one (rule: write-8).
+    #[doc(alias = "resume_writing")]
+    fn writable(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// TLS has ended, and plaintext follows (rule: upgrade-9).
+    fn tls_stopped(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// The time that [`set_timer`](Conn::set_timer) has set has come.
+    #[doc(alias = "callLater")]
+    fn timer_fired(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// The [group](crate::DrainGroup) of the connection, mostly that of its listener, drains: the connection should end. By
+    /// default it is closed. Called at most once; a connection that is still in its first handshake is aborted instead.
+    #[doc(alias = "stopListening")]
+    fn draining(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        conn.close();
+        Ok(())
+    }
+
+    /// The peer has ended its half, after all its data: clean, or truncated (rule: half-6). By default the connection is
+    /// closed; a half-closeable protocol returns [`AfterRead::KeepWriting`].
+    #[doc(alias = "readConnectionLost")]
+    #[doc(alias = "eof_received")]
+    fn read_closed(&mut self, conn: &mut dyn Conn, end: End) -> CallbackResult<AfterRead> {
+        let _ = (conn, end);
+        Ok(AfterRead::Close)
+    }
+
+    /// Our own half has ended: its end marker has left (rule: half-7).
+    #[doc(alias = "writeConnectionLost")]
+    fn write_closed(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// The connection is over. Called once, last, whatever happened (rules: life-1, end-1).
+    #[doc(alias = "connectionLost")]
+    fn connection_lost(&mut self, reason: &Reason) {
+        let _ = reason;
+    }
+}
+
+impl<P: Protocol + ?Sized> Protocol for Box<P> {
+    fn connection_made(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        (**self).connection_made(conn)
+    }
+
+    fn handshake_completed(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        (**self).handshake_completed(conn)
+    }
+
+    fn data_received(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
+        (**self).data_received(conn, data)
+    }
+
+    fn max_unread(&self) -> usize {
+        (**self).max_unread()
+    }
+
+    fn stops_reading_when_full(&self) -> bool {
+        (**self).stops_reading_when_full()
+    }
+
+    fn writable(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        (**self).writable(conn)
+    }
+
+    fn tls_stopped(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        (**self).tls_stopped(conn)
+    }
+
+    fn timer_fired(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        (**self).timer_fired(conn)
+    }
+
+    fn draining(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        (**self).draining(conn)
+    }
+
+    fn read_closed(&mut self, conn: &mut dyn Conn, end: End) -> CallbackResult<AfterRead> {
+        (**self).read_closed(conn, end)
+    }
+
+    fn write_closed(&mut self, conn: &mut dyn Conn) -> CallbackResult {
+        (**self).write_closed(conn)
+    }
+
+    fn connection_lost(&mut self, reason: &Reason) {
+        (**self).connection_lost(reason);
+    }
+}

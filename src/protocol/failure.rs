@@ -1,0 +1,66 @@
+//! What a callback returns, and why a callback failed.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Error, Reason};
+use crate::escape::printable;
+
+/// Why a callback failed. It becomes the connection's [`Reason`]: an [`Error`] of this crate becomes the reason that it
+/// stands for, any other error becomes [`Reason::Protocol`].
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a callback returns.
+///
+/// # Errors
+/// An error ends the connection with RST (rule: life-3), so that the peer cannot take what it has received for all there
+/// is. Any error converts into a [`Failure`], so a callback can use `?`.
+pub type CallbackResult<T = ()> = Result<T, Failure>;
+
+/// The reason of a connection whose callback failed with this.
+pub(super) fn reason(failure: Failure) -> Reason {
+    match failure.downcast::<Error>() {
+        Ok(error) => (*error).into(),
+        Err(failure) => Reason::Protocol(Arc::from(failure)),
+    }
+}
+
+/// A callback panicked, with this message. It is the cause in [`Reason::Protocol`].
+#[derive(Debug, Clone)]
+pub struct Panicked(String);
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // rule: tcp-11: the message of the panic may contain a peer's words.
+        write!(f, "a callback panicked: {}", printable(&self.0))
+    }
+}
+
+impl std::error::Error for Panicked {}
+
+impl Panicked {
+    pub(super) fn new(payload: &(dyn Any + Send)) -> Self {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        Self(text.unwrap_or("(no message)").to_owned())
+    }
+}
+
+/// A protocol left more bytes unread than it may. It is the cause in [`Reason::Protocol`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unread {
+    /// How many bytes it left.
+    pub bytes: usize,
+    /// How many bytes it may leave: [`Protocol::max_unread`](super::Protocol::max_unread).
+    pub limit: usize,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the protocol left {} bytes unread, and may leave {}", self.bytes, self.limit)
+    }
+}
+
+impl std::error::Error for Unread {}
