@@ -191,7 +191,7 @@ fn an_idle_connection_holds_little() {
     let _turn = TURN.lock().unwrap();
     let mut too_much = Vec::new();
     for (over, face, bound) in [
-        (Over::Tcp, Face::Async, 2_350),
+        (Over::Tcp, Face::Async, 2_400),
         (Over::Tcp, Face::Callback, 3_250),
         (Over::Tls, Face::Async, 20_300),
         (Over::Tls, Face::Callback, 20_900),
