@@ -68,12 +68,23 @@ impl Activity {
         Self { begin: is_bounded.then(Instant::now), last: AtomicU64::new(0) }
     }
 
+    /// Whether a bound is set.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.begin.is_some()
+    }
+
     /// Something moved.
+    #[inline]
     pub(crate) fn note(&self) {
         if let Some(begin) = self.begin {
-            let nanos = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.last.store(nanos, Ordering::Relaxed);
+            self.note_at(begin);
         }
+    }
+
+    #[inline(never)]
+    fn note_at(&self, begin: Instant) {
+        let nanos = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.last.store(nanos, Ordering::Relaxed);
     }
 
     fn last(&self) -> Option<Instant> {

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, Read};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 /// When the system probes an idle connection (rule: tcp-2). `None` leaves the system's own value.
@@ -174,6 +175,27 @@ pub(crate) fn receive(stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
 #[cfg(unix)]
 pub(crate) fn receive_unix(stream: &tokio::net::UnixStream, buf: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(stream)).read(buf)
+}
+
+/// Sends within [`TcpStream::try_io`], which has looked at readiness: tokio's own call would look at it again.
+#[inline]
+pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::net::send(stream, bytes, rustix::net::SendFlags::NOSIGNAL)?);
+    #[cfg(not(target_os = "linux"))]
+    stream.try_write(bytes)
+}
+
+/// Receives within [`TcpStream::try_io`], as [`send`] sends. Only tokio reads into memory that is not initialised.
+#[inline]
+pub(crate) fn recv(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    if buf.initialized().len() == buf.capacity() {
+        let (n, _) = rustix::net::recv(stream, buf.initialize_unfilled(), rustix::net::RecvFlags::empty())?;
+        buf.advance(n);
+        return Ok(n);
+    }
+    stream.try_read_buf(buf)
 }
 
 /// Sends what FIN follows right behind: the kernel waits for that, so that both share a segment.

@@ -86,32 +86,34 @@ pub(crate) trait Watcher: Send + Sync {
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
+/// In this order, so that each read and write touches the first fields only, which share a line of the processor's cache.
+#[repr(C)]
 struct Inner {
-    host: Address,
-    peer: Address,
-    policy: Arc<Policy>,
-    activity: Activity,
     received: AtomicU64,
     sent: AtomicU64,
-    /// Made by connecting, not by accepting.
-    connected: AtomicBool,
+    activity: Activity,
     /// Cut off by us at the bottom: by an abort, or for the reason that the report gives.
     cut: AtomicBool,
     reset: AtomicBool,
+    /// Made by connecting, not by accepting.
+    connected: AtomicBool,
+    /// The peer's end came after ours had left.
+    answered: AtomicBool,
+    /// A close is in progress, and will report.
+    closing: AtomicBool,
+    gone: AtomicBool,
+    policy: Arc<Policy>,
+    host: Address,
+    peer: Address,
     /// The reason of the end, once a layer has reported one; the first report counts.
     noted: OnceLock<Box<Reason>>,
     /// The bytes that were unacknowledged when the socket was closed: see [`Control::note_pending`].
     unacknowledged: AtomicU64,
-    /// The peer's end came after ours had left.
-    answered: AtomicBool,
     ended: OnceLock<Box<CloseReport>>,
     /// The report of a connection that ended without a close.
     unclosed: OnceLock<Box<CloseReport>>,
-    /// A close is in progress, and will report.
-    closing: AtomicBool,
     bottom: OnceLock<Weak<dyn Bottom>>,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
-    gone: AtomicBool,
     going: Notify,
     member: OnceLock<Member>,
     /// Given back when the connection is gone.
@@ -219,8 +221,9 @@ impl Control {
 
     /// Whether somebody on this side has aborted the connection. A connection that we ended for another reason, such as a
     /// failed upgrade or a timeout, was not aborted.
+    #[inline]
     pub fn is_aborted(&self) -> bool {
-        self.is_cut() && matches!(self.cut(), Some(Reason::Aborted))
+        self.is_cut() && matches!(self.reason_of_cut(), Reason::Aborted)
     }
 
     /// Why we have cut the connection off at the bottom, where we have. Asked at each step of each operation.
@@ -259,6 +262,7 @@ impl Control {
         self.0.gone.load(Ordering::SeqCst)
     }
 
+    #[inline]
     pub(crate) fn is_cut(&self) -> bool {
         self.0.cut.load(Ordering::Acquire)
     }

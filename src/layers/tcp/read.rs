@@ -62,24 +62,38 @@ impl TcpReadHalf {
             return Poll::Ready(self.at_end());
         };
         let result = match poll_recv(wire, cx, buf) {
-            Poll::Ready(result) => result,
-            Poll::Pending => {
-                let phase = ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_sent));
-                Err(self.control.time_out(phase).into())
-            }
-        };
-        self.timer.reset();
-        match result {
-            Ok(0) | Err(_) if self.check_cut() => {}
-            Ok(0) if self.control.was_reset() => self.lose(Reason::Reset(Phase::Open)),
-            Ok(0) => self.handle_marker(),
-            Ok(n) => {
+            Poll::Ready(Ok(n)) if n > 0 => {
+                self.timer.reset();
                 self.control.note_received(n);
                 return Poll::Ready(Ok(()));
             }
+            Poll::Pending if !self.control.activity().is_bounded() => return Poll::Pending,
+            Poll::Pending => ready!(self.poll_timer(cx)),
+            Poll::Ready(result) => result,
+        };
+        Poll::Ready(self.handle_last(result))
+    }
+
+    /// The half waits, where a bound is set for that.
+    #[inline(never)]
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(wire) = &self.wire else { return Poll::Pending };
+        let phase = ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_sent));
+        Poll::Ready(Err(self.control.time_out(phase).into()))
+    }
+
+    /// The last read has found the end, or has failed.
+    #[cold]
+    #[inline(never)]
+    fn handle_last(&mut self, result: io::Result<usize>) -> io::Result<()> {
+        self.timer.reset();
+        match result {
+            _ if self.check_cut() => {}
+            Ok(_) if self.control.was_reset() => self.lose(Reason::Reset(Phase::Open)),
+            Ok(_) => self.handle_marker(),
             Err(error) => self.lose(Reason::from_io(error, Phase::Open)),
         }
-        Poll::Ready(self.at_end())
+        self.at_end()
     }
 
     /// Takes in the bytes that the kernel holds by now.
@@ -134,6 +148,8 @@ impl TcpReadHalf {
     }
 
     /// What every read says from the end on.
+    #[cold]
+    #[inline(never)]
     fn at_end(&mut self) -> io::Result<()> {
         self.check_cut();
         self.settle();
@@ -182,7 +198,7 @@ fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<i
 fn recv_dry(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
     let room = buf.remaining().min(socket::MAX_AT_ONCE);
     let mut short = None;
-    let result = stream.try_io(Interest::READABLE, || match stream.try_read_buf(buf) {
+    let result = stream.try_io(Interest::READABLE, || match socket::recv(stream, buf) {
         Ok(n) if 0 < n && n < room => {
             short = Some(n);
             Err(io::ErrorKind::WouldBlock.into())

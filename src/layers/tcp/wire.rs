@@ -19,13 +19,10 @@ use crate::core::delivery::Pending;
 use crate::error::{Phase, Reason};
 use crate::policy::Policy;
 
-/// The socket, shared by the two halves.
+/// The socket, shared by the two halves. In this order, so that each read and write touches the first fields only.
+#[repr(C)]
 pub(super) struct Wire {
     pub(super) socket: SharedSocket,
-    control: Control,
-    pub(super) fin_sent: HalfOpen,
-    /// The peer has ended its half, of this layer or of one above.
-    pub(super) fin_received: HalfOpen,
     /// A layer above tells the end by its own marker.
     pub(super) beneath: AtomicBool,
     /// Whether the system resets the connection if the process dies.
@@ -35,6 +32,10 @@ pub(super) struct Wire {
     /// Both halves have ended in order, and the last one holds the socket until all our bytes have arrived.
     lingers: AtomicBool,
     has_ended: AtomicBool,
+    control: Control,
+    pub(super) fin_sent: HalfOpen,
+    /// The peer has ended its half, of this layer or of one above.
+    pub(super) fin_received: HalfOpen,
     watch: Mutex<Watch>,
 }
 

@@ -68,30 +68,45 @@ impl TcpWriteHalf {
         len: usize,
         send: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        self.check_cut();
-        let Some(wire) = self.wire.as_ref().filter(|_| self.half.may_write()) else {
-            ready!(poll_budget(cx));
-            return Poll::Ready(Err(self.refusal()));
-        };
-        let result = match poll_send(wire, cx, len, send) {
-            Poll::Ready(result) => result,
-            Poll::Pending => {
-                let phase =
-                    ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_received));
-                Err(self.control.time_out(phase).into())
-            }
-        };
-        self.timer.reset();
-        match result {
-            Ok(n) => {
+        let may_send = self.half.may_write() && !self.control.is_cut();
+        let Some(wire) = self.wire.as_ref().filter(|_| may_send) else { return self.poll_refusal(cx) };
+        let error = match poll_send(wire, cx, len, send) {
+            Poll::Ready(Ok(n)) => {
+                self.timer.reset();
                 self.control.note_sent(n);
-                Poll::Ready(Ok(n))
+                return Poll::Ready(Ok(n));
             }
-            Err(error) => {
-                self.lose(Reason::from_io(error, Phase::Open));
-                Poll::Ready(Err(self.refusal()))
-            }
-        }
+            Poll::Pending if !self.control.activity().is_bounded() => return Poll::Pending,
+            Poll::Pending => ready!(self.poll_timer(cx)),
+            Poll::Ready(Err(error)) => error,
+        };
+        Poll::Ready(Err(self.handle_lost(error)))
+    }
+
+    /// The half has ended, or the connection was cut off.
+    #[cold]
+    #[inline(never)]
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.check_cut();
+        ready!(poll_budget(cx));
+        Poll::Ready(Err(self.refusal()))
+    }
+
+    /// The half waits, where a bound is set for that.
+    #[inline(never)]
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(wire) = &self.wire else { return Poll::Pending };
+        let phase = ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_received));
+        Poll::Ready(self.control.time_out(phase).into())
+    }
+
+    /// The socket has failed, or the wait was too long.
+    #[cold]
+    #[inline(never)]
+    fn handle_lost(&mut self, error: io::Error) -> io::Error {
+        self.timer.reset();
+        self.lose(Reason::from_io(error, Phase::Open));
+        self.refusal()
     }
 
     fn lose(&mut self, reason: Reason) {
@@ -230,7 +245,7 @@ impl AsyncWrite for TcpWriteHalf {
         self.poll_send(cx, buf.len(), |stream| match buf {
             [] => Ok(0),
             _ if expects_end => socket::send_ahead_of_end(stream, buf),
-            _ => stream.try_write(buf),
+            _ => socket::send(stream, buf),
         })
     }
 
