@@ -219,17 +219,13 @@ impl<T: Transport> TlsReadHalf<T> {
         if control.is_aborted() {
             inbox.clear();
         }
-        let truncation = control.policy().truncation;
         shared.with(|pump| {
             pump.check_cut(control);
             loop {
                 match ready!(read(inbox, pump, cx)) {
                     Step::Data => return Poll::Ready(Ok(())),
                     Step::Secured | Step::NeedInput => {}
-                    Step::Ended => {
-                        pump.let_go();
-                        return Poll::Ready(pump.session.recv().outcome(truncation));
-                    }
+                    Step::Ended => return Poll::Ready(handle_end(pump, control)),
                 }
             }
         })
@@ -251,6 +247,14 @@ pub(super) fn poll_clock<T: Transport>(
     *clock = None;
     shared.with(|pump| pump.end(&Reason::TimedOut(Phase::Handshake)));
     Poll::Ready(())
+}
+
+/// The half has ended: what every read says from now on.
+#[cold]
+#[inline(never)]
+fn handle_end<T: Transport>(pump: &mut Pump<T>, control: &Control) -> io::Result<()> {
+    pump.let_go();
+    pump.session.recv().outcome(control.policy().truncation)
 }
 
 fn ready_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> Poll<Step> {
@@ -304,20 +308,9 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
         let this = self.get_mut();
         if this.inbox.is_empty() || this.control.is_aborted() {
             let opened = this.poll_open(cx, |inbox, pump, cx| {
-                let is_awaited = pump.session.arrived() == 0;
-                if is_awaited {
-                    let step = ready!(ready_or_park(pump, cx));
-                    if step != Step::Data {
-                        return Poll::Ready(step);
-                    }
-                }
                 let is_bulk = pump.session.arrived() > Inbox::ROOM;
                 let mut buf = ReadBuf::new(inbox.space_of(if is_bulk { 2 * Inbox::ROOM } else { Inbox::ROOM }));
-                let step = match is_awaited {
-                    // This read has already cost a unit.
-                    true => pump.poll_paid_read(cx, &mut buf, None),
-                    false => read_or_park(pump, cx, &mut buf),
-                };
+                let step = read_or_park(pump, cx, &mut buf);
                 let n = buf.filled().len();
                 inbox.filled(n);
                 step

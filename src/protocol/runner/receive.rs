@@ -40,7 +40,9 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 let n = data.len();
                 if self.unread.is_empty() {
                     let done = self.dispatcher.deliver(data);
-                    self.unread.push(&data[done..]);
+                    if done < n {
+                        self.unread.push(&data[done..]);
+                    }
                 } else {
                     self.unread.push(data);
                     self.deliver_unread();
