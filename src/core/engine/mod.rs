@@ -189,7 +189,8 @@ impl Engine {
     }
 
     /// Writes records, as many as the layer takes at once.
-    pub(super) fn write_tls(&mut self, layer: &mut dyn Write) -> io::Result<usize> {
+    #[inline]
+    pub(super) fn write_tls(&mut self, layer: &mut impl Write) -> io::Result<usize> {
         engine!(self, it => it.write_tls(layer))
     }
 

@@ -195,7 +195,11 @@ impl Session {
     /// Nothing came, and the owner is about to wait: an idle session holds no input buffer. Answers to earlier records may have
     /// to leave.
     pub fn handle_idle(&mut self) {
-        self.raw.settle();
+        if self.raw.is_empty() {
+            self.raw.release();
+        } else {
+            self.raw.settle();
+        }
         self.answer();
     }
 
@@ -410,6 +414,29 @@ impl Session {
         (if read > 0 { Step::Data } else { step }, read)
     }
 
+    /// Whether the next thing to do is to read the layer: nothing waits to be read, opened or sent, nothing is owed, and no
+    /// half has ended. This is how a connection mostly stands between two messages.
+    #[inline]
+    pub fn awaits_data(&self) -> bool {
+        self.is_at_rest() && self.recv.is_open() && self.raw.is_empty() && self.tls.opened() == 0
+    }
+
+    /// What [`Session::step_into`] does for one record of data, while nothing else is going on: the first `n` bytes of
+    /// [`Session::input_space`] came from the layer, and [`Session::awaits_data`] held before. If they are one whole record,
+    /// and it holds data, this says how much of it was read into `out`; data calls for nothing else. Otherwise `None`, and
+    /// [`Session::step_into`] goes on.
+    #[inline]
+    pub fn read_record(&mut self, n: usize, out: &mut [u8]) -> Option<usize> {
+        self.raw.handle_read(n);
+        if !self.by_record || self.raw.there_is_more() || self.next_record() != Some(n) {
+            return None;
+        }
+        let opened = self.open(n, out);
+        let read = if self.tls.opened() > 0 { self.tls.read(out, &mut self.raw) } else { opened };
+        self.raw.release();
+        (read > 0 || self.tls.opened() > 0).then_some(read)
+    }
+
     /// The records that wait to leave, oldest first. Hand them to the layer and report by [`Session::transmitted`].
     #[must_use]
     pub fn transmit(&mut self) -> &[u8] {
@@ -454,6 +481,7 @@ impl Session {
     }
 
     /// Gives one record to the engine. Says how much of it went to `out`; the rest waits.
+    #[inline(never)]
     fn open(&mut self, record: usize, out: &mut [u8]) -> usize {
         let not_tls = self.not_tls();
         let read = match self.tls.open(&mut self.raw, record, out) {

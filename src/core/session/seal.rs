@@ -37,20 +37,33 @@ impl Session {
         &mut self,
         parts: &[IoSlice<'_>],
         burst: Option<usize>,
-        layer: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+        layer: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Result<usize, Error> {
-        self.answer();
-        let may_pass = self.send.may_write() && !self.is_handshaking() && !self.corked && self.queue_is_empty();
-        if !may_pass {
-            return self.write(parts);
+        if !self.may_pass() {
+            // The answer leaves before later data (RFC 8446 section 4.6.3).
+            self.answer();
+            if !self.may_pass() {
+                return self.write(parts);
+            }
         }
         let room = burst.unwrap_or(self.marks.high);
         let accepted = self.tls.write(parts, room);
-        while self.tls.wants_write() && self.tls.write_tls(&mut Passage(layer)).is_ok_and(|n| n > 0) {}
-        self.collect();
+        let mut passage = Passage(layer);
+        while self.tls.wants_write() {
+            if !self.tls.write_tls(&mut passage).is_ok_and(|n| n > 0) {
+                self.collect();
+                break;
+            }
+        }
         self.burst.note(accepted, self.sealed.is_empty());
         self.check_sealed(accepted, room.min(total(parts)));
         Ok(accepted)
+    }
+
+    /// Whether what is written may leave at once: nothing is to leave before it, and nothing holds it back.
+    #[inline]
+    fn may_pass(&self) -> bool {
+        self.is_at_rest() && !self.corked
     }
 
     /// How much is accepted now.
@@ -86,6 +99,7 @@ impl Session {
     }
 
     /// Whether nothing waits to leave, no answer is owed to the peer, and more may be written.
+    #[inline]
     pub fn is_at_rest(&self) -> bool {
         self.send.may_write() && !self.is_handshaking() && self.queue_is_empty() && !self.may_owe_answer
     }
@@ -243,9 +257,10 @@ fn total(parts: &[IoSlice<'_>]) -> usize {
 }
 
 /// The way from rustls's own queue to the layer.
-struct Passage<'a>(&'a mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>);
+struct Passage<F>(F);
 
-impl Write for Passage<'_> {
+impl<F: FnMut(&[IoSlice<'_>]) -> io::Result<usize>> Write for Passage<F> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         (self.0)(&[IoSlice::new(bytes)])
     }

@@ -171,6 +171,8 @@ impl<T: Transport> TlsWriteHalf<T> {
 }
 
 /// Why nothing more can be sent: what the peer said about it, if it said something (rule: secure-6).
+#[cold]
+#[inline(never)]
 fn loss<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> io::Error {
     pump.look_for_alert(cx);
     pump.note_end();

@@ -264,7 +264,8 @@ impl Express {
     }
 
     /// Writes records, as many as the layer takes at once.
-    pub(in crate::core) fn write_tls(&mut self, layer: &mut dyn io::Write) -> io::Result<usize> {
+    #[inline]
+    pub(in crate::core) fn write_tls(&mut self, layer: &mut impl io::Write) -> io::Result<usize> {
         let written = layer.write(self.out.as_slice())?;
         self.out.consume(written);
         // An idle session holds no memory for it.

@@ -57,6 +57,8 @@ pub(super) struct Records {
     owes_update: bool,
     /// The most plaintext in one of our records.
     max_fragment: usize,
+    /// How many records may be sealed with one key (RFC 8446 section 5.5).
+    limit: u64,
 }
 
 impl Records {
@@ -80,20 +82,12 @@ impl Records {
             patience: PATIENCE,
             owes_update: false,
             max_fragment,
+            limit: limit(suite),
         })
     }
 
     fn is_tls13(&self) -> bool {
         self.suite.tls13().is_some()
-    }
-
-    /// How many records may be sealed with one key (RFC 8446 section 5.5).
-    fn limit(&self) -> u64 {
-        let common = match self.suite {
-            SupportedCipherSuite::Tls12(suite) => &suite.common,
-            SupportedCipherSuite::Tls13(suite) => &suite.common,
-        };
-        common.confidentiality_limit.min(LAST_SEQUENCE)
     }
 }
 
@@ -106,13 +100,22 @@ impl Records {
         if data == 0 {
             return 0;
         }
+        if data <= self.max_fragment && self.tx_seq + 1 < self.limit {
+            return if self.seal_fragment(&mut Gather::of(parts), data, out) { data } else { 0 };
+        }
+        self.seal_fragments(parts, data, out)
+    }
+
+    /// Seals data that takes more than one record, or the next key.
+    #[inline(never)]
+    fn seal_fragments(&mut self, parts: &[IoSlice<'_>], data: usize, out: &mut Buffer) -> usize {
         // The queue grows once, and does not double.
         let max = self.max_fragment;
         let (full, rest) = (data / max, data % max);
         let _ = out.space_within(full * self.tx.record_len(max) + self.tx.record_len(rest), 0);
         let (mut parts, mut sealed) = (Gather::of(parts), 0);
         while sealed < data {
-            if self.tx_seq + 1 >= self.limit() && !self.renew_key(out) {
+            if self.tx_seq + 1 >= self.limit && !self.renew_key(out) {
                 break;
             }
             let len = max.min(data - sealed);
@@ -199,7 +202,7 @@ impl Records {
             return false;
         }
         let whole = self.tx.record_len(len);
-        let record = &mut out.space(whole)[..whole];
+        let record = &mut out.space_within(whole, 0)[..whole];
         let sealed = make(&mut self.tx, self.tx_seq, record);
         self.tx_seq += 1;
         match sealed {
@@ -368,6 +371,14 @@ impl Records {
         (self.rx, self.rx_seq) = (next, 0);
         Ok(())
     }
+}
+
+fn limit(suite: SupportedCipherSuite) -> u64 {
+    let common = match suite {
+        SupportedCipherSuite::Tls12(suite) => &suite.common,
+        SupportedCipherSuite::Tls13(suite) => &suite.common,
+    };
+    common.confidentiality_limit.min(LAST_SEQUENCE)
 }
 
 /// As rustls checks it.

@@ -105,20 +105,13 @@ impl<T: Transport> Pump<T> {
 
     /// Accepts plaintext, and hands over all that can leave.
     pub(crate) fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
-        let wake = self.lend_wake();
-        let accepted = self.write_with(parts, &mut Context::from_waker(&wake));
-        self.wake = wake;
-        accepted
-    }
-
-    fn write_with(&mut self, parts: &[IoSlice<'_>], cx: &mut Context<'_>) -> Result<usize, Error> {
-        if self.is_deferred {
-            return self.write_behind(parts, cx);
-        }
-        let Some(layer) = &mut self.layer else { return self.session.write(parts) };
+        let Self { session, layer: Some(layer), is_deferred: false, layer_is_flushed, wake, .. } = self else {
+            return self.write_specially(parts);
+        };
         let (mut passed, mut lost) = (false, None);
-        let burst = self.session.burst(parts).filter(|bytes| layer.layer(TOKEN).has_space(*bytes));
-        let accepted = self.session.write_through(parts, burst, &mut |records| match poll_write(layer, cx, records) {
+        let cx = &mut Context::from_waker(wake);
+        let burst = session.burst(parts).filter(|bytes| layer.layer(TOKEN).has_space(*bytes));
+        let accepted = session.write_through(parts, burst, |records| match poll_write(layer, cx, records) {
             Poll::Ready(Ok(n)) => {
                 passed = true;
                 Ok(n)
@@ -129,24 +122,34 @@ impl<T: Transport> Pump<T> {
             }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         });
-        self.layer_is_flushed &= !(passed && layer.layer(TOKEN).keeps_written());
-        if let Some(error) = lost {
-            self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
-        }
-        if !self.is_at_rest() {
-            self.write_rest(cx);
+        *layer_is_flushed &= !(passed && layer.layer(TOKEN).keeps_written());
+        if lost.is_some() || !self.is_at_rest() {
+            self.write_rest(lost);
         }
         accepted
     }
 
+    /// Accepts plaintext where the layer is gone, or where something waits for the next write.
+    #[cold]
+    #[inline(never)]
+    fn write_specially(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
+        if self.is_deferred { self.write_behind(parts) } else { self.session.write(parts) }
+    }
+
     /// Sends what is left after a write: records that the layer did not take, or bytes that the layer still keeps.
     #[inline(never)]
-    fn write_rest(&mut self, cx: &mut Context<'_>) {
+    fn write_rest(&mut self, lost: Option<io::Error>) {
+        if let Some(error) = lost {
+            self.session.handle_write_lost(Reason::from_io(error, Phase::Open));
+        }
+        let wake = self.lend_wake();
+        let cx = &mut Context::from_waker(&wake);
         if self.session.has_records() || self.owes_layer_end() {
             let _ = self.poll_transmit(cx);
         } else {
             let _ = self.poll_flush_layer(cx);
         }
+        self.wake = wake;
     }
 
     /// What was written to the layer leaves it too (rule: write-6): a layer may keep a queue of its own.
@@ -161,15 +164,15 @@ impl<T: Transport> Pump<T> {
     }
 
     /// Writes behind what was deferred: with it, where little is written.
-    fn write_behind(&mut self, parts: &[IoSlice<'_>], cx: &mut Context<'_>) -> Result<usize, Error> {
+    fn write_behind(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
         if is_small(parts) {
             let accepted = self.session.write(parts);
             self.session.seal();
-            let _ = self.poll_transmit(cx);
+            let _ = self.transmit();
             return accepted;
         }
-        let _ = self.poll_transmit(cx);
-        self.write_with(parts, cx)
+        let _ = self.transmit();
+        self.write(parts)
     }
 
     /// Accepts a small write of a task that has used up its budget and is about to yield: what it writes until then shares
@@ -211,6 +214,7 @@ impl<T: Transport> Pump<T> {
     }
 
     /// Whether all that was written has left the layer too, no answer is owed to the peer, and more may be written.
+    #[inline]
     pub(crate) fn is_at_rest(&self) -> bool {
         self.session.is_at_rest() && self.layer_is_flushed && !self.is_deferred
     }
@@ -238,8 +242,50 @@ impl<T: Transport> Pump<T> {
     /// A poll of the whole stack costs one unit of the task's budget, however many sessions it has: a session that already has
     /// data takes the unit; a session that has to read its layer leaves that to the layer (rule: upgrade-12).
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Step> {
+        if self.session.awaits_data() && self.is_at_rest() {
+            return self.poll_record(cx, out);
+        }
         let unit = ready!(poll_proceed(cx));
         self.poll_paid_read(cx, out, Some(unit))
+    }
+
+    /// The usual read: reads the layer once, and opens the one record that came into the reader's buffer. Called while the
+    /// session [awaits data](Session::awaits_data) and the pump is [at rest](Self::is_at_rest): then there is nothing to send
+    /// before or after it. Anything else that comes is left to [`poll_paid_read`](Self::poll_paid_read). The layer takes the
+    /// unit of the task's budget.
+    fn poll_record(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Step> {
+        let Some(layer) = &mut self.layer else { return self.poll_paid_read(cx, out, None) };
+        let mut buf = ReadBuf::new(self.session.input_space());
+        let read = Pin::new(layer).poll_read(cx, &mut buf);
+        let n = buf.filled().len();
+        match read {
+            Poll::Ready(Ok(())) if n > 0 => {
+                let room = out.remaining().min(n);
+                if let Some(read) = self.session.read_record(n, out.initialize_unfilled_to(room)) {
+                    out.advance(read);
+                    return Poll::Ready(Step::Data);
+                }
+                self.poll_paid_read(cx, out, None)
+            }
+            Poll::Pending => {
+                self.session.handle_idle();
+                Poll::Pending
+            }
+            Poll::Ready(ended) => {
+                self.handle_layer_end(ended);
+                self.poll_paid_read(cx, out, None)
+            }
+        }
+    }
+
+    /// The layer has ended for reading, or was lost.
+    #[cold]
+    #[inline(never)]
+    fn handle_layer_end(&mut self, ended: io::Result<()>) {
+        match ended {
+            Ok(()) => self.session.handle_eof(),
+            Err(error) => self.session.handle_read_lost(Reason::from_io(error, Phase::Open)),
+        }
     }
 
     /// Does the same where the unit has been taken already.
@@ -281,8 +327,7 @@ impl<T: Transport> Pump<T> {
             let n = buf.filled().len();
             match read {
                 Poll::Ready(Ok(())) if n > 0 => self.session.handle_input(n),
-                Poll::Ready(Ok(())) => self.session.handle_eof(),
-                Poll::Ready(Err(error)) => self.session.handle_read_lost(Reason::from_io(error, Phase::Open)),
+                Poll::Ready(ended) => self.handle_layer_end(ended),
                 Poll::Pending if is_stuck => self.session.handle_stuck(),
                 Poll::Pending => {
                     self.session.handle_idle();
@@ -369,13 +414,23 @@ impl<T: Transport> Pump<T> {
     }
 
     /// If the connection was cut off, ends everything with that reason. Returns whether it was.
+    #[inline]
     pub(crate) fn check_cut(&mut self, control: &Control) -> bool {
+        let is_cut = control.is_cut();
+        if is_cut {
+            self.handle_cut(control);
+        }
+        is_cut
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn handle_cut(&mut self, control: &Control) {
         match control.cut() {
             Some(Reason::Aborted) => self.abort(),
             Some(reason) => self.end(&reason),
-            None => return false,
+            None => {}
         }
-        true
     }
 
     /// Ends now, on this layer and all beneath.

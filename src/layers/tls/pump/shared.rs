@@ -64,6 +64,7 @@ impl<T: Transport> SharedPump<T> {
     }
 
     /// Serves wakers that came while the lock was held.
+    #[inline]
     fn settle(&self) {
         if self.woken.load(Ordering::SeqCst) {
             self.serve_wakes();
@@ -128,12 +129,18 @@ impl<T: Transport> SharedPump<T> {
     fn unlock(&self, mut held: Held<'_, T>) {
         let pump = &mut *held.pump;
         if pump.has_ready_tasks() {
-            let ready = pump.take_ready_tasks();
-            drop(held);
-            ready.into_iter().flatten().for_each(unlocked::wake);
+            Self::unlock_and_wake_ready(held);
         } else {
             pump.reader_was_displaced = false;
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn unlock_and_wake_ready(mut held: Held<'_, T>) {
+        let ready = held.pump.take_ready_tasks();
+        drop(held);
+        ready.into_iter().flatten().for_each(unlocked::wake);
     }
 
     fn unlock_and_wake_all(&self, mut held: Held<'_, T>) {
