@@ -117,7 +117,8 @@ mod tests {
         assert_eq!(wakers.take_ready(&Context::from_waker(&one)), Ready(0));
 
         wakers.of(Part::Back).wake_by_ref();
-        wakers.of(Part::Back).clone().wake();
+        let waker = wakers.of(Part::Back).clone();
+        waker.wake();
         wakers.of(Part::Loss).wake_by_ref();
         assert_eq!(first.0.load(Ordering::SeqCst), 1, "it has not looked yet");
         let ready = wakers.take_ready(&Context::from_waker(&two));
