@@ -34,7 +34,7 @@ lint: (step "lint")
 
 # API documentation, with the marks of features
 docs:
-    RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS='--cfg docsrs -D warnings' cargo doc --no-deps --all-features
+    RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS='--cfg docsrs -D warnings --html-in-header docs/rule-links.html' cargo doc --no-deps --all-features
 
 # Licences, sources and duplicates of the dependencies
 deny: (step "deny")

@@ -58,7 +58,10 @@ pub struct TcpConnection {
 }
 
 impl TcpConnection {
-    /// Takes over a connected socket, and sets no-delay on it (rule: tcp-2). Fails where the socket has no peer any more.
+    /// Takes over a connected socket, and sets no-delay on it (rule: tcp-2).
+    ///
+    /// # Errors
+    /// What the system says where the socket has no peer any more.
     pub fn new(stream: TcpStream, policy: impl Into<Arc<Policy>>) -> io::Result<Self> {
         let (host, peer) = (stream.local_addr()?, stream.peer_addr()?);
         Ok(Self::between(stream, host, peer, policy.into()))

@@ -38,7 +38,10 @@ impl TcpReadHalf {
         Self { wire: Some(wire), control, half, inbox, is_bulk: false, timer }
     }
 
-    /// Makes one connection of the two halves again; gives them back where they are of different connections.
+    /// Makes one connection of the two halves again.
+    ///
+    /// # Errors
+    /// [`ReuniteError`] gives them back where they are of different connections.
     pub fn reunite(self, write: TcpWriteHalf) -> Result<TcpConnection, ReuniteError<Self, TcpWriteHalf>> {
         if !self.control.is_same(write.control_ref()) {
             return Err(ReuniteError::new(self, write));

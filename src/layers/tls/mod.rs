@@ -132,6 +132,9 @@ impl<T: Transport> TlsConnection<T> {
     }
 
     /// A server whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
+    ///
+    /// # Errors
+    /// [`Error::Config`]: rustls refuses the configuration.
     pub fn server(layer: T, tls: &ServerTls) -> Result<Self, Error> {
         let session = tls.begin(layer.layer(TOKEN).control().policy().watermarks)?;
         Ok(Self::over(layer, session))
@@ -153,6 +156,9 @@ impl<T: Transport> TlsConnection<T> {
 
     /// Waits for the end of the handshake, under [`Policy::handshake_timeout`](crate::Policy). Where it fails, the peer
     /// is told by the right alert, the layer is closed in order behind it (rule: secure-4), and the reason is returned.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] with the reason: [`Reason::Tls`], the end of the layer below, or the bound.
     ///
     /// # Cancel safety
     ///

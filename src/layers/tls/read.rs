@@ -53,7 +53,10 @@ impl<T: Transport> TlsReadHalf<T> {
         poll_clock(&mut self.clock, &self.shared, cx)
     }
 
-    /// Makes one connection of the two halves again; gives them back where they are of different connections.
+    /// Makes one connection of the two halves again.
+    ///
+    /// # Errors
+    /// [`ReuniteError`] gives them back where they are of different connections.
     pub fn reunite(self, write: TlsWriteHalf<T>) -> Result<TlsConnection<T>, ReuniteError<Self, TlsWriteHalf<T>>> {
         if !Arc::ptr_eq(&self.shared, write.shared()) {
             return Err(ReuniteError::new(self, write));

@@ -90,6 +90,9 @@ impl<T: Transport> UpgradableConnection<T> {
     /// A connection that begins with a handshake as server, and waits for it. It can be downgraded and upgraded like any
     /// other.
     ///
+    /// # Errors
+    /// As [`start_tls`](Self::start_tls).
+    ///
     /// # Cancel safety
     ///
     /// Not cancel safe: dropping it ends the connection.
@@ -100,6 +103,9 @@ impl<T: Transport> UpgradableConnection<T> {
     }
 
     /// A connection that begins with a handshake as client, and waits for it.
+    ///
+    /// # Errors
+    /// As [`start_tls`](Self::start_tls).
     ///
     /// # Cancel safety
     ///

@@ -77,7 +77,10 @@ impl<T: Split> UpgradableConnection<T> {
 }
 
 impl<T: Split> UpgradableReadHalf<T> {
-    /// Makes one connection of the two halves again; gives them back where they are of different connections.
+    /// Makes one connection of the two halves again.
+    ///
+    /// # Errors
+    /// [`ReuniteError`] gives them back where they are of different connections.
     pub fn reunite(
         self,
         write: UpgradableWriteHalf<T>,
