@@ -68,15 +68,15 @@ impl fmt::Debug for RelayLeg {
     }
 }
 
-/// Where the two find each other.
+/// The state that the two legs share.
 #[derive(Default)]
 struct Meeting {
     legs: [Option<Handle>; 2],
     /// One of them has gone.
     is_off: bool,
-    /// When each has to be gone, where the other one has asked for that.
+    /// When each leg has to end, if the other one has asked for that.
     leave_by: [Option<Instant>; 2],
-    /// All that its peer had to say has come.
+    /// The peer of this leg has ended in order, so its data is complete.
     is_whole: [bool; 2],
 }
 
@@ -95,7 +95,7 @@ impl Meeting {
         let policy = other.control().policy();
         let timeout = match self.duty(place, reason, policy.truncation) {
             Duty::GoOn | Duty::CloseWrite => return false,
-            // Not at once: what came ahead of it goes as far as it goes without waiting.
+            // Not at once: bytes that came before it leave as far as they can without waiting.
             Duty::Abort => Duration::ZERO,
             // Without a bound it is waited for as long as it takes.
             Duty::CloseWriteThenAbort => policy.close_timeout.unwrap_or(A_YEAR).min(A_YEAR),
@@ -126,7 +126,7 @@ impl RelayLeg {
         f(&mut self.meeting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The other leg, once it is there. What comes from here is then paused by the room there is over there.
+    /// The other leg, once it is there. From then on, reading here pauses while the other leg's queue is full.
     fn other(&mut self, conn: &mut dyn Conn) -> Option<&Handle> {
         if self.other.is_none() {
             self.other = self.with(|meeting| meeting.legs[1 - self.place].clone());
@@ -181,7 +181,7 @@ impl Protocol for RelayLeg {
         Ok(AfterRead::KeepWriting)
     }
 
-    /// The other leg has asked this one to go. What it sent ahead of that has left by now, as far as it could.
+    /// The other leg has asked this one to end. Bytes that it sent before have left by now, as far as they could.
     fn timer_fired(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let until = self.with(|meeting| meeting.leave_by[self.place]);
         let is_written = self.is_written && conn.control().in_flight() == 0;
@@ -219,14 +219,14 @@ impl RelayLeg {
     }
 }
 
-/// A leg that is dropped with its runner is told nothing, and is gone all the same.
+/// A leg that is dropped with its runner gets no `connection_lost`, but the other leg has to know.
 impl Drop for RelayLeg {
     fn drop(&mut self) {
         self.leave(None);
     }
 }
 
-/// Lets one leg read no more than the other one has room for.
+/// Lets one leg read no more than the other one can take.
 struct Valve {
     /// The leg that reads.
     reader: Handle,

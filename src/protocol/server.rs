@@ -101,8 +101,8 @@ impl<F: Factory> Server<F> {
         Self { listener, tls: None, factory: Arc::new(factory) }
     }
 
-    /// Connections begin with TLS. The handshake deadline runs from accept (rule: secure-5); a protocol is told of its
-    /// connection ahead of the handshake.
+    /// Connections begin with TLS. The handshake deadline runs from accept (rule: secure-5); `connection_made` is called
+    /// before the handshake.
     pub fn tls(self, tls: &ServerTls) -> Self {
         Self { tls: Some(tls.clone()), ..self }
     }
@@ -112,7 +112,7 @@ impl<F: Factory> Server<F> {
         &self.listener
     }
 
-    /// Accepts until the listener's [group](Listener::group) drains, which tells every protocol too:
+    /// Accepts until the listener's [group](Listener::group) drains. Every protocol is then notified, too:
     /// [`Protocol::draining`].
     ///
     /// # Errors

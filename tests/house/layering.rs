@@ -196,6 +196,16 @@ fn no_circle_of_imports_spans_folders() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Elsewhere the files of one folder may import from each other. Here the interface comes first: `conn.rs` holds the types that
+/// name each other.
+#[test]
+fn the_files_of_the_callback_face_import_in_one_direction() {
+    let imports = imports();
+    for file in imports.keys().filter(|file| file.starts_with("src/protocol/")) {
+        assert!(!reached(&imports, file).contains(file.as_str()), "the imports of {file} lead back to it");
+    }
+}
+
 #[test]
 fn nothing_inside_imports_from_the_crates_root() {
     for (file, imported) in imports() {
