@@ -11,56 +11,63 @@ use crate::policy::{Leftover, Role};
 #[derive(Clone)]
 #[must_use]
 pub struct StartTls {
-    pub(crate) side: Side,
-    pub(crate) leftover: Option<Leftover>,
+    role: Choice,
+    leftover: Option<Leftover>,
     /// The connection begins with TLS: no plaintext comes first.
     is_begin: bool,
 }
 
 impl fmt::Debug for StartTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = match self.side {
-            Side::Client { .. } => "client",
-            Side::Server { .. } => "server",
-            Side::AsMade { .. } => "as made",
+        let side = match &self.role {
+            Choice::Fixed(Side::Client { .. }) => "client",
+            Choice::Fixed(Side::Server { .. }) => "server",
+            Choice::AsMade { .. } => "as made",
         };
         f.debug_struct("StartTls").field("side", &side).field("leftover", &self.leftover).finish_non_exhaustive()
     }
 }
 
 #[derive(Clone)]
-pub(crate) enum Side {
-    Client {
-        tls: ClientTls,
-        name: String,
-    },
-    Server {
-        tls: ServerTls,
-    },
+enum Choice {
+    Fixed(Side),
     /// The role follows the TCP connection.
     AsMade {
-        client: ClientTls,
-        name: String,
-        server: ServerTls,
+        client: Side,
+        server: Side,
     },
+}
+
+/// The role, with what belongs to it.
+#[derive(Clone)]
+pub(crate) enum Side {
+    Client { tls: ClientTls, name: String },
+    Server { tls: ServerTls },
+}
+
+/// An upgrade whose role is decided, and whose server name is a valid one.
+pub(crate) struct Settled {
+    pub(crate) side: Side,
+    pub(crate) leftover: Leftover,
+    is_begin: bool,
 }
 
 impl StartTls {
     /// As the client; the server's certificate is checked against `name`.
     pub fn client(tls: &ClientTls, name: impl Into<String>) -> Self {
-        Self { side: Side::Client { tls: tls.clone(), name: name.into() }, leftover: None, is_begin: false }
+        Choice::Fixed(Side::Client { tls: tls.clone(), name: name.into() }).into()
     }
 
     /// As the server.
     pub fn server(tls: &ServerTls) -> Self {
-        Self { side: Side::Server { tls: tls.clone() }, leftover: None, is_begin: false }
+        Choice::Fixed(Side::Server { tls: tls.clone() }).into()
     }
 
     /// In the role of the connection: client if it was made by connecting, server if it was accepted (rule: upgrade-4). A
     /// connection that was passed in counts as accepted.
     pub fn as_made(client: &ClientTls, name: impl Into<String>, server: &ServerTls) -> Self {
-        let side = Side::AsMade { client: client.clone(), name: name.into(), server: server.clone() };
-        Self { side, leftover: None, is_begin: false }
+        let client = Side::Client { tls: client.clone(), name: name.into() };
+        Choice::AsMade { client, server: Side::Server { tls: server.clone() } }.into()
     }
 
     /// Sets the treatment of bytes that were received before TLS begins and not read (rules: upgrade-2, upgrade-11). For a
@@ -75,30 +82,37 @@ impl StartTls {
         Self { is_begin: true, ..self }
     }
 
+    /// Decides the role.
+    ///
+    /// # Errors
+    ///
+    /// The role is the client's, and the server name is not valid.
+    pub(crate) fn settle(self, made: Role) -> Result<Settled, Error> {
+        let side = match (self.role, made) {
+            (Choice::Fixed(side), _) => side,
+            (Choice::AsMade { client, .. }, Role::Client) => client,
+            (Choice::AsMade { server, .. }, Role::Server) => server,
+        };
+        let role = match &side {
+            Side::Client { name, .. } => crate::config::server_name(name).map(|_| Role::Client)?,
+            Side::Server { .. } => Role::Server,
+        };
+        let leftover = self.leftover.unwrap_or(role.default_leftover());
+        Ok(Settled { side, leftover, is_begin: self.is_begin })
+    }
+}
+
+impl From<Choice> for StartTls {
+    fn from(role: Choice) -> Self {
+        Self { role, leftover: None, is_begin: false }
+    }
+}
+
+impl Settled {
     /// Whether to look for bytes that the peer has sent by now: not for a server, whose peer may have begun its handshake
     /// (rule: upgrade-11). `has_carried`: whether the connection has carried bytes already.
     pub(crate) fn must_look(&self, has_carried: bool) -> bool {
         let is_first = self.is_begin && !has_carried;
         matches!(self.side, Side::Client { .. }) && !is_first
-    }
-
-    /// Rejects an invalid server name before the upgrade begins.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        match &self.side {
-            Side::Client { name, .. } => crate::config::server_name(name).map(drop),
-            Side::Server { .. } | Side::AsMade { .. } => Ok(()),
-        }
-    }
-
-    /// Decides the role.
-    pub(crate) fn settle(self, made: Role) -> Self {
-        let Self { side, leftover, is_begin } = self;
-        let side = match (side, made) {
-            (Side::AsMade { client: tls, name, .. }, Role::Client) => Side::Client { tls, name },
-            (Side::AsMade { server: tls, .. }, Role::Server) => Side::Server { tls },
-            (side, _) => side,
-        };
-        let role = if matches!(side, Side::Client { .. }) { Role::Client } else { Role::Server };
-        Self { side, leftover: Some(leftover.unwrap_or(role.default_leftover())), is_begin }
     }
 }

@@ -7,7 +7,7 @@
 //! layer below ends before the marker came, the end is *truncated*. That is the whole theory; the rest is bookkeeping:
 //!
 //! - [`half`]: the two halves as two state machines, the same on every layer.
-//! - [`gate`]: the upgrade from plaintext to TLS and back.
+//! - [`upgrade`]: the upgrade from plaintext to TLS and back.
 //! - [`inbox`]: bytes that were received and not yet read. Nothing else may hold any, so that what is left over at an
 //!   upgrade is always known.
 //! - [`backoff`]: how long to wait before the next attempt.
@@ -34,7 +34,6 @@ pub mod delivery;
 mod engine;
 pub mod facts;
 pub mod flow;
-pub mod gate;
 pub mod half;
 pub mod inbox;
 mod input;
@@ -49,3 +48,4 @@ pub mod report;
 pub mod session;
 mod settings;
 pub mod stall;
+pub mod upgrade;

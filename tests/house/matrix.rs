@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use bowline::core::flow::{Flow, FlowEvent, Level, ProducerCall};
-use bowline::core::gate::{Gate, GateEvent};
 use bowline::core::half::{End, RecvHalf, Refused, SendHalf};
 use bowline::core::relay::{Duty, Leg, duty};
-use bowline::{Phase, Reason, Truncation};
+use bowline::core::upgrade::Upgrade;
+use bowline::{Error, Phase, Reason, Truncation};
 
 use crate::generated::{check_file, check_section};
 
@@ -134,17 +134,27 @@ fn recv_table() -> String {
     table("RecvHalf", &states, &events, recv_state, |(name, _)| (*name).into(), |half, (_, event)| event(half))
 }
 
-fn gate_table() -> String {
-    use GateEvent::{Fail, Quiesced, Secured, StartTls, StopTls, Unwrapped};
-    let states = [Gate::Plain, Gate::Quiescing, Gate::Handshaking, Gate::Secure, Gate::Unwrapping, Gate::Failed];
-    let events =
-        [StartTls, Quiesced, Secured, StopTls, Unwrapped { tls_beneath: false }, Unwrapped { tls_beneath: true }, Fail];
-    let event_name = |event: &GateEvent| match event {
-        Unwrapped { tls_beneath: true } => "Unwrapped(TLS beneath)".into(),
-        Unwrapped { tls_beneath: false } => "Unwrapped".into(),
-        StartTls | Quiesced | Secured | StopTls | Fail => format!("{event:?}"),
+fn upgrade_table() -> String {
+    type Event = (&'static str, fn(&mut Upgrade) -> Result<(), Refused>);
+    let failed = |reason: &Reason| Upgrade::Failed(Box::new(Error::Ended(reason.clone())));
+    let states = [Upgrade::Settled, Upgrade::Quiescing, Upgrade::Handshaking, Upgrade::Unwrapping, failed(&EARLIER)];
+    let state_name = |state: &Upgrade| match state {
+        Upgrade::Failed(error) if error.to_string() == Error::Ended(EARLIER).to_string() => "Failed(earlier)".into(),
+        Upgrade::Failed(_) => "Failed(later)".into(),
+        Upgrade::Settled | Upgrade::Quiescing | Upgrade::Handshaking | Upgrade::Unwrapping => format!("{state:?}"),
     };
-    table("Gate", &states, &events, |state| format!("{state:?}"), event_name, Gate::handle)
+    let events: [Event; 6] = [
+        ("start_tls", Upgrade::start_tls),
+        ("quiesced", Upgrade::quiesced),
+        ("secured", Upgrade::secured),
+        ("stop_tls", Upgrade::stop_tls),
+        ("unwrapped", Upgrade::unwrapped),
+        ("fail", |upgrade| {
+            upgrade.fail(Error::Ended(LATER));
+            Ok(())
+        }),
+    ];
+    table("Upgrade", &states, &events, state_name, |(name, _)| (*name).into(), |upgrade, (_, event)| event(upgrade))
 }
 
 /// What the other leg of a relay does: by the send half across, by the receive half down.
@@ -226,8 +236,8 @@ fn the_matrix_of_the_receive_half_is_the_committed_one() {
 }
 
 #[test]
-fn the_matrix_of_the_gate_is_the_committed_one() {
-    check("gate", &gate_table());
+fn the_matrix_of_the_upgrade_is_the_committed_one() {
+    check("upgrade", &upgrade_table());
 }
 
 /// rule: flow-6, half-8

@@ -14,17 +14,15 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
-use crate::config::start_tls::Side;
-use crate::config::start_tls::StartTls;
+use crate::config::start_tls::{Settled, Side, StartTls};
 use crate::config::{ClientTls, ServerTls};
 use crate::conn::control::{Control, Traffic};
 use crate::conn::time::{after, until};
-use crate::core::gate::{Gate, GateEvent, Verdict, judge};
-use crate::core::half::{RecvHalf, SendHalf};
+use crate::core::half::{RecvHalf, Refused, SendHalf};
+use crate::core::upgrade::{Upgrade, Verdict, judge};
 use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::layers::tls::TlsConnection;
 use crate::layers::upgradable::stack::Stack;
-use crate::policy::Leftover;
 use crate::transport::layer::{AsLayer, Layer, TOKEN, Token, Upgradable, debug, poll_budget, tls_layers};
 use crate::transport::{Starting, Stopping, Transport, UpgradableTransport};
 
@@ -75,7 +73,7 @@ pub struct UpgradableConnection<T: Transport> {
 impl<T: Transport> UpgradableConnection<T> {
     /// A connection that is in plaintext.
     pub fn new(plain: T) -> Self {
-        let standing = Standing { control: plain.control(), gate: Gate::Plain, failure: None };
+        let standing = Standing { control: plain.control(), upgrade: Upgrade::Settled };
         Self { stack: Stack::Plain(plain), standing }
     }
 
@@ -139,16 +137,9 @@ impl<T: Transport> UpgradableConnection<T> {
         // rule: life-6. A refusal is ready at once.
         consume_budget().await;
         self.may_start_tls()?;
-        let how = how.settle(self.standing.control.made());
-        how.check()?;
-        let _ = self.standing.gate.handle(GateEvent::StartTls);
-        match self.upgrade(how, deadline).await {
-            Ok(()) => {
-                let _ = self.standing.gate.handle(GateEvent::Secured);
-                Ok(())
-            }
-            Err(error) => Err(self.fail(error)),
-        }
+        let how = how.settle(self.standing.control.made())?;
+        self.standing.upgrade.start_tls().map_err(in_progress)?;
+        self.upgrade(how, deadline).await.map_err(|error| self.fail(error))
     }
 
     /// Whether [`start_tls`](Self::start_tls) could begin now. A service checks this before it sends the go-ahead, which it
@@ -167,24 +158,22 @@ impl<T: Transport> UpgradableConnection<T> {
     /// Whether a change between plaintext and TLS can begin; where not, which of the causes it is (rule: upgrade-5).
     fn check(&self) -> Result<(), Error> {
         let status = self.status();
-        Err(match (self.standing.gate, status.reason, status.send, status.recv) {
-            (Gate::Failed, ..) if self.standing.failure.is_some() => return Err(self.standing.refusal()),
+        Err(match (&self.standing.upgrade, status.reason, status.send, status.recv) {
+            (Upgrade::Failed(_), ..) => return Err(self.standing.refusal()),
             (_, Some(reason), ..) | (_, _, SendHalf::Broken(reason), _) | (_, _, _, RecvHalf::Broken(reason)) => {
                 UpgradeError::Failed(reason)
             }
-            (Gate::Failed, ..) | (_, _, SendHalf::Aborted, _) | (_, _, _, RecvHalf::Aborted) => {
-                UpgradeError::Failed(Reason::Aborted)
-            }
-            (Gate::Quiescing | Gate::Handshaking | Gate::Unwrapping, ..) => UpgradeError::InProgress,
+            (_, _, SendHalf::Aborted, _) | (_, _, _, RecvHalf::Aborted) => UpgradeError::Failed(Reason::Aborted),
+            (Upgrade::Quiescing | Upgrade::Handshaking | Upgrade::Unwrapping, ..) => UpgradeError::InProgress,
             (_, _, SendHalf::Finishing | SendHalf::Finished, _) => UpgradeError::SendClosed,
             (_, _, _, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => UpgradeError::PeerEnded,
-            (Gate::Plain | Gate::Secure, None, SendHalf::Open, RecvHalf::Open) => return Ok(()),
+            (Upgrade::Settled, None, SendHalf::Open, RecvHalf::Open) => return Ok(()),
         }
         .into())
     }
 
-    async fn upgrade(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
-        let flushed = until(deadline, AsyncWriteExt::flush(self.beneath()?)).await;
+    async fn upgrade(&mut self, how: Settled, deadline: Option<Instant>) -> Result<(), Error> {
+        let flushed = until(deadline, AsyncWriteExt::flush(&mut self.stack)).await;
         flushed.ok_or(Reason::TimedOut(Phase::Handshake))??;
         if how.must_look(self.standing.control.traffic() != Traffic::default()) {
             // rule: upgrade-11: nothing waits between this look and the ClientHello.
@@ -194,22 +183,22 @@ impl<T: Transport> UpgradableConnection<T> {
             })
             .await;
         }
-        let StartTls { side, leftover, .. } = how;
         let mut stack = self.stack.take(&self.standing.control)?;
         let unread = stack.layer_mut(TOKEN).take_unread();
-        if let Verdict::Refuse { count } = judge(&unread, leftover.unwrap_or(Leftover::Refuse)) {
+        if let Verdict::Refuse { count } = judge(&unread, how.leftover) {
             self.stack = stack;
             return Err(UpgradeError::Leftover { count }.into());
         }
         stack.layer_mut(TOKEN).push_unread(&unread);
-        let _ = self.standing.gate.handle(GateEvent::Quiesced);
-        let session = match &side {
+        self.standing.upgrade.quiesced().map_err(in_progress)?;
+        let session = match &how.side {
             Side::Client { tls, name } => TlsConnection::client_over(stack, tls, name),
-            Side::Server { tls } | Side::AsMade { server: tls, .. } => TlsConnection::server(stack, tls),
+            Side::Server { tls } => TlsConnection::server(stack, tls),
         };
         self.stack = Stack::Tls(Box::new(session?));
         let Stack::Tls(session) = &mut self.stack else { return Err(Reason::Aborted.into()) };
-        session.handshake_by(deadline).await
+        session.handshake_by(deadline).await?;
+        self.standing.upgrade.secured().map_err(in_progress)
     }
 
     /// Ends the topmost TLS session and goes on beneath it (rule: upgrade-9): both close_notify are exchanged, the socket
@@ -228,10 +217,10 @@ impl<T: Transport> UpgradableConnection<T> {
     #[doc(alias = "unwrap")]
     pub async fn stop_tls(&mut self) -> Result<(), Error> {
         consume_budget().await;
-        if self.standing.gate != Gate::Unwrapping {
+        if !matches!(self.standing.upgrade, Upgrade::Unwrapping) {
             self.check_secure()?;
-            let _ = self.standing.gate.handle(GateEvent::StopTls);
         }
+        self.standing.upgrade.stop_tls().map_err(in_progress)?;
         let bound = after(self.standing.control.policy().close_timeout);
         match until(bound, poll_fn(|cx| self.poll_unwrap(cx))).await {
             Some(Ok(())) => Ok(()),
@@ -241,26 +230,24 @@ impl<T: Transport> UpgradableConnection<T> {
     }
 
     fn check_secure(&self) -> Result<(), Error> {
+        let is_secure = matches!(self.stack, Stack::Tls(_));
         match self.check() {
             // The peer's close_notify may have come first; the socket lives all the same.
-            Err(Error::Upgrade(UpgradeError::PeerEnded)) if self.standing.gate == Gate::Secure => Ok(()),
-            Ok(()) if self.standing.gate != Gate::Secure => Err(UpgradeError::NotSecure.into()),
+            Err(Error::Upgrade(UpgradeError::PeerEnded)) if is_secure => Ok(()),
+            Ok(()) if !is_secure => Err(UpgradeError::NotSecure.into()),
             checked => checked,
         }
     }
 
     fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         let Stack::Tls(session) = &mut self.stack else { return Poll::Ready(Err(Reason::Aborted)) };
-        let layer = ready!(session.poll_unwrap(cx))?;
-        let _ = self.standing.gate.handle(GateEvent::Unwrapped { tls_beneath: matches!(layer, Stack::Tls(_)) });
-        self.stack = layer;
-        Poll::Ready(Ok(()))
+        self.stack = ready!(session.poll_unwrap(cx))?;
+        Poll::Ready(self.standing.upgrade.unwrapped().map_err(|Refused| Reason::Aborted))
     }
 
     /// The change failed, and the connection with it. Nothing half-secured is left to be used.
     fn fail(&mut self, error: Error) -> Error {
-        let _ = self.standing.gate.handle(GateEvent::Fail);
-        self.standing.failure = Some(Box::new(error.clone()));
+        self.standing.upgrade.fail(error.clone());
         self.standing.control.end(error.clone().into());
         match error {
             Error::Ended(reason) => UpgradeError::Failed(reason).into(),
@@ -271,7 +258,7 @@ impl<T: Transport> UpgradableConnection<T> {
     /// The stack that bytes pass through, where they may pass.
     fn open(&mut self) -> io::Result<Pin<&mut Stack<T>>> {
         self.standing.check_open()?;
-        Ok(Pin::new(self.beneath()?))
+        Ok(Pin::new(&mut self.stack))
     }
 
     /// The same, for a task: a refusal costs its budget (rule: life-6).
@@ -282,34 +269,33 @@ impl<T: Transport> UpgradableConnection<T> {
         }
         Poll::Ready(open)
     }
+}
 
-    fn beneath(&mut self) -> Result<&mut Stack<T>, Error> {
-        match &mut self.stack {
-            Stack::Gone(_) => Err(Error::Ended(Reason::Aborted)),
-            stack => Ok(stack),
-        }
-    }
+/// The state does not allow the step that was asked for: another change is under way.
+fn in_progress(_: Refused) -> Error {
+    UpgradeError::InProgress.into()
 }
 
 /// Whether bytes may pass, and what is said where they may not. Split halves carry it with them.
 #[derive(Clone)]
 pub(crate) struct Standing {
     pub(crate) control: Control,
-    gate: Gate,
-    failure: Option<Box<Error>>,
+    upgrade: Upgrade,
 }
 
 impl Standing {
     /// Refuses while a change is under way, and after one that failed (rule: upgrade-5).
     pub(crate) fn check_open(&self) -> Result<(), Error> {
-        if self.gate.is_settled() { Ok(()) } else { Err(self.refusal()) }
+        if self.upgrade.is_settled() { Ok(()) } else { Err(self.refusal()) }
     }
 
     fn refusal(&self) -> Error {
-        match &self.failure {
-            _ if self.control.is_aborted() && self.failure.is_none() => Reason::Aborted.into(),
-            Some(failure) => (**failure).clone(),
-            None => UpgradeError::InProgress.into(),
+        match &self.upgrade {
+            Upgrade::Failed(failure) => (**failure).clone(),
+            _ if self.control.is_aborted() => Reason::Aborted.into(),
+            Upgrade::Settled | Upgrade::Quiescing | Upgrade::Handshaking | Upgrade::Unwrapping => {
+                UpgradeError::InProgress.into()
+            }
         }
     }
 }
@@ -382,10 +368,12 @@ impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.standing.failure {
-            Some(failure) => poll_budget(cx).map(|()| Err((**failure).clone().into())),
+        match &self.standing.upgrade {
+            Upgrade::Failed(failure) => poll_budget(cx).map(|()| Err((**failure).clone().into())),
             // Also while an upgrade is under way: close waits for the handshake, or ends it (rules: half-5, close-9).
-            None => Pin::new(self.beneath()?).poll_shutdown(cx),
+            Upgrade::Settled | Upgrade::Quiescing | Upgrade::Handshaking | Upgrade::Unwrapping => {
+                Pin::new(&mut self.stack).poll_shutdown(cx)
+            }
         }
     }
 }
@@ -411,7 +399,7 @@ impl<T: Transport> AsLayer for UpgradableConnection<T> {
 
     /// The handshake of the transport that was passed in. An upgrade drives its own.
     fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
-        if self.standing.gate.is_settled() { self.stack.handshaking(token) } else { None }
+        if self.standing.upgrade.is_settled() { self.stack.handshaking(token) } else { None }
     }
 
     fn as_upgradable(&mut self, _: Token) -> Option<&mut dyn Upgradable> {

@@ -1,82 +1,87 @@
 //! The upgrade from plaintext to TLS, and the way back.
 
 use super::half::Refused;
+use crate::error::Error;
 use crate::policy::Leftover;
 
-/// Where a transport stands between plaintext and TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Gate {
-    /// Plaintext flows.
+/// Where a change between plaintext and TLS stands. Whether the connection is in plaintext or in TLS is not said here: its
+/// topmost layer is the one or the other.
+#[derive(Debug, Clone, Default)]
+pub enum Upgrade {
+    /// No change is under way, and application data flows.
     #[default]
-    Plain,
+    Settled,
     /// Plaintext accepted earlier leaves; nothing new is accepted.
     Quiescing,
     /// The handshake is made.
     Handshaking,
-    /// TLS flows. It can be upgraded again: TLS in TLS.
-    Secure,
     /// Both close_notify are exchanged, the way back to plaintext.
     Unwrapping,
-    /// It failed, and the connection with it.
-    Failed,
+    /// The change failed with this error, and the connection with it.
+    Failed(Box<Error>),
 }
 
-/// What happens at the gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum GateEvent {
-    /// The application wants TLS.
-    StartTls,
-    /// The plaintext has left, and the leftover was judged and let in.
-    Quiesced,
-    /// The handshake succeeded.
-    Secured,
-    /// The application wants plaintext again.
-    StopTls,
-    /// Both close_notify have been exchanged; `true`: another TLS session is beneath the one that ended.
-    Unwrapped {
-        /// Whether the layer beneath is TLS too.
-        tls_beneath: bool,
-    },
-    /// A refusal, a failed handshake, a dead connection.
-    Fail,
-}
-
-impl Gate {
-    /// Moves on by one event. A refused event changes nothing.
-    pub fn handle(&mut self, event: GateEvent) -> Result<(), Refused> {
-        use GateEvent::{Fail, Quiesced, Secured, StartTls, StopTls, Unwrapped};
-        *self = match (*self, event) {
-            // rule: upgrade-8: also from Secure.
-            (Self::Plain | Self::Secure, StartTls) => Self::Quiescing,
-            (Self::Plain, Quiesced | Secured | StopTls | Unwrapped { .. }) => return Err(Refused),
-
-            (Self::Quiescing, Quiesced) => Self::Handshaking,
-            (Self::Quiescing, StartTls | Secured | StopTls | Unwrapped { .. }) => return Err(Refused),
-
-            (Self::Handshaking, Secured) => Self::Secure,
-            (Self::Handshaking, StartTls | Quiesced | StopTls | Unwrapped { .. }) => return Err(Refused),
-
-            (Self::Secure, StopTls) => Self::Unwrapping,
-            (Self::Secure, Quiesced | Secured | Unwrapped { .. }) => return Err(Refused),
-
-            (Self::Unwrapping, Unwrapped { tls_beneath: false }) => Self::Plain,
-            (Self::Unwrapping, Unwrapped { tls_beneath: true }) => Self::Secure,
-            // rule: upgrade-9: a wait that was given up is taken up again by the same call.
-            (Self::Unwrapping, StopTls) => return Ok(()),
-            (Self::Unwrapping, StartTls | Quiesced | Secured) => return Err(Refused),
-
-            (Self::Failed, StartTls | Quiesced | Secured | StopTls | Unwrapped { .. }) => return Err(Refused),
-            (
-                Self::Plain | Self::Quiescing | Self::Handshaking | Self::Secure | Self::Unwrapping | Self::Failed,
-                Fail,
-            ) => Self::Failed,
+/// What happens to it. A refused event changes nothing.
+impl Upgrade {
+    /// The application wants TLS: from plaintext, or inside TLS (rule: upgrade-8).
+    pub fn start_tls(&mut self) -> Result<(), Refused> {
+        *self = match self {
+            Self::Settled => Self::Quiescing,
+            Self::Quiescing | Self::Handshaking | Self::Unwrapping | Self::Failed(_) => return Err(Refused),
         };
         Ok(())
     }
 
+    /// The plaintext has left, and the leftover was judged and let in.
+    pub fn quiesced(&mut self) -> Result<(), Refused> {
+        *self = match self {
+            Self::Quiescing => Self::Handshaking,
+            Self::Settled | Self::Handshaking | Self::Unwrapping | Self::Failed(_) => return Err(Refused),
+        };
+        Ok(())
+    }
+
+    /// The handshake succeeded.
+    pub fn secured(&mut self) -> Result<(), Refused> {
+        *self = match self {
+            Self::Handshaking => Self::Settled,
+            Self::Settled | Self::Quiescing | Self::Unwrapping | Self::Failed(_) => return Err(Refused),
+        };
+        Ok(())
+    }
+
+    /// The application wants to end the topmost TLS session. A wait that was given up is taken up again by the same call
+    /// (rule: upgrade-9).
+    pub fn stop_tls(&mut self) -> Result<(), Refused> {
+        *self = match self {
+            Self::Settled | Self::Unwrapping => Self::Unwrapping,
+            Self::Quiescing | Self::Handshaking | Self::Failed(_) => return Err(Refused),
+        };
+        Ok(())
+    }
+
+    /// Both close_notify have been exchanged.
+    pub fn unwrapped(&mut self) -> Result<(), Refused> {
+        *self = match self {
+            Self::Unwrapping => Self::Settled,
+            Self::Settled | Self::Quiescing | Self::Handshaking | Self::Failed(_) => return Err(Refused),
+        };
+        Ok(())
+    }
+
+    /// Leftover was refused, a handshake failed, or the connection is dead. The first failure is kept (rule: end-5).
+    pub fn fail(&mut self, error: Error) {
+        match self {
+            Self::Settled | Self::Quiescing | Self::Handshaking | Self::Unwrapping => {
+                *self = Self::Failed(Box::new(error))
+            }
+            Self::Failed(_) => {}
+        }
+    }
+
     /// Whether application data may flow.
-    pub fn is_settled(self) -> bool {
-        matches!(self, Self::Plain | Self::Secure)
+    pub fn is_settled(&self) -> bool {
+        matches!(self, Self::Settled)
     }
 }
 
