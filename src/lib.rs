@@ -36,7 +36,7 @@
 //! A transport that is dropped without any of them is truncated, and the peer can tell.
 //!
 //! [`TcpTransport`] adds socket options, [`TlsTransport`] the facts of the session, [`UpgradableTransport`] `start_tls` and
-//! `stop_tls`. All of them are there on every transport, through every layer. [`Control`] is the handle that other tasks hold.
+//! `stop_tls`. Each layer has what the layer beneath it has. [`Control`] is the handle that other tasks hold.
 //!
 //! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again. [`relay`] joins two
 //! connections, and passes on how each ends.
@@ -149,7 +149,7 @@ pub use self::{
     config::start_tls::StartTls,
     conn::control::{Control, Traffic},
     conn::group::{DrainGroup, DrainReport},
-    conn::options::SocketOptions,
+    conn::options::{SocketOptions, TcpOptions},
     conn::socket::Keepalive,
     core::outcome::Outcome,
     core::report::{Bound, CloseReport, LayerKind, LayerReport, Received},
@@ -166,7 +166,8 @@ pub use self::{
     transport::close::Close,
     transport::futures::{CloseWrite, Corked, WriteSequence},
     transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split},
-    transport::{Starting, Status, Stopping, TcpTransport, TlsTransport, Transport, UpgradableTransport},
+    transport::tcp::TcpTransport,
+    transport::{Starting, Status, Stopping, TlsTransport, Transport, UpgradableTransport},
 };
 
 #[cfg(doc)]

@@ -80,10 +80,11 @@ impl Tally {
         Outcome::new(reason, status)
     }
 
-    fn note(&self, args: &Args, connection: &impl TlsTransport, phase: Phase) {
+    fn note(&self, args: &Args, connection: &impl Transport, phase: Phase) {
         self.phase.set(phase);
         let (host, peer) = (connection.local_addr(), connection.peer_addr());
-        self.info.replace(info(args.kind(), &host, &peer, connection.tls().as_deref()));
+        let facts = connection.as_tls().and_then(TlsTransport::tls);
+        self.info.replace(info(args.kind(), &host, &peer, facts.as_deref()));
         let _ = self.control.set(connection.control());
     }
 }

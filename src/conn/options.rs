@@ -6,9 +6,16 @@ use std::time::Duration;
 use super::control::Control;
 use super::socket::Keepalive;
 
-/// A connection, as [`SocketOptions`] needs it. Only this crate can make one, so only its transports have socket options.
-#[derive(Debug)]
-pub struct Socket<'a>(pub(crate) &'a Control);
+/// The TCP socket at the bottom of a connection: see [`Transport::as_tcp`](crate::Transport::as_tcp). Only this crate can make one,
+/// so only its connections have socket options.
+#[derive(Debug, Clone, Copy)]
+pub struct TcpOptions<'a>(pub(crate) &'a Control);
+
+impl SocketOptions for TcpOptions<'_> {
+    fn socket(&self) -> TcpOptions<'_> {
+        *self
+    }
+}
 
 /// The options of the TCP socket at the bottom of a connection. They belong to every [`TcpTransport`](crate::TcpTransport)
 /// and to every [`protocol::Conn`](crate::protocol::Conn), and reach the real socket through every layer (rule: tcp-2).
@@ -30,7 +37,7 @@ pub struct Socket<'a>(pub(crate) &'a Control);
 #[doc(alias = "ITCPTransport")]
 pub trait SocketOptions {
     #[doc(hidden)]
-    fn socket(&self) -> Socket<'_>;
+    fn socket(&self) -> TcpOptions<'_>;
 
     /// Whether small segments leave at once. On by default.
     #[doc(alias = "getTcpNoDelay")]

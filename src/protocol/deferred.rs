@@ -14,7 +14,7 @@ use super::handle_state::{Command, HandleState};
 use super::reply::ReplySender;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::{Control, Watcher};
-use crate::conn::options::{Socket, SocketOptions};
+use crate::conn::options::{SocketOptions, TcpOptions};
 use crate::conn::time::after;
 use crate::core::answers::Answers;
 use crate::core::facts::SessionFacts;
@@ -394,8 +394,8 @@ impl Conn for DeferredConn {
 }
 
 impl SocketOptions for DeferredConn {
-    fn socket(&self) -> Socket<'_> {
-        Socket(self.control())
+    fn socket(&self) -> TcpOptions<'_> {
+        TcpOptions(self.control())
     }
 }
 

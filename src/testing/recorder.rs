@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::Control;
-use crate::conn::options::{Socket, SocketOptions};
+use crate::conn::options::{SocketOptions, TcpOptions};
 use crate::conn::socket::Keepalive;
 use crate::core::facts::SessionFacts;
 use crate::error::Error;
@@ -282,7 +282,7 @@ impl Conn for Recorder {
 impl CommandTarget for Recorder {}
 
 impl SocketOptions for Recorder {
-    fn socket(&self) -> Socket<'_> {
+    fn socket(&self) -> TcpOptions<'_> {
         self.conn.socket()
     }
 

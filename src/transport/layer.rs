@@ -18,7 +18,7 @@ use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
-use crate::transport::{Starting, Stopping, Transport};
+use crate::transport::{Starting, Stopping, TlsTransport, Transport};
 
 /// What a layer does for the layer above it, and for the futures of [`Transport`]. The real layers implement it: TCP, streams, TLS.
 /// Everything that wraps a layer lends it, through [`AsLayer`].
@@ -92,6 +92,11 @@ pub trait AsLayer: Send {
     /// This transport as an object. Its own reads and writes, not those of its layer, know whether bytes may pass.
     fn as_transport(&mut self, _: Token) -> &mut dyn Transport;
 
+    /// This transport as one that has TLS, or can have it.
+    fn lend_tls(&self, _: Token) -> Option<&dyn TlsTransport> {
+        None
+    }
+
     /// The handshake that is yet to be made, where one is and nobody drives it.
     fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
         self.layer_mut(token).handshaking()
@@ -152,6 +157,10 @@ impl<T: Transport + ?Sized> AsLayer for Box<T> {
 
     fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
         (**self).handshaking(token)
+    }
+
+    fn lend_tls(&self, token: Token) -> Option<&dyn TlsTransport> {
+        (**self).lend_tls(token)
     }
 
     fn as_upgradable(&mut self, token: Token) -> Option<&mut dyn Upgradable> {

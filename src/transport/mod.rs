@@ -7,12 +7,14 @@
 //! | [`close_write`](Transport::close_write) | and our marker behind them |
 //! | [`close`](Transport::close), reported clean | and all of it has arrived, and the peer has ended in order too |
 //!
-//! All of it can be called on the concrete types and on trait objects.
+//! [`TcpTransport`](tcp::TcpTransport) is implemented where TCP is at the bottom, [`TlsTransport`] by TLS and upgradable connections,
+//! [`UpgradableTransport`] by upgradable ones. All of it can be called on the concrete types and on trait objects.
 
 pub(crate) mod close;
 pub(crate) mod futures;
 pub(crate) mod layer;
 pub(crate) mod split;
+pub(crate) mod tcp;
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -23,7 +25,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite};
 use crate::address::Address;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::Control;
-use crate::conn::options::{Socket, SocketOptions};
+use crate::conn::options::TcpOptions;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{self, RecvHalf, SendHalf};
 use crate::error::{Error, Reason};
@@ -197,6 +199,17 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         Corked::new(self.as_transport(TOKEN))
     }
 
+    /// The options of the TCP socket at the bottom; `None` where the bottom is another stream. See [`TcpTransport`].
+    fn as_tcp(&self) -> Option<TcpOptions<'_>> {
+        let control = self.layer(TOKEN).control();
+        control.is_tcp().then_some(TcpOptions(control))
+    }
+
+    /// This transport as one that has TLS, or can have it: a TLS connection, or an upgradable one.
+    fn as_tls(&self) -> Option<&dyn TlsTransport> {
+        self.lend_tls(TOKEN)
+    }
+
     /// Bytes that were accepted and have not left for the kernel (rule: write-8).
     #[doc(alias = "get_write_buffer_size")]
     fn queued(&self) -> usize {
@@ -206,22 +219,11 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
 
 impl<T: Transport + ?Sized> Transport for Box<T> {}
 
-/// What a TCP socket adds: its options, which both faces share. They are the methods of [`SocketOptions`].
-#[doc(alias = "ITCPTransport")]
-pub trait TcpTransport: Transport + SocketOptions {}
-
-impl<T: Transport + ?Sized> SocketOptions for T {
-    fn socket(&self) -> Socket<'_> {
-        Socket(self.layer(TOKEN).control())
-    }
-}
-
-impl<T: Transport + ?Sized> TcpTransport for T {}
-
-/// What TLS adds: the facts of the session.
+/// What TLS adds: the facts of the session. TLS and upgradable connections have it, on top of any transport; where the type is
+/// not known, [`Transport::as_tls`] tells whether there is TLS.
 #[doc(alias = "ISSLTransport")]
 #[doc(alias = "INegotiated")]
-pub trait TlsTransport: TcpTransport {
+pub trait TlsTransport: Transport {
     /// What the handshake of the topmost TLS layer agreed on; `None` in plaintext, and until the handshake is done. It
     /// stays readable after the end (rule: secure-3).
     #[doc(alias = "getPeerCertificate")]
@@ -237,7 +239,7 @@ pub trait TlsTransport: TcpTransport {
     }
 }
 
-impl<T: TcpTransport + ?Sized> TlsTransport for T {}
+impl<T: TlsTransport + ?Sized> TlsTransport for Box<T> {}
 
 /// An upgrade or a handshake under way, as trait objects have it.
 pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;

@@ -147,8 +147,10 @@ async fn messages_wait_one_by_one_while_their_answers_are_not_read() {
     let high = bowline::Watermarks::default().high();
     over_all(move |kind, a, mut b: BoxTransport| async move {
         for end in [&a, &b] {
-            let _ = end.set_send_buffer_size(64 << 10);
-            let _ = end.set_recv_buffer_size(64 << 10);
+            if let Some(tcp) = end.as_tcp() {
+                tcp.set_send_buffer_size(64 << 10).unwrap();
+                tcp.set_recv_buffer_size(64 << 10).unwrap();
+            }
         }
         let most = Arc::new(AtomicUsize::new(0));
         let queued = Arc::clone(&most);

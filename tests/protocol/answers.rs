@@ -33,8 +33,10 @@ fn echo() -> Probe {
 
 /// Small kernel buffers between the two, if they are connected through the kernel.
 fn small_buffers(transport: &BoxTransport) {
-    let _ = transport.set_send_buffer_size(64 << 10);
-    let _ = transport.set_recv_buffer_size(64 << 10);
+    if let Some(tcp) = transport.as_tcp() {
+        tcp.set_send_buffer_size(64 << 10).unwrap();
+        tcp.set_recv_buffer_size(64 << 10).unwrap();
+    }
 }
 
 /// An echo whose peer sends without reading until it can send no more. Returns how much the peer sent.

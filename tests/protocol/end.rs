@@ -231,7 +231,7 @@ async fn a_close_after_the_peers_end_is_clean_only_once_the_peer_has_all_of_it()
     for (is_half_closeable, is_read) in [(false, false), (false, true), (true, false), (true, true)] {
         let policy = hasty(if is_read { 30_000 } else { 300 });
         over(&SOCKETS, policy, move |kind, a, mut b| async move {
-            a.set_send_buffer_size(1 << 20).unwrap();
+            a.as_tcp().unwrap().set_send_buffer_size(1 << 20).unwrap();
             let probe = Probe::new(move |event, transport| {
                 if let Event::ReadClosed(_) = event {
                     transport.write(&pattern(MUCH));

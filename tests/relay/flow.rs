@@ -104,8 +104,10 @@ async fn ten_to_one(kinds: (Kind, Kind), bytes: u64) -> Run {
 
 fn narrow(end: &BoxTransport) {
     // A pipe in memory has no such buffers.
-    let _ = end.set_send_buffer_size(64 << 10);
-    let _ = end.set_recv_buffer_size(64 << 10);
+    if let Some(tcp) = end.as_tcp() {
+        tcp.set_send_buffer_size(64 << 10).unwrap();
+        tcp.set_recv_buffer_size(64 << 10).unwrap();
+    }
 }
 
 async fn holds_little(kinds: (Kind, Kind), bytes: u64) {

@@ -19,7 +19,7 @@ fn hasty(millis: u64) -> Policy {
 
 /// The peer ends its half first, and does not read our later writes: our system has taken them, the peer's system has not.
 async fn write_behind_the_peers_end(a: &mut BoxTransport, b: &mut BoxTransport) {
-    a.set_send_buffer_size(1 << 20).unwrap();
+    a.as_tcp().unwrap().set_send_buffer_size(1 << 20).unwrap();
     b.close_write().await.unwrap();
     assert_eq!(a.read(&mut [0; 1]).await.unwrap(), 0);
     a.write_all(&pattern(MUCH)).await.unwrap();

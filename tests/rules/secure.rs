@@ -102,7 +102,7 @@ async fn the_facts_are_there_and_stay_after_the_end() {
         let (x, y) = tokio::join!(a.close(), b.close());
         assert!(x.is_clean() && y.is_clean());
         for end in [&a, &b] {
-            let facts = bowline::TlsTransport::tls(end).unwrap();
+            let facts = end.as_tls().unwrap().tls().unwrap();
             let version = if kind == Kind::Tls12 { "TLSv1.2" } else { "TLSv1.3" };
             assert_eq!(facts.version_name(), version);
             assert!(facts.cipher_name().starts_with("TLS_") && facts.group_name().is_some());

@@ -1,10 +1,11 @@
 use std::collections::HashSet;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bowline::testing::{Kind, shared_pki};
-use bowline::{Connector, Error, Keepalive, Listener, Phase, Policy, Reason, SocketOptions, TlsConnection, Transport};
+use bowline::testing::{Kind, shared_pki, tcp_pair};
+use bowline::{
+    Connector, Error, Keepalive, Listener, Phase, Policy, Reason, SocketOptions, TcpTransport, TlsConnection, Transport,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -42,10 +43,8 @@ async fn ipv6_addresses_are_told_as_they_are() {
 #[tokio::test]
 async fn options_reach_the_real_socket_through_every_layer() {
     over_all(|kind, a, _b| async move {
-        if !kind.has_socket() {
-            assert_eq!(a.nodelay().unwrap_err().kind(), ErrorKind::Unsupported);
-            return;
-        }
+        assert_eq!(a.as_tcp().is_some(), kind.has_socket());
+        let Some(a) = a.as_tcp() else { return };
         assert!(a.nodelay().unwrap(), "on by default");
         a.set_nodelay(false).unwrap();
         assert!(!a.nodelay().unwrap());
@@ -73,9 +72,13 @@ async fn options_after_the_end_are_errors() {
     over_all(|_, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
         a.abort();
-        assert!(a.nodelay().is_err() && a.set_nodelay(true).is_err());
+        if let Some(a) = a.as_tcp() {
+            assert!(a.nodelay().is_err() && a.set_nodelay(true).is_err());
+        }
         let _ = b.close().await;
-        assert!(b.set_keepalive(None).is_err() && b.buffer_sizes().is_err());
+        if let Some(b) = b.as_tcp() {
+            assert!(b.set_keepalive(None).is_err() && b.buffer_sizes().is_err());
+        }
     })
     .await;
 }
@@ -172,7 +175,14 @@ async fn the_deadline_of_a_handshake_runs_from_accept() {
 
 /// rule: tcp-2
 #[tokio::test]
-async fn options_of_a_transport_without_a_socket_are_unsupported() {
+async fn a_connection_inherits_the_options_of_the_socket_beneath() {
+    fn has_options(transport: &impl TcpTransport) -> bool {
+        transport.nodelay().unwrap()
+    }
+    let (a, b) = tcp_pair().await.unwrap();
+    assert!(has_options(&a));
+    let (a, _b) = bowline::testing::tls_over((a, b), bowline::TlsVersion::V1_3).await.unwrap();
+    assert!(has_options(&a) && has_options(&bowline::UpgradableConnection::new(a)));
     let (a, _b) = bowline::testing::pair(Kind::MemoryTls).await.unwrap();
-    assert!(matches!(Error::from(a.set_nodelay(true).unwrap_err()), Error::Unsupported(_)));
+    assert!(a.as_tcp().is_none() && a.as_tls().is_some());
 }

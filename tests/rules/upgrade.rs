@@ -360,7 +360,7 @@ async fn all_of_it_works_on_trait_objects() {
     let (x, y) = tokio::join!(a.start_tls(as_client()), b.start_tls(as_server()));
     x.unwrap();
     y.unwrap();
-    assert!(a.is_secure() && a.nodelay().unwrap());
+    assert!(a.is_secure() && a.as_tcp().unwrap().nodelay().unwrap());
     a.write_all(b"x").await.unwrap();
     expect(&mut b, b"x").await;
     a.close_write().await.unwrap();

@@ -97,6 +97,8 @@ struct Inner {
     reset: AtomicBool,
     /// Made by connecting, not by accepting.
     connected: AtomicBool,
+    /// A TCP socket is at the bottom.
+    tcp: AtomicBool,
     /// The peer's end came after ours had left.
     answered: AtomicBool,
     /// A close is in progress, and will report.
@@ -141,6 +143,7 @@ impl Control {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             connected: AtomicBool::new(false),
+            tcp: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             reset: AtomicBool::new(false),
             noted: OnceLock::new(),
@@ -332,6 +335,15 @@ impl Control {
     /// The side of the connection: the client where it was made by connecting.
     pub(crate) fn made(&self) -> Role {
         if self.0.connected.load(Ordering::Relaxed) { Role::Client } else { Role::Server }
+    }
+
+    /// Whether a TCP socket is at the bottom, or was.
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.0.tcp.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_tcp(&self) {
+        self.0.tcp.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn set_connected(&self) {

@@ -22,6 +22,7 @@ pub use self::read::TcpReadHalf;
 use self::wire::Hold;
 pub use self::write::TcpWriteHalf;
 use crate::conn::control::Control;
+use crate::conn::options::{SocketOptions, TcpOptions};
 use crate::conn::socket;
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
@@ -29,6 +30,7 @@ use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
 use crate::policy::Policy;
 use crate::transport::layer::{AsLayer, Discard, Layer, Token, debug, poll_discard_reads};
+use crate::transport::tcp::{TcpTransport, options};
 use crate::transport::{Starting, Transport};
 
 /// A TCP connection.
@@ -254,3 +256,11 @@ impl AsLayer for TcpConnection {
 }
 
 impl Transport for TcpConnection {}
+
+impl SocketOptions for TcpConnection {
+    fn socket(&self) -> TcpOptions<'_> {
+        options(self)
+    }
+}
+
+impl TcpTransport for TcpConnection {}

@@ -180,6 +180,7 @@ impl Hold {
     pub(super) fn pair(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> [Self; 2] {
         let resets_when_killed = policy.reset_when_killed;
         let control = Control::new(host.into(), peer.into(), policy);
+        control.set_tcp();
         let wire = Arc::new(Wire {
             socket: SharedSocket::new(stream),
             control: control.clone(),

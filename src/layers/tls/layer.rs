@@ -5,12 +5,14 @@ use std::task::{Context, Poll};
 
 use super::TlsConnection;
 use crate::conn::control::Control;
+use crate::conn::options::{SocketOptions, TcpOptions};
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
 use crate::transport::layer::{AsLayer, Discard, Layer, TOKEN, Token};
-use crate::transport::{Starting, Transport};
+use crate::transport::tcp::{TcpTransport, options};
+use crate::transport::{Starting, TlsTransport, Transport};
 
 impl<T: Transport> Layer for TlsConnection<T> {
     fn control(&self) -> &Control {
@@ -156,6 +158,20 @@ impl<T: Transport> AsLayer for TlsConnection<T> {
     fn as_transport(&mut self, _: Token) -> &mut dyn Transport {
         self
     }
+
+    fn lend_tls(&self, _: Token) -> Option<&dyn TlsTransport> {
+        Some(self)
+    }
 }
 
 impl<T: Transport> Transport for TlsConnection<T> {}
+
+impl<T: TcpTransport> SocketOptions for TlsConnection<T> {
+    fn socket(&self) -> TcpOptions<'_> {
+        options(self)
+    }
+}
+
+impl<T: TcpTransport> TcpTransport for TlsConnection<T> {}
+
+impl<T: Transport> TlsTransport for TlsConnection<T> {}

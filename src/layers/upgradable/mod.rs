@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::config::start_tls::{Settled, Side, StartTls};
 use crate::config::{ClientTls, ServerTls};
 use crate::conn::control::{Control, Traffic};
+use crate::conn::options::{SocketOptions, TcpOptions};
 use crate::conn::time::{after, until};
 use crate::core::half::{RecvHalf, Refused, SendHalf};
 use crate::core::upgrade::{Upgrade, Verdict, judge};
@@ -24,7 +25,8 @@ use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::layers::tls::TlsConnection;
 use crate::layers::upgradable::stack::Stack;
 use crate::transport::layer::{AsLayer, Layer, TOKEN, Token, Upgradable, debug, poll_budget, tls_layers};
-use crate::transport::{Starting, Stopping, Transport, UpgradableTransport};
+use crate::transport::tcp::{TcpTransport, options};
+use crate::transport::{Starting, Stopping, TlsTransport, Transport, UpgradableTransport};
 
 /// A connection that can go from plaintext to TLS and back, any number of times.
 ///
@@ -397,6 +399,10 @@ impl<T: Transport> AsLayer for UpgradableConnection<T> {
         self
     }
 
+    fn lend_tls(&self, _: Token) -> Option<&dyn TlsTransport> {
+        Some(self)
+    }
+
     /// The handshake of the transport that was passed in. An upgrade drives its own.
     fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
         if self.standing.upgrade.is_settled() { self.stack.handshaking(token) } else { None }
@@ -408,6 +414,16 @@ impl<T: Transport> AsLayer for UpgradableConnection<T> {
 }
 
 impl<T: Transport> Transport for UpgradableConnection<T> {}
+
+impl<T: TcpTransport> SocketOptions for UpgradableConnection<T> {
+    fn socket(&self) -> TcpOptions<'_> {
+        options(self)
+    }
+}
+
+impl<T: TcpTransport> TcpTransport for UpgradableConnection<T> {}
+
+impl<T: Transport> TlsTransport for UpgradableConnection<T> {}
 
 impl<T: Transport> Upgradable for UpgradableConnection<T> {
     fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Starting<'_> {

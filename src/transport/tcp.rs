@@ -1,0 +1,36 @@
+//! What a TCP socket adds to a transport.
+
+use crate::conn::options::{SocketOptions, TcpOptions};
+use crate::transport::Transport;
+use crate::transport::layer::TOKEN;
+
+/// What a TCP socket adds: its options, which both faces share. They are the methods of [`SocketOptions`], and reach the real
+/// socket through every layer (rule: tcp-2).
+///
+/// A transport has it where TCP is at its bottom: [`TcpConnection`](crate::TcpConnection), and TLS and upgradable connections on top
+/// of one that has it. A Unix socket or a pipe has no such options:
+///
+/// ```compile_fail,E0277
+/// fn tune(transport: &impl bowline::TcpTransport) {}
+///
+/// fn begin(stream: &bowline::TlsConnection<bowline::Stream<tokio::net::UnixStream>>) {
+///     tune(stream); // TLS has the options of what it stands on, and there are none
+/// }
+/// ```
+///
+/// Where the type is not known, [`Transport::as_tcp`] tells whether there are any.
+#[doc(alias = "ITCPTransport")]
+pub trait TcpTransport: Transport + SocketOptions {}
+
+impl<T: TcpTransport + ?Sized> SocketOptions for Box<T> {
+    fn socket(&self) -> TcpOptions<'_> {
+        (**self).socket()
+    }
+}
+
+impl<T: TcpTransport + ?Sized> TcpTransport for Box<T> {}
+
+/// The options of a transport that has TCP at its bottom.
+pub(crate) fn options(transport: &impl Transport) -> TcpOptions<'_> {
+    TcpOptions(transport.layer(TOKEN).control())
+}
