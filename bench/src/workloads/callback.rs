@@ -15,7 +15,7 @@ use crate::pki::Pki;
 use crate::spec::Way;
 use crate::{Result, net};
 
-type Dyn<'a> = &'a mut dyn UpgradableTransport;
+type Dyn<'a> = &'a mut dyn Conn;
 
 /// Runs a protocol on either end of a TLS connection, each in a task of its own.
 async fn start<C: Protocol, S: Protocol>(stack: &Bowline, run: Run, client: C, server: S) -> Result<()> {
