@@ -22,6 +22,7 @@ house:
 
 # Write the generated parts of docs/ and tests/snapshots/
 bless:
+    .ci/api
     UPDATE_DOCS=1 cargo test --all-features --test house
 
 # Format the crate and the benchmark

@@ -64,7 +64,7 @@ impl Outcome {
     }
 
     /// The one that a number stands for, by `as u8`; none is 0.
-    #[cfg(any(test, feature = "tokio"))]
+    #[allow(dead_code)] // Groups of connections use it.
     pub(crate) fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| *outcome as u8 == code)
     }

@@ -199,7 +199,8 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         Corked::new(self.as_transport(TOKEN))
     }
 
-    /// The options of the TCP socket at the bottom; `None` where the bottom is another stream. See [`TcpTransport`].
+    /// The options of the TCP socket at the bottom; `None` where the bottom is another stream. See
+    /// [`TcpTransport`](crate::TcpTransport).
     fn as_tcp(&self) -> Option<TcpOptions<'_>> {
         let control = self.layer(TOKEN).control();
         control.is_tcp().then_some(TcpOptions(control))
