@@ -1,12 +1,13 @@
 //! The fields of certificates and revocation lists (RFC 5280) that this crate looks at.
 //!
-//! The crate `der` reads the elements and refuses whatever is not DER. Here is only the order in which they come.
+//! The crate `der` reads the elements and refuses anything that is not DER. This file only knows the order of the
+//! fields.
 
 use der::asn1::{AnyRef, BitStringRef, GeneralizedTime, UtcTime};
 use der::oid::ObjectIdentifier;
 use der::{DateTime, Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 
-/// The outline of a certificate. Names and dates are read where they are asked for.
+/// The outline of a certificate. Names and dates are parsed on demand.
 pub(crate) struct Certificate<'a> {
     /// The number that its issuer gave it.
     pub(crate) serial: &'a [u8],
@@ -56,12 +57,12 @@ impl<'a> Certificate<'a> {
         Some((read, rest.len()))
     }
 
-    /// The certificate at the begin of these bytes.
+    /// The certificate at the start of these bytes.
     pub(crate) fn from_der(bytes: &'a [u8]) -> Option<Self> {
         Self::read(bytes).map(|(certificate, _)| certificate)
     }
 
-    /// From when to when it is valid.
+    /// The validity period.
     pub(super) fn validity(&self) -> Option<(DateTime, DateTime)> {
         let [from, to] = elements(self.validity)?[..] else { return None };
         Some((time(from)?, time(to)?))
@@ -71,13 +72,14 @@ impl<'a> Certificate<'a> {
         self.extensions.iter().find(|(of, _)| *of == id).map(|(_, content)| *content)
     }
 
-    /// Whether it is marked as that of a CA.
+    /// Whether it is marked as a CA certificate.
     pub(super) fn is_ca(&self) -> bool {
         let marked = |content| of_sequence(first(content)?.0)?.first()?.decode_as::<bool>().ok();
         self.extension(BASIC_CONSTRAINTS).and_then(marked).unwrap_or(false)
     }
 
-    /// Whether its key may be that of a server: where it has a list of purposes, they name this one or any.
+    /// Whether its key may belong to a server. If the certificate lists purposes, one of them must be "server" or
+    /// "any".
     pub(super) fn may_serve(&self) -> bool {
         let Some(content) = self.extension(EXTENDED_KEY_USAGE) else { return true };
         let purposes = first(content).and_then(|(list, _)| of_sequence(list)).unwrap_or_default();
@@ -99,7 +101,7 @@ pub(super) struct RevocationList<'a> {
     pub(super) algorithm: &'a [u8],
     pub(super) signature: &'a [u8],
     pub(super) issuer: &'a [u8],
-    /// In seconds since 1970, as all times here.
+    /// In seconds since 1970, like all times in this file.
     pub(super) this_update: u64,
     pub(super) next_update: Option<u64>,
     /// The serial numbers of the certificates that are revoked.
@@ -131,7 +133,7 @@ impl<'a> RevocationList<'a> {
         })
     }
 
-    /// Whether it is for only some of the certificates of its issuer.
+    /// Whether it covers only some of its issuer's certificates.
     pub(super) fn is_partial(&self) -> bool {
         self.extensions.iter().any(|(id, _)| *id == ISSUING_DISTRIBUTION_POINT)
     }

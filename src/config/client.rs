@@ -34,7 +34,7 @@ use crate::policy::Watermarks;
 #[derive(Clone)]
 pub struct ClientTls(Arc<Settings>);
 
-/// Behind one pointer: every connection that is to do TLS carries one.
+/// One pointer, because every connection that can use TLS holds a copy.
 #[derive(Clone)]
 struct Settings {
     config: Arc<ClientConfig>,
@@ -44,7 +44,7 @@ struct Settings {
 }
 
 impl ClientTls {
-    /// Begins a configuration. A client needs to be told whom to trust at least.
+    /// Begins a configuration. A client needs at least one root to trust.
     pub fn builder() -> ClientTlsBuilder {
         ClientTlsBuilder::default()
     }
@@ -54,8 +54,8 @@ impl ClientTls {
         &self.0.config
     }
 
-    /// The chain that is presented to servers that ask for one, our own certificate first. `None` where there is none,
-    /// and where the configuration came from rustls, which does not tell.
+    /// The chain that is presented to servers that ask for one, our own certificate first. `None` if there is no chain,
+    /// or if the configuration came from rustls, which does not expose it.
     pub fn own_certificates(&self) -> Option<&[CertificateDer<'static>]> {
         self.0.own.as_deref()
     }
@@ -78,11 +78,12 @@ impl ClientTls {
         Session::client(config, name, own, marks)
     }
 
-    /// The same configuration for the express engine, as [`ClientTlsBuilder::express`] says: the way to it for one that came
-    /// from rustls. Lets keys be extracted (`enable_secret_extraction`), in a copy.
+    /// The same configuration with the express engine (see [`ClientTlsBuilder::express`]). Use this for a configuration
+    /// that came from rustls. Key extraction (`enable_secret_extraction`) is turned on in a copy.
     ///
     /// # Errors
-    /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it: the crypto provider gives no keys.
+    /// [`ConfigError`](crate::ConfigError): the crypto provider does not let keys be extracted. The caller has to fix
+    /// this.
     #[cfg(feature = "express")]
     pub fn express(mut self) -> Result<Self, Error> {
         check_keys(self.0.config.crypto_provider())?;
@@ -97,7 +98,7 @@ impl ClientTls {
         self.0.express
     }
 
-    /// What is odd about the configuration and no error: log it.
+    /// Problems that do not stop the configuration from working. Log them.
     pub fn warnings(&self) -> &[ConfigWarning] {
         &self.0.warnings
     }
@@ -136,12 +137,13 @@ pub struct ClientTlsBuilder {
 }
 
 impl ClientTlsBuilder {
-    /// Trusts what the certificates in this PEM file vouch for. May be called several times.
+    /// Adds the certificates in this PEM file as trusted roots. May be called several times.
     ///
-    /// A server's own self-signed certificate may be given here too, and its names and dates are then checked as ever. This
-    /// holds for one that is marked as a CA's (`openssl req -x509` makes such) when the server presents exactly this one.
-    /// What does not work is a server's certificate that somebody else has issued: give the certificate of the issuer.
-    /// Of a root only name and key count, so whoever holds the key can vouch for any other name.
+    /// You may also add a server's own self-signed certificate; its names and dates are then checked as usual. This
+    /// includes a certificate that is marked as a CA (`openssl req -x509` makes such certificates), if the server
+    /// presents exactly this certificate. A server certificate that another authority issued does not work as a root:
+    /// add the issuer's certificate instead. Verification uses only the name and the key of a root, so the holder of
+    /// its key can issue certificates for any other name.
     #[doc(alias = "load_verify_locations")]
     #[doc(alias = "trustRootFromCertificates")]
     #[doc(alias = "RootCAs")]
@@ -162,8 +164,8 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// Trusts what the operating system trusts, besides other roots that are given. The roots are read when the
-    /// configuration is built; those that cannot be used are told in the [warnings](ClientTls::warnings).
+    /// Trusts the roots of the operating system, in addition to the roots that you add. The roots are read when the
+    /// configuration is built. The [warnings](ClientTls::warnings) say how many of them cannot be used.
     #[cfg(feature = "platform-roots")]
     #[doc(alias = "platformTrust")]
     #[doc(alias = "create_default_context")]
@@ -172,8 +174,8 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// Trusts whoever answers. The connection is then encrypted to somebody, and nobody knows to whom: for tests, and for
-    /// looking at a server that is known to be broken (rule: secure-8).
+    /// Accepts any certificate. The connection is then encrypted, but the identity of the server is unknown. Use this
+    /// for tests, and to inspect a server that is known to be broken (rule: secure-8).
     #[doc(alias = "InsecureSkipVerify")]
     #[doc(alias = "CERT_NONE")]
     pub fn dangerous_no_verification(mut self) -> Self {
@@ -183,9 +185,9 @@ impl ClientTlsBuilder {
 
     /// Lists of revoked server certificates, from a PEM file. May be called several times.
     ///
-    /// With the first list every certificate of a server's chain is checked, and the check is strict: each of their issuers
-    /// needs a list, and one that is past its next update counts as none. A root that a server presents as its own
-    /// certificate has issued itself, and needs a list too.
+    /// Once one list is given, every certificate of a server's chain is checked strictly: each issuer in the chain
+    /// needs a list, and a list that is past its next update does not count. A root that a server presents as its own
+    /// certificate is its own issuer, so it needs a list too.
     pub fn crl_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.common.revocation_lists.push(Source::File(path.into()));
         self
@@ -197,8 +199,8 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// Our own certificate chain and private key from PEM files, which may be one and the same. The chain begins with
-    /// the client's certificate, its issuer follows; the root is left out.
+    /// Our own certificate chain and private key from PEM files; both may be in one file. The chain starts with the
+    /// client's certificate, followed by its issuer; leave out the root.
     #[doc(alias = "load_cert_chain")]
     pub fn identity_pem_files(self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity_source(IdentitySource::Pem { chain: Source::File(chain.into()), key: Source::File(key.into()) })
@@ -236,17 +238,17 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// The crypto provider; default that of the enabled feature, `aws-lc-rs` before `ring`.
+    /// The crypto provider. Default: the provider of the enabled feature; `aws-lc-rs` is preferred to `ring`.
     pub fn provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.common.provider = Some(provider);
         self
     }
 
-    /// How many tickets a client keeps for each name to resume TLS 1.3 sessions; default 16. The newest tickets are kept. Each
-    /// ticket is used once. So connections that begin at the same time need one ticket each, and a server that sends enough of
-    /// them ([`ServerTlsBuilder::send_tickets`](crate::config::ServerTlsBuilder::send_tickets)).
+    /// How many tickets a client keeps for each name to resume TLS 1.3 sessions; default 16. The newest tickets are
+    /// kept. Each ticket is used once. So connections that start at the same time need one ticket each, and the server
+    /// has to send enough tickets ([`ServerTlsBuilder::send_tickets`](crate::config::ServerTlsBuilder::send_tickets)).
     ///
-    /// `0` turns resumption off, also for TLS 1.2. The client remembers the 32 most recently used names.
+    /// `0` turns resumption off, for TLS 1.2 too. The client remembers the 32 most recently used names.
     #[doc(alias = "Resumption")]
     #[doc(alias = "ClientSessionCache")]
     pub fn keep_tickets(mut self, count: usize) -> Self {
@@ -254,9 +256,9 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and the
-    /// like. Whoever reads that file reads the connections. Without this call the variable has no effect; without the
-    /// variable this call has none.
+    /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and
+    /// similar tools. Anyone who can read that file can decrypt the connections. Without this call, the variable has no
+    /// effect. Without the variable, this call has no effect.
     #[doc(alias = "keylog_filename")]
     #[doc(alias = "KeyLogWriter")]
     pub fn key_log_file_from_env(mut self) -> Self {
@@ -264,13 +266,15 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// Uses the express engine: rustls makes the handshake, the records behind it are opened and sealed by the same provider
-    /// under a record layer of this crate's. Less CPU for a byte and less memory for an idle connection, at the price of
-    /// code that fewer eyes have seen than rustls's, and of traffic keys that leave rustls for this crate's memory. Who
-    /// has no need of that should leave it off; who must use a validated module as it was validated, has to.
+    /// Uses the express engine: rustls does the handshake, and this crate's own record layer opens and seals the
+    /// records after it, with the same crypto provider. It uses less CPU per byte and less memory per idle connection.
+    /// In return, fewer people have reviewed this record layer than rustls's, and the traffic keys leave rustls for
+    /// this crate's memory. Leave it off unless you need the speed, and always leave it off if a cryptographic module
+    /// has to be used exactly as it was validated.
     ///
-    /// The provider has to let keys be extracted, as those of the features do; a configuration with another one fails. Of
-    /// rustls's own suites the AEAD is called directly, of any other one in rustls's way, which is slower.
+    /// The provider must allow key extraction, as the providers of the features do; otherwise the configuration fails.
+    /// For rustls's own cipher suites, the AEAD is called directly. For any other suite, it is called through rustls,
+    /// which is slower.
     #[cfg(feature = "express")]
     pub fn express(mut self) -> Self {
         self.common.express = true;
@@ -280,7 +284,7 @@ impl ClientTlsBuilder {
     /// Reads the files, checks everything and makes the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it.
+    /// [`ConfigError`](crate::ConfigError): a mistake in the configuration.
     pub fn build(mut self) -> Result<ClientTls, Error> {
         let provider = self.common.provider()?;
         let versions = self.common.versions()?;
@@ -332,7 +336,7 @@ impl ClientTlsBuilder {
         roots.add_parsable_certificates(named.iter().cloned());
         self.add_platform_roots(&mut roots, warnings);
         if roots.is_empty() {
-            // The platform's reason would otherwise be a warning of a configuration that is never built.
+            // Reported here, because the build fails: its warnings would never be seen.
             let said: Vec<&str> = warnings.iter().map(|warning| warning.detail.as_str()).collect();
             let found = (!said.is_empty()).then(|| said.join("; "));
             return Err(ConfigError::new(None, ConfigProblem::NoRoots).found(found).into());

@@ -1,4 +1,4 @@
-//! What the configurations of both roles have in common.
+//! Settings that client and server configurations share.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::pem::Source;
 use super::{ConfigWarning, TlsVersion, WarningKind, fail, x509};
 use crate::error::{ConfigProblem, Error};
 
-/// What was said to either builder.
+/// The settings that both builders accept.
 #[derive(Debug, Default)]
 pub(super) struct Common {
     pub(super) identity: Option<IdentitySource>,
@@ -67,7 +67,7 @@ impl Common {
         roots.iter().filter_map(RootSource::unused_list)
     }
 
-    /// Each list is tried on its own, so that an error can name its place.
+    /// Each list is parsed separately, so that an error can name its file and line.
     pub(super) fn revocation_lists(
         &self,
         roots: &Arc<RootCertStore>,
@@ -93,7 +93,7 @@ impl Common {
 static ONLY_1_2: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 static ONLY_1_3: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
-/// Certificates to trust: from PEM or as they are.
+/// Certificates to trust, as PEM or DER.
 #[derive(Debug)]
 pub(super) enum RootSource {
     Pem(Source),
@@ -120,7 +120,7 @@ impl RootSource {
         }
     }
 
-    /// A revocation list beside roots is not used: it has to be given as a revocation list.
+    /// A revocation list in a file of roots is not used: the caller must pass it as a revocation list.
     pub(super) fn unused_list(&self) -> Option<ConfigWarning> {
         let Self::Pem(source) = self else { return None };
         let line = source.stray_list()?;
@@ -135,7 +135,7 @@ fn unfit(cert: &CertificateDer<'static>) -> Option<String> {
     Some(x509::unreadable(cert).unwrap_or_else(|| said(&error)))
 }
 
-/// The express engine has its keys from rustls, which asks the provider whether they may be had.
+/// The express engine gets its keys from rustls, which asks the provider whether they may be extracted.
 #[cfg(feature = "express")]
 pub(super) fn check_keys(provider: &CryptoProvider) -> Result<(), Error> {
     let gives_keys = |suite: &SupportedCipherSuite| {
@@ -165,8 +165,8 @@ pub(super) fn turned_off(setting: &str, so: &str) -> ConfigWarning {
     ConfigWarning { file: None, kind: WarningKind::TurnedOff, detail }
 }
 
-/// The provider of the enabled feature. rustls's process-wide default is left alone: what a connection does must not
-/// depend on what another crate installed first.
+/// The provider of the enabled feature. rustls's process-wide default is not used: otherwise the behaviour of a
+/// connection would depend on which crate installed its provider first.
 fn feature_provider() -> Option<Arc<CryptoProvider>> {
     #[cfg(feature = "aws-lc-rs")]
     return Some(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));

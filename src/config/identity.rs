@@ -12,7 +12,7 @@ use super::pem::Source;
 use super::{ConfigWarning, fail, key_kind, x509};
 use crate::error::{ConfigError, ConfigProblem, Error};
 
-/// What was said about an identity; read and checked when the configuration is built.
+/// Where to find an identity. It is read and checked when the configuration is built.
 #[derive(Debug)]
 pub(super) enum IdentitySource {
     Pem { chain: Source, key: Source },
@@ -90,7 +90,7 @@ fn matched(
 ) -> Result<CertifiedKey, Error> {
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
-        // A key in hardware need not tell its public half: then the first handshake shows it.
+        // A key in hardware may not expose its public half. A mismatch then fails the first handshake.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => match place_of_leaf(&certified) {
             Some(position) => Err(fail(places.chain, ConfigProblem::ChainOrder { position })),
@@ -108,7 +108,7 @@ fn place_of_leaf(certified: &CertifiedKey) -> Option<usize> {
     certified.cert.iter().position(belongs).map(|index| index + 1)
 }
 
-/// What rustls says, without the words that our own message has already.
+/// The text of a rustls error, without the words that our own message already contains.
 pub(super) fn said(error: &rustls::Error) -> String {
     match error {
         rustls::Error::General(what) => what.clone(),

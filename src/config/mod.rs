@@ -1,8 +1,8 @@
 //! TLS configuration: safe by default, short to write.
 //!
-//! [`ServerTls`] and [`ClientTls`] are built from files, bytes or DER, and are cheap to clone. Every mistake that is made
-//! with certificates and keys is found when the configuration is built, not in the first handshake, and is told with the
-//! name of its file ([`ConfigError`]). What is odd and not wrong is a [`ConfigWarning`].
+//! [`ServerTls`] and [`ClientTls`] are built from files, bytes or DER, and are cheap to clone. Mistakes with
+//! certificates and keys are found when the configuration is built, not in the first handshake, and the error names the
+//! file ([`ConfigError`]). A problem that does not stop the configuration from working is a [`ConfigWarning`].
 //!
 //! ```no_run
 //! use bowline::{ClientTls, ServerTls};
@@ -15,14 +15,14 @@
 //! # Ok::<(), bowline::Error>(())
 //! ```
 //!
-//! The defaults: TLS 1.2 and 1.3, hybrid post-quantum key exchange where the provider has it (rule: secure-9), names
-//! checked (rule: secure-8), resumption on, no early data, no key log, no certificate trusted that was not named. The
-//! crypto provider is the one handed in, else that of the enabled feature (`aws-lc-rs` before `ring`); rustls's
-//! process-wide default is neither read nor set.
+//! The defaults: TLS 1.2 and 1.3, hybrid post-quantum key exchange if the provider has it (rule: secure-9), names
+//! checked (rule: secure-8), resumption on, no early data, no key log, and only the given certificates trusted. The
+//! crypto provider is the one that you pass, or else the provider of the enabled feature (`aws-lc-rs` is preferred to
+//! `ring`). rustls's process-wide default is neither read nor set.
 //!
-//! What is not offered here is a matter for rustls: any [`rustls::ServerConfig`] or [`rustls::ClientConfig`] in an `Arc`
-//! converts with `into()`. Both engines obey its settings. The settings that neither engine obeys (early data, and data of a
-//! server before the client's Finished) are turned off in a copy, and the warnings say so (rule: secure-11).
+//! For any other setting, configure rustls directly: a [`rustls::ServerConfig`] or [`rustls::ClientConfig`] in an `Arc`
+//! converts with `into()`. Both engines obey its settings, except early data and server data before the client's
+//! Finished. These two are turned off in a copy, and the warnings say so (rule: secure-11).
 
 mod certificate;
 mod client;
@@ -55,7 +55,7 @@ pub use client::{ClientTls, ClientTlsBuilder};
 pub use server::{ServerTls, ServerTlsBuilder};
 pub use x509::subject;
 
-/// The versions of TLS that there are here; anything older is not spoken (rule: secure-9).
+/// The supported versions of TLS. Older versions are not supported (rule: secure-9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TlsVersion {
@@ -74,15 +74,15 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// Something about a configuration that works and that somebody should look at. Made for a log line.
+/// A problem in a configuration that works all the same. Meant for a log line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigWarning {
     /// The file, where the input was one.
     pub file: Option<PathBuf>,
-    /// Which of the known oddities it is.
+    /// The kind of the problem.
     pub kind: WarningKind,
-    /// The same in words, with subject and date.
+    /// A description, with subject and date.
     pub detail: String,
 }
 
@@ -99,16 +99,16 @@ impl fmt::Display for ConfigWarning {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WarningKind {
-    /// A certificate of our own has expired: peers will refuse it.
+    /// One of our certificates has expired: peers will refuse it.
     Expired,
-    /// A certificate of our own is not valid yet, or this machine's clock is behind.
+    /// One of our certificates is not valid yet, or the clock of this machine is slow.
     NotYetValid,
-    /// A certificate of our own expires within a week.
+    /// One of our certificates expires within a week.
     ExpiresSoon,
-    /// The server's certificate has no subject alternative name. Clients look there only, not at the common name.
+    /// The server's certificate has no subject alternative name. Clients check only those names, not the common name.
     NoNames,
-    /// The certificate is marked as that of a CA, which `openssl req -x509` does unless told otherwise. Many peers refuse
-    /// such a one from a server or a client.
+    /// The certificate is marked as a CA certificate, which is the default of `openssl req -x509`. Many peers refuse
+    /// such a certificate from a server or a client.
     MarkedAsCa,
     /// A certificate of the chain is not the issuer of the one before it.
     ChainOrder,
@@ -120,10 +120,10 @@ pub enum WarningKind {
     TurnedOff,
 }
 
-/// Reads the name of a server: a DNS name or an IP address, as it stands in a URL or on a command line.
+/// Reads the name of a server: a DNS name or an IP address, as written in a URL or on a command line.
 ///
-/// The brackets of an IPv6 literal and its scope (`[fe80::1%eth0]`) are taken off: neither is part of what a certificate
-/// names. Nor is the dot behind an absolute DNS name. SNI is sent for DNS names only (rule: secure-8).
+/// The brackets of an IPv6 literal and its scope (`[fe80::1%eth0]`) are removed, because certificates do not contain
+/// them. The same holds for the final dot of an absolute DNS name. SNI is sent for DNS names only (rule: secure-8).
 ///
 /// # Errors
 /// [`ConfigProblem::BadServerName`]. A name outside ASCII must be given in its `xn--` form.

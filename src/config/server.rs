@@ -27,7 +27,7 @@ use crate::policy::Watermarks;
 #[derive(Clone)]
 pub struct ServerTls(Arc<Settings>);
 
-/// Behind one pointer: every connection that is to do TLS carries one.
+/// One pointer, because every connection that can use TLS holds a copy.
 #[derive(Clone)]
 struct Settings {
     config: Arc<ServerConfig>,
@@ -37,7 +37,7 @@ struct Settings {
 }
 
 impl ServerTls {
-    /// Begins a configuration. A server needs an identity at least.
+    /// Begins a configuration. A server needs at least an identity.
     pub fn builder() -> ServerTlsBuilder {
         ServerTlsBuilder::default()
     }
@@ -47,8 +47,8 @@ impl ServerTls {
         &self.0.config
     }
 
-    /// The chain that is presented to clients, our own certificate first. `None` where the configuration came from
-    /// rustls, which does not tell.
+    /// The chain that is presented to clients, our own certificate first. `None` if the configuration came from rustls,
+    /// which does not expose it.
     pub fn own_certificates(&self) -> Option<&[CertificateDer<'static>]> {
         self.0.own.as_deref()
     }
@@ -71,11 +71,12 @@ impl ServerTls {
         Session::server(config, own, marks)
     }
 
-    /// The same configuration for the express engine, as [`ServerTlsBuilder::express`] says: the way to it for one that came
-    /// from rustls. Lets keys be extracted (`enable_secret_extraction`), in a copy.
+    /// The same configuration with the express engine (see [`ServerTlsBuilder::express`]). Use this for a configuration
+    /// that came from rustls. Key extraction (`enable_secret_extraction`) is turned on in a copy.
     ///
     /// # Errors
-    /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it: the crypto provider gives no keys.
+    /// [`ConfigError`](crate::ConfigError): the crypto provider does not let keys be extracted. The caller has to fix
+    /// this.
     #[cfg(feature = "express")]
     pub fn express(mut self) -> Result<Self, Error> {
         check_keys(self.0.config.crypto_provider())?;
@@ -90,15 +91,15 @@ impl ServerTls {
         self.0.express
     }
 
-    /// What is odd about the configuration and no error: log it.
+    /// Problems that do not stop the configuration from working. Log them.
     pub fn warnings(&self) -> &[ConfigWarning] {
         &self.0.warnings
     }
 }
 
 impl From<Arc<ServerConfig>> for ServerTls {
-    /// Takes a rustls configuration without checks. Early data, and data of the server before the client's Finished, which
-    /// bowline does not support, are turned off in a copy; [`warnings`](ServerTls::warnings) says so (rule: secure-11).
+    /// Takes a rustls configuration without checks. bowline does not support early data, or server data before the
+    /// client's Finished. Both are turned off in a copy; [`warnings`](ServerTls::warnings) says so (rule: secure-11).
     fn from(mut config: Arc<ServerConfig>) -> Self {
         let mut warnings = Vec::new();
         if config.max_early_data_size > 0 {
@@ -131,8 +132,8 @@ pub struct ServerTlsBuilder {
 }
 
 impl ServerTlsBuilder {
-    /// Our own certificate chain and private key from PEM files, which may be one and the same. The chain begins with
-    /// the server's certificate, its issuer follows; the root is left out.
+    /// Our own certificate chain and private key from PEM files; both may be in one file. The chain starts with the
+    /// server's certificate, followed by its issuer; leave out the root.
     #[doc(alias = "load_cert_chain")]
     pub fn identity_pem_files(self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.identity_source(IdentitySource::Pem { chain: Source::File(chain.into()), key: Source::File(key.into()) })
@@ -148,11 +149,11 @@ impl ServerTlsBuilder {
         self.identity_source(IdentitySource::Der { chain, key })
     }
 
-    /// Asks every client for a certificate that one of the CAs in this PEM file vouches for, and refuses those that have
-    /// none (mutual TLS). May be called several times.
+    /// Requires from every client a certificate that one of the CAs in this PEM file has issued (mutual TLS). May be
+    /// called several times.
     ///
-    /// The names of the CAs are sent to clients as a hint. A client's self-signed certificate may be given here too, as long
-    /// as it is not marked as that of a CA; whoever holds its key can then vouch for other clients as well.
+    /// The names of the CAs are sent to clients as a hint. You may also add a client's self-signed certificate, unless
+    /// it is marked as a CA certificate. The holder of its key can then issue certificates for other clients too.
     #[doc(alias = "verify_mode")]
     #[doc(alias = "ClientAuth")]
     pub fn client_ca_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
@@ -166,7 +167,7 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// Lets clients in that present no certificate. One that is presented must be valid all the same.
+    /// Also accepts clients that present no certificate. A certificate that a client does present must still be valid.
     pub fn client_auth_optional(mut self) -> Self {
         self.client_auth_optional = true;
         self
@@ -174,8 +175,8 @@ impl ServerTlsBuilder {
 
     /// Lists of revoked client certificates, from a PEM file. May be called several times.
     ///
-    /// With the first list every certificate of a client's chain is checked, and the check is strict: each of their issuers
-    /// needs a list, and one that is past its next update counts as none.
+    /// Once one list is given, every certificate of a client's chain is checked strictly: each issuer in the chain
+    /// needs a list, and a list that is past its next update does not count.
     pub fn client_crl_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.common.revocation_lists.push(Source::File(path.into()));
         self
@@ -209,7 +210,7 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// The crypto provider; default that of the enabled feature, `aws-lc-rs` before `ring`.
+    /// The crypto provider. Default: the provider of the enabled feature; `aws-lc-rs` is preferred to `ring`.
     pub fn provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.common.provider = Some(provider);
         self
@@ -218,9 +219,9 @@ impl ServerTlsBuilder {
     /// How many tickets the server sends to a client to resume TLS 1.3 sessions; default 2, as in rustls. With `0` no TLS 1.3
     /// session is resumed.
     ///
-    /// A ticket is used once. A client that opens many connections at once resumes as many of them as it has tickets, so
-    /// send one ticket for each such connection. Each ticket costs about 250 bytes after every handshake. With a crypto
-    /// provider of your own, each ticket also takes one of the 256 entries of the session cache.
+    /// A ticket is used once. A client that opens many connections at once resumes as many of them as it has tickets,
+    /// so send one ticket for each such connection. Each ticket costs about 250 bytes after every handshake. If you set
+    /// your own crypto provider, each ticket also takes one of the 256 entries of the session cache.
     #[doc(alias = "send_tls13_tickets")]
     #[doc(alias = "num_tickets")]
     pub fn send_tickets(mut self, count: u8) -> Self {
@@ -228,9 +229,9 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and the
-    /// like. Whoever reads that file reads the connections. Without this call the variable has no effect; without the
-    /// variable this call has none.
+    /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and
+    /// similar tools. Anyone who can read that file can decrypt the connections. Without this call, the variable has no
+    /// effect. Without the variable, this call has no effect.
     #[doc(alias = "keylog_filename")]
     #[doc(alias = "KeyLogWriter")]
     pub fn key_log_file_from_env(mut self) -> Self {
@@ -238,13 +239,15 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// Uses the express engine: rustls makes the handshake, the records behind it are opened and sealed by the same provider
-    /// under a record layer of this crate's. Less CPU for a byte and less memory for an idle connection, at the price of
-    /// code that fewer eyes have seen than rustls's, and of traffic keys that leave rustls for this crate's memory. Who
-    /// has no need of that should leave it off; who must use a validated module as it was validated, has to.
+    /// Uses the express engine: rustls does the handshake, and this crate's own record layer opens and seals the
+    /// records after it, with the same crypto provider. It uses less CPU per byte and less memory per idle connection.
+    /// In return, fewer people have reviewed this record layer than rustls's, and the traffic keys leave rustls for
+    /// this crate's memory. Leave it off unless you need the speed, and always leave it off if a cryptographic module
+    /// has to be used exactly as it was validated.
     ///
-    /// The provider has to let keys be extracted, as those of the features do; a configuration with another one fails. Of
-    /// rustls's own suites the AEAD is called directly, of any other one in rustls's way, which is slower.
+    /// The provider must allow key extraction, as the providers of the features do; otherwise the configuration fails.
+    /// For rustls's own cipher suites, the AEAD is called directly. For any other suite, it is called through rustls,
+    /// which is slower.
     #[cfg(feature = "express")]
     pub fn express(mut self) -> Self {
         self.common.express = true;
@@ -253,12 +256,12 @@ impl ServerTlsBuilder {
 
     /// Reads the files, checks everything and makes the configuration.
     ///
-    /// Sessions are resumed by stateless tickets, encrypted by the provider of the enabled feature. With a provider of the
-    /// caller's own they are resumed from a cache in memory instead: no secret of theirs is then under a cipher that the
-    /// caller has not chosen.
+    /// Sessions are resumed by stateless tickets, encrypted by the provider of the enabled feature. If the caller sets
+    /// a provider, sessions are resumed from a cache in memory instead, so that their secrets are never encrypted with
+    /// a cipher that the caller has not chosen.
     ///
     /// # Errors
-    /// [`ConfigError`](crate::ConfigError), the fault of whoever configured it.
+    /// [`ConfigError`](crate::ConfigError): a mistake in the configuration.
     pub fn build(mut self) -> Result<ServerTls, Error> {
         let provider = self.common.provider()?;
         let identity = self.common.identity.take().ok_or_else(|| fail(None, ConfigProblem::NoIdentity))?;

@@ -6,8 +6,8 @@ use crate::config::{ClientTls, ServerTls};
 use crate::error::Error;
 use crate::policy::{Leftover, Role};
 
-/// How to start TLS: the role, the configuration, and the treatment of leftover bytes. Role and configuration go together,
-/// so that no wrong pair can be written (rule: upgrade-4).
+/// How to start TLS: the role, the configuration, and the treatment of leftover bytes. Each role takes the
+/// configuration of its own type, so a wrong pair does not compile (rule: upgrade-4).
 #[derive(Clone)]
 #[must_use]
 pub struct StartTls {
@@ -53,18 +53,18 @@ pub(crate) struct Settled {
 }
 
 impl StartTls {
-    /// As the client; the server's certificate is checked against `name`.
+    /// TLS as the client. The server's certificate is checked against `name`.
     pub fn client(tls: &ClientTls, name: impl Into<String>) -> Self {
         Choice::Fixed(Side::Client { tls: tls.clone(), name: name.into() }).into()
     }
 
-    /// As the server.
+    /// TLS as the server.
     pub fn server(tls: &ServerTls) -> Self {
         Choice::Fixed(Side::Server { tls: tls.clone() }).into()
     }
 
-    /// In the role of the connection: client if it was made by connecting, server if it was accepted (rule: upgrade-4). A
-    /// connection that was passed in counts as accepted.
+    /// TLS in the role that the TCP connection has: client if we connected, server if we accepted it (rule: upgrade-4).
+    /// A connection that the application passed in counts as accepted.
     pub fn as_made(client: &ClientTls, name: impl Into<String>, server: &ServerTls) -> Self {
         let client = Side::Client { tls: client.clone(), name: name.into() };
         Choice::AsMade { client, server: Side::Server { tls: server.clone() } }.into()
@@ -109,8 +109,9 @@ impl From<Choice> for StartTls {
 }
 
 impl Settled {
-    /// Whether to look for bytes that the peer has sent by now: not for a server, whose peer may have begun its handshake
-    /// (rule: upgrade-11). `has_carried`: whether the connection has carried bytes already.
+    /// Whether to check the kernel for bytes that the peer has already sent. A server does not check, because its peer
+    /// may already have started the handshake (rule: upgrade-11). `has_carried`: whether the connection has carried
+    /// bytes already.
     pub(crate) fn must_look(&self, has_carried: bool) -> bool {
         let is_first = self.is_begin && !has_carried;
         matches!(self.side, Side::Client { .. }) && !is_first

@@ -1,4 +1,5 @@
-//! The two ways of looking at a server's certificate in which rustls's own verifier needs company.
+//! Two certificate verifiers of our own, for cases that rustls's verifier does not cover: a CA certificate that a
+//! server presents as its own, and no verification at all.
 
 use std::sync::Arc;
 
@@ -12,24 +13,25 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use super::revocation::Lists;
 use super::x509::is_ca_fit_for_server;
 
-/// rustls's verifier, and one case more: a server that presents a certificate which was given as a root, byte for byte,
-/// and which is marked as that of a CA.
+/// rustls's verifier, which additionally accepts one case: the server presents a certificate that is marked as a CA and
+/// is, byte for byte, one of the given roots.
 ///
-/// webpki takes a self-signed certificate that is its own root as long as it is not marked so, and refuses one that is
-/// (`CaUsedAsEndEntity`), because it would not build a path through it either way. OpenSSL takes both, and `openssl req
-/// -x509` marks what it makes, so this is what people try first. No trust is added: whoever holds the key of that root could
-/// have issued a certificate without the mark. Names, dates and purpose are checked as usual (rule: secure-8). If there are
-/// revocation lists, the certificate is checked against them as strictly as any other one (rule: secure-12).
+/// webpki accepts a self-signed certificate that is its own root, unless the certificate is marked as a CA
+/// (`CaUsedAsEndEntity`). OpenSSL accepts both, and `openssl req -x509` marks its certificates as CA, so many users try
+/// this first. The exception adds no trust: the holder of the root's key could have issued a certificate without the
+/// mark. Names, dates and purpose are checked as usual (rule: secure-8). If there are revocation lists, the certificate
+/// is checked against them as strictly as any other one (rule: secure-12).
 #[derive(Debug)]
 pub(super) struct RootsAsServers {
-    /// The roots that were given by name; those of the platform are not meant to be servers.
+    /// The roots that the caller gave. The platform's roots are not included, because they are never server
+    /// certificates.
     pub(super) roots: Vec<CertificateDer<'static>>,
     pub(super) webpki: Arc<WebPkiServerVerifier>,
     pub(super) lists: Lists,
 }
 
 impl RootsAsServers {
-    /// webpki's own objection has no name in rustls: it arrives as `Other`.
+    /// rustls has no variant for this webpki error: it arrives as `Other`.
     fn is_only_marked(&self, error: &Error, cert: &CertificateDer<'_>, now: UnixTime) -> bool {
         matches!(error, Error::InvalidCertificate(CertificateError::Other(_)))
             && self.roots.iter().any(|root| root.as_ref() == cert.as_ref())
@@ -79,7 +81,7 @@ impl ServerCertVerifier for RootsAsServers {
     }
 }
 
-/// Any certificate will do; the server must hold its key all the same.
+/// Accepts any certificate. The server must still prove that it holds the certificate's key.
 #[derive(Debug)]
 pub(super) struct AcceptAnyServer(pub(super) WebPkiSupportedAlgorithms);
 

@@ -1,4 +1,4 @@
-//! What a certificate says about itself: for log lines and for warnings, never for trust.
+//! The contents of a certificate, for log lines and warnings only: nothing here decides about trust.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ use super::certificate::{self, Certificate, RevocationList, elements, inside};
 use super::{ConfigWarning, WarningKind};
 use crate::escape::is_unprintable;
 
-/// The subject of a certificate in the manner of RFC 4514 (`CN=example.com,O=Example`), for a log line.
+/// The subject of a certificate in the format of RFC 4514 (`CN=example.com,O=Example`), for a log line.
 ///
-/// Everything in it comes from whoever made the certificate: what could break a line or pass for a separator is escaped.
-/// `None` where there is no subject, which is usual for certificates that name a server elsewhere, and for bytes that are
-/// no certificate.
+/// The maker of the certificate chose this text, so line breaks and separators in it are escaped. `None` if the bytes
+/// are not a certificate, or if it has no subject. An empty subject is common when the server's names are in the
+/// subject alternative names.
 pub fn subject(cert: &CertificateDer<'_>) -> Option<String> {
     let parsed = Certificate::from_der(cert)?;
     // RFC 4514, section 2.1: "starting with the last element of the sequence and moving backwards toward the first".
@@ -48,7 +48,7 @@ fn text(value: AnyRef<'_>) -> Option<&str> {
     }
 }
 
-/// The short names of RFC 4514, section 3, and the one of e-mail addresses, which everybody else uses too.
+/// The short names of RFC 4514, section 3, and the usual short name of e-mail addresses.
 const NAMES: [(&str, &str); 10] = [
     ("2.5.4.3", "CN"),
     ("2.5.4.7", "L"),
@@ -100,10 +100,10 @@ pub(super) fn unreadable(cert: &CertificateDer<'_>) -> Option<String> {
     }
 }
 
-/// Whether the certificate is marked as that of a CA, and could otherwise be that of a server at this time (in seconds
-/// since 1970).
+/// Whether the certificate is marked as a CA certificate, and apart from that could belong to a server at this time (in
+/// seconds since 1970).
 ///
-/// This is what is left to check of a root certificate that a server presents as its own, see
+/// webpki does not check a root certificate that a server presents as its own, so we check this much ourselves: see
 /// [`verify`](super::verify).
 pub(super) fn is_ca_fit_for_server(cert: &CertificateDer<'_>, now: u64) -> bool {
     let Some(parsed) = Certificate::from_der(cert) else { return false };
@@ -114,7 +114,8 @@ pub(super) fn is_ca_fit_for_server(cert: &CertificateDer<'_>, now: u64) -> bool 
 const DAY: u64 = 24 * 60 * 60;
 const SOON: u64 = 7 * DAY;
 
-/// What is odd about a chain of our own. What cannot be parsed here gives no warning: rustls has the last word.
+/// Warnings about our own chain. A certificate that cannot be parsed here gives no warning, because rustls checks it
+/// anyway.
 pub(super) fn warnings(file: Option<PathBuf>, chain: &[CertificateDer<'_>], server: bool) -> Vec<ConfigWarning> {
     let parsed: Vec<_> = chain.iter().filter_map(|cert| Some((cert, Certificate::from_der(cert)?))).collect();
     let mut found: Vec<(WarningKind, String)> = parsed.iter().filter_map(|(cert, p)| out_of_date(cert, p)).collect();
@@ -128,7 +129,7 @@ pub(super) fn warnings(file: Option<PathBuf>, chain: &[CertificateDer<'_>], serv
 fn out_of_date(cert: &CertificateDer<'_>, parsed: &Certificate<'_>) -> Option<(WarningKind, String)> {
     let (from, to) = parsed.validity()?;
     let (begin, end, now) = (certificate::seconds(from), certificate::seconds(to), UnixTime::now().as_secs());
-    // A certificate that lives a few days only is not a matter for a warning until a third of its life is left.
+    // A certificate with a lifetime of a few days gets a warning only when less than a third of its lifetime is left.
     let soon = SOON.min(end.saturating_sub(begin) / 3);
     let name = named(cert);
     if now < begin {

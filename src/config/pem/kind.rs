@@ -41,7 +41,7 @@ impl Kind {
         }
     }
 
-    /// The same in words.
+    /// The kind in words, for a message.
     fn told(self, label: &str) -> String {
         match self {
             Self::Certificate => "a certificate".into(),

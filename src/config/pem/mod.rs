@@ -1,4 +1,4 @@
-//! PEM as it is found in the wild: where it comes from, what is in it, and what is wrong with it.
+//! Reads PEM files as they occur in practice, and describes what is wrong with them.
 
 mod kind;
 mod sections;
@@ -62,7 +62,7 @@ impl Source {
         self.all(Wanted::RevocationLists, Kind::RevocationList, "X509 CRL", none)
     }
 
-    /// The line of the first revocation list, if the text holds one beside certificates.
+    /// The line of the first revocation list, if the text contains one.
     pub(super) fn stray_list(&self) -> Option<usize> {
         let text = self.read().ok()?;
         let lists = sections(&text).ok()?;
@@ -180,14 +180,14 @@ fn key(section: &Section<'_>) -> Result<PrivateKeyDer<'static>, Broken> {
     PrivateKeyDer::from_pem(kind, der).ok_or((section.line, ConfigProblem::NoKey))
 }
 
-/// Why the bytes are no text at all.
+/// Why the bytes are not a text.
 fn no_text(text: &[u8]) -> Option<&'static str> {
     // In UTF-16, every second byte of ASCII text is zero.
     let is_utf16 = |text: &[u8]| {
         matches!(text, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'-', 0, b'-', 0, ..] | [0, b'-', 0, b'-', ..])
     };
     match text {
-        // The tag of a SEQUENCE, with a length of more than one byte: nothing that a line of text begins with.
+        // The tag of a SEQUENCE, with a length of more than one byte. No line of text starts with these bytes.
         [0x30, 0x80..=0xff, ..] => Some("it is binary (DER or PKCS#12); convert it with openssl"),
         text if is_utf16(text) => Some("it is UTF-16; save it as UTF-8"),
         _ => None,

@@ -1,5 +1,5 @@
-//! PEM text, cut into sections (RFC 7468). A text that looks like a section but cannot be read as one is an error: skipping it
-//! could lose a certificate (rule: secure-12).
+//! Splits PEM text into sections (RFC 7468). A text that looks like a section but cannot be read as one is an error:
+//! skipping it could lose a certificate (rule: secure-12).
 //!
 //! The parser accepts more than RFC 7468 requires: lines that end in CR, LF or both, white space around lines, a byte order mark
 //! before a BEGIN, and a BEGIN right after an END, which `cat` produces from files without a final line end. Any text may stand
@@ -58,7 +58,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Cuts a text into sections.
+/// Splits a text into sections.
 pub(super) fn sections(text: &[u8]) -> Result<Vec<Section<'_>>, Mistake> {
     let mut reader = Reader { text, at: 0, place: Place { line: 1, at: 0 } };
     let mut found = Vec::new();
@@ -75,7 +75,7 @@ const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
 struct Reader<'a> {
     text: &'a [u8],
-    /// Everything before this offset was read.
+    /// Everything before this offset has been read.
     at: usize,
     place: Place,
 }

@@ -1,4 +1,4 @@
-//! What the configurations do in a handshake, over two sessions of rustls that hand each other their bytes.
+//! Handshakes with the configurations, between two rustls sessions in memory.
 
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::{CertificateError, ClientConnection, ConnectionCommon, HandshakeKind, ProtocolVersion, ServerConnection};
@@ -11,7 +11,7 @@ pub(super) struct Pair {
     client: ClientConnection,
 }
 
-/// Runs a handshake to its end; the error is that of the side which found fault.
+/// Runs a handshake to its end. The error is the one of the side that refused the other.
 pub(super) fn handshake(server: &ServerTls, client: &ClientTls, name: &str) -> Result<Pair, rustls::Error> {
     let mut server = ServerConnection::new(server.config().clone())?;
     let mut client = ClientConnection::new(client.config().clone(), server_name(name).unwrap())?;
@@ -145,7 +145,7 @@ fn a_self_signed_server_given_as_a_root_is_trusted_for_its_names() {
     }
 }
 
-/// The exception is for the very certificate that was named, and for no other one that looks like it.
+/// The exception applies only to the exact certificate that was given as a root, not to one that looks like it.
 #[test]
 fn a_self_signed_server_that_was_not_given_as_a_root_is_refused() {
     let pki = Pki::new();

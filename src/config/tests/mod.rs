@@ -1,4 +1,4 @@
-//! Each mistake that is made with certificates and keys, and what is said about it.
+//! Mistakes with certificates and keys, and the error for each of them.
 
 mod handshake;
 mod pem;

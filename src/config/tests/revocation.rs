@@ -15,7 +15,7 @@ type Root = CertifiedIssuer<'static, KeyPair>;
 
 const SERIAL: u64 = 4711;
 
-/// A root for `localhost`, marked as that of a CA or not.
+/// A root for `localhost`, marked as a CA certificate or not.
 fn root(is_marked: bool) -> Root {
     let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
     params.serial_number = Some(SerialNumber::from(SERIAL));
@@ -25,12 +25,12 @@ fn root(is_marked: bool) -> Root {
     Root::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A list of this issuer, with these serial numbers, good for so many days from now.
+/// A list of this issuer with these serial numbers, valid for `days` days from now.
 fn list(issuer: &Root, revoked: &[u64], days: i64) -> String {
     list_made(9, issuer, revoked, days)
 }
 
-/// The same, made so many days ago.
+/// The same, made `days` days ago.
 fn list_made(ago: i64, issuer: &Root, revoked: &[u64], days: i64) -> String {
     let now = OffsetDateTime::now_utc();
     let entry = |serial: &u64| RevokedCertParams {
@@ -50,7 +50,7 @@ fn list_made(ago: i64, issuer: &Root, revoked: &[u64], days: i64) -> String {
     list.signed_by(issuer).unwrap().pem().unwrap()
 }
 
-/// The result of a client with these lists for a server that presents the root.
+/// How a client with these lists judges a server that presents the root.
 fn fault(root: &Root, lists: &[String]) -> Option<CertificateError> {
     let server = ServerTls::builder().identity_pem(root.pem(), root.key().serialize_pem()).build().unwrap();
     let builder = ClientTls::builder().root(root.der().clone());

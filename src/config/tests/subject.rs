@@ -1,4 +1,4 @@
-//! Subjects for log lines: readable, and harmless whoever made them.
+//! Subjects for log lines: readable, and harmless even if an attacker made the certificate.
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::pki_types::CertificateDer;
@@ -43,7 +43,7 @@ fn there_is_no_subject_in_garbage() {
     for at in 0..cert.len() {
         let mut bytes = cert.to_vec();
         bytes[at] ^= 0xff;
-        // Any answer will do, and a panic will not.
+        // Any result is fine, but it must not panic.
         let _ = subject(&CertificateDer::from(bytes));
     }
 }
