@@ -1,4 +1,4 @@
-//! Where the two ends of a connection are.
+//! The addresses of the two ends of a connection.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::escape::printable;
 
-/// The address of one end of a connection. It is numeric: no name is ever looked up for it (rule: tcp-1).
+/// The address of one end of a connection. It is numeric: this crate never resolves an address to a name (rule: tcp-1).
 #[doc(alias = "IPv4Address")]
 #[doc(alias = "IPv6Address")]
 #[doc(alias = "UNIXAddress")]
@@ -16,14 +16,14 @@ use crate::escape::printable;
 pub enum Address {
     /// An IP address and a port; IPv6 keeps its scope.
     Inet(SocketAddr),
-    /// A Unix socket; `None` where it has no name.
+    /// A Unix socket; `None` if it has no name.
     Unix(Option<PathBuf>),
-    /// Something else: an in-memory pipe, a stream of the application's.
+    /// Another stream, for example an in-memory pipe or a stream of the application.
     Other(String),
 }
 
 impl Address {
-    /// The IP address and port, where it is one.
+    /// The IP address and port, if this is an IP address.
     pub fn as_inet(&self) -> Option<SocketAddr> {
         match self {
             Self::Inet(addr) => Some(*addr),

@@ -1,12 +1,13 @@
-//! A peer's words, escaped for a terminal and a log line (rule: tcp-11).
+//! Escapes a peer's bytes, so that they can be shown in a terminal and in a log line (rule: tcp-11).
 
 use std::fmt::{self, Write};
 
-/// Escapes bytes so that they can be printed between quotes: control sequences have no effect, line ends start no new line, and
-/// nothing reorders or hides the text around them.
+/// Escapes bytes so that they can be printed between quotes: control sequences have no effect, line ends do not start a
+/// new line, and no character reorders or hides the text around it.
 ///
-/// Printable UTF-8 stays unchanged. `\` and `"` are escaped, line ends and tabs become `\r`, `\n` and `\t`, and each byte of
-/// anything else becomes `\xNN`. The caller limits the length: one byte becomes four characters at most.
+/// Printable UTF-8 stays unchanged. `\` and `"` are escaped, line ends and tabs become `\r`, `\n` and `\t`, and each
+/// byte of all other characters becomes `\xNN`. One byte becomes at most four characters; limit the length before you
+/// call this.
 ///
 /// ```
 /// let answer = b"554 \x1b[31mno\r\n";

@@ -1,13 +1,13 @@
-//! The bounds and choices of a connection. Every default is safe, and may be changed.
+//! The limits and options of a connection. Every default is safe and can be changed.
 
 use std::time::Duration;
 
 #[cfg(feature = "tokio")]
 use crate::error::UpgradeError;
 
-/// What a connection allows. One policy holds for all the layers of a connection.
+/// The limits and options of a connection. One policy applies to all layers of the connection.
 ///
-/// Each setter takes the policy and gives it back; the getter of the same name begins with `get_`.
+/// Each setter takes the policy and returns it. The getter of a setting has the same name with the prefix `get_`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,44 +34,47 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// From accept or connect to the end of the handshake; default 30 seconds. `None`: no bound (rule: secure-5).
+    /// The longest time from accept or connect to the end of the handshake; default 30 seconds. `None`: no limit (rule:
+    /// secure-5).
     #[must_use]
     pub fn handshake_timeout(mut self, bound: impl Into<Option<Duration>>) -> Self {
         self.handshake_timeout = bound.into();
         self
     }
 
-    /// From the call of `close` until the socket goes; default 10 seconds. `None`: no bound (rule: close-3).
+    /// The longest time from the call of `close` until the socket is closed; default 10 seconds. `None`: no limit
+    /// (rule: close-3).
     ///
-    /// `close_write`, which is also `poll_shutdown`, waits this long for a peer that takes nothing. The time starts again
-    /// whenever the peer takes something (rule: half-12).
+    /// `close_write`, which is also `poll_shutdown`, waits this long for a peer that reads nothing. The time starts
+    /// again whenever the peer reads something (rule: half-12).
     #[must_use]
     pub fn close_timeout(mut self, bound: impl Into<Option<Duration>>) -> Self {
         self.close_timeout = bound.into();
         self
     }
 
-    /// How many bytes a closing connection throws away before it goes; default 16 MiB (rule: close-3).
+    /// The number of received bytes that a closing connection discards before it gives up waiting for the peer's end;
+    /// default 16 MiB (rule: close-3).
     #[must_use]
     pub fn close_discard(mut self, bytes: u64) -> Self {
         self.close_discard = bytes;
         self
     }
 
-    /// How long a connection of which one half has ended may be idle; default `None` (rule: half-10).
+    /// The longest time that a connection may be idle after one half has ended; default `None` (rule: half-10).
     #[must_use]
     pub fn half_open_timeout(mut self, bound: impl Into<Option<Duration>>) -> Self {
         self.half_open_timeout = bound.into();
         self
     }
 
-    /// How long nothing may move, in either direction, while a half waits: a read, a write, or what is queued. Then the
-    /// connection ends for [`Reason::TimedOut`](crate::Reason::TimedOut) in [`Phase::Idle`](crate::Phase::Idle), by RST;
-    /// default `None` (rule: idle-1).
+    /// The longest time without a byte in either direction while a read, a write or queued data waits. After that time,
+    /// the connection ends with RST, for the reason [`Reason::TimedOut`](crate::Reason::TimedOut) in
+    /// [`Phase::Idle`](crate::Phase::Idle). Default `None` (rule: idle-1).
     ///
-    /// A connection that nobody reads from or writes to is not idle: its application is busy. Where
-    /// [`half_open_timeout`](Self::half_open_timeout) is set, that one holds from the end of a half on. What a layer sends by
-    /// itself, such as a handshake, moves too; the keep-alive probes of TCP do not.
+    /// While the application neither reads nor writes, the connection does not count as idle: the application is busy.
+    /// If [`half_open_timeout`](Self::half_open_timeout) is set, it replaces this limit once a half has ended. Bytes
+    /// that a layer sends by itself, such as a handshake, count as traffic; TCP keep-alive probes do not.
     #[doc(alias = "TimeoutMixin")]
     #[doc(alias = "setTimeout")]
     #[doc(alias = "SetDeadline")]
@@ -81,38 +84,39 @@ impl Policy {
         self
     }
 
-    /// How much unsent data is held.
+    /// The amount of unsent data that is queued.
     #[must_use]
     pub fn watermarks(mut self, marks: Watermarks) -> Self {
         self.watermarks = marks;
         self
     }
 
-    /// What a missing close_notify means for reads.
+    /// How a read reports a missing close_notify.
     #[must_use]
     pub fn truncation(mut self, choice: Truncation) -> Self {
         self.truncation = choice;
         self
     }
 
-    /// How many nested TLS sessions one connection may have; default 4. One more is refused with
-    /// [`UpgradeError::TooManyLayers`](crate::UpgradeError::TooManyLayers). With 0, every upgrade is refused (rule:
+    /// The largest number of nested TLS sessions on one connection; default 4. An upgrade beyond this limit fails with
+    /// [`UpgradeError::TooManyLayers`](crate::UpgradeError::TooManyLayers). With 0, every upgrade fails (rule:
     /// upgrade-12).
     ///
-    /// Each session costs memory and time for every byte, so a peer must not choose the number. A TLS connection that was
-    /// not made by an upgrade is not refused, but counts.
+    /// Each session costs memory, and CPU time for every byte, so a peer must not be able to choose the number. A TLS
+    /// session that was not made by an upgrade counts, but is never refused.
     #[must_use]
     pub fn max_layers(mut self, limit: usize) -> Self {
         self.max_layers = limit;
         self
     }
 
-    /// Whether the peer sees RST if this process is killed while our send half is open; default `false`: the system sends
-    /// FIN then, which on bare TCP looks like an end in order (rule: flow-7).
+    /// Whether the peer sees RST if this process is killed while our send half is open; default `false`. By default the
+    /// system sends FIN then, which looks like a clean end on plain TCP (rule: flow-7).
     ///
-    /// Set it in a program that forwards the data of another connection: a relay, a proxy, a client that reads a pipe.
-    /// [`relay`](crate::relay) always does it for both of its connections. The socket has a linger time of zero until our send
-    /// half ends, so an orderly end is as safe as without it. It has no effect on streams other than TCP.
+    /// Set it in a program that forwards the data of another connection: for example a relay, a proxy, or a client that
+    /// reads from a pipe. [`relay`](crate::relay) always does it for both of its connections. The socket has a linger
+    /// time of zero until our send half ends, so a clean end is as safe as without this setting. It has no effect on
+    /// streams other than TCP.
     #[doc(alias = "SO_LINGER")]
     #[must_use]
     pub fn reset_when_killed(mut self, yes: bool) -> Self {
@@ -184,48 +188,49 @@ impl Default for Policy {
 
 #[cfg(feature = "tokio")]
 impl Policy {
-    /// Whether one more TLS session may begin on a connection that has this many.
+    /// Whether a connection that has `layers` TLS sessions may start another one.
     pub(crate) fn check_layers(&self, layers: usize) -> Result<(), UpgradeError> {
         let limit = self.max_layers;
         if layers < limit { Ok(()) } else { Err(UpgradeError::TooManyLayers { limit }) }
     }
 }
 
-/// Bounds of the memory that unsent bytes take, in bytes (rule: write-8).
+/// Limits for the memory of unsent data, in bytes (rule: write-8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermarks {
     pub(crate) high: usize,
     pub(crate) low: usize,
-    /// By [`new`](Self::new).
+    /// Whether the application chose the marks, by [`new`](Self::new).
     is_chosen: bool,
 }
 
 impl Watermarks {
-    /// `low` is reduced below `high` if necessary; `high` is at least 1. Thus every wait at the high mark ends at the low one.
+    /// `high` is at least 1, and `low` is reduced to less than `high` if necessary, so that a writer that waits at the
+    /// high mark continues at the low mark.
     pub fn new(low: usize, high: usize) -> Self {
         let high = high.max(1);
         Self { high, low: low.min(high - 1), is_chosen: true }
     }
 
-    /// A write waits while at least this many bytes are queued; default 64 KiB. One write exceeds it by a record at most. TLS
-    /// uses 4 KiB if this is less.
+    /// A write waits while at least this many bytes are queued; default 64 KiB. One write exceeds this mark by at most
+    /// one record. TLS uses 4 KiB if this mark is lower.
     ///
     /// If this mark is 32 KiB or more, TLS seals a write of 16 KiB or more in full records. Such a write also waits while less
     /// than 16 KiB is left below this mark, until no more than [`low`](Self::low) bytes are queued.
     ///
-    /// With [`Watermarks::default`], TLS over TCP accepts up to 128 KiB of a large write at once if nothing is queued and the
-    /// socket has space for all of it, so that fewer and larger sends are made; and as much of small writes that are merged. Marks from [`new`](Self::new) are never exceeded
-    /// in this way.
+    /// With [`Watermarks::default`], TLS over TCP accepts up to 128 KiB of a large write at once if nothing is queued
+    /// and the socket has space for all of it, so that fewer and larger sends are made. Small writes that are merged
+    /// may be queued up to the same limit. Marks from [`new`](Self::new) are never exceeded in this way.
     pub fn high(self) -> usize {
         self.high
     }
 
-    /// A waiting writer goes on when no more than this is queued; default 16 KiB.
+    /// A waiting writer continues once at most this many bytes are queued; default 16 KiB.
     pub fn low(self) -> usize {
         self.low
     }
 
-    /// Whether the application has chosen them.
+    /// Whether the application chose the marks.
     pub(crate) fn are_chosen(self) -> bool {
         self.is_chosen
     }
@@ -243,17 +248,19 @@ impl Default for Watermarks {
     }
 }
 
-/// What a read says when the layer below ended without the peer's marker (rule: end-3).
+/// How a read reports that the layer below ended before the peer's end marker (rule: end-3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Truncation {
     /// The read fails with [`Reason::Truncated`](crate::Reason::Truncated).
     #[default]
     Error,
-    /// The read says end of file, for protocols that frame their own messages. The status says truncated all the same.
+    /// The read returns end of file. Use this for protocols that frame their own messages. The status still says
+    /// `truncated`.
     Tolerate,
 }
 
-/// What becomes of bytes that were received before an upgrade and not read (rule: upgrade-2). They are never delivered.
+/// How to treat bytes that were received before an upgrade and not read (rule: upgrade-2). They are never delivered to
+/// the application.
 ///
 /// For a client, these are all bytes that the server has sent before the ClientHello leaves, including those still in the kernel
 /// (rule: upgrade-11). Between the go-ahead and the ClientHello a server has nothing to send, so each of these bytes is a
@@ -262,25 +269,25 @@ pub enum Truncation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Leftover {
-    /// Any such byte ends the connection with an error: the default of a client.
+    /// Any such byte ends the connection with an error. This is the default of a client.
     Refuse,
-    /// The bytes are passed to TLS if they can be the start of a TLS handshake, so that a ClientHello glued to the command
-    /// works; otherwise they are refused. The default of a server. For a client this is useful only if the server may send a
-    /// HelloRequest (RFC 5246 section 7.4.1.1) too early.
+    /// The bytes are passed to TLS if they can be the start of a TLS handshake, so that a ClientHello in the same
+    /// segment as the command works; otherwise they are refused. The default of a server. For a client this is useful
+    /// only if the server may send a HelloRequest (RFC 5246 section 7.4.1.1) too early.
     Feed,
 }
 
-/// Which side of the TLS handshake.
+/// The role in the TLS handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The side that sends the ClientHello.
     Client,
-    /// The side that answers it.
+    /// The side that answers the ClientHello.
     Server,
 }
 
 impl Role {
-    /// What this role does with leftover bytes where nothing else was said.
+    /// The default treatment of leftover bytes for this role.
     pub fn default_leftover(self) -> Leftover {
         match self {
             Self::Client => Leftover::Refuse,

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use crate::address::Address;
 use crate::escape::printable;
 
-/// Why connecting failed: every address that was tried, with its failure (rule: tcp-4).
+/// An error of connecting. It lists every address that was tried, with its failure (rule: tcp-4).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectError {
     /// The target, as the caller gave it.
     pub target: String,
-    /// Each failed attempt, in the order in which they failed. Empty: the name did not resolve in time.
+    /// Each failed attempt, in the order in which they failed. Empty if the name did not resolve in time.
     pub attempts: Vec<ConnectAttempt>,
     /// Why the name could not be resolved; `None` if it was resolved.
     pub resolve: Option<Arc<io::Error>>,
-    /// Whether the deadline ended the connect.
+    /// Whether the connect ended because its deadline passed.
     pub timed_out: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct ConnectError {
 pub struct ConnectAttempt {
     /// The address.
     pub addr: Address,
-    /// How it failed.
+    /// The failure.
     pub error: Arc<io::Error>,
 }
 
@@ -41,7 +41,7 @@ impl ConnectError {
 }
 
 impl fmt::Display for ConnectError {
-    /// The last failure is the source and not part of the text.
+    /// The last failure is the error's source, so it is not part of the text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot connect to {}", self.target)?;
         match self.attempts.last() {
@@ -70,13 +70,13 @@ impl StdError for ConnectError {
     }
 }
 
-/// Why a listener could not be opened (rule: tcp-8).
+/// A listener could not be opened (rule: tcp-8).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BindError {
-    /// The address that was asked for.
+    /// The requested address.
     pub addr: Address,
-    /// The error of the system.
+    /// The system's error.
     pub error: Arc<io::Error>,
 }
 

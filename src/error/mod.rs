@@ -1,10 +1,10 @@
-//! How things fail, and how connections end.
+//! Errors, and the reasons why connections end.
 //!
-//! [`Reason`] says how a connection ended, [`Error`] why an operation failed. Both travel through [`io::Error`] and
-//! back without loss (rule: end-1), so that code written against `AsyncRead` and `AsyncWrite` keeps the whole story.
+//! [`Reason`] says how a connection ended, [`Error`] why an operation failed. Both convert to [`io::Error`] and back
+//! without loss (rule: end-1), so that code written against `AsyncRead` and `AsyncWrite` loses no information.
 //!
-//! No error repeats its [`source`](StdError::source) in its own text (rule: end-1); [`chain`] prints all of it. Where an
-//! error only wraps another one, it has the text and the source of that one.
+//! No error repeats its [`source`](StdError::source) in its own text (rule: end-1); [`chain`] prints an error with all
+//! its sources. An error that only wraps another error has the text and the source of the inner one.
 
 mod chain;
 mod connect;
@@ -26,17 +26,17 @@ pub use upgrade::UpgradeError;
 
 use crate::escape::printable;
 
-/// Who caused an error: the first thing that somebody who reads a log wants to know.
+/// Who caused an error. This is the first question of an operator who reads a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Blame {
-    /// Nobody: the connection ended in order.
+    /// Nobody: the connection ended cleanly.
     Nobody,
     /// This side: a call at the wrong time, a wrong configuration, an abort.
     Us,
     /// The other side of the connection.
     Peer,
-    /// The other side's TLS: its certificate, its alert, its records.
+    /// The TLS implementation or configuration of the other side: its certificate, its alert, its records.
     PeerTls,
     /// A deadline passed.
     Time,
@@ -44,11 +44,11 @@ pub enum Blame {
     System,
 }
 
-/// What a connection was doing.
+/// The phase that a connection was in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Names are resolved, addresses are tried.
+    /// Resolving the name and trying its addresses.
     Connect,
     /// The TLS handshake.
     Handshake,
@@ -58,7 +58,7 @@ pub enum Phase {
     HalfOpen,
     /// Open, and nothing moves in either direction.
     Idle,
-    /// Closing: the last bytes leave, the peer's end is awaited.
+    /// Closing: sending the last bytes and waiting for the peer's end.
     Close,
 }
 
@@ -82,31 +82,33 @@ impl fmt::Display for Phase {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Reason {
-    /// In order: each side's marker reached the other one, and our last byte before it (rule: close-14).
+    /// Cleanly: each side's end marker (close_notify or FIN) reached the other side, and all our bytes arrived before
+    /// ours (rule: close-14).
     Closed,
-    /// We closed in order, and the peer did not confirm it: its answer was not its marker, or it had ended before and its
-    /// system has not acknowledged our last bytes. Nothing is known to be lost (rules: close-7, close-14).
+    /// We closed cleanly, but the peer did not confirm it: it did not answer with its end marker, or it had ended
+    /// before and its system has not acknowledged our last bytes. No data is known to be lost (rules: close-7,
+    /// close-14).
     Unconfirmed,
-    /// The layer below ended before the peer's marker came: what was received may be a part only.
+    /// The layer below ended before the peer's end marker came: the received data may be incomplete.
     Truncated(Phase),
-    /// The peer (or something between) sent RST.
+    /// The peer, or a device in between, sent RST.
     Reset(Phase),
     /// We called `abort`.
     Aborted,
     /// A deadline passed in this phase.
     TimedOut(Phase),
-    /// TLS failed: an alert, a certificate, a record that breaks the protocol.
+    /// TLS failed: an alert, a bad certificate, or a record that violates the protocol.
     Tls(Arc<TlsError>),
-    /// TLS 1.2: our key has sealed as many records as its cipher suite allows, and this version cannot change the key.
-    /// Written data that had not left is lost. The peer sees that the connection was cut off (rule: end-8): a fatal
+    /// TLS 1.2: our key has sealed as many records as its cipher suite allows, and TLS 1.2 cannot change the key.
+    /// Written data that was not sent yet is lost. The peer sees that the connection was cut off (rule: end-8): a fatal
     /// alert, or FIN without close_notify.
     KeyExhausted,
     /// The application dropped the connection before it had ended, without `close` or `abort` (rules: close-12,
     /// end-9).
     Dropped,
-    /// The protocol above broke its contract, or refused to go on.
+    /// The application protocol violated its contract with this crate, or returned an error.
     Protocol(Arc<dyn StdError + Send + Sync>),
-    /// The operating system reported something else.
+    /// The operating system reported another error.
     Io(Arc<io::Error>),
 }
 
@@ -127,12 +129,12 @@ impl Reason {
         }
     }
 
-    /// Whether the connection ended in order, on both sides.
+    /// Whether the connection ended cleanly on both sides.
     pub fn is_clean(&self) -> bool {
         matches!(self, Self::Closed)
     }
 
-    /// The phase in which it ended, where that is part of the reason.
+    /// The phase in which the connection ended, for the reasons that include a phase.
     pub fn phase(&self) -> Option<Phase> {
         match self {
             Self::Truncated(phase) | Self::Reset(phase) | Self::TimedOut(phase) => Some(*phase),
@@ -142,7 +144,7 @@ impl Reason {
         }
     }
 
-    /// Whose doing it was.
+    /// Who caused the end.
     pub fn blame(&self) -> Blame {
         match self {
             Self::Closed => Blame::Nobody,
@@ -154,14 +156,16 @@ impl Reason {
         }
     }
 
-    /// The reason inside an [`io::Error`]: the one that was put there, else what its kind says.
+    /// The reason inside an [`io::Error`]: the one that this crate put there, or else one that matches the kind of the
+    /// error.
     pub fn from_io(error: io::Error, phase: Phase) -> Self {
         if let Some(ours) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             return ours.clone().into();
         }
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Truncated(phase),
-            // A write after the peer's RST says "broken pipe" where the RST itself was already told to somebody.
+            // The system reports an RST only once. If another call has already received it, a write returns "broken
+            // pipe".
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Reset(phase),
             io::ErrorKind::TimedOut => Self::TimedOut(phase),
             _ => Self::Io(Arc::new(error)),
@@ -177,7 +181,8 @@ impl Reason {
             Self::TimedOut(_) => io::ErrorKind::TimedOut,
             Self::Tls(_) => io::ErrorKind::InvalidData,
             Self::Protocol(_) => io::ErrorKind::Other,
-            // rule: life-6. These kinds ask a caller to repeat the call, but an ended connection always returns the same error.
+            // rule: life-6. These kinds tell a caller to repeat the call, but an ended connection would return the same
+            // error forever.
             Self::Io(error) => match error.kind() {
                 io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => io::ErrorKind::Other,
                 kind => kind,
@@ -200,7 +205,7 @@ impl fmt::Display for Reason {
             Self::Tls(error) => error.fmt(f),
             Self::KeyExhausted => f.write_str("cut off by us: the TLS 1.2 key has sealed as many records as it may"),
             Self::Dropped => f.write_str("dropped by us without a close"),
-            // rule: tcp-11: only the application and the system know what the message contains.
+            // rule: tcp-11: the message may contain the peer's bytes.
             Self::Protocol(error) => printable(error).fmt(f),
             Self::Io(error) => printable(error).fmt(f),
         }
@@ -229,11 +234,12 @@ impl StdError for Reason {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TlsError {
-    /// When it happened.
+    /// The phase in which TLS failed.
     pub phase: Phase,
-    /// What rustls says: [`rustls::Error::AlertReceived`] where the peer told us, anything else where we told the peer.
+    /// The error from rustls. [`rustls::Error::AlertReceived`]: the peer ended the connection with an alert. Any other
+    /// error: we found the fault and sent an alert.
     pub error: rustls::Error,
-    /// The alert that we sent, where one was due.
+    /// The alert that we sent, if any.
     pub alert_sent: Option<rustls::AlertDescription>,
     /// The protocol that the peer spoke instead of TLS, if it did not begin with TLS. `error` then only says that the bytes
     /// were not a TLS record.
@@ -261,12 +267,12 @@ impl From<TlsError> for Reason {
 
 impl StdError for TlsError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        // "Corrupt message" would hide the cause.
+        // "Corrupt message", the text of rustls, would hide the cause.
         self.not_tls.is_none().then_some(&self.error as _)
     }
 }
 
-/// Why an operation failed. Each variant says whose fault it is by [`Error::blame`].
+/// Why an operation failed. [`Error::blame`] says who caused it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
@@ -274,26 +280,27 @@ pub enum Error {
     Ended(Reason),
     /// A write after `close_write` or `close`: our own send half has ended (rule: write-4).
     SendClosed,
-    /// The transport beneath has no such operation (a socket option on a transport that has no socket).
+    /// The underlying transport does not support the operation (for example a socket option on a transport without a
+    /// socket).
     Unsupported(&'static str),
     /// A producer is registered already (rule: flow-1).
     Producer,
-    /// `start_tls` or `stop_tls` could not be done.
+    /// `start_tls` or `stop_tls` failed.
     Upgrade(UpgradeError),
     /// The TLS configuration cannot be used.
     Config(ConfigError),
-    /// No address could be connected to.
+    /// Connecting failed for every address.
     Connect(ConnectError),
     /// A listener could not be opened.
     Bind(BindError),
     /// An endpoint string could not be read.
     Endpoint(EndpointError),
-    /// The group drains: its listeners let nobody in, and no handshake is begun or finished.
+    /// The group drains: its listeners accept no connections, and no handshake is started or finished.
     Draining,
 }
 
 impl Error {
-    /// Whose fault it is.
+    /// Who caused the error.
     pub fn blame(&self) -> Blame {
         match self {
             Self::Ended(reason) => reason.blame(),
@@ -305,11 +312,11 @@ impl Error {
         }
     }
 
-    /// The connection's end, where this error is one.
+    /// The reason, if this error says that the connection ended.
     pub fn reason(&self) -> Option<&Reason> {
         match self {
             Self::Ended(reason) | Self::Upgrade(UpgradeError::Failed(reason)) => Some(reason),
-            // A connection that it hits is aborted.
+            // A drain aborts a connection whose handshake is unfinished.
             Self::Draining => Some(&Reason::Aborted),
             _ => None,
         }
@@ -338,7 +345,7 @@ impl fmt::Display for Error {
             Self::SendClosed => {
                 f.write_str("our send half has ended: nothing can be written after close_write or close")
             }
-            Self::Unsupported(what) => write!(f, "the transport beneath has no {what}"),
+            Self::Unsupported(what) => write!(f, "the underlying transport has no {what}"),
             Self::Producer => f.write_str("a producer is registered already"),
             Self::Upgrade(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
@@ -371,8 +378,8 @@ impl From<Reason> for Error {
 }
 
 impl From<Error> for Reason {
-    /// How a connection ended that failed with this error: the end that the error tells of, also that inside a failed
-    /// upgrade; else [`Reason::Protocol`] with the error in it.
+    /// The reason for the end of a connection that failed with this error. If the error contains a reason (an upgrade
+    /// error may contain one too), it is returned. Otherwise this is [`Reason::Protocol`] with the error in it.
     fn from(error: Error) -> Self {
         match error.reason() {
             Some(reason) => reason.clone(),
@@ -394,7 +401,8 @@ impl From<Reason> for io::Error {
 }
 
 impl From<io::Error> for Error {
-    /// Takes back the error that was put in; any other becomes [`Reason::Io`] or what its kind says.
+    /// Returns the error that was converted to this `io::Error`. Any other `io::Error` becomes [`Reason::Io`], or the
+    /// reason that matches its kind.
     fn from(error: io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
             Some(ours) => ours.clone(),
@@ -420,46 +428,46 @@ error_from!(
     EndpointError => Endpoint,
 );
 
-/// What is wrong with a TLS configuration, and in which file.
+/// A mistake in a TLS configuration, and the file that contains it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConfigError {
-    /// The file, where the input was one.
+    /// The file, if the input was a file.
     pub file: Option<PathBuf>,
-    /// The line in which the faulty part begins, counted from one, if the input was text.
+    /// The line in which the faulty part starts, counted from one, if the input was text.
     pub line: Option<usize>,
-    /// What is wrong with it.
+    /// The mistake.
     pub problem: ConfigProblem,
     /// A description of what was found instead of the missing part.
     pub found: Option<String>,
 }
 
-/// The mistakes that are made with certificates and keys.
+/// The kinds of mistakes in a TLS configuration.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ConfigProblem {
     /// The file could not be read.
     Unreadable(Arc<io::Error>),
-    /// Something that is not PEM where PEM was expected.
+    /// The input is not PEM.
     BadPem(String),
-    /// No `CERTIFICATE` section in it.
+    /// The input has no `CERTIFICATE` section.
     NoCertificate,
-    /// No private key in it.
+    /// The input has no private key.
     NoKey,
     /// The private key is encrypted: decrypt it first.
     EncryptedKey,
     /// The input holds more than one private key.
     SeveralKeys {
-        /// The line in which the first one begins; [`ConfigError::line`] is that of the second.
+        /// The line in which the first key starts. [`ConfigError::line`] is the line of the second key.
         first: usize,
     },
-    /// The private key is of a kind, or in a form, that the crypto provider does not take.
+    /// The crypto provider does not support this kind of private key, or its format.
     UnusableKey(String),
-    /// The key is that of another certificate.
+    /// The key belongs to another certificate.
     KeyMismatch,
     /// The certificate that the key belongs to is not the first one of the chain.
     ChainOrder {
-        /// Its place in the chain, counted from one.
+        /// The position of the certificate in the chain, counted from one.
         position: usize,
     },
     /// A server without a certificate and its key.
@@ -468,13 +476,13 @@ pub enum ConfigProblem {
     BadCertificate(String),
     /// A list of revoked certificates that cannot be parsed.
     BadRevocationList(String),
-    /// No root certificate to trust: nobody could be verified.
+    /// No root certificate to trust, so no peer could be verified.
     NoRoots,
-    /// Neither a crypto provider was given nor a feature enabled that brings one.
+    /// No crypto provider was given, and no feature that includes one is enabled.
     NoProvider,
-    /// What was asked for does not go together.
+    /// The settings contradict each other.
     Contradiction(String),
-    /// The name of a server that is neither a DNS name nor an IP address.
+    /// The server name is neither a DNS name nor an IP address.
     BadServerName(String),
 }
 
@@ -517,7 +525,7 @@ impl fmt::Display for ConfigProblem {
             Self::NoKey => f.write_str("holds no private key"),
             Self::EncryptedKey => f.write_str("the private key is encrypted; decrypt it first"),
             Self::SeveralKeys { first } => {
-                write!(f, "a second private key, where the first one begins in line {first}: which one is meant?")
+                write!(f, "a second private key; the first one begins in line {first}, and only one is allowed")
             }
             Self::UnusableKey(what) => write!(f, "the private key cannot be used: {what}"),
             Self::KeyMismatch => f.write_str("the private key belongs to another certificate"),
@@ -546,15 +554,15 @@ impl StdError for ConfigError {
     }
 }
 
-/// What is wrong with an endpoint string, and where.
+/// A mistake in an endpoint string, and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EndpointError {
     /// The whole string.
     pub input: String,
-    /// The byte offset at which reading it failed.
+    /// The byte offset of the mistake.
     pub at: usize,
-    /// What is wrong there.
+    /// A description of the mistake.
     pub problem: String,
 }
 

@@ -4,9 +4,9 @@ use std::fmt;
 
 use crate::escape::escaped;
 
-/// How many bytes are kept.
+/// The number of bytes that are kept.
 const KEPT: usize = 64;
-/// How many of them are shown.
+/// The number of bytes that are shown.
 const SHOWN: usize = 32;
 
 /// The peer does not speak TLS: it sent these bytes instead of a TLS record. Usually the port or the scheme is wrong, or a
@@ -14,24 +14,23 @@ const SHOWN: usize = 32;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotTls {
-    /// The first bytes that the peer sent: those that had arrived, 64 at most. Escape them before you show them to a person,
-    /// as `Display` does.
+    /// The first bytes that the peer sent, at most 64. Escape them before you show them to a person, as `Display` does.
     pub first_bytes: Box<[u8]>,
 }
 
 impl NotTls {
-    /// Made from the first bytes of a connection, with which no TLS record begins.
+    /// `received`: the first bytes of a connection, which are not the start of a TLS record.
     pub(crate) fn begun_by(bytes: &[u8]) -> Self {
         Self { first_bytes: bytes[..bytes.len().min(KEPT)].into() }
     }
 
-    /// The name of the protocol, if it is recognised: `HTTP`, `SSH`, `SMTP or FTP`, and so on. Meant for a person to read; the
-    /// list may grow.
+    /// The name of the protocol, if it is recognised: `HTTP`, `SSH`, `SMTP or FTP`, and so on. Meant for people to
+    /// read; the list of names may grow.
     pub fn protocol(&self) -> Option<&'static str> {
         let bytes = &*self.first_bytes;
         let begins = |(begin, name): &(&[u8], &'static str)| bytes.starts_with(begin).then_some(*name);
         PROTOCOLS.iter().find_map(begins).or(match bytes {
-            // A length, the number of the message, and the version of the protocol.
+            // MySQL's greeting: a length, the number of the message, and the version of the protocol.
             [_, _, 0, 0, 10, ..] => Some("MySQL"),
             // RFC 5246, appendix E.2.
             [0x80..=0xff, _, 1, 0 | 2 | 3, ..] => Some("SSL 2.0"),

@@ -1,4 +1,4 @@
-//! The texts of errors, which say each thing once.
+//! The texts of errors. No error repeats the text of its source.
 
 use super::*;
 use crate::address::Address;

@@ -1,4 +1,4 @@
-//! Why a change between plaintext and TLS failed.
+//! Errors of a change between plaintext and TLS.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,28 +10,29 @@ use super::{Blame, Reason};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// An earlier upgrade was begun and not awaited to its end.
+    /// An earlier upgrade was started, and its future was dropped before it finished.
     InProgress,
-    /// Our send half has ended: after `close_write` or `close`.
+    /// Our send half has ended, after `close_write` or `close`.
     SendClosed,
     /// The peer's send half has ended.
     PeerEnded,
-    /// `stop_tls` on a transport that is in plaintext.
+    /// `stop_tls` was called on a transport that is in plaintext.
     NotSecure,
     /// `stop_tls` waited for the peer's close_notify, but the peer kept sending data. The connection has ended.
     NoEnd {
-        /// How many bytes came.
+        /// The number of bytes that came.
         bytes: usize,
     },
-    /// There were unread bytes that the policy does not pass to TLS. The connection has ended (rule: upgrade-2).
+    /// The peer sent plaintext before the upgrade that was not read, and the policy refuses such bytes. The connection
+    /// has ended (rule: upgrade-2).
     Leftover {
-        /// How many bytes were refused.
+        /// The number of refused bytes.
         count: usize,
     },
     /// The connection already has as many TLS sessions as [`Policy::max_layers`](crate::Policy::max_layers) allows (rule:
     /// upgrade-12).
     TooManyLayers {
-        /// How many the policy allows.
+        /// The limit of the policy.
         limit: usize,
     },
     /// The connection ended before or during the upgrade.
@@ -39,7 +40,7 @@ pub enum UpgradeError {
 }
 
 impl UpgradeError {
-    /// Whose fault it is.
+    /// Who caused the error.
     pub fn blame(&self) -> Blame {
         match self {
             Self::InProgress | Self::SendClosed | Self::NotSecure | Self::TooManyLayers { .. } => Blame::Us,
@@ -58,7 +59,7 @@ impl fmt::Display for UpgradeError {
             Self::NotSecure => f.write_str("the transport is in plaintext"),
             Self::NoEnd { bytes } => write!(f, "the peer sent {bytes} bytes instead of its close_notify"),
             Self::Leftover { count } => {
-                write!(f, "{count} bytes of plaintext were received ahead of the upgrade and are refused")
+                write!(f, "{count} bytes of plaintext were received before the upgrade and are refused")
             }
             Self::TooManyLayers { limit } => {
                 write!(f, "too many layers: the policy allows {limit} TLS sessions on one connection")
