@@ -1,4 +1,4 @@
-//! Connecting: names are resolved, addresses raced, and each failure told (rule: tcp-4).
+//! Connecting: resolves names, races the addresses, and reports every failure (rule: tcp-4).
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,9 +18,9 @@ use crate::transport::Transport;
 
 /// Opens TCP connections.
 ///
-/// A name is resolved by the system's resolver. Its addresses are raced as RFC 8305 ("Happy Eyeballs") says: families
-/// in turn, one more attempt every 250 milliseconds or at once when one fails, the first success wins. One deadline
-/// holds for all of it.
+/// A name is resolved by the system's resolver. Its addresses are raced as in RFC 8305 ("Happy Eyeballs"): the address
+/// families alternate, a new attempt starts every 250 milliseconds, or at once when one fails, and the first success
+/// wins. One deadline covers the whole connect.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), bowline::Error> {
@@ -55,7 +55,7 @@ impl Default for Connector {
 }
 
 impl Connector {
-    /// 30 seconds for all of it, 250 milliseconds from attempt to attempt, the default [`Policy`].
+    /// The defaults: 30 seconds in total, 250 milliseconds between attempts, and the default [`Policy`].
     pub fn new() -> Self {
         Self {
             policy: Arc::default(),
@@ -65,27 +65,28 @@ impl Connector {
         }
     }
 
-    /// The time for resolving and connecting together; default 30 seconds. `None`: no bound (rule: tcp-9).
+    /// The time for resolving and connecting together; default 30 seconds. `None`: no limit (rule: tcp-9).
     #[doc(alias = "connectTimeout")]
     pub fn timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         Self { timeout: timeout.into(), ..self }
     }
 
-    /// How long an attempt may be silent before the next address is tried beside it; default 250 milliseconds.
+    /// How long to wait for an attempt before the next address is tried in parallel; default 250 milliseconds.
     ///
-    /// Less than 10 milliseconds becomes 10: RFC 8305 section 8 forbids less. [`Duration::MAX`]: one at a time, each
-    /// after the failure of the one before it.
+    /// Values below 10 milliseconds become 10, the minimum of RFC 8305 section 8. With [`Duration::MAX`], the addresses
+    /// are tried one at a time, each after the one before it has failed.
     #[doc(alias = "happy_eyeballs_delay")]
     pub fn attempt_delay(self, delay: Duration) -> Self {
         Self { attempt_delay: delay.max(Duration::from_millis(10)), ..self }
     }
 
-    /// What the connections allow.
+    /// The policy of the connections.
     pub fn policy(self, policy: impl Into<Arc<Policy>>) -> Self {
         Self { policy: policy.into(), ..self }
     }
 
-    /// The local address to connect from; port 0 is any. An address of the other family then fails, and is told so.
+    /// The local address to connect from; port 0 is any port. Target addresses of the other family then fail, with an
+    /// error that says why.
     #[doc(alias = "bindAddress")]
     #[doc(alias = "local_addr")]
     pub fn bind_to(self, local: impl Into<SocketAddr>) -> Self {
@@ -96,11 +97,11 @@ impl Connector {
     ///
     /// # Errors
     /// [`Error::Connect`] with every address that was tried and how it failed, or why the name did not resolve. The
-    /// fault is the system's or the network's, or the time's where the deadline passed ([`Error::blame`]).
+    /// cause is the system or the network, or the time if the deadline passed ([`Error::blame`]).
     ///
     /// # Cancel safety
     /// Dropping the future ends all attempts; no connection is left open. A system call that resolves a name cannot be
-    /// stopped and runs to its end on tokio's blocking pool, unheard.
+    /// stopped: it runs to its end on tokio's blocking pool, and its result is discarded.
     pub async fn connect(&self, host: &str, port: u16) -> Result<TcpConnection, Error> {
         let deadline = after(self.timeout);
         let host = without_brackets(host);
@@ -112,10 +113,10 @@ impl Connector {
         }
     }
 
-    /// Connects to one address: a [`SocketAddr`], or an [`Address`] that a connection or a listener has told.
+    /// Connects to one address: a [`SocketAddr`], or an [`Address`] from a connection or a listener.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect). One that is not of TCP is told as that.
+    /// As [`connect`](Self::connect). An address that is not a TCP address is an error that says so.
     ///
     /// # Cancel safety
     /// Dropping the future ends the attempt.
@@ -124,10 +125,11 @@ impl Connector {
         self.race(addr.to_string(), addr.as_inet(), after(self.timeout)).await
     }
 
-    /// Connects to the one of these addresses that answers first; the first in the list has the first chance.
+    /// Races these addresses, and returns the first connection that succeeds. The first address in the list is tried
+    /// first.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect). An empty list is told as that.
+    /// As [`connect`](Self::connect). An empty list is an error that says so.
     ///
     /// # Cancel safety
     /// Dropping the future ends all attempts.
@@ -155,7 +157,8 @@ impl Connector {
         Err(ConnectError { target, attempts, resolve: None, timed_out }.into())
     }
 
-    /// One attempt, up to the finished connection: a peer that resets it at once has failed like any other.
+    /// One attempt, until the connection is ready for use. If the peer resets the connection at once, the attempt has
+    /// failed.
     async fn attempt(&self, addr: SocketAddr) -> io::Result<TcpConnection> {
         let stream = self.socket(addr)?.connect(addr).await?;
         refuse_own_echo(&stream)?;
@@ -175,7 +178,7 @@ impl Connector {
             let problem = format!("the local address {local} is of the other family");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
-        // Or a chosen port could not be used again while its last connection is in TIME_WAIT.
+        // Without this, a chosen port could not be used again while its last connection is in TIME_WAIT.
         #[cfg(unix)]
         socket.set_reuseaddr(local.port() != 0)?;
         socket.bind(local)?;
@@ -183,8 +186,8 @@ impl Connector {
     }
 }
 
-/// Where nobody listens on a port of this host, the kernel may pick that very port for our end, and TCP's simultaneous
-/// open (RFC 9293 section 3.5) then connects the socket with itself.
+/// If nobody listens on a port of this host, the kernel may pick the same port for our end. TCP's simultaneous open
+/// (RFC 9293 section 3.5) then connects the socket to itself.
 fn refuse_own_echo(stream: &TcpStream) -> io::Result<()> {
     if stream.local_addr()? == stream.peer_addr()? {
         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens there"));
@@ -197,7 +200,7 @@ fn without_brackets(host: &str) -> &str {
     inner.filter(|inner| inner.contains(':')).unwrap_or(host)
 }
 
-/// No error: it took too long.
+/// The attempt was still running at the deadline.
 fn unresolved(target: String, error: Option<io::Error>) -> Error {
     let timed_out = error.is_none();
     ConnectError { target, attempts: Vec::new(), resolve: error.map(Arc::new), timed_out }.into()
@@ -218,7 +221,7 @@ mod tests {
         Some((listener, addr))
     }
 
-    /// Ports that are taken, and where nobody listens.
+    /// Ports that are bound, but on which nobody listens.
     fn closed_ports<const N: usize>() -> ([Socket; N], [SocketAddr; N]) {
         let sockets = std::array::from_fn(|_| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -285,7 +288,7 @@ mod tests {
     /// rule: tcp-4
     #[tokio::test]
     async fn a_name_that_does_not_resolve_is_told_as_that() {
-        // No resolver is asked about such a name, so nothing leaves this host.
+        // The name is invalid, so no resolver is asked and no packet leaves this host.
         let error = Connector::new().connect("no\0name", 80).await.unwrap_err();
         assert_eq!(error.blame(), Blame::System);
         let error = connect_error(error);
@@ -302,11 +305,11 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_silent_address_is_told_as_timed_out_at_the_deadline() {
-        // Linux does not answer a SYN for which the backlog has no room.
+        // Linux does not answer a SYN if the backlog is full.
         let (silent, [addr]) = closed_ports();
         silent[0].listen(0).unwrap();
         let connector = Connector::new().timeout(Duration::from_millis(100));
-        // A connection that was closed and not accepted stays there, so that connecting fills it.
+        // A connection that was closed before accept stays in the backlog, so repeated connecting fills it.
         let error = loop {
             match connector.connect_addr(addr).await {
                 Ok(connection) => drop(connection),

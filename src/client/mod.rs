@@ -1,4 +1,4 @@
-//! Connecting: one attempt over several addresses, and attempts again and again.
+//! Connecting: one attempt over several addresses, and reconnecting.
 
 pub(crate) mod connect;
 mod race;

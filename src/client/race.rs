@@ -1,5 +1,5 @@
-//! The race of connection attempts (RFC 8305 section 5; rule: tcp-4): who starts is told by the schedule, who wins by
-//! the clock. No task is spawned: the race is one future, and dropping it drops every attempt.
+//! The race of connection attempts (RFC 8305 section 5; rule: tcp-4). The schedule decides which attempt starts when;
+//! the first success wins. No task is spawned: the race is one future, and dropping it drops every attempt.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,15 +15,16 @@ use super::schedule::Schedule;
 use crate::conn::time::until;
 use crate::error::ConnectAttempt;
 
-/// Nobody won.
+/// All attempts failed, or the deadline passed.
 #[derive(Debug)]
 pub(super) struct Lost {
-    /// In the order in which they failed; behind them those that were still under way at the deadline.
+    /// The failed attempts in the order in which they failed, followed by the attempts that were still running at the
+    /// deadline.
     pub(super) attempts: Vec<ConnectAttempt>,
     pub(super) timed_out: bool,
 }
 
-/// The first success of `connect` over the addresses; the other attempts are dropped.
+/// Runs `connect` for the addresses, and returns the first success. The other attempts are dropped.
 pub(super) async fn race<T, C, F>(
     addrs: impl IntoIterator<Item = SocketAddr>,
     delay: Duration,
@@ -62,10 +63,10 @@ where
     C: FnMut(SocketAddr) -> F,
     F: Future<Output = io::Result<T>>,
 {
-    /// The winner, or `None` when all have failed.
+    /// The first success; `None` when all attempts have failed.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
         loop {
-            // Before anybody else may start: a success that has come makes another attempt needless.
+            // Running attempts are polled before a new one starts: if one has succeeded, no new one is needed.
             if let Poll::Ready(winner) = self.poll_attempts(cx) {
                 return Poll::Ready(Some(winner));
             }
@@ -120,7 +121,7 @@ mod tests {
     const B: &str = "192.0.2.1:80";
     const C: &str = "[2001:db8::2]:80";
 
-    /// What an address does when it is tried.
+    /// The scripted behaviour of an address.
     #[derive(Clone, Copy)]
     enum Will {
         Connect(u64),
@@ -129,14 +130,14 @@ mod tests {
     }
     use Will::{Connect, Hang, Refuse};
 
-    /// Addresses that behave as told; keeps the transcript: what happened, and at which millisecond.
+    /// Addresses that behave as scripted. Keeps a transcript of what happened at which millisecond.
     struct Net {
         begin: Instant,
         hosts: Vec<(SocketAddr, Will)>,
         log: RefCell<Vec<(u64, String)>>,
     }
 
-    /// Tells when an attempt is dropped, finished or not.
+    /// Notes when an attempt is dropped, finished or not.
     struct Attempt<'a>(&'a Net, SocketAddr);
 
     impl Drop for Attempt<'_> {
@@ -180,7 +181,7 @@ mod tests {
             race(addrs, DELAY, deadline, |addr| self.connect(addr)).await.map(|addr| addr.to_string())
         }
 
-        /// When each attempt was started.
+        /// The start time of each attempt.
         fn starts(&self) -> Vec<(u64, String)> {
             let log = self.log.borrow();
             log.iter().filter_map(|(at, line)| Some((*at, line.strip_prefix("start ")?.to_owned()))).collect()

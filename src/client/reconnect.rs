@@ -1,4 +1,4 @@
-//! A client that comes back: one connection after the other, with waits between.
+//! A client that reconnects after its connection has ended, with a wait in between.
 
 use std::fmt;
 use std::future::Future;
@@ -11,10 +11,10 @@ use crate::conn::time::far;
 use crate::core::backoff::Backoff;
 use crate::error::{Blame, Error, chain};
 
-/// Gives one connection after the other: whenever the last one has ended, ask for the [`next`](Self::next). Between
-/// attempts, and between connections, it waits by a [`Backoff`].
+/// Makes one connection after the other. When a connection has ended, call [`next`](Self::next) for a new one. A
+/// [`Backoff`] decides how long to wait between attempts, and between connections.
 ///
-/// What is an attempt says the closure: connecting, the handshake, a log-in.
+/// The closure defines one attempt: for example connecting, the TLS handshake, and a log-in.
 ///
 /// ```no_run
 /// # async fn example(tls: bowline::ClientTls) -> Result<(), bowline::Error> {
@@ -48,9 +48,9 @@ pub struct Reconnector<C> {
     max_attempts: Option<u32>,
     max_elapsed: Option<Duration>,
     on_failure: Option<Listening>,
-    /// When the connection was made that is in use.
+    /// The time at which the current connection was made.
     made: Option<Instant>,
-    /// Kept here and not in the future of one call: dropping that one would also drop the wait.
+    /// Kept here, not in the future of `next`: dropping that future would also drop the wait.
     retry_at: Option<Instant>,
     /// Since the last connection that settled.
     attempts: u32,
@@ -59,15 +59,15 @@ pub struct Reconnector<C> {
 
 type Listening = Box<dyn FnMut(&AttemptFailure) + Send>;
 
-/// An attempt that failed, and what comes next.
+/// A failed attempt, and the wait after it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AttemptFailure {
-    /// How many attempts there were since a connection last settled.
+    /// The number of attempts since a connection last settled.
     pub attempt: u32,
-    /// Why it failed.
+    /// The error of the attempt.
     pub error: Error,
-    /// How long it waits before the next attempt; `None`: there is none.
+    /// The wait before the next attempt; `None` if there is no next attempt.
     pub wait: Option<Duration>,
 }
 
@@ -81,15 +81,16 @@ impl fmt::Display for AttemptFailure {
     }
 }
 
-/// No connection came about, and none is tried for any more. As an [`Error`] it is the last failure.
+/// No attempt succeeded, and no more attempts are made. When this is converted to an [`Error`], it becomes the last
+/// failure.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct GaveUp {
     /// How many attempts there were since a connection last settled.
     pub attempts: u32,
-    /// How long that took.
+    /// The time since the first of these attempts.
     pub elapsed: Duration,
-    /// Why the last one failed.
+    /// The error of the last attempt.
     pub last: Error,
 }
 
@@ -116,8 +117,8 @@ where
     C: FnMut() -> F,
     F: Future<Output = Result<T, Error>>,
 {
-    /// Attempts are made by `connect`, which should have a deadline, as [`Connector`](crate::Connector) and handshakes have.
-    /// The default [`Backoff`], no end of attempts, and a connection has settled after 10 seconds.
+    /// `connect` makes one attempt. It should have a deadline, as [`Connector`](crate::Connector) and handshakes have.
+    /// The defaults: the default [`Backoff`], no limit on attempts, and a connection has settled after 10 seconds.
     pub fn new(connect: C) -> Self {
         Self {
             connect,
@@ -133,44 +134,45 @@ where
         }
     }
 
-    /// How long to wait between attempts.
+    /// The back-off between attempts.
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { backoff, ..self }
     }
 
-    /// How long a connection must be in use before it counts as one that went well; default 10 seconds. Behind one that did
-    /// not, waits go on growing: a server that lets in and throws out again is not stormed.
+    /// The time after which a connection counts as settled; default 10 seconds. After a shorter connection, the waits
+    /// keep growing, so that a server that accepts connections and closes them at once is not flooded.
     pub fn settled_after(self, settled_after: Duration) -> Self {
         Self { settled_after, ..self }
     }
 
-    /// After how many attempts in a row to give up; default: never. Connections that did not settle count too.
+    /// The number of attempts in a row after which `next` gives up; default: no limit. Connections that did not settle
+    /// count too.
     #[doc(alias = "maxRetries")]
     pub fn max_attempts(self, max: u32) -> Self {
         Self { max_attempts: Some(max), ..self }
     }
 
-    /// Gives up rather than begin to wait for an attempt that would be later than this after the first one in a row;
-    /// default: never.
+    /// The total time for attempts in a row: `next` gives up if the next attempt would start later than this after the
+    /// first one. Default: no limit.
     pub fn max_elapsed(self, max: Duration) -> Self {
         Self { max_elapsed: Some(max), ..self }
     }
 
-    /// Is told every failure, the last one too.
+    /// Calls this function for every failure, including the last one.
     pub fn on_failure(self, told: impl FnMut(&AttemptFailure) + Send + 'static) -> Self {
         Self { on_failure: Some(Box::new(told)), ..self }
     }
 
-    /// The next connection. The first attempt of all is made at once; a connection is followed by another one after a wait,
-    /// because many clients of one server lose it at the same moment. How long the last one was in use is the time since
-    /// this returned it.
+    /// The next connection. The very first attempt is made at once. After a connection has ended, the next attempt is
+    /// made after a wait, because many clients of one server lose their connections at the same moment. A connection
+    /// counts as in use from the time at which this method returned it until the next call.
     ///
     /// # Errors
-    /// [`GaveUp`] at the bounds that were set, and at once where the fault is ours ([`Blame::Us`]): a wrong configuration
-    /// does not mend by waiting. It may be called again, and begins anew.
+    /// [`GaveUp`] at the limits that were set, or at once if this side caused the error ([`Blame::Us`]), because
+    /// waiting does not repair a wrong configuration. It may be called again, and then counts from zero.
     ///
     /// # Cancel safety
-    /// Cancel safe: a wait goes on where it was; an attempt that was under way is dropped and does not count.
+    /// Cancel safe. The next call continues a wait where it was. A running attempt is dropped and does not count.
     pub async fn next(&mut self) -> Result<T, GaveUp> {
         // rule: life-6. Each call may give up at once.
         consume_budget().await;
@@ -204,7 +206,7 @@ where
         }
     }
 
-    /// The connection that was given out is over: whoever asks for the next one says so.
+    /// The last connection has ended: the caller says so by asking for the next one.
     fn handle_lost(&mut self) {
         let Some(made) = self.made.take() else { return };
         if made.elapsed() >= self.settled_after {
@@ -220,7 +222,7 @@ where
         self.retry_at = None;
     }
 
-    /// How long to wait behind this failure; `None`: no more.
+    /// The wait after this failure; `None` if there is no next attempt.
     fn wait_after(&mut self, error: &Error, since: Instant) -> Option<Duration> {
         let is_enough = self.max_attempts.is_some_and(|max| self.attempts >= max);
         if is_enough || error.blame() == Blame::Us {

@@ -1,25 +1,25 @@
-//! Which address is tried when (rule: tcp-4). Pure: the time is handed in.
+//! Decides which address is tried when (rule: tcp-4). Reads no clock: the caller passes the time.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// The addresses that were not tried yet, and when the next one is due.
+/// The addresses that have not been tried yet, and the time at which the next one is due.
 #[derive(Debug)]
 pub(super) struct Schedule {
     waiting: VecDeque<SocketAddr>,
     delay: Duration,
-    /// `None`: not before an attempt fails.
+    /// `None`: only when an attempt fails.
     due: Option<Instant>,
 }
 
 impl Schedule {
-    /// The first address is due now, each further one `delay` after the one before it.
+    /// The first address is due now, each later one `delay` after the one before it.
     pub(super) fn new(addrs: impl IntoIterator<Item = SocketAddr>, delay: Duration, now: Instant) -> Self {
         Self { waiting: interleave(addrs).into(), delay, due: Some(now) }
     }
 
-    /// When the next address is due, where there is one that waits for its time.
+    /// The time at which the next address is due; `None` if no address waits for a time.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due.filter(|_| !self.waiting.is_empty())
     }
@@ -39,11 +39,11 @@ impl Schedule {
     }
 }
 
-/// Families in turn, each address once, the order within a family kept.
+/// Alternates the address families. Each address occurs once, and the order within a family stays.
 ///
 /// RFC 8305 section 4: "Whichever address family is first in the list should be followed by an address of the other
-/// address family". The resolver has sorted the list (RFC 6724), so which family comes first is its choice, not ours:
-/// on a host without an IPv6 route it is IPv4.
+/// address family". The resolver has sorted the list (RFC 6724), so the resolver decides which family comes first. On a
+/// host without an IPv6 route, IPv4 comes first.
 fn interleave(addrs: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut families: [Vec<SocketAddr>; 2] = Default::default();
     let mut first_is_ipv6 = None;

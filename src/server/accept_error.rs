@@ -1,4 +1,5 @@
-//! What a failed accept means, and how long to wait after it (rule: tcp-5). Pure: the time is handed in.
+//! Classifies a failed accept, and decides how long to wait after it (rule: tcp-5). Reads no clock: the caller passes
+//! the time.
 
 use std::io;
 use std::sync::Arc;
@@ -10,14 +11,14 @@ use super::listener::ListenerStatus;
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// Whose fault a failed accept is.
+/// The cause of a failed accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// One connection's, and it is gone: the next one can be taken at once.
+    /// One connection failed, and is gone. The next one can be accepted at once.
     Connection,
-    /// The system's: it lacks something (descriptors, memory) that it may have again later.
+    /// The system lacks a resource (descriptors, memory) that may be available again later.
     System,
-    /// The listening socket's own.
+    /// The listening socket is unusable.
     Listener,
 }
 
@@ -47,27 +48,27 @@ impl Fault {
                     Self::Listener
                 }
             }
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever a system may have beside them: EPERM of a firewall or of
-            // a security module, say. To wait is right where it passes, and harmless where it does not.
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and system-specific errors, for example EPERM of a firewall or of a
+            // security module. Waiting is right if the condition passes, and harmless if it does not.
             _ => Self::System,
         }
     }
 }
 
-/// The failures of a listener, and the back-off behind them.
+/// The failures of a listener, and the back-off after them.
 #[derive(Debug, Default)]
 pub(super) struct AcceptErrors {
     count: u64,
     last: Option<Arc<io::Error>>,
     wait: Duration,
-    /// Kept here and not in the future of one accept: dropping that one would also drop the wait.
+    /// Kept here, not in the future of one accept: dropping that future would also drop the wait.
     retry_at: Option<Instant>,
     refused: u64,
     last_refusal: Option<Refusal>,
 }
 
 impl AcceptErrors {
-    /// When to accept again, where the system lacked something the last time.
+    /// The time at which to accept again, if the last accept failed for lack of a resource.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
@@ -83,7 +84,7 @@ impl AcceptErrors {
         }
     }
 
-    /// A connection was taken and not let in.
+    /// A connection was accepted from the backlog and refused.
     pub(super) fn handle_refusal(&mut self, refusal: Refusal) {
         self.refused += 1;
         self.last_refusal = Some(refusal);

@@ -1,5 +1,5 @@
-//! What a listener of any kind does: it waits for room, takes one connection after the other, goes on behind what fails,
-//! and is shut by a drain.
+//! The accept loop of every kind of listener: it waits until the limits allow a connection, accepts one connection
+//! after the other, continues after failures, and is closed by a drain.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,15 +21,15 @@ use crate::conn::group::DrainGroup;
 use crate::error::{BindError, Error};
 use crate::policy::Policy;
 
-/// A listening socket of the system.
+/// A listening socket.
 pub(crate) trait Listens: Send + Sync + 'static {
     /// A connection that was taken out of the backlog.
     type Taken: Send;
 
-    /// Takes the next one. Cancel safe.
+    /// Accepts the next connection. Cancel safe.
     fn take(&self) -> impl Future<Output = io::Result<Self::Taken>> + Send;
 
-    /// Its TCP socket and its peer. `None`: peers have no addresses here, and there are no bounds for each.
+    /// The connection's TCP socket and its peer. `None` if peers have no addresses; then there are no limits per peer.
     fn tcp(taken: &Self::Taken) -> Option<(&TcpStream, SocketAddr)>;
 
     /// The listening socket itself.
@@ -37,10 +37,10 @@ pub(crate) trait Listens: Send + Sync + 'static {
     fn socket(&self) -> SockRef<'_>;
 }
 
-/// Where a listening socket comes from.
+/// The origin of a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// We have bound it, and nobody else holds it.
+    /// We have bound the socket, and no other process holds it.
     BoundHere,
     /// The socket was passed in. A service manager, a sibling or a successor may hold it too, and use it after us
     /// (rule: tcp-10).
@@ -57,14 +57,14 @@ pub(crate) struct Acceptor<S> {
     errors: Mutex<AcceptErrors>,
 }
 
-/// The listening socket, until a drain shuts it.
+/// The listening socket, until a drain closes it.
 struct Shutter<S> {
     socket: Mutex<Option<Arc<S>>>,
     origin: Origin,
 }
 
 impl<S: Listens> Shutter<S> {
-    /// The socket, unless a drain has shut it.
+    /// The socket, unless a drain has closed it.
     fn open(&self) -> Option<Arc<S>> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -89,7 +89,7 @@ impl<S: Listens> Door for Shutter<S> {
     }
 }
 
-/// What a connection was let in with.
+/// The permits of an accepted connection.
 #[must_use]
 pub(crate) struct Pass {
     unfinished: OwnedSemaphorePermit,
@@ -99,7 +99,8 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    /// The connection has its places until it is gone, and belongs to the group. What is left counts it as unfinished.
+    /// Moves the permits of the limits to the connection, which holds them until it is gone, and adds it to the group.
+    /// Returns the permit that counts the connection as unfinished.
     pub(crate) fn hand_to(self, control: &Control) -> OwnedSemaphorePermit {
         hold(control, self.place, self.among_peers);
         self.group.join(control);
@@ -108,7 +109,7 @@ impl Pass {
 }
 
 impl<S: Listens> Acceptor<S> {
-    /// Begins to accept from this socket. `addr` is what errors name.
+    /// Starts to accept from this socket. Errors name `addr`.
     pub(crate) fn new(socket: S, origin: Origin, addr: Address, chosen: ListenerBuilder) -> Self {
         let socket = Arc::new(Shutter { socket: Mutex::new(Some(Arc::new(socket))), origin });
         let door: Weak<dyn Door> = Arc::downgrade(&(Arc::clone(&socket) as Arc<dyn Door>));
@@ -128,7 +129,7 @@ impl<S: Listens> Acceptor<S> {
         &self.group
     }
 
-    /// That of the connections.
+    /// The policy of the connections.
     pub(crate) fn policy(&self) -> Arc<Policy> {
         Arc::clone(&self.policy)
     }
@@ -154,7 +155,8 @@ impl<S: Listens> Acceptor<S> {
         tokio::select! {
             biased;
             () = self.group.draining() => Err(Error::Draining),
-            // A drain that begins while this is polled shuts the socket: that is no fault of the socket's.
+            // A drain that starts during this poll closes the socket, which makes accept fail. That is not an error of
+            // the socket.
             taken = self.take(&socket) => taken.map_err(|error| if self.group.is_draining() { Error::Draining } else { error }),
         }
     }
@@ -201,7 +203,8 @@ impl<S: Listens> Acceptor<S> {
     }
 }
 
-/// Whether the system says that the socket still listens. If the system cannot tell, an ambiguous error counts as the end.
+/// Whether the socket still listens, according to the system. If the system cannot tell, an ambiguous error counts as
+/// the end.
 fn still_listens(socket: &SockRef<'_>) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     return socket.is_listener().unwrap_or(false);

@@ -15,11 +15,12 @@ use crate::layers::upgradable::UpgradableConnection;
 use crate::transport::Transport;
 use crate::transport::layer::{AsLayer, TOKEN};
 
-/// A connection that was accepted and not begun: no byte was read or written.
+/// An accepted connection before its start: no byte has been read or written.
 ///
-/// It counts as an unfinished handshake of its listener until it is made into a transport, or dropped, which resets it as
-/// a dropped transport is reset (rule: close-12). Its handshake deadline ([`Policy::handshake_timeout`](crate::Policy))
-/// has begun; it ends nothing by itself until the handshake is awaited, so do not keep it lying about.
+/// It counts as an unfinished handshake of its listener until you turn it into a transport or drop it. Dropping it
+/// resets the connection, like dropping a transport (rule: close-12). The handshake deadline
+/// ([`Policy::handshake_timeout`](crate::Policy)) is running already, but it only takes effect once the handshake is
+/// awaited, so do not keep an `Incoming` for long.
 #[derive(Debug)]
 #[must_use = "dropping it resets the connection"]
 pub struct Incoming {
@@ -29,13 +30,13 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// To be called at the moment of accept: the deadline counts from here (rule: secure-5).
+    /// Must be called right after accept, because the deadline counts from here (rule: secure-5).
     pub(super) fn new(connection: TcpConnection, unfinished: OwnedSemaphorePermit) -> Self {
         let deadline = after(connection.layer(TOKEN).control().policy().handshake_timeout);
         Self { connection, deadline, unfinished }
     }
 
-    /// The handle of the connection, which it keeps when it becomes a transport.
+    /// The handle of the connection. The transport made from it has the same handle.
     pub fn control(&self) -> Control {
         self.connection.control()
     }
@@ -54,31 +55,31 @@ impl Incoming {
         self.connection.peer_addr()
     }
 
-    /// When the handshake must be done, where the policy has a bound (rule: secure-5).
+    /// The time by which the handshake must be done, if the policy has a limit (rule: secure-5).
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// The plaintext connection. There is no handshake to wait for, so it counts as finished. One that the peer has reset
-    /// before it was accepted says so when it is read.
+    /// The plaintext connection. It has no handshake, so it counts as finished. If the peer has reset the connection
+    /// before accept, the first read returns that error.
     ///
-    /// Where the group of the listener drains already, the connection is given all the same, and told at once
-    /// ([`Control::draining`]).
+    /// If the group of the listener is already draining, the connection is returned all the same, and its
+    /// [`Control::draining`] is ready at once.
     pub fn into_tcp(self) -> TcpConnection {
         self.connection
     }
 
-    /// Makes the TLS handshake as server, under the deadline that runs since accept (rule: secure-5). Until it is done
-    /// the connection counts as unfinished (rule: tcp-6).
+    /// Does the TLS handshake as the server. The deadline counts from accept (rule: secure-5). Until the handshake is
+    /// done, the connection counts as unfinished (rule: tcp-6).
     ///
     /// # Errors
-    /// As those of [`TlsConnection::accept`]. [`Error::Draining`] where the group of the listener begins to drain before it
-    /// is done: the connection is aborted then (rule: drain-2).
+    /// The errors of [`TlsConnection::accept`]. [`Error::Draining`] if the group of the listener starts to drain before
+    /// the handshake is done; the connection is aborted then (rule: drain-2).
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.
     pub async fn handshake(self, tls: &ServerTls) -> Result<TlsConnection<TcpConnection>, Error> {
-        // A task keeps the room of its largest wait for good: this one is over soon.
+        // Boxed: a task's future is as large as its largest state for its whole life, and this state is short.
         Box::pin(self.unless_draining(|deadline, connection| async move {
             let mut connection = TlsConnection::server(connection, tls)?;
             connection.handshake_by(deadline).await?;
@@ -87,7 +88,7 @@ impl Incoming {
         .await
     }
 
-    /// The plaintext connection, ready to be upgraded. There is no handshake to wait for, so it counts as finished.
+    /// The plaintext connection, ready to be upgraded. It has no handshake yet, so it counts as finished.
     pub fn into_upgradable(self) -> UpgradableConnection<TcpConnection> {
         UpgradableConnection::new(self.into_tcp())
     }
@@ -95,7 +96,7 @@ impl Incoming {
     /// As [`handshake`](Self::handshake), for a connection that can be downgraded, and upgraded again.
     ///
     /// # Errors
-    /// As those of [`UpgradableConnection::start_tls`]; [`Error::Draining`] as [`handshake`](Self::handshake).
+    /// The errors of [`UpgradableConnection::start_tls`], and [`Error::Draining`] as in [`handshake`](Self::handshake).
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.
@@ -108,17 +109,18 @@ impl Incoming {
         .await
     }
 
-    /// The handshake's deadline, what counts it as unfinished while it is kept, and the connection.
+    /// The handshake's deadline, the permit that counts the connection as unfinished while it is held, and the
+    /// connection.
     pub(crate) fn into_parts(self) -> (Option<Instant>, OwnedSemaphorePermit, TcpConnection) {
         (self.deadline, self.unfinished, self.connection)
     }
 
-    /// Runs what makes the connection ready (a PROXY header, a handshake) under the deadline that runs since accept
-    /// (rule: secure-5). Until it is done the connection counts as unfinished (rule: tcp-6).
+    /// Runs `begin`, which makes the connection ready (a PROXY header, a handshake). The deadline counts from accept
+    /// (rule: secure-5). Until `begin` is done, the connection counts as unfinished (rule: tcp-6).
     ///
     /// # Errors
-    /// What `begin` says; [`Reason::TimedOut`] in [`Phase::Handshake`] at the deadline, where the future and the
-    /// connection in it are dropped; [`Error::Draining`] as [`handshake`](Self::handshake).
+    /// The error of `begin`; [`Reason::TimedOut`] in [`Phase::Handshake`] at the deadline, when the future and the
+    /// connection in it are dropped; [`Error::Draining`] as in [`handshake`](Self::handshake).
     ///
     /// # Cancel safety
     /// Dropping the future drops the connection.
@@ -138,7 +140,7 @@ impl Incoming {
         .await
     }
 
-    /// Begins the connection, and aborts it where the drain begins first (rule: drain-2).
+    /// Starts the connection, and aborts it if the drain starts first (rule: drain-2).
     async fn unless_draining<F, T>(self, begin: impl FnOnce(Option<Instant>, TcpConnection) -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
@@ -147,7 +149,7 @@ impl Incoming {
         let control = connection.control();
         let told = async {
             control.draining().await;
-            // Here, while there is a connection: behind this, it is dropped.
+            // Aborted here, because the connection is dropped after this.
             control.abort();
         };
         tokio::select! {

@@ -1,4 +1,4 @@
-//! How many connections a listener has open at a time, in all and of one peer (rules: limit-1, limit-2).
+//! Limits how many connections of a listener are open at a time, in total and per peer (rules: limit-1, limit-2).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,39 +15,39 @@ use crate::server::peers::PeerCounts;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
-    /// Whose it was.
+    /// The address of the peer.
     #[doc(alias = "peer")]
     pub peer_addr: Address,
-    /// Why it was refused.
+    /// The reason of the refusal.
     pub why: RefusalReason,
 }
 
-/// Why a connection was refused.
+/// The reason for refusing a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefusalReason {
     /// The peer has as many connections as [`ListenerBuilder::max_per_peer`](crate::ListenerBuilder::max_per_peer) allows.
     TooManyOfPeer {
-        /// The bound.
+        /// The limit.
         max: usize,
     },
 }
 
-/// The bounds of a listener. Where none is set, nothing is counted.
+/// The limits of a listener. Without a limit, nothing is counted.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     total: Option<Arc<Semaphore>>,
     peers: Option<Arc<Mutex<PeerCounts>>>,
 }
 
-/// A place among the connections of one peer, given back on drop.
+/// A permit for one connection of a peer, released on drop.
 pub(super) struct PeerPlace {
     peers: Arc<Mutex<PeerCounts>>,
     who: IpAddr,
 }
 
-/// The places that one connection takes up. The place of its peer is given back first, because the other place wakes an
-/// accept, which may take the next connection of the same peer at once.
+/// The permits of one connection. The permit of its peer is released first, because releasing the other one wakes an
+/// accept, which may accept the next connection of the same peer at once.
 struct Places {
     _peer: Option<PeerPlace>,
     _total: Option<OwnedSemaphorePermit>,
@@ -61,18 +61,18 @@ impl Limits {
         }
     }
 
-    /// Waits for a place among all.
+    /// Waits for a permit of the total limit.
     pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
         let total = self.total.as_ref()?;
         Some(Arc::clone(total).acquire_owned().await.expect("the semaphore is never closed"))
     }
 
-    /// Whether the bound of all connections is reached.
+    /// Whether the total limit is reached.
     pub(super) fn is_full(&self) -> bool {
         self.total.as_ref().is_some_and(|total| total.available_permits() == 0)
     }
 
-    /// Takes a place among those of its peer for a connection, or refuses it, by RST.
+    /// Takes a permit of the peer's limit for a connection, or refuses the connection with RST.
     pub(super) fn admit(&self, stream: &TcpStream, peer: SocketAddr) -> Result<Option<PeerPlace>, Refusal> {
         let Some(peers) = &self.peers else { return Ok(None) };
         let mut counts = lock(peers);
@@ -85,7 +85,7 @@ impl Limits {
     }
 }
 
-/// Lets a connection hold its places until it is gone. One without any costs nothing.
+/// Lets a connection hold its permits until it is gone. Costs nothing if there are no limits.
 pub(super) fn hold(control: &Control, total: Option<OwnedSemaphorePermit>, peer: Option<PeerPlace>) {
     if total.is_some() || peer.is_some() {
         control.keep(Box::new(Places { _peer: peer, _total: total }));

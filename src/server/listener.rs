@@ -1,4 +1,4 @@
-//! Listening: connections are taken one by one, and none of them can end the listener (rule: tcp-5).
+//! Listening. Connections are accepted one by one, and no failure of a connection ends the listener (rule: tcp-5).
 
 use std::fmt;
 use std::io;
@@ -20,11 +20,11 @@ use crate::layers::tcp::TcpConnection;
 use crate::policy::Policy;
 use crate::transport::Transport;
 
-/// Takes TCP connections.
+/// Accepts TCP connections.
 ///
-/// [`accept`](Self::accept) hands out each connection as [`Incoming`]: not begun yet, its handshake deadline running.
-/// So the handshake is done wherever the application puts it, mostly in a task for each connection, and a slow one
-/// delays no other (rule: tcp-6).
+/// [`accept`](Self::accept) returns each connection as an [`Incoming`]: the handshake has not started yet, but its
+/// deadline is running. The application decides where to do the handshake. Do it in a task per connection, so that a
+/// slow handshake does not delay other connections (rule: tcp-6).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -55,7 +55,7 @@ impl Listens for TcpListener {
 
     async fn take(&self) -> io::Result<Self::Taken> {
         let (stream, peer) = self.accept().await?;
-        // A connection of which even our own address cannot be told any more is passed over (rule: tcp-1).
+        // A connection is skipped if the system no longer knows even our own address (rule: tcp-1).
         let host = stream.local_addr()?;
         Ok((stream, host, peer))
     }
@@ -69,20 +69,19 @@ impl Listens for TcpListener {
     }
 }
 
-/// How a listener is doing.
+/// The state of a listener.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ListenerStatus {
-    /// How many times the system refused to hand out a connection, since the listener was opened.
+    /// The number of failed accepts for lack of a system resource, since the listener was opened.
     pub accept_errors: u64,
-    /// What it said the last time.
+    /// The error of the last such failure.
     pub last_error: Option<Arc<io::Error>>,
-    /// Whether accepting waits at this moment because the system refused: it is out of descriptors, or of memory.
+    /// Whether accept is waiting now because the system has run out of descriptors or memory.
     pub is_waiting: bool,
-    /// Whether as many connections are open as [`ListenerBuilder::max_connections`] allows: the next one waits in the
-    /// system's backlog.
+    /// Whether [`ListenerBuilder::max_connections`] is reached. The next connection then waits in the system's backlog.
     pub is_full: bool,
-    /// How many connections were refused since the listener was opened.
+    /// The number of connections that were refused since the listener was opened.
     pub refused: u64,
     /// The last connection that was refused.
     pub last_refusal: Option<Refusal>,
@@ -100,7 +99,7 @@ impl Listener {
         Self::builder().bind(addr).await
     }
 
-    /// Everything that can be chosen about a listener.
+    /// A builder for a listener with other settings.
     pub fn builder() -> ListenerBuilder {
         ListenerBuilder::default()
     }
@@ -117,7 +116,7 @@ impl Listener {
         Self::builder().from_std(socket)
     }
 
-    /// The address that was really bound: its port is never 0 (rule: tcp-8).
+    /// The bound address. Its port is never 0 (rule: tcp-8).
     #[doc(alias = "getHost")]
     #[doc(alias = "sockets")]
     pub fn local_addr(&self) -> Address {
@@ -129,8 +128,8 @@ impl Listener {
         self.acceptor.status()
     }
 
-    /// The group of the connections that it accepts: a handle to drain them, and to count them. That of the listener alone,
-    /// unless [`ListenerBuilder::group`] chose another one.
+    /// The group of the accepted connections: a handle to drain and to count them. Each listener has its own group,
+    /// unless [`ListenerBuilder::group`] set another one.
     #[doc(alias = "handle")]
     #[doc(alias = "stopListening")]
     pub fn group(&self) -> &DrainGroup {
@@ -140,20 +139,21 @@ impl Listener {
     /// The next connection.
     ///
     /// It waits while as many handshakes are unfinished, or as many connections open, as the listener allows; further
-    /// connections then wait in the system's backlog (rules: tcp-6, limit-1). What happens to one connection is never an error here: it is passed over. Where
-    /// the system is out of descriptors or memory, it waits a little, longer each time, up to a second, and goes on by
-    /// itself when there are some (rule: tcp-5); [`status`](Self::status) tells.
+    /// connections then wait in the system's backlog (rules: tcp-6, limit-1). The failure of a single connection is
+    /// never an error here: the connection is skipped. If the system is out of descriptors or memory, this method
+    /// retries after a wait that grows up to one second, until accepting succeeds again (rule: tcp-5).
+    /// [`status`](Self::status) shows such failures.
     ///
     /// Several tasks may accept from one listener.
     ///
     /// # Errors
-    /// [`Error::Bind`]: the listening socket is no longer usable (it was shut down, or the runtime that it belongs to has
-    /// ended). Every later call fails too. [`Error::Draining`]: the [group](Self::group) drains, and the listener is closed;
-    /// the fault is ours. A call that fails costs the task's budget, so that a loop that continues after an error does not
-    /// keep other tasks from running (rule: life-6).
+    /// [`Error::Bind`]: the listening socket is no longer usable (it was shut down, or the runtime that it belongs to
+    /// has ended). Every later call fails too. [`Error::Draining`]: the [group](Self::group) drains, and the listener
+    /// is closed; [`Error::blame`] is [`Blame::Us`](crate::Blame::Us). A call that fails costs the task's budget, so
+    /// that a loop that continues after an error does not keep other tasks from running (rule: life-6).
     ///
     /// # Cancel safety
-    /// Safe: when the future is dropped, no connection is lost (rule: tcp-7).
+    /// Cancel safe: no connection is lost when the future is dropped (rule: tcp-7).
     pub async fn accept(&self) -> Result<Incoming, Error> {
         let ((stream, host, peer), pass) = self.acceptor.accept().await?;
         let connection = TcpConnection::between(stream, host, peer, self.acceptor.policy());
@@ -168,7 +168,7 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// What can be chosen about a [`Listener`].
+/// The settings of a [`Listener`].
 #[derive(Debug, Clone)]
 pub struct ListenerBuilder {
     pub(super) policy: Arc<Policy>,
@@ -197,74 +197,75 @@ impl Default for ListenerBuilder {
 }
 
 impl ListenerBuilder {
-    /// What the connections allow. The handshake deadline counts from accept (rule: secure-5).
+    /// The policy of the connections. The handshake deadline counts from accept (rule: secure-5).
     pub fn policy(self, policy: impl Into<Arc<Policy>>) -> Self {
         Self { policy: policy.into(), ..self }
     }
 
-    /// How many connections the system keeps for us until they are accepted; default 1024. The system has a bound of
-    /// its own (on Linux `net.core.somaxconn`).
+    /// The length of the system's backlog, where connections wait until they are accepted; default 1024. The system
+    /// limits it too (on Linux by `net.core.somaxconn`).
     pub fn backlog(self, backlog: u32) -> Self {
         Self { backlog, ..self }
     }
 
-    /// How many connections may be between accept and the end of their handshake; default 4096, at least 1.
+    /// The largest number of connections between accept and the end of their handshake; default 4096, at least 1.
     ///
-    /// Each costs a descriptor and some kilobytes. Anybody who can reach the port can hold that many for the length of
-    /// the handshake deadline, so a bound below 1000 makes it cheap to keep others out.
+    /// Each of them costs a descriptor and some kilobytes. Any client that can reach the port can occupy all of them
+    /// until the handshake deadline, so a limit below 1000 makes a denial of service cheap.
     pub fn max_unfinished(self, max: usize) -> Self {
         Self { max_unfinished: max.clamp(1, Semaphore::MAX_PERMITS), ..self }
     }
 
-    /// How many connections of this listener may be open at a time, unfinished ones too; default: no bound. At the bound
-    /// [`Listener::accept`] waits, and further connections wait in the system's backlog until one is gone (rule: limit-1).
+    /// The largest number of open connections of this listener, including unfinished ones; default: no limit. At the
+    /// limit, [`Listener::accept`] waits, and new connections wait in the system's backlog until a connection is gone
+    /// (rule: limit-1).
     ///
-    /// One counts until its socket is gone, whatever became of it: upgraded, split, dropped.
+    /// A connection counts until its socket is closed, also after an upgrade, a split or a drop.
     #[doc(alias = "LimitTotalConnectionsFactory")]
     pub fn max_connections(self, max: usize) -> Self {
         Self { max_connections: Some(max.clamp(1, Semaphore::MAX_PERMITS)), ..self }
     }
 
-    /// How many connections one peer may have open at a time with this listener; default: no bound, at least 1. Further ones are
-    /// refused by RST before anything is built for them, and [`Listener::status`] tells of them (rule: limit-2).
+    /// The largest number of open connections of one peer with this listener; at least 1, default: no limit. Further
+    /// connections are refused with RST before anything is allocated for them, and [`Listener::status`] counts them
+    /// (rule: limit-2).
     ///
-    /// A peer is an IPv4 address, or an IPv6 network of 64 bits: a host mostly has one of its own, and picks any of its
-    /// 2⁶⁴ addresses. [`per_peer_ipv6_prefix`](Self::per_peer_ipv6_prefix) changes that. Behind a proxy all peers are one:
-    /// set no bound there.
+    /// A peer is an IPv4 address or an IPv6 network of 64 bits, because a host usually has such a network and can use
+    /// any of its 2⁶⁴ addresses. [`per_peer_ipv6_prefix`](Self::per_peer_ipv6_prefix) changes the length. Do not set a
+    /// limit if the clients come through a proxy, because they all have the proxy's address.
     #[doc(alias = "LimitConnectionsByPeer")]
     pub fn max_per_peer(self, max: usize) -> Self {
         Self { max_per_peer: Some(max.max(1)), ..self }
     }
 
-    /// How many bits of an IPv6 address say who it is, for [`max_per_peer`](Self::max_per_peer); default 64. With 128 every
-    /// address is a peer of its own, and whoever has a network has no bound.
+    /// The number of leading bits of an IPv6 address that identify a peer for [`max_per_peer`](Self::max_per_peer);
+    /// default 64. With 128, every address is a separate peer, so a client with a whole network is not limited.
     pub fn per_peer_ipv6_prefix(self, bits: u8) -> Self {
         Self { ipv6_prefix: bits.min(128), ..self }
     }
 
-    /// The group that its connections belong to, so that several listeners drain as one; default: one of the listener's
-    /// own.
+    /// The group of the connections. Several listeners that share a group drain together. Default: a new group.
     pub fn group(self, group: &DrainGroup) -> Self {
         Self { group: group.clone(), ..self }
     }
 
-    /// Whether `[::]` takes IPv4 connections too, with peers like `[::ffff:192.0.2.1]`; default no.
+    /// Whether `[::]` accepts IPv4 connections too, with peers like `[::ffff:192.0.2.1]`; default: no.
     ///
-    /// The system's own default differs from one to the next, so it is always set: by default an address means what it
-    /// says, and `0.0.0.0` and `[::]` can be bound beside each other on the same port.
+    /// Operating systems have different defaults, so this option is always set. With the default, `0.0.0.0` and `[::]`
+    /// can both be bound to the same port.
     #[doc(alias = "IPV6_V6ONLY")]
     pub fn dual_stack(self, dual_stack: bool) -> Self {
         Self { dual_stack, ..self }
     }
 
-    /// Opens the listener. Of a name with several addresses, the first that can be bound is.
+    /// Opens the listener. If a name has several addresses, the first one that can be bound is used.
     ///
-    /// On Unix `SO_REUSEADDR` is set: a restarted service gets its port back at once. (Windows means something else by
-    /// it, and there it is not set.)
+    /// On Unix `SO_REUSEADDR` is set, so that a restarted service gets its port back at once. On Windows the option has
+    /// another meaning, so it is not set.
     ///
     /// # Errors
-    /// [`Error::Bind`] with the address and what the system said of it: the port is taken, or may not be used (rule:
-    /// tcp-8). A name that does not resolve is [`Error::Ended`] with the resolver's error. The fault is the system's.
+    /// [`Error::Bind`] with the address and the system's error: the port is in use, or not permitted (rule: tcp-8). If
+    /// the name does not resolve, [`Error::Ended`] with the resolver's error. [`Error::blame`] is the system.
     ///
     /// # Cancel safety
     /// Dropping the future leaves no socket open.
@@ -284,7 +285,7 @@ impl ListenerBuilder {
         Err(failed)
     }
 
-    /// Takes over a socket that listens. The backlog and the choice of the address are those it was made with.
+    /// Takes over a socket that already listens. Its address and its backlog stay as they are.
     ///
     /// Other processes may hold the socket too: a service manager, a parent, the next version of the service. So we set it to
     /// non-blocking mode, which they share with us, and change nothing else (rule: tcp-10). A drain ends waiting accepts and
@@ -292,7 +293,7 @@ impl ListenerBuilder {
     /// nobody else holds the socket, this closes it.
     ///
     /// # Errors
-    /// The system's, where the socket cannot be used: the fault of who made it.
+    /// The system's error if the socket cannot be used. The creator of the socket caused it.
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
@@ -307,7 +308,7 @@ impl ListenerBuilder {
         Ok(Listener { acceptor: Acceptor::new(socket, origin, local.into(), self), local })
     }
 
-    /// The backlog, as listen(2) takes it.
+    /// The backlog as an argument of listen(2).
     pub(crate) fn system_backlog(&self) -> i32 {
         i32::try_from(self.backlog).unwrap_or(i32::MAX)
     }

@@ -1,9 +1,9 @@
-//! How many connections each peer has. Pure: whoever counts in counts out.
+//! Counts the connections of each peer. The caller must remove each connection that it has added.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The connections of each peer, under a bound for each.
+/// The number of connections of each peer, with a limit per peer.
 #[derive(Debug)]
 pub(crate) struct PeerCounts {
     max: usize,
@@ -17,7 +17,7 @@ impl PeerCounts {
         Self { max, ipv6_prefix: ipv6_prefix.min(128), counts: HashMap::new() }
     }
 
-    /// Who counts as one. An IPv4 address inside IPv6 (`::ffff:192.0.2.1`) is an IPv4 address.
+    /// The key of a peer. An IPv4 address inside IPv6 (`::ffff:192.0.2.1`) is an IPv4 address.
     pub(crate) fn peer(&self, addr: IpAddr) -> IpAddr {
         match addr.to_canonical() {
             IpAddr::V6(addr) => {
@@ -29,7 +29,7 @@ impl PeerCounts {
         }
     }
 
-    /// One more of this peer's, unless it has as many as it may. Says whether it was let in.
+    /// Adds a connection of this peer, unless the peer is at its limit. Returns whether it was added.
     pub(crate) fn enter(&mut self, peer: IpAddr) -> bool {
         let max = self.max;
         let count = self.counts.entry(peer).or_insert(0);
@@ -41,7 +41,7 @@ impl PeerCounts {
         may
     }
 
-    /// One less. A peer without connections takes no memory.
+    /// Removes a connection of this peer. A peer without connections uses no memory.
     pub(crate) fn leave(&mut self, peer: IpAddr) {
         if let Some(count) = self.counts.get_mut(&peer) {
             *count -= 1;
@@ -51,7 +51,7 @@ impl PeerCounts {
         }
     }
 
-    /// The bound.
+    /// The limit.
     pub(crate) fn max(&self) -> usize {
         self.max
     }

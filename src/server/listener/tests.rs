@@ -14,7 +14,7 @@ use crate::address::Address;
 use crate::error::{Phase, Reason};
 use crate::transport::Transport;
 
-/// Bounds a wait for something that must come.
+/// Limits the wait for an event that must come.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn open(builder: ListenerBuilder) -> Listener {
@@ -38,7 +38,7 @@ async fn is_pending<F: Future>(future: &mut Pin<Box<F>>) -> bool {
     poll_once(future).await.is_pending()
 }
 
-/// Returns when the runtime has taken note of everything that has happened on its sockets so far.
+/// Returns when the runtime has processed all socket events so far.
 async fn catch_up() {
     let other = open(Listener::builder()).await;
     let _client = connect(&other).await;
@@ -75,7 +75,7 @@ async fn a_taken_port_is_an_error_that_names_it() {
 /// rule: tcp-8
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_told_as_that() {
-    // No resolver is asked about such a name, so nothing leaves this host.
+    // The name is invalid, so no resolver is asked and no packet leaves this host.
     let error = Listener::bind("no\0name:80").await.unwrap_err();
     assert!(matches!(error.reason(), Some(Reason::Io(_))), "{error}");
 }
@@ -152,7 +152,7 @@ async fn an_accept_that_is_dropped_loses_no_connection() {
     let mut missing: HashSet<Address> = clients.iter().map(|client| client.local_addr().unwrap().into()).collect();
     let collect = async {
         while !missing.is_empty() {
-            // Dropped at every point where it waits.
+            // The future is dropped at each of its wait points.
             match poll_once(&mut Box::pin(listener.accept())).await {
                 Poll::Ready(incoming) => assert!(missing.remove(&incoming.unwrap().peer_addr())),
                 Poll::Pending => yield_now().await,
