@@ -1,4 +1,5 @@
-//! Two connections made one: what one peer sends, the other one gets, the end in kind.
+//! Joins two connections: forwards the bytes of each peer to the other one, and ends each connection in the same way as
+//! the other one ended.
 
 mod wakers;
 
@@ -21,46 +22,48 @@ use crate::error::chain;
 use crate::transport::Transport;
 use crate::transport::layer::{TOKEN, poll_write_some};
 
-/// Joins two transports: what one peer sends the other one gets, until both directions have ended. Then both connections
-/// are closed. Never fails: it reports.
+/// Joins two transports: forwards the bytes of each peer to the other one until both directions have ended, then closes
+/// both connections. It returns a report, never an error.
 ///
-/// An end reaches the other side in kind (rule: flow-6):
+/// The end of one connection reaches the other side as the same kind of end (rule: flow-6):
 ///
-/// | what becomes of one leg | what the other leg does |
+/// | one leg | the other leg |
 /// |---|---|
-/// | its peer ends in order (FIN on TCP, close_notify on TLS) | [`close_write`](Transport::close_write), behind all its bytes; the other direction goes on |
+/// | its peer ends cleanly (FIN on TCP, close_notify on TLS) | [`close_write`](Transport::close_write) after all bytes; the other direction continues |
 /// | truncated, reset, a TLS failure, a timeout, an abort of ours | [`abort`](Transport::abort) |
-/// | reset, after its peer had ended in order | `close_write` behind all its bytes, for at most the [`close_timeout`](crate::Policy::close_timeout), then `abort` |
+/// | reset, after its peer had ended cleanly | `close_write` after all bytes, for at most the [`close_timeout`](crate::Policy::close_timeout), then `abort` |
 ///
-/// The leg that failed ends too: a TLS failure by its alert, any other by RST and without close_notify, because what its
-/// own peer has got is cut off as well. When both directions have ended in order, both legs are
-/// [closed](Transport::close), at the same time, each under its own bound.
+/// The leg that failed ends too. A TLS failure ends with its alert; any other failure ends with RST and without
+/// close_notify, because the data that this leg's peer has received is incomplete as well. When both directions have
+/// ended cleanly, both legs are [closed](Transport::close) at the same time, each within its own time limit.
 ///
-/// What arrived ahead of a truncation or a reset goes first, as far as the other leg takes it without waiting. The RST
-/// behind it may destroy what that peer's system has not delivered yet: on an abort nothing is promised but that it does
-/// not look like an end in order. On an end in order, every byte arrives before the marker does.
+/// Bytes that arrived before a truncation or a reset are forwarded first, as far as the other leg accepts them without
+/// waiting. The RST that follows may destroy bytes that the other peer's system has not delivered yet. So an abort only
+/// guarantees that the end does not look clean. With a clean end, every byte arrives before the end marker.
 ///
-/// A leg whose policy has [`Truncation::Tolerate`](crate::Truncation) ends as its reads say: a missing close_notify is
-/// passed on as an end in order, and the report says `truncated`.
+/// If the policy of a leg has [`Truncation::Tolerate`](crate::Truncation), a missing close_notify is forwarded as a
+/// clean end, and the report says `truncated`.
 ///
-/// If the process is killed, both peers see RST, over TCP (rule: flow-7).
+/// If the process is killed, both peers see RST (over TCP; rule: flow-7).
 ///
 /// # Bounds
 ///
-/// Bytes go from the one transport's buffer into the other one's write, without a buffer between. What a leg has not taken
-/// stays with the other peer, so that memory is bounded by the read-ahead (at most 66 KiB) and the
-/// [watermarks](crate::Watermarks) of the two, whatever their speeds. A leg that is not read because the other one is slow is watched all the same: its reset is
-/// noticed at once (rule: flow-5), where a TCP socket is beneath.
+/// Bytes go directly from the read buffer of one transport into the write of the other one. If one leg does not accept
+/// more bytes, the relay stops reading from the other one. So memory is limited by the read-ahead (at most 66 KiB) and
+/// the [watermarks](crate::Watermarks) of both legs, at any speed. While the relay does not read a leg because the
+/// other one is slow, it still notices a reset of that leg at once (rule: flow-5), if the leg uses a TCP socket.
 ///
-/// There is no bound on time but those of the transports: [`Policy::half_open_timeout`](crate::Policy) for a
-/// connection of which one half has ended, keep-alive and the user timeout for a peer that is gone, the close's own. Two
-/// silent peers are joined for ever; put a `timeout` around it where that is not wanted, and abort or close behind it.
+/// The only time limits are those of the transports: [`Policy::half_open_timeout`](crate::Policy) for a connection of
+/// which one half has ended, keep-alive and the user timeout for a peer that is gone, and the limit of the close. Two
+/// silent peers stay joined forever. If you do not want that, put a `timeout` around the relay, and abort or close both
+/// connections after it.
 ///
 /// # Cancel safety
 ///
-/// Cancel safe. No byte is held between the transports: what was read has been written, what was not written is still
-/// there to be read. A future that is dropped ends nothing, and the relay may be called again; its report counts anew.
-/// Whoever does not call it again says how the legs end: dropped, they look truncated to their peers (rule: close-12).
+/// Cancel safe. The relay holds no bytes itself: bytes that were read have been written, and bytes that were not
+/// written can still be read. Dropping the future ends neither connection, and the relay may be called again; the new
+/// report counts from zero. If you do not call it again, end the connections yourself: dropped connections look
+/// truncated to their peers (rule: close-12).
 ///
 /// # Example
 ///
@@ -100,22 +103,22 @@ where
     Relay::new(a.as_transport(TOKEN), b.as_transport(TOKEN)).run().await
 }
 
-/// How a relay went: how each connection ended, and how much went through.
+/// The report of a relay: how each connection ended, and how many bytes were forwarded.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RelayReport {
-    /// How the first connection ended: for its own reason, or as `aborted` where the other one's end asked for it.
+    /// How the first connection ended: for its own reason, or `aborted` because of how the other connection ended.
     pub a: CloseReport,
     /// How the second connection ended.
     pub b: CloseReport,
-    /// Bytes that went from the first to the second: read there, and accepted by the transport here.
+    /// Bytes from the first connection that the second transport has accepted.
     pub a_to_b: u64,
-    /// Bytes that went from the second to the first.
+    /// Bytes from the second connection that the first transport has accepted.
     pub b_to_a: u64,
 }
 
 impl RelayReport {
-    /// Whether both connections ended in order, on both sides.
+    /// Whether both connections ended cleanly on both sides.
     pub fn is_clean(&self) -> bool {
         self.a.is_clean() && self.b.is_clean()
     }
@@ -128,10 +131,10 @@ impl fmt::Display for RelayReport {
     }
 }
 
-/// How often the system is asked whether the last bytes have arrived.
+/// The interval at which the system is asked whether the last bytes have arrived.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// A relay under way. `ways[n]` carries from `legs[n]` to the other one.
+/// A running relay. `ways[n]` forwards bytes from `legs[n]` to the other leg.
 struct Relay<'t> {
     legs: [Leg<'t>; 2],
     ways: [Way; 2],
@@ -156,10 +159,10 @@ struct Way {
 enum WayState {
     #[default]
     Copying,
-    /// The end has been read; the marker is on its way.
+    /// The end of the source has been read, and our own end marker is being sent.
     Ending,
     Ended,
-    /// It cannot be read from, or not be written to: the halves say which and why.
+    /// Reading or writing failed. The states of the halves say which one and why.
     Failed,
 }
 
@@ -184,7 +187,7 @@ impl<'t> Relay<'t> {
         RelayReport { a, b, a_to_b, b_to_a }
     }
 
-    /// Ready once both ways have ended, or nothing is left to do for the one that has not.
+    /// Ready once both ways have ended, or once nothing more can be forwarded.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -195,14 +198,14 @@ impl<'t> Relay<'t> {
         if ready.has(Part::Loss) {
             let mut cx = Context::from_waker(wakers.of(Part::Loss));
             for (leg, lost) in self.legs.iter_mut().zip(lost) {
-                // rule: flow-5: also of a leg that is not read, because the other one is slow.
+                // rule: flow-5: this also notices the loss of a leg that is not read because the other one is slow.
                 leg.lost = leg.lost || lost.poll(&mut cx).is_ready();
             }
         }
         let before = self.ways.each_ref().map(|way| way.state);
         self.poll_ready_ways(wakers, |part| ready.has(part));
         if self.ways.each_ref().map(|way| way.state) != before {
-            // The end of one way may be news for the other one.
+            // The end of one way may let the other one continue.
             self.poll_ready_ways(wakers, |_| true);
         }
         if self.ways.iter().all(|way| way.state == WayState::Ended) {
@@ -211,8 +214,8 @@ impl<'t> Relay<'t> {
         if self.legs.iter().all(|leg| !leg.lost) && self.ways.iter().all(|way| way.state != WayState::Failed) {
             return Poll::Pending;
         }
-        // Once more, and without the task's budget: what a lost leg has received goes first, and how its peer ended is
-        // known when all of it was read.
+        // A last round without the task's budget. It forwards the bytes that a lost leg has already received. Only
+        // after all of them are read is it known how the leg's peer ended.
         let _ = pin!(unconstrained(poll_fn(|_| {
             self.poll_ready_ways(wakers, |_| true);
             Poll::Ready(())
@@ -231,8 +234,8 @@ impl<'t> Relay<'t> {
         }
     }
 
-    /// A leg is lost, or a way has failed. Pending only where a connection had ended in order, both ways, before its system
-    /// forgot it: then the rest goes on.
+    /// Called when a leg is lost or a way has failed. Pending only if the lost connection had ended cleanly in both
+    /// directions before its socket was gone: then the other direction continues.
     fn poll_loss(&mut self) -> Poll<()> {
         let duties = self.legs.each_mut().map(|leg| rules::duty(&leg.state()));
         let is_over = duties.iter().any(|duty| matches!(duty, Duty::Abort | Duty::CloseWriteThenAbort));
@@ -240,8 +243,8 @@ impl<'t> Relay<'t> {
         if is_over || has_failed { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// rule: half-8: what a peer has said and ended in order, before its connection was lost, arrives whole. The system
-    /// tells nobody when it does, so it is asked now and then.
+    /// rule: half-8: if a peer ended cleanly before its connection was lost, all its bytes reach the other side. The
+    /// system sends no event when they have arrived, so we poll it.
     async fn deliver(&mut self) {
         let duties = self.legs.each_mut().map(|leg| rules::duty(&leg.state()));
         let Some(from) = duties.iter().position(|duty| *duty == Duty::CloseWriteThenAbort) else { return };
@@ -257,11 +260,11 @@ impl<'t> Relay<'t> {
                 sleep(ASK_AGAIN).await;
             }
         };
-        // At the bound it is as late as a close would give it up.
+        // A close would give up after the same time.
         let _ = until(after(control.policy().close_timeout), delivery).await;
     }
 
-    /// Ends both legs. What has to be at once is done before anything is waited for.
+    /// Ends both legs. Everything that does not wait is done first, on both of them.
     async fn end(&mut self) -> (CloseReport, CloseReport) {
         let [a, b] = self.legs.each_mut().map(|leg| leg.state());
         let is_misused = self.ways.iter().any(|way| way.state == WayState::Failed)
@@ -277,17 +280,17 @@ impl<'t> Relay<'t> {
 }
 
 impl Leg<'_> {
-    /// What is known of it, for the decisions.
+    /// The state of the leg, as the rules need it.
     fn state(&mut self) -> rules::Leg {
         if self.control.is_aborted() {
-            // By another task: the halves may not have met it yet.
+            // Another task may have aborted the connection, and the halves may not have noticed yet.
             self.transport.layer_mut(TOKEN).handle_abort();
         }
         let (send, recv) = self.transport.layer(TOKEN).halves();
         rules::Leg { send, recv, lost: self.lost, truncation: self.control.policy().truncation }
     }
 
-    /// Does what does not wait. The close behind it, which every leg gets, gives the report.
+    /// Does the part that does not wait. The `close` of each leg follows and gives the report.
     fn end_now(&mut self, ending: &LegEnd) {
         match ending {
             LegEnd::Close => {}
@@ -304,7 +307,7 @@ impl Leg<'_> {
 }
 
 impl Way {
-    /// Carries what can be carried now.
+    /// Forwards all bytes that can be forwarded now.
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut dyn Transport, to: &mut dyn Transport) {
         while let WayState::Copying | WayState::Ending = self.state {
             match self.poll_step(cx, from, to) {
@@ -332,7 +335,7 @@ impl Way {
         }
         let coop = ready!(poll_proceed(cx));
         let Poll::Ready(bytes) = Pin::new(&mut *from).poll_fill_buf(cx)? else {
-            // rule: write-6: a stream beneath may keep a queue of its own.
+            // rule: write-6: the underlying stream may have its own queue.
             if self.is_unflushed {
                 ready!(Pin::new(to).poll_flush(cx))?;
                 self.is_unflushed = false;
@@ -343,7 +346,7 @@ impl Way {
             return Poll::Ready(Ok(WayState::Ending));
         }
         let n = ready!(poll_write_some(to, cx, bytes))?;
-        // Only now: what was not written is still there for whoever reads next.
+        // Consumed only after the write, so that bytes that were not written can still be read later.
         Pin::new(from).consume(n);
         coop.made_progress();
         self.bytes += n as u64;

@@ -1,10 +1,11 @@
 //! One timer for many deadlines.
 //!
-//! When a timer is set that is earlier than all others of the runtime, tokio wakes its driver by a system call. On a server
-//! with little load a handshake's deadline is mostly the only timer, so each handshake would pay for that wake. Here all
-//! waits that begin on one thread share a timer. A deadline later than the time that the timer is set to costs no system call.
+//! When a task sets a timer that is earlier than all others of the runtime, tokio wakes its driver with a system call.
+//! On a server with little load, the deadline of a handshake is usually the only timer, so each handshake would cost
+//! that system call. Here, all waits that start on one thread share one timer. A deadline that is later than the
+//! timer's current time costs no system call.
 //!
-//! The end of a wait leaves the timer as it is. When the timer fires and nobody waits, it is given back (rule: life-4).
+//! When a wait ends, the timer stays set. When the timer fires and nobody waits, it is dropped (rule: life-4).
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::conn::unlocked;
 
 thread_local! {
-    /// The alarm of the runtime that this thread worked for last.
+    /// The alarm of the runtime that last ran on this thread.
     static ALARM: Cell<Option<Arc<Alarm>>> = const { Cell::new(None) };
 }
 
@@ -34,14 +35,14 @@ struct Alarm {
 
 #[derive(Default)]
 struct State {
-    /// In the order of their deadlines. One that was reached is taken out, and its task is woken.
+    /// The waits in the order of their deadlines. When a deadline passes, its wait is removed and its task is woken.
     waits: BTreeMap<Key, Waker>,
-    /// How many waits there have been.
+    /// The number of waits so far.
     count: u64,
     timer: Option<Timer>,
 }
 
-/// A deadline, and a number that tells waits of the same deadline apart.
+/// A deadline, and a number that distinguishes waits with the same deadline.
 type Key = (Instant, u64);
 
 struct Timer {
@@ -49,7 +50,7 @@ struct Timer {
     sleep: Pin<Box<Sleep>>,
 }
 
-/// One wait for a deadline. It ends when this is dropped.
+/// One wait for a deadline. Dropping it ends the wait.
 pub(crate) struct Entry {
     alarm: Arc<Alarm>,
     key: Key,
@@ -73,7 +74,7 @@ impl Entry {
         Self { alarm, key }
     }
 
-    /// Ready at the deadline; until then, this task is the one that is woken.
+    /// Ready at the deadline. Until then, the alarm wakes the task that polled last.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         // Cloning or dropping a waker runs foreign code, so neither is done under the lock (rule: life-7).
         let waits = |state: &mut State| state.waits.get(&self.key).map(|waker| waker.will_wake(cx.waker()));
@@ -110,15 +111,15 @@ impl Alarm {
         alarm
     }
 
-    /// Works on the state. If the timer fires meanwhile, wakes the tasks whose deadline has come.
+    /// Runs a function on the locked state. If the timer fires meanwhile, wakes the tasks whose deadlines have passed.
     fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut State) -> R) -> R {
         let result = f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.attend();
         result
     }
 
-    /// Deals with a timer that has fired. If another call holds the lock, that call does it after it has released the lock:
-    /// the timer can fire while it is being set, on the same thread or on another one.
+    /// Handles a timer that has fired. If another call holds the lock, that call handles it after it has released the
+    /// lock: the timer can fire while it is being set, on the same thread or on another one.
     fn attend(self: &Arc<Self>) {
         while self.fired.load(Ordering::SeqCst) {
             let mut state = match self.state.try_lock() {
@@ -126,7 +127,7 @@ impl Alarm {
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
-            // While this call holds the lock, others rely on it: the loop looks again.
+            // Other calls rely on this one while it holds the lock, so the loop checks again.
             let (due, timer) = match self.fired.swap(false, Ordering::SeqCst) {
                 true => state.take_due(self),
                 false => Default::default(),
@@ -139,18 +140,18 @@ impl Alarm {
 }
 
 impl State {
-    /// Sets the timer to this time, if there is none that fires before.
+    /// Sets the timer to this time, unless it already fires earlier.
     fn set(&mut self, at: Instant, alarm: &Arc<Alarm>) {
         if self.timer.as_ref().is_none_or(|timer| at < timer.at) {
             self.timer.get_or_insert_with(|| Timer { at, sleep: Box::pin(sleep_until(at)) }).set(at, alarm);
         }
     }
 
-    /// Takes out the tasks whose deadline has come, and sets the timer for the next one. Where there is none, the timer is
-    /// taken out too.
+    /// Removes and returns the tasks whose deadlines have passed, and sets the timer for the next deadline. Without a
+    /// next deadline, the timer is removed too.
     fn take_due(&mut self, alarm: &Arc<Alarm>) -> (Vec<Waker>, Option<Timer>) {
         let Some(timer) = self.timer.as_mut().filter(|timer| timer.sleep.is_elapsed()) else {
-            // It was set anew before this call came.
+            // Another call has already set the timer again.
             return Default::default();
         };
         let now = Instant::now();
@@ -159,7 +160,7 @@ impl State {
             due.push(first.remove());
         }
         match self.waits.first_key_value() {
-            // A timer that fires too early belongs to a runtime that ends: it cannot be set again.
+            // A timer that fires too early belongs to a runtime that is shutting down, and cannot be set again.
             Some(((next, _), _)) if timer.at <= now => {
                 timer.set(*next, alarm);
                 (due, None)
@@ -170,12 +171,12 @@ impl State {
 }
 
 impl Timer {
-    /// Sets it to this time. When it fires, the alarm is woken.
+    /// Sets the timer to this time. When it fires, it wakes the alarm.
     fn set(&mut self, at: Instant, alarm: &Arc<Alarm>) {
         self.sleep.as_mut().reset(at);
         self.at = at;
         let waker = Waker::from(Arc::clone(alarm));
-        // Asked first: a timer of a runtime that has ended panics when it is polled.
+        // Checked first, because a timer of a runtime that has ended panics when it is polled.
         let fired = self.sleep.is_elapsed()
             || pin!(unconstrained(self.sleep.as_mut())).poll(&mut Context::from_waker(&waker)).is_ready();
         if fired {

@@ -1,4 +1,5 @@
-//! Draining: no new connections, every open one is told, and after a while the rest is cut off.
+//! Draining: the listeners accept no new connections, every open connection is notified, and those that are still open
+//! at the deadline are aborted.
 
 use std::fmt;
 use std::pin::pin;
@@ -14,14 +15,14 @@ use crate::conn::control::{Control, Group, Member, WeakControl, draining};
 use crate::conn::time::{after, until};
 use crate::core::outcome::{Outcome, OutcomeCounts};
 
-/// The connections that end together: those of a [`Listener`](crate::Listener), of several, and whatever else has
-/// [joined](Self::join). This is the handle by which a service is stopped; it is cheap to clone, and any task or thread may
-/// hold it.
+/// A group of connections that end together: the connections of one or several [`Listener`](crate::Listener)s, and
+/// others that have [joined](Self::join). A service is stopped through this handle. It is cheap to clone, and any task
+/// or thread may hold it.
 ///
-/// Every connection joins the group of its listener when it is accepted, and leaves it when it is gone: when its socket is,
-/// after upgrades, splits and drops too. The group keeps none of them alive (rule: life-4).
+/// Every connection joins the group of its listener when it is accepted, and leaves it when its socket is closed, also
+/// after an upgrade, a split or a drop. The group keeps no connection alive (rule: life-4).
 ///
-/// A connection hears of the drain by [`Control::draining`]:
+/// A connection is notified of the drain by [`Control::draining`]:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -84,36 +85,37 @@ struct Inner {
 struct State {
     members: Slab<WeakControl>,
     doors: Vec<Weak<dyn Door>>,
-    /// Those that ended since the drain began.
+    /// The connections that ended since the drain began.
     ended: OutcomeCounts,
     cut_off: usize,
 }
 
-/// What lets connections in. A drain shuts it.
+/// The part of a listener that a drain closes.
 pub(crate) trait Door: Send + Sync {
-    /// Lets nobody in from now on.
+    /// Accepts no connections from now on.
     fn shut(&self);
 }
 
-/// It left before the drain began.
+/// The connection left before the drain began.
 const UNCOUNTED: u8 = u8::MAX;
 
 impl DrainGroup {
-    /// A group without members, to be shared by listeners ([`ListenerBuilder::group`](crate::ListenerBuilder::group)) and
-    /// joined by connections.
+    /// An empty group. Listeners can share it ([`ListenerBuilder::group`](crate::ListenerBuilder::group)), and
+    /// connections can join it.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes a connection in, for example one that was made by connecting. Says whether it is a member now: not where it
-    /// belongs to another group already, or has ended. One that joins while the group drains is told at once.
+    /// Adds a connection, for example an outgoing one. Returns whether it is now a member: it is not if it already
+    /// belongs to another group or has ended. A connection that joins while the group drains is notified at once.
     pub fn join(&self, control: &Control) -> bool {
         control.join(Arc::clone(&self.0) as Arc<dyn Group>)
     }
 
-    /// Begins the drain, and does not wait: the listeners of the group are closed and let nobody in any more, unfinished
-    /// handshakes are ended, and every connection is told, by [`Control::draining`] and [`Protocol::draining`](crate::protocol::Protocol::draining).
-    /// Twice is once; there is no way back.
+    /// Starts the drain and does not wait. The listeners of the group are closed, unfinished handshakes are aborted,
+    /// and every connection is notified, by [`Control::draining`] and
+    /// [`Protocol::draining`](crate::protocol::Protocol::draining). A second call has no effect. A drain cannot be
+    /// cancelled.
     ///
     /// The system resets connections that wait in its backlog and were not accepted. A listening socket that was
     /// [passed in](crate::ListenerBuilder::from_std) stays open for its other holders, with its backlog (rule: tcp-10).
@@ -128,18 +130,19 @@ impl DrainGroup {
         self.members().iter().for_each(Control::tell_draining);
     }
 
-    /// Begins the drain, waits until every connection has ended, aborts at the deadline those that have not, and says how
-    /// many ended how. `None`: no deadline (rule: tcp-9).
+    /// Starts the drain, waits until every connection has ended, aborts the ones that are still open at the deadline,
+    /// and returns how many connections ended how. `None`: no deadline (rule: tcp-9).
     ///
-    /// The application ends its connections, each in its own way; one that does not hear of the drain ends at the deadline,
-    /// by RST. It is not waited for until whoever holds it has noticed that.
+    /// The application ends each of its connections in the way of its protocol. A connection that ignores the drain is
+    /// aborted with RST at the deadline. `drain` does not wait until the application has noticed the abort.
     ///
-    /// May be called again, and by several tasks: each waits under a deadline of its own, and the report counts from the
-    /// begin of the drain on.
+    /// May be called again, and by several tasks. Each call has its own deadline, and each report counts from the start
+    /// of the drain.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe. The drain that was begun goes on, but nobody aborts the rest then.
+    /// Cancel safe. The drain continues, but without the call nothing aborts the connections that are still open at the
+    /// deadline.
     pub async fn drain(&self, deadline: impl Into<Option<Duration>>) -> DrainReport {
         self.begin_drain();
         let deadline = after(deadline.into());
@@ -148,7 +151,7 @@ impl DrainGroup {
         }
         let (mut ended, cut_off, open) = {
             let state = self.state();
-            // Kept until the lock is released: the last holder of a handle drops everything in it.
+            // Kept until the lock is released, because dropping the last handle of a connection drops everything in it.
             let open: Vec<Control> = state.members.iter().filter_map(|(_, member)| member.upgrade()).collect();
             (state.ended.clone(), state.cut_off, open)
         };
@@ -156,12 +159,12 @@ impl DrainGroup {
         DrainReport { ended, cut_off }
     }
 
-    /// Whether the drain has begun.
+    /// Whether the drain has started.
     pub fn is_draining(&self) -> bool {
         self.0.is_draining()
     }
 
-    /// Waits until the drain begins.
+    /// Waits until the drain starts.
     ///
     /// # Cancel safety
     ///
@@ -170,7 +173,7 @@ impl DrainGroup {
         draining(&*self.0).await;
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     pub fn connections(&self) -> usize {
         self.state().members.len()
     }
@@ -192,12 +195,14 @@ impl DrainGroup {
         self.state().cut_off += cut_off;
     }
 
-    /// To be told, or ended, without the lock: whoever is may leave at once.
+    /// The members, to be notified or ended after the lock is released: a member may leave the group, which takes the
+    /// lock, as soon as it is notified.
     fn members(&self) -> Vec<Control> {
         self.state().members.iter().filter_map(|(_, member)| member.upgrade()).collect()
     }
 
-    /// A listener lets connections into this group. Where the drain has begun already, it is shut.
+    /// Registers a listener that adds connections to this group. If the drain has already started, the listener is
+    /// closed.
     pub(crate) fn open(&self, door: Weak<dyn Door>) {
         let mut state = self.state();
         if !self.is_draining() {
@@ -243,7 +248,8 @@ impl Group for Inner {
         self.state().members.insert(control)
     }
 
-    /// The outcome is asked for under the lock, so that one that becomes known later finds what is to be corrected.
+    /// The outcome is read under the lock. If it becomes known later, the correction then finds the count that it has
+    /// to correct.
     fn leave(&self, member: &Member, outcome: Option<&dyn Fn() -> Outcome>) {
         let mut state = self.state();
         if member.left.load(Ordering::Acquire) != 0 {
@@ -279,33 +285,33 @@ impl fmt::Debug for DrainGroup {
     }
 }
 
-/// How many connections ended how, from the begin of a drain to its end.
+/// How many connections ended with which outcome, from the start of a drain to its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
     ended: OutcomeCounts,
-    /// How many were open still at the deadline and were aborted by the drain. They are counted as `aborted` too.
+    /// The number of connections that the drain aborted at the deadline. They are counted as `aborted` too.
     pub cut_off: usize,
 }
 
 impl DrainReport {
-    /// How many connections there were.
+    /// The total number of connections.
     pub fn total(&self) -> usize {
         self.ended.total()
     }
 
-    /// How many ended like this. [`Outcome::Dropped`] counts those that the application dropped without ending them by one of
-    /// the verbs, and that had not ended by themselves.
+    /// The number of connections with this outcome. [`Outcome::Dropped`] counts connections that the application
+    /// dropped without `close` or `abort`, and that had not ended by themselves.
     pub fn count(&self, outcome: Outcome) -> usize {
         self.ended.count(outcome)
     }
 
-    /// Every outcome, each with the number of connections that ended so; 0 is told too.
+    /// Every outcome with its number of connections, including zeros.
     pub fn iter(&self) -> impl Iterator<Item = (Outcome, usize)> {
         Outcome::ALL.into_iter().map(|outcome| (outcome, self.ended.count(outcome)))
     }
 
-    /// Whether every connection ended in order, on both sides.
+    /// Whether every connection ended cleanly on both sides.
     pub fn is_clean(&self) -> bool {
         self.ended.count(Outcome::Closed) == self.total()
     }

@@ -1,4 +1,5 @@
-//! The bounds on how long a connection may be idle: a half-open one, one that is ending its send half, and any other.
+//! Time limits for idle connections: half-open connections, connections that are ending their send half, and all
+//! others.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,11 +16,12 @@ use crate::core::stall::Stall;
 use crate::error::Phase;
 use crate::policy::Policy;
 
-/// Whether the other half has ended. Whoever waits already when it does is told, so that their time begins to run.
+/// Whether the other half has ended. A half that is already waiting at that moment is woken, so that its half-open
+/// timer starts.
 #[derive(Default)]
 pub(crate) struct HalfOpen {
     begun: AtomicBool,
-    /// Only where there is a bound does anybody wait.
+    /// Set only if the policy has a limit.
     waiting: Mutex<Option<Box<Waker>>>,
 }
 
@@ -36,7 +38,7 @@ impl HalfOpen {
         }
     }
 
-    /// Whether it has begun; where not, the task is woken when it does.
+    /// Whether the other half has ended. If not, the task is woken when it ends.
     fn has_begun_for(&self, cx: &mut Context<'_>) -> bool {
         if self.has_begun() {
             return true;
@@ -44,7 +46,7 @@ impl HalfOpen {
         let lock = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let waits_already = lock().as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if !waits_already {
-            // Cloning or dropping a waker runs foreign code too.
+            // Cloning or dropping a waker runs foreign code, so neither is done under the lock.
             let waker = Some(Box::new(cx.waker().clone()));
             let before = std::mem::replace(&mut *lock(), waker);
             drop(before);
@@ -53,12 +55,12 @@ impl HalfOpen {
     }
 }
 
-/// When something moved last, in either direction. The halves share it: what one of them moves keeps the other one from
-/// timing out (rule: idle-2). No clock is read where no bound is set.
+/// The time of the last traffic in either direction. Both halves share it: traffic in one direction keeps the other one
+/// from timing out (rule: idle-2). Without a limit, no clock is read.
 pub(crate) struct Activity {
-    /// `None` where no bound is set.
+    /// `None` if no limit is set.
     begin: Option<Instant>,
-    /// Nanoseconds since the begin.
+    /// The time of the last traffic, in nanoseconds since `begin`.
     last: AtomicU64,
 }
 
@@ -73,7 +75,7 @@ impl Activity {
         self.begin.is_some()
     }
 
-    /// Something moved.
+    /// Notes traffic.
     #[inline]
     pub(crate) fn note(&self) {
         if let Some(begin) = self.begin {
@@ -92,24 +94,25 @@ impl Activity {
     }
 }
 
-/// Runs while a half waits, where there is a bound for that (rules: half-10, idle-1).
+/// Runs while a half waits, if the policy has a limit for that (rules: half-10, idle-1).
 #[derive(Default)]
 pub(crate) struct IdleTimer {
     wait: Option<Box<Wait>>,
     stopped: bool,
 }
 
-/// It is armed once and looked at when it fires: what moved meanwhile puts it off then, and costs nothing before.
+/// The timer is set once. Only when it fires is the last traffic looked up, and the timer is set again if there was
+/// any. So traffic itself never touches the timer.
 struct Wait {
     sleep: Pin<Box<Sleep>>,
     phase: Phase,
-    /// When the wait that is under way began.
+    /// The start of the current wait.
     since: Option<Instant>,
 }
 
 impl IdleTimer {
-    /// Ready once nothing has moved for too long while this half waited; says which bound that was. That of a half-open
-    /// connection wins where there is one.
+    /// Ready when there was no traffic for the time of the limit while this half waited. Returns which limit it was.
+    /// The half-open limit has priority once the other half has ended.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -127,7 +130,8 @@ impl IdleTimer {
         };
         if !self.wait.as_ref().is_some_and(|wait| wait.phase == phase) {
             if Handle::try_current().is_err() {
-                // A waker was called from outside the runtime: there is no clock here. Whoever polls next begins.
+                // Polled outside the runtime, for example from a waker: there is no clock here. The next poll sets the
+                // timer.
                 return Poll::Pending;
             }
             self.wait = Some(Box::new(Wait { sleep: Box::pin(tokio::time::sleep(bound)), phase, since: None }));
@@ -138,22 +142,22 @@ impl IdleTimer {
         }
     }
 
-    /// The wait is over.
+    /// Ends the wait.
     pub(crate) fn reset(&mut self) {
         if let Some(wait) = &mut self.wait {
             wait.since = None;
         }
     }
 
-    /// Changes the bound from now on.
+    /// Changes the limit.
     pub(crate) fn stop(&mut self) {
         self.wait = None;
         self.stopped = true;
     }
 }
 
-/// Bounds the wait for the end of a send half: at most this long without progress (rule: close-3). Costs nothing if nobody
-/// waits.
+/// Limits the wait for the end of a send half: at most this long without progress (rule: close-3). Costs nothing while
+/// nobody waits.
 #[derive(Default)]
 pub(crate) struct StallTimer {
     wait: Option<Box<StalledWait>>,
@@ -166,13 +170,13 @@ struct StalledWait {
 }
 
 impl StallTimer {
-    /// Ready once there was no progress for the time of the bound. `moved` is a counter that grows with progress.
+    /// Ready when there was no progress for the time of the limit. `moved` is a counter that grows with progress.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, bound: Option<Duration>, moved: impl Fn() -> u64) -> Poll<()> {
         let Some(bound) = bound.filter(|_| !self.stopped) else { return Poll::Pending };
         let interval = Stall::interval(bound);
         let wait = match &mut self.wait {
             Some(wait) => wait,
-            // As in an idle wait: without a runtime there is no clock.
+            // Without a runtime there is no clock, as in [`IdleTimer`].
             None if Handle::try_current().is_err() => return Poll::Pending,
             none => {
                 let (sleep, stall) = (Box::pin(tokio::time::sleep(interval)), Stall::new(moved()));

@@ -1,4 +1,4 @@
-//! What every connection has, whatever it is made of: its handle, its group, its bounds, its socket.
+//! The parts that every kind of connection has: its handle, its group, its limits, its socket.
 
 mod alarm;
 pub(crate) mod control;

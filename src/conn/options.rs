@@ -1,4 +1,4 @@
-//! The options of the TCP socket at the bottom of a connection, written once for both faces.
+//! The options of the TCP socket at the bottom of a connection, shared by the async and the callback API.
 
 use std::io;
 use std::time::Duration;
@@ -39,14 +39,14 @@ pub trait SocketOptions {
     #[doc(hidden)]
     fn socket(&self) -> TcpOptions<'_>;
 
-    /// Whether small segments leave at once. On by default.
+    /// Whether small segments are sent at once (`TCP_NODELAY`). On by default.
     #[doc(alias = "getTcpNoDelay")]
     #[doc(alias = "TCP_NODELAY")]
     fn nodelay(&self) -> io::Result<bool> {
         self.socket().0.with_socket(|socket| socket.nodelay())
     }
 
-    /// Sets whether small segments leave at once.
+    /// Sets whether small segments are sent at once (`TCP_NODELAY`).
     #[doc(alias = "setTcpNoDelay")]
     #[doc(alias = "TCP_NODELAY")]
     fn set_nodelay(&self, on: bool) -> io::Result<()> {
@@ -67,13 +67,13 @@ pub trait SocketOptions {
         self.socket().0.with_socket(|socket| socket.set_keepalive(keepalive))
     }
 
-    /// How long sent data may stay unacknowledged before the system gives the connection up (Linux).
+    /// How long sent data may stay unacknowledged before the system gives up the connection (Linux).
     #[doc(alias = "TCP_USER_TIMEOUT")]
     fn user_timeout(&self) -> io::Result<Option<Duration>> {
         self.socket().0.with_socket(|socket| socket.user_timeout())
     }
 
-    /// Sets how long sent data may stay unacknowledged before the system gives the connection up (Linux).
+    /// Sets how long sent data may stay unacknowledged before the system gives up the connection (Linux).
     #[doc(alias = "TCP_USER_TIMEOUT")]
     fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.socket().0.with_socket(|socket| socket.set_user_timeout(timeout))

@@ -1,4 +1,4 @@
-//! The TCP socket itself: its options, and the two calls that make an abort and a close what they are.
+//! The TCP socket: its options, and the calls behind abort (RST) and close (FIN).
 
 use std::io::{self, IoSlice, Read};
 use std::time::Duration;
@@ -115,7 +115,7 @@ impl<'a> Options<'a> {
         self.0.set_recv_buffer_size(bytes.min(LARGEST_BUFFER))
     }
 
-    /// Lets the kernel gather small writes until it is let go. Where there is no such option, nothing is gathered.
+    /// Makes the kernel gather small writes until the option is turned off. Systems without this option gather nothing.
     pub(crate) fn set_cork(&self, on: bool) {
         #[cfg(target_os = "linux")]
         let _ = self.0.set_tcp_cork(on);
@@ -123,18 +123,18 @@ impl<'a> Options<'a> {
         let _ = on;
     }
 
-    /// Makes the kernel send RST instead of FIN when the socket is dropped. Zero is the only linger that does not block
-    /// the thread that drops it.
+    /// Makes the kernel send RST instead of FIN when the socket is dropped. Zero is the only linger time that does not
+    /// block the dropping thread.
     pub(crate) fn reset_on_drop(&self) {
         let _ = self.0.set_linger(Some(Duration::ZERO));
     }
 
-    /// Makes the kernel end the connection in order when the socket is dropped.
+    /// Makes the kernel end the connection cleanly, with FIN, when the socket is dropped.
     pub(crate) fn end_on_drop(&self) {
         let _ = self.0.set_linger(None);
     }
 
-    /// Half-closes: FIN behind what was written.
+    /// Half-closes: sends FIN after the written bytes.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         self.0.shutdown(std::net::Shutdown::Write)
     }
@@ -148,25 +148,26 @@ pub(crate) fn reset_on_drop(socket: &tokio::net::TcpSocket) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
-/// Whether readiness is edge-triggered: then a call that moved a part only has used it up.
+/// Whether readiness is edge-triggered. If it is, a short read or write means that the next call would return
+/// `WouldBlock`.
 pub(crate) const TELLS_BY_EDGES: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// The most bytes that one call moves: Linux stops there (`MAX_RW_COUNT`, read(2)). A call that moves this many is not a
+/// The most bytes that one call transfers on Linux (`MAX_RW_COUNT`, read(2)). A call that transfers this many is not a
 /// short one.
 pub(crate) const MAX_AT_ONCE: usize = 0x7fff_f000;
 
-/// The most parts that one call takes: `IOV_MAX` on every system that defines it (writev(2)).
+/// The most slices that one call accepts: `IOV_MAX` on every system that defines it (writev(2)).
 const MAX_PARTS: usize = 1024;
 
-/// The parts that one call takes: they start at the first non-empty part, and are no more than the system accepts.
+/// The slices for one call: from the first non-empty one on, and no more than the system accepts.
 pub(crate) fn first_parts<'a, 'b>(parts: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     let begin = parts.iter().position(|part| !part.is_empty()).unwrap_or(parts.len());
     let parts = &parts[begin..];
     &parts[..parts.len().min(MAX_PARTS)]
 }
 
-/// Reads the bytes in the kernel, without waiting. tokio reads only after it has received an event, which may come later than
-/// the bytes.
+/// Reads the bytes in the kernel without waiting. tokio reads only after it has received an event, and the event may
+/// come later than the bytes.
 pub(crate) fn receive(stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(stream)).read(buf)
 }
@@ -198,7 +199,8 @@ pub(crate) fn recv(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usiz
     stream.try_read_buf(buf)
 }
 
-/// Sends what FIN follows right behind: the kernel waits for that, so that both share a segment.
+/// Sends bytes that are followed by FIN at once. The kernel holds the bytes back until then, so that they share a
+/// segment with FIN.
 pub(crate) fn send_ahead_of_end(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     #[cfg(target_os = "linux")]
     return Ok(rustix::net::send(stream, bytes, rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL)?);
@@ -211,8 +213,9 @@ pub(crate) fn in_flight(stream: &TcpStream) -> Option<u64> {
     unacked::of(stream)
 }
 
-/// Whether the system would take this many bytes at once: it keeps what the peer has not acknowledged too. Its bookkeeping is in
-/// the same memory, so a byte counts as two, as it does for `SO_SNDBUF` (socket(7)). `false` if the system cannot tell.
+/// Whether the send buffer has space for this many bytes. Unacknowledged bytes occupy the buffer too. The kernel's
+/// bookkeeping uses the same memory, so each byte counts twice, as for `SO_SNDBUF` (socket(7)). `false` if the system
+/// cannot tell.
 pub(crate) fn has_space(stream: &TcpStream, bytes: usize) -> bool {
     let (Some(unacked), Ok(memory)) = (in_flight(stream), SockRef::from(stream).send_buffer_size()) else {
         return false;
@@ -222,7 +225,7 @@ pub(crate) fn has_space(stream: &TcpStream, bytes: usize) -> bool {
 
 #[cfg(target_os = "linux")]
 mod unacked {
-    //! `SIOCOUTQ`, which no safe crate offers.
+    //! `SIOCOUTQ`: no crate offers a safe wrapper for it.
 
     use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -1,4 +1,5 @@
-//! A wait that may have an end. `None` is no bound, and is so only where the application asked for it (rule: tcp-9).
+//! Waits with an optional deadline. `None` means no deadline, and occurs only if the application asked for it (rule:
+//! tcp-9).
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -9,19 +10,19 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::conn::alarm::Entry;
 
-/// The moment `timeout` from now. A timeout that the clock cannot express is none.
+/// The time `timeout` from now. `None` if the clock cannot express it.
 pub(crate) fn after(timeout: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(timeout?)
 }
 
-/// The moment `wait` from now. If the clock cannot express it, a moment some decades from now.
+/// The time `wait` from now. If the clock cannot express it, a time some decades from now.
 pub(crate) fn far(wait: Duration) -> Instant {
     const DECADES: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     let now = Instant::now();
     now.checked_add(wait).unwrap_or_else(|| now + DECADES)
 }
 
-/// What `future` gives, or `None` at the deadline. A future that is ready at the deadline has made it.
+/// The output of `future`, or `None` at the deadline. If the future is ready at the deadline, its output is returned.
 pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
     let (mut future, mut clock) = (pin!(future), Clock::new(deadline));
     poll_fn(|cx| match future.as_mut().poll(cx) {
@@ -31,7 +32,7 @@ pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Op
     .await
 }
 
-/// The time a handshake or a close may take. It costs nothing until that has to wait.
+/// The deadline of a handshake or a close. No timer is set until the operation has to wait.
 pub(crate) struct Clock {
     deadline: Option<Instant>,
     wait: Option<Box<Entry>>,
@@ -42,12 +43,12 @@ impl Clock {
         Self { deadline, wait: None }
     }
 
-    /// When it ends.
+    /// The time of the deadline.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Whether there is a deadline, and no timer runs yet.
+    /// Whether there is a deadline without a running timer.
     pub(crate) fn is_idle(&self) -> bool {
         self.deadline.is_some() && self.wait.is_none()
     }
@@ -66,7 +67,7 @@ impl Clock {
     }
 }
 
-/// A timer that allocates once.
+/// A timer that can be set again without another allocation.
 #[derive(Default)]
 pub(crate) struct Timer {
     at: Option<Instant>,
@@ -88,7 +89,7 @@ impl Timer {
         }
     }
 
-    /// Ready once, when the time has come.
+    /// Ready once, at the time that was set.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         ready!(self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at))).as_mut().poll(cx));

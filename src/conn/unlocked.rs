@@ -12,7 +12,7 @@ use std::task::Waker;
 thread_local! {
     /// The number of layer locks that this thread holds.
     static LOCKS: Cell<usize> = const { Cell::new(0) };
-    /// Whether something is in `LATER`: mostly nothing is, and this is looked at after each lock.
+    /// Whether `LATER` contains anything. It is checked after each lock, and is usually `false`.
     static IS_LATER: Cell<bool> = const { Cell::new(false) };
     static LATER: RefCell<Vec<Later>> = const { RefCell::new(Vec::new()) };
 }
@@ -31,7 +31,8 @@ impl Later {
     }
 }
 
-/// Lives while this thread holds a lock of a layer: made before the lock is taken, and dropped after it is released.
+/// Exists while this thread holds a lock of a layer: created before the lock is taken, and dropped after the lock is
+/// released.
 pub(crate) struct Locked(PhantomData<*const ()>);
 
 impl Locked {
@@ -53,7 +54,7 @@ impl Drop for Locked {
     }
 }
 
-/// Runs what was put off. That may take locks, and put off more.
+/// Runs the postponed notifications. They may take locks, and postpone more notifications.
 #[cold]
 fn run_later() {
     while LOCKS.get() == 0 && IS_LATER.replace(false) {

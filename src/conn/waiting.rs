@@ -17,14 +17,14 @@ impl Waiting {
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let parks_already = lock()[which].as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
         if !parks_already {
-            // Cloning or dropping a waker runs foreign code too.
+            // Cloning or dropping a waker runs foreign code, so neither is done under the lock.
             let waker = Some(cx.waker().clone());
             let before = std::mem::replace(&mut lock()[which], waker);
             drop(before);
         }
     }
 
-    /// Wakes them all.
+    /// Wakes all waiting tasks.
     pub(crate) fn wake(&self) {
         let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.into_iter().flatten().for_each(unlocked::wake);

@@ -1,4 +1,4 @@
-//! A reset that leaves the socket where it is.
+//! A reset that does not take the socket from its holders.
 
 use std::ops::Deref;
 use std::task::Context;
@@ -9,7 +9,7 @@ use crate::conn::socket::Options;
 
 pub(crate) struct SharedSocket(TcpStream);
 
-/// The socket, for one call.
+/// A reference to the socket for one call.
 pub(crate) struct SocketRef<'a>(&'a TcpStream);
 
 impl Deref for SocketRef<'_> {
@@ -26,7 +26,7 @@ impl SharedSocket {
         Self(stream)
     }
 
-    /// Always there.
+    /// Always `Some` on Linux.
     #[inline]
     pub(crate) fn get(&self) -> Option<SocketRef<'_>> {
         Some(SocketRef(&self.0))

@@ -1,4 +1,4 @@
-//! The socket that both halves of a TCP connection use, and that a reset ends for both of them at once.
+//! The socket that both halves of a TCP connection share. A reset ends it for both halves at once.
 //!
 //! Linux has a call that resets a socket although others hold it and wait on it. Elsewhere RST is sent when the last holder
 //! closes the socket, so a reset takes the socket away from all of them. With `--cfg bowline_portable` that code runs on Linux
@@ -14,5 +14,5 @@ pub(crate) use self::linux::{SharedSocket, SocketRef};
 #[cfg(any(not(target_os = "linux"), bowline_portable))]
 pub(crate) use self::portable::{SharedSocket, SocketRef};
 
-/// Whether a reset takes the socket away, so that nobody may keep it.
+/// Whether a reset takes the socket away, so that no caller may keep a reference.
 pub(crate) const TAKES_AWAY: bool = cfg!(any(not(target_os = "linux"), bowline_portable));

@@ -9,9 +9,9 @@ use crate::conn::socket::Options;
 use crate::conn::waiting::Waiting;
 
 pub(crate) struct SharedSocket {
-    /// RST is sent when the last reference is dropped. So nobody keeps one for longer than a call.
+    /// RST is sent when the last reference is dropped. So no caller keeps a reference for longer than a call.
     stream: Mutex<Option<Arc<TcpStream>>>,
-    /// A socket that is dropped wakes no task.
+    /// The tasks that wait on the socket, because dropping a socket wakes no task.
     waiting: Waiting,
 }
 
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::conn::waiting::{READER, WRITER};
 
-    /// Reads, or writes, until that fails, and waits on the socket in between.
+    /// Reads or writes until it fails, and waits for the socket in between.
     async fn use_up(socket: Arc<SharedSocket>, half: usize) {
         poll_fn(|cx| {
             loop {
@@ -80,7 +80,7 @@ mod tests {
         let (mut peer, _) = listener.accept().await.unwrap();
         let socket = Arc::new(SharedSocket::new(stream));
         let tasks = [READER, WRITER].map(|half| tokio::spawn(use_up(Arc::clone(&socket), half)));
-        // Both wait: the peer sends nothing, and does not read what it is sent.
+        // Both halves wait, because the peer neither sends nor reads.
         while socket.get().is_some_and(|stream| can_write(&stream)) {
             tokio::task::yield_now().await;
         }
@@ -92,9 +92,9 @@ mod tests {
         assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
 
-    /// Whether the system has said that it takes more.
+    /// Whether the system has reported the socket as writable.
     fn can_write(stream: &TcpStream) -> bool {
-        // Not `poll_write_ready`, which would take the place of the task that waits.
+        // Not `poll_write_ready`, which would replace the waker of the waiting task.
         pin!(stream.ready(Interest::WRITABLE)).poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }
