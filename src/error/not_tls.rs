@@ -19,7 +19,7 @@ pub struct NotTls {
 }
 
 impl NotTls {
-    /// `received`: the first bytes of a connection, which are not the start of a TLS record.
+    /// `bytes`: the first bytes of a connection, which are not the start of a TLS record.
     pub(crate) fn begun_by(bytes: &[u8]) -> Self {
         Self { first_bytes: bytes[..bytes.len().min(KEPT)].into() }
     }
