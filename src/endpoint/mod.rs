@@ -1,4 +1,4 @@
-//! Endpoint strings: `tls:example.org:443` and the like, read and printed, connected to and listened on.
+//! Endpoint strings such as `tls:example.org:443`: parsing, printing, connecting and listening.
 
 #[cfg(feature = "tokio")]
 pub(crate) mod open;

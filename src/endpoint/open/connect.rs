@@ -32,7 +32,7 @@ impl ClientEndpoint {
         self.connector(Policy::default())?.connect().await
     }
 
-    /// Reads the files that the arguments name, and checks them.
+    /// Reads and checks the files that the arguments name.
     ///
     /// # Errors
     /// [`Error::Config`], as [`client_tls`](Self::client_tls).
@@ -48,8 +48,8 @@ impl ClientEndpoint {
     }
 }
 
-/// Connects to one endpoint, as often as is wanted. Made by [`ClientEndpoint::connector`]; cheap to clone. Its connections
-/// share the cache of TLS sessions to resume.
+/// Connects to one endpoint, any number of times. Made by [`ClientEndpoint::connector`]; cheap to clone. Its
+/// connections share the cache of TLS sessions for resumption.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), bowline::Error> {
@@ -77,7 +77,7 @@ pub struct EndpointConnector {
     security: Security<Known>,
 }
 
-/// What a handshake takes.
+/// The settings of a handshake.
 #[derive(Debug, Clone)]
 struct Known {
     tls: ClientTls,
@@ -85,15 +85,16 @@ struct Known {
 }
 
 impl EndpointConnector {
-    /// Connects: on `tls` the handshake is done, verification included (rule: secure-1); on the others it is plaintext.
+    /// Connects. On `tls`, this includes the handshake and the verification of the server (rule: secure-1). The other
+    /// kinds start in plaintext.
     ///
-    /// The endpoint's `timeout=`, or else 30 seconds, bounds the whole connect, including the handshake (rule: tcp-4).
+    /// The endpoint's `timeout=` (default 30 seconds) limits the whole connect, including the handshake (rule: tcp-4).
     /// [`Policy::handshake_timeout`](crate::Policy) can only make the handshake's time shorter.
     ///
     /// # Errors
-    /// [`Error::Connect`] with every address that was tried (rule: tcp-4). On `tls` also what a failed handshake says: see
-    /// [`UpgradableConnection::connect`]; at the deadline it is
-    /// [`TimedOut`](crate::Reason::TimedOut) in [`Phase::Handshake`](crate::Phase).
+    /// [`Error::Connect`] with every address that was tried (rule: tcp-4). On `tls`, also the errors of the handshake:
+    /// see [`UpgradableConnection::connect`]; at the deadline it is [`TimedOut`](crate::Reason::TimedOut) in
+    /// [`Phase::Handshake`](crate::Phase).
     ///
     /// # Cancel safety
     /// Dropping the future ends all attempts; no connection is left open.
@@ -125,18 +126,18 @@ impl EndpointConnector {
         Ok(Box::new(connection))
     }
 
-    /// How TLS is started on a connection, as the arguments of the endpoint say: on `starttls` for the upgrade, on `tls` for
-    /// another session inside the first. `None` where they say nothing about TLS.
+    /// How to start TLS on a connection, according to the endpoint's arguments: for the upgrade on `starttls`, for
+    /// another session inside the first one on `tls`. `None` for endpoints without TLS.
     pub fn start_tls(&self) -> Option<StartTls> {
         self.security.get().map(|Known { tls, name }| StartTls::client(tls, name))
     }
 
-    /// The TLS configuration that was read, for its warnings.
+    /// The TLS configuration of the endpoint, for example for its warnings.
     pub fn client_tls(&self) -> Option<&ClientTls> {
         self.security.get().map(|Known { tls, .. }| tls)
     }
 
-    /// What is connected to.
+    /// The endpoint.
     pub fn endpoint(&self) -> &ClientEndpoint {
         &self.endpoint
     }

@@ -20,8 +20,8 @@ use crate::server::incoming::Incoming;
 use crate::server::listener::{Listener, ListenerBuilder, ListenerStatus};
 
 impl ServerEndpoint {
-    /// Reads the files that the arguments name and checks them, then listens. The policy is that of the connections; for
-    /// everything else [`listen_with`](Self::listen_with) takes a builder.
+    /// Reads and checks the files that the arguments name, then listens. `policy` applies to the connections. For other
+    /// settings, use [`listen_with`](Self::listen_with).
     ///
     /// # Errors
     /// As [`listen_with`](Self::listen_with).
@@ -38,18 +38,19 @@ impl ServerEndpoint {
         self.listen_with(Listener::builder().policy(policy)).await
     }
 
-    /// Reads the files that the arguments name and checks them, then listens, as the builder says: its policy, its limits,
-    /// its group. Where the endpoint gives a `backlog=`, that one holds. What speaks of IP addresses, such as
-    /// [`max_per_peer`](ListenerBuilder::max_per_peer), means nothing on a Unix socket.
+    /// Reads and checks the files that the arguments name, then listens with the policy, the limits and the group of
+    /// the builder. The endpoint's `backlog=` overrides the builder's backlog. Settings about IP addresses, such as
+    /// [`max_per_peer`](ListenerBuilder::max_per_peer), have no effect on a Unix socket.
     ///
-    /// A Unix socket that nobody listens on any more is replaced; anything else at its path is left alone and is an error,
-    /// also a socket that somebody listens on. The socket has its mode before it takes the first connection, and is removed
-    /// with the listener, or when the group begins to drain. Two services that open one dead socket at the same moment may
-    /// disturb each other: leave it to one. (On Linux a full backlog is told from a dead socket; BSD refuses in both cases.)
+    /// A stale Unix socket, on which nobody listens any more, is replaced. Anything else at the path is not touched and
+    /// is an error; this includes a socket on which another process listens. The socket has its mode before it accepts
+    /// the first connection. Its file is removed when the listener is dropped or when the group starts to drain. Two
+    /// services that replace the same stale socket at the same moment may disturb each other, so let only one service
+    /// use a path. (Linux distinguishes a full backlog from a stale socket; BSD refuses the connection in both cases.)
     ///
     /// # Errors
-    /// [`Error::Config`] with the file, before anything is opened. [`Error::Bind`] with the address and what the system said
-    /// of it (rule: tcp-8); a name that does not resolve is [`Error::Ended`] with the resolver's error.
+    /// [`Error::Config`] with the file, before anything is opened. [`Error::Bind`] with the address and the system's
+    /// error (rule: tcp-8). If a name does not resolve, [`Error::Ended`] with the resolver's error.
     ///
     /// # Cancel safety
     /// Dropping the future leaves no socket open.
@@ -79,7 +80,7 @@ impl ServerEndpoint {
     }
 }
 
-/// Takes connections at one endpoint. Made by [`ServerEndpoint::listen`].
+/// Accepts connections at one endpoint. Made by [`ServerEndpoint::listen`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), bowline::Error> {
@@ -117,15 +118,15 @@ enum Socket {
 }
 
 impl EndpointListener {
-    /// The next connection, not begun yet. As [`Listener::accept`] it waits at the limits, passes over what fails with one
-    /// connection, and goes on by itself where the system was out of descriptors (rule: tcp-5).
+    /// The next connection, before its start. Like [`Listener::accept`], this method waits at the limits, skips
+    /// connections that fail, and retries by itself if the system is out of descriptors (rule: tcp-5).
     ///
     /// # Errors
-    /// [`Error::Bind`]: the listening socket itself is of no use any more. [`Error::Draining`]: the [group](Self::group)
-    /// drains, and the listener is closed.
+    /// [`Error::Bind`]: the listening socket is no longer usable. [`Error::Draining`]: the [group](Self::group) drains,
+    /// and the listener is closed.
     ///
     /// # Cancel safety
-    /// Safe: when the future is dropped, no connection is lost (rule: tcp-7).
+    /// Cancel safe: no connection is lost when the future is dropped (rule: tcp-7).
     pub async fn accept(&self) -> Result<EndpointIncoming, Error> {
         let accepted = match &self.socket {
             Socket::Inet(listener) => Accepted::Inet(listener.accept().await?),
@@ -134,7 +135,7 @@ impl EndpointListener {
         Ok(EndpointIncoming { accepted, security: self.security.clone() })
     }
 
-    /// The address that was really bound: its port is never 0 (rule: tcp-8).
+    /// The bound address. Its port is never 0 (rule: tcp-8).
     #[doc(alias = "getHost")]
     pub fn local_addr(&self) -> Address {
         match &self.socket {
@@ -143,7 +144,7 @@ impl EndpointListener {
         }
     }
 
-    /// How the listener is doing.
+    /// The state of the listener.
     pub fn status(&self) -> ListenerStatus {
         match &self.socket {
             Socket::Inet(listener) => listener.status(),
@@ -151,7 +152,7 @@ impl EndpointListener {
         }
     }
 
-    /// The group of the connections that it accepts: see [`Listener::group`].
+    /// The group of the accepted connections: see [`Listener::group`].
     #[doc(alias = "stopListening")]
     pub fn group(&self) -> &DrainGroup {
         match &self.socket {
@@ -160,12 +161,12 @@ impl EndpointListener {
         }
     }
 
-    /// How TLS is started on a connection, as the arguments of the endpoint say. `None` where they say nothing about TLS.
+    /// How to start TLS on a connection, according to the endpoint's arguments. `None` for endpoints without TLS.
     pub fn start_tls(&self) -> Option<StartTls> {
         self.security.get().map(StartTls::server)
     }
 
-    /// The TLS configuration that was read, for its warnings.
+    /// The TLS configuration of the endpoint, for example for its warnings.
     pub fn server_tls(&self) -> Option<&ServerTls> {
         self.security.get()
     }
@@ -180,8 +181,8 @@ impl fmt::Debug for EndpointListener {
     }
 }
 
-/// A connection that was accepted at an endpoint and not begun: no byte was read or written. It counts as unfinished, and on
-/// TCP its handshake deadline has begun: see [`Incoming`].
+/// An accepted connection before its start: no byte has been read or written. It counts as unfinished, and on TCP its
+/// handshake deadline is running: see [`Incoming`].
 #[must_use = "dropping it closes the connection"]
 pub struct EndpointIncoming {
     accepted: Accepted,
@@ -194,8 +195,8 @@ enum Accepted {
 }
 
 impl EndpointIncoming {
-    /// The connection: on `tls` after its handshake, under the deadline that runs since accept (rules: secure-1, secure-5); on
-    /// the others at once, in plaintext.
+    /// Starts the connection. On `tls`, this does the handshake, with a deadline that counts from accept (rules:
+    /// secure-1, secure-5). The other kinds are ready at once, in plaintext.
     ///
     /// # Errors
     /// As [`Incoming::handshake_upgradable`].
@@ -213,12 +214,12 @@ impl EndpointIncoming {
         }))
     }
 
-    /// How TLS is started on the connection: see [`EndpointListener::start_tls`].
+    /// How to start TLS on the connection: see [`EndpointListener::start_tls`].
     pub fn start_tls(&self) -> Option<StartTls> {
         self.security.get().map(StartTls::server)
     }
 
-    /// The handle of the connection, which it keeps when it is begun.
+    /// The handle of the connection. It stays the same after the start.
     pub fn control(&self) -> Control {
         match &self.accepted {
             Accepted::Inet(incoming) => incoming.control(),

@@ -1,7 +1,8 @@
-//! Endpoints, opened: each kind is connected to and listened on by one call, and gives one type of connection.
+//! Connects to endpoints, and listens on them. One call serves every kind of endpoint, and all kinds return the same
+//! type of connection.
 //!
-//! Files are read once, where a connector or a listener is made, so that a bad certificate is told before a port is opened
-//! and not in the first handshake.
+//! Files are read once, when a connector or a listener is made, so that a bad certificate is reported before a port is
+//! opened and not in the first handshake.
 
 mod connect;
 mod listen;
@@ -23,8 +24,8 @@ use std::fmt;
 use crate::transport::UpgradableTransport;
 use crate::transport::layer::TOKEN;
 
-/// A connection of any kind: TCP, TLS or a Unix socket, and upgradable each. It is a [`Transport`](crate::Transport) as those
-/// that it holds are.
+/// A connection of any kind: TCP, TLS or a Unix socket. Each of them can be upgraded to TLS. It implements
+/// [`Transport`](crate::Transport).
 pub type BoxConnection = Box<dyn UpgradableTransport>;
 
 impl fmt::Debug for dyn UpgradableTransport {

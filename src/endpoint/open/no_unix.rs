@@ -1,4 +1,4 @@
-//! Where there are no Unix sockets: each attempt is an error that says so.
+//! For systems without Unix sockets: every attempt to use one is an error.
 
 use std::io;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::error::{BindError, ConnectAttempt, ConnectError};
 use crate::policy::Policy;
 use crate::server::listener::{ListenerBuilder, ListenerStatus};
 
-/// There is none.
+/// Has no values, because this system has no Unix sockets.
 pub(super) enum Accepted {}
 
 impl Accepted {
@@ -33,7 +33,7 @@ pub(super) async fn connect(path: &Path, _: Duration, _: Arc<Policy>) -> Result<
     Err(ConnectError { target, attempts, resolve: None, timed_out: false }.into())
 }
 
-/// There is none.
+/// Has no values, because this system has no Unix sockets.
 pub(super) enum Listening {}
 
 impl Listening {

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::policy::Policy;
 use crate::testing::pki::Pki;
 
-/// Bounds a wait for something that must come.
+/// Limits the wait for an event that must come.
 const SOON: Duration = Duration::from_secs(10);
 
 fn client(text: &str) -> ClientEndpoint {
@@ -28,7 +28,7 @@ async fn listen(text: &str) -> EndpointListener {
     server(text).listen(Policy::default()).await.unwrap()
 }
 
-/// Connects, and begins at the other end.
+/// Connects, and starts the accepted connection.
 async fn meet(listener: &EndpointListener, endpoint: &ClientEndpoint) -> (Result<BoxConnection, Error>, BoxResult) {
     let accept = async { listener.accept().await?.begin().await };
     timeout(SOON, async { tokio::join!(endpoint.connect(), accept) }).await.unwrap()
@@ -36,7 +36,7 @@ async fn meet(listener: &EndpointListener, endpoint: &ClientEndpoint) -> (Result
 
 type BoxResult = Result<BoxConnection, Error>;
 
-/// Certificates in a directory: of a CA, of a server and of a client.
+/// A directory with the certificates of a CA, a server and a client.
 struct Files {
     dir: tempfile::TempDir,
 }
@@ -54,7 +54,7 @@ impl Files {
         self.dir.path()
     }
 
-    /// Arguments of a server, of this identity.
+    /// The arguments of a server with this identity.
     fn cert(&self, who: &str) -> String {
         let dir = self.path().display();
         format!("cert={dir}/{who}.pem:key={dir}/{who}.key")

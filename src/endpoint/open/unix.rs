@@ -1,4 +1,4 @@
-//! Unix sockets: the file that a socket is has to be dealt with, and nothing else about them is special.
+//! Unix sockets. Only their files need special treatment.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -30,7 +30,7 @@ use crate::server::acceptor::{Acceptor, Listens, Origin};
 use crate::server::listener::{ListenerBuilder, ListenerStatus};
 use crate::transport::Transport;
 
-/// A connection that was accepted, and counts as unfinished until it is begun.
+/// An accepted connection. It counts as unfinished until it is started.
 pub(super) struct Accepted {
     connection: Stream<UnixStream>,
     _unfinished: OwnedSemaphorePermit,
@@ -63,11 +63,11 @@ pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>)
         .into())
 }
 
-/// How long until a listener whose backlog is full is tried again.
+/// The time between two attempts while the listener's backlog is full.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Where the backlog is full, a socket that does not block is refused by EAGAIN, and nothing tells when there is room. One
-/// that blocks would wait, so this does.
+/// If the backlog is full, connecting a non-blocking socket fails with EAGAIN, and no event reports when the backlog
+/// has space. A blocking socket would wait, so this function retries.
 async fn dial(path: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(path).await {
@@ -77,15 +77,15 @@ async fn dial(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// Takes connections at a Unix socket.
+/// Accepts connections at a Unix socket.
 pub(super) struct Listening {
     acceptor: Acceptor<Bound>,
     local: Address,
 }
 
-/// A Unix socket that listens. It goes with its file, when the listener goes or is shut by a drain.
+/// A listening Unix socket. The socket and its file are removed when the listener is dropped or closed by a drain.
 struct Bound {
-    /// Dropped first: as long as the socket is there, no other file can have its number.
+    /// Dropped before the socket: while the socket exists, no other file can have its inode number.
     _file: SocketFile,
     socket: UnixListener,
 }
@@ -112,7 +112,7 @@ impl Listening {
         let (socket, file) = bind(path, mode).map_err(failed)?;
         let local = Address::Unix(Some(file.path.clone()));
         let listen = || {
-            // Nobody can connect before it listens, so nobody gets in under another mode.
+            // No client can connect before `listen`, so no client connects under another mode.
             if let Some(mode) = mode {
                 set_mode(&file.path, &socket, mode)?;
             }
@@ -145,7 +145,7 @@ impl Listening {
     }
 }
 
-/// The file of a socket that we have bound: removed with it, where it is still the same one.
+/// The file of a socket that we have bound. It is removed with the socket, unless the path is now another file.
 struct SocketFile {
     path: PathBuf,
     made: FileId,
@@ -154,13 +154,13 @@ struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|found| FileId::of(&found) == self.made) {
-            // A file that stays is a dead socket, which the next one to listen there replaces.
+            // A file that stays is a stale socket. The next listener at this path replaces it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Which file it is, under whatever name.
+/// Identifies a file independently of its name.
 #[derive(PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -186,7 +186,7 @@ fn bind(path: &Path, mode: Option<u32>) -> io::Result<(Socket, SocketFile)> {
         }
         bound => bound?,
     }
-    // The working directory may be another one when the file is removed.
+    // The working directory may have changed by the time the file is removed.
     let path = std::path::absolute(path)?;
     let made = FileId::of(&fs::symlink_metadata(&path)?);
     Ok((socket, SocketFile { path, made }))
@@ -200,8 +200,9 @@ fn handle_of(socket: &Socket) -> io::Result<fs::File> {
     Ok(fs::File::from(OwnedFd::from(socket.try_clone()?)))
 }
 
-/// Gives the file of a socket this mode, even if the umask has removed some bits. Other users may be allowed to rename files
-/// in the directory: if the path is now a link, or anything but our socket, it stays unchanged, and this is an error.
+/// Gives the file of a socket this mode, even if the umask has removed some bits. Other users may be allowed to rename
+/// files in the directory. If the path is now a link, or is not our socket any more, nothing is changed, and this is an
+/// error.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn set_mode(path: &Path, socket: &Socket, mode: u32) -> io::Result<()> {
     // O_PATH identifies the file and follows no link. chmod then changes this file, even if the path is replaced meanwhile.
@@ -224,7 +225,7 @@ pub(super) fn set_mode(path: &Path, _: &Socket, mode: u32) -> io::Result<()> {
     Ok(chmodat(CWD, path, Mode::from_bits_truncate(mode as _), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Removes a socket that nobody listens on. Anything else stays, and is an error.
+/// Removes a socket on which nobody listens. Anything else stays, and is an error.
 fn remove_dead(path: &Path, addr: &SockAddr) -> io::Result<()> {
     let taken = |why: String| io::Error::new(io::ErrorKind::AddrInUse, why);
     let found = fs::symlink_metadata(path)?;
@@ -232,7 +233,7 @@ fn remove_dead(path: &Path, addr: &SockAddr) -> io::Result<()> {
         return Err(taken("what is there is not a socket, and is not removed".into()));
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A full backlog is an answer too: of somebody who listens.
+    // A full backlog also means that a process listens.
     probe.set_nonblocking(true)?;
     match probe.connect(addr) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}

@@ -1,4 +1,4 @@
-//! Arguments: which there are, who takes them, and how their values are read.
+//! The arguments of endpoints: their names, the kinds of endpoint that accept them, and the parsers of their values.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::{EndpointKind, Side};
 use crate::config::{TlsVersion, server_name};
 use crate::error::chain;
 
-/// Everything that may stand behind the place.
+/// The arguments, which follow the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Argument {
     Interface,
@@ -69,7 +69,7 @@ impl Argument {
         }
     }
 
-    /// The kinds of endpoint that take it.
+    /// The kinds of endpoint that accept the argument.
     fn takers(self, side: Side) -> &'static [EndpointKind] {
         match (self, side) {
             (Self::Interface, Side::Server) | (Self::Bind, Side::Client) => INET,
@@ -84,12 +84,12 @@ impl Argument {
         }
     }
 
-    /// Whether it stands without a value.
+    /// Whether the argument is a flag, without a value.
     fn is_flag(self) -> bool {
         self == Self::ClientOptional
     }
 
-    /// Whether colons between brackets belong to its value.
+    /// Whether colons between brackets belong to the value.
     pub(super) fn is_address(self) -> bool {
         matches!(self, Self::Interface | Self::Bind)
     }
@@ -117,14 +117,15 @@ fn known(side: Side, kind: EndpointKind) -> String {
     names.join(", ")
 }
 
-/// The arguments of one endpoint: each is of its kind and side, and is there once. A flag has an empty value.
+/// The arguments of one endpoint. Each is valid for the endpoint's kind and side, and occurs once. A flag has an empty
+/// value.
 pub(super) struct Given<'a> {
     all: Vec<(Argument, Text<'a>)>,
     end: usize,
 }
 
 impl<'a> Given<'a> {
-    /// Reads all that is left.
+    /// Parses the rest of the string.
     pub(super) fn read(cursor: &mut Cursor<'a>, side: Side, kind: EndpointKind) -> Result<Self, Mistake> {
         let mut all: Vec<(Argument, Text<'a>)> = Vec::new();
         while cursor.pass(':') {
@@ -142,7 +143,7 @@ impl<'a> Given<'a> {
         self.all.iter().find(|(given, _)| *given == argument).map(|(_, text)| *text)
     }
 
-    /// The value of an argument, where it is given.
+    /// The value of an argument, if it is given.
     pub(super) fn value<T>(
         &self,
         argument: Argument,
@@ -155,7 +156,7 @@ impl<'a> Given<'a> {
         self.text(argument).map(|text| text.value())
     }
 
-    /// The value of an argument that must be there; `why` says so.
+    /// The value of a required argument. If it is missing, the error says that `why` needs it.
     pub(super) fn required(&self, argument: Argument, why: &str) -> Result<String, Mistake> {
         self.string(argument).ok_or_else(|| Mistake::new(self.end, format!("{why} needs {}=", argument.name())))
     }
@@ -192,7 +193,7 @@ pub(super) fn mode(text: &str) -> Result<u32, Mistake> {
     }
 }
 
-/// Seconds, with a fraction of up to nine digits or without.
+/// Seconds, optionally with a fraction of up to nine digits.
 pub(super) fn seconds(text: &str) -> Result<Duration, Mistake> {
     let problem = "a time is a number of seconds, as in 10 or 0.5";
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
@@ -210,7 +211,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, Mistake> {
     }
 }
 
-/// What [`seconds`] reads.
+/// Prints a time in the form that [`seconds`] parses.
 pub(super) fn print_seconds(time: Duration) -> String {
     let text = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -242,7 +243,7 @@ pub(super) fn version(text: &str) -> Result<TlsVersion, Mistake> {
     }
 }
 
-/// What [`version`] reads.
+/// Prints a version in the form that [`version`] parses.
 pub(super) fn print_version(version: TlsVersion) -> &'static str {
     match version {
         TlsVersion::V1_2 => "1.2",

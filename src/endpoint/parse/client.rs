@@ -1,4 +1,4 @@
-//! Where a client connects to.
+//! The endpoint of a client.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,27 +14,27 @@ use super::{EndpointKind, Side, check_path, print_arguments, read_kind, read_pat
 use crate::config::ClientTls;
 use crate::error::{EndpointError, Error};
 
-/// Where a client connects to, and what is spoken there.
+/// The endpoint of a client: the address to connect to, and whether to use TLS.
 ///
 /// | string | connects |
 /// |---|---|
 /// | `tcp:HOST:PORT` | over TCP |
 /// | `tls:HOST:PORT` | over TCP, in TLS from the first byte on |
-/// | `starttls:HOST:PORT` | over TCP, in plaintext until it is upgraded |
+/// | `starttls:HOST:PORT` | over TCP, in plaintext until the connection is upgraded |
 /// | `unix:/run/x.sock` | to a Unix socket |
 ///
 /// | argument | of | means |
 /// |---|---|---|
 /// | `timeout=SECONDS` | all | for the whole connect: resolving, connecting and, on `tls`, the handshake; fractions allowed; default 30 |
-/// | `bind=IP` | `tcp`, `tls`, `starttls` | the local address, a port behind it or not: `bind=127.0.0.1\:4000` |
-/// | `ca=FILE` | `tls`, `starttls` | whom to trust, PEM; default whom the platform trusts |
-/// | `name=NAME` | `tls`, `starttls` | the name to ask for and to check; default the host |
-/// | `cert=FILE`, `key=FILE` | `tls`, `starttls` | a certificate chain and its private key of our own, PEM |
+/// | `bind=IP` | `tcp`, `tls`, `starttls` | the local address, with an optional port: `bind=127.0.0.1\:4000` |
+/// | `ca=FILE` | `tls`, `starttls` | the roots to trust, PEM; default: the roots of the platform |
+/// | `name=NAME` | `tls`, `starttls` | the name to send as SNI and to check; default: the host |
+/// | `cert=FILE`, `key=FILE` | `tls`, `starttls` | our certificate chain and its private key, PEM |
 /// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to offer, the preferred one first |
 /// | `min=1.2`, `max=1.3` | `tls`, `starttls` | the versions of TLS |
 ///
-/// A colon, an equals sign or a backslash that belongs to a value has a backslash before it: `ca=C\:\\ca.pem`. Paths may hold
-/// anything but control characters; hosts are ASCII, an IPv6 address stands in brackets.
+/// Put a backslash before a colon, an equals sign or a backslash that belongs to a value: `ca=C\:\\ca.pem`. Paths may
+/// contain anything but control characters. Hosts are ASCII, and an IPv6 address is written in brackets.
 ///
 /// ```
 /// use bowline::{ClientEndpoint, EndpointKind};
@@ -63,7 +63,7 @@ pub struct ClientEndpoint {
     timeout: Option<Duration>,
 }
 
-/// Where it is, as whoever opens it needs it.
+/// The address, in the form that connecting needs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum ClientPlace {
     Inet { inet: Inet, bind: Option<SocketAddr>, security: Security<ClientText> },
@@ -71,10 +71,10 @@ pub(crate) enum ClientPlace {
 }
 
 impl ClientEndpoint {
-    /// A host over TCP: `tcp:HOST:PORT`. An IPv6 host may stand with or without brackets.
+    /// A host over TCP: `tcp:HOST:PORT`. An IPv6 host may be written with or without brackets.
     ///
     /// # Errors
-    /// The caller's fault: `host` is neither a name nor an address. `input` and `at` of the error speak of `host`.
+    /// `host` is neither a name nor an address. `input` and `at` of the error refer to `host`.
     pub fn tcp(host: &str, port: u16) -> Result<Self, EndpointError> {
         Self::inet(host, port, Security::Plain)
     }
@@ -100,19 +100,19 @@ impl ClientEndpoint {
         Ok(Self { place: ClientPlace::Inet { inet, bind: None, security }, timeout: None })
     }
 
-    /// A Unix socket: `unix:PATH`, the path as it is, without escapes.
+    /// A Unix socket: `unix:PATH`. The path is taken as it is, without escapes.
     ///
     /// # Errors
-    /// The caller's fault: the path is empty or holds a control character. `input` and `at` of the error speak of `path`.
+    /// The path is empty or contains a control character. `input` and `at` of the error refer to `path`.
     pub fn unix(path: &str) -> Result<Self, EndpointError> {
         let path = check_path(path).map_err(|mistake| mistake.of(path))?;
         Ok(Self { place: ClientPlace::Unix { path }, timeout: None })
     }
 
-    /// The same with more arguments, each a name and a value as it is, without escapes.
+    /// Adds arguments, each a name and a value. The values are taken as they are, without escapes.
     ///
     /// # Errors
-    /// The caller's fault: what is wrong with the arguments. `input` of the error is the string that would be printed.
+    /// A mistake in the arguments. `input` of the error is the string that would be printed.
     ///
     /// ```
     /// let endpoint = bowline::ClientEndpoint::tls("example.org", 443)?.with([("ca", "odd:name.pem"), ("timeout", "5")])?;
@@ -123,7 +123,7 @@ impl ClientEndpoint {
         with_arguments(self.to_string(), arguments).parse()
     }
 
-    /// What is spoken there.
+    /// The kind of the endpoint.
     pub fn kind(&self) -> EndpointKind {
         match &self.place {
             ClientPlace::Inet { security, .. } => security.kind(),
@@ -131,7 +131,7 @@ impl ClientEndpoint {
         }
     }
 
-    /// The name or the address, an IPv6 address without brackets, its scope behind a `%`. `None`: a Unix socket.
+    /// The name or the address. An IPv6 address has no brackets; its scope follows a `%`. `None` for a Unix socket.
     pub fn host(&self) -> Option<&str> {
         match &self.place {
             ClientPlace::Inet { inet, .. } => Some(&inet.host),
@@ -139,7 +139,7 @@ impl ClientEndpoint {
         }
     }
 
-    /// The port. `None`: a Unix socket.
+    /// The port. `None` for a Unix socket.
     pub fn port(&self) -> Option<u16> {
         match &self.place {
             ClientPlace::Inet { inet, .. } => Some(inet.port),
@@ -168,7 +168,7 @@ impl ClientEndpoint {
         }
     }
 
-    /// The name that the server's certificate is checked against: `name=`, else the host. `None` where no TLS is spoken.
+    /// The name that the server's certificate is checked against: `name=`, or else the host. `None` without TLS.
     pub fn name(&self) -> Option<&str> {
         self.security().get().and_then(|tls| tls.name.as_deref().or(self.host()))
     }
@@ -181,11 +181,11 @@ impl ClientEndpoint {
         all.into_iter().filter_map(|(argument, value)| Some((argument.name(), value?))).collect()
     }
 
-    /// Reads the files that the arguments name, and checks them. `None` where no TLS is spoken.
+    /// Reads and checks the files that the arguments name. `None` without TLS.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) with the file: the fault of whoever configured it. Without `ca=` the roots
-    /// of the platform are trusted; where the feature `platform-roots` is not enabled, that is an error too.
+    /// [`Error::Config`](crate::Error::Config) with the file. Without `ca=`, the roots of the platform are trusted; if
+    /// the feature `platform-roots` is not enabled, that is an error too.
     pub fn client_tls(&self) -> Result<Option<ClientTls>, Error> {
         self.security().get().map(ClientText::load).transpose()
     }
@@ -203,7 +203,7 @@ impl ClientEndpoint {
     }
 }
 
-/// Prints what [`FromStr`] reads: printed and read again, an endpoint is equal to itself.
+/// Prints the endpoint so that [`FromStr`] parses an equal one from it.
 impl fmt::Display for ClientEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.kind())?;
@@ -218,10 +218,10 @@ impl fmt::Display for ClientEndpoint {
 impl FromStr for ClientEndpoint {
     type Err = EndpointError;
 
-    /// Reads an endpoint.
+    /// Parses an endpoint.
     ///
     /// # Errors
-    /// The fault of who wrote the string: a mistake in it, with its byte offset.
+    /// A mistake in the string, with its byte offset.
     fn from_str(input: &str) -> Result<Self, EndpointError> {
         read(&mut Cursor::new(input)).map_err(|mistake| mistake.of(input))
     }

@@ -1,10 +1,10 @@
-//! Hosts and ports. Offsets of mistakes count from the begin of the text that is handed in.
+//! Hosts and ports. The offsets of mistakes count from the start of the text that was passed in.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::text::{Cursor, Mistake};
 
-/// A host, and a port behind it.
+/// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Inet {
     pub(crate) host: String,
@@ -16,7 +16,7 @@ impl Inet {
         Ok(Self { host: read_host(host)?, port })
     }
 
-    /// Reads `HOST:PORT` where the cursor is.
+    /// Parses `HOST:PORT` at the cursor.
     pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Self, Mistake> {
         if looks_like_bare_ipv6(cursor.rest()) {
             return Err(Mistake::new(cursor.at(), "an IPv6 address stands in brackets, as in [::1]"));
@@ -29,7 +29,7 @@ impl Inet {
     }
 }
 
-/// `HOST:PORT`, as a string has it.
+/// `HOST:PORT`, as printed in an endpoint.
 pub(super) fn print(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
@@ -46,7 +46,8 @@ pub(super) fn read_host(text: &str) -> Result<String, Mistake> {
     }
 }
 
-/// Whether colons are part of the host here: `::1:80`, `fe80::1%eth0:80`, `2001:db8::1`, arguments behind it or not.
+/// Whether the text starts with an IPv6 address without brackets: `::1:80`, `fe80::1%eth0:80`, `2001:db8::1`, with or
+/// without arguments after it.
 pub(super) fn looks_like_bare_ipv6(text: &str) -> bool {
     let arguments = text.find('=').and_then(|at| text[..at].rfind(':'));
     let text = &text[..arguments.unwrap_or(text.len())];
@@ -88,7 +89,7 @@ fn read_name(text: &str) -> Result<String, Mistake> {
     }
     let name = text.strip_suffix('.').unwrap_or(text);
     check_labels(name)?;
-    // A name whose last label is a number is meant to be an address: no top-level domain is one.
+    // A name whose last label is a number must be an address, because no top-level domain is a number.
     let last = name.rsplit('.').next().unwrap_or(name);
     if last.bytes().all(|b| b.is_ascii_digit()) && text.parse::<Ipv4Addr>().is_err() {
         return Err(Mistake::new(0, format!("{text:?} is not an IPv4 address")));
@@ -96,7 +97,7 @@ fn read_name(text: &str) -> Result<String, Mistake> {
     Ok(text.to_owned())
 }
 
-/// The bounds of RFC 1035 section 2.3.4.
+/// The limits of RFC 1035 section 2.3.4.
 fn check_labels(name: &str) -> Result<(), Mistake> {
     if name.len() > 253 {
         return Err(Mistake::new(253, "a host name has at most 253 characters"));
@@ -121,20 +122,20 @@ pub(super) fn read_port(text: &str) -> Result<u16, Mistake> {
     }
 }
 
-/// A local address to connect from: an IP address, with a port or without; IPv6 in brackets where there is a port.
+/// A local address to connect from: an IP address with an optional port. IPv6 is in brackets if there is a port.
 pub(super) fn read_local(text: &str) -> Result<SocketAddr, Mistake> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let addr = match (text.parse(), bare.parse::<IpAddr>()) {
         (Ok(addr), _) => Some(addr),
         (_, Ok(ip)) => Some(SocketAddr::from((ip, 0))),
-        // A scope that is a number.
+        // `SocketAddr` also parses a numeric scope.
         _ if bare.contains('%') => format!("[{bare}]:0").parse().ok(),
         _ => None,
     };
     addr.ok_or_else(|| Mistake::new(0, format!("{text:?} is not an IP address, nor one with a port behind it")))
 }
 
-/// What [`read_local`] reads.
+/// Prints an address in the form that [`read_local`] parses.
 pub(super) fn print_local(addr: SocketAddr) -> String {
     let text = addr.to_string();
     match text.strip_suffix(":0") {

@@ -1,5 +1,4 @@
-//! Endpoints as strings: where a client connects to, and where a server listens. Reading and printing only; they are
-//! opened in `open.rs`.
+//! Parses and prints endpoint strings. The module `open` connects to endpoints and listens on them.
 //!
 //! ```text
 //! client   = ( "tcp:" | "tls:" | "starttls:" ) host ":" port *argument
@@ -10,8 +9,8 @@
 //! port     = 0 .. 65535
 //! argument = ":" name "=" value | ":" flag
 //! ```
-//! `\:`, `\=` and `\\` stand for the character behind the backslash. A colon ends a value; an equals sign in it may stand
-//! as it is.
+//! `\:`, `\=` and `\\` stand for the character after the backslash. A colon ends a value. An equals sign in a value
+//! needs no backslash.
 
 mod arguments;
 mod client;
@@ -33,7 +32,7 @@ pub(crate) use {client::ClientPlace, server::ServerPlace, tls::Security};
 
 use text::{Cursor, Mistake};
 
-/// What is spoken at an endpoint.
+/// The kind of an endpoint: the protocol that is used there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndpointKind {
@@ -67,7 +66,7 @@ impl fmt::Display for EndpointKind {
     }
 }
 
-/// Who the endpoint is for.
+/// The side that uses the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Client,
@@ -92,7 +91,7 @@ impl fmt::Display for Side {
     }
 }
 
-/// The kind, and the colon behind it.
+/// Parses the kind and the colon after it.
 fn read_kind(cursor: &mut Cursor<'_>) -> Result<EndpointKind, Mistake> {
     let word = cursor.part()?;
     let Some(kind) = EndpointKind::ALL.into_iter().find(|kind| kind.name() == word.raw) else {
@@ -132,7 +131,7 @@ fn with_arguments<'a>(endpoint: String, arguments: impl IntoIterator<Item = (&'a
     })
 }
 
-/// Prints what stands behind the place. Addresses have their brackets, in which nothing is escaped.
+/// Prints the arguments. Nothing is escaped between the brackets of an address.
 fn print_arguments(arguments: &[(&'static str, String)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (name, value) in arguments {
         match value.as_str() {

@@ -1,4 +1,4 @@
-//! Where a server listens.
+//! The endpoint of a server.
 
 use std::fmt;
 use std::path::Path;
@@ -12,28 +12,28 @@ use super::{EndpointKind, Side, check_path, print_arguments, read_kind, read_pat
 use crate::config::ServerTls;
 use crate::error::{EndpointError, Error};
 
-/// Where a server listens, and what is spoken there.
+/// The endpoint of a server: the address to listen on, and whether to use TLS.
 ///
 /// | string | listens |
 /// |---|---|
-/// | `tcp:8080`, `tcp:127.0.0.1:8080`, `tcp:8080:interface=127.0.0.1` | on TCP; without a host on every IPv4 address |
+/// | `tcp:8080`, `tcp:127.0.0.1:8080`, `tcp:8080:interface=127.0.0.1` | on TCP; without a host, on every IPv4 address |
 /// | `tls:8443:cert=FILE:key=FILE` | the same, in TLS from the first byte on |
-/// | `starttls:2525:cert=FILE:key=FILE` | the same, in plaintext until it is upgraded |
+/// | `starttls:2525:cert=FILE:key=FILE` | the same, in plaintext until the connection is upgraded |
 /// | `unix:/run/x.sock` | on a Unix socket |
 ///
 /// | argument | of | means |
 /// |---|---|---|
 /// | `interface=HOST` | `tcp`, `tls`, `starttls` | the same as a host before the port; `[::]` is every IPv6 address |
-/// | `backlog=N` | all | how many connections the system keeps until they are accepted; default 1024 |
-/// | `mode=660` | `unix` | the permissions of the socket, octal; default what the umask leaves |
+/// | `backlog=N` | all | the length of the system's backlog; default 1024 |
+/// | `mode=660` | `unix` | the permissions of the socket, octal; default: according to the umask |
 /// | `cert=FILE`, `key=FILE` | `tls`, `starttls` | certificate chain and private key, PEM; both are needed |
-/// | `client-ca=FILE` | `tls`, `starttls` | ask clients for a certificate of this CA, PEM |
-/// | `client-optional` | `tls`, `starttls` | ... and let those in that have none |
+/// | `client-ca=FILE` | `tls`, `starttls` | require a client certificate that this CA has issued, PEM |
+/// | `client-optional` | `tls`, `starttls` | ... and also accept clients without a certificate |
 /// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to agree on, the preferred one first |
 /// | `min=1.2`, `max=1.3` | `tls`, `starttls` | the versions of TLS |
 ///
-/// A colon, an equals sign or a backslash that belongs to a value has a backslash before it: `cert=C\:\\server.pem`. Port 0
-/// is any free port. Paths may hold anything but control characters; hosts are ASCII.
+/// Put a backslash before a colon, an equals sign or a backslash that belongs to a value: `cert=C\:\\server.pem`. Port
+/// 0 is any free port. Paths may contain anything but control characters. Hosts are ASCII.
 ///
 /// ```
 /// use bowline::{EndpointKind, ServerEndpoint};
@@ -63,7 +63,7 @@ pub struct ServerEndpoint {
     backlog: Option<u32>,
 }
 
-/// Where it is, as whoever opens it needs it.
+/// The address, in the form that listening needs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum ServerPlace {
     Inet { host: Option<String>, port: u16, security: Security<ServerText> },
@@ -76,11 +76,10 @@ impl ServerEndpoint {
         Self { place: ServerPlace::Inet { host: None, port, security: Security::Plain }, backlog: None }
     }
 
-    /// TLS on every IPv4 address: `tls:PORT:cert=CERT:key=KEY`, the paths as they are, without escapes.
+    /// TLS on every IPv4 address: `tls:PORT:cert=CERT:key=KEY`. The paths are taken as they are, without escapes.
     ///
     /// # Errors
-    /// The caller's fault: a path is empty or holds a control character. `input` of the error is the string that would be
-    /// printed.
+    /// A path is empty or contains a control character. `input` of the error is the string that would be printed.
     pub fn tls(port: u16, cert: &str, key: &str) -> Result<Self, EndpointError> {
         with_arguments(format!("tls:{port}"), [("cert", cert), ("key", key)]).parse()
     }
@@ -93,19 +92,20 @@ impl ServerEndpoint {
         with_arguments(format!("starttls:{port}"), [("cert", cert), ("key", key)]).parse()
     }
 
-    /// A Unix socket: `unix:PATH`, the path as it is, without escapes.
+    /// A Unix socket: `unix:PATH`. The path is taken as it is, without escapes.
     ///
     /// # Errors
-    /// The caller's fault: the path is empty or holds a control character. `input` and `at` of the error speak of `path`.
+    /// The path is empty or contains a control character. `input` and `at` of the error refer to `path`.
     pub fn unix(path: &str) -> Result<Self, EndpointError> {
         let checked = check_path(path).map_err(|mistake| mistake.of(path))?;
         Ok(Self { place: ServerPlace::Unix { path: checked, mode: None }, backlog: None })
     }
 
-    /// The same with more arguments, each a name and a value as it is, without escapes; empty for a flag.
+    /// Adds arguments, each a name and a value. The values are taken as they are, without escapes. The value of a flag
+    /// is empty.
     ///
     /// # Errors
-    /// The caller's fault: what is wrong with the arguments. `input` of the error is the string that would be printed.
+    /// A mistake in the arguments. `input` of the error is the string that would be printed.
     ///
     /// ```
     /// let endpoint = bowline::ServerEndpoint::tcp(8080).with([("interface", "::1"), ("backlog", "16")])?;
@@ -116,7 +116,7 @@ impl ServerEndpoint {
         with_arguments(self.to_string(), arguments).parse()
     }
 
-    /// What is spoken there.
+    /// The kind of the endpoint.
     pub fn kind(&self) -> EndpointKind {
         match &self.place {
             ServerPlace::Inet { security, .. } => security.kind(),
@@ -124,7 +124,7 @@ impl ServerEndpoint {
         }
     }
 
-    /// The name or address to listen on, IPv6 without brackets. `None`: every IPv4 address, or a Unix socket.
+    /// The name or address to listen on, IPv6 without brackets. `None` for every IPv4 address, and for a Unix socket.
     pub fn host(&self) -> Option<&str> {
         match &self.place {
             ServerPlace::Inet { host, .. } => host.as_deref(),
@@ -132,7 +132,7 @@ impl ServerEndpoint {
         }
     }
 
-    /// The port, 0 for any free one. `None`: a Unix socket.
+    /// The port, 0 for any free port. `None` for a Unix socket.
     pub fn port(&self) -> Option<u16> {
         match &self.place {
             ServerPlace::Inet { port, .. } => Some(*port),
@@ -148,7 +148,7 @@ impl ServerEndpoint {
         }
     }
 
-    /// `backlog=`: how many connections the system keeps until they are accepted.
+    /// `backlog=`: the length of the system's backlog.
     pub fn backlog(&self) -> Option<u32> {
         self.backlog
     }
@@ -161,7 +161,7 @@ impl ServerEndpoint {
         }
     }
 
-    /// Every argument with its value, without escapes; that of a flag is empty.
+    /// Every argument with its value, without escapes. The value of a flag is empty.
     pub fn arguments(&self) -> Vec<(&'static str, String)> {
         let mut all = vec![(Argument::Backlog, self.backlog.map(|backlog| backlog.to_string()))];
         match &self.place {
@@ -173,10 +173,10 @@ impl ServerEndpoint {
         all.into_iter().filter_map(|(argument, value)| Some((argument.name(), value?))).collect()
     }
 
-    /// Reads the files that the arguments name, and checks them. `None` where no TLS is spoken.
+    /// Reads and checks the files that the arguments name. `None` without TLS.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) with the file: the fault of whoever configured it.
+    /// [`Error::Config`](crate::Error::Config) with the file.
     pub fn server_tls(&self) -> Result<Option<ServerTls>, Error> {
         self.security().get().map(ServerText::load).transpose()
     }
@@ -194,7 +194,7 @@ impl ServerEndpoint {
     }
 }
 
-/// Prints what [`FromStr`] reads: printed and read again, an endpoint is equal to itself.
+/// Prints the endpoint so that [`FromStr`] parses an equal one from it.
 impl fmt::Display for ServerEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.kind())?;
@@ -210,10 +210,10 @@ impl fmt::Display for ServerEndpoint {
 impl FromStr for ServerEndpoint {
     type Err = EndpointError;
 
-    /// Reads an endpoint.
+    /// Parses an endpoint.
     ///
     /// # Errors
-    /// The fault of who wrote the string: a mistake in it, with its byte offset.
+    /// A mistake in the string, with its byte offset.
     fn from_str(input: &str) -> Result<Self, EndpointError> {
         read(&mut Cursor::new(input)).map_err(|mistake| mistake.of(input))
     }

@@ -1,8 +1,8 @@
-//! Characters: where a part begins and ends, what its escapes mean, and where a mistake stands.
+//! Splits an endpoint string into parts, resolves escapes, and tracks the offsets of mistakes.
 
 use crate::error::EndpointError;
 
-/// A mistake, and the byte offset at which it stands.
+/// A mistake, and its byte offset.
 #[derive(Debug)]
 pub(super) struct Mistake {
     pub(super) at: usize,
@@ -19,7 +19,7 @@ impl Mistake {
     }
 }
 
-/// A part of an endpoint string. Its escapes are known to be good.
+/// A part of an endpoint string. Its escapes are valid.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Text<'a> {
     pub(super) raw: &'a str,
@@ -27,22 +27,22 @@ pub(super) struct Text<'a> {
 }
 
 impl Text<'_> {
-    /// The offset behind it.
+    /// The offset after the part.
     pub(super) fn end(&self) -> usize {
         self.at + self.raw.len()
     }
 
-    /// What it says.
+    /// The value, with its escapes resolved.
     pub(super) fn value(&self) -> String {
         self.characters().map(|(_, c)| c).collect()
     }
 
-    /// Reads what it says. A mistake in the value is one in the input.
+    /// Parses the value. The offset of a mistake is converted to an offset in the input.
     pub(super) fn read<T>(&self, read: impl FnOnce(&str) -> Result<T, Mistake>) -> Result<T, Mistake> {
         read(&self.value()).map_err(|mistake| Mistake { at: self.place(mistake.at), ..mistake })
     }
 
-    /// Where a byte of the value stands in the input.
+    /// The offset in the input of a byte of the value.
     fn place(&self, in_value: usize) -> usize {
         let mut length = 0;
         for (at, c) in self.characters() {
@@ -71,7 +71,7 @@ fn is_special(c: char) -> bool {
     matches!(c, ':' | '=' | ESCAPE)
 }
 
-/// Writes a value so that it is read as it is.
+/// Escapes a value.
 pub(super) fn escape(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     for c in value.chars() {
@@ -83,7 +83,7 @@ pub(super) fn escape(value: &str) -> String {
     escaped
 }
 
-/// The same for an address: the colons between brackets are no separators.
+/// The same for an address. The colons between brackets are not separators.
 pub(super) fn escape_address(value: &str) -> String {
     match value.split_once(']') {
         Some((host, rest)) if value.starts_with('[') => format!("{host}]{}", escape(rest)),
@@ -91,7 +91,7 @@ pub(super) fn escape_address(value: &str) -> String {
     }
 }
 
-/// Goes through an endpoint string part by part.
+/// Reads an endpoint string part by part.
 pub(super) struct Cursor<'a> {
     input: &'a str,
     at: usize,
@@ -110,7 +110,7 @@ impl<'a> Cursor<'a> {
         &self.input[self.at..]
     }
 
-    /// Passes over a separator, where it comes next.
+    /// Skips a separator, if it comes next.
     pub(super) fn pass(&mut self, separator: char) -> bool {
         let comes = self.rest().starts_with(separator);
         self.at += if comes { separator.len_utf8() } else { 0 };
@@ -127,7 +127,7 @@ impl<'a> Cursor<'a> {
         self.take(separators, 0)
     }
 
-    /// The part up to the next colon that is not between the brackets at its begin.
+    /// The part up to the next colon. Colons between brackets at the start of the part do not count.
     pub(super) fn address(&mut self) -> Result<Text<'a>, Mistake> {
         if !self.rest().starts_with('[') {
             return self.part();
@@ -136,7 +136,7 @@ impl<'a> Cursor<'a> {
         self.take(&[':'], bracketed)
     }
 
-    /// Separators in the first bytes are none.
+    /// Ignores separators in the first `opaque` bytes.
     fn take(&mut self, separators: &[char], opaque: usize) -> Result<Text<'a>, Mistake> {
         let rest = self.rest();
         let mut length = rest.len();

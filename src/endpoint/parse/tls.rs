@@ -1,4 +1,4 @@
-//! What an endpoint says about TLS.
+//! The TLS arguments of an endpoint.
 
 use super::EndpointKind;
 use super::arguments::{Argument, Given, alpn, name, print_version, version};
@@ -8,14 +8,14 @@ use crate::error::Error;
 #[cfg(not(feature = "platform-roots"))]
 use crate::error::{ConfigError, ConfigProblem};
 
-/// Whether TLS is spoken, and what has to be known for it.
+/// Whether TLS is used, and its arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Security<T> {
-    /// Never.
+    /// No TLS.
     Plain,
-    /// From the first byte on.
+    /// TLS from the first byte on.
     Tls(T),
-    /// From an upgrade on.
+    /// TLS after an upgrade.
     StartTls(T),
 }
 
@@ -28,7 +28,7 @@ impl<T> Security<T> {
         })
     }
 
-    /// The kind of an endpoint on TCP.
+    /// The kind of a TCP endpoint with this security.
     pub(super) fn kind(&self) -> EndpointKind {
         match self {
             Self::Plain => EndpointKind::Tcp,
@@ -54,7 +54,7 @@ impl<T> Security<T> {
     }
 }
 
-/// What both sides may say.
+/// The arguments that both sides accept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Common {
     alpn: Vec<String>,
@@ -82,12 +82,12 @@ impl Common {
     }
 }
 
-/// What a server says.
+/// The arguments of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ServerText {
     cert: String,
     key: String,
-    /// The CA of the clients, and whether they may come without a certificate.
+    /// The CA of client certificates, and whether a certificate is optional.
     clients: Option<(String, bool)>,
     common: Common,
 }
@@ -137,7 +137,7 @@ impl ServerText {
     }
 }
 
-/// What a client says.
+/// The arguments of a client.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct ClientText {
     ca: Option<String>,

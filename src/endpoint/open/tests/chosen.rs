@@ -1,4 +1,4 @@
-//! What is chosen about a listener holds for every kind of endpoint.
+//! The settings of a listener apply to every kind of endpoint.
 
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ async fn listen_with(text: &str, builder: ListenerBuilder) -> EndpointListener {
     server(text).listen_with(builder).await.unwrap()
 }
 
-/// An endpoint of each kind, and what connects to the listener there.
+/// An endpoint of each kind, and a function that connects to it.
 fn places(files: &Files) -> [String; 4] {
     let (cert, path) = (files.cert("server"), files.path().join("x.sock"));
     [
@@ -28,7 +28,7 @@ fn places(files: &Files) -> [String; 4] {
     ]
 }
 
-/// A plain client, whatever is spoken there.
+/// A plaintext client, even if the server expects TLS.
 fn to(listener: &EndpointListener) -> ClientEndpoint {
     match listener.local_addr() {
         crate::address::Address::Unix(path) => ClientEndpoint::unix(path.unwrap().to_str().unwrap()).unwrap(),
@@ -74,7 +74,7 @@ async fn one_group_drains_listeners_of_every_kind() {
                 let (ours, theirs) = timeout(SOON, async { tokio::join!(ours.close(), theirs.close()) }).await.unwrap();
                 assert!(ours.is_clean() && theirs.is_clean(), "{to}");
             }
-            // rule: drain-2: a handshake that is not done is ended.
+            // rule: drain-2: an unfinished handshake is aborted.
             Err(error) => {
                 assert!(matches!(error, Error::Draining), "{error}");
                 assert_eq!(ours.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -122,7 +122,7 @@ async fn a_connection_counts_as_unfinished_until_it_is_begun_on_every_kind() {
         let first = accept(&listener).await;
         assert!(is_waiting(&listener).await && !listener.status().is_full, "{place}");
         let is_tls = place.starts_with("tls");
-        // A handshake that is given up is done too.
+        // A failed handshake no longer counts as unfinished.
         let _begun = if is_tls { timeout(Duration::ZERO, first.begin()).await.ok() } else { Some(first.begin().await) };
         let _second = accept(&listener).await;
     }
@@ -153,7 +153,7 @@ async fn the_policy_is_that_of_the_connections() {
     }
 }
 
-/// The system keeps one more than it was asked for.
+/// The system keeps one connection more than the backlog.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_backlog_of_the_string_holds_where_it_is_given_and_else_that_of_the_builder() {

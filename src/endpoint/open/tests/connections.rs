@@ -13,7 +13,7 @@ use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Leftover;
 use crate::transport::{TlsTransport, Transport, UpgradableTransport};
 
-/// What is said arrives, there and back, and both sides end clean.
+/// Bytes arrive in both directions, and both sides end cleanly.
 async fn talk(client: &mut impl Transport, server: &mut impl Transport) {
     let asking = async {
         client.write_all(b"question").await.unwrap();
@@ -153,7 +153,7 @@ async fn a_boxed_connection_is_upgraded_like_any_other_and_knows_its_side() {
     let path = files.path().join("x.sock");
     let listener = listen(&format!("unix:{}", path.display())).await;
     let (ours, theirs) = meet(&listener, &client(&format!("unix:{}", path.display()))).await;
-    // A box in a box, upgraded beneath and on top.
+    // A boxed transport in a boxed transport, upgraded below and on top.
     let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
     let how = StartTls::as_made(&pki.client_tls(), "localhost", &pki.server_tls());
     let (a, b) = tokio::join!(UpgradableTransport::start_tls(&mut ours, how.clone()), theirs.start_tls(how.clone()));
@@ -242,7 +242,7 @@ async fn the_policy_bounds_a_handshake_under_a_longer_timeout_too() {
 async fn timeout_bounds_a_connect_that_nobody_answers() {
     let files = Files::new();
     let path = files.path().join("x.sock");
-    // Neither accepts: the backlogs fill up, and the system lets the next one wait.
+    // Neither listener accepts, so the backlogs fill up and the system lets the next connection wait.
     let inet = listen("tcp:127.0.0.1:0:backlog=1").await;
     let _unix = listen(&format!("unix:{}:backlog=1", path.display())).await;
     for endpoint in [format!("tcp:{}:timeout=0.1", inet.local_addr()), format!("unix:{}:timeout=0.1", path.display())] {

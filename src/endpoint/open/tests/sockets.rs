@@ -34,7 +34,7 @@ impl Place {
         format!("unix:{}", self.path.display())
     }
 
-    /// Why nothing can be opened there.
+    /// The error of opening the socket.
     async fn refusal(&self) -> String {
         match server(&self.endpoint()).listen(Policy::default()).await {
             Err(Error::Bind(error)) => {
@@ -46,7 +46,7 @@ impl Place {
         }
     }
 
-    /// A socket that nobody listens on.
+    /// A socket on which nobody listens.
     fn leave_dead(&self) {
         drop(std::os::unix::net::UnixListener::bind(&self.path).unwrap());
     }
@@ -101,7 +101,7 @@ async fn mode_is_given_to_the_socket_and_to_nothing_that_was_put_in_its_place() 
     let precious = place.dir.path().join("precious");
     std::fs::write(&precious, "").unwrap();
     std::fs::set_permissions(&precious, std::fs::Permissions::from_mode(0o600)).unwrap();
-    // Between bind and chmod, by somebody who may write in the directory.
+    // Done between bind and chmod by another user who may write in the directory.
     std::fs::remove_file(&place.path).unwrap();
     symlink(&precious, &place.path).unwrap();
     let _ = unix::set_mode(&place.path, &socket, 0o666);
@@ -141,7 +141,7 @@ async fn a_socket_that_somebody_listens_on_is_left_alone() {
     let place = Place::new();
     let first = listen(&format!("{}:backlog=1", place.endpoint())).await;
     assert!(place.refusal().await.contains("somebody listens there"));
-    // Also where its backlog is full.
+    // Its backlog is full, too.
     let mut waiting = Vec::new();
     while let Ok(stream) = UnixStream::connect(&place.path).await {
         waiting.push(stream);
@@ -212,7 +212,7 @@ async fn an_accept_on_a_unix_socket_that_is_dropped_loses_no_connection() {
     let mut missing: HashSet<u8> = (0..50).collect();
     let collect = async {
         while !missing.is_empty() {
-            // Dropped at every point where it waits.
+            // The future is dropped at each of its wait points.
             let mut accepting = Box::pin(listener.accept());
             let polled = poll_fn(|cx| Poll::Ready(pin!(&mut accepting).poll(cx))).await;
             drop(accepting);

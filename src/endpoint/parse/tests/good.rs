@@ -1,4 +1,4 @@
-//! What is read, and as what.
+//! Valid endpoint strings, and their meaning.
 
 use std::path::Path;
 use std::time::Duration;
@@ -46,7 +46,7 @@ fn a_tls_server_reads_what_it_needs() {
         assert_eq!(endpoint.kind().name(), kind);
         assert_eq!(endpoint.to_string(), format!("{place}{arguments}"));
         assert_eq!(endpoint.arguments()[3], ("client-optional", String::new()));
-        // The order is free.
+        // The order of the arguments does not matter.
         let shuffled = "max=1.3:client-optional:key=b.pem:cert=a.pem:alpn=h2,http/1.1:min=1.2:client-ca=c.pem";
         assert_eq!(server(&format!("{place}{shuffled}")), endpoint);
     }

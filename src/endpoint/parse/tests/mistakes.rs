@@ -1,8 +1,8 @@
-//! What is wrong, and where.
+//! Mistakes in endpoint strings, and their offsets.
 
 use super::*;
 
-/// A string, the offset of the mistake in it, and words of what is said.
+/// A string, the offset of its mistake, and a part of the error text.
 type Case = (&'static str, usize, &'static str);
 
 fn check<T: std::str::FromStr<Err = crate::error::EndpointError> + std::fmt::Debug>(cases: &[Case]) {

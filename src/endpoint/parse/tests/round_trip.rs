@@ -1,4 +1,4 @@
-//! What is printed is read back the same, and nothing makes the reader panic.
+//! A printed endpoint parses to an equal one, and no string makes the parser panic.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -16,7 +16,7 @@ fn any_host() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Anything that a path may be, the characters that need care among it.
+/// Any valid path, including the characters that need escapes.
 fn any_path() -> impl Strategy<Value = String> {
     prop_oneof!["\\PC{1,20}", "[:=\\\\/a,\\[\\] \u{e4}]{1,12}"]
 }
@@ -112,7 +112,7 @@ prop_compose! {
     }
 }
 
-/// Strings that are nearly endpoints.
+/// Strings that are almost endpoints.
 fn nearly() -> impl Strategy<Value = String> {
     let words = [
         "tcp:",
