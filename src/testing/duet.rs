@@ -1,4 +1,4 @@
-//! Two protocols joined in memory, by hand.
+//! Two protocols joined in memory, under the control of a test.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -21,14 +21,15 @@ use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Policy;
 use crate::protocol::{Handle, Protocol, Runner};
 
-/// How many bytes are under way in one direction, at most.
+/// The most bytes in transit in one direction.
 const CAPACITY: usize = 1 << 20;
-/// How often each task gets its turn before all that can happen has happened. A runner does all that it can in one.
+/// The number of rounds in which each task is polled. After them, nothing more can happen: a runner does all that it
+/// can in one poll.
 const TURNS: usize = 64;
 
-/// Two protocols, each run by a real runner, on the two ends of a connection in memory. Nothing arrives before the test
-/// delivers it, byte by byte if it likes, and no time passes that the test does not let pass: so every order of events can
-/// be played, and played again.
+/// Two protocols on the two ends of a connection in memory, each run by a real runner. No byte arrives before the test
+/// delivers it, and no time passes before the test advances the clock. So a test can play any order of events, and
+/// repeat it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -82,25 +83,25 @@ impl fmt::Debug for Duet {
     }
 }
 
-/// One protocol, and the far end of its transport.
+/// One protocol, and the other end of its transport.
 struct Side {
     handle: Handle,
     task: JoinHandle<CloseReport>,
-    /// Gone once its end has been delivered.
+    /// `None` once the end of the connection has been delivered.
     far: Option<Pipe>,
     has_read_end: bool,
 }
 
 impl Duet {
-    /// Joins two protocols in plaintext; `a` counts as the one that has connected.
+    /// Joins two protocols in plaintext. `a` counts as the side that has connected.
     ///
     /// # Panics
-    /// Inside a tokio runtime: it has one of its own, whose clock stands still.
+    /// Panics inside a tokio runtime, because it has its own runtime with a paused clock.
     pub fn new(a: impl Protocol, b: impl Protocol) -> Self {
         Self::with(a, b, Policy::default(), None)
     }
 
-    /// Joins two protocols in TLS, `a` as the client. The handshake is there to be delivered.
+    /// Joins two protocols in TLS, with `a` as the client. The test has to deliver the bytes of the handshake too.
     ///
     /// # Panics
     /// As [`new`](Self::new).
@@ -110,7 +111,7 @@ impl Duet {
         Self::with(a, b, Policy::default(), Some(begin))
     }
 
-    /// Joins two protocols under this policy, in TLS where it is said how each begins it.
+    /// Joins two protocols under this policy. With `begin`, both start TLS in the given way.
     ///
     /// # Panics
     /// As [`new`](Self::new).
@@ -126,24 +127,24 @@ impl Duet {
         duet
     }
 
-    /// Delivers at most this many bytes of what `a` has sent; says how many. Where there are none, an end or a reset
-    /// behind them is delivered.
+    /// Delivers at most this many bytes that `a` has sent, and returns how many. If there are none, the end or the
+    /// reset that follows them is delivered.
     pub fn deliver_to_b(&mut self, most: usize) -> usize {
         let n = self.runtime.block_on(deliver(&mut self.a, &mut self.b, most));
         self.settle();
         n
     }
 
-    /// Delivers at most this many bytes of what `b` has sent; says how many.
+    /// Delivers at most this many bytes that `b` has sent, and returns how many.
     pub fn deliver_to_a(&mut self, most: usize) -> usize {
         let n = self.runtime.block_on(deliver(&mut self.b, &mut self.a, most));
         self.settle();
         n
     }
 
-    /// Delivers all, in both directions, until nothing is under way and nobody answers.
+    /// Delivers everything in both directions, until no bytes are in transit and neither side sends more.
     pub fn deliver_all(&mut self) {
-        // One round more than the last in which something came: ends are delivered by it.
+        // The loop runs one more round after the last bytes, and that round delivers the ends.
         let mut quiet = 0;
         while quiet < 3 {
             let moved = self.deliver_to_b(CAPACITY) + self.deliver_to_a(CAPACITY);
@@ -151,7 +152,7 @@ impl Duet {
         }
     }
 
-    /// Lets time pass, and timers fire.
+    /// Advances the clock, so that timers fire.
     pub fn advance(&mut self, time: Duration) {
         self.runtime.block_on(tokio::time::advance(time));
         self.settle();
@@ -167,12 +168,12 @@ impl Duet {
         &self.b.handle
     }
 
-    /// How each has ended, where it has.
+    /// How each connection has ended, if it has.
     pub fn ended(&self) -> (Option<Reason>, Option<Reason>) {
         (self.a.handle.reason(), self.b.handle.reason())
     }
 
-    /// Everybody does what they can. What handles have asked for since is done too.
+    /// Polls both sides until neither can continue. This also carries out the calls of handles.
     pub fn settle(&mut self) {
         self.runtime.block_on(async {
             for _ in 0..TURNS {
@@ -205,7 +206,7 @@ impl Side {
     }
 }
 
-/// Takes from the one what it has sent, and gives it to the other.
+/// Moves sent bytes from one side to the other.
 async fn deliver(from: &mut Side, to: &mut Side, most: usize) -> usize {
     let mut bytes = vec![0; most.min(CAPACITY)];
     let mut buf = ReadBuf::new(&mut bytes);
@@ -223,11 +224,12 @@ async fn deliver(from: &mut Side, to: &mut Side, most: usize) -> usize {
         Poll::Ready(Ok(())) => {
             if let Some(sink) = &mut to.far {
                 let filled = buf.filled();
-                // There is room: what is under way never exceeds what a pipe holds, or is lost with its end.
+                // The pipe has space, because the bytes in transit never exceed its capacity. If its end is gone, they
+                // are lost with it.
                 let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut *sink).poll_write(cx, filled))).await;
             }
         }
-        // RST: dropping the far end resets the other side.
+        // RST: dropping the other end of the pipe resets the receiving side.
         Poll::Ready(Err(_)) => {
             from.has_read_end = true;
             to.far = None;

@@ -1,13 +1,14 @@
-//! What tests of TLS services need, and what is a nuisance to write for each of them anew. Behind the feature `testing`.
+//! Helpers for tests of TLS services, so that each test does not have to write them again. Enabled by the feature
+//! `testing`.
 //!
-//! - [`pki`]: certificates of every kind, good and bad, made on the spot.
-//! - [`pair`]: two ends of a connection over every transport there is.
-//! - [`Pipe`]: a connection in memory that ends like TCP does.
-//! - [`Recorder`]: a transport for protocols, which notes what they call.
-//! - [`Duet`]: two protocols joined in memory, their bytes delivered and their time moved by hand.
-//! - [`peer`]: peers and lines that misbehave on command.
+//! - [`pki`]: certificates of every kind, good and bad, made when they are needed.
+//! - [`pair`]: the two ends of a connection, over any transport.
+//! - [`Pipe`]: a connection in memory that ends like TCP.
+//! - [`Recorder`]: a connection for protocols that records their calls.
+//! - [`Duet`]: two protocols joined in memory; the test delivers their bytes and moves their clock.
+//! - [`peer`]: peers and networks that misbehave on command.
 //!
-//! The helpers here panic where a test would `unwrap`: they are made for tests and for development, not for production.
+//! These helpers panic where a test would `unwrap`. They are meant for tests and for development, not for production.
 
 mod duet;
 mod pairs;

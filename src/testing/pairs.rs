@@ -1,4 +1,4 @@
-//! Two ends of one connection, over every transport.
+//! The two ends of one connection, over any transport.
 
 use std::fmt;
 use std::io;
@@ -23,7 +23,7 @@ use crate::transport::Transport;
 /// Any transport.
 pub type BoxTransport = Box<dyn Transport>;
 
-/// The transports that a test which holds for all of them runs over.
+/// The transports for a test that must hold for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
@@ -48,12 +48,12 @@ impl Kind {
     pub const ALL: [Self; 7] =
         [Self::Tcp, Self::Tls12, Self::Tls13, Self::Upgraded, Self::TlsInTls, Self::Memory, Self::MemoryTls];
 
-    /// Whether application data travels encrypted.
+    /// Whether application data is encrypted.
     pub fn is_tls(self) -> bool {
         !matches!(self, Self::Tcp | Self::Memory)
     }
 
-    /// Whether a TCP socket is beneath.
+    /// Whether the transport uses a TCP socket.
     pub fn has_socket(self) -> bool {
         !matches!(self, Self::Memory | Self::MemoryTls)
     }
@@ -65,7 +65,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Two ends of a connection of this kind: the client's and the server's, their handshakes done.
+/// The two ends of a connection of this kind, client and server, after their handshakes.
 pub async fn pair(kind: Kind) -> Result<(BoxTransport, BoxTransport), Error> {
     pair_with(kind, Policy::default()).await
 }
@@ -88,7 +88,7 @@ fn boxed<T: Transport>((client, server): (T, T)) -> Result<(BoxTransport, BoxTra
     Ok((Box::new(client), Box::new(server)))
 }
 
-/// Two ends of a TCP connection on loopback: the one that connected, and the one that accepted.
+/// The two ends of a TCP connection on loopback: the connecting end and the accepting end.
 pub async fn tcp_pair() -> io::Result<(TcpConnection, TcpConnection)> {
     tcp_pair_with(Policy::default()).await
 }
@@ -102,7 +102,7 @@ pub async fn tcp_pair_with(policy: impl Into<Arc<Policy>>) -> io::Result<(TcpCon
     Ok((client, TcpConnection::new(server, policy)?))
 }
 
-/// Two ends of a TCP connection on loopback, as bare sockets.
+/// The two ends of a TCP connection on loopback, as plain sockets.
 pub async fn raw_tcp_pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
@@ -110,7 +110,7 @@ pub async fn raw_tcp_pair() -> io::Result<(TcpStream, TcpStream)> {
     Ok((client, server.0))
 }
 
-/// Two ends of a connection in memory, which holds 64 KiB in each direction.
+/// The two ends of a connection in memory with a capacity of 64 KiB in each direction.
 pub fn memory_pair() -> (Stream<super::Pipe>, Stream<super::Pipe>) {
     memory_pair_with(Policy::default())
 }
@@ -139,7 +139,7 @@ pub async fn tls_over<T: Transport>(
     Ok((client?, server?))
 }
 
-/// Two ends that are upgradable, and were upgraded to TLS 1.3 this many times.
+/// Two upgradable ends that have been upgraded to TLS 1.3 this many times.
 pub async fn upgraded_over<T: Transport>(
     (client, server): (T, T),
     times: usize,
@@ -157,7 +157,7 @@ pub async fn upgraded_over<T: Transport>(
     Ok((client, server))
 }
 
-/// One PKI for all the pairs of a process: making keys takes time.
+/// One PKI for all pairs of a process, because making keys takes time.
 pub fn shared_pki() -> &'static Pki {
     static PKI: OnceLock<Pki> = OnceLock::new();
     PKI.get_or_init(Pki::new)

@@ -1,4 +1,4 @@
-//! A connection in memory, which ends like TCP does: by FIN, or by RST.
+//! A connection in memory that ends like TCP: with FIN or with RST.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// One end of a connection in memory. Shutting it down is FIN; dropping it without that is RST, to both directions. It
-/// holds no lock while it wakes.
+/// One end of a connection in memory. Shutting it down sends FIN. Dropping it without a shutdown sends RST, which ends
+/// both directions. It holds no lock while it wakes a task.
 pub struct Pipe {
     outgoing: Arc<Lane>,
     incoming: Arc<Lane>,
@@ -22,7 +22,7 @@ impl fmt::Debug for Pipe {
     }
 }
 
-/// Two ends of a connection in memory that holds `capacity` bytes in each direction.
+/// The two ends of a connection in memory with a capacity of `capacity` bytes in each direction.
 pub fn pipe(capacity: usize) -> (Pipe, Pipe) {
     let (there, back) = (Lane::new(capacity), Lane::new(capacity));
     let a = Pipe { outgoing: Arc::clone(&there), incoming: Arc::clone(&back) };
@@ -46,14 +46,14 @@ impl Lane {
         Arc::new(Self(Mutex::new(state)))
     }
 
-    /// Does something with the lane, and then wakes whoever waits on its other end, where there is something for them.
+    /// Changes the lane, and then wakes the task that waits on its other end if that task can continue.
     fn with<R>(&self, cx: &mut Context<'_>, f: impl FnOnce(&mut State) -> Poll<R>) -> Poll<R> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let result = f(&mut state);
         let other = state.waiting.take();
         let woken = match result {
             Poll::Ready(_) => other,
-            // Both ends wait only if the other one is the same task as before.
+            // A waker of the same task is left from its previous poll, and that task needs no wake-up.
             Poll::Pending => other.filter(|other| !other.will_wake(cx.waker())),
         };
         if result.is_pending() {
@@ -124,7 +124,7 @@ impl AsyncWrite for Pipe {
 impl Drop for Pipe {
     fn drop(&mut self) {
         self.outgoing.end(|lane| lane.reset |= !lane.fin);
-        // Whoever writes to an end that is gone gets RST.
+        // A write to an end that is gone fails with RST.
         self.incoming.end(|lane| lane.reset = true);
     }
 }

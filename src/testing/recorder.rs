@@ -1,4 +1,4 @@
-//! A connection for unit tests: it sends nothing, and notes every call.
+//! A connection for unit tests. It sends nothing, and records every call.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::policy::Policy;
 use crate::protocol::{CommandTarget, Conn, DeferredConn, Handle, Producer, Reading};
 
-/// What a protocol has called.
+/// A call of a protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Call {
@@ -34,9 +34,9 @@ pub enum Call {
     PauseReading,
     /// `resume_reading`.
     ResumeReading,
-    /// `register_producer`, with one that is paused and resumed.
+    /// `register_producer`, with a producer that is paused and resumed.
     RegisterPush,
-    /// `register_producer`, with one that is asked.
+    /// `register_producer`, with a producer that is asked for data.
     RegisterPull,
     /// `unregister_producer`.
     UnregisterProducer,
@@ -52,8 +52,8 @@ pub enum Call {
     StopTls,
 }
 
-/// A [`Conn`] for the unit tests of protocols: it sends nothing, and notes every call, in order. It returns what that of a
-/// real connection would: a write after a close is dropped, a second producer is refused.
+/// A [`Conn`] for unit tests of protocols. It sends nothing, and records every call in order. The calls return the same
+/// results as on a real connection: for example, a write after a close is dropped, and a second producer is refused.
 ///
 /// ```
 /// use bowline::protocol::{CallbackResult, Conn, Protocol};
@@ -83,7 +83,7 @@ pub enum Call {
 pub struct Recorder {
     conn: DeferredConn,
     written: Vec<u8>,
-    /// Socket options are set without `&mut`.
+    /// In a cell, because socket options are set through `&self`.
     noted: Mutex<Noted>,
 }
 
@@ -105,7 +105,7 @@ impl Recorder {
         Self::of(None)
     }
 
-    /// A transport in TLS, of which these facts are known.
+    /// A transport in TLS, with these facts about its session.
     pub fn secure(facts: SessionFacts) -> Self {
         Self::of(Some(Arc::new(facts)))
     }
@@ -141,8 +141,8 @@ impl Recorder {
         mem::take(&mut self.written)
     }
 
-    /// Carries out the calls of handles that the protocol has given away. Each call does this first: a call that a callback
-    /// has made by a handle comes before its next call.
+    /// Carries out the calls that other tasks have made through handles. Every call does this first, so that a call
+    /// that a callback made through a handle comes before the callback's next call.
     pub fn obey(&mut self) {
         for command in self.conn.take_commands() {
             command.carry_out(self);

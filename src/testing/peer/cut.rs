@@ -1,4 +1,4 @@
-//! A stream that ends where a test says.
+//! A stream that ends at a chosen offset.
 
 use std::fmt;
 use std::io;
@@ -10,16 +10,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// How a [`Cut`] ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CutEnd {
-    /// End of file. Writing goes on.
+    /// End of file. Writing continues.
     Fin,
     /// `ConnectionReset`, for reads and for writes.
     Reset,
-    /// Nothing any more: reads wait for ever. Writing goes on.
+    /// Silence: reads wait forever. Writing continues.
     Silence,
 }
 
-/// A stream that reads exactly so many bytes of the one beneath it and then ends: the way to try every offset of a
-/// handshake, in memory and with a paused clock, a thousand times a second.
+/// A stream that reads an exact number of bytes from the stream below and then ends. With it, a test can try every
+/// offset of a handshake, in memory and with a paused clock, a thousand times per second.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -50,17 +50,17 @@ impl<S> fmt::Debug for Cut<S> {
 }
 
 impl<S> Cut<S> {
-    /// Ends like this behind the first `bytes` bytes that are read.
+    /// Ends in this way after the first `bytes` bytes have been read.
     pub fn after(stream: S, bytes: u64, ending: CutEnd) -> Self {
         Self { stream, left: bytes, read: 0, ending }
     }
 
-    /// How many bytes were read.
+    /// The number of bytes that were read.
     pub fn read_bytes(&self) -> u64 {
         self.read
     }
 
-    /// The stream beneath.
+    /// The stream below.
     pub fn into_inner(self) -> S {
         self.stream
     }

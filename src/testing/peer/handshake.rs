@@ -1,4 +1,4 @@
-//! A handshake that hands its keys out.
+//! A handshake that exposes its keys.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,14 +13,14 @@ use rustls::{ClientConfig, Error, ServerConfig};
 use super::record::{Kernel, Records, whole_record};
 use super::{Event, RawTcp};
 
-/// A handshake of [`RawTls`](super::RawTls) that came to nothing, and what the raw peer saw of the other side until its
-/// end: where the other side refused, the alert, and then FIN or RST.
+/// A failed handshake of [`RawTls`](super::RawTls), with the events that the raw peer saw until the end of the
+/// connection. If the other side refused the handshake, these are its alert and then FIN or RST.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct HandshakeFailed {
-    /// What rustls said; `None` where the connection ended before it could say anything.
+    /// The error of rustls; `None` if the connection ended before rustls found an error.
     pub error: Option<Error>,
-    /// The alert that the other side sent, where it sent one, and how it ended.
+    /// The alert that the other side sent, if any, and how it ended the connection.
     pub events: Vec<Event>,
 }
 
@@ -36,7 +36,7 @@ impl StdError for HandshakeFailed {
     }
 }
 
-/// What came in and is behind the handshake.
+/// Received bytes that follow the handshake.
 pub(super) type Leftover = Vec<u8>;
 
 pub(super) async fn as_client(
@@ -71,7 +71,7 @@ pub(super) async fn as_server(tcp: &mut RawTcp, config: &ServerConfig) -> Result
     }
 }
 
-/// What both kinds of session have in common.
+/// The operations that both kinds of session share.
 trait Session {
     type Data;
     fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
@@ -102,7 +102,7 @@ impl Session for UnbufferedServerConnection {
     }
 }
 
-/// What a session wants.
+/// The next step that a session needs.
 enum Want {
     Nothing,
     Send,
@@ -111,7 +111,7 @@ enum Want {
     Failed(Error),
 }
 
-/// Makes the handshake, shown one record at a time, so that what lies behind it is left to us.
+/// Does the handshake. rustls gets one record at a time, so that it does not consume the bytes after the handshake.
 async fn shake(tcp: &mut RawTcp, session: &mut impl Session) -> Result<Leftover, HandshakeFailed> {
     let mut input = tcp.take_received();
     let mut output = Vec::new();
@@ -123,9 +123,9 @@ async fn shake(tcp: &mut RawTcp, session: &mut impl Session) -> Result<Leftover,
         shown -= discard;
         match want {
             Want::Nothing => {}
-            // One that cannot be sent is told by what is received next.
+            // If sending fails, the next read reports why.
             Want::Send => drop(tcp.send(&std::mem::take(&mut output)).await),
-            // The alert that is due comes out of the next steps.
+            // The next steps produce the alert.
             Want::Failed(error) if failure.is_none() => failure = Some(error),
             Want::Failed(_) | Want::Input | Want::Done if failure.is_some() => {
                 let _ = tcp.send(&output).await;
@@ -171,7 +171,7 @@ fn encode<Data>(state: &mut EncodeTlsData<'_, Data>, output: &mut Vec<u8>) {
     }
 }
 
-/// Ends our sending and watches how the other side ends.
+/// Sends FIN, and records how the other side ends the connection.
 async fn failed(tcp: &mut RawTcp, error: Option<Error>) -> HandshakeFailed {
     let _ = tcp.fin();
     let ending = tcp.observe().await.last().copied();

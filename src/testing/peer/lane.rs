@@ -1,4 +1,4 @@
-//! One direction of a [`Meddler`](super::Meddler), and what is done to it.
+//! One direction of a [`Meddler`](super::Meddler), and the commands for it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,15 +15,15 @@ use super::PATIENCE;
 use super::tcp::delivered;
 
 const CHUNK: usize = 16 << 10;
-/// How often a second a slow lane sends.
+/// The number of sends per second of a slow lane.
 const BEATS: u32 = 20;
 
-/// One direction of a [`Meddler`](super::Meddler). Its commands can be given before the connection is made, as a script,
-/// and while it runs.
+/// One direction of a [`Meddler`](super::Meddler). Commands can be given before the connection is made, as a script, or
+/// while it is open.
 ///
-/// Offsets count the bytes that came from the sender, from the first one on. A command for an offset that was passed is
-/// carried out at once, so `fin_after(0)` means "now". Where two have the same offset, they are carried out in the order
-/// in which they were given.
+/// Offsets count the sender's bytes from the first one on. A command for an offset that has already passed is carried
+/// out at once, so `fin_after(0)` means "now". Commands with the same offset are carried out in the order in which they
+/// were given.
 pub struct Lane(Arc<LaneState>);
 
 impl fmt::Debug for Lane {
@@ -65,7 +65,7 @@ enum Pace {
     Slow(u32),
 }
 
-/// What the forwarding loop does next.
+/// The next step of the forwarding loop.
 enum Step {
     Act(Act),
     Wait,
@@ -73,7 +73,7 @@ enum Step {
     Forward { limit: usize, corrupt: bool },
 }
 
-/// The whole connection was reset, or is to be.
+/// Set when the whole connection has been, or will be, reset.
 pub(super) struct Broken;
 
 impl Lane {
@@ -85,28 +85,28 @@ impl Lane {
         Self(Arc::clone(&self.0))
     }
 
-    /// Forwards exactly this many bytes, then FIN. What comes behind is thrown away; the other direction goes on.
+    /// Forwards exactly this many bytes, then FIN. Later bytes are discarded, and the other direction continues.
     pub fn fin_after(&self, bytes: u64) -> &Self {
         self.at(bytes, Act::Fin)
     }
 
-    /// Forwards exactly this many bytes, waits until the receiver's kernel has them, and sends RST to both sides.
+    /// Forwards exactly this many bytes, waits until the receiver's kernel has them, and then sends RST to both sides.
     pub fn rst_after(&self, bytes: u64) -> &Self {
         self.at(bytes, Act::Reset)
     }
 
-    /// Forwards exactly this many bytes, then nothing, and no end either: what comes behind is thrown away. It lasts until
-    /// the meddler is dropped, or another command ends it.
+    /// Forwards exactly this many bytes, then neither bytes nor an end. Later bytes are discarded. The stall lasts
+    /// until the meddler is dropped or another command ends it.
     pub fn stall_after(&self, bytes: u64) -> &Self {
         self.at(bytes, Act::Stall)
     }
 
-    /// Puts bytes of its own in front of the byte at this offset.
+    /// Inserts these bytes before the byte at this offset.
     pub fn inject(&self, offset: u64, bytes: impl Into<Vec<u8>>) -> &Self {
         self.at(offset, Act::Inject(bytes.into()))
     }
 
-    /// Flips all bits of the byte at this offset, or of the next one to come where it has passed.
+    /// Flips all bits of the byte at this offset, or of the next byte if the offset has already passed.
     pub fn corrupt(&self, offset: u64) -> &Self {
         self.at(offset, Act::Corrupt)
     }
@@ -116,22 +116,22 @@ impl Lane {
         self.change(|plan| plan.pace = Pace::Trickle)
     }
 
-    /// From now on, forwards no more than this many bytes a second.
+    /// From now on, forwards at most this many bytes per second.
     pub fn slow(&self, bytes_per_second: u32) -> &Self {
         self.change(|plan| plan.pace = Pace::Slow(bytes_per_second))
     }
 
-    /// From now on, does not read: the sender's socket fills, as with a receiver that stalls.
+    /// From now on, does not read, so that the sender's socket buffer fills up, as with a stalled receiver.
     pub fn stop_reading(&self) -> &Self {
         self.change(|plan| plan.stopped = true)
     }
 
-    /// Goes on as fast as it can: takes back `stop_reading`, `trickle` and `slow`.
+    /// Continues at full speed: undoes `stop_reading`, `trickle` and `slow`.
     pub fn resume(&self) -> &Self {
         self.change(|plan| (plan.stopped, plan.pace) = (false, Pace::Full))
     }
 
-    /// How many of the sender's bytes were forwarded.
+    /// The number of the sender's bytes that were forwarded.
     pub fn forwarded(&self) -> u64 {
         self.0.forwarded.load(Ordering::Acquire)
     }
@@ -199,7 +199,7 @@ impl Lane {
         }
     }
 
-    /// Forwards once, at most `limit` bytes; whether the sender has ended.
+    /// Forwards once, at most `limit` bytes. Returns whether the sender has ended.
     async fn forward(
         &self,
         from: &mut ReadHalf<'_>,
@@ -210,7 +210,7 @@ impl Lane {
         let mut buf = [0; CHUNK];
         let n = tokio::select! {
             biased;
-            // The plan has changed: this step may be another one by now.
+            // A new command may have changed the next step.
             () = self.0.changed.notified() => {
                 self.plan().corrupt_next |= corrupt;
                 return Ok(false);
@@ -226,7 +226,7 @@ impl Lane {
         Ok(n == 0)
     }
 
-    /// Keeps nothing of what comes, until there is another command.
+    /// Discards all bytes until there is another command.
     async fn swallow(&self, from: &mut ReadHalf<'_>) -> Result<(), Broken> {
         tokio::select! {
             biased;
@@ -264,7 +264,7 @@ impl Pace {
     }
 }
 
-/// Reads to the end and keeps nothing.
+/// Reads to the end and discards the bytes.
 async fn sink(from: &mut ReadHalf<'_>) -> Result<(), Broken> {
     let mut buf = [0; CHUNK];
     while from.read(&mut buf).await? > 0 {}
@@ -272,7 +272,7 @@ async fn sink(from: &mut ReadHalf<'_>) -> Result<(), Broken> {
 }
 
 impl From<io::Error> for Broken {
-    /// A socket fails because one side has sent RST.
+    /// A socket error means that one side has sent RST.
     fn from(_: io::Error) -> Self {
         Self
     }

@@ -1,4 +1,4 @@
-//! A proxy that does to a connection what bad lines and bad boxes do.
+//! A proxy that disturbs a connection as bad networks and middleboxes do.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,13 +10,13 @@ use tokio::task::AbortHandle;
 use super::lane::{Broken, Lane};
 use crate::conn::socket;
 
-/// A proxy on loopback that meddles with the one connection that it forwards. It works below TLS, on bytes, and so can
-/// cut a record anywhere.
+/// A proxy on loopback that forwards one connection and disturbs it. It works on bytes, below TLS, so it can cut a
+/// record at any offset.
 ///
 /// Commands go to the two directions, [`to_server`](Self::to_server) and [`to_client`](Self::to_client): see [`Lane`].
-/// Without any it forwards faithfully: FIN as FIN, so that half-closes work through it, and RST as RST.
+/// Without commands, it forwards everything unchanged: FIN as FIN, so that half-closes work through it, and RST as RST.
 ///
-/// It ends by itself once both sides have ended. Dropping it ends the connection at once, on both sides.
+/// It ends by itself when both sides have ended. Dropping it ends the connection on both sides at once.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,12 +24,9 @@ use crate::conn::socket;
 /// use bowline::{Connector, Error, Listener, Reason, TlsConnection, Transport};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 ///
-/// let pki = Pki::new();
-/// let (server_tls, client_tls) = (pki.server_tls(), pki.client_tls());
-/// let listener = Listener::bind("127.0.0.1:0").await?;
-/// let meddler = Meddler::to(listener.local_addr().as_inet().unwrap()).await?;
-/// // The line breaks in the middle of the upload, somewhere inside a record.
-/// meddler.to_server().fin_after(50_000);
+/// let pki = Pki::new(); let (server_tls, client_tls) = (pki.server_tls(), pki.client_tls()); let listener =
+/// Listener::bind("127.0.0.1:0").await?; let meddler = Meddler::to(listener.local_addr().as_inet().unwrap()).await?; //
+/// The connection breaks in the middle of the upload, somewhere inside a record. meddler.to_server().fin_after(50_000);
 ///
 /// let service = tokio::spawn(async move {
 ///     let mut tls = listener.accept().await?.handshake(&server_tls).await?;
@@ -57,18 +54,18 @@ pub struct Meddler {
 }
 
 impl Meddler {
-    /// Listens on loopback, takes the first connection that comes, and forwards it to this address. Further ones are
-    /// refused: one meddler, one connection.
+    /// Listens on loopback, accepts the first connection, and forwards it to this address. It refuses all further
+    /// connections.
     ///
     /// # Errors
-    /// Where it cannot listen.
+    /// Panics if it cannot listen.
     pub async fn to(server: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
         Ok(Self::spawn(addr, async move {
             let (client, _) = listener.accept().await?;
             drop(listener);
-            // A server that refuses the connection is, to the client, one that ends it at once.
+            // If the server refuses the connection, the client sees a connection that ends at once.
             Ok((client, TcpStream::connect(server).await?))
         }))
     }
@@ -76,7 +73,7 @@ impl Meddler {
     /// Forwards between two connected sockets.
     ///
     /// # Errors
-    /// Where the client's socket has no address any more.
+    /// Panics if the client's socket no longer has an address.
     pub fn between(client: TcpStream, server: TcpStream) -> io::Result<Self> {
         let addr = client.local_addr()?;
         Ok(Self::spawn(addr, async move { Ok((client, server)) }))
@@ -98,24 +95,24 @@ impl Meddler {
         Self { addr, to_server, to_client, ended, task: task.abort_handle() }
     }
 
-    /// Where the client connects to.
+    /// The address for the client to connect to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// What the client sends.
+    /// The direction from the client to the server.
     pub fn to_server(&self) -> &Lane {
         &self.to_server
     }
 
-    /// What the server sends.
+    /// The direction from the server to the client.
     pub fn to_client(&self) -> &Lane {
         &self.to_client
     }
 
     /// Waits until both sides have ended.
     pub async fn ended(&self) {
-        // An error says that the task is gone, which is the same.
+        // An error means that the task is gone, so both sides have ended too.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 }
@@ -128,7 +125,7 @@ impl Drop for Meddler {
 
 async fn forward(mut client: TcpStream, mut server: TcpStream, to_server: &Lane, to_client: &Lane) {
     for stream in [&client, &server] {
-        // One segment for each write. Where its peer is gone already, the next call tells.
+        // One segment per write. If the peer is already gone, the next call reports it.
         let _ = stream.set_nodelay(true);
     }
     let (client_read, client_write) = client.split();

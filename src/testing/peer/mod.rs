@@ -1,14 +1,14 @@
-//! Peers and lines that misbehave on command: for tests that ask what a service does when the world is not kind.
+//! Peers and networks that misbehave on command, to test how a service handles failures.
 //!
-//! | | what it is | where it works |
+//! | type | description | works |
 //! |---|---|---|
 //! | [`Meddler`] | a proxy that cuts, stalls, slows and corrupts what it forwards | between two TCP sockets, below TLS |
-//! | [`Cut`] | a stream that ends after so many bytes | in memory, over any stream; fast enough for every offset |
-//! | [`RawTcp`] | a peer that sends any bytes, and sees FIN and RST apart | TCP |
-//! | [`RawTls`] | a peer that seals any record: alerts, KeyUpdates, two close_notify, junk behind them | TLS 1.2, TLS 1.3 |
+//! | [`Cut`] | a stream that ends after a number of bytes | in memory, over any stream; fast enough to try every offset |
+//! | [`RawTcp`] | a peer that sends any bytes, and distinguishes FIN from RST | on TCP |
+//! | [`RawTls`] | a peer that seals any record: alerts, KeyUpdates, two close_notify, junk after them | in TLS 1.2 and TLS 1.3 |
 //!
-//! The raw peers write down what they saw, as [`Event`]s in order, so that a test can say what the service has to do to
-//! the wire and not only what it returns:
+//! The raw peers record what they see, as [`Event`]s in order, so that a test can check what the service sends and not
+//! only what its calls return:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -40,21 +40,21 @@
 //! # Ok(()) }
 //! ```
 //!
-//! | the misfortune | how |
+//! | failure | how to produce it |
 //! |---|---|
 //! | FIN, RST or silence at a byte offset | [`Lane::fin_after`], [`rst_after`](Lane::rst_after), [`stall_after`](Lane::stall_after); in memory [`Cut`] |
 //! | segments of one byte | [`Lane::trickle`], [`RawTcp::trickle`], [`RawTls::trickle`] |
 //! | a reader that stalls | a raw peer that is not asked to receive, [`RawTcp::small_receive_buffer`], [`Lane::stop_reading`] |
 //! | close_notify without FIN, and the reverse | [`RawTls::close_notify`] and [`RawTls::fin`], one without the other |
 //! | data, close_notify and junk in one segment | `peer.data(..).close_notify().clear(..).send()` |
-//! | garbage, HTTP, a header of an oversized record | [`RawTcp::send`]; behind the handshake [`RawTls::clear`] |
-//! | records that nobody may seal | [`RawTls::record`] |
+//! | garbage, HTTP, a header of an oversized record | [`RawTcp::send`]; after the handshake [`RawTls::clear`] |
+//! | records that violate the protocol | [`RawTls::record`] |
 //! | a fatal alert | [`RawTls::alert`]; in the clear `RawTcp::send(&[21, 3, 3, 0, 2, 2, alert])` |
-//! | a KeyUpdate that wants an answer | [`RawTls::key_update`] |
-//! | endless talk | [`RawTcp::talk`], [`RawTls::talk`] |
-//! | a line that is slow, or corrupts | [`Lane::slow`], [`Lane::corrupt`], [`Lane::inject`] |
+//! | a KeyUpdate that requests an answer | [`RawTls::key_update`] |
+//! | a peer that sends without end | [`RawTcp::talk`], [`RawTls::talk`] |
+//! | a network that is slow or corrupts bytes | [`Lane::slow`], [`Lane::corrupt`], [`Lane::inject`] |
 //!
-//! Everything waits for a bounded time only: [`PATIENCE`], where nothing else was said.
+//! Every wait is limited: by [`PATIENCE`], unless another time is set.
 
 mod cut;
 mod handshake;
@@ -75,14 +75,14 @@ pub use self::meddler::Meddler;
 pub use self::tcp::RawTcp;
 pub use self::tls::RawTls;
 
-/// How long a raw peer waits for the next thing to happen before it writes down [`Event::Silence`].
+/// The time without an event after which a raw peer records [`Event::Silence`].
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a raw peer saw, in order. `Data` that came in pieces is one event, until something else happens.
+/// An event that a raw peer saw. Consecutive pieces of data are one `Data` event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// So many bytes of data: plaintext for [`RawTls`], whatever came for [`RawTcp`].
+    /// This many bytes of data: plaintext for [`RawTls`], all received bytes for [`RawTcp`].
     Data(u64),
     /// The TLS close_notify.
     CloseNotify,
@@ -90,27 +90,27 @@ pub enum Event {
     Alert(AlertDescription),
     /// A KeyUpdate. [`RawTls`] changes its keys, and does not answer by itself.
     KeyUpdate {
-        /// Whether an answer is asked for.
+        /// Whether an answer is requested.
         requested: bool,
     },
-    /// Bytes that are no TLS record of this session. Nothing behind them is looked at.
+    /// Bytes that are not a TLS record of this session. The bytes after them are ignored.
     Garbage,
-    /// The end of the other side's sending: FIN.
+    /// The other side ended its send half: FIN.
     Fin,
     /// RST.
     Reset,
-    /// Nothing happened for as long as this peer waits.
+    /// Nothing happened within the time that this peer waits.
     Silence,
 }
 
 impl Event {
-    /// Whether nothing can come behind it.
+    /// Whether no other event can follow.
     fn is_final(self) -> bool {
         matches!(self, Self::Fin | Self::Reset)
     }
 }
 
-/// Adds an event to what was seen; data is added up.
+/// Appends an event. Consecutive data is added up.
 fn note(events: &mut Vec<Event>, event: Event) {
     match (events.last_mut(), event) {
         (Some(Event::Data(sum)), Event::Data(n)) => *sum += n,

@@ -10,7 +10,7 @@ use rustls::{ConnectionTrafficSecrets, ContentType, Error, ExtractedSecrets, Pro
 
 const HEADER: usize = 5;
 
-/// What is left of a rustls session once its keys are out: the later keys.
+/// The rest of a rustls session after its keys were extracted. It derives the later keys.
 pub(super) enum Kernel {
     Client(KernelConnection<ClientConnectionData>),
     Server(KernelConnection<ServerConnectionData>),
@@ -57,7 +57,7 @@ impl Records {
         let (opened, receive) = secrets.rx;
         let mut records =
             Self { kernel, sealer: sealer(suite, send), sealed: 0, opener: opener(suite, receive), opened };
-        // aws-lc wants to see every sequence number, from the first one on. What is sealed here goes nowhere.
+        // aws-lc requires every sequence number, starting with the first. The records sealed here are discarded.
         while records.sealed < sealed {
             records.seal(ContentType::ApplicationData, &[]);
         }
@@ -68,7 +68,7 @@ impl Records {
         self.kernel.suite().version().version
     }
 
-    /// One record with this in it, whether it is allowed or not.
+    /// Seals one record with this content, valid or not.
     pub(super) fn seal(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
         let version = ProtocolVersion::TLSv1_2;
         let message = OutboundPlainMessage { typ, version, payload: OutboundChunks::Single(payload) };
@@ -77,7 +77,7 @@ impl Records {
         record.encode()
     }
 
-    /// What is in one whole record.
+    /// Opens one complete record.
     pub(super) fn open(&mut self, record: &mut [u8]) -> Result<(ContentType, Vec<u8>), Error> {
         let typ = ContentType::from(record[0]);
         if typ == ContentType::ChangeCipherSpec {
@@ -104,14 +104,14 @@ impl Records {
     }
 }
 
-/// The length of the record at the front, header and all, once it is whole.
+/// The length of the first record including its header; `None` until it is complete.
 pub(super) fn whole_record(bytes: &[u8]) -> Option<usize> {
     let header = bytes.first_chunk::<HEADER>()?;
     let length = HEADER + (usize::from(header[3]) << 8 | usize::from(header[4]));
     (bytes.len() >= length).then_some(length)
 }
 
-/// The key, the nonce, and how much of the nonce a TLS 1.2 handshake fixes.
+/// The key, the nonce, and the number of nonce bytes that a TLS 1.2 handshake fixes.
 fn parts(secrets: ConnectionTrafficSecrets) -> (AeadKey, rustls::crypto::cipher::Iv, usize) {
     match secrets {
         ConnectionTrafficSecrets::Aes128Gcm { key, iv } | ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {

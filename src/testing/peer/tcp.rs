@@ -1,4 +1,4 @@
-//! A peer made of a bare socket.
+//! A peer on a plain socket.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ use crate::conn::socket;
 
 const CHUNK: usize = 16 << 10;
 
-/// A TCP peer that sends what it is told to, and writes down what it sees: data, FIN or RST.
+/// A TCP peer that sends given bytes and records what it receives: data, FIN or RST.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,13 +30,10 @@ const CHUNK: usize = 16 << 10;
 ///     TlsConnection::accept(TcpConnection::new(ours, Policy::default())?, &tls).await
 /// });
 ///
-/// // Somebody who took a TLS port for an HTTP one is told so, and is not reset.
-/// let mut peer = RawTcp::new(theirs);
-/// peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
-/// assert!(matches!(peer.observe().await, [Event::Data(_), Event::Fin]));
-/// assert_eq!(peer.clear_alerts(), [bowline::rustls::AlertDescription::DecodeError]);
-/// peer.fin()?;
-/// assert!(service.await?.is_err());
+/// // A client that sends HTTP to a TLS port gets an alert, not RST. let mut peer = RawTcp::new(theirs);
+/// peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?; assert!(matches!(peer.observe().await,
+/// [Event::Data(_), Event::Fin])); assert_eq!(peer.clear_alerts(), [bowline::rustls::AlertDescription::DecodeError]);
+/// peer.fin()?; assert!(service.await?.is_err());
 /// # Ok(()) }
 /// ```
 pub struct RawTcp {
@@ -62,9 +59,9 @@ impl fmt::Debug for RawTcp {
 }
 
 impl RawTcp {
-    /// Takes over a socket, and sets no-delay on it.
+    /// Takes over a socket, and sets `TCP_NODELAY` on it.
     pub fn new(stream: TcpStream) -> Self {
-        // Where its peer is gone already, the next call tells.
+        // If the peer is already gone, the next call reports it.
         let _ = stream.set_nodelay(true);
         Self { stream: Some(stream), sent: 0, received: Vec::new(), events: Vec::new(), patience: PATIENCE }
     }
@@ -74,12 +71,13 @@ impl RawTcp {
         Ok(Self::new(TcpStream::connect(addr).await?))
     }
 
-    /// Waits for this long, instead of [`PATIENCE`], before it calls something [`Event::Silence`].
+    /// Records [`Event::Silence`] after this time instead of [`PATIENCE`].
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// Makes the kernel's receive buffer as small as it goes: a peer that then does not read soon stalls the sender.
+    /// Makes the kernel's receive buffer as small as possible, so that the sender stalls soon if this peer does not
+    /// read.
     pub fn small_receive_buffer(self) -> Self {
         if let Some(stream) = &self.stream {
             let _ = SockRef::from(stream).set_recv_buffer_size(1);
@@ -87,10 +85,10 @@ impl RawTcp {
         self
     }
 
-    /// Sends these bytes, whatever they are. In one segment, where they fit into one.
+    /// Sends these bytes, in one segment if they fit.
     ///
     /// # Errors
-    /// What the socket says; `TimedOut` where the other side does not take them.
+    /// The socket's error; `TimedOut` if the other side does not accept the bytes.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let patience = self.patience;
         timeout(patience, self.stream()?.write_all(bytes)).await??;
@@ -110,8 +108,8 @@ impl RawTcp {
         Ok(())
     }
 
-    /// Talks without listening until so many bytes are sent, or until the other side takes no more: it has gone, or has
-    /// not read for as long as this peer waits. Returns how many bytes the kernel took.
+    /// Sends without reading, until this many bytes are sent or the other side accepts no more, because it is gone or
+    /// has not read within the time that this peer waits. Returns how many bytes the kernel accepted.
     pub async fn talk(&mut self, bytes: u64) -> u64 {
         let chunk = [b'.'; CHUNK];
         let mut sent = 0;
@@ -125,15 +123,16 @@ impl RawTcp {
         sent
     }
 
-    /// Ends its sending: FIN. It goes on listening.
+    /// Sends FIN. The peer can still receive.
     ///
     /// # Errors
-    /// What the socket says.
+    /// The socket's error.
     pub fn fin(&mut self) -> io::Result<()> {
         socket::Options::of(self.stream()?).shutdown_write()
     }
 
-    /// RST, behind what was sent: the other side's kernel has all of that first, if it takes it in time.
+    /// Sends RST after the bytes that were sent. If the other side's kernel accepts them in time, it has all of them
+    /// before the RST.
     pub async fn reset(&mut self) {
         if let Some(stream) = self.stream.take() {
             delivered(&stream, self.patience).await;
@@ -141,25 +140,25 @@ impl RawTcp {
         }
     }
 
-    /// Waits until so many bytes were received, all in all, or until the end.
+    /// Waits until this many bytes were received in total, or until the end.
     pub async fn receive(&mut self, bytes: usize) -> &[u8] {
         while self.received.len() < bytes && self.step().await {}
         &self.received
     }
 
-    /// Listens to the end: FIN, RST, or silence. Returns all that was seen from the beginning on. After silence it can be
+    /// Receives until the end: FIN, RST, or silence. Returns all events from the beginning. After silence, it can be
     /// called again.
     pub async fn observe(&mut self) -> &[Event] {
         while self.step().await {}
         &self.events
     }
 
-    /// How many bytes were sent.
+    /// The number of bytes that were sent.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// What was seen so far.
+    /// The events so far.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
@@ -169,7 +168,7 @@ impl RawTcp {
         &self.received
     }
 
-    /// The TLS alerts in what was received, as far as it is TLS records in the clear: those of a handshake that failed.
+    /// The unencrypted TLS alerts among the received bytes. A failed handshake sends such alerts.
     pub fn clear_alerts(&self) -> Vec<AlertDescription> {
         let mut alerts = Vec::new();
         let mut rest = &self.received[..];
@@ -187,22 +186,22 @@ impl RawTcp {
     /// The socket.
     ///
     /// # Panics
-    /// After [`reset`](Self::reset).
+    /// Panics after [`reset`](Self::reset).
     pub fn into_stream(self) -> TcpStream {
         self.stream.expect("a peer that has sent RST has no socket any more")
     }
 
-    /// Takes what was received.
+    /// Takes the received bytes.
     pub(super) fn take_received(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.received)
     }
 
-    /// Waits for something to happen; `false` at the end, and where nothing did.
+    /// Waits for the next event; `false` at the end, and if nothing happened.
     async fn step(&mut self) -> bool {
         !self.events.last().is_some_and(|event| event.is_final()) && self.fill().await != Event::Silence
     }
 
-    /// Waits for the next thing to happen, and writes it down.
+    /// Waits for the next event, and records it.
     pub(super) async fn fill(&mut self) -> Event {
         let patience = self.patience;
         let before = self.received.len();
@@ -225,13 +224,13 @@ impl RawTcp {
     }
 }
 
-/// Waits until the other side's kernel has what was sent. RST throws away what has not left yet.
+/// Waits until the other side's kernel has the sent bytes, because RST discards bytes that have not been sent yet.
 pub(super) async fn delivered(stream: &TcpStream, patience: Duration) {
     let all_acknowledged = async {
         while socket::in_flight(stream).is_some_and(|bytes| bytes > 0) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    // One that does not take it in time gets RST without it.
+    // If the other side does not accept them in time, it gets RST without them.
     let _ = timeout(patience, all_acknowledged).await;
 }

@@ -13,21 +13,21 @@ use super::record::{Records, whole_record};
 use super::{Event, RawTcp, note};
 use crate::config::{ClientTls, ServerTls};
 
-/// How much plaintext a record may hold (RFC 8446 section 5.1).
+/// The most plaintext in a record (RFC 8446 section 5.1).
 const MAX_PLAINTEXT: usize = 1 << 14;
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 
-/// A TLS peer that, once an honest handshake is done, seals whatever record it is told to, and writes down every record
-/// and every ending that it sees.
+/// A TLS peer that does a normal handshake. After that, it seals any record that a test asks for, and records every
+/// record and every end that it sees.
 ///
-/// Records are queued by [`data`](Self::data), [`close_notify`](Self::close_notify) and the like, and leave together by
-/// [`send`](Self::send): in one segment, where they fit into one. It answers nothing by itself: no close_notify, no
-/// KeyUpdate.
+/// Records are queued by [`data`](Self::data), [`close_notify`](Self::close_notify) and the like, and
+/// [`send`](Self::send) sends them together, in one segment if they fit. The peer answers nothing by itself: no
+/// close_notify and no KeyUpdate.
 ///
-/// To misbehave inside the handshake use [`RawTcp`], or an honest peer behind a [`Meddler`](super::Meddler). See the
+/// To misbehave during the handshake, use [`RawTcp`], or a normal peer behind a [`Meddler`](super::Meddler). See the
 /// [module](super) for an example.
 pub struct RawTls {
     tcp: RawTcp,
@@ -36,18 +36,18 @@ pub struct RawTls {
     incoming: Vec<u8>,
     plaintext: Vec<u8>,
     events: Vec<Event>,
-    /// What came cannot be understood any more.
+    /// The received bytes can no longer be parsed.
     is_lost: bool,
 }
 
 impl RawTls {
-    /// Makes the handshake as a client.
+    /// Does the handshake as a client.
     ///
     /// # Errors
-    /// Where the handshake fails: why, and what the server did then.
+    /// If the handshake fails: the cause, and the server's reaction.
     ///
     /// # Panics
-    /// Where `name` is neither a DNS name nor an IP address.
+    /// Panics if `name` is neither a DNS name nor an IP address.
     pub async fn client(stream: TcpStream, tls: &ClientTls, name: &str) -> Result<Self, HandshakeFailed> {
         let name = ServerName::try_from(name.to_owned()).expect("a raw peer is given a name that can be checked");
         let mut tcp = RawTcp::new(stream);
@@ -55,10 +55,10 @@ impl RawTls {
         Ok(Self::over(tcp, records, leftover))
     }
 
-    /// Makes the handshake as a server.
+    /// Does the handshake as a server.
     ///
     /// # Errors
-    /// Where the handshake fails: why, and what the client did then.
+    /// If the handshake fails: the cause, and the client's reaction.
     pub async fn server(stream: TcpStream, tls: &ServerTls) -> Result<Self, HandshakeFailed> {
         let mut tcp = RawTcp::new(stream);
         let (records, leftover) = handshake::as_server(&mut tcp, tls.config()).await?;
@@ -70,20 +70,20 @@ impl RawTls {
         Self { tcp, records, outgoing, incoming, plaintext, events, is_lost: false }
     }
 
-    /// Waits for this long, instead of [`PATIENCE`](super::PATIENCE), before it calls something [`Event::Silence`].
+    /// Records [`Event::Silence`] after this time instead of [`PATIENCE`](super::PATIENCE).
     pub fn patience(self, patience: Duration) -> Self {
         Self { tcp: self.tcp.patience(patience), ..self }
     }
 
-    /// The version that was agreed on.
+    /// The negotiated version.
     pub fn version(&self) -> ProtocolVersion {
         self.records.version()
     }
 }
 
-/// What it sends.
+/// Sending.
 impl RawTls {
-    /// Queues data, in as many records as it takes.
+    /// Queues data, in as many records as necessary.
     pub fn data(&mut self, bytes: &[u8]) -> &mut Self {
         for part in bytes.chunks(MAX_PLAINTEXT) {
             self.record(ContentType::ApplicationData, part);
@@ -91,7 +91,7 @@ impl RawTls {
         self
     }
 
-    /// Queues a close_notify. Nothing keeps it from being the second one, or from having data behind it.
+    /// Queues a close_notify. It may be the second one, and data may follow it.
     pub fn close_notify(&mut self) -> &mut Self {
         self.record(ContentType::Alert, &[WARNING, AlertDescription::CloseNotify.into()])
     }
@@ -101,58 +101,61 @@ impl RawTls {
         self.record(ContentType::Alert, &[FATAL, alert.into()])
     }
 
-    /// Queues a KeyUpdate, which asks for an answer or does not. What is queued behind it is sealed with the new keys.
+    /// Queues a KeyUpdate, with or without a request for an answer. Records that are queued after it are sealed with
+    /// the new keys.
     ///
     /// # Panics
-    /// In TLS 1.2, which has none.
+    /// Panics in TLS 1.2, which has no KeyUpdate.
     pub fn key_update(&mut self, request_answer: bool) -> &mut Self {
         self.record(ContentType::Handshake, &[KEY_UPDATE, 0, 0, 1, request_answer.into()]);
         self.records.update_send_keys().expect("only TLS 1.3 has KeyUpdate");
         self
     }
 
-    /// Queues one record with this in it, allowed or not: an empty one, one that is too long, an unknown type.
+    /// Queues one record with this content, valid or not: for example an empty record, one that is too long, or one of
+    /// an unknown type.
     ///
     /// # Panics
-    /// From 64 KiB on, which no record header can say.
+    /// Panics from 64 KiB on, because a record header cannot express that length.
     pub fn record(&mut self, typ: ContentType, payload: &[u8]) -> &mut Self {
         let record = self.records.seal(typ, payload);
         self.outgoing.extend(record);
         self
     }
 
-    /// Queues bytes as they are, unsealed: junk, an alert in the clear, the begin of the plaintext after a downgrade.
+    /// Queues bytes without sealing them: for example junk, an unencrypted alert, or the plaintext after a downgrade.
     pub fn clear(&mut self, bytes: &[u8]) -> &mut Self {
         self.outgoing.extend_from_slice(bytes);
         self
     }
 
-    /// How many bytes are queued, sealed and with their headers.
+    /// The number of queued bytes, sealed and with headers.
     pub fn queued(&self) -> u64 {
         self.outgoing.len() as u64
     }
 
-    /// How many bytes were sent, the handshake and all: what is queued next begins at this offset of its
+    /// The number of bytes that were sent, including the handshake. The next queued record starts at this offset of its
     /// [`Lane`](super::Lane).
     pub fn sent(&self) -> u64 {
         self.tcp.sent()
     }
 
-    /// Takes what is queued instead of sending it, to cut it somewhere and to send it by [`clear`](Self::clear).
+    /// Takes the queued bytes instead of sending them, so that a test can cut them and send them with
+    /// [`clear`](Self::clear).
     pub fn take_queued(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.outgoing)
     }
 
-    /// Sends what is queued.
+    /// Sends the queued bytes.
     ///
     /// # Errors
-    /// What the socket says; `TimedOut` where the other side does not take it.
+    /// The socket's error; `TimedOut` if the other side does not accept the bytes.
     pub async fn send(&mut self) -> io::Result<()> {
         let records = self.take_queued();
         self.tcp.send(&records).await
     }
 
-    /// Sends what is queued, in segments of one byte.
+    /// Sends the queued bytes in segments of one byte.
     ///
     /// # Errors
     /// As [`send`](Self::send).
@@ -161,8 +164,8 @@ impl RawTls {
         self.tcp.trickle(&records).await
     }
 
-    /// Sends data without listening until so many bytes are sent, or until the other side takes no more: it has gone, or
-    /// has not read for as long as this peer waits. Returns how many bytes the kernel took.
+    /// Sends data without reading, until this many bytes are sent or the other side accepts no more, because it is gone
+    /// or has not read within the time that this peer waits. Returns how many bytes the kernel accepted.
     pub async fn talk(&mut self, bytes: u64) -> u64 {
         let chunk = [b'.'; MAX_PLAINTEXT];
         let mut sent = 0;
@@ -176,50 +179,50 @@ impl RawTls {
         sent
     }
 
-    /// FIN, whether there was a close_notify or not.
+    /// Sends FIN, with or without a close_notify before it.
     ///
     /// # Errors
-    /// What the socket says.
+    /// The socket's error.
     pub fn fin(&mut self) -> io::Result<()> {
         self.tcp.fin()
     }
 
-    /// RST, behind what was sent.
+    /// Sends RST after the bytes that were sent.
     pub async fn reset(&mut self) {
         self.tcp.reset().await;
     }
 
-    /// The socket. What was received and not looked at is lost.
+    /// Returns the socket. Received bytes that were not processed are lost.
     ///
     /// # Panics
-    /// After [`reset`](Self::reset).
+    /// Panics after [`reset`](Self::reset).
     pub fn into_stream(self) -> TcpStream {
         self.tcp.into_stream()
     }
 }
 
-/// What it sees.
+/// Receiving.
 impl RawTls {
-    /// Waits until so many bytes of plaintext were received, all in all, or until the end.
+    /// Waits until this many bytes of plaintext were received in total, or until the end.
     pub async fn receive(&mut self, bytes: usize) -> &[u8] {
         while self.plaintext.len() < bytes && self.step().await {}
         &self.plaintext
     }
 
-    /// Waits until this was seen, or until the end. Whether it was seen.
+    /// Waits until this event was seen, or until the end. Returns whether it was seen.
     pub async fn wait_for(&mut self, event: Event) -> bool {
         while !self.events.contains(&event) && self.step().await {}
         self.events.contains(&event)
     }
 
-    /// Listens to the end: FIN, RST, or silence. Returns all that was seen from the handshake on. After silence it can be
+    /// Receives until the end: FIN, RST, or silence. Returns all events since the handshake. After silence, it can be
     /// called again.
     pub async fn observe(&mut self) -> &[Event] {
         while self.step().await {}
         &self.events
     }
 
-    /// What was seen so far.
+    /// The events so far.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
@@ -229,12 +232,12 @@ impl RawTls {
         &self.plaintext
     }
 
-    /// What came and is no whole record (yet).
+    /// Received bytes that are not a complete record (yet).
     pub fn unopened(&self) -> &[u8] {
         &self.incoming
     }
 
-    /// Opens what is there, or waits for more; `false` at the end, and where nothing came.
+    /// Opens the next received record, or waits for more bytes; `false` at the end, and if nothing came.
     async fn step(&mut self) -> bool {
         if !self.is_lost {
             if let Some(length) = whole_record(&self.incoming) {
@@ -273,7 +276,7 @@ impl RawTls {
         }
     }
 
-    /// Handshake messages behind the handshake.
+    /// Handles handshake messages after the handshake.
     fn handle_messages(&mut self, mut messages: &[u8]) {
         while let [typ, high, middle, low, rest @ ..] = messages {
             let length = usize::from(*high) << 16 | usize::from(*middle) << 8 | usize::from(*low);

@@ -27,17 +27,17 @@ pub struct PkiFiles {
 }
 
 impl Pki {
-    /// Takes the certificates in this directory, or makes them, with the directory where it is missing. **For development
-    /// only**: so that a service on this machine has a certificate the first time that it is started.
+    /// Loads the certificates in this directory, or makes them (and the directory) if they are missing. **For
+    /// development only**: a service on this machine then has a certificate when it is started for the first time.
     ///
-    /// The server is `localhost`, `127.0.0.1` and `::1`. Private keys have mode 0600. The key of the CA is thrown away when
-    /// the others are made: nothing can be issued with it later, so trusting `ca.pem` is no more than trusting these two.
-    /// All files are made anew when one is missing or cannot be parsed, when they do not belong together, and when a
-    /// certificate has expired or will within a week.
+    /// The server is `localhost`, `127.0.0.1` and `::1`. Private keys have mode 0600. The key of the CA is discarded
+    /// after the others are made, so nobody can issue more certificates with it: trusting `ca.pem` means trusting only
+    /// these two. All files are made again if one is missing or cannot be parsed, if they do not belong together, or if
+    /// a certificate has expired or will expire within a week.
     ///
     /// # Errors
-    /// What the system says, with the file; and [`io::ErrorKind::AlreadyExists`] with a file that would have to be replaced
-    /// and holds a certificate which was not made here.
+    /// The system's error with the file. [`io::ErrorKind::AlreadyExists`] with the file if a file would have to be
+    /// replaced but contains a certificate that was not made here.
     pub fn load_or_create(dir: impl AsRef<Path>) -> io::Result<PkiFiles> {
         let dir = dir.as_ref();
         match PkiFiles::load(dir)? {
@@ -63,7 +63,7 @@ impl PkiFiles {
         (self.dir.join(CLIENT_CHAIN), self.dir.join(CLIENT_KEY))
     }
 
-    /// Whether they were made by this call.
+    /// Whether this call made the certificates.
     pub fn created(&self) -> bool {
         self.created
     }
@@ -83,17 +83,17 @@ impl PkiFiles {
         &self.client
     }
 
-    /// A configuration with the server's identity, to say more to.
+    /// A builder for a configuration with the server's identity.
     pub fn server_tls_builder(&self) -> ServerTlsBuilder {
         super::server_tls_builder().identity(self.server.chain_der(), self.server.key_der())
     }
 
-    /// A configuration that trusts the CA, to say more to.
+    /// A builder for a configuration that trusts the CA.
     pub fn client_tls_builder(&self) -> ClientTlsBuilder {
         super::client_tls_builder().roots_pem(self.ca_pem.as_str())
     }
 
-    /// `None` where a file is missing or holds nothing of use.
+    /// `None` if a file is missing or unusable.
     fn load(dir: &Path) -> io::Result<Option<Self>> {
         let mut texts = Vec::new();
         for name in [CA, SERVER_CHAIN, SERVER_KEY, CLIENT_CHAIN, CLIENT_KEY] {
@@ -113,12 +113,12 @@ impl PkiFiles {
         Ok(files)
     }
 
-    /// Whether all belongs together and is valid for some time to come.
+    /// Whether the files belong together and stay valid for some time.
     fn hold(&self) -> bool {
         self.check().is_some()
     }
 
-    /// The keys are checked by the builders, the rest is checked by those who check it in a handshake.
+    /// The builders check the keys. A handshake's verifiers check the rest.
     fn check(&self) -> Option<()> {
         let server = self.server_tls_builder().build().ok()?;
         let client = self.client_tls_builder().identity(self.client.chain_der(), self.client.key_der()).build().ok()?;
@@ -159,7 +159,8 @@ const SERVER_KEY: &str = "server.key";
 const CLIENT_CHAIN: &str = "client.pem";
 const CLIENT_KEY: &str = "client.key";
 
-/// Somebody may have put certificates of their own where ours were: theirs cannot be made anew.
+/// The user may have put their own certificates in place of ours. We cannot make those again, so we do not replace
+/// them.
 fn refuse_foreign(path: &Path) -> io::Result<()> {
     let Ok(cert) = CertificateDer::from_pem_file(path) else { return Ok(()) };
     match subject(&cert) {
@@ -171,18 +172,18 @@ fn refuse_foreign(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Replaces the file as a whole, so that nobody reads half of one.
+/// Replaces the file atomically, so that no reader sees half a file.
 pub(super) fn write_file(path: &Path, text: &str, private: bool) -> io::Result<()> {
     let (temporary, mut file) = new_beside(path, private).map_err(|error| named(path, &error))?;
     let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&temporary, path));
     written.map_err(|error| {
-        // Nothing to be done about it where this fails too: the first error is the one to tell.
+        // If this fails too, the first error is still the one to report.
         let _ = fs::remove_file(&temporary);
         named(path, &error)
     })
 }
 
-/// A file beside this one that was not there before, which is the only kind whose mode is as asked for.
+/// A new file next to this one. Only a newly created file gets the requested mode.
 fn new_beside(path: &Path, private: bool) -> io::Result<(PathBuf, File)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut options = OpenOptions::new();

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::files::write_file;
 
-/// A certificate chain with its private key, in all the forms that somebody may want.
+/// A certificate chain with its private key, in several formats.
 pub struct Identity {
     stem: String,
     chain_pem: String,
@@ -25,14 +25,14 @@ impl Identity {
         Self::from_pem(stem, chain_pem, key.serialize_pem()).expect("what rcgen writes can be read")
     }
 
-    /// `None` where one of the two is not what it should be.
+    /// `None` if one of the two cannot be parsed.
     pub(super) fn from_pem(stem: &str, chain_pem: String, key_pem: String) -> Option<Self> {
         let chain: Vec<_> = CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<_, _>>().ok()?;
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).ok()?;
         (!chain.is_empty()).then(|| Self { stem: stem.to_owned(), chain_pem, key_pem, chain, key })
     }
 
-    /// The chain as PEM, its own certificate first, without the root.
+    /// The chain as PEM: the end-entity certificate first, without the root.
     pub fn chain_pem(&self) -> &str {
         &self.chain_pem
     }
@@ -42,12 +42,12 @@ impl Identity {
         &self.key_pem
     }
 
-    /// The chain as DER, its own certificate first, without the root.
+    /// The chain as DER: the end-entity certificate first, without the root.
     pub fn chain_der(&self) -> Vec<CertificateDer<'static>> {
         self.chain.clone()
     }
 
-    /// Its own certificate as DER.
+    /// The end-entity certificate as DER.
     pub fn cert_der(&self) -> CertificateDer<'static> {
         self.chain[0].clone()
     }
@@ -57,12 +57,12 @@ impl Identity {
         self.key.clone_key()
     }
 
-    /// Writes the chain and the key into a directory that exists, as `server.pem` and `server.key` or as `client.pem` and
-    /// `client.key`, and returns both paths. What was there under these names is replaced. The key can be read by its owner
-    /// only, from the first byte on (mode 0600; on Windows as the directory says).
+    /// Writes the chain and the key into a directory that exists, as `server.pem` and `server.key` or as `client.pem`
+    /// and `client.key`, and returns both paths. Existing files with these names are replaced. Only the owner can read
+    /// the key, from its first byte on (mode 0600; on Windows according to the directory).
     ///
     /// # Errors
-    /// What the system says, with the file.
+    /// The system's error with the file.
     pub fn write_to(&self, dir: impl AsRef<Path>) -> io::Result<(PathBuf, PathBuf)> {
         let [chain, key] = ["pem", "key"].map(|extension| dir.as_ref().join(format!("{}.{extension}", self.stem)));
         write_file(&key, &self.key_pem, true)?;
@@ -72,7 +72,7 @@ impl Identity {
 }
 
 impl fmt::Debug for Identity {
-    /// Without the key.
+    /// Does not show the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let subject = self.chain.first().and_then(crate::config::subject);
         f.debug_struct("Identity").field("subject", &subject).finish_non_exhaustive()

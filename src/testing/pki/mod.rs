@@ -1,25 +1,21 @@
-//! A public key infrastructure for tests and for development: a CA, an intermediate, and certificates of every kind, good
-//! and bad, made on the spot.
+//! A public key infrastructure for tests and for development: a CA, an intermediate, and certificates of every kind,
+//! good and bad, made when they are needed.
 //!
 //! ```
 //! use bowline::testing::pki::{KeyKind, Pki, Profile};
 //!
-//! let pki = Pki::new();
-//! // Two configurations that get on with each other ...
-//! let (server, client) = (pki.server_tls(), pki.client_tls());
-//! // ... a server for mutual TLS, and a client that has a certificate for it ...
-//! let server = pki.server_tls_builder().client_ca_pem(pki.ca_pem()).build()?;
-//! let alice = pki.client("alice");
-//! let client = pki.client_tls_builder().identity(alice.chain_der(), alice.key_der()).build()?;
-//! // ... and a certificate that no client shall accept.
-//! let expired = pki.issue(Profile::server(&["localhost"]).key(KeyKind::Rsa2048).expired());
+//! let pki = Pki::new(); // Two configurations that work together ... let (server, client) = (pki.server_tls(),
+//! pki.client_tls()); // ... a server for mutual TLS, and a client that has a certificate for it ... let server =
+//! pki.server_tls_builder().client_ca_pem(pki.ca_pem()).build()?; let alice = pki.client("alice"); let client =
+//! pki.client_tls_builder().identity(alice.chain_der(), alice.key_der()).build()?; // ... and a certificate that every
+//! client must refuse. let expired = pki.issue(Profile::server(&["localhost"]).key(KeyKind::Rsa2048).expired());
 //! # assert!(client.own_certificates().is_some());
 //! # assert_eq!(expired.chain_der().len(), 2);
 //! # Ok::<(), bowline::Error>(())
 //! ```
 //!
-//! Everything is trusted by nobody but who is given [`Pki::ca_pem`]. The keys of the CAs live in memory and are never
-//! written to a file, not by [`Pki::load_or_create`] either.
+//! Only a peer that gets [`Pki::ca_pem`] trusts these certificates. The keys of the CAs stay in memory and are never
+//! written to a file, not even by [`Pki::load_or_create`].
 
 mod files;
 mod identity;
@@ -46,14 +42,14 @@ pub use profile::{KeyKind, Profile};
 
 use profile::Signer;
 
-/// The organisation in the name of all that is made here, by which [`Pki::load_or_create`] knows its own files.
+/// The organisation in the name of every certificate that is made here. [`Pki::load_or_create`] recognises its own
+/// files by it.
 const ORGANISATION: &str = "bowline test PKI";
 const CA_LIFE: Duration = Duration::days(10 * 365);
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
-/// A CA, an intermediate that it vouches for, and another CA that has nothing to do with them. See the
-/// [module](self).
+/// A CA, an intermediate CA that it has issued, and another, unrelated CA. See the [module](self).
 ///
 /// Certificates are issued by the intermediate unless their [`Profile`] says otherwise.
 pub struct Pki {
@@ -77,22 +73,22 @@ impl Default for Pki {
 }
 
 impl Pki {
-    /// Makes the CAs, with keys on P-256. Takes a millisecond or so.
+    /// Makes the CAs, with keys on P-256. Takes about a millisecond.
     pub fn new() -> Self {
         let ca = root("test CA");
         let intermediate = Authority::signed_by(authority("test intermediate", Some(0)), new_key(), &ca).expect(MADE);
         Self { ca, intermediate, other: root("other test CA"), revoked: Mutex::default() }
     }
 
-    /// A good server, for these DNS names and IP addresses. None given: `localhost`, `127.0.0.1` and `::1`.
+    /// A valid server for these DNS names and IP addresses. Without names: `localhost`, `127.0.0.1` and `::1`.
     ///
     /// # Panics
-    /// Where a name is not ASCII.
+    /// Panics if a name is not ASCII.
     pub fn server(&self, names: &[&str]) -> Identity {
         self.issue(Profile::server(names))
     }
 
-    /// A good client with this common name.
+    /// A valid client with this common name.
     pub fn client(&self, name: &str) -> Identity {
         self.issue(Profile::client(name))
     }
@@ -107,7 +103,7 @@ impl Pki {
         self.issue(Profile::server(&[]).not_yet_valid())
     }
 
-    /// A server for `wrong-name.invalid`, which is where nobody connects to.
+    /// A server for `wrong-name.invalid`, a name to which no client connects.
     pub fn wrong_name(&self) -> Identity {
         self.server(&["wrong-name.invalid"])
     }
@@ -117,20 +113,20 @@ impl Pki {
         self.issue(Profile::server(&[]).revoked())
     }
 
-    /// A server for `localhost` that another CA vouches for.
+    /// A server for `localhost` whose certificate the other CA has issued.
     pub fn from_other_ca(&self) -> Identity {
         self.issue(Profile::server(&[]).other_ca())
     }
 
-    /// A server for `localhost` that nobody but itself vouches for.
+    /// A server for `localhost` with a self-signed certificate.
     pub fn self_signed(&self) -> Identity {
         self.issue(Profile::server(&[]).self_signed())
     }
 
-    /// Issues what the profile says.
+    /// Issues a certificate according to the profile.
     ///
     /// # Panics
-    /// Where a name is not ASCII.
+    /// Panics if a name is not ASCII.
     pub fn issue(&self, profile: Profile) -> Identity {
         let key = profile.key.generate();
         let params = profile.params();
@@ -150,7 +146,7 @@ impl Pki {
         identity
     }
 
-    /// Puts a certificate on the list of revoked ones.
+    /// Adds a certificate to the revocation list.
     pub fn revoke(&self, identity: &Identity) {
         let leaf = identity.cert_der();
         let parsed = Certificate::from_der(&leaf).expect("an identity begins with a certificate");
@@ -158,7 +154,7 @@ impl Pki {
         self.revoked.lock().unwrap_or_else(PoisonError::into_inner).push(serial);
     }
 
-    /// The certificate of the CA: what the other side is to trust.
+    /// The certificate of the CA, for the other side to trust.
     pub fn ca_pem(&self) -> String {
         self.ca.pem()
     }
@@ -168,8 +164,8 @@ impl Pki {
         self.ca.der().clone()
     }
 
-    /// The lists of revoked certificates of the CA and of the intermediate, as of now, valid for a month. Together they
-    /// say something about every certificate of a chain, as the strict check of [`ClientTlsBuilder::crl_pem`] wants it.
+    /// The lists of revoked certificates of the CA and of the intermediate, issued now and valid for a month. Together
+    /// they cover every certificate of a chain, as the strict check of [`ClientTlsBuilder::crl_pem`] requires.
     pub fn crl_pem(&self) -> String {
         [&self.ca, &self.intermediate].map(|issuer| self.crl_of(issuer)).concat()
     }
@@ -177,7 +173,7 @@ impl Pki {
     /// A server for `localhost`, `127.0.0.1` and `::1`.
     ///
     /// # Panics
-    /// Without one of the features `aws-lc-rs` and `ring`.
+    /// Panics without one of the features `aws-lc-rs` and `ring`.
     pub fn server_tls(&self) -> ServerTls {
         self.server_tls_builder().build().expect("a good identity and the provider of a feature make a configuration")
     }
@@ -185,18 +181,18 @@ impl Pki {
     /// A client that trusts the CA.
     ///
     /// # Panics
-    /// Without one of the features `aws-lc-rs` and `ring`.
+    /// Panics without one of the features `aws-lc-rs` and `ring`.
     pub fn client_tls(&self) -> ClientTls {
         self.client_tls_builder().build().expect("a good root and the provider of a feature make a configuration")
     }
 
-    /// The builder behind [`server_tls`](Self::server_tls), to say more to.
+    /// The builder that [`server_tls`](Self::server_tls) uses, for more settings.
     pub fn server_tls_builder(&self) -> ServerTlsBuilder {
         let server = self.server(&[]);
         server_tls_builder().identity(server.chain_der(), server.key_der())
     }
 
-    /// The builder behind [`client_tls`](Self::client_tls), to say more to.
+    /// The builder that [`client_tls`](Self::client_tls) uses, for more settings.
     pub fn client_tls_builder(&self) -> ClientTlsBuilder {
         client_tls_builder().root(self.ca_der())
     }
@@ -232,7 +228,7 @@ fn new_key() -> KeyPair {
     KeyKind::default().generate()
 }
 
-/// The parameters of a CA, with at most so many other ones below it.
+/// The parameters of a CA, with at most this many CAs below it.
 fn authority(name: &str, below: Option<u8>) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.not_before = OffsetDateTime::now_utc() - Duration::DAY;
@@ -251,8 +247,8 @@ fn distinguished_name(common_name: &str) -> DistinguishedName {
     name
 }
 
-/// With the feature `express` and this variable in the environment every configuration of the test PKI asks for the
-/// express engine: so the whole suite runs over it.
+/// With the feature `express`, this environment variable makes every configuration of the test PKI use the express
+/// engine, so that the whole test suite runs over it.
 #[cfg(feature = "express")]
 fn is_express() -> bool {
     std::env::var_os("BOWLINE_EXPRESS").is_some_and(|value| value == "1")

@@ -1,4 +1,4 @@
-//! What kind of certificate is to be issued.
+//! The properties of a certificate to be issued.
 
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, RsaKeySize,
@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::distinguished_name;
 
-/// The kinds of key that rustls verifies and that can be made here.
+/// The kinds of keys that rustls verifies and that this module can make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum KeyKind {
@@ -21,7 +21,7 @@ pub enum KeyKind {
     EcdsaP521,
     /// Ed25519.
     Ed25519,
-    /// RSA with 2048 bits. Making an RSA key takes a tenth of a second and more.
+    /// RSA with 2048 bits. Making an RSA key takes at least a tenth of a second.
     Rsa2048,
     /// RSA with 3072 bits.
     Rsa3072,
@@ -55,8 +55,8 @@ fn generate_rsa(size: RsaKeySize) -> KeyPair {
     KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size).expect("rcgen makes RSA keys with aws-lc-rs")
 }
 
-/// What kind of certificate [`Pki::issue`](super::Pki::issue) makes. A new one is good: valid since yesterday and for a
-/// year, issued by the intermediate, with a key on P-256. Each method makes it different in one way.
+/// The properties of a certificate that [`Pki::issue`](super::Pki::issue) makes. A new profile is valid: from yesterday
+/// and for a year, issued by the intermediate, with a key on P-256. Each method changes one property.
 #[derive(Debug, Clone)]
 #[must_use = "a profile does nothing until it is issued"]
 pub struct Profile {
@@ -93,7 +93,7 @@ pub(super) enum Signer {
 const DEFAULT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 impl Profile {
-    /// A server with these DNS names and IP addresses. None given: `localhost`, `127.0.0.1` and `::1`.
+    /// A server with these DNS names and IP addresses. Without names: `localhost`, `127.0.0.1` and `::1`.
     pub fn server(names: &[&str]) -> Self {
         Self::new(Purpose::Server, if names.is_empty() { &DEFAULT_NAMES } else { names })
     }
@@ -134,7 +134,7 @@ impl Profile {
         self
     }
 
-    /// Revoked by [`Pki::crl_pem`](super::Pki::crl_pem), as of its next call.
+    /// Revoked: the next call of [`Pki::crl_pem`](super::Pki::crl_pem) lists it.
     pub fn revoked(mut self) -> Self {
         self.revoked = true;
         self
@@ -146,13 +146,13 @@ impl Profile {
         self
     }
 
-    /// Issued by itself.
+    /// Self-signed.
     pub fn self_signed(mut self) -> Self {
         self.signer = Signer::Itself;
         self
     }
 
-    /// Marked as the certificate of a CA, which is what `openssl req -x509` makes of a self-signed one.
+    /// Marked as a CA certificate, as `openssl req -x509` does with a self-signed certificate.
     pub fn marked_as_ca(mut self) -> Self {
         self.marked_as_ca = true;
         self
@@ -164,7 +164,7 @@ impl Profile {
         self
     }
 
-    /// What files are called after.
+    /// The stem of the file names.
     pub(super) fn stem(&self) -> &'static str {
         match self.purpose {
             Purpose::Server => "server",
