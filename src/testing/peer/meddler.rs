@@ -24,9 +24,12 @@ use crate::conn::socket;
 /// use bowline::{Connector, Error, Listener, Reason, TlsConnection, Transport};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 ///
-/// let pki = Pki::new(); let (server_tls, client_tls) = (pki.server_tls(), pki.client_tls()); let listener =
-/// Listener::bind("127.0.0.1:0").await?; let meddler = Meddler::to(listener.local_addr().as_inet().unwrap()).await?; //
-/// The connection breaks in the middle of the upload, somewhere inside a record. meddler.to_server().fin_after(50_000);
+/// let pki = Pki::new();
+/// let (server_tls, client_tls) = (pki.server_tls(), pki.client_tls());
+/// let listener = Listener::bind("127.0.0.1:0").await?;
+/// let meddler = Meddler::to(listener.local_addr().as_inet().unwrap()).await?;
+/// // The connection breaks in the middle of the upload, somewhere inside a record.
+/// meddler.to_server().fin_after(50_000);
 ///
 /// let service = tokio::spawn(async move {
 ///     let mut tls = listener.accept().await?.handshake(&server_tls).await?;

@@ -30,10 +30,13 @@ const CHUNK: usize = 16 << 10;
 ///     TlsConnection::accept(TcpConnection::new(ours, Policy::default())?, &tls).await
 /// });
 ///
-/// // A client that sends HTTP to a TLS port gets an alert, not RST. let mut peer = RawTcp::new(theirs);
-/// peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?; assert!(matches!(peer.observe().await,
-/// [Event::Data(_), Event::Fin])); assert_eq!(peer.clear_alerts(), [bowline::rustls::AlertDescription::DecodeError]);
-/// peer.fin()?; assert!(service.await?.is_err());
+/// // A client that sends HTTP to a TLS port gets an alert, not RST.
+/// let mut peer = RawTcp::new(theirs);
+/// peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
+/// assert!(matches!(peer.observe().await, [Event::Data(_), Event::Fin]));
+/// assert_eq!(peer.clear_alerts(), [bowline::rustls::AlertDescription::DecodeError]);
+/// peer.fin()?;
+/// assert!(service.await?.is_err());
 /// # Ok(()) }
 /// ```
 pub struct RawTcp {

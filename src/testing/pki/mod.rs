@@ -4,11 +4,15 @@
 //! ```
 //! use bowline::testing::pki::{KeyKind, Pki, Profile};
 //!
-//! let pki = Pki::new(); // Two configurations that work together ... let (server, client) = (pki.server_tls(),
-//! pki.client_tls()); // ... a server for mutual TLS, and a client that has a certificate for it ... let server =
-//! pki.server_tls_builder().client_ca_pem(pki.ca_pem()).build()?; let alice = pki.client("alice"); let client =
-//! pki.client_tls_builder().identity(alice.chain_der(), alice.key_der()).build()?; // ... and a certificate that every
-//! client must refuse. let expired = pki.issue(Profile::server(&["localhost"]).key(KeyKind::Rsa2048).expired());
+//! let pki = Pki::new();
+//! // Two configurations that work together ...
+//! let (server, client) = (pki.server_tls(), pki.client_tls());
+//! // ... a server for mutual TLS, and a client that has a certificate for it ...
+//! let server = pki.server_tls_builder().client_ca_pem(pki.ca_pem()).build()?;
+//! let alice = pki.client("alice");
+//! let client = pki.client_tls_builder().identity(alice.chain_der(), alice.key_der()).build()?;
+//! // ... and a certificate that every client must refuse.
+//! let expired = pki.issue(Profile::server(&["localhost"]).key(KeyKind::Rsa2048).expired());
 //! # assert!(client.own_certificates().is_some());
 //! # assert_eq!(expired.chain_der().len(), 2);
 //! # Ok::<(), bowline::Error>(())
