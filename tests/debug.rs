@@ -322,11 +322,11 @@ async fn errors_show_no_data() {
 /// Types with `Debug` that hold only numbers, names, places, states and errors, or data from a test itself (`Call`). All
 /// other types are formatted above.
 const PLAIN: &str = "
-    Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session Socket StartTls WriteSequence
+    Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session StartTls WriteSequence
     Address Answers AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
     LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls LegEnd MessageConn Panicked PeerCounts Producer
-    Reconnector RecvHalf Refusal RelayReport Reply ReuniteError SendHalf Slab OutcomeCounts TlsError UpgradeError";
+    Reconnector RecvHalf Refusal RelayReport Reply ReuniteError SendHalf Slab OutcomeCounts TlsError Upgrade UpgradeError";
 
 /// rule: tcp-11
 #[test]
