@@ -1,12 +1,12 @@
-//! How long to wait before the next attempt. Pure: it says how long, and whoever has a clock waits.
+//! How long to wait before the next attempt. This code only computes the wait; the caller has the clock.
 
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-/// Waits that grow from attempt to attempt, each shortened by chance, so that many who failed at one moment do not come back
-/// at one moment (rule: retry-1).
+/// Waits that grow from attempt to attempt. Each wait is shortened by a random part, so that many clients that failed at
+/// the same moment do not all come back at the same moment (rule: retry-1).
 ///
-/// By default 1 second, doubled up to 60 seconds, and of each between a half and all.
+/// By default the wait is 1 second, doubled up to 60 seconds. Each wait is shortened to between half and all of that.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,10 +39,10 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// 1 second, doubled up to 60 seconds, and of each between a half and all.
+    /// The default: 1 second, doubled up to 60 seconds, each wait shortened to between half and all of that.
     pub fn new() -> Self {
         let (initial, max) = (Duration::from_secs(1), Duration::from_secs(60));
-        // The keys of the standard library's hash maps are random; nothing more is wanted here.
+        // The keys of the standard library's hash maps are random. That is random enough for this purpose.
         let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
         Self { initial, factor: 2.0, max, jitter: 0.5, waits: 0, random }
     }
@@ -52,7 +52,8 @@ impl Backoff {
         Self { initial, ..self }
     }
 
-    /// By how much each wait is longer than the one before. Less than 1, or no number, becomes 1: waits of one length.
+    /// The factor between one wait and the next. A value below 1, or not a number, becomes 1, so that all waits have the
+    /// same length.
     pub fn factor(self, factor: f64) -> Self {
         Self { factor: factor.max(1.0), ..self }
     }
@@ -63,14 +64,14 @@ impl Backoff {
         Self { max, ..self }
     }
 
-    /// Up to which part of a wait is taken away by chance, from 0 (none) to 1 (all of it). What is beyond becomes that, and no
-    /// number becomes 0.
+    /// The largest part of a wait that may be taken away at random, from 0 (none) to 1 (all of it). A value outside of that
+    /// range becomes the nearer end; not a number becomes 0.
     pub fn jitter(self, jitter: f64) -> Self {
         let jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) };
         Self { jitter, ..self }
     }
 
-    /// Makes chance repeat itself: the same seed gives the same waits. For tests.
+    /// Sets the seed of the random numbers: the same seed gives the same waits. For tests.
     pub fn seed(self, seed: u64) -> Self {
         Self { random: seed, ..self }
     }
@@ -80,18 +81,18 @@ impl Backoff {
         let exponent = i32::try_from(self.waits).unwrap_or(i32::MAX);
         self.waits = self.waits.saturating_add(1);
         let max = self.max.as_secs_f64();
-        // Too large is infinite here, and then the longest wait.
+        // A value that is too large is infinite here, and the longest wait is used.
         let full = (self.initial.as_secs_f64() * self.factor.powi(exponent)).min(max);
         let wait = full * (1.0 - self.jitter * self.chance());
         Duration::try_from_secs_f64(wait).unwrap_or(self.max).min(self.max)
     }
 
-    /// How many waits there were since the begin or the last [`reset`](Self::reset).
+    /// How many waits there were since the start or the last [`reset`](Self::reset).
     pub fn waits(&self) -> u32 {
         self.waits
     }
 
-    /// It went well: the next wait is the first one again.
+    /// Call this after a success: the next wait is the first one again.
     #[doc(alias = "resetDelay")]
     pub fn reset(&mut self) {
         self.waits = 0;

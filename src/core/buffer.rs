@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::pool;
 
-/// How little is worth a memory of its own while the owner waits for more.
+/// A queue of at most this many bytes gives its memory back while the owner waits for more.
 const LITTLE: usize = 8 << 10;
-/// How much is too much for the begin of a record.
+/// A queue of more bytes than this cannot be just the start of a record.
 const MUCH: usize = 4 * pool::PIECE;
 
 /// A contiguous byte queue. Its memory grows as needed and is given back by [`Buffer::release`].
@@ -26,7 +26,7 @@ impl fmt::Debug for Buffer {
 }
 
 impl Buffer {
-    /// How many bytes wait in it.
+    /// How many bytes are in the queue.
     pub fn len(&self) -> usize {
         self.end - self.start
     }
@@ -36,17 +36,17 @@ impl Buffer {
         self.bytes.len()
     }
 
-    /// Whether no byte waits in it.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// All bytes that wait, oldest first.
+    /// All bytes in the queue, oldest first.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
 
-    /// The same, to be worked on where they are.
+    /// All bytes in the queue, to be changed in place.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.end]
     }
@@ -57,7 +57,7 @@ impl Buffer {
         self.end += bytes.len();
     }
 
-    /// Adds bytes at the back of a queue that is never to hold more than `bound`: its memory does not grow past that.
+    /// Adds bytes at the back of a queue that must never hold more than `bound`: the memory does not grow past that.
     pub fn push_within(&mut self, bytes: &[u8], bound: usize) {
         if self.bytes.len() - self.end < bytes.len() {
             self.make_room(bytes.len(), bound);
@@ -65,7 +65,7 @@ impl Buffer {
         self.push(bytes);
     }
 
-    /// Adds what waits in another one, which is empty then: without a copy where nothing waits in this one.
+    /// Moves the bytes of another queue to the back of this one. Copies nothing if this queue is empty.
     pub fn append(&mut self, other: &mut Self) {
         if self.is_empty() && !other.is_empty() {
             std::mem::swap(self, other);
@@ -75,7 +75,7 @@ impl Buffer {
         other.clear();
     }
 
-    /// At least `min` bytes of room at the back, to be written into and then declared by [`Buffer::filled`].
+    /// At least `min` bytes of space at the back. The caller writes into it and reports the count to [`Buffer::filled`].
     pub fn space(&mut self, min: usize) -> &mut [u8] {
         self.space_within(min, usize::MAX)
     }
@@ -104,20 +104,20 @@ impl Buffer {
         }
     }
 
-    /// Throws away what waits, and gives the memory back.
+    /// Discards all bytes, and gives the memory back.
     pub fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
         pool::give(std::mem::take(&mut self.bytes));
     }
 
-    /// Gives the memory back if nothing waits: an idle connection holds no buffer.
+    /// Gives the memory back if the queue is empty: an idle connection holds no buffer.
     pub fn release(&mut self) {
         if self.is_empty() && !self.bytes.is_empty() {
             self.clear();
         }
     }
 
-    /// Nothing is added for a while: gives back the memory that what waits does not need.
+    /// Called when no bytes will be added for a while. Gives back the memory that the queued bytes do not need.
     pub fn settle(&mut self) {
         let len = self.len();
         if len <= LITTLE && self.capacity() > 2 * LITTLE {
@@ -130,7 +130,7 @@ impl Buffer {
         }
     }
 
-    /// Takes everything that waits.
+    /// Takes all bytes out.
     pub fn take(&mut self) -> Vec<u8> {
         let all = self.as_slice().to_vec();
         self.clear();

@@ -1,8 +1,8 @@
 //! How much of one large write a session accepts at once.
 //!
-//! The high mark bounds what waits to leave. What leaves at once does not wait: where the layer has space for all of a large
-//! write, more than the high mark is accepted, and leaves in fewer and larger sends. Where the layer is nearly full, no more
-//! than the high mark is accepted, because what the layer does not take would stay.
+//! The high mark bounds the bytes that wait to leave. Bytes that leave at once do not wait. If the layer has space for all
+//! of a large write, more than the high mark is accepted, and leaves in fewer and larger sends. If the layer is nearly
+//! full, no more than the high mark is accepted, because the bytes that the layer does not take would stay in memory.
 
 use crate::policy::Watermarks;
 
@@ -11,14 +11,14 @@ const MOST: usize = 128 << 10;
 /// How much has to leave after the layer has taken less than it had space for.
 const TRUST: usize = 1 << 20;
 
-/// Decides whether a write may go above the high mark. It may not where the application has chosen the marks.
+/// Decides whether a write may go above the high mark. It may not if the application has chosen the marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Burst {
     /// No write at or below this size is a burst.
     high: usize,
     /// How much has to leave before the next burst.
     wait: usize,
-    /// Whether what is gathered may exceed the high mark, once that was asked.
+    /// Whether the gathered bytes may exceed the high mark; `None` until the layer was asked.
     may_gather: Option<bool>,
 }
 
@@ -39,13 +39,14 @@ impl Burst {
         self.may_gather = None;
     }
 
-    /// How much may be gathered after the high mark is reached, all in all. Asks only once whether the layer has that space.
+    /// How many bytes may be gathered in total once the high mark is reached. Asks the layer only once whether it has that
+    /// space.
     pub(super) fn gathers(&mut self, has_space: impl FnOnce(usize) -> bool) -> usize {
         let may_burst = self.of(MOST).is_some();
         if *self.may_gather.get_or_insert_with(|| may_burst && has_space(MOST)) { MOST } else { 0 }
     }
 
-    /// Nothing waited, so many bytes were accepted, and either all of them have left or some stay.
+    /// The queue was empty, and this many bytes were accepted. Either all of them have left, or some stay.
     #[inline]
     pub(super) fn note(&mut self, accepted: usize, all_left: bool) {
         if !all_left && accepted > self.high {

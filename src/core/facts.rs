@@ -1,4 +1,4 @@
-//! What a handshake agreed on.
+//! The result of a handshake.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 
 use crate::escape::escaped;
 
-/// The facts of a TLS session, there from the end of the handshake on, also after the connection ended (rule: secure-3).
+/// The facts of a TLS session. They are available from the end of the handshake on, and stay so after the connection ended
+/// (rule: secure-3).
 #[doc(alias = "getPeerCertificate")]
 #[doc(alias = "negotiatedProtocol")]
 #[doc(alias = "ssl_object")]
@@ -19,7 +20,7 @@ pub struct SessionFacts {
     pub version: ProtocolVersion,
     /// The cipher suite.
     pub cipher: CipherSuite,
-    /// The key exchange group; `None` where a TLS 1.2 session was resumed, which exchanges no keys.
+    /// The key exchange group; `None` for a resumed TLS 1.2 session, which exchanges no keys.
     pub group: Option<NamedGroup>,
     /// The application protocol that ALPN chose.
     pub alpn: Option<Vec<u8>>,
@@ -27,9 +28,10 @@ pub struct SessionFacts {
     pub sni: Option<String>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
-    /// The peer's certificates, its own first; empty where it sent none.
+    /// The peer's certificates, its own first; empty if the peer sent none.
     pub peer_chain: Arc<[CertificateDer<'static>]>,
-    /// Our own certificates, where they are known: made from an identity, not by a resolver of the application's.
+    /// Our own certificates, if they are known: they are if the configuration was made from an identity, and not if a
+    /// resolver of the application chose them.
     pub own_chain: Arc<[CertificateDer<'static>]>,
 }
 

@@ -1,4 +1,4 @@
-//! A producer and the room that there is for what it produces.
+//! The state of a producer, and how full its queue is.
 
 use super::half::Refused;
 
@@ -15,42 +15,42 @@ pub enum Level {
     High,
 }
 
-/// Where a producer stands.
+/// The state of the producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Flow {
-    /// There is none.
+    /// No producer is registered.
     #[default]
     Absent,
     /// A push producer that produces.
     Flowing,
     /// A push producer that is paused.
     Paused,
-    /// A pull producer that is to be asked when there is room.
+    /// A pull producer that will be asked when there is space.
     Waiting,
     /// A pull producer that was asked and has not written yet.
     Asked,
-    /// The connection has ended, or our send half has: no producer is taken.
+    /// The connection has ended, or our send half has: no producer is accepted.
     Over,
 }
 
-/// What happens to a producer.
+/// An event of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FlowEvent {
     /// A push producer is registered.
     RegisterPush,
     /// A pull producer is registered.
     RegisterPull,
-    /// It is done.
+    /// The producer is done.
     Unregister,
     /// Bytes were written.
     Written,
-    /// The queue is this full.
+    /// The queue has reached this level.
     Level(Level),
     /// Nothing can be sent any more.
     End,
 }
 
-/// What the producer is told.
+/// The call to make on the producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProducerCall {
     /// Nothing.
@@ -61,12 +61,12 @@ pub enum ProducerCall {
     Resume,
     /// Produce once.
     Produce,
-    /// It is over: produce no more.
+    /// Produce no more: the connection or our half has ended.
     Stop,
 }
 
 impl Flow {
-    /// Moves on by one event; says what the producer is to be told. A refused event changes nothing.
+    /// Moves on by one event and returns the call to make on the producer. A refused event changes nothing.
     pub fn handle(&mut self, event: FlowEvent) -> Result<ProducerCall, Refused> {
         use FlowEvent::{End, RegisterPull, RegisterPush, Unregister, Written};
         use Level::{Between, Empty, High, Low};
@@ -101,7 +101,7 @@ impl Flow {
             (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, End) => (Self::Over, ProducerCall::Stop),
             (Self::Absent, End) => (Self::Over, ProducerCall::Nothing),
 
-            // rule: flow-1: whoever comes now is stopped at once.
+            // rule: flow-1: a producer that registers now is stopped at once.
             (Self::Over, RegisterPush | RegisterPull) => (Self::Over, ProducerCall::Stop),
             (Self::Over, Unregister | Written | FlowEvent::Level(_) | End) => (Self::Over, ProducerCall::Nothing),
         };

@@ -1,7 +1,8 @@
 //! The two halves of a layer.
 //!
-//! Both machines are complete: every event is a method that has an answer in every state, and there is no wildcard arm. The whole matrix is printed to a committed snapshot (`tests/snapshots/`), from which the tables in
-//! docs/architecture.md are made.
+//! Both machines are complete: every event is a method with an answer in every state, and no `match` has a wildcard arm. A
+//! test prints the whole matrix to a committed snapshot (`tests/snapshots/`), from which the tables in docs/architecture.md
+//! are made.
 
 use std::io;
 
@@ -17,9 +18,9 @@ pub struct Refused;
 pub enum End {
     /// By the layer's own marker.
     Clean,
-    /// The layer below ended first: what was received may be a part only.
+    /// The layer below ended first: the received data may be incomplete.
     Truncated,
-    /// The layer below ended first, while all that was awaited was the peer's answer to our close (rule: close-7).
+    /// The layer below ended first, while only the peer's answer to our close was awaited (rule: close-7).
     Unconfirmed,
 }
 
@@ -29,7 +30,7 @@ pub enum SendHalf {
     /// Writes are accepted.
     #[default]
     Open,
-    /// No more writes; what was accepted is on its way, the marker behind it.
+    /// No more writes are accepted. The accepted bytes are on their way, and the marker follows them.
     Finishing,
     /// The marker has left.
     Finished,
@@ -39,10 +40,10 @@ pub enum SendHalf {
     Broken(Reason),
 }
 
-/// What happens to a send half. Where the answer is a `Result`, a refused event changes nothing; the other events are never
+/// The events of a send half. If an event returns a `Result`, a refused event changes nothing; the other events are never
 /// refused.
 impl SendHalf {
-    /// The application ends it. Twice is once (rules: half-3, close-6).
+    /// The application ends the half. A second call changes nothing (rules: half-3, close-6).
     pub fn close_write(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Open => Self::Finishing,
@@ -91,7 +92,7 @@ impl SendHalf {
         matches!(self, Self::Finished)
     }
 
-    /// What a write says that came after the end (rules: write-4, write-5).
+    /// The error of a write after the end (rules: write-4, write-5).
     pub fn refusal(&self) -> Error {
         match self {
             Self::Open | Self::Finishing | Self::Finished => Error::SendClosed,
@@ -115,9 +116,9 @@ pub enum RecvHalf {
     /// The peer may send.
     #[default]
     Open,
-    /// The end is known; data ahead of it waits to be read.
+    /// The end is known; data before it waits to be read.
     Ending(End),
-    /// The end is known, and everything ahead of it was read.
+    /// The end is known, and everything before it was read.
     Ended(End),
     /// Ended by our abort.
     Aborted,
@@ -125,8 +126,8 @@ pub enum RecvHalf {
     Broken(Reason),
 }
 
-/// What happens to a receive half. Where the answer is a `Result`, a refused event changes nothing; the other events are never
-/// refused.
+/// The events of a receive half. If an event returns a `Result`, a refused event changes nothing; the other events are
+/// never refused.
 impl RecvHalf {
     /// The peer's marker came.
     pub fn marker(&mut self) -> Result<(), Refused> {
@@ -137,8 +138,8 @@ impl RecvHalf {
         Ok(())
     }
 
-    /// The layer below ended; `end` says whether somebody still waits for data. It is never `Clean`. An end that is known
-    /// is never unlearned (rule: half-8).
+    /// The layer below ended; `end` says whether the application still waits for data, and is never `Clean`. A known end
+    /// does not change any more (rule: half-8).
     pub fn layer_ended(&mut self, end: End) {
         match self {
             Self::Open => *self = Self::Ending(end),
@@ -159,7 +160,7 @@ impl RecvHalf {
         *self = Self::Aborted;
     }
 
-    /// The layer below failed, or this one did. An end that is known is never unlearned (rule: half-8).
+    /// The layer below failed, or this one did. A known end does not change any more (rule: half-8).
     pub fn lose(&mut self, reason: Reason) {
         match self {
             Self::Open => *self = Self::Broken(reason),
@@ -174,7 +175,7 @@ impl RecvHalf {
         matches!(self, Self::Open)
     }
 
-    /// What every read says from the end on: end of file, or why there is none (rules: end-2, end-3, end-4).
+    /// The result of every read from the end on: end of file, or the failure (rules: end-2, end-3, end-4).
     pub fn outcome(&self, truncation: Truncation) -> io::Result<()> {
         match (self, truncation) {
             (Self::Ending(End::Truncated) | Self::Ended(End::Truncated), Truncation::Error) => {
@@ -187,7 +188,7 @@ impl RecvHalf {
         }
     }
 
-    /// How it ended, where it ended without a failure.
+    /// How the half ended, if it ended without a failure.
     pub fn end(&self) -> Option<End> {
         match self {
             Self::Ending(end) | Self::Ended(end) => Some(*end),
@@ -196,13 +197,13 @@ impl RecvHalf {
     }
 }
 
-/// The one reason of a layer both of whose halves are known, or `None` while one of them lives (rule: end-1).
+/// The reason of a layer after both of its halves have ended; `None` while one is open (rule: end-1).
 pub fn reason(send: &SendHalf, recv: &RecvHalf) -> Option<Reason> {
     match (send, recv) {
         (SendHalf::Aborted, _) | (_, RecvHalf::Aborted) => Some(Reason::Aborted),
         (_, RecvHalf::Broken(reason)) => Some(reason.clone()),
-        // rule: end-5: a peer that has truncated answers our last bytes with RST. Where the RST came first, the receiving
-        // half is broken by it, not truncated.
+        // rule: end-5: a peer that has truncated answers our last bytes with RST. If the RST came first, it broke the
+        // receive half, and the end was not a truncation.
         (SendHalf::Broken(_), RecvHalf::Ending(End::Truncated) | RecvHalf::Ended(End::Truncated)) => {
             Some(Reason::Truncated(Phase::Open))
         }

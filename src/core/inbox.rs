@@ -2,19 +2,19 @@
 
 use super::buffer::Buffer;
 
-/// Received bytes, in order. It alone may hold unread plaintext, so that the leftover at an upgrade is always known
+/// Received bytes, in order. No other place may hold unread plaintext, so that the leftover at an upgrade is always known
 /// (rule: upgrade-2).
 ///
-/// Most connections never read ahead: the queue is made when something is, and kept from then on.
+/// Most connections never read ahead: the queue is allocated at the first use, and kept from then on.
 #[derive(Debug, Default)]
 pub struct Inbox(Option<Box<Buffer>>);
 
 impl Inbox {
-    /// How much is read ahead at a time, in bytes, when the application asks for a look at what is there: what a full TLS
-    /// record holds.
+    /// How many bytes are read ahead at a time when the application asks to look at waiting data: the plaintext of a full
+    /// TLS record.
     pub const READ_AHEAD: usize = 16 << 10;
 
-    /// Whether nothing waits to be read.
+    /// Whether no bytes wait to be read.
     pub fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(|buffer| buffer.is_empty())
     }
@@ -24,24 +24,24 @@ impl Inbox {
         self.0.as_ref().map_or(0, |buffer| buffer.len())
     }
 
-    /// What waits to be read.
+    /// The bytes that wait to be read.
     pub fn as_slice(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |buffer| buffer.as_slice())
     }
 
-    /// How much room there is for it: the type that is sealed behind a full record has some too, and so has a second record.
+    /// The space for that. It includes the content type that is sealed after a full record, and a second record.
     pub const ROOM: usize = 2 * (Self::READ_AHEAD + 512);
 
-    /// How much plain TCP reads ahead at a time after a read that filled its space: as much as four full records hold, so that
-    /// a relay that seals it makes no small record.
+    /// How many bytes plain TCP reads ahead at a time after a read that filled its space: the plaintext of four full
+    /// records, so that a relay that seals the bytes makes no small record.
     pub const BULK: usize = 4 * Self::READ_AHEAD;
 
-    /// Room for one read-ahead; declare what was written into it by [`Inbox::filled`].
+    /// Space for one read-ahead; report the bytes written into it to [`Inbox::filled`].
     pub fn space(&mut self) -> &mut [u8] {
         self.space_of(Self::ROOM)
     }
 
-    /// The same, with at least this much room.
+    /// The same, with at least this much space.
     pub fn space_of(&mut self, room: usize) -> &mut [u8] {
         self.buffer().space(room)
     }
@@ -51,34 +51,34 @@ impl Inbox {
         self.buffer().filled(n);
     }
 
-    /// The application has read `n` bytes. If an abort has discarded them meanwhile, there is nothing to consume (rule:
-    /// life-5).
+    /// The application has read `n` bytes. If an abort has discarded them before this call, there is nothing to consume
+    /// (rule: life-5).
     pub fn consume(&mut self, n: usize) {
         if let Some(buffer) = &mut self.0 {
             buffer.consume(n.min(buffer.len()));
         }
     }
 
-    /// Adds bytes behind those that wait (what a downgrade found behind the peer's close_notify).
+    /// Adds bytes after those that wait (a downgrade found them after the peer's close_notify).
     pub fn push(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.buffer().push(bytes);
         }
     }
 
-    /// Takes all that waits.
+    /// Takes all bytes out.
     pub fn take(&mut self) -> Vec<u8> {
         self.0.take().map_or_else(Vec::new, |mut buffer| buffer.take())
     }
 
-    /// Throws away what waits (an abort).
+    /// Discards all bytes (an abort).
     pub fn clear(&mut self) {
         if let Some(buffer) = &mut self.0 {
             buffer.clear();
         }
     }
 
-    /// Gives the memory back if nothing waits.
+    /// Gives the memory back if no bytes wait.
     pub fn release(&mut self) {
         if let Some(buffer) = &mut self.0 {
             buffer.release();

@@ -1,32 +1,32 @@
-//! What came from the layer and was not opened yet.
+//! Bytes that came from the layer and were not opened yet.
 
 use std::ops::{Deref, DerefMut};
 
 use super::buffer::Buffer;
 
-/// How much memory there is where the layer has little to give: enough for a full record.
+/// The size of the memory if the layer has few bytes: enough for a full record.
 const LITTLE: usize = 17 << 10;
-/// The same in bulk: eight full records, and the begin of one.
+/// The size in bulk: eight full records, and the start of one.
 const MUCH: usize = 148 << 10;
-/// Less room than this is not worth a read.
+/// A read with less space than this is not made.
 const LEAST: usize = 4 << 10;
-/// The most memory for the bytes of an unauthenticated peer: the longest handshake message, and the record that ends it.
+/// The largest memory for the bytes of an unauthenticated peer: the longest handshake message, and the record that ends it.
 const UNKNOWN_PEER: usize = 96 << 10;
 
-/// A queue that is filled by reads as large as the last one was worth.
+/// A queue that chooses the size of each read by the result of the last one.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     raw: Buffer,
-    /// How much room the last read had.
+    /// How much space the last read had.
     room: usize,
-    /// It filled that: the layer has more.
+    /// The last read filled its space: the layer has more.
     there_is_more: bool,
-    /// It filled that, or brought more than a record: the next read is given much memory.
+    /// The last read filled its space, or brought more than a record: the next read gets a large memory.
     is_bulk: bool,
 }
 
 impl Input {
-    /// Space for the next read. A peer that `is_known` gets more.
+    /// Space for the next read. A peer with `is_known` set gets more.
     pub(super) fn space_to_read(&mut self, is_known: bool) -> &mut [u8] {
         let memory = if self.is_bulk && is_known { MUCH } else { LITTLE };
         let room = memory.saturating_sub(self.raw.len()).max(LEAST);
@@ -36,12 +36,12 @@ impl Input {
         space
     }
 
-    /// So much was read into it.
+    /// This many bytes were read.
     pub(super) fn handle_read(&mut self, n: usize) {
         self.raw.filled(n);
         self.there_is_more = n == self.room;
-        // A peer in bulk seldom fills the large memory. A small read to find out whether there is still much to read would
-        // cost a system call for each large one.
+        // A peer in bulk seldom fills the large memory. If the memory shrank after each such read, a small read would have
+        // to find out whether there is still much to read: one more system call for each large one.
         self.is_bulk = self.there_is_more || n > LITTLE;
     }
 
@@ -87,7 +87,7 @@ mod tests {
         assert!(input.space_to_read(true).len() < MUCH);
     }
 
-    /// A session puts off an answer only as long as the layer is known to have more.
+    /// A session delays an answer only as long as the layer is known to have more bytes.
     ///
     /// rule: secure-13
     #[test]
@@ -114,7 +114,7 @@ mod tests {
         assert!(room >= LEAST);
     }
 
-    /// A body may be longer than that of any record that a peer should seal: there is always room for more of it.
+    /// A body may be longer than any record that a peer should seal: there is always space for more of it.
     #[test]
     fn there_is_always_room() {
         let mut input = Input::default();

@@ -3,11 +3,11 @@
 /// A callback of a protocol. Those that follow the same rules share a variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Callback {
-    /// The connection is there.
+    /// The connection was made.
     Made,
     /// TLS has started or stopped.
     Changed,
-    /// Something else between the begin and the end: space in the queue, a timer, a drain.
+    /// Any other callback while the connection is open: space in the queue, a timer, a drain.
     Event,
     /// Data has arrived.
     Data,
@@ -15,7 +15,7 @@ pub enum Callback {
     ReadClosed,
     /// Our half has ended.
     WriteClosed,
-    /// The connection is gone.
+    /// The connection was lost.
     Lost,
 }
 
@@ -23,24 +23,24 @@ pub enum Callback {
 /// exactly once, and nothing after it (rule: life-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Lifecycle {
-    /// Nothing was called yet.
+    /// No callback was called yet.
     #[default]
     New,
-    /// The connection was made. The two halves end apart, in any order.
+    /// The connection was made. The two halves end independently, in any order.
     Made {
         /// The end of the peer's half was reported: no data after it.
         read_closed: bool,
         /// The end of our half was reported.
         write_closed: bool,
     },
-    /// A callback failed: only the loss is left to be reported (rule: life-3).
+    /// A callback failed: only the loss will still be reported (rule: life-3).
     Failed,
     /// The loss was reported.
     Lost,
 }
 
 impl Lifecycle {
-    /// Whether this callback may be made now; then it counts as made.
+    /// Whether this callback may be called now. If so, it counts as called.
     pub fn admit(&mut self, callback: Callback) -> bool {
         use Callback::{Changed, Data, Event, Lost, Made, ReadClosed, WriteClosed};
         match (&mut *self, callback) {

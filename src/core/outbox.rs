@@ -1,4 +1,4 @@
-//! What a protocol has asked for and the transport has not done yet: bytes and steps, in the order of the calls.
+//! Bytes and steps that a protocol has asked for and the transport has not handled yet, in the order of the calls.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,30 +11,30 @@ const KEPT: usize = 1 << 10;
 /// How an outbox ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EndRequest {
-    /// It goes on.
+    /// No end was asked for.
     #[default]
     None,
-    /// Behind its last byte our send half ends.
+    /// After its last byte our send half ends.
     CloseWrite,
-    /// Behind its last byte the connection ends.
+    /// After its last byte the connection ends.
     Close,
 }
 
-/// What is to be done next.
+/// The next thing to do.
 #[derive(PartialEq, Eq)]
 pub enum Due<'a> {
     /// Hand over these bytes.
     Bytes(&'a [u8]),
     /// A step is next: [`Outbox::take_step`].
     Step,
-    /// All is done up to the end that was asked for.
+    /// Everything is done up to the requested end.
     End(EndRequest),
-    /// Nothing.
+    /// Nothing to do.
     Nothing,
 }
 
 impl fmt::Debug for Due<'_> {
-    /// How many bytes, not which (rule: tcp-11).
+    /// Shows how many bytes there are, not their content (rule: tcp-11).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
@@ -45,14 +45,14 @@ impl fmt::Debug for Due<'_> {
     }
 }
 
-/// Bytes and steps in order, and what is to become of the send half behind them. `S` is a step that bytes must not pass:
-/// the begin or the end of TLS.
+/// Bytes and steps in order, and how the send half ends after them. `S` is a step that bytes must not pass: the start or
+/// the end of TLS.
 #[derive(Debug)]
 pub struct Outbox<S> {
     bytes: Buffer,
-    /// Each step, and how many bytes there are between it and the one before.
+    /// Each step, and how many bytes lie between it and the step before.
     steps: VecDeque<(usize, S)>,
-    /// Bytes ahead of all steps together.
+    /// The sum of those counts: all bytes that a step has to wait for.
     ahead: usize,
     request: EndRequest,
     is_over: bool,
@@ -78,13 +78,13 @@ impl<S> Default for Outbox<S> {
 
 /// Looking.
 impl<S> Outbox<S> {
-    /// Whether bytes would be accepted now: until the end was asked for, and behind that as long as a producer is there
+    /// Whether bytes would be accepted now: until the end was requested, and after that as long as a producer is registered
     /// (rules: write-4, close-5).
     pub fn may_write(&self) -> bool {
         !self.is_over && (self.request == EndRequest::None || self.has_producer)
     }
 
-    /// Bytes that wait.
+    /// How many bytes wait.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -99,27 +99,27 @@ impl<S> Outbox<S> {
         !self.steps.is_empty()
     }
 
-    /// The step that is next, however many bytes are ahead of it.
+    /// The next step, however many bytes are before it.
     pub fn next_step(&self) -> Option<&S> {
         self.steps.front().map(|(_, step)| step)
     }
 
-    /// How it ends.
+    /// The requested end.
     pub fn requested_end(&self) -> EndRequest {
         self.request
     }
 
-    /// Bytes that were accepted since the begin.
+    /// How many bytes were accepted since the start.
     pub fn accepted(&self) -> u64 {
         self.accepted
     }
 
-    /// Bytes that came behind the end and were dropped (rule: write-4).
+    /// How many bytes came after the end and were dropped (rule: write-4).
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// What is to be done next. The end waits for the producer (rules: close-5, half-4).
+    /// The next thing to do. The end waits for the producer (rules: close-5, half-4).
     pub fn due(&self) -> Due<'_> {
         let until_step = self.steps.front().map_or(self.bytes.len(), |(bytes, _)| *bytes);
         match self.request {
@@ -133,7 +133,7 @@ impl<S> Outbox<S> {
 
 /// The application wants.
 impl<S> Outbox<S> {
-    /// Adds bytes; says whether they were accepted.
+    /// Adds bytes and returns whether they were accepted.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
         let accepted = self.may_write();
         if accepted {
@@ -145,14 +145,15 @@ impl<S> Outbox<S> {
         accepted
     }
 
-    /// Adds a step behind the bytes that were accepted.
+    /// Adds a step after the accepted bytes.
     pub fn push_step(&mut self, step: S) {
         let bytes = self.bytes.len() - self.ahead;
         self.ahead += bytes;
         self.steps.push_back((bytes, step));
     }
 
-    /// Asks for an end. Twice is once; a close overrides the end of the send half alone (rules: close-6, half-3).
+    /// Asks for an end. A second call changes nothing; a close overrides the end of the send half alone (rules: close-6,
+    /// half-3).
     pub fn end(&mut self, request: EndRequest) {
         self.request = match (self.request, request) {
             (EndRequest::None, request) => request,
@@ -164,12 +165,12 @@ impl<S> Outbox<S> {
         };
     }
 
-    /// Says whether a producer is registered: the end waits for it.
+    /// Sets whether a producer is registered: the end waits for it.
     pub fn set_producer(&mut self, is_there: bool) {
         self.has_producer = is_there;
     }
 
-    /// Nothing can be sent any more: what waits is thrown away, what comes is dropped.
+    /// Nothing can be sent any more: the queued bytes are discarded, and later ones are dropped.
     pub fn lose(&mut self) {
         self.is_over = true;
         self.bytes.clear();
@@ -180,7 +181,7 @@ impl<S> Outbox<S> {
 
 /// The caller did.
 impl<S> Outbox<S> {
-    /// The first `n` of the bytes that were due were handed over.
+    /// The first `n` of the due bytes were handed over.
     pub fn handed_over(&mut self, n: usize) {
         self.bytes.consume(n);
         if let Some((bytes, _)) = self.steps.front_mut() {
@@ -200,7 +201,7 @@ impl<S> Outbox<S> {
         }
     }
 
-    /// Takes all bytes: they are the last.
+    /// Takes all bytes. No more are added after this.
     pub fn take_last(&mut self) -> Vec<u8> {
         self.ahead = 0;
         self.steps.clear();

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::error::Reason;
 
-/// How a connection ended, without the details: what can be counted, as a [`DrainReport`](crate::DrainReport) does. That of a
-/// reason is [`Outcome::of`].
+/// How a connection ended, without the details: the form in which a [`DrainReport`](crate::DrainReport) counts ends.
+/// [`Outcome::of`] gives the outcome of a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
@@ -33,7 +33,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them.
+    /// All outcomes.
     pub(crate) const ALL: [Self; 10] = [
         Self::Closed,
         Self::Unconfirmed,
@@ -47,7 +47,7 @@ impl Outcome {
         Self::Dropped,
     ];
 
-    /// What there is to count of a reason.
+    /// The outcome of a reason.
     pub fn of(reason: &Reason) -> Self {
         match reason {
             Reason::Closed => Self::Closed,
@@ -63,7 +63,7 @@ impl Outcome {
         }
     }
 
-    /// The one that a number stands for, by `as u8`; none is 0.
+    /// The outcome with this number (its value `as u8`); 0 stands for none.
     #[allow(dead_code)] // Groups of connections use it.
     pub(crate) fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| *outcome as u8 == code)
@@ -86,29 +86,29 @@ impl Outcome {
     }
 }
 
-/// How many connections ended how.
+/// Counts connections by their outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OutcomeCounts([usize; Outcome::ALL.len()]);
 
 impl OutcomeCounts {
-    /// One more.
+    /// Counts one more.
     pub fn add(&mut self, outcome: Outcome) {
         *self.of(outcome) += 1;
     }
 
-    /// One that was counted too early turned out to be another.
+    /// Corrects one that was counted too early: it turned out to have another outcome.
     pub fn correct(&mut self, from: Outcome, to: Outcome) {
         let wrong = self.of(from);
         *wrong = wrong.saturating_sub(1);
         self.add(to);
     }
 
-    /// How many ended like this.
+    /// How many had this outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         self.0[outcome as usize - 1]
     }
 
-    /// How many there were.
+    /// How many there were in all.
     pub fn total(&self) -> usize {
         self.0.iter().sum()
     }
@@ -118,7 +118,7 @@ impl OutcomeCounts {
     }
 }
 
-/// `5 closed, 1 reset`; nothing where there was none.
+/// `5 closed, 1 reset`; empty outcomes are left out.
 impl fmt::Display for OutcomeCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ended = Outcome::ALL.into_iter().map(|outcome| (outcome, self.count(outcome)));

@@ -1,24 +1,25 @@
-//! Memory that goes from one buffer to the next.
+//! Memory that is passed from one buffer to the next.
 //!
-//! A connection that is idle holds no buffer, and one that is busy would allocate (and clear) its buffers anew for each
-//! event. So what a [`Buffer`](super::buffer::Buffer) lets go is kept for the next one on the same thread: a few pieces,
-//! bounded in all and in size, without a lock. What is in them is never shown: a buffer lends what was filled in.
+//! An idle connection holds no buffer, so a busy one would allocate (and clear) its buffers anew for each event. Therefore
+//! the memory that a [`Buffer`](super::buffer::Buffer) releases is kept for the next buffer on the same thread, without a
+//! lock. The number, the size and the sum of the pieces are bounded. Old content is never shown: a buffer lends only the
+//! bytes that were filled in.
 
 use std::cell::RefCell;
 
-/// The smallest piece that is kept, and the one that is made where nothing else was asked for: a full record, as every
-/// peer seals it, and the begin of the next.
+/// The smallest piece that is kept, and the size that is made if no other was asked for: a full record in the size that
+/// every peer seals, and the start of the next.
 pub(super) const PIECE: usize = 17 << 10;
 /// The largest piece that is kept.
 const LARGEST: usize = 160 << 10;
-/// How much a thread keeps.
+/// How much memory a thread keeps.
 const KEPT: usize = 640 << 10;
 
 thread_local! {
     static FREE: RefCell<Free> = const { RefCell::new(Free { pieces: Vec::new(), bytes: 0 }) };
 }
 
-/// What a thread keeps.
+/// The memory that a thread keeps.
 struct Free {
     /// The oldest first.
     pieces: Vec<Vec<u8>>,
@@ -27,7 +28,7 @@ struct Free {
 
 impl Free {
     fn take(&mut self, min: usize) -> Option<Vec<u8>> {
-        // Mostly it is the last one, which the processor has at hand.
+        // The last one usually fits, and it is still in the processor's cache.
         let piece = if self.pieces.last()?.len() == min {
             self.pieces.pop()?
         } else {
@@ -41,17 +42,18 @@ impl Free {
     fn give(&mut self, piece: Vec<u8>) {
         self.bytes += piece.len();
         self.pieces.push(piece);
-        // Sizes that nobody asks for any more go first.
+        // Sizes that are no longer requested are dropped first.
         while self.bytes > KEPT {
             self.bytes -= self.pieces.remove(0).len();
         }
     }
 }
 
-/// Initialised memory of at least `min` bytes, and not of many more: who waits with it holds it.
+/// Initialised memory of at least `min` bytes. Much larger pieces are not handed out, because an idle owner would keep
+/// them.
 pub(super) fn take(min: usize) -> Vec<u8> {
     let min = min.max(PIECE);
-    // There is none while the thread ends.
+    // The pool is gone while the thread ends.
     let kept = FREE.try_with(|free| free.borrow_mut().take(min)).ok().flatten();
     kept.unwrap_or_else(|| vec![0; min])
 }

@@ -8,10 +8,10 @@ pub(super) const HEADER: usize = 5;
 pub(super) const MAX_FRAGMENT: usize = 1 << 14;
 /// The longest record body that TLS 1.2 allows (RFC 5246 section 6.2.3); that of TLS 1.3 is shorter.
 pub(super) const MAX_BODY: usize = MAX_FRAGMENT + 2048;
-/// What a record may begin with: change_cipher_spec to heartbeat.
+/// The types of a TLS record: change_cipher_spec to heartbeat.
 pub(super) const RECORD_TYPES: RangeInclusive<u8> = 20..=24;
 
-/// Whether a TLS record may begin with these bytes.
+/// Whether these bytes can be the start of a TLS record.
 pub(super) fn may_begin_tls(bytes: &[u8]) -> bool {
     match bytes {
         [] => true,

@@ -1,54 +1,54 @@
-//! A relay of two connections: what the end of one leg means for the other one.
+//! A relay of two connections: how the end of one leg affects the other.
 //!
-//! Here is no socket and no byte: whoever moves the bytes asks, when something has ended on a leg, what the other leg owes
-//! its peer ([`duty`]), and in the end how each leg goes ([`ending`]). An end is passed on in kind (rule: flow-6): it
-//! must never look better to the far peer than it was. The whole table is printed to a committed snapshot.
+//! This module has no sockets and no bytes. When a leg has ended, the code that moves the bytes asks what the other leg
+//! owes its peer ([`duty`]), and at last how each leg ends ([`ending`]). An end is passed on in kind (rule: flow-6): to the
+//! far peer it must never look better than it was. A test prints the whole table to a committed snapshot.
 
 use super::half::{End, RecvHalf, SendHalf};
 use crate::error::{Phase, Reason};
 use crate::policy::Truncation;
 
-/// What is known of one leg of a relay.
+/// The state of one leg of a relay.
 #[derive(Debug, Clone)]
 pub struct Leg {
     /// Its send half.
     pub send: SendHalf,
     /// Its receive half.
     pub recv: RecvHalf,
-    /// The connection is known to be lost, although a half may not have met that yet (rule: flow-5).
+    /// The connection is known to be lost, although a half may not have seen the loss yet (rule: flow-5).
     pub lost: bool,
-    /// What a missing marker means on this leg (rule: end-3).
+    /// The meaning of a missing marker on this leg (rule: end-3).
     pub truncation: Truncation,
 }
 
-/// What the end of one leg asks of the other one.
+/// What the other leg has to do after one leg has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Duty {
-    /// Nothing has ended: bytes go on in both directions.
+    /// No leg has ended: bytes flow in both directions.
     GoOn,
-    /// The peer of the one leg has said everything: the send half of the other one ends by its marker, behind all bytes.
-    /// Bytes go on in the other direction.
+    /// The peer of one leg has sent everything: the send half of the other leg ends by its marker after all bytes. Bytes
+    /// still flow in the other direction.
     CloseWrite,
-    /// The same, and then abort: the peer of the one leg had ended in order before its connection was lost, so that what it
-    /// said is whole (rule: half-8); what the other peer says has nowhere to go.
+    /// The same, followed by an abort. The peer of one leg had ended in order before its connection was lost, so its data
+    /// is complete (rule: half-8). The data of the other peer has no destination any more.
     CloseWriteThenAbort,
-    /// Abort: what the peer of the one leg said is not whole.
+    /// Abort: the data from the peer of one leg is incomplete.
     Abort,
 }
 
 /// How a leg goes when a relay ends.
 #[derive(Debug, Clone)]
 pub enum LegEnd {
-    /// By a close in order. For a TLS failure too: its alert has to reach the peer (rule: secure-4).
+    /// By an orderly close. Also after a TLS failure: its alert has to reach the peer (rule: secure-4).
     Close,
-    /// By an abort: the other leg asks for it.
+    /// By an abort that the other leg requires.
     Abort,
-    /// As if by an abort, but for a reason of its own. Its peer may still be reading, and must not take what it has for
-    /// complete.
+    /// As after an abort, but for a failure of its own. Its peer may still be reading, and must not take the received data
+    /// for complete.
     Lost(Reason),
 }
 
-/// Why a leg cannot carry on, if it cannot.
+/// The failure of a leg, if it has one.
 pub fn failure(leg: &Leg) -> Option<Reason> {
     let Leg { send, recv, lost, truncation } = leg;
     match (send, recv) {
@@ -59,7 +59,7 @@ pub fn failure(leg: &Leg) -> Option<Reason> {
         (send, RecvHalf::Ending(end) | RecvHalf::Ended(end)) => match (send, whole(*end, *truncation)) {
             (_, Err(reason)) => Some(reason),
             (SendHalf::Broken(reason), Ok(())) => Some(reason.clone()),
-            // Nothing was to come any more, in either direction.
+            // No more bytes were expected in either direction.
             (SendHalf::Finished, Ok(())) => None,
             (SendHalf::Open | SendHalf::Finishing, Ok(())) => lost.then_some(RESET),
             (SendHalf::Aborted, Ok(())) => Some(Reason::Aborted),
@@ -67,7 +67,7 @@ pub fn failure(leg: &Leg) -> Option<Reason> {
     }
 }
 
-/// What one leg asks of the other one.
+/// What one leg requires of the other.
 pub fn duty(leg: &Leg) -> Duty {
     let is_whole = leg.recv.end().is_some_and(|end| whole(end, leg.truncation).is_ok());
     match (failure(leg), is_whole) {
@@ -79,7 +79,7 @@ pub fn duty(leg: &Leg) -> Duty {
     }
 }
 
-/// How a leg goes, by its own failure and by what the other leg asks of it.
+/// How a leg ends, by its own failure and by what the other leg requires.
 pub fn ending(failure: Option<Reason>, asked: Duty) -> LegEnd {
     match (failure, asked) {
         // The alert leaves.
@@ -92,12 +92,12 @@ pub fn ending(failure: Option<Reason>, asked: Duty) -> LegEnd {
 
 const RESET: Reason = Reason::Reset(Phase::Open);
 
-/// Whether all that a peer had to say has come, as far as the policy cares.
+/// Whether all data of a peer has come, as far as the policy requires.
 fn whole(end: End, truncation: Truncation) -> Result<(), Reason> {
     match (end, truncation) {
         (End::Clean, _) | (End::Truncated, Truncation::Tolerate) => Ok(()),
         (End::Truncated, Truncation::Error) => Err(Reason::Truncated(Phase::Open)),
-        // The leg was being closed by somebody: what came last was thrown away.
+        // The application was closing this leg, so the last bytes of the peer were discarded.
         (End::Unconfirmed, _) => Err(Reason::Unconfirmed),
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::half::{End, RecvHalf, SendHalf};
 use crate::error::{Reason, chain};
 
-/// How a close went (rule: close-4). There is one for each connection; a second close gives the same.
+/// How a close went (rule: close-4). Each connection has one report; a second close returns the same.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CloseReport {
@@ -13,14 +13,14 @@ pub struct CloseReport {
     pub reason: Reason,
     /// How each layer ended, the topmost first.
     pub layers: Vec<LayerReport>,
-    /// The bound that ended the wait, where one did.
+    /// The bound that ended the wait, if one did.
     pub bound: Option<Bound>,
     /// Bytes given to [`close_with`](crate::Transport::close_with) that were not accepted.
     pub unwritten: usize,
-    /// Bytes of the peer's that were thrown away while its end was awaited.
+    /// Bytes from the peer that were discarded while its end was awaited.
     pub discarded: u64,
-    /// Bytes that the peer's kernel had not acknowledged when the socket went; `None` where the system does not tell.
-    /// The kernel goes on sending them, unless the peer has reset the connection.
+    /// Bytes that the peer's kernel had not acknowledged when the socket was closed; `None` if the system does not report
+    /// it. The kernel goes on sending them, unless the peer has reset the connection.
     pub unacknowledged: Option<u64>,
 }
 
@@ -45,7 +45,7 @@ impl CloseReport {
         self.layers.first().is_some_and(|layer| layer.received == Received::Marker)
     }
 
-    /// Whether time ran out.
+    /// Whether a bound in time ended the wait.
     pub fn timed_out(&self) -> bool {
         self.bound == Some(Bound::Time)
     }
@@ -73,7 +73,7 @@ pub struct LayerReport {
     pub kind: LayerKind,
     /// Whether our marker left.
     pub marker_sent: bool,
-    /// What came from the peer.
+    /// How the peer's half ended.
     pub received: Received,
 }
 
@@ -104,11 +104,11 @@ pub enum LayerKind {
     Stream,
 }
 
-/// What the peer's end of a layer was.
+/// How the peer ended its half of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Received {
-    /// Nothing: its half was open when we went.
+    /// Not at all: its half was open when we closed.
     Nothing,
     /// Its marker: FIN on TCP, close_notify on TLS.
     Marker,
@@ -120,7 +120,7 @@ pub enum Received {
     Failure,
 }
 
-/// What bounds a close.
+/// A bound on a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Bound {

@@ -1,4 +1,4 @@
-//! The settings of a rustls configuration that no session obeys: they are refused by name (rule: secure-11).
+//! Settings of a rustls configuration that no session can honour: they are refused by name (rule: secure-11).
 //!
 //! The table of all settings is in docs/settings.md.
 
@@ -8,7 +8,7 @@ use rustls::{ClientConfig, Connection, ServerConfig};
 
 use crate::error::{ConfigError, ConfigProblem, Error, Phase, TlsError};
 
-/// A server would accept a client's early data, and nobody would read it.
+/// A server would accept a client's early data, and no code would read it.
 pub(super) fn check_server(config: &ServerConfig) -> Result<(), Error> {
     match (config.max_early_data_size, config.send_half_rtt_data) {
         (1.., _) => Err(refused("max_early_data_size is not offered here")),

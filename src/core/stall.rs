@@ -1,4 +1,4 @@
-//! A wait that ends when there is no progress: it may last any time while there is progress.
+//! A wait that ends when there is no progress. With progress it has no limit.
 
 use std::time::Duration;
 

@@ -4,24 +4,24 @@ use super::half::Refused;
 use crate::error::Error;
 use crate::policy::Leftover;
 
-/// Where a change between plaintext and TLS stands. Whether the connection is in plaintext or in TLS is not said here: its
-/// topmost layer is the one or the other.
+/// The progress of a change between plaintext and TLS. This state does not say whether the connection is in plaintext or in
+/// TLS: the topmost layer says so.
 #[derive(Debug, Clone, Default)]
 pub enum Upgrade {
     /// No change is under way, and application data flows.
     #[default]
     Settled,
-    /// Plaintext accepted earlier leaves; nothing new is accepted.
+    /// Plaintext that was accepted earlier leaves; no more is accepted.
     Quiescing,
-    /// The handshake is made.
+    /// The handshake is under way.
     Handshaking,
-    /// Both close_notify are exchanged, the way back to plaintext.
+    /// Both sides exchange close_notify, for the way back to plaintext.
     Unwrapping,
     /// The change failed with this error, and the connection with it.
     Failed(Box<Error>),
 }
 
-/// What happens to it. A refused event changes nothing.
+/// The events of an upgrade. A refused event changes nothing.
 impl Upgrade {
     /// The application wants TLS: from plaintext, or inside TLS (rule: upgrade-8).
     pub fn start_tls(&mut self) -> Result<(), Refused> {
@@ -32,7 +32,7 @@ impl Upgrade {
         Ok(())
     }
 
-    /// The plaintext has left, and the leftover was judged and let in.
+    /// The plaintext has left, and the leftover was judged and handed to the session.
     pub fn quiesced(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Quiescing => Self::Handshaking,
@@ -50,7 +50,7 @@ impl Upgrade {
         Ok(())
     }
 
-    /// The application wants to end the topmost TLS session. A wait that was given up is taken up again by the same call
+    /// The application wants to end the topmost TLS session. If an earlier wait was given up, the same call resumes it
     /// (rule: upgrade-9).
     pub fn stop_tls(&mut self) -> Result<(), Refused> {
         *self = match self {
@@ -85,10 +85,10 @@ impl Upgrade {
     }
 }
 
-/// What is to be done with the bytes that were received before the upgrade and not read.
+/// The verdict on bytes that were received before the upgrade and not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// They are none, or the first bytes of TLS: hand them to the session.
+    /// There are none, or they are the first bytes of TLS: hand them to the session.
     Admit,
     /// They end the connection.
     Refuse {
@@ -107,8 +107,8 @@ pub fn judge(leftover: &[u8], policy: Leftover) -> Verdict {
     if admit { Verdict::Admit } else { Verdict::Refuse { count: leftover.len() } }
 }
 
-/// Whether bytes can be the begin of a handshake: RFC 8446 section 5.1, a record of type handshake (22), version 3.x, of
-/// at most 2^14 bytes.
+/// Whether these bytes can be the start of a handshake: RFC 8446 section 5.1, a record of type handshake (22), version 3.x,
+/// of at most 2^14 bytes.
 fn can_be_tls(bytes: &[u8]) -> bool {
     let header = |n: usize| bytes.get(n).copied();
     let length = header(3).map(|high| usize::from(high) << 8 | usize::from(header(4).unwrap_or(0)));

@@ -127,7 +127,8 @@ impl Buffered {
         let state = match processed {
             Ok(state) => state,
             Err(error) => {
-                // rule: end-2: data that was opened before the failure is read first. rustls no longer tells its length.
+                // rule: end-2: the application first reads the data that was opened before the failure. rustls no longer
+                // reports its length.
                 self.has_failed = true;
                 self.opened = self.first_chunk();
                 return Err(error);
@@ -199,7 +200,7 @@ impl Buffered {
 
     pub(super) fn read(&mut self, out: &mut [u8], _: &mut Buffer) -> usize {
         let room = out.len().min(self.opened);
-        // The halves already know what the reader's error says.
+        // The receive half already has the error that the reader returns.
         let n = self.tls.reader().read(&mut out[..room]).unwrap_or(0);
         self.note_read(n);
         n

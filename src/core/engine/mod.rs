@@ -1,7 +1,7 @@
-//! What opens and seals: rustls, or rustls for the handshake and records of our own.
+//! The engine of a session: rustls, or rustls for the handshake and our own code for the records.
 //!
-//! The session has the halves, the queues and the order of things; an engine has the keys. It is given whole records, one
-//! at a time, and holds at most one that was opened.
+//! The session has the halves and the queues, and decides the order of records; an engine has the keys. The engine gets
+//! whole records, one at a time, and holds at most one opened record.
 
 mod buffered;
 #[cfg(feature = "express")]
@@ -19,16 +19,16 @@ use self::express::Express;
 use super::buffer::Buffer;
 use super::record::{HEADER, MAX_FRAGMENT, max_fragment};
 
-/// The most that a record of one of rustls's own suites is longer than its plaintext.
+/// By how many bytes a record of rustls's own suites can be longer than its plaintext.
 const RECORD_COST: usize = HEADER + 8 + 16;
-/// One of the two.
+/// One of the two engines.
 pub(super) enum Engine {
     Rustls(Box<Buffered>),
     #[cfg(feature = "express")]
     Express(Box<Express>),
 }
 
-/// Passes a call on.
+/// Forwards a call to the engine.
 macro_rules! engine {
     ($engine:expr, $it:ident => $call:expr) => {
         match $engine {
@@ -45,7 +45,7 @@ impl Engine {
         Self::Rustls(Box::new(Buffered::new(tls.into(), Some(max_fragment(record)))))
     }
 
-    /// rustls, with a session that another library began.
+    /// rustls, with a session that another library started.
     pub(super) fn adopted(tls: Connection) -> Self {
         Self::Rustls(Box::new(Buffered::new(tls, None)))
     }
@@ -58,12 +58,12 @@ impl Engine {
         engine!(self, it => it.is_handshaking())
     }
 
-    /// What the handshake agreed on; behind [`Engine::finish_handshake`] it may be gone.
+    /// The result of the handshake. It may be gone after [`Engine::finish_handshake`].
     pub(super) fn common(&self) -> Option<&CommonState> {
         engine!(self, it => it.common())
     }
 
-    /// The name that a client has asked for.
+    /// The name that the client asked for.
     pub(super) fn take_sni(&mut self) -> Option<String> {
         engine!(self, it => it.take_sni())
     }
@@ -73,24 +73,24 @@ impl Engine {
         engine!(self, it => it.finish_handshake())
     }
 
-    /// How many bytes at the front of the input were seen and are needed still.
+    /// How many bytes at the front of the input were seen and are still needed.
     pub(super) fn kept(&self) -> usize {
         engine!(self, it => it.kept())
     }
 
-    /// Opens the record of this length behind what is kept. An engine may give its plaintext to `reader` at once, where there
-    /// is room for it; says how much it gave.
+    /// Opens the record of this length after the kept bytes. An engine may write its plaintext to `reader` at once, if
+    /// there is space for it. Returns how many bytes it wrote.
     pub(super) fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error> {
         guarded(|| engine!(self, it => it.open(input, record, reader)))
     }
 
-    /// Whether a reader's buffer of this size is as good as any for the record of this length. Where it is not, a larger one
-    /// saves a copy.
+    /// Whether a larger reader's buffer would not help with the record of this length. If it would, a larger buffer saves a
+    /// copy.
     pub(super) fn suits(&self, room: usize, record: usize) -> bool {
         engine!(self, it => it.suits(room, record))
     }
 
-    /// The alert that was sent, where the engine knows.
+    /// The alert that was sent, if the engine knows it.
     pub(super) fn alert_sent(&self) -> Option<AlertDescription> {
         engine!(self, it => it.alert_sent())
     }
@@ -110,17 +110,17 @@ impl Engine {
         engine!(self, it => it.plaintext(input))
     }
 
-    /// Copies opened plaintext; says how much.
+    /// Copies opened plaintext and returns how many bytes.
     pub(super) fn read(&mut self, out: &mut [u8], input: &mut Buffer) -> usize {
         engine!(self, it => it.read(out, input))
     }
 
-    /// `n` bytes of the plaintext were read.
+    /// The application has read `n` bytes of the plaintext.
     pub(super) fn consume(&mut self, n: usize, input: &mut Buffer) {
         engine!(self, it => it.consume(n, input));
     }
 
-    /// The input was thrown away.
+    /// The input was discarded.
     pub(super) fn forget_input(&mut self) {
         engine!(self, it => it.forget_input());
     }
@@ -150,7 +150,7 @@ impl Engine {
         match self {
             Self::Rustls(it) => {
                 let sealed = it.write(parts, room);
-                // The queue grows once, and does not double.
+                // Reserves the space at once, so that the queue does not double its memory.
                 let _ = queue.space_within(sealed + RECORD_COST * (sealed / MAX_FRAGMENT + 1), 0);
                 it.collect(queue);
                 sealed
@@ -171,14 +171,14 @@ impl Engine {
 
     /// Sends an alert for a failure for which rustls has sent none, if the engine can.
     pub(super) fn send_missing_alert(&mut self) {
-        // After a panic of rustls there is none.
+        // After a panic, rustls is not called, so there is no alert.
         let _ = guarded(|| {
             engine!(self, it => it.send_missing_alert());
             Ok(())
         });
     }
 
-    /// Sends an alert that says that we cut the session off, if the engine can.
+    /// Sends an alert that tells the peer that we cut the session off, if the engine can.
     pub(super) fn send_internal_error(&mut self) {
         engine!(self, it => it.send_internal_error());
     }
@@ -188,13 +188,13 @@ impl Engine {
         engine!(self, it => it.wants_write())
     }
 
-    /// Writes records, as many as the layer takes at once.
+    /// Writes as many records as the layer takes at once.
     #[inline]
     pub(super) fn write_tls(&mut self, layer: &mut impl Write) -> io::Result<usize> {
         engine!(self, it => it.write_tls(layer))
     }
 
-    /// Puts the records that wait behind those of `queue`.
+    /// Moves the waiting records to the back of `queue`.
     pub(super) fn collect(&mut self, queue: &mut Buffer) {
         engine!(self, it => it.collect(queue));
     }

@@ -11,11 +11,11 @@
 
 /// The addresses repeat at this distance, for the processor.
 const PAGE: usize = 4096;
-/// What precedes the plaintext of a record: its header, and in TLS 1.2 an explicit nonce of 8 bytes.
+/// The bytes of a record before its plaintext: its header, and in TLS 1.2 an explicit nonce of 8 bytes.
 const BEFORE: std::ops::RangeInclusive<usize> = 5..=13;
-/// How far after its source a target is slow.
+/// A target that lies up to this many bytes after its source is slow.
 const SLOW: std::ops::RangeInclusive<usize> = 1..=15;
-/// Smaller copies are made by other instructions.
+/// Smaller copies use other instructions.
 const LEAST: usize = 2 << 10;
 /// How much stays allocated: enough to move the next target out of the slow distances.
 const SIZE: usize = 64;
@@ -23,7 +23,7 @@ const SIZE: usize = 64;
 /// Watches where a session of rustls keeps its records.
 #[derive(Default)]
 pub(super) struct Spacer {
-    /// Where the buffer begins that the last record was fed to.
+    /// The start of the buffer that received the last record.
     source: usize,
     /// The length of the plaintext that was copied slowly, until it is freed.
     slow: usize,
@@ -31,7 +31,7 @@ pub(super) struct Spacer {
 }
 
 impl Spacer {
-    /// rustls reads a record to this place, after so many bytes that it already has.
+    /// rustls reads a record into this place, after this many bytes that it already has.
     pub(super) fn note_source(&mut self, place: usize, ahead: usize) {
         self.source = place.wrapping_sub(ahead);
     }
@@ -51,7 +51,7 @@ impl Spacer {
 
     #[cold]
     fn take_place(&mut self) {
-        // Of the same size, an allocator gives out what was freed last.
+        // An allocator reuses the piece of the same size that was freed last.
         let mut held = Vec::with_capacity(std::mem::take(&mut self.slow));
         held.shrink_to(SIZE);
         self.held = held;

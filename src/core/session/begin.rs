@@ -1,4 +1,4 @@
-//! How a session begins: as a client, as a server, or with a rustls session that another library began.
+//! The start of a session: as a client, as a server, or with a rustls session that another library started.
 
 use std::sync::Arc;
 
@@ -69,11 +69,12 @@ impl Session {
         Ok(Self::new(Engine::Express(Box::new(tls)), None, own_chain, marks))
     }
 
-    /// A session that another library began, its handshake done or not. rustls may already hold a part of a record, so the
-    /// session feeds bytes as they come, and does not know where records end. So `stop_tls` would lose bytes.
+    /// A session that another library started, its handshake done or not. rustls may already hold a part of a record, so
+    /// the session feeds bytes as they come, and does not know the limits of records. Therefore `stop_tls` would lose
+    /// bytes.
     ///
     /// # Errors
-    /// Early data was accepted, and nobody has read it.
+    /// Early data was accepted, and the application has not read it.
     pub fn adopt(mut tls: Connection, marks: Watermarks) -> Result<Self, Error> {
         settings::check_adopted(&mut tls)?;
         let mut session = Self::new(Engine::adopted(tls), None, Arc::default(), marks);

@@ -1,4 +1,4 @@
-//! How a session fails: both halves end, and the peer is sent an alert where one is due.
+//! How a session fails: both halves end, and an alert is sent to the peer if the RFC requires one.
 
 use rustls::{AlertDescription, ContentType};
 
@@ -30,9 +30,9 @@ impl Session {
         self.fail(TlsError { phase: self.phase(), error, alert_sent, not_tls }.into());
     }
 
-    /// rule: secure-10. For some failures (a handshake message that is too long, too many warnings) rustls has no
-    /// alert. As long as nothing of ours was encrypted we can send it; a server takes a client's in the clear until then, in
-    /// TLS 1.3 too. After that the engine has to seal it, and rustls's buffered API cannot.
+    /// rule: secure-10. For some failures (a handshake message that is too long, too many warnings) rustls has no alert. We
+    /// can send one ourselves as long as none of our records was encrypted; until then a server accepts a client's alert in
+    /// the clear, in TLS 1.3 too. After that the engine has to seal it, and rustls's buffered API cannot.
     fn add_missing_alert(&mut self, error: &rustls::Error) {
         let Some(alert) = alert_for(error) else { return };
         if self.is_in_clear {
@@ -45,7 +45,7 @@ impl Session {
     }
 }
 
-/// The alert at the end of what is to be sent, where it is not encrypted: type 21, two bytes.
+/// The alert at the end of the outgoing bytes, if it is not encrypted: type 21, two bytes.
 fn plaintext_alert(sealed: &[u8]) -> Option<AlertDescription> {
     match sealed.last_chunk::<7>() {
         Some([21, 3, _, 0, 2, _, alert]) => Some(AlertDescription::from(*alert)),

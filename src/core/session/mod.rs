@@ -1,9 +1,9 @@
-//! A TLS session: rustls with the halves around it. Bytes in, bytes out, steps between.
+//! A TLS session: rustls with the halves around it. The owner brings bytes, takes bytes, and asks for the next step.
 //!
-//! It owns three queues: `raw` (records as they came), `staged` (plaintext that was accepted and is not sealed yet) and
-//! `sealed` (records that have not left). The engine beneath holds at most one opened record. It is fed whole records,
-//! one at a time, so that whatever lies behind the peer's close_notify is still ours when the session ends (rule:
-//! upgrade-9), and nothing is opened that nobody wants to read (rule: flow-4).
+//! The session owns three queues: `raw` (records as they came), `staged` (plaintext that was accepted and is not sealed
+//! yet) and `sealed` (records that have not left). The engine beneath holds at most one opened record. The engine gets
+//! whole records, one at a time, so that the bytes after the peer's close_notify still belong to us when the session ends
+//! (rule: upgrade-9). No record is opened before the application wants to read it (rule: flow-4).
 
 mod begin;
 mod failure;
@@ -24,7 +24,7 @@ use super::record::{HEADER, MAX_BODY, MAX_FRAGMENT, RECORD_TYPES, may_begin_tls}
 use crate::error::{NotTls, Phase, Reason};
 use crate::policy::Watermarks;
 
-/// How much is sealed ahead of a layer that takes nothing.
+/// How many bytes are sealed in advance while the layer takes nothing.
 const SEAL_AHEAD: usize = 64 << 10;
 
 /// What the owner of a session does next about its receiving side.
@@ -33,7 +33,7 @@ const SEAL_AHEAD: usize = 64 << 10;
 pub enum Step {
     /// Bring more bytes of the layer: [`Session::input_space`], [`Session::handle_input`] or [`Session::handle_eof`].
     NeedInput,
-    /// The handshake has just been done. Said once, ahead of any data (rule: secure-2).
+    /// The handshake has just finished. Returned once, before any data (rule: secure-2).
     Secured,
     /// Plaintext waits: [`Session::plaintext`], [`Session::read`].
     Data,
@@ -41,7 +41,7 @@ pub enum Step {
     Ended,
 }
 
-/// What is known of a session ahead of its handshake.
+/// The facts of a session before its handshake.
 struct Known {
     sni: Option<String>,
     own_chain: Arc<[CertificateDer<'static>]>,
@@ -66,9 +66,9 @@ pub struct Session {
     marker_sealed: bool,
     /// The peer's close_notify came after ours had left.
     answered: bool,
-    /// Where records begin and end is known: rustls holds none of them, but for a byte that `raw` has too.
+    /// The session knows the limits of records: rustls holds no part of one, except for a byte that `raw` has too.
     by_record: bool,
-    /// A KeyUpdate may have come that asks for an answer.
+    /// The peer may have sent a KeyUpdate that requests an answer.
     may_owe_answer: bool,
     /// A complete TLS record has arrived.
     has_heard_tls: bool,
@@ -94,7 +94,7 @@ impl Session {
         &self.recv
     }
 
-    /// The first failure, where there was one (rule: end-5).
+    /// The first failure, if there was one (rule: end-5).
     pub fn failure(&self) -> Option<&Reason> {
         self.failure.as_ref()
     }
@@ -109,7 +109,7 @@ impl Session {
         self.answered
     }
 
-    /// Whether it ended by our abort.
+    /// Whether our abort ended it.
     pub fn is_aborted(&self) -> bool {
         matches!(self.send, SendHalf::Aborted)
     }
@@ -119,7 +119,7 @@ impl Session {
         self.tls.is_express()
     }
 
-    /// What the handshake agreed on, from its end on.
+    /// The result of the handshake, from its end on.
     pub fn facts(&self) -> Option<&Arc<SessionFacts>> {
         self.facts.as_ref()
     }
@@ -141,11 +141,11 @@ impl Session {
 
     /// Whether a writer that waited at the high mark may go on.
     pub fn is_below_low_mark(&self) -> bool {
-        // Where only a cork holds bytes, none will leave: any room will do.
+        // Only a cork holds the bytes, so none will leave: any space is enough.
         self.queued() <= self.marks.low || (self.sealed.is_empty() && self.can_write())
     }
 
-    /// Whether all that was accepted has left for the layer below, markers and alerts too.
+    /// Whether all accepted bytes have left for the layer below, with markers and alerts.
     pub fn is_flushed(&self) -> bool {
         self.sealed.is_empty() && (self.staged.is_empty() || self.send.is_over())
     }
@@ -155,7 +155,7 @@ impl Session {
         !self.sealed.is_empty() || (!self.staged.is_empty() && !self.send.is_over() && !self.corked_short())
     }
 
-    /// Whether the layer below may end now: behind our marker, or behind the alert of a failure (rule: secure-4).
+    /// Whether the layer below may end now: after our marker, or after the alert of a failure (rule: secure-4).
     pub fn is_done_sending(&self) -> bool {
         self.send.is_finished()
             || (matches!(self.failure, Some(Reason::Tls(_) | Reason::KeyExhausted | Reason::Closed))
@@ -179,9 +179,9 @@ impl Session {
     }
 }
 
-/// The world did.
+/// Events from outside.
 impl Session {
-    /// Room for bytes that come from the layer.
+    /// Space for bytes that come from the layer.
     pub fn input_space(&mut self) -> &mut [u8] {
         let is_known = !self.is_handshaking();
         self.raw.space_to_read(is_known)
@@ -192,8 +192,8 @@ impl Session {
         self.raw.handle_read(n);
     }
 
-    /// Nothing came, and the owner is about to wait: an idle session holds no input buffer. Answers to earlier records may have
-    /// to leave.
+    /// No bytes came, and the owner is about to wait. An idle session holds no input buffer. Answers to earlier records may
+    /// have to leave.
     pub fn handle_idle(&mut self) {
         if self.raw.is_empty() {
             self.raw.release();
@@ -203,14 +203,15 @@ impl Session {
         self.answer();
     }
 
-    /// The layer takes nothing more, and a writer waits for that: what has to stay takes no more memory than it needs.
+    /// The layer takes nothing more, and a writer waits for that. The bytes that have to stay take no more memory than they
+    /// need.
     pub fn handle_full(&mut self) {
-        // Of the high mark and the costs of its records no burst is to blame.
+        // If no more than the high mark and the overhead of its records stays, no burst was the cause.
         self.burst.note(self.queued().saturating_sub(MAX_FRAGMENT), false);
         self.sealed.settle();
     }
 
-    /// How many bytes came that were not read: no more plaintext than that can be had without more input.
+    /// How many received bytes were not opened yet: without more input, no more plaintext than that can come.
     pub fn arrived(&self) -> usize {
         self.raw.len() + self.tls.opened()
     }
@@ -251,7 +252,7 @@ impl Session {
         self.sealed.clear();
     }
 
-    /// A reset inside the handshake says so (rule: end-6).
+    /// The error of a reset during the handshake says so (rule: end-6).
     fn in_phase(&self, reason: Reason) -> Reason {
         match reason {
             Reason::Reset(_) => Reason::Reset(self.phase()),
@@ -278,9 +279,9 @@ impl Session {
     }
 }
 
-/// The application wants.
+/// Calls from the application.
 impl Session {
-    /// Ends the send half: what was accepted leaves, close_notify behind it (rules: half-2, half-5).
+    /// Ends the send half: the accepted bytes leave, and close_notify follows them (rules: half-2, half-5).
     pub fn close_write(&mut self) {
         if self.send.close_write().is_ok() {
             self.corked = false;
@@ -288,7 +289,7 @@ impl Session {
         }
     }
 
-    /// The application wants nothing more: an end without marker is an unconfirmed one from now on (rule: close-7).
+    /// The application wants nothing more: from now on an end without a marker counts as unconfirmed (rule: close-7).
     pub fn begin_close(&mut self) {
         self.closing = true;
     }
@@ -298,18 +299,19 @@ impl Session {
         self.closing
     }
 
-    /// Whether a close now would have nothing to finish: no handshake, and nothing accepted (rule: close-9).
+    /// Whether a close now would have nothing to finish: no handshake is under way, and no bytes were accepted (rule:
+    /// close-9).
     pub fn is_pointless(&self) -> bool {
         self.is_handshaking() && self.staged.is_empty() && !self.send.is_over()
     }
 
-    /// Gives up a handshake for which nobody waits: without an alert, which would be in the clear (rule: close-9).
+    /// Gives up a handshake that no task waits for. Sends no alert, because it would be in the clear (rule: close-9).
     pub fn abandon(&mut self) {
         self.fail(Reason::Closed);
         self.sealed.clear();
     }
 
-    /// Ends for a reason of ours that is not in the session: a deadline, a bound. Says nothing to the peer.
+    /// Ends for one of our reasons outside of the session: a deadline, a bound. Sends nothing to the peer.
     pub fn end(&mut self, reason: Reason) {
         if self.recv.is_open() || !self.send.is_over() {
             self.fail(reason);
@@ -338,20 +340,20 @@ impl Session {
         self.corked = true;
     }
 
-    /// Lets go what a cork held back.
+    /// Releases the bytes that a cork held back.
     pub fn uncork(&mut self) {
         self.corked = false;
         self.seal();
     }
 
-    /// Seals what was staged, under a cork too: somebody waits for it.
+    /// Seals the staged bytes, even under a cork, because a task waits for them.
     pub fn flush(&mut self) {
         let corked = std::mem::take(&mut self.corked);
         self.seal();
         self.corked = corked;
     }
 
-    /// Copies opened plaintext; says how much.
+    /// Copies opened plaintext and returns how many bytes.
     pub fn read(&mut self, out: &mut [u8]) -> usize {
         if self.tls.opened() == 0 {
             return 0;
@@ -367,21 +369,21 @@ impl Session {
         self.note_consumed();
     }
 
-    /// Takes what lies behind the peer's close_notify: the first plaintext after a downgrade (rule: upgrade-9).
+    /// Takes the bytes after the peer's close_notify: the first plaintext after a downgrade (rule: upgrade-9).
     pub fn take_leftover(&mut self) -> Vec<u8> {
         self.raw.take()
     }
 }
 
-/// What the caller must do next.
+/// The next thing for the caller to do.
 impl Session {
-    /// Opens records until there is something to say.
+    /// Opens records until there is a step to return.
     pub fn step(&mut self) -> Step {
         self.step_into(&mut []).0
     }
 
-    /// Does the same, and reads: puts plaintext into `out`, of as many records as have arrived and find room there. Says how
-    /// much that was. Where it was some, the step is [`Step::Data`]; what came behind it, the next call tells.
+    /// Does the same, and reads: writes plaintext into `out`, from as many arrived records as `out` has space for, and
+    /// returns how many bytes. If there were some, the step is [`Step::Data`]; the next call reports what came after them.
     pub fn step_into(&mut self, out: &mut [u8]) -> (Step, usize) {
         let mut read = 0;
         let step = loop {
@@ -396,7 +398,7 @@ impl Session {
             }
             let Some(record) = self.next_record() else { break Step::NeedInput };
             if read > 0 && !self.tls.suits(out.len() - read, record) {
-                // The engine would open it where it lies, and copy it. The next read opens it straight into its buffer.
+                // The engine would open it in place and copy it. The next read opens it straight into its own buffer.
                 break Step::Data;
             }
             let was_handshaking = self.is_handshaking();
@@ -414,17 +416,17 @@ impl Session {
         (if read > 0 { Step::Data } else { step }, read)
     }
 
-    /// Whether the next thing to do is to read the layer: nothing waits to be read, opened or sent, nothing is owed, and no
-    /// half has ended. This is how a connection mostly stands between two messages.
+    /// Whether the next thing to do is to read the layer: no bytes wait to be read, opened or sent, no answer is owed, and
+    /// no half has ended. Most connections are in this state between two messages.
     #[inline]
     pub fn awaits_data(&self) -> bool {
         self.is_at_rest() && self.recv.is_open() && self.raw.is_empty() && self.tls.opened() == 0
     }
 
-    /// What [`Session::step_into`] does for one record of data, while nothing else is going on: the first `n` bytes of
-    /// [`Session::input_space`] came from the layer, and [`Session::awaits_data`] held before. If they are one whole record,
-    /// and it holds data, this says how much of it was read into `out`; data calls for nothing else. Otherwise `None`, and
-    /// [`Session::step_into`] goes on.
+    /// Does what [`Session::step_into`] does for one record of data, if nothing else is pending: the first `n` bytes of
+    /// [`Session::input_space`] came from the layer, and [`Session::awaits_data`] held before. If they are one whole
+    /// record, and it holds data, returns how many bytes were read into `out`; data requires no other step. Otherwise
+    /// returns `None`, and the caller goes on with [`Session::step_into`].
     #[inline]
     pub fn read_record(&mut self, n: usize, out: &mut [u8]) -> Option<usize> {
         self.raw.handle_read(n);
@@ -463,7 +465,7 @@ impl Session {
         self.raw.there_is_more() || self.next_record().is_some()
     }
 
-    /// The length of the next record in `raw`, once it is whole; or of whatever rustls is to refuse.
+    /// The length of the next record in `raw`, once it is complete; or of bytes that rustls will refuse.
     fn next_record(&self) -> Option<usize> {
         let raw = self.raw.as_slice().get(self.tls.kept()..)?;
         if !self.by_record {
@@ -480,7 +482,7 @@ impl Session {
         (raw.len() >= HEADER + body).then_some(HEADER + body)
     }
 
-    /// Gives one record to the engine. Says how much of it went to `out`; the rest waits.
+    /// Gives one record to the engine. Returns how much of it went to `out`; the rest waits.
     #[inline(never)]
     fn open(&mut self, record: usize, out: &mut [u8]) -> usize {
         let not_tls = self.not_tls();
@@ -492,7 +494,7 @@ impl Session {
             }
         };
         self.has_heard_tls = true;
-        // A record that holds data holds nothing else, and calls for nothing.
+        // A record that holds data holds nothing else and requires no other step.
         let is_data = self.by_record && (read > 0 || self.tls.opened() > 0);
         if !is_data || self.is_handshaking() {
             self.handle_opened();

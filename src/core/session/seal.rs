@@ -1,4 +1,4 @@
-//! The way out of a session: it accepts, keeps and seals plaintext; the marker follows the last byte.
+//! The send side of a session: it accepts, keeps and seals plaintext; the marker follows the last byte.
 
 use std::io::{self, IoSlice, Write};
 
@@ -9,7 +9,7 @@ use crate::core::half::SendHalf;
 use crate::core::record::{HEADER, MAX_FRAGMENT};
 use crate::error::{Error, Phase, Reason, TlsError};
 
-/// The application wants to send.
+/// Writes of the application.
 impl Session {
     /// Accepts plaintext, up to the high mark. Returns how many bytes; `0` means that the caller has to wait.
     pub fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
@@ -60,13 +60,13 @@ impl Session {
         Ok(accepted)
     }
 
-    /// Whether what is written may leave at once: nothing is to leave before it, and nothing holds it back.
+    /// Whether written bytes may leave at once: no bytes have to leave before them, and nothing holds them back.
     #[inline]
     fn may_pass(&self) -> bool {
         self.is_at_rest() && !self.corked
     }
 
-    /// How much is accepted now.
+    /// How many bytes are accepted now.
     fn room(&self) -> usize {
         self.marks.high.saturating_sub(self.queued())
     }
@@ -119,9 +119,9 @@ impl Session {
         room - left
     }
 
-    /// Accepts what is written after records that have not left. A full record need not wait for others to share it: sealed
-    /// at once it is copied once less. For the capacity of one the writer waits, but only above the low mark: there the
-    /// queue will wake it.
+    /// Accepts bytes that are written while earlier records have not left. A full record need not wait for more bytes to
+    /// share it, and sealing it at once saves a copy. A writer waits until there is space for a full record, but only above
+    /// the low mark, because there the queue will wake it.
     fn queue_parts(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         let wanted = total(parts);
         if wanted < MAX_FRAGMENT || !self.staged.is_empty() || self.sealed.len() >= SEAL_AHEAD {
@@ -163,7 +163,7 @@ impl Session {
 
 /// Seals the accepted plaintext.
 impl Session {
-    /// Seals what was staged, as far ahead as the layer needs, and the marker behind it when it is due.
+    /// Seals the staged bytes as far in advance as the layer needs, and then the marker if it is due.
     pub fn seal(&mut self) {
         if self.is_handshaking() || self.send.is_over() {
             return;
@@ -182,7 +182,8 @@ impl Session {
         }
     }
 
-    /// rustls would let the marker overtake plaintext, and seal data behind it: its place in the order is decided here.
+    /// rustls would let the marker overtake plaintext, and would seal data after it. Therefore this function decides the
+    /// order.
     fn seal_marker(&mut self) {
         let before = self.sealed.len();
         self.tls.send_close_notify();
@@ -247,7 +248,7 @@ impl Session {
     }
 }
 
-/// The engine sealed nothing where it was to seal the marker.
+/// The engine sealed nothing when it had to seal the marker.
 fn unsealable(phase: Phase) -> Reason {
     TlsError { phase, error: rustls::Error::EncryptError, alert_sent: None, not_tls: None }.into()
 }
@@ -256,7 +257,7 @@ fn total(parts: &[IoSlice<'_>]) -> usize {
     parts.iter().map(|part| part.len()).sum()
 }
 
-/// The way from rustls's own queue to the layer.
+/// The path from rustls's own queue to the layer.
 struct Passage<F>(F);
 
 impl<F: FnMut(&[IoSlice<'_>]) -> io::Result<usize>> Write for Passage<F> {

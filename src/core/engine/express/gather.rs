@@ -1,8 +1,8 @@
-//! A writer's bytes, to be cut into records.
+//! The bytes of one write, which are cut into records.
 
 use std::io::IoSlice;
 
-/// The bytes of a gather list, one after the other.
+/// The bytes of a gather list, one slice after the other.
 pub(super) struct Gather<'a> {
     parts: std::slice::Iter<'a, IoSlice<'a>>,
     part: &'a [u8],
@@ -13,7 +13,7 @@ impl<'a> Gather<'a> {
         Self { parts: parts.iter(), part: &[] }
     }
 
-    /// Takes the next `len` ones, which are not none, if they lie in one piece.
+    /// Takes the next `len` bytes (at least one) if they lie in one slice.
     pub(super) fn take_piece(&mut self, len: usize) -> Option<&'a [u8]> {
         while self.part.is_empty() {
             self.part = self.parts.next()?;
@@ -23,7 +23,7 @@ impl<'a> Gather<'a> {
         Some(piece)
     }
 
-    /// Fills `out` with the next ones.
+    /// Fills `out` with the next bytes.
     pub(super) fn copy_to(&mut self, mut out: &mut [u8]) {
         while !out.is_empty() {
             if self.part.is_empty() {

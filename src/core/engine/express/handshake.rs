@@ -19,7 +19,7 @@ const MESSAGES: usize = 16;
 /// A handshake under way.
 pub(super) struct Handshake {
     side: Side,
-    /// How much of the input rustls has seen and not consumed: the begin of a message that is not whole yet.
+    /// How much of the input rustls has seen and not consumed: the start of a message that is not complete yet.
     kept: usize,
     /// The length of the input that rustls saw last.
     seen: usize,
@@ -32,7 +32,7 @@ enum Side {
     Server(UnbufferedServerConnection),
 }
 
-/// Gives rustls the input until it wants more. What it has to send goes to `$out`. Says how much it consumed.
+/// Gives rustls the input until rustls wants more. The bytes to send go to `$out`. Returns how many bytes were consumed.
 macro_rules! drive {
     ($connection:expr, $input:expr, $out:expr) => {{
         let mut consumed = 0;
@@ -41,14 +41,15 @@ macro_rules! drive {
             let goes_on = match state {
                 Ok(ConnectionState::EncodeTlsData(record)) => encode(record, $out),
                 Ok(ConnectionState::TransmitTlsData(records)) => {
-                    // They are in the queue: their place in the order is settled.
+                    // They are already in the queue, so their order is fixed.
                     records.done();
                     true
                 }
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => {
                     false
                 }
-                // Data needs a handshake that is done, and then rustls is given no more; early data is off.
+                // rustls could send data here only after the handshake, and after the handshake it gets no more input;
+                // early data is off.
                 Ok(_) => break Err(Error::HandshakeNotComplete),
                 Err(error) => break Err(error),
             };
@@ -58,7 +59,7 @@ macro_rules! drive {
             }
         };
         if result.is_err() {
-            // The alert is still to be sent. rustls is shown no input again, which it would only fail of again.
+            // The alert has not been sent yet. rustls gets no more input, because it would only fail again.
             while $connection.wants_write() {
                 match $connection.process_tls_records(&mut []).state {
                     Ok(ConnectionState::EncodeTlsData(record)) => encode(record, $out),
@@ -83,7 +84,7 @@ impl Handshake {
         Ok(Self { side, kept: 0, seen: 0, hello: Hello::default(), max_fragment })
     }
 
-    /// The input: what is kept, and the next record behind it. Says how much of it was consumed.
+    /// Gives rustls the bytes that were kept and the next record after them. Returns how many bytes were consumed.
     ///
     /// rule: write-10. A message may take as much memory as in rustls's own buffer, including the headers of its records.
     pub(super) fn go_on(&mut self, input: &mut [u8], out: &mut Buffer) -> Result<usize, Error> {
@@ -103,7 +104,7 @@ impl Handshake {
     /// Makes rustls, which has failed without an alert, send one: for a record of an unknown type, rustls seals decode_error in
     /// any state.
     pub(super) fn provoke_alert(&mut self, out: &mut Buffer) {
-        // rustls continues after the input that it has seen, or at the last record of it: there are zeros at both places.
+        // rustls continues after the input that it has seen, or at the last record of that input: both places hold zeros.
         let mut zeros = vec![0; self.seen + 2 * HEADER];
         // Each complete message is processed before the bytes after it.
         for _ in 0..MESSAGES {
@@ -137,7 +138,7 @@ impl Handshake {
         self.hello.take_name()
     }
 
-    /// The keys, once it is done.
+    /// The traffic keys, once the handshake is done.
     pub(super) fn into_records(self) -> Result<Records, Error> {
         match self.side {
             Side::Client(connection) => {
@@ -157,7 +158,7 @@ fn encode<Data>(mut record: EncodeTlsData<'_, Data>, out: &mut Buffer) -> bool {
     if let Err(EncodeError::InsufficientSize(needed)) = &encoded {
         encoded = record.encode(out.space(needed.required_size));
     }
-    // There is room for it, and it is encoded once.
+    // The buffer has space for it, and it is encoded once.
     out.filled(encoded.unwrap_or(0));
     true
 }

@@ -1,4 +1,4 @@
-//! The name in a ClientHello, which rustls's unbuffered API does not tell.
+//! Finds the server name in a ClientHello. rustls's unbuffered API does not report it.
 
 /// The header of a record, and of a handshake message.
 use crate::core::record::HEADER;
@@ -7,7 +7,7 @@ const CLIENT_HELLO: u8 = 1;
 /// A hello longer than this is refused by rustls.
 const MAX_HELLO: usize = 0xffff;
 
-/// Collects the first hello. rustls checks it; where it is not sound nothing comes of what is found here.
+/// Collects the first hello. rustls checks it; if the hello is invalid, the name that is found here is not used.
 pub(super) enum Hello {
     Collecting(Vec<u8>),
     Done(Option<String>),
@@ -20,12 +20,12 @@ impl Default for Hello {
 }
 
 impl Hello {
-    /// Nothing is looked for.
+    /// No name is looked for.
     pub(super) fn unwanted() -> Self {
         Self::Done(None)
     }
 
-    /// The next record.
+    /// Adds the next record.
     pub(super) fn read(&mut self, record: &[u8]) {
         let Self::Collecting(hello) = self else { return };
         hello.extend_from_slice(record.get(HEADER..).unwrap_or_default());
@@ -44,7 +44,7 @@ impl Hello {
     }
 }
 
-/// The body of the hello, once it is there to its end.
+/// The body of the hello, once all of it has arrived.
 fn whole_body(hello: &[u8]) -> Option<&[u8]> {
     let mut rest = hello;
     (take(&mut rest, 1)? == [CLIENT_HELLO]).then_some(())?;
@@ -73,7 +73,7 @@ fn name(mut body: &[u8]) -> Option<String> {
             return None;
         }
         let name = std::str::from_utf8(vector(&mut names, 2)?).ok()?;
-        // An address is no name, and is not taken for one.
+        // An IP address is not a host name, and is ignored.
         let name = rustls::pki_types::DnsName::try_from(name).ok()?;
         return Some(name.to_lowercase_owned().as_ref().to_owned());
     }
@@ -86,7 +86,7 @@ fn take<'a>(from: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Bytes behind their length, which has `width` bytes.
+/// Reads bytes that follow their length; the length has `width` bytes.
 fn vector<'a>(from: &mut &'a [u8], width: usize) -> Option<&'a [u8]> {
     let len = take(from, width)?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
     take(from, len)

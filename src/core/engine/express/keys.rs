@@ -1,4 +1,4 @@
-//! Where the keys come from, and what is made of them.
+//! Makes the traffic keys from the secrets.
 
 use rustls::client::ClientConnectionData;
 use rustls::crypto::cipher::{MessageDecrypter, MessageEncrypter};
@@ -6,13 +6,13 @@ use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{ConnectionTrafficSecrets, Error, HandshakeType, SupportedCipherSuite};
 
-/// What the keys come from.
+/// The source of new keys.
 pub(super) trait Kernel: Send + Sync {
     fn update_tx(&mut self) -> Result<ConnectionTrafficSecrets, Error>;
     fn update_rx(&mut self) -> Result<ConnectionTrafficSecrets, Error>;
-    /// What the peer asks for another handshake by (TLS 1.2).
+    /// The state that a peer's request for another handshake is checked with (TLS 1.2).
     fn renegotiates_by(&self) -> HandshakeType;
-    /// A ticket came; `None` where a server is given one.
+    /// A ticket came. `None` on a server, which receives no tickets.
     fn handle_ticket(&mut self, ticket: &[u8]) -> Option<Result<(), Error>>;
 }
 
@@ -52,7 +52,7 @@ impl Kernel for KernelConnection<ServerConnectionData> {
     }
 }
 
-/// The parts of a secret: RFC 5246 has the begin of the nonce as the salt of AES-GCM, and the rest travels with each record.
+/// Splits a secret: in RFC 5246 the first part of the nonce is the salt of AES-GCM, and the rest travels with each record.
 const SALT: usize = 4;
 
 pub(super) fn encrypter(

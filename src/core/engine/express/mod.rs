@@ -1,14 +1,15 @@
-//! The express engine: rustls makes the handshake, the records behind it are ours.
+//! The express engine: rustls makes the handshake, and this module handles the records after it.
 //!
 //! # Theory of operation
 //!
-//! Until the handshake is done, rustls's unbuffered API is given whole records and says what to send ([`handshake`]). Then
-//! rustls hands over the traffic keys, and keeps what the keys come from ([`rustls::kernel`]): it makes new ones at a
-//! KeyUpdate, and keeps tickets. What protects a record stays the provider's ([`aead`]); the layer above it, which
-//! says what a record is for and what is wrong with it, is here ([`records`]).
+//! Until the handshake is done, rustls's unbuffered API gets whole records and returns the bytes to send ([`handshake`]).
+//! Then rustls hands over the traffic keys, and keeps the secrets ([`rustls::kernel`]): it makes new keys at a KeyUpdate,
+//! and it stores tickets. The provider still protects each record ([`aead`]). The record layer, which reads the type of a
+//! record and finds its faults, is in [`records`].
 //!
-//! What it saves: a record is sealed where it leaves from, and opened where it is read: in the reader's buffer, or, where that
-//! has no room for all of it, where it was received. And nothing of the handshake stays.
+//! This saves copies: a record is sealed in the queue that it leaves from, and opened in the reader's buffer. If the buffer
+//! has no space for all of the record, it is opened where it was received. It also saves memory: no state of the handshake
+//! is kept.
 
 mod aead;
 mod gather;
@@ -33,7 +34,7 @@ pub(in crate::core) struct Express {
     state: State,
     /// Records that wait to leave.
     out: Buffer,
-    /// The plaintext that was opened and not read: within the first record of the input.
+    /// Plaintext that was opened and not read, inside the first record of the input.
     opened: Opened,
     peer_has_closed: bool,
     alert_sent: Option<AlertDescription>,
@@ -42,11 +43,11 @@ pub(in crate::core) struct Express {
 enum State {
     Handshake(Box<Handshake>),
     Records(Box<Records>),
-    /// The keys could not be handed over.
+    /// rustls could not hand over the keys.
     Failed,
 }
 
-/// Opened plaintext: `len` bytes behind `skip` others, and `rest` behind it, at the front of the input.
+/// Opened plaintext at the front of the input: `len` bytes after `skip` others, with `rest` bytes after it.
 #[derive(Default, Clone, Copy)]
 struct Opened {
     skip: usize,
@@ -54,7 +55,7 @@ struct Opened {
     rest: usize,
 }
 
-/// What is wrong, and the alert that says so to the peer.
+/// A failure, and the alert that reports it to the peer.
 #[derive(Debug)]
 struct Fault {
     error: Error,
@@ -77,12 +78,12 @@ impl Express {
         Ok(Self { state, out, opened: Opened::default(), peer_has_closed: false, alert_sent: None })
     }
 
-    /// Whether the handshake is still under way, for rustls.
+    /// Whether rustls still makes the handshake.
     pub(in crate::core) fn is_handshaking(&self) -> bool {
         self.common().is_some_and(CommonState::is_handshaking)
     }
 
-    /// What the handshake agreed on, as long as it is there.
+    /// The result of the handshake, until it is taken.
     pub(in crate::core) fn common(&self) -> Option<&CommonState> {
         match &self.state {
             State::Handshake(handshake) => Some(handshake.common()),
@@ -90,7 +91,7 @@ impl Express {
         }
     }
 
-    /// The name that a client has asked for.
+    /// The name that the client asked for.
     pub(in crate::core) fn take_sni(&mut self) -> Option<String> {
         match &mut self.state {
             State::Handshake(handshake) => handshake.take_sni(),
@@ -98,14 +99,14 @@ impl Express {
         }
     }
 
-    /// The handshake is done, and its facts were taken: from here on the records are ours.
+    /// The handshake is done, and its facts were taken. From now on this engine handles the records.
     pub(in crate::core) fn finish_handshake(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Handshake(handshake) => {
                 let is_aligned = handshake.is_aligned();
                 self.state = State::Records(Box::new(handshake.into_records()?));
                 if !is_aligned {
-                    // rustls has seen the begin of a message that it will not see the end of.
+                    // rustls has seen the start of a message and will not get the rest.
                     return Err(self.fail(records::unaligned()));
                 }
             }
@@ -114,7 +115,7 @@ impl Express {
         Ok(())
     }
 
-    /// How many bytes at the front of the input were seen and are needed still: the begin of a handshake message.
+    /// How many bytes at the front of the input were seen and are still needed: the start of a handshake message.
     pub(in crate::core) fn kept(&self) -> usize {
         match &self.state {
             State::Handshake(handshake) => handshake.kept(),
@@ -122,7 +123,7 @@ impl Express {
         }
     }
 
-    /// Opens the record of this length behind what is kept. Says how much plaintext `reader` was given.
+    /// Opens the record of this length after the kept bytes. Returns how much plaintext it wrote to `reader`.
     pub(in crate::core) fn open(
         &mut self,
         input: &mut Buffer,
@@ -156,7 +157,7 @@ impl Express {
         }
     }
 
-    /// Whether a reader's buffer of this size is as good as any for the record of this length.
+    /// Whether a larger reader's buffer would not help with the record of this length.
     pub(in crate::core) fn suits(&self, room: usize, record: usize) -> bool {
         match &self.state {
             State::Records(records) => records.suits(room, record),
@@ -172,7 +173,7 @@ impl Express {
         fault.error
     }
 
-    /// The alert that was sent, where it was encrypted.
+    /// The alert that was sent, if it was encrypted.
     pub(in crate::core) fn alert_sent(&self) -> Option<AlertDescription> {
         self.alert_sent
     }
@@ -191,7 +192,7 @@ impl Express {
         &input.as_slice()[self.opened.skip..][..self.opened.len]
     }
 
-    /// Copies of it what there is room for.
+    /// Copies as much of that plaintext as `out` has space for.
     pub(in crate::core) fn read(&mut self, out: &mut [u8], input: &mut Buffer) -> usize {
         let n = self.opened.len.min(out.len());
         out[..n].copy_from_slice(&self.plaintext(input)[..n]);
@@ -199,7 +200,7 @@ impl Express {
         n
     }
 
-    /// `n` bytes of it were read.
+    /// The application has read `n` bytes of that plaintext.
     pub(in crate::core) fn consume(&mut self, n: usize, input: &mut Buffer) {
         let Opened { skip, len, rest } = &mut self.opened;
         (*skip, *len) = (*skip + n, *len - n);
@@ -209,7 +210,7 @@ impl Express {
         }
     }
 
-    /// The input was thrown away, and what was opened with it.
+    /// The input was discarded, and the opened plaintext with it.
     pub(in crate::core) fn forget_input(&mut self) {
         self.forget_opened();
     }
@@ -218,13 +219,13 @@ impl Express {
         self.opened = Opened::default();
     }
 
-    /// Seals these parts up to `room` bytes; says how much. It is less where the keys are used up (TLS 1.2).
+    /// Seals these parts, up to `room` bytes, and returns how many. It seals less if the key is used up (TLS 1.2).
     pub(in crate::core) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         let State::Records(records) = &mut self.state else { return 0 };
         records.seal_data(parts, room, &mut self.out)
     }
 
-    /// Does the same, in the queue that they leave from.
+    /// Does the same, directly in the queue that the records leave from.
     pub(in crate::core) fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
         queue.append(&mut self.out);
         let State::Records(records) = &mut self.state else { return 0 };
@@ -252,7 +253,7 @@ impl Express {
         }
     }
 
-    /// Sends an alert that says that we cut the session off.
+    /// Sends an alert that tells the peer that we cut the session off.
     pub(in crate::core) fn send_internal_error(&mut self) {
         if let State::Records(records) = &mut self.state {
             records.send_fatal(AlertDescription::InternalError, &mut self.out);
@@ -263,17 +264,17 @@ impl Express {
         !self.out.is_empty()
     }
 
-    /// Writes records, as many as the layer takes at once.
+    /// Writes as many records as the layer takes at once.
     #[inline]
     pub(in crate::core) fn write_tls(&mut self, layer: &mut impl io::Write) -> io::Result<usize> {
         let written = layer.write(self.out.as_slice())?;
         self.out.consume(written);
-        // An idle session holds no memory for it.
+        // An idle session holds no memory for records.
         self.out.release();
         Ok(written)
     }
 
-    /// Puts the records that wait behind those of `queue`.
+    /// Moves the waiting records to the back of `queue`.
     pub(in crate::core) fn collect(&mut self, queue: &mut Buffer) {
         queue.append(&mut self.out);
     }

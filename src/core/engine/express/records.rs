@@ -1,4 +1,4 @@
-//! The record layer behind the handshake.
+//! The record layer after the handshake.
 
 use std::io::IoSlice;
 
@@ -15,14 +15,14 @@ use crate::core::alert::alert_for;
 use crate::core::buffer::Buffer;
 use crate::core::record::{HEADER, MAX_BODY};
 
-/// The longest handshake message, as rustls has it.
+/// The longest handshake message; rustls has the same limit.
 pub(super) const MAX_MESSAGE: usize = 0xffff;
 /// The header of a handshake message: type, length.
 const MESSAGE_HEADER: usize = 4;
-/// No sequence number comes near its end, which would wrap it (RFC 8446 section 5.3).
+/// No sequence number comes near its maximum, where it would wrap (RFC 8446 section 5.3).
 const LAST_SEQUENCE: u64 = u64::MAX - 0xffff;
 
-/// What a peer may do a few times and not for ever. As many as rustls allows.
+/// How often a peer may send a message that does no work. rustls allows the same count.
 struct Patience {
     empty_records: u8,
     warnings: u8,
@@ -32,11 +32,11 @@ struct Patience {
 
 const PATIENCE: Patience = Patience { empty_records: 32, warnings: 4, renegotiations: 1, key_updates: 32 };
 
-/// What a record held.
+/// The content of a record.
 pub(super) enum Found {
-    /// Data: so many bytes, which the reader has now, or which are in the record.
+    /// Data: this many bytes, which the reader has already, or which are still in the record.
     Data { place: Place, len: usize },
-    /// Something that was dealt with.
+    /// A record without data, which was handled.
     Nothing,
     /// close_notify.
     Closed,
@@ -50,10 +50,10 @@ pub(super) struct Records {
     tx_seq: u64,
     rx: Opener,
     rx_seq: u64,
-    /// The begin of a handshake message that is not whole yet.
+    /// The start of a handshake message that is not complete yet.
     fragment: Vec<u8>,
     patience: Patience,
-    /// The peer has asked for a KeyUpdate of ours.
+    /// The peer has requested a KeyUpdate from us.
     owes_update: bool,
     /// The most plaintext in one of our records.
     max_fragment: usize,
@@ -93,8 +93,8 @@ impl Records {
 
 /// Out.
 impl Records {
-    /// Seals data; says how much. In TLS 1.3 the last record of a key is the KeyUpdate to the next one; in TLS 1.2 there is
-    /// no next one, and the last record is the alert that ends the session.
+    /// Seals data and returns how many bytes. In TLS 1.3 the last record of a key is the KeyUpdate to the next key. TLS 1.2
+    /// has no next key, so the last record is the alert that ends the session.
     pub(super) fn seal_data(&mut self, parts: &[IoSlice<'_>], room: usize, out: &mut Buffer) -> usize {
         let data = room.min(parts.iter().map(|part| part.len()).sum());
         if data == 0 {
@@ -109,7 +109,7 @@ impl Records {
     /// Seals data that takes more than one record, or the next key.
     #[inline(never)]
     fn seal_fragments(&mut self, parts: &[IoSlice<'_>], data: usize, out: &mut Buffer) -> usize {
-        // The queue grows once, and does not double.
+        // Reserves the space at once, so that the queue does not double its memory.
         let max = self.max_fragment;
         let (full, rest) = (data / max, data % max);
         let _ = out.space_within(full * self.tx.record_len(max) + self.tx.record_len(rest), 0);
@@ -129,11 +129,11 @@ impl Records {
 
     #[cold]
     fn renew_key(&mut self, out: &mut Buffer) -> bool {
-        // A key that was not used cannot be used up: a limit of nearly nothing would never let anything pass.
+        // An unused key always seals one record. Otherwise a limit near zero would let no data pass.
         self.is_tls13() && (self.tx_seq == 0 || self.update_key(out))
     }
 
-    /// A KeyUpdate that asks for nothing, and our next key behind it (RFC 8446 section 4.6.3).
+    /// Sends a KeyUpdate that requests no answer, and changes to our next key (RFC 8446 section 4.6.3).
     fn update_key(&mut self, out: &mut Buffer) -> bool {
         const UPDATE_NOT_REQUESTED: u8 = 0;
         let message = [u8::from(HandshakeType::KeyUpdate), 0, 0, 1, UPDATE_NOT_REQUESTED];
@@ -149,7 +149,7 @@ impl Records {
         }
     }
 
-    /// Answers a KeyUpdate that asked for one; several that came meanwhile are answered at once.
+    /// Answers the KeyUpdate requests that have come; one answer serves for all of them.
     pub(super) fn answer(&mut self, out: &mut Buffer) {
         if self.owes_update {
             self.update_key(out);
@@ -172,7 +172,8 @@ impl Records {
         self.seal(ContentType::Alert, &[level, u8::from(alert)], out);
     }
 
-    /// Seals data from where it lies if it is much and lies in one piece, else after it was put together in the queue.
+    /// Seals data in the caller's buffer if it is large and lies in one slice. Otherwise copies it into the queue and seals
+    /// it there.
     fn seal_fragment(&mut self, parts: &mut Gather<'_>, len: usize, out: &mut Buffer) -> bool {
         const TYPE: ContentType = ContentType::ApplicationData;
         if let Some(plain) = (len >= WORTH_IT).then(|| parts.take_piece(len)).flatten() {
@@ -189,8 +190,8 @@ impl Records {
         self.seal_record(payload.len(), out, |tx, seq, record| tx.seal_from(typ, payload, seq, record))
     }
 
-    /// Adds a record to the queue that it leaves from; `make` is given its number and its place. Of a record that cannot be
-    /// made nothing leaves and nothing stays, and its number is not used again.
+    /// Adds a record to the queue that it leaves from; `make` gets the number and the place of the record. If `make` fails,
+    /// no byte stays in the queue, and the number is not used again.
     #[inline]
     fn seal_record(
         &mut self,
@@ -215,13 +216,13 @@ impl Records {
 
 /// In.
 impl Records {
-    /// Opens one record: into `reader` where there is room for it, else where it is. Deals with what is not data; none of
-    /// that is left with the reader.
+    /// Opens one record: into `reader` if it has space for the record, otherwise in place. Handles records that hold no
+    /// data; the reader gets none of their bytes.
     pub(super) fn open(&mut self, record: &mut [u8], reader: &mut [u8], out: &mut Buffer) -> Result<Found, Fault> {
         let header = check_header(record)?;
         let outer = header.0;
         if outer == ContentType::ChangeCipherSpec && self.fragment.is_empty() {
-            // RFC 8446 section 5: only during the handshake.
+            // RFC 8446 section 5: change_cipher_spec is allowed only during the handshake.
             return Err(match record[HEADER..] {
                 [1] => inappropriate(outer),
                 _ => Error::from(InvalidMessage::InvalidCcs).into(),
@@ -283,7 +284,7 @@ impl Records {
             WARNING | FATAL if alert == AlertDescription::CloseNotify => Ok(Found::Closed),
             WARNING => {
                 spend(&mut self.patience.warnings, PeerMisbehaved::TooManyWarningAlertsReceived)?;
-                // TLS 1.3 has no warnings but user_canceled.
+                // The only warning in TLS 1.3 is user_canceled.
                 if self.is_tls13() && alert != AlertDescription::UserCanceled {
                     return fault(Some(AlertDescription::DecodeError));
                 }
@@ -298,7 +299,7 @@ impl Records {
     #[cold]
     fn handle_fragment(&mut self, bytes: &[u8], out: &mut Buffer) -> Result<(), Fault> {
         if bytes.is_empty() {
-            // RFC 8446 section 5.1, RFC 5246 section 6.2.1: no such record is sent.
+            // RFC 8446 section 5.1, RFC 5246 section 6.2.1: a peer never sends such a record.
             return Err(inappropriate(ContentType::Handshake));
         }
         let mut all = std::mem::take(&mut self.fragment);
@@ -342,7 +343,7 @@ impl Records {
         }
     }
 
-    /// RFC 5246 section 7.2.2: once; then the peer has been told.
+    /// RFC 5246 section 7.2.2: refuses a renegotiation once; after that the peer knows.
     fn refuse_renegotiation(&mut self, typ: HandshakeType, out: &mut Buffer) -> Result<(), Fault> {
         const WARNING: u8 = 1;
         if typ != self.kernel.renegotiates_by() {
@@ -381,7 +382,7 @@ fn limit(suite: SupportedCipherSuite) -> u64 {
     common.confidentiality_limit.min(LAST_SEQUENCE)
 }
 
-/// As rustls checks it.
+/// Makes the same check as rustls.
 fn check_header(record: &[u8]) -> Result<(ContentType, ProtocolVersion), Fault> {
     let Some(&[typ, major, minor, high, low]) = record.first_chunk::<HEADER>() else {
         return invalid(InvalidMessage::MessageTooShort);

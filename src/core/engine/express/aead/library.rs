@@ -1,8 +1,8 @@
-//! Which library makes a suite's AEAD.
+//! Finds the library that implements the AEAD of a cipher suite.
 
 use rustls::SupportedCipherSuite;
 
-/// rustls's own suites of a provider, from wherever they can be had: the compiler may have made each list a copy of them.
+/// All places where a provider's rustls suites can be found: the compiler may have put a copy of them into each list.
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 macro_rules! own_suites {
     ($provider:ident) => {{
@@ -32,8 +32,8 @@ pub(super) enum Library {
 }
 
 impl Library {
-    /// Known for rustls's own suites only, whichever provider they are in. What is validated (FIPS) is rustls's way of
-    /// calling the library, and is left to it.
+    /// Known only for the suites of rustls itself, in any provider. FIPS validates the way in which rustls calls the
+    /// library, so validated suites are left to rustls.
     pub(super) fn of(suite: SupportedCipherSuite) -> Option<Self> {
         if suite.fips() {
             return None;
@@ -49,7 +49,7 @@ impl Library {
         None
     }
 
-    /// Whether the plaintext can be put elsewhere. ring opens in place only.
+    /// Whether the plaintext can be written to another buffer. ring opens in place only.
     pub(super) fn opens_elsewhere(self) -> bool {
         match self {
             #[cfg(feature = "aws-lc-rs")]
@@ -60,7 +60,7 @@ impl Library {
     }
 }
 
-/// The very same suite: another one, of the application's own, may have its number.
+/// Compares the suite itself, not its number: a suite of the application's own may have the same number.
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 fn is_same(suite: SupportedCipherSuite, own: SupportedCipherSuite) -> bool {
     use SupportedCipherSuite::{Tls12, Tls13};

@@ -1,8 +1,8 @@
-//! What protects a record: the provider's AEAD, used directly where the suite is one of rustls's own.
+//! Protects a record by the provider's AEAD. The AEAD is called directly if the suite is one of rustls itself.
 //!
-//! rustls's `MessageEncrypter` makes a `Vec` for each record, and its `MessageDecrypter` opens a record only where it lies.
-//! With the AEAD at hand a record is sealed where it is to leave from, and opened where it is to be read. The nonces and
-//! what is authenticated beside the payload are then ours to make: as RFC 8446 section 5, RFC 5288 and RFC 7905 say.
+//! rustls's `MessageEncrypter` makes a `Vec` for each record, and its `MessageDecrypter` opens a record only in place. A
+//! direct call to the AEAD seals a record where it will leave from, and opens it where it will be read. This module then
+//! has to build the nonces and the additional authenticated data, as RFC 8446 section 5, RFC 5288 and RFC 7905 define them.
 
 mod library;
 
@@ -18,18 +18,19 @@ use crate::core::record::{HEADER, MAX_FRAGMENT};
 
 /// Each of these AEADs has a tag of this length.
 const TAG: usize = 16;
-/// The part of a nonce of AES-GCM in TLS 1.2 that travels with each record, and what is ahead of it (RFC 5288).
+/// The explicit part of an AES-GCM nonce in TLS 1.2, which travels with each record, and the implicit part before it (RFC
+/// 5288).
 const EXPLICIT: usize = 8;
 const SALT: usize = NONCE_LEN - EXPLICIT;
 
-/// From how much plaintext on, in bytes, it is worth sealing it from where it lies: the type that TLS 1.3 seals after it is
-/// then a second piece for the library, which costs as much as a copy of a few KiB.
+/// From this many bytes of plaintext on, sealing from the caller's buffer is faster than a copy. TLS 1.3 seals the content
+/// type after the plaintext; the library gets it as a second piece, and that costs as much as a copy of a few KiB.
 pub(super) const WORTH_IT: usize = 4 << 10;
 
 /// One key that seals.
 pub(super) enum Sealer {
     Direct(Direct),
-    /// A suite of the application's own, or one that is validated as rustls calls it (FIPS).
+    /// A suite of the application's own, or one for which FIPS validates rustls's own calls.
     Provided(Box<dyn MessageEncrypter>),
 }
 
@@ -39,7 +40,7 @@ pub(super) enum Opener {
     Provided(Box<dyn MessageDecrypter>),
 }
 
-/// What was in a record, and where it is now.
+/// The content of a record, and its place.
 pub(super) struct Plain {
     pub(super) typ: ContentType,
     pub(super) place: Place,
@@ -48,14 +49,14 @@ pub(super) struct Plain {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// In the record, behind so many bytes of it.
+    /// In the record, this many bytes after its start.
     Record(usize),
-    /// At the begin of the reader's buffer.
+    /// At the start of the reader's buffer.
     Reader,
 }
 
 impl Sealer {
-    /// `next` is the number of the record that it is to seal first.
+    /// `next` is the number of the first record that it will seal.
     pub(super) fn new(
         suite: SupportedCipherSuite,
         secrets: ConnectionTrafficSecrets,
@@ -66,14 +67,16 @@ impl Sealer {
         }
         let mut provided = encrypter(suite, secrets)?;
         if next > 0 {
-            // A provider may check that nonces only grow, counting from the first one that it sees (aws-lc does): it has to
-            // see that of record 0. That record left in the handshake; this one, empty, goes nowhere.
+            // A provider may check that nonces only grow, counting from the first one that it sees (aws-lc does), so it has
+            // to see the nonce of record 0. The handshake already sent record 0; the empty one that is sealed here is never
+            // sent.
             drop(provided.encrypt(plain(ContentType::ApplicationData, &[]), 0)?);
         }
         Ok(Self::Provided(provided))
     }
 
-    /// How much lies ahead of the payload in a record: so far behind its begin the plaintext has to be put.
+    /// How many bytes precede the payload in a record: the plaintext has to be placed this far after the start of the
+    /// record.
     pub(super) fn head(&self) -> usize {
         match self {
             Self::Direct(direct) => HEADER + direct.shape.explicit(),
@@ -81,7 +84,7 @@ impl Sealer {
         }
     }
 
-    /// How long the record of so much payload is.
+    /// The length of a record with this much payload.
     pub(super) fn record_len(&self, len: usize) -> usize {
         match self {
             Self::Direct(direct) => HEADER + direct.shape.explicit() + len + direct.shape.inner_type() + TAG,
@@ -89,8 +92,8 @@ impl Sealer {
         }
     }
 
-    /// Makes a record of plaintext that lies elsewhere: without a copy of it where the library can. ring and rustls's own
-    /// calls cannot.
+    /// Makes a record of plaintext from another buffer. Copies nothing if the library can seal from there. ring cannot, and
+    /// neither can the calls of rustls.
     pub(super) fn seal_from(
         &mut self,
         typ: ContentType,
@@ -107,7 +110,7 @@ impl Sealer {
         self.seal(typ, plain.len(), seq, record)
     }
 
-    /// Makes a record of `len` bytes of plaintext that lie [`head`](Self::head) behind its begin.
+    /// Makes a record of `len` bytes of plaintext that start [`head`](Self::head) bytes after the start of the record.
     pub(super) fn seal(&mut self, typ: ContentType, len: usize, seq: u64, record: &mut [u8]) -> Result<(), Error> {
         match self {
             Self::Direct(direct) => direct.seal(typ, len, seq, record),
@@ -135,8 +138,8 @@ impl Opener {
         }
     }
 
-    /// The size of the reader's buffer into which the record of this length can be opened. `None`: it is opened where it lies,
-    /// whatever buffer there is.
+    /// The size that the reader's buffer needs so that a record of this length can be opened into it. `None`: the record is
+    /// opened in place, whatever buffer the reader has.
     pub(super) fn room_for(&self, record: usize) -> Option<usize> {
         match self {
             Self::Direct(direct) if direct.library.opens_elsewhere() => {
@@ -146,8 +149,8 @@ impl Opener {
         }
     }
 
-    /// Opens a record of this header: into `reader` where it has room for all that was sealed and the library can, else
-    /// where the record lies. What is in `reader` behind a failure is zeros.
+    /// Opens a record with this header. Opens it into `reader` if `reader` has space for all sealed bytes and the library
+    /// can; otherwise in place. After a failure, `reader` holds zeros.
     pub(super) fn open(
         &mut self,
         (outer, version): (ContentType, ProtocolVersion),
@@ -169,13 +172,13 @@ impl Opener {
     }
 }
 
-/// How the records of a version and an AEAD look.
+/// The format of the records of one version and AEAD.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Tls13,
     /// RFC 5288: eight bytes of the nonce travel with the record.
     Gcm12,
-    /// RFC 7905: as in TLS 1.3, none does.
+    /// RFC 7905: as in TLS 1.3, no byte of the nonce does.
     ChaCha12,
 }
 
@@ -187,7 +190,7 @@ impl Shape {
         }
     }
 
-    /// The type that is sealed behind the payload.
+    /// The content type that is sealed after the payload.
     fn inner_type(self) -> usize {
         match self {
             Self::Tls13 => 1,
@@ -222,8 +225,8 @@ impl Direct {
         Ok(Self { library, key, iv, shape })
     }
 
-    /// Writes the header of a record, and the part of the nonce that travels with it. Gives the nonce, the length of the
-    /// body, and the place of what is sealed.
+    /// Writes the header of a record, and the part of the nonce that travels with it. Returns the nonce, the length of the
+    /// body, and the place of the sealed bytes.
     #[inline]
     fn put_head<'a>(
         &self,
@@ -243,7 +246,7 @@ impl Direct {
         Ok((nonce, body_len, sealed))
     }
 
-    /// The inner type of TLS 1.3 is sealed with the tag: it is no part of the plaintext that lies elsewhere.
+    /// The inner type of TLS 1.3 is sealed together with the tag, because it is not part of the caller's plaintext.
     #[cfg(feature = "aws-lc-rs")]
     fn seal_elsewhere(
         &self,
@@ -298,7 +301,7 @@ impl Direct {
         if self.shape == Shape::Gcm12 {
             nonce[SALT..].copy_from_slice(&record[HEADER..head]);
         }
-        // Only data is the reader's; in TLS 1.3 everything looks like it.
+        // Only data goes to the reader's buffer. In TLS 1.3 every record looks like data.
         let may_be_data = outer == ContentType::ApplicationData && self.library.opens_elsewhere();
         let mut reader = reader.get_mut(..len).filter(|_| may_be_data);
         let sealed = &mut record[head..];
@@ -320,7 +323,7 @@ impl Direct {
 }
 
 impl Shape {
-    /// What was sealed: its type, and how much of it is payload. Checked as rustls checks it.
+    /// The type of a record, and how much of the sealed bytes is payload. Makes the same checks as rustls.
     fn payload(self, outer: ContentType, opened: &[u8]) -> Result<(ContentType, usize), Error> {
         let (typ, len) = match self {
             Self::Gcm12 | Self::ChaCha12 => (outer, opened.len()),
@@ -352,11 +355,11 @@ enum Key {
     #[cfg(feature = "aws-lc-rs")]
     AwsLc(aws_lc_rs::aead::LessSafeKey),
     #[cfg(feature = "ring")]
-    /// Boxed: the keys of all rounds are in it.
+    /// Boxed, because it holds the keys of all rounds and is large.
     Ring(Box<ring::aead::LessSafeKey>),
 }
 
-/// What both libraries call alike.
+/// The calls that both libraries have in common.
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 macro_rules! library {
     (new $library:ident, $aead:expr, $key:expr) => {{
@@ -399,7 +402,7 @@ impl Key {
         }
     }
 
-    /// Opens what is sealed, the tag behind it: in place, or into `elsewhere`, which is as long as the plaintext.
+    /// Opens the sealed bytes, which the tag follows: in place, or into `elsewhere`, which has the length of the plaintext.
     fn open(&self, nonce: [u8; NONCE_LEN], aad: &[u8], sealed: &mut [u8], elsewhere: Option<&mut [u8]>) -> bool {
         match *self {
             #[cfg(feature = "aws-lc-rs")]

@@ -1,4 +1,4 @@
-//! The AEADs used directly, held against rustls's own way of calling them.
+//! Compares the direct AEAD calls with rustls's own way of calling the same AEAD.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ fn providers() -> Vec<CryptoProvider> {
     ]
 }
 
-/// Two ends that agreed on this suite: each end's secrets, which are the other one's too.
+/// Two ends that agreed on this suite. The secrets of each end are also known to the other.
 fn secrets(provider: &CryptoProvider, suite: SupportedCipherSuite) -> [ExtractedSecrets; 2] {
     let provider = Arc::new(CryptoProvider { cipher_suites: vec![suite], ..provider.clone() });
     let (pki, me) = (shared_pki(), shared_pki().server(&[]));
@@ -111,7 +111,7 @@ fn the_suites_of_rustls_are_known_from_wherever_they_come_and_others_are_not() {
     }
 }
 
-/// Byte for byte, of every suite and version: nonce, header, what is authenticated, type and tag.
+/// Compares every suite and version byte for byte: nonce, header, authenticated data, type and tag.
 #[test]
 fn a_record_is_the_one_that_rustls_makes() {
     for_each_suite(|suite, [client, server]| {
@@ -119,7 +119,7 @@ fn a_record_is_the_one_that_rustls_makes() {
         assert!(matches!(direct, Sealer::Direct(_)), "{suite:?}");
         let mut provided = Sealer::Provided(encrypter(suite, server.rx.1).unwrap());
         let types = [ContentType::ApplicationData, ContentType::Handshake, ContentType::Alert];
-        // A key seals a number once, and its first one is 0: a provider may look at that.
+        // A key seals a number once, and its first one is 0: a provider may check that.
         for (seq, n) in (0..20).chain(NUMBERS.into_iter().filter(|seq| *seq >= 20)).zip(0..) {
             let (typ, data) = (types[n % 3], payload(LENGTHS[n % 5]));
             let (ours, theirs) = (sealed(&mut direct, typ, &data, seq), sealed(&mut provided, typ, &data, seq));
@@ -149,7 +149,7 @@ fn a_record_of_plaintext_that_lies_elsewhere_is_the_same_one() {
     });
 }
 
-/// In place and into the reader's buffer; what rustls opens, and what it makes of damage.
+/// Opens in place and into the reader's buffer: records that rustls opens, and damaged records.
 #[test]
 fn a_record_is_opened_as_rustls_opens_it() {
     for_each_suite(|suite, [client, server]| {
@@ -182,7 +182,7 @@ fn a_record_is_opened_as_rustls_opens_it() {
                 let (mut record, mut reader) = (record.clone(), vec![0xaa; len + 1]);
                 record[at] ^= 1;
                 let opened = direct.open(header(&record), &mut record, seq, &mut reader);
-                // The header of TLS 1.3 says nothing that is not known: it is not what is authenticated.
+                // TLS 1.3 does not authenticate the header as received, because everything in it is known.
                 if at == 0 && suite.tls13().is_some() {
                     assert!(opened.is_ok());
                     continue;
@@ -212,7 +212,7 @@ fn padding_is_taken_off_and_what_is_no_plaintext_is_refused() {
             let mut reader = vec![0xaa; inner.len() + 1];
             let plain = direct.open(header(&record), &mut record, 9, &mut reader)?;
             let found = if plain.place == Place::Reader { &reader[..] } else { &record[HEADER..] };
-            // What was beside the payload is not left there.
+            // The bytes beside the payload are not left in the buffer.
             assert!(found[plain.len..inner.len() + 1].iter().all(|byte| *byte == 0));
             Ok((plain.typ, found[..plain.len].to_vec()))
         };
