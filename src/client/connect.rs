@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
@@ -161,8 +161,10 @@ impl Connector {
     /// failed.
     async fn attempt(&self, addr: SocketAddr) -> io::Result<TcpConnection> {
         let stream = self.socket(addr)?.connect(addr).await?;
-        refuse_own_echo(&stream)?;
-        let connection = TcpConnection::new(stream, Arc::clone(&self.policy))?;
+        let host = stream.local_addr()?;
+        let peer = if is_told_as_it_is(addr) { addr } else { stream.peer_addr()? };
+        refuse_own_echo(host, peer)?;
+        let connection = TcpConnection::between(stream, host, peer, Arc::clone(&self.policy));
         connection.control().set_connected();
         Ok(connection)
     }
@@ -188,11 +190,21 @@ impl Connector {
 
 /// If nobody listens on a port of this host, the kernel may pick the same port for our end. TCP's simultaneous open
 /// (RFC 9293 section 3.5) then connects the socket to itself.
-fn refuse_own_echo(stream: &TcpStream) -> io::Result<()> {
-    if stream.local_addr()? == stream.peer_addr()? {
+fn refuse_own_echo(host: SocketAddr, peer: SocketAddr) -> io::Result<()> {
+    if host == peer {
         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens there"));
     }
     Ok(())
+}
+
+/// Whether a socket that is connected to this address has exactly it as its peer. It need not be so if the address is the
+/// unspecified one, which stands for this host, or if it has a scope or a flow, which the system may drop or fill in.
+fn is_told_as_it_is(addr: SocketAddr) -> bool {
+    let is_whole = match addr {
+        SocketAddr::V4(_) => true,
+        SocketAddr::V6(addr) => addr.scope_id() == 0 && addr.flowinfo() == 0 && !addr.ip().is_unicast_link_local(),
+    };
+    is_whole && !addr.ip().to_canonical().is_unspecified()
 }
 
 fn without_brackets(host: &str) -> &str {
@@ -262,6 +274,33 @@ mod tests {
                 (addr.ip(), addr.port()),
                 "{host}"
             );
+        }
+    }
+
+    /// rule: tcp-1
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_peer_of_a_connection_is_the_one_that_the_system_tells() {
+        let (four, at_four) = listener(Ipv4Addr::LOCALHOST).unwrap();
+        let mut cases = vec![(four, at_four), (listener(Ipv4Addr::UNSPECIFIED).unwrap())];
+        cases.extend(listener(Ipv6Addr::LOCALHOST));
+        let Some((six, at_six)) = listener(Ipv6Addr::LOCALHOST) else {
+            return eprintln!("this host has no IPv6");
+        };
+        let mut with_scope = std::net::SocketAddrV6::new(Ipv6Addr::LOCALHOST, at_six.port(), 0, 1);
+        cases.push((six.try_clone().unwrap(), with_scope.into()));
+        with_scope.set_scope_id(0);
+        with_scope.set_flowinfo(0x0102_0304);
+        cases.push((six, with_scope.into()));
+        let (mapped, addr) = listener(Ipv6Addr::UNSPECIFIED).unwrap();
+        for host in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
+            cases.push((mapped.try_clone().unwrap(), (host.to_ipv6_mapped(), addr.port()).into()));
+        }
+        for (listener, addr) in cases {
+            let connection = Connector::new().connect_addr(addr).await.unwrap();
+            let (accepted, peer) = listener.accept().unwrap();
+            assert_eq!(connection.peer_addr().as_inet().unwrap(), accepted.local_addr().unwrap(), "{addr}");
+            assert_eq!(connection.local_addr().as_inet().unwrap(), peer, "{addr}");
         }
     }
 
