@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, Read};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
@@ -146,6 +146,12 @@ const LARGEST_BUFFER: usize = i32::MAX as usize;
 /// The same for a socket that is not connected yet.
 pub(crate) fn reset_on_drop(socket: &tokio::net::TcpSocket) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// Sets no-delay on a listening socket, and says whether the sockets that are accepted from it have it too. Linux copies the
+/// option; of other systems we do not assume it.
+pub(crate) fn give_nodelay_to_accepted(listener: &Socket) -> bool {
+    cfg!(any(target_os = "linux", target_os = "android")) && listener.set_tcp_nodelay(true).is_ok()
 }
 
 /// Whether readiness is edge-triggered. If it is, a short read or write means that the next call would return

@@ -15,6 +15,7 @@ use super::incoming::Incoming;
 use super::limits::Refusal;
 use crate::address::Address;
 use crate::conn::group::DrainGroup;
+use crate::conn::socket;
 use crate::error::{BindError, Error};
 use crate::layers::tcp::TcpConnection;
 use crate::policy::Policy;
@@ -45,28 +46,61 @@ use crate::transport::Transport;
 #[doc(alias = "create_server")]
 #[doc(alias = "start_server")]
 pub struct Listener {
-    acceptor: Acceptor<TcpListener>,
+    acceptor: Acceptor<Listening>,
     local: SocketAddr,
 }
 
-impl Listens for TcpListener {
-    /// With our address and the peer's.
-    type Taken = (TcpStream, SocketAddr, SocketAddr);
+/// A listening TCP socket, and what is known in advance about the sockets that are accepted from it.
+struct Listening {
+    socket: TcpListener,
+    /// Our address on each of them; `None` if the system must be asked.
+    host: Option<SocketAddr>,
+    /// Whether they have no-delay from the start.
+    gives_nodelay: bool,
+}
 
-    async fn take(&self) -> io::Result<Self::Taken> {
-        let (stream, peer) = self.accept().await?;
+/// A connection that was taken out of the backlog.
+struct Taken {
+    stream: TcpStream,
+    host: SocketAddr,
+    peer: SocketAddr,
+    has_nodelay: bool,
+}
+
+impl Taken {
+    fn into_connection(self, policy: Arc<Policy>) -> TcpConnection {
+        let take_over = if self.has_nodelay { TcpConnection::with_nodelay } else { TcpConnection::between };
+        take_over(self.stream, self.host, self.peer, policy)
+    }
+}
+
+impl Listens for Listening {
+    type Taken = Taken;
+
+    async fn take(&self) -> io::Result<Taken> {
+        let (stream, peer) = self.socket.accept().await?;
         // A connection is skipped if the system no longer knows even our own address (rule: tcp-1).
-        let host = stream.local_addr()?;
-        Ok((stream, host, peer))
+        let host = self.host.map_or_else(|| stream.local_addr(), Ok)?;
+        Ok(Taken { stream, host, peer, has_nodelay: self.gives_nodelay })
     }
 
-    fn tcp((stream, _, peer): &Self::Taken) -> Option<(&TcpStream, SocketAddr)> {
-        Some((stream, *peer))
+    fn tcp(taken: &Taken) -> Option<(&TcpStream, SocketAddr)> {
+        Some((&taken.stream, taken.peer))
     }
 
     fn socket(&self) -> SockRef<'_> {
-        SockRef::from(self)
+        SockRef::from(&self.socket)
     }
+}
+
+/// Our address on each connection that is accepted from a listener on this one. `None` if they differ: one that was passed in
+/// may be transparent (`IP_TRANSPARENT`, ip(7)), and then it accepts connections to any address.
+fn host_of_accepted(listener: SocketAddr, origin: Origin) -> Option<SocketAddr> {
+    let is_own = match origin {
+        Origin::BoundHere => !listener.ip().to_canonical().is_unspecified(),
+        Origin::HandedIn => false,
+    };
+    is_own.then_some(listener)
 }
 
 /// The state of a listener.
@@ -155,8 +189,8 @@ impl Listener {
     /// # Cancel safety
     /// Cancel safe: no connection is lost when the future is dropped (rule: tcp-7).
     pub async fn accept(&self) -> Result<Incoming, Error> {
-        let ((stream, host, peer), pass) = self.acceptor.accept().await?;
-        let connection = TcpConnection::between(stream, host, peer, self.acceptor.policy());
+        let (taken, pass) = self.acceptor.accept().await?;
+        let connection = taken.into_connection(self.acceptor.policy());
         let unfinished = pass.hand_to(&connection.control());
         Ok(Incoming::new(connection, unfinished))
     }
@@ -276,7 +310,7 @@ impl ListenerBuilder {
         let mut failed = Error::from(io::Error::new(io::ErrorKind::NotFound, "there is no address to listen on"));
         for addr in lookup_host(addr).await? {
             match self.open(addr) {
-                Ok(socket) => return self.take(socket, Origin::BoundHere),
+                Ok((socket, gives_nodelay)) => return self.take(socket, Origin::BoundHere, gives_nodelay),
                 Err(error) => failed = BindError { addr: addr.into(), error: Arc::new(error) }.into(),
             }
         }
@@ -298,13 +332,15 @@ impl ListenerBuilder {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
     pub fn from_std(self, socket: std::net::TcpListener) -> Result<Listener, Error> {
-        self.take(socket, Origin::HandedIn)
+        // rule: tcp-10. Its option for no-delay is not ours to set: each accepted socket is given its own.
+        self.take(socket, Origin::HandedIn, false)
     }
 
-    fn take(self, socket: std::net::TcpListener, origin: Origin) -> Result<Listener, Error> {
+    fn take(self, socket: std::net::TcpListener, origin: Origin, gives_nodelay: bool) -> Result<Listener, Error> {
         socket.set_nonblocking(true)?;
         let local = socket.local_addr()?;
-        let socket = TcpListener::from_std(socket)?;
+        let host = host_of_accepted(local, origin);
+        let socket = Listening { socket: TcpListener::from_std(socket)?, host, gives_nodelay };
         Ok(Listener { acceptor: Acceptor::new(socket, origin, local.into(), self), local })
     }
 
@@ -313,7 +349,8 @@ impl ListenerBuilder {
         i32::try_from(self.backlog).unwrap_or(i32::MAX)
     }
 
-    fn open(&self, addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    /// The socket, and whether those that are accepted from it have no-delay.
+    fn open(&self, addr: SocketAddr) -> io::Result<(std::net::TcpListener, bool)> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
@@ -321,8 +358,9 @@ impl ListenerBuilder {
             socket.set_only_v6(!self.dual_stack)?;
         }
         socket.bind(&addr.into())?;
+        let gives_nodelay = socket::give_nodelay_to_accepted(&socket);
         socket.listen(self.system_backlog())?;
-        Ok(socket.into())
+        Ok((socket.into(), gives_nodelay))
     }
 }
 

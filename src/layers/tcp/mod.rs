@@ -73,6 +73,11 @@ impl TcpConnection {
     pub(crate) fn between(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> Self {
         // rule: tcp-2. A socket whose peer is gone already may refuse it; reading tells the rest.
         let _ = socket::Options::of(&stream).set_nodelay(true);
+        Self::with_nodelay(stream, host, peer, policy)
+    }
+
+    /// The same for a socket that has no-delay already: it inherited it from its listener.
+    pub(crate) fn with_nodelay(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> Self {
         let [reading, writing] = Hold::pair(stream, host, peer, policy);
         Self { read: TcpReadHalf::new(reading), write: TcpWriteHalf::new(writing) }
     }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::address::Address;
+use crate::conn::options::SocketOptions;
 use crate::error::{Phase, Reason};
 use crate::transport::Transport;
 
@@ -113,6 +114,59 @@ async fn a_socket_made_elsewhere_is_taken_over() {
     let listener = Listener::from_std(socket).unwrap();
     let client = connect(&listener).await;
     assert_eq!(accept(&listener).await.peer_addr(), client.local_addr().unwrap().into());
+}
+
+/// rule: tcp-1
+#[tokio::test]
+async fn our_address_is_the_one_that_the_client_has_connected_to() {
+    let local = Ipv4Addr::LOCALHOST;
+    let mut cases = vec![
+        (Listener::bind((local, 0)).await.unwrap(), local.into()),
+        (Listener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap(), local.into()),
+        (Listener::from_std(std::net::TcpListener::bind((local, 0)).unwrap()).unwrap(), local.into()),
+    ];
+    if let Ok(six) = Listener::bind((Ipv6Addr::LOCALHOST, 0)).await {
+        cases.push((six, Ipv6Addr::LOCALHOST.into()));
+        let both = || Listener::builder().dual_stack(true);
+        cases.push((both().bind((Ipv6Addr::UNSPECIFIED, 0)).await.unwrap(), local.into()));
+        cases.push((both().bind((local.to_ipv6_mapped(), 0)).await.unwrap(), local.into()));
+        cases.push((both().bind((Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), 0)).await.unwrap(), local.into()));
+    }
+    for (listener, ip) in cases {
+        let bound = listener.local_addr().as_inet().unwrap();
+        let client = TcpStream::connect(std::net::SocketAddr::new(ip, bound.port())).await.unwrap();
+        let incoming = accept(&listener).await;
+        let (host, peer) = (incoming.local_addr().as_inet().unwrap(), client.peer_addr().unwrap());
+        assert_eq!((host.ip().to_canonical(), host.port()), (peer.ip(), peer.port()), "{bound}");
+    }
+}
+
+/// A listener that was passed in may accept connections to any address. rule: tcp-1
+#[test]
+fn our_address_is_asked_for_where_the_one_of_the_listener_may_be_another() {
+    let one = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
+    assert_eq!(host_of_accepted(one, Origin::BoundHere), Some(one));
+    assert_eq!(host_of_accepted(one, Origin::HandedIn), None);
+    for any in ["0.0.0.0:80", "[::]:80", "[::ffff:0.0.0.0]:80"] {
+        assert_eq!(host_of_accepted(any.parse().unwrap(), Origin::BoundHere), None, "{any}");
+    }
+}
+
+/// rule: tcp-2, tcp-10
+#[tokio::test]
+async fn accepted_sockets_have_no_delay_and_a_listener_that_was_passed_in_is_left_as_it_is() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other_handle = Socket::from(socket.try_clone().unwrap());
+    for listener in [open(Listener::builder()).await, Listener::from_std(socket).unwrap()] {
+        let _client = connect(&listener).await;
+        let server = accept(&listener).await.into_tcp();
+        assert!(server.nodelay().unwrap());
+        server.set_nodelay(false).unwrap();
+        assert!(!server.nodelay().unwrap());
+        let _client = connect(&listener).await;
+        assert!(accept(&listener).await.into_tcp().nodelay().unwrap(), "what one turned off is on for the next");
+    }
+    assert!(!other_handle.tcp_nodelay().unwrap());
 }
 
 /// rule: tcp-5
