@@ -1,4 +1,4 @@
-//! A chat: lines, nicknames, and everybody hears everybody.
+//! A chat server: each guest chooses a nickname, and every line goes to all guests.
 //!
 //! ```text
 //! cargo run --example chat                                  then, twice: nc 127.0.0.1 7010
@@ -25,10 +25,11 @@ use tokio_util::codec::LinesCodec;
 use crate::args::Usage;
 use crate::host_port::host_port;
 
-/// Who reads so slowly that this much waits for them is thrown out: nobody else waits for them.
+/// The most unsent bytes per guest. A guest that reads too slowly is disconnected, so that the others do not have to
+/// wait.
 const MAX_QUEUED: usize = 256 << 10;
 
-/// Who is here.
+/// The guests.
 #[derive(Clone, Default)]
 struct Room(Arc<Mutex<BTreeMap<String, Handle>>>);
 
@@ -44,7 +45,7 @@ impl Room {
     }
 }
 
-/// One connection: without a name until it has said one.
+/// One connection. It has no name until the guest has sent one.
 struct Guest {
     room: Room,
     name: Option<String>,
@@ -62,7 +63,7 @@ impl MessageProtocol for Guest {
     }
 
     fn message_received(&mut self, conn: &mut MessageConn<'_, LinesCodec>, line: String) -> CallbackResult {
-        // The words of one guest reach the terminals of all guests.
+        // Escaped, because the text of one guest reaches the terminals of all guests.
         let line = printable(line).to_string();
         if let Some(name) = &self.name {
             self.room.say(&format!("<{name}> {line}"));

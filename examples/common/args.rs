@@ -1,4 +1,4 @@
-//! The parts of a command line that the programs read alike.
+//! Command-line parsing that the programs share.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use bowline::Leftover;
 use lexopt::{Parser, ValueExt};
 
-/// A command line that is wrong, or a file that cannot be used: one sentence.
+/// A wrong command line, or an unusable file, as one sentence.
 #[derive(Debug)]
 pub(crate) struct Usage(String);
 
@@ -20,7 +20,7 @@ impl Usage {
         Self(bowline::chain(&error).to_string())
     }
 
-    /// Says it and ends the program with status 2.
+    /// Prints the error and ends the program with status 2.
     pub(crate) fn exit(&self, program: &str) -> ! {
         eprintln!("{program}: {}", self.0);
         std::process::exit(2)
@@ -33,12 +33,12 @@ impl From<lexopt::Error> for Usage {
     }
 }
 
-/// The value of the option that was read last.
+/// The value of the last parsed option.
 pub(crate) fn text(parser: &mut Parser) -> Result<String, Usage> {
     Ok(parser.value()?.string()?)
 }
 
-/// Seconds, with a fraction where there is one.
+/// Seconds, with an optional fraction.
 pub(crate) fn seconds(parser: &mut Parser) -> Result<Duration, Usage> {
     let text = text(parser)?;
     let seconds = text.parse::<f64>().ok();

@@ -1,4 +1,4 @@
-//! How many descriptors the process may have.
+//! The limit of open descriptors of the process.
 
 /// Raises the limit to the allowed maximum, because many systems start with about a thousand. Returns the new limit; `None` if
 /// there is no limit, or it is unknown.

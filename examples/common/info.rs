@@ -1,12 +1,12 @@
-//! The facts of a connection, as the programs tell them.
+//! The facts of a connection, as the programs print them.
 
 use bowline::{Address, SessionFacts, config};
 use serde_json::{Value, json};
 
-/// Named values, in the order in which they are told.
+/// Named values, in the order in which they are printed.
 pub(crate) type Fields = Vec<(&'static str, Value)>;
 
-/// What INFO says about a connection.
+/// The facts that the INFO command prints about a connection.
 pub(crate) fn info(kind: &str, host: &Address, peer: &Address, tls: Option<&SessionFacts>) -> Fields {
     vec![
         ("kind", json!(kind)),

@@ -1,4 +1,4 @@
-//! What the programs share: reading a command line, and telling about a connection.
+//! Code that the programs share: parsing a command line, and printing the facts of a connection.
 
 pub(crate) mod args;
 pub(crate) mod info;

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, the first of them.
+//! Waits for the first SIGTERM or SIGINT.
 
 /// Listens for signals from now on, and waits for the first.
 #[cfg(unix)]
@@ -17,7 +17,7 @@ pub(crate) fn signal() -> impl Future<Output = ()> {
 #[cfg(not(unix))]
 pub(crate) fn signal() -> impl Future<Output = ()> {
     async {
-        // Without a signal to wait for, the service runs until it is killed.
+        // If signals cannot be received, the service runs until it is killed.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }

@@ -1,4 +1,4 @@
-//! Flags about TLS, of the programs whose endpoints have no arguments for it.
+//! TLS flags of the programs whose endpoints have no TLS arguments.
 
 use bowline::TlsVersion;
 use lexopt::Parser;

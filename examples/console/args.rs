@@ -67,25 +67,25 @@ impl Kind {
 
 const KINDS: [Kind; 3] = [Kind::Tcp, Kind::Tls, Kind::StartTls];
 
-/// Where the server's certificate comes from.
+/// The source of the server's certificate.
 #[derive(Debug)]
 pub(crate) enum Identity {
     /// A chain and a key.
     Files(String, String),
-    /// A directory in which they are made.
+    /// A directory in which the program makes them.
     Made(String),
 }
 
-/// Which face of the crate serves.
+/// The API of the crate that serves the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Face {
-    /// Futures that read and write.
+    /// The async API.
     Async,
-    /// Callbacks.
+    /// The callback API.
     Protocol,
 }
 
-/// A command line that was understood.
+/// A valid command line.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) ports: Vec<(Kind, String)>,

@@ -1,4 +1,4 @@
-//! What a line asks for.
+//! Parses a line into a command.
 
 use std::num::IntErrorKind;
 
@@ -33,7 +33,7 @@ pub(crate) const HELP: &str = "214 ECHO text | SEND n | SENDSEQ k n | TINY n | C
 const MAX_SEQUENCE: u64 = 16 << 20;
 
 impl<'a> Command<'a> {
-    /// `None` where it is none of them.
+    /// `None` if the line is not a command.
     pub(crate) fn parse(line: &'a [u8]) -> Option<Self> {
         let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
         let name = line[..end].to_ascii_uppercase();

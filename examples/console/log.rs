@@ -1,4 +1,4 @@
-//! Standard output: what was opened, and one line for each event of a connection.
+//! The log on standard output: the open ports, and one line for each event of a connection.
 
 use bowline::{Bound, Phase, Reason};
 use serde_json::{Value, json};
@@ -75,13 +75,13 @@ impl Log {
         self.line(to_json(&all));
     }
 
-    /// Waits until all is written, but not for ever for a reader that does not read.
+    /// Waits until all lines are written; for a reader that does not read, only for a limited time.
     pub(crate) fn finish(&self) {
         self.lines.finish();
     }
 }
 
-/// A field as a person reads it.
+/// A field in a readable form.
 fn word((name, value): &(&'static str, Value)) -> String {
     match value.as_str() {
         Some(text) if !text.contains([' ', '"', '=']) => format!("{name}={text}"),

@@ -1,13 +1,12 @@
-//! A service driven by hand: whoever connects types what the server's transport shall do, and sees what arrives.
+//! A service for manual tests: the client types commands for the server's transport, and sees what arrives.
 //!
 //! ```text
 //! cargo run --example console
 //! openssl s_client -connect 127.0.0.1:7001 -CAfile certs/ca.pem -quiet
 //! ```
 //!
-//! One code path serves its three ports: a connection that begins in plaintext or in TLS, and can change between them.
-//! How a connection ends, in what time, and why, is the transport's matter everywhere; the program only says what it was
-//! told.
+//! One code path serves all three ports: a connection starts in plaintext or in TLS, and can change between them. The
+//! transport decides how, when and why a connection ends; the program only prints the report.
 
 mod args;
 mod command;
@@ -45,7 +44,7 @@ use crate::log::Log;
 fn main() -> ExitCode {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("console"));
     let tls = server_tls(&args).unwrap_or_else(|usage| usage.exit("console"));
-    // A thousand unfinished handshakes are a thousand descriptors.
+    // A thousand unfinished handshakes need a thousand descriptors.
     descriptors::raise_limit();
     let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling runs no service");
     let log = Log::new(args.json);
@@ -60,7 +59,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What every connection needs.
+/// The state that every connection needs.
 struct Console {
     tls: ServerTls,
     face: Face,
@@ -172,7 +171,7 @@ fn server_tls(args: &Args) -> Result<ServerTls, Usage> {
     Ok(tls)
 }
 
-/// What to type, on standard error: scripts read standard output.
+/// Prints example commands to standard error, because scripts read standard output.
 fn hint(args: &Args, ports: impl Iterator<Item = (Kind, SocketAddr)>) {
     let (for_openssl, for_netcat) = match &args.identity {
         Identity::Files(..) => (String::new(), String::new()),

@@ -4,7 +4,7 @@
 /// The alphabet, 1,024 times.
 pub(crate) static PATTERN: [u8; 26 << 10] = pattern();
 
-/// This many bytes of the pattern.
+/// Returns this many bytes of the pattern.
 pub(crate) fn pieces(n: u64) -> impl Iterator<Item = &'static [u8]> {
     let length = PATTERN.len() as u64;
     let rest = &PATTERN[..(n % length) as usize];

@@ -1,4 +1,4 @@
-//! One connection of the console, on the callback face: the same commands as `service.rs`, without ever waiting.
+//! One connection of the console with the callback API. It has the same commands as `service.rs`, and never waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::common::info::{info, to_json};
 use crate::pattern::{PATTERN, Sequence};
 use crate::service::{MAX_LINE, on_off};
 
-/// A producer sends larger amounts than this, at the speed of the peer.
+/// Larger amounts than this are sent by a producer, at the speed of the peer.
 const MAX_AT_ONCE: u64 = 16 << 10;
 /// The most bytes that are produced in one turn.
 const MAX_TURN: u64 = 256 << 10;
@@ -34,15 +34,15 @@ struct Service {
     handle: Option<Handle>,
 }
 
-/// What the next bytes are.
+/// The meaning of the next bytes.
 enum State {
-    /// Nothing yet: the handshake of a TLS port has to be done first.
+    /// No bytes are expected yet: the handshake of a TLS port has to finish first.
     Silent,
     /// Commands.
     Prompt,
     /// Data to be summed.
     Summing(Sha256, u64),
-    /// Data that nobody asked for, behind our own end.
+    /// Data after our own end, which is ignored.
     Ignoring,
 }
 
@@ -56,8 +56,8 @@ impl Service {
         say(conn, &format!("220 bowline console {}", self.kind.name()));
     }
 
-    /// Obeys one command after the other, until one of them needs time or what is left is no whole line. Says how much was
-    /// done.
+    /// Carries out one command after the other, until a command needs time or the rest is not a whole line. Returns the
+    /// number of processed bytes.
     fn obey_all(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         let mut done = 0;
         // rule: write-10: lines stay unread while many answers are unsent.
@@ -81,7 +81,7 @@ impl Service {
                 }
                 Some(Command::StartTls) if self.kind != Kind::Tcp => {
                     self.start_tls(conn)?;
-                    // What is behind the line is leftover: the transport judges it.
+                    // The bytes after the line are leftover, and the transport judges them.
                     return Ok(done);
                 }
                 Some(Command::StopTls) if conn.is_secure() => {
@@ -93,7 +93,7 @@ impl Service {
                 None => say(conn, "500 unknown command"),
             }
             if conn.dropped() > 0 {
-                // Nothing leaves any more: what else was asked for is not made. The reason tells why.
+                // Nothing can be sent any more, so further commands are ignored. The connection's reason says why.
                 self.state = State::Ignoring;
             }
         }
@@ -205,12 +205,12 @@ impl Protocol for Service {
         Ok(())
     }
 
-    /// What was asked before is answered, also behind the peer's end.
+    /// Commands that came before the peer's end are still answered.
     fn read_closed(&mut self, conn: &mut dyn Conn, end: End) -> CallbackResult<AfterRead> {
         match end {
             End::Clean => self.console.log.read_closed(self.number, "clean"),
             End::Truncated => self.console.log.read_closed(self.number, "truncated"),
-            // No end of what was to be read, but an answer to our close that is none: the reason tells.
+            // Not a normal end of the peer's data, but a wrong answer to our close. The reason says so.
             End::Unconfirmed => {}
         }
         if let (State::Summing(hash, count), End::Clean) = (&mut self.state, end) {
@@ -241,26 +241,26 @@ fn has_too_many_layers(conn: &mut dyn Conn) -> bool {
     matches!(conn.may_start_tls(), Err(Error::Upgrade(UpgradeError::TooManyLayers { .. })))
 }
 
-/// What is left of such a line counts as done: nothing more is read.
+/// The rest of the line counts as processed, because nothing more is read.
 fn too_long(conn: &mut dyn Conn, rest: &[u8]) -> usize {
     say(conn, "500 line too long");
     conn.close();
     rest.len().min(MAX_LINE + 1)
 }
 
-/// Writes a small amount at once. A producer sends a larger one, and no command is read until it has left; if the connection is
-/// lost, nothing is produced.
+/// Writes a small amount at once. A producer sends a larger one, and no command is read until it has been sent. If the
+/// connection is lost, nothing is produced.
 fn produce(conn: &mut dyn Conn, mut pattern: Pattern) {
     if pattern.left <= MAX_AT_ONCE {
         pattern.write(conn, MAX_AT_ONCE);
         return;
     }
     conn.pause_reading();
-    // There is no other one: commands wait until this one is done.
+    // No other producer can exist, because commands wait until this one is done.
     let _ = conn.register_producer(Producer::pull(pattern));
 }
 
-/// The pattern, as a producer that is asked.
+/// The pattern as a producer that the transport asks for data.
 struct Pattern {
     left: u64,
     done: u64,

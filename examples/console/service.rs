@@ -1,4 +1,4 @@
-//! One connection of the console.
+//! One connection of the console with the async API.
 
 use std::future::{poll_fn, ready as at_once};
 use std::io::{self, IoSlice};
@@ -63,14 +63,15 @@ impl Service {
         Self { kind, connection, number, console, received: 0, sent: 0, read_closed: false, write_closed: false }
     }
 
-    /// Obeys until the peer or a command ends it, or the drain begins; then the transport closes, and says how it went.
+    /// Carries out commands until the peer or a command ends the connection, or the drain starts. Then it closes the
+    /// transport and returns the report.
     async fn run(mut self) {
         if self.connection.is_secure() {
             self.tell_secured();
         }
         let (console, control) = (Arc::clone(&self.console), self.connection.control());
         tokio::select! {
-            // What a failed operation means for the connection, the report says.
+            // The report says what a failed operation means for the connection.
             _ = self.obey_all() => {}
             () = control.draining() => {}
         }
@@ -145,7 +146,7 @@ impl Service {
         Ok(())
     }
 
-    /// What the transport takes without waiting, then the end.
+    /// Writes the bytes that the transport accepts without waiting, then aborts.
     async fn abort(&mut self, n: u64) -> io::Result<()> {
         tokio::select! {
             biased;
@@ -168,7 +169,7 @@ impl Service {
         let control = self.connection.control();
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(ms)) => self.say("250 resumed").await,
-            // The next read tells how.
+            // The next read reports how the connection ended.
             () = control.lost() => Ok(()),
         }
     }
@@ -206,7 +207,7 @@ impl Service {
     }
 }
 
-/// Bytes in and out, counted.
+/// Counts the bytes in and out.
 impl Service {
     async fn say(&mut self, line: &str) -> io::Result<()> {
         self.write(format!("{line}\r\n").as_bytes()).await
@@ -258,7 +259,7 @@ impl Service {
         Ok(())
     }
 
-    /// Reads one line, without its end. `false`: the peer has ended; what came without a line end is no command.
+    /// Reads one line, without its end. `false`: the peer has ended. Bytes without a line end are not a command.
     async fn read_line(&mut self, line: &mut Vec<u8>) -> io::Result<bool> {
         line.clear();
         loop {
@@ -280,7 +281,7 @@ impl Service {
         }
     }
 
-    /// Reads to the end of the peer's send half; says how much that was.
+    /// Reads to the end of the peer's send half, and returns the number of bytes.
     async fn swallow(&mut self, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
         let mut count = 0;
         loop {
@@ -297,7 +298,7 @@ impl Service {
     }
 }
 
-/// What the log is told.
+/// The events for the log.
 impl Service {
     fn info(&self) -> Fields {
         let (host, peer) = (self.connection.local_addr(), self.connection.peer_addr());
@@ -308,7 +309,7 @@ impl Service {
         self.console.log.secured(self.number, self.info());
     }
 
-    /// Tells of the halves that have ended, each once.
+    /// Logs each half that has ended, once.
     fn tell_ends(&mut self) {
         let status = self.connection.status();
         if let Some(end) = status.recv.end().filter(|_| !self.read_closed) {

@@ -42,7 +42,7 @@ Exit status: 0 the peer ended clean, or --abort-after was done; 1 standard input
 3 truncated; 4 reset; 5 TLS failure; 6 timed out; 7 could not connect; 8 upgrade refused; 130 interrupted.
 ";
 
-/// Whom to trust.
+/// The certificates to trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trust {
     Ca(String),
@@ -50,7 +50,7 @@ pub(crate) enum Trust {
     Anybody,
 }
 
-/// A command line that was understood.
+/// A valid command line.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) endpoint: ClientEndpoint,
@@ -67,7 +67,7 @@ impl std::ops::Deref for Args {
     }
 }
 
-/// All but the endpoint.
+/// Everything except the endpoint.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) trust: Trust,
@@ -144,17 +144,17 @@ impl Args {
         Ok(Self { endpoint, host, port, options })
     }
 
-    /// Whether TLS is spoken at all.
+    /// Whether TLS is used.
     pub(crate) fn is_tls(&self) -> bool {
         self.endpoint.kind() == EndpointKind::Tls || self.starttls.is_some()
     }
 
-    /// What the connection is called in the report.
+    /// The kind of the connection in the report.
     pub(crate) fn kind(&self) -> &'static str {
         if self.starttls.is_some() { "starttls" } else { self.endpoint.kind().name() }
     }
 
-    /// The name to ask for and to check.
+    /// The name to send as SNI and to check.
     pub(crate) fn name(&self) -> &str {
         self.name.as_deref().unwrap_or(&self.host)
     }

@@ -1,5 +1,5 @@
-//! A client for pipes: standard input goes to the peer, what the peer sends goes to standard output, byte for byte, over
-//! TCP, TLS, or TLS that a plaintext protocol upgrades to.
+//! A client for pipes: it sends standard input to the peer, and writes the peer's bytes to standard output, over TCP,
+//! TLS, or TLS after a plaintext protocol (STARTTLS).
 //!
 //! ```text
 //! echo INFO | cargo run -q --example netcat -- --ca certs/ca.pem tls:localhost:7001
@@ -29,8 +29,8 @@ fn main() {
     let runtime = runtime().expect("a system without threads or polling has no pipes either");
     let tally = Tally::new(&args);
     let outcome = runtime.block_on(async {
-        // The loser of a select is dropped before the winner's arm is run, and a dropped connection is no aborted one: so
-        // the abort is part of what races.
+        // `select!` drops the losing future before it runs the winner's arm, and dropping a connection is not an abort.
+        // So the abort is inside the future that waits for the signal.
         tokio::select! {
             // The signal is checked first: see `pipe::end_of_input`.
             biased;
@@ -40,7 +40,7 @@ fn main() {
         }
     });
     tell(&args, &tally, &outcome);
-    // Not by returning: the thread that reads standard input may wait in there for ever.
+    // Not by returning, because the thread that reads standard input may wait forever.
     std::process::exit(outcome.status)
 }
 
@@ -60,7 +60,7 @@ async fn out_of_time(args: &Args, tally: &Tally) -> Outcome {
 
 async fn interrupted(tally: &Tally) -> Outcome {
     if tokio::signal::ctrl_c().await.is_err() {
-        // Where the signal cannot be listened for, it ends the process as it does any other.
+        // If the signal cannot be received, it ends the process in the usual way.
         std::future::pending::<()>().await;
     }
     tally.abort(&Reason::Aborted, 130)

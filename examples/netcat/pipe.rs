@@ -11,7 +11,8 @@ use tokio::time::sleep;
 use crate::args::Args;
 use crate::run::Tally;
 
-/// How long standard input may be silent before the run ends, once the peer has ended. What a pipe holds ready is sent.
+/// How long standard input may be silent before the run ends, once the peer has ended. Bytes that are ready in a pipe
+/// are still sent.
 const SILENCE: Duration = Duration::from_millis(200);
 /// How long a process manager may take to signal all processes of a pipeline, one after the other.
 const ONE_AFTER_THE_OTHER: Duration = Duration::from_millis(30);
@@ -21,7 +22,8 @@ type Connection = UpgradableConnection<TcpConnection>;
 type Reader = UpgradableReadHalf<TcpConnection>;
 type Writer = UpgradableWriteHalf<TcpConnection>;
 
-/// Pipes until the peer has ended, or our own end closes; then closes. Fails only where standard input or output does.
+/// Copies bytes until the peer has ended, or until our own end closes; then closes. Fails only if standard input or
+/// output fails.
 pub(crate) async fn pipe(args: &Args, tally: &Tally, connection: Connection) -> io::Result<CloseReport> {
     let (mut reader, mut writer) = connection.into_split();
     let (peer_ended, ended) = watch::channel(false);
@@ -55,7 +57,7 @@ pub(crate) async fn pipe(args: &Args, tally: &Tally, connection: Connection) -> 
     piped.map(|()| report)
 }
 
-/// Sends what standard input gives. A failed write is not told: reading tells why.
+/// Sends standard input. A failed write is not reported here, because the next read reports the cause.
 async fn upload(args: &Args, tally: &Tally, writer: &mut Writer, mut ended: watch::Receiver<bool>) -> io::Result<()> {
     let mut stdin = tokio::io::stdin();
     let mut chunk = vec![0; CHUNK];
@@ -115,7 +117,7 @@ async fn silence(ended: &mut watch::Receiver<bool>) {
     sleep(SILENCE).await;
 }
 
-/// Why no more is read.
+/// The reason for the end of reading.
 enum End {
     InOrder,
     Failed,
@@ -123,7 +125,7 @@ enum End {
     Enough,
 }
 
-/// Writes what the peer sends to standard output. Fails where that does.
+/// Writes the peer's bytes to standard output. Fails if standard output fails.
 async fn download(args: &Args, tally: &Tally, reader: &mut Reader) -> io::Result<End> {
     let mut stdout = tokio::io::stdout();
     let mut chunk = vec![0; CHUNK];

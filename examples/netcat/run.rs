@@ -17,7 +17,7 @@ use crate::common::info::{Fields, info};
 use crate::pipe;
 use crate::starttls::{self, Refused};
 
-/// The whole of a plaintext protocol before TLS, where `--timeout` sets no tighter bound.
+/// The time limit of a plaintext protocol before TLS, unless `--timeout` sets a shorter one.
 const NEGOTIATION: Duration = Duration::from_secs(30);
 
 /// How a run ended.
@@ -39,7 +39,7 @@ impl Outcome {
     }
 }
 
-/// What is known of a run at any moment.
+/// The facts of a run, at any moment.
 pub(crate) struct Tally {
     pub(crate) sent: Cell<u64>,
     pub(crate) received: Cell<u64>,
@@ -89,7 +89,7 @@ impl Tally {
     }
 }
 
-/// `None` where no TLS is spoken.
+/// `None` without TLS.
 pub(crate) fn client_tls(args: &Args) -> Result<Option<ClientTls>, Usage> {
     if !args.is_tls() {
         return Ok(None);
@@ -126,7 +126,7 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
         if let Err(failure) = in_time(deadline, secure(args, tls, &mut connection)).await {
             tally.note(args, &connection, Phase::Close);
             if failure.is_out_of_time() {
-                // A close would take its own time.
+                // Aborted, because a close would wait for its own time limit.
                 connection.control().abort();
             }
             connection.close().await;
@@ -137,7 +137,7 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
     let piped = pipe::pipe(args, tally, connection).await;
     match piped {
         Ok(report) if args.abort_after.is_some_and(|n| tally.received.get() >= n) => Outcome::of(&report, 0),
-        // The peer ended in order; what became of our last bytes is another matter, and told by the reason.
+        // The peer ended cleanly. The reason says what happened to our last bytes.
         Ok(report) if report.marker_received() => Outcome::of(&report, 0),
         Ok(report) => Outcome::of(&report, status(&report.reason)),
         Err(error) => Outcome { reason: "io", detail: chain(&error).to_string(), status: 1 },
@@ -180,9 +180,9 @@ async fn begin(
     }
 }
 
-/// Why there is no TLS.
+/// The reasons why TLS did not start.
 enum Failure {
-    /// The peer said no, or what it must not say at that point.
+    /// The peer refused, or sent bytes that are not allowed at that point.
     Refused(String),
     /// The connection failed.
     Ended(Error),

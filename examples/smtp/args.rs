@@ -32,17 +32,17 @@ SIGTERM and SIGINT drain: no new connections, mail that has come is delivered an
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
 
-/// Where the server's certificate comes from.
+/// The source of the server's certificate.
 pub(crate) enum Identity {
     /// A chain and a key.
     Files(String, String),
-    /// A directory in which they are made.
+    /// A directory in which the program makes them.
     Made(String),
-    /// There is none, and no TLS.
+    /// No certificate, so no TLS.
     None,
 }
 
-/// A command line that was understood.
+/// A valid command line.
 pub(crate) struct Args {
     pub(crate) maildir: PathBuf,
     pub(crate) listen: String,

@@ -1,6 +1,6 @@
 //! The commands of RFC 5321, as lines.
 
-/// A command that was understood.
+/// A valid command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command<'a> {
     Helo(&'a str),
@@ -16,7 +16,7 @@ pub(crate) enum Command<'a> {
     Quit,
 }
 
-/// What is answered to a line that is no command.
+/// The answer to a line that is not a command.
 pub(crate) type Refusal = &'static str;
 
 impl<'a> Command<'a> {
@@ -69,7 +69,7 @@ fn rcpt(rest: &str) -> Result<Command<'_>, Refusal> {
     }
 }
 
-/// `FROM:<a@b> parameters`. A blank behind the colon is let pass, as everybody does.
+/// `FROM:<a@b> parameters`. A space after the colon is accepted, as other servers do.
 fn path<'a>(text: &'a str, key: &str) -> Result<(&'a str, &'a str), Refusal> {
     const WRONG: Refusal = "501 5.5.4 <address> wanted";
     let head = text.get(..key.len()).filter(|head| head.eq_ignore_ascii_case(key)).ok_or(WRONG)?;

@@ -1,25 +1,26 @@
-//! What follows on DATA, up to the line that is a dot.
+//! The mail after DATA, up to the line with a single dot.
 
-/// How many bytes of a mail are held in memory. The rest is on the disk.
+/// The number of bytes of a mail that are held in memory. The rest is on disk.
 const PIECE: usize = 64 << 10;
 
-/// A mail as it comes in: any cut of it, dots taken off, line ends made those of a file.
+/// Parses an incoming mail, in pieces of any size. It removes the leading dots, and converts the line ends to those of
+/// a file.
 pub(crate) struct Data {
-    /// Bytes that have not been taken yet.
+    /// Processed bytes that have not been taken yet.
     text: Vec<u8>,
-    /// How long the mail is so far.
+    /// The length of the mail so far.
     length: usize,
     place: Place,
     limit: usize,
     fault: Option<Fault>,
 }
 
-/// Why a mail is not taken. It is read to its end all the same.
+/// The reason for refusing a mail. The mail is still read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// More bytes than the limit.
+    /// The mail is larger than the limit.
     TooBig,
-    /// CR or LF alone. To another server the same bytes may be two mails (SMTP smuggling).
+    /// The mail contains CR or LF alone. Another server may read the same bytes as two mails (SMTP smuggling).
     BareLineEnd,
 }
 
@@ -38,7 +39,7 @@ impl Data {
         Self { text: header, length: 0, place: Place::LineBegin, limit, fault: None }
     }
 
-    /// Takes bytes. `Some`: the mail ends behind that many of them.
+    /// Processes bytes. `Some`: the mail ends after that many of them.
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Option<usize> {
         for (n, byte) in bytes.iter().copied().enumerate() {
             self.place = match (self.place, byte) {
@@ -73,17 +74,17 @@ impl Data {
         } else {
             self.fault = Some(Fault::TooBig);
             self.text = Vec::new();
-            // Nothing is kept of the rest.
+            // The rest of the mail is discarded.
             self.limit = 0;
         }
     }
 
-    /// How long the mail is so far.
+    /// The length of the mail so far.
     pub(crate) fn length(&self) -> usize {
         self.length
     }
 
-    /// The bytes that have come and were not taken, if there are many.
+    /// The processed bytes that have not been taken yet, if there are many.
     pub(crate) fn take_piece(&mut self) -> Option<Vec<u8>> {
         (self.text.len() >= PIECE).then(|| std::mem::take(&mut self.text))
     }
@@ -101,7 +102,7 @@ impl Data {
 mod tests {
     use super::*;
 
-    /// The mail, and what is behind it.
+    /// Reads a mail, and returns it with the bytes after it.
     type Read<T> = Option<(Result<T, Fault>, T)>;
 
     fn read(bytes: &[u8], cut: usize) -> Read<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! Mails on disk: whole or not there.
+//! Stores mails on disk. A mail is either complete or not there.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -7,14 +7,14 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A directory with `tmp`, `new` and `cur`. A mail is in `new` when it is whole and on disk, and not before.
+/// A directory with `tmp`, `new` and `cur`. A mail appears in `new` only when it is complete and on disk.
 pub(crate) struct Maildir {
     dir: PathBuf,
     delivered: AtomicU64,
 }
 
 impl Maildir {
-    /// Opens it, and makes what is not there.
+    /// Opens the directory, and creates what is missing.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         for part in ["tmp", "new", "cur"] {
             fs::create_dir_all(dir.join(part))?;
@@ -22,7 +22,7 @@ impl Maildir {
         Ok(Self { dir: dir.to_owned(), delivered: AtomicU64::new(0) })
     }
 
-    /// Begins a mail in `tmp`.
+    /// Creates a mail in `tmp`.
     fn draft(&self) -> io::Result<Draft> {
         let name = self.name();
         let (tmp, new) = (self.dir.join("tmp").join(&name), self.dir.join("new").join(&name));
@@ -30,7 +30,8 @@ impl Maildir {
         Ok(Draft { file, tmp, new })
     }
 
-    /// No other delivery has this name: not one of this process, of another, or of one that had its number before.
+    /// A unique name. No other delivery has it: not in this process, not in another one, and not in an earlier process
+    /// with the same process id.
     fn name(&self) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let n = self.delivered.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Receives mail over SMTP, in TLS where the client asks for it, and delivers it into a Maildir.
+//! Receives mail over SMTP, with TLS if the client asks for it, and delivers it into a Maildir.
 //!
 //! ```text
 //! cargo run --example smtp -- --maildir mail
@@ -37,13 +37,13 @@ use crate::common::args::Usage;
 use crate::maildir::Maildir;
 use crate::session::Session;
 
-/// What every connection needs.
+/// The state that every connection needs.
 struct Service {
     maildir: Maildir,
     tls: Option<ServerTls>,
     max_size: usize,
     timeout: Duration,
-    /// The service ends: nothing new is begun.
+    /// Set when the service is stopping: no new mail is started.
     is_draining: AtomicBool,
 }
 
@@ -94,7 +94,7 @@ async fn run(listen: &str, service: Arc<Service>) -> Result<(), Error> {
     }
     drop(listener);
     service.is_draining.store(true, Ordering::SeqCst);
-    // Its session looks at the flag.
+    // The session checks the flag.
     handles.iter().for_each(|handle| handle.set_timer(Some(Duration::ZERO)));
     while connections.join_next().await.is_some() {}
     Ok(())

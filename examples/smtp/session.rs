@@ -13,11 +13,11 @@ use crate::command::Command;
 use crate::data::{Data, Fault};
 use crate::maildir::Spool;
 
-/// The longest command, CRLF not counted: RFC 5321 wants 512, and a little more for the parameters of MAIL.
+/// The longest command, without CRLF: RFC 5321 requires 512, and a little more for the parameters of MAIL.
 const MAX_LINE: usize = 1000;
-/// How many recipients a mail may have: RFC 5321, section 4.5.3.1.8, wants a hundred at least.
+/// The most recipients of a mail: RFC 5321, section 4.5.3.1.8, requires at least a hundred.
 const MAX_RECIPIENTS: usize = 100;
-/// A client that makes so many mistakes is shown the door.
+/// A client that makes this many mistakes is disconnected.
 const MAX_ERRORS: u32 = 20;
 
 type Conn<'a> = MessageConn<'a, LinesCodec>;
@@ -32,7 +32,7 @@ pub(crate) struct Session {
     is_delivering: Arc<AtomicBool>,
 }
 
-/// The part of the mail after DATA that has come so far.
+/// The mail after DATA, as far as it has arrived.
 struct Incoming {
     data: Data,
     spool: Arc<Mutex<Spool>>,
@@ -40,15 +40,15 @@ struct Incoming {
 }
 
 impl Incoming {
-    /// How long the client may take for the next bytes. The whole mail has the time of a command, plus a second for each KiB that
-    /// has come. So a client that sends one byte from time to time is cut off, as a silent client is.
+    /// The time limit for the next bytes. The whole mail has the time of a command, plus a second for each KiB that has
+    /// arrived. So a client that sends one byte from time to time is cut off, as a silent client is.
     fn patience(&self, silence: Duration) -> Duration {
         let earned = Duration::from_secs(self.data.length() as u64 >> 10);
         silence.saturating_add(earned).saturating_sub(self.begun.elapsed()).min(silence)
     }
 }
 
-/// A mail that was begun.
+/// A mail in progress.
 struct Mail {
     from: String,
     to: Vec<String>,
@@ -133,7 +133,8 @@ impl Session {
         self.service.tls.is_some() && !conn.is_secure()
     }
 
-    /// The answer leaves in the clear. RFC 3207: the client waits for it; what it has sent all the same is refused.
+    /// The answer is sent in plaintext. RFC 3207: the client waits for it, so bytes that the client has sent before are
+    /// refused.
     fn start_tls(&mut self, conn: &mut Conn<'_>) -> CallbackResult {
         match &self.service.tls {
             _ if conn.is_secure() => self.refuse(conn, "503 5.5.1 TLS it is already"),
@@ -200,8 +201,8 @@ fn header(name: &str, conn: &Conn<'_>, mail: &Mail) -> String {
     format!("Return-Path: <{}>\n{to}Received: from {name} ({peer}) by bowline with {with};\n\t{date}\n", mail.from)
 }
 
-/// The connection goes on behind a delivery; or it ends now, where the drain has waited for the answer. The flag of the
-/// delivery is down already: whichever of the two is later sees the other.
+/// Continues the connection after a delivery, or ends it if the drain has waited for the answer. The delivery has
+/// already cleared its flag: of the delivery and the drain, the later one sees the other.
 fn go_on(service: &Service, handle: &Handle) {
     if service.is_draining.load(Ordering::SeqCst) {
         handle.set_timer(Some(Duration::ZERO));
@@ -224,7 +225,7 @@ impl MessageProtocol for Session {
         Ok(())
     }
 
-    /// RFC 3207, section 4.2: all that was said in plaintext is forgotten.
+    /// RFC 3207, section 4.2: the server discards everything that the client said in plaintext.
     fn handshake_completed(&mut self, conn: &mut Conn<'_>) -> CallbackResult {
         conn.set_timer(Some(self.service.timeout));
         self.greeting = None;
@@ -233,7 +234,7 @@ impl MessageProtocol for Session {
     }
 
     fn message_received(&mut self, conn: &mut Conn<'_>, line: String) -> CallbackResult {
-        // A whole command, not a byte of one, is what the time is for.
+        // The timer restarts only after a whole command, not after each byte.
         conn.set_timer(Some(self.service.timeout));
         match Command::parse(&line) {
             Ok(command) => self.obey(conn, command)?,
@@ -273,7 +274,7 @@ impl MessageProtocol for Session {
         Ok(())
     }
 
-    /// The client was silent for too long, or the service ends.
+    /// The client was silent for too long, or the service is stopping.
     fn timer_fired(&mut self, conn: &mut Conn<'_>) -> CallbackResult {
         let is_draining = self.service.is_draining.load(Ordering::SeqCst);
         if !self.is_delivering.load(Ordering::SeqCst) {
@@ -288,7 +289,7 @@ fn say(conn: &mut Conn<'_>, reply: &str) {
     conn.write_sequence(&mut [reply.as_bytes(), b"\r\n"].into_iter());
 }
 
-/// As RFC 5322 writes it.
+/// Prints a time in the format of RFC 5322.
 fn date(now: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

@@ -53,19 +53,19 @@ their end, and are aborted when --drain-timeout is over or a second signal comes
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
 
-/// A command line that was understood.
+/// A valid command line.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) listen: ServerEndpoint,
     pub(crate) connect: ClientEndpoint,
-    /// Where the front is `starttls`.
+    /// Set if `--listen` is `starttls`.
     pub(crate) offer: Option<Offer>,
-    /// Where the service is `starttls`.
+    /// Set if `--connect` is `starttls`.
     pub(crate) upgrade: Option<StartTlsBy>,
     pub(crate) options: Options,
 }
 
-/// What holds for both sides.
+/// Settings of both sides.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) tolerate_truncation: bool,
@@ -140,7 +140,7 @@ impl Args {
 }
 
 impl Options {
-    /// Reads the option of this name; `false`: there is none.
+    /// Parses the option with this name; `false` if there is no such option.
     fn read(&mut self, name: &str, parser: &mut Parser) -> Result<bool, Usage> {
         match name {
             "tolerate-truncation" => self.tolerate_truncation = true,

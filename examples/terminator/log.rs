@@ -1,4 +1,4 @@
-//! Standard output: what was opened, and one line for each connection.
+//! The log on standard output: the open port, and one line for each connection.
 
 use bowline::RelayReport;
 use serde_json::json;
@@ -13,16 +13,16 @@ pub(crate) struct Log {
     lines: Lines,
 }
 
-/// What is known of a connection when it has ended.
+/// The facts of a connection that has ended.
 pub(crate) struct Ended {
     pub(crate) conn: u64,
     pub(crate) client: String,
-    /// Empty where no service was reached.
+    /// Empty if no service was reached.
     pub(crate) service: String,
-    /// Those of the client's connection.
+    /// The TLS facts of the client's connection.
     pub(crate) facts: Fields,
     pub(crate) seconds: f64,
-    /// Why there was nothing to relay, where there was not.
+    /// The report of the relay, or the failure that prevented it.
     pub(crate) outcome: Result<RelayReport, Failed>,
 }
 
@@ -74,7 +74,7 @@ impl Log {
         self.line(if self.json { ended.json() } else { ended.text() });
     }
 
-    /// Waits until all is written, but not for ever for a reader that does not read.
+    /// Waits until all lines are written; for a reader that does not read, only for a limited time.
     pub(crate) fn finish(&self) {
         self.lines.finish();
     }

@@ -1,5 +1,5 @@
-//! Takes TLS off in front of a plain service, or puts it on in front of a TLS service, from the first byte or by
-//! STARTTLS; and passes on every end as what it was.
+//! Terminates TLS in front of a plaintext service, or adds TLS in front of a TLS service, from the first byte or with
+//! STARTTLS. It forwards every end of a connection as the same kind of end.
 //!
 //! ```text
 //! cargo run --example terminator -- --listen tls:8443:cert=chain.pem:key=key.pem --connect tcp:127.0.0.1:8080
@@ -37,7 +37,8 @@ fn main() -> ExitCode {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("terminator"));
     let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling runs no service");
     let log = Log::new(args.options.json);
-    // On a worker: from this thread, every accepted connection would wake one thread to accept it and another to serve it.
+    // Runs on a worker thread. On the main thread, every accepted connection would wake one thread to accept it and
+    // another one to serve it.
     let ended = runtime.block_on(runtime.spawn(run(args, log.clone())));
     log.finish();
     let ended = ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
     if matches!(error, Error::Config(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
-/// What every connection needs.
+/// The state that every connection needs.
 struct Terminator {
     args: Args,
     connector: EndpointConnector,
@@ -70,7 +71,7 @@ async fn run(args: Args, log: Log) -> Result<(), Error> {
     let terminator = Arc::new(Terminator { args, connector, log, group: group.clone() });
     let draining = async {
         signals.next().await;
-        // What is still open then is aborted, so that nobody takes what they have for complete.
+        // Connections that are still open then are aborted, so that no peer takes its data for complete.
         tokio::select! {
             _ = group.drain(patience) => {}
             () = signals.next() => {
@@ -82,7 +83,7 @@ async fn run(args: Args, log: Log) -> Result<(), Error> {
     tokio::try_join!(serve(&listener, &terminator), draining).map(|_| ())
 }
 
-/// Serves until the drain begins, and on until the last connection has ended and is logged.
+/// Accepts connections until the drain starts, and returns when the last connection has ended and is logged.
 async fn serve(listener: &EndpointListener, terminator: &Arc<Terminator>) -> Result<(), Error> {
     // Every connection's task holds a sender, and nothing is sent: the channel ends with the last of them. A `JoinSet` would
     // wake this task for each connection that ends.
@@ -147,7 +148,7 @@ fn policy(options: &Options) -> Policy {
         .half_open_timeout(options.half_open_timeout)
 }
 
-/// SIGTERM and SIGINT, each of them as often as it comes.
+/// Receives SIGTERM and SIGINT, any number of times.
 struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
@@ -181,7 +182,7 @@ impl Signals {
 
     async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
-            // Without a signal to wait for, the service runs until it is killed.
+            // If signals cannot be received, the service runs until it is killed.
             std::future::pending::<()>().await
         }
     }

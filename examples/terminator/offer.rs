@@ -1,5 +1,5 @@
-//! The plaintext part of a protocol as its server speaks it, until a client asks for TLS. The service behind speaks first:
-//! its greeting is the client's.
+//! The plaintext part of a protocol as its server speaks it, until a client asks for Start TLS. The service speaks
+//! first, and the client gets its greeting.
 
 use std::io;
 
@@ -8,28 +8,28 @@ use tokio::io::AsyncWriteExt;
 use crate::common::args::Usage;
 use crate::starttls::{LONGEST, Plain, read_within, refusal, refused};
 
-/// How clients ask for TLS.
+/// The way in which clients ask for TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Offer {
     Smtp,
     Imap,
     Pop3,
-    /// This line, in any case.
+    /// This line, in upper or lower case.
     Line(String),
 }
 
-/// What comes next.
+/// The next step.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
-    /// The client says something else.
+    /// Read the next line of the client.
     Listen,
     /// TLS.
     Upgrade,
-    /// The client has taken its leave.
+    /// The client has left.
     Leave,
 }
 
-/// A client that talks on and on without TLS is not listened to.
+/// The most lines of a client before TLS. A client that sends more is disconnected.
 const MOST_LINES: usize = 100;
 
 impl Offer {
@@ -85,7 +85,7 @@ impl Offer {
                 }
                 Err(refusal("the greeting is too long"))
             }
-            // What the service can do, it tells again behind TLS; here there is nothing but STARTTLS.
+            // The service lists its capabilities again after TLS. Before TLS, the only capability is STARTTLS.
             Self::Imap => Ok("* OK [CAPABILITY IMAP4rev1 STARTTLS LOGINDISABLED] ready\r\n".into()),
             Self::Pop3 | Self::Line(_) => Ok(greeting),
         }

@@ -17,7 +17,7 @@ use crate::log::{Ended, Failed, Side};
 use crate::offer::Offer;
 use crate::starttls::{self, Refused, StartTlsBy};
 
-/// What is known of a connection once it is joined.
+/// The facts of a connection after both sides are connected.
 #[derive(Default)]
 struct Known {
     service: String,
@@ -44,8 +44,8 @@ async fn join(incoming: EndpointIncoming, terminator: &Terminator, known: &mut K
     Ok(relay(&mut client, &mut service).await)
 }
 
-/// Both connections, ready for data. A client whose service cannot be had is aborted: silence in order would look like
-/// an answer.
+/// Both connections, ready for data. If the service cannot be reached, the client is aborted, because a clean end
+/// without data would look like an answer.
 async fn begin(incoming: EndpointIncoming, terminator: &Terminator) -> Result<(BoxConnection, BoxConnection), Failed> {
     let offered = terminator.args.offer.as_ref().zip(incoming.start_tls());
     let mut client = incoming.begin().await.map_err(|error| failed(Side::Client, error))?;
@@ -59,7 +59,8 @@ async fn begin(incoming: EndpointIncoming, terminator: &Terminator) -> Result<(B
             }
             offer_tls((offer, how), &greeting, &mut client, terminator, deadline).await?;
         }
-        // It was said in plaintext, to us. Behind TLS the service does not say it again, and the client waits for it.
+        // The service sent its greeting to us in plaintext. It does not repeat the greeting after TLS, but the client
+        // waits for it.
         None => {
             client.write_all(greeting.as_bytes()).await.map_err(|error| failed(Side::Client, error.into()))?;
         }
@@ -67,7 +68,7 @@ async fn begin(incoming: EndpointIncoming, terminator: &Terminator) -> Result<(B
     Ok((client, service))
 }
 
-/// The service, behind TLS where that is asked for, and its greeting where it was said ahead of that.
+/// The service, with TLS if configured, and its greeting if it came before TLS.
 async fn connect(terminator: &Terminator) -> Result<(BoxConnection, String), Error> {
     let (args, connector) = (&terminator.args, &terminator.connector);
     let mut service = connector.connect().await?;
@@ -75,14 +76,14 @@ async fn connect(terminator: &Terminator) -> Result<(BoxConnection, String), Err
     let name = args.connect.name().unwrap_or_default();
     let mut greeting = in_time(deadline(terminator), starttls::negotiate(by, name, &mut service)).await?;
     if *by == StartTlsBy::Imap {
-        // It may tell of capabilities that end with the upgrade.
+        // The greeting may list capabilities that end with the upgrade.
         greeting = "* OK ready\r\n".into();
     }
     service.start_tls(how).await?;
     Ok((service, greeting))
 }
 
-/// Speaks the plaintext part with the client, and upgrades. The client is blamed for any failure here.
+/// Runs the plaintext part with the client, and upgrades. Any failure here counts as the client's.
 async fn offer_tls(
     (offer, how): (&Offer, StartTls),
     greeting: &str,
@@ -100,7 +101,8 @@ async fn offer_tls(
     Err(failed(Side::Client, Reason::Closed.into()))
 }
 
-/// Takes a step towards the service, as long as the client is there to be served. Where it fails, the client is aborted.
+/// Runs a step of connecting to the service while the client is still connected. If the step fails, the client is
+/// aborted.
 async fn while_there<T>(client: &Control, step: impl Future<Output = Result<T, Error>>) -> Result<T, Failed> {
     tokio::select! {
         // If the client has left, that is the cause of a failed step, not its result.
@@ -116,7 +118,7 @@ async fn while_there<T>(client: &Control, step: impl Future<Output = Result<T, E
     }
 }
 
-/// The deadline of the plaintext part, which begins now.
+/// The deadline of the plaintext part, counted from now.
 fn deadline(terminator: &Terminator) -> Option<Instant> {
     Instant::now().checked_add(terminator.args.options.handshake_timeout)
 }
@@ -129,7 +131,7 @@ async fn in_time<T>(deadline: Option<Instant>, step: impl Future<Output = io::Re
     done.unwrap_or_else(|_| Err(Reason::TimedOut(Phase::Handshake).into())).map_err(said_no)
 }
 
-/// A refusal keeps its words.
+/// A refusal keeps the text of the peer.
 fn said_no(error: io::Error) -> Error {
     match error.get_ref() {
         Some(inner) if inner.is::<Refused>() => Reason::Protocol(Arc::new(error)).into(),

@@ -107,7 +107,7 @@ pub(super) async fn mysql(talk: &mut Talk<'_, impl Plain>) -> io::Result<()> {
     talk.say(&mysql_request(head[3].wrapping_add(1))).await
 }
 
-/// The lower half of the server's capability flags: behind the version's text, the thread id, eight bytes and a filler.
+/// The lower half of the server's capability flags: after the version's text, the thread id, eight bytes and a filler.
 fn mysql_flags(greeting: &[u8]) -> Option<u32> {
     let version = greeting.strip_prefix(&[10])?;
     let end = version.iter().position(|byte| *byte == 0)?;

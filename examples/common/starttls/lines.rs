@@ -1,10 +1,10 @@
-//! Protocols of lines.
+//! Line-based protocols.
 
 use std::io;
 
 use super::{Plain, Talk, refusal, refused};
 
-/// `line:CMD`: a greeting, the command, an answer. An answer that is a refusal in one of the usual tongues is one.
+/// `line:CMD`: a greeting, the command, an answer. The answer counts as a refusal if it is one in a common protocol.
 pub(super) async fn any(talk: &mut Talk<'_, impl Plain>, command: &str) -> io::Result<String> {
     let greeting = talk.line().await?;
     if is_no(&greeting) {

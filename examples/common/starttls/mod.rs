@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 
 use crate::common::args::Usage;
 
-/// Which plaintext protocol goes before TLS.
+/// The plaintext protocol before TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StartTlsBy {
     Line(String),
@@ -50,13 +50,13 @@ impl StartTlsBy {
     }
 }
 
-/// What a plaintext protocol needs of a connection.
+/// The operations of a connection that a plaintext protocol needs.
 pub(crate) trait Plain: AsyncBufRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncBufRead + AsyncWrite + Unpin> Plain for T {}
 
-/// Speaks the protocol up to where TLS begins, and gives the server's greeting where it has one. `name` is who the server is
-/// to be.
+/// Runs the protocol up to the start of TLS, and returns the server's greeting if there is one. `name` is the expected
+/// name of the server.
 ///
 /// Plaintext is not authenticated, so each protocol is read strictly: unexpected bytes, an answer that comes before its question,
 /// and an answer that is too long are refusals.
@@ -81,7 +81,7 @@ pub(crate) const LONGEST: usize = 64 << 10;
 /// One conversation in plaintext.
 struct Talk<'a, P> {
     peer: &'a mut P,
-    /// How many more bytes the peer may send.
+    /// The number of bytes that the peer may still send.
     left: usize,
 }
 
