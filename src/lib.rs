@@ -6,13 +6,13 @@
 //! tokio = { version = "1", features = ["rt-multi-thread", "macros", "io-util"] }
 //! ```
 //!
-//! The features are in [the README's table](https://github.com/bowline-rs/bowline/blob/main/docs/features.md); what needs one
-//! says so.
+//! The features are listed in [the table of features](https://github.com/bowline-rs/bowline/blob/main/docs/features.md). An
+//! item that needs a feature says so.
 //!
 //! # The map
 //!
 //! A connection is a stack of **layers**: TCP, or any other stream, at the bottom; TLS sessions on top. Each layer is a
-//! [`Transport`], and a TLS layer stands on any other one.
+//! [`Transport`], and a TLS layer can run over any other layer.
 //!
 //! ```text
 //!   UpgradableConnection<T>    plaintext that becomes TLS, and the way back
@@ -21,11 +21,11 @@
 //!   Stream<S>                  a Unix socket, a pipe, ...        marker: its shutdown
 //! ```
 //!
-//! Each layer has two **halves**, [`SendHalf`] and [`RecvHalf`], which live and end apart. Each half ends by its own
-//! **marker**. When the layer below ends before the marker came, the end is **truncated**. The rest follows from that.
+//! Each layer has two **halves**, [`SendHalf`] and [`RecvHalf`], which live and end independently. Each half ends by its
+//! own **marker**. If the layer below ends before the marker came, the end is **truncated**.
 //!
-//! Bytes are read and written by tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`; there is no flush to forget. Then
-//! there are the operations of [`Transport`]:
+//! Read and write with tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`; you need not flush. [`Transport`] adds these
+//! operations:
 //!
 //! | operation | what it ends | what success means |
 //! |---|---|---|
@@ -33,7 +33,7 @@
 //! | [`close`](Transport::close) | the connection, in order and under a bound | the [`CloseReport`] says |
 //! | [`abort`](Transport::abort) | the connection, now, by RST | it cannot fail |
 //!
-//! A transport that is dropped without any of them is truncated, and the peer can tell.
+//! If a transport is dropped without any of them, the peer sees a truncation.
 //!
 //! [`TcpTransport`] adds socket options, [`TlsTransport`] the facts of the session, [`UpgradableTransport`] `start_tls` and
 //! `stop_tls`. Each layer has what the layer beneath it has. [`Control`] is the handle that other tasks hold.
@@ -41,12 +41,12 @@
 //! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again. [`relay`] joins two
 //! connections, and passes on how each ends.
 //!
-//! Connections come from a [`Connector`], a [`Reconnector`] or a [`Listener`], and end together by a [`DrainGroup`]; TLS is
-//! configured by [`ClientTls`] and [`ServerTls`]; [`ClientEndpoint`] and [`ServerEndpoint`] say all of it in a string.
-//! [`Policy`] holds bounds and choices. A call fails with an [`Error`], a connection ends with a [`Reason`]; both survive the
-//! trip through [`std::io::Error`].
+//! A [`Connector`], a [`Reconnector`] or a [`Listener`] makes connections; a [`DrainGroup`] ends many of them together.
+//! [`ClientTls`] and [`ServerTls`] configure TLS. [`ClientEndpoint`] and [`ServerEndpoint`] describe all of that in a
+//! string. [`Policy`] holds bounds and choices. A call fails with an [`Error`], and a connection ends with a [`Reason`];
+//! both can be recovered from a [`std::io::Error`].
 //!
-//! If you prefer callbacks, implement [`Protocol`](protocol::Protocol): the module [`protocol`] is the other face of all this.
+//! If you prefer callbacks, implement [`Protocol`](protocol::Protocol): the module [`protocol`] is the callback interface.
 //!
 //! # An example
 //!
@@ -88,9 +88,9 @@
 //!
 //! # Where to read on
 //!
-//! The rules that all of this keeps, each with its tests, are in [`rules`]; how a byte and an ending walk through the
-//! rooms in `docs/architecture.md`. In the code: `core` decides and knows no socket; `pump.rs` moves bytes between a
-//! session and the layer beneath; `close.rs` is the end in order, written once.
+//! The rules of this crate, each with its tests, are in [`rules`]. The path of a byte and of an end through the code is in
+//! `docs/architecture.md`. In the code, `core` makes the decisions and knows no socket, `layers/tls/pump` moves bytes
+//! between a session and the layer beneath, and `transport/close.rs` has the orderly close.
 //!
 //! Without the feature `tokio` there are only configurations, endpoint strings and errors.
 

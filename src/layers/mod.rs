@@ -1,4 +1,4 @@
-//! The layers that connections are made of: TCP or another stream at the bottom, TLS sessions on top.
+//! The layers of a connection: TCP or another stream at the bottom, TLS sessions on top.
 
 pub(crate) mod stream;
 pub(crate) mod tcp;

@@ -1,4 +1,4 @@
-//! Closing in order: finish, drain, deadline, report. Written once, for every layer.
+//! The orderly close: finish, drain, deadline, report. One implementation serves every layer.
 
 use std::fmt;
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::transport::layer::{Discard, TOKEN, poll_budget, poll_write_some};
 #[must_use = "futures do nothing unless polled"]
 pub struct Close<'a> {
     transport: &'a mut dyn Transport,
-    /// What is still to be written.
+    /// The bytes that are still to be written.
     last: &'a [u8],
     unwritten: usize,
     begun: bool,
@@ -71,12 +71,12 @@ impl<'a> Close<'a> {
         self.begun = true;
         self.under_way = Some(UnderWay::begin(self.transport.layer(TOKEN).control()));
         self.clock = Clock::new(after(self.transport.layer(TOKEN).control().policy().close_timeout));
-        // What has arrived by now is no answer to this close: an end without marker in it is a truncation.
+        // Bytes that have arrived so far are no answer to this close: an end without a marker among them is a truncation.
         let _ = self.transport.layer_mut(TOKEN).poll_discard(cx, &mut self.discarded);
         self.transport.layer_mut(TOKEN).begin_close();
     }
 
-    /// Writes the last bytes. A failure ends it; how, the halves know.
+    /// Writes the last bytes. A failure stops this; the halves know its reason.
     fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.last.is_empty() {
             match ready!(poll_write_some(self.transport, cx, self.last)) {
@@ -90,14 +90,14 @@ impl<'a> Close<'a> {
         Poll::Ready(())
     }
 
-    /// Nothing was accepted and no handshake done: the layers end at once, as far as they can without waiting.
+    /// No bytes were accepted and no handshake is done: the layers end at once, as far as they can without waiting.
     fn finish_pointless(&mut self, cx: &mut Context<'_>) -> CloseReport {
         self.transport.layer_mut(TOKEN).abandon();
         let _ = Pin::new(&mut *self.transport).poll_shutdown(cx);
         self.finish(None, Some(Reason::Closed))
     }
 
-    /// The socket goes, and the report is made.
+    /// Closes the socket and makes the report.
     fn finish(&mut self, bound: Option<Bound>, known: Option<Reason>) -> CloseReport {
         let (send, recv) = self.transport.layer(TOKEN).halves();
         let control = self.transport.layer(TOKEN).control().clone();
@@ -108,7 +108,7 @@ impl<'a> Close<'a> {
         let reason = match ended {
             _ if control.is_aborted() => Reason::Aborted,
             Some(reason) => reason,
-            // rule: close-7: all of ours has left; what is missing is only the answer.
+            // rule: close-7: all of our bytes have left; only the answer is missing.
             None if bound == Some(Bound::Bytes) && send.is_finished() => Reason::Unconfirmed,
             None => Reason::TimedOut(Phase::Close),
         };
@@ -116,7 +116,7 @@ impl<'a> Close<'a> {
         self.transport.layer(TOKEN).report_layers(&mut layers);
         let ours_is_stuck = bound.is_some() && !layers.iter().all(|layer| layer.marker_sent);
         if ours_is_stuck {
-            // What the peer did not take in time is given up, and must not look like an end in order.
+            // Bytes that the peer did not take in time are given up, and must not look like an orderly end.
             control.reset();
         }
         self.transport.layer_mut(TOKEN).release(&reason);
@@ -143,7 +143,7 @@ impl Future for Close<'_> {
         if let Some(report) = this.transport.layer(TOKEN).control().kept_report() {
             ready!(poll_budget(cx));
             let report = report.clone();
-            // Whoever was ended from elsewhere may hold the socket still (rule: life-4).
+            // A task that uses the connection may still hold the socket (rule: life-4).
             this.transport.layer_mut(TOKEN).release(&report.reason);
             return Poll::Ready(report);
         }
@@ -153,11 +153,11 @@ impl Future for Close<'_> {
             }
             this.begin(cx);
         } else if this.clock.poll(cx).is_ready() {
-            // The clock is asked first: a peer that talks without end uses up the task's budget, and a timer that is polled
-            // with none left never fires. rule: close-3
+            // The timer is polled first. A peer that sends without end uses up the task's budget, and a timer that is
+            // polled without budget never fires. rule: close-3
             return Poll::Ready(this.finish(Some(Bound::Time), None));
         }
-        // Both at once: a peer that cannot send until we read would not read what we send.
+        // Both run together: a peer that cannot send until we read would not read the bytes that we send.
         let finished = this.poll_last(cx).is_ready() && Pin::new(&mut *this.transport).poll_shutdown(cx).is_ready();
         let drained = this.transport.layer_mut(TOKEN).poll_discard(cx, &mut this.discarded).is_ready();
         if this.discarded.is_full() {
@@ -166,7 +166,7 @@ impl Future for Close<'_> {
         if finished && drained && this.delivery.poll(cx, this.transport.layer(TOKEN).control()).is_ready() {
             return Poll::Ready(this.finish(None, None));
         }
-        // A close that has nothing to wait for needs no timer. Without budget the task is woken at once.
+        // A close without a wait needs no timer. Without budget the task is woken at once.
         if this.clock.is_idle() && this.clock.poll(cx).is_ready() {
             return Poll::Ready(this.finish(Some(Bound::Time), None));
         }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use crate::transport::Transport;
 use crate::transport::layer::TOKEN;
 
-/// The end of a send half under way: see [`Transport::close_write`].
+/// An end of a send half in progress: see [`Transport::close_write`].
 #[must_use = "futures do nothing unless polled"]
 pub struct CloseWrite<'a>(&'a mut dyn Transport);
 
@@ -34,7 +34,7 @@ impl Future for CloseWrite<'_> {
     }
 }
 
-/// A write of several parts under way: see [`Transport::write_sequence`].
+/// A write of several parts in progress: see [`Transport::write_sequence`].
 #[must_use = "futures do nothing unless polled"]
 pub struct WriteSequence<'a> {
     transport: &'a mut dyn Transport,

@@ -1,4 +1,4 @@
-//! The machinery beneath the ladder: what one layer offers to the layer above it, and to the futures of `Transport`.
+//! The methods that one layer offers to the layer above it, and to the futures of `Transport`.
 
 use std::fmt;
 use std::io;
@@ -20,63 +20,63 @@ use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
 use crate::transport::{Starting, Stopping, TlsTransport, Transport};
 
-/// What a layer does for the layer above it, and for the futures of [`Transport`]. The real layers implement it: TCP, streams, TLS.
-/// Everything that wraps a layer lends it, through [`AsLayer`].
+/// The methods of a layer for the layer above it, and for the futures of [`Transport`]. TCP, streams and TLS implement it.
+/// A type that wraps a layer lends that layer through [`AsLayer`].
 ///
-/// Nothing outside this crate can name it, or call a method of it.
+/// Code outside this crate can neither name this trait nor call its methods.
 pub trait Layer: Send {
     /// The handle that reaches the bottom.
     fn control(&self) -> &Control;
     /// Both halves of this layer.
     fn halves(&self) -> (SendHalf, RecvHalf);
-    /// Bytes accepted and not handed to the kernel, those of the layers beneath too.
+    /// Bytes that were accepted and not handed to the kernel, including those in the layers beneath.
     fn queued_bytes(&self) -> usize;
-    /// An abort has reached the bottom: let go of everything on this side.
+    /// An abort has reached the bottom: drops everything on this side.
     fn handle_abort(&mut self);
-    /// From now on nobody reads: the end that is awaited is the answer to our close.
+    /// From now on no task reads: an end that comes is the answer to our close.
     fn begin_close(&mut self);
-    /// Whether closing has nothing to finish: a handshake with nothing accepted (rule: close-9).
+    /// Whether a close has nothing to finish: a handshake without accepted bytes (rule: close-9).
     fn is_pointless(&self) -> bool;
-    /// Gives up the handshake that [`is_pointless`](Self::is_pointless) tells of.
+    /// Gives up the handshake for which [`is_pointless`](Self::is_pointless) returned true.
     fn abandon(&mut self);
-    /// Reads and throws away until the receive half of this layer, and of those beneath, has ended. Counts the bytes.
+    /// Reads and discards until the receive half of this layer, and of those beneath, has ended. Counts the bytes.
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()>;
-    /// The socket goes. Whoever still uses the transport is told this reason, where a half had not ended.
+    /// Closes the socket. A half that had not ended reports this reason to the tasks that still use the transport.
     fn release(&mut self, reason: &Reason);
-    /// Holds small writes back, or lets them go. Says whether they were held back before.
+    /// Holds small writes back, or releases them. Returns whether they were held back before.
     fn set_cork(&mut self, on: bool) -> bool;
     /// Takes the bytes that were received and not read.
     fn take_unread(&mut self) -> Vec<u8>;
     /// Takes in the bytes that have been received by now, up to [`LOOK`], without waiting for more: those in the kernel, and
     /// those in records of the layers below (rule: upgrade-11).
     fn look(&mut self, cx: &mut Context<'_>);
-    /// Puts bytes behind those that were received and not read.
+    /// Adds bytes after those that were received and not read.
     fn push_unread(&mut self, bytes: &[u8]);
-    /// Says how each layer stands, this one first.
+    /// Reports the state of each layer, this one first.
     fn report_layers(&self, layers: &mut Vec<LayerReport>);
-    /// Whether a write may be made from within a waker: nothing of this layer is locked while it wakes somebody.
+    /// Whether a waker may write to this layer: the layer holds no lock while it wakes tasks.
     fn may_write_in_wake(&self) -> bool;
     /// Whether bytes that this layer has taken may wait here, or on a layer beneath, until a flush.
     fn keeps_written(&self) -> bool;
     /// Whether this layer would take this many bytes at once, as far as it knows. A layer that does not know says no.
     fn has_space(&self, bytes: usize) -> bool;
-    /// The peer has ended its half above: from now on a write that stalls is idle (rule: half-10).
+    /// The peer has ended its half of a layer above: from now on a write that stalls is idle (rule: half-10).
     fn set_half_open(&mut self);
-    /// What is written from now on is the last, and the end of this layer follows right behind it: both may leave as one.
-    /// No more than a hint.
+    /// The next write is the last, and the end of this layer follows directly: both may leave in one packet. This is only a
+    /// hint.
     fn expect_end(&mut self);
-    /// A layer stands on this one, or does no more: with one, an end without markers is told by the missing marker
-    /// above, so that a drop need not reset.
+    /// Set while another layer sits on top. That layer detects truncation by its missing marker, so a drop of this one need
+    /// not reset.
     fn set_beneath(&mut self, beneath: bool);
     /// The facts of the topmost TLS session.
     fn session_facts(&self) -> Option<Arc<SessionFacts>>;
-    /// Ready once no more than the low mark waits to leave, on this layer and those beneath. A layer that queues nothing
-    /// has room always.
+    /// Ready once the bytes that wait to leave, on this layer and those beneath, are at or below the low mark. A layer
+    /// without a queue always has space.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-    /// Attends to what is not data (alerts, KeyUpdates, tickets) until data or the end of the half waits to be read. A
-    /// layer that has only data leaves it where it is.
+    /// Handles records that hold no data (alerts, KeyUpdates, tickets) until data or the end of the half waits to be read.
+    /// A layer that has only data does nothing.
     fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-    /// The handshake that this layer has yet to make, where it has.
+    /// The handshake that this layer has not made yet, if there is one.
     fn handshaking(&mut self) -> Option<Starting<'_>>;
 }
 
@@ -89,7 +89,8 @@ pub trait AsLayer: Send {
     fn layer(&self, _: Token) -> &dyn Layer;
     /// The topmost layer.
     fn layer_mut(&mut self, _: Token) -> &mut dyn Layer;
-    /// This transport as an object. Its own reads and writes, not those of its layer, know whether bytes may pass.
+    /// This transport as an object, with its own reads and writes. They check whether bytes may pass; those of its layer do
+    /// not.
     fn as_transport(&mut self, _: Token) -> &mut dyn Transport;
 
     /// This transport as one that has TLS, or can have it.
@@ -97,7 +98,7 @@ pub trait AsLayer: Send {
         None
     }
 
-    /// The handshake that is yet to be made, where one is and nobody drives it.
+    /// The handshake that is not done yet, if there is one and no task drives it.
     fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
         self.layer_mut(token).handshaking()
     }
@@ -112,24 +113,24 @@ pub trait AsLayer: Send {
 #[derive(Debug, Clone, Copy)]
 pub struct Token(());
 
-/// The only one.
+/// The only value.
 pub(crate) const TOKEN: Token = Token(());
 
 /// The methods of a layer that can change between plaintext and TLS.
 pub trait Upgradable: Send {
-    /// TLS begins, its handshake to be done by then.
+    /// Starts TLS; the handshake must be done by the deadline.
     fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Starting<'_>;
-    /// TLS ends.
+    /// Ends TLS.
     fn stopping(&mut self) -> Stopping<'_>;
 }
 
 /// The most bytes that one look takes in, so that a peer that keeps sending cannot prolong it.
 const LOOK: usize = 64 << 10;
 
-/// How much was thrown away, and how much may be.
+/// How many bytes were discarded, and how many may be.
 #[derive(Debug)]
 pub struct Discard {
-    /// Bytes thrown away so far.
+    /// How many bytes were discarded so far.
     pub bytes: u64,
     /// The bound.
     pub limit: u64,
@@ -168,8 +169,8 @@ impl<T: Transport + ?Sized> AsLayer for Box<T> {
     }
 }
 
-/// Costs the task one unit of its budget. A caller can repeat a call that is ready at once, and would keep other tasks from
-/// running (rule: life-6). Pending: the budget is used up, and the task is woken to continue after others.
+/// Takes one unit of the task's budget. A caller that repeats a call that is ready at once would otherwise keep other tasks
+/// from running (rule: life-6). Pending: the budget is used up, and the task is woken to continue after others.
 pub(crate) fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
     std::task::ready!(poll_proceed(cx)).made_progress();
     Poll::Ready(())
@@ -188,7 +189,7 @@ pub(crate) fn poll_write_some(
     }
 }
 
-/// Reads and throws away what a layer's own read gives, until it ends or the bound is reached.
+/// Reads from the layer and discards, until the layer ends or the bound is reached.
 pub(crate) fn poll_discard_reads<T: AsyncRead + Unpin + ?Sized>(
     layer: &mut T,
     cx: &mut Context<'_>,
@@ -205,7 +206,7 @@ pub(crate) fn poll_discard_reads<T: AsyncRead + Unpin + ?Sized>(
     Poll::Ready(())
 }
 
-/// Hands over what waits in an inbox, as much as there is room for.
+/// Moves bytes from an inbox to `buf`, as many as there is space for.
 pub(crate) fn hand_over(inbox: &mut Inbox, buf: &mut ReadBuf<'_>) {
     let n = inbox.len().min(buf.remaining());
     buf.put_slice(&inbox.as_slice()[..n]);
@@ -213,8 +214,8 @@ pub(crate) fn hand_over(inbox: &mut Inbox, buf: &mut ReadBuf<'_>) {
     inbox.release();
 }
 
-/// Reads ahead into an empty inbox what one read of the layer gives, at most as much as there is `room` for. The inbox is lent
-/// to the read, which needs the rest.
+/// Reads ahead once into an empty inbox, at most as many bytes as `room` allows. The read borrows the inbox, and needs the
+/// rest of the layer.
 pub(crate) fn poll_read_ahead<T>(
     half: &mut T,
     inbox_of: impl Fn(&mut T) -> &mut Inbox,
@@ -256,7 +257,7 @@ pub(crate) fn tls_layers(layer: &dyn Layer) -> usize {
     layers.iter().filter(|layer| layer.kind == LayerKind::Tls).count()
 }
 
-/// How every transport shows itself: its ends and its halves.
+/// The debug output of every transport: its addresses and the state of its halves.
 pub(crate) fn debug(layer: &dyn Layer, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (send, recv) = layer.halves();
     f.debug_struct(name)

@@ -1,14 +1,15 @@
-//! The ladder of traits: what every transport does, and what the higher ones add.
+//! The traits of transports: what every transport does, and what the special ones add.
 //!
 //! | asked for | done means |
 //! |---|---|
 //! | write | we hold the bytes |
 //! | flush | the kernel holds them |
-//! | [`close_write`](Transport::close_write) | and our marker behind them |
-//! | [`close`](Transport::close), reported clean | and all of it has arrived, and the peer has ended in order too |
+//! | [`close_write`](Transport::close_write) | the kernel also holds our marker, after the bytes |
+//! | [`close`](Transport::close), reported clean | all bytes have arrived, and the peer has ended in order too |
 //!
-//! [`TcpTransport`](tcp::TcpTransport) is implemented where TCP is at the bottom, [`TlsTransport`] by TLS and upgradable connections,
-//! [`UpgradableTransport`] by upgradable ones. All of it can be called on the concrete types and on trait objects.
+//! [`TcpTransport`](tcp::TcpTransport) is implemented if TCP is at the bottom, [`TlsTransport`] by TLS and upgradable
+//! connections, and [`UpgradableTransport`] by upgradable ones. All methods can be called on the concrete types and on
+//! trait objects.
 
 pub(crate) mod close;
 pub(crate) mod futures;
@@ -33,7 +34,7 @@ use crate::transport::close::Close;
 use crate::transport::futures::{CloseWrite, Corked, WriteSequence};
 use crate::transport::layer::{AsLayer, TOKEN};
 
-/// How things stand on the topmost layer of a connection.
+/// The state of the topmost layer of a connection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Status {
@@ -47,19 +48,20 @@ pub struct Status {
     pub reason: Option<Reason>,
 }
 
-/// What every transport does: bytes in order, a close that loses nothing, an abort that cannot be mistaken for one.
+/// The operations of every transport: bytes in order, an orderly close that loses no data, and an abort that the peer
+/// cannot mistake for one.
 ///
-/// Reading and writing are those of tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`. `poll_shutdown` is
-/// [`close_write`](Self::close_write). There is no flush to forget: accepted bytes leave as soon as the socket takes
-/// them, whatever the application waits for (rule: write-6).
+/// Read and write with tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`. `poll_shutdown` is
+/// [`close_write`](Self::close_write). You need not flush: accepted bytes leave as soon as the socket takes them, even if
+/// no task waits for that (rule: write-6).
 ///
-/// Dropping a transport that was not closed is a truncation, and looks like one to the peer: RST on TCP, on TLS an end
-/// without close_notify (rule: close-12).
+/// Dropping a transport that was not closed is a truncation, and the peer sees it as one: RST on TCP, an end without
+/// close_notify on TLS (rule: close-12).
 ///
 /// # What it has beneath
 ///
-/// Only the transports of this crate implement it: make one of your own stream with [`Stream`](crate::Stream). How layers work
-/// together cannot be reached from outside:
+/// Only the transports of this crate implement this trait. Use [`Stream`](crate::Stream) to make one of your own stream.
+/// The methods that layers use among each other cannot be called from outside:
 ///
 /// ```compile_fail,E0599
 /// fn release(transport: &mut dyn bowline::Transport) {
@@ -76,7 +78,7 @@ pub struct Status {
 /// # Cancel safety
 ///
 /// `read` and `write` of tokio's extension traits are cancel safe: a future that is dropped has read or written nothing.
-/// `write_all`, `read_exact` and the like are not, as everywhere.
+/// `write_all`, `read_exact` and similar methods are not cancel safe, as with any stream.
 #[doc(alias = "ITransport")]
 #[doc(alias = "ITCPTransport")]
 pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
@@ -96,12 +98,12 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         self.layer(TOKEN).control().peer_addr()
     }
 
-    /// A handle for other tasks: abort, addresses, how it ended. Cheap to clone.
+    /// A handle for other tasks: it can abort, and it knows the addresses and how the connection ended. Cheap to clone.
     fn control(&self) -> Control {
         self.layer(TOKEN).control().clone()
     }
 
-    /// How things stand.
+    /// The state of the connection.
     fn status(&self) -> Status {
         let (send, recv) = self.layer(TOKEN).halves();
         let reason = match self.layer(TOKEN).control().kept_report() {
@@ -112,8 +114,8 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         Status { send, recv, queued: self.queued(), reason }
     }
 
-    /// Ends our send half: everything accepted, then this layer's marker (close_notify on TLS), then FIN beneath it.
-    /// Reading goes on for as long as the peer sends (rules: half-1, half-2). Twice is once (rule: half-3).
+    /// Ends our send half: accepted bytes leave first, then this layer's marker (close_notify on TLS), then FIN beneath it.
+    /// Reading goes on for as long as the peer sends (rules: half-1, half-2). A second call changes nothing (rule: half-3).
     ///
     /// Success means that the kernel has all of it. Fails with the reason if the connection was lost before. If the peer takes
     /// nothing for [`Policy::close_timeout`](crate::Policy::close_timeout), the connection is reset, and this fails
@@ -134,9 +136,8 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
     /// The example `netcat` does this.
     ///
     /// # Cancel safety
-    ///
-    /// Once polled, the end is decided: a future that is dropped changes nothing about it, and the marker leaves as
-    /// soon as the socket takes it.
+    /// The first poll decides the end: dropping the future after it changes nothing, and the marker leaves as soon as the
+    /// socket takes it.
     #[doc(alias = "loseWriteConnection")]
     #[doc(alias = "write_eof")]
     #[doc(alias = "CloseWrite")]
@@ -145,23 +146,24 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         CloseWrite::new(self.as_transport(TOKEN))
     }
 
-    /// Ends the connection in order: everything accepted, the markers, then the peer's end is awaited while its late
-    /// input is thrown away, then the socket goes. Never fails: it reports (rules: close-1 to close-11). Where the peer ended
-    /// first, it waits until the peer's system has our last bytes, as far as the system tells (rule: close-14).
+    /// Ends the connection in order. Accepted bytes leave, then the markers; after that it waits for the peer's end,
+    /// discards the input that still comes, and closes the socket. It never fails: it returns a report (rules: close-1 to
+    /// close-11). If the peer ended first, it waits until the peer's system has our last bytes, as far as our system
+    /// reports that (rule: close-14).
     ///
     /// The wait is bounded by [`Policy::close_timeout`](crate::Policy::close_timeout) and
     /// [`Policy::close_discard`](crate::Policy::close_discard). A second call gives the same report.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped and called again; the bounds start anew then.
+    /// You may drop it and call it again; the bounds then start anew.
     #[doc(alias = "loseConnection")]
     fn close(&mut self) -> Close<'_> {
         Close::new(self.as_transport(TOKEN), &[])
     }
 
-    /// Writes these last bytes and closes, all of it within the bounds of [`close`](Self::close): a peer that does not
-    /// read holds it no longer (rule: close-3). At the bound the report says that our marker did not leave.
+    /// Writes these last bytes and closes, within the bounds of [`close`](Self::close): a peer that does not read cannot
+    /// make it wait longer (rule: close-3). If a bound ends it, the report shows that our marker did not leave.
     ///
     /// # Cancel safety
     ///
@@ -171,8 +173,8 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         Close::new(self.as_transport(TOKEN), last)
     }
 
-    /// Ends the connection now: what is queued is thrown away and the peer gets RST. Returns at once, from any state
-    /// (rules: abort-1 to abort-5).
+    /// Ends the connection now: queued bytes are discarded, and the peer gets RST. Returns at once, from any state (rules:
+    /// abort-1 to abort-5).
     #[doc(alias = "abortConnection")]
     #[doc(alias = "SetLinger")]
     fn abort(&mut self) {
@@ -182,8 +184,8 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         }
     }
 
-    /// Writes all parts as one: in order, without joining copies where the kernel can gather. Nothing of it is written
-    /// if our send half has ended (rule: write-2).
+    /// Writes all parts as one: in order, and without copies if the kernel can gather them. No byte is written if our send
+    /// half has ended (rule: write-2).
     ///
     /// # Cancel safety
     ///
@@ -206,7 +208,7 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         control.is_tcp().then_some(TcpOptions(control))
     }
 
-    /// This transport as one that has TLS, or can have it: a TLS connection, or an upgradable one.
+    /// This transport with its TLS methods, if it is a TLS or an upgradable connection.
     fn as_tls(&self) -> Option<&dyn TlsTransport> {
         self.lend_tls(TOKEN)
     }
@@ -220,13 +222,13 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
 
 impl<T: Transport + ?Sized> Transport for Box<T> {}
 
-/// What TLS adds: the facts of the session. TLS and upgradable connections have it, on top of any transport; where the type is
-/// not known, [`Transport::as_tls`] tells whether there is TLS.
+/// Adds the facts of the TLS session. TLS and upgradable connections have it, on top of any transport. If the type is not
+/// known, use [`Transport::as_tls`].
 #[doc(alias = "ISSLTransport")]
 #[doc(alias = "INegotiated")]
 pub trait TlsTransport: Transport {
-    /// What the handshake of the topmost TLS layer agreed on; `None` in plaintext, and until the handshake is done. It
-    /// stays readable after the end (rule: secure-3).
+    /// The result of the handshake of the topmost TLS layer; `None` in plaintext, and until the handshake is done. It can
+    /// be read after the end too (rule: secure-3).
     #[doc(alias = "getPeerCertificate")]
     #[doc(alias = "negotiatedProtocol")]
     #[doc(alias = "ConnectionState")]

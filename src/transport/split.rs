@@ -1,4 +1,4 @@
-//! Two halves for two tasks, over every transport.
+//! Splits any transport into two halves for two tasks.
 
 use std::fmt;
 
@@ -8,19 +8,19 @@ use crate::conn::control::Control;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::transport::Transport;
 
-/// The halves of a transport, owned, for two tasks; and the way back.
+/// Splits a transport into two owned halves for two tasks, and joins them again.
 ///
-/// The halves of TCP share no lock, and neither do those of an upgradable connection that is in plaintext over TCP. Those
-/// of a TLS session share the session under one.
+/// The halves of TCP share no lock, and neither do those of an upgradable connection in plaintext over TCP. The halves of a
+/// TLS session share the session under a lock.
 ///
-/// Nothing is lost on the way: bytes that were received and not read stay with the read half, bytes that were accepted
-/// leave although nobody waits for them. A half that is dropped ends nothing; when both are dropped, the connection ends
-/// as a dropped connection does (rule: close-12). The write half's `shutdown` is
-/// [`close_write`](Transport::close_write). [`close`](Transport::close), `start_tls` and `stop_tls` want the whole
-/// connection, so [`reunite`](Self::reunite) first; an abort wants the handle only.
+/// No bytes are lost: bytes that were received and not read stay with the read half, and accepted bytes leave even if no
+/// task waits for that. Dropping one half ends nothing; when both are dropped, the connection ends in the same way as a
+/// dropped connection (rule: close-12). The write half's `shutdown` is [`close_write`](Transport::close_write).
+/// [`close`](Transport::close), `start_tls` and `stop_tls` need the whole connection, so call [`reunite`](Self::reunite)
+/// first; an abort needs only the handle.
 ///
-/// A [`Stream`](crate::Stream) is one object, which cannot be cut without a lock: it has no halves of its own, and
-/// `tokio::io::split` does for it what can be done. TLS on top of it can be split; an upgradable connection on it cannot.
+/// A [`Stream`](crate::Stream) is one object, which cannot be split without a lock. It has no halves of its own; use
+/// `tokio::io::split` for it. TLS on top of it can be split; an upgradable connection on it cannot.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -56,13 +56,14 @@ pub trait Split: Transport + Sized {
     /// The half that writes.
     type WriteHalf: OwnedWriteHalf;
 
-    /// Cuts the connection in two.
+    /// Splits the connection.
     fn into_split(self) -> (Self::ReadHalf, Self::WriteHalf);
 
     /// Makes one connection of the two halves again.
     ///
     /// # Errors
-    /// [`ReuniteError`] where they are halves of different connections: the caller's mistake. It gives them back.
+    /// [`ReuniteError`], which returns both halves, if they belong to different connections. That is a mistake of the
+    /// caller.
     #[doc(alias = "unsplit")]
     fn reunite(
         read: Self::ReadHalf,
@@ -70,7 +71,7 @@ pub trait Split: Transport + Sized {
     ) -> Result<Self, ReuniteError<Self::ReadHalf, Self::WriteHalf>>;
 }
 
-/// Two halves that are not of one connection; nothing happened to them.
+/// Two halves that do not belong to one connection. They are unchanged.
 pub struct ReuniteError<R, W>(Box<(R, W)>);
 
 impl<R, W> ReuniteError<R, W> {
@@ -78,7 +79,7 @@ impl<R, W> ReuniteError<R, W> {
         Self(Box::new((read, write)))
     }
 
-    /// Gives the halves back.
+    /// Returns the halves.
     pub fn into_halves(self) -> (R, W) {
         *self.0
     }
@@ -102,14 +103,15 @@ impl<R, W> std::error::Error for ReuniteError<R, W> {}
 pub trait OwnedReadHalf: AsyncRead + AsyncBufRead + fmt::Debug + Send + Unpin + 'static {
     /// The handle of the connection.
     fn control(&self) -> Control;
-    /// How the half stands.
+    /// The state of the half.
     fn status(&self) -> RecvHalf;
 }
 
-/// The half of a connection that writes. Its `shutdown` is [`close_write`](Transport::close_write): the connection lives.
+/// The half of a connection that writes. Its `shutdown` is [`close_write`](Transport::close_write): the connection stays
+/// open.
 pub trait OwnedWriteHalf: AsyncWrite + fmt::Debug + Send + Unpin + 'static {
     /// The handle of the connection.
     fn control(&self) -> Control;
-    /// How the half stands.
+    /// The state of the half.
     fn status(&self) -> SendHalf;
 }

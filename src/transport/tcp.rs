@@ -1,11 +1,11 @@
-//! What a TCP socket adds to a transport.
+//! The socket options of a transport over TCP.
 
 use crate::conn::options::{SocketOptions, TcpOptions};
 use crate::transport::Transport;
 use crate::transport::layer::TOKEN;
 
-/// What a TCP socket adds: its options, which both faces share. They are the methods of [`SocketOptions`], and reach the real
-/// socket through every layer (rule: tcp-2).
+/// Adds the options of a TCP socket, for the async and the callback interface. They are the methods of [`SocketOptions`],
+/// and reach the real socket through every layer (rule: tcp-2).
 ///
 /// A transport has it where TCP is at its bottom: [`TcpConnection`](crate::TcpConnection), and TLS and upgradable connections on top
 /// of one that has it. A Unix socket or a pipe has no such options:
@@ -18,7 +18,7 @@ use crate::transport::layer::TOKEN;
 /// }
 /// ```
 ///
-/// Where the type is not known, [`Transport::as_tcp`] tells whether there are any.
+/// If the type is not known, use [`Transport::as_tcp`].
 #[doc(alias = "ITCPTransport")]
 pub trait TcpTransport: Transport + SocketOptions {}
 

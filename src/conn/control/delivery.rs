@@ -1,4 +1,5 @@
-//! How much of our data the peer has acknowledged, as far as the system tells, and which reason the end gets from that.
+//! How much of our data the peer has acknowledged, as far as the system reports it, and the reason that follows for the
+//! end.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use crate::error::{Phase, Reason};
 
 /// The socket still exists.
 pub(super) const NOT_ASKED: u64 = u64::MAX;
-/// The system cannot tell.
+/// The system cannot report it.
 const NOT_TOLD: u64 = u64::MAX - 1;
 
 impl Control {

@@ -1,4 +1,5 @@
-//! What a connection is to its group and to its listener: a member until it is gone, under the outcome that is known then.
+//! The membership of a connection in its group and its listener. A connection is a member until its socket is gone, and is
+//! then counted under the outcome that is known at that time.
 
 use std::pin::pin;
 use std::sync::atomic::AtomicU8;
@@ -20,26 +21,26 @@ impl WeakControl {
     }
 }
 
-/// The group of a connection, as the connection knows it.
+/// The interface of a group that its connections use.
 pub(crate) trait Group: Send + Sync {
-    /// Whether its drain has begun.
+    /// Whether the group has begun to drain.
     fn is_draining(&self) -> bool;
-    /// Notified when its drain begins.
+    /// Is woken when the group begins to drain.
     fn begun(&self) -> &Notify;
-    /// Takes a connection in; returns its number.
+    /// Adds a connection; returns its number.
     fn enter(&self, control: WeakControl) -> usize;
-    /// The connection is gone, or (without an outcome) belongs to another group already. Twice is once.
+    /// The connection is gone, or (without an outcome) belongs to another group already. A second call changes nothing.
     fn leave(&self, member: &Member, outcome: Option<&dyn Fn() -> Outcome>);
-    /// How the connection ended is known now: that corrects what was counted when it left.
+    /// The outcome of a connection became known after the connection had left: corrects the count.
     fn correct(&self, member: &Member, outcome: Outcome);
 }
 
-/// A connection's membership: what it needs to leave.
+/// A connection's membership: the data that it needs to leave the group.
 pub(crate) struct Member {
     group: Arc<dyn Group>,
     /// Its number in the group.
     pub(crate) number: usize,
-    /// 0 inside; else how it was counted. Changed under the group's lock only.
+    /// 0 for a member; otherwise the outcome under which it was counted. Changed only under the group's lock.
     pub(crate) left: AtomicU8,
 }
 
@@ -56,16 +57,17 @@ pub(crate) async fn draining(group: &dyn Group) {
 }
 
 impl Control {
-    /// Whether the group that the connection belongs to drains. Never so where it belongs to none.
+    /// Whether the connection's group drains. False if the connection belongs to no group.
     pub fn is_draining(&self) -> bool {
         self.0.member.get().is_some_and(|member| member.group.is_draining())
     }
 
-    /// Waits until the [group](crate::DrainGroup) that the connection belongs to begins to drain: then end it, in whatever way the
-    /// protocol has for it. For ever, where it belongs to none: a connection that was accepted belongs to that of its
-    /// listener, any other to the one that it has [joined](crate::DrainGroup::join).
+    /// Waits until the [group](crate::DrainGroup) of the connection begins to drain; the service should then end the
+    /// connection in the way of its protocol. Waits for ever if the connection belongs to no group. An accepted connection
+    /// belongs to the group of its listener, any other connection to the group that it has
+    /// [joined](crate::DrainGroup::join).
     ///
-    /// A service that waits for it again and again does better to pin one future and to wait for that.
+    /// A service that waits for the drain in a loop should pin one future and poll it again, as here:
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -110,7 +112,7 @@ impl Control {
         }
     }
 
-    /// Makes the connection a member of this group; says whether it is one now.
+    /// Makes the connection a member of this group; returns whether it is one now.
     pub(crate) fn join(&self, group: Arc<dyn Group>) -> bool {
         if self.is_gone() || self.0.member.get().is_some() {
             return false;
@@ -118,12 +120,12 @@ impl Control {
         let number = group.enter(WeakControl(Arc::downgrade(&self.0)));
         let member = Member { group, number, left: AtomicU8::new(0) };
         if let Err(second) = self.0.member.set(member) {
-            // Somebody else was faster.
+            // Another call came first.
             second.group.leave(&second, None);
             return false;
         }
         if self.is_gone() {
-            // It went meanwhile, and did not know yet what to leave.
+            // The connection ended during this call, before it knew which group to leave.
             self.leave();
         }
         if self.is_draining() {
@@ -138,21 +140,22 @@ impl Control {
         *places = Some(place);
     }
 
-    /// The reason of the end, as soon as a layer knows it. The topmost layer knows first; later reports change nothing.
+    /// Notes the reason of the end, as soon as a layer knows it. The topmost layer knows first; later reports change
+    /// nothing.
     pub(crate) fn note_reason(&self, reason: &Reason) {
         if self.0.noted.set(Box::new(reason.clone())).is_ok() {
             self.recount();
         }
     }
 
-    /// More is known now than at the time when the connection left its group.
+    /// The outcome is known better now than when the connection left its group.
     pub(super) fn recount(&self) {
         if let Some(member) = self.0.member.get() {
             member.group.correct(member, self.outcome());
         }
     }
 
-    /// How it ended, as far as that is known.
+    /// The outcome, as far as it is known.
     pub(crate) fn outcome(&self) -> Outcome {
         Outcome::of(&self.reason())
     }

@@ -1,4 +1,4 @@
-//! The handle that other tasks hold.
+//! The handle of a connection that other tasks use.
 
 mod delivery;
 mod loss;
@@ -26,17 +26,17 @@ use crate::core::report::CloseReport;
 use crate::error::{Error, Phase, Reason};
 use crate::policy::{Policy, Role};
 
-/// What is beneath all layers: the part of a connection that an abort has to reach.
+/// The bottom of a connection, beneath all layers: an abort acts here.
 pub(crate) trait Bottom: Send + Sync {
-    /// Ends it now, with RST where there is such a thing, and wakes whoever waits on it.
+    /// Ends it now, with RST if the transport has one, and wakes the tasks that wait on it.
     fn abort(&self);
 
-    /// The TCP socket, where it is one.
+    /// The TCP socket, if it is one.
     fn socket(&self) -> Option<SocketRef<'_>> {
         None
     }
 
-    /// A close is about to let go, and will report.
+    /// A close is about to drop the transport, and will report.
     fn begin_report(&self) {}
 
     /// Whether both halves have ended in order, but the system has not yet confirmed our last bytes. Asks the system.
@@ -58,7 +58,7 @@ pub(crate) trait Bottom: Send + Sync {
     }
 }
 
-/// Whoever has tasks waiting that an abort has to wake.
+/// An owner of waiting tasks that an abort or a drain has to wake.
 pub(crate) trait Watcher: Send + Sync {
     /// The connection was aborted.
     fn handle_abort(&self);
@@ -66,8 +66,9 @@ pub(crate) trait Watcher: Send + Sync {
     fn handle_drain(&self) {}
 }
 
-/// A handle to a connection: cheap to clone, usable from any task or thread, in use or not. It keeps nothing alive: once
-/// the connection is gone, so is its socket (rule: life-4).
+/// A handle to a connection. It is cheap to clone, and can be used from any task or thread while other tasks use the
+/// connection. It keeps no socket open: when the connection has ended, its socket is closed, even if handles remain (rule:
+/// life-4).
 ///
 /// The handle of a connection is the same on every layer and through every upgrade.
 ///
@@ -86,16 +87,16 @@ pub(crate) trait Watcher: Send + Sync {
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
-/// In this order, so that each read and write touches the first fields only, which share a line of the processor's cache.
+/// Each read and write uses only the first fields; in this order they share a line of the processor's cache.
 #[repr(C)]
 struct Inner {
     received: AtomicU64,
     sent: AtomicU64,
     activity: Activity,
-    /// Cut off by us at the bottom: by an abort, or for the reason that the report gives.
+    /// We ended the connection at the bottom: by an abort, or for the reason in the report.
     cut: AtomicBool,
     reset: AtomicBool,
-    /// Made by connecting, not by accepting.
+    /// We made the connection by connecting, not by accepting.
     connected: AtomicBool,
     /// A TCP socket is at the bottom.
     tcp: AtomicBool,
@@ -118,12 +119,12 @@ struct Inner {
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     going: Notify,
     member: OnceLock<Member>,
-    /// Given back when the connection is gone.
+    /// The place in the listener; given back when the connection has ended.
     places: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
 impl Inner {
-    /// Each counter has one writer, the half that owns that direction: no locked add is needed.
+    /// Each counter has one writer, the half that owns that direction, so a plain add is enough.
     fn count(&self, counter: &AtomicU64, bytes: usize) {
         if bytes > 0 {
             let so_far = counter.load(Ordering::Relaxed);
@@ -161,22 +162,22 @@ impl Control {
         }))
     }
 
-    /// Says what an abort has to reach.
+    /// Sets the bottom that an abort acts on.
     pub(crate) fn stand_on(&self, bottom: Weak<dyn Bottom>) {
-        // Set once, where the bottom is made.
+        // Called once, by the code that makes the bottom.
         let _ = self.0.bottom.set(bottom);
     }
 
-    /// Ends the connection now: what is queued is thrown away, and the peer gets RST. No close_notify and no other
-    /// record leaves after this. It never waits, and may be called in any state, any number of times (rules: abort-1 to
-    /// abort-5). Whoever reads or writes gets [`Reason::Aborted`](crate::Reason::Aborted).
+    /// Ends the connection now: queued bytes are discarded, and the peer gets RST. No close_notify and no other record
+    /// leaves after this. It never waits, and may be called in any state, any number of times (rules: abort-1 to abort-5).
+    /// Tasks that read or write get [`Reason::Aborted`](crate::Reason::Aborted).
     #[doc(alias = "abortConnection")]
     #[doc(alias = "SetLinger")]
     pub fn abort(&self) {
         self.cut_off();
     }
 
-    /// An abort; says whether it did anything.
+    /// Aborts; returns whether this call changed anything.
     pub(crate) fn cut_off(&self) -> bool {
         !self.is_ended() && self.cut_at_bottom(&Reason::Aborted)
     }
@@ -213,23 +214,24 @@ impl Control {
         std::mem::take(&mut *self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// From now on an abort tells this one too.
+    /// Adds an owner of waiting tasks that an abort has to wake.
     pub(crate) fn watch(&self, watcher: Weak<dyn Watcher>) {
         let mut watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner);
         watchers.retain(|watcher| watcher.strong_count() > 0);
-        // There is one for each TLS layer, and seldom a second.
+        // Each TLS layer adds one, and there is seldom a second TLS layer.
         watchers.reserve_exact(1);
         watchers.push(watcher);
     }
 
-    /// Whether somebody on this side has aborted the connection. A connection that we ended for another reason, such as a
+    /// Whether the application has aborted the connection. A connection that we ended for another reason, such as a failed
+    /// upgrade or a timeout, was not aborted.
     /// failed upgrade or a timeout, was not aborted.
     #[inline]
     pub fn is_aborted(&self) -> bool {
         self.is_cut() && matches!(self.reason_of_cut(), Reason::Aborted)
     }
 
-    /// Why we have cut the connection off at the bottom, where we have. Asked at each step of each operation.
+    /// The reason for which we ended the connection at the bottom, if we did. Checked at each step of each operation.
     #[inline]
     pub(crate) fn cut(&self) -> Option<Reason> {
         if self.is_cut() { Some(self.reason_of_cut()) } else { None }
@@ -289,8 +291,8 @@ impl Control {
         &self.0.policy
     }
 
-    /// How much has gone over the wire so far: what the socket, or the stream at the bottom, has taken and given. It counts
-    /// on until the end, and stays readable.
+    /// How many bytes the connection has sent and received so far, counted at the socket or at the stream at the bottom.
+    /// The counters run until the end, and can be read after it.
     #[doc(alias = "bytes_received")]
     #[doc(alias = "bytes_sent")]
     pub fn traffic(&self) -> Traffic {
@@ -316,7 +318,7 @@ impl Control {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// One half saw RST: the system tells it once, and the other half has to know.
+    /// One half saw RST. The system reports it only once, and the other half has to know.
     pub(crate) fn note_reset(&self) {
         self.0.reset.store(true, Ordering::Release);
     }
@@ -332,7 +334,7 @@ impl Control {
         self.0.reset.load(Ordering::Acquire)
     }
 
-    /// The side of the connection: the client where it was made by connecting.
+    /// The side of the connection: the client if we connected, the server if we accepted.
     pub(crate) fn made(&self) -> Role {
         if self.0.connected.load(Ordering::Relaxed) { Role::Client } else { Role::Server }
     }
@@ -350,14 +352,14 @@ impl Control {
         self.0.connected.store(true, Ordering::Relaxed);
     }
 
-    /// Resets what is at the bottom, which nobody on this side asked for as an abort.
+    /// Resets the bottom, although the application did not ask for an abort.
     pub(crate) fn reset(&self) {
         if let Some(bottom) = self.bottom() {
             bottom.abort();
         }
     }
 
-    /// Ends the connection now, for a reason of ours that is not an abort of the application's.
+    /// Ends the connection now, for one of our reasons, without an abort of the application.
     pub(crate) fn end(&self, reason: Reason) {
         if !self.is_cut() {
             self.set_report(CloseReport::of(reason.clone()));
@@ -365,8 +367,8 @@ impl Control {
         self.cut_at_bottom(&reason);
     }
 
-    /// An idle bound was reached: says what that means. Where only one half was left, that half ends it; else the connection
-    /// is cut off, because neither half knows of the other one.
+    /// An idle bound was reached: returns the reason. If only one half was still open, that half ends the connection.
+    /// Otherwise the connection is ended at the bottom, because neither half knows the state of the other.
     pub(crate) fn time_out(&self, phase: Phase) -> Reason {
         let reason = Reason::TimedOut(phase);
         if phase == Phase::Idle && !self.is_cut() {
@@ -378,7 +380,8 @@ impl Control {
         reason
     }
 
-    /// Does something with the TCP socket at the bottom. An error, never a panic, once it is gone (rule: tcp-3).
+    /// Calls `f` with the TCP socket at the bottom. Once the socket is gone, this returns an error and never panics (rule:
+    /// tcp-3).
     pub(crate) fn with_socket<R>(&self, f: impl FnOnce(socket::Options<'_>) -> io::Result<R>) -> io::Result<R> {
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
         let bottom = self.bottom().ok_or_else(gone)?;
@@ -397,14 +400,14 @@ impl Control {
     }
 }
 
-/// Bytes on the wire, beneath all layers: with TLS, records and handshakes, not what the application wrote. Without what TCP
-/// and IP add.
+/// Counts of bytes on the wire, beneath all layers. With TLS they include records and handshakes. The headers of TCP and IP
+/// are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub struct Traffic {
     /// Bytes from the peer.
     pub received: u64,
-    /// Bytes to the peer; the kernel has taken them.
+    /// Bytes to the peer that the kernel has taken.
     pub sent: u64,
 }
 

@@ -85,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
         self.wakes_unlocked
     }
 
-    /// Nothing is known of the stream.
+    /// The state of the stream is unknown.
     fn keeps_written(&self) -> bool {
         true
     }

@@ -1,4 +1,4 @@
-//! A layer made of any stream: a Unix socket, an in-memory pipe, whatever reads and writes.
+//! A layer over any stream that reads and writes: a Unix socket, an in-memory pipe.
 
 mod layer;
 #[cfg(unix)]
@@ -25,12 +25,12 @@ use crate::error::{Phase, Reason};
 use crate::policy::Policy;
 use crate::transport::layer::{Layer, debug, hand_over, poll_budget, poll_read_ahead};
 
-/// A transport over any stream that reads and writes. Its shutdown is the marker of the send half, its end of file that
-/// of the receive half.
+/// A transport over any stream that reads and writes. The shutdown of the stream is the marker of the send half; its end of
+/// file is the marker of the receive half.
 ///
-/// A stream has no RST of its own: an abort drops it. It is dropped at the next poll, for which whoever waits on it is
-/// woken. What the peer then sees is up to the stream: on a Unix socket it is an end like any other, and only a TLS layer
-/// above tells the peer that something is missing.
+/// A stream has no RST, so an abort drops it. It is dropped at the next poll; the abort wakes the tasks that wait on the
+/// stream for that. The stream decides how the peer sees this end: on a Unix socket it looks like any other end, and only a
+/// TLS layer above shows the peer that data is missing.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -54,7 +54,7 @@ pub struct Stream<S> {
     control: Control,
     wakes_unlocked: bool,
     delivers_at_once: bool,
-    /// A layer above tells how the connection ended.
+    /// A layer above reports how the connection ended.
     beneath: bool,
     /// One for each task that may wait.
     timers: [IdleTimer; 2],
@@ -66,7 +66,7 @@ pub struct Stream<S> {
     fin_received: HalfOpen,
 }
 
-/// The stream, and who waits on it: gone together.
+/// The stream, and the tasks that wait on it: both are dropped together.
 struct Live<S> {
     io: S,
     waiting: Arc<Waiting>,
@@ -114,9 +114,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// Promises that the stream holds no lock while it calls a waker. Then what a TLS layer above has queued leaves as
-    /// soon as the stream takes it, whatever the application waits for (rule: write-6). Without the promise it leaves
-    /// when the application next uses the connection.
+    /// Promises that the stream holds no lock while it calls a waker. Then the bytes that a TLS layer above has queued
+    /// leave as soon as the stream takes them, even if no task of the application writes (rule: write-6). Without the
+    /// promise they leave when the application next uses the connection.
     pub fn wakes_unlocked(self) -> Self {
         Self { wakes_unlocked: true, ..self }
     }
@@ -131,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         Self { delivers_at_once: true, ..self }
     }
 
-    /// Where the connection was cut off, both halves have ended for that.
+    /// If the connection was ended at the bottom, both halves have ended for that reason.
     fn check_cut(&mut self) {
         match self.control.cut() {
             Some(Reason::Aborted) => self.handle_abort(),
@@ -161,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// How the connection ended, unless a layer above tells.
+    /// How the connection ended, unless a layer above reports it.
     fn note(&self, reason: &Reason) {
         if !self.beneath {
             self.control.note_reason(reason);
@@ -217,7 +217,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// Ready once our end has waited for its bound; then the connection was cut off. A layer above watches on its own.
+    /// Ready once our end has waited for its bound; the connection was then ended at the bottom. A layer above has its own
+    /// watch.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.beneath {
             return Poll::Pending;

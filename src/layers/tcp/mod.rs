@@ -1,7 +1,7 @@
-//! The layer at the bottom: TCP.
+//! The TCP layer, at the bottom of a connection.
 //!
-//! Plain bytes go straight between the application and the socket; no lock, no queue, no copy. The two halves share the
-//! socket and nothing else.
+//! Plain bytes go straight between the application and the socket, without a lock, a queue or a copy. The two halves share
+//! only the socket.
 
 mod read;
 mod split;
@@ -63,15 +63,15 @@ impl TcpConnection {
     /// Takes over a connected socket, and sets no-delay on it (rule: tcp-2).
     ///
     /// # Errors
-    /// What the system says where the socket has no peer any more.
+    /// The error of the system if the socket has no peer any more.
     pub fn new(stream: TcpStream, policy: impl Into<Arc<Policy>>) -> io::Result<Self> {
         let (host, peer) = (stream.local_addr()?, stream.peer_addr()?);
         Ok(Self::between(stream, host, peer, policy.into()))
     }
 
-    /// Takes over a socket whose ends are known already: the system forgets the peer of one that was reset.
+    /// Takes over a socket whose addresses are already known: the system forgets the peer of a connection that was reset.
     pub(crate) fn between(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> Self {
-        // rule: tcp-2. A socket whose peer is gone already may refuse it; reading tells the rest.
+        // rule: tcp-2. A socket whose peer is already gone may refuse the option; the next read reports the loss.
         let _ = socket::Options::of(&stream).set_nodelay(true);
         Self::with_nodelay(stream, host, peer, policy)
     }
@@ -82,9 +82,9 @@ impl TcpConnection {
         Self { read: TcpReadHalf::new(reading), write: TcpWriteHalf::new(writing) }
     }
 
-    /// Two halves for two tasks. They share no lock. [`TcpReadHalf::reunite`] makes one of them again.
+    /// Two halves for two tasks. They share no lock. [`TcpReadHalf::reunite`] makes one connection of them again.
     ///
-    /// A half that is dropped ends nothing; when both are dropped, the connection ends as a dropped connection does.
+    /// Dropping one half ends nothing. When both are dropped, the connection ends in the same way as a dropped connection.
     pub fn into_split(self) -> (TcpReadHalf, TcpWriteHalf) {
         (self.read, self.write)
     }
@@ -159,7 +159,7 @@ impl Layer for TcpConnection {
     fn begin_close(&mut self) {
         self.set_cork(false);
         self.read.inbox.clear();
-        // The close has a bound of its own.
+        // The close has its own bound.
         self.read.timer.stop();
         self.write.timer.stop();
     }
@@ -202,7 +202,7 @@ impl Layer for TcpConnection {
         true
     }
 
-    /// The kernel has what was written, and keeps it under a cork only.
+    /// The kernel has all written bytes. It delays them only under a cork.
     fn keeps_written(&self) -> bool {
         self.write.is_corked()
     }

@@ -41,7 +41,7 @@ impl TcpReadHalf {
     /// Makes one connection of the two halves again.
     ///
     /// # Errors
-    /// [`ReuniteError`] gives them back where they are of different connections.
+    /// [`ReuniteError`], which returns both halves, if they belong to different connections.
     pub fn reunite(self, write: TcpWriteHalf) -> Result<TcpConnection, ReuniteError<Self, TcpWriteHalf>> {
         if !self.control.is_same(write.control_ref()) {
             return Err(ReuniteError::new(self, write));
@@ -54,7 +54,7 @@ impl TcpReadHalf {
         self.control.clone()
     }
 
-    /// How the half stands.
+    /// The state of the half.
     pub fn status(&self) -> &RecvHalf {
         &self.half
     }
@@ -77,7 +77,7 @@ impl TcpReadHalf {
         Poll::Ready(self.handle_last(result))
     }
 
-    /// The half waits, where a bound is set for that.
+    /// Starts the idle bound, if there is one, because the half waits.
     #[inline(never)]
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(wire) = &self.wire else { return Poll::Pending };
@@ -99,7 +99,7 @@ impl TcpReadHalf {
         self.at_end()
     }
 
-    /// Takes in the bytes that the kernel holds by now.
+    /// Takes in the bytes that the kernel has received so far.
     pub(super) fn look(&mut self) {
         let may_read = self.half.is_open() && !self.control.is_cut();
         let Some(wire) = self.wire.as_ref().filter(|_| may_read) else { return };
@@ -113,7 +113,7 @@ impl TcpReadHalf {
         }
     }
 
-    /// Whether nothing is left to read: the half has ended, or is known to without another look.
+    /// Whether no bytes are left to read: the half has ended, or its end is known without another system call.
     pub(super) fn has_nothing_more(&mut self) -> bool {
         if !self.inbox.is_empty() {
             return false;
@@ -150,7 +150,7 @@ impl TcpReadHalf {
         self.end(&reason);
     }
 
-    /// What every read says from the end on.
+    /// The result of every read from the end on.
     #[cold]
     #[inline(never)]
     fn at_end(&mut self) -> io::Result<()> {
@@ -159,13 +159,13 @@ impl TcpReadHalf {
         self.half.outcome(self.control.policy().truncation)
     }
 
-    /// The socket goes; a half that has not ended yet has ended for this reason.
+    /// Closes the socket. If the half has not ended yet, it ends for this reason.
     pub(super) fn end(&mut self, reason: &Reason) {
         self.half.lose(reason.clone());
         self.wire = None;
     }
 
-    /// Whether the connection was cut off: then the half has ended for that.
+    /// Whether the connection was ended at the bottom; the half has then ended for that reason.
     fn check_cut(&mut self) -> bool {
         match self.control.cut() {
             Some(Reason::Aborted) => self.handle_abort(),
@@ -195,9 +195,9 @@ fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<i
     }
 }
 
-/// Reads, and takes a read that does not fill the buffer for the last one until more comes: the system need not be asked
-/// again. The readiness that is taken back is the one from ahead of the read, so what comes meanwhile is not forgotten; and
-/// an end that has come is never taken back.
+/// Reads. A read that does not fill the buffer clears readiness, because under edge triggering the next read would return
+/// `WouldBlock`. Only the readiness from before the read is cleared, so bytes that arrive during the read are not
+/// forgotten. The readiness for an end is never cleared.
 fn recv_dry(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
     let room = buf.remaining().min(socket::MAX_AT_ONCE);
     let mut short = None;
@@ -211,9 +211,9 @@ fn recv_dry(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
     short.map_or(result, Ok)
 }
 
-/// Whether FIN comes next, as far as that is known without asking the system: it was there when the last read came back
-/// short, so that nothing lies ahead of it. A short read takes back readiness, but never an end; what came behind the read
-/// would have brought readiness again. A reset is told as an error too.
+/// Whether FIN comes next, as far as that is known without a system call. The end was already there when the last read
+/// returned fewer bytes than it asked for, so no bytes precede it. A short read clears readiness, but never that for an
+/// end, and bytes that came after the read would have set readiness again. The system also reports a reset as an error.
 fn is_at_end(wire: &Wire) -> bool {
     if !wire.tells_by_short_reads() {
         return false;
@@ -250,7 +250,7 @@ impl AsyncBufRead for TcpReadHalf {
         let this = self.get_mut();
         let is_aborted = this.control.is_aborted();
         if !is_aborted && this.inbox.is_empty() {
-            // A peer in bulk costs half the system calls so, here and where a relay writes it.
+            // In bulk, a larger read halves the number of system calls, here and in a relay that writes the bytes.
             let room = if this.is_bulk { Inbox::BULK } else { Inbox::ROOM };
             ready!(poll_read_ahead(this, |half| &mut half.inbox, room, |half, buf| half.poll_fill(cx, buf)))?;
             this.is_bulk = this.inbox.len() == room;

@@ -1,4 +1,4 @@
-//! The two halves of a TCP connection, as every connection has them.
+//! The impl of [`Split`](crate::Split) for TCP connections.
 
 use super::{TcpConnection, TcpReadHalf, TcpWriteHalf};
 use crate::conn::control::Control;

@@ -1,4 +1,4 @@
-//! The socket that the two halves share.
+//! The socket that both halves share.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,11 +19,11 @@ use crate::core::delivery::Pending;
 use crate::error::{Phase, Reason};
 use crate::policy::Policy;
 
-/// The socket, shared by the two halves. In this order, so that each read and write touches the first fields only.
+/// The socket, shared by the two halves. Each read and write uses only the first fields.
 #[repr(C)]
 pub(super) struct Wire {
     pub(super) socket: SharedSocket,
-    /// A layer above tells the end by its own marker.
+    /// A layer above reports the end by its own marker.
     pub(super) beneath: AtomicBool,
     /// Whether the system resets the connection if the process dies.
     resets_when_killed: AtomicBool,
@@ -50,7 +50,7 @@ enum Watch {
 }
 
 impl Wire {
-    /// Both halves have let go: the connection ends now, whoever else may still look at the socket.
+    /// Both halves were dropped: the connection ends now, even if other tasks still hold the socket.
     fn end(&self) {
         if self.has_ended.swap(true, Ordering::AcqRel) {
             return;
@@ -64,7 +64,8 @@ impl Wire {
         }
         if !self.is_beneath() {
             if !self.fin_sent.has_begun() {
-                // rule: close-12: FIN is this layer's marker; whoever was dropped in the middle must not send it.
+                // rule: close-12: FIN is this layer's marker. A connection that was dropped before its end must not send
+                // it.
                 self.reset();
             } else if self.fin_received.has_begun() {
                 self.control.note_reason(&Reason::Closed);
@@ -74,7 +75,7 @@ impl Wire {
     }
 
     /// Whether the delivery of our data is decided: everything has arrived, or the connection is lost, or the system cannot
-    /// tell. Asks the system only once if everything has arrived.
+    /// report it. After everything has arrived, the system is not asked again.
     fn is_settled(&self) -> bool {
         let Some(pending) = self.ask() else { return true };
         if pending != Pending::default() {
@@ -88,11 +89,11 @@ impl Wire {
         true
     }
 
-    /// A half was lost. What that means for the connection, the topmost layer knows.
+    /// A half was lost. Only the topmost layer knows the reason of the connection that follows from this.
     pub(super) fn note_loss(&self, reason: &Reason) {
         self.note_unacknowledged();
         if matches!(reason, Reason::Reset(_)) {
-            // The system tells it once, and the other half has to know.
+            // The system reports it once, and the other half has to know.
             self.control.note_reset();
         }
         if !self.is_beneath() {
@@ -112,9 +113,9 @@ impl Wire {
         self.beneath.load(Ordering::Acquire)
     }
 
-    /// Whether a short read means that nothing more is there. It does where readiness is edge-triggered, except at the mark
-    /// of urgent data, which stops a read short. No TLS peer sends any, but FTP's ABOR does: in plaintext the system is
-    /// asked until it has nothing.
+    /// Whether a short read means that no more bytes have arrived. It does if readiness is edge-triggered, except at the
+    /// mark of urgent data, which ends a read early. TLS peers send no urgent data, but FTP's ABOR does: in plaintext, the
+    /// system is read until it has no bytes.
     pub(super) fn tells_by_short_reads(&self) -> bool {
         socket::TELLS_BY_EDGES && self.is_beneath()
     }
@@ -141,7 +142,7 @@ impl Wire {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asked where a report may follow: a connection that is dropped in the middle has none.
+    /// Called only if a report may follow: a connection that is dropped before its end has none.
     fn note_unacknowledged(&self) {
         self.control.note_pending(|| self.ask());
     }
@@ -154,12 +155,12 @@ impl Wire {
     }
 }
 
-/// The error of a call on a socket that a reset has taken away. Why it did, the handle of the connection knows.
+/// The error of a call on a socket that a reset has closed. The handle of the connection knows the reason.
 pub(super) fn gone() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
 
-/// A half's share of the socket.
+/// The share of one half in the socket.
 pub(super) struct Hold {
     wire: Arc<Wire>,
     share: Share,
@@ -167,7 +168,7 @@ pub(super) struct Hold {
 
 #[derive(PartialEq, Eq)]
 enum Share {
-    /// One of two halves: the connection ends when both are gone.
+    /// One of two halves: the connection ends when both are dropped.
     Half,
     /// Both halves have ended; the connection ends with this one.
     Last,
@@ -251,7 +252,7 @@ impl Drop for Hold {
 
 impl Bottom for Wire {
     fn abort(&self) {
-        // Asked first: what is dissolved has nothing to acknowledge.
+        // Checked before the connection is dissolved: after that, the system has no unacknowledged bytes to report.
         self.note_unacknowledged();
         self.reset();
     }

@@ -25,7 +25,7 @@ pub struct TcpWriteHalf {
     pub(super) half: SendHalf,
     pub(super) timer: IdleTimer,
     corked: bool,
-    /// FIN follows right behind what is written.
+    /// FIN follows directly after the written bytes.
     pub(super) expects_end: bool,
 }
 
@@ -57,7 +57,7 @@ impl TcpWriteHalf {
         self.control.clone()
     }
 
-    /// How the half stands.
+    /// The state of the half.
     pub fn status(&self) -> &SendHalf {
         &self.half
     }
@@ -83,7 +83,7 @@ impl TcpWriteHalf {
         Poll::Ready(Err(self.handle_lost(error)))
     }
 
-    /// The half has ended, or the connection was cut off.
+    /// The half has ended, or the connection was ended at the bottom.
     #[cold]
     #[inline(never)]
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -92,7 +92,7 @@ impl TcpWriteHalf {
         Poll::Ready(Err(self.refusal()))
     }
 
-    /// The half waits, where a bound is set for that.
+    /// Starts the idle bound, if there is one, because the half waits.
     #[inline(never)]
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(wire) = &self.wire else { return Poll::Pending };
@@ -119,18 +119,18 @@ impl TcpWriteHalf {
         self.end(&reason);
     }
 
-    /// What every write says after the end (rules: write-4, write-5).
+    /// The error of every write after the end (rules: write-4, write-5).
     fn refusal(&self) -> io::Error {
         self.half.refusal().into()
     }
 
-    /// The socket goes; a half that has not ended yet has ended for this reason.
+    /// Closes the socket. If the half has not ended yet, it ends for this reason.
     pub(super) fn end(&mut self, reason: &Reason) {
         self.half.lose(reason.clone());
         self.wire = None;
     }
 
-    /// Whether the connection was cut off: then the half has ended for that.
+    /// Whether the connection was ended at the bottom; the half has then ended for that reason.
     fn check_cut(&mut self) -> bool {
         match self.control.cut() {
             Some(Reason::Aborted) => self.handle_abort(),
@@ -181,7 +181,7 @@ impl TcpWriteHalf {
                 drained
             }
             Err(error) => {
-                // The system has no connection any more: it was reset, and the other half tells how.
+                // The system has no connection any more: it was reset, and the other half reports how.
                 let reason = match error.kind() {
                     io::ErrorKind::NotConnected => Reason::Reset(Phase::Open),
                     _ => Reason::from_io(error, Phase::Open),
@@ -215,8 +215,8 @@ fn poll_send(
     }
 }
 
-/// Sends; where the system takes a part only it is full, and need not be asked until it says that it has room. The
-/// readiness that is taken back is the one from ahead of the call.
+/// Sends. If the system takes only a part, its buffer is full, and the next call waits until the system reports space. Only
+/// the readiness from before the call is cleared.
 fn send_full(stream: &TcpStream, len: usize, send: impl Fn(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
     if !socket::TELLS_BY_EDGES {
         return send(stream);
@@ -267,7 +267,7 @@ impl AsyncWrite for TcpWriteHalf {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(poll_budget(cx));
-        // The kernel has all of it; under a cork it is told not to keep it.
+        // The kernel has all bytes. If it holds them back under a cork, this tells it to send them.
         if self.corked {
             self.set_cork(false);
             self.set_cork(true);

@@ -15,13 +15,13 @@ use crate::transport::layer::TOKEN;
 
 impl TlsConnection<TcpConnection> {
     /// Takes over a stream of tokio-rustls whose handshake is done and which was not shut down. No byte is lost: neither
-    /// what it has decrypted and nobody has read, nor a record of which it has a part, nor what it has not sent yet. Of one that was
-    /// shut down the close fails: its close_notify cannot be sent again.
+    /// decrypted bytes that the application has not read, nor a partly received record, nor bytes that the stream has not
+    /// sent yet. If the stream was shut down, the close fails, because its close_notify cannot be sent again.
     ///
     /// # Errors
     ///
-    /// The error of the system, if the socket has no peer any more; and `InvalidInput` if the session holds accepted early data
-    /// that nobody has read: read it from the session first (rule: secure-11).
+    /// The error of the system, if the socket has no peer any more; and `InvalidInput` if the session holds accepted early
+    /// data that the application has not read: read it from the session first (rule: secure-11).
     ///
     /// ```
     /// # async fn example(stream: tokio_rustls::client::TlsStream<tokio::net::TcpStream>) -> std::io::Result<()> {
@@ -41,13 +41,13 @@ impl TlsConnection<TcpConnection> {
 }
 
 impl<T: Transport> TlsConnection<T> {
-    /// The same for a stream over anything else: `layer` makes a transport of it, for example
+    /// The same for a stream over any other I/O type. `layer` makes a transport of it, for example
     /// [`Stream::new`](crate::Stream::new).
     ///
     /// # Errors
     ///
-    /// The errors of `layer`; and `InvalidInput` if the session holds accepted early data that nobody has read: read it from the
-    /// session first (rule: secure-11).
+    /// The errors of `layer`; and `InvalidInput` if the session holds accepted early data that the application has not
+    /// read: read it from the session first (rule: secure-11).
     pub fn from_tokio_rustls_over<S>(
         stream: impl Into<TlsStream<S>>,
         layer: impl FnOnce(S) -> io::Result<T>,

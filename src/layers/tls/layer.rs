@@ -1,4 +1,4 @@
-//! What a TLS connection does for the layer above it, and for the futures of `Transport`.
+//! The methods of a TLS connection for the layer above it, and for the futures of `Transport`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -36,11 +36,11 @@ impl<T: Transport> Layer for TlsConnection<T> {
 
     fn begin_close(&mut self) {
         self.read.clear();
-        // The close has a bound of its own.
+        // The close has its own bound.
         self.write.stall.stop();
         self.write.shared().with(|pump| {
             pump.session.begin_close();
-            // A downgrade that was given up keeps nothing: all layers end.
+            // After a downgrade that was given up, no layer is kept: all of them end.
             pump.keeps_layer = false;
             if let Some(layer) = &mut pump.layer {
                 layer.layer_mut(TOKEN).begin_close();

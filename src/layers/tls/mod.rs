@@ -1,4 +1,4 @@
-//! The layer that encrypts: a TLS session on top of any layer.
+//! The TLS layer: a session on top of any other layer.
 
 #[cfg(feature = "tokio-rustls")]
 mod compat;
@@ -34,14 +34,15 @@ use crate::policy::Leftover;
 use crate::transport::Transport;
 use crate::transport::layer::{AsLayer, Layer, TOKEN, debug, poll_budget};
 
-/// How long the peer's end is awaited behind the alert of a failed handshake.
+/// How long to wait for the peer's end after the alert of a failed handshake.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A TLS connection on top of any layer: TCP, TLS, a Unix socket, an in-memory pipe.
 ///
-/// [`connect`](Self::connect) and [`accept`](Self::accept) give one whose handshake is done, verification included
-/// (rule: secure-1). [`client`](Self::client) and [`server`](Self::server) give one whose handshake has yet to be made:
-/// what is written meanwhile is kept in order, up to the high mark, and leaves encrypted (rule: write-3).
+/// [`connect`](Self::connect) and [`accept`](Self::accept) return a connection whose handshake is done, verification
+/// included (rule: secure-1). [`client`](Self::client) and [`server`](Self::server) return one before its handshake: bytes
+/// that the application writes before the handshake is done are kept in order, up to the high mark, and leave encrypted
+/// (rule: write-3).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -101,8 +102,8 @@ impl<T: Transport> TlsConnection<T> {
         Self::handshaken(Self::server(layer, tls))
     }
 
-    /// Waits for the handshake. A task keeps the room of its largest wait for good: so the connection is moved into this
-    /// future once and stays there, where an `async fn` would hold it as the argument and as the variable.
+    /// Waits for the handshake. A task keeps memory for its largest future until it ends. So the connection is moved into
+    /// this future once and stays there; an `async fn` would hold it twice, as the argument and as the variable.
     fn handshaken(begun: Result<Self, Error>) -> impl Future<Output = Result<Self, Error>> + use<T> {
         let mut begun = begun;
         async move {
@@ -113,7 +114,7 @@ impl<T: Transport> TlsConnection<T> {
         }
     }
 
-    /// A client whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
+    /// A client before its handshake. [`handshake`](Self::handshake) drives it, and so do reading, flushing and closing.
     ///
     /// # Errors
     ///
@@ -131,16 +132,16 @@ impl<T: Transport> TlsConnection<T> {
         Ok(Self::over(layer, session))
     }
 
-    /// A server whose handshake is driven by [`handshake`](Self::handshake), or by reading, flushing and closing.
+    /// A server before its handshake. [`handshake`](Self::handshake) drives it, and so do reading, flushing and closing.
     ///
     /// # Errors
-    /// [`Error::Config`]: rustls refuses the configuration.
+    /// [`Error::Config`] if rustls refuses the configuration.
     pub fn server(layer: T, tls: &ServerTls) -> Result<Self, Error> {
         let session = tls.begin(layer.layer(TOKEN).control().policy().watermarks)?;
         Ok(Self::over(layer, session))
     }
 
-    /// Puts a session on a layer. What the layer had read ahead is the session's from now on.
+    /// Puts a session on a layer. Bytes that the layer had read ahead now belong to the session.
     pub(crate) fn over(mut layer: T, mut session: Session) -> Self {
         layer.layer_mut(TOKEN).set_beneath(true);
         layer.layer_mut(TOKEN).set_cork(false);
@@ -154,21 +155,21 @@ impl<T: Transport> TlsConnection<T> {
         Self { read, write }
     }
 
-    /// Waits for the end of the handshake, under [`Policy::handshake_timeout`](crate::Policy). Where it fails, the peer
-    /// is told by the right alert, the layer is closed in order behind it (rule: secure-4), and the reason is returned.
+    /// Waits for the end of the handshake, under [`Policy::handshake_timeout`](crate::Policy). If the handshake fails, the
+    /// peer gets the right alert, the layer is closed in order after it (rule: secure-4), and the error has the reason.
     ///
     /// # Errors
     /// [`Error::Ended`] with the reason: [`Reason::Tls`], the end of the layer below, or the bound.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: the handshake goes on where it stopped. The deadline starts anew.
+    /// Cancel safe: a second call continues the handshake. The deadline starts anew.
     pub async fn handshake(&mut self) -> Result<(), Error> {
         let bound = self.layer(TOKEN).control().policy().handshake_timeout;
         self.handshake_by(after(bound)).await
     }
 
-    /// The handshake under a deadline that may have begun to run before (rule: secure-5).
+    /// The handshake under a deadline that may have started earlier (rule: secure-5).
     pub(crate) async fn handshake_by(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
         self.read.set_deadline(deadline);
         let outcome = poll_fn(|cx| {
@@ -178,7 +179,7 @@ impl<T: Transport> TlsConnection<T> {
         });
         let Err(reason) = outcome.await else { return Ok(()) };
         if !matches!(reason, Reason::TimedOut(_) | Reason::Aborted) {
-            // It is seldom: whoever waits for a handshake need not have room for it.
+            // A failure is rare, so its future is boxed: a task that waits for a handshake needs no space for it.
             Box::pin(self.take_leave(deadline)).await;
         }
         self.release(&reason);
@@ -186,8 +187,8 @@ impl<T: Transport> TlsConnection<T> {
         Err(reason.into())
     }
 
-    /// Behind a failed handshake: the alert leaves, FIN behind it, and what the peer still sends is read for a moment,
-    /// lest RST overtake the alert (rule: secure-4).
+    /// After a failed handshake: sends the alert, then FIN, and reads for a moment what the peer still sends. Otherwise RST
+    /// could overtake the alert (rule: secure-4).
     async fn take_leave(&mut self, deadline: Option<Instant>) {
         let _ =
             until(deadline.or_else(|| after(self.layer(TOKEN).control().policy().close_timeout)), self.close_write())
@@ -196,10 +197,10 @@ impl<T: Transport> TlsConnection<T> {
         let _ = until(deadline.min(moment).or(moment), self.close()).await;
     }
 
-    /// Two halves for two tasks, which share the session under a lock. The read half drives what is left of a handshake;
-    /// the write half waits for it, no longer than until the same deadline.
+    /// Two halves for two tasks, which share the session under a lock. The read half drives a handshake that is not done;
+    /// the write half waits for it, at most until the same deadline.
     ///
-    /// A half that is dropped ends nothing; when both are dropped, the connection ends as a dropped connection does.
+    /// Dropping one half ends nothing. When both are dropped, the connection ends in the same way as a dropped connection.
     pub fn into_split(self) -> (TlsReadHalf<T>, TlsWriteHalf<T>) {
         let Self { read, mut write } = self;
         write.set_deadline(read.deadline());
@@ -210,13 +211,14 @@ impl<T: Transport> TlsConnection<T> {
         self.read.poll_handshake(cx)
     }
 
-    /// Drives the handshake where one is under way: flushing and closing wait for it (rules: half-5, close-9).
+    /// Drives the handshake if one is under way: flushing and closing wait for it (rules: half-5, close-9).
     fn drive_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_handshake(cx).map_err(io::Error::from)
     }
 
-    /// Exchanges close_notify on this layer alone, and takes the layer back: what the peer sent in TLS and was not read,
-    /// and behind it what came behind its close_notify, are unread there (rule: upgrade-9).
+    /// Exchanges close_notify on this layer alone, and returns the layer below. Bytes that the peer sent in TLS and that
+    /// were not read are unread there; after them come the bytes that the peer sent after its close_notify (rule:
+    /// upgrade-9).
     pub(crate) fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Reason>> {
         self.write.shared().with(|pump| {
             pump.keeps_layer = true;
@@ -246,7 +248,7 @@ impl<T: Transport> TlsConnection<T> {
     }
 }
 
-/// A layer that has carried plaintext is upgraded by hand: the bytes that it has received by now are leftover.
+/// The application upgrades a layer that has carried plaintext: the bytes that the layer has received so far are leftover.
 fn refuse_leftover(layer: &mut impl Transport) -> Result<(), Error> {
     if layer.layer(TOKEN).control().traffic() == Traffic::default() || layer.handshaking(TOKEN).is_some() {
         return Ok(());
@@ -288,7 +290,7 @@ impl<T: Transport> AsyncWrite for TlsConnection<T> {
         if written.is_ready() {
             return written;
         }
-        // Where the handshake is what the write waits for, nobody else brings it on.
+        // If the write waits for the handshake, this call has to drive it, because no other task does.
         ready!(self.drive_handshake(cx))?;
         Pin::new(&mut self.write).poll_write_vectored(cx, parts)
     }
@@ -304,7 +306,7 @@ impl<T: Transport> AsyncWrite for TlsConnection<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.write.shared().with(|pump| pump.session.close_write());
-        // A failed handshake is no reason to stop: its alert has to leave.
+        // A failed handshake does not stop this: its alert has to leave.
         let handshake = ready!(self.drive_handshake(cx));
         ready!(Pin::new(&mut self.write).poll_shutdown(cx))?;
         Poll::Ready(handshake)

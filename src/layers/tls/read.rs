@@ -27,7 +27,7 @@ pub struct TlsReadHalf<T> {
     shared: Arc<SharedPump<T>>,
     control: Control,
     inbox: Inbox,
-    /// Until the handshake is known to be done.
+    /// The handshake may still be under way.
     clock: Option<Clock>,
     /// The handshake is known to be done.
     is_secured: bool,
@@ -39,12 +39,12 @@ impl<T: Transport> TlsReadHalf<T> {
         Self { shared, control, inbox: Inbox::default(), clock, is_secured: false }
     }
 
-    /// The handshake has to be done by then, whoever drives it (rule: secure-5).
+    /// The deadline of the handshake, whichever task drives it (rule: secure-5).
     pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
         self.clock = Some(Clock::new(deadline));
     }
 
-    /// When the handshake has to be done.
+    /// The deadline of the handshake.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.clock.as_ref().and_then(Clock::deadline)
     }
@@ -56,7 +56,7 @@ impl<T: Transport> TlsReadHalf<T> {
     /// Makes one connection of the two halves again.
     ///
     /// # Errors
-    /// [`ReuniteError`] gives them back where they are of different connections.
+    /// [`ReuniteError`], which returns both halves, if they belong to different connections.
     pub fn reunite(self, write: TlsWriteHalf<T>) -> Result<TlsConnection<T>, ReuniteError<Self, TlsWriteHalf<T>>> {
         if !Arc::ptr_eq(&self.shared, write.shared()) {
             return Err(ReuniteError::new(self, write));
@@ -69,7 +69,7 @@ impl<T: Transport> TlsReadHalf<T> {
         self.control.clone()
     }
 
-    /// How the half stands.
+    /// The state of the half.
     pub fn status(&self) -> RecvHalf {
         self.shared.with(|pump| pump.session.recv().clone())
     }
@@ -101,7 +101,7 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
-    /// Reads on to the end of the half, keeping what comes; the reason, where the end is not a clean one.
+    /// Reads to the end of the half and keeps the bytes. Returns the reason if the end is not clean.
     pub(super) fn poll_read_to_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {
             let mut kept = std::mem::take(&mut self.inbox);
@@ -157,7 +157,7 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
-    /// Attends to what is not data, until data or the end waits.
+    /// Handles records that hold no data, until data or the end waits.
     pub(super) fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.inbox.is_empty() {
             return Poll::Ready(());
@@ -168,7 +168,8 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
-    /// What was received and not read: what waits here, and what lies in whole records behind it (rule: upgrade-2).
+    /// The bytes that were received and not read: those in the inbox, and those in whole records after them (rule:
+    /// upgrade-2).
     pub(super) fn take_unread(&mut self) -> Vec<u8> {
         let mut unread = self.inbox.take();
         self.shared.with(|pump| {
@@ -189,7 +190,7 @@ impl<T: Transport> TlsReadHalf<T> {
         self.inbox.clear();
     }
 
-    /// Works on the pump, behind an abort that another task may have made.
+    /// Calls `f` with the pump, after checking for an abort by another task.
     fn with_live<R>(&mut self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
         if self.control.is_aborted() {
             self.inbox.clear();
@@ -201,7 +202,7 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
-    /// Reads by `read` what has arrived, into the reader's buffer or the inbox, or waits for it.
+    /// Reads the arrived data by `read`, into the reader's buffer or the inbox, or waits for it.
     fn poll_open(
         &mut self,
         cx: &mut Context<'_>,
@@ -252,7 +253,7 @@ pub(super) fn poll_clock<T: Transport>(
     Poll::Ready(())
 }
 
-/// The half has ended: what every read says from now on.
+/// The result of every read after the half has ended.
 #[cold]
 #[inline(never)]
 fn handle_end<T: Transport>(pump: &mut Pump<T>, control: &Control) -> io::Result<()> {
@@ -280,7 +281,7 @@ fn clean_end(session: &Session) -> Result<(), Reason> {
     }
 }
 
-/// Why a session failed.
+/// The reason of a failed session.
 fn failure(session: &Session) -> Reason {
     match (session.failure(), session.recv()) {
         (Some(reason), _) | (None, RecvHalf::Broken(reason)) => reason.clone(),
@@ -318,7 +319,7 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
                 inbox.filled(n);
                 step
             });
-            // Whoever has to wait keeps no memory for it.
+            // A task that has to wait keeps no memory for the data.
             this.inbox.release();
             ready!(opened)?;
         } else {

@@ -1,4 +1,4 @@
-//! The two halves of a TLS connection, as every connection has them.
+//! The impl of [`Split`](crate::Split) for TLS connections.
 
 use super::{TlsConnection, TlsReadHalf, TlsWriteHalf};
 use crate::conn::control::Control;

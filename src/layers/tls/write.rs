@@ -25,7 +25,7 @@ pub struct TlsWriteHalf<T> {
     control: Control,
     /// The deadline of a half that was split off during a handshake, until the handshake is known to be done.
     clock: Option<Clock>,
-    /// Runs while the end of the half waits.
+    /// The bound on the end of the half.
     pub(super) stall: StallTimer,
 }
 
@@ -39,7 +39,7 @@ impl<T: Transport> TlsWriteHalf<T> {
         self.control.clone()
     }
 
-    /// How the half stands.
+    /// The state of the half.
     pub fn status(&self) -> SendHalf {
         self.shared.with(|pump| pump.session.send().clone())
     }
@@ -52,7 +52,7 @@ impl<T: Transport> TlsWriteHalf<T> {
         &self.control
     }
 
-    /// The deadline of the handshake, even if nobody drives it: this half waits no longer (rule: secure-5).
+    /// The deadline of the handshake, even if no task drives it: this half does not wait longer (rule: secure-5).
     pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
         self.clock = Some(Clock::new(deadline));
     }
@@ -73,8 +73,8 @@ impl<T: Transport> TlsWriteHalf<T> {
         self.poll_in_time(cx, |half, cx| half.poll_drained(cx, |pump| pump.session.send().is_finished()))
     }
 
-    /// Ready once the end of the half has waited for its bound without progress; then the connection was cut off. The
-    /// topmost session watches for all sessions below it, and a handshake has its own bound.
+    /// Ready once the end of the half has waited for its bound without progress; the connection was then ended at the
+    /// bottom. The topmost session watches for all sessions below it, and a handshake has its own bound.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.shared.with(|pump| pump.is_beneath || pump.session.is_handshaking()) {
             return Poll::Pending;
@@ -85,7 +85,7 @@ impl<T: Transport> TlsWriteHalf<T> {
         Poll::Ready(())
     }
 
-    /// Works on the pump, behind an abort that another task may have made.
+    /// Calls `f` with the pump, after checking for an abort by another task.
     fn with_live<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
         self.shared.with(|pump| {
             pump.check_cut(&self.control);
@@ -99,7 +99,7 @@ impl<T: Transport> TlsWriteHalf<T> {
         let result = self.with_live(|pump| {
             let mut accepted = pump.write(parts)?;
             if accepted == 0 && !is_empty {
-                // There may be room now.
+                // There may be space now.
                 accepted = pump.write(parts)?;
             }
             if let SendHalf::Broken(_) = pump.session.send() {
@@ -124,7 +124,7 @@ impl<T: Transport> TlsWriteHalf<T> {
         }
     }
 
-    /// Ready once no more than the low mark waits to leave.
+    /// Ready once the bytes that wait to leave are at or below the low mark.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.with_live(|pump| {
             let _ = pump.transmit();
@@ -138,7 +138,7 @@ impl<T: Transport> TlsWriteHalf<T> {
 
     fn poll_drained(&self, cx: &mut Context<'_>, is_done: impl Fn(&Pump<T>) -> bool) -> Poll<io::Result<()>> {
         let drained = ready!(self.with_live(|pump| {
-            // A half that is over is not at rest, nor is one that was cut off.
+            // A half that has ended is not at rest, nor is one whose connection was ended at the bottom.
             if pump.is_at_rest() && is_done(pump) {
                 return Poll::Ready(Ok(()));
             }
@@ -170,7 +170,7 @@ impl<T: Transport> TlsWriteHalf<T> {
     }
 }
 
-/// Why nothing more can be sent: what the peer said about it, if it said something (rule: secure-6).
+/// The reason why no more can be sent: the reason that the peer sent, if it sent one (rule: secure-6).
 #[cold]
 #[inline(never)]
 fn loss<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> io::Error {

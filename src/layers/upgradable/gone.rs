@@ -1,4 +1,5 @@
-//! The layer of an upgradable connection that has lost its own: a change between plaintext and TLS failed half-way.
+//! Stands in for the layer of an upgradable connection after a failed change between plaintext and TLS has destroyed that
+//! layer.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +12,7 @@ use crate::error::Reason;
 use crate::transport::Starting;
 use crate::transport::layer::{Discard, Layer};
 
-/// Nothing is left but the handle.
+/// Only the handle is left.
 pub(crate) struct Gone(pub(crate) Control);
 
 impl Layer for Gone {

@@ -1,4 +1,4 @@
-//! Plaintext that becomes TLS, and TLS that becomes plaintext again.
+//! Connections that change from plaintext to TLS and back.
 
 mod gone;
 pub(crate) mod split;
@@ -28,7 +28,7 @@ use crate::transport::layer::{AsLayer, Layer, TOKEN, Token, Upgradable, debug, p
 use crate::transport::tcp::{TcpTransport, options};
 use crate::transport::{Starting, Stopping, TlsTransport, Transport, UpgradableTransport};
 
-/// A connection that can go from plaintext to TLS and back, any number of times.
+/// A connection that can change from plaintext to TLS and back, any number of times.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -73,7 +73,7 @@ pub struct UpgradableConnection<T: Transport> {
 }
 
 impl<T: Transport> UpgradableConnection<T> {
-    /// A connection that is in plaintext.
+    /// A connection in plaintext.
     pub fn new(plain: T) -> Self {
         let standing = Standing { control: plain.control(), upgrade: Upgrade::Settled };
         Self { stack: Stack::Plain(plain), standing }
@@ -87,11 +87,11 @@ impl<T: Transport> UpgradableConnection<T> {
         Self { stack, standing }
     }
 
-    /// A connection that begins with a handshake as server, and waits for it. It can be downgraded and upgraded like any
+    /// A connection that starts with a handshake as server, and waits for it. It can be downgraded and upgraded like any
     /// other.
     ///
     /// # Errors
-    /// As [`start_tls`](Self::start_tls).
+    /// The same as for [`start_tls`](Self::start_tls).
     ///
     /// # Cancel safety
     ///
@@ -102,10 +102,10 @@ impl<T: Transport> UpgradableConnection<T> {
         Ok(connection)
     }
 
-    /// A connection that begins with a handshake as client, and waits for it.
+    /// A connection that starts with a handshake as client, and waits for it.
     ///
     /// # Errors
-    /// As [`start_tls`](Self::start_tls).
+    /// The same as for [`start_tls`](Self::start_tls).
     ///
     /// # Cancel safety
     ///
@@ -116,22 +116,22 @@ impl<T: Transport> UpgradableConnection<T> {
         Ok(connection)
     }
 
-    /// Starts TLS; inside TLS where it is there already (rule: upgrade-8). Plaintext that was accepted leaves first, in
-    /// the clear; everything written after it leaves encrypted (rule: upgrade-1). Waits for the outcome, under
+    /// Starts TLS, also inside TLS (rule: upgrade-8). Plaintext that was accepted leaves first, in the clear; bytes that
+    /// are written after this call leave encrypted (rule: upgrade-1). Waits for the outcome, under
     /// [`Policy::handshake_timeout`](crate::Policy).
     ///
     /// # Errors
     ///
-    /// [`UpgradeError`] says which (rule: upgrade-5): where the state does not allow it, nothing has changed. Leftover
-    /// bytes that the policy refuses, and a failed handshake, end the connection (rules: upgrade-2, upgrade-6).
+    /// [`UpgradeError`] gives the cause (rule: upgrade-5). If the state does not allow the call, nothing has changed.
+    /// Leftover bytes that the policy refuses, and a failed handshake, end the connection (rules: upgrade-2, upgrade-6).
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: what was begun is not taken up again; only `close` and `abort` are left.
+    /// Not cancel safe: a dropped upgrade cannot be resumed; only `close` and `abort` still work.
     #[doc(alias = "startTLS")]
     pub async fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
         let bound = self.standing.control.policy().handshake_timeout;
-        // A task keeps the room of its largest wait for good: this one is over soon.
+        // A task keeps memory for its largest future until it ends. This future is boxed, because it is over soon.
         Box::pin(self.start_tls_by(how, after(bound))).await
     }
 
@@ -157,7 +157,7 @@ impl<T: Transport> UpgradableConnection<T> {
         policy.check_layers(tls_layers(self.layer(TOKEN))).map_err(Error::from)
     }
 
-    /// Whether a change between plaintext and TLS can begin; where not, which of the causes it is (rule: upgrade-5).
+    /// Whether a change between plaintext and TLS can begin, or the cause why it cannot (rule: upgrade-5).
     fn check(&self) -> Result<(), Error> {
         let status = self.status();
         Err(match (&self.standing.upgrade, status.reason, status.send, status.recv) {
@@ -178,7 +178,7 @@ impl<T: Transport> UpgradableConnection<T> {
         let flushed = until(deadline, AsyncWriteExt::flush(&mut self.stack)).await;
         flushed.ok_or(Reason::TimedOut(Phase::Handshake))??;
         if how.must_look(self.standing.control.traffic() != Traffic::default()) {
-            // rule: upgrade-11: nothing waits between this look and the ClientHello.
+            // rule: upgrade-11: no call waits between this check and the ClientHello.
             poll_fn(|cx| {
                 self.layer_mut(TOKEN).look(cx);
                 Poll::Ready(())
@@ -203,18 +203,18 @@ impl<T: Transport> UpgradableConnection<T> {
         self.standing.upgrade.secured().map_err(in_progress)
     }
 
-    /// Ends the topmost TLS session and goes on beneath it (rule: upgrade-9): both close_notify are exchanged, the socket
-    /// lives. What the peer sent in TLS and was not read yet, and behind it whatever came behind its close_notify, is
-    /// read next. Waits for the peer's close_notify under [`Policy::close_timeout`](crate::Policy).
+    /// Ends the topmost TLS session and goes on beneath it (rule: upgrade-9). Both sides exchange close_notify, and the
+    /// socket stays open. The next reads return the bytes that the peer sent in TLS and that were not read yet, and then
+    /// the bytes after its close_notify. Waits for the peer's close_notify under [`Policy::close_timeout`](crate::Policy).
     ///
     /// # Errors
     ///
-    /// [`UpgradeError::NotSecure`] in plaintext, where nothing has changed. An end without close_notify is a truncation,
-    /// and ends the connection.
+    /// [`UpgradeError::NotSecure`] in plaintext; nothing has changed. An end without close_notify is a truncation, and ends
+    /// the connection.
     ///
     /// # Cancel safety
     ///
-    /// May be called again where it was dropped; nothing is lost. Until then only `close` and `abort` work.
+    /// If the future was dropped, call it again; nothing is lost. Until then only `close` and `abort` work.
     #[doc(alias = "CCC")]
     #[doc(alias = "unwrap")]
     pub async fn stop_tls(&mut self) -> Result<(), Error> {
@@ -234,7 +234,7 @@ impl<T: Transport> UpgradableConnection<T> {
     fn check_secure(&self) -> Result<(), Error> {
         let is_secure = matches!(self.stack, Stack::Tls(_));
         match self.check() {
-            // The peer's close_notify may have come first; the socket lives all the same.
+            // The peer's close_notify may have come first; the socket stays open all the same.
             Err(Error::Upgrade(UpgradeError::PeerEnded)) if is_secure => Ok(()),
             Ok(()) if !is_secure => Err(UpgradeError::NotSecure.into()),
             checked => checked,
@@ -247,7 +247,7 @@ impl<T: Transport> UpgradableConnection<T> {
         Poll::Ready(self.standing.upgrade.unwrapped().map_err(|Refused| Reason::Aborted))
     }
 
-    /// The change failed, and the connection with it. Nothing half-secured is left to be used.
+    /// The change failed, and with it the connection: a partly secured connection must not be used.
     fn fail(&mut self, error: Error) -> Error {
         self.standing.upgrade.fail(error.clone());
         self.standing.control.end(error.clone().into());
@@ -257,7 +257,7 @@ impl<T: Transport> UpgradableConnection<T> {
         }
     }
 
-    /// The stack that bytes pass through, where they may pass.
+    /// The stack for bytes of the application, if bytes may pass.
     fn open(&mut self) -> io::Result<Pin<&mut Stack<T>>> {
         self.standing.check_open()?;
         Ok(Pin::new(&mut self.stack))
@@ -273,12 +273,12 @@ impl<T: Transport> UpgradableConnection<T> {
     }
 }
 
-/// The state does not allow the step that was asked for: another change is under way.
+/// The error for a step that the state does not allow: another change is under way.
 fn in_progress(_: Refused) -> Error {
     UpgradeError::InProgress.into()
 }
 
-/// Whether bytes may pass, and what is said where they may not. Split halves carry it with them.
+/// Whether bytes may pass, and the error if they may not. Split halves carry a copy.
 #[derive(Clone)]
 pub(crate) struct Standing {
     pub(crate) control: Control,
@@ -403,7 +403,7 @@ impl<T: Transport> AsLayer for UpgradableConnection<T> {
         Some(self)
     }
 
-    /// The handshake of the transport that was passed in. An upgrade drives its own.
+    /// The handshake of the transport that was passed in. An upgrade drives its own handshake.
     fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
         if self.standing.upgrade.is_settled() { self.stack.handshaking(token) } else { None }
     }

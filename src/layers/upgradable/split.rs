@@ -19,7 +19,7 @@ use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split
 
 /// The receiving half of an [`UpgradableConnection`].
 pub struct UpgradableReadHalf<T: Split> {
-    /// Gone where the stack was gone: a change failed half-way.
+    /// `None` if the stack was already gone, because a change failed.
     half: Option<Reading<T>>,
     standing: Standing,
 }
@@ -51,13 +51,14 @@ macro_rules! topmost {
 
 impl<T: Split> UpgradableConnection<T> {
     /// Two halves for two tasks: those of plaintext, or those of the topmost TLS session. In plaintext over TCP they share
-    /// no lock. [`UpgradableReadHalf::reunite`] makes one of them again, which can be upgraded and downgraded as before.
+    /// no lock. [`UpgradableReadHalf::reunite`] makes one connection of them again, which can be upgraded and downgraded as
+    /// before.
     ///
-    /// A half that is dropped ends nothing; when both are dropped, the connection ends as a dropped connection does.
+    /// Dropping one half ends nothing. When both are dropped, the connection ends in the same way as a dropped connection.
     ///
     /// While a change between plaintext and TLS is under way, and after one that failed, the halves refuse to read, write
-    /// and shut down, by the errors that the connection gives: [`UpgradeError::InProgress`](crate::UpgradeError), or why it
-    /// failed. The connection that is made of them again can be closed, or go on with a `stop_tls` that was given up.
+    /// and shut down, with the error that the connection returns: [`UpgradeError::InProgress`](crate::UpgradeError), or the
+    /// failure of the change. The reunited connection can be closed, or can resume a `stop_tls` that was given up.
     pub fn into_split(self) -> (UpgradableReadHalf<T>, UpgradableWriteHalf<T>) {
         let (stack, standing) = self.into_parts();
         let (read, write) = match stack {
@@ -80,7 +81,7 @@ impl<T: Split> UpgradableReadHalf<T> {
     /// Makes one connection of the two halves again.
     ///
     /// # Errors
-    /// [`ReuniteError`] gives them back where they are of different connections.
+    /// [`ReuniteError`], which returns both halves, if they belong to different connections.
     pub fn reunite(
         self,
         write: UpgradableWriteHalf<T>,
@@ -106,12 +107,12 @@ impl<T: Split> UpgradableReadHalf<T> {
         self.standing.control.clone()
     }
 
-    /// How the half stands.
+    /// The state of the half.
     pub fn status(&self) -> RecvHalf {
         self.half.as_ref().map_or(RecvHalf::Aborted, |half| topmost!(half, half => half.status()))
     }
 
-    /// What is read from, where bytes may pass.
+    /// The half to read from, if bytes may pass.
     fn open(&mut self) -> Result<&mut Reading<T>, Error> {
         self.standing.check_open()?;
         self.half.as_mut().ok_or(Error::Ended(Reason::Aborted))
@@ -133,12 +134,12 @@ impl<T: Split> UpgradableWriteHalf<T> {
         self.standing.control.clone()
     }
 
-    /// How the half stands.
+    /// The state of the half.
     pub fn status(&self) -> SendHalf {
         self.half.as_ref().map_or(SendHalf::Aborted, |half| topmost!(half, half => half.status()))
     }
 
-    /// What is written to, where bytes may pass.
+    /// The half to write to, if bytes may pass.
     fn open(&mut self) -> Result<&mut Writing<T>, Error> {
         self.standing.check_open()?;
         self.half.as_mut().ok_or(Error::Ended(Reason::Aborted))
@@ -156,7 +157,7 @@ impl<T: Split> UpgradableWriteHalf<T> {
 
 type Halves<T> = (Option<Reading<T>>, Option<Writing<T>>);
 
-/// The halves of a stack as a stack, or as they were.
+/// Makes a stack of its two halves, or returns them unchanged.
 fn join<T: Split>(read: Option<Reading<T>>, write: Option<Writing<T>>) -> Result<Option<Stack<T>>, Halves<T>> {
     match (read, write) {
         (Some(Half::Plain(read)), Some(Half::Plain(write))) => match T::reunite(read, write) {

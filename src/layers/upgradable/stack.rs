@@ -1,4 +1,4 @@
-//! What an upgradable connection stands on: plaintext, or a TLS session on top of another stack.
+//! The stack of an upgradable connection: plaintext, or a TLS session on top of another stack.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,11 +13,11 @@ use crate::layers::upgradable::gone::Gone;
 use crate::transport::layer::{AsLayer, Layer, Token, Upgradable};
 use crate::transport::{Starting, Transport};
 
-/// One or more layers; the one that counts is the topmost.
+/// One or more layers; the topmost one carries the application's bytes.
 pub(crate) enum Stack<T: Transport> {
     Plain(T),
     Tls(Box<TlsConnection<Stack<T>>>),
-    /// Away inside a step that does not wait, or for good: a change failed half-way.
+    /// Taken out during a step that does not wait, or for good: a change failed.
     Gone(Gone),
 }
 
@@ -111,7 +111,8 @@ impl<T: Transport> AsLayer for Stack<T> {
 
     fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
         match self {
-            // The transport that was passed in may be an upgradable connection itself, which knows who drives its handshake.
+            // The transport that was passed in may be an upgradable connection itself, which knows how its handshake is
+            // driven.
             Self::Plain(layer) => layer.handshaking(token),
             Self::Tls(layer) => layer.handshaking(token),
             Self::Gone(_) => None,

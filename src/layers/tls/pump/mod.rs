@@ -2,20 +2,20 @@
 //!
 //! # Theory of operation
 //!
-//! A [`Pump`] moves bytes in two directions. *Receiving* is driven by whoever wants to read: it reads the layer into the
-//! session, lets the session open one record at a time, and transmits what that calls for (handshake messages, alerts,
-//! KeyUpdate answers). *Transmitting* is driven by whoever has something to send, and by the layer itself.
+//! A [`Pump`] moves bytes in two directions. A task that wants to read drives *receiving*: it reads the layer into the
+//! session, lets the session open one record at a time, and transmits the answers of the session (handshake messages,
+//! alerts, KeyUpdate answers). A task that has bytes to send drives *transmitting*, and so does the layer itself.
 //!
-//! That last part is how accepted bytes leave although nobody waits for them (rule: write-6) and although there is no
-//! task of ours. When the layer is full, it is left with a waker that is not a task's: waking it pumps. It does what the
-//! writing task would do if it were there: it hands sealed records to the layer, seals what was staged behind them, and
-//! ends the layer behind the marker. Tasks that wait for room are woken only once there is some.
+//! Because the layer drives it too, accepted bytes leave although no task waits for them (rule: write-6) and although this
+//! crate spawns no task. When the layer is full, the pump registers a waker with it that belongs to no task: the call of
+//! this waker pumps. It does the work of the writing task: it hands sealed records to the layer, seals the staged bytes
+//! after them, and ends the layer after the marker. Tasks that wait for space are woken only once there is some.
 //!
-//! A waker may be called from anywhere, so three things hold. It never waits for the lock: whoever has it sees a flag
-//! when they let go, and pumps in its place. No task is woken while the lock is held. And the layer beneath must not hold
-//! locks of its own while it wakes ([`may_write_in_wake`](crate::transport::Layer::may_write_in_wake)); where it does
-//! not promise that, the waker wakes the tasks that wait, and these pump. The waker holds the connection weakly: a
-//! socket that keeps it keeps nothing alive.
+//! Any code may call the waker, so three rules hold. The waker never waits for the lock: it sets a flag, and the holder of
+//! the lock sees the flag when it lets go, and pumps instead. No task is woken while the lock is held. And the layer
+//! beneath must not hold its own locks while it wakes ([`may_write_in_wake`](crate::transport::Layer::may_write_in_wake)).
+//! If the layer does not promise that, the waker only wakes the waiting tasks, and these pump. The waker holds the
+//! connection weakly, so a socket that stores the waker keeps no memory of the connection alive.
 
 mod beneath;
 mod shared;
@@ -39,38 +39,38 @@ use crate::error::{Error, Phase, Reason};
 use crate::transport::Transport;
 use crate::transport::layer::{Discard, TOKEN};
 
-/// How long a write is that waits for others to share its record, in bytes.
+/// A write of at most this many bytes waits for others to share its record.
 const GATHERED: usize = 4 << 10;
 
-/// How much is read at a time of what the layer still brings when both halves have ended.
+/// After both halves have ended, remaining input of the layer is read in pieces of this many bytes.
 const REST: u64 = 64 << 10;
 
 /// A session and the layer beneath it.
 pub(crate) struct Pump<T> {
     pub(crate) session: Session,
-    /// Gone once the layer was taken back by a downgrade.
+    /// `None` once a downgrade has taken the layer back.
     pub(crate) layer: Option<T>,
     /// The layer lives on after this session's end: a downgrade.
     pub(crate) keeps_layer: bool,
     /// Another layer is on top of this one.
     pub(crate) is_beneath: bool,
     layer_is_shut: bool,
-    /// Whatever was written to the layer has left it too.
+    /// All bytes that were written to the layer have left it too.
     layer_is_flushed: bool,
     reader: Option<Waker>,
     writer: Option<(Want, Waker)>,
     /// A task that waits on the layer below. An abort removes that layer, and with it the waker that is stored there.
     below: Option<Waker>,
-    /// Somebody else took the reader's place at the layer.
+    /// Another task took the reader's place at the layer.
     reader_was_displaced: bool,
-    /// What was gathered leaves when the runtime goes on.
+    /// Gathered bytes leave when the runtime goes on.
     pub(crate) is_deferred: bool,
     wake: Waker,
 }
 
 impl<T: Transport> Pump<T> {
-    /// Hands over all that can leave, and the layer's end behind this one's. Ready: nothing is left. How that came about
-    /// the session says: sent, or lost.
+    /// Hands over all bytes that can leave, and ends the layer after this session's end. Ready: no bytes are left. The
+    /// session knows whether they were sent or lost.
     fn poll_transmit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.is_deferred = false;
         let Some(layer) = &mut self.layer else { return Poll::Ready(()) };
@@ -81,7 +81,7 @@ impl<T: Transport> Pump<T> {
             }
             let is_last = self.session.send().is_finishing() && !self.session.is_handshaking();
             if is_last && self.session.queued() == sealed && !self.keeps_layer {
-                // close_notify and FIN leave as one.
+                // close_notify and FIN leave in one packet.
                 layer.layer_mut(TOKEN).expect_end();
             }
             let records = self.session.transmit();
@@ -95,7 +95,7 @@ impl<T: Transport> Pump<T> {
         }
         ready!(self.poll_flush_layer(cx));
         if let (true, Some(layer)) = (self.owes_layer_end(), &mut self.layer) {
-            // rule: half-2: FIN only behind close_notify. How it went, the layer's own half says.
+            // rule: half-2: FIN only after close_notify. The layer's own half says how that went.
             let _ = ready!(unbudgeted(cx, |cx| Pin::new(&mut *layer).poll_shutdown(cx)));
             self.layer_is_shut = true;
         }
@@ -103,7 +103,7 @@ impl<T: Transport> Pump<T> {
         Poll::Ready(())
     }
 
-    /// Accepts plaintext, and hands over all that can leave.
+    /// Accepts plaintext, and hands over all bytes that can leave.
     pub(crate) fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
         let Self { session, layer: Some(layer), is_deferred: false, layer_is_flushed, wake, .. } = self else {
             return self.write_specially(parts);
@@ -129,7 +129,7 @@ impl<T: Transport> Pump<T> {
         accepted
     }
 
-    /// Accepts plaintext where the layer is gone, or where something waits for the next write.
+    /// Accepts plaintext if the layer is gone, or if earlier bytes wait for the next write.
     #[cold]
     #[inline(never)]
     fn write_specially(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
@@ -152,7 +152,7 @@ impl<T: Transport> Pump<T> {
         self.wake = wake;
     }
 
-    /// What was written to the layer leaves it too (rule: write-6): a layer may keep a queue of its own.
+    /// Flushes the layer (rule: write-6), because a layer may keep its own queue.
     fn poll_flush_layer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(layer) = self.layer.as_mut().filter(|_| !self.layer_is_flushed) else { return Poll::Ready(()) };
         let flushed = ready!(unbudgeted(cx, |cx| Pin::new(&mut *layer).poll_flush(cx)));
@@ -163,7 +163,7 @@ impl<T: Transport> Pump<T> {
         Poll::Ready(())
     }
 
-    /// Writes behind what was deferred: with it, where little is written.
+    /// Writes after deferred bytes, and together with them if the write is small.
     fn write_behind(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
         if is_small(parts) {
             let accepted = self.session.write(parts);
@@ -175,8 +175,8 @@ impl<T: Transport> Pump<T> {
         self.write(parts)
     }
 
-    /// Accepts a small write of a task that has used up its budget and is about to yield: what it writes until then shares
-    /// records, and leaves when the runtime goes on (rule: write-7). `0`: it has to wait its turn.
+    /// Accepts a small write of a task that has used up its budget and is about to yield. Its writes until then share
+    /// records, and leave when the runtime goes on (rule: write-7). `0`: the write has to wait.
     pub(crate) fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
         let Some(layer) = self.layer.as_ref().filter(|layer| layer.layer(TOKEN).may_write_in_wake()) else {
             return 0;
@@ -196,14 +196,14 @@ impl<T: Transport> Pump<T> {
         gathered
     }
 
-    /// Whether what ends a handshake (Finished, tickets) may wait for the first write, to leave with it. It does not where
-    /// something else is due.
+    /// Whether the last messages of a handshake (Finished, tickets) may wait for the first write, to leave with it. They
+    /// may not if the session has other bytes to send.
     fn may_defer(&self) -> bool {
         let may_wake = self.layer.as_ref().is_some_and(|layer| layer.layer(TOKEN).may_write_in_wake());
         may_wake && self.session.has_records() && self.session.send().may_write() && self.layer_is_flushed
     }
 
-    /// What waits leaves with whatever moves next, and at the latest when the task yields.
+    /// Deferred bytes leave with the next bytes that move, and at the latest when the task yields.
     fn defer(&mut self) {
         if !self.is_deferred {
             self.is_deferred = true;
@@ -213,18 +213,18 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// Whether all that was written has left the layer too, no answer is owed to the peer, and more may be written.
+    /// Whether all written bytes have left the layer too, no answer is owed to the peer, and more may be written.
     #[inline]
     pub(crate) fn is_at_rest(&self) -> bool {
         self.session.is_at_rest() && self.layer_is_flushed && !self.is_deferred
     }
 
-    /// rule: end-5: also a failure that calls for no alert, such as an alert of the peer's, ends the layer beneath.
+    /// rule: end-5: a failure without an alert, such as an alert from the peer, ends the layer beneath too.
     fn owes_layer_end(&self) -> bool {
         self.session.is_done_sending() && !self.keeps_layer && !self.layer_is_shut
     }
 
-    /// Transmits what can leave now; the layer's own waker goes on with the rest.
+    /// Transmits the bytes that can leave now; the pump's own waker sends the rest.
     pub(crate) fn transmit(&mut self) -> Poll<()> {
         let wake = self.lend_wake();
         let transmitted = self.poll_transmit(&mut Context::from_waker(&wake));
@@ -232,7 +232,7 @@ impl<T: Transport> Pump<T> {
         transmitted
     }
 
-    /// The pump's own waker, to be put back: cheaper than a clone of it.
+    /// Lends the pump's own waker; the caller puts it back. That is cheaper than a clone.
     fn lend_wake(&mut self) -> Waker {
         std::mem::replace(&mut self.wake, Waker::noop().clone())
     }
@@ -288,7 +288,7 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// Does the same where the unit has been taken already.
+    /// Does the same if the unit of budget was taken already.
     pub(crate) fn poll_paid_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -297,7 +297,7 @@ impl<T: Transport> Pump<T> {
     ) -> Poll<Step> {
         loop {
             let had_nothing = self.session.queued() == 0;
-            // No more is initialised than may be filled.
+            // Initialises no more bytes than may be filled.
             let room = out.remaining().min(self.session.arrived());
             let (step, read) = self.session.step_into(out.initialize_unfilled_to(room));
             out.advance(read);
@@ -340,19 +340,19 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// Sends what a step called for.
+    /// Sends the bytes that a step required.
     #[inline(never)]
     fn send_on(&mut self, step: Step, had_nothing: bool) {
         if step == Step::Secured && had_nothing && self.may_defer() {
             self.defer();
         } else if self.is_deferred && step == Step::Data {
-            // A reader that got data may answer: what waits leaves with the answer.
+            // A reader that got data may answer: the waiting bytes leave with the answer.
         } else if self.session.has_records() || !self.layer_is_flushed || self.owes_layer_end() {
             let _ = self.transmit();
         }
     }
 
-    /// Takes in the bytes that the layer has received by now. Complete records can be opened without another read.
+    /// Takes in the bytes that the layer has received so far. Complete records can be opened without another read.
     pub(crate) fn look(&mut self, cx: &mut Context<'_>) {
         if let Some(layer) = &mut self.layer {
             layer.layer_mut(TOKEN).look(cx);
@@ -360,8 +360,8 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// The layer no longer takes anything. An alert that the peer sent before may lie unread: it is the better reason
-    /// (rule: secure-6).
+    /// The layer no longer takes bytes. The peer may have sent an alert before, which was not read yet; it is the better
+    /// reason (rule: secure-6).
     pub(crate) fn look_for_alert(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Step::Secured) = self.poll_paid_read(cx, &mut ReadBuf::new(&mut []), None) {}
         self.reader_was_displaced = true;
@@ -378,7 +378,7 @@ impl<T: Transport> Pump<T> {
         self.wake = wake;
     }
 
-    /// Where this session knows how the connection ended, the handle learns it before the layer beneath goes.
+    /// If this session knows how the connection ended, it notifies the handle before the layer beneath goes.
     pub(crate) fn note_end(&self) {
         let Some(layer) = self.layer.as_ref().filter(|_| !self.keeps_layer) else { return };
         if self.session.is_answered() && !self.is_beneath && layer.layer(TOKEN).queued_bytes() == 0 {
@@ -389,8 +389,8 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// Where both halves have ended, the layer beneath ends by itself as soon as its own end has come, whether somebody
-    /// still reads or not (rule: close-13). A close awaits that end itself.
+    /// If both halves have ended, the layer beneath ends by itself as soon as its own end has come, even if no task reads
+    /// (rule: close-13). A close awaits that end itself.
     fn rest(&mut self, cx: &mut Context<'_>) {
         let session = &self.session;
         let is_over = session.send().is_finished() && session.recv().end().is_some();
@@ -399,13 +399,13 @@ impl<T: Transport> Pump<T> {
             self.note_end();
         }
         if let Some(layer) = self.layer.as_mut().filter(|_| is_over && !is_awaited) {
-            // A peer that goes on talking beneath its own end is not listened to for ever.
+            // A peer that goes on sending after its own end is not read for ever.
             let mut rest = Discard { bytes: 0, limit: REST };
             let _ = unbudgeted(cx, |cx| layer.layer_mut(TOKEN).poll_discard(cx, &mut rest));
         }
     }
 
-    /// Ends for a reason of ours, on this layer and all beneath: the socket goes.
+    /// Ends for one of our reasons, on this layer and all beneath, and closes the socket.
     pub(crate) fn end(&mut self, reason: &Reason) {
         self.session.end(reason.clone());
         if let Some(layer) = &mut self.layer {
@@ -413,7 +413,7 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// If the connection was cut off, ends everything with that reason. Returns whether it was.
+    /// If the connection was ended at the bottom, ends everything with that reason. Returns whether it was.
     #[inline]
     pub(crate) fn check_cut(&mut self, control: &Control) -> bool {
         let is_cut = control.is_cut();

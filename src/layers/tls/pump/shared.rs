@@ -14,10 +14,10 @@ use crate::error::Reason;
 use crate::transport::Transport;
 use crate::transport::layer::TOKEN;
 
-/// How often one call serves wakers that come while it serves them, before it leaves the rest to the tasks.
+/// How many rounds of wakes one call serves before it leaves the rest to the tasks.
 const MAX_WAKES: usize = 8;
 
-/// A pump that halves, handles and wakers share.
+/// The pump that the halves, the handles and the wakers share.
 pub(crate) struct SharedPump<T> {
     pump: Mutex<Pump<T>>,
     woken: AtomicBool,
@@ -47,7 +47,8 @@ impl<T: Transport> SharedPump<T> {
         })
     }
 
-    /// Does something with the pump. Tasks that became ready are woken behind it, and wakers that came meanwhile served.
+    /// Calls `f` with the pump. After it, wakes the tasks that became ready, and serves the wakes that came during the
+    /// call.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
         let mut held = self.lock();
         let result = f(&mut held.pump);
@@ -56,7 +57,7 @@ impl<T: Transport> SharedPump<T> {
         result
     }
 
-    /// Looks at the pump: nobody becomes ready by that.
+    /// Looks at the pump; no task becomes ready by that.
     pub(crate) fn look<R>(&self, f: impl FnOnce(&Pump<T>) -> R) -> R {
         let result = f(&self.lock().pump);
         self.settle();
@@ -77,7 +78,7 @@ impl<T: Transport> SharedPump<T> {
         self.serve_wakes();
     }
 
-    /// The layer has panicked in a waker, where no task of ours runs: the waiting tasks are woken, and learn of its loss.
+    /// The layer panicked in a waker, outside of our tasks. Wakes the waiting tasks, which then see the loss.
     fn lose_layer(&self) {
         let reason = Reason::Io(Arc::new(io::Error::other("the stream beneath has panicked")));
         let mut held = self.lock();
@@ -86,8 +87,8 @@ impl<T: Transport> SharedPump<T> {
         self.unlock_and_wake_all(held);
     }
 
-    /// Whoever has the lock serves the wakes that come meanwhile, after letting go: so a wake is set before the lock is
-    /// tried, and looked for after it is free.
+    /// After the holder of the lock lets go, it serves the wakes that came in the meantime. Therefore a wake sets the flag
+    /// before it tries the lock, and the holder checks the flag after the lock is free.
     fn serve_wakes(&self) {
         for _ in 0..MAX_WAKES {
             if !self.woken.load(Ordering::SeqCst) {
@@ -105,7 +106,7 @@ impl<T: Transport> SharedPump<T> {
                 self.unlock_and_wake_all(held);
             }
         }
-        // Enough: the tasks that wait do the rest.
+        // The limit is reached: the waiting tasks do the rest.
         if let Some(pump) = self.try_lock() {
             self.unlock_and_wake_all(pump);
         }
@@ -161,12 +162,12 @@ struct Held<'a, T> {
 struct PumpWaker<T>(Weak<SharedPump<T>>);
 
 impl<T: Transport> Watcher for SharedPump<T> {
-    /// An abort from another task: whoever waits here is told, also where nothing of theirs is registered at the socket.
+    /// An abort from another task: wakes all tasks that wait here, even if none has a waker at the socket.
     fn handle_abort(&self) {
         if let Some(pump) = self.try_lock() {
             self.unlock_and_wake_all(pump);
         }
-        // Whoever has the lock looks for the wake behind it, and finds the tasks that parked meanwhile.
+        // The holder of the lock checks the flag after it lets go, and finds the tasks that parked in the meantime.
         self.note_wake();
     }
 }
@@ -178,7 +179,7 @@ impl<T: Transport> Wake for PumpWaker<T> {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let Some(shared) = self.0.upgrade() else { return };
-        // rule: life-7: a stream beneath that panics ends its own connection, and not the runtime or the task that wakes.
+        // rule: life-7: a stream beneath that panics ends only its own connection, not the runtime or the task that wakes.
         if catch_unwind(AssertUnwindSafe(|| shared.note_wake())).is_err() {
             shared.lose_layer();
         }

@@ -1,4 +1,4 @@
-//! The tasks that wait for a session, and what they wait for.
+//! The tasks that wait for a session, and the events that they wait for.
 
 use std::task::{Context, Waker};
 
@@ -20,7 +20,7 @@ impl<T: Transport> Pump<T> {
         park(&mut self.reader, cx);
     }
 
-    /// A task waits at the layer beneath, for something that is not this session's.
+    /// A task waits at the layer beneath for an event outside of this session.
     pub(crate) fn park_below(&mut self, cx: &mut Context<'_>) {
         park(&mut self.below, cx);
     }
@@ -37,7 +37,8 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// The tasks that have something to do now. A task that is woken before its event has come would poll again at once,
+    /// The tasks that have something to do now. A task that is woken before its event has come would only poll and wait
+    /// again.
     /// and wait again.
     pub(super) fn take_ready_tasks(&mut self) -> [Option<Waker>; 2] {
         let (reader_is_ready, writer_is_ready) = (self.is_reader_ready(), self.is_writer_ready());
@@ -46,7 +47,7 @@ impl<T: Transport> Pump<T> {
         [writer.map(|(_, waker)| waker), self.reader.take_if(|_| reader_is_ready)]
     }
 
-    /// Whether [`take_ready_tasks`](Self::take_ready_tasks) has something to take: mostly it has not.
+    /// Whether [`take_ready_tasks`](Self::take_ready_tasks) would return a task. In most calls it would not.
     pub(super) fn has_ready_tasks(&self) -> bool {
         self.is_reader_ready() || self.is_writer_ready()
     }
@@ -65,7 +66,7 @@ impl<T: Transport> Pump<T> {
         match want {
             _ if session.is_aborted() => true,
             Want::Room => !session.send().may_write() || session.is_below_low_mark(),
-            // A handshake that has failed is waited for no longer than until its alert has left.
+            // After a failed handshake, a task waits only until the alert has left.
             Want::Drained => {
                 (!session.is_handshaking() || session.send().is_over())
                     && session.is_flushed()
@@ -76,7 +77,7 @@ impl<T: Transport> Pump<T> {
     }
 }
 
-/// Keeps the waker of a task that waits. A waker that is there already is only replaced if it wakes another task.
+/// Stores the waker of a waiting task. A stored waker is only replaced if it wakes another task.
 fn park(slot: &mut Option<Waker>, cx: &Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(cx.waker()),
