@@ -1,4 +1,4 @@
-//! abort: end now.
+//! abort: ends at once.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ async fn no_record_leaves_behind_an_abort() {
     .await;
 }
 
-/// Each callback in its turn aborts; nothing is told behind it but the end.
+/// Aborts in each callback in turn. After it, only the end is reported.
 ///
 /// rule: abort-3, life-2, abort-5
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn abort_ahead_of_and_inside_the_handshake() {
 #[tokio::test]
 async fn records_that_were_read_already_are_not_delivered_behind_an_abort() {
     over_all(|_, a, mut b| async move {
-        // All of it is there before the first callback.
+        // All bytes have arrived before the first callback.
         for part in pattern(40_000).chunks(1_000) {
             b.write_all(part).await.unwrap();
         }
@@ -242,7 +242,7 @@ async fn abort_inside_the_producers_own_callback_stops_it_once() {
     .await;
 }
 
-/// A push producer that aborts where it is paused: by the handle, as it has no transport.
+/// A push producer that aborts when it is paused. It does so by the handle, because it has no transport.
 ///
 /// rule: abort-3, abort-4
 #[tokio::test]

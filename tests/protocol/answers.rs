@@ -62,7 +62,7 @@ async fn reading_stops_while_a_peer_does_not_read_its_answers() {
             let (running, sent) = held(probe, a, &mut b).await;
             let queued = running.handle.queued();
             assert!((1..=HIGH + LENT + FRAMES).contains(&queued), "{kind}: {queued} bytes of answers queued");
-            // Nothing is lost, and it goes on.
+            // No data is lost, and the exchange goes on.
             expect(&mut b, &vec![b'z'; sent]).await;
             b.write_all(&pattern(1_000)).await.unwrap();
             expect(&mut b, &pattern(1_000)).await;
@@ -199,7 +199,7 @@ async fn two_peers_that_both_send_first_do_not_wait_for_each_other() {
                         transport.register_producer(producer).unwrap();
                     }),
                     Event::Data(data) => {
-                        // Each byte of the first ones has an answer, which lies behind all of the sender's own.
+                        // Each of the first bytes has an answer, which comes after all bytes of the sender itself.
                         received += data.len();
                         if received <= HIGH / 2 {
                             transport.write(data);

@@ -1,4 +1,4 @@
-//! close: end in order.
+//! close: ends in order.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::setup::{as_client, as_server, client_and_raw, hasty, is_only_hello, p
 #[tokio::test]
 async fn close_sends_all_then_the_marker_and_awaits_the_peers() {
     over_all(|_, a, mut b| async move {
-        // Input that nobody reads, and that goes on coming.
+        // Input keeps coming, and no task reads it.
         b.write_all(&[7; 20_000]).await.unwrap();
         let probe = Probe::at("data", |transport| {
             transport.write(&pattern(400_000));
@@ -97,7 +97,7 @@ async fn close_waits_for_a_pull_producer_and_sends_its_last_bytes() {
         running.handle.close();
         running.handle.write("dropped? no: the producer is there");
         registered.await.unwrap();
-        // Input while it waits is thrown away.
+        // Input that comes during the wait is discarded.
         b.write_all(b"late").await.unwrap();
         let (received, end) = read_all(&mut b).await;
         let expected = [b"dropped? no: the producer is there", &pattern(300_000)[..]].concat();
@@ -359,7 +359,7 @@ async fn close_ahead_of_the_handshake_with_a_producer_finishes_it_for_the_produc
     .await;
 }
 
-/// A peer that provokes every callback: it sends, ends its half, and then reads all.
+/// A peer that causes every callback: it sends, ends its half, and then reads everything.
 ///
 /// rule: close-10, life-1, life-2
 #[tokio::test]
@@ -467,7 +467,7 @@ async fn close_while_reading_is_paused_delivers_nothing() {
     .await;
 }
 
-/// What was left unread is not delivered again, and what comes behind the close is not either.
+/// Bytes that were left unread are not delivered again, and neither are bytes that come after the close.
 ///
 /// rule: close-10
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! end: the truth about how it ended.
+//! end: the reason is true.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use crate::common::{bounded, over, over_all, pattern, read_all, server_and_tokio
 use crate::probe::{Answer, Event, KEEP, Probe, Running, run, start};
 use crate::setup::{as_client, client_and_raw, hasty, plain_and_raw};
 
-/// A server under a probe, and a peer that seals any record.
+/// A server with a probe, and a peer that can seal any record.
 async fn server_and_raw(probe: Probe) -> (Running, RawTls) {
     let (ours, theirs) = raw_tcp_pair().await.unwrap();
     let tcp = TcpConnection::new(ours, Policy::default()).unwrap();
@@ -65,7 +65,7 @@ async fn what_a_callback_fails_with_is_the_reason_and_can_be_matched() {
         assert!(read_all(&mut b).await.1.is_err());
     })
     .await;
-    // One of ours is taken for what it says.
+    // An error of this crate becomes the reason that it stands for.
     over_all(|_, a, b| async move {
         let _b = b;
         let running = run(Probe::new(|_, _| Err(Error::Ended(Reason::TimedOut(Phase::HalfOpen)).into())), a);
@@ -143,7 +143,7 @@ async fn the_first_error_is_the_reason() {
         assert_eq!(running.told.names().last().unwrap(), "lost(tls)");
     })
     .await;
-    // A callback that fails behind an abort, and one that aborts and fails.
+    // A callback that fails after an abort, and one that aborts and fails.
     over_all(|_, a, b| async move {
         let _b = b;
         let probe = Probe::new(|_, transport| {

@@ -74,7 +74,7 @@ async fn a_piece_of_any_size_is_read_in_bounded_memory() {
     }
 }
 
-/// Gives some bytes, and fails.
+/// Returns some bytes, and then fails.
 struct Failing(usize);
 
 impl Read for Failing {

@@ -1,4 +1,4 @@
-//! flow: producers, watermarks, pausing.
+//! flow: producers, watermarks, pauses.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,7 +35,7 @@ async fn a_second_producer_is_an_error_and_leaves_the_first() {
         running.told.event("made").await;
         let refused = running.handle.register_producer(push(second.clone())).await;
         assert!(matches!(refused, Err(Error::Producer)));
-        // The first is there: a close waits for it.
+        // The first producer is registered: a close waits for it.
         running.handle.close();
         running.handle.write("the first's");
         expect(&mut b, b"the first's").await;
@@ -75,7 +75,7 @@ async fn a_producer_that_comes_too_late_is_stopped_at_once_and_not_inside_the_ca
             assert!(received.is_empty());
             b.close().await;
             running.task.await.unwrap();
-            // On one that is dead it is stopped at once, by whoever registers it.
+            // On a dead connection it is stopped at once, by every caller that registers it.
             let told = Told::default();
             running.handle.register_producer(push(told.clone())).await.unwrap();
             assert_eq!(told.names(), ["stop"]);
@@ -128,7 +128,7 @@ async fn a_push_producer_is_paused_once_above_the_high_mark_and_resumed_once_at_
             }
             assert_eq!((running.told.count("pause"), running.told.count("resume")), (round, round - 1), "{kind}");
             let queued = running.handle.queued();
-            // What was clogged before it came is not its own.
+            // Bytes that were queued before this producer registered are not its own.
             let most = if round == 1 { usize::MAX } else { 40_000 + 4_000 + 17_000 };
             assert!((40_000..=most).contains(&queued), "{kind}: {queued} bytes queued");
             let mut some = vec![0; if round == 1 { taken + written } else { written } - 9_000];
@@ -167,7 +167,7 @@ async fn a_pull_producer_is_asked_once_for_each_drain_and_never_when_there_is_no
         for _ in 0..200 {
             tokio::task::yield_now().await;
         }
-        // Over TLS one piece may wait in the session: it is not asked for more, however often the task is woken.
+        // Over TLS one piece may wait in the session. The producer is not asked for more, however often the task is woken.
         assert!(running.told.count("produce") <= 1, "{kind}: asked {} times", running.told.count("produce"));
         let mut all = vec![0; taken + 300_000];
         b.read_exact(&mut all).await.unwrap();
@@ -204,7 +204,7 @@ async fn a_producer_that_is_done_is_let_go_at_once_and_leaves_its_place() {
     .await;
 }
 
-/// One that writes nothing when it is asked is not asked again until it has.
+/// A producer that writes nothing when it is asked is not asked again until it has written.
 ///
 /// rule: flow-2
 #[tokio::test]
@@ -309,7 +309,7 @@ async fn pausing_stops_at_once_and_resuming_delivers_all_of_it_and_then_the_end(
     .await;
 }
 
-/// The data and the end are there in one segment; the end is not told while reading is paused, also not by the end of our
+/// The data and the end arrive in one segment. While reading is paused the end is not reported, even after the end of our
 /// own half.
 ///
 /// rule: flow-4, half-7
@@ -357,7 +357,7 @@ async fn what_was_left_unread_is_parked_too_and_comes_first() {
             tokio::task::yield_now().await;
         }
         assert_eq!(running.told.data(), b"one");
-        // Nothing more need come for it to be delivered.
+        // The data is delivered although no more bytes come.
         running.handle.resume_reading();
         running.told.until(|told| told.data() == b"onene").await;
         b.write_all(b" two").await.unwrap();
@@ -435,7 +435,7 @@ async fn a_half_closeable_connection_that_nobody_reads_any_more_notices_a_reset(
 async fn a_pull_producer_is_not_asked_faster_over_tls_than_over_what_is_beneath() {
     let mut asked = Vec::new();
     for kind in [Kind::Memory, Kind::MemoryTls] {
-        // Nobody reads: the pipe fills, and what the session could hold besides is no room.
+        // No task reads: the pipe fills. The session's own buffer does not count as space.
         let (a, b) = pair_with(kind, Policy::default()).await.unwrap();
         let running = run(Probe::quiet(), a);
         let producer = Pull(running.told.clone(), |transport: &mut dyn bowline::protocol::Conn| {

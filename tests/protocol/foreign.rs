@@ -81,7 +81,7 @@ async fn a_certificate_resolver_that_panics_ends_its_connection_only() {
     .await;
 }
 
-/// Reads so often, then panics.
+/// Panics after this many reads.
 struct Breaks(usize);
 
 impl Read for Breaks {
@@ -121,7 +121,7 @@ async fn a_file_whose_reader_or_progress_panics_ends_its_connection() {
     }
 }
 
-/// A protocol that panics in this place, outside of the callbacks.
+/// A protocol that panics at this place, outside of the callbacks.
 struct Odd {
     told: Told,
     place: &'static str,
@@ -260,7 +260,7 @@ impl Late {
     }
 }
 
-/// Notes whether it is stopped inside a callback.
+/// Notes whether it is stopped during a callback.
 struct Watching(Told, Arc<AtomicUsize>);
 
 impl PushProducer for Watching {

@@ -1,4 +1,4 @@
-//! The handle: what other tasks and threads do with a connection.
+//! The handle: what other tasks and threads can do with a connection.
 
 use bowline::protocol::Runner;
 use bowline::testing::BoxTransport;

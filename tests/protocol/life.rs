@@ -46,7 +46,7 @@ async fn a_connection_is_told_from_its_begin_to_its_end() {
 /// rule: life-2
 #[tokio::test]
 async fn no_callback_runs_from_inside_a_call_that_a_callback_made() {
-    // The probe and its producers write down whoever is called inside another: here every call is made that could.
+    // The probe and its producers note nested calls: every call that could cause one is made here.
     over_all(|_, a, mut b| async move {
         let told = Told::default();
         let notes = told.clone();
@@ -106,7 +106,7 @@ async fn a_callback_that_fails_or_panics_ends_its_connection_and_no_other() {
                     let _ = b.close_write().await;
                 }
                 let (_, end) = read_all(&mut b).await;
-                // What was there to see behind the marker is seen when something is sent.
+                // The reset that came after the marker shows when bytes are sent.
                 assert!(end.is_err() || name == "write_closed", "{name}: it looks complete");
                 let Reason::Protocol(error) = running.task.await.unwrap().reason else { panic!("{name}") };
                 if panics {
@@ -178,7 +178,7 @@ async fn a_panic_at_the_very_end_is_the_protocols_own_affair() {
         let handle = runner.handle();
         let task = tokio::spawn(runner.run());
         handle.register_producer(Producer::push(PanicsToo(told.clone()))).await.unwrap();
-        // It is not obeyed any more when the connection ends: it is stopped all the same.
+        // Its requests no longer have an effect when the connection ends, but it is still stopped.
         b.close().await;
         let report = task.await.unwrap();
         assert_eq!(report.reason.name(), "protocol");
@@ -189,7 +189,7 @@ async fn a_panic_at_the_very_end_is_the_protocols_own_affair() {
     .await;
 }
 
-/// A protocol that says it is done with more than there was has broken the contract, not the process.
+/// A protocol that reports more bytes than it got has broken the contract. That ends its connection, not the process.
 ///
 /// rule: life-3
 #[tokio::test]
@@ -246,7 +246,7 @@ async fn after_the_end_nothing_of_the_connection_is_kept_also_not_by_its_handle(
             }
             let _ = running.task.await;
             assert_eq!(Arc::strong_count(&kept), 1, "{kind}, {how}");
-            // What a handle is asked to do now is done with, and not kept either.
+            // A call of a handle now completes at once, and is not kept.
             let late = Arc::clone(&kept);
             let producer = Pull(running.told.clone(), move |_: &mut dyn bowline::protocol::Conn| {
                 let _ = &late;
@@ -266,7 +266,7 @@ async fn after_the_end_nothing_of_the_connection_is_kept_also_not_by_its_handle(
 /// rule: life-5, tcp-3
 #[tokio::test]
 async fn every_operation_of_a_handle_after_the_end_and_inside_connection_lost_is_defined() {
-    /// It is given its own handle before it runs.
+    /// It gets its own handle before it runs.
     struct Last(Arc<Mutex<Option<Handle>>>, Told);
     impl Protocol for Last {
         fn data_received(&mut self, _: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {

@@ -1,4 +1,4 @@
-//! The contract of the callback face: each rule that a protocol can see, over every transport, each end in each place.
+//! The contract of the callback interface: each rule that a protocol can see, over every transport, in both roles.
 
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used)]
 

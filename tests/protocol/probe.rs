@@ -1,4 +1,4 @@
-//! A protocol that notes all that it is told, and does what the test says.
+//! A protocol that notes every call, and does what the test says.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use bowline::{CloseReport, End, Reason, Transport};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// What a protocol is told.
+/// A callback, as the probe notes it.
 #[derive(Debug, Clone)]
 pub enum Event {
     Made,
@@ -22,7 +22,7 @@ pub enum Event {
     ReadClosed(End),
     WriteClosed,
     Lost(Reason),
-    /// What a producer was told, or what the test wrote down itself.
+    /// A call of a producer, or a note of the test itself.
     Note(&'static str),
 }
 
@@ -44,7 +44,7 @@ impl Event {
     }
 }
 
-/// All that a protocol and its producer were told, in order.
+/// All calls of a protocol and its producer, in order.
 #[derive(Clone, Default)]
 pub struct Told(Arc<Notes>);
 
@@ -56,7 +56,7 @@ struct Notes {
 }
 
 impl Told {
-    /// Writes something down between the events.
+    /// Adds a note between the events.
     pub fn note(&self, note: &'static str) {
         self.push(Event::Note(note));
     }
@@ -66,7 +66,7 @@ impl Told {
         self.0.noted.notify_waiters();
     }
 
-    /// Runs a callback. One inside another would be written down, and fails the test (rule: life-2).
+    /// Runs a callback. A nested callback would be noted, and would fail the test (rule: life-2).
     fn call<R>(&self, event: Event, callback: impl FnOnce() -> R) -> R {
         struct Leave<'a>(&'a AtomicBool);
         impl Drop for Leave<'_> {
@@ -86,14 +86,14 @@ impl Told {
         self.0.events.lock().unwrap().clone()
     }
 
-    /// The events as words, data that follows on data as one.
+    /// The events as words. Data events that follow each other are merged.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.all().iter().map(Event::name).collect();
         names.dedup_by(|later, earlier| later == "data" && earlier == "data");
         names
     }
 
-    /// Forgets events of this name: how often they come is not what the test is about.
+    /// Removes events of this name, because the test does not check how often they come.
     pub fn forget(&self, name: &str) {
         self.0.events.lock().unwrap().retain(|event| event.name() != name);
     }
@@ -111,7 +111,7 @@ impl Told {
         self.all().iter().any(|event| event.name().starts_with(name))
     }
 
-    /// Waits until what was told is so.
+    /// Waits until the events satisfy this condition.
     pub async fn until(&self, mut is_so: impl FnMut(&Self) -> bool) {
         let mut noted = std::pin::pin!(self.0.noted.notified());
         loop {
@@ -133,26 +133,26 @@ impl Told {
         self.all().into_iter().find_map(|event| if let Event::Lost(reason) = event { Some(reason) } else { None })
     }
 
-    /// Waits for an event whose name begins so.
+    /// Waits for an event whose name begins with this.
     pub async fn event(&self, name: &str) {
         self.until(|told| told.has(name)).await;
     }
 
-    /// Waits for this much data.
+    /// Waits for this many bytes of data.
     pub async fn len(&self, len: usize) {
         self.until(|told| told.data().len() >= len).await;
     }
 }
 
-/// What the test does in a callback. By default everything is done with, and the protocol is not half-closeable.
+/// The work of the test in a callback. By default all data is processed, and the protocol is not half-closeable.
 pub type React = Box<dyn FnMut(&Event, &mut dyn Conn) -> CallbackResult<Answer> + Send>;
 
-/// What a callback answers.
+/// The return value of a callback.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Answer {
-    /// How much of the data is left unread.
+    /// How many bytes are left unread.
     pub unread: usize,
-    /// What becomes of the connection after the peer's end.
+    /// What happens to the connection after the peer's end.
     pub after_read: AfterRead,
 }
 
@@ -180,7 +180,7 @@ impl Probe {
         Self::new(|_, _| Ok(KEEP))
     }
 
-    /// Does this with each event that leaves no answer open; half-closeable.
+    /// Does this at each event that needs no return value; half-closeable.
     pub fn on(mut act: impl FnMut(&Event, &mut dyn Conn) + Send + 'static) -> Self {
         Self::new(move |event, transport| {
             act(event, transport);
@@ -192,12 +192,12 @@ impl Probe {
         self.told.clone()
     }
 
-    /// Does this with each event, and writes down what it is told beside somebody else; half-closeable.
+    /// Does this at each event, and notes nested calls; half-closeable.
     pub fn sharing(told: Told, act: impl FnMut(&Event, &mut dyn Conn) + Send + 'static) -> Self {
         Self { told, ..Self::on(act) }
     }
 
-    /// Fails at the first event whose name begins so.
+    /// Fails at the first event whose name begins with this.
     pub fn failing(told: Told, name: &'static str) -> Self {
         let react = move |event: &Event, _: &mut dyn Conn| {
             if event.name().starts_with(name) { Err("mine".into()) } else { Ok(KEEP) }
@@ -205,7 +205,7 @@ impl Probe {
         Self { told, react: Box::new(react), ..Self::quiet() }
     }
 
-    /// Panics at the first event whose name begins so.
+    /// Panics at the first event whose name begins with this.
     pub fn panicking(told: Told, name: &'static str) -> Self {
         Self::sharing(told, move |event, _| assert!(!event.name().starts_with(name), "panics at {name}"))
     }
@@ -215,12 +215,12 @@ impl Probe {
         Self { reads_on: true, ..self }
     }
 
-    /// Leaves no more than this unread.
+    /// Leaves at most this many bytes unread.
     pub fn leaving_at_most(self, bytes: usize) -> Self {
         Self { max_unread: bytes, ..self }
     }
 
-    /// Does this ahead of what it does else.
+    /// Does this before its other work.
     pub fn after(mut self, mut first: impl FnMut(&Event, &mut dyn Conn) + Send + 'static) -> Self {
         let mut react = self.react;
         self.react = Box::new(move |event, transport| {
@@ -230,7 +230,7 @@ impl Probe {
         self
     }
 
-    /// Does this once, at the first event whose name begins so; half-closeable.
+    /// Does this once, at the first event whose name begins with this; half-closeable.
     pub fn at(name: &'static str, act: impl FnOnce(&mut dyn Conn) + Send + 'static) -> Self {
         let mut act = Some(act);
         Self::on(move |event, transport| {
@@ -305,7 +305,7 @@ impl Protocol for Probe {
     }
 }
 
-/// A probe that runs.
+/// A running probe.
 pub struct Running {
     pub told: Told,
     pub handle: Handle,
@@ -324,7 +324,7 @@ pub fn start<T: Transport>(runner: Runner<Probe, T>) -> Running {
     Running { told, handle, task: tokio::spawn(runner.run()) }
 }
 
-/// A push producer that notes what it is told, and does no more.
+/// A push producer that only notes its calls.
 pub struct Push(pub Told);
 
 impl PushProducer for Push {
@@ -341,7 +341,7 @@ impl PushProducer for Push {
     }
 }
 
-/// A pull producer that notes what it is told, and does this when it is asked.
+/// A pull producer that notes its calls, and does this when it is asked.
 pub struct Pull<F>(pub Told, pub F);
 
 impl<F> PullProducer for Pull<F>
@@ -358,7 +358,7 @@ where
     }
 }
 
-/// A pull producer of these bytes, so many at a time; then it unregisters itself.
+/// A pull producer of these bytes, in pieces of this size; then it unregisters itself.
 pub fn pull(told: Told, bytes: Vec<u8>, piece: usize) -> Producer {
     let mut sent = 0;
     Producer::pull(Pull(told, move |transport: &mut dyn bowline::protocol::Conn| {
@@ -377,7 +377,7 @@ pub fn push(told: Told) -> Producer {
     Producer::push(Push(told))
 }
 
-/// Keeps panics that a test provokes off the screen: those of a callback whose message says so.
+/// Hides the output of panics that a test causes: those of a callback, recognised by their message.
 pub fn quiet_panics() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {

@@ -1,4 +1,4 @@
-//! secure: the handshake and what it tells.
+//! secure: the handshake and its facts.
 
 use bowline::protocol::Runner;
 use bowline::rustls::AlertDescription;
@@ -102,7 +102,7 @@ async fn a_failed_handshake_is_told_by_its_reason_and_the_alert_arrives() {
             };
             running.handle.write("secret");
             let failed = RawTls::server(theirs, &shared_pki().server_tls()).await;
-            // In TLS 1.3 the server may be done before the client has judged.
+            // In TLS 1.3 the server may finish before the client has verified the certificate.
             let events = match failed {
                 Ok(mut raw) => raw.observe().await.to_vec(),
                 Err(failed) => failed.events,
@@ -141,7 +141,7 @@ async fn the_handshake_has_a_deadline() {
     .await;
 }
 
-/// The clock is paused: thirty seconds are nothing. No socket is waited for.
+/// The clock is paused, so thirty seconds pass at once. The test waits for no socket.
 ///
 /// rule: secure-5, upgrade-7
 #[tokio::test(start_paused = true)]
@@ -172,7 +172,7 @@ async fn a_key_update_is_answered_while_reading_is_paused_and_an_alert_is_notice
         let probe = Probe::at("made", |transport| transport.pause_reading());
         let running = run(probe, TlsConnection::server(tcp, &shared_pki().server_tls()).unwrap());
         let mut raw = RawTls::client(theirs, &shared_pki().client_tls(), "localhost").await.unwrap();
-        // Pausing has not stalled the handshake.
+        // The pause has not stopped the handshake.
         running.told.event("secured").await;
         raw.key_update(true).send().await.unwrap();
         assert!(raw.wait_for(Seen::KeyUpdate { requested: false }).await);

@@ -1,4 +1,4 @@
-//! Servers of protocols: who is let in, and how they are told to go.
+//! Servers of protocols: which connections are accepted, and how a drain ends them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -59,7 +59,7 @@ async fn every_protocol_is_told_of_a_drain_once_and_the_server_ends() {
                 expect(&mut peer, b"?").await;
                 peers.push(peer);
             }
-            // A handshake that never comes to anything holds up no drain.
+            // A handshake that never finishes delays no drain.
             let mut stalled = client(address).await;
             if tls {
                 stalled.write_all(b"\x16").await.unwrap();
@@ -89,11 +89,11 @@ async fn a_factory_may_refuse_and_the_peer_is_reset() {
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().as_inet().unwrap();
         let asked = AtomicUsize::new(0);
-        // Every second one is refused.
+        // Every second connection is refused.
         let factory = move |_: &Incoming| asked.fetch_add(1, Ordering::SeqCst).is_multiple_of(2).then(Echo::default);
         let serving = tokio::spawn(Server::new(listener, factory).run());
         for round in 0..6 {
-            // A refusal may be there before the connection is known to be.
+            // A refusal may arrive before the connection is known.
             let Ok(mut peer) = Connector::new().connect_addr(address).await else {
                 assert_eq!(round % 2, 1);
                 continue;

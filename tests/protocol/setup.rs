@@ -1,4 +1,4 @@
-//! Connections that begin in a way of their own.
+//! Connections that start in special ways.
 
 use std::io;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub type Upgradable = UpgradableConnection<TcpConnection>;
 
-/// A policy whose closes take no longer than this.
+/// A policy whose closes take at most this long.
 pub fn hasty(millis: u64) -> Policy {
     Policy::default().close_timeout(Duration::from_millis(millis))
 }
@@ -37,20 +37,20 @@ pub async fn plain() -> (Upgradable, Upgradable) {
     (UpgradableConnection::new(client), UpgradableConnection::new(server))
 }
 
-/// An upgradable end in plaintext, and a peer that says and sees bytes.
+/// An upgradable end in plaintext, and a peer that sends and sees raw bytes.
 pub async fn plain_and_raw(policy: Policy) -> (Upgradable, RawTcp) {
     let (ours, theirs) = raw_tcp_pair().await.unwrap();
     (UpgradableConnection::new(TcpConnection::new(ours, policy).unwrap()), RawTcp::new(theirs))
 }
 
-/// A client whose handshake has yet to be made, and a peer that says and sees bytes.
+/// A client whose handshake has not been made yet, and a peer that sends and sees raw bytes.
 pub async fn client_and_raw(policy: Policy) -> (TlsConnection<TcpConnection>, RawTcp) {
     let (ours, theirs) = raw_tcp_pair().await.unwrap();
     let tcp = TcpConnection::new(ours, policy).unwrap();
     (TlsConnection::client(tcp, &shared_pki().client_tls(), "localhost").unwrap(), RawTcp::new(theirs))
 }
 
-/// Whether these bytes are a ClientHello, and nothing behind it.
+/// Whether these bytes are exactly a ClientHello.
 pub fn is_only_hello(wire: &[u8]) -> bool {
     let length = |wire: &[u8]| 5 + usize::from(wire[3]) * 256 + usize::from(wire[4]);
     wire.is_empty() || (wire[0] == 22 && wire.len() == length(wire))
@@ -67,10 +67,10 @@ pub fn records(wire: &[u8]) -> Vec<(u8, usize)> {
     records
 }
 
-/// What was written to a stream, as it was.
+/// The bytes that were written to a stream.
 pub type Wire = Arc<Mutex<Vec<u8>>>;
 
-/// A TLS client, and a TLS server whose wire is written down.
+/// A TLS client, and a TLS server whose wire is recorded.
 pub async fn recorded() -> (TlsConnection<Stream<Pipe>>, TlsConnection<Stream<Recording>>, Wire) {
     let (client, server) = pipe(64 << 10);
     let wire = Wire::default();
@@ -83,7 +83,7 @@ pub async fn recorded() -> (TlsConnection<Stream<Pipe>>, TlsConnection<Stream<Re
     (client.unwrap(), server.unwrap(), wire)
 }
 
-/// A stream that writes down what is written to it.
+/// A stream that records the bytes that are written to it.
 pub struct Recording(Pipe, Wire);
 
 impl AsyncRead for Recording {

@@ -1,4 +1,4 @@
-//! What Twisted is known to do wrong, one test for each: named for the fault.
+//! Known faults of Twisted, one test for each, named after the fault.
 
 use bowline::protocol::{Producer, Runner};
 use bowline::testing::peer::{Event as Seen, RawTls};
@@ -10,7 +10,7 @@ use crate::common::{bounded, clog, expect, over, over_all, pattern, read_all};
 use crate::probe::{Answer, Event, KEEP, Probe, Pull, Running, Told, pull, push, quiet_panics, run, start};
 use crate::setup::{as_client, as_server, hasty, plain, plain_and_raw};
 
-/// A TLS server under a probe, and a peer that sees every record.
+/// A TLS server with a probe, and a peer that sees every record.
 async fn watched(probe: Probe) -> (Running, RawTls) {
     let (ours, theirs) = raw_tcp_pair().await.unwrap();
     let tcp = TcpConnection::new(ours, Policy::default()).unwrap();
@@ -33,7 +33,7 @@ async fn a_bare_fin_on_half_close_under_tls() {
     .await;
 }
 
-/// Twisted takes a second `loseWriteConnection` for a failed write, and drops the connection that was still read.
+/// Twisted takes a second `loseWriteConnection` for a failed write, and drops a connection whose data was still being read.
 ///
 /// rule: half-3
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn a_second_half_close_that_kills_the_link() {
     .await;
 }
 
-/// Twisted never sends the FIN of a half-close that was asked for while a pull producer was registered.
+/// Twisted never sends the FIN of a half-close that was requested while a pull producer was registered.
 ///
 /// rule: half-4
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_fin_that_is_never_sent_behind_a_pull_producer() {
     .await;
 }
 
-/// Twisted's half-closeable protocol whose two halves have ended is told of both, and never of the end.
+/// When both halves have ended, Twisted notifies a half-closeable protocol of both ends, but never of the connection's end.
 ///
 /// rule: close-13, life-1
 #[tokio::test]
@@ -81,7 +81,8 @@ async fn both_halves_closed_and_no_end() {
     .await;
 }
 
-/// Twisted's `loseConnection` over TLS waits for a push producer only while it is paused; one that flows is cut off.
+/// Twisted's `loseConnection` over TLS waits for a push producer only while it is paused. It cuts off a producer that
+/// writes.
 ///
 /// rule: close-5
 #[tokio::test]
@@ -103,7 +104,8 @@ async fn an_unpaused_push_producer_that_close_cuts_off() {
     .await;
 }
 
-/// Twisted loses what a producer wrote last where the connection was closing: unregistering it ends at once.
+/// Twisted loses the last write of a producer on a closing connection: unregistering the producer ends the connection at
+/// once.
 ///
 /// rule: close-5
 #[tokio::test]
@@ -123,7 +125,7 @@ async fn a_tail_that_is_lost_when_the_producer_unregisters() {
     .await;
 }
 
-/// Twisted's `loseConnection` over TLS waits for the peer's close_notify, however long that takes.
+/// Twisted's `loseConnection` over TLS waits for the peer's close_notify without a bound.
 ///
 /// rule: close-3
 #[tokio::test]
@@ -137,7 +139,7 @@ async fn a_close_that_waits_for_ever_for_a_silent_peer() {
     .await;
 }
 
-/// Twisted's TLS tells of an abort as of a lost connection: whose doing it was is not to be known.
+/// Twisted's TLS reports an abort as a lost connection, so the protocol cannot see which side caused it.
 ///
 /// rule: end-7
 #[tokio::test]
@@ -151,7 +153,7 @@ async fn an_abort_that_is_reported_as_a_loss() {
     .await;
 }
 
-/// Twisted's TLS goes on delivering the records that it has read, behind `abortConnection` and behind `pauseProducing`.
+/// Twisted's TLS still delivers records that it has read after `abortConnection` and after `pauseProducing`.
 ///
 /// rule: abort-3, flow-4
 #[tokio::test]
@@ -177,7 +179,7 @@ async fn data_that_is_delivered_after_abort_and_after_pause() {
     }
 }
 
-/// What Twisted's protocol writes in `handshakeCompleted` leaves ahead of what it wrote in `connectionMade`.
+/// In Twisted, bytes that a protocol writes in `handshakeCompleted` leave before those that it wrote in `connectionMade`.
 ///
 /// rule: write-3
 #[tokio::test]
@@ -198,7 +200,7 @@ async fn a_write_in_handshake_done_that_overtakes() {
     .await;
 }
 
-/// An exception in Twisted's `connectionMade` or in a producer leaves connections whose `connectionLost` is never called.
+/// After an exception in `connectionMade` or in a producer, Twisted never calls `connectionLost` for the connection.
 ///
 /// rule: life-3
 #[tokio::test]
@@ -225,7 +227,7 @@ async fn an_exception_that_swallows_connection_lost() {
     .await;
 }
 
-/// Twisted resumes a paused producer whose peer has gone: it writes on, for nobody.
+/// Twisted resumes a paused producer after its peer has gone, so that it writes bytes that cannot be sent.
 ///
 /// rule: half-11
 #[tokio::test]
@@ -248,7 +250,7 @@ async fn a_producer_that_is_resumed_into_a_void() {
     .await;
 }
 
-/// Twisted turns a pull producer over TLS into a push producer that is asked in a loop, whatever the socket takes.
+/// Twisted turns a pull producer over TLS into a push producer that it asks in a loop, even if the socket takes no bytes.
 ///
 /// rule: flow-2
 #[tokio::test]
@@ -272,7 +274,7 @@ async fn an_unbounded_pull_over_tls() {
     .await;
 }
 
-/// What follows the line STARTTLS in its segment, in the clear, Twisted's line receivers deliver as if it came encrypted.
+/// Twisted's line receivers deliver plaintext after the line STARTTLS in the same segment as if it had come encrypted.
 ///
 /// rule: upgrade-3
 #[tokio::test]
@@ -293,7 +295,7 @@ async fn an_injected_line_after_starttls() {
     .await;
 }
 
-/// A ClientHello in the segment of the command is lost to Twisted's TLS, and the handshake hangs.
+/// Twisted's TLS loses a ClientHello that arrives in the segment of the command, and the handshake hangs.
 ///
 /// rule: upgrade-2
 #[tokio::test]
@@ -306,7 +308,7 @@ async fn a_client_hello_glued_to_the_command() {
             b.start_tls(as_client()).await.unwrap();
             b
         });
-        // It is there before anybody reads.
+        // It has arrived before any task reads.
         tokio::task::yield_now().await;
         let probe = Probe::new(|event, transport| {
             let Event::Data(data) = event else { return Ok(KEEP) };
@@ -326,7 +328,7 @@ async fn a_client_hello_glued_to_the_command() {
     .await;
 }
 
-/// Twisted's `abortConnection` over TLS may send a close_notify: what was cut off looks complete.
+/// Twisted's `abortConnection` over TLS may send a close_notify, so that truncated data looks complete.
 ///
 /// rule: abort-2
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::common::{bounded, clog, expect, over_all, pattern, read_all, settle};
 use crate::probe::{Answer, Event, KEEP, Probe, Running, Told, pull, push, run, start};
 use crate::setup::{Upgradable, as_client, as_server, hasty, impatient, plain, plain_and_raw};
 
-/// A server that answers the line STARTTLS, is done with no byte behind it, and echoes in TLS.
+/// A server that answers the line STARTTLS, processes no byte after it, and echoes in TLS.
 fn starttls_server(how: StartTls) -> Probe {
     let mut how = Some(how);
     Probe::new(move |event, transport| {
@@ -111,7 +111,7 @@ async fn what_is_left_unread_is_counted_and_what_is_behind_it_is_not_delivered()
         b.write_all(&junk).await.unwrap();
         let running = run(starttls_server(as_server()), UpgradableConnection::new(a));
         running.task.await.unwrap();
-        // As much as one read of the pipe brought.
+        // As many bytes as one read of the pipe returned.
         let refused = refused(&running.told);
         assert!(matches!(refused, UpgradeError::Leftover { count: 8_000..=20_000 }), "{refused:?}");
         assert_eq!(running.told.count("data"), 1);
@@ -130,7 +130,7 @@ async fn a_client_hello_glued_to_the_command_works() {
             b.start_tls(as_client().leftover(Leftover::Refuse)).await.unwrap();
             b
         });
-        // The ClientHello lies behind the command before anybody reads. The answer to it comes encrypted.
+        // The ClientHello follows the command before any task reads. Our answer to it is encrypted.
         tokio::task::yield_now().await;
         let mut how = Some(as_server());
         let probe = Probe::new(move |event, transport| {
@@ -285,7 +285,7 @@ async fn a_second_upgrade_is_refused_from_the_first_call_to_the_end_of_the_hands
             _ => {}
         });
         let running = run(probe, a);
-        // The time comes although the handshake is under way.
+        // The timer fires although the handshake is under way.
         running.told.event("timer").await;
         assert!(!running.told.has("secured"));
         let error = running.handle.start_tls(as_client()).await.unwrap_err();
@@ -404,7 +404,7 @@ async fn a_producer_survives_the_upgrade_and_drives_the_secured_transport() {
         let told = probe.told();
         let running = run(probe, a);
         running.handle.register_producer(push(told)).await.unwrap();
-        // Before the handshake is done the marks hold too.
+        // The marks also apply before the handshake is done.
         running.handle.write(pattern(100_000));
         running.told.event("pause").await;
         assert!(!running.told.has("secured"));
@@ -434,7 +434,7 @@ async fn close_and_half_close_right_behind_the_upgrade() {
             });
             let running = run(probe, a);
             if last.is_empty() && !half {
-                // Nothing to finish: it ends at once.
+                // There is nothing to finish, so it ends at once.
                 assert!(b.start_tls(as_server()).await.is_err());
                 assert_eq!(running.task.await.unwrap().reason.name(), "closed");
                 assert_eq!(running.told.names(), ["made", "lost(closed)"]);
@@ -525,7 +525,8 @@ async fn plaintext_glued_to_the_close_notify_and_what_was_left_unread_are_delive
             match event {
                 Event::Made => transport.start_tls(as_client())?,
                 Event::Data(data) if transport.is_secure() => {
-                    // Not done with any of it: it comes again in plaintext, with the rest behind it.
+                    // The protocol processes none of these bytes: they are delivered again in plaintext, followed by the
+                    // rest.
                     if data.ends_with(b"stop ") {
                         transport.stop_tls()?;
                     }
@@ -574,7 +575,7 @@ async fn the_handle_upgrades_and_downgrades_and_is_told_the_outcome() {
             b.stop_tls().await.unwrap();
             reply.await.unwrap();
         }
-        // Nobody need await the reply.
+        // The call takes effect even if no task awaits the reply.
         drop(running.handle.start_tls(as_client()));
         b.start_tls(as_server()).await.unwrap();
         running.handle.write("x");
@@ -649,7 +650,7 @@ async fn leftover_inside_a_record_is_judged_in_tls_too() {
     .await;
 }
 
-/// A producer in pieces, an upgrade in the middle of them: all of it arrives, in order.
+/// A producer writes in pieces, with an upgrade between them: all bytes arrive in order.
 ///
 /// rule: upgrade-1, upgrade-7, write-1
 #[tokio::test]
@@ -736,7 +737,7 @@ async fn lent_bytes_and_bytes_in_the_kernel_are_leftover_together() {
         let running = run(probe, a);
         raw.send(b"Slent").await.unwrap();
         running.told.event("data").await;
-        // Reading is paused: this one stays in the kernel, and TLS 1.2 servers send such warnings.
+        // Reading is paused, so this alert stays in the kernel. TLS 1.2 servers send such warnings.
         raw.send(b"\x15\x03\x03\x00\x02\x01\x00").await.unwrap();
         let error = running.handle.start_tls(as_client()).await.unwrap_err();
         assert!(matches!(which(&error), UpgradeError::Leftover { count: 11 }), "{error:?}");

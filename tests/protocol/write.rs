@@ -66,7 +66,7 @@ async fn a_callback_that_uses_its_handle_and_its_transport_in_turn_keeps_one_ord
     .await;
 }
 
-/// Whatever another task asks for in the middle of it comes behind it.
+/// Calls of other tasks during a sequence take effect after the sequence.
 ///
 /// rule: write-2
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn settle_with(handle: &Handle, b: &mut BoxTransport) {
     expect(b, b"settled").await;
 }
 
-/// What passes the mark and leaves in the same turn passed the mark all the same: whoever looked at the queue waits.
+/// Bytes that pass the mark and leave in the same turn have still passed the mark: a task that checked the queue waits.
 ///
 /// rule: write-8
 #[tokio::test]

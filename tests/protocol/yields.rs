@@ -1,4 +1,4 @@
-//! life-6: nothing runs without yielding.
+//! life-6: every loop yields.
 
 use std::future::Future;
 use std::io;
@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::probe::{Answer, Event, KEEP, Probe, Pull, Running, run};
 use crate::setup::as_server;
 
-/// A stream that takes all bytes, gives endless bytes if asked to, and costs no budget.
+/// A stream that takes all bytes, returns endless bytes if the test says so, and costs no budget.
 struct Endless {
     gives: bool,
 }

@@ -152,7 +152,7 @@ async fn abort_after_close_write_and_while_closing_resets() {
         settle(&mut a, &mut b).await;
         a.close_write().await.unwrap();
         a.abort();
-        // The end that was there already stays what it was; sending shows the reset.
+        // The end that had already come does not change; sending shows the reset.
         assert!(read_all(&mut b).await.1.is_ok());
         while b.write_all(&[0; 4_096]).await.is_ok() {
             tokio::task::yield_now().await;

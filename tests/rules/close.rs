@@ -57,7 +57,7 @@ async fn a_hundred_closes_with_unread_input_lose_nothing() {
         let kind = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded][round % 4];
         bounded(&format!("{kind}, round {round}"), async move {
             let (mut a, mut b) = pair(kind).await.unwrap();
-            // Input that `a` never reads, and goes on coming while it closes.
+            // The peer sends input while `a` closes; `a` never reads it.
             b.write_all(&[7; 20_000]).await.unwrap();
             let data = pattern(500_000);
             let sent = data.clone();
@@ -85,7 +85,7 @@ async fn a_silent_peer_holds_a_close_no_longer_than_the_bound() {
         assert!(matches!(report.reason, Reason::TimedOut(Phase::Close)), "{report:?}");
         assert!(report.timed_out() && report.marker_sent() && !report.marker_received());
         assert!(a.control().is_ended());
-        // All was sent, so the peer sees an end in order.
+        // All bytes were sent, so the peer sees an orderly end.
         assert!(read_all(&mut b).await.1.is_ok());
     })
     .await;
@@ -248,7 +248,7 @@ async fn close_inside_the_handshake_with_nothing_accepted_ends_at_once_and_in_si
         assert!(!report.marker_sent());
         let mut wire = Vec::new();
         raw.read_to_end(&mut wire).await.unwrap();
-        // The ClientHello, and no alert (type 21) behind it.
+        // The ClientHello, with no alert (type 21) after it.
         assert_eq!(wire[0], 22);
         let hello = 5 + usize::from(wire[3]) * 256 + usize::from(wire[4]);
         assert_eq!(wire.len(), hello, "something followed the ClientHello");
@@ -332,7 +332,7 @@ async fn a_connection_both_of_whose_halves_have_ended_is_gone() {
         assert!(a.status().reason.unwrap().is_clean());
         let ended = Instant::now() + Duration::from_secs(10);
         while !control.is_ended() && Instant::now() < ended {
-            // A TLS layer has read close_notify; FIN may be behind it.
+            // A TLS layer has read close_notify; FIN may have come after it.
             let _ = a.read(&mut [0; 1]).await;
             tokio::task::yield_now().await;
         }

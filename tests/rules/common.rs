@@ -1,4 +1,4 @@
-//! What the checks share.
+//! Helpers for the checks of this program.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use bowline::testing::{BoxTransport, Kind, pair_with};
 use bowline::{Policy, Reason};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Ends a hang; proves no speed.
+/// A bound that ends a hang; it does not measure speed.
 pub const BOUND: Duration = Duration::from_secs(60);
 
 /// Runs a check over every transport, each end of the pair in each place.
@@ -35,7 +35,7 @@ where
     }
 }
 
-/// Runs one check, and says which it was where it fails.
+/// Runs one check. If it fails, the message says which check it was.
 pub async fn bounded(what: &str, check: impl Future<Output = ()> + Send + 'static) {
     match tokio::time::timeout(BOUND, tokio::spawn(check)).await {
         Ok(Ok(())) => {}
@@ -47,12 +47,12 @@ pub async fn bounded(what: &str, check: impl Future<Output = ()> + Send + 'stati
     }
 }
 
-/// Bytes that show where they are from: any loss, repetition or reordering changes them.
+/// Bytes that identify their position: any loss, repetition or reordering changes them.
 pub fn pattern(len: usize) -> Vec<u8> {
     (0..len as u32).flat_map(|n| (n.wrapping_mul(2_654_435_761)).to_be_bytes()).take(len).collect()
 }
 
-/// Reads to the end; the data, and how it ended.
+/// Reads to the end. Returns the data, and how it ended.
 pub async fn read_all(transport: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Result<(), Reason>) {
     let mut data = Vec::new();
     let end = match transport.read_to_end(&mut data).await {
@@ -77,12 +77,13 @@ pub async fn settle(a: &mut (impl AsyncRead + AsyncWrite + Unpin), b: &mut (impl
     expect(a, b"!").await;
 }
 
-/// Writes until the transport takes no more: everything between the two ends is full. Says how much it took.
+/// Writes until the transport takes no more, so that every buffer between the two ends is full. Returns how many bytes it
+/// took.
 pub async fn clog(transport: &mut (impl AsyncWrite + Unpin)) -> usize {
     clog_with(transport, &[b'z'; 16 << 10]).await
 }
 
-/// The same by writes of this block.
+/// The same with writes of this block.
 pub async fn clog_with(transport: &mut (impl AsyncWrite + Unpin), block: &[u8]) -> usize {
     let mut taken = 0;
     while let Ok(result) = tokio::time::timeout(Duration::from_millis(150), transport.write(block)).await {
@@ -91,7 +92,8 @@ pub async fn clog_with(transport: &mut (impl AsyncWrite + Unpin), block: &[u8]) 
     taken
 }
 
-/// A TLS server of ours, and a tokio-rustls client: a peer whose socket can be had, to end it in ways that ours refuse.
+/// A TLS server of ours, and a tokio-rustls client. The test can reach the client's socket, and can end it in ways that our
+/// transports refuse.
 pub async fn server_and_tokio_rustls(
     policy: Policy,
 ) -> (bowline::TlsConnection<bowline::TcpConnection>, tokio_rustls::client::TlsStream<tokio::net::TcpStream>) {

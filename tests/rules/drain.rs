@@ -66,7 +66,7 @@ async fn an_accept_that_is_polled_while_a_drain_begins_says_that_it_drains() {
 async fn the_listeners_of_a_draining_group_let_nobody_in() {
     let group = DrainGroup::new();
     let listeners = [listen(&group).await, listen(&group).await];
-    // One accept is polled on, one waits and is not.
+    // One accept is polled repeatedly, the other one waits and is not polled.
     let mut asleep = Box::pin(listeners[1].accept());
     assert!(poll_fn(|cx| Poll::Ready(asleep.as_mut().poll(cx))).await.is_pending());
     let waiting = async { tokio::join!(listeners[0].accept(), listeners[0].accept()) };
@@ -83,7 +83,7 @@ async fn the_listeners_of_a_draining_group_let_nobody_in() {
         assert!(is_refused(listener.local_addr().as_inet().unwrap()).await);
     }
     assert_draining(asleep.await);
-    // A listener that comes too late is shut at once.
+    // A listener that joins after the drain has begun is shut down at once.
     let late = listen(&group).await;
     assert_draining(late.accept().await);
     assert!(is_refused(late.local_addr().as_inet().unwrap()).await);
@@ -114,7 +114,7 @@ async fn a_drain_leaves_a_listening_socket_that_was_handed_in_to_its_holders() {
     assert_draining(one);
     assert_draining(other);
     assert_draining(listener.accept().await);
-    // The socket keeps listening for its other holders, and keeps its backlog.
+    // The socket keeps listening for its other owners, and keeps its backlog.
     let client = TcpStream::connect(addr).await.unwrap();
     drop(listener);
     let (_server, peer) = managers.accept().unwrap();
@@ -132,7 +132,7 @@ async fn a_drain_closes_a_passed_in_socket_that_nobody_else_holds() {
     assert!(is_refused(listener.local_addr().as_inet().unwrap()).await);
 }
 
-/// How an end of a connection ends, and how that is counted.
+/// A way in which a connection ends, and how it is counted.
 #[derive(Debug, Clone, Copy)]
 enum Ending {
     Close,
@@ -146,7 +146,7 @@ enum Ending {
 impl Ending {
     const ALL: [Self; 6] = [Self::Close, Self::Abort, Self::Drop, Self::PeerAborts, Self::PeerDrops, Self::Nothing];
 
-    /// Ends the first of the two; gives it back where it lives on.
+    /// Ends the first of the two. Returns it if it is still open.
     async fn play(self, mut ours: BoxTransport, mut theirs: BoxTransport) -> Option<BoxTransport> {
         match self {
             Self::Close => drop(tokio::join!(ours.close(), theirs.close())),
@@ -249,7 +249,7 @@ async fn the_rest_is_aborted_at_the_deadline_and_the_report_says_how_many() {
     for mut client in clients {
         assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
-    // Nobody has noticed it yet: their descriptors are open.
+    // No task has noticed the end yet: the descriptors are open.
     assert_eq!(group.connections(), 3);
     drop(deaf);
     assert_eq!((group.connections(), group.drain(None).await.total()), (0, 10));
@@ -288,7 +288,7 @@ async fn unfinished_handshakes_are_ended_by_a_drain() {
         };
         let handshakes = async {
             if late {
-                // The drain has begun before the handshake has.
+                // The drain began before the handshake.
                 group.draining().await;
             }
             tokio::join!(
@@ -356,7 +356,7 @@ async fn a_connection_is_a_member_until_its_socket_is_gone_and_is_kept_by_nothin
     // Dropped before it was begun.
     drop(accept(&listener).await);
     assert_eq!(group.connections(), 0);
-    // Upgraded, split, dropped half by half; its handle is kept.
+    // Upgraded, split, then dropped one half after the other; its handle is kept.
     let connecting = Connector::new().connect_addr(listener.local_addr()).await.unwrap();
     let mut client = UpgradableConnection::new(connecting);
     let mut server = listener.accept().await.unwrap().into_upgradable();

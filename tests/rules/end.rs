@@ -60,7 +60,7 @@ async fn fin_without_close_notify_is_truncated_behind_the_data_and_stays_so() {
     let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     client.write_all(&pattern(40_000)).await.unwrap();
     client.flush().await.unwrap();
-    // FIN alone; the socket stays, lest unread tickets make it RST.
+    // FIN alone. The socket stays open, because unread tickets would turn a close into RST.
     let mut socket = client.into_inner().0;
     socket.shutdown().await.unwrap();
     let (received, end) = read_all(&mut server).await;
@@ -79,7 +79,7 @@ async fn a_policy_can_tolerate_truncation_and_the_status_still_says_it() {
     let (mut server, mut client) = server_and_tokio_rustls(policy).await;
     client.write_all(b"framed").await.unwrap();
     client.flush().await.unwrap();
-    // FIN alone; the socket stays, lest unread tickets make it RST.
+    // FIN alone. The socket stays open, because unread tickets would turn a close into RST.
     let mut socket = client.into_inner().0;
     socket.shutdown().await.unwrap();
     let (received, end) = read_all(&mut server).await;
@@ -92,7 +92,7 @@ async fn a_policy_can_tolerate_truncation_and_the_status_still_says_it() {
 #[tokio::test]
 async fn data_and_close_notify_and_junk_in_one_segment() {
     let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
-    // All of it is sealed first, and leaves in one write with junk behind it.
+    // All bytes are sealed first, and leave in one write that ends with junk.
     let mut wire = Vec::new();
     let (_, session) = client.get_mut();
     io::Write::write_all(&mut session.writer(), b"data").unwrap();
@@ -106,7 +106,7 @@ async fn data_and_close_notify_and_junk_in_one_segment() {
     socket.write_all(&wire).await.unwrap();
     let (received, end) = read_all(&mut server).await;
     assert_eq!((&received[..], end.is_ok()), (&b"data"[..], true));
-    // What we send still arrives, although the junk was never read.
+    // The bytes that we send still arrive, although the junk was never read.
     server.write_all(b"answer").await.unwrap();
     let closing = tokio::spawn(async move { server.close().await });
     let mut answer = Vec::new();
@@ -145,7 +145,7 @@ async fn a_local_abort_is_nobody_elses_fault_on_any_layer() {
     over_all(|_, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
         a.control().abort();
-        // The peer's answer to it must not replace it.
+        // The peer's answer to the alert must not replace the reason.
         drop(b);
         tokio::task::yield_now().await;
         for _ in 0..3 {
@@ -250,7 +250,7 @@ async fn the_text_of_a_report_names_the_bound_that_ended_a_close() {
 async fn a_handshake_that_cannot_send_its_flight_fails_at_once() {
     let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
     let policy = Policy::default().handshake_timeout(None);
-    // A peer that is silent, and a socket that takes nothing more.
+    // A silent peer, and a socket that takes no more bytes.
     let (ours, _silent) = raw_tcp_pair().await.unwrap();
     socket2::SockRef::from(&ours).shutdown(std::net::Shutdown::Write).unwrap();
     let ours = TcpConnection::new(ours, policy.clone()).unwrap();

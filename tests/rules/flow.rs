@@ -13,7 +13,7 @@ async fn what_was_read_ahead_stays_parked_in_order_with_the_end_behind_it() {
         b.write_all(&pattern(30_000)).await.unwrap();
         b.close_write().await.unwrap();
         expect(&mut a, &pattern(30_000)[..100]).await;
-        // Nobody reads for a while; all of it has arrived by then.
+        // No task reads for a while; by then all bytes have arrived.
         tokio::time::sleep(Duration::from_millis(20)).await;
         let (rest, end) = read_all(&mut a).await;
         assert!(rest == pattern(30_000)[100..] && end.is_ok());

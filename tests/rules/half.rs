@@ -39,7 +39,7 @@ async fn the_peer_sees_close_notify_and_then_fin() {
     server.write_all(b"data").await.unwrap();
     server.close_write().await.unwrap();
     let mut data = Vec::new();
-    // tokio-rustls fails this read where FIN came without close_notify.
+    // tokio-rustls fails this read if FIN came without close_notify.
     client.read_to_end(&mut data).await.unwrap();
     assert_eq!(data, b"data");
     let (mut socket, _) = client.into_inner();
@@ -106,7 +106,7 @@ async fn a_close_write_that_was_only_begun_goes_on_by_itself() {
     over_all(|_, mut a, mut b| async move {
         let taken = clog(&mut a).await;
         let _ = tokio::time::timeout(Duration::from_millis(20), a.close_write()).await;
-        // Nobody touches `a` from here on; the marker leaves behind the bytes all the same.
+        // No task uses `a` from here on; the marker still leaves after the bytes.
         let (received, end) = read_all(&mut b).await;
         assert!(received.len() == taken && end.is_ok(), "{} of {taken}: {end:?}", received.len());
         assert!(a.status().send.is_finished());
@@ -147,7 +147,7 @@ async fn a_clean_end_stays_clean_when_a_reset_follows() {
     let (received, end) = read_all(&mut server).await;
     drop(client);
     assert_eq!((&received[..], end.is_ok()), (&b"whole"[..], true));
-    // The reset shows when something is sent.
+    // Sending shows the reset.
     while server.write_all(&[0; 4_096]).await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -176,7 +176,7 @@ async fn close_after_close_write_ends_within_the_bound_although_the_peer_talks()
 async fn a_half_open_connection_has_an_idle_bound_of_its_own() {
     let policy = Policy::default().half_open_timeout(Duration::from_millis(100));
     over(&Kind::ALL, policy, |kind, mut a, mut b| async move {
-        // Idle while both halves are open is no matter.
+        // While both halves are open, this bound does not apply.
         assert!(tokio::time::timeout(Duration::from_millis(150), a.read(&mut [0; 1])).await.is_err());
         a.close_write().await.unwrap();
         for _ in 0..3 {
@@ -229,7 +229,7 @@ async fn half_close_works_both_ways_in_turn_over_every_transport() {
         let (ours, theirs) = tokio::join!(a.close(), b.close());
         assert!(ours.is_clean() && theirs.is_clean(), "{kind}: {ours:?} {theirs:?}");
     }
-    // Watermarks as tight as can be change nothing.
+    // The smallest possible watermarks change nothing.
     let policy = Policy::default().watermarks(bowline::Watermarks::new(0, 1));
     let (mut a, mut b) = pair_with(Kind::Tls13, policy).await.unwrap();
     let writing = tokio::spawn(async move {
@@ -352,7 +352,7 @@ async fn a_peer_that_reads_slowly_is_not_cut_off_by_the_bound() {
     let ending = tokio::spawn(async move { (a.close_write().await, a) });
     let mut rest = Vec::new();
     for _ in 0.. {
-        // Together several times the bound, but each wait is shorter than the bound.
+        // The waits add up to several times the bound, but each wait is shorter than the bound.
         tokio::time::sleep(Duration::from_millis(400)).await;
         let mut some = vec![0; 9000];
         match b.read(&mut some).await.unwrap() {

@@ -17,7 +17,7 @@ fn policy(idle: u64, half_open: Option<u64>) -> Policy {
         .half_open_timeout(half_open.map(Duration::from_secs))
 }
 
-/// Runs a check over every transport, each end in each place, behind a clock that stands still while anything moves.
+/// Runs a check over every transport, in both roles, with a clock that stands still while bytes move.
 async fn over_all_on_a_paused_clock<F, Fut>(policy: Policy, clogged: bool, check: F)
 where
     F: Fn(Kind, BoxTransport, BoxTransport) -> Fut,
@@ -44,7 +44,7 @@ fn assert_idle(error: std::io::Error, kind: Kind) {
     assert!(matches!(reason, Reason::TimedOut(Phase::Idle)), "{kind}: {reason:?}");
 }
 
-/// Whether this is the time since then, but for what a timer rounds up.
+/// Whether this much time has passed since then, except for the rounding of a timer.
 fn is_about(begin: Instant, seconds: u32) -> bool {
     let late = begin.elapsed().checked_sub(SECOND * seconds);
     late.is_some_and(|late| late < Duration::from_millis(10))
@@ -123,7 +123,7 @@ async fn a_flush_that_waits_is_told_too() {
         if a.queued() > 0 {
             let begin = Instant::now();
             assert_idle(a.flush().await.unwrap_err(), kind);
-            // What is queued has waited since the peer took no more.
+            // The queued bytes have waited since the peer took no more.
             assert!(begin.elapsed() > SECOND * 9 && begin.elapsed() < SECOND * 11, "{kind}: {:?}", begin.elapsed());
         }
         drop(b);
@@ -135,7 +135,7 @@ async fn a_flush_that_waits_is_told_too() {
 #[tokio::test]
 async fn time_in_which_nobody_waits_does_not_count() {
     over_all_on_a_paused_clock(policy(10, None), false, |kind, mut a, mut b| async move {
-        // As a service does that works on an answer.
+        // The time that a service needs to compute an answer.
         sleep(SECOND * 12).await;
         let begin = Instant::now();
         assert!(timeout(SECOND * 9, a.read(&mut [0; 1])).await.is_err(), "{kind}");

@@ -27,7 +27,7 @@ async fn upgrade((a, b): &mut Ends) {
     x.and(y).unwrap();
 }
 
-/// This many bytes one way, and as many back.
+/// Sends this many bytes in each direction.
 async fn exchange((a, b): Ends, bytes: usize) -> Ends {
     let (there, back) = (pattern(bytes), pattern(bytes));
     let (mut a_in, mut a_out) = tokio::io::split(a);

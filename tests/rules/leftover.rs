@@ -53,7 +53,7 @@ async fn bytes_glued_to_the_go_ahead_are_leftover_in_the_kernel_too() {
         for (name, mut client, mut server) in pairs().await {
             bounded(name, async move {
                 server.write_all(&[b"S", injected].concat()).await.unwrap();
-                // In the way of PostgreSQL: the client reads one byte, and leaves the rest.
+                // Like PostgreSQL: the client reads one byte, and leaves the rest.
                 client.read_exact(&mut [0]).await.unwrap();
                 assert_eq!(count(client.start_tls(as_client()).await), injected.len());
                 assert!(client.read(&mut [0]).await.is_err());
@@ -165,7 +165,7 @@ async fn tls_judges_a_warning_that_comes_after_the_client_hello() {
             client.read_exact(&mut [0]).await.unwrap();
             let tls = shared_pki().client_tls_builder().min_version(version).max_version(version).build().unwrap();
             let (upgraded, _) = tokio::join!(client.start_tls(StartTls::client(&tls, "localhost")), async move {
-                // The ClientHello is there.
+                // The ClientHello has arrived.
                 server.peek(&mut [0]).await.unwrap();
                 server.write_all(b"\x15\x03\x03\x00\x02\x01\x70").await.unwrap();
                 let server = TcpConnection::new(server, Policy::default()).unwrap();
@@ -184,7 +184,7 @@ async fn tls_set_up_by_hand_on_used_plaintext_refuses_leftover_too() {
         bounded("tcp", async move {
             let (mut client, mut server) = tcp_pair().await.unwrap();
             server.write_all(&[b"220 go\r\n", injected].concat()).await.unwrap();
-            // Read ahead of, or left in the kernel.
+            // Read ahead, or left in the kernel.
             if injected.len() % 2 == 0 {
                 client.read_line(&mut String::new()).await.unwrap();
             } else {

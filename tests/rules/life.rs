@@ -311,7 +311,7 @@ impl AsyncWrite for Breaks {
     }
 }
 
-/// What is queued leaves in a waker, which the runtime calls.
+/// The runtime calls a waker, which sends the queued bytes.
 ///
 /// rule: life-7, write-6
 #[cfg(unix)]
@@ -329,7 +329,7 @@ async fn a_stream_that_panics_in_a_waker_ends_its_own_connection_only() {
         let (ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
         let (mut read, mut write) = ours.into_split();
         let reading = tokio::spawn(async move { read.read(&mut [0]).await });
-        // The socket is full, and some is queued.
+        // The socket is full, and some bytes are queued.
         while let Ok(written) = tokio::time::timeout(Duration::from_millis(50), write.write(&[7; 10_000])).await {
             written.unwrap();
         }
@@ -343,7 +343,7 @@ async fn a_stream_that_panics_in_a_waker_ends_its_own_connection_only() {
     .await;
 }
 
-/// To `write_all` and its kind it would mean: once more.
+/// `write_all` and similar methods would take this error as a request to try again.
 ///
 /// rule: life-6, end-1
 #[test]
@@ -411,7 +411,7 @@ async fn a_wait_for_the_loss_that_nobody_polls_keeps_no_socket_open() {
     over_all(|_, mut ours, mut theirs| async move {
         settle(&mut ours, &mut theirs).await;
         let control = ours.control();
-        // Polled once, as in a `select!` that another branch has won, and then kept.
+        // Polled once and then kept, as after a `select!` that another branch has won.
         let mut lost = Box::pin(control.lost());
         assert!(once_pinned(lost.as_mut()).await.is_pending());
         drop(ours);

@@ -32,7 +32,7 @@ async fn connect_from(listener: &Listener, last: u8) -> TcpConnection {
     Connector::new().bind_to(from).connect_addr(listener.local_addr()).await.unwrap()
 }
 
-/// Whether nobody is let in, although somebody waits in the backlog.
+/// Whether the listener accepts no connection although one waits in the backlog.
 async fn is_full(listener: &Listener) -> bool {
     let mut waiting = Box::pin(listener.accept());
     for _ in 0..20 {
@@ -91,7 +91,7 @@ async fn a_peer_at_its_bound_is_refused_by_reset_and_told_of_and_others_are_let_
     assert_eq!((status.refused, status.accept_errors), (1, 0));
     assert_eq!(refusal.peer_addr, refused.local_addr());
     assert_eq!(refusal.why, RefusalReason::TooManyOfPeer { max: 2 });
-    // One goes, one may come.
+    // One connection ends, so one more may come.
     open.pop();
     let _client = connect_from(&listener, 2).await;
     let _let_in = accept(&listener).await;
@@ -113,7 +113,7 @@ async fn addresses_of_one_ipv6_network_are_one_peer() {
     assert!(accepted.is_err() && refused == ErrorKind::ConnectionReset);
 }
 
-/// The ways in which a connection goes, each to its end.
+/// The ways in which a connection can end.
 async fn go(way: usize, incoming: Incoming, mut client: TcpStream) {
     let tls = shared_pki().server_tls();
     match way {
@@ -148,7 +148,7 @@ async fn go(way: usize, incoming: Incoming, mut client: TcpStream) {
             );
             ours.and(theirs).unwrap();
             let _ = tokio::join!(server.close(), client.close());
-            // Closed is gone, whoever holds what is left of it.
+            // A closed connection is gone, even if a task still holds the rest of it.
             std::mem::forget(server);
         }
         // A refused upgrade.
@@ -177,7 +177,7 @@ async fn a_place_is_given_back_however_a_connection_goes() {
                 assert!(listener.status().is_full);
                 let control = incoming.control();
                 go(way, incoming, client).await;
-                // The handle is held still.
+                // The test still holds the handle.
                 assert!(!listener.status().is_full && control.is_ended());
             }
             assert_eq!(listener.status().refused, 0);

@@ -280,7 +280,7 @@ fn a_waker_that_panics_takes_no_wake_from_another_task() {
             tokio::task::yield_now().await;
             bad.poll(reading.as_mut());
             good.poll(writing.as_mut());
-            // It returns, in whatever task calls it.
+            // It returns, whichever task calls it.
             control.abort();
             assert!(bad.times.load(Ordering::SeqCst) > 0 && good.times.load(Ordering::SeqCst) > 0, "{version}");
         }

@@ -56,7 +56,7 @@ async fn what_ends_the_handshake_leaves_with_the_first_write_or_when_the_task_go
                 tokio::task::yield_now().await;
                 assert!(client.control().traffic().sent > hello);
             }
-            // The client does nothing more.
+            // The client makes no more calls.
             let mut server = accepting.await.unwrap().unwrap();
             server.write_all(b"y").await.unwrap();
             assert_eq!(client.read_u8().await.unwrap(), b'y');
@@ -76,7 +76,7 @@ async fn data_inside_the_last_flight_waits_until_the_handshake_is_told() {
     bounded("tcp", async {
         let (client, server) = tcp_pair().await.unwrap();
         let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
-        // The client's Finished, its data and its close_notify are there in one go.
+        // The client's Finished, its data and its close_notify arrive together.
         let sending = tokio::spawn(async move {
             let mut client = TlsConnection::client(client, &client_tls, "localhost").unwrap();
             client.write_all(b"with the Finished").await.unwrap();
@@ -183,7 +183,7 @@ async fn a_client_whose_certificate_is_refused_learns_it_as_a_tls_failure() {
         ),
     ];
     for (client, alert) in clients {
-        // Whether it reads, or writes without end: the same is said.
+        // The reason is the same whether the task reads, or writes without end.
         for writes in [false, true] {
             let (server, client) = (server.clone(), client.clone());
             bounded(&format!("{alert:?}, writes: {writes}"), async move {
@@ -242,7 +242,7 @@ async fn fin_and_no_reset_follows_the_alert_although_input_is_unread() {
         let server = TcpConnection::new(server, Policy::default()).unwrap();
         let tls = shared_pki().server_tls();
         let accepting = tokio::spawn(async move { TlsConnection::accept(server, &tls).await.map(|_| ()) });
-        // More than is ever read for a handshake.
+        // More bytes than any handshake reads.
         let (mut read, mut write) = raw.split();
         let request = [b'G'; 200_000];
         let (sent, answer) = tokio::join!(
@@ -277,7 +277,7 @@ async fn a_silent_peer_ends_a_handshake_at_the_deadline_in_both_roles() {
 /// rule: secure-7
 #[tokio::test]
 async fn a_transport_that_only_reads_answers_a_key_update() {
-    // OpenSSL asks for one with the command `K`.
+    // OpenSSL requests a KeyUpdate with the command `K`.
     bounded("openssl", async {
         let pki = shared_pki();
         let listener = bowline::Listener::bind("127.0.0.1:0").await.unwrap();
@@ -300,7 +300,7 @@ async fn a_transport_that_only_reads_answers_a_key_update() {
             expect(&mut server, b"second\n").await;
             server
         });
-        // Its own KeyUpdate goes out, and ours comes back although the server only reads.
+        // Its own KeyUpdate leaves, and our answer arrives although the server only reads.
         let mut transcript = Vec::new();
         let (mut sent, mut answered) = (false, false);
         while !(sent && answered) {
@@ -328,7 +328,7 @@ async fn a_reader_that_pauses_keeps_nobody_from_writing() {
     let tls = [Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
     over(&tls, Policy::default(), |_, mut a, mut b| async move {
         b.write_all(&pattern(10_000)).await.unwrap();
-        // `a` never reads, and writes much.
+        // `a` never reads, and writes many bytes.
         let writing = tokio::spawn(async move {
             a.write_all(&pattern(2_000_000)).await.unwrap();
             a.flush().await.unwrap();

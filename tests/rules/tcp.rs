@@ -111,7 +111,7 @@ async fn two_hundred_stalled_handshakes_delay_no_other() {
             }
             stalled.join_all().await
         });
-        // Silent ones, and ones that say the first bytes of a ClientHello and then nothing.
+        // Silent clients, and clients that send the first bytes of a ClientHello and then nothing.
         let mut silent = Vec::new();
         for n in 0..200 {
             let mut socket = TcpStream::connect(address).await.unwrap();
@@ -164,7 +164,7 @@ async fn the_deadline_of_a_handshake_runs_from_accept() {
     let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
     let _client = TcpStream::connect(listener.local_addr().as_inet().unwrap()).await.unwrap();
     let incoming = listener.accept().await.unwrap();
-    // Whatever comes before the handshake is in the same time.
+    // The time before the handshake counts too.
     tokio::time::sleep_until(incoming.deadline().unwrap() - Duration::from_millis(20)).await;
     let tls = shared_pki().server_tls();
     let began = tokio::time::Instant::now();

@@ -19,7 +19,7 @@ async fn what_one_side_has_sent_the_other_one_has_received() {
         b.close().await;
         sending.await.unwrap();
         let (ours, theirs) = (ours.traffic(), theirs.traffic());
-        // Each read to the other one's end.
+        // Each side reads to the other's end.
         assert_eq!((ours.sent, ours.received), (theirs.received, theirs.sent), "{kind}");
         let sent = ours.sent - before.sent;
         assert!(if kind.is_tls() { sent > 300_000 && sent < 310_000 } else { sent == 300_000 }, "{kind}: {sent}");

@@ -76,7 +76,7 @@ async fn a_command_injected_behind_starttls_is_never_acted_on() {
         let how = policy.map_or(as_server(), |policy| as_server().leftover(policy));
         let refusal = which(server.start_tls(how).await);
         assert!(matches!(refusal, UpgradeError::Leftover { count: 18 }), "{refusal:?}");
-        // The connection has ended: nothing is read from it, nothing goes out, and the reason is kept.
+        // The connection has ended: reads return no data, no bytes leave, and the reason is kept.
         assert!(matches!(Error::from(server.read(&mut [0; 64]).await.unwrap_err()), Error::Upgrade(_)));
         assert!(server.write(b"250 ok").await.is_err());
         assert_eq!(server.status().reason.unwrap().name(), "protocol");
@@ -99,7 +99,7 @@ async fn a_client_refuses_any_leftover() {
 #[tokio::test]
 async fn a_client_hello_glued_to_the_command_works() {
     bounded("memory", async {
-        // The pipe is read ahead of as much as there is, so the ClientHello is in the server's inbox.
+        // One read of the pipe takes everything that has arrived, so the ClientHello is in the server's inbox.
         let (client, server) = memory_pair();
         let mut server: UpgradableConnection<Stream<Pipe>> = UpgradableConnection::new(server);
         let client = tokio::spawn(async move {
@@ -128,7 +128,7 @@ async fn the_role_is_the_callers_or_that_of_the_tcp_side() {
     x.unwrap();
     y.unwrap();
     settle(&mut a, &mut b).await;
-    // Left to the connection.
+    // The bytes are left to the connection.
     let (mut a, mut b) = plain_pair().await;
     let how = || StartTls::as_made(&shared_pki().client_tls(), "localhost", &shared_pki().server_tls());
     let (x, y) = tokio::join!(a.start_tls(how()), b.start_tls(how()));
@@ -147,7 +147,7 @@ async fn an_upgrade_at_the_wrong_time_says_which_and_does_nothing() {
     assert!(matches!(which(a.start_tls(as_client()).await), UpgradeError::SendClosed));
     assert_eq!(b.read(&mut [0; 1]).await.unwrap(), 0);
     assert!(matches!(which(b.start_tls(as_server()).await), UpgradeError::PeerEnded));
-    // Nothing has changed: what still may flow flows, and the end is a clean one.
+    // Nothing has changed: bytes still flow, and the end is clean.
     b.write_all(b"plain").await.unwrap();
     expect(&mut a, b"plain").await;
     let (x, y) = tokio::join!(a.close(), b.close());
@@ -284,7 +284,7 @@ async fn plaintext_glued_to_the_close_notify_is_the_first_that_is_delivered() {
         if unread {
             a.write_all(b"unread, in tls; ").await.unwrap();
         }
-        // `a` goes first and does not wait to write: its close_notify and the plaintext are there together.
+        // `a` goes first and does not wait before it writes: its close_notify and the plaintext arrive together.
         let first = tokio::spawn(async move {
             a.stop_tls().await.unwrap();
             a.write_all(b"plain at once").await.unwrap();

@@ -14,7 +14,7 @@ async fn bytes_arrive_in_the_order_of_the_calls() {
         let data = pattern(3_000_000);
         let sent = data.clone();
         let writing = tokio::spawn(async move {
-            // Plain writes and sequences mixed, of every size that is awkward.
+            // Plain writes and sequences are mixed, in sizes around the limits.
             let mut rest = &sent[..];
             for size in [1, 5, 16_383, 16_384, 16_385, 100, 65_536, 200_000, 7].iter().cycle() {
                 let (now, later) = rest.split_at((*size).min(rest.len()));
@@ -78,8 +78,8 @@ async fn a_write_sequence_after_close_write_writes_none_of_its_parts() {
     .await;
 }
 
-/// A task that goes on writing although the runtime wants it to yield: what it writes then is gathered, and leaves although
-/// the task never comes back to it.
+/// A task goes on writing although its budget is used up. Its later writes are gathered, and leave although the task never
+/// polls the connection again.
 ///
 /// rule: write-1, write-6, write-7
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn writes_before_the_handshake_are_kept_in_order_and_bounded() {
         let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
         let mut client = TlsConnection::client(client, &client_tls, "localhost").unwrap();
         let data = pattern(1_000_000);
-        // No server yet: what is accepted stays below the mark, and none of it is on the wire.
+        // The server does not run yet: the accepted bytes stay below the mark, and none of them is sent.
         let mut accepted = 0;
         while let Ok(result) = tokio::time::timeout(Duration::from_millis(50), client.write(&data[accepted..])).await {
             accepted += result.unwrap();
@@ -126,7 +126,7 @@ async fn writes_before_the_handshake_are_kept_in_order_and_bounded() {
             assert!(received == data && end.is_ok());
             server.close().await
         };
-        // Somebody has to read the server's flight: the client does, while it closes; a task that only writes would wait.
+        // A task has to read the server's flight. The client does so while it closes; a task that only writes would wait.
         let (ours, theirs) = tokio::join!(sending, driving);
         assert!(ours.is_clean() && theirs.is_clean());
     })
@@ -153,7 +153,7 @@ async fn nothing_written_after_close_write_reaches_the_wire() {
 async fn a_write_after_a_close_write_that_was_only_begun_is_refused() {
     over_all(|_, mut a, mut b| async move {
         let taken = clog(&mut a).await;
-        // It cannot be done yet, but it is decided.
+        // The end cannot be sent yet, but it is decided.
         assert!(tokio::time::timeout(Duration::from_millis(20), a.close_write()).await.is_err() || taken > 0);
         assert_eq!(a.write(b"after").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
         let (received, end) = read_all(&mut b).await;
@@ -190,7 +190,7 @@ async fn accepted_bytes_leave_although_the_application_waits_for_something_else(
         if kind.is_tls() {
             assert!(a.queued() > 0, "nothing was left to be sent");
         }
-        // Nobody touches `a` from here on.
+        // No task uses `a` from here on.
         let mut received = 0;
         let mut buf = vec![0; 64 << 10];
         while received < taken {
@@ -248,7 +248,7 @@ async fn writes_under_a_cork_are_merged_and_leave_when_it_is_dropped() {
     let nothing = tokio::time::timeout(Duration::from_millis(50), b.read(&mut [0; 1])).await;
     assert!(nothing.is_err(), "something left under the cork");
     drop(corked);
-    // One record: one read gives all of it.
+    // One record: one read returns all of it.
     let mut received = [0; 4_096];
     assert_eq!(b.read(&mut received).await.unwrap(), 1_000);
 }
@@ -299,7 +299,7 @@ async fn small_writes_behind_a_full_socket_are_merged() {
     }
     assert!(small > 1_000, "{small}");
     b.read_exact(&mut received[32 << 10..]).await.unwrap();
-    // Merged: far fewer reads than writes, where each read gives at least a record.
+    // Writes are merged: there are far fewer reads than writes, and each read returns at least a record.
     let (mut reads, mut got, mut buf) = (0, 0, vec![0; 16 << 10]);
     while got < small {
         got += b.read(&mut buf).await.unwrap();
@@ -318,7 +318,7 @@ async fn unsent_bytes_are_bounded_by_the_high_mark_and_can_be_counted() {
         let taken = clog(&mut a).await;
         let bound = layers * ((32 << 10) + 1024);
         assert!(a.queued() > 0 && a.queued() <= bound, "{} queued", a.queued());
-        // A waiting writer goes on once there is room.
+        // A waiting writer goes on once there is space.
         let writing = tokio::spawn(async move { (a.write(b"more").await.unwrap(), a) });
         let mut received = vec![0; taken + 4];
         b.read_exact(&mut received).await.unwrap();
@@ -478,10 +478,10 @@ async fn tls_flushes_a_layer_that_keeps_a_queue_of_its_own() {
 async fn a_flush_of_tls_in_tls_waits_for_the_session_beneath() {
     bounded("one pair", async {
         let (mut a, mut b) = pair(Kind::TlsInTls).await.unwrap();
-        // One write at a time: the inner session has nothing left, the outer one has.
+        // One write at a time: the inner session has no bytes left, the outer one has.
         while a.queued() == 0 {
             a.write_all(&[3; 1_000]).await.unwrap();
-            // With a fresh budget nothing is gathered: what is queued then is so because the socket is full.
+            // With a fresh budget no bytes are gathered: bytes are queued only because the socket is full.
             tokio::task::yield_now().await;
         }
         assert!(tokio::time::timeout(Duration::from_millis(50), a.flush()).await.is_err());
@@ -521,7 +521,7 @@ async fn watermarks_that_make_no_sense_neither_spin_nor_cut_small() {
             let ((), (got, end)) = tokio::join!(write, read_all(&mut b));
             end.unwrap();
             assert!(got.strip_suffix(b"corked").is_some_and(|got| got == data));
-            // Each poll that finds no capacity waits for some.
+            // Each poll that finds no capacity waits for it.
             let polls = polls.into_inner();
             assert!(polls < 3000, "{polls} polls");
             if high < usize::MAX {
