@@ -114,7 +114,7 @@ mod tests {
 
     /// rule: tcp-11
     #[test]
-    fn text_of_others_keeps_what_can_be_printed() {
+    fn foreign_text_keeps_printable_characters() {
         let text = "it says \"a\\b\" prêt\x1b[2J\r\n\u{9b}\u{202e}";
         assert_eq!(printable(text).to_string(), "it says \"a\\b\" prêt\\x1b[2J\\r\\n\\xc2\\x9b\\xe2\\x80\\xae");
     }

@@ -1,9 +1,9 @@
 //! Lines on standard output. A separate thread writes them, so that a slow or stopped reader blocks no connection.
 //!
-//! The queue of unread lines is bounded (rule: write-10). A slow reader slows the service down and loses nothing: while the queue
-//! holds more than [`SOFT`] bytes, [`Lines::room`] delays the next connection. A reader that has taken nothing for [`STALLED`] does
-//! not stop the service: connections are served, the queue grows to [`HARD`] bytes, and then lines are dropped and counted. The
-//! count is written as a line as soon as the queue has space for it.
+//! The queue of unread lines is bounded (rule: write-10). A slow reader slows the service down and loses nothing: while
+//! the queue holds more than [`SOFT`] bytes, [`Lines::room`] delays the next connection. A reader that has read nothing
+//! for [`STALLED`] does not stop the service: connections are served, the queue grows to [`HARD`] bytes, and then lines
+//! are dropped and counted. The count is written as a line as soon as the queue has space for it.
 //!
 //! A line that comes to an idle writer is written at once. Lines that come within [`GATHER`] after it are written together, so that
 //! a busy service does not wake the writer for each.
@@ -172,7 +172,7 @@ impl Shared {
         let mut stdout = std::io::stdout().lock();
         while let Some(text) = self.next() {
             if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
-                // Standard output is closed: nobody reads.
+                // Standard output is closed, so no process reads it.
                 let mut queue = self.lock();
                 queue.is_over = true;
                 queue.lines = VecDeque::new();

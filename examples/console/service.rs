@@ -317,7 +317,7 @@ impl Service {
             match end {
                 End::Clean => self.console.log.read_closed(self.number, "clean"),
                 End::Truncated => self.console.log.read_closed(self.number, "truncated"),
-                // No end of what was to be read, but an answer to our close that is none: the reason tells.
+                // Not a normal end of the peer's data, but a wrong answer to our close. The reason says so.
                 End::Unconfirmed => {}
             }
         }

@@ -326,7 +326,7 @@ mod tests {
 
     /// rule: tcp-4
     #[tokio::test]
-    async fn a_name_that_does_not_resolve_is_told_as_that() {
+    async fn a_name_that_does_not_resolve_is_an_error_that_says_so() {
         // The name is invalid, so no resolver is asked and no packet leaves this host.
         let error = Connector::new().connect("no\0name", 80).await.unwrap_err();
         assert_eq!(error.blame(), Blame::System);
@@ -343,7 +343,7 @@ mod tests {
     /// rule: tcp-4, tcp-9
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_silent_address_is_told_as_timed_out_at_the_deadline() {
+    async fn a_silent_address_times_out_at_the_deadline() {
         // Linux does not answer a SYN if the backlog is full.
         let (silent, [addr]) = closed_ports();
         silent[0].listen(0).unwrap();
@@ -362,7 +362,7 @@ mod tests {
 
     /// rule: tcp-4
     #[test]
-    fn a_name_that_does_not_resolve_in_time_is_told_as_time() {
+    fn a_name_that_does_not_resolve_in_time_is_a_timeout() {
         let error = unresolved("example.org:80".into(), None);
         assert_eq!(error.blame(), Blame::Time);
         assert_eq!(error.to_string(), "cannot connect to example.org:80: timed out");

@@ -198,7 +198,7 @@ mod tests {
 
     /// rule: tcp-4
     #[tokio::test(start_paused = true)]
-    async fn a_second_attempt_starts_250_ms_behind_a_silent_first() {
+    async fn a_second_attempt_starts_250_ms_after_a_silent_first_one() {
         let net = Net::new(&[(A, Hang), (B, Connect(30))]);
         assert_eq!(net.race(30_000).await.unwrap(), B);
         assert_eq!(net.starts(), [at(0, A), at(250, B)]);
@@ -249,7 +249,7 @@ mod tests {
 
     /// rule: tcp-4
     #[tokio::test(start_paused = true)]
-    async fn every_failure_is_told_in_the_order_of_the_failures() {
+    async fn every_failure_is_reported_in_the_order_of_the_failures() {
         let net = Net::new(&[(A, Refuse(400)), (B, Refuse(100)), (C, Refuse(20))]);
         let lost = net.race(30_000).await.unwrap_err();
         let refused = |addr: &str| (addr.to_owned(), io::ErrorKind::ConnectionRefused);
@@ -260,7 +260,7 @@ mod tests {
 
     /// rule: tcp-4, tcp-9
     #[tokio::test(start_paused = true)]
-    async fn one_deadline_ends_it_and_tells_who_was_still_under_way() {
+    async fn one_deadline_ends_the_race_and_lists_the_running_attempts() {
         let net = Net::new(&[(A, Hang), (B, Refuse(10)), (C, Hang)]);
         let lost = net.race(1_000).await.unwrap_err();
         let timed_out = |addr: &str| (addr.to_owned(), io::ErrorKind::TimedOut);

@@ -86,7 +86,7 @@ impl fmt::Display for AttemptFailure {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct GaveUp {
-    /// How many attempts there were since a connection last settled.
+    /// The number of attempts since a connection last settled.
     pub attempts: u32,
     /// The time since the first of these attempts.
     pub elapsed: Duration,

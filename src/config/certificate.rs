@@ -96,7 +96,7 @@ impl<'a> Certificate<'a> {
 
 /// The outline of a revocation list.
 pub(super) struct RevocationList<'a> {
-    /// What the issuer has signed.
+    /// The bytes that the issuer has signed.
     pub(super) signed: &'a [u8],
     pub(super) algorithm: &'a [u8],
     pub(super) signature: &'a [u8],

@@ -26,7 +26,8 @@ use crate::error::chain;
 use crate::error::{ConfigError, ConfigProblem, Error};
 use crate::policy::Watermarks;
 
-/// How a client does TLS. Cheap to clone; made by [`ClientTls::builder`] or from an `Arc<rustls::ClientConfig>`.
+/// The TLS configuration of a client. Cheap to clone; made by [`ClientTls::builder`] or from an
+/// `Arc<rustls::ClientConfig>`.
 ///
 /// Clones share the cache of sessions to resume.
 #[doc(alias = "optionsForClientTLS")]
@@ -244,9 +245,10 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// How many tickets a client keeps for each name to resume TLS 1.3 sessions; default 16. The newest tickets are
-    /// kept. Each ticket is used once. So connections that start at the same time need one ticket each, and the server
-    /// has to send enough tickets ([`ServerTlsBuilder::send_tickets`](crate::config::ServerTlsBuilder::send_tickets)).
+    /// The number of tickets that a client keeps for each name to resume TLS 1.3 sessions; default 16. The newest
+    /// tickets are kept. Each ticket is used once. So connections that start at the same time need one ticket each, and
+    /// the server has to send enough tickets
+    /// ([`ServerTlsBuilder::send_tickets`](crate::config::ServerTlsBuilder::send_tickets)).
     ///
     /// `0` turns resumption off, for TLS 1.2 too. The client remembers the 32 most recently used names.
     #[doc(alias = "Resumption")]

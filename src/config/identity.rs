@@ -100,7 +100,7 @@ fn matched(
     }
 }
 
-/// Which certificate of the chain the key belongs to, counted from one.
+/// The position in the chain, counted from one, of the certificate to which the key belongs.
 fn place_of_leaf(certified: &CertifiedKey) -> Option<usize> {
     let belongs = |cert: &CertificateDer<'static>| {
         CertifiedKey::new(vec![cert.clone()], certified.key.clone()).keys_match().is_ok()

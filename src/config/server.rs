@@ -21,7 +21,8 @@ use crate::core::session::Session;
 use crate::error::{ConfigProblem, Error};
 use crate::policy::Watermarks;
 
-/// How a server does TLS. Cheap to clone; made by [`ServerTls::builder`] or from an `Arc<rustls::ServerConfig>`.
+/// The TLS configuration of a server. Cheap to clone; made by [`ServerTls::builder`] or from an
+/// `Arc<rustls::ServerConfig>`.
 #[doc(alias = "CertificateOptions")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]
@@ -216,8 +217,8 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// How many tickets the server sends to a client to resume TLS 1.3 sessions; default 2, as in rustls. With `0` no TLS 1.3
-    /// session is resumed.
+    /// The number of tickets that the server sends to a client to resume TLS 1.3 sessions; default 2, as in rustls.
+    /// With `0` no TLS 1.3 session is resumed.
     ///
     /// A ticket is used once. A client that opens many connections at once resumes as many of them as it has tickets,
     /// so send one ticket for each such connection. Each ticket costs about 250 bytes after every handshake. If you set

@@ -8,9 +8,9 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-/// How many tickets are kept for a name, unless the configuration says otherwise.
+/// The default number of tickets that are kept for a name.
 pub(super) const TICKETS: usize = 16;
-/// How many names are remembered, as in rustls's own store.
+/// The number of names that are remembered, as in rustls's own store.
 const NAMES: usize = 32;
 
 /// Resumption with this many TLS 1.3 tickets for each name.

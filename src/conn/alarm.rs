@@ -245,7 +245,7 @@ mod tests {
 
     /// rule: life-4
     #[tokio::test(start_paused = true)]
-    async fn a_timer_that_fires_for_nobody_is_given_back() {
+    async fn a_timer_that_fires_without_a_wait_is_dropped() {
         drop(poll_fn(|cx| Poll::Ready(Entry::new(deadline(10), cx))).await);
         assert!(set_to().is_some());
         tokio::time::sleep(Duration::from_secs(11)).await;
@@ -261,7 +261,7 @@ mod tests {
 
     /// rule: life-4
     #[test]
-    fn the_end_of_a_runtime_gives_the_timer_back_and_another_runtime_sets_its_own() {
+    fn the_end_of_a_runtime_drops_its_timer_and_a_new_one_sets_its_own() {
         let mut alarms = Vec::new();
         for _ in 0..2 {
             let runtime = Builder::new_current_thread().enable_time().build().unwrap();

@@ -11,11 +11,11 @@ use tokio::net::TcpStream;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Keepalive {
-    /// How long a connection is idle before the first probe.
+    /// The idle time before the first probe.
     pub idle: Option<Duration>,
     /// The time between probes.
     pub interval: Option<Duration>,
-    /// How many unanswered probes end the connection.
+    /// The number of unanswered probes after which the connection ends.
     pub count: Option<u32>,
 }
 
@@ -25,7 +25,7 @@ impl Keepalive {
         Self::default()
     }
 
-    /// How long a connection is idle before the first probe.
+    /// The idle time before the first probe.
     pub fn idle(self, idle: Duration) -> Self {
         Self { idle: Some(idle), ..self }
     }
@@ -35,7 +35,7 @@ impl Keepalive {
         Self { interval: Some(interval), ..self }
     }
 
-    /// How many unanswered probes end the connection.
+    /// The number of unanswered probes after which the connection ends.
     pub fn count(self, count: u32) -> Self {
         Self { count: Some(count), ..self }
     }

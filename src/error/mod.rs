@@ -26,7 +26,7 @@ pub use upgrade::UpgradeError;
 
 use crate::escape::printable;
 
-/// Who caused an error. This is the first question of an operator who reads a log.
+/// The party that caused an error. An operator who reads a log wants to know this first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Blame {
@@ -144,7 +144,7 @@ impl Reason {
         }
     }
 
-    /// Who caused the end.
+    /// The party that caused the end.
     pub fn blame(&self) -> Blame {
         match self {
             Self::Closed => Blame::Nobody,
@@ -300,7 +300,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Who caused the error.
+    /// The party that caused the error.
     pub fn blame(&self) -> Blame {
         match self {
             Self::Ended(reason) => reason.blame(),

@@ -211,7 +211,7 @@ fn a_chain_tells_the_cause() {
 
 /// rule: end-1
 #[test]
-fn a_chain_leaves_out_what_another_crate_says_twice() {
+fn a_chain_leaves_out_a_text_that_another_crate_repeats() {
     #[derive(Debug)]
     struct Repeats(Mine);
     impl fmt::Display for Repeats {
@@ -230,7 +230,7 @@ fn a_chain_leaves_out_what_another_crate_says_twice() {
 
 /// rule: tcp-11
 #[test]
-fn what_a_peer_says_is_never_obeyed_by_who_reads_an_error() {
+fn an_error_escapes_the_control_characters_of_a_peer() {
     // rustls prints the names of a certificate unescaped.
     let certificate = rustls::CertificateError::NotValidForNameContext {
         expected: rustls::pki_types::ServerName::try_from("a.example").unwrap(),

@@ -40,7 +40,7 @@ pub enum UpgradeError {
 }
 
 impl UpgradeError {
-    /// Who caused the error.
+    /// The party that caused the error.
     pub fn blame(&self) -> Blame {
         match self {
             Self::InProgress | Self::SendClosed | Self::NotSecure | Self::TooManyLayers { .. } => Blame::Us,

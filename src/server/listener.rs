@@ -157,7 +157,7 @@ impl Listener {
         self.local.into()
     }
 
-    /// How the listener is doing.
+    /// The state of the listener.
     pub fn status(&self) -> ListenerStatus {
         self.acceptor.status()
     }

@@ -18,7 +18,7 @@ use self::sections::{Section, sections};
 use super::fail;
 use crate::error::{ConfigError, ConfigProblem, Error};
 
-/// Where PEM text comes from. It is read when the configuration is built.
+/// The source of PEM text. It is read when the configuration is built.
 pub(super) enum Source {
     File(PathBuf),
     Bytes(Vec<u8>),

@@ -95,7 +95,7 @@ fn every_kind_of_key_works() {
 
 /// rule: secure-8
 #[test]
-fn each_kind_of_bad_server_is_refused_for_what_it_is() {
+fn each_kind_of_bad_server_is_refused_with_its_own_error() {
     let pki = Pki::new();
     let client = pki.client_tls_builder().crl_pem(pki.crl_pem()).build().unwrap();
     let fault = |identity: &Identity| fault_of(handshake(&server_of(identity), &client, "localhost"));

@@ -64,7 +64,7 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_file_without_what_is_looked_for_is_named() {
+fn an_error_names_the_file_that_lacks_the_wanted_section() {
     let server = Pki::new().server(&[]);
     let (chain, key) = (server.chain_pem(), server.key_pem());
     assert_mistake!(mistake(key, key), "chain.pem", ConfigProblem::NoCertificate);
@@ -239,7 +239,7 @@ fn oddities_are_warnings_and_no_errors() {
 }
 
 #[test]
-fn a_certificate_is_told_of_in_its_last_week_or_third_of_its_life() {
+fn a_certificate_near_its_end_is_a_warning() {
     let days = |n| time::Duration::days(n);
     for (lived, left, expected) in [(90, 6, true), (90, 8, false), (4, 3, false), (4, 1, true)] {
         let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();

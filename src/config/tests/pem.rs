@@ -183,7 +183,7 @@ fn the_bad_entry_of_a_bundle_is_located() {
 
 /// rule: secure-12
 #[test]
-fn the_kind_of_a_key_that_nobody_takes_is_named() {
+fn an_error_names_the_kind_of_an_unsupported_key() {
     let server = Pki::new().server(&[]);
     // Version 0, then the algorithm. The bytes after it need not be a key of that kind.
     let keys = [
@@ -207,7 +207,7 @@ fn the_kind_of_a_key_that_nobody_takes_is_named() {
 
 /// rule: secure-12
 #[test]
-fn a_list_that_lies_beside_roots_is_told_of_where_it_is_not_asked() {
+fn an_unused_revocation_list_in_a_file_of_roots_is_a_warning() {
     let pki = Pki::new();
     let both = format!("{}{}", pki.ca_pem(), pki.crl_pem());
     let client = ClientTls::builder().roots_pem(both.as_str()).build().unwrap();

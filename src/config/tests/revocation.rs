@@ -61,7 +61,7 @@ fn fault(root: &Root, lists: &[String]) -> Option<CertificateError> {
 
 /// rule: secure-12
 #[test]
-fn of_two_lists_of_an_issuer_the_newest_is_asked_whichever_was_given_first() {
+fn the_newest_of_two_lists_of_an_issuer_is_used_in_any_order() {
     let root = root(true);
     let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
     params.serial_number = Some(SerialNumber::from(7_u64));
@@ -79,7 +79,7 @@ fn of_two_lists_of_an_issuer_the_newest_is_asked_whichever_was_given_first() {
 
 /// rule: secure-12
 #[test]
-fn a_root_as_a_server_needs_a_list_of_its_own_where_there_are_lists() {
+fn a_root_that_is_the_server_needs_its_own_list_if_lists_are_given() {
     let strangers = Pki::new().crl_pem();
     for is_marked in [true, false] {
         let root = root(is_marked);

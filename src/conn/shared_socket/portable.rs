@@ -74,7 +74,7 @@ mod tests {
 
     /// rule: abort-1, abort-4
     #[tokio::test]
-    async fn a_reset_by_another_thread_wakes_a_reader_and_a_writer_that_wait_and_sends_rst() {
+    async fn a_reset_by_another_thread_sends_rst_and_wakes_reader_and_writer() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut peer, _) = listener.accept().await.unwrap();

@@ -75,7 +75,7 @@ async fn a_taken_port_is_an_error_that_names_it() {
 
 /// rule: tcp-8
 #[tokio::test]
-async fn a_name_that_does_not_resolve_is_told_as_that() {
+async fn a_name_that_does_not_resolve_is_an_error_that_says_so() {
     // The name is invalid, so no resolver is asked and no packet leaves this host.
     let error = Listener::bind("no\0name:80").await.unwrap_err();
     assert!(matches!(error.reason(), Some(Reason::Io(_))), "{error}");
@@ -143,7 +143,7 @@ async fn our_address_is_the_one_that_the_client_has_connected_to() {
 
 /// A listener that was passed in may accept connections to any address. rule: tcp-1
 #[test]
-fn our_address_is_asked_for_where_the_one_of_the_listener_may_be_another() {
+fn the_system_is_asked_for_our_address_on_a_wildcard_listener() {
     let one = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
     assert_eq!(host_of_accepted(one, Origin::BoundHere), Some(one));
     assert_eq!(host_of_accepted(one, Origin::HandedIn), None);
@@ -154,7 +154,7 @@ fn our_address_is_asked_for_where_the_one_of_the_listener_may_be_another() {
 
 /// rule: tcp-2, tcp-10
 #[tokio::test]
-async fn accepted_sockets_have_no_delay_and_a_listener_that_was_passed_in_is_left_as_it_is() {
+async fn accepted_sockets_have_no_delay_and_a_given_listener_is_unchanged() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let other_handle = Socket::from(socket.try_clone().unwrap());
     for listener in [open(Listener::builder()).await, Listener::from_std(socket).unwrap()] {
@@ -218,7 +218,7 @@ async fn an_accept_that_is_dropped_loses_no_connection() {
 
 /// rule: tcp-7
 #[tokio::test]
-async fn an_accept_that_is_dropped_at_the_bound_loses_neither_connection_nor_room() {
+async fn dropping_accept_at_the_limit_loses_no_connection_and_no_permit() {
     let listener = open(Listener::builder().max_unfinished(1)).await;
     let (_first, second) = (connect(&listener).await, connect(&listener).await);
     let unfinished = accept(&listener).await;
@@ -231,7 +231,7 @@ async fn an_accept_that_is_dropped_at_the_bound_loses_neither_connection_nor_roo
 
 /// rule: tcp-6
 #[tokio::test]
-async fn at_the_bound_finished_connections_go_on_and_the_next_waits_for_room() {
+async fn at_the_limit_finished_connections_continue_and_the_next_one_waits() {
     let listener = open(Listener::builder().max_unfinished(2)).await;
     let client = connect(&listener).await;
     let _finished = accept(&listener).await.into_tcp();
@@ -293,7 +293,7 @@ async fn without_a_handshake_timeout_there_is_no_deadline() {
 /// rule: tcp-1, tcp-5, end-6
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_connection_that_was_reset_before_it_was_accepted_says_so_and_keeps_its_addresses() {
+async fn a_connection_reset_before_accept_reports_it_and_keeps_its_addresses() {
     let listener = open(Listener::builder()).await;
     let mut peers = Vec::new();
     for _ in 0..2 {

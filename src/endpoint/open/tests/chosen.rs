@@ -130,7 +130,7 @@ async fn a_connection_counts_as_unfinished_until_it_is_begun_on_every_kind() {
 
 /// rule: limit-2
 #[tokio::test]
-async fn a_bound_for_each_peer_holds_where_peers_have_addresses() {
+async fn a_limit_per_peer_applies_if_peers_have_addresses() {
     let files = Files::new();
     for place in places(&files) {
         let listener = listen_with(&place, Listener::builder().max_per_peer(1)).await;
@@ -143,7 +143,7 @@ async fn a_bound_for_each_peer_holds_where_peers_have_addresses() {
 }
 
 #[tokio::test]
-async fn the_policy_is_that_of_the_connections() {
+async fn the_policy_of_a_listener_applies_to_its_connections() {
     let files = Files::new();
     let policy = Policy::default().close_timeout(Duration::from_secs(77));
     for place in places(&files) {
@@ -156,7 +156,7 @@ async fn the_policy_is_that_of_the_connections() {
 /// The system keeps one connection more than the backlog.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn the_backlog_of_the_string_holds_where_it_is_given_and_else_that_of_the_builder() {
+async fn the_backlog_of_an_endpoint_overrides_that_of_the_builder() {
     let files = Files::new();
     let place = places(&files)[3].clone();
     for (text, kept) in [(format!("{place}:backlog=1"), 2), (place, 4)] {
@@ -171,7 +171,7 @@ async fn the_backlog_of_the_string_holds_where_it_is_given_and_else_that_of_the_
 
 /// rule: tcp-8
 #[tokio::test]
-async fn both_families_are_taken_where_the_builder_says_so() {
+async fn the_builder_can_accept_both_address_families() {
     let Ok(listener) = server("tcp:0:interface=[::]").listen_with(Listener::builder().dual_stack(true)).await else {
         return eprintln!("this host has no IPv6");
     };

@@ -60,7 +60,7 @@ async fn a_port_alone_is_every_ipv4_address() {
 
 /// rule: secure-1, secure-8, upgrade-10
 #[tokio::test]
-async fn tls_is_secure_when_it_is_there_and_agrees_on_what_both_say() {
+async fn tls_returns_after_the_handshake_with_the_agreed_settings() {
     let files = Files::new();
     let listener = listen(&format!("tls:0:interface=127.0.0.1:{}:alpn=h2,imap:max=1.3", files.cert("server"))).await;
     assert!(listener.server_tls().unwrap().warnings().is_empty());
@@ -169,7 +169,7 @@ async fn a_boxed_connection_is_upgraded_like_any_other_and_knows_its_side() {
 
 /// rule: tcp-8
 #[tokio::test]
-async fn a_bad_certificate_is_told_with_its_file_before_the_port_is_opened() {
+async fn a_bad_certificate_is_reported_with_its_file_before_the_port_is_open() {
     let files = Files::new();
     let taken = listen("tcp:127.0.0.1:0").await.local_addr();
     let _taken = listen(&format!("tcp:{taken}")).await;
@@ -239,7 +239,7 @@ async fn the_policy_bounds_a_handshake_under_a_longer_timeout_too() {
 /// rule: tcp-4, tcp-9
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn timeout_bounds_a_connect_that_nobody_answers() {
+async fn timeout_limits_a_connect_without_an_answer() {
     let files = Files::new();
     let path = files.path().join("x.sock");
     // Neither listener accepts, so the backlogs fill up and the system lets the next connection wait.

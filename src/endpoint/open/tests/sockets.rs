@@ -82,7 +82,7 @@ async fn a_path_with_separators_in_it_is_escaped() {
 }
 
 #[tokio::test]
-async fn mode_is_that_of_the_socket() {
+async fn the_socket_gets_the_mode_of_the_endpoint() {
     let place = Place::new();
     for mode in ["600", "666", "620"] {
         let _listener = listen(&format!("{}:mode={mode}", place.endpoint())).await;

@@ -155,7 +155,7 @@ fn of_the_arguments_of_a_server() {
 }
 
 #[test]
-fn is_told_in_one_line_whatever_the_input_is() {
+fn the_error_is_one_line_for_any_input() {
     let error = "tcp:\u{1b}[31m\nhost:1".parse::<ClientEndpoint>().unwrap_err();
     assert_eq!(error.at, 4);
     assert!(!error.to_string().contains(char::is_control), "{error:?}");
