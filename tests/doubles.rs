@@ -93,7 +93,7 @@ fn a_duet_in_tls_is_the_same_conversation() {
 
 /// rule: close-3
 #[test]
-fn a_close_waits_for_a_silent_peer_as_long_as_the_clock_says_and_no_longer() {
+fn a_close_waits_for_a_silent_peer_until_its_bound() {
     let mut duet = Duet::new(Echo::default(), Echo::default());
     duet.a().close();
     duet.settle();

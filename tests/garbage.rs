@@ -115,7 +115,7 @@ async fn garbage_after_a_tls_record_is_not_reported_as_another_protocol() {
 
 /// rule: secure-4, end-1
 #[tokio::test]
-async fn an_alert_of_the_peers_in_the_clear_is_the_reason_and_is_answered_by_fin_only() {
+async fn a_plaintext_alert_becomes_the_reason_and_is_answered_by_fin_only() {
     for side in SIDES {
         let setup = Setup::new(side, TlsVersion::V1_3);
         for alert in [AlertDescription::HandshakeFailure, AlertDescription::UnknownCA] {
@@ -133,7 +133,7 @@ async fn an_alert_of_the_peers_in_the_clear_is_the_reason_and_is_answered_by_fin
 
 /// rule: secure-4, secure-5, close-3
 #[tokio::test]
-async fn a_peer_that_answers_the_alert_with_silence_or_endless_talk_holds_nobody() {
+async fn silence_or_endless_input_after_our_alert_does_not_delay_the_end() {
     let bound = Duration::from_millis(200);
     for talks in [false, true] {
         let setup = Setup::new(Side::Server, TlsVersion::V1_3).with(|policy| policy.close_timeout(bound));

@@ -76,7 +76,7 @@ async fn sins_of_an_open_session_are_told_behind_the_data_by_an_alert_and_fin() 
 ///
 /// rule: end-1, end-5, half-2
 #[tokio::test]
-async fn sins_after_our_close_notify_end_the_other_half_and_nothing_follows_the_marker() {
+async fn violations_after_our_close_notify_end_the_read_half_without_an_alert() {
     for (name, version, setup) in all_setups() {
         for (what, sin, _) in sins(version) {
             let (mut ours, mut peer) = setup.done().await;
@@ -280,7 +280,7 @@ async fn thousands_of_key_update_requests_bring_few_answers() {
 
 /// rule: write-8, flow-4
 #[tokio::test]
-async fn a_peer_that_talks_to_somebody_who_does_not_read_is_held_back_by_its_socket() {
+async fn a_peer_that_sends_while_we_do_not_read_is_held_back_by_its_socket() {
     for (name, _, setup) in all_setups() {
         let (mut ours, peer) = setup.done().await;
         // One byte is read, so that the session has seen how much there is.
@@ -327,7 +327,7 @@ async fn an_alert_leaves_behind_the_data_of_a_full_socket() {
 
 /// rule: close-3, write-8, abort-2
 #[tokio::test]
-async fn a_reader_that_stalls_bounds_our_memory_and_our_close_and_sees_no_orderly_end() {
+async fn a_stalled_peer_bounds_our_memory_and_close_and_sees_no_orderly_end() {
     for (name, _, setup) in all_setups() {
         let setup = setup.with(|policy| policy.close_timeout(Duration::from_millis(200)));
         let (mut ours, mut peer) = setup.done().await;

@@ -143,7 +143,7 @@ async fn what_was_not_read_is_read_from_either_side_of_the_cut() {
 
 /// rule: upgrade-1, upgrade-9
 #[tokio::test]
-async fn a_connection_made_whole_again_is_upgraded_and_downgraded_and_loses_nothing() {
+async fn a_reunited_connection_is_upgraded_and_downgraded_without_data_loss() {
     let (client, server) = upgraded(0).await;
     let (mut client, mut server) = (there_and_back(client), there_and_back(server));
     upgrade(&mut client, &mut server).await;

@@ -100,7 +100,7 @@ fn record_lengths(mut records: &[u8]) -> Vec<usize> {
 
 /// rule: write-5, end-1, end-8
 #[test]
-fn without_a_next_key_the_end_is_told_to_both_sides_and_nothing_more_is_sealed() {
+fn without_a_next_key_both_sides_see_the_end_and_sealing_stops() {
     let soon = worn_out_soon();
     for express in [false, true] {
         let client = client(shared_pki(), TlsVersion::V1_2, express, Some(Arc::clone(&soon)));

@@ -52,7 +52,7 @@ async fn cut_off(theirs: &mut Tls) -> Vec<u8> {
 
 /// rule: end-8, write-5, end-1
 #[tokio::test]
-async fn writes_past_the_last_record_of_a_key_are_refused_and_the_peer_sees_a_cut() {
+async fn writes_after_the_last_record_of_a_key_fail_and_the_peer_sees_a_cut() {
     for express in [false, true] {
         let (mut ours, mut theirs) = pair(express).await;
         let accepted = wear_out(&mut ours).await;

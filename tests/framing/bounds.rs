@@ -74,7 +74,7 @@ async fn a_protocol_may_go_on_behind_what_was_too_long_wherever_it_is_cut() {
 
 /// rule: life-3
 #[tokio::test]
-async fn memory_is_bounded_where_the_codec_has_no_limit_and_where_it_throws_away_without_end() {
+async fn memory_is_bounded_if_the_codec_has_no_limit_or_discards_without_end() {
     let codecs: [fn() -> LinesCodec; 2] = [LinesCodec::new, lines];
     for make in codecs {
         let mut script = Script::new(make, |event, _| Ok(usize::from(matches!(event, Event::Error(_)))));

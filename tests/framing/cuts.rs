@@ -170,7 +170,7 @@ async fn bytes_sent_one_by_one_are_answered_over_every_transport() {
 
 /// rule: flow-4
 #[tokio::test]
-async fn paused_messages_stay_in_order_however_many_they_are_over_every_transport() {
+async fn paused_messages_stay_in_order_over_every_transport() {
     over_all(|_, a, mut b: BoxTransport| async move {
         let mut script = Script::on_message(lines, |text, transport| {
             if text == "PAUSE" {
@@ -200,7 +200,7 @@ async fn paused_messages_stay_in_order_however_many_they_are_over_every_transpor
 
 /// rule: write-1
 #[tokio::test]
-async fn several_types_are_sent_in_the_order_of_the_calls_and_what_cannot_be_encoded_not_at_all() {
+async fn types_are_sent_in_call_order_and_unencodable_messages_are_not_sent() {
     struct Picky;
     impl Decoder for Picky {
         type Item = String;

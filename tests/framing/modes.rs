@@ -36,7 +36,7 @@ fn raw() -> Script<LinesCodec> {
 
 /// rule: write-1
 #[tokio::test]
-async fn raw_bytes_between_lines_are_neither_lost_nor_doubled_wherever_they_are_cut() {
+async fn raw_bytes_between_lines_are_delivered_once_at_every_cut() {
     let bytes = b"first\nRAW 8\nab\ncd\r\n!between\nRAW 1\nxlast\n";
     let every: Vec<usize> = (0..bytes.len()).collect();
     for cuts in every.iter().map(|place| vec![*place]).chain([every.clone()]) {
@@ -94,7 +94,7 @@ async fn another_codec_goes_on_behind_the_message_that_chose_it() {
 
 /// rule: write-1, flow-4
 #[tokio::test]
-async fn what_waits_is_looked_at_again_when_another_codec_is_chosen_without_data() {
+async fn unread_bytes_are_decoded_again_after_a_change_of_codec_without_data() {
     over(&[Kind::Tcp, Kind::Tls13], Policy::default(), |_, a, mut b: BoxTransport| async move {
         // The first codec takes the four bytes for a length, and waits for ever.
         let codec = Watched::new(LengthDelimitedCodec::new());

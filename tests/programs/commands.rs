@@ -70,7 +70,7 @@ fn a_line_has_at_most_4096_bytes() {
 
 /// rule: half-6
 #[test]
-fn what_was_asked_ahead_of_the_peers_end_is_answered_and_an_unended_line_is_no_command() {
+fn commands_before_the_peers_end_are_answered_and_a_partial_line_is_not() {
     let console = Console::start(&[]);
     let mut peer = connect(console.tcp);
     peer.get_mut().write_all(b"ECHO asked\nSEND 100000\nECHO unended").unwrap();

@@ -36,7 +36,7 @@ fn s_client_is_echoed_and_told_the_facts() {
 
 /// rule: close-1, close-2
 #[test]
-fn s_client_gets_five_megabytes_whole_although_the_server_closes_behind_them() {
+fn s_client_gets_five_megabytes_although_the_server_closes_after_them() {
     let console = Console::start(&[]);
     for (flag, _) in VERSIONS {
         let said = s_client(console.tls, &[flag]).feed(b"CLOSE 5000000\nnobody reads this\n");

@@ -202,7 +202,7 @@ fn without_tls_it_says_so_and_a_silent_client_is_timed_out() {
 
 /// rule: upgrade-2, upgrade-3
 #[test]
-fn what_was_said_ahead_of_tls_is_forgotten_and_what_was_injected_is_refused() {
+fn state_from_before_tls_is_dropped_and_injected_commands_are_refused() {
     let dir = TempDir::new().unwrap();
     let smtp = Smtp::start(dir.path(), "127.0.0.1:0", &[]);
     python(
@@ -335,7 +335,7 @@ fn number_of(path: &Path) -> usize {
 
 /// rule: write-1, close-1, upgrade-1, life-3
 #[tokio::test(flavor = "multi_thread")]
-async fn every_mail_that_was_answered_is_there_whole_though_lines_and_servers_die() {
+async fn every_acknowledged_mail_is_complete_after_connections_and_servers_fail() {
     const COUNT: usize = 500;
     static CUT: AtomicUsize = AtomicUsize::new(0);
     let dir = TempDir::new().unwrap();

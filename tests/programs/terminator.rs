@@ -166,7 +166,7 @@ fn s_client_talks_to_a_plain_service() {
 
 /// rule: flow-6, upgrade-1
 #[test]
-fn s_client_upgrades_by_three_protocols_behind_the_greeting_of_the_service() {
+fn s_client_upgrades_by_three_protocols_after_the_greeting() {
     for (protocol, greeting) in [
         ("smtp", "220-mail.example\r\n220 ESMTP\r\n"),
         ("imap", "* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN] hello\r\n"),
@@ -206,7 +206,7 @@ fn a_command_glued_behind_starttls_reaches_no_service() {
 
 /// rule: flow-6
 #[test]
-fn a_plain_client_talks_to_a_tls_service_from_the_first_byte_on_and_by_starttls() {
+fn a_plain_client_reaches_a_tls_service_directly_and_by_starttls() {
     let console = Console::start(&[]);
     let trust = format!(":ca={}:name=localhost", ca());
     for (connect, args, kind) in [

@@ -102,7 +102,7 @@ async fn abort_works_inside_every_callback() {
 
 /// rule: abort-3
 #[tokio::test]
-async fn abort_in_the_handshake_done_callback_leaks_nothing_that_was_written_earlier() {
+async fn abort_in_handshake_completed_sends_no_bytes_written_earlier() {
     bounded("tcp", async {
         let (ours, theirs) = raw_tcp_pair().await.unwrap();
         let tcp = TcpConnection::new(ours, Policy::default()).unwrap();

@@ -43,7 +43,7 @@ async fn close_sends_all_then_the_marker_and_awaits_the_peers() {
 
 /// rule: close-3, close-4
 #[tokio::test]
-async fn a_silent_peer_and_one_that_talks_hold_a_close_no_longer_than_the_bounds() {
+async fn a_silent_peer_or_one_that_keeps_sending_cannot_prolong_a_close() {
     over(&Kind::ALL, hasty(150), |_, a, mut b| async move {
         let running = run(Probe::at("made", |transport| transport.close()), a);
         let report = running.task.await.unwrap();
@@ -67,7 +67,7 @@ async fn a_silent_peer_and_one_that_talks_hold_a_close_no_longer_than_the_bounds
 
 /// rule: close-3, close-5
 #[tokio::test]
-async fn a_peer_that_takes_nothing_holds_a_close_that_waits_for_a_producer_no_longer_than_the_bound() {
+async fn a_peer_that_does_not_read_cannot_prolong_a_close_with_a_producer() {
     over(&Kind::ALL, hasty(150), |_, mut a, b| async move {
         clog(&mut a).await;
         let probe = Probe::quiet();
@@ -259,7 +259,7 @@ async fn what_is_queued_when_the_peer_closes_first_arrives_whole() {
 
 /// rule: close-9
 #[tokio::test]
-async fn close_ahead_of_the_handshake_with_nothing_queued_ends_at_once_and_in_silence() {
+async fn close_before_the_handshake_without_queued_bytes_sends_no_alert() {
     bounded("begin_tls", async {
         let (a, mut raw) = plain_and_raw(Policy::default()).await;
         let running = start(Runner::new(Probe::at("made", |transport| transport.close()), a).begin_tls(as_client()));
@@ -339,7 +339,7 @@ async fn close_ahead_of_the_handshake_finishes_it_for_what_is_queued() {
 
 /// rule: close-9, close-5
 #[tokio::test]
-async fn close_ahead_of_the_handshake_with_a_producer_finishes_it_for_the_producer() {
+async fn close_before_the_handshake_with_a_producer_finishes_the_handshake() {
     bounded("begin_tls", async {
         let (a, mut b) = plain().await;
         let probe = Probe::quiet();
@@ -513,7 +513,7 @@ async fn both_sides_closing_at_once_end_clean() {
 
 /// rule: close-12, life-4
 #[tokio::test]
-async fn a_dropped_runner_looks_like_the_truncation_that_it_is_and_its_handle_knows() {
+async fn a_dropped_runner_is_a_truncation_for_the_peer_and_the_handle() {
     over_all(|_, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
         let running = run(Probe::at("made", |transport| transport.write(b"half a mess")), a);

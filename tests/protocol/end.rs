@@ -25,7 +25,7 @@ async fn server_and_raw(probe: Probe) -> (Running, RawTls) {
 
 /// rule: end-1
 #[tokio::test]
-async fn the_reason_is_told_once_and_is_the_same_everywhere_and_survives_io_error() {
+async fn the_reason_is_reported_once_is_the_same_everywhere_and_fits_io_error() {
     over_all(|_, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
         let control = a.control();
@@ -76,7 +76,7 @@ async fn what_a_callback_fails_with_is_the_reason_and_can_be_matched() {
 
 /// rule: end-2, half-6
 #[tokio::test]
-async fn a_record_that_is_cut_anywhere_is_a_truncation_behind_the_data_ahead_of_it() {
+async fn a_record_cut_anywhere_is_a_truncation_after_the_data_before_it() {
     bounded("tcp", async {
         for cut in [0, 1, 4, 5, 6, 20, 500, 1_000] {
             let (running, mut raw) = server_and_raw(Probe::quiet()).await;

@@ -49,7 +49,7 @@ async fn a_second_producer_is_an_error_and_leaves_the_first() {
 
 /// rule: flow-1, life-2
 #[tokio::test]
-async fn a_producer_that_comes_too_late_is_stopped_at_once_and_not_inside_the_call() {
+async fn a_producer_registered_too_late_is_stopped_after_the_call() {
     for how in ["close", "close_write", "abort"] {
         over_all(move |_, a, mut b| async move {
             let probe = Probe::half_closeable();
@@ -75,7 +75,7 @@ async fn a_producer_that_comes_too_late_is_stopped_at_once_and_not_inside_the_ca
             assert!(received.is_empty());
             b.close().await;
             running.task.await.unwrap();
-            // On a dead connection it is stopped at once, by every caller that registers it.
+            // A producer that registers on a dead connection is stopped at once.
             let told = Told::default();
             running.handle.register_producer(push(told.clone())).await.unwrap();
             assert_eq!(told.names(), ["stop"]);
@@ -111,7 +111,7 @@ impl PushProducer for Eager {
 
 /// rule: flow-2, write-8
 #[tokio::test]
-async fn a_push_producer_is_paused_once_above_the_high_mark_and_resumed_once_at_the_low_one() {
+async fn a_push_producer_is_paused_at_the_high_mark_and_resumed_at_the_low_mark() {
     over(&Kind::ALL, tight(), |kind, mut a, mut b| async move {
         let taken = clog(&mut a).await;
         let running = run(Probe::quiet(), a);
@@ -145,7 +145,7 @@ async fn a_push_producer_is_paused_once_above_the_high_mark_and_resumed_once_at_
 
 /// rule: flow-2, write-8
 #[tokio::test]
-async fn a_pull_producer_is_asked_once_for_each_drain_and_never_when_there_is_no_room() {
+async fn a_pull_producer_is_asked_once_each_time_the_queue_is_empty() {
     over(&Kind::ALL, tight(), |kind, mut a, mut b| async move {
         let taken = clog(&mut a).await;
         let running = run(Probe::quiet(), a);
@@ -388,7 +388,7 @@ async fn a_paused_protocol_holds_the_peer_back() {
 
 /// rule: flow-5
 #[tokio::test]
-async fn a_paused_connection_notices_a_reset_and_claims_no_end_for_what_it_has_not_delivered() {
+async fn a_paused_connection_notices_a_reset_and_reports_no_end_before_its_data() {
     let tcp = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
     for has_ended in [false, true] {
         over(&tcp, Policy::default(), move |kind, mut a, mut b| async move {

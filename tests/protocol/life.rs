@@ -265,7 +265,7 @@ async fn after_the_end_nothing_of_the_connection_is_kept_also_not_by_its_handle(
 
 /// rule: life-5, tcp-3
 #[tokio::test]
-async fn every_operation_of_a_handle_after_the_end_and_inside_connection_lost_is_defined() {
+async fn every_handle_call_after_the_end_and_in_connection_lost_is_defined() {
     /// It gets its own handle before it runs.
     struct Last(Arc<Mutex<Option<Handle>>>, Told);
     impl Protocol for Last {

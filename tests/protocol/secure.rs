@@ -145,7 +145,7 @@ async fn the_handshake_has_a_deadline() {
 ///
 /// rule: secure-5, upgrade-7
 #[tokio::test(start_paused = true)]
-async fn the_deadline_is_on_by_default_and_plaintext_that_does_not_leave_does_not_hold_it() {
+async fn the_deadline_is_on_by_default_and_unsent_plaintext_does_not_stop_it() {
     for clogged in [false, true] {
         let (a, b) = bowline::testing::memory_pair();
         let begun = tokio::time::Instant::now();
@@ -165,7 +165,7 @@ async fn the_deadline_is_on_by_default_and_plaintext_that_does_not_leave_does_no
 
 /// rule: secure-7, flow-4
 #[tokio::test]
-async fn a_key_update_is_answered_while_reading_is_paused_and_an_alert_is_noticed() {
+async fn a_paused_reader_answers_a_key_update_and_notices_an_alert() {
     bounded("tcp", async {
         let (ours, theirs) = raw_tcp_pair().await.unwrap();
         let tcp = TcpConnection::new(ours, Policy::default()).unwrap();

@@ -31,7 +31,7 @@ async fn addresses_are_known_from_the_start_and_stay_readable_after_the_end() {
 
 /// rule: tcp-2, tcp-3
 #[tokio::test]
-async fn options_reach_the_real_socket_through_every_layer_and_are_errors_without_one() {
+async fn options_reach_the_socket_through_every_layer_or_fail_without_one() {
     over_all(|kind, a, b| async move {
         let _b = b;
         let control = a.control();

@@ -268,7 +268,7 @@ async fn an_upgrade_at_the_wrong_time_says_which_and_does_nothing() {
 
 /// rule: upgrade-5
 #[tokio::test]
-async fn a_second_upgrade_is_refused_from_the_first_call_to_the_end_of_the_handshake() {
+async fn a_second_upgrade_is_refused_until_the_handshake_has_ended() {
     bounded("tcp", async {
         let (a, mut b) = plain().await;
         let in_progress = |transport: &mut dyn bowline::protocol::Conn| {
@@ -518,7 +518,7 @@ async fn downgrade_and_upgrade_again_lose_nothing() {
 
 /// rule: upgrade-9
 #[tokio::test]
-async fn plaintext_glued_to_the_close_notify_and_what_was_left_unread_are_delivered_in_order() {
+async fn unread_bytes_and_plaintext_after_close_notify_are_delivered_in_order() {
     bounded("tcp", async {
         let (a, mut b) = plain().await;
         let probe = Probe::new(|event, transport| {
@@ -587,7 +587,7 @@ async fn the_handle_upgrades_and_downgrades_and_is_told_the_outcome() {
 
 /// rule: upgrade-9, close-3
 #[tokio::test]
-async fn a_downgrade_that_is_met_by_silence_or_by_a_full_socket_ends_at_the_bound_of_a_close() {
+async fn a_downgrade_with_a_silent_peer_or_a_full_socket_ends_at_close_timeout() {
     bounded("silence", async {
         let (running, _b) = secured(hasty(80)).await;
         let error = running.handle.stop_tls().await.unwrap_err();

@@ -41,7 +41,7 @@ async fn writes_and_sequences_arrive_in_the_order_of_the_calls() {
 
 /// rule: write-1, write-4
 #[tokio::test]
-async fn a_callback_that_uses_its_handle_and_its_transport_in_turn_keeps_one_order() {
+async fn calls_by_the_handle_and_the_transport_in_turn_keep_their_order() {
     over_all(|_, a, mut b| async move {
         let running = run(
             Probe::at("made", |transport| {
@@ -130,7 +130,7 @@ async fn what_is_written_behind_an_end_is_dropped_and_counted() {
 
 /// rule: write-3
 #[tokio::test]
-async fn what_is_written_before_the_handshake_is_done_leaves_first_and_encrypted() {
+async fn bytes_written_before_the_handshake_is_done_leave_first_and_encrypted() {
     let probe = || {
         Probe::on(|event, transport| match event {
             Event::Made => {
@@ -210,7 +210,7 @@ async fn a_thousand_tiny_writes_of_one_turn_are_at_most_two_records() {
 
 /// rule: write-8
 #[tokio::test]
-async fn the_queue_can_be_seen_and_the_protocol_is_told_once_when_there_is_room_again() {
+async fn queued_counts_the_queue_and_writable_is_called_once_at_the_low_mark() {
     over_all(|_, mut a, mut b| async move {
         let taken = clog(&mut a).await;
         let probe = Probe::at("made", |transport| {
@@ -247,7 +247,7 @@ async fn settle_with(handle: &Handle, b: &mut BoxTransport) {
 ///
 /// rule: write-8
 #[tokio::test]
-async fn room_is_told_also_where_the_kernel_takes_all_at_once() {
+async fn writable_is_called_even_if_the_kernel_takes_all_bytes_at_once() {
     over_all(|_, a, mut b| async move {
         let probe = Probe::at("made", |transport| {
             transport.write(&pattern(65_536));

@@ -110,7 +110,7 @@ fn a_peer_that_sends_without_end_leaves_others_their_turns() {
 
 /// rule: life-6
 #[test]
-fn a_producer_or_a_handle_that_writes_without_end_leaves_others_their_turns() {
+fn a_producer_or_handle_that_writes_without_end_lets_other_tasks_run() {
     for who in ["a pull producer", "a producer with a successor", "much at once"] {
         beside(who, move || async move {
             let running = run(Probe::quiet(), Stream::new(Endless { gives: false }));

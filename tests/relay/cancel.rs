@@ -50,7 +50,7 @@ async fn a_relay_that_is_dropped_and_called_again_loses_nothing() {
 
 /// rule: close-12
 #[tokio::test]
-async fn a_relay_that_is_given_up_with_its_transports_is_a_truncation_on_both_sides() {
+async fn a_relay_dropped_with_its_transports_is_a_truncation_on_both_sides() {
     for kinds in PAIRS {
         bounded(&format!("{kinds:?}"), async move {
             let (mut client, mut a) = pair(kinds.0).await.unwrap();

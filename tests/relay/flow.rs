@@ -125,7 +125,7 @@ async fn holds_little(kinds: (Kind, Kind), bytes: u64) {
 
 /// rule: flow-6, write-8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_ten_times_slower_makes_the_other_one_wait_and_not_the_memory_grow() {
+async fn a_slow_peer_makes_the_fast_one_wait_and_memory_stays_bounded() {
     for (kinds, mib) in [
         ((Kind::Tcp, Kind::Tcp), 64),
         ((Kind::Tls13, Kind::Tcp), 16),

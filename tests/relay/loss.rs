@@ -146,7 +146,7 @@ async fn a_peer_that_truncates_and_reads_on_is_reset_and_gets_no_marker() {
 
 /// rule: flow-6, flow-5
 #[tokio::test]
-async fn a_reset_is_noticed_of_a_leg_that_is_not_read_because_the_other_one_is_slow() {
+async fn a_reset_of_a_leg_is_noticed_while_the_other_slow_leg_stops_reading() {
     over(&with_sockets(), Policy::default(), |joined| async move {
         let Joined { one, mut other, relayed, .. } = joined;
         // The whole way is full, and nobody reads at its end.
@@ -178,7 +178,7 @@ async fn a_reset_is_noticed_of_a_leg_whose_answer_is_awaited() {
 
 /// rule: flow-6, flow-5
 #[tokio::test]
-async fn a_peer_that_ended_its_half_and_is_gone_is_noticed_while_the_answer_is_made() {
+async fn a_peer_lost_after_its_half_close_is_noticed_before_the_answer() {
     over(&with_sockets(), Policy::default(), |joined| async move {
         let Joined { mut one, mut other, relayed, .. } = joined;
         one.write_all(b"question").await.unwrap();
@@ -217,7 +217,7 @@ const WHOLE: usize = 120_000;
 
 /// rule: flow-6, half-8
 #[tokio::test]
-async fn what_ended_in_order_arrives_whole_although_the_connection_it_came_by_is_reset() {
+async fn data_that_ended_in_order_arrives_whole_after_a_reset_of_its_leg() {
     for kind in [Kind::Tcp, Kind::Tls13] {
         bounded(&kind.to_string(), async move {
             let (relayed, mut backend) = reset_behind_an_end_in_order(kind, &Policy::default()).await;
@@ -249,7 +249,7 @@ async fn what_ended_in_order_is_waited_for_no_longer_than_a_close_is() {
 
 /// rule: flow-6, half-10
 #[tokio::test]
-async fn a_silent_peer_of_a_half_open_connection_is_given_up_and_the_other_one_aborted() {
+async fn a_silent_half_open_leg_times_out_and_the_other_leg_is_aborted() {
     let policy = Policy::default().half_open_timeout(Duration::from_millis(100));
     over(&PAIRS, policy, |joined| async move {
         let Joined { mut one, mut other, relayed, .. } = joined;

@@ -236,7 +236,7 @@ async fn close_inside_the_handshake_finishes_it_for_what_was_accepted() {
 
 /// rule: close-9
 #[tokio::test]
-async fn close_inside_the_handshake_with_nothing_accepted_ends_at_once_and_in_silence() {
+async fn close_during_the_handshake_without_accepted_bytes_sends_no_alert() {
     bounded("tcp", async {
         let (client, mut raw) = raw_tcp_pair().await.unwrap();
         let client = TcpConnection::new(client, Policy::default()).unwrap();
@@ -439,7 +439,7 @@ async fn after_a_bound_everybody_is_told_the_same_reason() {
 
 /// rule: close-13
 #[tokio::test]
-async fn a_connection_that_nobody_reads_any_more_is_gone_when_both_halves_have_ended() {
+async fn an_unread_connection_is_gone_when_both_halves_have_ended() {
     over_all(|_, mut a, mut b| async move {
         let control = a.control();
         b.close_write().await.unwrap();

@@ -181,7 +181,7 @@ impl Ending {
 
 /// rule: drain-2, drain-3
 #[tokio::test]
-async fn every_connection_is_told_and_counted_by_how_it_ended_over_every_transport() {
+async fn a_drain_notifies_every_connection_and_counts_it_by_its_outcome() {
     for kind in Kind::ALL {
         for ending in Ending::ALL {
             bounded(&format!("{kind}, {ending:?}"), async move {
@@ -330,7 +330,7 @@ async fn whoever_comes_during_a_drain_is_told_at_once() {
 
 /// rule: drain-2
 #[tokio::test]
-async fn a_connection_of_no_group_waits_for_ever_and_one_of_a_group_joins_no_other() {
+async fn draining_waits_for_ever_without_a_group_and_a_member_joins_no_other() {
     let (mut ours, _theirs) = tcp_pair().await.unwrap();
     let control = ours.control();
     let mut draining = Box::pin(control.draining());
@@ -349,7 +349,7 @@ async fn a_connection_of_no_group_waits_for_ever_and_one_of_a_group_joins_no_oth
 
 /// rule: drain-4, life-4
 #[tokio::test]
-async fn a_connection_is_a_member_until_its_socket_is_gone_and_is_kept_by_nothing() {
+async fn a_connection_is_a_member_exactly_until_its_socket_is_gone() {
     let group = DrainGroup::new();
     let listener = listen(&group).await;
     let (tls, client_tls) = (shared_pki().server_tls(), shared_pki().client_tls());

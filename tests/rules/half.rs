@@ -261,7 +261,7 @@ async fn a_write_that_stalls_behind_the_peers_end_is_idle_too() {
 
 /// rule: half-10
 #[tokio::test]
-async fn whoever_waits_already_when_the_connection_becomes_half_open_is_bounded_too() {
+async fn a_task_that_waits_when_the_connection_becomes_half_open_is_bounded() {
     let policy = Policy::default().half_open_timeout(Duration::from_millis(100));
     over(&Kind::ALL, policy.clone(), |_, a, b| async move {
         let (mut read, mut write) = tokio::io::split(a);

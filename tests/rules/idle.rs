@@ -133,7 +133,7 @@ async fn a_flush_that_waits_is_told_too() {
 
 /// rule: idle-1
 #[tokio::test]
-async fn time_in_which_nobody_waits_does_not_count() {
+async fn time_without_a_waiting_task_does_not_count_as_idle() {
     over_all_on_a_paused_clock(policy(10, None), false, |kind, mut a, mut b| async move {
         // The time that a service needs to compute an answer.
         sleep(SECOND * 12).await;

@@ -46,7 +46,7 @@ async fn is_full(listener: &Listener) -> bool {
 
 /// rule: limit-1
 #[tokio::test]
-async fn at_the_bound_the_next_connection_waits_in_the_backlog_and_is_lost_by_no_dropped_accept() {
+async fn at_the_bound_connections_wait_in_the_backlog_after_dropped_accepts() {
     let listener = listen(Listener::builder().max_connections(2)).await;
     let clients = [connect(&listener).await, connect(&listener).await, connect(&listener).await];
     let mut first = accept(&listener).await.into_tcp();
@@ -77,7 +77,7 @@ async fn a_drain_ends_an_accept_that_waits_for_a_place() {
 /// rule: limit-2
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_peer_at_its_bound_is_refused_by_reset_and_told_of_and_others_are_let_in() {
+async fn a_peer_at_its_bound_is_reset_and_reported_and_others_are_accepted() {
     let listener = listen(Listener::builder().max_per_peer(2)).await;
     let _clients = [connect_from(&listener, 2).await, connect_from(&listener, 2).await];
     let mut open = vec![accept(&listener).await.into_tcp(), accept(&listener).await.into_tcp()];

@@ -57,7 +57,7 @@ async fn attempts_are_made_after_growing_waits_and_every_failure_is_told() {
 
 /// rule: retry-2
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_settled_resets_the_waits_and_one_that_did_not_lets_them_grow() {
+async fn a_settled_connection_resets_the_waits_and_others_let_them_grow() {
     let server = Server::new([Err(reset()), Ok(1), Ok(2), Ok(3), Ok(4)]);
     let mut connections = Reconnector::new(|| server.connect()).backoff(backoff()).settled_after(SECOND * 20);
     // Asked at second 0 and 1; dropped at once; asked at 3; dropped at once.

@@ -41,7 +41,7 @@ async fn a_connection_is_there_only_once_the_peer_is_verified() {
 
 /// rule: secure-1, write-6
 #[tokio::test]
-async fn what_ends_the_handshake_leaves_with_the_first_write_or_when_the_task_goes_on() {
+async fn the_last_handshake_flight_leaves_with_the_first_write_or_the_next_poll() {
     for writes in [true, false] {
         bounded("tcp", async move {
             let (client, server) = tcp_pair().await.unwrap();

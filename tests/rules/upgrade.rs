@@ -121,14 +121,14 @@ async fn a_client_hello_glued_to_the_command_works() {
 
 /// rule: upgrade-4
 #[tokio::test]
-async fn the_role_is_the_callers_or_that_of_the_tcp_side() {
+async fn the_role_is_the_callers_choice_or_that_of_the_tcp_side() {
     // The side that connected is the server, as in FTP's data connections.
     let (mut a, mut b) = plain_pair().await;
     let (x, y) = tokio::join!(a.start_tls(as_server()), b.start_tls(as_client()));
     x.unwrap();
     y.unwrap();
     settle(&mut a, &mut b).await;
-    // The bytes are left to the connection.
+    // The connection chooses the role.
     let (mut a, mut b) = plain_pair().await;
     let how = || StartTls::as_made(&shared_pki().client_tls(), "localhost", &shared_pki().server_tls());
     let (x, y) = tokio::join!(a.start_tls(how()), b.start_tls(how()));

@@ -351,7 +351,7 @@ async fn a_large_write_goes_above_the_default_mark_where_the_socket_has_space() 
 
 /// rule: write-8
 #[tokio::test]
-async fn a_reader_that_stalls_leaves_no_more_than_the_high_mark_queued_however_large_the_writes_are() {
+async fn a_stalled_reader_leaves_at_most_the_high_mark_queued() {
     let high = Watermarks::default().high();
     let tls = [Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls, Kind::MemoryTls];
     over(&tls, Policy::default(), move |kind, mut a, mut b| async move {
