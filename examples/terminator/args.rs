@@ -7,8 +7,8 @@ use lexopt::Arg::{Long, Short};
 use lexopt::Parser;
 
 use crate::common::args::{Usage, leftover, seconds, text};
-use crate::offer::Offer;
 use crate::starttls::StartTlsBy;
+use crate::starttls_server::Offer;
 
 const HELP: &str = "\
 Takes TLS off connections in front of a plain service, or puts it on; ends are passed on as what they were.

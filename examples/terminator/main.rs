@@ -8,8 +8,8 @@
 
 mod args;
 mod log;
-mod offer;
 mod serve;
+mod starttls_server;
 
 #[path = "../common/mod.rs"]
 mod common;

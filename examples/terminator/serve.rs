@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::Terminator;
 use crate::common::info::{Fields, info};
 use crate::log::{Ended, Failed, Side};
-use crate::offer::Offer;
 use crate::starttls::{self, Refused, StartTlsBy};
+use crate::starttls_server::Offer;
 
 /// The facts of a connection after both sides are connected.
 #[derive(Default)]

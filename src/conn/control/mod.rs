@@ -1,7 +1,7 @@
 //! The handle of a connection that other tasks use.
 
 mod delivery;
-mod loss;
+mod lost;
 mod member;
 mod report;
 
