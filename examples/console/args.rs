@@ -22,20 +22,20 @@ Usage: console [OPTIONS]
   --certs DIR                 where the development certificates are kept or made; default certs
   --cert FILE --key FILE      a certificate chain and its private key (PEM) instead of those
   --client-ca FILE            ask clients for a certificate of this CA (PEM)
-  --client-optional           ... and let those in that have none
+  --client-optional           ... and also accept clients without a certificate
   --alpn a,b                  application protocols to agree on, the preferred one first
   --tls12 | --tls13           speak this version only
   --close-timeout SECS        how long a close waits for the peer; default 10
   --handshake-timeout SECS    how long a handshake may take; default 30
-  --leftover refuse|feed      bytes that came ahead of an upgrade: end the connection, or give them to TLS where they
-                              can be the begin of a handshake; default feed
-  --face async|protocol       the face of the crate that serves; default async
+  --leftover refuse|feed      bytes that came before an upgrade: end the connection, or give them to TLS where they
+                              can be the start of a handshake; default feed
+  --face async|protocol       the API of the crate that serves; default async
   --log text|json             one line on standard output for each event; default text
   --help
 
 While more than 512 KiB of standard output waits to be read, no connection is accepted. If nothing is read for 5 seconds, they
 are; at 1 MiB lines are dropped, and a line says how many.
-SIGTERM and SIGINT drain: no new connections, the open ones are closed in order, then exit status 0.
+SIGTERM and SIGINT drain: no new connections, the open ones are closed cleanly, then exit status 0.
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
 

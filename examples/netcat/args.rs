@@ -15,14 +15,14 @@ A client for pipes, over TCP and TLS.
 
 Usage: netcat [OPTIONS] ENDPOINT
 
-ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT; an IPv6 address stands in brackets. Behind it may stand :timeout=SECS, how
-long all may take until data can be sent, and :bind=IP, the local address.
+ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT; write an IPv6 address in brackets. Optional arguments after the port:
+:timeout=SECS, the longest time until data can be sent, and :bind=IP, the local address.
 
-  --ca FILE                whom to trust (PEM); default: whom the system trusts
-  --dangerous-no-verify    trust anybody
+  --ca FILE                trusted roots (PEM); default: the roots of the system
+  --dangerous-no-verify    accept any certificate
   --starttls HOW           speak a protocol's plaintext part, then upgrade to TLS: smtp, imap, pop3, ftp, ldap, xmpp,
                            postgres, mysql, or line:CMD (a line is read, CMD is sent, a line is read)
-  --name NAME              the name to ask for and to check; default: that of the endpoint
+  --name NAME              the server name to request and to check; default: the host of the endpoint
   --cert FILE --key FILE   our own certificate chain and private key (PEM)
   --alpn a,b               application protocols to offer, the preferred one first
   --tls12 | --tls13        speak this version only
@@ -30,15 +30,15 @@ long all may take until data can be sent, and :bind=IP, the local address.
   --no-half-close          the end of standard input closes the connection
   --abort-after N          abort once N bytes were received
   --close-timeout SECS     how long a close waits for the peer; default 10
-  --timeout SECS           how long all of it may take; default: no bound
+  --timeout SECS           the longest time for the whole run; default: no limit
   --leftover refuse|feed   bytes that the server sent before TLS began: end the connection, or give them to TLS where
-                           they can be the begin of a handshake; default refuse
+                           they can be the start of a handshake; default refuse
   --report                 the last line on standard error is JSON: how it ended, and the facts of the connection
   --help
 
 When the peer has ended and standard input is silent, the connection is closed. SIGINT aborts.
 
-Exit status: 0 the peer ended clean, or --abort-after was done; 1 standard input or output failed; 2 wrong usage;
+Exit status: 0 the peer ended cleanly, or --abort-after was done; 1 standard input or output failed; 2 wrong usage;
 3 truncated; 4 reset; 5 TLS failure; 6 timed out; 7 could not connect; 8 upgrade refused; 130 interrupted.
 ";
 

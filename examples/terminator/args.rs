@@ -11,37 +11,37 @@ use crate::starttls::StartTlsBy;
 use crate::starttls_server::Offer;
 
 const HELP: &str = "\
-Takes TLS off connections in front of a plain service, or puts it on; ends are passed on as what they were.
+Terminates TLS in front of a plaintext service, or adds TLS. Every end is forwarded as the same kind of end.
 
 Usage: terminator --listen ENDPOINT --connect ENDPOINT [OPTIONS]
 
-In front, where clients come in, ENDPOINT is one of
+For --listen, where clients connect, ENDPOINT is one of
   tcp:HOST:PORT  unix:PATH  tls:HOST:PORT:cert=FILE:key=FILE  starttls:HOST:PORT:cert=FILE:key=FILE
 Arguments of tls and starttls: cert= and key=, our certificate chain and private key (PEM); client-ca=FILE, ask clients for
 a certificate of this CA, and client-optional; alpn=a,b; min=1.2 and max=1.3. Of all: backlog=N; of unix: mode=660.
   --starttls HOW            how clients of starttls: ask for TLS: smtp, imap, pop3, or line:CMD (CMD is the line that asks
                             for it). The greeting is that of the service
-  --leftover refuse|feed    bytes that came ahead of the upgrade: end the connection, or give them to TLS where they can
-                            be the begin of a handshake; default feed
-  --tolerate-truncation     a client that goes without close_notify has ended in order; default: it is a truncation, and
-                            the service is sent RST
+  --leftover refuse|feed    bytes that came before the upgrade: end the connection, or give them to TLS where they can
+                            be the start of a handshake; default feed
+  --tolerate-truncation     an end without close_notify counts as a clean end of a client; by default it is a
+                            truncation, and the service gets RST
 
-Behind, where the service is, ENDPOINT is one of
+For --connect, where the service is, ENDPOINT is one of
   tcp:HOST:PORT  unix:PATH  tls:HOST:PORT  starttls:HOST:PORT
-Arguments of tls and starttls: ca=FILE, whom to trust (PEM; default whom the system trusts); name=NAME, the name to ask for
+Arguments of tls and starttls: ca=FILE, trusted roots (PEM; default the system's); name=NAME, the server name to request
 and to check (default the host); cert=, key=, alpn=, min=, max=. Of all: timeout=SECS for connecting, default 30; bind=IP.
   --connect-starttls HOW    how to ask the service of starttls: for TLS: smtp, imap, pop3, ftp, ldap, xmpp, postgres, or
                             line:CMD
 
-An IPv6 address stands in brackets; a colon in a value is written \\:. Port 0 listens on any free port.
+Write an IPv6 address in brackets; a colon in a value is written \\:. Port 0 listens on any free port.
 
-  --handshake-timeout SECS  how long handshakes and what is said ahead of them may take; default 30
-  --idle-timeout SECS       how long nothing may move on a connection, either way; default 600, 0 for no bound
+  --handshake-timeout SECS  how long a handshake, and the plaintext before it, may take; default 30
+  --idle-timeout SECS       how long a connection may be without traffic in both directions; default 600, 0: no limit
   --half-open-timeout SECS  how long a connection may be idle once one side has ended; default: no bound
   --close-timeout SECS      how long a close waits for the peer; default 10
   --max-connections N       so many at once, the next wait; default 10000, or as many as there are descriptors for (two each)
   --max-per-peer N          so many at once of one IPv4 address or IPv6 /64, the next are reset; default: no bound
-  --drain-timeout SECS      how long open connections may go on behind SIGTERM; default 10
+  --drain-timeout SECS      how long open connections may continue after SIGTERM; default 10
   --log text|json           one line on standard output for each connection; default text
   --help
 
