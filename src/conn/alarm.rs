@@ -5,7 +5,8 @@
 //! that system call. Here, all waits that start on one thread share one timer. A deadline that is later than the
 //! timer's current time costs no system call.
 //!
-//! When a wait ends, the timer stays set. When the timer fires and nobody waits, it is dropped (rule: life-4).
+//! When a wait ends, the timer stays set for the next one. It is dropped when it fires and nobody waits, and when the
+//! thread ends or runs another runtime (rule: life-4).
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -23,7 +24,20 @@ use crate::conn::unlocked;
 
 thread_local! {
     /// The alarm of the runtime that last ran on this thread.
-    static ALARM: Cell<Option<Arc<Alarm>>> = const { Cell::new(None) };
+    static ALARM: Cell<Option<Kept>> = const { Cell::new(None) };
+}
+
+/// The alarm of a thread. Dropped when the thread ends, or runs another runtime: no wait starts on the alarm after that.
+struct Kept(Arc<Alarm>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let timer = self.0.with(|state| {
+            state.is_retired = true;
+            state.take_unused()
+        });
+        drop(timer);
+    }
 }
 
 struct Alarm {
@@ -40,6 +54,8 @@ struct State {
     /// The number of waits so far.
     count: u64,
     timer: Option<Timer>,
+    /// No wait starts any more, so the timer is not kept for the next one.
+    is_retired: bool,
 }
 
 /// A deadline, and a number that distinguishes waits with the same deadline.
@@ -95,19 +111,21 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let waker = self.alarm.with(|state| state.waits.remove(&self.key));
-        drop(waker);
+        let removed = self.alarm.with(|state| (state.waits.remove(&self.key), state.take_unused()));
+        drop(removed);
     }
 }
 
 impl Alarm {
     fn current() -> Arc<Self> {
         let runtime = Handle::current().id();
-        let kept = ALARM.try_with(Cell::take).unwrap_or_default();
-        let alarm = kept
-            .filter(|alarm| alarm.runtime == runtime)
-            .unwrap_or_else(|| Arc::new(Self { runtime, fired: AtomicBool::new(false), state: Mutex::default() }));
-        let _ = ALARM.try_with(|kept| kept.set(Some(Arc::clone(&alarm))));
+        let kept = ALARM.try_with(Cell::take).unwrap_or_default().filter(|kept| kept.0.runtime == runtime);
+        let kept = kept.unwrap_or_else(|| {
+            Kept(Arc::new(Self { runtime, fired: AtomicBool::new(false), state: Mutex::default() }))
+        });
+        let alarm = Arc::clone(&kept.0);
+        // On a thread that is ending, this drops it.
+        let _ = ALARM.try_with(|current| current.set(Some(kept)));
         alarm
     }
 
@@ -145,6 +163,11 @@ impl State {
         if self.timer.as_ref().is_none_or(|timer| at < timer.at) {
             self.timer.get_or_insert_with(|| Timer { at, sleep: Box::pin(sleep_until(at)) }).set(at, alarm);
         }
+    }
+
+    /// Removes and returns the timer of a retired alarm on which nobody waits.
+    fn take_unused(&mut self) -> Option<Timer> {
+        if self.is_retired && self.waits.is_empty() { self.timer.take() } else { None }
     }
 
     /// Removes and returns the tasks whose deadlines have passed, and sets the timer for the next deadline. Without a
@@ -195,9 +218,10 @@ impl Wake for Alarm {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::thread;
     use std::time::Duration;
 
-    use tokio::runtime::Builder;
+    use tokio::runtime::{Builder, Runtime};
 
     use super::*;
 
@@ -257,6 +281,34 @@ mod tests {
         let entry = Entry::new(deadline(1), &Context::from_waker(Waker::noop()));
         poll_fn(|cx| entry.poll(cx)).await;
         assert!(entry.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
+
+    /// rule: life-4
+    #[test]
+    fn a_thread_that_ends_or_changes_its_runtime_drops_its_timer_after_the_last_wait() {
+        let runtimes = [0, 1].map(|_| Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap());
+        let begin = |runtime: &Runtime| {
+            let _entered = runtime.enter();
+            let entry = Entry::new(deadline(600), &Context::from_waker(Waker::noop()));
+            (entry, Arc::downgrade(&Alarm::current()))
+        };
+        let [unused, waiting] = [true, false].map(|is_unused| {
+            let (entry, alarm) = begin(&runtimes[0]);
+            let entry = Some(entry).filter(|_| !is_unused);
+            begin(&runtimes[1]);
+            (entry, alarm)
+        });
+        assert!(unused.1.upgrade().is_none());
+        assert!(waiting.1.upgrade().unwrap().with(|state| state.timer.is_some()));
+        drop(waiting.0);
+        assert!(waiting.1.upgrade().is_none());
+
+        let (entry, alarm) = thread::scope(|scope| scope.spawn(|| begin(&runtimes[0])).join().unwrap());
+        assert!(alarm.upgrade().unwrap().with(|state| state.timer.is_some()));
+        drop(entry);
+        assert!(alarm.upgrade().is_none());
+        let alarm = thread::scope(|scope| scope.spawn(|| begin(&runtimes[0]).1).join().unwrap());
+        assert!(alarm.upgrade().is_none());
     }
 
     /// rule: life-4
