@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 const SOFT: usize = 512 << 10;
 const HARD: usize = 1 << 20;
 const STALLED: Duration = Duration::from_secs(5);
-/// How long the writer pauses after a write.
+/// How long the writer pauses after a write, unless there is enough for another full one.
 const GATHER: Duration = Duration::from_millis(5);
 /// The most bytes that are written at a time, unless one line is longer. A reader that takes less than this in [`STALLED`] counts
 /// as stopped.
@@ -179,9 +179,16 @@ impl Shared {
                 queue.bytes = 0;
                 break;
             }
-            self.lock().written(&text);
+            let is_busy = {
+                let mut queue = self.lock();
+                queue.written(&text);
+                queue.bytes >= AT_ONCE || queue.is_over
+            };
             self.has_room.notify_waiters();
-            thread::sleep(GATHER);
+            // With enough for another full write, a pause would only limit how many lines can be written in a second.
+            if !is_busy {
+                thread::sleep(GATHER);
+            }
         }
         self.has_room.notify_waiters();
     }
