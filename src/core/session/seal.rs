@@ -26,9 +26,9 @@ impl Session {
     }
 
     /// How much of a large write is accepted above the high mark, provided that the layer has space for all of it (rule:
-    /// write-8).
+    /// write-8). `None` while bytes wait: then the layer need not be asked.
     pub fn burst(&self, parts: &[IoSlice<'_>]) -> Option<usize> {
-        self.burst.of(total(parts))
+        self.burst.of(total(parts)).filter(|_| self.may_pass())
     }
 
     /// Does the same as [`Session::write`], and writes the sealed records to `layer` without a copy. Bytes that the layer does
