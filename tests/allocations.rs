@@ -1,8 +1,8 @@
-//! What the callback face allocates, and what it keeps. In a program of its own, because the allocator and the
-//! descriptors are those of the whole process.
+//! Counts the allocations of the callback face, and the memory that it keeps. This is a program of its own, because the
+//! allocator and the descriptors belong to the whole process.
 //!
-//! Measured: a protocol that echoes over TCP costs none in the steady state; over TLS 1.3 it costs four, rustls's, both ends
-//! together.
+//! Measured in the steady state: an echo over TCP allocates nothing. An echo over TLS 1.3 makes four allocations, counted
+//! at both ends together, all by rustls.
 #![allow(clippy::unwrap_used)]
 #![allow(unsafe_code)]
 
@@ -29,10 +29,10 @@ use tokio_util::codec::LinesCodec;
 /// The system's allocator, counted.
 struct Counting;
 
-// Of this thread: what the harness of the tests allocates on another one is no matter here.
+// Counted per thread, because the test harness allocates on another thread.
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    /// Bytes: those of blocks made here, without those of blocks that were given back here.
+    /// Bytes of the blocks that this thread allocated, minus those of the blocks that it freed.
     static HELD: Cell<i64> = const { Cell::new(0) };
     /// The largest number of bytes held at once.
     static MOST: Cell<i64> = const { Cell::new(0) };
@@ -177,7 +177,7 @@ async fn held_by_each(over: Over, face: Face) -> i64 {
             }),
         };
         exchange(&mut peer, 3).await;
-        // It waits for more: only then does it know that it needs no buffer.
+        // This read finds no bytes. The connection releases its buffer after such a read.
         let more = poll_fn(|cx| Poll::Ready(Pin::new(&mut peer).poll_fill_buf(cx).is_ready())).await;
         assert!(!more);
         kept.push((peer, task));
@@ -185,7 +185,7 @@ async fn held_by_each(over: Over, face: Face) -> i64 {
     (HELD.get() - before) / COUNT as i64
 }
 
-/// The bounds are a tenth above what was measured: whoever makes a connection larger shall know.
+/// The bounds are a tenth above the measured sizes, so that a change that makes a connection larger fails here.
 #[test]
 fn an_idle_connection_holds_little() {
     let _turn = TURN.lock().unwrap();

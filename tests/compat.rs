@@ -1,9 +1,9 @@
-//! What happens at the ends of a connection, here and over tokio-rustls: the table of the README, measured.
+//! Measures the table of the README: the ends of a connection, by bowline and by tokio-rustls.
 //!
 //! ```text
 //! cargo test --all-features --test compat -- --nocapture
 //! ```
-//! The peer of every row is the same: a tokio-rustls client. What is asserted is our own column.
+//! The peer of every row is the same: a tokio-rustls client. Only our own column is asserted.
 #![allow(clippy::unwrap_used)]
 
 use std::future::poll_fn;
@@ -240,7 +240,7 @@ async fn truncations(world: &World) -> [Row; 2] {
     ]
 }
 
-/// A client reads the answer to its STARTTLS line by line; an attacker has put a line behind it.
+/// A client reads the answer to its STARTTLS line by line; an attacker has put a line after it.
 async fn injections(world: &World) -> Row {
     const ANSWER: &str = "220 go ahead\r\n";
     const INJECTED: &str = "250 you are authenticated\r\n";

@@ -1,5 +1,5 @@
 //! Random conversations of two upgradable connections over a pipe of random size: data, upgrades, downgrades, ends, on
-//! both sides. Nothing is lost, nothing is reordered, and the ends are told right.
+//! both sides. No byte is lost or reordered, and each side reports the end correctly.
 
 #![allow(clippy::unwrap_used)]
 
@@ -71,7 +71,7 @@ async fn talk(both: [Connection; 2], sizes: [usize; 2], piece: usize, corked: bo
     let mut tasks = Vec::new();
     for (side, connection) in both.into_iter().enumerate() {
         tasks.push(tokio::spawn(async move {
-            // A connection is one object: it reads what comes while it waits for room.
+            // The same connection reads and writes: it has to read while a write waits for space in the pipe.
             let (mut read, mut write) = tokio::io::split(connection);
             let reading = async {
                 let mut received = vec![0; sizes[1 - side]];
@@ -148,7 +148,8 @@ async fn end([mut a, mut b]: [Connection; 2], ending: Ending) {
             assert!(x.is_clean() && y.is_clean(), "{x:?} {y:?}");
         }
         Ending::HalfCloseThenClose => {
-            // Decided, and not waited for: a small pipe does not hold the markers of all layers until they are read.
+            // Start the half-close, and do not wait for it: a small pipe cannot hold the markers of all layers while the
+            // other side does not read.
             let _ = tokio::time::timeout(Duration::from_millis(1), a.close_write()).await;
             let writing = tokio::spawn(async move {
                 assert_eq!(b.read(&mut [0; 1]).await.unwrap(), 0);
@@ -163,7 +164,7 @@ async fn end([mut a, mut b]: [Connection; 2], ending: Ending) {
         Ending::Abort(size) => {
             let _ = tokio::time::timeout(Duration::from_millis(5), a.write_all(&data(0, size))).await;
             a.abort();
-            // A pipe drops its stream, and so resets, at the next poll.
+            // An abort over a pipe takes effect at the next poll, which drops the stream.
             assert!(a.read(&mut [0; 1]).await.is_err());
             let mut received = Vec::new();
             let error = b.read_to_end(&mut received).await.unwrap_err();
@@ -188,8 +189,8 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..7),
         ending in ending(),
     ) {
-        // A pipe of one byte takes its time: little is said through it. And what is written under a cork, while nobody
-        // reads, has to have room.
+        // A pipe of one byte is slow, so little data is sent through it. Data that is written under a cork, while nobody
+        // reads, must fit into the pipe.
         let roomy = capacity >= 10_000 && !tight;
         let steps = steps.into_iter().map(|step| fitting(step, capacity < 100, roomy)).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -37,8 +37,8 @@ impl Protocol for Echo {
     }
 }
 
-/// Has this many connections opened by another process, all of them echo, looks at the memory that they take while idle,
-/// has them echo again and closed.
+/// Another process opens this many connections, and all of them echo. Then the memory of the idle connections is measured,
+/// all of them echo again, and are closed.
 async fn crowd(len: usize, tls: bool) {
     raise_descriptor_limit(len + 200);
     let count = Arc::new(Count::default());
@@ -80,7 +80,7 @@ async fn until(lines: &mut Lines<BufReader<ChildStdout>>, wanted: &str) {
     while lines.next_line().await.unwrap().expect("the peers failed") != wanted {}
 }
 
-/// The other process: it is told by its environment what to do.
+/// The other process. Its environment variables say what it has to do.
 #[tokio::test]
 #[ignore = "the other tests start it, in a process of its own"]
 async fn the_peers() {
@@ -124,7 +124,7 @@ async fn echo(peers: &mut [Box<dyn Transport>]) {
     }
 }
 
-/// The memory of this process, in KiB, where the system tells.
+/// The memory of this process, in KiB, if the system reports it.
 fn resident() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()

@@ -9,7 +9,7 @@ use bowline::protocol::{AfterRead, CallbackResult, Conn, Handle, Producer, Proto
 use bowline::testing::{Call, Duet, Recorder, shared_pki};
 use bowline::{End, Error, Phase, Reason, SocketOptions, StartTls, UpgradeError};
 
-/// Notes what it is told, and echoes.
+/// Records its callbacks, and echoes.
 #[derive(Clone, Default)]
 struct Echo {
     told: Arc<Mutex<Vec<String>>>,

@@ -1,8 +1,8 @@
-//! An example for users of the feature `testing`: a small service, and the tests that ask what it does when clients and
-//! lines misbehave.
+//! An example for users of the feature `testing`: a small service, and tests of its behaviour when clients and network
+//! paths misbehave.
 //!
-//! The service stores uploads. A client sends the bytes, ends its sending, and is told how many were stored. An upload
-//! that was cut short must not be stored, and a client that stalls must not keep its place for ever.
+//! The service stores uploads. A client sends the bytes, closes its send half, and receives the number of stored bytes.
+//! An upload that was cut short must not be stored, and a client that stalls must not occupy a connection slot for ever.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, Mutex};

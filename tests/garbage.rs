@@ -1,5 +1,5 @@
-//! Peers that do not keep to the protocol of a handshake: a typed reason, the right alert on the wire, FIN behind it, and
-//! never a panic, a hang past a bound, or growth without limit.
+//! Peers that violate the protocol during a handshake. The connection ends with a typed reason, the right alert on the
+//! wire, and FIN after it; it never panics, waits longer than a limit, or grows without limit.
 #![allow(clippy::unwrap_used)]
 
 #[path = "garbage/setup.rs"]

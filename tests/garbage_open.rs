@@ -1,5 +1,5 @@
-//! Peers that do not keep to the protocol once the handshake is done: a typed reason behind the data, the right alert on
-//! the wire, FIN behind it, and never a panic, a hang past a bound, or growth without limit.
+//! Peers that violate the protocol after the handshake. The reader gets the data and then a typed reason; the right alert
+//! leaves, and FIN after it. The connection never panics, waits longer than a limit, or grows without limit.
 #![allow(clippy::unwrap_used)]
 
 #[path = "garbage/setup.rs"]
@@ -311,7 +311,7 @@ async fn endless_talk_ends_a_close_at_its_bound_in_bytes() {
 async fn an_alert_leaves_behind_the_data_of_a_full_socket() {
     for (name, _, setup) in all_setups() {
         let (mut ours, mut peer) = setup.done().await;
-        // The peer does not read: the socket fills, and behind it we do.
+        // The peer does not read: the socket fills, and then our queue.
         while timeout(Duration::from_millis(100), ours.write(&[b'.'; 16 << 10])).await.is_ok() {}
         let queued = ours.queued();
         assert!(queued > 0, "{name}");

@@ -1,7 +1,8 @@
-//! The line ends at every byte offset: of a handshake, of data records, of a close_notify. TLS 1.2 and 1.3, as client and
-//! as server; by end of file, by reset, and by silence.
+//! The peer's bytes stop at every byte offset of a handshake, of data records, and of a close_notify: by end of file, by
+//! reset, and by silence; with TLS 1.2 and 1.3, as client and as server.
 //!
-//! In memory and under a paused clock it is every offset. Over TCP, with FIN and RST of the kernel's, it is a part of them.
+//! Every offset is tested in memory, under a paused clock. Some offsets are also tested over TCP, with the kernel's FIN
+//! and RST.
 #![allow(clippy::unwrap_used)]
 
 #[path = "offsets/outcome.rs"]
@@ -72,8 +73,8 @@ async fn silence_at_offsets_over_tcp_is_told_as_what_it_is() {
     }
 }
 
-/// Nothing but a failure of TLS can come of a byte that is flipped, where anything comes of it. Where it is part of a
-/// length, we may wait for more than there is, until the end or the deadline.
+/// A flipped byte either has no effect or makes TLS fail. If the byte is part of a length, we may wait for bytes that
+/// never come, until the end or the deadline.
 ///
 /// rule: end-1, secure-4, secure-5
 #[tokio::test(start_paused = true)]
@@ -186,7 +187,7 @@ async fn some_offsets(mut setup: Setup) {
     let ending = setup.ending;
     let mut policy = Policy::clone(&setup.policy);
     if ending == CutEnd::Silence {
-        // Here the clock is the real one.
+        // The clock is not paused here, so the limits are short.
         policy = policy.handshake_timeout(Duration::from_secs(2));
         policy = policy.close_timeout(Duration::from_millis(300));
     }

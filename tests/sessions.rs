@@ -40,7 +40,7 @@ fn sides(version: TlsVersion, marks: Watermarks) -> [Side; 2] {
     [Side::new(client), Side::new(server)]
 }
 
-/// Moves up to `max` sealed bytes from one side onto the wire of the other, and the end behind them.
+/// Moves up to `max` sealed bytes from one side onto the wire of the other, and then the end.
 fn transmit(sides: &mut [Side; 2], from: usize, max: usize) -> usize {
     let records = sides[from].session.transmit();
     let n = records.len().min(max);
@@ -65,7 +65,7 @@ fn receive(side: &mut Side, max: usize) -> bool {
     let n = side.incoming.len().min(max);
     let mut bytes: Vec<u8> = side.incoming.drain(..n).collect();
     while !bytes.is_empty() {
-        // There is as much room as the session likes.
+        // The session decides how much input space it offers.
         let space = side.session.input_space();
         let fitting = bytes.len().min(space.len());
         space[..fitting].copy_from_slice(&bytes[..fitting]);

@@ -238,7 +238,7 @@ async fn timeout() {
 async fn after_a_half_close() {
     over_every_layer(Policy::default(), |(mut a, mut b)| async move {
         a.close_write().await.unwrap();
-        // FIN is behind the close_notify already: there is nothing to go back to.
+        // FIN has followed the close_notify already, so there is no plaintext to return to.
         assert!(matches!(why(a.stop_tls().await), UpgradeError::SendClosed));
         let (x, y) = tokio::join!(a.close(), b.close());
         assert!(x.is_clean() && y.is_clean());

@@ -13,9 +13,9 @@ use bowline::{
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// Ends a hang; proves no speed.
+/// Ends a hang; this is not a test of speed.
 const BOUND: Duration = Duration::from_secs(60);
-/// Long enough for what is under way to get as far as it can.
+/// Long enough for all transfers to go as far as they can.
 const MOMENT: Duration = Duration::from_millis(50);
 
 type Upgradable = UpgradableConnection<TcpConnection>;
@@ -259,7 +259,7 @@ async fn a_handle_aborts_while_both_halves_wait() {
     over_every_layer!(check);
 }
 
-/// What both halves of a connection say to whoever uses them.
+/// The errors that both halves of a connection return to their users.
 async fn refusals(connection: Upgradable) -> (Vec<Error>, Upgradable) {
     fn error<T: Debug>(result: std::io::Result<T>) -> Error {
         result.unwrap_err().into()

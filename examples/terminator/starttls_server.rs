@@ -1,5 +1,5 @@
-//! The plaintext part of a protocol as its server speaks it, until a client asks for Start TLS. The service speaks
-//! first, and the client gets its greeting.
+//! The server side of the plaintext part of a protocol, until a client asks for TLS. The service speaks first, and the
+//! terminator passes the service's greeting on to the client.
 
 use std::io;
 

@@ -77,8 +77,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// The bytes that the protocol has left unread are leftover, before those that the transport has read: all of them are
-    /// judged (rule: upgrade-2).
+    /// Returns the bytes that the protocol has not processed to the transport, before the bytes that the transport has read
+    /// since. All of them are leftover, to which the policy applies (rule: upgrade-2).
     fn give_unread_back(&mut self) {
         let mut unread = self.unread.take();
         if !unread.is_empty() {

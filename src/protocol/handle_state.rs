@@ -33,7 +33,7 @@ struct Mailbox<T: ?Sized> {
     commands: Vec<Command<T>>,
     /// How many bytes are to be written.
     bytes: usize,
-    /// A writer was told that the high mark is passed, by these bytes and those that were queued then.
+    /// A write has reported that these bytes and those that were queued then passed the high mark.
     is_full: bool,
     task: Option<Waker>,
     is_closed: bool,
@@ -138,8 +138,8 @@ impl<T: ?Sized> HandleState<T> {
         !self.is_rung.load(Ordering::Acquire)
     }
 
-    /// Takes the commands that came; this task is woken when more do. Says whether a writer was told that the high mark is
-    /// passed.
+    /// Takes the commands that came. The task is woken when more come. Returns whether a write has reported that the high
+    /// mark was passed.
     pub(super) fn take_commands(&self, task: Option<&Waker>, into: &mut Vec<Command<T>>) -> bool {
         // rule: life-7: a waker is cloned and dropped without a lock.
         let mut task = task.cloned();

@@ -351,8 +351,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// rule: close-3: an end that waits for its producer, or for the bytes before it, waits no longer than its bound if the
-    /// peer takes nothing.
+    /// rule: close-3. A requested end waits for the producer and for the bytes before it. If the peer takes no bytes, this
+    /// wait has a limit.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let conn = &self.dispatcher.conn;
         if self.is_shut || conn.outbox.requested_end() == EndRequest::None || conn.queued() == 0 {

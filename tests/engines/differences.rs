@@ -1,4 +1,4 @@
-//! Both engines against a peer that seals whatever it is told to, and whose records are meddled with on their way.
+//! Both engines against a peer that seals any record that the test names, and whose records are changed on their way.
 
 use std::io::IoSlice;
 use std::sync::LazyLock;
@@ -14,33 +14,33 @@ use tokio::time::timeout;
 use crate::setup::{SIDES, SOON, Setup, VERSIONS, reason_of};
 use crate::wires::{client, server};
 
-/// What the peer seals.
+/// One thing that the peer seals.
 #[derive(Debug, Clone)]
 enum Op {
     Data(usize),
-    /// So many records without a byte.
+    /// This number of empty records.
     Empty(usize),
-    /// Data, and so many bytes of padding behind it (TLS 1.3).
+    /// Data, and the number of bytes of padding after it (TLS 1.3).
     Padded(usize, usize),
     Record(u8, Vec<u8>),
     KeyUpdate(bool),
-    /// A KeyUpdate in two records, and the old key behind it.
+    /// A KeyUpdate in two records, after which the peer keeps its old key.
     CutKeyUpdate,
-    /// A handshake message, and the begin of another one behind it.
+    /// A handshake message, and the begin of another one after it.
     TwoInOne(bool),
     Ticket,
     /// A ticket in two records.
     CutTicket(usize),
-    /// A handshake message that a peer has no business to send.
+    /// A handshake message that a peer must not send.
     Message(u8, usize),
     Alert(u8, u8),
     CloseNotify,
     Clear(Vec<u8>),
-    /// Ours writes in between.
+    /// Our side writes in between.
     OursWrites(usize),
 }
 
-/// What becomes of it on its way.
+/// A change to the sealed bytes on their way.
 #[derive(Debug, Clone)]
 enum Meddling {
     Nothing,
@@ -92,12 +92,13 @@ fn queue(peer: &mut RawTls, op: &Op, version: TlsVersion) {
     match op {
         Op::Data(n) => peer.data(&vec![b'd'; *n]),
         Op::Empty(n) => (0..*n).fold(peer, |peer, _| peer.record(data, &[])),
-        // The type that is sealed behind the payload is the last byte of the padding.
+        // In TLS 1.3 the type is sealed after the payload and before the padding.
         Op::Padded(n, padding) if is_tls13 => {
             peer.record(ContentType::from(0), &[&vec![b'p'; *n][..], &[23], &vec![0; *padding]].concat())
         }
         Op::Padded(n, _) => peer.data(&vec![b'p'; *n]),
-        // rustls loses count behind one (and panics, where it is asked again); see `an_empty_handshake_record_is_refused`.
+        // rustls loses count after an empty handshake record (and panics if it is called again): see
+        // `an_empty_handshake_record_is_refused`.
         Op::Record(22, bytes) if bytes.is_empty() => peer,
         Op::Record(typ, bytes) => peer.record(ContentType::from(*typ), bytes),
         Op::KeyUpdate(asks) if is_tls13 => peer.key_update(*asks),
@@ -119,7 +120,7 @@ fn queue(peer: &mut RawTls, op: &Op, version: TlsVersion) {
     };
 }
 
-/// What the peer has sealed, piece by piece: the same for both engines but for the bytes of the ciphertext.
+/// The bytes that the peer has sealed, piece by piece. Only the ciphertext differs between the engines.
 fn pieces(peer: &mut RawTls, ops: &[Op], version: TlsVersion) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
     for op in ops {
@@ -168,7 +169,7 @@ fn meddle(mut pieces: Vec<Vec<u8>>, meddling: &Meddling) -> Vec<u8> {
     bytes
 }
 
-/// What came of it, as far as both engines have to agree.
+/// The part of the result on which both engines have to agree.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     data: Vec<u8>,
@@ -179,7 +180,7 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// One alert and one reason for another.
+    /// Replaces the alert that was sent by `alert`, and the reason `reason` by `other`.
     fn take_for(&mut self, alert: AlertDescription, reason: &str, other: &str) {
         let sent = self.alert_sent.replace(alert).map(Event::Alert);
         self.ends.iter_mut().filter(|end| *end == reason).for_each(|end| *end = other.into());
@@ -204,7 +205,7 @@ async fn outcome(setup: &Setup, version: TlsVersion, ops: &[Op], meddling: &Medd
             }
             ends.push(end.map_or_else(|reason| kind(&reason), |_| "end".into()));
         }
-        // Whatever is owed leaves, and its end behind it.
+        // All pending records leave, and then the end.
         let _ = ours.close().await;
         (data, ends, alert_sent)
     };
@@ -214,8 +215,8 @@ async fn outcome(setup: &Setup, version: TlsVersion, ops: &[Op], meddling: &Medd
         peer.observe().await.to_vec()
     };
     let ((data, ends, alert_sent), mut events) = timeout(SOON, async { tokio::join!(reading, sending) }).await.unwrap();
-    // How many answers there are depends on how much had arrived (rule: secure-13), and one that was owed when the session
-    // failed may be left out.
+    // The number of answers depends on how many bytes had arrived (rule: secure-13). An answer that was due when the
+    // session failed may be left out.
     let answer = Event::KeyUpdate { requested: false };
     let has_failed = ends.iter().any(|end: &String| end.starts_with("tls "));
     let has_answered = events.contains(&answer) && !has_failed;
@@ -223,7 +224,7 @@ async fn outcome(setup: &Setup, version: TlsVersion, ops: &[Op], meddling: &Medd
     Outcome { data, ends, alert_sent, has_answered, events }
 }
 
-/// Which reason, without its details.
+/// The kind of a reason, without its details.
 fn kind(reason: &Reason) -> String {
     let text = match reason {
         Reason::Tls(error) => format!("tls {:?} {:?}", error.phase, error.error),
@@ -263,8 +264,8 @@ async fn compare(both: &Both, ops: &[Op], meddling: &Meddling) {
     let by_express = outcome(&both.express, both.version, ops, meddling).await;
     let is_untold = by_rustls.alert_sent.is_none() && by_rustls.ends.iter().any(|end| end.starts_with("tls "));
     if let (true, Some(alert)) = (is_untold, by_express.alert_sent) {
-        // For a few violations rustls sends no alert (a flood, an inner type of zeros), where RFC 8446 section 6.2 wants one;
-        // and of one that answers an alert it does not tell.
+        // For a few violations (a flood, an inner type of zeros) rustls sends no alert, although RFC 8446 section 6.2
+        // requires one. rustls does not report an alert that it sends in answer to an alert.
         by_rustls.alert_sent = Some(alert);
         if !by_rustls.events.contains(&Event::Alert(alert)) {
             let end = by_rustls.events.iter().position(|event| *event == Event::Fin).unwrap();
@@ -274,7 +275,8 @@ async fn compare(both: &Both, ops: &[Op], meddling: &Meddling) {
     if by_rustls.alert_sent == Some(AlertDescription::DecodeError)
         && by_express.alert_sent == Some(AlertDescription::UnexpectedMessage)
     {
-        // rustls parses a message before it sees that it does not belong there; what is refused is not parsed here.
+        // rustls parses a message before it checks whether the message is allowed there. The express engine does not parse
+        // a message that it refuses.
         by_rustls.take_for(
             AlertDescription::UnexpectedMessage,
             "tls Open InvalidMessage",

@@ -1,5 +1,5 @@
-//! Writing by the pure core after records that have not left: full records are sealed at once, what is smaller is merged, and
-//! the marks hold.
+//! Writing by the pure core after records that have not left: full records are sealed at once, smaller writes are
+//! merged, and the queue keeps within the marks.
 
 use std::io::IoSlice;
 
@@ -11,7 +11,7 @@ use crate::setup::VERSIONS;
 use crate::wires::{bring, client, server, settle, take, take_up_to};
 
 const RECORD: usize = 16 << 10;
-/// More than what a few records are longer than their plaintext.
+/// An upper limit for the bytes that sealing adds to a few records.
 const COST: usize = 1 << 10;
 
 /// A client with these marks and a server, both by one engine, whose handshake is done.
@@ -34,7 +34,7 @@ fn for_each_engine(marks: &[Watermarks], test: impl Fn([Session; 2], Watermarks)
     }
 }
 
-/// What a session reads, and in how many records.
+/// The bytes that a session reads, and the number of records.
 fn received(session: &mut Session) -> (Vec<u8>, usize) {
     let (mut all, mut records) = (Vec::new(), 0);
     while session.step() == Step::Data {
@@ -86,8 +86,8 @@ fn a_large_write_does_not_overtake_small_ones_that_wait() {
     });
 }
 
-/// A writer that waits is woken at the low mark: it must not be told to wait below it, where nobody would wake it, or where it
-/// would be woken at once, and again.
+/// A waiting writer is woken at the low mark. If the queue is already below the low mark, a write must be accepted: a
+/// writer that waited there would never be woken, or would be woken again and again.
 ///
 /// rule: write-8, life-6
 #[test]

@@ -1,4 +1,5 @@
-//! Reading by the pure core: straight into the reader's buffer, as many records as find room there, and nothing else.
+//! Reading by the pure core: records are opened straight into the reader's buffer, as many as fit, and nothing else is
+//! written to the buffer.
 
 use std::io::IoSlice;
 
@@ -10,7 +11,7 @@ use bowline::{Reason, TlsVersion};
 use crate::setup::VERSIONS;
 use crate::wires::{bring, client, server, sessions, settle, take};
 
-/// What the buffer holds ahead of a read.
+/// The bytes of the buffer before a read.
 const UNTOUCHED: u8 = 0xaa;
 
 /// A client and a server, both by one engine, whose handshake is done.
@@ -83,7 +84,7 @@ fn whatever_room_there_is_the_bytes_come_in_order_and_none_is_lost() {
                             break;
                         }
                         assert!(step == Step::Data && n > 0);
-                        // A loan goes on where a read stopped.
+                        // The lent plaintext continues where the read stopped.
                         let lent = server.plaintext().len().min(10);
                         received.extend_from_slice(&server.plaintext()[..lent]);
                         server.consume(lent);
@@ -95,7 +96,8 @@ fn whatever_room_there_is_the_bytes_come_in_order_and_none_is_lost() {
     });
 }
 
-/// The copy is saved that opening it elsewhere would cost. A first record is opened whatever the buffer.
+/// If the record were opened elsewhere, its plaintext would have to be copied. The first record of a read is opened
+/// whatever the size of the buffer.
 ///
 /// rule: write-1
 #[test]

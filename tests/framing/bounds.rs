@@ -1,4 +1,4 @@
-//! Messages that are too long, and bytes that are none.
+//! Messages that are too long, and bytes that are not a message.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -226,7 +226,8 @@ async fn a_codec_that_panics_ends_its_connection_only() {
     assert_eq!(running.reason().await.to_string(), "a callback panicked: on purpose");
 }
 
-/// By hand, over a transport that only notes: what is behind the change is not done with.
+/// The test calls the protocol by hand, over a transport that only records. The bytes after the line that closes stay
+/// unprocessed.
 #[test]
 fn a_framed_protocol_is_played_by_hand() {
     let script = Script::on_message(lines, |text, transport| {
@@ -244,7 +245,7 @@ fn a_framed_protocol_is_played_by_hand() {
     assert_eq!(transport.reading(), Reading::Over);
 }
 
-/// A protocol of messages that overrides nothing is one all the same, and can be looked at.
+/// A protocol of messages does not have to override anything, and stays accessible inside `Framed`.
 #[test]
 fn a_framed_protocol_shows_what_is_in_it() {
     struct Quiet(u8);

@@ -59,7 +59,8 @@ fn encoded<'a, C: Encoder<I>, I>(mut codec: C, messages: &'a [String], of: impl 
     bytes.to_vec()
 }
 
-/// What a protocol gets that pauses behind each message if it is told to, and is resumed by another task.
+/// Runs a protocol and returns its events. With `pauses`, the protocol pauses after each message, and another task resumes
+/// it.
 async fn received<C>(make: fn() -> C, bytes: &[u8], cuts: &[usize], pauses: bool) -> Vec<Event>
 where
     Script<C>: bowline::protocol::MessageProtocol<Codec = C>,
@@ -174,12 +175,12 @@ async fn paused_messages_stay_in_order_over_every_transport() {
     over_all(|_, a, mut b: BoxTransport| async move {
         let mut script = Script::on_message(lines, |text, transport| {
             if text == "PAUSE" {
-                // By a handle, from within the callback: it holds for the next message already.
+                // The pause is by a handle, from within the callback, and applies to the next message already.
                 transport.handle().pause_reading();
             }
             Ok(())
         });
-        // What is parked is no message without an end.
+        // Bytes that wait during a pause do not count as a message that is too long.
         script.max_unread = 200;
         let running = run(script, a);
         let numbered: Vec<String> = (0..3000).map(|n| format!("message {n}")).collect();

@@ -10,7 +10,7 @@ use tokio_util::codec::{AnyDelimiterCodec, LengthDelimitedCodec, LinesCodec};
 use crate::common::over;
 use crate::script::{Event, Script, Segments, Watched, lines, run};
 
-/// `RAW n`: so many bytes come as they are, and lines behind them.
+/// After the line `RAW n`, `n` bytes come as they are, and then lines again.
 fn raw() -> Script<LinesCodec> {
     let mut left = 0;
     Script::new(lines, move |event, transport| match event {
@@ -52,7 +52,7 @@ async fn raw_bytes_between_lines_are_delivered_once_at_every_cut() {
 /// rule: flow-4
 #[tokio::test]
 async fn raw_bytes_that_are_left_come_again_with_more_behind_them() {
-    // Takes them by threes only.
+    // Takes three bytes at a time.
     let script = Script::new(lines, |event, transport| match event {
         Event::Made => {
             transport.set_raw();

@@ -1,4 +1,5 @@
-//! A protocol of messages that notes what it is told and does what the test says, and a peer that is cut as the test says.
+//! A protocol of messages that records its callbacks and reacts as the test decides, and a peer whose bytes are cut as the
+//! test decides.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::{Decoder, LinesCodec};
 
-/// What a protocol is told.
+/// One callback of a protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Made,
@@ -29,7 +30,7 @@ pub enum Event {
     Lost(&'static str),
 }
 
-/// All that it was told, in order.
+/// All callbacks of a protocol, in order.
 #[derive(Clone, Default)]
 pub struct Told(Arc<(Mutex<Vec<Event>>, Notify)>);
 
@@ -57,7 +58,7 @@ impl Told {
         self.all().contains(event)
     }
 
-    /// Waits until what was told is so.
+    /// Waits until the recorded callbacks satisfy the condition.
     pub async fn until(&self, mut is_so: impl FnMut(&Self) -> bool) {
         let mut noted = std::pin::pin!(self.0.1.notified());
         loop {
@@ -73,7 +74,8 @@ impl Told {
 
 type React<C> = Box<dyn FnMut(&Event, &mut MessageConn<'_, C>) -> CallbackResult<usize> + Send>;
 
-/// The protocol. Raw data: what the reaction returns is done with. An error that it returns 0 for is treated as by default.
+/// The protocol. For raw data, the reaction returns how many bytes it has processed. If the reaction returns 0 for an error,
+/// the default treatment follows.
 pub struct Script<C> {
     make: Box<dyn Fn() -> C + Send>,
     react: React<C>,
@@ -194,7 +196,8 @@ impl Running {
     }
 }
 
-/// A stream that gives its bytes in these segments, one for each read, and then its end. What is written to it is kept.
+/// A stream that gives its bytes in these segments, one for each read, and then its end. It keeps the bytes that are
+/// written to it.
 pub struct Segments {
     segments: VecDeque<Vec<u8>>,
     written: Arc<Mutex<Vec<u8>>>,

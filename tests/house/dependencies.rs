@@ -1,4 +1,4 @@
-//! What the crate makes others compile: counted, bounded and told in docs/decisions.md.
+//! The crates that a user of this crate has to compile: counted, limited, and listed in docs/decisions.md.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

@@ -46,7 +46,7 @@ fn level(room: &str) -> usize {
     found.unwrap_or_else(|| panic!("`{room}` has no level: give it one in tests/house/layering.rs"))
 }
 
-/// The room that a file of src/ belongs to: `src/layers/tls/read.rs` is part of `layers`.
+/// The top-level module that a file of src/ belongs to: `src/layers/tls/read.rs` is part of `layers`.
 fn room(path: &str) -> &str {
     let rest = path.strip_prefix("src/").unwrap();
     rest.split_once('/').map_or(rest.strip_suffix(".rs").unwrap(), |(folder, _)| folder)
@@ -125,7 +125,7 @@ fn top_level_members(list: &str) -> Vec<&str> {
     members
 }
 
-/// The files of src/ that each file imports from. What is named without its module comes from `src/lib.rs`.
+/// The files of src/ that each file imports from. A name without its module comes from `src/lib.rs`.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let sources: Vec<Source> = files("src").into_iter().filter(|source| !source.is_test()).collect();
     let modules: BTreeMap<Vec<String>, &str> =

@@ -1,7 +1,8 @@
-//! Tests of the house itself: which room may name which, which test shows which rule, and what the state machines say.
+//! Tests of the repository itself: which module may import which, which test shows which rule, and the tables of the state
+//! machines.
 //!
-//! What is generated (the tables of docs/architecture.md, the `tests:` lines of docs/rules.md, tests/snapshots/) is
-//! compared with what is committed, and is written anew by `UPDATE_DOCS=1 cargo test --test house`.
+//! Generated text (the tables of docs/architecture.md, the `tests:` lines of docs/rules.md, tests/snapshots/) is compared
+//! with the committed version, and is rewritten by `UPDATE_DOCS=1 cargo test --test house`.
 #![allow(clippy::unwrap_used)]
 
 mod alerts;

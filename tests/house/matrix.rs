@@ -24,7 +24,7 @@ fn table<S: Clone, E: Clone>(
     })
 }
 
-/// The same for a machine that says what somebody is to be told.
+/// The same for a state machine whose output is a notification.
 fn told_table<S: Clone, E: Clone>(
     machine: &str,
     states: &[S],

@@ -1,7 +1,7 @@
 //! The rules of docs/rules.md, and the tests that show them.
 //!
 //! A test says which rules it shows by a comment above it or inside it: `rule: write-1, write-2`. A citation anywhere
-//! else says where the code obeys a rule. The `tests:` lines of docs/rules.md are made from the former.
+//! else says where the code obeys a rule. The `tests:` lines of docs/rules.md are made from the citations of the tests.
 //!
 //! A rule that has no code yet carries a `planned:` line, written by hand. `partly planned:` says the same of a part;
 //! such a rule needs tests all the same.
@@ -41,14 +41,15 @@ fn is_group(word: &str) -> bool {
     GROUPS.iter().any(|(group, _)| *group == word)
 }
 
-/// The id at the begin of a text, and what follows it. A word of two parts that is no group is no id.
+/// The id at the begin of a text, and the rest of the text. If the first part of a word is not the name of a group, the
+/// word is not an id.
 fn id(text: &str) -> Option<(String, &str)> {
     let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(text.len());
     let (group, number) = text[..end].split_once('-')?;
     (is_group(group) && number.parse::<usize>().is_ok()).then(|| (text[..end].to_owned(), &text[end..]))
 }
 
-/// The ids that a line cites behind `rule:` or `rules:`.
+/// The ids that a line cites after `rule:` or `rules:`.
 fn cited(line: &str) -> Vec<String> {
     let mut ids = Vec::new();
     for begin in ["rule: ", "rules: "] {
@@ -74,7 +75,8 @@ fn range(first: &str, last: &str) -> Vec<String> {
     (number(first)..=number(last)).map(|n| format!("{group}-{n}")).collect()
 }
 
-/// Whether a line cites something: `rule: half-12` does, whether there is such a rule or not.
+/// Whether a line has the form of a citation without an id in it. `rule: half-12` has an id, even if that rule does not
+/// exist.
 fn cites_nothing(line: &str) -> bool {
     line.contains("//") && (line.contains("rule: ") || line.contains("rules: ")) && cited(line).is_empty()
 }
@@ -117,7 +119,7 @@ fn shown(source: &Source) -> Vec<(String, String)> {
             }
             (above, is_test) = (Vec::new(), false);
         } else if line_is_comment && !line.trim_start().starts_with("//!") {
-            // Inside a function, a comment is about that function; what stands left of its body is about the next one.
+            // A comment inside a function is about that function. A comment that is indented less is about the next function.
             let depth = line.len() - line.trim_start().len();
             match &current {
                 Some(test) if depth > 4 || (depth == 4 && source.path.starts_with("tests/")) => {

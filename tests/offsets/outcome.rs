@@ -19,7 +19,7 @@ pub(crate) struct Outcome {
     pub(crate) handshake: Result<(), Reason>,
     took: Duration,
     pub(crate) data: Vec<u8>,
-    /// What the reads said behind the data, twice; `None` where nothing came.
+    /// The results of two reads after the data; `None` if a read did not complete.
     pub(crate) ends: [Option<Result<(), Reason>>; 2],
     pub(crate) report: Option<(CloseReport, Duration)>,
 }

@@ -16,7 +16,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::outcome::Outcome;
 
-/// What the peer sends behind the handshake: two records of data, then close_notify, then the end of its stream.
+/// The bytes that the peer sends after the handshake: two records of data, then close_notify, then the end of its stream.
 pub(crate) const RECORDS: [&[u8]; 2] = [b"first record, in which nothing is missing", b"second"];
 pub(crate) const HANDSHAKE_BOUND: Duration = Duration::from_secs(5);
 pub(crate) const CLOSE_BOUND: Duration = Duration::from_secs(3);

@@ -61,7 +61,7 @@ fn a_line_has_at_most_4096_bytes() {
     let longest = format!("ECHO {}", "a".repeat(4091));
     let mut peer = connect(console.tcp);
     assert_eq!(ask(&mut peer, &format!("{longest}\r\n")), longest[5..]);
-    // One more, and nothing behind it to wait for.
+    // One more, after which there is nothing to wait for.
     assert_eq!(ask(&mut peer, &format!("{longest}b")), "500 line too long");
     assert_eq!(peer.read(&mut [0]).unwrap(), 0);
     let mut peer = connect(console.tcp);

@@ -147,7 +147,7 @@ struct Reverser(Child, u16);
 
 impl Reverser {
     fn start(version: &str) -> Self {
-        // s_server cannot tell the port that it was given, so that a free one is looked for.
+        // s_server does not report the port that the system chose, so the test looks for a free one.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (chain, key) = certs().server_paths();
         let mut child = spawn(

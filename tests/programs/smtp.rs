@@ -103,7 +103,7 @@ fn every_reply_has_the_code_of_the_rfc() {
     converse(&mut client, b"a\n.\r\nMAIL FROM:<evil>\r\n.\r\n", &["550"]);
     converse(&mut client, b"MAIL FROM:<>\r\nRCPT TO:<c@d>\r\nDATA\r\n", &["250", "250", "354"]);
     assert!(mails(dir.path()).is_empty());
-    // The mail, and the commands behind it, in one segment: they wait for the disk, and for nothing else.
+    // The mail and the commands after it come in one segment. The commands wait only for the disk.
     converse(&mut client, b"..hidden\r\n.\r\nNOOP\r\nQUIT\r\n", &["250 2.0.0 delivered", "250 2.0.0 nothing", "221"]);
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     let mails = mails(dir.path());
@@ -177,7 +177,7 @@ fn a_mail_that_comes_byte_by_byte_times_out() {
     let mut client = begin_mail(&smtp);
     let mut writer = client.get_ref().try_clone().unwrap();
     let trickling = std::thread::spawn(move || {
-        // Until the server has gone.
+        // The writes fail once the server has closed the connection.
         while writer.write_all(b"x").is_ok() {
             std::thread::sleep(Duration::from_millis(50));
         }

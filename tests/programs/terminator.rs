@@ -286,7 +286,7 @@ fn a_handshake_that_stalls_is_given_up_and_connections_are_bounded() {
     let service = Service::new(capitals);
     let terminator = Terminator::tls(&service, &["--handshake-timeout", "0.3", "--max-connections", "1"]);
     let stalled = TcpStream::connect(terminator.addr()).unwrap();
-    // It waits until there is room.
+    // The connection waits until the limit allows it.
     let said = s_client(terminator.addr(), &[], b"quit\n");
     assert_eq!(said.text(), "QUIT\n");
     let ended = terminator.ended();

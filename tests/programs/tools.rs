@@ -131,7 +131,7 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end, its standard input as it is.
+    /// Waits until the program ends, without closing its standard input.
     pub(crate) fn wait(mut self) -> Said {
         let status = ended(&mut self.child);
         let collected = |reader: &mut Option<JoinHandle<Vec<u8>>>| reader.take().unwrap().join().unwrap();

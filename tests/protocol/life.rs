@@ -189,7 +189,7 @@ async fn a_panic_at_the_very_end_is_the_protocols_own_affair() {
     .await;
 }
 
-/// A protocol that reports more bytes than it got has broken the contract. That ends its connection, not the process.
+/// A protocol that reports more bytes than it got has broken the contract. Only its connection ends, not the process.
 ///
 /// rule: life-3
 #[tokio::test]

@@ -43,7 +43,7 @@ async fn a_half_close_is_passed_on_as_one_and_the_other_direction_goes_on() {
         one.close_write().await.unwrap();
         let (heard, end) = read_all(&mut other).await;
         assert!(heard == b"that was all" && end.is_ok());
-        // Long behind the end, and more than fits anywhere on the way.
+        // The answer comes long after the end, and is larger than all buffers on the way.
         for round in 0..5 {
             other.write_all(&[round; 100_000]).await.unwrap();
             expect(&mut one, &[round; 100_000]).await;

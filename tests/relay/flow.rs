@@ -154,14 +154,14 @@ async fn a_gibibyte_goes_through_at_ten_to_one_in_little_memory() {
     }
 }
 
-/// Bytes of memory that the process has had at most; 0 where the system does not tell.
+/// The largest number of bytes of memory that the process has had; 0 if the system does not report it.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or(0) * 1024
 }
 
-/// How fast it goes, beside `tokio::io::copy_bidirectional` over the same transports; nothing is asserted:
+/// Prints the throughput next to that of `tokio::io::copy_bidirectional` over the same transports, without assertions:
 /// `cargo test --release --all-features --test relay -- --ignored --nocapture throughput`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]

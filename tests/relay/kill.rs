@@ -82,7 +82,7 @@ async fn send(write: &mut WriteHalf<BoxTransport>, data: &[u8]) -> usize {
     sent
 }
 
-/// One round: two peers send to each other, and `one` is killed behind so many bytes.
+/// One round: two peers send to each other, and `one` is killed after a number of bytes.
 async fn round(seed: u64) {
     let mut dice = Dice::of(seed);
     let kinds = PAIRS[dice.below(PAIRS.len() as u64) as usize];

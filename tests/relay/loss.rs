@@ -1,4 +1,4 @@
-//! Ends that are none in order: what comes behind them must not look like one.
+//! Ends that are not orderly: the relay must not turn them into an orderly end.
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ async fn a_tls_failure_is_told_by_its_alert_and_passed_on_as_an_abort() {
         assert_reset(&read_all(&mut backend).await.1);
         let told = client.read(&mut [0; 16]).await.unwrap_err();
         assert!(bowline::chain(&told).to_string().contains("BadRecordMac"), "{told}");
-        // FIN behind it: an RST could overtake it.
+        // FIN follows the alert: an RST could overtake the alert.
         assert_eq!(client.get_mut().0.read(&mut [0; 16]).await.unwrap(), 0);
         drop(client);
         let report = relayed.await.unwrap();

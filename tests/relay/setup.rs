@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 /// Ends a hang; proves no speed.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
-/// Every transport with itself, and TLS in front of TCP and behind it.
+/// Every transport with itself, TLS with TCP, and TCP with TLS.
 pub(crate) const PAIRS: [(Kind, Kind); 13] = [
     (Kind::Tcp, Kind::Tcp),
     (Kind::Tls12, Kind::Tls12),

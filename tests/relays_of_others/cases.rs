@@ -1,4 +1,4 @@
-//! What is done to a connection at its one end, and seen at the other one.
+//! The cases: an action at one end of a connection, and what the other end observes.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -14,9 +14,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::tools::certs;
 
-/// Longer than this nobody waits for an end.
+/// The longest wait for an end.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What comes behind a half-close comes so much later.
+/// The delay between a half-close and the bytes that follow it.
 const LATER: Duration = Duration::from_millis(300);
 const HALF: usize = 20_000;
 const MUCH: usize = 100_000;
@@ -27,14 +27,14 @@ pub(crate) type Client = tokio_rustls::client::TlsStream<TcpStream>;
 pub(crate) struct Case {
     /// The head of its column.
     pub(crate) what: &'static str,
-    /// What ours makes of it.
+    /// The result of our own relay.
     pub(crate) due: &'static str,
-    /// What else is no less true.
+    /// Other results that are also right.
     pub(crate) or: &'static str,
     pub(crate) run: for<'a> fn(u16, &'a Service) -> Running<'a>,
 }
 
-/// A case under way; it tells what was seen.
+/// A running case, which returns its observations.
 pub(crate) type Running<'a> = Pin<Box<dyn Future<Output = String> + Send + 'a>>;
 
 pub(crate) const CASES: [Case; 6] = [
@@ -77,13 +77,13 @@ pub(crate) const CASES: [Case; 6] = [
 ];
 
 impl Case {
-    /// Whether this is what a relay should make of it.
+    /// Whether a relay should behave like this.
     pub(crate) fn is_right(&self, seen: &Seen) -> bool {
         seen.0.iter().all(|seen| seen == self.due || seen == self.or)
     }
 }
 
-/// All that was seen of one case.
+/// All observations of one case.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Seen(pub(crate) BTreeSet<String>);
 
@@ -97,7 +97,7 @@ impl Seen {
     }
 }
 
-/// The plain service behind a relay.
+/// The plaintext service to which a relay connects.
 pub(crate) struct Service(TcpListener);
 
 impl Service {
@@ -146,7 +146,7 @@ fn end(read: Option<io::Result<()>>) -> String {
     .to_owned()
 }
 
-/// Reads as long as something comes; how much, and the end.
+/// Reads until no more bytes come, and returns their number and the end.
 async fn drain(from: &mut (impl AsyncRead + Unpin)) -> (usize, String) {
     let (mut total, mut buf) = (0, vec![0; 64 << 10]);
     loop {
@@ -159,7 +159,7 @@ async fn drain(from: &mut (impl AsyncRead + Unpin)) -> (usize, String) {
     }
 }
 
-/// What of `MUCH` came, and the end behind it.
+/// How many bytes of `MUCH` came, and the end after them.
 async fn much(from: &mut (impl AsyncRead + Unpin)) -> String {
     let (n, end) = drain(from).await;
     match n {
@@ -203,7 +203,7 @@ async fn client_half_closes(port: u16, service: &Service) -> String {
     client.shutdown().await.unwrap();
     let (_, heard) = drain(&mut service).await;
     sleep(LATER).await;
-    // Where the relay is gone, this fails, and the client tells.
+    // If the relay has ended the connection, this fails, and the client observes the end.
     let _ = service.write_all(&[b'a'; MUCH]).await;
     let _ = service.shutdown().await;
     format!("{heard}; {}", much(&mut client).await)

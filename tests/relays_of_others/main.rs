@@ -1,12 +1,13 @@
-//! What relays make of the ends of a connection: the programs that Debian has, and ours. The table of docs/relay.md.
+//! The table of docs/relay.md: how the relay programs of Debian, and ours, pass on the ends of a connection.
 //!
 //! ```text
 //! apt-get install stunnel4 haproxy nginx libnginx-mod-stream hitch socat
 //! UPDATE_DOCS=1 cargo test --all-features --test relays_of_others -- --nocapture
 //! ```
-//! Each program takes TLS off in front of a plain service on loopback. The client is tokio-rustls, whose socket can be had;
-//! the service is a bare socket. Our own row is asserted. Those of the others are compared with the committed table, where
-//! the program is installed and of the version that the table names; else that is said, and nothing is asserted.
+//! Each program terminates TLS for a plaintext service on loopback. The client is tokio-rustls, because it gives access to
+//! its socket; the service is a bare socket. Our own row is asserted. The rows of the other programs are compared with the
+//! committed table if the program is installed in the version that the table names. Otherwise the test prints why it
+//! compares nothing.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -23,17 +24,17 @@ mod tools;
 use crate::cases::Seen;
 use crate::programs::{PROGRAMS, Program, Running};
 
-/// Each case is run so often; what was seen is told, all of it.
+/// How often each case is run. All observations are printed.
 const ROUNDS: usize = 3;
 
-/// What one program makes of all cases.
+/// The results of one program in all cases.
 struct Row {
     name: &'static str,
     version: String,
     cells: Vec<Seen>,
 }
 
-/// All cases, one after the other: a program that is overtaxed is not what is looked at.
+/// All cases, one after the other, so that no program is overloaded.
 async fn row(program: &'static Program, version: String) -> Row {
     let service = cases::Service::bind().await;
     let running = Running::start(program, service.port()).await;

@@ -12,18 +12,18 @@ use tokio::time::{Instant, sleep};
 
 use crate::tools::{PATIENCE, certs, example};
 
-/// A program that takes TLS off.
+/// A program that terminates TLS.
 pub(crate) struct Program {
     pub(crate) name: &'static str,
     /// The Debian packages of it.
     pub(crate) packages: &'static str,
-    /// The command that tells the version, and what stands before it in the answer.
+    /// The command that prints the version, and the text before the version in its output.
     version: (&'static [&'static str], &'static str),
-    /// The command line, and the text of a configuration where there is one.
+    /// The command line, and the text of the configuration, if the program needs one.
     command: fn(&Place) -> (Vec<String>, String),
 }
 
-/// What a configuration speaks of.
+/// The values that a configuration needs.
 struct Place {
     port: u16,
     service: u16,
@@ -122,7 +122,7 @@ pub(crate) static PROGRAMS: [Program; 7] = [
             let (chain, key) = (place.file("chain.pem"), place.file("key.pem"));
             let listen =
                 format!("OPENSSL-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,nodelay,cert={chain},key={key},verify=0");
-            // `-t`: how long the other direction goes on behind an end; half a second by default.
+            // `-t`: how long the other direction goes on after an end; half a second by default.
             (words(&["socat", "-t", "30", &listen, &format!("TCP:127.0.0.1:{service},nodelay")]), String::new())
         },
     },

@@ -1,4 +1,4 @@
-//! The table, as it is committed and as it is due.
+//! The committed table, and the table of this run.
 
 use std::fmt::Write;
 use std::fs;
@@ -27,8 +27,8 @@ pub(crate) fn full(rows: &[Row]) -> String {
     out
 }
 
-/// Writes the table where `UPDATE_DOCS` is set; else compares each program of the committed version, cell by cell. What
-/// was seen may be a part of what is committed: some of it is a race.
+/// Writes the table if `UPDATE_DOCS` is set. Otherwise compares each program whose version is the committed one, cell by
+/// cell. A run may observe fewer results than are committed, because some results depend on a race.
 pub(crate) fn check_or_update(rows: &[Row]) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         write_section("docs/relay.md", &full(rows));

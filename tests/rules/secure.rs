@@ -215,8 +215,7 @@ async fn a_client_whose_certificate_is_refused_learns_it_as_a_tls_failure() {
 #[tokio::test]
 async fn the_alert_gets_through_a_full_socket_and_fin_follows_it() {
     bounded("tcp", async {
-        // A client that has sent a megabyte nobody reads before its broken handshake; the server's answer is behind
-        // its own full socket. In memory: a pipe that holds 200 bytes.
+        // In memory, over a pipe that holds 200 bytes.
         let (raw, server) = bowline::testing::pipe(200);
         let server = bowline::Stream::new(server);
         let tls = shared_pki().server_tls();

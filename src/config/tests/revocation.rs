@@ -104,7 +104,7 @@ fn a_root_as_a_server_is_refused_by_a_list_that_is_old_or_another_ones() {
     assert!(matches!(expired, Some(CertificateError::ExpiredRevocationListContext { .. })), "{expired:?}");
     assert_eq!(fault(&root, &[list(&root, &[], -1), list(&root, &[], 30)]), None, "the newer one counts");
     assert_eq!(fault(&root, &[list(&root, &[SERIAL], -1), list(&root, &[], 30)]), Some(CertificateError::Revoked));
-    // The same name, and another key.
+    // A list of a CA that has the same name and another key does not count.
     let namesake = self::root(true);
     assert_eq!(fault(&root, &[list(&namesake, &[], 30)]), Some(CertificateError::UnknownRevocationStatus));
 }

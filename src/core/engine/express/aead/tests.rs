@@ -119,7 +119,7 @@ fn a_record_is_the_one_that_rustls_makes() {
         assert!(matches!(direct, Sealer::Direct(_)), "{suite:?}");
         let mut provided = Sealer::Provided(encrypter(suite, server.rx.1).unwrap());
         let types = [ContentType::ApplicationData, ContentType::Handshake, ContentType::Alert];
-        // A key seals a number once, and its first one is 0: a provider may check that.
+        // Each sequence number is used once, and the first is 0, because a provider may check both.
         for (seq, n) in (0..20).chain(NUMBERS.into_iter().filter(|seq| *seq >= 20)).zip(0..) {
             let (typ, data) = (types[n % 3], payload(LENGTHS[n % 5]));
             let (ours, theirs) = (sealed(&mut direct, typ, &data, seq), sealed(&mut provided, typ, &data, seq));
