@@ -113,10 +113,10 @@ impl Policy {
     /// Whether the peer sees RST if this process is killed while our send half is open; default `false`. By default the
     /// system sends FIN then, which looks like a clean end on plain TCP (rule: flow-7).
     ///
-    /// Set it in a program that forwards the data of another connection: for example a relay, a proxy, or a client that
-    /// reads from a pipe. [`relay`](crate::relay) always does it for both of its connections. The socket has a linger
-    /// time of zero until our send half ends, so a clean end is as safe as without this setting. It has no effect on
-    /// streams other than TCP.
+    /// Turn this setting on in a program that forwards the data of another connection: for example a relay, a proxy, or a
+    /// client that reads from a pipe. [`relay`](crate::relay) always turns it on for both of its connections. The socket
+    /// has a linger time of zero until our send half ends, so a clean end is as safe as without this setting. The setting
+    /// has no effect on streams other than TCP.
     #[doc(alias = "SO_LINGER")]
     #[must_use]
     pub fn reset_when_killed(mut self, yes: bool) -> Self {

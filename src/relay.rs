@@ -244,7 +244,7 @@ impl<'t> Relay<'t> {
     }
 
     /// rule: half-8: if a peer ended cleanly before its connection was lost, all its bytes reach the other side. The
-    /// system sends no event when they have arrived, so we poll it.
+    /// system sends no event when they have arrived, so we ask it again and again.
     async fn deliver(&mut self) {
         let duties = self.legs.each_mut().map(|leg| rules::duty(&leg.state()));
         let Some(from) = duties.iter().position(|duty| *duty == Duty::CloseWriteThenAbort) else { return };

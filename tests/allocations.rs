@@ -98,7 +98,7 @@ async fn exchange(peer: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), rounds
     ALLOCATIONS.get() - before
 }
 
-/// Allocations for each echo, of both ends together where the peer is one of ours.
+/// The allocations for each echo. They include those of the peer if it is one of ours.
 async fn for_each_echo(kind: Kind) -> f64 {
     let (mut peer, ours) = pair(kind).await.unwrap();
     let running = tokio::spawn(Runner::new(Echo, ours).run());
@@ -145,7 +145,7 @@ async fn connect(over: Over, client_tls: &ClientTls, server_tls: &ServerTls) -> 
     (Box::new(client.unwrap()), Box::new(server.unwrap()))
 }
 
-/// What a client keeps of a session to resume it is no matter of the connection.
+/// Without tickets, because the memory that a client keeps to resume a session does not belong to the connection.
 fn without_tickets() -> ServerTls {
     let mut config = shared_pki().server_tls().config().as_ref().clone();
     config.send_tls13_tickets = 0;
@@ -159,7 +159,7 @@ async fn held_by_each(over: Over, face: Face) -> i64 {
     if let Over::TlsExpress = over {
         (client_tls, server_tls) = (client_tls.express().unwrap(), server_tls.express().unwrap());
     }
-    /// What is made once, is made by then.
+    /// One-time allocations are done after this many connections.
     const FIRST: usize = 4;
     let (mut kept, mut before) = (Vec::with_capacity(FIRST + COUNT), 0);
     for at in 0..FIRST + COUNT {

@@ -153,7 +153,7 @@ async fn answers_after_half_close(world: &World) -> Row {
     Row { what: "half-close: answers read after our close_notify", theirs, ours, of: ROUNDS }
 }
 
-/// What a write after the end of the send half says.
+/// Whether a write after the end of the send half is accepted.
 async fn accepted_after_half_close(world: &World) -> Row {
     let (mut theirs, mut ours) = (0, 0);
     for _ in 0..ROUNDS {

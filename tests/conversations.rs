@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 type Connection = UpgradableConnection<Stream<Pipe>>;
 
-/// What both sides do together, one after the other.
+/// One step that both sides do together.
 #[derive(Debug, Clone)]
 enum Step {
     /// Both send this much, in writes of this size, and read what the other one sends.

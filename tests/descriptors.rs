@@ -1,4 +1,4 @@
-//! Out of descriptors. In a program of its own, because the limit is that of the whole process.
+//! Behaviour without free descriptors. This is a program of its own, because the limit is for the whole process.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 

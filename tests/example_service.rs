@@ -107,7 +107,7 @@ async fn a_truncated_upload_is_refused() {
     let meddler = Meddler::to(service.addr).await.unwrap();
     let mut client = service.client(&meddler).await;
     client.data(b"all of it").close_notify();
-    // The client does all that it should, and the line swallows the last byte of its close_notify.
+    // The client ends correctly, but the last byte of its close_notify is lost on the way.
     meddler.to_server().fin_after(client.sent() + client.queued() - 1);
     client.send().await.unwrap();
     let seen = client.observe().await;
@@ -122,7 +122,7 @@ async fn an_upload_that_stalls_is_cut_off_and_not_confirmed() {
     let meddler = Meddler::to(service.addr).await.unwrap();
     let mut client = service.client(&meddler).await;
     client.data(b"some of it").send().await.unwrap();
-    // The service aborts: no close_notify, and so nothing that looks like a confirmation.
+    // The service aborts. It sends no close_notify, so the client cannot take the end for a confirmation.
     assert_eq!(client.observe().await, [Event::Reset]);
     assert!(service.stored().is_empty());
 }

@@ -20,7 +20,7 @@ use self::setup::{
     ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, SIDES, SOON, Setup, Side, record, tls_error,
 };
 
-/// What no TLS peer sends first, what it is called, and the alert that is due.
+/// Names, first bytes that no TLS peer sends, and the alerts that have to follow.
 fn nonsense() -> Vec<(&'static str, Vec<u8>, AlertDescription)> {
     use AlertDescription as Alert;
     let endless_hello = [&[1, 1, 0, 0][..], &[0; 16_000]].concat();

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use self::setup::{APPLICATION_DATA, SIDES, SOON, Setup, Side, all_setups, reason_of, record, tls_error};
 
-/// What a peer does to an open session, and the alert that is due.
+/// A name, an action of a peer that violates the protocol in an open session, and the alert that has to follow.
 type Sin = (&'static str, fn(&mut RawTls) -> &mut RawTls, AlertDescription);
 
 fn sins(version: TlsVersion) -> Vec<Sin> {
@@ -223,7 +223,7 @@ async fn a_key_update_is_answered_although_we_only_read() {
         peer.close_notify().send().await.unwrap();
         let (data, mut ours) = timeout(SOON, reading).await.unwrap().unwrap().unwrap();
         assert_eq!(data, b"oldnew");
-        // What we send now is sealed with the new keys.
+        // We seal with the new keys from here on.
         ours.write_all(b"understood").await.unwrap();
         assert_eq!(peer.receive(10).await, b"understood");
     }
@@ -318,7 +318,7 @@ async fn an_alert_leaves_behind_the_data_of_a_full_socket() {
         peer.clear(b"what is it that you want").send().await.unwrap();
         let error = timeout(SOON, ours.read(&mut [0; 64])).await.unwrap().unwrap_err();
         assert!(tls_error(&reason_of(error)).alert_sent.is_some(), "{name}");
-        // From here on nobody uses our side.
+        // From here on no task uses our side.
         let seen = peer.observe().await;
         let end = [Event::Alert(AlertDescription::DecodeError), Event::Fin];
         assert!(matches!(seen, [Event::Data(_), rest @ ..] if rest == end), "{name}: {seen:?}");

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Every deadline another one.
+/// A policy in which every deadline is different.
 fn policy() -> Policy {
     Policy::default()
         .handshake_timeout(SECOND * 5)
@@ -25,7 +25,7 @@ fn policy() -> Policy {
         .idle_timeout(SECOND * 13)
 }
 
-/// Runs on a paused clock, and says how many seconds it took.
+/// Runs a future on a paused clock, and returns how many seconds it took.
 async fn on_a_paused_clock<T>(what: &str, play: impl Future<Output = T>) -> (T, u64) {
     tokio::time::pause();
     let begin = Instant::now();
@@ -39,7 +39,7 @@ fn assert_phase(reason: &Reason, phase: Phase, what: &str) {
     assert!(matches!(reason, Reason::TimedOut(p) if *p == phase), "{what}: {reason:?}");
 }
 
-/// What the handle and the group say.
+/// Checks the reports of the handle and of the group.
 async fn assert_told(control: &Control, group: &DrainGroup, phase: Phase, what: &str) {
     assert!(control.is_ended() && !control.is_aborted(), "{what}");
     assert_phase(&control.report().unwrap_or_else(|| panic!("{what}: no report")).reason, phase, what);

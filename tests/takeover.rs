@@ -90,7 +90,7 @@ async fn with_raw_server() -> (Client<TcpStream>, RawTls) {
 
 const APPLICATION_DATA: u8 = 23;
 
-/// A record that nobody has sealed.
+/// A record that no key has sealed.
 fn bad_record() -> Vec<u8> {
     [&[APPLICATION_DATA, 3, 3, 0, 64][..], &[7; 64]].concat()
 }

@@ -133,8 +133,8 @@ impl Session {
         self.service.tls.is_some() && !conn.is_secure()
     }
 
-    /// The answer is sent in plaintext. RFC 3207: the client waits for it, so bytes that the client has sent before are
-    /// refused.
+    /// The answer is sent in plaintext. RFC 3207: the client waits for the answer before it sends more. Bytes that came
+    /// before the answer are refused.
     fn start_tls(&mut self, conn: &mut Conn<'_>) -> CallbackResult {
         match &self.service.tls {
             _ if conn.is_secure() => self.refuse(conn, "503 5.5.1 TLS it is already"),

@@ -1,8 +1,9 @@
 //! A relay of two connections: how the end of one leg affects the other.
 //!
 //! This module has no sockets and no bytes. When a leg has ended, the code that moves the bytes asks what the other leg
-//! owes its peer ([`duty`]), and at last how each leg ends ([`ending`]). An end is passed on in kind (rule: flow-6): to the
-//! far peer it must never look better than it was. A test prints the whole table to a committed snapshot.
+//! owes its peer ([`duty`]), and after that how each leg ends ([`ending`]). The relay passes on the kind of an end
+//! (rule: flow-6): an end must never look more orderly to the far peer than it was. A test prints the whole table to a
+//! committed snapshot.
 
 use super::half::{End, RecvHalf, SendHalf};
 use crate::error::{Phase, Reason};

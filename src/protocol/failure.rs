@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::error::{Error, Reason};
 use crate::escape::printable;
 
-/// Why a callback failed. It becomes the connection's [`Reason`]: an [`Error`] of this crate becomes the reason that it
-/// stands for, any other error becomes [`Reason::Protocol`].
+/// The error of a callback that failed. It becomes the connection's [`Reason`]: an [`Error`] of this crate becomes the
+/// matching reason, any other error becomes [`Reason::Protocol`].
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a callback returns.

@@ -39,8 +39,8 @@ impl Handle {
         self.0.write(&joined);
     }
 
-    /// Writes, and says whether that passed the high mark. If so, the producer is paused, and later resumed, as if the
-    /// connection's own task had seen it: that task may be busy elsewhere.
+    /// Writes, and returns whether the queue passed the high mark. If it did, the connection's task pauses the producer and
+    /// resumes it later, even if the queue is shorter again before that task runs.
     pub(super) fn write_is_full(&self, bytes: &[u8]) -> bool {
         self.0.write(bytes)
     }

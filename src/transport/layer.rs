@@ -82,8 +82,8 @@ pub trait Layer: Send {
 
 /// How the crate reaches the layer of a transport: each transport lends its topmost layer.
 ///
-/// The trait is sealed: it cannot be named outside this crate, and nobody outside can make the [`Token`] that its methods take. They
-/// would be callable on `dyn Transport` otherwise, as the methods of every supertrait are.
+/// The trait is sealed: code outside this crate can neither name it nor make the [`Token`] that its methods take. Without
+/// the token, the methods could be called on `dyn Transport`, as the methods of every supertrait can.
 pub trait AsLayer: Send {
     /// The topmost layer.
     fn layer(&self, _: Token) -> &dyn Layer;

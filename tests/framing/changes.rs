@@ -60,7 +60,7 @@ async fn a_line_injected_behind_starttls_is_never_delivered_wherever_it_is_cut()
                     let in_time = if place < border { injected.len() } else { place - border };
                     match refused(&reason) {
                         Some(count) => assert_eq!(count, in_time, "{what}"),
-                        // What came in time was nothing; the rest is no handshake.
+                        // No injected byte came before the change; the bytes after it are not a handshake.
                         None => assert!(in_time == 0 && reason.name() != "closed", "{what}"),
                     }
                 }
@@ -114,8 +114,8 @@ async fn a_client_hello_glued_to_the_line_is_fed_to_tls() {
         let mut client = UpgradableConnection::new(client);
         let (tls, server) = (shared_pki().client_tls(), UpgradableConnection::new(server));
         client.write_all(b"STARTTLS\r\n").await.unwrap();
-        // Both are in the pipe before the server runs for the first time. The client reads on in TLS, so that the answer in
-        // the clear would end its handshake: there is none.
+        // The command and the ClientHello are in the pipe before the server runs for the first time. The server sends no
+        // answer in plaintext, because the client expects TLS and its handshake would fail.
         let silent = Script::on_message(lines, |text, transport| match text {
             "STARTTLS" => Ok(start(transport, Leftover::Feed, false)?),
             text => transport.send(text),
@@ -156,7 +156,8 @@ async fn half_a_message_that_the_decoder_has_taken_is_leftover_too() {
 #[tokio::test]
 async fn a_codec_remembers_nothing_of_the_plaintext() {
     bounded("tcp", async {
-        // A line that is too long is thrown away up to its end: this one's end comes in TLS, if anybody asks the old codec.
+        // The codec throws a line that is too long away up to its end. The end of this line would come in TLS, if the old
+        // codec were still in use.
         let (client, server) = tcp_pair().await.unwrap();
         let mut client = UpgradableConnection::new(client);
         let script = Script::new(lines, |event, transport| match event {

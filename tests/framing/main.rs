@@ -1,4 +1,5 @@
-//! Protocols of messages: each message once and in order, however the bytes were cut, and none that must not come.
+//! Protocols of messages: however the bytes are cut, each message is delivered once and in order, and no message is
+//! delivered that must not be.
 
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used)]
 

@@ -74,8 +74,8 @@ impl Told {
 
 type React<C> = Box<dyn FnMut(&Event, &mut MessageConn<'_, C>) -> CallbackResult<usize> + Send>;
 
-/// The protocol. For raw data, the reaction returns how many bytes it has processed. If the reaction returns 0 for an error,
-/// the default treatment follows.
+/// The protocol. For raw data, the reaction returns how many bytes it has processed. If the reaction returns 0 for an
+/// error, the default treatment follows.
 pub struct Script<C> {
     make: Box<dyn Fn() -> C + Send>,
     react: React<C>,

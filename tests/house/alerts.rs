@@ -10,7 +10,7 @@ use bowline::rustls::{
 
 use crate::generated::check_section;
 
-/// Who sends the alert, as rustls 0.23.46 was read.
+/// The sender of the alert, according to the source of rustls 0.23.46.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     Rustls,

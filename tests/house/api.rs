@@ -1,4 +1,4 @@
-//! What the public API names and promises. The listing is docs/api.txt, made by `.ci/api`.
+//! Checks of the names and promises in the public API. Its listing is docs/api.txt, made by `.ci/api`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

@@ -157,7 +157,8 @@ fn upgrade_table() -> String {
     table("Upgrade", &states, &events, state_name, |(name, _)| (*name).into(), |upgrade, (_, event)| event(upgrade))
 }
 
-/// What the other leg of a relay does: by the send half across, by the receive half down.
+/// The duty of the other leg of a relay: a column for each state of the send half, a row for each state of the receive
+/// half.
 fn relay_table(truncation: Truncation) -> String {
     let sends = [
         (SendHalf::Open, false),

@@ -119,7 +119,8 @@ fn shown(source: &Source) -> Vec<(String, String)> {
             }
             (above, is_test) = (Vec::new(), false);
         } else if line_is_comment && !line.trim_start().starts_with("//!") {
-            // A comment inside a function is about that function. A comment that is indented less is about the next function.
+            // A comment inside a function is about that function. A comment that is indented less is about the next
+            // function.
             let depth = line.len() - line.trim_start().len();
             match &current {
                 Some(test) if depth > 4 || (depth == 4 && source.path.starts_with("tests/")) => {

@@ -1,4 +1,4 @@
-//! What our side made of a cut, and what it has to be.
+//! The outcome of a cut on our side, and the outcome that is required.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::setup::{CLOSE_BOUND, HANDSHAKE_BOUND, RECORDS, Setup};
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// What our side made of it.
+/// The outcome of one cut on our side.
 pub(crate) struct Outcome {
     pub(crate) offset: u64,
     /// The reason of a handshake that failed, and how long it took.
@@ -59,7 +59,7 @@ fn is_reason(reason: &Reason, ending: CutEnd, phase: Phase) -> bool {
     }
 }
 
-/// What every outcome has to be, given where the records end.
+/// Checks every outcome, given the offsets at which the records end.
 pub(crate) fn judge(setup: &Setup, record_ends: &[u64], outcomes: &[Outcome]) {
     let Some(first_secure) = outcomes.iter().find(|outcome| outcome.handshake.is_ok()) else {
         panic!("{}: no handshake succeeds", setup.name)
@@ -108,7 +108,7 @@ fn judge_open(setup: &Setup, outcome: &Outcome, data: &[u8], is_marked: bool) {
     let reason = &report.reason;
     match (setup.ending, is_marked) {
         (CutEnd::Fin, true) => assert!(report.is_clean(), "{at}: {report:?}"),
-        // Our answer meets a connection that was reset; or it left before anybody could know.
+        // Our answer finds the connection reset, or leaves before the reset arrives.
         (CutEnd::Reset, true) => assert!(matches!(reason, Reason::Reset(_) | Reason::Closed), "{at}: {report:?}"),
         (CutEnd::Silence, true) => assert!(matches!(reason, Reason::Closed), "{at}: {report:?}"),
         (CutEnd::Fin, false) => assert!(matches!(reason, Reason::Truncated(Phase::Open)), "{at}: {report:?}"),

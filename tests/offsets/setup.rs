@@ -136,8 +136,8 @@ impl AsyncWrite for Tap {
     }
 }
 
-/// Where the records of what the peer sends end, in a connection that nobody cuts. The last three are those of the data
-/// and of the close_notify.
+/// The offsets at which the peer's records end, in a connection that is not cut. The last three belong to the data and to
+/// the close_notify.
 pub(crate) async fn record_ends(setup: &Setup) -> Vec<u64> {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let seen = Arc::default();

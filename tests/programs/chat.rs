@@ -63,7 +63,7 @@ fn guests_hear_each_other_and_wait_for_nobody_who_does_not_read() {
         assert_eq!(heard, format!("<anna> {said}"));
         assert!(rounds < 100_000, "nobody is thrown out");
     }
-    // What had left for it may be there; then the reset.
+    // The bytes that were sent before may arrive, and then the reset.
     assert!(slow.read_to_end(&mut Vec::new()).is_err());
 }
 

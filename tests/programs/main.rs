@@ -1,6 +1,6 @@
-//! The programs, built, run, and held against other people's TLS: OpenSSL, curl and Python.
+//! Builds and runs the example programs, and tests them against other TLS implementations: OpenSSL, curl and Python.
 //!
-//! A tool that is missing fails the test that needs it, and is named with its Debian package. Nothing is skipped.
+//! If a tool is missing, the test that needs it fails and names the tool's Debian package. No test is skipped.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 

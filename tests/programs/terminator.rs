@@ -347,7 +347,7 @@ fn a_handshake_that_is_not_done_is_given_up_by_a_drain() {
     let service = Service::new(capitals);
     let mut terminator = Terminator::tls(&service, &[]);
     let mut stalled = TcpStream::connect(terminator.addr()).unwrap();
-    // Who comes later is served, so this one has been accepted.
+    // A later connection is served, so the stalled one has been accepted.
     s_client(terminator.addr(), &[], b"quit\n");
     assert_eq!(ends(&terminator.ended()), ("closed", "closed"));
     terminator.signal();
@@ -526,7 +526,7 @@ fn a_service_is_not_waited_for_when_the_client_is_gone() {
     let (joined, is_joined) = channel();
     let service = Service::new(move |mut socket| {
         joined.send(()).unwrap();
-        // It has no greeting.
+        // This service sends no greeting.
         socket.read(&mut [0]).map_err(|error| error.kind())
     });
     let terminator = Terminator::starttls(&service, "smtp");

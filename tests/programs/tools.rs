@@ -88,7 +88,7 @@ pub(crate) struct Running {
     stderr: Option<JoinHandle<Vec<u8>>>,
 }
 
-/// What a child has said, and how it ended.
+/// The output of a child process, and how it ended.
 pub(crate) struct Said {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: Vec<u8>,

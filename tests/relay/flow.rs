@@ -39,7 +39,7 @@ async fn plain_tcp_reads_ahead_more_at_a_time_in_bulk_and_less_again_after_it() 
     .await;
 }
 
-/// What may be on the way, wherever: in the relay, in the two peers, and in the systems' buffers between them.
+/// The limit for the bytes on the way: in the relay, in the two peers, and in the systems' buffers between them.
 const HELD: u64 = 2 << 20;
 const MIB: u64 = 1 << 20;
 
@@ -49,8 +49,9 @@ struct Run {
     seconds: f64,
 }
 
-/// Sends this much through a relay to a peer that takes a tenth of what the way could carry, as measured at its begin.
-/// All that was sent and has not arrived is held somewhere; the systems' buffers are made small, so that it is not there.
+/// Sends this many bytes through a relay to a peer that reads at a tenth of the relay's speed, which is measured first.
+/// The bytes that were sent and have not arrived are held somewhere on the way. The systems' buffers are made small, so
+/// that they hold few of them.
 async fn ten_to_one(kinds: (Kind, Kind), bytes: u64) -> Run {
     let (mut client, a) = pair(kinds.0).await.unwrap();
     let (b, mut backend) = pair(kinds.1).await.unwrap();

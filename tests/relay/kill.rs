@@ -49,7 +49,7 @@ const PAIRS: [(Kind, Kind); 6] = [
     (Kind::Upgraded, Kind::Tcp),
 ];
 
-/// What a peer got, and how it ended.
+/// The bytes that a peer received, and how its connection ended.
 struct Got {
     bytes: usize,
     end: Result<(), Reason>,

@@ -149,7 +149,7 @@ async fn a_peer_that_truncates_and_reads_on_is_reset_and_gets_no_marker() {
 async fn a_reset_of_a_leg_is_noticed_while_the_other_slow_leg_stops_reading() {
     over(&with_sockets(), Policy::default(), |joined| async move {
         let Joined { one, mut other, relayed, .. } = joined;
-        // The whole way is full, and nobody reads at its end.
+        // All buffers on the way are full, and the receiving peer does not read.
         let block = [b'z'; 16 << 10];
         while let Ok(written) = timeout(Duration::from_millis(100), other.write(&block)).await {
             written.unwrap();

@@ -19,8 +19,9 @@ pub(super) const NOT_ASKED: u64 = u64::MAX;
 const NOT_TOLD: u64 = u64::MAX - 1;
 
 impl Control {
-    /// Notes what is unacknowledged when the socket is closed (rule: close-4). The first answer counts, because a dissolved
-    /// connection acknowledges nothing any more. The system is not asked twice.
+    /// Notes how many bytes are unacknowledged when the socket is closed (rule: close-4). Only the first answer counts,
+    /// because the system has no unacknowledged bytes to report after the connection was dissolved. The system is not asked
+    /// twice.
     pub(crate) fn note_pending(&self, pending: impl FnOnce() -> Option<Pending>) {
         if self.0.unacknowledged.load(Ordering::Acquire) == NOT_ASKED {
             let code =

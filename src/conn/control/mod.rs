@@ -191,8 +191,8 @@ impl Control {
         is_first
     }
 
-    /// The connection was cut off: the bottom ends, and all waiting tasks are woken. This may run below other layers, whose
-    /// locks are held and which need the notification: they are notified after the locks are released.
+    /// The connection was cut off: aborts the bottom layer and wakes all waiting tasks. The caller may hold the locks of
+    /// layers that have to be notified, so this runs after those locks are released.
     fn tell(&self) {
         let this = self.clone();
         unlocked::run(move || {

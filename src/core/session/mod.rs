@@ -192,8 +192,8 @@ impl Session {
         self.raw.handle_read(n);
     }
 
-    /// No bytes came, and the owner is about to wait. An idle session holds no input buffer. Answers to earlier records may
-    /// have to leave.
+    /// A read brought no bytes, and the owner is about to wait. Releases the input buffer if it is empty, and queues the
+    /// answers to earlier records.
     pub fn handle_idle(&mut self) {
         if self.raw.is_empty() {
             self.raw.release();
@@ -203,8 +203,8 @@ impl Session {
         self.answer();
     }
 
-    /// The layer takes nothing more, and a writer waits for that. The bytes that have to stay take no more memory than they
-    /// need.
+    /// The layer accepts no more bytes, and a writer waits until it does. Reduces the memory of the queued bytes to their
+    /// size.
     pub fn handle_full(&mut self) {
         // If no more than the high mark and the overhead of its records stays, no burst was the cause.
         self.burst.note(self.queued().saturating_sub(MAX_FRAGMENT), false);

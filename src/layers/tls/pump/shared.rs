@@ -179,7 +179,7 @@ impl<T: Transport> Wake for PumpWaker<T> {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let Some(shared) = self.0.upgrade() else { return };
-        // rule: life-7: a stream beneath that panics ends only its own connection, not the runtime or the task that wakes.
+        // rule: life-7: if the stream below panics, only its own connection ends, not the runtime or the waking task.
         if catch_unwind(AssertUnwindSafe(|| shared.note_wake())).is_err() {
             shared.lose_layer();
         }
