@@ -1,5 +1,5 @@
-//! The situations in which a TLS session ends while the connection lives, or does not: each by name, over every layer.
-//! The names are those that users of other TLS libraries have met.
+//! The situations in which a TLS session ends, with or without the connection below it: each by name, over every layer.
+//! Users of other TLS libraries have met these situations.
 
 #![allow(clippy::unwrap_used)]
 

@@ -149,7 +149,7 @@ async fn a_reunited_connection_is_upgraded_and_downgraded_without_data_loss() {
     upgrade(&mut client, &mut server).await;
     assert!(client.is_secure());
 
-    // Some of it lies in the read half's inbox, the rest in the session and on the wire, when TLS ends.
+    // When TLS ends, some of these bytes are in the read half's inbox, the rest in the session and on the wire.
     server.write_all(&pattern(40_000)).await.unwrap();
     let (mut read, write) = client.into_split();
     assert_eq!(read.fill_buf().await.unwrap()[..100], pattern(40_000)[..100]);

@@ -153,7 +153,7 @@ fn early(mut stream: std::net::TcpStream, config: Arc<rustls::ClientConfig>) -> 
     let mut tls = rustls::ClientConnection::new(config, name).unwrap();
     let is_sent = tls.early_data().map(|mut early| early.write(b"early")).transpose()?.is_some();
     tls.complete_io(&mut stream)?;
-    // The server's tickets, and its end.
+    // Reads the server's tickets, until its end.
     let _ = rustls::Stream::new(&mut tls, &mut stream).read_to_end(&mut Vec::new());
     Ok(is_sent && tls.is_early_data_accepted())
 }

@@ -44,8 +44,8 @@ pub enum LegEnd {
     Close,
     /// By an abort that the other leg requires.
     Abort,
-    /// As after an abort, but for a failure of its own. Its peer may still be reading, and must not take the received data
-    /// for complete.
+    /// The leg itself failed. It is aborted for that reason: its peer may still be reading, and must not take the received
+    /// data for complete.
     Lost(Reason),
 }
 

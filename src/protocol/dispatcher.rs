@@ -154,7 +154,7 @@ impl<P: Protocol> Dispatcher<P> {
         if is_to_drain {
             self.has_heard_of_drain = true;
             if self.conn.tls_change == TlsChange::FirstHandshake {
-                // rule: drain-2: there is nothing to lose in it yet.
+                // rule: drain-2: the connection has no data yet that an abort could lose.
                 self.conn.control().abort();
             } else {
                 self.notify(Callback::Event, |protocol, conn| protocol.draining(conn));

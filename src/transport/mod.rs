@@ -222,7 +222,7 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
 
 impl<T: Transport + ?Sized> Transport for Box<T> {}
 
-/// Adds the facts of the TLS session. TLS and upgradable connections have it, on top of any transport. If the type is not
+/// Adds the facts of the TLS session. TLS and upgradable connections implement it, on top of any transport. If the type is not
 /// known, use [`Transport::as_tls`].
 #[doc(alias = "ISSLTransport")]
 #[doc(alias = "INegotiated")]

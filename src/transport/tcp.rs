@@ -7,14 +7,14 @@ use crate::transport::layer::TOKEN;
 /// Adds the options of a TCP socket, for the async and the callback interface. They are the methods of [`SocketOptions`],
 /// and reach the real socket through every layer (rule: tcp-2).
 ///
-/// A transport has it where TCP is at its bottom: [`TcpConnection`](crate::TcpConnection), and TLS and upgradable connections on top
-/// of one that has it. A Unix socket or a pipe has no such options:
+/// A transport implements this trait if TCP is its bottom layer: [`TcpConnection`](crate::TcpConnection), and TLS and
+/// upgradable connections on top of such a transport. A Unix socket or a pipe has no such options:
 ///
 /// ```compile_fail,E0277
 /// fn tune(transport: &impl bowline::TcpTransport) {}
 ///
 /// fn begin(stream: &bowline::TlsConnection<bowline::Stream<tokio::net::UnixStream>>) {
-///     tune(stream); // TLS has the options of what it stands on, and there are none
+///     tune(stream); // TLS has the options of the layer below, and a Unix socket has none
 /// }
 /// ```
 ///

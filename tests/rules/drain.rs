@@ -353,10 +353,10 @@ async fn a_connection_is_a_member_exactly_until_its_socket_is_gone() {
     let group = DrainGroup::new();
     let listener = listen(&group).await;
     let (tls, client_tls) = (shared_pki().server_tls(), shared_pki().client_tls());
-    // Dropped before it was begun.
+    // An incoming connection that is dropped before its handshake.
     drop(accept(&listener).await);
     assert_eq!(group.connections(), 0);
-    // Upgraded, split, then dropped one half after the other; its handle is kept.
+    // A connection that is upgraded and split. Its halves are dropped one after the other, and its handle is kept.
     let connecting = Connector::new().connect_addr(listener.local_addr()).await.unwrap();
     let mut client = UpgradableConnection::new(connecting);
     let mut server = listener.accept().await.unwrap().into_upgradable();
