@@ -190,7 +190,7 @@ proptest! {
         ending in ending(),
     ) {
         // A pipe of one byte is slow, so little data is sent through it. Data that is written under a cork, while nobody
-        // reads, must fit into the pipe.
+        // reads, must fit into the queue and the pipe.
         let roomy = capacity >= 10_000 && !tight;
         let steps = steps.into_iter().map(|step| fitting(step, capacity < 100, roomy)).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
