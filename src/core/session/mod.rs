@@ -203,8 +203,8 @@ impl Session {
         self.answer();
     }
 
-    /// The layer accepts no more bytes, and a writer waits until it does. Reduces the memory of the queued bytes to their
-    /// size.
+    /// The layer accepts no more bytes, and a writer waits until it does. Gives back the memory that the queued
+    /// bytes do not need.
     pub fn handle_full(&mut self) {
         // If no more than the high mark and the overhead of its records stays, no burst was the cause.
         self.burst.note(self.queued().saturating_sub(MAX_FRAGMENT), false);
