@@ -11,12 +11,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 
-#[cfg(feature = "express")]
-use super::common::check_keys;
 use super::common::{Common, RootSource, contradiction, turned_off};
 use super::identity::IdentitySource;
 use super::pem::Source;
 use super::revocation::Lists;
+use super::roles::{Settings, impl_builder, impl_tls};
 use super::tickets;
 use super::verify::{AcceptAnyServer, RootsAsServers};
 use super::{ConfigWarning, TlsVersion};
@@ -33,26 +32,14 @@ use crate::policy::Watermarks;
 #[doc(alias = "optionsForClientTLS")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]
-pub struct ClientTls(Arc<Settings>);
+pub struct ClientTls(Arc<Settings<ClientConfig>>);
 
-/// One pointer, because every connection that can use TLS holds a copy.
-#[derive(Clone)]
-struct Settings {
-    config: Arc<ClientConfig>,
-    own: Option<Arc<[CertificateDer<'static>]>>,
-    warnings: Arc<[ConfigWarning]>,
-    express: bool,
-}
+impl_tls!(ClientTls, "ClientTlsBuilder", ClientConfig);
 
 impl ClientTls {
     /// Begins a configuration. A client needs at least one root to trust.
     pub fn builder() -> ClientTlsBuilder {
         ClientTlsBuilder::default()
-    }
-
-    /// The configuration as rustls has it.
-    pub fn config(&self) -> &Arc<ClientConfig> {
-        &self.0.config
     }
 
     /// The chain that is presented to servers that ask for one, our own certificate first. `None` if there is no chain,
@@ -78,31 +65,6 @@ impl ClientTls {
         }
         Session::client(config, name, own, marks)
     }
-
-    /// The same configuration with the express engine (see [`ClientTlsBuilder::express`]). Use this for a configuration
-    /// that came from rustls. Key extraction (`enable_secret_extraction`) is turned on in a copy.
-    ///
-    /// # Errors
-    /// [`ConfigError`](crate::ConfigError): the crypto provider does not let keys be extracted. The caller has to fix
-    /// this.
-    #[cfg(feature = "express")]
-    pub fn express(mut self) -> Result<Self, Error> {
-        check_keys(self.0.config.crypto_provider())?;
-        let settings = Arc::make_mut(&mut self.0);
-        Arc::make_mut(&mut settings.config).enable_secret_extraction = true;
-        settings.express = true;
-        Ok(self)
-    }
-
-    /// Whether connections of this configuration use the express engine.
-    pub fn is_express(&self) -> bool {
-        self.0.express
-    }
-
-    /// Problems that do not stop the configuration from working. Log them.
-    pub fn warnings(&self) -> &[ConfigWarning] {
-        &self.0.warnings
-    }
 }
 
 impl From<Arc<ClientConfig>> for ClientTls {
@@ -114,14 +76,7 @@ impl From<Arc<ClientConfig>> for ClientTls {
             Arc::make_mut(&mut config).enable_early_data = false;
             warnings.push(turned_off("enable_early_data", "nothing is sent before the handshake is done"));
         }
-        Self(Arc::new(Settings { config, own: None, warnings: warnings.into(), express: false }))
-    }
-}
-
-impl fmt::Debug for ClientTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let own = self.own_certificates().and_then(|chain| super::subject(chain.first()?));
-        f.debug_struct("ClientTls").field("own", &own).field("warnings", &self.0.warnings).finish_non_exhaustive()
+        Self::new(config, None, warnings)
     }
 }
 
@@ -136,6 +91,8 @@ pub struct ClientTlsBuilder {
     no_verification: bool,
     tickets: Option<usize>,
 }
+
+impl_builder!(ClientTlsBuilder, ClientTls);
 
 impl ClientTlsBuilder {
     /// Adds the certificates in this PEM file as trusted roots. May be called several times.
@@ -200,51 +157,6 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// Our own certificate chain and private key from PEM files; both may be in one file. The chain starts with the
-    /// client's certificate, followed by its issuer; leave out the root.
-    #[doc(alias = "load_cert_chain")]
-    pub fn identity_pem_files(self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.identity_source(IdentitySource::Pem { chain: Source::File(chain.into()), key: Source::File(key.into()) })
-    }
-
-    /// The same from PEM text in memory.
-    pub fn identity_pem(self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        self.identity_source(IdentitySource::Pem { chain: Source::Bytes(chain.into()), key: Source::Bytes(key.into()) })
-    }
-
-    /// The same as DER.
-    pub fn identity(self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
-        self.identity_source(IdentitySource::Der { chain, key })
-    }
-
-    /// The application protocols to agree on, the preferred one first: `["h2", "http/1.1"]`. Default: no ALPN.
-    #[doc(alias = "set_alpn_protocols")]
-    #[doc(alias = "NextProtos")]
-    pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
-        self.common.alpn = protocols.into_iter().map(|name| name.as_ref().to_vec()).collect();
-        self
-    }
-
-    /// The oldest version to speak; default TLS 1.2 (rule: secure-9).
-    #[doc(alias = "minimum_version")]
-    pub fn min_version(mut self, version: TlsVersion) -> Self {
-        self.common.min = Some(version);
-        self
-    }
-
-    /// The newest version to speak; default TLS 1.3.
-    #[doc(alias = "maximum_version")]
-    pub fn max_version(mut self, version: TlsVersion) -> Self {
-        self.common.max = Some(version);
-        self
-    }
-
-    /// The crypto provider. Default: the provider of the enabled feature; `aws-lc-rs` is preferred to `ring`.
-    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> Self {
-        self.common.provider = Some(provider);
-        self
-    }
-
     /// The number of tickets that a client keeps for each name to resume TLS 1.3 sessions; default 16. The newest
     /// tickets are kept. Each ticket is used once. So connections that start at the same time need one ticket each, and
     /// the server has to send enough tickets
@@ -255,31 +167,6 @@ impl ClientTlsBuilder {
     #[doc(alias = "ClientSessionCache")]
     pub fn keep_tickets(mut self, count: usize) -> Self {
         self.tickets = Some(count);
-        self
-    }
-
-    /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and
-    /// similar tools. Anyone who can read that file can decrypt the connections. Without this call, the variable has no
-    /// effect. Without the variable, this call has no effect.
-    #[doc(alias = "keylog_filename")]
-    #[doc(alias = "KeyLogWriter")]
-    pub fn key_log_file_from_env(mut self) -> Self {
-        self.common.key_log_from_env = true;
-        self
-    }
-
-    /// Uses the express engine: rustls does the handshake, and this crate's own record layer opens and seals the
-    /// records after it, with the same crypto provider. It uses less CPU per byte and less memory per idle connection.
-    /// In return, fewer people have reviewed this record layer than rustls's, and the traffic keys leave rustls for
-    /// this crate's memory. Leave it off unless you need the speed, and always leave it off if a cryptographic module
-    /// has to be used exactly as it was validated.
-    ///
-    /// The provider must allow key extraction, as the providers of the features do; otherwise the configuration fails.
-    /// For rustls's own cipher suites, the AEAD is called directly. For any other suite, it is called through rustls,
-    /// which is slower.
-    #[cfg(feature = "express")]
-    pub fn express(mut self) -> Self {
-        self.common.express = true;
         self
     }
 
@@ -312,13 +199,7 @@ impl ClientTlsBuilder {
         if let Some(key_log) = self.common.key_log() {
             config.key_log = key_log;
         }
-        let made =
-            ClientTls(Arc::new(Settings { config: Arc::new(config), own, warnings: warnings.into(), express: false }));
-        #[cfg(feature = "express")]
-        if self.common.express {
-            return made.express();
-        }
-        Ok(made)
+        self.with_engine(ClientTls::new(config, own, warnings))
     }
 
     fn verifier(
@@ -388,9 +269,4 @@ impl ClientTlsBuilder {
 
     #[cfg(not(feature = "platform-roots"))]
     fn add_platform_roots(&self, _: &mut RootCertStore, _: &mut Vec<ConfigWarning>) {}
-
-    fn identity_source(mut self, source: IdentitySource) -> Self {
-        self.common.identity = Some(source);
-        self
-    }
 }

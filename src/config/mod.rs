@@ -31,6 +31,7 @@ mod identity;
 mod key_kind;
 mod pem;
 mod revocation;
+mod roles;
 mod server;
 #[cfg(feature = "tokio")]
 pub(crate) mod start_tls;

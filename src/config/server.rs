@@ -11,11 +11,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, ProducesTickets, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 
-#[cfg(feature = "express")]
-use super::common::check_keys;
 use super::common::{Common, RootSource, contradiction, turned_off};
 use super::identity::{IdentitySource, LoadedIdentity};
 use super::pem::Source;
+use super::roles::{Settings, impl_builder, impl_tls};
 use super::{ConfigWarning, TlsVersion, fail};
 use crate::core::session::Session;
 use crate::error::{ConfigProblem, Error};
@@ -26,26 +25,14 @@ use crate::policy::Watermarks;
 #[doc(alias = "CertificateOptions")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]
-pub struct ServerTls(Arc<Settings>);
+pub struct ServerTls(Arc<Settings<ServerConfig>>);
 
-/// One pointer, because every connection that can use TLS holds a copy.
-#[derive(Clone)]
-struct Settings {
-    config: Arc<ServerConfig>,
-    own: Option<Arc<[CertificateDer<'static>]>>,
-    warnings: Arc<[ConfigWarning]>,
-    express: bool,
-}
+impl_tls!(ServerTls, "ServerTlsBuilder", ServerConfig);
 
 impl ServerTls {
     /// Begins a configuration. A server needs at least an identity.
     pub fn builder() -> ServerTlsBuilder {
         ServerTlsBuilder::default()
-    }
-
-    /// The configuration as rustls has it.
-    pub fn config(&self) -> &Arc<ServerConfig> {
-        &self.0.config
     }
 
     /// The chain that is presented to clients, our own certificate first. `None` if the configuration came from rustls,
@@ -71,31 +58,6 @@ impl ServerTls {
         }
         Session::server(config, own, marks)
     }
-
-    /// The same configuration with the express engine (see [`ServerTlsBuilder::express`]). Use this for a configuration
-    /// that came from rustls. Key extraction (`enable_secret_extraction`) is turned on in a copy.
-    ///
-    /// # Errors
-    /// [`ConfigError`](crate::ConfigError): the crypto provider does not let keys be extracted. The caller has to fix
-    /// this.
-    #[cfg(feature = "express")]
-    pub fn express(mut self) -> Result<Self, Error> {
-        check_keys(self.0.config.crypto_provider())?;
-        let settings = Arc::make_mut(&mut self.0);
-        Arc::make_mut(&mut settings.config).enable_secret_extraction = true;
-        settings.express = true;
-        Ok(self)
-    }
-
-    /// Whether connections of this configuration use the express engine.
-    pub fn is_express(&self) -> bool {
-        self.0.express
-    }
-
-    /// Problems that do not stop the configuration from working. Log them.
-    pub fn warnings(&self) -> &[ConfigWarning] {
-        &self.0.warnings
-    }
 }
 
 impl From<Arc<ServerConfig>> for ServerTls {
@@ -111,14 +73,7 @@ impl From<Arc<ServerConfig>> for ServerTls {
             Arc::make_mut(&mut config).send_half_rtt_data = false;
             warnings.push(turned_off("send_half_rtt_data", "nothing is sent before the handshake is done"));
         }
-        Self(Arc::new(Settings { config, own: None, warnings: warnings.into(), express: false }))
-    }
-}
-
-impl fmt::Debug for ServerTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let own = self.own_certificates().and_then(|chain| super::subject(chain.first()?));
-        f.debug_struct("ServerTls").field("own", &own).field("warnings", &self.0.warnings).finish_non_exhaustive()
+        Self::new(config, None, warnings)
     }
 }
 
@@ -132,24 +87,9 @@ pub struct ServerTlsBuilder {
     tickets: Option<u8>,
 }
 
+impl_builder!(ServerTlsBuilder, ServerTls);
+
 impl ServerTlsBuilder {
-    /// Our own certificate chain and private key from PEM files; both may be in one file. The chain starts with the
-    /// server's certificate, followed by its issuer; leave out the root.
-    #[doc(alias = "load_cert_chain")]
-    pub fn identity_pem_files(self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.identity_source(IdentitySource::Pem { chain: Source::File(chain.into()), key: Source::File(key.into()) })
-    }
-
-    /// The same from PEM text in memory.
-    pub fn identity_pem(self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        self.identity_source(IdentitySource::Pem { chain: Source::Bytes(chain.into()), key: Source::Bytes(key.into()) })
-    }
-
-    /// The same as DER.
-    pub fn identity(self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
-        self.identity_source(IdentitySource::Der { chain, key })
-    }
-
     /// Requires from every client a certificate that one of the CAs in this PEM file has issued (mutual TLS). May be
     /// called several times.
     ///
@@ -189,34 +129,6 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// The application protocols to agree on, the preferred one first: `["h2", "http/1.1"]`. Default: no ALPN.
-    #[doc(alias = "set_alpn_protocols")]
-    #[doc(alias = "NextProtos")]
-    pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
-        self.common.alpn = protocols.into_iter().map(|name| name.as_ref().to_vec()).collect();
-        self
-    }
-
-    /// The oldest version to speak; default TLS 1.2 (rule: secure-9).
-    #[doc(alias = "minimum_version")]
-    pub fn min_version(mut self, version: TlsVersion) -> Self {
-        self.common.min = Some(version);
-        self
-    }
-
-    /// The newest version to speak; default TLS 1.3.
-    #[doc(alias = "maximum_version")]
-    pub fn max_version(mut self, version: TlsVersion) -> Self {
-        self.common.max = Some(version);
-        self
-    }
-
-    /// The crypto provider. Default: the provider of the enabled feature; `aws-lc-rs` is preferred to `ring`.
-    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> Self {
-        self.common.provider = Some(provider);
-        self
-    }
-
     /// The number of tickets that the server sends to a client to resume TLS 1.3 sessions; default 2, as in rustls.
     /// With `0` no TLS 1.3 session is resumed.
     ///
@@ -227,31 +139,6 @@ impl ServerTlsBuilder {
     #[doc(alias = "num_tickets")]
     pub fn send_tickets(mut self, count: u8) -> Self {
         self.tickets = Some(count);
-        self
-    }
-
-    /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and
-    /// similar tools. Anyone who can read that file can decrypt the connections. Without this call, the variable has no
-    /// effect. Without the variable, this call has no effect.
-    #[doc(alias = "keylog_filename")]
-    #[doc(alias = "KeyLogWriter")]
-    pub fn key_log_file_from_env(mut self) -> Self {
-        self.common.key_log_from_env = true;
-        self
-    }
-
-    /// Uses the express engine: rustls does the handshake, and this crate's own record layer opens and seals the
-    /// records after it, with the same crypto provider. It uses less CPU per byte and less memory per idle connection.
-    /// In return, fewer people have reviewed this record layer than rustls's, and the traffic keys leave rustls for
-    /// this crate's memory. Leave it off unless you need the speed, and always leave it off if a cryptographic module
-    /// has to be used exactly as it was validated.
-    ///
-    /// The provider must allow key extraction, as the providers of the features do; otherwise the configuration fails.
-    /// For rustls's own cipher suites, the AEAD is called directly. For any other suite, it is called through rustls,
-    /// which is slower.
-    #[cfg(feature = "express")]
-    pub fn express(mut self) -> Self {
-        self.common.express = true;
         self
     }
 
@@ -284,17 +171,7 @@ impl ServerTlsBuilder {
         if self.common.provider.is_none() {
             config.ticketer = feature_ticketer().unwrap_or(config.ticketer);
         }
-        let made = ServerTls(Arc::new(Settings {
-            config: Arc::new(config),
-            own: Some(own.into()),
-            warnings: warnings.into(),
-            express: false,
-        }));
-        #[cfg(feature = "express")]
-        if self.common.express {
-            return made.express();
-        }
-        Ok(made)
+        self.with_engine(ServerTls::new(config, Some(own.into()), warnings))
     }
 
     fn client_verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
@@ -318,11 +195,6 @@ impl ServerTlsBuilder {
             verifier = verifier.allow_unauthenticated();
         }
         verifier.build().map_err(|error| contradiction(error.to_string()))
-    }
-
-    fn identity_source(mut self, source: IdentitySource) -> Self {
-        self.common.identity = Some(source);
-        self
     }
 }
 

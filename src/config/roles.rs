@@ -1,0 +1,169 @@
+//! The methods that client and server configurations share, written once.
+//!
+//! They come from macros and not from a trait, because they are inherent methods: a caller needs no import for them, and the
+//! documentation of each type lists them.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+
+use super::ConfigWarning;
+
+/// One pointer, because every connection that can use TLS holds a copy. `C` is rustls's configuration of the role.
+#[derive(Clone)]
+pub(super) struct Settings<C> {
+    pub(super) config: Arc<C>,
+    pub(super) own: Option<Arc<[CertificateDer<'static>]>>,
+    pub(super) warnings: Arc<[ConfigWarning]>,
+    pub(super) express: bool,
+}
+
+/// The methods of `ClientTls` and `ServerTls`.
+macro_rules! impl_tls {
+    ($tls:ident, $builder:literal, $config:ty) => {
+        impl $tls {
+            fn new(
+                config: impl Into<Arc<$config>>,
+                own: Option<Arc<[CertificateDer<'static>]>>,
+                warnings: Vec<ConfigWarning>,
+            ) -> Self {
+                Self(Arc::new(Settings { config: config.into(), own, warnings: warnings.into(), express: false }))
+            }
+
+            /// The configuration as rustls has it.
+            pub fn config(&self) -> &Arc<$config> {
+                &self.0.config
+            }
+
+            #[doc = concat!("The same configuration with the express engine (see [`", $builder, "::express`]). Use this for a configuration")]
+            /// that came from rustls. Key extraction (`enable_secret_extraction`) is turned on in a copy.
+            ///
+            /// # Errors
+            /// [`ConfigError`](crate::ConfigError): the crypto provider does not let keys be extracted. The caller has to fix
+            /// this.
+            #[cfg(feature = "express")]
+            pub fn express(mut self) -> Result<Self, Error> {
+                super::common::check_keys(self.0.config.crypto_provider())?;
+                let settings = Arc::make_mut(&mut self.0);
+                Arc::make_mut(&mut settings.config).enable_secret_extraction = true;
+                settings.express = true;
+                Ok(self)
+            }
+
+            /// Whether connections of this configuration use the express engine.
+            pub fn is_express(&self) -> bool {
+                self.0.express
+            }
+
+            /// Problems that do not stop the configuration from working. Log them.
+            pub fn warnings(&self) -> &[ConfigWarning] {
+                &self.0.warnings
+            }
+        }
+
+        impl fmt::Debug for $tls {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let own = self.own_certificates().and_then(|chain| super::subject(chain.first()?));
+                f.debug_struct(stringify!($tls))
+                    .field("own", &own)
+                    .field("warnings", &self.0.warnings)
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+/// The methods of `ClientTlsBuilder` and `ServerTlsBuilder`.
+macro_rules! impl_builder {
+    ($builder:ident, $tls:ident) => {
+        impl $builder {
+            /// Our own certificate chain and private key from PEM files; both may be in one file. The chain starts with our own
+            /// certificate, followed by its issuer; leave out the root.
+            #[doc(alias = "load_cert_chain")]
+            pub fn identity_pem_files(self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+                let (chain, key) = (Source::File(chain.into()), Source::File(key.into()));
+                self.identity_source(IdentitySource::Pem { chain, key })
+            }
+
+            /// The same from PEM text in memory.
+            pub fn identity_pem(self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+                let (chain, key) = (Source::Bytes(chain.into()), Source::Bytes(key.into()));
+                self.identity_source(IdentitySource::Pem { chain, key })
+            }
+
+            /// The same as DER.
+            pub fn identity(self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
+                self.identity_source(IdentitySource::Der { chain, key })
+            }
+
+            /// The application protocols to agree on, the preferred one first: `["h2", "http/1.1"]`. Default: no ALPN.
+            #[doc(alias = "set_alpn_protocols")]
+            #[doc(alias = "NextProtos")]
+            pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+                self.common.alpn = protocols.into_iter().map(|name| name.as_ref().to_vec()).collect();
+                self
+            }
+
+            /// The oldest version to speak; default TLS 1.2 (rule: secure-9).
+            #[doc(alias = "minimum_version")]
+            pub fn min_version(mut self, version: TlsVersion) -> Self {
+                self.common.min = Some(version);
+                self
+            }
+
+            /// The newest version to speak; default TLS 1.3.
+            #[doc(alias = "maximum_version")]
+            pub fn max_version(mut self, version: TlsVersion) -> Self {
+                self.common.max = Some(version);
+                self
+            }
+
+            /// The crypto provider. Default: the provider of the enabled feature; `aws-lc-rs` is preferred to `ring`.
+            pub fn provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+                self.common.provider = Some(provider);
+                self
+            }
+
+            /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and
+            /// similar tools. Anyone who can read that file can decrypt the connections. Without this call, the variable has no
+            /// effect. Without the variable, this call has no effect.
+            #[doc(alias = "keylog_filename")]
+            #[doc(alias = "KeyLogWriter")]
+            pub fn key_log_file_from_env(mut self) -> Self {
+                self.common.key_log_from_env = true;
+                self
+            }
+
+            /// Uses the express engine: rustls does the handshake, and this crate's own record layer opens and seals the
+            /// records after it, with the same crypto provider. It uses less CPU per byte and less memory per idle connection.
+            /// In return, fewer people have reviewed this record layer than rustls's, and the traffic keys leave rustls for
+            /// this crate's memory. Leave it off unless you need the speed, and always leave it off if a cryptographic module
+            /// has to be used exactly as it was validated.
+            ///
+            /// The provider must allow key extraction, as the providers of the features do; otherwise the configuration fails.
+            /// For rustls's own cipher suites, the AEAD is called directly. For any other suite, it is called through rustls,
+            /// which is slower.
+            #[cfg(feature = "express")]
+            pub fn express(mut self) -> Self {
+                self.common.express = true;
+                self
+            }
+
+            fn identity_source(mut self, source: IdentitySource) -> Self {
+                self.common.identity = Some(source);
+                self
+            }
+
+            /// The configuration, with the engine that the caller chose.
+            fn with_engine(&self, tls: $tls) -> Result<$tls, Error> {
+                #[cfg(feature = "express")]
+                if self.common.express {
+                    return tls.express();
+                }
+                Ok(tls)
+            }
+        }
+    };
+}
+
+pub(super) use {impl_builder, impl_tls};
