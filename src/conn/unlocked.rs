@@ -6,8 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+
+use crate::core::catch::catch;
 
 thread_local! {
     /// The number of layer locks that this thread holds.
@@ -66,7 +67,7 @@ fn run_later() {
 /// Catches a panic of a waker. The panic affects only the waker's own task: the code that called the waker continues, and the
 /// other wakers still run (rule: life-7).
 fn guarded(f: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(f));
+    let _ = catch(f, |_| ());
 }
 
 /// Wakes a task: at once if no lock is held, otherwise after the last one is released.

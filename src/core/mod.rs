@@ -31,6 +31,7 @@ pub mod backoff;
 mod budget;
 pub mod buffer;
 mod burst;
+pub(crate) mod catch;
 pub mod delivery;
 mod engine;
 pub mod facts;

@@ -1,10 +1,10 @@
 //! The guard through which all foreign code is called: a panic becomes an error of its own connection (rule: life-7).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::current;
 use super::failure::{CallbackResult, Panicked, reason};
+use crate::core;
 use crate::error::Reason;
 
 /// Runs a callback. If the callback panics, only its own `connection_lost` sees its state again. What the callback has
@@ -17,12 +17,7 @@ pub(super) fn guard<R>(callback: impl FnOnce() -> CallbackResult<R>) -> Result<R
 
 /// Runs foreign code other than a callback: a waker, a destructor, a transport. A panic becomes a reason.
 pub(super) fn catch<R>(call: impl FnOnce() -> R) -> Result<R, Reason> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
-        let reason = Reason::Protocol(Arc::new(Panicked::new(&*payload)));
-        // The payload is foreign too.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
-        reason
-    })
+    core::catch::catch(call, |payload| Reason::Protocol(Arc::new(Panicked::new(payload))))
 }
 
 /// Runs foreign code of a connection that has ended: now or, while a callback runs on this thread, after the callback has

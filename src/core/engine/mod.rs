@@ -9,7 +9,6 @@ pub(in crate::core) mod express;
 mod spacer;
 
 use std::io::{self, IoSlice, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustls::{AlertDescription, CommonState, Connection, Error};
 
@@ -17,6 +16,7 @@ use self::buffered::Buffered;
 #[cfg(feature = "express")]
 use self::express::Express;
 use super::buffer::Buffer;
+use super::catch::catch;
 use super::record::{HEADER, MAX_FRAGMENT, max_fragment};
 
 /// By how many bytes a record of rustls's own suites can be longer than its plaintext.
@@ -209,6 +209,6 @@ impl Engine {
 /// the application (verifiers, resolvers, session stores). In debug builds it also asserts that it has sent no close_notify
 /// when a bad record requires a fatal alert, so a peer could cause a panic.
 fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err(Error::General("a record made rustls, or what it was configured with, panic".into())))
+    let panicked = |_: &_| Error::General("a record made rustls, or what it was configured with, panic".into());
+    catch(call, panicked).and_then(|result| result)
 }

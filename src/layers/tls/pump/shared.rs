@@ -1,7 +1,6 @@
 //! The pump under its lock, and the waker that pumps.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
@@ -9,6 +8,7 @@ use std::task::{Wake, Waker};
 use super::Pump;
 use crate::conn::control::{Control, Watcher};
 use crate::conn::unlocked::{self, Locked};
+use crate::core::catch::catch;
 use crate::core::session::Session;
 use crate::error::Reason;
 use crate::transport::Transport;
@@ -180,7 +180,7 @@ impl<T: Transport> Wake for PumpWaker<T> {
     fn wake_by_ref(self: &Arc<Self>) {
         let Some(shared) = self.0.upgrade() else { return };
         // rule: life-7: if the stream below panics, only its own connection ends, not the runtime or the waking task.
-        if catch_unwind(AssertUnwindSafe(|| shared.note_wake())).is_err() {
+        if catch(|| shared.note_wake(), |_| ()).is_err() {
             shared.lose_layer();
         }
     }
