@@ -92,7 +92,7 @@ pub fn main() -> Result<()> {
     Ok(())
 }
 
-/// What is kept, and shown in the documentation.
+/// The part of the report that is kept and shown in the documentation.
 pub fn results() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results")
 }

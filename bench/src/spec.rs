@@ -126,7 +126,7 @@ const PYTHON: &[&str] = &["asyncio", "twisted"];
 const UNTUNED: &[&str] = &["tokio-openssl+untuned", "s2n-tls-tokio+untuned"];
 const LIMIT: &[&str] = &["tokio-rustls+limit256k"];
 const BUFFERED: &[&str] = &["tokio-rustls+buf64k"];
-/// What hyper is measured over: rustls below all of them.
+/// The peers under hyper. All of them use rustls.
 const SERVERS: &[&str] = &["bowline", "bowline-express", "tokio-rustls", "tcp"];
 /// Small writes, gathered.
 const GATHERED: &[&str] = &["bowline-corked", "bowline-express-corked", "tokio-rustls+buf8k", "tokio-rustls+buf64k"];

@@ -12,7 +12,7 @@ use super::pem::Source;
 use super::{ConfigWarning, fail, key_kind, x509};
 use crate::error::{ConfigError, ConfigProblem, Error};
 
-/// Where to find an identity. It is read and checked when the configuration is built.
+/// The source of an identity. It is read and checked when the configuration is built.
 #[derive(Debug)]
 pub(super) enum IdentitySource {
     Pem { chain: Source, key: Source },

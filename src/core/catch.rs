@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn a_payload_that_panics_when_it_is_dropped_is_caught() {
         let call = || catch(|| panic_any(Bomb(2)), |payload| payload.is::<Bomb>());
-        // What escapes would panic again when the test's own runner drops it.
+        // A payload that escapes would panic again when the test's own runner drops it.
         let caught: Option<Result<(), bool>> = catch_unwind(call).map_err(std::mem::forget).ok();
         assert_eq!(caught, Some(Err(true)));
     }

@@ -1,4 +1,4 @@
-//! The read-ahead of a layer: bytes that were received and that the application has not read.
+//! The read-ahead of a layer: received bytes that the application has not read yet.
 
 use super::buffer::Buffer;
 
