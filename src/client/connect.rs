@@ -149,7 +149,8 @@ impl Connector {
                 Ok(connection) => return Ok(connection),
                 Err(lost) => lost,
             };
-        // rule: life-6. If the system refuses at once, it will refuse the next call too, for example without free descriptors.
+        // rule: life-6. A refusal by the system is immediate, and a caller that retries at once may get the same one
+        // again, for example while no descriptors are free.
         consume_budget().await;
         if attempts.is_empty() && !timed_out {
             return Err(unresolved(target, Some(io::Error::new(io::ErrorKind::NotFound, "there is no address"))));
@@ -188,8 +189,8 @@ impl Connector {
     }
 }
 
-/// If nobody listens on a port of this host, the kernel may pick the same port for our end. TCP's simultaneous open
-/// (RFC 9293 section 3.5) then connects the socket to itself.
+/// If nobody listens on a port of this host, the kernel may choose the same port for our own end. TCP's simultaneous
+/// open (RFC 9293 section 3.5) then connects the socket to itself.
 fn refuse_own_echo(host: SocketAddr, peer: SocketAddr) -> io::Result<()> {
     if host == peer {
         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens there"));
@@ -197,8 +198,9 @@ fn refuse_own_echo(host: SocketAddr, peer: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a socket that is connected to this address has exactly it as its peer. It need not be so if the address is the
-/// unspecified one, which stands for this host, or if it has a scope or a flow, which the system may drop or fill in.
+/// Whether the peer of a socket that was connected to this address certainly has this address. The peer may have
+/// another one if the address is unspecified, which means this host, or if it has a scope or a flow label, which the
+/// system may drop or fill in.
 fn is_told_as_it_is(addr: SocketAddr) -> bool {
     let is_whole = match addr {
         SocketAddr::V4(_) => true,

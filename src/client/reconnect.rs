@@ -52,7 +52,7 @@ pub struct Reconnector<C> {
     made: Option<Instant>,
     /// Kept here, not in the future of `next`: dropping that future would also drop the wait.
     retry_at: Option<Instant>,
-    /// Since the last connection that settled.
+    /// Counts from the last connection that settled.
     attempts: u32,
     since: Option<Instant>,
 }
@@ -206,7 +206,7 @@ where
         }
     }
 
-    /// The last connection has ended: the caller says so by asking for the next one.
+    /// The caller asks for the next connection, so the current one has ended.
     fn handle_lost(&mut self) {
         let Some(made) = self.made.take() else { return };
         if made.elapsed() >= self.settled_after {

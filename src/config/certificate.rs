@@ -9,19 +9,19 @@ use der::{DateTime, Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 
 /// The outline of a certificate. Names and dates are parsed on demand.
 pub(crate) struct Certificate<'a> {
-    /// The number that its issuer gave it.
+    /// The serial number, which the issuer assigned.
     pub(crate) serial: &'a [u8],
-    /// The name of the issuer; names that are equal byte by byte are the same.
+    /// The name of the issuer. Two names are the same if their bytes are equal.
     pub(super) issuer: &'a [u8],
     validity: &'a [u8],
-    /// The name of its owner.
+    /// The name of the certificate's subject.
     pub(super) subject: &'a [u8],
     /// The public key with its algorithm (SubjectPublicKeyInfo).
     pub(super) key: &'a [u8],
     extensions: Extensions<'a>,
 }
 
-/// The id and the content of each extension, none of them twice.
+/// The id and the content of each extension. No id occurs twice.
 type Extensions<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 /// Subject alternative names.
@@ -34,7 +34,8 @@ const ANY_USAGE: &[u8] = &[0x55, 0x1d, 37, 0];
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 
 impl<'a> Certificate<'a> {
-    /// The certificate, and how many bytes follow it; `None` if it cannot be read.
+    /// Parses the certificate at the start of these bytes. Also returns how many bytes follow it. `None` if it cannot
+    /// be parsed.
     pub(super) fn read(bytes: &'a [u8]) -> Option<(Self, usize)> {
         let (certificate, rest) = first(bytes)?;
         let [signed, _, _] = of_sequence(certificate)?[..] else { return None };
@@ -72,21 +73,21 @@ impl<'a> Certificate<'a> {
         self.extensions.iter().find(|(of, _)| *of == id).map(|(_, content)| *content)
     }
 
-    /// Whether it is marked as a CA certificate.
+    /// Whether the certificate is marked as a CA certificate.
     pub(super) fn is_ca(&self) -> bool {
         let marked = |content| of_sequence(first(content)?.0)?.first()?.decode_as::<bool>().ok();
         self.extension(BASIC_CONSTRAINTS).and_then(marked).unwrap_or(false)
     }
 
-    /// Whether its key may belong to a server. If the certificate lists purposes, one of them must be "server" or
-    /// "any".
+    /// Whether the certificate's key may belong to a server. If the certificate lists purposes, one of them must be
+    /// "server" or "any".
     pub(super) fn may_serve(&self) -> bool {
         let Some(content) = self.extension(EXTENDED_KEY_USAGE) else { return true };
         let purposes = first(content).and_then(|(list, _)| of_sequence(list)).unwrap_or_default();
         purposes.iter().any(|purpose| [ANY_USAGE, SERVER_AUTH].contains(&purpose.value()))
     }
 
-    /// Whether its key may sign revocation lists.
+    /// Whether the certificate's key may sign revocation lists.
     pub(super) fn may_sign_lists(&self) -> bool {
         const CRL_SIGN: usize = 6;
         let Some(content) = self.extension(KEY_USAGE) else { return true };
@@ -133,7 +134,7 @@ impl<'a> RevocationList<'a> {
         })
     }
 
-    /// Whether it covers only some of its issuer's certificates.
+    /// Whether the list covers only some certificates of its issuer.
     pub(super) fn is_partial(&self) -> bool {
         self.extensions.iter().any(|(id, _)| *id == ISSUING_DISTRIBUTION_POINT)
     }
@@ -143,7 +144,8 @@ pub(super) fn seconds(time: DateTime) -> u64 {
     time.unix_duration().as_secs()
 }
 
-/// An id with dots, as in `1.2.840.113549`; its bytes if it is longer than any that is in use.
+/// An object identifier with dots, as in `1.2.840.113549`. If it is longer than any identifier in use, its bytes are
+/// printed instead.
 pub(super) fn id_text(id: &[u8]) -> String {
     let in_hex = || id.iter().map(|byte| format!("{byte:02x}")).collect();
     ObjectIdentifier::from_bytes(id).map_or_else(|_| in_hex(), |id| id.to_string())
@@ -156,7 +158,7 @@ pub(super) fn first(bytes: &[u8]) -> Option<(AnyRef<'_>, &[u8])> {
     Some((element, bytes.get(usize::try_from(reader.position()).ok()?..)?))
 }
 
-/// All of them; `None` if one cannot be read.
+/// All elements; `None` if one cannot be parsed.
 pub(super) fn elements(mut bytes: &[u8]) -> Option<Vec<AnyRef<'_>>> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
@@ -176,7 +178,7 @@ fn of_sequence(element: AnyRef<'_>) -> Option<Vec<AnyRef<'_>>> {
     elements(inside(element, Tag::Sequence)?)
 }
 
-/// An optional field, if it comes first, and what comes after it.
+/// Splits off the optional field at the start, if it is there. Returns the field and the fields after it.
 fn without<'s, 'a>(fields: &'s [AnyRef<'a>], is_due: impl Fn(Tag) -> bool) -> (Option<AnyRef<'a>>, &'s [AnyRef<'a>]) {
     match fields {
         [field, rest @ ..] if is_due(field.tag()) => (Some(*field), rest),

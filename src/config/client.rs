@@ -48,14 +48,14 @@ impl ClientTls {
         self.0.own.as_deref()
     }
 
-    /// A session of the pure core, with the engine that the configuration asks for. The ClientHello waits to be transmitted.
+    /// A session of the pure core, with the configured engine. Its ClientHello is ready to be sent.
     #[cfg(feature = "unstable")]
     #[doc(hidden)]
     pub fn session(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {
         self.begin(name, marks)
     }
 
-    /// A session with the engine that the configuration asks for.
+    /// A session with the configured engine.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
     pub(crate) fn begin(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {
         let (config, own) = (Arc::clone(&self.0.config), self.0.own.clone().unwrap_or_default());
@@ -110,13 +110,13 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// The same from PEM text in memory.
+    /// As [`roots_pem_file`](Self::roots_pem_file), from PEM text in memory.
     pub fn roots_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.roots.push(RootSource::Pem(Source::Bytes(pem.into())));
         self
     }
 
-    /// The same for one certificate, as DER.
+    /// As [`roots_pem_file`](Self::roots_pem_file), for one certificate as DER.
     pub fn root(mut self, cert: CertificateDer<'static>) -> Self {
         self.roots.push(RootSource::Der(cert));
         self
@@ -151,7 +151,7 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// The same from PEM text in memory.
+    /// As [`crl_pem_file`](Self::crl_pem_file), from PEM text in memory.
     pub fn crl_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.common.revocation_lists.push(Source::Bytes(pem.into()));
         self
@@ -219,7 +219,7 @@ impl ClientTlsBuilder {
         roots.add_parsable_certificates(named.iter().cloned());
         self.add_platform_roots(&mut roots, warnings);
         if roots.is_empty() {
-            // Reported here, because the build fails: its warnings would never be seen.
+            // The warnings are part of the error, because no configuration is made from which they could be read.
             let said: Vec<&str> = warnings.iter().map(|warning| warning.detail.as_str()).collect();
             let found = (!said.is_empty()).then(|| said.join("; "));
             return Err(ConfigError::new(None, ConfigProblem::NoRoots).found(found).into());

@@ -61,7 +61,7 @@ impl Common {
         self.key_log_from_env.then(|| Arc::new(KeyLogFile::new()) as Arc<dyn KeyLog>)
     }
 
-    /// Revocation lists that were found beside roots, when no list was given as such.
+    /// A warning for each revocation list in a file of roots, if no revocation list was configured.
     pub(super) fn unused_lists<'a>(&self, roots: &'a [RootSource]) -> impl Iterator<Item = ConfigWarning> + use<'a> {
         let roots = if self.revocation_lists.is_empty() { roots } else { &[] };
         roots.iter().filter_map(RootSource::unused_list)
@@ -135,7 +135,7 @@ fn unfit(cert: &CertificateDer<'static>) -> Option<String> {
     Some(x509::unreadable(cert).unwrap_or_else(|| said(&error)))
 }
 
-/// The express engine gets its keys from rustls, which asks the provider whether they may be extracted.
+/// Checks that the provider allows key extraction: the express engine gets its keys from rustls in this way.
 #[cfg(feature = "express")]
 pub(super) fn check_keys(provider: &CryptoProvider) -> Result<(), Error> {
     let gives_keys = |suite: &SupportedCipherSuite| {

@@ -52,7 +52,7 @@ impl Lists {
         (is_of_root && self.is_signed(root, &parsed)?).then_some(parsed)
     }
 
-    /// Whether the key of this root has signed the list.
+    /// Whether this root's key has signed the list.
     fn is_signed(&self, root: &Certificate<'_>, list: &RevocationList<'_>) -> Option<bool> {
         let [of_key, public] = elements(root.key)?[..] else { return None };
         let public = public.decode_as::<BitStringRef<'_>>().ok()?.as_bytes()?;

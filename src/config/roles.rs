@@ -85,18 +85,19 @@ macro_rules! impl_builder {
                 self.identity_source(IdentitySource::Pem { chain, key })
             }
 
-            /// The same from PEM text in memory.
+            /// As [`identity_pem_files`](Self::identity_pem_files), from PEM text in memory.
             pub fn identity_pem(self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
                 let (chain, key) = (Source::Bytes(chain.into()), Source::Bytes(key.into()));
                 self.identity_source(IdentitySource::Pem { chain, key })
             }
 
-            /// The same as DER.
+            /// As [`identity_pem_files`](Self::identity_pem_files), as DER.
             pub fn identity(self, chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
                 self.identity_source(IdentitySource::Der { chain, key })
             }
 
-            /// The application protocols to agree on, the preferred one first: `["h2", "http/1.1"]`. Default: no ALPN.
+            /// The application protocols to negotiate, the preferred one first: `["h2", "http/1.1"]`. Default: no
+            /// ALPN.
             #[doc(alias = "set_alpn_protocols")]
             #[doc(alias = "NextProtos")]
             pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
@@ -104,14 +105,14 @@ macro_rules! impl_builder {
                 self
             }
 
-            /// The oldest version to speak; default TLS 1.2 (rule: secure-9).
+            /// The oldest version to accept; default TLS 1.2 (rule: secure-9).
             #[doc(alias = "minimum_version")]
             pub fn min_version(mut self, version: TlsVersion) -> Self {
                 self.common.min = Some(version);
                 self
             }
 
-            /// The newest version to speak; default TLS 1.3.
+            /// The newest version to accept; default TLS 1.3.
             #[doc(alias = "maximum_version")]
             pub fn max_version(mut self, version: TlsVersion) -> Self {
                 self.common.max = Some(version);

@@ -41,14 +41,14 @@ impl ServerTls {
         self.0.own.as_deref()
     }
 
-    /// A session of the pure core, with the engine that the configuration asks for.
+    /// A session of the pure core, with the configured engine.
     #[cfg(feature = "unstable")]
     #[doc(hidden)]
     pub fn session(&self, marks: Watermarks) -> Result<Session, Error> {
         self.begin(marks)
     }
 
-    /// A session with the engine that the configuration asks for.
+    /// A session with the configured engine.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
     pub(crate) fn begin(&self, marks: Watermarks) -> Result<Session, Error> {
         let (config, own) = (Arc::clone(&self.0.config), self.0.own.clone().unwrap_or_default());
@@ -102,7 +102,7 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// The same from PEM text in memory.
+    /// As [`client_ca_pem_file`](Self::client_ca_pem_file), from PEM text in memory.
     pub fn client_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.client_roots.push(RootSource::Pem(Source::Bytes(pem.into())));
         self
@@ -123,7 +123,7 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// The same from PEM text in memory.
+    /// As [`client_crl_pem_file`](Self::client_crl_pem_file), from PEM text in memory.
     pub fn client_crl_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.common.revocation_lists.push(Source::Bytes(pem.into()));
         self

@@ -13,7 +13,7 @@ use crate::policy::{Leftover, Role};
 pub struct StartTls {
     role: Choice,
     leftover: Option<Leftover>,
-    /// The connection begins with TLS: no plaintext comes first.
+    /// Whether the connection starts with TLS, without plaintext before it.
     is_begin: bool,
 }
 
@@ -31,21 +31,21 @@ impl fmt::Debug for StartTls {
 #[derive(Clone)]
 enum Choice {
     Fixed(Side),
-    /// The role follows the TCP connection.
+    /// The role depends on whether we opened or accepted the TCP connection.
     AsMade {
         client: Side,
         server: Side,
     },
 }
 
-/// The role, with what belongs to it.
+/// The role, with its configuration.
 #[derive(Clone)]
 pub(crate) enum Side {
     Client { tls: ClientTls, name: String },
     Server { tls: ServerTls },
 }
 
-/// An upgrade whose role is decided, and whose server name is a valid one.
+/// An upgrade with a decided role and, for a client, a valid server name.
 pub(crate) struct Settled {
     pub(crate) side: Side,
     pub(crate) leftover: Leftover,
@@ -63,8 +63,8 @@ impl StartTls {
         Choice::Fixed(Side::Server { tls: tls.clone() }).into()
     }
 
-    /// TLS in the role that the TCP connection has: client if we connected, server if we accepted it (rule: upgrade-4).
-    /// A connection that the application passed in counts as accepted.
+    /// TLS with the role of the TCP connection: client if we opened the connection, server if we accepted it (rule:
+    /// upgrade-4). A connection that the application passed in counts as accepted.
     pub fn as_made(client: &ClientTls, name: impl Into<String>, server: &ServerTls) -> Self {
         let client = Side::Client { tls: client.clone(), name: name.into() };
         Choice::AsMade { client, server: Side::Server { tls: server.clone() } }.into()
@@ -77,7 +77,7 @@ impl StartTls {
         Self { leftover: Some(leftover), ..self }
     }
 
-    /// The connection begins with TLS: all bytes of the peer belong to TLS.
+    /// Marks the connection as starting with TLS: all bytes of the peer belong to TLS.
     pub(crate) fn at_begin(self) -> Self {
         Self { is_begin: true, ..self }
     }
@@ -109,9 +109,9 @@ impl From<Choice> for StartTls {
 }
 
 impl Settled {
-    /// Whether to check the kernel for bytes that the peer has already sent. A server does not check, because its peer
-    /// may already have started the handshake (rule: upgrade-11). `has_carried`: whether the connection has carried
-    /// bytes already.
+    /// Whether to check the kernel for bytes that the peer has already sent. A server does not check, because its
+    /// peer may already have started the handshake (rule: upgrade-11). `has_carried`: whether any bytes have passed
+    /// over the connection already.
     pub(crate) fn must_look(&self, has_carried: bool) -> bool {
         let is_first = self.is_begin && !has_carried;
         matches!(self.side, Side::Client { .. }) && !is_first

@@ -33,7 +33,8 @@ pub struct ConnectAttempt {
 }
 
 impl ConnectError {
-    /// Prints the attempts; those that failed in the same way as the last one come last.
+    /// Splits the attempts into two lists: those that failed differently from the last attempt, and those that failed
+    /// like it.
     fn like_the_last(&self) -> (Vec<&ConnectAttempt>, Vec<&ConnectAttempt>) {
         let last = self.attempts.last().map(|attempt| attempt.error.to_string());
         self.attempts.iter().partition(|attempt| Some(attempt.error.to_string()) == last)

@@ -36,7 +36,7 @@ pub enum Blame {
     Us,
     /// The other side of the connection.
     Peer,
-    /// The TLS implementation or configuration of the other side: its certificate, its alert, its records.
+    /// The TLS implementation or configuration of the other side, for example its certificate, alert or records.
     PeerTls,
     /// A deadline passed.
     Time,
@@ -54,9 +54,9 @@ pub enum Phase {
     Handshake,
     /// Open for data.
     Open,
-    /// One half has ended, the other one is idle.
+    /// One half has ended, and the other one is idle.
     HalfOpen,
-    /// Open, and nothing moves in either direction.
+    /// Open, but idle: no bytes move in either direction.
     Idle,
     /// Closing: sending the last bytes and waiting for the peer's end.
     Close,
@@ -82,12 +82,12 @@ impl fmt::Display for Phase {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Reason {
-    /// Cleanly: each side's end marker (close_notify or FIN) reached the other side, and all our bytes arrived before
-    /// ours (rule: close-14).
+    /// Cleanly: each side's end marker (close_notify or FIN) reached the other side. All our bytes arrived before our
+    /// marker (rule: close-14).
     Closed,
-    /// We closed cleanly, but the peer did not confirm it: it did not answer with its end marker, or it had ended
-    /// before and its system has not acknowledged our last bytes. No data is known to be lost (rules: close-7,
-    /// close-14).
+    /// We closed cleanly, but the peer did not confirm it. Either it did not answer with its end marker, or it had
+    /// ended before us and its system has not acknowledged our last bytes. No data is known to be lost (rules:
+    /// close-7, close-14).
     Unconfirmed,
     /// The layer below ended before the peer's end marker came: the received data may be incomplete.
     Truncated(Phase),

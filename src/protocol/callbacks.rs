@@ -9,23 +9,25 @@ use crate::error::Reason;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum AfterRead {
-    /// The connection is closed after what was written has left; a producer is stopped (rules: close-8, half-11).
+    /// The connection is closed after all written bytes have left. If a producer is registered, it is stopped (rules:
+    /// close-8, half-11).
     #[default]
     Close,
-    /// The protocol is half-closeable: it goes on writing, and calls `close` when it is done (rule: half-6).
+    /// The protocol is half-closeable: it continues to write, and calls `close` when it is done (rule: half-6).
     KeepWriting,
 }
 
 /// An object that is called when something happens to one connection.
 ///
-/// All callbacks but [`data_received`](Self::data_received) have a default. They must not block: they share a thread with
-/// other connections. For work that takes time, spawn a task and give it the [handle](Conn::handle).
+/// All callbacks except [`data_received`](Self::data_received) have a default. A callback must not block, because it
+/// shares a thread with other connections. For work that takes time, spawn a task and give it the
+/// [handle](Conn::handle).
 ///
 /// ```
 /// use bowline::protocol::{CallbackResult, Conn, Protocol};
 /// use std::time::Duration;
 ///
-/// /// Answers each line, and closes a connection that says nothing for a minute.
+/// /// Answers each line, and closes a connection after a minute without a line.
 /// struct Lines;
 ///
 /// impl Protocol for Lines {
@@ -63,53 +65,58 @@ pub enum AfterRead {
 #[doc(alias = "IHandshakeListener")]
 #[doc(alias = "BufferedProtocol")]
 pub trait Protocol: Send + 'static {
-    /// The connection is there. If it begins with TLS, the handshake is still to come: what is written now leaves encrypted
-    /// after it (rule: write-3).
+    /// The connection exists. If it starts with TLS, the handshake has not started yet: bytes that are written now
+    /// are encrypted, and leave after the handshake (rule: write-3).
     #[doc(alias = "connectionMade")]
     fn connection_made(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
-    /// The TLS handshake is done; [`tls`](Conn::tls) returns what was agreed on (rule: secure-2).
+    /// The TLS handshake is done; [`tls`](Conn::tls) returns the negotiated parameters (rule: secure-2).
     #[doc(alias = "handshakeCompleted")]
     fn handshake_completed(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
-    /// Bytes have arrived; they are lent from the transport's own buffer. Returns how many of them were processed. The rest
-    /// stays with the transport and is delivered again, together with later bytes: a protocol needs no buffer to wait for
-    /// the end of a line. One call lends at most 33 KiB in addition to the bytes that earlier calls left.
+    /// Bytes have arrived. `data` is borrowed from the transport's own buffer. Returns how many bytes were processed.
+    /// The transport keeps the rest and delivers it again, together with later bytes, so a protocol needs no buffer
+    /// of its own to wait for the end of a line. One call delivers at most 33 KiB in addition to the bytes that
+    /// earlier calls left.
     ///
-    /// If a protocol answers many messages in one call, it should check [`reading`](Conn::reading) before each of them, and
-    /// leave the rest when reading is paused: too many answers are unsent, or the protocol has paused itself (rule: write-10).
+    /// If a protocol answers many messages in one call, it should check [`reading`](Conn::reading) before each
+    /// message, and leave the rest when reading is paused: either too many answers are unsent, or the protocol has
+    /// paused reading itself (rule: write-10).
     ///
-    /// Bytes that were not processed when TLS is started are leftover, and are judged (rule: upgrade-2). So a protocol that
-    /// returns the length of the line `STARTTLS`, and no more, is safe from injection.
+    /// If TLS is started while bytes are unprocessed, these bytes are leftover: the [`Leftover`](crate::Leftover)
+    /// setting decides whether they fail the upgrade or are passed to TLS (rule: upgrade-2). So a protocol that
+    /// returns only the length of the line `STARTTLS` is safe from injected commands.
     ///
     /// # Errors
-    /// Returning more than `data.len()` is an error, too.
+    /// Returning more than `data.len()` is an error too.
     #[doc(alias = "dataReceived")]
     fn data_received(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize>;
 
-    /// How many bytes [`data_received`](Self::data_received) may leave; default 1 MiB. If it leaves more, the connection ends
-    /// with [`Unread`](super::Unread) as the reason: a line without an end must not take all memory.
+    /// The number of bytes that [`data_received`](Self::data_received) may leave unprocessed; default 1 MiB. If it
+    /// leaves more, the connection ends with [`Unread`](super::Unread) as the reason, so that a line without an end
+    /// cannot use up the memory.
     fn max_unread(&self) -> usize {
         1 << 20
     }
 
-    /// Whether reading stops when this protocol's unsent answers exceed the high mark, until they are down to the low mark
-    /// (rule: write-10); default `true`. Answers are the bytes that [`data_received`](Self::data_received) writes, also through
-    /// the connection's [`Handle`](super::Handle). Bytes from other callbacks, from a producer, or from another task do not stop reading.
+    /// Whether reading stops when the unsent answers of this protocol exceed the high mark. Reading then resumes at
+    /// the low mark (rule: write-10). Default `true`. Answers are the bytes that
+    /// [`data_received`](Self::data_received) writes, also through the connection's [`Handle`](super::Handle). Bytes
+    /// from other callbacks, from a producer, or from another task do not stop reading.
     ///
-    /// A protocol that returns `false` keeps receiving, and has to bound the memory that a peer that does not read can take.
-    /// Called once, before [`connection_made`](Self::connection_made).
+    /// A protocol that returns `false` continues to receive. It must then limit the memory that a peer can use by not
+    /// reading its answers. This method is called once, before [`connection_made`](Self::connection_made).
     fn stops_reading_when_full(&self) -> bool {
         true
     }
 
-    /// The queue of unsent bytes was above the high mark and has come down to the low one (rule: write-8).
+    /// The queue of unsent bytes exceeded the high mark, and has now fallen to the low mark (rule: write-8).
     #[doc(alias = "resume_writing")]
     fn writable(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let _ = conn;
@@ -122,23 +129,24 @@ pub trait Protocol: Send + 'static {
         Ok(())
     }
 
-    /// The time that [`set_timer`](Conn::set_timer) has set has come.
+    /// The time set by [`set_timer`](Conn::set_timer) has passed.
     #[doc(alias = "callLater")]
     fn timer_fired(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
-    /// The [group](crate::DrainGroup) of the connection, mostly that of its listener, drains: the connection should end. By
-    /// default it is closed. Called at most once; a connection that is still in its first handshake is aborted instead.
+    /// The [group](crate::DrainGroup) of the connection, usually that of its listener, drains, so the connection
+    /// should end. The default closes the connection. Called at most once. If the connection is still in its first
+    /// handshake, it is aborted, and this method is not called.
     #[doc(alias = "stopListening")]
     fn draining(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         conn.close();
         Ok(())
     }
 
-    /// The peer has ended its half, after all its data: clean, or truncated (rule: half-6). By default the connection is
-    /// closed; a half-closeable protocol returns [`AfterRead::KeepWriting`].
+    /// The peer has ended its half, either cleanly or truncated (rule: half-6). All its data was delivered before. By
+    /// default the connection is closed; a half-closeable protocol returns [`AfterRead::KeepWriting`].
     #[doc(alias = "readConnectionLost")]
     #[doc(alias = "eof_received")]
     fn read_closed(&mut self, conn: &mut dyn Conn, end: End) -> CallbackResult<AfterRead> {
@@ -146,14 +154,15 @@ pub trait Protocol: Send + 'static {
         Ok(AfterRead::Close)
     }
 
-    /// Our own half has ended: its end marker has left (rule: half-7).
+    /// Our own half has ended: the end marker has been sent (rule: half-7).
     #[doc(alias = "writeConnectionLost")]
     fn write_closed(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
-    /// The connection is over. Called once, last, whatever happened (rules: life-1, end-1).
+    /// The connection is over. This is the last callback. It is called exactly once, however the connection ended
+    /// (rules: life-1, end-1).
     #[doc(alias = "connectionLost")]
     fn connection_lost(&mut self, reason: &Reason) {
         let _ = reason;

@@ -1,4 +1,5 @@
-//! The runner between plaintext and TLS: it awaits the step, and serves handles and producers meanwhile.
+//! Performs the changes between plaintext and TLS. While the runner awaits such a change, it continues to serve
+//! handles and producers.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -15,9 +16,9 @@ use crate::error::{Error, Phase, Reason, UpgradeError};
 use crate::transport::Transport;
 use crate::transport::layer::{TOKEN, poll_budget, poll_write_some, tls_layers};
 
-/// Between plaintext and TLS.
+/// The changes between plaintext and TLS.
 impl<P: Protocol, T: Transport> Runner<P, T> {
-    /// A transport that was handed in before its handshake.
+    /// Completes the handshake of a transport that was passed in before its handshake.
     pub(super) async fn handshake(&mut self) {
         let Self { dispatcher, transport, .. } = self;
         let Some(handshake) = transport.handshaking(TOKEN) else { return };
@@ -26,7 +27,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.settle(Changed::Secured, outcome, None);
     }
 
-    /// Makes the step that is next: bytes that were written before it leave first (rule: upgrade-1).
+    /// Performs the next change. Bytes that were written before it are sent first (rule: upgrade-1).
     pub(super) async fn change(&mut self) {
         let (deadline, phase) = match self.dispatcher.conn.outbox.next_step() {
             Some(TlsStep::Start(_, deadline, _)) => (*deadline, Phase::Handshake),
@@ -56,7 +57,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.settle(changed, outcome, reply);
     }
 
-    /// Ready once the bytes before the step have been handed over.
+    /// Ready once the bytes that precede the change have been passed to the transport.
     fn poll_bytes_before(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {
             ready!(poll_budget(cx));
@@ -77,8 +78,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// Returns the bytes that the protocol has not processed to the transport, before the bytes that the transport has read
-    /// since. All of them are leftover, to which the policy applies (rule: upgrade-2).
+    /// Returns the unprocessed bytes to the transport, in front of the bytes that the transport has read since. All
+    /// of them are leftover bytes, and the policy decides about them together (rule: upgrade-2).
     fn give_unread_back(&mut self) {
         let mut unread = self.unread.take();
         if !unread.is_empty() {
@@ -87,7 +88,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// The step is done, or has failed, and the connection with it; or a close has made it pointless.
+    /// Handles the outcome of the change. `None`: a close has made the change pointless. If the change failed, the
+    /// connection fails with it.
     fn settle(&mut self, changed: Changed, outcome: Option<Result<(), Error>>, reply: Option<ReplySender>) {
         self.unfinished = None;
         self.dispatcher.conn.tls_change = TlsChange::None;
@@ -109,11 +111,11 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 }
 
-/// Where a step has led.
+/// The direction of a change.
 #[derive(Clone, Copy)]
 enum Changed {
-    /// Into TLS.
+    /// From plaintext to TLS.
     Secured,
-    /// Out of it.
+    /// From TLS back to the layer beneath.
     Plain,
 }

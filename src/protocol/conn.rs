@@ -1,5 +1,5 @@
-//! The interface of a connection as protocols, producers and other tasks see it. These types name each other, so they stand
-//! in one file.
+//! The interface of a connection for protocols, producers and other tasks. These types refer to each other, so they
+//! are in one file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,29 +16,29 @@ use crate::conn::options::SocketOptions;
 use crate::core::facts::SessionFacts;
 use crate::error::Error;
 
-/// Whether data is delivered to a protocol: [`Conn::reading`].
+/// Whether data is delivered to a protocol, as [`Conn::reading`] returns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reading {
-    /// It is delivered.
+    /// Data is delivered.
     Open,
-    /// Reading is paused, by [`Conn::pause_reading`] or because too many answers are unsent. Received bytes stay unread
-    /// (rules: flow-4, write-10).
+    /// Reading is paused, by [`Conn::pause_reading`] or because too many answers are unsent. The received bytes are
+    /// kept, and not delivered (rules: flow-4, write-10).
     Paused,
-    /// TLS begins or ends. Bytes that the protocol has not processed are judged when TLS begins, and read again when it ends
-    /// (rules: upgrade-2, upgrade-9).
+    /// TLS starts or ends. Bytes that the protocol has not processed are leftover when TLS starts, and are delivered
+    /// again when TLS ends (rules: upgrade-2, upgrade-9).
     Changing,
     /// No data is delivered any more (rules: close-10, abort-3).
     Over,
 }
 
-/// The connection as a protocol sees it: the calls of [`bowline::Transport`](crate::Transport) and of the traits above it,
-/// under the same names, but none of them waits. A callback gets it for the time of its call; other tasks use the
-/// [`Handle`].
+/// The connection as a protocol sees it. It has the methods of [`bowline::Transport`](crate::Transport) and of the
+/// traits above it, under the same names, but none of them waits. A callback may use it until it returns; other tasks
+/// use the [`Handle`].
 ///
-/// No call fails because of what the peer did, and each call is defined after the end of the connection too (rule: life-5).
-/// What a callback asks for is carried out after it has returned, in the order of the calls (rule: life-2); only
-/// [`abort`](Self::abort) acts at once. The socket options are those of [`SocketOptions`].
+/// No method fails because of what the peer did, and every method may be called after the end of the connection too
+/// (rule: life-5). Calls are carried out after the callback has returned, in the order in which it made them (rule:
+/// life-2); only [`abort`](Self::abort) acts at once. The socket options are those of [`SocketOptions`].
 ///
 /// ```
 /// use bowline::StartTls;
@@ -53,8 +53,8 @@ pub enum Reading {
 /// }
 /// ```
 ///
-/// The trait is sealed: this crate implements it for the connections of a [`Runner`](super::Runner) and for the test double
-/// `testing::Recorder`. New methods can be added without a breaking change.
+/// The trait is sealed: this crate implements it for the connections of a [`Runner`](super::Runner) and for the test
+/// double `testing::Recorder`. So new methods are not a breaking change.
 #[doc(alias = "ITransport")]
 #[doc(alias = "IConsumer")]
 #[doc(alias = "ITCPTransport")]
@@ -62,14 +62,15 @@ pub enum Reading {
 #[doc(alias = "ITLSTransport")]
 #[doc(alias = "INegotiated")]
 pub trait Conn: SocketOptions {
-    /// Sends these bytes after all that was written before. All writes of one callback are merged (rule: write-7). Bytes
-    /// that come after `close`, `close_write` or `abort`, or after the end, are dropped and counted (rule: write-4).
+    /// Sends these bytes after everything that was written before. All writes of one callback are merged (rule:
+    /// write-7). Bytes that are written after `close`, `close_write` or `abort`, or after the end of the connection,
+    /// are dropped and counted (rule: write-4).
     ///
-    /// It never waits and has no limit. A protocol that writes much checks [`queued`](Self::queued), waits for
-    /// [`writable`](super::Protocol::writable), or registers a [`Producer`].
+    /// This method never waits and has no limit. A protocol that writes a lot should check [`queued`](Self::queued),
+    /// wait for [`writable`](super::Protocol::writable), or register a [`Producer`].
     fn write(&mut self, bytes: &[u8]);
 
-    /// Writes all parts as one: all of them or none (rule: write-2). The iterator is consumed once.
+    /// Writes all parts as one write: all of them or none (rule: write-2). The iterator is consumed once.
     ///
     /// ```
     /// # fn answer(conn: &mut dyn bowline::protocol::Conn, lines: &[String]) {
@@ -80,46 +81,50 @@ pub trait Conn: SocketOptions {
     #[doc(alias = "writelines")]
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>);
 
-    /// Ends the connection in order, after all that was written, and after the producer (rules: close-1 to close-11). Input
-    /// that arrives from now on is discarded.
+    /// Closes the connection in order, after everything that was written has been sent and the producer is done
+    /// (rules: close-1 to close-11). Input that arrives from now on is discarded.
     #[doc(alias = "loseConnection")]
     fn close(&mut self);
 
-    /// Ends our send half, after all that was written, and after the producer; reading goes on (rules: half-1 to half-5).
+    /// Ends our send half, after everything that was written has been sent and the producer is done. Reading
+    /// continues (rules: half-1 to half-5).
     #[doc(alias = "loseWriteConnection")]
     #[doc(alias = "write_eof")]
     fn close_write(&mut self);
 
-    /// Ends the connection now: queued bytes are discarded, and the peer gets RST (rules: abort-1 to abort-5). The protocol
-    /// is notified after its callback has returned.
+    /// Ends the connection now: queued bytes are discarded, and the peer gets RST (rules: abort-1 to abort-5). The
+    /// protocol is notified after the current callback has returned.
     #[doc(alias = "abortConnection")]
     fn abort(&mut self);
 
-    /// Stops the delivery of data. Data stays where it is, and the end of the peer's half after it (rule: flow-4).
+    /// Stops the delivery of data. Undelivered data is kept, and the end of the peer's half is reported after that
+    /// data (rule: flow-4).
     #[doc(alias = "pauseProducing")]
     fn pause_reading(&mut self);
 
-    /// Delivers data again, first the bytes that the protocol has left unread.
+    /// Resumes the delivery of data, starting with the bytes that the protocol has left unprocessed.
     #[doc(alias = "resumeProducing")]
     fn resume_reading(&mut self);
 
-    /// Whether [`pause_reading`](Self::pause_reading) has paused reading. A pause because of unsent answers does not count.
+    /// Whether [`pause_reading`](Self::pause_reading) has paused reading. A pause because of unsent answers does not
+    /// count.
     fn is_reading_paused(&self) -> bool;
 
-    /// Whether data is delivered, and why not. The calls that handles have made so far are carried out first. A protocol
-    /// that cuts its input into messages checks this before each message, and leaves the rest unread if it is not
-    /// [`Reading::Open`].
+    /// Whether data is delivered, and if not, why not. Pending calls of handles are carried out first. A protocol
+    /// that cuts its input into messages should check this before each message, and leave the rest unprocessed if the
+    /// result is not [`Reading::Open`].
     fn reading(&mut self) -> Reading;
 
     /// Registers a producer, for data that does not fit into the queue.
     ///
     /// # Errors
-    /// [`Error::Producer`] if there is one already; it stays. If nothing can be sent any more this is no error: the new
-    /// producer is stopped after this callback has returned (rule: flow-1).
+    /// [`Error::Producer`] if a producer is registered already; that producer stays. If nothing can be sent any more,
+    /// there is no error: the new producer is stopped after this callback has returned (rule: flow-1).
     #[doc(alias = "registerProducer")]
     fn register_producer(&mut self, producer: Producer) -> Result<(), Error>;
 
-    /// The producer is done. What it has written is sent, and then the end that waited for it (rules: close-5, half-4).
+    /// Unregisters the producer. The bytes that it has written are sent first. A close or close_write that waited for
+    /// the producer follows (rules: close-5, half-4).
     #[doc(alias = "unregisterProducer")]
     fn unregister_producer(&mut self);
 
@@ -129,34 +134,34 @@ pub trait Conn: SocketOptions {
     #[doc(alias = "setTimeout")]
     fn set_timer(&mut self, after: Option<Duration>);
 
-    /// How many bytes were written and have not left for the kernel (rule: write-8).
+    /// The number of bytes that were written and have not reached the kernel (rule: write-8).
     #[doc(alias = "get_write_buffer_size")]
     fn queued(&self) -> usize;
 
-    /// How many bytes were dropped because they came after the end (rule: write-4).
+    /// The number of bytes that were dropped because they were written after the end (rule: write-4).
     fn dropped(&self) -> u64;
 
     /// A handle for other tasks and threads.
     fn handle(&self) -> Handle;
 
-    /// The handle of the connection itself: its policy, its report.
+    /// The [`Control`] of the connection, for example for its policy and its report.
     fn control(&self) -> &Control;
 
-    /// Our address; numeric, also after the end (rule: tcp-1).
+    /// Our address. It is numeric, and also available after the end (rule: tcp-1).
     #[doc(alias = "getHost")]
     #[doc(alias = "host")]
     fn local_addr(&self) -> Address {
         self.control().local_addr()
     }
 
-    /// The peer's address; numeric, also after the end (rule: tcp-1).
+    /// The peer's address. It is numeric, and also available after the end (rule: tcp-1).
     #[doc(alias = "getPeer")]
     #[doc(alias = "peer")]
     fn peer_addr(&self) -> Address {
         self.control().peer_addr()
     }
 
-    /// What the handshake of the topmost TLS session agreed on; `None` in plaintext (rule: secure-3).
+    /// The facts that the handshake of the topmost TLS session has negotiated; `None` in plaintext (rule: secure-3).
     #[doc(alias = "getPeerCertificate")]
     #[doc(alias = "negotiatedProtocol")]
     fn tls(&self) -> Option<Arc<SessionFacts>>;
@@ -166,14 +171,15 @@ pub trait Conn: SocketOptions {
         self.tls().is_some()
     }
 
-    /// Starts TLS after what was written so far; later writes are encrypted (rule: upgrade-1). Bytes that were received and
-    /// not processed are judged (rule: upgrade-2). No data is delivered until
-    /// [`handshake_completed`](super::Protocol::handshake_completed). A handshake that fails ends the connection.
+    /// Starts TLS after everything that was written so far; later writes are encrypted (rule: upgrade-1). Received
+    /// bytes that were not processed are leftover (rule: upgrade-2). No data is delivered until
+    /// [`handshake_completed`](super::Protocol::handshake_completed) is called. If the handshake fails, the
+    /// connection ends.
     ///
     /// # Errors
-    /// The [`UpgradeError`](crate::UpgradeError) says why TLS cannot start now, and nothing has changed (rule: upgrade-5).
-    /// [`Error::Unsupported`] if the transport cannot be upgraded. A callback that returns the error by `?` ends the
-    /// connection with it.
+    /// The [`UpgradeError`](crate::UpgradeError) says why TLS cannot start now; nothing has changed (rule:
+    /// upgrade-5). [`Error::Unsupported`] if the transport cannot be upgraded. If a callback returns the error by
+    /// `?`, the connection ends with that error as the reason.
     #[doc(alias = "startTLS")]
     #[doc(alias = "STARTTLS")]
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error>;
@@ -186,8 +192,8 @@ pub trait Conn: SocketOptions {
     /// [`UpgradeError::TooManyLayers`](crate::UpgradeError::TooManyLayers) (rule: upgrade-12). Nothing changes.
     fn may_start_tls(&mut self) -> Result<(), Error>;
 
-    /// Ends the topmost TLS session after what was written, and goes on beneath it (rule: upgrade-9). The callback
-    /// [`tls_stopped`](super::Protocol::tls_stopped) says when.
+    /// Ends the topmost TLS session after everything that was written so far, and continues on the layer beneath
+    /// (rule: upgrade-9). [`tls_stopped`](super::Protocol::tls_stopped) is called when that is done.
     ///
     /// # Errors
     /// [`UpgradeError::NotSecure`](crate::UpgradeError::NotSecure) in plaintext, otherwise as
@@ -197,47 +203,48 @@ pub trait Conn: SocketOptions {
     fn stop_tls(&mut self) -> Result<(), Error>;
 }
 
-/// Produces by itself, and can be paused: another connection, a stream of events.
+/// A producer that writes by itself and can be paused, for example another connection or a stream of events.
 #[doc(alias = "IPushProducer")]
 pub trait PushProducer: Send + 'static {
-    /// More is queued than the [high mark](crate::Watermarks): produce nothing for now (rule: flow-2).
+    /// The queue has reached the [high mark](crate::Watermarks): stop writing for now (rule: flow-2).
     #[doc(alias = "pauseProducing")]
     #[doc(alias = "pause_writing")]
     fn pause(&mut self);
 
-    /// The queue is down to the low mark: go on.
+    /// The queue has fallen to the low mark: continue to write.
     #[doc(alias = "resumeProducing")]
     #[doc(alias = "resume_writing")]
     fn resume(&mut self);
 
-    /// Nothing can be sent any more. Called at most once, before the end of the connection is reported (rule: flow-3).
+    /// Nothing can be sent any more. Called at most once, before the end of the connection is reported (rule:
+    /// flow-3).
     #[doc(alias = "stopProducing")]
     fn stop(&mut self);
 }
 
-/// Produces when it is asked: a file, a generator.
+/// A producer that writes one piece for each call, for example a file or a generator.
 #[doc(alias = "IPullProducer")]
 pub trait PullProducer: Send + 'static {
-    /// The queue has run empty: write the next piece, or have another task write it by the handle. It is asked again when
-    /// that piece has left (rule: flow-2). After the last piece it calls
-    /// [`unregister_producer`](Conn::unregister_producer), in the same call.
+    /// The queue is empty: write the next piece, or let another task write it through the handle. This method is
+    /// called again when that piece has left (rule: flow-2). When it has written the last piece, it must call
+    /// [`unregister_producer`](Conn::unregister_producer) in the same call.
     ///
     /// # Errors
-    /// An error ends the connection, as that of a callback does (rule: life-3).
+    /// An error ends the connection, like an error of a callback (rule: life-3).
     #[doc(alias = "resumeProducing")]
     fn produce(&mut self, conn: &mut dyn Conn) -> CallbackResult;
 
-    /// As [`PushProducer::stop`].
+    /// See [`PushProducer::stop`].
     #[doc(alias = "stopProducing")]
     fn stop(&mut self);
 }
 
-/// A producer, to be [registered](Conn::register_producer).
+/// A producer for [`register_producer`](Conn::register_producer).
 ///
 /// ```
 /// use bowline::protocol::{CallbackResult, Conn, Producer, PullProducer};
 ///
-/// /// Counts down, a line for each number, as fast as the peer reads.
+/// /// Counts down, one line for each number, as fast as the peer reads.
 /// struct Countdown(u32);
 ///
 /// impl PullProducer for Countdown {
@@ -260,19 +267,19 @@ pub trait PullProducer: Send + 'static {
 /// }
 /// ```
 pub enum Producer {
-    /// It is paused and resumed.
+    /// A producer that is paused and resumed.
     Push(Box<dyn PushProducer>),
-    /// It is asked for each piece.
+    /// A producer that is called for each piece.
     Pull(Box<dyn PullProducer>),
 }
 
 impl Producer {
-    /// A producer that is paused and resumed.
+    /// Wraps a producer that is paused and resumed.
     pub fn push(producer: impl PushProducer) -> Self {
         Self::Push(Box::new(producer))
     }
 
-    /// A producer that is asked for each piece.
+    /// Wraps a producer that is called for each piece.
     pub fn pull(producer: impl PullProducer) -> Self {
         Self::Pull(Box::new(producer))
     }
@@ -284,7 +291,8 @@ impl Producer {
         }
     }
 
-    /// Stops it because its connection has ended, but not inside a callback of this thread.
+    /// Stops the producer, because its connection has ended. If a callback runs on this thread, this happens after
+    /// the callback has returned.
     pub(super) fn stop_after_callbacks(mut self) {
         after_callbacks(move || self.stop());
     }
@@ -299,11 +307,11 @@ impl fmt::Debug for Producer {
     }
 }
 
-/// Does what a protocol's [`Conn`] does, from any task and thread. Cheap to clone. It keeps nothing of the connection alive
-/// (rule: life-4).
+/// Does what a protocol's [`Conn`] does, from any task and thread. It is cheap to clone, and does not keep the
+/// connection alive (rule: life-4).
 ///
-/// Calls return at once and are carried out in their order, by the connection's own task. After the end they do nothing:
-/// bytes are dropped and counted, a producer is stopped (rule: life-5).
+/// Each call returns at once. The connection's own task carries the calls out in their order. After the end of the
+/// connection, bytes are dropped and counted, a producer is stopped, and other calls have no effect (rule: life-5).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -327,25 +335,25 @@ impl fmt::Debug for Producer {
 #[derive(Clone)]
 pub struct Handle(pub(super) Arc<HandleState<dyn CommandTarget>>);
 
-/// A connection on which the calls of its handles are carried out.
+/// The connection on which the commands of handles are carried out.
 pub(crate) trait CommandTarget: Conn {
-    /// Writes what a handle has written, in answer to input or not.
+    /// Writes bytes from a handle. `is_answer`: they were written in answer to input.
     fn write_command(&mut self, bytes: &[u8], is_answer: bool) {
         let _ = is_answer;
         self.write(bytes);
     }
 
-    /// Starts TLS. The reply comes when the handshake is done, or has failed.
+    /// Starts TLS. The reply is sent when the handshake is done or has failed.
     fn start_tls_replying(&mut self, how: StartTls, reply: ReplySender) {
         reply.send(self.start_tls(how));
     }
 
-    /// Stops TLS. The reply comes when plaintext flows.
+    /// Stops TLS. The reply is sent when the layer beneath is in use again.
     fn stop_tls_replying(&mut self, reply: ReplySender) {
         reply.send(self.stop_tls());
     }
 
-    /// Ends the connection for this reason.
+    /// Ends the connection with this reason.
     fn fail(&mut self, failure: Failure) {
         let _ = failure;
         self.abort();

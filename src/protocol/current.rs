@@ -1,20 +1,21 @@
-//! Which callback runs on this thread, if any.
+//! Tracks which callbacks run on this thread.
 
 use std::cell::{Cell, RefCell};
 
 thread_local! {
-    /// The connection whose input is being delivered, as the address of the state that it shares with its handles; 0: none.
+    /// The connection whose input is being delivered, identified by the address of the state that it shares with its
+    /// handles; 0 if there is none.
     static ANSWERING: Cell<usize> = const { Cell::new(0) };
-    /// The number of callbacks that run on this thread: one, or one nested in another.
+    /// The number of callbacks that are running on this thread. It exceeds 1 if one callback runs inside another.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// Work to do after the last callback has returned.
+    /// Work to do after the last running callback has returned.
     static POSTPONED: RefCell<Vec<Task>> = const { RefCell::new(Vec::new()) };
 }
 
 type Task = Box<dyn FnOnce()>;
 
-/// Delivers input to the protocol of the connection with this address. Bytes written to the connection during this call, also
-/// by its handle, count as answers (rule: write-10).
+/// Delivers input to the protocol of the connection with this address. Bytes that are written to that connection
+/// during the call, also through its handle, count as answers (rule: write-10).
 pub(super) fn answering<R>(connection: usize, deliver: impl FnOnce() -> R) -> R {
     let before = ANSWERING.replace(connection);
     let result = deliver();
@@ -29,14 +30,15 @@ pub(super) fn is_answering(connection: usize) -> bool {
 
 /// Runs a callback, which must not unwind.
 pub(super) fn callback<R>(call: impl FnOnce() -> R) -> R {
-    // While the thread ends there is no count, and nothing is postponed.
+    // While the thread ends, its thread-local values are gone: callbacks are not counted then, and nothing is
+    // postponed.
     let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
     let result = call();
     let _ = DEPTH.try_with(|depth| depth.set(depth.get() - 1));
     result
 }
 
-/// Keeps this work until no callback runs on this thread. Returns it if none runs now.
+/// Keeps this work until no callback runs on this thread. If none runs now, the work is returned to the caller.
 pub(super) fn postpone<F: FnOnce() + 'static>(task: F) -> Option<F> {
     if DEPTH.try_with(Cell::get).unwrap_or(0) == 0 {
         return Some(task);
@@ -46,7 +48,7 @@ pub(super) fn postpone<F: FnOnce() + 'static>(task: F) -> Option<F> {
     task
 }
 
-/// The work that was postponed, if no callback runs any more.
+/// Takes the postponed work, if no callback runs any more.
 pub(super) fn take_postponed() -> Vec<Task> {
     if DEPTH.try_with(Cell::get).unwrap_or(0) > 0 {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! The connection that callbacks get: their calls are noted here, and carried out after the callback has returned.
+//! The connection as callbacks see it. It records their calls, which are carried out after the callback has returned.
 
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -22,39 +22,39 @@ use crate::core::flow::{Flow, FlowEvent, Level, ProducerCall};
 use crate::core::outbox::{EndRequest, Outbox};
 use crate::error::{Error, Reason, UpgradeError};
 
-/// A step between plaintext and TLS.
+/// A change between plaintext and TLS.
 pub(super) enum TlsStep {
-    /// TLS begins; its handshake has to be done by then.
+    /// Start TLS, with the deadline of the handshake.
     Start(Box<StartTls>, Option<Instant>, Option<ReplySender>),
-    /// TLS ends.
+    /// End TLS.
     Stop(Option<ReplySender>),
 }
 
-/// Whether a step between plaintext and TLS is in progress. Steps that wait in the outbox are not.
+/// Whether a change between plaintext and TLS is in progress. Changes that wait in the outbox do not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum TlsChange {
     #[default]
     None,
-    /// The connection begins with a handshake, which is not done. It also waits in the outbox at first.
+    /// The first handshake of a connection that starts with TLS. While it has not started, it is also in the outbox.
     FirstHandshake,
-    /// A later step.
+    /// Any later change.
     Step,
 }
 
-/// When data is delivered to the protocol, as far as the protocol decides that.
+/// When the protocol gets data, as far as the protocol itself controls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Delivery {
-    /// When more arrives.
+    /// When more data arrives.
     #[default]
     OnArrival,
-    /// Now: the protocol has left bytes unread, and can be asked again although no more have arrived.
+    /// Now: the protocol has left bytes unprocessed, and may process them although no more have arrived.
     Again,
-    /// Not before reading is resumed, and then [`Again`](Self::Again).
+    /// Not before reading is resumed. Then the state becomes [`Again`](Self::Again).
     Paused,
 }
 
 impl Delivery {
-    /// Unread bytes are delivered again, unless the protocol has paused reading.
+    /// Delivers unprocessed bytes again, unless the protocol has paused reading.
     fn again(&mut self) {
         if *self != Self::Paused {
             *self = Self::Again;
@@ -62,34 +62,36 @@ impl Delivery {
     }
 }
 
-/// The calls of one protocol, and what it can see of its transport. Its two flags are facts and no states: each becomes true
-/// for a reason outside of this type, and nothing here excludes it.
+/// The pending calls of one protocol, and the facts about its transport that the protocol can see. The flags
+/// `is_read_ended` and `was_full` are not part of a state machine: events outside of this type set them, in any
+/// combination.
 pub(crate) struct DeferredConn {
     pub(super) outbox: Outbox<TlsStep>,
     pub(super) answers: Answers,
     pub(super) flow: Flow,
     pub(super) producer: Option<Producer>,
-    /// Producers that came too late, to be stopped when the callback has returned.
+    /// Producers that were registered after the end. They are stopped when the callback has returned.
     pub(super) too_late: Vec<Producer>,
     pub(super) delivery: Delivery,
     pub(super) timer: Option<Instant>,
     pub(super) handle_state: Arc<HandleState<dyn CommandTarget>>,
-    /// How many bytes the transport itself has queued, as of the last check.
+    /// The number of bytes that were queued in the transport at the last check.
     pub(super) queued_below: usize,
     pub(super) facts: Option<Arc<SessionFacts>>,
-    /// The number of TLS sessions of the transport, after the last change; `None` if it cannot be upgraded.
+    /// The number of TLS sessions of the transport after the last change; `None` if the transport cannot be upgraded.
     pub(super) layers: Option<usize>,
     pub(super) tls_change: TlsChange,
     /// The transport has reported the end of the peer's half.
     pub(super) is_read_ended: bool,
-    /// A handle's write has returned that the high mark is passed. The protocol and its producer are then called as for a full
-    /// queue, although bytes may have left since.
+    /// A write of a handle has returned that the high mark is passed. The protocol and its producer are then notified
+    /// of a full queue, even if bytes have left since.
     pub(super) was_full: bool,
-    /// The end of the connection was asked for, with this reason.
+    /// The connection is to end, with this reason.
     pub(super) failure: Option<Reason>,
-    /// The task that is parked at the mailbox.
+    /// The waker of the task that waits for the mailbox.
     parked: Option<Waker>,
-    /// Lent to the mailbox and back, so that commands cost no allocation; away while they are carried out.
+    /// An allocation that is exchanged with the mailbox and reused, so that commands cost no allocation. `None` while
+    /// commands are being carried out.
     commands: Option<Vec<Command<dyn CommandTarget>>>,
 }
 
@@ -120,7 +122,7 @@ impl DeferredConn {
         }
     }
 
-    /// Whether the mailbox is empty and this task is parked there. That takes no lock.
+    /// Whether the mailbox is empty and will wake this task. Takes no lock.
     #[inline]
     pub(super) fn is_quiet(&self, task: Option<&Waker>) -> bool {
         let is_parked = task.is_none_or(|task| self.parked.as_ref().is_some_and(|parked| parked.will_wake(task)));
@@ -143,7 +145,7 @@ impl DeferredConn {
         is_any
     }
 
-    /// The commands of handles, not carried out.
+    /// Takes the commands of handles without carrying them out.
     #[cfg(feature = "testing")]
     pub(crate) fn take_commands(&mut self) -> Vec<Command<dyn CommandTarget>> {
         let mut commands = Vec::new();
@@ -152,14 +154,15 @@ impl DeferredConn {
         commands
     }
 
-    /// A call that a callback has made by a handle comes before its next call (rule: write-1).
+    /// Carries out the commands of handles first, so that a callback's call through a handle precedes its next direct
+    /// call (rule: write-1).
     fn catch_up(&mut self) {
         if self.commands.is_some() && !self.is_quiet(None) {
             self.run_commands(None);
         }
     }
 
-    /// The first step of a connection that begins with TLS.
+    /// Records the first change of a connection that starts with TLS.
     pub(super) fn begin_tls(&mut self, how: StartTls, deadline: Option<Instant>) {
         self.outbox.push_step(TlsStep::Start(Box::new(how), deadline, None));
         self.tls_change = TlsChange::FirstHandshake;
@@ -170,8 +173,8 @@ impl DeferredConn {
         self.outbox.push_step(TlsStep::Start(Box::new(how), deadline, reply));
     }
 
-    /// Whether a step between plaintext and TLS can be asked for, and why not (rule: upgrade-5).
-    /// Returns the number of TLS sessions.
+    /// Checks whether a change between plaintext and TLS is possible now, and returns the number of TLS sessions. The
+    /// error says why the change is not possible (rule: upgrade-5).
     fn check_step(&self) -> Result<usize, Error> {
         let error = match (self.control().cut().or_else(|| self.failure.clone()), self.layers) {
             (Some(reason), _) => UpgradeError::Failed(reason),
@@ -196,24 +199,25 @@ impl DeferredConn {
         if self.is_secure() { Ok(()) } else { Err(UpgradeError::NotSecure.into()) }
     }
 
-    /// Whether a step between plaintext and TLS is in progress, or waits.
+    /// Whether a change between plaintext and TLS is in progress or pending.
     fn is_changing(&self) -> bool {
         self.tls_change != TlsChange::None || self.outbox.has_steps()
     }
 
-    /// Something happens to the producer. Returns which of its methods is to be called.
+    /// Passes an event to the flow control of the producer. Returns which method of the producer must be called.
     pub(super) fn flow(&mut self, event: FlowEvent) -> ProducerCall {
         let call = self.flow.handle(event).unwrap_or(ProducerCall::Nothing);
         self.outbox.set_producer(self.flow.is_there());
         call
     }
 
-    /// Whether a close would have nothing to finish (rule: close-9).
+    /// Whether a close was requested and has nothing left to finish, so that a change between plaintext and TLS is
+    /// pointless (rule: close-9).
     pub(super) fn is_close_pointless(&self) -> bool {
         self.outbox.requested_end() == EndRequest::Close && self.outbox.is_empty() && !self.flow.is_there()
     }
 
-    /// How full the queue is, with what the transport has queued.
+    /// The fill level of the queue, including the bytes that are queued in the transport.
     pub(super) fn level(&self) -> Level {
         let queued = self.queued();
         if queued == 0 && !self.outbox.has_steps() {
@@ -227,8 +231,8 @@ impl DeferredConn {
         }
     }
 
-    /// Whether reading was stopped because of unsent answers at the last check of the transport. When reading resumes, bytes that
-    /// were left unread are delivered (rule: write-10).
+    /// Whether unsent answers stop reading, as of the last check of the transport. When this ends, bytes that were
+    /// left unprocessed are delivered (rule: write-10).
     pub(super) fn is_held(&mut self) -> bool {
         let was_held = self.answers.is_held();
         self.answers.left(self.queued());
@@ -267,7 +271,7 @@ impl Conn for DeferredConn {
 
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
         self.catch_up();
-        // Nothing comes between: whether it is accepted does not change from one part to the next.
+        // One check is enough for all parts: whether bytes are accepted cannot change between two parts.
         let is_answer = current::is_answering(self.handle_state.address());
         parts.for_each(|part| self.put(part, is_answer));
     }
@@ -283,9 +287,9 @@ impl Conn for DeferredConn {
     }
 
     fn abort(&mut self) {
-        // rule: abort-2: at once, so that nothing leaves after this call.
+        // rule: abort-2: aborted at once, so that nothing leaves after this call.
         self.control().abort();
-        // Also if both halves have ended already, and the end has only to be reported.
+        // Set even if both halves have ended already and the end only has to be reported.
         self.failure.get_or_insert(Reason::Aborted);
         self.outbox.lose();
     }
@@ -399,7 +403,7 @@ impl SocketOptions for DeferredConn {
     }
 }
 
-/// The calls that handles make in another way than callbacks.
+/// The calls of handles that differ from the calls of callbacks.
 impl CommandTarget for DeferredConn {
     fn write_command(&mut self, bytes: &[u8], is_answer: bool) {
         self.put(bytes, is_answer);
@@ -425,7 +429,7 @@ impl CommandTarget for DeferredConn {
 }
 
 impl Drop for DeferredConn {
-    /// A connection that is dropped before its end is lost for its handles, too (rule: life-4).
+    /// If a connection is dropped before its end, it is lost for its handles too (rule: life-4).
     fn drop(&mut self) {
         self.handle_state.close();
         self.handle_state.lose(Reason::Aborted);

@@ -1,4 +1,4 @@
-//! Calls the protocol and its producer: the one place that calls back.
+//! Calls the protocol and its producer. No other module calls them.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::core::lifecycle::{Callback, Lifecycle};
 use crate::error::{Error, Reason};
 use crate::transport::Starting;
 
-/// How many turns are made before other tasks have theirs.
+/// The number of turns after which other tasks get a chance to run.
 pub(super) const MAX_TURNS: usize = 64;
 
-/// The protocol, and the connection as it sees it.
+/// The protocol, and the connection as the protocol sees it.
 pub(super) struct Dispatcher<P> {
     pub(super) protocol: P,
     pub(super) conn: DeferredConn,
@@ -28,7 +28,7 @@ pub(super) struct Dispatcher<P> {
     /// The protocol was notified that its group drains.
     has_heard_of_drain: bool,
     timer: Timer,
-    /// The queue was above the high mark, and `writable` is due when it is down to the low mark.
+    /// The queue exceeded the high mark. `writable` is called when the queue has fallen to the low mark.
     pub(super) is_above: bool,
 }
 
@@ -38,7 +38,8 @@ impl<P: Protocol> Dispatcher<P> {
         Self { protocol, conn, lifecycle, has_heard_of_drain: false, timer, is_above: false }
     }
 
-    /// Makes this callback, if it may come now. The failure of a callback becomes the reason (rule: life-3).
+    /// Makes this callback, unless the lifecycle forbids it now. If the callback fails, its error becomes the reason
+    /// of the end (rule: life-3).
     pub(super) fn notify<R>(
         &mut self,
         callback: Callback,
@@ -101,7 +102,7 @@ impl<P: Protocol> Dispatcher<P> {
         self.notify(Callback::Made, |protocol, conn| protocol.connection_made(conn));
     }
 
-    /// The connection ends now, for this reason, unless it has ended already (rule: end-5).
+    /// Ends the connection now with this reason, unless it has ended already (rule: end-5).
     pub(super) fn fail(&mut self, reason: Reason) {
         self.lifecycle.fail();
         if !self.conn.control().is_cut() {
@@ -109,7 +110,7 @@ impl<P: Protocol> Dispatcher<P> {
         }
     }
 
-    /// Whether nothing but the end is left.
+    /// Whether the connection is over and only the last callback remains.
     #[inline]
     pub(super) fn is_over(&mut self) -> bool {
         if self.conn.failure.is_some() {
@@ -128,7 +129,7 @@ impl<P: Protocol> Dispatcher<P> {
     pub(super) fn handed_over(&mut self, n: usize) {
         self.conn.outbox.handed_over(n);
         self.conn.handle_state.count_sent(n as u64);
-        // Until the next look at the transport.
+        // An estimate until the transport is checked again.
         self.conn.queued_below += n;
     }
 
@@ -136,10 +137,12 @@ impl<P: Protocol> Dispatcher<P> {
         self.conn.handle_state.set_queued(self.conn.queued(), !self.is_above);
     }
 
-    /// Carries out the commands of handles, and a drain. Returns whether there was anything.
+    /// Carries out the commands of handles, and starts a drain if one is due. Returns whether there was anything to
+    /// do.
     #[inline]
     pub(super) fn run_commands(&mut self, cx: &mut Context<'_>) -> bool {
-        // A drain wakes one task after the other. A task that is awake for something else sees it earlier.
+        // A drain wakes the tasks one after the other. A task that was woken by something else notices the drain
+        // here, before its own wake-up.
         let is_to_drain = !self.has_heard_of_drain && self.conn.control().is_draining();
         (is_to_drain || !self.conn.is_quiet(Some(cx.waker()))) && self.run_waiting(cx, is_to_drain)
     }
@@ -154,7 +157,7 @@ impl<P: Protocol> Dispatcher<P> {
         if is_to_drain {
             self.has_heard_of_drain = true;
             if self.conn.tls_change == TlsChange::FirstHandshake {
-                // rule: drain-2: the connection has no data yet that an abort could lose.
+                // rule: drain-2: an abort cannot lose data, because none was exchanged yet.
                 self.conn.control().abort();
             } else {
                 self.notify(Callback::Event, |protocol, conn| protocol.draining(conn));
@@ -163,7 +166,7 @@ impl<P: Protocol> Dispatcher<P> {
         has_run || is_to_drain
     }
 
-    /// Ready when the time of the timer has come, and the protocol was notified.
+    /// Ready when the timer has expired and the protocol was notified.
     #[inline]
     pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.conn.timer.is_none() && !self.timer.is_set() {
@@ -180,15 +183,17 @@ impl<P: Protocol> Dispatcher<P> {
         Poll::Ready(())
     }
 
-    /// After the high mark was passed, `writable` is called, also if all bytes leave at once (rule: write-8).
+    /// Records that the high mark was passed, so that `writable` is called even if all bytes leave at once (rule:
+    /// write-8).
     pub(super) fn note_level(&mut self) {
         self.is_above |= self.conn.level() == Level::High;
     }
 
-    /// Calls the producer, or the protocol, if this level of the queue asks for that. Returns whether one was called.
+    /// Calls the producer or the protocol if this fill level of the queue requires it. Returns whether one was
+    /// called.
     pub(super) fn supply(&mut self, level: Level) -> bool {
         self.is_above |= level == Level::High;
-        // A producer that is resumed may ask its handle how much is queued.
+        // Published first, because a producer that is resumed may read the queued count from its handle.
         self.publish();
         let call = self.conn.flow(FlowEvent::Level(level));
         self.call_producer(call);
@@ -200,9 +205,10 @@ impl<P: Protocol> Dispatcher<P> {
         has_room || call != ProducerCall::Nothing
     }
 
-    /// The same while a step between plaintext and TLS is awaited: written bytes gather here (rule: write-8).
+    /// Like `supply`, while a change between plaintext and TLS is awaited. Written bytes are queued in the outbox
+    /// then (rule: write-8).
     pub(super) fn supply_early(&mut self, cx: &mut Context<'_>) {
-        // rule: life-6: if another producer follows at once, it starts in the next poll.
+        // rule: life-6: a series of producers could keep this loop busy, so it continues in the next poll.
         if (0..MAX_TURNS).all(|_| self.supply(self.conn.level())) {
             cx.waker().wake_by_ref();
         }
@@ -213,7 +219,7 @@ impl<P: Protocol> Dispatcher<P> {
         if call == ProducerCall::Nothing {
             return;
         }
-        // Out of its place while it is called: it may unregister itself.
+        // Taken out during the call, because the producer may unregister itself.
         let Some(mut producer) = self.conn.producer.take() else { return };
         let conn = &mut self.conn;
         let outcome = guard(|| match (&mut producer, call) {
@@ -270,17 +276,17 @@ impl<P: Protocol> Dispatcher<P> {
         self.call_producer(call);
     }
 
-    /// Nothing can be sent any more.
+    /// Called when nothing can be sent any more.
     pub(super) fn lose_sending(&mut self) {
         let call = self.conn.lose_sending();
         self.call_producer(call);
     }
 
-    /// Makes the last callback, and lets the handles know.
+    /// Makes the last callback, and notifies the handles.
     pub(super) fn lose(&mut self, reason: &Reason) {
         if self.lifecycle.admit(Callback::Lost) {
             let protocol = &mut self.protocol;
-            // A failure has no effect: the connection has ended.
+            // A failure is ignored, because the connection has ended already.
             let _ = guard(|| {
                 protocol.connection_lost(reason);
                 Ok(())
@@ -289,8 +295,8 @@ impl<P: Protocol> Dispatcher<P> {
         self.conn.handle_state.lose(reason.clone());
     }
 
-    /// Waits for a step between plaintext and TLS, serving handles meanwhile. `None`: a close has made it pointless (rule:
-    /// close-9).
+    /// Waits for a change between plaintext and TLS, and serves handles meanwhile. `None`: a close has made the
+    /// change pointless (rule: close-9).
     pub(super) async fn wait(&mut self, mut changing: Starting<'_>) -> Option<Result<(), Error>> {
         if self.conn.tls_change == TlsChange::None {
             self.conn.tls_change = TlsChange::Step;
@@ -301,7 +307,7 @@ impl<P: Protocol> Dispatcher<P> {
                 cx.waker().wake_by_ref();
             }
             self.supply_early(cx);
-            // An end for a reason of ours ends this wait, too.
+            // Called for its effect: if this side ends the connection, that also ends this wait.
             let _ = self.is_over();
             if let Poll::Ready(outcome) = changing.as_mut().poll(cx) {
                 return Poll::Ready(Some(outcome));

@@ -1,4 +1,4 @@
-//! What a callback returns, and why a callback failed.
+//! The result of a callback, and the reasons why a callback fails.
 
 use std::any::Any;
 use std::fmt;
@@ -11,14 +11,14 @@ use crate::escape::printable;
 /// matching reason, any other error becomes [`Reason::Protocol`].
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a callback returns.
+/// The result of a callback.
 ///
 /// # Errors
-/// An error ends the connection with RST (rule: life-3), so that the peer cannot take what it has received for all there
-/// is. Any error converts into a [`Failure`], so a callback can use `?`.
+/// An error ends the connection with RST (rule: life-3), so that the peer does not mistake the received data for
+/// complete data. Any error converts into a [`Failure`], so a callback can use `?`.
 pub type CallbackResult<T = ()> = Result<T, Failure>;
 
-/// The reason of a connection whose callback failed with this.
+/// The reason of a connection whose callback returned this failure.
 pub(super) fn reason(failure: Failure) -> Reason {
     match failure.downcast::<Error>() {
         Ok(error) => (*error).into(),
@@ -32,7 +32,7 @@ pub struct Panicked(String);
 
 impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // rule: tcp-11: the message of the panic may contain a peer's words.
+        // rule: tcp-11: the panic message may contain text from a peer.
         write!(f, "a callback panicked: {}", printable(&self.0))
     }
 }
@@ -51,9 +51,9 @@ impl Panicked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unread {
-    /// How many bytes it left.
+    /// The number of bytes that it left.
     pub bytes: usize,
-    /// How many bytes it may leave: [`Protocol::max_unread`](super::Protocol::max_unread).
+    /// The number of bytes that it may leave: [`Protocol::max_unread`](super::Protocol::max_unread).
     pub limit: usize,
 }
 

@@ -10,16 +10,17 @@ use super::failure::CallbackResult;
 use super::guard::guard;
 use crate::error::Error;
 
-/// How much is read at a time by default, in bytes.
+/// The default number of bytes that are read at a time.
 const PIECE: usize = 64 << 10;
-/// The most that is read at a time, in bytes: a piece is held in memory, also one of a source that never ends.
+/// The largest number of bytes that are read at a time. A piece is kept in memory, so this also bounds the memory for
+/// a source that never ends.
 const LARGEST_PIECE: usize = 1 << 20;
 
-/// Sends a file, or another reader, as fast as the peer takes it. It reads on a thread of the runtime's blocking pool, holds
-/// one piece in memory, and unregisters itself after the last piece.
+/// Sends a file, or another reader, as fast as the peer accepts the bytes. It reads on a thread of the runtime's
+/// blocking pool, keeps one piece in memory, and unregisters itself after the last piece.
 ///
 /// # Errors
-/// A read that fails ends the connection with its error as the reason (rule: life-3).
+/// If a read fails, the connection ends with that error as the reason (rule: life-3).
 ///
 /// ```no_run
 /// # fn send(conn: &mut dyn bowline::protocol::Conn) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -33,7 +34,7 @@ const LARGEST_PIECE: usize = 1 << 20;
 #[doc(alias = "FileSender")]
 #[doc(alias = "sendfile")]
 pub struct FileProducer<R = File> {
-    /// Absent while it reads, and after the last piece.
+    /// `None` during a read, and after the last piece.
     reader: Arc<Mutex<Option<Reader<R>>>>,
 }
 
@@ -58,7 +59,7 @@ impl<R: Read + Send + 'static> FileProducer<R> {
         Self { reader: Arc::new(Mutex::new(Some(reader))) }
     }
 
-    /// How much is read at a time, in bytes; default 64 KiB, at least 1, and at most 1 MiB (rule: write-8).
+    /// The number of bytes that are read at a time; default 64 KiB, at least 1, at most 1 MiB (rule: write-8).
     pub fn piece(self, bytes: usize) -> Self {
         self.with(|reader| reader.piece = bytes.clamp(1, LARGEST_PIECE))
     }
@@ -68,8 +69,8 @@ impl<R: Read + Send + 'static> FileProducer<R> {
         self.with(|reader| reader.left = bytes)
     }
 
-    /// Calls this before each piece is written, with the number of bytes so far, the piece included. It runs on a thread of
-    /// the blocking pool.
+    /// Calls this function before each piece is written, with the number of bytes so far, including this piece. The
+    /// function runs on a thread of the blocking pool.
     pub fn progress(self, progress: impl FnMut(u64) + Send + 'static) -> Self {
         self.with(|reader| reader.progress = Box::new(progress))
     }
@@ -102,7 +103,7 @@ impl<R: Read + Send + 'static> PullProducer for FileProducer<R> {
                 }
                 Ok(())
             });
-            // rule: life-7: a reader, or its progress callback, that panics ends its connection.
+            // rule: life-7: if a reader or its progress function panics, the connection ends.
             outcome.unwrap_or_else(|reason| handle.fail(Error::from(reason)));
         });
         Ok(())
@@ -114,7 +115,7 @@ impl<R: Read + Send + 'static> PullProducer for FileProducer<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// The next piece; empty at the end.
+    /// Reads the next piece. It is empty at the end.
     fn read(&mut self) -> io::Result<Vec<u8>> {
         let most = self.left.min(self.piece as u64);
         let mut piece = Vec::with_capacity(most as usize);
@@ -124,7 +125,8 @@ impl<R: Read> Reader<R> {
         Ok(piece)
     }
 
-    /// Puts the reader back before it writes the piece: as soon as the piece has left, the next one is asked for.
+    /// Writes the piece. The reader is put back first, because the next piece may be requested as soon as this one
+    /// has left.
     fn send(mut self, piece: &[u8], home: Arc<Mutex<Option<Self>>>, handle: &Handle) {
         (self.progress)(self.sent);
         let is_last = self.left == 0 || piece.len() < self.piece;

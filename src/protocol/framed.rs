@@ -1,4 +1,4 @@
-//! A protocol of messages as a protocol of bytes: any codec of `tokio-util` cuts the bytes into messages.
+//! Runs a protocol of messages as a protocol of bytes: any `tokio-util` codec cuts the bytes into messages.
 
 use std::fmt;
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -13,14 +13,14 @@ use super::message::{MessageConn, MessageProtocol};
 use crate::core::half::End;
 use crate::error::Reason;
 
-/// A [`MessageProtocol`] as a [`Protocol`]: `Runner::new(Framed::new(protocol), transport)`.
+/// Makes a [`Protocol`] of a [`MessageProtocol`]: `Runner::new(Framed::new(protocol), transport)`.
 pub struct Framed<M: MessageProtocol> {
     messages: M,
     framing: Framing<M::Codec>,
 }
 
 impl<M: MessageProtocol> fmt::Debug for Framed<M> {
-    /// Shows only lengths, and nothing of the codec or the protocol (rule: tcp-11).
+    /// Shows only lengths, and no content of the codec or the protocol (rule: tcp-11).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Framed")
             .field("shown", &self.framing.shown)
@@ -31,7 +31,7 @@ impl<M: MessageProtocol> fmt::Debug for Framed<M> {
 }
 
 impl<M: MessageProtocol> Framed<M> {
-    /// Cuts the bytes by [`MessageProtocol::codec`].
+    /// Uses the codec that [`MessageProtocol::codec`] returns.
     pub fn new(messages: M) -> Self {
         let framing = Framing::new(messages.codec());
         Self { messages, framing }
@@ -50,14 +50,14 @@ impl<M: MessageProtocol> Framed<M> {
         call(&mut self.messages, &mut MessageConn { conn, framing: &mut self.framing })
     }
 
-    /// The bytes that were left unread have gone back to the transport. A codec that has seen any of them is replaced.
+    /// The unprocessed bytes have gone back to the transport. If the codec has seen any of them, it is replaced.
     fn renew(&mut self) {
         if self.framing.is_used {
             self.framing.restart(self.messages.codec());
         }
     }
 
-    /// Returns how many bytes of the rest were processed, and whether to go on with the bytes after them.
+    /// Returns how many bytes of `rest` were processed, and whether to continue with the bytes after them.
     fn deliver(&mut self, conn: &mut dyn Conn, rest: &[u8]) -> CallbackResult<ControlFlow<usize, usize>> {
         if self.framing.is_raw { self.deliver_raw(conn, rest) } else { self.deliver_message(conn, rest) }
     }
@@ -97,8 +97,8 @@ impl<M: MessageProtocol> Framed<M> {
         }
     }
 
-    /// The peer has ended in order: the codec makes what it can of the rest, also while reading is paused, because there is
-    /// no later.
+    /// The peer has ended in order: the codec decodes the rest as far as possible. This happens even while reading is
+    /// paused, because there is no later opportunity.
     fn deliver_last(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         while !self.framing.is_raw && matches!(conn.reading(), Reading::Open | Reading::Paused) {
             match self.framing.codec.decode_eof(&mut self.framing.buffer) {

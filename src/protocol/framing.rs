@@ -1,31 +1,33 @@
-//! A codec, and the bytes that it has seen: which bytes belong to whole messages.
+//! A codec together with the bytes that it has seen. This module decides which bytes belong to complete messages.
 //!
-//! A decoder keeps what it was shown, and removes bytes as it likes. But the transport must know at any time which bytes
-//! belong to whole messages, because the bytes after them are leftover when TLS is started (rule: upgrade-2). So the bytes
-//! that count as processed always end where a message ends, and the decoder has a copy of the bytes after them.
+//! A decoder buffers the bytes that it gets, and removes them whenever it likes. But the transport must always know
+//! which bytes belong to complete messages, because the bytes after them are leftover when TLS is started (rule:
+//! upgrade-2). So the count of processed bytes always ends at the end of a message, and the decoder works on a copy
+//! of the bytes after it.
 
 use tokio_util::bytes::BytesMut;
 
 use super::failure::CallbackResult;
 
-/// How many messages in a row a codec may make without taking a byte: a decoder may take a piece whole, and then return its
-/// messages one by one. More are an error (rule: life-6).
+/// The number of messages in a row that a codec may produce without consuming a byte. A decoder may consume a chunk
+/// at once and then return its messages one by one. More messages than this are an error (rule: life-6).
 const MAX_OF_NOTHING: usize = 1 << 16;
 
-/// A codec, and what it has seen of the bytes that were not processed.
+/// A codec, and what it has seen of the unprocessed bytes.
 pub(super) struct Framing<C> {
     pub(super) codec: C,
-    /// The bytes that the decoder was shown and has not taken.
+    /// The bytes that the decoder was given and has not consumed.
     pub(super) buffer: BytesMut,
-    /// How many of the unprocessed bytes the decoder was shown. Those that it took are a part of a message.
+    /// The number of unprocessed bytes that the decoder was given. The ones that it has consumed are part of an
+    /// incomplete message.
     pub(super) shown: usize,
-    /// The decoder has seen bytes. A fact about the codec, and kept over changes of mode.
+    /// Whether the decoder has seen any byte. A change between messages and raw bytes does not reset this.
     pub(super) is_used: bool,
     pub(super) is_raw: bool,
     pub(super) is_delivering: bool,
-    /// The decoder has failed, and has taken nothing.
+    /// The decoder has failed without consuming a byte.
     pub(super) is_stuck: bool,
-    /// Messages since the last one for which a byte was taken.
+    /// The number of messages since a byte was last consumed.
     of_nothing: usize,
     /// The message that is being encoded.
     pub(super) out: BytesMut,
@@ -46,12 +48,12 @@ impl<C> Framing<C> {
         }
     }
 
-    /// Begins anew with this codec; whether bytes are raw stays.
+    /// Starts again with this codec. The choice between messages and raw bytes stays.
     pub(super) fn restart(&mut self, codec: C) {
         *self = Self { is_raw: self.is_raw, ..Self::new(codec) };
     }
 
-    /// Shows the decoder those of the unprocessed bytes that it has not seen.
+    /// Gives the decoder those unprocessed bytes that it has not seen.
     pub(super) fn show(&mut self, unprocessed: &[u8]) {
         let new = &unprocessed[self.shown..];
         self.buffer.extend_from_slice(new);
@@ -59,19 +61,20 @@ impl<C> Framing<C> {
         self.is_used |= !new.is_empty();
     }
 
-    /// A message ends where the decoder is. Returns how many bytes were processed with it.
+    /// Marks the end of a message at the decoder's current position. Returns the number of bytes that are processed
+    /// by it.
     pub(super) fn cut(&mut self) -> usize {
-        // Saturating: a codec may not add bytes, and must not make us panic.
+        // Saturating, because a faulty codec may add bytes to the buffer, and must not cause a panic here.
         let done = self.shown.saturating_sub(self.buffer.len());
         self.shown -= done;
         if self.buffer.is_empty() {
-            // An idle connection holds no buffer.
+            // Freed, so that an idle connection keeps no buffer.
             self.buffer = BytesMut::new();
         }
         done
     }
 
-    /// The codec has made a message from this many bytes.
+    /// Counts a message for which the codec has consumed `done` bytes.
     pub(super) fn count(&mut self, done: usize) -> CallbackResult {
         self.of_nothing = if done == 0 { self.of_nothing + 1 } else { 0 };
         if self.of_nothing > MAX_OF_NOTHING {
@@ -80,7 +83,7 @@ impl<C> Framing<C> {
         Ok(())
     }
 
-    /// The next decoder is shown all unprocessed bytes.
+    /// Forgets what the decoder has seen, so that the next decoder is given all unprocessed bytes.
     pub(super) fn forget(&mut self) {
         self.buffer = BytesMut::new();
         self.shown = 0;

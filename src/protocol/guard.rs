@@ -1,4 +1,5 @@
-//! The guard through which all foreign code is called: a panic becomes an error of its own connection (rule: life-7).
+//! The guard around every call of foreign code: a panic becomes an error of the connection that made the call (rule:
+//! life-7).
 
 use std::sync::Arc;
 
@@ -7,21 +8,21 @@ use super::failure::{CallbackResult, Panicked, reason};
 use crate::core;
 use crate::error::Reason;
 
-/// Runs a callback. If the callback panics, only its own `connection_lost` sees its state again. What the callback has
-/// postponed is run after it has returned (rule: life-2).
+/// Runs a callback. If the callback panics, the protocol gets no further call except `connection_lost`. Work that the
+/// callback has postponed is run after it has returned (rule: life-2).
 pub(super) fn guard<R>(callback: impl FnOnce() -> CallbackResult<R>) -> Result<R, Reason> {
     let result = current::callback(|| catch(callback)).and_then(|outcome| outcome.map_err(reason));
     current::take_postponed().into_iter().for_each(after_callbacks);
     result
 }
 
-/// Runs foreign code other than a callback: a waker, a destructor, a transport. A panic becomes a reason.
+/// Runs foreign code other than a callback: a waker, a destructor, a transport. A panic is returned as a reason.
 pub(super) fn catch<R>(call: impl FnOnce() -> R) -> Result<R, Reason> {
     core::catch::catch(call, |payload| Reason::Protocol(Arc::new(Panicked::new(payload))))
 }
 
-/// Runs foreign code of a connection that has ended: now or, while a callback runs on this thread, after the callback has
-/// returned. A failure is not reported, because the connection has ended.
+/// Runs foreign code for a connection that has ended. If a callback is running on this thread, the code runs after
+/// the callback has returned. A failure is ignored, because the connection has ended.
 pub(super) fn after_callbacks(task: impl FnOnce() + 'static) {
     if let Some(task) = current::postpone(task) {
         let _ = guard(move || {

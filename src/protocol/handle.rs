@@ -1,4 +1,4 @@
-//! What a handle does, from any task and thread.
+//! The methods of a handle, which any task and thread may call.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -19,7 +19,7 @@ use crate::conn::control::Control;
 use crate::error::{Error, Reason, UpgradeError};
 use crate::transport::layer::poll_budget;
 
-/// The connection that a command is carried out on; none if it has ended.
+/// The connection on which a command is carried out; `None` if it has ended.
 type Target<'a> = Option<&'a mut (dyn CommandTarget + 'static)>;
 
 impl Handle {
@@ -27,68 +27,69 @@ impl Handle {
         Self(state)
     }
 
-    /// As [`Conn::write`](super::Conn::write).
+    /// See [`Conn::write`](super::Conn::write).
     pub fn write(&self, bytes: impl AsRef<[u8]>) {
         self.0.write(bytes.as_ref());
     }
 
-    /// As [`Conn::write_sequence`](super::Conn::write_sequence): the writes of other tasks come before or after all of it.
+    /// See [`Conn::write_sequence`](super::Conn::write_sequence). Writes of other tasks come before or after the
+    /// whole sequence.
     pub fn write_sequence<B: AsRef<[u8]>>(&self, parts: impl IntoIterator<Item = B>) {
         let mut joined = Vec::new();
         parts.into_iter().for_each(|part| joined.extend_from_slice(part.as_ref()));
         self.0.write(&joined);
     }
 
-    /// Writes, and returns whether the queue passed the high mark. If it did, the connection's task pauses the producer and
-    /// resumes it later, even if the queue is shorter again before that task runs.
+    /// Writes, and returns whether the queue passed the high mark. If it did, the connection's task pauses the
+    /// producer and resumes it later, even if the queue has become shorter before that task runs.
     pub(super) fn write_is_full(&self, bytes: &[u8]) -> bool {
         self.0.write(bytes)
     }
 
-    /// As [`Conn::close`](super::Conn::close).
+    /// See [`Conn::close`](super::Conn::close).
     #[doc(alias = "loseConnection")]
     pub fn close(&self) {
         self.call(|conn| conn.close());
     }
 
-    /// As [`Conn::close_write`](super::Conn::close_write).
+    /// See [`Conn::close_write`](super::Conn::close_write).
     #[doc(alias = "loseWriteConnection")]
     pub fn close_write(&self) {
         self.call(|conn| conn.close_write());
     }
 
-    /// As [`Conn::abort`](super::Conn::abort). It acts at once, whatever the connection's task does.
+    /// See [`Conn::abort`](super::Conn::abort). It takes effect at once, whatever the connection's task is doing.
     #[doc(alias = "abortConnection")]
     pub fn abort(&self) {
         self.0.control.abort();
         if !self.0.control.is_aborted() {
-            // Both halves have ended already: the task has only to report the end.
+            // Both halves have ended already, so the task only has to report the end.
             self.fail(Error::from(Reason::Aborted));
         }
     }
 
-    /// Ends the connection with this error as its reason, as a callback does that returns it (rule: life-3).
+    /// Ends the connection with this error as its reason, like a callback that returns the error (rule: life-3).
     pub fn fail(&self, failure: impl Into<Failure>) {
         let failure = failure.into();
         self.call(|conn| conn.fail(failure));
     }
 
-    /// As [`Conn::pause_reading`](super::Conn::pause_reading).
+    /// See [`Conn::pause_reading`](super::Conn::pause_reading).
     pub fn pause_reading(&self) {
         self.call(|conn| conn.pause_reading());
     }
 
-    /// As [`Conn::resume_reading`](super::Conn::resume_reading).
+    /// See [`Conn::resume_reading`](super::Conn::resume_reading).
     pub fn resume_reading(&self) {
         self.call(|conn| conn.resume_reading());
     }
 
-    /// As [`Conn::register_producer`](super::Conn::register_producer). The reply says whether it was registered; a producer
-    /// that is refused is dropped.
+    /// See [`Conn::register_producer`](super::Conn::register_producer). The reply says whether the producer was
+    /// registered. If it was not, it is dropped.
     pub fn register_producer(&self, producer: Producer) -> Reply {
         self.ask(move |conn, reply| match conn {
             Some(conn) => reply.send(conn.register_producer(producer)),
-            // rule: flow-1: registered on a dead connection it is stopped at once.
+            // rule: flow-1: the connection has ended, so the producer is stopped at once.
             None => {
                 producer.stop_after_callbacks();
                 reply.send(Ok(()));
@@ -96,12 +97,12 @@ impl Handle {
         })
     }
 
-    /// As [`Conn::unregister_producer`](super::Conn::unregister_producer).
+    /// See [`Conn::unregister_producer`](super::Conn::unregister_producer).
     pub fn unregister_producer(&self) {
         self.call(|conn| conn.unregister_producer());
     }
 
-    /// As [`Conn::start_tls`](super::Conn::start_tls). The reply comes when the handshake is done, or has failed.
+    /// See [`Conn::start_tls`](super::Conn::start_tls). The reply is sent when the handshake is done or has failed.
     #[doc(alias = "startTLS")]
     pub fn start_tls(&self, how: StartTls) -> Reply {
         self.ask(move |conn, reply| {
@@ -111,7 +112,7 @@ impl Handle {
         })
     }
 
-    /// As [`Conn::stop_tls`](super::Conn::stop_tls). The reply comes when plaintext flows.
+    /// See [`Conn::stop_tls`](super::Conn::stop_tls). The reply is sent when the layer beneath is in use again.
     pub fn stop_tls(&self) -> Reply {
         self.ask(|conn, reply| {
             if let Some(conn) = conn {
@@ -120,12 +121,12 @@ impl Handle {
         })
     }
 
-    /// As [`Conn::set_timer`](super::Conn::set_timer).
+    /// See [`Conn::set_timer`](super::Conn::set_timer).
     pub fn set_timer(&self, after: Option<Duration>) {
         self.call(move |conn| conn.set_timer(after));
     }
 
-    /// Has this called by the connection's task, unless the connection has ended.
+    /// Lets the connection's task make this call. If the connection has ended, the call is skipped.
     fn call(&self, call: impl FnOnce(&mut dyn CommandTarget) + Send + 'static) {
         self.0.post(Command::Call(Box::new(move |conn: Target<'_>| {
             if let Some(conn) = conn {
@@ -134,7 +135,8 @@ impl Handle {
         })));
     }
 
-    /// The same for a call that has an outcome. If no reply is sent, the outcome is the end of the connection.
+    /// Like `call`, for a call with an outcome. If no reply is sent, the outcome is the reason of the connection's
+    /// end.
     fn ask(&self, call: impl FnOnce(Target<'_>, ReplySender) + Send + 'static) -> Reply {
         let (sender, receiver) = oneshot::channel();
         let reply = ReplySender(sender);
@@ -143,37 +145,37 @@ impl Handle {
         Reply(Box::pin(async move {
             match receiver.await {
                 Ok(outcome) => outcome,
-                // The connection has ended before. The reason is published a little later.
+                // The connection has ended already. Its reason is published a little later, so this waits for it.
                 Err(_) => Err(UpgradeError::Failed(handle.lost().await).into()),
             }
         }))
     }
 
-    /// How many bytes were written and have not left for the kernel, as of the connection's last turn.
+    /// The number of bytes that were written and have not reached the kernel, as of the connection's last turn.
     pub fn queued(&self) -> usize {
         self.0.queued()
     }
 
-    /// How many bytes were dropped because they came after the end (rule: write-4).
+    /// The number of bytes that were dropped because they were written after the end (rule: write-4).
     pub fn dropped(&self) -> u64 {
         self.0.dropped()
     }
 
-    /// How many bytes the protocol has received and processed.
+    /// The number of bytes that the protocol has received and processed.
     pub fn received(&self) -> u64 {
         self.0.received.load(Ordering::Relaxed)
     }
 
-    /// How many bytes were written and handed to the transport.
+    /// The number of bytes that were written and passed to the transport.
     pub fn sent(&self) -> u64 {
         self.0.sent.load(Ordering::Relaxed)
     }
 
-    /// Waits until there is capacity for more bytes: until fewer are queued than the
-    /// [high mark](crate::Watermarks), or, if that was passed, no more than the low mark.
+    /// Waits until more bytes may be written: until fewer bytes are queued than the [high mark](crate::Watermarks)
+    /// or, if that mark was passed, no more than the low mark.
     ///
     /// # Errors
-    /// The reason, if the connection is lost.
+    /// The reason of the end if the connection is lost.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -196,17 +198,17 @@ impl Handle {
         }
     }
 
-    /// Whether the connection is lost. The protocol was notified before.
+    /// Whether the connection is lost. The protocol was notified before this becomes true.
     pub fn is_lost(&self) -> bool {
         self.0.lost.get().is_some()
     }
 
-    /// How it ended, once it has.
+    /// The reason of the end; `None` while the connection is not lost.
     pub fn reason(&self) -> Option<Reason> {
         self.0.lost.get().cloned()
     }
 
-    /// Waits until the connection is lost and the protocol was notified; returns the reason.
+    /// Waits until the connection is lost and the protocol was notified, and returns the reason.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -226,7 +228,7 @@ impl Handle {
         }
     }
 
-    /// The handle of the connection itself.
+    /// The [`Control`] of the connection.
     pub fn control(&self) -> &Control {
         &self.0.control
     }

@@ -1,4 +1,4 @@
-//! What the task of a connection shares with its handles: commands in one direction, figures in the other.
+//! The state that a connection's task shares with its handles: commands to the task, and counts from it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -11,12 +11,12 @@ use super::guard::catch;
 use crate::conn::control::{Control, Watcher};
 use crate::error::Reason;
 
-/// What the connection's task and its handles share. `T` is what the task carries commands out on.
+/// The state that a connection's task and its handles share. `T` is the type on which the task carries out commands.
 pub(super) struct HandleState<T: ?Sized> {
     pub(super) control: Control,
     mailbox: Mutex<Mailbox<T>>,
-    /// There is something in the mailbox, or no task is parked there to be woken. Written under the lock of the mailbox, read
-    /// without it.
+    /// Whether the mailbox has content, or no task has left a waker there. Written under the lock of the mailbox,
+    /// read without it.
     is_rung: AtomicBool,
     queued: AtomicUsize,
     pub(super) has_room: AtomicBool,
@@ -31,27 +31,27 @@ pub(super) struct HandleState<T: ?Sized> {
 /// The commands that the connection's task has not taken yet.
 struct Mailbox<T: ?Sized> {
     commands: Vec<Command<T>>,
-    /// How many bytes are to be written.
+    /// The number of bytes in the pending writes.
     bytes: usize,
-    /// A write has reported that these bytes and those that were queued then passed the high mark.
+    /// A write has reported that the high mark was passed, counting the bytes here and those that were queued then.
     is_full: bool,
     task: Option<Waker>,
     is_closed: bool,
 }
 
-/// What a handle asks of the connection's task.
+/// A command from a handle to the connection's task.
 pub(crate) enum Command<T: ?Sized> {
-    /// Bytes, and whether a callback wrote them in answer to input. They are no call, so that one write can be joined to the
-    /// one before.
+    /// Bytes, and whether a callback wrote them in answer to input. This is a variant of its own, so that a write can
+    /// be merged with the one before it.
     Write(Vec<u8>, bool),
-    /// A call. It gets nothing to call if the connection has ended. A closure without captures costs no allocation.
+    /// A call. If the connection has ended, it gets `None`. A closure without captures costs no allocation.
     Call(Call<T>),
 }
 
 type Call<T> = Box<dyn FnOnce(Option<&mut T>) + Send>;
 
 impl<T: ?Sized> Command<T> {
-    /// The connection has ended: bytes are dropped and counted, a call does what is left to do.
+    /// Handles a command after the end of the connection: bytes are dropped and counted, and a call gets `None`.
     fn refuse(self, state: &HandleState<T>) {
         match self {
             Self::Write(bytes, _) => state.count_dropped(bytes.len() as u64),
@@ -60,7 +60,7 @@ impl<T: ?Sized> Command<T> {
     }
 }
 
-/// The side of the connection's task.
+/// The methods that the connection's task uses.
 impl<T: ?Sized> HandleState<T> {
     pub(super) fn new(control: Control) -> Arc<Self> {
         Arc::new(Self {
@@ -84,7 +84,7 @@ impl<T: ?Sized> HandleState<T> {
         })
     }
 
-    /// What the connection is known by on this thread: see [`current`].
+    /// The key of this connection in [`current`].
     pub(super) fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
@@ -93,7 +93,7 @@ impl<T: ?Sized> HandleState<T> {
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds bytes to be written; says whether that passed the high mark.
+    /// Adds bytes to the mailbox, and returns whether that passed the high mark.
     pub(super) fn write(&self, bytes: &[u8]) -> bool {
         let is_answer = current::is_answering(self.address());
         let mut mailbox = self.mailbox();
@@ -113,7 +113,7 @@ impl<T: ?Sized> HandleState<T> {
         is_full
     }
 
-    /// Has the connection's task carry this out.
+    /// Passes this command to the connection's task.
     pub(super) fn post(&self, command: Command<T>) {
         let mut mailbox = self.mailbox();
         if mailbox.is_closed {
@@ -124,27 +124,28 @@ impl<T: ?Sized> HandleState<T> {
         self.ring(mailbox);
     }
 
-    /// The task has something to do.
+    /// Wakes the task, because the mailbox has content.
     fn ring(&self, mut mailbox: MutexGuard<'_, Mailbox<T>>) {
         let task = mailbox.task.take();
         self.is_rung.store(true, Ordering::Release);
         drop(mailbox);
-        // rule: life-7: the task belongs to another connection, and its waker is foreign code.
+        // rule: life-7: the task belongs to another connection, and its waker is foreign code, which may panic.
         let _ = catch(|| task.into_iter().for_each(Waker::wake));
     }
 
-    /// Whether the task that was parked last is parked still, and nothing came for it.
+    /// Whether the waker of the task is still registered and the mailbox is empty.
     pub(super) fn is_quiet(&self) -> bool {
         !self.is_rung.load(Ordering::Acquire)
     }
 
-    /// Takes the commands that came. The task is woken when more come. Returns whether a write has reported that the high
-    /// mark was passed.
+    /// Takes the commands, and registers the task to be woken for the next ones. Returns whether a write has reported
+    /// that the high mark was passed.
     pub(super) fn take_commands(&self, task: Option<&Waker>, into: &mut Vec<Command<T>>) -> bool {
-        // rule: life-7: a waker is cloned and dropped without a lock.
+        // rule: life-7: wakers are cloned and dropped while no lock is held, because they are foreign code.
         let mut task = task.cloned();
         let mut mailbox = self.mailbox();
-        // A handle that looks meanwhile counts these bytes as queued.
+        // Added before the lock is released, so that a handle that reads the count at this moment sees these bytes as
+        // queued.
         self.queued.fetch_add(std::mem::take(&mut mailbox.bytes), Ordering::Relaxed);
         std::mem::swap(&mut mailbox.commands, into);
         if task.is_some() {
@@ -159,7 +160,7 @@ impl<T: ?Sized> HandleState<T> {
         was_full
     }
 
-    /// Refuses the commands that wait, and all that come from now on.
+    /// Refuses the pending commands and all later ones.
     pub(super) fn close(&self) {
         let mut mailbox = self.mailbox();
         mailbox.is_closed = true;
@@ -171,14 +172,15 @@ impl<T: ?Sized> HandleState<T> {
         commands.into_iter().for_each(|command| command.refuse(self));
     }
 
-    /// The connection is lost, for this reason, and its protocol was notified.
+    /// Publishes the reason of the end. The protocol was notified before.
     pub(super) fn lose(&self, reason: Reason) {
         let _ = self.lost.set(reason);
         let _ = catch(|| self.losing.notify_waiters());
         let _ = catch(|| self.room.notify_waiters());
     }
 
-    /// Publishes how many bytes the task has queued. Only the task calls this, so equal figures have been published before.
+    /// Publishes the number of bytes that the task has queued. Only the task calls this, so if the number has not
+    /// changed, it was published before.
     pub(super) fn set_queued(&self, bytes: usize, has_room: bool) {
         if self.queued.load(Ordering::Relaxed) == bytes && self.has_room.load(Ordering::Relaxed) == has_room {
             return;
@@ -186,12 +188,13 @@ impl<T: ?Sized> HandleState<T> {
         self.queued.store(bytes, Ordering::Relaxed);
         self.has_room.store(has_room, Ordering::Release);
         if has_room {
-            // A waiting handle may have counted what was still in the mailbox.
+            // Notified on every change: a handle may wait only because it has counted bytes that were still in the
+            // mailbox.
             let _ = catch(|| self.room.notify_waiters());
         }
     }
 
-    /// Bytes that were written and have not left, with those in the mailbox.
+    /// The number of bytes that were written and have not left, including those in the mailbox.
     pub(super) fn queued(&self) -> usize {
         self.mailbox().bytes + self.queued.load(Ordering::Relaxed)
     }
@@ -213,13 +216,14 @@ impl<T: ?Sized> HandleState<T> {
     }
 }
 
-/// Counts on what only the connection's task counts: that needs no atomic addition.
+/// Adds to a counter that only the connection's task writes. That is why a load and a store suffice, without an
+/// atomic addition.
 fn count(counter: &AtomicU64, bytes: u64) {
     counter.store(counter.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
 }
 
 impl<T: ?Sized> Watcher for HandleState<T> {
-    /// An abort from another task: a connection that waits for nothing else has to see it.
+    /// Another task has aborted the connection. The connection's task is woken, since it may wait for nothing else.
     fn handle_abort(&self) {
         self.ring(self.mailbox());
     }

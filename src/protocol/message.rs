@@ -1,4 +1,4 @@
-//! A protocol of messages, and the connection as it sees it.
+//! A protocol of messages, and its view of the connection.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -13,11 +13,12 @@ use super::framing::Framing;
 use crate::core::half::End;
 use crate::error::Reason;
 
-/// How much memory is kept for encoding the next message, in bytes.
+/// The capacity, in bytes, of the buffer that is kept for encoding the next message.
 const KEPT: usize = 1 << 12;
 
-/// A protocol whose bytes are cut into messages by a codec: lines, frames that begin with their length, or your own. The
-/// codec also encodes the messages that it sends. [`Framed`](super::Framed) makes a [`Protocol`](super::Protocol) of it.
+/// A protocol whose bytes a codec cuts into messages: lines, frames that start with their length, or a format of your
+/// own. The codec also encodes the messages that the protocol sends. [`Framed`](super::Framed) makes it a
+/// [`Protocol`](super::Protocol).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -54,40 +55,42 @@ const KEPT: usize = 1 << 12;
 ///
 /// # Which messages are delivered
 ///
-/// Each message once, in order, however the bytes were cut on their way. None is delivered while
-/// [`Conn::reading`](super::Conn::reading) is not `Open`: after `pause_reading` the bytes stay unread (rule: flow-4), after
-/// `start_tls` they are leftover and are judged, never delivered (rules: upgrade-2, upgrade-3), after `close` and `abort`
-/// they are discarded (rules: close-10, abort-3). That holds for the calls of a [`Handle`](super::Handle) too.
+/// Each message is delivered once, in order, however the bytes were split in transit. No message is delivered while
+/// [`Conn::reading`](super::Conn::reading) is not `Open`. After `pause_reading`, the bytes stay unread (rule:
+/// flow-4). After `start_tls`, they are leftover: TLS refuses or consumes them, and they are never delivered (rules:
+/// upgrade-2, upgrade-3). After `close` and `abort`, they are discarded (rules: close-10, abort-3). The same applies
+/// to calls through a [`Handle`](super::Handle).
 ///
-/// # What the codec may remember
+/// # What state a codec may keep
 ///
-/// After a change between plaintext and TLS the decoder begins with an empty buffer. A codec that has seen a byte before the
-/// change is replaced by a new one, from [`codec`](Self::codec): nothing that an attacker sent in plaintext is remembered in
-/// TLS.
+/// After a change between plaintext and TLS the decoder starts with an empty buffer. If the codec has seen a byte
+/// before the change, it is replaced by a new one from [`codec`](Self::codec), so that nothing that an attacker sent
+/// in plaintext has an effect in TLS.
 ///
 /// # Errors
-/// As a callback of [`Protocol`](super::Protocol): an error ends the connection, with it as the reason (rule: life-3).
+/// If a callback returns an error, the connection ends with that error as the reason, as with
+/// [`Protocol`](super::Protocol) (rule: life-3).
 #[doc(alias = "LineReceiver")]
 #[doc(alias = "LineOnlyReceiver")]
 #[doc(alias = "NetstringReceiver")]
 #[doc(alias = "IntNStringReceiver")]
 #[doc(alias = "Int32StringReceiver")]
 pub trait MessageProtocol: Send + 'static {
-    /// Cuts bytes into messages; as an [`Encoder`], makes bytes of messages.
+    /// Cuts bytes into messages and, as an [`Encoder`], encodes messages.
     type Codec: Decoder<Error: Into<Failure>> + Send + 'static;
 
-    /// A new codec, for the begin of the connection, or for the bytes after a change between plaintext and TLS. Give it a
-    /// limit: a message without an end must not take all memory.
+    /// Makes a new codec, for the start of the connection, or for the bytes after a change between plaintext and TLS.
+    /// Set a limit in the codec, so that a message without an end cannot use up the memory.
     fn codec(&self) -> Self::Codec;
 
-    /// As [`Protocol::connection_made`](super::Protocol::connection_made).
+    /// See [`Protocol::connection_made`](super::Protocol::connection_made).
     #[doc(alias = "connectionMade")]
     fn connection_made(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
-    /// As [`Protocol::handshake_completed`](super::Protocol::handshake_completed).
+    /// See [`Protocol::handshake_completed`](super::Protocol::handshake_completed).
     #[doc(alias = "handshakeCompleted")]
     fn handshake_completed(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;
@@ -103,22 +106,22 @@ pub trait MessageProtocol: Send + 'static {
         message: <Self::Codec as Decoder>::Item,
     ) -> CallbackResult;
 
-    /// Bytes have arrived after [`set_raw`](MessageConn::set_raw). As [`Protocol::data_received`](super::Protocol::data_received)
-    /// it returns how many of them were processed. After [`set_codec`](MessageConn::set_codec) the next bytes are messages
-    /// again.
+    /// Bytes have arrived after [`set_raw`](MessageConn::set_raw). Returns how many of them were processed, as
+    /// [`Protocol::data_received`](super::Protocol::data_received) does. After [`set_codec`](MessageConn::set_codec),
+    /// messages are delivered again.
     ///
     /// # Errors
-    /// By default: a protocol that calls `set_raw` must implement this.
+    /// The default implementation returns an error, so a protocol that calls `set_raw` must implement this method.
     #[doc(alias = "rawDataReceived")]
     fn raw_received(&mut self, conn: &mut MessageConn<'_, Self::Codec>, data: &[u8]) -> CallbackResult<usize> {
         let _ = (conn, data);
         Err("raw data for a protocol of messages only".into())
     }
 
-    /// The bytes are no message: a line that is too long, a length beyond the limit, an unfinished message at the peer's
-    /// end. By default the connection ends with this error as its reason (rule: life-3). A protocol may answer first, and
-    /// close. It may also go on, if this codec or another one finds the next message; if the next try fails at the same
-    /// place, the connection ends.
+    /// The codec could not decode the bytes: a line is too long, a length exceeds the limit, or the peer has ended
+    /// inside a message. By default the connection ends with this error as the reason (rule: life-3). A protocol may
+    /// also send an answer and close. Or it may continue, if this codec or another one can find the next message. If
+    /// decoding then fails again at the same position, the connection ends.
     #[doc(alias = "lineLengthExceeded")]
     #[doc(alias = "lengthLimitExceeded")]
     fn frame_error(
@@ -130,70 +133,71 @@ pub trait MessageProtocol: Send + 'static {
         Err(error.into())
     }
 
-    /// How many bytes a message may have, with its framing, and how many bytes `raw_received` may leave; default 1 MiB. Past
-    /// it the connection ends, with [`Unread`](super::Unread) as the reason. It bounds the memory of codecs that have no
-    /// limit, and the bytes that a codec skips of a message that was too long. Set it above the limit of the codec, so that
-    /// the codec's own error comes first.
+    /// The largest size of a message in bytes, including its framing, and the number of bytes that `raw_received` may
+    /// leave unprocessed; default 1 MiB. Above this limit the connection ends, with [`Unread`](super::Unread) as the
+    /// reason. The limit bounds the memory of codecs that have no limit, and the bytes of an oversized message that a
+    /// codec skips. It should be larger than the limit of the codec, so that the codec's own error is reported first.
     #[doc(alias = "MAX_LENGTH")]
     fn max_unread(&self) -> usize {
         1 << 20
     }
 
-    /// As [`Protocol::stops_reading_when_full`](super::Protocol::stops_reading_when_full), but checked before each message:
-    /// no message is delivered while the unsent answers exceed the high mark (rule: write-10).
+    /// See [`Protocol::stops_reading_when_full`](super::Protocol::stops_reading_when_full). Here it is checked before
+    /// each message: no message is delivered while the unsent answers exceed the high mark (rule: write-10).
     fn stops_reading_when_full(&self) -> bool {
         true
     }
 
-    /// As [`Protocol::writable`](super::Protocol::writable).
+    /// See [`Protocol::writable`](super::Protocol::writable).
     #[doc(alias = "resume_writing")]
     fn writable(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
-    /// As [`Protocol::tls_stopped`](super::Protocol::tls_stopped).
+    /// See [`Protocol::tls_stopped`](super::Protocol::tls_stopped).
     fn tls_stopped(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
-    /// As [`Protocol::timer_fired`](super::Protocol::timer_fired).
+    /// See [`Protocol::timer_fired`](super::Protocol::timer_fired).
     fn timer_fired(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
-    /// As [`Protocol::draining`](super::Protocol::draining): by default it is closed.
+    /// See [`Protocol::draining`](super::Protocol::draining): the default closes the connection.
     fn draining(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         conn.close();
         Ok(())
     }
 
-    /// As [`Protocol::read_closed`](super::Protocol::read_closed). After a clean end the codec has decoded the rest
-    /// ([`Decoder::decode_eof`]): whether a line without an end is a message or an error is up to the codec. After a
-    /// truncation it has not: a part of a message is no message (rule: end-2).
+    /// See [`Protocol::read_closed`](super::Protocol::read_closed). After a clean end, the codec has decoded the
+    /// remaining bytes ([`Decoder::decode_eof`]); the codec decides whether a line without an end is a message or an
+    /// error. After a truncation, the remaining bytes are not decoded, because a part of a message is not a message
+    /// (rule: end-2).
     #[doc(alias = "readConnectionLost")]
     fn read_closed(&mut self, conn: &mut MessageConn<'_, Self::Codec>, end: End) -> CallbackResult<AfterRead> {
         let _ = (conn, end);
         Ok(AfterRead::Close)
     }
 
-    /// As [`Protocol::write_closed`](super::Protocol::write_closed).
+    /// See [`Protocol::write_closed`](super::Protocol::write_closed).
     #[doc(alias = "writeConnectionLost")]
     fn write_closed(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
-    /// As [`Protocol::connection_lost`](super::Protocol::connection_lost).
+    /// See [`Protocol::connection_lost`](super::Protocol::connection_lost).
     #[doc(alias = "connectionLost")]
     fn connection_lost(&mut self, reason: &Reason) {
         let _ = reason;
     }
 }
 
-/// The connection as a [`MessageProtocol`] sees it: all calls of [`Conn`](super::Conn), and messages.
+/// The connection as a [`MessageProtocol`] sees it: it has all methods of [`Conn`](super::Conn), and sends messages.
 pub struct MessageConn<'a, C> {
     pub(super) conn: &'a mut (dyn Conn + 'a),
     pub(super) framing: &'a mut Framing<C>,
@@ -206,11 +210,11 @@ impl<C> fmt::Debug for MessageConn<'_, C> {
 }
 
 impl<C> MessageConn<'_, C> {
-    /// Sends a message, as [`write`](super::Conn::write) sends bytes: it never waits. A codec may encode several types.
+    /// Sends a message. Like [`write`](super::Conn::write), it never waits. A codec may encode several types.
     ///
     /// # Errors
-    /// The codec's error for a message that it cannot encode; nothing of it is sent. A callback that returns the error by `?`
-    /// ends the connection with it.
+    /// The codec's error if it cannot encode the message; nothing of the message is sent. If a callback returns the
+    /// error by `?`, the connection ends with that error as the reason.
     #[doc(alias = "sendLine")]
     #[doc(alias = "sendString")]
     pub fn send<I>(&mut self, message: I) -> CallbackResult
@@ -229,8 +233,8 @@ impl<C> MessageConn<'_, C> {
         encoded.map_err(Into::into)
     }
 
-    /// Cuts the bytes after the current message, or after those that `raw_received` has processed, by this codec. It is also
-    /// shown the bytes that the old codec has taken for a part of a message.
+    /// Uses this codec for the bytes after the current message, or after the bytes that `raw_received` has processed.
+    /// Bytes that the old codec has buffered as a part of a message are decoded again by the new one.
     #[doc(alias = "setLineMode")]
     pub fn set_codec(&mut self, codec: C) {
         self.framing.codec = codec;
@@ -239,13 +243,13 @@ impl<C> MessageConn<'_, C> {
     }
 
     /// Delivers the bytes after the current message to [`raw_received`](MessageProtocol::raw_received), until
-    /// [`set_codec`](Self::set_codec).
+    /// [`set_codec`](Self::set_codec) is called.
     #[doc(alias = "setRawMode")]
     pub fn set_raw(&mut self) {
         self.switch(true);
     }
 
-    /// Whether bytes are delivered without a codec: after [`set_raw`](Self::set_raw).
+    /// Whether bytes are delivered without a codec, because [`set_raw`](Self::set_raw) was called.
     pub fn is_raw(&self) -> bool {
         self.framing.is_raw
     }
@@ -255,7 +259,7 @@ impl<C> MessageConn<'_, C> {
         &self.framing.codec
     }
 
-    /// The codec, to change a limit, or what it expects next.
+    /// The codec, for example to change a limit.
     pub fn codec_mut(&mut self) -> &mut C {
         &mut self.framing.codec
     }
@@ -264,7 +268,7 @@ impl<C> MessageConn<'_, C> {
         self.framing.is_raw = is_raw;
         self.framing.forget();
         if !self.framing.is_delivering && !self.conn.is_reading_paused() {
-            // The bytes that were left unread mean something else now: they are delivered again.
+            // Pausing and resuming delivers the unprocessed bytes again, because they have a new meaning now.
             self.conn.pause_reading();
             self.conn.resume_reading();
         }

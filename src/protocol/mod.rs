@@ -1,9 +1,9 @@
-//! The callback face: implement [`Protocol`], and this module calls it when something happens to the connection. The
-//! callbacks use the connection through [`Conn`], and never wait.
+//! The callback interface: implement [`Protocol`], and this module calls it when something happens to the connection.
+//! Callbacks use the connection through [`Conn`], and never wait.
 //!
 //! A [`Protocol`] runs unchanged over TCP, TLS, an upgraded connection, TLS in TLS, a Unix socket, and the test doubles in
-//! `testing`. A [`Runner`] drives it over a transport, in one task; a [`Server`] makes one for each connection that it
-//! accepts.
+//! `testing`. A [`Runner`] runs it over a transport, in one task. A [`Server`] starts a runner for each connection
+//! that it accepts.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,8 +33,9 @@
 //!
 //! # Coming from Twisted
 //!
-//! The documentation search finds most of Twisted's names. Twisted has four interfaces for a transport, each above the
-//! last. The async face has a trait for each; a callback always gets the topmost one, so here one trait is enough.
+//! The search of this documentation finds most of Twisted's names. Twisted has four interfaces for a transport, each
+//! of which extends the one before it. The async face has one trait for each of them. A callback always gets a
+//! [`Conn`], which has the methods of all four.
 //!
 //! | Twisted | callback face | async face |
 //! |---|---|---|
@@ -64,24 +65,25 @@
 //! | [`write_closed`](Protocol::write_closed) | our end marker has left | at most once |
 //! | [`connection_lost`](Protocol::connection_lost) | the connection is over, for this reason | once, last |
 //!
-//! No callback runs inside a call that a callback made (rule: life-2): the calls of a callback are deferred, and carried out in
-//! their order after it has returned. A callback that returns an error or panics ends its own connection only (rule:
-//! life-3).
+//! No callback runs during a call that a callback made (rule: life-2). The calls of a callback are recorded, and
+//! carried out in their order after the callback has returned. If a callback returns an error or panics, only its own
+//! connection ends (rule: life-3).
 //!
-//! # How much memory a peer can take
+//! # How much memory a peer can use
 //!
-//! If a peer sends and does not read, we stop reading from it (rule: write-10): reading stops when the unsent answers exceed the
-//! [high mark](crate::Watermarks), until they are down to the low mark. Resets, aborts, timers and bounds still take effect
-//! meanwhile, and nothing is lost. One connection holds at most
+//! If a peer sends but does not read, we stop reading from it (rule: write-10). Reading stops when the unsent answers
+//! exceed the [high mark](crate::Watermarks), and resumes at the low mark. Resets, aborts, timers and time limits
+//! still take effect meanwhile, and no data is lost. One connection holds at most
 //!
-//! - the high mark (64 KiB by default) and the answers to one message, if `Framed` (feature `codec`) cuts the messages, or if the
-//!   protocol checks [`Conn::reading`] before each message; otherwise the high mark and the answers to the bytes of one
-//!   call, which are at most 33 KiB;
-//! - the bytes that were received and not processed: [`max_unread`](Protocol::max_unread) (1 MiB by default) and 33 KiB.
+//! - the high mark (64 KiB by default) and the answers to one message, if `Framed` (feature `codec`) cuts the
+//!   messages, or if the protocol checks [`Conn::reading`] before each message. Otherwise it holds the high mark and
+//!   the answers to the bytes of one call, which are at most 33 KiB;
+//! - the bytes that were received and not processed: [`max_unread`](Protocol::max_unread) (1 MiB by default) and 33
+//!   KiB.
 //!
-//! The queue takes up to twice its bytes while it grows, and TLS has buffers of its own. With the default marks and short
-//! answers, or with an echo, a connection holds less than 256 KiB over TCP and less than 512 KiB over TLS, whatever the
-//! peer sends.
+//! While the queue grows, it takes up to twice the size of its content, and TLS has buffers of its own. With the
+//! default marks and short answers, or with an echo, a connection holds less than 256 KiB over TCP and less than 512
+//! KiB over TLS, whatever the peer sends.
 
 mod callbacks;
 mod change;

@@ -1,4 +1,4 @@
-//! Two connections as each other's producer.
+//! A relay of two protocols: each connection is the producer of the other one.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,9 +14,10 @@ use crate::core::relay::{Duty, Leg, duty};
 use crate::error::{Error, Phase, Reason};
 use crate::policy::Truncation;
 
-/// Two protocols that pass on to each other what they receive, in bounded memory, and each end in kind: a clean end as the
-/// end of the other's half, a truncation, a reset or any other loss as an abort (rule: flow-6). They can be run over any two
-/// transports, at different times: the one that is there first waits for the other.
+/// Makes two protocols that forward to each other what they receive, in bounded memory. When one connection ends, the
+/// other one ends in the same way: after a clean end its send half is closed, and after a truncation, a reset or any
+/// other loss it is aborted (rule: flow-6). The two protocols may run over any two transports and start at different
+/// times: the one that starts first waits for the other.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,7 +49,7 @@ pub fn relay() -> (RelayLeg, RelayLeg) {
     (RelayLeg::new(0, Arc::clone(&meeting)), RelayLeg::new(1, meeting))
 }
 
-/// How often the system is asked whether the last bytes have arrived.
+/// The interval at which the system is asked whether the last bytes have arrived.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -58,7 +59,7 @@ pub struct RelayLeg {
     place: usize,
     meeting: Arc<Mutex<Meeting>>,
     other: Option<Handle>,
-    /// Its own marker has left.
+    /// The end marker of this leg has been sent.
     is_written: bool,
 }
 
@@ -72,32 +73,33 @@ impl fmt::Debug for RelayLeg {
 #[derive(Default)]
 struct Meeting {
     legs: [Option<Handle>; 2],
-    /// One of them has gone.
+    /// One of the legs has ended.
     is_off: bool,
-    /// When each leg has to end, if the other one has asked for that.
+    /// The time by which each leg must end, if the other leg has requested it.
     leave_by: [Option<Instant>; 2],
-    /// The peer of this leg has ended in order, so its data is complete.
+    /// For each leg: its peer has ended in order, so the peer's data is complete.
     is_whole: [bool; 2],
 }
 
 impl Meeting {
-    /// One leg goes; the other one, if it is there.
+    /// One leg has ended. Returns the handle of the other leg, if that leg exists.
     fn leave(&mut self, place: usize) -> Option<Handle> {
         self.is_off = true;
         self.legs[place] = None;
         self.legs[1 - place].take()
     }
 
-    /// The leg at this place is lost, for this reason, or for one that is not known yet: the other one does what that asks.
-    /// Returns whether there is anything. If so, the caller wakes the other leg after the lock is released (rule: life-7).
+    /// The leg at this place is lost. Sets the time by which the other leg must end, if the reason requires that.
+    /// Returns whether it does. If so, the caller wakes the other leg after the lock is released (rule: life-7).
     #[must_use]
     fn ask(&mut self, place: usize, reason: &Reason, other: &Handle) -> bool {
         let policy = other.control().policy();
         let timeout = match self.duty(place, reason, policy.truncation) {
             Duty::GoOn | Duty::CloseWrite => return false,
-            // Not at once: bytes that came before it leave as far as they can without waiting.
+            // The timer fires before the abort, so bytes that were forwarded earlier still leave, as far as they can
+            // without waiting.
             Duty::Abort => Duration::ZERO,
-            // Without a bound it is waited for as long as it takes.
+            // Without a time limit, the other leg may take as long as it needs.
             Duty::CloseWriteThenAbort => policy.close_timeout.unwrap_or(A_YEAR).min(A_YEAR),
         };
         self.leave_by[1 - place].get_or_insert(Instant::now() + timeout);
@@ -126,14 +128,14 @@ impl RelayLeg {
         f(&mut self.meeting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The other leg, once it is there. From then on, reading here pauses while the other leg's queue is full.
+    /// The other leg, once it exists. From then on, reading pauses on this leg while the other leg's queue is full.
     fn other(&mut self, conn: &mut dyn Conn) -> Option<&Handle> {
         if self.other.is_none() {
             self.other = self.with(|meeting| meeting.legs[1 - self.place].clone());
             if let Some(other) = &self.other {
                 let (reader, meeting) = (conn.handle(), Arc::clone(&self.meeting));
                 let valve = Valve { reader, place: 1 - self.place, meeting };
-                // There is none before this one.
+                // The reply is dropped: registering cannot fail, because no other producer was registered before.
                 drop(other.register_producer(Producer::push(valve)));
             }
         }
@@ -159,7 +161,8 @@ impl Protocol for RelayLeg {
 
     fn data_received(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         let Some(other) = self.other(conn).cloned() else { return Ok(0) };
-        // Ahead of the write: the other leg may be done with it, and have said so, before this callback goes on.
+        // Paused before the write: the other leg's task may write the bytes and resume reading before this callback
+        // continues.
         conn.pause_reading();
         if !other.write_is_full(data) {
             conn.resume_reading();
@@ -171,7 +174,8 @@ impl Protocol for RelayLeg {
         let is_whole = end == End::Clean || conn.control().policy().truncation == Truncation::Tolerate;
         self.with(|meeting| meeting.is_whole[self.place] = is_whole);
         if !is_whole {
-            // What this peer has got is cut off as well as what it sent.
+            // The data that this leg's peer has received is incomplete too, so this connection must not end in order
+            // either.
             return Err(Error::from(Reason::Truncated(Phase::Open)).into());
         }
         if let Some(other) = self.other(conn) {
@@ -181,7 +185,8 @@ impl Protocol for RelayLeg {
         Ok(AfterRead::KeepWriting)
     }
 
-    /// The other leg has asked this one to end. Bytes that it sent before have left by now, as far as they could.
+    /// The other leg has requested the end of this one. Bytes that it forwarded before have left by now, as far as
+    /// they could.
     fn timer_fired(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let until = self.with(|meeting| meeting.leave_by[self.place]);
         let is_written = self.is_written && conn.control().in_flight() == 0;
@@ -204,7 +209,7 @@ impl Protocol for RelayLeg {
 }
 
 impl RelayLeg {
-    /// This leg is no more; the other one does what that asks of it.
+    /// This leg has ended. Lets the other leg end in the way that `reason` requires.
     fn leave(&mut self, reason: Option<&Reason>) {
         let waiting = self.with(|meeting| meeting.leave(self.place));
         match (self.other.take().or(waiting), reason) {
@@ -219,18 +224,18 @@ impl RelayLeg {
     }
 }
 
-/// A leg that is dropped with its runner gets no `connection_lost`, but the other leg has to know.
+/// If a leg is dropped with its runner, `connection_lost` is not called, but the other leg still has to end.
 impl Drop for RelayLeg {
     fn drop(&mut self) {
         self.leave(None);
     }
 }
 
-/// Lets one leg read no more than the other one can take.
+/// Pauses one leg's reading while the other leg's queue is full.
 struct Valve {
     /// The leg that reads.
     reader: Handle,
-    /// Where the other one stands.
+    /// The index of the other leg.
     place: usize,
     meeting: Arc<Mutex<Meeting>>,
 }
@@ -244,7 +249,8 @@ impl PushProducer for Valve {
         self.reader.resume_reading();
     }
 
-    /// The other leg can send no more, and not because all was said. Its own end may take time: an alert has to leave.
+    /// The other leg can send no more, and its peer has not got all the data. Its own end may take time, because an
+    /// alert has to be sent first.
     fn stop(&mut self) {
         let is_due = {
             let mut meeting = self.meeting.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,10 +10,11 @@ use tokio::sync::oneshot;
 use super::guard::catch;
 use crate::error::Error;
 
-/// The outcome of a call of a [`Handle`](super::Handle), as a future. The call is carried out also if nobody awaits it.
+/// The outcome of a method of [`Handle`](super::Handle), as a future. The call is carried out even if nothing awaits
+/// the reply.
 ///
 /// # Cancel safety
-/// Cancel safe: a reply that is dropped changes nothing about the call.
+/// Cancel safe: dropping a reply does not change the call.
 #[must_use = "the call is carried out without it, but only the reply says whether it has failed"]
 pub struct Reply(pub(super) Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>);
 
@@ -31,12 +32,12 @@ impl fmt::Debug for Reply {
     }
 }
 
-/// Where the outcome of a call goes.
+/// The sender of an outcome.
 pub(crate) struct ReplySender(pub(super) oneshot::Sender<Result<(), Error>>);
 
 impl ReplySender {
     pub(super) fn send(self, outcome: Result<(), Error>) {
-        // The caller may have stopped waiting. Its waker is foreign code.
+        // The caller may no longer wait for the reply. Its waker is foreign code, which may panic.
         let _ = catch(|| self.0.send(outcome));
     }
 }

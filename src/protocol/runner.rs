@@ -1,11 +1,11 @@
-//! Drives a protocol over a transport, in one task.
+//! Runs a protocol over a transport, in one task.
 //!
 //! # Theory of operation
 //!
-//! A *turn* is one callback and the calls that it made. [`Runner::poll_turns`] makes turns as long as there is something to
-//! do: it hands bytes to the transport, calls the producer, reads, and calls the protocol. Two operations need the transport
-//! as a whole, and time: a step between plaintext and TLS, and the close. `poll_turns` returns which of them is [`Next`], and
-//! [`Runner::run`] awaits it.
+//! A *turn* is one callback and the calls that it made. [`Runner::poll_turns`] makes turns while there is something
+//! to do: it passes bytes to the transport, calls the producer, reads, and calls the protocol. Two operations need
+//! the whole transport, and take time: a change between plaintext and TLS, and the close. `poll_turns` returns which
+//! of them is [`Next`], and [`Runner::run`] awaits it.
 
 mod receive;
 
@@ -36,24 +36,25 @@ use crate::error::{Phase, Reason};
 use crate::transport::Transport;
 use crate::transport::layer::{TOKEN, poll_budget, poll_write_some, tls_layers};
 
-/// How many writes one turn makes before timers and input have their turn: a peer that takes all bytes at once must not delay
-/// timers and input (rule: life-6).
+/// The largest number of writes in one turn. A peer that accepts all bytes at once must not delay timers and input
+/// (rule: life-6).
 const MAX_WRITES: usize = 16;
 
-/// A protocol and the transport that it runs over. It does nothing until [`run`](Self::run) is awaited, mostly in a task of
-/// its own: `tokio::spawn(Runner::new(protocol, transport).run())`. A runner that is dropped before the end drops the
-/// transport: the peer sees a truncation (rule: close-12), and the protocol gets no more callbacks.
+/// A protocol and the transport that it runs over. It does nothing until [`run`](Self::run) is awaited, usually in a
+/// task of its own: `tokio::spawn(Runner::new(protocol, transport).run())`. If a runner is dropped before the end,
+/// the transport is dropped too. The peer then sees a truncation (rule: close-12), and the protocol gets no more
+/// callbacks.
 #[must_use = "a runner does nothing until it is run"]
 pub struct Runner<P, T> {
     pub(super) dispatcher: Dispatcher<P>,
     pub(super) transport: T,
-    /// The bytes that the protocol has left unread.
+    /// The bytes that the protocol has not processed.
     pub(super) unread: Buffer,
     is_shut: bool,
     stall: StallTimer,
-    /// The connection counts as an unfinished handshake of its listener.
+    /// While this permit is held, the connection counts as an unfinished handshake of its listener.
     pub(super) unfinished: Option<OwnedSemaphorePermit>,
-    /// Waits for the loss of a connection that nobody reads from (rule: flow-5).
+    /// Detects the loss of the connection while nothing is read (rule: flow-5).
     loss: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -63,16 +64,17 @@ impl<P, T: Transport> fmt::Debug for Runner<P, T> {
     }
 }
 
-/// What is to be awaited.
+/// The operation to await next.
 enum Next {
-    /// A step between plaintext and TLS.
+    /// A change between plaintext and TLS.
     TlsStep,
-    /// The end: in order, or because it is over already.
+    /// The end: an orderly close, or the report of a connection that has ended already.
     End,
 }
 
 impl<P: Protocol, T: Transport> Runner<P, T> {
-    /// Runs this protocol over this transport: any transport, in plaintext or TLS, its handshake done or not.
+    /// Runs this protocol over this transport. Any transport is accepted: in plaintext or TLS, before or after its
+    /// handshake.
     pub fn new(protocol: P, mut transport: T) -> Self {
         let control = transport.layer(TOKEN).control().clone();
         let layers = transport.as_upgradable(TOKEN).is_some().then(|| tls_layers(transport.layer(TOKEN)));
@@ -88,9 +90,9 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// The connection begins with TLS: [`connection_made`](Protocol::connection_made) is called before the handshake, and the
-    /// bytes that it writes leave encrypted. The transport has to be upgradable; if it is not, the connection ends with an
-    /// error.
+    /// Starts the connection with TLS. [`connection_made`](Protocol::connection_made) is called before the handshake,
+    /// and the bytes that it writes are sent encrypted. The transport must be upgradable; otherwise the connection
+    /// ends with an error.
     pub fn begin_tls(self, how: StartTls) -> Self {
         let deadline = after(self.transport.layer(TOKEN).control().policy().handshake_timeout);
         self.begin_tls_by(how, deadline)
@@ -116,13 +118,13 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         self.dispatcher.conn.handle()
     }
 
-    /// Runs to the end of the connection. The report says how it ended; [`connection_lost`](Protocol::connection_lost) got the
-    /// same reason.
+    /// Runs until the end of the connection. The report says how it ended;
+    /// [`connection_lost`](Protocol::connection_lost) got the same reason.
     ///
     /// # Cancel safety
-    /// Not cancel safe: dropping it drops the connection.
+    /// Not cancel safe: dropping the future drops the connection.
     pub fn run(self) -> impl Future<Output = CloseReport> + Send {
-        // In a box of its own: an async block holds what it was given twice.
+        // Boxed, because an async block stores its argument a second time.
         let mut runner = Box::new(self);
         async move {
             let outcome = {
@@ -153,14 +155,15 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         Box::pin(self.end()).await
     }
 
-    /// Ends the connection in order if that was asked for; otherwise it is over already, and the end has only to be reported.
+    /// Closes the connection in order if that was requested. Otherwise the connection has ended already, and this
+    /// only reports the end.
     async fn end(&mut self) -> CloseReport {
         if self.dispatcher.conn.control().is_cut() {
             self.dispatcher.conn.outbox.lose();
             self.transport.abort();
         }
         let last = self.dispatcher.conn.outbox.take_last();
-        // rule: flow-3: a producer that is still there is stopped before the end.
+        // rule: flow-3: a producer that is still registered is stopped before the end.
         self.dispatcher.lose_sending();
         self.dispatcher.conn.handle_state.close();
         let report = self.transport.close_with(&last).await;
@@ -172,8 +175,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         report
     }
 
-    /// The transport has panicked, in code that is not ours. The connection ends, and the protocol is notified (rule:
-    /// life-7).
+    /// The transport has panicked in foreign code. Ends the connection and notifies the protocol (rule: life-7).
     fn give_up(&mut self, reason: Reason) -> CloseReport {
         self.dispatcher.fail(reason.clone());
         let _ = catch(|| self.transport.abort());
@@ -184,19 +186,19 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         report
     }
 
-    /// Makes turns until there is something to await. Only a callback asks for another turn; bytes that leave are dealt with in
-    /// the same turn.
+    /// Makes turns until there is something to await. Only a callback causes another turn; bytes that are sent are
+    /// handled in the same turn.
     fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         for turn in 0..MAX_TURNS {
             if self.dispatcher.is_over() {
                 return Poll::Ready(Next::End);
             }
             if turn > 0 {
-                // rule: life-6: there may be another turn each time, without end.
+                // rule: life-6: every turn may cause another one, so each further turn costs budget.
                 ready!(poll_budget(cx));
             }
             let mut has_moved = self.dispatcher.run_commands(cx);
-            // The timer comes before the steps that use up the budget: without budget, a timer never fires.
+            // The timer comes before the steps that use up the budget, because a timer does not fire without budget.
             has_moved |= self.dispatcher.poll_timer(cx).is_ready();
             self.dispatcher.note_level();
             match self.poll_send(cx) {
@@ -205,7 +207,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 Poll::Pending => {}
             }
             has_moved |= self.supply(cx);
-            // After the writes, each of which begins its wait anew: nothing else would wake this task at its end.
+            // After the writes, because each write restarts this wait, and only this poll registers the task for its
+            // end.
             has_moved |= self.poll_stall(cx).is_ready();
             if has_moved && self.dispatcher.is_over() {
                 return Poll::Ready(Next::End);
@@ -227,14 +230,14 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
 /// Sending.
 impl<P: Protocol, T: Transport> Runner<P, T> {
-    /// Writes the bytes that are due. Ready: our half has ended, there is more to write, or another operation is next.
+    /// Writes the bytes that are due. Ready: our half has ended, more can be written, or another operation is next.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
         let conn = &self.dispatcher.conn;
         if conn.outbox.has_steps() {
             return Poll::Ready(Some(Next::TlsStep));
         }
         if conn.outbox.requested_end() == EndRequest::Close && !conn.flow.is_there() {
-            // The last bytes are the close's own: its bound holds for them (rule: close-3).
+            // The close itself sends the last bytes, so that its time limit covers them (rule: close-3).
             return Poll::Ready(Some(Next::End));
         }
         let (mut has_moved, mut left) = (false, MAX_WRITES);
@@ -273,7 +276,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         if has_moved { Poll::Ready(None) } else { Poll::Pending }
     }
 
-    /// Nothing more can be sent. If the peer has reset the connection, the bytes that it sent before may still be read.
+    /// Nothing more can be sent. If the peer has reset the connection, bytes that it sent before may still be
+    /// readable.
     fn lose_write(&mut self, error: io::Error) -> Option<Next> {
         let reason = Reason::from_io(error, Phase::Open);
         self.dispatcher.lose_sending();
@@ -288,7 +292,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// Calls the producer, or the protocol, if the level of the queue asks for that. Returns whether one was called.
+    /// Calls the producer or the protocol if the fill level of the queue requires it. Returns whether one was called.
     fn supply(&mut self, cx: &mut Context<'_>) -> bool {
         let has_producer = self.dispatcher.conn.flow.is_there();
         if !has_producer
@@ -304,38 +308,40 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
         if has_producer || level == Level::High || self.dispatcher.is_above || self.dispatcher.conn.queued_below > 0 {
             self.wait_for_room(cx, level);
-            // The queue drains meanwhile: bytes that left before this task could be woken are seen here.
+            // Checked again: the queue may have drained before this task registered its waker.
             level = self.check_queue();
         }
         self.dispatcher.supply(level)
     }
 
-    /// Asks the transport how much it has queued. Returns how full that makes the queue.
+    /// Updates the number of bytes that the transport has queued, and returns the fill level of the queue.
     pub(super) fn check_queue(&mut self) -> Level {
         self.dispatcher.conn.queued_below = self.transport.queued();
         self.dispatcher.conn.level()
     }
 
-    /// Has this task woken when the transport can take more, or, for a pull producer, when all has left.
+    /// Registers this task to be woken when the transport can accept more bytes or, for a pull producer, when all
+    /// bytes have left.
     fn wait_for_room(&mut self, cx: &mut Context<'_>, level: Level) {
         let outbox = &self.dispatcher.conn.outbox;
         if !outbox.is_empty() {
-            // The write that waits is woken.
+            // A write is waiting, and it registers this task by itself.
             return;
         }
         let waits_for_room = level == Level::High || level == Level::Between;
         if waits_for_room && self.transport.layer_mut(TOKEN).poll_room(cx).is_pending() {
             return;
         }
-        // The next write, or read, returns a failure.
+        // An error is ignored here, because the next write or read returns it.
         let _ = Pin::new(&mut self.transport).poll_flush(cx);
     }
 }
 
-/// Ends and time.
+/// Ends and time limits.
 impl<P: Protocol, T: Transport> Runner<P, T> {
-    /// Reports the peer's end that a close has waited for. Any other end is reported where it is read, after its data: data
-    /// that a lost connection has not delivered has no end (rule: flow-4).
+    /// Reports the end of the peer's half that a close has waited for. Any other end is reported when it is read,
+    /// after the data before it. If a lost connection has undelivered data, the end after that data is never read,
+    /// and is not reported (rule: flow-4).
     fn notify_awaited_end(&mut self) {
         let is_closing = self.dispatcher.conn.outbox.requested_end() == EndRequest::Close;
         if let Some(end @ (End::Clean | End::Truncated)) =
@@ -351,8 +357,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// rule: close-3. A requested end waits for the producer and for the bytes before it. If the peer takes no bytes, this
-    /// wait has a limit.
+    /// rule: close-3. A requested end waits for the producer and for the bytes before it. This wait has a time limit
+    /// while the peer accepts no bytes.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let conn = &self.dispatcher.conn;
         if self.is_shut || conn.outbox.requested_end() == EndRequest::None || conn.queued() == 0 {

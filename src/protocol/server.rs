@@ -1,4 +1,4 @@
-//! Protocols for the connections that are accepted.
+//! Runs a protocol for each accepted connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::server::incoming::Incoming;
 use crate::server::listener::Listener;
 use crate::transport::Transport as _;
 
-/// Makes the protocol for a connection, or refuses it. Closures of the form `|incoming| Some(protocol)` are factories;
-/// [`every`] makes one of a closure that never refuses.
+/// Makes the protocol for a connection, or refuses the connection. A closure of the form `|incoming| Some(protocol)`
+/// is a factory; [`every`] makes a factory of a closure that never refuses.
 #[doc(alias = "IProtocolFactory")]
 #[doc(alias = "ServerFactory")]
 pub trait Factory: Send + Sync + 'static {
-    /// What it makes.
+    /// The type of the protocols.
     type Protocol: Protocol;
 
-    /// Makes the protocol of one connection, which has not begun yet. If this returns `None` or panics, the connection is refused
-    /// by RST (rule: life-7).
+    /// Makes the protocol of one connection, which has not started yet. If this method returns `None` or panics, the
+    /// connection is refused with RST (rule: life-7).
     #[doc(alias = "buildProtocol")]
     fn build(&self, incoming: &Incoming) -> Option<Self::Protocol>;
 }
@@ -42,12 +42,12 @@ where
     }
 }
 
-/// A factory that refuses nobody: `every(|| Echo)`.
+/// A factory that refuses no connection: `every(|| Echo)`.
 pub fn every<P: Protocol>(make: impl Fn() -> P + Send + Sync + 'static) -> impl Factory<Protocol = P> {
     move |_: &Incoming| Some(make())
 }
 
-/// Accepts connections, and runs a protocol for each, in a task of its own.
+/// Accepts connections, and runs a protocol for each in a task of its own.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -96,13 +96,13 @@ impl<F> fmt::Debug for Server<F> {
 }
 
 impl<F: Factory> Server<F> {
-    /// Connections begin in plaintext, and can be upgraded.
+    /// Connections start in plaintext, and can be upgraded.
     pub fn new(listener: Listener, factory: F) -> Self {
         Self { listener, tls: None, factory: Arc::new(factory) }
     }
 
-    /// Connections begin with TLS. The handshake deadline runs from accept (rule: secure-5); `connection_made` is called
-    /// before the handshake.
+    /// Connections start with TLS. The handshake deadline counts from accept (rule: secure-5). `connection_made` is
+    /// called before the handshake.
     pub fn tls(self, tls: &ServerTls) -> Self {
         Self { tls: Some(tls.clone()), ..self }
     }
@@ -112,14 +112,15 @@ impl<F: Factory> Server<F> {
         &self.listener
     }
 
-    /// Accepts until the listener's [group](Listener::group) drains. Every protocol is then notified, too:
+    /// Accepts until the listener's [group](Listener::group) drains. Then every protocol is notified by
     /// [`Protocol::draining`].
     ///
     /// # Errors
-    /// As those of [`Listener::accept`]: the listening socket is of no more use. What happens to one connection ends no other.
+    /// The errors of [`Listener::accept`]: the listening socket is no longer usable. A failure of one connection
+    /// affects no other connection.
     ///
     /// # Cancel safety
-    /// Dropping it stops accepting; the connections that are there go on.
+    /// Dropping the future stops accepting. Existing connections continue.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -133,7 +134,8 @@ impl<F: Factory> Server<F> {
         }
     }
 
-    /// Runs a protocol for this connection, in its own task. `None`: the factory refused the connection, or panicked.
+    /// Runs a protocol for this connection, in its own task. `None`: the factory has refused the connection or
+    /// panicked.
     pub fn serve(&self, incoming: Incoming) -> Option<Handle> {
         // rule: life-7
         let Ok(Some(protocol)) = guard(|| Ok(self.factory.build(&incoming))) else {
@@ -148,13 +150,13 @@ impl<F: Factory> Server<F> {
 }
 
 impl<P: Protocol> Runner<P, UpgradableConnection<TcpConnection>> {
-    /// Runs this protocol over a connection that was accepted: from its first byte on in TLS where a configuration is
-    /// given, under the handshake deadline that runs since accept (rule: secure-5). It can be upgraded, and downgraded.
+    /// Runs this protocol over an accepted connection. If a configuration is given, the connection starts with TLS,
+    /// and the handshake deadline counts from accept (rule: secure-5). The connection can be upgraded and downgraded.
     pub fn accept(protocol: P, incoming: Incoming, tls: Option<&ServerTls>) -> Self {
         let (deadline, unfinished, connection) = incoming.into_parts();
         let runner = Self::new(protocol, UpgradableConnection::new(connection));
         match tls {
-            // rule: tcp-6: until the handshake is done the connection counts as unfinished.
+            // rule: tcp-6: the connection counts as unfinished until the handshake is done.
             Some(tls) => runner.begin_tls_by(StartTls::server(tls), deadline).unfinished(unfinished),
             None => runner,
         }

@@ -39,8 +39,9 @@ impl Fault {
                 Self::Connection
             }
             Kind::NetworkDown | Kind::NetworkUnreachable | Kind::HostUnreachable | Kind::TimedOut => Self::Connection,
-            // EINVAL, EOPNOTSUPP: the socket does not listen, or no longer listens. Or a layer between us and the system
-            // has returned this for a socket that listens, and a later accept may succeed.
+            // EINVAL, EOPNOTSUPP: the socket does not listen, or no longer listens. But a layer between this process
+            // and the system may also return this error for a socket that still listens, and then a later accept may
+            // succeed.
             Kind::InvalidInput | Kind::Unsupported => {
                 if still_listens() {
                     Self::System

@@ -85,7 +85,7 @@ impl Limits {
     }
 }
 
-/// Lets a connection hold its permits until it is gone. Costs nothing if there are no limits.
+/// Lets a connection hold its permits until it is gone. Without limits, this does nothing.
 pub(super) fn hold(control: &Control, total: Option<OwnedSemaphorePermit>, peer: Option<PeerPlace>) {
     if total.is_some() || peer.is_some() {
         control.keep(Box::new(Places { _peer: peer, _total: total }));

@@ -53,9 +53,9 @@ pub struct Listener {
 /// A listening TCP socket, and what is known in advance about the sockets that are accepted from it.
 struct Listening {
     socket: TcpListener,
-    /// Our address on each of them; `None` if the system must be asked.
+    /// Our address on each accepted socket; `None` if the system must be asked.
     host: Option<SocketAddr>,
-    /// Whether they have no-delay from the start.
+    /// Whether accepted sockets have `TCP_NODELAY` set from the start.
     gives_nodelay: bool,
 }
 
@@ -93,8 +93,9 @@ impl Listens for Listening {
     }
 }
 
-/// Our address on each connection that is accepted from a listener on this one. `None` if they differ: one that was passed in
-/// may be transparent (`IP_TRANSPARENT`, ip(7)), and then it accepts connections to any address.
+/// Our address on each connection that is accepted from this listening socket. `None` if it may differ between
+/// connections: a socket that was passed in may be transparent (`IP_TRANSPARENT`, ip(7)), and then accepts
+/// connections to any address.
 fn host_of_accepted(listener: SocketAddr, origin: Origin) -> Option<SocketAddr> {
     let is_own = match origin {
         Origin::BoundHere => !listener.ip().to_canonical().is_unspecified(),
@@ -332,7 +333,8 @@ impl ListenerBuilder {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
     pub fn from_std(self, socket: std::net::TcpListener) -> Result<Listener, Error> {
-        // rule: tcp-10. Its option for no-delay is not ours to set: each accepted socket is given its own.
+        // rule: tcp-10. We do not change the options of a socket that others hold, so `TCP_NODELAY` is set on each
+        // accepted socket.
         self.take(socket, Origin::HandedIn, false)
     }
 
@@ -349,7 +351,7 @@ impl ListenerBuilder {
         i32::try_from(self.backlog).unwrap_or(i32::MAX)
     }
 
-    /// The socket, and whether those that are accepted from it have no-delay.
+    /// Opens the socket. Also returns whether sockets that are accepted from it have `TCP_NODELAY` set.
     fn open(&self, addr: SocketAddr) -> io::Result<(std::net::TcpListener, bool)> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         #[cfg(unix)]

@@ -1,4 +1,5 @@
-//! The orderly close: finish, drain, deadline, report. One implementation serves every layer.
+//! The orderly close: it sends what is left, drains the input, respects the limits, and reports. One implementation
+//! serves every layer.
 
 use std::fmt;
 use std::future::Future;
@@ -13,11 +14,11 @@ use crate::error::{Phase, Reason};
 use crate::transport::Transport;
 use crate::transport::layer::{Discard, TOKEN, poll_budget, poll_write_some};
 
-/// A close under way: see [`Transport::close`].
+/// A close in progress: see [`Transport::close`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Close<'a> {
     transport: &'a mut dyn Transport,
-    /// The bytes that are still to be written.
+    /// The bytes that are not written yet.
     last: &'a [u8],
     unwritten: usize,
     begun: bool,
@@ -36,7 +37,8 @@ impl fmt::Debug for Close<'_> {
     }
 }
 
-/// While this guard exists, a close will report. A close that is dropped makes no report.
+/// While this guard exists, a close is in progress and will make the report. If a close is dropped, no report is
+/// made.
 struct UnderWay(Control);
 
 impl UnderWay {
@@ -71,12 +73,13 @@ impl<'a> Close<'a> {
         self.begun = true;
         self.under_way = Some(UnderWay::begin(self.transport.layer(TOKEN).control()));
         self.clock = Clock::new(after(self.transport.layer(TOKEN).control().policy().close_timeout));
-        // Bytes that have arrived so far are no answer to this close: an end without a marker among them is a truncation.
+        // Bytes that have arrived before the close are not an answer to it, so they are read first: if the layer
+        // below ends among them without a marker, that is a truncation.
         let _ = self.transport.layer_mut(TOKEN).poll_discard(cx, &mut self.discarded);
         self.transport.layer_mut(TOKEN).begin_close();
     }
 
-    /// Writes the last bytes. A failure stops this; the halves know its reason.
+    /// Writes the last bytes. Stops at a failure, whose reason is kept in the halves.
     fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.last.is_empty() {
             match ready!(poll_write_some(self.transport, cx, self.last)) {
@@ -90,7 +93,8 @@ impl<'a> Close<'a> {
         Poll::Ready(())
     }
 
-    /// No bytes were accepted and no handshake is done: the layers end at once, as far as they can without waiting.
+    /// There are no accepted bytes, and no handshake is done: ends the layers at once, as far as possible without
+    /// waiting.
     fn finish_pointless(&mut self, cx: &mut Context<'_>) -> CloseReport {
         self.transport.layer_mut(TOKEN).abandon();
         let _ = Pin::new(&mut *self.transport).poll_shutdown(cx);
@@ -102,13 +106,13 @@ impl<'a> Close<'a> {
         let (send, recv) = self.transport.layer(TOKEN).halves();
         let control = self.transport.layer(TOKEN).control().clone();
         self.unwritten += std::mem::take(&mut self.last).len();
-        // If a bound was met, the socket still exists: the bytes in flight now are the unconfirmed ones.
+        // If a limit was reached, the socket still exists, and the bytes that are in flight now count as unconfirmed.
         control.begin_report();
         let ended = known.or_else(|| half::reason(&send, &recv).map(|reason| control.judged(reason)));
         let reason = match ended {
             _ if control.is_aborted() => Reason::Aborted,
             Some(reason) => reason,
-            // rule: close-7: all of our bytes have left; only the answer is missing.
+            // rule: close-7: all of our bytes have left, and only the peer's answer is missing.
             None if bound == Some(Bound::Bytes) && send.is_finished() => Reason::Unconfirmed,
             None => Reason::TimedOut(Phase::Close),
         };
@@ -116,7 +120,8 @@ impl<'a> Close<'a> {
         self.transport.layer(TOKEN).report_layers(&mut layers);
         let ours_is_stuck = bound.is_some() && !layers.iter().all(|layer| layer.marker_sent);
         if ours_is_stuck {
-            // Bytes that the peer did not take in time are given up, and must not look like an orderly end.
+            // Bytes that the peer did not accept in time are lost, so the connection must not look orderly to the
+            // peer.
             control.reset();
         }
         self.transport.layer_mut(TOKEN).release(&reason);
@@ -143,7 +148,8 @@ impl Future for Close<'_> {
         if let Some(report) = this.transport.layer(TOKEN).control().kept_report() {
             ready!(poll_budget(cx));
             let report = report.clone();
-            // A task that uses the connection may still hold the socket (rule: life-4).
+            // The socket is released explicitly, because a task that uses the connection may still hold a reference
+            // to it (rule: life-4).
             this.transport.layer_mut(TOKEN).release(&report.reason);
             return Poll::Ready(report);
         }
@@ -157,7 +163,7 @@ impl Future for Close<'_> {
             // polled without budget never fires. rule: close-3
             return Poll::Ready(this.finish(Some(Bound::Time), None));
         }
-        // Both run together: a peer that cannot send until we read would not read the bytes that we send.
+        // Writing and discarding take turns, because the peer may not read our bytes before we have read its own.
         let finished = this.poll_last(cx).is_ready() && Pin::new(&mut *this.transport).poll_shutdown(cx).is_ready();
         let drained = this.transport.layer_mut(TOKEN).poll_discard(cx, &mut this.discarded).is_ready();
         if this.discarded.is_full() {
@@ -166,7 +172,7 @@ impl Future for Close<'_> {
         if finished && drained && this.delivery.poll(cx, this.transport.layer(TOKEN).control()).is_ready() {
             return Poll::Ready(this.finish(None, None));
         }
-        // A close without a wait needs no timer. Without budget the task is woken at once.
+        // A close that did not wait needs no timer. If only the budget was used up, the task is woken at once.
         if this.clock.is_idle() && this.clock.poll(cx).is_ready() {
             return Poll::Ready(this.finish(Some(Bound::Time), None));
         }

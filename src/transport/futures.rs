@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use crate::transport::Transport;
 use crate::transport::layer::TOKEN;
 
-/// An end of a send half in progress: see [`Transport::close_write`].
+/// A `close_write` in progress: see [`Transport::close_write`].
 #[must_use = "futures do nothing unless polled"]
 pub struct CloseWrite<'a>(&'a mut dyn Transport);
 
@@ -39,7 +39,7 @@ impl Future for CloseWrite<'_> {
 pub struct WriteSequence<'a> {
     transport: &'a mut dyn Transport,
     parts: &'a [IoSlice<'a>],
-    /// How much of the first part was written.
+    /// How many bytes of the first part were written.
     written: usize,
 }
 
@@ -81,7 +81,7 @@ impl Future for WriteSequence<'_> {
                 done => transport.poll_write(cx, &first[done..]),
             })?;
             if n == 0 {
-                // The rest is not empty. rule: life-6
+                // rule: life-6. Some bytes are left, so a write of 0 bytes would be repeated forever.
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             this.advance(n);
@@ -94,7 +94,7 @@ impl Future for WriteSequence<'_> {
 #[must_use = "the cork is released when this is dropped"]
 pub struct Corked<'a> {
     transport: &'a mut dyn Transport,
-    /// A guard outside this one holds the cork.
+    /// Another cork was set before this one, and outlives it.
     is_inner: bool,
 }
 

@@ -20,67 +20,71 @@ use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
 use crate::transport::{Starting, Stopping, TlsTransport, Transport};
 
-/// The methods of a layer for the layer above it, and for the futures of [`Transport`]. TCP, streams and TLS implement it.
-/// A type that wraps a layer lends that layer through [`AsLayer`].
+/// The methods of a layer for the layer above it, and for the futures of [`Transport`]. TCP, streams and TLS
+/// implement this trait. A type that wraps a layer gives access to that layer through [`AsLayer`].
 ///
 /// Code outside this crate can neither name this trait nor call its methods.
 pub trait Layer: Send {
-    /// The handle that reaches the bottom.
+    /// The handle of the connection, through which an abort reaches the bottom layer.
     fn control(&self) -> &Control;
-    /// Both halves of this layer.
+    /// The states of the two halves of this layer.
     fn halves(&self) -> (SendHalf, RecvHalf);
-    /// Bytes that were accepted and not handed to the kernel, including those in the layers beneath.
+    /// The number of bytes that were accepted and not passed to the kernel, including those in the layers beneath.
     fn queued_bytes(&self) -> usize;
-    /// An abort has reached the bottom: drops everything on this side.
+    /// Called after an abort has ended the bottom layer. Drops everything that this layer holds.
     fn handle_abort(&mut self);
-    /// From now on no task reads: an end that comes is the answer to our close.
+    /// Called when a close starts. The application does not read any more, so an end of the peer is the answer to our
+    /// close.
     fn begin_close(&mut self);
-    /// Whether a close has nothing to finish: a handshake without accepted bytes (rule: close-9).
+    /// Whether a close has nothing to finish: the handshake is not done, and no bytes were accepted (rule: close-9).
     fn is_pointless(&self) -> bool;
     /// Gives up the handshake for which [`is_pointless`](Self::is_pointless) returned true.
     fn abandon(&mut self);
-    /// Reads and discards until the receive half of this layer, and of those beneath, has ended. Counts the bytes.
+    /// Reads and discards until the receive halves of this layer and of all layers beneath have ended. Counts the
+    /// bytes.
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()>;
-    /// Closes the socket. A half that had not ended reports this reason to the tasks that still use the transport.
+    /// Closes the socket. If a half has not ended, tasks that still use the transport get this reason.
     fn release(&mut self, reason: &Reason);
-    /// Holds small writes back, or releases them. Returns whether they were held back before.
+    /// Turns the cork on or off: while it is on, small writes are held back. Returns whether it was on before.
     fn set_cork(&mut self, on: bool) -> bool;
     /// Takes the bytes that were received and not read.
     fn take_unread(&mut self) -> Vec<u8>;
-    /// Takes in the bytes that have been received by now, up to [`LOOK`], without waiting for more: those in the kernel, and
-    /// those in records of the layers below (rule: upgrade-11).
+    /// Reads what has been received by now into the inbox, up to [`LOOK`] bytes, without waiting for more. This
+    /// includes bytes in the kernel and in records of the layers below (rule: upgrade-11).
     fn look(&mut self, cx: &mut Context<'_>);
     /// Adds bytes after those that were received and not read.
     fn push_unread(&mut self, bytes: &[u8]);
     /// Reports the state of each layer, this one first.
     fn report_layers(&self, layers: &mut Vec<LayerReport>);
-    /// Whether a waker may write to this layer: the layer holds no lock while it wakes tasks.
+    /// Whether a waker may write to this layer. It may if the layer holds no lock while it wakes tasks.
     fn may_write_in_wake(&self) -> bool;
-    /// Whether bytes that this layer has taken may wait here, or on a layer beneath, until a flush.
+    /// Whether accepted bytes may stay in this layer or in a layer beneath until a flush.
     fn keeps_written(&self) -> bool;
-    /// Whether this layer would take this many bytes at once, as far as it knows. A layer that does not know says no.
+    /// Whether this layer would accept this many bytes at once, as far as it knows. A layer that does not know
+    /// returns false.
     fn has_space(&self, bytes: usize) -> bool;
-    /// The peer has ended its half of a layer above: from now on a write that stalls is idle (rule: half-10).
+    /// Called when the peer has ended its half of a layer above. From now on, a connection whose writes stall counts
+    /// as idle (rule: half-10).
     fn set_half_open(&mut self);
-    /// The next write is the last, and the end of this layer follows directly: both may leave in one packet. This is only a
-    /// hint.
+    /// Announces that the next write is the last one, and that the end of this layer follows it directly. Both may
+    /// then leave in one packet. This is only a hint.
     fn expect_end(&mut self);
-    /// Set while another layer sits on top. That layer detects truncation by its missing marker, so a drop of this one need
-    /// not reset.
+    /// Called with true while another layer sits on top. That layer detects a truncation by its missing marker, so
+    /// dropping this layer need not cause a reset.
     fn set_beneath(&mut self, beneath: bool);
     /// The facts of the topmost TLS session.
     fn session_facts(&self) -> Option<Arc<SessionFacts>>;
-    /// Ready once the bytes that wait to leave, on this layer and those beneath, are at or below the low mark. A layer
-    /// without a queue always has space.
+    /// Ready once the unsent bytes in this layer and in those beneath are at or below the low mark. A layer without a
+    /// queue is always ready.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-    /// Handles records that hold no data (alerts, KeyUpdates, tickets) until data or the end of the half waits to be read.
-    /// A layer that has only data does nothing.
+    /// Processes records that contain no data (alerts, KeyUpdates, tickets), until data or the end of the half can be
+    /// read. A layer without records does nothing.
     fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-    /// The handshake that this layer has not made yet, if there is one.
+    /// The handshake of this layer, if it is not done yet.
     fn handshaking(&mut self) -> Option<Starting<'_>>;
 }
 
-/// How the crate reaches the layer of a transport: each transport lends its topmost layer.
+/// Gives the crate access to the topmost layer of a transport.
 ///
 /// The trait is sealed: code outside this crate can neither name it nor make the [`Token`] that its methods take. Without
 /// the token, the methods could be called on `dyn Transport`, as the methods of every supertrait can.
@@ -89,21 +93,21 @@ pub trait AsLayer: Send {
     fn layer(&self, _: Token) -> &dyn Layer;
     /// The topmost layer.
     fn layer_mut(&mut self, _: Token) -> &mut dyn Layer;
-    /// This transport as an object, with its own reads and writes. They check whether bytes may pass; those of its layer do
-    /// not.
+    /// This transport as an object, whose reads and writes check whether bytes may pass at this time. The reads and
+    /// writes of its layer do not check that.
     fn as_transport(&mut self, _: Token) -> &mut dyn Transport;
 
-    /// This transport as one that has TLS, or can have it.
+    /// This transport with its TLS methods, if it is a TLS or an upgradable connection.
     fn lend_tls(&self, _: Token) -> Option<&dyn TlsTransport> {
         None
     }
 
-    /// The handshake that is not done yet, if there is one and no task drives it.
+    /// The handshake, if it is not done and no task drives it.
     fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
         self.layer_mut(token).handshaking()
     }
 
-    /// This transport as one that can change between plaintext and TLS, if it can.
+    /// This transport with its methods for changing between plaintext and TLS, if it has them.
     fn as_upgradable(&mut self, _: Token) -> Option<&mut dyn Upgradable> {
         None
     }
@@ -118,26 +122,27 @@ pub(crate) const TOKEN: Token = Token(());
 
 /// The methods of a layer that can change between plaintext and TLS.
 pub trait Upgradable: Send {
-    /// Starts TLS; the handshake must be done by the deadline.
+    /// Starts TLS. The handshake must be done by the deadline.
     fn starting(&mut self, how: StartTls, deadline: Option<Instant>) -> Starting<'_>;
     /// Ends TLS.
     fn stopping(&mut self) -> Stopping<'_>;
 }
 
-/// The most bytes that one look takes in, so that a peer that keeps sending cannot prolong it.
+/// The largest number of bytes that one look reads, so that a peer that keeps sending cannot prolong it.
 const LOOK: usize = 64 << 10;
 
-/// How many bytes were discarded, and how many may be.
+/// Counts discarded bytes, up to a limit.
 #[derive(Debug)]
 pub struct Discard {
-    /// How many bytes were discarded so far.
+    /// The number of bytes that were discarded so far.
     pub bytes: u64,
-    /// The bound.
+    /// The number of bytes that may be discarded.
     pub limit: u64,
 }
 
 impl Discard {
-    /// Whether more bytes were discarded than the bound allows. A bound of 0 accepts an end, but no data before it.
+    /// Whether more bytes were discarded than the limit allows. With a limit of 0, an end is accepted, but no data
+    /// before it.
     pub fn is_full(&self) -> bool {
         self.bytes > self.limit
     }
@@ -169,15 +174,16 @@ impl<T: Transport + ?Sized> AsLayer for Box<T> {
     }
 }
 
-/// Takes one unit of the task's budget. A caller that repeats a call that is ready at once would otherwise keep other tasks
-/// from running (rule: life-6). Pending: the budget is used up, and the task is woken to continue after others.
+/// Takes one unit of the task's budget. Without this, a caller that repeats a call that is always ready would keep
+/// other tasks from running (rule: life-6). Pending: the budget is used up, and the task is woken again after other
+/// tasks have run.
 pub(crate) fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
     std::task::ready!(poll_proceed(cx)).made_progress();
     Poll::Ready(())
 }
 
-/// Writes some of these bytes; there must be at least one. A writer that returns 0 is an error, as in `write_all`, because the
-/// caller would repeat the call without end (rule: life-6).
+/// Writes some of these bytes, of which there must be at least one. If the writer returns 0, that is an error, as in
+/// `write_all`, because the caller would repeat the call forever (rule: life-6).
 pub(crate) fn poll_write_some(
     transport: &mut (impl AsyncWrite + Unpin + ?Sized),
     cx: &mut Context<'_>,
@@ -189,7 +195,7 @@ pub(crate) fn poll_write_some(
     }
 }
 
-/// Reads from the layer and discards, until the layer ends or the bound is reached.
+/// Reads from the layer and discards the bytes, until the layer ends or the limit is reached.
 pub(crate) fn poll_discard_reads<T: AsyncRead + Unpin + ?Sized>(
     layer: &mut T,
     cx: &mut Context<'_>,
@@ -206,7 +212,7 @@ pub(crate) fn poll_discard_reads<T: AsyncRead + Unpin + ?Sized>(
     Poll::Ready(())
 }
 
-/// Moves bytes from an inbox to `buf`, as many as there is space for.
+/// Moves as many bytes from an inbox to `buf` as fit.
 pub(crate) fn hand_over(inbox: &mut Inbox, buf: &mut ReadBuf<'_>) {
     let n = inbox.len().min(buf.remaining());
     buf.put_slice(&inbox.as_slice()[..n]);
@@ -214,8 +220,8 @@ pub(crate) fn hand_over(inbox: &mut Inbox, buf: &mut ReadBuf<'_>) {
     inbox.release();
 }
 
-/// Reads ahead once into an empty inbox, at most as many bytes as `room` allows. The read borrows the inbox, and needs the
-/// rest of the layer.
+/// Reads once into an empty inbox, at most as many bytes as `room` allows. The inbox is taken out of the layer during
+/// the read, because the read needs the rest of the layer.
 pub(crate) fn poll_read_ahead<T>(
     half: &mut T,
     inbox_of: impl Fn(&mut T) -> &mut Inbox,
@@ -232,7 +238,7 @@ pub(crate) fn poll_read_ahead<T>(
     result
 }
 
-/// Takes in what a read returns without waiting. An end stays for the next reader.
+/// Moves into the inbox what a read returns without waiting. An end is left for the next reader.
 pub(crate) fn take_in(inbox: &mut Inbox, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
     while inbox.len() < LOOK {
         match read(inbox.space()) {
@@ -250,14 +256,14 @@ pub(crate) fn take_in(inbox: &mut Inbox, mut read: impl FnMut(&mut [u8]) -> io::
     Ok(())
 }
 
-/// The number of TLS sessions from this layer down (rule: upgrade-12).
+/// The number of TLS sessions in this layer and the layers beneath (rule: upgrade-12).
 pub(crate) fn tls_layers(layer: &dyn Layer) -> usize {
     let mut layers = Vec::new();
     layer.report_layers(&mut layers);
     layers.iter().filter(|layer| layer.kind == LayerKind::Tls).count()
 }
 
-/// The debug output of every transport: its addresses and the state of its halves.
+/// The debug output of every transport: its addresses and the states of its halves.
 pub(crate) fn debug(layer: &dyn Layer, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let (send, recv) = layer.halves();
     f.debug_struct(name)

@@ -1,11 +1,11 @@
 //! The traits of transports: what every transport does, and what the special ones add.
 //!
-//! | asked for | done means |
+//! | operation | when it is done |
 //! |---|---|
-//! | write | we hold the bytes |
-//! | flush | the kernel holds them |
-//! | [`close_write`](Transport::close_write) | the kernel also holds our marker, after the bytes |
-//! | [`close`](Transport::close), reported clean | all bytes have arrived, and the peer has ended in order too |
+//! | write | the transport holds the bytes |
+//! | flush | the kernel has the bytes |
+//! | [`close_write`](Transport::close_write) | the kernel has the bytes and our end marker |
+//! | [`close`](Transport::close), with a clean report | all bytes have arrived, and the peer has ended in order too |
 //!
 //! [`TcpTransport`](tcp::TcpTransport) is implemented if TCP is at the bottom, [`TlsTransport`] by TLS and upgradable
 //! connections, and [`UpgradableTransport`] by upgradable ones. All methods can be called on the concrete types and on
@@ -42,26 +42,26 @@ pub struct Status {
     pub send: SendHalf,
     /// Our receive half.
     pub recv: RecvHalf,
-    /// Bytes that were accepted and have not left for the kernel (rule: write-8).
+    /// The number of bytes that were accepted and have not reached the kernel (rule: write-8).
     pub queued: usize,
-    /// How the connection ended, once it has.
+    /// The reason of the end; `None` while the connection has not ended.
     pub reason: Option<Reason>,
 }
 
-/// The operations of every transport: bytes in order, an orderly close that loses no data, and an abort that the peer
-/// cannot mistake for one.
+/// The operations of every transport: it sends bytes in order, closes in order without losing data, and aborts in a
+/// way that the peer cannot mistake for an orderly close.
 ///
 /// Read and write with tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`. `poll_shutdown` is
 /// [`close_write`](Self::close_write). You need not flush: accepted bytes leave as soon as the socket takes them, even if
 /// no task waits for that (rule: write-6).
 ///
-/// Dropping a transport that was not closed is a truncation, and the peer sees it as one: RST on TCP, an end without
-/// close_notify on TLS (rule: close-12).
+/// If a transport is dropped without a close, the peer sees a truncation: RST on TCP, an end without close_notify on
+/// TLS (rule: close-12).
 ///
-/// # What it has beneath
+/// # Sealed
 ///
-/// Only the transports of this crate implement this trait. Use [`Stream`](crate::Stream) to make one of your own stream.
-/// The methods that layers use among each other cannot be called from outside:
+/// Only the transports of this crate implement this trait. To use a stream of your own, wrap it in a
+/// [`Stream`](crate::Stream). The methods by which layers call each other cannot be called from outside:
 ///
 /// ```compile_fail,E0599
 /// fn release(transport: &mut dyn bowline::Transport) {
@@ -82,7 +82,7 @@ pub struct Status {
 #[doc(alias = "ITransport")]
 #[doc(alias = "ITCPTransport")]
 pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
-    /// Our address; numeric, also after the end (rule: tcp-1).
+    /// Our address. It is numeric, and also available after the end (rule: tcp-1).
     #[doc(alias = "getHost")]
     #[doc(alias = "get_extra_info")]
     #[doc(alias = "host")]
@@ -90,7 +90,7 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         self.layer(TOKEN).control().local_addr()
     }
 
-    /// The peer's address; numeric, also after the end (rule: tcp-1).
+    /// The peer's address. It is numeric, and also available after the end (rule: tcp-1).
     #[doc(alias = "getPeer")]
     #[doc(alias = "get_extra_info")]
     #[doc(alias = "peer")]
@@ -98,7 +98,8 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         self.layer(TOKEN).control().peer_addr()
     }
 
-    /// A handle for other tasks: it can abort, and it knows the addresses and how the connection ended. Cheap to clone.
+    /// A handle for other tasks. It can abort the connection, and it knows the addresses and how the connection
+    /// ended. It is cheap to clone.
     fn control(&self) -> Control {
         self.layer(TOKEN).control().clone()
     }
@@ -114,19 +115,22 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         Status { send, recv, queued: self.queued(), reason }
     }
 
-    /// Ends our send half: accepted bytes leave first, then this layer's marker (close_notify on TLS), then FIN beneath it.
-    /// Reading goes on for as long as the peer sends (rules: half-1, half-2). A second call changes nothing (rule: half-3).
+    /// Ends our send half. Accepted bytes leave first, then this layer's marker (close_notify on TLS), then FIN.
+    /// Reading continues as long as the peer sends (rules: half-1, half-2). A second call changes nothing (rule:
+    /// half-3).
     ///
-    /// Success means that the kernel has all of it. Fails with the reason if the connection was lost before. If the peer takes
-    /// nothing for [`Policy::close_timeout`](crate::Policy::close_timeout), the connection is reset, and this fails
-    /// with [`Reason::TimedOut`] in [`Phase::Close`](crate::Phase::Close) (rule: half-12).
+    /// Success means that the kernel has the bytes and the marker. If the connection was lost before that, this fails
+    /// with the reason. If the peer accepts nothing for [`Policy::close_timeout`](crate::Policy::close_timeout), the
+    /// connection is reset, and this fails with [`Reason::TimedOut`] in [`Phase::Close`](crate::Phase::Close) (rule:
+    /// half-12).
     ///
     /// # Signals and the end of an input
     ///
-    /// Call it only when you know that your own input is complete. An input that ends may have been cut off: Ctrl-C at
-    /// `producer | program` goes to both processes, the producer dies, and the program sees the end of its standard input
-    /// together with the signal. If the program acts on the end first, the peer takes half a message for a complete one. A
-    /// `select!` over the input and the signal polls its branches in random order, so:
+    /// Call this only when you know that your own input is complete, because an input may also end because it was cut
+    /// off. For example, Ctrl-C at `producer | program` sends SIGINT to both processes. The producer dies, and the
+    /// program sees the end of its standard input together with the signal. If the program handles the end first, the
+    /// peer takes an incomplete message for a complete one. A `select!` over the input and the signal polls its
+    /// branches in random order, so:
     ///
     /// - put the signal first, with `biased;`,
     /// - when the input has ended, `yield_now` (a single-threaded runtime then sees signals that have arrived) or wait
@@ -136,8 +140,8 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
     /// The example `netcat` does this.
     ///
     /// # Cancel safety
-    /// The first poll decides the end: dropping the future after it changes nothing, and the marker leaves as soon as the
-    /// socket takes it.
+    /// The first poll ends the send half: dropping the future after that changes nothing, and the marker leaves as
+    /// soon as the socket accepts it.
     #[doc(alias = "loseWriteConnection")]
     #[doc(alias = "write_eof")]
     #[doc(alias = "CloseWrite")]
@@ -146,28 +150,29 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         CloseWrite::new(self.as_transport(TOKEN))
     }
 
-    /// Ends the connection in order. Accepted bytes leave, then the markers; after that it waits for the peer's end,
-    /// discards the input that still comes, and closes the socket. It never fails: it returns a report (rules: close-1 to
-    /// close-11). If the peer ended first, it waits until the peer's system has our last bytes, as far as our system
-    /// reports that (rule: close-14).
+    /// Closes the connection in order. Accepted bytes leave, then the end markers. Then the close waits for the
+    /// peer's end, discards input that still arrives, and closes the socket. It never fails: it returns a report
+    /// (rules: close-1 to close-11). If the peer ended first, the close waits until the peer's system has received
+    /// our last bytes, as far as our system reports that (rule: close-14).
     ///
-    /// The wait is bounded by [`Policy::close_timeout`](crate::Policy::close_timeout) and
-    /// [`Policy::close_discard`](crate::Policy::close_discard). A second call gives the same report.
+    /// [`Policy::close_timeout`](crate::Policy::close_timeout) and
+    /// [`Policy::close_discard`](crate::Policy::close_discard) limit the wait. A second call returns the same report.
     ///
     /// # Cancel safety
     ///
-    /// You may drop it and call it again; the bounds then start anew.
+    /// You may drop the future and call this again. The limits then start again too.
     #[doc(alias = "loseConnection")]
     fn close(&mut self) -> Close<'_> {
         Close::new(self.as_transport(TOKEN), &[])
     }
 
-    /// Writes these last bytes and closes, within the bounds of [`close`](Self::close): a peer that does not read cannot
-    /// make it wait longer (rule: close-3). If a bound ends it, the report shows that our marker did not leave.
+    /// Writes these last bytes and closes, within the limits of [`close`](Self::close): a peer that does not read
+    /// cannot prolong the wait (rule: close-3). If a limit is reached, the report shows that our marker did not
+    /// leave.
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: a part of the bytes may have been accepted.
+    /// Not cancel safe: some of the bytes may have been accepted.
     #[doc(alias = "finish")]
     fn close_with<'a>(&'a mut self, last: &'a [u8]) -> Close<'a> {
         Close::new(self.as_transport(TOKEN), last)
@@ -184,24 +189,25 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         }
     }
 
-    /// Writes all parts as one: in order, and without copies if the kernel can gather them. No byte is written if our send
-    /// half has ended (rule: write-2).
+    /// Writes all parts as one write: in order, and without copies if the kernel can gather them. If our send half
+    /// has ended, no byte is written (rule: write-2).
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: a part of it may have been accepted.
+    /// Not cancel safe: some of the parts may have been accepted.
     #[doc(alias = "writeSequence")]
     #[doc(alias = "writelines")]
     fn write_sequence<'a>(&'a mut self, parts: &'a [IoSlice<'a>]) -> WriteSequence<'a> {
         WriteSequence::new(self.as_transport(TOKEN), parts)
     }
 
-    /// Holds small writes back, to be merged, until the guard is dropped (rule: write-7). A flush under a cork sends.
+    /// Holds small writes back until the guard is dropped, so that they are merged (rule: write-7). A flush sends
+    /// them even while the guard exists.
     fn cork(&mut self) -> Corked<'_> {
         Corked::new(self.as_transport(TOKEN))
     }
 
-    /// The options of the TCP socket at the bottom; `None` where the bottom is another stream. See
+    /// The options of the TCP socket at the bottom; `None` if the bottom is another stream. See
     /// [`TcpTransport`](crate::TcpTransport).
     fn as_tcp(&self) -> Option<TcpOptions<'_>> {
         let control = self.layer(TOKEN).control();
@@ -213,7 +219,7 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         self.lend_tls(TOKEN)
     }
 
-    /// Bytes that were accepted and have not left for the kernel (rule: write-8).
+    /// The number of bytes that were accepted and have not reached the kernel (rule: write-8).
     #[doc(alias = "get_write_buffer_size")]
     fn queued(&self) -> usize {
         self.layer(TOKEN).queued_bytes()
@@ -222,13 +228,13 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
 
 impl<T: Transport + ?Sized> Transport for Box<T> {}
 
-/// Adds the facts of the TLS session. TLS and upgradable connections implement it, on top of any transport. If the type is not
-/// known, use [`Transport::as_tls`].
+/// Adds the facts of the TLS session. TLS connections and upgradable connections implement this trait, on top of any
+/// transport. If the type is not known, use [`Transport::as_tls`].
 #[doc(alias = "ISSLTransport")]
 #[doc(alias = "INegotiated")]
 pub trait TlsTransport: Transport {
-    /// The result of the handshake of the topmost TLS layer; `None` in plaintext, and until the handshake is done. It can
-    /// be read after the end too (rule: secure-3).
+    /// The result of the topmost TLS session's handshake; `None` in plaintext, and until the handshake is done. It
+    /// can be read after the end too (rule: secure-3).
     #[doc(alias = "getPeerCertificate")]
     #[doc(alias = "negotiatedProtocol")]
     #[doc(alias = "ConnectionState")]
@@ -236,7 +242,7 @@ pub trait TlsTransport: Transport {
         self.layer(TOKEN).session_facts()
     }
 
-    /// Whether application data travels encrypted.
+    /// Whether application data is encrypted.
     fn is_secure(&self) -> bool {
         self.layer(TOKEN).session_facts().is_some()
     }
@@ -244,20 +250,21 @@ pub trait TlsTransport: Transport {
 
 impl<T: TlsTransport + ?Sized> TlsTransport for Box<T> {}
 
-/// An upgrade or a handshake under way, as trait objects have it.
+/// An upgrade or a handshake in progress, in the form that a trait object needs.
 pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
-/// A downgrade under way, as trait objects have it.
+/// A downgrade in progress, in the form that a trait object needs.
 pub type Stopping<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
-/// What an upgradable transport adds: into TLS, and back.
+/// Adds the changes between plaintext and TLS.
 #[doc(alias = "ITLSTransport")]
 pub trait UpgradableTransport: TlsTransport {
-    /// Starts TLS, also inside TLS. Waits for the outcome (rules: upgrade-1 to upgrade-8).
+    /// Starts TLS, also inside TLS, and waits for the outcome (rules: upgrade-1 to upgrade-8).
     #[doc(alias = "startTLS")]
     #[doc(alias = "STARTTLS")]
     fn start_tls(&mut self, how: StartTls) -> Starting<'_>;
 
-    /// Whether `start_tls` could begin now. A service checks this before it sends the go-ahead, which it cannot take back.
+    /// Whether `start_tls` could start now. A service should check this before it sends the go-ahead, which it cannot
+    /// take back.
     ///
     /// # Errors
     ///
@@ -265,7 +272,7 @@ pub trait UpgradableTransport: TlsTransport {
     /// [`TooManyLayers`](crate::UpgradeError::TooManyLayers) (rule: upgrade-12). Nothing changes.
     fn may_start_tls(&self) -> Result<(), Error>;
 
-    /// Ends the topmost TLS session and goes on beneath it (rule: upgrade-9).
+    /// Ends the topmost TLS session, and continues on the layer beneath (rule: upgrade-9).
     #[doc(alias = "CCC")]
     #[doc(alias = "unwrap")]
     fn stop_tls(&mut self) -> Stopping<'_>;

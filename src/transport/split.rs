@@ -13,21 +13,22 @@ use crate::transport::Transport;
 /// The halves of TCP share no lock, and neither do those of an upgradable connection in plaintext over TCP. The halves of a
 /// TLS session share the session under a lock.
 ///
-/// No bytes are lost: bytes that were received and not read stay with the read half, and accepted bytes leave even if no
-/// task waits for that. Dropping one half ends nothing; when both are dropped, the connection ends in the same way as a
-/// dropped connection (rule: close-12). The write half's `shutdown` is [`close_write`](Transport::close_write).
-/// [`close`](Transport::close), `start_tls` and `stop_tls` need the whole connection, so call [`reunite`](Self::reunite)
-/// first; an abort needs only the handle.
+/// No bytes are lost: the read half keeps bytes that were received and not read, and accepted bytes leave even if no
+/// task waits for that. Dropping one half ends nothing. When both are dropped, the connection ends like a dropped
+/// connection (rule: close-12). The write half's `shutdown` is [`close_write`](Transport::close_write).
+/// [`close`](Transport::close), `start_tls` and `stop_tls` need the whole connection, so call
+/// [`reunite`](Self::reunite) first. An abort needs only the handle.
 ///
-/// A [`Stream`](crate::Stream) is one object, which cannot be split without a lock. It has no halves of its own; use
-/// `tokio::io::split` for it. TLS on top of it can be split; an upgradable connection on it cannot.
+/// A [`Stream`](crate::Stream) cannot be split without a lock, because it is a single object. So it does not
+/// implement this trait; use `tokio::io::split` for it. TLS on top of a `Stream` can be split, but an upgradable
+/// connection on top of it cannot.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
 /// use bowline::{Split, Transport};
 /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
 ///
-/// /// Sends all of it while the peer may be sending too, then gives back the connection.
+/// /// Sends all bytes while the peer may be sending too, then returns the connection.
 /// async fn exchange<T: Split>(connection: T, question: Vec<u8>) -> std::io::Result<(T, Vec<u8>)> {
 ///     let (mut read, mut write) = connection.into_split();
 ///     let asking = tokio::spawn(async move {
@@ -62,8 +63,8 @@ pub trait Split: Transport + Sized {
     /// Makes one connection of the two halves again.
     ///
     /// # Errors
-    /// [`ReuniteError`], which returns both halves, if they belong to different connections. That is a mistake of the
-    /// caller.
+    /// [`ReuniteError`], which returns both halves, if they belong to different connections. The caller has caused
+    /// this.
     #[doc(alias = "unsplit")]
     fn reunite(
         read: Self::ReadHalf,
@@ -71,7 +72,7 @@ pub trait Split: Transport + Sized {
     ) -> Result<Self, ReuniteError<Self::ReadHalf, Self::WriteHalf>>;
 }
 
-/// Two halves that do not belong to one connection. They are unchanged.
+/// The two halves do not belong to the same connection. They are unchanged.
 pub struct ReuniteError<R, W>(Box<(R, W)>);
 
 impl<R, W> ReuniteError<R, W> {

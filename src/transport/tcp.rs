@@ -4,8 +4,8 @@ use crate::conn::options::{SocketOptions, TcpOptions};
 use crate::transport::Transport;
 use crate::transport::layer::TOKEN;
 
-/// Adds the options of a TCP socket, for the async and the callback interface. They are the methods of [`SocketOptions`],
-/// and reach the real socket through every layer (rule: tcp-2).
+/// Adds the options of a TCP socket, for the async and the callback interface. The methods are those of
+/// [`SocketOptions`], and act on the socket below all layers (rule: tcp-2).
 ///
 /// A transport implements this trait if TCP is its bottom layer: [`TcpConnection`](crate::TcpConnection), and TLS and
 /// upgradable connections on top of such a transport. A Unix socket or a pipe has no such options:
@@ -30,7 +30,7 @@ impl<T: TcpTransport + ?Sized> SocketOptions for Box<T> {
 
 impl<T: TcpTransport + ?Sized> TcpTransport for Box<T> {}
 
-/// The options of a transport that has TCP at its bottom.
+/// The socket options of a transport over TCP.
 pub(crate) fn options(transport: &impl Transport) -> TcpOptions<'_> {
     TcpOptions(transport.layer(TOKEN).control())
 }

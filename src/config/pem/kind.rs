@@ -57,7 +57,8 @@ impl Kind {
     }
 }
 
-/// An error for a section that holds the wanted item in a form that we do not read: it must not be skipped (rule: secure-12).
+/// An error if the section holds the wanted item in a form that we do not read. Such a section must not be skipped
+/// (rule: secure-12).
 pub(super) fn unread(section: &Section<'_>, wanted: Wanted) -> Option<String> {
     let kind = Kind::of(section);
     let is_lost = match kind {

@@ -134,7 +134,7 @@ impl Source {
     }
 }
 
-/// Longer than any real list of certificates. Bounds the read of a device file, which may never end.
+/// More than the size of any real list of certificates. Limits the read of a device file, which may never end.
 const MAX_SIZE: u64 = 64 << 20;
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

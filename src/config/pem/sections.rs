@@ -1,9 +1,10 @@
 //! Splits PEM text into sections (RFC 7468). A text that looks like a section but cannot be read as one is an error:
 //! skipping it could lose a certificate (rule: secure-12).
 //!
-//! The parser accepts more than RFC 7468 requires: lines that end in CR, LF or both, white space around lines, a byte order mark
-//! before a BEGIN, and a BEGIN right after an END, which `cat` produces from files without a final line end. Any text may stand
-//! between sections, as `openssl x509 -text` writes it, unless it looks like a part of a section.
+//! The parser accepts more than RFC 7468 requires. Lines may end in CR, LF or both, and white space may surround
+//! them. A byte order mark may precede a BEGIN. A BEGIN may follow an END on the same line: `cat` produces this from
+//! files without a final line end. Any text may stand between sections, as `openssl x509 -text` writes it, unless it
+//! looks like a part of a section.
 
 use crate::escape::escaped;
 
@@ -234,7 +235,7 @@ struct Place {
 }
 
 impl Place {
-    /// The number of the line at this offset, which must not be before the last offset asked for.
+    /// Moves to this offset and returns the number of its line. The offsets of successive calls must not decrease.
     fn moved_to(&mut self, at: usize, text: &[u8]) -> usize {
         while self.at < at {
             let is_end = match text[self.at] {

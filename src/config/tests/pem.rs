@@ -7,7 +7,7 @@ use crate::error::{ConfigProblem, chain};
 use crate::testing::pki::{Identity, Pki};
 use tempfile::TempDir;
 
-/// The leaf, and the intermediate, of a chain that ends in a line end.
+/// The end-entity certificate and the intermediate of a chain. Both end in a line end.
 fn halves(server: &Identity) -> (&str, &str) {
     server.chain_pem().split_at(server.chain_pem().rfind("-----BEGIN").unwrap())
 }
@@ -253,7 +253,7 @@ fn no_change_of_one_byte_loses_a_certificate_in_silence() {
     let is_marker = |line: &[u8]| line.starts_with(b"--");
     let lines = chain.split_inclusive(|&byte| byte == b'\n').scan(0, |end, line| {
         *end += line.len();
-        // For base64, the begin and the end of a line are enough.
+        // Changes inside base64 are not needed, except at the start and the end of each line.
         let places = *end - line.len()..*end;
         Some(places.clone().filter(move |at| is_marker(line) || at % 64 < 2 || at + 2 >= places.end))
     });

@@ -50,7 +50,7 @@ fn list_made(ago: i64, issuer: &Root, revoked: &[u64], days: i64) -> String {
     list.signed_by(issuer).unwrap().pem().unwrap()
 }
 
-/// How a client with these lists judges a server that presents the root.
+/// The error of a client with these lists when a server presents the root.
 fn fault(root: &Root, lists: &[String]) -> Option<CertificateError> {
     let server = ServerTls::builder().identity_pem(root.pem(), root.key().serialize_pem()).build().unwrap();
     let builder = ClientTls::builder().root(root.der().clone());

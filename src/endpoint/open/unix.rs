@@ -192,7 +192,7 @@ fn bind(path: &Path, mode: Option<u32>) -> io::Result<(Socket, SocketFile)> {
     Ok((socket, SocketFile { path, made }))
 }
 
-/// Whether the file of a socket gets the mode that the socket had before bind, minus the bits of the umask.
+/// Whether the file of a socket gets the mode that the socket had before bind, without the bits in the umask.
 const KEEPS_MODE: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// The socket as a file, for fstat and fchmod.

@@ -1,4 +1,4 @@
-//! Receiving: the data of the transport, and its end.
+//! Receives the data of the transport, and its end.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -19,7 +19,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             return self.poll_loss(cx).map(|()| Some(Next::End));
         }
         if self.dispatcher.conn.outbox.requested_end() == EndRequest::Close {
-            // rule: close-2: bytes that come while the close waits for the producer are discarded.
+            // rule: close-2: bytes that arrive while the close waits for the producer are discarded.
             let mut discard = Discard { bytes: 0, limit: u64::MAX };
             self.unread.clear();
             ready!(self.transport.layer_mut(TOKEN).poll_discard(cx, &mut discard));
@@ -35,7 +35,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
         match ready!(Pin::new(&mut self.transport).poll_fill_buf(cx)) {
             Ok(data) if !data.is_empty() => {
-                // The bytes of one call are bounded, and so are the answers to them (rule: write-10).
+                // The number of bytes per call is limited, and so the answers to them are limited too (rule:
+                // write-10).
                 let data = &data[..data.len().min(Inbox::ROOM)];
                 let n = data.len();
                 if self.unread.is_empty() {
@@ -55,25 +56,26 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
     }
 
-    /// Nothing is delivered now. Records without data are processed (rule: secure-7); data, and the end, stay unread
-    /// (rule: flow-4).
+    /// Processes records without data while nothing may be delivered (rule: secure-7). Data and the end of the peer's
+    /// half stay unread (rule: flow-4).
     fn poll_parked(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
         ready!(self.transport.layer_mut(TOKEN).poll_attend(cx));
         match self.transport.layer(TOKEN).halves() {
             (_, RecvHalf::Broken(_)) => {}
-            // The peer has ended in order. The end is kept for later.
+            // The peer has ended in order. The end is reported later, when delivery resumes.
             (SendHalf::Finished, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => return Poll::Pending,
             (_, RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) | RecvHalf::Aborted) => {
                 ready!(self.poll_loss(cx));
             }
         }
         if self.dispatcher.conn.delivery != Delivery::Paused {
-            // The unsent answers can no longer leave. Data from before the loss is delivered, and then the loss is reported.
+            // The unsent answers cannot be sent any more. Data that came before the loss is delivered, and then the
+            // loss is reported.
             self.is_shut = true;
             self.dispatcher.lose_sending();
             return Poll::Ready(None);
         }
-        // rule: flow-5. The layer returns the reason, because the data before it is no longer read.
+        // rule: flow-5. The data before the loss is discarded, because the layer returns the reason only after it.
         let mut discard = Discard { bytes: 0, limit: u64::MAX };
         let _ = self.transport.layer_mut(TOKEN).poll_discard(cx, &mut discard);
         Poll::Ready(Some(Next::End))
@@ -86,7 +88,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 
     fn check_unread(&mut self) {
-        // Bytes that a protocol leaves because delivery is stopped are not an incomplete message.
+        // While delivery is stopped, unprocessed bytes need not be an incomplete message, so the limit does not
+        // apply.
         if !self.unread.is_empty() && self.dispatcher.conn.reading() == Reading::Open {
             self.dispatcher.check_unread(self.unread.len());
         }
@@ -103,7 +106,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         let is_closing = self.dispatcher.conn.outbox.requested_end() == EndRequest::Close;
         let answer = self.dispatcher.notify_read_closed(end);
         if answer == AfterRead::Close && !is_closing {
-            // rules: close-8, half-11: queued bytes leave; no producer is asked for more.
+            // rules: close-8, half-11: queued bytes are sent, but the producer is stopped.
             self.dispatcher.stop_producer();
             self.dispatcher.conn.close();
         }
@@ -111,7 +114,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         is_over.then_some(Next::End)
     }
 
-    /// Ready once the connection is lost, although nobody reads (rule: flow-5).
+    /// Ready once the connection is lost, even though nothing is read (rule: flow-5).
     fn poll_loss(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let control = self.transport.layer(TOKEN).control();
         self.loss
