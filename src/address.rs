@@ -42,7 +42,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Inet(addr) => addr.fmt(f),
-            // rule: tcp-11: a peer chooses the path of its own socket.
+            // rule: tcp-11: the peer chooses the path of its own socket, so the path is escaped.
             Self::Unix(Some(path)) => write!(f, "unix:{}", printable(path.display())),
             Self::Unix(None) => f.write_str("unix:"),
             Self::Other(what) => printable(what).fmt(f),

@@ -17,8 +17,9 @@ pub fn escaped(bytes: &[u8]) -> impl fmt::Display + '_ {
     Escaped(bytes)
 }
 
-/// Escapes foreign text that may contain a peer's words: unprintable characters are escaped as [`escaped`] does, and everything
-/// else stays, also `\` and `"`. Errors of this crate escape the texts of other crates and of the application in this way.
+/// Escapes text from another source that may contain a peer's words. Unprintable characters are escaped as
+/// [`escaped`] does; everything else stays, also `\` and `"`. The errors of this crate escape the texts of other
+/// crates and of the application in this way.
 ///
 /// ```
 /// let error = std::io::Error::other("no \"such\" user \x1b[31m");
@@ -81,7 +82,8 @@ pub(crate) fn is_unprintable(c: char) -> bool {
     match c {
         ' '..='~' => false,
         c if c.is_ascii() => true,
-        // The standard library has the tables, for `{:?}`. A combining character after another character stays unchanged.
+        // The standard library has the tables of such characters, for `{:?}`. The `a` before `c` keeps a combining
+        // character unchanged.
         c => format!("a{c}").escape_debug().count() > 2,
     }
 }
@@ -100,7 +102,7 @@ mod tests {
             (b"a\r\n\tb", r"a\r\n\tb"),
             (br#"C:\ "x""#, r#"C:\\ \"x\""#),
             (b"\xff\xfeok\xc3", r"\xff\xfeok\xc3"),
-            // The control characters of ISO 8859: a terminal may take the first for ESC [.
+            // The control characters of ISO 8859. A terminal may interpret the first one as ESC [.
             ("\u{9b}2J\u{85}".as_bytes(), r"\xc2\x9b2J\xc2\x85"),
             (
                 "\u{202e}\u{2066}\u{200b}\u{feff}\u{ad}\u{61c}".as_bytes(),

@@ -21,30 +21,31 @@
 //!   Stream<S>                  a Unix socket, a pipe, ...        marker: its shutdown
 //! ```
 //!
-//! Each layer has two **halves**, [`SendHalf`] and [`RecvHalf`], which live and end independently. Each half ends by its
-//! own **marker**. If the layer below ends before the marker came, the end is **truncated**.
+//! Each layer has two **halves**, [`SendHalf`] and [`RecvHalf`], which live and end independently. Each half ends
+//! with its own **marker**. If the layer below ends before the marker has arrived, the end is **truncated**.
 //!
 //! Read and write with tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`; you need not flush. [`Transport`] adds these
 //! operations:
 //!
 //! | operation | what it ends | what success means |
 //! |---|---|---|
-//! | [`close_write`](Transport::close_write) | our send half; reading goes on | the kernel has everything, the marker too |
-//! | [`close`](Transport::close) | the connection, in order and under a bound | the [`CloseReport`] says |
-//! | [`abort`](Transport::abort) | the connection, now, by RST | it cannot fail |
+//! | [`close_write`](Transport::close_write) | our send half; reading goes on | the kernel has all bytes and the marker |
+//! | [`close`](Transport::close) | the connection, in order and within limits | the [`CloseReport`] tells how it ended |
+//! | [`abort`](Transport::abort) | the connection, at once, with RST | it cannot fail |
 //!
-//! If a transport is dropped without any of them, the peer sees a truncation.
+//! If a transport is dropped without one of these calls, the peer sees a truncation.
 //!
-//! [`TcpTransport`] adds socket options, [`TlsTransport`] the facts of the session, [`UpgradableTransport`] `start_tls` and
-//! `stop_tls`. Each layer has what the layer beneath it has. [`Control`] is the handle that other tasks hold.
+//! [`TcpTransport`] adds socket options, [`TlsTransport`] the facts of the session, [`UpgradableTransport`]
+//! `start_tls` and `stop_tls`. Each layer also has the options and facts of the layers beneath it. [`Control`] is the
+//! handle for other tasks.
 //!
-//! [`Split`] gives the two halves of a connection to two tasks, and makes one connection of them again. [`relay`] joins two
-//! connections, and passes on how each ends.
+//! [`Split`] splits a connection into two halves for two tasks, and joins them again. [`relay`] joins two
+//! connections, and passes on how each of them ends.
 //!
-//! A [`Connector`], a [`Reconnector`] or a [`Listener`] makes connections; a [`DrainGroup`] ends many of them together.
-//! [`ClientTls`] and [`ServerTls`] configure TLS. [`ClientEndpoint`] and [`ServerEndpoint`] describe all of that in a
-//! string. [`Policy`] holds bounds and choices. A call fails with an [`Error`], and a connection ends with a [`Reason`];
-//! both can be recovered from a [`std::io::Error`].
+//! A [`Connector`], a [`Reconnector`] or a [`Listener`] makes connections. A [`DrainGroup`] ends many of them
+//! together. [`ClientTls`] and [`ServerTls`] configure TLS. A [`ClientEndpoint`] or a [`ServerEndpoint`] describes an
+//! address and its TLS settings in one string. [`Policy`] holds limits and options. If a call fails, it returns an
+//! [`Error`]; when a connection ends, it has a [`Reason`]. Both can be recovered from a [`std::io::Error`].
 //!
 //! If you prefer callbacks, implement [`Protocol`](protocol::Protocol): the module [`protocol`] is the callback interface.
 //!
@@ -88,11 +89,11 @@
 //!
 //! # Where to read on
 //!
-//! The rules of this crate, each with its tests, are in [`rules`]. The path of a byte and of an end through the code is in
-//! `docs/architecture.md`. In the code, `core` makes the decisions and knows no socket, `layers/tls/pump` moves bytes
-//! between a session and the layer beneath, and `transport/close.rs` has the orderly close.
+//! [`rules`] lists the rules of this crate, with their tests. `docs/architecture.md` describes the path of a byte and
+//! of an end through the code. In the code, `core` makes the decisions and uses no socket, `layers/tls/pump` moves
+//! bytes between a session and the layer beneath it, and `transport/close.rs` contains the orderly close.
 //!
-//! Without the feature `tokio` there are only configurations, endpoint strings and errors.
+//! Without the feature `tokio`, the crate contains only configurations, endpoint strings and errors.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -175,7 +176,7 @@ pub mod rules {
     #![doc = include_str!("../docs/rules.md")]
 }
 
-/// The code in the README and in these pages compiles.
+/// Compiles the code in the README and in these pages.
 #[cfg(all(doctest, feature = "tokio"))]
 mod pages {
     #[doc = include_str!("../README.md")]

@@ -84,7 +84,7 @@ impl Policy {
         self
     }
 
-    /// The amount of unsent data that is queued.
+    /// The limits for unsent data that is queued.
     #[must_use]
     pub fn watermarks(mut self, marks: Watermarks) -> Self {
         self.watermarks = marks;
@@ -262,10 +262,11 @@ pub enum Truncation {
 /// How to treat bytes that were received before an upgrade and not read (rule: upgrade-2). They are never delivered to
 /// the application.
 ///
-/// For a client, these are all bytes that the server has sent before the ClientHello leaves, including those still in the kernel
-/// (rule: upgrade-11). Between the go-ahead and the ClientHello a server has nothing to send, so each of these bytes is a
-/// mistake or was injected. A server judges only the bytes that it has read from the kernel by then. TLS reads the bytes that
-/// are still in the kernel, since the client may have sent its ClientHello already.
+/// For a client, leftover bytes are all bytes that the server has sent before the ClientHello leaves, including bytes
+/// that are still in the kernel (rule: upgrade-11). A server has nothing to send between its go-ahead and the
+/// ClientHello, so each of these bytes is a mistake or was injected. For a server, leftover bytes are only those that
+/// it has read from the kernel. Bytes that are still in the kernel belong to TLS, since the client may already have
+/// sent its ClientHello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Leftover {

@@ -146,7 +146,7 @@ struct Leg<'t> {
     lost: bool,
 }
 
-/// One direction.
+/// The state of one direction.
 #[derive(Default)]
 struct Way {
     bytes: u64,

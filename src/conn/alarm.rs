@@ -54,7 +54,7 @@ struct State {
     /// The number of waits so far.
     count: u64,
     timer: Option<Timer>,
-    /// No wait starts any more, so the timer is not kept for the next one.
+    /// No new wait starts on this alarm, so its timer is dropped when nothing waits on it.
     is_retired: bool,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Wakes the task at the deadline.
+    /// Registers the task to be woken at the deadline.
     ///
     /// # Panics
     /// Outside of a runtime with a clock, as tokio's timers do.
@@ -124,7 +124,7 @@ impl Alarm {
             Kept(Arc::new(Self { runtime, fired: AtomicBool::new(false), state: Mutex::default() }))
         });
         let alarm = Arc::clone(&kept.0);
-        // On a thread that is ending, this drops it.
+        // Fails on a thread that is ending; the alarm is dropped then.
         let _ = ALARM.try_with(|current| current.set(Some(kept)));
         alarm
     }
@@ -145,7 +145,8 @@ impl Alarm {
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
-            // Other calls rely on this one while it holds the lock, so the loop checks again.
+            // While this call holds the lock, other calls leave fired timers to it. So the loop checks the flag
+            // again.
             let (due, timer) = match self.fired.swap(false, Ordering::SeqCst) {
                 true => state.take_due(self),
                 false => Default::default(),
@@ -234,7 +235,7 @@ mod tests {
         poll_fn(|cx| entry.poll(cx)).await;
     }
 
-    /// When the timer of this thread fires next.
+    /// The time at which the timer of this thread fires next.
     fn set_to() -> Option<Instant> {
         Alarm::current().with(|state| state.timer.as_ref().map(|timer| timer.at))
     }

@@ -92,11 +92,11 @@ struct State {
 
 /// The part of a listener that a drain closes.
 pub(crate) trait Door: Send + Sync {
-    /// Accepts no connections from now on.
+    /// Stops accepting connections.
     fn shut(&self);
 }
 
-/// The connection left before the drain began.
+/// The value for a connection that left before the drain started.
 const UNCOUNTED: u8 = u8::MAX;
 
 impl DrainGroup {
@@ -130,8 +130,8 @@ impl DrainGroup {
         self.members().iter().for_each(Control::tell_draining);
     }
 
-    /// Starts the drain, waits until every connection has ended, aborts the ones that are still open at the deadline,
-    /// and returns how many connections ended how. `None`: no deadline (rule: tcp-9).
+    /// Starts the drain, waits until every connection has ended, and aborts the connections that are still open at
+    /// the deadline. Returns how many connections ended with which outcome. `None`: no deadline (rule: tcp-9).
     ///
     /// The application ends each of its connections in the way of its protocol. A connection that ignores the drain is
     /// aborted with RST at the deadline. `drain` does not wait until the application has noticed the abort.
@@ -151,7 +151,8 @@ impl DrainGroup {
         }
         let (mut ended, cut_off, open) = {
             let state = self.state();
-            // Kept until the lock is released, because dropping the last handle of a connection drops everything in it.
+            // Kept until the lock is released, because dropping the last handle of a connection runs the destructors
+            // of everything in it.
             let open: Vec<Control> = state.members.iter().filter_map(|(_, member)| member.upgrade()).collect();
             (state.ended.clone(), state.cut_off, open)
         };

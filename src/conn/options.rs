@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::control::Control;
 use super::socket::Keepalive;
 
-/// The TCP socket at the bottom of a connection: see [`Transport::as_tcp`](crate::Transport::as_tcp). Only this crate can make one,
-/// so only its connections have socket options.
+/// The TCP socket at the bottom of a connection: see [`Transport::as_tcp`](crate::Transport::as_tcp). Only this crate
+/// can make a value, so only its connections have socket options.
 #[derive(Debug, Clone, Copy)]
 pub struct TcpOptions<'a>(pub(crate) &'a Control);
 
@@ -17,8 +17,9 @@ impl SocketOptions for TcpOptions<'_> {
     }
 }
 
-/// The options of the TCP socket at the bottom of a connection. They belong to every [`TcpTransport`](crate::TcpTransport)
-/// and to every [`protocol::Conn`](crate::protocol::Conn), and reach the real socket through every layer (rule: tcp-2).
+/// The options of the TCP socket at the bottom of a connection. Every [`TcpTransport`](crate::TcpTransport) and every
+/// [`protocol::Conn`](crate::protocol::Conn) has these methods. They act on the socket below all layers (rule:
+/// tcp-2).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -33,7 +34,7 @@ impl SocketOptions for TcpOptions<'_> {
 ///
 /// # Errors
 /// `ErrorKind::Unsupported` if there is no TCP socket at the bottom, `ErrorKind::NotConnected` after the end of the
-/// connection (rule: tcp-3), else the error of the system.
+/// connection (rule: tcp-3), otherwise the error of the system.
 #[doc(alias = "ITCPTransport")]
 pub trait SocketOptions {
     #[doc(hidden)]
@@ -53,27 +54,28 @@ pub trait SocketOptions {
         self.socket().0.with_socket(|socket| socket.set_nodelay(on))
     }
 
-    /// Whether, and how, the system probes an idle connection.
+    /// Whether and how the system probes an idle connection.
     #[doc(alias = "getTcpKeepAlive")]
     #[doc(alias = "SO_KEEPALIVE")]
     fn keepalive(&self) -> io::Result<Option<Keepalive>> {
         self.socket().0.with_socket(|socket| socket.keepalive())
     }
 
-    /// Sets whether, and how, the system probes an idle connection.
+    /// Sets whether and how the system probes an idle connection.
     #[doc(alias = "setTcpKeepAlive")]
     #[doc(alias = "SO_KEEPALIVE")]
     fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
         self.socket().0.with_socket(|socket| socket.set_keepalive(keepalive))
     }
 
-    /// How long sent data may stay unacknowledged before the system gives up the connection (Linux).
+    /// The longest time that sent data may stay unacknowledged. After it, the system gives up the connection (Linux).
     #[doc(alias = "TCP_USER_TIMEOUT")]
     fn user_timeout(&self) -> io::Result<Option<Duration>> {
         self.socket().0.with_socket(|socket| socket.user_timeout())
     }
 
-    /// Sets how long sent data may stay unacknowledged before the system gives up the connection (Linux).
+    /// Sets the longest time that sent data may stay unacknowledged. After it, the system gives up the connection
+    /// (Linux).
     #[doc(alias = "TCP_USER_TIMEOUT")]
     fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.socket().0.with_socket(|socket| socket.set_user_timeout(timeout))

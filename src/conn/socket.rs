@@ -1,4 +1,4 @@
-//! The TCP socket: its options, and the calls behind abort (RST) and close (FIN).
+//! The TCP socket: its options, and the calls that send RST and FIN.
 
 use std::io::{self, IoSlice, Read};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
-/// When the system probes an idle connection (rule: tcp-2). `None` leaves the system's own value.
+/// The timing of the system's probes of an idle connection (rule: tcp-2). `None` leaves the system's own value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Keepalive {
@@ -140,16 +140,16 @@ impl<'a> Options<'a> {
     }
 }
 
-/// The option is an int: a larger number would lose its upper bits. The system limits the size in any case.
+/// The option is an int, so a larger number would lose its upper bits. The system limits the size anyway.
 const LARGEST_BUFFER: usize = i32::MAX as usize;
 
-/// The same for a socket that is not connected yet.
+/// As [`Options::reset_on_drop`], for a socket that is not connected yet.
 pub(crate) fn reset_on_drop(socket: &tokio::net::TcpSocket) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
-/// Sets no-delay on a listening socket, and says whether the sockets that are accepted from it have it too. Linux copies the
-/// option; of other systems we do not assume it.
+/// Sets `TCP_NODELAY` on a listening socket, and returns whether accepted sockets have the option too. Linux copies
+/// the option to them; for other systems we do not assume it.
 pub(crate) fn give_nodelay_to_accepted(listener: &Socket) -> bool {
     cfg!(any(target_os = "linux", target_os = "android")) && listener.set_tcp_nodelay(true).is_ok()
 }
@@ -158,14 +158,14 @@ pub(crate) fn give_nodelay_to_accepted(listener: &Socket) -> bool {
 /// `WouldBlock`.
 pub(crate) const TELLS_BY_EDGES: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// The most bytes that one call transfers on Linux (`MAX_RW_COUNT`, read(2)). A call that transfers this many is not a
-/// short one.
+/// The largest number of bytes that one call transfers on Linux (`MAX_RW_COUNT`, read(2)). A call that transfers this
+/// many bytes may be limited by this number, and does not count as a short one.
 pub(crate) const MAX_AT_ONCE: usize = 0x7fff_f000;
 
-/// The most slices that one call accepts: `IOV_MAX` on every system that defines it (writev(2)).
+/// The largest number of slices that one call accepts: `IOV_MAX` on every system that defines it (writev(2)).
 const MAX_PARTS: usize = 1024;
 
-/// The slices for one call: from the first non-empty one on, and no more than the system accepts.
+/// The slices for one call: they start at the first non-empty slice, and there are no more than the system accepts.
 pub(crate) fn first_parts<'a, 'b>(parts: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     let begin = parts.iter().position(|part| !part.is_empty()).unwrap_or(parts.len());
     let parts = &parts[begin..];
@@ -178,13 +178,13 @@ pub(crate) fn receive(stream: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(stream)).read(buf)
 }
 
-/// The same for a Unix socket.
+/// As [`receive`], for a Unix socket.
 #[cfg(unix)]
 pub(crate) fn receive_unix(stream: &tokio::net::UnixStream, buf: &mut [u8]) -> io::Result<usize> {
     (&*SockRef::from(stream)).read(buf)
 }
 
-/// Sends within [`TcpStream::try_io`], which has looked at readiness: tokio's own call would look at it again.
+/// Sends inside [`TcpStream::try_io`], which has already checked readiness. tokio's own call would check it again.
 #[inline]
 pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     #[cfg(target_os = "linux")]
@@ -193,7 +193,8 @@ pub(crate) fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     stream.try_write(bytes)
 }
 
-/// Receives within [`TcpStream::try_io`], as [`send`] sends. Only tokio reads into memory that is not initialised.
+/// Receives inside [`TcpStream::try_io`], like [`send`]. `recv` needs initialised memory; for other memory, tokio's
+/// own call is used.
 #[inline]
 pub(crate) fn recv(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
     #[cfg(target_os = "linux")]
@@ -205,8 +206,8 @@ pub(crate) fn recv(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usiz
     stream.try_read_buf(buf)
 }
 
-/// Sends bytes that are followed by FIN at once. The kernel holds the bytes back until then, so that they share a
-/// segment with FIN.
+/// Sends bytes that are followed by FIN immediately. The kernel holds the bytes back until FIN, so that they share a
+/// segment.
 pub(crate) fn send_ahead_of_end(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     #[cfg(target_os = "linux")]
     return Ok(rustix::net::send(stream, bytes, rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL)?);
@@ -214,7 +215,8 @@ pub(crate) fn send_ahead_of_end(stream: &TcpStream, bytes: &[u8]) -> io::Result<
     stream.try_write(bytes)
 }
 
-/// Bytes that the peer's kernel has not acknowledged; our FIN counts as one. `None` if the system cannot tell.
+/// The number of bytes that the peer's kernel has not acknowledged. Our FIN counts as one byte. `None` if the system
+/// does not report it.
 pub(crate) fn in_flight(stream: &TcpStream) -> Option<u64> {
     unacked::of(stream)
 }
@@ -241,7 +243,7 @@ mod unacked {
         query(std::os::fd::AsFd::as_fd(stream))
     }
 
-    /// The number of bytes in the send queue of a socket, sent and not acknowledged or not sent (tcp(7)).
+    /// The number of bytes in the send queue of a socket: sent but not acknowledged, or not sent yet (tcp(7)).
     #[allow(unsafe_code)]
     fn query(fd: BorrowedFd<'_>) -> Option<u64> {
         let mut bytes: libc::c_int = 0;

@@ -1,4 +1,4 @@
-//! Waits with an optional deadline. `None` means no deadline, and occurs only if the application asked for it (rule:
+//! Waits with an optional deadline. `None` means no deadline, and is used only if the application chose it (rule:
 //! tcp-9).
 
 use std::future::poll_fn;
@@ -32,7 +32,7 @@ pub(crate) async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Op
     .await
 }
 
-/// The deadline of a handshake or a close. No timer is set until the operation has to wait.
+/// The deadline of a handshake or a close. The timer is set only when the operation has to wait.
 pub(crate) struct Clock {
     deadline: Option<Instant>,
     wait: Option<Box<Entry>>,

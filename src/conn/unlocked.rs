@@ -1,8 +1,8 @@
 //! Wakes tasks while no lock of a layer is held (rule: life-7).
 //!
-//! A layer works under its lock, and a stack of TLS sessions under several. Wakers are foreign code: a waker may poll its task
-//! at once, and that task needs the same locks. So wakers and other notifications are collected, and run after this thread
-//! has released the last lock.
+//! A layer works while it holds its lock, and a stack of TLS sessions works under several locks. Wakers are foreign
+//! code: a waker may poll its task at once, and that task needs the same locks. So wakers and other notifications are
+//! collected, and run after this thread has released the last lock.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;

@@ -2,8 +2,8 @@
 
 use rustls::{AlertDescription as Alert, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 
-/// The alert for an error: the alert that rustls sends, if it sends one, or else the alert that the RFC names.
-/// `None`: the peer has sent an alert itself, or the error comes before there is a peer.
+/// The alert for an error: the one that rustls sends, or else the one that the RFC names. `None`: the peer has sent
+/// an alert itself, or the error occurs before a connection exists.
 pub fn alert_for(error: &Error) -> Option<Alert> {
     Some(match error {
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => Alert::UnexpectedMessage,
@@ -17,10 +17,10 @@ pub fn alert_for(error: &Error) -> Option<Alert> {
         Error::InvalidCertRevocationList(_) | Error::UnsupportedNameType => Alert::HandshakeFailure,
         Error::DecryptError => Alert::BadRecordMac,
         Error::PeerSentOversizedRecord => Alert::RecordOverflow,
-        // Found before a handshake begins, or reported by the peer.
+        // These errors are found before a handshake starts, or were reported by the peer.
         Error::BadMaxFragmentSize | Error::InconsistentKeys(_) | Error::AlertReceived(_) => return None,
-        // RFC 8446 section 6.2: "An internal error unrelated to the peer or the correctness of the protocol". An error that a
-        // later version of rustls adds counts as internal until it has its own line here.
+        // RFC 8446 section 6.2: "An internal error unrelated to the peer or the correctness of the protocol". If a
+        // later version of rustls adds an error, that error counts as internal until it has a line of its own here.
         _ => Alert::InternalError,
     })
 }

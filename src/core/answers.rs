@@ -1,25 +1,26 @@
-//! How many bytes of a protocol's answers to input are unsent, and whether reading stops because of them.
+//! Counts the unsent bytes of a protocol's answers to input, and decides whether they stop reading.
 
 use std::collections::VecDeque;
 
-/// Answers within this many bytes are counted together, with the other bytes between them, so that the list of ranges stays
-/// small.
+/// Answers that are at most this many bytes apart share a range, together with the bytes between them, so that the
+/// list of ranges stays small.
 const GRAIN: u64 = 4 << 10;
 
-/// Counts the answers in a queue that also holds other bytes, and stops reading from the high mark until the low mark
-/// (rule: write-10). Other bytes are those that were written before any input, by a producer, or by another task. They do
-/// not count, because two peers that both send first and answer later must not wait for each other.
+/// Counts the answers in a queue that also holds other bytes. Reading stops when the unsent answers exceed the high
+/// mark, and resumes at the low mark (rule: write-10). Other bytes are those that were written before any input, by a
+/// producer, or by another task. They do not count; otherwise two peers that both send a lot before they read would
+/// wait for each other forever.
 #[derive(Debug, Default)]
 pub struct Answers {
     low: u64,
     high: u64,
-    /// All bytes of both kinds that were written so far.
+    /// The number of bytes of both kinds that were written so far.
     written: u64,
-    /// The oldest answers that have not left.
+    /// The range with the oldest unsent answers.
     front: Run,
-    /// Later answers, with other bytes between them.
+    /// The later ranges, with other bytes between them.
     later: VecDeque<Run>,
-    /// How many bytes of answers are in `later`.
+    /// The number of bytes of answers in `later`.
     behind: u64,
     is_held: bool,
 }
@@ -33,7 +34,8 @@ struct Run {
 }
 
 impl Run {
-    /// Adds answers that were written at this position, if they are near enough.
+    /// Adds answers that were written at this position, if they are near enough to the range. Returns whether they
+    /// were.
     fn extend(&mut self, place: u64, n: u64) -> bool {
         let is_near = self.end == place || place + n - self.begin <= GRAIN;
         if is_near && self.answers > 0 {
@@ -45,7 +47,7 @@ impl Run {
 }
 
 impl Answers {
-    /// Stops reading when more than `high` bytes of answers are unsent, until at most `low` are.
+    /// Stops reading when more than `high` bytes of answers are unsent, until at most `low` are unsent.
     pub fn new(low: usize, high: usize) -> Self {
         Self { low: low.min(high) as u64, high: high as u64, ..Self::default() }
     }
@@ -55,17 +57,17 @@ impl Answers {
         self.is_held
     }
 
-    /// How many bytes of answers are unsent.
+    /// The number of unsent bytes of answers.
     pub fn unsent(&self) -> u64 {
         self.front.answers + self.behind
     }
 
-    /// Reading never stops.
+    /// Turns the limit off: reading never stops.
     pub fn unbind(&mut self) {
         (self.low, self.high) = (u64::MAX, u64::MAX);
     }
 
-    /// Bytes were written.
+    /// Called when bytes were written.
     pub fn wrote(&mut self, n: usize, is_answer: bool) {
         let (place, n) = (self.written, n as u64);
         self.written += n;
@@ -87,7 +89,7 @@ impl Answers {
         self.judge();
     }
 
-    /// The last `unsent` bytes of all that was written have not left.
+    /// Called when only the last `queued` bytes of everything that was written have not left.
     pub fn left(&mut self, queued: usize) {
         if self.front.answers == 0 {
             return;
@@ -101,7 +103,7 @@ impl Answers {
         self.judge();
     }
 
-    /// Nothing can be sent any more, so no answers are unsent.
+    /// Called when nothing can be sent any more: no answers count as unsent.
     pub fn lose(&mut self) {
         (self.front, self.behind, self.is_held) = (Run::default(), 0, false);
         self.later = VecDeque::new();
@@ -140,7 +142,7 @@ mod tests {
         answers.wrote(1_000_000, false);
         answers.wrote(10, true);
         assert_eq!((answers.unsent(), answers.is_held()), (40, false));
-        // The first answers have left, and a part of what lies between.
+        // The first answers have left, and so has a part of the other bytes after them.
         answers.left(500_000);
         assert_eq!((answers.unsent(), answers.is_held()), (10, false));
         answers.left(0);
@@ -168,7 +170,7 @@ mod tests {
     fn what_was_queued_before_and_what_frames_it_are_no_answers() {
         let mut answers = Answers::new(10, 40);
         answers.wrote(41, true);
-        // The layer had 500 bytes of others queued before.
+        // Before that, the layer had 500 bytes of other origin queued.
         answers.left(541);
         assert_eq!((answers.unsent(), answers.is_held()), (41, true));
         answers.lose();

@@ -1,12 +1,13 @@
-//! How long to wait before the next attempt. This code only computes the wait; the caller has the clock.
+//! Computes the wait before the next attempt. The caller does the waiting.
 
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-/// Waits that grow from attempt to attempt. Each wait is shortened by a random part, so that many clients that failed at
-/// the same moment do not all come back at the same moment (rule: retry-1).
+/// Waits that grow from attempt to attempt. Each wait is shortened by a random part, so that many clients that failed
+/// at the same moment do not all retry at the same moment (rule: retry-1).
 ///
-/// By default the wait is 1 second, doubled up to 60 seconds. Each wait is shortened to between half and all of that.
+/// By default the first wait is 1 second. Each further wait is twice as long, up to 60 seconds. Each wait is then
+/// shortened at random, to at least half of its length.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,10 +40,11 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The default: 1 second, doubled up to 60 seconds, each wait shortened to between half and all of that.
+    /// The default: waits from 1 second, doubled up to 60 seconds, each shortened at random to at least half of its
+    /// length.
     pub fn new() -> Self {
         let (initial, max) = (Duration::from_secs(1), Duration::from_secs(60));
-        // The keys of the standard library's hash maps are random. That is random enough for this purpose.
+        // The keys of the standard library's hash maps are random, and good enough for this purpose.
         let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
         Self { initial, factor: 2.0, max, jitter: 0.5, waits: 0, random }
     }
@@ -52,8 +54,8 @@ impl Backoff {
         Self { initial, ..self }
     }
 
-    /// The factor between one wait and the next. A value below 1, or not a number, becomes 1, so that all waits have the
-    /// same length.
+    /// The factor between one wait and the next. A value below 1, or NaN, becomes 1, so that all waits have the same
+    /// length.
     pub fn factor(self, factor: f64) -> Self {
         Self { factor: factor.max(1.0), ..self }
     }
@@ -64,8 +66,8 @@ impl Backoff {
         Self { max, ..self }
     }
 
-    /// The largest part of a wait that may be taken away at random, from 0 (none) to 1 (all of it). A value outside of that
-    /// range becomes the nearer end; not a number becomes 0.
+    /// The largest part of a wait that chance may remove, from 0 (nothing) to 1 (all of it). A value outside of that
+    /// range is clamped to it; NaN becomes 0.
     pub fn jitter(self, jitter: f64) -> Self {
         let jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) };
         Self { jitter, ..self }
@@ -76,18 +78,18 @@ impl Backoff {
         Self { random: seed, ..self }
     }
 
-    /// How long to wait now. The next one is longer.
+    /// The length of the wait that is due now. The next call returns a longer one.
     pub fn next_wait(&mut self) -> Duration {
         let exponent = i32::try_from(self.waits).unwrap_or(i32::MAX);
         self.waits = self.waits.saturating_add(1);
         let max = self.max.as_secs_f64();
-        // A value that is too large is infinite here, and the longest wait is used.
+        // If the value is too large for a float, it is infinite here, and `min` selects the longest wait.
         let full = (self.initial.as_secs_f64() * self.factor.powi(exponent)).min(max);
         let wait = full * (1.0 - self.jitter * self.chance());
         Duration::try_from_secs_f64(wait).unwrap_or(self.max).min(self.max)
     }
 
-    /// How many waits there were since the start or the last [`reset`](Self::reset).
+    /// The number of waits since the start or the last [`reset`](Self::reset).
     pub fn waits(&self) -> u32 {
         self.waits
     }
@@ -98,7 +100,7 @@ impl Backoff {
         self.waits = 0;
     }
 
-    /// A number from 0 to 1, by SplitMix64.
+    /// A random number from 0 to 1, by SplitMix64.
     fn chance(&mut self) -> f64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;

@@ -1,32 +1,32 @@
-//! How much one key may seal if no other key follows it: TLS 1.2 has no KeyUpdate.
+//! Limits how much a key may seal in TLS 1.2, where no other key follows it, because TLS 1.2 has no KeyUpdate.
 
-/// The records that a key may still seal.
+/// The number of records that a key may still seal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Budget {
     records: u64,
-    /// The most plaintext of one record, in bytes.
+    /// The largest amount of plaintext in one record, in bytes.
     fragment: usize,
 }
 
 impl Budget {
-    /// The budget of a key that has sealed `sealed` records of at most `limit`. The last record is kept for the alert
-    /// that ends the session.
+    /// The budget of a key that may seal `limit` records and has sealed `sealed` of them. The last record is reserved
+    /// for the alert that ends the session.
     pub(super) fn new(limit: u64, sealed: u64, fragment: usize) -> Self {
         Self { records: limit.saturating_sub(1).saturating_sub(sealed), fragment: fragment.max(1) }
     }
 
-    /// How many bytes of data may be sealed at once.
+    /// The number of bytes of data that may be sealed at once.
     pub(super) fn bytes(&self) -> usize {
         usize::try_from(self.records).unwrap_or(usize::MAX).saturating_mul(self.fragment)
     }
 
-    /// This many bytes of data were sealed at once.
+    /// Called when this many bytes of data were sealed at once.
     pub(super) fn spend(&mut self, bytes: usize) {
         let records = bytes.div_ceil(self.fragment);
         self.records = self.records.saturating_sub(u64::try_from(records).unwrap_or(u64::MAX));
     }
 
-    /// One record without data was sealed.
+    /// Called when one record without data was sealed.
     pub(super) fn spend_record(&mut self) {
         self.records = self.records.saturating_sub(1);
     }

@@ -4,12 +4,13 @@ use std::fmt;
 
 use super::pool;
 
-/// A queue of at most this many bytes gives its memory back while the owner waits for more.
+/// If a queue holds at most this many bytes when its owner has to wait, the memory beyond those bytes is released.
 const LITTLE: usize = 8 << 10;
-/// A queue of more bytes than this cannot be just the start of a record.
+/// A capacity above this was made for more than the start of a record. If only a few bytes are queued, they move to a
+/// smaller piece of memory.
 const MUCH: usize = 4 * pool::PIECE;
 
-/// A contiguous byte queue. Its memory grows as needed and is given back by [`Buffer::release`].
+/// A contiguous byte queue. Its memory grows as needed and is released by [`Buffer::release`].
 #[derive(Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
@@ -18,20 +19,20 @@ pub struct Buffer {
 }
 
 impl fmt::Debug for Buffer {
-    /// Shows only lengths: the bytes belong to the application, and the memory after them may hold data of other connections
-    /// (rule: tcp-11).
+    /// Shows only lengths. The bytes belong to the application, and the memory after them may hold data of other
+    /// connections (rule: tcp-11).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer").field("len", &self.len()).field("capacity", &self.capacity()).finish()
     }
 }
 
 impl Buffer {
-    /// How many bytes are in the queue.
+    /// The number of bytes in the queue.
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
-    /// How many bytes of memory it holds.
+    /// The number of bytes of memory that the queue holds.
     pub fn capacity(&self) -> usize {
         self.bytes.len()
     }
@@ -46,7 +47,7 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
-    /// All bytes in the queue, to be changed in place.
+    /// All bytes in the queue, which may be changed in place.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.end]
     }
@@ -57,7 +58,8 @@ impl Buffer {
         self.end += bytes.len();
     }
 
-    /// Adds bytes at the back of a queue that must never hold more than `bound`: the memory does not grow past that.
+    /// Adds bytes at the back of a queue that must never hold more than `bound` bytes. The memory does not grow
+    /// beyond that.
     pub fn push_within(&mut self, bytes: &[u8], bound: usize) {
         if self.bytes.len() - self.end < bytes.len() {
             self.make_room(bytes.len(), bound);
@@ -75,12 +77,13 @@ impl Buffer {
         other.clear();
     }
 
-    /// At least `min` bytes of space at the back. The caller writes into it and reports the count to [`Buffer::filled`].
+    /// At least `min` bytes of space at the back. The caller writes there and reports the count to
+    /// [`Buffer::filled`].
     pub fn space(&mut self, min: usize) -> &mut [u8] {
         self.space_within(min, usize::MAX)
     }
 
-    /// The same, but the memory does not grow past `bound` unless the queued bytes and `min` need more.
+    /// Like `space`, but the memory does not grow beyond `bound` unless the queued bytes and `min` need more.
     pub fn space_within(&mut self, min: usize, bound: usize) -> &mut [u8] {
         if self.bytes.len() - self.end < min {
             self.make_room(min, bound);
@@ -88,13 +91,13 @@ impl Buffer {
         &mut self.bytes[self.end..]
     }
 
-    /// Says that the first `n` bytes of [`Buffer::space`] hold data now.
+    /// Reports that the first `n` bytes of [`Buffer::space`] now hold data.
     pub fn filled(&mut self, n: usize) {
         assert!(n <= self.bytes.len() - self.end, "more was filled in than there is room");
         self.end += n;
     }
 
-    /// Takes `n` bytes from the front.
+    /// Removes `n` bytes from the front.
     pub fn consume(&mut self, n: usize) {
         assert!(n <= self.len(), "more was consumed than there is");
         self.start += n;
@@ -104,20 +107,20 @@ impl Buffer {
         }
     }
 
-    /// Discards all bytes, and gives the memory back.
+    /// Discards all bytes, and releases the memory.
     pub fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
         pool::give(std::mem::take(&mut self.bytes));
     }
 
-    /// Gives the memory back if the queue is empty: an idle connection holds no buffer.
+    /// Releases the memory if the queue is empty, so that an idle connection holds no buffer.
     pub fn release(&mut self) {
         if self.is_empty() && !self.bytes.is_empty() {
             self.clear();
         }
     }
 
-    /// Called when no bytes will be added for a while. Gives back the memory that the queued bytes do not need.
+    /// Called when no bytes will be added for a while. Releases the memory that the queued bytes do not need.
     pub fn settle(&mut self) {
         let len = self.len();
         if len <= LITTLE && self.capacity() > 2 * LITTLE {

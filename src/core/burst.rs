@@ -1,22 +1,24 @@
-//! How much of one large write a session accepts at once.
+//! Decides how much of one large write a session accepts at once.
 //!
-//! The high mark bounds the bytes that wait to leave. Bytes that leave at once do not wait. If the layer has space for all
-//! of a large write, more than the high mark is accepted, and leaves in fewer and larger sends. If the layer is nearly
-//! full, no more than the high mark is accepted, because the bytes that the layer does not take would stay in memory.
+//! The high mark limits the bytes that wait to leave. Bytes that leave at once do not wait. So if the layer has space
+//! for all of a large write, more than the high mark is accepted, and the write leaves in fewer and larger sends. If
+//! the layer is nearly full, no more than the high mark is accepted, because the bytes that the layer does not accept
+//! would stay in memory.
 
 use crate::policy::Watermarks;
 
-/// The most plaintext that is accepted at once: eight full records.
+/// The largest amount of plaintext that is accepted at once: eight full records.
 const MOST: usize = 128 << 10;
-/// How much has to leave after the layer has taken less than it had space for.
+/// After the layer has accepted less than it had reported space for, this many bytes must leave before the next
+/// burst.
 const TRUST: usize = 1 << 20;
 
-/// Decides whether a write may go above the high mark. It may not if the application has chosen the marks.
+/// Decides whether a write may exceed the high mark. It may not if the application has chosen the marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Burst {
-    /// No write at or below this size is a burst.
+    /// A write of at most this size is never a burst.
     high: usize,
-    /// How much has to leave before the next burst.
+    /// The number of bytes that must leave before the next burst.
     wait: usize,
     /// Whether the gathered bytes may exceed the high mark; `None` until the layer was asked.
     may_gather: Option<bool>,
@@ -27,26 +29,27 @@ impl Burst {
         Self { high: if marks.are_chosen() { usize::MAX } else { marks.high }, wait: 0, may_gather: None }
     }
 
-    /// How much of a write of `wanted` bytes to accept above the high mark, provided that the layer has space for it.
+    /// How much of a write of `wanted` bytes to accept, if that is more than the high mark. The layer must have space
+    /// for it.
     #[inline]
     pub(super) fn of(&self, wanted: usize) -> Option<usize> {
         (wanted > self.high && self.wait == 0).then(|| wanted.min(MOST))
     }
 
-    /// Small writes begin to be gathered.
+    /// Called when small writes start to be gathered.
     #[inline]
     pub(super) fn begin_gathering(&mut self) {
         self.may_gather = None;
     }
 
-    /// How many bytes may be gathered in total once the high mark is reached. Asks the layer only once whether it has that
-    /// space.
+    /// The number of bytes that may be gathered in total after the high mark is reached. The layer is asked only once
+    /// whether it has space for them.
     pub(super) fn gathers(&mut self, has_space: impl FnOnce(usize) -> bool) -> usize {
         let may_burst = self.of(MOST).is_some();
         if *self.may_gather.get_or_insert_with(|| may_burst && has_space(MOST)) { MOST } else { 0 }
     }
 
-    /// The queue was empty, and this many bytes were accepted. Either all of them have left, or some stay.
+    /// Called when this many bytes were accepted into an empty queue. `all_left`: whether all of them have left.
     #[inline]
     pub(super) fn note(&mut self, accepted: usize, all_left: bool) {
         if !all_left && accepted > self.high {

@@ -1,14 +1,15 @@
-//! Catches the panics of foreign code: of callbacks, wakers, streams, and what rustls was configured with (rule: life-7).
+//! Catches the panics of foreign code: callbacks, wakers, streams, and the application's parts of a rustls
+//! configuration (rule: life-7).
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Calls `call`. `describe` makes an error of its panic.
+/// Calls `call`. If it panics, `describe` converts the panic to an error.
 pub(crate) fn catch<R, E>(call: impl FnOnce() -> R, describe: impl FnOnce(&(dyn Any + Send)) -> E) -> Result<R, E> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let error = describe(&*payload);
-        // The destructor of the payload is foreign code too. If it panics, its own payload is leaked: dropping that one could
-        // panic again.
+        // The destructor of the payload is foreign code too. If it panics, its own payload is leaked, because
+        // dropping that payload could cause another panic.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             std::mem::forget(payload);
         }

@@ -1,8 +1,8 @@
-//! Whether our data has arrived, and which reason an end that looks orderly gets (rule: close-14).
+//! Decides whether our data has arrived, and whether an end that looks orderly counts as closed (rule: close-14).
 //!
-//! If the peer's marker came before our own had left, it confirms nothing: the peer may have closed since then, and our last
-//! bytes may never arrive. So `closed` needs a proof: the peer's system has acknowledged all our bytes, or the peer ended
-//! its half after ours had left.
+//! If the peer's marker came before our own had left, it confirms nothing: the peer may have closed its socket after
+//! that, and our last bytes may never arrive. So `closed` requires a proof. Either the peer's system has acknowledged
+//! all our bytes, or the peer ended its half after ours had left.
 
 use std::time::Duration;
 
@@ -11,29 +11,30 @@ use crate::error::{Phase, Reason};
 /// Data that the peer's system has not acknowledged yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pending {
-    /// Bytes.
+    /// The number of bytes of data.
     pub bytes: u64,
-    /// FIN, if it is the marker of the connection: with TLS on top, FIN adds nothing to close_notify.
+    /// Whether our FIN is among it, if FIN is the marker of the connection. With TLS on top, close_notify is the
+    /// marker.
     pub fin: bool,
 }
 
-/// The facts about our last bytes and our marker when a connection has ended.
+/// What is known about our last bytes and our marker after a connection has ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Evidence {
     /// The data that was unacknowledged at the end; `None` if the system does not know.
     pub pending: Option<Pending>,
-    /// The peer's end, of the topmost layer, came after ours had left.
+    /// Whether the peer's end of the topmost layer came after ours had left.
     pub is_answered: bool,
-    /// The connection was reset.
+    /// Whether the connection was reset.
     pub is_reset: bool,
 }
 
-/// The reason of a connection after both halves have ended: `closed` stays only if our last bytes are known to have arrived.
-/// Any other reason stays.
+/// The reason of a connection after both halves have ended. `closed` is kept only if our last bytes are known to have
+/// arrived. Any other reason is kept unchanged.
 pub fn judge(reason: Reason, evidence: Evidence) -> Reason {
     let Evidence { pending, is_answered, is_reset } = evidence;
     let has_arrived = match pending {
-        // The system's knowledge counts more than the order of the ends.
+        // If the system knows what was acknowledged, that takes precedence over the order of the two ends.
         Some(Pending { bytes, fin }) => bytes == 0 && (!fin || is_answered),
         None => is_answered,
     };
@@ -45,8 +46,8 @@ pub fn judge(reason: Reason, evidence: Evidence) -> Reason {
     }
 }
 
-/// No event reports that the last byte was acknowledged, so the system is asked at intervals. The first interval is short,
-/// because the acknowledgement usually arrives soon; each later one is longer.
+/// The intervals at which the system is asked whether the last byte was acknowledged, because no event reports it.
+/// The first interval is short, because the acknowledgement usually arrives soon. Each later one is longer.
 #[derive(Debug, Clone, Copy)]
 pub struct AskAgain(Duration);
 
@@ -54,7 +55,7 @@ impl AskAgain {
     const FIRST: Duration = Duration::from_millis(1);
     const LONGEST: Duration = Duration::from_millis(50);
 
-    /// How long to wait before the next question.
+    /// The wait before the next question.
     pub fn next_wait(&mut self) -> Duration {
         let wait = self.0;
         self.0 = (wait * 2).min(Self::LONGEST);

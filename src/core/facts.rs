@@ -8,8 +8,8 @@ use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 
 use crate::escape::escaped;
 
-/// The facts of a TLS session. They are available from the end of the handshake on, and stay so after the connection ended
-/// (rule: secure-3).
+/// The facts of a TLS session. They are available from the end of the handshake on, even after the connection has
+/// ended (rule: secure-3).
 #[doc(alias = "getPeerCertificate")]
 #[doc(alias = "negotiatedProtocol")]
 #[doc(alias = "ssl_object")]
@@ -24,14 +24,14 @@ pub struct SessionFacts {
     pub group: Option<NamedGroup>,
     /// The application protocol that ALPN chose.
     pub alpn: Option<Vec<u8>>,
-    /// The name that the client asked for (SNI). A client that asked for an IP address sent none.
+    /// The name that the client requested (SNI). A client that connects to an IP address sends none.
     pub sni: Option<String>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
-    /// The peer's certificates, its own first; empty if the peer sent none.
+    /// The peer's certificates, the end-entity certificate first; empty if the peer sent none.
     pub peer_chain: Arc<[CertificateDer<'static>]>,
-    /// Our own certificates, if they are known: they are if the configuration was made from an identity, and not if a
-    /// resolver of the application chose them.
+    /// Our own certificates. They are known only if the configuration was made from an identity. Empty if a
+    /// certificate resolver of the application chose them.
     pub own_chain: Arc<[CertificateDer<'static>]>,
 }
 

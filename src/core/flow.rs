@@ -1,11 +1,11 @@
-//! The state of a producer, and how full its queue is.
+//! The state machine of a producer, and the fill level of its queue.
 
 use super::half::Refused;
 
-/// How full the queue of unsent bytes is, on all layers together.
+/// The fill level of the queue of unsent bytes, in all layers together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Level {
-    /// Everything has left for the kernel.
+    /// All bytes have been passed to the kernel.
     Empty,
     /// At or below the low mark.
     Low,
@@ -21,15 +21,15 @@ pub enum Flow {
     /// No producer is registered.
     #[default]
     Absent,
-    /// A push producer that produces.
+    /// A push producer that may write.
     Flowing,
     /// A push producer that is paused.
     Paused,
-    /// A pull producer that will be asked when there is space.
+    /// A pull producer that will be called when the queue is empty.
     Waiting,
-    /// A pull producer that was asked and has not written yet.
+    /// A pull producer that was called and has not written yet.
     Asked,
-    /// The connection has ended, or our send half has: no producer is accepted.
+    /// The connection or our send half has ended. No producer is accepted.
     Over,
 }
 
@@ -40,7 +40,7 @@ pub enum FlowEvent {
     RegisterPush,
     /// A pull producer is registered.
     RegisterPull,
-    /// The producer is done.
+    /// The producer is unregistered.
     Unregister,
     /// Bytes were written.
     Written,
@@ -50,23 +50,23 @@ pub enum FlowEvent {
     End,
 }
 
-/// The call to make on the producer.
+/// The method of the producer to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProducerCall {
-    /// Nothing.
+    /// No call.
     Nothing,
-    /// Produce no more for now.
+    /// `pause`: the producer must stop writing for now.
     Pause,
-    /// Go on.
+    /// `resume`: the producer may write again.
     Resume,
-    /// Produce once.
+    /// `produce`: the producer writes one piece.
     Produce,
-    /// Produce no more: the connection or our half has ended.
+    /// `stop`: the connection or our send half has ended.
     Stop,
 }
 
 impl Flow {
-    /// Moves on by one event and returns the call to make on the producer. A refused event changes nothing.
+    /// Handles an event, and returns the call to make on the producer. A refused event changes nothing.
     pub fn handle(&mut self, event: FlowEvent) -> Result<ProducerCall, Refused> {
         use FlowEvent::{End, RegisterPull, RegisterPush, Unregister, Written};
         use Level::{Between, Empty, High, Low};
@@ -75,7 +75,7 @@ impl Flow {
             (Self::Absent, RegisterPull) => (Self::Waiting, ProducerCall::Nothing),
             (Self::Absent, Unregister | Written | FlowEvent::Level(_)) => (Self::Absent, ProducerCall::Nothing),
 
-            // rule: flow-1: one at a time.
+            // rule: flow-1: only one producer at a time.
             (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, RegisterPush | RegisterPull) => {
                 return Err(Refused);
             }
@@ -83,7 +83,7 @@ impl Flow {
                 (Self::Absent, ProducerCall::Nothing)
             }
 
-            // rule: flow-2: paused once above the high mark, resumed once at the low mark.
+            // rule: flow-2: paused once above the high mark, and resumed once at the low mark.
             (Self::Flowing, FlowEvent::Level(High)) => (Self::Paused, ProducerCall::Pause),
             (Self::Flowing, Written | FlowEvent::Level(Empty | Low | Between)) => {
                 (Self::Flowing, ProducerCall::Nothing)
@@ -91,7 +91,7 @@ impl Flow {
             (Self::Paused, FlowEvent::Level(Empty | Low)) => (Self::Flowing, ProducerCall::Resume),
             (Self::Paused, Written | FlowEvent::Level(Between | High)) => (Self::Paused, ProducerCall::Nothing),
 
-            // rule: flow-2: asked once for each time that the queue runs empty.
+            // rule: flow-2: called once each time the queue becomes empty.
             (Self::Waiting, FlowEvent::Level(Empty)) => (Self::Asked, ProducerCall::Produce),
             (Self::Waiting, Written | FlowEvent::Level(Low | Between | High)) => (Self::Waiting, ProducerCall::Nothing),
             (Self::Asked, Written) => (Self::Waiting, ProducerCall::Nothing),

@@ -1,15 +1,15 @@
 //! The two halves of a layer.
 //!
-//! Both machines are complete: every event is a method with an answer in every state, and no `match` has a wildcard arm. A
-//! test prints the whole matrix to a committed snapshot (`tests/snapshots/`), from which the tables in docs/architecture.md
-//! are made.
+//! Both state machines are complete: every event is a method that is defined in every state, and no `match` has a
+//! wildcard arm. A test prints the whole matrix to a committed snapshot (`tests/snapshots/`). The tables in
+//! docs/architecture.md are generated from it.
 
 use std::io;
 
 use crate::error::{Error, Phase, Reason};
 use crate::policy::Truncation;
 
-/// The state does not allow this event. Nothing was changed.
+/// The state does not allow this event. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused;
 
@@ -20,19 +20,20 @@ pub enum End {
     Clean,
     /// The layer below ended first: the received data may be incomplete.
     Truncated,
-    /// The layer below ended first, while only the peer's answer to our close was awaited (rule: close-7).
+    /// The layer below ended first. We had closed already, and only the peer's answer to that was missing (rule:
+    /// close-7).
     Unconfirmed,
 }
 
-/// The half that sends.
+/// The state of a send half.
 #[derive(Debug, Clone, Default)]
 pub enum SendHalf {
     /// Writes are accepted.
     #[default]
     Open,
-    /// No more writes are accepted. The accepted bytes are on their way, and the marker follows them.
+    /// No more writes are accepted. The accepted bytes are being sent, and the marker follows them.
     Finishing,
-    /// The marker has left.
+    /// The marker was sent.
     Finished,
     /// Ended by our abort.
     Aborted,
@@ -40,8 +41,8 @@ pub enum SendHalf {
     Broken(Reason),
 }
 
-/// The events of a send half. If an event returns a `Result`, a refused event changes nothing; the other events are never
-/// refused.
+/// The events of a send half. A method that returns a `Result` may refuse the event, and then changes nothing. The
+/// other events are never refused.
 impl SendHalf {
     /// The application ends the half. A second call changes nothing (rules: half-3, close-6).
     pub fn close_write(&mut self) -> Result<(), Refused> {
@@ -53,7 +54,7 @@ impl SendHalf {
         Ok(())
     }
 
-    /// Everything accepted, and the marker, has been handed to the layer below.
+    /// All accepted bytes and the marker have been passed to the layer below.
     pub fn drained(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Finishing => Self::Finished,
@@ -67,7 +68,7 @@ impl SendHalf {
         *self = Self::Aborted;
     }
 
-    /// The layer below failed, or this one did. The first failure is the reason (rule: end-5).
+    /// This layer or the one below has failed. The first failure is kept as the reason (rule: end-5).
     pub fn lose(&mut self, reason: Reason) {
         match self {
             Self::Open | Self::Finishing => *self = Self::Broken(reason),
@@ -82,12 +83,12 @@ impl SendHalf {
         matches!(self, Self::Open)
     }
 
-    /// Whether the marker is due or on its way.
+    /// Whether the marker still has to be sent.
     pub fn is_finishing(&self) -> bool {
         matches!(self, Self::Finishing)
     }
 
-    /// Whether the marker has left.
+    /// Whether the marker was sent.
     pub fn is_finished(&self) -> bool {
         matches!(self, Self::Finished)
     }
@@ -101,7 +102,7 @@ impl SendHalf {
         }
     }
 
-    /// Whether nothing more will leave.
+    /// Whether nothing more will be sent.
     pub fn is_over(&self) -> bool {
         match self {
             Self::Open | Self::Finishing => false,
@@ -110,13 +111,13 @@ impl SendHalf {
     }
 }
 
-/// The half that receives.
+/// The state of a receive half.
 #[derive(Debug, Clone, Default)]
 pub enum RecvHalf {
     /// The peer may send.
     #[default]
     Open,
-    /// The end is known; data before it waits to be read.
+    /// The end is known, but data before it has not been read yet.
     Ending(End),
     /// The end is known, and everything before it was read.
     Ended(End),
@@ -126,10 +127,10 @@ pub enum RecvHalf {
     Broken(Reason),
 }
 
-/// The events of a receive half. If an event returns a `Result`, a refused event changes nothing; the other events are
-/// never refused.
+/// The events of a receive half. A method that returns a `Result` may refuse the event, and then changes nothing. The
+/// other events are never refused.
 impl RecvHalf {
-    /// The peer's marker came.
+    /// The peer's marker has arrived.
     pub fn marker(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Open => Self::Ending(End::Clean),
@@ -138,8 +139,9 @@ impl RecvHalf {
         Ok(())
     }
 
-    /// The layer below ended; `end` says whether the application still waits for data, and is never `Clean`. A known end
-    /// does not change any more (rule: half-8).
+    /// The layer below has ended without the marker. `end` is `Unconfirmed` if only the answer to our close was
+    /// missing, otherwise `Truncated`; it is never `Clean`. An end that is already known does not change (rule:
+    /// half-8).
     pub fn layer_ended(&mut self, end: End) {
         match self {
             Self::Open => *self = Self::Ending(end),
@@ -160,7 +162,7 @@ impl RecvHalf {
         *self = Self::Aborted;
     }
 
-    /// The layer below failed, or this one did. A known end does not change any more (rule: half-8).
+    /// This layer or the one below has failed. An end that is already known does not change (rule: half-8).
     pub fn lose(&mut self, reason: Reason) {
         match self {
             Self::Open => *self = Self::Broken(reason),
@@ -175,7 +177,7 @@ impl RecvHalf {
         matches!(self, Self::Open)
     }
 
-    /// The result of every read from the end on: end of file, or the failure (rules: end-2, end-3, end-4).
+    /// The result of every read after the last data: end of file, or the failure (rules: end-2, end-3, end-4).
     pub fn outcome(&self, truncation: Truncation) -> io::Result<()> {
         match (self, truncation) {
             (Self::Ending(End::Truncated) | Self::Ended(End::Truncated), Truncation::Error) => {
@@ -202,8 +204,8 @@ pub fn reason(send: &SendHalf, recv: &RecvHalf) -> Option<Reason> {
     match (send, recv) {
         (SendHalf::Aborted, _) | (_, RecvHalf::Aborted) => Some(Reason::Aborted),
         (_, RecvHalf::Broken(reason)) => Some(reason.clone()),
-        // rule: end-5: a peer that has truncated answers our last bytes with RST. If the RST came first, it broke the
-        // receive half, and the end was not a truncation.
+        // rule: end-5: a peer that has truncated its stream may answer our last bytes with RST. The truncation is the
+        // reason then. If the RST had come first, it would have broken the receive half.
         (SendHalf::Broken(_), RecvHalf::Ending(End::Truncated) | RecvHalf::Ended(End::Truncated)) => {
             Some(Reason::Truncated(Phase::Open))
         }

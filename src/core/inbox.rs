@@ -2,64 +2,65 @@
 
 use super::buffer::Buffer;
 
-/// Received bytes, in order. No other place may hold unread plaintext, so that the leftover at an upgrade is always known
-/// (rule: upgrade-2).
+/// Received bytes, in order. No other place may hold unread plaintext, so that the leftover bytes at an upgrade are
+/// always known (rule: upgrade-2).
 ///
-/// Most connections never read ahead: the queue is allocated at the first use, and kept from then on.
+/// Most connections never read ahead. So the queue is allocated at the first use, and kept from then on.
 #[derive(Debug, Default)]
 pub struct Inbox(Option<Box<Buffer>>);
 
 impl Inbox {
-    /// How many bytes are read ahead at a time when the application asks to look at waiting data: the plaintext of a full
-    /// TLS record.
+    /// The number of bytes to read ahead at a time when the application calls `poll_fill_buf`: the plaintext of a
+    /// full TLS record.
     pub const READ_AHEAD: usize = 16 << 10;
 
-    /// Whether no bytes wait to be read.
+    /// Whether there are no unread bytes.
     pub fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(|buffer| buffer.is_empty())
     }
 
-    /// How many bytes wait to be read.
+    /// The number of unread bytes.
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |buffer| buffer.len())
     }
 
-    /// The bytes that wait to be read.
+    /// The unread bytes.
     pub fn as_slice(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |buffer| buffer.as_slice())
     }
 
-    /// The space for that. It includes the content type that is sealed after a full record, and a second record.
+    /// The space for a read-ahead. It includes the content type that is sealed after a full record, and a second
+    /// record.
     pub const ROOM: usize = 2 * (Self::READ_AHEAD + 512);
 
-    /// How many bytes plain TCP reads ahead at a time after a read that filled its space: the plaintext of four full
-    /// records, so that a relay that seals the bytes makes no small record.
+    /// The number of bytes that plain TCP reads ahead at a time if the previous read filled its space. It is the
+    /// plaintext of four full records, so that a relay that seals the bytes makes no small record.
     pub const BULK: usize = 4 * Self::READ_AHEAD;
 
-    /// Space for one read-ahead; report the bytes written into it to [`Inbox::filled`].
+    /// Space for one read-ahead. Report the number of bytes written there to [`Inbox::filled`].
     pub fn space(&mut self) -> &mut [u8] {
         self.space_of(Self::ROOM)
     }
 
-    /// The same, with at least this much space.
+    /// Like `space`, with at least this much space.
     pub fn space_of(&mut self, room: usize) -> &mut [u8] {
         self.buffer().space(room)
     }
 
-    /// Says how many bytes of [`Inbox::space`] hold data now.
+    /// Reports that the first `n` bytes of [`Inbox::space`] now hold data.
     pub fn filled(&mut self, n: usize) {
         self.buffer().filled(n);
     }
 
-    /// The application has read `n` bytes. If an abort has discarded them before this call, there is nothing to consume
-    /// (rule: life-5).
+    /// The application has read `n` bytes. An abort may have discarded them before this call; then there is nothing
+    /// to remove (rule: life-5).
     pub fn consume(&mut self, n: usize) {
         if let Some(buffer) = &mut self.0 {
             buffer.consume(n.min(buffer.len()));
         }
     }
 
-    /// Adds bytes after those that wait (a downgrade found them after the peer's close_notify).
+    /// Adds bytes after the unread ones. A downgrade adds the bytes that came after the peer's close_notify.
     pub fn push(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.buffer().push(bytes);
@@ -71,14 +72,14 @@ impl Inbox {
         self.0.take().map_or_else(Vec::new, |mut buffer| buffer.take())
     }
 
-    /// Discards all bytes (an abort).
+    /// Discards all bytes, after an abort.
     pub fn clear(&mut self) {
         if let Some(buffer) = &mut self.0 {
             buffer.clear();
         }
     }
 
-    /// Gives the memory back if no bytes wait.
+    /// Releases the memory if there are no unread bytes.
     pub fn release(&mut self) {
         if let Some(buffer) = &mut self.0 {
             buffer.release();

@@ -1,32 +1,33 @@
-//! Bytes that came from the layer and were not opened yet.
+//! The bytes that were read from the layer and not opened yet.
 
 use std::ops::{Deref, DerefMut};
 
 use super::buffer::Buffer;
 
-/// The size of the memory if the layer has few bytes: enough for a full record.
+/// The size of the memory while the layer has few bytes: enough for a full record.
 const LITTLE: usize = 17 << 10;
-/// The size in bulk: eight full records, and the start of one.
+/// The size of the memory for bulk data: eight full records, and the start of another one.
 const MUCH: usize = 148 << 10;
-/// A read with less space than this is not made.
+/// The smallest space for a read.
 const LEAST: usize = 4 << 10;
-/// The largest memory for the bytes of an unauthenticated peer: the longest handshake message, and the record that ends it.
+/// The largest memory for the bytes of an unauthenticated peer: the longest handshake message, and the record that
+/// ends it.
 const UNKNOWN_PEER: usize = 96 << 10;
 
-/// A queue that chooses the size of each read by the result of the last one.
+/// A queue that chooses the size of each read by the result of the previous one.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     raw: Buffer,
-    /// How much space the last read had.
+    /// The space that the previous read had.
     room: usize,
-    /// The last read filled its space: the layer has more.
+    /// The previous read filled its space, so the layer has more bytes.
     there_is_more: bool,
-    /// The last read filled its space, or brought more than a record: the next read gets a large memory.
+    /// The previous read filled its space, or returned more than a record. The next read then gets the large memory.
     is_bulk: bool,
 }
 
 impl Input {
-    /// Space for the next read. A peer with `is_known` set gets more.
+    /// The space for the next read. If `is_known` is set, the peer is authenticated and gets more space.
     pub(super) fn space_to_read(&mut self, is_known: bool) -> &mut [u8] {
         let memory = if self.is_bulk && is_known { MUCH } else { LITTLE };
         let room = memory.saturating_sub(self.raw.len()).max(LEAST);
@@ -36,16 +37,17 @@ impl Input {
         space
     }
 
-    /// This many bytes were read.
+    /// Called when this many bytes were read.
     pub(super) fn handle_read(&mut self, n: usize) {
         self.raw.filled(n);
         self.there_is_more = n == self.room;
-        // A peer in bulk seldom fills the large memory. If the memory shrank after each such read, a small read would have
-        // to find out whether there is still much to read: one more system call for each large one.
+        // In bulk, a read seldom fills the large memory. If the memory shrank after each such read, a small read
+        // would have to detect that there is still much to read, which costs one more system call for each large
+        // read.
         self.is_bulk = self.there_is_more || n > LITTLE;
     }
 
-    /// Whether the last read filled its space, so that the layer may have more.
+    /// Whether the previous read filled its space, so that the layer may have more bytes.
     pub(super) fn there_is_more(&self) -> bool {
         self.there_is_more
     }

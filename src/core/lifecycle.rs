@@ -1,6 +1,6 @@
-//! Which callbacks a protocol gets, and in which order.
+//! Decides which callbacks a protocol gets, and in which order.
 
-/// A callback of a protocol. Those that follow the same rules share a variant.
+/// A callback of a protocol. Callbacks that follow the same rules share a variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Callback {
     /// The connection was made.
@@ -19,28 +19,28 @@ pub enum Callback {
     Lost,
 }
 
-/// The state of a protocol's callbacks: made, then (secured), then data, then at most one end for each half, then lost,
-/// exactly once, and nothing after it (rule: life-1).
+/// The state of a protocol's callbacks. The order is: the connection is made; then TLS may start; then data; then at
+/// most one end for each half; then the loss, exactly once, and nothing after it (rule: life-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Lifecycle {
     /// No callback was called yet.
     #[default]
     New,
-    /// The connection was made. The two halves end independently, in any order.
+    /// The connection was made. Its two halves end independently, in any order.
     Made {
-        /// The end of the peer's half was reported: no data after it.
+        /// The end of the peer's half was reported. No data may be reported after it.
         read_closed: bool,
         /// The end of our half was reported.
         write_closed: bool,
     },
-    /// A callback failed: only the loss will still be reported (rule: life-3).
+    /// A callback has failed. Only the loss will still be reported (rule: life-3).
     Failed,
     /// The loss was reported.
     Lost,
 }
 
 impl Lifecycle {
-    /// Whether this callback may be called now. If so, it counts as called.
+    /// Whether this callback may be called now. If it may, it counts as called.
     pub fn admit(&mut self, callback: Callback) -> bool {
         use Callback::{Changed, Data, Event, Lost, Made, ReadClosed, WriteClosed};
         match (&mut *self, callback) {

@@ -8,22 +8,23 @@
 //!
 //! - [`half`]: the two halves as two state machines, the same on every layer.
 //! - [`upgrade`]: the upgrade from plaintext to TLS and back.
-//! - [`inbox`]: bytes that were received and not yet read. No other module may hold any, so that the leftover at an upgrade
-//!   is always known.
-//! - [`backoff`]: how long to wait before the next attempt.
-//! - [`outcome`]: how the members of a group ended.
+//! - [`inbox`]: received bytes that were not read yet. No other module may hold any, so that the leftover bytes at an
+//!   upgrade are always known.
+//! - [`backoff`]: the wait before the next attempt.
+//! - [`outcome`]: counts how the members of a group ended.
 //! - [`delivery`]: whether our data has arrived, and which reason follows from that.
-//! - [`stall`]: a wait that lasts while there is progress.
+//! - [`stall`]: a wait that continues as long as there is progress.
 //! - [`relay`]: two joined connections: how the end of one affects the other.
-//! - [`session`]: a TLS session: rustls with the halves around it. The owner brings bytes, takes bytes, and asks for the next
-//!   step.
+//! - [`session`]: a TLS session: rustls, and the two halves. The owner passes bytes in and out, and calls `step` to
+//!   learn what to do next.
 //! - [`alert`]: the alert for each failure.
-//! - [`outbox`], [`flow`], [`lifecycle`]: the requests of a protocol, its producer, and the order of its callbacks.
-//! - [`answers`]: how many bytes of a protocol's answers to input are unsent, and whether reading stops because of them.
+//! - [`outbox`], [`flow`], [`lifecycle`]: the calls of a protocol, its producer, and the order of its callbacks.
+//! - [`answers`]: how many bytes of a protocol's answers to input are unsent, and whether they stop reading.
 //!
-//! No code in here waits. The owner of a socket brings bytes (`handle_*`), passes on the application's calls (`write`,
-//! `close_write`, ...), and asks what to do next (`step`, `transmit`). Methods named `is_`, `may_` and `can_` only look:
-//! *may* means that the half is open, *can* means that the half is open and there is space or data now.
+//! No code in here waits. The owner of a socket passes received bytes in (`handle_*`), forwards the application's
+//! calls (`write`, `close_write`, ...), and asks what to do next (`step`, `transmit`). Methods whose names start with
+//! `is_`, `may_` or `can_` change nothing. *May* means that the half is open. *Can* means that the half is open, and
+//! that there is space or data now.
 
 pub mod alert;
 pub mod answers;

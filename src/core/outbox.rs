@@ -1,40 +1,40 @@
-//! Bytes and steps that a protocol has asked for and the transport has not handled yet, in the order of the calls.
+//! The bytes and steps of a protocol's calls that the transport has not handled yet, in the order of the calls.
 
 use std::collections::VecDeque;
 use std::fmt;
 
 use super::buffer::Buffer;
 
-/// Memory that an empty outbox keeps, in bytes: enough for small answers to need no allocation.
+/// The number of bytes of memory that an empty outbox keeps, so that small answers need no allocation.
 const KEPT: usize = 1 << 10;
 
-/// How an outbox ends.
+/// What ends after the last byte of an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EndRequest {
-    /// No end was asked for.
+    /// Nothing: no end was requested.
     #[default]
     None,
-    /// After its last byte our send half ends.
+    /// Our send half.
     CloseWrite,
-    /// After its last byte the connection ends.
+    /// The connection.
     Close,
 }
 
 /// The next thing to do.
 #[derive(PartialEq, Eq)]
 pub enum Due<'a> {
-    /// Hand over these bytes.
+    /// Pass these bytes to the transport.
     Bytes(&'a [u8]),
-    /// A step is next: [`Outbox::take_step`].
+    /// Perform the step that [`Outbox::take_step`] returns.
     Step,
-    /// Everything is done up to the requested end.
+    /// Everything before the requested end is done: perform the end.
     End(EndRequest),
     /// Nothing to do.
     Nothing,
 }
 
 impl fmt::Debug for Due<'_> {
-    /// Shows how many bytes there are, not their content (rule: tcp-11).
+    /// Shows the number of bytes, not their content (rule: tcp-11).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
@@ -45,14 +45,14 @@ impl fmt::Debug for Due<'_> {
     }
 }
 
-/// Bytes and steps in order, and how the send half ends after them. `S` is a step that bytes must not pass: the start or
+/// Bytes and steps in order, and the end that follows them. `S` is a step that bytes must not overtake: the start or
 /// the end of TLS.
 #[derive(Debug)]
 pub struct Outbox<S> {
     bytes: Buffer,
-    /// Each step, and how many bytes lie between it and the step before.
+    /// Each step, with the number of bytes between it and the step before it.
     steps: VecDeque<(usize, S)>,
-    /// The sum of those counts: all bytes that a step has to wait for.
+    /// The sum of those numbers: all bytes that precede a step.
     ahead: usize,
     request: EndRequest,
     is_over: bool,
@@ -76,30 +76,30 @@ impl<S> Default for Outbox<S> {
     }
 }
 
-/// Looking.
+/// Methods that change nothing.
 impl<S> Outbox<S> {
-    /// Whether bytes would be accepted now: until the end was requested, and after that as long as a producer is registered
-    /// (rules: write-4, close-5).
+    /// Whether bytes would be accepted now. They are accepted until an end is requested, and after that while a
+    /// producer is registered (rules: write-4, close-5).
     pub fn may_write(&self) -> bool {
         !self.is_over && (self.request == EndRequest::None || self.has_producer)
     }
 
-    /// How many bytes wait.
+    /// The number of queued bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether no byte and no step waits.
+    /// Whether no bytes and no steps are queued.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.steps.is_empty()
     }
 
-    /// Whether a step waits.
+    /// Whether a step is queued.
     pub fn has_steps(&self) -> bool {
         !self.steps.is_empty()
     }
 
-    /// The next step, however many bytes are before it.
+    /// The next step, even if bytes precede it.
     pub fn next_step(&self) -> Option<&S> {
         self.steps.front().map(|(_, step)| step)
     }
@@ -109,17 +109,17 @@ impl<S> Outbox<S> {
         self.request
     }
 
-    /// How many bytes were accepted since the start.
+    /// The number of bytes that were accepted since the start.
     pub fn accepted(&self) -> u64 {
         self.accepted
     }
 
-    /// How many bytes came after the end and were dropped (rule: write-4).
+    /// The number of bytes that were written after the end and dropped (rule: write-4).
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// The next thing to do. The end waits for the producer (rules: close-5, half-4).
+    /// The next thing to do. An end is not due before the producer is done (rules: close-5, half-4).
     pub fn due(&self) -> Due<'_> {
         let until_step = self.steps.front().map_or(self.bytes.len(), |(bytes, _)| *bytes);
         match self.request {
@@ -131,7 +131,7 @@ impl<S> Outbox<S> {
     }
 }
 
-/// The application wants.
+/// Calls of the application.
 impl<S> Outbox<S> {
     /// Adds bytes and returns whether they were accepted.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
@@ -145,15 +145,15 @@ impl<S> Outbox<S> {
         accepted
     }
 
-    /// Adds a step after the accepted bytes.
+    /// Adds a step after the queued bytes.
     pub fn push_step(&mut self, step: S) {
         let bytes = self.bytes.len() - self.ahead;
         self.ahead += bytes;
         self.steps.push_back((bytes, step));
     }
 
-    /// Asks for an end. A second call changes nothing; a close overrides the end of the send half alone (rules: close-6,
-    /// half-3).
+    /// Requests an end. Repeating a request changes nothing; a close replaces the end of the send half alone (rules:
+    /// close-6, half-3).
     pub fn end(&mut self, request: EndRequest) {
         self.request = match (self.request, request) {
             (EndRequest::None, request) => request,
@@ -165,12 +165,12 @@ impl<S> Outbox<S> {
         };
     }
 
-    /// Sets whether a producer is registered: the end waits for it.
+    /// Sets whether a producer is registered. While it is, a requested end has to wait.
     pub fn set_producer(&mut self, is_there: bool) {
         self.has_producer = is_there;
     }
 
-    /// Nothing can be sent any more: the queued bytes are discarded, and later ones are dropped.
+    /// Called when nothing can be sent any more. Discards the queued bytes; later ones are dropped.
     pub fn lose(&mut self) {
         self.is_over = true;
         self.bytes.clear();
@@ -179,9 +179,9 @@ impl<S> Outbox<S> {
     }
 }
 
-/// The caller did.
+/// Reports of the caller about what it has done.
 impl<S> Outbox<S> {
-    /// The first `n` of the due bytes were handed over.
+    /// The first `n` of the due bytes were passed to the transport.
     pub fn handed_over(&mut self, n: usize) {
         self.bytes.consume(n);
         if let Some((bytes, _)) = self.steps.front_mut() {
@@ -193,7 +193,7 @@ impl<S> Outbox<S> {
         }
     }
 
-    /// The step that is due.
+    /// Removes the step that is due.
     pub fn take_step(&mut self) -> Option<S> {
         match self.due() {
             Due::Step => self.steps.pop_front().map(|(_, step)| step),
@@ -201,7 +201,7 @@ impl<S> Outbox<S> {
         }
     }
 
-    /// Takes all bytes. No more are added after this.
+    /// Removes all bytes. No more bytes may be added after this.
     pub fn take_last(&mut self) -> Vec<u8> {
         self.ahead = 0;
         self.steps.clear();

@@ -1,11 +1,11 @@
-//! How connections ended, counted.
+//! Counts how connections ended.
 
 use std::fmt;
 
 use crate::error::Reason;
 
-/// How a connection ended, without the details: the form in which a [`DrainReport`](crate::DrainReport) counts ends.
-/// [`Outcome::of`] gives the outcome of a reason.
+/// How a connection ended, without the details. A [`DrainReport`](crate::DrainReport) counts the ends in this form.
+/// [`Outcome::of`] returns the outcome for a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
@@ -63,7 +63,7 @@ impl Outcome {
         }
     }
 
-    /// The outcome with this number (its value `as u8`); 0 stands for none.
+    /// The outcome with this number (its value `as u8`). 0 means none.
     #[allow(dead_code)] // Groups of connections use it.
     pub(crate) fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| *outcome as u8 == code)
@@ -91,24 +91,24 @@ impl Outcome {
 pub struct OutcomeCounts([usize; Outcome::ALL.len()]);
 
 impl OutcomeCounts {
-    /// Counts one more.
+    /// Counts one more connection with this outcome.
     pub fn add(&mut self, outcome: Outcome) {
         *self.of(outcome) += 1;
     }
 
-    /// Corrects one that was counted too early: it turned out to have another outcome.
+    /// Corrects the outcome of a connection that was counted before its outcome was certain.
     pub fn correct(&mut self, from: Outcome, to: Outcome) {
         let wrong = self.of(from);
         *wrong = wrong.saturating_sub(1);
         self.add(to);
     }
 
-    /// How many had this outcome.
+    /// The number of connections with this outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         self.0[outcome as usize - 1]
     }
 
-    /// How many there were in all.
+    /// The total number of connections.
     pub fn total(&self) -> usize {
         self.0.iter().sum()
     }

@@ -1,18 +1,18 @@
-//! Memory that is passed from one buffer to the next.
+//! Reuses memory between buffers.
 //!
-//! An idle connection holds no buffer, so a busy one would allocate (and clear) its buffers anew for each event. Therefore
-//! the memory that a [`Buffer`](super::buffer::Buffer) releases is kept for the next buffer on the same thread, without a
-//! lock. The number, the size and the sum of the pieces are bounded. Old content is never shown: a buffer lends only the
-//! bytes that were filled in.
+//! An idle connection holds no buffer, so a busy one would have to allocate (and clear) its buffers again for each
+//! event. Therefore each thread keeps the memory that its [`Buffer`](super::buffer::Buffer)s release, for the next
+//! buffer, without a lock. The number of pieces, their size and their total size are limited. Old content is never
+//! visible, because a buffer exposes only the bytes that were filled in.
 
 use std::cell::RefCell;
 
-/// The smallest piece that is kept, and the size that is made if no other was asked for: a full record in the size that
-/// every peer seals, and the start of the next.
+/// The smallest piece that is kept, and the default size of a new one: a full record in the size that every peer
+/// sends, and the start of the next record.
 pub(super) const PIECE: usize = 17 << 10;
 /// The largest piece that is kept.
 const LARGEST: usize = 160 << 10;
-/// How much memory a thread keeps.
+/// The total amount of memory that a thread keeps.
 const KEPT: usize = 640 << 10;
 
 thread_local! {
@@ -21,14 +21,14 @@ thread_local! {
 
 /// The memory that a thread keeps.
 struct Free {
-    /// The oldest first.
+    /// The oldest piece is the first one.
     pieces: Vec<Vec<u8>>,
     bytes: usize,
 }
 
 impl Free {
     fn take(&mut self, min: usize) -> Option<Vec<u8>> {
-        // The last one usually fits, and it is still in the processor's cache.
+        // The newest piece usually fits, and is still in the processor's cache.
         let piece = if self.pieces.last()?.len() == min {
             self.pieces.pop()?
         } else {
@@ -42,23 +42,23 @@ impl Free {
     fn give(&mut self, piece: Vec<u8>) {
         self.bytes += piece.len();
         self.pieces.push(piece);
-        // Sizes that are no longer requested are dropped first.
+        // The oldest pieces are dropped first, because their sizes are no longer requested.
         while self.bytes > KEPT {
             self.bytes -= self.pieces.remove(0).len();
         }
     }
 }
 
-/// Initialised memory of at least `min` bytes. Much larger pieces are not handed out, because an idle owner would keep
-/// them.
+/// Initialised memory of at least `min` bytes. A much larger piece is not used, because an idle owner would keep all
+/// of it.
 pub(super) fn take(min: usize) -> Vec<u8> {
     let min = min.max(PIECE);
-    // The pool is gone while the thread ends.
+    // While the thread ends, its pool no longer exists.
     let kept = FREE.try_with(|free| free.borrow_mut().take(min)).ok().flatten();
     kept.unwrap_or_else(|| vec![0; min])
 }
 
-/// Gives memory back.
+/// Returns memory to the pool.
 pub(super) fn give(piece: Vec<u8>) {
     if (PIECE..=LARGEST).contains(&piece.len()) {
         let _ = FREE.try_with(|free| free.borrow_mut().give(piece));

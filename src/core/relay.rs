@@ -1,9 +1,9 @@
 //! A relay of two connections: how the end of one leg affects the other.
 //!
-//! This module has no sockets and no bytes. When a leg has ended, the code that moves the bytes asks what the other leg
-//! owes its peer ([`duty`]), and after that how each leg ends ([`ending`]). The relay passes on the kind of an end
-//! (rule: flow-6): an end must never look more orderly to the far peer than it was. A test prints the whole table to a
-//! committed snapshot.
+//! This module has no sockets and no bytes. When a leg has ended, the code that moves the bytes calls [`duty`] to
+//! learn what the other leg has to do, and then [`ending`] to learn how each leg ends. A relay passes on the kind of
+//! an end (rule: flow-6): to the peer of the other leg, an end must never look more orderly than it was. A test
+//! prints the whole table to a committed snapshot.
 
 use super::half::{End, RecvHalf, SendHalf};
 use crate::error::{Phase, Reason};
@@ -12,40 +12,41 @@ use crate::policy::Truncation;
 /// The state of one leg of a relay.
 #[derive(Debug, Clone)]
 pub struct Leg {
-    /// Its send half.
+    /// The state of its send half.
     pub send: SendHalf,
-    /// Its receive half.
+    /// The state of its receive half.
     pub recv: RecvHalf,
-    /// The connection is known to be lost, although a half may not have seen the loss yet (rule: flow-5).
+    /// Whether the connection is known to be lost. A half may not have noticed the loss yet (rule: flow-5).
     pub lost: bool,
-    /// The meaning of a missing marker on this leg (rule: end-3).
+    /// How a missing marker on this leg is treated (rule: end-3).
     pub truncation: Truncation,
 }
 
-/// What the other leg has to do after one leg has ended.
+/// The action that one leg requires of the other one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Duty {
-    /// No leg has ended: bytes flow in both directions.
+    /// None: the leg has not ended, and bytes flow in both directions.
     GoOn,
-    /// The peer of one leg has sent everything: the send half of the other leg ends by its marker after all bytes. Bytes
-    /// still flow in the other direction.
+    /// End the send half with its marker, after all bytes, because the peer of the first leg has sent everything.
+    /// Bytes still flow in the other direction.
     CloseWrite,
-    /// The same, followed by an abort. The peer of one leg had ended in order before its connection was lost, so its data
-    /// is complete (rule: half-8). The data of the other peer has no destination any more.
+    /// As `CloseWrite`, and then abort. The peer of the first leg had ended in order before its connection was lost,
+    /// so its data is complete (rule: half-8). But the data from the other peer can no longer be delivered.
     CloseWriteThenAbort,
-    /// Abort: the data from the peer of one leg is incomplete.
+    /// Abort, because the data from the peer of the first leg is incomplete.
     Abort,
 }
 
-/// How a leg goes when a relay ends.
+/// How a leg ends when a relay ends.
 #[derive(Debug, Clone)]
 pub enum LegEnd {
-    /// By an orderly close. Also after a TLS failure: its alert has to reach the peer (rule: secure-4).
+    /// With an orderly close. This is also used after a TLS failure, so that its alert reaches the peer (rule:
+    /// secure-4).
     Close,
-    /// By an abort that the other leg requires.
+    /// With an abort that the other leg requires.
     Abort,
-    /// The leg itself failed. It is aborted for that reason: its peer may still be reading, and must not take the received
-    /// data for complete.
+    /// The leg itself failed. It is aborted for that reason, because its peer may still be reading, and must not
+    /// mistake the received data for complete data.
     Lost(Reason),
 }
 
@@ -60,7 +61,7 @@ pub fn failure(leg: &Leg) -> Option<Reason> {
         (send, RecvHalf::Ending(end) | RecvHalf::Ended(end)) => match (send, whole(*end, *truncation)) {
             (_, Err(reason)) => Some(reason),
             (SendHalf::Broken(reason), Ok(())) => Some(reason.clone()),
-            // No more bytes were expected in either direction.
+            // No more bytes were expected in either direction, so this is not a failure.
             (SendHalf::Finished, Ok(())) => None,
             (SendHalf::Open | SendHalf::Finishing, Ok(())) => lost.then_some(RESET),
             (SendHalf::Aborted, Ok(())) => Some(Reason::Aborted),
@@ -80,10 +81,10 @@ pub fn duty(leg: &Leg) -> Duty {
     }
 }
 
-/// How a leg ends, by its own failure and by what the other leg requires.
+/// How a leg ends, given its own failure and the action that the other leg requires.
 pub fn ending(failure: Option<Reason>, asked: Duty) -> LegEnd {
     match (failure, asked) {
-        // The alert leaves.
+        // An orderly close, so that the alert leaves.
         (Some(Reason::Tls(_) | Reason::KeyExhausted), _) => LegEnd::Close,
         (Some(Reason::Aborted), _) | (None, Duty::Abort | Duty::CloseWriteThenAbort) => LegEnd::Abort,
         (Some(reason), _) => LegEnd::Lost(reason),
@@ -93,12 +94,12 @@ pub fn ending(failure: Option<Reason>, asked: Duty) -> LegEnd {
 
 const RESET: Reason = Reason::Reset(Phase::Open);
 
-/// Whether all data of a peer has come, as far as the policy requires.
+/// Checks whether all data of a peer has arrived, as far as the policy requires it.
 fn whole(end: End, truncation: Truncation) -> Result<(), Reason> {
     match (end, truncation) {
         (End::Clean, _) | (End::Truncated, Truncation::Tolerate) => Ok(()),
         (End::Truncated, Truncation::Error) => Err(Reason::Truncated(Phase::Open)),
-        // The application was closing this leg, so the last bytes of the peer were discarded.
+        // The application was closing this leg, so the peer's last bytes were discarded.
         (End::Unconfirmed, _) => Err(Reason::Unconfirmed),
     }
 }

@@ -5,22 +5,22 @@ use std::fmt;
 use super::half::{End, RecvHalf, SendHalf};
 use crate::error::{Reason, chain};
 
-/// How a close went (rule: close-4). Each connection has one report; a second close returns the same.
+/// How a close went (rule: close-4). Each connection has one report, so a second close returns the same one.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CloseReport {
     /// How the connection ended.
     pub reason: Reason,
-    /// How each layer ended, the topmost first.
+    /// How each layer ended. The topmost layer comes first.
     pub layers: Vec<LayerReport>,
-    /// The bound that ended the wait, if one did.
+    /// The limit that ended the wait, if one did.
     pub bound: Option<Bound>,
-    /// Bytes given to [`close_with`](crate::Transport::close_with) that were not accepted.
+    /// The number of bytes passed to [`close_with`](crate::Transport::close_with) that were not accepted.
     pub unwritten: usize,
-    /// Bytes from the peer that were discarded while its end was awaited.
+    /// The number of bytes from the peer that were discarded while the close waited for its end.
     pub discarded: u64,
-    /// Bytes that the peer's kernel had not acknowledged when the socket was closed; `None` if the system does not report
-    /// it. The kernel goes on sending them, unless the peer has reset the connection.
+    /// The number of bytes that the peer's kernel had not acknowledged when the socket was closed; `None` if our
+    /// system does not report it. Our kernel continues to send these bytes, unless the peer has reset the connection.
     pub unacknowledged: Option<u64>,
 }
 
@@ -30,22 +30,22 @@ impl CloseReport {
         Self { reason, layers: Vec::new(), bound: None, unwritten: 0, discarded: 0, unacknowledged: None }
     }
 
-    /// Whether both sides ended in order, and our last byte and marker have arrived (rule: close-14).
+    /// Whether both sides ended in order, and our last byte and our marker have arrived (rule: close-14).
     pub fn is_clean(&self) -> bool {
         self.reason.is_clean()
     }
 
-    /// Whether our marker left, on the topmost layer.
+    /// Whether our marker of the topmost layer was sent.
     pub fn marker_sent(&self) -> bool {
         self.layers.first().is_some_and(|layer| layer.marker_sent)
     }
 
-    /// Whether the peer's marker came, on the topmost layer.
+    /// Whether the peer's marker of the topmost layer has arrived.
     pub fn marker_received(&self) -> bool {
         self.layers.first().is_some_and(|layer| layer.received == Received::Marker)
     }
 
-    /// Whether a bound in time ended the wait.
+    /// Whether the time limit ended the wait.
     pub fn timed_out(&self) -> bool {
         self.bound == Some(Bound::Time)
     }
@@ -69,9 +69,9 @@ impl fmt::Display for CloseReport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LayerReport {
-    /// Which layer.
+    /// The kind of the layer.
     pub kind: LayerKind,
-    /// Whether our marker left.
+    /// Whether our marker was sent.
     pub marker_sent: bool,
     /// How the peer's half ended.
     pub received: Received,
@@ -108,19 +108,19 @@ pub enum LayerKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Received {
-    /// Not at all: its half was open when we closed.
+    /// It did not: its half was open when we closed.
     Nothing,
-    /// Its marker: FIN on TCP, close_notify on TLS.
+    /// With its marker: FIN on TCP, close_notify on TLS.
     Marker,
     /// The layer below ended without the marker.
     BareEnd,
-    /// RST.
+    /// With RST.
     Reset,
-    /// A failure of another kind.
+    /// With a failure of another kind.
     Failure,
 }
 
-/// A bound on a close.
+/// A limit of a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Bound {

@@ -1,4 +1,5 @@
-//! Settings of a rustls configuration that no session can honour: they are refused by name (rule: secure-11).
+//! Refuses settings of a rustls configuration that no session can support. The error names the setting (rule:
+//! secure-11).
 //!
 //! The table of all settings is in docs/settings.md.
 
@@ -8,7 +9,7 @@ use rustls::{ClientConfig, Connection, ServerConfig};
 
 use crate::error::{ConfigError, ConfigProblem, Error, Phase, TlsError};
 
-/// A server would accept a client's early data, and no code would read it.
+/// Refuses early data on a server: it would accept early data of a client, but no code would read it.
 pub(super) fn check_server(config: &ServerConfig) -> Result<(), Error> {
     match (config.max_early_data_size, config.send_half_rtt_data) {
         (1.., _) => Err(refused("max_early_data_size is not offered here")),
@@ -24,7 +25,7 @@ pub(super) fn check_client(config: &ClientConfig) -> Result<(), Error> {
     }
 }
 
-/// rustls keeps early data separate from later data, because early data may be replayed.
+/// Refuses accepted early data. rustls keeps it separate from later data, because an attacker may replay it.
 pub(super) fn check_adopted(tls: &mut Connection) -> Result<(), Error> {
     let Connection::Server(server) = tls else { return Ok(()) };
     match server.early_data().and_then(|mut early| early.read(&mut [0]).ok()) {

@@ -1,11 +1,11 @@
-//! A wait that ends when there is no progress. With progress it has no limit.
+//! A wait that ends when there is no progress for a time. While there is progress, it has no limit.
 
 use std::time::Duration;
 
-/// How many checks in a row must find no progress before the wait is over.
+/// The wait is over when this many checks in a row find no progress.
 const LOOKS: u32 = 4;
 
-/// Checks a counter that grows with progress, at intervals. Each wait has its own `Stall`.
+/// Checks, at intervals, a counter that grows with progress. Each wait has its own `Stall`.
 #[derive(Debug, Clone, Copy)]
 pub struct Stall {
     moved: u64,
@@ -13,17 +13,18 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// Starts a wait at this count.
+    /// Starts a wait with this value of the counter.
     pub fn new(moved: u64) -> Self {
         Self { moved, quiet: 0 }
     }
 
-    /// The time between two checks, for a bound on the time without progress.
+    /// The time between two checks, if `bound` is the limit on the time without progress.
     pub fn interval(bound: Duration) -> Duration {
         (bound / LOOKS).max(Duration::from_millis(1))
     }
 
-    /// Checks once, one interval after the last check. Returns whether there was no progress for the whole bound.
+    /// Makes one check, one interval after the previous one. Returns whether there was no progress for the whole
+    /// limit.
     pub fn look(&mut self, moved: u64) -> bool {
         if moved == self.moved {
             self.quiet += 1;

@@ -1,29 +1,29 @@
-//! The upgrade from plaintext to TLS, and the way back.
+//! The change from plaintext to TLS, and back.
 
 use super::half::Refused;
 use crate::error::Error;
 use crate::policy::Leftover;
 
-/// The progress of a change between plaintext and TLS. This state does not say whether the connection is in plaintext or in
-/// TLS: the topmost layer says so.
+/// The progress of a change between plaintext and TLS. This state does not tell whether the connection is in
+/// plaintext or in TLS; the topmost layer knows that.
 #[derive(Debug, Clone, Default)]
 pub enum Upgrade {
     /// No change is under way, and application data flows.
     #[default]
     Settled,
-    /// Plaintext that was accepted earlier leaves; no more is accepted.
+    /// Plaintext that was accepted before the change is being sent. No more is accepted.
     Quiescing,
     /// The handshake is under way.
     Handshaking,
-    /// Both sides exchange close_notify, for the way back to plaintext.
+    /// Both sides exchange close_notify, to return to the layer beneath.
     Unwrapping,
-    /// The change failed with this error, and the connection with it.
+    /// The change failed with this error, and the connection failed with it.
     Failed(Box<Error>),
 }
 
 /// The events of an upgrade. A refused event changes nothing.
 impl Upgrade {
-    /// The application wants TLS: from plaintext, or inside TLS (rule: upgrade-8).
+    /// The application calls `start_tls`, in plaintext or inside TLS (rule: upgrade-8).
     pub fn start_tls(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Settled => Self::Quiescing,
@@ -32,7 +32,7 @@ impl Upgrade {
         Ok(())
     }
 
-    /// The plaintext has left, and the leftover was judged and handed to the session.
+    /// The plaintext has been sent, and the leftover bytes were admitted and passed to the session.
     pub fn quiesced(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Quiescing => Self::Handshaking,
@@ -50,8 +50,8 @@ impl Upgrade {
         Ok(())
     }
 
-    /// The application wants to end the topmost TLS session. If an earlier wait was given up, the same call resumes it
-    /// (rule: upgrade-9).
+    /// The application calls `stop_tls`. If an earlier call was dropped while it waited, this call resumes it (rule:
+    /// upgrade-9).
     pub fn stop_tls(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Settled | Self::Unwrapping => Self::Unwrapping,
@@ -60,7 +60,7 @@ impl Upgrade {
         Ok(())
     }
 
-    /// Both close_notify have been exchanged.
+    /// Both sides have sent close_notify.
     pub fn unwrapped(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Unwrapping => Self::Settled,
@@ -69,7 +69,8 @@ impl Upgrade {
         Ok(())
     }
 
-    /// Leftover was refused, a handshake failed, or the connection is dead. The first failure is kept (rule: end-5).
+    /// Leftover bytes were refused, a handshake failed, or the connection was lost. The first failure is kept (rule:
+    /// end-5).
     pub fn fail(&mut self, error: Error) {
         match self {
             Self::Settled | Self::Quiescing | Self::Handshaking | Self::Unwrapping => {
@@ -85,19 +86,19 @@ impl Upgrade {
     }
 }
 
-/// The verdict on bytes that were received before the upgrade and not read.
+/// The decision about bytes that were received before the upgrade and not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// There are none, or they are the first bytes of TLS: hand them to the session.
+    /// There are none, or they are the first bytes of TLS: pass them to the session.
     Admit,
-    /// They end the connection.
+    /// The bytes end the connection.
     Refuse {
-        /// How many there are.
+        /// The number of bytes.
         count: usize,
     },
 }
 
-/// Judges the leftover. No byte of it is ever delivered to the application, whatever the verdict (rule: upgrade-2).
+/// Decides about leftover bytes. In no case are they delivered to the application (rule: upgrade-2).
 pub fn judge(leftover: &[u8], policy: Leftover) -> Verdict {
     let admit = match policy {
         _ if leftover.is_empty() => true,
@@ -107,8 +108,8 @@ pub fn judge(leftover: &[u8], policy: Leftover) -> Verdict {
     if admit { Verdict::Admit } else { Verdict::Refuse { count: leftover.len() } }
 }
 
-/// Whether these bytes can be the start of a handshake: RFC 8446 section 5.1, a record of type handshake (22), version 3.x,
-/// of at most 2^14 bytes.
+/// Whether these bytes can be the start of a handshake: a record of type handshake (22) and version 3.x, with a body
+/// of at most 2^14 bytes (RFC 8446 section 5.1).
 fn can_be_tls(bytes: &[u8]) -> bool {
     let header = |n: usize| bytes.get(n).copied();
     let length = header(3).map(|high| usize::from(high) << 8 | usize::from(header(4).unwrap_or(0)));

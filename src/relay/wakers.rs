@@ -1,28 +1,28 @@
-//! Which parts of a relay have something to do.
+//! Tracks which parts of a relay have something to do.
 
 use std::mem;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 
-/// A part of a task that waits for events of its own.
+/// A part of a relay that waits for its own events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Part {
-    /// The way from the first leg to the second.
+    /// The direction from the first leg to the second.
     There = 1,
-    /// The way back.
+    /// The opposite direction.
     Back = 2,
-    /// The loss of a leg that is not read.
+    /// The detection of a lost leg that is not read.
     Loss = 4,
 }
 
-/// A waker for each part. Each wakes the task, and the task knows then which part was meant. Otherwise every event on one
-/// leg would cost a look at everything that the other one waits for.
+/// One waker for each part. Each waker wakes the task and records which part was woken. Without this, the task would
+/// have to poll all parts at every event of one leg.
 pub(super) struct Wakers {
     shared: Arc<Shared>,
     wakers: [Waker; 3],
-    /// The task that the parts wake now.
+    /// The task that the wakers wake.
     task: Waker,
 }
 
@@ -37,7 +37,7 @@ struct Bell {
 }
 
 impl Wakers {
-    /// All parts are ready: each has to look before it can wait.
+    /// All parts count as woken at first, because each part must be polled once before it can wait.
     pub(super) fn new() -> Self {
         let all = Part::There as u8 | Part::Back as u8 | Part::Loss as u8;
         let shared = Arc::new(Shared { ready: AtomicU8::new(all), task: Mutex::new(Waker::noop().clone()) });
@@ -46,16 +46,16 @@ impl Wakers {
         Self { shared, wakers, task: Waker::noop().clone() }
     }
 
-    /// The parts that were woken since the last call. From now on, an event of any part wakes this task.
+    /// Returns the parts that were woken since the last call. From now on, an event of any part wakes this task.
     pub(super) fn take_ready(&mut self, cx: &Context<'_>) -> Ready {
         if !self.task.will_wake(cx.waker()) {
             self.task.clone_from(cx.waker());
             let task = self.task.clone();
             let before = mem::replace(&mut *self.shared.task.lock().unwrap_or_else(PoisonError::into_inner), task);
-            // Dropping a waker may run foreign code: after the lock is released.
+            // Dropping a waker may run foreign code, so this happens after the lock is released.
             drop(before);
         }
-        // The task is known before this: a part that becomes ready later wakes it.
+        // The task was registered before this, so a part that is woken later wakes it.
         Ready(self.shared.ready.swap(0, Ordering::AcqRel))
     }
 
@@ -68,7 +68,7 @@ impl Wakers {
     }
 }
 
-/// Some of the parts.
+/// A set of parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ready(u8);
 
@@ -84,7 +84,7 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Where a part was ready before, the task has been woken, and has not looked yet.
+        // If a part was woken before, the task has been woken already and has not checked the parts yet.
         if self.shared.ready.fetch_or(self.part as u8, Ordering::AcqRel) == 0 {
             let task = self.shared.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
             task.wake();

@@ -1,4 +1,4 @@
-//! The wait for the end of a connection that nobody reads from.
+//! Waits for the end of a connection that no task reads from.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -11,10 +11,10 @@ use super::{Control, Inner};
 use crate::conn::control::delivery::Delivery;
 
 impl Control {
-    /// Waits until the connection has ended or was reset, even while nobody reads from it or writes to it (rule:
+    /// Waits until the connection has ended or was reset, even while no task reads from it or writes to it (rule:
     /// flow-5). The next operation on the transport returns the reason.
     ///
-    /// Over a TCP socket, this notices a reset; over any other stream, only the end.
+    /// Over a TCP socket, this also detects a reset. Over any other stream, it only detects the end.
     ///
     /// # Cancel safety
     ///
@@ -26,11 +26,11 @@ impl Control {
             let mut told = pin!(self.0.going.notified());
             told.as_mut().enable();
             if self.is_ended() || self.is_cut() || self.was_reset() {
-                // rule: life-6. The connection has ended for good.
+                // rule: life-6. Every further call returns at once too, so it costs budget.
                 return consume_budget().await;
             }
             if self.awaits_delivery() {
-                // The task that ended the connection may never poll it again.
+                // The task that ended the connection may never poll it again, so this task checks the delivery.
                 poll_fn(|cx| delivery.poll(cx, self)).await;
                 continue;
             }
@@ -41,14 +41,15 @@ impl Control {
         }
     }
 
-    /// Whether the system reports an error. If not, the waiting tasks are notified when it does. The bottom is held only
-    /// during this check: a waiting task must not keep a socket open (rule: life-4).
+    /// Whether the system reports an error of the socket. If it does not, the waiting tasks are woken when it does.
+    /// The bottom is referenced only during this check, because a waiting task must not keep a socket open (rule:
+    /// life-4).
     fn has_error(&self) -> bool {
         self.bottom().is_some_and(|bottom| bottom.has_error(&Waker::from(Arc::clone(&self.0))))
     }
 }
 
-/// The bottom has an error to report.
+/// The socket has an error to report.
 impl Wake for Inner {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();

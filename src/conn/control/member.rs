@@ -1,5 +1,5 @@
-//! The membership of a connection in its group and its listener. A connection is a member until its socket is gone, and is
-//! then counted under the outcome that is known at that time.
+//! The membership of a connection in its group and its listener. A connection is a member until its socket is closed.
+//! Then it is counted under the outcome that is known at that time.
 
 use std::pin::pin;
 use std::sync::atomic::AtomicU8;
@@ -12,7 +12,7 @@ use super::{Control, Inner};
 use crate::core::outcome::Outcome;
 use crate::error::Reason;
 
-/// A handle that does not keep even itself alive.
+/// A handle that does not keep the shared state alive.
 pub(crate) struct WeakControl(Weak<Inner>);
 
 impl WeakControl {
@@ -23,33 +23,35 @@ impl WeakControl {
 
 /// The interface of a group that its connections use.
 pub(crate) trait Group: Send + Sync {
-    /// Whether the group has begun to drain.
+    /// Whether the group has started to drain.
     fn is_draining(&self) -> bool;
-    /// Is woken when the group begins to drain.
+    /// Notified when the group starts to drain.
     fn begun(&self) -> &Notify;
-    /// Adds a connection; returns its number.
+    /// Adds a connection, and returns its number.
     fn enter(&self, control: WeakControl) -> usize;
-    /// The connection is gone, or (without an outcome) belongs to another group already. A second call changes nothing.
+    /// Removes a connection that has ended or, without an outcome, one that already belongs to another group. A
+    /// second call changes nothing.
     fn leave(&self, member: &Member, outcome: Option<&dyn Fn() -> Outcome>);
-    /// The outcome of a connection became known after the connection had left: corrects the count.
+    /// Corrects the count, because the outcome of a connection became known only after the connection had left.
     fn correct(&self, member: &Member, outcome: Outcome);
 }
 
-/// A connection's membership: the data that it needs to leave the group.
+/// A connection's membership, with the data that is needed to leave the group.
 pub(crate) struct Member {
     group: Arc<dyn Group>,
-    /// Its number in the group.
+    /// The connection's number in the group.
     pub(crate) number: usize,
-    /// 0 for a member; otherwise the outcome under which it was counted. Changed only under the group's lock.
+    /// 0 while the connection is a member, otherwise the outcome under which it was counted. Changed only under the
+    /// group's lock.
     pub(crate) left: AtomicU8,
 }
 
-/// Waits until the drain of a group begins.
+/// Waits until a group starts to drain.
 pub(crate) async fn draining(group: &dyn Group) {
     let mut begun = pin!(group.begun().notified());
     begun.as_mut().enable();
     if group.is_draining() {
-        // rule: life-6. A drain never ends.
+        // rule: life-6. A drain cannot be undone, so every further call returns at once too, and costs budget.
         consume_budget().await;
     } else {
         begun.await;
@@ -62,9 +64,9 @@ impl Control {
         self.0.member.get().is_some_and(|member| member.group.is_draining())
     }
 
-    /// Waits until the [group](crate::DrainGroup) of the connection begins to drain; the service should then end the
-    /// connection in the way of its protocol. Waits for ever if the connection belongs to no group. An accepted connection
-    /// belongs to the group of its listener, any other connection to the group that it has
+    /// Waits until the [group](crate::DrainGroup) of the connection starts to drain. The service should then end the
+    /// connection in the way of its protocol. If the connection belongs to no group, this waits forever. An accepted
+    /// connection belongs to the group of its listener. Any other connection belongs to the group that it has
     /// [joined](crate::DrainGroup::join).
     ///
     /// A service that waits for the drain in a loop should pin one future and poll it again, as here:
@@ -112,7 +114,7 @@ impl Control {
         }
     }
 
-    /// Makes the connection a member of this group; returns whether it is one now.
+    /// Makes the connection a member of this group, and returns whether it is a member now.
     pub(crate) fn join(&self, group: Arc<dyn Group>) -> bool {
         if self.is_gone() || self.0.member.get().is_some() {
             return false;
@@ -120,12 +122,12 @@ impl Control {
         let number = group.enter(WeakControl(Arc::downgrade(&self.0)));
         let member = Member { group, number, left: AtomicU8::new(0) };
         if let Err(second) = self.0.member.set(member) {
-            // Another call came first.
+            // Another call has added the connection to a group first.
             second.group.leave(&second, None);
             return false;
         }
         if self.is_gone() {
-            // The connection ended during this call, before it knew which group to leave.
+            // The connection ended during this call, before its membership was set, so it has not left the group.
             self.leave();
         }
         if self.is_draining() {
@@ -134,13 +136,13 @@ impl Control {
         !self.is_gone()
     }
 
-    /// Keeps this until the connection is gone.
+    /// Keeps this value until the socket of the connection is closed.
     pub(crate) fn keep(&self, place: Box<dyn Send + Sync>) {
         let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
         *places = Some(place);
     }
 
-    /// Notes the reason of the end, as soon as a layer knows it. The topmost layer knows first; later reports change
+    /// Records the reason of the end when a layer reports it. The topmost layer reports first; later reports change
     /// nothing.
     pub(crate) fn note_reason(&self, reason: &Reason) {
         if self.0.noted.set(Box::new(reason.clone())).is_ok() {
@@ -148,14 +150,14 @@ impl Control {
         }
     }
 
-    /// The outcome is known better now than when the connection left its group.
+    /// The outcome is now known better than when the connection left its group: corrects the count.
     pub(super) fn recount(&self) {
         if let Some(member) = self.0.member.get() {
             member.group.correct(member, self.outcome());
         }
     }
 
-    /// The outcome, as far as it is known.
+    /// The outcome, as far as it is known now.
     pub(crate) fn outcome(&self) -> Outcome {
         Outcome::of(&self.reason())
     }

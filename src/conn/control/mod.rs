@@ -26,33 +26,35 @@ use crate::core::report::CloseReport;
 use crate::error::{Error, Phase, Reason};
 use crate::policy::{Policy, Role};
 
-/// The bottom of a connection, beneath all layers: an abort acts here.
+/// The bottom layer of a connection, on which an abort acts.
 pub(crate) trait Bottom: Send + Sync {
-    /// Ends it now, with RST if the transport has one, and wakes the tasks that wait on it.
+    /// Ends the connection now, with RST if the transport has RST, and wakes the tasks that wait on it.
     fn abort(&self);
 
-    /// The TCP socket, if it is one.
+    /// The TCP socket, if the bottom layer is TCP.
     fn socket(&self) -> Option<SocketRef<'_>> {
         None
     }
 
-    /// A close is about to drop the transport, and will report.
+    /// Called before a close drops the transport. The close will make the report.
     fn begin_report(&self) {}
 
-    /// Whether both halves have ended in order, but the system has not yet confirmed our last bytes. Asks the system.
+    /// Whether both halves have ended in order, but the peer's system has not acknowledged our last bytes yet. Asks
+    /// our system.
     fn awaits_delivery(&self) -> bool {
         false
     }
 
-    /// The bytes that the peer's system has not acknowledged so far; `None` if our system does not know.
+    /// The data that the peer's system has not acknowledged yet; `None` if our system does not know.
     fn pending(&self) -> Option<Pending> {
         None
     }
 
-    /// Makes the peer see RST if the process is killed while our send half is open. Does nothing where the transport has no RST.
+    /// Makes the peer see RST if the process is killed while our send half is open. Does nothing if the transport has
+    /// no RST.
     fn reset_when_killed(&self) {}
 
-    /// Whether the system reports an error of the socket. If not, this waker is woken when it does.
+    /// Whether the system reports an error of the socket. If it does not, this waker is woken when it does.
     fn has_error(self: Arc<Self>, _: &Waker) -> bool {
         false
     }
@@ -60,15 +62,15 @@ pub(crate) trait Bottom: Send + Sync {
 
 /// An owner of waiting tasks that an abort or a drain has to wake.
 pub(crate) trait Watcher: Send + Sync {
-    /// The connection was aborted.
+    /// Called after the connection was aborted.
     fn handle_abort(&self);
-    /// The connection's group drains.
+    /// Called when the connection's group starts to drain.
     fn handle_drain(&self) {}
 }
 
-/// A handle to a connection. It is cheap to clone, and can be used from any task or thread while other tasks use the
-/// connection. It keeps no socket open: when the connection has ended, its socket is closed, even if handles remain (rule:
-/// life-4).
+/// A handle to a connection. It is cheap to clone, and any task or thread may use it while other tasks use the
+/// connection. It keeps no socket open: when the connection has ended, its socket is closed, even if handles remain
+/// (rule: life-4).
 ///
 /// The handle of a connection is the same on every layer and through every upgrade.
 ///
@@ -87,28 +89,28 @@ pub(crate) trait Watcher: Send + Sync {
 #[derive(Clone)]
 pub struct Control(Arc<Inner>);
 
-/// Each read and write uses only the first fields; in this order they share a line of the processor's cache.
+/// Each read and write uses only the first fields. In this order, they share a cache line.
 #[repr(C)]
 struct Inner {
     received: AtomicU64,
     sent: AtomicU64,
     activity: Activity,
-    /// We ended the connection at the bottom: by an abort, or for the reason in the report.
+    /// We have ended the connection at the bottom layer: by an abort, or for the reason in the report.
     cut: AtomicBool,
     reset: AtomicBool,
-    /// We made the connection by connecting, not by accepting.
+    /// We opened the connection; otherwise we accepted it.
     connected: AtomicBool,
-    /// A TCP socket is at the bottom.
+    /// The bottom layer is TCP.
     tcp: AtomicBool,
     /// The peer's end came after ours had left.
     answered: AtomicBool,
-    /// A close is in progress, and will report.
+    /// A close is in progress, and will make the report.
     closing: AtomicBool,
     gone: AtomicBool,
     policy: Arc<Policy>,
     host: Address,
     peer: Address,
-    /// The reason of the end, once a layer has reported one; the first report counts.
+    /// The reason of the end, once a layer has reported one. The first report counts.
     noted: OnceLock<Box<Reason>>,
     /// The bytes that were unacknowledged when the socket was closed: see [`Control::note_pending`].
     unacknowledged: AtomicU64,
@@ -119,12 +121,13 @@ struct Inner {
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     going: Notify,
     member: OnceLock<Member>,
-    /// The place in the listener; given back when the connection has ended.
+    /// The permits of the listener. They are released when the connection has ended.
     places: Mutex<Option<Box<dyn Send + Sync>>>,
 }
 
 impl Inner {
-    /// Each counter has one writer, the half that owns that direction, so a plain add is enough.
+    /// Adds to a counter. Each counter has a single writer, the half of that direction, so a load and a store are
+    /// enough.
     fn count(&self, counter: &AtomicU64, bytes: usize) {
         if bytes > 0 {
             let so_far = counter.load(Ordering::Relaxed);
@@ -162,22 +165,22 @@ impl Control {
         }))
     }
 
-    /// Sets the bottom that an abort acts on.
+    /// Sets the bottom layer, on which an abort acts.
     pub(crate) fn stand_on(&self, bottom: Weak<dyn Bottom>) {
         // Called once, by the code that makes the bottom.
         let _ = self.0.bottom.set(bottom);
     }
 
-    /// Ends the connection now: queued bytes are discarded, and the peer gets RST. No close_notify and no other record
-    /// leaves after this. It never waits, and may be called in any state, any number of times (rules: abort-1 to abort-5).
-    /// Tasks that read or write get [`Reason::Aborted`](crate::Reason::Aborted).
+    /// Ends the connection now: queued bytes are discarded, and the peer gets RST. No close_notify and no other
+    /// record leaves after this. This method never waits, and may be called in any state, any number of times (rules:
+    /// abort-1 to abort-5). Tasks that read or write get [`Reason::Aborted`](crate::Reason::Aborted).
     #[doc(alias = "abortConnection")]
     #[doc(alias = "SetLinger")]
     pub fn abort(&self) {
         self.cut_off();
     }
 
-    /// Aborts; returns whether this call changed anything.
+    /// Aborts the connection, and returns whether this call changed anything.
     pub(crate) fn cut_off(&self) -> bool {
         !self.is_ended() && self.cut_at_bottom(&Reason::Aborted)
     }
@@ -191,8 +194,8 @@ impl Control {
         is_first
     }
 
-    /// The connection was cut off: aborts the bottom layer and wakes all waiting tasks. The caller may hold the locks of
-    /// layers that have to be notified, so this runs after those locks are released.
+    /// Aborts the bottom layer and wakes all waiting tasks, after the connection was cut off. The caller may hold the
+    /// locks of layers that have to be notified, so this runs after those locks are released.
     fn tell(&self) {
         let this = self.clone();
         unlocked::run(move || {
@@ -204,7 +207,7 @@ impl Control {
         });
     }
 
-    /// The group of the connection drains.
+    /// Notifies the waiting tasks that the connection's group drains.
     pub(crate) fn tell_draining(&self) {
         let watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         watchers.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.handle_drain());
@@ -218,20 +221,20 @@ impl Control {
     pub(crate) fn watch(&self, watcher: Weak<dyn Watcher>) {
         let mut watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner);
         watchers.retain(|watcher| watcher.strong_count() > 0);
-        // Each TLS layer adds one, and there is seldom a second TLS layer.
+        // Space for exactly one: each TLS layer adds one watcher, and few connections have a second TLS layer.
         watchers.reserve_exact(1);
         watchers.push(watcher);
     }
 
-    /// Whether the application has aborted the connection. A connection that we ended for another reason, such as a failed
-    /// upgrade or a timeout, was not aborted.
-    /// failed upgrade or a timeout, was not aborted.
+    /// Whether the application has aborted the connection. This is false if we ended the connection for another
+    /// reason, such as a failed upgrade or a timeout.
     #[inline]
     pub fn is_aborted(&self) -> bool {
         self.is_cut() && matches!(self.reason_of_cut(), Reason::Aborted)
     }
 
-    /// The reason for which we ended the connection at the bottom, if we did. Checked at each step of each operation.
+    /// The reason for which we ended the connection at the bottom layer, if we did. Every step of every operation
+    /// checks this.
     #[inline]
     pub(crate) fn cut(&self) -> Option<Reason> {
         if self.is_cut() { Some(self.reason_of_cut()) } else { None }
@@ -242,19 +245,21 @@ impl Control {
         self.kept_report().map_or(Reason::Aborted, |report| report.reason.clone())
     }
 
-    /// Whether the connection has ended and its socket is gone.
+    /// Whether the connection has ended and its socket is closed.
     pub fn is_ended(&self) -> bool {
-        // If only the delivery of our last bytes was missing, this checks it (rule: close-13).
+        // `awaits_delivery` asks the system whether our last bytes have arrived, if only that was missing (rule:
+        // close-13).
         self.kept_report().is_some() || (!self.awaits_delivery() && self.is_gone() && !self.is_closing())
     }
 
-    /// The socket has gone.
+    /// Called when the socket was closed.
     pub(crate) fn note_gone(&self) {
         self.0.gone.store(true, Ordering::SeqCst);
         let this = self.clone();
-        // The end of a connection wakes an accept that waits for a place, and a drain that waits for members. rule: life-7
+        // The end of a connection wakes an accept that waits for a permit, and a drain that waits for members. So
+        // this runs when no lock is held. rule: life-7
         unlocked::run(move || {
-            // rule: life-4: a handle that outlives the connection keeps nothing of the layers.
+            // rule: life-4: a handle that outlives the connection must keep no layer alive.
             drop(this.take_watchers());
             let places = this.0.places.lock().unwrap_or_else(PoisonError::into_inner).take();
             drop(places);
@@ -291,20 +296,20 @@ impl Control {
         &self.0.policy
     }
 
-    /// How many bytes the connection has sent and received so far, counted at the socket or at the stream at the bottom.
-    /// The counters run until the end, and can be read after it.
+    /// The number of bytes that the connection has sent and received so far, counted at the bottom layer. The
+    /// counters can also be read after the end.
     #[doc(alias = "bytes_received")]
     #[doc(alias = "bytes_sent")]
     pub fn traffic(&self) -> Traffic {
         Traffic { received: self.0.received.load(Ordering::Relaxed), sent: self.0.sent.load(Ordering::Relaxed) }
     }
 
-    /// The bottom has given this many bytes.
+    /// Counts bytes that were read from the bottom layer.
     pub(crate) fn note_received(&self, bytes: usize) {
         self.0.count(&self.0.received, bytes);
     }
 
-    /// The bottom has taken this many bytes.
+    /// Counts bytes that the bottom layer has accepted.
     pub(crate) fn note_sent(&self, bytes: usize) {
         self.0.count(&self.0.sent, bytes);
     }
@@ -313,17 +318,18 @@ impl Control {
         &self.0.activity
     }
 
-    /// Whether both are handles of one connection.
+    /// Whether both handles belong to the same connection.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// One half saw RST. The system reports it only once, and the other half has to know.
+    /// Records that one half saw RST. The system reports RST only once, and the other half has to learn of it too.
     pub(crate) fn note_reset(&self) {
         self.0.reset.store(true, Ordering::Release);
     }
 
-    /// The data sent here comes from another source: if the process is killed, it must not look complete (rule: flow-7).
+    /// Called when the data that is sent here comes from another source. If the process is killed, the data must not
+    /// look complete (rule: flow-7).
     pub(crate) fn reset_when_killed(&self) {
         if let Some(bottom) = self.bottom() {
             bottom.reset_when_killed();
@@ -334,12 +340,12 @@ impl Control {
         self.0.reset.load(Ordering::Acquire)
     }
 
-    /// The side of the connection: the client if we connected, the server if we accepted.
+    /// The role of the TCP connection: client if we opened it, server if we accepted it.
     pub(crate) fn made(&self) -> Role {
         if self.0.connected.load(Ordering::Relaxed) { Role::Client } else { Role::Server }
     }
 
-    /// Whether a TCP socket is at the bottom, or was.
+    /// Whether the bottom layer is TCP. Its socket may be closed already.
     pub(crate) fn is_tcp(&self) -> bool {
         self.0.tcp.load(Ordering::Relaxed)
     }
@@ -352,14 +358,14 @@ impl Control {
         self.0.connected.store(true, Ordering::Relaxed);
     }
 
-    /// Resets the bottom, although the application did not ask for an abort.
+    /// Resets the bottom layer without an abort by the application.
     pub(crate) fn reset(&self) {
         if let Some(bottom) = self.bottom() {
             bottom.abort();
         }
     }
 
-    /// Ends the connection now, for one of our reasons, without an abort of the application.
+    /// Ends the connection now for a reason of ours, without an abort by the application.
     pub(crate) fn end(&self, reason: Reason) {
         if !self.is_cut() {
             self.set_report(CloseReport::of(reason.clone()));
@@ -367,8 +373,9 @@ impl Control {
         self.cut_at_bottom(&reason);
     }
 
-    /// An idle bound was reached: returns the reason. If only one half was still open, that half ends the connection.
-    /// Otherwise the connection is ended at the bottom, because neither half knows the state of the other.
+    /// Called when an idle limit was reached. Returns the reason. If only one half was still open, that half ends the
+    /// connection. Otherwise the connection is ended at the bottom layer, because neither half knows the state of the
+    /// other.
     pub(crate) fn time_out(&self, phase: Phase) -> Reason {
         let reason = Reason::TimedOut(phase);
         if phase == Phase::Idle && !self.is_cut() {
@@ -380,8 +387,8 @@ impl Control {
         reason
     }
 
-    /// Calls `f` with the TCP socket at the bottom. Once the socket is gone, this returns an error and never panics (rule:
-    /// tcp-3).
+    /// Calls `f` with the TCP socket of the bottom layer. If the socket is already closed, this returns an error and
+    /// does not panic (rule: tcp-3).
     pub(crate) fn with_socket<R>(&self, f: impl FnOnce(socket::Options<'_>) -> io::Result<R>) -> io::Result<R> {
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
         let bottom = self.bottom().ok_or_else(gone)?;
@@ -400,14 +407,14 @@ impl Control {
     }
 }
 
-/// Counts of bytes on the wire, beneath all layers. With TLS they include records and handshakes. The headers of TCP and IP
-/// are not counted.
+/// The numbers of bytes that the bottom layer has transferred. With TLS they include records and handshakes. The
+/// headers of TCP and IP are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 #[non_exhaustive]
 pub struct Traffic {
     /// Bytes from the peer.
     pub received: u64,
-    /// Bytes to the peer that the kernel has taken.
+    /// Bytes to the peer that the kernel has accepted.
     pub sent: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The one report of a connection, whether it was closed or not.
+//! The report of a connection. Each connection has exactly one, whether it was closed or not.
 
 use std::sync::atomic::Ordering;
 
@@ -8,9 +8,9 @@ use crate::core::report::CloseReport;
 use crate::error::{Phase, Reason};
 
 impl Control {
-    /// How the connection ended, once it has: by [`close`](crate::Transport::close), by itself, or because it was dropped. Only
-    /// a close reports layers and counts. The reason of a connection that was dropped before its end is [`Reason::Dropped`]
-    /// (rule: end-9).
+    /// How the connection ended: by [`close`](crate::Transport::close), by itself, or because it was dropped. `None`
+    /// while it has not ended. Only a close reports layers and counts. If a connection was dropped before its end,
+    /// the reason is [`Reason::Dropped`] (rule: end-9).
     pub fn report(&self) -> Option<&CloseReport> {
         self.kept_report().or_else(|| {
             let unclosed =
@@ -24,7 +24,8 @@ impl Control {
         self.0.ended.get().map(|report| &**report)
     }
 
-    /// Keeps the one report of the connection; later ones change nothing (rule: close-6).
+    /// Keeps this report as the one of the connection, unless there is one already, and returns the kept one (rule:
+    /// close-6).
     pub(crate) fn set_report(&self, report: CloseReport) -> &CloseReport {
         let report = self.0.ended.get_or_init(|| Box::new(report));
         self.note_reason(&report.reason);
@@ -32,11 +33,12 @@ impl Control {
         report
     }
 
-    /// Notes that a close begins and will report, or that it was dropped.
+    /// Records that a close has started and will make the report, or that the close was dropped.
     pub(crate) fn set_closing(&self, closing: bool) {
         self.0.closing.store(closing, Ordering::SeqCst);
         if !closing && self.is_gone() {
-            // Tasks that saw the socket close while the close was in progress wait for its report.
+            // During the close, other tasks saw that the socket was closed and waited for the close's report. They
+            // are woken, because this close will not make it.
             let this = self.clone();
             unlocked::run(move || this.0.going.notify_waiters());
         }
@@ -46,7 +48,7 @@ impl Control {
         self.0.closing.load(Ordering::SeqCst)
     }
 
-    /// A close is about to drop the socket: the bytes in flight now were not confirmed.
+    /// Called before a close drops the socket: the bytes that are in flight now count as unconfirmed.
     pub(crate) fn begin_report(&self) {
         if let Some(bottom) = self.bottom() {
             bottom.begin_report();

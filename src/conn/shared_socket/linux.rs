@@ -1,4 +1,4 @@
-//! A reset that does not take the socket from its holders.
+//! The reset on Linux, which leaves the socket to its holders.
 
 use std::ops::Deref;
 use std::task::Context;
@@ -32,16 +32,18 @@ impl SharedSocket {
         Some(SocketRef(&self.0))
     }
 
-    /// The same for a half that may have to wait for the socket: the system wakes it if the socket is reset.
+    /// As `get`, for a half that may have to wait for the socket. The system wakes the half's task if the socket is
+    /// reset.
     #[inline]
     pub(crate) fn get_for(&self, _half: usize, _: &mut Context<'_>) -> Option<SocketRef<'_>> {
         self.get()
     }
 
-    /// Sends RST at once, although other tasks may wait on the socket (rules: abort-1, abort-4).
+    /// Sends RST at once, even if other tasks wait on the socket (rules: abort-1, abort-4).
     ///
-    /// Connecting to "no address" dissolves the connection the way a close with linger zero would, and wakes every waiter.
-    /// The descriptor stays, connected to nothing.
+    /// Connecting the socket to an unspecified address (`AF_UNSPEC`) dissolves the connection in the same way as a
+    /// close with a linger time of zero, and wakes every waiting task. The descriptor stays open and is not connected
+    /// any more.
     pub(crate) fn reset(&self) {
         Options::of(&self.0).reset_on_drop();
         let _ = rustix::net::connect_unspec(&self.0);

@@ -1,4 +1,4 @@
-//! A reset that takes the socket away.
+//! The reset on systems other than Linux, which takes the socket away from its holders.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Context;
@@ -9,13 +9,13 @@ use crate::conn::socket::Options;
 use crate::conn::waiting::Waiting;
 
 pub(crate) struct SharedSocket {
-    /// RST is sent when the last reference is dropped. So no caller keeps a reference for longer than a call.
+    /// RST is sent when the last reference is dropped, so a caller may keep a reference only during a call.
     stream: Mutex<Option<Arc<TcpStream>>>,
-    /// The tasks that wait on the socket, because dropping a socket wakes no task.
+    /// The tasks that wait on the socket. A reset has to wake them, because dropping a socket wakes no task.
     waiting: Waiting,
 }
 
-/// The socket, for one call: it must not be held while a task waits.
+/// The socket, for one call. A task must not hold it while it waits.
 pub(crate) type SocketRef<'a> = Arc<TcpStream>;
 
 impl SharedSocket {
@@ -28,14 +28,15 @@ impl SharedSocket {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The same for a half that may have to wait for the socket. A reset wakes its task.
+    /// As `get`, for a half that may have to wait for the socket. A reset wakes its task.
     pub(crate) fn get_for(&self, half: usize, cx: &mut Context<'_>) -> Option<SocketRef<'_>> {
-        // The task is noted first. Otherwise a reset between the two steps would not wake it.
+        // The task is registered before the socket is taken. Otherwise a reset between these two steps would not wake
+        // the task.
         self.waiting.park(half, cx);
         self.get()
     }
 
-    /// Sends RST as soon as no call uses the socket any more, and wakes the tasks that wait on it (rules: abort-1, abort-4).
+    /// Sends RST as soon as no call uses the socket, and wakes the tasks that wait on it (rules: abort-1, abort-4).
     pub(crate) fn reset(&self) {
         let taken = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(stream) = taken {
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
     use crate::conn::waiting::{READER, WRITER};
 
-    /// Reads or writes until it fails, and waits for the socket in between.
+    /// Reads or writes until an error occurs, and waits for the socket in between.
     async fn use_up(socket: Arc<SharedSocket>, half: usize) {
         poll_fn(|cx| {
             loop {
@@ -94,7 +95,7 @@ mod tests {
 
     /// Whether the system has reported the socket as writable.
     fn can_write(stream: &TcpStream) -> bool {
-        // Not `poll_write_ready`, which would replace the waker of the waiting task.
+        // `poll_write_ready` would replace the waker of the waiting task, so it is not used here.
         pin!(stream.ready(Interest::WRITABLE)).poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }
