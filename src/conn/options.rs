@@ -58,14 +58,14 @@ pub trait SocketOptions {
     #[doc(alias = "getTcpKeepAlive")]
     #[doc(alias = "SO_KEEPALIVE")]
     fn keepalive(&self) -> io::Result<Option<Keepalive>> {
-        self.socket().0.with_socket(|socket| socket.keepalive())
+        self.socket().0.keepalive()
     }
 
     /// Sets whether and how the system probes an idle connection.
     #[doc(alias = "setTcpKeepAlive")]
     #[doc(alias = "SO_KEEPALIVE")]
     fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
-        self.socket().0.with_socket(|socket| socket.set_keepalive(keepalive))
+        self.socket().0.set_keepalive(keepalive)
     }
 
     /// The longest time that sent data may stay unacknowledged. After it, the system gives up the connection (Linux).

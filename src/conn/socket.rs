@@ -61,15 +61,19 @@ impl<'a> Options<'a> {
         if !self.0.keepalive()? {
             return Ok(None);
         }
-        Ok(Some(Keepalive {
-            idle: self.0.tcp_keepalive_time().ok(),
-            interval: self.0.tcp_keepalive_interval().ok(),
-            count: self.0.tcp_keepalive_retries().ok(),
-        }))
+        // Windows does not report the times.
+        #[cfg(any(windows, bowline_portable))]
+        let (idle, interval) = (None, None);
+        #[cfg(not(any(windows, bowline_portable)))]
+        let (idle, interval) = (self.0.tcp_keepalive_time().ok(), self.0.tcp_keepalive_interval().ok());
+        Ok(Some(Keepalive { idle, interval, count: self.0.tcp_keepalive_retries().ok() }))
     }
 
     pub(crate) fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
         let Some(wanted) = keepalive else { return self.0.set_keepalive(false) };
+        if wanted == Keepalive::default() {
+            return self.0.set_keepalive(true);
+        }
         let mut system = TcpKeepalive::new();
         if let Some(idle) = wanted.idle {
             system = system.with_time(idle);

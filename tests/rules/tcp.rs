@@ -52,6 +52,8 @@ async fn options_reach_the_real_socket_through_every_layer() {
         let wanted = Keepalive::new().idle(Duration::from_secs(33)).interval(Duration::from_secs(7)).count(4);
         a.set_keepalive(Some(wanted)).unwrap();
         assert_eq!(a.keepalive().unwrap(), Some(wanted));
+        a.set_keepalive(Some(Keepalive::new().idle(Duration::from_secs(44)))).unwrap();
+        assert_eq!(a.keepalive().unwrap(), Some(wanted.idle(Duration::from_secs(44))), "the other values stay");
         a.set_keepalive(None).unwrap();
         assert_eq!(a.keepalive().unwrap(), None);
         a.set_send_buffer_size(64 << 10).unwrap();

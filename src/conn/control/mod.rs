@@ -1,6 +1,7 @@
 //! The handle of a connection that other tasks use.
 
 mod delivery;
+mod keepalive;
 mod lost;
 mod member;
 mod report;
@@ -123,6 +124,9 @@ struct Inner {
     member: OnceLock<Member>,
     /// The permits of the listener. They are released when the connection has ended.
     places: Mutex<Option<Box<dyn Send + Sync>>>,
+    /// The last keep-alive that was set, because the system does not report its times.
+    #[cfg(any(windows, bowline_portable))]
+    keepalive: Mutex<socket::Keepalive>,
 }
 
 impl Inner {
@@ -162,6 +166,8 @@ impl Control {
             going: Notify::new(),
             member: OnceLock::new(),
             places: Mutex::new(None),
+            #[cfg(any(windows, bowline_portable))]
+            keepalive: Mutex::default(),
         }))
     }
 

@@ -112,6 +112,8 @@ pub struct EndpointListener {
     security: Security<ServerTls>,
 }
 
+// Without Unix sockets the second variant is empty.
+#[cfg_attr(not(unix), allow(clippy::large_enum_variant))]
 enum Socket {
     Inet(Listener),
     Unix(unix::Listening),
