@@ -99,6 +99,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
+mod certificate;
 #[cfg(feature = "tokio")]
 mod client;
 pub mod config;
@@ -129,15 +130,17 @@ mod relay;
 pub mod testing;
 
 pub use address::Address;
+pub use certificate::AlternativeName;
 #[doc(inline)]
 pub use config::{ClientTls, ServerTls, TlsVersion};
 pub use core::backoff::Backoff;
+pub use core::binding::ChannelBinding;
 pub use core::facts::SessionFacts;
 pub use core::half::{End, RecvHalf, SendHalf};
 pub use endpoint::parse::{ClientEndpoint, EndpointKind, ServerEndpoint};
 pub use error::{
     BindError, Blame, ConfigError, ConfigProblem, ConnectAttempt, ConnectError, EndpointError, Error, NotTls, Phase,
-    Reason, TlsError, UpgradeError, chain,
+    Reason, SessionError, TlsError, UpgradeError, chain,
 };
 pub use escape::{escaped, printable};
 pub use policy::{Leftover, Policy, Role, Truncation, Watermarks};

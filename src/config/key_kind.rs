@@ -3,7 +3,7 @@
 use der::{Tag, TagNumber};
 use rustls::pki_types::PrivateKeyDer;
 
-use super::certificate::{first, id_text, inside};
+use crate::certificate::{first, id_text, inside};
 
 /// The kind in words (`an Ed448 key`); `None` if the key cannot be parsed.
 pub(super) fn told(key: &PrivateKeyDer<'_>) -> Option<String> {

@@ -24,7 +24,6 @@
 //! converts with `into()`. Both engines obey its settings, except early data and server data before the client's
 //! Finished. These two are turned off in a copy, and the warnings say so (rule: secure-11).
 
-mod certificate;
 mod client;
 mod common;
 mod identity;
@@ -50,8 +49,6 @@ use rustls::pki_types::ServerName;
 
 use crate::error::{ConfigError, ConfigProblem, Error};
 
-#[cfg(feature = "testing")]
-pub(crate) use certificate::Certificate;
 pub use client::{ClientTls, ClientTlsBuilder};
 pub use server::{ServerTls, ServerTlsBuilder};
 pub use x509::subject;

@@ -11,7 +11,7 @@ use rustls::CertificateError;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm, UnixTime};
 
-use super::certificate::{Certificate, RevocationList, elements};
+use crate::certificate::{Certificate, RevocationList, elements};
 
 /// Revocation lists, and the accepted signature algorithms.
 #[derive(Debug)]

@@ -45,7 +45,10 @@ macro_rules! impl_tls {
             pub fn express(mut self) -> Result<Self, Error> {
                 super::common::check_keys(self.0.config.crypto_provider())?;
                 let settings = Arc::make_mut(&mut self.0);
-                Arc::make_mut(&mut settings.config).enable_secret_extraction = true;
+                let config = Arc::make_mut(&mut settings.config);
+                config.enable_secret_extraction = true;
+                // The exporter's secret comes to the engine in this way.
+                config.key_log = Arc::new(crate::core::session::Catcher(Arc::clone(&config.key_log)));
                 settings.express = true;
                 Ok(self)
             }

@@ -7,8 +7,8 @@ use der::asn1::AnyRef;
 use der::{Tag, Tagged};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 
-use super::certificate::{self, Certificate, RevocationList, elements, inside};
 use super::{ConfigWarning, WarningKind};
+use crate::certificate::{self, Certificate, RevocationList, elements, inside};
 use crate::escape::is_unprintable;
 
 /// The subject of a certificate in the format of RFC 4514 (`CN=example.com,O=Example`), for a log line.

@@ -6,7 +6,19 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, HandshakeKind, NamedGroup, ProtocolVersion};
 
+use super::binding::{ChannelBinding, EXPORTER_LEN, Hashes};
+use crate::certificate::{AlternativeName, Certificate, MAX_NAMES, TooMany};
+use crate::error::{Error, SessionError};
 use crate::escape::escaped;
+use crate::policy::Role;
+
+/// What is known of a session before its handshake.
+pub(super) struct Known {
+    pub(super) role: Role,
+    pub(super) sni: Option<String>,
+    pub(super) own_chain: Arc<[CertificateDer<'static>]>,
+    pub(super) hashes: Hashes,
+}
 
 /// The facts of a TLS session. They are available from the end of the handshake on, even after the connection has
 /// ended (rule: secure-3).
@@ -33,10 +45,16 @@ pub struct SessionFacts {
     /// Our own certificates. They are known only if the configuration was made from an identity. Empty if a
     /// certificate resolver of the application chose them.
     pub own_chain: Arc<[CertificateDer<'static>]>,
+    role: Role,
+    /// For `tls-server-end-point`, which is made when somebody asks for it.
+    hashes: Hashes,
+    /// `tls-exporter`.
+    exporter: Result<[u8; EXPORTER_LEN], SessionError>,
 }
 
 impl fmt::Debug for SessionFacts {
-    /// Shows only the number of certificates, because their bytes are not readable.
+    /// Shows only the number of certificates, because their bytes are not readable, and no channel bindings, because they may
+    /// be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionFacts")
             .field("version", &self.version)
@@ -52,11 +70,8 @@ impl fmt::Debug for SessionFacts {
 }
 
 impl SessionFacts {
-    pub(crate) fn of(
-        tls: &rustls::CommonState,
-        sni: Option<String>,
-        own_chain: Arc<[CertificateDer<'static>]>,
-    ) -> Self {
+    pub(super) fn of(tls: &rustls::CommonState, known: Known) -> Self {
+        let Known { role, sni, own_chain, hashes } = known;
         Self {
             version: tls.protocol_version().unwrap_or(ProtocolVersion::Unknown(0)),
             cipher: tls.negotiated_cipher_suite().map_or(CipherSuite::Unknown(0), |suite| suite.suite()),
@@ -66,6 +81,74 @@ impl SessionFacts {
             resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
             peer_chain: tls.peer_certificates().map_or_else(Arc::default, Arc::from),
             own_chain,
+            role,
+            hashes,
+            exporter: Err(SessionError::NotSecured),
+        }
+    }
+
+    pub(super) fn with_exporter(mut self, export: impl FnOnce(&mut [u8]) -> Result<(), SessionError>) -> Self {
+        let mut out = [0; EXPORTER_LEN];
+        self.exporter = export(&mut out).map(|()| out);
+        self
+    }
+
+    /// The subject alternative names of the peer's certificate (RFC 5280, section 4.2.1.6): DNS names, IP addresses, URIs
+    /// such as SPIFFE ids, mail addresses. Empty if the peer sent no certificate, or one without such names.
+    ///
+    /// The handshake has verified that a trusted authority issued the certificate, and a client has checked that it is valid
+    /// for the name that it connected to. A server that accepts clients by name has to compare the names itself. With
+    /// [`dangerous_no_verification`](crate::config::ClientTlsBuilder::dangerous_no_verification), the peer may have chosen
+    /// any names.
+    ///
+    /// ```
+    /// # fn is_billing(session: &bowline::SessionFacts) -> Result<bool, bowline::Error> {
+    /// use bowline::AlternativeName;
+    ///
+    /// let billing = AlternativeName::Uri("spiffe://example.com/billing".into());
+    /// Ok(session.peer_alternative_names()?.contains(&billing))
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SessionError::UnreadableCertificate`]: the certificate or the extension is not valid DER.
+    /// [`SessionError::TooManyNames`]: there are more than 1024 names. Either way the peer's certificate is at fault. One name
+    /// that does not follow the RFC is no error, but an entry [`AlternativeName::Unreadable`].
+    #[doc(alias = "subjectAltName")]
+    #[doc(alias = "DNSNames")]
+    pub fn peer_alternative_names(&self) -> Result<Vec<AlternativeName>, Error> {
+        let Some(certificate) = self.peer_chain.first() else { return Ok(Vec::new()) };
+        let names = Certificate::from_der(certificate).and_then(|parsed| parsed.alternative_names());
+        match names {
+            Some(Ok(names)) => Ok(names),
+            Some(Err(TooMany)) => Err(SessionError::TooManyNames { limit: MAX_NAMES }.into()),
+            None => Err(SessionError::UnreadableCertificate.into()),
+        }
+    }
+
+    /// A channel binding of the session, for SASL mechanisms such as SCRAM-SHA-256-PLUS: bytes that are equal on both sides
+    /// of this session, and that an attacker between two sessions cannot make equal. It can be read after the end too.
+    ///
+    /// `tls-server-end-point` has 32, 48 or 64 bytes, `tls-exporter` has 32. A connection with several TLS sessions, one
+    /// inside the other, has bindings of each. [`tls`](crate::TlsTransport::tls) gives those of the innermost session, the
+    /// one that was started last and that carries the application's data. For those of an outer one, keep its facts
+    /// before you start the next.
+    ///
+    /// # Errors
+    /// [`SessionError`] says which of the conditions of the [binding](ChannelBinding) does not hold.
+    #[doc(alias = "get_channel_binding")]
+    #[doc(alias = "TLSUnique")]
+    pub fn channel_binding(&self, binding: ChannelBinding) -> Result<Vec<u8>, Error> {
+        match binding {
+            ChannelBinding::TlsExporter => Ok(self.exporter.clone()?.to_vec()),
+            ChannelBinding::TlsServerEndPoint => {
+                let of_server = match self.role {
+                    Role::Client => &self.peer_chain,
+                    Role::Server => &self.own_chain,
+                };
+                let certificate = of_server.first().ok_or(SessionError::NoServerCertificate)?;
+                Ok(self.hashes.end_point(certificate)?)
+            }
         }
     }
 

@@ -29,6 +29,7 @@
 pub mod alert;
 pub mod answers;
 pub mod backoff;
+pub mod binding;
 mod budget;
 pub mod buffer;
 mod burst;

@@ -9,6 +9,7 @@
 mod chain;
 mod connect;
 mod not_tls;
+mod session;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 pub use chain::chain;
 pub use connect::{BindError, ConnectAttempt, ConnectError};
 pub use not_tls::NotTls;
+pub use session::SessionError;
 pub use upgrade::UpgradeError;
 
 use crate::escape::printable;
@@ -287,6 +289,8 @@ pub enum Error {
     Producer,
     /// `start_tls` or `stop_tls` failed.
     Upgrade(UpgradeError),
+    /// A TLS session does not have the fact that was asked for.
+    Session(SessionError),
     /// The TLS configuration cannot be used.
     Config(ConfigError),
     /// Connecting failed for every address.
@@ -307,6 +311,7 @@ impl Error {
             Self::SendClosed | Self::Unsupported(_) | Self::Producer | Self::Draining => Blame::Us,
             Self::Config(_) | Self::Endpoint(_) => Blame::Us,
             Self::Upgrade(error) => error.blame(),
+            Self::Session(error) => error.blame(),
             Self::Connect(error) if error.timed_out => Blame::Time,
             Self::Connect(_) | Self::Bind(_) => Blame::System,
         }
@@ -329,6 +334,7 @@ impl Error {
             Self::Unsupported(_) => io::ErrorKind::Unsupported,
             Self::Upgrade(UpgradeError::Failed(reason)) => reason.io_kind(),
             Self::Upgrade(UpgradeError::Leftover { .. }) => io::ErrorKind::InvalidData,
+            Self::Session(error) => error.io_kind(),
             Self::Producer | Self::Upgrade(_) | Self::Config(_) | Self::Endpoint(_) => io::ErrorKind::InvalidInput,
             Self::Connect(error) if error.timed_out => io::ErrorKind::TimedOut,
             Self::Connect(error) => error.attempts.last().map_or(io::ErrorKind::NotFound, |a| a.error.kind()),
@@ -348,6 +354,7 @@ impl fmt::Display for Error {
             Self::Unsupported(what) => write!(f, "the underlying transport has no {what}"),
             Self::Producer => f.write_str("a producer is registered already"),
             Self::Upgrade(error) => error.fmt(f),
+            Self::Session(error) => error.fmt(f),
             Self::Config(error) => error.fmt(f),
             Self::Connect(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
@@ -362,6 +369,7 @@ impl StdError for Error {
         match self {
             Self::Ended(reason) => reason.source(),
             Self::Upgrade(error) => error.source(),
+            Self::Session(error) => error.source(),
             Self::Config(error) => error.source(),
             Self::Connect(error) => error.source(),
             Self::Bind(error) => error.source(),

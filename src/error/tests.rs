@@ -151,6 +151,20 @@ fn all_errors() -> Vec<Error> {
         UpgradeError::TooManyLayers { limit: 4 },
     ];
     all.extend(upgrades.map(Error::Upgrade));
+    let of_session = [
+        SessionError::NotSecured,
+        SessionError::UnreadableCertificate,
+        SessionError::TooManyNames { limit: 3 },
+        SessionError::NoServerCertificate,
+        SessionError::NoHashFunction { algorithm: "Ed25519".into() },
+        SessionError::UnsupportedHash("SHA-224"),
+        SessionError::NoExtendedMasterSecret,
+        SessionError::UnknownMasterSecret,
+        SessionError::NoExporter,
+        SessionError::BadExport("no bytes"),
+        SessionError::Export(rustls::Error::HandshakeNotComplete),
+    ];
+    all.extend(of_session.map(Error::Session));
     all.extend(config.map(Error::Config));
     all.extend(connect_errors().into_iter().map(Error::Connect));
     all.extend([bind.into(), endpoint.into()]);
@@ -165,8 +179,9 @@ fn all_errors() -> Vec<Error> {
         Error::Bind(_) => 8,
         Error::Endpoint(_) => 9,
         Error::Draining => 10,
+        Error::Session(_) => 11,
     };
-    assert!((1..=10).all(|n| all.iter().any(|error| next(error) == n)));
+    assert!((1..=11).all(|n| all.iter().any(|error| next(error) == n)));
     all
 }
 

@@ -17,7 +17,7 @@ use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::core::report::{LayerKind, LayerReport};
-use crate::error::Reason;
+use crate::error::{Reason, SessionError};
 use crate::transport::{Starting, Stopping, TlsTransport, Transport};
 
 /// The methods of a layer for the layer above it, and for the futures of [`Transport`]. TCP, streams and TLS
@@ -74,6 +74,10 @@ pub trait Layer: Send {
     fn set_beneath(&mut self, beneath: bool);
     /// The facts of the topmost TLS session.
     fn session_facts(&self) -> Option<Arc<SessionFacts>>;
+    /// Fills `out` with keying material of the topmost TLS session.
+    fn export(&self, _: &mut [u8], _: &[u8], _: Option<&[u8]>) -> Result<(), SessionError> {
+        Err(SessionError::NotSecured)
+    }
     /// Ready once the unsent bytes in this layer and in those beneath are at or below the low mark. A layer without a
     /// queue is always ready.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()>;

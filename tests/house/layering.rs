@@ -10,7 +10,7 @@ use crate::source::{Source, files};
 /// and not from another one of its level.
 const LEVELS: [(&str, &[&str]); 11] = [
     ("a peer's text, made safe to print", &["escape"]),
-    ("addresses", &["address"]),
+    ("addresses; the fields of certificates", &["address", "certificate"]),
     ("errors, and reasons of an end", &["error"]),
     ("bounds and choices of a connection", &["policy"]),
     ("decisions: no socket, no clock, no runtime", &["core"]),
@@ -23,9 +23,10 @@ const LEVELS: [(&str, &[&str]); 11] = [
 ];
 
 /// The rooms that may name rustls.
-const NAMES_RUSTLS: [&str; 8] = [
+const NAMES_RUSTLS: [&str; 9] = [
     "src/core/session/",
     "src/core/alert.rs",
+    "src/core/binding.rs",
     "src/core/engine/",
     "src/core/facts.rs",
     "src/core/settings.rs",

@@ -4,11 +4,14 @@ use std::io::{self, BufRead, IoSlice, Read, Write};
 
 use rustls::{AlertDescription, CommonState, Connection, ContentType, Error, SupportedCipherSuite};
 
+use super::export::Master;
 use super::guarded;
+use super::hello::Hello;
 use super::spacer::Spacer;
 use crate::core::budget::Budget;
 use crate::core::buffer::Buffer;
 use crate::core::record::RECORD_TYPES;
+use crate::error::SessionError;
 
 /// One rustls session.
 pub(in crate::core) struct Buffered {
@@ -25,6 +28,9 @@ pub(in crate::core) struct Buffered {
     failure: Option<Error>,
     has_failed: bool,
     spacer: Spacer,
+    /// The peer's, until the handshake is done.
+    hello: Hello,
+    master: Master,
 }
 
 /// Bytes for rustls to read, and where it put the first of them.
@@ -54,6 +60,9 @@ impl Buffered {
             failure: None,
             has_failed: false,
             spacer: Spacer::default(),
+            // A session that another library began is not fed by records.
+            hello: if fragment.is_some() { Hello::default() } else { Hello::unwanted() },
+            master: Master::default(),
         };
         // A session that another library began may hold opened data, and may have failed.
         buffered.failure = guarded(|| buffered.process()).err();
@@ -85,6 +94,7 @@ impl Buffered {
     /// to 4 KiB, and then takes and checks each record in five pieces. The byte stays in the input too, because after a
     /// close_notify it belongs to the plaintext. A byte that begins no record is not fed, since it would fail this record.
     pub(super) fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
+        self.hello.read(&input.as_slice()[..record]);
         let is_begun = input.as_slice().get(record).is_some_and(|first| RECORD_TYPES.contains(first));
         let with_next = record + usize::from(is_begun && !self.tls.is_handshaking());
         let fed = self.feed(&input.as_slice()[self.ahead..with_next])?;
@@ -166,7 +176,17 @@ impl Buffered {
         {
             self.budget = Some(Budget::new(suite.common.confidentiality_limit, SEALED, fragment));
         }
+        self.master = Master::of(&self.tls, &self.hello);
+        self.hello = Hello::unwanted();
         Ok(())
+    }
+
+    pub(super) fn master(&self) -> Master {
+        self.master
+    }
+
+    pub(super) fn export(&self, out: &mut [u8], label: &[u8], context: Option<&[u8]>) -> Result<(), SessionError> {
+        self.tls.export_keying_material(out, label, context).map(drop).map_err(SessionError::Export)
     }
 
     /// rustls has its own buffer for that.

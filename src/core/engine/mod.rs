@@ -4,8 +4,10 @@
 //! whole records, one at a time, and holds at most one opened record.
 
 mod buffered;
+mod export;
 #[cfg(feature = "express")]
 pub(in crate::core) mod express;
+mod hello;
 mod spacer;
 
 use std::io::{self, IoSlice, Write};
@@ -18,6 +20,7 @@ use self::express::Express;
 use super::buffer::Buffer;
 use super::catch::catch;
 use super::record::{HEADER, MAX_FRAGMENT, max_fragment};
+use crate::error::SessionError;
 
 /// By how many bytes a record of rustls's own suites can be longer than its plaintext.
 const RECORD_COST: usize = HEADER + 8 + 16;
@@ -181,6 +184,14 @@ impl Engine {
     /// Sends an alert that tells the peer that we cut the session off, if the engine can.
     pub(super) fn send_internal_error(&mut self) {
         engine!(self, it => it.send_internal_error());
+    }
+
+    /// Keying material of the session, from the end of the handshake on. If rustls panics, there is none.
+    pub(super) fn export(&self, out: &mut [u8], label: &[u8], context: Option<&[u8]>) -> Result<(), SessionError> {
+        export::check_arguments(out, label, context)?;
+        engine!(self, it => it.master()).check()?;
+        let exported = guarded(|| Ok(engine!(self, it => it.export(out, label, context))));
+        exported.unwrap_or_else(|error| Err(SessionError::Export(error)))
     }
 
     /// Whether records wait to leave.

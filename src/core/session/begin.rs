@@ -5,17 +5,19 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConnection, Connection, ServerConnection};
 
-use super::{Known, Session};
+use super::Session;
+use crate::core::binding::Hashes;
 use crate::core::buffer::Buffer;
 use crate::core::burst::Burst;
 use crate::core::engine::Engine;
 #[cfg(feature = "express")]
 use crate::core::engine::express::Express;
+use crate::core::facts::Known;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::input::Input;
 use crate::core::settings;
 use crate::error::Error;
-use crate::policy::Watermarks;
+use crate::policy::{Role, Watermarks};
 
 impl Session {
     /// The client's side of a session. The ClientHello waits to be transmitted.
@@ -27,8 +29,9 @@ impl Session {
     ) -> Result<Self, Error> {
         settings::check_client(&config)?;
         let (sni, fragment) = (sent_sni(&config, &name), config.max_fragment_size);
+        let hashes = Hashes::Provider(Arc::clone(config.crypto_provider()));
         let tls = ClientConnection::new(config, name).map_err(settings::unusable)?;
-        Ok(Self::new(Engine::rustls(tls, fragment), sni, own_chain, marks))
+        Ok(Self::new(Engine::rustls(tls, fragment), Known { role: Role::Client, sni, own_chain, hashes }, marks))
     }
 
     /// The server's side of a session.
@@ -39,8 +42,10 @@ impl Session {
     ) -> Result<Self, Error> {
         settings::check_server(&config)?;
         let fragment = config.max_fragment_size;
+        let hashes = Hashes::Provider(Arc::clone(config.crypto_provider()));
         let tls = ServerConnection::new(config).map_err(settings::unusable)?;
-        Ok(Self::new(Engine::rustls(tls, fragment), None, own_chain, marks))
+        let known = Known { role: Role::Server, sni: None, own_chain, hashes };
+        Ok(Self::new(Engine::rustls(tls, fragment), known, marks))
     }
 
     /// The client's side, by the express engine. The configuration has to let secrets be extracted.
@@ -53,8 +58,10 @@ impl Session {
     ) -> Result<Self, Error> {
         settings::check_client(&config)?;
         let sni = sent_sni(&config, &name);
+        let hashes = Hashes::Provider(Arc::clone(config.crypto_provider()));
         let tls = Express::client(config, name).map_err(settings::unusable)?;
-        Ok(Self::new(Engine::Express(Box::new(tls)), sni, own_chain, marks))
+        let known = Known { role: Role::Client, sni, own_chain, hashes };
+        Ok(Self::new(Engine::Express(Box::new(tls)), known, marks))
     }
 
     /// The server's side, by the express engine. The configuration has to let secrets be extracted.
@@ -65,8 +72,10 @@ impl Session {
         marks: Watermarks,
     ) -> Result<Self, Error> {
         settings::check_server(&config)?;
+        let hashes = Hashes::Provider(Arc::clone(config.crypto_provider()));
         let tls = Express::server(config).map_err(settings::unusable)?;
-        Ok(Self::new(Engine::Express(Box::new(tls)), None, own_chain, marks))
+        let known = Known { role: Role::Server, sni: None, own_chain, hashes };
+        Ok(Self::new(Engine::Express(Box::new(tls)), known, marks))
     }
 
     /// A session that another library started, its handshake done or not. rustls may already hold a part of a record, so
@@ -77,7 +86,13 @@ impl Session {
     /// Early data was accepted, and the application has not read it.
     pub fn adopt(mut tls: Connection, marks: Watermarks) -> Result<Self, Error> {
         settings::check_adopted(&mut tls)?;
-        let mut session = Self::new(Engine::adopted(tls), None, Arc::default(), marks);
+        let role = match tls {
+            Connection::Client(_) => Role::Client,
+            Connection::Server(_) => Role::Server,
+        };
+        let hashes = Hashes::Suite(tls.negotiated_cipher_suite());
+        let known = Known { role, sni: None, own_chain: Arc::default(), hashes };
+        let mut session = Self::new(Engine::adopted(tls), known, marks);
         (session.by_record, session.is_in_clear) = (false, false);
         session.note_opened();
         if !session.tls.is_handshaking() {
@@ -89,7 +104,7 @@ impl Session {
         Ok(session)
     }
 
-    fn new(tls: Engine, sni: Option<String>, own_chain: Arc<[CertificateDer<'static>]>, marks: Watermarks) -> Self {
+    fn new(tls: Engine, known: Known, marks: Watermarks) -> Self {
         let mut session = Self {
             tls,
             send: SendHalf::Open,
@@ -98,7 +113,7 @@ impl Session {
             staged: Buffer::default(),
             sealed: Buffer::default(),
             facts: None,
-            known: Some(Box::new(Known { sni, own_chain })),
+            known: Some(Box::new(known)),
             failure: None,
             marks: marks.of_session(),
             burst: Burst::new(marks),

@@ -9,19 +9,21 @@ mod begin;
 mod failure;
 mod seal;
 
+#[cfg(feature = "express")]
+pub(crate) use super::engine::express::exporter::Catcher;
+
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-
+use super::binding::{EXPORTER_CONTEXT as CONTEXT, EXPORTER_LABEL as LABEL};
 use super::buffer::Buffer;
 use super::burst::Burst;
 use super::engine::Engine;
-use super::facts::SessionFacts;
+use super::facts::{Known, SessionFacts};
 use super::half::{End, RecvHalf, SendHalf};
 use super::input::Input;
 use super::record::{HEADER, MAX_BODY, MAX_FRAGMENT, RECORD_TYPES, may_begin_tls};
-use crate::error::{NotTls, Phase, Reason};
+use crate::error::{NotTls, Phase, Reason, SessionError};
 use crate::policy::Watermarks;
 
 /// How many bytes are sealed in advance while the layer takes nothing.
@@ -39,12 +41,6 @@ pub enum Step {
     Data,
     /// The receive half has ended: [`Session::recv`] says how.
     Ended,
-}
-
-/// The facts of a session before its handshake.
-struct Known {
-    sni: Option<String>,
-    own_chain: Arc<[CertificateDer<'static>]>,
 }
 
 /// One TLS session.
@@ -122,6 +118,14 @@ impl Session {
     /// The result of the handshake, from its end on.
     pub fn facts(&self) -> Option<&Arc<SessionFacts>> {
         self.facts.as_ref()
+    }
+
+    /// Fills `out` with keying material of this session (RFC 5705; RFC 8446, section 7.5).
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub fn export(&self, out: &mut [u8], label: &[u8], context: Option<&[u8]>) -> Result<(), SessionError> {
+        self.tls.export(out, label, context)
     }
 
     /// Bytes that were accepted and have not left: plaintext and sealed records together (rule: write-8).
@@ -535,11 +539,12 @@ impl Session {
     }
 
     fn note_secured(&mut self) {
-        let Some(known) = self.known.take() else { return };
-        let sni = known.sni.or_else(|| self.tls.take_sni());
-        let own_chain = known.own_chain;
-        self.facts = self.tls.common().map(|common| Arc::new(SessionFacts::of(common, sni, own_chain)));
-        if let Err(error) = self.tls.finish_handshake() {
+        let Some(mut known) = self.known.take() else { return };
+        known.sni = known.sni.or_else(|| self.tls.take_sni());
+        let facts = self.tls.common().map(|common| SessionFacts::of(common, *known));
+        let finished = self.tls.finish_handshake();
+        self.facts = facts.map(|facts| Arc::new(facts.with_exporter(|out| self.tls.export(out, LABEL, CONTEXT))));
+        if let Err(error) = finished {
             self.fail_tls(error, None);
         }
     }

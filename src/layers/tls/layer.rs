@@ -9,7 +9,7 @@ use crate::conn::options::{SocketOptions, TcpOptions};
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::report::{LayerKind, LayerReport};
-use crate::error::Reason;
+use crate::error::{Reason, SessionError};
 use crate::transport::layer::{AsLayer, Discard, Layer, TOKEN, Token};
 use crate::transport::tcp::{TcpTransport, options};
 use crate::transport::{Starting, TlsTransport, Transport};
@@ -122,6 +122,10 @@ impl<T: Transport> Layer for TlsConnection<T> {
 
     fn set_beneath(&mut self, beneath: bool) {
         self.write.shared().with(|pump| pump.is_beneath = beneath);
+    }
+
+    fn export(&self, out: &mut [u8], label: &[u8], context: Option<&[u8]>) -> Result<(), SessionError> {
+        self.write.shared().with(|pump| pump.session.export(out, label, context))
     }
 
     fn session_facts(&self) -> Option<Arc<SessionFacts>> {

@@ -38,7 +38,8 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
-use crate::config::{Certificate, ClientTls, ClientTlsBuilder, ServerTls, ServerTlsBuilder};
+use crate::certificate::Certificate;
+use crate::config::{ClientTls, ClientTlsBuilder, ServerTls, ServerTlsBuilder};
 
 pub use files::PkiFiles;
 pub use identity::Identity;

@@ -1,7 +1,7 @@
 //! The properties of a certificate to be issued.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, RsaKeySize,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, RsaKeySize, SanType,
     SignatureAlgorithm,
 };
 use time::{Duration, OffsetDateTime};
@@ -62,6 +62,7 @@ fn generate_rsa(size: RsaKeySize) -> KeyPair {
 pub struct Profile {
     purpose: Purpose,
     names: Vec<String>,
+    uris: Vec<String>,
     validity: Validity,
     marked_as_ca: bool,
     pub(super) key: KeyKind,
@@ -107,6 +108,7 @@ impl Profile {
         Self {
             purpose,
             names: names.iter().map(ToString::to_string).collect(),
+            uris: Vec::new(),
             validity: Validity::Now,
             marked_as_ca: false,
             key: KeyKind::default(),
@@ -119,6 +121,12 @@ impl Profile {
     /// With a key of this kind.
     pub fn key(mut self, kind: KeyKind) -> Self {
         self.key = kind;
+        self
+    }
+
+    /// With this URI among the subject alternative names, for example a SPIFFE id. May be called several times.
+    pub fn uri(mut self, uri: &str) -> Self {
+        self.uris.push(uri.to_owned());
         self
     }
 
@@ -179,6 +187,8 @@ impl Profile {
         };
         let mut params =
             CertificateParams::new(alternative_names).expect("the name of a server is ASCII, or an IP address");
+        let uri = |uri: &String| SanType::URI(uri.as_str().try_into().expect("a URI is ASCII"));
+        params.subject_alt_names.extend(self.uris.iter().map(uri));
         (params.not_before, params.not_after) = self.validity.period();
         params.distinguished_name = distinguished_name(&self.names[0]);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -8,9 +8,11 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
-use super::hello::Hello;
+use super::exporter::{Caught, Exporter, catching};
 use super::records::{MAX_MESSAGE, Records};
 use crate::core::buffer::Buffer;
+use crate::core::engine::export::Master;
+use crate::core::engine::hello::Hello;
 use crate::core::record::{HEADER, max_fragment};
 
 /// The most messages of a flight.
@@ -24,6 +26,10 @@ pub(super) struct Handshake {
     /// The length of the input that rustls saw last.
     seen: usize,
     hello: Hello,
+    /// The secret of the exporter.
+    caught: Caught,
+    /// The random bytes of our ServerHello.
+    own_random: Option<[u8; 32]>,
     max_fragment: usize,
 }
 
@@ -75,13 +81,18 @@ impl Handshake {
     pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
         let max_fragment = max_fragment(config.max_fragment_size);
         let side = Side::Client(UnbufferedClientConnection::new(config, name)?);
-        Ok(Self { side, kept: 0, seen: 0, hello: Hello::unwanted(), max_fragment })
+        Ok(Self::new(side, max_fragment))
     }
 
     pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
         let max_fragment = max_fragment(config.max_fragment_size);
         let side = Side::Server(UnbufferedServerConnection::new(config)?);
-        Ok(Self { side, kept: 0, seen: 0, hello: Hello::default(), max_fragment })
+        Ok(Self::new(side, max_fragment))
+    }
+
+    fn new(side: Side, max_fragment: usize) -> Self {
+        let (hello, caught) = (Hello::default(), Caught::default());
+        Self { side, kept: 0, seen: 0, hello, caught, own_random: None, max_fragment }
     }
 
     /// Gives rustls the bytes that were kept and the next record after them. Returns how many bytes were consumed.
@@ -93,10 +104,14 @@ impl Handshake {
         }
         self.hello.read(&input[self.kept..]);
         self.seen = input.len();
-        let consumed = match &mut self.side {
+        let side = &mut self.side;
+        let consumed = catching(&mut self.caught, || match side {
             Side::Client(connection) => drive!(connection, input, out),
             Side::Server(connection) => drive!(connection, input, out),
-        }?;
+        })?;
+        if self.own_random.is_none() {
+            self.own_random = hello_random(out.as_slice());
+        }
         self.kept = input.len() - consumed;
         Ok(consumed)
     }
@@ -134,8 +149,26 @@ impl Handshake {
         }
     }
 
-    pub(super) fn take_sni(&mut self) -> Option<String> {
-        self.hello.take_name()
+    pub(super) fn sni(&self) -> Option<String> {
+        match &self.side {
+            Side::Client(_) => None,
+            Side::Server(_) => self.hello.seen().and_then(|seen| seen.name.clone()),
+        }
+    }
+
+    /// Whether the secrets belong to this session alone.
+    pub(super) fn master(&self) -> Master {
+        Master::of(self.common(), &self.hello)
+    }
+
+    /// The exporter, once the handshake is done.
+    pub(super) fn take_exporter(&mut self) -> Option<Exporter> {
+        let suite = self.common().negotiated_cipher_suite()?;
+        let server_random = match &self.side {
+            Side::Client(_) => self.hello.seen().map(|seen| seen.random),
+            Side::Server(_) => self.own_random,
+        };
+        Exporter::new(suite, std::mem::take(&mut self.caught), server_random)
     }
 
     /// The traffic keys, once the handshake is done.
@@ -151,6 +184,13 @@ impl Handshake {
             }
         }
     }
+}
+
+/// The random bytes of a ServerHello, which begins the first record of a server.
+fn hello_random(record: &[u8]) -> Option<[u8; 32]> {
+    const MESSAGE_HEADER_AND_VERSION: usize = 4 + 2;
+    let random = record.get(HEADER + MESSAGE_HEADER_AND_VERSION..)?;
+    random.first_chunk().copied()
 }
 
 fn encode<Data>(mut record: EncodeTlsData<'_, Data>, out: &mut Buffer) -> bool {

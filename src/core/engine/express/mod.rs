@@ -12,9 +12,9 @@
 //! is kept.
 
 mod aead;
+pub(crate) mod exporter;
 mod gather;
 mod handshake;
-mod hello;
 mod keys;
 mod records;
 
@@ -25,9 +25,12 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, CommonState, Error, ServerConfig};
 
 use self::aead::Place;
+use self::exporter::Exporter;
 use self::handshake::Handshake;
 use self::records::{Found, Records};
+use super::export::Master;
 use crate::core::buffer::Buffer;
+use crate::error::SessionError;
 
 /// The engine.
 pub(in crate::core) struct Express {
@@ -38,6 +41,8 @@ pub(in crate::core) struct Express {
     opened: Opened,
     peer_has_closed: bool,
     alert_sent: Option<AlertDescription>,
+    master: Master,
+    exporter: Option<Box<Exporter>>,
 }
 
 enum State {
@@ -75,7 +80,15 @@ impl Express {
         let mut out = Buffer::default();
         handshake.go_on(&mut [], &mut out)?;
         let state = State::Handshake(Box::new(handshake));
-        Ok(Self { state, out, opened: Opened::default(), peer_has_closed: false, alert_sent: None })
+        Ok(Self {
+            state,
+            out,
+            opened: Opened::default(),
+            peer_has_closed: false,
+            alert_sent: None,
+            master: Master::default(),
+            exporter: None,
+        })
     }
 
     /// Whether rustls still makes the handshake.
@@ -94,7 +107,7 @@ impl Express {
     /// The name that the client asked for.
     pub(in crate::core) fn take_sni(&mut self) -> Option<String> {
         match &mut self.state {
-            State::Handshake(handshake) => handshake.take_sni(),
+            State::Handshake(handshake) => handshake.sni(),
             State::Records(_) | State::Failed => None,
         }
     }
@@ -102,7 +115,9 @@ impl Express {
     /// The handshake is done, and its facts were taken. From now on this engine handles the records.
     pub(in crate::core) fn finish_handshake(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::Failed) {
-            State::Handshake(handshake) => {
+            State::Handshake(mut handshake) => {
+                self.master = handshake.master();
+                self.exporter = handshake.take_exporter().map(Box::new);
                 let is_aligned = handshake.is_aligned();
                 self.state = State::Records(Box::new(handshake.into_records()?));
                 if !is_aligned {
@@ -113,6 +128,20 @@ impl Express {
             state @ (State::Records(_) | State::Failed) => self.state = state,
         }
         Ok(())
+    }
+
+    /// Whether the secrets belong to this session alone.
+    pub(in crate::core) fn master(&self) -> Master {
+        self.master
+    }
+
+    pub(in crate::core) fn export(
+        &self,
+        out: &mut [u8],
+        label: &[u8],
+        context: Option<&[u8]>,
+    ) -> Result<(), SessionError> {
+        self.exporter.as_ref().ok_or(SessionError::NoExporter)?.export(out, label, context)
     }
 
     /// How many bytes at the front of the input were seen and are still needed: the start of a handshake message.

@@ -3,29 +3,40 @@
 //! The crate `der` reads the elements and refuses anything that is not DER. This file only knows the order of the
 //! fields.
 
+mod hash;
+mod names;
+#[cfg(test)]
+mod tests;
+
 use der::asn1::{AnyRef, BitStringRef, GeneralizedTime, UtcTime};
 use der::oid::ObjectIdentifier;
 use der::{DateTime, Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
+
+pub(crate) use hash::{Digest, HashOf};
+pub use names::AlternativeName;
+pub(crate) use names::{MAX_NAMES, TooMany};
 
 /// The outline of a certificate. Names and dates are parsed on demand.
 pub(crate) struct Certificate<'a> {
     /// The serial number, which the issuer assigned.
     pub(crate) serial: &'a [u8],
     /// The name of the issuer. Two names are the same if their bytes are equal.
-    pub(super) issuer: &'a [u8],
+    pub(crate) issuer: &'a [u8],
     validity: &'a [u8],
     /// The name of the certificate's subject.
-    pub(super) subject: &'a [u8],
+    pub(crate) subject: &'a [u8],
     /// The public key with its algorithm (SubjectPublicKeyInfo).
-    pub(super) key: &'a [u8],
+    pub(crate) key: &'a [u8],
     extensions: Extensions<'a>,
+    /// The algorithm of its signature (AlgorithmIdentifier).
+    algorithm: &'a [u8],
 }
 
 /// The id and the content of each extension. No id occurs twice.
 type Extensions<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 /// Subject alternative names.
-pub(super) const NAMES: &[u8] = &[0x55, 0x1d, 17];
+pub(crate) const NAMES: &[u8] = &[0x55, 0x1d, 17];
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 15];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
 const ISSUING_DISTRIBUTION_POINT: &[u8] = &[0x55, 0x1d, 28];
@@ -36,9 +47,9 @@ const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
 impl<'a> Certificate<'a> {
     /// Parses the certificate at the start of these bytes. Also returns how many bytes follow it. `None` if it cannot
     /// be parsed.
-    pub(super) fn read(bytes: &'a [u8]) -> Option<(Self, usize)> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<(Self, usize)> {
         let (certificate, rest) = first(bytes)?;
-        let [signed, _, _] = of_sequence(certificate)?[..] else { return None };
+        let [signed, algorithm, _] = of_sequence(certificate)?[..] else { return None };
         let fields = of_sequence(signed)?;
         let fields = without(&fields, |tag| tag == context(0)).1;
         let [serial, _, issuer, validity, subject, key, optional @ ..] = fields else { return None };
@@ -54,6 +65,7 @@ impl<'a> Certificate<'a> {
             subject: of(subject)?,
             key: of(key)?,
             extensions,
+            algorithm: of(&algorithm)?,
         };
         Some((read, rest.len()))
     }
@@ -64,31 +76,31 @@ impl<'a> Certificate<'a> {
     }
 
     /// The validity period.
-    pub(super) fn validity(&self) -> Option<(DateTime, DateTime)> {
+    pub(crate) fn validity(&self) -> Option<(DateTime, DateTime)> {
         let [from, to] = elements(self.validity)?[..] else { return None };
         Some((time(from)?, time(to)?))
     }
 
-    pub(super) fn extension(&self, id: &[u8]) -> Option<&'a [u8]> {
+    pub(crate) fn extension(&self, id: &[u8]) -> Option<&'a [u8]> {
         self.extensions.iter().find(|(of, _)| *of == id).map(|(_, content)| *content)
     }
 
     /// Whether the certificate is marked as a CA certificate.
-    pub(super) fn is_ca(&self) -> bool {
+    pub(crate) fn is_ca(&self) -> bool {
         let marked = |content| of_sequence(first(content)?.0)?.first()?.decode_as::<bool>().ok();
         self.extension(BASIC_CONSTRAINTS).and_then(marked).unwrap_or(false)
     }
 
     /// Whether the certificate's key may belong to a server. If the certificate lists purposes, one of them must be
     /// "server" or "any".
-    pub(super) fn may_serve(&self) -> bool {
+    pub(crate) fn may_serve(&self) -> bool {
         let Some(content) = self.extension(EXTENDED_KEY_USAGE) else { return true };
         let purposes = first(content).and_then(|(list, _)| of_sequence(list)).unwrap_or_default();
         purposes.iter().any(|purpose| [ANY_USAGE, SERVER_AUTH].contains(&purpose.value()))
     }
 
     /// Whether the certificate's key may sign revocation lists.
-    pub(super) fn may_sign_lists(&self) -> bool {
+    pub(crate) fn may_sign_lists(&self) -> bool {
         const CRL_SIGN: usize = 6;
         let Some(content) = self.extension(KEY_USAGE) else { return true };
         first(content).and_then(|(bits, _)| bits.decode_as::<BitStringRef<'_>>().ok()?.get(CRL_SIGN)).unwrap_or(false)
@@ -96,22 +108,22 @@ impl<'a> Certificate<'a> {
 }
 
 /// The outline of a revocation list.
-pub(super) struct RevocationList<'a> {
+pub(crate) struct RevocationList<'a> {
     /// The bytes that the issuer has signed.
-    pub(super) signed: &'a [u8],
-    pub(super) algorithm: &'a [u8],
-    pub(super) signature: &'a [u8],
-    pub(super) issuer: &'a [u8],
+    pub(crate) signed: &'a [u8],
+    pub(crate) algorithm: &'a [u8],
+    pub(crate) signature: &'a [u8],
+    pub(crate) issuer: &'a [u8],
     /// In seconds since 1970, like all times in this file.
-    pub(super) this_update: u64,
-    pub(super) next_update: Option<u64>,
+    pub(crate) this_update: u64,
+    pub(crate) next_update: Option<u64>,
     /// The serial numbers of the certificates that are revoked.
-    pub(super) revoked: Vec<&'a [u8]>,
+    pub(crate) revoked: Vec<&'a [u8]>,
     extensions: Extensions<'a>,
 }
 
 impl<'a> RevocationList<'a> {
-    pub(super) fn from_der(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn from_der(bytes: &'a [u8]) -> Option<Self> {
         let content = inside(first(bytes)?.0, Tag::Sequence)?;
         let (signed, rest) = first(content)?;
         let [algorithm, signature] = elements(rest)?[..] else { return None };
@@ -135,31 +147,31 @@ impl<'a> RevocationList<'a> {
     }
 
     /// Whether the list covers only some certificates of its issuer.
-    pub(super) fn is_partial(&self) -> bool {
+    pub(crate) fn is_partial(&self) -> bool {
         self.extensions.iter().any(|(id, _)| *id == ISSUING_DISTRIBUTION_POINT)
     }
 }
 
-pub(super) fn seconds(time: DateTime) -> u64 {
+pub(crate) fn seconds(time: DateTime) -> u64 {
     time.unix_duration().as_secs()
 }
 
 /// An object identifier with dots, as in `1.2.840.113549`. If it is longer than any identifier in use, its bytes are
 /// printed instead.
-pub(super) fn id_text(id: &[u8]) -> String {
+pub(crate) fn id_text(id: &[u8]) -> String {
     let in_hex = || id.iter().map(|byte| format!("{byte:02x}")).collect();
     ObjectIdentifier::from_bytes(id).map_or_else(|_| in_hex(), |id| id.to_string())
 }
 
 /// The first element, and the bytes after it.
-pub(super) fn first(bytes: &[u8]) -> Option<(AnyRef<'_>, &[u8])> {
+pub(crate) fn first(bytes: &[u8]) -> Option<(AnyRef<'_>, &[u8])> {
     let mut reader = SliceReader::new(bytes).ok()?;
     let element = AnyRef::decode(&mut reader).ok()?;
     Some((element, bytes.get(usize::try_from(reader.position()).ok()?..)?))
 }
 
 /// All elements; `None` if one cannot be parsed.
-pub(super) fn elements(mut bytes: &[u8]) -> Option<Vec<AnyRef<'_>>> {
+pub(crate) fn elements(mut bytes: &[u8]) -> Option<Vec<AnyRef<'_>>> {
     let mut all = Vec::new();
     while !bytes.is_empty() {
         let (element, rest) = first(bytes)?;
@@ -170,7 +182,7 @@ pub(super) fn elements(mut bytes: &[u8]) -> Option<Vec<AnyRef<'_>>> {
 }
 
 /// The content of an element, if it is of this type.
-pub(super) fn inside(element: AnyRef<'_>, tag: Tag) -> Option<&[u8]> {
+pub(crate) fn inside(element: AnyRef<'_>, tag: Tag) -> Option<&[u8]> {
     (element.tag() == tag).then(|| element.value())
 }
 

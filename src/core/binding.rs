@@ -1,0 +1,109 @@
+//! Channel bindings (RFC 5056): bytes that both ends of one TLS session know, and nobody else can have in another session.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::SupportedCipherSuite;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::hash::HashAlgorithm;
+
+use crate::certificate::{Certificate, Digest, HashOf};
+use crate::error::SessionError;
+
+/// The channel bindings that [`SessionFacts::channel_binding`](crate::SessionFacts::channel_binding) gives.
+///
+/// `tls-unique` is not offered: it does not exist in TLS 1.3, and is not safe in TLS 1.2 without the extended master secret
+/// (RFC 9266, section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ChannelBinding {
+    /// `tls-server-end-point` (RFC 5929, section 4): the hash of the server's certificate. The hash function is that of the
+    /// certificate's signature; SHA-256 replaces MD5 and SHA-1. All sessions with one certificate have the same value.
+    ///
+    /// A certificate that is signed by Ed25519 has no such value, because its signature uses no hash function in the sense
+    /// of RFC 5929. For RSASSA-PSS the hash function is that of the parameters.
+    TlsServerEndPoint,
+    /// `tls-exporter` (RFC 9266): 32 bytes of exported keying material, another value for each session. In TLS 1.2 it needs
+    /// the extended master secret.
+    TlsExporter,
+}
+
+impl ChannelBinding {
+    /// The name in IANA's registry, as SCRAM and GS2 send it: `tls-server-end-point`, `tls-exporter`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TlsServerEndPoint => "tls-server-end-point",
+            Self::TlsExporter => "tls-exporter",
+        }
+    }
+}
+
+impl fmt::Display for ChannelBinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// RFC 9266, section 2. The context is empty, which TLS 1.2 distinguishes from none.
+pub(super) const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+pub(super) const EXPORTER_CONTEXT: Option<&[u8]> = Some(&[]);
+pub(super) const EXPORTER_LEN: usize = 32;
+
+/// Where the hash functions for a certificate come from.
+#[derive(Clone)]
+pub(super) enum Hashes {
+    /// The cipher suites of the configuration's provider.
+    Provider(Arc<CryptoProvider>),
+    /// The agreed cipher suite, for a session that another library started.
+    Suite(Option<SupportedCipherSuite>),
+}
+
+impl Hashes {
+    /// The binding `tls-server-end-point` of this certificate.
+    pub(super) fn end_point(&self, certificate: &[u8]) -> Result<Vec<u8>, SessionError> {
+        let hash = Certificate::from_der(certificate).and_then(|parsed| parsed.hash());
+        match hash.ok_or(SessionError::UnreadableCertificate)? {
+            HashOf::One(digest) => self.digest(digest, certificate),
+            HashOf::Unknown(name) => Err(SessionError::UnsupportedHash(name)),
+            HashOf::Undefined(algorithm) => Err(SessionError::NoHashFunction { algorithm }),
+        }
+    }
+
+    fn digest(&self, digest: Digest, bytes: &[u8]) -> Result<Vec<u8>, SessionError> {
+        let (wanted, name) = match digest {
+            Digest::Sha256 => (HashAlgorithm::SHA256, "SHA-256"),
+            Digest::Sha384 => (HashAlgorithm::SHA384, "SHA-384"),
+            Digest::Sha512 => (HashAlgorithm::SHA512, "SHA-512"),
+        };
+        let suites = match self {
+            Self::Provider(provider) => &provider.cipher_suites[..],
+            Self::Suite(suite) => suite.as_slice(),
+        };
+        let hashes = suites.iter().map(|suite| match suite {
+            SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
+            SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
+        });
+        match hashes.into_iter().find(|hash| hash.algorithm() == wanted) {
+            Some(hash) => Ok(hash.hash(bytes).as_ref().to_vec()),
+            None => of_library(digest, bytes).ok_or(SessionError::UnsupportedHash(name)),
+        }
+    }
+}
+
+/// No cipher suite of TLS has SHA-512, so it comes from the library of the enabled feature.
+#[cfg(feature = "aws-lc-rs")]
+fn of_library(digest: Digest, bytes: &[u8]) -> Option<Vec<u8>> {
+    use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest as hash};
+    Some(hash([&SHA256, &SHA384, &SHA512][digest as usize], bytes).as_ref().to_vec())
+}
+
+#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+fn of_library(digest: Digest, bytes: &[u8]) -> Option<Vec<u8>> {
+    use ring::digest::{SHA256, SHA384, SHA512, digest as hash};
+    Some(hash([&SHA256, &SHA384, &SHA512][digest as usize], bytes).as_ref().to_vec())
+}
+
+#[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+fn of_library(_: Digest, _: &[u8]) -> Option<Vec<u8>> {
+    None
+}

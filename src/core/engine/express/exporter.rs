@@ -1,0 +1,147 @@
+//! The exporter of the express engine (RFC 8446, section 7.5; RFC 5705).
+//!
+//! rustls's unbuffered API has no exporter, and its kernel connection does not either. But rustls gives the secret that the
+//! exporter needs to the key log. So a configuration of the express engine has a key log of ours around its own, which
+//! keeps the secret of the session that calls rustls at that moment.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::crypto::tls13::OkmBlock;
+use rustls::{KeyLog, SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite};
+use zeroize::Zeroizing;
+
+use crate::error::SessionError;
+
+/// The secret from which a session exports, and the random bytes of its client.
+#[derive(Default)]
+pub(super) struct Caught {
+    secret: Zeroizing<Vec<u8>>,
+    client_random: [u8; 32],
+}
+
+thread_local! {
+    /// The secret of the session that calls rustls on this thread. `None` outside of such calls.
+    static CAUGHT: RefCell<Option<Caught>> = const { RefCell::new(None) };
+}
+
+/// Calls rustls. If it logs the secret of the exporter meanwhile, the secret is kept in `caught`.
+pub(super) fn catching<T>(caught: &mut Caught, call: impl FnOnce() -> T) -> T {
+    // A verifier of the application may make another handshake in between, and rustls may panic.
+    struct Before(Option<Caught>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            CAUGHT.set(self.0.take());
+        }
+    }
+    let _before = Before(CAUGHT.replace(Some(Caught::default())));
+    let result = call();
+    if let Some(new) = CAUGHT.take().filter(|new| !new.secret.is_empty()) {
+        *caught = new;
+    }
+    result
+}
+
+/// The key log of a configuration, which also gives the secrets of exporters to [`catching`].
+pub(crate) struct Catcher(pub(crate) Arc<dyn KeyLog>);
+
+impl Catcher {
+    fn is_wanted(label: &str) -> bool {
+        matches!(label, "EXPORTER_SECRET" | "CLIENT_RANDOM")
+    }
+}
+
+impl KeyLog for Catcher {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        if Self::is_wanted(label) {
+            CAUGHT.with_borrow_mut(|slot| {
+                if let (Some(slot), Ok(client_random)) = (slot, client_random.try_into()) {
+                    *slot = Caught { secret: Zeroizing::new(secret.to_vec()), client_random };
+                }
+            });
+        }
+        if self.0.will_log(label) {
+            self.0.log(label, client_random, secret);
+        }
+    }
+
+    fn will_log(&self, label: &str) -> bool {
+        Self::is_wanted(label) || self.0.will_log(label)
+    }
+}
+
+impl fmt::Debug for Catcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Exports keying material until the end of the connection.
+pub(super) enum Exporter {
+    Tls13 { suite: &'static Tls13CipherSuite, secret: Zeroizing<Vec<u8>> },
+    Tls12 { suite: &'static Tls12CipherSuite, master: Zeroizing<Vec<u8>>, randoms: [u8; 64] },
+}
+
+impl Exporter {
+    /// `None` if the configuration has no [`Catcher`].
+    pub(super) fn new(suite: SupportedCipherSuite, caught: Caught, server_random: Option<[u8; 32]>) -> Option<Self> {
+        let Caught { secret, client_random } = caught;
+        if secret.is_empty() {
+            return None;
+        }
+        Some(match suite {
+            SupportedCipherSuite::Tls13(suite) => Self::Tls13 { suite, secret },
+            SupportedCipherSuite::Tls12(suite) => {
+                let mut randoms = [0; 64];
+                randoms[..32].copy_from_slice(&client_random);
+                randoms[32..].copy_from_slice(&server_random?);
+                Self::Tls12 { suite, master: secret, randoms }
+            }
+        })
+    }
+
+    pub(super) fn export(&self, out: &mut [u8], label: &[u8], context: Option<&[u8]>) -> Result<(), SessionError> {
+        match self {
+            Self::Tls13 { suite, secret } => {
+                let hash = suite.common.hash_provider;
+                let expander = suite.hkdf_provider.expander_for_okm(&OkmBlock::new(secret));
+                let empty = hash.hash(&[]);
+                let head = head(hash.output_len(), label);
+                let derived = expander.expand_block(&[&head, label, &[short(empty.as_ref())], empty.as_ref()]);
+                let expander = suite.hkdf_provider.expander_for_okm(&derived);
+                let context = hash.hash(context.unwrap_or_default());
+                let head = self::head(out.len(), EXPORTER);
+                expander
+                    .expand_slice(&[&head, EXPORTER, &[short(context.as_ref())], context.as_ref()], out)
+                    .map_err(|_| SessionError::BadExport("too many bytes were asked for"))
+            }
+            Self::Tls12 { suite, master, randoms } => {
+                let mut seed = randoms.to_vec();
+                if let Some(context) = context {
+                    let length = u16::try_from(context.len()).expect("the arguments were checked");
+                    seed.extend_from_slice(&length.to_be_bytes());
+                    seed.extend_from_slice(context);
+                }
+                suite.prf_provider.for_secret(out, master, label, &seed);
+                Ok(())
+            }
+        }
+    }
+}
+
+const EXPORTER: &[u8] = b"exporter";
+const PREFIX: &[u8; 6] = b"tls13 ";
+
+/// What stands before the label in an HkdfLabel (RFC 8446, section 7.1).
+fn head(output: usize, label: &[u8]) -> [u8; 9] {
+    let length = u16::try_from(output).expect("the arguments were checked").to_be_bytes();
+    let mut head = [length[0], length[1], 6 + short(label), 0, 0, 0, 0, 0, 0];
+    head[3..].copy_from_slice(PREFIX);
+    head
+}
+
+/// The length of a label that was checked, or of a hash.
+fn short(bytes: &[u8]) -> u8 {
+    u8::try_from(bytes.len()).expect("a label has at most 249 bytes, and a hash 64")
+}

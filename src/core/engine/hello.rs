@@ -1,0 +1,146 @@
+//! Reads the peer's first hello for what rustls does not report: the server name (rustls's unbuffered API has no method for
+//! it), and whether a TLS 1.2 session has the extended master secret.
+
+use crate::core::record::HEADER;
+
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+const SERVER_HELLO: u8 = 2;
+/// A hello longer than this is refused by rustls.
+const MAX_HELLO: usize = 0xffff;
+
+const SERVER_NAME: [u8; 2] = [0, 0];
+const EXTENDED_MASTER_SECRET: [u8; 2] = [0, 23];
+
+/// What a hello says.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// The name that a client asks for.
+    pub(super) name: Option<String>,
+    /// Whether a client offers the extended master secret, or a server agrees to it (RFC 7627). rustls always offers it and
+    /// always agrees, so the peer's hello decides.
+    pub(super) extended_master_secret: bool,
+    /// The random bytes of the peer.
+    #[cfg_attr(not(feature = "express"), allow(dead_code))]
+    pub(super) random: [u8; 32],
+}
+
+/// Collects the first hello. rustls checks it; if the hello is invalid, the handshake fails, and nothing that is found here
+/// is used.
+pub(super) enum Hello {
+    Collecting(Vec<u8>),
+    Done(Option<Seen>),
+}
+
+impl Default for Hello {
+    fn default() -> Self {
+        Self::Collecting(Vec::new())
+    }
+}
+
+impl Hello {
+    /// Nothing is looked for.
+    pub(super) fn unwanted() -> Self {
+        Self::Done(None)
+    }
+
+    /// Adds the next record.
+    pub(super) fn read(&mut self, record: &[u8]) {
+        let Self::Collecting(before) = self else { return };
+        let Some((header, part)) = record.split_at_checked(HEADER) else { return };
+        // A warning alert may come before the hello.
+        if header[0] != HANDSHAKE {
+            return;
+        }
+        // Most hellos are in one record, and are not copied.
+        if !before.is_empty() {
+            before.extend_from_slice(part);
+        }
+        let hello = if before.is_empty() { part } else { before.as_slice() };
+        if let Some((kind, body)) = whole(hello) {
+            *self = Self::Done(seen(kind, body));
+        } else if hello.len() > MAX_HELLO || hello.first().is_some_and(|kind| !is_hello(*kind)) {
+            *self = Self::Done(None);
+        } else if before.is_empty() {
+            *before = part.to_vec();
+        }
+    }
+
+    /// What the hello says, if it was read.
+    pub(super) fn seen(&self) -> Option<&Seen> {
+        match self {
+            Self::Collecting(_) => None,
+            Self::Done(seen) => seen.as_ref(),
+        }
+    }
+}
+
+fn is_hello(kind: u8) -> bool {
+    matches!(kind, CLIENT_HELLO | SERVER_HELLO)
+}
+
+/// The kind and the body of the hello, once all of it has arrived.
+fn whole(hello: &[u8]) -> Option<(u8, &[u8])> {
+    let mut rest = hello;
+    let kind = take(&mut rest, 1)?[0];
+    is_hello(kind).then_some(())?;
+    Some((kind, vector(&mut rest, 3)?))
+}
+
+/// RFC 8446 sections 4.1.2 and 4.1.3, RFC 5246 section 7.4.1.
+fn seen(kind: u8, mut body: &[u8]) -> Option<Seen> {
+    let body = &mut body;
+    let mut seen = Seen::default();
+    let _version = take(body, 2)?;
+    seen.random = take(body, 32)?.try_into().ok()?;
+    let _session_id = vector(body, 1)?;
+    match kind {
+        CLIENT_HELLO => {
+            let _ciphers = vector(body, 2)?;
+            let _compressions = vector(body, 1)?;
+        }
+        _ => {
+            let _cipher_and_compression = take(body, 3)?;
+        }
+    }
+    if body.is_empty() {
+        // A server of TLS 1.2 that agrees to no extension.
+        return Some(seen);
+    }
+    let mut extensions = vector(body, 2)?;
+    while !extensions.is_empty() {
+        let kind = take(&mut extensions, 2)?;
+        let extension = vector(&mut extensions, 2)?;
+        if kind == SERVER_NAME {
+            seen.name = name(extension);
+        } else if kind == EXTENDED_MASTER_SECRET {
+            seen.extended_master_secret = true;
+        }
+    }
+    Some(seen)
+}
+
+/// RFC 6066 section 3.
+fn name(mut extension: &[u8]) -> Option<String> {
+    const HOST_NAME: [u8; 1] = [0];
+    let mut names = vector(&mut extension, 2)?;
+    if take(&mut names, 1)? != HOST_NAME {
+        return None;
+    }
+    let name = std::str::from_utf8(vector(&mut names, 2)?).ok()?;
+    // An IP address is not a host name, and is ignored.
+    let name = rustls::pki_types::DnsName::try_from(name).ok()?;
+    Some(name.to_lowercase_owned().as_ref().to_owned())
+}
+
+fn take<'a>(from: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = from.split_at_checked(n)?;
+    *from = rest;
+    Some(taken)
+}
+
+/// Reads bytes that follow their length; the length has `width` bytes.
+fn vector<'a>(from: &mut &'a [u8], width: usize) -> Option<&'a [u8]> {
+    let len = take(from, width)?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
+    take(from, len)
+}
