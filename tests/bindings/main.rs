@@ -4,6 +4,10 @@
 mod exporter;
 mod names;
 mod openssl;
+#[cfg(unix)]
+mod postgres;
+#[cfg(unix)]
+mod scram;
 mod server_end_point;
 
 use std::time::Duration;
