@@ -5,7 +5,8 @@
 //! that system call. Here, all waits that start on one thread share one timer. A deadline that is later than the
 //! timer's current time costs no system call.
 //!
-//! When a wait ends, the timer stays set for the next one. It is dropped when it fires and nobody waits, and when the
+//! When a wait ends, the timer stays set for the next one, but not for long: a set timer costs something each time that
+//! the runtime waits for an event. So it fires soon, and is dropped if nobody waits then. It is also dropped when the
 //! thread ends or runs another runtime (rule: life-4).
 
 use std::cell::Cell;
@@ -15,12 +16,17 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::conn::unlocked;
+
+/// How long the timer stays set at most if nobody waits. While the same wait is the first one, the timer fires less and less
+/// often.
+const LOOK: Duration = Duration::from_millis(50);
 
 thread_local! {
     /// The alarm of the runtime that last ran on this thread.
@@ -62,8 +68,12 @@ struct State {
 type Key = (Instant, u64);
 
 struct Timer {
+    /// When it fires: at the first deadline or earlier.
     at: Instant,
     sleep: Pin<Box<Sleep>>,
+    /// The first wait when it fired last, and the time from then on until it fires again.
+    first: Option<Key>,
+    look: Duration,
 }
 
 /// One wait for a deadline. Dropping it ends the wait.
@@ -159,10 +169,12 @@ impl Alarm {
 }
 
 impl State {
-    /// Sets the timer to this time, unless it already fires earlier.
-    fn set(&mut self, at: Instant, alarm: &Arc<Alarm>) {
-        if self.timer.as_ref().is_none_or(|timer| at < timer.at) {
-            self.timer.get_or_insert_with(|| Timer { at, sleep: Box::pin(sleep_until(at)) }).set(at, alarm);
+    /// Sets the timer for this deadline, unless it already fires earlier.
+    fn set(&mut self, deadline: Instant, alarm: &Arc<Alarm>) {
+        if self.timer.as_ref().is_none_or(|timer| deadline < timer.at) {
+            let at = soon(LOOK, deadline);
+            let new = || Timer { at, sleep: Box::pin(sleep_until(at)), first: None, look: LOOK };
+            self.timer.get_or_insert_with(new).set(at, alarm);
         }
     }
 
@@ -185,13 +197,20 @@ impl State {
         }
         match self.waits.first_key_value() {
             // A timer that fires too early belongs to a runtime that is shutting down, and cannot be set again.
-            Some(((next, _), _)) if timer.at <= now => {
-                timer.set(*next, alarm);
+            Some((next, _)) if timer.at <= now => {
+                timer.look = if timer.first == Some(*next) { timer.look.saturating_mul(2) } else { LOOK };
+                timer.first = Some(*next);
+                timer.set(soon(timer.look, next.0), alarm);
                 (due, None)
             }
             _ => (due, self.timer.take()),
         }
     }
+}
+
+/// The time `look` from now, but not after the deadline.
+fn soon(look: Duration, deadline: Instant) -> Instant {
+    Instant::now().checked_add(look).map_or(deadline, |at| at.min(deadline))
 }
 
 impl Timer {
@@ -220,7 +239,6 @@ impl Wake for Alarm {
 mod tests {
     use std::future::poll_fn;
     use std::thread;
-    use std::time::Duration;
 
     use tokio::runtime::{Builder, Runtime};
 
@@ -257,24 +275,41 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_later_deadline_leaves_the_timer_and_an_earlier_one_sets_it() {
-        let (first, later, earlier) = (deadline(10), deadline(20), deadline(5));
-        let first_wait = poll_fn(|cx| Poll::Ready(Entry::new(first, cx))).await;
-        let _later = poll_fn(|cx| Poll::Ready(Entry::new(later, cx))).await;
-        assert_eq!(set_to(), Some(first));
+        let (look, early) = (Instant::now() + LOOK, Instant::now() + LOOK / 2);
+        let first_wait = poll_fn(|cx| Poll::Ready(Entry::new(deadline(10), cx))).await;
+        let _later = poll_fn(|cx| Poll::Ready(Entry::new(deadline(20), cx))).await;
+        assert_eq!(set_to(), Some(look));
         // The timer stays as it is when its wait ends, and the next wait costs nothing.
         drop(first_wait);
-        assert_eq!(set_to(), Some(first));
-        let _earlier = poll_fn(|cx| Poll::Ready(Entry::new(earlier, cx))).await;
-        assert_eq!(set_to(), Some(earlier));
+        assert_eq!(set_to(), Some(look));
+        let _earlier = poll_fn(|cx| Poll::Ready(Entry::new(early, cx))).await;
+        assert_eq!(set_to(), Some(early));
     }
 
     /// rule: life-4
     #[tokio::test(start_paused = true)]
-    async fn a_timer_that_fires_without_a_wait_is_dropped() {
+    async fn a_timer_without_a_wait_is_dropped_soon() {
         drop(poll_fn(|cx| Poll::Ready(Entry::new(deadline(10), cx))).await);
         assert!(set_to().is_some());
-        tokio::time::sleep(Duration::from_secs(11)).await;
+        tokio::time::sleep(2 * LOOK).await;
         assert_eq!(set_to(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_wait_fires_the_timer_a_few_times_and_a_new_one_begins_anew() {
+        let long = poll_fn(|cx| Poll::Ready(Entry::new(deadline(60), cx))).await;
+        let mut fired = 0;
+        let mut last = set_to();
+        while last.is_some_and(|at| at < deadline(20)) && fired < 100 {
+            tokio::time::sleep(LOOK).await;
+            fired += i32::from(set_to() != last);
+            last = set_to();
+        }
+        assert!((5..12).contains(&fired), "{fired}");
+        let _next = poll_fn(|cx| Poll::Ready(Entry::new(deadline(600), cx))).await;
+        drop(long);
+        tokio::time::sleep_until(last.unwrap() + Duration::from_millis(2)).await;
+        assert!(set_to().unwrap() <= Instant::now() + LOOK);
     }
 
     #[tokio::test(start_paused = true)]
