@@ -97,7 +97,7 @@ pub(crate) struct DeferredConn {
 
 impl DeferredConn {
     pub(crate) fn new(control: Control, facts: Option<Arc<SessionFacts>>, layers: Option<usize>) -> Self {
-        let handle_state = HandleState::new(control.clone());
+        let handle_state = HandleState::new(control.clone(), |state| Handle::new(Arc::clone(state)).close());
         let marks = control.policy().watermarks;
         let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&handle_state) as Arc<dyn Watcher>));
         control.watch(watcher);

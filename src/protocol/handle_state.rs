@@ -8,12 +8,14 @@ use tokio::sync::Notify;
 
 use super::current;
 use super::guard::catch;
-use crate::conn::control::{Control, Watcher};
+use crate::conn::control::{Closing, Control, Watcher};
 use crate::error::Reason;
 
 /// The state that a connection's task and its handles share. `T` is the type on which the task carries out commands.
 pub(super) struct HandleState<T: ?Sized> {
     pub(super) control: Control,
+    /// Asks the connection's task to close the connection.
+    close: fn(&Arc<Self>),
     mailbox: Mutex<Mailbox<T>>,
     /// Whether the mailbox has content, or no task has left a waker there. Written under the lock of the mailbox,
     /// read without it.
@@ -62,9 +64,10 @@ impl<T: ?Sized> Command<T> {
 
 /// The methods that the connection's task uses.
 impl<T: ?Sized> HandleState<T> {
-    pub(super) fn new(control: Control) -> Arc<Self> {
+    pub(super) fn new(control: Control, close: fn(&Arc<Self>)) -> Arc<Self> {
         Arc::new(Self {
             control,
+            close,
             mailbox: Mutex::new(Mailbox {
                 commands: Vec::new(),
                 bytes: 0,
@@ -222,10 +225,24 @@ fn count(counter: &AtomicU64, bytes: u64) {
     counter.store(counter.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
 }
 
-impl<T: ?Sized> Watcher for HandleState<T> {
+impl<T: ?Sized + 'static> Watcher for HandleState<T> {
     /// Another task has aborted the connection. The connection's task is woken, since it may wait for nothing else.
     fn handle_abort(&self) {
         self.ring(self.mailbox());
+    }
+
+    /// The connection's task closes the connection itself: see [`close`](Watcher::close_in_order).
+    fn handle_close(&self) {}
+
+    fn close_in_order(self: Arc<Self>) -> Closing {
+        let control = self.control.clone();
+        (self.close)(&self);
+        Box::pin(async move { control.ended().await })
+    }
+
+    /// The protocol decides about its end, and is notified of it.
+    fn owns_close(&self) -> bool {
+        true
     }
 
     fn handle_drain(&self) {

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use crate::conn::control::{Control, Delivery};
+use crate::conn::control::{Closing, Control, Delivery};
 use crate::conn::time::{Clock, after};
 use crate::core::half;
 use crate::core::report::{Bound, CloseReport};
@@ -26,6 +26,17 @@ pub struct Close<'a> {
     discarded: Discard,
     delivery: Delivery,
     under_way: Option<UnderWay>,
+    whose: Whose,
+}
+
+/// The code that closes.
+enum Whose {
+    /// The owner of the transport.
+    Owner,
+    /// The handle of the connection ([`Control::close`]), by a second transport on the same layers.
+    Handle,
+    /// The owner of the transport, after the handle was asked first: it waits for the handle's close.
+    Waits(Closing),
 }
 
 impl fmt::Debug for Close<'_> {
@@ -66,12 +77,17 @@ impl<'a> Close<'a> {
             discarded: Discard { bytes: 0, limit },
             delivery: Delivery::default(),
             under_way: None,
+            whose: Whose::Owner,
         }
+    }
+
+    /// The close that was requested by the handle.
+    pub(crate) fn by_handle(transport: &'a mut dyn Transport) -> Self {
+        Self { whose: Whose::Handle, ..Self::new(transport, &[]) }
     }
 
     fn begin(&mut self, cx: &mut Context<'_>) {
         self.begun = true;
-        self.under_way = Some(UnderWay::begin(self.transport.layer(TOKEN).control()));
         self.clock = Clock::new(after(self.transport.layer(TOKEN).control().policy().close_timeout));
         // Bytes that have arrived before the close are not an answer to it, so they are read first: if the layer
         // below ends among them without a marker, that is a truncation.
@@ -153,7 +169,23 @@ impl Future for Close<'_> {
             this.transport.layer_mut(TOKEN).release(&report.reason);
             return Poll::Ready(report);
         }
+        if let Whose::Waits(closing) = &mut this.whose {
+            // A stream goes to the handle's close when its owner uses it.
+            let _ = Pin::new(&mut *this.transport).poll_write(cx, &[]);
+            let report = ready!(closing.as_mut().poll(cx));
+            this.transport.layer_mut(TOKEN).release(&report.reason);
+            return Poll::Ready(report);
+        }
         if !this.begun {
+            let control = this.transport.layer(TOKEN).control();
+            let under_way = UnderWay::begin(control);
+            if matches!(this.whose, Whose::Owner) && control.is_close_asked() {
+                // rule: close-16: one of them closes, and both report the same.
+                this.whose = Whose::Waits(Box::pin(control.close()));
+                drop(under_way);
+                return self.poll(cx);
+            }
+            this.under_way = Some(under_way);
             if this.last.is_empty() && this.transport.layer(TOKEN).is_pointless() {
                 return Poll::Ready(this.finish_pointless(cx));
             }

@@ -573,3 +573,22 @@ async fn close_after_a_loss_reports_the_loss() {
         assert_eq!(running.told.count("lost"), 1);
     }
 }
+
+/// rule: close-16: the connection's own handle is for protocols too.
+#[tokio::test]
+async fn the_handle_of_the_connection_closes_as_the_protocols_does() {
+    over_all(|_, a, mut b| async move {
+        let running = run(Probe::quiet(), a);
+        running.handle.write(b"bye");
+        let control = running.handle.control().clone();
+        let closing = tokio::spawn(async move { control.close().await });
+        let (data, end) = read_all(&mut b).await;
+        assert!(data == b"bye" && end.is_ok(), "{end:?}");
+        assert!(b.close().await.is_clean());
+        let report = closing.await.unwrap();
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(format!("{:?}", running.task.await.unwrap()), format!("{report:?}"));
+        assert_eq!(running.told.count("lost(closed)"), 1);
+    })
+    .await;
+}

@@ -4,6 +4,7 @@
 
 mod abort;
 mod close;
+mod close_by_handle;
 
 mod common;
 mod delivery;

@@ -1,22 +1,26 @@
 //! The handle of a connection that other tasks use.
 
+mod close;
 mod delivery;
 mod keepalive;
 mod lost;
 mod member;
 mod report;
+mod watcher;
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 
 use tokio::sync::Notify;
 
+pub(crate) use self::close::Closing;
 pub(crate) use self::delivery::Delivery;
 use self::delivery::NOT_ASKED;
 pub(crate) use self::member::{Group, Member, WeakControl, draining};
+pub(crate) use self::watcher::Watcher;
 use crate::address::Address;
 use crate::conn::idle::Activity;
 use crate::conn::shared_socket::SocketRef;
@@ -31,6 +35,15 @@ use crate::policy::{Policy, Role};
 pub(crate) trait Bottom: Send + Sync {
     /// Ends the connection now, with RST if the transport has RST, and wakes the tasks that wait on it.
     fn abort(&self);
+
+    /// A close was requested by the handle: wakes the tasks that wait on the bottom.
+    fn handle_close(&self);
+
+    /// Keeps the connection, although the tasks that use it drop it. `None`: it has gone.
+    fn hold(self: Arc<Self>) -> Option<Box<dyn Send>>;
+
+    /// Closes the connection in order, if this is its topmost layer, while other tasks may hold it. `None`: it has gone.
+    fn close_in_order(self: Arc<Self>) -> Option<Closing>;
 
     /// The TCP socket, if the bottom layer is TCP.
     fn socket(&self) -> Option<SocketRef<'_>> {
@@ -61,14 +74,6 @@ pub(crate) trait Bottom: Send + Sync {
     }
 }
 
-/// An owner of waiting tasks that an abort or a drain has to wake.
-pub(crate) trait Watcher: Send + Sync {
-    /// Called after the connection was aborted.
-    fn handle_abort(&self);
-    /// Called when the connection's group starts to drain.
-    fn handle_drain(&self) {}
-}
-
 /// A handle to a connection. It is cheap to clone, and any task or thread may use it while other tasks use the
 /// connection. It keeps no socket open: when the connection has ended, its socket is closed, even if handles remain
 /// (rule: life-4).
@@ -96,8 +101,8 @@ struct Inner {
     received: AtomicU64,
     sent: AtomicU64,
     activity: Activity,
-    /// We have ended the connection at the bottom layer: by an abort, or for the reason in the report.
-    cut: AtomicBool,
+    /// [`CLOSE_ASKED`], [`CUT`], or both.
+    touched: AtomicU8,
     reset: AtomicBool,
     /// We opened the connection; otherwise we accepted it.
     connected: AtomicBool,
@@ -105,8 +110,8 @@ struct Inner {
     tcp: AtomicBool,
     /// The peer's end came after ours had left.
     answered: AtomicBool,
-    /// A close is in progress, and will make the report.
-    closing: AtomicBool,
+    /// How many closes are in progress, and will report.
+    closing: AtomicU8,
     gone: AtomicBool,
     policy: Arc<Policy>,
     host: Address,
@@ -128,6 +133,11 @@ struct Inner {
     #[cfg(any(windows, bowline_portable))]
     keepalive: Mutex<socket::Keepalive>,
 }
+
+/// The handle was asked for a close.
+const CLOSE_ASKED: u8 = 1;
+/// We ended the connection at the bottom: by an abort, or for the reason in the report.
+const CUT: u8 = 2;
 
 impl Inner {
     /// Adds to a counter. Each counter has a single writer, the half of that direction, so a load and a store are
@@ -152,14 +162,14 @@ impl Control {
             sent: AtomicU64::new(0),
             connected: AtomicBool::new(false),
             tcp: AtomicBool::new(false),
-            cut: AtomicBool::new(false),
+            touched: AtomicU8::new(0),
             reset: AtomicBool::new(false),
             noted: OnceLock::new(),
             unacknowledged: AtomicU64::new(NOT_ASKED),
             answered: AtomicBool::new(false),
             ended: OnceLock::new(),
             unclosed: OnceLock::new(),
-            closing: AtomicBool::new(false),
+            closing: AtomicU8::new(0),
             bottom: OnceLock::new(),
             watchers: Mutex::new(Vec::new()),
             gone: AtomicBool::new(false),
@@ -191,8 +201,13 @@ impl Control {
         !self.is_ended() && self.cut_at_bottom(&Reason::Aborted)
     }
 
+    /// Returns whether this call was the first.
+    fn set_cut(&self) -> bool {
+        self.0.touched.fetch_or(CUT, Ordering::SeqCst) & CUT == 0
+    }
+
     fn cut_at_bottom(&self, reason: &Reason) -> bool {
-        let is_first = !self.0.cut.swap(true, Ordering::SeqCst);
+        let is_first = self.set_cut();
         if is_first {
             self.note_reason(reason);
             self.tell();
@@ -280,7 +295,7 @@ impl Control {
 
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
-        self.0.cut.load(Ordering::Acquire)
+        self.0.touched.load(Ordering::Acquire) & CUT != 0
     }
 
     /// Our address.
@@ -386,7 +401,7 @@ impl Control {
         let reason = Reason::TimedOut(phase);
         if phase == Phase::Idle && !self.is_cut() {
             self.set_report(CloseReport::of(reason.clone()));
-            if !self.0.cut.swap(true, Ordering::SeqCst) {
+            if self.set_cut() {
                 self.tell();
             }
         }

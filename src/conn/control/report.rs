@@ -35,17 +35,19 @@ impl Control {
 
     /// Records that a close has started and will make the report, or that the close was dropped.
     pub(crate) fn set_closing(&self, closing: bool) {
-        self.0.closing.store(closing, Ordering::SeqCst);
-        if !closing && self.is_gone() {
-            // During the close, other tasks saw that the socket was closed and waited for the close's report. They
-            // are woken, because this close will not make it.
-            let this = self.clone();
-            unlocked::run(move || this.0.going.notify_waiters());
+        if closing {
+            self.0.closing.fetch_add(1, Ordering::SeqCst);
+            return;
         }
+        self.0.closing.fetch_sub(1, Ordering::SeqCst);
+        // Tasks that saw the socket close while the close was in progress wait for its report, and so does a close that was
+        // requested by the handle meanwhile.
+        let this = self.clone();
+        unlocked::run(move || this.0.going.notify_waiters());
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.0.closing.load(Ordering::SeqCst)
+        self.0.closing.load(Ordering::SeqCst) > 0
     }
 
     /// Called before a close drops the socket: the bytes that are in flight now count as unconfirmed.

@@ -18,6 +18,8 @@ pub(crate) struct SharedSocket {
 /// The socket, for one call. A task must not hold it while it waits.
 pub(crate) type SocketRef<'a> = Arc<TcpStream>;
 
+// On Linux, only the tests compile this file, and they do not call every method.
+#[cfg_attr(test, allow(dead_code))]
 impl SharedSocket {
     pub(crate) fn new(stream: TcpStream) -> Self {
         Self { stream: Mutex::new(Some(Arc::new(stream))), waiting: Waiting::default() }
@@ -34,6 +36,14 @@ impl SharedSocket {
         // the task.
         self.waiting.park(half, cx);
         self.get()
+    }
+
+    /// Does nothing: [`get_for`](Self::get_for) has noted the task.
+    pub(crate) fn park(&self, _half: usize, _: &mut Context<'_>) {}
+
+    /// Wakes the tasks that wait on the socket.
+    pub(crate) fn wake(&self) {
+        self.waiting.wake();
     }
 
     /// Sends RST as soon as no call uses the socket, and wakes the tasks that wait on it (rules: abort-1, abort-4).

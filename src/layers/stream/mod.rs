@@ -1,5 +1,6 @@
 //! A layer over any stream that reads and writes: a Unix socket, an in-memory pipe.
 
+mod bottom;
 mod layer;
 #[cfg(unix)]
 mod unix;
@@ -7,14 +8,15 @@ mod unix;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
 
+use self::bottom::StreamBottom;
 use crate::address::Address;
-use crate::conn::control::{Bottom, Control};
+use crate::conn::control::Control;
 use crate::conn::idle::{HalfOpen, IdleTimer, StallTimer};
 use crate::conn::unlocked;
 use crate::conn::waiting::{READER, WRITER, Waiting};
@@ -48,6 +50,8 @@ use crate::transport::layer::{Layer, debug, hand_over, poll_budget, poll_read_ah
 /// ```
 pub struct Stream<S> {
     live: Option<Live<S>>,
+    /// `None` in a stream that was handed over to a close.
+    bottom: Option<Arc<StreamBottom>>,
     send: SendHalf,
     recv: RecvHalf,
     inbox: Inbox,
@@ -94,12 +98,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     pub fn with(io: S, host: Address, peer: Address, policy: impl Into<Arc<Policy>>) -> Self {
         let control = Control::new(host, peer, policy.into());
         let waiting = Arc::new(Waiting::default());
-        let bottom: Weak<dyn Bottom> = Arc::downgrade(&(Arc::clone(&waiting) as Arc<dyn Bottom>));
-        control.stand_on(bottom);
+        let bottom = Some(StreamBottom::beneath(&control, Arc::clone(&waiting)));
         let (send, recv, inbox) = (SendHalf::Open, RecvHalf::Open, Inbox::default());
         let live = Some(Live { io, waiting, control: control.clone(), receive: None });
         Self {
             live,
+            bottom,
             send,
             recv,
             inbox,
@@ -136,8 +140,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         match self.control.cut() {
             Some(Reason::Aborted) => self.handle_abort(),
             Some(reason) => self.end(&reason),
+            None if self.control.is_touched() => self.hand_over(),
             None => {}
         }
+    }
+
+    /// Whether the stream is gone since the last check. If it ended between that check and the wait, no call has seen the task.
+    fn is_ended_meanwhile(&mut self) -> bool {
+        if self.control.is_touched() {
+            self.check_cut();
+        }
+        self.live.is_none()
     }
 
     fn lose(&mut self, error: io::Error) -> Reason {
@@ -179,6 +192,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         live.waiting.park(READER, cx);
         let before = buf.filled().len();
         let mut read = once_more(|| Pin::new(&mut live.io).poll_read(cx, buf));
+        if read.is_pending() && self.is_ended_meanwhile() {
+            coop.made_progress();
+            return Poll::Ready(self.at_end());
+        }
         if read.is_pending() {
             let phase =
                 ready!(self.timers[READER].poll(cx, self.control.policy(), self.control.activity(), &self.fin_sent));
@@ -230,6 +247,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 
     fn at_end(&self) -> io::Result<()> {
+        if self.is_taken() {
+            return Err(Reason::Closed.into());
+        }
         self.recv.outcome(self.control.policy().truncation)
     }
 
@@ -274,6 +294,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         };
         live.waiting.park(WRITER, cx);
         let mut sent = once_more(|| send(Pin::new(&mut live.io), cx));
+        if sent.is_pending() && self.is_ended_meanwhile() {
+            coop.made_progress();
+            return Poll::Ready(Err(self.refusal()));
+        }
         if sent.is_pending() {
             let phase = ready!(self.timers[WRITER].poll(
                 cx,
@@ -318,7 +342,10 @@ fn read_once(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, space: &mu
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let has_unread = !self.inbox.is_empty() && !self.control.is_aborted();
+        if self.control.is_touched() {
+            self.check_cut();
+        }
+        let has_unread = !self.inbox.is_empty();
         if !has_unread && buf.remaining() > 0 {
             return self.poll_fill(cx, buf);
         }
@@ -399,11 +426,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> fmt::Debug for Stream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         debug(self, "Stream", f)
-    }
-}
-
-impl Bottom for Waiting {
-    fn abort(&self) {
-        self.wake();
     }
 }

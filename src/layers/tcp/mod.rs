@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use self::read::TcpReadHalf;
-use self::wire::Hold;
+use self::wire::{Hold, Wire};
 pub use self::write::TcpWriteHalf;
 use crate::conn::control::Control;
 use crate::conn::options::{SocketOptions, TcpOptions};
@@ -80,6 +80,13 @@ impl TcpConnection {
     pub(crate) fn with_nodelay(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> Self {
         let [reading, writing] = Hold::pair(stream, host, peer, policy);
         Self { read: TcpReadHalf::new(reading), write: TcpWriteHalf::new(writing) }
+    }
+
+    /// A second connection on a socket that other halves may hold, for a close that was requested by the handle. `None`: the
+    /// connection has gone.
+    fn to_close(wire: Arc<Wire>) -> Option<Self> {
+        let [reading, writing] = Hold::pair_to_close(wire)?;
+        Some(Self { write: TcpWriteHalf::to_close(writing), read: TcpReadHalf::to_close(reading) })
     }
 
     /// Two halves for two tasks. They share no lock. [`TcpReadHalf::reunite`] makes one connection of them again.
@@ -159,6 +166,8 @@ impl Layer for TcpConnection {
     fn begin_close(&mut self) {
         self.set_cork(false);
         self.read.inbox.clear();
+        self.read.closes = true;
+        self.write.closes = true;
         // The close has its own bound.
         self.read.timer.stop();
         self.write.timer.stop();

@@ -29,13 +29,25 @@ pub struct TcpReadHalf {
     /// The last read-ahead filled its space.
     is_bulk: bool,
     pub(super) timer: IdleTimer,
+    /// The half belongs to a close.
+    pub(super) closes: bool,
 }
 
 impl TcpReadHalf {
     pub(super) fn new(wire: Hold) -> Self {
         let control = wire.control().clone();
         let (half, inbox, timer) = (RecvHalf::Open, Inbox::default(), IdleTimer::default());
-        Self { wire: Some(wire), control, half, inbox, is_bulk: false, timer }
+        Self { wire: Some(wire), control, half, inbox, is_bulk: false, timer, closes: false }
+    }
+
+    /// The half for a close that was requested by the handle.
+    pub(super) fn to_close(wire: Hold) -> Self {
+        let has_ended = wire.fin_received.has_begun();
+        let mut half = Self { closes: true, ..Self::new(wire) };
+        if has_ended {
+            half.handle_marker();
+        }
+        half
     }
 
     /// Makes one connection of the two halves again.
@@ -68,13 +80,44 @@ impl TcpReadHalf {
             Poll::Ready(Ok(n)) if n > 0 => {
                 self.timer.reset();
                 self.control.note_received(n);
+                if self.control.is_touched() && self.is_closed_elsewhere() {
+                    // Some of the bytes before these may have been discarded already.
+                    return Poll::Ready(self.at_end());
+                }
                 return Poll::Ready(Ok(()));
             }
+            Poll::Pending if self.waits_on(cx) => return Poll::Ready(self.at_end()),
             Poll::Pending if !self.control.activity().is_bounded() => return Poll::Pending,
             Poll::Pending => ready!(self.poll_timer(cx)),
             Poll::Ready(result) => result,
         };
         Poll::Ready(self.handle_last(result))
+    }
+
+    /// Notes the task that waits, unless a layer above does. Returns whether the half has ended meanwhile, because the handle was
+    /// asked for a close: nobody may have seen the task then.
+    fn waits_on(&self, cx: &mut Context<'_>) -> bool {
+        if let Some(wire) = self.wire.as_ref().filter(|wire| !wire.is_beneath()) {
+            wire.socket.park(READER, cx);
+        }
+        self.control.is_touched() && self.is_closed_elsewhere()
+    }
+
+    /// Whether a close that was requested by the handle has taken this half from the application (rule: close-16).
+    #[cold]
+    fn is_closed_elsewhere(&self) -> bool {
+        !self.closes && self.control.is_close_asked() && !self.wire.as_ref().is_some_and(|wire| wire.is_beneath())
+    }
+
+    /// Whether the half has ended for the application, although bytes may still come.
+    #[cold]
+    #[inline(never)]
+    fn is_stopped(&self) -> bool {
+        self.control.is_aborted() || self.is_taken()
+    }
+
+    fn is_taken(&self) -> bool {
+        self.is_closed_elsewhere() && (self.half.is_open() || !self.inbox.is_empty())
     }
 
     /// Starts the idle bound, if there is one, because the half waits.
@@ -91,7 +134,7 @@ impl TcpReadHalf {
     fn handle_last(&mut self, result: io::Result<usize>) -> io::Result<()> {
         self.timer.reset();
         match result {
-            _ if self.check_cut() => {}
+            _ if self.check_cut() || self.is_closed_elsewhere() => {}
             Ok(_) if self.control.was_reset() => self.lose(Reason::Reset(Phase::Open)),
             Ok(_) => self.handle_marker(),
             Err(error) => self.lose(Reason::from_io(error, Phase::Open)),
@@ -154,8 +197,12 @@ impl TcpReadHalf {
     #[cold]
     #[inline(never)]
     fn at_end(&mut self) -> io::Result<()> {
-        self.check_cut();
+        let is_cut = self.check_cut();
         self.settle();
+        if !is_cut && self.is_taken() {
+            self.wire.take_if(|_| self.control.kept_report().is_some());
+            return Err(Reason::Closed.into());
+        }
         self.half.outcome(self.control.policy().truncation)
     }
 
@@ -232,12 +279,12 @@ impl fmt::Debug for TcpReadHalf {
 
 impl AsyncRead for TcpReadHalf {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let is_aborted = self.control.is_aborted();
-        if !is_aborted && buf.remaining() > 0 && self.inbox.is_empty() {
+        let is_stopped = self.control.is_touched() && self.is_stopped();
+        if !is_stopped && buf.remaining() > 0 && self.inbox.is_empty() {
             return self.poll_fill(cx, buf);
         }
         ready!(poll_budget(cx));
-        if is_aborted {
+        if is_stopped {
             return Poll::Ready(self.at_end());
         }
         hand_over(&mut self.inbox, buf);
@@ -248,8 +295,8 @@ impl AsyncRead for TcpReadHalf {
 impl AsyncBufRead for TcpReadHalf {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        let is_aborted = this.control.is_aborted();
-        if !is_aborted && this.inbox.is_empty() {
+        let is_stopped = this.control.is_touched() && this.is_stopped();
+        if !is_stopped && this.inbox.is_empty() {
             // In bulk, a larger read halves the number of system calls, here and in a relay that writes the bytes.
             let room = if this.is_bulk { Inbox::BULK } else { Inbox::ROOM };
             ready!(poll_read_ahead(this, |half| &mut half.inbox, room, |half, buf| half.poll_fill(cx, buf)))?;
@@ -257,7 +304,7 @@ impl AsyncBufRead for TcpReadHalf {
             return Poll::Ready(Ok(this.inbox.as_slice()));
         }
         ready!(poll_budget(cx));
-        if is_aborted {
+        if is_stopped {
             this.at_end()?;
         }
         Poll::Ready(Ok(this.inbox.as_slice()))

@@ -4,20 +4,22 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Waker};
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::conn::control::{Bottom, Control};
+use super::TcpConnection;
+use crate::conn::control::{Bottom, Closing, Control};
 use crate::conn::idle::HalfOpen;
 use crate::conn::shared_socket::{self, SharedSocket, SocketRef};
 use crate::conn::socket;
 use crate::core::delivery::Pending;
 use crate::error::{Phase, Reason};
 use crate::policy::Policy;
+use crate::transport::close::Close;
 
 /// The socket, shared by the two halves. Each read and write uses only the first fields.
 #[repr(C)]
@@ -27,8 +29,10 @@ pub(super) struct Wire {
     pub(super) beneath: AtomicBool,
     /// Whether the system resets the connection if the process dies.
     resets_when_killed: AtomicBool,
-    /// Both halves hold the socket.
-    held: AtomicBool,
+    /// For each pair of halves ([`OWNER`], [`CLOSER`]): whether both hold the socket.
+    held: [AtomicBool; 2],
+    /// How many pairs hold the socket.
+    pairs: AtomicUsize,
     /// Both halves have ended in order, and the last one holds the socket until all our bytes have arrived.
     lingers: AtomicBool,
     has_ended: AtomicBool,
@@ -72,6 +76,19 @@ impl Wire {
             }
         }
         self.control.note_gone();
+    }
+
+    /// Keeps the connection until [`leave`](Self::leave), unless it has gone.
+    fn keep(&self) -> bool {
+        let add = |pairs: usize| (pairs > 0).then_some(pairs + 1);
+        self.pairs.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
+    }
+
+    /// The connection ends with the last pair of halves.
+    fn leave(&self) {
+        if self.pairs.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.end();
+        }
     }
 
     /// Whether the delivery of our data is decided: everything has arrived, or the connection is lost, or the system cannot
@@ -163,8 +180,14 @@ pub(super) fn gone() -> io::Error {
 /// The share of one half in the socket.
 pub(super) struct Hold {
     wire: Arc<Wire>,
+    pair: usize,
     share: Share,
 }
+
+/// The halves of the application.
+const OWNER: usize = 0;
+/// The halves of a close that was requested by the handle.
+const CLOSER: usize = 1;
 
 #[derive(PartialEq, Eq)]
 enum Share {
@@ -189,7 +212,8 @@ impl Hold {
             fin_received: HalfOpen::default(),
             beneath: AtomicBool::new(false),
             resets_when_killed: AtomicBool::new(false),
-            held: AtomicBool::new(true),
+            held: [AtomicBool::new(true), AtomicBool::new(false)],
+            pairs: AtomicUsize::new(1),
             lingers: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             watch: Mutex::new(Watch::Idle),
@@ -199,7 +223,21 @@ impl Hold {
         }
         let bottom: Weak<dyn Bottom> = Arc::downgrade(&(Arc::clone(&wire) as Arc<dyn Bottom>));
         control.stand_on(bottom);
-        [Arc::clone(&wire), wire].map(|wire| Self { wire, share: Share::Half })
+        Self::both(wire, OWNER)
+    }
+
+    /// The two shares of a close by the handle, while the halves of the application may hold the socket. `None`: the
+    /// connection has gone.
+    pub(super) fn pair_to_close(wire: Arc<Wire>) -> Option<[Self; 2]> {
+        if !wire.keep() {
+            return None;
+        }
+        wire.held[CLOSER].store(true, Ordering::Release);
+        Some(Self::both(wire, CLOSER))
+    }
+
+    fn both(wire: Arc<Wire>, pair: usize) -> [Self; 2] {
+        [Arc::clone(&wire), wire].map(|wire| Self { wire, pair, share: Share::Half })
     }
 
     pub(super) fn control(&self) -> &Control {
@@ -210,7 +248,7 @@ impl Hold {
     /// socket stays open: see [`settle`](Self::settle).
     pub(super) fn finish(mut self) -> Option<Self> {
         self.share = Share::Nothing;
-        if self.wire.held.swap(false, Ordering::AcqRel) {
+        if self.wire.held[self.pair].swap(false, Ordering::AcqRel) {
             return None;
         }
         self.share = Share::Last;
@@ -240,13 +278,22 @@ impl Deref for Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let is_last = match self.share {
-            Share::Half => !self.held.swap(false, Ordering::AcqRel),
+            Share::Half => !self.held[self.pair].swap(false, Ordering::AcqRel),
             Share::Last => true,
             Share::Nothing => false,
         };
         if is_last {
-            self.end();
+            self.leave();
         }
+    }
+}
+
+/// Keeps the connection, without a half.
+struct Kept(Arc<Wire>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 
@@ -255,6 +302,22 @@ impl Bottom for Wire {
         // Checked before the connection is dissolved: after that, the system has no unacknowledged bytes to report.
         self.note_unacknowledged();
         self.reset();
+    }
+
+    fn handle_close(&self) {
+        // A layer above wakes its own tasks.
+        if !self.is_beneath() {
+            self.socket.wake();
+        }
+    }
+
+    fn hold(self: Arc<Self>) -> Option<Box<dyn Send>> {
+        self.keep().then(|| Box::new(Kept(self)) as Box<dyn Send>)
+    }
+
+    fn close_in_order(self: Arc<Self>) -> Option<Closing> {
+        let mut connection = TcpConnection::to_close(self)?;
+        Some(Box::pin(async move { Close::by_handle(&mut connection).await }))
     }
 
     fn socket(&self) -> Option<SocketRef<'_>> {

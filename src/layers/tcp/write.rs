@@ -27,13 +27,25 @@ pub struct TcpWriteHalf {
     corked: bool,
     /// FIN follows directly after the written bytes.
     pub(super) expects_end: bool,
+    /// The half belongs to a close.
+    pub(super) closes: bool,
 }
 
 impl TcpWriteHalf {
     pub(super) fn new(wire: Hold) -> Self {
         let control = wire.control().clone();
         let (half, timer) = (SendHalf::Open, IdleTimer::default());
-        Self { wire: Some(wire), control, half, timer, corked: false, expects_end: false }
+        Self { wire: Some(wire), control, half, timer, corked: false, expects_end: false, closes: false }
+    }
+
+    /// The half for a close that was requested by the handle.
+    pub(super) fn to_close(wire: Hold) -> Self {
+        let has_ended = wire.fin_sent.has_begun();
+        let mut half = Self { closes: true, ..Self::new(wire) };
+        if has_ended && half.half.close_write().is_ok() && half.half.drained().is_ok() {
+            half.wire = half.wire.and_then(Hold::finish);
+        }
+        half
     }
 
     pub(super) fn control_ref(&self) -> &Control {
@@ -68,7 +80,7 @@ impl TcpWriteHalf {
         len: usize,
         send: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        let may_send = self.half.may_write() && !self.control.is_cut();
+        let may_send = self.half.may_write() && !(self.control.is_touched() && self.is_stopped());
         let Some(wire) = self.wire.as_ref().filter(|_| may_send) else { return self.poll_refusal(cx) };
         let error = match poll_send(wire, cx, len, send) {
             Poll::Ready(Ok(n)) => {
@@ -87,9 +99,35 @@ impl TcpWriteHalf {
     #[cold]
     #[inline(never)]
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.check_cut();
+        if !self.check_cut() && self.is_closed_elsewhere() {
+            let _ = self.end_elsewhere();
+        }
         ready!(poll_budget(cx));
         Poll::Ready(Err(self.refusal()))
+    }
+
+    /// Whether a close that was requested by the handle has taken this half from the application (rule: close-16).
+    #[cold]
+    fn is_closed_elsewhere(&self) -> bool {
+        !self.closes && self.control.is_close_asked() && !self.wire.as_ref().is_some_and(|wire| wire.is_beneath())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_stopped(&self) -> bool {
+        self.control.is_cut() || self.is_closed_elsewhere()
+    }
+
+    /// The close that was requested by the handle ends the half.
+    fn end_elsewhere(&mut self) -> io::Result<()> {
+        if self.half.close_write().is_err() {
+            return Err(self.refusal());
+        }
+        if self.half.is_finishing() && self.wire.as_ref().is_some_and(|wire| wire.fin_sent.has_begun()) {
+            let _ = self.half.drained();
+        }
+        self.wire.take_if(|_| self.control.kept_report().is_some());
+        if self.half.is_finished() { Ok(()) } else { Err(self.refusal()) }
     }
 
     /// Starts the idle bound, if there is one, because the half waits.
@@ -111,6 +149,11 @@ impl TcpWriteHalf {
 
     fn lose(&mut self, reason: Reason) {
         if self.check_cut() {
+            return;
+        }
+        if self.is_closed_elsewhere() {
+            // The socket takes no more since the close has ended it.
+            let _ = self.end_elsewhere();
             return;
         }
         if let Some(wire) = &self.wire {
@@ -166,7 +209,9 @@ impl TcpWriteHalf {
     }
 
     fn close_write(&mut self) -> io::Result<()> {
-        self.check_cut();
+        if !self.check_cut() && self.is_closed_elsewhere() {
+            return self.end_elsewhere();
+        }
         if self.half.close_write().is_err() {
             return Err(self.refusal());
         }

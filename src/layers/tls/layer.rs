@@ -38,6 +38,8 @@ impl<T: Transport> Layer for TlsConnection<T> {
         self.read.clear();
         // The close has its own bound.
         self.write.stall.stop();
+        self.read.closes = true;
+        self.write.closes = true;
         self.write.shared().with(|pump| {
             pump.session.begin_close();
             // After a downgrade that was given up, no layer is kept: all of them end.

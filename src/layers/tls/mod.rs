@@ -22,7 +22,7 @@ use tokio::time::Instant;
 pub use self::read::TlsReadHalf;
 pub use self::write::TlsWriteHalf;
 use crate::config::{ClientTls, ServerTls};
-use crate::conn::control::{Traffic, Watcher};
+use crate::conn::control::{Closing, Traffic, Watcher};
 use crate::conn::time::{after, until};
 use crate::core::half::SendHalf;
 use crate::core::report::CloseReport;
@@ -32,6 +32,7 @@ use crate::error::{Error, Reason, UpgradeError};
 use crate::layers::tls::pump::{SharedPump, Want};
 use crate::policy::Leftover;
 use crate::transport::Transport;
+use crate::transport::close::Close;
 use crate::transport::layer::{AsLayer, Layer, TOKEN, debug, poll_budget};
 
 /// How long to wait for the peer's end after the alert of a failed handshake.
@@ -147,12 +148,20 @@ impl<T: Transport> TlsConnection<T> {
         layer.layer_mut(TOKEN).set_cork(false);
         session.handle_leftover(&layer.layer_mut(TOKEN).take_unread());
         let control = layer.layer(TOKEN).control().clone();
-        let shared = SharedPump::new(session, layer);
+        let shared = SharedPump::new(session, layer, Self::close_in_order);
         let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
         control.watch(watcher);
         let read = TlsReadHalf::new(Arc::clone(&shared), control.clone());
         let write = TlsWriteHalf::new(shared, control);
         Self { read, write }
+    }
+
+    /// The close that was requested by the handle: by a second connection on a session that other halves may hold.
+    fn close_in_order(shared: Arc<SharedPump<T>>) -> Closing {
+        let control = shared.control().clone();
+        let read = TlsReadHalf::to_close(Arc::clone(&shared), control.clone());
+        let mut connection = Self { read, write: TlsWriteHalf::to_close(shared, control) };
+        Box::pin(async move { Close::by_handle(&mut connection).await })
     }
 
     /// Waits for the end of the handshake, under [`Policy::handshake_timeout`](crate::Policy). If the handshake fails, the
@@ -178,6 +187,10 @@ impl<T: Transport> TlsConnection<T> {
             Poll::Ready(outcome)
         });
         let Err(reason) = outcome.await else { return Ok(()) };
+        if matches!(reason, Reason::Closed) {
+            // rule: close-16: the handle's close ends the session, and reports it.
+            return Err(reason.into());
+        }
         if !matches!(reason, Reason::TimedOut(_) | Reason::Aborted) {
             // A failure is rare, so its future is boxed: a task that waits for a handshake needs no space for it.
             Box::pin(self.take_leave(deadline)).await;

@@ -31,12 +31,21 @@ pub struct TlsReadHalf<T> {
     clock: Option<Clock>,
     /// The handshake is known to be done.
     is_secured: bool,
+    /// The half belongs to a close.
+    pub(super) closes: bool,
+    /// The application has seen the end of the half.
+    has_ended: bool,
 }
 
 impl<T: Transport> TlsReadHalf<T> {
     pub(super) fn new(shared: Arc<SharedPump<T>>, control: Control) -> Self {
         let clock = Some(Clock::new(after(control.policy().handshake_timeout)));
-        Self { shared, control, inbox: Inbox::default(), clock, is_secured: false }
+        Self { shared, control, inbox: Inbox::default(), clock, is_secured: false, closes: false, has_ended: false }
+    }
+
+    /// The half for a close that was requested by the handle. A close has its own bound.
+    pub(super) fn to_close(shared: Arc<SharedPump<T>>, control: Control) -> Self {
+        Self { closes: true, clock: None, ..Self::new(shared, control) }
     }
 
     /// The deadline of the handshake, whichever task drives it (rule: secure-5).
@@ -88,9 +97,12 @@ impl<T: Transport> TlsReadHalf<T> {
     }
 
     fn poll_handshake_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
-        self.with_live(|pump| {
+        self.with_live(|pump, is_closed| {
             if !pump.session.is_handshaking() {
                 return Poll::Ready(Ok(()));
+            }
+            if is_closed {
+                return Poll::Ready(Err(Reason::Closed));
             }
             let _ = pump.transmit();
             while ready!(ready_or_park(pump, cx)) == Step::NeedInput {}
@@ -105,7 +117,8 @@ impl<T: Transport> TlsReadHalf<T> {
     pub(super) fn poll_read_to_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {
             let mut kept = std::mem::take(&mut self.inbox);
-            let step = self.with_live(|pump| match ready_or_park(pump, cx) {
+            let step = self.with_live(|pump, is_closed| match ready_or_park(pump, cx) {
+                _ if is_closed => Poll::Ready(Err(Reason::Closed)),
                 Poll::Ready(Step::Data) => {
                     let n = pump.session.plaintext().len();
                     kept.push(pump.session.plaintext());
@@ -133,7 +146,7 @@ impl<T: Transport> TlsReadHalf<T> {
 
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
         self.clear();
-        self.with_live(|pump| {
+        self.with_live(|pump, _| {
             while !discarded.is_full() {
                 match ready_or_park(pump, cx) {
                     Poll::Pending => return Poll::Pending,
@@ -162,8 +175,8 @@ impl<T: Transport> TlsReadHalf<T> {
         if !self.inbox.is_empty() {
             return Poll::Ready(());
         }
-        self.with_live(|pump| {
-            while matches!(ready!(ready_or_park(pump, cx)), Step::Secured | Step::NeedInput) {}
+        self.with_live(|pump, is_closed| {
+            while !is_closed && matches!(ready!(ready_or_park(pump, cx)), Step::Secured | Step::NeedInput) {}
             Poll::Ready(())
         })
     }
@@ -191,15 +204,24 @@ impl<T: Transport> TlsReadHalf<T> {
     }
 
     /// Calls `f` with the pump, after checking for an abort by another task.
-    fn with_live<R>(&mut self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
+    /// Tells it whether a close that was requested by the handle has taken the half (rule: close-16).
+    fn with_live<R>(&mut self, f: impl FnOnce(&mut Pump<T>, bool) -> R) -> R {
         if self.control.is_aborted() {
             self.inbox.clear();
         }
-        let control = &self.control;
+        let (control, closes) = (&self.control, self.closes);
         self.shared.with(|pump| {
-            pump.check_cut(control);
-            f(pump)
+            let is_cut = pump.check_cut(control);
+            f(pump, !is_cut && pump.is_closed_elsewhere(control, closes))
         })
+    }
+
+    /// Whether the bytes in the inbox must not be delivered.
+    #[cold]
+    #[inline(never)]
+    fn is_stopped(&self) -> bool {
+        let is_taken = || self.shared.with(|pump| pump.is_closed_elsewhere(&self.control, self.closes));
+        self.control.is_aborted() || is_taken()
     }
 
     /// Reads the arrived data by `read`, into the reader's buffer or the inbox, or waits for it.
@@ -219,17 +241,26 @@ impl<T: Transport> TlsReadHalf<T> {
         cx: &mut Context<'_>,
         read: &mut impl FnMut(&mut Inbox, &mut Pump<T>, &mut Context<'_>) -> Poll<Step>,
     ) -> Poll<io::Result<()>> {
-        let Self { shared, control, inbox, .. } = self;
+        let Self { shared, control, inbox, closes, has_ended, .. } = self;
         if control.is_aborted() {
             inbox.clear();
         }
         shared.with(|pump| {
-            pump.check_cut(control);
+            if control.is_touched()
+                && !pump.check_cut(control)
+                && pump.is_closed_elsewhere(control, *closes)
+                && !*has_ended
+            {
+                return Poll::Ready(Err(Reason::Closed.into()));
+            }
             loop {
                 match ready!(read(inbox, pump, cx)) {
                     Step::Data => return Poll::Ready(Ok(())),
                     Step::Secured | Step::NeedInput => {}
-                    Step::Ended => return Poll::Ready(handle_end(pump, control)),
+                    Step::Ended => {
+                        *has_ended = true;
+                        return Poll::Ready(handle_end(pump, control));
+                    }
                 }
             }
         })
@@ -297,7 +328,8 @@ impl<T: Transport> fmt::Debug for TlsReadHalf<T> {
 
 impl<T: Transport> AsyncRead for TlsReadHalf<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let has_unread = !self.inbox.is_empty() && !self.control.is_aborted();
+        let is_stopped = self.control.is_touched() && self.is_stopped();
+        let has_unread = !self.inbox.is_empty() && !is_stopped;
         if has_unread || buf.remaining() == 0 {
             ready!(poll_budget(cx));
             hand_over(&mut self.inbox, buf);
@@ -310,7 +342,7 @@ impl<T: Transport> AsyncRead for TlsReadHalf<T> {
 impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        if this.inbox.is_empty() || this.control.is_aborted() {
+        if this.inbox.is_empty() || (this.control.is_touched() && this.is_stopped()) {
             let opened = this.poll_open(cx, |inbox, pump, cx| {
                 let is_bulk = pump.session.arrived() > Inbox::ROOM;
                 let mut buf = ReadBuf::new(inbox.space_of(if is_bulk { 2 * Inbox::ROOM } else { Inbox::ROOM }));

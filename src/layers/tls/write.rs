@@ -27,11 +27,18 @@ pub struct TlsWriteHalf<T> {
     clock: Option<Clock>,
     /// The bound on the end of the half.
     pub(super) stall: StallTimer,
+    /// The half belongs to a close.
+    pub(super) closes: bool,
 }
 
 impl<T: Transport> TlsWriteHalf<T> {
     pub(super) fn new(shared: Arc<SharedPump<T>>, control: Control) -> Self {
-        Self { shared, control, clock: None, stall: StallTimer::default() }
+        Self { shared, control, clock: None, stall: StallTimer::default(), closes: false }
+    }
+
+    /// The half for a close that was requested by the handle.
+    pub(super) fn to_close(shared: Arc<SharedPump<T>>, control: Control) -> Self {
+        Self { closes: true, ..Self::new(shared, control) }
     }
 
     /// The handle of the connection.
@@ -141,6 +148,10 @@ impl<T: Transport> TlsWriteHalf<T> {
             // A half that has ended is not at rest, nor is one whose connection was ended at the bottom.
             if pump.is_at_rest() && is_done(pump) {
                 return Poll::Ready(Ok(()));
+            }
+            if pump.is_closed_elsewhere(&self.control, self.closes) {
+                // The close alone waits for the end: it reports how that went.
+                return Poll::Ready(if is_done(pump) { Ok(()) } else { Err(Error::SendClosed.into()) });
             }
             loop {
                 let before = pump.session.queued();

@@ -168,6 +168,7 @@ impl<T: Transport> UpgradableConnection<T> {
             (_, _, SendHalf::Aborted, _) | (_, _, _, RecvHalf::Aborted) => UpgradeError::Failed(Reason::Aborted),
             (Upgrade::Quiescing | Upgrade::Handshaking | Upgrade::Unwrapping, ..) => UpgradeError::InProgress,
             (_, _, SendHalf::Finishing | SendHalf::Finished, _) => UpgradeError::SendClosed,
+            _ if self.standing.control.is_close_asked() => UpgradeError::SendClosed,
             (_, _, _, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => UpgradeError::PeerEnded,
             (Upgrade::Settled, None, SendHalf::Open, RecvHalf::Open) => return Ok(()),
         }
@@ -250,7 +251,9 @@ impl<T: Transport> UpgradableConnection<T> {
     /// The change failed, and with it the connection: a partly secured connection must not be used.
     fn fail(&mut self, error: Error) -> Error {
         self.standing.upgrade.fail(error.clone());
-        self.standing.control.end(error.clone().into());
+        if !self.standing.control.is_close_asked() {
+            self.standing.control.end(error.clone().into());
+        }
         match error {
             Error::Ended(reason) => UpgradeError::Failed(reason).into(),
             other => other,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
 
 use super::Pump;
-use crate::conn::control::{Control, Watcher};
+use crate::conn::control::{Closing, Control, Watcher};
 use crate::conn::unlocked::{self, Locked};
 use crate::core::catch::catch;
 use crate::core::session::Session;
@@ -22,10 +22,12 @@ pub(crate) struct SharedPump<T> {
     pump: Mutex<Pump<T>>,
     woken: AtomicBool,
     control: Control,
+    /// Closes the connection while its halves may be in use: see [`Control::close`].
+    close: fn(Arc<Self>) -> Closing,
 }
 
 impl<T: Transport> SharedPump<T> {
-    pub(crate) fn new(session: Session, layer: T) -> Arc<Self> {
+    pub(crate) fn new(session: Session, layer: T, close: fn(Arc<Self>) -> Closing) -> Arc<Self> {
         let control = layer.layer(TOKEN).control().clone();
         Arc::new_cyclic(|weak| {
             let wake = Waker::from(Arc::new(PumpWaker(Weak::clone(weak))));
@@ -43,7 +45,7 @@ impl<T: Transport> SharedPump<T> {
                 is_deferred: false,
                 wake,
             };
-            Self { pump: Mutex::new(pump), woken: AtomicBool::new(false), control }
+            Self { pump: Mutex::new(pump), woken: AtomicBool::new(false), control, close }
         })
     }
 
@@ -55,6 +57,10 @@ impl<T: Transport> SharedPump<T> {
         self.unlock(held);
         self.settle();
         result
+    }
+
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
     }
 
     /// Looks at the pump; no task becomes ready by that.
@@ -101,7 +107,12 @@ impl<T: Transport> SharedPump<T> {
                 self.unlock_and_wake_all(held);
             } else if pump.layer.as_ref().is_some_and(|layer| layer.layer(TOKEN).may_write_in_wake()) {
                 let _ = pump.transmit();
-                self.unlock(held);
+                if self.control.is_close_asked() {
+                    // A task may have started to wait just before the close: it has to see it.
+                    self.unlock_and_wake_all(held);
+                } else {
+                    self.unlock(held);
+                }
             } else {
                 self.unlock_and_wake_all(held);
             }
@@ -169,6 +180,15 @@ impl<T: Transport> Watcher for SharedPump<T> {
         }
         // The holder of the lock checks the flag after it lets go, and finds the tasks that parked in the meantime.
         self.note_wake();
+    }
+
+    /// In the same way.
+    fn handle_close(&self) {
+        Watcher::handle_abort(self);
+    }
+
+    fn close_in_order(self: Arc<Self>) -> Closing {
+        (self.close)(self)
     }
 }
 

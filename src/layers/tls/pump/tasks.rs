@@ -3,6 +3,7 @@
 use std::task::{Context, Waker};
 
 use super::Pump;
+use crate::conn::control::Control;
 use crate::transport::Transport;
 
 /// The event that a writing task waits for.
@@ -15,6 +16,13 @@ pub(crate) enum Want {
 }
 
 impl<T: Transport> Pump<T> {
+    /// Whether a close that was requested by the handle has taken this session from the application's halves (rule:
+    /// close-16). `closes`: the caller belongs to a close.
+    #[inline]
+    pub(crate) fn is_closed_elsewhere(&self, control: &Control, closes: bool) -> bool {
+        control.is_touched() && !closes && control.is_close_asked() && !control.is_cut() && !self.is_beneath
+    }
+
     /// The reading task waits.
     pub(crate) fn park_reader(&mut self, cx: &mut Context<'_>) {
         park(&mut self.reader, cx);

@@ -1,0 +1,135 @@
+//! What a handle reaches of a stream: the tasks that wait on it, and a stream that its owner has handed over.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+
+use super::Stream;
+use crate::conn::control::{Bottom, Closing, Control};
+use crate::conn::idle::{IdleTimer, StallTimer};
+use crate::conn::time::{after, until};
+use crate::conn::waiting::Waiting;
+use crate::transport::Transport;
+use crate::transport::close::Close;
+
+/// The bottom of a connection that has a stream instead of a TCP socket.
+///
+/// A stream belongs to the tasks that poll it, without a lock. So a close that was requested by the handle asks for it: the next
+/// poll of the owner puts the stream here, and the close takes it.
+pub(super) struct StreamBottom {
+    waiting: Arc<Waiting>,
+    control: Control,
+    handed: Mutex<Option<Box<dyn Transport>>>,
+    handing: Notify,
+}
+
+impl StreamBottom {
+    /// The bottom of this connection.
+    pub(super) fn beneath(control: &Control, waiting: Arc<Waiting>) -> Arc<Self> {
+        let bottom =
+            Arc::new(Self { waiting, control: control.clone(), handed: Mutex::default(), handing: Notify::default() });
+        let weak: Weak<dyn Bottom> = Arc::downgrade(&(Arc::clone(&bottom) as Arc<dyn Bottom>));
+        control.stand_on(weak);
+        bottom
+    }
+
+    /// The owner hands over its stream.
+    pub(super) fn take_over(&self, stream: Box<dyn Transport>) {
+        *self.handed.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+        self.handing.notify_one();
+    }
+
+    fn take(&self) -> Option<Box<dyn Transport>> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
+    /// If the handle was asked for a close, the close gets the stream from its owner (rule: close-16). A layer above is reached
+    /// by the close itself.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn hand_over(&mut self) {
+        if self.beneath || !self.control.is_close_asked() {
+            return;
+        }
+        let Some(bottom) = self.bottom.clone() else { return };
+        let Some(live) = self.live.take() else { return };
+        let handed = Self {
+            live: Some(live),
+            bottom: None,
+            send: self.send.clone(),
+            recv: self.recv.clone(),
+            inbox: std::mem::take(&mut self.inbox),
+            control: self.control.clone(),
+            timers: <[IdleTimer; 2]>::default(),
+            stall: StallTimer::default(),
+            fin_sent: std::mem::take(&mut self.fin_sent),
+            fin_received: std::mem::take(&mut self.fin_received),
+            ..*self
+        };
+        let _ = self.send.close_write();
+        bottom.take_over(Box::new(handed));
+    }
+
+    /// Whether a close has got the stream, and what it still reads is not for this owner.
+    pub(super) fn is_taken(&self) -> bool {
+        self.bottom.is_some() && self.live.is_none() && self.recv.is_open() && self.control.is_close_asked()
+    }
+}
+
+/// A stream that was handed over. If the close is dropped, the next one finds it again.
+struct Taken<'a> {
+    bottom: &'a StreamBottom,
+    stream: Option<Box<dyn Transport>>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take().filter(|stream| !stream.control().is_ended()) {
+            self.bottom.take_over(stream);
+        }
+    }
+}
+
+impl Bottom for StreamBottom {
+    fn abort(&self) {
+        self.waiting.wake();
+    }
+
+    fn handle_close(&self) {
+        self.waiting.wake();
+    }
+
+    fn hold(self: Arc<Self>) -> Option<Box<dyn Send>> {
+        Some(Box::new(self))
+    }
+
+    fn close_in_order(self: Arc<Self>) -> Option<Closing> {
+        Some(Box::pin(async move {
+            let mut taken = Taken { bottom: &self, stream: None };
+            let deadline = after(self.control.policy().close_timeout);
+            let handed = until(deadline, async {
+                loop {
+                    taken.stream = self.take();
+                    if taken.stream.is_some() {
+                        return;
+                    }
+                    tokio::select! {
+                        () = self.handing.notified() => {}
+                        () = self.control.gone() => return,
+                    }
+                }
+            })
+            .await;
+            if let Some(stream) = &mut taken.stream {
+                return Close::by_handle(stream).await;
+            }
+            if handed.is_none() {
+                self.control.give_up_end();
+            }
+            self.control.report_without_close()
+        }))
+    }
+}
