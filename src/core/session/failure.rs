@@ -30,9 +30,10 @@ impl Session {
         self.fail(TlsError { phase: self.phase(), error, alert_sent, not_tls }.into());
     }
 
-    /// rule: secure-10. For some failures (a handshake message that is too long, too many warnings) rustls has no alert. We
-    /// can send one ourselves as long as none of our records was encrypted; until then a server accepts a client's alert in
-    /// the clear, in TLS 1.3 too. After that the engine has to seal it, and rustls's buffered API cannot.
+    /// rule: secure-10. For some failures (a handshake message that is too long, too many warnings), rustls sends no
+    /// alert. We can send one ourselves while none of our records was encrypted: until then, a server accepts a
+    /// client's alert in plaintext, in TLS 1.3 too. After that, the engine would have to seal the alert, and rustls's
+    /// buffered API cannot.
     fn add_missing_alert(&mut self, error: &rustls::Error) {
         let Some(alert) = alert_for(error) else { return };
         if self.is_in_clear {
@@ -45,7 +46,7 @@ impl Session {
     }
 }
 
-/// The alert at the end of the outgoing bytes, if it is not encrypted: type 21, two bytes.
+/// The unencrypted alert at the end of the outgoing bytes, if there is one: a record of type 21 with two bytes.
 fn plaintext_alert(sealed: &[u8]) -> Option<AlertDescription> {
     match sealed.last_chunk::<7>() {
         Some([21, 3, _, 0, 2, _, alert]) => Some(AlertDescription::from(*alert)),

@@ -1,9 +1,10 @@
-//! A TLS session: rustls with the halves around it. The owner brings bytes, takes bytes, and asks for the next step.
+//! A TLS session: rustls, and the two halves. The owner passes bytes in and out, and calls `step` to learn what to do
+//! next.
 //!
-//! The session owns three queues: `raw` (records as they came), `staged` (plaintext that was accepted and is not sealed
-//! yet) and `sealed` (records that have not left). The engine beneath holds at most one opened record. The engine gets
-//! whole records, one at a time, so that the bytes after the peer's close_notify still belong to us when the session ends
-//! (rule: upgrade-9). No record is opened before the application wants to read it (rule: flow-4).
+//! The session owns three queues: `raw` (records as they were received), `staged` (plaintext that was accepted and is
+//! not sealed yet) and `sealed` (records that have not left). The engine holds at most one opened record. It gets
+//! whole records, one at a time, so that the bytes after the peer's close_notify still belong to this session when it
+//! ends (rule: upgrade-9). No record is opened before the application wants to read it (rule: flow-4).
 
 mod begin;
 mod failure;
@@ -26,20 +27,21 @@ use super::record::{HEADER, MAX_BODY, MAX_FRAGMENT, RECORD_TYPES, may_begin_tls}
 use crate::error::{NotTls, Phase, Reason, SessionError};
 use crate::policy::Watermarks;
 
-/// How many bytes are sealed in advance while the layer takes nothing.
+/// The number of bytes that are sealed in advance while the layer accepts nothing.
 const SEAL_AHEAD: usize = 64 << 10;
 
-/// What the owner of a session does next about its receiving side.
+/// What the owner of a session has to do next on the receiving side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Step {
-    /// Bring more bytes of the layer: [`Session::input_space`], [`Session::handle_input`] or [`Session::handle_eof`].
+    /// Pass in more bytes of the layer: [`Session::input_space`], [`Session::handle_input`] or
+    /// [`Session::handle_eof`].
     NeedInput,
     /// The handshake has just finished. Returned once, before any data (rule: secure-2).
     Secured,
-    /// Plaintext waits: [`Session::plaintext`], [`Session::read`].
+    /// Plaintext can be read: [`Session::plaintext`], [`Session::read`].
     Data,
-    /// The receive half has ended: [`Session::recv`] says how.
+    /// The receive half has ended: [`Session::recv`] returns how.
     Ended,
 }
 
@@ -52,7 +54,7 @@ pub struct Session {
     staged: Buffer,
     sealed: Buffer,
     facts: Option<Arc<SessionFacts>>,
-    /// Until the facts are known.
+    /// `None` once the facts of the handshake are known.
     known: Option<Box<Known>>,
     failure: Option<Reason>,
     marks: Watermarks,
@@ -62,13 +64,14 @@ pub struct Session {
     marker_sealed: bool,
     /// The peer's close_notify came after ours had left.
     answered: bool,
-    /// The session knows the limits of records: rustls holds no part of one, except for a byte that `raw` has too.
+    /// The session knows where each record ends: rustls holds no part of a record, except for one byte that `raw`
+    /// holds too.
     by_record: bool,
     /// The peer may have sent a KeyUpdate that requests an answer.
     may_owe_answer: bool,
     /// A complete TLS record has arrived.
     has_heard_tls: bool,
-    /// None of our records was encrypted yet.
+    /// None of our records has been encrypted yet.
     is_in_clear: bool,
 }
 
@@ -78,14 +81,14 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Looking.
+/// Methods that change nothing.
 impl Session {
-    /// The half that sends.
+    /// The state of the send half.
     pub fn send(&self) -> &SendHalf {
         &self.send
     }
 
-    /// The half that receives.
+    /// The state of the receive half.
     pub fn recv(&self) -> &RecvHalf {
         &self.recv
     }
@@ -105,7 +108,7 @@ impl Session {
         self.answered
     }
 
-    /// Whether our abort ended it.
+    /// Whether our abort has ended the session.
     pub fn is_aborted(&self) -> bool {
         matches!(self.send, SendHalf::Aborted)
     }
@@ -115,7 +118,7 @@ impl Session {
         self.tls.is_express()
     }
 
-    /// The result of the handshake, from its end on.
+    /// The facts of the session; `None` until the handshake is done.
     pub fn facts(&self) -> Option<&Arc<SessionFacts>> {
         self.facts.as_ref()
     }
@@ -128,7 +131,8 @@ impl Session {
         self.tls.export(out, label, context)
     }
 
-    /// Bytes that were accepted and have not left: plaintext and sealed records together (rule: write-8).
+    /// The number of bytes that were accepted and have not left: plaintext and sealed records together (rule:
+    /// write-8).
     pub fn queued(&self) -> usize {
         self.staged.len() + self.sealed.len()
     }
@@ -143,18 +147,18 @@ impl Session {
         self.send.may_write() && self.queued() < self.marks.high
     }
 
-    /// Whether a writer that waited at the high mark may go on.
+    /// Whether a writer that waits at the high mark may continue.
     pub fn is_below_low_mark(&self) -> bool {
-        // Only a cork holds the bytes, so none will leave: any space is enough.
+        // If only a cork holds the bytes back, none of them will leave, so any free space lets the writer continue.
         self.queued() <= self.marks.low || (self.sealed.is_empty() && self.can_write())
     }
 
-    /// Whether all accepted bytes have left for the layer below, with markers and alerts.
+    /// Whether all accepted bytes, markers and alerts have left for the layer below.
     pub fn is_flushed(&self) -> bool {
         self.sealed.is_empty() && (self.staged.is_empty() || self.send.is_over())
     }
 
-    /// Whether sealed records, or plaintext that may be sealed now, wait to leave.
+    /// Whether there are sealed records, or plaintext that may be sealed now, that have not left.
     pub fn has_records(&self) -> bool {
         !self.sealed.is_empty() || (!self.staged.is_empty() && !self.send.is_over() && !self.corked_short())
     }
@@ -166,7 +170,7 @@ impl Session {
                 && self.sealed.is_empty())
     }
 
-    /// Opened plaintext that waits to be read.
+    /// The opened plaintext that was not read yet.
     pub fn plaintext(&mut self) -> &[u8] {
         if self.tls.opened() == 0 {
             return &[];
@@ -185,19 +189,19 @@ impl Session {
 
 /// Events from outside.
 impl Session {
-    /// Space for bytes that come from the layer.
+    /// The space for bytes from the layer.
     pub fn input_space(&mut self) -> &mut [u8] {
         let is_known = !self.is_handshaking();
         self.raw.space_to_read(is_known)
     }
 
-    /// The first `n` bytes of [`Session::input_space`] came from the layer.
+    /// The layer has put `n` bytes into [`Session::input_space`].
     pub fn handle_input(&mut self, n: usize) {
         self.raw.handle_read(n);
     }
 
-    /// A read brought no bytes, and the owner is about to wait. Releases the input buffer if it is empty, and queues the
-    /// answers to earlier records.
+    /// A read returned no bytes, and the owner is about to wait. Releases the input buffer if it is empty, and queues
+    /// the answers to earlier records.
     pub fn handle_idle(&mut self) {
         if self.raw.is_empty() {
             self.raw.release();
@@ -207,28 +211,30 @@ impl Session {
         self.answer();
     }
 
-    /// The layer accepts no more bytes, and a writer waits until it does. Gives back the memory that the queued
-    /// bytes do not need.
+    /// The layer accepts no more bytes, and a writer waits until it does. Releases the memory that the queued bytes
+    /// do not need.
     pub fn handle_full(&mut self) {
-        // If no more than the high mark and the overhead of its records stays, no burst was the cause.
+        // If the queue holds no more than the high mark and the overhead of its records, this was not caused by a
+        // burst.
         self.burst.note(self.queued().saturating_sub(MAX_FRAGMENT), false);
         self.sealed.settle();
     }
 
-    /// How many received bytes were not opened yet: without more input, no more plaintext than that can come.
+    /// The number of received bytes that were not opened yet. Without more input, no more plaintext than this can
+    /// follow.
     pub fn arrived(&self) -> usize {
         self.raw.len() + self.tls.opened()
     }
 
-    /// Bytes that were received before the session began (rule: upgrade-2).
+    /// Takes bytes that were received before the session started (rule: upgrade-2).
     pub fn handle_leftover(&mut self, bytes: &[u8]) {
         self.raw.push(bytes);
     }
 
-    /// The layer below ended in order.
+    /// The layer below has ended in order.
     pub fn handle_eof(&mut self) {
         if let Some(not_tls) = self.not_tls() {
-            // Fewer bytes than the header of a record, so the engine was not called.
+            // The bytes are fewer than the header of a record, so the engine was not called.
             let error = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
             return self.fail_tls(error, Some(not_tls));
         }
@@ -241,7 +247,7 @@ impl Session {
         self.note_consumed();
     }
 
-    /// The layer below failed for reading: nothing more comes.
+    /// Reading from the layer below has failed: no more bytes will come.
     pub fn handle_read_lost(&mut self, reason: Reason) {
         let reason = self.in_phase(reason);
         self.failure.get_or_insert(reason.clone());
@@ -249,14 +255,15 @@ impl Session {
         self.lose_send(reason);
     }
 
-    /// The layer below failed for writing. What the peer sent before may still be read: it may say why (rule: secure-6).
+    /// Writing to the layer below has failed. Bytes that the peer sent earlier may still be read, and may contain the
+    /// reason (rule: secure-6).
     pub fn handle_write_lost(&mut self, reason: Reason) {
         let reason = self.in_phase(reason);
         self.lose_send(reason);
         self.sealed.clear();
     }
 
-    /// The error of a reset during the handshake says so (rule: end-6).
+    /// Adds the phase to a reset during the handshake, so that the error names it (rule: end-6).
     fn in_phase(&self, reason: Reason) -> Reason {
         match reason {
             Reason::Reset(_) => Reason::Reset(self.phase()),
@@ -265,12 +272,14 @@ impl Session {
         }
     }
 
-    /// Whether a handshake is stuck because the layer takes nothing more, although the peer may have sent the reason.
+    /// Whether a handshake cannot continue because the layer accepts nothing more. The peer may have sent an alert
+    /// with the reason, which was not read yet.
     pub fn is_stuck(&self) -> bool {
         self.is_handshaking() && self.recv.is_open() && matches!(self.send, SendHalf::Broken(_))
     }
 
-    /// The peer has not sent the reason of a stuck handshake, so the handshake fails with the layer's error (rule: end-5).
+    /// The peer has sent no reason for a handshake that cannot continue, so the handshake fails with the layer's
+    /// error (rule: end-5).
     pub fn handle_stuck(&mut self) {
         if let (true, SendHalf::Broken(reason)) = (self.is_stuck(), &self.send) {
             self.fail(reason.clone());
@@ -285,7 +294,7 @@ impl Session {
 
 /// Calls from the application.
 impl Session {
-    /// Ends the send half: the accepted bytes leave, and close_notify follows them (rules: half-2, half-5).
+    /// Ends the send half: the accepted bytes leave, followed by close_notify (rules: half-2, half-5).
     pub fn close_write(&mut self) {
         if self.send.close_write().is_ok() {
             self.corked = false;
@@ -293,7 +302,8 @@ impl Session {
         }
     }
 
-    /// The application wants nothing more: from now on an end without a marker counts as unconfirmed (rule: close-7).
+    /// The application closes the connection. From now on, an end without a marker counts as unconfirmed (rule:
+    /// close-7).
     pub fn begin_close(&mut self) {
         self.closing = true;
     }
@@ -303,19 +313,20 @@ impl Session {
         self.closing
     }
 
-    /// Whether a close now would have nothing to finish: no handshake is under way, and no bytes were accepted (rule:
+    /// Whether a close now would have nothing to finish: the handshake is not done, and no bytes were accepted (rule:
     /// close-9).
     pub fn is_pointless(&self) -> bool {
         self.is_handshaking() && self.staged.is_empty() && !self.send.is_over()
     }
 
-    /// Gives up a handshake that no task waits for. Sends no alert, because it would be in the clear (rule: close-9).
+    /// Gives up a handshake that no task waits for. Sends no alert, because the alert would not be encrypted (rule:
+    /// close-9).
     pub fn abandon(&mut self) {
         self.fail(Reason::Closed);
         self.sealed.clear();
     }
 
-    /// Ends for one of our reasons outside of the session: a deadline, a bound. Sends nothing to the peer.
+    /// Ends the session for a reason from outside of it, such as a deadline. Sends nothing to the peer.
     pub fn end(&mut self, reason: Reason) {
         if self.recv.is_open() || !self.send.is_over() {
             self.fail(reason);
@@ -323,7 +334,7 @@ impl Session {
         self.sealed.clear();
     }
 
-    /// Ends now. No record leaves after this (rule: abort-2).
+    /// Ends the session now. No record leaves after this (rule: abort-2).
     pub fn abort(&mut self) {
         self.send.abort();
         self.recv.abort();
@@ -339,7 +350,7 @@ impl Session {
         self.tls.forget_input();
     }
 
-    /// Holds small writes back, to be merged, until [`Session::uncork`].
+    /// Holds small writes back until [`Session::uncork`], so that they are merged.
     pub fn cork(&mut self) {
         self.corked = true;
     }
@@ -357,7 +368,7 @@ impl Session {
         self.corked = corked;
     }
 
-    /// Copies opened plaintext and returns how many bytes.
+    /// Copies opened plaintext to `out`, and returns the number of bytes.
     pub fn read(&mut self, out: &mut [u8]) -> usize {
         if self.tls.opened() == 0 {
             return 0;
@@ -367,27 +378,28 @@ impl Session {
         n
     }
 
-    /// Drops `n` bytes of [`Session::plaintext`].
+    /// Removes `n` bytes of [`Session::plaintext`].
     pub fn consume(&mut self, n: usize) {
         self.tls.consume(n, &mut self.raw);
         self.note_consumed();
     }
 
-    /// Takes the bytes after the peer's close_notify: the first plaintext after a downgrade (rule: upgrade-9).
+    /// Removes and returns the bytes after the peer's close_notify: the first plaintext after a downgrade (rule:
+    /// upgrade-9).
     pub fn take_leftover(&mut self) -> Vec<u8> {
         self.raw.take()
     }
 }
 
-/// The next thing for the caller to do.
+/// The next step of the owner.
 impl Session {
-    /// Opens records until there is a step to return.
+    /// Opens records until the owner has something to do, and returns that step.
     pub fn step(&mut self) -> Step {
         self.step_into(&mut []).0
     }
 
-    /// Does the same, and reads: writes plaintext into `out`, from as many arrived records as `out` has space for, and
-    /// returns how many bytes. If there were some, the step is [`Step::Data`]; the next call reports what came after them.
+    /// As `step`, and also reads: writes plaintext to `out`, from as many arrived records as fit, and returns the
+    /// number of bytes. If there are any, the step is [`Step::Data`], and the next call reports what came after them.
     pub fn step_into(&mut self, out: &mut [u8]) -> (Step, usize) {
         let mut read = 0;
         let step = loop {
@@ -402,7 +414,8 @@ impl Session {
             }
             let Some(record) = self.next_record() else { break Step::NeedInput };
             if read > 0 && !self.tls.suits(out.len() - read, record) {
-                // The engine would open it in place and copy it. The next read opens it straight into its own buffer.
+                // In this small space, the engine could not open the record directly, and would have to copy it
+                // later. The next read provides a new buffer, and opens the record into it.
                 break Step::Data;
             }
             let was_handshaking = self.is_handshaking();
@@ -412,25 +425,26 @@ impl Session {
             }
         };
         if matches!(step, Step::Data | Step::Ended) && !self.has_more() {
-            // The next write may come much later.
+            // Answered now, because the next write may come much later.
             self.answer();
         }
-        // An empty buffer is not kept.
+        // Released, so that an empty buffer is not kept.
         self.raw.release();
         (if read > 0 { Step::Data } else { step }, read)
     }
 
-    /// Whether the next thing to do is to read the layer: no bytes wait to be read, opened or sent, no answer is owed, and
-    /// no half has ended. Most connections are in this state between two messages.
+    /// Whether reading the layer is the only thing to do: no bytes are waiting to be read, opened or sent, no answer
+    /// to the peer is due, and no half has ended. Most connections are in this state between two messages.
     #[inline]
     pub fn awaits_data(&self) -> bool {
         self.is_at_rest() && self.recv.is_open() && self.raw.is_empty() && self.tls.opened() == 0
     }
 
-    /// Does what [`Session::step_into`] does for one record of data, if nothing else is pending: the first `n` bytes of
-    /// [`Session::input_space`] came from the layer, and [`Session::awaits_data`] held before. If they are one whole
-    /// record, and it holds data, returns how many bytes were read into `out`; data requires no other step. Otherwise
-    /// returns `None`, and the caller goes on with [`Session::step_into`].
+    /// Does what [`Session::step_into`] does, for the case that one record of data has arrived and nothing else is
+    /// pending. The caller must have checked [`Session::awaits_data`] before it read `n` bytes into
+    /// [`Session::input_space`]. If these bytes are exactly one record with data, this returns the number of bytes
+    /// that were read into `out`, and no other step is needed. Otherwise this returns `None`, and the caller
+    /// continues with [`Session::step_into`].
     #[inline]
     pub fn read_record(&mut self, n: usize, out: &mut [u8]) -> Option<usize> {
         self.raw.handle_read(n);
@@ -443,7 +457,8 @@ impl Session {
         (read > 0 || self.tls.opened() > 0).then_some(read)
     }
 
-    /// The records that wait to leave, oldest first. Hand them to the layer and report by [`Session::transmitted`].
+    /// The records that have not left, oldest first. Pass them to the layer, and report with
+    /// [`Session::transmitted`].
     #[must_use]
     pub fn transmit(&mut self) -> &[u8] {
         if self.sealed.is_empty() {
@@ -452,7 +467,7 @@ impl Session {
         self.sealed.as_slice()
     }
 
-    /// The layer took `n` bytes of [`Session::transmit`].
+    /// The layer has accepted `n` bytes of [`Session::transmit`].
     pub fn transmitted(&mut self, n: usize) {
         self.sealed.consume(n);
         if self.sealed.is_empty() {
@@ -464,12 +479,13 @@ impl Session {
         }
     }
 
-    /// Whether unprocessed bytes have arrived: in `raw`, or on the layer.
+    /// Whether more bytes have arrived that were not processed: in `raw`, or in the layer.
     fn has_more(&self) -> bool {
         self.raw.there_is_more() || self.next_record().is_some()
     }
 
-    /// The length of the next record in `raw`, once it is complete; or of bytes that rustls will refuse.
+    /// The length of the next record in `raw`, once it is complete. If the bytes are not a valid record, their
+    /// length, and rustls will refuse them.
     fn next_record(&self) -> Option<usize> {
         let raw = self.raw.as_slice().get(self.tls.kept()..)?;
         if !self.by_record {
@@ -486,7 +502,7 @@ impl Session {
         (raw.len() >= HEADER + body).then_some(HEADER + body)
     }
 
-    /// Gives one record to the engine. Returns how much of it went to `out`; the rest waits.
+    /// Passes one record to the engine. Returns how much of its plaintext was written to `out`; the rest is kept.
     #[inline(never)]
     fn open(&mut self, record: usize, out: &mut [u8]) -> usize {
         let not_tls = self.not_tls();
@@ -498,7 +514,7 @@ impl Session {
             }
         };
         self.has_heard_tls = true;
-        // A record that holds data holds nothing else and requires no other step.
+        // A record with data contains nothing else, so no other step is needed.
         let is_data = self.by_record && (read > 0 || self.tls.opened() > 0);
         if !is_data || self.is_handshaking() {
             self.handle_opened();

@@ -1,4 +1,4 @@
-//! The send side of a session: it accepts, keeps and seals plaintext; the marker follows the last byte.
+//! The send side of a session. It accepts plaintext, queues it and seals it. The marker follows the last byte.
 
 use std::io::{self, IoSlice, Write};
 
@@ -11,13 +11,14 @@ use crate::error::{Error, Phase, Reason, TlsError};
 
 /// Writes of the application.
 impl Session {
-    /// Accepts plaintext, up to the high mark. Returns how many bytes; `0` means that the caller has to wait.
+    /// Accepts plaintext, up to the high mark. Returns the number of accepted bytes; `0` means that the caller has to
+    /// wait.
     pub fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
         if !self.send.may_write() {
             return Err(self.write_error());
         }
         let room = self.room();
-        // The answer leaves before later data (RFC 8446 section 4.6.3).
+        // The answer must precede later data (RFC 8446 section 4.6.3).
         self.answer();
         if self.is_handshaking() || self.corked {
             return Ok(self.stage(parts, room));
@@ -25,14 +26,14 @@ impl Session {
         Ok(if self.queue_is_empty() { self.seal_parts(parts, room) } else { self.queue_parts(parts, room) })
     }
 
-    /// How much of a large write is accepted above the high mark, provided that the layer has space for all of it (rule:
-    /// write-8). `None` while bytes wait: then the layer need not be asked.
+    /// How much of a large write to accept, if the layer has space for all of it: this may exceed the high mark
+    /// (rule: write-8). `None` while bytes are queued; the layer need not be asked then.
     pub fn burst(&self, parts: &[IoSlice<'_>]) -> Option<usize> {
         self.burst.of(total(parts)).filter(|_| self.may_pass())
     }
 
-    /// Does the same as [`Session::write`], and writes the sealed records to `layer` without a copy. Bytes that the layer does
-    /// not take are kept. If nothing waits, accepts a `burst` above the high mark.
+    /// As [`Session::write`], and writes the sealed records to `layer` without a copy. Bytes that the layer does not
+    /// accept are queued. If nothing is queued, a `burst` above the high mark is accepted.
     pub fn write_through(
         &mut self,
         parts: &[IoSlice<'_>],
@@ -40,7 +41,7 @@ impl Session {
         layer: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Result<usize, Error> {
         if !self.may_pass() {
-            // The answer leaves before later data (RFC 8446 section 4.6.3).
+            // The answer must precede later data (RFC 8446 section 4.6.3).
             self.answer();
             if !self.may_pass() {
                 return self.write(parts);
@@ -60,21 +61,21 @@ impl Session {
         Ok(accepted)
     }
 
-    /// Whether written bytes may leave at once: no bytes have to leave before them, and nothing holds them back.
+    /// Whether written bytes may leave at once: no other bytes precede them, and nothing holds them back.
     #[inline]
     fn may_pass(&self) -> bool {
         self.is_at_rest() && !self.corked
     }
 
-    /// How many bytes are accepted now.
+    /// The number of bytes that would be accepted now.
     fn room(&self) -> usize {
         self.marks.high.saturating_sub(self.queued())
     }
 
-    /// Keeps plaintext for a moment although it could leave, so that it shares a record with the next write (rule: write-7).
-    /// Accepts as much as [`Session::write`]; does not report that the half has ended.
+    /// Holds plaintext back for a moment although it could leave, so that it shares a record with the next write
+    /// (rule: write-7). Accepts as much as [`Session::write`]. If the half has ended, this is not reported here.
     ///
-    /// With the default marks, up to 128 KiB are gathered if the layer `has_space` for them (rule: write-8).
+    /// With the default marks, up to 128 KiB are gathered if the layer has space for them (rule: write-8).
     pub fn gather(&mut self, parts: &[IoSlice<'_>], has_space: impl FnOnce(usize) -> bool) -> usize {
         if !self.send.may_write() {
             return 0;
@@ -92,13 +93,13 @@ impl Session {
     /// The error of a write after the send half has ended (rules: write-4, write-5).
     fn write_error(&self) -> Error {
         match (&self.send, &self.failure) {
-            // The peer may have sent the reason meanwhile. rule: secure-6
+            // The peer may have sent an alert with the reason since. rule: secure-6
             (SendHalf::Broken(_), Some(failure)) => Error::Ended(failure.clone()),
             (send, _) => send.refusal(),
         }
     }
 
-    /// Whether nothing waits to leave, no answer is owed to the peer, and more may be written.
+    /// Whether nothing is queued, no answer to the peer is due, and more may be written.
     #[inline]
     pub fn is_at_rest(&self) -> bool {
         self.send.may_write() && !self.is_handshaking() && self.queue_is_empty() && !self.may_owe_answer
@@ -108,7 +109,7 @@ impl Session {
         self.staged.is_empty() && self.sealed.is_empty()
     }
 
-    /// Keeps plaintext for later, so that small writes are merged into full records (rule: write-7).
+    /// Queues plaintext without sealing it, so that small writes are merged into full records (rule: write-7).
     fn stage(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         let (mut left, most) = (room, self.staged.len() + room);
         for part in parts {
@@ -119,9 +120,9 @@ impl Session {
         room - left
     }
 
-    /// Accepts bytes that are written while earlier records have not left. A full record need not wait for more bytes to
-    /// share it, and sealing it at once saves a copy. A writer waits until there is space for a full record, but only above
-    /// the low mark, because there the queue will wake it.
+    /// Accepts bytes that are written while earlier records have not left. A full record gains nothing by waiting for
+    /// more bytes, and sealing it at once saves a copy. So a writer waits until there is space for a full record, but
+    /// only above the low mark, because only there will the queue wake it.
     fn queue_parts(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         let wanted = total(parts);
         if wanted < MAX_FRAGMENT || !self.staged.is_empty() || self.sealed.len() >= SEAL_AHEAD {
@@ -144,8 +145,8 @@ impl Session {
         accepted
     }
 
-    /// An engine that sealed less than it was given can seal no more: the key is used up, and TLS 1.2 has no next one. The
-    /// truncated data must not look complete (rule: end-8): instead of close_notify, a fatal alert leaves, if the engine can
+    /// If an engine has sealed less than it was given, its key is used up, and TLS 1.2 has no next key. The truncated
+    /// data must not look complete (rule: end-8). So instead of close_notify, a fatal alert leaves, if the engine can
     /// seal one, and then FIN.
     fn check_sealed(&mut self, sealed: usize, due: usize) {
         if sealed < due && !self.send.is_over() {
@@ -163,7 +164,7 @@ impl Session {
 
 /// Seals the accepted plaintext.
 impl Session {
-    /// Seals the staged bytes as far in advance as the layer needs, and then the marker if it is due.
+    /// Seals as many staged bytes in advance as the layer needs, and then the marker if it is due.
     pub fn seal(&mut self) {
         if self.is_handshaking() || self.send.is_over() {
             return;
@@ -182,21 +183,22 @@ impl Session {
         }
     }
 
-    /// rustls would let the marker overtake plaintext, and would seal data after it. Therefore this function decides the
-    /// order.
+    /// Seals the marker after the plaintext. rustls alone would send the marker before queued plaintext, and would
+    /// seal data after it, so the order is decided here.
     fn seal_marker(&mut self) {
         let before = self.sealed.len();
         self.tls.send_close_notify();
         self.collect();
         self.marker_sealed = true;
         if self.sealed.len() == before {
-            // Otherwise the half would wait without end for a marker that is never sealed (rule: life-6).
+            // Otherwise the half would wait forever for a marker that is never sealed (rule: life-6).
             self.fail(unsealable(self.phase()));
         }
     }
 
-    /// Answers KeyUpdate requests (rule: secure-7), once for all earlier requests (rule: secure-13). Called before other data
-    /// is sealed, or after everything that has arrived was processed. No answer follows our marker.
+    /// Answers KeyUpdate requests (rule: secure-7). One answer serves all earlier requests (rule: secure-13). Called
+    /// before other data is sealed, and after everything that has arrived was processed. No answer follows our
+    /// marker.
     pub(super) fn answer(&mut self) {
         let may_answer = !self.is_handshaking() && !self.send.is_over() && !self.marker_sealed;
         if self.may_owe_answer && may_answer && self.sealed.len() < SEAL_AHEAD {
@@ -206,7 +208,8 @@ impl Session {
         }
     }
 
-    /// Under a cork only full records are sealed, or as much as may be queued if that is less.
+    /// Whether a cork holds the staged bytes back. Under a cork, only full records are sealed, or as many bytes as
+    /// may be queued if that is less.
     pub(super) fn corked_short(&self) -> bool {
         self.corked && self.staged.len() < self.full()
     }
@@ -220,7 +223,7 @@ impl Session {
         if self.corked { n - n % self.full() } else { n }
     }
 
-    /// Moves the engine's output into our own queue. Nothing leaves after our marker, not even the engine's answer to a
+    /// Moves the engine's output to our own queue. Nothing leaves after our marker, not even the engine's answer to a
     /// later record.
     pub(super) fn collect(&mut self) {
         if !self.tls.wants_write() {
@@ -233,7 +236,7 @@ impl Session {
         }
     }
 
-    /// Whether one of the records after this place is encrypted, or announces that the next one is (TLS 1.2).
+    /// Whether one of the records from this offset on is encrypted, or announces that the next record is (TLS 1.2).
     fn encrypts_from(&self, before: usize) -> bool {
         let is_tls13 = self.tls.common().is_some_and(|it| it.protocol_version() == Some(ProtocolVersion::TLSv1_3));
         let mut rest = &self.sealed.as_slice()[before..];
@@ -257,7 +260,7 @@ fn total(parts: &[IoSlice<'_>]) -> usize {
     parts.iter().map(|part| part.len()).sum()
 }
 
-/// The path from rustls's own queue to the layer.
+/// Passes rustls's own queue to the layer.
 struct Passage<F>(F);
 
 impl<F: FnMut(&[IoSlice<'_>]) -> io::Result<usize>> Write for Passage<F> {
