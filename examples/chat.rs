@@ -86,12 +86,12 @@ impl MessageProtocol for Guest {
 }
 
 const HELP: &str = "\
-A chat: lines, nicknames, and everybody hears everybody.
+A chat server: each guest chooses a nickname, and every line goes to all guests.
 
 Usage: chat [--tls DIR] [ADDR]
 
-  ADDR        where to listen; default 127.0.0.1:7010, port 0 is any free port
-  --tls DIR   speak TLS, with the development certificates that are kept or made in DIR
+  ADDR        the address to listen on; default 127.0.0.1:7010; port 0 is any free port
+  --tls DIR   use TLS, with the development certificates in DIR, which are made if missing
   --help
 
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.

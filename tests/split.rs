@@ -187,7 +187,7 @@ async fn halves_of_two_connections_are_given_back_and_work_on() {
     async fn refused<C: Split>(a: C, c: C) -> (C, C) {
         let (a_read, a_write) = a.into_split();
         let (c_read, c_write) = c.into_split();
-        let Err(halves) = C::reunite(a_read, c_write) else { panic!("these are halves of two connections") };
+        let Err(halves) = C::reunite(a_read, c_write) else { panic!("these are halves of different connections") };
         let (a_read, c_write) = halves.into_halves();
         assert!(a_read.control().is_same(&a_write.control()) && !a_read.control().is_same(&c_write.control()));
         (whole(a_read, a_write), whole(c_read, c_write))

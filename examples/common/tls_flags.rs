@@ -13,7 +13,7 @@ pub(crate) fn list(parser: &mut Parser) -> Result<Vec<String>, Usage> {
 /// `--tls12` and `--tls13`: the one version to speak.
 pub(crate) fn only(version: &mut Option<TlsVersion>, wanted: TlsVersion) -> Result<(), Usage> {
     match version.replace(wanted) {
-        Some(other) if other != wanted => Err(Usage::new("--tls12 and --tls13 do not go together")),
+        Some(other) if other != wanted => Err(Usage::new("--tls12 and --tls13 cannot be combined")),
         _ => Ok(()),
     }
 }

@@ -11,31 +11,31 @@ use crate::host_port::host_port;
 use crate::tls_flags::{list, only, pair};
 
 const HELP: &str = "\
-A service driven by hand: connect, type HELP, and see what its transport does.
+A service for manual tests: connect, type HELP, and see what the transport of the server does.
 
 Usage: console [OPTIONS]
 
   --tcp ADDR                  plaintext; default 127.0.0.1:7000
   --tls ADDR                  TLS from the first byte on; default 127.0.0.1:7001
   --starttls ADDR             plaintext until STARTTLS; default 127.0.0.1:7002
-                              With any of the three given, only those are opened. Port 0 is any free port.
-  --certs DIR                 where the development certificates are kept or made; default certs
-  --cert FILE --key FILE      a certificate chain and its private key (PEM) instead of those
+                              If any of these three is given, only those are opened. Port 0 is any free port.
+  --certs DIR                 the directory of the development certificates, which are made if missing; default certs
+  --cert FILE --key FILE      a certificate chain and its private key (PEM), instead of the development certificates
   --client-ca FILE            ask clients for a certificate of this CA (PEM)
   --client-optional           ... and also accept clients without a certificate
-  --alpn a,b                  application protocols to agree on, the preferred one first
-  --tls12 | --tls13           speak this version only
+  --alpn a,b                  application protocols to negotiate, the preferred one first
+  --tls12 | --tls13           use only this version of TLS
   --close-timeout SECS        how long a close waits for the peer; default 10
   --handshake-timeout SECS    how long a handshake may take; default 30
-  --leftover refuse|feed      bytes that came before an upgrade: end the connection, or give them to TLS where they
-                              can be the start of a handshake; default feed
+  --leftover refuse|feed      how to treat bytes that came before an upgrade: end the connection, or pass them to TLS
+                              if they can be the start of a handshake; default feed
   --face async|protocol       the API of the crate that serves; default async
   --log text|json             one line on standard output for each event; default text
   --help
 
-While more than 512 KiB of standard output waits to be read, no connection is accepted. If nothing is read for 5 seconds, they
-are; at 1 MiB lines are dropped, and a line says how many.
-SIGTERM and SIGINT drain: no new connections, the open ones are closed cleanly, then exit status 0.
+While more than 512 KiB of standard output are unread, no connection is accepted. If nothing is read for 5 seconds,
+connections are accepted again. Lines beyond 1 MiB are dropped, and a later line reports how many.
+SIGTERM and SIGINT drain: no new connections are accepted, the open ones are closed in order, and the exit status is 0.
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
 

@@ -16,24 +16,24 @@ A client for pipes, over TCP and TLS.
 Usage: netcat [OPTIONS] ENDPOINT
 
 ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT; write an IPv6 address in brackets. Optional arguments after the port:
-:timeout=SECS, the longest time until data can be sent, and :bind=IP, the local address.
+:timeout=SECS, the time limit for connecting and starting TLS, and :bind=IP, the local address.
 
   --ca FILE                trusted roots (PEM); default: the roots of the system
   --dangerous-no-verify    accept any certificate
-  --starttls HOW           speak a protocol's plaintext part, then upgrade to TLS: smtp, imap, pop3, ftp, ldap, xmpp,
-                           postgres, mysql, or line:CMD (a line is read, CMD is sent, a line is read)
+  --starttls HOW           use the plaintext part of a protocol, then upgrade to TLS: smtp, imap, pop3, ftp, ldap, xmpp,
+                           postgres, mysql, or line:CMD (read a line, send CMD, read a line)
   --name NAME              the server name to request and to check; default: the host of the endpoint
   --cert FILE --key FILE   our own certificate chain and private key (PEM)
   --alpn a,b               application protocols to offer, the preferred one first
-  --tls12 | --tls13        speak this version only
+  --tls12 | --tls13        use only this version of TLS
   --half-close             the end of standard input ends our half only (close_write); the default
   --no-half-close          the end of standard input closes the connection
-  --abort-after N          abort once N bytes were received
+  --abort-after N          abort after N bytes were received
   --close-timeout SECS     how long a close waits for the peer; default 10
   --timeout SECS           the longest time for the whole run; default: no limit
-  --leftover refuse|feed   bytes that the server sent before TLS began: end the connection, or give them to TLS where
-                           they can be the start of a handshake; default refuse
-  --report                 the last line on standard error is JSON: how it ended, and the facts of the connection
+  --leftover refuse|feed   how to treat bytes that the server sent before TLS started: end the connection, or pass them
+                           to TLS if they can be the start of a handshake; default refuse
+  --report                 print a last line of JSON to standard error: how the connection ended, and its facts
   --help
 
 When the peer has ended and standard input is silent, the connection is closed. SIGINT aborts.
@@ -138,7 +138,7 @@ impl Args {
             return Err(Usage::new(format!("ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT, not {endpoint}")));
         };
         if let Some((name, _)) = endpoint.arguments().iter().find(|(name, _)| !["timeout", "bind"].contains(name)) {
-            return Err(Usage::new(format!("{name}= in {endpoint}: what concerns TLS is said by options")));
+            return Err(Usage::new(format!("{name}= in {endpoint}: use the options of the program for TLS")));
         }
         let host = host.to_owned();
         Ok(Self { endpoint, host, port, options })
@@ -163,7 +163,7 @@ impl Args {
 fn trust(old: &mut Trust, new: Trust) -> Result<(), Usage> {
     match std::mem::replace(old, new) {
         Trust::Platform => Ok(()),
-        Trust::Ca(_) | Trust::Anybody => Err(Usage::new("--ca and --dangerous-no-verify are said once, and not both")),
+        Trust::Ca(_) | Trust::Anybody => Err(Usage::new("give --ca or --dangerous-no-verify once, and not both")),
     }
 }
 

@@ -15,20 +15,21 @@ Receives mail (RFC 5321) with STARTTLS (RFC 3207), and delivers it into a Maildi
 
 Usage: smtp --maildir DIR [OPTIONS]
 
-  --maildir DIR               where mail goes; made if it is not there
-  --listen ADDR               default 127.0.0.1:2525; port 0 is any free port
-  --certs DIR                 where the development certificates are kept or made; default certs
-  --cert FILE --key FILE      a certificate chain and its private key (PEM) instead of those
-  --no-tls                    no STARTTLS
-  --max-size BYTES            the longest mail; default 10485760
-  --timeout SECS              how long a client may take for a command; default 300. A mail may take that, and a second more
-                              for each KiB, but not without anything coming for so long
+  --maildir DIR               the directory for mail, which is made if it does not exist
+  --listen ADDR               the address to listen on; default 127.0.0.1:2525; port 0 is any free port
+  --certs DIR                 the directory of the development certificates, which are made if missing; default certs
+  --cert FILE --key FILE      a certificate chain and its private key (PEM), instead of the development certificates
+  --no-tls                    do not offer STARTTLS
+  --max-size BYTES            the size of the largest mail; default 10485760
+  --timeout SECS              how long a client may take for a command; default 300. A mail may take one second longer for
+                              each KiB, but no pause between its bytes may be longer than SECS
   --help
 
-Every mail that was answered with 250 is in the Maildir, whole and on disk. A client that got no answer sends it again:
-a mail may then be there twice, as it is with SMTP.
+A mail is answered with 250 only after it is complete and on disk in the Maildir. A client that got no answer sends its mail
+again, so a mail may be stored twice. SMTP allows this.
 
-SIGTERM and SIGINT drain: no new connections, mail that has come is delivered and answered, then exit status 0.
+SIGTERM and SIGINT drain: no new connections are accepted, received mail is delivered and answered, and the exit
+status is 0.
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
 
@@ -72,7 +73,7 @@ impl Args {
                 other => return Err(other.unexpected().into()),
             }
         }
-        let maildir = maildir.ok_or_else(|| Usage::new("--maildir DIR is wanted"))?;
+        let maildir = maildir.ok_or_else(|| Usage::new("--maildir DIR is missing"))?;
         let identity = match pair(cert, key)? {
             _ if !has_tls => Identity::None,
             Some((cert, key)) => Identity::Files(cert, key),

@@ -11,45 +11,49 @@ use crate::starttls::StartTlsBy;
 use crate::starttls_server::Offer;
 
 const HELP: &str = "\
-Terminates TLS in front of a plaintext service, or adds TLS. Every end is forwarded as the same kind of end.
+Terminates TLS in front of a plaintext service, or adds TLS. When one connection ends, the other one ends in the same way.
 
 Usage: terminator --listen ENDPOINT --connect ENDPOINT [OPTIONS]
 
 For --listen, where clients connect, ENDPOINT is one of
   tcp:HOST:PORT  unix:PATH  tls:HOST:PORT:cert=FILE:key=FILE  starttls:HOST:PORT:cert=FILE:key=FILE
-Arguments of tls and starttls: cert= and key=, our certificate chain and private key (PEM); client-ca=FILE, ask clients for
-a certificate of this CA, and client-optional; alpn=a,b; min=1.2 and max=1.3. Of all: backlog=N; of unix: mode=660.
-  --starttls HOW            how clients of starttls: ask for TLS: smtp, imap, pop3, or line:CMD (CMD is the line that asks
-                            for it). The greeting is that of the service
-  --leftover refuse|feed    bytes that came before the upgrade: end the connection, or give them to TLS where they can
-                            be the start of a handshake; default feed
-  --tolerate-truncation     an end without close_notify counts as a clean end of a client; by default it is a
-                            truncation, and the service gets RST
+Arguments of tls and starttls: cert= and key=, our certificate chain and private key (PEM); client-ca=FILE, require client
+certificates of this CA; client-optional, accept clients without one too; alpn=a,b; min=1.2 and max=1.3. Of all kinds:
+backlog=N. Of unix: mode=660.
+  --starttls HOW            how clients of a starttls: endpoint request TLS: smtp, imap, pop3, or line:CMD (CMD is the
+                            line that requests it). Clients get the greeting of the service
+  --leftover refuse|feed    how to treat bytes that came before the upgrade: end the connection, or pass them to TLS
+                            if they can be the start of a handshake; default feed
+  --tolerate-truncation     treat a client's end without close_notify as a clean end; by default it is a truncation, and the
+                            service gets RST
 
 For --connect, where the service is, ENDPOINT is one of
   tcp:HOST:PORT  unix:PATH  tls:HOST:PORT  starttls:HOST:PORT
 Arguments of tls and starttls: ca=FILE, trusted roots (PEM; default the system's); name=NAME, the server name to request
-and to check (default the host); cert=, key=, alpn=, min=, max=. Of all: timeout=SECS for connecting, default 30; bind=IP.
-  --connect-starttls HOW    how to ask the service of starttls: for TLS: smtp, imap, pop3, ftp, ldap, xmpp, postgres, or
-                            line:CMD
+and to check (default the host); cert=, key=, alpn=, min=, max=. Of all kinds: timeout=SECS for connecting,
+default 30; bind=IP.
+  --connect-starttls HOW    how to request TLS from the service of a starttls: endpoint: smtp, imap, pop3, ftp, ldap, xmpp,
+                            postgres, or line:CMD
 
-Write an IPv6 address in brackets; a colon in a value is written \\:. Port 0 listens on any free port.
+Write an IPv6 address in brackets, and a colon in a value as \\:. Port 0 listens on any free port.
 
   --handshake-timeout SECS  how long a handshake, and the plaintext before it, may take; default 30
   --idle-timeout SECS       how long a connection may be without traffic in both directions; default 600, 0: no limit
-  --half-open-timeout SECS  how long a connection may be idle once one side has ended; default: no bound
+  --half-open-timeout SECS  how long a connection may be idle after one side has ended; default: no limit
   --close-timeout SECS      how long a close waits for the peer; default 10
-  --max-connections N       so many at once, the next wait; default 10000, or as many as there are descriptors for (two each)
-  --max-per-peer N          so many at once of one IPv4 address or IPv6 /64, the next are reset; default: no bound
+  --max-connections N       the largest number of open connections; further ones wait; default 10000, or as many as
+                            the limit of descriptors allows (two each)
+  --max-per-peer N          the largest number of open connections of one IPv4 address or IPv6 /64; further ones are reset;
+                            default: no limit
   --drain-timeout SECS      how long open connections may continue after SIGTERM; default 10
   --log text|json           one line on standard output for each connection; default text
   --help
 
-On standard output a line `listening KIND ADDRESS`, then `ready`, then one line for each connection when it has ended.
-While more than 512 KiB of that waits to be read, no connection is accepted. If nothing is read for 5 seconds, they are; at 1 MiB
-lines are dropped, and a line says how many.
-SIGTERM and SIGINT drain: no new connections; handshakes that are not done are given up; the open connections go on to
-their end, and are aborted when --drain-timeout is over or a second signal comes; then exit status 0.
+The program prints `listening KIND ADDRESS` and `ready` to standard output, and then one line for each connection that has
+ended. While more than 512 KiB of these lines are unread, no connection is accepted. If nothing is read for 5 seconds,
+connections are accepted again. Lines beyond 1 MiB are dropped, and a later line reports how many.
+SIGTERM and SIGINT drain: no new connections are accepted, and unfinished handshakes are given up. Open connections continue
+until they end, and are aborted after --drain-timeout or at a second signal. The exit status is 0.
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
 
@@ -162,7 +166,7 @@ impl Options {
 fn upgrade_by(how: &str) -> Result<StartTlsBy, Usage> {
     match StartTlsBy::parse(how)? {
         StartTlsBy::MySql => {
-            Err(Usage::new("mysql numbers its packets through the upgrade: it cannot be put in between"))
+            Err(Usage::new("mysql is not supported here, because it numbers its packets across the upgrade"))
         }
         by => Ok(by),
     }

@@ -75,8 +75,8 @@ impl fmt::Display for AttemptFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "attempt {} failed: {}; ", self.attempt, chain(&self.error))?;
         match self.wait {
-            Some(wait) => write!(f, "the next one is in {wait:.1?}"),
-            None => f.write_str("there is no other one"),
+            Some(wait) => write!(f, "the next attempt is in {wait:.1?}"),
+            None => f.write_str("there is no further attempt"),
         }
     }
 }

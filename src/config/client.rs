@@ -238,7 +238,7 @@ impl ClientTlsBuilder {
     fn accept_any(&self, provider: &CryptoProvider) -> Result<Arc<dyn ServerCertVerifier>, Error> {
         let trusts_somebody = !self.roots.is_empty() || self.platform_roots || !self.common.revocation_lists.is_empty();
         match trusts_somebody {
-            true => Err(contradiction("whom to trust, and to trust anybody, do not go together")),
+            true => Err(contradiction("roots cannot be combined with `dangerous_no_verification`")),
             false => Ok(Arc::new(AcceptAnyServer(provider.signature_verification_algorithms))),
         }
     }

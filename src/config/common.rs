@@ -124,7 +124,7 @@ impl RootSource {
     pub(super) fn unused_list(&self) -> Option<ConfigWarning> {
         let Self::Pem(source) = self else { return None };
         let line = source.stray_list()?;
-        let detail = format!("the list of revoked certificates in line {line} is not used: give it as a list too");
+        let detail = format!("the list of revoked certificates in line {line} is not used: pass it as a revocation list too");
         Some(ConfigWarning { file: source.file(), kind: WarningKind::UnusedList, detail })
     }
 }
@@ -151,7 +151,7 @@ pub(super) fn check_keys(provider: &CryptoProvider) -> Result<(), Error> {
     };
     match provider.cipher_suites.iter().all(gives_keys) {
         true => Ok(()),
-        false => Err(contradiction("the express engine needs keys that this crypto provider does not give")),
+        false => Err(contradiction("the express engine needs traffic keys, and this crypto provider does not let them be extracted")),
     }
 }
 
@@ -161,7 +161,7 @@ pub(super) fn contradiction(what: impl Into<String>) -> Error {
 
 /// A rustls setting that no engine obeys (rule: secure-11).
 pub(super) fn turned_off(setting: &str, so: &str) -> ConfigWarning {
-    let detail = format!("{setting} is not offered here and was turned off: {so}");
+    let detail = format!("{setting} is not supported and was turned off: {so}");
     ConfigWarning { file: None, kind: WarningKind::TurnedOff, detail }
 }
 

@@ -39,7 +39,7 @@ impl IdentitySource {
         let kind = key_kind::told(&key);
         let key = provider.key_provider.load_private_key(key).map_err(|error| {
             let why = match kind {
-                Some(kind) => format!("it is {kind}, which the crypto provider does not take ({})", said(&error)),
+                Some(kind) => format!("it is {kind}, which the crypto provider does not support ({})", said(&error)),
                 None => said(&error),
             };
             places.fail_key(ConfigProblem::UnusableKey(why))

@@ -67,7 +67,7 @@ impl From<Arc<ServerConfig>> for ServerTls {
         let mut warnings = Vec::new();
         if config.max_early_data_size > 0 {
             Arc::make_mut(&mut config).max_early_data_size = 0;
-            warnings.push(turned_off("max_early_data_size", "early data is accepted from no client"));
+            warnings.push(turned_off("max_early_data_size", "early data is never accepted"));
         }
         if config.send_half_rtt_data {
             Arc::make_mut(&mut config).send_half_rtt_data = false;
@@ -178,8 +178,8 @@ impl ServerTlsBuilder {
         if self.client_roots.is_empty() {
             return match (self.client_auth_optional, self.common.revocation_lists.is_empty()) {
                 (false, true) => Ok(Arc::new(NoClientAuth)),
-                (true, _) => Err(contradiction("optional client certificates need a CA that vouches for them")),
-                (_, false) => Err(contradiction("a list of revoked client certificates needs a CA of clients")),
+                (true, _) => Err(contradiction("optional client certificates need a client CA")),
+                (_, false) => Err(contradiction("a list of revoked client certificates needs a client CA")),
             };
         }
         let mut roots = RootCertStore::empty();

@@ -146,7 +146,7 @@ fn out_of_date(cert: &CertificateDer<'_>, parsed: &Certificate<'_>) -> Option<(W
 fn odd_leaf(name: &str, leaf: &Certificate<'_>, server: bool) -> Vec<(WarningKind, String)> {
     let mut found = Vec::new();
     if server && leaf.extension(certificate::NAMES).is_none() {
-        let why = "has no subject alternative name: no client will find it valid for a name";
+        let why = "has no subject alternative name, so clients will not accept it for any name";
         found.push((WarningKind::NoNames, format!("{name} {why}")));
     }
     if leaf.is_ca() {

@@ -51,15 +51,15 @@ impl CloseReport {
     }
 }
 
-/// `closed; the peer did not confirm the end; 70000 bytes thrown away, 12 not acknowledged; given up at the bound of bytes`
+/// `closed; the peer did not confirm the end; 70000 bytes discarded, 12 not acknowledged; gave up at the limit of bytes`
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; {} bytes thrown away", chain(&self.reason), self.discarded)?;
+        write!(f, "{}; {} bytes discarded", chain(&self.reason), self.discarded)?;
         if let Some(bytes @ 1..) = self.unacknowledged {
             write!(f, ", {bytes} not acknowledged")?;
         }
         match self.bound {
-            Some(bound) => write!(f, "; given up at the bound of {}", bound.name()),
+            Some(bound) => write!(f, "; gave up at the limit of {}", bound.name()),
             None => Ok(()),
         }
     }

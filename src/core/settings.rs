@@ -12,15 +12,15 @@ use crate::error::{ConfigError, ConfigProblem, Error, Phase, TlsError};
 /// Refuses early data on a server: it would accept early data of a client, but no code would read it.
 pub(super) fn check_server(config: &ServerConfig) -> Result<(), Error> {
     match (config.max_early_data_size, config.send_half_rtt_data) {
-        (1.., _) => Err(refused("max_early_data_size is not offered here")),
-        (0, true) => Err(refused("send_half_rtt_data is not offered here")),
+        (1.., _) => Err(refused("max_early_data_size is not supported")),
+        (0, true) => Err(refused("send_half_rtt_data is not supported")),
         (0, false) => Ok(()),
     }
 }
 
 pub(super) fn check_client(config: &ClientConfig) -> Result<(), Error> {
     match config.enable_early_data {
-        true => Err(refused("enable_early_data is not offered here")),
+        true => Err(refused("enable_early_data is not supported")),
         false => Ok(()),
     }
 }

@@ -198,9 +198,9 @@ impl fmt::Display for Reason {
         match self {
             Self::Closed => f.write_str("closed in order"),
             Self::Unconfirmed => f.write_str("closed; the peer did not confirm the end"),
-            Self::Truncated(Phase::Handshake) => f.write_str("the peer ended the connection inside the handshake"),
+            Self::Truncated(Phase::Handshake) => f.write_str("the peer ended the connection during the handshake"),
             Self::Truncated(_) => f.write_str("truncated: the connection ended without the peer's close_notify"),
-            Self::Reset(Phase::Handshake) => f.write_str("reset by the peer inside the handshake"),
+            Self::Reset(Phase::Handshake) => f.write_str("reset by the peer during the handshake"),
             Self::Reset(_) => f.write_str("reset by the peer"),
             Self::Aborted => f.write_str("aborted by us"),
             Self::TimedOut(phase) => write!(f, "timed out in phase {phase}"),
@@ -545,7 +545,7 @@ impl fmt::Display for ConfigProblem {
             Self::BadRevocationList(what) => write!(f, "the revocation list cannot be used: {what}"),
             Self::NoRoots => f.write_str("no root certificates to trust"),
             Self::NoProvider => f.write_str(
-                "no crypto provider: enable the feature `aws-lc-rs` or `ring`, or hand one in with `provider(..)`",
+                "no crypto provider: enable the feature `aws-lc-rs` or `ring`, or pass one to `provider(..)`",
             ),
             Self::Contradiction(what) => f.write_str(what),
             Self::BadServerName(name) => write!(f, "{name:?} is neither a DNS name nor an IP address"),

@@ -94,7 +94,7 @@ impl<R, W> fmt::Debug for ReuniteError<R, W> {
 
 impl<R, W> fmt::Display for ReuniteError<R, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("these are halves of two connections")
+        f.write_str("these are halves of different connections")
     }
 }
 

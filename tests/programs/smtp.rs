@@ -234,7 +234,7 @@ peer.quit()
 #[test]
 fn a_wrong_command_line_is_one_sentence_and_status_2() {
     for (args, sentence) in [
-        (&[][..], "smtp: --maildir DIR is wanted\n"),
+        (&[][..], "smtp: --maildir DIR is missing\n"),
         (&["--maildir", "/proc/nothing"], "smtp: /proc/nothing: "),
         (&["--maildir", "/tmp", "--max-size", "x"], "smtp: "),
     ] {

@@ -45,7 +45,7 @@ async fn errors_outside_of_the_enum_repeat_nothing_either() {
     let mut never =
         Reconnector::new(async || Err::<(), _>(Error::from(Reason::Reset(Phase::Handshake)))).max_attempts(1);
     let gave_up = never.next().await.unwrap_err();
-    assert_eq!(chain(&gave_up).to_string(), format!("{gave_up}: reset by the peer inside the handshake"));
+    assert_eq!(chain(&gave_up).to_string(), format!("{gave_up}: reset by the peer during the handshake"));
     assert!(!gave_up.to_string().contains("reset"), "{gave_up}");
     let (ours, theirs) = raw_tcp_pair().await.unwrap();
     drop(theirs);
@@ -238,7 +238,7 @@ async fn the_text_of_a_report_names_the_bound_that_ended_a_close() {
         let reading = tokio::spawn(async move { read.read_to_end(&mut Vec::new()).await });
         let report = a.close().await;
         assert_eq!(report.bound, Some(Bound::Bytes));
-        assert!(report.to_string().ends_with("; given up at the bound of bytes"), "{report}");
+        assert!(report.to_string().ends_with("; gave up at the limit of bytes"), "{report}");
         talking.await.unwrap();
         let _ = reading.await.unwrap();
     })

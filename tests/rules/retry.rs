@@ -52,7 +52,7 @@ async fn attempts_are_made_after_growing_waits_and_every_failure_is_told() {
     assert_eq!(*server.asked.borrow(), [0, 1, 3, 7]);
     let told = told.lock().unwrap();
     assert_eq!(told.len(), 3);
-    assert_eq!(told[1], "attempt 2 failed: reset by the peer; the next one is in 2.0s");
+    assert_eq!(told[1], "attempt 2 failed: reset by the peer; the next attempt is in 2.0s");
 }
 
 /// rule: retry-2

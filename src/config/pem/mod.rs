@@ -173,7 +173,7 @@ fn key(section: &Section<'_>) -> Result<PrivateKeyDer<'static>, Broken> {
         return Err((section.line, ConfigProblem::EncryptedKey));
     }
     let Some(label) = KEY_LABELS.into_iter().find(|label| *label == section.label) else {
-        let why = format!("{:?} is not a format that is read here", section.label);
+        let why = format!("{:?} is not a supported format", section.label);
         return Err((section.line, ConfigProblem::UnusableKey(why)));
     };
     let (kind, der) = decode::<(SectionKind, Vec<u8>)>(section, label)?;

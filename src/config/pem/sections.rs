@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
         };
         let end_label = name(&rest[..length]);
         if end_label != label {
-            return Err((self.line(end), format!("what begins as {label} in line {line} ends as {end_label}")));
+            return Err((self.line(end), format!("the section that begins as {label} in line {line} ends as {end_label}")));
         }
         self.at = end + END.len() + length + DASHES.len();
         Ok(Some(Section { label, line, body: &self.text[body..end] }))
@@ -115,11 +115,11 @@ impl<'a> Reader<'a> {
         let behind = rest[length + DASHES.len()..].trim_ascii();
         let problem = match behind {
             [] => return Ok((name(&rest[..length]), from + length + DASHES.len())),
-            [b'\\', b'n' | b'r', ..] => r"the line ends are the two characters \n: put line ends where they stand",
+            [b'\\', b'n' | b'r', ..] => r"the line ends are the two characters \n: replace them by real line ends",
             _ if find(behind, END).is_some() => {
                 "the line ends are missing: BEGIN, base64 and END are lines of their own"
             }
-            _ => "something follows in this BEGIN line, which has to be a line of its own",
+            _ => "there is text after the BEGIN marker, which must be alone on its line",
         };
         Err((line, problem.into()))
     }
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
             let is_binary = line.iter().any(|&byte| byte < b' ' && !matches!(byte, b'\t' | 0x0b | 0x0c | 0x1a | 0x1b));
             let is_der = line.trim_ascii().starts_with(b"MI") && line.len() >= 60 && !line.contains(&b' ');
             if is_binary {
-                return Err((self.line(begin), "it is binary here, where PEM is text (DER?): convert it".into()));
+                return Err((self.line(begin), "there are binary bytes here, perhaps DER, but PEM is text: convert them".into()));
             }
             if is_der {
                 return Err((self.line(begin), "there is base64 here without a BEGIN line".into()));
@@ -175,8 +175,8 @@ impl<'a> Reader<'a> {
         let mut places = text.iter().enumerate().filter(|(_, byte)| b"BbEe".contains(byte)).map(|(at, _)| at);
         let Some(at) = places.find(is_marker) else { return Ok(()) };
         let problem = match text[at] {
-            b'B' | b'b' => "this is a BEGIN that is not written `-----BEGIN LABEL-----`",
-            _ => "there is no BEGIN to this END",
+            b'B' | b'b' => "this BEGIN is not written `-----BEGIN LABEL-----`",
+            _ => "this END has no BEGIN",
         };
         Err((self.line(from + at), problem.into()))
     }

@@ -90,10 +90,10 @@ fn what_may_be_a_lost_section_is_an_error_with_its_line() {
         (format!("{leaf}{}", intermediate.replace("-----", "----- ")), format!("line {next}: "), "BEGIN"),
         (format!("{leaf}{}", intermediate.replace("-----B", "\u{2013}\u{2014}B")), format!("line {next}: "), "BEGIN"),
         (format!("{leaf}{}", intermediate.replace("BEGIN ", "BEGIN")), format!("line {next}: "), "not written"),
-        (format!("{leaf}{}", &intermediate[28..]), String::new(), "no BEGIN to this END"),
+        (format!("{leaf}{}", &intermediate[28..]), String::new(), "this END has no BEGIN"),
         (format!("{leaf}{}", &intermediate[28..300]), format!("line {next}: "), "base64 here without a BEGIN line"),
-        (format!("{leaf}\n-----END CERTIFICATE-----\n"), format!("line {}: ", next + 1), "no BEGIN to this END"),
-        (format!("{leaf}{der}"), String::new(), "binary here"),
+        (format!("{leaf}\n-----END CERTIFICATE-----\n"), format!("line {}: ", next + 1), "this END has no BEGIN"),
+        (format!("{leaf}{der}"), String::new(), "binary bytes here"),
         (leaf.replace("END CERTIFICATE", "END X"), format!("line {lines}: "), "ends as X"),
         (leaf.replace("-----\n", "---\n"), "line 1: ".into(), "incomplete"),
         (leaf.trim_end_matches("--\n").to_owned(), format!("line {lines}: "), "END line is incomplete"),
@@ -119,7 +119,7 @@ fn what_is_found_instead_is_named() {
     let cases = [
         (key.to_owned(), key.to_owned(), "a private key (are the two files swapped?)"),
         (chain.to_owned(), chain.to_owned(), "a certificate (are the two files swapped?)"),
-        (called("TRUSTED CERTIFICATE"), key.to_owned(), "TRUSTED CERTIFICATE of OpenSSL's"),
+        (called("TRUSTED CERTIFICATE"), key.to_owned(), "TRUSTED CERTIFICATE, a format of OpenSSL"),
         (called("PKCS7"), key.to_owned(), "PKCS#7"),
         (called("CERTIFICATE REQUEST"), key.to_owned(), "a certificate request"),
         (called("NEW CERTIFICATE REQUEST"), key.to_owned(), "a certificate request"),
@@ -131,7 +131,7 @@ fn what_is_found_instead_is_named() {
         (chain.to_owned(), "no key today\n".into(), "a text without a BEGIN line"),
         ("MIIB\n".into(), key.to_owned(), "base64 without a BEGIN"),
         // Skipping this section would lose a certificate, although there are others.
-        (format!("{chain}{}", called("TRUSTED CERTIFICATE")), key.to_owned(), "TRUSTED CERTIFICATE of OpenSSL's"),
+        (format!("{chain}{}", called("TRUSTED CERTIFICATE")), key.to_owned(), "TRUSTED CERTIFICATE, a format of OpenSSL"),
         (format!("{chain}{}", called("PKCS7")), key.to_owned(), "PKCS#7"),
     ];
     for (chain, key, found) in cases {

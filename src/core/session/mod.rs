@@ -211,8 +211,7 @@ impl Session {
         self.answer();
     }
 
-    /// The layer accepts no more bytes, and a writer waits until it does. Releases the memory that the queued bytes
-    /// do not need.
+    /// The layer accepts no more bytes, and a writer waits. Releases the memory that the queued bytes do not need.
     pub fn handle_full(&mut self) {
         // If the queue holds no more than the high mark and the overhead of its records, this was not caused by a
         // burst.
@@ -272,14 +271,13 @@ impl Session {
         }
     }
 
-    /// Whether a handshake cannot continue because the layer accepts nothing more. The peer may have sent an alert
-    /// with the reason, which was not read yet.
+    /// Whether a handshake cannot continue because the layer accepts nothing more. An unread alert may give the
+    /// reason.
     pub fn is_stuck(&self) -> bool {
         self.is_handshaking() && self.recv.is_open() && matches!(self.send, SendHalf::Broken(_))
     }
 
-    /// The peer has sent no reason for a handshake that cannot continue, so the handshake fails with the layer's
-    /// error (rule: end-5).
+    /// A handshake that cannot continue fails with the layer's error, if the peer has sent no reason (rule: end-5).
     pub fn handle_stuck(&mut self) {
         if let (true, SendHalf::Broken(reason)) = (self.is_stuck(), &self.send) {
             self.fail(reason.clone());
@@ -484,8 +482,8 @@ impl Session {
         self.raw.there_is_more() || self.next_record().is_some()
     }
 
-    /// The length of the next record in `raw`, once it is complete. If the bytes are not a valid record, their
-    /// length, and rustls will refuse them.
+    /// The length of the next record in `raw`, once it is complete; or of bytes that are no valid record, which
+    /// rustls will refuse.
     fn next_record(&self) -> Option<usize> {
         let raw = self.raw.as_slice().get(self.tls.kept()..)?;
         if !self.by_record {

@@ -203,10 +203,10 @@ pub(super) fn seconds(text: &str) -> Result<Duration, Mistake> {
     if fraction.len() > 9 {
         return Err(Mistake::new(whole.len() + 10, "a fraction of a second has at most nine digits"));
     }
-    let seconds: u32 = whole.parse().map_err(|_| Mistake::new(0, "so many seconds cannot be waited"))?;
+    let seconds: u32 = whole.parse().map_err(|_| Mistake::new(0, "the number of seconds is too large"))?;
     let nanos = format!("{fraction:0<9}").parse().map_err(|_| Mistake::new(0, problem))?;
     match Duration::new(seconds.into(), nanos) {
-        Duration::ZERO => Err(Mistake::new(0, "a time is more than 0 seconds")),
+        Duration::ZERO => Err(Mistake::new(0, "a time must be more than 0 seconds")),
         time => Ok(time),
     }
 }
@@ -223,7 +223,7 @@ pub(super) fn alpn(text: &str) -> Result<Vec<String>, Mistake> {
     for name in text.split(',') {
         let length = name.len();
         if let Some(bad) = name.find(|c: char| !c.is_ascii_graphic()) {
-            return Err(Mistake::new(at + bad, "the name of a protocol is of visible ASCII characters"));
+            return Err(Mistake::new(at + bad, "the name of a protocol consists of visible ASCII characters"));
         }
         match length {
             0 => return Err(Mistake::new(at, "the name of a protocol is empty")),
@@ -239,7 +239,7 @@ pub(super) fn version(text: &str) -> Result<TlsVersion, Mistake> {
     match text {
         "1.2" => Ok(TlsVersion::V1_2),
         "1.3" => Ok(TlsVersion::V1_3),
-        _ => Err(Mistake::new(0, "a version of TLS is 1.2 or 1.3")),
+        _ => Err(Mistake::new(0, "the version of TLS must be 1.2 or 1.3")),
     }
 }
 

@@ -19,7 +19,7 @@ impl Inet {
     /// Parses `HOST:PORT` at the cursor.
     pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Self, Mistake> {
         if looks_like_bare_ipv6(cursor.rest()) {
-            return Err(Mistake::new(cursor.at(), "an IPv6 address stands in brackets, as in [::1]"));
+            return Err(Mistake::new(cursor.at(), "write an IPv6 address in brackets, as in [::1]"));
         }
         let host = cursor.address()?.read(read_host)?;
         if !cursor.pass(':') {
@@ -42,7 +42,7 @@ pub(super) fn read_host(text: &str) -> Result<String, Mistake> {
     match inner.split_once(']') {
         None => Err(Mistake::new(0, "the bracket is not closed")),
         Some((address, "")) => read_ipv6(address).map_err(|mistake| Mistake { at: mistake.at + 1, ..mistake }),
-        Some((address, _)) => Err(Mistake::new(address.len() + 2, "a colon belongs behind the bracket")),
+        Some((address, _)) => Err(Mistake::new(address.len() + 2, "a colon must follow the bracket")),
     }
 }
 
@@ -132,7 +132,7 @@ pub(super) fn read_local(text: &str) -> Result<SocketAddr, Mistake> {
         _ if bare.contains('%') => format!("[{bare}]:0").parse().ok(),
         _ => None,
     };
-    addr.ok_or_else(|| Mistake::new(0, format!("{text:?} is not an IP address, nor one with a port behind it")))
+    addr.ok_or_else(|| Mistake::new(0, format!("{text:?} is not an IP address, with or without a port")))
 }
 
 /// Prints an address in the form that [`read_local`] parses.

@@ -118,7 +118,7 @@ fn read_path(cursor: &mut Cursor<'_>) -> Result<String, Mistake> {
 fn check_path(path: &str) -> Result<String, Mistake> {
     match path.find(char::is_control) {
         _ if path.is_empty() => Err(Mistake::new(0, "the path is empty")),
-        Some(at) => Err(Mistake::new(at, "control characters have no place here")),
+        Some(at) => Err(Mistake::new(at, "control characters are not allowed here")),
         None => Ok(path.to_owned()),
     }
 }

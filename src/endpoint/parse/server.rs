@@ -234,7 +234,7 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
     let given = Given::read(cursor, Side::Server, kind)?;
     let host = match (host, given.text(Argument::Interface)) {
         (Some(_), Some(interface)) => {
-            return Err(Mistake::new(interface.at, "the host stands before the port already"));
+            return Err(Mistake::new(interface.at, "the host is already given before the port"));
         }
         (host, _) => host.or(given.value(Argument::Interface, read_host)?),
     };

@@ -143,10 +143,10 @@ impl<'a> Cursor<'a> {
         let mut characters = rest.char_indices();
         while let Some((at, c)) = characters.next() {
             if c.is_control() {
-                return Err(Mistake::new(self.at + at, "control characters have no place here"));
+                return Err(Mistake::new(self.at + at, "control characters are not allowed here"));
             }
             if c == ESCAPE && !characters.next().is_some_and(|(_, c)| is_special(c)) {
-                let problem = r"a backslash stands before a colon, an equals sign or another backslash only";
+                let problem = r"a backslash may only precede a colon, an equals sign or another backslash";
                 return Err(Mistake::new(self.at + at, problem));
             }
             if separators.contains(&c) && at >= opaque {

@@ -110,7 +110,7 @@ fn of_the_arguments_of_a_client() {
         ("tcp:h:1:timeout=1.2.3", 19, "number of seconds"),
         ("tcp:h:1:timeout=1e3", 17, "number of seconds"),
         ("tcp:h:1:timeout=0.0000000001", 27, "nine digits"),
-        ("tcp:h:1:timeout=4294967296", 16, "so many"),
+        ("tcp:h:1:timeout=4294967296", 16, "seconds is too large"),
         ("tcp:h:1:bind=localhost", 13, "not an IP address"),
         ("tcp:h:1:bind=[::1", 13, "not closed"),
         ("tcp:h:1:bind=::1", 13, "the value of bind is empty"),
