@@ -124,7 +124,8 @@ impl RootSource {
     pub(super) fn unused_list(&self) -> Option<ConfigWarning> {
         let Self::Pem(source) = self else { return None };
         let line = source.stray_list()?;
-        let detail = format!("the list of revoked certificates in line {line} is not used: pass it as a revocation list too");
+        let detail =
+            format!("the list of revoked certificates in line {line} is not used: pass it as a revocation list too");
         Some(ConfigWarning { file: source.file(), kind: WarningKind::UnusedList, detail })
     }
 }
@@ -151,7 +152,9 @@ pub(super) fn check_keys(provider: &CryptoProvider) -> Result<(), Error> {
     };
     match provider.cipher_suites.iter().all(gives_keys) {
         true => Ok(()),
-        false => Err(contradiction("the express engine needs traffic keys, and this crypto provider does not let them be extracted")),
+        false => Err(contradiction(
+            "the express engine needs traffic keys, and this crypto provider does not let them be extracted",
+        )),
     }
 }
 

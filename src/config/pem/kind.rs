@@ -45,7 +45,9 @@ impl Kind {
     fn told(self, label: &str) -> String {
         match self {
             Self::Certificate => "a certificate".into(),
-            Self::TrustedCertificate => "a TRUSTED CERTIFICATE, a format of OpenSSL: convert it with `openssl x509`".into(),
+            Self::TrustedCertificate => {
+                "a TRUSTED CERTIFICATE, a format of OpenSSL: convert it with `openssl x509`".into()
+            }
             Self::Request => "a certificate request: use the certificate that the CA has issued for it".into(),
             Self::Pkcs7 => "PKCS#7: convert it with `openssl pkcs7 -print_certs`".into(),
             Self::RevocationList => "a list of revoked certificates".into(),

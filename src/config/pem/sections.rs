@@ -102,7 +102,10 @@ impl<'a> Reader<'a> {
         };
         let end_label = name(&rest[..length]);
         if end_label != label {
-            return Err((self.line(end), format!("the section that begins as {label} in line {line} ends as {end_label}")));
+            return Err((
+                self.line(end),
+                format!("the section that begins as {label} in line {line} ends as {end_label}"),
+            ));
         }
         self.at = end + END.len() + length + DASHES.len();
         Ok(Some(Section { label, line, body: &self.text[body..end] }))
@@ -152,7 +155,10 @@ impl<'a> Reader<'a> {
             let is_binary = line.iter().any(|&byte| byte < b' ' && !matches!(byte, b'\t' | 0x0b | 0x0c | 0x1a | 0x1b));
             let is_der = line.trim_ascii().starts_with(b"MI") && line.len() >= 60 && !line.contains(&b' ');
             if is_binary {
-                return Err((self.line(begin), "there are binary bytes here, perhaps DER, but PEM is text: convert them".into()));
+                return Err((
+                    self.line(begin),
+                    "there are binary bytes here, perhaps DER, but PEM is text: convert them".into(),
+                ));
             }
             if is_der {
                 return Err((self.line(begin), "there is base64 here without a BEGIN line".into()));

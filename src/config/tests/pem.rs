@@ -131,7 +131,11 @@ fn what_is_found_instead_is_named() {
         (chain.to_owned(), "no key today\n".into(), "a text without a BEGIN line"),
         ("MIIB\n".into(), key.to_owned(), "base64 without a BEGIN"),
         // Skipping this section would lose a certificate, although there are others.
-        (format!("{chain}{}", called("TRUSTED CERTIFICATE")), key.to_owned(), "TRUSTED CERTIFICATE, a format of OpenSSL"),
+        (
+            format!("{chain}{}", called("TRUSTED CERTIFICATE")),
+            key.to_owned(),
+            "TRUSTED CERTIFICATE, a format of OpenSSL",
+        ),
         (format!("{chain}{}", called("PKCS7")), key.to_owned(), "PKCS#7"),
     ];
     for (chain, key, found) in cases {

@@ -131,8 +131,7 @@ impl Session {
         self.tls.export(out, label, context)
     }
 
-    /// The number of bytes that were accepted and have not left: plaintext and sealed records together (rule:
-    /// write-8).
+    /// The number of accepted bytes that have not left: plaintext and sealed records together (rule: write-8).
     pub fn queued(&self) -> usize {
         self.staged.len() + self.sealed.len()
     }
@@ -300,8 +299,7 @@ impl Session {
         }
     }
 
-    /// The application closes the connection. From now on, an end without a marker counts as unconfirmed (rule:
-    /// close-7).
+    /// The application closes. From now on, an end without a marker counts as unconfirmed (rule: close-7).
     pub fn begin_close(&mut self) {
         self.closing = true;
     }
@@ -311,14 +309,12 @@ impl Session {
         self.closing
     }
 
-    /// Whether a close now would have nothing to finish: the handshake is not done, and no bytes were accepted (rule:
-    /// close-9).
+    /// Whether a close has nothing to finish: the handshake is not done, and no bytes were accepted (rule: close-9).
     pub fn is_pointless(&self) -> bool {
         self.is_handshaking() && self.staged.is_empty() && !self.send.is_over()
     }
 
-    /// Gives up a handshake that no task waits for. Sends no alert, because the alert would not be encrypted (rule:
-    /// close-9).
+    /// Gives up a handshake that no task waits for. Sends no alert, which would be unencrypted (rule: close-9).
     pub fn abandon(&mut self) {
         self.fail(Reason::Closed);
         self.sealed.clear();
@@ -382,8 +378,7 @@ impl Session {
         self.note_consumed();
     }
 
-    /// Removes and returns the bytes after the peer's close_notify: the first plaintext after a downgrade (rule:
-    /// upgrade-9).
+    /// Takes the bytes after the peer's close_notify: the first plaintext after a downgrade (rule: upgrade-9).
     pub fn take_leftover(&mut self) -> Vec<u8> {
         self.raw.take()
     }
