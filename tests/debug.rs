@@ -319,11 +319,11 @@ async fn errors_show_no_data() {
     secrets.check(&Reason::from(refused));
 }
 
-/// Types with `Debug` that hold only numbers, names, places, states and errors, or data from a test itself (`Call`). All
-/// other types are formatted above.
+/// Types with `Debug` that hold only numbers, names, places, states and errors, or data from a test itself (`Call`), or the
+/// words of a refusal, which it quotes (`PeerWords`). All other types are formatted above.
 const PLAIN: &str = "
     Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session StartTls WriteSequence
-    Address Answers AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
+    Address Answers Client Dialogue DialogueError LineCommand PeerWords UnknownDialogue AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
     LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls LegEnd MessageConn Panicked PeerCounts Producer
     Reconnector RecvHalf Refusal RelayReport Reply ReuniteError SendHalf Slab OutcomeCounts TlsError Upgrade UpgradeError";

@@ -8,6 +8,7 @@
 
 mod chain;
 mod connect;
+mod dialogue;
 mod not_tls;
 mod session;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 pub use chain::chain;
 pub use connect::{BindError, ConnectAttempt, ConnectError};
+pub use dialogue::{DialogueError, PeerWords};
 pub use not_tls::NotTls;
 pub use session::SessionError;
 pub use upgrade::UpgradeError;
@@ -333,7 +335,7 @@ impl Error {
             Self::SendClosed => io::ErrorKind::BrokenPipe,
             Self::Unsupported(_) => io::ErrorKind::Unsupported,
             Self::Upgrade(UpgradeError::Failed(reason)) => reason.io_kind(),
-            Self::Upgrade(UpgradeError::Leftover { .. }) => io::ErrorKind::InvalidData,
+            Self::Upgrade(UpgradeError::Leftover { .. } | UpgradeError::Dialogue(_)) => io::ErrorKind::InvalidData,
             Self::Session(error) => error.io_kind(),
             Self::Producer | Self::Upgrade(_) | Self::Config(_) | Self::Endpoint(_) => io::ErrorKind::InvalidInput,
             Self::Connect(error) if error.timed_out => io::ErrorKind::TimedOut,

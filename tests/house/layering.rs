@@ -17,7 +17,7 @@ const LEVELS: [(&str, &[&str]); 11] = [
     ("TLS configuration; what every connection has (handle, group, bounds, socket)", &["config", "conn"]),
     ("the traits of transports, and the futures that their methods return", &["transport"]),
     ("the layers: TCP, streams, TLS, upgradable connections", &["layers"]),
-    ("connecting, accepting, relaying", &["client", "server", "relay"]),
+    ("connecting, accepting, relaying, dialogues before TLS", &["client", "server", "relay", "starttls"]),
     ("endpoint strings; callbacks", &["endpoint", "protocol"]),
     ("for tests", &["testing"]),
 ];
