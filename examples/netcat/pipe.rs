@@ -77,7 +77,7 @@ async fn upload(args: &Args, tally: &Tally, writer: &mut Writer, mut ended: watc
             left = &left[n..];
         }
     }
-    if args.half_close {
+    if args.half_close && !args.ignore_eof {
         let _ = writer.shutdown().await;
     }
     Ok(())
