@@ -184,7 +184,12 @@ impl ClientTlsBuilder {
             .map_err(|error| contradiction(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let identity = self.common.identity.take().map(|source| source.load(&provider, false)).transpose()?;
+        let identity = self
+            .common
+            .identity
+            .take()
+            .map(|source| source.load(&provider, &self.common.passphrase, false))
+            .transpose()?;
         let mut own = None;
         let mut config = match identity {
             None => builder.with_no_client_auth(),

@@ -122,6 +122,7 @@ fn all_errors() -> Vec<Error> {
         ConfigProblem::NoCertificate,
         ConfigProblem::NoKey,
         ConfigProblem::EncryptedKey,
+        ConfigProblem::WrongPassphrase,
         ConfigProblem::SeveralKeys { first: 1 },
         ConfigProblem::UnusableKey("odd".into()),
         ConfigProblem::KeyMismatch,

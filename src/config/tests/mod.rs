@@ -1,5 +1,7 @@
 //! Mistakes with certificates and keys, and the error for each of them.
 
+#[cfg(feature = "encrypted-keys")]
+mod encrypted;
 mod handshake;
 mod pem;
 mod revocation;
