@@ -30,7 +30,7 @@ fn tree(features: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_tree_of_dependencies_is_small_and_told() {
+fn the_dependency_tree_is_small_and_documented() {
     let mut out = String::from("| features | crates | what comes with them |\n|---|---|---|\n");
     for (features, limit) in SETS {
         let crates = tree(features);

@@ -48,7 +48,7 @@ fn count(result: Result<(), Error>) -> usize {
 
 /// rule: upgrade-11, upgrade-2
 #[tokio::test]
-async fn bytes_glued_to_the_go_ahead_are_leftover_in_the_kernel_too() {
+async fn bytes_right_after_the_go_ahead_are_leftover_in_the_kernel_too() {
     for injected in INJECTED {
         for (name, mut client, mut server) in pairs().await {
             bounded(name, async move {

@@ -266,7 +266,7 @@ impl Wake for Waking {
 
 /// rule: life-7
 #[test]
-fn a_waker_that_panics_takes_no_wake_from_another_task() {
+fn a_waker_that_panics_does_not_stop_the_wake_of_another_task() {
     watched(|| async {
         for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
             let (ours, _theirs) = tls_over(memory_pair(), version).await.unwrap();
