@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use crate::conn::control::Control;
+use crate::conn::control::{Control, Controlled};
 use crate::conn::time::{Clock, after};
 use crate::core::half::{End, RecvHalf};
 use crate::core::inbox::Inbox;
@@ -211,7 +211,7 @@ impl<T: Transport> TlsReadHalf<T> {
         }
         let (control, closes) = (&self.control, self.closes);
         self.shared.with(|pump| {
-            let is_cut = pump.check_cut(control);
+            let is_cut = pump.check_cut(control.cut());
             f(pump, !is_cut && pump.is_closed_elsewhere(control, closes))
         })
     }
@@ -247,7 +247,7 @@ impl<T: Transport> TlsReadHalf<T> {
         }
         shared.with(|pump| {
             if control.is_touched()
-                && !pump.check_cut(control)
+                && !pump.check_cut(control.cut())
                 && pump.is_closed_elsewhere(control, *closes)
                 && !*has_ended
             {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
-use crate::conn::control::Control;
+use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::StallTimer;
 use crate::conn::time::Clock;
 use crate::core::half::SendHalf;
@@ -95,7 +95,7 @@ impl<T: Transport> TlsWriteHalf<T> {
     /// Calls `f` with the pump, after checking for an abort by another task.
     fn with_live<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
         self.shared.with(|pump| {
-            pump.check_cut(&self.control);
+            pump.check_cut(self.control.cut());
             f(pump)
         })
     }
