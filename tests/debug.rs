@@ -17,8 +17,9 @@ use bowline::testing::peer::{Cut, CutEnd, Meddler, RawTcp, RawTls};
 use bowline::testing::pki::{Pki, PkiFiles, Profile};
 use bowline::testing::{Kind, Recorder, pair, raw_tcp_pair, shared_pki, tcp_pair};
 use bowline::{
-    ClientEndpoint, ClientTls, Error, Leftover, Listener, Policy, Reason, ServerEndpoint, ServerTls, StartTls,
-    TlsConnection, TlsTransport, TlsVersion, Transport, UpgradableConnection,
+    ClientEndpoint, ClientTls, Error, Leftover, Listener, OwnedReadHalf, OwnedWriteHalf, Policy, Reason,
+    ServerEndpoint, ServerTls, Split, StartTls, TlsConnection, TlsTransport, TlsVersion, Transport,
+    UpgradableConnection,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::LinesCodec;

@@ -2,7 +2,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use bowline::testing::{Kind, memory_pair, pair, raw_tcp_pair, shared_pki};
-use bowline::{Phase, Policy, Reason, TcpConnection, TlsConnection, Transport};
+use bowline::{Phase, Policy, Reason, Split, TcpConnection, TlsConnection, Transport};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{bounded, clog, expect, over_all, read_all, server_and_tokio_rustls, settle};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bowline::testing::{BoxTransport, Kind, pair, shared_pki, tcp_pair};
 use bowline::{
-    Blame, Connector, DrainGroup, DrainReport, Error, Incoming, Listener, Reason, StartTls, TlsConnection, Transport,
-    UpgradableConnection,
+    Blame, Connector, DrainGroup, DrainReport, Error, Incoming, Listener, Reason, Split, StartTls, TlsConnection,
+    Transport, UpgradableConnection,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

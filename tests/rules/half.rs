@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bowline::config::TlsVersion;
 use bowline::testing::{Kind, memory_pair, pair, pair_with, shared_pki};
-use bowline::{End, Phase, Policy, Reason, RecvHalf, TlsConnection, Transport};
+use bowline::{End, Phase, Policy, Reason, RecvHalf, Split, TcpConnection, TlsConnection, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{
@@ -200,7 +200,7 @@ async fn halves_that_were_split_end_apart_and_can_be_reunited() {
     assert_eq!(read_all(&mut server).await.0, b"x");
     server.write_all(b"y").await.unwrap();
     expect(&mut read, b"y").await;
-    let mut client = read.reunite(write).unwrap();
+    let mut client = TcpConnection::reunite(read, write).unwrap();
     let (ours, theirs) = tokio::join!(client.close(), server.close());
     assert!(ours.is_clean() && theirs.is_clean());
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bowline::protocol::{CallbackResult, Conn, Protocol, Runner};
 use bowline::testing::{BoxTransport, shared_pki, tcp_pair};
 use bowline::{
-    Address, Bound, Connector, DrainGroup, Error, Listener, Phase, Policy, Reason, Reconnector, StartTls, Stream,
-    TlsConnection, Transport, UpgradableConnection,
+    Address, Bound, Connector, DrainGroup, Error, Listener, Phase, Policy, Reason, Reconnector, Split, StartTls,
+    Stream, TlsConnection, Transport, UpgradableConnection,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 

@@ -11,7 +11,9 @@ use std::time::Duration;
 use bowline::protocol::{Runner, relay};
 use bowline::testing::peer::RawTls;
 use bowline::testing::{Kind, memory_pair, memory_pair_with, pair, shared_pki, tcp_pair, tls_over};
-use bowline::{Connector, Listener, Policy, TcpConnection, TlsVersion, Transport};
+use bowline::{
+    Connector, Listener, OwnedReadHalf, OwnedWriteHalf, Policy, Split, TcpConnection, TlsVersion, Transport,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::BOUND;

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use bowline::rustls::{self, AlertDescription};
 use bowline::testing::{Kind, pair, raw_tcp_pair, shared_pki, tcp_pair, tcp_pair_with};
 use bowline::{
-    ClientTls, Error, Phase, Policy, Reason, ServerTls, TcpConnection, TlsConnection, TlsError, TlsTransport,
+    ClientTls, Error, Phase, Policy, Reason, ServerTls, Split, TcpConnection, TlsConnection, TlsError, TlsTransport,
     TlsVersion, Transport,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,5 +1,5 @@
 use bowline::testing::{shared_pki, tcp_pair};
-use bowline::{StartTls, Transport, UpgradableConnection};
+use bowline::{OwnedReadHalf, Split, StartTls, Transport, UpgradableConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{bounded, over_all, pattern, read_all};

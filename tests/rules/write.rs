@@ -2,7 +2,7 @@ use std::io::{ErrorKind, IoSlice};
 use std::time::Duration;
 
 use bowline::testing::{Kind, memory_pair, pair, pair_with, shared_pki, tcp_pair};
-use bowline::{Error, Policy, TlsConnection, TlsTransport, Transport, Watermarks};
+use bowline::{Error, Policy, Split, TlsConnection, TlsTransport, Transport, Watermarks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{bounded, clog, clog_with, expect, over, over_all, pattern, read_all};

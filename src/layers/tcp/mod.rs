@@ -87,13 +87,6 @@ impl TcpConnection {
         let [reading, writing] = Hold::pair_to_close(wire)?;
         Some(Self { write: TcpWriteHalf::to_close(writing), read: TcpReadHalf::to_close(reading) })
     }
-
-    /// Two halves for two tasks. They share no lock. [`TcpReadHalf::reunite`] makes one connection of them again.
-    ///
-    /// Dropping one half ends nothing. When both are dropped, the connection ends in the same way as a dropped connection.
-    pub fn into_split(self) -> (TcpReadHalf, TcpWriteHalf) {
-        (self.read, self.write)
-    }
 }
 
 impl AsyncRead for TcpConnection {

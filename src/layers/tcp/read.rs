@@ -9,7 +9,6 @@ use tokio::io::{AsyncBufRead, AsyncRead, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 
 use super::wire::{Hold, Wire, gone};
-use super::{TcpConnection, TcpWriteHalf};
 use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
@@ -18,9 +17,8 @@ use crate::core::half::RecvHalf;
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
 use crate::transport::layer::{hand_over, poll_budget, poll_read_ahead, take_in};
-use crate::transport::split::ReuniteError;
 
-/// The receiving half of a [`TcpConnection`].
+/// The receiving half of a [`TcpConnection`](super::TcpConnection).
 pub struct TcpReadHalf {
     wire: Option<Hold>,
     control: Control,
@@ -50,25 +48,8 @@ impl TcpReadHalf {
         half
     }
 
-    /// Makes one connection of the two halves again.
-    ///
-    /// # Errors
-    /// [`ReuniteError`], which returns both halves, if they belong to different connections.
-    pub fn reunite(self, write: TcpWriteHalf) -> Result<TcpConnection, ReuniteError<Self, TcpWriteHalf>> {
-        if !self.control.is_same(write.control_ref()) {
-            return Err(ReuniteError::new(self, write));
-        }
-        Ok(TcpConnection { read: self, write })
-    }
-
-    /// The handle of the connection.
-    pub fn control(&self) -> Control {
-        self.control.clone()
-    }
-
-    /// The state of the half.
-    pub fn status(&self) -> &RecvHalf {
-        &self.half
+    pub(super) fn control_ref(&self) -> &Control {
+        &self.control
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -64,16 +64,6 @@ impl TcpWriteHalf {
         }
     }
 
-    /// The handle of the connection.
-    pub fn control(&self) -> Control {
-        self.control.clone()
-    }
-
-    /// The state of the half.
-    pub fn status(&self) -> &SendHalf {
-        &self.half
-    }
-
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,

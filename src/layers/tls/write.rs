@@ -41,16 +41,6 @@ impl<T: Transport> TlsWriteHalf<T> {
         Self { closes: true, ..Self::new(shared, control) }
     }
 
-    /// The handle of the connection.
-    pub fn control(&self) -> Control {
-        self.control.clone()
-    }
-
-    /// The state of the half.
-    pub fn status(&self) -> SendHalf {
-        self.shared.with(|pump| pump.session.send().clone())
-    }
-
     pub(super) fn shared(&self) -> &Arc<SharedPump<T>> {
         &self.shared
     }
@@ -195,7 +185,9 @@ fn loss<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> io::Error {
 
 impl<T: Transport> fmt::Debug for TlsWriteHalf<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsWriteHalf").field("half", &self.status()).finish_non_exhaustive()
+        f.debug_struct("TlsWriteHalf")
+            .field("half", &self.shared.with(|pump| pump.session.send().clone()))
+            .finish_non_exhaustive()
     }
 }
 
