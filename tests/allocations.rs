@@ -195,8 +195,8 @@ fn an_idle_connection_holds_little() {
         (Over::Tcp, Face::Callback, 3_250),
         (Over::Tls, Face::Async, 20_300),
         (Over::Tls, Face::Callback, 20_900),
-        (Over::TlsExpress, Face::Async, 8_500),
-        (Over::TlsExpress, Face::Callback, 9_100),
+        (Over::TlsExpress, Face::Async, 8_700),
+        (Over::TlsExpress, Face::Callback, 9_400),
     ] {
         // One for each: with it go its tasks.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
