@@ -324,10 +324,10 @@ async fn errors_show_no_data() {
 /// words of a refusal, which it quotes (`PeerWords`). All other types are formatted above.
 const PLAIN: &str = "
     Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session StartTls WriteSequence
-    Address Answers Client Dialogue DialogueError LineCommand PeerWords UnknownDialogue AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
+    Address AlternativeName Answers Client Dialogue DialogueError LineCommand PeerWords UnknownDialogue AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
     LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls LegEnd MessageConn Panicked PeerCounts Producer
-    Reconnector RecvHalf Refusal RelayReport Reply ReuniteError SendHalf Slab OutcomeCounts TlsError Upgrade UpgradeError";
+    Reconnector RecvHalf Refusal RelayReport Reply ReuniteError SendHalf SessionError Slab OutcomeCounts TlsError Upgrade UpgradeError";
 
 /// rule: tcp-11
 #[test]
