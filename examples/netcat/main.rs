@@ -11,6 +11,8 @@ mod run;
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/starttls/mod.rs"]
+mod starttls;
 #[path = "../common/tls_flags.rs"]
 mod tls_flags;
 

@@ -9,6 +9,7 @@
 mod args;
 mod log;
 mod serve;
+mod starttls_server;
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -16,6 +17,8 @@ mod common;
 mod descriptors;
 #[path = "../common/lines.rs"]
 mod lines;
+#[path = "../common/starttls/mod.rs"]
+mod starttls;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -145,12 +148,20 @@ fn policy(options: &Options) -> Policy {
         .half_open_timeout(options.half_open_timeout)
 }
 
-/// Receives SIGTERM and SIGINT, any number of times.
+/// Receives SIGTERM and SIGINT, any number of times; on Windows, the events of the console that correspond to them.
 struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
+    #[cfg(windows)]
+    c: tokio::signal::windows::CtrlC,
+    #[cfg(windows)]
+    r#break: tokio::signal::windows::CtrlBreak,
+    #[cfg(windows)]
+    close: tokio::signal::windows::CtrlClose,
+    #[cfg(windows)]
+    shutdown: tokio::signal::windows::CtrlShutdown,
 }
 
 #[cfg(unix)]
@@ -171,16 +182,24 @@ impl Signals {
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 impl Signals {
     fn new() -> Self {
-        Self {}
+        use tokio::signal::windows;
+        Self {
+            c: windows::ctrl_c().expect("Ctrl-C can be listened for"),
+            r#break: windows::ctrl_break().expect("Ctrl-Break can be listened for"),
+            close: windows::ctrl_close().expect("the end of the console can be listened for"),
+            shutdown: windows::ctrl_shutdown().expect("the end of the system can be listened for"),
+        }
     }
 
     async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // If signals cannot be received, the service runs until it is killed.
-            std::future::pending::<()>().await
+        tokio::select! {
+            _ = self.c.recv() => {}
+            _ = self.r#break.recv() => {}
+            _ = self.close.recv() => {}
+            _ = self.shutdown.recv() => {}
         }
     }
 }

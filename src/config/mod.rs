@@ -28,7 +28,6 @@ mod client;
 mod common;
 mod identity;
 mod key_kind;
-mod passphrase;
 mod pem;
 mod revocation;
 mod roles;

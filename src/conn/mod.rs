@@ -4,6 +4,7 @@ mod alarm;
 pub(crate) mod control;
 pub(crate) mod group;
 pub(crate) mod idle;
+pub(crate) mod lost_socket;
 pub(crate) mod options;
 pub(crate) mod shared_socket;
 pub(crate) mod socket;

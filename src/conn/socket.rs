@@ -169,11 +169,32 @@ pub(crate) const MAX_AT_ONCE: usize = 0x7fff_f000;
 /// The largest number of slices that one call accepts: `IOV_MAX` on every system that defines it (writev(2)).
 const MAX_PARTS: usize = 1024;
 
-/// The slices for one call: they start at the first non-empty slice, and there are no more than the system accepts.
+/// The largest number of bytes that we give to the system at once. Windows accepts all bytes of a call, however many, if its
+/// buffer was not full before, and keeps them in memory.
+pub(crate) const MAX_SENT_AT_ONCE: usize =
+    if cfg!(any(windows, bowline_portable)) { 64 << 10 } else { isize::MAX as usize };
+
+/// The bytes for one call.
+#[inline]
+pub(crate) fn first_bytes(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.len().min(MAX_SENT_AT_ONCE)]
+}
+
+/// The slices for one call: they start at the first non-empty slice, and there are no more than the system accepts. The first
+/// one is included even if it is longer than [`MAX_SENT_AT_ONCE`].
 pub(crate) fn first_parts<'a, 'b>(parts: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     let begin = parts.iter().position(|part| !part.is_empty()).unwrap_or(parts.len());
     let parts = &parts[begin..];
-    &parts[..parts.len().min(MAX_PARTS)]
+    let parts = &parts[..parts.len().min(MAX_PARTS)];
+    if MAX_SENT_AT_ONCE == isize::MAX as usize {
+        return parts;
+    }
+    let mut bytes = 0;
+    let fitting = parts.iter().take_while(|part| {
+        bytes += part.len();
+        bytes <= MAX_SENT_AT_ONCE
+    });
+    &parts[..fitting.count().max(1).min(parts.len())]
 }
 
 /// Reads the bytes in the kernel without waiting. tokio reads only after it has received an event, and the event may

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::accept_error::{AcceptErrors, Fault};
 use super::limits::{Limits, PeerPlace, hold};
 use super::listener::{ListenerBuilder, ListenerStatus};
+use super::shutter::Shutter;
 use crate::address::Address;
 use crate::conn::control::Control;
 use crate::conn::group::Door;
@@ -26,8 +28,8 @@ pub(crate) trait Listens: Send + Sync + 'static {
     /// A connection that was taken out of the backlog.
     type Taken: Send;
 
-    /// Accepts the next connection. Cancel safe.
-    fn take(&self) -> impl Future<Output = io::Result<Self::Taken>> + Send;
+    /// Accepts the next connection. Only the task of the last call is woken.
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Taken>>;
 
     /// The connection's TCP socket and its peer. `None` if peers have no addresses; then there are no limits per peer.
     fn tcp(taken: &Self::Taken) -> Option<(&TcpStream, SocketAddr)>;
@@ -57,38 +59,6 @@ pub(crate) struct Acceptor<S> {
     errors: Mutex<AcceptErrors>,
 }
 
-/// The listening socket, until a drain closes it.
-struct Shutter<S> {
-    socket: Mutex<Option<Arc<S>>>,
-    origin: Origin,
-}
-
-impl<S: Listens> Shutter<S> {
-    /// The socket, unless a drain has closed it.
-    fn open(&self) -> Option<Arc<S>> {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl<S: Listens> Door for Shutter<S> {
-    fn shut(&self) {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match self.origin {
-            // A waiting accept holds the socket until it is polled, but new clients are refused at once.
-            #[cfg(target_os = "linux")]
-            Origin::BoundHere => {
-                let _ = socket.as_deref().map(|socket| socket.socket().shutdown(std::net::Shutdown::Read));
-            }
-            #[cfg(not(target_os = "linux"))]
-            Origin::BoundHere => {}
-            // rule: tcp-10. Only our descriptor is closed: shutdown(2) would end the socket for its other holders too,
-            // and reset the clients that wait in the backlog.
-            Origin::HandedIn => {}
-        }
-        drop(socket);
-    }
-}
-
 /// The permits of an accepted connection.
 #[must_use]
 pub(crate) struct Pass {
@@ -110,8 +80,8 @@ impl Pass {
 
 impl<S: Listens> Acceptor<S> {
     /// Starts to accept from this socket. Errors name `addr`.
-    pub(crate) fn new(socket: S, origin: Origin, addr: Address, chosen: ListenerBuilder) -> Self {
-        let socket = Arc::new(Shutter { socket: Mutex::new(Some(Arc::new(socket))), origin });
+    pub(crate) fn new(socket: S, addr: Address, chosen: ListenerBuilder) -> Self {
+        let socket = Arc::new(Shutter::new(socket));
         let door: Weak<dyn Door> = Arc::downgrade(&(Arc::clone(&socket) as Arc<dyn Door>));
         chosen.group.open(door);
         Self {
@@ -151,17 +121,15 @@ impl<S: Listens> Acceptor<S> {
     }
 
     async fn next(&self) -> Result<(S::Taken, Pass), Error> {
-        let socket = self.socket.open().ok_or(Error::Draining)?;
         tokio::select! {
             biased;
             () = self.group.draining() => Err(Error::Draining),
-            // A drain that starts during this poll closes the socket, which makes accept fail. That is not an error of
-            // the socket.
-            taken = self.take(&socket) => taken.map_err(|error| if self.group.is_draining() { Error::Draining } else { error }),
+            // A drain that starts during this poll closes the socket. An error that follows is not one of the socket.
+            taken = self.take() => taken.map_err(|error| if self.group.is_draining() { Error::Draining } else { error }),
         }
     }
 
-    async fn take(&self, socket: &S) -> Result<(S::Taken, Pass), Error> {
+    async fn take(&self) -> Result<(S::Taken, Pass), Error> {
         // rule: tcp-7. A connection that was taken out of the backlog must be returned without waiting for anything
         // more, so the permits come first.
         let unfinished = Arc::clone(&self.unfinished).acquire_owned().await.expect("the semaphore is never closed");
@@ -171,10 +139,10 @@ impl<S: Listens> Acceptor<S> {
             if let Some(retry_at) = retry_at {
                 sleep_until(retry_at.into()).await;
             }
-            let taken = match socket.take().await {
+            let taken = match self.socket.take().await.ok_or(Error::Draining)? {
                 Ok(taken) => taken,
                 Err(error) => {
-                    self.handle_error(error, socket)?;
+                    self.handle_error(error)?;
                     continue;
                 }
             };
@@ -189,9 +157,9 @@ impl<S: Listens> Acceptor<S> {
         }
     }
 
-    fn handle_error(&self, error: io::Error, socket: &S) -> Result<(), Error> {
+    fn handle_error(&self, error: io::Error) -> Result<(), Error> {
         let error = Arc::new(error);
-        let still_listens = || still_listens(&socket.socket());
+        let still_listens = || self.socket.with(|socket| still_listens(&socket.socket())).unwrap_or(false);
         match self.errors().handle_error(&error, Instant::now().into_std(), still_listens) {
             Fault::Connection | Fault::System => Ok(()),
             Fault::Listener => Err(BindError { addr: self.addr.clone(), error }.into()),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
@@ -77,11 +78,11 @@ impl Taken {
 impl Listens for Listening {
     type Taken = Taken;
 
-    async fn take(&self) -> io::Result<Taken> {
-        let (stream, peer) = self.socket.accept().await?;
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<io::Result<Taken>> {
+        let (stream, peer) = ready!(self.socket.poll_accept(cx))?;
         // A connection is skipped if the system no longer knows even our own address (rule: tcp-1).
         let host = self.host.map_or_else(|| stream.local_addr(), Ok)?;
-        Ok(Taken { stream, host, peer, has_nodelay: self.gives_nodelay })
+        Poll::Ready(Ok(Taken { stream, host, peer, has_nodelay: self.gives_nodelay }))
     }
 
     fn tcp(taken: &Taken) -> Option<(&TcpStream, SocketAddr)> {
@@ -343,7 +344,7 @@ impl ListenerBuilder {
         let local = socket.local_addr()?;
         let host = host_of_accepted(local, origin);
         let socket = Listening { socket: TcpListener::from_std(socket)?, host, gives_nodelay };
-        Ok(Listener { acceptor: Acceptor::new(socket, origin, local.into(), self), local })
+        Ok(Listener { acceptor: Acceptor::new(socket, local.into(), self), local })
     }
 
     /// The backlog as an argument of listen(2).

@@ -6,3 +6,4 @@ pub(crate) mod incoming;
 pub(crate) mod limits;
 pub(crate) mod listener;
 mod peers;
+mod shutter;

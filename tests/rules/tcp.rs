@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::testing::{Kind, shared_pki, tcp_pair};
@@ -8,8 +9,9 @@ use bowline::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use crate::common::{bounded, over_all, settle};
+use crate::common::{BOUND, bounded, over_all, settle};
 
 /// rule: tcp-1
 #[tokio::test]
@@ -30,7 +32,7 @@ async fn addresses_are_numeric_and_stay_readable_after_the_end() {
 
 /// rule: tcp-1
 #[tokio::test]
-async fn ipv6_addresses_are_reported_unchanged() {
+async fn ipv6_addresses_are_told_as_they_are() {
     let listener = Listener::bind("[::1]:0").await.unwrap();
     let client = Connector::new().connect_addr(listener.local_addr()).await.unwrap();
     let server = listener.accept().await.unwrap().into_tcp();
@@ -150,7 +152,7 @@ async fn a_taken_port_is_an_error_that_names_it() {
 
 /// rule: tcp-4
 #[tokio::test]
-async fn the_error_of_a_refused_connection_lists_every_address() {
+async fn a_refused_connection_tells_every_address_that_was_tried() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address: SocketAddr = taken.local_addr().unwrap();
     drop(taken);
@@ -187,4 +189,40 @@ async fn a_connection_inherits_the_options_of_the_socket_beneath() {
     assert!(has_options(&a) && has_options(&bowline::UpgradableConnection::new(a)));
     let (a, _b) = bowline::testing::pair(Kind::MemoryTls).await.unwrap();
     assert!(a.as_tcp().is_none() && a.as_tls().is_some());
+}
+
+/// rule: tcp-7
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_tasks_accept_from_one_listener_and_no_connection_is_lost() {
+    let listener = Arc::new(Listener::bind("127.0.0.1:0").await.unwrap());
+    let addr = listener.local_addr().as_inet().unwrap();
+    // Waits, and is never polled again: it must not keep the connections from the others.
+    let mut asleep = Box::pin(listener.accept());
+    assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(asleep.as_mut().poll(cx))).await.is_pending());
+    let (accepted, mut counted) = tokio::sync::mpsc::unbounded_channel();
+    let accepting: Vec<_> = (0..4)
+        .map(|_| {
+            let (listener, accepted) = (Arc::clone(&listener), accepted.clone());
+            tokio::spawn(async move {
+                loop {
+                    // Half of the accepts are dropped early.
+                    let one = timeout(Duration::from_millis(1), listener.accept()).await;
+                    if let Ok(incoming) = one {
+                        accepted.send(incoming.unwrap().into_tcp()).unwrap();
+                    }
+                    let incoming = listener.accept().await.unwrap();
+                    accepted.send(incoming.into_tcp()).unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut clients = Vec::new();
+    for _ in 0..200 {
+        clients.push(TcpStream::connect(addr).await.unwrap());
+    }
+    for _ in 0..200 {
+        timeout(BOUND, counted.recv()).await.expect("a connection stayed in the backlog").unwrap();
+    }
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    drop(asleep);
 }

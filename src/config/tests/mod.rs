@@ -1,7 +1,5 @@
 //! Mistakes with certificates and keys, and the error for each of them.
 
-#[cfg(feature = "encrypted-keys")]
-mod encrypted;
 mod handshake;
 mod pem;
 mod revocation;
@@ -87,7 +85,7 @@ fn an_encrypted_key_is_called_so_in_both_formats() {
 }
 
 #[test]
-fn the_error_for_an_unusable_key_gives_the_reason() {
+fn a_key_that_cannot_be_used_says_why() {
     let server = Pki::new().server(&[]);
     let ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\nMIIB\n-----END OPENSSH PRIVATE KEY-----\n";
     let found = mistake(server.chain_pem(), ssh);
@@ -120,7 +118,7 @@ fn a_chain_in_the_wrong_order_is_found() {
 }
 
 #[test]
-fn the_error_for_input_that_is_not_pem_names_its_format() {
+fn what_is_not_pem_at_all_is_called_by_its_name() {
     let server = Pki::new().server(&[]);
     let utf16: Vec<u8> = "\u{feff}-----BEGIN".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let found = mistake(server.cert_der(), server.key_pem());
@@ -161,7 +159,7 @@ fn unusual_files_are_taken() {
 }
 
 #[test]
-fn contradictory_settings_are_refused() {
+fn what_does_not_go_together_is_refused() {
     let pki = Pki::new();
     let server = || pki.server_tls_builder();
     let refused = [
@@ -180,7 +178,7 @@ fn contradictory_settings_are_refused() {
 }
 
 #[test]
-fn the_error_for_a_missing_part_names_it() {
+fn what_is_missing_is_named() {
     let error = problem(ServerTls::builder().build().unwrap_err());
     assert!(matches!(error.problem, ConfigProblem::NoIdentity), "{error}");
     let error = problem(ServerTls::builder().identity(vec![], Pki::new().server(&[]).key_der()).build().unwrap_err());
@@ -273,7 +271,7 @@ fn kinds(warnings: &[super::ConfigWarning]) -> Vec<WarningKind> {
 
 /// rule: secure-8
 #[test]
-fn server_names_are_parsed_as_written_in_urls() {
+fn names_are_read_as_they_stand_in_urls() {
     for name in ["localhost", "EXAMPLE.com", "example.com.", "_service.example", "xn--bcher-kva.example"] {
         let ServerName::DnsName(dns) = server_name(name).unwrap() else { panic!("{name}") };
         assert_eq!(dns.as_ref().trim_end_matches('.'), name.trim_end_matches('.'));

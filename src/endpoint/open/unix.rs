@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
@@ -26,7 +27,7 @@ use crate::error::{BindError, ConnectAttempt, ConnectError};
 use crate::layers::stream::Stream;
 use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Policy;
-use crate::server::acceptor::{Acceptor, Listens, Origin};
+use crate::server::acceptor::{Acceptor, Listens};
 use crate::server::listener::{ListenerBuilder, ListenerStatus};
 use crate::transport::Transport;
 
@@ -93,8 +94,8 @@ struct Bound {
 impl Listens for Bound {
     type Taken = UnixStream;
 
-    async fn take(&self) -> io::Result<UnixStream> {
-        self.socket.accept().await.map(|(stream, _)| stream)
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
+        self.socket.poll_accept(cx).map_ok(|(stream, _)| stream)
     }
 
     fn tcp(_: &UnixStream) -> Option<(&TcpStream, SocketAddr)> {
@@ -122,7 +123,7 @@ impl Listening {
         };
         let socket = listen().map_err(failed)?;
         let bound = Bound { _file: file, socket };
-        Ok(Self { acceptor: Acceptor::new(bound, Origin::BoundHere, local.clone(), chosen), local })
+        Ok(Self { acceptor: Acceptor::new(bound, local.clone(), chosen), local })
     }
 
     pub(super) fn local_addr(&self) -> Address {

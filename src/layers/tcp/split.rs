@@ -1,43 +1,39 @@
-//! The halves of a TCP connection, for two tasks.
+//! The impl of [`Split`](crate::Split) for TCP connections.
 
 use super::{TcpConnection, TcpReadHalf, TcpWriteHalf};
 use crate::conn::control::Control;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split};
 
-/// The halves share no lock.
 impl Split for TcpConnection {
     type ReadHalf = TcpReadHalf;
     type WriteHalf = TcpWriteHalf;
 
     fn into_split(self) -> (TcpReadHalf, TcpWriteHalf) {
-        (self.read, self.write)
+        Self::into_split(self)
     }
 
     fn reunite(read: TcpReadHalf, write: TcpWriteHalf) -> Result<Self, ReuniteError<TcpReadHalf, TcpWriteHalf>> {
-        if !read.control_ref().is_same(write.control_ref()) {
-            return Err(ReuniteError::new(read, write));
-        }
-        Ok(Self { read, write })
+        read.reunite(write)
     }
 }
 
 impl OwnedReadHalf for TcpReadHalf {
     fn control(&self) -> Control {
-        self.control_ref().clone()
+        Self::control(self)
     }
 
     fn status(&self) -> RecvHalf {
-        self.half.clone()
+        Self::status(self).clone()
     }
 }
 
 impl OwnedWriteHalf for TcpWriteHalf {
     fn control(&self) -> Control {
-        self.control_ref().clone()
+        Self::control(self)
     }
 
     fn status(&self) -> SendHalf {
-        self.half.clone()
+        Self::status(self).clone()
     }
 }

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Waker};
 
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::TcpConnection;
 use crate::conn::control::{Bottom, Closing, Control};
 use crate::conn::idle::HalfOpen;
+use crate::conn::lost_socket::error_of;
 use crate::conn::shared_socket::{self, SharedSocket, SocketRef};
 use crate::conn::socket;
 use crate::core::delivery::Pending;
@@ -357,11 +357,7 @@ impl Bottom for Wire {
         let mut watch = self.watch();
         if let Watch::Idle = *watch {
             let wire = Arc::clone(&self);
-            *watch = Watch::Watching(Box::pin(async move {
-                if let Some(stream) = wire.socket.get() {
-                    let _ = stream.ready(Interest::ERROR).await;
-                }
-            }));
+            *watch = Watch::Watching(Box::pin(async move { error_of(&wire.socket).await }));
         }
         let found = match &mut *watch {
             Watch::Watching(error) => error.as_mut().poll(&mut Context::from_waker(waker)).is_ready(),

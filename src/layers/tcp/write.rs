@@ -10,7 +10,7 @@ use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
 use super::wire::{Hold, Wire, gone};
-use crate::conn::control::{Control, Controlled};
+use crate::conn::control::Control;
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
 use crate::conn::waiting::WRITER;
@@ -64,6 +64,16 @@ impl TcpWriteHalf {
         }
     }
 
+    /// The handle of the connection.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// The state of the half.
+    pub fn status(&self) -> &SendHalf {
+        &self.half
+    }
+
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -89,7 +99,7 @@ impl TcpWriteHalf {
     #[cold]
     #[inline(never)]
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if !self.check_cut(self.control.cut()) && self.is_closed_elsewhere() {
+        if !self.check_cut() && self.is_closed_elsewhere() {
             let _ = self.end_elsewhere();
         }
         ready!(poll_budget(cx));
@@ -138,7 +148,7 @@ impl TcpWriteHalf {
     }
 
     fn lose(&mut self, reason: Reason) {
-        if self.check_cut(self.control.cut()) {
+        if self.check_cut() {
             return;
         }
         if self.is_closed_elsewhere() {
@@ -155,6 +165,27 @@ impl TcpWriteHalf {
     /// The error of every write after the end (rules: write-4, write-5).
     fn refusal(&self) -> io::Error {
         self.half.refusal().into()
+    }
+
+    /// Closes the socket. If the half has not ended yet, it ends for this reason.
+    pub(super) fn end(&mut self, reason: &Reason) {
+        self.half.lose(reason.clone());
+        self.wire = None;
+    }
+
+    /// Whether the connection was ended at the bottom; the half has then ended for that reason.
+    fn check_cut(&mut self) -> bool {
+        match self.control.cut() {
+            Some(Reason::Aborted) => self.handle_abort(),
+            Some(reason) => self.end(&reason),
+            None => return false,
+        }
+        true
+    }
+
+    pub(super) fn handle_abort(&mut self) {
+        self.half.abort();
+        self.wire = None;
     }
 
     pub(super) fn is_corked(&self) -> bool {
@@ -178,7 +209,7 @@ impl TcpWriteHalf {
     }
 
     fn close_write(&mut self) -> io::Result<()> {
-        if !self.check_cut(self.control.cut()) && self.is_closed_elsewhere() {
+        if !self.check_cut() && self.is_closed_elsewhere() {
             return self.end_elsewhere();
         }
         if self.half.close_write().is_err() {
@@ -247,18 +278,6 @@ fn send_full(stream: &TcpStream, len: usize, send: impl Fn(&TcpStream) -> io::Re
     short.map_or(result, Ok)
 }
 
-impl Controlled for TcpWriteHalf {
-    fn abort(&mut self) {
-        self.half.abort();
-        self.wire = None;
-    }
-
-    fn end(&mut self, reason: &Reason) {
-        self.half.lose(reason.clone());
-        self.wire = None;
-    }
-}
-
 impl fmt::Debug for TcpWriteHalf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TcpWriteHalf").field("half", &self.half).finish_non_exhaustive()
@@ -268,6 +287,7 @@ impl fmt::Debug for TcpWriteHalf {
 impl AsyncWrite for TcpWriteHalf {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let expects_end = self.expects_end;
+        let buf = socket::first_bytes(buf);
         self.poll_send(cx, buf.len(), |stream| match buf {
             [] => Ok(0),
             _ if expects_end => socket::send_ahead_of_end(stream, buf),
@@ -283,6 +303,11 @@ impl AsyncWrite for TcpWriteHalf {
         // The system ignores the parts beyond this limit. Without the cut, a full write would look like a short one, and no event
         // would report the capacity that the socket still has.
         let parts = socket::first_parts(parts);
+        if let [part] = parts {
+            if part.len() > socket::MAX_SENT_AT_ONCE {
+                return self.poll_write(cx, part);
+            }
+        }
         let len = parts.iter().map(|part| part.len()).sum();
         self.poll_send(cx, len, |stream| if len == 0 { Ok(0) } else { stream.try_write_vectored(parts) })
     }

@@ -1,6 +1,4 @@
-//! The halves of a TLS connection, for two tasks.
-
-use std::sync::Arc;
+//! The impl of [`Split`](crate::Split) for TLS connections.
 
 use super::{TlsConnection, TlsReadHalf, TlsWriteHalf};
 use crate::conn::control::Control;
@@ -8,45 +6,38 @@ use crate::core::half::{RecvHalf, SendHalf};
 use crate::transport::Transport;
 use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split};
 
-/// The halves share the session under a lock. The read half drives a handshake that is not done; the write half waits for it, at
-/// most until the same deadline.
 impl<T: Transport> Split for TlsConnection<T> {
     type ReadHalf = TlsReadHalf<T>;
     type WriteHalf = TlsWriteHalf<T>;
 
     fn into_split(self) -> (TlsReadHalf<T>, TlsWriteHalf<T>) {
-        let Self { read, mut write } = self;
-        write.set_deadline(read.deadline());
-        (read, write)
+        Self::into_split(self)
     }
 
     fn reunite(
         read: TlsReadHalf<T>,
         write: TlsWriteHalf<T>,
     ) -> Result<Self, ReuniteError<TlsReadHalf<T>, TlsWriteHalf<T>>> {
-        if !Arc::ptr_eq(read.shared(), write.shared()) {
-            return Err(ReuniteError::new(read, write));
-        }
-        Ok(Self { read, write })
+        read.reunite(write)
     }
 }
 
 impl<T: Transport> OwnedReadHalf for TlsReadHalf<T> {
     fn control(&self) -> Control {
-        self.control_ref().clone()
+        Self::control(self)
     }
 
     fn status(&self) -> RecvHalf {
-        self.shared().with(|pump| pump.session.recv().clone())
+        Self::status(self)
     }
 }
 
 impl<T: Transport> OwnedWriteHalf for TlsWriteHalf<T> {
     fn control(&self) -> Control {
-        self.control_ref().clone()
+        Self::control(self)
     }
 
     fn status(&self) -> SendHalf {
-        self.shared().with(|pump| pump.session.send().clone())
+        Self::status(self)
     }
 }
