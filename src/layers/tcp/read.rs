@@ -7,8 +7,9 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
+use tokio::task::coop::poll_proceed;
 
-use super::wire::{Hold, Wire, gone};
+use super::wire::{Hold, Wire, gone, is_no_result};
 use super::{TcpConnection, TcpWriteHalf};
 use crate::conn::control::Control;
 use crate::conn::idle::IdleTimer;
@@ -230,16 +231,30 @@ impl TcpReadHalf {
 }
 
 fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+    let Some(stream) = wire.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
+    // If the socket is known to be readable, the task need not be noted.
+    let unit = ready!(poll_proceed(cx));
+    match recv_now(wire, &stream, buf) {
+        Err(error) if is_no_result(&error) => drop(unit),
+        result => {
+            unit.made_progress();
+            return Poll::Ready(result);
+        }
+    }
+    drop(stream);
     loop {
         let Some(stream) = wire.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
         ready!(stream.poll_read_ready(cx))?;
-        let result = if wire.tells_by_short_reads() { recv_dry(&stream, buf) } else { stream.try_read_buf(buf) };
-        match result {
-            // Readiness was stale, or a signal came: try again. For any other error, no event would report when it is over.
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+        match recv_now(wire, &stream, buf) {
+            Err(error) if is_no_result(&error) => {}
             result => return Poll::Ready(result),
         }
     }
+}
+
+#[inline]
+fn recv_now(wire: &Wire, stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+    if wire.tells_by_short_reads() { recv_dry(stream, buf) } else { stream.try_read_buf(buf) }
 }
 
 /// Reads. A read that does not fill the buffer clears readiness, because under edge triggering the next read would return

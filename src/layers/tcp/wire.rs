@@ -177,6 +177,13 @@ pub(super) fn gone() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
 
+/// Whether a call has to be made again: the readiness was stale, or a signal came. For any other error, no event would
+/// report when it is over.
+#[inline]
+pub(super) fn is_no_result(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
 /// The share of one half in the socket.
 pub(super) struct Hold {
     wire: Arc<Wire>,

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
+use tokio::task::coop::poll_proceed;
 
-use super::wire::{Hold, Wire, gone};
+use super::wire::{Hold, Wire, gone, is_no_result};
 use crate::conn::control::Control;
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
@@ -249,12 +250,22 @@ fn poll_send(
     len: usize,
     send: impl Fn(&TcpStream) -> io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
+    let Some(stream) = wire.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
+    // If the socket is known to have space, the task need not be noted.
+    let unit = ready!(poll_proceed(cx));
+    match send_full(&stream, len, &send) {
+        Err(error) if is_no_result(&error) => drop(unit),
+        result => {
+            unit.made_progress();
+            return Poll::Ready(result);
+        }
+    }
+    drop(stream);
     loop {
         let Some(stream) = wire.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
         ready!(stream.poll_write_ready(cx))?;
         match send_full(&stream, len, &send) {
-            // Readiness was stale, or a signal came: try again. For any other error, no event would report when it is over.
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) if is_no_result(&error) => {}
             result => return Poll::Ready(result),
         }
     }
