@@ -45,6 +45,7 @@ impl Stack for Bowline {
     type Stream = TlsConnection<TcpConnection>;
     const FLUSHES: bool = false;
     const SETS_NODELAY: bool = true;
+    const SETS_DEADLINE: bool = true;
 
     async fn connect(&self, tcp: TcpStream) -> Result<Self::Stream> {
         Ok(TlsConnection::connect(self.tcp(tcp)?, &self.client, "localhost").await?)
@@ -72,6 +73,7 @@ impl Stack for Upgradable {
     type Stream = UpgradableConnection<TcpConnection>;
     const FLUSHES: bool = false;
     const SETS_NODELAY: bool = true;
+    const SETS_DEADLINE: bool = true;
 
     async fn connect(&self, tcp: TcpStream) -> Result<Self::Stream> {
         let mut connection = UpgradableConnection::new(self.0.tcp(tcp)?);
@@ -118,6 +120,7 @@ impl Stack for Corked {
     type Stream = TlsConnection<TcpConnection>;
     const FLUSHES: bool = false;
     const SETS_NODELAY: bool = true;
+    const SETS_DEADLINE: bool = true;
 
     async fn connect(&self, tcp: TcpStream) -> Result<Self::Stream> {
         self.0.connect(tcp).await
@@ -148,6 +151,7 @@ impl Stack for BowlineTcp {
     type Stream = TcpConnection;
     const FLUSHES: bool = false;
     const SETS_NODELAY: bool = true;
+    const SETS_DEADLINE: bool = true;
     const PLAIN: bool = true;
 
     async fn connect(&self, tcp: TcpStream) -> Result<TcpConnection> {

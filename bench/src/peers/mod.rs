@@ -31,6 +31,10 @@ pub trait Stack: Clone + Send + Sync + 'static {
     /// Whether it turns no-delay on by itself; for the others the harness does.
     const SETS_NODELAY: bool = false;
 
+    /// Whether it limits the time of a handshake by itself; for the others the harness does, with tokio's timer. No server
+    /// can do without.
+    const SETS_DEADLINE: bool = false;
+
     /// Whether there is no TLS in it.
     const PLAIN: bool = false;
 

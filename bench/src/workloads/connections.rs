@@ -1,9 +1,11 @@
 //! Connections by the thousand: handshakes alone, and whole lives with a half-close.
 
-use std::time::Instant;
+use std::future::Future;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use super::Run;
 use crate::measure::{Mark, Sample};
@@ -14,6 +16,9 @@ use crate::{Result, fail, net};
 const WARM: usize = 20;
 /// A request and its response, in a connection that lives for no more.
 const MESSAGE: usize = 1024;
+
+/// The time that a handshake may take: bowline's default.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// One after the other, for a time.
 macro_rules! for_a_while {
@@ -45,12 +50,12 @@ async fn handshake<S: Stack>(stack: &S, run: Run, listener: &TcpListener, resume
     // Without TIME_WAIT there are ports enough for any number of them.
     net::reset_on_drop(&client)?;
     let serve = async {
-        let mut server = stack.accept(server).await?;
+        let mut server = in_time::<S, _>(stack.accept(server)).await?;
         S::send(&mut server, b"!").await?;
         Ok::<_, crate::Error>(server)
     };
     let ask = async {
-        let mut client = stack.connect(client).await?;
+        let mut client = in_time::<S, _>(stack.connect(client)).await?;
         client.read_exact(&mut [0]).await?;
         Ok(client)
     };
@@ -69,7 +74,7 @@ pub async fn churn<S: Stack>(stack: S, run: Run) -> Result<Sample> {
 async fn live<S: Stack>(stack: &S, run: Run, listener: &TcpListener) -> Result<()> {
     let (client, server) = net::pair_for::<S>(listener, run.regime).await?;
     let serve = async {
-        let mut server = stack.accept(server).await?;
+        let mut server = in_time::<S, _>(stack.accept(server)).await?;
         let mut request = Vec::with_capacity(2 * MESSAGE);
         server.read_to_end(&mut request).await?;
         server.write_all(&request).await?;
@@ -78,7 +83,7 @@ async fn live<S: Stack>(stack: &S, run: Run, listener: &TcpListener) -> Result<(
         Ok::<_, crate::Error>(())
     };
     let ask = async {
-        let mut client = stack.connect(client).await?;
+        let mut client = in_time::<S, _>(stack.connect(client)).await?;
         run.setup.check(S::facts(&client), false)?;
         client.write_all(&[0x5a; MESSAGE]).await?;
         client.shutdown().await?;
@@ -92,4 +97,9 @@ async fn live<S: Stack>(stack: &S, run: Run, listener: &TcpListener) -> Result<(
     };
     tokio::try_join!(ask, serve)?;
     Ok(())
+}
+
+/// A handshake with a deadline. Bowline's has one always, and no server can do without: the others get tokio's.
+async fn in_time<S: Stack, T>(handshake: impl Future<Output = Result<T>>) -> Result<T> {
+    if S::SETS_DEADLINE || S::PLAIN { handshake.await } else { timeout(DEADLINE, handshake).await? }
 }
