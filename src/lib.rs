@@ -119,6 +119,8 @@ mod layers;
 mod policy;
 #[cfg(feature = "tokio")]
 mod server;
+#[cfg(feature = "starttls")]
+pub mod starttls;
 #[cfg(feature = "tokio")]
 mod transport;
 
@@ -139,8 +141,8 @@ pub use core::facts::SessionFacts;
 pub use core::half::{End, RecvHalf, SendHalf};
 pub use endpoint::parse::{ClientEndpoint, EndpointKind, ServerEndpoint};
 pub use error::{
-    BindError, Blame, ConfigError, ConfigProblem, ConnectAttempt, ConnectError, EndpointError, Error, NotTls, Phase,
-    Reason, SessionError, TlsError, UpgradeError, chain,
+    BindError, Blame, ConfigError, ConfigProblem, ConnectAttempt, ConnectError, DialogueError, EndpointError, Error,
+    NotTls, PeerWords, Phase, Reason, SessionError, TlsError, UpgradeError, chain,
 };
 pub use escape::{escaped, printable};
 pub use policy::{Leftover, Policy, Role, Truncation, Watermarks};
@@ -186,6 +188,9 @@ mod pages {
     struct Readme;
     #[doc = include_str!("../docs/endpoints.md")]
     struct Endpoints;
+    #[cfg(feature = "starttls")]
+    #[doc = include_str!("../docs/starttls.md")]
+    struct StartTls;
     #[cfg(feature = "codec")]
     #[doc = include_str!("../docs/protocols.md")]
     struct Protocols;

@@ -17,8 +17,9 @@ use bowline::testing::peer::{Cut, CutEnd, Meddler, RawTcp, RawTls};
 use bowline::testing::pki::{Pki, PkiFiles, Profile};
 use bowline::testing::{Kind, Recorder, pair, raw_tcp_pair, shared_pki, tcp_pair};
 use bowline::{
-    ClientEndpoint, ClientTls, Error, Leftover, Listener, Policy, Reason, ServerEndpoint, ServerTls, StartTls,
-    TlsConnection, TlsTransport, TlsVersion, Transport, UpgradableConnection,
+    ClientEndpoint, ClientTls, Error, Leftover, Listener, OwnedReadHalf, OwnedWriteHalf, Policy, Reason,
+    ServerEndpoint, ServerTls, Split, StartTls, TlsConnection, TlsTransport, TlsVersion, Transport,
+    UpgradableConnection,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::LinesCodec;
@@ -319,14 +320,14 @@ async fn errors_show_no_data() {
     secrets.check(&Reason::from(refused));
 }
 
-/// Types with `Debug` that hold only numbers, names, places, states and errors, or data from a test itself (`Call`). All
-/// other types are formatted above.
+/// Types with `Debug` that hold only numbers, names, places, states and errors, or data from a test itself (`Call`), or the
+/// words of a refusal, which it quotes (`PeerWords`). All other types are formatted above.
 const PLAIN: &str = "
     Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session StartTls WriteSequence
-    Address Answers AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
+    Address AlternativeName Answers Client Dialogue DialogueError LineCommand PeerWords UnknownDialogue AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
     LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls LegEnd MessageConn Panicked PeerCounts Producer
-    Reconnector RecvHalf Refusal RelayReport Reply ReuniteError SendHalf Slab OutcomeCounts TlsError Upgrade UpgradeError";
+    Reconnector RecvHalf Refusal RelayReport Reply ReuniteError SendHalf SessionError Slab OutcomeCounts TlsError Upgrade UpgradeError";
 
 /// rule: tcp-11
 #[test]

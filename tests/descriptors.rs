@@ -71,7 +71,7 @@ fn a_listener_out_of_descriptors_recovers_by_itself() {
 
 /// rule: tcp-5, tcp-7
 #[test]
-fn an_accept_dropped_while_out_of_descriptors_keeps_the_wait_and_loses_nothing() {
+fn an_accept_dropped_without_descriptors_keeps_its_wait_and_connections() {
     under_the_limit(async {
         let listener = listen().await;
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

@@ -61,7 +61,7 @@ impl Protocol for Echo {
 }
 
 #[test]
-fn a_duet_delivers_what_the_test_says_and_no_more() {
+fn a_duet_delivers_only_the_bytes_that_the_test_delivers() {
     let (asking, echoing) = (Echo::new(b"question"), Echo::default());
     let mut duet = Duet::new(asking.clone(), echoing.clone());
     assert_eq!((asking.told(), echoing.told()), (vec!["made".into()], vec!["made".into()]));
@@ -158,7 +158,7 @@ fn a_recorder_notes_all_and_answers_as_a_transport_does() {
 }
 
 #[test]
-fn what_a_handle_asks_a_recorder_for_is_noted_when_it_obeys() {
+fn a_recorder_notes_calls_of_a_handle_when_it_obeys() {
     let mut transport = Recorder::new();
     let handle: Handle = transport.handle();
     handle.write("from elsewhere");

@@ -51,7 +51,7 @@ fn nonsense() -> Vec<(&'static str, Vec<u8>, AlertDescription)> {
 
 /// rule: secure-4, end-1
 #[tokio::test]
-async fn nonsense_instead_of_a_handshake_is_told_by_the_right_alert_and_fin() {
+async fn garbage_instead_of_a_handshake_gets_the_right_alert_and_fin() {
     for side in SIDES {
         let setup = Setup::new(side, TlsVersion::V1_3);
         for (what, bytes, alert) in nonsense() {

@@ -51,7 +51,7 @@ static TOO_MUCH: [u8; (1 << 14) + 1] = [0; (1 << 14) + 1];
 
 /// rule: end-1, end-2, end-5
 #[tokio::test]
-async fn sins_of_an_open_session_are_told_behind_the_data_by_an_alert_and_fin() {
+async fn violations_in_an_open_session_get_an_alert_and_fin_after_the_data() {
     for (name, version, setup) in all_setups() {
         for (what, sin, alert) in sins(version) {
             let (mut ours, mut peer) = setup.done().await;
@@ -139,7 +139,7 @@ fn hello_of_nobody() -> Vec<u8> {
 ///
 /// rule: end-1, end-5
 #[tokio::test]
-async fn what_is_small_and_has_no_end_is_ended_at_a_bound() {
+async fn endless_small_messages_end_the_session_at_a_limit() {
     type Talk = fn(&mut RawTls) -> &mut RawTls;
     let empty: Talk = |peer| peer.record(ContentType::ApplicationData, b"");
     let key_updates: Talk = |peer| peer.key_update(true);
@@ -181,7 +181,7 @@ async fn a_fatal_alert_of_the_peers_is_the_reason_and_is_answered_by_fin_only() 
 
 /// rule: end-4, half-8
 #[tokio::test]
-async fn nothing_behind_close_notify_is_delivered_or_changes_the_clean_end() {
+async fn bytes_after_close_notify_are_not_delivered_and_the_end_stays_clean() {
     type Junk = fn(&mut RawTls) -> &mut RawTls;
     let junk: [(&str, Junk); 5] = [
         ("junk", |peer| peer.clear(b"junk")),
@@ -308,7 +308,7 @@ async fn endless_talk_ends_a_close_at_its_bound_in_bytes() {
 
 /// rule: end-5, secure-4, write-6
 #[tokio::test]
-async fn an_alert_leaves_behind_the_data_of_a_full_socket() {
+async fn an_alert_leaves_after_the_data_of_a_full_socket() {
     for (name, _, setup) in all_setups() {
         let (mut ours, mut peer) = setup.done().await;
         // The peer does not read: the socket fills, and then our queue.

@@ -49,7 +49,7 @@ async fn every_layer_of_tls_in_tls_ends_by_its_own_marker() {
 
 /// rule: upgrade-9, close-1
 #[tokio::test]
-async fn a_close_behind_a_downgrade_that_was_given_up_ends_the_layer_below_too() {
+async fn a_close_after_a_dropped_downgrade_ends_the_layer_below_too() {
     let (mut client, mut server) = pair(1).await;
     assert!(timeout(Duration::from_millis(50), server.stop_tls()).await.is_err());
     let reading = async {

@@ -27,7 +27,7 @@ const AT_A_TIME: usize = 64;
 
 /// rule: end-2, end-4, end-6
 #[tokio::test(start_paused = true)]
-async fn end_of_file_at_every_offset_in_memory_is_told_as_what_it_is() {
+async fn end_of_file_at_every_offset_in_memory_is_a_truncation() {
     for setup in Setup::all(CutEnd::Fin) {
         every_offset(setup).await;
     }
@@ -35,7 +35,7 @@ async fn end_of_file_at_every_offset_in_memory_is_told_as_what_it_is() {
 
 /// rule: end-2, end-4, end-6
 #[tokio::test]
-async fn end_of_file_at_offsets_over_tcp_is_told_as_what_it_is() {
+async fn end_of_file_at_offsets_over_tcp_is_a_truncation() {
     for setup in Setup::all(CutEnd::Fin) {
         some_offsets(setup).await;
     }
@@ -43,7 +43,7 @@ async fn end_of_file_at_offsets_over_tcp_is_told_as_what_it_is() {
 
 /// rule: end-2, end-4, end-6, half-8
 #[tokio::test(start_paused = true)]
-async fn a_reset_at_every_offset_in_memory_is_told_as_what_it_is() {
+async fn a_reset_at_every_offset_in_memory_is_reported_as_a_reset() {
     for setup in Setup::all(CutEnd::Reset) {
         every_offset(setup).await;
     }
@@ -51,7 +51,7 @@ async fn a_reset_at_every_offset_in_memory_is_told_as_what_it_is() {
 
 /// rule: end-2, end-4, end-6, half-8
 #[tokio::test]
-async fn a_reset_at_offsets_over_tcp_is_told_as_what_it_is() {
+async fn a_reset_at_offsets_over_tcp_is_reported_as_a_reset() {
     for setup in Setup::all(CutEnd::Reset) {
         some_offsets(setup).await;
     }
@@ -59,7 +59,7 @@ async fn a_reset_at_offsets_over_tcp_is_told_as_what_it_is() {
 
 /// rule: secure-5, end-1, end-4, close-3
 #[tokio::test(start_paused = true)]
-async fn silence_at_every_offset_in_memory_is_told_as_what_it_is() {
+async fn silence_at_every_offset_in_memory_is_reported_as_a_timeout() {
     for setup in Setup::all(CutEnd::Silence) {
         every_offset(setup).await;
     }
@@ -67,7 +67,7 @@ async fn silence_at_every_offset_in_memory_is_told_as_what_it_is() {
 
 /// rule: secure-5, end-1, end-4, close-3
 #[tokio::test]
-async fn silence_at_offsets_over_tcp_is_told_as_what_it_is() {
+async fn silence_at_offsets_over_tcp_is_reported_as_a_timeout() {
     for setup in Setup::all(CutEnd::Silence) {
         some_offsets(setup).await;
     }
@@ -78,7 +78,7 @@ async fn silence_at_offsets_over_tcp_is_told_as_what_it_is() {
 ///
 /// rule: end-1, secure-4, secure-5
 #[tokio::test(start_paused = true)]
-async fn a_flipped_byte_at_every_offset_is_a_failure_of_tls_and_never_wrong_data() {
+async fn a_flipped_byte_at_any_offset_fails_tls_and_delivers_no_wrong_data() {
     for setup in Setup::all(CutEnd::Silence) {
         let all = *record_ends(&setup).await.last().unwrap();
         let outcomes = try_all((0..all).collect(), |offset| flipped(setup.clone(), offset)).await;

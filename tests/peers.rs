@@ -65,7 +65,7 @@ async fn raw_tls_peers_understand_each_other_in_both_versions() {
 }
 
 #[tokio::test]
-async fn a_raw_tls_peer_changes_its_keys_and_says_what_is_no_record() {
+async fn a_raw_tls_peer_changes_its_keys_and_reports_garbage() {
     let (mut client, mut server) = raw_pair(TlsVersion::V1_3).await;
     client.key_update(true).data(b"new keys").key_update(false).data(b"newer ones").send().await.unwrap();
     client.trickle().await.unwrap();
@@ -85,7 +85,7 @@ async fn a_raw_tls_peer_changes_its_keys_and_says_what_is_no_record() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_refused_says_what_the_other_side_did() {
+async fn a_refused_handshake_reports_the_reaction_of_the_other_side() {
     let (server_tls, _) = configs(TlsVersion::V1_3);
     let (client, server) = raw_tcp_pair().await.unwrap();
     let stranger = Pki::new().client_tls();
@@ -204,7 +204,7 @@ async fn a_meddler_makes_segments_of_one_byte() {
 }
 
 #[tokio::test]
-async fn a_meddler_is_as_slow_as_it_is_told() {
+async fn a_meddler_forwards_at_the_requested_speed() {
     let (mut client, meddler, mut server) = meddled().await;
     meddler.to_server().slow(10_000);
     let begin = Instant::now();
@@ -238,7 +238,7 @@ async fn a_meddler_that_is_dropped_ends_both_sides() {
 }
 
 #[tokio::test]
-async fn a_cut_stream_ends_as_told() {
+async fn a_cut_stream_ends_as_requested() {
     for (ending, expected) in [(CutEnd::Fin, "Some(Ok(0))"), (CutEnd::Reset, "Some(Err(Kind(ConnectionReset)))")] {
         let (mut peer, ours) = tokio::io::duplex(64);
         peer.write_all(b"0123456789").await.unwrap();

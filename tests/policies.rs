@@ -151,7 +151,7 @@ async fn the_bound_of_a_handshake() {
 
 /// rule: secure-5, end-6, drain-3
 #[tokio::test]
-async fn the_bound_of_a_handshake_behind_a_listener() {
+async fn the_limit_of_a_handshake_of_a_listener() {
     let tls = shared_pki().server_tls();
     for way in 0..3 {
         let listener = Listener::builder().policy(policy()).bind("127.0.0.1:0").await.unwrap();

@@ -107,7 +107,7 @@ async fn bytes_go_both_ways_at_once_and_the_halves_end_apart() {
 
 /// rule: half-1
 #[tokio::test]
-async fn one_half_ends_and_the_other_goes_on() {
+async fn one_half_ends_and_the_other_continues() {
     async fn check<C: Split>(a: C, mut b: C) {
         let (mut read, mut write) = a.into_split();
         write.shutdown().await.unwrap();
@@ -124,7 +124,7 @@ async fn one_half_ends_and_the_other_goes_on() {
 
 /// rule: write-1, close-1
 #[tokio::test]
-async fn what_was_not_read_is_read_from_either_side_of_the_cut() {
+async fn unread_bytes_can_be_read_after_a_split_and_a_reunite() {
     async fn check<C: Split>(mut a: C, mut b: C) {
         b.write_all(b"onetwo").await.unwrap();
         assert_eq!(a.fill_buf().await.unwrap(), b"onetwo");
@@ -169,7 +169,7 @@ async fn a_reunited_connection_is_upgraded_and_downgraded_without_data_loss() {
 
 /// rule: upgrade-2
 #[tokio::test]
-async fn what_a_read_half_left_unread_is_still_judged_at_the_upgrade() {
+async fn bytes_that_a_read_half_left_unread_are_leftover_at_the_upgrade() {
     let (client, mut server) = upgraded(0).await;
     server.write_all(b"220 go ahead\r\n250 injected\r\n").await.unwrap();
     let (mut read, write) = client.into_split();
@@ -312,7 +312,7 @@ async fn halves_of_a_failed_upgrade_say_why_it_failed() {
 
 /// rule: upgrade-9
 #[tokio::test]
-async fn a_downgrade_that_was_given_up_goes_on_behind_the_cut() {
+async fn a_dropped_downgrade_continues_after_a_split_and_a_reunite() {
     let (mut client, mut server) = upgraded(1).await;
     server.write_all(b"in TLS").await.unwrap();
     assert!(timeout(MOMENT, client.stop_tls()).await.is_err());

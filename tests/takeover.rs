@@ -48,7 +48,7 @@ async fn both_ends_are_taken_over_and_close_in_order() {
 
 /// rule: write-1
 #[tokio::test]
-async fn a_stream_that_has_read_ahead_loses_nothing_at_any_place() {
+async fn a_stream_that_has_read_ahead_loses_no_bytes_at_any_offset() {
     // How much was read when it is taken over: nothing, inside a record, at its end, some records on.
     for read_before in [1, 100, 4_000, 16_384, 16_385, 40_000, 99_999] {
         let (client, server) = tokio::io::duplex(200_000);
@@ -132,7 +132,7 @@ async fn data_before_a_failure_is_delivered_and_the_failure_after_it() {
 
 /// rule: life-6, end-2
 #[tokio::test]
-async fn a_stream_that_failed_before_it_was_taken_over_says_so() {
+async fn a_stream_that_failed_before_the_takeover_reports_it() {
     let (mut ours, mut peer) = with_raw_server().await;
     peer.data(b"all is well").clear(&bad_record()).send().await.unwrap();
     // tokio-rustls reports the failure, and keeps the data that it opened before.

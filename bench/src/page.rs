@@ -184,7 +184,7 @@ mod tests {
     /// A change to the report that leaves the page unchanged is found here. `bench/run --again --rounds 0` writes it anew, and
     /// so does this test with `UPDATE_DOCS=1`.
     #[test]
-    fn the_page_holds_what_the_report_says() -> Result<()> {
+    fn the_page_contains_the_figures_of_the_report() -> Result<()> {
         let outcome = again::load(&conduct::results())?;
         if std::env::var_os("UPDATE_DOCS").is_some() {
             write(&outcome)?;

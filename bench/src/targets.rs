@@ -221,7 +221,7 @@ mod tests {
     use crate::spec;
 
     #[test]
-    fn what_targets_need_is_there() {
+    fn every_measurement_that_a_target_needs_exists() {
         let specs = spec::all();
         let has = |id: &str, peer: &str| specs.iter().any(|spec| spec.id == id && spec.peers.contains(&peer));
         for target in TARGETS {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_judged_by_raw_tcps_own() {
+    fn growth_is_compared_with_that_of_raw_tcp() {
         let mut outcome = Outcome::new(Vec::new(), false);
         let mut took = |id: &str, peer: &str, rate: f64| {
             let sample = Sample { units: rate, wall: 1.0, round: 1, ..Sample::default() };

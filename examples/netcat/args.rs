@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use bowline::starttls::Dialogue;
 use bowline::{ClientEndpoint, EndpointKind, Leftover, TlsVersion};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::{Parser, ValueExt};
 
 use crate::common::args::{Usage, leftover, seconds, text};
-use crate::starttls::StartTlsBy;
 use crate::tls_flags::{list, only, pair};
 
 const HELP: &str = "\
@@ -20,14 +20,17 @@ ENDPOINT is tcp:HOST:PORT or tls:HOST:PORT; write an IPv6 address in brackets. O
 
   --ca FILE                trusted roots (PEM); default: the roots of the system
   --dangerous-no-verify    accept any certificate
-  --starttls HOW           use the plaintext part of a protocol, then upgrade to TLS: smtp, imap, pop3, ftp, ldap, xmpp,
-                           postgres, mysql, or line:CMD (read a line, send CMD, read a line)
+  --starttls HOW           use the plaintext part of a protocol, then upgrade to TLS: smtp, lmtp, imap, pop3, nntp, sieve,
+                           irc, ftp, ldap, xmpp, xmpp-server, postgres, mysql, or line:CMD (read a line, send CMD, read
+                           a line)
   --name NAME              the server name to request and to check; default: the host of the endpoint
   --cert FILE --key FILE   our own certificate chain and private key (PEM)
   --alpn a,b               application protocols to offer, the preferred one first
   --tls12 | --tls13        use only this version of TLS
   --half-close             the end of standard input ends our half only (close_write); the default
   --no-half-close          the end of standard input closes the connection
+  --ignore-eof             the end of standard input ends nothing, and the connection lasts until the peer ends it: for
+                           servers that drop their answer when our half ends
   --abort-after N          abort after N bytes were received
   --close-timeout SECS     how long a close waits for the peer; default 10
   --timeout SECS           the longest time for the whole run; default: no limit
@@ -71,12 +74,13 @@ impl std::ops::Deref for Args {
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) trust: Trust,
-    pub(crate) starttls: Option<StartTlsBy>,
+    pub(crate) starttls: Option<Dialogue>,
     pub(crate) name: Option<String>,
     pub(crate) identity: Option<(String, String)>,
     pub(crate) alpn: Vec<String>,
     pub(crate) only: Option<TlsVersion>,
     pub(crate) half_close: bool,
+    pub(crate) ignore_eof: bool,
     pub(crate) abort_after: Option<u64>,
     pub(crate) close_timeout: Option<Duration>,
     pub(crate) timeout: Option<Duration>,
@@ -95,6 +99,7 @@ impl Args {
             alpn: Vec::new(),
             only: None,
             half_close: true,
+            ignore_eof: false,
             abort_after: None,
             close_timeout: None,
             timeout: None,
@@ -107,7 +112,7 @@ impl Args {
             match arg {
                 Long("ca") => trust(&mut options.trust, Trust::Ca(text(&mut parser)?))?,
                 Long("dangerous-no-verify") => trust(&mut options.trust, Trust::Anybody)?,
-                Long("starttls") => options.starttls = Some(StartTlsBy::parse(&text(&mut parser)?)?),
+                Long("starttls") => options.starttls = Some(text(&mut parser)?.parse().map_err(Usage::of)?),
                 Long("name") => options.name = Some(text(&mut parser)?),
                 Long("cert") => cert = Some(text(&mut parser)?),
                 Long("key") => key = Some(text(&mut parser)?),
@@ -116,6 +121,7 @@ impl Args {
                 Long("tls13") => only(&mut options.only, TlsVersion::V1_3)?,
                 Long("half-close") => options.half_close = true,
                 Long("no-half-close") => options.half_close = false,
+                Long("ignore-eof") => options.ignore_eof = true,
                 Long("abort-after") => options.abort_after = Some(parser.value()?.parse()?),
                 Long("close-timeout") => options.close_timeout = Some(seconds(&mut parser)?),
                 Long("timeout") => options.timeout = Some(seconds(&mut parser)?),
@@ -127,6 +133,9 @@ impl Args {
             }
         }
         options.identity = pair(cert, key)?;
+        if options.ignore_eof && !options.half_close {
+            return Err(Usage::new("--ignore-eof and --no-half-close contradict each other"));
+        }
         let endpoint = endpoint.ok_or_else(|| Usage::new("an ENDPOINT is missing"))?;
         Self::new(endpoint.parse().map_err(Usage::of)?, options)
     }

@@ -11,8 +11,6 @@ mod run;
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../common/starttls/mod.rs"]
-mod starttls;
 #[path = "../common/tls_flags.rs"]
 mod tls_flags;
 

@@ -3,7 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use bowline::{CloseReport, TcpConnection, Transport, UpgradableConnection, UpgradableReadHalf, UpgradableWriteHalf};
+use bowline::{
+    CloseReport, OwnedWriteHalf, Split, TcpConnection, Transport, UpgradableConnection, UpgradableReadHalf,
+    UpgradableWriteHalf,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -52,7 +55,7 @@ pub(crate) async fn pipe(args: &Args, tally: &Tally, connection: Connection) -> 
     if piped.is_err() || args.abort_after.is_some_and(|n| tally.received.get() >= n) {
         writer.control().abort();
     }
-    let mut connection = reader.reunite(writer).expect("both are halves of this connection");
+    let mut connection = UpgradableConnection::reunite(reader, writer).expect("both are halves of this connection");
     let report = connection.close().await;
     piped.map(|()| report)
 }
@@ -77,7 +80,7 @@ async fn upload(args: &Args, tally: &Tally, writer: &mut Writer, mut ended: watc
             left = &left[n..];
         }
     }
-    if args.half_close {
+    if args.half_close && !args.ignore_eof {
         let _ = writer.shutdown().await;
     }
     Ok(())

@@ -1,24 +1,19 @@
 //! One run: connect, upgrade, pipe, close.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::io;
-use std::time::Duration;
 
+use bowline::starttls::Client;
 use bowline::{
     ClientTls, CloseReport, Connector, Control, EndpointKind, Error, Phase, Policy, Reason, StartTls, TcpConnection,
     TlsTransport, Transport, UpgradableConnection, UpgradeError, chain,
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::args::{Args, Trust};
 use crate::common::args::Usage;
 use crate::common::info::{Fields, info};
 use crate::pipe;
-use crate::starttls::{self, Refused};
-
-/// The time limit of a plaintext protocol before TLS, unless `--timeout` sets a shorter one.
-const NEGOTIATION: Duration = Duration::from_secs(30);
 
 /// How a run ended.
 pub(crate) struct Outcome {
@@ -175,64 +170,43 @@ async fn begin(
     tcp: TcpConnection,
 ) -> Result<UpgradableConnection<TcpConnection>, Failure> {
     match tls.filter(|_| args.endpoint.kind() == EndpointKind::Tls) {
-        Some(tls) => UpgradableConnection::connect(tcp, tls, args.name()).await.map_err(Failure::Ended),
+        Some(tls) => UpgradableConnection::connect(tcp, tls, args.name()).await.map_err(Failure),
         None => Ok(UpgradableConnection::new(tcp)),
     }
 }
 
-/// The reasons why TLS did not start.
-enum Failure {
-    /// The peer refused, or sent bytes that are not allowed at that point.
-    Refused(String),
-    /// The connection failed.
-    Ended(Error),
-}
+/// The reason why TLS did not start.
+struct Failure(Error);
 
 impl Failure {
     fn out_of_time() -> Self {
-        Self::Ended(Reason::TimedOut(Phase::Handshake).into())
+        Self(Reason::TimedOut(Phase::Handshake).into())
     }
 
     fn is_out_of_time(&self) -> bool {
-        matches!(self, Self::Ended(error) if matches!(error.reason(), Some(Reason::TimedOut(_))))
+        matches!(self.0.reason(), Some(Reason::TimedOut(_)))
     }
 
     fn outcome(self) -> Outcome {
-        match self {
-            Self::Refused(detail) => Outcome { reason: "protocol", detail, status: 8 },
-            Self::Ended(error @ Error::Upgrade(UpgradeError::Leftover { .. })) => Outcome::new(&error.into(), 8),
-            Self::Ended(error) => {
-                let reason = error.into();
-                Outcome::new(&reason, status(&reason))
-            }
-        }
+        let is_refused = matches!(&self.0, Error::Upgrade(UpgradeError::Leftover { .. } | UpgradeError::Dialogue(_)));
+        let reason = self.0.into();
+        Outcome::new(&reason, if is_refused { 8 } else { status(&reason) })
     }
 }
 
-/// The handshake after the plaintext protocol, if there is one.
+/// The plaintext protocol and the handshake after it, if there is one.
 async fn secure(
     args: &Args,
     tls: &ClientTls,
     connection: &mut UpgradableConnection<TcpConnection>,
 ) -> Result<(), Failure> {
     let Some(by) = &args.starttls else { return Ok(()) };
-    match timeout(NEGOTIATION, starttls::negotiate(by, args.name(), connection)).await {
-        Ok(Ok(_greeting)) => {}
-        Ok(Err(error)) => return Err(refused(error)),
-        Err(_) => return Err(Failure::out_of_time()),
-    }
+    Client::new(by.clone(), args.name()).negotiate(connection).await.map_err(Failure)?;
     let mut how = StartTls::client(tls, args.name());
     if let Some(leftover) = args.leftover {
         how = how.leftover(leftover);
     }
-    connection.start_tls(how).await.map_err(Failure::Ended)
-}
-
-fn refused(error: io::Error) -> Failure {
-    match error.get_ref() {
-        Some(inner) if inner.is::<Refused>() => Failure::Refused(error.to_string()),
-        _ => Failure::Ended(error.into()),
-    }
+    connection.start_tls(how).await.map_err(Failure)
 }
 
 /// The exit status that goes with the end of a connection.

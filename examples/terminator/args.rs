@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
+use bowline::starttls::Dialogue;
 use bowline::{ClientEndpoint, EndpointKind, Leftover, ServerEndpoint};
 use lexopt::Arg::{Long, Short};
 use lexopt::Parser;
 
 use crate::common::args::{Usage, leftover, seconds, text};
-use crate::starttls::StartTlsBy;
-use crate::starttls_server::Offer;
 
 const HELP: &str = "\
 Terminates TLS in front of a plaintext service, or adds TLS. When one connection ends, the other one ends in the same way.
@@ -20,8 +19,9 @@ For --listen, where clients connect, ENDPOINT is one of
 Arguments of tls and starttls: cert= and key=, our certificate chain and private key (PEM); client-ca=FILE, require client
 certificates of this CA; client-optional, accept clients without one too; alpn=a,b; min=1.2 and max=1.3. Of all kinds:
 backlog=N. Of unix: mode=660.
-  --starttls HOW            how clients of a starttls: endpoint request TLS: smtp, imap, pop3, or line:CMD (CMD is the
-                            line that requests it). Clients get the greeting of the service
+  --starttls HOW            how clients of a starttls: endpoint request TLS: smtp, lmtp, imap, pop3, nntp, irc, ftp,
+                            ldap, xmpp, xmpp-server, postgres, or line:CMD (CMD is the line that requests it). Clients
+                            get the greeting of the service
   --leftover refuse|feed    how to treat bytes that came before the upgrade: end the connection, or pass them to TLS
                             if they can be the start of a handshake; default feed
   --tolerate-truncation     treat a client's end without close_notify as a clean end; by default it is a truncation, and the
@@ -32,8 +32,7 @@ For --connect, where the service is, ENDPOINT is one of
 Arguments of tls and starttls: ca=FILE, trusted roots (PEM; default the system's); name=NAME, the server name to request
 and to check (default the host); cert=, key=, alpn=, min=, max=. Of all kinds: timeout=SECS for connecting,
 default 30; bind=IP.
-  --connect-starttls HOW    how to request TLS from the service of a starttls: endpoint: smtp, imap, pop3, ftp, ldap, xmpp,
-                            postgres, or line:CMD
+  --connect-starttls HOW    how to request TLS from the service of a starttls: endpoint: one of the same
 
 Write an IPv6 address in brackets, and a colon in a value as \\:. Port 0 listens on any free port.
 
@@ -63,9 +62,9 @@ pub(crate) struct Args {
     pub(crate) listen: ServerEndpoint,
     pub(crate) connect: ClientEndpoint,
     /// Set if `--listen` is `starttls`.
-    pub(crate) offer: Option<Offer>,
+    pub(crate) offer: Option<Dialogue>,
     /// Set if `--connect` is `starttls`.
-    pub(crate) upgrade: Option<StartTlsBy>,
+    pub(crate) upgrade: Option<Dialogue>,
     pub(crate) options: Options,
 }
 
@@ -112,8 +111,8 @@ impl Args {
             match arg {
                 Long("listen") => listen = Some(text(&mut parser)?.parse().map_err(Usage::of)?),
                 Long("connect") => connect = Some(text(&mut parser)?.parse().map_err(Usage::of)?),
-                Long("starttls") => offer = Some(Offer::parse(&text(&mut parser)?)?),
-                Long("connect-starttls") => upgrade = Some(upgrade_by(&text(&mut parser)?)?),
+                Long("starttls") => offer = Some(dialogue(&text(&mut parser)?)?),
+                Long("connect-starttls") => upgrade = Some(dialogue(&text(&mut parser)?)?),
                 Long("help") | Short('h') => help(),
                 Long(name) => {
                     let name = name.to_owned();
@@ -163,12 +162,15 @@ impl Options {
     }
 }
 
-fn upgrade_by(how: &str) -> Result<StartTlsBy, Usage> {
-    match StartTlsBy::parse(how)? {
-        StartTlsBy::MySql => {
+fn dialogue(how: &str) -> Result<Dialogue, Usage> {
+    match how.parse().map_err(Usage::of)? {
+        Dialogue::MySql => {
             Err(Usage::new("mysql is not supported here, because it numbers its packets across the upgrade"))
         }
-        by => Ok(by),
+        Dialogue::ManageSieve => {
+            Err(Usage::new("sieve is not supported here, because the server greets again after the upgrade"))
+        }
+        dialogue => Ok(dialogue),
     }
 }
 

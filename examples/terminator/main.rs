@@ -9,7 +9,6 @@
 mod args;
 mod log;
 mod serve;
-mod starttls_server;
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -17,8 +16,6 @@ mod common;
 mod descriptors;
 #[path = "../common/lines.rs"]
 mod lines;
-#[path = "../common/starttls/mod.rs"]
-mod starttls;
 
 use std::process::ExitCode;
 use std::sync::Arc;

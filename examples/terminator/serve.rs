@@ -1,21 +1,19 @@
 //! One connection: a client, the service, and the relay between them.
 
-use std::io;
 use std::sync::Arc;
 
+use bowline::starttls::{Client, Dialogue, Server};
 use bowline::{
-    BoxConnection, Control, EndpointIncoming, Error, Phase, Reason, RelayReport, StartTls, TlsTransport, Transport,
-    UpgradableTransport, chain, relay,
+    BoxConnection, Control, DialogueError, EndpointIncoming, Error, Phase, Reason, RelayReport, StartTls, TlsTransport,
+    Transport, UpgradableTransport, UpgradeError, chain, relay,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::Sender;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::Terminator;
 use crate::common::info::{Fields, info};
 use crate::log::{Ended, Failed, Side};
-use crate::starttls::{self, Refused, StartTlsBy};
-use crate::starttls_server::Offer;
 
 /// The facts of a connection after both sides are connected.
 #[derive(Default)]
@@ -51,54 +49,68 @@ async fn begin(incoming: EndpointIncoming, terminator: &Terminator) -> Result<(B
     let mut client = incoming.begin().await.map_err(|error| failed(Side::Client, error))?;
     let control = client.control();
     let (mut service, mut greeting) = while_there(&control, connect(terminator)).await?;
-    let deadline = deadline(terminator);
     match offered {
-        Some((offer, how)) => {
+        Some((dialogue, how)) => {
             if greeting.is_empty() {
-                greeting = while_there(&control, in_time(deadline, offer.greeting(&mut service))).await?;
+                greeting = while_there(&control, read_greeting(dialogue, &mut service)).await?;
             }
-            offer_tls((offer, how), &greeting, &mut client, terminator, deadline).await?;
+            offer_tls((dialogue, how), greeting, &mut client, terminator).await?;
         }
         // The service sent its greeting to us in plaintext. It does not repeat the greeting after TLS, but the client
         // waits for it.
         None => {
-            client.write_all(greeting.as_bytes()).await.map_err(|error| failed(Side::Client, error.into()))?;
+            client.write_all(&greeting).await.map_err(|error| failed(Side::Client, error.into()))?;
         }
     }
     Ok((client, service))
 }
 
 /// The service, with TLS if configured, and its greeting if it came before TLS.
-async fn connect(terminator: &Terminator) -> Result<(BoxConnection, String), Error> {
+async fn connect(terminator: &Terminator) -> Result<(BoxConnection, Vec<u8>), Error> {
     let (args, connector) = (&terminator.args, &terminator.connector);
     let mut service = connector.connect().await?;
-    let Some((by, how)) = args.upgrade.as_ref().zip(connector.start_tls()) else { return Ok((service, String::new())) };
-    let name = args.connect.name().unwrap_or_default();
-    let mut greeting = in_time(deadline(terminator), starttls::negotiate(by, name, &mut service)).await?;
-    if *by == StartTlsBy::Imap {
+    let Some((by, how)) = args.upgrade.as_ref().zip(connector.start_tls()) else { return Ok((service, Vec::new())) };
+    let mut dialogue = Client::new(by.clone(), args.connect.name().unwrap_or_default());
+    dialogue.negotiate(&mut service).await?;
+    let greeting = match by {
         // The greeting may list capabilities that end with the upgrade.
-        greeting = "* OK ready\r\n".into();
-    }
+        Dialogue::Imap => b"* OK ready\r\n".to_vec(),
+        // Notices, and not a greeting.
+        Dialogue::Irc => Vec::new(),
+        _ => dialogue.greeting().to_vec(),
+    };
     service.start_tls(how).await?;
     Ok((service, greeting))
 }
 
+/// The greeting of a service in plaintext, if it speaks first.
+async fn read_greeting(dialogue: &Dialogue, service: &mut BoxConnection) -> Result<Vec<u8>, Error> {
+    Client::new(dialogue.clone(), "").read_greeting(service).await.map(<[u8]>::to_vec)
+}
+
 /// Runs the plaintext part with the client, and upgrades. Any failure here counts as the client's.
 async fn offer_tls(
-    (offer, how): (&Offer, StartTls),
-    greeting: &str,
+    (dialogue, how): (&Dialogue, StartTls),
+    greeting: Vec<u8>,
     client: &mut BoxConnection,
     terminator: &Terminator,
-    deadline: Option<Instant>,
 ) -> Result<(), Failed> {
-    let spoken = in_time(deadline, offer.speak(greeting, client)).await;
-    if spoken.map_err(|error| failed(Side::Client, error))? {
-        let leftover = terminator.args.options.leftover;
-        let how = leftover.map_or(how.clone(), |leftover| how.leftover(leftover));
-        return client.start_tls(how).await.map_err(|error| failed(Side::Client, error));
+    let mut server = Server::new(dialogue.clone());
+    // The service lists its capabilities again after TLS. Before TLS, the only capability is STARTTLS.
+    if *dialogue != Dialogue::Imap && !greeting.is_empty() {
+        server = server.greeting(greeting);
     }
-    client.close().await;
-    Err(failed(Side::Client, Reason::Closed.into()))
+    match server.negotiate(client).await {
+        Ok(()) => {}
+        Err(Error::Upgrade(UpgradeError::Dialogue(DialogueError::Left))) => {
+            client.close().await;
+            return Err(failed(Side::Client, Reason::Closed.into()));
+        }
+        Err(error) => return Err(failed(Side::Client, error)),
+    }
+    let leftover = terminator.args.options.leftover;
+    let how = leftover.map_or(how.clone(), |leftover| how.leftover(leftover));
+    client.start_tls(how).await.map_err(|error| failed(Side::Client, error))
 }
 
 /// Runs a step of connecting to the service while the client is still connected. If the step fails, the client is
@@ -115,27 +127,6 @@ async fn while_there<T>(client: &Control, step: impl Future<Output = Result<T, E
             client.abort();
             failed(Side::Service, error)
         }),
-    }
-}
-
-/// The deadline of the plaintext part, counted from now.
-fn deadline(terminator: &Terminator) -> Option<Instant> {
-    Instant::now().checked_add(terminator.args.options.handshake_timeout)
-}
-
-async fn in_time<T>(deadline: Option<Instant>, step: impl Future<Output = io::Result<T>>) -> Result<T, Error> {
-    let done = match deadline {
-        Some(deadline) => timeout_at(deadline, step).await,
-        None => Ok(step.await),
-    };
-    done.unwrap_or_else(|_| Err(Reason::TimedOut(Phase::Handshake).into())).map_err(said_no)
-}
-
-/// A refusal keeps the text of the peer.
-fn said_no(error: io::Error) -> Error {
-    match error.get_ref() {
-        Some(inner) if inner.is::<Refused>() => Reason::Protocol(Arc::new(error)).into(),
-        _ => error.into(),
     }
 }
 

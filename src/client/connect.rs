@@ -282,7 +282,7 @@ mod tests {
     /// rule: tcp-1
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn the_peer_of_a_connection_is_the_one_that_the_system_tells() {
+    async fn the_peer_address_is_the_one_that_the_system_reports() {
         let (four, at_four) = listener(Ipv4Addr::LOCALHOST).unwrap();
         let mut cases = vec![(four, at_four), (listener(Ipv4Addr::UNSPECIFIED).unwrap())];
         cases.extend(listener(Ipv6Addr::LOCALHOST));
@@ -308,7 +308,7 @@ mod tests {
 
     /// rule: tcp-4
     #[tokio::test]
-    async fn every_refusal_is_kept_and_told() {
+    async fn every_refused_address_is_listed_in_the_error() {
         let (_closed, closed) = closed_ports::<2>();
         let error = connect_error(Connector::new().connect_addrs(&closed).await.unwrap_err());
         assert_eq!(error.attempts.iter().filter_map(|attempt| attempt.addr.as_inet()).collect::<Vec<_>>(), closed);
@@ -328,7 +328,7 @@ mod tests {
 
     /// rule: tcp-4
     #[tokio::test]
-    async fn a_name_that_does_not_resolve_is_an_error_that_says_so() {
+    async fn an_unresolvable_name_is_reported_as_the_cause() {
         // The name is invalid, so no resolver is asked and no packet leaves this host.
         let error = Connector::new().connect("no\0name", 80).await.unwrap_err();
         assert_eq!(error.blame(), Blame::System);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_address_is_an_error_that_says_so() {
+    async fn an_empty_list_of_addresses_is_an_error() {
         let error = Connector::new().connect_addrs(&[]).await.unwrap_err();
         assert!(crate::error::chain(&error).to_string().contains("there is no address"), "{error}");
     }
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_local_address_is_connected_from_and_one_of_the_other_family_is_told() {
+    async fn a_local_address_is_used_and_the_other_family_is_an_error() {
         let (_open, addr) = listener(Ipv4Addr::LOCALHOST).unwrap();
         let local = Ipv4Addr::new(127, 0, 0, 1);
         let connection = Connector::new().bind_to((local, 0)).connect_addr(addr).await.unwrap();

@@ -75,7 +75,7 @@ mod tests {
 
     /// rule: tcp-4
     #[test]
-    fn families_alternate_and_the_resolver_says_which_is_first() {
+    fn families_alternate_and_the_resolver_decides_which_is_first() {
         let six_first = addrs(&["[::1]:1", "[::2]:1", "[::3]:1", "1.0.0.1:1", "1.0.0.2:1"]);
         let turns = addrs(&["[::1]:1", "1.0.0.1:1", "[::2]:1", "1.0.0.2:1", "[::3]:1"]);
         assert_eq!(interleave(six_first), turns);

@@ -184,7 +184,12 @@ impl ClientTlsBuilder {
             .map_err(|error| contradiction(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let identity = self.common.identity.take().map(|source| source.load(&provider, false)).transpose()?;
+        let identity = self
+            .common
+            .identity
+            .take()
+            .map(|source| source.load(&provider, &self.common.passphrase, false))
+            .transpose()?;
         let mut own = None;
         let mut config = match identity {
             None => builder.with_no_client_auth(),
@@ -231,15 +236,16 @@ impl ClientTlsBuilder {
             .enforce_revocation_expiration()
             .build()
             .map_err(|error| contradiction(error.to_string()))?;
-        let lists = Lists { lists, algorithms: provider.signature_verification_algorithms };
-        Ok(Arc::new(RootsAsServers { roots: named, webpki, lists }))
+        let algorithms = provider.signature_verification_algorithms;
+        let lists = Lists { lists, algorithms };
+        Ok(Arc::new(RootsAsServers { roots: named, webpki, algorithms, lists }))
     }
 
     fn accept_any(&self, provider: &CryptoProvider) -> Result<Arc<dyn ServerCertVerifier>, Error> {
         let trusts_somebody = !self.roots.is_empty() || self.platform_roots || !self.common.revocation_lists.is_empty();
         match trusts_somebody {
             true => Err(contradiction("roots cannot be combined with `dangerous_no_verification`")),
-            false => Ok(Arc::new(AcceptAnyServer(provider.signature_verification_algorithms))),
+            false => Ok(Arc::new(AcceptAnyServer { algorithms: provider.signature_verification_algorithms })),
         }
     }
 

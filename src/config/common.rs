@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::{KeyLog, KeyLogFile, RootCertStore, SupportedProtocolVersion};
 
 use super::identity::{IdentitySource, said};
+use super::passphrase::Passphrase;
 use super::pem::Source;
 use super::{ConfigWarning, TlsVersion, WarningKind, fail, x509};
 use crate::error::{ConfigProblem, Error};
@@ -21,6 +22,7 @@ use crate::error::{ConfigProblem, Error};
 #[derive(Debug, Default)]
 pub(super) struct Common {
     pub(super) identity: Option<IdentitySource>,
+    pub(super) passphrase: Passphrase,
     pub(super) alpn: Vec<Vec<u8>>,
     pub(super) min: Option<TlsVersion>,
     pub(super) max: Option<TlsVersion>,

@@ -8,6 +8,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
+use super::passphrase::Passphrase;
 use super::pem::Source;
 use super::{ConfigWarning, fail, key_kind, x509};
 use crate::error::{ConfigError, ConfigProblem, Error};
@@ -26,8 +27,13 @@ pub(super) struct LoadedIdentity {
 }
 
 impl IdentitySource {
-    pub(super) fn load(self, provider: &CryptoProvider, server: bool) -> Result<LoadedIdentity, Error> {
-        let (places, chain, key) = self.read()?;
+    pub(super) fn load(
+        self,
+        provider: &CryptoProvider,
+        passphrase: &Passphrase,
+        server: bool,
+    ) -> Result<LoadedIdentity, Error> {
+        let (places, chain, key) = self.read(passphrase)?;
         if chain.is_empty() {
             return Err(fail(places.chain, ConfigProblem::NoCertificate));
         }
@@ -48,12 +54,15 @@ impl IdentitySource {
         Ok(LoadedIdentity { certified: matched(chain, key, places)?, warnings })
     }
 
-    fn read(self) -> Result<(Places, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    fn read(
+        self,
+        passphrase: &Passphrase,
+    ) -> Result<(Places, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
         match self {
             Self::Pem { chain, key } => {
                 let certs = chain.certificates()?;
                 let lines = certs.iter().map(|cert| cert.line).collect();
-                let private = key.private_key()?;
+                let private = key.private_key(passphrase)?;
                 let places = Places { chain: chain.file(), lines, key: key.file(), key_line: Some(private.line) };
                 Ok((places, certs.into_iter().map(|cert| cert.item).collect(), private.item))
             }

@@ -28,6 +28,7 @@ mod client;
 mod common;
 mod identity;
 mod key_kind;
+mod passphrase;
 mod pem;
 mod revocation;
 mod roles;

@@ -99,6 +99,20 @@ macro_rules! impl_builder {
                 self.identity_source(IdentitySource::Der { chain, key })
             }
 
+            /// The passphrase of an encrypted private key in a PEM file or text: `ENCRYPTED PRIVATE KEY`, which is PKCS#8
+            /// with PBES2 (RFC 8018), as `openssl pkcs8 -topk8` writes it by default. Supported are AES in CBC and GCM, with
+            /// keys from PBKDF2 with SHA-2 or from scrypt. Other encryptions, and the old format with a `Proc-Type` line,
+            /// are errors that say how to convert the file. The passphrase is not used for a key that is not encrypted.
+            ///
+            /// The passphrase is wiped from memory when the builder is dropped. Deriving the key takes time on purpose,
+            /// typically a tenth of a second, in [`build`](Self::build).
+            #[cfg(feature = "encrypted-keys")]
+            #[doc(alias = "password")]
+            pub fn key_passphrase(mut self, passphrase: impl Into<Vec<u8>>) -> Self {
+                self.common.passphrase = super::passphrase::Passphrase::new(passphrase.into());
+                self
+            }
+
             /// The application protocols to negotiate, the preferred one first: `["h2", "http/1.1"]`. Default: no
             /// ALPN.
             #[doc(alias = "set_alpn_protocols")]

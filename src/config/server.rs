@@ -153,7 +153,7 @@ impl ServerTlsBuilder {
     pub fn build(mut self) -> Result<ServerTls, Error> {
         let provider = self.common.provider()?;
         let identity = self.common.identity.take().ok_or_else(|| fail(None, ConfigProblem::NoIdentity))?;
-        let LoadedIdentity { certified, mut warnings } = identity.load(&provider, true)?;
+        let LoadedIdentity { certified, mut warnings } = identity.load(&provider, &self.common.passphrase, true)?;
         warnings.extend(self.common.unused_lists(&self.client_roots));
         let own = certified.cert.clone();
         let mut config = ServerConfig::builder_with_provider(provider.clone())

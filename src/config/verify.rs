@@ -13,6 +13,33 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use super::revocation::Lists;
 use super::x509::is_ca_fit_for_server;
 
+/// The methods of a verifier that check signatures, with the algorithms of the crypto provider.
+macro_rules! verify_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls12_signature(message, cert, dss, &self.algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            verify_tls13_signature(message, cert, dss, &self.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.algorithms.supported_schemes()
+        }
+    };
+}
+
 /// rustls's verifier, which additionally accepts one case: the server presents a certificate that is marked as a CA and
 /// is, byte for byte, one of the given roots.
 ///
@@ -27,6 +54,7 @@ pub(super) struct RootsAsServers {
     /// certificates.
     pub(super) roots: Vec<CertificateDer<'static>>,
     pub(super) webpki: Arc<WebPkiServerVerifier>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
     pub(super) lists: Lists,
 }
 
@@ -58,32 +86,14 @@ impl ServerCertVerifier for RootsAsServers {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
-    }
+    verify_signatures!();
 }
 
 /// Accepts any certificate. The server must still prove that it holds the certificate's key.
 #[derive(Debug)]
-pub(super) struct AcceptAnyServer(pub(super) WebPkiSupportedAlgorithms);
+pub(super) struct AcceptAnyServer {
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
 
 impl ServerCertVerifier for AcceptAnyServer {
     fn verify_server_cert(
@@ -97,25 +107,5 @@ impl ServerCertVerifier for AcceptAnyServer {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
+    verify_signatures!();
 }

@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_long_wait_fires_the_timer_a_few_times_and_a_new_one_begins_anew() {
+    async fn a_long_wait_fires_the_timer_a_few_times_and_the_next_one_restarts_it() {
         let long = poll_fn(|cx| Poll::Ready(Entry::new(deadline(60), cx))).await;
         let mut fired = 0;
         let mut last = set_to();
@@ -321,7 +321,7 @@ mod tests {
 
     /// rule: life-4
     #[test]
-    fn a_thread_that_ends_or_changes_its_runtime_drops_its_timer_after_the_last_wait() {
+    fn a_thread_that_ends_drops_its_timer_after_the_last_wait() {
         let runtimes = [0, 1].map(|_| Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap());
         let begin = |runtime: &Runtime| {
             let _entered = runtime.enter();

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
 use crate::conn::unlocked;
+use crate::conn::waiting::park;
 use crate::core::stall::Stall;
 use crate::error::Phase;
 use crate::policy::Policy;
@@ -22,7 +23,7 @@ use crate::policy::Policy;
 pub(crate) struct HalfOpen {
     begun: AtomicBool,
     /// Set only if the policy has a limit.
-    waiting: Mutex<Option<Box<Waker>>>,
+    waiting: Mutex<Option<Waker>>,
 }
 
 impl HalfOpen {
@@ -34,7 +35,7 @@ impl HalfOpen {
     pub(crate) fn begin(&self) {
         if !self.begun.swap(true, Ordering::AcqRel) {
             let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-            waiting.into_iter().for_each(|waker| unlocked::wake(*waker));
+            waiting.into_iter().for_each(unlocked::wake);
         }
     }
 
@@ -43,14 +44,7 @@ impl HalfOpen {
         if self.has_begun() {
             return true;
         }
-        let lock = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let waits_already = lock().as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if !waits_already {
-            // Cloning or dropping a waker runs foreign code, so neither is done under the lock.
-            let waker = Some(Box::new(cx.waker().clone()));
-            let before = std::mem::replace(&mut *lock(), waker);
-            drop(before);
-        }
+        park(&self.waiting, |task| task, cx.waker());
         self.has_begun()
     }
 }

@@ -14,19 +14,24 @@ pub(crate) const WRITER: usize = 1;
 
 impl Waiting {
     pub(crate) fn park(&self, which: usize, cx: &mut Context<'_>) {
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let parks_already = lock()[which].as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if !parks_already {
-            // Cloning or dropping a waker runs foreign code, so neither is done under the lock.
-            let waker = Some(cx.waker().clone());
-            let before = std::mem::replace(&mut lock()[which], waker);
-            drop(before);
-        }
+        park(&self.0, |tasks| &mut tasks[which], cx.waker());
     }
 
     /// Wakes all waiting tasks.
     pub(crate) fn wake(&self) {
         let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.into_iter().flatten().for_each(unlocked::wake);
+    }
+}
+
+/// Stores the waker of a waiting task in a place under a lock. A stored waker is only replaced if it wakes another task.
+///
+/// Cloning or dropping a waker runs foreign code, so neither is done under the lock (rule: life-7).
+pub(crate) fn park<T>(lock: &Mutex<T>, place: impl Fn(&mut T) -> &mut Option<Waker>, waker: &Waker) {
+    let locked = || lock.lock().unwrap_or_else(PoisonError::into_inner);
+    if !place(&mut locked()).as_ref().is_some_and(|parked| parked.will_wake(waker)) {
+        let waker = Some(waker.clone());
+        let before = std::mem::replace(place(&mut locked()), waker);
+        drop(before);
     }
 }

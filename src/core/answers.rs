@@ -135,7 +135,7 @@ mod tests {
 
     /// rule: write-10
     #[test]
-    fn what_is_no_answer_holds_nothing_wherever_it_lies() {
+    fn other_bytes_between_answers_do_not_stop_reading() {
         let mut answers = Answers::new(10, 40);
         answers.wrote(1_000_000, false);
         answers.wrote(30, true);
@@ -151,7 +151,7 @@ mod tests {
 
     /// rule: write-10
     #[test]
-    fn the_count_is_right_within_a_grain_and_takes_little_memory() {
+    fn the_count_is_exact_to_a_grain_and_needs_little_memory() {
         let mut answers = Answers::new(0, usize::MAX);
         for round in 0..100_000 {
             answers.wrote(1, round % 2 == 0);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_queued_before_and_what_frames_it_are_no_answers() {
+    fn bytes_queued_before_and_framing_do_not_count_as_answers() {
         let mut answers = Answers::new(10, 40);
         answers.wrote(41, true);
         // Before that, the layer had 500 bytes of other origin queued.

@@ -49,14 +49,10 @@ pub(super) const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 pub(super) const EXPORTER_CONTEXT: Option<&[u8]> = Some(&[]);
 pub(super) const EXPORTER_LEN: usize = 32;
 
-/// Where the hash functions for a certificate come from.
+/// The provider of the configuration, whose cipher suites have hash functions for a certificate. `None` for a session that another
+/// library started.
 #[derive(Clone)]
-pub(super) enum Hashes {
-    /// The cipher suites of the configuration's provider.
-    Provider(Arc<CryptoProvider>),
-    /// The agreed cipher suite, for a session that another library started.
-    Suite(Option<SupportedCipherSuite>),
-}
+pub(super) struct Hashes(pub(super) Option<Arc<CryptoProvider>>);
 
 impl Hashes {
     /// The binding `tls-server-end-point` of this certificate.
@@ -75,15 +71,12 @@ impl Hashes {
             Digest::Sha384 => (HashAlgorithm::SHA384, "SHA-384"),
             Digest::Sha512 => (HashAlgorithm::SHA512, "SHA-512"),
         };
-        let suites = match self {
-            Self::Provider(provider) => &provider.cipher_suites[..],
-            Self::Suite(suite) => suite.as_slice(),
-        };
-        let hashes = suites.iter().map(|suite| match suite {
+        let suites = self.0.iter().flat_map(|provider| &provider.cipher_suites);
+        let mut hashes = suites.map(|suite| match suite {
             SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
             SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
         });
-        match hashes.into_iter().find(|hash| hash.algorithm() == wanted) {
+        match hashes.find(|hash| hash.algorithm() == wanted) {
             Some(hash) => Ok(hash.hash(bytes).as_ref().to_vec()),
             None => of_library(digest, bytes).ok_or(SessionError::UnsupportedHash(name)),
         }

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_appended_is_behind_what_waits_and_takes_no_copy_where_nothing_does() {
+    fn appended_bytes_follow_queued_ones_and_an_empty_queue_copies_nothing() {
         let (mut queue, mut more) = (Buffer::default(), Buffer::default());
         more.push(b"first");
         let place = more.as_slice().as_ptr();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bounded_queue_takes_no_more_memory_than_its_bound() {
+    fn a_bounded_queue_uses_no_more_memory_than_its_bound() {
         let mut queue = Buffer::default();
         let bound = 3 * pool::PIECE + 100;
         while queue.len() < bound {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_more_holds_no_more_than_it_needs_where_that_is_little() {
+    fn a_short_queue_that_waits_holds_only_the_memory_it_needs() {
         let mut buffer = Buffer::default();
         buffer.push(b"begin");
         buffer.settle();

@@ -78,7 +78,7 @@ mod tests {
 
     /// rule: write-8
     #[test]
-    fn gathering_goes_on_above_the_high_mark_where_there_is_space_and_asks_once() {
+    fn gathering_continues_above_the_high_mark_if_the_layer_has_space() {
         let mut burst = Burst::new(Watermarks::default());
         for space in [true, false] {
             burst.begin_gathering();

@@ -75,7 +75,7 @@ mod tests {
 
     /// rule: close-14
     #[test]
-    fn closed_is_said_only_where_our_last_bytes_are_known_to_have_arrived() {
+    fn the_reason_is_closed_only_if_our_last_bytes_have_arrived() {
         let told = |bytes, fin| Some(Pending { bytes, fin });
         let cases = [
             // pending, answered, reset, expected

@@ -49,7 +49,7 @@ pub struct SessionFacts {
     /// For `tls-server-end-point`, which is made when somebody asks for it.
     hashes: Hashes,
     /// `tls-exporter`.
-    exporter: Result<[u8; EXPORTER_LEN], SessionError>,
+    exporter: Result<[u8; EXPORTER_LEN], Box<SessionError>>,
 }
 
 impl fmt::Debug for SessionFacts {
@@ -83,13 +83,13 @@ impl SessionFacts {
             own_chain,
             role,
             hashes,
-            exporter: Err(SessionError::NotSecured),
+            exporter: Err(Box::new(SessionError::NotSecured)),
         }
     }
 
     pub(super) fn with_exporter(mut self, export: impl FnOnce(&mut [u8]) -> Result<(), SessionError>) -> Self {
         let mut out = [0; EXPORTER_LEN];
-        self.exporter = export(&mut out).map(|()| out);
+        self.exporter = export(&mut out).map(|()| out).map_err(Box::new);
         self
     }
 
@@ -140,7 +140,10 @@ impl SessionFacts {
     #[doc(alias = "TLSUnique")]
     pub fn channel_binding(&self, binding: ChannelBinding) -> Result<Vec<u8>, Error> {
         match binding {
-            ChannelBinding::TlsExporter => Ok(self.exporter.clone()?.to_vec()),
+            ChannelBinding::TlsExporter => match &self.exporter {
+                Ok(bytes) => Ok(bytes.to_vec()),
+                Err(error) => Err((**error).clone().into()),
+            },
             ChannelBinding::TlsServerEndPoint => {
                 let of_server = match self.role {
                     Role::Client => &self.peer_chain,

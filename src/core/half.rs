@@ -226,7 +226,7 @@ mod tests {
 
     /// rule: end-5
     #[test]
-    fn what_was_truncated_stays_truncated_when_our_last_bytes_are_answered_by_a_reset() {
+    fn a_truncation_stays_the_reason_when_our_last_bytes_cause_a_reset() {
         let broken = SendHalf::Broken(Reason::Reset(Phase::Open));
         let truncated = reason(&broken, &RecvHalf::Ended(End::Truncated));
         assert!(matches!(truncated, Some(Reason::Truncated(_))), "{truncated:?}");

@@ -93,7 +93,7 @@ mod tests {
     ///
     /// rule: secure-13
     #[test]
-    fn only_a_read_that_filled_its_memory_says_that_there_is_more() {
+    fn only_a_read_that_filled_its_space_reports_more_bytes() {
         let mut input = Input::default();
         let first = input.space_to_read(true).len();
         input.handle_read(first);
@@ -118,7 +118,7 @@ mod tests {
 
     /// A body may be longer than any record that a peer should seal: there is always space for more of it.
     #[test]
-    fn there_is_always_room() {
+    fn there_is_always_space_for_a_read() {
         let mut input = Input::default();
         for _ in 0..30 {
             assert!(input.space_to_read(true).len() >= LEAST);

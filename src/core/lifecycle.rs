@@ -81,7 +81,7 @@ mod tests {
 
     /// rule: life-1
     #[test]
-    fn every_sequence_of_callbacks_has_one_begin_and_one_end() {
+    fn every_sequence_of_callbacks_has_one_start_and_one_end() {
         // All sequences of five callbacks.
         for code in 0..7_usize.pow(5) {
             let mut lifecycle = Lifecycle::default();

@@ -17,6 +17,7 @@
 //! - [`relay`]: two joined connections: how the end of one affects the other.
 //! - [`session`]: a TLS session: rustls, and the two halves. The owner passes bytes in and out, and calls `step` to
 //!   learn what to do next.
+//! - `dialogue`: the plaintext before an upgrade, in each protocol (feature `starttls`).
 //! - [`alert`]: the alert for each failure.
 //! - [`outbox`], [`flow`], [`lifecycle`]: the calls of a protocol, its producer, and the order of its callbacks.
 //! - [`answers`]: how many bytes of a protocol's answers to input are unsent, and whether they stop reading.
@@ -35,6 +36,8 @@ pub mod buffer;
 mod burst;
 pub(crate) mod catch;
 pub mod delivery;
+#[cfg(feature = "starttls")]
+pub mod dialogue;
 mod engine;
 pub mod facts;
 pub mod flow;

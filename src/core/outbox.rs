@@ -252,7 +252,7 @@ mod tests {
 
     /// rule: write-4
     #[test]
-    fn what_is_written_behind_the_end_is_dropped_and_counted() {
+    fn bytes_written_after_the_end_are_dropped_and_counted() {
         for request in [EndRequest::CloseWrite, EndRequest::Close] {
             let mut outbox = outbox();
             assert!(outbox.write(b"kept"));
@@ -278,7 +278,7 @@ mod tests {
 
     /// rule: close-6, half-3
     #[test]
-    fn ends_are_asked_for_once_and_close_is_the_stronger() {
+    fn an_end_is_requested_once_and_a_close_overrides_close_write() {
         let mut outbox = outbox();
         outbox.end(EndRequest::CloseWrite);
         outbox.end(EndRequest::CloseWrite);
@@ -290,7 +290,7 @@ mod tests {
 
     /// rule: write-5
     #[test]
-    fn nothing_is_accepted_once_all_is_lost() {
+    fn nothing_is_accepted_after_the_loss() {
         let mut outbox = outbox();
         outbox.write(b"queued");
         outbox.push_step("tls");

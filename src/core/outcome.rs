@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_too_early_is_corrected() {
+    fn an_outcome_that_was_counted_too_early_is_corrected() {
         let mut counts = OutcomeCounts::default();
         counts.add(Outcome::Dropped);
         counts.add(Outcome::Closed);

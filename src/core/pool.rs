@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_is_taken_again_and_no_more_than_the_bound_is_kept() {
+    fn released_memory_is_reused_and_no_more_than_the_limit_is_kept() {
         for _ in 0..2 * KEPT / PIECE {
             give(vec![1; PIECE]);
         }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_that_is_much_too_large_is_left_for_others_and_the_oldest_goes_first() {
+    fn a_piece_that_is_too_large_is_not_used_and_the_oldest_is_dropped_first() {
         give(vec![1; LARGEST]);
         assert_eq!(take(PIECE)[0], 0);
         assert_eq!(take(LARGEST - 10)[0], 1);

@@ -111,7 +111,7 @@ mod tests {
 
     /// rule: flow-6, secure-4
     #[test]
-    fn a_leg_that_failed_ends_for_its_own_reason_and_the_other_one_by_what_is_asked() {
+    fn a_failed_leg_ends_for_its_own_reason_and_the_other_one_as_required() {
         let tls = TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None, not_tls: None };
         for asked in [Duty::GoOn, Duty::CloseWrite, Duty::CloseWriteThenAbort, Duty::Abort] {
             assert!(matches!(ending(Some(tls.clone().into()), asked), LegEnd::Close));

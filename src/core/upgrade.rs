@@ -125,7 +125,7 @@ mod tests {
 
     /// rule: upgrade-2
     #[test]
-    fn leftover_is_let_in_only_where_it_can_be_the_begin_of_a_handshake() {
+    fn leftover_is_admitted_only_if_it_can_start_a_handshake() {
         let cases: [(&[u8], bool); 8] = [
             (b"", true),
             (b"\x16", true),

@@ -8,6 +8,7 @@
 
 mod chain;
 mod connect;
+mod dialogue;
 mod not_tls;
 mod session;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 pub use chain::chain;
 pub use connect::{BindError, ConnectAttempt, ConnectError};
+pub use dialogue::{DialogueError, PeerWords};
 pub use not_tls::NotTls;
 pub use session::SessionError;
 pub use upgrade::UpgradeError;
@@ -333,7 +335,7 @@ impl Error {
             Self::SendClosed => io::ErrorKind::BrokenPipe,
             Self::Unsupported(_) => io::ErrorKind::Unsupported,
             Self::Upgrade(UpgradeError::Failed(reason)) => reason.io_kind(),
-            Self::Upgrade(UpgradeError::Leftover { .. }) => io::ErrorKind::InvalidData,
+            Self::Upgrade(UpgradeError::Leftover { .. } | UpgradeError::Dialogue(_)) => io::ErrorKind::InvalidData,
             Self::Session(error) => error.io_kind(),
             Self::Producer | Self::Upgrade(_) | Self::Config(_) | Self::Endpoint(_) => io::ErrorKind::InvalidInput,
             Self::Connect(error) if error.timed_out => io::ErrorKind::TimedOut,
@@ -462,8 +464,11 @@ pub enum ConfigProblem {
     NoCertificate,
     /// The input has no private key.
     NoKey,
-    /// The private key is encrypted: decrypt it first.
+    /// The private key is encrypted, and no passphrase was given (`key_passphrase`, with the feature `encrypted-keys`).
     EncryptedKey,
+    /// The private key is encrypted with another passphrase, or its encrypted part is damaged: these two cannot be told
+    /// apart.
+    WrongPassphrase,
     /// The input holds more than one private key.
     SeveralKeys {
         /// The line in which the first key starts. [`ConfigError::line`] is the line of the second key.
@@ -531,7 +536,13 @@ impl fmt::Display for ConfigProblem {
             Self::BadPem(what) => write!(f, "not valid PEM: {what}"),
             Self::NoCertificate => f.write_str("holds no certificate"),
             Self::NoKey => f.write_str("holds no private key"),
-            Self::EncryptedKey => f.write_str("the private key is encrypted; decrypt it first"),
+            Self::EncryptedKey => f.write_str(
+                "the private key is encrypted: give its passphrase with `key_passphrase` (feature `encrypted-keys`), or \
+                 decrypt it first",
+            ),
+            Self::WrongPassphrase => {
+                f.write_str("the passphrase of the private key is wrong, or the encrypted part of the file is damaged")
+            }
             Self::SeveralKeys { first } => {
                 write!(f, "a second private key; the first one begins in line {first}, and only one is allowed")
             }

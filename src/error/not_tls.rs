@@ -102,7 +102,7 @@ mod tests {
     use super::NotTls;
 
     #[test]
-    fn what_a_peer_speaks_is_named_and_shown_escaped() {
+    fn the_protocol_of_a_peer_is_named_and_its_bytes_escaped() {
         let cases: [(&[u8], &str); 9] = [
             (b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n", r#", but HTTP: it sent "HTTP/1.1 400 Bad Request""#),
             (b"GET /", r#", but HTTP: it sent "GET /""#),

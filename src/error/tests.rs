@@ -122,6 +122,7 @@ fn all_errors() -> Vec<Error> {
         ConfigProblem::NoCertificate,
         ConfigProblem::NoKey,
         ConfigProblem::EncryptedKey,
+        ConfigProblem::WrongPassphrase,
         ConfigProblem::SeveralKeys { first: 1 },
         ConfigProblem::UnusableKey("odd".into()),
         ConfigProblem::KeyMismatch,
@@ -209,7 +210,7 @@ fn no_error_repeats_its_source_and_the_chain_survives_io_error() {
 
 /// rule: end-1
 #[test]
-fn a_chain_tells_the_cause() {
+fn a_chain_includes_the_cause() {
     let told = |error: Error| chain(&error).to_string();
     let [one, same, several, unresolved, late] = &connect_errors()[..] else { panic!() };
     assert_eq!(told(one.clone().into()), "cannot connect to 127.0.0.1:1: refused");

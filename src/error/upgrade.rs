@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use super::{Blame, Reason};
+use super::{Blame, DialogueError, Reason};
 
 /// Why `start_tls` or `stop_tls` failed (rule: upgrade-5). Unless the error says that the connection ended, nothing has
 /// changed.
@@ -35,6 +35,8 @@ pub enum UpgradeError {
         /// The limit of the policy.
         limit: usize,
     },
+    /// The plaintext dialogue before TLS did not lead to TLS (feature `starttls`).
+    Dialogue(DialogueError),
     /// The connection ended before or during the upgrade.
     Failed(Reason),
 }
@@ -45,6 +47,7 @@ impl UpgradeError {
         match self {
             Self::InProgress | Self::SendClosed | Self::NotSecure | Self::TooManyLayers { .. } => Blame::Us,
             Self::PeerEnded | Self::NoEnd { .. } | Self::Leftover { .. } => Blame::Peer,
+            Self::Dialogue(error) => error.blame(),
             Self::Failed(reason) => reason.blame(),
         }
     }
@@ -64,6 +67,7 @@ impl fmt::Display for UpgradeError {
             Self::TooManyLayers { limit } => {
                 write!(f, "too many layers: the policy allows {limit} TLS sessions on one connection")
             }
+            Self::Dialogue(error) => error.fmt(f),
             Self::Failed(reason) => reason.fmt(f),
         }
     }
@@ -73,6 +77,7 @@ impl StdError for UpgradeError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Failed(reason) => reason.source(),
+            Self::Dialogue(error) => error.source(),
             Self::InProgress
             | Self::SendClosed
             | Self::PeerEnded

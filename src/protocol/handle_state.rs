@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::current;
 use super::guard::catch;
 use crate::conn::control::{Closing, Control, Watcher};
+use crate::conn::waiting::park;
 use crate::error::Reason;
 
 /// The state that a connection's task and its handles share. `T` is the type on which the task carries out commands.
@@ -144,23 +145,19 @@ impl<T: ?Sized> HandleState<T> {
     /// Takes the commands, and registers the task to be woken for the next ones. Returns whether a write has reported
     /// that the high mark was passed.
     pub(super) fn take_commands(&self, task: Option<&Waker>, into: &mut Vec<Command<T>>) -> bool {
-        // rule: life-7: wakers are cloned and dropped while no lock is held, because they are foreign code.
-        let mut task = task.cloned();
+        if let Some(task) = task {
+            let _ = catch(|| park(&self.mailbox, |mailbox| &mut mailbox.task, task));
+        }
         let mut mailbox = self.mailbox();
         // Added before the lock is released, so that a handle that reads the count at this moment sees these bytes as
         // queued.
         self.queued.fetch_add(std::mem::take(&mut mailbox.bytes), Ordering::Relaxed);
         std::mem::swap(&mut mailbox.commands, into);
         if task.is_some() {
-            self.is_rung.store(false, Ordering::Release);
+            // A command that came after the task was parked has taken the task out.
+            self.is_rung.store(mailbox.task.is_none(), Ordering::Release);
         }
-        if task.is_some() {
-            std::mem::swap(&mut mailbox.task, &mut task);
-        }
-        let was_full = std::mem::take(&mut mailbox.is_full);
-        drop(mailbox);
-        let _ = catch(|| drop(task));
-        was_full
+        std::mem::take(&mut mailbox.is_full)
     }
 
     /// Refuses the pending commands and all later ones.

@@ -127,7 +127,7 @@ mod tests {
 
     /// rule: tcp-5
     #[test]
-    fn one_connection_is_told_from_the_system_and_from_the_listener() {
+    fn errors_of_a_connection_the_system_and_the_listener_are_distinguished() {
         for errno in [libc::ECONNABORTED, libc::ECONNRESET, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::ENETDOWN] {
             assert_eq!(fault(errno, true), Fault::Connection, "{errno}");
         }
@@ -139,7 +139,7 @@ mod tests {
 
     /// rule: tcp-5
     #[test]
-    fn einval_ends_a_listener_only_where_it_listens_no_more() {
+    fn einval_ends_a_listener_only_if_it_no_longer_listens() {
         for errno in [libc::EINVAL, libc::EOPNOTSUPP] {
             assert_eq!(fault(errno, false), Fault::Listener, "{errno}");
             assert_eq!(fault(errno, true), Fault::System, "{errno}");

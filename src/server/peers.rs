@@ -67,7 +67,7 @@ mod tests {
 
     /// rule: limit-2
     #[test]
-    fn each_peer_has_its_own_bound_and_whoever_left_leaves_nothing() {
+    fn each_peer_has_its_own_limit_and_uses_no_memory_after_it_left() {
         let mut counts = PeerCounts::new(2, 64);
         let (a, b) = (addr("192.0.2.1"), addr("192.0.2.2"));
         assert!(counts.enter(a) && counts.enter(a) && !counts.enter(a));

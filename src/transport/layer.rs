@@ -24,29 +24,23 @@ use crate::transport::{Starting, Stopping, TlsTransport, Transport};
 /// implement this trait. A type that wraps a layer gives access to that layer through [`AsLayer`].
 ///
 /// Code outside this crate can neither name this trait nor call its methods.
+///
+/// A default is the answer of a layer that has neither a session nor a queue of its own.
 pub trait Layer: Send {
     /// The handle of the connection, through which an abort reaches the bottom layer.
     fn control(&self) -> &Control;
     /// The states of the two halves of this layer.
     fn halves(&self) -> (SendHalf, RecvHalf);
-    /// The number of bytes that were accepted and not passed to the kernel, including those in the layers beneath.
-    fn queued_bytes(&self) -> usize;
     /// Called after an abort has ended the bottom layer. Drops everything that this layer holds.
     fn handle_abort(&mut self);
     /// Called when a close starts. The application does not read any more, so an end of the peer is the answer to our
     /// close.
     fn begin_close(&mut self);
-    /// Whether a close has nothing to finish: the handshake is not done, and no bytes were accepted (rule: close-9).
-    fn is_pointless(&self) -> bool;
-    /// Gives up the handshake for which [`is_pointless`](Self::is_pointless) returned true.
-    fn abandon(&mut self);
     /// Reads and discards until the receive halves of this layer and of all layers beneath have ended. Counts the
     /// bytes.
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()>;
     /// Closes the socket. If a half has not ended, tasks that still use the transport get this reason.
     fn release(&mut self, reason: &Reason);
-    /// Turns the cork on or off: while it is on, small writes are held back. Returns whether it was on before.
-    fn set_cork(&mut self, on: bool) -> bool;
     /// Takes the bytes that were received and not read.
     fn take_unread(&mut self) -> Vec<u8>;
     /// Reads what has been received by now into the inbox, up to [`LOOK`] bytes, without waiting for more. This
@@ -60,32 +54,57 @@ pub trait Layer: Send {
     fn may_write_in_wake(&self) -> bool;
     /// Whether accepted bytes may stay in this layer or in a layer beneath until a flush.
     fn keeps_written(&self) -> bool;
-    /// Whether this layer would accept this many bytes at once, as far as it knows. A layer that does not know
-    /// returns false.
-    fn has_space(&self, bytes: usize) -> bool;
     /// Called when the peer has ended its half of a layer above. From now on, a connection whose writes stall counts
     /// as idle (rule: half-10).
     fn set_half_open(&mut self);
-    /// Announces that the next write is the last one, and that the end of this layer follows it directly. Both may
-    /// then leave in one packet. This is only a hint.
-    fn expect_end(&mut self);
     /// Called with true while another layer sits on top. That layer detects a truncation by its missing marker, so
     /// dropping this layer need not cause a reset.
     fn set_beneath(&mut self, beneath: bool);
+
+    /// The number of bytes that were accepted and not passed to the kernel, including those in the layers beneath.
+    fn queued_bytes(&self) -> usize {
+        0
+    }
+    /// Whether a close has nothing to finish: the handshake is not done, and no bytes were accepted (rule: close-9).
+    fn is_pointless(&self) -> bool {
+        false
+    }
+    /// Gives up the handshake for which [`is_pointless`](Self::is_pointless) returned true.
+    fn abandon(&mut self) {}
+    /// Turns the cork on or off: while it is on, small writes are held back. Returns whether it was on before.
+    fn set_cork(&mut self, _on: bool) -> bool {
+        false
+    }
+    /// Whether this layer would accept this many bytes at once, as far as it knows. A layer that does not know
+    /// returns false.
+    fn has_space(&self, _bytes: usize) -> bool {
+        false
+    }
+    /// Announces that the next write is the last one, and that the end of this layer follows it directly. Both may
+    /// then leave in one packet. This is only a hint.
+    fn expect_end(&mut self) {}
     /// The facts of the topmost TLS session.
-    fn session_facts(&self) -> Option<Arc<SessionFacts>>;
+    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
+        None
+    }
     /// Fills `out` with keying material of the topmost TLS session.
     fn export(&self, _: &mut [u8], _: &[u8], _: Option<&[u8]>) -> Result<(), SessionError> {
         Err(SessionError::NotSecured)
     }
     /// Ready once the unsent bytes in this layer and in those beneath are at or below the low mark. A layer without a
     /// queue is always ready.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
     /// Processes records that contain no data (alerts, KeyUpdates, tickets), until data or the end of the half can be
     /// read. A layer without records does nothing.
-    fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    fn poll_attend(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
     /// The handshake of this layer, if it is not done yet.
-    fn handshaking(&mut self) -> Option<Starting<'_>>;
+    fn handshaking(&mut self) -> Option<Starting<'_>> {
+        None
+    }
 }
 
 /// Gives the crate access to the topmost layer of a transport.
@@ -116,6 +135,24 @@ pub trait AsLayer: Send {
         None
     }
 }
+
+/// The methods of [`AsLayer`] for a transport that is a layer itself.
+macro_rules! lends_itself {
+    () => {
+        fn layer(&self, _: Token) -> &dyn Layer {
+            self
+        }
+
+        fn layer_mut(&mut self, _: Token) -> &mut dyn Layer {
+            self
+        }
+
+        fn as_transport(&mut self, _: Token) -> &mut dyn Transport {
+            self
+        }
+    };
+}
+pub(crate) use lends_itself;
 
 /// Proof that a call comes from inside the crate.
 #[derive(Debug, Clone, Copy)]

@@ -57,7 +57,7 @@ pub trait Split: Transport + Sized {
     /// The half that writes.
     type WriteHalf: OwnedWriteHalf;
 
-    /// Splits the connection.
+    /// Two halves for two tasks.
     fn into_split(self) -> (Self::ReadHalf, Self::WriteHalf);
 
     /// Makes one connection of the two halves again.

@@ -10,7 +10,7 @@ use crate::{BINDINGS, ENGINES, VERSIONS, client, pair, pair_of, server, session_
 
 /// rule: secure-15
 #[tokio::test]
-async fn both_sides_export_the_same_and_each_label_context_and_session_something_else() {
+async fn both_sides_export_the_same_and_other_inputs_give_other_material() {
     for version in VERSIONS {
         for engines in ENGINES {
             let mut seen = Vec::new();

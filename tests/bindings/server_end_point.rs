@@ -85,7 +85,7 @@ async fn the_hash_is_that_of_the_signature_and_equal_on_both_sides() {
 
 /// rule: secure-15
 #[tokio::test]
-async fn a_server_whose_certificate_a_resolver_chose_says_that_it_is_not_known() {
+async fn a_certificate_that_a_resolver_chose_is_reported_as_unknown() {
     let pki = bowline::testing::shared_pki();
     let config = crate::server(&pki.server(&[]), false).config().clone();
     let (client, server) = pair_of(&crate::client(pki, VERSIONS[1], false), &ServerTls::from(config)).await;

@@ -47,7 +47,7 @@ pub(crate) fn worn_out_after(limit: u64) -> Arc<CryptoProvider> {
 
 /// rule: write-1, secure-7
 #[test]
-fn a_key_that_has_sealed_what_it_may_is_followed_by_the_next_one() {
+fn a_key_that_is_used_up_is_followed_by_the_next_one() {
     let data: Vec<u8> = (0..100 * 16_384_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let soon = worn_out_soon();
     for (ours, theirs) in [(false, false), (false, true), (true, false), (true, true)] {

@@ -133,7 +133,7 @@ async fn openssl_changes_its_keys_and_asks_us_to() {
 
 /// rule: write-1
 #[tokio::test]
-async fn openssl_speaks_every_suite_of_tls_1_2_with_us() {
+async fn openssl_talks_to_us_with_every_suite_of_tls_1_2() {
     let suites = [
         ("ECDHE-ECDSA-AES128-GCM-SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
         ("ECDHE-ECDSA-AES256-GCM-SHA384", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),

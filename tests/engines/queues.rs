@@ -91,7 +91,7 @@ fn a_large_write_does_not_overtake_small_ones_that_wait() {
 ///
 /// rule: write-8, life-6
 #[test]
-fn a_write_is_refused_only_above_the_low_mark_and_goes_on_at_it() {
+fn a_write_waits_only_above_the_low_mark_and_continues_at_it() {
     let pairs =
         [(16 << 10, 64 << 10), (63 << 10, 64 << 10), (0, 32 << 10), (20 << 10, 33 << 10), (0, 1), (100, 20_000)];
     let marks = pairs.map(|(low, high)| Watermarks::new(low, high));

@@ -46,7 +46,7 @@ fn data(len: usize) -> Vec<u8> {
 
 /// rule: write-1
 #[test]
-fn one_read_brings_all_the_records_that_there_is_room_for() {
+fn one_read_returns_all_the_records_that_fit() {
     for_each_engine(|version, express| {
         let [mut client, mut server] = done(version, express);
         let data = data(50_000);
@@ -63,7 +63,7 @@ fn one_read_brings_all_the_records_that_there_is_room_for() {
 
 /// rule: write-1
 #[test]
-fn whatever_room_there_is_the_bytes_come_in_order_and_none_is_lost() {
+fn buffers_of_any_size_get_all_bytes_in_order() {
     for_each_engine(|version, express| {
         let data = data(150_000);
         for room in [1, 100, 9_999, 16_383, 16_384, 16_385, 16_400, 32_768, 40_000, 65_536] {
@@ -118,7 +118,7 @@ fn a_record_for_which_the_rest_of_a_buffer_is_too_small_waits() {
 
 /// rule: end-1, end-5, secure-4
 #[test]
-fn a_failure_behind_data_is_told_behind_it() {
+fn a_failure_after_data_is_reported_after_the_data() {
     for_each_engine(|version, express| {
         let [mut client, mut server] = done(version, express);
         bring(&mut server, &write(&mut client, b"whole, "));
@@ -138,7 +138,7 @@ fn a_failure_behind_data_is_told_behind_it() {
 
 /// rule: end-4, half-5
 #[test]
-fn an_end_behind_data_is_told_behind_it() {
+fn an_end_after_data_is_reported_after_the_data() {
     for_each_engine(|version, express| {
         let [mut client, mut server] = done(version, express);
         bring(&mut server, &write(&mut client, b"the last word"));
@@ -158,7 +158,7 @@ fn an_end_behind_data_is_told_behind_it() {
 ///
 /// rule: secure-3
 #[test]
-fn what_is_no_data_is_not_left_with_the_reader() {
+fn records_without_data_leave_no_bytes_in_the_readers_buffer() {
     for express in [false, true] {
         let (client, server) =
             (client(shared_pki(), TlsVersion::V1_3, express, None), server(shared_pki(), express, None));

@@ -154,7 +154,7 @@ fn told(facts: &SessionFacts) -> (String, String, Option<String>, bool, usize, u
 
 /// rule: write-1, end-4, half-2, secure-3, secure-7, close-11
 #[test]
-fn every_pair_of_engines_speaks_every_suite_and_tells_the_same_facts() {
+fn every_pair_of_engines_agrees_on_facts_with_every_suite() {
     let data: Vec<u8> = (0..200_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for version in VERSIONS {
         let default = client(shared_pki(), version, false, None);
@@ -191,7 +191,7 @@ fn usable(suite: bowline::rustls::SupportedCipherSuite, version: TlsVersion) -> 
 
 /// rule: secure-3
 #[test]
-fn what_the_express_engine_has_from_a_server_resumes_a_session() {
+fn a_ticket_from_a_server_resumes_a_session_of_the_express_engine() {
     for version in VERSIONS {
         for theirs in [false, true] {
             let (client, server) = (client(shared_pki(), version, true, None), server(shared_pki(), theirs, None));
@@ -209,7 +209,7 @@ fn what_the_express_engine_has_from_a_server_resumes_a_session() {
 
 /// rule: secure-4
 #[test]
-fn a_handshake_that_fails_tells_the_same_by_both_engines() {
+fn a_failed_handshake_is_reported_the_same_by_both_engines() {
     for version in VERSIONS {
         let strangers = Pki::new();
         let mut all = Vec::new();

@@ -67,7 +67,7 @@ async fn writes_after_the_last_record_of_a_key_fail_and_the_peer_sees_a_cut() {
 
 /// rule: end-8, close-3, close-4, life-6
 #[tokio::test]
-async fn a_close_after_the_last_record_of_a_key_ends_and_says_why() {
+async fn a_close_after_the_last_record_of_a_key_ends_and_reports_why() {
     for express in [false, true] {
         let (mut ours, mut theirs) = pair(express).await;
         wear_out(&mut ours).await;
@@ -226,7 +226,7 @@ async fn an_adopted_session_whose_key_is_used_up_is_cut_off_too() {
 ///
 /// rule: life-6, close-3
 #[tokio::test]
-async fn the_close_of_a_session_that_has_said_close_notify_elsewhere_ends() {
+async fn a_close_ends_if_close_notify_was_sent_before_the_takeover() {
     for version in crate::setup::VERSIONS {
         let (client, server) = (client(shared_pki(), version, false, None), server(shared_pki(), false, None));
         let (ours, theirs) = raw_tcp_pair().await.unwrap();

@@ -36,7 +36,7 @@ async fn a_line_that_is_too_long_ends_the_connection_with_the_codecs_error() {
 
 /// rule: life-3, close-1
 #[tokio::test]
-async fn a_protocol_may_answer_what_is_too_long_and_close() {
+async fn a_protocol_may_answer_a_message_that_is_too_long_and_close() {
     over_all(|_, a, mut b: BoxTransport| async move {
         let script = Script::new(lines, |event, transport| match event {
             Event::Error(_) => {
@@ -60,7 +60,7 @@ async fn a_protocol_may_answer_what_is_too_long_and_close() {
 
 /// rule: flow-4
 #[tokio::test]
-async fn a_protocol_may_go_on_behind_what_was_too_long_wherever_it_is_cut() {
+async fn a_protocol_may_continue_after_a_message_that_is_too_long_at_every_cut() {
     let bytes = format!("first\n{}\nnext\n{}\nlast\n", "x".repeat(350), "y".repeat(101));
     for place in 0..bytes.len() {
         let script = Script::new(lines, |event, _| Ok(usize::from(matches!(event, Event::Error(_)))));
@@ -133,7 +133,7 @@ impl Decoder for ByteByByte {
 
 /// rule: life-6
 #[tokio::test]
-async fn a_codec_may_hold_many_messages_of_one_piece() {
+async fn a_codec_may_return_many_messages_from_one_chunk() {
     let (stream, _) = Segments::cut(&[b'x'; 100_000], &[]);
     let running = run(Script::on_message(ByteByByte::default, |_, _| Ok(())), stream);
     let told = running.told.clone();

@@ -42,7 +42,7 @@ fn refused(reason: &Reason) -> Option<usize> {
 
 /// rule: upgrade-2, upgrade-3
 #[tokio::test]
-async fn a_line_injected_behind_starttls_is_never_delivered_wherever_it_is_cut() {
+async fn a_line_injected_after_starttls_is_never_delivered_at_any_cut() {
     for injected in ["DELETE everything\r\n", "DELETE everyth", "\r\n", "D"] {
         let bytes = format!("NOOP\r\nSTARTTLS\r\n{injected}");
         let border = bytes.len() - injected.len();
@@ -86,7 +86,7 @@ async fn glued<T: Transport>(plain: T, running: impl FnOnce() -> Running) -> (Ru
 
 /// rule: upgrade-1, upgrade-2
 #[tokio::test]
-async fn messages_go_on_in_tls_behind_an_upgrade() {
+async fn messages_continue_in_tls_after_an_upgrade() {
     for by_handle in [false, true] {
         bounded("tcp", async move {
             let (client, server) = tcp_pair().await.unwrap();
@@ -212,7 +212,7 @@ async fn a_codec_that_is_chosen_with_the_upgrade_is_kept() {
 
 /// rule: upgrade-9
 #[tokio::test]
-async fn messages_behind_the_one_that_stops_tls_are_delivered_in_plaintext() {
+async fn messages_after_the_one_that_stops_tls_arrive_in_plaintext() {
     over(&[Kind::Upgraded], bowline::Policy::default(), |_, a, mut b| async move {
         let script = Script::on_message(lines, |text, transport| {
             if text == "STOPTLS" {

@@ -13,7 +13,7 @@ type Ending = fn(&mut MessageConn<'_, LinesCodec>);
 
 /// rule: close-10, abort-3, life-3
 #[tokio::test]
-async fn nothing_is_delivered_behind_the_end_that_a_message_asked_for() {
+async fn nothing_is_delivered_after_the_end_that_a_message_requested() {
     let ends: [(Ending, &str); 6] = [
         (|transport| transport.close(), "closed"),
         (|transport| transport.abort(), "aborted"),
@@ -45,7 +45,7 @@ async fn nothing_is_delivered_behind_the_end_that_a_message_asked_for() {
 
 /// rule: life-3
 #[tokio::test]
-async fn nothing_is_delivered_behind_a_message_whose_callback_failed() {
+async fn nothing_is_delivered_after_a_message_whose_callback_failed() {
     let script = Script::on_message(lines, |text, _| if text == "END" { Err("enough".into()) } else { Ok(()) });
     let (stream, _) = Segments::cut(b"first\nEND\nlate\n", &[]);
     let running = run(script, stream);
@@ -56,7 +56,7 @@ async fn nothing_is_delivered_behind_a_message_whose_callback_failed() {
 
 /// rule: half-1
 #[tokio::test]
-async fn messages_come_behind_close_write() {
+async fn messages_arrive_after_close_write() {
     over_all(|_, a, mut b: BoxTransport| async move {
         let script = Script::on_message(lines, |_, transport| {
             transport.close_write();
@@ -76,7 +76,7 @@ async fn messages_come_behind_close_write() {
 
 /// rule: half-6
 #[tokio::test]
-async fn a_last_line_without_an_end_is_what_the_codec_says_it_is() {
+async fn the_codec_decides_about_a_last_line_without_an_end() {
     for place in 0..12 {
         let (stream, _) = Segments::cut(b"first\r\nlast", &[place]);
         let running = run(Script::on_message(lines, |_, _| Ok(())), stream);
@@ -94,7 +94,7 @@ async fn a_last_line_without_an_end_is_what_the_codec_says_it_is() {
 
 /// rule: end-2
 #[tokio::test]
-async fn half_a_line_ahead_of_a_truncation_is_no_message() {
+async fn half_a_line_before_a_truncation_is_not_a_message() {
     for reset in [false, true] {
         bounded("tls", async move {
             let (server, mut client) = server_and_tokio_rustls(Policy::default()).await;

@@ -51,7 +51,7 @@ async fn raw_bytes_between_lines_are_delivered_once_at_every_cut() {
 
 /// rule: flow-4
 #[tokio::test]
-async fn raw_bytes_that_are_left_come_again_with_more_behind_them() {
+async fn raw_bytes_that_are_left_are_delivered_again_with_later_ones() {
     // Takes three bytes at a time.
     let script = Script::new(lines, |event, transport| match event {
         Event::Made => {
@@ -70,7 +70,7 @@ async fn raw_bytes_that_are_left_come_again_with_more_behind_them() {
 
 /// rule: write-1
 #[tokio::test]
-async fn another_codec_goes_on_behind_the_message_that_chose_it() {
+async fn another_codec_continues_after_the_message_that_set_it() {
     let script = || {
         Script::on_message(
             || AnyDelimiterCodec::new(b"\n".into(), b"\n".into()),

@@ -54,7 +54,7 @@ fn the_listing_is_short_enough_to_be_read() {
 fn is_send_and_sync<T: Send + Sync>() {}
 
 #[test]
-fn what_is_held_can_be_shared_between_threads() {
+fn public_types_can_be_shared_between_threads() {
     is_send_and_sync::<(Address, Policy, Control, DrainGroup, DrainReport, Error, Reason)>();
     is_send_and_sync::<(ClientTls, ServerTls, StartTls, Connector, Listener, Incoming)>();
     is_send_and_sync::<(TcpConnection, TcpReadHalf, TcpWriteHalf)>();

@@ -17,7 +17,7 @@ const LEVELS: [(&str, &[&str]); 11] = [
     ("TLS configuration; what every connection has (handle, group, bounds, socket)", &["config", "conn"]),
     ("the traits of transports, and the futures that their methods return", &["transport"]),
     ("the layers: TCP, streams, TLS, upgradable connections", &["layers"]),
-    ("connecting, accepting, relaying", &["client", "server", "relay"]),
+    ("connecting, accepting, relaying, dialogues before TLS", &["client", "server", "relay", "starttls"]),
     ("endpoint strings; callbacks", &["endpoint", "protocol"]),
     ("for tests", &["testing"]),
 ];
@@ -215,7 +215,7 @@ fn nothing_inside_imports_from_the_crates_root() {
 }
 
 #[test]
-fn every_room_stands_on_one_level() {
+fn every_folder_is_on_one_level() {
     let rooms: BTreeSet<String> =
         files("src").iter().map(|source| room(&source.path).to_owned()).filter(|room| room != "lib").collect();
     let placed: Vec<&str> = LEVELS.iter().flat_map(|(_, rooms)| rooms.iter().copied()).collect();
@@ -224,7 +224,7 @@ fn every_room_stands_on_one_level() {
 }
 
 #[test]
-fn rustls_is_named_in_its_rooms_only() {
+fn rustls_is_named_only_in_its_folders() {
     for source in files("src").iter().filter(|source| source.path != "src/lib.rs") {
         let may = NAMES_RUSTLS.iter().any(|place| source.path.starts_with(place));
         for (line, code) in source.code().filter(|(_, code)| code.contains("rustls::")) {
@@ -247,7 +247,7 @@ fn the_core_knows_no_socket_no_clock_and_no_runtime() {
 }
 
 #[test]
-fn unsafe_code_is_in_the_room_of_the_socket_only() {
+fn unsafe_code_is_only_in_the_file_of_the_socket() {
     for source in files("src").iter().filter(|source| source.path != "src/conn/socket.rs") {
         for (line, code) in source.code() {
             assert!(!code.contains("unsafe"), "{}:{line} is unsafe", source.path);

@@ -22,7 +22,7 @@ const GROUPS: [(&str, usize); 15] = [
     ("end", 9),
     ("abort", 5),
     ("upgrade", 12),
-    ("secure", 15),
+    ("secure", 16),
     ("flow", 7),
     ("life", 7),
     ("tcp", 11),

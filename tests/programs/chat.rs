@@ -44,7 +44,7 @@ impl Drop for Chat {
 
 /// rule: write-8, abort-4, life-4
 #[test]
-fn guests_hear_each_other_and_wait_for_nobody_who_does_not_read() {
+fn guests_get_all_lines_and_do_not_wait_for_one_that_does_not_read() {
     let chat = Chat::start(&[]);
     let mut anna = chat.enter("anna");
     let mut slow = chat.enter("slow");

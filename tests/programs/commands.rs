@@ -84,7 +84,7 @@ fn commands_before_the_peers_end_are_answered_and_a_partial_line_is_not() {
 
 /// rule: half-1
 #[test]
-fn half_goes_on_reading_and_counts() {
+fn half_continues_to_read_and_counts() {
     let console = Console::start(&[]);
     let mut peer = connect(console.tcp);
     peer.get_mut().write_all(b"HALF 1000\n").unwrap();
@@ -100,7 +100,7 @@ fn half_goes_on_reading_and_counts() {
 
 /// rule: write-6
 #[tokio::test]
-async fn what_was_sent_ahead_of_a_pause_arrives_during_the_pause() {
+async fn bytes_sent_before_a_pause_arrive_during_the_pause() {
     let console = Console::start(&[]);
     let tls = certs().client_tls_builder().build().unwrap();
     let secure = async {
@@ -171,7 +171,7 @@ fn a_close_does_not_wait_for_a_silent_peer_past_its_bound() {
 
 /// rule: close-3, close-4
 #[test]
-fn the_log_tells_which_bound_ended_a_close() {
+fn the_log_names_the_limit_that_ended_a_close() {
     for face in ["async", "protocol"] {
         let console = Console::start(&["--face", face]);
         let mut peer = connect(console.tcp);
@@ -186,7 +186,7 @@ fn the_log_tells_which_bound_ended_a_close() {
 /// rule: write-10
 #[cfg(target_os = "linux")]
 #[test]
-fn a_number_that_a_peer_names_takes_no_memory() {
+fn a_large_number_in_a_command_uses_no_memory() {
     let console = Console::start(&["--close-timeout", "0.3"]);
     let before = console.peak();
     let most = u64::MAX;
@@ -226,7 +226,7 @@ fn a_number_that_a_peer_names_takes_no_memory() {
 /// rule: write-10
 #[cfg(target_os = "linux")]
 #[test]
-fn answers_that_nobody_reads_take_no_memory() {
+fn answers_that_the_peer_does_not_read_use_no_memory() {
     let console = Console::start(&[]);
     let before = console.peak();
     for command in ["HELP\n", "INFO\n", "SEND 1000\n", "\n"] {
@@ -239,7 +239,7 @@ fn answers_that_nobody_reads_take_no_memory() {
 /// rule: life-6, write-10
 #[cfg(target_os = "linux")]
 #[test]
-fn what_a_peer_asked_for_and_left_keeps_nobody_else_waiting() {
+fn a_request_of_a_peer_that_left_does_not_delay_others() {
     let console = Console::start(&[]);
     for command in ["SENDSEQ 16777216 1\n", "TINY 16384\n"] {
         let peer = connect(console.tcp);
@@ -253,7 +253,7 @@ fn what_a_peer_asked_for_and_left_keeps_nobody_else_waiting() {
 /// rule: write-10
 #[cfg(target_os = "linux")]
 #[test]
-fn a_log_that_nobody_reads_takes_no_memory_and_its_losses_are_counted() {
+fn an_unread_log_uses_no_memory_and_its_losses_are_counted() {
     const CONNECTIONS: u64 = 5000;
     const EVENTS: u64 = 4;
     let (console, output) = Console::start_unread(&[]);
@@ -304,7 +304,7 @@ fn http_and_garbage_on_the_tls_port_are_answered_by_an_alert() {
 
 /// rule: secure-5
 #[test]
-fn a_handshake_has_a_deadline_also_behind_starttls() {
+fn a_handshake_after_starttls_has_a_deadline_too() {
     let console = Console::start(&["--handshake-timeout", "0.3"]);
     let _silent = TcpStream::connect(console.tls).unwrap();
     let (events, last) = console.lost(1);
@@ -348,7 +348,7 @@ async fn a_thousand_stalled_handshakes_delay_no_other() {
 
 /// rule: upgrade-12
 #[tokio::test]
-async fn the_console_refuses_one_layer_too_many_and_goes_on() {
+async fn the_console_refuses_one_layer_too_many_and_continues() {
     let console = Console::start(&[]);
     let tls = certs().client_tls_builder().build().unwrap();
     for (port, upgrades) in [(console.starttls, 4), (console.tls, 3)] {

@@ -62,7 +62,7 @@ while socket.socket.recv(sock, 65536):
 
 /// rule: end-6
 #[test]
-fn an_end_or_silence_inside_the_handshake_is_told_as_that() {
+fn an_end_or_silence_during_the_handshake_sets_its_exit_status() {
     is(&run(&[], "tls", server(|mut peer| drop(peer.read(&mut [0; 4096]))), b""), 3, "truncated");
     let silent = server(|mut peer| drop(peer.read_to_end(&mut Vec::new())));
     let said = run(&["--timeout", "0.3"], "tls", silent, b"");

@@ -105,7 +105,7 @@ fn the_peers_end_ends_netcat_although_standard_input_is_open() {
 
 /// rule: half-6
 #[test]
-fn what_standard_input_holds_is_sent_also_behind_the_peers_end() {
+fn standard_input_is_sent_even_after_the_peers_end() {
     let console = Console::start(&[]);
     let input = [b"HALF 10\n".as_slice(), &pattern(5_000_000)].concat();
     assert_eq!(netcat(&["--ca", &ca(), &endpoint("tls", console.tls)]).feed(&input).code(), 0);
@@ -190,7 +190,7 @@ fn netcat_talks_to_s_server() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_endpoint_says_from_where_and_how_long_to_connect() {
+fn an_endpoint_sets_the_local_address_and_the_timeout() {
     let console = Console::start(&[]);
     let endpoint = format!("tcp:127.0.0.1:{}:timeout=5.5:bind=127.0.0.2", console.tcp.port());
     let said = netcat(&["--report", &endpoint]).feed(b"INFO\n");

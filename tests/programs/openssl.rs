@@ -14,7 +14,7 @@ fn s_client(addr: std::net::SocketAddr, args: &[&str]) -> Running {
 
 /// rule: secure-3
 #[test]
-fn s_client_is_echoed_and_told_the_facts() {
+fn s_client_gets_an_echo_and_the_facts() {
     let console = Console::start(&["--alpn", "knot,rope"]);
     for (n, (flag, version)) in VERSIONS.into_iter().enumerate() {
         let said = s_client(console.tls, &[flag, "-servername", "localhost", "-alpn", "rope"])
@@ -69,7 +69,7 @@ fn s_client_upgrades_by_starttls() {
 
 /// rule: secure-4, secure-6
 #[test]
-fn a_client_certificate_is_asked_for_and_told() {
+fn a_client_certificate_is_requested_and_reported() {
     let console = Console::start(&["--client-ca", &ca()]);
     let (chain, key) = certs().client_paths();
     let own = ["-cert", chain.to_str().unwrap(), "-key", key.to_str().unwrap(), "-cert_chain", chain.to_str().unwrap()];
@@ -83,7 +83,7 @@ fn a_client_certificate_is_asked_for_and_told() {
 
 /// rule: secure-9
 #[test]
-fn only_the_version_that_was_asked_for_is_spoken() {
+fn only_the_chosen_version_is_used() {
     let console = Console::start(&["--tls12"]);
     assert_eq!(s_client(console.tls, &["-tls1_3"]).feed(b"QUIT\n").text(), "");
     assert!(s_client(console.tls, &["-tls1_2"]).feed(b"QUIT\n").text().ends_with("221 bye\r\n"));

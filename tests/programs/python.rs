@@ -81,7 +81,7 @@ for n in range(20):
 
 /// rule: upgrade-9
 #[test]
-fn plaintext_glued_behind_the_close_notify_of_a_downgrade_is_obeyed() {
+fn plaintext_right_after_the_close_notify_of_a_downgrade_is_processed() {
     let console = Console::start(&[]);
     let program = r#"
 peer = tls()
@@ -110,7 +110,7 @@ assert plain == b"glued\r\n221 bye\r\n", plain
 
 /// rule: upgrade-2, upgrade-3
 #[test]
-fn a_command_injected_behind_starttls_is_never_acted_on() {
+fn a_command_injected_after_starttls_is_never_carried_out() {
     for (args, injected) in [
         (&[][..], r#"b"ECHO injected\r\n""#),
         (&[], r#"b"\x16ECHO injected\r\n""#),
@@ -165,7 +165,7 @@ sock.sendall(out.read())
 
 /// rule: end-2, end-6
 #[test]
-fn ends_without_close_notify_are_told_as_what_they_are() {
+fn ends_without_close_notify_are_reported_as_truncations() {
     let console = Console::start(&[]);
     let program = r#"
 def truncate(sock):

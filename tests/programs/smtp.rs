@@ -160,7 +160,7 @@ fn mails_that_come_are_held_on_the_disk_and_not_in_memory() {
 /// rule: write-10
 #[cfg(target_os = "linux")]
 #[test]
-fn replies_that_nobody_reads_take_no_memory() {
+fn replies_that_the_client_does_not_read_use_no_memory() {
     let dir = TempDir::new().unwrap();
     let smtp = Smtp::start(dir.path(), "127.0.0.1:0", &[]);
     let before = peak(&smtp.child);
@@ -190,7 +190,7 @@ fn a_mail_that_comes_byte_by_byte_times_out() {
 }
 
 #[test]
-fn without_tls_it_says_so_and_a_silent_client_is_timed_out() {
+fn starttls_is_refused_without_tls_and_a_silent_client_times_out() {
     let dir = TempDir::new().unwrap();
     let smtp = Smtp::start(dir.path(), "127.0.0.1:0", &["--no-tls", "--timeout", "0.3"]);
     let mut client = smtp.connect();

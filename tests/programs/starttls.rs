@@ -247,7 +247,7 @@ async fn a_byte_injected_anywhere_between_answers_refuses_the_upgrade() {
 
 /// rule: upgrade-11
 #[tokio::test]
-async fn a_warning_alert_glued_to_the_go_ahead_refuses_the_upgrade() {
+async fn a_warning_alert_right_after_the_go_ahead_refuses_the_upgrade() {
     for (protocol, script) in DIALOGUES {
         let go_ahead = script.iter().rposition(|step| matches!(step, Say(_))).unwrap();
         for version in ["--tls12", "--tls13"] {

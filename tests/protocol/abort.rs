@@ -35,7 +35,7 @@ async fn abort_throws_the_queue_away_stops_the_producer_and_resets() {
 
 /// rule: abort-2, abort-5
 #[tokio::test]
-async fn no_record_leaves_behind_an_abort() {
+async fn no_record_leaves_after_an_abort() {
     bounded("tcp", async {
         for round in 0..20 {
             let (ours, theirs) = raw_tcp_pair().await.unwrap();
@@ -124,7 +124,7 @@ async fn abort_in_handshake_completed_sends_no_bytes_written_earlier() {
 
 /// rule: abort-3, close-9
 #[tokio::test]
-async fn abort_ahead_of_and_inside_the_handshake() {
+async fn abort_before_and_during_the_handshake() {
     bounded("inside made", async {
         let abort = || {
             Probe::at("made", |transport| {
@@ -167,7 +167,7 @@ async fn abort_ahead_of_and_inside_the_handshake() {
 
 /// rule: abort-3
 #[tokio::test]
-async fn records_that_were_read_already_are_not_delivered_behind_an_abort() {
+async fn records_that_were_read_are_not_delivered_after_an_abort() {
     over_all(|_, a, mut b| async move {
         // All bytes have arrived before the first callback.
         for part in pattern(40_000).chunks(1_000) {

@@ -227,7 +227,7 @@ async fn two_peers_that_both_send_first_do_not_wait_for_each_other() {
 
 /// rule: write-10
 #[tokio::test]
-async fn a_protocol_that_says_so_reads_on_although_its_answers_wait() {
+async fn a_protocol_may_choose_to_read_on_while_its_answers_are_unsent() {
     over_all(|_, a, mut b| async move {
         small_buffers(&a);
         small_buffers(&b);

@@ -242,7 +242,7 @@ async fn a_bare_fin_or_a_reset_in_answer_is_reported_as_what_it_is() {
 
 /// rule: close-8, half-6
 #[tokio::test]
-async fn what_is_queued_when_the_peer_closes_first_arrives_whole() {
+async fn queued_bytes_arrive_completely_when_the_peer_closes_first() {
     over_all(|_, a, mut b| async move {
         b.close_write().await.unwrap();
         let running = run(Probe::at("made", |transport| transport.write(&pattern(3_000_000))).closing(), a);
@@ -302,7 +302,7 @@ async fn close_before_the_handshake_without_queued_bytes_sends_no_alert() {
 
 /// rule: close-9, write-3
 #[tokio::test]
-async fn close_ahead_of_the_handshake_finishes_it_for_what_is_queued() {
+async fn close_before_the_handshake_finishes_it_for_queued_bytes() {
     let last_words = || {
         Probe::at("made", |transport| {
             transport.write(b"last words");
@@ -471,7 +471,7 @@ async fn close_while_reading_is_paused_delivers_nothing() {
 ///
 /// rule: close-10
 #[tokio::test]
-async fn what_was_left_unread_is_not_delivered_behind_a_close() {
+async fn unprocessed_bytes_are_not_delivered_after_a_close() {
     over_all(|_, a, mut b| async move {
         let probe = Probe::new(|event, transport| {
             if let Event::Data(data) = event {

@@ -45,7 +45,7 @@ async fn the_reason_is_reported_once_is_the_same_everywhere_and_fits_io_error() 
 
 /// rule: end-1, life-3
 #[tokio::test]
-async fn what_a_callback_fails_with_is_the_reason_and_can_be_matched() {
+async fn the_error_of_a_callback_is_the_reason_and_can_be_matched() {
     #[derive(Debug, PartialEq)]
     struct Mine(u8);
     impl std::fmt::Display for Mine {
@@ -188,7 +188,7 @@ async fn an_end_inside_the_handshake_is_a_failure_of_the_handshake() {
 
 /// rule: end-7, abort-4
 #[tokio::test]
-async fn a_local_abort_is_nobody_elses_fault() {
+async fn a_local_abort_is_blamed_on_us() {
     over_all(|_, a, mut b| async move {
         let running = run(Probe::half_closeable(), a);
         running.told.event("made").await;

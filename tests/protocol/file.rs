@@ -13,7 +13,7 @@ use crate::probe::{Event, Probe, run};
 
 /// rule: close-5, half-4, flow-2
 #[tokio::test]
-async fn a_file_is_sent_whole_and_the_end_goes_out_behind_it() {
+async fn a_file_is_sent_completely_and_the_end_follows_it() {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&pattern(1_500_000)).unwrap();
     let file = Arc::new(file);
@@ -107,7 +107,7 @@ async fn a_read_that_fails_ends_the_connection_and_never_looks_complete() {
 
 /// rule: flow-3, life-4
 #[tokio::test]
-async fn a_file_whose_connection_is_lost_is_let_go() {
+async fn a_file_is_closed_when_its_connection_is_lost() {
     over_all(|_, a, mut b| async move {
         let running = run(Probe::quiet(), a);
         let kept = Arc::new(());

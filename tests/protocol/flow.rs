@@ -181,7 +181,7 @@ async fn a_pull_producer_is_asked_once_each_time_the_queue_is_empty() {
 
 /// rule: flow-1, life-4
 #[tokio::test]
-async fn a_producer_that_is_done_is_let_go_at_once_and_leaves_its_place() {
+async fn a_producer_that_is_done_is_dropped_at_once_and_another_may_follow() {
     over_all(|_, a, mut b| async move {
         let kept = Arc::new(());
         let running = run(Probe::quiet(), a);
@@ -234,7 +234,7 @@ async fn a_pull_producer_that_writes_later_is_asked_once_for_what_it_writes() {
 
 /// rule: flow-3, life-3
 #[tokio::test]
-async fn a_producer_is_stopped_once_ahead_of_the_end_however_it_comes() {
+async fn a_producer_is_stopped_once_before_every_kind_of_end() {
     for how in ["reset", "abort", "peer closes", "callback fails", "fail", "producer fails", "producer panics"] {
         over_all(move |_, mut a, mut b| async move {
             settle(&mut a, &mut b).await;
@@ -314,7 +314,7 @@ async fn pausing_stops_at_once_and_resuming_delivers_all_of_it_and_then_the_end(
 ///
 /// rule: flow-4, half-7
 #[tokio::test]
-async fn the_end_stays_parked_behind_a_pause() {
+async fn the_end_stays_unread_during_a_pause() {
     over_all(|_, a, mut b| async move {
         b.write_all(b"all of it").await.unwrap();
         b.close_write().await.unwrap();
@@ -339,7 +339,7 @@ async fn the_end_stays_parked_behind_a_pause() {
 
 /// rule: flow-4
 #[tokio::test]
-async fn what_was_left_unread_is_parked_too_and_comes_first() {
+async fn unprocessed_bytes_stay_unread_too_and_are_delivered_first() {
     over_all(|_, a, mut b| async move {
         let mut is_first = true;
         let probe = Probe::new(move |event, transport| {
@@ -416,7 +416,7 @@ async fn a_paused_connection_notices_a_reset_and_reports_no_end_before_its_data(
 
 /// rule: flow-5
 #[tokio::test]
-async fn a_half_closeable_connection_that_nobody_reads_any_more_notices_a_reset() {
+async fn an_unread_half_closeable_connection_notices_a_reset() {
     let tcp = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
     over(&tcp, Policy::default(), |_, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
@@ -456,7 +456,7 @@ async fn a_pull_producer_is_not_asked_faster_over_tls_than_over_what_is_beneath(
 
 /// rule: abort-3, flow-4
 #[tokio::test]
-async fn abort_ends_a_connection_both_of_whose_halves_have_ended_behind_a_pause() {
+async fn abort_during_a_pause_ends_a_connection_with_both_halves_ended() {
     over_all(|_, a, mut b| async move {
         b.write_all(b"all of it").await.unwrap();
         b.close_write().await.unwrap();

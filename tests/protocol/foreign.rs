@@ -341,7 +341,7 @@ impl Drop for Nosy {
 
 /// rule: life-7
 #[test]
-fn a_waker_of_a_mailbox_runs_without_its_lock_and_harms_nobody_else() {
+fn a_waker_of_a_mailbox_runs_without_its_lock_and_its_panic_is_caught() {
     quiet_panics();
     let (done, is_done) = mpsc::channel();
     std::thread::spawn(move || {

@@ -14,7 +14,7 @@ use crate::setup::{as_client, as_server, hasty, plain};
 
 /// rule: half-1, half-2, half-7
 #[tokio::test]
-async fn close_write_ends_one_half_and_reading_goes_on() {
+async fn close_write_ends_one_half_and_reading_continues() {
     over_all(|_, a, mut b| async move {
         let probe = Probe::at("made", |transport| {
             transport.write(b"question");
@@ -154,7 +154,7 @@ async fn close_write_before_the_handshake_is_done_waits_for_it() {
 
 /// rule: half-6
 #[tokio::test]
-async fn a_half_closeable_protocol_goes_on_sending_behind_the_peers_end() {
+async fn a_half_closeable_protocol_continues_to_send_after_the_peers_end() {
     over_all(|_, a, mut b| async move {
         let running = run(Probe::half_closeable(), a);
         b.write_all(&pattern(50_000)).await.unwrap();
@@ -176,7 +176,7 @@ async fn a_half_closeable_protocol_goes_on_sending_behind_the_peers_end() {
 
 /// rule: half-6, end-2
 #[tokio::test]
-async fn a_truncated_end_is_told_as_that_and_behind_the_data() {
+async fn a_truncated_end_is_reported_as_truncated_after_the_data() {
     let (server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     client.write_all(&pattern(40_000)).await.unwrap();
     client.flush().await.unwrap();
@@ -192,7 +192,7 @@ async fn a_truncated_end_is_told_as_that_and_behind_the_data() {
 
 /// rule: half-7
 #[tokio::test]
-async fn the_end_of_our_half_is_told_once_the_marker_has_left_and_not_before() {
+async fn the_end_of_our_half_is_reported_only_after_the_marker_has_left() {
     over_all(|_, mut a, mut b| async move {
         let taken = clog(&mut a).await;
         let probe = Probe::at("made", |transport| {
@@ -292,7 +292,7 @@ async fn the_peers_end_while_the_producer_is_paused_drains_and_stops_it_once() {
 
 /// rule: half-12, tcp-9
 #[tokio::test]
-async fn close_write_to_a_peer_that_takes_nothing_ends_at_the_bound() {
+async fn close_write_to_a_peer_that_reads_nothing_ends_at_the_limit() {
     over(&Kind::ALL, hasty(200), |_, mut a, b| async move {
         clog(&mut a).await;
         let running = run(Probe::half_closeable(), a);

@@ -82,7 +82,7 @@ async fn a_failure_ends_a_handshake_too() {
 
 /// rule: life-5, end-1
 #[tokio::test]
-async fn everybody_who_waits_is_told_of_the_loss() {
+async fn every_waiting_task_is_notified_of_the_loss() {
     over_all(|_, a, mut b| async move {
         let running = run(Probe::quiet(), a);
         let waiting: Vec<_> = (0..5)

@@ -15,7 +15,7 @@ use crate::setup::as_client;
 
 /// rule: life-1, secure-2, half-6, half-7, close-8
 #[tokio::test]
-async fn a_connection_is_told_from_its_begin_to_its_end() {
+async fn the_callbacks_of_a_connection_come_in_order() {
     over_all(|kind, a, mut b: BoxTransport| async move {
         let probe = Probe::new(|event, transport| {
             if let Event::Data(data) = event {
@@ -317,7 +317,7 @@ async fn every_handle_call_after_the_end_and_in_connection_lost_is_defined() {
 
 /// rule: life-5, abort-3
 #[tokio::test]
-async fn every_operation_of_a_transport_behind_its_abort_is_defined() {
+async fn every_operation_of_a_transport_after_its_abort_is_defined() {
     over_all(|_, a, b| async move {
         let told = Told::default();
         let late = told.clone();

@@ -13,7 +13,7 @@ use crate::setup::{as_client, as_server, client_and_raw, impatient, plain, plain
 
 /// rule: secure-2, life-1
 #[tokio::test]
-async fn handshake_done_is_told_once_ahead_of_the_data_of_the_last_flight() {
+async fn handshake_completed_is_called_once_before_data_in_the_last_flight() {
     bounded("tcp", async {
         let (client, server) = tcp_pair().await.unwrap();
         let client_tls = shared_pki().client_tls();
@@ -88,7 +88,7 @@ async fn the_facts_are_there_from_handshake_done_on() {
 
 /// rule: secure-4, life-1
 #[tokio::test]
-async fn a_failed_handshake_is_told_by_its_reason_and_the_alert_arrives() {
+async fn a_failed_handshake_has_a_reason_and_its_alert_arrives() {
     bounded("the server's certificate", async {
         for begins in [true, false] {
             let (ours, theirs) = raw_tcp_pair().await.unwrap();
@@ -190,7 +190,7 @@ async fn a_paused_reader_answers_a_key_update_and_notices_an_alert() {
 
 /// rule: secure-7
 #[tokio::test]
-async fn pausing_ahead_of_an_upgrade_does_not_stall_it() {
+async fn pausing_before_an_upgrade_does_not_stall_it() {
     bounded("tcp", async {
         let (a, mut b) = plain().await;
         let probe = Probe::at("made", |transport| {

@@ -36,7 +36,7 @@ async fn client(address: std::net::SocketAddr) -> TcpConnection {
 
 /// rule: drain-1, drain-2, life-1
 #[tokio::test]
-async fn every_protocol_is_told_of_a_drain_once_and_the_server_ends() {
+async fn every_protocol_is_notified_of_a_drain_once_and_the_server_ends() {
     bounded("a drain", async {
         for tls in [false, true] {
             let echo = Echo::default();

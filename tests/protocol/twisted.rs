@@ -54,7 +54,7 @@ async fn a_second_half_close_that_kills_the_link() {
 ///
 /// rule: half-4
 #[tokio::test]
-async fn a_fin_that_is_never_sent_behind_a_pull_producer() {
+async fn a_fin_that_is_never_sent_after_a_pull_producer() {
     over_all(|_, a, mut b| async move {
         let running = run(Probe::half_closeable(), a);
         drop(running.handle.register_producer(pull(running.told.clone(), pattern(30_000), 4_000)));

@@ -54,7 +54,7 @@ async fn end(running: Running, mut b: impl bowline::Transport) {
 
 /// rule: upgrade-1, upgrade-6, upgrade-10
 #[tokio::test]
-async fn plaintext_leaves_first_and_everything_behind_it_is_encrypted() {
+async fn plaintext_leaves_first_and_all_later_bytes_are_encrypted() {
     bounded("tcp", async {
         let (a, mut b) = plain().await;
         let probe = Probe::on(|event, transport| match event {
@@ -84,7 +84,7 @@ async fn plaintext_leaves_first_and_everything_behind_it_is_encrypted() {
 
 /// rule: upgrade-2, upgrade-3
 #[tokio::test]
-async fn a_command_injected_behind_starttls_is_never_acted_on() {
+async fn a_command_injected_after_starttls_is_never_carried_out() {
     bounded("tcp", async {
         for policy in [None, Some(Leftover::Refuse), Some(Leftover::Feed)] {
             let (a, mut raw) = plain_and_raw(Policy::default()).await;
@@ -103,7 +103,7 @@ async fn a_command_injected_behind_starttls_is_never_acted_on() {
 
 /// rule: upgrade-2, upgrade-3
 #[tokio::test]
-async fn what_is_left_unread_is_counted_and_what_is_behind_it_is_not_delivered() {
+async fn unprocessed_bytes_are_counted_and_later_ones_are_not_delivered() {
     bounded("memory", async {
         let (a, mut b) = memory_pair();
         let mut junk = b"STARTTLS\r\n".to_vec();
@@ -193,7 +193,7 @@ async fn the_role_defaults_to_that_of_the_tcp_side() {
 
 /// rule: upgrade-5
 #[tokio::test]
-async fn an_upgrade_at_the_wrong_time_says_which_and_does_nothing() {
+async fn an_upgrade_at_the_wrong_time_is_an_error_and_changes_nothing() {
     bounded("plaintext", async {
         let (a, mut b) = plain().await;
         let probe = Probe::on(|event, transport| match event {
@@ -301,7 +301,7 @@ async fn a_second_upgrade_is_refused_until_the_handshake_has_ended() {
 
 /// rule: upgrade-5, life-3
 #[tokio::test]
-async fn whoever_fails_with_the_error_of_an_upgrade_ends_with_that_reason() {
+async fn a_callback_that_returns_an_upgrade_error_ends_with_that_reason() {
     over_all(|_, a, b| async move {
         let _b = b;
         let running = run(
@@ -321,7 +321,7 @@ async fn whoever_fails_with_the_error_of_an_upgrade_ends_with_that_reason() {
 
 /// rule: upgrade-6, secure-4
 #[tokio::test]
-async fn a_failed_upgrade_tells_both_sides_and_ends_the_connection() {
+async fn a_failed_upgrade_is_reported_on_both_sides_and_ends_the_connection() {
     bounded("tcp", async {
         let (a, mut b) = plain().await;
         let running = run(Probe::half_closeable(), a);
@@ -351,7 +351,7 @@ async fn a_failed_upgrade_tells_both_sides_and_ends_the_connection() {
 
 /// rule: upgrade-6
 #[tokio::test]
-async fn a_reply_to_what_was_not_begun_any_more_tells_how_the_connection_ended() {
+async fn the_reply_to_a_call_after_the_end_gives_the_reason_of_the_end() {
     bounded("tcp", async {
         for how in ["aborted", "reset", "protocol"] {
             let (mut a, mut b) = plain().await;
@@ -423,7 +423,7 @@ async fn a_producer_survives_the_upgrade_and_drives_the_secured_transport() {
 
 /// rule: upgrade-7, close-9, half-5
 #[tokio::test]
-async fn close_and_half_close_right_behind_the_upgrade() {
+async fn close_and_half_close_right_after_the_upgrade() {
     for (last, half) in [(&b""[..], false), (b"last", false), (b"", true), (b"last", true)] {
         bounded("tcp", async move {
             let (a, mut b) = plain().await;
@@ -559,7 +559,7 @@ async fn unread_bytes_and_plaintext_after_close_notify_are_delivered_in_order() 
 
 /// rule: upgrade-9, upgrade-6, life-5
 #[tokio::test]
-async fn the_handle_upgrades_and_downgrades_and_is_told_the_outcome() {
+async fn the_handle_upgrades_and_downgrades_and_gets_the_outcome() {
     bounded("tcp", async {
         let (a, mut b) = plain().await;
         let running = run(Probe::half_closeable(), a);
@@ -616,7 +616,7 @@ async fn secured(policy: Policy) -> (Running, Upgradable) {
 
 /// rule: upgrade-9, close-1
 #[tokio::test]
-async fn close_right_behind_a_downgrade_ends_all_layers_in_order() {
+async fn close_right_after_a_downgrade_ends_all_layers_in_order() {
     bounded("tcp", async {
         let (running, mut b) = secured(Policy::default()).await;
         drop(running.handle.stop_tls());
@@ -631,7 +631,7 @@ async fn close_right_behind_a_downgrade_ends_all_layers_in_order() {
 
 /// rule: upgrade-2, upgrade-8
 #[tokio::test]
-async fn leftover_inside_a_record_is_judged_in_tls_too() {
+async fn leftover_inside_a_record_is_refused_in_tls_too() {
     bounded("tcp", async {
         let (mut a, mut b) = plain().await;
         let (x, y) = tokio::join!(a.start_tls(as_client()), b.start_tls(as_server()));
@@ -654,7 +654,7 @@ async fn leftover_inside_a_record_is_judged_in_tls_too() {
 ///
 /// rule: upgrade-1, upgrade-7, write-1
 #[tokio::test]
-async fn a_pull_producer_behind_start_tls_waits_for_it() {
+async fn a_pull_producer_after_start_tls_waits_for_the_handshake() {
     bounded("tcp", async {
         let (a, mut b) = plain().await;
         let probe = Probe::at("made", |transport| {

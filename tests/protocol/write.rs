@@ -92,7 +92,7 @@ async fn nothing_comes_between_the_parts_of_a_sequence() {
 
 /// rule: write-2, write-4
 #[tokio::test]
-async fn what_is_written_behind_an_end_is_dropped_and_counted() {
+async fn bytes_written_after_an_end_are_dropped_and_counted() {
     over_all(|_, a, mut b| async move {
         let probe = Probe::at("made", |transport| {
             transport.write(b"kept");
@@ -171,7 +171,7 @@ async fn bytes_written_before_the_handshake_is_done_leave_first_and_encrypted() 
 
 /// rule: write-6
 #[tokio::test]
-async fn what_a_handle_writes_leaves_although_the_protocol_waits_or_has_paused() {
+async fn bytes_written_by_a_handle_leave_while_the_protocol_waits_or_pauses() {
     over_all(|_, a, mut b| async move {
         let running = run(Probe::at("data", |transport| transport.pause_reading()), a);
         running.handle.write("waiting");
@@ -247,7 +247,7 @@ async fn settle_with(handle: &Handle, b: &mut BoxTransport) {
 ///
 /// rule: write-8
 #[tokio::test]
-async fn writable_is_called_even_if_the_kernel_takes_all_bytes_at_once() {
+async fn writable_is_called_even_if_the_kernel_accepts_all_bytes_at_once() {
     over_all(|_, a, mut b| async move {
         let probe = Probe::at("made", |transport| {
             transport.write(&pattern(65_536));
@@ -272,7 +272,7 @@ async fn writable_is_called_even_if_the_kernel_takes_all_bytes_at_once() {
 
 /// rule: write-8
 #[tokio::test]
-async fn a_task_that_waits_for_room_holds_the_queue_at_the_mark() {
+async fn a_task_that_waits_for_space_keeps_the_queue_at_the_mark() {
     let policy = Policy::default().watermarks(Watermarks::new(10_000, 40_000));
     over(&Kind::ALL, policy, |_, a, mut b| async move {
         let running = run(Probe::quiet(), a);
@@ -367,7 +367,7 @@ async fn a_write_after_the_end_is_dropped_and_counted() {
 
 /// rule: write-4, close-3
 #[tokio::test]
-async fn what_a_close_could_not_send_in_time_is_told_in_the_report() {
+async fn a_report_counts_the_bytes_that_a_close_could_not_send_in_time() {
     over(&Kind::ALL, hasty(200), |_, mut a, b| async move {
         clog(&mut a).await;
         let probe = Probe::at("made", |transport| {

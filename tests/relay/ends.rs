@@ -11,7 +11,7 @@ use crate::setup::{Joined, PAIRS, bounded, expect, over, pattern, read_all, serv
 
 /// rule: flow-6, half-1, half-2
 #[tokio::test]
-async fn what_ends_in_order_on_both_sides_is_whole_and_clean_on_both() {
+async fn orderly_ends_on_both_sides_are_complete_and_clean_on_both() {
     over(&PAIRS, Policy::default(), |joined| async move {
         let Joined { mut one, mut other, relayed, .. } = joined;
         let asking = tokio::spawn(async move {
@@ -36,7 +36,7 @@ async fn what_ends_in_order_on_both_sides_is_whole_and_clean_on_both() {
 
 /// rule: flow-6, half-1, half-2
 #[tokio::test]
-async fn a_half_close_is_passed_on_as_one_and_the_other_direction_goes_on() {
+async fn a_half_close_is_forwarded_and_the_other_direction_continues() {
     over(&PAIRS, Policy::default(), |joined| async move {
         let Joined { mut one, mut other, relayed, .. } = joined;
         one.write_all(b"that was all").await.unwrap();
@@ -121,7 +121,7 @@ async fn trait_objects_of_any_type_are_joined() {
 /// rule: close-14, flow-6
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_leg_whose_peer_takes_nothing_after_its_end_is_unconfirmed() {
+async fn a_leg_whose_peer_reads_nothing_after_its_end_is_unconfirmed() {
     const MUCH: usize = 300_000;
     for is_read in [false, true] {
         bounded("tcp", async move {

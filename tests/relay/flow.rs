@@ -13,7 +13,7 @@ use crate::setup::{bounded, spawn};
 
 /// A relay seals what it reads of a plain leg: more bytes in one read are fewer system calls, there and here.
 #[tokio::test]
-async fn plain_tcp_reads_ahead_more_at_a_time_in_bulk_and_less_again_after_it() {
+async fn plain_tcp_reads_ahead_more_in_bulk_and_less_after_it() {
     bounded("tcp", async {
         let (mut client, mut server) = bowline::testing::tcp_pair().await.unwrap();
         let sending = tokio::spawn(async move {

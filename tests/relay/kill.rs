@@ -147,7 +147,7 @@ fn not_in_order(what: &str, kill: Kill, got: &Got, sent: usize, ends: &Ends) {
 
 /// rule: flow-6, write-1, end-1, half-8, abort-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_ends_one_leg_at_any_moment_the_other_one_ends_in_kind() {
+async fn any_end_of_one_leg_at_any_moment_ends_the_other_in_the_same_way() {
     for seed in 0..ROUNDS {
         round(seed).await;
     }

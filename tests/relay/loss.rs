@@ -83,7 +83,7 @@ async fn an_abort_of_a_leg_whose_peer_has_ended_in_order_ends_the_other_one_too(
 
 /// rule: flow-6, secure-4, end-1
 #[tokio::test]
-async fn a_tls_failure_is_told_by_its_alert_and_passed_on_as_an_abort() {
+async fn a_tls_failure_sends_its_alert_and_aborts_the_other_leg() {
     bounded("garbage", async {
         let (leg, mut client) = server_and_tokio_rustls(Policy::default()).await;
         let (back, mut backend) = tcp_pair().await.unwrap();
@@ -232,7 +232,7 @@ async fn data_that_ended_in_order_arrives_whole_after_a_reset_of_its_leg() {
 
 /// rule: flow-6, close-3
 #[tokio::test]
-async fn what_ended_in_order_is_waited_for_no_longer_than_a_close_is() {
+async fn the_bytes_of_an_orderly_end_are_waited_for_no_longer_than_a_close() {
     let policy = Policy::default().close_timeout(Duration::from_millis(300));
     bounded("a peer that does not read", async move {
         let (relayed, mut backend) = reset_behind_an_end_in_order(Kind::Tcp, &policy).await;

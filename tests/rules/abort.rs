@@ -2,7 +2,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use bowline::testing::{Kind, memory_pair, pair, raw_tcp_pair, shared_pki};
-use bowline::{Phase, Policy, Reason, TcpConnection, TlsConnection, Transport};
+use bowline::{Phase, Policy, Reason, Split, TcpConnection, TlsConnection, Transport};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{bounded, clog, expect, over_all, read_all, server_and_tokio_rustls, settle};
@@ -43,7 +43,7 @@ async fn abort_returns_at_once_with_full_buffers_and_a_peer_that_does_not_read()
 
 /// rule: abort-3, end-7
 #[tokio::test]
-async fn whoever_uses_an_aborted_transport_is_told_so() {
+async fn every_use_of_an_aborted_transport_returns_aborted() {
     over_all(|_, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
         a.abort();
@@ -199,7 +199,7 @@ async fn tokio_rustls_sees_a_reset_and_no_close_notify() {
 
 /// rule: abort-3
 #[tokio::test]
-async fn abort_while_the_other_task_connects_tells_it() {
+async fn an_abort_during_a_handshake_is_reported_to_its_task() {
     bounded("memory", async {
         let (client, _server) = memory_pair();
         let mut client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();
@@ -231,7 +231,7 @@ async fn a_dropped_connection_leaves_its_handle_harmless() {
 
 /// rule: abort-4
 #[tokio::test]
-async fn a_flush_that_waits_for_the_handshake_is_told_of_an_abort() {
+async fn a_flush_that_waits_for_the_handshake_fails_at_an_abort() {
     bounded("tls halves", async {
         let (client, _server) = bowline::testing::tcp_pair().await.unwrap();
         let client = TlsConnection::client(client, &shared_pki().client_tls(), "localhost").unwrap();

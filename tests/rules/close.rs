@@ -196,7 +196,7 @@ async fn a_reset_in_answer_to_our_close_is_a_reset() {
 
 /// rule: close-8
 #[tokio::test]
-async fn what_is_queued_when_the_peer_closes_first_arrives_whole() {
+async fn queued_bytes_arrive_completely_when_the_peer_closes_first() {
     over_all(|_, mut a, mut b| async move {
         let data = pattern(3_000_000);
         let sent = data.clone();
@@ -426,7 +426,7 @@ async fn an_end_without_marker_that_came_before_the_close_is_a_truncation() {
 
 /// rule: close-3, end-1
 #[tokio::test]
-async fn after_a_bound_everybody_is_told_the_same_reason() {
+async fn after_a_limit_every_task_gets_the_same_reason() {
     over(&Kind::ALL, hasty(Duration::from_millis(100)), |_, mut a, b| async move {
         a.close().await;
         let error = a.read(&mut [0; 1]).await.unwrap_err();
@@ -439,7 +439,7 @@ async fn after_a_bound_everybody_is_told_the_same_reason() {
 
 /// rule: close-13
 #[tokio::test]
-async fn an_unread_connection_is_gone_when_both_halves_have_ended() {
+async fn an_unread_connection_is_released_when_both_halves_have_ended() {
     over_all(|_, mut a, mut b| async move {
         let control = a.control();
         b.close_write().await.unwrap();

@@ -4,7 +4,10 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use bowline::testing::{Kind, memory_pair, pair, raw_tcp_pair, shared_pki, tcp_pair, tls_over};
-use bowline::{CloseReport, Error, Phase, Policy, Reason, Split, TcpConnection, TlsConnection, TlsVersion, Transport};
+use bowline::{
+    CloseReport, Error, Phase, Policy, Reason, Split, TcpConnection, TlsConnection, TlsVersion, Transport,
+    UpgradableConnection,
+};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
@@ -432,7 +435,7 @@ async fn owned_halves_in_plaintext_are_closed_and_can_be_joined_again() {
         let closing = tokio::spawn(async move { control.close().await });
         let (outcome, read) = reading.await.unwrap();
         assert_closed(outcome);
-        let mut joined = read.reunite(write).unwrap();
+        let mut joined = UpgradableConnection::reunite(read, write).unwrap();
         assert!(theirs.close().await.is_clean());
         let report = closing.await.unwrap();
         assert_same(&joined.close().await, &report);

@@ -54,7 +54,7 @@ async fn a_peer_that_ended_first_and_then_resets_makes_no_clean_close() {
 /// rule: close-14, close-3
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_peer_that_takes_nothing_after_its_end_is_unconfirmed_at_the_bound() {
+async fn a_peer_that_reads_nothing_after_its_end_is_unconfirmed_at_the_limit() {
     over(&SOCKETS, hasty(300), |kind, mut a, mut b| async move {
         write_behind_the_peers_end(&mut a, &mut b).await;
         let report = a.close().await;
@@ -149,7 +149,7 @@ async fn a_reset_after_the_peers_answer_leaves_a_close_clean() {
 
 /// rule: close-14
 #[tokio::test]
-async fn a_stream_that_cannot_tell_confirms_by_the_order_of_the_ends() {
+async fn a_stream_without_acknowledgements_uses_the_order_of_the_ends() {
     for is_first in [true, false] {
         bounded("a pipe of tokio's", async move {
             let (ours, mut theirs) = tokio::io::duplex(4096);
@@ -189,7 +189,7 @@ async fn bytes_taken_by_a_unix_socket_have_arrived() {
 ///
 /// The runtime has no clock: a timer would panic.
 #[test]
-fn a_confirmed_close_takes_no_timer() {
+fn a_confirmed_close_sets_no_timer() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     runtime.block_on(async {
         let policy = Policy::default().close_timeout(None);

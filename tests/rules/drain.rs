@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bowline::testing::{BoxTransport, Kind, pair, shared_pki, tcp_pair};
 use bowline::{
-    Blame, Connector, DrainGroup, DrainReport, Error, Incoming, Listener, Reason, StartTls, TlsConnection, Transport,
-    UpgradableConnection,
+    Blame, Connector, DrainGroup, DrainReport, Error, Incoming, Listener, Reason, Split, StartTls, TlsConnection,
+    Transport, UpgradableConnection,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -42,7 +42,7 @@ fn counts(report: &DrainReport) -> Vec<(&'static str, usize)> {
 
 /// rule: drain-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_accept_that_is_polled_while_a_drain_begins_says_that_it_drains() {
+async fn an_accept_polled_while_a_drain_starts_returns_draining() {
     for _ in 0..200 {
         let group = DrainGroup::new();
         let listener = listen(&group).await;
@@ -63,7 +63,7 @@ async fn an_accept_that_is_polled_while_a_drain_begins_says_that_it_drains() {
 
 /// rule: drain-1
 #[tokio::test]
-async fn the_listeners_of_a_draining_group_let_nobody_in() {
+async fn the_listeners_of_a_draining_group_accept_no_connection() {
     let group = DrainGroup::new();
     let listeners = [listen(&group).await, listen(&group).await];
     // One accept is polled repeatedly, the other one waits and is not polled.
@@ -126,7 +126,7 @@ async fn a_drain_leaves_a_listening_socket_that_was_handed_in_to_its_holders() {
 
 /// rule: tcp-10, drain-1
 #[tokio::test]
-async fn a_drain_closes_a_passed_in_socket_that_nobody_else_holds() {
+async fn a_drain_closes_a_passed_in_socket_without_other_holders() {
     let listener = Listener::from_std(std::net::TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
     listener.group().begin_drain();
     assert!(is_refused(listener.local_addr().as_inet().unwrap()).await);
@@ -214,7 +214,7 @@ async fn a_drain_notifies_every_connection_and_counts_it_by_its_outcome() {
 
 /// rule: drain-3, abort-4
 #[tokio::test]
-async fn the_rest_is_aborted_at_the_deadline_and_the_report_says_how_many() {
+async fn the_deadline_aborts_the_rest_and_the_report_counts_them() {
     let group = DrainGroup::new();
     let listener = listen(&group).await;
     let mut clients = Vec::new();
@@ -257,7 +257,7 @@ async fn the_rest_is_aborted_at_the_deadline_and_the_report_says_how_many() {
 
 /// rule: drain-3
 #[tokio::test]
-async fn what_ended_before_the_drain_is_not_counted() {
+async fn connections_that_ended_before_the_drain_are_not_counted() {
     let group = DrainGroup::new();
     let (mut ours, mut theirs) = tcp_pair().await.unwrap();
     group.join(&ours.control());
@@ -314,7 +314,7 @@ async fn unfinished_handshakes_are_ended_by_a_drain() {
 
 /// rule: drain-2
 #[tokio::test]
-async fn whoever_comes_during_a_drain_is_told_at_once() {
+async fn a_connection_that_joins_during_a_drain_is_notified_at_once() {
     let group = DrainGroup::new();
     let listener = listen(&group).await;
     let (_client, incoming) = accept(&listener).await;
@@ -413,7 +413,7 @@ async fn many_connections_come_and_go_in_any_order() {
 
 /// rule: drain-3
 #[tokio::test]
-async fn a_drain_that_is_dropped_goes_on_and_several_may_wait() {
+async fn a_dropped_drain_continues_and_several_tasks_may_wait() {
     over_all(|_, mut a, mut b| async move {
         let group = DrainGroup::new();
         group.join(&a.control());

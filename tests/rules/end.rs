@@ -56,7 +56,7 @@ async fn errors_outside_of_the_enum_repeat_nothing_either() {
 
 /// rule: end-2, half-6
 #[tokio::test]
-async fn fin_without_close_notify_is_truncated_behind_the_data_and_stays_so() {
+async fn fin_without_close_notify_is_truncated_after_the_data() {
     let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     client.write_all(&pattern(40_000)).await.unwrap();
     client.flush().await.unwrap();
@@ -74,7 +74,7 @@ async fn fin_without_close_notify_is_truncated_behind_the_data_and_stays_so() {
 
 /// rule: end-3
 #[tokio::test]
-async fn a_policy_can_tolerate_truncation_and_the_status_still_says_it() {
+async fn a_policy_can_tolerate_truncation_and_the_status_still_shows_it() {
     let policy = Policy::default().truncation(Truncation::Tolerate);
     let (mut server, mut client) = server_and_tokio_rustls(policy).await;
     client.write_all(b"framed").await.unwrap();
@@ -141,7 +141,7 @@ async fn the_first_error_is_the_reason_and_the_layers_below_are_closed() {
 
 /// rule: end-7
 #[tokio::test]
-async fn a_local_abort_is_nobody_elses_fault_on_any_layer() {
+async fn a_local_abort_is_blamed_on_us_on_every_layer() {
     over_all(|_, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
         a.control().abort();
@@ -161,7 +161,7 @@ async fn a_local_abort_is_nobody_elses_fault_on_any_layer() {
 
 /// rule: end-2
 #[tokio::test]
-async fn data_that_is_half_read_is_delivered_ahead_of_a_reset() {
+async fn data_that_is_half_read_is_delivered_before_a_reset() {
     let (mut a, mut b) = pair_with(Kind::Tls13, Policy::default()).await.unwrap();
     b.write_all(&pattern(10_000)).await.unwrap();
     b.flush().await.unwrap();
@@ -174,7 +174,7 @@ async fn data_that_is_half_read_is_delivered_ahead_of_a_reset() {
 
 /// rule: end-9
 #[tokio::test]
-async fn a_connection_that_was_dropped_says_so() {
+async fn a_dropped_connection_reports_dropped() {
     over_all(|kind, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
         let (control, group) = (a.control(), DrainGroup::new());
@@ -199,7 +199,7 @@ async fn a_connection_that_was_dropped_says_so() {
 
 /// rule: end-9
 #[tokio::test]
-async fn a_connection_that_was_dropped_after_its_end_says_how_that_was() {
+async fn a_connection_dropped_after_its_end_keeps_its_reason() {
     over_all(|kind, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
         let control = a.control();

@@ -8,7 +8,7 @@ use crate::common::{expect, over, over_all, pattern, read_all, settle};
 
 /// rule: flow-4
 #[tokio::test]
-async fn what_was_read_ahead_stays_parked_in_order_with_the_end_behind_it() {
+async fn bytes_read_ahead_stay_unread_in_order_and_the_end_follows() {
     over_all(|_, mut a, mut b| async move {
         b.write_all(&pattern(30_000)).await.unwrap();
         b.close_write().await.unwrap();

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bowline::config::TlsVersion;
 use bowline::testing::{Kind, memory_pair, pair, pair_with, shared_pki};
-use bowline::{End, Phase, Policy, Reason, RecvHalf, TlsConnection, Transport};
+use bowline::{End, Phase, Policy, Reason, RecvHalf, Split, TcpConnection, TlsConnection, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{
@@ -12,7 +12,7 @@ use crate::common::{
 
 /// rule: half-1, half-2
 #[tokio::test]
-async fn close_write_ends_one_half_and_reading_goes_on() {
+async fn close_write_ends_one_half_and_reading_continues() {
     over_all(|_, mut a, mut b| async move {
         a.write_all(b"question").await.unwrap();
         a.close_write().await.unwrap();
@@ -102,7 +102,7 @@ async fn close_write_before_the_handshake_is_done_waits_for_it() {
 
 /// rule: half-2, half-7
 #[tokio::test]
-async fn a_close_write_that_was_only_begun_goes_on_by_itself() {
+async fn a_close_write_that_was_only_started_continues_by_itself() {
     over_all(|_, mut a, mut b| async move {
         let taken = clog(&mut a).await;
         let _ = tokio::time::timeout(Duration::from_millis(20), a.close_write()).await;
@@ -116,7 +116,7 @@ async fn a_close_write_that_was_only_begun_goes_on_by_itself() {
 
 /// rule: half-6
 #[tokio::test]
-async fn the_peers_end_is_told_behind_its_data_and_sending_goes_on() {
+async fn the_peers_end_is_reported_after_its_data_and_sending_continues() {
     over_all(|_, mut a, mut b| async move {
         b.write_all(&pattern(50_000)).await.unwrap();
         b.close_write().await.unwrap();
@@ -200,7 +200,7 @@ async fn halves_that_were_split_end_apart_and_can_be_reunited() {
     assert_eq!(read_all(&mut server).await.0, b"x");
     server.write_all(b"y").await.unwrap();
     expect(&mut read, b"y").await;
-    let mut client = read.reunite(write).unwrap();
+    let mut client = TcpConnection::reunite(read, write).unwrap();
     let (ours, theirs) = tokio::join!(client.close(), server.close());
     assert!(ours.is_clean() && theirs.is_clean());
 }
@@ -243,7 +243,7 @@ async fn half_close_works_both_ways_in_turn_over_every_transport() {
 
 /// rule: half-10
 #[tokio::test]
-async fn a_write_that_stalls_behind_the_peers_end_is_idle_too() {
+async fn a_write_that_stalls_after_the_peers_end_is_idle_too() {
     let policy = Policy::default().half_open_timeout(Duration::from_millis(100));
     over(&Kind::ALL, policy, |kind, mut a, mut b| async move {
         b.close_write().await.unwrap();
@@ -304,7 +304,7 @@ fn assert_given_up(error: std::io::Error) {
 
 /// rule: half-12, tcp-9
 #[tokio::test]
-async fn close_write_to_a_peer_that_takes_nothing_ends_at_the_bound() {
+async fn close_write_to_a_peer_that_reads_nothing_ends_at_the_limit() {
     over(&SESSIONS, hasty(200), |_, mut a, mut b| async move {
         clog(&mut a).await;
         let control = a.control();
@@ -368,7 +368,7 @@ async fn a_peer_that_reads_slowly_is_not_cut_off_by_the_bound() {
 
 /// rule: secure-5, half-5, tcp-9
 #[tokio::test]
-async fn a_write_half_waits_for_a_handshake_that_nobody_drives_until_its_deadline() {
+async fn a_write_half_waits_for_an_undriven_handshake_until_its_deadline() {
     let policy = Policy::default().handshake_timeout(Duration::from_millis(200));
     for what in ["write", "flush", "shutdown"] {
         let policy = policy.clone();

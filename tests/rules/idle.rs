@@ -118,7 +118,7 @@ async fn a_write_does_not_time_out_while_reads_make_progress() {
 
 /// rule: idle-1
 #[tokio::test]
-async fn a_flush_that_waits_is_told_too() {
+async fn a_flush_that_waits_times_out_too() {
     over_all_on_a_paused_clock(policy(10, None), true, |kind, mut a, b| async move {
         if a.queued() > 0 {
             let begin = Instant::now();

@@ -78,7 +78,7 @@ async fn layers_up_to_the_bound_work_and_one_more_changes_nothing() {
 
 /// rule: upgrade-12
 #[tokio::test]
-async fn a_bound_of_no_layers_lets_nothing_be_upgraded() {
+async fn a_limit_of_no_layers_refuses_every_upgrade() {
     for (mut a, mut b) in ends(0).await {
         refused(&mut a, 0).await;
         settle(&mut a, &mut b).await;

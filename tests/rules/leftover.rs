@@ -3,7 +3,7 @@
 use bowline::testing::peer::{Event, RawTcp};
 use bowline::testing::{memory_pair, raw_tcp_pair, shared_pki, tcp_pair, tls_over};
 use bowline::{
-    BoxConnection, Error, Leftover, Policy, Reason, StartTls, Stream, TcpConnection, TlsConnection, TlsVersion,
+    BoxConnection, Error, Leftover, Policy, Reason, Split, StartTls, Stream, TcpConnection, TlsConnection, TlsVersion,
     Transport, UpgradableConnection, UpgradeError,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
@@ -48,7 +48,7 @@ fn count(result: Result<(), Error>) -> usize {
 
 /// rule: upgrade-11, upgrade-2
 #[tokio::test]
-async fn bytes_glued_to_the_go_ahead_are_leftover_in_the_kernel_too() {
+async fn bytes_right_after_the_go_ahead_are_leftover_in_the_kernel_too() {
     for injected in INJECTED {
         for (name, mut client, mut server) in pairs().await {
             bounded(name, async move {
@@ -86,7 +86,7 @@ async fn bytes_that_halves_left_in_the_kernel_are_leftover_after_reunite() {
         let (mut read, write) = UpgradableConnection::new(client).into_split();
         server.write_all(b"Sinjected").await.unwrap();
         read.read_exact(&mut [0]).await.unwrap();
-        let mut client = read.reunite(write).unwrap();
+        let mut client = UpgradableConnection::reunite(read, write).unwrap();
         assert_eq!(count(client.start_tls(as_client()).await), 8);
     })
     .await;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bowline::protocol::{CallbackResult, Conn, Protocol, Runner};
 use bowline::testing::{BoxTransport, shared_pki, tcp_pair};
 use bowline::{
-    Address, Bound, Connector, DrainGroup, Error, Listener, Phase, Policy, Reason, Reconnector, StartTls, Stream,
-    TlsConnection, Transport, UpgradableConnection,
+    Address, Bound, Connector, DrainGroup, Error, Listener, Phase, Policy, Reason, Reconnector, Split, StartTls,
+    Stream, TlsConnection, Transport, UpgradableConnection,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -376,7 +376,7 @@ fn assert_write_zero(what: &str, reason: &Reason) {
 
 /// rule: life-6
 #[tokio::test]
-async fn a_stream_that_takes_nothing_and_says_so_has_failed_on_both_faces() {
+async fn a_stream_that_writes_0_bytes_has_failed_on_both_faces() {
     bounded("a stream that takes nothing", async {
         let nothing = || Stream::new(Eager { takes: |_| 0 });
         let error = nothing().write(b"x").await.unwrap_err();
@@ -398,7 +398,7 @@ async fn a_stream_that_takes_nothing_and_says_so_has_failed_on_both_faces() {
 
 /// rule: life-6
 #[tokio::test]
-async fn a_stream_that_says_it_took_more_than_there_was_has_failed() {
+async fn a_stream_that_reports_more_bytes_than_it_got_has_failed() {
     let mut stream = Stream::new(Eager { takes: |len| len + 1 });
     assert!(stream.write(b"x").await.is_err());
     let mut stream = Stream::new(Eager { takes: |len| len + 1 });
@@ -407,7 +407,7 @@ async fn a_stream_that_says_it_took_more_than_there_was_has_failed() {
 
 /// rule: life-4, close-12
 #[tokio::test]
-async fn a_wait_for_the_loss_that_nobody_polls_keeps_no_socket_open() {
+async fn an_unpolled_wait_for_the_loss_keeps_no_socket_open() {
     over_all(|_, mut ours, mut theirs| async move {
         settle(&mut ours, &mut theirs).await;
         let control = ours.control();

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use bowline::testing::shared_pki;
 use bowline::{
-    Connector, Incoming, Leftover, Listener, ListenerBuilder, RefusalReason, StartTls, TcpConnection, Transport,
+    Connector, Incoming, Leftover, Listener, ListenerBuilder, RefusalReason, Split, StartTls, TcpConnection, Transport,
     UpgradableConnection,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};

@@ -11,7 +11,9 @@ use std::time::Duration;
 use bowline::protocol::{Runner, relay};
 use bowline::testing::peer::RawTls;
 use bowline::testing::{Kind, memory_pair, memory_pair_with, pair, shared_pki, tcp_pair, tls_over};
-use bowline::{Connector, Listener, Policy, TcpConnection, TlsVersion, Transport};
+use bowline::{
+    Connector, Listener, OwnedReadHalf, OwnedWriteHalf, Policy, Split, TcpConnection, TlsVersion, Transport,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::BOUND;
@@ -266,7 +268,7 @@ impl Wake for Waking {
 
 /// rule: life-7
 #[test]
-fn a_waker_that_panics_takes_no_wake_from_another_task() {
+fn a_waker_that_panics_does_not_stop_the_wake_of_another_task() {
     watched(|| async {
         for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
             let (ours, _theirs) = tls_over(memory_pair(), version).await.unwrap();

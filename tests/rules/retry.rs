@@ -41,7 +41,7 @@ impl Server {
 
 /// rule: retry-2
 #[tokio::test(start_paused = true)]
-async fn attempts_are_made_after_growing_waits_and_every_failure_is_told() {
+async fn attempts_follow_growing_waits_and_every_failure_is_reported() {
     let server = Server::new([Err(reset()), Err(reset()), Err(reset()), Ok(7)]);
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
@@ -73,7 +73,7 @@ async fn a_settled_connection_resets_the_waits_and_others_let_them_grow() {
 
 /// rule: retry-2
 #[tokio::test(start_paused = true)]
-async fn it_gives_up_at_its_bounds_and_begins_anew_when_asked_again() {
+async fn a_reconnector_gives_up_at_its_limits_and_starts_again() {
     let server = Server::new([]);
     let mut connections = Reconnector::new(|| server.connect()).backoff(backoff()).max_attempts(3);
     let gave_up = connections.next().await.unwrap_err();

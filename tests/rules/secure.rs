@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use bowline::rustls::{self, AlertDescription};
 use bowline::testing::{Kind, pair, raw_tcp_pair, shared_pki, tcp_pair, tcp_pair_with};
 use bowline::{
-    ClientTls, Error, Phase, Policy, Reason, ServerTls, TcpConnection, TlsConnection, TlsError, TlsTransport,
+    ClientTls, Error, Phase, Policy, Reason, ServerTls, Split, TcpConnection, TlsConnection, TlsError, TlsTransport,
     TlsVersion, Transport,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,7 +26,7 @@ fn tls_error<T>(result: Result<T, Error>) -> TlsError {
 
 /// rule: secure-1
 #[tokio::test]
-async fn a_connection_is_there_only_once_the_peer_is_verified() {
+async fn a_connection_exists_only_after_the_peer_is_verified() {
     bounded("tcp", async {
         let (client, server) = tcp_pair().await.unwrap();
         let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
@@ -72,7 +72,7 @@ async fn the_last_handshake_flight_leaves_with_the_first_write_or_the_next_poll(
 
 /// rule: secure-2
 #[tokio::test]
-async fn data_inside_the_last_flight_waits_until_the_handshake_is_told() {
+async fn data_in_the_last_flight_waits_until_the_handshake_is_reported() {
     bounded("tcp", async {
         let (client, server) = tcp_pair().await.unwrap();
         let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
@@ -113,7 +113,7 @@ async fn the_facts_are_there_and_stay_after_the_end() {
 
 /// rule: secure-3
 #[tokio::test]
-async fn alpn_resumption_and_both_chains_are_told() {
+async fn alpn_resumption_and_both_chains_are_reported() {
     let pki = shared_pki();
     let server = pki.server_tls_builder().alpn(["h2", "imap"]).client_ca_pem(pki.ca_pem()).build().unwrap();
     let me = pki.client("me");
@@ -135,7 +135,7 @@ async fn alpn_resumption_and_both_chains_are_told() {
 
 /// rule: secure-4, end-1
 #[tokio::test]
-async fn a_failed_handshake_tells_both_ends_by_the_right_alert() {
+async fn a_failed_handshake_sends_the_right_alert_and_both_ends_report_it() {
     let pki = shared_pki();
     for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
         let server = || pki.server_tls_builder().min_version(version).max_version(version);
@@ -323,7 +323,7 @@ async fn a_transport_that_only_reads_answers_a_key_update() {
 
 /// rule: secure-7, flow-4
 #[tokio::test]
-async fn a_reader_that_pauses_keeps_nobody_from_writing() {
+async fn a_reader_that_pauses_does_not_block_writing() {
     let tls = [Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
     over(&tls, Policy::default(), |_, mut a, mut b| async move {
         b.write_all(&pattern(10_000)).await.unwrap();
@@ -385,7 +385,7 @@ async fn tls_1_2_is_the_layer_and_hybrid_key_exchange_the_default() {
 
 /// rule: secure-5, tcp-9, end-1
 #[tokio::test]
-async fn whoever_drives_the_handshake_its_deadline_holds_and_its_reason_stays() {
+async fn a_handshake_driven_by_any_task_keeps_its_deadline_and_reason() {
     let policy = Policy::default().handshake_timeout(Duration::from_millis(100));
     for by_writing in [false, true] {
         let (client, _server) = tcp_pair_with(policy.clone()).await.unwrap();
@@ -403,7 +403,7 @@ async fn whoever_drives_the_handshake_its_deadline_holds_and_its_reason_stays() 
 
 /// rule: secure-4, tcp-9
 #[tokio::test]
-async fn a_failed_handshake_is_told_as_soon_as_its_alert_has_left_a_full_socket() {
+async fn a_failed_handshake_is_reported_when_its_alert_has_left_a_full_socket() {
     bounded("tcp", async {
         let (client, mut raw) = raw_tcp_pair().await.unwrap();
         let mut client = TcpConnection::new(client, Policy::default()).unwrap();
@@ -423,7 +423,7 @@ async fn a_failed_handshake_is_told_as_soon_as_its_alert_has_left_a_full_socket(
 
 /// rule: secure-4, write-6
 #[tokio::test]
-async fn a_flush_that_waits_for_a_handshake_is_told_that_it_failed() {
+async fn a_flush_that_waits_for_a_handshake_fails_with_it() {
     bounded("tls halves", async {
         let (client, mut raw) = raw_tcp_pair().await.unwrap();
         let client = TcpConnection::new(client, Policy::default()).unwrap();

@@ -32,7 +32,7 @@ async fn addresses_are_numeric_and_stay_readable_after_the_end() {
 
 /// rule: tcp-1
 #[tokio::test]
-async fn ipv6_addresses_are_told_as_they_are() {
+async fn ipv6_addresses_are_reported_unchanged() {
     let listener = Listener::bind("[::1]:0").await.unwrap();
     let client = Connector::new().connect_addr(listener.local_addr()).await.unwrap();
     let server = listener.accept().await.unwrap().into_tcp();
@@ -152,7 +152,7 @@ async fn a_taken_port_is_an_error_that_names_it() {
 
 /// rule: tcp-4
 #[tokio::test]
-async fn a_refused_connection_tells_every_address_that_was_tried() {
+async fn the_error_of_a_refused_connection_lists_every_address() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address: SocketAddr = taken.local_addr().unwrap();
     drop(taken);

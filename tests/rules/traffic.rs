@@ -1,12 +1,12 @@
 use bowline::testing::{shared_pki, tcp_pair};
-use bowline::{StartTls, Transport, UpgradableConnection};
+use bowline::{OwnedReadHalf, Split, StartTls, Transport, UpgradableConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{bounded, over_all, pattern, read_all};
 
 /// rule: traffic-1
 #[tokio::test]
-async fn what_one_side_has_sent_the_other_one_has_received() {
+async fn the_bytes_that_one_side_sent_are_received_by_the_other() {
     over_all(|kind, mut a, mut b| async move {
         let (ours, theirs) = (a.control(), b.control());
         let before = ours.traffic();

@@ -44,7 +44,7 @@ fn which(result: Result<(), Error>) -> UpgradeError {
 
 /// rule: upgrade-1
 #[tokio::test]
-async fn plaintext_leaves_first_and_everything_behind_it_is_encrypted() {
+async fn plaintext_leaves_first_and_all_later_bytes_are_encrypted() {
     bounded("tcp", async {
         let (mut client, mut server) = plain_pair().await;
         let plain = pattern(2_000_000);
@@ -65,7 +65,7 @@ async fn plaintext_leaves_first_and_everything_behind_it_is_encrypted() {
 
 /// rule: upgrade-2, upgrade-3
 #[tokio::test]
-async fn a_command_injected_behind_starttls_is_never_acted_on() {
+async fn a_command_injected_after_starttls_is_never_carried_out() {
     for policy in [None, Some(Leftover::Refuse), Some(Leftover::Feed)] {
         let (mut raw, server) = raw_tcp_pair().await.unwrap();
         let mut server = UpgradableConnection::new(TcpConnection::new(server, Policy::default()).unwrap());
@@ -140,7 +140,7 @@ async fn the_role_is_the_callers_choice_or_that_of_the_tcp_side() {
 
 /// rule: upgrade-5
 #[tokio::test]
-async fn an_upgrade_at_the_wrong_time_says_which_and_does_nothing() {
+async fn an_upgrade_at_the_wrong_time_is_an_error_and_changes_nothing() {
     let (mut a, mut b) = plain_pair().await;
     assert!(matches!(which(a.stop_tls().await), UpgradeError::NotSecure));
     a.close_write().await.unwrap();
@@ -157,7 +157,7 @@ async fn an_upgrade_at_the_wrong_time_says_which_and_does_nothing() {
 
 /// rule: upgrade-5
 #[tokio::test]
-async fn an_upgrade_of_a_dead_connection_says_how_it_died() {
+async fn an_upgrade_of_an_ended_connection_reports_how_it_ended() {
     let (mut a, mut b) = plain_pair().await;
     a.abort();
     assert!(matches!(which(a.start_tls(as_client()).await), UpgradeError::Failed(Reason::Aborted)));
@@ -201,7 +201,7 @@ async fn success_gives_the_same_operations_and_addresses_and_the_facts() {
 
 /// rule: upgrade-6
 #[tokio::test]
-async fn failure_tells_both_sides_and_ends_the_connection() {
+async fn a_failure_is_reported_on_both_sides_and_ends_the_connection() {
     let (mut a, mut b) = plain_pair().await;
     let wrong = StartTls::client(&shared_pki().client_tls(), "another.example");
     let (x, y) = tokio::join!(a.start_tls(wrong), b.start_tls(as_server()));
@@ -217,7 +217,7 @@ async fn failure_tells_both_sides_and_ends_the_connection() {
 
 /// rule: upgrade-7, half-5, close-9
 #[tokio::test]
-async fn half_close_close_and_abort_right_behind_the_upgrade() {
+async fn half_close_close_and_abort_right_after_the_upgrade() {
     bounded("close", async {
         let (mut a, mut b) = plain_pair().await;
         upgrade(&mut a, &mut b).await;
@@ -314,7 +314,7 @@ async fn a_downgrade_that_is_met_by_fin_or_silence_ends_the_connection() {
 
 /// rule: upgrade-9
 #[tokio::test]
-async fn a_downgrade_may_be_given_up_and_taken_up_again() {
+async fn a_dropped_downgrade_may_be_resumed() {
     let (mut a, mut b) = plain_pair().await;
     upgrade(&mut a, &mut b).await;
     assert!(tokio::time::timeout(Duration::from_millis(20), a.stop_tls()).await.is_err());
@@ -380,7 +380,7 @@ async fn an_upgrade_that_stalls_ends_at_the_deadline() {
 
 /// rule: upgrade-2, upgrade-8
 #[tokio::test]
-async fn leftover_inside_the_same_record_is_judged_in_tls_too() {
+async fn leftover_inside_the_same_record_is_refused_in_tls_too() {
     let (mut a, mut b) = plain_pair().await;
     upgrade(&mut a, &mut b).await;
     a.write_all(b"STARTTLS\r\nEVIL").await.unwrap();
@@ -425,7 +425,7 @@ async fn a_downgrade_that_was_given_up_keeps_no_layer_from_ending_in_order() {
 
 /// rule: upgrade-9, close-12
 #[tokio::test]
-async fn plaintext_behind_a_downgrade_is_dropped_like_any_plaintext() {
+async fn a_drop_after_a_downgrade_is_like_any_drop_in_plaintext() {
     let (mut a, mut b) = plain_pair().await;
     upgrade(&mut a, &mut b).await;
     let (x, y) = tokio::join!(a.stop_tls(), b.stop_tls());

@@ -2,7 +2,7 @@ use std::io::{ErrorKind, IoSlice};
 use std::time::Duration;
 
 use bowline::testing::{Kind, memory_pair, pair, pair_with, shared_pki, tcp_pair};
-use bowline::{Error, Policy, TlsConnection, TlsTransport, Transport, Watermarks};
+use bowline::{Error, Policy, Split, TlsConnection, TlsTransport, Transport, Watermarks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{bounded, clog, clog_with, expect, over, over_all, pattern, read_all};
@@ -53,7 +53,7 @@ async fn a_write_sequence_gets_out_by_itself_and_whole() {
 
 /// rule: write-2, life-6
 #[tokio::test]
-async fn a_write_sequence_of_more_parts_than_one_call_takes_gets_out() {
+async fn a_write_sequence_with_more_parts_than_one_call_accepts_is_sent() {
     for parts in [1000, 1024, 1025, 3000] {
         over_all(move |_, mut a, mut b| async move {
             let data = pattern(parts);
@@ -83,7 +83,7 @@ async fn a_write_sequence_after_close_write_writes_none_of_its_parts() {
 ///
 /// rule: write-1, write-6, write-7
 #[tokio::test]
-async fn what_a_busy_task_gathers_leaves_when_it_waits_for_something_else() {
+async fn bytes_that_a_busy_task_gathers_leave_when_it_waits_elsewhere() {
     over_all(|kind, mut a, mut b| async move {
         let data = pattern(60_000);
         let sent = data.clone();
@@ -287,7 +287,7 @@ async fn a_dropped_cork_sends_over_every_transport() {
 
 /// rule: write-7
 #[tokio::test]
-async fn small_writes_behind_a_full_socket_are_merged() {
+async fn small_writes_to_a_full_socket_are_merged() {
     let (mut a, mut b) = pair(Kind::MemoryTls).await.unwrap();
     let taken = clog(&mut a).await;
     // The pipe is full; free some of the queue, without the pipe being empty, and fill it with small writes.
@@ -385,7 +385,7 @@ async fn an_empty_write_has_no_effect() {
 
 /// rule: write-1
 #[tokio::test]
-async fn split_halves_carry_bytes_both_ways_at_once() {
+async fn split_halves_transfer_bytes_in_both_directions_at_once() {
     let (client, server) = tcp_pair().await.unwrap();
     let (client, server) = bowline::testing::tls_over((client, server), bowline::TlsVersion::V1_3).await.unwrap();
     assert!(client.is_secure());

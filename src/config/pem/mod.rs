@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use self::kind::{Kind, Wanted, found_instead, unread};
 use self::sections::{Section, sections};
 use super::fail;
+use super::passphrase::Passphrase;
 use crate::error::{ConfigError, ConfigProblem, Error};
 
 /// The source of PEM text. It is read when the configuration is built.
@@ -70,18 +71,19 @@ impl Source {
     }
 
     /// The private key. There must be exactly one.
-    pub(super) fn private_key(&self) -> Result<Located<PrivateKeyDer<'static>>, Error> {
+    pub(super) fn private_key(&self, passphrase: &Passphrase) -> Result<Located<PrivateKeyDer<'static>>, Error> {
         let text = self.read()?;
         let sections = self.cut(&text)?;
         let keys: Vec<&Section<'_>> = sections.iter().filter(|section| Kind::of(section) == Kind::PrivateKey).collect();
-        let read = |section: &Section<'_>| key(section).map_err(|(line, problem)| self.fail_at(line, problem));
+        let read =
+            |section: &Section<'_>| key(section, passphrase).map_err(|(line, problem)| self.fail_at(line, problem));
         let [first, others @ ..] = &keys[..] else {
             return Err(self.none(ConfigProblem::NoKey, &text, &sections, Wanted::Key));
         };
         let item = read(first)?;
         for other in others {
             // The same key twice is harmless.
-            if !matches!(key(other), Ok(other) if other == item) {
+            if !matches!(key(other, passphrase), Ok(other) if other == item) {
                 return Err(self.fail_at(other.line, ConfigProblem::SeveralKeys { first: first.line }));
             }
         }
@@ -168,9 +170,9 @@ fn decode<T: PemObject>(section: &Section<'_>, label: &str) -> Result<T, Broken>
 
 const KEY_LABELS: [&str; 3] = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];
 
-fn key(section: &Section<'_>) -> Result<PrivateKeyDer<'static>, Broken> {
+fn key(section: &Section<'_>, passphrase: &Passphrase) -> Result<PrivateKeyDer<'static>, Broken> {
     if section.is_encrypted() {
-        return Err((section.line, ConfigProblem::EncryptedKey));
+        return decrypt(section, passphrase);
     }
     let Some(label) = KEY_LABELS.into_iter().find(|label| *label == section.label) else {
         let why = format!("{:?} is not a supported format", section.label);
@@ -178,6 +180,21 @@ fn key(section: &Section<'_>) -> Result<PrivateKeyDer<'static>, Broken> {
     };
     let (kind, der) = decode::<(SectionKind, Vec<u8>)>(section, label)?;
     PrivateKeyDer::from_pem(kind, der).ok_or((section.line, ConfigProblem::NoKey))
+}
+
+fn decrypt(section: &Section<'_>, passphrase: &Passphrase) -> Result<PrivateKeyDer<'static>, Broken> {
+    let problem = match (passphrase.is_some(), section.label.as_str()) {
+        (false, _) => ConfigProblem::EncryptedKey,
+        (true, "ENCRYPTED PRIVATE KEY") => {
+            let (_, der) = decode::<(SectionKind, Vec<u8>)>(section, KEY_LABELS[0])?;
+            return passphrase.decrypt(&der).map(PrivateKeyDer::Pkcs8).map_err(|problem| (section.line, problem));
+        }
+        (true, _) => {
+            let convert = "convert it with `openssl pkcs8 -topk8 -v2 aes-256-cbc`";
+            ConfigProblem::UnusableKey(format!("it is encrypted in the old format of OpenSSL: {convert}"))
+        }
+    };
+    Err((section.line, problem))
 }
 
 /// Why the bytes are not a text.

@@ -117,7 +117,7 @@ fn each_kind_of_bad_server_is_refused_with_its_own_error() {
 
 /// rule: secure-8
 #[test]
-fn no_verification_takes_them_all() {
+fn without_verification_every_bad_certificate_is_accepted() {
     let pki = Pki::new();
     let client = ClientTls::builder().dangerous_no_verification().build().unwrap();
     for server in [pki.expired(), pki.wrong_name(), pki.from_other_ca(), pki.self_signed()] {
@@ -183,7 +183,7 @@ fn client_of(pki: &Pki, identity: &Identity) -> ClientTls {
 }
 
 #[test]
-fn mutual_tls_asks_for_a_good_certificate() {
+fn mutual_tls_requires_a_valid_client_certificate() {
     let pki = Pki::new();
     let (alice, mallory) = (pki.client("alice"), pki.issue(Profile::client("alice").revoked()));
     let stranger = pki.issue(Profile::client("alice").other_ca());
@@ -201,7 +201,7 @@ fn mutual_tls_asks_for_a_good_certificate() {
 }
 
 #[test]
-fn optional_mutual_tls_takes_none_and_refuses_a_bad_one() {
+fn optional_mutual_tls_accepts_no_certificate_and_refuses_a_bad_one() {
     let pki = Pki::new();
     let optional = pki.server_tls_builder().client_ca_pem(pki.ca_pem()).client_auth_optional().build().unwrap();
     let pair = handshake(&optional, &pki.client_tls(), "localhost").unwrap();

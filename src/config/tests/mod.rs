@@ -1,5 +1,7 @@
 //! Mistakes with certificates and keys, and the error for each of them.
 
+#[cfg(feature = "encrypted-keys")]
+mod encrypted;
 mod handshake;
 mod pem;
 mod revocation;
@@ -85,7 +87,7 @@ fn an_encrypted_key_is_called_so_in_both_formats() {
 }
 
 #[test]
-fn a_key_that_cannot_be_used_says_why() {
+fn the_error_for_an_unusable_key_gives_the_reason() {
     let server = Pki::new().server(&[]);
     let ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\nMIIB\n-----END OPENSSH PRIVATE KEY-----\n";
     let found = mistake(server.chain_pem(), ssh);
@@ -118,7 +120,7 @@ fn a_chain_in_the_wrong_order_is_found() {
 }
 
 #[test]
-fn what_is_not_pem_at_all_is_called_by_its_name() {
+fn the_error_for_input_that_is_not_pem_names_its_format() {
     let server = Pki::new().server(&[]);
     let utf16: Vec<u8> = "\u{feff}-----BEGIN".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let found = mistake(server.cert_der(), server.key_pem());
@@ -159,7 +161,7 @@ fn unusual_files_are_taken() {
 }
 
 #[test]
-fn what_does_not_go_together_is_refused() {
+fn contradictory_settings_are_refused() {
     let pki = Pki::new();
     let server = || pki.server_tls_builder();
     let refused = [
@@ -178,7 +180,7 @@ fn what_does_not_go_together_is_refused() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn the_error_for_a_missing_part_names_it() {
     let error = problem(ServerTls::builder().build().unwrap_err());
     assert!(matches!(error.problem, ConfigProblem::NoIdentity), "{error}");
     let error = problem(ServerTls::builder().identity(vec![], Pki::new().server(&[]).key_der()).build().unwrap_err());
@@ -271,7 +273,7 @@ fn kinds(warnings: &[super::ConfigWarning]) -> Vec<WarningKind> {
 
 /// rule: secure-8
 #[test]
-fn names_are_read_as_they_stand_in_urls() {
+fn server_names_are_parsed_as_written_in_urls() {
     for name in ["localhost", "EXAMPLE.com", "example.com.", "_service.example", "xn--bcher-kva.example"] {
         let ServerName::DnsName(dns) = server_name(name).unwrap() else { panic!("{name}") };
         assert_eq!(dns.as_ref().trim_end_matches('.'), name.trim_end_matches('.'));

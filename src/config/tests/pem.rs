@@ -75,7 +75,7 @@ async fn roots_that_were_joined_are_all_trusted() {
 
 /// rule: secure-12
 #[test]
-fn what_may_be_a_lost_section_is_an_error_with_its_line() {
+fn a_possibly_lost_section_is_an_error_with_its_line() {
     let server = Pki::new().server(&[]);
     let (leaf, intermediate) = halves(&server);
     let lines = leaf.lines().count();
@@ -112,7 +112,7 @@ fn what_may_be_a_lost_section_is_an_error_with_its_line() {
 
 /// rule: secure-12
 #[test]
-fn what_is_found_instead_is_named() {
+fn the_error_names_the_kind_of_section_that_was_found() {
     let server = Pki::new().server(&[]);
     let (chain, key) = (server.chain_pem(), server.key_pem());
     let called = |label: &str| chain.replace("CERTIFICATE", label);

@@ -1,6 +1,7 @@
 //! The handle of a connection that other tasks use.
 
 mod close;
+mod controlled;
 mod delivery;
 mod keepalive;
 mod lost;
@@ -17,6 +18,7 @@ use std::task::Waker;
 use tokio::sync::Notify;
 
 pub(crate) use self::close::Closing;
+pub(crate) use self::controlled::Controlled;
 pub(crate) use self::delivery::Delivery;
 use self::delivery::NOT_ASKED;
 pub(crate) use self::member::{Group, Member, WeakControl, draining};

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_slow_where_it_lies_just_after_its_source_within_the_page() {
+    fn a_target_just_after_its_source_within_the_page_is_slow() {
         let source = 5 * PAGE + 4000;
         for (distance, slow) in [(0, false), (5, false), (6, true), (16, true), (28, true), (29, false), (2048, false)]
         {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_large_and_slow_plaintext_makes_it_hold_something_and_that_is_little() {
+    fn only_a_large_slow_plaintext_makes_the_spacer_hold_a_little_memory() {
         let page = vec![0; 3 * PAGE];
         for (len, distance, holds) in [(LEAST, 16, true), (LEAST - 1, 16, false), (LEAST, 1000, false)] {
             let mut spacer = Spacer::default();

@@ -29,7 +29,7 @@ impl Session {
     ) -> Result<Self, Error> {
         settings::check_client(&config)?;
         let (sni, fragment) = (sent_sni(&config, &name), config.max_fragment_size);
-        let hashes = Hashes::Provider(Arc::clone(config.crypto_provider()));
+        let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
         let tls = ClientConnection::new(config, name).map_err(settings::unusable)?;
         Ok(Self::new(Engine::rustls(tls, fragment), Known { role: Role::Client, sni, own_chain, hashes }, marks))
     }
@@ -42,7 +42,7 @@ impl Session {
     ) -> Result<Self, Error> {
         settings::check_server(&config)?;
         let fragment = config.max_fragment_size;
-        let hashes = Hashes::Provider(Arc::clone(config.crypto_provider()));
+        let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
         let tls = ServerConnection::new(config).map_err(settings::unusable)?;
         let known = Known { role: Role::Server, sni: None, own_chain, hashes };
         Ok(Self::new(Engine::rustls(tls, fragment), known, marks))
@@ -58,7 +58,7 @@ impl Session {
     ) -> Result<Self, Error> {
         settings::check_client(&config)?;
         let sni = sent_sni(&config, &name);
-        let hashes = Hashes::Provider(Arc::clone(config.crypto_provider()));
+        let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
         let tls = Express::client(config, name).map_err(settings::unusable)?;
         let known = Known { role: Role::Client, sni, own_chain, hashes };
         Ok(Self::new(Engine::Express(Box::new(tls)), known, marks))
@@ -72,7 +72,7 @@ impl Session {
         marks: Watermarks,
     ) -> Result<Self, Error> {
         settings::check_server(&config)?;
-        let hashes = Hashes::Provider(Arc::clone(config.crypto_provider()));
+        let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
         let tls = Express::server(config).map_err(settings::unusable)?;
         let known = Known { role: Role::Server, sni: None, own_chain, hashes };
         Ok(Self::new(Engine::Express(Box::new(tls)), known, marks))
@@ -90,7 +90,7 @@ impl Session {
             Connection::Client(_) => Role::Client,
             Connection::Server(_) => Role::Server,
         };
-        let hashes = Hashes::Suite(tls.negotiated_cipher_suite());
+        let hashes = Hashes(None);
         let known = Known { role, sni: None, own_chain: Arc::default(), hashes };
         let mut session = Self::new(Engine::adopted(tls), known, marks);
         (session.by_record, session.is_in_clear) = (false, false);

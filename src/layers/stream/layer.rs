@@ -1,19 +1,17 @@
 //! The methods of a stream for the layer above it, and for the futures behind the methods of `Transport`.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Stream, read_once};
-use crate::conn::control::Control;
+use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::IdleTimer;
-use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
-use crate::transport::layer::{AsLayer, Discard, Layer, Token, poll_discard_reads, take_in};
-use crate::transport::{Starting, Transport};
+use crate::transport::Transport;
+use crate::transport::layer::{AsLayer, Discard, Layer, Token, lends_itself, poll_discard_reads, take_in};
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
     fn control(&self) -> &Control {
@@ -24,15 +22,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
         (self.send.clone(), self.recv.clone())
     }
 
-    fn queued_bytes(&self) -> usize {
-        0
-    }
-
     fn handle_abort(&mut self) {
-        self.send.abort();
-        self.recv.abort();
-        self.inbox.clear();
-        self.let_go();
+        Controlled::abort(self);
     }
 
     fn begin_close(&mut self) {
@@ -50,17 +41,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
         self.end(reason);
     }
 
-    fn set_cork(&mut self, _: bool) -> bool {
-        false
-    }
-
     fn take_unread(&mut self) -> Vec<u8> {
         self.inbox.take()
     }
 
     /// Takes in the bytes in the kernel, if the stream is a socket; otherwise what the stream returns without waiting.
     fn look(&mut self, cx: &mut Context<'_>) {
-        self.check_cut();
+        self.check_control();
         let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return };
         let before = self.inbox.len();
         let looked = take_in(&mut self.inbox, |space| match live.receive {
@@ -90,10 +77,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
         true
     }
 
-    fn has_space(&self, _: usize) -> bool {
-        false
-    }
-
     fn set_half_open(&mut self) {
         self.fin_received.begin();
     }
@@ -101,44 +84,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
     fn set_beneath(&mut self, beneath: bool) {
         self.beneath = beneath;
     }
-
-    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
-        None
-    }
-
-    fn is_pointless(&self) -> bool {
-        false
-    }
-
-    fn abandon(&mut self) {}
-
-    fn expect_end(&mut self) {}
-
-    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn poll_attend(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn handshaking(&mut self) -> Option<Starting<'_>> {
-        None
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsLayer for Stream<S> {
-    fn layer(&self, _: Token) -> &dyn Layer {
-        self
-    }
-
-    fn layer_mut(&mut self, _: Token) -> &mut dyn Layer {
-        self
-    }
-
-    fn as_transport(&mut self, _: Token) -> &mut dyn Transport {
-        self
-    }
+    lends_itself!();
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for Stream<S> {}

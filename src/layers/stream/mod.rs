@@ -16,7 +16,7 @@ use tokio::task::coop::poll_proceed;
 
 use self::bottom::StreamBottom;
 use crate::address::Address;
-use crate::conn::control::Control;
+use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::{HalfOpen, IdleTimer, StallTimer};
 use crate::conn::unlocked;
 use crate::conn::waiting::{READER, WRITER, Waiting};
@@ -25,7 +25,7 @@ use crate::core::half::{self, RecvHalf, Refused, SendHalf};
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
 use crate::policy::Policy;
-use crate::transport::layer::{Layer, debug, hand_over, poll_budget, poll_read_ahead};
+use crate::transport::layer::{debug, hand_over, poll_budget, poll_read_ahead};
 
 /// A transport over any stream that reads and writes. The shutdown of the stream is the marker of the send half; its end of
 /// file is the marker of the receive half.
@@ -135,20 +135,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         Self { delivers_at_once: true, ..self }
     }
 
-    /// If the connection was ended at the bottom, both halves have ended for that reason.
-    fn check_cut(&mut self) {
-        match self.control.cut() {
-            Some(Reason::Aborted) => self.handle_abort(),
-            Some(reason) => self.end(&reason),
-            None if self.control.is_touched() => self.hand_over(),
-            None => {}
+    /// Ends, or gives the stream to a close, if the handle asks for that.
+    fn check_control(&mut self) {
+        let cut = self.control.cut();
+        if !self.check_cut(cut) && self.control.is_touched() {
+            self.hand_over();
         }
     }
 
     /// Whether the stream is gone since the last check. If it ended between that check and the wait, no call has seen the task.
     fn is_ended_meanwhile(&mut self) -> bool {
         if self.control.is_touched() {
-            self.check_cut();
+            self.check_control();
         }
         self.live.is_none()
     }
@@ -158,12 +156,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         self.note(&reason);
         self.end(&reason);
         reason
-    }
-
-    fn end(&mut self, reason: &Reason) {
-        self.send.lose(reason.clone());
-        self.recv.lose(reason.clone());
-        self.let_go();
     }
 
     /// Drops the stream. Its destructor may wake tasks that wait on it, so this happens while no lock of a layer above is held
@@ -182,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.check_cut();
+        self.check_control();
         // It is unknown whether the stream itself costs budget.
         let coop = ready!(poll_proceed(cx));
         let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else {
@@ -285,7 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         cx: &mut Context<'_>,
         mut send: impl FnMut(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
-        self.check_cut();
+        self.check_control();
         let coop = ready!(poll_proceed(cx));
         let may = self.send.may_write() || self.send.is_finishing();
         let Some(live) = self.live.as_mut().filter(|_| may) else {
@@ -316,6 +308,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Controlled for Stream<S> {
+    fn abort(&mut self) {
+        self.send.abort();
+        self.recv.abort();
+        self.inbox.clear();
+        self.let_go();
+    }
+
+    fn end(&mut self, reason: &Reason) {
+        self.send.lose(reason.clone());
+        self.recv.lose(reason.clone());
+        self.let_go();
+    }
+}
+
 /// How often in a row an interrupted call is repeated.
 const MAX_INTERRUPTED: usize = 128;
 
@@ -343,7 +350,7 @@ fn read_once(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, space: &mu
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.control.is_touched() {
-            self.check_cut();
+            self.check_control();
         }
         let has_unread = !self.inbox.is_empty();
         if !has_unread && buf.remaining() > 0 {
@@ -360,7 +367,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Stream<S>
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncBufRead for Stream<S> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        this.check_cut();
+        this.check_control();
         if this.inbox.is_empty() {
             let read = |stream: &mut Self, buf: &mut ReadBuf<'_>| stream.poll_fill(cx, buf);
             ready!(poll_read_ahead(this, |stream| &mut stream.inbox, Inbox::ROOM, read))?;
@@ -401,7 +408,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check_cut();
+        self.check_control();
         let is_refused = self.send.close_write().is_err();
         if is_refused || self.send.is_finished() {
             ready!(poll_budget(cx));

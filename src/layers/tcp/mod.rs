@@ -21,17 +21,16 @@ use tokio::net::TcpStream;
 pub use self::read::TcpReadHalf;
 use self::wire::{Hold, Wire};
 pub use self::write::TcpWriteHalf;
-use crate::conn::control::Control;
+use crate::conn::control::{Control, Controlled};
 use crate::conn::options::{SocketOptions, TcpOptions};
 use crate::conn::socket;
-use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::report::{LayerKind, LayerReport};
 use crate::error::Reason;
 use crate::policy::Policy;
-use crate::transport::layer::{AsLayer, Discard, Layer, Token, debug, poll_discard_reads};
+use crate::transport::Transport;
+use crate::transport::layer::{AsLayer, Discard, Layer, Token, debug, lends_itself, poll_discard_reads};
 use crate::transport::tcp::{TcpTransport, options};
-use crate::transport::{Starting, Transport};
 
 /// A TCP connection.
 ///
@@ -87,13 +86,6 @@ impl TcpConnection {
     fn to_close(wire: Arc<Wire>) -> Option<Self> {
         let [reading, writing] = Hold::pair_to_close(wire)?;
         Some(Self { write: TcpWriteHalf::to_close(writing), read: TcpReadHalf::to_close(reading) })
-    }
-
-    /// Two halves for two tasks. They share no lock. [`TcpReadHalf::reunite`] makes one connection of them again.
-    ///
-    /// Dropping one half ends nothing. When both are dropped, the connection ends in the same way as a dropped connection.
-    pub fn into_split(self) -> (TcpReadHalf, TcpWriteHalf) {
-        (self.read, self.write)
     }
 }
 
@@ -154,13 +146,9 @@ impl Layer for TcpConnection {
         (self.write.half.clone(), self.read.half.clone())
     }
 
-    fn queued_bytes(&self) -> usize {
-        0
-    }
-
     fn handle_abort(&mut self) {
-        self.read.handle_abort();
-        self.write.handle_abort();
+        self.read.abort();
+        self.write.abort();
     }
 
     fn begin_close(&mut self) {
@@ -231,42 +219,10 @@ impl Layer for TcpConnection {
     fn set_beneath(&mut self, beneath: bool) {
         self.write.set_beneath(beneath);
     }
-
-    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
-        None
-    }
-
-    fn is_pointless(&self) -> bool {
-        false
-    }
-
-    fn abandon(&mut self) {}
-
-    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn poll_attend(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn handshaking(&mut self) -> Option<Starting<'_>> {
-        None
-    }
 }
 
 impl AsLayer for TcpConnection {
-    fn layer(&self, _: Token) -> &dyn Layer {
-        self
-    }
-
-    fn layer_mut(&mut self, _: Token) -> &mut dyn Layer {
-        self
-    }
-
-    fn as_transport(&mut self, _: Token) -> &mut dyn Transport {
-        self
-    }
+    lends_itself!();
 }
 
 impl Transport for TcpConnection {}

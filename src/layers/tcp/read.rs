@@ -10,8 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 
 use super::wire::{Hold, Wire, gone, is_no_result};
-use super::{TcpConnection, TcpWriteHalf};
-use crate::conn::control::Control;
+use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
 use crate::conn::waiting::READER;
@@ -19,9 +18,8 @@ use crate::core::half::RecvHalf;
 use crate::core::inbox::Inbox;
 use crate::error::{Phase, Reason};
 use crate::transport::layer::{hand_over, poll_budget, poll_read_ahead, take_in};
-use crate::transport::split::ReuniteError;
 
-/// The receiving half of a [`TcpConnection`].
+/// The receiving half of a [`TcpConnection`](super::TcpConnection).
 pub struct TcpReadHalf {
     wire: Option<Hold>,
     control: Control,
@@ -51,25 +49,8 @@ impl TcpReadHalf {
         half
     }
 
-    /// Makes one connection of the two halves again.
-    ///
-    /// # Errors
-    /// [`ReuniteError`], which returns both halves, if they belong to different connections.
-    pub fn reunite(self, write: TcpWriteHalf) -> Result<TcpConnection, ReuniteError<Self, TcpWriteHalf>> {
-        if !self.control.is_same(write.control_ref()) {
-            return Err(ReuniteError::new(self, write));
-        }
-        Ok(TcpConnection { read: self, write })
-    }
-
-    /// The handle of the connection.
-    pub fn control(&self) -> Control {
-        self.control.clone()
-    }
-
-    /// The state of the half.
-    pub fn status(&self) -> &RecvHalf {
-        &self.half
+    pub(super) fn control_ref(&self) -> &Control {
+        &self.control
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -135,7 +116,7 @@ impl TcpReadHalf {
     fn handle_last(&mut self, result: io::Result<usize>) -> io::Result<()> {
         self.timer.reset();
         match result {
-            _ if self.check_cut() || self.is_closed_elsewhere() => {}
+            _ if self.check_cut(self.control.cut()) || self.is_closed_elsewhere() => {}
             Ok(_) if self.control.was_reset() => self.lose(Reason::Reset(Phase::Open)),
             Ok(_) => self.handle_marker(),
             Err(error) => self.lose(Reason::from_io(error, Phase::Open)),
@@ -198,35 +179,13 @@ impl TcpReadHalf {
     #[cold]
     #[inline(never)]
     fn at_end(&mut self) -> io::Result<()> {
-        let is_cut = self.check_cut();
+        let is_cut = self.check_cut(self.control.cut());
         self.settle();
         if !is_cut && self.is_taken() {
             self.wire.take_if(|_| self.control.kept_report().is_some());
             return Err(Reason::Closed.into());
         }
         self.half.outcome(self.control.policy().truncation)
-    }
-
-    /// Closes the socket. If the half has not ended yet, it ends for this reason.
-    pub(super) fn end(&mut self, reason: &Reason) {
-        self.half.lose(reason.clone());
-        self.wire = None;
-    }
-
-    /// Whether the connection was ended at the bottom; the half has then ended for that reason.
-    fn check_cut(&mut self) -> bool {
-        match self.control.cut() {
-            Some(Reason::Aborted) => self.handle_abort(),
-            Some(reason) => self.end(&reason),
-            None => return false,
-        }
-        true
-    }
-
-    pub(super) fn handle_abort(&mut self) {
-        self.half.abort();
-        self.inbox.clear();
-        self.wire = None;
     }
 }
 
@@ -284,6 +243,19 @@ fn is_at_end(wire: &Wire) -> bool {
     let ready = pin!(stream.ready(Interest::READABLE | Interest::ERROR));
     let Poll::Ready(Ok(ready)) = ready.poll(&mut Context::from_waker(Waker::noop())) else { return false };
     ready.is_read_closed() && (ready & (Ready::READABLE | Ready::ERROR)).is_empty()
+}
+
+impl Controlled for TcpReadHalf {
+    fn abort(&mut self) {
+        self.half.abort();
+        self.inbox.clear();
+        self.wire = None;
+    }
+
+    fn end(&mut self, reason: &Reason) {
+        self.half.lose(reason.clone());
+        self.wire = None;
+    }
 }
 
 impl fmt::Debug for TcpReadHalf {

@@ -1,39 +1,43 @@
-//! The impl of [`Split`](crate::Split) for TCP connections.
+//! The halves of a TCP connection, for two tasks.
 
 use super::{TcpConnection, TcpReadHalf, TcpWriteHalf};
 use crate::conn::control::Control;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split};
 
+/// The halves share no lock.
 impl Split for TcpConnection {
     type ReadHalf = TcpReadHalf;
     type WriteHalf = TcpWriteHalf;
 
     fn into_split(self) -> (TcpReadHalf, TcpWriteHalf) {
-        Self::into_split(self)
+        (self.read, self.write)
     }
 
     fn reunite(read: TcpReadHalf, write: TcpWriteHalf) -> Result<Self, ReuniteError<TcpReadHalf, TcpWriteHalf>> {
-        read.reunite(write)
+        if !read.control_ref().is_same(write.control_ref()) {
+            return Err(ReuniteError::new(read, write));
+        }
+        Ok(Self { read, write })
     }
 }
 
 impl OwnedReadHalf for TcpReadHalf {
     fn control(&self) -> Control {
-        Self::control(self)
+        self.control_ref().clone()
     }
 
     fn status(&self) -> RecvHalf {
-        Self::status(self).clone()
+        self.half.clone()
     }
 }
 
 impl OwnedWriteHalf for TcpWriteHalf {
     fn control(&self) -> Control {
-        Self::control(self)
+        self.control_ref().clone()
     }
 
     fn status(&self) -> SendHalf {
-        Self::status(self).clone()
+        self.half.clone()
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 
 use super::wire::{Hold, Wire, gone, is_no_result};
-use crate::conn::control::Control;
+use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
 use crate::conn::waiting::WRITER;
@@ -65,16 +65,6 @@ impl TcpWriteHalf {
         }
     }
 
-    /// The handle of the connection.
-    pub fn control(&self) -> Control {
-        self.control.clone()
-    }
-
-    /// The state of the half.
-    pub fn status(&self) -> &SendHalf {
-        &self.half
-    }
-
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -100,7 +90,7 @@ impl TcpWriteHalf {
     #[cold]
     #[inline(never)]
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if !self.check_cut() && self.is_closed_elsewhere() {
+        if !self.check_cut(self.control.cut()) && self.is_closed_elsewhere() {
             let _ = self.end_elsewhere();
         }
         ready!(poll_budget(cx));
@@ -149,7 +139,7 @@ impl TcpWriteHalf {
     }
 
     fn lose(&mut self, reason: Reason) {
-        if self.check_cut() {
+        if self.check_cut(self.control.cut()) {
             return;
         }
         if self.is_closed_elsewhere() {
@@ -166,27 +156,6 @@ impl TcpWriteHalf {
     /// The error of every write after the end (rules: write-4, write-5).
     fn refusal(&self) -> io::Error {
         self.half.refusal().into()
-    }
-
-    /// Closes the socket. If the half has not ended yet, it ends for this reason.
-    pub(super) fn end(&mut self, reason: &Reason) {
-        self.half.lose(reason.clone());
-        self.wire = None;
-    }
-
-    /// Whether the connection was ended at the bottom; the half has then ended for that reason.
-    fn check_cut(&mut self) -> bool {
-        match self.control.cut() {
-            Some(Reason::Aborted) => self.handle_abort(),
-            Some(reason) => self.end(&reason),
-            None => return false,
-        }
-        true
-    }
-
-    pub(super) fn handle_abort(&mut self) {
-        self.half.abort();
-        self.wire = None;
     }
 
     pub(super) fn is_corked(&self) -> bool {
@@ -210,7 +179,7 @@ impl TcpWriteHalf {
     }
 
     fn close_write(&mut self) -> io::Result<()> {
-        if !self.check_cut() && self.is_closed_elsewhere() {
+        if !self.check_cut(self.control.cut()) && self.is_closed_elsewhere() {
             return self.end_elsewhere();
         }
         if self.half.close_write().is_err() {
@@ -287,6 +256,18 @@ fn send_full(stream: &TcpStream, len: usize, send: impl Fn(&TcpStream) -> io::Re
         result => result,
     });
     short.map_or(result, Ok)
+}
+
+impl Controlled for TcpWriteHalf {
+    fn abort(&mut self) {
+        self.half.abort();
+        self.wire = None;
+    }
+
+    fn end(&mut self, reason: &Reason) {
+        self.half.lose(reason.clone());
+        self.wire = None;
+    }
 }
 
 impl fmt::Debug for TcpWriteHalf {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::TlsConnection;
-use crate::conn::control::Control;
+use crate::conn::control::{Control, Controlled};
 use crate::conn::options::{SocketOptions, TcpOptions};
 use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::report::{LayerKind, LayerReport};
 use crate::error::{Reason, SessionError};
-use crate::transport::layer::{AsLayer, Discard, Layer, TOKEN, Token};
+use crate::transport::layer::{AsLayer, Discard, Layer, TOKEN, Token, lends_itself};
 use crate::transport::tcp::{TcpTransport, options};
 use crate::transport::{Starting, TlsTransport, Transport};
 
@@ -109,11 +109,6 @@ impl<T: Transport> Layer for TlsConnection<T> {
         true
     }
 
-    /// A write of the session above is accepted up to the high mark here.
-    fn has_space(&self, _: usize) -> bool {
-        false
-    }
-
     fn set_half_open(&mut self) {
         self.write.shared().with(|pump| {
             if let Some(layer) = &mut pump.layer {
@@ -148,22 +143,10 @@ impl<T: Transport> Layer for TlsConnection<T> {
         }
         Some(Box::pin(self.handshake_by(self.read.deadline())))
     }
-
-    fn expect_end(&mut self) {}
 }
 
 impl<T: Transport> AsLayer for TlsConnection<T> {
-    fn layer(&self, _: Token) -> &dyn Layer {
-        self
-    }
-
-    fn layer_mut(&mut self, _: Token) -> &mut dyn Layer {
-        self
-    }
-
-    fn as_transport(&mut self, _: Token) -> &mut dyn Transport {
-        self
-    }
+    lends_itself!();
 
     fn lend_tls(&self, _: Token) -> Option<&dyn TlsTransport> {
         Some(self)

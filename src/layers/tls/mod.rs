@@ -210,16 +210,6 @@ impl<T: Transport> TlsConnection<T> {
         let _ = until(deadline.min(moment).or(moment), self.close()).await;
     }
 
-    /// Two halves for two tasks, which share the session under a lock. The read half drives a handshake that is not done;
-    /// the write half waits for it, at most until the same deadline.
-    ///
-    /// Dropping one half ends nothing. When both are dropped, the connection ends in the same way as a dropped connection.
-    pub fn into_split(self) -> (TlsReadHalf<T>, TlsWriteHalf<T>) {
-        let Self { read, mut write } = self;
-        write.set_deadline(read.deadline());
-        (read, write)
-    }
-
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         self.read.poll_handshake(cx)
     }

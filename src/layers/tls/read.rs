@@ -9,20 +9,17 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use crate::conn::control::Control;
+use crate::conn::control::{Control, Controlled};
 use crate::conn::time::{Clock, after};
 use crate::core::half::{End, RecvHalf};
 use crate::core::inbox::Inbox;
 use crate::core::session::{Session, Step};
 use crate::error::{Error, Phase, Reason, UpgradeError};
-use crate::layers::tls::TlsConnection;
 use crate::layers::tls::pump::{Pump, SharedPump};
-use crate::layers::tls::write::TlsWriteHalf;
 use crate::transport::Transport;
 use crate::transport::layer::{Discard, TOKEN, hand_over, poll_budget};
-use crate::transport::split::ReuniteError;
 
-/// The receiving half of a [`TlsConnection`].
+/// The receiving half of a [`TlsConnection`](super::TlsConnection).
 pub struct TlsReadHalf<T> {
     shared: Arc<SharedPump<T>>,
     control: Control,
@@ -62,25 +59,12 @@ impl<T: Transport> TlsReadHalf<T> {
         poll_clock(&mut self.clock, &self.shared, cx)
     }
 
-    /// Makes one connection of the two halves again.
-    ///
-    /// # Errors
-    /// [`ReuniteError`], which returns both halves, if they belong to different connections.
-    pub fn reunite(self, write: TlsWriteHalf<T>) -> Result<TlsConnection<T>, ReuniteError<Self, TlsWriteHalf<T>>> {
-        if !Arc::ptr_eq(&self.shared, write.shared()) {
-            return Err(ReuniteError::new(self, write));
-        }
-        Ok(TlsConnection { read: self, write })
+    pub(super) fn shared(&self) -> &Arc<SharedPump<T>> {
+        &self.shared
     }
 
-    /// The handle of the connection.
-    pub fn control(&self) -> Control {
-        self.control.clone()
-    }
-
-    /// The state of the half.
-    pub fn status(&self) -> RecvHalf {
-        self.shared.with(|pump| pump.session.recv().clone())
+    pub(super) fn control_ref(&self) -> &Control {
+        &self.control
     }
 
     /// A handshake that is done stays done, so the session is not asked again at each flush.
@@ -211,7 +195,7 @@ impl<T: Transport> TlsReadHalf<T> {
         }
         let (control, closes) = (&self.control, self.closes);
         self.shared.with(|pump| {
-            let is_cut = pump.check_cut(control);
+            let is_cut = pump.check_cut(control.cut());
             f(pump, !is_cut && pump.is_closed_elsewhere(control, closes))
         })
     }
@@ -247,7 +231,7 @@ impl<T: Transport> TlsReadHalf<T> {
         }
         shared.with(|pump| {
             if control.is_touched()
-                && !pump.check_cut(control)
+                && !pump.check_cut(control.cut())
                 && pump.is_closed_elsewhere(control, *closes)
                 && !*has_ended
             {
@@ -322,7 +306,9 @@ fn failure(session: &Session) -> Reason {
 
 impl<T: Transport> fmt::Debug for TlsReadHalf<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsReadHalf").field("half", &self.status()).finish_non_exhaustive()
+        f.debug_struct("TlsReadHalf")
+            .field("half", &self.shared.with(|pump| pump.session.recv().clone()))
+            .finish_non_exhaustive()
     }
 }
 

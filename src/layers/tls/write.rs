@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
-use crate::conn::control::Control;
+use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::StallTimer;
 use crate::conn::time::Clock;
 use crate::core::half::SendHalf;
@@ -39,16 +39,6 @@ impl<T: Transport> TlsWriteHalf<T> {
     /// The half for a close that was requested by the handle.
     pub(super) fn to_close(shared: Arc<SharedPump<T>>, control: Control) -> Self {
         Self { closes: true, ..Self::new(shared, control) }
-    }
-
-    /// The handle of the connection.
-    pub fn control(&self) -> Control {
-        self.control.clone()
-    }
-
-    /// The state of the half.
-    pub fn status(&self) -> SendHalf {
-        self.shared.with(|pump| pump.session.send().clone())
     }
 
     pub(super) fn shared(&self) -> &Arc<SharedPump<T>> {
@@ -95,7 +85,7 @@ impl<T: Transport> TlsWriteHalf<T> {
     /// Calls `f` with the pump, after checking for an abort by another task.
     fn with_live<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
         self.shared.with(|pump| {
-            pump.check_cut(&self.control);
+            pump.check_cut(self.control.cut());
             f(pump)
         })
     }
@@ -195,7 +185,9 @@ fn loss<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> io::Error {
 
 impl<T: Transport> fmt::Debug for TlsWriteHalf<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsWriteHalf").field("half", &self.status()).finish_non_exhaustive()
+        f.debug_struct("TlsWriteHalf")
+            .field("half", &self.shared.with(|pump| pump.session.send().clone()))
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,15 +1,12 @@
 //! Stands in for the layer of an upgradable connection after a failed change between plaintext and TLS has destroyed that
 //! layer.
 
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::conn::control::Control;
-use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::report::LayerReport;
 use crate::error::Reason;
-use crate::transport::Starting;
 use crate::transport::layer::{Discard, Layer};
 
 /// Only the handle is left.
@@ -24,10 +21,6 @@ impl Layer for Gone {
         (SendHalf::Aborted, RecvHalf::Aborted)
     }
 
-    fn queued_bytes(&self) -> usize {
-        0
-    }
-
     fn handle_abort(&mut self) {}
 
     fn begin_close(&mut self) {}
@@ -36,17 +29,11 @@ impl Layer for Gone {
         true
     }
 
-    fn abandon(&mut self) {}
-
     fn poll_discard(&mut self, _: &mut Context<'_>, _: &mut Discard) -> Poll<()> {
         Poll::Ready(())
     }
 
     fn release(&mut self, _: &Reason) {}
-
-    fn set_cork(&mut self, _: bool) -> bool {
-        false
-    }
 
     fn take_unread(&mut self) -> Vec<u8> {
         Vec::new()
@@ -66,29 +53,7 @@ impl Layer for Gone {
         true
     }
 
-    fn has_space(&self, _: usize) -> bool {
-        false
-    }
-
     fn set_half_open(&mut self) {}
 
-    fn expect_end(&mut self) {}
-
     fn set_beneath(&mut self, _: bool) {}
-
-    fn session_facts(&self) -> Option<Arc<SessionFacts>> {
-        None
-    }
-
-    fn poll_room(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn poll_attend(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn handshaking(&mut self) -> Option<Starting<'_>> {
-        None
-    }
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use crate::conn::control::Control;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::error::{Error, Reason};
-use crate::layers::tls::{TlsReadHalf, TlsWriteHalf};
+use crate::layers::tls::{TlsConnection, TlsReadHalf, TlsWriteHalf};
 use crate::layers::upgradable::gone::Gone;
 use crate::layers::upgradable::stack::Stack;
 use crate::layers::upgradable::{Standing, UpgradableConnection};
@@ -18,16 +18,33 @@ use crate::transport::layer::poll_budget;
 use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split};
 
 /// The receiving half of an [`UpgradableConnection`].
-pub struct UpgradableReadHalf<T: Split> {
+pub struct UpgradableReadHalf<T: Split>(Side<Reading<T>>);
+
+/// The sending half of an [`UpgradableConnection`].
+pub struct UpgradableWriteHalf<T: Split>(Side<Writing<T>>);
+
+/// A half of the topmost layer, and whether bytes may pass.
+struct Side<H> {
     /// `None` if the stack was already gone, because a change failed.
-    half: Option<Reading<T>>,
+    half: Option<H>,
     standing: Standing,
 }
 
-/// The sending half of an [`UpgradableConnection`].
-pub struct UpgradableWriteHalf<T: Split> {
-    half: Option<Writing<T>>,
-    standing: Standing,
+impl<H> Side<H> {
+    /// The half, if bytes may pass.
+    fn open(&mut self) -> Result<&mut H, Error> {
+        self.standing.check_open()?;
+        self.half.as_mut().ok_or(Error::Ended(Reason::Aborted))
+    }
+
+    /// The same, for a task: a refusal costs its budget (rule: life-6).
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut H, Error>> {
+        let open = self.open();
+        if open.is_err() {
+            ready!(poll_budget(cx));
+        }
+        Poll::Ready(open)
+    }
 }
 
 /// A half of the topmost layer.
@@ -49,112 +66,6 @@ macro_rules! topmost {
     };
 }
 
-impl<T: Split> UpgradableConnection<T> {
-    /// Two halves for two tasks: those of plaintext, or those of the topmost TLS session. In plaintext over TCP they share
-    /// no lock. [`UpgradableReadHalf::reunite`] makes one connection of them again, which can be upgraded and downgraded as
-    /// before.
-    ///
-    /// Dropping one half ends nothing. When both are dropped, the connection ends in the same way as a dropped connection.
-    ///
-    /// While a change between plaintext and TLS is under way, and after one that failed, the halves refuse to read, write
-    /// and shut down, with the error that the connection returns: [`UpgradeError::InProgress`](crate::UpgradeError), or the
-    /// failure of the change. The reunited connection can be closed, or can resume a `stop_tls` that was given up.
-    pub fn into_split(self) -> (UpgradableReadHalf<T>, UpgradableWriteHalf<T>) {
-        let (stack, standing) = self.into_parts();
-        let (read, write) = match stack {
-            Stack::Gone(_) => (None, None),
-            Stack::Plain(plain) => {
-                let (read, write) = plain.into_split();
-                (Some(Half::Plain(read)), Some(Half::Plain(write)))
-            }
-            Stack::Tls(session) => {
-                let (read, write) = session.into_split();
-                (Some(Half::Tls(read)), Some(Half::Tls(write)))
-            }
-        };
-        let read = UpgradableReadHalf { half: read, standing: standing.clone() };
-        (read, UpgradableWriteHalf { half: write, standing })
-    }
-}
-
-impl<T: Split> UpgradableReadHalf<T> {
-    /// Makes one connection of the two halves again.
-    ///
-    /// # Errors
-    /// [`ReuniteError`], which returns both halves, if they belong to different connections.
-    pub fn reunite(
-        self,
-        write: UpgradableWriteHalf<T>,
-    ) -> Result<UpgradableConnection<T>, ReuniteError<Self, UpgradableWriteHalf<T>>> {
-        if !self.standing.control.is_same(&write.standing.control) {
-            return Err(ReuniteError::new(self, write));
-        }
-        let (ours, theirs) = (self.standing, write.standing);
-        match join(self.half, write.half) {
-            Ok(stack) => {
-                let stack = stack.unwrap_or_else(|| Stack::Gone(Gone(ours.control.clone())));
-                Ok(UpgradableConnection::from_parts(stack, ours))
-            }
-            Err((read, write)) => {
-                let read = Self { half: read, standing: ours };
-                Err(ReuniteError::new(read, UpgradableWriteHalf { half: write, standing: theirs }))
-            }
-        }
-    }
-
-    /// The handle of the connection.
-    pub fn control(&self) -> Control {
-        self.standing.control.clone()
-    }
-
-    /// The state of the half.
-    pub fn status(&self) -> RecvHalf {
-        self.half.as_ref().map_or(RecvHalf::Aborted, |half| topmost!(half, half => half.status()))
-    }
-
-    /// The half to read from, if bytes may pass.
-    fn open(&mut self) -> Result<&mut Reading<T>, Error> {
-        self.standing.check_open()?;
-        self.half.as_mut().ok_or(Error::Ended(Reason::Aborted))
-    }
-
-    /// The same, for a task: a refusal costs its budget (rule: life-6).
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut Reading<T>, Error>> {
-        let open = self.open();
-        if open.is_err() {
-            ready!(poll_budget(cx));
-        }
-        Poll::Ready(open)
-    }
-}
-
-impl<T: Split> UpgradableWriteHalf<T> {
-    /// The handle of the connection.
-    pub fn control(&self) -> Control {
-        self.standing.control.clone()
-    }
-
-    /// The state of the half.
-    pub fn status(&self) -> SendHalf {
-        self.half.as_ref().map_or(SendHalf::Aborted, |half| topmost!(half, half => half.status()))
-    }
-
-    /// The half to write to, if bytes may pass.
-    fn open(&mut self) -> Result<&mut Writing<T>, Error> {
-        self.standing.check_open()?;
-        self.half.as_mut().ok_or(Error::Ended(Reason::Aborted))
-    }
-
-    /// The same, for a task: a refusal costs its budget (rule: life-6).
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut Writing<T>, Error>> {
-        let open = self.open();
-        if open.is_err() {
-            ready!(poll_budget(cx));
-        }
-        Poll::Ready(open)
-    }
-}
-
 type Halves<T> = (Option<Reading<T>>, Option<Writing<T>>);
 
 /// Makes a stack of its two halves, or returns them unchanged.
@@ -167,7 +78,7 @@ fn join<T: Split>(read: Option<Reading<T>>, write: Option<Writing<T>>) -> Result
                 Err((Some(Half::Plain(read)), Some(Half::Plain(write))))
             }
         },
-        (Some(Half::Tls(read)), Some(Half::Tls(write))) => match read.reunite(write) {
+        (Some(Half::Tls(read)), Some(Half::Tls(write))) => match TlsConnection::reunite(read, write) {
             Ok(session) => Ok(Some(Stack::Tls(Box::new(session)))),
             Err(error) => {
                 let (read, write) = error.into_halves();
@@ -179,39 +90,71 @@ fn join<T: Split>(read: Option<Reading<T>>, write: Option<Writing<T>>) -> Result
     }
 }
 
+/// The halves are those of plaintext, or those of the topmost TLS session. In plaintext over TCP they share no lock. The reunited
+/// connection can be upgraded and downgraded as before.
+///
+/// While a change between plaintext and TLS is under way, and after one that failed, the halves refuse to read, write and shut
+/// down, with the error that the connection returns: [`UpgradeError::InProgress`](crate::UpgradeError), or the failure of the
+/// change. The reunited connection can be closed, or can resume a `stop_tls` that was given up.
 impl<T: Split> Split for UpgradableConnection<T> {
     type ReadHalf = UpgradableReadHalf<T>;
     type WriteHalf = UpgradableWriteHalf<T>;
 
     fn into_split(self) -> (UpgradableReadHalf<T>, UpgradableWriteHalf<T>) {
-        Self::into_split(self)
+        let (stack, standing) = self.into_parts();
+        let (read, write) = match stack {
+            Stack::Gone(_) => (None, None),
+            Stack::Plain(plain) => {
+                let (read, write) = plain.into_split();
+                (Some(Half::Plain(read)), Some(Half::Plain(write)))
+            }
+            Stack::Tls(session) => {
+                let (read, write) = session.into_split();
+                (Some(Half::Tls(read)), Some(Half::Tls(write)))
+            }
+        };
+        let read = Side { half: read, standing: standing.clone() };
+        (UpgradableReadHalf(read), UpgradableWriteHalf(Side { half: write, standing }))
     }
 
     fn reunite(
         read: UpgradableReadHalf<T>,
         write: UpgradableWriteHalf<T>,
     ) -> Result<Self, ReuniteError<UpgradableReadHalf<T>, UpgradableWriteHalf<T>>> {
-        read.reunite(write)
+        if !read.0.standing.control.is_same(&write.0.standing.control) {
+            return Err(ReuniteError::new(read, write));
+        }
+        let (ours, theirs) = (read.0.standing, write.0.standing);
+        match join(read.0.half, write.0.half) {
+            Ok(stack) => {
+                let stack = stack.unwrap_or_else(|| Stack::Gone(Gone(ours.control.clone())));
+                Ok(Self::from_parts(stack, ours))
+            }
+            Err((read, write)) => {
+                let read = UpgradableReadHalf(Side { half: read, standing: ours });
+                Err(ReuniteError::new(read, UpgradableWriteHalf(Side { half: write, standing: theirs })))
+            }
+        }
     }
 }
 
 impl<T: Split> OwnedReadHalf for UpgradableReadHalf<T> {
     fn control(&self) -> Control {
-        Self::control(self)
+        self.0.standing.control.clone()
     }
 
     fn status(&self) -> RecvHalf {
-        Self::status(self)
+        self.0.half.as_ref().map_or(RecvHalf::Aborted, |half| topmost!(half, half => half.status()))
     }
 }
 
 impl<T: Split> OwnedWriteHalf for UpgradableWriteHalf<T> {
     fn control(&self) -> Control {
-        Self::control(self)
+        self.0.standing.control.clone()
     }
 
     fn status(&self) -> SendHalf {
-        Self::status(self)
+        self.0.half.as_ref().map_or(SendHalf::Aborted, |half| topmost!(half, half => half.status()))
     }
 }
 
@@ -229,17 +172,17 @@ impl<T: Split> fmt::Debug for UpgradableWriteHalf<T> {
 
 impl<T: Split> AsyncRead for UpgradableReadHalf<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_read(cx, buf))
+        topmost!(ready!(self.get_mut().0.poll_open(cx))?, half => Pin::new(half).poll_read(cx, buf))
     }
 }
 
 impl<T: Split> AsyncBufRead for UpgradableReadHalf<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_fill_buf(cx))
+        topmost!(ready!(self.get_mut().0.poll_open(cx))?, half => Pin::new(half).poll_fill_buf(cx))
     }
 
     fn consume(self: Pin<&mut Self>, n: usize) {
-        if let Ok(half) = self.get_mut().open() {
+        if let Ok(half) = self.get_mut().0.open() {
             topmost!(half, half => Pin::new(half).consume(n));
         }
     }
@@ -247,7 +190,7 @@ impl<T: Split> AsyncBufRead for UpgradableReadHalf<T> {
 
 impl<T: Split> AsyncWrite for UpgradableWriteHalf<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_write(cx, buf))
+        topmost!(ready!(self.get_mut().0.poll_open(cx))?, half => Pin::new(half).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -255,7 +198,7 @@ impl<T: Split> AsyncWrite for UpgradableWriteHalf<T> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_write_vectored(cx, parts))
+        topmost!(ready!(self.get_mut().0.poll_open(cx))?, half => Pin::new(half).poll_write_vectored(cx, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -263,10 +206,10 @@ impl<T: Split> AsyncWrite for UpgradableWriteHalf<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_flush(cx))
+        topmost!(ready!(self.get_mut().0.poll_open(cx))?, half => Pin::new(half).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        topmost!(ready!(self.get_mut().poll_open(cx))?, half => Pin::new(half).poll_shutdown(cx))
+        topmost!(ready!(self.get_mut().0.poll_open(cx))?, half => Pin::new(half).poll_shutdown(cx))
     }
 }

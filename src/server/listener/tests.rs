@@ -75,7 +75,7 @@ async fn a_taken_port_is_an_error_that_names_it() {
 
 /// rule: tcp-8
 #[tokio::test]
-async fn a_name_that_does_not_resolve_is_an_error_that_says_so() {
+async fn an_unresolvable_name_is_reported_as_the_cause() {
     // The name is invalid, so no resolver is asked and no packet leaves this host.
     let error = Listener::bind("no\0name:80").await.unwrap_err();
     assert!(matches!(error.reason(), Some(Reason::Io(_))), "{error}");
@@ -97,7 +97,7 @@ async fn a_port_with_connections_in_time_wait_can_be_bound_again() {
 }
 
 #[tokio::test]
-async fn ipv6_takes_ipv4_only_when_asked() {
+async fn ipv6_accepts_ipv4_only_with_dual_stack() {
     for (dual_stack, accepted) in [(false, false), (true, true)] {
         let builder = Listener::builder().dual_stack(dual_stack);
         let Ok(listener) = builder.bind((Ipv6Addr::UNSPECIFIED, 0)).await else {
@@ -143,7 +143,7 @@ async fn our_address_is_the_one_that_the_client_has_connected_to() {
 
 /// A listener that was passed in may accept connections to any address. rule: tcp-1
 #[test]
-fn the_system_is_asked_for_our_address_on_a_wildcard_listener() {
+fn a_wildcard_listener_asks_the_system_for_our_address() {
     let one = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
     assert_eq!(host_of_accepted(one, Origin::BoundHere), Some(one));
     assert_eq!(host_of_accepted(one, Origin::HandedIn), None);
@@ -171,7 +171,7 @@ async fn accepted_sockets_have_no_delay_and_a_given_listener_is_unchanged() {
 
 /// rule: tcp-5
 #[tokio::test]
-async fn a_reset_before_accept_disturbs_nobody() {
+async fn a_reset_before_accept_does_not_affect_other_connections() {
     let listener = open(Listener::builder()).await;
     for _ in 0..20 {
         let rude = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

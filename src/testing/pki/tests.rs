@@ -56,7 +56,7 @@ fn private_keys_are_for_their_owner_only_even_where_the_file_was_not() {
 }
 
 #[test]
-fn files_that_are_missing_or_broken_are_made_anew() {
+fn missing_or_broken_files_are_made_again() {
     for name in ALL {
         for damage in [None, Some(""), Some("-----BEGIN CERTIFICATE-----\nMIIB\n")] {
             let dir = TempDir::new().unwrap();
@@ -72,7 +72,7 @@ fn files_that_are_missing_or_broken_are_made_anew() {
 }
 
 #[test]
-fn files_that_do_not_belong_together_are_made_anew() {
+fn files_that_do_not_belong_together_are_made_again() {
     let other_dir = TempDir::new().unwrap();
     made(&other_dir);
     for name in ALL {
@@ -84,7 +84,7 @@ fn files_that_do_not_belong_together_are_made_anew() {
 }
 
 #[test]
-fn certificates_that_have_expired_are_made_anew() {
+fn expired_certificates_are_made_again() {
     for profile in [Profile::server(&[]).expired(), Profile::client("x").expired()] {
         let (dir, pki) = (TempDir::new().unwrap(), Pki::new());
         fs::write(dir.path().join("ca.pem"), pki.ca_pem()).unwrap();
@@ -97,7 +97,7 @@ fn certificates_that_have_expired_are_made_anew() {
 }
 
 #[test]
-fn certificates_of_somebody_else_are_not_replaced() {
+fn foreign_certificates_are_not_replaced() {
     let key = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     for name in ["ca.pem", "server.pem", "client.pem"] {
         let dir = TempDir::new().unwrap();
@@ -127,7 +127,7 @@ fn an_error_of_the_system_names_the_file() {
 }
 
 #[test]
-fn a_failed_write_leaves_nothing_behind() {
+fn a_failed_write_leaves_no_file() {
     let dir = TempDir::new().unwrap();
     fs::create_dir_all(dir.path().join("server.key/full")).unwrap();
     Pki::new().server(&[]).write_to(&dir).unwrap_err();

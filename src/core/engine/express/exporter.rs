@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::crypto::tls13::OkmBlock;
-use rustls::{KeyLog, SupportedCipherSuite, Tls12CipherSuite, Tls13CipherSuite};
+use rustls::{KeyLog, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
 use crate::error::SessionError;
@@ -77,35 +77,37 @@ impl fmt::Debug for Catcher {
     }
 }
 
-/// Exports keying material until the end of the connection.
-pub(super) enum Exporter {
-    Tls13 { suite: &'static Tls13CipherSuite, secret: Zeroizing<Vec<u8>> },
-    Tls12 { suite: &'static Tls12CipherSuite, master: Zeroizing<Vec<u8>>, randoms: [u8; 64] },
-}
+/// What a session exports from, until the end of the connection. In TLS 1.3 this is the exporter's secret; in TLS 1.2 the random
+/// bytes of client and server, and then the master secret. One allocation of this size, because an idle session keeps it.
+pub(super) struct Exporter(Zeroizing<Box<[u8]>>);
+
+const RANDOMS: usize = 32 + 32;
 
 impl Exporter {
     /// `None` if the configuration has no [`Catcher`].
-    pub(super) fn new(suite: SupportedCipherSuite, caught: Caught, server_random: Option<[u8; 32]>) -> Option<Self> {
-        let Caught { secret, client_random } = caught;
+    pub(super) fn new(suite: SupportedCipherSuite, caught: &Caught, server_random: Option<[u8; 32]>) -> Option<Self> {
+        let secret = caught.secret.as_slice();
         if secret.is_empty() {
             return None;
         }
-        Some(match suite {
-            SupportedCipherSuite::Tls13(suite) => Self::Tls13 { suite, secret },
-            SupportedCipherSuite::Tls12(suite) => {
-                let mut randoms = [0; 64];
-                randoms[..32].copy_from_slice(&client_random);
-                randoms[32..].copy_from_slice(&server_random?);
-                Self::Tls12 { suite, master: secret, randoms }
-            }
-        })
+        let kept: Box<[u8]> = match suite {
+            SupportedCipherSuite::Tls13(_) => secret.into(),
+            SupportedCipherSuite::Tls12(_) => [&caught.client_random, &server_random?, secret].concat().into(),
+        };
+        Some(Self(Zeroizing::new(kept)))
     }
 
-    pub(super) fn export(&self, out: &mut [u8], label: &[u8], context: Option<&[u8]>) -> Result<(), SessionError> {
-        match self {
-            Self::Tls13 { suite, secret } => {
+    pub(super) fn export(
+        &self,
+        suite: SupportedCipherSuite,
+        out: &mut [u8],
+        label: &[u8],
+        context: Option<&[u8]>,
+    ) -> Result<(), SessionError> {
+        match suite {
+            SupportedCipherSuite::Tls13(suite) => {
                 let hash = suite.common.hash_provider;
-                let expander = suite.hkdf_provider.expander_for_okm(&OkmBlock::new(secret));
+                let expander = suite.hkdf_provider.expander_for_okm(&OkmBlock::new(&self.0));
                 let empty = hash.hash(&[]);
                 let head = head(hash.output_len(), label);
                 let derived = expander.expand_block(&[&head, label, &[short(empty.as_ref())], empty.as_ref()]);
@@ -116,7 +118,8 @@ impl Exporter {
                     .expand_slice(&[&head, EXPORTER, &[short(context.as_ref())], context.as_ref()], out)
                     .map_err(|_| SessionError::BadExport("too many bytes were asked for"))
             }
-            Self::Tls12 { suite, master, randoms } => {
+            SupportedCipherSuite::Tls12(suite) => {
+                let (randoms, master) = self.0.split_at(RANDOMS);
                 let mut seed = randoms.to_vec();
                 if let Some(context) = context {
                     let length = u16::try_from(context.len()).expect("the arguments were checked");

@@ -162,13 +162,13 @@ impl Handshake {
     }
 
     /// The exporter, once the handshake is done.
-    pub(super) fn take_exporter(&mut self) -> Option<Exporter> {
+    pub(super) fn exporter(&self) -> Option<Exporter> {
         let suite = self.common().negotiated_cipher_suite()?;
         let server_random = match &self.side {
             Side::Client(_) => self.hello.seen().map(|seen| seen.random),
             Side::Server(_) => self.own_random,
         };
-        Exporter::new(suite, std::mem::take(&mut self.caught), server_random)
+        Exporter::new(suite, &self.caught, server_random)
     }
 
     /// The traffic keys, once the handshake is done.

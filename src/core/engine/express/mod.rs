@@ -42,7 +42,7 @@ pub(in crate::core) struct Express {
     peer_has_closed: bool,
     alert_sent: Option<AlertDescription>,
     master: Master,
-    exporter: Option<Box<Exporter>>,
+    exporter: Option<Exporter>,
 }
 
 enum State {
@@ -115,9 +115,9 @@ impl Express {
     /// The handshake is done, and its facts were taken. From now on this engine handles the records.
     pub(in crate::core) fn finish_handshake(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::Failed) {
-            State::Handshake(mut handshake) => {
+            State::Handshake(handshake) => {
                 self.master = handshake.master();
-                self.exporter = handshake.take_exporter().map(Box::new);
+                self.exporter = handshake.exporter();
                 let is_aligned = handshake.is_aligned();
                 self.state = State::Records(Box::new(handshake.into_records()?));
                 if !is_aligned {
@@ -141,7 +141,10 @@ impl Express {
         label: &[u8],
         context: Option<&[u8]>,
     ) -> Result<(), SessionError> {
-        self.exporter.as_ref().ok_or(SessionError::NoExporter)?.export(out, label, context)
+        let (State::Records(records), Some(exporter)) = (&self.state, &self.exporter) else {
+            return Err(SessionError::NoExporter);
+        };
+        exporter.export(records.suite(), out, label, context)
     }
 
     /// How many bytes at the front of the input were seen and are still needed: the start of a handshake message.

@@ -86,6 +86,10 @@ impl Records {
         })
     }
 
+    pub(super) fn suite(&self) -> SupportedCipherSuite {
+        self.suite
+    }
+
     fn is_tls13(&self) -> bool {
         self.suite.tls13().is_some()
     }

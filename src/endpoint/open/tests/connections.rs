@@ -104,7 +104,7 @@ async fn tls_refuses_another_name_and_an_unknown_ca() {
 }
 
 #[tokio::test]
-async fn tls_asks_for_the_certificate_of_a_client() {
+async fn tls_requires_a_client_certificate() {
     let files = Files::new();
     let of_server = format!("tls:127.0.0.1:0:{}:client-ca={}", files.cert("server"), files.ca());
     for (optional, with_cert, subject) in [

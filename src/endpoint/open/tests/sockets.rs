@@ -53,7 +53,7 @@ impl Place {
 }
 
 #[tokio::test]
-async fn a_unix_socket_carries_bytes_both_ways() {
+async fn a_unix_socket_transfers_bytes_in_both_directions() {
     let place = Place::new();
     let listener = listen(&place.endpoint()).await;
     assert_eq!(listener.local_addr(), Address::Unix(Some(place.path.clone())));
@@ -137,7 +137,7 @@ async fn a_dead_socket_is_replaced() {
 
 /// rule: tcp-8
 #[tokio::test]
-async fn a_socket_that_somebody_listens_on_is_left_alone() {
+async fn a_socket_with_a_listener_is_not_replaced() {
     let place = Place::new();
     let first = listen(&format!("{}:backlog=1", place.endpoint())).await;
     assert!(place.refusal().await.contains("somebody listens there"));
@@ -153,7 +153,7 @@ async fn a_socket_that_somebody_listens_on_is_left_alone() {
 
 /// rule: tcp-8
 #[tokio::test]
-async fn what_is_not_a_socket_of_this_kind_is_left_alone() {
+async fn a_file_that_is_not_such_a_socket_is_not_replaced() {
     let place = Place::new();
     std::fs::write(&place.path, "precious").unwrap();
     assert!(place.refusal().await.contains("not a socket"));

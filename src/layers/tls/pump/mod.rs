@@ -32,7 +32,7 @@ use tokio::task::yield_now;
 use self::beneath::{poll_write, unbudgeted};
 pub(crate) use self::shared::SharedPump;
 pub(crate) use self::tasks::Want;
-use crate::conn::control::Control;
+use crate::conn::control::Controlled;
 use crate::core::half;
 use crate::core::session::{Session, Step};
 use crate::error::{Error, Phase, Reason};
@@ -404,40 +404,21 @@ impl<T: Transport> Pump<T> {
             let _ = unbudgeted(cx, |cx| layer.layer_mut(TOKEN).poll_discard(cx, &mut rest));
         }
     }
+}
 
-    /// Ends for one of our reasons, on this layer and all beneath, and closes the socket.
-    pub(crate) fn end(&mut self, reason: &Reason) {
-        self.session.end(reason.clone());
-        if let Some(layer) = &mut self.layer {
-            layer.layer_mut(TOKEN).release(reason);
-        }
-    }
-
-    /// If the connection was ended at the bottom, ends everything with that reason. Returns whether it was.
-    #[inline]
-    pub(crate) fn check_cut(&mut self, control: &Control) -> bool {
-        let is_cut = control.is_cut();
-        if is_cut {
-            self.handle_cut(control);
-        }
-        is_cut
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn handle_cut(&mut self, control: &Control) {
-        match control.cut() {
-            Some(Reason::Aborted) => self.abort(),
-            Some(reason) => self.end(&reason),
-            None => {}
-        }
-    }
-
-    /// Ends now, on this layer and all beneath.
-    pub(crate) fn abort(&mut self) {
+/// Each ends this layer and all beneath.
+impl<T: Transport> Controlled for Pump<T> {
+    fn abort(&mut self) {
         self.session.abort();
         if let Some(layer) = &mut self.layer {
             layer.layer_mut(TOKEN).handle_abort();
+        }
+    }
+
+    fn end(&mut self, reason: &Reason) {
+        self.session.end(reason.clone());
+        if let Some(layer) = &mut self.layer {
+            layer.layer_mut(TOKEN).release(reason);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
 
 use super::Pump;
-use crate::conn::control::{Closing, Control, Watcher};
+use crate::conn::control::{Closing, Control, Controlled, Watcher};
 use crate::conn::unlocked::{self, Locked};
 use crate::core::catch::catch;
 use crate::core::session::Session;
@@ -103,7 +103,7 @@ impl<T: Transport> SharedPump<T> {
             let Some(mut held) = self.try_lock() else { return };
             let pump = &mut *held.pump;
             self.woken.store(false, Ordering::SeqCst);
-            if pump.check_cut(&self.control) {
+            if pump.check_cut(self.control.cut()) {
                 self.unlock_and_wake_all(held);
             } else if pump.layer.as_ref().is_some_and(|layer| layer.layer(TOKEN).may_write_in_wake()) {
                 let _ = pump.transmit();

@@ -47,7 +47,6 @@ impl<T: Transport> Pump<T> {
 
     /// The tasks that have something to do now. A task that is woken before its event has come would only poll and wait
     /// again.
-    /// and wait again.
     pub(super) fn take_ready_tasks(&mut self) -> [Option<Waker>; 2] {
         let (reader_is_ready, writer_is_ready) = (self.is_reader_ready(), self.is_writer_ready());
         self.reader_was_displaced = false;

@@ -79,7 +79,7 @@ fn payload(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn the_suites_of_rustls_are_known_from_wherever_they_come_and_others_are_not() {
+fn suites_of_rustls_are_recognised_from_every_list_and_others_are_not() {
     for provider in providers() {
         for suite in &provider.cipher_suites {
             assert!(Library::of(*suite).is_some(), "{suite:?}");
@@ -130,7 +130,7 @@ fn a_record_is_the_one_that_rustls_makes() {
 
 /// The record equals, byte for byte, the one that is sealed in place. The bytes after its place do not change.
 #[test]
-fn a_record_of_plaintext_that_lies_elsewhere_is_the_same_one() {
+fn a_record_sealed_from_another_buffer_is_the_same() {
     for_each_suite(|suite, [client, server]| {
         let mut from_elsewhere = Sealer::new(suite, client.tx.1, client.tx.0).unwrap();
         let mut in_place = Sealer::new(suite, server.rx.1, server.rx.0).unwrap();

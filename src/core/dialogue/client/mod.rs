@@ -1,0 +1,42 @@
+//! The client's side of each dialogue.
+
+mod binary;
+mod coded;
+mod words;
+mod xmpp;
+
+use crate::core::dialogue::name::Dialogue;
+use crate::core::dialogue::script::{Script, for_line};
+
+/// What a client says about itself and its server.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientSettings {
+    /// The name of the server (XMPP).
+    pub(crate) name: String,
+    /// Our own name (SMTP, LMTP, XMPP between servers).
+    pub(crate) hello: Option<String>,
+    /// The capability flags in MySQL's SSLRequest, besides those that it needs.
+    pub(crate) mysql_capabilities: u32,
+}
+
+/// The script, and what the client says first.
+pub(super) fn script(dialogue: &Dialogue, settings: &ClientSettings, out: &mut Vec<u8>) -> Box<dyn Script> {
+    let hello = settings.hello.as_deref().map(for_line).filter(|name| !name.is_empty());
+    let hello = hello.as_deref();
+    match dialogue {
+        Dialogue::Smtp => Box::new(coded::Coded::mail("EHLO", hello.unwrap_or("localhost"))),
+        Dialogue::Lmtp => Box::new(coded::Coded::mail("LHLO", hello.unwrap_or("localhost"))),
+        Dialogue::Ftp => Box::new(coded::Coded::ftp()),
+        Dialogue::Nntp => Box::new(coded::Coded::nntp()),
+        Dialogue::Imap => Box::new(words::Imap::default()),
+        Dialogue::Pop3 => Box::new(words::Pop3::default()),
+        Dialogue::ManageSieve => Box::new(words::ManageSieve::default()),
+        Dialogue::Irc => Box::new(words::Irc::begin(out)),
+        Dialogue::Line(command) => Box::new(words::Line::new(command)),
+        Dialogue::Ldap => Box::new(binary::Ldap::begin(out)),
+        Dialogue::Postgres => Box::new(binary::Postgres::begin(out)),
+        Dialogue::MySql => Box::new(binary::MySql::new(settings.mysql_capabilities)),
+        Dialogue::Xmpp => Box::new(xmpp::Xmpp::begin("jabber:client", &settings.name, None, out)),
+        Dialogue::XmppServer => Box::new(xmpp::Xmpp::begin("jabber:server", &settings.name, hello, out)),
+    }
+}

@@ -1,0 +1,165 @@
+//! Each dialogue, both sides, at every split of what the peer says.
+
+mod injected;
+mod refusals;
+mod scripts;
+
+use super::{ClientSettings, Dialogue, Machine, ServerSettings};
+use crate::error::DialogueError;
+
+/// One step of a transcript.
+#[derive(Clone, Copy, Debug)]
+enum Do {
+    /// The peer says this.
+    Say(&'static [u8]),
+    /// The machine has said this.
+    Hear(&'static [u8]),
+}
+
+use Do::{Hear, Say};
+
+/// How a machine ended.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    /// Both agreed, and these bytes are left over.
+    Agreed(Vec<u8>),
+    Failed(DialogueError),
+    /// It waits for the peer.
+    Waiting,
+}
+
+/// A machine with the buffer of its connection, and all that it has said.
+struct Side {
+    machine: Machine,
+    unread: Vec<u8>,
+    said: Vec<u8>,
+}
+
+impl Side {
+    fn client(dialogue: &str) -> Self {
+        let settings = ClientSettings { name: "example.org".into(), hello: None, mysql_capabilities: 0 };
+        Self::new(Machine::client(&named(dialogue), &settings))
+    }
+
+    fn server(dialogue: &str) -> Self {
+        let settings = ServerSettings { name: "example.org".into(), greeting: None };
+        Self::new(Machine::server(&named(dialogue), &settings))
+    }
+
+    fn new(machine: Machine) -> Self {
+        let mut side = Self { machine, unread: Vec::new(), said: Vec::new() };
+        side.segment(b"");
+        side
+    }
+
+    /// A segment arrives, and the machine does all that it can.
+    fn segment(&mut self, bytes: &[u8]) {
+        self.unread.extend_from_slice(bytes);
+        loop {
+            if !self.machine.output().is_empty() {
+                self.machine.unread(&self.unread);
+                let output = self.machine.output().to_vec();
+                self.machine.sent(output.len());
+                self.said.extend(output);
+            }
+            let taken = self.machine.receive(&self.unread);
+            self.unread.drain(..taken);
+            if self.machine.output().is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self.machine.failure() {
+            Some(error) => Outcome::Failed(error.clone()),
+            None if self.machine.is_agreed() => Outcome::Agreed(self.unread.clone()),
+            None => Outcome::Waiting,
+        }
+    }
+
+    /// Plays a transcript. Each thing that the peer says is cut here; without a place, after each byte.
+    fn play(&mut self, script: &[Do], cut: Option<usize>) -> Outcome {
+        for step in script {
+            match step {
+                Say(bytes) => match cut {
+                    Some(cut) => {
+                        let (first, second) = bytes.split_at(cut.min(bytes.len()));
+                        self.segment(first);
+                        self.segment(second);
+                    }
+                    None => bytes.chunks(1).for_each(|byte| self.segment(byte)),
+                },
+                Hear(bytes) => {
+                    let said = std::mem::take(&mut self.said);
+                    assert_eq!(said.escape_ascii().to_string(), bytes.escape_ascii().to_string());
+                }
+            }
+        }
+        self.outcome()
+    }
+}
+
+fn named(dialogue: &str) -> Dialogue {
+    dialogue.parse().unwrap()
+}
+
+/// Plays a transcript at every cut, and returns the outcome, which is always the same.
+fn at_every_cut(side: fn(&str) -> Side, dialogue: &str, script: &[Do]) -> Outcome {
+    let longest = script.iter().map(|step| if let Say(bytes) = step { bytes.len() } else { 0 }).max();
+    let outcome = side(dialogue).play(script, Some(0));
+    for cut in (1..longest.unwrap_or(0)).map(Some).chain([None]) {
+        assert_eq!(side(dialogue).play(script, cut), outcome, "{dialogue}, cut at {cut:?}");
+    }
+    outcome
+}
+
+#[test]
+fn names_are_read_and_printed() {
+    for name in [
+        "smtp",
+        "lmtp",
+        "imap",
+        "pop3",
+        "nntp",
+        "sieve",
+        "irc",
+        "ftp",
+        "ldap",
+        "xmpp",
+        "xmpp-server",
+        "postgres",
+        "mysql",
+        "line:XTLS now",
+    ] {
+        assert_eq!(named(name).to_string(), name);
+    }
+    assert_eq!(named("managesieve"), Dialogue::ManageSieve);
+    assert_eq!(named("postgresql"), Dialogue::Postgres);
+    for unknown in ["", "SMTP", "line", "line:", "line: ", "line:A\r\nB", "http"] {
+        let error = unknown.parse::<Dialogue>().unwrap_err().to_string();
+        assert!(error.ends_with("mysql, and line:COMMAND") && !error.contains('\n'), "{error}");
+    }
+}
+
+/// A client and a server of ours understand each other in each dialogue, byte by byte and in whole segments.
+#[test]
+fn both_sides_agree_with_each_other() {
+    for name in scripts::NAMES {
+        for is_cut in [false, true] {
+            let (mut client, mut server) = (Side::client(name), Side::server(name));
+            for _ in 0..20 {
+                hand_over(&mut server, &mut client, is_cut);
+                hand_over(&mut client, &mut server, is_cut);
+            }
+            assert_eq!(client.outcome(), Outcome::Agreed(Vec::new()), "{name}");
+            assert_eq!(server.outcome(), Outcome::Agreed(Vec::new()), "{name}");
+        }
+    }
+}
+
+fn hand_over(from: &mut Side, to: &mut Side, is_cut: bool) {
+    let said = std::mem::take(&mut from.said);
+    let size = if is_cut { 1 } else { said.len().max(1) };
+    said.chunks(size).for_each(|segment| to.segment(segment));
+}

@@ -1,0 +1,105 @@
+//! Protocols that begin in plaintext and change to TLS on the same connection (STARTTLS): the plaintext part, for clients and
+//! for servers (feature `starttls`).
+//!
+//! [`Dialogue`] names the protocol. [`client`] and [`server`] talk its plaintext part over any upgradable connection, and start
+//! TLS:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use bowline::starttls::{self, Dialogue};
+//! use bowline::{TlsTransport, Transport, UpgradableConnection};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! let pki = bowline::testing::pki::Pki::new();
+//! let (client, server) = bowline::testing::tcp_pair().await?;
+//! let mut client = UpgradableConnection::new(client);
+//! let mut server = UpgradableConnection::new(server);
+//! let (client_tls, server_tls) = (pki.client_tls(), pki.server_tls());
+//!
+//! let serving = async {
+//!     starttls::server(&mut server, Dialogue::Smtp, &server_tls).await?;
+//!     server.write_all(b"in TLS").await?;
+//!     Ok::<_, bowline::Error>(server.close().await)
+//! };
+//! let using = async {
+//!     starttls::client(&mut client, Dialogue::Smtp, &client_tls, "localhost").await?;
+//!     assert!(client.is_secure());
+//!     let mut text = String::new();
+//!     client.read_to_string(&mut text).await?;
+//!     client.close().await;
+//!     Ok(text)
+//! };
+//! let (report, text) = tokio::try_join!(serving, using)?;
+//! assert!(report.is_clean());
+//! assert_eq!(text, "in TLS");
+//! # Ok(()) }
+//! ```
+//!
+//! [`Client`] and [`Server`] do the same in steps and with settings. They also run without a connection of this crate, for
+//! example in a callback: give the peer's bytes to `receive`, and send what `output` returns.
+//!
+//! # What is refused
+//!
+//! Plaintext is not authenticated, so each protocol is read strictly. A client refuses bytes that its protocol does not allow
+//! at that place, an answer that came before its question, and every byte after the go-ahead, also one that only the kernel has
+//! (rules: upgrade-2, upgrade-11). A server refuses plaintext after the command that asks for TLS (rule: upgrade-3). Either side
+//! takes at most 64 KiB from its peer, a server at most 100 commands, and all of it has to be over within
+//! [`Policy::handshake_timeout`](crate::Policy::handshake_timeout).
+//!
+//! The error is [`UpgradeError::Dialogue`] with a [`DialogueError`]: it quotes the peer's words, escaped and shortened.
+//! If the peer only said no, the connection goes on in plaintext
+//! ([`DialogueError::may_go_on`]); after any other error it has ended.
+//!
+//! Nothing that the peer said in plaintext is valid in TLS: ask for its capabilities again.
+
+mod client;
+mod drive;
+mod server;
+
+pub use client::Client;
+pub use server::Server;
+
+pub use crate::core::dialogue::{Dialogue, LineCommand, UnknownDialogue};
+
+use crate::config::start_tls::StartTls;
+use crate::config::{ClientTls, ServerTls};
+use crate::error::Error;
+#[cfg(doc)]
+use crate::error::{DialogueError, UpgradeError};
+use crate::transport::UpgradableTransport;
+
+/// Asks the server for TLS in this dialogue, and makes the handshake. The server's certificate is checked against `name`.
+///
+/// # Errors
+///
+/// [`UpgradeError::Dialogue`]: the server declined, or broke its protocol. All else is as for
+/// [`start_tls`](crate::UpgradableConnection::start_tls), after which the connection has ended.
+///
+/// # Cancel safety
+///
+/// Not cancel safe. [`Client::negotiate`] is.
+pub async fn client<C>(connection: &mut C, dialogue: Dialogue, tls: &ClientTls, name: &str) -> Result<(), Error>
+where
+    C: UpgradableTransport + ?Sized,
+{
+    Client::new(dialogue, name).negotiate(connection).await?;
+    connection.start_tls(StartTls::client(tls, name)).await
+}
+
+/// Serves the dialogue until the client asks for TLS, and makes the handshake. Until then the client can only leave.
+///
+/// # Errors
+///
+/// [`UpgradeError::Dialogue`]: the client left, or broke its protocol. All else is as for
+/// [`start_tls`](crate::UpgradableConnection::start_tls), after which the connection has ended.
+///
+/// # Cancel safety
+///
+/// Not cancel safe. [`Server::negotiate`] is.
+pub async fn server<C>(connection: &mut C, dialogue: Dialogue, tls: &ServerTls) -> Result<(), Error>
+where
+    C: UpgradableTransport + ?Sized,
+{
+    Server::new(dialogue).negotiate(connection).await?;
+    connection.start_tls(StartTls::server(tls)).await
+}
