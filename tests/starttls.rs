@@ -126,7 +126,7 @@ async fn a_connection_has_ended_after_the_peer_broke_its_protocol() {
 
 /// rule: upgrade-2, upgrade-11
 #[tokio::test]
-async fn a_byte_after_the_go_ahead_refuses_the_upgrade_in_one_segment_and_in_two() {
+async fn a_byte_after_the_go_ahead_refuses_the_upgrade_in_any_segments() {
     let tls = shared_pki().client_tls();
     for is_cut in [false, true] {
         let (mut client, mut server) = with_bare_peer(Policy::default()).await;

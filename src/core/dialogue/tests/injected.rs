@@ -101,7 +101,7 @@ fn a_client_refuses_a_byte_before_and_inside_the_go_ahead() {
 
 /// rule: upgrade-2, upgrade-3
 #[test]
-fn a_server_sends_no_go_ahead_where_plaintext_follows_the_command() {
+fn a_server_sends_no_go_ahead_if_plaintext_follows_the_command() {
     for (dialogue, script) in TO_SERVERS {
         let place = *places(script).last().unwrap();
         let [glued, cut] = with(Side::server, dialogue, script, place, (said(script, place), b"X"));

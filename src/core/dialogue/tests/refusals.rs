@@ -106,7 +106,7 @@ fn a_client_refuses_what_its_protocol_does_not_have() {
 
 /// rule: upgrade-3
 #[test]
-fn an_answer_of_irc_that_began_before_the_question_is_refused_wherever_it_is_cut() {
+fn an_irc_answer_that_began_before_the_question_is_refused_at_any_cut() {
     let answer = b":i 670 * :go\r\n";
     for early in 1..answer.len() {
         let settings = super::ClientSettings { name: String::new(), hello: None, mysql_capabilities: 0 };
@@ -163,7 +163,7 @@ fn a_server_lets_a_client_leave_in_order() {
 }
 
 #[test]
-fn a_server_tells_a_client_that_begins_in_plaintext_that_it_has_to_use_tls() {
+fn a_server_says_that_it_needs_tls_to_a_client_that_begins_without() {
     let startup = b"\0\0\0\x13\0\x03\0\0user\0root\0\0";
     let login = b"\x24\0\0\x01\x85\xa6\x03\0\0\0\0\x01\x2d\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0root";
     for (dialogue, said, farewell) in [

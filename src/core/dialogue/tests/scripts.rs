@@ -249,7 +249,7 @@ fn a_server_of_xmpp_offers_tls_and_proceeds() {
 }
 
 #[test]
-fn a_server_of_mysql_greets_with_another_scramble_each_time_and_takes_the_handshake_in_the_same_segment() {
+fn a_mysql_server_has_a_new_scramble_each_time_and_takes_a_glued_hello() {
     let mut server = Side::server("mysql");
     assert_ne!(server.said, Side::server("mysql").said);
     let hello = b"\x16\x03\x01\x02\x00\x01";
