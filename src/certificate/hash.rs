@@ -1,4 +1,5 @@
-//! The hash function of a certificate's signature, for the channel binding `tls-server-end-point` (RFC 5929, section 4.1).
+//! The hash function of a certificate's signature, for the channel binding `tls-server-end-point` (RFC 5929, section
+//! 4.1).
 
 use der::{Tag, Tagged};
 
@@ -12,14 +13,15 @@ pub(crate) enum Digest {
     Sha512,
 }
 
-/// What the signature algorithm of a certificate says about its hash function.
+/// The hash function that follows from the signature algorithm of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HashOf {
-    /// It uses this one. MD5 and SHA-1 are replaced by SHA-256, as RFC 5929 requires.
+    /// This hash function. MD5 and SHA-1 are replaced by SHA-256, as RFC 5929 requires.
     One(Digest),
-    /// It uses one that no crypto provider has here.
+    /// A hash function that no supported crypto provider has.
     Unknown(&'static str),
-    /// It uses none or several, or it is not known here: RFC 5929 defines no binding. The name of the algorithm.
+    /// The algorithm uses no hash function or several, or it is unknown, so RFC 5929 defines no binding. Contains the
+    /// name of the algorithm.
     Undefined(String),
 }
 
@@ -27,7 +29,7 @@ use Digest::{Sha256, Sha384, Sha512};
 use HashOf::{One, Undefined, Unknown};
 
 impl Certificate<'_> {
-    /// The hash function of its signature; `None` if the algorithm cannot be read.
+    /// The hash function of the certificate's signature; `None` if the algorithm cannot be parsed.
     pub(crate) fn hash(&self) -> Option<HashOf> {
         let (id, parameters) = first(self.algorithm)?;
         let id = id_text(inside(id, Tag::ObjectIdentifier)?);

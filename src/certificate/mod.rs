@@ -28,7 +28,7 @@ pub(crate) struct Certificate<'a> {
     /// The public key with its algorithm (SubjectPublicKeyInfo).
     pub(crate) key: &'a [u8],
     extensions: Extensions<'a>,
-    /// The algorithm of its signature (AlgorithmIdentifier).
+    /// The algorithm of the certificate's signature (AlgorithmIdentifier).
     algorithm: &'a [u8],
 }
 

@@ -12,14 +12,15 @@ use crate::escape::escaped;
 /// One subject alternative name of a certificate (RFC 5280, section 4.2.1.6).
 ///
 /// The text form is the one of OpenSSL's configuration, such as `DNS:example.com`, `IP:2001:db8::1` or
-/// `URI:spiffe://example.com/billing`. The maker of the certificate chose the words, so the text form escapes them: it is
-/// safe to print. Compare the fields, not the text.
+/// The creator of the certificate chose the names, so the text form escapes them and is safe to print. To compare
+/// names, use the fields, not the text.
 #[doc(alias = "subjectAltName")]
 #[doc(alias = "GeneralName")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AlternativeName {
-    /// A DNS name, as the certificate has it: in either case, and with a wildcard (`*.example.com`) where it has one.
+    /// A DNS name, as the certificate contains it: in upper or lower case, and possibly with a wildcard
+    /// (`*.example.com`).
     Dns(String),
     /// An IP address.
     Ip(IpAddr),
@@ -27,19 +28,19 @@ pub enum AlternativeName {
     Uri(String),
     /// A mail address of ASCII characters.
     Email(String),
-    /// A name of another kind. This crate does not read its content.
+    /// A name of another kind. This crate does not parse its content.
     Other {
         /// The number of the kind in RFC 5280: 0 otherName, 3 x400Address, 4 directoryName, 5 ediPartyName, 8 registeredID.
         kind: u8,
-        /// The bytes inside the name, as DER has them.
+        /// The content of the name, as DER.
         content: Vec<u8>,
     },
-    /// A name that does not follow RFC 5280: an address that has neither 4 nor 16 bytes, or a name with an invisible
-    /// character, a space, or a byte that is not ASCII. Treat it as no name.
+    /// A name that violates RFC 5280: an IP address that has neither 4 nor 16 bytes, or a name with an invisible
+    /// character, a space, or a byte that is not ASCII. Ignore such a name.
     Unreadable {
-        /// The number of the kind in RFC 5280: 1 email, 2 DNS, 6 URI, 7 IP, or a number that RFC 5280 does not have.
+        /// The number of the kind in RFC 5280: 1 email, 2 DNS, 6 URI, 7 IP, or a number that RFC 5280 does not define.
         kind: u8,
-        /// The bytes inside the name.
+        /// The content of the name.
         content: Vec<u8>,
     },
 }
@@ -95,8 +96,8 @@ fn kind_name(kind: u8) -> &'static str {
     }
 }
 
-/// An IA5String that holds no space and no control character. A NUL byte once made `good.example\0.evil.example` pass for
-/// `good.example`.
+/// An IA5String without spaces and control characters. This matters because a NUL byte once made
+/// `good.example\0.evil.example` pass for `good.example`.
 fn word(content: &[u8]) -> Option<String> {
     let is_word = !content.is_empty() && content.iter().all(u8::is_ascii_graphic);
     is_word.then(|| String::from_utf8_lossy(content).into_owned())
@@ -107,15 +108,15 @@ fn address(content: &[u8]) -> Option<IpAddr> {
     v4.or_else(|_| <[u8; 16]>::try_from(content).map(IpAddr::from)).ok()
 }
 
-/// The most names that are read. Certificates of large services have about a hundred.
+/// The largest number of names that are parsed. Certificates of large services have about a hundred.
 pub(crate) const MAX_NAMES: usize = 1024;
 
-/// A certificate has more names than [`MAX_NAMES`].
+/// The certificate has more names than [`MAX_NAMES`].
 #[derive(Debug)]
 pub(crate) struct TooMany;
 
 impl Certificate<'_> {
-    /// Its subject alternative names, in order; `None` if the extension cannot be read.
+    /// The certificate's subject alternative names, in order; `None` if the extension cannot be parsed.
     pub(crate) fn alternative_names(&self) -> Option<Result<Vec<AlternativeName>, TooMany>> {
         let Some(content) = self.extension(NAMES) else { return Some(Ok(Vec::new())) };
         let (list, rest) = first(content)?;

@@ -89,7 +89,7 @@ fn a_hostile_name_is_marked_and_the_names_beside_it_stay() {
         assert_eq!(texts(&names), ["DNS:before.example", text, "DNS:after.example"]);
         assert!(matches!(&names[1], AlternativeName::Unreadable { content: kept, .. } if kept == content));
     }
-    // A quote ends no string in a log.
+    // A quote in a name must not end a string in a log.
     let quoted = element(0x30, &element(dns, br#"a",DNS:"b"#));
     assert_eq!(texts(&names(&with_extension(quoted)).unwrap()), [r#"DNS:a\",DNS:\"b"#]);
 }
@@ -133,7 +133,7 @@ fn no_change_of_one_byte_causes_a_panic() {
     }
 }
 
-/// The algorithms that openssl does not sign with here. The others are in tests/bindings/.
+/// The algorithms with which this openssl does not sign. tests/bindings/ covers the others.
 ///
 /// rule: secure-15
 #[test]

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::certificate::{first, id_text, inside};
 use crate::error::ConfigProblem;
 
-/// The passphrase, if there is one.
+/// The passphrase, if one was set.
 #[derive(Default)]
 pub(super) struct Passphrase {
     #[cfg(feature = "encrypted-keys")]
@@ -25,7 +25,7 @@ pub(super) struct Passphrase {
 }
 
 impl fmt::Debug for Passphrase {
-    /// Does not show it.
+    /// Does not show the passphrase.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_some() { "[secret]" } else { "None" })
     }
@@ -41,7 +41,7 @@ impl Passphrase {
         self.text.is_some()
     }
 
-    /// Decrypts a key of the PEM label `ENCRYPTED PRIVATE KEY`.
+    /// Decrypts a key with the PEM label `ENCRYPTED PRIVATE KEY`.
     pub(super) fn decrypt(&self, der: &[u8]) -> Result<PrivatePkcs8KeyDer<'static>, ConfigProblem> {
         let text = self.text.as_ref().ok_or(ConfigProblem::EncryptedKey)?;
         let encrypted = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|error| unreadable(der, &error))?;
@@ -55,7 +55,7 @@ impl Passphrase {
             Err(pkcs8::Error::EncryptedPrivateKey(pkcs5::Error::AlgorithmParametersInvalid { .. })) => {
                 Err(unusable("the parameters of its encryption are not valid"))
             }
-            // A wrong passphrase gives wrong padding, or bytes that are not DER. So does a damaged ciphertext.
+            // A wrong passphrase produces wrong padding, or bytes that are not DER. A damaged ciphertext does the same.
             Err(_) => Err(ConfigProblem::WrongPassphrase),
         }
     }
@@ -74,7 +74,7 @@ impl Passphrase {
     }
 }
 
-/// scrypt takes as much memory as the file says. OpenSSL's default is 16 MiB, and its limit 32 MiB.
+/// Limits the memory for scrypt, because the file chooses it. OpenSSL uses 16 MiB by default, and allows up to 32 MiB.
 #[cfg(feature = "encrypted-keys")]
 fn check_cost(algorithm: &EncryptionScheme) -> Result<(), ConfigProblem> {
     const MOST: u64 = 1 << 30;
@@ -87,7 +87,7 @@ fn check_cost(algorithm: &EncryptionScheme) -> Result<(), ConfigProblem> {
     }
 }
 
-/// The crate refuses an algorithm that it does not know when it reads the header.
+/// The error for a header with an algorithm that the crate `pkcs8` does not know.
 #[cfg(feature = "encrypted-keys")]
 fn unreadable(der: &[u8], error: &pkcs8::Error) -> ConfigProblem {
     const PBES2: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 5, 13];

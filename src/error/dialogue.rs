@@ -10,27 +10,27 @@ use crate::escape::escaped;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DialogueError {
-    /// The peer said no, in the words of its protocol. The connection is still in plaintext and may go on.
+    /// The peer refused, with these words. The connection is still in plaintext and can be used further.
     Declined(PeerWords),
-    /// The server does not list TLS among what it offers. The connection is still in plaintext and may go on.
+    /// The server does not list TLS among its features. The connection is still in plaintext and can be used further.
     NotOffered,
-    /// The protocol does not allow these bytes at this place. The connection has ended.
+    /// The protocol does not allow these bytes here. The connection has ended.
     Unexpected(PeerWords),
-    /// These bytes came before the question that they may be an answer to, or before the go-ahead: somebody may have
+    /// These bytes came before the question that they seem to answer, or before the go-ahead. An attacker may have
     /// injected them (rule: upgrade-2). The connection has ended.
     Early(PeerWords),
-    /// The peer's part is longer than the bound, or does not end. The connection has ended.
+    /// The peer's part of the dialogue is longer than the limit, or does not end. The connection has ended.
     TooLong {
-        /// The most bytes that the peer may send before TLS.
+        /// The largest number of bytes that the peer may send before TLS.
         limit: usize,
     },
-    /// The client sends command after command, and does not ask for TLS. The connection has ended.
+    /// The client keeps sending commands without requesting TLS. The connection has ended.
     TooManyCommands {
-        /// The most commands that a client may send before TLS.
+        /// The largest number of commands that a client may send before TLS.
         limit: usize,
     },
-    /// The client took its leave in plaintext, as its protocol has it (`QUIT`, for example). We have answered that, and the
-    /// connection can be closed.
+    /// The client ended the dialogue in plaintext with a command of its protocol, for example `QUIT`. We have answered
+    /// it, and the connection can be closed.
     Left,
 }
 
@@ -40,7 +40,7 @@ impl DialogueError {
         Blame::Peer
     }
 
-    /// Whether both sides agree about where in the dialogue they are, so that the connection may go on in plaintext, or can be
+    /// Whether both sides are in the same state, so that the connection can be used further in plaintext, or can be
     /// closed in order. Otherwise the connection has ended with this error.
     pub fn may_go_on(&self) -> bool {
         match self {
@@ -72,7 +72,8 @@ impl fmt::Display for DialogueError {
 
 impl StdError for DialogueError {}
 
-/// The peer's words in an error: at most 200 bytes of them. Printed, they are escaped and in quotes (rule: tcp-11).
+/// The peer's words in an error: at most 200 bytes of them. `Display` escapes them and puts them in quotes (rule:
+/// tcp-11).
 #[derive(Clone, PartialEq, Eq)]
 pub struct PeerWords {
     bytes: Vec<u8>,
@@ -87,7 +88,7 @@ impl PeerWords {
         Self { bytes: shown.to_vec(), is_cut: shown.len() < words.len() }
     }
 
-    /// The bytes as the peer sent them, up to the bound.
+    /// The bytes as the peer sent them, up to the limit.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -1,4 +1,4 @@
-//! Errors of questions about a TLS session.
+//! Errors of requests for facts about a TLS session.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,38 +7,38 @@ use std::io;
 use super::Blame;
 use crate::escape::printable;
 
-/// Why a TLS session does not give a fact that was asked for: a name of the peer, a channel binding, keying material. The
-/// connection itself goes on.
+/// Why a requested fact of a TLS session is not available: a name of the peer, a channel binding, or keying material.
+/// The connection itself is not affected.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum SessionError {
     /// There is no TLS session, or its handshake is not done.
     NotSecured,
-    /// The certificate, or the extension of it that was asked for, cannot be read. Use it as one without names.
+    /// The certificate, or the requested extension of it, cannot be parsed. Treat it as a certificate without names.
     UnreadableCertificate,
-    /// The certificate has more subject alternative names than are read here.
+    /// The certificate has more subject alternative names than this crate parses.
     TooManyNames {
         /// The limit.
         limit: usize,
     },
-    /// `tls-server-end-point` needs the server's certificate. A server does not know its own if a resolver of the
-    /// application chose it, or if the configuration came from rustls.
+    /// `tls-server-end-point` needs the server's certificate. A server does not know its own certificate if a resolver
+    /// of the application chose it, or if the configuration came from rustls.
     NoServerCertificate,
     /// RFC 5929 defines no `tls-server-end-point` for a certificate whose signature uses no hash function, or several.
     NoHashFunction {
         /// The signature algorithm of the certificate: its name, or its object identifier.
         algorithm: String,
     },
-    /// The crypto provider, and the library of the enabled feature, do not have the hash function that the certificate's
-    /// signature uses.
+    /// Neither the crypto provider nor the library of the enabled feature has the hash function of the certificate's
+    /// signature.
     UnsupportedHash(&'static str),
-    /// A TLS 1.2 session without the extended master secret (RFC 7627): two connections may have the same secret, so
-    /// nothing may be exported from it. The peer is too old, or the extension is turned off there.
+    /// The session is TLS 1.2 without the extended master secret (RFC 7627). Two connections may then have the same
+    /// secret, so nothing may be exported from it. The peer is too old, or has the extension turned off.
     NoExtendedMasterSecret,
-    /// Another library made the handshake of this TLS 1.2 session, and whether it has the extended master secret is not
-    /// known.
+    /// Another library did the handshake of this TLS 1.2 session, so it is unknown whether the session has the extended
+    /// master secret.
     UnknownMasterSecret,
-    /// The express engine has no secret to export from: the configuration was not made by `express()`.
+    /// The express engine has no secret to export from, because the configuration was not made by `express()`.
     NoExporter,
     /// The arguments of an export are not allowed: a label that TLS itself uses or that is too long, a context of more
     /// than 65,535 bytes, or a length that is 0 or too large.

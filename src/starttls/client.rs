@@ -28,30 +28,31 @@ pub struct Client {
 }
 
 impl Client {
-    /// A dialogue with the server of this name, which XMPP tells the server.
+    /// A dialogue with the server of this name. The name is sent only in XMPP.
     pub fn new(dialogue: Dialogue, name: impl Into<String>) -> Self {
         let settings = ClientSettings { name: name.into(), hello: None, mysql_capabilities: 0 };
         Self { dialogue, settings, machine: None }
     }
 
-    /// Our own name: for `EHLO` and `LHLO`, where it is `localhost` otherwise, and for `from` in XMPP between servers. Characters
-    /// other than printable ASCII are left out. It has no effect once the dialogue has begun.
+    /// Sets our own name, which is sent in `EHLO` and `LHLO` (default `localhost`), and as `from` in XMPP between
+    /// servers. Characters other than printable ASCII are removed. After the dialogue has started, this has no effect.
     #[must_use]
     pub fn hello(mut self, name: impl Into<String>) -> Self {
         self.settings.hello = Some(name.into());
         self
     }
 
-    /// MySQL: capability flags for the SSLRequest packet, besides those that TLS needs (`CLIENT_SSL`, `CLIENT_PROTOCOL_41`,
-    /// `CLIENT_SECURE_CONNECTION`). A server may hold the client to these flags in TLS. It has no effect once the dialogue has
-    /// begun.
+    /// MySQL: sets capability flags for the SSLRequest packet, in addition to those that TLS needs (`CLIENT_SSL`,
+    /// `CLIENT_PROTOCOL_41`, `CLIENT_SECURE_CONNECTION`). In TLS, a server may require the same flags again. After the
+    /// dialogue has started, this has no effect.
     #[must_use]
     pub fn mysql_capabilities(mut self, flags: u32) -> Self {
         self.settings.mysql_capabilities = flags;
         self
     }
 
-    /// Reads the server's greeting, and says nothing. In a protocol in which the client speaks first, this returns at once.
+    /// Reads the server's greeting, and sends nothing. In a protocol in which the client sends first, this returns at
+    /// once.
     ///
     /// # Errors
     ///
@@ -59,7 +60,7 @@ impl Client {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: another call, or [`negotiate`](Self::negotiate), goes on where this one was.
+    /// Cancel safe: another call, or [`negotiate`](Self::negotiate), continues where this one stopped.
     pub async fn read_greeting<C>(&mut self, connection: &mut C) -> Result<&[u8], Error>
     where
         C: UpgradableTransport + ?Sized,
@@ -68,20 +69,21 @@ impl Client {
         Ok(self.greeting())
     }
 
-    /// Talks until the server has agreed to TLS. Next is
+    /// Runs the dialogue until the server has agreed to TLS. Then call
     /// [`start_tls`](crate::UpgradableConnection::start_tls), which refuses bytes after the go-ahead.
     ///
-    /// The wait is bounded by [`Policy::handshake_timeout`](crate::Policy::handshake_timeout), from this call on.
+    /// [`Policy::handshake_timeout`](crate::Policy::handshake_timeout) limits the wait, counted from this call.
     ///
     /// # Errors
     ///
-    /// [`UpgradeError::Dialogue`](crate::UpgradeError::Dialogue): the server declined, or broke its protocol. Before anything
-    /// is said, the error of [`may_start_tls`](crate::UpgradableConnection::may_start_tls). The server ended the connection, or
-    /// the time is over: the reason. Where [`DialogueError::may_go_on`] does not say otherwise, the connection has ended.
+    /// [`UpgradeError::Dialogue`](crate::UpgradeError::Dialogue) if the server declined or violated its protocol. The
+    /// error of [`may_start_tls`](crate::UpgradableConnection::may_start_tls), before anything is sent. The reason, if
+    /// the server ended the connection or the time is over. Unless [`DialogueError::may_go_on`] returns true, the
+    /// connection has ended.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: another call goes on where this one was, with its time anew.
+    /// Cancel safe: another call continues where this one stopped, and its time limit starts again.
     pub async fn negotiate<C>(&mut self, connection: &mut C) -> Result<(), Error>
     where
         C: UpgradableTransport + ?Sized,
@@ -89,15 +91,15 @@ impl Client {
         drive(self.machine(), connection, Goal::Tls).await
     }
 
-    /// All bytes that the server sent before we said anything, as they came: in MySQL, the packet with the scramble. Empty in
-    /// a protocol in which the client speaks first.
+    /// All bytes that the server sent before our first message, unchanged. In MySQL, this is the packet with the
+    /// scramble. Empty in a protocol in which the client sends first.
     pub fn greeting(&self) -> &[u8] {
         self.machine.as_ref().map(Machine::greeting).unwrap_or_default()
     }
 
-    /// Without a connection of this crate: takes bytes of the server, and returns how many. The others are not for now: send the
-    /// [`output`](Self::output) first. After the go-ahead all bytes that are left must be refused, or, with care, be given to
-    /// TLS.
+    /// For use without a connection of this crate: reads bytes of the server, and returns how many were read. Before
+    /// you pass the remaining bytes, send the [`output`](Self::output). After the go-ahead, refuse all remaining bytes
+    /// or, with care, pass them to TLS.
     ///
     /// # Errors
     ///
@@ -106,12 +108,12 @@ impl Client {
         self.machine().take(bytes)
     }
 
-    /// Without a connection of this crate: what is to be sent now. `unread` are the bytes of the server that have arrived and that
-    /// [`receive`](Self::receive) did not take.
+    /// For use without a connection of this crate: returns the bytes to send now. `unread` are the bytes of the server
+    /// that have arrived and that [`receive`](Self::receive) did not read.
     ///
     /// # Errors
     ///
-    /// The server has answered before it was asked.
+    /// The server has answered before the question.
     pub fn output(&mut self, unread: &[u8]) -> Result<Vec<u8>, DialogueError> {
         self.machine().give(unread)
     }

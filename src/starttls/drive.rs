@@ -1,4 +1,4 @@
-//! A dialogue over a connection.
+//! Runs a dialogue over a connection.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,21 +11,22 @@ use crate::policy::Role;
 use crate::transport::UpgradableTransport;
 use crate::transport::layer::poll_write_some;
 
-/// How far a dialogue is to go.
+/// The point at which a run of the dialogue stops.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Goal {
-    /// The server's greeting has come. Nothing is said.
+    /// The server's greeting has arrived. Nothing is sent.
     Greeting,
     /// Both sides have agreed to TLS.
     Tls,
 }
 
-/// Drives the machine to the goal. A dropped future loses nothing: the machine knows what was heard and what was said.
+/// Runs the machine up to the goal. Dropping the future loses nothing, because the machine keeps what was received and
+/// sent.
 pub(super) async fn drive<C>(machine: &mut Machine, connection: &mut C, goal: Goal) -> Result<(), Error>
 where
     C: UpgradableTransport + ?Sized,
 {
-    // A go-ahead cannot be taken back.
+    // Checked first, because a go-ahead cannot be taken back.
     connection.may_start_tls()?;
     let control = connection.control();
     let deadline = after(control.policy().handshake_timeout);
@@ -69,7 +70,8 @@ where
         } else if !*is_judged {
             *is_judged = true;
             match Pin::new(&mut *connection).poll_fill_buf(cx)? {
-                // A client that has ended gets its answer; a server that has ended gets no question.
+                // If a client has ended its half, it still gets the answer. If a server has ended its half, it gets no
+                // question.
                 Poll::Ready([]) if machine.role() == Role::Client => {
                     return Poll::Ready(Err(Reason::Truncated(Phase::Handshake).into()));
                 }

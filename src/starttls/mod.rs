@@ -1,8 +1,8 @@
-//! Protocols that begin in plaintext and change to TLS on the same connection (STARTTLS): the plaintext part, for clients and
-//! for servers (feature `starttls`).
+//! Protocols that start in plaintext and change to TLS on the same connection (STARTTLS): the plaintext part, for
+//! clients and for servers (feature `starttls`).
 //!
-//! [`Dialogue`] names the protocol. [`client`] and [`server`] talk its plaintext part over any upgradable connection, and start
-//! TLS:
+//! [`Dialogue`] names the protocol. [`client`] and [`server`] run its plaintext part over any upgradable connection,
+//! and start TLS:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,22 +35,22 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`Client`] and [`Server`] do the same in steps and with settings. They also run without a connection of this crate, for
-//! example in a callback: give the peer's bytes to `receive`, and send what `output` returns.
+//! [`Client`] and [`Server`] do the same in steps, and have settings. They also work without a connection of this
+//! crate, for example in a callback: pass the peer's bytes to `receive`, and send the bytes that `output` returns.
 //!
 //! # What is refused
 //!
-//! Plaintext is not authenticated, so each protocol is read strictly. A client refuses bytes that its protocol does not allow
-//! at that place, an answer that came before its question, and every byte after the go-ahead, also one that only the kernel has
-//! (rules: upgrade-2, upgrade-11). A server refuses plaintext after the command that asks for TLS (rule: upgrade-3). Either side
-//! takes at most 64 KiB from its peer, a server at most 100 commands, and all of it has to be over within
-//! [`Policy::handshake_timeout`](crate::Policy::handshake_timeout).
+//! Plaintext is not authenticated, so each protocol is parsed strictly. A client refuses bytes that its protocol does
+//! not allow at that point, an answer that came before its question, and every byte after the go-ahead, including bytes
+//! that are still in the kernel (rules: upgrade-2, upgrade-11). A server refuses plaintext after the command that
+//! requests TLS (rule: upgrade-3). Each side accepts at most 64 KiB from its peer, and a server accepts at most 100
+//! commands. [`Policy::handshake_timeout`](crate::Policy::handshake_timeout) limits the time of the whole dialogue.
 //!
-//! The error is [`UpgradeError::Dialogue`] with a [`DialogueError`]: it quotes the peer's words, escaped and shortened.
-//! If the peer only said no, the connection goes on in plaintext
-//! ([`DialogueError::may_go_on`]); after any other error it has ended.
+//! The error is [`UpgradeError::Dialogue`] with a [`DialogueError`], which quotes the peer's words, escaped and
+//! shortened. If the peer only refused, the connection can be used further in plaintext ([`DialogueError::may_go_on`]).
+//! After any other error, the connection has ended.
 //!
-//! Nothing that the peer said in plaintext is valid in TLS: ask for its capabilities again.
+//! Nothing that the peer sent in plaintext is valid in TLS, so request its capabilities again.
 
 mod client;
 mod drive;
@@ -68,16 +68,17 @@ use crate::error::Error;
 use crate::error::{DialogueError, UpgradeError};
 use crate::transport::UpgradableTransport;
 
-/// Asks the server for TLS in this dialogue, and makes the handshake. The server's certificate is checked against `name`.
+/// Requests TLS from the server with this dialogue, and does the handshake. The server's certificate is checked against
+/// `name`.
 ///
 /// # Errors
 ///
-/// [`UpgradeError::Dialogue`]: the server declined, or broke its protocol. All else is as for
+/// [`UpgradeError::Dialogue`] if the server declined or violated its protocol. Otherwise the errors of
 /// [`start_tls`](crate::UpgradableConnection::start_tls), after which the connection has ended.
 ///
 /// # Cancel safety
 ///
-/// Not cancel safe. [`Client::negotiate`] is.
+/// Not cancel safe, but [`Client::negotiate`] is.
 pub async fn client<C>(connection: &mut C, dialogue: Dialogue, tls: &ClientTls, name: &str) -> Result<(), Error>
 where
     C: UpgradableTransport + ?Sized,
@@ -86,16 +87,16 @@ where
     connection.start_tls(StartTls::client(tls, name)).await
 }
 
-/// Serves the dialogue until the client asks for TLS, and makes the handshake. Until then the client can only leave.
+/// Serves the dialogue until the client requests TLS, and does the handshake. Until then, the client can only leave.
 ///
 /// # Errors
 ///
-/// [`UpgradeError::Dialogue`]: the client left, or broke its protocol. All else is as for
+/// [`UpgradeError::Dialogue`] if the client left or violated its protocol. Otherwise the errors of
 /// [`start_tls`](crate::UpgradableConnection::start_tls), after which the connection has ended.
 ///
 /// # Cancel safety
 ///
-/// Not cancel safe. [`Server::negotiate`] is.
+/// Not cancel safe, but [`Server::negotiate`] is.
 pub async fn server<C>(connection: &mut C, dialogue: Dialogue, tls: &ServerTls) -> Result<(), Error>
 where
     C: UpgradableTransport + ?Sized,

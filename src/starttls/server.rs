@@ -7,8 +7,8 @@ use crate::error::{DialogueError, Error};
 use crate::starttls::drive::{Goal, drive};
 use crate::transport::UpgradableTransport;
 
-/// The server's side of a dialogue, for a service that wants TLS: it greets, lists TLS as the only thing that it has, and
-/// answers everything else with the refusal that its protocol has for that.
+/// The server's side of a dialogue, for a service that requires TLS. It sends a greeting, lists TLS as its only
+/// feature, and refuses all other commands in the way of its protocol.
 ///
 /// ```no_run
 /// # async fn f(listener: bowline::Listener, tls: bowline::ServerTls) -> Result<(), bowline::Error> {
@@ -33,37 +33,39 @@ impl Server {
         Self { dialogue, settings, machine: None }
     }
 
-    /// The name of this server, for its greeting and answers; otherwise `localhost`. Characters other than printable ASCII are left
-    /// out of lines. It has no effect once the dialogue has begun.
+    /// Sets the name of this server for its greeting and answers (default `localhost`). In lines, characters other than
+    /// printable ASCII are removed. After the dialogue has started, this has no effect.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = name.into();
         self
     }
 
-    /// The bytes to greet with, with the end of the line, instead of a greeting of our own. A server of MySQL sets the packet
-    /// whose scramble it will check, with `CLIENT_SSL`. It has no effect once the dialogue has begun.
+    /// Sets the bytes of the greeting, including the end of the line, instead of our own greeting. A server of MySQL
+    /// sets the packet with the scramble that it will check, and with the flag `CLIENT_SSL`. After the dialogue has
+    /// started, this has no effect.
     #[must_use]
     pub fn greeting(mut self, greeting: impl Into<Vec<u8>>) -> Self {
         self.settings.greeting = Some(greeting.into());
         self
     }
 
-    /// Answers until the client asks for TLS and has the go-ahead. Next is
+    /// Answers until the client has requested TLS and got the go-ahead. Then call
     /// [`start_tls`](crate::UpgradableConnection::start_tls).
     ///
-    /// The wait is bounded by [`Policy::handshake_timeout`](crate::Policy::handshake_timeout), from this call on.
+    /// [`Policy::handshake_timeout`](crate::Policy::handshake_timeout) limits the wait, counted from this call.
     ///
     /// # Errors
     ///
-    /// [`UpgradeError::Dialogue`](crate::UpgradeError::Dialogue): the client left, or broke its protocol, or sent plaintext after
-    /// the command that asks for TLS. Before anything is said, the error of
-    /// [`may_start_tls`](crate::UpgradableConnection::may_start_tls) (rule: upgrade-12). The client ended the connection, or the
-    /// time is over: the reason. Where [`DialogueError::may_go_on`] does not say otherwise, the connection has ended.
+    /// [`UpgradeError::Dialogue`](crate::UpgradeError::Dialogue) if the client left, violated its protocol, or sent
+    /// plaintext after the command that requests TLS. The error of
+    /// [`may_start_tls`](crate::UpgradableConnection::may_start_tls), before anything is sent (rule: upgrade-12). The
+    /// reason, if the client ended the connection or the time is over. Unless [`DialogueError::may_go_on`] returns
+    /// true, the connection has ended.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: another call goes on where this one was, with its time anew.
+    /// Cancel safe: another call continues where this one stopped, and its time limit starts again.
     pub async fn negotiate<C>(&mut self, connection: &mut C) -> Result<(), Error>
     where
         C: UpgradableTransport + ?Sized,
@@ -71,14 +73,15 @@ impl Server {
         drive(self.machine(), connection, Goal::Tls).await
     }
 
-    /// The last message of the client, as it came: once both have agreed to TLS, the one that asked for it. In MySQL, the
-    /// SSLRequest packet with the client's capabilities.
+    /// The last message of the client, unchanged. After both sides have agreed to TLS, this is the message that
+    /// requested it. In MySQL, it is the SSLRequest packet with the client's capabilities.
     pub fn request(&self) -> &[u8] {
         self.machine.as_ref().map(Machine::last).unwrap_or_default()
     }
 
-    /// Without a connection of this crate: takes bytes of the client, and returns how many. The others are not for now: send the
-    /// [`output`](Self::output) first. After the go-ahead all bytes that are left belong to TLS.
+    /// For use without a connection of this crate: reads bytes of the client, and returns how many were read. Before
+    /// you pass the remaining bytes, send the [`output`](Self::output). After the go-ahead, all remaining bytes belong
+    /// to TLS.
     ///
     /// # Errors
     ///
@@ -87,17 +90,17 @@ impl Server {
         self.machine().take(bytes)
     }
 
-    /// Without a connection of this crate: what is to be sent now. `unread` are the bytes of the client that have arrived and that
-    /// [`receive`](Self::receive) did not take.
+    /// For use without a connection of this crate: returns the bytes to send now. `unread` are the bytes of the client
+    /// that have arrived and that [`receive`](Self::receive) did not read.
     ///
     /// # Errors
     ///
-    /// The client has sent plaintext after the command that asks for TLS.
+    /// The client has sent plaintext after the command that requests TLS.
     pub fn output(&mut self, unread: &[u8]) -> Result<Vec<u8>, DialogueError> {
         self.machine().give(unread)
     }
 
-    /// Whether the client has asked for TLS, and all output was taken.
+    /// Whether the client has requested TLS, and all output was taken.
     pub fn is_agreed(&self) -> bool {
         self.machine.as_ref().is_some_and(Machine::is_agreed)
     }

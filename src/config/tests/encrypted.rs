@@ -60,7 +60,7 @@ impl Files {
         builder.build().map_err(problem)
     }
 
-    /// The mistake; its text begins with the name of the file.
+    /// The error. Its text must begin with the name of the file.
     fn mistake(&self, passphrase: Option<&str>) -> ConfigProblem {
         let error = self.build(passphrase).unwrap_err();
         assert!(error.file.as_ref().is_some_and(|file| file.ends_with("enc.pem")), "{error}");
@@ -94,7 +94,7 @@ fn keys_that_openssl_encrypted_are_read_with_their_passphrase() {
 fn a_passphrase_changes_nothing_for_a_key_that_is_not_encrypted() {
     let server = Pki::new().server(&[]);
     let builder = ServerTls::builder().identity_pem(server.chain_pem(), server.key_pem()).key_passphrase(RIGHT);
-    // It is in no log.
+    // The passphrase must not appear in a log.
     assert!(!format!("{builder:?}").contains("correct"), "{builder:?}");
     builder.build().unwrap();
     let builder = ClientTls::builder().dangerous_no_verification().key_passphrase(RIGHT);
@@ -152,7 +152,8 @@ fn parameters_that_need_too_much_memory_are_refused() {
     assert!(matches!(&refused, ConfigProblem::UnusableKey(why) if why.contains("1 GiB")), "{refused}");
 }
 
-/// Whether this byte is the last one of the length of a sequence that holds the place. The lengths are still those from before.
+/// Whether this byte is the last byte of the length of a sequence that contains the place. The lengths are those from
+/// before the change.
 fn is_sequence_around(der: &[u8], at: usize, place: usize) -> bool {
     let length = usize::from(der[at]);
     let (is_short, is_long) = (at >= 1 && der[at - 1] == 0x30, at >= 2 && der[at - 2..at] == [0x30, 0x81]);

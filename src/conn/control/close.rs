@@ -1,4 +1,4 @@
-//! A close that is requested by the handle, while other tasks use the connection.
+//! A close that is requested through the handle, while other tasks use the connection.
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
@@ -14,20 +14,24 @@ use crate::core::report::CloseReport;
 pub(crate) type Closing = Pin<Box<dyn Future<Output = CloseReport> + Send>>;
 
 impl Control {
-    /// Ends the connection in order, from any task or thread, while other tasks use both halves of the connection. It does
-    /// what [`Transport::close`](crate::Transport::close) does, in any state, and returns the same report (rule: close-16).
-    /// Several calls, and a `close` by the owner of the connection, return one report.
+    /// Closes the connection in order, from any task or thread, while other tasks use both halves of the connection. It
+    /// does what [`Transport::close`](crate::Transport::close) does, in any state, and returns the same report (rule:
+    /// close-16). Several calls, and a `close` by the owner of the connection, return the same report.
     ///
-    /// The first poll wakes the tasks that use the connection, and their calls fail: reads with
-    /// [`Reason::Closed`](crate::Reason::Closed), writes as after `close_write` (broken pipe). Input that was not read yet is
-    /// discarded, so a read does not return an end of file, which would make that input look complete. Bytes that were accepted before leave first. A connection that a [protocol](crate::protocol) runs is closed as by
+    /// The first poll wakes the tasks that use the connection, and their calls fail: reads fail with
+    /// [`Reason::Closed`](crate::Reason::Closed), writes fail as after `close_write` (broken pipe). Unread input is
+    /// discarded. Reads do not return an end of file, because this would make the input look complete. Bytes that were
+    /// accepted before are still sent. If a [protocol](crate::protocol) runs on the connection, this does the same as
     /// [`Handle::close`](crate::protocol::Handle::close).
     ///
-    /// A handshake or an upgrade that is under way is given up, or is finished first if bytes wait for it (rule: close-9).
+    /// If a handshake or an upgrade is in progress, it is given up, or it is finished first if bytes are queued (rule:
+    /// close-9).
     ///
-    /// The tasks may drop their halves meanwhile. Over TCP, a half that is kept holds its socket's descriptor until it is
-    /// used or dropped. The owner of a plaintext [`Stream`](crate::Stream) has to poll it once, because nobody else can reach
-    /// the stream: if it does not within [`Policy::close_timeout`](crate::Policy::close_timeout), the stream is dropped at its
+    /// The tasks may drop their halves meanwhile. Over TCP, a half that is kept holds the socket's descriptor until the
+    /// half is used or dropped. The owner of a plaintext [`Stream`](crate::Stream) has to poll it once, because only
+    /// the owner can access the stream. If the owner does not do so within
+    /// [`Policy::close_timeout`](crate::Policy::close_timeout), the stream is dropped at its next poll, and the reason
+    /// is [`Reason::TimedOut`](crate::Reason::TimedOut).
     /// next poll, and the reason is [`Reason::TimedOut`](crate::Reason::TimedOut).
     ///
     /// ```
@@ -50,8 +54,9 @@ impl Control {
     ///
     /// # Cancel safety
     ///
-    /// The first poll decides: no task can use the connection after it, even if the future is dropped. Call it again to
-    /// continue; the bounds then start anew. If no task holds the connection any more, it is dropped with the future.
+    /// After the first poll, no task can use the connection any more, even if the future is dropped. Call this method
+    /// again to continue; the limits then start again. If no task holds the connection any more, it is dropped with the
+    /// future.
     #[doc(alias = "loseConnection")]
     #[doc(alias = "shutdown")]
     pub fn close(&self) -> impl Future<Output = CloseReport> + Send + use<> {
@@ -60,18 +65,18 @@ impl Control {
             if let Some(owner) = this.layers().find(|watcher| watcher.owns_close()) {
                 return owner.close_in_order().await;
             }
-            // Taken first: the tasks may drop the connection as soon as they see that a close was asked for.
+            // Taken first, because the tasks may drop the connection as soon as they notice the close.
             let mut hold = this.hold();
             this.ask_close();
             loop {
                 let mut over = pin!(this.0.going.notified());
                 over.as_mut().enable();
                 if let Some(report) = this.report() {
-                    // rule: life-6. The connection has ended for good.
+                    // rule: life-6. Every further call returns at once too, so it costs budget.
                     consume_budget().await;
                     return report.clone();
                 }
-                // The owner of the connection may be closing it: then its report counts.
+                // If the owner of the connection is closing it, the owner's report counts.
                 if let Some(closing) = this.begin_closing() {
                     drop(hold.take());
                     return closing.await;
@@ -81,13 +86,14 @@ impl Control {
         }
     }
 
-    /// Keeps the layers and the bottom, until a close of its own keeps them. `None`: the connection has gone.
+    /// Keeps the layers and the bottom layer alive, until the close itself keeps them. `None`: the connection has
+    /// ended.
     fn hold(&self) -> Option<impl Send + use<>> {
         let layers: Vec<_> = self.layers().collect();
         Some((layers, self.bottom()?.hold()?))
     }
 
-    /// From now on, the connection ends in order, and only the close uses it.
+    /// From now on, only the close uses the connection, and ends it in order.
     fn ask_close(&self) {
         if self.0.touched.fetch_or(CLOSE_ASKED, Ordering::SeqCst) & CLOSE_ASKED != 0 {
             return;
@@ -101,7 +107,7 @@ impl Control {
         });
     }
 
-    /// The close of the topmost layer, unless another close is in progress, or the connection has gone.
+    /// The close of the topmost layer. `None` if another close is in progress, or if the connection has ended.
     fn begin_closing(&self) -> Option<Closing> {
         if self.0.closing.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
             return None;
@@ -136,7 +142,7 @@ impl Control {
         }
     }
 
-    /// Waits until the socket has gone, or was cut off.
+    /// Waits until the socket is closed, or until the connection is cut off.
     pub(crate) async fn gone(&self) {
         loop {
             let mut over = pin!(self.0.going.notified());
@@ -148,25 +154,26 @@ impl Control {
         }
     }
 
-    /// The report of a connection that has ended without a close, while a close is in progress.
+    /// The report of a connection that ended without a close, while a close is in progress.
     pub(crate) fn report_without_close(&self) -> CloseReport {
         let unclosed = || CloseReport { unacknowledged: self.unacknowledged(), ..CloseReport::of(self.reason()) };
         self.kept_report().cloned().unwrap_or_else(unclosed)
     }
 
-    /// Whether the handle was asked for a close: the application can no longer use the connection.
+    /// Whether a close was requested through the handle: the application can no longer use the connection.
     pub(crate) fn is_close_asked(&self) -> bool {
         self.0.touched.load(Ordering::SeqCst) & CLOSE_ASKED != 0
     }
 
-    /// Whether the connection was cut off, or the handle was asked for a close. Checked at each step of each operation.
+    /// Whether the connection was cut off, or a close was requested through the handle. Every step of every operation
+    /// checks this.
     #[inline]
     pub(crate) fn is_touched(&self) -> bool {
         self.0.touched.load(Ordering::Acquire) != 0
     }
 }
 
-/// The one close that was requested by handles. When it is dropped, another one may take its place.
+/// The one close that handles have requested. If it is dropped, another one may take its place.
 struct Lead(Control);
 
 impl Drop for Lead {

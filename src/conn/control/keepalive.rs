@@ -1,4 +1,4 @@
-//! Keep-alive (rule: tcp-2). Windows sets both times with one call, and cannot report them, so they are kept here.
+//! Keep-alive (rule: tcp-2). Windows sets both times with one call and cannot report them, so this module stores them.
 
 use std::io;
 #[cfg(any(windows, bowline_portable))]
@@ -35,8 +35,8 @@ impl Control {
     }
 }
 
-/// The call that sets one time sets the other one too. A time that was never set gets the value that Windows documents as
-/// its own.
+/// The call that sets one time also sets the other one. A time that was never set gets the default that Windows
+/// documents.
 #[cfg(any(windows, bowline_portable))]
 fn with_both_times(wanted: Keepalive, kept: Keepalive) -> Keepalive {
     if wanted == Keepalive::default() {

@@ -1,4 +1,4 @@
-//! What an abort, a close and a drain by the handle need of the layers and of the callback interface.
+//! The interface through which a handle notifies layers and the callback interface of an abort, a close or a drain.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use super::close::Closing;
 pub(crate) trait Watcher: Send + Sync {
     /// Called after the connection was aborted.
     fn handle_abort(&self);
-    /// A close was requested by the handle.
+    /// Called when a close was requested through the handle.
     fn handle_close(&self);
-    /// Closes the connection in order, if this is its topmost layer, while other tasks may hold it.
+    /// Closes the connection in order if this is its topmost layer, even while other tasks hold it.
     fn close_in_order(self: Arc<Self>) -> Closing;
-    /// Whether a close has to be left to this owner, whatever layers there are.
+    /// Whether this owner must do the close, whatever layers there are.
     fn owns_close(&self) -> bool {
         false
     }

@@ -1,12 +1,12 @@
-//! Elements of BER (X.690), as LDAP has them.
+//! Elements of BER (X.690), as LDAP uses them.
 
 use crate::core::dialogue::script::unexpected;
 use crate::error::DialogueError;
 
-/// The longest accepted message: far more than a real one needs here.
+/// The longest accepted message. Real messages of this dialogue are far shorter.
 const LONGEST: usize = 8 << 10;
 
-/// Whether these bytes are a whole LDAPMessage, a SEQUENCE.
+/// Whether these bytes are a complete LDAPMessage, which is a SEQUENCE.
 pub(super) fn is_whole(unit: &[u8]) -> Result<bool, DialogueError> {
     if unit[0] != 0x30 {
         return Err(unexpected(unit));
@@ -35,14 +35,14 @@ pub(super) fn option(bytes: &[u8], tag: u8) -> Option<(Option<&[u8]>, &[u8])> {
     }
 }
 
-/// An element of less than 128 bytes.
+/// Encodes an element of less than 128 bytes.
 pub(super) fn element(tag: u8, content: &[&[u8]]) -> Vec<u8> {
     let content = content.concat();
     debug_assert!(content.len() < 0x80);
     [&[tag, content.len() as u8][..], &content].concat()
 }
 
-/// The number of bytes of the length that begins here.
+/// The number of bytes in the length field that starts here.
 fn head(bytes: &[u8]) -> Option<usize> {
     let first = *bytes.first()?;
     Some(if first & 0x80 == 0 { 1 } else { 1 + usize::from(first & 0x7f) })

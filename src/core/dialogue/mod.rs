@@ -1,18 +1,18 @@
-//! The plaintext part of a protocol that changes to TLS on the same connection (STARTTLS), without the connection.
+//! The plaintext part of a protocol that changes to TLS on the same connection (STARTTLS). This module does no I/O.
 //!
-//! A [`Machine`] is one side of one dialogue. Its owner brings what the peer sends ([`receive`](Machine::receive)), sends
-//! what the machine says ([`output`](Machine::output)), and stops when the machine has agreed to TLS or failed.
+//! A `Machine` is one side of one dialogue. Its owner passes the peer's bytes in (`receive`),
+//! sends the machine's `output`, and stops when the machine has agreed to TLS or failed.
 //!
-//! Plaintext is not authenticated: anybody between the two sides may inject bytes, and hopes that they are taken for bytes of
-//! the session in TLS (rule: upgrade-2). Therefore:
+//! Plaintext is not authenticated. An attacker between the two sides may inject bytes and hope that they are processed
+//! as if they came through TLS (rule: upgrade-2). Therefore:
 //!
-//! - A machine takes the peer's bytes one by one, and none after the one that ends its turn. How the bytes were cut into
-//!   segments makes no difference, and all bytes after the last one that belongs to the dialogue are left for the judgement on
-//!   leftover (`core/upgrade.rs`).
-//! - Before the machine says anything, its owner shows it what has arrived and is not taken ([`unread`](Machine::unread)).
-//!   A client refuses an answer that came before its question; a server refuses what came before its go-ahead, unless
-//!   it can be the start of a handshake.
-//! - Nothing of what the peer said is used in TLS.
+//! - A machine reads the peer's bytes one by one, and stops after the last byte of the peer's turn. The result does not
+//!   depend on how the bytes were split into segments. All bytes after the end of the dialogue are leftover, about
+//!   which the policy decides (`core/upgrade.rs`).
+//! - Before the machine sends anything, its owner passes it the bytes that have arrived and were not read
+//!   (`unread`). A client refuses an answer that came before its question. A server refuses bytes
+//!   that came before its go-ahead, unless they can be the start of a handshake.
+//! - Nothing that the peer sent in plaintext is used in TLS.
 
 mod ber;
 mod client;
@@ -33,9 +33,9 @@ pub use name::{Dialogue, LineCommand, UnknownDialogue};
 use script::{Next, Script};
 pub(crate) use server::ServerSettings;
 
-/// The most bytes that a peer may send before TLS.
+/// The largest number of bytes that a peer may send before TLS.
 const LONGEST: usize = 64 << 10;
-/// The most commands that a client may send before TLS.
+/// The largest number of commands that a client may send before TLS.
 const MOST_COMMANDS: usize = 100;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +50,12 @@ pub(crate) struct Machine {
     script: Box<dyn Script>,
     role: Role,
     state: State,
-    /// The begin of a unit.
+    /// The received bytes of an incomplete unit.
     unit: Vec<u8>,
-    /// All bytes of the peer before we said anything.
+    /// All bytes that the peer sent before our first message.
     greeting: Vec<u8>,
     has_spoken: bool,
-    /// How many bytes the peer has sent.
+    /// The number of bytes that the peer has sent.
     heard: usize,
     units: usize,
     output: Vec<u8>,
@@ -88,7 +88,8 @@ impl Machine {
         }
     }
 
-    /// Takes bytes of the peer, and returns how many. None are taken while there is output, or after the end.
+    /// Reads bytes of the peer, and returns how many were read. While there is output, and after the end, none are
+    /// read.
     pub(crate) fn receive(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
         while self.is_listening() && taken < bytes.len() {
@@ -109,7 +110,7 @@ impl Machine {
     }
 
     fn hear(&mut self) {
-        // The last unit is kept: it is the request of a client.
+        // The last unit is kept, because it is the client's request.
         let unit = std::mem::take(&mut self.unit);
         if !self.has_spoken {
             self.greeting.extend_from_slice(&unit);
@@ -130,12 +131,13 @@ impl Machine {
         self.has_spoken |= !self.output.is_empty();
     }
 
-    /// Judges the bytes that have arrived and are not taken, before the output is sent. There must be output.
+    /// Checks the bytes that have arrived and were not read, before the output is sent. There must be output.
     pub(crate) fn unread(&mut self, bytes: &[u8]) {
         let is_allowed = match self.role {
             _ if bytes.is_empty() => true,
             Role::Client => self.script.may_be_early(bytes),
-            // rule: upgrade-2. A client may send commands one after the other, but after the one that asks for TLS only TLS.
+            // rule: upgrade-2. A client may send several commands in a row, but only TLS after the command that
+            // requests TLS.
             Role::Server => self.state != State::Agreed || judge(bytes, Leftover::Feed) == Verdict::Admit,
         };
         if !is_allowed {
@@ -144,13 +146,13 @@ impl Machine {
         }
     }
 
-    /// For an owner without a connection: takes bytes, or says why there will be no TLS.
+    /// For an owner without a connection: reads bytes, or returns why there will be no TLS.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, DialogueError> {
         let taken = self.receive(bytes);
         self.failure().map_or(Ok(taken), |error| Err(error.clone()))
     }
 
-    /// For an owner without a connection: all output, after the judgement on the bytes that have arrived.
+    /// For an owner without a connection: checks the unread bytes, and returns all output.
     pub(crate) fn give(&mut self, unread: &[u8]) -> Result<Vec<u8>, DialogueError> {
         if !self.output.is_empty() {
             self.unread(unread);
@@ -166,22 +168,22 @@ impl Machine {
         self.role
     }
 
-    /// What is to be sent next.
+    /// The bytes to send next.
     pub(crate) fn output(&self) -> &[u8] {
         &self.output
     }
 
-    /// So many bytes of the output have been sent.
+    /// Called when this many bytes of the output were sent.
     pub(crate) fn sent(&mut self, n: usize) {
         self.output.drain(..n);
     }
 
-    /// Whether TLS begins now.
+    /// Whether TLS starts now.
     pub(crate) fn is_agreed(&self) -> bool {
         self.output.is_empty() && self.state == State::Agreed
     }
 
-    /// Why the dialogue has ended without TLS. A server says its farewell first.
+    /// Why the dialogue has ended without TLS. A server sends its last answer first.
     pub(crate) fn failure(&self) -> Option<&DialogueError> {
         match &self.state {
             State::Failed(error) if self.output.is_empty() => Some(error),
@@ -189,12 +191,12 @@ impl Machine {
         }
     }
 
-    /// What the peer said before we said anything.
+    /// The bytes that the peer sent before our first message.
     pub(crate) fn greeting(&self) -> &[u8] {
         &self.greeting
     }
 
-    /// The unit that asked for TLS, or that agreed to it.
+    /// The unit that requested TLS, or agreed to it.
     pub(crate) fn last(&self) -> &[u8] {
         &self.unit
     }

@@ -6,9 +6,9 @@ use std::str::FromStr;
 
 use crate::escape::printable;
 
-/// A protocol that begins in plaintext and changes to TLS on the same connection.
+/// A protocol that starts in plaintext and changes to TLS on the same connection.
 ///
-/// Parsed and printed as the words in the table, which are those of OpenSSL's `s_client -starttls`:
+/// It is parsed from and printed as the words in the table, which OpenSSL's `s_client -starttls` uses too:
 ///
 /// ```
 /// use bowline::starttls::Dialogue;
@@ -32,8 +32,8 @@ pub enum Dialogue {
     Pop3,
     /// `nntp`: RFC 4642. `STARTTLS`.
     Nntp,
-    /// `sieve` or `managesieve`: RFC 5804. `STARTTLS`. After the handshake, the server sends its capabilities again, without
-    /// being asked.
+    /// `sieve` or `managesieve`: RFC 5804. `STARTTLS`. After the handshake, the server sends its capabilities again
+    /// without a request.
     ManageSieve,
     /// `irc`: the IRCv3 extension `tls`. `STARTTLS`.
     Irc,
@@ -41,21 +41,21 @@ pub enum Dialogue {
     Ftp,
     /// `ldap`: RFC 4511 section 4.14, and RFC 4513. The extended operation StartTLS, with message id 1.
     Ldap,
-    /// `xmpp`: RFC 6120 section 5, and RFC 7590; a client and a server. `<starttls/>`.
+    /// `xmpp`: RFC 6120 section 5, and RFC 7590, between a client and a server. `<starttls/>`.
     Xmpp,
-    /// `xmpp-server`: the same between two servers.
+    /// `xmpp-server`: as `xmpp`, between two servers.
     XmppServer,
     /// `postgres` or `postgresql`: PostgreSQL's SSLRequest.
     Postgres,
-    /// `mysql`: MySQL's and MariaDB's SSLRequest packet. The server has no go-ahead: TLS follows the packet. The packets
-    /// in TLS are numbered on from it: the next one has number 2.
+    /// `mysql`: the SSLRequest packet of MySQL and MariaDB. The server sends no go-ahead: TLS follows the packet. The
+    /// numbering of packets continues in TLS, where the next packet has number 2.
     MySql,
-    /// `line:COMMAND`: one line of the server, this command, one line of the server. For a client, an answer is a refusal if it
-    /// is one in a common protocol.
+    /// `line:COMMAND`: the server sends one line, the client sends this command, and the server sends one line. A
+    /// client treats an answer as a refusal if it is a refusal in a common protocol.
     Line(LineCommand),
 }
 
-/// A line that asks for TLS. Never empty, and one line.
+/// A command that requests TLS. It is one line and not empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LineCommand(String);
 
@@ -69,7 +69,7 @@ impl LineCommand {
 impl FromStr for LineCommand {
     type Err = UnknownDialogue;
 
-    /// Spaces at both ends are left out.
+    /// Spaces at both ends are removed.
     fn from_str(command: &str) -> Result<Self, UnknownDialogue> {
         let command = command.trim();
         if command.is_empty() || command.contains(char::is_control) {
@@ -93,7 +93,7 @@ const NAMES: [(&str, Dialogue); 15] = [
     ("xmpp-server", Dialogue::XmppServer),
     ("postgres", Dialogue::Postgres),
     ("mysql", Dialogue::MySql),
-    // Other names for the same.
+    // Aliases.
     ("managesieve", Dialogue::ManageSieve),
     ("postgresql", Dialogue::Postgres),
 ];
@@ -120,7 +120,7 @@ impl fmt::Display for Dialogue {
     }
 }
 
-/// The name of no dialogue.
+/// This is not the name of a dialogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownDialogue(String);
 

@@ -1,13 +1,13 @@
-//! What the scripts of all dialogues have in common.
+//! The parts that the scripts of all dialogues share.
 
 use crate::error::{DialogueError, PeerWords};
 
-/// What one side of one protocol does.
+/// The behaviour of one side of one protocol.
 pub(super) trait Script: Send + Sync {
-    /// Whether these bytes are a whole unit of the protocol: a line, a tag, a message. It is asked after each byte.
+    /// Whether these bytes are a complete unit of the protocol: a line, a tag or a message. Called after each byte.
     fn is_whole(&mut self, unit: &[u8]) -> Result<bool, DialogueError>;
 
-    /// The peer has sent this unit. What is to be said goes to `out`, also before an error.
+    /// Handles a unit from the peer. The answer is written to `out`, even if this returns an error.
     fn hear(&mut self, unit: &[u8], out: &mut Vec<u8>) -> Result<Next, DialogueError>;
 
     /// Whether a server may have sent these bytes before the client's question.
@@ -19,9 +19,9 @@ pub(super) trait Script: Send + Sync {
 /// The next step of a dialogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// More is to come from the peer.
+    /// Wait for the next unit of the peer.
     Listen,
-    /// TLS, as soon as the output has left.
+    /// Start TLS, as soon as the output was sent.
     Agree,
     /// The client has left.
     Leave,
@@ -35,18 +35,19 @@ pub(super) fn declined(words: &[u8]) -> DialogueError {
     DialogueError::Declined(PeerWords::new(words))
 }
 
-/// Whether a unit that ends with this byte is whole.
+/// Whether a unit that must end with this byte is complete.
 pub(super) fn ends(unit: &[u8], with: u8) -> Result<bool, DialogueError> {
     Ok(unit.last() == Some(&with))
 }
 
-/// A line without its end. A control character that may be taken for the end of a line is not allowed inside.
+/// A line without its end. It must not contain a control character that a peer could treat as the end of a line.
 pub(super) fn line(unit: &[u8]) -> Result<&[u8], DialogueError> {
     let line = unit.strip_suffix(b"\r\n").or(unit.strip_suffix(b"\n")).unwrap_or(unit);
     if line.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) { Err(unexpected(line)) } else { Ok(line) }
 }
 
-/// Whether a line begins with these complete words, in upper or lower case, and not with longer words that begin alike.
+/// Whether a line starts with these complete words, in upper or lower case. Longer words with the same start do not
+/// count.
 pub(super) fn starts(line: &[u8], with: &str) -> bool {
     line.split_at_checked(with.len()).is_some_and(|(begin, rest)| {
         begin.eq_ignore_ascii_case(with.as_bytes()) && matches!(rest.first(), None | Some(b' '))
@@ -61,12 +62,12 @@ pub(super) const CLIENT_PROTOCOL_41: u32 = 0x200;
 pub(super) const CLIENT_SSL: u32 = 0x800;
 pub(super) const CLIENT_SECURE_CONNECTION: u32 = 0x8000;
 
-/// The length in the head of a packet of MySQL.
+/// The length in the header of a MySQL packet.
 pub(super) fn mysql_length(head: &[u8]) -> usize {
     usize::from(head[0]) | usize::from(head[1]) << 8 | usize::from(head[2]) << 16
 }
 
-/// Whether these bytes are a whole packet of MySQL, of at most so many bytes.
+/// Whether these bytes are a complete MySQL packet of at most `most` bytes.
 pub(super) fn is_mysql_packet(unit: &[u8], most: usize) -> Result<bool, DialogueError> {
     match unit.get(4..) {
         None => Ok(false),
@@ -75,24 +76,24 @@ pub(super) fn is_mysql_packet(unit: &[u8], most: usize) -> Result<bool, Dialogue
     }
 }
 
-/// Whether a tag of XML has this name, not only one that begins so.
+/// Whether an XML tag has exactly this name.
 pub(super) fn is_tag(tag: &[u8], name: &str) -> bool {
     tag.strip_prefix(name.as_bytes())
         .is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'\t' | b'\r' | b'\n' | b'/' | b'>')))
 }
 
-/// A tag of XML, without the white space before it.
+/// An XML tag, without the white space before it.
 pub(super) fn tag(unit: &[u8]) -> Result<&[u8], DialogueError> {
     let tag = unit.trim_ascii_start();
     if tag.starts_with(b"<") { Ok(tag) } else { Err(unexpected(unit)) }
 }
 
-/// A text as the value of an attribute in single quotes.
+/// Escapes a text for an XML attribute in single quotes.
 pub(super) fn for_xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('\'', "&apos;")
 }
 
-/// The characters of a name that can stand in a line of a protocol: printable ASCII without spaces.
+/// The characters of a name that are allowed in a line of a protocol: printable ASCII without spaces.
 pub(super) fn for_line(name: &str) -> String {
     name.chars().filter(char::is_ascii_graphic).collect()
 }

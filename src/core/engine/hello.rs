@@ -1,32 +1,32 @@
-//! Reads the peer's first hello for what rustls does not report: the server name (rustls's unbuffered API has no method for
-//! it), and whether a TLS 1.2 session has the extended master secret.
+//! Reads the two facts in the peer's first hello that rustls does not report: the server name (rustls's unbuffered API
+//! has no method for it), and whether a TLS 1.2 session has the extended master secret.
 
 use crate::core::record::HEADER;
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
-/// A hello longer than this is refused by rustls.
+/// The length of the longest hello. rustls refuses longer ones.
 const MAX_HELLO: usize = 0xffff;
 
 const SERVER_NAME: [u8; 2] = [0, 0];
 const EXTENDED_MASTER_SECRET: [u8; 2] = [0, 23];
 
-/// What a hello says.
+/// The contents of a hello.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// The name that a client asks for.
+    /// The name that a client requests.
     pub(super) name: Option<String>,
-    /// Whether a client offers the extended master secret, or a server agrees to it (RFC 7627). rustls always offers it and
-    /// always agrees, so the peer's hello decides.
+    /// Whether a client offers the extended master secret, or a server agrees to it (RFC 7627). rustls always offers it
+    /// and always agrees to it, so the peer's hello decides.
     pub(super) extended_master_secret: bool,
     /// The random bytes of the peer.
     #[cfg_attr(not(feature = "express"), allow(dead_code))]
     pub(super) random: [u8; 32],
 }
 
-/// Collects the first hello. rustls checks it; if the hello is invalid, the handshake fails, and nothing that is found here
-/// is used.
+/// Collects the first hello. rustls checks it too: if the hello is invalid, the handshake fails, and nothing that was
+/// found here is used.
 pub(super) enum Hello {
     Collecting(Vec<u8>),
     Done(Option<Seen>),
@@ -39,7 +39,7 @@ impl Default for Hello {
 }
 
 impl Hello {
-    /// Nothing is looked for.
+    /// A hello that is not read.
     pub(super) fn unwanted() -> Self {
         Self::Done(None)
     }
@@ -52,7 +52,7 @@ impl Hello {
         if header[0] != HANDSHAKE {
             return;
         }
-        // Most hellos are in one record, and are not copied.
+        // Most hellos fit into one record, and are not copied.
         if !before.is_empty() {
             before.extend_from_slice(part);
         }
@@ -66,7 +66,7 @@ impl Hello {
         }
     }
 
-    /// What the hello says, if it was read.
+    /// The contents of the hello, if it was read.
     pub(super) fn seen(&self) -> Option<&Seen> {
         match self {
             Self::Collecting(_) => None,
@@ -79,7 +79,7 @@ fn is_hello(kind: u8) -> bool {
     matches!(kind, CLIENT_HELLO | SERVER_HELLO)
 }
 
-/// The kind and the body of the hello, once all of it has arrived.
+/// The type and the body of the hello, once it is complete.
 fn whole(hello: &[u8]) -> Option<(u8, &[u8])> {
     let mut rest = hello;
     let kind = take(&mut rest, 1)?[0];
@@ -104,7 +104,7 @@ fn seen(kind: u8, mut body: &[u8]) -> Option<Seen> {
         }
     }
     if body.is_empty() {
-        // A server of TLS 1.2 that agrees to no extension.
+        // A TLS 1.2 server that agrees to no extension.
         return Some(seen);
     }
     let mut extensions = vector(body, 2)?;
@@ -139,7 +139,7 @@ fn take<'a>(from: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// Reads bytes that follow their length; the length has `width` bytes.
+/// Reads a length field of `width` bytes, and returns the bytes that follow it.
 fn vector<'a>(from: &mut &'a [u8], width: usize) -> Option<&'a [u8]> {
     let len = take(from, width)?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
     take(from, len)

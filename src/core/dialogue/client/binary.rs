@@ -85,7 +85,7 @@ pub(super) struct MySql {
     capabilities: u32,
 }
 
-/// The longest accepted greeting: far more than a real one needs.
+/// The longest accepted greeting. Real greetings are far shorter.
 const LONGEST_GREETING: usize = 1 << 10;
 
 impl MySql {
@@ -101,7 +101,7 @@ impl Script for MySql {
 
     fn hear(&mut self, unit: &[u8], out: &mut Vec<u8>) -> Result<Next, DialogueError> {
         let packet = &unit[4..];
-        // An ERR packet: two bytes of a number, then text.
+        // An ERR packet: an error number of two bytes, then text.
         if let [0xff, _, _, text @ ..] = packet {
             return Err(declined(text));
         }

@@ -8,27 +8,28 @@ use crate::error::DialogueError;
 /// The form of a reply of several lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// Each line but the last one has the code and a dash (RFC 5321 section 4.2.1).
+    /// Each line except the last one starts with the code and a dash (RFC 5321 section 4.2.1).
     EachLine,
-    /// The first line has the code and a dash; anything follows, up to the code and a space (RFC 959 section 4.2).
+    /// The first line starts with the code and a dash. Any text may follow, until a line starts with the code and a
+    /// space (RFC 959 section 4.2).
     FirstAndLast,
-    /// There is one line only (RFC 3977 section 3.2).
+    /// The reply has only one line (RFC 3977 section 3.2).
     OneLine,
 }
 
-/// One reply, and what it leads to.
+/// One expected reply, and the command that follows it.
 struct Stage {
     codes: &'static [&'static str],
-    /// One of its lines must be STARTTLS.
+    /// Whether one of its lines must be STARTTLS.
     must_offer: bool,
-    /// `None`: TLS.
+    /// The next command; `None`: TLS starts.
     then: Option<String>,
 }
 
 pub(super) struct Coded {
     form: Form,
     stages: VecDeque<Stage>,
-    /// The lines so far of the reply that is coming.
+    /// The lines of the current reply so far.
     reply: Vec<u8>,
     is_offered: bool,
 }
@@ -81,7 +82,7 @@ impl Script for Coded {
     fn hear(&mut self, unit: &[u8], out: &mut Vec<u8>) -> Result<Next, DialogueError> {
         let line = line(unit)?;
         let is_first = self.reply.is_empty();
-        // All lines of a reply have the code of the first one.
+        // All lines of a reply must have the code of the first one.
         let with_code = if is_first { line } else { &self.reply };
         let code =
             with_code.get(..3).filter(|code| code.iter().all(u8::is_ascii_digit)).ok_or_else(|| unexpected(line))?;
@@ -103,7 +104,7 @@ impl Script for Coded {
 }
 
 impl Coded {
-    /// The reply is whole.
+    /// Handles a complete reply.
     fn answer(&mut self, out: &mut Vec<u8>) -> Result<Next, DialogueError> {
         let reply = std::mem::take(&mut self.reply);
         let is_offered = std::mem::take(&mut self.is_offered);
@@ -119,7 +120,7 @@ impl Coded {
             Some(Stage { then: None, .. }) => Ok(Next::Agree),
             None => match code[0] {
                 b'4' | b'5' => Err(declined(reply.trim_ascii_end())),
-                // RFC 959 section 5.4: "120" says that the greeting comes later.
+                // RFC 959 section 5.4: code 120 means that the greeting follows later.
                 b'1' if self.form == Form::FirstAndLast && self.stages.len() == 2 => Ok(Next::Listen),
                 _ => Err(unexpected(reply.trim_ascii_end())),
             },

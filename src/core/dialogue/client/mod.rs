@@ -8,18 +8,18 @@ mod xmpp;
 use crate::core::dialogue::name::Dialogue;
 use crate::core::dialogue::script::{Script, for_line};
 
-/// What a client says about itself and its server.
+/// The settings of a client's side.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientSettings {
     /// The name of the server (XMPP).
     pub(crate) name: String,
     /// Our own name (SMTP, LMTP, XMPP between servers).
     pub(crate) hello: Option<String>,
-    /// The capability flags in MySQL's SSLRequest, besides those that it needs.
+    /// Additional capability flags for MySQL's SSLRequest.
     pub(crate) mysql_capabilities: u32,
 }
 
-/// The script, and what the client says first.
+/// The script of a client. Its first message is written to `out`.
 pub(super) fn script(dialogue: &Dialogue, settings: &ClientSettings, out: &mut Vec<u8>) -> Box<dyn Script> {
     let hello = settings.hello.as_deref().map(for_line).filter(|name| !name.is_empty());
     let hello = hello.as_deref();

@@ -27,7 +27,7 @@ impl Script for Pop3 {
     }
 }
 
-/// The greeting leads to the question, and the answer to TLS.
+/// Answers the greeting with the question. The answer to the question leads to TLS.
 fn ask_or_agree(is_asked: &mut bool, question: &str, out: &mut Vec<u8>) -> Result<Next, DialogueError> {
     if std::mem::replace(is_asked, true) {
         return Ok(Next::Agree);
@@ -72,17 +72,18 @@ impl Script for Imap {
     }
 }
 
-/// RFC 5804 section 2.2. The greeting is the list of capabilities and `OK`.
+/// RFC 5804 section 2.2. The greeting is a list of capabilities, followed by `OK`.
 #[derive(Default)]
 pub(super) struct ManageSieve {
     is_asked: bool,
     is_offered: bool,
-    /// A literal ends no earlier than here.
+    /// The offset before which the current literal cannot end.
     literal: usize,
 }
 
 impl Script for ManageSieve {
-    /// A line that ends with the length of a literal goes on after the literal (RFC 5804 section 4: `{5}`, `{5+}`).
+    /// If a line ends with the length of a literal, it continues after that literal (RFC 5804 section 4: `{5}`,
+    /// `{5+}`).
     fn is_whole(&mut self, unit: &[u8]) -> Result<bool, DialogueError> {
         if unit.len() <= self.literal || !unit.ends_with(b"\n") {
             return Ok(false);
@@ -116,7 +117,7 @@ impl Script for ManageSieve {
     }
 }
 
-/// The length of the literal that these bytes end with the begin of.
+/// The length of a literal, if these bytes end with its announcement.
 fn literal_length(bytes: &[u8]) -> Option<usize> {
     let line = bytes.strip_suffix(b"\r\n").or(bytes.strip_suffix(b"\n"))?;
     let inside = line.strip_suffix(b"}")?;
@@ -125,9 +126,10 @@ fn literal_length(bytes: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The IRCv3 extension `tls`. The client speaks first. A server may send notices at any time, while it looks up the client.
+/// The IRCv3 extension `tls`. The client sends the first message. While the server looks up the client's address, it
+/// may send notices at any time.
 pub(super) struct Irc {
-    /// The line that is coming began before our question.
+    /// Whether the current line started before our question.
     is_early: bool,
 }
 
@@ -153,7 +155,7 @@ impl Script for Irc {
             command if NOTICES.contains(&command) => Ok(Next::Listen),
             _ if is_early => Err(DialogueError::Early(PeerWords::new(line))),
             b"670" => Ok(Next::Agree),
-            // STARTTLS failed; unknown command; not registered.
+            // 691: STARTTLS failed. 421: unknown command. 451: not registered.
             b"691" | b"421" | b"451" | b"ERROR" => Err(declined(line)),
             _ => Err(unexpected(line)),
         }

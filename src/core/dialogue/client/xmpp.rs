@@ -15,7 +15,7 @@ enum State {
     Header { is_declared: bool },
     /// `<stream:features>`
     Features,
-    /// Inside the features, in so many elements.
+    /// Inside the features, at this depth of elements.
     Inside { depth: usize },
     /// The answer.
     GoAhead,
@@ -64,7 +64,7 @@ impl Script for Xmpp {
                 Ok(Next::Listen)
             }
             State::Inside { depth } => self.feature(unit, depth, out),
-            // RFC 6120 section 5.3.1: from here on, whitespace is not allowed either.
+            // RFC 6120 section 5.3.1: from here on, whitespace is not allowed between elements either.
             State::GoAhead if is_tag(unit, "<proceed") => match unit.ends_with(b"/>") {
                 true => Ok(Next::Agree),
                 false => {

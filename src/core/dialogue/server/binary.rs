@@ -66,7 +66,7 @@ fn is_starttls(request: &[u8]) -> Option<bool> {
 pub(super) struct Postgres;
 
 const POSTGRES_GSS: u32 = 80_877_104;
-/// The longest accepted first message, as PostgreSQL has it.
+/// The longest accepted first message, as in PostgreSQL.
 const LONGEST_STARTUP: usize = 10_000;
 
 impl Script for Postgres {
@@ -88,7 +88,8 @@ impl Script for Postgres {
                 out.push(b'N');
                 Ok(Next::Listen)
             }
-            // A startup message in plaintext. An ErrorResponse has fields of a letter and a text, each ended by a zero.
+            // A startup message in plaintext. The answer is an ErrorResponse, whose fields are a letter and a text that
+            // ends with a zero byte.
             Some(0x3_0000..=0x3_ffff) => {
                 let fields = b"SFATAL\0VFATAL\0C28000\0MTLS is required\0\0";
                 out.push(b'E');
@@ -104,7 +105,7 @@ impl Script for Postgres {
 /// SSLRequest: MySQL, "Connection Phase".
 pub(super) struct MySql;
 
-/// The longest accepted answer to the greeting: more than a real one in plaintext needs.
+/// The longest accepted answer to the greeting. Real answers in plaintext are shorter.
 const LONGEST_ANSWER: usize = 8 << 10;
 
 impl Script for MySql {
@@ -117,7 +118,7 @@ impl Script for MySql {
         let flags = packet.first_chunk().map(|flags| u32::from_le_bytes(*flags)).filter(|_| unit[3] == 1);
         match flags {
             Some(flags) if flags & CLIENT_SSL != 0 && packet.len() == 32 => Ok(Next::Agree),
-            // A login in plaintext: an ERR packet, with MySQL's number for it.
+            // A login in plaintext is answered with an ERR packet and MySQL's error number for it.
             Some(flags) if flags & CLIENT_SSL == 0 => {
                 let error = [&b"\xff"[..], &3159_u16.to_le_bytes(), b"#HY000TLS is required"].concat();
                 out.extend([error.len() as u8, 0, 0, 2]);
@@ -129,7 +130,7 @@ impl Script for MySql {
     }
 }
 
-/// A greeting of protocol 10, with a scramble of its own for each connection.
+/// A greeting of protocol version 10. Each connection gets its own scramble.
 pub(super) fn mysql_greeting() -> Vec<u8> {
     const LONG_PASSWORD: u32 = 1;
     const CONNECT_WITH_DB: u32 = 8;
@@ -138,7 +139,7 @@ pub(super) fn mysql_greeting() -> Vec<u8> {
     let flags = LONG_PASSWORD | CONNECT_WITH_DB | TRANSACTIONS | PLUGIN_AUTH;
     let flags = (flags | CLIENT_PROTOCOL_41 | CLIENT_SSL | CLIENT_SECURE_CONNECTION).to_le_bytes();
     let random = [super::unguessed(), super::unguessed(), super::unguessed()].map(u64::to_le_bytes).concat();
-    // Printable, since some clients take it for text.
+    // Printable characters, because some clients treat the scramble as text.
     let scramble: Vec<u8> = random[..20].iter().map(|byte| b'!' + byte % 94).collect();
     let mut packet = b"\x0a8.0.0-bowline\0\x01\0\0\0".to_vec();
     packet.extend_from_slice(&scramble[..8]);

@@ -23,7 +23,7 @@ enum Protocol {
 }
 
 impl Lines {
-    /// Binary protocols and XMPP have scripts of their own.
+    /// Not for binary protocols and XMPP, which have scripts of their own.
     pub(super) fn new(dialogue: &Dialogue, name: String) -> Self {
         let protocol = match dialogue {
             Dialogue::Lmtp => Protocol::Mail { hello: "LHLO", kind: "LMTP" },
@@ -65,7 +65,7 @@ impl Script for Lines {
     }
 
     fn hear(&mut self, unit: &[u8], out: &mut Vec<u8>) -> Result<Next, DialogueError> {
-        // A line that has another end of a line inside is none of the commands.
+        // A line that contains another kind of line end is not a valid command.
         let text = line(unit).map(String::from_utf8_lossy).unwrap_or_default();
         let words: Vec<String> = text.split_ascii_whitespace().map(str::to_ascii_uppercase).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -105,7 +105,7 @@ fn mail(hello: &str, words: &[&str]) -> Answer {
     }
 }
 
-/// RFC 9051 section 6.2.1. The tag is the client's; one that would break the answer is not repeated.
+/// RFC 9051 section 6.2.1. The client chooses the tag. A tag that would break the answer is not repeated.
 fn imap(tag: &str, words: &[&str]) -> Answer {
     let is_tag = tag.bytes().all(|byte| byte.is_ascii_graphic() && !br#"(){%*"\]+"#.contains(&byte));
     let (before, status, next) = match words.get(1..).unwrap_or_default() {

@@ -1,5 +1,5 @@
-//! The server's side of each dialogue: it greets, and answers until the client asks for TLS. A client that asks for anything
-//! else is told that TLS comes first.
+//! The server's side of each dialogue. It sends a greeting, and answers until the client requests TLS. All other
+//! requests are refused, with the answer that TLS is required first.
 
 mod binary;
 mod lines;
@@ -10,15 +10,15 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use crate::core::dialogue::name::Dialogue;
 use crate::core::dialogue::script::{Script, for_line};
 
-/// What a server says about itself.
+/// The settings of a server's side.
 #[derive(Debug, Clone)]
 pub(crate) struct ServerSettings {
     pub(crate) name: String,
-    /// The bytes to greet with, instead of our own greeting.
+    /// The bytes to send as the greeting, instead of our own.
     pub(crate) greeting: Option<Vec<u8>>,
 }
 
-/// The script, and what the server says first.
+/// The script of a server. Its first message is written to `out`.
 pub(super) fn script(dialogue: &Dialogue, settings: &ServerSettings, out: &mut Vec<u8>) -> Box<dyn Script> {
     let name = for_line(&settings.name);
     let (greeting, script): (Vec<u8>, Box<dyn Script>) = match dialogue {
@@ -36,7 +36,7 @@ pub(super) fn script(dialogue: &Dialogue, settings: &ServerSettings, out: &mut V
     script
 }
 
-/// A number that is another one each time, and that a client cannot guess.
+/// A different number at each call, which a client cannot guess.
 fn unguessed() -> u64 {
     RandomState::new().build_hasher().finish()
 }

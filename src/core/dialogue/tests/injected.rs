@@ -1,15 +1,15 @@
-//! Bytes that somebody put between, at each place.
+//! Bytes that an attacker injects, at each place of a dialogue.
 
 use super::scripts::{TO_CLIENTS, TO_SERVERS};
 use super::{Do, Outcome, Say, Side};
 use crate::error::DialogueError;
 
-/// The steps of a script in which the peer speaks.
+/// The steps of a script in which the peer sends something.
 fn places(script: &[Do]) -> Vec<usize> {
     (0..script.len()).filter(|n| matches!(script[*n], Say(_))).collect()
 }
 
-/// Plays a script in which the peer says something else at one place, in one segment and in two.
+/// Plays a script in which the peer sends other bytes at one place, in one segment and in two.
 fn with(side: fn(&str) -> Side, dialogue: &str, script: &[Do], place: usize, said: (&[u8], &[u8])) -> [Outcome; 2] {
     [false, true].map(|is_cut| {
         let mut peer = side(dialogue);
@@ -28,7 +28,7 @@ fn said(script: &[Do], place: usize) -> &'static [u8] {
     if let Say(bytes) = script[place] { bytes } else { b"" }
 }
 
-/// The begin of the last line, tag or message of these bytes.
+/// The start of the last line, tag or message of these bytes.
 fn last_unit(dialogue: &str, bytes: &[u8]) -> usize {
     match dialogue {
         "ldap" | "postgres" | "mysql" => 0,
@@ -64,7 +64,7 @@ fn a_client_refuses_an_answer_that_came_before_its_question() {
             let early = said(script, pair[1]);
             let [glued, cut] = with(Side::client, dialogue, script, pair[0], (said(script, pair[0]), early));
             assert!(matches!(glued, Outcome::Failed(DialogueError::Early(_))), "{dialogue}: {glued:?}");
-            // In a segment of its own it comes after the question, and is the answer.
+            // In a separate segment, it comes after the question, and is the answer.
             assert!(!matches!(cut, Outcome::Failed(_)), "{dialogue}: {cut:?}");
             let [glued, cut] = with(Side::client, dialogue, script, pair[0], (said(script, pair[0]), b"X"));
             assert!(matches!(glued, Outcome::Failed(DialogueError::Early(_))), "{dialogue}: {glued:?}");
@@ -76,12 +76,12 @@ fn a_client_refuses_an_answer_that_came_before_its_question() {
 /// rule: upgrade-2
 #[test]
 fn a_client_refuses_a_byte_before_and_inside_the_go_ahead() {
-    // If the protocol is unknown, any line is an answer.
+    // With an unknown protocol, any line is an answer.
     for (dialogue, script) in TO_CLIENTS.into_iter().filter(|(dialogue, _)| !dialogue.starts_with("line:")) {
         let place = *places(script).last().unwrap();
         let all = said(script, place);
         let begin = last_unit(dialogue, all);
-        // Places at the begin of the go-ahead, and inside its word. (The name of an IRC server can be any.)
+        // Offsets at the start of the go-ahead and inside its first word. (The name of an IRC server can be any text.)
         let inside: &[usize] = match dialogue {
             "postgres" => &[0],
             "irc" => &[0, 14, 15],

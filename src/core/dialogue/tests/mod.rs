@@ -1,4 +1,4 @@
-//! Each dialogue, both sides, at every split of what the peer says.
+//! Each dialogue, on both sides, with the peer's bytes split at every place.
 
 mod injected;
 mod refusals;
@@ -10,9 +10,9 @@ use crate::error::DialogueError;
 /// One step of a transcript.
 #[derive(Clone, Copy, Debug)]
 enum Do {
-    /// The peer says this.
+    /// The peer sends this.
     Say(&'static [u8]),
-    /// The machine has said this.
+    /// The machine has sent this.
     Hear(&'static [u8]),
 }
 
@@ -21,14 +21,14 @@ use Do::{Hear, Say};
 /// How a machine ended.
 #[derive(Debug, PartialEq)]
 enum Outcome {
-    /// Both agreed, and these bytes are left over.
+    /// Both sides agreed to TLS, and these bytes are left over.
     Agreed(Vec<u8>),
     Failed(DialogueError),
-    /// It waits for the peer.
+    /// The machine waits for the peer.
     Waiting,
 }
 
-/// A machine with the buffer of its connection, and all that it has said.
+/// A machine with the buffer of its connection, and everything that the machine has sent.
 struct Side {
     machine: Machine,
     unread: Vec<u8>,
@@ -78,7 +78,7 @@ impl Side {
         }
     }
 
-    /// Plays a transcript. Each thing that the peer says is cut here; without a place, after each byte.
+    /// Plays a transcript. Each message of the peer is split at this offset or, without an offset, after each byte.
     fn play(&mut self, script: &[Do], cut: Option<usize>) -> Outcome {
         for step in script {
             match step {
@@ -104,7 +104,7 @@ fn named(dialogue: &str) -> Dialogue {
     dialogue.parse().unwrap()
 }
 
-/// Plays a transcript at every cut, and returns the outcome, which is always the same.
+/// Plays a transcript with every split, and returns the outcome, which must be the same each time.
 fn at_every_cut(side: fn(&str) -> Side, dialogue: &str, script: &[Do]) -> Outcome {
     let longest = script.iter().map(|step| if let Say(bytes) = step { bytes.len() } else { 0 }).max();
     let outcome = side(dialogue).play(script, Some(0));
@@ -142,7 +142,7 @@ fn names_are_read_and_printed() {
     }
 }
 
-/// A client and a server of ours understand each other in each dialogue, byte by byte and in whole segments.
+/// Our client and our server agree to TLS in each dialogue, byte by byte and in whole segments.
 #[test]
 fn both_sides_agree_with_each_other() {
     for name in scripts::NAMES {

@@ -1,4 +1,4 @@
-//! What peers say instead, and how much of it.
+//! Refusals and wrong answers of peers, and how much of them the error shows.
 
 use super::{Do, Hear, Outcome, Say, Side, at_every_cut};
 use crate::core::dialogue::{LONGEST, MOST_COMMANDS};
@@ -86,7 +86,7 @@ fn a_client_refuses_what_its_protocol_does_not_have() {
         ("sieve", &[Say(b"SIEVE\r\n")]),
         ("sieve", &[Say(b"\"STARTTLS\"\r\nOK\r\n"), Say(b"\"SIEVE\"\r\n")]),
         ("irc", &[Say(b":i PRIVMSG x :670\r\n")]),
-        // A byte after the response, a byte after the message, and the name of another operation.
+        // A byte after the response, a byte after the message, and another operation name.
         ("ldap", &[Say(b"\x30\x0d\x02\x01\x01\x78\x08\x0a\x01\x00\x04\x00\x04\x00X")]),
         ("ldap", &[Say(b"\x30\x0d\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00X")]),
         ("ldap", &[Say(b"\x30\x0f\x02\x01\x01\x78\x0a\x0a\x01\x00\x04\x00\x04\x00\x8a\x011")]),

@@ -1,4 +1,4 @@
-//! What is said in each dialogue.
+//! The transcripts of each dialogue.
 
 use super::{Do, Hear, Outcome, Say, Side, at_every_cut};
 
@@ -31,7 +31,7 @@ const MYSQL: &[u8] = b"\x24\x00\x00\x00\x0a8.0.36\x00\x01\x00\x00\x00abcdefgh\x0
 const MYSQL_REQUEST: &[u8] = b"\x20\x00\x00\x01\x00\x8a\x00\x00\x00\x00\x00\x01\x2d\
                                \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
-/// What servers say to our client, up to the agreement. The last thing that is said is the go-ahead.
+/// The messages of servers to our client, up to the agreement. The last message is the go-ahead.
 pub(super) const TO_CLIENTS: [(&str, &[Do]); 14] = [
     (
         "smtp",
@@ -107,8 +107,8 @@ pub(super) const TO_CLIENTS: [(&str, &[Do]); 14] = [
 const XMPP_OFFER: &[u8] = b"<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>\
                             </stream:features>";
 
-/// What clients say to our server, up to the agreement. The last thing that is said asks for TLS. (What our server of XMPP and
-/// MySQL says has numbers of its own: see below.)
+/// The messages of clients to our server, up to the agreement. The last message requests TLS. (Our server's messages in
+/// XMPP and MySQL contain random numbers: see below.)
 pub(super) const TO_SERVERS: [(&str, &[Do]); 11] = [
     (
         "smtp",
