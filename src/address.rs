@@ -18,6 +18,8 @@ pub enum Address {
     Inet(SocketAddr),
     /// A Unix socket; `None` if it has no name.
     Unix(Option<PathBuf>),
+    /// A Unix socket with a name of Linux's abstract namespace: it has no file. The name may be any bytes.
+    UnixAbstract(Vec<u8>),
     /// Another stream, for example an in-memory pipe or a stream of the application.
     Other(String),
 }
@@ -27,7 +29,7 @@ impl Address {
     pub fn as_inet(&self) -> Option<SocketAddr> {
         match self {
             Self::Inet(addr) => Some(*addr),
-            Self::Unix(_) | Self::Other(_) => None,
+            Self::Unix(_) | Self::UnixAbstract(_) | Self::Other(_) => None,
         }
     }
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Address {
             Self::Inet(addr) => addr.fmt(f),
             // rule: tcp-11: the peer chooses the path of its own socket, so the path is escaped.
             Self::Unix(Some(path)) => write!(f, "unix:{}", printable(path.display())),
+            Self::UnixAbstract(name) => write!(f, "unix:@{}", printable(String::from_utf8_lossy(name))),
             Self::Unix(None) => f.write_str("unix:"),
             Self::Other(what) => printable(what).fmt(f),
         }

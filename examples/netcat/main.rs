@@ -68,6 +68,11 @@ fn tell(args: &Args, tally: &Tally, outcome: &Outcome) {
     if outcome.status != 0 {
         eprintln!("netcat: {}", outcome.detail);
     }
+    if outcome.status == 0 && tally.has_no_answer() && !args.ignore_eof && args.abort_after.is_none() {
+        eprintln!(
+            "netcat: note: nothing was received. If an answer is missing, --ignore-eof keeps our half open for it."
+        );
+    }
     if args.report {
         let mut fields = vec![("reason", json!(outcome.reason)), ("detail", json!(outcome.detail))];
         fields.extend(tally.fields());

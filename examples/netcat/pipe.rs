@@ -80,6 +80,7 @@ async fn upload(args: &Args, tally: &Tally, writer: &mut Writer, mut ended: watc
             left = &left[n..];
         }
     }
+    tally.input_ended.set(true);
     if args.half_close && !args.ignore_eof {
         let _ = writer.shutdown().await;
     }

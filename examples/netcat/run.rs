@@ -38,6 +38,8 @@ impl Outcome {
 pub(crate) struct Tally {
     pub(crate) sent: Cell<u64>,
     pub(crate) received: Cell<u64>,
+    /// Standard input has ended.
+    pub(crate) input_ended: Cell<bool>,
     phase: Cell<Phase>,
     info: RefCell<Fields>,
     control: OnceCell<Control>,
@@ -51,6 +53,7 @@ impl Tally {
         Self {
             sent: Cell::default(),
             received: Cell::default(),
+            input_ended: Cell::default(),
             phase: Cell::new(Phase::Connect),
             info: RefCell::new(info),
             control: OnceCell::new(),
@@ -65,6 +68,11 @@ impl Tally {
         let mut fields = vec![("sent", json!(self.sent.get())), ("received", json!(self.received.get()))];
         fields.extend(self.info.borrow().iter().cloned());
         fields
+    }
+
+    /// Whether data was sent, our input has ended, and nothing came back.
+    pub(crate) fn has_no_answer(&self) -> bool {
+        self.sent.get() > 0 && self.input_ended.get() && self.received.get() == 0
     }
 
     /// Ends the run from outside.

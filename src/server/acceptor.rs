@@ -34,9 +34,9 @@ pub(crate) trait Listens: Send + Sync + 'static {
     /// The connection's TCP socket and its peer. `None` if peers have no addresses; then there are no limits per peer.
     fn tcp(taken: &Self::Taken) -> Option<(&TcpStream, SocketAddr)>;
 
-    /// The listening socket itself.
+    /// The listening sockets themselves.
     #[cfg_attr(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")), allow(dead_code))]
-    fn socket(&self) -> SockRef<'_>;
+    fn sockets(&self) -> Vec<SockRef<'_>>;
 }
 
 /// The origin of a listening socket.
@@ -159,7 +159,7 @@ impl<S: Listens> Acceptor<S> {
 
     fn handle_error(&self, error: io::Error) -> Result<(), Error> {
         let error = Arc::new(error);
-        let still_listens = || self.socket.with(|socket| still_listens(&socket.socket())).unwrap_or(false);
+        let still_listens = || self.socket.with(|socket| socket.sockets().iter().all(still_listens)).unwrap_or(false);
         match self.errors().handle_error(&error, Instant::now().into_std(), still_listens) {
             Fault::Connection | Fault::System => Ok(()),
             Fault::Listener => Err(BindError { addr: self.addr.clone(), error }.into()),

@@ -4,9 +4,10 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::coop::consume_budget;
@@ -14,10 +15,10 @@ use tokio::task::coop::consume_budget;
 use super::acceptor::{Acceptor, Listens, Origin};
 use super::incoming::Incoming;
 use super::limits::Refusal;
+use super::opening::{IpFamily, Opened};
 use crate::address::Address;
 use crate::conn::group::DrainGroup;
-use crate::conn::socket;
-use crate::error::{BindError, Error};
+use crate::error::Error;
 use crate::layers::tcp::TcpConnection;
 use crate::policy::Policy;
 use crate::transport::Transport;
@@ -48,11 +49,18 @@ use crate::transport::Transport;
 #[doc(alias = "start_server")]
 pub struct Listener {
     acceptor: Acceptor<Listening>,
-    local: SocketAddr,
+    pub(super) local: Vec<SocketAddr>,
+}
+
+/// The listening sockets, of which there is at least one.
+struct Listening {
+    sockets: Vec<ListeningSocket>,
+    /// The one that is asked first, so that a busy socket does not keep the others waiting.
+    next: AtomicUsize,
 }
 
 /// A listening TCP socket, and what is known in advance about the sockets that are accepted from it.
-struct Listening {
+struct ListeningSocket {
     socket: TcpListener,
     /// Our address on each accepted socket; `None` if the system must be asked.
     host: Option<SocketAddr>,
@@ -79,18 +87,24 @@ impl Listens for Listening {
     type Taken = Taken;
 
     fn poll_take(&self, cx: &mut Context<'_>) -> Poll<io::Result<Taken>> {
-        let (stream, peer) = ready!(self.socket.poll_accept(cx))?;
-        // A connection is skipped if the system no longer knows even our own address (rule: tcp-1).
-        let host = self.host.map_or_else(|| stream.local_addr(), Ok)?;
-        Poll::Ready(Ok(Taken { stream, host, peer, has_nodelay: self.gives_nodelay }))
+        let begin = if self.sockets.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        for at in 0..self.sockets.len() {
+            let from = &self.sockets[(begin + at) % self.sockets.len()];
+            let Poll::Ready(accepted) = from.socket.poll_accept(cx) else { continue };
+            let (stream, peer) = accepted?;
+            // A connection is skipped if the system no longer knows even our own address (rule: tcp-1).
+            let host = from.host.map_or_else(|| stream.local_addr(), Ok)?;
+            return Poll::Ready(Ok(Taken { stream, host, peer, has_nodelay: from.gives_nodelay }));
+        }
+        Poll::Pending
     }
 
     fn tcp(taken: &Taken) -> Option<(&TcpStream, SocketAddr)> {
         Some((&taken.stream, taken.peer))
     }
 
-    fn socket(&self) -> SockRef<'_> {
-        SockRef::from(&self.socket)
+    fn sockets(&self) -> Vec<SockRef<'_>> {
+        self.sockets.iter().map(|one| SockRef::from(&one.socket)).collect()
     }
 }
 
@@ -152,11 +166,16 @@ impl Listener {
         Self::builder().from_std(socket)
     }
 
-    /// The bound address. Its port is never 0 (rule: tcp-8).
+    /// The bound address; the first one, if there are several. Its port is never 0 (rule: tcp-8).
     #[doc(alias = "getHost")]
-    #[doc(alias = "sockets")]
     pub fn local_addr(&self) -> Address {
-        self.local.into()
+        self.local[0].into()
+    }
+
+    /// The bound address of each socket, in the order in which they were given.
+    #[doc(alias = "sockets")]
+    pub fn local_addrs(&self) -> Vec<Address> {
+        self.local.iter().map(|addr| (*addr).into()).collect()
     }
 
     /// The state of the listener.
@@ -200,7 +219,7 @@ impl Listener {
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("local_addr", &self.local).field("status", &self.status()).finish()
+        f.debug_struct("Listener").field("local_addrs", &self.local).field("status", &self.status()).finish()
     }
 }
 
@@ -214,6 +233,8 @@ pub struct ListenerBuilder {
     pub(super) max_per_peer: Option<usize>,
     pub(super) ipv6_prefix: u8,
     pub(super) dual_stack: bool,
+    pub(super) reuse_port: bool,
+    pub(super) family: Option<IpFamily>,
     pub(super) group: DrainGroup,
 }
 
@@ -227,6 +248,8 @@ impl Default for ListenerBuilder {
             max_per_peer: None,
             ipv6_prefix: 64,
             dual_stack: false,
+            reuse_port: false,
+            family: None,
             group: DrainGroup::new(),
         }
     }
@@ -294,7 +317,28 @@ impl ListenerBuilder {
         Self { dual_stack, ..self }
     }
 
-    /// Opens the listener. If a name has several addresses, the first one that can be bound is used.
+    /// Listens on the addresses of this family only, if a name has addresses of both; default: on all of them.
+    #[doc(alias = "AF_INET")]
+    #[doc(alias = "AF_INET6")]
+    pub fn only(self, family: IpFamily) -> Self {
+        Self { family: Some(family), ..self }
+    }
+
+    /// Whether other sockets with this option may be bound to the same port (`SO_REUSEPORT`); default: no. On Linux, the
+    /// system then spreads new connections over the sockets. See [`bind_workers`](Self::bind_workers).
+    ///
+    /// All sockets of a port need the option, and on Linux they must belong to the same user. Windows has no such option, and
+    /// there opening the listener fails.
+    #[doc(alias = "SO_REUSEPORT")]
+    pub fn reuse_port(self, reuse_port: bool) -> Self {
+        Self { reuse_port, ..self }
+    }
+
+    /// Opens the listener, with a socket for each of the addresses. If the port is 0, the first address gets any free port, and the
+    /// others the same one.
+    ///
+    /// An address that this computer does not have, or whose family is switched off, is skipped if another one can be used:
+    /// `localhost` often has an IPv6 address where IPv6 is off. Any other failure is an error, and then no socket stays open.
     ///
     /// On Unix `SO_REUSEADDR` is set, so that a restarted service gets its port back at once. On Windows the option has
     /// another meaning, so it is not set.
@@ -309,16 +353,13 @@ impl ListenerBuilder {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
     pub async fn bind(self, addr: impl ToSocketAddrs) -> Result<Listener, Error> {
-        let mut failed = Error::from(io::Error::new(io::ErrorKind::NotFound, "there is no address to listen on"));
-        for addr in lookup_host(addr).await? {
-            match self.open(addr) {
-                Ok((socket, gives_nodelay)) => return self.take(socket, Origin::BoundHere, gives_nodelay),
-                Err(error) => failed = BindError { addr: addr.into(), error: Arc::new(error) }.into(),
-            }
+        let addrs: Vec<SocketAddr> = lookup_host(addr).await?.collect();
+        let opened = self.open_all(&addrs).and_then(|sockets| self.take(sockets, Origin::BoundHere));
+        if opened.is_err() {
+            // rule: life-6. The next call fails at once too.
+            consume_budget().await;
         }
-        // rule: life-6. The next call fails at once too.
-        consume_budget().await;
-        Err(failed)
+        opened
     }
 
     /// Takes over a socket that already listens. Its address and its backlog stay as they are.
@@ -336,36 +377,45 @@ impl ListenerBuilder {
     pub fn from_std(self, socket: std::net::TcpListener) -> Result<Listener, Error> {
         // rule: tcp-10. We do not change the options of a socket that others hold, so `TCP_NODELAY` is set on each
         // accepted socket.
-        self.take(socket, Origin::HandedIn, false)
+        self.take(vec![(socket, false)], Origin::HandedIn)
     }
 
-    fn take(self, socket: std::net::TcpListener, origin: Origin, gives_nodelay: bool) -> Result<Listener, Error> {
-        socket.set_nonblocking(true)?;
-        let local = socket.local_addr()?;
-        let host = host_of_accepted(local, origin);
-        let socket = Listening { socket: TcpListener::from_std(socket)?, host, gives_nodelay };
-        Ok(Listener { acceptor: Acceptor::new(socket, local.into(), self), local })
+    /// As [`from_std`](Self::from_std), for several sockets: one listener accepts from all of them.
+    ///
+    /// # Errors
+    /// As [`from_std`](Self::from_std); also if there is no socket.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub fn from_std_all(self, sockets: impl IntoIterator<Item = std::net::TcpListener>) -> Result<Listener, Error> {
+        let sockets: Vec<_> = sockets.into_iter().map(|socket| (socket, false)).collect();
+        if sockets.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no socket to accept from").into());
+        }
+        self.take(sockets, Origin::HandedIn)
+    }
+
+    fn take(self, sockets: Vec<Opened>, origin: Origin) -> Result<Listener, Error> {
+        let (mut local, mut listening) = (Vec::new(), Vec::new());
+        for (socket, gives_nodelay) in sockets {
+            socket.set_nonblocking(true)?;
+            let addr = socket.local_addr()?;
+            let host = host_of_accepted(addr, origin);
+            listening.push(ListeningSocket { socket: TcpListener::from_std(socket)?, host, gives_nodelay });
+            local.push(addr);
+        }
+        let addr = local[0].into();
+        let listening = Listening { sockets: listening, next: AtomicUsize::new(0) };
+        Ok(Listener { acceptor: Acceptor::new(listening, addr, self), local })
     }
 
     /// The backlog as an argument of listen(2).
     pub(crate) fn system_backlog(&self) -> i32 {
         i32::try_from(self.backlog).unwrap_or(i32::MAX)
     }
-
-    /// Opens the socket. Also returns whether sockets that are accepted from it have `TCP_NODELAY` set.
-    fn open(&self, addr: SocketAddr) -> io::Result<(std::net::TcpListener, bool)> {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        #[cfg(unix)]
-        socket.set_reuse_address(true)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(!self.dual_stack)?;
-        }
-        socket.bind(&addr.into())?;
-        let gives_nodelay = socket::give_nodelay_to_accepted(&socket);
-        socket.listen(self.system_backlog())?;
-        Ok((socket.into(), gives_nodelay))
-    }
 }
 
+#[cfg(test)]
+mod several;
 #[cfg(test)]
 mod tests;

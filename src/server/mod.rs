@@ -5,5 +5,6 @@ pub(crate) mod acceptor;
 pub(crate) mod incoming;
 pub(crate) mod limits;
 pub(crate) mod listener;
+pub(crate) mod opening;
 mod peers;
 mod shutter;

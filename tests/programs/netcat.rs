@@ -197,3 +197,44 @@ fn an_endpoint_sets_the_local_address_and_the_timeout() {
     assert_eq!(said.code(), 0, "{}", said.stderr);
     assert!(said.report()["host"].as_str().unwrap().starts_with("127.0.0.2:"), "{}", said.stderr);
 }
+
+/// A TLS server that takes the end of the other half for the end of the connection, as those do whose TLS has no half-close.
+/// It answers a line only if that end does not come first. Returns its port.
+fn without_half_close() -> u16 {
+    use bowline::{Listener, Transport};
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+    let tls = certs().server_tls_builder().build().unwrap();
+    let (tell, port) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+            tell.send(listener.local_addr().as_inet().unwrap().port()).unwrap();
+            for _ in 0..2 {
+                let mut connection = listener.accept().await.unwrap().handshake(&tls).await.unwrap();
+                let mut line = String::new();
+                connection.read_line(&mut line).await.unwrap();
+                let mut byte = [0];
+                let end = connection.read(&mut byte);
+                if tokio::time::timeout(std::time::Duration::from_millis(500), end).await.is_err() {
+                    connection.write_all(format!("answer to {line}").as_bytes()).await.unwrap();
+                }
+                connection.close().await;
+            }
+        });
+    });
+    port.recv().unwrap()
+}
+
+/// rule: half-1
+#[test]
+fn an_answer_comes_from_a_server_without_half_close_if_the_end_of_input_is_ignored() {
+    let endpoint = format!("tls:127.0.0.1:{}", without_half_close());
+    let args = ["--ca", &ca(), "--name", "localhost", &endpoint];
+    let said = netcat(&args).feed(b"question\n");
+    assert_eq!((said.code(), said.text().as_str()), (0, ""));
+    assert!(said.stderr.contains("nothing was received") && said.stderr.contains("--ignore-eof"), "{}", said.stderr);
+    let said = netcat(&[&["--ignore-eof", "--report"], &args[..]].concat()).feed(b"question\n");
+    assert_eq!((said.code(), said.text().as_str()), (0, "answer to question\n"));
+    assert_eq!(said.report()["reason"], "closed");
+}

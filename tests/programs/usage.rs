@@ -58,6 +58,7 @@ fn netcat_refuses_what_it_cannot_do() {
         (&[endpoint, "--ca", &key], "no certificate"),
         (&[endpoint, "--ca", &key, "--dangerous-no-verify"], "not both"),
         (&[endpoint, "--dangerous-no-verify", "--name", "no name"], "no name"),
+        (&[endpoint, "--ignore-eof", "--no-half-close"], "--no-half-close"),
         (&[endpoint, "--abort-after", "some"], "some"),
         (&[endpoint, "--timeout", "never"], "never"),
     ] {

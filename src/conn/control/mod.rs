@@ -1,7 +1,9 @@
 //! The handle of a connection that other tasks use.
 
+mod bottom;
 mod close;
 mod controlled;
+mod cred;
 mod delivery;
 mod keepalive;
 mod lost;
@@ -13,68 +15,24 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::task::Waker;
 
 use tokio::sync::Notify;
 
+pub(crate) use self::bottom::Bottom;
 pub(crate) use self::close::Closing;
 pub(crate) use self::controlled::Controlled;
+pub use self::cred::PeerCred;
 pub(crate) use self::delivery::Delivery;
 use self::delivery::NOT_ASKED;
 pub(crate) use self::member::{Group, Member, WeakControl, draining};
 pub(crate) use self::watcher::Watcher;
 use crate::address::Address;
 use crate::conn::idle::Activity;
-use crate::conn::shared_socket::SocketRef;
 use crate::conn::socket;
 use crate::conn::unlocked;
-use crate::core::delivery::Pending;
 use crate::core::report::CloseReport;
 use crate::error::{Error, Phase, Reason};
 use crate::policy::{Policy, Role};
-
-/// The bottom layer of a connection, on which an abort acts.
-pub(crate) trait Bottom: Send + Sync {
-    /// Ends the connection now, with RST if the transport has RST, and wakes the tasks that wait on it.
-    fn abort(&self);
-
-    /// A close was requested by the handle: wakes the tasks that wait on the bottom.
-    fn handle_close(&self);
-
-    /// Keeps the connection, although the tasks that use it drop it. `None`: it has gone.
-    fn hold(self: Arc<Self>) -> Option<Box<dyn Send>>;
-
-    /// Closes the connection in order, if this is its topmost layer, while other tasks may hold it. `None`: it has gone.
-    fn close_in_order(self: Arc<Self>) -> Option<Closing>;
-
-    /// The TCP socket, if the bottom layer is TCP.
-    fn socket(&self) -> Option<SocketRef<'_>> {
-        None
-    }
-
-    /// Called before a close drops the transport. The close will make the report.
-    fn begin_report(&self) {}
-
-    /// Whether both halves have ended in order, but the peer's system has not acknowledged our last bytes yet. Asks
-    /// our system.
-    fn awaits_delivery(&self) -> bool {
-        false
-    }
-
-    /// The data that the peer's system has not acknowledged yet; `None` if our system does not know.
-    fn pending(&self) -> Option<Pending> {
-        None
-    }
-
-    /// Makes the peer see RST if the process is killed while our send half is open. Does nothing if the transport has
-    /// no RST.
-    fn reset_when_killed(&self) {}
-
-    /// Whether the system reports an error of the socket. If it does not, this waker is woken when it does.
-    fn has_error(self: Arc<Self>, _: &Waker) -> bool {
-        false
-    }
-}
 
 /// A handle to a connection. It is cheap to clone, and any task or thread may use it while other tasks use the
 /// connection. It keeps no socket open: when the connection has ended, its socket is closed, even if handles remain

@@ -1,7 +1,7 @@
 //! Server endpoints.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use tokio::task::coop::consume_budget;
@@ -13,11 +13,12 @@ use crate::config::start_tls::StartTls;
 use crate::conn::control::Control;
 use crate::conn::group::DrainGroup;
 use crate::endpoint::parse::ServerEndpoint;
-use crate::endpoint::parse::{Security, ServerPlace};
+use crate::endpoint::parse::{Families, Security, ServerPlace};
 use crate::error::Error;
 use crate::policy::Policy;
 use crate::server::incoming::Incoming;
 use crate::server::listener::{Listener, ListenerBuilder, ListenerStatus};
+use crate::server::opening::IpFamily;
 
 impl ServerEndpoint {
     /// Reads and checks the files that the arguments name, then listens. `policy` applies to the connections. For other
@@ -64,17 +65,23 @@ impl ServerEndpoint {
             Some(backlog) => builder.backlog(backlog),
             None => builder,
         };
-        let (host, port, security) = match self.place() {
-            ServerPlace::Inet { host, port, security } => (host, *port, security),
+        let (host, port, families, security) = match self.place() {
+            ServerPlace::Inet { host, port, families, security } => (host, *port, *families, security),
             ServerPlace::Unix { path, mode } => {
                 let socket = Socket::Unix(unix::Listening::open(path.as_ref(), *mode, builder)?);
                 return Ok(EndpointListener { socket, security: Security::Plain });
             }
         };
         let security = security.load(|text| text.load())?;
+        let (any, builder) = match families {
+            Families::Given => (IpAddr::from(Ipv4Addr::UNSPECIFIED), builder),
+            Families::V4 => (Ipv4Addr::UNSPECIFIED.into(), builder.only(IpFamily::V4)),
+            Families::V6 => (Ipv6Addr::UNSPECIFIED.into(), builder.only(IpFamily::V6)),
+            Families::Dual => (Ipv6Addr::UNSPECIFIED.into(), builder.dual_stack(true)),
+        };
         let listener = match host {
             Some(host) => builder.bind((host.as_str(), port)).await?,
-            None => builder.bind((Ipv4Addr::UNSPECIFIED, port)).await?,
+            None => builder.bind((any, port)).await?,
         };
         Ok(EndpointListener { socket: Socket::Inet(listener), security })
     }
@@ -137,7 +144,29 @@ impl EndpointListener {
         Ok(EndpointIncoming { accepted, security: self.security.clone() })
     }
 
-    /// The bound address. Its port is never 0 (rule: tcp-8).
+    /// The bound address of each socket: several, if the endpoint's name has several addresses.
+    pub fn local_addrs(&self) -> Vec<Address> {
+        match &self.socket {
+            Socket::Inet(listener) => listener.local_addrs(),
+            Socket::Unix(listening) => vec![listening.local_addr()],
+        }
+    }
+
+    /// Takes over a Unix socket that already listens, as [`ListenerBuilder::from_std`] takes over a TCP socket: other
+    /// processes may hold it too (rule: tcp-10). Its file stays.
+    ///
+    /// # Errors
+    /// The system's error if the socket cannot be used.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    #[cfg(unix)]
+    pub fn from_std_unix(socket: std::os::unix::net::UnixListener, builder: ListenerBuilder) -> Result<Self, Error> {
+        let listening = unix::Listening::from_std(socket, builder)?;
+        Ok(Self { socket: Socket::Unix(listening), security: Security::Plain })
+    }
+
+    /// The bound address; the first one, if there are several. Its port is never 0 (rule: tcp-8).
     #[doc(alias = "getHost")]
     pub fn local_addr(&self) -> Address {
         match &self.socket {

@@ -1,3 +1,4 @@
+mod abstracts;
 mod chosen;
 mod connections;
 mod sockets;

@@ -4,6 +4,9 @@ use std::fs::{self, Metadata, Permissions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
@@ -48,7 +51,8 @@ impl Accepted {
 }
 
 pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>) -> Result<BoxConnection, Error> {
-    let error = match until(after(Some(timeout)), dial(path)).await {
+    let place = Place::of(path);
+    let error = match until(after(Some(timeout)), place.dial()).await {
         Some(Ok(stream)) => {
             let connection = Stream::unix(stream, policy);
             connection.control().set_connected();
@@ -58,7 +62,7 @@ pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>)
         None => io::ErrorKind::TimedOut.into(),
     };
     let timed_out = error.kind() == io::ErrorKind::TimedOut;
-    let addr = Address::Unix(Some(path.to_owned()));
+    let addr = place.address();
     let target = addr.to_string();
     Err(ConnectError { target, attempts: vec![ConnectAttempt { addr, error: error.into() }], resolve: None, timed_out }
         .into())
@@ -67,15 +71,63 @@ pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>)
 /// The time between two attempts while the listener's backlog is full.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// If the backlog is full, connecting a non-blocking socket fails with EAGAIN, and no event reports when the backlog
-/// has space. A blocking socket would wait, so this function retries.
-async fn dial(path: &Path) -> io::Result<UnixStream> {
-    loop {
-        match UnixStream::connect(path).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY).await,
-            dialled => return dialled,
+/// Where a Unix socket is.
+enum Place<'a> {
+    File(&'a Path),
+    /// A name of Linux's abstract namespace.
+    Abstract(&'a [u8]),
+}
+
+impl<'a> Place<'a> {
+    fn of(path: &'a Path) -> Self {
+        path.as_os_str().as_bytes().strip_prefix(b"@").map_or(Self::File(path), Self::Abstract)
+    }
+
+    fn address(&self) -> Address {
+        match self {
+            Self::File(path) => Address::Unix(Some(path.to_path_buf())),
+            Self::Abstract(name) => Address::UnixAbstract(name.to_vec()),
         }
     }
+
+    /// If the backlog is full, connecting a non-blocking socket fails with EAGAIN, and no event reports when the backlog
+    /// has space. A blocking socket would wait, so this function retries.
+    async fn dial(&self) -> io::Result<UnixStream> {
+        let path = match self {
+            Self::File(path) => path.to_path_buf(),
+            Self::Abstract(name) => abstract_path(name)?,
+        };
+        loop {
+            match UnixStream::connect(&path).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY).await,
+                dialled => return dialled,
+            }
+        }
+    }
+
+    /// Binds a socket. A file is made for it, unless it is abstract.
+    fn bind(&self, mode: Option<u32>) -> io::Result<(Socket, Option<SocketFile>)> {
+        match self {
+            Self::File(path) => bind(path, mode).map(|(socket, file)| (socket, Some(file))),
+            Self::Abstract(name) => {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+                socket.bind(&SockAddr::unix(abstract_path(name)?)?)?;
+                Ok((socket, None))
+            }
+        }
+    }
+}
+
+/// The name as std, tokio and socket2 take it: a path that begins with NUL.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn abstract_path(name: &[u8]) -> io::Result<PathBuf> {
+    Ok(PathBuf::from(std::ffi::OsString::from_vec([b"\0", name].concat())))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn abstract_path(_: &[u8]) -> io::Result<PathBuf> {
+    let problem = "only Linux and Android have abstract Unix sockets; unix:./@NAME is a file";
+    Err(io::Error::new(io::ErrorKind::Unsupported, problem))
 }
 
 /// Accepts connections at a Unix socket.
@@ -87,7 +139,7 @@ pub(super) struct Listening {
 /// A listening Unix socket. The socket and its file are removed when the listener is dropped or closed by a drain.
 struct Bound {
     /// Dropped before the socket: while the socket exists, no other file can have its inode number.
-    _file: SocketFile,
+    _file: Option<SocketFile>,
     socket: UnixListener,
 }
 
@@ -102,19 +154,20 @@ impl Listens for Bound {
         None
     }
 
-    fn socket(&self) -> SockRef<'_> {
-        SockRef::from(&self.socket)
+    fn sockets(&self) -> Vec<SockRef<'_>> {
+        vec![SockRef::from(&self.socket)]
     }
 }
 
 impl Listening {
     pub(super) fn open(path: &Path, mode: Option<u32>, chosen: ListenerBuilder) -> Result<Self, Error> {
-        let failed = |error: io::Error| BindError { addr: Address::Unix(Some(path.to_owned())), error: error.into() };
-        let (socket, file) = bind(path, mode).map_err(failed)?;
-        let local = Address::Unix(Some(file.path.clone()));
+        let place = Place::of(path);
+        let failed = |error: io::Error| BindError { addr: place.address(), error: error.into() };
+        let (socket, file) = place.bind(mode).map_err(failed)?;
+        let local = file.as_ref().map_or_else(|| place.address(), |file| Address::Unix(Some(file.path.clone())));
         let listen = || {
             // No client can connect before `listen`, so no client connects under another mode.
-            if let Some(mode) = mode {
+            if let (Some(mode), Some(file)) = (mode, &file) {
                 set_mode(&file.path, &socket, mode)?;
             }
             socket.listen(chosen.system_backlog())?;
@@ -123,6 +176,15 @@ impl Listening {
         };
         let socket = listen().map_err(failed)?;
         let bound = Bound { _file: file, socket };
+        Ok(Self { acceptor: Acceptor::new(bound, local.clone(), chosen), local })
+    }
+
+    /// Takes over a socket that already listens.
+    pub(super) fn from_std(socket: std::os::unix::net::UnixListener, chosen: ListenerBuilder) -> Result<Self, Error> {
+        socket.set_nonblocking(true)?;
+        let socket = UnixListener::from_std(socket)?;
+        let local = crate::layers::stream::unix::name(socket.local_addr());
+        let bound = Bound { _file: None, socket };
         Ok(Self { acceptor: Acceptor::new(bound, local.clone(), chosen), local })
     }
 

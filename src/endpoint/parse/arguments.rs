@@ -12,6 +12,9 @@ use crate::error::chain;
 pub(super) enum Argument {
     Interface,
     Backlog,
+    DualStack,
+    Ipv4Only,
+    Ipv6Only,
     Mode,
     Cert,
     Key,
@@ -33,9 +36,12 @@ const ANY: &[EndpointKind] = &EndpointKind::ALL;
 const NONE: &[EndpointKind] = &[];
 
 impl Argument {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 17] = [
         Self::Interface,
         Self::Backlog,
+        Self::DualStack,
+        Self::Ipv4Only,
+        Self::Ipv6Only,
         Self::Mode,
         Self::Cert,
         Self::Key,
@@ -54,6 +60,9 @@ impl Argument {
         match self {
             Self::Interface => "interface",
             Self::Backlog => "backlog",
+            Self::DualStack => "dual-stack",
+            Self::Ipv4Only => "ipv4-only",
+            Self::Ipv6Only => "ipv6-only",
             Self::Mode => "mode",
             Self::Cert => "cert",
             Self::Key => "key",
@@ -73,6 +82,8 @@ impl Argument {
     fn takers(self, side: Side) -> &'static [EndpointKind] {
         match (self, side) {
             (Self::Interface, Side::Server) | (Self::Bind, Side::Client) => INET,
+            (Self::DualStack | Self::Ipv4Only | Self::Ipv6Only, Side::Server) => INET,
+            (Self::DualStack | Self::Ipv4Only | Self::Ipv6Only, Side::Client) => NONE,
             (Self::Backlog, Side::Server) | (Self::Timeout, Side::Client) => ANY,
             (Self::Mode, Side::Server) => UNIX,
             (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, _) => TLS,
@@ -86,7 +97,7 @@ impl Argument {
 
     /// Whether the argument is a flag, without a value.
     fn is_flag(self) -> bool {
-        self == Self::ClientOptional
+        matches!(self, Self::ClientOptional | Self::DualStack | Self::Ipv4Only | Self::Ipv6Only)
     }
 
     /// Whether colons between brackets belong to the value.

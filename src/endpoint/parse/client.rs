@@ -10,7 +10,7 @@ use super::arguments::{Argument, Given, print_seconds, seconds};
 use super::host::{self, Inet, print_local, read_local};
 use super::text::{Cursor, Mistake, escape};
 use super::tls::{ClientText, Security};
-use super::{EndpointKind, Side, check_path, print_arguments, read_kind, read_path, with_arguments};
+use super::{EndpointKind, Side, abstract_name, check_path, print_arguments, read_kind, read_path, with_arguments};
 use crate::config::ClientTls;
 use crate::error::{EndpointError, Error};
 
@@ -22,6 +22,7 @@ use crate::error::{EndpointError, Error};
 /// | `tls:HOST:PORT` | over TCP, in TLS from the first byte on |
 /// | `starttls:HOST:PORT` | over TCP, in plaintext until the connection is upgraded |
 /// | `unix:/run/x.sock` | to a Unix socket |
+/// | `unix:@NAME` | to an abstract Unix socket (Linux and Android); `unix:./@NAME` is a file |
 ///
 /// | argument | of | means |
 /// |---|---|---|
@@ -100,7 +101,7 @@ impl ClientEndpoint {
         Ok(Self { place: ClientPlace::Inet { inet, bind: None, security }, timeout: None })
     }
 
-    /// A Unix socket: `unix:PATH`. The path is taken as it is, without escapes.
+    /// A Unix socket: `unix:PATH`, or `unix:@NAME` for an abstract one. The path is taken as it is, without escapes.
     ///
     /// # Errors
     /// The path is empty or contains a control character. `input` and `at` of the error refer to `path`.
@@ -147,11 +148,19 @@ impl ClientEndpoint {
         }
     }
 
-    /// The path of a Unix socket.
+    /// The path of a Unix socket. `None` if the socket is abstract.
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
             ClientPlace::Inet { .. } => None,
-            ClientPlace::Unix { path } => Some(Path::new(path)),
+            ClientPlace::Unix { path } => abstract_name(path).is_none().then(|| Path::new(path)),
+        }
+    }
+
+    /// The name of an abstract Unix socket, without the `@`.
+    pub fn abstract_name(&self) -> Option<&str> {
+        match &self.place {
+            ClientPlace::Inet { .. } => None,
+            ClientPlace::Unix { path } => abstract_name(path),
         }
     }
 

@@ -28,7 +28,7 @@ pub use client::ClientEndpoint;
 pub use server::ServerEndpoint;
 
 #[cfg(feature = "tokio")]
-pub(crate) use {client::ClientPlace, server::ServerPlace, tls::Security};
+pub(crate) use {client::ClientPlace, server::Families, server::ServerPlace, tls::Security};
 
 use text::{Cursor, Mistake};
 
@@ -115,9 +115,25 @@ fn read_path(cursor: &mut Cursor<'_>) -> Result<String, Mistake> {
     path.read(check_path)
 }
 
+/// The most bytes of a name in Linux's abstract namespace (unix(7)).
+const LONGEST_NAME: usize = 107;
+
+/// The name of an abstract socket, if the place of a Unix socket is one.
+fn abstract_name(path: &str) -> Option<&str> {
+    path.strip_prefix('@')
+}
+
 fn check_path(path: &str) -> Result<String, Mistake> {
     match path.find(char::is_control) {
         _ if path.is_empty() => Err(Mistake::new(0, "the path is empty")),
+        _ if path == "@" => {
+            Err(Mistake::new(1, "the abstract name is empty; write unix:@NAME, or unix:./@ for a file"))
+        }
+        _ if path.starts_with('@') && path.len() > LONGEST_NAME + 1 => {
+            let problem =
+                format!("an abstract name has at most {LONGEST_NAME} bytes, and this one has {}", path.len() - 1);
+            Err(Mistake::new(1, problem))
+        }
         Some(at) => Err(Mistake::new(at, "control characters are not allowed here")),
         None => Ok(path.to_owned()),
     }

@@ -8,7 +8,7 @@ use super::arguments::{Argument, Given, backlog, mode};
 use super::host::{self, Inet, looks_like_bare_ipv6, read_host, read_port};
 use super::text::{Cursor, Mistake, escape};
 use super::tls::{Security, ServerText};
-use super::{EndpointKind, Side, check_path, print_arguments, read_kind, read_path, with_arguments};
+use super::{EndpointKind, Side, abstract_name, check_path, print_arguments, read_kind, read_path, with_arguments};
 use crate::config::ServerTls;
 use crate::error::{EndpointError, Error};
 
@@ -20,10 +20,13 @@ use crate::error::{EndpointError, Error};
 /// | `tls:8443:cert=FILE:key=FILE` | the same, in TLS from the first byte on |
 /// | `starttls:2525:cert=FILE:key=FILE` | the same, in plaintext until the connection is upgraded |
 /// | `unix:/run/x.sock` | on a Unix socket |
+/// | `unix:@NAME` | on an abstract Unix socket, which has no file (Linux and Android); `unix:./@NAME` is a file |
 ///
 /// | argument | of | means |
 /// |---|---|---|
 /// | `interface=HOST` | `tcp`, `tls`, `starttls` | the same as a host before the port; `[::]` is every IPv6 address |
+/// | `dual-stack` | `tcp`, `tls`, `starttls` | with `[::]`, or without a host: one socket for IPv6 and IPv4 |
+/// | `ipv4-only`, `ipv6-only` | `tcp`, `tls`, `starttls` | only these addresses of a name; without a host, every address of that family |
 /// | `backlog=N` | all | the length of the system's backlog; default 1024 |
 /// | `mode=660` | `unix` | the permissions of the socket, octal; default: according to the umask |
 /// | `cert=FILE`, `key=FILE` | `tls`, `starttls` | certificate chain and private key, PEM; both are needed |
@@ -47,7 +50,7 @@ use crate::error::{EndpointError, Error};
 /// assert_eq!(error.at, 9);
 /// assert_eq!(
 ///     error.problem,
-///     "timeout is an argument of clients, and this is a server; a tcp server takes interface, backlog"
+///     "timeout is an argument of clients, and this is a server; a tcp server takes interface, backlog, dual-stack, ipv4-only, ipv6-only"
 /// );
 /// # Ok::<(), bowline::EndpointError>(())
 /// ```
@@ -66,14 +69,68 @@ pub struct ServerEndpoint {
 /// The address, in the form that listening needs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum ServerPlace {
-    Inet { host: Option<String>, port: u16, security: Security<ServerText> },
+    Inet { host: Option<String>, port: u16, families: Families, security: Security<ServerText> },
     Unix { path: String, mode: Option<u32> },
+}
+
+/// The versions of IP to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum Families {
+    /// Those of the addresses; without a host, IPv4.
+    #[default]
+    Given,
+    /// Both, on one socket: `[::]` accepts IPv4 too.
+    Dual,
+    V4,
+    V6,
+}
+
+impl Families {
+    fn flag(self) -> Option<Argument> {
+        match self {
+            Self::Given => None,
+            Self::Dual => Some(Argument::DualStack),
+            Self::V4 => Some(Argument::Ipv4Only),
+            Self::V6 => Some(Argument::Ipv6Only),
+        }
+    }
+
+    /// The one that is given, if it fits to the host.
+    fn read(given: &Given<'_>, host: Option<&str>) -> Result<Self, Mistake> {
+        let mut found: Option<(Self, usize)> = None;
+        for families in [Self::Dual, Self::V4, Self::V6] {
+            let Some((flag, at)) =
+                families.flag().and_then(|flag| Some((flag, given.text(flag)?.at - flag.name().len())))
+            else {
+                continue;
+            };
+            if let Some((other, _)) = found {
+                let other = other.flag().map_or("", Argument::name);
+                return Err(Mistake::new(at, format!("{} contradicts {other}", flag.name())));
+            }
+            found = Some((families, at));
+        }
+        let Some((families, at)) = found else { return Ok(Self::Given) };
+        let addr = host.and_then(|host| host.split('%').next()?.parse::<std::net::IpAddr>().ok());
+        let problem = match (families, host, addr) {
+            (Self::Dual, Some(_), addr) if addr != Some(std::net::Ipv6Addr::UNSPECIFIED.into()) => {
+                "dual-stack is for [::], or for a port without a host"
+            }
+            (Self::V4, _, Some(std::net::IpAddr::V6(_))) => "the host is an IPv6 address",
+            (Self::V6, _, Some(std::net::IpAddr::V4(_))) => "the host is an IPv4 address",
+            (Self::Given | Self::Dual | Self::V4 | Self::V6, ..) => return Ok(families),
+        };
+        Err(Mistake::new(at, problem))
+    }
 }
 
 impl ServerEndpoint {
     /// TCP on every IPv4 address: `tcp:PORT`.
     pub fn tcp(port: u16) -> Self {
-        Self { place: ServerPlace::Inet { host: None, port, security: Security::Plain }, backlog: None }
+        Self {
+            place: ServerPlace::Inet { host: None, port, families: Families::Given, security: Security::Plain },
+            backlog: None,
+        }
     }
 
     /// TLS on every IPv4 address: `tls:PORT:cert=CERT:key=KEY`. The paths are taken as they are, without escapes.
@@ -92,7 +149,7 @@ impl ServerEndpoint {
         with_arguments(format!("starttls:{port}"), [("cert", cert), ("key", key)]).parse()
     }
 
-    /// A Unix socket: `unix:PATH`. The path is taken as it is, without escapes.
+    /// A Unix socket: `unix:PATH`, or `unix:@NAME` for an abstract one. The path is taken as it is, without escapes.
     ///
     /// # Errors
     /// The path is empty or contains a control character. `input` and `at` of the error refer to `path`.
@@ -140,11 +197,19 @@ impl ServerEndpoint {
         }
     }
 
-    /// The path of a Unix socket.
+    /// The path of a Unix socket. `None` if the socket is abstract.
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
             ServerPlace::Inet { .. } => None,
-            ServerPlace::Unix { path, .. } => Some(Path::new(path)),
+            ServerPlace::Unix { path, .. } => abstract_name(path).is_none().then(|| Path::new(path)),
+        }
+    }
+
+    /// The name of an abstract Unix socket, without the `@`.
+    pub fn abstract_name(&self) -> Option<&str> {
+        match &self.place {
+            ServerPlace::Inet { .. } => None,
+            ServerPlace::Unix { path, .. } => abstract_name(path),
         }
     }
 
@@ -165,7 +230,8 @@ impl ServerEndpoint {
     pub fn arguments(&self) -> Vec<(&'static str, String)> {
         let mut all = vec![(Argument::Backlog, self.backlog.map(|backlog| backlog.to_string()))];
         match &self.place {
-            ServerPlace::Inet { security, .. } => {
+            ServerPlace::Inet { security, families, .. } => {
+                all.extend(families.flag().map(|flag| (flag, Some(String::new()))));
                 all.extend(security.get().map(ServerText::arguments).unwrap_or_default())
             }
             ServerPlace::Unix { mode, .. } => all.push((Argument::Mode, mode.map(|mode| format!("{mode:o}")))),
@@ -224,6 +290,10 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
     if kind == EndpointKind::Unix {
         let path = read_path(cursor)?;
         let given = Given::read(cursor, Side::Server, kind)?;
+        if let (Some(_), Some(mode)) = (abstract_name(&path), given.text(Argument::Mode)) {
+            let problem = "an abstract socket has no file, and so no mode; unix:./@NAME is a file";
+            return Err(Mistake::new(mode.at, problem));
+        }
         let mode = given.value(Argument::Mode, mode)?;
         return Ok(ServerEndpoint {
             place: ServerPlace::Unix { path, mode },
@@ -239,8 +309,9 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
         (host, _) => host.or(given.value(Argument::Interface, read_host)?),
     };
     let backlog = given.value(Argument::Backlog, backlog)?;
+    let families = Families::read(&given, host.as_deref())?;
     let security = Security::new(kind, || ServerText::read(kind, &given))?;
-    Ok(ServerEndpoint { place: ServerPlace::Inet { host, port, security }, backlog })
+    Ok(ServerEndpoint { place: ServerPlace::Inet { host, port, families, security }, backlog })
 }
 
 /// `PORT` or `HOST:PORT`.

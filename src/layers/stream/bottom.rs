@@ -1,12 +1,12 @@
 //! What a handle reaches of a stream: the tasks that wait on it, and a stream that its owner has handed over.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use super::Stream;
-use crate::conn::control::{Bottom, Closing, Control};
+use crate::conn::control::{Bottom, Closing, Control, PeerCred};
 use crate::conn::idle::{IdleTimer, StallTimer};
 use crate::conn::time::{after, until};
 use crate::conn::waiting::Waiting;
@@ -22,13 +22,19 @@ pub(super) struct StreamBottom {
     control: Control,
     handed: Mutex<Option<Box<dyn Transport>>>,
     handing: Notify,
+    peer_cred: OnceLock<PeerCred>,
 }
 
 impl StreamBottom {
     /// The bottom of this connection.
     pub(super) fn beneath(control: &Control, waiting: Arc<Waiting>) -> Arc<Self> {
-        let bottom =
-            Arc::new(Self { waiting, control: control.clone(), handed: Mutex::default(), handing: Notify::default() });
+        let bottom = Arc::new(Self {
+            waiting,
+            control: control.clone(),
+            handed: Mutex::default(),
+            handing: Notify::default(),
+            peer_cred: OnceLock::new(),
+        });
         let weak: Weak<dyn Bottom> = Arc::downgrade(&(Arc::clone(&bottom) as Arc<dyn Bottom>));
         control.stand_on(weak);
         bottom
@@ -38,6 +44,12 @@ impl StreamBottom {
     pub(super) fn take_over(&self, stream: Box<dyn Transport>) {
         *self.handed.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
         self.handing.notify_one();
+    }
+
+    #[cfg(unix)]
+    pub(super) fn set_peer_cred(&self, cred: PeerCred) {
+        // Set once, by the code that makes the stream.
+        let _ = self.peer_cred.set(cred);
     }
 
     fn take(&self) -> Option<Box<dyn Transport>> {
@@ -100,6 +112,10 @@ impl Bottom for StreamBottom {
 
     fn handle_close(&self) {
         self.waiting.wake();
+    }
+
+    fn peer_cred(&self) -> Option<PeerCred> {
+        self.peer_cred.get().copied()
     }
 
     fn hold(self: Arc<Self>) -> Option<Box<dyn Send>> {

@@ -3,7 +3,7 @@
 mod bottom;
 mod layer;
 #[cfg(unix)]
-mod unix;
+pub(crate) mod unix;
 
 use std::fmt;
 use std::io::{self, IoSlice};

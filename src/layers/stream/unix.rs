@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Stream;
 use crate::address::Address;
+use crate::conn::control::PeerCred;
 use crate::policy::Policy;
 
 impl From<tokio::net::UnixStream> for Stream<tokio::net::UnixStream> {
@@ -17,14 +18,42 @@ impl From<tokio::net::UnixStream> for Stream<tokio::net::UnixStream> {
 impl Stream<tokio::net::UnixStream> {
     /// A Unix socket. tokio wakes tasks without holding a lock, and the system keeps the socket's bytes for the other end.
     pub(crate) fn unix(io: tokio::net::UnixStream, policy: impl Into<Arc<Policy>>) -> Self {
-        let path = |addr: io::Result<tokio::net::unix::SocketAddr>| {
-            Address::Unix(addr.ok().and_then(|addr| addr.as_pathname().map(std::path::Path::to_path_buf)))
-        };
-        let (host, peer) = (path(io.local_addr()), path(io.peer_addr()));
+        let (host, peer) = (name(io.local_addr()), name(io.peer_addr()));
+        let cred = io.peer_cred().ok().map(PeerCred::from);
         let mut stream = Self::with(io, host, peer, policy).wakes_unlocked().delivers_at_once();
         if let Some(live) = &mut stream.live {
             live.receive = Some(crate::conn::socket::receive_unix);
         }
+        if let (Some(bottom), Some(cred)) = (&stream.bottom, cred) {
+            bottom.set_peer_cred(cred);
+        }
         stream
+    }
+
+    /// Takes over a connected Unix socket that was made elsewhere.
+    ///
+    /// # Errors
+    /// The system's error if the socket cannot be used.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub fn from_std(io: std::os::unix::net::UnixStream, policy: impl Into<Arc<Policy>>) -> io::Result<Self> {
+        io.set_nonblocking(true)?;
+        Ok(Self::unix(tokio::net::UnixStream::from_std(io)?, policy))
+    }
+}
+
+pub(crate) fn name(addr: io::Result<tokio::net::unix::SocketAddr>) -> Address {
+    let Ok(addr) = addr else { return Address::Unix(None) };
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(name) = addr.as_abstract_name() {
+        return Address::UnixAbstract(name.to_vec());
+    }
+    Address::Unix(addr.as_pathname().map(std::path::Path::to_path_buf))
+}
+
+impl From<tokio::net::unix::UCred> for PeerCred {
+    fn from(cred: tokio::net::unix::UCred) -> Self {
+        Self { uid: cred.uid(), gid: cred.gid(), pid: cred.pid() }
     }
 }

@@ -52,6 +52,25 @@ fn a_tls_server_reads_what_it_needs() {
     }
 }
 
+#[test]
+fn a_name_after_an_at_sign_is_an_abstract_socket() {
+    let endpoint = server("unix:@lab:backlog=3");
+    assert_eq!((endpoint.kind(), endpoint.path(), endpoint.abstract_name()), (Unix, None, Some("lab")));
+    assert_eq!(endpoint.to_string(), "unix:@lab:backlog=3");
+    let file = client("unix:./@lab");
+    assert_eq!((file.path(), file.abstract_name()), (Some(Path::new("./@lab")), None));
+    assert_eq!(client("unix:@lab").abstract_name(), Some("lab"));
+}
+
+#[test]
+fn a_server_reads_the_versions_of_ip() {
+    for text in
+        ["tcp:8080:dual-stack", "tcp:[::]:8080:dual-stack", "tcp:localhost:8080:ipv6-only", "tcp:8080:ipv4-only"]
+    {
+        assert_eq!(server(text).to_string(), text);
+    }
+}
+
 /// rule: secure-8
 #[test]
 fn a_tls_client_checks_the_name_it_is_given_or_the_host() {

@@ -18,7 +18,7 @@ fn any_host() -> impl Strategy<Value = String> {
 
 /// Any valid path, including the characters that need escapes.
 fn any_path() -> impl Strategy<Value = String> {
-    prop_oneof!["\\PC{1,20}", "[:=\\\\/a,\\[\\] \u{e4}]{1,12}"]
+    prop_oneof!["[^@\\p{C}]\\PC{0,19}", "@\\PC{1,20}", "[:=\\\\/a,\\[\\] \u{e4}]{1,12}"]
 }
 
 fn any_local() -> impl Strategy<Value = String> {
@@ -98,6 +98,7 @@ prop_compose! {
         };
         add("backlog", backlog.map(|backlog| backlog.to_string()).as_deref());
         match kind {
+            EndpointKind::Unix if path.starts_with('@') => {}
             EndpointKind::Unix => add("mode", mode.map(|mode| format!("{mode:o}")).as_deref()),
             _ => add("interface", host.as_deref()),
         }

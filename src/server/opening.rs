@@ -1,0 +1,157 @@
+//! Opening the sockets of a listener.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::ToSocketAddrs;
+
+use super::listener::{Listener, ListenerBuilder};
+use crate::conn::socket;
+use crate::error::{BindError, Error};
+
+/// A listening socket, and whether sockets that are accepted from it have `TCP_NODELAY` set.
+pub(super) type Opened = (std::net::TcpListener, bool);
+
+/// How many free ports are tried, if several addresses are to have the same one.
+const PORTS: usize = 16;
+
+/// Whether this computer has no such address, or does not use its family.
+fn is_missing(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let family_is_off = error.raw_os_error() == Some(libc::EAFNOSUPPORT);
+    // WSAEAFNOSUPPORT
+    #[cfg(not(unix))]
+    let family_is_off = error.raw_os_error() == Some(10047);
+    family_is_off || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+/// A version of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl IpFamily {
+    fn has(self, addr: SocketAddr) -> bool {
+        match self {
+            Self::V4 => addr.is_ipv4(),
+            Self::V6 => addr.is_ipv6(),
+        }
+    }
+}
+
+impl fmt::Display for IpFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+impl ListenerBuilder {
+    /// Opens this many listeners on the same addresses, one for each worker, with [`reuse_port`](Self::reuse_port). They share
+    /// the group and the policy; limits apply to each of them.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no socket open.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub async fn bind_workers(self, workers: usize, addr: impl ToSocketAddrs) -> Result<Vec<Listener>, Error> {
+        let each = self.reuse_port(true);
+        let first = each.clone().bind(addr).await?;
+        let addrs = first.local.clone();
+        let mut listeners = vec![first];
+        for _ in 1..workers {
+            listeners.push(each.clone().bind(&addrs[..]).await?);
+        }
+        Ok(listeners)
+    }
+
+    /// Opens a socket for each address. The port of the first one is for all that have port 0.
+    pub(super) fn open_all(&self, addrs: &[SocketAddr]) -> Result<Vec<Opened>, Error> {
+        let mut wanted: Vec<SocketAddr> = Vec::new();
+        for addr in addrs {
+            if self.family.is_none_or(|family| family.has(*addr)) && !wanted.contains(addr) {
+                wanted.push(*addr);
+            }
+        }
+        let addrs = &wanted[..];
+        if addrs.is_empty() {
+            let problem = match self.family {
+                Some(family) => format!("the name has no {family} address"),
+                None => "there is no address to listen on".into(),
+            };
+            return Err(io::Error::new(io::ErrorKind::NotFound, problem).into());
+        }
+        for _ in 1..PORTS {
+            match self.open_once(addrs) {
+                // The port that was free for the first address is in use on another one.
+                Err((true, error)) if error.error.kind() == io::ErrorKind::AddrInUse => {}
+                opened => return opened.map_err(|(_, error)| error.into()),
+            }
+        }
+        self.open_once(addrs).map_err(|(_, error)| error.into())
+    }
+
+    /// Also tells, of an error, whether another port may do.
+    fn open_once(&self, addrs: &[SocketAddr]) -> Result<Vec<Opened>, (bool, BindError)> {
+        let mut opened: Vec<Opened> = Vec::new();
+        let mut port = None;
+        let mut skipped = None;
+        for addr in addrs {
+            let mut addr = *addr;
+            let is_any = addr.port() == 0 && port.is_some();
+            if let Some(port) = port.filter(|_| is_any) {
+                addr.set_port(port);
+            }
+            match self.open(addr) {
+                Ok(socket) => {
+                    port = port.or_else(|| socket.0.local_addr().ok().map(|addr| addr.port()));
+                    opened.push(socket);
+                }
+                Err(error) => {
+                    let is_missing = is_missing(&error);
+                    let error = BindError { addr: addr.into(), error: Arc::new(error) };
+                    if !is_missing {
+                        return Err((is_any, error));
+                    }
+                    skipped = Some(error);
+                }
+            }
+        }
+        match skipped {
+            Some(error) if opened.is_empty() => Err((false, error)),
+            _ => Ok(opened),
+        }
+    }
+
+    fn open(&self, addr: SocketAddr) -> io::Result<Opened> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        if self.reuse_port {
+            #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos", target_os = "cygwin"))))]
+            socket.set_reuse_port(true)?;
+            #[cfg(not(all(unix, not(any(target_os = "solaris", target_os = "illumos", target_os = "cygwin")))))]
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no SO_REUSEPORT"));
+        }
+        if addr.is_ipv6() {
+            socket.set_only_v6(!self.dual_stack)?;
+        }
+        socket.bind(&addr.into())?;
+        let gives_nodelay = socket::give_nodelay_to_accepted(&socket);
+        socket.listen(self.system_backlog())?;
+        Ok((socket.into(), gives_nodelay))
+    }
+}
