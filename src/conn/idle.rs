@@ -31,7 +31,7 @@ impl HalfOpen {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// The other half has ended.
+    /// Called when the other half has ended.
     pub(crate) fn begin(&self) {
         if !self.begun.swap(true, Ordering::AcqRel) {
             let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -39,7 +39,7 @@ impl HalfOpen {
         }
     }
 
-    /// Whether the other half has ended. If not, the task is woken when it ends.
+    /// Whether the other half has ended. If it has not, the task is registered to be woken when it ends.
     fn has_begun_for(&self, cx: &mut Context<'_>) -> bool {
         if self.has_begun() {
             return true;
@@ -64,12 +64,12 @@ impl Activity {
         Self { begin: is_bounded.then(Instant::now), last: AtomicU64::new(0) }
     }
 
-    /// Whether a bound is set.
+    /// Whether a time limit is set.
     pub(crate) fn is_bounded(&self) -> bool {
         self.begin.is_some()
     }
 
-    /// Notes traffic.
+    /// Records that there was traffic now.
     #[inline]
     pub(crate) fn note(&self) {
         if let Some(begin) = self.begin {
@@ -95,8 +95,8 @@ pub(crate) struct IdleTimer {
     stopped: bool,
 }
 
-/// The timer is set once. Only when it fires is the last traffic looked up, and the timer is set again if there was
-/// any. So traffic itself never touches the timer.
+/// The timer is set once. When it fires, it looks up the time of the last traffic, and is set again if there was any.
+/// So traffic itself never touches the timer.
 struct Wait {
     sleep: Pin<Box<Sleep>>,
     phase: Phase,
@@ -150,8 +150,8 @@ impl IdleTimer {
     }
 }
 
-/// Limits the wait for the end of a send half: at most this long without progress (rule: close-3). Costs nothing while
-/// nobody waits.
+/// Limits the wait for the end of a send half: it ends after this time without progress (rule: close-3). Costs nothing
+/// while no task waits.
 #[derive(Default)]
 pub(crate) struct StallTimer {
     wait: Option<Box<StalledWait>>,
@@ -186,12 +186,12 @@ impl StallTimer {
         }
     }
 
-    /// The wait is over.
+    /// Ends the wait.
     pub(crate) fn reset(&mut self) {
         self.wait = None;
     }
 
-    /// Changes the bound from now on.
+    /// Changes the limit from now on.
     pub(crate) fn stop(&mut self) {
         self.wait = None;
         self.stopped = true;

@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 
 use crate::conn::unlocked;
 
-/// The tasks that wait on a socket or a stream: an abort wakes them.
+/// The tasks that wait on a socket or a stream. An abort wakes them.
 #[derive(Default)]
 pub(crate) struct Waiting(Mutex<[Option<Waker>; 2]>);
 
@@ -24,7 +24,8 @@ impl Waiting {
     }
 }
 
-/// Stores the waker of a waiting task in a place under a lock. A stored waker is only replaced if it wakes another task.
+/// Stores the waker of a waiting task in a place that a lock guards. A stored waker is replaced only if it wakes
+/// another task.
 ///
 /// Cloning or dropping a waker runs foreign code, so neither is done under the lock (rule: life-7).
 pub(crate) fn park<T>(lock: &Mutex<T>, place: impl Fn(&mut T) -> &mut Option<Waker>, waker: &Waker) {

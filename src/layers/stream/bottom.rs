@@ -1,4 +1,5 @@
-//! What a handle reaches of a stream: the tasks that wait on it, and a stream that its owner has handed over.
+//! The parts of a stream that a handle can access: the tasks that wait on it, and a stream that its owner has handed
+//! over.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -15,8 +16,8 @@ use crate::transport::close::Close;
 
 /// The bottom of a connection that has a stream instead of a TCP socket.
 ///
-/// A stream belongs to the tasks that poll it, without a lock. So a close that was requested by the handle asks for it: the next
-/// poll of the owner puts the stream here, and the close takes it.
+/// A stream belongs to the tasks that poll it, and has no lock. So a close through the handle has to wait for the
+/// owner: at the owner's next poll, the stream is put here, and the close takes it.
 pub(super) struct StreamBottom {
     waiting: Arc<Waiting>,
     control: Control,
@@ -26,7 +27,7 @@ pub(super) struct StreamBottom {
 }
 
 impl StreamBottom {
-    /// The bottom of this connection.
+    /// Makes the bottom of this connection.
     pub(super) fn beneath(control: &Control, waiting: Arc<Waiting>) -> Arc<Self> {
         let bottom = Arc::new(Self {
             waiting,
@@ -40,7 +41,7 @@ impl StreamBottom {
         bottom
     }
 
-    /// The owner hands over its stream.
+    /// Takes the stream from its owner.
     pub(super) fn take_over(&self, stream: Box<dyn Transport>) {
         *self.handed.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
         self.handing.notify_one();
@@ -58,8 +59,8 @@ impl StreamBottom {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
-    /// If the handle was asked for a close, the close gets the stream from its owner (rule: close-16). A layer above is reached
-    /// by the close itself.
+    /// If a close was requested through the handle, passes the stream from its owner to the close (rule: close-16). If
+    /// there is a layer above, the close uses that layer instead.
     #[cold]
     #[inline(never)]
     pub(super) fn hand_over(&mut self) {
@@ -85,13 +86,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         bottom.take_over(Box::new(handed));
     }
 
-    /// Whether a close has got the stream, and what it still reads is not for this owner.
+    /// Whether a close has taken the stream: bytes that are read from now on must not go to this owner.
     pub(super) fn is_taken(&self) -> bool {
         self.bottom.is_some() && self.live.is_none() && self.recv.is_open() && self.control.is_close_asked()
     }
 }
 
-/// A stream that was handed over. If the close is dropped, the next one finds it again.
+/// A stream that was handed over. If the close is dropped, the next close can take the stream again.
 struct Taken<'a> {
     bottom: &'a StreamBottom,
     stream: Option<Box<dyn Transport>>,

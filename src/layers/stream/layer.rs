@@ -45,7 +45,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
         self.inbox.take()
     }
 
-    /// Takes in the bytes in the kernel, if the stream is a socket; otherwise what the stream returns without waiting.
+    /// Reads the bytes in the kernel if the stream is a socket, otherwise the bytes that the stream returns without
+    /// waiting.
     fn look(&mut self, cx: &mut Context<'_>) {
         self.check_control();
         let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return };
@@ -72,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
         self.wakes_unlocked
     }
 
-    /// The state of the stream is unknown.
+    /// Returns true, because the stream may have a queue of its own.
     fn keeps_written(&self) -> bool {
         true
     }

@@ -27,12 +27,12 @@ use crate::error::{Phase, Reason};
 use crate::policy::Policy;
 use crate::transport::layer::{debug, hand_over, poll_budget, poll_read_ahead};
 
-/// A transport over any stream that reads and writes. The shutdown of the stream is the marker of the send half; its end of
-/// file is the marker of the receive half.
+/// A transport over any stream that reads and writes. Shutting the stream down is the end marker of the send half. The
+/// end of file is the end marker of the receive half.
 ///
-/// A stream has no RST, so an abort drops it. It is dropped at the next poll; the abort wakes the tasks that wait on the
-/// stream for that. The stream decides how the peer sees this end: on a Unix socket it looks like any other end, and only a
-/// TLS layer above shows the peer that data is missing.
+/// A stream has no RST, so an abort drops the stream. This happens at the next poll, for which the abort wakes the
+/// waiting tasks. How the peer sees this end depends on the stream. On a Unix socket it looks like any other end, and
+/// only a TLS layer above shows the peer that data is missing.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -60,13 +60,13 @@ pub struct Stream<S> {
     delivers_at_once: bool,
     /// A layer above reports how the connection ended.
     beneath: bool,
-    /// One for each task that may wait.
+    /// One timer for each task that may wait.
     timers: [IdleTimer; 2],
-    /// Runs while our end waits.
+    /// Runs while the end of our send half waits for the peer.
     stall: StallTimer,
-    /// Our half has ended.
+    /// Our send half has ended.
     fin_sent: HalfOpen,
-    /// The peer has ended its half, of this layer or of one above.
+    /// The peer has ended its half, in this layer or in one above.
     fin_received: HalfOpen,
 }
 
@@ -75,7 +75,7 @@ struct Live<S> {
     io: S,
     waiting: Arc<Waiting>,
     control: Control,
-    /// Asks the kernel, if the stream is a socket.
+    /// Reads from the kernel directly, if the stream is a socket.
     receive: Option<Receive<S>>,
 }
 
@@ -118,16 +118,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// Promises that the stream holds no lock while it calls a waker. Then the bytes that a TLS layer above has queued
-    /// leave as soon as the stream takes them, even if no task of the application writes (rule: write-6). Without the
-    /// promise they leave when the application next uses the connection.
+    /// Promises that the stream holds no lock while it calls a waker. With this promise, bytes that a TLS layer above
+    /// has queued leave as soon as the stream accepts them, even if no task of the application writes (rule: write-6).
+    /// Without it, they leave when the application next uses the connection.
     pub fn wakes_unlocked(self) -> Self {
         Self { wakes_unlocked: true, ..self }
     }
 
-    /// Promises that the other end holds all bytes that the stream has taken, and its shutdown, and that no wire in between can
-    /// lose them. This is true of a Unix socket, and of a pipe in memory. Then our half counts as delivered when it has ended; over
-    /// TCP that needs the acknowledgement of the peer's system. No transport knows whether the peer's application reads the bytes.
+    /// Promises that all bytes that the stream has accepted, and its shutdown, have already reached the other end, so
+    /// that no network can lose them. This is true of a Unix socket and of a pipe in memory. With this promise, our
+    /// data counts as delivered when our half has ended; over TCP, the peer's system has to acknowledge it first. No
+    /// transport knows whether the peer's application reads the bytes.
     ///
     /// Without the promise, a connection ends as [`Reason::Closed`] only if the peer's end comes after ours has left, and as
     /// [`Reason::Unconfirmed`] if the peer ended its half first (rule: close-14).
@@ -135,7 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         Self { delivers_at_once: true, ..self }
     }
 
-    /// Ends, or gives the stream to a close, if the handle asks for that.
+    /// Ends the halves, or passes the stream to a close, if the handle has requested that.
     fn check_control(&mut self) {
         let cut = self.control.cut();
         if !self.check_cut(cut) && self.control.is_touched() {
@@ -143,7 +144,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// Whether the stream is gone since the last check. If it ended between that check and the wait, no call has seen the task.
+    /// Whether the stream was dropped since the last check. Between that check and the registration of this task, an
+    /// abort could not have woken this task.
     fn is_ended_meanwhile(&mut self) -> bool {
         if self.control.is_touched() {
             self.check_control();
@@ -166,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// How the connection ended, unless a layer above reports it.
+    /// Records how the connection ended, unless a layer above does.
     fn note(&self, reason: &Reason) {
         if !self.beneath {
             self.control.note_reason(reason);
@@ -226,8 +228,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// Ready once our end has waited for its bound; the connection was then ended at the bottom. A layer above has its own
-    /// watch.
+    /// Ready when the end of our send half has waited for its time limit. The connection was then ended at the bottom
+    /// layer. A layer above has a timer of its own.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.beneath {
             return Poll::Pending;
@@ -249,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         self.send.refusal().into()
     }
 
-    /// Writes bytes to the stream, `len` in all, and returns how many the stream took.
+    /// Writes `len` bytes to the stream, and returns how many the stream accepted.
     fn poll_send_bytes(
         &mut self,
         cx: &mut Context<'_>,
@@ -262,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
         let taken = ready!(self.poll_send(cx, |io, cx| {
             send(io, cx).map(|sent| match sent? {
-                // rule: life-6. The stream takes no bytes: a writer would repeat the call without end.
+                // rule: life-6. The stream accepts no bytes, so a writer would repeat the call forever.
                 0 if len > 0 => Err(io::ErrorKind::WriteZero.into()),
                 n if n > len => Err(io::Error::other("the stream says that it took more than it was given")),
                 n => Ok(n),
@@ -323,10 +325,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Controlled for Stream<S
     }
 }
 
-/// How often in a row an interrupted call is repeated.
+/// The largest number of times that an interrupted call is repeated.
 const MAX_INTERRUPTED: usize = 128;
 
-/// Repeats an interrupted call. A call that is interrupted every time has failed (rule: life-6).
+/// Repeats an interrupted call. If it is interrupted every time, it has failed (rule: life-6).
 fn once_more<R>(mut call: impl FnMut() -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
     let is_interrupted = |result: &Poll<io::Result<R>>| matches!(result, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted);
     for _ in 0..MAX_INTERRUPTED {
@@ -338,7 +340,7 @@ fn once_more<R>(mut call: impl FnMut() -> Poll<io::Result<R>>) -> Poll<io::Resul
     Poll::Ready(Err(io::Error::other("the stream is interrupted again and again")))
 }
 
-/// One read, without waiting.
+/// Reads once, without waiting.
 fn read_once(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, space: &mut [u8]) -> io::Result<usize> {
     let mut buf = ReadBuf::new(space);
     match once_more(|| Pin::new(&mut *io).poll_read(cx, &mut buf)) {

@@ -1,6 +1,6 @@
 //! The TCP layer, at the bottom of a connection.
 //!
-//! Plain bytes go straight between the application and the socket, without a lock, a queue or a copy. The two halves share
+//! Bytes pass directly between the application and the socket, without a lock, a queue or a copy. The two halves share
 //! only the socket.
 
 mod read;
@@ -68,21 +68,23 @@ impl TcpConnection {
         Ok(Self::between(stream, host, peer, policy.into()))
     }
 
-    /// Takes over a socket whose addresses are already known: the system forgets the peer of a connection that was reset.
+    /// Takes over a socket whose addresses are already known. This matters because the system no longer knows the
+    /// peer's address after a reset.
     pub(crate) fn between(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> Self {
         // rule: tcp-2. A socket whose peer is already gone may refuse the option; the next read reports the loss.
         let _ = socket::Options::of(&stream).set_nodelay(true);
         Self::with_nodelay(stream, host, peer, policy)
     }
 
-    /// The same for a socket that has no-delay already: it inherited it from its listener.
+    /// As `between`, for a socket that has `TCP_NODELAY` set already, because it inherited the option from its
+    /// listener.
     pub(crate) fn with_nodelay(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> Self {
         let [reading, writing] = Hold::pair(stream, host, peer, policy);
         Self { read: TcpReadHalf::new(reading), write: TcpWriteHalf::new(writing) }
     }
 
-    /// A second connection on a socket that other halves may hold, for a close that was requested by the handle. `None`: the
-    /// connection has gone.
+    /// A second connection on a socket that other halves may hold, for a close through the handle. `None`: the
+    /// connection has ended.
     fn to_close(wire: Arc<Wire>) -> Option<Self> {
         let [reading, writing] = Hold::pair_to_close(wire)?;
         Some(Self { write: TcpWriteHalf::to_close(writing), read: TcpReadHalf::to_close(reading) })
@@ -156,7 +158,7 @@ impl Layer for TcpConnection {
         self.read.inbox.clear();
         self.read.closes = true;
         self.write.closes = true;
-        // The close has its own bound.
+        // The close has its own time limit.
         self.read.timer.stop();
         self.write.timer.stop();
     }
@@ -199,7 +201,7 @@ impl Layer for TcpConnection {
         true
     }
 
-    /// The kernel has all written bytes. It delays them only under a cork.
+    /// The kernel has all written bytes, and delays them only under a cork.
     fn keeps_written(&self) -> bool {
         self.write.is_corked()
     }

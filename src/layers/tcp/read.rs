@@ -25,10 +25,10 @@ pub struct TcpReadHalf {
     control: Control,
     pub(super) half: RecvHalf,
     pub(super) inbox: Inbox,
-    /// The last read-ahead filled its space.
+    /// The previous read-ahead filled its space.
     is_bulk: bool,
     pub(super) timer: IdleTimer,
-    /// The half belongs to a close.
+    /// The half belongs to a close through the handle.
     pub(super) closes: bool,
 }
 
@@ -39,7 +39,7 @@ impl TcpReadHalf {
         Self { wire: Some(wire), control, half, inbox, is_bulk: false, timer, closes: false }
     }
 
-    /// The half for a close that was requested by the handle.
+    /// The read half of a close through the handle.
     pub(super) fn to_close(wire: Hold) -> Self {
         let has_ended = wire.fin_received.has_begun();
         let mut half = Self { closes: true, ..Self::new(wire) };
@@ -63,7 +63,7 @@ impl TcpReadHalf {
                 self.timer.reset();
                 self.control.note_received(n);
                 if self.control.is_touched() && self.is_closed_elsewhere() {
-                    // Some of the bytes before these may have been discarded already.
+                    // These bytes must not be delivered, because the close may have discarded bytes before them.
                     return Poll::Ready(self.at_end());
                 }
                 return Poll::Ready(Ok(()));
@@ -76,8 +76,8 @@ impl TcpReadHalf {
         Poll::Ready(self.handle_last(result))
     }
 
-    /// Notes the task that waits, unless a layer above does. Returns whether the half has ended meanwhile, because the handle was
-    /// asked for a close: nobody may have seen the task then.
+    /// Registers the waiting task, unless a layer above does. Returns whether a close through the handle has ended the
+    /// half meanwhile: the close may have come too early to wake this task.
     fn waits_on(&self, cx: &mut Context<'_>) -> bool {
         if let Some(wire) = self.wire.as_ref().filter(|wire| !wire.is_beneath()) {
             wire.socket.park(READER, cx);
@@ -85,7 +85,7 @@ impl TcpReadHalf {
         self.control.is_touched() && self.is_closed_elsewhere()
     }
 
-    /// Whether a close that was requested by the handle has taken this half from the application (rule: close-16).
+    /// Whether a close through the handle has taken this half from the application (rule: close-16).
     #[cold]
     fn is_closed_elsewhere(&self) -> bool {
         !self.closes && self.control.is_close_asked() && !self.wire.as_ref().is_some_and(|wire| wire.is_beneath())
@@ -102,7 +102,7 @@ impl TcpReadHalf {
         self.is_closed_elsewhere() && (self.half.is_open() || !self.inbox.is_empty())
     }
 
-    /// Starts the idle bound, if there is one, because the half waits.
+    /// Starts the idle timer, if the policy has a limit, because the half waits.
     #[inline(never)]
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(wire) = &self.wire else { return Poll::Pending };
@@ -110,7 +110,7 @@ impl TcpReadHalf {
         Poll::Ready(Err(self.control.time_out(phase).into()))
     }
 
-    /// The last read has found the end, or has failed.
+    /// Handles a read that has returned the end or an error.
     #[cold]
     #[inline(never)]
     fn handle_last(&mut self, result: io::Result<usize>) -> io::Result<()> {
@@ -124,7 +124,7 @@ impl TcpReadHalf {
         self.at_end()
     }
 
-    /// Takes in the bytes that the kernel has received so far.
+    /// Reads the bytes that the kernel has received so far into the inbox.
     pub(super) fn look(&mut self) {
         let may_read = self.half.is_open() && !self.control.is_cut();
         let Some(wire) = self.wire.as_ref().filter(|_| may_read) else { return };
@@ -151,7 +151,7 @@ impl TcpReadHalf {
         !self.half.is_open()
     }
 
-    /// FIN.
+    /// Handles FIN.
     fn handle_marker(&mut self) {
         if self.half.marker().is_err() {
             return;
@@ -163,7 +163,7 @@ impl TcpReadHalf {
         }
     }
 
-    /// Closes a socket that was held until the delivery of our last bytes is known, if it is known now.
+    /// Closes the socket if it was held only until the delivery of our last bytes is known, and this is known now.
     pub(super) fn settle(&mut self) {
         self.wire.take_if(|wire| wire.is_settled());
     }
@@ -175,7 +175,7 @@ impl TcpReadHalf {
         self.end(&reason);
     }
 
-    /// The result of every read from the end on.
+    /// The result of every read after the last data.
     #[cold]
     #[inline(never)]
     fn at_end(&mut self) -> io::Result<()> {
@@ -216,9 +216,9 @@ fn recv_now(wire: &Wire, stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Resul
     if wire.tells_by_short_reads() { recv_dry(stream, buf) } else { stream.try_read_buf(buf) }
 }
 
-/// Reads. A read that does not fill the buffer clears readiness, because under edge triggering the next read would return
-/// `WouldBlock`. Only the readiness from before the read is cleared, so bytes that arrive during the read are not
-/// forgotten. The readiness for an end is never cleared.
+/// Reads. A read that does not fill the buffer clears readiness, because under edge triggering the next read would
+/// return `WouldBlock`. Only the readiness from before the read is cleared, so bytes that arrive during the read are
+/// not missed. The readiness for an end is never cleared.
 fn recv_dry(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
     let room = buf.remaining().min(socket::MAX_AT_ONCE);
     let mut short = None;
@@ -232,9 +232,9 @@ fn recv_dry(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
     short.map_or(result, Ok)
 }
 
-/// Whether FIN comes next, as far as that is known without a system call. The end was already there when the last read
-/// returned fewer bytes than it asked for, so no bytes precede it. A short read clears readiness, but never that for an
-/// end, and bytes that came after the read would have set readiness again. The system also reports a reset as an error.
+/// Whether FIN comes next, as far as this is known without a system call. A short read has shown that no more bytes had
+/// arrived. It clears readiness, but not the readiness for an end, and later bytes would have set readiness again. So
+/// if only the readiness for an end is set, no bytes precede the end. A reset also sets the readiness for an error.
 fn is_at_end(wire: &Wire) -> bool {
     if !wire.tells_by_short_reads() {
         return false;

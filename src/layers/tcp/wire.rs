@@ -21,32 +21,32 @@ use crate::error::{Phase, Reason};
 use crate::policy::Policy;
 use crate::transport::close::Close;
 
-/// The socket, shared by the two halves. Each read and write uses only the first fields.
+/// The socket that the two halves share. Each read and write uses only the first fields.
 #[repr(C)]
 pub(super) struct Wire {
     pub(super) socket: SharedSocket,
-    /// A layer above reports the end by its own marker.
+    /// A layer above detects a truncation by its own marker.
     pub(super) beneath: AtomicBool,
     /// Whether the system resets the connection if the process dies.
     resets_when_killed: AtomicBool,
-    /// For each pair of halves ([`OWNER`], [`CLOSER`]): whether both hold the socket.
+    /// For each pair of halves ([`OWNER`], [`CLOSER`]): whether both halves hold the socket.
     held: [AtomicBool; 2],
-    /// How many pairs hold the socket.
+    /// The number of pairs that hold the socket.
     pairs: AtomicUsize,
-    /// Both halves have ended in order, and the last one holds the socket until all our bytes have arrived.
+    /// Both halves have ended in order. The half that ended last holds the socket until all our bytes have arrived.
     lingers: AtomicBool,
     has_ended: AtomicBool,
     control: Control,
     pub(super) fin_sent: HalfOpen,
-    /// The peer has ended its half, of this layer or of one above.
+    /// The peer has ended its half, in this layer or in one above.
     pub(super) fin_received: HalfOpen,
     watch: Mutex<Watch>,
 }
 
-/// Watches for an error of the socket, for the tasks that wait for the loss of the connection. Holds the socket, and is dropped
-/// with the second half.
+/// Detects an error of the socket, for the tasks that wait for the loss of the connection. Holds the socket, and is
+/// dropped together with the second half.
 enum Watch {
-    /// No task has waited yet.
+    /// No task has waited for the loss yet.
     Idle,
     Watching(Pin<Box<dyn Future<Output = ()> + Send>>),
     HasError,
@@ -62,14 +62,14 @@ impl Wire {
         let watch = std::mem::replace(&mut *self.watch(), Watch::Over);
         drop(watch);
         if self.fin_sent.has_begun() {
-            // The bytes in flight at the time of the drop may have been answered by a reset.
+            // Checked once more, because the peer may have answered the last bytes with a reset.
             let _ = !self.lingers.load(Ordering::Acquire) || self.is_settled();
             self.note_unacknowledged();
         }
         if !self.is_beneath() {
             if !self.fin_sent.has_begun() {
-                // rule: close-12: FIN is this layer's marker. A connection that was dropped before its end must not send
-                // it.
+                // rule: close-12: FIN is this layer's marker, so a connection that was dropped before its end must not
+                // send FIN.
                 self.reset();
             } else if self.fin_received.has_begun() {
                 self.control.note_reason(&Reason::Closed);
@@ -78,7 +78,7 @@ impl Wire {
         self.control.note_gone();
     }
 
-    /// Keeps the connection until [`leave`](Self::leave), unless it has gone.
+    /// Keeps the connection open until [`leave`](Self::leave). Returns false if it has ended already.
     fn keep(&self) -> bool {
         let add = |pairs: usize| (pairs > 0).then_some(pairs + 1);
         self.pairs.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_ok()
@@ -91,8 +91,8 @@ impl Wire {
         }
     }
 
-    /// Whether the delivery of our data is decided: everything has arrived, or the connection is lost, or the system cannot
-    /// report it. After everything has arrived, the system is not asked again.
+    /// Whether it is decided that our data was delivered or not: everything has arrived, the connection is lost, or the
+    /// system cannot report it. After everything has arrived, the system is not asked again.
     fn is_settled(&self) -> bool {
         let Some(pending) = self.ask() else { return true };
         if pending != Pending::default() {
@@ -106,11 +106,11 @@ impl Wire {
         true
     }
 
-    /// A half was lost. Only the topmost layer knows the reason of the connection that follows from this.
+    /// Called when a half was lost. Only the topmost layer knows which reason of the connection follows from this.
     pub(super) fn note_loss(&self, reason: &Reason) {
         self.note_unacknowledged();
         if matches!(reason, Reason::Reset(_)) {
-            // The system reports it once, and the other half has to know.
+            // The system reports a reset only once, and the other half has to learn of it too.
             self.control.note_reset();
         }
         if !self.is_beneath() {
@@ -118,7 +118,7 @@ impl Wire {
         }
     }
 
-    /// FIN has arrived.
+    /// Called when FIN has arrived.
     pub(super) fn note_marker(&self) {
         if self.fin_sent.has_begun() && !self.is_beneath() {
             self.control.note_answered();
@@ -130,9 +130,9 @@ impl Wire {
         self.beneath.load(Ordering::Acquire)
     }
 
-    /// Whether a short read means that no more bytes have arrived. It does if readiness is edge-triggered, except at the
-    /// mark of urgent data, which ends a read early. TLS peers send no urgent data, but FTP's ABOR does: in plaintext, the
-    /// system is read until it has no bytes.
+    /// Whether a short read means that no more bytes have arrived. It does if readiness is edge-triggered, except at
+    /// the mark of urgent data, where a read ends early. TLS peers send no urgent data, but FTP's ABOR does. So in
+    /// plaintext, the socket is read until it has no more bytes.
     pub(super) fn tells_by_short_reads(&self) -> bool {
         socket::TELLS_BY_EDGES && self.is_beneath()
     }
@@ -146,7 +146,7 @@ impl Wire {
         }
     }
 
-    /// Our send half is ending: from now on, the system may end the connection in order.
+    /// Called when our send half ends. From now on, the system may end the connection in order.
     pub(super) fn begin_end(&self) {
         if self.resets_when_killed.swap(false, Ordering::AcqRel) {
             if let Some(stream) = self.socket.get() {
@@ -159,7 +159,7 @@ impl Wire {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Called only if a report may follow: a connection that is dropped before its end has none.
+    /// Called only if a report may follow. A connection that is dropped before its end has no report.
     fn note_unacknowledged(&self) {
         self.control.note_pending(|| self.ask());
     }
@@ -184,7 +184,7 @@ pub(super) fn is_no_result(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// The share of one half in the socket.
+/// The share of one half in the socket. Dropping it releases the half.
 pub(super) struct Hold {
     wire: Arc<Wire>,
     pair: usize,
@@ -193,21 +193,21 @@ pub(super) struct Hold {
 
 /// The halves of the application.
 const OWNER: usize = 0;
-/// The halves of a close that was requested by the handle.
+/// The halves of a close through the handle.
 const CLOSER: usize = 1;
 
 #[derive(PartialEq, Eq)]
 enum Share {
-    /// One of two halves: the connection ends when both are dropped.
+    /// A half that is open. The connection ends when both halves are dropped.
     Half,
-    /// Both halves have ended; the connection ends with this one.
+    /// The last of two halves that have ended. The connection ends when it is dropped.
     Last,
     /// The half has been released.
     Nothing,
 }
 
 impl Hold {
-    /// The two shares of a socket, and the handle that reaches it.
+    /// Makes the two shares of a socket, and the handle of the connection.
     pub(super) fn pair(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> [Self; 2] {
         let resets_when_killed = policy.reset_when_killed;
         let control = Control::new(host.into(), peer.into(), policy);
@@ -233,8 +233,8 @@ impl Hold {
         Self::both(wire, OWNER)
     }
 
-    /// The two shares of a close by the handle, while the halves of the application may hold the socket. `None`: the
-    /// connection has gone.
+    /// Makes the two shares of a close through the handle, while the halves of the application may hold the socket.
+    /// `None`: the connection has ended.
     pub(super) fn pair_to_close(wire: Arc<Wire>) -> Option<[Self; 2]> {
         if !wire.keep() {
             return None;
@@ -251,8 +251,8 @@ impl Hold {
         &self.wire.control
     }
 
-    /// The half has ended in order. If it is the second half, and the peer's system has not acknowledged all our bytes, the
-    /// socket stays open: see [`settle`](Self::settle).
+    /// Called when the half has ended in order. If it is the second half, and the peer's system has not acknowledged
+    /// all our bytes, the socket stays open: see [`settle`](Self::settle).
     pub(super) fn finish(mut self) -> Option<Self> {
         self.share = Share::Nothing;
         if self.wire.held[self.pair].swap(false, Ordering::AcqRel) {
@@ -295,7 +295,7 @@ impl Drop for Hold {
     }
 }
 
-/// Keeps the connection, without a half.
+/// Keeps the connection open without being one of its halves.
 struct Kept(Arc<Wire>);
 
 impl Drop for Kept {
@@ -306,7 +306,8 @@ impl Drop for Kept {
 
 impl Bottom for Wire {
     fn abort(&self) {
-        // Checked before the connection is dissolved: after that, the system has no unacknowledged bytes to report.
+        // Checked before the connection is dissolved, because after that the system has no unacknowledged bytes to
+        // report.
         self.note_unacknowledged();
         self.reset();
     }
@@ -341,7 +342,7 @@ impl Bottom for Wire {
         }
         let is_settled = self.is_settled();
         if is_settled {
-            // The holder closes the socket at its next check.
+            // The half that holds the socket closes it at its next check.
             self.end();
         }
         !is_settled
@@ -352,7 +353,7 @@ impl Bottom for Wire {
     }
 
     fn reset_when_killed(&self) {
-        // rule: flow-7: once our FIN has left, nothing more can look like one.
+        // rule: flow-7: after our FIN was sent, a FIN from the system cannot be mistaken for it any more.
         if !self.fin_sent.has_begun() && !self.resets_when_killed.swap(true, Ordering::AcqRel) {
             if let Some(stream) = self.socket.get() {
                 socket::Options::of(&stream).reset_on_drop();

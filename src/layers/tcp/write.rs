@@ -28,7 +28,7 @@ pub struct TcpWriteHalf {
     corked: bool,
     /// FIN follows directly after the written bytes.
     pub(super) expects_end: bool,
-    /// The half belongs to a close.
+    /// The half belongs to a close through the handle.
     pub(super) closes: bool,
 }
 
@@ -39,7 +39,7 @@ impl TcpWriteHalf {
         Self { wire: Some(wire), control, half, timer, corked: false, expects_end: false, closes: false }
     }
 
-    /// The half for a close that was requested by the handle.
+    /// The write half of a close through the handle.
     pub(super) fn to_close(wire: Hold) -> Self {
         let has_ended = wire.fin_sent.has_begun();
         let mut half = Self { closes: true, ..Self::new(wire) };
@@ -86,7 +86,7 @@ impl TcpWriteHalf {
         Poll::Ready(Err(self.handle_lost(error)))
     }
 
-    /// The half has ended, or the connection was ended at the bottom.
+    /// Returns the error of a write to a half that has ended, or whose connection was ended at the bottom layer.
     #[cold]
     #[inline(never)]
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -97,7 +97,7 @@ impl TcpWriteHalf {
         Poll::Ready(Err(self.refusal()))
     }
 
-    /// Whether a close that was requested by the handle has taken this half from the application (rule: close-16).
+    /// Whether a close through the handle has taken this half from the application (rule: close-16).
     #[cold]
     fn is_closed_elsewhere(&self) -> bool {
         !self.closes && self.control.is_close_asked() && !self.wire.as_ref().is_some_and(|wire| wire.is_beneath())
@@ -109,7 +109,7 @@ impl TcpWriteHalf {
         self.control.is_cut() || self.is_closed_elsewhere()
     }
 
-    /// The close that was requested by the handle ends the half.
+    /// A close through the handle ends the half.
     fn end_elsewhere(&mut self) -> io::Result<()> {
         if self.half.close_write().is_err() {
             return Err(self.refusal());
@@ -121,7 +121,7 @@ impl TcpWriteHalf {
         if self.half.is_finished() { Ok(()) } else { Err(self.refusal()) }
     }
 
-    /// Starts the idle bound, if there is one, because the half waits.
+    /// Starts the idle timer, if the policy has a limit, because the half waits.
     #[inline(never)]
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(wire) = &self.wire else { return Poll::Pending };
@@ -129,7 +129,7 @@ impl TcpWriteHalf {
         Poll::Ready(self.control.time_out(phase).into())
     }
 
-    /// The socket has failed, or the wait was too long.
+    /// Handles a failure of the socket, or a wait that was too long.
     #[cold]
     #[inline(never)]
     fn handle_lost(&mut self, error: io::Error) -> io::Error {
@@ -143,7 +143,7 @@ impl TcpWriteHalf {
             return;
         }
         if self.is_closed_elsewhere() {
-            // The socket takes no more since the close has ended it.
+            // The close has ended the send half, so the socket accepts no more bytes.
             let _ = self.end_elsewhere();
             return;
         }
@@ -196,7 +196,7 @@ impl TcpWriteHalf {
                 drained
             }
             Err(error) => {
-                // The system has no connection any more: it was reset, and the other half reports how.
+                // The connection no longer exists in the system, because it was reset. The other half reports how.
                 let reason = match error.kind() {
                     io::ErrorKind::NotConnected => Reason::Reset(Phase::Open),
                     _ => Reason::from_io(error, Phase::Open),
@@ -207,7 +207,7 @@ impl TcpWriteHalf {
         }
     }
 
-    /// Closes a socket that was held until the delivery of our last bytes is known, if it is known now.
+    /// Closes the socket if it was held only until the delivery of our last bytes is known, and this is known now.
     pub(super) fn settle(&mut self) {
         self.wire.take_if(|wire| wire.is_settled());
     }
@@ -240,8 +240,8 @@ fn poll_send(
     }
 }
 
-/// Sends. If the system takes only a part, its buffer is full, and the next call waits until the system reports space. Only
-/// the readiness from before the call is cleared.
+/// Sends. If the system accepts only a part, its buffer is full, and the next call waits until the system reports
+/// space. Only the readiness from before the call is cleared.
 fn send_full(stream: &TcpStream, len: usize, send: impl Fn(&TcpStream) -> io::Result<usize>) -> io::Result<usize> {
     if !socket::TELLS_BY_EDGES {
         return send(stream);
@@ -292,8 +292,8 @@ impl AsyncWrite for TcpWriteHalf {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // The system ignores the parts beyond this limit. Without the cut, a full write would look like a short one, and no event
-        // would report the capacity that the socket still has.
+        // The system ignores the parts beyond its limit. If they were passed too, a full write would look like a short
+        // one, and the half would wait although the socket still has space.
         let parts = socket::first_parts(parts);
         if let [part] = parts {
             if part.len() > socket::MAX_SENT_AT_ONCE {
@@ -310,7 +310,7 @@ impl AsyncWrite for TcpWriteHalf {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(poll_budget(cx));
-        // The kernel has all bytes. If it holds them back under a cork, this tells it to send them.
+        // The kernel has all bytes. If a cork makes it hold them back, this makes it send them.
         if self.corked {
             self.set_cork(false);
             self.set_cork(true);
@@ -319,7 +319,7 @@ impl AsyncWrite for TcpWriteHalf {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The shutdown is done at once. Only the result may be delayed, and it does not change.
+        // The shutdown happens at once. Only its result may be returned later, and the result does not change.
         let ended = self.close_write();
         ready!(poll_budget(cx));
         Poll::Ready(ended)

@@ -1,4 +1,4 @@
-//! Taking over finished streams of tokio-rustls.
+//! Takes over tokio-rustls streams whose handshake is done.
 
 use std::io;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::transport::Transport;
 use crate::transport::layer::TOKEN;
 
 impl TlsConnection<TcpConnection> {
-    /// Takes over a stream of tokio-rustls whose handshake is done and which was not shut down. No byte is lost: neither
-    /// decrypted bytes that the application has not read, nor a partly received record, nor bytes that the stream has not
-    /// sent yet. If the stream was shut down, the close fails, because its close_notify cannot be sent again.
+    /// Takes over a tokio-rustls stream whose handshake is done and which was not shut down. No byte is lost: neither
+    /// decrypted bytes that the application has not read, nor a partly received record, nor bytes that the stream has
+    /// not sent yet. If the stream was shut down, the close fails, because its close_notify cannot be sent again.
     ///
     /// # Errors
     ///
-    /// The error of the system, if the socket has no peer any more; and `InvalidInput` if the session holds accepted early
+    /// The error of the system if the socket has no peer any more. `InvalidInput` if the session holds accepted early
     /// data that the application has not read: read it from the session first (rule: secure-11).
     ///
     /// ```
@@ -41,12 +41,12 @@ impl TlsConnection<TcpConnection> {
 }
 
 impl<T: Transport> TlsConnection<T> {
-    /// The same for a stream over any other I/O type. `layer` makes a transport of it, for example
-    /// [`Stream::new`](crate::Stream::new).
+    /// As [`from_tokio_rustls`](TlsConnection::from_tokio_rustls), for a stream over any other I/O type. `layer` makes
+    /// a transport of it, for example [`Stream::new`](crate::Stream::new).
     ///
     /// # Errors
     ///
-    /// The errors of `layer`; and `InvalidInput` if the session holds accepted early data that the application has not
+    /// The errors of `layer`. `InvalidInput` if the session holds accepted early data that the application has not
     /// read: read it from the session first (rule: secure-11).
     pub fn from_tokio_rustls_over<S>(
         stream: impl Into<TlsStream<S>>,

@@ -36,13 +36,13 @@ impl<T: Transport> Layer for TlsConnection<T> {
 
     fn begin_close(&mut self) {
         self.read.clear();
-        // The close has its own bound.
+        // The close has its own time limit.
         self.write.stall.stop();
         self.read.closes = true;
         self.write.closes = true;
         self.write.shared().with(|pump| {
             pump.session.begin_close();
-            // After a downgrade that was given up, no layer is kept: all of them end.
+            // If a downgrade was dropped before, the layer beneath is no longer kept: all layers end.
             pump.keeps_layer = false;
             if let Some(layer) = &mut pump.layer {
                 layer.layer_mut(TOKEN).begin_close();
@@ -104,7 +104,7 @@ impl<T: Transport> Layer for TlsConnection<T> {
         self.write.shared().with(|pump| pump.layer.as_ref().is_some_and(|layer| layer.layer(TOKEN).may_write_in_wake()))
     }
 
-    /// Records wait here as long as the layer beneath is full.
+    /// Returns true, because records wait here while the layer beneath is full.
     fn keeps_written(&self) -> bool {
         true
     }

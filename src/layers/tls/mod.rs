@@ -35,15 +35,15 @@ use crate::transport::Transport;
 use crate::transport::close::Close;
 use crate::transport::layer::{AsLayer, Layer, TOKEN, debug, poll_budget};
 
-/// How long to wait for the peer's end after the alert of a failed handshake.
+/// The time to wait for the peer's end after the alert of a failed handshake.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A TLS connection on top of any layer: TCP, TLS, a Unix socket, an in-memory pipe.
 ///
-/// [`connect`](Self::connect) and [`accept`](Self::accept) return a connection whose handshake is done, verification
-/// included (rule: secure-1). [`client`](Self::client) and [`server`](Self::server) return one before its handshake: bytes
-/// that the application writes before the handshake is done are kept in order, up to the high mark, and leave encrypted
-/// (rule: write-3).
+/// [`connect`](Self::connect) and [`accept`](Self::accept) return a connection after its handshake, with the peer
+/// verified (rule: secure-1). [`client`](Self::client) and [`server`](Self::server) return a connection before its
+/// handshake. Bytes that the application writes before the handshake is done are kept in order, up to the high mark,
+/// and are sent encrypted (rule: write-3).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -81,7 +81,7 @@ impl<T: Transport> TlsConnection<T> {
     /// Connects as a client and waits for the handshake, under [`Policy::handshake_timeout`](crate::Policy). The
     /// certificate is checked against `name`, a DNS name or an IP address (rule: secure-8).
     ///
-    /// A failed handshake tells the peer why, and the layer is closed (rule: secure-4).
+    /// If the handshake fails, the peer gets an alert, and the layer is closed (rule: secure-4).
     ///
     /// # Cancel safety
     ///
@@ -103,8 +103,8 @@ impl<T: Transport> TlsConnection<T> {
         Self::handshaken(Self::server(layer, tls))
     }
 
-    /// Waits for the handshake. A task keeps memory for its largest future until it ends. So the connection is moved into
-    /// this future once and stays there; an `async fn` would hold it twice, as the argument and as the variable.
+    /// Waits for the handshake. A task keeps the memory of its largest future until it ends. So the connection is moved
+    /// into this future only once; an `async fn` would hold it twice, as the argument and as the variable.
     fn handshaken(begun: Result<Self, Error>) -> impl Future<Output = Result<Self, Error>> + use<T> {
         let mut begun = begun;
         async move {
@@ -115,25 +115,28 @@ impl<T: Transport> TlsConnection<T> {
         }
     }
 
-    /// A client before its handshake. [`handshake`](Self::handshake) drives it, and so do reading, flushing and closing.
+    /// A client before its handshake. [`handshake`](Self::handshake) drives the handshake, and so do reading, flushing
+    /// and closing.
     ///
     /// # Errors
     ///
-    /// An invalid name; [`UpgradeError::Leftover`](crate::UpgradeError::Leftover) if the connection has carried plaintext, and
-    /// unread bytes are waiting that the peer sent before TLS began (rules: upgrade-2, upgrade-11).
+    /// The error of an invalid name. [`UpgradeError::Leftover`](crate::UpgradeError::Leftover) if plaintext was
+    /// exchanged on the connection, and bytes are unread that the peer sent before TLS started (rules: upgrade-2,
+    /// upgrade-11).
     pub fn client(mut layer: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
         refuse_leftover(&mut layer)?;
         Self::client_over(layer, tls, name)
     }
 
-    /// A client on a layer whose leftover was already judged.
+    /// A client on a layer whose leftover bytes were already checked.
     pub(crate) fn client_over(layer: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
         let name = crate::config::server_name(name)?;
         let session = tls.begin(name, layer.layer(TOKEN).control().policy().watermarks)?;
         Ok(Self::over(layer, session))
     }
 
-    /// A server before its handshake. [`handshake`](Self::handshake) drives it, and so do reading, flushing and closing.
+    /// A server before its handshake. [`handshake`](Self::handshake) drives the handshake, and so do reading, flushing
+    /// and closing.
     ///
     /// # Errors
     /// [`Error::Config`] if rustls refuses the configuration.
@@ -156,7 +159,7 @@ impl<T: Transport> TlsConnection<T> {
         Self { read, write }
     }
 
-    /// The close that was requested by the handle: by a second connection on a session that other halves may hold.
+    /// A close through the handle. It uses a second connection on the session, whose halves other tasks may hold.
     fn close_in_order(shared: Arc<SharedPump<T>>) -> Closing {
         let control = shared.control().clone();
         let read = TlsReadHalf::to_close(Arc::clone(&shared), control.clone());
@@ -164,21 +167,21 @@ impl<T: Transport> TlsConnection<T> {
         Box::pin(async move { Close::by_handle(&mut connection).await })
     }
 
-    /// Waits for the end of the handshake, under [`Policy::handshake_timeout`](crate::Policy). If the handshake fails, the
-    /// peer gets the right alert, the layer is closed in order after it (rule: secure-4), and the error has the reason.
+    /// Waits for the end of the handshake, under [`Policy::handshake_timeout`](crate::Policy). If the handshake fails,
+    /// the peer gets the right alert, the layer is then closed in order (rule: secure-4), and the error contains the
+    /// reason.
     ///
-    /// # Errors
-    /// [`Error::Ended`] with the reason: [`Reason::Tls`], the end of the layer below, or the bound.
+    /// # Errors [`Error::Ended`] with the reason: [`Reason::Tls`], the end of the layer below, or the time limit.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a second call continues the handshake. The deadline starts anew.
+    /// Cancel safe: a second call continues the handshake, and its deadline starts again.
     pub async fn handshake(&mut self) -> Result<(), Error> {
         let bound = self.layer(TOKEN).control().policy().handshake_timeout;
         self.handshake_by(after(bound)).await
     }
 
-    /// The handshake under a deadline that may have started earlier (rule: secure-5).
+    /// Does the handshake, with a deadline that may count from an earlier time (rule: secure-5).
     pub(crate) async fn handshake_by(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
         self.read.set_deadline(deadline);
         let outcome = poll_fn(|cx| {
@@ -188,7 +191,7 @@ impl<T: Transport> TlsConnection<T> {
         });
         let Err(reason) = outcome.await else { return Ok(()) };
         if matches!(reason, Reason::Closed) {
-            // rule: close-16: the handle's close ends the session, and reports it.
+            // rule: close-16: the close through the handle ends the session, and reports it.
             return Err(reason.into());
         }
         if !matches!(reason, Reason::TimedOut(_) | Reason::Aborted) {
@@ -200,8 +203,8 @@ impl<T: Transport> TlsConnection<T> {
         Err(reason.into())
     }
 
-    /// After a failed handshake: sends the alert, then FIN, and reads for a moment what the peer still sends. Otherwise RST
-    /// could overtake the alert (rule: secure-4).
+    /// After a failed handshake: sends the alert, then FIN, and reads for a short time what the peer still sends.
+    /// Without this, RST could overtake the alert (rule: secure-4).
     async fn take_leave(&mut self, deadline: Option<Instant>) {
         let _ =
             until(deadline.or_else(|| after(self.layer(TOKEN).control().policy().close_timeout)), self.close_write())
@@ -214,13 +217,13 @@ impl<T: Transport> TlsConnection<T> {
         self.read.poll_handshake(cx)
     }
 
-    /// Drives the handshake if one is under way: flushing and closing wait for it (rules: half-5, close-9).
+    /// Drives the handshake if it is not done, because flushing and closing wait for it (rules: half-5, close-9).
     fn drive_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_handshake(cx).map_err(io::Error::from)
     }
 
-    /// Exchanges close_notify on this layer alone, and returns the layer below. Bytes that the peer sent in TLS and that
-    /// were not read are unread there; after them come the bytes that the peer sent after its close_notify (rule:
+    /// Exchanges close_notify on this layer alone, and returns the layer below. The unread bytes that the peer sent in
+    /// TLS become unread bytes of that layer, followed by the bytes that the peer sent after its close_notify (rule:
     /// upgrade-9).
     pub(crate) fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Reason>> {
         self.write.shared().with(|pump| {
@@ -251,7 +254,8 @@ impl<T: Transport> TlsConnection<T> {
     }
 }
 
-/// The application upgrades a layer that has carried plaintext: the bytes that the layer has received so far are leftover.
+/// Checks for leftover bytes. If plaintext was exchanged on the layer, the bytes that it has received so far are
+/// leftover.
 fn refuse_leftover(layer: &mut impl Transport) -> Result<(), Error> {
     if layer.layer(TOKEN).control().traffic() == Traffic::default() || layer.handshaking(TOKEN).is_some() {
         return Ok(());
@@ -309,7 +313,7 @@ impl<T: Transport> AsyncWrite for TlsConnection<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.write.shared().with(|pump| pump.session.close_write());
-        // A failed handshake does not stop this: its alert has to leave.
+        // A failed handshake does not end this call, because its alert has to be sent.
         let handshake = ready!(self.drive_handshake(cx));
         ready!(Pin::new(&mut self.write).poll_shutdown(cx))?;
         Poll::Ready(handshake)

@@ -24,11 +24,11 @@ pub struct TlsReadHalf<T> {
     shared: Arc<SharedPump<T>>,
     control: Control,
     inbox: Inbox,
-    /// The handshake may still be under way.
+    /// The deadline of a handshake that may not be done yet.
     clock: Option<Clock>,
     /// The handshake is known to be done.
     is_secured: bool,
-    /// The half belongs to a close.
+    /// The half belongs to a close through the handle.
     pub(super) closes: bool,
     /// The application has seen the end of the half.
     has_ended: bool,
@@ -40,12 +40,12 @@ impl<T: Transport> TlsReadHalf<T> {
         Self { shared, control, inbox: Inbox::default(), clock, is_secured: false, closes: false, has_ended: false }
     }
 
-    /// The half for a close that was requested by the handle. A close has its own bound.
+    /// The read half of a close through the handle. The close has its own time limit.
     pub(super) fn to_close(shared: Arc<SharedPump<T>>, control: Control) -> Self {
         Self { closes: true, clock: None, ..Self::new(shared, control) }
     }
 
-    /// The deadline of the handshake, whichever task drives it (rule: secure-5).
+    /// Sets the deadline of the handshake, whichever task drives it (rule: secure-5).
     pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
         self.clock = Some(Clock::new(deadline));
     }
@@ -67,7 +67,8 @@ impl<T: Transport> TlsReadHalf<T> {
         &self.control
     }
 
-    /// A handshake that is done stays done, so the session is not asked again at each flush.
+    /// Drives the handshake. When it is done, that is remembered, so that a flush need not lock the session to find
+    /// out.
     pub(super) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         if self.is_secured {
             return Poll::Ready(Ok(()));
@@ -97,7 +98,7 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
-    /// Reads to the end of the half and keeps the bytes. Returns the reason if the end is not clean.
+    /// Reads up to the end of the half, and keeps the bytes. Returns the reason if the end is not clean.
     pub(super) fn poll_read_to_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         loop {
             let mut kept = std::mem::take(&mut self.inbox);
@@ -145,7 +146,7 @@ impl<T: Transport> TlsReadHalf<T> {
             }
             pump.note_end();
             let Some(layer) = &mut pump.layer else { return Poll::Ready(()) };
-            // rule: close-1: this layer has ended; the one below is next.
+            // rule: close-1: this layer has ended, so the layer below is next.
             let rest = layer.layer_mut(TOKEN).poll_discard(cx, discarded);
             if rest.is_pending() {
                 pump.park_below(cx);
@@ -154,7 +155,7 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
-    /// Handles records that hold no data, until data or the end waits.
+    /// Processes records without data, until data or the end can be read.
     pub(super) fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.inbox.is_empty() {
             return Poll::Ready(());
@@ -165,8 +166,8 @@ impl<T: Transport> TlsReadHalf<T> {
         })
     }
 
-    /// The bytes that were received and not read: those in the inbox, and those in whole records after them (rule:
-    /// upgrade-2).
+    /// Takes the bytes that were received and not read: those in the inbox, and those in the complete records after
+    /// them (rule: upgrade-2).
     pub(super) fn take_unread(&mut self) -> Vec<u8> {
         let mut unread = self.inbox.take();
         self.shared.with(|pump| {
@@ -187,8 +188,8 @@ impl<T: Transport> TlsReadHalf<T> {
         self.inbox.clear();
     }
 
-    /// Calls `f` with the pump, after checking for an abort by another task.
-    /// Tells it whether a close that was requested by the handle has taken the half (rule: close-16).
+    /// Calls `f` with the pump, after checking for an abort by another task. The second argument of `f` is whether a
+    /// close through the handle has taken the half (rule: close-16).
     fn with_live<R>(&mut self, f: impl FnOnce(&mut Pump<T>, bool) -> R) -> R {
         if self.control.is_aborted() {
             self.inbox.clear();
@@ -251,7 +252,8 @@ impl<T: Transport> TlsReadHalf<T> {
     }
 }
 
-/// Whether the handshake's time has run out, in which case the session has ended with that reason. Both halves call this.
+/// Whether the deadline of the handshake has passed. If it has, this ends the session with that reason. Both halves
+/// call this.
 pub(super) fn poll_clock<T: Transport>(
     clock: &mut Option<Clock>,
     shared: &SharedPump<T>,
@@ -337,7 +339,7 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
                 inbox.filled(n);
                 step
             });
-            // A task that has to wait keeps no memory for the data.
+            // Released, so that a waiting task keeps no buffer.
             this.inbox.release();
             ready!(opened)?;
         } else {

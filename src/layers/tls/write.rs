@@ -25,9 +25,9 @@ pub struct TlsWriteHalf<T> {
     control: Control,
     /// The deadline of a half that was split off during a handshake, until the handshake is known to be done.
     clock: Option<Clock>,
-    /// The bound on the end of the half.
+    /// The time limit for the end of the half.
     pub(super) stall: StallTimer,
-    /// The half belongs to a close.
+    /// The half belongs to a close through the handle.
     pub(super) closes: bool,
 }
 
@@ -36,7 +36,7 @@ impl<T: Transport> TlsWriteHalf<T> {
         Self { shared, control, clock: None, stall: StallTimer::default(), closes: false }
     }
 
-    /// The half for a close that was requested by the handle.
+    /// The write half of a close through the handle.
     pub(super) fn to_close(shared: Arc<SharedPump<T>>, control: Control) -> Self {
         Self { closes: true, ..Self::new(shared, control) }
     }
@@ -49,7 +49,8 @@ impl<T: Transport> TlsWriteHalf<T> {
         &self.control
     }
 
-    /// The deadline of the handshake, even if no task drives it: this half does not wait longer (rule: secure-5).
+    /// Sets the deadline of the handshake. This half waits no longer, even if no task drives the handshake (rule:
+    /// secure-5).
     pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
         self.clock = Some(Clock::new(deadline));
     }
@@ -70,8 +71,9 @@ impl<T: Transport> TlsWriteHalf<T> {
         self.poll_in_time(cx, |half, cx| half.poll_drained(cx, |pump| pump.session.send().is_finished()))
     }
 
-    /// Ready once the end of the half has waited for its bound without progress; the connection was then ended at the
-    /// bottom. The topmost session watches for all sessions below it, and a handshake has its own bound.
+    /// Ready when the end of the half has waited for its time limit without progress. The connection was then ended at
+    /// the bottom layer. The topmost session does this for all sessions below it, and a handshake has its own time
+    /// limit.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.shared.with(|pump| pump.is_beneath || pump.session.is_handshaking()) {
             return Poll::Pending;
@@ -96,7 +98,7 @@ impl<T: Transport> TlsWriteHalf<T> {
         let result = self.with_live(|pump| {
             let mut accepted = pump.write(parts)?;
             if accepted == 0 && !is_empty {
-                // There may be space now.
+                // Tried again, because there may be space now.
                 accepted = pump.write(parts)?;
             }
             if let SendHalf::Broken(_) = pump.session.send() {
@@ -113,7 +115,7 @@ impl<T: Transport> TlsWriteHalf<T> {
         Poll::Ready(result)
     }
 
-    /// The task has no budget left, and is woken to go on after others.
+    /// The task has used up its budget, and is woken again after other tasks have run.
     fn gather(&self, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self.with_live(|pump| pump.gather(parts)) {
             0 => Poll::Pending,
@@ -121,7 +123,7 @@ impl<T: Transport> TlsWriteHalf<T> {
         }
     }
 
-    /// Ready once the bytes that wait to leave are at or below the low mark.
+    /// Ready once the unsent bytes are at or below the low mark.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.with_live(|pump| {
             let _ = pump.transmit();
@@ -135,12 +137,12 @@ impl<T: Transport> TlsWriteHalf<T> {
 
     fn poll_drained(&self, cx: &mut Context<'_>, is_done: impl Fn(&Pump<T>) -> bool) -> Poll<io::Result<()>> {
         let drained = ready!(self.with_live(|pump| {
-            // A half that has ended is not at rest, nor is one whose connection was ended at the bottom.
+            // A half is not at rest if it has ended, or if the connection was ended at the bottom layer.
             if pump.is_at_rest() && is_done(pump) {
                 return Poll::Ready(Ok(()));
             }
             if pump.is_closed_elsewhere(&self.control, self.closes) {
-                // The close alone waits for the end: it reports how that went.
+                // Only the close through the handle waits for the end, and reports it.
                 return Poll::Ready(if is_done(pump) { Ok(()) } else { Err(Error::SendClosed.into()) });
             }
             loop {
@@ -159,19 +161,19 @@ impl<T: Transport> TlsWriteHalf<T> {
                 if is_done(pump) {
                     return Poll::Ready(Ok(()));
                 }
-                // Under a cork this takes several turns; each turn leaves less to do (rule: life-6).
+                // Under a cork, this takes several rounds. Each round must leave fewer bytes (rule: life-6).
                 if pump.session.queued() >= before {
                     return Poll::Ready(Err(loss(pump, cx)));
                 }
             }
         }));
-        // Only the result may be delayed, and it does not change.
+        // Only the result may be returned later, and it does not change.
         ready!(poll_budget(cx));
         Poll::Ready(drained)
     }
 }
 
-/// The reason why no more can be sent: the reason that the peer sent, if it sent one (rule: secure-6).
+/// The reason why nothing more can be sent. If the peer sent an alert, this is the reason (rule: secure-6).
 #[cold]
 #[inline(never)]
 fn loss<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> io::Error {

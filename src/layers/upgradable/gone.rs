@@ -9,7 +9,7 @@ use crate::core::report::LayerReport;
 use crate::error::Reason;
 use crate::transport::layer::{Discard, Layer};
 
-/// Only the handle is left.
+/// Contains only the handle.
 pub(crate) struct Gone(pub(crate) Control);
 
 impl Layer for Gone {

@@ -87,8 +87,8 @@ impl<T: Transport> UpgradableConnection<T> {
         Self { stack, standing }
     }
 
-    /// A connection that starts with a handshake as server, and waits for it. It can be downgraded and upgraded like any
-    /// other.
+    /// Makes a connection that starts with a handshake as the server, and waits for the handshake. The connection can
+    /// be downgraded and upgraded like any other.
     ///
     /// # Errors
     /// The same as for [`start_tls`](Self::start_tls).
@@ -102,7 +102,7 @@ impl<T: Transport> UpgradableConnection<T> {
         Ok(connection)
     }
 
-    /// A connection that starts with a handshake as client, and waits for it.
+    /// Makes a connection that starts with a handshake as the client, and waits for the handshake.
     ///
     /// # Errors
     /// The same as for [`start_tls`](Self::start_tls).
@@ -116,8 +116,8 @@ impl<T: Transport> UpgradableConnection<T> {
         Ok(connection)
     }
 
-    /// Starts TLS, also inside TLS (rule: upgrade-8). Plaintext that was accepted leaves first, in the clear; bytes that
-    /// are written after this call leave encrypted (rule: upgrade-1). Waits for the outcome, under
+    /// Starts TLS, also inside TLS (rule: upgrade-8). Bytes that were accepted before are sent first, unencrypted.
+    /// Bytes that are written after this call are encrypted (rule: upgrade-1). Waits for the outcome, under
     /// [`Policy::handshake_timeout`](crate::Policy).
     ///
     /// # Errors
@@ -131,12 +131,12 @@ impl<T: Transport> UpgradableConnection<T> {
     #[doc(alias = "startTLS")]
     pub async fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
         let bound = self.standing.control.policy().handshake_timeout;
-        // A task keeps memory for its largest future until it ends. This future is boxed, because it is over soon.
+        // Boxed, because a task keeps the memory of its largest future until it ends, and this future is short.
         Box::pin(self.start_tls_by(how, after(bound))).await
     }
 
     pub(crate) async fn start_tls_by(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
-        // rule: life-6. A refusal is ready at once.
+        // rule: life-6. A refusal is ready at once, so it costs budget.
         consume_budget().await;
         self.may_start_tls()?;
         let how = how.settle(self.standing.control.made())?;
@@ -144,8 +144,8 @@ impl<T: Transport> UpgradableConnection<T> {
         self.upgrade(how, deadline).await.map_err(|error| self.fail(error))
     }
 
-    /// Whether [`start_tls`](Self::start_tls) could begin now. A service checks this before it sends the go-ahead, which it
-    /// cannot take back.
+    /// Whether [`start_tls`](Self::start_tls) could start now. A service should check this before it sends the
+    /// go-ahead, which it cannot take back.
     ///
     /// # Errors
     ///
@@ -157,7 +157,8 @@ impl<T: Transport> UpgradableConnection<T> {
         policy.check_layers(tls_layers(self.layer(TOKEN))).map_err(Error::from)
     }
 
-    /// Whether a change between plaintext and TLS can begin, or the cause why it cannot (rule: upgrade-5).
+    /// Checks whether a change between plaintext and TLS can start. The error is the cause why it cannot (rule:
+    /// upgrade-5).
     fn check(&self) -> Result<(), Error> {
         let status = self.status();
         Err(match (&self.standing.upgrade, status.reason, status.send, status.recv) {
@@ -179,7 +180,7 @@ impl<T: Transport> UpgradableConnection<T> {
         let flushed = until(deadline, AsyncWriteExt::flush(&mut self.stack)).await;
         flushed.ok_or(Reason::TimedOut(Phase::Handshake))??;
         if how.must_look(self.standing.control.traffic() != Traffic::default()) {
-            // rule: upgrade-11: no call waits between this check and the ClientHello.
+            // rule: upgrade-11: nothing is awaited between this check and the ClientHello.
             poll_fn(|cx| {
                 self.layer_mut(TOKEN).look(cx);
                 Poll::Ready(())
@@ -204,9 +205,10 @@ impl<T: Transport> UpgradableConnection<T> {
         self.standing.upgrade.secured().map_err(in_progress)
     }
 
-    /// Ends the topmost TLS session and goes on beneath it (rule: upgrade-9). Both sides exchange close_notify, and the
-    /// socket stays open. The next reads return the bytes that the peer sent in TLS and that were not read yet, and then
-    /// the bytes after its close_notify. Waits for the peer's close_notify under [`Policy::close_timeout`](crate::Policy).
+    /// Ends the topmost TLS session, and continues on the layer beneath (rule: upgrade-9). Both sides exchange
+    /// close_notify, and the socket stays open. The next reads return the unread bytes that the peer sent in TLS, and
+    /// then the bytes after its close_notify. Waits for the peer's close_notify under
+    /// [`Policy::close_timeout`](crate::Policy).
     ///
     /// # Errors
     ///
@@ -215,7 +217,7 @@ impl<T: Transport> UpgradableConnection<T> {
     ///
     /// # Cancel safety
     ///
-    /// If the future was dropped, call it again; nothing is lost. Until then only `close` and `abort` work.
+    /// If the future was dropped, call this method again: nothing is lost. Until then, only `close` and `abort` work.
     #[doc(alias = "CCC")]
     #[doc(alias = "unwrap")]
     pub async fn stop_tls(&mut self) -> Result<(), Error> {
@@ -235,7 +237,7 @@ impl<T: Transport> UpgradableConnection<T> {
     fn check_secure(&self) -> Result<(), Error> {
         let is_secure = matches!(self.stack, Stack::Tls(_));
         match self.check() {
-            // The peer's close_notify may have come first; the socket stays open all the same.
+            // The peer's close_notify may have come before this call. The socket stays open in this case too.
             Err(Error::Upgrade(UpgradeError::PeerEnded)) if is_secure => Ok(()),
             Ok(()) if !is_secure => Err(UpgradeError::NotSecure.into()),
             checked => checked,
@@ -248,7 +250,7 @@ impl<T: Transport> UpgradableConnection<T> {
         Poll::Ready(self.standing.upgrade.unwrapped().map_err(|Refused| Reason::Aborted))
     }
 
-    /// The change failed, and with it the connection: a partly secured connection must not be used.
+    /// The change has failed, so the connection fails too: a partly secured connection must not be used.
     fn fail(&mut self, error: Error) -> Error {
         self.standing.upgrade.fail(error.clone());
         if !self.standing.control.is_close_asked() {
@@ -260,13 +262,13 @@ impl<T: Transport> UpgradableConnection<T> {
         }
     }
 
-    /// The stack for bytes of the application, if bytes may pass.
+    /// The stack, if bytes of the application may pass now.
     fn open(&mut self) -> io::Result<Pin<&mut Stack<T>>> {
         self.standing.check_open()?;
         Ok(Pin::new(&mut self.stack))
     }
 
-    /// The same, for a task: a refusal costs its budget (rule: life-6).
+    /// As `open`, for a task: a refusal costs budget (rule: life-6).
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut Stack<T>>>> {
         let open = self.open();
         if open.is_err() {
@@ -276,12 +278,12 @@ impl<T: Transport> UpgradableConnection<T> {
     }
 }
 
-/// The error for a step that the state does not allow: another change is under way.
+/// The error if another change is in progress, so that the state does not allow this step.
 fn in_progress(_: Refused) -> Error {
     UpgradeError::InProgress.into()
 }
 
-/// Whether bytes may pass, and the error if they may not. Split halves carry a copy.
+/// Whether bytes may pass, and the error if they may not. Each split half has a copy.
 #[derive(Clone)]
 pub(crate) struct Standing {
     pub(crate) control: Control,
@@ -289,7 +291,7 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    /// Refuses while a change is under way, and after one that failed (rule: upgrade-5).
+    /// An error while a change is in progress, and after a change has failed (rule: upgrade-5).
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         if self.upgrade.is_settled() { Ok(()) } else { Err(self.refusal()) }
     }
@@ -375,7 +377,7 @@ impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.standing.upgrade {
             Upgrade::Failed(failure) => poll_budget(cx).map(|()| Err((**failure).clone().into())),
-            // Also while an upgrade is under way: close waits for the handshake, or ends it (rules: half-5, close-9).
+            // Allowed during an upgrade too: a close waits for the handshake, or ends it (rules: half-5, close-9).
             Upgrade::Settled | Upgrade::Quiescing | Upgrade::Handshaking | Upgrade::Unwrapping => {
                 Pin::new(&mut self.stack).poll_shutdown(cx)
             }

@@ -1,4 +1,4 @@
-//! The halves of an upgradable connection: those of plaintext, or those of the topmost TLS session.
+//! The halves of an upgradable connection: the halves of its plaintext layer, or of its topmost TLS session.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -25,19 +25,19 @@ pub struct UpgradableWriteHalf<T: Split>(Side<Writing<T>>);
 
 /// A half of the topmost layer, and whether bytes may pass.
 struct Side<H> {
-    /// `None` if the stack was already gone, because a change failed.
+    /// `None` if a failed change has already dropped the stack.
     half: Option<H>,
     standing: Standing,
 }
 
 impl<H> Side<H> {
-    /// The half, if bytes may pass.
+    /// The half, if bytes may pass now.
     fn open(&mut self) -> Result<&mut H, Error> {
         self.standing.check_open()?;
         self.half.as_mut().ok_or(Error::Ended(Reason::Aborted))
     }
 
-    /// The same, for a task: a refusal costs its budget (rule: life-6).
+    /// As `open`, for a task: a refusal costs budget (rule: life-6).
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut H, Error>> {
         let open = self.open();
         if open.is_err() {
@@ -56,7 +56,7 @@ enum Half<P, S> {
 type Reading<T> = Half<<T as Split>::ReadHalf, TlsReadHalf<Stack<T>>>;
 type Writing<T> = Half<<T as Split>::WriteHalf, TlsWriteHalf<Stack<T>>>;
 
-/// Passes a call on to the half of the topmost layer.
+/// Forwards a call to the half of the topmost layer.
 macro_rules! topmost {
     ($of:expr, $half:ident => $call:expr) => {
         match $of {
@@ -90,12 +90,13 @@ fn join<T: Split>(read: Option<Reading<T>>, write: Option<Writing<T>>) -> Result
     }
 }
 
-/// The halves are those of plaintext, or those of the topmost TLS session. In plaintext over TCP they share no lock. The reunited
-/// connection can be upgraded and downgraded as before.
+/// The halves are those of the plaintext layer, or of the topmost TLS session. In plaintext over TCP, they share no
+/// lock. The reunited connection can be upgraded and downgraded as before.
 ///
-/// While a change between plaintext and TLS is under way, and after one that failed, the halves refuse to read, write and shut
-/// down, with the error that the connection returns: [`UpgradeError::InProgress`](crate::UpgradeError), or the failure of the
-/// change. The reunited connection can be closed, or can resume a `stop_tls` that was given up.
+/// While a change between plaintext and TLS is in progress, and after a change has failed, the halves refuse to read,
+/// write and shut down, with the error that the connection returns: [`UpgradeError::InProgress`](crate::UpgradeError),
+/// or the failure of the change. The reunited connection can be closed, or can resume a `stop_tls` whose future was
+/// dropped.
 impl<T: Split> Split for UpgradableConnection<T> {
     type ReadHalf = UpgradableReadHalf<T>;
     type WriteHalf = UpgradableWriteHalf<T>;

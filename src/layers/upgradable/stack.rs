@@ -13,11 +13,11 @@ use crate::layers::upgradable::gone::Gone;
 use crate::transport::layer::{AsLayer, Layer, Token, Upgradable};
 use crate::transport::{Starting, Transport};
 
-/// One or more layers; the topmost one carries the application's bytes.
+/// One or more layers. The topmost one transfers the application's bytes.
 pub(crate) enum Stack<T: Transport> {
     Plain(T),
     Tls(Box<TlsConnection<Stack<T>>>),
-    /// Taken out during a step that does not wait, or for good: a change failed.
+    /// The stack was taken out: for a step that does not wait, or for good because a change failed.
     Gone(Gone),
 }
 
@@ -31,7 +31,7 @@ impl<T: Transport> Stack<T> {
     }
 }
 
-/// Passes a call on to the topmost transport.
+/// Forwards a call to the topmost transport.
 macro_rules! topmost {
     ($stack:expr, $layer:ident => $call:expr, gone => $gone:expr) => {
         match $stack {
@@ -111,8 +111,7 @@ impl<T: Transport> AsLayer for Stack<T> {
 
     fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
         match self {
-            // The transport that was passed in may be an upgradable connection itself, which knows how its handshake is
-            // driven.
+            // The transport that was passed in may itself be an upgradable connection, which drives its own handshake.
             Self::Plain(layer) => layer.handshaking(token),
             Self::Tls(layer) => layer.handshaking(token),
             Self::Gone(_) => None,

@@ -9,8 +9,8 @@ use tokio::task::coop::unconstrained;
 
 use crate::transport::Transport;
 
-/// Calls the layer outside the task's budget. With a used-up budget, the waker is called at once: a task understands that as
-/// "later", but the pump would understand it as "now".
+/// Calls the layer outside of the task's budget. If the budget is used up, tokio calls the waker at once. A task then
+/// runs again later, but the pump would run again at once, without end.
 pub(super) fn unbudgeted<R>(cx: &mut Context<'_>, poll: impl FnMut(&mut Context<'_>) -> Poll<R>) -> Poll<R> {
     pin!(unconstrained(poll_fn(poll))).poll(cx)
 }

@@ -1,21 +1,23 @@
-//! The one loop between a TLS session and the layer beneath it.
+//! The loop that moves bytes between a TLS session and the layer beneath it.
 //!
 //! # Theory of operation
 //!
 //! A [`Pump`] moves bytes in two directions. A task that wants to read drives *receiving*: it reads the layer into the
 //! session, lets the session open one record at a time, and transmits the answers of the session (handshake messages,
-//! alerts, KeyUpdate answers). A task that has bytes to send drives *transmitting*, and so does the layer itself.
+//! alerts, KeyUpdate answers). A task that has bytes to send drives *transmitting*, and the layer itself drives it too.
 //!
-//! Because the layer drives it too, accepted bytes leave although no task waits for them (rule: write-6) and although this
-//! crate spawns no task. When the layer is full, the pump registers a waker with it that belongs to no task: the call of
-//! this waker pumps. It does the work of the writing task: it hands sealed records to the layer, seals the staged bytes
-//! after them, and ends the layer after the marker. Tasks that wait for space are woken only once there is some.
+//! Because the layer drives it too, accepted bytes leave even if no task waits for that (rule: write-6), and this crate
+//! spawns no task for it. When the layer is full, the pump registers a waker with it that belongs to no task. Calling
+//! this waker runs the pump, which does the work of the writing task: it passes sealed records to the layer, seals the
+//! staged bytes after them, and ends the layer after the marker. Tasks that wait for space are woken only when there is
+//! space.
 //!
-//! Any code may call the waker, so three rules hold. The waker never waits for the lock: it sets a flag, and the holder of
-//! the lock sees the flag when it lets go, and pumps instead. No task is woken while the lock is held. And the layer
-//! beneath must not hold its own locks while it wakes ([`may_write_in_wake`](crate::transport::Layer::may_write_in_wake)).
-//! If the layer does not promise that, the waker only wakes the waiting tasks, and these pump. The waker holds the
-//! connection weakly, so a socket that stores the waker keeps no memory of the connection alive.
+//! Any code may call the waker, so three rules hold. The waker never waits for the lock: it sets a flag, and the holder
+//! of the lock checks the flag after it has released the lock, and runs the pump instead. No task is woken while the
+//! lock is held. And the layer beneath must not hold its own locks while it calls wakers
+//! ([`may_write_in_wake`](crate::transport::Layer::may_write_in_wake)). If the layer does not promise that, the waker
+//! only wakes the waiting tasks, and these run the pump. The waker holds a weak reference to the connection, so a
+//! socket that stores the waker does not keep the connection alive.
 
 mod beneath;
 mod shared;
@@ -39,7 +41,7 @@ use crate::error::{Error, Phase, Reason};
 use crate::transport::Transport;
 use crate::transport::layer::{Discard, TOKEN};
 
-/// A write of at most this many bytes waits for others to share its record.
+/// A write of at most this many bytes may wait for others to share its record.
 const GATHERED: usize = 4 << 10;
 
 /// After both halves have ended, remaining input of the layer is read in pieces of this many bytes.
@@ -48,29 +50,30 @@ const REST: u64 = 64 << 10;
 /// A session and the layer beneath it.
 pub(crate) struct Pump<T> {
     pub(crate) session: Session,
-    /// `None` once a downgrade has taken the layer back.
+    /// `None` after a downgrade has taken the layer back.
     pub(crate) layer: Option<T>,
-    /// The layer lives on after this session's end: a downgrade.
+    /// The layer stays open after this session's end, because of a downgrade.
     pub(crate) keeps_layer: bool,
     /// Another layer is on top of this one.
     pub(crate) is_beneath: bool,
     layer_is_shut: bool,
-    /// All bytes that were written to the layer have left it too.
+    /// The layer has sent all bytes that were written to it.
     layer_is_flushed: bool,
     reader: Option<Waker>,
     writer: Option<(Want, Waker)>,
-    /// A task that waits on the layer below. An abort removes that layer, and with it the waker that is stored there.
+    /// A task that waits on the layer below. It is stored here too, because an abort drops that layer together with its
+    /// waker.
     below: Option<Waker>,
-    /// Another task took the reader's place at the layer.
+    /// Another task has replaced the reader's waker in the layer.
     reader_was_displaced: bool,
-    /// Gathered bytes leave when the runtime goes on.
+    /// Gathered bytes leave when the task yields to the runtime.
     pub(crate) is_deferred: bool,
     wake: Waker,
 }
 
 impl<T: Transport> Pump<T> {
-    /// Hands over all bytes that can leave, and ends the layer after this session's end. Ready: no bytes are left. The
-    /// session knows whether they were sent or lost.
+    /// Passes all bytes that can leave to the layer, and ends the layer after this session's end. Ready: no bytes are
+    /// left. The session knows whether they were sent or lost.
     fn poll_transmit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.is_deferred = false;
         let Some(layer) = &mut self.layer else { return Poll::Ready(()) };
@@ -81,7 +84,7 @@ impl<T: Transport> Pump<T> {
             }
             let is_last = self.session.send().is_finishing() && !self.session.is_handshaking();
             if is_last && self.session.queued() == sealed && !self.keeps_layer {
-                // close_notify and FIN leave in one packet.
+                // Announced, so that close_notify and FIN leave in one packet.
                 layer.layer_mut(TOKEN).expect_end();
             }
             let records = self.session.transmit();
@@ -95,7 +98,7 @@ impl<T: Transport> Pump<T> {
         }
         ready!(self.poll_flush_layer(cx));
         if let (true, Some(layer)) = (self.owes_layer_end(), &mut self.layer) {
-            // rule: half-2: FIN only after close_notify. The layer's own half says how that went.
+            // rule: half-2: FIN only after close_notify. The result is in the state of the layer's own half.
             let _ = ready!(unbudgeted(cx, |cx| Pin::new(&mut *layer).poll_shutdown(cx)));
             self.layer_is_shut = true;
         }
@@ -103,7 +106,7 @@ impl<T: Transport> Pump<T> {
         Poll::Ready(())
     }
 
-    /// Accepts plaintext, and hands over all bytes that can leave.
+    /// Accepts plaintext, and passes all bytes that can leave to the layer.
     pub(crate) fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
         let Self { session, layer: Some(layer), is_deferred: false, layer_is_flushed, wake, .. } = self else {
             return self.write_specially(parts);
@@ -129,14 +132,14 @@ impl<T: Transport> Pump<T> {
         accepted
     }
 
-    /// Accepts plaintext if the layer is gone, or if earlier bytes wait for the next write.
+    /// Accepts plaintext in the rare cases: the layer is gone, or earlier bytes wait for the next write.
     #[cold]
     #[inline(never)]
     fn write_specially(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Error> {
         if self.is_deferred { self.write_behind(parts) } else { self.session.write(parts) }
     }
 
-    /// Sends what is left after a write: records that the layer did not take, or bytes that the layer still keeps.
+    /// Sends what is left after a write: records that the layer did not accept, or bytes that the layer still keeps.
     #[inline(never)]
     fn write_rest(&mut self, lost: Option<io::Error>) {
         if let Some(error) = lost {
@@ -176,7 +179,7 @@ impl<T: Transport> Pump<T> {
     }
 
     /// Accepts a small write of a task that has used up its budget and is about to yield. Its writes until then share
-    /// records, and leave when the runtime goes on (rule: write-7). `0`: the write has to wait.
+    /// records, and leave when it yields (rule: write-7). `0`: the write has to wait.
     pub(crate) fn gather(&mut self, parts: &[IoSlice<'_>]) -> usize {
         let Some(layer) = self.layer.as_ref().filter(|layer| layer.layer(TOKEN).may_write_in_wake()) else {
             return 0;
@@ -187,7 +190,7 @@ impl<T: Transport> Pump<T> {
         let gathered = self.session.gather(parts, |bytes| layer.layer(TOKEN).has_space(bytes));
         if gathered > 0 && !self.is_deferred {
             let wake = self.wake.clone();
-            // Without budget this keeps the waker until the runtime goes on, or calls it.
+            // If the budget is used up, this registers the waker to be called after the task has yielded.
             if poll_proceed(&mut Context::from_waker(&wake)).is_ready() {
                 let _ = self.transmit();
             }
@@ -196,24 +199,24 @@ impl<T: Transport> Pump<T> {
         gathered
     }
 
-    /// Whether the last messages of a handshake (Finished, tickets) may wait for the first write, to leave with it. They
-    /// may not if the session has other bytes to send.
+    /// Whether the last messages of a handshake (Finished, tickets) may wait for the first write, to leave with it.
+    /// They must not wait if the session has other bytes to send.
     fn may_defer(&self) -> bool {
         let may_wake = self.layer.as_ref().is_some_and(|layer| layer.layer(TOKEN).may_write_in_wake());
         may_wake && self.session.has_records() && self.session.send().may_write() && self.layer_is_flushed
     }
 
-    /// Deferred bytes leave with the next bytes that move, and at the latest when the task yields.
+    /// Defers the bytes: they leave with the next bytes, and at the latest when the task yields.
     fn defer(&mut self) {
         if !self.is_deferred {
             self.is_deferred = true;
             let wake = self.wake.clone();
-            // Outside of a runtime the waker is called at once.
+            // Outside of a runtime, this calls the waker at once.
             let _ = pin!(yield_now()).poll(&mut Context::from_waker(&wake));
         }
     }
 
-    /// Whether all written bytes have left the layer too, no answer is owed to the peer, and more may be written.
+    /// Whether the layer has sent all written bytes, no answer to the peer is due, and more may be written.
     #[inline]
     pub(crate) fn is_at_rest(&self) -> bool {
         self.session.is_at_rest() && self.layer_is_flushed && !self.is_deferred
@@ -224,7 +227,7 @@ impl<T: Transport> Pump<T> {
         self.session.is_done_sending() && !self.keeps_layer && !self.layer_is_shut
     }
 
-    /// Transmits the bytes that can leave now; the pump's own waker sends the rest.
+    /// Transmits the bytes that can leave now. The pump's own waker sends the rest later.
     pub(crate) fn transmit(&mut self) -> Poll<()> {
         let wake = self.lend_wake();
         let transmitted = self.poll_transmit(&mut Context::from_waker(&wake));
@@ -232,15 +235,16 @@ impl<T: Transport> Pump<T> {
         transmitted
     }
 
-    /// Lends the pump's own waker; the caller puts it back. That is cheaper than a clone.
+    /// Takes the pump's own waker out; the caller puts it back. This is cheaper than a clone.
     fn lend_wake(&mut self) -> Waker {
         std::mem::replace(&mut self.wake, Waker::noop().clone())
     }
 
     /// Receives until there is a result, and reads the data that has arrived, as far as the buffer has space.
     ///
-    /// A poll of the whole stack costs one unit of the task's budget, however many sessions it has: a session that already has
-    /// data takes the unit; a session that has to read its layer leaves that to the layer (rule: upgrade-12).
+    /// A poll of the whole stack costs one unit of the task's budget, however many sessions the stack has. A session
+    /// that already has data takes the unit. A session that has to read its layer takes none, because the layer takes
+    /// one (rule: upgrade-12).
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Step> {
         if self.session.awaits_data() && self.is_at_rest() {
             return self.poll_record(cx, out);
@@ -249,10 +253,10 @@ impl<T: Transport> Pump<T> {
         self.poll_paid_read(cx, out, Some(unit))
     }
 
-    /// The usual read: reads the layer once, and opens the one record that came into the reader's buffer. Called while the
-    /// session [awaits data](Session::awaits_data) and the pump is [at rest](Self::is_at_rest): then there is nothing to send
-    /// before or after it. Anything else that comes is left to [`poll_paid_read`](Self::poll_paid_read). The layer takes the
-    /// unit of the task's budget.
+    /// The usual read: reads the layer once, and opens a single record into the reader's buffer. Called only if the
+    /// session [awaits data](Session::awaits_data) and the pump is [at rest](Self::is_at_rest), so that nothing has to
+    /// be sent before or after it. If anything but one record of data arrives, [`poll_paid_read`](Self::poll_paid_read)
+    /// handles it. The layer takes the unit of the task's budget.
     fn poll_record(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Step> {
         let Some(layer) = &mut self.layer else { return self.poll_paid_read(cx, out, None) };
         let mut buf = ReadBuf::new(self.session.input_space());
@@ -278,7 +282,7 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// The layer has ended for reading, or was lost.
+    /// Handles the end of the layer's receive half, or its loss.
     #[cold]
     #[inline(never)]
     fn handle_layer_end(&mut self, ended: io::Result<()>) {
@@ -288,7 +292,7 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// Does the same if the unit of budget was taken already.
+    /// As `poll_read`, for a caller that has already taken the unit of budget.
     pub(crate) fn poll_paid_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -297,7 +301,7 @@ impl<T: Transport> Pump<T> {
     ) -> Poll<Step> {
         loop {
             let had_nothing = self.session.queued() == 0;
-            // Initialises no more bytes than may be filled.
+            // Limited, so that no more bytes are initialised than can be filled.
             let room = out.remaining().min(self.session.arrived());
             let (step, read) = self.session.step_into(out.initialize_unfilled_to(room));
             out.advance(read);
@@ -311,7 +315,8 @@ impl<T: Transport> Pump<T> {
                 return Poll::Ready(step);
             }
             let Some(layer) = &mut self.layer else {
-                // The unit was returned: a caller that repeats a call that cannot succeed would loop without end (rule: life-6).
+                // The unit is not returned here: otherwise a caller that repeats this call, which cannot succeed, would
+                // loop without end (rule: life-6).
                 self.session.handle_read_lost(Reason::Aborted);
                 continue;
             };
@@ -320,7 +325,7 @@ impl<T: Transport> Pump<T> {
             let is_stuck = self.session.is_stuck();
             let mut buf = ReadBuf::new(self.session.input_space());
             let read = match is_stuck {
-                // One last read: the bytes that have arrived by now may hold the reason. Nothing else is waited for.
+                // One last read, without waiting: the bytes that have arrived by now may contain the reason.
                 true => unbudgeted(cx, |cx| Pin::new(&mut *layer).poll_read(cx, &mut buf)),
                 false => Pin::new(layer).poll_read(cx, &mut buf),
             };
@@ -340,19 +345,19 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// Sends the bytes that a step required.
+    /// Sends the bytes that a step has produced.
     #[inline(never)]
     fn send_on(&mut self, step: Step, had_nothing: bool) {
         if step == Step::Secured && had_nothing && self.may_defer() {
             self.defer();
         } else if self.is_deferred && step == Step::Data {
-            // A reader that got data may answer: the waiting bytes leave with the answer.
+            // A reader that got data may write an answer, and the deferred bytes leave with it.
         } else if self.session.has_records() || !self.layer_is_flushed || self.owes_layer_end() {
             let _ = self.transmit();
         }
     }
 
-    /// Takes in the bytes that the layer has received so far. Complete records can be opened without another read.
+    /// Reads the bytes that the layer has received so far, so that complete records can be opened without another read.
     pub(crate) fn look(&mut self, cx: &mut Context<'_>) {
         if let Some(layer) = &mut self.layer {
             layer.layer_mut(TOKEN).look(cx);
@@ -360,14 +365,14 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// The layer no longer takes bytes. The peer may have sent an alert before, which was not read yet; it is the better
-    /// reason (rule: secure-6).
+    /// The layer accepts no more bytes. The peer may have sent an alert before that was not read yet, and the alert is
+    /// the better reason (rule: secure-6).
     pub(crate) fn look_for_alert(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Step::Secured) = self.poll_paid_read(cx, &mut ReadBuf::new(&mut []), None) {}
         self.reader_was_displaced = true;
     }
 
-    /// The peer's half has ended.
+    /// Called when the peer's half has ended.
     pub(crate) fn let_go(&mut self) {
         if let Some(layer) = self.layer.as_mut().filter(|_| !self.keeps_layer) {
             layer.layer_mut(TOKEN).set_half_open();
@@ -378,7 +383,7 @@ impl<T: Transport> Pump<T> {
         self.wake = wake;
     }
 
-    /// If this session knows how the connection ended, it notifies the handle before the layer beneath goes.
+    /// Reports to the handle how the connection ended, if this session knows it, before the layer beneath is released.
     pub(crate) fn note_end(&self) {
         let Some(layer) = self.layer.as_ref().filter(|_| !self.keeps_layer) else { return };
         if self.session.is_answered() && !self.is_beneath && layer.layer(TOKEN).queued_bytes() == 0 {
@@ -389,8 +394,8 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// If both halves have ended, the layer beneath ends by itself as soon as its own end has come, even if no task reads
-    /// (rule: close-13). A close awaits that end itself.
+    /// If both halves have ended, the layer beneath is released as soon as its own end has come, even if no task reads
+    /// (rule: close-13). A close waits for that end itself.
     fn rest(&mut self, cx: &mut Context<'_>) {
         let session = &self.session;
         let is_over = session.send().is_finished() && session.recv().end().is_some();
@@ -399,14 +404,14 @@ impl<T: Transport> Pump<T> {
             self.note_end();
         }
         if let Some(layer) = self.layer.as_mut().filter(|_| is_over && !is_awaited) {
-            // A peer that goes on sending after its own end is not read for ever.
+            // Limited, because a peer may continue to send after its own end.
             let mut rest = Discard { bytes: 0, limit: REST };
             let _ = unbudgeted(cx, |cx| layer.layer_mut(TOKEN).poll_discard(cx, &mut rest));
         }
     }
 }
 
-/// Each ends this layer and all beneath.
+/// Each method ends this layer and all layers beneath.
 impl<T: Transport> Controlled for Pump<T> {
     fn abort(&mut self) {
         self.session.abort();

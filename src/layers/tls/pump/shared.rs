@@ -14,7 +14,7 @@ use crate::error::Reason;
 use crate::transport::Transport;
 use crate::transport::layer::TOKEN;
 
-/// How many rounds of wakes one call serves before it leaves the rest to the tasks.
+/// The largest number of rounds of wake-ups that one call handles before it leaves the rest to the tasks.
 const MAX_WAKES: usize = 8;
 
 /// The pump that the halves, the handles and the wakers share.
@@ -22,7 +22,7 @@ pub(crate) struct SharedPump<T> {
     pump: Mutex<Pump<T>>,
     woken: AtomicBool,
     control: Control,
-    /// Closes the connection while its halves may be in use: see [`Control::close`].
+    /// Closes the connection while other tasks may use its halves: see [`Control::close`].
     close: fn(Arc<Self>) -> Closing,
 }
 
@@ -49,7 +49,7 @@ impl<T: Transport> SharedPump<T> {
         })
     }
 
-    /// Calls `f` with the pump. After it, wakes the tasks that became ready, and serves the wakes that came during the
+    /// Calls `f` with the pump. Then wakes the tasks that became ready, and handles the wake-ups that came during the
     /// call.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
         let mut held = self.lock();
@@ -63,14 +63,14 @@ impl<T: Transport> SharedPump<T> {
         &self.control
     }
 
-    /// Looks at the pump; no task becomes ready by that.
+    /// Calls `f` with the pump. `f` changes nothing, so no task becomes ready.
     pub(crate) fn look<R>(&self, f: impl FnOnce(&Pump<T>) -> R) -> R {
         let result = f(&self.lock().pump);
         self.settle();
         result
     }
 
-    /// Serves wakers that came while the lock was held.
+    /// Handles the wake-ups that came while the lock was held.
     #[inline]
     fn settle(&self) {
         if self.woken.load(Ordering::SeqCst) {
@@ -78,13 +78,13 @@ impl<T: Transport> SharedPump<T> {
         }
     }
 
-    /// The layer is ready for more.
+    /// Called when the layer can accept or has more bytes.
     fn note_wake(&self) {
         self.woken.store(true, Ordering::SeqCst);
         self.serve_wakes();
     }
 
-    /// The layer panicked in a waker, outside of our tasks. Wakes the waiting tasks, which then see the loss.
+    /// The layer has panicked in a waker, outside of our tasks. Wakes the waiting tasks, which then see the loss.
     fn lose_layer(&self) {
         let reason = Reason::Io(Arc::new(io::Error::other("the stream beneath has panicked")));
         let mut held = self.lock();
@@ -93,8 +93,9 @@ impl<T: Transport> SharedPump<T> {
         self.unlock_and_wake_all(held);
     }
 
-    /// After the holder of the lock lets go, it serves the wakes that came in the meantime. Therefore a wake sets the flag
-    /// before it tries the lock, and the holder checks the flag after the lock is free.
+    /// After the holder of the lock has released it, it handles the wake-ups that came in the meantime. Therefore a
+    /// wake-up sets the flag before it tries to take the lock, and the holder checks the flag after it has released the
+    /// lock.
     fn serve_wakes(&self) {
         for _ in 0..MAX_WAKES {
             if !self.woken.load(Ordering::SeqCst) {
@@ -108,7 +109,8 @@ impl<T: Transport> SharedPump<T> {
             } else if pump.layer.as_ref().is_some_and(|layer| layer.layer(TOKEN).may_write_in_wake()) {
                 let _ = pump.transmit();
                 if self.control.is_close_asked() {
-                    // A task may have started to wait just before the close: it has to see it.
+                    // A task may have started to wait just before the close was requested, so it must be woken to see
+                    // the close.
                     self.unlock_and_wake_all(held);
                 } else {
                     self.unlock(held);
@@ -117,7 +119,7 @@ impl<T: Transport> SharedPump<T> {
                 self.unlock_and_wake_all(held);
             }
         }
-        // The limit is reached: the waiting tasks do the rest.
+        // The limit is reached, so the waiting tasks do the rest.
         if let Some(pump) = self.try_lock() {
             self.unlock_and_wake_all(pump);
         }
@@ -169,20 +171,22 @@ struct Held<'a, T> {
     _locked: Locked,
 }
 
-/// The waker that the layer holds: waking it pumps.
+/// The waker that the layer holds. Calling it runs the pump.
 struct PumpWaker<T>(Weak<SharedPump<T>>);
 
 impl<T: Transport> Watcher for SharedPump<T> {
-    /// An abort from another task: wakes all tasks that wait here, even if none has a waker at the socket.
+    /// Another task has aborted the connection. Wakes all tasks that wait here, even if no waker is registered at the
+    /// socket.
     fn handle_abort(&self) {
         if let Some(pump) = self.try_lock() {
             self.unlock_and_wake_all(pump);
         }
-        // The holder of the lock checks the flag after it lets go, and finds the tasks that parked in the meantime.
+        // The holder of the lock checks the flag after it has released the lock, and wakes the tasks that have started
+        // to wait in the meantime.
         self.note_wake();
     }
 
-    /// In the same way.
+    /// Wakes the tasks in the same way as an abort.
     fn handle_close(&self) {
         Watcher::handle_abort(self);
     }

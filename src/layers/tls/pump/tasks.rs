@@ -11,29 +11,29 @@ use crate::transport::Transport;
 pub(crate) enum Want {
     /// More bytes can be accepted.
     Room,
-    /// All bytes have left for the layer, and the end after them if one is due.
+    /// The layer has accepted all bytes, and the end after them if it is due.
     Drained,
 }
 
 impl<T: Transport> Pump<T> {
-    /// Whether a close that was requested by the handle has taken this session from the application's halves (rule:
-    /// close-16). `closes`: the caller belongs to a close.
+    /// Whether a close through the handle has taken this session from the application's halves (rule: close-16).
+    /// `closes`: the caller belongs to such a close.
     #[inline]
     pub(crate) fn is_closed_elsewhere(&self, control: &Control, closes: bool) -> bool {
         control.is_touched() && !closes && control.is_close_asked() && !control.is_cut() && !self.is_beneath
     }
 
-    /// The reading task waits.
+    /// Registers the waiting reader.
     pub(crate) fn park_reader(&mut self, cx: &mut Context<'_>) {
         park(&mut self.reader, cx);
     }
 
-    /// A task waits at the layer beneath for an event outside of this session.
+    /// Registers a task that waits on the layer beneath for an event outside of this session.
     pub(crate) fn park_below(&mut self, cx: &mut Context<'_>) {
         park(&mut self.below, cx);
     }
 
-    /// The writing task waits.
+    /// Registers the waiting writer.
     pub(crate) fn park_writer(&mut self, want: Want, cx: &mut Context<'_>) {
         self.session.handle_full();
         match &mut self.writer {
