@@ -25,6 +25,7 @@ pub struct Policy {
     pub(crate) handshake_timeout: Option<Duration>,
     pub(crate) close_timeout: Option<Duration>,
     pub(crate) close_discard: u64,
+    pub(crate) close_quiet: Duration,
     pub(crate) half_open_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) watermarks: Watermarks,
@@ -61,6 +62,18 @@ impl Policy {
         self
     }
 
+    /// How long a peer must have sent nothing until the close of a [`Lingering`](crate::Lingering) connection stops waiting
+    /// for its end; default 2 seconds (rule: close-15). It waits longer while bytes of ours are unacknowledged.
+    ///
+    /// The time counts from the last byte of the peer, so an idle keep-alive connection does not hold up a drain. A peer
+    /// that pauses for longer while it sends a message may lose the answer that we sent meanwhile.
+    #[doc(alias = "lingering_timeout")]
+    #[must_use]
+    pub fn close_quiet(mut self, time: Duration) -> Self {
+        self.close_quiet = time;
+        self
+    }
+
     /// The longest time that a connection may be idle after one half has ended; default `None` (rule: half-10).
     #[must_use]
     pub fn half_open_timeout(mut self, bound: impl Into<Option<Duration>>) -> Self {
@@ -72,7 +85,14 @@ impl Policy {
     /// the connection ends with RST, for the reason [`Reason::TimedOut`](crate::Reason::TimedOut) in
     /// [`Phase::Idle`](crate::Phase::Idle). Default `None` (rule: idle-1).
     ///
+    /// Bytes that the peer's system acknowledges are traffic too, as far as our system reports them. So a peer that slowly
+    /// takes a large answer out of our system's buffer is not idle. If such bytes are left and none is acknowledged, the end comes
+    /// between one and two of these times after the last traffic.
+    ///
     /// While the application neither reads nor writes, the connection does not count as idle: the application is busy.
+    /// Libraries such as hyper keep a read pending while they process a request, so that the transport cannot tell a slow
+    /// answer from a silent client: hold a [`Control::busy`](crate::Control::busy) guard meanwhile.
+    ///
     /// If [`half_open_timeout`](Self::half_open_timeout) is set, it replaces this limit once a half has ended. Bytes
     /// that a layer sends by itself, such as a handshake, count as traffic; TCP keep-alive probes do not.
     #[doc(alias = "TimeoutMixin")]
@@ -139,6 +159,11 @@ impl Policy {
         self.close_discard
     }
 
+    /// See [`close_quiet`](Self::close_quiet).
+    pub fn get_close_quiet(&self) -> Duration {
+        self.close_quiet
+    }
+
     /// See [`half_open_timeout`](Self::half_open_timeout).
     pub fn get_half_open_timeout(&self) -> Option<Duration> {
         self.half_open_timeout
@@ -176,6 +201,7 @@ impl Default for Policy {
             handshake_timeout: Some(Duration::from_secs(30)),
             close_timeout: Some(Duration::from_secs(10)),
             close_discard: 16 << 20,
+            close_quiet: Duration::from_secs(2),
             half_open_timeout: None,
             idle_timeout: None,
             watermarks: Watermarks::default(),

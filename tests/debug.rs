@@ -336,7 +336,18 @@ fn each_type_that_has_debug_is_formatted_here() {
     assert!(PLAIN.split_whitespace().all(|name| ours.contains(name)));
     // Parts of the types that are formatted above.
     let reached = ["Identity", "Lane", "TcpReadHalf", "TcpWriteHalf", "TlsReadHalf", "TlsWriteHalf", "Stream"];
-    let more = ["Control", "Handle", "SessionFacts", "Status", "Traffic", "Incoming", "EndpointListener"];
+    let more = [
+        "Busy",
+        "Linger",
+        "Lingering",
+        "Control",
+        "Handle",
+        "SessionFacts",
+        "Status",
+        "Traffic",
+        "Incoming",
+        "EndpointListener",
+    ];
     let halves =
         ["UpgradableReadHalf", "UpgradableWriteHalf", "ClientTlsBuilder", "ServerTlsBuilder", "EndpointConnector"];
     let known: BTreeSet<&str> = ours.into_iter().chain(reached).chain(more).chain(halves).collect();

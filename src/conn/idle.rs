@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::conn::unlocked;
 use crate::conn::waiting::park;
-use crate::core::stall::Stall;
+use crate::core::stall::{Leaving, Stall};
 use crate::error::Phase;
 use crate::policy::Policy;
 
@@ -56,12 +56,14 @@ pub(crate) struct Activity {
     begin: Option<Instant>,
     /// The time of the last traffic, in nanoseconds since `begin`.
     last: AtomicU64,
+    /// How many parts of the application say that they are busy with the connection.
+    busy: AtomicU32,
 }
 
 impl Activity {
     pub(crate) fn new(policy: &Policy) -> Self {
         let is_bounded = policy.idle_timeout.is_some() || policy.half_open_timeout.is_some();
-        Self { begin: is_bounded.then(Instant::now), last: AtomicU64::new(0) }
+        Self { begin: is_bounded.then(Instant::now), last: AtomicU64::new(0), busy: AtomicU32::new(0) }
     }
 
     /// Whether a time limit is set.
@@ -86,6 +88,21 @@ impl Activity {
     fn last(&self) -> Option<Instant> {
         self.begin?.checked_add(Duration::from_nanos(self.last.load(Ordering::Relaxed)))
     }
+
+    /// A part of the application is busy with the connection: it is not idle until each of them is done (rule: idle-4).
+    pub(crate) fn begin_work(&self) {
+        self.busy.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One part is done. An idle time starts now.
+    pub(crate) fn end_work(&self) {
+        self.note();
+        self.busy.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::SeqCst) > 0
+    }
 }
 
 /// Runs while a half waits, if the policy has a limit for that (rules: half-10, idle-1).
@@ -93,6 +110,8 @@ impl Activity {
 pub(crate) struct IdleTimer {
     wait: Option<Box<Wait>>,
     stopped: bool,
+    /// The half sends. While it waits, bytes of ours are in flight.
+    sends: bool,
 }
 
 /// The timer is set once. When it fires, it looks up the time of the last traffic, and is set again if there was any.
@@ -102,17 +121,36 @@ struct Wait {
     phase: Phase,
     /// The start of the current wait.
     since: Option<Instant>,
+    leaving: Leaving,
+    /// When the timer last found that the connection was not idle, although there was no traffic.
+    busy_at: Option<Instant>,
+}
+
+/// The bytes that we have sent, as far as our system can tell.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Kept {
+    /// The peer's system has not acknowledged them.
+    pub(crate) left: u64,
+    /// It has acknowledged them.
+    pub(crate) taken: u64,
 }
 
 impl IdleTimer {
+    /// The timer of a half that sends.
+    pub(crate) fn of_sender() -> Self {
+        Self { sends: true, ..Self::default() }
+    }
+
     /// Ready when there was no traffic for the time of the limit while this half waited. Returns which limit it was.
-    /// The half-open limit has priority once the other half has ended.
+    /// The half-open limit has priority once the other half has ended. `kept` is called only after an idle time, and
+    /// when a half that sends begins to wait.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         policy: &Policy,
         activity: &Activity,
         half_open: &HalfOpen,
+        kept: impl Fn() -> Kept,
     ) -> Poll<Phase> {
         if self.stopped {
             return Poll::Pending;
@@ -128,10 +166,11 @@ impl IdleTimer {
                 // timer.
                 return Poll::Pending;
             }
-            self.wait = Some(Box::new(Wait { sleep: Box::pin(tokio::time::sleep(bound)), phase, since: None }));
+            let (sleep, leaving) = (Box::pin(tokio::time::sleep(bound)), Leaving::default());
+            self.wait = Some(Box::new(Wait { sleep, phase, since: None, leaving, busy_at: None }));
         }
         match &mut self.wait {
-            Some(wait) => wait.poll(cx, bound, activity),
+            Some(wait) => wait.poll(cx, bound, activity, kept, self.sends),
             None => Poll::Pending,
         }
     }
@@ -199,16 +238,36 @@ impl StallTimer {
 }
 
 impl Wait {
-    fn poll(&mut self, cx: &mut Context<'_>, bound: Duration, activity: &Activity) -> Poll<Phase> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        bound: Duration,
+        activity: &Activity,
+        kept: impl Fn() -> Kept,
+        sends: bool,
+    ) -> Poll<Phase> {
+        if self.since.is_none() && sends {
+            self.look(&kept);
+        }
         let since = *self.since.get_or_insert_with(Instant::now);
         loop {
             ready!(self.sleep.as_mut().poll(cx));
-            let idle_since = activity.last().map_or(since, |last| last.max(since));
+            let now = Instant::now();
+            if self.look(&kept) || activity.is_busy() {
+                self.busy_at = Some(now);
+            }
+            let idle_since = since.max(activity.last().unwrap_or(since)).max(self.busy_at.unwrap_or(since));
             match idle_since.checked_add(bound) {
                 None => return Poll::Pending,
-                Some(due) if due <= Instant::now() => return Poll::Ready(self.phase),
+                Some(due) if due <= now => return Poll::Ready(self.phase),
                 Some(due) => self.sleep.as_mut().reset(due),
             }
         }
+    }
+
+    /// Whether bytes that our system holds may have moved since the last look.
+    fn look(&mut self, kept: impl Fn() -> Kept) -> bool {
+        let Kept { left, taken } = kept();
+        self.leaving.look(left, taken)
     }
 }

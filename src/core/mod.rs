@@ -13,6 +13,7 @@
 //! - [`backoff`]: the wait before the next attempt.
 //! - [`outcome`]: counts how the members of a group ended.
 //! - [`delivery`]: whether our data has arrived, and which reason follows from that.
+//! - [`linger`]: when a close for a library stops waiting for the peer.
 //! - [`stall`]: a wait that continues as long as there is progress.
 //! - [`relay`]: two joined connections: how the end of one affects the other.
 //! - [`session`]: a TLS session: rustls, and the two halves. The owner passes bytes in and out, and calls `step` to
@@ -45,6 +46,8 @@ pub mod half;
 pub mod inbox;
 mod input;
 pub mod lifecycle;
+#[cfg(feature = "tokio")]
+pub mod linger;
 pub mod outbox;
 pub mod outcome;
 mod pool;

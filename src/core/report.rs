@@ -128,6 +128,8 @@ pub enum Bound {
     Time,
     /// [`Policy::close_discard`](crate::Policy::close_discard).
     Bytes,
+    /// [`Policy::close_quiet`](crate::Policy::close_quiet).
+    Silence,
 }
 
 impl Bound {
@@ -136,6 +138,7 @@ impl Bound {
         match self {
             Self::Time => "time",
             Self::Bytes => "bytes",
+            Self::Silence => "silence",
         }
     }
 }

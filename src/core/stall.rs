@@ -35,9 +35,38 @@ impl Stall {
     }
 }
 
+/// Whether bytes that our system holds still move to the peer. No event reports that, so it is checked now and then.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Leaving {
+    taken: Option<u64>,
+}
+
+impl Leaving {
+    /// Checks: our system holds `left` bytes, and the peer has taken `taken` bytes so far. Returns whether the peer may have
+    /// taken some of them since the last check.
+    pub fn look(&mut self, left: u64, taken: u64) -> bool {
+        self.taken.replace(taken) != Some(taken) && left > 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// rule: idle-2
+    #[test]
+    fn bytes_that_leave_the_system_are_a_movement() {
+        let mut leaving = Leaving::default();
+        assert!(!leaving.look(0, 100));
+        assert!(!leaving.look(500, 100));
+        assert!(leaving.look(400, 200));
+        assert!(!leaving.look(400, 200));
+        // More was written, and nothing was taken.
+        assert!(!leaving.look(900, 200));
+        assert!(leaving.look(100, 1000));
+        // The first look cannot know.
+        assert!(Leaving::default().look(1, 0));
+    }
 
     /// rule: close-3
     #[test]

@@ -6,10 +6,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use tokio::time::Instant;
+
 use crate::conn::control::{Closing, Control, Delivery};
-use crate::conn::time::{Clock, after};
+use crate::conn::time::{Clock, Timer, after};
 use crate::core::half;
+use crate::core::linger::{Linger, Look, Next};
 use crate::core::report::{Bound, CloseReport};
+use crate::core::stall::Stall;
 use crate::error::{Phase, Reason};
 use crate::transport::Transport;
 use crate::transport::layer::{Discard, TOKEN, poll_budget, poll_write_some};
@@ -20,31 +24,38 @@ pub struct Close<'a> {
     transport: &'a mut dyn Transport,
     /// The bytes that are not written yet.
     last: &'a [u8],
-    unwritten: usize,
-    begun: bool,
-    clock: Clock,
-    discarded: Discard,
-    delivery: Delivery,
-    under_way: Option<UnderWay>,
-    whose: Whose,
+    closing: CloseState,
 }
 
-/// The code that closes.
-enum Whose {
-    /// The owner of the transport.
-    Owner,
-    /// The handle of the connection ([`Control::close`]), by a second transport on the same layers.
-    Handle,
-    /// The owner of the transport, after the handle was asked first: it waits for the handle's close.
-    Waits(Closing),
+impl<'a> Close<'a> {
+    pub(crate) fn new(transport: &'a mut dyn Transport, last: &'a [u8]) -> Self {
+        let closing = CloseState::new(transport);
+        Self { transport, last, closing }
+    }
+
+    /// The close that was requested by the handle.
+    pub(crate) fn by_handle(transport: &'a mut dyn Transport) -> Self {
+        let mut close = Self::new(transport, &[]);
+        close.closing.whose = Whose::Handle;
+        close
+    }
 }
 
 impl fmt::Debug for Close<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Close")
             .field("control", &self.transport.control())
-            .field("begun", &self.begun)
+            .field("begun", &self.closing.begun)
             .finish_non_exhaustive()
+    }
+}
+
+impl Future for Close<'_> {
+    type Output = CloseReport;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReport> {
+        let this = &mut *self;
+        this.closing.poll(this.transport, &mut this.last, cx)
     }
 }
 
@@ -65,12 +76,63 @@ impl Drop for UnderWay {
     }
 }
 
-impl<'a> Close<'a> {
-    pub(crate) fn new(transport: &'a mut dyn Transport, last: &'a [u8]) -> Self {
+/// The state of a close. The transport is passed to each call, so that its owner can keep both.
+pub(crate) struct CloseState {
+    unwritten: usize,
+    begun: bool,
+    clock: Clock,
+    discarded: Discard,
+    delivery: Delivery,
+    under_way: Option<UnderWay>,
+    whose: Whose,
+    /// Set if a library owns the transport (rule: close-15).
+    patience: Option<Box<Patience>>,
+}
+
+/// The code that closes.
+enum Whose {
+    /// The owner of the transport.
+    Owner,
+    /// The handle of the connection ([`Control::close`]), by a second transport on the same layers.
+    Handle,
+    /// The owner of the transport, after the handle was asked first: it waits for the handle's close.
+    Waits(Closing),
+}
+
+/// How long the close of a library waits: while the peer takes our bytes or sends its own.
+struct Patience {
+    linger: Linger,
+    timer: Timer,
+    heard: Heard,
+    /// The peer's progress with our bytes, checked at intervals.
+    taken: Stall,
+}
+
+/// When the last byte of the peer came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard {
+    at: Instant,
+    bytes: u64,
+}
+
+impl Heard {
+    /// Now.
+    pub(crate) fn now() -> Self {
+        Self { at: Instant::now(), bytes: 0 }
+    }
+
+    /// Notes the time if this counter has grown.
+    fn look(&mut self, bytes: u64) {
+        if bytes != self.bytes {
+            *self = Self { at: Instant::now(), bytes };
+        }
+    }
+}
+
+impl CloseState {
+    pub(crate) fn new(transport: &dyn Transport) -> Self {
         let limit = transport.layer(TOKEN).control().policy().close_discard;
         Self {
-            transport,
-            last,
             unwritten: 0,
             begun: false,
             clock: Clock::new(None),
@@ -78,32 +140,69 @@ impl<'a> Close<'a> {
             delivery: Delivery::default(),
             under_way: None,
             whose: Whose::Owner,
+            patience: None,
         }
     }
 
-    /// The close that was requested by the handle.
-    pub(crate) fn by_handle(transport: &'a mut dyn Transport) -> Self {
-        Self { whose: Whose::Handle, ..Self::new(transport, &[]) }
+    /// A close for a library. `heard` is when the last byte of the peer was read.
+    pub(crate) fn lingering(transport: &dyn Transport, heard: Heard) -> Self {
+        let control = transport.layer(TOKEN).control();
+        let heard = Heard { bytes: control.traffic().received, ..heard };
+        let linger = Linger::new(control.policy().close_quiet);
+        let patience = Patience { linger, timer: Timer::default(), heard, taken: Stall::new(control.taken()) };
+        Self { patience: Some(Box::new(patience)), ..Self::new(transport) }
     }
 
-    fn begin(&mut self, cx: &mut Context<'_>) {
+    fn begin(&mut self, transport: &mut dyn Transport, cx: &mut Context<'_>) {
         self.begun = true;
-        self.clock = Clock::new(after(self.transport.layer(TOKEN).control().policy().close_timeout));
+        self.set_clock(transport);
         // Bytes that have arrived before the close are not an answer to it, so they are read first: if the layer
         // below ends among them without a marker, that is a truncation.
-        let _ = self.transport.layer_mut(TOKEN).poll_discard(cx, &mut self.discarded);
-        self.transport.layer_mut(TOKEN).begin_close();
+        let _ = transport.layer_mut(TOKEN).poll_discard(cx, &mut self.discarded);
+        transport.layer_mut(TOKEN).begin_close();
+    }
+
+    fn set_clock(&mut self, transport: &dyn Transport) {
+        let bound = transport.layer(TOKEN).control().policy().close_timeout;
+        // The progress is checked several times within the bound.
+        let wait = if self.patience.is_some() { bound.map(Stall::interval) } else { bound };
+        self.clock = Clock::new(after(wait));
+    }
+
+    /// Ready at the bound in time. With patience, it begins anew whenever the peer has taken some of our bytes.
+    fn poll_clock(&mut self, transport: &dyn Transport, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.clock.poll(cx));
+            let is_over = |patience: &mut Box<Patience>| patience.taken.look(transport.layer(TOKEN).control().taken());
+            if self.patience.as_mut().is_none_or(is_over) {
+                return Poll::Ready(());
+            }
+            self.set_clock(transport);
+        }
+    }
+
+    /// With patience: ready once the peer is silent and has everything, so that its end need not be awaited.
+    fn poll_silence(&mut self, transport: &dyn Transport, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(patience) = &mut self.patience else { return Poll::Pending };
+        let Patience { linger, timer, heard, .. } = &mut **patience;
+        let control = transport.layer(TOKEN).control();
+        heard.look(control.traffic().received + self.discarded.bytes);
+        loop {
+            let look = Look { silent_for: heard.at.elapsed(), has_arrived: control.has_arrived() };
+            match linger.next(look) {
+                Next::Over => return Poll::Ready(()),
+                Next::LookAgain(wait) => timer.set(after(Some(wait))),
+            }
+            ready!(timer.poll(cx));
+        }
     }
 
     /// Writes the last bytes. Stops at a failure, whose reason is kept in the halves.
-    fn poll_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.last.is_empty() {
-            match ready!(poll_write_some(self.transport, cx, self.last)) {
-                Ok(n) => self.last = &self.last[n..],
-                Err(_) => {
-                    self.unwritten = self.last.len();
-                    self.last = &[];
-                }
+    fn poll_last(&mut self, transport: &mut dyn Transport, last: &mut &[u8], cx: &mut Context<'_>) -> Poll<()> {
+        while !last.is_empty() {
+            match ready!(poll_write_some(transport, cx, last)) {
+                Ok(n) => *last = &last[n..],
+                Err(_) => self.unwritten += std::mem::take(last).len(),
             }
         }
         Poll::Ready(())
@@ -111,36 +210,36 @@ impl<'a> Close<'a> {
 
     /// There are no accepted bytes, and no handshake is done: ends the layers at once, as far as possible without
     /// waiting.
-    fn finish_pointless(&mut self, cx: &mut Context<'_>) -> CloseReport {
-        self.transport.layer_mut(TOKEN).abandon();
-        let _ = Pin::new(&mut *self.transport).poll_shutdown(cx);
-        self.finish(None, Some(Reason::Closed))
+    fn finish_pointless(&mut self, transport: &mut dyn Transport, cx: &mut Context<'_>) -> CloseReport {
+        transport.layer_mut(TOKEN).abandon();
+        let _ = Pin::new(&mut *transport).poll_shutdown(cx);
+        self.finish(transport, None, Some(Reason::Closed))
     }
 
     /// Closes the socket and makes the report.
-    fn finish(&mut self, bound: Option<Bound>, known: Option<Reason>) -> CloseReport {
-        let (send, recv) = self.transport.layer(TOKEN).halves();
-        let control = self.transport.layer(TOKEN).control().clone();
-        self.unwritten += std::mem::take(&mut self.last).len();
+    fn finish(&mut self, transport: &mut dyn Transport, bound: Option<Bound>, known: Option<Reason>) -> CloseReport {
+        let (send, recv) = transport.layer(TOKEN).halves();
+        let control = transport.layer(TOKEN).control().clone();
         // If a limit was reached, the socket still exists, and the bytes that are in flight now count as unconfirmed.
         control.begin_report();
         let ended = known.or_else(|| half::reason(&send, &recv).map(|reason| control.judged(reason)));
-        let reason = match ended {
+        let reason = match (ended, bound) {
             _ if control.is_aborted() => Reason::Aborted,
-            Some(reason) => reason,
+            (Some(reason), _) => reason,
             // rule: close-7: all of our bytes have left, and only the peer's answer is missing.
-            None if bound == Some(Bound::Bytes) && send.is_finished() => Reason::Unconfirmed,
-            None => Reason::TimedOut(Phase::Close),
+            (None, Some(Bound::Bytes)) if send.is_finished() => Reason::Unconfirmed,
+            (None, Some(Bound::Silence)) => Reason::Unconfirmed,
+            (None, Some(Bound::Bytes | Bound::Time) | None) => Reason::TimedOut(Phase::Close),
         };
         let mut layers = Vec::new();
-        self.transport.layer(TOKEN).report_layers(&mut layers);
+        transport.layer(TOKEN).report_layers(&mut layers);
         let ours_is_stuck = bound.is_some() && !layers.iter().all(|layer| layer.marker_sent);
         if ours_is_stuck {
             // Bytes that the peer did not accept in time are lost, so the connection must not look orderly to the
             // peer.
             control.reset();
         }
-        self.transport.layer_mut(TOKEN).release(&reason);
+        transport.layer_mut(TOKEN).release(&reason);
         let unacknowledged = control.unacknowledged();
         let report = CloseReport {
             reason,
@@ -154,60 +253,86 @@ impl<'a> Close<'a> {
         self.under_way = None;
         report
     }
-}
 
-impl Future for Close<'_> {
-    type Output = CloseReport;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReport> {
-        let this = &mut *self;
-        if let Some(report) = this.transport.layer(TOKEN).control().kept_report() {
+    /// Polls the close. `last` are bytes to be written before the end.
+    pub(crate) fn poll(
+        &mut self,
+        transport: &mut dyn Transport,
+        last: &mut &[u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<CloseReport> {
+        if let Some(report) = transport.layer(TOKEN).control().kept_report() {
             ready!(poll_budget(cx));
             let report = report.clone();
             // The socket is released explicitly, because a task that uses the connection may still hold a reference
             // to it (rule: life-4).
-            this.transport.layer_mut(TOKEN).release(&report.reason);
+            transport.layer_mut(TOKEN).release(&report.reason);
             return Poll::Ready(report);
         }
-        if let Whose::Waits(closing) = &mut this.whose {
+        if let Whose::Waits(closing) = &mut self.whose {
             // A stream goes to the handle's close when its owner uses it.
-            let _ = Pin::new(&mut *this.transport).poll_write(cx, &[]);
+            let _ = Pin::new(&mut *transport).poll_write(cx, &[]);
             let report = ready!(closing.as_mut().poll(cx));
-            this.transport.layer_mut(TOKEN).release(&report.reason);
+            transport.layer_mut(TOKEN).release(&report.reason);
             return Poll::Ready(report);
         }
-        if !this.begun {
-            let control = this.transport.layer(TOKEN).control();
+        if !self.begun {
+            let control = transport.layer(TOKEN).control();
             let under_way = UnderWay::begin(control);
-            if matches!(this.whose, Whose::Owner) && control.is_close_asked() {
+            if matches!(self.whose, Whose::Owner) && control.is_close_asked() {
                 // rule: close-16: one of them closes, and both report the same.
-                this.whose = Whose::Waits(Box::pin(control.close()));
+                self.whose = Whose::Waits(Box::pin(control.close()));
                 drop(under_way);
-                return self.poll(cx);
+                return self.poll(transport, last, cx);
             }
-            this.under_way = Some(under_way);
-            if this.last.is_empty() && this.transport.layer(TOKEN).is_pointless() {
-                return Poll::Ready(this.finish_pointless(cx));
+            self.under_way = Some(under_way);
+        }
+        let bound = ready!(self.poll_end(transport, last, cx));
+        self.unwritten += std::mem::take(last).len();
+        Poll::Ready(match bound {
+            Ended::Pointless => self.finish_pointless(transport, cx),
+            Ended::InOrder => self.finish(transport, None, None),
+            Ended::AtBound(bound) => self.finish(transport, Some(bound), None),
+        })
+    }
+
+    fn poll_end(&mut self, transport: &mut dyn Transport, last: &mut &[u8], cx: &mut Context<'_>) -> Poll<Ended> {
+        if !self.begun {
+            if last.is_empty() && transport.layer(TOKEN).is_pointless() {
+                return Poll::Ready(Ended::Pointless);
             }
-            this.begin(cx);
-        } else if this.clock.poll(cx).is_ready() {
+            self.begin(transport, cx);
+        } else if self.poll_clock(transport, cx).is_ready() {
             // The timer is polled first. A peer that sends without end uses up the task's budget, and a timer that is
             // polled without budget never fires. rule: close-3
-            return Poll::Ready(this.finish(Some(Bound::Time), None));
+            return Poll::Ready(Ended::AtBound(Bound::Time));
         }
         // Writing and discarding take turns, because the peer may not read our bytes before we have read its own.
-        let finished = this.poll_last(cx).is_ready() && Pin::new(&mut *this.transport).poll_shutdown(cx).is_ready();
-        let drained = this.transport.layer_mut(TOKEN).poll_discard(cx, &mut this.discarded).is_ready();
-        if this.discarded.is_full() {
-            return Poll::Ready(this.finish(Some(Bound::Bytes), None));
+        let finished =
+            self.poll_last(transport, last, cx).is_ready() && Pin::new(&mut *transport).poll_shutdown(cx).is_ready();
+        let drained = transport.layer_mut(TOKEN).poll_discard(cx, &mut self.discarded).is_ready();
+        if self.discarded.is_full() {
+            return Poll::Ready(Ended::AtBound(Bound::Bytes));
         }
-        if finished && drained && this.delivery.poll(cx, this.transport.layer(TOKEN).control()).is_ready() {
-            return Poll::Ready(this.finish(None, None));
+        if finished && drained && self.delivery.poll(cx, transport.layer(TOKEN).control()).is_ready() {
+            return Poll::Ready(Ended::InOrder);
+        }
+        if finished && !drained && self.poll_silence(transport, cx).is_ready() {
+            return Poll::Ready(Ended::AtBound(Bound::Silence));
         }
         // A close that did not wait needs no timer. If only the budget was used up, the task is woken at once.
-        if this.clock.is_idle() && this.clock.poll(cx).is_ready() {
-            return Poll::Ready(this.finish(Some(Bound::Time), None));
+        if self.clock.is_idle() && self.poll_clock(transport, cx).is_ready() {
+            return Poll::Ready(Ended::AtBound(Bound::Time));
         }
         Poll::Pending
     }
+}
+
+/// How the wait of a close ended.
+enum Ended {
+    /// There was nothing to wait for.
+    Pointless,
+    /// Both halves have ended.
+    InOrder,
+    AtBound(Bound),
 }

@@ -14,6 +14,7 @@
 pub(crate) mod close;
 pub(crate) mod futures;
 pub(crate) mod layer;
+pub(crate) mod linger;
 pub(crate) mod split;
 pub(crate) mod tcp;
 

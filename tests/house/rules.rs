@@ -28,7 +28,7 @@ const GROUPS: [(&str, usize); 15] = [
     ("tcp", 11),
     ("drain", 4),
     ("limit", 3),
-    ("idle", 3),
+    ("idle", 4),
     ("traffic", 1),
     ("retry", 2),
 ];

@@ -17,6 +17,7 @@ mod layers;
 mod leftover;
 mod life;
 mod limit;
+mod linger;
 mod locks;
 mod retry;
 mod secure;

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep};
 
 use super::Control;
+use crate::conn::idle::Kept;
 use crate::conn::socket;
 use crate::conn::unlocked;
 use crate::core::delivery::{AskAgain, Evidence, Pending, judge};
@@ -66,6 +67,11 @@ impl Control {
         self.bottom().is_some_and(|bottom| bottom.awaits_delivery())
     }
 
+    /// Whether the peer's system has everything that our system has sent, as far as our system can tell.
+    pub(crate) fn has_arrived(&self) -> bool {
+        self.bottom().and_then(|bottom| bottom.pending()).is_none_or(|pending| pending == Pending::default())
+    }
+
     /// Wakes the tasks that wait for the end of the connection, so that they start to check whether our last bytes
     /// have arrived.
     pub(crate) fn note_lingering(&self) {
@@ -82,10 +88,16 @@ impl Control {
         stream.and_then(|stream| socket::in_flight(&stream)).map_or(0, |bytes| bytes.saturating_sub(1))
     }
 
+    /// What our system still has of our bytes, and what the peer has taken.
+    pub(crate) fn kept(&self) -> Kept {
+        let left = self.in_flight();
+        Kept { left, taken: self.0.sent.load(Ordering::Relaxed).saturating_sub(left) }
+    }
+
     /// A counter that grows while the peer accepts our data. It counts the bytes that the peer's system has
     /// acknowledged or, if that is unknown, the bytes that our system has accepted.
     pub(crate) fn taken(&self) -> u64 {
-        self.0.sent.load(Ordering::Relaxed).saturating_sub(self.in_flight())
+        self.kept().taken
     }
 
     /// Cuts the connection off, because our send half could not end within the time limit and made no progress. The

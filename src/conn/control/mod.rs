@@ -1,6 +1,7 @@
 //! The handle of a connection that other tasks use.
 
 mod bottom;
+mod busy;
 mod close;
 mod controlled;
 mod cred;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use tokio::sync::Notify;
 
 pub(crate) use self::bottom::Bottom;
+pub use self::busy::Busy;
 pub(crate) use self::close::Closing;
 pub(crate) use self::controlled::Controlled;
 pub use self::cred::PeerCred;

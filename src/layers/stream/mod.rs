@@ -17,7 +17,7 @@ use tokio::task::coop::poll_proceed;
 use self::bottom::StreamBottom;
 use crate::address::Address;
 use crate::conn::control::{Control, Controlled};
-use crate::conn::idle::{HalfOpen, IdleTimer, StallTimer};
+use crate::conn::idle::{HalfOpen, IdleTimer, Kept, StallTimer};
 use crate::conn::unlocked;
 use crate::conn::waiting::{READER, WRITER, Waiting};
 use crate::core::delivery::Pending;
@@ -191,8 +191,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             return Poll::Ready(self.at_end());
         }
         if read.is_pending() {
+            let (control, half_open) = (&self.control, &self.fin_sent);
             let phase =
-                ready!(self.timers[READER].poll(cx, self.control.policy(), self.control.activity(), &self.fin_sent));
+                ready!(self.timers[READER].poll(cx, control.policy(), control.activity(), half_open, Kept::default));
             read = Poll::Ready(Err(self.control.time_out(phase).into()));
         }
         self.timers[READER].reset();
@@ -293,12 +294,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             return Poll::Ready(Err(self.refusal()));
         }
         if sent.is_pending() {
-            let phase = ready!(self.timers[WRITER].poll(
-                cx,
-                self.control.policy(),
-                self.control.activity(),
-                &self.fin_received
-            ));
+            let (control, half_open) = (&self.control, &self.fin_received);
+            let phase =
+                ready!(self.timers[WRITER].poll(cx, control.policy(), control.activity(), half_open, Kept::default));
             sent = Poll::Ready(Err(self.control.time_out(phase).into()));
         }
         self.timers[WRITER].reset();

@@ -106,7 +106,8 @@ impl TcpReadHalf {
     #[inline(never)]
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(wire) = &self.wire else { return Poll::Pending };
-        let phase = ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_sent));
+        let (control, half_open) = (&self.control, &wire.fin_sent);
+        let phase = ready!(self.timer.poll(cx, control.policy(), control.activity(), half_open, || control.kept()));
         Poll::Ready(Err(self.control.time_out(phase).into()))
     }
 

@@ -35,7 +35,7 @@ pub struct TcpWriteHalf {
 impl TcpWriteHalf {
     pub(super) fn new(wire: Hold) -> Self {
         let control = wire.control().clone();
-        let (half, timer) = (SendHalf::Open, IdleTimer::default());
+        let (half, timer) = (SendHalf::Open, IdleTimer::of_sender());
         Self { wire: Some(wire), control, half, timer, corked: false, expects_end: false, closes: false }
     }
 
@@ -125,7 +125,8 @@ impl TcpWriteHalf {
     #[inline(never)]
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(wire) = &self.wire else { return Poll::Pending };
-        let phase = ready!(self.timer.poll(cx, self.control.policy(), self.control.activity(), &wire.fin_received));
+        let (control, half_open) = (&self.control, &wire.fin_received);
+        let phase = ready!(self.timer.poll(cx, control.policy(), control.activity(), half_open, || control.kept()));
         Poll::Ready(self.control.time_out(phase).into())
     }
 

@@ -1,0 +1,119 @@
+//! When a close for a library may stop waiting for the peer's end, and what its `shutdown` returns (rule: close-15).
+//!
+//! A peer loses our last bytes if it sends something to a socket that we have already closed: the system answers with RST. So
+//! there are two things to wait for: the peer's system must have all our bytes, and the peer must have stopped sending. A
+//! client that merely keeps its connection open is silent and has everything, so nothing of it needs to be awaited.
+
+use std::time::Duration;
+
+use super::delivery::AskAgain;
+use super::report::CloseReport;
+use crate::error::Reason;
+
+/// The facts of a close whose marker has left, while the peer's end is missing.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// How long ago the last byte of the peer came.
+    pub silent_for: Duration,
+    /// Whether the peer's system has acknowledged everything, as far as our system can tell.
+    pub has_arrived: bool,
+}
+
+/// What a close does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// It looks again after this time, or when the peer sends something.
+    LookAgain(Duration),
+    /// It ends: there is nothing to lose.
+    Over,
+}
+
+/// Decides how long a close waits for the peer's end.
+#[derive(Debug)]
+pub struct Linger {
+    quiet: Duration,
+    ask: AskAgain,
+}
+
+impl Linger {
+    /// A peer that has sent nothing for this long has stopped sending.
+    pub fn new(quiet: Duration) -> Self {
+        Self { quiet, ask: AskAgain::default() }
+    }
+
+    /// Decides after a look.
+    pub fn next(&mut self, look: Look) -> Next {
+        match self.quiet.checked_sub(look.silent_for) {
+            Some(rest) if !rest.is_zero() => Next::LookAgain(rest),
+            _ if look.has_arrived => Next::Over,
+            // No event reports an acknowledgement.
+            _ => Next::LookAgain(self.ask.next_wait()),
+        }
+    }
+}
+
+/// The reason with which a `shutdown` fails: `None` if the peer's system has everything, or will get it from our system.
+pub fn failure(report: &CloseReport) -> Option<&Reason> {
+    let is_delivered = match report.reason {
+        Reason::Closed => true,
+        Reason::Aborted | Reason::Dropped => false,
+        // The peer ended the connection after it had received everything.
+        Reason::Reset(_) => report.marker_sent() && report.unacknowledged == Some(0),
+        _ => report.marker_sent(),
+    };
+    (!is_delivered).then_some(&report.reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::report::{LayerKind, LayerReport, Received};
+    use crate::error::Phase;
+
+    /// rule: close-15
+    #[test]
+    fn a_close_ends_when_the_peer_is_silent_and_has_everything() {
+        let seconds = Duration::from_secs;
+        let next = |silent_for, has_arrived| Linger::new(seconds(2)).next(Look { silent_for, has_arrived });
+        assert_eq!(next(seconds(0), true), Next::LookAgain(seconds(2)));
+        assert_eq!(next(seconds(1), true), Next::LookAgain(seconds(1)));
+        assert_eq!(next(seconds(1), false), Next::LookAgain(seconds(1)));
+        assert_eq!(next(seconds(2), true), Next::Over);
+        assert_eq!(next(seconds(60), true), Next::Over);
+        let mut linger = Linger::new(seconds(2));
+        let mut next = || linger.next(Look { silent_for: seconds(60), has_arrived: false });
+        let waits: Vec<Next> = (0..4).map(|_| next()).collect();
+        assert_eq!(waits, [1, 2, 4, 8].map(|millis| Next::LookAgain(Duration::from_millis(millis))));
+    }
+
+    /// rule: close-15
+    #[test]
+    fn a_shutdown_fails_only_if_our_last_bytes_are_lost_or_may_be() {
+        let report = |reason, marker_sent, unacknowledged| CloseReport {
+            layers: vec![LayerReport { kind: LayerKind::Tls, marker_sent, received: Received::Nothing }],
+            unacknowledged,
+            ..CloseReport::of(reason)
+        };
+        let (closed, reset) = (Reason::Closed, Reason::Reset(Phase::Open));
+        let timed_out = Reason::TimedOut(Phase::Close);
+        let cases = [
+            // reason, our marker has left, unacknowledged, success
+            (closed.clone(), true, Some(0), true),
+            (closed, false, None, true),
+            (Reason::Unconfirmed, true, None, true),
+            (timed_out.clone(), true, Some(9), true),
+            (timed_out, false, Some(9), false),
+            (reset.clone(), true, Some(0), true),
+            (reset.clone(), true, Some(9), false),
+            (reset.clone(), true, None, false),
+            (reset, false, Some(0), false),
+            (Reason::Truncated(Phase::Open), true, Some(0), true),
+            (Reason::Truncated(Phase::Open), false, Some(0), false),
+            (Reason::Aborted, true, Some(0), false),
+        ];
+        for (reason, marker_sent, unacknowledged, expected) in cases {
+            let report = report(reason, marker_sent, unacknowledged);
+            assert_eq!(failure(&report).is_none(), expected, "{report:?}");
+        }
+    }
+}
