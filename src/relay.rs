@@ -150,6 +150,9 @@ struct Leg<'t> {
 #[derive(Default)]
 struct Way {
     bytes: u64,
+    /// The destination may have a queue of its own, which only a flush sends. TCP has none, and a TLS session sends by
+    /// itself.
+    flushes: bool,
     /// Something was written since the last flush.
     is_unflushed: bool,
     state: WayState,
@@ -168,8 +171,15 @@ enum WayState {
 
 impl<'t> Relay<'t> {
     fn new(a: &'t mut dyn Transport, b: &'t mut dyn Transport) -> Self {
-        let leg = |transport: &'t mut dyn Transport| Leg { control: transport.control(), transport, lost: false };
-        Self { legs: [leg(a), leg(b)], ways: Default::default() }
+        let leg = |transport: &'t mut dyn Transport| {
+            // A forgotten cork would hold bytes back, because a TCP leg is not flushed.
+            transport.layer_mut(TOKEN).set_cork(false);
+            Leg { control: transport.control(), transport, lost: false }
+        };
+        let legs = [leg(a), leg(b)];
+        let [a_flushes, b_flushes] = legs.each_ref().map(|leg| !leg.control.is_tcp());
+        let ways = [b_flushes, a_flushes].map(|flushes| Way { flushes, ..Way::default() });
+        Self { legs, ways }
     }
 
     async fn run(mut self) -> RelayReport {
@@ -350,7 +360,7 @@ impl Way {
         Pin::new(from).consume(n);
         coop.made_progress();
         self.bytes += n as u64;
-        self.is_unflushed = true;
+        self.is_unflushed = self.flushes;
         Poll::Ready(Ok(WayState::Copying))
     }
 }
