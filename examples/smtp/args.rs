@@ -20,6 +20,7 @@ Usage: smtp --maildir DIR [OPTIONS]
   --certs DIR                 the directory of the development certificates, which are made if missing; default certs
   --cert FILE --key FILE      a certificate chain and its private key (PEM), instead of the development certificates
   --no-tls                    do not offer STARTTLS
+  --require-tls               accept no mail before STARTTLS
   --max-size BYTES            the size of the largest mail; default 10485760
   --timeout SECS              how long a client may take for a command; default 300. A mail may take one second longer for
                               each KiB, but no pause between its bytes may be longer than SECS
@@ -48,6 +49,7 @@ pub(crate) struct Args {
     pub(crate) maildir: PathBuf,
     pub(crate) listen: String,
     pub(crate) identity: Identity,
+    pub(crate) requires_tls: bool,
     pub(crate) max_size: usize,
     pub(crate) timeout: Duration,
 }
@@ -58,6 +60,7 @@ impl Args {
         let mut parser = Parser::from_env();
         let (mut maildir, mut cert, mut key) = (None, None, None);
         let (mut listen, mut certs, mut has_tls) = ("127.0.0.1:2525".to_owned(), "certs".to_owned(), true);
+        let mut requires_tls = false;
         let (mut max_size, mut timeout) = (10 << 20, Duration::from_secs(300));
         while let Some(arg) = parser.next()? {
             match arg {
@@ -67,6 +70,7 @@ impl Args {
                 Long("cert") => cert = Some(text(&mut parser)?),
                 Long("key") => key = Some(text(&mut parser)?),
                 Long("no-tls") => has_tls = false,
+                Long("require-tls") => requires_tls = true,
                 Long("max-size") => max_size = parser.value()?.parse()?,
                 Long("timeout") => timeout = seconds(&mut parser)?,
                 Long("help") | Short('h') => help(),
@@ -74,12 +78,15 @@ impl Args {
             }
         }
         let maildir = maildir.ok_or_else(|| Usage::new("--maildir DIR is missing"))?;
+        if requires_tls && !has_tls {
+            return Err(Usage::new("--no-tls and --require-tls contradict each other"));
+        }
         let identity = match pair(cert, key)? {
             _ if !has_tls => Identity::None,
             Some((cert, key)) => Identity::Files(cert, key),
             None => Identity::Made(certs),
         };
-        Ok(Self { maildir, listen, identity, max_size, timeout })
+        Ok(Self { maildir, listen, identity, requires_tls, max_size, timeout })
     }
 }
 

@@ -41,6 +41,8 @@ use crate::session::Session;
 struct Service {
     maildir: Maildir,
     tls: Option<ServerTls>,
+    /// Plaintext is for STARTTLS only.
+    requires_tls: bool,
     max_size: usize,
     timeout: Duration,
     /// Set when the service is stopping: no new mail is started.
@@ -69,8 +71,8 @@ fn service(args: &Args) -> Result<Service, Usage> {
         Identity::None => None,
     };
     let tls = builder.map(|builder| builder.build()).transpose().map_err(Usage::of)?;
-    let (max_size, timeout) = (args.max_size, args.timeout);
-    Ok(Service { maildir, tls, max_size, timeout, is_draining: AtomicBool::new(false) })
+    let (requires_tls, max_size, timeout) = (args.requires_tls, args.max_size, args.timeout);
+    Ok(Service { maildir, tls, requires_tls, max_size, timeout, is_draining: AtomicBool::new(false) })
 }
 
 /// Accepts until a signal comes; then waits for the connections that are open.

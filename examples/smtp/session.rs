@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bowline::StartTls;
 use bowline::protocol::{CallbackResult, Handle, MessageConn, MessageProtocol};
+use bowline::starttls::{Dialogue, Server};
 use tokio_util::codec::{LinesCodec, LinesCodecError};
 
 use crate::Service;
@@ -24,6 +25,8 @@ type Conn<'a> = MessageConn<'a, LinesCodec>;
 
 pub(crate) struct Session {
     service: Arc<Service>,
+    /// Answers for us before TLS, if TLS is required.
+    plaintext: Option<Server>,
     greeting: Option<String>,
     mail: Option<Mail>,
     data: Option<Incoming>,
@@ -57,7 +60,9 @@ struct Mail {
 impl Session {
     pub(crate) fn new(service: Arc<Service>) -> Self {
         let is_delivering = Arc::default();
-        Self { service, greeting: None, mail: None, data: None, errors: 0, is_delivering }
+        let greeting = &b"220 bowline ESMTP\r\n"[..];
+        let plaintext = service.requires_tls.then(|| Server::new(Dialogue::Smtp).greeting(greeting));
+        Self { service, plaintext, greeting: None, mail: None, data: None, errors: 0, is_delivering }
     }
 
     fn obey(&mut self, conn: &mut Conn<'_>, command: Command<'_>) -> CallbackResult {
@@ -147,6 +152,23 @@ impl Session {
         Ok(())
     }
 
+    /// Passes a line to the dialogue before TLS. `false`: there is none, or no more.
+    fn hear_plaintext(&mut self, conn: &mut Conn<'_>, line: &str) -> CallbackResult<bool> {
+        let Some(server) = &mut self.plaintext else { return Ok(false) };
+        let heard = server.receive(format!("{line}\r\n").as_bytes());
+        speak(conn, server);
+        // A failure shows only after the farewell was taken.
+        let is_over = heard.is_err() || server.receive(b"").is_err();
+        match &self.service.tls {
+            _ if is_over => conn.close(),
+            Some(tls) if server.is_agreed() => {
+                conn.start_tls(StartTls::server(tls).leftover(bowline::Leftover::Refuse))?;
+            }
+            Some(_) | None => {}
+        }
+        Ok(true)
+    }
+
     fn refuse(&mut self, conn: &mut Conn<'_>, reply: &str) {
         say(conn, reply);
         self.errors += 1;
@@ -221,13 +243,17 @@ impl MessageProtocol for Session {
 
     fn connection_made(&mut self, conn: &mut Conn<'_>) -> CallbackResult {
         conn.set_timer(Some(self.service.timeout));
-        say(conn, "220 bowline ESMTP");
+        match &mut self.plaintext {
+            Some(server) => speak(conn, server),
+            None => say(conn, "220 bowline ESMTP"),
+        }
         Ok(())
     }
 
     /// RFC 3207, section 4.2: the server discards everything that the client said in plaintext.
     fn handshake_completed(&mut self, conn: &mut Conn<'_>) -> CallbackResult {
         conn.set_timer(Some(self.service.timeout));
+        self.plaintext = None;
         self.greeting = None;
         self.mail = None;
         Ok(())
@@ -236,6 +262,9 @@ impl MessageProtocol for Session {
     fn message_received(&mut self, conn: &mut Conn<'_>, line: String) -> CallbackResult {
         // The timer restarts only after a whole command, not after each byte.
         conn.set_timer(Some(self.service.timeout));
+        if self.hear_plaintext(conn, &line)? {
+            return Ok(());
+        }
         match Command::parse(&line) {
             Ok(command) => self.obey(conn, command)?,
             Err(refusal) => self.refuse(conn, refusal),
@@ -282,6 +311,13 @@ impl MessageProtocol for Session {
             conn.close();
         }
         Ok(())
+    }
+}
+
+/// Sends the answer of the dialogue. The upgrade refuses bytes that came after the command that asks for TLS.
+fn speak(conn: &mut Conn<'_>, server: &mut Server) {
+    if let Ok(output) = server.output(b"") {
+        conn.write(&output);
     }
 }
 

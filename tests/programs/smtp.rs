@@ -231,6 +231,32 @@ peer.quit()
     }
 }
 
+/// rule: upgrade-3
+#[test]
+fn before_a_required_tls_only_starttls_is_obeyed() {
+    let dir = TempDir::new().unwrap();
+    let smtp = Smtp::start(dir.path(), "127.0.0.1:0", &["--require-tls"]);
+    let mut client = smtp.connect();
+    converse(&mut client, b"EHLO x\r\nMAIL FROM:<a@b>\r\nQUIT\r\n", &["250-ready", "250 STARTTLS", "530", "221"]);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    let mut client = smtp.connect();
+    client.get_mut().write_all(b"STARTTLS\r\nMAIL FROM:<a@b>\r\n").unwrap();
+    let mut got = Vec::new();
+    let _ = client.read_to_end(&mut got);
+    assert!(got.is_empty() || got == b"220 2.0.0 go ahead\r\n", "{}", String::from_utf8_lossy(&got));
+    python(
+        r#"
+import smtplib
+peer = smtplib.SMTP("localhost", PORT, timeout=30)
+peer.starttls(context=context())
+peer.sendmail("a@b", ["c@d"], "Subject: x\r\n\r\ny\r\n")
+peer.quit()
+"#,
+        smtp.addr,
+    );
+    assert_eq!(mails(dir.path()).len(), 1);
+}
+
 #[test]
 fn a_wrong_command_line_is_one_sentence_and_status_2() {
     for (args, sentence) in [
