@@ -1,4 +1,4 @@
-//! Channel bindings (RFC 5056): bytes that both ends of one TLS session know, and nobody else can have in another session.
+//! Channel bindings (RFC 5056): bytes that both ends of one TLS session know, and that no other session has.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,18 +10,19 @@ use rustls::crypto::hash::HashAlgorithm;
 use crate::certificate::{Certificate, Digest, HashOf};
 use crate::error::SessionError;
 
-/// The channel bindings that [`SessionFacts::channel_binding`](crate::SessionFacts::channel_binding) gives.
+/// The channel bindings that [`SessionFacts::channel_binding`](crate::SessionFacts::channel_binding) returns.
 ///
 /// `tls-unique` is not offered: it does not exist in TLS 1.3, and is not safe in TLS 1.2 without the extended master secret
 /// (RFC 9266, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChannelBinding {
-    /// `tls-server-end-point` (RFC 5929, section 4): the hash of the server's certificate. The hash function is that of the
-    /// certificate's signature; SHA-256 replaces MD5 and SHA-1. All sessions with one certificate have the same value.
+    /// `tls-server-end-point` (RFC 5929, section 4): the hash of the server's certificate. The hash function is that of
+    /// the certificate's signature, but SHA-256 replaces MD5 and SHA-1. All sessions with the same certificate have the
+    /// same value.
     ///
-    /// A certificate that is signed by Ed25519 has no such value, because its signature uses no hash function in the sense
-    /// of RFC 5929. For RSASSA-PSS the hash function is that of the parameters.
+    /// A certificate with an Ed25519 signature has no such value, because that signature uses no hash function in the
+    /// sense of RFC 5929. For RSASSA-PSS, the parameters of the signature name the hash function.
     TlsServerEndPoint,
     /// `tls-exporter` (RFC 9266): 32 bytes of exported keying material, another value for each session. In TLS 1.2 it needs
     /// the extended master secret.
@@ -44,7 +45,7 @@ impl fmt::Display for ChannelBinding {
     }
 }
 
-/// RFC 9266, section 2. The context is empty, which TLS 1.2 distinguishes from none.
+/// RFC 9266, section 2. The context is empty, which is not the same as no context in TLS 1.2.
 pub(super) const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 pub(super) const EXPORTER_CONTEXT: Option<&[u8]> = Some(&[]);
 pub(super) const EXPORTER_LEN: usize = 32;
@@ -83,7 +84,7 @@ impl Hashes {
     }
 }
 
-/// No cipher suite of TLS has SHA-512, so it comes from the library of the enabled feature.
+/// Computes SHA-512 with the library of the enabled feature, because no cipher suite of TLS uses SHA-512.
 #[cfg(feature = "aws-lc-rs")]
 fn of_library(digest: Digest, bytes: &[u8]) -> Option<Vec<u8>> {
     use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest as hash};

@@ -18,13 +18,13 @@ pub(in crate::core) struct Buffered {
     tls: Connection,
     opened: usize,
     peer_has_closed: bool,
-    /// How many bytes at the front of the input were already fed to rustls.
+    /// The number of bytes at the front of the input that were already fed to rustls.
     ahead: usize,
-    /// The most plaintext of a record; unknown for a session that another library began.
+    /// The largest amount of plaintext in a record; `None` for a session that another library started.
     fragment: Option<usize>,
-    /// How much the key may still seal; `None` if that is not known, or if another key follows.
+    /// How much the key may still seal; `None` if this is unknown, or if another key follows.
     budget: Option<Budget>,
-    /// The failure, until it is reported.
+    /// The failure; `None` after it was reported.
     failure: Option<Error>,
     has_failed: bool,
     spacer: Spacer,
@@ -33,7 +33,7 @@ pub(in crate::core) struct Buffered {
     master: Master,
 }
 
-/// Bytes for rustls to read, and where it put the first of them.
+/// Bytes for rustls to read, and the address to which rustls has copied the first of them.
 struct Fed<'a> {
     rest: &'a [u8],
     place: Option<usize>,
@@ -48,7 +48,8 @@ impl Read for Fed<'_> {
 
 impl Buffered {
     pub(super) fn new(mut tls: Connection, fragment: Option<usize>) -> Self {
-        // Acceptance is decided by the watermarks; rustls never holds more than one call's records.
+        // No limit is needed here: the watermarks decide how much is accepted, and rustls holds only the records of one
+        // call.
         tls.set_buffer_limit(None);
         let mut buffered = Self {
             tls,
@@ -64,7 +65,7 @@ impl Buffered {
             hello: if fragment.is_some() { Hello::default() } else { Hello::unwanted() },
             master: Master::default(),
         };
-        // A session that another library began may hold opened data, and may have failed.
+        // A session that another library started may hold opened data, and may have failed.
         buffered.failure = guarded(|| buffered.process()).err();
         buffered
     }
@@ -88,18 +89,19 @@ impl Buffered {
         }
     }
 
-    /// rustls opens into its own memory; the reader copies from there.
+    /// rustls opens the record in its own memory, from which the reader copies.
     ///
-    /// If the next record has begun to arrive, its first byte is fed with this record. Otherwise rustls shrinks its empty buffer
-    /// to 4 KiB, and then takes and checks each record in five pieces. The byte stays in the input too, because after a
-    /// close_notify it belongs to the plaintext. A byte that begins no record is not fed, since it would fail this record.
+    /// If the next record has started to arrive, its first byte is fed together with this record. Otherwise rustls
+    /// would shrink its empty buffer to 4 KiB, and would then read and check each record in five pieces. The byte also
+    /// stays in the input, because after a close_notify it belongs to the plaintext. A byte that cannot start a record
+    /// is not fed, because it would make this record fail.
     pub(super) fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
         self.hello.read(&input.as_slice()[..record]);
         let is_begun = input.as_slice().get(record).is_some_and(|first| RECORD_TYPES.contains(first));
         let with_next = record + usize::from(is_begun && !self.tls.is_handshaking());
         let fed = self.feed(&input.as_slice()[self.ahead..with_next])?;
         if let Some(budget) = self.budget.as_mut().filter(|_| self.tls.wants_write()) {
-            // The refusal of a renegotiation.
+            // rustls has sealed the refusal of a renegotiation.
             budget.spend_record();
         }
         let seen = self.ahead + fed;
@@ -111,18 +113,18 @@ impl Buffered {
         Ok(0)
     }
 
-    /// Feeds bytes and returns how many were taken.
+    /// Feeds bytes to rustls, and returns how many it has read.
     fn feed(&mut self, bytes: &[u8]) -> Result<usize, Error> {
         let mut fed = Fed { rest: bytes, place: None };
-        // rustls takes a read of 0 bytes for the permanent end of the stream, so it never gets an empty reader.
+        // rustls treats a read of 0 bytes as the end of the stream, so it must never get an empty reader.
         while !fed.rest.is_empty() {
             let taken = self.tls.read_tls(&mut fed);
             if let Some(place) = fed.place {
                 self.spacer.note_source(place, self.ahead);
             }
             match taken {
-                // The buffer of rustls is full: of plaintext, which is read first, or of a handshake message without an end. Or
-                // the peer's close_notify has come, and rustls takes nothing more.
+                // The buffer of rustls is full of plaintext, which must be read first, or of a handshake message
+                // without an end. Or the peer's close_notify has arrived, and rustls reads nothing more.
                 Ok(0) | Err(_) => break,
                 Ok(_) => self.process()?,
             }
@@ -130,8 +132,8 @@ impl Buffered {
         Ok(bytes.len() - fed.rest.len())
     }
 
-    /// Called once for each read, and never after a failure: after an empty handshake record, which it has discarded but still
-    /// counts, rustls 0.23.46 panics at a second call.
+    /// Called once for each read, and never after a failure. At a second call, rustls 0.23.46 would panic after an
+    /// empty handshake record, which it has discarded but still counts.
     fn process(&mut self) -> Result<(), Error> {
         let processed = self.tls.process_new_packets();
         let state = match processed {
@@ -167,7 +169,7 @@ impl Buffered {
         }
     }
 
-    /// TLS 1.3 has a next key, and rustls changes to it on its own.
+    /// In TLS 1.3 there is a next key, and rustls changes to it by itself, so no budget is needed.
     pub(super) fn finish_handshake(&mut self) -> Result<(), Error> {
         /// Finished.
         const SEALED: u64 = 1;
@@ -189,7 +191,7 @@ impl Buffered {
         self.tls.export_keying_material(out, label, context).map(drop).map_err(SessionError::Export)
     }
 
-    /// rustls has its own buffer for that.
+    /// 0, because rustls copies the start of a message to its own buffer.
     pub(super) fn kept(&self) -> usize {
         0
     }
@@ -220,13 +222,13 @@ impl Buffered {
 
     pub(super) fn read(&mut self, out: &mut [u8], _: &mut Buffer) -> usize {
         let room = out.len().min(self.opened);
-        // The receive half already has the error that the reader returns.
+        // An error of the reader is ignored, because the receive half has it already.
         let n = self.tls.reader().read(&mut out[..room]).unwrap_or(0);
         self.note_read(n);
         n
     }
 
-    /// The reader gets a copy in any case.
+    /// The size does not matter, because the reader gets a copy in any case.
     pub(super) fn suits(&self, _: usize, _: usize) -> bool {
         true
     }
@@ -248,7 +250,7 @@ impl Buffered {
             self.discard();
             return 0;
         }
-        // rustls refuses only after its own failure, which was handled when it happened.
+        // rustls returns an error only after its own failure, which was handled when it occurred.
         let accepted = accepted.unwrap_or(0);
         if let Some(budget) = &mut self.budget {
             budget.spend(accepted);
@@ -256,16 +258,17 @@ impl Buffered {
         accepted
     }
 
-    /// For a session that another library began, it is unknown how much its key has sealed. When the key is used up (TLS 1.2),
-    /// rustls drops the data that it accepted and sends close_notify instead, which must not leave (rule: end-8). TLS 1.2 sends
-    /// the type of a record in the clear; in TLS 1.3 the visible type is always that of data.
+    /// Whether rustls has sealed close_notify instead of data. If another library started the session, it is unknown
+    /// how much its key has sealed. When the key is used up (TLS 1.2), rustls drops the accepted data and seals
+    /// close_notify instead, which must not be sent (rule: end-8). In TLS 1.2 the type of a record is not encrypted. In
+    /// TLS 1.3 the visible type is always that of data.
     fn ends_by_itself(&mut self) -> bool {
         let mut first = First(None);
         let _ = self.tls.write_tls(&mut first);
         first.0 == Some(ContentType::Alert.into())
     }
 
-    /// An empty write makes rustls send it.
+    /// Makes rustls send the answer, by an empty write.
     pub(super) fn answer(&mut self) {
         let _ = self.tls.writer().write(&[]);
     }
@@ -274,10 +277,10 @@ impl Buffered {
         self.tls.send_close_notify();
     }
 
-    /// After a failure, rustls seals only a close_notify, and does not let its keys be extracted.
+    /// Not possible: after a failure, rustls seals only a close_notify, and does not let its keys be extracted.
     pub(super) fn send_missing_alert(&mut self) {}
 
-    /// rustls cannot send a fatal alert of ours.
+    /// Not possible: rustls cannot send a fatal alert of ours.
     pub(super) fn send_internal_error(&mut self) {}
 
     pub(super) fn wants_write(&self) -> bool {
@@ -290,7 +293,7 @@ impl Buffered {
 
     pub(super) fn collect(&mut self, queue: &mut Buffer) {
         while self.wants_write() {
-            // Writing into memory does not fail.
+            // Writing to memory does not fail.
             if self.write_tls(queue).unwrap_or(0) == 0 {
                 break;
             }
@@ -302,7 +305,7 @@ impl Buffered {
     }
 }
 
-/// Looks at the first byte without taking it.
+/// Remembers the first byte that is written to it, and accepts none.
 struct First(Option<u8>);
 
 impl Write for First {
@@ -321,7 +324,7 @@ impl Write for First {
     }
 }
 
-/// The first `room` bytes of a gather list.
+/// The first `room` bytes of a list of slices.
 fn prefix<'a>(parts: &'a [IoSlice<'_>], room: usize) -> Vec<IoSlice<'a>> {
     let mut left = room;
     let mut out = Vec::new();

@@ -1,7 +1,7 @@
-//! The engine of a session: rustls, or rustls for the handshake and our own code for the records.
+//! The engine of a session: either rustls alone, or rustls for the handshake and our own code for the records.
 //!
-//! The session has the halves and the queues, and decides the order of records; an engine has the keys. The engine gets
-//! whole records, one at a time, and holds at most one opened record.
+//! The session has the halves and the queues, and decides the order of records. The engine has the keys. It gets whole
+//! records, one at a time, and holds at most one opened record.
 
 mod buffered;
 mod export;
@@ -22,7 +22,7 @@ use super::catch::catch;
 use super::record::{HEADER, MAX_FRAGMENT, max_fragment};
 use crate::error::SessionError;
 
-/// By how many bytes a record of rustls's own suites can be longer than its plaintext.
+/// The largest overhead of a record of rustls's own suites, in bytes.
 const RECORD_COST: usize = HEADER + 8 + 16;
 /// One of the two engines.
 pub(super) enum Engine {
@@ -61,34 +61,34 @@ impl Engine {
         engine!(self, it => it.is_handshaking())
     }
 
-    /// The result of the handshake. It may be gone after [`Engine::finish_handshake`].
+    /// The result of the handshake. It may be `None` after [`Engine::finish_handshake`].
     pub(super) fn common(&self) -> Option<&CommonState> {
         engine!(self, it => it.common())
     }
 
-    /// The name that the client asked for.
+    /// The name that the client requested.
     pub(super) fn take_sni(&mut self) -> Option<String> {
         engine!(self, it => it.take_sni())
     }
 
-    /// The handshake is done, and its facts were taken.
+    /// Called when the handshake is done and its facts were taken.
     pub(super) fn finish_handshake(&mut self) -> Result<(), Error> {
         engine!(self, it => it.finish_handshake())
     }
 
-    /// How many bytes at the front of the input were seen and are still needed.
+    /// The number of bytes at the front of the input that the engine has seen and still needs.
     pub(super) fn kept(&self) -> usize {
         engine!(self, it => it.kept())
     }
 
-    /// Opens the record of this length after the kept bytes. An engine may write its plaintext to `reader` at once, if
-    /// there is space for it. Returns how many bytes it wrote.
+    /// Opens the record of this length after the kept bytes. An engine may write the plaintext to `reader` directly, if
+    /// it fits. Returns the number of bytes that it has written there.
     pub(super) fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error> {
         guarded(|| engine!(self, it => it.open(input, record, reader)))
     }
 
-    /// Whether a larger reader's buffer would not help with the record of this length. If it would, a larger buffer saves a
-    /// copy.
+    /// Whether a larger reader's buffer would make no difference for the record of this length. Otherwise a larger
+    /// buffer saves a copy.
     pub(super) fn suits(&self, room: usize, record: usize) -> bool {
         engine!(self, it => it.suits(room, record))
     }
@@ -98,12 +98,12 @@ impl Engine {
         engine!(self, it => it.alert_sent())
     }
 
-    /// How much plaintext was opened and not read.
+    /// The length of the plaintext that was opened and not read.
     pub(super) fn opened(&self) -> usize {
         engine!(self, it => it.opened())
     }
 
-    /// Whether close_notify has come.
+    /// Whether the peer's close_notify has arrived.
     pub(super) fn peer_has_closed(&self) -> bool {
         engine!(self, it => it.peer_has_closed())
     }
@@ -113,7 +113,7 @@ impl Engine {
         engine!(self, it => it.plaintext(input))
     }
 
-    /// Copies opened plaintext and returns how many bytes.
+    /// Copies opened plaintext to `out`, and returns the number of bytes.
     pub(super) fn read(&mut self, out: &mut [u8], input: &mut Buffer) -> usize {
         engine!(self, it => it.read(out, input))
     }
@@ -123,7 +123,7 @@ impl Engine {
         engine!(self, it => it.consume(n, input));
     }
 
-    /// The input was discarded.
+    /// Called when the input was discarded.
     pub(super) fn forget_input(&mut self) {
         engine!(self, it => it.forget_input());
     }
@@ -142,18 +142,18 @@ impl Engine {
         }
     }
 
-    /// Seals up to `room` bytes and returns how many. If it seals less than both `room` and the given bytes, no more can be
-    /// sealed: the key is used up, and there is no next one.
+    /// Seals up to `room` bytes, and returns how many. If this is less than both `room` and the given bytes, the key is
+    /// used up and there is no next key.
     pub(super) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         engine!(self, it => it.write(parts, room))
     }
 
-    /// Does the same, and puts the records after those of `queue`.
+    /// As `write`, and appends the records to `queue`.
     pub(super) fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
         match self {
             Self::Rustls(it) => {
                 let sealed = it.write(parts, room);
-                // Reserves the space at once, so that the queue does not double its memory.
+                // The space is reserved at once, so that the queue does not double its memory.
                 let _ = queue.space_within(sealed + RECORD_COST * (sealed / MAX_FRAGMENT + 1), 0);
                 it.collect(queue);
                 sealed
@@ -163,7 +163,7 @@ impl Engine {
         }
     }
 
-    /// Answers a KeyUpdate that asked for one (rule: secure-7).
+    /// Answers a KeyUpdate that requested an answer (rule: secure-7).
     pub(super) fn answer(&mut self) {
         engine!(self, it => it.answer());
     }
@@ -172,7 +172,7 @@ impl Engine {
         engine!(self, it => it.send_close_notify());
     }
 
-    /// Sends an alert for a failure for which rustls has sent none, if the engine can.
+    /// If rustls has sent no alert for a failure, sends one, if the engine can.
     pub(super) fn send_missing_alert(&mut self) {
         // After a panic, rustls is not called, so there is no alert.
         let _ = guarded(|| {
@@ -181,7 +181,7 @@ impl Engine {
         });
     }
 
-    /// Sends an alert that tells the peer that we cut the session off, if the engine can.
+    /// Sends the alert internal_error, because we cut the session off, if the engine can.
     pub(super) fn send_internal_error(&mut self) {
         engine!(self, it => it.send_internal_error());
     }
@@ -194,23 +194,23 @@ impl Engine {
         exported.unwrap_or_else(|error| Err(SessionError::Export(error)))
     }
 
-    /// Whether records wait to leave.
+    /// Whether there are unsent records.
     pub(super) fn wants_write(&self) -> bool {
         engine!(self, it => it.wants_write())
     }
 
-    /// Writes as many records as the layer takes at once.
+    /// Writes as many records as the layer accepts at once.
     #[inline]
     pub(super) fn write_tls(&mut self, layer: &mut impl Write) -> io::Result<usize> {
         engine!(self, it => it.write_tls(layer))
     }
 
-    /// Moves the waiting records to the back of `queue`.
+    /// Moves the unsent records to the back of `queue`.
     pub(super) fn collect(&mut self, queue: &mut Buffer) {
         engine!(self, it => it.collect(queue));
     }
 
-    /// Discards the records that wait.
+    /// Discards the unsent records.
     pub(super) fn discard(&mut self) {
         engine!(self, it => it.discard());
     }

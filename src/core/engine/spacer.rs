@@ -1,26 +1,27 @@
-//! Keeps the copies that rustls makes of opened plaintext from being slow.
+//! Avoids slow copies when rustls copies opened plaintext.
 //!
-//! rustls opens a record in its input buffer and copies the plaintext to a new allocation. The C library copies such sizes by `rep
-//! movsb` (glibc before 2.39 does so on all processors that promise to be fast at it). On AMD's Zen 3 and Zen 4 that takes 15
-//! times as long if the target lies 1 to 15 bytes after the source, both counted within their pages: 4.6 us for a record, not
-//! 0.3. An allocation that follows a buffer of whole pages lies so, by the allocator's header of 16 bytes. While a connection is
-//! busy, neither of the two moves: every record is slow, or none is.
+//! rustls opens a record in its input buffer, and copies the plaintext to a new allocation. The C library copies this
+//! much with `rep movsb` (glibc before 2.39 does so on all processors that report it as fast). On AMD's Zen 3 and Zen
+//! 4, such a copy takes 15 times as long (4.6 us for a record, not 0.3 us) if the target's offset in its page is 1 to
+//! 15 bytes larger than the source's. An allocation right after a buffer of whole pages has such an offset, because of
+//! the allocator's header of 16 bytes. While a connection is busy, neither the source nor the target moves, so either
+//! every record is slow or none is.
 //!
-//! Addresses tell which. If records are slow, a small allocation is put where the last plaintext was, so that the next one goes
-//! elsewhere.
+//! The addresses show which case it is. If records are slow, a small allocation is placed where the last plaintext was,
+//! so that the next plaintext gets another address.
 
-/// The addresses repeat at this distance, for the processor.
+/// The processor compares addresses modulo this size.
 const PAGE: usize = 4096;
 /// The bytes of a record before its plaintext: its header, and in TLS 1.2 an explicit nonce of 8 bytes.
 const BEFORE: std::ops::RangeInclusive<usize> = 5..=13;
-/// A target that lies up to this many bytes after its source is slow.
+/// The distances from source to target, modulo the page size, at which a copy is slow.
 const SLOW: std::ops::RangeInclusive<usize> = 1..=15;
-/// Smaller copies use other instructions.
+/// The smallest slow copy. Smaller copies use other instructions.
 const LEAST: usize = 2 << 10;
-/// How much stays allocated: enough to move the next target out of the slow distances.
+/// The size of the allocation that is kept: enough to move the next target out of the slow distances.
 const SIZE: usize = 64;
 
-/// Watches where a session of rustls keeps its records.
+/// Tracks the addresses at which a session of rustls keeps its records.
 #[derive(Default)]
 pub(super) struct Spacer {
     /// The start of the buffer that received the last record.
@@ -31,18 +32,18 @@ pub(super) struct Spacer {
 }
 
 impl Spacer {
-    /// rustls reads a record into this place, after this many bytes that it already has.
+    /// Called when rustls has read a record to this address, after this many bytes that it already had.
     pub(super) fn note_source(&mut self, place: usize, ahead: usize) {
         self.source = place.wrapping_sub(ahead);
     }
 
-    /// rustls has put the plaintext of the record here.
+    /// Called when rustls has copied the plaintext of the record to this slice.
     pub(super) fn note_target(&mut self, plaintext: &[u8]) {
         let is_slow = plaintext.len() >= LEAST && is_slow(self.source, plaintext.as_ptr() as usize);
         self.slow = if is_slow { plaintext.len() } else { 0 };
     }
 
-    /// That plaintext has just been freed.
+    /// Called when that plaintext has just been freed.
     pub(super) fn note_freed(&mut self) {
         if self.slow > 0 {
             self.take_place();
@@ -51,7 +52,7 @@ impl Spacer {
 
     #[cold]
     fn take_place(&mut self) {
-        // An allocator reuses the piece of the same size that was freed last.
+        // An allocator usually reuses the last freed piece of the same size.
         let mut held = Vec::with_capacity(std::mem::take(&mut self.slow));
         held.shrink_to(SIZE);
         self.held = held;

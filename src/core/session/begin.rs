@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::policy::{Role, Watermarks};
 
 impl Session {
-    /// The client's side of a session. The ClientHello waits to be transmitted.
+    /// The client's side of a session. Its ClientHello is ready to be sent.
     pub fn client(
         config: Arc<rustls::ClientConfig>,
         name: ServerName<'static>,
@@ -48,7 +48,7 @@ impl Session {
         Ok(Self::new(Engine::rustls(tls, fragment), known, marks))
     }
 
-    /// The client's side, by the express engine. The configuration has to let secrets be extracted.
+    /// The client's side, with the express engine. The configuration must allow secret extraction.
     #[cfg(feature = "express")]
     pub fn express_client(
         config: Arc<rustls::ClientConfig>,
@@ -64,7 +64,7 @@ impl Session {
         Ok(Self::new(Engine::Express(Box::new(tls)), known, marks))
     }
 
-    /// The server's side, by the express engine. The configuration has to let secrets be extracted.
+    /// The server's side, with the express engine. The configuration must allow secret extraction.
     #[cfg(feature = "express")]
     pub fn express_server(
         config: Arc<rustls::ServerConfig>,
@@ -78,9 +78,9 @@ impl Session {
         Ok(Self::new(Engine::Express(Box::new(tls)), known, marks))
     }
 
-    /// A session that another library started, its handshake done or not. rustls may already hold a part of a record, so
-    /// the session feeds bytes as they come, and does not know the limits of records. Therefore `stop_tls` would lose
-    /// bytes.
+    /// A session that another library started, before or after its handshake. rustls may already hold a part of a
+    /// record, so the session passes bytes on as they arrive, and does not know where records end. Therefore `stop_tls`
+    /// would lose bytes.
     ///
     /// # Errors
     /// Early data was accepted, and the application has not read it.

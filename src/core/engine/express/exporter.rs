@@ -1,8 +1,8 @@
 //! The exporter of the express engine (RFC 8446, section 7.5; RFC 5705).
 //!
-//! rustls's unbuffered API has no exporter, and its kernel connection does not either. But rustls gives the secret that the
-//! exporter needs to the key log. So a configuration of the express engine has a key log of ours around its own, which
-//! keeps the secret of the session that calls rustls at that moment.
+//! Neither rustls's unbuffered API nor its kernel connection has an exporter. But rustls passes the secret that an
+//! exporter needs to the key log. So a configuration of the express engine wraps its key log in one of ours, which
+//! stores the secret of the session that is calling rustls at that moment.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::error::SessionError;
 
-/// The secret from which a session exports, and the random bytes of its client.
+/// The secret from which a session exports, and the client's random bytes.
 #[derive(Default)]
 pub(super) struct Caught {
     secret: Zeroizing<Vec<u8>>,
@@ -22,13 +22,13 @@ pub(super) struct Caught {
 }
 
 thread_local! {
-    /// The secret of the session that calls rustls on this thread. `None` outside of such calls.
+    /// The secret of the session that is calling rustls on this thread. `None` outside of such calls.
     static CAUGHT: RefCell<Option<Caught>> = const { RefCell::new(None) };
 }
 
-/// Calls rustls. If it logs the secret of the exporter meanwhile, the secret is kept in `caught`.
+/// Calls rustls. If rustls logs the exporter's secret during the call, the secret is stored in `caught`.
 pub(super) fn catching<T>(caught: &mut Caught, call: impl FnOnce() -> T) -> T {
-    // A verifier of the application may make another handshake in between, and rustls may panic.
+    // Restored on drop: a verifier of the application may do another handshake during the call, and rustls may panic.
     struct Before(Option<Caught>);
     impl Drop for Before {
         fn drop(&mut self) {
@@ -43,7 +43,7 @@ pub(super) fn catching<T>(caught: &mut Caught, call: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The key log of a configuration, which also gives the secrets of exporters to [`catching`].
+/// A configuration's key log, which also passes the secrets of exporters to [`catching`].
 pub(crate) struct Catcher(pub(crate) Arc<dyn KeyLog>);
 
 impl Catcher {
@@ -77,8 +77,9 @@ impl fmt::Debug for Catcher {
     }
 }
 
-/// What a session exports from, until the end of the connection. In TLS 1.3 this is the exporter's secret; in TLS 1.2 the random
-/// bytes of client and server, and then the master secret. One allocation of this size, because an idle session keeps it.
+/// The secrets from which a session exports, until the end of the connection. In TLS 1.3 this is the exporter's secret.
+/// In TLS 1.2 these are the random bytes of client and server, and then the master secret. They share one allocation,
+/// because an idle session keeps them.
 pub(super) struct Exporter(Zeroizing<Box<[u8]>>);
 
 const RANDOMS: usize = 32 + 32;
@@ -136,7 +137,7 @@ impl Exporter {
 const EXPORTER: &[u8] = b"exporter";
 const PREFIX: &[u8; 6] = b"tls13 ";
 
-/// What stands before the label in an HkdfLabel (RFC 8446, section 7.1).
+/// The bytes before the label in an HkdfLabel (RFC 8446, section 7.1).
 fn head(output: usize, label: &[u8]) -> [u8; 9] {
     let length = u16::try_from(output).expect("the arguments were checked").to_be_bytes();
     let mut head = [length[0], length[1], 6 + short(label), 0, 0, 0, 0, 0, 0];

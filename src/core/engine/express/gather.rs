@@ -1,8 +1,8 @@
-//! The bytes of one write, which are cut into records.
+//! The bytes of one write, which are split into records.
 
 use std::io::IoSlice;
 
-/// The bytes of a gather list, one slice after the other.
+/// The bytes of a list of slices, one slice after the other.
 pub(super) struct Gather<'a> {
     parts: std::slice::Iter<'a, IoSlice<'a>>,
     part: &'a [u8],
@@ -13,7 +13,7 @@ impl<'a> Gather<'a> {
         Self { parts: parts.iter(), part: &[] }
     }
 
-    /// Takes the next `len` bytes (at least one) if they lie in one slice.
+    /// Takes the next `len` bytes (at least one) if they are in one slice.
     pub(super) fn take_piece(&mut self, len: usize) -> Option<&'a [u8]> {
         while self.part.is_empty() {
             self.part = self.parts.next()?;

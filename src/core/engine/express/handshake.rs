@@ -1,4 +1,4 @@
-//! The handshake: rustls's unbuffered API, given whole records.
+//! The handshake, with rustls's unbuffered API, which gets one whole record at a time.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ use crate::core::engine::export::Master;
 use crate::core::engine::hello::Hello;
 use crate::core::record::{HEADER, max_fragment};
 
-/// The most messages of a flight.
+/// The largest number of messages in a flight.
 const MESSAGES: usize = 16;
 
-/// A handshake under way.
+/// A handshake in progress.
 pub(super) struct Handshake {
     side: Side,
-    /// How much of the input rustls has seen and not consumed: the start of a message that is not complete yet.
+    /// The number of input bytes that rustls has seen and not consumed: the start of an incomplete message.
     kept: usize,
-    /// The length of the input that rustls saw last.
+    /// The length of the input at the last call of rustls.
     seen: usize,
     hello: Hello,
     /// The secret of the exporter.
@@ -38,7 +38,8 @@ enum Side {
     Server(UnbufferedServerConnection),
 }
 
-/// Gives rustls the input until rustls wants more. The bytes to send go to `$out`. Returns how many bytes were consumed.
+/// Passes the input to rustls until rustls needs more. The bytes to send are written to `$out`. Returns how many bytes
+/// were consumed.
 macro_rules! drive {
     ($connection:expr, $input:expr, $out:expr) => {{
         let mut consumed = 0;
@@ -47,15 +48,15 @@ macro_rules! drive {
             let goes_on = match state {
                 Ok(ConnectionState::EncodeTlsData(record)) => encode(record, $out),
                 Ok(ConnectionState::TransmitTlsData(records)) => {
-                    // They are already in the queue, so their order is fixed.
+                    // The records are in the queue already, so their order is fixed.
                     records.done();
                     true
                 }
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => {
                     false
                 }
-                // rustls could send data here only after the handshake, and after the handshake it gets no more input;
-                // early data is off.
+                // Not reached: rustls could exchange data only after the handshake, when it gets no more input, and
+                // early data is turned off.
                 Ok(_) => break Err(Error::HandshakeNotComplete),
                 Err(error) => break Err(error),
             };
@@ -65,7 +66,7 @@ macro_rules! drive {
             }
         };
         if result.is_err() {
-            // The alert has not been sent yet. rustls gets no more input, because it would only fail again.
+            // The alert has not been sent yet. rustls gets no more input, because it would fail again.
             while $connection.wants_write() {
                 match $connection.process_tls_records(&mut []).state {
                     Ok(ConnectionState::EncodeTlsData(record)) => encode(record, $out),
@@ -95,9 +96,10 @@ impl Handshake {
         Self { side, kept: 0, seen: 0, hello, caught, own_random: None, max_fragment }
     }
 
-    /// Gives rustls the bytes that were kept and the next record after them. Returns how many bytes were consumed.
+    /// Passes the kept bytes and the next record after them to rustls. Returns how many bytes were consumed.
     ///
-    /// rule: write-10. A message may take as much memory as in rustls's own buffer, including the headers of its records.
+    /// rule: write-10. A message may use as much memory as in rustls's own buffer, including the headers of its
+    /// records.
     pub(super) fn go_on(&mut self, input: &mut [u8], out: &mut Buffer) -> Result<usize, Error> {
         if input.len() > MAX_MESSAGE {
             return Err(Error::PeerSentOversizedRecord);
@@ -116,10 +118,11 @@ impl Handshake {
         Ok(consumed)
     }
 
-    /// Makes rustls, which has failed without an alert, send one: for a record of an unknown type, rustls seals decode_error in
-    /// any state.
+    /// Makes rustls send an alert after it has failed without one: for a record of an unknown type, rustls seals
+    /// decode_error in any state.
     pub(super) fn provoke_alert(&mut self, out: &mut Buffer) {
-        // rustls continues after the input that it has seen, or at the last record of that input: both places hold zeros.
+        // rustls continues after the input that it has seen, or at the last record of that input. Both places contain
+        // zeros here.
         let mut zeros = vec![0; self.seen + 2 * HEADER];
         // Each complete message is processed before the bytes after it.
         for _ in 0..MESSAGES {
@@ -137,7 +140,7 @@ impl Handshake {
         self.kept
     }
 
-    /// Whether no part of a message is pending.
+    /// Whether no incomplete message is pending.
     pub(super) fn is_aligned(&self) -> bool {
         self.kept == 0
     }
@@ -198,7 +201,7 @@ fn encode<Data>(mut record: EncodeTlsData<'_, Data>, out: &mut Buffer) -> bool {
     if let Err(EncodeError::InsufficientSize(needed)) = &encoded {
         encoded = record.encode(out.space(needed.required_size));
     }
-    // The buffer has space for it, and it is encoded once.
+    // Encoding cannot fail: the buffer has space, and the records are encoded only once.
     out.filled(encoded.unwrap_or(0));
     true
 }

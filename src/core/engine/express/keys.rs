@@ -10,9 +10,9 @@ use rustls::{ConnectionTrafficSecrets, Error, HandshakeType, SupportedCipherSuit
 pub(super) trait Kernel: Send + Sync {
     fn update_tx(&mut self) -> Result<ConnectionTrafficSecrets, Error>;
     fn update_rx(&mut self) -> Result<ConnectionTrafficSecrets, Error>;
-    /// The state that a peer's request for another handshake is checked with (TLS 1.2).
+    /// The message by which the peer requests another handshake (TLS 1.2).
     fn renegotiates_by(&self) -> HandshakeType;
-    /// A ticket came. `None` on a server, which receives no tickets.
+    /// Handles a ticket. `None` on a server, which receives no tickets.
     fn handle_ticket(&mut self, ticket: &[u8]) -> Option<Result<(), Error>>;
 }
 
@@ -52,7 +52,7 @@ impl Kernel for KernelConnection<ServerConnectionData> {
     }
 }
 
-/// Splits a secret: in RFC 5246 the first part of the nonce is the salt of AES-GCM, and the rest travels with each record.
+/// The length of the first part of an AES-GCM nonce, the salt. In TLS 1.2, each record contains the rest (RFC 5288).
 const SALT: usize = 4;
 
 pub(super) fn encrypter(

@@ -1,15 +1,15 @@
-//! The express engine: rustls makes the handshake, and this module handles the records after it.
+//! The express engine: rustls does the handshake, and this module handles the records after it.
 //!
 //! # Theory of operation
 //!
-//! Until the handshake is done, rustls's unbuffered API gets whole records and returns the bytes to send ([`handshake`]).
-//! Then rustls hands over the traffic keys, and keeps the secrets ([`rustls::kernel`]): it makes new keys at a KeyUpdate,
-//! and it stores tickets. The provider still protects each record ([`aead`]). The record layer, which reads the type of a
-//! record and finds its faults, is in [`records`].
+//! Until the handshake is done, rustls's unbuffered API gets whole records and returns the bytes to send
+//! ([`handshake`]). Then rustls passes the traffic keys to this module, and keeps the secrets ([`rustls::kernel`]): it
+//! derives new keys at a KeyUpdate, and stores tickets. The provider's AEAD seals and opens each record ([`aead`]). The
+//! record layer, which checks each record and handles its type, is in [`records`].
 //!
-//! This saves copies: a record is sealed in the queue that it leaves from, and opened in the reader's buffer. If the buffer
-//! has no space for all of the record, it is opened where it was received. It also saves memory: no state of the handshake
-//! is kept.
+//! This saves copies: a record is sealed in the queue from which it is sent, and opened in the reader's buffer. If that
+//! buffer has no space for the whole record, the record is opened where it was received. It also saves memory, because
+//! no state of the handshake is kept.
 
 mod aead;
 pub(crate) mod exporter;
@@ -35,7 +35,7 @@ use crate::error::SessionError;
 /// The engine.
 pub(in crate::core) struct Express {
     state: State,
-    /// Records that wait to leave.
+    /// Records that have not been sent.
     out: Buffer,
     /// Plaintext that was opened and not read, inside the first record of the input.
     opened: Opened,
@@ -52,7 +52,7 @@ enum State {
     Failed,
 }
 
-/// Opened plaintext at the front of the input: `len` bytes after `skip` others, with `rest` bytes after it.
+/// Opened plaintext at the front of the input: `len` bytes, with `skip` other bytes before and `rest` bytes after them.
 #[derive(Default, Clone, Copy)]
 struct Opened {
     skip: usize,
@@ -91,7 +91,7 @@ impl Express {
         })
     }
 
-    /// Whether rustls still makes the handshake.
+    /// Whether the handshake is not done yet.
     pub(in crate::core) fn is_handshaking(&self) -> bool {
         self.common().is_some_and(CommonState::is_handshaking)
     }
@@ -104,7 +104,7 @@ impl Express {
         }
     }
 
-    /// The name that the client asked for.
+    /// The name that the client requested.
     pub(in crate::core) fn take_sni(&mut self) -> Option<String> {
         match &mut self.state {
             State::Handshake(handshake) => handshake.sni(),
@@ -112,7 +112,7 @@ impl Express {
         }
     }
 
-    /// The handshake is done, and its facts were taken. From now on this engine handles the records.
+    /// Called when the handshake is done and its facts were taken. From now on, this engine handles the records.
     pub(in crate::core) fn finish_handshake(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Handshake(handshake) => {
@@ -147,7 +147,8 @@ impl Express {
         exporter.export(records.suite(), out, label, context)
     }
 
-    /// How many bytes at the front of the input were seen and are still needed: the start of a handshake message.
+    /// The number of bytes at the front of the input that rustls has seen and still needs: the start of a handshake
+    /// message.
     pub(in crate::core) fn kept(&self) -> usize {
         match &self.state {
             State::Handshake(handshake) => handshake.kept(),
@@ -189,7 +190,7 @@ impl Express {
         }
     }
 
-    /// Whether a larger reader's buffer would not help with the record of this length.
+    /// Whether a larger reader's buffer would make no difference for a record of this length.
     pub(in crate::core) fn suits(&self, room: usize, record: usize) -> bool {
         match &self.state {
             State::Records(records) => records.suits(room, record),
@@ -210,7 +211,7 @@ impl Express {
         self.alert_sent
     }
 
-    /// How much plaintext was opened and not read.
+    /// The length of the plaintext that was opened and not read.
     pub(in crate::core) fn opened(&self) -> usize {
         self.opened.len
     }
@@ -224,7 +225,7 @@ impl Express {
         &input.as_slice()[self.opened.skip..][..self.opened.len]
     }
 
-    /// Copies as much of that plaintext as `out` has space for.
+    /// Copies as much of that plaintext to `out` as fits.
     pub(in crate::core) fn read(&mut self, out: &mut [u8], input: &mut Buffer) -> usize {
         let n = self.opened.len.min(out.len());
         out[..n].copy_from_slice(&self.plaintext(input)[..n]);
@@ -242,7 +243,7 @@ impl Express {
         }
     }
 
-    /// The input was discarded, and the opened plaintext with it.
+    /// Called when the input was discarded, and the opened plaintext with it.
     pub(in crate::core) fn forget_input(&mut self) {
         self.forget_opened();
     }
@@ -251,20 +252,20 @@ impl Express {
         self.opened = Opened::default();
     }
 
-    /// Seals these parts, up to `room` bytes, and returns how many. It seals less if the key is used up (TLS 1.2).
+    /// Seals up to `room` bytes of these parts, and returns how many. It seals less if the key is used up (TLS 1.2).
     pub(in crate::core) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         let State::Records(records) = &mut self.state else { return 0 };
         records.seal_data(parts, room, &mut self.out)
     }
 
-    /// Does the same, directly in the queue that the records leave from.
+    /// As `write`, directly in the queue from which the records are sent.
     pub(in crate::core) fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
         queue.append(&mut self.out);
         let State::Records(records) = &mut self.state else { return 0 };
         records.seal_data(parts, room, queue)
     }
 
-    /// Answers a KeyUpdate that asked for one.
+    /// Answers a KeyUpdate that requested an answer.
     pub(in crate::core) fn answer(&mut self) {
         if let State::Records(records) = &mut self.state {
             records.answer(&mut self.out);
@@ -285,7 +286,7 @@ impl Express {
         }
     }
 
-    /// Sends an alert that tells the peer that we cut the session off.
+    /// Sends the alert internal_error, because we cut the session off.
     pub(in crate::core) fn send_internal_error(&mut self) {
         if let State::Records(records) = &mut self.state {
             records.send_fatal(AlertDescription::InternalError, &mut self.out);
@@ -296,22 +297,22 @@ impl Express {
         !self.out.is_empty()
     }
 
-    /// Writes as many records as the layer takes at once.
+    /// Writes as many records as the layer accepts at once.
     #[inline]
     pub(in crate::core) fn write_tls(&mut self, layer: &mut impl io::Write) -> io::Result<usize> {
         let written = layer.write(self.out.as_slice())?;
         self.out.consume(written);
-        // An idle session holds no memory for records.
+        // Released, so that an idle session holds no memory for records.
         self.out.release();
         Ok(written)
     }
 
-    /// Moves the waiting records to the back of `queue`.
+    /// Moves the unsent records to the back of `queue`.
     pub(in crate::core) fn collect(&mut self, queue: &mut Buffer) {
         queue.append(&mut self.out);
     }
 
-    /// Discards the records that wait.
+    /// Discards the unsent records.
     pub(in crate::core) fn discard(&mut self) {
         self.out.clear();
     }

@@ -19,10 +19,10 @@ use crate::core::record::{HEADER, MAX_BODY};
 pub(super) const MAX_MESSAGE: usize = 0xffff;
 /// The header of a handshake message: type, length.
 const MESSAGE_HEADER: usize = 4;
-/// No sequence number comes near its maximum, where it would wrap (RFC 8446 section 5.3).
+/// The largest sequence number that is used, so that sequence numbers do not wrap (RFC 8446 section 5.3).
 const LAST_SEQUENCE: u64 = u64::MAX - 0xffff;
 
-/// How often a peer may send a message that does no work. rustls allows the same count.
+/// The number of messages without any effect that a peer may send. rustls has the same limits.
 struct Patience {
     empty_records: u8,
     warnings: u8,
@@ -34,15 +34,15 @@ const PATIENCE: Patience = Patience { empty_records: 32, warnings: 4, renegotiat
 
 /// The content of a record.
 pub(super) enum Found {
-    /// Data: this many bytes, which the reader has already, or which are still in the record.
+    /// This many bytes of data, which were written to the reader's buffer or are still in the record.
     Data { place: Place, len: usize },
-    /// A record without data, which was handled.
+    /// A record without data, which was processed.
     Nothing,
     /// close_notify.
     Closed,
 }
 
-/// The records of both directions.
+/// The record layer of both directions.
 pub(super) struct Records {
     suite: SupportedCipherSuite,
     kernel: Box<dyn Kernel>,
@@ -50,14 +50,14 @@ pub(super) struct Records {
     tx_seq: u64,
     rx: Opener,
     rx_seq: u64,
-    /// The start of a handshake message that is not complete yet.
+    /// The start of an incomplete handshake message.
     fragment: Vec<u8>,
     patience: Patience,
-    /// The peer has requested a KeyUpdate from us.
+    /// The peer has requested a KeyUpdate, and we have not answered it yet.
     owes_update: bool,
-    /// The most plaintext in one of our records.
+    /// The largest amount of plaintext in one of our records.
     max_fragment: usize,
-    /// How many records may be sealed with one key (RFC 8446 section 5.5).
+    /// The number of records that may be sealed with one key (RFC 8446 section 5.5).
     limit: u64,
 }
 
@@ -95,10 +95,10 @@ impl Records {
     }
 }
 
-/// Out.
+/// Sealing.
 impl Records {
-    /// Seals data and returns how many bytes. In TLS 1.3 the last record of a key is the KeyUpdate to the next key. TLS 1.2
-    /// has no next key, so the last record is the alert that ends the session.
+    /// Seals data, and returns the number of bytes. In TLS 1.3, the last record of a key is the KeyUpdate to the next
+    /// key. TLS 1.2 has no next key, so the last record is reserved for the alert that ends the session.
     pub(super) fn seal_data(&mut self, parts: &[IoSlice<'_>], room: usize, out: &mut Buffer) -> usize {
         let data = room.min(parts.iter().map(|part| part.len()).sum());
         if data == 0 {
@@ -110,10 +110,10 @@ impl Records {
         self.seal_fragments(parts, data, out)
     }
 
-    /// Seals data that takes more than one record, or the next key.
+    /// Seals data that needs more than one record, or the next key.
     #[inline(never)]
     fn seal_fragments(&mut self, parts: &[IoSlice<'_>], data: usize, out: &mut Buffer) -> usize {
-        // Reserves the space at once, so that the queue does not double its memory.
+        // The space is reserved at once, so that the queue does not double its memory.
         let max = self.max_fragment;
         let (full, rest) = (data / max, data % max);
         let _ = out.space_within(full * self.tx.record_len(max) + self.tx.record_len(rest), 0);
@@ -133,7 +133,7 @@ impl Records {
 
     #[cold]
     fn renew_key(&mut self, out: &mut Buffer) -> bool {
-        // An unused key always seals one record. Otherwise a limit near zero would let no data pass.
+        // An unused key always seals one record. Otherwise, with a limit near zero, no data could be sent.
         self.is_tls13() && (self.tx_seq == 0 || self.update_key(out))
     }
 
@@ -153,7 +153,7 @@ impl Records {
         }
     }
 
-    /// Answers the KeyUpdate requests that have come; one answer serves for all of them.
+    /// Answers the KeyUpdate requests that have arrived. One answer serves all of them.
     pub(super) fn answer(&mut self, out: &mut Buffer) {
         if self.owes_update {
             self.update_key(out);
@@ -170,14 +170,14 @@ impl Records {
         self.send_alert(FATAL, alert, out);
     }
 
-    /// A pending answer leaves first, as in rustls.
+    /// Seals an alert. A pending answer to a KeyUpdate precedes it, as in rustls.
     fn send_alert(&mut self, level: u8, alert: AlertDescription, out: &mut Buffer) {
         self.answer(out);
         self.seal(ContentType::Alert, &[level, u8::from(alert)], out);
     }
 
-    /// Seals data in the caller's buffer if it is large and lies in one slice. Otherwise copies it into the queue and seals
-    /// it there.
+    /// Seals a large piece of data from the caller's buffer, if it is in one slice. Other data is copied to the queue
+    /// and sealed there.
     fn seal_fragment(&mut self, parts: &mut Gather<'_>, len: usize, out: &mut Buffer) -> bool {
         const TYPE: ContentType = ContentType::ApplicationData;
         if let Some(plain) = (len >= WORTH_IT).then(|| parts.take_piece(len)).flatten() {
@@ -194,8 +194,8 @@ impl Records {
         self.seal_record(payload.len(), out, |tx, seq, record| tx.seal_from(typ, payload, seq, record))
     }
 
-    /// Adds a record to the queue that it leaves from; `make` gets the number and the place of the record. If `make` fails,
-    /// no byte stays in the queue, and the number is not used again.
+    /// Adds a record to the queue from which it is sent. `make` gets the number and the slice of the record. If `make`
+    /// fails, no byte stays in the queue, and the number is not used again.
     #[inline]
     fn seal_record(
         &mut self,
@@ -218,10 +218,10 @@ impl Records {
     }
 }
 
-/// In.
+/// Opening.
 impl Records {
-    /// Opens one record: into `reader` if it has space for the record, otherwise in place. Handles records that hold no
-    /// data; the reader gets none of their bytes.
+    /// Opens one record: into `reader` if the record fits, otherwise in place. Records without data are processed here,
+    /// and none of their bytes stay in `reader`.
     pub(super) fn open(&mut self, record: &mut [u8], reader: &mut [u8], out: &mut Buffer) -> Result<Found, Fault> {
         let header = check_header(record)?;
         let outer = header.0;
@@ -299,11 +299,11 @@ impl Records {
         }
     }
 
-    /// A handshake message may be cut into records, and a record may hold several.
+    /// Handles handshake data. A message may be split into several records, and a record may contain several messages.
     #[cold]
     fn handle_fragment(&mut self, bytes: &[u8], out: &mut Buffer) -> Result<(), Fault> {
         if bytes.is_empty() {
-            // RFC 8446 section 5.1, RFC 5246 section 6.2.1: a peer never sends such a record.
+            // RFC 8446 section 5.1, RFC 5246 section 6.2.1: a peer must not send such a record.
             return Err(inappropriate(ContentType::Handshake));
         }
         let mut all = std::mem::take(&mut self.fragment);
@@ -319,7 +319,7 @@ impl Records {
             self.handle_message(HandshakeType::from(typ), body, end == all.len(), out)?;
             done = end;
         }
-        // The remaining bytes are copied only if a message ended before them; in that case they came with this record.
+        // If a message ended before the remaining bytes, they came with this record. Only then are they copied.
         all.drain(..done);
         if !all.is_empty() {
             self.fragment = all;
@@ -347,7 +347,7 @@ impl Records {
         }
     }
 
-    /// RFC 5246 section 7.2.2: refuses a renegotiation once; after that the peer knows.
+    /// RFC 5246 section 7.2.2: refuses a renegotiation with a warning. Too many requests are an error.
     fn refuse_renegotiation(&mut self, typ: HandshakeType, out: &mut Buffer) -> Result<(), Fault> {
         const WARNING: u8 = 1;
         if typ != self.kernel.renegotiates_by() {
@@ -358,7 +358,7 @@ impl Records {
         Ok(())
     }
 
-    /// RFC 8446 section 4.6.3. A message must not lie on both sides of a change of keys (section 5.1).
+    /// RFC 8446 section 4.6.3. A message must not span a change of keys (section 5.1).
     fn handle_key_update(&mut self, body: &[u8], is_last: bool) -> Result<(), Fault> {
         const UPDATE_NOT_REQUESTED: u8 = 0;
         const UPDATE_REQUESTED: u8 = 1;
@@ -434,7 +434,7 @@ fn inappropriate_message(got_type: HandshakeType) -> Fault {
     Error::InappropriateHandshakeMessage { expect_types, got_type }.into()
 }
 
-/// The keys change inside a handshake message.
+/// The error for a change of keys inside a handshake message.
 pub(super) fn unaligned() -> Fault {
     Error::from(PeerMisbehaved::KeyEpochWithPendingFragment).into()
 }

@@ -2,7 +2,8 @@
 
 use rustls::SupportedCipherSuite;
 
-/// All places where a provider's rustls suites can be found: the compiler may have put a copy of them into each list.
+/// All lists that contain rustls's suites of a provider. All are searched, because the compiler may have put separate
+/// copies of the suites into each list.
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 macro_rules! own_suites {
     ($provider:ident) => {{
@@ -32,8 +33,8 @@ pub(super) enum Library {
 }
 
 impl Library {
-    /// Known only for the suites of rustls itself, in any provider. FIPS validates the way in which rustls calls the
-    /// library, so validated suites are left to rustls.
+    /// Known only for the suites of rustls itself, in any provider. FIPS validates how rustls calls the library, so for
+    /// validated suites rustls makes the calls.
     pub(super) fn of(suite: SupportedCipherSuite) -> Option<Self> {
         if suite.fips() {
             return None;
@@ -49,7 +50,7 @@ impl Library {
         None
     }
 
-    /// Whether the plaintext can be written to another buffer. ring opens in place only.
+    /// Whether the plaintext can be written to another buffer. ring can only open in place.
     pub(super) fn opens_elsewhere(self) -> bool {
         match self {
             #[cfg(feature = "aws-lc-rs")]
@@ -60,7 +61,7 @@ impl Library {
     }
 }
 
-/// Compares the suite itself, not its number: a suite of the application's own may have the same number.
+/// Compares the address of the suite, not its number, because a suite of the application may have the same number.
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 fn is_same(suite: SupportedCipherSuite, own: SupportedCipherSuite) -> bool {
     use SupportedCipherSuite::{Tls12, Tls13};

@@ -1,8 +1,9 @@
-//! Protects a record by the provider's AEAD. The AEAD is called directly if the suite is one of rustls itself.
+//! Seals and opens records with the provider's AEAD. If the suite is one of rustls's own, the AEAD is called directly.
 //!
-//! rustls's `MessageEncrypter` makes a `Vec` for each record, and its `MessageDecrypter` opens a record only in place. A
-//! direct call to the AEAD seals a record where it will leave from, and opens it where it will be read. This module then
-//! has to build the nonces and the additional authenticated data, as RFC 8446 section 5, RFC 5288 and RFC 7905 define them.
+//! rustls's `MessageEncrypter` allocates a `Vec` for each record, and its `MessageDecrypter` can only open a record in
+//! place. With direct calls of the AEAD, a record is sealed in the queue from which it is sent, and opened in the
+//! buffer from which it is read. In return, this module has to build the nonces and the additional authenticated data,
+//! as RFC 8446 section 5, RFC 5288 and RFC 7905 define them.
 
 mod library;
 
@@ -18,29 +19,30 @@ use crate::core::record::{HEADER, MAX_FRAGMENT};
 
 /// Each of these AEADs has a tag of this length.
 const TAG: usize = 16;
-/// The explicit part of an AES-GCM nonce in TLS 1.2, which travels with each record, and the implicit part before it (RFC
+/// The explicit part of an AES-GCM nonce in TLS 1.2, which each record contains, and the implicit part before it (RFC
 /// 5288).
 const EXPLICIT: usize = 8;
 const SALT: usize = NONCE_LEN - EXPLICIT;
 
-/// From this many bytes of plaintext on, sealing from the caller's buffer is faster than a copy. TLS 1.3 seals the content
-/// type after the plaintext; the library gets it as a second piece, and that costs as much as a copy of a few KiB.
+/// From this many bytes of plaintext on, sealing from the caller's buffer is faster than copying first. In TLS 1.3, the
+/// content type is sealed after the plaintext. The library gets it as a second piece, which costs as much as copying a
+/// few KiB.
 pub(super) const WORTH_IT: usize = 4 << 10;
 
-/// One key that seals.
+/// A key for sealing.
 pub(super) enum Sealer {
     Direct(Direct),
-    /// A suite of the application's own, or one for which FIPS validates rustls's own calls.
+    /// A suite of the application, or one for which FIPS validates rustls's own calls.
     Provided(Box<dyn MessageEncrypter>),
 }
 
-/// One key that opens.
+/// A key for opening.
 pub(super) enum Opener {
     Direct(Direct),
     Provided(Box<dyn MessageDecrypter>),
 }
 
-/// The content of a record, and its place.
+/// The content of a record, and where it is.
 pub(super) struct Plain {
     pub(super) typ: ContentType,
     pub(super) place: Place,
@@ -56,7 +58,7 @@ pub(super) enum Place {
 }
 
 impl Sealer {
-    /// `next` is the number of the first record that it will seal.
+    /// `next` is the number of the first record that this key will seal.
     pub(super) fn new(
         suite: SupportedCipherSuite,
         secrets: ConnectionTrafficSecrets,
@@ -67,16 +69,15 @@ impl Sealer {
         }
         let mut provided = encrypter(suite, secrets)?;
         if next > 0 {
-            // A provider may check that nonces only grow, counting from the first one that it sees (aws-lc does), so it has
-            // to see the nonce of record 0. The handshake already sent record 0; the empty one that is sealed here is never
-            // sent.
+            // A provider may check that each nonce is larger than the one before (aws-lc does), starting with that of
+            // record 0. So it has to see the nonce of record 0. The handshake has already sent record 0; the empty one
+            // that is sealed here is discarded.
             drop(provided.encrypt(plain(ContentType::ApplicationData, &[]), 0)?);
         }
         Ok(Self::Provided(provided))
     }
 
-    /// How many bytes precede the payload in a record: the plaintext has to be placed this far after the start of the
-    /// record.
+    /// The number of bytes before the payload in a record. The plaintext has to be placed at this offset.
     pub(super) fn head(&self) -> usize {
         match self {
             Self::Direct(direct) => HEADER + direct.shape.explicit(),
@@ -84,7 +85,7 @@ impl Sealer {
         }
     }
 
-    /// The length of a record with this much payload.
+    /// The length of a record with a payload of this length.
     pub(super) fn record_len(&self, len: usize) -> usize {
         match self {
             Self::Direct(direct) => HEADER + direct.shape.explicit() + len + direct.shape.inner_type() + TAG,
@@ -92,8 +93,8 @@ impl Sealer {
         }
     }
 
-    /// Makes a record of plaintext from another buffer. Copies nothing if the library can seal from there. ring cannot, and
-    /// neither can the calls of rustls.
+    /// Makes a record of plaintext that is in another buffer. If the library can seal from there, nothing is copied.
+    /// ring and the calls of rustls cannot.
     pub(super) fn seal_from(
         &mut self,
         typ: ContentType,
@@ -138,8 +139,8 @@ impl Opener {
         }
     }
 
-    /// The size that the reader's buffer needs so that a record of this length can be opened into it. `None`: the record is
-    /// opened in place, whatever buffer the reader has.
+    /// The size of reader's buffer that is needed to open a record of this length into it. `None`: the record is opened
+    /// in place, whatever the size of the buffer.
     pub(super) fn room_for(&self, record: usize) -> Option<usize> {
         match self {
             Self::Direct(direct) if direct.library.opens_elsewhere() => {
@@ -149,8 +150,8 @@ impl Opener {
         }
     }
 
-    /// Opens a record with this header. Opens it into `reader` if `reader` has space for all sealed bytes and the library
-    /// can; otherwise in place. After a failure, `reader` holds zeros.
+    /// Opens a record with this header. It is opened into `reader` if the library supports that and `reader` has space
+    /// for all sealed bytes, otherwise in place. After a failure, `reader` contains zeros.
     pub(super) fn open(
         &mut self,
         (outer, version): (ContentType, ProtocolVersion),
@@ -164,7 +165,7 @@ impl Opener {
                 let begin = record.as_ptr() as usize;
                 let plain = provided.decrypt(InboundOpaqueMessage::new(outer, version, &mut record[HEADER..]), seq)?;
                 let len = plain.payload.len();
-                // It was opened in place.
+                // The record was opened in place.
                 let skip = if len == 0 { HEADER } else { plain.payload.as_ptr() as usize - begin };
                 Ok(Plain { typ: plain.typ, place: Place::Record(skip), len })
             }
@@ -176,9 +177,9 @@ impl Opener {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Tls13,
-    /// RFC 5288: eight bytes of the nonce travel with the record.
+    /// RFC 5288: the record contains eight bytes of the nonce.
     Gcm12,
-    /// RFC 7905: as in TLS 1.3, no byte of the nonce does.
+    /// RFC 7905: as in TLS 1.3, the record contains no byte of the nonce.
     ChaCha12,
 }
 
@@ -199,7 +200,7 @@ impl Shape {
     }
 }
 
-/// A key of an AEAD, and how it is used.
+/// A key of an AEAD, with the data that is needed to use it.
 pub(super) struct Direct {
     library: Library,
     key: Key,
@@ -225,8 +226,8 @@ impl Direct {
         Ok(Self { library, key, iv, shape })
     }
 
-    /// Writes the header of a record, and the part of the nonce that travels with it. Returns the nonce, the length of the
-    /// body, and the place of the sealed bytes.
+    /// Writes the header of a record, and the part of the nonce that the record contains. Returns the nonce, the length
+    /// of the body, and the slice for the sealed bytes.
     #[inline]
     fn put_head<'a>(
         &self,
@@ -246,7 +247,7 @@ impl Direct {
         Ok((nonce, body_len, sealed))
     }
 
-    /// The inner type of TLS 1.3 is sealed together with the tag, because it is not part of the caller's plaintext.
+    /// The inner type of TLS 1.3 is sealed separately, before the tag, because it is not part of the caller's buffer.
     #[cfg(feature = "aws-lc-rs")]
     fn seal_elsewhere(
         &self,
@@ -301,7 +302,7 @@ impl Direct {
         if self.shape == Shape::Gcm12 {
             nonce[SALT..].copy_from_slice(&record[HEADER..head]);
         }
-        // Only data goes to the reader's buffer. In TLS 1.3 every record looks like data.
+        // Only data may be opened into the reader's buffer. In TLS 1.3, every record looks like data from outside.
         let may_be_data = outer == ContentType::ApplicationData && self.library.opens_elsewhere();
         let mut reader = reader.get_mut(..len).filter(|_| may_be_data);
         let sealed = &mut record[head..];
@@ -323,7 +324,7 @@ impl Direct {
 }
 
 impl Shape {
-    /// The type of a record, and how much of the sealed bytes is payload. Makes the same checks as rustls.
+    /// The type of a record, and the length of its payload. Makes the same checks as rustls.
     fn payload(self, outer: ContentType, opened: &[u8]) -> Result<(ContentType, usize), Error> {
         let (typ, len) = match self {
             Self::Gcm12 | Self::ChaCha12 => (outer, opened.len()),
@@ -359,7 +360,7 @@ enum Key {
     Ring(Box<ring::aead::LessSafeKey>),
 }
 
-/// The calls that both libraries have in common.
+/// Implements the calls that both libraries have in common.
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 macro_rules! library {
     (new $library:ident, $aead:expr, $key:expr) => {{
@@ -392,7 +393,7 @@ impl Key {
         }
     }
 
-    /// Seals the payload where it is; gives the tag.
+    /// Seals the payload in place, and returns the tag.
     fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], payload: &mut [u8]) -> Option<[u8; TAG]> {
         match *self {
             #[cfg(feature = "aws-lc-rs")]
@@ -402,7 +403,8 @@ impl Key {
         }
     }
 
-    /// Opens the sealed bytes, which the tag follows: in place, or into `elsewhere`, which has the length of the plaintext.
+    /// Opens the sealed bytes, which are followed by the tag: in place, or into `elsewhere`, which has the length of
+    /// the plaintext. Returns whether the tag is valid.
     fn open(&self, nonce: [u8; NONCE_LEN], aad: &[u8], sealed: &mut [u8], elsewhere: Option<&mut [u8]>) -> bool {
         match *self {
             #[cfg(feature = "aws-lc-rs")]

@@ -23,7 +23,7 @@ fn providers() -> Vec<CryptoProvider> {
     ]
 }
 
-/// Two ends that agreed on this suite. The secrets of each end are also known to the other.
+/// The secrets of the two ends of a handshake with this suite.
 fn secrets(provider: &CryptoProvider, suite: SupportedCipherSuite) -> [ExtractedSecrets; 2] {
     let provider = Arc::new(CryptoProvider { cipher_suites: vec![suite], ..provider.clone() });
     let (pki, me) = (shared_pki(), shared_pki().server(&[]));
@@ -51,7 +51,7 @@ fn feed(mut wire: &[u8], mut read: impl FnMut(&mut dyn Read) -> usize) {
     }
 }
 
-/// Every suite that the test PKI has a certificate for, with what each provider makes of it.
+/// Calls `test` for every suite of each provider for which the test PKI has a certificate.
 fn for_each_suite(test: impl Fn(SupportedCipherSuite, [ExtractedSecrets; 2])) {
     let mut tested = 0;
     for provider in providers() {
@@ -128,7 +128,7 @@ fn a_record_is_the_one_that_rustls_makes() {
     });
 }
 
-/// The record equals, byte for byte, the one that is sealed in place. The bytes after its place do not change.
+/// The record equals, byte for byte, the one that is sealed in place. The bytes after the record do not change.
 #[test]
 fn a_record_sealed_from_another_buffer_is_the_same() {
     for_each_suite(|suite, [client, server]| {
@@ -159,7 +159,7 @@ fn a_record_is_opened_as_rustls_opens_it() {
         let mut provided = Opener::Provided(decrypter(suite, client.rx.1).unwrap());
         for (seq, len) in NUMBERS.into_iter().flat_map(|seq| LENGTHS.map(|len| (seq, len))) {
             let data = payload(len);
-            // What the other key has sealed, rustls opens.
+            // rustls opens the record that the other key has sealed.
             let mut record = sealed(&mut other_sealer, ContentType::ApplicationData, &data, seq);
             let plain = provided.open(header(&record), &mut record, seq, &mut []).unwrap();
             let Place::Record(skip) = plain.place else { panic!("rustls opens in place") };
@@ -212,7 +212,7 @@ fn padding_is_taken_off_and_what_is_no_plaintext_is_refused() {
             let mut reader = vec![0xaa; inner.len() + 1];
             let plain = direct.open(header(&record), &mut record, 9, &mut reader)?;
             let found = if plain.place == Place::Reader { &reader[..] } else { &record[HEADER..] };
-            // The bytes beside the payload are not left in the buffer.
+            // The padding must not be left in the buffer.
             assert!(found[plain.len..inner.len() + 1].iter().all(|byte| *byte == 0));
             Ok((plain.typ, found[..plain.len].to_vec()))
         };
