@@ -1,4 +1,4 @@
-//! What an earlier run gave, to be kept beside what is measured again.
+//! The results of an earlier run, which are kept together with new measurements.
 
 use std::path::Path;
 
@@ -49,8 +49,8 @@ pub fn load(dir: &Path) -> Result<Outcome> {
 }
 
 impl Outcome {
-    /// These are measured again: what there was of them is dropped, and what there was not is added, in the order of the
-    /// report.
+    /// Prepares for measuring these again: their old samples are dropped, and missing measurements are added in the
+    /// order of the report.
     pub fn renew(&mut self, specs: &[Spec]) {
         let is_kept =
             |kept: &[Spec], id: &str, peer: &str| kept.iter().any(|spec| spec.id == id && spec.peers.contains(&peer));
@@ -75,7 +75,7 @@ impl Outcome {
     }
 }
 
-/// A report of the time before reports said when they were made.
+/// The run of a report that has no date, because it is old.
 fn undated(all: &Value) -> Result<Series> {
     Ok(Series {
         first: 1,

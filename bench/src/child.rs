@@ -1,5 +1,5 @@
-//! One measurement, in a process of its own: what allocators, caches and sessions have kept of the last one shall not
-//! matter to the next.
+//! One measurement, in a process of its own, so that the state of allocators, caches and sessions does not affect the
+//! next measurement.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -17,9 +17,9 @@ use crate::spec::{self, Http, Kind, Regime, Spec, Way, Workload};
 use crate::workloads::{Run, aead, bulk, callback, connections, copy, memory, pingpong};
 use crate::{Result, fail};
 
-/// The word that makes a process one of these.
+/// The subcommand of such a process.
 pub const COMMAND: &str = "measure";
-/// Set in the environment: without warm-up. The peers in other languages know it too.
+/// If this environment variable is set, there is no warm-up. The peers in other languages read it too.
 pub const COLD: &str = "BENCH_COLD";
 
 /// `measure ID PEER SCALE`: prints the sample as one line of JSON.
@@ -32,7 +32,7 @@ pub fn main(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     Ok(())
 }
 
-/// The threads that a regime has.
+/// A runtime with the number of threads of this regime.
 fn runtime(regime: Regime) -> Result<Runtime> {
     match regime {
         Regime::Default => Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?),
@@ -49,7 +49,7 @@ fn stay_on_one_cpu() -> Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
 }
 
-/// The last CPU that this process may use: the first one serves more interrupts.
+/// The last CPU that this process may use, because the first one handles more interrupts.
 pub fn last_cpu() -> Result<usize> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     Ok((0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false)).ok_or("no CPU")?)
@@ -89,7 +89,7 @@ macro_rules! with_stack {
     };
 }
 
-/// Whether this peer is in this build, at whatever settings.
+/// Whether this build contains this peer, with any settings.
 pub fn is_built(peer: &str) -> bool {
     let peer = peer.split('+').next().unwrap_or(peer);
     let optional = [
@@ -190,7 +190,8 @@ async fn by_callbacks(stack: Bowline, run: Run, spec: &Spec, pki: &Pki) -> Resul
     }
 }
 
-/// `clients ID ADDRESS COUNT`: the other end of a measurement of memory, the same for all peers: tokio-rustls, or TCP.
+/// `clients ID ADDRESS COUNT`: the clients of a memory measurement. They are the same for all peers: tokio-rustls, or
+/// TCP.
 pub fn clients(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     let mut next = || arguments.next().ok_or("usage: clients ID ADDRESS COUNT, and tls or tcp");
     let (id, address, count, peer) = (next()?, next()?.parse()?, next()?.parse()?, next()?);
@@ -208,7 +209,7 @@ pub fn clients(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     })
 }
 
-/// The server has the CPU that was inherited: any other will do, if there is one.
+/// Moves to another CPU than the inherited one, which the server uses, if there is another one.
 pub fn leave_the_cpu() -> Result<()> {
     let inherited = sched_getaffinity(Pid::from_raw(0))?;
     let mut others = CpuSet::new();
@@ -233,7 +234,7 @@ fn stalled_count(run: Run, full: usize) -> usize {
     run.amount(full, 100)
 }
 
-/// Writes that make half a GiB, and how much of one that is.
+/// The number of writes for half a GiB, and the fraction of a GiB that they are.
 fn bulk_amount(run: Run, size: usize) -> (usize, f64) {
     let bytes = run.amount(1 << 29, 64 << 20);
     (bytes / size, (bytes / size * size) as f64 / f64::from(1 << 30))

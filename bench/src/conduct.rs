@@ -1,4 +1,4 @@
-//! The conductor: which measurements, in which order, and what they gave.
+//! The conductor: decides which measurements are made in which order, and collects their results.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -35,7 +35,7 @@ bench [--targets] [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR
   --list        what would be measured
 ";
 
-/// No measurement takes longer, unless something hangs.
+/// The time limit of a measurement. It is reached only if something hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
 struct Options {
@@ -53,14 +53,14 @@ struct Options {
 /// All samples of a measurement by a peer, in the order of the rounds.
 pub type Samples = BTreeMap<(String, String), Vec<Sample>>;
 
-/// What a run gave.
+/// The results of a run.
 pub struct Outcome {
     pub specs: Vec<Spec>,
     pub samples: Samples,
-    /// The runs that the samples are of, the oldest first.
+    /// The runs to which the samples belong, the oldest first.
     pub series: Vec<Series>,
     pub quick: bool,
-    /// What was left out or went wrong, and why.
+    /// Measurements that were left out or failed, with the reason.
     pub notes: Vec<String>,
     /// System calls for each unit, the most frequent first.
     pub syscalls: BTreeMap<(String, String), Vec<(String, f64)>>,
@@ -92,12 +92,12 @@ pub fn main() -> Result<()> {
     Ok(())
 }
 
-/// The part of the report that is kept and shown in the documentation.
+/// The folder of the report that is committed and shown in the documentation.
 pub fn results() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results")
 }
 
-/// Ten thousand connections need as many descriptors; the processes that measure inherit the limit.
+/// Raises the limit of descriptors for ten thousand connections. The measuring processes inherit it.
 fn allow_many_files() -> Result<()> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
@@ -170,13 +170,13 @@ fn select(options: &Options, foreign: &Foreign, notes: &mut Vec<String>) -> Vec<
     specs
 }
 
-/// Whether a target or the documentation is about this.
+/// Whether a target or the documentation needs this measurement.
 fn is_shown(id: &str, peer: &str) -> bool {
     targets::needs(id, peer) || page::needs(id, peer)
 }
 
-/// A B C, A B C: whatever the machine does meanwhile, it does it to all peers of a measurement. What there is so far is
-/// written behind each round, so that a run that is interrupted was not in vain.
+/// Interleaves the peers, A B C, A B C, so that a disturbance of the machine affects all peers of a measurement. The
+/// report is written after each round, so that an interrupted run keeps its results.
 fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, mut notes: Vec<String>) -> Result<Outcome> {
     let mut progress = Progress { begin: Instant::now(), done: 0, total: 0 };
     let rounds = |spec: &Spec| spec::rounds(spec, options.rounds, options.quick);
@@ -229,7 +229,7 @@ fn conduct(options: &Options, foreign: &Foreign, specs: Vec<Spec>, mut notes: Ve
 }
 
 impl Options {
-    /// What was asked for, in the words of the command line.
+    /// The options of this run, as on the command line.
     fn what(&self) -> String {
         let only = self.only.as_ref().map(|only| format!("--only '{only}'"));
         let peers = self.peers.as_ref().map(|peers| format!("--peers {}", peers.join(",")));
@@ -246,7 +246,7 @@ impl Outcome {
     }
 }
 
-/// How far it is, and how long it will take.
+/// The progress of a run, and the remaining time.
 struct Progress {
     begin: Instant,
     done: usize,
@@ -259,14 +259,14 @@ impl Progress {
         let all = gone.mul_f64(self.total as f64 / self.done.max(1) as f64);
         self.done += 1;
         let clock = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
-        // Until there are some, nobody knows.
+        // Unknown before some measurements are done.
         let all = if self.done > 20 { clock(all) } else { "?".to_owned() };
         format!("[{:>4}/{} {} of {all}]", self.done, self.total, clock(gone))
     }
 }
 
-/// Under strace, which makes everything slow: counts only, no times. Twice, and the difference counts: what comes ahead of
-/// the measurement is the same in both.
+/// Counts system calls under strace, without measuring time, because strace slows everything down. Two runs of
+/// different length are made and subtracted, so that the calls before the measurement cancel out.
 fn syscalls(foreign: &Foreign, spec: &Spec, peer: &str) -> Result<Vec<(String, f64)>> {
     let (some, more) = match spec.workload {
         spec::Workload::Small => (0.01, 0.03),
@@ -286,7 +286,7 @@ fn syscalls(foreign: &Foreign, spec: &Spec, peer: &str) -> Result<Vec<(String, f
     Ok(counts)
 }
 
-/// Units, and the calls of each kind.
+/// The number of units, and of the calls of each kind.
 fn strace(foreign: &Foreign, spec: &Spec, peer: &str, scale: f64) -> Result<(f64, BTreeMap<String, f64>)> {
     let file = std::env::temp_dir().join(format!("bench-strace-{}", std::process::id()));
     let inner = foreign.command(spec, peer, scale)?;
@@ -315,7 +315,7 @@ fn measure(foreign: &Foreign, spec: &Spec, peer: &str, scale: f64) -> Result<Sam
     Ok(Sample::from_json(&serde_json::from_str(line)?).ok_or("not a sample")?)
 }
 
-/// Runs a process to its end, within the limit, and gives what it printed.
+/// Runs a process to its end, within the time limit, and returns its output.
 fn run(command: &mut Command) -> Result<String> {
     let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let status = wait(&mut process)?;
@@ -332,7 +332,7 @@ fn run(command: &mut Command) -> Result<String> {
     fail(format!("{status}: {}", text.trim()))
 }
 
-/// What is printed is a line: it fits into the pipe, and the process ends without being read.
+/// The output is one line, which fits into the pipe, so the process ends even if its output is not read.
 fn wait(process: &mut Child) -> Result<std::process::ExitStatus> {
     let begin = Instant::now();
     loop {
@@ -340,7 +340,7 @@ fn wait(process: &mut Child) -> Result<std::process::ExitStatus> {
             return Ok(status);
         }
         if begin.elapsed() > LIMIT {
-            // Where it leads a group: what strace looks at would go on without it.
+            // Kills the process group too, because the process under strace would continue otherwise.
             let _ = killpg(Pid::from_raw(process.id().try_into()?), Signal::SIGKILL);
             process.kill()?;
             process.wait()?;

@@ -1,6 +1,6 @@
-//! Where each peer's program is: this one, this one in another build, or one of another language.
+//! Finds the program of each peer: this program, another build of it, or a program in another language.
 //!
-//! OpenSSL and BoringSSL have the same symbols, so that no program can have both: BoringSSL is in a build of its own.
+//! OpenSSL and BoringSSL have the same symbols, so one program cannot contain both. BoringSSL has a separate build.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,7 +20,7 @@ pub struct Foreign {
 }
 
 impl Foreign {
-    /// `bench/run` builds them, and says where in the environment.
+    /// `bench/run` builds the programs, and sets their paths in the environment.
     pub fn find() -> Result<Self> {
         let program = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.exists());
         let python = program("BENCH_PYTHON");
@@ -33,7 +33,7 @@ impl Foreign {
         Ok(Self { boring: program("BENCH_BORING"), go: program("BENCH_GO"), python, twisted, pki: Pki::new()? })
     }
 
-    /// Why this peer cannot be measured, if it cannot.
+    /// The reason why this peer cannot be measured; `None` if it can.
     pub fn missing(&self, peer: &str) -> Option<&'static str> {
         match peer {
             "tokio-boring" if self.boring.is_none() && !child::is_built(peer) => {
@@ -47,7 +47,7 @@ impl Foreign {
         }
     }
 
-    /// Why nobody can be measured here, if so.
+    /// The reason why no peer can be measured with this measurement; `None` if they can.
     pub fn lacks(spec: &Spec) -> Option<String> {
         let Workload::Http { http, .. } = spec.workload else { return None };
         let client = http.client();
@@ -58,7 +58,7 @@ impl Foreign {
         (!std::env::var_os("PATH").is_some_and(is_there)).then(|| format!("there is no {client} here"))
     }
 
-    /// What measures this.
+    /// The command for a measurement.
     pub fn command(&self, spec: &Spec, peer: &str, scale: f64) -> Result<Command> {
         let scale = scale.to_string();
         let here = std::env::current_exe()?;
@@ -71,7 +71,7 @@ impl Foreign {
         let mut command = Command::new(program);
         match peer {
             "go" if spec.regime == Regime::Hot => {
-                // The kernel's `hot` is a CPU that this process may use; a child inherits it.
+                // `hot` means one CPU. A child process inherits the affinity.
                 command = Command::new("taskset");
                 command.args(["-c", &child::last_cpu()?.to_string()]).arg(program).args([&spec.id, &scale]);
             }

@@ -1,7 +1,7 @@
-//! How fast bowline is, and how fast other libraries are, in one run on one machine.
+//! Measures the speed of bowline and of other libraries, in one run on one machine.
 //!
-//! Without a subcommand this is the conductor: it starts one fresh process of itself for each measurement, in interleaved
-//! rounds, and writes a report. `bench/README.md` says what is measured and how to read it.
+//! Without a subcommand, this is the conductor: it starts a new process of itself for each measurement, in interleaved
+//! rounds, and writes a report. `bench/README.md` describes the measurements and the report.
 
 mod again;
 mod child;
@@ -23,11 +23,11 @@ mod workloads;
 
 use std::process::ExitCode;
 
-/// What goes wrong ends the measurement, and is told.
+/// An error ends the measurement and is reported.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error that says this.
+/// An error with this text.
 pub fn fail<T>(what: impl Into<String>) -> Result<T> {
     Err(what.into().into())
 }

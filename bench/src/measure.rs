@@ -1,4 +1,4 @@
-//! The clock, the CPU clock, and what memory a process holds.
+//! Measures time, CPU time and the memory of a process.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::Result;
 
-/// A point in time of this process: all its threads count.
+/// A point in time, and the CPU time of all threads of this process.
 #[derive(Debug, Clone, Copy)]
 pub struct Mark {
     at: Instant,
@@ -24,7 +24,7 @@ impl Mark {
         Ok(Self { at: Instant::now(), user: time(usage.user_time()), system: time(usage.system_time()) })
     }
 
-    /// What was used from this mark until now, for so many units of work.
+    /// The time since this mark, for this many units of work.
     pub fn sample(&self, units: f64) -> Result<Sample> {
         let now = Self::now()?;
         Ok(Sample {
@@ -37,10 +37,10 @@ impl Mark {
     }
 }
 
-/// What one run of one measurement gave.
+/// The result of one run of one measurement.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
-    /// How much was done, in the measurement's own unit.
+    /// The amount of work, in the unit of the measurement.
     pub units: f64,
     /// Seconds on the clock.
     pub wall: f64,
@@ -48,21 +48,21 @@ pub struct Sample {
     pub user: f64,
     /// Seconds of CPU in the kernel, all threads.
     pub system: f64,
-    /// Latencies in microseconds, where there are any: the median and the 99th percentile.
+    /// Latencies in microseconds, if they were measured: the median and the 99th percentile.
     pub latency: Option<(f64, f64)>,
-    /// Bytes for each connection: resident, and held by `malloc`.
+    /// Bytes per connection: resident, and allocated by `malloc`.
     pub memory: Option<(f64, f64)>,
-    /// Which round it was taken in: what is compared, is compared within one.
+    /// The round of the sample. Samples are compared only within one round.
     pub round: usize,
 }
 
 impl Sample {
-    /// Seconds of CPU in all.
+    /// The total CPU time in seconds.
     pub fn cpu(&self) -> f64 {
         self.user + self.system
     }
 
-    /// As one line between processes, and in `results.json`.
+    /// The form in which a sample is passed between processes and stored in `results.json`.
     pub fn to_json(&self) -> Value {
         json!({
             "units": self.units, "wall": self.wall, "user": self.user, "system": self.system,
@@ -71,7 +71,7 @@ impl Sample {
         })
     }
 
-    /// The way back.
+    /// Parses what `to_json` has written.
     pub fn from_json(value: &Value) -> Option<Self> {
         let number = |key: &str| value.get(key).and_then(Value::as_f64);
         Some(Self {
@@ -93,14 +93,14 @@ pub fn percentiles(mut nanoseconds: Vec<u32>) -> Option<(f64, f64)> {
     at(50).zip(at(99))
 }
 
-/// Bytes that are resident, and bytes that `malloc` has given out: those of C libraries too, which an allocator of Rust's
+/// The resident bytes, and the bytes that `malloc` has allocated. This includes C libraries, which a Rust allocator
 /// would not see.
 #[allow(unsafe_code)]
 pub fn resident_and_heap() -> Result<(f64, f64)> {
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let pages: f64 = statm.split(' ').nth(1).ok_or("statm has no second field")?.parse()?;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)?.ok_or("no page size")?;
-    // SAFETY: it takes no arguments and touches nothing but the locks of malloc.
+    // SAFETY: mallinfo2 takes no arguments, and uses nothing but malloc's own state under its locks.
     let heap = unsafe { libc::mallinfo2() };
     Ok((pages * page as f64, (heap.uordblks + heap.hblkhd) as f64))
 }

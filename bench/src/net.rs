@@ -9,10 +9,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use crate::peers::Stack;
 use crate::spec::Regime;
 
-/// What `hot` asks for; the kernel takes twice that.
+/// The `SO_SNDBUF` of `hot`. The kernel doubles it.
 pub const HOT_SNDBUF: usize = 256 << 10;
 
-/// A listener whose connections inherit what is set here.
+/// A listener whose connections inherit the options that are set here.
 pub fn listen(regime: Regime) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     prepare(&socket, regime)?;
@@ -47,8 +47,8 @@ pub async fn pair(listener: &TcpListener, regime: Regime) -> io::Result<(TcpStre
     tokio::try_join!(connect(listener.local_addr()?, regime), accept(listener))
 }
 
-/// Both ends of one connection, with no-delay where the peer does not set it itself. Where connections are made by the
-/// thousand, asking for it twice would be a cost that no application of that peer has.
+/// Both ends of one connection. No-delay is set here only if the peer does not set it itself, because setting it twice
+/// would be a cost that no application of that peer has.
 pub async fn pair_for<S: Stack>(listener: &TcpListener, regime: Regime) -> io::Result<(TcpStream, TcpStream)> {
     if !S::SETS_NODELAY {
         return pair(listener, regime).await;
@@ -57,7 +57,7 @@ pub async fn pair_for<S: Stack>(listener: &TcpListener, regime: Regime) -> io::R
     tokio::try_join!(connect_bare(listener.local_addr()?, regime), accept)
 }
 
-/// A close without TIME_WAIT: for connections that are made by the thousand, of every peer alike.
+/// Closes without TIME_WAIT, for measurements that make thousands of connections. Used for every peer.
 pub fn reset_on_drop(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO))
 }

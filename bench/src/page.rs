@@ -1,4 +1,4 @@
-//! The figures in `docs/performance.md`, written from the report.
+//! Writes the figures in `docs/performance.md` from the report.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ const ROWS: &[Row] = &[
 
 const COLUMNS: [&str; 4] = ["tcp", "tokio-rustls", "bowline", "bowline-express"];
 
-/// Whether the page shows this.
+/// Whether the page shows this measurement of this peer.
 pub fn needs(id: &str, peer: &str) -> bool {
     COLUMNS.contains(&peer) && ROWS.iter().any(|row| row.id == id)
 }
@@ -65,7 +65,7 @@ fn figures(outcome: &Outcome) -> String {
 const BEGIN: &str = "<!-- begin: figures, written by bench/run -->\n";
 const END: &str = "<!-- end: figures -->\n";
 
-/// Puts a section between its marks.
+/// Replaces the section between its marks.
 fn splice(page: &str, section: &str) -> Result<String> {
     match page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1))) {
         Some((before, after)) => Ok(format!("{before}{BEGIN}\n{}\n\n{END}{after}", section.trim_end())),
@@ -73,7 +73,7 @@ fn splice(page: &str, section: &str) -> Result<String> {
     }
 }
 
-/// When, and on what, the rows were measured.
+/// When and on which machine the rows were measured.
 fn runs(outcome: &Outcome) -> String {
     let newest = newest(outcome);
     let has = |series: &&Series| ROWS.iter().any(|row| series_of(outcome, row) == Some(*series));
@@ -87,13 +87,13 @@ fn runs(outcome: &Outcome) -> String {
     text + "\n"
 }
 
-/// The run that a row is of.
+/// The run to which a row belongs.
 fn series_of<'a>(outcome: &'a Outcome, row: &Row) -> Option<&'a Series> {
     let round = outcome.samples.get(&(row.id.to_owned(), "bowline".to_owned()))?.last()?.round;
     outcome.series.iter().find(|series| series.has(round))
 }
 
-/// The run that the newest of all rows is of.
+/// The run to which the newest row belongs.
 fn newest(outcome: &Outcome) -> Option<&Series> {
     ROWS.iter().filter_map(|row| series_of(outcome, row)).max_by_key(|series| series.first)
 }
@@ -154,7 +154,7 @@ fn figure(spec: &Spec, value: f64) -> String {
     if is_count && value >= 1000.0 { thousands((value / 10.0).round() as usize * 10) } else { number(value) }
 }
 
-/// How many targets are met, and which are not.
+/// The number of targets that are met, and a list of the missed ones.
 fn verdicts(judged: &[Judged]) -> String {
     let measured = judged.iter().filter(|one| one.pass().is_some()).count();
     let missed: Vec<&Judged> = judged.iter().filter(|one| one.pass() == Some(false)).collect();
@@ -181,8 +181,8 @@ mod tests {
     use super::*;
     use crate::{again, conduct};
 
-    /// A change to the report that leaves the page unchanged is found here. `bench/run --again --rounds 0` writes it anew, and
-    /// so does this test with `UPDATE_DOCS=1`.
+    /// Fails if the report has changed and the page has not. `bench/run --again --rounds 0` rewrites the page, and so
+    /// does this test with `UPDATE_DOCS=1`.
     #[test]
     fn the_page_contains_the_figures_of_the_report() -> Result<()> {
         let outcome = again::load(&conduct::results())?;

@@ -4,14 +4,14 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use crate::Result;
 
-/// What both ends of every peer are configured with, as PEM.
+/// The certificates and the key for both ends of every peer, as PEM.
 #[derive(Debug, Clone)]
 pub struct Pki {
     /// The CA that clients trust.
     pub ca: String,
     /// The server's certificate.
     pub cert: String,
-    /// Its key, PKCS #8.
+    /// The server's key, PKCS #8.
     pub key: String,
 }
 
@@ -31,12 +31,12 @@ impl Pki {
         Ok(Self { ca: ca_cert.pem(), cert: cert.pem(), key: key.serialize_pem() })
     }
 
-    /// For another process.
+    /// The form for passing it to another process.
     pub fn to_json(&self) -> String {
         serde_json::json!([self.ca, self.cert, self.key]).to_string()
     }
 
-    /// The way back.
+    /// Parses what `to_json` has written.
     pub fn from_json(text: &str) -> Result<Self> {
         let [ca, cert, key] = serde_json::from_str(text)?;
         Ok(Self { ca, cert, key })

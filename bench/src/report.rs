@@ -1,4 +1,4 @@
-//! What a run gave, for people and for programs.
+//! Writes the results of a run, for people and for programs.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::stats::{self, Mode, Rounds, Value, cpu, rate, ratios, resident};
 use crate::svg::{self, Bar, Group, Line, Panel};
 use crate::targets::{self, Judged};
 
-/// One sample in few words, for whoever looks on.
+/// One sample in a short line, for the progress output.
 pub fn line(spec: &Spec, sample: &Sample) -> String {
     let cpu = sample.cpu() / sample.units;
     let rate = sample.units / sample.wall;
@@ -56,7 +56,7 @@ pub fn write(outcome: &Outcome, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The targets, for whoever looked on.
+/// Prints the targets at the end of a run.
 pub fn tell(outcome: &Outcome, to: &Path) {
     for one in targets::judge(outcome) {
         if let (Some(value), Some(pass)) = (one.value(), one.pass()) {
@@ -123,14 +123,14 @@ fn measurement(outcome: &Outcome, spec: &Spec) -> serde_json::Value {
     })
 }
 
-/// What a table shows: the heading, how a value is got, and whether its spread is shown.
+/// A column of a table: the heading, the value of a sample, and whether the spread is shown.
 struct Column {
     heading: &'static str,
     value: Value,
     spread: bool,
 }
 
-/// What a workload is judged by comes first.
+/// The columns of a workload. Its main figure comes first.
 fn columns(workload: Workload) -> Vec<Column> {
     let column = |heading, value: Value, spread| Column { heading, value, spread };
     let micros: Value = |sample| cpu(sample).map(|seconds| seconds * 1e6);
@@ -162,7 +162,7 @@ fn judged_by(spec: &Spec) -> Value {
     columns(spec.workload).first().map_or(cpu, |column| column.value)
 }
 
-/// The two modes of what a peer is judged by, where there are two.
+/// The two modes of a peer's main figure; `None` if there are not two.
 fn modes(outcome: &Outcome, spec: &Spec, peer: &str) -> Option<[Mode; 2]> {
     stats::modes(&outcome.values(&spec.id, peer, judged_by(spec)))
 }
@@ -205,7 +205,7 @@ fn as_markdown(outcome: &Outcome, judged: &[Judged]) -> String {
     text
 }
 
-/// Which rounds a peer took part in: `8 to 14`.
+/// The rounds in which a peer took part: `8 to 14`.
 fn numbers(outcome: &Outcome, id: &str, peer: &str) -> String {
     let samples = outcome.samples.get(&(id.to_owned(), peer.to_owned()));
     let rounds = || samples.into_iter().flatten().map(|sample| sample.round);
@@ -241,7 +241,7 @@ fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
     for peer in &spec.peers {
         let mut row = format!("| {peer}");
         let taken = numbers(outcome, &spec.id, peer);
-        // Where some failed, or where the run ended early.
+        // Some rounds have failed, or the run ended early.
         if rounds(peer) < most && first_of(&taken) >= first_of(&newest) {
             let _ = write!(row, " ({} of {most})", rounds(peer));
         }
@@ -284,7 +284,7 @@ fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
     }
 }
 
-/// The number that this begins with.
+/// The number at the start of this text.
 fn first_of(rounds: &str) -> usize {
     rounds.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0)
 }
@@ -336,7 +336,7 @@ fn system_calls(outcome: &Outcome, text: &mut String) {
     }
 }
 
-/// The same requests on more and more connections.
+/// The same requests on a growing number of connections.
 struct Family {
     size: usize,
     regime: Regime,
@@ -351,7 +351,7 @@ impl Family {
         member.map(|(_, id)| outcome.values(id, peer, rate)).unwrap_or_default()
     }
 
-    /// 1,024 connections against 64.
+    /// The ratio of 1,024 connections to 64.
     fn ratio(&self, outcome: &Outcome, peer: &str) -> Option<[f64; 5]> {
         stats::spread(&ratios(&self.rates(outcome, peer, 1024), &self.rates(outcome, peer, 64)))
     }
@@ -456,7 +456,7 @@ fn is_bulk(spec: &Spec, regime: Regime) -> bool {
     spec.regime == regime && matches!(spec.workload, Workload::Bulk { .. })
 }
 
-/// The points between are for the plot of growth.
+/// The measurements with other numbers of connections are only for the plot of growth.
 fn is_requests(spec: &Spec, regime: Regime) -> bool {
     spec.regime == regime && matches!(spec.workload, Workload::Pingpong { connections: 1 | 64 | 1024, .. })
 }
@@ -473,7 +473,7 @@ fn group(outcome: &Outcome, spec: &Spec) -> Option<Group> {
     (!bars.is_empty()).then(|| Group { title: capital(&spec.words()), bars, limit })
 }
 
-/// What it ran on, without names.
+/// The machine, without its name.
 pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");

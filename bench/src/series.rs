@@ -1,4 +1,5 @@
-//! The rounds of one run of the benchmark: a report can hold those of several, and says which measurement is of which.
+//! The rounds of one run of the benchmark. A report can contain rounds of several runs, and shows which measurement
+//! belongs to which run.
 
 use std::process::Command;
 
@@ -6,26 +7,26 @@ use serde_json::{Value, json};
 
 use crate::report;
 
-/// Rounds that were taken in one go. Their numbers are in no other series, so that a ratio within a round is always one
-/// within a run.
+/// The rounds of one run. No other run has the same round numbers, so a ratio within a round is always a ratio within a
+/// run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Series {
     /// The number of its first round.
     pub first: usize,
-    /// How many rounds there are so far.
+    /// The number of rounds so far.
     pub rounds: usize,
-    /// What was asked for.
+    /// The options of the run, as on the command line.
     pub what: String,
     /// Date and time, UTC.
     pub began: String,
-    /// The commit that was measured, and whether there were changes on top of it.
+    /// The measured commit, and whether there were uncommitted changes.
     pub commit: String,
     pub machine: String,
     pub seconds: u64,
 }
 
 impl Series {
-    /// One that begins now.
+    /// A run that starts now.
     pub fn begin(first: usize, what: &str) -> Self {
         let commit = said("git", &["rev-parse", "--short", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
         let is_changed = said("git", &["status", "--porcelain", "--untracked-files=no"]).is_some();
@@ -40,7 +41,7 @@ impl Series {
         }
     }
 
-    /// Whether this round is one of it.
+    /// Whether this round belongs to the run.
     pub fn has(&self, round: usize) -> bool {
         (self.first..self.first + self.rounds).contains(&round)
     }
@@ -67,7 +68,7 @@ impl Series {
     }
 }
 
-/// What a program printed, unless that is nothing.
+/// The output of a program; `None` if it is empty.
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();

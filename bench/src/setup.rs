@@ -1,21 +1,21 @@
-//! How the peers of one measurement are configured.
+//! The configuration of the peers of one measurement.
 
 use crate::peers::Facts;
 use crate::spec::Tls;
 use crate::{Result, fail};
 
-/// The same for every peer.
+/// The settings, which are the same for every peer.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
     pub tls: Tls,
-    /// Tickets are sent and used; one for each handshake. Otherwise none is sent.
+    /// Each handshake sends and uses one ticket. Otherwise no tickets are sent.
     pub resume: bool,
     /// X25519MLKEM768 instead of X25519.
     pub post_quantum: bool,
-    /// Bulk is what is measured: peers that have a setting for throughput use it.
+    /// The measurement is bulk: peers that have a setting for throughput use it.
     #[cfg_attr(not(feature = "s2n"), allow(dead_code))]
     pub bulk: bool,
-    /// A peer that is set better than its defaults in other measurements keeps its defaults.
+    /// A peer keeps its default settings, even if other measurements use better ones.
     #[cfg_attr(not(any(feature = "s2n", feature = "openssl")), allow(dead_code))]
     pub untuned: bool,
     /// The server agrees on HTTP/2 by ALPN.
@@ -23,7 +23,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A peer that speaks something else than was asked for would be compared with others for no reason.
+    /// Checks that the peer has negotiated what the measurement requires. Otherwise the comparison would be
+    /// meaningless.
     pub fn check(self, facts: Option<Facts>, resumed: bool) -> Result<()> {
         let Some(facts) = facts else { return Ok(()) };
         let version = match self.tls {

@@ -1,18 +1,18 @@
-//! What there is to measure: workloads, peers, and the regimes that they run in.
+//! The measurements: workloads, peers and regimes.
 
 use std::fmt;
 
-/// Where both ends run, and over which sockets.
+/// The runtime and the sockets of both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Regime {
-    /// A runtime of two threads; socket buffers as the kernel tunes them. On loopback these grow until the kernel copies
-    /// memory that no cache holds.
+    /// A runtime with two threads, and socket buffers whose size the kernel chooses. On loopback they grow until the
+    /// kernel copies memory that is in no cache.
     Default,
-    /// A runtime of one thread on one CPU, `SO_SNDBUF` 256 KiB: what is copied is in a cache.
+    /// A runtime with one thread on one CPU, and an `SO_SNDBUF` of 256 KiB, so that the copied bytes are in a cache.
     Hot,
 }
 
-/// What TLS is spoken. The suites are the AES-128-GCM ones, the certificate is ECDSA P-256, and the group X25519 but for
+/// The version of TLS. The suites use AES-128-GCM, the certificate is ECDSA P-256, and the group is X25519 except in
 /// the post-quantum handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
@@ -22,7 +22,7 @@ pub enum Tls {
     V12,
 }
 
-/// Which way bulk data goes.
+/// The direction of bulk data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// From the client to the server.
@@ -31,18 +31,18 @@ pub enum Way {
     Down,
 }
 
-/// How a handshake is made.
+/// The kind of handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Certificates and X25519; no tickets.
     Full,
-    /// By the ticket of the connection before; asserted on each.
+    /// Resumed with the ticket of the previous connection, which is asserted for each connection.
     Resumed,
     /// Certificates and X25519MLKEM768; no tickets.
     PostQuantum,
 }
 
-/// Which HTTP is spoken, and so which program is the client.
+/// The version of HTTP, which determines the client program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Http {
     /// HTTP/1.1, by wrk.
@@ -52,7 +52,7 @@ pub enum Http {
 }
 
 impl Http {
-    /// The program, and the Debian package that it is in.
+    /// The program, and its Debian package.
     pub fn client(self) -> &'static str {
         match self {
             Self::One => "wrk",
@@ -61,10 +61,10 @@ impl Http {
     }
 }
 
-/// What is done.
+/// The work of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
-    /// One connection, writes of `size`, as fast as it goes. Unit: GiB.
+    /// One connection, writes of `size`, as fast as possible. Unit: GiB.
     Bulk { size: usize, way: Way },
     /// A file, sent by `tokio::io::copy`. Unit: GiB.
     Copy,
@@ -78,17 +78,17 @@ pub enum Workload {
     Handshake(Kind),
     /// A connection's whole life: a request, half-close, the response, close. Unit: one of them.
     Churn,
-    /// The same behind STARTTLS. Unit: one of them.
+    /// As `Churn`, after STARTTLS. Unit: one of them.
     Upgrade,
-    /// What so many idle connections cost the server. Unit: one of them.
+    /// The memory of this many idle connections in the server. Unit: one of them.
     Idle { connections: usize },
-    /// What so many connections cost the server whose peers do not read. Unit: one of them.
+    /// The memory of this many connections in the server whose peers do not read. Unit: one of them.
     Stalled { connections: usize },
-    /// Seal and open of records of `size` in memory: no peer can do without. Unit: GiB.
+    /// Sealing and opening records of `size` in memory, which every peer has to do. Unit: GiB.
     Aead { size: usize },
 }
 
-/// One workload in one regime, by every peer that can do it.
+/// One workload in one regime, with every peer that supports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
     /// `bulk/64k/up/tls13/default`
@@ -100,7 +100,7 @@ pub struct Spec {
 }
 
 impl Workload {
-    /// What results are counted in.
+    /// The unit of the results.
     pub fn unit(self) -> &'static str {
         match self {
             Self::Bulk { .. } | Self::Copy | Self::Aead { .. } => "GiB",
@@ -112,26 +112,26 @@ impl Workload {
     }
 }
 
-/// Peers that are read and written by tokio's traits and speak TLS.
+/// Peers with TLS that are read and written with tokio's traits.
 const STREAMS: &[&str] =
     &["bowline", "bowline-express", "tokio-rustls", "tokio-openssl", "s2n-tls-tokio", "tokio-boring"];
 /// The callback face.
 const CALLBACK: &[&str] = &["bowline-callback", "bowline-express-callback"];
-/// What has no TLS in it.
+/// Peers without TLS.
 const PLAIN: &[&str] = &["tcp", "bowline-tcp"];
-/// Programs of other languages: where their runtimes have all that they ask for, and for fewer workloads.
+/// Programs in other languages. They are measured where their runtimes have enough CPUs, and with fewer workloads.
 const GO: &[&str] = &["go"];
 const PYTHON: &[&str] = &["asyncio", "twisted"];
-/// Peers at other settings than their own defaults, or than those that all their other measurements have.
+/// Peers with other settings than their defaults, or than in their other measurements.
 const UNTUNED: &[&str] = &["tokio-openssl+untuned", "s2n-tls-tokio+untuned"];
 const LIMIT: &[&str] = &["tokio-rustls+limit256k"];
 const BUFFERED: &[&str] = &["tokio-rustls+buf64k"];
 /// The peers under hyper. All of them use rustls.
 const SERVERS: &[&str] = &["bowline", "bowline-express", "tokio-rustls", "tcp"];
-/// Small writes, gathered.
+/// Peers that gather small writes.
 const GATHERED: &[&str] = &["bowline-corked", "bowline-express-corked", "tokio-rustls+buf8k", "tokio-rustls+buf64k"];
 
-/// All there is, in the order of the report.
+/// All measurements, in the order of the report.
 pub fn all() -> Vec<Spec> {
     let mut specs = Vec::new();
     let mut add = |workload, tls, regime, peers: &[&[&'static str]]| {
@@ -163,7 +163,7 @@ pub fn all() -> Vec<Spec> {
                 let all = [STREAMS, CALLBACK, go, PLAIN];
                 let few: &[&[&'static str]] = &[&["bowline", "bowline-express", "tokio-rustls", "tcp"]];
                 let peers = match (regime, size, connections) {
-                    // Points between, for the plot of growth.
+                    // Further numbers of connections for the plot of growth.
                     (Regime::Hot, 1024, 8 | 256) => few,
                     (_, _, 8 | 256) => continue,
                     (Regime::Default, 1024, 1 | 64) => &[STREAMS, CALLBACK, go, PLAIN, PYTHON],
@@ -200,7 +200,7 @@ pub fn all() -> Vec<Spec> {
     specs
 }
 
-/// How many of a run's rounds a measurement takes part in: memory does not change from round to round, and takes long.
+/// The number of rounds of a measurement. Memory is measured in few rounds, because it does not vary and takes long.
 pub fn rounds(spec: &Spec, all: usize, quick: bool) -> usize {
     match spec.workload {
         Workload::Idle { .. } | Workload::Stalled { .. } => all.min(if quick { 1 } else { 3 }),
@@ -208,7 +208,7 @@ pub fn rounds(spec: &Spec, all: usize, quick: bool) -> usize {
     }
 }
 
-/// Where the number of system calls says something.
+/// Whether the number of system calls is meaningful.
 pub fn is_counted(spec: &Spec) -> bool {
     spec.tls == Tls::V13
         && match spec.workload {
@@ -221,7 +221,7 @@ pub fn is_counted(spec: &Spec) -> bool {
         }
 }
 
-/// What a quick run keeps.
+/// Whether a quick run includes this measurement.
 pub fn is_quick(spec: &Spec) -> bool {
     let is_extra = match spec.workload {
         Workload::Bulk { size, way } => size != 64 << 10 || way == Way::Down || spec.tls == Tls::V12,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::conduct::Outcome;
 use crate::measure::Sample;
 
-/// What a sample is judged by.
+/// A figure of a sample.
 pub type Value = fn(&Sample) -> Option<f64>;
 
 /// Seconds of CPU for a unit.
@@ -27,29 +27,29 @@ pub fn resident(sample: &Sample) -> Option<f64> {
 pub type Rounds = BTreeMap<usize, f64>;
 
 impl Outcome {
-    /// What a peer gave in a measurement, by round.
+    /// The values of a peer in a measurement, by round.
     pub fn values(&self, id: &str, peer: &str, value: Value) -> Rounds {
         let samples = self.samples.get(&(id.to_owned(), peer.to_owned()));
         samples.into_iter().flatten().filter_map(|sample| Some((sample.round, value(sample)?))).collect()
     }
 
-    /// Minimum, quartiles and maximum of it.
+    /// Minimum, quartiles and maximum of these values.
     pub fn spread(&self, id: &str, peer: &str, value: Value) -> Option<[f64; 5]> {
         spread(&self.values(id, peer, value))
     }
 }
 
-/// `a` divided by `b`, each within its round: what the machine did in that round it did to both.
+/// `a` divided by `b`, within each round, because a disturbance in a round affects both.
 pub fn ratios(a: &Rounds, b: &Rounds) -> Rounds {
     a.iter().filter_map(|(round, value)| Some((*round, value / b.get(round)?))).collect()
 }
 
-/// One peer against another.
+/// One peer compared with another.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Ratio {
     /// The median of the ratios within the rounds.
     Within(f64),
-    /// The ratio of the medians: there is no round that both took part in.
+    /// The ratio of the medians, because the peers have no round in common.
     Across(f64),
 }
 
@@ -62,7 +62,7 @@ impl std::fmt::Display for Ratio {
     }
 }
 
-/// `a` divided by `b`, within the rounds where there are any that both took part in.
+/// `a` divided by `b`, within the common rounds if there are any.
 pub fn compare(a: &Rounds, b: &Rounds) -> Option<Ratio> {
     match spread(&ratios(a, b)) {
         Some(ratio) => Some(Ratio::Within(ratio[2])),
@@ -70,7 +70,7 @@ pub fn compare(a: &Rounds, b: &Rounds) -> Option<Ratio> {
     }
 }
 
-/// Minimum, quartiles, maximum; of nothing, nothing.
+/// Minimum, quartiles and maximum; `None` without values.
 pub fn spread(values: &Rounds) -> Option<[f64; 5]> {
     (!values.is_empty()).then(|| quantiles(values.values().copied().collect()))
 }
@@ -88,11 +88,11 @@ fn quantiles(mut values: Vec<f64>) -> [f64; 5] {
     })
 }
 
-/// One of two modes: its median, and how many samples are in it.
+/// One of two modes: its median, and its number of samples.
 pub type Mode = (f64, usize);
 
-/// Two modes, where there are: a gap that takes more than half of all the range, is wider than a tenth of the median, and has
-/// two samples at least on either side.
+/// The two modes, if there are two: separated by a gap that is more than half of the range and more than a tenth of the
+/// median, with at least two samples on either side.
 pub fn modes(values: &Rounds) -> Option<[Mode; 2]> {
     let mut values: Vec<f64> = values.values().copied().collect();
     values.sort_by(f64::total_cmp);

@@ -1,16 +1,17 @@
-//! Plots, by hand, since there is so little in them: bars with their spread, and lines over the number of connections.
+//! Writes plots as SVG without a library, because they are simple: bars with their spread, and lines over the number of
+//! connections.
 
 use std::fmt::Write as _;
 
 use crate::report::number;
 
 const WIDTH: f64 = 880.0;
-/// Left of the bars, for names.
+/// The width left of the bars, for names.
 const LABEL: f64 = 176.0;
-/// Right of them, for numbers.
+/// The width right of the bars, for numbers.
 const VALUE: f64 = 74.0;
 const ROW: f64 = 17.0;
-/// Ahead of the first group or panel: the title and the key.
+/// The height above the first group or panel, for the title and the key.
 const HEAD: f64 = 66.0;
 
 /// A bar: its name, and minimum, quartiles, maximum.
@@ -23,11 +24,11 @@ pub struct Bar {
 pub struct Group {
     pub title: String,
     pub bars: Vec<Bar>,
-    /// What nobody can do without.
+    /// The limit that no peer can exceed.
     pub limit: Option<f64>,
 }
 
-/// A line: its name, and for so many connections minimum, quartiles, maximum.
+/// A line: its name, and for each number of connections minimum, quartiles and maximum.
 pub struct Line {
     pub name: String,
     pub points: Vec<(usize, [f64; 5])>,
@@ -39,7 +40,7 @@ pub struct Panel {
     pub lines: Vec<Line>,
 }
 
-/// A peer has one colour in all plots; what belongs together is alike.
+/// The colour of a peer, which is the same in all plots. Related peers have similar colours.
 fn colour(peer: &str) -> &'static str {
     match peer {
         "bowline" => "#1f5fa8",
@@ -94,8 +95,8 @@ fn tick_label(value: f64) -> String {
     })
 }
 
-/// Bars, one group for each measurement. The bar ends at the median; the thick line is the quartiles, the thin one all
-/// there was. A bar that would make the others too small to read is cut, and shows that.
+/// Bars, with one group for each measurement. The bar ends at the median, the thick line shows the quartiles, and the
+/// thin line the whole range. A bar that would make the others too small to read is cut, and marked.
 pub fn bars(title: &str, unit: &str, groups: &[Group]) -> String {
     let rows: usize = groups.iter().map(|group| group.bars.len()).sum();
     let height = HEAD + groups.len() as f64 * 54.0 + rows as f64 * ROW + 8.0;
@@ -115,13 +116,13 @@ pub fn bars(title: &str, unit: &str, groups: &[Group]) -> String {
     svg + "</svg>\n"
 }
 
-/// Gives where the next group begins.
+/// Returns the position of the next group.
 fn draw(svg: &mut String, group: &Group, top: f64) -> f64 {
     let mut medians: Vec<f64> = group.bars.iter().map(|bar| bar.spread[2]).collect();
     medians.sort_by(f64::total_cmp);
     let middle = medians[medians.len() / 2];
     let most = group.bars.iter().map(|bar| bar.spread[4]).fold(f64::MIN_POSITIVE, f64::max);
-    // Only where one or two are far away from the rest.
+    // Cut only if one or two bars are far away from the rest.
     let far = medians.iter().filter(|median| **median > 4.0 * middle).count();
     let near = medians[medians.len() - 1 - if far <= 2 { far } else { 0 }];
     let most = most.min(1.6 * near.max(group.limit.unwrap_or(0.0)));
@@ -188,7 +189,7 @@ fn draw(svg: &mut String, group: &Group, top: f64) -> f64 {
 }
 
 const PANEL: f64 = 340.0;
-/// Right of the lines, for their names.
+/// The width right of the lines, for their names.
 const NAMES: f64 = 196.0;
 
 /// Lines over the number of connections, one panel below the other.
@@ -274,7 +275,8 @@ fn lines(svg: &mut String, panel: &Panel, top: f64) {
     }
 }
 
-/// Where labels go that would be here, so that none is on another: in order, so far apart at least, within these bounds.
+/// Moves labels so that they do not overlap: they keep their order, are at least `gap` apart, and stay within these
+/// bounds.
 fn apart(wanted: &[f64], gap: f64, top: f64, bottom: f64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
     order.sort_by(|a, b| wanted[*a].total_cmp(&wanted[*b]));

@@ -1,27 +1,27 @@
-//! What bowline is to reach, as ratios within one run, and whether it did.
+//! The targets of bowline, as ratios within one run, and whether they are met.
 
 use crate::conduct::Outcome;
 use crate::spec::{Spec, Workload};
 use crate::stats::{Rounds, Value, cpu, rate, ratios, resident, spread};
 
-/// A target, and what became of it.
+/// A target, and its result.
 pub struct Judged {
     pub what: &'static str,
     /// The measurement.
     pub id: &'static str,
-    /// Which of ours.
+    /// Our peer.
     pub ours: &'static str,
-    /// What it is compared with.
+    /// The peer that it is compared with.
     pub against: &'static str,
-    /// At least, or at most.
+    /// The required ratio.
     pub bound: Bound,
-    /// The value to aim for, where there is one beyond the bound.
+    /// A better value that is aimed for, if there is one.
     pub aim: Option<f64>,
     /// Minimum, quartiles and maximum of the ratios, each within its round. `None`: not measured in one run.
     pub ratio: Option<[f64; 5]>,
 }
 
-/// Which side is good.
+/// Whether the ratio must be at least or at most a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bound {
     AtLeast(f64),
@@ -30,17 +30,17 @@ pub enum Bound {
 
 use Bound::{AtLeast, AtMost};
 
-/// What a ratio is against.
+/// The denominator of a ratio.
 #[derive(Clone, Copy)]
 enum Against {
     Peer(&'static str),
-    /// How raw TCP falls from this other measurement to this one, where ours falls too.
+    /// The same ratio of raw TCP: the change from this other measurement to this one.
     Fall(&'static str),
-    /// Raw TCP and the cipher: the share that this is of ours.
+    /// Raw TCP plus the cipher: its share of our CPU time.
     Limit,
 }
 
-/// Which of ours, what it has to reach, and what it aims at.
+/// Our peer, the required ratio, and the value aimed for.
 type Ours = (&'static str, Bound, Option<f64>);
 
 struct Target {
@@ -99,7 +99,7 @@ const TARGETS: &[Target] = &[
     t("callback face, 1 KiB requests, 64 connections: rate", SOME, rate, Against::Peer(EXPRESS), EXPRESS_CALLBACK),
     t("stalled reader: resident memory", "stalled/500/tls13/hot", resident, RUSTLS,
         &[(DEFAULT, AtMost(1.0), None), (EXPRESS, AtMost(1.0), None)]),
-    // On the default engine an idle connection's memory is rustls's, but for half a KiB.
+    // With the default engine, all but half a KiB of an idle connection's memory is rustls's.
     t("idle connection: resident memory", "idle/10000/tls13/hot", resident, RUSTLS,
         &[(DEFAULT, AtMost(1.0), None), (EXPRESS, AtMost(0.65), None)]),
     t("100-byte writes, corked: rate", SMALL, rate, RUSTLS, TENFOLD[0]),
@@ -113,7 +113,7 @@ const fn t(what: &'static str, id: &'static str, by: Value, against: Against, ou
     Target { what, id, by, against, ours }
 }
 
-/// Every target, for each of ours that it is about.
+/// Every target, for each of our peers to which it applies.
 pub fn judge(outcome: &Outcome) -> Vec<Judged> {
     TARGETS.iter().flat_map(|target| target.ours.iter().map(|ours| target.judge(outcome, *ours))).collect()
 }
@@ -124,7 +124,7 @@ pub fn needs(id: &str, peer: &str) -> bool {
     TARGETS.iter().any(|target| target.needs(id, peer)) || (peer == "aws-lc" && cipher.count() > 0 && id == CIPHER)
 }
 
-/// The cipher by itself, full records.
+/// The cipher alone, with full records.
 const CIPHER: &str = "aead/16384/tls13/hot";
 
 impl Target {
@@ -155,7 +155,7 @@ impl Judged {
         self.ratio.map(|ratio| ratio[2])
     }
 
-    /// Whether the median is on the good side.
+    /// Whether the median meets the target.
     pub fn pass(&self) -> Option<bool> {
         self.value().map(|value| match self.bound {
             AtLeast(bound) => value >= bound,
@@ -163,7 +163,7 @@ impl Judged {
         })
     }
 
-    /// `pass`, or how far it is missed; and whether the rounds are of one mind.
+    /// `pass`, or by how much the target is missed, and whether the rounds disagree.
     pub fn verdict(&self) -> String {
         let (Some(pass), Some([_, low, value, high, _])) = (self.pass(), self.ratio) else {
             return "not measured in one run".to_owned();
@@ -198,7 +198,7 @@ impl std::fmt::Display for Bound {
     }
 }
 
-/// Seconds of CPU for a unit that raw TCP and the cipher take by themselves, by round: what nobody can do without.
+/// The CPU time per unit of raw TCP plus the cipher alone, by round: the limit that no library can go below.
 pub fn limits(outcome: &Outcome, id: &str) -> Rounds {
     let cipher = |size: usize| outcome.values(&format!("aead/{size}/tls13/hot"), "aws-lc", cpu);
     // Full records for bulk; for a request two messages, each sealed once and opened once.

@@ -58,9 +58,9 @@ fn common(context: &mut SslContextBuilder, setup: Setup) -> Result<()> {
     context.clear_options(SslOptions::NO_TLSV1_3);
     context.set_min_proto_version(Some(version))?;
     context.set_max_proto_version(Some(version))?;
-    // The suites of TLS 1.3 are not to be chosen here: BoringSSL takes AES-128-GCM first where there is AES hardware.
+    // The suites of TLS 1.3 cannot be chosen here. BoringSSL prefers AES-128-GCM if the processor has AES instructions.
     context.set_cipher_list("ECDHE-ECDSA-AES128-GCM-SHA256")?;
-    // TLS 1.2 asks that the certificate's curve is among them, too.
+    // TLS 1.2 requires that the certificate's curve is in the list too.
     context.set_curves_list(match (setup.post_quantum, setup.tls) {
         (true, _) => "X25519MLKEM768",
         (false, Tls::V13) => "X25519",
@@ -78,7 +78,7 @@ impl Stack for Boring {
         let mut how = self.connector.configure()?;
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let (true, Some(session)) = (self.resume, session) {
-            // SAFETY: the session was made in the very context that this is made of, which is all that is asked for.
+            // SAFETY: the session was made in the same context as this connection, which is the only requirement.
             unsafe { how.set_session(&session)? };
         }
         match tokio_boring::connect(how, "localhost", tcp).await {

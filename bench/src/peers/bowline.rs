@@ -1,4 +1,4 @@
-//! bowline's async face: TLS, the same under a cork, and plain TCP.
+//! bowline's async face: TLS, TLS under a cork, and plain TCP.
 
 use std::io;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Bowline {
         Ok(Self { client: configs.client.into(), server: configs.server.into(), policy: Arc::default() })
     }
 
-    /// The same on the express engine.
+    /// Uses the express engine.
     pub fn express(mut self) -> Result<Self> {
         (self.client, self.server) = (self.client.express()?, self.server.express()?);
         Ok(self)
@@ -112,7 +112,7 @@ impl Stack for Upgradable {
     }
 }
 
-/// The same, writing under a cork.
+/// TLS over TCP, writing under a cork.
 #[derive(Clone)]
 pub struct Corked(pub Bowline);
 

@@ -1,4 +1,4 @@
-//! A peer under tokio's `BufWriter`: what an application does about small writes by itself.
+//! A peer under tokio's `BufWriter`, as an application would buffer small writes.
 
 use tokio::io::BufWriter;
 use tokio::net::TcpStream;
@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use super::{Facts, Stack};
 use crate::Result;
 
-/// `CAPACITY` is that of the buffer; tokio's default is 8 KiB.
+/// `CAPACITY` is the size of the buffer. tokio's default is 8 KiB.
 #[derive(Clone)]
 pub struct Buffered<S, const CAPACITY: usize>(pub S);
 

@@ -1,4 +1,4 @@
-//! The peers: each is a way to make a stream of bytes out of a TCP connection.
+//! The peers. Each makes a stream of bytes out of a TCP connection.
 
 #[cfg(feature = "boring")]
 pub mod boring;
@@ -20,22 +20,22 @@ use tokio::net::TcpStream;
 
 use crate::Result;
 
-/// A peer whose connections are read and written by tokio's traits.
+/// A peer whose connections are read and written with tokio's traits.
 pub trait Stack: Clone + Send + Sync + 'static {
-    /// A connection, its handshake done.
+    /// A connection after its handshake.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Whether a message has to be flushed to leave.
+    /// Whether a message must be flushed to be sent.
     const FLUSHES: bool;
 
-    /// Whether it turns no-delay on by itself; for the others the harness does.
+    /// Whether the peer sets no-delay by itself. Otherwise the harness sets it.
     const SETS_NODELAY: bool = false;
 
-    /// Whether it limits the time of a handshake by itself; for the others the harness does, with tokio's timer. No server
-    /// can do without.
+    /// Whether the peer limits the time of a handshake by itself. Otherwise the harness does, with tokio's timer,
+    /// because every server needs such a limit.
     const SETS_DEADLINE: bool = false;
 
-    /// Whether there is no TLS in it.
+    /// Whether the peer uses no TLS.
     const PLAIN: bool = false;
 
     /// The client's end.
@@ -44,10 +44,10 @@ pub trait Stack: Clone + Send + Sync + 'static {
     /// The server's end.
     fn accept(&self, tcp: TcpStream) -> impl Future<Output = Result<Self::Stream>> + Send;
 
-    /// What the handshake agreed on; `None` in plaintext.
+    /// The facts of the handshake; `None` in plaintext.
     fn facts(stream: &Self::Stream) -> Option<Facts>;
 
-    /// Writes one message such that it leaves.
+    /// Writes one message, and makes sure that it is sent.
     fn send(stream: &mut Self::Stream, message: &[u8]) -> impl Future<Output = io::Result<()>> + Send {
         async move {
             stream.write_all(message).await?;
@@ -58,7 +58,7 @@ pub trait Stack: Clone + Send + Sync + 'static {
         }
     }
 
-    /// Writes this chunk so many times, and flushes behind the last.
+    /// Writes this chunk `count` times, and flushes after the last one.
     fn send_many(stream: &mut Self::Stream, chunk: &[u8], count: usize) -> impl Future<Output = io::Result<()>> + Send {
         async move {
             for _ in 0..count {
@@ -68,13 +68,13 @@ pub trait Stack: Clone + Send + Sync + 'static {
         }
     }
 
-    /// The end of a connection whose both halves have ended.
+    /// Ends a connection of which both halves have ended.
     fn finish(stream: Self::Stream) -> impl Future<Output = ()> + Send {
         async move { drop(stream) }
     }
 }
 
-/// What a handshake agreed on, in words that all peers share.
+/// The facts of a handshake, in a form that all peers share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// `1.3` or `1.2`.

@@ -1,4 +1,4 @@
-//! tokio-openssl over the system's OpenSSL. Read-ahead is on, which saves it a `recv` for each record.
+//! tokio-openssl with the system's OpenSSL. Read-ahead is on, which saves one `recv` for each record.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,8 +21,8 @@ use crate::spec::Tls;
 pub struct OpenSsl {
     connector: SslConnector,
     acceptor: SslAcceptor,
-    /// The session that the next connection resumes: a copy, since OpenSSL takes one whose connection was not closed in
-    /// order for bad.
+    /// The session that the next connection resumes. It is a copy, because OpenSSL invalidates a session whose
+    /// connection was not closed in order.
     session: Arc<Mutex<Option<Vec<u8>>>>,
     resume: bool,
 }
@@ -63,7 +63,7 @@ fn common(context: &mut SslContextBuilder, setup: Setup) -> Result<()> {
     context.set_max_proto_version(Some(version))?;
     context.set_ciphersuites("TLS_AES_128_GCM_SHA256")?;
     context.set_cipher_list("ECDHE-ECDSA-AES128-GCM-SHA256")?;
-    // TLS 1.2 asks that the certificate's curve is among them, too.
+    // TLS 1.2 requires that the certificate's curve is in the list too.
     context.set_groups_list(if setup.tls == Tls::V12 { "X25519:P-256" } else { "X25519" })?;
     context.set_read_ahead(!setup.untuned);
     Ok(())
@@ -79,7 +79,7 @@ impl Stack for OpenSsl {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let (true, Some(session)) = (self.resume, session) {
             let session = SslSession::from_der(&session)?;
-            // SAFETY: the session was made in the very context that `ssl` was made of, which is all that is asked for.
+            // SAFETY: the session was made in the same context as `ssl`, which is the only requirement.
             unsafe { ssl.set_session(&session)? };
         }
         let mut stream = SslStream::new(ssl, tcp)?;

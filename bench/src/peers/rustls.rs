@@ -1,4 +1,4 @@
-//! tokio-rustls, and the configuration of rustls that it shares with bowline: the same objects for both.
+//! tokio-rustls, and the rustls configurations that it shares with bowline.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ impl TokioRustls {
         Ok(Self { connector, acceptor, name: ServerName::try_from("localhost")?, limit: None })
     }
 
-    /// rustls takes so many bytes of a write at a time, in place of its default of 64 KiB.
+    /// Sets how many bytes of a write rustls accepts at a time. Its default is 64 KiB.
     pub fn limit(self, bytes: usize) -> Self {
         Self { limit: Some(bytes), ..self }
     }
@@ -112,7 +112,7 @@ impl Stack for TokioRustls {
     }
 }
 
-/// rustls's words in ours.
+/// Converts rustls's facts to ours.
 pub fn facts(version: ProtocolVersion, suite: CipherSuite, resumed: bool) -> Facts {
     Facts {
         version: match version {

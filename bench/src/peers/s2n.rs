@@ -1,5 +1,5 @@
-//! s2n-tls-tokio, over s2n-tls and aws-lc. Its policies cannot be written, only chosen: the one that puts X25519 and
-//! AES-128-GCM first. Where bulk is measured it is set for throughput: full records, and many of them read at a time.
+//! s2n-tls-tokio, with s2n-tls and aws-lc. Its security policies are predefined; the one used here prefers X25519 and
+//! AES-128-GCM. For bulk it is configured for throughput: full records, and reads of many records at a time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -24,7 +24,7 @@ pub struct S2n {
     acceptor: TlsAcceptor<Configured>,
 }
 
-/// What connections are made of.
+/// The configuration of connections.
 #[derive(Clone)]
 struct Configured {
     config: Config,

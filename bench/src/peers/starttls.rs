@@ -1,5 +1,5 @@
-//! A peer that begins in plaintext: a line of greeting, the command, the answer, then TLS. Both ends know how long each
-//! line is, so that nothing is read too far.
+//! A peer that starts in plaintext: a greeting line, the command, the answer, then TLS. Both ends know the length of
+//! each line, so that they do not read too far.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

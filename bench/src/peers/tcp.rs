@@ -1,4 +1,4 @@
-//! Raw TCP: what there is to gain at most.
+//! Raw TCP, the upper limit of every TLS library.
 
 use tokio::net::TcpStream;
 

@@ -1,4 +1,4 @@
-//! The cipher alone: what TLS adds to TCP at least. The provider is the one that bowline and tokio-rustls use.
+//! The cipher alone: the least that TLS adds to TCP. The provider is the one that bowline and tokio-rustls use.
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 

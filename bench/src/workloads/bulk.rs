@@ -1,4 +1,4 @@
-//! One way, as fast as it goes: full writes, or small ones.
+//! Data in one direction, as fast as possible, in large or in small writes.
 
 use tokio::io::AsyncReadExt;
 
@@ -8,10 +8,10 @@ use crate::peers::Stack;
 use crate::spec::Way;
 use crate::{Result, fail};
 
-/// What a reader asks for at a time. More than a record of 16 KiB, so that one can be opened in place.
+/// The size of a reader's buffer. It is larger than a record of 16 KiB, so that a record can be opened into it.
 pub const READ: usize = 64 << 10;
 
-/// `count` writes of `size`, behind a sixteenth as many to warm up. Units are given for all of them.
+/// `count` writes of `size`, after a sixteenth as many for the warm-up. `units` is the amount of all of them.
 pub async fn run<S: Stack>(stack: S, run: Run, size: usize, way: Way, count: usize, units: f64) -> Result<Sample> {
     let (client, server) = pair(&stack, run).await?;
     let (mut from, mut to) = match way {
@@ -45,7 +45,7 @@ pub async fn run<S: Stack>(stack: S, run: Run, size: usize, way: Way, count: usi
     sample
 }
 
-/// Reads so many bytes, and forgets them.
+/// Reads this many bytes, and discards them.
 pub async fn drain<R: AsyncReadExt + Unpin>(from: &mut R, buf: &mut [u8], bytes: usize) -> Result<()> {
     let mut left = bytes;
     while left > 0 {

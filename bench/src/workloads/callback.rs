@@ -17,7 +17,7 @@ use crate::{Result, net};
 
 type Dyn<'a> = &'a mut dyn Conn;
 
-/// Runs a protocol on either end of a TLS connection, each in a task of its own.
+/// Runs a protocol on each end of a TLS connection, each in a task of its own.
 async fn start<C: Protocol, S: Protocol>(stack: &Bowline, run: Run, client: C, server: S) -> Result<()> {
     let listener = net::listen(run.regime)?;
     let (ours, theirs) = net::pair(&listener, run.regime).await?;
@@ -28,10 +28,10 @@ async fn start<C: Protocol, S: Protocol>(stack: &Bowline, run: Run, client: C, s
     Ok(())
 }
 
-/// Writes as a pull producer: asked whenever the queue has run empty, it writes what fits below the high mark.
+/// A pull producer that writes what fits below the high mark whenever the queue is empty.
 struct Writer {
     chunk: Arc<[u8]>,
-    /// How many writes come before the reader's sign that they have arrived, and how many after it.
+    /// The number of writes of the warm-up, after which the reader confirms that they have arrived.
     warm: usize,
     count: usize,
 }
@@ -48,7 +48,7 @@ impl Protocol for Writer {
         self.begin(transport, self.warm)
     }
 
-    /// The reader's one byte says that the warm-up has arrived.
+    /// The reader sends one byte when the warm-up has arrived.
     fn data_received(&mut self, transport: Dyn<'_>, data: &[u8]) -> CallbackResult<usize> {
         self.begin(transport, self.count)?;
         Ok(data.len())
@@ -78,7 +78,7 @@ impl PullProducer for Pieces {
     fn stop(&mut self) {}
 }
 
-/// Counts what comes.
+/// Counts the bytes that arrive.
 struct Reader {
     warm: usize,
     left: usize,
@@ -119,7 +119,7 @@ pub async fn bulk(stack: Bowline, run: Run, size: usize, way: Way, count: usize,
     sample.await?
 }
 
-/// Gives back what it gets.
+/// Echoes.
 struct Echo;
 
 impl Protocol for Echo {
@@ -129,10 +129,10 @@ impl Protocol for Echo {
     }
 }
 
-/// Asks, and asks again when the answer is whole.
+/// Sends a request, and the next one when the answer is complete.
 struct Asker {
     request: Vec<u8>,
-    /// Until when there is warm-up.
+    /// The phase of the run, and when it ends.
     phase: Phase,
     last: Instant,
     latencies: Vec<u32>,
@@ -171,7 +171,7 @@ impl Protocol for Asker {
         match self.phase {
             Phase::Warm { until } if now >= until => {
                 self.phase = Phase::Waiting;
-                // The clock starts for all at once: a timer's callback is where a protocol goes on.
+                // All protocols start at the same time, from a timer's callback.
                 let (begin, handle) = (self.begin.clone(), transport.handle());
                 tokio::spawn(async move {
                     begin.wait().await;
@@ -230,10 +230,10 @@ pub async fn pingpong(stack: Bowline, run: Run, size: usize, connections: usize)
     Ok(sample)
 }
 
-/// Gives back one message, and waits for another; or writes, and is stalled.
+/// Echoes one message, and then waits for another, or writes until it stalls.
 struct Waiter {
     watch: Watch,
-    /// What is written then; the same bytes for all.
+    /// The bytes to write until it stalls, shared by all connections.
     stall: Option<Arc<[u8]>>,
 }
 

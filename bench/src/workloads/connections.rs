@@ -1,4 +1,4 @@
-//! Connections by the thousand: handshakes alone, and whole lives with a half-close.
+//! Many short connections: handshakes alone, and complete lives with a half-close.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use crate::measure::{Mark, Sample};
 use crate::peers::Stack;
 use crate::{Result, fail, net};
 
-/// Connections that come before those that count.
+/// The number of connections for the warm-up.
 const WARM: usize = 20;
-/// A request and its response, in a connection that lives for no more.
+/// The size of the request and of the response of a connection.
 const MESSAGE: usize = 1024;
 
 /// The time that a handshake may take: bowline's default.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// One after the other, for a time.
+/// Repeats this for a time.
 macro_rules! for_a_while {
     ($run:expr, $one:expr) => {{
         for _ in 0..WARM {
@@ -35,11 +35,11 @@ macro_rules! for_a_while {
     }};
 }
 
-/// A TCP connection, a handshake, one byte from the server (behind which the ticket lies), and RST.
+/// A TCP connection, a handshake, one byte from the server (which follows the ticket), and RST.
 pub async fn handshakes<S: Stack>(stack: S, run: Run) -> Result<Sample> {
     let listener = net::listen(run.regime)?;
     if run.setup.resume {
-        // The first one has nothing to resume.
+        // The first connection has no session to resume.
         handshake(&stack, run, &listener, false).await?;
     }
     for_a_while!(run, handshake(&stack, run, &listener, run.setup.resume))
@@ -47,7 +47,7 @@ pub async fn handshakes<S: Stack>(stack: S, run: Run) -> Result<Sample> {
 
 async fn handshake<S: Stack>(stack: &S, run: Run, listener: &TcpListener, resumed: bool) -> Result<()> {
     let (client, server) = net::pair_for::<S>(listener, run.regime).await?;
-    // Without TIME_WAIT there are ports enough for any number of them.
+    // Without TIME_WAIT, there are enough ports for any number of connections.
     net::reset_on_drop(&client)?;
     let serve = async {
         let mut server = in_time::<S, _>(stack.accept(server)).await?;
@@ -65,7 +65,7 @@ async fn handshake<S: Stack>(stack: &S, run: Run, listener: &TcpListener, resume
     Ok(())
 }
 
-/// A whole life: a request, our half ends, the response, the other half ends, both ends are closed.
+/// The life of a connection: a request, our half ends, the response, the other half ends, and both ends are closed.
 pub async fn churn<S: Stack>(stack: S, run: Run) -> Result<Sample> {
     let listener = net::listen(run.regime)?;
     for_a_while!(run, live(&stack, run, &listener))
@@ -99,7 +99,8 @@ async fn live<S: Stack>(stack: &S, run: Run, listener: &TcpListener) -> Result<(
     Ok(())
 }
 
-/// A handshake with a deadline. Bowline's has one always, and no server can do without: the others get tokio's.
+/// A handshake with a deadline, which every server needs. bowline has one of its own; for the others it is tokio's
+/// timer.
 async fn in_time<S: Stack, T>(handshake: impl Future<Output = Result<T>>) -> Result<T> {
     if S::SETS_DEADLINE || S::PLAIN { handshake.await } else { timeout(DEADLINE, handshake).await? }
 }

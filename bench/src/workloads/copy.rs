@@ -1,4 +1,4 @@
-//! A file, sent the way applications send one: `tokio::io::copy` from the file into the connection.
+//! Sends a file as applications do, with `tokio::io::copy`.
 
 use std::io::{SeekFrom, Write};
 

@@ -1,5 +1,5 @@
-//! hyper as the server, over a peer's connections; wrk or h2load as the client, a program of its own on another CPU. Only
-//! what the server takes counts, and how many requests it answers.
+//! hyper is the server, over a peer's connections. The client is wrk or h2load, on another CPU. Only the server's CPU
+//! time and its number of answers count.
 
 use std::convert::Infallible;
 use std::io::Read;
@@ -22,9 +22,9 @@ use crate::peers::Stack;
 use crate::spec::Http;
 use crate::{Result, child, fail, net};
 
-/// How long requests go ahead of those that count.
+/// The duration of the warm-up.
 const WARM: Duration = Duration::from_millis(300);
-/// The client ends after twice that.
+/// The time limit. The client ends after twice this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server that answers each request with `body` bytes, for a while.
@@ -37,7 +37,7 @@ pub async fn run<S: Stack>(stack: S, run: Run, http: Http, body: usize, connecti
     let mut client = start(http, connections, format!("{scheme}://{address}/"))?;
     let count = || answered.load(Ordering::Relaxed);
     let measured = async {
-        // All connections are there by then.
+        // By then, all connections have been made.
         while count() < 2 * connections as u64 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -104,7 +104,7 @@ async fn serve<S: Stack>(
     Ok(())
 }
 
-/// One thread of the client on another CPU, for longer than is measured; it is ended by this process.
+/// Starts the client with one thread on another CPU. It runs for longer than the measurement, and this process ends it.
 fn start(http: Http, connections: usize, url: String) -> Result<Child> {
     let mut command = Command::new(http.client());
     let connections = connections.to_string();

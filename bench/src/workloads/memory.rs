@@ -1,4 +1,5 @@
-//! What a connection costs a server in memory: idle, and with a peer that does not read. The clients are another process.
+//! The memory of a connection in a server: idle, and with a peer that does not read. The clients are in another
+//! process.
 
 use std::future::Future;
 use std::io::Write;
@@ -19,13 +20,13 @@ use crate::peers::Stack;
 use crate::pki::Pki;
 use crate::{Result, fail, net};
 
-/// The word that makes a process the clients.
+/// The subcommand of the process with the clients.
 pub const COMMAND: &str = "clients";
-/// Connections that come before what is counted: what is made once, is made.
+/// The number of connections that are not counted, so that one-time allocations are left out.
 const FIRST: usize = 64;
-/// Of a request and its response, exchanged once ahead of idleness.
+/// The size of the request and the response that are exchanged once before the connection is idle.
 pub const MESSAGE: usize = 64;
-/// How many clients shake hands at a time.
+/// The number of simultaneous handshakes.
 const AT_ONCE: usize = 32;
 
 /// `count` connections that have exchanged a message, and wait for the next.
@@ -33,12 +34,12 @@ pub async fn idle<S: Stack>(stack: S, run: Run, pki: &Pki, id: &str, count: usiz
     measure(run, pki, id, count, S::PLAIN, |tcp, watch| spawn(serve(stack.clone(), tcp, watch, false))).await
 }
 
-/// `count` connections that are written to until nothing goes any more.
+/// `count` connections that are written to until no write completes.
 pub async fn stalled<S: Stack>(stack: S, run: Run, pki: &Pki, id: &str, count: usize) -> Result<Sample> {
     measure(run, pki, id, count, S::PLAIN, |tcp, watch| spawn(serve(stack.clone(), tcp, watch, true))).await
 }
 
-/// Told by each connection how far it is.
+/// Tracks the progress of each connection.
 #[derive(Clone)]
 pub struct Watch {
     ready: UnboundedSender<()>,
@@ -46,12 +47,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The message was exchanged.
+    /// Called when the message was exchanged.
     pub fn ready(&self) {
         let _ = self.ready.send(());
     }
 
-    /// Something was written.
+    /// Called when bytes were written.
     pub fn wrote(&self) {
         self.progress.fetch_add(1, Ordering::Relaxed);
     }
@@ -104,7 +105,7 @@ pub async fn measure(
     Ok(sample)
 }
 
-/// Until nothing moves for a while.
+/// Waits until there is no progress for a while.
 async fn settle(progress: &AtomicUsize) {
     let mut last = usize::MAX;
     for _ in 0..50 {
@@ -116,7 +117,7 @@ async fn settle(progress: &AtomicUsize) {
     }
 }
 
-/// Told to standard error, where it goes wrong: the measurement does not end then.
+/// Reports an error to standard error, and does not end the measurement.
 fn spawn(serving: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
     tokio::spawn(async move {
         if let Err(error) = serving.await {
@@ -139,7 +140,7 @@ async fn serve<S: Stack>(stack: S, tcp: TcpStream, watch: Watch, stall: bool) ->
             watch.wrote();
         }
     }
-    // Behind the end of the clients there is nothing to say.
+    // An error is ignored, because the clients may have ended.
     let _ = stream.read(&mut message).await;
     Ok(())
 }
@@ -161,7 +162,7 @@ pub async fn clients<S: Stack>(stack: S, run: Run, address: SocketAddr, count: u
             Ok::<_, crate::Error>(stream)
         }));
         if at + 1 == FIRST {
-            // The server looks at itself, and says when to go on.
+            // The server measures its memory, and then sends a line.
             wait_for_line().await?;
         }
     }
@@ -174,7 +175,7 @@ pub async fn clients<S: Stack>(stack: S, run: Run, address: SocketAddr, count: u
     Ok(())
 }
 
-/// Or for the end of standard input.
+/// Waits for a line, or for the end of standard input.
 async fn wait_for_line() -> Result<()> {
     tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new())).await??;
     Ok(())

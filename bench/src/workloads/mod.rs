@@ -1,5 +1,5 @@
-//! What is measured. Each is written once, for every peer that is read and written by tokio's traits; bowline's callback
-//! face has its own.
+//! The workloads. Each is written once, for every peer that is read and written with tokio's traits. bowline's callback
+//! face has its own versions.
 
 pub mod aead;
 pub mod bulk;
@@ -22,34 +22,35 @@ use crate::peers::Stack;
 use crate::setup::Setup;
 use crate::spec::Regime;
 
-/// What a run of a workload is told.
+/// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
     pub setup: Setup,
     pub regime: Regime,
-    /// How much of the full amount is done: 1 in a full run, less in a quick one.
+    /// The fraction of the full amount: 1 in a full run, less in a quick one.
     pub scale: f64,
     /// Without warm-up: system calls are counted from the first one on.
     pub cold: bool,
 }
 
 impl Run {
-    /// So much of this amount, but at least `least`; where only system calls are counted, as little as was asked for.
+    /// This amount multiplied by the scale, but at least `least`. If only system calls are counted, there is no lower
+    /// limit.
     pub fn amount(&self, full: usize, least: usize) -> usize {
         ((full as f64 * self.scale) as usize).max(if self.cold { 1 } else { least })
     }
 
-    /// How many of `count` writes come as many again before them.
+    /// The number of writes for the warm-up before `count` writes.
     pub fn warm_up(&self, count: usize) -> usize {
         if self.cold { 1 } else { (count / 16).max(1) }
     }
 
-    /// How long there are requests ahead of those that count.
+    /// The duration of the warm-up.
     pub fn warm_time(&self) -> Duration {
         if self.cold { Duration::ZERO } else { Duration::from_millis(100) }
     }
 
-    /// How long there are requests, or connections, that count.
+    /// The duration of the measurement.
     pub fn time(&self) -> Duration {
         Duration::from_millis(400).mul_f64(self.scale)
     }
@@ -64,7 +65,7 @@ pub async fn pair<S: Stack>(stack: &S, run: Run) -> Result<(S::Stream, S::Stream
     Ok((client, server))
 }
 
-/// Where two tasks meet at the begin of what is measured.
+/// A barrier at which the tasks wait for the start of the measurement.
 pub fn meeting(tasks: usize) -> Arc<Barrier> {
     Arc::new(Barrier::new(tasks))
 }

@@ -21,7 +21,7 @@ pub async fn run<S: Stack>(stack: S, run: Run, size: usize, connections: usize) 
         let begin = begin.clone();
         clients.push(tokio::spawn(async move {
             let mut client = client;
-            // All are there before the first one asks: handshakes among requests take long.
+            // All connections are made before the first request, because handshakes would disturb the measurement.
             begin.wait().await;
             ask::<S>(&mut client, size, run.warm_time()).await?;
             begin.wait().await;
@@ -62,7 +62,7 @@ async fn ask<S: Stack>(stream: &mut S::Stream, size: usize, how_long: Duration) 
         latencies.push(u32::try_from((now - last).as_nanos()).unwrap_or(u32::MAX));
         last = now;
     }
-    // Without warm-up there is no response yet.
+    // Without a warm-up, there is no response yet.
     if !latencies.is_empty() && response != request {
         return fail("the response is not the request");
     }

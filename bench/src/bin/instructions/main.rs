@@ -1,10 +1,12 @@
-//! A guard against slow-downs that needs no quiet machine: instructions, counted by callgrind, compared with a baseline.
+//! A guard against slow-downs that needs no quiet machine: it counts instructions with callgrind, and compares them
+//! with a baseline.
 //!
-//! Without arguments it runs itself under valgrind, once for each workload, and compares with `bench/baseline.json`;
-//! `UPDATE_BASELINE=1` writes that anew. With a workload's name it runs that, for valgrind or a profiler to look on.
+//! Without arguments, it runs itself under valgrind, once for each workload, and compares the counts with
+//! `bench/baseline.json`; `UPDATE_BASELINE=1` rewrites that file. With the name of a workload, it runs that workload,
+//! for valgrind or a profiler.
 //!
-//! Everything happens in one thread and in memory. What is made before the first byte of data, the handshake and its
-//! entropy above all, is not counted: valgrind collects inside of [`counted`] only.
+//! Everything happens in one thread and in memory. Work before the first byte of data, mainly the handshake, is not
+//! counted: valgrind counts only inside of [`counted`].
 
 mod pipe;
 mod workload;
@@ -19,11 +21,11 @@ use serde_json::{Value, json};
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Error>;
 
-/// How far a count may be from the baseline. The same build on the same machine gives the same count to within 0.02 %;
-/// another version of the compiler or of libc moves it by a percent.
+/// The largest allowed difference from the baseline. The same build on the same machine gives the same count to within
+/// 0.02 %. Another version of the compiler or of libc changes it by about one per cent.
 const TOLERANCE: f64 = 0.02;
 
-/// Valgrind collects while this runs.
+/// Valgrind counts while this function runs.
 #[inline(never)]
 fn counted<R>(work: impl FnOnce() -> R) -> R {
     std::hint::black_box(work())
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all is as it was, or better, as far as that can be said here.
+/// Whether no count has grown, as far as the counts can be compared on this machine.
 fn guard() -> Result<bool> {
     if Command::new("valgrind").arg("--version").output().is_err() {
         println!("SKIPPED: there is no valgrind here, so no instruction was counted");
@@ -73,8 +75,8 @@ fn guard() -> Result<bool> {
     Ok(is_good || is_update)
 }
 
-/// What moves the counts although the code is the same: the compiler, libc, and the processor, whose features and caches
-/// both choose by.
+/// The things that change the counts although the code is the same: the compiler, libc, and the processor, because both
+/// choose code by its features and caches.
 fn surroundings() -> Value {
     let said = |program: &str, argument: &str| {
         let output = Command::new(program).arg(argument).output().ok().filter(|output| output.status.success());
@@ -91,7 +93,7 @@ fn surroundings() -> Value {
     })
 }
 
-/// Whether all is as it was, or better.
+/// Whether no count has grown.
 fn compare(baseline: &Value, counts: &BTreeMap<String, f64>) -> bool {
     println!("{:28} {:>14} {:>14} {:>8}", "instructions for each", "baseline", "now", "");
     let mut is_good = true;
@@ -112,7 +114,7 @@ fn compare(baseline: &Value, counts: &BTreeMap<String, f64>) -> bool {
     is_good
 }
 
-/// Side by side: what is counted does not depend on what else runs.
+/// Counts all workloads in parallel, because the counts do not depend on other processes.
 fn count_all() -> Result<BTreeMap<String, f64>> {
     let next = AtomicUsize::new(0);
     let some = || {

@@ -1,5 +1,5 @@
-//! A connection in memory, as plain as can be: what is counted is not to be this. One thread only; it holds no lock while
-//! it wakes.
+//! A connection in memory, as simple as possible, so that it adds few instructions to the counts. For one thread only.
+//! It holds no lock while it wakes a task.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// About what a socket holds.
+/// About the capacity of a socket.
 const CAPACITY: usize = 256 << 10;
 
 pub struct Pipe {
@@ -45,7 +45,7 @@ impl AsyncRead for Pipe {
         lane.from += n;
         let mut writer = None;
         if lane.from == lane.to {
-            // Like a full socket's, a writer is woken when there is much room.
+            // As with a full socket, a writer is woken only when there is much space.
             (lane.from, lane.to) = (0, 0);
             writer = lane.writer.take();
         }

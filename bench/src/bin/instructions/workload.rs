@@ -1,4 +1,4 @@
-//! What is counted.
+//! The workloads whose instructions are counted.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use tokio::runtime::Runtime;
 use crate::pipe::{Pipe, pipe};
 use crate::{Result, counted};
 
-/// Name, and how many units are counted: MiB in bulk, else writes, or requests with their responses. Each is there for
-/// both engines.
+/// The name, and the number of counted units: MiB in bulk, otherwise writes, or requests with their responses. Each
+/// workload exists for both engines.
 pub const ALL: &[(&str, f64)] = &[
     ("bulk-64k", 4.0),
     ("bulk-16k", 4.0),
@@ -33,7 +33,7 @@ pub const ALL: &[(&str, f64)] = &[
 
 type Connection = TlsConnection<Stream<Pipe>>;
 
-/// Runs a workload: all of it ahead of what is counted, and what is counted.
+/// Runs a workload: first its preparation, then the counted part.
 pub fn run(name: &str) -> Result<()> {
     let units = ALL.iter().find(|(known, _)| *known == name).ok_or("there is no such workload")?.1 as usize;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -56,7 +56,7 @@ pub fn run(name: &str) -> Result<()> {
 }
 
 fn bulk(runtime: &Runtime, from: Connection, to: Connection, size: usize, count: usize, cork: bool) -> Result<()> {
-    // A quarter to warm up: buffers have their size then.
+    // A quarter of the amount as a warm-up, after which the buffers have their final sizes.
     let (from, to) = transfer(runtime, from, to, size, count / 4, cork)?;
     counted(|| transfer(runtime, from, to, size, count, cork))?;
     Ok(())
@@ -131,7 +131,7 @@ impl Protocol for Echo {
     }
 }
 
-/// Two ends, their handshakes done.
+/// Two ends of a connection, after the handshake.
 async fn pair(is_express: bool) -> Result<(Connection, Connection)> {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
