@@ -1,4 +1,4 @@
-//! LDAP, FTP, XMPP, databases, IRC.
+//! LDAP, FTP, XMPP, databases, IRC, NNTP.
 
 use std::fs;
 use std::path::Path;
@@ -188,4 +188,49 @@ async fn inspircd_upgrades() {
     let go_ahead = GoAhead::From(b"670 ", b'\n');
     check(&server, Check { dialogue: "irc", go_ahead, question: b"PING x\r\nQUIT\r\n".to_vec(), answer: b"ERROR" })
         .await;
+}
+
+#[tokio::test]
+async fn inn_upgrades() {
+    let Some(program) = installed("inn2", &["/usr/lib/news/bin/nnrpd"]) else { return };
+    if !must_be_root("inn2") {
+        return;
+    }
+    let (dir, port, owner) = (directory(), free_port(), user("news"));
+    let own = folder(&dir, "news", owner);
+    let path = dir.path().display();
+    let key = own.join("key.pem");
+    let config = format!(
+        "mta: \"/bin/true %s\"\ndomain: localhost.localdomain\npathhost: localhost\nhismethod: hisv6\novmethod: tradindexed\n\
+         enableoverview: true\npathnews: /usr/lib/news\npathdb: {path}/news\npathetc: {path}/news\npathspool: {path}/news\n\
+         pathrun: {path}/news\npathtmp: {path}/news\npathlog: {path}/news\npathoverview: {path}/news\n\
+         tlscertfile: {path}/cert.pem\ntlscafile: {path}/cert.pem\ntlscapath: {path}\ntlskeyfile: {path}/news/key.pem\n"
+    );
+    fs::write(dir.path().join("inn.conf"), config).unwrap();
+    let readers =
+        "auth \"x\" { hosts: \"127.0.0.1\" default: \"x\" }\naccess \"x\" { users: \"*\" newsgroups: \"*\" }\n";
+    // An index of no groups: its magic number, and an empty list for each hash and for the free places.
+    let index = [&0x0e0f_0cc2_u32.to_le_bytes()[..], &[0xff; 4 * 16_385]].concat();
+    for (name, content) in [
+        ("readers.conf", readers.as_bytes()),
+        ("storage.conf", b"method trash {\n  class: 0\n  newsgroups: *\n}\n"),
+        ("group.index", &index),
+        ("active", b""),
+        ("newsgroups", b""),
+        ("history", b""),
+        ("key.pem", &fs::read(dir.path().join("key.pem")).unwrap()),
+    ] {
+        fs::write(own.join(name), content).unwrap();
+        if let Some((user, group)) = owner {
+            std::os::unix::fs::chown(own.join(name), Some(user), Some(group)).unwrap();
+        }
+    }
+    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut command = as_user(&program, "news");
+    command.env("INNCONF", dir.path().join("inn.conf")).args(["-D", "-f", "-4", "127.0.0.1", "-p", &port.to_string()]);
+    command.arg("-c").arg(own.join("readers.conf"));
+    let server = Server::start(dir, command, package_version("inn2"), vec![("nntp", port)]);
+    let go_ahead = GoAhead::From(b"382", b'\n');
+    let question = b"CAPABILITIES\r\nQUIT\r\n".to_vec();
+    check(&server, Check { dialogue: "nntp", go_ahead, question, answer: b"IMPLEMENTATION INN" }).await;
 }
