@@ -44,29 +44,29 @@ fn count(made: usize, given_back: usize) {
     MOST.set(MOST.get().max(HELD.get()));
 }
 
-// SAFETY: every call is passed on as it came to the system's allocator, whose promises these are.
+// SAFETY: every call is forwarded unchanged to the system's allocator, which keeps the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 0);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller keeps the contract of this method, which is that of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size(), 0);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller keeps the contract of this method, which is that of the system's allocator.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size, layout.size());
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller keeps the contract of this method, which is that of the system's allocator.
         unsafe { System.realloc(place, layout, size) }
     }
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         count(0, layout.size());
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller keeps the contract of this method, which is that of the system's allocator.
         unsafe { System.dealloc(place, layout) }
     }
 }
@@ -74,7 +74,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// What is counted is the whole process: one test at a time.
+/// The counters belong to the whole process, so only one test runs at a time.
 static TURN: Mutex<()> = Mutex::new(());
 
 struct Echo;
@@ -127,7 +127,7 @@ enum Over {
     TlsExpress,
 }
 
-/// What serves one end.
+/// The code that serves one end.
 #[derive(Debug, Clone, Copy)]
 enum Face {
     /// A task that reads and writes.
@@ -198,7 +198,7 @@ fn an_idle_connection_holds_little() {
         (Over::TlsExpress, Face::Async, 8_700),
         (Over::TlsExpress, Face::Callback, 9_400),
     ] {
-        // One for each: with it go its tasks.
+        // One runtime for each run, so that its tasks end with it.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let held = runtime.block_on(held_by_each(over, face));
         println!("{over:?}, {face:?}: {held} bytes, both ends together");
@@ -209,7 +209,7 @@ fn an_idle_connection_holds_little() {
     assert!(too_much.is_empty(), "{too_much:?}");
 }
 
-/// Answers each line by a hundred bytes.
+/// Answers each line with a hundred bytes.
 struct Help;
 
 impl MessageProtocol for Help {
@@ -259,7 +259,7 @@ async fn async_drop(running: impl Future<Output = CloseReport>) {
     drop(running.await);
 }
 
-/// Sends lines until nothing more is taken, and never reads.
+/// Sends lines until no more are accepted, and never reads.
 async fn send_and_do_not_read(address: std::net::SocketAddr, over: Over) -> BoxTransport {
     let tcp = Connector::new().connect_addr(address).await.unwrap();
     tcp.set_recv_buffer_size(64 << 10).unwrap();
@@ -276,7 +276,7 @@ async fn send_and_do_not_read(address: std::net::SocketAddr, over: Over) -> BoxT
     peer
 }
 
-/// What the documentation of `bowline::protocol` promises, with the default marks.
+/// The limit that the documentation of `bowline::protocol` promises, with the default marks.
 ///
 /// rule: write-10
 #[test]
@@ -304,7 +304,7 @@ fn a_peer_that_sends_and_does_not_read_uses_little_memory() {
     }
 }
 
-/// The first part of a message stays in place and grows: it is not copied for each record that adds a part.
+/// The first part of a message stays in place and grows. It is not copied for each record that adds a part.
 ///
 /// rule: write-10
 #[test]
@@ -340,7 +340,7 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Handles are kept, one for each way to end.
+/// A handle is kept for each way to end.
 ///
 /// rule: life-4
 #[cfg(target_os = "linux")]

@@ -84,7 +84,7 @@ fn kind(result: &io::Result<()>) -> Option<ErrorKind> {
     result.as_ref().err().map(io::Error::kind)
 }
 
-/// One row: what was counted, over tokio-rustls and here, out of how many.
+/// One row: a description, the counts with tokio-rustls and with bowline, and the number of rounds.
 struct Row {
     what: &'static str,
     theirs: usize,
@@ -92,7 +92,7 @@ struct Row {
     of: usize,
 }
 
-/// The peer has sent what the server does not read, then reads an answer of 3 MB to its end.
+/// The peer has sent input that the server does not read. Then it reads an answer of 3 MB to its end.
 async fn lost_tails(world: &World) -> Row {
     let unread = vec![0; 16 << 10];
     let (mut theirs, mut ours) = (0, 0);
@@ -167,8 +167,8 @@ async fn accepted_after_half_close(world: &World) -> Row {
     Row { what: "half-close: late writes that were accepted", theirs, ours, of: ROUNDS }
 }
 
-/// A message is given up in the middle; the peer must not take it for complete. Over tokio-rustls the ends there are: drop
-/// and shutdown.
+/// A message is given up in the middle, and the peer must not mistake it for complete. With tokio-rustls, the possible
+/// ends are drop and shutdown.
 async fn aborts(world: &World) -> [Row; 3] {
     #[derive(Default)]
     struct Seen {
@@ -213,7 +213,8 @@ async fn truncations(world: &World) -> [Row; 2] {
     async fn truncate(mut peer: Peer) {
         peer.write_all(b"half of a mess").await.unwrap();
         peer.get_mut().0.shutdown().await.unwrap();
-        // Kept until the other end has seen it: unread tickets would make a reset of the drop.
+        // The socket is kept until the other end has seen the FIN, because unread tickets would turn a drop into a
+        // reset.
         let _ = drain(&mut peer).await;
     }
     async fn ends(mut server: impl AsyncReadExt + Unpin) -> (usize, usize) {
@@ -272,7 +273,7 @@ async fn injections(world: &World) -> Row {
     Row { what: "STARTTLS: injected lines that were noticed", theirs, ours, of: ROUNDS }
 }
 
-/// A stream whose first write takes these bytes along.
+/// A stream whose first write also sends these bytes, before its own.
 struct Glued(TcpStream, Vec<u8>);
 
 impl AsyncRead for Glued {
@@ -298,7 +299,7 @@ impl AsyncWrite for Glued {
     }
 }
 
-/// A client that does not wait for the answer: its ClientHello comes in one segment with the command.
+/// A client that does not wait for the answer: its ClientHello arrives in one segment with the command.
 async fn glued_hellos(world: &World) -> Row {
     const OF: usize = 20;
     let glued = |client| world.connector.connect(World::name(), Glued(client, b"STARTTLS\r\n".to_vec()));
@@ -326,7 +327,7 @@ async fn glued_hellos(world: &World) -> Row {
     Row { what: "STARTTLS: handshakes with a ClientHello glued to the command", theirs, ours, of: OF }
 }
 
-/// The peer ends TLS and goes on in plaintext, in one segment.
+/// The peer ends TLS and continues in plaintext, in one segment.
 async fn downgrades(world: &World) -> Row {
     const PLAIN: &[u8] = b"plain again";
     async fn end_tls(peer: Peer) -> TcpStream {
@@ -363,7 +364,7 @@ async fn downgrades(world: &World) -> Row {
     Row { what: "downgrade: plaintext right behind close_notify that arrived", theirs, ours, of: OF }
 }
 
-/// Writes as long as writes are accepted, then waits for something else; the peer reads what comes meanwhile.
+/// Writes as long as writes are accepted, then waits for something else. The peer reads what arrives meanwhile.
 async fn unflushed(world: &World) -> Row {
     async fn fill(server: &mut (impl AsyncWrite + Unpin)) -> usize {
         let chunk = vec![0; 16 << 10];
@@ -396,7 +397,7 @@ async fn unflushed(world: &World) -> Row {
     Row { what: "no flush: all accepted bytes arrive while the writer waits for something else", theirs, ours, of: OF }
 }
 
-/// What the future says at once; `None` where it would wait.
+/// The output of the future, if it is ready at once; `None` if it would wait.
 async fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(tokio::task::coop::unconstrained(future));
     poll_fn(|cx| match future.as_mut().poll(cx) {

@@ -15,7 +15,7 @@ type Connection = UpgradableConnection<Stream<Pipe>>;
 /// One step that both sides do together.
 #[derive(Debug, Clone)]
 enum Step {
-    /// Both send this much, in writes of this size, and read what the other one sends.
+    /// Both send this many bytes, in writes of this size, and read the bytes of the other side.
     Talk {
         sizes: [usize; 2],
         piece: usize,
@@ -29,7 +29,7 @@ enum Step {
 enum Ending {
     Close,
     HalfCloseThenClose,
-    /// One side aborts, with this much under way.
+    /// One side aborts, with this many bytes unread.
     Abort(usize),
     /// One side is dropped.
     Drop,

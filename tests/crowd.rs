@@ -80,7 +80,7 @@ async fn until(lines: &mut Lines<BufReader<ChildStdout>>, wanted: &str) {
     while lines.next_line().await.unwrap().expect("the peers failed") != wanted {}
 }
 
-/// The other process. Its environment variables say what it has to do.
+/// The other process. Its environment variables contain its task.
 #[tokio::test]
 #[ignore = "the other tests start it, in a process of its own"]
 async fn the_peers() {
@@ -112,7 +112,7 @@ async fn the_peers() {
     println!("\nclosed");
 }
 
-/// All ask first, so that all are under way at once; then all are answered.
+/// All connections send a request first, so that all are busy at once. Then all are answered.
 async fn echo(peers: &mut [Box<dyn Transport>]) {
     for peer in &mut *peers {
         peer.write_all(b"anybody there?").await.unwrap();

@@ -80,7 +80,7 @@ impl Debug for Secrets {
     }
 }
 
-/// Both roles, by each engine, in each version; the keys of their sessions are noted.
+/// Both roles, with each engine and each version. The keys of their sessions are recorded.
 fn configurations(secrets: &Arc<Secrets>) -> Vec<(ClientTls, ServerTls)> {
     let mut all = Vec::new();
     for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
@@ -334,7 +334,7 @@ const PLAIN: &str = "
 fn each_type_that_has_debug_is_formatted_here() {
     let ours: BTreeSet<&str> = include_str!("debug.rs").split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     assert!(PLAIN.split_whitespace().all(|name| ours.contains(name)));
-    // Parts of the types that are formatted above.
+    // These types are parts of the types that are formatted above.
     let reached = ["Identity", "Lane", "TcpReadHalf", "TcpWriteHalf", "TlsReadHalf", "TlsWriteHalf", "Stream"];
     let more = [
         "Busy",

@@ -83,7 +83,7 @@ fn an_accept_dropped_without_descriptors_keeps_its_wait_and_connections() {
         for _ in 0..1_000 {
             assert!(timeout(Duration::ZERO, listener.accept()).await.is_err());
         }
-        // Each of them would have been refused by the system, had it not waited.
+        // Without the wait, the system would have refused each of these accepts.
         assert!(listener.status().accept_errors < 20, "{:?}", listener.status());
         drop(taken);
         assert_eq!(timeout(SOON, listener.accept()).await.unwrap().unwrap().peer_addr(), peer);

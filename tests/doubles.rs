@@ -1,4 +1,4 @@
-//! The test doubles for protocols: they answer as the real transports do.
+//! The test doubles for protocols return the same results as the real transports.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,4 @@
-//! The two engines of a TLS session, held against each other: the same data, the same end, the same alert, whatever a peer
-//! does.
+//! Compares the two engines of a TLS session: the same data, the same end and the same alert, whatever a peer does.
 #![allow(clippy::unwrap_used)]
 
 #[path = "garbage/setup.rs"]

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(30);
 
-/// The service: what one would find in `src/`.
+/// The service. In a real project, this code would be in `src/`.
 mod service {
     use super::{Arc, AsyncReadExt, AsyncWriteExt, Duration, Error, Incoming, Listener, Mutex, ServerTls, Transport};
 
@@ -31,7 +31,7 @@ mod service {
         pub(super) async fn serve(self, listener: Listener, tls: ServerTls) {
             while let Ok(incoming) = listener.accept().await {
                 let (uploads, tls) = (self.clone(), tls.clone());
-                // How one client fails is no concern of the others.
+                // The failure of one client does not affect the others.
                 tokio::spawn(async move { uploads.receive(incoming, &tls).await });
             }
         }
@@ -43,7 +43,7 @@ mod service {
                 tls.abort();
                 return Ok(());
             };
-            // A missing close_notify is an error here, so that what is stored is always whole.
+            // A missing close_notify is an error here, so that every stored upload is complete.
             end?;
             let answer = format!("stored {} bytes", upload.len());
             self.stored.lock().unwrap().push(upload);
@@ -54,7 +54,7 @@ mod service {
     }
 }
 
-/// A service that runs, and what a test needs to talk to it.
+/// A running service, and what a test needs to connect to it.
 struct Running {
     pki: Pki,
     stored: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -77,7 +77,7 @@ impl Running {
         Self { pki, stored, addr }
     }
 
-    /// A client that comes over this meddler.
+    /// A client that connects through this meddler.
     async fn client(&self, meddler: &Meddler) -> RawTls {
         let stream = TcpStream::connect(meddler.addr()).await.unwrap();
         RawTls::client(stream, &self.pki.client_tls(), "localhost").await.unwrap()
@@ -107,7 +107,7 @@ async fn a_truncated_upload_is_refused() {
     let meddler = Meddler::to(service.addr).await.unwrap();
     let mut client = service.client(&meddler).await;
     client.data(b"all of it").close_notify();
-    // The client ends correctly, but the last byte of its close_notify is lost on the way.
+    // The client ends correctly, but the last byte of its close_notify is lost in transit.
     meddler.to_server().fin_after(client.sent() + client.queued() - 1);
     client.send().await.unwrap();
     let seen = client.observe().await;
@@ -122,7 +122,7 @@ async fn an_upload_that_stalls_is_cut_off_and_not_confirmed() {
     let meddler = Meddler::to(service.addr).await.unwrap();
     let mut client = service.client(&meddler).await;
     client.data(b"some of it").send().await.unwrap();
-    // The service aborts. It sends no close_notify, so the client cannot take the end for a confirmation.
+    // The service aborts. It sends no close_notify, so the client cannot mistake the end for a confirmation.
     assert_eq!(client.observe().await, [Event::Reset]);
     assert!(service.stored().is_empty());
 }
@@ -132,10 +132,10 @@ async fn an_upload_that_stalls_is_cut_off_and_not_confirmed() {
 async fn a_handshake_that_stalls_is_given_up() {
     let service = Running::with_patience(SHORT, LONG).await;
     let mut client = RawTcp::connect(service.addr).await.unwrap();
-    // The begin of a ClientHello, and no more.
+    // Only the start of a ClientHello.
     client.send(&[22, 3, 1, 2, 0, 1]).await.unwrap();
     assert_ne!(client.observe().await.last(), Some(&Event::Silence));
-    // It has cost the others nothing.
+    // The stalled client has not affected the others.
     let meddler = Meddler::to(service.addr).await.unwrap();
     let mut client = service.client(&meddler).await;
     client.data(b"good").close_notify().send().await.unwrap();

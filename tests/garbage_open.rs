@@ -135,7 +135,7 @@ fn hello_of_nobody() -> Vec<u8> {
     [&[1, 0, 0, u8::try_from(body.len()).unwrap()][..], &body].concat()
 }
 
-/// rustls ends these without an alert, and has no way to send one of ours.
+/// rustls ends these sessions without an alert, and cannot send one of ours.
 ///
 /// rule: end-1, end-5
 #[tokio::test]
@@ -272,7 +272,7 @@ async fn thousands_of_key_update_requests_bring_few_answers() {
         timeout(SOON, async { tokio::join!(reading, sending) }).await.unwrap();
         let seen = peer.observe().await;
         let answers = seen.iter().filter(|event| **event == Event::KeyUpdate { requested: false }).count();
-        // One for each time at which nothing more had arrived: that is up to the kernel.
+        // There is one answer each time that no more bytes had arrived, and the kernel decides how often that is.
         assert!((1..REQUESTS / 10).contains(&answers), "{side:?}: {answers}");
         assert!(seen.ends_with(&[Event::CloseNotify, Event::Fin]), "{side:?}: {seen:?}");
     }
@@ -283,7 +283,7 @@ async fn thousands_of_key_update_requests_bring_few_answers() {
 async fn a_peer_that_sends_while_we_do_not_read_is_held_back_by_its_socket() {
     for (name, _, setup) in all_setups() {
         let (mut ours, peer) = setup.done().await;
-        // One byte is read, so that the session has seen how much there is.
+        // One byte is read, so that the session has seen how many bytes have arrived.
         let mut peer = peer.patience(Duration::from_millis(200));
         let talking = tokio::spawn(async move { (peer.talk(64 << 20).await, peer) });
         ours.read_exact(&mut [0]).await.unwrap();
@@ -318,7 +318,7 @@ async fn an_alert_leaves_after_the_data_of_a_full_socket() {
         peer.clear(b"what is it that you want").send().await.unwrap();
         let error = timeout(SOON, ours.read(&mut [0; 64])).await.unwrap().unwrap_err();
         assert!(tls_error(&reason_of(error)).alert_sent.is_some(), "{name}");
-        // From here on no task uses our side.
+        // From here on, no task uses our side.
         let seen = peer.observe().await;
         let end = [Event::Alert(AlertDescription::DecodeError), Event::Fin];
         assert!(matches!(seen, [Event::Data(_), rest @ ..] if rest == end), "{name}: {seen:?}");

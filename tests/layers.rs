@@ -1,4 +1,4 @@
-//! Closing a connection of more than two layers, and one whose downgrade was given up.
+//! Closing a connection of more than two layers, and one whose downgrade was dropped.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 type Upgradable = UpgradableConnection<TcpConnection>;
 
-/// Both ends of a connection with so many TLS sessions inside each other.
+/// Both ends of a connection with this many nested TLS sessions.
 async fn pair(sessions: usize) -> (Upgradable, Upgradable) {
     let pki = Pki::new();
     let (server_tls, client_tls) = (pki.server_tls(), pki.client_tls());

@@ -112,7 +112,7 @@ fn judge_flipped(setup: &Setup, outcome: &Outcome) {
     }
 }
 
-/// Tries every one of the offsets, many at a time.
+/// Tries all of the offsets, many at a time.
 async fn try_all<F>(offsets: Vec<u64>, one: impl Fn(u64) -> F) -> Vec<Outcome>
 where
     F: Future<Output = Outcome> + Send + 'static,
@@ -141,7 +141,7 @@ async fn against_the_peer(setup: &Setup, offset: u64, ours: impl Transport, thei
     tokio::pin!(outcome);
     tokio::select! {
         outcome = &mut outcome => outcome,
-        // The peer has had enough; what our side makes of that is still to be seen.
+        // The peer has ended, so only the outcome on our side is missing.
         _ = setup.peer(theirs) => outcome.await,
     }
 }
@@ -153,7 +153,7 @@ async fn every_offset(setup: Setup) {
     let outcomes = try_all((0..=all).collect(), |offset| in_memory(setup.clone(), offset)).await;
     judge(&setup, &record_ends, &outcomes);
     let secured_at = outcomes.iter().position(|outcome| outcome.handshake.is_ok()).unwrap() as u64;
-    // A handshake is done with the last byte of a record, and not a byte before.
+    // The handshake is done exactly with the last byte of a record.
     assert!(record_ends.contains(&secured_at), "{secured_at} is none of {record_ends:?}");
 }
 
@@ -182,7 +182,7 @@ async fn over_tcp(setup: Setup, offset: u64) -> Outcome {
     outcome
 }
 
-/// The begin and the end of every record, and offsets between, over loopback.
+/// The start and the end of every record, and offsets between them, over loopback.
 async fn some_offsets(mut setup: Setup) {
     let ending = setup.ending;
     let mut policy = Policy::clone(&setup.policy);

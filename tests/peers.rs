@@ -1,4 +1,4 @@
-//! The helpers that misbehave do what they say.
+//! The helpers that misbehave do what they promise.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -138,7 +138,7 @@ async fn a_meddler_ends_a_direction_at_the_byte() {
         client.send(b"0123456789").await.unwrap();
         assert_eq!(server.observe().await.last(), Some(&Event::Fin));
         assert_eq!(server.received().len() as u64, offset);
-        // The other direction goes on.
+        // The other direction continues.
         server.send(b"still here").await.unwrap();
         assert_eq!(client.receive(10).await, b"still here");
     }
@@ -167,7 +167,7 @@ async fn a_meddler_falls_silent_at_the_byte() {
     assert_eq!(server.observe().await, [Event::Data(4), Event::Silence]);
     server.send(b"are you there").await.unwrap();
     assert_eq!(client.receive(13).await, b"are you there");
-    // Both have ended their sending: it is still silence, until told otherwise.
+    // Both have ended their send halves, but the stall continues until another command.
     server.fin().unwrap();
     assert_eq!(client.observe().await.last(), Some(&Event::Fin));
     assert_eq!(server.observe().await, [Event::Data(4), Event::Silence]);

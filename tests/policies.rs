@@ -1,5 +1,5 @@
-//! Every deadline of a policy, over every transport: it acts in its time, and the reason says which one it was, wherever
-//! one asks: the call that waited, the status, the report of a close, the handle, and the group that counts.
+//! Every deadline of a policy, over every transport: it takes effect at its time, and the reason names it in every
+//! place: in the call that waited, the status, the report of a close, the handle, and the counts of the group.
 
 #![allow(clippy::unwrap_used)]
 
@@ -47,7 +47,7 @@ async fn assert_told(control: &Control, group: &DrainGroup, phase: Phase, what: 
     assert_eq!((report.count(bowline::Outcome::TimedOut), report.total()), (1, 1), "{what}: {report}");
 }
 
-/// A group that drains, so that it counts.
+/// A draining group, because only a draining group counts.
 fn counting(control: &Control) -> DrainGroup {
     let group = DrainGroup::new();
     assert!(group.join(control));

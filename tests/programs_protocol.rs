@@ -1,4 +1,4 @@
-//! The console's callback face: held against the same programs, by the same tests, as its async one.
+//! The tests of the console against other programs, with the callback face instead of the async one.
 #![cfg(unix)]
 #![allow(dead_code, clippy::unwrap_used)]
 

@@ -1,7 +1,7 @@
-//! The relay of two protocols, held to the same as that of two transports, by the same tests.
+//! Runs the tests of the relay with the relay of two protocols.
 #![allow(dead_code, clippy::unwrap_used)]
 
-/// Which face of the crate relays.
+/// Whether the callback face runs the relay.
 const CALLBACKS: bool = true;
 
 #[path = "relay/ends.rs"]

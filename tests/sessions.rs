@@ -1,5 +1,5 @@
-//! Two sessions of the pure core, wired together by hand: every split point of the byte stream, and random
-//! interleavings of what both sides may do.
+//! Two sessions of the pure core, connected by hand: every split point of the byte stream, and random interleavings of
+//! the operations of both sides.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +12,7 @@ use bowline::testing::shared_pki;
 use bowline::{Phase, Reason, TlsVersion, Watermarks};
 use proptest::prelude::*;
 
-/// A session, and the wire that leads to it.
+/// A session, and the bytes that are in transit to it.
 struct Side {
     session: Session,
     incoming: VecDeque<u8>,
@@ -60,7 +60,7 @@ fn transmit(sides: &mut [Side; 2], from: usize, max: usize) -> usize {
     n
 }
 
-/// Gives a side up to `max` bytes of its wire, or the wire's end, and lets it read what it opens.
+/// Passes up to `max` bytes in transit to a side, or the end, and lets it read the opened data.
 fn receive(side: &mut Side, max: usize) -> bool {
     let n = side.incoming.len().min(max);
     let mut bytes: Vec<u8> = side.incoming.drain(..n).collect();
@@ -105,7 +105,7 @@ fn write(side: &mut Side, bytes: &[u8]) {
     side.sent.extend_from_slice(&bytes[..accepted]);
 }
 
-/// Lets everything flow until nothing moves.
+/// Transfers bytes in both directions until there are no more.
 fn settle(sides: &mut [Side; 2]) {
     let mut moves = true;
     while moves {
@@ -129,7 +129,7 @@ fn every_split_point_of_the_byte_stream_gives_the_same() {
                 write(&mut both[1], b"from the server");
                 both[0].session.close_write();
                 both[1].session.close_write();
-                // What `from` sends is cut once, after `split` bytes in all.
+                // The bytes that `from` sends are split once, after `split` bytes in total.
                 let mut left = split;
                 let mut moves = true;
                 while moves {
@@ -152,7 +152,7 @@ fn every_split_point_of_the_byte_stream_gives_the_same() {
                     assert_eq!(side.secured, 1);
                 }
                 if left > 0 {
-                    // Past the end of what is sent.
+                    // The offset is past the end of the sent bytes.
                     break;
                 }
                 split += 1;
@@ -191,7 +191,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Does one thing, and checks what must hold at every moment.
+/// Performs one operation, and checks the conditions that must always hold.
 fn perform(both: &mut [Side; 2], op: &Op, aborted: &mut bool) {
     match *op {
         Op::Write(n, size) => {

@@ -1,5 +1,5 @@
-//! The situations in which a TLS session ends, with or without the connection below it: each by name, over every layer.
-//! Users of other TLS libraries have met these situations.
+//! The situations in which a TLS session ends, with or without the connection below it. Each situation is a named test
+//! over every layer. Users of other TLS libraries have reported these situations.
 
 #![allow(clippy::unwrap_used)]
 
@@ -130,7 +130,7 @@ async fn followed_by_close() {
 #[tokio::test]
 async fn met_by_close() {
     over_every_layer(Policy::default(), |(mut a, mut b)| async move {
-        // The peer's close_notify is a clean end of the session, whatever it means by it.
+        // The peer's close_notify is a clean end of the session, whatever the peer intends with it.
         let closing = tokio::spawn(async move { (b.close().await, b) });
         a.stop_tls().await.unwrap();
         assert_eq!(a.read(&mut [0; 1]).await.unwrap(), 0);
@@ -278,7 +278,7 @@ async fn close_notify_before_the_handshake_is_done() {
             true => TlsConnection::server(ours, &shared_pki().server_tls()).unwrap(),
             false => TlsConnection::client(ours, &shared_pki().client_tls(), "localhost").unwrap(),
         };
-        // A close_notify in the clear, of level warning, and FIN.
+        // An unencrypted close_notify with level warning, and FIN.
         raw.write_all(&[21, 3, 3, 0, 2, 1, 0]).await.unwrap();
         raw.shutdown().await.unwrap();
         let error = connection.handshake().await.unwrap_err();

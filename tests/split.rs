@@ -1,4 +1,4 @@
-//! Owned halves: every transport cut in two, used by two tasks, and made whole again.
+//! Owned halves: every transport is split, used by two tasks, and reunited.
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Debug;
@@ -13,7 +13,7 @@ use bowline::{
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// Ends a hang; this is not a test of speed.
+/// A limit that ends a hang. It does not test speed.
 const BOUND: Duration = Duration::from_secs(60);
 /// Long enough for all transfers to go as far as they can.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -57,7 +57,7 @@ async fn downgrade(client: &mut Upgradable, server: &mut Upgradable) {
     timeout(BOUND, downgrading).await.unwrap().unwrap();
 }
 
-/// Bytes that show where they are from.
+/// Bytes that identify their position.
 fn pattern(len: u32) -> Vec<u8> {
     (0..len).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
@@ -67,7 +67,7 @@ fn whole<C: Split>(read: C::ReadHalf, write: C::WriteHalf) -> C {
     C::reunite(read, write).unwrap_or_else(|_| panic!("these are halves of one connection"))
 }
 
-/// Cuts a connection in two and makes it whole again.
+/// Splits a connection and reunites it.
 fn there_and_back<C: Split>(connection: C) -> C {
     let (read, write) = connection.into_split();
     whole(read, write)

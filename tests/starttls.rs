@@ -143,7 +143,7 @@ async fn a_byte_after_the_go_ahead_refuses_the_upgrade_in_any_segments() {
         let mut dialogue = Client::new(Dialogue::Pop3, "localhost");
         let (agreed, ()) = tokio::join!(dialogue.negotiate(&mut client), answering);
         agreed.unwrap();
-        // The byte has arrived: in our memory, or in the kernel only.
+        // The byte has arrived, either in our memory or only in the kernel.
         let error = client.start_tls(StartTls::client(&tls, "localhost")).await.unwrap_err();
         assert!(matches!(error, Error::Upgrade(UpgradeError::Leftover { count: 1 })), "{error}");
     }
@@ -225,7 +225,7 @@ async fn a_dialogue_that_was_dropped_goes_on_where_it_was() {
             let mut bytes = vec![0; heard.len()];
             server.read_exact(&mut bytes).await.unwrap();
             assert_eq!(bytes, heard);
-            // All that has arrived is taken.
+            // Waits until everything that has arrived is read.
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         tokio::select! {

@@ -49,7 +49,7 @@ async fn both_ends_are_taken_over_and_close_in_order() {
 /// rule: write-1
 #[tokio::test]
 async fn a_stream_that_has_read_ahead_loses_no_bytes_at_any_offset() {
-    // How much was read when it is taken over: nothing, inside a record, at its end, some records on.
+    // The number of bytes read before the takeover: few, inside a record, at its end, and some records later.
     for read_before in [1, 100, 4_000, 16_384, 16_385, 40_000, 99_999] {
         let (client, server) = tokio::io::duplex(200_000);
         let (mut client, mut server) = tokio_rustls_pair(client, server).await;
@@ -78,7 +78,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("hangs")
 }
 
-/// The client's stream of tokio-rustls, and a server that seals the records that the test asks for.
+/// The client's tokio-rustls stream, and a server that seals the records that the test chooses.
 async fn with_raw_server() -> (Client<TcpStream>, RawTls) {
     let (client, server) = raw_tcp_pair().await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(shared_pki().client_tls().config().clone());
@@ -90,7 +90,7 @@ async fn with_raw_server() -> (Client<TcpStream>, RawTls) {
 
 const APPLICATION_DATA: u8 = 23;
 
-/// A record that no key has sealed.
+/// A record that was not sealed with any key.
 fn bad_record() -> Vec<u8> {
     [&[APPLICATION_DATA, 3, 3, 0, 64][..], &[7; 64]].concat()
 }
@@ -109,7 +109,7 @@ async fn data_before_a_failure_is_delivered_and_the_failure_after_it() {
             peer.data(&rest[..*len]);
             rest = &rest[*len..];
             if n == 0 && read_before > 0 {
-                // tokio-rustls opens all that has come.
+                // tokio-rustls opens everything that has arrived.
                 peer.send().await.unwrap();
                 ours.read_exact(&mut received).await.unwrap();
             }

@@ -33,7 +33,7 @@ async fn both_sides_export_the_same_and_other_inputs_give_other_material() {
                     assert_eq!(both[0], both[1], "{version} {engines:?} {label:?} {context:?}");
                     seen.push(both[0].to_vec());
                 }
-                // After the end too.
+                // The bindings are available after the end too.
                 let _ = tokio::join!(client.close(), server.close());
                 let mut late = [0; 77];
                 server.export_keying_material(&mut late, b"EXPERIMENTAL-b", None).unwrap();
@@ -135,7 +135,7 @@ async fn tls_in_tls_gives_the_bindings_of_the_innermost_session() {
         }
         assert_ne!(bindings[0][0], bindings[1][0]);
         assert_ne!(bindings[0][1], bindings[1][1]);
-        // After the inner session has ended, those of the outer one.
+        // After the inner session has ended, the facts are those of the outer one.
         let (x, y) = tokio::join!(a.stop_tls(), b.stop_tls());
         x.and(y).unwrap();
         assert_eq!(a.tls().unwrap().channel_binding(ChannelBinding::TlsExporter).unwrap(), bindings[0][1]);

@@ -1,4 +1,4 @@
-//! What a session knows of its peer, and the bytes that bind other protocols to it: names, channel bindings, exporters.
+//! The names of a session's peer, channel bindings and exporters.
 #![allow(clippy::unwrap_used)]
 
 mod exporter;

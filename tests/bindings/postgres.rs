@@ -72,7 +72,7 @@ impl Postgres {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        // Free when it was looked for.
+        // A port that was free just now.
         let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let log = fs::File::create(at("log")).unwrap();
         let child = unprivileged(&bin.join("postgres"))
@@ -105,7 +105,7 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            // Ends all of its processes, in order.
+            // SIGINT ends all processes of the server, in order.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
         }
         let _ = self.child.wait();

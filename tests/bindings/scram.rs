@@ -1,4 +1,4 @@
-//! The messages of SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), as little of them as a test needs.
+//! The messages of SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), as far as the tests need them.
 
 use sha2::{Digest, Sha256};
 

@@ -63,7 +63,7 @@ async fn the_hash_is_that_of_the_signature_and_equal_on_both_sides() {
     for (key, args, expected) in cases {
         let (cert, private) = certificate(folder.path(), key, &args);
         let expected = expected.map(|digest| hash(folder.path(), digest));
-        // All pairs of an engine and a version have their turn, each several times.
+        // All pairs of an engine and a version are tested, each several times.
         for _ in 0..2 {
             let (version, engines) = (VERSIONS[turn % 2], ENGINES[turn / 2 % 4]);
             turn += 1;

@@ -1,4 +1,4 @@
-//! Both engines against a peer that seals any record that the test names, and whose records are changed on their way.
+//! Both engines against a peer that seals any record that the test chooses, and whose records are changed in transit.
 
 use std::io::IoSlice;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::setup::{SIDES, SOON, Setup, VERSIONS, reason_of};
 use crate::wires::{client, server};
 
-/// One thing that the peer seals.
+/// One record, or a series of records, that the peer seals.
 #[derive(Debug, Clone)]
 enum Op {
     Data(usize),
@@ -26,7 +26,7 @@ enum Op {
     KeyUpdate(bool),
     /// A KeyUpdate in two records, after which the peer keeps its old key.
     CutKeyUpdate,
-    /// A handshake message, and the begin of another one after it.
+    /// A handshake message, and the start of another one after it.
     TwoInOne(bool),
     Ticket,
     /// A ticket in two records.
@@ -40,7 +40,7 @@ enum Op {
     OursWrites(usize),
 }
 
-/// A change to the sealed bytes on their way.
+/// A change to the sealed bytes in transit.
 #[derive(Debug, Clone)]
 enum Meddling {
     Nothing,
@@ -192,7 +192,7 @@ async fn outcome(setup: &Setup, version: TlsVersion, ops: &[Op], meddling: &Medd
     let (mut ours, mut peer) = setup.done().await;
     let bytes = meddle(pieces(&mut peer, ops, version), meddling);
     let writes: usize = ops.iter().map(|op| if let Op::OursWrites(n) = op { *n } else { 0 }).sum();
-    // What we write is under way before anything can go wrong.
+    // We write first, so that our bytes are on their way before a failure.
     let parts = [IoSlice::new(&[b'w'; 20_000][..writes.min(20_000)])];
     ours.write_sequence(&parts).await.unwrap();
     let reading = async move {
@@ -353,7 +353,7 @@ fn one_thing_at_a_time_is_answered_alike() {
     });
 }
 
-/// RFC 8446 section 5.1: no such record is sent. rustls skips it, and loses count.
+/// RFC 8446 section 5.1 forbids such a record. rustls skips it, and counts it wrongly.
 ///
 /// rule: end-1
 #[test]
@@ -366,7 +366,7 @@ fn an_empty_handshake_record_is_refused() {
                 peer.fin().unwrap();
                 let mut data = Vec::new();
                 let end = timeout(SOON, ours.read_to_end(&mut data)).await.unwrap().map_err(reason_of);
-                // By rustls only that it ends, and without a panic.
+                // With rustls, the test only checks that the session ends without a panic.
                 if std::ptr::eq(setup, &both.express) {
                     let Err(Reason::Tls(error)) = end else { panic!("{end:?}") };
                     assert_eq!((&data[..], error.alert_sent), (&b"ddd"[..], Some(AlertDescription::UnexpectedMessage)));

@@ -1,4 +1,4 @@
-//! How much one key seals (RFC 8446 section 5.5), with a provider whose keys wear out soon.
+//! The limit of one key (RFC 8446 section 5.5), with a provider whose keys have a low limit.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -55,13 +55,13 @@ fn a_key_that_is_used_up_is_followed_by_the_next_one() {
         let server = server(shared_pki(), theirs, Some(Arc::clone(&soon)));
         let mut both = sessions(&client, &server);
         let received = exchange(&mut both, &data);
-        // Without new keys the other side, which counts too, would have opened none of it.
+        // Without new keys, the other side, which has the same limit, would not have opened this data.
         assert!(received[0] == data && received[1] == data);
         assert_clean(&both, "keys that wear out");
     }
 }
 
-/// Each record is looked at: none but the last one allowed is anything but data.
+/// Checks each record: only the last one that is allowed is not data.
 ///
 /// rule: secure-7
 #[test]
@@ -78,7 +78,7 @@ fn no_key_seals_more_than_it_may() {
             let sent = both[0].transmit().len();
             both[0].transmitted(sent);
         }
-        // 100 bytes, their type and the tag; a KeyUpdate has 5 bytes.
+        // A record of data has 100 bytes, their type and the tag. A KeyUpdate has 5 bytes.
         let updates = lengths.iter().enumerate().filter(|(_, len)| **len == 5 + 17);
         let updates: Vec<usize> = updates.map(|(n, _)| n).collect();
         assert!(!updates.is_empty());
@@ -117,7 +117,7 @@ fn without_a_next_key_both_sides_see_the_end_and_sealing_stops() {
         };
         assert!(matches!(error.reason(), Some(Reason::KeyExhausted)), "{error:?}");
         received.extend(settle(&mut both)[1].iter());
-        // Finished is one of the records, and the last one is kept for an alert.
+        // Finished is one of the records, and the last one is reserved for an alert.
         assert_eq!((received.len(), accepted), (500, 500), "what was accepted has left");
         assert!(both[0].is_done_sending() && both[1].recv().end().is_none(), "no close_notify has come");
         assert_eq!(matches!(both[1].failure(), Some(Reason::Tls(_))), express, "an alert where the engine has one");
@@ -125,7 +125,7 @@ fn without_a_next_key_both_sides_see_the_end_and_sealing_stops() {
     }
 }
 
-/// A key that is used up in order: the last record allowed is close_notify.
+/// The key is used up exactly: the last record that is allowed is close_notify.
 ///
 /// rule: half-2, close-1
 #[test]
@@ -145,8 +145,8 @@ fn the_last_record_of_a_key_is_enough_for_the_marker() {
     }
 }
 
-/// Writes that wait in a queue, or that are larger than what the key may still seal: the part that fits is sealed, and the
-/// loss of the rest is reported.
+/// Queued writes, and writes that exceed the limit of the key: the part that fits is sealed, and the loss of the rest
+/// is reported.
 ///
 /// rule: end-8, write-5
 #[test]
@@ -173,7 +173,7 @@ fn a_large_write_past_the_end_of_a_key_fails_with_key_exhausted() {
     }
 }
 
-/// The real limit of AES-GCM: 2^24 records. Run by hand, in release.
+/// The real limit of AES-GCM: 2^24 records. Run this test by hand, in release mode.
 ///
 /// rule: end-8
 #[test]

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use crate::setup::SOON;
 use crate::wires::server;
 
-/// The program, and what it says line by line.
+/// The program, and its output line by line.
 struct Client {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -46,7 +46,7 @@ impl Client {
         Self { child, stdin, lines }
     }
 
-    /// Types this, and waits for a line that begins like that.
+    /// Types `text`, and waits for a line that starts with the expected text.
     fn type_and_wait(&mut self, typed: &str, expected: &str) {
         self.stdin.as_mut().unwrap().write_all(typed.as_bytes()).unwrap();
         let mut said = Vec::new();
@@ -68,7 +68,7 @@ impl Drop for Client {
     }
 }
 
-/// An echo by the express engine, for one client.
+/// An echo server with the express engine, for one client.
 async fn echo(listener: TcpListener, version: TlsVersion) -> (String, Vec<u8>, bool) {
     let tls = server(shared_pki(), true, None);
     let (stream, _) = listener.accept().await.unwrap();
@@ -100,7 +100,7 @@ async fn converse(
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut client = Client::start(addr, &args);
         talk(&mut client);
-        // Ends the input, and s_client with it.
+        // Ending its input ends s_client.
         client.stdin = None;
         let _ = client.child.wait();
     });
@@ -117,7 +117,7 @@ async fn openssl_changes_its_keys_and_asks_us_to() {
         let args = ["-tls1_3", "-ciphersuites", suite];
         let (cipher, all) = converse(TlsVersion::V1_3, &args, |client| {
             client.type_and_wait("one\n", "one");
-            // K: its own key, and ours is asked for; k: its own only.
+            // K: it updates its own key and requests an update of ours. k: it updates only its own key.
             client.type_and_wait("K\n", "KEYUPDATE");
             client.type_and_wait("two\n", "two");
             client.type_and_wait("k\n", "KEYUPDATE");

@@ -14,7 +14,7 @@ const RECORD: usize = 16 << 10;
 /// An upper limit for the bytes that sealing adds to a few records.
 const COST: usize = 1 << 10;
 
-/// A client with these marks and a server, both by one engine, whose handshake is done.
+/// A client with these marks and a server, with the same engine, after their handshake.
 fn done(version: TlsVersion, express: bool, marks: Watermarks) -> [Session; 2] {
     let name = bowline::config::server_name("localhost").unwrap();
     let client = client(shared_pki(), version, express, None).session(name, marks).unwrap();

@@ -1,4 +1,4 @@
-//! Reading by the pure core: records are opened straight into the reader's buffer, as many as fit, and nothing else is
+//! Reading with the pure core: as many records as fit are opened directly into the reader's buffer, and nothing else is
 //! written to the buffer.
 
 use std::io::IoSlice;
@@ -14,7 +14,7 @@ use crate::wires::{bring, client, server, sessions, settle, take};
 /// The bytes of the buffer before a read.
 const UNTOUCHED: u8 = 0xaa;
 
-/// A client and a server, both by one engine, whose handshake is done.
+/// A client and a server, with the same engine, after their handshake.
 fn done(version: TlsVersion, express: bool) -> [Session; 2] {
     let (client, server) = (client(shared_pki(), version, express, None), server(shared_pki(), express, None));
     let mut both = sessions(&client, &server);
@@ -71,7 +71,7 @@ fn buffers_of_any_size_get_all_bytes_in_order() {
             let mut received = Vec::new();
             for piece in data.chunks(70_000) {
                 let records = write(&mut client, piece);
-                // The last record comes in two.
+                // The last record arrives in two parts.
                 let (most, rest) = records.split_at(records.len() - 5_000);
                 for bytes in [most, rest] {
                     bring(&mut server, bytes);
@@ -84,7 +84,7 @@ fn buffers_of_any_size_get_all_bytes_in_order() {
                             break;
                         }
                         assert!(step == Step::Data && n > 0);
-                        // The lent plaintext continues where the read stopped.
+                        // The borrowed plaintext continues where the read stopped.
                         let lent = server.plaintext().len().min(10);
                         received.extend_from_slice(&server.plaintext()[..lent]);
                         server.consume(lent);
@@ -154,7 +154,7 @@ fn an_end_after_data_is_reported_after_the_data() {
     });
 }
 
-/// Tickets come in records that look like data.
+/// Tickets arrive in records that look like data.
 ///
 /// rule: secure-3
 #[test]

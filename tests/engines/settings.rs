@@ -138,7 +138,7 @@ fn a_configuration_that_both_engines_obey_is_not_copied() {
     assert!(Arc::ptr_eq(client_tls.config(), &client) && client_tls.warnings().is_empty());
 }
 
-/// Stateful sessions: rustls accepts early data with these only.
+/// Sessions without tickets: rustls accepts early data only with stateful sessions.
 #[derive(Debug)]
 struct NoTickets;
 
@@ -184,7 +184,7 @@ async fn early_data_that_is_reported_as_accepted_is_delivered() {
         let mut config = plain_client(TlsVersion::V1_3);
         config.enable_early_data = true;
         let config = Arc::new(config);
-        // The first connection brings the ticket, the second one uses it.
+        // The first connection gets the ticket, the second one uses it.
         for _ in 0..2 {
             let (theirs, ours) = raw_tcp_pair().await.unwrap();
             let theirs = theirs.into_std().unwrap();

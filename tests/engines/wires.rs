@@ -1,4 +1,4 @@
-//! Two sessions of the pure core, by hand: every pair of engines, in every version.
+//! Two sessions of the pure core, driven by hand: every pair of engines, in every version.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) fn take(session: &mut Session) -> Vec<u8> {
     take_up_to(session, usize::MAX)
 }
 
-/// The same, but at most `most` bytes.
+/// As `take`, but at most `most` bytes.
 pub(crate) fn take_up_to(session: &mut Session, most: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while all.len() < most && !session.transmit().is_empty() {
@@ -32,7 +32,7 @@ pub(crate) fn take_up_to(session: &mut Session, most: usize) -> Vec<u8> {
     all
 }
 
-/// Brings bytes to a session, as a layer does that has received them.
+/// Passes bytes to a session, like a layer that has received them.
 pub(crate) fn bring(session: &mut Session, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let space = session.input_space();
@@ -43,7 +43,7 @@ pub(crate) fn bring(session: &mut Session, mut bytes: &[u8]) {
     }
 }
 
-/// Both roles, by one engine or the other, whatever the environment says.
+/// A client with this engine, whatever the environment variable says.
 pub(crate) fn client(
     pki: &Pki,
     version: TlsVersion,
@@ -70,7 +70,7 @@ pub(crate) fn sessions(client: &ClientTls, server: &ServerTls) -> [Session; 2] {
     [client.session(name, marks).unwrap(), server.session(marks).unwrap()]
 }
 
-/// Moves all that can move, and gives what each side reads.
+/// Transfers all bytes that can be transferred, and returns what each side reads.
 pub(crate) fn settle(both: &mut [Session; 2]) -> [Vec<u8>; 2] {
     let mut read = [Vec::new(), Vec::new()];
     let mut moves = true;
@@ -98,7 +98,7 @@ fn read_all(session: &mut Session, into: &mut Vec<u8>) {
     loop {
         match session.step() {
             Step::Data => {
-                // By copy and by loan.
+                // Reads by copying and by borrowing.
                 let mut some = [0; 777];
                 let n = session.read(&mut some);
                 into.extend_from_slice(&some[..n]);
@@ -112,7 +112,7 @@ fn read_all(session: &mut Session, into: &mut Vec<u8>) {
     }
 }
 
-/// Writes all of it, both ways at once, and closes.
+/// Sends the data in both directions at once, and closes.
 pub(crate) fn exchange(both: &mut [Session; 2], data: &[u8]) -> [Vec<u8>; 2] {
     let mut received = settle(both);
     let mut left = [data, data];
@@ -224,7 +224,8 @@ fn a_failed_handshake_is_reported_the_same_by_both_engines() {
     }
 }
 
-/// The most bytes that a session holds of an endless hello in records of one byte, until it fails; and its failure.
+/// Sends an endless hello in records of one byte. Returns the largest number of bytes that the session holds until it
+/// fails, and its failure.
 fn endless_hello(mut session: Session) -> (usize, String) {
     let message = [&[1, 0, 0xff, 0xff][..], &[0; 0xffff]].concat();
     let mut most = 0;

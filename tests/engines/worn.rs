@@ -1,5 +1,5 @@
-//! Connections whose key is used up (TLS 1.2), with every operation and on both faces: nothing hangs, every loss is reported,
-//! and a truncated message does not look complete.
+//! Connections whose key is used up (TLS 1.2), with every operation and on both faces: no operation hangs, every loss
+//! is reported, and a truncated message does not look complete.
 
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::wires::{client, server};
 
 type Tls = TlsConnection<TcpConnection>;
 
-/// The key of one side lasts for ten records; the key of the other side has the usual limit.
+/// The key of one side may seal ten records. The key of the other side has the usual limit.
 async fn pair(express: bool) -> (Tls, Tls) {
     let client = client(shared_pki(), TlsVersion::V1_2, express, Some(worn_out_after(10)));
     let server = server(shared_pki(), false, None);
@@ -112,7 +112,7 @@ fn an_abort_ends_a_close_after_the_last_record_of_a_key() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for express in [false, true] {
         let report = runtime.block_on(async {
-            // The peer does not look at our end.
+            // The peer does not read, so it does not see our end.
             let (mut ours, _theirs) = pair(express).await;
             wear_out(&mut ours).await;
             let control = ours.control();
@@ -222,7 +222,7 @@ async fn an_adopted_session_whose_key_is_used_up_is_cut_off_too() {
     assert!(matches!(timeout(SOON, ours.close()).await.unwrap().reason, Reason::KeyExhausted));
 }
 
-/// Such a session never seals our marker, so nothing may wait for it.
+/// Such a session never seals our marker, so no operation may wait for the marker.
 ///
 /// rule: life-6, close-3
 #[tokio::test]

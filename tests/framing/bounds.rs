@@ -117,7 +117,7 @@ async fn a_codec_that_makes_endless_messages_from_no_bytes_is_an_error() {
     }
 }
 
-/// Takes all bytes at once, and returns them one by one.
+/// Consumes all bytes at once, and returns them one by one.
 #[derive(Default)]
 struct ByteByByte(std::collections::VecDeque<u8>);
 

@@ -69,7 +69,7 @@ async fn a_line_injected_after_starttls_is_never_delivered_at_any_cut() {
     }
 }
 
-/// The client's side: asks for TLS, and begins the handshake without waiting for the answer.
+/// The client's side: requests TLS, and starts the handshake without waiting for the answer.
 async fn glued<T: Transport>(plain: T, running: impl FnOnce() -> Running) -> (Running, UpgradableConnection<T>) {
     let mut client = UpgradableConnection::new(plain);
     let tls = shared_pki().client_tls();
@@ -137,7 +137,7 @@ async fn a_client_hello_glued_to_the_line_is_fed_to_tls() {
 /// rule: upgrade-2
 #[tokio::test]
 async fn half_a_message_that_the_decoder_has_taken_is_leftover_too() {
-    // The decoder takes the four bytes of the length and waits for the rest.
+    // The decoder consumes the four bytes of the length, and waits for the rest.
     for (bytes, count) in [(&b"\0\0\0\x05"[..], 4), (b"\0\0\0\x05hel", 7), (b"\0\0", 2)] {
         let (mut client, server) = tcp_pair().await.unwrap();
         let codec = Watched::new(LengthDelimitedCodec::new());
@@ -156,8 +156,8 @@ async fn half_a_message_that_the_decoder_has_taken_is_leftover_too() {
 #[tokio::test]
 async fn a_codec_remembers_nothing_of_the_plaintext() {
     bounded("tcp", async {
-        // The codec throws a line that is too long away up to its end. The end of this line would come in TLS, if the old
-        // codec were still in use.
+        // The codec discards a line that is too long, up to its end. If the old codec were still in use in TLS, it
+        // would wait for the end of this line there.
         let (client, server) = tcp_pair().await.unwrap();
         let mut client = UpgradableConnection::new(client);
         let script = Script::new(lines, |event, transport| match event {
@@ -183,7 +183,7 @@ async fn a_codec_remembers_nothing_of_the_plaintext() {
             .told
             .until(|told| told.all().iter().filter(|event| matches!(event, Event::Error(_))).count() == 2)
             .await;
-        // The limit of a hundred holds again.
+        // The limit of a hundred bytes applies again.
         assert_eq!(running.told.messages().last().unwrap(), "short");
     })
     .await;
@@ -223,7 +223,7 @@ async fn messages_after_the_one_that_stops_tls_arrive_in_plaintext() {
         let running = run(script, a);
         b.write_all(b"STOPTLS\r\nstill in TLS\r\nha").await.unwrap();
         let mut buf = [0; 1];
-        // Its close_notify; then ours.
+        // First its close_notify, then ours.
         assert_eq!(b.read(&mut buf).await.unwrap(), 0);
         b.close_write().await.unwrap();
         running.told.until(|told| told.has(&Event::Plain)).await;

@@ -1,4 +1,4 @@
-//! The same messages, however the bytes are cut.
+//! The messages are the same however the bytes are split.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec, LinesCodec};
 use crate::common::{over, over_all, read_all};
 use crate::script::{Event, Script, Segments, lines, run};
 
-/// A codec of one's own: `5:hello,`, one state for each part.
+/// A codec that the test implements: `5:hello,`, with one state for each part.
 #[derive(Default)]
 pub struct Netstrings {
     length: Option<usize>,

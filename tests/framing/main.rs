@@ -1,4 +1,4 @@
-//! Protocols of messages: however the bytes are cut, each message is delivered once and in order, and no message is
+//! Protocols of messages: however the bytes are split, each message is delivered once and in order, and no message is
 //! delivered that must not be.
 
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used)]

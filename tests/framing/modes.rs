@@ -1,4 +1,4 @@
-//! From one codec to another, to bytes as they are, and back.
+//! Changes from one codec to another, to raw bytes, and back.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio_util::codec::{AnyDelimiterCodec, LengthDelimitedCodec, LinesCodec};
 use crate::common::over;
 use crate::script::{Event, Script, Segments, Watched, lines, run};
 
-/// After the line `RAW n`, `n` bytes come as they are, and then lines again.
+/// After the line `RAW n`, `n` raw bytes follow, and then lines again.
 fn raw() -> Script<LinesCodec> {
     let mut left = 0;
     Script::new(lines, move |event, transport| match event {
@@ -52,7 +52,7 @@ async fn raw_bytes_between_lines_are_delivered_once_at_every_cut() {
 /// rule: flow-4
 #[tokio::test]
 async fn raw_bytes_that_are_left_are_delivered_again_with_later_ones() {
-    // Takes three bytes at a time.
+    // Processes three bytes at a time.
     let script = Script::new(lines, |event, transport| match event {
         Event::Made => {
             transport.set_raw();
@@ -96,7 +96,7 @@ async fn another_codec_continues_after_the_message_that_set_it() {
 #[tokio::test]
 async fn unread_bytes_are_decoded_again_after_a_change_of_codec_without_data() {
     over(&[Kind::Tcp, Kind::Tls13], Policy::default(), |_, a, mut b: BoxTransport| async move {
-        // The first codec takes the four bytes for a length, and waits for ever.
+        // The first codec interprets the four bytes as a length, and waits forever.
         let codec = Watched::new(LengthDelimitedCodec::new());
         let made = codec.clone();
         let make = move || made.clone();

@@ -1,5 +1,5 @@
-//! A protocol of messages that records its callbacks and reacts as the test decides, and a peer whose bytes are cut as the
-//! test decides.
+//! A protocol of messages that records its callbacks and reacts as the test decides, and a peer whose bytes are split
+//! as the test decides.
 
 use std::collections::VecDeque;
 use std::io;
@@ -171,7 +171,7 @@ where
     }
 }
 
-/// A script that runs.
+/// A running script.
 pub struct Running {
     pub told: Told,
     pub handle: Handle,
@@ -190,21 +190,21 @@ where
 }
 
 impl Running {
-    /// The reason for which it ended.
+    /// The reason of its end.
     pub async fn reason(self) -> Reason {
         tokio::time::timeout(crate::common::BOUND, self.task).await.expect("it ends").unwrap().reason
     }
 }
 
-/// A stream that gives its bytes in these segments, one for each read, and then its end. It keeps the bytes that are
-/// written to it.
+/// A stream that returns its bytes in these segments, one for each read, and then its end. It records the bytes that
+/// are written to it.
 pub struct Segments {
     segments: VecDeque<Vec<u8>>,
     written: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Segments {
-    /// The bytes, cut at these places.
+    /// The bytes, split at these places.
     pub fn cut(bytes: &[u8], places: &[usize]) -> (Stream<Self>, Arc<Mutex<Vec<u8>>>) {
         let mut places: Vec<usize> = places.iter().map(|place| (*place).min(bytes.len())).collect();
         places.extend([0, bytes.len()]);
@@ -244,7 +244,7 @@ impl AsyncWrite for Segments {
     }
 }
 
-/// A codec, and how many bytes it was shown at once.
+/// A codec, and the largest number of bytes that it was given at once.
 #[derive(Clone)]
 pub struct Watched<C> {
     pub codec: C,
@@ -256,7 +256,7 @@ impl<C> Watched<C> {
         Self { codec, shown: Arc::default() }
     }
 
-    /// Waits until it was shown this many.
+    /// Waits until the codec was given this many bytes.
     pub async fn shown(&self, bytes: usize) {
         while self.shown.load(Ordering::Relaxed) < bytes {
             tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! Our side, and a peer that need not keep to the protocol.
+//! Our side, and a peer that may violate the protocol.
 #![allow(dead_code, reason = "each of the tests that share this uses a part of it")]
 
 use std::io;
@@ -56,13 +56,13 @@ impl Setup {
         }
     }
 
-    /// Our handshake under way, and a peer that has not begun.
+    /// Our handshake in progress, and a peer that has not started.
     pub(crate) async fn before(&self) -> (JoinHandle<Result<TlsConnection<TcpConnection>, Error>>, RawTcp) {
         let (ours, theirs) = raw_tcp_pair().await.unwrap();
         (tokio::spawn(self.clone().ours(ours)), RawTcp::new(theirs))
     }
 
-    /// The handshake done.
+    /// Both sides after the handshake.
     pub(crate) async fn done(&self) -> (TlsConnection<TcpConnection>, RawTls) {
         let (ours, theirs) = raw_tcp_pair().await.unwrap();
         let (ours, raw) = tokio::join!(self.clone().ours(ours), self.raw(theirs));
@@ -81,7 +81,7 @@ pub(crate) fn reason_of(error: io::Error) -> Reason {
     Reason::from_io(error, Phase::Connect)
 }
 
-/// One record in the clear.
+/// One unencrypted record.
 pub(crate) fn record(typ: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len()).unwrap().to_be_bytes();
     [&[typ, 3, 3][..], &length, body].concat()

@@ -14,7 +14,8 @@ use tokio::io::DuplexStream;
 use crate::generated::check_section;
 use crate::source::root;
 
-/// The crates whose types the API names, besides std: a new major version of one is a new one of this crate.
+/// The crates, besides std, whose types the API names. A new major version of one of them requires a new major version
+/// of this crate.
 const PUBLIC: [&str; 5] = ["rustls", "rustls_pki_types", "tokio", "tokio_rustls", "tokio_util"];
 
 /// The types of other crates in a text, by crate.

@@ -1,4 +1,4 @@
-//! The crates that a user of this crate has to compile: counted, limited, and listed in docs/decisions.md.
+//! Counts and limits the crates that a user of this crate has to compile, and lists them in docs/decisions.md.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::generated::check_section;
 use crate::source::root;
 
-/// The features, and how many crates they may need, this one and those of build scripts included.
+/// The features, and the largest number of crates that they may need, including this crate and build scripts.
 const SETS: [(&str, usize); 5] = [
     ("tokio,aws-lc-rs", 35),
     ("tokio,ring", 31),

@@ -1,10 +1,10 @@
-//! Text that is made from the code and committed.
+//! Text that is generated from the code and committed.
 
 use std::fs;
 
 use crate::source::root;
 
-/// Compares a committed file with what it should be, or writes it where `UPDATE_DOCS` is set.
+/// Compares a committed file with its expected content, or writes it if `UPDATE_DOCS` is set.
 pub(crate) fn check_file(path: &str, expected: &str) {
     let file = root().join(path);
     let committed = fs::read_to_string(&file).unwrap_or_default();
@@ -25,7 +25,7 @@ pub(crate) fn check_file(path: &str, expected: &str) {
     );
 }
 
-/// The same for the part of a file between `<!-- name -->` and `<!-- end of name -->`.
+/// As `check_file`, for the part of a file between `<!-- name -->` and `<!-- end of name -->`.
 pub(crate) fn check_section(path: &str, name: &str, expected: &str) {
     // Two sections of one file may be written at the same time.
     static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());

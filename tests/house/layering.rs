@@ -1,4 +1,4 @@
-//! Which file of src/ may import from which: imports go down only, and no circle spans folders.
+//! Checks the imports in src/: they only go to lower levels, and no circle of imports spans folders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -22,7 +22,7 @@ const LEVELS: [(&str, &[&str]); 11] = [
     ("for tests", &["testing"]),
 ];
 
-/// The rooms that may name rustls.
+/// The folders and files that may name rustls.
 const NAMES_RUSTLS: [&str; 9] = [
     "src/core/session/",
     "src/core/alert.rs",
@@ -35,7 +35,7 @@ const NAMES_RUSTLS: [&str; 9] = [
     "src/testing/",
 ];
 
-/// How long a file may be, and the files that are longer, with the reason.
+/// The largest number of lines of a file, and the longer files with the reason.
 const MAX_LINES: usize = 450;
 const LONGER: [(&str, usize, &str); 2] = [
     ("src/core/session/mod.rs", 560, "one state machine in four families of method, which meet in its fields"),
@@ -53,7 +53,7 @@ fn room(path: &str) -> &str {
     rest.split_once('/').map_or(rest.strip_suffix(".rs").unwrap(), |(folder, _)| folder)
 }
 
-/// The module that a file is: `src/layers/tls/mod.rs` is `layers`, `tls`.
+/// The module of a file: `src/layers/tls/mod.rs` is `layers`, `tls`.
 fn module(path: &str) -> Vec<String> {
     let path = path.strip_prefix("src/").unwrap().strip_suffix(".rs").unwrap();
     let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -156,7 +156,7 @@ fn file_of<'a>(modules: &BTreeMap<Vec<String>, &'a str>, from: &[String], path: 
     (0..=at.len()).rev().find_map(|n| modules.get(&at[..n])).expect("lib.rs is the module without a name")
 }
 
-/// The files that a file reaches, over any number of imports.
+/// The files that a file imports from, directly or indirectly.
 fn reached<'a>(imports: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut next: Vec<&str> = imports.get(from).into_iter().flatten().map(String::as_str).collect();

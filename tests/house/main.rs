@@ -1,4 +1,4 @@
-//! Tests of the repository itself: which module may import which, which test shows which rule, and the tables of the state
+//! Tests of the repository itself: the imports between modules, the tests of each rule, and the tables of the state
 //! machines.
 //!
 //! Generated text (the tables of docs/architecture.md, the `tests:` lines of docs/rules.md, tests/snapshots/) is compared

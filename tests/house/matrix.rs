@@ -1,4 +1,4 @@
-//! The whole matrix of every state machine: a new transition shows as a difference in a committed file.
+//! The whole matrix of every state machine. A new transition appears as a difference in a committed file.
 
 use std::fmt::Write;
 
@@ -24,7 +24,7 @@ fn table<S: Clone, E: Clone>(
     })
 }
 
-/// The same for a state machine whose output is a notification.
+/// As `table`, for a state machine whose output is a notification.
 fn told_table<S: Clone, E: Clone>(
     machine: &str,
     states: &[S],
@@ -57,7 +57,7 @@ fn told_table<S: Clone, E: Clone>(
     out
 }
 
-/// The failure that is there, and the one that comes: which of them is kept shows in the table.
+/// The earlier and the later failure. The table shows which of them is kept.
 const EARLIER: Reason = Reason::Reset(Phase::Open);
 const LATER: Reason = Reason::TimedOut(Phase::Close);
 

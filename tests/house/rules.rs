@@ -1,10 +1,11 @@
 //! The rules of docs/rules.md, and the tests that show them.
 //!
-//! A test says which rules it shows by a comment above it or inside it: `rule: write-1, write-2`. A citation anywhere
-//! else says where the code obeys a rule. The `tests:` lines of docs/rules.md are made from the citations of the tests.
+//! A test names the rules that it shows in a comment above it or inside it: `rule: write-1, write-2`. A citation
+//! anywhere else marks the code that obeys a rule. The `tests:` lines of docs/rules.md are generated from the citations
+//! of the tests.
 //!
-//! A rule that has no code yet carries a `planned:` line, written by hand. `partly planned:` says the same of a part;
-//! such a rule needs tests all the same.
+//! A rule that has no code yet has a `planned:` line, written by hand. `partly planned:` means that a part has no code
+//! yet; such a rule still needs tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +15,7 @@ use crate::source::{Source, files, root};
 
 const FILE: &str = "docs/rules.md";
 
-/// The ids of the contract: each group with the number of its rules.
+/// The groups of rules, each with the number of its rules.
 const GROUPS: [(&str, usize); 15] = [
     ("write", 10),
     ("close", 16),
@@ -41,7 +42,7 @@ fn is_group(word: &str) -> bool {
     GROUPS.iter().any(|(group, _)| *group == word)
 }
 
-/// The id at the begin of a text, and the rest of the text. If the first part of a word is not the name of a group, the
+/// The id at the start of a text, and the rest of the text. If the first part of a word is not the name of a group, the
 /// word is not an id.
 fn id(text: &str) -> Option<(String, &str)> {
     let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(text.len());
@@ -81,7 +82,7 @@ fn cites_nothing(line: &str) -> bool {
     line.contains("//") && (line.contains("rule: ") || line.contains("rules: ")) && cited(line).is_empty()
 }
 
-/// The name of the function that a line begins.
+/// The name of the function that starts on this line.
 fn function(line: &str) -> Option<&str> {
     let rest = line.trim_start();
     let rest = rest.strip_prefix("pub ").unwrap_or(rest);
@@ -90,7 +91,7 @@ fn function(line: &str) -> Option<&str> {
     rest.find(|c: char| !c.is_alphanumeric() && c != '_').map(|end| &rest[..end])
 }
 
-/// The name of the test that a macro makes: `over_every_layer!(name, ..)`, at the begin of a line.
+/// The name of the test that a macro makes: `over_every_layer!(name, ..)`, at the start of a line.
 fn made_by_macro(line: &str) -> Option<&str> {
     let (name, rest) = line.split_once('!')?;
     if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || c == '_') {
@@ -100,7 +101,7 @@ fn made_by_macro(line: &str) -> Option<&str> {
     rest.find(|c: char| !c.is_alphanumeric() && c != '_').map(|end| &rest[..end]).filter(|name| !name.is_empty())
 }
 
-/// Which tests of a file show which rules.
+/// The rules that the tests of a file show.
 fn shown(source: &Source) -> Vec<(String, String)> {
     let file = source.path.strip_suffix(".rs").unwrap();
     let file = file.strip_prefix("tests/").unwrap_or(file);
@@ -157,7 +158,7 @@ fn tests_of_rules() -> BTreeMap<String, Vec<String>> {
     tests
 }
 
-/// One rule as the document has it.
+/// One rule of the document.
 struct Rule {
     id: String,
     planned: bool,

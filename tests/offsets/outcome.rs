@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::setup::{CLOSE_BOUND, HANDSHAKE_BOUND, RECORDS, Setup};
 
-/// Longer than anything here takes.
+/// Longer than every operation here.
 const LONG: Duration = Duration::from_secs(60);
 
 /// The outcome of one cut on our side.
@@ -84,7 +84,7 @@ fn judge_handshake(setup: &Setup, outcome: &Outcome) {
     assert!(is_reason(reason, setup.ending, Phase::Handshake), "{at}: {reason:?}");
     match setup.ending {
         CutEnd::Silence => assert!(outcome.took < 2 * HANDSHAKE_BOUND, "{at}: {:?}", outcome.took),
-        // Nobody has to wait for anything.
+        // These ends are noticed without a wait.
         CutEnd::Fin | CutEnd::Reset => assert!(outcome.took < HANDSHAKE_BOUND / 2, "{at}: {:?}", outcome.took),
     }
 }

@@ -1,4 +1,4 @@
-//! The two sides of a connection that is cut, and what the honest one sends.
+//! The two sides of a connection that is cut, and the bytes that the correct peer sends.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -47,10 +47,10 @@ impl Setup {
             .flat_map(move |side| [TlsVersion::V1_2, TlsVersion::V1_3].map(|version| Self::new(side, version, ending)))
     }
 
-    /// Each handshake of it is a full one, and the same number of bytes.
+    /// A setup whose handshakes are all full ones, with the same number of bytes.
     pub(crate) fn new(side: Side, version: TlsVersion, ending: CutEnd) -> Self {
         let pki = Pki::new();
-        // The signatures of this kind of key are all of one length.
+        // All signatures of this kind of key have the same length.
         let identity = pki.issue(Profile::server(&[]).key(KeyKind::Ed25519));
         let mut provider = (**pki.client_tls().config().crypto_provider()).clone();
         provider.kx_groups.retain(|group| group.name() == bowline::rustls::NamedGroup::X25519);
@@ -75,7 +75,7 @@ impl Setup {
         Arc::clone(self.server.config())
     }
 
-    /// The honest peer: handshake, two records, close_notify, end; then it reads to our end.
+    /// The correct peer: handshake, two records, close_notify, end. Then it reads to our end.
     pub(crate) async fn peer<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> std::io::Result<()> {
         let mut tls: tokio_rustls::TlsStream<S> = match self.side {
             Side::Server => {

@@ -1,4 +1,4 @@
-//! The console's commands over bare TCP, and what a peer may do wrong.
+//! The console's commands over bare TCP, and mistakes of a peer.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -61,7 +61,7 @@ fn a_line_has_at_most_4096_bytes() {
     let longest = format!("ECHO {}", "a".repeat(4091));
     let mut peer = connect(console.tcp);
     assert_eq!(ask(&mut peer, &format!("{longest}\r\n")), longest[5..]);
-    // One more, after which there is nothing to wait for.
+    // One byte more, after which the console needs no line end.
     assert_eq!(ask(&mut peer, &format!("{longest}b")), "500 line too long");
     assert_eq!(peer.read(&mut [0]).unwrap(), 0);
     let mut peer = connect(console.tcp);
@@ -110,7 +110,7 @@ async fn bytes_sent_before_a_pause_arrive_during_the_pause() {
     let plain = async { Box::new(Connector::new().connect_addr(console.tcp).await.unwrap()) as Box<dyn Transport> };
     for mut peer in [secure.await, plain.await] {
         peer.write_all(b"SEND 5000000\r\nPAUSE 3600000\r\n").await.unwrap();
-        // Read late: what the socket does not hold waits in the server.
+        // Read late, so that the server has to keep the bytes that the socket cannot hold.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut all = vec![0; 25 + 5_000_000];
         tokio::time::timeout(PATIENCE, peer.read_exact(&mut all)).await.unwrap().unwrap();
@@ -200,7 +200,7 @@ fn a_large_number_in_a_command_uses_no_memory() {
     for (conn, command) in (1..).zip(&lasting) {
         let mut peer = connect(console.tcp);
         peer.get_mut().write_all(command.as_bytes()).unwrap();
-        // It is under way.
+        // The transfer has started.
         peer.read_exact(&mut [0; 1000]).unwrap();
         drop(peer);
         console.events(conn);
@@ -244,7 +244,7 @@ fn a_request_of_a_peer_that_left_does_not_delay_others() {
     for command in ["SENDSEQ 16777216 1\n", "TINY 16384\n"] {
         let peer = connect(console.tcp);
         flood(peer.get_ref(), command.as_bytes());
-        // Its answers are unread, so that this resets it.
+        // Its answers are unread, so this drop resets the connection.
         drop(peer);
         assert_eq!(ask(&mut connect(console.tcp), "ECHO still here\n"), "still here");
     }
@@ -377,7 +377,7 @@ async fn the_console_refuses_one_layer_too_many_and_continues() {
     }
 }
 
-/// Sends a command, where there is one, and reads a line.
+/// Sends a command, if there is one, and reads a line.
 async fn answer(peer: &mut (impl AsyncBufRead + AsyncWrite + Unpin), command: &str) -> String {
     if !command.is_empty() {
         peer.write_all(format!("{command}\r\n").as_bytes()).await.unwrap();

@@ -33,11 +33,11 @@ fn a_signal_closes_what_is_open_in_order_and_ends_with_status_0() {
         let addr = console.tcp;
         drop((idle, busy, summing));
         assert_eq!(console.wait().code(), Some(0));
-        // Had these ended earlier, they would have truncated what they began.
+        // Dropped last: an earlier end would have counted as a truncation.
         drop((stalled, upgrading));
         assert!(TcpStream::connect(addr).is_err());
         let reasons: Vec<_> = (1..=5).map(|conn| console.lost(conn).1["reason"].as_str().unwrap().to_owned()).collect();
-        // The handshake that never came to anything is given up, by the one face so called, by the other otherwise.
+        // The unfinished handshake is given up. The two faces report different reasons for it.
         assert!(reasons.iter().filter(|reason| *reason == "closed").count() >= 4, "{reasons:?}");
         assert!(reasons.iter().all(|reason| reason == "closed" || reason == "aborted"), "{reasons:?}");
     }

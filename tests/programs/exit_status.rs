@@ -1,4 +1,4 @@
-//! Netcat's exit status says how it ended.
+//! Netcat's exit status for each kind of end.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -15,7 +15,7 @@ fn is(said: &Said, code: i32, reason: &str) {
     assert_eq!((said.code(), &said.report()["reason"]), (code, &reason.into()), "{}", said.stderr);
 }
 
-/// A server that accepts one connection and does this with it.
+/// A server that accepts one connection and runs this function with it.
 fn server(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
@@ -68,12 +68,12 @@ fn an_end_or_silence_during_the_handshake_sets_its_exit_status() {
     let said = run(&["--timeout", "0.3"], "tls", silent, b"");
     is(&said, 6, "timed_out");
     assert!(said.report()["detail"].as_str().unwrap().contains("handshake"));
-    // The endpoint's own bound holds for the handshake too.
+    // The endpoint's timeout limits the handshake too.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("tls:{}:timeout=0.3", silent.local_addr().unwrap());
     let said = netcat(&["--ca", &ca(), "--report", &endpoint]).feed(b"");
     is(&said, 6, "timed_out");
-    // So it does for what is said before an upgrade.
+    // It also limits the plaintext part before an upgrade.
     let endpoint = format!("tcp:{}:timeout=0.3", silent.local_addr().unwrap());
     let said = netcat(&["--ca", &ca(), "--report", "--starttls", "smtp", &endpoint]).feed(b"");
     is(&said, 6, "timed_out");

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use crate::tools::{PATIENCE, ca, certs, ended, example, spawn};
 
-/// A pipeline of a producer, which has written half of a message and dies of SIGINT, and netcat, in a process group of their
-/// own.
+/// A pipeline in its own process group: a producer, which has written half of a message and is killed by SIGINT, and
+/// netcat.
 fn pipeline(endpoint: &str) -> (Child, Child) {
     let mut producer =
         spawn(Command::new("sh").args(["-c", "printf half; exec sleep 600"]).stdout(Stdio::piped()).process_group(0));
@@ -40,7 +40,7 @@ async fn an_interrupted_pipeline_never_looks_like_a_complete_message() {
         timeout(PATIENCE, peer.read_exact(&mut half)).await.unwrap().unwrap();
         let group = Pid::from_child(&producer);
         if round % 3 == 0 {
-            // As a process manager does.
+            // Signals the whole group, as a process manager does.
             kill_process(group, Signal::INT).unwrap();
             kill_process(Pid::from_child(&netcat), Signal::INT).unwrap();
         } else {

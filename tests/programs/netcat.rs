@@ -160,7 +160,7 @@ impl Reverser {
         );
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         assert!(lines.any(|line| line.starts_with("ACCEPT")), "s_server does not listen");
-        // Or it would stop at a full pipe.
+        // Its output is read, so that it does not stop at a full pipe.
         thread::spawn(move || lines.for_each(drop));
         Self(child, port)
     }
@@ -198,8 +198,8 @@ fn an_endpoint_sets_the_local_address_and_the_timeout() {
     assert!(said.report()["host"].as_str().unwrap().starts_with("127.0.0.2:"), "{}", said.stderr);
 }
 
-/// A TLS server that takes the end of the other half for the end of the connection, as those do whose TLS has no half-close.
-/// It answers a line only if that end does not come first. Returns its port.
+/// A TLS server that treats the end of the other half as the end of the connection, like servers whose TLS has no
+/// half-close. It answers a line only if that end does not come first. Returns its port.
 fn without_half_close() -> u16 {
     use bowline::{Listener, Transport};
     use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};

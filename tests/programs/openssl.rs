@@ -55,7 +55,7 @@ fn s_client_sees_an_abort_as_a_reset() {
     assert_eq!(console.lost(2).1["reason"], "aborted");
 }
 
-/// The console answers EHLO with a 500, and OpenSSL tries STARTTLS all the same.
+/// The console answers EHLO with a 500, but OpenSSL tries STARTTLS anyway.
 ///
 /// rule: upgrade-1
 #[test]

@@ -59,7 +59,7 @@ impl Drop for Smtp {
     }
 }
 
-/// Sends all of it at once, and reads one line for each code.
+/// Sends all bytes at once, and reads one line for each code.
 fn converse(client: &mut BufReader<TcpStream>, sent: &[u8], codes: &[&str]) {
     client.get_mut().write_all(sent).unwrap();
     for code in codes {
@@ -115,7 +115,7 @@ fn every_reply_has_the_code_of_the_rfc() {
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
 }
 
-/// Begins a mail on a new connection.
+/// Starts a mail on a new connection.
 fn begin_mail(smtp: &Smtp) -> BufReader<TcpStream> {
     let mut client = smtp.connect();
     let begin = b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n";
@@ -139,7 +139,7 @@ fn mails_that_come_are_held_on_the_disk_and_not_in_memory() {
             client
         })
         .collect();
-    // One goes in the middle of its mail.
+    // One client leaves in the middle of its mail.
     drop(clients.pop());
     for client in &mut clients {
         converse(client, b"last\r\n.\r\n", &["250 2.0.0 delivered"]);
@@ -291,7 +291,7 @@ fn a_signal_drains() {
     assert_eq!(mails(dir.path()).len(), 1);
 }
 
-/// Numbers that look random, and are the same each time.
+/// Pseudo-random numbers, which are the same in each run.
 struct Dice(u64);
 
 impl Dice {
@@ -303,7 +303,7 @@ impl Dice {
     }
 }
 
-/// Passes bytes on between clients and the server, and resets each connection at some byte of either direction.
+/// Forwards bytes between clients and the server, and resets each connection at some byte of either direction.
 async fn bad_line(listener: tokio::net::TcpListener, server: SocketAddr, cut: &'static AtomicUsize) {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     loop {
@@ -314,7 +314,7 @@ async fn bad_line(listener: tokio::net::TcpListener, server: SocketAddr, cut: &'
             _ => dice.roll(200_000),
         };
         tokio::spawn(async move {
-            // It may be dead at the moment.
+            // The server may be down at the moment.
             let Ok(server) = tokio::net::TcpStream::connect(server).await else { return };
             client.set_nodelay(true).unwrap();
             server.set_nodelay(true).unwrap();
@@ -325,7 +325,7 @@ async fn bad_line(listener: tokio::net::TcpListener, server: SocketAddr, cut: &'
     }
 }
 
-/// Says whether it was cut.
+/// Returns whether the connection was cut.
 async fn pass_on(mut client: tokio::net::TcpStream, mut server: tokio::net::TcpStream, mut left: usize) -> bool {
     let (mut there, mut back) = (vec![0; 4096], vec![0; 4096]);
     loop {
@@ -347,7 +347,7 @@ async fn pass_on(mut client: tokio::net::TcpStream, mut server: tokio::net::TcpS
     }
 }
 
-/// The number of a delivered mail, which must be whole.
+/// The number of a delivered mail, which must be complete.
 fn number_of(path: &Path) -> usize {
     let mail = fs::read(path).unwrap();
     let border = mail.windows(2).position(|two| two == b"\n\n").expect("a header");
@@ -395,7 +395,7 @@ async fn every_acknowledged_mail_is_complete_after_connections_and_servers_fail(
     let mut repeated = 0;
     for (number, tries) in &answered {
         let copies = copies.get(number).copied().unwrap_or(0);
-        // Once for each time that it was sent, at most: a client that got no answer sends it again.
+        // There is at most one copy for each attempt, because a client that got no answer sends the mail again.
         assert!((1..=*tries).contains(&copies), "mail {number}: {copies} copies, sent {tries} times");
         repeated += usize::from(copies > 1);
     }

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use crate::tools::{PATIENCE, Said, ca, certs, netcat};
 
-/// What a server does.
+/// A step of a server's script.
 #[derive(Clone, Copy)]
 enum Do {
     Say(&'static [u8]),
@@ -26,10 +26,10 @@ async fn play(protocol: &str, script: &[Do], upgrades: bool) -> Said {
         let mut server = listener.accept().await.unwrap().into_upgradable();
         for step in script {
             match step {
-                // One byte a segment: nothing may depend on how it arrives.
+                // One byte per segment, because the result must not depend on the segments.
                 Say(bytes) => {
                     for byte in *bytes {
-                        // A client that has heard enough may be gone, by RST: what it says about it, it says itself.
+                        // A client that refuses may have sent RST already. Its own report is checked instead.
                         if server.write_all(&[*byte]).await.is_err() {
                             return;
                         }
@@ -190,7 +190,7 @@ async fn follow(protocol: &str, script: &[(Vec<u8>, bool)], version: &str) -> Sa
     follow_to(protocol, script, version, false).await
 }
 
-/// The same; where the server `ends`, it half-closes after the script.
+/// As above. If `ends` is set, the server half-closes after the script.
 async fn follow_to(protocol: &str, script: &[(Vec<u8>, bool)], version: &str, ends: bool) -> Said {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("tcp:localhost:{}", listener.local_addr().unwrap().port());

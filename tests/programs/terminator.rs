@@ -1,4 +1,4 @@
-//! The terminator between other people's clients and plain services.
+//! The terminator between other programs' clients and plaintext services.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ use crate::tools::{
 /// A terminator, and its log.
 struct Terminator {
     child: Child,
-    /// What it says of where it listens: the kind, and the address.
+    /// The kind and the address that it prints when it listens.
     local: String,
     log: Receiver<Value>,
 }
@@ -57,7 +57,7 @@ impl Terminator {
         self.local.split(' ').next_back().unwrap().parse().unwrap()
     }
 
-    /// What is logged of the next connection that ends.
+    /// The log entry of the next connection that ends.
     fn ended(&self) -> Value {
         self.log.recv_timeout(PATIENCE).expect("a connection does not end")
     }
@@ -73,7 +73,7 @@ impl Terminator {
 
 impl Drop for Terminator {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The child may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -81,7 +81,7 @@ impl Drop for Terminator {
 
 const ANY: &str = "127.0.0.1:0";
 
-/// Arguments of a server that speaks TLS.
+/// Arguments of a TLS server.
 fn identity() -> String {
     let (chain, key) = certs().server_paths();
     format!(":cert={}:key={}", chain.display(), key.display())
@@ -110,7 +110,7 @@ impl<T: Send + 'static> Service<T> {
     }
 }
 
-/// Answers each line by itself in capitals, until one that says QUIT or the end.
+/// Answers each line in capital letters, until the line QUIT or the end.
 fn capitals(mut socket: BufReader<TcpStream>) {
     let mut line = String::new();
     while socket.read_line(&mut line).unwrap() > 0 {
@@ -313,7 +313,7 @@ fn sigterm_lets_open_connections_continue_and_accepts_no_new_ones() {
     assert_eq!(ask("two\n"), "TWO\n");
     assert_eq!(ask("quit\n"), "QUIT\n");
     drop(client);
-    // A look whether it listens was a connection too.
+    // The check whether it listens was a connection too, so it is skipped.
     let ended = std::iter::repeat_with(|| terminator.ended()).find(|ended| ended["conn"] == 1).unwrap();
     assert_eq!((ends(&ended), &ended["there"]), (("closed", "closed"), &13.into()));
     assert_eq!(terminator.wait().code(), Some(0));
@@ -479,7 +479,7 @@ fn a_failure_before_tls_is_blamed_on_the_right_side() {
         let mut said = Vec::new();
         let end = client.read_to_end(&mut said).map_err(|error| error.kind());
         if side == "service" {
-            // Never an end in order.
+            // The end must never be orderly.
             assert_eq!(end, Err(ErrorKind::ConnectionReset), "{ended}");
         }
         drop(client);
@@ -507,7 +507,7 @@ fn connections_are_limited_by_the_number_of_descriptors() {
             client
         })
         .collect();
-    // Some of them wait until others are done; all are served.
+    // Some connections wait until others are done, but all are served.
     for client in &mut clients {
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();

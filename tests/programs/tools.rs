@@ -13,10 +13,10 @@ use bowline::testing::pki::{Pki, PkiFiles};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// No wait is longer.
+/// The longest wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The certificates that all consoles of a run serve with.
+/// The certificates that all consoles of a run use.
 pub(crate) fn certs() -> &'static PkiFiles {
     static CERTS: OnceLock<PkiFiles> = OnceLock::new();
     CERTS.get_or_init(|| Pki::load_or_create(certs_dir()).unwrap())
@@ -30,7 +30,7 @@ pub(crate) fn ca() -> String {
     certs().ca_path().to_str().unwrap().to_owned()
 }
 
-/// An example of this crate, built if it is missing or older than what it is made of.
+/// The path of an example of this crate. It is built if it is missing or older than its sources.
 pub(crate) fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let dir = BUILT.get_or_init(|| {
@@ -70,7 +70,7 @@ fn build(profile: &Path) {
     assert!(status.unwrap().success(), "the examples do not build");
 }
 
-/// Starts a child. A tool that is missing fails the test, with the name of its Debian package, which is that of the tool.
+/// Starts a child. If a tool is missing, the test fails and names its Debian package, which has the same name.
 pub(crate) fn spawn(command: &mut Command) -> Child {
     command.spawn().unwrap_or_else(|error| match error.kind() {
         ErrorKind::NotFound => {
@@ -143,7 +143,7 @@ impl Running {
     pub(crate) fn feed(mut self, bytes: &[u8]) -> Said {
         let mut stdin = self.stdin.take().unwrap();
         let bytes = bytes.to_vec();
-        // A child that ends early does not read all of it.
+        // A child that ends early does not read all bytes.
         let writing = thread::spawn(move || drop(stdin.write_all(&bytes)));
         let said = self.wait();
         writing.join().unwrap();
@@ -220,7 +220,7 @@ impl Console {
         console
     }
 
-    /// A console whose log nobody reads, and the rest of its output.
+    /// A console whose log is not read, and the rest of its output.
     pub(crate) fn start_unread(args: &[&str]) -> (Self, Output) {
         certs();
         let any = "127.0.0.1:0";
@@ -263,7 +263,7 @@ impl Console {
         (events.iter().map(name).collect(), events.last().unwrap().clone())
     }
 
-    /// What has been logged.
+    /// The log so far.
     pub(crate) fn log(&self) -> Vec<Value> {
         self.log.0.lock().unwrap().clone()
     }
@@ -311,7 +311,7 @@ pub(crate) fn ask(socket: &mut BufReader<TcpStream>, command: &str) -> String {
     line(socket)
 }
 
-/// One line, its CRLF checked and taken off.
+/// One line, without its CRLF, which is checked.
 pub(crate) fn line(socket: &mut BufReader<TcpStream>) -> String {
     let mut line = String::new();
     socket.read_line(&mut line).unwrap();
@@ -337,5 +337,5 @@ pub(crate) fn flood(socket: &TcpStream, what: &[u8]) {
     }
 }
 
-/// The most bytes that a program may hold for one peer, including its buffers.
+/// The largest number of bytes that a program may hold for one peer, including its buffers.
 pub(crate) const A_LITTLE: u64 = 8 << 20;

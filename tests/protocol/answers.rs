@@ -13,7 +13,7 @@ use crate::common::{clog, expect, over, over_all, pattern, read_all, settle};
 use crate::probe::{Answer, Event, KEEP, Probe, Running, pull, run};
 
 const HIGH: usize = 40_000;
-/// The most bytes that one call lends.
+/// The largest number of bytes that one call delivers.
 const LENT: usize = 33 << 10;
 /// The bytes that TLS adds to the records of a full queue.
 const FRAMES: usize = 2_000;
@@ -31,7 +31,7 @@ fn echo() -> Probe {
     })
 }
 
-/// Small kernel buffers between the two, if they are connected through the kernel.
+/// Makes the kernel's buffers small, if the two are connected through the kernel.
 fn small_buffers(transport: &BoxTransport) {
     if let Some(tcp) = transport.as_tcp() {
         tcp.set_send_buffer_size(64 << 10).unwrap();
@@ -62,7 +62,7 @@ async fn reading_stops_while_a_peer_does_not_read_its_answers() {
             let (running, sent) = held(probe, a, &mut b).await;
             let queued = running.handle.queued();
             assert!((1..=HIGH + LENT + FRAMES).contains(&queued), "{kind}: {queued} bytes of answers queued");
-            // No data is lost, and the exchange goes on.
+            // No data is lost, and the exchange continues.
             expect(&mut b, &vec![b'z'; sent]).await;
             b.write_all(&pattern(1_000)).await.unwrap();
             expect(&mut b, &pattern(1_000)).await;
@@ -172,7 +172,7 @@ async fn calls_timers_drains_and_bounds_are_obeyed_while_answers_wait() {
             let expected: &[&str] = match how {
                 "fail" => &["protocol"],
                 "close" | "drain" => &["timed_out"],
-                // The peer has the same bound, and may be the first to go.
+                // The peer has the same limit, and may time out first.
                 "idle" => &["timed_out", "reset"],
                 _ => &["aborted"],
             };

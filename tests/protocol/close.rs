@@ -359,7 +359,7 @@ async fn close_before_the_handshake_with_a_producer_finishes_the_handshake() {
     .await;
 }
 
-/// A peer that causes every callback: it sends, ends its half, and then reads everything.
+/// The peer causes every callback: it sends, ends its half, and then reads everything.
 ///
 /// rule: close-10, life-1, life-2
 #[tokio::test]
@@ -574,7 +574,7 @@ async fn close_after_a_loss_reports_the_loss() {
     }
 }
 
-/// rule: close-16: the connection's own handle is for protocols too.
+/// rule: close-16: a close through the connection's own handle works for protocols too.
 #[tokio::test]
 async fn the_handle_of_the_connection_closes_as_the_protocols_does() {
     over_all(|_, a, mut b| async move {

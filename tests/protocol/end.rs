@@ -1,4 +1,4 @@
-//! end: the reason is true.
+//! end: the reason of an end is correct.
 
 use std::io;
 
@@ -65,7 +65,7 @@ async fn the_error_of_a_callback_is_the_reason_and_can_be_matched() {
         assert!(read_all(&mut b).await.1.is_err());
     })
     .await;
-    // An error of this crate becomes the reason that it stands for.
+    // An error of this crate becomes the matching reason.
     over_all(|_, a, b| async move {
         let _b = b;
         let running = run(Probe::new(|_, _| Err(Error::Ended(Reason::TimedOut(Phase::HalfOpen)).into())), a);
@@ -134,7 +134,7 @@ async fn the_first_error_is_the_reason() {
         let (running, mut raw) = server_and_raw(Probe::quiet()).await;
         raw.data(b"good").clear(b"\x17\x03\x03\x00\x20garbage garbage garbage garbage ").send().await.unwrap();
         raw.observe().await;
-        // The alert, and then FIN.
+        // The alert comes first, and then FIN.
         assert!(matches!(raw.events(), [Seen::Data(_) | Seen::Alert(_), .., Seen::Fin]), "{:?}", raw.events());
         raw.reset().await;
         let Reason::Tls(error) = running.task.await.unwrap().reason else { panic!() };
@@ -220,7 +220,7 @@ async fn a_line_without_an_end_does_not_take_all_memory() {
     .await;
 }
 
-/// More bytes than the system of a peer that reads nothing takes, and fewer than our system takes.
+/// More bytes than the system of a peer that reads nothing accepts, and fewer than our system accepts.
 const MUCH: usize = 300_000;
 
 /// rule: close-14, close-8

@@ -118,7 +118,7 @@ async fn a_file_is_closed_when_its_connection_is_lost() {
         b.abort();
         let _ = b.shutdown().await;
         running.task.await.unwrap();
-        // A piece may still be on its way from the thread that reads.
+        // The reading thread may still hold a piece.
         while alive.strong_count() > 0 {
             tokio::task::yield_now().await;
         }

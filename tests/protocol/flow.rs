@@ -75,7 +75,7 @@ async fn a_producer_registered_too_late_is_stopped_after_the_call() {
             assert!(received.is_empty());
             b.close().await;
             running.task.await.unwrap();
-            // A producer that registers on a dead connection is stopped at once.
+            // A producer that is registered on an ended connection is stopped at once.
             let told = Told::default();
             running.handle.register_producer(push(told.clone())).await.unwrap();
             assert_eq!(told.names(), ["stop"]);
@@ -167,7 +167,8 @@ async fn a_pull_producer_is_asked_once_each_time_the_queue_is_empty() {
         for _ in 0..200 {
             tokio::task::yield_now().await;
         }
-        // Over TLS one piece may wait in the session. The producer is not asked for more, however often the task is woken.
+        // Over TLS, one piece may be queued in the session. The producer is not called again, however often the task is
+        // woken.
         assert!(running.told.count("produce") <= 1, "{kind}: asked {} times", running.told.count("produce"));
         let mut all = vec![0; taken + 300_000];
         b.read_exact(&mut all).await.unwrap();
@@ -204,7 +205,7 @@ async fn a_producer_that_is_done_is_dropped_at_once_and_another_may_follow() {
     .await;
 }
 
-/// A producer that writes nothing when it is asked is not asked again until it has written.
+/// A producer that writes nothing when it is called is not called again until it has written.
 ///
 /// rule: flow-2
 #[tokio::test]

@@ -266,7 +266,7 @@ async fn after_the_end_nothing_of_the_connection_is_kept_also_not_by_its_handle(
 /// rule: life-5, tcp-3
 #[tokio::test]
 async fn every_handle_call_after_the_end_and_in_connection_lost_is_defined() {
-    /// It gets its own handle before it runs.
+    /// A protocol that gets its own handle before it runs.
     struct Last(Arc<Mutex<Option<Handle>>>, Told);
     impl Protocol for Last {
         fn data_received(&mut self, _: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {

@@ -1,4 +1,4 @@
-//! A protocol that notes every call, and does what the test says.
+//! A protocol that records every call, and reacts as the test decides.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -128,12 +128,12 @@ impl Told {
         self.all().iter().filter(|event| event.name().starts_with(name)).count()
     }
 
-    /// How it ended.
+    /// The reason of the end.
     pub fn reason(&self) -> Option<Reason> {
         self.all().into_iter().find_map(|event| if let Event::Lost(reason) = event { Some(reason) } else { None })
     }
 
-    /// Waits for an event whose name begins with this.
+    /// Waits for an event whose name starts with this.
     pub async fn event(&self, name: &str) {
         self.until(|told| told.has(name)).await;
     }

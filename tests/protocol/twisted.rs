@@ -250,7 +250,8 @@ async fn a_producer_that_is_resumed_into_a_void() {
     .await;
 }
 
-/// Twisted turns a pull producer over TLS into a push producer that it asks in a loop, even if the socket takes no bytes.
+/// Twisted turns a pull producer over TLS into a push producer that it calls in a loop, even if the socket accepts no
+/// bytes.
 ///
 /// rule: flow-2
 #[tokio::test]
@@ -274,7 +275,7 @@ async fn an_unbounded_pull_over_tls() {
     .await;
 }
 
-/// Twisted's line receivers deliver plaintext after the line STARTTLS in the same segment as if it had come encrypted.
+/// Twisted's line receivers deliver plaintext after the line STARTTLS in the same segment as if it had been encrypted.
 ///
 /// rule: upgrade-3
 #[tokio::test]

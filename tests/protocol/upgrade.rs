@@ -1,4 +1,4 @@
-//! upgrade: plaintext that becomes TLS.
+//! upgrade: from plaintext to TLS.
 
 use std::time::Duration;
 
@@ -285,7 +285,7 @@ async fn a_second_upgrade_is_refused_until_the_handshake_has_ended() {
             _ => {}
         });
         let running = run(probe, a);
-        // The timer fires although the handshake is under way.
+        // The timer fires during the handshake.
         running.told.event("timer").await;
         assert!(!running.told.has("secured"));
         let error = running.handle.start_tls(as_client()).await.unwrap_err();
@@ -434,7 +434,7 @@ async fn close_and_half_close_right_after_the_upgrade() {
             });
             let running = run(probe, a);
             if last.is_empty() && !half {
-                // There is nothing to finish, so it ends at once.
+                // There is nothing to finish, so the connection ends at once.
                 assert!(b.start_tls(as_server()).await.is_err());
                 assert_eq!(running.task.await.unwrap().reason.name(), "closed");
                 assert_eq!(running.told.names(), ["made", "lost(closed)"]);

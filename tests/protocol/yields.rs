@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::probe::{Answer, Event, KEEP, Probe, Pull, Running, run};
 use crate::setup::as_server;
 
-/// A stream that takes all bytes, returns endless bytes if the test says so, and costs no budget.
+/// A stream that accepts all bytes, returns bytes without end if the test wants it, and costs no budget.
 struct Endless {
     gives: bool,
 }
@@ -44,7 +44,7 @@ impl AsyncWrite for Endless {
     }
 }
 
-/// Runs this on one thread with a task that only counts its turns, until that task had some turns.
+/// Runs this on one thread together with a task that only counts its turns, until that task has had some turns.
 fn beside<F: Future<Output = ()>>(what: &str, check: impl FnOnce() -> F + Send + 'static) {
     let (done, is_done) = mpsc::channel();
     std::thread::spawn(move || {

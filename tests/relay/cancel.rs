@@ -1,4 +1,4 @@
-//! A relay that is dropped, and called again.
+//! A relay whose future is dropped, and which is called again.
 
 use std::time::Duration;
 

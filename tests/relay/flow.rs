@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::setup::{bounded, spawn};
 
-/// A relay seals what it reads of a plain leg: more bytes in one read are fewer system calls, there and here.
+/// A relay seals the bytes that it reads from a plaintext leg. Larger reads need fewer system calls on both legs.
 #[tokio::test]
 async fn plain_tcp_reads_ahead_more_in_bulk_and_less_after_it() {
     bounded("tcp", async {
@@ -39,19 +39,19 @@ async fn plain_tcp_reads_ahead_more_in_bulk_and_less_after_it() {
     .await;
 }
 
-/// The limit for the bytes on the way: in the relay, in the two peers, and in the systems' buffers between them.
+/// The limit for the bytes in transit: in the relay, in the two peers, and in the systems' buffers between them.
 const HELD: u64 = 2 << 20;
 const MIB: u64 = 1 << 20;
 
-/// How a run went.
+/// The result of a run.
 struct Run {
     most_held: u64,
     seconds: f64,
 }
 
 /// Sends this many bytes through a relay to a peer that reads at a tenth of the relay's speed, which is measured first.
-/// The bytes that were sent and have not arrived are held somewhere on the way. The systems' buffers are made small, so
-/// that they hold few of them.
+/// The bytes that were sent and have not arrived are in transit. The systems' buffers are made small, so that they hold
+/// few of these bytes.
 async fn ten_to_one(kinds: (Kind, Kind), bytes: u64) -> Run {
     let (mut client, a) = pair(kinds.0).await.unwrap();
     let (b, mut backend) = pair(kinds.1).await.unwrap();
@@ -87,7 +87,7 @@ async fn ten_to_one(kinds: (Kind, Kind), bytes: u64) -> Run {
             pause = begun.elapsed() * 10;
             continue;
         }
-        // As slow as ten times the time that the first tenth took, for each tenth.
+        // Each tenth takes ten times as long as the first tenth.
         let due = pause.mul_f64((received - measured) as f64 / measured as f64);
         let ahead = due.saturating_sub(begun.elapsed());
         if ahead > Duration::from_millis(2) {
@@ -137,8 +137,8 @@ async fn a_slow_peer_makes_the_fast_one_wait_and_memory_stays_bounded() {
     }
 }
 
-/// The same with 1 GiB, and the memory of the process:
-/// `cargo test --release --all-features --test relay -- --ignored --nocapture`.
+/// As the test above, with 1 GiB, and with a limit for the memory of the process: `cargo test --release --all-features
+/// --test relay -- --ignored --nocapture`.
 ///
 /// rule: flow-6, write-8
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

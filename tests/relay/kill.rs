@@ -9,7 +9,7 @@ use crate::setup::{Ends, Joined, bounded, byte_at, joined, pattern};
 const ROUNDS: u64 = 200;
 const MOST: u64 = 400_000;
 
-/// Numbers that look random, the same in each run.
+/// Pseudo-random numbers, which are the same in each run.
 struct Dice(u64);
 
 impl Dice {
@@ -25,14 +25,14 @@ impl Dice {
     }
 }
 
-/// How the one leg ends, once its peer has sent so much.
+/// How one leg ends, after its peer has sent a number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kill {
     /// The peer ends its half in order.
     HalfClose,
     /// The peer aborts.
     Abort,
-    /// The peer is gone: on TLS a truncation.
+    /// The peer drops its connection, which is a truncation on TLS.
     Drop,
     /// The relay's side aborts the leg.
     Local,
@@ -55,7 +55,7 @@ struct Got {
     end: Result<(), Reason>,
 }
 
-/// Reads to the end, checking each byte: what arrives is always the begin of what was sent.
+/// Reads to the end, and checks that the received bytes are the first ones that were sent.
 async fn get(read: &mut ReadHalf<BoxTransport>) -> Got {
     let (mut bytes, mut buf) = (0, vec![0; 32 << 10]);
     loop {
@@ -70,7 +70,7 @@ async fn get(read: &mut ReadHalf<BoxTransport>) -> Got {
     }
 }
 
-/// Sends so much of the pattern, as far as it goes. Says how much was accepted.
+/// Sends this many bytes of the pattern, as far as possible. Returns how many were accepted.
 async fn send(write: &mut WriteHalf<BoxTransport>, data: &[u8]) -> usize {
     let mut sent = 0;
     while sent < data.len() {
@@ -110,7 +110,7 @@ async fn round(seed: u64) {
         }
         if kill == Kill::Drop {
             drop(one_write);
-            // It holds the other half of the connection.
+            // This task holds the other half of the connection.
             let _ = getting_back.await;
             let (got, _) = getting.await.unwrap();
             return not_in_order(&what, kill, &got, sent, &relayed.await.unwrap());

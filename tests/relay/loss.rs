@@ -149,7 +149,7 @@ async fn a_peer_that_truncates_and_reads_on_is_reset_and_gets_no_marker() {
 async fn a_reset_of_a_leg_is_noticed_while_the_other_slow_leg_stops_reading() {
     over(&with_sockets(), Policy::default(), |joined| async move {
         let Joined { one, mut other, relayed, .. } = joined;
-        // All buffers on the way are full, and the receiving peer does not read.
+        // All buffers in between are full, and the receiving peer does not read.
         let block = [b'z'; 16 << 10];
         while let Ok(written) = timeout(Duration::from_millis(100), other.write(&block)).await {
             written.unwrap();
@@ -194,8 +194,8 @@ async fn a_peer_lost_after_its_half_close_is_noticed_before_the_answer() {
     .await;
 }
 
-/// A relay that has read all of what a peer said, the end too, and could pass on but a little of it; then that peer is
-/// gone, and the relay goes on. Gives its report, and the other peer.
+/// A relay that has read all bytes of a peer and its end, but could forward only a few of them. Then that peer is lost,
+/// and the relay continues. Returns the relay's report, and the other peer.
 async fn reset_behind_an_end_in_order(
     kind: Kind,
     policy: &Policy,
@@ -255,7 +255,7 @@ async fn a_silent_half_open_leg_times_out_and_the_other_leg_is_aborted() {
         let Joined { mut one, mut other, relayed, .. } = joined;
         one.close_write().await.unwrap();
         assert!(read_all(&mut other).await.1.is_ok());
-        // Says nothing, for ever.
+        // This peer stays silent forever.
         let ends = relayed.await.unwrap();
         assert_eq!(ends.reasons(), ("aborted", "timed_out"), "{ends:?}");
         drop((one, other));

@@ -1,7 +1,7 @@
-//! A relay of two transports: an end on one side reaches the other side in kind, in bounded memory.
+//! A relay of two transports: when one connection ends, the other one ends in the same way, and memory is bounded.
 #![allow(clippy::unwrap_used)]
 
-/// Which face of the crate relays.
+/// Whether the callback face runs the relay.
 const CALLBACKS: bool = false;
 
 mod cancel;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// Ends a hang; proves no speed.
+/// A limit that ends a hang. It does not test speed.
 pub(crate) const BOUND: Duration = Duration::from_secs(60);
 
 /// Every transport with itself, TLS with TCP, and TCP with TLS.
@@ -29,7 +29,7 @@ pub(crate) const PAIRS: [(Kind, Kind); 13] = [
     (Kind::MemoryTls, Kind::Tcp),
 ];
 
-/// Two peers, and what is between them. `one` and `other` are the ends of whichever leg the check is about.
+/// Two peers with a relay between them. The check is about the leg whose peer is `one`.
 pub(crate) struct Joined {
     pub(crate) one: BoxTransport,
     pub(crate) other: BoxTransport,
@@ -39,7 +39,7 @@ pub(crate) struct Joined {
     pub(crate) kinds: (Kind, Kind),
 }
 
-/// The report of a relay, by the peers.
+/// The report of a relay, sorted by the peers.
 #[derive(Debug)]
 pub(crate) struct Ends {
     pub(crate) one: bowline::CloseReport,
@@ -48,7 +48,7 @@ pub(crate) struct Ends {
     pub(crate) from_other: u64,
 }
 
-/// How a relay went, whichever face made it.
+/// The result of a relay, from either face.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) a: bowline::CloseReport,
@@ -63,7 +63,7 @@ impl Report {
     }
 }
 
-/// Joins two transports by the face that is tested, in tasks of its own.
+/// Joins two transports with the tested face, in separate tasks.
 pub(crate) fn spawn<A: Transport, B: Transport>(mut a: A, mut b: B) -> JoinHandle<Report> {
     if !crate::CALLBACKS {
         return tokio::spawn(async move {
@@ -127,12 +127,12 @@ where
     }
 }
 
-/// The pairs that have a TCP socket under the leg that `over` puts in place of `one`, on both sides.
+/// The pairs of which both legs use a TCP socket.
 pub(crate) fn with_sockets() -> Vec<(Kind, Kind)> {
     PAIRS.into_iter().filter(|(a, b)| a.has_socket() && b.has_socket()).collect()
 }
 
-/// Runs one check, and says which it was where it fails.
+/// Runs one check. If it fails, the message names the check.
 pub(crate) async fn bounded(what: &str, check: impl Future<Output = ()> + Send + 'static) {
     match tokio::time::timeout(BOUND, tokio::spawn(check)).await {
         Ok(Ok(())) => {}
@@ -144,7 +144,7 @@ pub(crate) async fn bounded(what: &str, check: impl Future<Output = ()> + Send +
     }
 }
 
-/// A byte of the stream that everybody sends, by its place: any loss, repetition or reordering shows.
+/// The byte at this place of the stream that all peers send. Any loss, repetition or reordering changes it.
 pub(crate) fn byte_at(place: usize) -> u8 {
     let word = ((place / 4) as u32).wrapping_mul(2_654_435_761);
     word.to_be_bytes()[place % 4]
@@ -154,7 +154,7 @@ pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(byte_at).collect()
 }
 
-/// Reads to the end; the data, and how it ended.
+/// Reads to the end, and returns the data and how it ended.
 pub(crate) async fn read_all(transport: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Result<(), Reason>) {
     let mut data = Vec::new();
     let end = match transport.read_to_end(&mut data).await {
@@ -171,7 +171,7 @@ pub(crate) async fn expect(transport: &mut (impl AsyncRead + Unpin), expected: &
     assert!(data == expected, "other bytes came than were sent");
 }
 
-/// Sends a byte there and back, so that both sides have nothing under way (tickets).
+/// Sends a byte in each direction, so that nothing (such as a ticket) is in transit afterwards.
 pub(crate) async fn settle(
     a: &mut (impl AsyncRead + AsyncWrite + Unpin),
     b: &mut (impl AsyncRead + AsyncWrite + Unpin),
@@ -182,12 +182,13 @@ pub(crate) async fn settle(
     expect(a, b"!").await;
 }
 
-/// Whether this is what an abort of a connection looks like to its peer.
+/// Checks that this is what the peer of an aborted connection sees.
 pub(crate) fn assert_reset(end: &Result<(), Reason>) {
     assert!(matches!(end, Err(Reason::Reset(_))), "{end:?}");
 }
 
-/// A TLS server of ours, and a tokio-rustls client: a peer whose socket can be had, to end it in ways that ours refuse.
+/// A TLS server of ours, and a tokio-rustls client, whose socket the test can access, to end it in ways that our
+/// transports refuse.
 pub(crate) async fn server_and_tokio_rustls(
     policy: Policy,
 ) -> (bowline::TlsConnection<TcpConnection>, tokio_rustls::client::TlsStream<TcpStream>) {

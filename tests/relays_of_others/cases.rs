@@ -109,7 +109,7 @@ impl Service {
         self.0.local_addr().unwrap().port()
     }
 
-    /// A client, and the connection that the relay made for it: known by its first bytes.
+    /// A client, and the connection that the relay has made for it, which is recognised by its first bytes.
     async fn pair(&self, port: u16) -> (Client, TcpStream) {
         let tls = certs().client_tls_builder().build().unwrap();
         let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -123,7 +123,7 @@ impl Service {
             let (mut service, _) = timeout(PATIENCE, self.0.accept()).await.unwrap().unwrap();
             let mut heard = vec![0; hello.len()];
             if service.read_exact(&mut heard).await.is_ok() && heard == hello.as_bytes() {
-                // Both ways are open, and no ticket lies unread when the client goes.
+                // Both directions are open, and no ticket is unread when the client ends.
                 service.write_all(b"!").await.unwrap();
                 client.read_exact(&mut heard[..1]).await.unwrap();
                 return (client, service);
@@ -159,7 +159,7 @@ async fn drain(from: &mut (impl AsyncRead + Unpin)) -> (usize, String) {
     }
 }
 
-/// How many bytes of `MUCH` came, and the end after them.
+/// How many bytes of `MUCH` arrived, and the end after them.
 async fn much(from: &mut (impl AsyncRead + Unpin)) -> String {
     let (n, end) = drain(from).await;
     match n {

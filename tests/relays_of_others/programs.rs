@@ -1,4 +1,4 @@
-//! The programs, each with the settings that its manual has for ends.
+//! The programs, each with the settings in its manual that affect ends.
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -122,7 +122,7 @@ pub(crate) static PROGRAMS: [Program; 7] = [
             let (chain, key) = (place.file("chain.pem"), place.file("key.pem"));
             let listen =
                 format!("OPENSSL-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,nodelay,cert={chain},key={key},verify=0");
-            // `-t`: how long the other direction goes on after an end; half a second by default.
+            // `-t`: how long the other direction continues after an end; half a second by default.
             (words(&["socat", "-t", "30", &listen, &format!("TCP:127.0.0.1:{service},nodelay")]), String::new())
         },
     },
@@ -170,7 +170,7 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(program: &Program, service: u16) -> Self {
-        // The port may be taken by somebody else between here and there: then once more.
+        // Another process may take the port in between, so this is tried several times.
         for _ in 0..5 {
             if let Some(running) = Self::try_start(program, service).await {
                 return running;
@@ -213,7 +213,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The program may have ended by itself.
         let group = Pid::from_child(&self.child);
         let _ = kill_process_group(group, Signal::TERM);
         for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! A close that is requested by the handle, while other tasks use both halves.
+//! A close through the handle, while other tasks use both halves.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -21,14 +21,14 @@ fn read_on(mut read: impl AsyncRead + Unpin + Send + 'static) -> JoinHandle<std:
     })
 }
 
-/// Lets the tasks that were spawned wait in their reads.
+/// Lets the spawned tasks run until they wait in their reads.
 async fn until_they_wait() {
     for _ in 0..20 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Reads to the end, which has to be clean.
+/// Reads to the end, which must be clean.
 async fn read_whole(transport: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let (data, end) = read_all(transport).await;
     assert!(end.is_ok(), "{end:?} after {} bytes", data.len());
@@ -70,7 +70,8 @@ async fn a_handle_closes_while_both_halves_are_in_use_elsewhere() {
     .await;
 }
 
-/// rule: close-16, close-2: what arrives is discarded, and no read takes the end after it for a complete message.
+/// rule: close-16, close-2: input is discarded, and no read returns the end after it, which would make a message look
+/// complete.
 #[tokio::test]
 async fn a_reader_that_was_busy_does_not_take_the_end_for_complete_input() {
     over_all(|_, mut a, mut b| async move {
@@ -159,7 +160,7 @@ async fn a_silent_peer_holds_neither_the_close_nor_a_reader() {
     .await;
 }
 
-/// rule: close-16, close-6: one close, one report, whoever asks for it.
+/// rule: close-16, close-6: all requests share one close and one report.
 #[tokio::test]
 async fn several_closes_and_the_owners_report_the_same() {
     over_all(|_, mut a, mut b| async move {
@@ -178,7 +179,7 @@ async fn several_closes_and_the_owners_report_the_same() {
     .await;
 }
 
-/// rule: close-16: a close of the owner that is under way reports for the handle too.
+/// rule: close-16: if the owner is already closing, its report is also that of the handle.
 #[tokio::test]
 async fn a_close_by_the_owner_that_is_under_way_counts() {
     over_all(|_, mut a, mut b| async move {
@@ -235,7 +236,7 @@ async fn an_abort_ends_a_close_by_the_handle() {
     .await;
 }
 
-/// rule: close-16: the halves may go meanwhile, and nothing is lost.
+/// rule: close-16: the halves may be dropped meanwhile, and nothing is lost.
 #[tokio::test]
 async fn halves_that_are_dropped_meanwhile_do_not_cut_the_close_off() {
     for tls in [false, true] {
@@ -322,7 +323,7 @@ async fn a_handshake_with_bytes_is_finished_first() {
     .await;
 }
 
-/// rule: close-16: an upgrade cannot begin any more, and one that is under way fails; neither changes the report.
+/// rule: close-16: a new upgrade is refused, and one in progress fails. Neither changes the report.
 #[tokio::test]
 async fn an_upgrade_ends_with_the_close() {
     bounded("an upgrade", async {
@@ -410,7 +411,7 @@ fn read_on_and_on(mut read: impl AsyncRead + Unpin + Send + 'static) -> JoinHand
     tokio::spawn(async move { while read.read(&mut [0; 1_000]).await.is_ok_and(|n| n > 0) {} })
 }
 
-/// Gives back what comes, and ends in order after the end of the other side.
+/// Echoes, and ends in order after the end of the other side.
 async fn echo(mut read: impl AsyncRead + Unpin, mut write: impl AsyncWrite + Unpin) {
     let mut buf = [0; 2_000];
     while let Ok(n @ 1..) = read.read(&mut buf).await {

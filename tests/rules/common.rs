@@ -69,7 +69,7 @@ pub async fn expect(transport: &mut (impl AsyncRead + Unpin), expected: &[u8]) {
     assert!(data == expected, "other bytes came than were sent");
 }
 
-/// Sends a byte there and back, so that both sides have nothing under way (tickets, close handshakes).
+/// Sends a byte in each direction, so that nothing (such as a ticket) is in transit afterwards.
 pub async fn settle(a: &mut (impl AsyncRead + AsyncWrite + Unpin), b: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     a.write_all(b"?").await.unwrap();
     expect(b, b"?").await;
@@ -77,13 +77,13 @@ pub async fn settle(a: &mut (impl AsyncRead + AsyncWrite + Unpin), b: &mut (impl
     expect(a, b"!").await;
 }
 
-/// Writes until the transport takes no more, so that every buffer between the two ends is full. Returns how many bytes it
-/// took.
+/// Writes until the transport accepts no more, so that every buffer between the two ends is full. Returns how many
+/// bytes it has accepted.
 pub async fn clog(transport: &mut (impl AsyncWrite + Unpin)) -> usize {
     clog_with(transport, &[b'z'; 16 << 10]).await
 }
 
-/// The same with writes of this block.
+/// As `clog`, with writes of this block.
 pub async fn clog_with(transport: &mut (impl AsyncWrite + Unpin), block: &[u8]) -> usize {
     let mut taken = 0;
     while let Ok(result) = tokio::time::timeout(Duration::from_millis(150), transport.write(block)).await {

@@ -10,14 +10,15 @@ use crate::common::{bounded, over, over_all, pattern, read_all, reset_on_drop, s
 
 const SOCKETS: [Kind; 5] = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
 
-/// More bytes than the system of a peer that reads nothing takes, and fewer than our system takes.
+/// More bytes than the system of a peer that reads nothing accepts, and fewer than our system accepts.
 const MUCH: usize = 300_000;
 
 fn hasty(millis: u64) -> Policy {
     Policy::default().close_timeout(Duration::from_millis(millis))
 }
 
-/// The peer ends its half first, and does not read our later writes: our system has taken them, the peer's system has not.
+/// The peer ends its half first, and does not read our later writes. Our system has accepted them, but the peer's
+/// system has not.
 async fn write_behind_the_peers_end(a: &mut BoxTransport, b: &mut BoxTransport) {
     a.as_tcp().unwrap().set_send_buffer_size(1 << 20).unwrap();
     b.close_write().await.unwrap();
@@ -26,7 +27,7 @@ async fn write_behind_the_peers_end(a: &mut BoxTransport, b: &mut BoxTransport) 
     a.flush().await.unwrap();
 }
 
-/// The peer reads all of it at last.
+/// The peer reads all bytes in the end.
 async fn read_at_last(b: &mut BoxTransport) {
     let (received, end) = read_all(b).await;
     assert!(received == pattern(MUCH) && end.is_ok());

@@ -123,8 +123,8 @@ async fn a_flush_that_waits_times_out_too() {
         if a.queued() > 0 {
             let begin = Instant::now();
             assert_idle(a.flush().await.unwrap_err(), kind);
-            // The queued bytes have waited since the peer took no more. Over a socket, the peer's system took some of them
-            // after the last write, at a time that is not known.
+            // The queued bytes have waited since the peer accepted no more. Over a socket, the peer's system accepted
+            // some of them after the last write, at an unknown time.
             let most = SECOND * if kind.has_socket() { 21 } else { 11 };
             assert!(begin.elapsed() > SECOND * 9 && begin.elapsed() < most, "{kind}: {:?}", begin.elapsed());
         }
@@ -163,7 +163,7 @@ async fn a_peer_that_slowly_takes_what_the_system_holds_is_not_idle() {
         settle(&mut a, &mut b).await;
         a.as_tcp().unwrap().set_send_buffer_size(1 << 20).unwrap();
         b.as_tcp().unwrap().set_recv_buffer_size(256 << 10).unwrap();
-        // Our system holds most of it. The peer needs longer than the idle time to take it.
+        // Our system holds most of the bytes. The peer needs longer than the idle time to read them.
         let taken = clog(&mut a).await;
         tokio::time::pause();
         bounded(&kind.to_string(), async move {

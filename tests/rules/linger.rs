@@ -38,7 +38,7 @@ async fn the_end_of_an_answer_reaches_a_peer_that_sends_what_nobody_reads() {
             drop(library);
             control
         });
-        // Some of the body is on its way after the end of the answer, too.
+        // Some of the request body is still in transit after the end of the answer.
         a.write_all(&[b'y'; 20_000]).await.unwrap();
         let (received, end) = read_slowly(&mut a).await;
         assert!(received == answer && end.is_ok(), "{} bytes, {end:?}", received.len());
@@ -50,7 +50,7 @@ async fn the_end_of_an_answer_reaches_a_peer_that_sends_what_nobody_reads() {
     .await;
 }
 
-/// Moves the clock, which goes on at once: the kernel needs real time to deliver what was sent.
+/// Advances the clock. It waits a little in real time first, because the kernel needs real time to deliver the bytes.
 async fn advance(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
@@ -64,7 +64,7 @@ async fn a_peer_that_only_keeps_its_connection_open_is_not_awaited() {
     over(&Kind::ALL, policy, |kind, a, mut b| async move {
         let mut library = Lingering::new(a);
         settle(&mut library, &mut b).await;
-        // It is silent for longer than it has to be, before the shutdown.
+        // Before the shutdown, it is silent for longer than the limit.
         advance(SECOND * 55).await;
         library.shutdown().await.unwrap();
         let report = library.control().report().cloned().unwrap();
@@ -110,9 +110,9 @@ async fn a_peer_that_takes_nothing_is_awaited_no_longer_than_the_bound() {
         let mut library = Lingering::new(a);
         let ended = library.shutdown().await;
         let report = library.control().report().cloned().unwrap();
-        // Over TCP alone the system has the rest and our marker, and goes on sending.
+        // Over plain TCP, the system has the remaining bytes and our marker, and continues to send them.
         assert_eq!(ended.is_ok(), report.marker_sent(), "{kind}: {report:?}");
-        // A pipe has delivered what it has taken.
+        // A pipe has delivered the bytes that it has accepted.
         let bound = if kind == Kind::Memory { Bound::Silence } else { Bound::Time };
         assert_eq!(report.bound, Some(bound), "{kind}: {report:?}");
         drop(library);
@@ -159,7 +159,7 @@ async fn an_abort_ends_a_shutdown_and_stays_an_abort() {
             assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionAborted, "{kind}");
         }
         assert!(matches!(control.report().unwrap().reason, Reason::Aborted), "{kind}");
-        // The end of a pipe had left before.
+        // In a pipe, the end was sent before.
         assert!(read_all(&mut b).await.1.is_err() || kind == Kind::Memory, "{kind}");
     })
     .await;

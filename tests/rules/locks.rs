@@ -135,8 +135,8 @@ fn a_drain_that_begins_wakes_accepts_and_connections_without_a_lock() {
     });
 }
 
-/// A TLS connection of a listener with a single place: its reader is dropped, its writer remains, and tasks wait for its end.
-/// Each task needs a lock.
+/// A TLS connection of a listener that allows a single connection. Its reader is dropped, its writer remains, and tasks
+/// wait for its end. Each task needs a lock.
 async fn lose_by_the_writer(policy: Policy, lose: impl AsyncFnOnce(&mut RawTls, bowline::TlsWriteHalf<TcpConnection>)) {
     let listener = Listener::builder().policy(policy).max_connections(1).max_per_peer(1);
     let listener = Arc::new(listener.bind("127.0.0.1:0").await.unwrap());
@@ -166,7 +166,7 @@ async fn lose_by_the_writer(policy: Policy, lose: impl AsyncFnOnce(&mut RawTls, 
             touch();
         }
     });
-    // The next connection waits for the place of the first one.
+    // The next connection waits for the permit of the first one.
     let _second = tokio::net::TcpStream::connect(addr).await.unwrap();
     let accepting = Inline::begin(async move {
         let second = listener.accept().await.unwrap();
@@ -278,11 +278,11 @@ fn a_waker_that_panics_does_not_stop_the_wake_of_another_task() {
             let (mut reading, filling) = (Box::pin(read.read(&mut room)), vec![7; 1 << 20]);
             let mut writing = Box::pin(write.write_all(&filling));
             let (bad, good) = (Waking::new(true), Waking::new(false));
-            // With all of a task's budget.
+            // Now the task has its whole budget.
             tokio::task::yield_now().await;
             bad.poll(reading.as_mut());
             good.poll(writing.as_mut());
-            // It returns, whichever task calls it.
+            // The call must return, whichever task makes it.
             control.abort();
             assert!(bad.times.load(Ordering::SeqCst) > 0 && good.times.load(Ordering::SeqCst) > 0, "{version}");
         }

@@ -19,7 +19,7 @@ fn reset() -> Error {
     Reason::Reset(Phase::Connect).into()
 }
 
-/// A server that answers as the test says, and notes when it was asked.
+/// A server that answers as the test decides, and records the time of each attempt.
 struct Server {
     begin: Instant,
     answers: RefCell<Vec<Result<u32, Error>>>,
@@ -60,11 +60,11 @@ async fn attempts_follow_growing_waits_and_every_failure_is_reported() {
 async fn a_settled_connection_resets_the_waits_and_others_let_them_grow() {
     let server = Server::new([Err(reset()), Ok(1), Ok(2), Ok(3), Ok(4)]);
     let mut connections = Reconnector::new(|| server.connect()).backoff(backoff()).settled_after(SECOND * 20);
-    // Asked at second 0 and 1; dropped at once; asked at 3; dropped at once.
+    // Attempts at second 0 and 1. The connection is dropped at once. An attempt at 3, which is dropped at once.
     for expected in [1, 2] {
         assert_eq!(connections.next().await.unwrap(), expected);
     }
-    // Asked after 4 more seconds, at 7; in use until 27.
+    // An attempt after 4 more seconds, at 7. This connection is in use until 27.
     assert_eq!(connections.next().await.unwrap(), 3);
     sleep(SECOND * 20).await;
     assert_eq!(connections.next().await.unwrap(), 4);

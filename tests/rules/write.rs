@@ -57,7 +57,7 @@ async fn a_write_sequence_with_more_parts_than_one_call_accepts_is_sent() {
     for parts in [1000, 1024, 1025, 3000] {
         over_all(move |_, mut a, mut b| async move {
             let data = pattern(parts);
-            // One call takes 1024 parts, including empty ones.
+            // One call accepts 1024 parts, including empty ones.
             let slices: Vec<_> = std::iter::repeat_n(&b""[..], parts).chain(data.chunks(1)).map(IoSlice::new).collect();
             let (sent, ()) = tokio::join!(a.write_sequence(&slices), expect(&mut b, &data));
             sent.unwrap();
@@ -78,8 +78,8 @@ async fn a_write_sequence_after_close_write_writes_none_of_its_parts() {
     .await;
 }
 
-/// A task goes on writing although its budget is used up. Its later writes are gathered, and leave although the task never
-/// polls the connection again.
+/// A task continues to write after its budget is used up. Its later writes are gathered, and leave although the task
+/// never polls the connection again.
 ///
 /// rule: write-1, write-6, write-7
 #[tokio::test]
@@ -318,7 +318,7 @@ async fn unsent_bytes_are_bounded_by_the_high_mark_and_can_be_counted() {
         let taken = clog(&mut a).await;
         let bound = layers * ((32 << 10) + 1024);
         assert!(a.queued() > 0 && a.queued() <= bound, "{} queued", a.queued());
-        // A waiting writer goes on once there is space.
+        // A waiting writer continues once there is space.
         let writing = tokio::spawn(async move { (a.write(b"more").await.unwrap(), a) });
         let mut received = vec![0; taken + 4];
         b.read_exact(&mut received).await.unwrap();
@@ -327,8 +327,8 @@ async fn unsent_bytes_are_bounded_by_the_high_mark_and_can_be_counted() {
     .await;
 }
 
-/// A large write is accepted above the default high mark only where the socket is known to have space for it. Marks of the
-/// application's own are never exceeded, also if they are the same numbers.
+/// A large write is accepted above the default high mark only if the socket is known to have space for it. Marks that
+/// the application has set are never exceeded, even if they equal the defaults.
 ///
 /// rule: write-8
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Somebody between the client and the server, who injects one byte at the go-ahead.
+//! An attacker between the client and the server, who injects one byte at the go-ahead.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,11 +17,11 @@ impl Place {
 /// How the go-ahead of a dialogue is recognised.
 #[derive(Clone, Copy)]
 pub(crate) enum GoAhead {
-    /// It begins with this, and ends with this byte.
+    /// It starts with these bytes, and ends with this byte.
     From(&'static [u8], u8),
-    /// It is the first thing that the server says.
+    /// It is the first message of the server.
     First,
-    /// The same, and one byte.
+    /// It is the first message of the server, and one byte long.
     Byte,
 }
 
@@ -30,7 +30,7 @@ impl GoAhead {
         !matches!(self, Self::Byte)
     }
 
-    /// How many of these bytes come before it, or before what may be its begin.
+    /// How many of these bytes precede the go-ahead, or a part that may be its start.
     fn before(self, bytes: &[u8]) -> usize {
         match self {
             Self::From(begin, _) => (0..bytes.len())
@@ -40,7 +40,7 @@ impl GoAhead {
         }
     }
 
-    /// Where it is in these bytes.
+    /// The place of the go-ahead in these bytes.
     fn find(self, bytes: &[u8]) -> Option<(usize, usize)> {
         match self {
             Self::From(begin, end) => {
@@ -53,7 +53,7 @@ impl GoAhead {
     }
 }
 
-/// A port that leads to the server's, for one connection. `is_cut`: the injected byte ends a segment, or is one.
+/// A port that forwards one connection to the server. `is_cut`: a segment ends at the injected byte.
 pub(crate) async fn between(server: u16, go_ahead: GoAhead, place: Place, is_cut: bool) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -58,7 +58,7 @@ async fn dovecot_upgrades_in_five_protocols() {
         ("imap", &b"a1 OK"[..], &b"a NOOP\r\n"[..], &b"a OK"[..]),
         ("pop3", b"+OK Begin", b"CAPA\r\n", b"+OK"),
         ("smtp", b"220 2.0.0", b"EHLO me\r\n", b"250 "),
-        // The server lists its capabilities again without being asked.
+        // The server lists its capabilities again without a request.
         ("sieve", b"OK \"Begin", b"", b"\"IMPLEMENTATION\""),
         ("lmtp", b"220 2.0.0", b"LHLO me\r\n", b"250 "),
     ] {

@@ -28,9 +28,9 @@ const VERSIONS: [(TlsVersion, &str); 2] = [(TlsVersion::V1_2, "TLSv1.2"), (TlsVe
 struct Check {
     dialogue: &'static str,
     go_ahead: GoAhead,
-    /// What is said in TLS.
+    /// The message to send in TLS.
     question: Vec<u8>,
-    /// What the answer has in it.
+    /// Bytes that the answer must contain.
     answer: &'static [u8],
 }
 
@@ -39,7 +39,7 @@ fn client_tls(version: TlsVersion) -> ClientTls {
     builder.min_version(version).max_version(version).build().unwrap()
 }
 
-/// Upgrades, and asks a question in TLS: the name of the version, and the answer.
+/// Upgrades, and sends a question in TLS. Returns the name of the version, and the answer.
 async fn converse(port: u16, check: &Check, version: TlsVersion) -> Result<(String, Vec<u8>), Error> {
     let tcp = Connector::new().connect("127.0.0.1", port).await?;
     let mut connection = UpgradableConnection::new(tcp);
@@ -57,7 +57,8 @@ async fn converse(port: u16, check: &Check, version: TlsVersion) -> Result<(Stri
     Ok((name, answer))
 }
 
-/// Both versions come into TLS, and a byte before, inside and after the go-ahead, in one segment and in two, does not.
+/// Upgrades with both versions succeed. A byte that is injected before, inside or after the go-ahead, in one segment or
+/// in two, never gets into TLS.
 async fn check(server: &server::Server, check: Check) {
     let dialogue = check.dialogue;
     for (version, name) in VERSIONS {
@@ -76,7 +77,7 @@ async fn check(server: &server::Server, check: Check) {
                     &error,
                     Error::Upgrade(UpgradeError::Dialogue(error)) if !error.may_go_on()
                 ) || matches!(&error, Error::Upgrade(UpgradeError::Leftover { .. }));
-                // In a segment of its own, the byte may come after the look: then TLS refuses it.
+                // In a separate segment, the byte may arrive after the client's look. Then TLS refuses it.
                 let is_late = place == Place::After && is_cut;
                 assert!(is_refused || is_late, "{what}: {error}");
             }

@@ -114,7 +114,7 @@ async fn postgresql_upgrades() {
     let made = as_user(&programs.join("initdb"), "postgres").args(["-A", "trust", "-N", "-D"]).arg(&data).output();
     let made = made.unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    // The key has to be the server's own.
+    // The server's user must own the key.
     for name in ["cert.pem", "key.pem"] {
         fs::copy(dir.path().join(name), data.join(name)).unwrap();
         fs::set_permissions(data.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -141,7 +141,7 @@ async fn mariadb_upgrades() {
     let data = folder(&dir, "data", None);
     let at = |name: &str| dir.path().join(name).display().to_string();
     let mut command = Command::new(&program);
-    // Without tables of users: anybody may log in.
+    // Without the tables of users, any user may log in.
     command.args(["--no-defaults", "--skip-grant-tables", "--bind-address=127.0.0.1"]);
     command.args(["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=8M"]).arg(format!("--port={port}"));
     command.arg(format!("--datadir={}", data.display())).arg(format!("--socket={}", at("socket")));

@@ -1,4 +1,4 @@
-//! A server of Debian's as a child process.
+//! A server from a Debian package, as a child process.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::PATIENCE;
 
-/// A line on standard error, also where the test passes and its output is not shown.
+/// Prints a line to standard error, even if the test passes and its output is not shown.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "note: {text}");
 }
@@ -31,7 +31,7 @@ pub(crate) fn installed(package: &str, programs: &[&str]) -> Option<PathBuf> {
     found
 }
 
-/// Says that a test is skipped. In a run that shall have all servers, this is a failure.
+/// Reports that a test is skipped. In a run that requires all servers, this is a failure.
 pub(crate) fn skip(why: &str) {
     note(&format!("SKIPPED: {why}"));
     assert!(std::env::var_os("BOWLINE_SERVERS").is_none(), "{why}");
