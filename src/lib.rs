@@ -170,6 +170,7 @@ pub use self::{
     server::limits::{Refusal, RefusalReason},
     server::listener::{Listener, ListenerBuilder, ListenerStatus},
     server::opening::IpFamily,
+    server::tls_listener::{TlsListener, TlsListenerBuilder},
     transport::close::Close,
     transport::futures::{CloseWrite, Corked, WriteSequence},
     transport::linger::Lingering,

@@ -2,9 +2,11 @@
 
 mod accept_error;
 pub(crate) mod acceptor;
+mod handshakes;
 pub(crate) mod incoming;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod opening;
 mod peers;
 mod shutter;
+pub(crate) mod tls_listener;

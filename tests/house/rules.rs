@@ -29,6 +29,7 @@ const GROUPS: [(&str, usize); 15] = [
     ("tcp", 11),
     ("drain", 4),
     ("limit", 3),
+    ("accept", 3),
     ("idle", 4),
     ("traffic", 1),
     ("retry", 2),

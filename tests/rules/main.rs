@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod abort;
+mod accept;
 mod close;
 mod close_by_handle;
 
