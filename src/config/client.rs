@@ -19,6 +19,7 @@ use super::roles::{Settings, impl_builder, impl_tls};
 use super::tickets;
 use super::verify::{AcceptAnyServer, RootsAsServers};
 use super::{ConfigWarning, TlsVersion};
+use crate::core::engine::EngineKind;
 use crate::core::session::Session;
 #[cfg(feature = "platform-roots")]
 use crate::error::chain;
@@ -59,11 +60,7 @@ impl ClientTls {
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
     pub(crate) fn begin(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {
         let (config, own) = (Arc::clone(&self.0.config), self.0.own.clone().unwrap_or_default());
-        #[cfg(feature = "express")]
-        if self.0.express {
-            return Session::express_client(config, name, own, marks);
-        }
-        Session::client(config, name, own, marks)
+        Session::client(self.0.engine, config, name, own, marks)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 
 use super::ConfigWarning;
+use crate::core::engine::EngineKind;
 
 /// One pointer, because every connection that can use TLS holds a copy. `C` is rustls's configuration of the role.
 #[derive(Clone)]
@@ -15,7 +16,7 @@ pub(super) struct Settings<C> {
     pub(super) config: Arc<C>,
     pub(super) own: Option<Arc<[CertificateDer<'static>]>>,
     pub(super) warnings: Arc<[ConfigWarning]>,
-    pub(super) express: bool,
+    pub(super) engine: EngineKind,
 }
 
 /// The methods of `ClientTls` and `ServerTls`.
@@ -27,7 +28,8 @@ macro_rules! impl_tls {
                 own: Option<Arc<[CertificateDer<'static>]>>,
                 warnings: Vec<ConfigWarning>,
             ) -> Self {
-                Self(Arc::new(Settings { config: config.into(), own, warnings: warnings.into(), express: false }))
+                let engine = EngineKind::default();
+                Self(Arc::new(Settings { config: config.into(), own, warnings: warnings.into(), engine }))
             }
 
             /// The configuration as rustls has it.
@@ -49,13 +51,13 @@ macro_rules! impl_tls {
                 config.enable_secret_extraction = true;
                 // The exporter's secret comes to the engine in this way.
                 config.key_log = Arc::new(crate::core::session::Catcher(Arc::clone(&config.key_log)));
-                settings.express = true;
+                settings.engine = EngineKind::Express;
                 Ok(self)
             }
 
             /// Whether connections of this configuration use the express engine.
             pub fn is_express(&self) -> bool {
-                self.0.express
+                self.0.engine != EngineKind::Rustls
             }
 
             /// Problems that do not stop the configuration from working. Log them.

@@ -16,6 +16,7 @@ use super::identity::{IdentitySource, LoadedIdentity};
 use super::pem::Source;
 use super::roles::{Settings, impl_builder, impl_tls};
 use super::{ConfigWarning, TlsVersion, fail};
+use crate::core::engine::EngineKind;
 use crate::core::session::Session;
 use crate::error::{ConfigProblem, Error};
 use crate::policy::Watermarks;
@@ -52,11 +53,7 @@ impl ServerTls {
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
     pub(crate) fn begin(&self, marks: Watermarks) -> Result<Session, Error> {
         let (config, own) = (Arc::clone(&self.0.config), self.0.own.clone().unwrap_or_default());
-        #[cfg(feature = "express")]
-        if self.0.express {
-            return Session::express_server(config, own, marks);
-        }
-        Session::server(config, own, marks)
+        Session::server(self.0.engine, config, own, marks)
     }
 }
 

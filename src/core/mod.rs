@@ -39,7 +39,7 @@ pub(crate) mod catch;
 pub mod delivery;
 #[cfg(feature = "starttls")]
 pub mod dialogue;
-mod engine;
+pub mod engine;
 pub mod facts;
 pub mod flow;
 pub mod half;

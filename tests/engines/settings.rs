@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::sync::Arc;
 
 use bowline::config::WarningKind;
+use bowline::core::engine::EngineKind;
 use bowline::core::session::Session;
 use bowline::rustls::{self, ClientConfig, ServerConfig};
 use bowline::testing::{raw_tcp_pair, shared_pki};
@@ -122,10 +123,13 @@ fn a_setting_that_no_engine_obeys_is_turned_off_or_refused_by_name() {
     assert!(tls.warnings()[0].to_string().contains("enable_early_data"));
 
     let own_chain = Arc::from([]);
-    let refused = Session::server(server, own_chain, Watermarks::default()).map(|_| ()).unwrap_err();
+    let refused =
+        Session::server(EngineKind::Rustls, server, own_chain, Watermarks::default()).map(|_| ()).unwrap_err();
     assert!(refused.to_string().contains("max_early_data_size"), "{refused}");
     let name = bowline::config::server_name("localhost").unwrap();
-    let refused = Session::client(client, name, Arc::from([]), Watermarks::default()).map(|_| ()).unwrap_err();
+    let refused = Session::client(EngineKind::Rustls, client, name, Arc::from([]), Watermarks::default())
+        .map(|_| ())
+        .unwrap_err();
     assert!(refused.to_string().contains("enable_early_data"), "{refused}");
 }
 

@@ -2,16 +2,20 @@
 
 use std::io::{self, BufRead, IoSlice, Read, Write};
 
-use rustls::{AlertDescription, CommonState, Connection, ContentType, Error, SupportedCipherSuite};
+use rustls::{CommonState, Connection, ContentType, Error, SupportedCipherSuite};
 
 use super::export::Master;
 use super::guarded;
 use super::hello::Hello;
+use super::interface::Engine;
 use super::spacer::Spacer;
 use crate::core::budget::Budget;
 use crate::core::buffer::Buffer;
-use crate::core::record::RECORD_TYPES;
+use crate::core::record::{HEADER, MAX_FRAGMENT, RECORD_TYPES};
 use crate::error::SessionError;
+
+/// By how many bytes a record of rustls's own suites can be longer than its plaintext.
+const RECORD_COST: usize = HEADER + 8 + 16;
 
 /// One rustls session.
 pub(in crate::core) struct Buffered {
@@ -70,50 +74,7 @@ impl Buffered {
         buffered
     }
 
-    pub(super) fn take_failure(&mut self) -> Option<Error> {
-        self.failure.take()
-    }
-
-    pub(super) fn is_handshaking(&self) -> bool {
-        self.tls.is_handshaking()
-    }
-
-    pub(super) fn common(&self) -> Option<&CommonState> {
-        Some(&self.tls)
-    }
-
-    pub(super) fn take_sni(&mut self) -> Option<String> {
-        match &self.tls {
-            Connection::Server(server) => server.server_name().map(str::to_owned),
-            Connection::Client(_) => None,
-        }
-    }
-
-    /// rustls opens the record in its own memory, from which the reader copies.
-    ///
-    /// If the next record has started to arrive, its first byte is fed together with this record. Otherwise rustls
-    /// would shrink its empty buffer to 4 KiB, and would then read and check each record in five pieces. The byte also
-    /// stays in the input, because after a close_notify it belongs to the plaintext. A byte that cannot start a record
-    /// is not fed, because it would make this record fail.
-    pub(super) fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
-        self.hello.read(&input.as_slice()[..record]);
-        let is_begun = input.as_slice().get(record).is_some_and(|first| RECORD_TYPES.contains(first));
-        let with_next = record + usize::from(is_begun && !self.tls.is_handshaking());
-        let fed = self.feed(&input.as_slice()[self.ahead..with_next])?;
-        if let Some(budget) = self.budget.as_mut().filter(|_| self.tls.wants_write()) {
-            // rustls has sealed the refusal of a renegotiation.
-            budget.spend_record();
-        }
-        let seen = self.ahead + fed;
-        input.consume(seen.min(record));
-        self.ahead = seen.saturating_sub(record);
-        if fed == 0 && self.opened == 0 {
-            return Err(Error::PeerSentOversizedRecord);
-        }
-        Ok(0)
-    }
-
-    /// Feeds bytes to rustls, and returns how many it has read.
+    /// Feeds bytes and returns how many were taken.
     fn feed(&mut self, bytes: &[u8]) -> Result<usize, Error> {
         let mut fed = Fed { rest: bytes, place: None };
         // rustls treats a read of 0 bytes as the end of the stream, so it must never get an empty reader.
@@ -169,8 +130,63 @@ impl Buffered {
         }
     }
 
-    /// In TLS 1.3 there is a next key, and rustls changes to it by itself, so no budget is needed.
-    pub(super) fn finish_handshake(&mut self) -> Result<(), Error> {
+    /// For a session that another library began, it is unknown how much its key has sealed. When the key is used up (TLS 1.2),
+    /// rustls drops the data that it accepted and sends close_notify instead, which must not leave (rule: end-8). TLS 1.2 sends
+    /// the type of a record in the clear; in TLS 1.3 the visible type is always that of data.
+    fn ends_by_itself(&mut self) -> bool {
+        let mut first = First(None);
+        let _ = self.tls.write_tls(&mut first);
+        first.0 == Some(ContentType::Alert.into())
+    }
+}
+
+/// rustls has a buffer of its own for the input that it keeps. After a failure it seals only a close_notify, so it cannot send an
+/// alert of ours, and does not let its keys be extracted.
+impl Engine for Buffered {
+    fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.tls.is_handshaking()
+    }
+
+    fn common(&self) -> Option<&CommonState> {
+        Some(&self.tls)
+    }
+
+    fn take_sni(&mut self) -> Option<String> {
+        match &self.tls {
+            Connection::Server(server) => server.server_name().map(str::to_owned),
+            Connection::Client(_) => None,
+        }
+    }
+
+    /// rustls opens into its own memory; the reader copies from there.
+    ///
+    /// If the next record has begun to arrive, its first byte is fed with this record. Otherwise rustls shrinks its empty buffer
+    /// to 4 KiB, and then takes and checks each record in five pieces. The byte stays in the input too, because after a
+    /// close_notify it belongs to the plaintext. A byte that begins no record is not fed, since it would fail this record.
+    fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
+        self.hello.read(&input.as_slice()[..record]);
+        let is_begun = input.as_slice().get(record).is_some_and(|first| RECORD_TYPES.contains(first));
+        let with_next = record + usize::from(is_begun && !self.tls.is_handshaking());
+        let fed = self.feed(&input.as_slice()[self.ahead..with_next])?;
+        if let Some(budget) = self.budget.as_mut().filter(|_| self.tls.wants_write()) {
+            // The refusal of a renegotiation.
+            budget.spend_record();
+        }
+        let seen = self.ahead + fed;
+        input.consume(seen.min(record));
+        self.ahead = seen.saturating_sub(record);
+        if fed == 0 && self.opened == 0 {
+            return Err(Error::PeerSentOversizedRecord);
+        }
+        Ok(0)
+    }
+
+    /// TLS 1.3 has a next key, and rustls changes to it on its own.
+    fn finish_handshake(&mut self) -> Result<(), Error> {
         /// Finished.
         const SEALED: u64 = 1;
         if let (Some(SupportedCipherSuite::Tls12(suite)), Some(fragment)) =
@@ -183,44 +199,35 @@ impl Buffered {
         Ok(())
     }
 
-    pub(super) fn master(&self) -> Master {
+    fn master(&self) -> Master {
         self.master
     }
 
-    pub(super) fn export(&self, out: &mut [u8], label: &[u8], context: Option<&[u8]>) -> Result<(), SessionError> {
+    fn export(&self, out: &mut [u8], label: &[u8], context: Option<&[u8]>) -> Result<(), SessionError> {
         self.tls.export_keying_material(out, label, context).map(drop).map_err(SessionError::Export)
     }
 
-    /// 0, because rustls copies the start of a message to its own buffer.
-    pub(super) fn kept(&self) -> usize {
-        0
-    }
-
-    pub(super) fn forget_input(&mut self) {
+    fn forget_input(&mut self) {
         self.ahead = 0;
     }
 
-    pub(super) fn forget_opened(&mut self) {
+    fn forget_opened(&mut self) {
         (self.opened, self.has_failed) = (0, false);
     }
 
-    pub(super) fn alert_sent(&self) -> Option<AlertDescription> {
-        None
-    }
-
-    pub(super) fn opened(&self) -> usize {
+    fn opened(&self) -> usize {
         self.opened
     }
 
-    pub(super) fn peer_has_closed(&self) -> bool {
+    fn peer_has_closed(&self) -> bool {
         self.peer_has_closed
     }
 
-    pub(super) fn plaintext(&mut self, _: &Buffer) -> &[u8] {
+    fn plaintext(&mut self, _: &Buffer) -> &[u8] {
         self.tls.reader().into_first_chunk().unwrap_or_default()
     }
 
-    pub(super) fn read(&mut self, out: &mut [u8], _: &mut Buffer) -> usize {
+    fn read(&mut self, out: &mut [u8], _: &mut Buffer) -> usize {
         let room = out.len().min(self.opened);
         // An error of the reader is ignored, because the receive half has it already.
         let n = self.tls.reader().read(&mut out[..room]).unwrap_or(0);
@@ -228,17 +235,12 @@ impl Buffered {
         n
     }
 
-    /// The size does not matter, because the reader gets a copy in any case.
-    pub(super) fn suits(&self, _: usize, _: usize) -> bool {
-        true
-    }
-
-    pub(super) fn consume(&mut self, n: usize, _: &mut Buffer) {
+    fn consume(&mut self, n: usize, _: &mut Buffer) {
         self.tls.reader().consume(n);
         self.note_read(n);
     }
 
-    pub(super) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
+    fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         let room = self.budget.as_ref().map_or(room, |budget| room.min(budget.bytes()));
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let accepted = match parts {
@@ -258,40 +260,32 @@ impl Buffered {
         accepted
     }
 
-    /// Whether rustls has sealed close_notify instead of data. If another library started the session, it is unknown
-    /// how much its key has sealed. When the key is used up (TLS 1.2), rustls drops the accepted data and seals
-    /// close_notify instead, which must not be sent (rule: end-8). In TLS 1.2 the type of a record is not encrypted. In
-    /// TLS 1.3 the visible type is always that of data.
-    fn ends_by_itself(&mut self) -> bool {
-        let mut first = First(None);
-        let _ = self.tls.write_tls(&mut first);
-        first.0 == Some(ContentType::Alert.into())
+    fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
+        let sealed = self.write(parts, room);
+        // Reserves the space at once, so that the queue does not double its memory.
+        let _ = queue.space_within(sealed + RECORD_COST * (sealed / MAX_FRAGMENT + 1), 0);
+        self.collect(queue);
+        sealed
     }
 
-    /// Makes rustls send the answer, by an empty write.
-    pub(super) fn answer(&mut self) {
+    /// An empty write makes rustls send it.
+    fn answer(&mut self) {
         let _ = self.tls.writer().write(&[]);
     }
 
-    pub(super) fn send_close_notify(&mut self) {
+    fn send_close_notify(&mut self) {
         self.tls.send_close_notify();
     }
 
-    /// Not possible: after a failure, rustls seals only a close_notify, and does not let its keys be extracted.
-    pub(super) fn send_missing_alert(&mut self) {}
-
-    /// Not possible: rustls cannot send a fatal alert of ours.
-    pub(super) fn send_internal_error(&mut self) {}
-
-    pub(super) fn wants_write(&self) -> bool {
+    fn wants_write(&self) -> bool {
         self.tls.wants_write()
     }
 
-    pub(super) fn write_tls(&mut self, layer: &mut dyn Write) -> io::Result<usize> {
+    fn write_tls(&mut self, layer: &mut dyn Write) -> io::Result<usize> {
         self.tls.write_tls(layer)
     }
 
-    pub(super) fn collect(&mut self, queue: &mut Buffer) {
+    fn collect(&mut self, queue: &mut Buffer) {
         while self.wants_write() {
             // Writing to memory does not fail.
             if self.write_tls(queue).unwrap_or(0) == 0 {
@@ -300,7 +294,7 @@ impl Buffered {
         }
     }
 
-    pub(super) fn discard(&mut self) {
+    fn discard(&mut self) {
         while self.write_tls(&mut io::sink()).is_ok_and(|n| n > 0) {}
     }
 }

@@ -8,43 +8,85 @@ mod export;
 #[cfg(feature = "express")]
 pub(in crate::core) mod express;
 mod hello;
+mod interface;
 mod spacer;
 
 use std::io::{self, IoSlice, Write};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
-use rustls::{AlertDescription, CommonState, Connection, Error};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, Error, ServerConfig, ServerConnection};
 
 use self::buffered::Buffered;
 #[cfg(feature = "express")]
 use self::express::Express;
+use self::interface::Engine;
 use super::buffer::Buffer;
 use super::catch::catch;
-use super::record::{HEADER, MAX_FRAGMENT, max_fragment};
+use super::record::max_fragment;
 use crate::error::SessionError;
 
-/// The largest overhead of a record of rustls's own suites, in bytes.
-const RECORD_COST: usize = HEADER + 8 + 16;
-/// One of the two engines.
-pub(super) enum Engine {
+/// The choice between the two engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EngineKind {
+    /// rustls alone.
+    #[default]
+    Rustls,
+    /// The handshake by rustls, and the records by our own code.
+    #[cfg(feature = "express")]
+    Express,
+}
+
+/// One of the two engines. An enum and not a box of the trait, so that a build with one engine calls it directly.
+pub(super) enum AnyEngine {
     Rustls(Box<Buffered>),
     #[cfg(feature = "express")]
     Express(Box<Express>),
 }
 
-/// Forwards a call to the engine.
-macro_rules! engine {
-    ($engine:expr, $it:ident => $call:expr) => {
-        match $engine {
-            Engine::Rustls($it) => $call,
+/// Calls the engine directly.
+macro_rules! either {
+    ($either:expr, $engine:ident => $call:expr) => {
+        match $either {
+            Self::Rustls($engine) => $call,
             #[cfg(feature = "express")]
-            Engine::Express($it) => $call,
+            Self::Express($engine) => $call,
         }
     };
 }
 
-impl Engine {
-    /// rustls, from the start of a handshake; `record` is the `max_fragment_size` of its configuration.
-    pub(super) fn rustls(tls: impl Into<Connection>, record: Option<usize>) -> Self {
+impl AnyEngine {
+    /// The client's side, from the start of a handshake.
+    pub(super) fn client(
+        kind: EngineKind,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, Error> {
+        match kind {
+            EngineKind::Rustls => {
+                let record = config.max_fragment_size;
+                Ok(Self::rustls(ClientConnection::new(config, name)?, record))
+            }
+            #[cfg(feature = "express")]
+            EngineKind::Express => Ok(Self::Express(Box::new(Express::client(config, name)?))),
+        }
+    }
+
+    /// The server's side, from the start of a handshake.
+    pub(super) fn server(kind: EngineKind, config: Arc<ServerConfig>) -> Result<Self, Error> {
+        match kind {
+            EngineKind::Rustls => {
+                let record = config.max_fragment_size;
+                Ok(Self::rustls(ServerConnection::new(config)?, record))
+            }
+            #[cfg(feature = "express")]
+            EngineKind::Express => Ok(Self::Express(Box::new(Express::server(config)?))),
+        }
+    }
+
+    /// rustls; `record` is the `max_fragment_size` of its configuration.
+    fn rustls(tls: impl Into<Connection>, record: Option<usize>) -> Self {
         Self::Rustls(Box::new(Buffered::new(tls.into(), Some(max_fragment(record)))))
     }
 
@@ -57,162 +99,68 @@ impl Engine {
         !matches!(self, Self::Rustls(_))
     }
 
-    pub(super) fn is_handshaking(&self) -> bool {
-        engine!(self, it => it.is_handshaking())
-    }
+    // Called for each record, so without the table.
 
-    /// The result of the handshake. It may be `None` after [`Engine::finish_handshake`].
-    pub(super) fn common(&self) -> Option<&CommonState> {
-        engine!(self, it => it.common())
-    }
-
-    /// The name that the client requested.
-    pub(super) fn take_sni(&mut self) -> Option<String> {
-        engine!(self, it => it.take_sni())
-    }
-
-    /// Called when the handshake is done and its facts were taken.
-    pub(super) fn finish_handshake(&mut self) -> Result<(), Error> {
-        engine!(self, it => it.finish_handshake())
-    }
-
-    /// The number of bytes at the front of the input that the engine has seen and still needs.
-    pub(super) fn kept(&self) -> usize {
-        engine!(self, it => it.kept())
-    }
-
-    /// Opens the record of this length after the kept bytes. An engine may write the plaintext to `reader` directly, if
-    /// it fits. Returns the number of bytes that it has written there.
-    pub(super) fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error> {
-        guarded(|| engine!(self, it => it.open(input, record, reader)))
-    }
-
-    /// Whether a larger reader's buffer would make no difference for the record of this length. Otherwise a larger
-    /// buffer saves a copy.
-    pub(super) fn suits(&self, room: usize, record: usize) -> bool {
-        engine!(self, it => it.suits(room, record))
-    }
-
-    /// The alert that was sent, if the engine knows it.
-    pub(super) fn alert_sent(&self) -> Option<AlertDescription> {
-        engine!(self, it => it.alert_sent())
-    }
-
-    /// The length of the plaintext that was opened and not read.
+    #[inline]
     pub(super) fn opened(&self) -> usize {
-        engine!(self, it => it.opened())
+        either!(self, engine => engine.opened())
     }
 
-    /// Whether the peer's close_notify has arrived.
-    pub(super) fn peer_has_closed(&self) -> bool {
-        engine!(self, it => it.peer_has_closed())
-    }
-
-    /// The plaintext that was opened and not read.
-    pub(super) fn plaintext<'a>(&'a mut self, input: &'a Buffer) -> &'a [u8] {
-        engine!(self, it => it.plaintext(input))
-    }
-
-    /// Copies opened plaintext to `out`, and returns the number of bytes.
+    #[inline]
     pub(super) fn read(&mut self, out: &mut [u8], input: &mut Buffer) -> usize {
-        engine!(self, it => it.read(out, input))
+        either!(self, engine => engine.read(out, input))
     }
 
-    /// The application has read `n` bytes of the plaintext.
-    pub(super) fn consume(&mut self, n: usize, input: &mut Buffer) {
-        engine!(self, it => it.consume(n, input));
-    }
-
-    /// Called when the input was discarded.
-    pub(super) fn forget_input(&mut self) {
-        engine!(self, it => it.forget_input());
-    }
-
-    /// Discards opened data that was not read.
-    pub(super) fn forget_opened(&mut self) {
-        engine!(self, it => it.forget_opened());
-    }
-
-    /// The failure of a session that failed before it was taken over.
-    pub(super) fn take_failure(&mut self) -> Option<Error> {
-        match self {
-            Self::Rustls(it) => it.take_failure(),
-            #[cfg(feature = "express")]
-            Self::Express(_) => None,
-        }
-    }
-
-    /// Seals up to `room` bytes, and returns how many. If this is less than both `room` and the given bytes, the key is
-    /// used up and there is no next key.
+    #[inline]
     pub(super) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
-        engine!(self, it => it.write(parts, room))
+        either!(self, engine => engine.write(parts, room))
     }
 
-    /// As `write`, and appends the records to `queue`.
-    pub(super) fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
-        match self {
-            Self::Rustls(it) => {
-                let sealed = it.write(parts, room);
-                // The space is reserved at once, so that the queue does not double its memory.
-                let _ = queue.space_within(sealed + RECORD_COST * (sealed / MAX_FRAGMENT + 1), 0);
-                it.collect(queue);
-                sealed
-            }
-            #[cfg(feature = "express")]
-            Self::Express(it) => it.write_after(parts, room, queue),
-        }
+    #[inline]
+    pub(super) fn wants_write(&self) -> bool {
+        either!(self, engine => engine.wants_write())
     }
 
-    /// Answers a KeyUpdate that requested an answer (rule: secure-7).
-    pub(super) fn answer(&mut self) {
-        engine!(self, it => it.answer());
+    #[inline]
+    pub(super) fn write_tls(&mut self, layer: &mut dyn Write) -> io::Result<usize> {
+        either!(self, engine => engine.write_tls(layer))
     }
 
-    pub(super) fn send_close_notify(&mut self) {
-        engine!(self, it => it.send_close_notify());
-    }
-
-    /// If rustls has sent no alert for a failure, sends one, if the engine can.
-    pub(super) fn send_missing_alert(&mut self) {
-        // After a panic, rustls is not called, so there is no alert.
-        let _ = guarded(|| {
-            engine!(self, it => it.send_missing_alert());
-            Ok(())
-        });
-    }
-
-    /// Sends the alert internal_error, because we cut the session off, if the engine can.
-    pub(super) fn send_internal_error(&mut self) {
-        engine!(self, it => it.send_internal_error());
-    }
-
-    /// Keying material of the session, from the end of the handshake on. If rustls panics, there is none.
+    /// [`Engine::export`], with the checks that both engines need. If rustls panics, there is no keying material.
     pub(super) fn export(&self, out: &mut [u8], label: &[u8], context: Option<&[u8]>) -> Result<(), SessionError> {
         export::check_arguments(out, label, context)?;
-        engine!(self, it => it.master()).check()?;
-        let exported = guarded(|| Ok(engine!(self, it => it.export(out, label, context))));
+        self.master().check()?;
+        let exported = guarded(|| Ok(self.deref().export(out, label, context)));
         exported.unwrap_or_else(|error| Err(SessionError::Export(error)))
     }
 
-    /// Whether there are unsent records.
-    pub(super) fn wants_write(&self) -> bool {
-        engine!(self, it => it.wants_write())
+    /// [`Engine::open`]; a panic is a failure.
+    pub(super) fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error> {
+        guarded(|| either!(self, engine => engine.open(input, record, reader)))
     }
 
-    /// Writes as many records as the layer accepts at once.
+    /// [`Engine::send_missing_alert`]. After a panic, rustls is not called, so there is no alert.
+    pub(super) fn send_missing_alert(&mut self) {
+        let _ = guarded(|| {
+            self.deref_mut().send_missing_alert();
+            Ok(())
+        });
+    }
+}
+
+impl Deref for AnyEngine {
+    type Target = dyn Engine;
+
     #[inline]
-    pub(super) fn write_tls(&mut self, layer: &mut impl Write) -> io::Result<usize> {
-        engine!(self, it => it.write_tls(layer))
+    fn deref(&self) -> &(dyn Engine + 'static) {
+        either!(self, engine => &**engine)
     }
+}
 
-    /// Moves the unsent records to the back of `queue`.
-    pub(super) fn collect(&mut self, queue: &mut Buffer) {
-        engine!(self, it => it.collect(queue));
-    }
-
-    /// Discards the unsent records.
-    pub(super) fn discard(&mut self) {
-        engine!(self, it => it.discard());
+impl DerefMut for AnyEngine {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut (dyn Engine + 'static) {
+        either!(self, engine => &mut **engine)
     }
 }
 

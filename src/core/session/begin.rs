@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
+use rustls::Connection;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConnection, Connection, ServerConnection};
 
 use super::Session;
 use crate::core::binding::Hashes;
 use crate::core::buffer::Buffer;
 use crate::core::burst::Burst;
-use crate::core::engine::Engine;
-#[cfg(feature = "express")]
-use crate::core::engine::express::Express;
+use crate::core::engine::{AnyEngine, EngineKind};
 use crate::core::facts::Known;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::input::Input;
@@ -20,37 +18,10 @@ use crate::error::Error;
 use crate::policy::{Role, Watermarks};
 
 impl Session {
-    /// The client's side of a session. Its ClientHello is ready to be sent.
+    /// The client's side of a session. The ClientHello waits to be transmitted. The configuration for the express engine has to
+    /// let secrets be extracted.
     pub fn client(
-        config: Arc<rustls::ClientConfig>,
-        name: ServerName<'static>,
-        own_chain: Arc<[CertificateDer<'static>]>,
-        marks: Watermarks,
-    ) -> Result<Self, Error> {
-        settings::check_client(&config)?;
-        let (sni, fragment) = (sent_sni(&config, &name), config.max_fragment_size);
-        let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
-        let tls = ClientConnection::new(config, name).map_err(settings::unusable)?;
-        Ok(Self::new(Engine::rustls(tls, fragment), Known { role: Role::Client, sni, own_chain, hashes }, marks))
-    }
-
-    /// The server's side of a session.
-    pub fn server(
-        config: Arc<rustls::ServerConfig>,
-        own_chain: Arc<[CertificateDer<'static>]>,
-        marks: Watermarks,
-    ) -> Result<Self, Error> {
-        settings::check_server(&config)?;
-        let fragment = config.max_fragment_size;
-        let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
-        let tls = ServerConnection::new(config).map_err(settings::unusable)?;
-        let known = Known { role: Role::Server, sni: None, own_chain, hashes };
-        Ok(Self::new(Engine::rustls(tls, fragment), known, marks))
-    }
-
-    /// The client's side, with the express engine. The configuration must allow secret extraction.
-    #[cfg(feature = "express")]
-    pub fn express_client(
+        engine: EngineKind,
         config: Arc<rustls::ClientConfig>,
         name: ServerName<'static>,
         own_chain: Arc<[CertificateDer<'static>]>,
@@ -59,23 +30,21 @@ impl Session {
         settings::check_client(&config)?;
         let sni = sent_sni(&config, &name);
         let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
-        let tls = Express::client(config, name).map_err(settings::unusable)?;
-        let known = Known { role: Role::Client, sni, own_chain, hashes };
-        Ok(Self::new(Engine::Express(Box::new(tls)), known, marks))
+        let tls = AnyEngine::client(engine, config, name).map_err(settings::unusable)?;
+        Ok(Self::new(tls, Known { role: Role::Client, sni, own_chain, hashes }, marks))
     }
 
-    /// The server's side, with the express engine. The configuration must allow secret extraction.
-    #[cfg(feature = "express")]
-    pub fn express_server(
+    /// The server's side of a session.
+    pub fn server(
+        engine: EngineKind,
         config: Arc<rustls::ServerConfig>,
         own_chain: Arc<[CertificateDer<'static>]>,
         marks: Watermarks,
     ) -> Result<Self, Error> {
         settings::check_server(&config)?;
         let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
-        let tls = Express::server(config).map_err(settings::unusable)?;
-        let known = Known { role: Role::Server, sni: None, own_chain, hashes };
-        Ok(Self::new(Engine::Express(Box::new(tls)), known, marks))
+        let tls = AnyEngine::server(engine, config).map_err(settings::unusable)?;
+        Ok(Self::new(tls, Known { role: Role::Server, sni: None, own_chain, hashes }, marks))
     }
 
     /// A session that another library started, before or after its handshake. rustls may already hold a part of a
@@ -92,7 +61,7 @@ impl Session {
         };
         let hashes = Hashes(None);
         let known = Known { role, sni: None, own_chain: Arc::default(), hashes };
-        let mut session = Self::new(Engine::adopted(tls), known, marks);
+        let mut session = Self::new(AnyEngine::adopted(tls), known, marks);
         (session.by_record, session.is_in_clear) = (false, false);
         session.note_opened();
         if !session.tls.is_handshaking() {
@@ -104,7 +73,7 @@ impl Session {
         Ok(session)
     }
 
-    fn new(tls: Engine, known: Known, marks: Watermarks) -> Self {
+    fn new(tls: AnyEngine, known: Known, marks: Watermarks) -> Self {
         let mut session = Self {
             tls,
             send: SendHalf::Open,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::binding::{EXPORTER_CONTEXT as CONTEXT, EXPORTER_LABEL as LABEL};
 use super::buffer::Buffer;
 use super::burst::Burst;
-use super::engine::Engine;
+use super::engine::AnyEngine;
 use super::facts::{Known, SessionFacts};
 use super::half::{End, RecvHalf, SendHalf};
 use super::input::Input;
@@ -47,7 +47,7 @@ pub enum Step {
 
 /// One TLS session.
 pub struct Session {
-    tls: Engine,
+    tls: AnyEngine,
     send: SendHalf,
     recv: RecvHalf,
     raw: Input,

@@ -29,6 +29,7 @@ use self::exporter::Exporter;
 use self::handshake::Handshake;
 use self::records::{Found, Records};
 use super::export::Master;
+use super::interface::Engine;
 use crate::core::buffer::Buffer;
 use crate::error::SessionError;
 
@@ -60,6 +61,12 @@ struct Opened {
     rest: usize,
 }
 
+impl Opened {
+    fn of(self, input: &Buffer) -> &[u8] {
+        &input.as_slice()[self.skip..][..self.len]
+    }
+}
+
 /// A failure, and the alert that reports it to the peer.
 #[derive(Debug)]
 struct Fault {
@@ -68,11 +75,11 @@ struct Fault {
 }
 
 impl Express {
-    pub(in crate::core) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+    pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
         Self::begin(Handshake::client(config, name)?)
     }
 
-    pub(in crate::core) fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
+    pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
         Self::begin(Handshake::server(config)?)
     }
 
@@ -91,29 +98,37 @@ impl Express {
         })
     }
 
-    /// Whether the handshake is not done yet.
-    pub(in crate::core) fn is_handshaking(&self) -> bool {
+    fn fail(&mut self, fault: Fault) -> Error {
+        if let (State::Records(records), Some(alert)) = (&mut self.state, fault.alert) {
+            records.send_fatal(alert, &mut self.out);
+            self.alert_sent = fault.alert;
+        }
+        fault.error
+    }
+}
+
+impl Engine for Express {
+    fn is_handshaking(&self) -> bool {
         self.common().is_some_and(CommonState::is_handshaking)
     }
 
     /// The result of the handshake, until it is taken.
-    pub(in crate::core) fn common(&self) -> Option<&CommonState> {
+    fn common(&self) -> Option<&CommonState> {
         match &self.state {
             State::Handshake(handshake) => Some(handshake.common()),
             State::Records(_) | State::Failed => None,
         }
     }
 
-    /// The name that the client requested.
-    pub(in crate::core) fn take_sni(&mut self) -> Option<String> {
+    fn take_sni(&mut self) -> Option<String> {
         match &mut self.state {
             State::Handshake(handshake) => handshake.sni(),
             State::Records(_) | State::Failed => None,
         }
     }
 
-    /// Called when the handshake is done and its facts were taken. From now on, this engine handles the records.
-    pub(in crate::core) fn finish_handshake(&mut self) -> Result<(), Error> {
+    /// The handshake is done, and its facts were taken. From now on this engine handles the records.
+    fn finish_handshake(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Handshake(handshake) => {
                 self.master = handshake.master();
@@ -131,38 +146,26 @@ impl Express {
     }
 
     /// Whether the secrets belong to this session alone.
-    pub(in crate::core) fn master(&self) -> Master {
+    fn master(&self) -> Master {
         self.master
     }
 
-    pub(in crate::core) fn export(
-        &self,
-        out: &mut [u8],
-        label: &[u8],
-        context: Option<&[u8]>,
-    ) -> Result<(), SessionError> {
+    fn export(&self, out: &mut [u8], label: &[u8], context: Option<&[u8]>) -> Result<(), SessionError> {
         let (State::Records(records), Some(exporter)) = (&self.state, &self.exporter) else {
             return Err(SessionError::NoExporter);
         };
         exporter.export(records.suite(), out, label, context)
     }
 
-    /// The number of bytes at the front of the input that rustls has seen and still needs: the start of a handshake
-    /// message.
-    pub(in crate::core) fn kept(&self) -> usize {
+    /// How many bytes at the front of the input were seen and are still needed: the start of a handshake message.
+    fn kept(&self) -> usize {
         match &self.state {
             State::Handshake(handshake) => handshake.kept(),
             State::Records(_) | State::Failed => 0,
         }
     }
 
-    /// Opens the record of this length after the kept bytes. Returns how much plaintext it wrote to `reader`.
-    pub(in crate::core) fn open(
-        &mut self,
-        input: &mut Buffer,
-        record: usize,
-        reader: &mut [u8],
-    ) -> Result<usize, Error> {
+    fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error> {
         match &mut self.state {
             State::Failed => Err(Error::HandshakeNotComplete),
             State::Handshake(handshake) => {
@@ -190,51 +193,38 @@ impl Express {
         }
     }
 
-    /// Whether a larger reader's buffer would make no difference for a record of this length.
-    pub(in crate::core) fn suits(&self, room: usize, record: usize) -> bool {
+    fn suits(&self, room: usize, record: usize) -> bool {
         match &self.state {
             State::Records(records) => records.suits(room, record),
             State::Handshake(_) | State::Failed => true,
         }
     }
 
-    fn fail(&mut self, fault: Fault) -> Error {
-        if let (State::Records(records), Some(alert)) = (&mut self.state, fault.alert) {
-            records.send_fatal(alert, &mut self.out);
-            self.alert_sent = fault.alert;
-        }
-        fault.error
-    }
-
     /// The alert that was sent, if it was encrypted.
-    pub(in crate::core) fn alert_sent(&self) -> Option<AlertDescription> {
+    fn alert_sent(&self) -> Option<AlertDescription> {
         self.alert_sent
     }
 
-    /// The length of the plaintext that was opened and not read.
-    pub(in crate::core) fn opened(&self) -> usize {
+    fn opened(&self) -> usize {
         self.opened.len
     }
 
-    pub(in crate::core) fn peer_has_closed(&self) -> bool {
+    fn peer_has_closed(&self) -> bool {
         self.peer_has_closed
     }
 
-    /// The plaintext that was opened and not read.
-    pub(in crate::core) fn plaintext<'a>(&self, input: &'a Buffer) -> &'a [u8] {
-        &input.as_slice()[self.opened.skip..][..self.opened.len]
+    fn plaintext<'a>(&'a mut self, input: &'a Buffer) -> &'a [u8] {
+        self.opened.of(input)
     }
 
-    /// Copies as much of that plaintext to `out` as fits.
-    pub(in crate::core) fn read(&mut self, out: &mut [u8], input: &mut Buffer) -> usize {
+    fn read(&mut self, out: &mut [u8], input: &mut Buffer) -> usize {
         let n = self.opened.len.min(out.len());
-        out[..n].copy_from_slice(&self.plaintext(input)[..n]);
+        out[..n].copy_from_slice(&self.opened.of(input)[..n]);
         self.consume(n, input);
         n
     }
 
-    /// The application has read `n` bytes of that plaintext.
-    pub(in crate::core) fn consume(&mut self, n: usize, input: &mut Buffer) {
+    fn consume(&mut self, n: usize, input: &mut Buffer) {
         let Opened { skip, len, rest } = &mut self.opened;
         (*skip, *len) = (*skip + n, *len - n);
         if *len == 0 {
@@ -243,63 +233,59 @@ impl Express {
         }
     }
 
-    /// Called when the input was discarded, and the opened plaintext with it.
-    pub(in crate::core) fn forget_input(&mut self) {
+    /// The input was discarded, and the opened plaintext with it.
+    fn forget_input(&mut self) {
         self.forget_opened();
     }
 
-    pub(in crate::core) fn forget_opened(&mut self) {
+    fn forget_opened(&mut self) {
         self.opened = Opened::default();
     }
 
-    /// Seals up to `room` bytes of these parts, and returns how many. It seals less if the key is used up (TLS 1.2).
-    pub(in crate::core) fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
+    /// Seals these parts, up to `room` bytes, and returns how many. It seals less if the key is used up (TLS 1.2).
+    fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         let State::Records(records) = &mut self.state else { return 0 };
         records.seal_data(parts, room, &mut self.out)
     }
 
-    /// As `write`, directly in the queue from which the records are sent.
-    pub(in crate::core) fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
+    /// Does the same, directly in the queue that the records leave from.
+    fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
         queue.append(&mut self.out);
         let State::Records(records) = &mut self.state else { return 0 };
         records.seal_data(parts, room, queue)
     }
 
-    /// Answers a KeyUpdate that requested an answer.
-    pub(in crate::core) fn answer(&mut self) {
+    fn answer(&mut self) {
         if let State::Records(records) = &mut self.state {
             records.answer(&mut self.out);
         }
     }
 
-    pub(in crate::core) fn send_close_notify(&mut self) {
+    fn send_close_notify(&mut self) {
         if let State::Records(records) = &mut self.state {
             records.send_close_notify(&mut self.out);
         }
     }
 
     /// Sends an alert for a handshake that has failed. A failure after the handshake sends its own alert.
-    pub(in crate::core) fn send_missing_alert(&mut self) {
+    fn send_missing_alert(&mut self) {
         if let State::Handshake(handshake) = &mut self.state {
             handshake.provoke_alert(&mut self.out);
             self.alert_sent = (!self.out.is_empty()).then_some(AlertDescription::DecodeError);
         }
     }
 
-    /// Sends the alert internal_error, because we cut the session off.
-    pub(in crate::core) fn send_internal_error(&mut self) {
+    fn send_internal_error(&mut self) {
         if let State::Records(records) = &mut self.state {
             records.send_fatal(AlertDescription::InternalError, &mut self.out);
         }
     }
 
-    pub(in crate::core) fn wants_write(&self) -> bool {
+    fn wants_write(&self) -> bool {
         !self.out.is_empty()
     }
 
-    /// Writes as many records as the layer accepts at once.
-    #[inline]
-    pub(in crate::core) fn write_tls(&mut self, layer: &mut impl io::Write) -> io::Result<usize> {
+    fn write_tls(&mut self, layer: &mut dyn io::Write) -> io::Result<usize> {
         let written = layer.write(self.out.as_slice())?;
         self.out.consume(written);
         // Released, so that an idle session holds no memory for records.
@@ -307,13 +293,11 @@ impl Express {
         Ok(written)
     }
 
-    /// Moves the unsent records to the back of `queue`.
-    pub(in crate::core) fn collect(&mut self, queue: &mut Buffer) {
+    fn collect(&mut self, queue: &mut Buffer) {
         queue.append(&mut self.out);
     }
 
-    /// Discards the unsent records.
-    pub(in crate::core) fn discard(&mut self) {
+    fn discard(&mut self) {
         self.out.clear();
     }
 }
