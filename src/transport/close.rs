@@ -4,6 +4,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
@@ -16,12 +17,13 @@ use crate::core::report::{Bound, CloseReport};
 use crate::core::stall::Stall;
 use crate::error::{Phase, Reason};
 use crate::transport::Transport;
+use crate::transport::exclusive::Exclusive;
 use crate::transport::layer::{Discard, TOKEN, poll_budget, poll_write_some};
 
 /// A close in progress: see [`Transport::close`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Close<'a> {
-    transport: &'a mut dyn Transport,
+    transport: Exclusive<'a>,
     /// The bytes that are not written yet.
     last: &'a [u8],
     closing: CloseState,
@@ -30,7 +32,7 @@ pub struct Close<'a> {
 impl<'a> Close<'a> {
     pub(crate) fn new(transport: &'a mut dyn Transport, last: &'a [u8]) -> Self {
         let closing = CloseState::new(transport);
-        Self { transport, last, closing }
+        Self { transport: Exclusive::new(transport), last, closing }
     }
 
     /// The close that was requested by the handle.
@@ -44,7 +46,7 @@ impl<'a> Close<'a> {
 impl fmt::Debug for Close<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Close")
-            .field("control", &self.transport.control())
+            .field("control", &self.transport)
             .field("begun", &self.closing.begun)
             .finish_non_exhaustive()
     }
@@ -55,7 +57,7 @@ impl Future for Close<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CloseReport> {
         let this = &mut *self;
-        this.closing.poll(this.transport, &mut this.last, cx)
+        this.closing.poll(this.transport.get(), &mut this.last, cx)
     }
 }
 
@@ -95,8 +97,9 @@ enum Whose {
     Owner,
     /// The handle of the connection ([`Control::close`]), by a second transport on the same layers.
     Handle,
-    /// The owner of the transport, after the handle was asked first: it waits for the handle's close.
-    Waits(Closing),
+    /// The owner of the transport, after the handle was asked first: it waits for the handle's close. The mutex is never locked;
+    /// it makes the future `Sync`.
+    Waits(Mutex<Closing>),
 }
 
 /// How long the close of a library waits: while the peer takes our bytes or sends its own.
@@ -270,6 +273,7 @@ impl CloseState {
             return Poll::Ready(report);
         }
         if let Whose::Waits(closing) = &mut self.whose {
+            let closing = closing.get_mut().unwrap_or_else(PoisonError::into_inner);
             // A stream goes to the handle's close when its owner uses it.
             let _ = Pin::new(&mut *transport).poll_write(cx, &[]);
             let report = ready!(closing.as_mut().poll(cx));
@@ -281,7 +285,7 @@ impl CloseState {
             let under_way = UnderWay::begin(control);
             if matches!(self.whose, Whose::Owner) && control.is_close_asked() {
                 // rule: close-16: one of them closes, and both report the same.
-                self.whose = Whose::Waits(Box::pin(control.close()));
+                self.whose = Whose::Waits(Mutex::new(Box::pin(control.close())));
                 drop(under_way);
                 return self.poll(transport, last, cx);
             }

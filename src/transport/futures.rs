@@ -8,21 +8,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use crate::transport::Transport;
+use crate::transport::exclusive::Exclusive;
 use crate::transport::layer::TOKEN;
 
 /// A `close_write` in progress: see [`Transport::close_write`].
 #[must_use = "futures do nothing unless polled"]
-pub struct CloseWrite<'a>(&'a mut dyn Transport);
+pub struct CloseWrite<'a>(Exclusive<'a>);
 
 impl fmt::Debug for CloseWrite<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CloseWrite").field("control", &self.0.control()).finish_non_exhaustive()
+        f.debug_struct("CloseWrite").field("control", &self.0).finish_non_exhaustive()
     }
 }
 
 impl<'a> CloseWrite<'a> {
     pub(crate) fn new(transport: &'a mut dyn Transport) -> Self {
-        Self(transport)
+        Self(Exclusive::new(transport))
     }
 }
 
@@ -30,14 +31,14 @@ impl Future for CloseWrite<'_> {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut *self.0).poll_shutdown(cx)
+        Pin::new(self.0.get()).poll_shutdown(cx)
     }
 }
 
 /// A write of several parts in progress: see [`Transport::write_sequence`].
 #[must_use = "futures do nothing unless polled"]
 pub struct WriteSequence<'a> {
-    transport: &'a mut dyn Transport,
+    transport: Exclusive<'a>,
     parts: &'a [IoSlice<'a>],
     /// How many bytes of the first part were written.
     written: usize,
@@ -45,13 +46,13 @@ pub struct WriteSequence<'a> {
 
 impl fmt::Debug for WriteSequence<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriteSequence").field("control", &self.transport.control()).finish_non_exhaustive()
+        f.debug_struct("WriteSequence").field("control", &self.transport).finish_non_exhaustive()
     }
 }
 
 impl<'a> WriteSequence<'a> {
     pub(crate) fn new(transport: &'a mut dyn Transport, parts: &'a [IoSlice<'a>]) -> Self {
-        Self { transport, parts, written: 0 }
+        Self { transport: Exclusive::new(transport), parts, written: 0 }
     }
 
     fn advance(&mut self, mut n: usize) {
@@ -75,7 +76,7 @@ impl Future for WriteSequence<'_> {
         let this = &mut *self;
         this.advance(0);
         while let Some(first) = this.parts.first() {
-            let transport = Pin::new(&mut *this.transport);
+            let transport = Pin::new(this.transport.get());
             let n = ready!(match this.written {
                 0 => transport.poll_write_vectored(cx, this.parts),
                 done => transport.poll_write(cx, &first[done..]),
@@ -91,6 +92,8 @@ impl Future for WriteSequence<'_> {
 }
 
 /// A transport that holds small writes back until this guard is dropped: see [`Transport::cork`].
+///
+/// It is not `Sync`, because it gives shared access to its transport, and a transport need not be `Sync`.
 #[must_use = "the cork is released when this is dropped"]
 pub struct Corked<'a> {
     transport: &'a mut dyn Transport,

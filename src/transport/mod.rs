@@ -12,6 +12,7 @@
 //! trait objects.
 
 pub(crate) mod close;
+mod exclusive;
 pub(crate) mod futures;
 pub(crate) mod layer;
 pub(crate) mod linger;
