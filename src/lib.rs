@@ -126,6 +126,8 @@ mod transport;
 
 #[cfg(feature = "tokio")]
 pub mod protocol;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 #[cfg(feature = "tokio")]
 mod relay;
 #[cfg(feature = "testing")]

@@ -29,6 +29,8 @@ pub use session::SessionError;
 pub use upgrade::UpgradeError;
 
 use crate::escape::printable;
+#[cfg(feature = "proxy")]
+use crate::proxy::ProxyError;
 
 /// The party that caused an error. An operator who reads a log wants to know this first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -301,6 +303,9 @@ pub enum Error {
     Bind(BindError),
     /// An endpoint string could not be read.
     Endpoint(EndpointError),
+    /// A connection was refused because of its PROXY header.
+    #[cfg(feature = "proxy")]
+    Proxy(ProxyError),
     /// The group drains: its listeners accept no connections, and no handshake is started or finished.
     Draining,
 }
@@ -316,6 +321,8 @@ impl Error {
             Self::Session(error) => error.blame(),
             Self::Connect(error) if error.timed_out => Blame::Time,
             Self::Connect(_) | Self::Bind(_) => Blame::System,
+            #[cfg(feature = "proxy")]
+            Self::Proxy(_) => Blame::Peer,
         }
     }
 
@@ -325,6 +332,9 @@ impl Error {
             Self::Ended(reason) | Self::Upgrade(UpgradeError::Failed(reason)) => Some(reason),
             // A drain aborts a connection whose handshake is unfinished.
             Self::Draining => Some(&Reason::Aborted),
+            // So does this crate with a connection that it refuses.
+            #[cfg(feature = "proxy")]
+            Self::Proxy(_) => Some(&Reason::Aborted),
             _ => None,
         }
     }
@@ -341,6 +351,8 @@ impl Error {
             Self::Connect(error) if error.timed_out => io::ErrorKind::TimedOut,
             Self::Connect(error) => error.attempts.last().map_or(io::ErrorKind::NotFound, |a| a.error.kind()),
             Self::Bind(error) => error.error.kind(),
+            #[cfg(feature = "proxy")]
+            Self::Proxy(_) => io::ErrorKind::InvalidData,
             Self::Draining => io::ErrorKind::ConnectionAborted,
         }
     }
@@ -361,6 +373,8 @@ impl fmt::Display for Error {
             Self::Connect(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
             Self::Endpoint(error) => error.fmt(f),
+            #[cfg(feature = "proxy")]
+            Self::Proxy(error) => error.fmt(f),
             Self::Draining => f.write_str("draining: no new connections"),
         }
     }
@@ -376,6 +390,8 @@ impl StdError for Error {
             Self::Connect(error) => error.source(),
             Self::Bind(error) => error.source(),
             Self::Endpoint(error) => error.source(),
+            #[cfg(feature = "proxy")]
+            Self::Proxy(_) => None,
             Self::SendClosed | Self::Unsupported(_) | Self::Producer | Self::Draining => None,
         }
     }
@@ -384,6 +400,13 @@ impl StdError for Error {
 impl From<Reason> for Error {
     fn from(reason: Reason) -> Self {
         Self::Ended(reason)
+    }
+}
+
+#[cfg(feature = "proxy")]
+impl From<ProxyError> for Error {
+    fn from(error: ProxyError) -> Self {
+        Self::Proxy(error)
     }
 }
 

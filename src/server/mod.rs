@@ -8,5 +8,7 @@ pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod opening;
 mod peers;
+#[cfg(feature = "proxy")]
+mod proxied;
 mod shutter;
 pub(crate) mod tls_listener;

@@ -8,9 +8,10 @@ use crate::source::{Source, files};
 
 /// The levels, lowest first. A folder (or a file at the top of src/) imports from the levels below its own only: not from above,
 /// and not from another one of its level.
-const LEVELS: [(&str, &[&str]); 11] = [
+const LEVELS: [(&str, &[&str]); 12] = [
     ("a peer's text, made safe to print", &["escape"]),
     ("addresses; the fields of certificates", &["address", "certificate"]),
+    ("the PROXY header", &["proxy"]),
     ("errors, and reasons of an end", &["error"]),
     ("bounds and choices of a connection", &["policy"]),
     ("decisions: no socket, no clock, no runtime", &["core"]),

@@ -16,7 +16,7 @@ use crate::source::{Source, files, root};
 const FILE: &str = "docs/rules.md";
 
 /// The groups of rules, each with the number of its rules.
-const GROUPS: [(&str, usize); 16] = [
+const GROUPS: [(&str, usize); 17] = [
     ("write", 10),
     ("close", 16),
     ("half", 12),
@@ -30,6 +30,7 @@ const GROUPS: [(&str, usize); 16] = [
     ("drain", 4),
     ("limit", 3),
     ("accept", 3),
+    ("proxy", 4),
     ("idle", 4),
     ("traffic", 1),
     ("retry", 2),

@@ -9,6 +9,8 @@ mod delivery;
 mod keepalive;
 mod lost;
 mod member;
+#[cfg(feature = "proxy")]
+mod proxied;
 mod report;
 mod watcher;
 
@@ -91,6 +93,9 @@ struct Inner {
     member: OnceLock<Member>,
     /// The permits of the listener. They are released when the connection has ended.
     places: Mutex<Option<Box<dyn Send + Sync>>>,
+    /// The PROXY header with which the connection began.
+    #[cfg(feature = "proxy")]
+    proxied: OnceLock<Arc<crate::proxy::ProxyHeader>>,
     /// The last keep-alive that was set, because the system does not report its times.
     #[cfg(any(windows, bowline_portable))]
     keepalive: Mutex<socket::Keepalive>,
@@ -138,6 +143,8 @@ impl Control {
             going: Notify::new(),
             member: OnceLock::new(),
             places: Mutex::new(None),
+            #[cfg(feature = "proxy")]
+            proxied: OnceLock::new(),
             #[cfg(any(windows, bowline_portable))]
             keepalive: Mutex::default(),
         }))
@@ -267,10 +274,14 @@ impl Control {
         self.0.host.clone()
     }
 
-    /// The peer's address.
+    /// The peer's address. If the connection began with a PROXY header that names the client, this is the client's.
     #[doc(alias = "getPeer")]
     #[doc(alias = "peer")]
     pub fn peer_addr(&self) -> Address {
+        #[cfg(feature = "proxy")]
+        if let Some(client) = self.client() {
+            return client.clone();
+        }
         self.0.peer.clone()
     }
 

@@ -89,6 +89,29 @@ impl TcpConnection {
         let [reading, writing] = Hold::pair_to_close(wire)?;
         Some(Self { write: TcpWriteHalf::to_close(writing), read: TcpReadHalf::to_close(reading) })
     }
+
+    /// Received bytes that nobody has read yet.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn unread(&self) -> &[u8] {
+        self.read.inbox.as_slice()
+    }
+
+    /// Removes the first of these bytes.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn skip(&mut self, n: usize) {
+        self.read.inbox.consume(n);
+        self.read.inbox.release();
+    }
+
+    /// Waits until there are more of these bytes than before. `false`: the peer has ended its half.
+    ///
+    /// Cancel safe: received bytes stay in the connection.
+    #[cfg(feature = "proxy")]
+    pub(crate) async fn read_more(&mut self) -> io::Result<bool> {
+        let before = self.unread().len();
+        std::future::poll_fn(|cx| self.read.poll_more(cx)).await?;
+        Ok(self.unread().len() > before)
+    }
 }
 
 impl AsyncRead for TcpConnection {

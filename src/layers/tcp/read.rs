@@ -125,6 +125,12 @@ impl TcpReadHalf {
         self.at_end()
     }
 
+    /// Reads once. The bytes go into the inbox, after those that are there. At the end, the inbox stays as it is.
+    #[cfg(feature = "proxy")]
+    pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        poll_read_ahead(self, |half| &mut half.inbox, Inbox::ROOM, |half, buf| half.poll_fill(cx, buf))
+    }
+
     /// Reads the bytes that the kernel has received so far into the inbox.
     pub(super) fn look(&mut self) {
         let may_read = self.half.is_open() && !self.control.is_cut();

@@ -1,0 +1,82 @@
+//! The mistakes in a header.
+
+use std::fmt;
+
+use crate::address::Address;
+use crate::escape::escaped;
+
+/// A header of the PROXY protocol that is malformed. The proxy is to blame, or somebody who claims to be one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyHeaderError {
+    offset: usize,
+    found: String,
+    expected: &'static str,
+}
+
+impl ProxyHeaderError {
+    /// The most bytes of the header that an error shows.
+    const SHOWN: usize = 40;
+
+    pub(super) fn new(offset: usize, found: &[u8], expected: &'static str) -> Self {
+        let shown = &found[..found.len().min(Self::SHOWN)];
+        let cut = if shown.len() < found.len() { "..." } else { "" };
+        Self { offset, found: format!("\"{}\"{cut}", escaped(shown)), expected }
+    }
+
+    /// An error about a number.
+    pub(super) fn number(offset: usize, found: impl fmt::Display, expected: &'static str) -> Self {
+        Self { offset, found: found.to_string(), expected }
+    }
+
+    /// The position of the mistake, in bytes from the start of the header.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+}
+
+impl fmt::Display for ProxyHeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, found, expected } = self;
+        write!(f, "the PROXY header is malformed at byte {offset}: found {found}, expected {expected}")
+    }
+}
+
+impl std::error::Error for ProxyHeaderError {}
+
+/// A connection that was refused because of its PROXY header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProxyError {
+    /// The header is malformed.
+    Malformed(ProxyHeaderError),
+    /// The connection does not begin with a header, and must. Most often, a client has connected to the port of the proxies.
+    Missing {
+        /// The first bytes of the connection, at most 16.
+        found: Vec<u8>,
+    },
+    /// The peer is not in the trusted networks.
+    Untrusted(Address),
+}
+
+#[cfg(feature = "tokio")]
+impl ProxyError {
+    pub(crate) fn missing(received: &[u8]) -> Self {
+        Self::Missing { found: received[..received.len().min(16)].to_vec() }
+    }
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(error) => error.fmt(f),
+            Self::Missing { found } => {
+                write!(f, "the connection must begin with a PROXY header, and begins with \"{}\"", escaped(found))
+            }
+            Self::Untrusted(peer) => {
+                write!(f, "{peer} is not in the trusted networks, from which a PROXY header is required")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ProxyError {}

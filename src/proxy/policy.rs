@@ -1,0 +1,74 @@
+//! Which connections begin with a header.
+
+use std::net::IpAddr;
+
+use super::TrustedNetworks;
+
+/// Which connections begin with a PROXY header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    mode: Mode,
+    trusted: TrustedNetworks,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Accept,
+    Require,
+}
+
+/// What is expected from a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// Its first bytes are the application's.
+    NoHeader,
+    /// Its first bytes may be a header.
+    Perhaps,
+    /// Its first bytes must be a header.
+    Header,
+    /// The peer is no trusted proxy: the connection is refused.
+    Untrusted,
+}
+
+impl ProxyProtocol {
+    /// A connection from a trusted network may begin with a header. From other peers no header is looked for.
+    ///
+    /// Use it for protocols in which the client sends the first bytes, as in TLS and HTTP: a server that waits for a header
+    /// which may not come cannot greet its client first.
+    pub fn accept(trusted: TrustedNetworks) -> Self {
+        Self { mode: Mode::Accept, trusted }
+    }
+
+    /// A connection from a trusted network must begin with a header. From other peers it is refused.
+    pub fn require(trusted: TrustedNetworks) -> Self {
+        Self { mode: Mode::Require, trusted }
+    }
+
+    /// A peer without an IP address has connected through a socket of this machine, which has permissions of its own: it is
+    /// trusted.
+    pub(crate) fn expected_from(&self, peer: Option<IpAddr>) -> Expected {
+        match (self.mode, peer.is_none_or(|addr| self.trusted.contains(addr))) {
+            (Mode::Accept, true) => Expected::Perhaps,
+            (Mode::Accept, false) => Expected::NoHeader,
+            (Mode::Require, true) => Expected::Header,
+            (Mode::Require, false) => Expected::Untrusted,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_trusted_peer_is_asked_for_a_header() {
+        let trusted = || "192.0.2.0/24,::1".parse::<TrustedNetworks>().unwrap();
+        let expected = |proxy: ProxyProtocol, peer: &str| proxy.expected_from(Some(peer.parse().unwrap()));
+        assert_eq!(expected(ProxyProtocol::accept(trusted()), "192.0.2.9"), Expected::Perhaps);
+        assert_eq!(expected(ProxyProtocol::accept(trusted()), "::ffff:192.0.2.9"), Expected::Perhaps);
+        assert_eq!(expected(ProxyProtocol::accept(trusted()), "198.51.100.1"), Expected::NoHeader);
+        assert_eq!(expected(ProxyProtocol::require(trusted()), "::1"), Expected::Header);
+        assert_eq!(expected(ProxyProtocol::require(trusted()), "::2"), Expected::Untrusted);
+        assert_eq!(ProxyProtocol::require(trusted()).expected_from(None), Expected::Header);
+    }
+}

@@ -1,0 +1,72 @@
+//! Who may send a header.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::escape::escaped;
+
+/// The networks of your own proxies. A header from any other address could claim anything.
+///
+/// ```
+/// let trusted: bowline::proxy::TrustedNetworks = "10.0.0.0/8, 192.0.2.1, 2001:db8::/32".parse()?;
+/// assert!(trusted.contains([10, 1, 2, 3].into()));
+/// assert!(!trusted.contains([192, 0, 2, 2].into()));
+///
+/// let error = "10.0.0.0/33".parse::<bowline::proxy::TrustedNetworks>().unwrap_err();
+/// assert!(error.to_string().contains("\"10.0.0.0/33\" is no network"));
+/// # Ok::<_, bowline::proxy::NetworkError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedNetworks(Arc<[IpNet]>);
+
+impl TrustedNetworks {
+    /// Whether this address is in one of the networks. An IPv4 address inside IPv6 (`::ffff:192.0.2.1`) is an IPv4 address.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        let addr = addr.to_canonical();
+        self.0.iter().any(|network| network.contains(&addr))
+    }
+}
+
+impl FromStr for TrustedNetworks {
+    type Err = NetworkError;
+
+    /// Networks in CIDR notation or single addresses, separated by commas. At least one.
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let parse = |part: &str| {
+            let part = part.trim();
+            let network = part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from));
+            network.map_err(|_| NetworkError(part.to_owned()))
+        };
+        text.split(',').map(parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// A text that is no network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkError(String);
+
+impl fmt::Display for NetworkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = escaped(self.0.as_bytes());
+        write!(f, "\"{found}\" is no network: expected an IP address, or a network such as 10.0.0.0/8 or 2001:db8::/32")
+    }
+}
+
+impl std::error::Error for NetworkError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_of_the_text_is_a_network_or_an_address() {
+        for text in ["", ",", "10.0.0.0/8,", "10.0.0.0/8 192.0.2.1", "10.0.0/8", "::/129", "proxy.example", "\x1b[2J"] {
+            let error = text.parse::<TrustedNetworks>().unwrap_err().to_string();
+            assert!(error.contains("is no network: expected an IP address") && !error.contains('\x1b'), "{error}");
+        }
+    }
+}
