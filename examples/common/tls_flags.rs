@@ -10,7 +10,7 @@ pub(crate) fn list(parser: &mut Parser) -> Result<Vec<String>, Usage> {
     Ok(text(parser)?.split(',').map(str::to_owned).collect())
 }
 
-/// `--tls12` and `--tls13`: the one version to speak.
+/// `--tls12` and `--tls13`: the only version to use.
 pub(crate) fn only(version: &mut Option<TlsVersion>, wanted: TlsVersion) -> Result<(), Usage> {
     match version.replace(wanted) {
         Some(other) if other != wanted => Err(Usage::new("--tls12 and --tls13 cannot be combined")),

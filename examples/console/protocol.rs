@@ -81,7 +81,7 @@ impl Service {
                 }
                 Some(Command::StartTls) if self.kind != Kind::Tcp => {
                     self.start_tls(conn)?;
-                    // The bytes after the line are leftover, and the transport judges them.
+                    // The bytes after the line are leftover, and the transport decides about them.
                     return Ok(done);
                 }
                 Some(Command::StopTls) if conn.is_secure() => {
@@ -260,7 +260,7 @@ fn produce(conn: &mut dyn Conn, mut pattern: Pattern) {
     let _ = conn.register_producer(Producer::pull(pattern));
 }
 
-/// The pattern as a producer that the transport asks for data.
+/// The pattern as a producer that the transport calls for each piece.
 struct Pattern {
     left: u64,
     done: u64,

@@ -71,7 +71,7 @@ impl Service {
         }
         let (console, control) = (Arc::clone(&self.console), self.connection.control());
         tokio::select! {
-            // The report says what a failed operation means for the connection.
+            // A failed operation is not reported here, because the report of the close contains the reason.
             _ = self.obey_all() => {}
             () = control.draining() => {}
         }

@@ -171,7 +171,7 @@ async fn in_time<T>(deadline: Option<Instant>, step: impl Future<Output = Result
     }
 }
 
-/// Begins with TLS if the endpoint says so.
+/// Starts TLS if the endpoint requires it.
 async fn begin(
     args: &Args,
     tls: Option<&ClientTls>,

@@ -83,7 +83,7 @@ async fn connect(terminator: &Terminator) -> Result<(BoxConnection, Vec<u8>), Er
     Ok((service, greeting))
 }
 
-/// The greeting of a service in plaintext, if it speaks first.
+/// The plaintext greeting of a service, if the service sends first.
 async fn read_greeting(dialogue: &Dialogue, service: &mut BoxConnection) -> Result<Vec<u8>, Error> {
     Client::new(dialogue.clone(), "").read_greeting(service).await.map(<[u8]>::to_vec)
 }

@@ -77,7 +77,7 @@ impl fmt::Display for TlsVersion {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigWarning {
-    /// The file, where the input was one.
+    /// The file, if the input was a file.
     pub file: Option<PathBuf>,
     /// The kind of the problem.
     pub kind: WarningKind,

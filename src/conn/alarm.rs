@@ -5,9 +5,9 @@
 //! that system call. Here, all waits that start on one thread share one timer. A deadline that is later than the
 //! timer's current time costs no system call.
 //!
-//! When a wait ends, the timer stays set for the next one, but not for long: a set timer costs something each time that
-//! the runtime waits for an event. So it fires soon, and is dropped if nobody waits then. It is also dropped when the
-//! thread ends or runs another runtime (rule: life-4).
+//! When a wait ends, the timer stays set for the next one, but not for long, because a set timer has a cost each time
+//! that the runtime waits for an event. So the timer fires soon, and is dropped if there is no wait then. It is also
+//! dropped when the thread ends or runs another runtime (rule: life-4).
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -24,8 +24,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::conn::unlocked;
 
-/// How long the timer stays set at most if nobody waits. While the same wait is the first one, the timer fires less and less
-/// often.
+/// The longest time that the timer stays set without a wait. While the same wait stays the first one, the timer fires
+/// less and less often.
 const LOOK: Duration = Duration::from_millis(50);
 
 thread_local! {
@@ -68,10 +68,10 @@ struct State {
 type Key = (Instant, u64);
 
 struct Timer {
-    /// When it fires: at the first deadline or earlier.
+    /// The time at which the timer fires: the first deadline, or earlier.
     at: Instant,
     sleep: Pin<Box<Sleep>>,
-    /// The first wait when it fired last, and the time from then on until it fires again.
+    /// The wait that was the first one when the timer last fired, and the time until it fires again.
     first: Option<Key>,
     look: Duration,
 }
@@ -178,7 +178,7 @@ impl State {
         }
     }
 
-    /// Removes and returns the timer of a retired alarm on which nobody waits.
+    /// Removes and returns the timer of a retired alarm without waits.
     fn take_unused(&mut self) -> Option<Timer> {
         if self.is_retired && self.waits.is_empty() { self.timer.take() } else { None }
     }

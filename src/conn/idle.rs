@@ -56,7 +56,7 @@ pub(crate) struct Activity {
     begin: Option<Instant>,
     /// The time of the last traffic, in nanoseconds since `begin`.
     last: AtomicU64,
-    /// How many parts of the application say that they are busy with the connection.
+    /// The number of guards that mark the connection as busy.
     busy: AtomicU32,
 }
 
@@ -89,12 +89,12 @@ impl Activity {
         self.begin?.checked_add(Duration::from_nanos(self.last.load(Ordering::Relaxed)))
     }
 
-    /// A part of the application is busy with the connection: it is not idle until each of them is done (rule: idle-4).
+    /// Adds a guard. The connection is not idle until all guards are dropped (rule: idle-4).
     pub(crate) fn begin_work(&self) {
         self.busy.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// One part is done. An idle time starts now.
+    /// Removes a guard. The idle time starts again now.
     pub(crate) fn end_work(&self) {
         self.note();
         self.busy.fetch_sub(1, Ordering::SeqCst);
@@ -110,7 +110,7 @@ impl Activity {
 pub(crate) struct IdleTimer {
     wait: Option<Box<Wait>>,
     stopped: bool,
-    /// The half sends. While it waits, bytes of ours are in flight.
+    /// The half is a send half: while it waits, bytes that we have sent may be in flight.
     sends: bool,
 }
 
@@ -126,24 +126,24 @@ struct Wait {
     busy_at: Option<Instant>,
 }
 
-/// The bytes that we have sent, as far as our system can tell.
+/// The state of the bytes that we have sent, as far as our system reports it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Kept {
-    /// The peer's system has not acknowledged them.
+    /// The bytes that the peer's system has not acknowledged.
     pub(crate) left: u64,
-    /// It has acknowledged them.
+    /// The bytes that the peer's system has acknowledged.
     pub(crate) taken: u64,
 }
 
 impl IdleTimer {
-    /// The timer of a half that sends.
+    /// The timer of a send half.
     pub(crate) fn of_sender() -> Self {
         Self { sends: true, ..Self::default() }
     }
 
     /// Ready when there was no traffic for the time of the limit while this half waited. Returns which limit it was.
     /// The half-open limit has priority once the other half has ended. `kept` is called only after an idle time, and
-    /// when a half that sends begins to wait.
+    /// when a send half starts to wait.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -265,7 +265,7 @@ impl Wait {
         }
     }
 
-    /// Whether bytes that our system holds may have moved since the last look.
+    /// Whether bytes that our system holds may have been acknowledged since the last check.
     fn look(&mut self, kept: impl Fn() -> Kept) -> bool {
         let Kept { left, taken } = kept();
         self.leaving.look(left, taken)

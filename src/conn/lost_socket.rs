@@ -1,4 +1,4 @@
-//! The wait for an error of a socket that nobody reads from (rule: flow-5).
+//! Waits for an error of a socket that no task reads from (rule: flow-5).
 
 use super::shared_socket::SharedSocket;
 

@@ -12,7 +12,7 @@ use crate::error::{Error, SessionError};
 use crate::escape::escaped;
 use crate::policy::Role;
 
-/// What is known of a session before its handshake.
+/// The facts of a session that are known before its handshake.
 pub(super) struct Known {
     pub(super) role: Role,
     pub(super) sni: Option<String>,
@@ -46,7 +46,7 @@ pub struct SessionFacts {
     /// certificate resolver of the application chose them.
     pub own_chain: Arc<[CertificateDer<'static>]>,
     role: Role,
-    /// For `tls-server-end-point`, which is made when somebody asks for it.
+    /// For `tls-server-end-point`, which is computed only when it is requested.
     hashes: Hashes,
     /// `tls-exporter`.
     exporter: Result<[u8; EXPORTER_LEN], Box<SessionError>>,
@@ -110,10 +110,9 @@ impl SessionFacts {
     /// # }
     /// ```
     ///
-    /// # Errors
-    /// [`SessionError::UnreadableCertificate`]: the certificate or the extension is not valid DER.
-    /// [`SessionError::TooManyNames`]: there are more than 1024 names. Either way the peer's certificate is at fault. One name
-    /// that does not follow the RFC is no error, but an entry [`AlternativeName::Unreadable`].
+    /// # Errors [`SessionError::UnreadableCertificate`]: the certificate or the extension is not valid DER.
+    /// [`SessionError::TooManyNames`]: there are more than 1024 names. The peer's certificate has caused both. A single
+    /// name that violates the RFC is not an error, but an entry [`AlternativeName::Unreadable`].
     #[doc(alias = "subjectAltName")]
     #[doc(alias = "DNSNames")]
     pub fn peer_alternative_names(&self) -> Result<Vec<AlternativeName>, Error> {
@@ -129,13 +128,12 @@ impl SessionFacts {
     /// A channel binding of the session, for SASL mechanisms such as SCRAM-SHA-256-PLUS: bytes that are equal on both sides
     /// of this session, and that an attacker between two sessions cannot make equal. It can be read after the end too.
     ///
-    /// `tls-server-end-point` has 32, 48 or 64 bytes, `tls-exporter` has 32. A connection with several TLS sessions, one
-    /// inside the other, has bindings of each. [`tls`](crate::TlsTransport::tls) gives those of the innermost session, the
-    /// one that was started last and that carries the application's data. For those of an outer one, keep its facts
-    /// before you start the next.
+    /// `tls-server-end-point` has 32, 48 or 64 bytes, `tls-exporter` has 32. A connection with several nested TLS
+    /// sessions has bindings for each of them. [`tls`](crate::TlsTransport::tls) returns those of the innermost
+    /// session, which was started last and transfers the application's data. For the bindings of an outer session, keep
+    /// its facts before you start the next session.
     ///
-    /// # Errors
-    /// [`SessionError`] says which of the conditions of the [binding](ChannelBinding) does not hold.
+    /// # Errors The [`SessionError`] names the condition of the [binding](ChannelBinding) that is not met.
     #[doc(alias = "get_channel_binding")]
     #[doc(alias = "TLSUnique")]
     pub fn channel_binding(&self, binding: ChannelBinding) -> Result<Vec<u8>, Error> {

@@ -1,8 +1,10 @@
-//! When a close for a library may stop waiting for the peer's end, and what its `shutdown` returns (rule: close-15).
+//! Decides when a close for a library may stop waiting for the peer's end, and what its `shutdown` returns (rule:
+//! close-15).
 //!
-//! A peer loses our last bytes if it sends something to a socket that we have already closed: the system answers with RST. So
-//! there are two things to wait for: the peer's system must have all our bytes, and the peer must have stopped sending. A
-//! client that merely keeps its connection open is silent and has everything, so nothing of it needs to be awaited.
+//! A peer loses our last bytes if it sends something to a socket that we have already closed: the system answers with
+//! RST. So the close waits for two conditions: the peer's system must have all our bytes, and the peer must have
+//! stopped sending. A client that only keeps its connection open is silent and has all bytes, so the close need not
+//! wait for its end.
 
 use std::time::Duration;
 
@@ -10,21 +12,21 @@ use super::delivery::AskAgain;
 use super::report::CloseReport;
 use crate::error::Reason;
 
-/// The facts of a close whose marker has left, while the peer's end is missing.
+/// The state of a close after its marker was sent, while the peer's end is missing.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
-    /// How long ago the last byte of the peer came.
+    /// The time since the last byte of the peer.
     pub silent_for: Duration,
-    /// Whether the peer's system has acknowledged everything, as far as our system can tell.
+    /// Whether the peer's system has acknowledged everything, as far as our system reports it.
     pub has_arrived: bool,
 }
 
-/// What a close does next.
+/// The next step of a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// It looks again after this time, or when the peer sends something.
+    /// Check again after this time, or when the peer sends something.
     LookAgain(Duration),
-    /// It ends: there is nothing to lose.
+    /// End the close: no bytes can be lost any more.
     Over,
 }
 
@@ -36,17 +38,17 @@ pub struct Linger {
 }
 
 impl Linger {
-    /// A peer that has sent nothing for this long has stopped sending.
+    /// After this time without bytes from the peer, the peer counts as silent.
     pub fn new(quiet: Duration) -> Self {
         Self { quiet, ask: AskAgain::default() }
     }
 
-    /// Decides after a look.
+    /// Decides the next step after a check.
     pub fn next(&mut self, look: Look) -> Next {
         match self.quiet.checked_sub(look.silent_for) {
             Some(rest) if !rest.is_zero() => Next::LookAgain(rest),
             _ if look.has_arrived => Next::Over,
-            // No event reports an acknowledgement.
+            // Checked again, because no event reports an acknowledgement.
             _ => Next::LookAgain(self.ask.next_wait()),
         }
     }

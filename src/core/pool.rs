@@ -16,8 +16,8 @@ const LARGEST: usize = 160 << 10;
 const KEPT: usize = 620 << 10;
 
 thread_local! {
-    /// The piece of the usual size that was given back last, or nothing. The next event takes it again, while the memory is
-    /// still in the processor's cache.
+    /// The last released piece of the usual size, or nothing. The next event uses it again, while the memory is still
+    /// in the processor's cache.
     static LAST: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static FREE: RefCell<Free> = const { RefCell::new(Free { pieces: Vec::new(), bytes: 0 }) };
 }

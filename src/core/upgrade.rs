@@ -8,12 +8,12 @@ use crate::policy::Leftover;
 /// plaintext or in TLS; the topmost layer knows that.
 #[derive(Debug, Clone, Default)]
 pub enum Upgrade {
-    /// No change is under way, and application data flows.
+    /// No change is in progress, and application data may pass.
     #[default]
     Settled,
     /// Plaintext that was accepted before the change is being sent. No more is accepted.
     Quiescing,
-    /// The handshake is under way.
+    /// The handshake is in progress.
     Handshaking,
     /// Both sides exchange close_notify, to return to the layer beneath.
     Unwrapping,

@@ -54,7 +54,7 @@
 //!
 //! | callback | when | how often |
 //! |---|---|---|
-//! | [`connection_made`](Protocol::connection_made) | the connection is there | once, first |
+//! | [`connection_made`](Protocol::connection_made) | the connection exists | once, first |
 //! | [`handshake_completed`](Protocol::handshake_completed) | TLS has started | once for each TLS session, before its data |
 //! | [`data_received`](Protocol::data_received) | bytes have arrived | |
 //! | [`writable`](Protocol::writable) | the queue is down to the low mark | once for each time that the high mark was passed |

@@ -1,4 +1,4 @@
-//! Opening the sockets of a listener.
+//! Opens the sockets of a listener.
 
 use std::fmt;
 use std::io;
@@ -15,7 +15,7 @@ use crate::error::{BindError, Error};
 /// A listening socket, and whether sockets that are accepted from it have `TCP_NODELAY` set.
 pub(super) type Opened = (std::net::TcpListener, bool);
 
-/// How many free ports are tried, if several addresses are to have the same one.
+/// The number of free ports that are tried if several addresses must have the same port.
 const PORTS: usize = 16;
 
 /// Whether this computer has no such address, or does not use its family.
@@ -78,7 +78,7 @@ impl ListenerBuilder {
         Ok(listeners)
     }
 
-    /// Opens a socket for each address. The port of the first one is for all that have port 0.
+    /// Opens a socket for each address. All addresses with port 0 get the same port.
     pub(super) fn open_all(&self, addrs: &[SocketAddr]) -> Result<Vec<Opened>, Error> {
         let mut wanted: Vec<SocketAddr> = Vec::new();
         for addr in addrs {
@@ -96,7 +96,7 @@ impl ListenerBuilder {
         }
         for _ in 1..PORTS {
             match self.open_once(addrs) {
-                // The port that was free for the first address is in use on another one.
+                // The port was free for the first address, but is in use on another one: try another port.
                 Err((true, error)) if error.error.kind() == io::ErrorKind::AddrInUse => {}
                 opened => return opened.map_err(|(_, error)| error.into()),
             }
@@ -104,7 +104,7 @@ impl ListenerBuilder {
         self.open_once(addrs).map_err(|(_, error)| error.into())
     }
 
-    /// Also tells, of an error, whether another port may do.
+    /// An error includes whether another port may succeed.
     fn open_once(&self, addrs: &[SocketAddr]) -> Result<Vec<Opened>, (bool, BindError)> {
         let mut opened: Vec<Opened> = Vec::new();
         let mut port = None;

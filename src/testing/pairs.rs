@@ -70,7 +70,7 @@ pub async fn pair(kind: Kind) -> Result<(BoxTransport, BoxTransport), Error> {
     pair_with(kind, Policy::default()).await
 }
 
-/// The same, with this policy on both ends.
+/// As the function above, with this policy on both ends.
 pub async fn pair_with(kind: Kind, policy: impl Into<Arc<Policy>>) -> Result<(BoxTransport, BoxTransport), Error> {
     let policy = policy.into();
     match kind {
@@ -93,7 +93,7 @@ pub async fn tcp_pair() -> io::Result<(TcpConnection, TcpConnection)> {
     tcp_pair_with(Policy::default()).await
 }
 
-/// The same, with this policy on both ends.
+/// As the function above, with this policy on both ends.
 pub async fn tcp_pair_with(policy: impl Into<Arc<Policy>>) -> io::Result<(TcpConnection, TcpConnection)> {
     let policy = policy.into();
     let (client, server) = raw_tcp_pair().await?;
@@ -115,7 +115,7 @@ pub fn memory_pair() -> (Stream<super::Pipe>, Stream<super::Pipe>) {
     memory_pair_with(Policy::default())
 }
 
-/// The same, with this policy on both ends.
+/// As the function above, with this policy on both ends.
 pub fn memory_pair_with(policy: impl Into<Arc<Policy>>) -> (Stream<super::Pipe>, Stream<super::Pipe>) {
     let policy = policy.into();
     let (client, server) = pipe(64 << 10);

@@ -36,7 +36,7 @@ pub enum Call {
     ResumeReading,
     /// `register_producer`, with a producer that is paused and resumed.
     RegisterPush,
-    /// `register_producer`, with a producer that is asked for data.
+    /// `register_producer`, with a producer that is called for each piece.
     RegisterPull,
     /// `unregister_producer`.
     UnregisterProducer,

@@ -35,7 +35,7 @@ impl<'a> Close<'a> {
         Self { transport: Exclusive::new(transport), last, closing }
     }
 
-    /// The close that was requested by the handle.
+    /// A close through the handle.
     pub(crate) fn by_handle(transport: &'a mut dyn Transport) -> Self {
         let mut close = Self::new(transport, &[]);
         close.closing.whose = Whose::Handle;
@@ -91,18 +91,18 @@ pub(crate) struct CloseState {
     patience: Option<Box<Patience>>,
 }
 
-/// The code that closes.
+/// Who makes the close.
 enum Whose {
     /// The owner of the transport.
     Owner,
-    /// The handle of the connection ([`Control::close`]), by a second transport on the same layers.
+    /// The handle of the connection ([`Control::close`]), with a second transport on the same layers.
     Handle,
-    /// The owner of the transport, after the handle was asked first: it waits for the handle's close. The mutex is never locked;
+    /// The handle, whose close was requested first. The owner of the transport waits for it. The mutex is never locked;
     /// it makes the future `Sync`.
     Waits(Mutex<Closing>),
 }
 
-/// How long the close of a library waits: while the peer takes our bytes or sends its own.
+/// The wait of a close for a library: it continues while the peer accepts our bytes or sends its own.
 struct Patience {
     linger: Linger,
     timer: Timer,
@@ -111,7 +111,7 @@ struct Patience {
     taken: Stall,
 }
 
-/// When the last byte of the peer came.
+/// The time of the peer's last byte.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heard {
     at: Instant,
@@ -124,7 +124,7 @@ impl Heard {
         Self { at: Instant::now(), bytes: 0 }
     }
 
-    /// Notes the time if this counter has grown.
+    /// Records the time if this counter has grown.
     fn look(&mut self, bytes: u64) {
         if bytes != self.bytes {
             *self = Self { at: Instant::now(), bytes };
@@ -147,7 +147,7 @@ impl CloseState {
         }
     }
 
-    /// A close for a library. `heard` is when the last byte of the peer was read.
+    /// A close for a library. `heard` is the time at which the peer's last byte was read.
     pub(crate) fn lingering(transport: &dyn Transport, heard: Heard) -> Self {
         let control = transport.layer(TOKEN).control();
         let heard = Heard { bytes: control.traffic().received, ..heard };
@@ -167,12 +167,12 @@ impl CloseState {
 
     fn set_clock(&mut self, transport: &dyn Transport) {
         let bound = transport.layer(TOKEN).control().policy().close_timeout;
-        // The progress is checked several times within the bound.
+        // The progress is checked several times within the time limit.
         let wait = if self.patience.is_some() { bound.map(Stall::interval) } else { bound };
         self.clock = Clock::new(after(wait));
     }
 
-    /// Ready at the bound in time. With patience, it begins anew whenever the peer has taken some of our bytes.
+    /// Ready at the time limit. With patience, the limit starts again whenever the peer has accepted some of our bytes.
     fn poll_clock(&mut self, transport: &dyn Transport, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.clock.poll(cx));
@@ -184,7 +184,7 @@ impl CloseState {
         }
     }
 
-    /// With patience: ready once the peer is silent and has everything, so that its end need not be awaited.
+    /// With patience: ready once the peer is silent and has all our bytes, so that the close need not wait for its end.
     fn poll_silence(&mut self, transport: &dyn Transport, cx: &mut Context<'_>) -> Poll<()> {
         let Some(patience) = &mut self.patience else { return Poll::Pending };
         let Patience { linger, timer, heard, .. } = &mut **patience;
@@ -274,7 +274,7 @@ impl CloseState {
         }
         if let Whose::Waits(closing) = &mut self.whose {
             let closing = closing.get_mut().unwrap_or_else(PoisonError::into_inner);
-            // A stream goes to the handle's close when its owner uses it.
+            // This use of the stream by its owner passes the stream to the handle's close.
             let _ = Pin::new(&mut *transport).poll_write(cx, &[]);
             let report = ready!(closing.as_mut().poll(cx));
             transport.layer_mut(TOKEN).release(&report.reason);
@@ -284,7 +284,7 @@ impl CloseState {
             let control = transport.layer(TOKEN).control();
             let under_way = UnderWay::begin(control);
             if matches!(self.whose, Whose::Owner) && control.is_close_asked() {
-                // rule: close-16: one of them closes, and both report the same.
+                // rule: close-16: the handle's close was requested first, and both return its report.
                 self.whose = Whose::Waits(Mutex::new(Box::pin(control.close())));
                 drop(under_way);
                 return self.poll(transport, last, cx);

@@ -1,4 +1,4 @@
-//! A connection that a library can own: its `shutdown` is the whole close.
+//! A connection that a library can own: its `shutdown` is a complete close.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -15,8 +15,8 @@ use crate::transport::Transport;
 use crate::transport::close::{CloseState, Heard};
 use crate::transport::layer::poll_budget;
 
-/// A connection for a library that ends its connections by `shutdown` and drop, as hyper, h2, axum and tonic do. Its
-/// `shutdown` is a whole [`close`](Transport::close), so the peer gets the last byte (rule: close-15).
+/// A connection for a library that ends its connections with `shutdown` and drop, as hyper, h2, axum and tonic do. Its
+/// `shutdown` is a complete [`close`](Transport::close), so the peer gets the last byte (rule: close-15).
 ///
 /// Such a library has no other way to end a connection. With any other transport, the drop after the `shutdown` makes the system
 /// answer unread input with RST, and RST destroys the last bytes at the peer. For example, most clients lose the answer of a
@@ -48,11 +48,12 @@ use crate::transport::layer::poll_budget;
 ///
 /// - `shutdown` sends the written bytes and the end marker, then discards input until the peer has ended its side too. It returns an
 ///   error if our last bytes are known or likely to be lost. [`Control::report`] has the details.
-/// - The wait is bounded. [`close_timeout`](crate::Policy::close_timeout) limits the time in which the peer takes none of our bytes; it
-///   begins anew whenever the peer takes some, as for [`close_write`](Transport::close_write). [`close_discard`](crate::Policy::close_discard)
-///   limits the discarded bytes. If the peer has everything and has sent nothing for [`close_quiet`](crate::Policy::close_quiet),
-///   its end is not awaited: a client that only keeps an idle connection open does not hold up a drain. The report
-///   then says [`Unconfirmed`](crate::Reason::Unconfirmed), and [`Bound::Silence`](crate::Bound::Silence).
+/// - The wait is bounded. [`close_timeout`](crate::Policy::close_timeout) limits the time in which the peer accepts
+///   none of our bytes; it starts again whenever the peer accepts some, as for [`close_write`](Transport::close_write).
+///   [`close_discard`](crate::Policy::close_discard) limits the discarded bytes. If the peer has all bytes and has sent
+///   nothing for [`close_quiet`](crate::Policy::close_quiet), the close does not wait for its end, so a client that
+///   only keeps an idle connection open does not delay a drain. The reason is then
+///   [`Unconfirmed`](crate::Reason::Unconfirmed), and the report names [`Bound::Silence`](crate::Bound::Silence).
 /// - After a finished `shutdown`, a drop loses nothing. Without a `shutdown`, or during one, a drop is a truncation, as for every
 ///   transport (rule: close-12).
 /// - [`Control::abort`] ends it at once, with RST.
@@ -68,12 +69,12 @@ pub struct Lingering<T> {
     transport: T,
     heard: Heard,
     closing: Option<Box<CloseState>>,
-    /// A task that waits in a read. A `shutdown` by another task ends that read.
+    /// The waker of a task that waits in a read, because a `shutdown` by another task ends that read.
     reader: Option<Waker>,
 }
 
 impl<T: Transport> Lingering<T> {
-    /// Takes a transport. Nothing is sent or received.
+    /// Wraps a transport. Nothing is sent or received.
     pub fn new(transport: T) -> Self {
         Self { transport, heard: Heard::now(), closing: None, reader: None }
     }
@@ -99,7 +100,7 @@ impl<T: Transport> Lingering<T> {
         self.transport.control()
     }
 
-    /// Returns the result of a read, unless a `shutdown` has begun.
+    /// Returns the result of a read, unless a `shutdown` has started.
     fn read<R>(
         &mut self,
         cx: &mut Context<'_>,
@@ -107,7 +108,8 @@ impl<T: Transport> Lingering<T> {
     ) -> Poll<io::Result<R>> {
         if self.closing.is_some() {
             ready!(poll_budget(cx));
-            // Input was discarded, so the end must not look like that of complete input.
+            // Input was discarded, so the read must not return an end of file, which would make the input look
+            // complete.
             return Poll::Ready(Err(Reason::Closed.into()));
         }
         let result = poll(&mut self.transport, cx);
@@ -138,7 +140,7 @@ impl<T: Transport> AsyncRead for Lingering<T> {
 impl<T: Transport> AsyncBufRead for Lingering<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        // Looked at first, because the borrow of the bytes lasts until the caller has read them.
+        // Polled twice: the first call only waits, because the bytes of the second call stay borrowed by the caller.
         ready!(this.read(cx, |transport, cx| Pin::new(transport).poll_fill_buf(cx).map_ok(|_| ())))?;
         this.heard = Heard::now();
         Pin::new(&mut this.transport).poll_fill_buf(cx)
@@ -170,7 +172,7 @@ impl<T: Transport> AsyncWrite for Lingering<T> {
         Pin::new(&mut self.transport).poll_flush(cx)
     }
 
-    /// The whole close: see [`Lingering`].
+    /// The complete close: see [`Lingering`].
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { transport, heard, closing, reader } = self.get_mut();
         let closing = closing.get_or_insert_with(|| {

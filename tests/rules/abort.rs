@@ -274,7 +274,7 @@ async fn a_refused_or_failed_upgrade_is_no_abort_and_an_abort_is() {
     assert!(a.control().is_aborted());
 }
 
-/// An abort discards lent bytes; consuming them afterwards is allowed.
+/// An abort discards borrowed bytes. Consuming them afterwards is allowed.
 ///
 /// rule: life-5, abort-3
 #[tokio::test]

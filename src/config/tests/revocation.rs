@@ -30,7 +30,7 @@ fn list(issuer: &Root, revoked: &[u64], days: i64) -> String {
     list_made(9, issuer, revoked, days)
 }
 
-/// The same, made `ago` days ago.
+/// As `list`, made `ago` days ago.
 fn list_made(ago: i64, issuer: &Root, revoked: &[u64], days: i64) -> String {
     let now = OffsetDateTime::now_utc();
     let entry = |serial: &u64| RevokedCertParams {

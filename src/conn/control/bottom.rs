@@ -1,4 +1,4 @@
-//! What the handle needs of the bottom layer.
+//! The interface through which the handle uses the bottom layer.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -13,13 +13,14 @@ pub(crate) trait Bottom: Send + Sync {
     /// Ends the connection now, with RST if the transport has RST, and wakes the tasks that wait on it.
     fn abort(&self);
 
-    /// A close was requested by the handle: wakes the tasks that wait on the bottom.
+    /// Called when a close was requested through the handle. Wakes the tasks that wait on the bottom layer.
     fn handle_close(&self);
 
-    /// Keeps the connection, although the tasks that use it drop it. `None`: it has gone.
+    /// Keeps the connection open even if the tasks that use it drop it. `None`: the connection has ended.
     fn hold(self: Arc<Self>) -> Option<Box<dyn Send>>;
 
-    /// Closes the connection in order, if this is its topmost layer, while other tasks may hold it. `None`: it has gone.
+    /// Closes the connection in order if this is its topmost layer, even while other tasks hold it. `None`: the
+    /// connection has ended.
     fn close_in_order(self: Arc<Self>) -> Option<Closing>;
 
     /// The TCP socket, if the bottom layer is TCP.

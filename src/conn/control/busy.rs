@@ -1,16 +1,17 @@
-//! The application says that it is busy with a connection, so that the connection does not count as idle.
+//! Lets the application mark a connection as busy, so that it does not count as idle.
 
 use std::fmt;
 
 use super::Control;
 
 impl Control {
-    /// The application is busy with this connection until the guard is dropped: no idle time passes (rule: idle-4). When the
-    /// last guard is dropped, the idle time starts anew.
+    /// Marks the connection as busy until the guard is dropped: no idle time passes (rule: idle-4). When the last guard
+    /// is dropped, the idle time starts again.
     ///
-    /// A transport cannot know that it owes an answer. A library such as hyper keeps a read pending while a request is
-    /// processed, and the connection then looks like one on which the client is late. So a service that sets
-    /// [`Policy::idle_timeout`](crate::Policy::idle_timeout) holds a guard while it processes a request:
+    /// A transport cannot know that the application is preparing an answer. A library such as hyper keeps a read
+    /// pending while a request is processed, and the connection then looks as if the client were idle. So a service
+    /// that sets [`Policy::idle_timeout`](crate::Policy::idle_timeout) should hold a guard while it processes a
+    /// request:
     ///
     /// ```
     /// # async fn look_up() -> String { String::new() }
@@ -20,8 +21,9 @@ impl Control {
     /// }
     /// ```
     ///
-    /// The guard does not keep a connection open that has ended, and does not extend a handshake or a close. Do not hold one while you
-    /// wait for the peer: a client that sends half a request and stops would then stay connected for ever.
+    /// The guard does not keep a connection open that has ended, and does not extend a handshake or a close. Do not
+    /// hold a guard while you wait for the peer, because a client that sends half a request and stops would then stay
+    /// connected forever.
     #[doc(alias = "pause")]
     #[must_use = "the connection counts as busy until this is dropped"]
     pub fn busy(&self) -> Busy {
@@ -30,7 +32,7 @@ impl Control {
     }
 }
 
-/// The application is busy with a connection: see [`Control::busy`].
+/// A guard that marks a connection as busy: see [`Control::busy`].
 #[must_use = "the connection counts as busy until this is dropped"]
 pub struct Busy(Control);
 

@@ -13,7 +13,7 @@ pub struct PeerCred {
     pub uid: u32,
     /// The effective group id.
     pub gid: u32,
-    /// The process id, where the system reports it. The number may belong to another process by now.
+    /// The process id, if the system reports it. By now, the id may belong to another process.
     pub pid: Option<i32>,
 }
 

@@ -101,7 +101,7 @@ struct Inner {
     keepalive: Mutex<socket::Keepalive>,
 }
 
-/// The handle was asked for a close.
+/// A close was requested through the handle.
 const CLOSE_ASKED: u8 = 1;
 /// We ended the connection at the bottom: by an abort, or for the reason in the report.
 const CUT: u8 = 2;

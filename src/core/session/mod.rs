@@ -98,7 +98,7 @@ impl Session {
         self.failure.as_ref()
     }
 
-    /// Whether the handshake is still under way.
+    /// Whether the handshake is not done yet.
     pub fn is_handshaking(&self) -> bool {
         self.facts.is_none()
     }

@@ -20,7 +20,7 @@ async fn connect(addr: &Address) -> TcpStream {
     TcpStream::connect(addr.as_inet().unwrap()).await.unwrap()
 }
 
-/// `None` where this computer has no IPv6.
+/// `None` if this computer has no IPv6.
 async fn on_both(builder: ListenerBuilder) -> Option<Listener> {
     let listener = builder.bind(&BOTH[..]).await.unwrap();
     (listener.local_addrs().len() == 2).then_some(listener)

@@ -164,7 +164,7 @@ impl Pki {
         self.ca.pem()
     }
 
-    /// The same as DER.
+    /// The certificate of the CA as DER.
     pub fn ca_der(&self) -> CertificateDer<'static> {
         self.ca.der().clone()
     }

@@ -148,7 +148,7 @@ impl Profile {
         self
     }
 
-    /// Issued by a CA that nobody trusts.
+    /// Issued by a CA that no peer trusts.
     pub fn other_ca(mut self) -> Self {
         self.signer = Signer::OtherCa;
         self

@@ -1,5 +1,5 @@
-//! The server's side of each dialogue. It sends a greeting, and answers until the client requests TLS. All other
-//! requests are refused, with the answer that TLS is required first.
+//! The server's side of each dialogue. It sends a greeting, and answers until the client requests TLS. It refuses all
+//! other requests with the answer that TLS is required first.
 
 mod binary;
 mod lines;

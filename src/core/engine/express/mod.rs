@@ -49,7 +49,7 @@ pub(in crate::core) struct Express {
 enum State {
     Handshake(Box<Handshake>),
     Records(Box<Records>),
-    /// rustls could not hand over the keys.
+    /// rustls could not pass the keys to us.
     Failed,
 }
 

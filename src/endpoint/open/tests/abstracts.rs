@@ -27,7 +27,7 @@ async fn an_abstract_socket_has_a_name_and_no_file() {
     theirs.read_to_string(&mut heard).await.unwrap();
     assert_eq!(heard, "hello");
 
-    // The name is taken until the listener goes, also by a drain.
+    // The name is taken until the listener is dropped or drained.
     match server(&endpoint).listen(Policy::default()).await {
         Err(Error::Bind(error)) => assert_eq!(error.addr, listener.local_addr()),
         other => panic!("{other:?}"),
@@ -81,7 +81,7 @@ async fn unix_sockets_that_were_made_elsewhere_are_taken_over() {
     let mut heard = String::new();
     theirs.read_to_string(&mut heard).await.unwrap();
     assert_eq!(heard, "hello");
-    // The manager goes on to listen after a drain, and the file stays.
+    // The manager's socket keeps listening after a drain, and the file stays.
     listener.group().begin_drain();
     drop(listener);
     assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
