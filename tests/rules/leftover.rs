@@ -3,11 +3,10 @@
 use bowline::testing::peer::{Event, RawTcp};
 use bowline::testing::{memory_pair, raw_tcp_pair, shared_pki, tcp_pair, tls_over};
 use bowline::{
-    BoxConnection, Error, Leftover, Policy, Reason, Split, StartTls, Stream, TcpConnection, TlsConnection, TlsVersion,
+    BoxConnection, Error, Leftover, Policy, Reason, Split, StartTls, TcpConnection, TlsConnection, TlsVersion,
     Transport, UpgradableConnection, UpgradeError,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 
 use crate::common::bounded;
 
@@ -27,11 +26,14 @@ fn boxed<T: Transport, U: Transport>((client, server): (T, U)) -> (BoxConnection
 
 /// A client and its server, over each transport with its own way of reading.
 async fn pairs() -> Vec<(&'static str, BoxConnection, BoxConnection)> {
-    let (unix, other) = UnixStream::pair().unwrap();
     let tls = |version| async move { boxed(tls_over(tcp_pair().await.unwrap(), version).await.unwrap()) };
     let pairs = [
         ("tcp", boxed(tcp_pair().await.unwrap())),
-        ("a Unix socket", boxed((Stream::from(unix), Stream::from(other)))),
+        #[cfg(unix)]
+        ("a Unix socket", {
+            let (unix, other) = tokio::net::UnixStream::pair().unwrap();
+            boxed((bowline::Stream::from(unix), bowline::Stream::from(other)))
+        }),
         ("memory", boxed(memory_pair())),
         ("TLS 1.2", tls(TlsVersion::V1_2).await),
         ("TLS 1.3", tls(TlsVersion::V1_3).await),
