@@ -11,6 +11,39 @@ use super::socket::Keepalive;
 #[derive(Debug, Clone, Copy)]
 pub struct TcpOptions<'a>(pub(crate) &'a Control);
 
+impl TcpOptions<'_> {
+    /// Calls `f` with the descriptor of the socket, for options that this crate does not know: `SO_MARK`, `TCP_INFO`,
+    /// `SO_INCOMING_CPU`. The connection cannot be lent for longer, because an abort by another task may close it.
+    ///
+    /// The descriptor is for reading and setting options. Do not read from it, write to it, shut it down, or make it blocking:
+    /// the layers above would lose bytes, or their end. A duplicate keeps the socket open after the end of the connection.
+    ///
+    /// # Errors
+    /// As [`SocketOptions`], and the error of `f`.
+    #[cfg(unix)]
+    #[doc(alias = "AsFd")]
+    pub fn with_fd<R>(&self, f: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
+        self.0.with_socket(|socket| f(socket.fd()))
+    }
+
+    /// Calls `f` with the socket, for options that this crate does not know. The connection cannot be lent for longer, because
+    /// an abort by another task may close it.
+    ///
+    /// The socket is for reading and setting options. Do not read from it, write to it, shut it down, or make it blocking: the
+    /// layers above would lose bytes, or their end. A duplicate keeps the socket open after the end of the connection.
+    ///
+    /// # Errors
+    /// As [`SocketOptions`], and the error of `f`.
+    #[cfg(windows)]
+    #[doc(alias = "AsSocket")]
+    pub fn with_socket<R>(
+        &self,
+        f: impl FnOnce(std::os::windows::io::BorrowedSocket<'_>) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.0.with_socket(|socket| f(socket.socket()))
+    }
+}
+
 impl SocketOptions for TcpOptions<'_> {
     fn socket(&self) -> TcpOptions<'_> {
         *self

@@ -49,6 +49,18 @@ impl<'a> Options<'a> {
         Self(SockRef::from(stream))
     }
 
+    /// The descriptor itself.
+    #[cfg(unix)]
+    pub(crate) fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&*self.0)
+    }
+
+    /// The socket itself.
+    #[cfg(windows)]
+    pub(crate) fn socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        std::os::windows::io::AsSocket::as_socket(&*self.0)
+    }
+
     pub(crate) fn nodelay(&self) -> io::Result<bool> {
         self.0.tcp_nodelay()
     }
@@ -254,6 +266,56 @@ pub(crate) fn has_space(stream: &TcpStream, bytes: usize) -> bool {
         return false;
     };
     (unacked + bytes as u64) * 2 <= memory as u64
+}
+
+/// Takes over a listening socket that the process was started with.
+///
+/// # Errors
+/// The descriptor is not open, was opened by this process, or is not a listening socket. It stays as it is.
+#[cfg(unix)]
+pub(crate) fn take_inherited(number: std::os::fd::RawFd) -> io::Result<std::os::fd::OwnedFd> {
+    inherited::take(number)
+}
+
+#[cfg(unix)]
+mod inherited {
+    //! Descriptors by their number. std has no safe way to them, because a number says nothing about who owns the descriptor.
+
+    use std::io;
+    use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+    use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+    use socket2::SockRef;
+
+    /// Whether a descriptor may be ours is seen at its close-on-exec flag. A descriptor that came through exec cannot have it.
+    /// std, tokio and socket2 set it on all that they open, and it is set here on what is taken: so no descriptor is taken that
+    /// has an owner in this process, and none is taken twice.
+    #[allow(unsafe_code)]
+    pub(super) fn take(number: RawFd) -> io::Result<OwnedFd> {
+        let refused = |problem: String| Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        if number <= 2 {
+            return refused(format!("descriptor {number} is a standard stream"));
+        }
+        // SAFETY: the borrow ends with this function. Until `from_raw_fd` the descriptor is only asked for its flags and
+        // options; if nothing is open under the number, each of these calls fails. -1 is excluded above.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+        let Ok(flags) = fcntl_getfd(borrowed) else { return refused(format!("descriptor {number} is not open")) };
+        if flags.contains(FdFlags::CLOEXEC) {
+            return refused(format!(
+                "descriptor {number} was not passed in: this process has opened it, or has taken it over"
+            ));
+        }
+        let is_socket = SockRef::from(&borrowed).r#type().is_ok_and(|found| found == socket2::Type::STREAM);
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        let is_socket = is_socket && SockRef::from(&borrowed).is_listener().unwrap_or(false);
+        if !is_socket {
+            return refused(format!("descriptor {number} is not a listening stream socket"));
+        }
+        fcntl_setfd(borrowed, flags | FdFlags::CLOEXEC)?;
+        // SAFETY: the descriptor is open. It was inherited, as its flag has shown, and from now on the flag keeps any other call of
+        // this function from taking it: this is its only owner.
+        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    }
 }
 
 #[cfg(target_os = "linux")]

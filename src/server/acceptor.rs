@@ -95,6 +95,11 @@ impl<S: Listens> Acceptor<S> {
         }
     }
 
+    /// Calls `f` with each socket. `None` after a drain has closed them.
+    pub(super) fn with_sockets<R>(&self, f: impl FnMut(SockRef<'_>) -> R) -> Option<Vec<R>> {
+        self.socket.with(|socket| socket.sockets().into_iter().map(f).collect())
+    }
+
     pub(crate) fn group(&self) -> &DrainGroup {
         &self.group
     }

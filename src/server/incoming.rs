@@ -7,6 +7,7 @@ use crate::address::Address;
 use crate::config::ServerTls;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::Control;
+use crate::conn::options::TcpOptions;
 use crate::conn::time::{after, until};
 use crate::error::{Error, Phase, Reason};
 use crate::layers::tcp::TcpConnection;
@@ -39,6 +40,11 @@ impl Incoming {
     /// The handle of the connection. The transport made from it has the same handle.
     pub fn control(&self) -> Control {
         self.connection.control()
+    }
+
+    /// The options of the socket, and its descriptor: see [`TcpOptions`].
+    pub fn as_tcp(&self) -> Option<TcpOptions<'_>> {
+        self.connection.as_tcp()
     }
 
     /// Our address.

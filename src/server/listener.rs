@@ -178,6 +178,27 @@ impl Listener {
         self.local.iter().map(|addr| (*addr).into()).collect()
     }
 
+    /// Calls `f` with the descriptor of each socket, for options that this crate does not know (`SO_ATTACH_REUSEPORT_CBPF`,
+    /// `TCP_FASTOPEN`), and returns what it returned. `None` after a drain, which closes the sockets.
+    ///
+    /// Do not accept from it, or make it blocking. A lock is held during the call, so `f` must not use this listener. A
+    /// duplicate keeps the socket listening after a drain, as a passed-in socket does that others hold: for example for the next
+    /// version of the service.
+    #[cfg(unix)]
+    #[doc(alias = "AsFd")]
+    pub fn with_fds<R>(&self, mut f: impl FnMut(std::os::fd::BorrowedFd<'_>) -> R) -> Option<Vec<R>> {
+        self.acceptor.with_sockets(|socket| f(std::os::fd::AsFd::as_fd(&*socket)))
+    }
+
+    /// Calls `f` with each socket, for options that this crate does not know, and returns what it returned. `None` after a drain,
+    /// which closes the sockets. Do not accept from it, or make it blocking. A lock is held during the call, so `f` must not
+    /// use this listener.
+    #[cfg(windows)]
+    #[doc(alias = "AsSocket")]
+    pub fn with_sockets<R>(&self, mut f: impl FnMut(std::os::windows::io::BorrowedSocket<'_>) -> R) -> Option<Vec<R>> {
+        self.acceptor.with_sockets(|socket| f(std::os::windows::io::AsSocket::as_socket(&*socket)))
+    }
+
     /// The state of the listener.
     pub fn status(&self) -> ListenerStatus {
         self.acceptor.status()

@@ -7,6 +7,7 @@
 /// The face of the crate that the consoles of these tests serve with.
 const FACE: &str = "async";
 
+mod activation;
 mod chat;
 mod commands;
 mod drain;

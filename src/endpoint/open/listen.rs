@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::coop::consume_budget;
 
-use super::{BoxConnection, unix};
+use super::{BoxConnection, inherited, unix};
 use crate::address::Address;
 use crate::config::ServerTls;
 use crate::config::start_tls::StartTls;
@@ -71,6 +71,10 @@ impl ServerEndpoint {
                 let socket = Socket::Unix(unix::Listening::open(path.as_ref(), *mode, builder)?);
                 return Ok(EndpointListener { socket, security: Security::Plain });
             }
+            ServerPlace::Inherited { from, security } => {
+                let security = security.load(|text| text.load())?;
+                return inherited::open(from, builder, security);
+            }
         };
         let security = security.load(|text| text.load())?;
         let (any, builder) = match families {
@@ -115,13 +119,13 @@ impl ServerEndpoint {
 #[doc(alias = "IStreamServerEndpoint")]
 #[doc(alias = "IListeningPort")]
 pub struct EndpointListener {
-    socket: Socket,
-    security: Security<ServerTls>,
+    pub(super) socket: Socket,
+    pub(super) security: Security<ServerTls>,
 }
 
 // Without Unix sockets the second variant is empty.
 #[cfg_attr(not(unix), allow(clippy::large_enum_variant))]
-enum Socket {
+pub(super) enum Socket {
     Inet(Listener),
     Unix(unix::Listening),
 }

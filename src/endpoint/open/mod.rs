@@ -5,6 +5,7 @@
 //! opened and not in the first handshake.
 
 mod connect;
+mod inherited;
 mod listen;
 
 #[cfg(unix)]

@@ -1,6 +1,7 @@
 mod abstracts;
 mod chosen;
 mod connections;
+mod passed_in;
 mod sockets;
 
 use std::path::Path;

@@ -16,6 +16,7 @@ pub(super) enum Argument {
     Ipv4Only,
     Ipv6Only,
     Mode,
+    StartTls,
     Cert,
     Key,
     ClientCa,
@@ -32,17 +33,20 @@ pub(super) enum Argument {
 const INET: &[EndpointKind] = &[EndpointKind::Tcp, EndpointKind::Tls, EndpointKind::StartTls];
 const TLS: &[EndpointKind] = &[EndpointKind::Tls, EndpointKind::StartTls];
 const UNIX: &[EndpointKind] = &[EndpointKind::Unix];
-const ANY: &[EndpointKind] = &EndpointKind::ALL;
+const OPENED: &[EndpointKind] = &[EndpointKind::Tcp, EndpointKind::Tls, EndpointKind::StartTls, EndpointKind::Unix];
+const INHERITED: &[EndpointKind] = &[EndpointKind::Fd, EndpointKind::Systemd];
+const MAY_TLS: &[EndpointKind] = &[EndpointKind::Tls, EndpointKind::StartTls, EndpointKind::Fd, EndpointKind::Systemd];
 const NONE: &[EndpointKind] = &[];
 
 impl Argument {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Interface,
         Self::Backlog,
         Self::DualStack,
         Self::Ipv4Only,
         Self::Ipv6Only,
         Self::Mode,
+        Self::StartTls,
         Self::Cert,
         Self::Key,
         Self::ClientCa,
@@ -64,6 +68,7 @@ impl Argument {
             Self::Ipv4Only => "ipv4-only",
             Self::Ipv6Only => "ipv6-only",
             Self::Mode => "mode",
+            Self::StartTls => "starttls",
             Self::Cert => "cert",
             Self::Key => "key",
             Self::ClientCa => "client-ca",
@@ -84,10 +89,14 @@ impl Argument {
             (Self::Interface, Side::Server) | (Self::Bind, Side::Client) => INET,
             (Self::DualStack | Self::Ipv4Only | Self::Ipv6Only, Side::Server) => INET,
             (Self::DualStack | Self::Ipv4Only | Self::Ipv6Only, Side::Client) => NONE,
-            (Self::Backlog, Side::Server) | (Self::Timeout, Side::Client) => ANY,
+            (Self::Backlog, Side::Server) | (Self::Timeout, Side::Client) => OPENED,
             (Self::Mode, Side::Server) => UNIX,
-            (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, _) => TLS,
-            (Self::ClientCa | Self::ClientOptional, Side::Server) | (Self::Ca | Self::Name, Side::Client) => TLS,
+            (Self::StartTls, Side::Server) => INHERITED,
+            (Self::StartTls, Side::Client) => NONE,
+            (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Server) => MAY_TLS,
+            (Self::ClientCa | Self::ClientOptional, Side::Server) => MAY_TLS,
+            (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Client) => TLS,
+            (Self::Ca | Self::Name, Side::Client) => TLS,
             (Self::Interface | Self::Backlog | Self::Mode | Self::ClientCa | Self::ClientOptional, Side::Client) => {
                 NONE
             }
@@ -97,7 +106,7 @@ impl Argument {
 
     /// Whether the argument is a flag, without a value.
     fn is_flag(self) -> bool {
-        matches!(self, Self::ClientOptional | Self::DualStack | Self::Ipv4Only | Self::Ipv6Only)
+        matches!(self, Self::ClientOptional | Self::StartTls | Self::DualStack | Self::Ipv4Only | Self::Ipv6Only)
     }
 
     /// Whether colons between brackets belong to the value.

@@ -237,7 +237,7 @@ impl FromStr for ClientEndpoint {
 }
 
 fn read(cursor: &mut Cursor<'_>) -> Result<ClientEndpoint, Mistake> {
-    let kind = read_kind(cursor)?;
+    let kind = read_kind(cursor, Side::Client)?;
     if kind == EndpointKind::Unix {
         let path = read_path(cursor)?;
         let given = Given::read(cursor, Side::Client, kind)?;

@@ -28,7 +28,7 @@ pub use client::ClientEndpoint;
 pub use server::ServerEndpoint;
 
 #[cfg(feature = "tokio")]
-pub(crate) use {client::ClientPlace, server::Families, server::ServerPlace, tls::Security};
+pub(crate) use {client::ClientPlace, server::Families, server::Inherited, server::ServerPlace, tls::Security};
 
 use text::{Cursor, Mistake};
 
@@ -44,10 +44,14 @@ pub enum EndpointKind {
     StartTls,
     /// A Unix socket, in plaintext.
     Unix,
+    /// A listening socket that the process was started with, by its number. Only servers have it.
+    Fd,
+    /// Listening sockets that systemd has passed in, by their name. Only servers have it.
+    Systemd,
 }
 
 impl EndpointKind {
-    const ALL: [Self; 4] = [Self::Tcp, Self::Tls, Self::StartTls, Self::Unix];
+    const ALL: [Self; 6] = [Self::Tcp, Self::Tls, Self::StartTls, Self::Unix, Self::Fd, Self::Systemd];
 
     /// The word that endpoint strings begin with.
     pub fn name(self) -> &'static str {
@@ -56,6 +60,8 @@ impl EndpointKind {
             Self::Tls => "tls",
             Self::StartTls => "starttls",
             Self::Unix => "unix",
+            Self::Fd => "fd",
+            Self::Systemd => "systemd",
         }
     }
 }
@@ -92,17 +98,28 @@ impl fmt::Display for Side {
 }
 
 /// Parses the kind and the colon after it.
-fn read_kind(cursor: &mut Cursor<'_>) -> Result<EndpointKind, Mistake> {
+fn read_kind(cursor: &mut Cursor<'_>, side: Side) -> Result<EndpointKind, Mistake> {
     let word = cursor.part()?;
     let Some(kind) = EndpointKind::ALL.into_iter().find(|kind| kind.name() == word.raw) else {
         let word = word.raw;
         let problem = if word.is_empty() { "the kind is missing".into() } else { format!("{word:?} is not a kind") };
-        return Err(Mistake::new(0, format!("{problem}; an endpoint begins with tcp:, tls:, starttls: or unix:")));
+        let kinds =
+            "an endpoint begins with tcp:, tls:, starttls: or unix:, and that of a server also with fd: or systemd:";
+        return Err(Mistake::new(0, format!("{problem}; {kinds}")));
     };
+    if side == Side::Client && matches!(kind, EndpointKind::Fd | EndpointKind::Systemd) {
+        let problem = format!("{kind}: is a place to listen at; a client takes tcp:, tls:, starttls: or unix:");
+        return Err(Mistake::new(0, problem));
+    }
     if cursor.pass(':') {
         return Ok(kind);
     }
-    let missing = if kind == EndpointKind::Unix { "path is missing; write unix:PATH" } else { "place is missing" };
+    let missing = match kind {
+        EndpointKind::Tcp | EndpointKind::Tls | EndpointKind::StartTls => "place is missing",
+        EndpointKind::Unix => "path is missing; write unix:PATH",
+        EndpointKind::Fd => "number is missing; write fd:NUMBER",
+        EndpointKind::Systemd => "name is missing; write systemd:NAME",
+    };
     Err(Mistake::new(word.end(), format!("the {missing}")))
 }
 

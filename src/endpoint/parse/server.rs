@@ -22,6 +22,9 @@ use crate::error::{EndpointError, Error};
 /// | `unix:/run/x.sock` | on a Unix socket |
 /// | `unix:@NAME` | on an abstract Unix socket, which has no file (Linux and Android); `unix:./@NAME` is a file |
 ///
+/// | `fd:3` | on a listening socket that the process was started with, by its number |
+/// | `systemd:NAME` | on the sockets that systemd has passed in under this name (`FileDescriptorName=`; default: the name of the unit, `web.socket`) |
+///
 /// | argument | of | means |
 /// |---|---|---|
 /// | `interface=HOST` | `tcp`, `tls`, `starttls` | the same as a host before the port; `[::]` is every IPv6 address |
@@ -29,7 +32,8 @@ use crate::error::{EndpointError, Error};
 /// | `ipv4-only`, `ipv6-only` | `tcp`, `tls`, `starttls` | only these addresses of a name; without a host, every address of that family |
 /// | `backlog=N` | all | the length of the system's backlog; default 1024 |
 /// | `mode=660` | `unix` | the permissions of the socket, octal; default: according to the umask |
-/// | `cert=FILE`, `key=FILE` | `tls`, `starttls` | certificate chain and private key, PEM; both are needed |
+/// | `starttls` | `fd`, `systemd` | with `cert` and `key`: TLS after an upgrade, not from the first byte on |
+/// | `cert=FILE`, `key=FILE` | `tls`, `starttls`, `fd`, `systemd` | certificate chain and private key, PEM; both are needed |
 /// | `client-ca=FILE` | `tls`, `starttls` | require a client certificate that this CA has issued, PEM |
 /// | `client-optional` | `tls`, `starttls` | ... and also accept clients without a certificate |
 /// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to agree on, the preferred one first |
@@ -71,6 +75,14 @@ pub struct ServerEndpoint {
 pub(crate) enum ServerPlace {
     Inet { host: Option<String>, port: u16, families: Families, security: Security<ServerText> },
     Unix { path: String, mode: Option<u32> },
+    Inherited { from: Inherited, security: Security<ServerText> },
+}
+
+/// Sockets that the process was started with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Inherited {
+    Fd(u16),
+    Systemd(String),
 }
 
 /// The versions of IP to listen on.
@@ -158,6 +170,23 @@ impl ServerEndpoint {
         Ok(Self { place: ServerPlace::Unix { path: checked, mode: None }, backlog: None })
     }
 
+    /// A listening socket that the process was started with: `fd:NUMBER`.
+    ///
+    /// # Errors
+    /// 0, 1 and 2 are the standard streams. `input` of the error is the string that would be printed.
+    pub fn fd(number: u16) -> Result<Self, EndpointError> {
+        format!("fd:{number}").parse()
+    }
+
+    /// The sockets that systemd has passed in under this name: `systemd:NAME`. The name is taken as it is, without escapes.
+    ///
+    /// # Errors
+    /// The name cannot be that of a descriptor. `input` and `at` of the error refer to `name`.
+    pub fn systemd(name: &str) -> Result<Self, EndpointError> {
+        let from = check_name(name).map(Inherited::Systemd).map_err(|mistake| mistake.of(name))?;
+        Ok(Self { place: ServerPlace::Inherited { from, security: Security::Plain }, backlog: None })
+    }
+
     /// Adds arguments, each a name and a value. The values are taken as they are, without escapes. The value of a flag
     /// is empty.
     ///
@@ -178,6 +207,8 @@ impl ServerEndpoint {
         match &self.place {
             ServerPlace::Inet { security, .. } => security.kind(),
             ServerPlace::Unix { .. } => EndpointKind::Unix,
+            ServerPlace::Inherited { from: Inherited::Fd(_), .. } => EndpointKind::Fd,
+            ServerPlace::Inherited { from: Inherited::Systemd(_), .. } => EndpointKind::Systemd,
         }
     }
 
@@ -185,7 +216,7 @@ impl ServerEndpoint {
     pub fn host(&self) -> Option<&str> {
         match &self.place {
             ServerPlace::Inet { host, .. } => host.as_deref(),
-            ServerPlace::Unix { .. } => None,
+            ServerPlace::Unix { .. } | ServerPlace::Inherited { .. } => None,
         }
     }
 
@@ -193,14 +224,14 @@ impl ServerEndpoint {
     pub fn port(&self) -> Option<u16> {
         match &self.place {
             ServerPlace::Inet { port, .. } => Some(*port),
-            ServerPlace::Unix { .. } => None,
+            ServerPlace::Unix { .. } | ServerPlace::Inherited { .. } => None,
         }
     }
 
     /// The path of a Unix socket. `None` if the socket is abstract.
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
-            ServerPlace::Inet { .. } => None,
+            ServerPlace::Inet { .. } | ServerPlace::Inherited { .. } => None,
             ServerPlace::Unix { path, .. } => abstract_name(path).is_none().then(|| Path::new(path)),
         }
     }
@@ -208,7 +239,7 @@ impl ServerEndpoint {
     /// The name of an abstract Unix socket, without the `@`.
     pub fn abstract_name(&self) -> Option<&str> {
         match &self.place {
-            ServerPlace::Inet { .. } => None,
+            ServerPlace::Inet { .. } | ServerPlace::Inherited { .. } => None,
             ServerPlace::Unix { path, .. } => abstract_name(path),
         }
     }
@@ -221,7 +252,7 @@ impl ServerEndpoint {
     /// `mode=`: the permissions of a Unix socket.
     pub fn mode(&self) -> Option<u32> {
         match &self.place {
-            ServerPlace::Inet { .. } => None,
+            ServerPlace::Inet { .. } | ServerPlace::Inherited { .. } => None,
             ServerPlace::Unix { mode, .. } => *mode,
         }
     }
@@ -235,6 +266,12 @@ impl ServerEndpoint {
                 all.extend(security.get().map(ServerText::arguments).unwrap_or_default())
             }
             ServerPlace::Unix { mode, .. } => all.push((Argument::Mode, mode.map(|mode| format!("{mode:o}")))),
+            ServerPlace::Inherited { security, .. } => {
+                all.extend(
+                    matches!(security, Security::StartTls(_)).then(|| (Argument::StartTls, Some(String::new()))),
+                );
+                all.extend(security.get().map(ServerText::arguments).unwrap_or_default());
+            }
         }
         all.into_iter().filter_map(|(argument, value)| Some((argument.name(), value?))).collect()
     }
@@ -254,7 +291,7 @@ impl ServerEndpoint {
 
     fn security(&self) -> &Security<ServerText> {
         match &self.place {
-            ServerPlace::Inet { security, .. } => security,
+            ServerPlace::Inet { security, .. } | ServerPlace::Inherited { security, .. } => security,
             ServerPlace::Unix { .. } => &Security::Plain,
         }
     }
@@ -268,6 +305,8 @@ impl fmt::Display for ServerEndpoint {
             ServerPlace::Inet { host: Some(host), port, .. } => f.write_str(&host::print(host, *port))?,
             ServerPlace::Inet { host: None, port, .. } => port.fmt(f)?,
             ServerPlace::Unix { path, .. } => f.write_str(&escape(path))?,
+            ServerPlace::Inherited { from: Inherited::Fd(number), .. } => number.fmt(f)?,
+            ServerPlace::Inherited { from: Inherited::Systemd(name), .. } => f.write_str(&escape(name))?,
         }
         print_arguments(&self.arguments(), f)
     }
@@ -286,7 +325,17 @@ impl FromStr for ServerEndpoint {
 }
 
 fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
-    let kind = read_kind(cursor)?;
+    let kind = read_kind(cursor, Side::Server)?;
+    let inherited = match kind {
+        EndpointKind::Fd => Some(Inherited::Fd(cursor.part()?.read(read_number)?)),
+        EndpointKind::Systemd => Some(Inherited::Systemd(cursor.part()?.read(check_name)?)),
+        EndpointKind::Tcp | EndpointKind::Tls | EndpointKind::StartTls | EndpointKind::Unix => None,
+    };
+    if let Some(from) = inherited {
+        let given = Given::read(cursor, Side::Server, kind)?;
+        let security = Security::of_inherited(&given, || ServerText::read(kind, &given))?;
+        return Ok(ServerEndpoint { place: ServerPlace::Inherited { from, security }, backlog: None });
+    }
     if kind == EndpointKind::Unix {
         let path = read_path(cursor)?;
         let given = Given::read(cursor, Side::Server, kind)?;
@@ -312,6 +361,26 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
     let families = Families::read(&given, host.as_deref())?;
     let security = Security::new(kind, || ServerText::read(kind, &given))?;
     Ok(ServerEndpoint { place: ServerPlace::Inet { host, port, families, security }, backlog })
+}
+
+/// The number of a descriptor.
+fn read_number(text: &str) -> Result<u16, Mistake> {
+    match text.parse() {
+        _ if text.is_empty() => Err(Mistake::new(0, "the number is missing; write fd:NUMBER")),
+        Ok(0..=2) => Err(Mistake::new(0, "0, 1 and 2 are the standard streams; passed-in sockets begin at 3")),
+        Ok(number) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(number),
+        _ => Err(Mistake::new(0, "a descriptor is a number from 3 to 65535")),
+    }
+}
+
+/// The name of a descriptor (`FileDescriptorName=`, systemd.socket(5)).
+fn check_name(text: &str) -> Result<String, Mistake> {
+    match text.find(|c: char| !c.is_ascii() || c.is_ascii_control() || c == ':') {
+        _ if text.is_empty() => Err(Mistake::new(0, "the name is missing; write systemd:NAME")),
+        _ if text.len() > 255 => Err(Mistake::new(255, "the name of a descriptor has at most 255 characters")),
+        Some(at) => Err(Mistake::new(at, "the name of a descriptor is ASCII without colons and control characters")),
+        None => Ok(text.to_owned()),
+    }
 }
 
 /// `PORT` or `HOST:PORT`.

@@ -22,7 +22,7 @@ pub(crate) enum Security<T> {
 impl<T> Security<T> {
     pub(super) fn new(kind: EndpointKind, read: impl FnOnce() -> Result<T, Mistake>) -> Result<Self, Mistake> {
         Ok(match kind {
-            EndpointKind::Tcp | EndpointKind::Unix => Self::Plain,
+            EndpointKind::Tcp | EndpointKind::Unix | EndpointKind::Fd | EndpointKind::Systemd => Self::Plain,
             EndpointKind::Tls => Self::Tls(read()?),
             EndpointKind::StartTls => Self::StartTls(read()?),
         })
@@ -35,6 +35,25 @@ impl<T> Security<T> {
             Self::Tls(_) => EndpointKind::Tls,
             Self::StartTls(_) => EndpointKind::StartTls,
         }
+    }
+
+    /// That of a socket that was passed in: TLS if there are arguments for it, and from the first byte on unless the flag
+    /// `starttls` is given.
+    pub(super) fn of_inherited(given: &Given<'_>, read: impl FnOnce() -> Result<T, Mistake>) -> Result<Self, Mistake> {
+        let tls = [
+            Argument::Cert,
+            Argument::Key,
+            Argument::ClientCa,
+            Argument::ClientOptional,
+            Argument::Alpn,
+            Argument::Min,
+            Argument::Max,
+        ];
+        Ok(match given.text(Argument::StartTls) {
+            Some(_) => Self::StartTls(read()?),
+            None if tls.into_iter().any(|argument| given.text(argument).is_some()) => Self::Tls(read()?),
+            None => Self::Plain,
+        })
     }
 
     pub(crate) fn get(&self) -> Option<&T> {

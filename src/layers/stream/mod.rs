@@ -118,6 +118,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
+    /// The stream, for example for the options of its socket; `None` after the end. Reading from it or writing to it would take
+    /// bytes away from the layers above.
+    #[doc(alias = "AsFd")]
+    pub fn get_ref(&self) -> Option<&S> {
+        self.live.as_ref().map(|live| &live.io)
+    }
+
     /// Promises that the stream holds no lock while it calls a waker. With this promise, bytes that a TLS layer above
     /// has queued leave as soon as the stream accepts them, even if no task of the application writes (rule: write-6).
     /// Without it, they leave when the application next uses the connection.

@@ -197,17 +197,18 @@ impl TcpReadHalf {
 }
 
 fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
-    let Some(stream) = wire.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
-    // If the socket is known to be readable, the task need not be noted.
-    let unit = ready!(poll_proceed(cx));
-    match recv_now(wire, &stream, buf) {
-        Err(error) if is_no_result(&error) => drop(unit),
-        result => {
-            unit.made_progress();
-            return Poll::Ready(result);
+    {
+        let Some(stream) = wire.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
+        // If the socket is known to be readable, the task need not be noted.
+        let unit = ready!(poll_proceed(cx));
+        match recv_now(wire, &stream, buf) {
+            Err(error) if is_no_result(&error) => drop(unit),
+            result => {
+                unit.made_progress();
+                return Poll::Ready(result);
+            }
         }
     }
-    drop(stream);
     loop {
         let Some(stream) = wire.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
         ready!(stream.poll_read_ready(cx))?;

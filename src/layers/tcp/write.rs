@@ -220,17 +220,18 @@ fn poll_send(
     len: usize,
     send: impl Fn(&TcpStream) -> io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
-    let Some(stream) = wire.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
-    // If the socket is known to have space, the task need not be noted.
-    let unit = ready!(poll_proceed(cx));
-    match send_full(&stream, len, &send) {
-        Err(error) if is_no_result(&error) => drop(unit),
-        result => {
-            unit.made_progress();
-            return Poll::Ready(result);
+    {
+        let Some(stream) = wire.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
+        // If the socket is known to have space, the task need not be noted.
+        let unit = ready!(poll_proceed(cx));
+        match send_full(&stream, len, &send) {
+            Err(error) if is_no_result(&error) => drop(unit),
+            result => {
+                unit.made_progress();
+                return Poll::Ready(result);
+            }
         }
     }
-    drop(stream);
     loop {
         let Some(stream) = wire.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
         ready!(stream.poll_write_ready(cx))?;

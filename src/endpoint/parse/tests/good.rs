@@ -63,6 +63,19 @@ fn a_name_after_an_at_sign_is_an_abstract_socket() {
 }
 
 #[test]
+fn a_server_reads_the_sockets_that_it_was_started_with() {
+    let texts =
+        ["fd:3", "systemd:web.socket", "fd:4:cert=a:key=b:alpn=h2", "systemd:web:starttls:cert=a:key=b:client-ca=c"];
+    for text in texts {
+        assert_eq!(server(text).to_string(), text);
+    }
+    assert_eq!(server("fd:03"), ServerEndpoint::fd(3).unwrap());
+    assert_eq!(server("systemd:web"), ServerEndpoint::systemd("web").unwrap());
+    assert_eq!((server("fd:3").kind(), server("systemd:web").kind()), (EndpointKind::Fd, EndpointKind::Systemd));
+    assert!(ServerEndpoint::fd(2).is_err() && ServerEndpoint::systemd("a:b").is_err());
+}
+
+#[test]
 fn a_server_reads_the_versions_of_ip() {
     for text in
         ["tcp:8080:dual-stack", "tcp:[::]:8080:dual-stack", "tcp:localhost:8080:ipv6-only", "tcp:8080:ipv4-only"]

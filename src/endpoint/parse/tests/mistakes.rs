@@ -18,7 +18,11 @@ fn of_the_kind_and_the_place() {
     let either: &[Case] = &[
         ("", 0, "kind is missing"),
         (":host:1", 0, "kind is missing"),
-        ("http://example.org", 0, "\"http\" is not a kind; an endpoint begins with tcp:, tls:, starttls: or unix:"),
+        (
+            "http://example.org",
+            0,
+            "\"http\" is not a kind; an endpoint begins with tcp:, tls:, starttls: or unix:, and that of a server also with fd: or systemd:",
+        ),
         ("localhost:80", 0, "\"localhost\" is not a kind"),
         (" tcp:host:80", 0, "not a kind"),
         ("TCP:localhost:80", 0, "not a kind"),
@@ -67,7 +71,11 @@ fn of_the_kind_and_the_place() {
     ];
     check::<ClientEndpoint>(either);
     check::<ServerEndpoint>(either);
-    check::<ClientEndpoint>(&[("tcp:", 4, "host is empty"), ("tcp:80", 4, "not an IPv4")]);
+    check::<ClientEndpoint>(&[
+        ("fd:3", 0, "fd: is a place to listen at"),
+        ("tcp:", 4, "host is empty"),
+        ("tcp:80", 4, "not an IPv4"),
+    ]);
     check::<ServerEndpoint>(&[("tcp:", 4, "port is missing"), ("tcp:65536", 4, "out of range")]);
     let long = "a".repeat(64);
     assert_eq!(format!("tcp:a.{long}:1").parse::<ClientEndpoint>().unwrap_err().at, 6);
@@ -131,7 +139,24 @@ fn of_the_arguments_of_a_server() {
         ("tcp:1:timeout=5", 6, "timeout is an argument of clients, and this is a server"),
         ("tls:1:cert=c:key=k:ca=x", 19, "ca is an argument of clients"),
         ("tls:1:cert=c:key=k:name=x", 19, "name is an argument of clients"),
-        ("tcp:1:cert=c", 6, "cert is an argument of tls, starttls only"),
+        ("tcp:1:cert=c", 6, "cert is an argument of tls, starttls, fd, systemd only"),
+        ("fd", 2, "the number is missing; write fd:NUMBER"),
+        ("fd:", 3, "the number is missing"),
+        ("fd:2", 3, "standard streams"),
+        ("fd:+3", 3, "a number from 3 to 65535"),
+        ("fd:99999", 3, "a number from 3 to 65535"),
+        (
+            "fd:3:backlog=1",
+            5,
+            "backlog is an argument of tcp, tls, starttls, unix only; a fd server takes starttls, cert, key",
+        ),
+        ("fd:3:starttls", 13, "a fd server needs cert="),
+        ("fd:3:min=1.3", 12, "a fd server needs cert="),
+        ("systemd", 7, "the name is missing; write systemd:NAME"),
+        ("systemd:", 8, "the name is missing"),
+        ("systemd:a\\:b", 9, "ASCII without colons"),
+        ("systemd:\u{e4}", 8, "ASCII without colons"),
+        ("systemd:web:alpn=h2", 19, "a systemd server needs cert="),
         ("tcp:1:dual-stack=yes", 16, "takes no value"),
         ("tcp:1:dual-stack:ipv6-only", 17, "ipv6-only contradicts dual-stack"),
         ("tcp:127.0.0.1:1:dual-stack", 16, "dual-stack is for [::], or for a port without a host"),

@@ -54,6 +54,7 @@ prop_compose! {
             EndpointKind::Tls => ClientEndpoint::tls(&host, port),
             EndpointKind::StartTls => ClientEndpoint::starttls(&host, port),
             EndpointKind::Unix => ClientEndpoint::unix(&path),
+            EndpointKind::Fd | EndpointKind::Systemd => ClientEndpoint::tcp(&host, port),
         }.unwrap();
         let mut add = |name: &str, value: Option<&str>| {
             if let Some(value) = value {
@@ -90,14 +91,19 @@ prop_compose! {
             EndpointKind::Tls => ServerEndpoint::tls(port, &files.0, &files.1),
             EndpointKind::StartTls => ServerEndpoint::starttls(port, &files.0, &files.1),
             EndpointKind::Unix => ServerEndpoint::unix(&path),
+            EndpointKind::Fd => ServerEndpoint::fd(port.max(3)),
+            EndpointKind::Systemd => ServerEndpoint::systemd("web.socket"),
         }.unwrap();
         let mut add = |name: &str, value: Option<&str>| {
             if let Some(value) = value {
                 endpoint = endpoint.with([(name, value)]).unwrap();
             }
         };
-        add("backlog", backlog.map(|backlog| backlog.to_string()).as_deref());
+        if !matches!(kind, EndpointKind::Fd | EndpointKind::Systemd) {
+            add("backlog", backlog.map(|backlog| backlog.to_string()).as_deref());
+        }
         match kind {
+            EndpointKind::Fd | EndpointKind::Systemd => {}
             EndpointKind::Unix if path.starts_with('@') => {}
             EndpointKind::Unix => add("mode", mode.map(|mode| format!("{mode:o}")).as_deref()),
             _ => add("interface", host.as_deref()),
