@@ -3,12 +3,15 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::between::GoAhead;
 use crate::server::{
     Server, directory, folder, free_port, installed, is_root, must_be_root, package_version, skip, user, version,
 };
-use crate::{Check, check};
+use crate::{Check, PATIENCE, check};
 
 #[tokio::test]
 async fn slapd_upgrades() {
@@ -126,7 +129,14 @@ async fn postgresql_upgrades() {
     command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k", ""]);
     command.args(["-c", "ssl=on", "-c", "ssl_cert_file=cert.pem", "-c", "ssl_key_file=key.pem", "-c", "fsync=off"]);
     let version = version(&programs.join("postgres"), &["--version"]);
-    let server = Server::start(dir, command, version, vec![("postgres", port)]);
+    // At SIGTERM it would wait for its clients.
+    let server = Server::start(dir, command, version, vec![("postgres", port)]).stopped_by(Signal::INT);
+    // The port is open before the database is.
+    let patience = Instant::now() + PATIENCE;
+    while !fs::read_to_string(data.join("postmaster.pid")).is_ok_and(|status| status.contains("ready")) {
+        assert!(Instant::now() < patience, "PostgreSQL does not start");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     // The startup message of protocol 3.0, and AuthenticationOk.
     let parameters = b"\0\x03\0\0user\0postgres\0\0";
     let question = [&(4 + parameters.len() as u32).to_be_bytes()[..], parameters].concat();

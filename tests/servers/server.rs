@@ -86,14 +86,16 @@ pub(crate) struct Server {
     version: String,
     ports: Vec<(&'static str, u16)>,
     dir: TempDir,
+    stop: Signal,
 }
 
 impl Server {
     /// Starts the command, and waits until all its ports are open. Its output is in the directory.
     pub(crate) fn start(dir: TempDir, mut command: Command, version: String, ports: Vec<(&'static str, u16)>) -> Self {
         let log = fs::File::create(dir.path().join("output")).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let mut server = Self { child: command.spawn().unwrap(), version, ports, dir };
+        // A core dump goes into the directory too.
+        command.current_dir(dir.path()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut server = Self { child: command.spawn().unwrap(), version, ports, dir, stop: Signal::TERM };
         let patience = Instant::now() + PATIENCE;
         while !server.ports.iter().all(|(_, port)| TcpStream::connect(("127.0.0.1", *port)).is_ok()) {
             let ended = server.child.try_wait().unwrap();
@@ -101,6 +103,12 @@ impl Server {
             sleep(Duration::from_millis(50));
         }
         server
+    }
+
+    /// The signal that ends it, if that is not SIGTERM.
+    pub(crate) fn stopped_by(mut self, signal: Signal) -> Self {
+        self.stop = signal;
+        self
     }
 
     pub(crate) fn port(&self, dialogue: &str) -> u16 {
@@ -118,7 +126,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = kill_process(Pid::from_child(&self.child), self.stop);
         let patience = Instant::now() + Duration::from_secs(10);
         while Instant::now() < patience && matches!(self.child.try_wait(), Ok(None)) {
             sleep(Duration::from_millis(20));
