@@ -12,13 +12,15 @@ use std::cell::{Cell, RefCell};
 pub(super) const PIECE: usize = 17 << 10;
 /// The largest piece that is kept.
 const LARGEST: usize = 160 << 10;
-/// The total amount of memory that a thread keeps, besides the last piece.
-const KEPT: usize = 620 << 10;
+/// The total amount of memory that a thread keeps, besides the last piece of each kind.
+const KEPT: usize = 460 << 10;
 
 thread_local! {
     /// The last released piece of the usual size, or nothing. The next event uses it again, while the memory is still
     /// in the processor's cache.
     static LAST: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// The same for the other sizes. A read-ahead, for example, needs a larger piece besides the usual one.
+    static LAST_LARGER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static FREE: RefCell<Free> = const { RefCell::new(Free { pieces: Vec::new(), bytes: 0 }) };
 }
 
@@ -56,12 +58,18 @@ impl Free {
 /// of it.
 #[inline]
 pub(super) fn take(min: usize) -> Vec<u8> {
+    // While the thread ends, its pool no longer exists.
     if min <= PIECE {
-        // While the thread ends, its pool no longer exists.
         let last = LAST.try_with(Cell::take).unwrap_or_default();
         if !last.is_empty() {
             return last;
         }
+    } else {
+        let last = LAST_LARGER.try_with(Cell::take).unwrap_or_default();
+        if last.len() == min {
+            return last;
+        }
+        give_other(last);
     }
     take_other(min.max(PIECE))
 }
@@ -75,19 +83,22 @@ fn take_other(min: usize) -> Vec<u8> {
 /// Returns memory to the pool.
 #[inline]
 pub(super) fn give(piece: Vec<u8>) {
-    if piece.len() == PIECE {
-        let before = LAST.try_with(|last| last.replace(piece)).unwrap_or_default();
-        if !before.is_empty() {
-            give_other(before);
-        }
-    } else if (PIECE..=LARGEST).contains(&piece.len()) {
-        give_other(piece);
+    let place = match piece.len() {
+        PIECE => &LAST,
+        len if (PIECE..=LARGEST).contains(&len) => &LAST_LARGER,
+        _ => return,
+    };
+    let before = place.try_with(|last| last.replace(piece)).unwrap_or_default();
+    if !before.is_empty() {
+        give_other(before);
     }
 }
 
 #[inline(never)]
 fn give_other(piece: Vec<u8>) {
-    let _ = FREE.try_with(|free| free.borrow_mut().give(piece));
+    if !piece.is_empty() {
+        let _ = FREE.try_with(|free| free.borrow_mut().give(piece));
+    }
 }
 
 #[cfg(test)]
@@ -95,10 +106,8 @@ mod tests {
     use super::*;
 
     fn kept() -> Vec<usize> {
-        let last = LAST.take();
-        if !last.is_empty() {
-            give_other(last);
-        }
+        give_other(LAST.take());
+        give_other(LAST_LARGER.take());
         FREE.with_borrow(|free| free.pieces.iter().map(Vec::len).collect())
     }
 
@@ -114,6 +123,10 @@ mod tests {
         let taken: Vec<Vec<u8>> = (0..most).map(|_| take(1)).collect();
         assert!(taken.iter().all(|piece| piece.len() == PIECE && piece[0] == 1));
         assert_eq!(take(10)[0], 0, "more were kept");
+        give(vec![2; 2 * PIECE]);
+        give(vec![3; PIECE]);
+        assert_eq!((take(2 * PIECE)[0], take(1)[0]), (2, 3), "both of the last pieces");
+        assert!(kept().is_empty());
     }
 
     #[test]
