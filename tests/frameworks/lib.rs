@@ -1,0 +1,1 @@
+//! Tests of bowline with frameworks: see `tests/`.
