@@ -150,6 +150,7 @@ fn all_errors() -> Vec<Error> {
         UpgradeError::NoEnd { bytes: 3 },
         UpgradeError::Leftover { count: 3 },
         UpgradeError::TooManyLayers { limit: 4 },
+        UpgradeError::Dialogue(DialogueError::NotOffered),
     ];
     all.extend(upgrades.map(Error::Upgrade));
     let of_session = [
@@ -169,6 +170,7 @@ fn all_errors() -> Vec<Error> {
     all.extend(config.map(Error::Config));
     all.extend(connect_errors().into_iter().map(Error::Connect));
     all.extend([bind.into(), endpoint.into()]);
+    all.push(Error::Proxy(ProxyError::Missing { found: b"GET /".to_vec() }));
     let next = |error: &Error| match error {
         Error::Ended(_) => 1,
         Error::SendClosed => 2,
@@ -181,8 +183,9 @@ fn all_errors() -> Vec<Error> {
         Error::Endpoint(_) => 9,
         Error::Draining => 10,
         Error::Session(_) => 11,
+        Error::Proxy(_) => 12,
     };
-    assert!((1..=11).all(|n| all.iter().any(|error| next(error) == n)));
+    assert!((1..=12).all(|n| all.iter().any(|error| next(error) == n)));
     all
 }
 
