@@ -341,6 +341,8 @@ fn each_type_that_has_debug_is_formatted_here() {
         "Busy",
         "Linger",
         "Lingering",
+        "TlsListener",
+        "TlsListenerBuilder",
         "Control",
         "Handle",
         "SessionFacts",
