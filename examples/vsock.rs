@@ -71,7 +71,8 @@ mod linux {
         Ok((stream(client)?, stream(server)?))
     }
 
-    /// tokio wakes tasks without holding a lock, and the kernel keeps the bytes for the other end.
+    /// tokio wakes tasks without holding a lock (`wakes_unlocked`), and the kernel delivers written bytes without
+    /// further calls (`delivers_at_once`).
     fn stream(socket: Socket) -> io::Result<Stream<Vsock>> {
         let name = |addr: SockAddr| {
             let (cid, port) = addr.as_vsock_address().unwrap_or_default();
@@ -79,7 +80,7 @@ mod linux {
         };
         let (host, peer) = (name(socket.local_addr()?), name(socket.peer_addr()?));
         socket.set_nonblocking(true)?;
-        // `AsyncFd::register`, which replaces it, is newer than the tokio that this crate asks for.
+        // `AsyncFd::register`, which replaces it, is newer than the oldest tokio that this crate supports.
         #[allow(deprecated)]
         let vsock = Vsock(AsyncFd::new(socket)?);
         Ok(Stream::with(vsock, host, peer, Policy::default()).wakes_unlocked().delivers_at_once())

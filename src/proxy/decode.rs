@@ -109,7 +109,7 @@ impl<'a> Fields<'a> {
 }
 
 fn decode_v2(received: &[u8]) -> Result<Decoded, ProxyHeaderError> {
-    // What is wrong already is refused before the rest has arrived.
+    // Refuse a wrong byte at once: the rest of the header may never arrive.
     if let Some(byte) = received.get(12).filter(|byte| !matches!(byte, 0x20 | 0x21)) {
         return Err(ProxyHeaderError::number(12, format_args!("0x{byte:02x}"), "0x20 (LOCAL) or 0x21 (PROXY)"));
     }
@@ -119,7 +119,7 @@ fn decode_v2(received: &[u8]) -> Result<Decoded, ProxyHeaderError> {
     if len > ProxyHeader::MAX_V2_LEN {
         return Err(ProxyHeaderError::number(14, len - V2_FIXED, "a length of at most 16368"));
     }
-    // The addresses and all that follows them of the proxy's own connection are to be ignored.
+    // The specification demands that we ignore the addresses and the fields of a proxy's own connection.
     let family = if is_local { Family::Unspecified } else { Family::of(fixed[13])? };
     let addresses = family.len();
     if !is_local && len < V2_FIXED + addresses {
@@ -136,7 +136,7 @@ fn decode_v2(received: &[u8]) -> Result<Decoded, ProxyHeaderError> {
     Ok(Decoded::Complete { header, len })
 }
 
-/// The checksum, if there is one, counts over the whole header with zeros in its own place.
+/// Checks the checksum, if there is one. It covers the whole header, with zeros in place of the checksum.
 fn check_crc(whole: &[u8], tlvs_at: usize) -> Result<(), ProxyHeaderError> {
     let Some(crc) = Tlvs::new(&whole[tlvs_at..]).find(|tlv| tlv.kind == tlv::CRC32C) else { return Ok(()) };
     let at = tlvs_at + crc.offset;

@@ -20,7 +20,7 @@ impl ProxyHeader {
         self.with_tlv(tlv::ALPN, protocol)
     }
 
-    /// Adds the host name for which the client has asked.
+    /// Adds the host name that the client requested.
     ///
     /// # Panics
     /// As [`with_alpn`](Self::with_alpn).
@@ -29,7 +29,7 @@ impl ProxyHeader {
         self.with_tlv(tlv::AUTHORITY, host.as_bytes())
     }
 
-    /// Adds what is known of the client's TLS session.
+    /// Adds the properties of the client's TLS session.
     ///
     /// # Panics
     /// As [`with_alpn`](Self::with_alpn).
@@ -63,8 +63,8 @@ impl ProxyHeader {
         self
     }
 
-    /// The header in version 1. It has the addresses alone; the fields and whether the connection is the proxy's own are
-    /// left out.
+    /// The header in version 1. It contains the addresses only: version 1 has no fields, and cannot express that the
+    /// connection is the proxy's own.
     pub fn encode_v1(&self) -> Vec<u8> {
         let text = match self.inet() {
             Some((source, destination)) => {

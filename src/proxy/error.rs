@@ -5,7 +5,8 @@ use std::fmt;
 use crate::address::Address;
 use crate::escape::escaped;
 
-/// A header of the PROXY protocol that is malformed. The proxy is to blame, or somebody who claims to be one.
+/// A header of the PROXY protocol that is malformed. The fault is with the proxy, or with a peer that pretends to be a
+/// proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyHeaderError {
     offset: usize,
@@ -49,7 +50,8 @@ impl std::error::Error for ProxyHeaderError {}
 pub enum ProxyError {
     /// The header is malformed.
     Malformed(ProxyHeaderError),
-    /// The connection does not begin with a header, and must. Most often, a client has connected to the port of the proxies.
+    /// The connection must begin with a header and does not. The most frequent cause: a client has connected directly
+    /// to the port that is meant for proxies.
     Missing {
         /// The first bytes of the connection, at most 16.
         found: Vec<u8>,

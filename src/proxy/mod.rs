@@ -1,8 +1,9 @@
-//! The PROXY protocol, versions 1 and 2: a proxy says in front of the first byte whose connection it passes on.
+//! The PROXY protocol, versions 1 and 2: a proxy sends the address of its client in a header before the first byte of
+//! the connection.
 //!
-//! A proxy that opens a connection to a service hides the client's address. A [`ProxyHeader`] at the start of the connection
-//! gives it back, and with version 2 also what the proxy knows of the client's TLS session. The specification is HAProxy's
-//! [proxy-protocol.txt](https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt).
+//! A proxy that opens a connection to a service hides the client's address. A [`ProxyHeader`] at the start of the
+//! connection contains this address, and in version 2 also the properties of the client's TLS session. The
+//! specification is HAProxy's [proxy-protocol.txt](https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt).
 //!
 //! Anyone who can connect can send such a header. Believe it only from addresses of your own proxies.
 
@@ -52,19 +53,19 @@ pub struct ProxyHeader {
     tlvs: Vec<u8>,
 }
 
-/// Whose connection this is.
+/// The origin of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Command {
-    /// The proxy's own, for example a health check.
+    /// A connection of the proxy itself, for example a health check.
     Local,
-    /// A client's, whose addresses the proxy does not say.
+    /// The connection of a client. The header does not contain its addresses.
     Unknown,
-    /// A client's, between these two addresses.
+    /// The connection of a client, from `source` to `destination`.
     Proxied { source: Address, destination: Address },
 }
 
 impl ProxyHeader {
-    /// The largest header of version 1 in bytes, as the specification has it. A longer one is an error.
+    /// The largest header of version 1 in bytes, as the specification defines it. A longer one is an error.
     pub const MAX_V1_LEN: usize = 107;
     /// The largest header of version 2 in bytes that [`decode`](Self::decode) accepts. HAProxy's limit is the same, by its
     /// default buffer size; the format itself would allow 65,551.
@@ -91,7 +92,7 @@ impl ProxyHeader {
         self.command == Command::Local
     }
 
-    /// The address of the client. `None`: the proxy does not say it, or the connection is its own.
+    /// The address of the client. `None`: the header does not contain it, or the connection is the proxy's own.
     pub fn source(&self) -> Option<&Address> {
         match &self.command {
             Command::Proxied { source, .. } => Some(source),

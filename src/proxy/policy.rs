@@ -1,4 +1,4 @@
-//! Which connections begin with a header.
+//! Decides which connections must, may or must not begin with a header.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ enum Mode {
     Require,
 }
 
-/// What is expected from a peer.
+/// The first bytes that we expect from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
     /// Its first bytes are the application's.
@@ -31,7 +31,8 @@ pub(crate) enum Expected {
 }
 
 impl ProxyProtocol {
-    /// A connection from a trusted network may begin with a header. From other peers no header is looked for.
+    /// A connection from a trusted network may begin with a header. The first bytes of other peers are the
+    /// application's.
     ///
     /// Use it for protocols in which the client sends the first bytes, as in TLS and HTTP: a server that waits for a header
     /// which may not come cannot greet its client first.
@@ -39,7 +40,7 @@ impl ProxyProtocol {
         Self { mode: Mode::Accept, trusted }
     }
 
-    /// A connection from a trusted network must begin with a header. From other peers it is refused.
+    /// A connection from a trusted network must begin with a header. Connections from other peers are refused.
     pub fn require(trusted: TrustedNetworks) -> Self {
         Self { mode: Mode::Require, trusted }
     }

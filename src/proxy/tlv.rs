@@ -105,7 +105,7 @@ pub(super) fn check(bytes: &[u8], at: usize) -> Result<(), ProxyHeaderError> {
     Ok(())
 }
 
-/// What a proxy says of the client's TLS session.
+/// The properties of the client's TLS session, as the proxy reports them.
 ///
 /// ```
 /// use bowline::proxy::ProxyTls;
@@ -145,7 +145,7 @@ impl ProxyTls {
         self
     }
 
-    /// Says that the client's certificate has this common name, and that it was verified.
+    /// Records that the client sent a certificate with this common name and that the proxy verified it.
     #[must_use]
     pub fn verified_client(mut self, common_name: impl Into<String>) -> Self {
         (self.has_certificate, self.had_certificate, self.is_verified) = (true, true, true);
@@ -189,7 +189,7 @@ impl ProxyHeader {
         self.tlv(ALPN)
     }
 
-    /// The host name for which the client has asked, for example in SNI. The client chooses it: escape it before you show
+    /// The host name that the client requested, for example in SNI. The client chooses it: escape it before you show
     /// it.
     pub fn authority(&self) -> Option<&str> {
         self.tlv(AUTHORITY).and_then(|value| std::str::from_utf8(value).ok())
@@ -200,7 +200,7 @@ impl ProxyHeader {
         self.tlv(UNIQUE_ID)
     }
 
-    /// What the proxy says of the client's TLS session.
+    /// The properties of the client's TLS session, as the proxy reports them.
     pub fn tls(&self) -> Option<ProxyTls> {
         self.tlv(SSL).and_then(ProxyTls::decode)
     }

@@ -1,4 +1,4 @@
-//! Who may send a header.
+//! The networks from which headers are accepted.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::escape::escaped;
 
-/// The networks of your own proxies. A header from any other address could claim anything.
+/// The networks of your own proxies. Do not add others: a header can contain any address, and we cannot check it.
 ///
 /// ```
 /// let trusted: bowline::proxy::TrustedNetworks = "10.0.0.0/8, 192.0.2.1, 2001:db8::/32".parse()?;

@@ -1,5 +1,5 @@
-//! Which handshakes are in progress, and which one is given up for a new connection if there are too many. No sockets, no
-//! clock.
+//! Lists the handshakes in progress, and chooses the one to abort for a new connection if there are too many. It uses
+//! no sockets and no clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -30,8 +30,8 @@ impl Handshakes {
         }
     }
 
-    /// The handshake to give up: the oldest one of the peer that has the most of them. A peer with many silent connections
-    /// thus displaces its own.
+    /// The handshake to abort: the oldest one of the peer that has the most of them. A peer with many silent
+    /// connections thus displaces its own connections only.
     pub(super) fn victim(&self) -> Option<u64> {
         let of_busiest =
             self.of_peer.values().max_by_key(|numbers| (numbers.len(), std::cmp::Reverse(numbers.front())));

@@ -13,9 +13,9 @@ impl ProxyProtocol {
     /// Reads the header at the start of a connection, before the application or TLS reads anything. Call it in
     /// [`Incoming::finish`](crate::Incoming::finish), which gives it the deadline of the handshake.
     ///
-    /// With a header that names the client, [`peer_addr`](Transport::peer_addr) of the connection is the client's address
-    /// from then on, and [`Control::via`](crate::Control::via) the proxy's. The bytes after the header stay in the
-    /// connection, and so do the first bytes of a connection without a header.
+    /// If the header contains the client's address, [`peer_addr`](Transport::peer_addr) of the connection is the
+    /// client's address from then on, and [`Control::via`](crate::Control::via) the proxy's. The bytes after the header
+    /// stay in the connection, and so do the first bytes of a connection without a header.
     ///
     /// ```no_run
     /// # async fn serve(incoming: bowline::Incoming, tls: bowline::ServerTls) -> Result<(), bowline::Error> {
@@ -34,10 +34,9 @@ impl ProxyProtocol {
     /// # }
     /// ```
     ///
-    /// # Errors
-    /// [`Error::Proxy`] if the header is malformed, if there is none and there must be one, or if the peer is not trusted.
-    /// The connection was aborted then, as the specification asks. [`Reason::Truncated`] in [`Phase::Handshake`] if the
-    /// connection ends within a header. The peer is to blame for each of them.
+    /// # Errors [`Error::Proxy`] if the header is malformed, if a required header is missing, or if the peer is not
+    /// trusted. The connection is then aborted, as the specification demands. [`Reason::Truncated`] in
+    /// [`Phase::Handshake`] if the connection ends within a header. Each of these errors is the peer's fault.
     ///
     /// # Cancel safety
     /// Cancel safe: received bytes stay in the connection.
@@ -81,7 +80,7 @@ async fn read_header(connection: &mut TcpConnection, must: bool) -> Result<Optio
         }
         let is_first = received.is_empty();
         if !connection.read_more().await? {
-            // The peer ended its half. Without a header that is the application's affair.
+            // The peer ended its half before the first byte. If no header is required, the application handles this.
             let nothing_owed = is_first && !must;
             return if nothing_owed { Ok(None) } else { Err(Reason::Truncated(Phase::Handshake).into()) };
         }

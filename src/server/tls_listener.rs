@@ -1,4 +1,4 @@
-//! A listener whose connections are ready: the handshakes run beside each other, in tasks of their own.
+//! A listener that returns connections whose handshake is done. The handshakes run concurrently, each in its own task.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -34,9 +34,9 @@ use crate::transport::layer::poll_budget;
 
 /// Accepts connections whose handshake is done.
 ///
-/// The handshakes run beside each other in tasks of their own, so a slow or silent client delays nobody (rules: accept-1,
-/// tcp-6). A failed handshake is not an error of [`accept`](Self::accept): [`on_error`](TlsListenerBuilder::on_error)
-/// reports it. All limits of the [`Listener`] apply.
+/// The handshakes run concurrently, each in its own task, so a slow or silent client does not delay other clients
+/// (rules: accept-1, tcp-6). A failed handshake is not an error of [`accept`](Self::accept):
+/// [`on_error`](TlsListenerBuilder::on_error) reports it. All limits of the [`Listener`] apply.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -107,7 +107,7 @@ impl TlsListenerBuilder {
         Self { on_error: Some(Arc::new(f)), ..self }
     }
 
-    /// Every connection speaks TLS from its first byte.
+    /// Every connection uses TLS from its first byte.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -122,11 +122,11 @@ impl TlsListenerBuilder {
         })
     }
 
-    /// Both on one port: the first byte of a client tells whether it speaks TLS. The connection of a client that does not is in
-    /// plaintext ([`is_secure`](crate::TlsTransport::is_secure) returns false). So a client that speaks HTTP to the HTTPS port can be
-    /// told so.
+    /// Accepts TLS and plaintext on one port: the first byte of a client shows whether the client uses TLS. If it does
+    /// not, its connection is in plaintext ([`is_secure`](crate::TlsTransport::is_secure) returns false). So a server
+    /// can answer a client that sends plain HTTP to the HTTPS port with an explanation.
     ///
-    /// A client that waits for the server to speak first times out.
+    /// The handshake of a client that waits for the server's first bytes times out.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -148,8 +148,8 @@ impl TlsListenerBuilder {
         })
     }
 
-    /// Another preparation, for example a plaintext dialogue before STARTTLS. It runs in a task of its own, under the handshake's
-    /// deadline ([`Policy::handshake_timeout`](crate::Policy::handshake_timeout)).
+    /// Prepares connections with your own code, for example with a plaintext dialogue before STARTTLS. The code runs in
+    /// its own task, under the handshake's deadline ([`Policy::handshake_timeout`](crate::Policy::handshake_timeout)).
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -182,7 +182,7 @@ impl TlsListenerBuilder {
     }
 }
 
-/// Whether the client speaks TLS. Its bytes stay unread.
+/// Whether the client uses TLS. Its bytes stay unread.
 async fn begins_with_tls(tcp: &mut TcpConnection) -> Result<bool, Error> {
     /// The type of a handshake record (RFC 8446 section 5.1).
     const HANDSHAKE: u8 = 22;
@@ -240,7 +240,7 @@ impl<C> TlsListener<C> {
     }
 }
 
-/// The handshakes stop, and the port is closed.
+/// Stops the handshakes and closes the port.
 impl<C> Drop for TlsListener<C> {
     fn drop(&mut self) {
         self.accepting.abort();
@@ -286,7 +286,7 @@ impl<C: Send + 'static> Accepting<C> {
         }
     }
 
-    /// A place for a connection. If there is none, a handshake is given up for it (rule: accept-2).
+    /// A place for a connection. If none is free, a handshake is aborted to free one (rule: accept-2).
     async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(places).try_acquire_owned() {
             return Some(place);
@@ -319,7 +319,7 @@ impl<C: Send + 'static> Accepting<C> {
             let outcome = outcome(&control, deadline, finishes, &entry.displaced, preparing).await;
             drop((entry, unfinished));
             match outcome {
-                // It fails only if nobody accepts any more.
+                // `send` fails only if the listener was dropped.
                 Ok(connection) => drop(sender.send(Ok((connection, place)))),
                 Err(error) => {
                     if let Some(on_error) = on_error {
@@ -362,12 +362,12 @@ async fn outcome<C>(
     }
 }
 
-/// One handshake in progress, until this is dropped.
+/// One handshake in progress. Dropping the entry ends it in the list.
 struct Entry {
     shared: Arc<Mutex<Shared>>,
     peer: Option<IpAddr>,
     number: u64,
-    /// Its place is needed for another one.
+    /// Notified when the place of this handshake is needed for another connection.
     displaced: Arc<Notify>,
 }
 

@@ -1,12 +1,12 @@
-//! The only reference to a transport, in a future that other threads may look at.
+//! The only reference to a transport, inside a future that must be `Sync`.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use crate::transport::Transport;
 
-/// A transport that only the owner of this reference uses. A shared reference to it gives nothing, so it is `Sync` although a
-/// transport need not be. No lock is taken for a use.
+/// A transport that only the owner of this reference uses. A shared `&Exclusive` gives no access to the transport, so
+/// `Exclusive` is `Sync` although a transport need not be. No lock is taken for a use.
 pub(super) struct Exclusive<'a>(Mutex<&'a mut dyn Transport>);
 
 impl<'a> Exclusive<'a> {

@@ -10,20 +10,20 @@ use crate::error::SessionError;
 
 /// How the records of a session are opened and sealed.
 ///
-/// A default is the answer of an engine that has nothing to do for that call.
+/// The default bodies are for engines that have nothing to do in these methods.
 pub(in crate::core) trait Engine {
     fn is_handshaking(&self) -> bool;
 
-    /// The result of the handshake. It may be gone after [`Engine::finish_handshake`].
+    /// The result of the handshake. It may be `None` after [`Engine::finish_handshake`].
     fn common(&self) -> Option<&CommonState>;
 
-    /// The name that the client asked for.
+    /// The server name that the client requested (SNI).
     fn take_sni(&mut self) -> Option<String>;
 
-    /// The handshake is done, and its facts were taken.
+    /// Called when the handshake is done and the session has stored its result.
     fn finish_handshake(&mut self) -> Result<(), Error>;
 
-    /// How many bytes at the front of the input were seen and are still needed.
+    /// The number of bytes at the front of the input that the engine has processed and still needs.
     fn kept(&self) -> usize {
         0
     }
@@ -43,25 +43,25 @@ pub(in crate::core) trait Engine {
         None
     }
 
-    /// How much plaintext was opened and not read.
+    /// The number of decrypted bytes that were not read yet.
     fn opened(&self) -> usize;
 
-    /// Whether close_notify has come.
+    /// Whether the peer's close_notify was received.
     fn peer_has_closed(&self) -> bool;
 
-    /// The plaintext that was opened and not read.
+    /// The decrypted bytes that were not read yet.
     fn plaintext<'a>(&'a mut self, input: &'a Buffer) -> &'a [u8];
 
-    /// Copies opened plaintext and returns how many bytes.
+    /// Copies decrypted bytes to `out` and returns their number.
     fn read(&mut self, out: &mut [u8], input: &mut Buffer) -> usize;
 
-    /// The application has read `n` bytes of the plaintext.
+    /// Called when the application has read `n` bytes of the plaintext.
     fn consume(&mut self, n: usize, input: &mut Buffer);
 
-    /// The input was discarded.
+    /// Called when the input was discarded.
     fn forget_input(&mut self);
 
-    /// Discards opened data that was not read.
+    /// Discards the decrypted bytes that were not read.
     fn forget_opened(&mut self);
 
     /// The failure of a session that failed before it was taken over.
@@ -69,14 +69,14 @@ pub(in crate::core) trait Engine {
         None
     }
 
-    /// Seals up to `room` bytes and returns how many. If it seals less than both `room` and the given bytes, no more can be
-    /// sealed: the key is used up, and there is no next one.
+    /// Encrypts at most `room` bytes and returns their number. If it seals less than both `room` and the given bytes,
+    /// no more can be sealed: the key is used up, and there is no next one.
     fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize;
 
-    /// Does the same, and puts the records after those of `queue`.
+    /// As `write`, and appends the records to `queue`.
     fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize;
 
-    /// Answers a KeyUpdate that asked for one (rule: secure-7).
+    /// Answers a KeyUpdate that requested an answer (rule: secure-7).
     fn answer(&mut self);
 
     fn send_close_notify(&mut self);
@@ -84,7 +84,7 @@ pub(in crate::core) trait Engine {
     /// Sends an alert for a failure for which rustls has sent none, if the engine can.
     fn send_missing_alert(&mut self) {}
 
-    /// Sends an alert that tells the peer that we cut the session off, if the engine can.
+    /// Sends the alert internal_error, because we cut the session off, if the engine can.
     fn send_internal_error(&mut self) {}
 
     /// Whether the secrets belong to this session alone.
@@ -93,15 +93,15 @@ pub(in crate::core) trait Engine {
     /// Keying material of the session, from the end of the handshake on.
     fn export(&self, out: &mut [u8], label: &[u8], context: Option<&[u8]>) -> Result<(), SessionError>;
 
-    /// Whether records wait to leave.
+    /// Whether there are unsent records.
     fn wants_write(&self) -> bool;
 
-    /// Writes as many records as the layer takes at once.
+    /// Writes as many records as the layer accepts in one call.
     fn write_tls(&mut self, layer: &mut dyn Write) -> io::Result<usize>;
 
-    /// Moves the waiting records to the back of `queue`.
+    /// Appends the unsent records to `queue`.
     fn collect(&mut self, queue: &mut Buffer);
 
-    /// Discards the records that wait.
+    /// Discards the unsent records.
     fn discard(&mut self);
 }

@@ -1,4 +1,5 @@
-//! Listening sockets that the process was started with: by systemd's protocol (sd_listen_fds(3)), or by an agreement.
+//! Listening sockets that the process inherited from its parent: by systemd's protocol (sd_listen_fds(3)), or under a
+//! descriptor number that both know.
 
 use super::listen::EndpointListener;
 use crate::config::ServerTls;
@@ -32,7 +33,7 @@ mod sockets {
     /// The first descriptor of systemd's protocol.
     const FIRST: RawFd = 3;
 
-    /// Takes the sockets over. Nothing is changed in them (rule: tcp-10).
+    /// Takes the sockets over and changes none of their options (rule: tcp-10).
     pub(in crate::endpoint::open) fn open(
         from: &Inherited,
         builder: ListenerBuilder,
