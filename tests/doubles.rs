@@ -165,7 +165,7 @@ fn a_recorder_notes_calls_of_a_handle_when_it_obeys() {
     handle.pause_reading();
     handle.close();
     assert_eq!(transport.calls(), []);
-    transport.obey();
+    transport.run_commands();
     assert_eq!(transport.calls(), [Call::Write(b"from elsewhere".to_vec()), Call::PauseReading, Call::Close]);
     assert!(transport.is_reading_paused() && !transport.is_secure());
 }

@@ -19,25 +19,25 @@ use serde_json::json;
 
 use crate::args::Args;
 use crate::common::info::to_json;
-use crate::run::{Outcome, Tally};
+use crate::run::{Outcome, Progress};
 
 fn main() {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("netcat"));
     let tls = run::client_tls(&args).unwrap_or_else(|usage| usage.exit("netcat"));
     let runtime = runtime().expect("a system without threads or polling has no pipes either");
-    let tally = Tally::new(&args);
+    let progress = Progress::new(&args);
     let outcome = runtime.block_on(async {
         // `select!` drops the losing future before it runs the winner's arm, and dropping a connection is not an abort.
         // So the abort is inside the future that waits for the signal.
         tokio::select! {
             // The signal is checked first: see `pipe::end_of_input`.
             biased;
-            outcome = interrupted(&tally) => outcome,
-            outcome = run::run(&args, tls.as_ref(), &tally) => outcome,
-            outcome = out_of_time(&args, &tally) => outcome,
+            outcome = interrupted(&progress) => outcome,
+            outcome = run::run(&args, tls.as_ref(), &progress) => outcome,
+            outcome = out_of_time(&args, &progress) => outcome,
         }
     });
-    tell(&args, &tally, &outcome);
+    tell(&args, &progress, &outcome);
     // Not by returning, because the thread that reads standard input may wait forever.
     std::process::exit(outcome.status)
 }
@@ -48,34 +48,34 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-async fn out_of_time(args: &Args, tally: &Tally) -> Outcome {
+async fn out_of_time(args: &Args, progress: &Progress) -> Outcome {
     match args.timeout {
         Some(bound) => tokio::time::sleep(bound).await,
         None => std::future::pending().await,
     }
-    tally.abort(&Reason::TimedOut(tally.phase()), 6)
+    progress.abort(&Reason::TimedOut(progress.phase()), 6)
 }
 
-async fn interrupted(tally: &Tally) -> Outcome {
+async fn interrupted(progress: &Progress) -> Outcome {
     if tokio::signal::ctrl_c().await.is_err() {
         // If the signal cannot be received, it ends the process in the usual way.
         std::future::pending::<()>().await;
     }
-    tally.abort(&Reason::Aborted, 130)
+    progress.abort(&Reason::Aborted, 130)
 }
 
-fn tell(args: &Args, tally: &Tally, outcome: &Outcome) {
+fn tell(args: &Args, progress: &Progress, outcome: &Outcome) {
     if outcome.status != 0 {
         eprintln!("netcat: {}", outcome.detail);
     }
-    if outcome.status == 0 && tally.has_no_answer() && !args.ignore_eof && args.abort_after.is_none() {
+    if outcome.status == 0 && progress.has_no_answer() && !args.ignore_eof && args.abort_after.is_none() {
         eprintln!(
             "netcat: note: nothing was received. If an answer is missing, --ignore-eof keeps our half open for it."
         );
     }
     if args.report {
         let mut fields = vec![("reason", json!(outcome.reason)), ("detail", json!(outcome.detail))];
-        fields.extend(tally.fields());
+        fields.extend(progress.fields());
         eprintln!("{}", to_json(&fields));
     }
 }

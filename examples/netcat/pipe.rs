@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::args::Args;
-use crate::run::Tally;
+use crate::run::Progress;
 
 /// How long standard input may be silent before the run ends, once the peer has ended. Bytes that are ready in a pipe
 /// are still sent.
@@ -27,13 +27,13 @@ type Writer = UpgradableWriteHalf<TcpConnection>;
 
 /// Copies bytes until the peer has ended, or until our own end closes; then closes. Fails only if standard input or
 /// output fails.
-pub(crate) async fn pipe(args: &Args, tally: &Tally, connection: Connection) -> io::Result<CloseReport> {
+pub(crate) async fn pipe(args: &Args, progress: &Progress, connection: Connection) -> io::Result<CloseReport> {
     let (mut reader, mut writer) = connection.into_split();
     let (peer_ended, ended) = watch::channel(false);
     let piped = {
-        let upload = upload(args, tally, &mut writer, ended);
+        let upload = upload(args, progress, &mut writer, ended);
         let download = async {
-            let downloaded = download(args, tally, &mut reader).await;
+            let downloaded = download(args, progress, &mut reader).await;
             peer_ended.send_replace(true);
             downloaded
         };
@@ -52,7 +52,7 @@ pub(crate) async fn pipe(args: &Args, tally: &Tally, connection: Connection) -> 
             },
         }
     };
-    if piped.is_err() || args.abort_after.is_some_and(|n| tally.received.get() >= n) {
+    if piped.is_err() || args.abort_after.is_some_and(|n| progress.received.get() >= n) {
         writer.control().abort();
     }
     let mut connection = UpgradableConnection::reunite(reader, writer).expect("both are halves of this connection");
@@ -61,7 +61,12 @@ pub(crate) async fn pipe(args: &Args, tally: &Tally, connection: Connection) -> 
 }
 
 /// Sends standard input. A failed write is not reported here, because the next read reports the cause.
-async fn upload(args: &Args, tally: &Tally, writer: &mut Writer, mut ended: watch::Receiver<bool>) -> io::Result<()> {
+async fn upload(
+    args: &Args,
+    progress: &Progress,
+    writer: &mut Writer,
+    mut ended: watch::Receiver<bool>,
+) -> io::Result<()> {
     let mut stdin = tokio::io::stdin();
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -76,11 +81,11 @@ async fn upload(args: &Args, tally: &Tally, writer: &mut Writer, mut ended: watc
         let mut left = &chunk[..n];
         while !left.is_empty() {
             let Ok(n) = writer.write(left).await else { return Ok(()) };
-            tally.sent.set(tally.sent.get() + n as u64);
+            progress.sent.set(progress.sent.get() + n as u64);
             left = &left[n..];
         }
     }
-    tally.input_ended.set(true);
+    progress.input_ended.set(true);
     if args.half_close && !args.ignore_eof {
         let _ = writer.shutdown().await;
     }
@@ -130,12 +135,12 @@ enum End {
 }
 
 /// Writes the peer's bytes to standard output. Fails if standard output fails.
-async fn download(args: &Args, tally: &Tally, reader: &mut Reader) -> io::Result<End> {
+async fn download(args: &Args, progress: &Progress, reader: &mut Reader) -> io::Result<End> {
     let mut stdout = tokio::io::stdout();
     let mut chunk = vec![0; CHUNK];
     let stdout_failed = |error| named("standard output", &error);
     loop {
-        let left = args.abort_after.map_or(u64::MAX, |bound| bound.saturating_sub(tally.received.get()));
+        let left = args.abort_after.map_or(u64::MAX, |bound| bound.saturating_sub(progress.received.get()));
         let room = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
         if room == 0 {
             return Ok(End::Enough);
@@ -143,7 +148,7 @@ async fn download(args: &Args, tally: &Tally, reader: &mut Reader) -> io::Result
         match reader.read(&mut chunk[..room]).await {
             Ok(0) => return Ok(End::InOrder),
             Ok(n) => {
-                tally.received.set(tally.received.get() + n as u64);
+                progress.received.set(progress.received.get() + n as u64);
                 stdout.write_all(&chunk[..n]).await.map_err(stdout_failed)?;
                 stdout.flush().await.map_err(stdout_failed)?;
             }

@@ -35,7 +35,7 @@ impl Outcome {
 }
 
 /// The facts of a run, at any moment.
-pub(crate) struct Tally {
+pub(crate) struct Progress {
     pub(crate) sent: Cell<u64>,
     pub(crate) received: Cell<u64>,
     /// Standard input has ended.
@@ -45,7 +45,7 @@ pub(crate) struct Tally {
     control: OnceCell<Control>,
 }
 
-impl Tally {
+impl Progress {
     pub(crate) fn new(args: &Args) -> Self {
         let unknown = ["host", "peer", "version", "cipher", "group", "alpn", "sni", "resumed", "peer_subject"];
         let mut info = vec![("kind", json!(args.kind())), ("secure", json!(false))];
@@ -113,13 +113,13 @@ pub(crate) fn client_tls(args: &Args) -> Result<Option<ClientTls>, Usage> {
 }
 
 /// Everything from the connect to the close.
-pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> Outcome {
+pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, progress: &Progress) -> Outcome {
     let deadline = args.endpoint.timeout().and_then(|timeout| Instant::now().checked_add(timeout));
     let tcp = match connect(args).await {
         Ok(tcp) => tcp,
         Err(error) => return Outcome { reason: "io", detail: chain(&error).to_string(), status: 7 },
     };
-    tally.note(args, &tcp, Phase::Handshake);
+    progress.note(args, &tcp, Phase::Handshake);
     let begun = begin(args, tls, tcp);
     let mut connection = match in_time(deadline, begun).await {
         Ok(connection) => connection,
@@ -127,7 +127,7 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
     };
     if let Some(tls) = tls {
         if let Err(failure) = in_time(deadline, secure(args, tls, &mut connection)).await {
-            tally.note(args, &connection, Phase::Close);
+            progress.note(args, &connection, Phase::Close);
             if failure.is_out_of_time() {
                 // Aborted, because a close would wait for its own time limit.
                 connection.control().abort();
@@ -136,10 +136,10 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, tally: &Tally) -> 
             return failure.outcome();
         }
     }
-    tally.note(args, &connection, Phase::Open);
-    let piped = pipe::pipe(args, tally, connection).await;
+    progress.note(args, &connection, Phase::Open);
+    let piped = pipe::pipe(args, progress, connection).await;
     match piped {
-        Ok(report) if args.abort_after.is_some_and(|n| tally.received.get() >= n) => Outcome::of(&report, 0),
+        Ok(report) if args.abort_after.is_some_and(|n| progress.received.get() >= n) => Outcome::of(&report, 0),
         // The peer ended cleanly. The reason says what happened to our last bytes.
         Ok(report) if report.marker_received() => Outcome::of(&report, 0),
         Ok(report) => Outcome::of(&report, status(&report.reason)),

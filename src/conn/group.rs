@@ -84,14 +84,14 @@ struct Inner {
 #[derive(Default)]
 struct State {
     members: Slab<WeakControl>,
-    doors: Vec<Weak<dyn Door>>,
+    listeners: Vec<Weak<dyn Drainable>>,
     /// The connections that ended since the drain began.
     ended: OutcomeCounts,
     cut_off: usize,
 }
 
 /// The part of a listener that a drain closes.
-pub(crate) trait Door: Send + Sync {
+pub(crate) trait Drainable: Send + Sync {
     /// Stops accepting connections.
     fn shut(&self);
 }
@@ -120,12 +120,12 @@ impl DrainGroup {
     /// The system resets connections that wait in its backlog and were not accepted. A listening socket that was
     /// [passed in](crate::ListenerBuilder::from_std) stays open for its other holders, with its backlog (rule: tcp-10).
     pub fn begin_drain(&self) {
-        let doors = {
+        let listeners = {
             let mut state = self.state();
             self.0.draining.store(true, Ordering::SeqCst);
-            std::mem::take(&mut state.doors)
+            std::mem::take(&mut state.listeners)
         };
-        doors.iter().filter_map(Weak::upgrade).for_each(|door| door.shut());
+        listeners.iter().filter_map(Weak::upgrade).for_each(|listener| listener.shut());
         self.0.begun.notify_waiters();
         self.members().iter().for_each(Control::tell_draining);
     }
@@ -204,15 +204,15 @@ impl DrainGroup {
 
     /// Registers a listener that adds connections to this group. If the drain has already started, the listener is
     /// closed.
-    pub(crate) fn open(&self, door: Weak<dyn Door>) {
+    pub(crate) fn add_listener(&self, listener: Weak<dyn Drainable>) {
         let mut state = self.state();
         if !self.is_draining() {
-            state.doors.retain(|door| door.strong_count() > 0);
-            return state.doors.push(door);
+            state.listeners.retain(|listener| listener.strong_count() > 0);
+            return state.listeners.push(listener);
         }
         drop(state);
-        if let Some(door) = door.upgrade() {
-            door.shut();
+        if let Some(listener) = listener.upgrade() {
+            listener.shut();
         }
     }
 

@@ -20,7 +20,7 @@
 //!   learn what to do next.
 //! - `dialogue`: the plaintext before an upgrade, in each protocol (feature `starttls`).
 //! - [`alert`]: the alert for each failure.
-//! - [`outbox`], [`flow`], [`lifecycle`]: the calls of a protocol, its producer, and the order of its callbacks.
+//! - [`outbox`], [`producer`], [`lifecycle`]: the calls of a protocol, its producer, and the order of its callbacks.
 //! - [`answers`]: how many bytes of a protocol's answers to input are unsent, and whether they stop reading.
 //!
 //! No code in here waits. The owner of a socket passes received bytes in (`handle_*`), forwards the application's
@@ -41,7 +41,6 @@ pub mod delivery;
 pub mod dialogue;
 pub mod engine;
 pub mod facts;
-pub mod flow;
 pub mod half;
 pub mod inbox;
 mod input;
@@ -51,6 +50,7 @@ pub mod linger;
 pub mod outbox;
 pub mod outcome;
 mod pool;
+pub mod producer;
 mod record;
 pub mod relay;
 #[cfg(feature = "tokio")]

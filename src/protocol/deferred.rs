@@ -18,8 +18,8 @@ use crate::conn::options::{SocketOptions, TcpOptions};
 use crate::conn::time::after;
 use crate::core::answers::Answers;
 use crate::core::facts::SessionFacts;
-use crate::core::flow::{Flow, FlowEvent, Level, ProducerCall};
 use crate::core::outbox::{EndRequest, Outbox};
+use crate::core::producer::{Level, ProducerCall, ProducerEvent, ProducerState};
 use crate::error::{Error, Reason, UpgradeError};
 
 /// A change between plaintext and TLS.
@@ -68,7 +68,7 @@ impl Delivery {
 pub(crate) struct DeferredConn {
     pub(super) outbox: Outbox<TlsStep>,
     pub(super) answers: Answers,
-    pub(super) flow: Flow,
+    pub(super) producer_state: ProducerState,
     pub(super) producer: Option<Producer>,
     /// Producers that were registered after the end. They are stopped when the callback has returned.
     pub(super) too_late: Vec<Producer>,
@@ -104,7 +104,7 @@ impl DeferredConn {
         Self {
             outbox: Outbox::default(),
             answers: Answers::new(marks.low, marks.high),
-            flow: Flow::default(),
+            producer_state: ProducerState::default(),
             producer: None,
             too_late: Vec::new(),
             delivery: Delivery::default(),
@@ -205,16 +205,16 @@ impl DeferredConn {
     }
 
     /// Passes an event to the flow control of the producer. Returns which method of the producer must be called.
-    pub(super) fn flow(&mut self, event: FlowEvent) -> ProducerCall {
-        let call = self.flow.handle(event).unwrap_or(ProducerCall::Nothing);
-        self.outbox.set_producer(self.flow.is_there());
+    pub(super) fn handle_producer(&mut self, event: ProducerEvent) -> ProducerCall {
+        let call = self.producer_state.handle(event).unwrap_or(ProducerCall::Nothing);
+        self.outbox.set_producer(self.producer_state.is_there());
         call
     }
 
     /// Whether a close was requested and has nothing left to finish, so that a change between plaintext and TLS is
     /// pointless (rule: close-9).
     pub(super) fn is_close_pointless(&self) -> bool {
-        self.outbox.requested_end() == EndRequest::Close && self.outbox.is_empty() && !self.flow.is_there()
+        self.outbox.requested_end() == EndRequest::Close && self.outbox.is_empty() && !self.producer_state.is_there()
     }
 
     /// The fill level of the queue, including the bytes that are queued in the transport.
@@ -249,14 +249,14 @@ impl DeferredConn {
             self.delivery.again();
         }
         self.answers.lose();
-        self.flow(FlowEvent::End)
+        self.handle_producer(ProducerEvent::End)
     }
 
     fn put(&mut self, bytes: &[u8], is_answer: bool) {
         let was_accepted = self.outbox.write(bytes);
         if was_accepted && !bytes.is_empty() {
             self.answers.wrote(bytes.len(), is_answer);
-            self.flow(FlowEvent::Written);
+            self.handle_producer(ProducerEvent::Written);
         } else if !was_accepted {
             self.handle_state.count_dropped(bytes.len() as u64);
         }
@@ -326,28 +326,28 @@ impl Conn for DeferredConn {
     fn register_producer(&mut self, producer: Producer) -> Result<(), Error> {
         self.catch_up();
         let event = match &producer {
-            Producer::Push(_) => FlowEvent::RegisterPush,
-            Producer::Pull(_) => FlowEvent::RegisterPull,
+            Producer::Push(_) => ProducerEvent::RegisterPush,
+            Producer::Pull(_) => ProducerEvent::RegisterPull,
         };
-        let too_late =
-            self.control().is_cut() || (!self.flow.is_there() && self.outbox.requested_end() != EndRequest::None);
-        match self.flow.handle(event) {
+        let too_late = self.control().is_cut()
+            || (!self.producer_state.is_there() && self.outbox.requested_end() != EndRequest::None);
+        match self.producer_state.handle(event) {
             // rule: flow-1
             Err(_) => return Err(Error::Producer),
             Ok(ProducerCall::Stop) => self.too_late.push(producer),
             Ok(_) if too_late => {
-                self.flow.handle(FlowEvent::Unregister).ok();
+                self.producer_state.handle(ProducerEvent::Unregister).ok();
                 self.too_late.push(producer);
             }
             Ok(_) => self.producer = Some(producer),
         }
-        self.outbox.set_producer(self.flow.is_there());
+        self.outbox.set_producer(self.producer_state.is_there());
         Ok(())
     }
 
     fn unregister_producer(&mut self) {
         self.catch_up();
-        self.flow(FlowEvent::Unregister);
+        self.handle_producer(ProducerEvent::Unregister);
         if let Err(reason) = catch(|| self.producer = None) {
             self.failure.get_or_insert(reason);
         }

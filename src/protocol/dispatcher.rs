@@ -11,9 +11,9 @@ use super::deferred::{DeferredConn, TlsChange};
 use super::failure::{CallbackResult, Unread};
 use super::guard::{catch, guard};
 use crate::conn::time::Timer;
-use crate::core::flow::{FlowEvent, Level, ProducerCall};
 use crate::core::half::End;
 use crate::core::lifecycle::{Callback, Lifecycle};
+use crate::core::producer::{Level, ProducerCall, ProducerEvent};
 use crate::error::{Error, Reason};
 use crate::transport::Starting;
 
@@ -195,7 +195,7 @@ impl<P: Protocol> Dispatcher<P> {
         self.is_above |= level == Level::High;
         // Published first, because a producer that is resumed may read the queued count from its handle.
         self.publish();
-        let call = self.conn.flow(FlowEvent::Level(level));
+        let call = self.conn.handle_producer(ProducerEvent::Level(level));
         self.call_producer(call);
         let has_room = self.is_above && matches!(level, Level::Low | Level::Empty);
         if has_room {
@@ -240,7 +240,7 @@ impl<P: Protocol> Dispatcher<P> {
             (Producer::Push(_), ProducerCall::Produce)
             | (Producer::Pull(_), ProducerCall::Pause | ProducerCall::Resume) => Ok(()),
         });
-        let is_kept = self.conn.flow.is_there() && self.conn.producer.is_none();
+        let is_kept = self.conn.producer_state.is_there() && self.conn.producer.is_none();
         let dropped = if is_kept {
             self.conn.producer = Some(producer);
             Ok(())
@@ -272,7 +272,7 @@ impl<P: Protocol> Dispatcher<P> {
 
     /// Stops the producer, once (rule: flow-3). The bytes that it wrote stay queued.
     pub(super) fn stop_producer(&mut self) {
-        let call = self.conn.flow(FlowEvent::End);
+        let call = self.conn.handle_producer(ProducerEvent::End);
         self.call_producer(call);
     }
 

@@ -180,21 +180,21 @@ impl Handle {
     /// # Cancel safety
     /// Cancel safe.
     #[doc(alias = "drain")]
-    pub async fn room(&self) -> Result<(), Error> {
+    pub async fn writable(&self) -> Result<(), Error> {
         // rule: life-6
         poll_fn(poll_budget).await;
-        let mut room = pin!(self.0.room.notified());
+        let mut writable = pin!(self.0.writable.notified());
         loop {
-            room.as_mut().enable();
+            writable.as_mut().enable();
             if let Some(reason) = self.reason() {
                 return Err(reason.into());
             }
             let is_above = self.queued() >= self.0.control.policy().watermarks.high;
-            if self.0.has_room.load(Ordering::Acquire) && !is_above {
+            if self.0.is_writable.load(Ordering::Acquire) && !is_above {
                 return Ok(());
             }
-            room.as_mut().await;
-            room.set(self.0.room.notified());
+            writable.as_mut().await;
+            writable.set(self.0.writable.notified());
         }
     }
 

@@ -22,8 +22,8 @@ pub(super) struct HandleState<T: ?Sized> {
     /// read without it.
     is_rung: AtomicBool,
     queued: AtomicUsize,
-    pub(super) has_room: AtomicBool,
-    pub(super) room: Notify,
+    pub(super) is_writable: AtomicBool,
+    pub(super) writable: Notify,
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
     dropped: AtomicU64,
@@ -78,8 +78,8 @@ impl<T: ?Sized> HandleState<T> {
             }),
             is_rung: AtomicBool::new(true),
             queued: AtomicUsize::new(0),
-            has_room: AtomicBool::new(true),
-            room: Notify::new(),
+            is_writable: AtomicBool::new(true),
+            writable: Notify::new(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -176,21 +176,21 @@ impl<T: ?Sized> HandleState<T> {
     pub(super) fn lose(&self, reason: Reason) {
         let _ = self.lost.set(reason);
         let _ = catch(|| self.losing.notify_waiters());
-        let _ = catch(|| self.room.notify_waiters());
+        let _ = catch(|| self.writable.notify_waiters());
     }
 
     /// Publishes the number of bytes that the task has queued. Only the task calls this, so if the number has not
     /// changed, it was published before.
-    pub(super) fn set_queued(&self, bytes: usize, has_room: bool) {
-        if self.queued.load(Ordering::Relaxed) == bytes && self.has_room.load(Ordering::Relaxed) == has_room {
+    pub(super) fn set_queued(&self, bytes: usize, is_writable: bool) {
+        if self.queued.load(Ordering::Relaxed) == bytes && self.is_writable.load(Ordering::Relaxed) == is_writable {
             return;
         }
         self.queued.store(bytes, Ordering::Relaxed);
-        self.has_room.store(has_room, Ordering::Release);
-        if has_room {
+        self.is_writable.store(is_writable, Ordering::Release);
+        if is_writable {
             // Notified on every change: a handle may wait only because it has counted bytes that were still in the
             // mailbox.
-            let _ = catch(|| self.room.notify_waiters());
+            let _ = catch(|| self.writable.notify_waiters());
         }
     }
 

@@ -27,10 +27,10 @@ use crate::config::start_tls::StartTls;
 use crate::conn::idle::StallTimer;
 use crate::conn::time::after;
 use crate::core::buffer::Buffer;
-use crate::core::flow::Level;
 use crate::core::half::{End, RecvHalf};
 use crate::core::lifecycle::Callback;
 use crate::core::outbox::{Due, EndRequest};
+use crate::core::producer::Level;
 use crate::core::report::CloseReport;
 use crate::error::{Phase, Reason};
 use crate::transport::Transport;
@@ -236,7 +236,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         if conn.outbox.has_steps() {
             return Poll::Ready(Some(Next::TlsStep));
         }
-        if conn.outbox.requested_end() == EndRequest::Close && !conn.flow.is_there() {
+        if conn.outbox.requested_end() == EndRequest::Close && !conn.producer_state.is_there() {
             // The close itself sends the last bytes, so that its time limit covers them (rule: close-3).
             return Poll::Ready(Some(Next::End));
         }
@@ -294,7 +294,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     /// Calls the producer or the protocol if the fill level of the queue requires it. Returns whether one was called.
     fn supply(&mut self, cx: &mut Context<'_>) -> bool {
-        let has_producer = self.dispatcher.conn.flow.is_there();
+        let has_producer = self.dispatcher.conn.producer_state.is_there();
         if !has_producer
             && !self.dispatcher.is_above
             && self.dispatcher.conn.outbox.is_empty()
@@ -329,7 +329,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             return;
         }
         let waits_for_room = level == Level::High || level == Level::Between;
-        if waits_for_room && self.transport.layer_mut(TOKEN).poll_room(cx).is_pending() {
+        if waits_for_room && self.transport.layer_mut(TOKEN).poll_space(cx).is_pending() {
             return;
         }
         // An error is ignored here, because the next write or read returns it.

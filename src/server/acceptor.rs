@@ -13,13 +13,13 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
 use super::accept_error::{AcceptErrors, Fault};
+use super::closable_socket::ClosableSocket;
 use super::limits::{Limits, PeerPlace, hold};
 use super::listener::{ListenerBuilder, ListenerStatus};
-use super::shutter::Shutter;
 use crate::address::Address;
 use crate::conn::control::Control;
-use crate::conn::group::Door;
 use crate::conn::group::DrainGroup;
+use crate::conn::group::Drainable;
 use crate::error::{BindError, Error};
 use crate::policy::Policy;
 
@@ -50,7 +50,7 @@ pub(crate) enum Origin {
 }
 
 pub(crate) struct Acceptor<S> {
-    socket: Arc<Shutter<S>>,
+    socket: Arc<ClosableSocket<S>>,
     addr: Address,
     policy: Arc<Policy>,
     unfinished: Arc<Semaphore>,
@@ -81,9 +81,9 @@ impl Pass {
 impl<S: Listens> Acceptor<S> {
     /// Starts to accept from this socket. Errors name `addr`.
     pub(crate) fn new(socket: S, addr: Address, chosen: ListenerBuilder) -> Self {
-        let socket = Arc::new(Shutter::new(socket));
-        let door: Weak<dyn Door> = Arc::downgrade(&(Arc::clone(&socket) as Arc<dyn Door>));
-        chosen.group.open(door);
+        let socket = Arc::new(ClosableSocket::new(socket));
+        let listener: Weak<dyn Drainable> = Arc::downgrade(&(Arc::clone(&socket) as Arc<dyn Drainable>));
+        chosen.group.add_listener(listener);
         Self {
             socket,
             addr,

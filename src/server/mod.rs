@@ -2,6 +2,7 @@
 
 mod accept_error;
 pub(crate) mod acceptor;
+mod closable_socket;
 mod handshakes;
 pub(crate) mod incoming;
 pub(crate) mod limits;
@@ -10,5 +11,4 @@ pub(crate) mod opening;
 mod peers;
 #[cfg(feature = "proxy")]
 mod proxied;
-mod shutter;
 pub(crate) mod tls_listener;

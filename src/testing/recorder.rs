@@ -143,7 +143,7 @@ impl Recorder {
 
     /// Carries out the calls that other tasks have made through handles. Every call does this first, so that a call
     /// that a callback made through a handle comes before the callback's next call.
-    pub fn obey(&mut self) {
+    pub fn run_commands(&mut self) {
         for command in self.conn.take_commands() {
             command.carry_out(self);
         }
@@ -166,7 +166,7 @@ impl Recorder {
 
 impl Conn for Recorder {
     fn write(&mut self, bytes: &[u8]) {
-        self.obey();
+        self.run_commands();
         let dropped = self.conn.dropped();
         self.conn.write(bytes);
         self.note_written(bytes, dropped);
@@ -174,7 +174,7 @@ impl Conn for Recorder {
     }
 
     fn write_sequence(&mut self, parts: &mut dyn Iterator<Item = &[u8]>) {
-        self.obey();
+        self.run_commands();
         let parts: Vec<Vec<u8>> = parts.map(<[u8]>::to_vec).collect();
         let dropped = self.conn.dropped();
         self.conn.write_sequence(&mut parts.iter().map(Vec::as_slice));
@@ -183,31 +183,31 @@ impl Conn for Recorder {
     }
 
     fn close(&mut self) {
-        self.obey();
+        self.run_commands();
         self.conn.close();
         self.note(Call::Close);
     }
 
     fn close_write(&mut self) {
-        self.obey();
+        self.run_commands();
         self.conn.close_write();
         self.note(Call::CloseWrite);
     }
 
     fn abort(&mut self) {
-        self.obey();
+        self.run_commands();
         self.conn.abort();
         self.note(Call::Abort);
     }
 
     fn pause_reading(&mut self) {
-        self.obey();
+        self.run_commands();
         self.conn.pause_reading();
         self.note(Call::PauseReading);
     }
 
     fn resume_reading(&mut self) {
-        self.obey();
+        self.run_commands();
         self.conn.resume_reading();
         self.note(Call::ResumeReading);
     }
@@ -217,12 +217,12 @@ impl Conn for Recorder {
     }
 
     fn reading(&mut self) -> Reading {
-        self.obey();
+        self.run_commands();
         self.conn.reading()
     }
 
     fn register_producer(&mut self, producer: Producer) -> Result<(), Error> {
-        self.obey();
+        self.run_commands();
         self.note(match &producer {
             Producer::Push(_) => Call::RegisterPush,
             Producer::Pull(_) => Call::RegisterPull,
@@ -231,13 +231,13 @@ impl Conn for Recorder {
     }
 
     fn unregister_producer(&mut self) {
-        self.obey();
+        self.run_commands();
         self.conn.unregister_producer();
         self.note(Call::UnregisterProducer);
     }
 
     fn set_timer(&mut self, after: Option<Duration>) {
-        self.obey();
+        self.run_commands();
         self.note(Call::SetTimer(after));
     }
 
@@ -262,18 +262,18 @@ impl Conn for Recorder {
     }
 
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
-        self.obey();
+        self.run_commands();
         self.note(Call::StartTls);
         self.conn.start_tls(how)
     }
 
     fn may_start_tls(&mut self) -> Result<(), Error> {
-        self.obey();
+        self.run_commands();
         self.conn.may_start_tls()
     }
 
     fn stop_tls(&mut self) -> Result<(), Error> {
-        self.obey();
+        self.run_commands();
         self.note(Call::StopTls);
         self.conn.stop_tls()
     }

@@ -93,7 +93,7 @@ pub trait Layer: Send {
     }
     /// Ready once the unsent bytes in this layer and in those beneath are at or below the low mark. A layer without a
     /// queue is always ready.
-    fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_space(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
     /// Processes records that contain no data (alerts, KeyUpdates, tickets), until data or the end of the half can be

@@ -43,13 +43,13 @@ const LONGER: [(&str, usize, &str); 2] = [
     ("src/error/mod.rs", 640, "a third of it is what the enums say as text"),
 ];
 
-fn level(room: &str) -> usize {
-    let found = LEVELS.iter().position(|(_, rooms)| rooms.contains(&room));
-    found.unwrap_or_else(|| panic!("`{room}` has no level: give it one in tests/house/layering.rs"))
+fn level(folder: &str) -> usize {
+    let found = LEVELS.iter().position(|(_, folders)| folders.contains(&folder));
+    found.unwrap_or_else(|| panic!("`{folder}` has no level: give it one in tests/house/layering.rs"))
 }
 
 /// The top-level module that a file of src/ belongs to: `src/layers/tls/read.rs` is part of `layers`.
-fn room(path: &str) -> &str {
+fn top_folder(path: &str) -> &str {
     let rest = path.strip_prefix("src/").unwrap();
     rest.split_once('/').map_or(rest.strip_suffix(".rs").unwrap(), |(folder, _)| folder)
 }
@@ -174,7 +174,7 @@ fn imports_go_down_only() {
     let mut wrong = Vec::new();
     for (file, imported) in imports() {
         for to in imported.iter().filter(|to| *to != "src/lib.rs") {
-            let (from, into) = (room(&file), room(to));
+            let (from, into) = (top_folder(&file), top_folder(to));
             if from != into && level(from) <= level(into) {
                 wrong.push(format!("{file} imports from {to}, which is not below it"));
             }
@@ -217,11 +217,14 @@ fn nothing_inside_imports_from_the_crates_root() {
 
 #[test]
 fn every_folder_is_on_one_level() {
-    let rooms: BTreeSet<String> =
-        files("src").iter().map(|source| room(&source.path).to_owned()).filter(|room| room != "lib").collect();
-    let placed: Vec<&str> = LEVELS.iter().flat_map(|(_, rooms)| rooms.iter().copied()).collect();
-    assert_eq!(placed.iter().copied().collect::<BTreeSet<_>>(), rooms.iter().map(String::as_str).collect());
-    assert_eq!(placed.len(), rooms.len(), "a room stands on two levels");
+    let folders: BTreeSet<String> = files("src")
+        .iter()
+        .map(|source| top_folder(&source.path).to_owned())
+        .filter(|folder| folder != "lib")
+        .collect();
+    let placed: Vec<&str> = LEVELS.iter().flat_map(|(_, folders)| folders.iter().copied()).collect();
+    assert_eq!(placed.iter().copied().collect::<BTreeSet<_>>(), folders.iter().map(String::as_str).collect());
+    assert_eq!(placed.len(), folders.len(), "a folder stands on two levels");
 }
 
 #[test]
@@ -270,9 +273,9 @@ fn files_are_short_enough_to_be_read() {
 #[test]
 fn the_levels_are_documented() {
     let mut out = String::from("| level | what | in src/ |\n|---|---|---|\n");
-    for (n, (what, rooms)) in LEVELS.iter().enumerate().rev() {
-        let rooms: Vec<String> = rooms.iter().map(|room| format!("`{room}`")).collect();
-        writeln!(out, "| {n} | {what} | {} |", rooms.join(", ")).unwrap();
+    for (n, (what, folders)) in LEVELS.iter().enumerate().rev() {
+        let folders: Vec<String> = folders.iter().map(|folder| format!("`{folder}`")).collect();
+        writeln!(out, "| {n} | {what} | {} |", folders.join(", ")).unwrap();
     }
     out.push_str("\nFiles of more than 450 lines:\n\n");
     for (path, _, why) in LONGER {

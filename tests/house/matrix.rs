@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use bowline::core::flow::{Flow, FlowEvent, Level, ProducerCall};
 use bowline::core::half::{End, RecvHalf, Refused, SendHalf};
+use bowline::core::producer::{Level, ProducerCall, ProducerEvent, ProducerState};
 use bowline::core::relay::{Duty, Leg, duty};
 use bowline::core::upgrade::Upgrade;
 use bowline::{Error, Phase, Reason, Truncation};
@@ -196,13 +196,20 @@ fn relay_table(truncation: Truncation) -> String {
     out
 }
 
-fn flow_table() -> String {
-    use FlowEvent::{End, RegisterPull, RegisterPush, Unregister, Written};
-    let states = [Flow::Absent, Flow::Flowing, Flow::Paused, Flow::Waiting, Flow::Asked, Flow::Over];
-    let levels = [Level::Empty, Level::Low, Level::Between, Level::High].map(FlowEvent::Level);
+fn producer_table() -> String {
+    use ProducerEvent::{End, RegisterPull, RegisterPush, Unregister, Written};
+    let states = [
+        ProducerState::Absent,
+        ProducerState::Flowing,
+        ProducerState::Paused,
+        ProducerState::Waiting,
+        ProducerState::Asked,
+        ProducerState::Over,
+    ];
+    let levels = [Level::Empty, Level::Low, Level::Between, Level::High].map(ProducerEvent::Level);
     let events = [&[RegisterPush, RegisterPull, Unregister, Written][..], &levels, &[End]].concat();
-    let event_name = |event: &FlowEvent| match event {
-        FlowEvent::Level(level) => format!("{level:?}"),
+    let event_name = |event: &ProducerEvent| match event {
+        ProducerEvent::Level(level) => format!("{level:?}"),
         RegisterPush | RegisterPull | Unregister | Written | End => format!("{event:?}"),
     };
     let told = |tell: ProducerCall| match tell {
@@ -212,12 +219,12 @@ fn flow_table() -> String {
         }
     };
     told_table(
-        "Flow",
+        "ProducerState",
         &states,
         &events,
         |state| format!("{state:?}"),
         event_name,
-        |flow, event| flow.handle(event).map(told),
+        |state, event| state.handle(event).map(told),
     )
 }
 
@@ -259,7 +266,7 @@ fn the_matrix_of_the_relay_is_the_committed_one() {
 /// rule: flow-1, flow-2, flow-3
 #[test]
 fn the_matrix_of_the_producer_is_the_committed_one() {
-    check("flow", &flow_table());
+    check("producer", &producer_table());
 }
 
 /// rule: end-7, half-8

@@ -519,7 +519,7 @@ async fn a_dropped_runner_is_a_truncation_for_the_peer_and_the_handle() {
         let running = run(Probe::at("made", |transport| transport.write(b"half a mess")), a);
         expect(&mut b, b"half a mess").await;
         let handle = running.handle.clone();
-        let waiting = tokio::spawn(async move { (handle.lost().await, handle.room().await.is_err()) });
+        let waiting = tokio::spawn(async move { (handle.lost().await, handle.writable().await.is_err()) });
         running.task.abort();
         assert!(read_all(&mut b).await.1.is_err());
         let (reason, has_no_room) = waiting.await.unwrap();

@@ -307,7 +307,7 @@ async fn every_handle_call_after_the_end_and_in_connection_lost_is_defined() {
         assert!(report.is_clean(), "{report:?}");
         assert!(told.has("all of it used"));
         use_all(&handle, &told);
-        assert!(handle.room().await.is_err());
+        assert!(handle.writable().await.is_err());
         assert!(handle.lost().await.is_clean(), "what came behind the end has changed the reason");
         assert_eq!(handle.dropped(), 6);
         assert_eq!(told.count("stop"), 2);

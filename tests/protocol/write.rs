@@ -259,13 +259,13 @@ async fn writable_is_called_even_if_the_kernel_accepts_all_bytes_at_once() {
         for _ in 0..20 {
             let data = pattern(70_000);
             running.handle.write(&data);
-            let (room, ()) = tokio::join!(running.handle.room(), expect(&mut b, &data));
+            let (room, ()) = tokio::join!(running.handle.writable(), expect(&mut b, &data));
             room.unwrap();
         }
         running.handle.close();
         b.close().await;
         running.task.await.unwrap();
-        assert!(running.handle.room().await.is_err());
+        assert!(running.handle.writable().await.is_err());
     })
     .await;
 }
@@ -280,7 +280,7 @@ async fn a_task_that_waits_for_space_keeps_the_queue_at_the_mark() {
         let writing = tokio::spawn(async move {
             let mut most = 0;
             for part in pattern(2_000_000).chunks(5_000) {
-                handle.room().await.unwrap();
+                handle.writable().await.unwrap();
                 handle.write(part);
                 most = most.max(handle.queued());
             }
@@ -308,7 +308,7 @@ async fn the_marks_hold_before_the_handshake_too() {
         });
         let running = start(Runner::new(probe, UpgradableConnection::new(a)).begin_tls(as_client()));
         let handle = running.handle.clone();
-        let waiting = tokio::spawn(async move { handle.room().await });
+        let waiting = tokio::spawn(async move { handle.writable().await });
         while running.handle.queued() < 100_000 {
             tokio::task::yield_now().await;
         }

@@ -167,7 +167,7 @@ fn a_wait_that_is_always_ready_lets_other_tasks_run() {
                 loop {
                     match what {
                         "the end" => drop(handle.lost().await),
-                        _ => drop(handle.room().await),
+                        _ => drop(handle.writable().await),
                     }
                 }
             });

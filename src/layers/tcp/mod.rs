@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use self::read::TcpReadHalf;
-use self::wire::{Hold, Wire};
+use self::wire::{SocketShare, Wire};
 pub use self::write::TcpWriteHalf;
 use crate::conn::control::{Control, Controlled};
 use crate::conn::options::{SocketOptions, TcpOptions};
@@ -79,14 +79,14 @@ impl TcpConnection {
     /// As `between`, for a socket that has `TCP_NODELAY` set already, because it inherited the option from its
     /// listener.
     pub(crate) fn with_nodelay(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> Self {
-        let [reading, writing] = Hold::pair(stream, host, peer, policy);
+        let [reading, writing] = SocketShare::pair(stream, host, peer, policy);
         Self { read: TcpReadHalf::new(reading), write: TcpWriteHalf::new(writing) }
     }
 
     /// A second connection on a socket that other halves may hold, for a close through the handle. `None`: the
     /// connection has ended.
     fn to_close(wire: Arc<Wire>) -> Option<Self> {
-        let [reading, writing] = Hold::pair_to_close(wire)?;
+        let [reading, writing] = SocketShare::pair_to_close(wire)?;
         Some(Self { write: TcpWriteHalf::to_close(writing), read: TcpReadHalf::to_close(reading) })
     }
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 
-use super::wire::{Hold, Wire, gone, is_no_result};
+use super::wire::{SocketShare, Wire, gone, is_no_result};
 use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
@@ -21,7 +21,7 @@ use crate::transport::layer::{hand_over, poll_budget, poll_read_ahead, take_in};
 
 /// The receiving half of a [`TcpConnection`](super::TcpConnection).
 pub struct TcpReadHalf {
-    wire: Option<Hold>,
+    wire: Option<SocketShare>,
     control: Control,
     pub(super) half: RecvHalf,
     pub(super) inbox: Inbox,
@@ -33,14 +33,14 @@ pub struct TcpReadHalf {
 }
 
 impl TcpReadHalf {
-    pub(super) fn new(wire: Hold) -> Self {
+    pub(super) fn new(wire: SocketShare) -> Self {
         let control = wire.control().clone();
         let (half, inbox, timer) = (RecvHalf::Open, Inbox::default(), IdleTimer::default());
         Self { wire: Some(wire), control, half, inbox, is_bulk: false, timer, closes: false }
     }
 
     /// The read half of a close through the handle.
-    pub(super) fn to_close(wire: Hold) -> Self {
+    pub(super) fn to_close(wire: SocketShare) -> Self {
         let has_ended = wire.fin_received.has_begun();
         let mut half = Self { closes: true, ..Self::new(wire) };
         if has_ended {

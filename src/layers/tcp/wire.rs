@@ -185,10 +185,10 @@ pub(super) fn is_no_result(error: &io::Error) -> bool {
 }
 
 /// The share of one half in the socket. Dropping it releases the half.
-pub(super) struct Hold {
+pub(super) struct SocketShare {
     wire: Arc<Wire>,
     pair: usize,
-    share: Share,
+    share: ShareState,
 }
 
 /// The halves of the application.
@@ -197,7 +197,7 @@ const OWNER: usize = 0;
 const CLOSER: usize = 1;
 
 #[derive(PartialEq, Eq)]
-enum Share {
+enum ShareState {
     /// A half that is open. The connection ends when both halves are dropped.
     Half,
     /// The last of two halves that have ended. The connection ends when it is dropped.
@@ -206,7 +206,7 @@ enum Share {
     Nothing,
 }
 
-impl Hold {
+impl SocketShare {
     /// Makes the two shares of a socket, and the handle of the connection.
     pub(super) fn pair(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> [Self; 2] {
         let resets_when_killed = policy.reset_when_killed;
@@ -244,7 +244,7 @@ impl Hold {
     }
 
     fn both(wire: Arc<Wire>, pair: usize) -> [Self; 2] {
-        [Arc::clone(&wire), wire].map(|wire| Self { wire, pair, share: Share::Half })
+        [Arc::clone(&wire), wire].map(|wire| Self { wire, pair, share: ShareState::Half })
     }
 
     pub(super) fn control(&self) -> &Control {
@@ -254,11 +254,11 @@ impl Hold {
     /// Called when the half has ended in order. If it is the second half, and the peer's system has not acknowledged
     /// all our bytes, the socket stays open: see [`settle`](Self::settle).
     pub(super) fn finish(mut self) -> Option<Self> {
-        self.share = Share::Nothing;
+        self.share = ShareState::Nothing;
         if self.wire.held[self.pair].swap(false, Ordering::AcqRel) {
             return None;
         }
-        self.share = Share::Last;
+        self.share = ShareState::Last;
         let has_ended = self.wire.fin_sent.has_begun() && self.wire.fin_received.has_begun();
         if !has_ended || self.wire.is_settled() {
             return None;
@@ -274,7 +274,7 @@ impl Hold {
     }
 }
 
-impl Deref for Hold {
+impl Deref for SocketShare {
     type Target = Wire;
 
     fn deref(&self) -> &Wire {
@@ -282,12 +282,12 @@ impl Deref for Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for SocketShare {
     fn drop(&mut self) {
         let is_last = match self.share {
-            Share::Half => !self.held[self.pair].swap(false, Ordering::AcqRel),
-            Share::Last => true,
-            Share::Nothing => false,
+            ShareState::Half => !self.held[self.pair].swap(false, Ordering::AcqRel),
+            ShareState::Last => true,
+            ShareState::Nothing => false,
         };
         if is_last {
             self.leave();

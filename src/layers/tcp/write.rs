@@ -10,7 +10,7 @@ use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 
-use super::wire::{Hold, Wire, gone, is_no_result};
+use super::wire::{SocketShare, Wire, gone, is_no_result};
 use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
@@ -21,7 +21,7 @@ use crate::transport::layer::poll_budget;
 
 /// The sending half of a [`TcpConnection`](super::TcpConnection).
 pub struct TcpWriteHalf {
-    wire: Option<Hold>,
+    wire: Option<SocketShare>,
     control: Control,
     pub(super) half: SendHalf,
     pub(super) timer: IdleTimer,
@@ -33,18 +33,18 @@ pub struct TcpWriteHalf {
 }
 
 impl TcpWriteHalf {
-    pub(super) fn new(wire: Hold) -> Self {
+    pub(super) fn new(wire: SocketShare) -> Self {
         let control = wire.control().clone();
         let (half, timer) = (SendHalf::Open, IdleTimer::of_sender());
         Self { wire: Some(wire), control, half, timer, corked: false, expects_end: false, closes: false }
     }
 
     /// The write half of a close through the handle.
-    pub(super) fn to_close(wire: Hold) -> Self {
+    pub(super) fn to_close(wire: SocketShare) -> Self {
         let has_ended = wire.fin_sent.has_begun();
         let mut half = Self { closes: true, ..Self::new(wire) };
         if has_ended && half.half.close_write().is_ok() && half.half.drained().is_ok() {
-            half.wire = half.wire.and_then(Hold::finish);
+            half.wire = half.wire.and_then(SocketShare::finish);
         }
         half
     }

@@ -129,8 +129,8 @@ impl<T: Transport> Layer for TlsConnection<T> {
         self.write.shared().with(|pump| pump.session.facts().cloned())
     }
 
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.write.poll_room(cx)
+    fn poll_space(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.write.poll_space(cx)
     }
 
     fn poll_attend(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -105,7 +105,7 @@ impl<T: Transport> TlsWriteHalf<T> {
                 return Poll::Ready(Err(loss(pump, cx)));
             }
             if accepted == 0 && !is_empty {
-                pump.park_writer(Want::Room, cx);
+                pump.park_writer(Want::Space, cx);
                 return Poll::Pending;
             }
             Poll::Ready(Ok(accepted))
@@ -124,11 +124,11 @@ impl<T: Transport> TlsWriteHalf<T> {
     }
 
     /// Ready once the unsent bytes are at or below the low mark.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_space(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.with_live(|pump| {
             let _ = pump.transmit();
             if pump.session.send().may_write() && !pump.session.is_below_low_mark() {
-                pump.park_writer(Want::Room, cx);
+                pump.park_writer(Want::Space, cx);
                 return Poll::Pending;
             }
             Poll::Ready(())

@@ -10,7 +10,7 @@ use crate::transport::Transport;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Want {
     /// More bytes can be accepted.
-    Room,
+    Space,
     /// The layer has accepted all bytes, and the end after them if it is due.
     Drained,
 }
@@ -72,7 +72,7 @@ impl<T: Transport> Pump<T> {
         let session = &self.session;
         match want {
             _ if session.is_aborted() => true,
-            Want::Room => !session.send().may_write() || session.is_below_low_mark(),
+            Want::Space => !session.send().may_write() || session.is_below_low_mark(),
             // After a failed handshake, a task waits only until the alert has left.
             Want::Drained => {
                 (!session.is_handshaking() || session.send().is_over())

@@ -12,16 +12,16 @@ use slab::Slab;
 use tokio::task::coop::has_budget_remaining;
 
 use super::acceptor::Listens;
-use crate::conn::group::Door;
+use crate::conn::group::Drainable;
 
-pub(super) struct Shutter<S> {
+pub(super) struct ClosableSocket<S> {
     socket: Mutex<Option<S>>,
     waiting: Arc<Waiting>,
     /// Wakes all waiting tasks: the socket itself remembers one waker only.
     wakes_all: Waker,
 }
 
-impl<S: Listens> Shutter<S> {
+impl<S: Listens> ClosableSocket<S> {
     pub(super) fn new(socket: S) -> Self {
         let waiting = Arc::<Waiting>::default();
         Self { socket: Mutex::new(Some(socket)), wakes_all: Arc::clone(&waiting).into(), waiting }
@@ -61,7 +61,7 @@ impl<S: Listens> Shutter<S> {
     }
 }
 
-impl<S: Listens> Door for Shutter<S> {
+impl<S: Listens> Drainable for ClosableSocket<S> {
     /// Closes our descriptor. Nothing more is done to the socket: one that was passed in may have other holders (rule: tcp-10).
     fn shut(&self) {
         let socket = self.socket().take();

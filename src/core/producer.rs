@@ -17,7 +17,7 @@ pub enum Level {
 
 /// The state of the producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Flow {
+pub enum ProducerState {
     /// No producer is registered.
     #[default]
     Absent,
@@ -35,7 +35,7 @@ pub enum Flow {
 
 /// An event of a producer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FlowEvent {
+pub enum ProducerEvent {
     /// A push producer is registered.
     RegisterPush,
     /// A pull producer is registered.
@@ -65,15 +65,15 @@ pub enum ProducerCall {
     Stop,
 }
 
-impl Flow {
+impl ProducerState {
     /// Handles an event, and returns the call to make on the producer. A refused event changes nothing.
-    pub fn handle(&mut self, event: FlowEvent) -> Result<ProducerCall, Refused> {
-        use FlowEvent::{End, RegisterPull, RegisterPush, Unregister, Written};
+    pub fn handle(&mut self, event: ProducerEvent) -> Result<ProducerCall, Refused> {
         use Level::{Between, Empty, High, Low};
+        use ProducerEvent::{End, RegisterPull, RegisterPush, Unregister, Written};
         let (next, tell) = match (*self, event) {
             (Self::Absent, RegisterPush) => (Self::Flowing, ProducerCall::Nothing),
             (Self::Absent, RegisterPull) => (Self::Waiting, ProducerCall::Nothing),
-            (Self::Absent, Unregister | Written | FlowEvent::Level(_)) => (Self::Absent, ProducerCall::Nothing),
+            (Self::Absent, Unregister | Written | ProducerEvent::Level(_)) => (Self::Absent, ProducerCall::Nothing),
 
             // rule: flow-1: only one producer at a time.
             (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, RegisterPush | RegisterPull) => {
@@ -84,18 +84,20 @@ impl Flow {
             }
 
             // rule: flow-2: paused once above the high mark, and resumed once at the low mark.
-            (Self::Flowing, FlowEvent::Level(High)) => (Self::Paused, ProducerCall::Pause),
-            (Self::Flowing, Written | FlowEvent::Level(Empty | Low | Between)) => {
+            (Self::Flowing, ProducerEvent::Level(High)) => (Self::Paused, ProducerCall::Pause),
+            (Self::Flowing, Written | ProducerEvent::Level(Empty | Low | Between)) => {
                 (Self::Flowing, ProducerCall::Nothing)
             }
-            (Self::Paused, FlowEvent::Level(Empty | Low)) => (Self::Flowing, ProducerCall::Resume),
-            (Self::Paused, Written | FlowEvent::Level(Between | High)) => (Self::Paused, ProducerCall::Nothing),
+            (Self::Paused, ProducerEvent::Level(Empty | Low)) => (Self::Flowing, ProducerCall::Resume),
+            (Self::Paused, Written | ProducerEvent::Level(Between | High)) => (Self::Paused, ProducerCall::Nothing),
 
             // rule: flow-2: called once each time the queue becomes empty.
-            (Self::Waiting, FlowEvent::Level(Empty)) => (Self::Asked, ProducerCall::Produce),
-            (Self::Waiting, Written | FlowEvent::Level(Low | Between | High)) => (Self::Waiting, ProducerCall::Nothing),
+            (Self::Waiting, ProducerEvent::Level(Empty)) => (Self::Asked, ProducerCall::Produce),
+            (Self::Waiting, Written | ProducerEvent::Level(Low | Between | High)) => {
+                (Self::Waiting, ProducerCall::Nothing)
+            }
             (Self::Asked, Written) => (Self::Waiting, ProducerCall::Nothing),
-            (Self::Asked, FlowEvent::Level(_)) => (Self::Asked, ProducerCall::Nothing),
+            (Self::Asked, ProducerEvent::Level(_)) => (Self::Asked, ProducerCall::Nothing),
 
             // rule: flow-3: stopped once.
             (Self::Flowing | Self::Paused | Self::Waiting | Self::Asked, End) => (Self::Over, ProducerCall::Stop),
@@ -103,7 +105,7 @@ impl Flow {
 
             // rule: flow-1: a producer that registers now is stopped at once.
             (Self::Over, RegisterPush | RegisterPull) => (Self::Over, ProducerCall::Stop),
-            (Self::Over, Unregister | Written | FlowEvent::Level(_) | End) => (Self::Over, ProducerCall::Nothing),
+            (Self::Over, Unregister | Written | ProducerEvent::Level(_) | End) => (Self::Over, ProducerCall::Nothing),
         };
         *self = next;
         Ok(tell)
