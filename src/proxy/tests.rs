@@ -24,8 +24,11 @@ fn addresses(header: &ProxyHeader) -> Option<(String, String)> {
     Some((header.source()?.to_string(), header.destination()?.to_string()))
 }
 
+/// The source and the destination as text.
+type Texts = (&'static str, &'static str);
+
 /// Headers and their two addresses.
-fn good() -> Vec<(Vec<u8>, Option<(&'static str, &'static str)>)> {
+fn good() -> Vec<(Vec<u8>, Option<Texts>)> {
     let unix = |path: &[u8]| [path, &vec![0; 108 - path.len()]].concat();
     vec![
         (b"PROXY TCP4 192.0.2.7 198.51.100.1 51000 443\r\n".to_vec(), Some(("192.0.2.7:51000", "198.51.100.1:443"))),

@@ -109,8 +109,8 @@ async fn haproxy_says_what_it_knows_of_the_clients_session() {
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let write = |name: &str, parts: &[&str]| std::fs::write(dir.path().join(name), parts.concat()).unwrap();
     write("ca.pem", &[&pki.ca_pem()]);
-    write("server.pem", &[&server.chain_pem(), &server.key_pem()]);
-    write("client.pem", &[&user.chain_pem(), &user.key_pem()]);
+    write("server.pem", &[server.chain_pem(), server.key_pem()]);
+    write("client.pem", &[user.chain_pem(), user.key_pem()]);
 
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
     let (back, port) = (listener.local_addr(), free_port());
