@@ -144,19 +144,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     }
 
     /// Ends the halves, or passes the stream to a close, if the handle has requested that.
+    #[inline]
     fn check_control(&mut self) {
+        if self.control.is_touched() {
+            self.handle_control();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn handle_control(&mut self) {
         let cut = self.control.cut();
-        if !self.check_cut(cut) && self.control.is_touched() {
+        if !self.check_cut(cut) {
             self.hand_over();
         }
     }
 
-    /// Whether the stream was dropped since the last check. Between that check and the registration of this task, an
-    /// abort could not have woken this task.
-    fn is_ended_meanwhile(&mut self) -> bool {
-        if self.control.is_touched() {
-            self.check_control();
+    /// Registers a task that waits on the stream. Returns whether the stream was dropped or handed over since the last
+    /// check: that came too early to wake this task.
+    fn is_ended_meanwhile(&mut self, half: usize, cx: &mut Context<'_>) -> bool {
+        if let Some(live) = &self.live {
+            live.waiting.park(half, cx);
         }
+        self.check_control();
         self.live.is_none()
     }
 
@@ -190,10 +200,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             coop.made_progress();
             return Poll::Ready(self.at_end());
         };
-        live.waiting.park(READER, cx);
         let before = buf.filled().len();
         let mut read = once_more(|| Pin::new(&mut live.io).poll_read(cx, buf));
-        if read.is_pending() && self.is_ended_meanwhile() {
+        if read.is_pending() && self.is_ended_meanwhile(READER, cx) {
             coop.made_progress();
             return Poll::Ready(self.at_end());
         }
@@ -294,9 +303,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             coop.made_progress();
             return Poll::Ready(Err(self.refusal()));
         };
-        live.waiting.park(WRITER, cx);
         let mut sent = once_more(|| send(Pin::new(&mut live.io), cx));
-        if sent.is_pending() && self.is_ended_meanwhile() {
+        if sent.is_pending() && self.is_ended_meanwhile(WRITER, cx) {
             coop.made_progress();
             return Poll::Ready(Err(self.refusal()));
         }
@@ -356,9 +364,7 @@ fn read_once(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, space: &mu
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncRead for Stream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.control.is_touched() {
-            self.check_control();
-        }
+        self.check_control();
         let has_unread = !self.inbox.is_empty();
         if !has_unread && buf.remaining() > 0 {
             return self.poll_fill(cx, buf);

@@ -227,15 +227,11 @@ impl<T: Transport> TlsReadHalf<T> {
         read: &mut impl FnMut(&mut Inbox, &mut Pump<T>, &mut Context<'_>) -> Poll<Step>,
     ) -> Poll<io::Result<()>> {
         let Self { shared, control, inbox, closes, has_ended, .. } = self;
-        if control.is_aborted() {
+        if control.is_touched() && control.is_aborted() {
             inbox.clear();
         }
         shared.with(|pump| {
-            if control.is_touched()
-                && !pump.check_cut(control.cut())
-                && pump.is_closed_elsewhere(control, *closes)
-                && !*has_ended
-            {
+            if control.is_touched() && is_taken(pump, control, *closes) && !*has_ended {
                 return Poll::Ready(Err(Reason::Closed.into()));
             }
             loop {
@@ -250,6 +246,14 @@ impl<T: Transport> TlsReadHalf<T> {
             }
         })
     }
+}
+
+/// Ends the session if the connection was cut off. Otherwise returns whether a close through the handle has taken the
+/// half (rule: close-16).
+#[cold]
+#[inline(never)]
+fn is_taken<T: Transport>(pump: &mut Pump<T>, control: &Control, closes: bool) -> bool {
+    !pump.check_cut(control.cut()) && pump.is_closed_elsewhere(control, closes)
 }
 
 /// Whether the deadline of the handshake has passed. If it has, this ends the session with that reason. Both halves

@@ -87,7 +87,9 @@ impl<T: Transport> TlsWriteHalf<T> {
     /// Calls `f` with the pump, after checking for an abort by another task.
     fn with_live<R>(&self, f: impl FnOnce(&mut Pump<T>) -> R) -> R {
         self.shared.with(|pump| {
-            pump.check_cut(self.control.cut());
+            if self.control.is_touched() {
+                pump.check_cut(self.control.cut());
+            }
             f(pump)
         })
     }
