@@ -313,7 +313,13 @@ impl<C: Send + 'static> Accepting<C> {
         let (deadline, unfinished, tcp) = incoming.into_parts();
         let (addr, control) = (tcp.peer_addr(), tcp.control());
         let entry = Entry::new(&self.shared, peer);
-        let preparing: Pin<Box<F>> = Box::pin(prepare(tcp, deadline));
+        // rule: life-7
+        let preparing: Result<Pin<Box<F>>, Error> = caught(|| Box::pin(prepare(tcp, deadline)));
+        let preparing = async {
+            let mut preparing = preparing?;
+            poll_fn(move |cx| caught(|| preparing.as_mut().poll(cx)).unwrap_or_else(|error| Poll::Ready(Err(error))))
+                .await
+        };
         let (sender, on_error, finishes) = (self.sender.clone(), self.chosen.on_error.clone(), self.chosen.finishes);
         self.tasks.spawn(async move {
             let outcome = outcome(&control, deadline, finishes, &entry.displaced, preparing).await;
@@ -329,6 +335,11 @@ impl<C: Send + 'static> Accepting<C> {
             }
         });
     }
+}
+
+/// Calls the application's code. A panic becomes the error of its connection.
+fn caught<R>(call: impl FnOnce() -> R) -> Result<R, Error> {
+    catch(call, |_| std::io::Error::other("the preparation of the connection panicked").into())
 }
 
 /// Waits for a preparation: at most until its deadline, and until a drain unless it is to be finished.

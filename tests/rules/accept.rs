@@ -71,6 +71,35 @@ async fn silent_and_failing_clients_delay_nobody() {
     .await;
 }
 
+/// rule: accept-1, life-7
+#[tokio::test]
+async fn a_preparation_that_panics_ends_only_its_own_connection() {
+    bounded("panics", async {
+        let (builder, listener, address, errors) = listening().await;
+        let count = std::sync::atomic::AtomicUsize::new(0);
+        let mut listener = builder.prepare(listener, move |tcp| {
+            let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            assert_ne!(number, 0, "the first one panics at once");
+            async move {
+                assert_ne!(number, 1, "the second one panics in its future");
+                Ok(tcp)
+            }
+        });
+        for _ in 0..2 {
+            // The reset may come before the client knows that it is connected.
+            if let Ok(mut client) = TcpStream::connect(address).await {
+                assert!(client.read(&mut [0]).await.is_err());
+            }
+        }
+        let client = TcpStream::connect(address).await.unwrap();
+        let accepted = listener.accept().await.unwrap();
+        assert_eq!(accepted.peer_addr(), client.local_addr().unwrap().into());
+        let errors = errors.lock().unwrap().clone();
+        assert!(errors.len() == 2 && errors.iter().all(|error| error.contains("panicked")), "{errors:?}");
+    })
+    .await;
+}
+
 /// rule: accept-2
 #[tokio::test]
 async fn a_peer_with_many_silent_connections_displaces_its_own() {
