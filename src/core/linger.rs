@@ -61,6 +61,11 @@ pub fn failure(report: &CloseReport) -> Option<&Reason> {
         Reason::Aborted | Reason::Dropped => false,
         // The peer ended the connection after it had received everything.
         Reason::Reset(_) => report.marker_sent() && report.unacknowledged == Some(0),
+        // The system has given the connection up, and with it the bytes that it still had. At a bound of the close, it keeps
+        // sending them.
+        Reason::TimedOut(_) | Reason::Io(_) if report.bound.is_none() => {
+            report.marker_sent() && report.unacknowledged == Some(0)
+        }
         _ => report.marker_sent(),
     };
     (!is_delivered).then_some(&report.reason)
@@ -69,7 +74,7 @@ pub fn failure(report: &CloseReport) -> Option<&Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::report::{LayerKind, LayerReport, Received};
+    use crate::core::report::{Bound, LayerKind, LayerReport, Received};
     use crate::error::Phase;
 
     /// rule: close-15
@@ -103,8 +108,6 @@ mod tests {
             (closed.clone(), true, Some(0), true),
             (closed, false, None, true),
             (Reason::Unconfirmed, true, None, true),
-            (timed_out.clone(), true, Some(9), true),
-            (timed_out, false, Some(9), false),
             (reset.clone(), true, Some(0), true),
             (reset.clone(), true, Some(9), false),
             (reset.clone(), true, None, false),
@@ -115,6 +118,20 @@ mod tests {
         ];
         for (reason, marker_sent, unacknowledged, expected) in cases {
             let report = report(reason, marker_sent, unacknowledged);
+            assert_eq!(failure(&report).is_none(), expected, "{report:?}");
+        }
+        // The peer takes nothing. At the bound of the close, our system keeps sending. After a time limit of the system itself,
+        // or an error, the bytes are lost.
+        let io = Reason::Io(std::sync::Arc::new(std::io::ErrorKind::HostUnreachable.into()));
+        for (reason, bound, marker_sent, unacknowledged, expected) in [
+            (timed_out.clone(), Some(Bound::Time), true, Some(9), true),
+            (timed_out.clone(), Some(Bound::Time), false, Some(9), false),
+            (timed_out.clone(), None, true, Some(0), true),
+            (timed_out.clone(), None, true, Some(9), false),
+            (timed_out, None, true, None, false),
+            (io, None, true, Some(9), false),
+        ] {
+            let report = CloseReport { bound, ..report(reason, marker_sent, unacknowledged) };
             assert_eq!(failure(&report).is_none(), expected, "{report:?}");
         }
     }
