@@ -88,8 +88,9 @@ impl Postgres {
             .spawn()
             .unwrap();
         let this = Self { child, addr, folder };
+        // It listens before it lets anyone log in.
         let up = async {
-            while TcpStream::connect(addr).await.is_err() {
+            while !this.log().contains("ready to accept connections") {
                 sleep(Duration::from_millis(50)).await;
             }
         };

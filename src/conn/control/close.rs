@@ -32,11 +32,10 @@ impl Control {
     /// the owner can access the stream. If the owner does not do so within
     /// [`Policy::close_timeout`](crate::Policy::close_timeout), the stream is dropped at its next poll, and the reason
     /// is [`Reason::TimedOut`](crate::Reason::TimedOut).
-    /// next poll, and the reason is [`Reason::TimedOut`](crate::Reason::TimedOut).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use bowline::{Reason, Transport};
+    /// use bowline::{Reason, Split, Transport};
     /// use tokio::io::AsyncReadExt;
     ///
     /// let (ours, mut theirs) = bowline::testing::tcp_pair().await?;
