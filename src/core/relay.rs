@@ -61,7 +61,7 @@ pub fn failure(leg: &Leg) -> Option<Reason> {
         (send, RecvHalf::Ending(end) | RecvHalf::Ended(end)) => match (send, whole(*end, *truncation)) {
             (_, Err(reason)) => Some(reason),
             (SendHalf::Broken(reason), Ok(())) => Some(reason.clone()),
-            // No more bytes were expected in either direction, so this is not a failure.
+            // Both directions are complete, so a lost connection is not a failure any more.
             (SendHalf::Finished, Ok(())) => None,
             (SendHalf::Open | SendHalf::Finishing, Ok(())) => lost.then_some(RESET),
             (SendHalf::Aborted, Ok(())) => Some(Reason::Aborted),

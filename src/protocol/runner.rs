@@ -124,7 +124,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// # Cancel safety
     /// Not cancel safe: dropping the future drops the connection.
     pub fn run(self) -> impl Future<Output = CloseReport> + Send {
-        // Boxed, because an async block stores its argument a second time.
+        // Boxed, because an async block may store a captured value twice.
         let mut runner = Box::new(self);
         async move {
             let outcome = {

@@ -12,7 +12,8 @@ pub(crate) trait Watcher: Send + Sync {
     fn handle_close(&self);
     /// Closes the connection in order if this is its topmost layer, even while other tasks hold it.
     fn close_in_order(self: Arc<Self>) -> Closing;
-    /// Whether this owner must do the close, whatever layers there are.
+    /// Whether a close through the handle is left to this owner, and not to the topmost layer. It is for the callback
+    /// interface.
     fn owns_close(&self) -> bool {
         false
     }

@@ -14,7 +14,7 @@ use crate::core::buffer::Buffer;
 use crate::core::record::{HEADER, MAX_FRAGMENT, RECORD_TYPES};
 use crate::error::SessionError;
 
-/// By how many bytes a record of rustls's own suites can be longer than its plaintext.
+/// The largest overhead of a record of rustls's own suites, in bytes.
 const RECORD_COST: usize = HEADER + 8 + 16;
 
 /// One rustls session.
@@ -32,7 +32,7 @@ pub(in crate::core) struct Buffered {
     failure: Option<Error>,
     has_failed: bool,
     spacer: Spacer,
-    /// The peer's, until the handshake is done.
+    /// The peer's first hello. [`Hello::unwanted`] replaces it when the handshake is done.
     hello: Hello,
     master: Master,
 }
@@ -74,7 +74,7 @@ impl Buffered {
         buffered
     }
 
-    /// Feeds bytes and returns how many were taken.
+    /// Feeds bytes to rustls, and returns how many it has read.
     fn feed(&mut self, bytes: &[u8]) -> Result<usize, Error> {
         let mut fed = Fed { rest: bytes, place: None };
         // rustls treats a read of 0 bytes as the end of the stream, so it must never get an empty reader.
@@ -130,9 +130,10 @@ impl Buffered {
         }
     }
 
-    /// For a session that another library began, it is unknown how much its key has sealed. When the key is used up (TLS 1.2),
-    /// rustls drops the data that it accepted and sends close_notify instead, which must not leave (rule: end-8). TLS 1.2 sends
-    /// the type of a record in the clear; in TLS 1.3 the visible type is always that of data.
+    /// Whether rustls has sealed close_notify instead of data. If another library started the session, it is unknown
+    /// how much its key has sealed. When the key is used up (TLS 1.2), rustls drops the accepted data and seals
+    /// close_notify instead, which must not be sent (rule: end-8). In TLS 1.2 the type of a record is not encrypted. In
+    /// TLS 1.3 the visible type is always that of data.
     fn ends_by_itself(&mut self) -> bool {
         let mut first = First(None);
         let _ = self.tls.write_tls(&mut first);
@@ -140,8 +141,9 @@ impl Buffered {
     }
 }
 
-/// rustls has a buffer of its own for the input that it keeps. After a failure it seals only a close_notify, so it cannot send an
-/// alert of ours, and does not let its keys be extracted.
+/// Some methods keep the trait's default body: rustls copies the start of a message to its own buffer, and the reader
+/// gets a copy in any case. rustls cannot send a fatal alert of ours: after a failure, it seals only a close_notify, and
+/// does not let its keys be extracted.
 impl Engine for Buffered {
     fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
@@ -162,18 +164,19 @@ impl Engine for Buffered {
         }
     }
 
-    /// rustls opens into its own memory; the reader copies from there.
+    /// rustls opens the record in its own memory, from which the reader copies.
     ///
-    /// If the next record has begun to arrive, its first byte is fed with this record. Otherwise rustls shrinks its empty buffer
-    /// to 4 KiB, and then takes and checks each record in five pieces. The byte stays in the input too, because after a
-    /// close_notify it belongs to the plaintext. A byte that begins no record is not fed, since it would fail this record.
+    /// If the next record has started to arrive, its first byte is fed together with this record. Otherwise rustls
+    /// would shrink its empty buffer to 4 KiB, and would then read and check each record in five pieces. The byte also
+    /// stays in the input, because after a close_notify it belongs to the plaintext. A byte that cannot start a record
+    /// is not fed, because it would make this record fail.
     fn open(&mut self, input: &mut Buffer, record: usize, _: &mut [u8]) -> Result<usize, Error> {
         self.hello.read(&input.as_slice()[..record]);
         let is_begun = input.as_slice().get(record).is_some_and(|first| RECORD_TYPES.contains(first));
         let with_next = record + usize::from(is_begun && !self.tls.is_handshaking());
         let fed = self.feed(&input.as_slice()[self.ahead..with_next])?;
         if let Some(budget) = self.budget.as_mut().filter(|_| self.tls.wants_write()) {
-            // The refusal of a renegotiation.
+            // rustls has sealed the refusal of a renegotiation.
             budget.spend_record();
         }
         let seen = self.ahead + fed;
@@ -185,7 +188,7 @@ impl Engine for Buffered {
         Ok(0)
     }
 
-    /// TLS 1.3 has a next key, and rustls changes to it on its own.
+    /// In TLS 1.3 there is a next key, and rustls changes to it by itself, so no budget is needed.
     fn finish_handshake(&mut self) -> Result<(), Error> {
         /// Finished.
         const SEALED: u64 = 1;
@@ -262,13 +265,13 @@ impl Engine for Buffered {
 
     fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
         let sealed = self.write(parts, room);
-        // Reserves the space at once, so that the queue does not double its memory.
+        // The space is reserved at once, so that the queue does not double its memory.
         let _ = queue.space_within(sealed + RECORD_COST * (sealed / MAX_FRAGMENT + 1), 0);
         self.collect(queue);
         sealed
     }
 
-    /// An empty write makes rustls send it.
+    /// Makes rustls send the answer, by an empty write.
     fn answer(&mut self) {
         let _ = self.tls.writer().write(&[]);
     }

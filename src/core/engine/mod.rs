@@ -99,7 +99,7 @@ impl AnyEngine {
         !matches!(self, Self::Rustls(_))
     }
 
-    // Called for each record, so without the table.
+    // These are called for each record, so they do not go through the trait object.
 
     #[inline]
     pub(super) fn opened(&self) -> usize {

@@ -418,7 +418,7 @@ impl Session {
             }
         };
         if matches!(step, Step::Data | Step::Ended) && !self.has_more() {
-            // Answered now, because the next write may come much later.
+            // A KeyUpdate is answered now, because the next write may come much later.
             self.answer();
         }
         // Released, so that an empty buffer is not kept.

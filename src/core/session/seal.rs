@@ -41,7 +41,7 @@ impl Session {
         layer: impl FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> Result<usize, Error> {
         if !self.may_pass() {
-            // The answer must precede later data (RFC 8446 section 4.6.3).
+            // The answer to a KeyUpdate must precede later data (RFC 8446 section 4.6.3).
             self.answer();
             if !self.may_pass() {
                 return self.write(parts);

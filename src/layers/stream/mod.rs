@@ -62,7 +62,7 @@ pub struct Stream<S> {
     beneath: bool,
     /// One timer for each task that may wait.
     timers: [IdleTimer; 2],
-    /// Runs while the end of our send half waits for the peer.
+    /// Runs while a task that ends our send half waits for the peer to accept the remaining bytes.
     stall: StallTimer,
     /// Our send half has ended.
     fin_sent: HalfOpen,

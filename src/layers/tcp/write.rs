@@ -39,7 +39,7 @@ impl TcpWriteHalf {
         Self { wire: Some(wire), control, half, timer, corked: false, expects_end: false, closes: false }
     }
 
-    /// The write half of a close through the handle.
+    /// The write half that a close through the handle uses.
     pub(super) fn to_close(wire: SocketShare) -> Self {
         let has_ended = wire.fin_sent.has_begun();
         let mut half = Self { closes: true, ..Self::new(wire) };

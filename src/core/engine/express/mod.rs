@@ -49,7 +49,7 @@ pub(in crate::core) struct Express {
 enum State {
     Handshake(Box<Handshake>),
     Records(Box<Records>),
-    /// rustls could not pass the keys to us.
+    /// rustls could not hand over the keys.
     Failed,
 }
 
@@ -127,7 +127,7 @@ impl Engine for Express {
         }
     }
 
-    /// The handshake is done, and its facts were taken. From now on this engine handles the records.
+    /// From now on, this engine handles the records.
     fn finish_handshake(&mut self) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Handshake(handshake) => {
@@ -157,7 +157,7 @@ impl Engine for Express {
         exporter.export(records.suite(), out, label, context)
     }
 
-    /// How many bytes at the front of the input were seen and are still needed: the start of a handshake message.
+    /// The kept bytes are the start of a handshake message, which rustls has seen and still needs.
     fn kept(&self) -> usize {
         match &self.state {
             State::Handshake(handshake) => handshake.kept(),
@@ -233,7 +233,7 @@ impl Engine for Express {
         }
     }
 
-    /// The input was discarded, and the opened plaintext with it.
+    /// The opened plaintext is in the input, so it is discarded too.
     fn forget_input(&mut self) {
         self.forget_opened();
     }
@@ -242,13 +242,13 @@ impl Engine for Express {
         self.opened = Opened::default();
     }
 
-    /// Seals these parts, up to `room` bytes, and returns how many. It seals less if the key is used up (TLS 1.2).
+    /// Seals up to `room` bytes of these parts, and returns how many. It seals less if the key is used up (TLS 1.2).
     fn write(&mut self, parts: &[IoSlice<'_>], room: usize) -> usize {
         let State::Records(records) = &mut self.state else { return 0 };
         records.seal_data(parts, room, &mut self.out)
     }
 
-    /// Does the same, directly in the queue that the records leave from.
+    /// As `write`, directly in the queue from which the records are sent.
     fn write_after(&mut self, parts: &[IoSlice<'_>], room: usize, queue: &mut Buffer) -> usize {
         queue.append(&mut self.out);
         let State::Records(records) = &mut self.state else { return 0 };
