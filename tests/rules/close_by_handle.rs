@@ -215,6 +215,36 @@ async fn a_close_that_was_dropped_is_continued() {
     .await;
 }
 
+/// rule: close-16, close-3: a close that was polled once and is kept, but not polled again, does not hold up another one.
+#[tokio::test]
+async fn a_close_that_nobody_polls_is_given_up() {
+    let hasty = Policy::default().close_timeout(Duration::from_millis(100));
+    let timed_out = |report: &CloseReport| assert!(matches!(report.reason, Reason::TimedOut(Phase::Close)), "{report}");
+    over(&Kind::ALL, hasty.clone(), |_, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        let control = a.control();
+        let mut kept = Box::pin(control.close());
+        assert!(tokio::time::timeout(Duration::ZERO, kept.as_mut()).await.is_err());
+        let (owners, handles) = tokio::join!(a.close(), control.close());
+        timed_out(&owners);
+        assert_same(&owners, &handles);
+        assert_same(&owners, &kept.await);
+        drop(b);
+    })
+    .await;
+    over(&Kind::ALL, hasty, |_, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        let control = a.control();
+        let mut kept = a.close();
+        assert!(tokio::time::timeout(Duration::ZERO, &mut kept).await.is_err());
+        let report = control.close().await;
+        timed_out(&report);
+        assert_same(&report, &kept.await);
+        drop(b);
+    })
+    .await;
+}
+
 /// rule: close-16, abort-3: an abort ends a close.
 #[tokio::test]
 async fn an_abort_ends_a_close_by_the_handle() {

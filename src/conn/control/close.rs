@@ -4,11 +4,15 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use tokio::sync::futures::Notified;
 use tokio::task::coop::consume_budget;
+use tokio::time::timeout;
 
 use super::{CLOSE_ASKED, Control, Watcher};
 use crate::conn::unlocked;
 use crate::core::report::CloseReport;
+use crate::core::stall::Stall;
+use crate::error::{Phase, Reason};
 
 /// A close in progress.
 pub(crate) type Closing = Pin<Box<dyn Future<Output = CloseReport> + Send>>;
@@ -31,7 +35,8 @@ impl Control {
     /// half is used or dropped. The owner of a plaintext [`Stream`](crate::Stream) has to poll it once, because only
     /// the owner can access the stream. If the owner does not do so within
     /// [`Policy::close_timeout`](crate::Policy::close_timeout), the stream is dropped at its next poll, and the reason
-    /// is [`Reason::TimedOut`](crate::Reason::TimedOut).
+    /// is [`Reason::TimedOut`](crate::Reason::TimedOut). Another close of the connection that is in progress, but that
+    /// nobody polls, is given up after twice that time, with the same reason.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -67,6 +72,7 @@ impl Control {
             // Taken first, because the tasks may drop the connection as soon as they notice the close.
             let mut hold = this.hold();
             this.ask_close();
+            let mut stall = Stall::new(this.taken());
             loop {
                 let mut over = pin!(this.0.going.notified());
                 over.as_mut().enable();
@@ -80,8 +86,18 @@ impl Control {
                     drop(hold.take());
                     return closing.await;
                 }
-                over.await;
+                this.await_other_close(&mut stall, over).await;
             }
+        }
+    }
+
+    /// Waits until the other close is over or was dropped. A task that holds a close must poll it, but nothing forces it
+    /// to: a close that was polled once and then kept would hold up every other one. So a close that makes no progress
+    /// for twice its own limit is given up.
+    async fn await_other_close(&self, stall: &mut Stall, over: Pin<&mut Notified<'_>>) {
+        let Some(bound) = self.policy().close_timeout else { return over.await };
+        if timeout(Stall::interval(bound.saturating_mul(2)), over).await.is_err() && stall.look(self.taken()) {
+            self.end(Reason::TimedOut(Phase::Close));
         }
     }
 
