@@ -1,5 +1,11 @@
 //! The limits and options of a connection. Every default is safe and can be changed.
 
+#[cfg(feature = "tokio")]
+use std::any::Any;
+#[cfg(feature = "tokio")]
+use std::fmt;
+#[cfg(feature = "tokio")]
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "tokio")]
@@ -22,6 +28,8 @@ use crate::error::UpgradeError;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    #[cfg(feature = "tokio")]
+    pub(crate) observers: PolicyObservers,
     pub(crate) handshake_timeout: Option<Duration>,
     pub(crate) close_timeout: Option<Duration>,
     pub(crate) close_discard: u64,
@@ -198,6 +206,8 @@ impl Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
+            #[cfg(feature = "tokio")]
+            observers: PolicyObservers(None),
             handshake_timeout: Some(Duration::from_secs(30)),
             close_timeout: Some(Duration::from_secs(10)),
             close_discard: 16 << 20,
@@ -218,6 +228,33 @@ impl Policy {
     pub(crate) fn check_layers(&self, layers: usize) -> Result<(), UpgradeError> {
         let limit = self.max_layers;
         if layers < limit { Ok(()) } else { Err(UpgradeError::TooManyLayers { limit }) }
+    }
+}
+
+/// The observers of the connections with a policy. Their type names connections, which this level does not know, so only
+/// the level that adds and calls them knows it.
+#[cfg(feature = "tokio")]
+#[derive(Clone)]
+pub(crate) struct PolicyObservers(pub(crate) Option<Arc<dyn Any + Send + Sync>>);
+
+#[cfg(feature = "tokio")]
+impl PartialEq for PolicyObservers {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Eq for PolicyObservers {}
+
+#[cfg(feature = "tokio")]
+impl fmt::Debug for PolicyObservers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "set" } else { "none" })
     }
 }
 

@@ -146,7 +146,10 @@ impl Connector {
     ) -> Result<TcpConnection, Error> {
         let super::race::Lost { attempts, timed_out } =
             match super::race::race(addrs, self.attempt_delay, deadline, |addr| self.attempt(addr)).await {
-                Ok(connection) => return Ok(connection),
+                Ok(connection) => {
+                    connection.control().announce();
+                    return Ok(connection);
+                }
                 Err(lost) => lost,
             };
         // rule: life-6. A refusal by the system is immediate, and a caller that retries at once may get the same one

@@ -11,9 +11,11 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 
-use crate::conn::control::{Control, Group, Member, WeakControl, draining};
+use crate::conn::control::{Control, Group, Member, Observers, WeakControl, draining};
 use crate::conn::time::{after, until};
+use crate::core::drain::DrainReport;
 use crate::core::outcome::{Outcome, OutcomeCounts};
+use crate::policy::Policy;
 
 /// A group of connections that end together: the connections of one or several [`Listener`](crate::Listener)s, and
 /// others that have [joined](Self::join). A service is stopped through this handle. It is cheap to clone, and any task
@@ -88,6 +90,8 @@ struct State {
     /// The connections that ended since the drain began.
     ended: OutcomeCounts,
     cut_off: usize,
+    /// The observers of the listeners, until the drain is over.
+    observers: Observers,
 }
 
 /// The part of a listener that a drain closes.
@@ -120,11 +124,15 @@ impl DrainGroup {
     /// The system resets connections that wait in its backlog and were not accepted. A listening socket that was
     /// [passed in](crate::ListenerBuilder::from_std) stays open for its other holders, with its backlog (rule: tcp-10).
     pub fn begin_drain(&self) {
-        let listeners = {
+        let (listeners, begun) = {
             let mut state = self.state();
-            self.0.draining.store(true, Ordering::SeqCst);
-            std::mem::take(&mut state.listeners)
+            let begun =
+                (!self.0.draining.swap(true, Ordering::SeqCst)).then(|| (state.members.len(), state.observers.clone()));
+            (std::mem::take(&mut state.listeners), begun)
         };
+        if let Some((open, observers)) = begun {
+            observers.tell(|observer| observer.draining(open));
+        }
         listeners.iter().filter_map(Weak::upgrade).for_each(|listener| listener.shut());
         self.0.begun.notify_waiters();
         self.members().iter().for_each(Control::tell_draining);
@@ -149,15 +157,18 @@ impl DrainGroup {
         if until(deadline, self.emptied()).await.is_none() {
             self.cut_off();
         }
-        let (mut ended, cut_off, open) = {
-            let state = self.state();
+        let (mut ended, cut_off, open, observers) = {
+            let mut state = self.state();
+            let observers = std::mem::take(&mut state.observers);
             // Kept until the lock is released, because dropping the last handle of a connection runs the destructors
             // of everything in it.
             let open: Vec<Control> = state.members.iter().filter_map(|(_, member)| member.upgrade()).collect();
-            (state.ended.clone(), state.cut_off, open)
+            (state.ended.clone(), state.cut_off, open, observers)
         };
         open.iter().for_each(|control| ended.add(control.outcome()));
-        DrainReport { ended, cut_off }
+        let report = DrainReport { ended, cut_off };
+        observers.tell(|observer| observer.drained(&report));
+        report
     }
 
     /// Whether the drain has started.
@@ -213,6 +224,13 @@ impl DrainGroup {
         drop(state);
         if let Some(listener) = listener.upgrade() {
             listener.shut();
+        }
+    }
+
+    /// The observers of this policy, which is the one of a listener, are notified of the drain.
+    pub(crate) fn add_observers(&self, policy: &Policy) {
+        if let Some(observers) = Observers::of(policy) {
+            self.state().observers.merge(&observers);
         }
     }
 
@@ -283,49 +301,5 @@ impl fmt::Debug for DrainGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (connections, is_draining) = (self.connections(), self.is_draining());
         f.debug_struct("DrainGroup").field("connections", &connections).field("is_draining", &is_draining).finish()
-    }
-}
-
-/// How many connections ended with which outcome, from the start of a drain to its end.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DrainReport {
-    ended: OutcomeCounts,
-    /// The number of connections that the drain aborted at the deadline. They are counted as `aborted` too.
-    pub cut_off: usize,
-}
-
-impl DrainReport {
-    /// The total number of connections.
-    pub fn total(&self) -> usize {
-        self.ended.total()
-    }
-
-    /// The number of connections with this outcome. [`Outcome::Dropped`] counts connections that the application
-    /// dropped without `close` or `abort`, and that had not ended by themselves.
-    pub fn count(&self, outcome: Outcome) -> usize {
-        self.ended.count(outcome)
-    }
-
-    /// Every outcome with its number of connections, including zeros.
-    pub fn iter(&self) -> impl Iterator<Item = (Outcome, usize)> {
-        Outcome::ALL.into_iter().map(|outcome| (outcome, self.ended.count(outcome)))
-    }
-
-    /// Whether every connection ended cleanly on both sides.
-    pub fn is_clean(&self) -> bool {
-        self.ended.count(Outcome::Closed) == self.total()
-    }
-}
-
-/// `7 connections ended: 5 closed, 2 aborted (1 of them at the deadline)`
-impl fmt::Display for DrainReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.total() {
-            0 => return f.write_str("no connection was open"),
-            1 => write!(f, "1 connection ended: {}", self.ended)?,
-            total => write!(f, "{total} connections ended: {}", self.ended)?,
-        }
-        if self.cut_off > 0 { write!(f, " ({} of them at the deadline)", self.cut_off) } else { Ok(()) }
     }
 }

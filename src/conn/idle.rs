@@ -50,10 +50,12 @@ impl HalfOpen {
 }
 
 /// The time of the last traffic in either direction. Both halves share it: traffic in one direction keeps the other one
-/// from timing out (rule: idle-2). Without a limit, no clock is read.
+/// from timing out (rule: idle-2). Without a limit, the clock is read only once, at the beginning.
 pub(crate) struct Activity {
-    /// `None` if no limit is set.
-    begin: Option<Instant>,
+    /// When the connection was made.
+    begin: Instant,
+    /// Whether a time limit is set.
+    is_bounded: bool,
     /// The time of the last traffic, in nanoseconds since `begin`.
     last: AtomicU64,
     /// The number of guards that mark the connection as busy.
@@ -63,30 +65,35 @@ pub(crate) struct Activity {
 impl Activity {
     pub(crate) fn new(policy: &Policy) -> Self {
         let is_bounded = policy.idle_timeout.is_some() || policy.half_open_timeout.is_some();
-        Self { begin: is_bounded.then(Instant::now), last: AtomicU64::new(0), busy: AtomicU32::new(0) }
+        Self { begin: Instant::now(), is_bounded, last: AtomicU64::new(0), busy: AtomicU32::new(0) }
     }
 
     /// Whether a time limit is set.
     pub(crate) fn is_bounded(&self) -> bool {
-        self.begin.is_some()
+        self.is_bounded
+    }
+
+    /// When the connection was made.
+    pub(crate) fn begin(&self) -> Instant {
+        self.begin
     }
 
     /// Records that there was traffic now.
     #[inline]
     pub(crate) fn note(&self) {
-        if let Some(begin) = self.begin {
-            self.note_at(begin);
+        if self.is_bounded {
+            self.note_now();
         }
     }
 
     #[inline(never)]
-    fn note_at(&self, begin: Instant) {
-        let nanos = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    fn note_now(&self) {
+        let nanos = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.last.store(nanos, Ordering::Relaxed);
     }
 
     fn last(&self) -> Option<Instant> {
-        self.begin?.checked_add(Duration::from_nanos(self.last.load(Ordering::Relaxed)))
+        self.begin.checked_add(Duration::from_nanos(self.last.load(Ordering::Relaxed)))
     }
 
     /// Adds a guard. The connection is not idle until all guards are dropped (rule: idle-4).

@@ -6,6 +6,7 @@ pub(crate) mod group;
 pub(crate) mod idle;
 pub(crate) mod lost_socket;
 pub(crate) mod options;
+pub(crate) mod refusal;
 pub(crate) mod shared_socket;
 pub(crate) mod socket;
 pub(crate) mod time;

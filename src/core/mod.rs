@@ -11,7 +11,7 @@
 //! - [`inbox`]: received bytes that were not read yet. No other module may hold any, so that the leftover bytes at an
 //!   upgrade are always known.
 //! - [`backoff`]: the wait before the next attempt.
-//! - [`outcome`]: counts how the members of a group ended.
+//! - [`outcome`], [`drain`]: counts how the members of a group ended.
 //! - [`delivery`]: whether our data has arrived, and which reason follows from that.
 //! - [`linger`]: when a close for a library stops waiting for the peer.
 //! - [`stall`]: a wait that continues as long as there is progress.
@@ -39,6 +39,8 @@ pub(crate) mod catch;
 pub mod delivery;
 #[cfg(feature = "starttls")]
 pub mod dialogue;
+#[cfg(feature = "tokio")]
+pub mod drain;
 pub mod engine;
 pub mod facts;
 pub mod half;

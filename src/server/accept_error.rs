@@ -5,22 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::limits::Refusal;
 use super::listener::ListenerStatus;
+use crate::conn::control::AcceptFault as Fault;
+use crate::conn::refusal::Refusal;
 
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-
-/// The cause of a failed accept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// One connection failed, and is gone. The next one can be accepted at once.
-    Connection,
-    /// The system lacks a resource (descriptors, memory) that may be available again later.
-    System,
-    /// The listening socket is unusable.
-    Listener,
-}
 
 impl Fault {
     fn of(error: &io::Error, still_listens: impl FnOnce() -> bool) -> Self {

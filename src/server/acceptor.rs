@@ -12,12 +12,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
-use super::accept_error::{AcceptErrors, Fault};
+use super::accept_error::AcceptErrors;
 use super::closable_socket::ClosableSocket;
 use super::limits::{Limits, PeerPlace, hold};
 use super::listener::{ListenerBuilder, ListenerStatus};
 use crate::address::Address;
-use crate::conn::control::Control;
+use crate::conn::control::{AcceptFailure, AcceptFault as Fault, Control, Observer, Observers};
 use crate::conn::group::DrainGroup;
 use crate::conn::group::Drainable;
 use crate::error::{BindError, Error};
@@ -74,6 +74,7 @@ impl Pass {
     pub(crate) fn hand_to(self, control: &Control) -> OwnedSemaphorePermit {
         hold(control, self.place, self.among_peers);
         self.group.join(control);
+        control.announce();
         self.unfinished
     }
 }
@@ -84,6 +85,7 @@ impl<S: Listens> Acceptor<S> {
         let socket = Arc::new(ClosableSocket::new(socket));
         let listener: Weak<dyn Drainable> = Arc::downgrade(&(Arc::clone(&socket) as Arc<dyn Drainable>));
         chosen.group.add_listener(listener);
+        chosen.group.add_observers(&chosen.policy);
         Self {
             socket,
             addr,
@@ -157,7 +159,10 @@ impl<S: Listens> Acceptor<S> {
                     let (among_peers, group) = (among_peers.flatten(), self.group.clone());
                     return Ok((taken, Pass { unfinished, place, among_peers, group }));
                 }
-                Err(refusal) => self.errors().handle_refusal(refusal),
+                Err(refusal) => {
+                    self.errors().handle_refusal(refusal.clone());
+                    self.tell(|observer| observer.refused(&refusal));
+                }
             }
         }
     }
@@ -165,9 +170,17 @@ impl<S: Listens> Acceptor<S> {
     fn handle_error(&self, error: io::Error) -> Result<(), Error> {
         let error = Arc::new(error);
         let still_listens = || self.socket.with(|socket| socket.sockets().iter().all(still_listens)).unwrap_or(false);
-        match self.errors().handle_error(&error, Instant::now().into_std(), still_listens) {
+        let fault = self.errors().handle_error(&error, Instant::now().into_std(), still_listens);
+        self.tell(|observer| observer.accept_failed(&AcceptFailure { listener: &self.addr, fault, error: &error }));
+        match fault {
             Fault::Connection | Fault::System => Ok(()),
             Fault::Listener => Err(BindError { addr: self.addr.clone(), error }.into()),
+        }
+    }
+
+    fn tell(&self, event: impl Fn(&dyn Observer)) {
+        if let Some(observers) = Observers::of(&self.policy) {
+            observers.tell(event);
         }
     }
 

@@ -14,10 +14,10 @@ use tokio::task::coop::consume_budget;
 
 use super::acceptor::{Acceptor, Listens, Origin};
 use super::incoming::Incoming;
-use super::limits::Refusal;
 use super::opening::{IpFamily, Opened};
 use crate::address::Address;
 use crate::conn::group::DrainGroup;
+use crate::conn::refusal::Refusal;
 use crate::error::Error;
 use crate::layers::tcp::TcpConnection;
 use crate::policy::Policy;

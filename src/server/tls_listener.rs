@@ -142,6 +142,8 @@ impl TlsListenerBuilder {
                 let mut connection = UpgradableConnection::new(tcp);
                 if is_tls {
                     connection.start_tls_by(StartTls::server(&tls), deadline).await?;
+                } else {
+                    connection.control().note_plaintext();
                 }
                 Ok(connection)
             }

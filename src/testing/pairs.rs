@@ -97,8 +97,10 @@ pub async fn tcp_pair() -> io::Result<(TcpConnection, TcpConnection)> {
 pub async fn tcp_pair_with(policy: impl Into<Arc<Policy>>) -> io::Result<(TcpConnection, TcpConnection)> {
     let policy = policy.into();
     let (client, server) = raw_tcp_pair().await?;
-    let client = TcpConnection::new(client, Arc::clone(&policy))?;
+    let (host, peer) = (client.local_addr()?, client.peer_addr()?);
+    let client = TcpConnection::between(client, host, peer, Arc::clone(&policy));
     client.control().set_connected();
+    client.control().announce();
     Ok((client, TcpConnection::new(server, policy)?))
 }
 

@@ -48,7 +48,7 @@ fn the_types_of_other_crates_are_those_that_are_listed() {
 #[test]
 fn the_listing_is_short_enough_to_be_read() {
     let text = fs::read_to_string(root().join("docs/api.txt")).unwrap();
-    assert!((400..1_200).contains(&text.lines().count()), "{} lines", text.lines().count());
+    assert!((400..1_600).contains(&text.lines().count()), "{} lines", text.lines().count());
     assert!(!text.contains("bowline::core"), "the core is no part of the API");
 }
 

@@ -16,7 +16,7 @@ use crate::source::{Source, files, root};
 const FILE: &str = "docs/rules.md";
 
 /// The groups of rules, each with the number of its rules.
-const GROUPS: [(&str, usize); 17] = [
+const GROUPS: [(&str, usize); 18] = [
     ("write", 10),
     ("close", 16),
     ("half", 12),
@@ -33,6 +33,7 @@ const GROUPS: [(&str, usize); 17] = [
     ("proxy", 4),
     ("idle", 4),
     ("traffic", 1),
+    ("observe", 2),
     ("retry", 2),
 ];
 

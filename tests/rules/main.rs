@@ -20,6 +20,7 @@ mod life;
 mod limit;
 mod linger;
 mod locks;
+mod observe;
 mod retry;
 mod secure;
 mod tcp;

@@ -9,6 +9,8 @@ mod delivery;
 mod keepalive;
 mod lost;
 mod member;
+mod observed;
+mod observer;
 #[cfg(feature = "proxy")]
 mod proxied;
 mod report;
@@ -29,11 +31,15 @@ pub use self::cred::PeerCred;
 pub(crate) use self::delivery::Delivery;
 use self::delivery::NOT_ASKED;
 pub(crate) use self::member::{Group, Member, WeakControl, draining};
+use self::observed::Observed;
+pub(crate) use self::observer::Observers;
+pub use self::observer::{AcceptFailure, AcceptFault, Observer, Reload};
 pub(crate) use self::watcher::Watcher;
 use crate::address::Address;
 use crate::conn::idle::Activity;
 use crate::conn::socket;
 use crate::conn::unlocked;
+use crate::core::facts::SessionFacts;
 use crate::core::report::CloseReport;
 use crate::error::{Error, Phase, Reason};
 use crate::policy::{Policy, Role};
@@ -77,6 +83,8 @@ struct Inner {
     /// How many closes are in progress, and will report.
     closing: AtomicU8,
     gone: AtomicBool,
+    /// The reason of the end can change no more: the layer that dropped the socket has reported it.
+    settled: AtomicBool,
     policy: Arc<Policy>,
     host: Address,
     peer: Address,
@@ -91,6 +99,10 @@ struct Inner {
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     going: Notify,
     member: OnceLock<Member>,
+    /// The facts of the last TLS session.
+    facts: Mutex<Option<Arc<SessionFacts>>>,
+    /// Set if the policy has observers.
+    observed: Option<Box<Observed>>,
     /// The permits of the listener. They are released when the connection has ended.
     places: Mutex<Option<Box<dyn Send + Sync>>>,
     /// The PROXY header with which the connection began.
@@ -124,6 +136,7 @@ impl Control {
             host,
             peer,
             activity: Activity::new(&policy),
+            observed: Observed::of(&policy),
             policy,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -140,8 +153,10 @@ impl Control {
             bottom: OnceLock::new(),
             watchers: Mutex::new(Vec::new()),
             gone: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
             going: Notify::new(),
             member: OnceLock::new(),
+            facts: Mutex::new(None),
             places: Mutex::new(None),
             #[cfg(feature = "proxy")]
             proxied: OnceLock::new(),
@@ -239,7 +254,7 @@ impl Control {
     pub fn is_ended(&self) -> bool {
         // `awaits_delivery` asks the system whether our last bytes have arrived, if only that was missing (rule:
         // close-13).
-        self.kept_report().is_some() || (!self.awaits_delivery() && self.is_gone() && !self.is_closing())
+        self.kept_report().is_some() || (!self.awaits_delivery() && self.is_settled() && !self.is_closing())
     }
 
     /// Called when the socket was closed.
@@ -251,11 +266,18 @@ impl Control {
         unlocked::run(move || {
             // rule: life-4: a handle that outlives the connection must keep no layer alive.
             drop(this.take_watchers());
+            // rule: end-9. While a layer above holds its lock, it has not noted yet what it knows of the end.
+            this.0.settled.store(true, Ordering::SeqCst);
             let places = this.0.places.lock().unwrap_or_else(PoisonError::into_inner).take();
             drop(places);
             this.leave();
             this.0.going.notify_waiters();
+            this.tell_ended();
         });
+    }
+
+    fn is_settled(&self) -> bool {
+        self.0.settled.load(Ordering::SeqCst)
     }
 
     fn is_gone(&self) -> bool {
@@ -334,8 +356,8 @@ impl Control {
         self.0.reset.load(Ordering::Acquire)
     }
 
-    /// The role of the TCP connection: client if we opened it, server if we accepted it.
-    pub(crate) fn made(&self) -> Role {
+    /// Our role in the connection beneath TLS: client if we opened it, server if we accepted it or took it over.
+    pub fn role(&self) -> Role {
         if self.0.connected.load(Ordering::Relaxed) { Role::Client } else { Role::Server }
     }
 

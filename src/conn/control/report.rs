@@ -43,7 +43,10 @@ impl Control {
         // Tasks that saw the socket close while the close was in progress wait for its report, and so does a close that was
         // requested by the handle meanwhile.
         let this = self.clone();
-        unlocked::run(move || this.0.going.notify_waiters());
+        unlocked::run(move || {
+            this.0.going.notify_waiters();
+            this.tell_ended();
+        });
     }
 
     pub(super) fn is_closing(&self) -> bool {

@@ -56,6 +56,7 @@ pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>)
         Some(Ok(stream)) => {
             let connection = Stream::unix(stream, policy);
             connection.control().set_connected();
+            connection.control().announce();
             return Ok(Box::new(UpgradableConnection::new(connection)));
         }
         Some(Err(error)) => error,

@@ -2,6 +2,7 @@
 
 mod bottom;
 mod layer;
+mod repeat;
 #[cfg(unix)]
 pub(crate) mod unix;
 
@@ -15,6 +16,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::coop::poll_proceed;
 
 use self::bottom::StreamBottom;
+use self::repeat::{once_more, read_once};
 use crate::address::Address;
 use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::{HalfOpen, IdleTimer, Kept, StallTimer};
@@ -96,7 +98,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
 
     /// A transport with these addresses and this policy.
     pub fn with(io: S, host: Address, peer: Address, policy: impl Into<Arc<Policy>>) -> Self {
-        let control = Control::new(host, peer, policy.into());
+        let stream = Self::silently(io, host, peer, policy.into());
+        stream.control.announce();
+        stream
+    }
+
+    /// As `with`, without reporting the connection to its observers yet.
+    pub(crate) fn silently(io: S, host: Address, peer: Address, policy: Arc<Policy>) -> Self {
+        let control = Control::new(host, peer, policy);
         let waiting = Arc::new(Waiting::default());
         let bottom = Some(StreamBottom::beneath(&control, Arc::clone(&waiting)));
         let (send, recv, inbox) = (SendHalf::Open, RecvHalf::Open, Inbox::default());
@@ -335,30 +344,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Controlled for Stream<S
         self.send.lose(reason.clone());
         self.recv.lose(reason.clone());
         self.let_go();
-    }
-}
-
-/// The largest number of times that an interrupted call is repeated.
-const MAX_INTERRUPTED: usize = 128;
-
-/// Repeats an interrupted call. If it is interrupted every time, it has failed (rule: life-6).
-fn once_more<R>(mut call: impl FnMut() -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-    let is_interrupted = |result: &Poll<io::Result<R>>| matches!(result, Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted);
-    for _ in 0..MAX_INTERRUPTED {
-        let result = call();
-        if !is_interrupted(&result) {
-            return result;
-        }
-    }
-    Poll::Ready(Err(io::Error::other("the stream is interrupted again and again")))
-}
-
-/// Reads once, without waiting.
-fn read_once(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>, space: &mut [u8]) -> io::Result<usize> {
-    let mut buf = ReadBuf::new(space);
-    match once_more(|| Pin::new(&mut *io).poll_read(cx, &mut buf)) {
-        Poll::Ready(read) => read.map(|()| buf.filled().len()),
-        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
     }
 }
 

@@ -11,16 +11,18 @@ use crate::policy::Policy;
 impl From<tokio::net::UnixStream> for Stream<tokio::net::UnixStream> {
     /// A Unix socket, with the default policy.
     fn from(io: tokio::net::UnixStream) -> Self {
-        Self::unix(io, Policy::default())
+        Self::unix(io, Arc::default())
     }
 }
 
 impl Stream<tokio::net::UnixStream> {
     /// A Unix socket. tokio wakes tasks without holding a lock, and the system keeps the socket's bytes for the other end.
-    pub(crate) fn unix(io: tokio::net::UnixStream, policy: impl Into<Arc<Policy>>) -> Self {
+    ///
+    /// The caller has to announce it: see [`Control::announce`](crate::conn::control::Control::announce).
+    pub(crate) fn unix(io: tokio::net::UnixStream, policy: Arc<Policy>) -> Self {
         let (host, peer) = (name(io.local_addr()), name(io.peer_addr()));
         let cred = io.peer_cred().ok().map(PeerCred::from);
-        let mut stream = Self::with(io, host, peer, policy).wakes_unlocked().delivers_at_once();
+        let mut stream = Self::silently(io, host, peer, policy).wakes_unlocked().delivers_at_once();
         if let Some(live) = &mut stream.live {
             live.receive = Some(crate::conn::socket::receive_unix);
         }
@@ -39,7 +41,9 @@ impl Stream<tokio::net::UnixStream> {
     /// Outside of a tokio runtime with I/O enabled.
     pub fn from_std(io: std::os::unix::net::UnixStream, policy: impl Into<Arc<Policy>>) -> io::Result<Self> {
         io.set_nonblocking(true)?;
-        Ok(Self::unix(tokio::net::UnixStream::from_std(io)?, policy))
+        let stream = Self::unix(tokio::net::UnixStream::from_std(io)?, policy.into());
+        stream.control.announce();
+        Ok(stream)
     }
 }
 

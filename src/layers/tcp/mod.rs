@@ -65,7 +65,9 @@ impl TcpConnection {
     /// The error of the system if the socket has no peer any more.
     pub fn new(stream: TcpStream, policy: impl Into<Arc<Policy>>) -> io::Result<Self> {
         let (host, peer) = (stream.local_addr()?, stream.peer_addr()?);
-        Ok(Self::between(stream, host, peer, policy.into()))
+        let connection = Self::between(stream, host, peer, policy.into());
+        connection.write.control_ref().announce();
+        Ok(connection)
     }
 
     /// Takes over a socket whose addresses are already known. This matters because the system no longer knows the

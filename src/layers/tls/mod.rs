@@ -151,6 +151,10 @@ impl<T: Transport> TlsConnection<T> {
         layer.layer_mut(TOKEN).set_cork(false);
         session.handle_leftover(&layer.layer_mut(TOKEN).take_unread());
         let control = layer.layer(TOKEN).control().clone();
+        match session.facts() {
+            Some(facts) => control.note_secured(facts),
+            None => control.note_handshake(),
+        }
         let shared = SharedPump::new(session, layer, Self::close_in_order);
         let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Watcher>));
         control.watch(watcher);
@@ -194,6 +198,9 @@ impl<T: Transport> TlsConnection<T> {
             // rule: close-16: the close through the handle ends the session, and reports it.
             return Err(reason.into());
         }
+        self.layer(TOKEN).control().note_handshake_failed(&reason);
+        // Noted first, because the report is that of the handshake, also if the close below makes none.
+        self.layer(TOKEN).control().note_reason(&reason);
         if !matches!(reason, Reason::TimedOut(_) | Reason::Aborted) {
             // A failure is rare, so its future is boxed: a task that waits for a handshake needs no space for it.
             Box::pin(self.take_leave(deadline)).await;

@@ -139,7 +139,7 @@ impl<T: Transport> UpgradableConnection<T> {
         // rule: life-6. A refusal is ready at once, so it costs budget.
         consume_budget().await;
         self.may_start_tls()?;
-        let how = how.settle(self.standing.control.made())?;
+        let how = how.settle(self.standing.control.role())?;
         self.standing.upgrade.start_tls().map_err(in_progress)?;
         self.upgrade(how, deadline).await.map_err(|error| self.fail(error))
     }

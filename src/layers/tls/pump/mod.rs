@@ -348,6 +348,9 @@ impl<T: Transport> Pump<T> {
     /// Sends the bytes that a step has produced.
     #[inline(never)]
     fn send_on(&mut self, step: Step, had_nothing: bool) {
+        if step == Step::Secured {
+            self.note_secured();
+        }
         if step == Step::Secured && had_nothing && self.may_defer() {
             self.defer();
         } else if self.is_deferred && step == Step::Data {
@@ -383,6 +386,13 @@ impl<T: Transport> Pump<T> {
         self.wake = wake;
     }
 
+    /// Reports to the handle that the handshake is done.
+    fn note_secured(&self) {
+        if let (Some(layer), Some(facts)) = (&self.layer, self.session.facts()) {
+            layer.layer(TOKEN).control().note_secured(facts);
+        }
+    }
+
     /// Reports to the handle how the connection ended, if this session knows it, before the layer beneath is released.
     pub(crate) fn note_end(&self) {
         let Some(layer) = self.layer.as_ref().filter(|_| !self.keeps_layer) else { return };
@@ -391,6 +401,9 @@ impl<T: Transport> Pump<T> {
         }
         if let Some(reason) = half::reason(self.session.send(), self.session.recv()) {
             layer.layer(TOKEN).control().note_reason(&reason);
+            if self.session.is_handshaking() {
+                layer.layer(TOKEN).control().note_handshake_failed(&reason);
+            }
         }
     }
 

@@ -1,0 +1,140 @@
+//! What a connection reports to its observers, and in which order (rule: observe-1).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::Control;
+use super::observer::{Observer, Observers};
+use crate::conn::unlocked;
+use crate::core::facts::SessionFacts;
+use crate::error::{Phase, Reason};
+use crate::policy::Policy;
+
+/// The state of a connection that has observers.
+pub(super) struct Observed {
+    observers: Arc<Observers>,
+    opened: AtomicBool,
+    ended: AtomicBool,
+    handshake: Mutex<Handshake>,
+}
+
+#[derive(Clone, Copy)]
+enum Handshake {
+    /// No handshake has begun.
+    None,
+    InProgress(Instant),
+    /// The observers know how the last one ended.
+    Reported,
+}
+
+impl Observed {
+    /// `None`: nobody observes the connections of this policy.
+    pub(super) fn of(policy: &Policy) -> Option<Box<Self>> {
+        let observers = Observers::of(policy)?;
+        Some(Box::new(Self {
+            observers,
+            opened: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            handshake: Mutex::new(Handshake::None),
+        }))
+    }
+
+    fn set_handshake(&self, state: Handshake) -> Handshake {
+        std::mem::replace(&mut *self.handshake.lock().unwrap_or_else(PoisonError::into_inner), state)
+    }
+}
+
+impl Control {
+    /// When the connection was made: accepted, opened, or taken over.
+    #[doc(alias = "age")]
+    pub fn began(&self) -> Instant {
+        self.0.activity.begin()
+    }
+
+    /// As [`began`](Self::began), by the clock of the system. If that clock was set since then, so is this time.
+    pub fn began_at(&self) -> SystemTime {
+        let now = SystemTime::now();
+        now.checked_sub(self.began().elapsed()).unwrap_or(now)
+    }
+
+    /// The facts of the last TLS session whose handshake is done. `None` if there was none yet. They can be read after the end
+    /// of the session and of the connection too (rule: secure-3).
+    pub fn tls(&self) -> Option<Arc<SessionFacts>> {
+        self.0.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The connection is ready for use by the application. A second call changes nothing.
+    pub(crate) fn announce(&self) {
+        let Some(observed) = &self.0.observed else { return };
+        if !observed.opened.swap(true, Ordering::AcqRel) {
+            self.tell_observers(|observer, control| observer.opened(control));
+        }
+    }
+
+    /// A TLS handshake begins.
+    pub(crate) fn note_handshake(&self) {
+        if let Some(observed) = &self.0.observed {
+            observed.set_handshake(Handshake::InProgress(Instant::now()));
+        }
+    }
+
+    /// A TLS session is ready.
+    pub(crate) fn note_secured(&self, facts: &Arc<SessionFacts>) {
+        let before = self.0.facts.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(facts));
+        drop(before);
+        let Some(observed) = &self.0.observed else { return };
+        if let Handshake::InProgress(begun) = observed.set_handshake(Handshake::Reported) {
+            let (facts, took) = (Arc::clone(facts), begun.elapsed());
+            self.tell_observers(move |observer, control| observer.handshake_done(control, &facts, took));
+        }
+    }
+
+    /// If a handshake is in progress, it has failed.
+    #[cold]
+    pub(crate) fn note_handshake_failed(&self, reason: &Reason) {
+        let Some(observed) = &self.0.observed else { return };
+        let begun = match observed.set_handshake(Handshake::Reported) {
+            Handshake::InProgress(begun) => begun,
+            // The time ran out, or the connection ended, before TLS began.
+            Handshake::None if reason.phase() == Some(Phase::Handshake) => self.began(),
+            Handshake::None | Handshake::Reported => return,
+        };
+        let (reason, took) = (reason.clone(), begun.elapsed());
+        self.tell_observers(move |observer, control| observer.handshake_failed(control, &reason, took));
+    }
+
+    /// A client that might have begun with TLS did not.
+    pub(crate) fn note_plaintext(&self) {
+        if self.0.observed.is_some() {
+            self.tell_observers(|observer, control| observer.began_in_plaintext(control));
+        }
+    }
+
+    /// Reports the end, if the connection has ended and its reason can change no more.
+    pub(super) fn tell_ended(&self) {
+        let Some(observed) = self.0.observed.as_ref().filter(|observed| observed.opened.load(Ordering::Acquire)) else {
+            return;
+        };
+        if !self.is_settled() || self.is_closing() {
+            return;
+        }
+        let Some(report) = self.report().cloned() else { return };
+        if !observed.ended.swap(true, Ordering::AcqRel) {
+            self.note_handshake_failed(&report.reason);
+            self.tell_observers(move |observer, control| observer.ended(control, &report));
+        }
+    }
+
+    /// Calls the observers, at once or as soon as this thread holds no lock (rule: observe-2).
+    fn tell_observers(&self, event: impl Fn(&dyn Observer, &Self) + 'static) {
+        let this = self.clone();
+        unlocked::run(move || {
+            if let Some(observed) = &this.0.observed {
+                observed.observers.tell(|observer| event(observer, &this));
+            }
+        });
+    }
+}
