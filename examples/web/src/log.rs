@@ -1,0 +1,103 @@
+//! The log on standard output: the open ports, and one line for each event.
+
+use bowline::{DrainReport, Phase, Reason};
+use serde_json::{Value, json};
+
+use crate::common::info::{Fields, to_json};
+use crate::lines::Lines;
+
+/// The log on standard output.
+#[derive(Clone)]
+pub(crate) struct Log {
+    json: bool,
+    lines: Lines,
+}
+
+impl Log {
+    pub(crate) fn new(json: bool) -> Self {
+        let lost: fn(u64) -> String = if json {
+            |lines| to_json(&[("event", json!("log_lost")), ("lines", json!(lines))])
+        } else {
+            |lines| format!("{lines} lines of this log were lost, because nobody read it")
+        };
+        Self { json, lines: Lines::new(lost) }
+    }
+
+    /// Writes a line as it is.
+    pub(crate) fn line(&self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// Waits while much of the log is unread.
+    pub(crate) async fn room(&self) {
+        self.lines.room().await;
+    }
+
+    /// A connection was accepted. `peer` is the peer of the socket.
+    pub(crate) fn made(&self, conn: u64, peer: String) {
+        self.event(Some(conn), "made", vec![("kind", json!("tls")), ("peer", json!(peer))]);
+    }
+
+    pub(crate) fn secured(&self, conn: u64, facts: Fields) {
+        self.event(Some(conn), "secured", facts);
+    }
+
+    /// The peer's send half has ended.
+    pub(crate) fn read_closed(&self, conn: u64, how: &str) {
+        self.event(Some(conn), "read_closed", vec![("how", json!(how))]);
+    }
+
+    /// Our send half has ended.
+    pub(crate) fn write_closed(&self, conn: u64) {
+        self.event(Some(conn), "write_closed", Vec::new());
+    }
+
+    /// A connection has ended. `who` names the client.
+    pub(crate) fn lost(&self, conn: u64, who: Fields, reason: &Reason, received: u64, sent: u64) {
+        let mut fields = who;
+        fields.extend([
+            ("reason", json!(reason.name())),
+            ("detail", json!(bowline::chain(reason).to_string())),
+            ("received", json!(received)),
+            ("sent", json!(sent)),
+        ]);
+        if reason.phase() == Some(Phase::Handshake) {
+            fields.push(("phase", json!("handshake")));
+        }
+        self.event(Some(conn), "lost", fields);
+    }
+
+    pub(crate) fn draining(&self) {
+        self.event(None, "draining", Vec::new());
+    }
+
+    pub(crate) fn drained(&self, report: &DrainReport) {
+        let counts = report.iter().map(|(outcome, count)| (outcome.name(), json!(count)));
+        self.event(None, "drained", counts.chain([("cut_off", json!(report.cut_off))]).collect());
+    }
+
+    fn event(&self, conn: Option<u64>, event: &str, fields: Fields) {
+        if !self.json {
+            let words: Vec<String> = fields.iter().filter(|(_, value)| !value.is_null()).map(word).collect();
+            let conn = conn.map(|conn| format!("#{conn} ")).unwrap_or_default();
+            return self.line(format!("{conn}{event} {}", words.join(" ")).trim_end().to_owned());
+        }
+        let mut all: Fields = conn.map(|conn| ("conn", json!(conn))).into_iter().collect();
+        all.push(("event", json!(event)));
+        all.extend(fields);
+        self.line(to_json(&all));
+    }
+
+    /// Waits until all lines are written; for a reader that does not read, only for a limited time.
+    pub(crate) fn finish(&self) {
+        self.lines.finish();
+    }
+}
+
+/// A field in a readable form.
+fn word((name, value): &(&'static str, Value)) -> String {
+    match value.as_str() {
+        Some(text) if !text.contains([' ', '"', '=']) => format!("{name}={text}"),
+        _ => format!("{name}={value}"),
+    }
+}

@@ -1,0 +1,138 @@
+//! A web service over TLS, as a team would run it: an axum application over the crate's listener.
+//!
+//! ```text
+//! cargo run --release --manifest-path examples/web/Cargo.toml
+//! curl --cacert certs/ca.pem https://localhost:8443/whoami
+//! ```
+
+mod app;
+mod args;
+mod io;
+mod log;
+mod page;
+mod serve;
+mod state;
+mod tls;
+mod unread;
+
+#[path = "../../common/mod.rs"]
+#[allow(dead_code)]
+mod common;
+#[path = "../../common/descriptors.rs"]
+mod descriptors;
+#[path = "../../common/host_port.rs"]
+mod host_port;
+#[path = "../../common/lines.rs"]
+mod lines;
+#[path = "../../console/pattern.rs"]
+#[allow(dead_code)]
+mod pattern;
+#[path = "../../common/signals.rs"]
+#[allow(dead_code)]
+mod signals;
+#[path = "../../common/tls_flags.rs"]
+#[allow(dead_code)]
+mod tls_flags;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bowline::{DrainReport, Error, Listener, ListenerBuilder, Policy, ServerTls, Truncation, chain};
+use tokio::sync::mpsc;
+
+use crate::args::Args;
+use crate::log::Log;
+use crate::signals::Signals;
+use crate::state::Web;
+
+fn main() -> ExitCode {
+    let args = Args::parse().unwrap_or_else(|usage| usage.exit("web"));
+    let tls = tls::load(&args).unwrap_or_else(|usage| usage.exit("web"));
+    descriptors::raise_limit();
+    let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling runs no service");
+    let log = Log::new(args.json);
+    let ended = runtime.block_on(runtime.spawn(run(args, tls, log.clone())));
+    log.finish();
+    let ended = ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+    let Err(error) = ended else { return ExitCode::SUCCESS };
+    eprintln!("web: {}", chain(&error));
+    ExitCode::FAILURE
+}
+
+/// Listens, serves until a signal comes, and drains.
+async fn run(args: Args, tls: ServerTls, log: Log) -> Result<(), Error> {
+    let mut signals = Signals::new();
+    let web = Arc::new(Web::new(tls, log));
+    let listeners = listen(&args, &web).await?;
+    let addrs = listeners.first().map(Listener::local_addrs).unwrap_or_default();
+    let metrics = match &args.metrics {
+        Some(addr) => Some(Listener::bind(addr.as_str()).await?),
+        None => None,
+    };
+    for addr in addrs {
+        web.log.line(format!("listening https {addr}"));
+    }
+    if let Some(metrics) = metrics {
+        web.log.line(format!("listening metrics {}", metrics.local_addr()));
+        tokio::spawn(serve::metrics(metrics, Arc::clone(&web)));
+    }
+    web.log.line("ready".into());
+    let (served, mut all_served) = mpsc::channel::<()>(1);
+    let mut accepting = tokio::task::JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(serve::accept(listener, args.proxy.clone(), Arc::clone(&web), served.clone()));
+    }
+    drop(served);
+    let serving = async {
+        while let Some(ended) = accepting.join_next().await {
+            ended.map_err(std::io::Error::from)??;
+        }
+        // Each connection's task holds a sender.
+        all_served.recv().await;
+        Ok(())
+    };
+    let ((), report) = tokio::try_join!(serving, drain(&args, &web, &mut signals))?;
+    web.log.drained(&report);
+    Ok(())
+}
+
+/// Waits for a signal, then drains. A second signal aborts what is left.
+async fn drain(args: &Args, web: &Web, signals: &mut Signals) -> Result<DrainReport, Error> {
+    signals.stop().await;
+    web.begin_draining();
+    web.log.draining();
+    let draining = async {
+        tokio::time::sleep(args.drain_delay).await;
+        web.group.drain(args.drain_timeout).await
+    };
+    Ok(tokio::select! {
+        report = draining => report,
+        () = signals.stop() => web.group.drain(Duration::ZERO).await,
+    })
+}
+
+async fn listen(args: &Args, web: &Web) -> Result<Vec<Listener>, Error> {
+    let addr = args.listen.as_deref().unwrap_or("127.0.0.1:8443");
+    let builder = builder(args, web);
+    match args.workers {
+        Some(workers) => builder.bind_workers(workers, addr).await,
+        None => Ok(vec![builder.bind(addr).await?]),
+    }
+}
+
+fn builder(args: &Args, web: &Web) -> ListenerBuilder {
+    // HTTP knows by itself whether a message is complete, and many clients end without close_notify.
+    let policy = Policy::default().handshake_timeout(args.handshake_timeout).truncation(Truncation::Tolerate);
+    let mut builder = Listener::builder().policy(policy).group(&web.group);
+    if let Some(max) = args.max_unfinished {
+        builder = builder.max_unfinished(max);
+    }
+    if let Some(max) = args.max_connections {
+        builder = builder.max_connections(max);
+    }
+    if let Some(max) = args.max_per_peer {
+        builder = builder.max_per_peer(max);
+    }
+    builder
+}

@@ -1,0 +1,86 @@
+//! The page for a person.
+
+use std::sync::atomic::Ordering;
+
+use axum::http::Version;
+use serde_json::Value;
+
+use crate::common::info::Fields;
+use crate::state::Web;
+
+/// How this connection was made, and how the server stands.
+pub(crate) fn page(facts: &Fields, version: Version, web: &Web) -> String {
+    let connection = rows(facts.iter().map(|(name, value)| (in_words(name), in_text(value))));
+    let connection = row("protocol", &format!("{version:?}")) + &connection;
+    let handshakes = &web.handshakes;
+    let server = rows([
+        ("open connections", web.group.connections().to_string()),
+        ("handshakes done", handshakes.done.load(Ordering::Relaxed).to_string()),
+        ("handshakes failed", handshakes.failed.load(Ordering::Relaxed).to_string()),
+    ]);
+    format!(
+        "<!doctype html>
+<html lang=\"en\">
+<meta charset=\"utf-8\">
+<title>bowline web</title>
+<style>
+body {{ font: 16px/1.5 sans-serif; margin: 2em auto; max-width: 50em; padding: 0 1em; color: #222; background: #fff }}
+table {{ border-collapse: collapse; width: 100% }}
+th, td {{ text-align: left; vertical-align: top; padding: .3em 1em .3em 0; border-bottom: 1px solid #ddd }}
+th {{ width: 16em; font-weight: normal; color: #555 }}
+td {{ overflow-wrap: anywhere }}
+</style>
+<h1>bowline web</h1>
+<h2>Your connection</h2>
+<table>
+{connection}</table>
+<h2>The server</h2>
+<table>
+{server}</table>
+"
+    )
+}
+
+/// The name of a fact in words.
+fn in_words(name: &str) -> &str {
+    match name {
+        "peer" => "you are",
+        "via" => "by way of the proxy",
+        "host" => "you reached",
+        "sni" => "the name that you asked for",
+        "version" => "version of TLS",
+        "cipher" => "cipher suite",
+        "group" => "key exchange",
+        "alpn" => "application protocol (ALPN)",
+        "resumed" => "resumed from an earlier session",
+        "peer_subject" => "your certificate",
+        "peer_names" => "names in your certificate",
+        "generation" => "generation of the server's certificates",
+        other => other,
+    }
+}
+
+fn in_text(value: &Value) -> String {
+    match value {
+        Value::Null => "none".into(),
+        Value::Bool(true) => "yes".into(),
+        Value::Bool(false) => "no".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "none".into(),
+        Value::Array(items) => items.iter().map(in_text).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
+pub(crate) fn rows<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    rows.into_iter().map(|(name, value)| row(name, &value)).collect()
+}
+
+fn row(name: &str, value: &str) -> String {
+    format!("<tr><th>{}<td>{}\n", escaped(name), escaped(value))
+}
+
+/// Text that comes from the peer cannot become markup.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

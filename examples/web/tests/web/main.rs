@@ -1,0 +1,10 @@
+//! Runs the web service, and asks it with real clients: curl, OpenSSL and Python.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod drain;
+mod events;
+mod paths;
+mod program;
+mod proxy;
+mod usage;

@@ -1,0 +1,93 @@
+//! The paths of the application, over HTTP/1.1 and HTTP/2.
+
+use crate::program::{Files, s_client};
+
+#[test]
+fn every_path_answers_over_both_versions_of_http() {
+    let files = Files::new();
+    let web = files.start(&[]);
+    for (version, alpn) in [("--http1.1", "http/1.1"), ("--http2", "h2")] {
+        let get = |path: &str| files.get(&[version, "-w", " %{http_code} %{http_version}", &web.url(path)]);
+        let number = if alpn == "h2" { "2" } else { "1.1" };
+        assert_eq!(get("/slow?ms=20"), format!("done 200 {number}"));
+        assert_eq!(get("/health"), format!("ok 200 {number}"));
+        for bad in ["/slow", "/slow?ms=", "/slow?ms=x", "/slow?ms=-1", "/slow?n=1", "/bytes?n=99999999999999999999"] {
+            let answer = get(bad);
+            assert!(answer.ends_with(&format!(".\n 400 {number}")), "{bad}: {answer}");
+        }
+        let bytes = files.get(&[version, &web.url("/bytes?n=100000")]);
+        let pattern: String = ('a'..='z').cycle().take(100_000).collect();
+        assert!(bytes == pattern);
+        assert_eq!(files.get(&[version, &web.url("/bytes?n=0")]), "");
+        let sum = files.get(&[version, "--data-binary", "abc", &web.url("/sum")]);
+        assert_eq!(sum, "3 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n");
+        let facts = files.json(&[version, &web.url("/whoami")]);
+        assert_eq!(facts["alpn"], alpn);
+        assert_eq!((&facts["sni"], &facts["generation"]), (&"localhost".into(), &1.into()));
+        assert_eq!(facts["host"], web.https.to_string());
+        for unknown in ["via", "peer_subject", "peer_names"] {
+            assert!(facts[unknown].is_null(), "{facts}");
+        }
+        let page = files.get(&[version, &web.url("/")]);
+        assert!(page.contains("<!doctype html>") && page.contains(alpn) && !page.contains("<script"), "{page}");
+    }
+}
+
+/// The body of 8 MB is sent by a client that does not wait for the answer first.
+#[test]
+fn other_paths_and_methods_are_refused_without_reading_the_body() {
+    let files = Files::new();
+    let web = files.start(&[]);
+    let body = format!("@{}", files.text("body"));
+    files.write("body", &"x".repeat(8 << 20));
+    for version in ["--http1.1", "--http2"] {
+        for (path, method, status) in [("/other", "POST", "404"), ("/whoami", "PUT", "405"), ("/sum", "GET", "405")] {
+            let url = web.url(path);
+            let mut options =
+                vec![version, "-X", method, "-o", "/dev/null", "-w", "%{http_code}", "-H", "Expect:", &url];
+            if method != "GET" {
+                options.extend(["--data-binary", &body]);
+            }
+            let output = files.curl(&options);
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), status, "{version} {method} {path}");
+        }
+    }
+}
+
+#[test]
+fn a_client_certificate_is_described() {
+    let files = Files::new();
+    let (ca, cert, key) = (files.text("ca.pem"), files.text("client.pem"), files.text("client.key"));
+    let web = files.start(&["--client-ca", &ca, "--client-optional"]);
+    let facts = files.json(&["--cert", &cert, "--key", &key, &web.url("/whoami")]);
+    assert!(facts["peer_subject"].as_str().unwrap().contains("client.example"), "{facts}");
+    assert!(
+        facts["peer_names"].as_array().unwrap().iter().any(|name| name == "URI:spiffe://example/client"),
+        "{facts}"
+    );
+    assert!(files.json(&[&web.url("/whoami")])["peer_subject"].is_null());
+
+    let web = files.start(&["--client-ca", &ca]);
+    assert!(files.json(&["--cert", &cert, "--key", &key, &web.url("/whoami")])["peer_subject"].is_string());
+    assert!(!files.curl(&[&web.url("/whoami")]).status.success());
+    while web.event("lost")["phase"] != "handshake" {}
+}
+
+#[test]
+fn openssl_gets_an_answer_and_close_notify() {
+    let files = Files::new();
+    let web = files.start(&[]);
+    let request = "GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let said = s_client(web.https, &files.path("ca.pem"), &["-alpn", "http/1.1", "-ign_eof"], request);
+    assert!(said.contains("Verify return code: 0 (ok)") && said.contains("\r\n\r\nok"), "{said}");
+    assert!(said.trim_end().ends_with("closed"), "{said}");
+}
+
+#[test]
+fn plain_http_is_answered_in_plain_http() {
+    let files = Files::new();
+    let web = files.start(&[]);
+    let url = format!("http://localhost:{}/", web.https.port());
+    let said = files.get(&["-w", " %{http_code}", &url]);
+    assert!(said.contains("HTTPS") && said.ends_with(" 400"), "{said}");
+}
