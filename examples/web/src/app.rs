@@ -12,7 +12,7 @@ use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderName, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bowline::{Address, SessionFacts, TlsTransport};
+use bowline::{Address, Control, SessionFacts};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -55,9 +55,9 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    pub(crate) fn of(connection: &(impl TlsTransport)) -> Self {
+    pub(crate) fn of(connection: &Control, tls: Option<Arc<SessionFacts>>) -> Self {
         let (peer, host) = (connection.peer_addr(), connection.local_addr());
-        Self { peer, via: connection.control().via(), host, tls: connection.tls(), generation: 1 }
+        Self { peer, via: connection.via(), host, tls, generation: 1 }
     }
 
     /// The facts that the log tells.

@@ -3,43 +3,34 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bowline::{End, Lingering, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::log::Log;
 use crate::state::Web;
+use crate::watch::Entry;
 
 pub(crate) struct Watched<T> {
     io: Lingering<T>,
-    number: u64,
-    web: Arc<Web>,
-    counts: Arc<Counts>,
+    log: Log,
+    entry: Arc<Entry>,
     read_closed: bool,
     write_closed: bool,
 }
 
-/// The bytes of the application.
-#[derive(Default)]
-pub(crate) struct Counts {
-    pub(crate) received: AtomicU64,
-    pub(crate) sent: AtomicU64,
-}
-
 impl<T: Transport> Watched<T> {
-    pub(crate) fn new(io: Lingering<T>, number: u64, web: &Arc<Web>) -> Self {
-        Self { io, number, web: Arc::clone(web), counts: Arc::default(), read_closed: false, write_closed: false }
-    }
-
-    pub(crate) fn counts(&self) -> Arc<Counts> {
-        Arc::clone(&self.counts)
+    pub(crate) fn new(io: Lingering<T>, web: &Web) -> Self {
+        let entry = web.watch.entry(&io.control());
+        Self { io, log: web.log.clone(), entry, read_closed: false, write_closed: false }
     }
 
     fn read_ended(&mut self) {
         let is_clean = self.io.get_ref().status().recv.end() == Some(End::Clean);
         if !std::mem::replace(&mut self.read_closed, true) {
-            self.web.log.read_closed(self.number, if is_clean { "clean" } else { "truncated" });
+            self.log.read_closed(self.entry.number, if is_clean { "clean" } else { "truncated" });
         }
     }
 }
@@ -51,7 +42,7 @@ impl<T: Transport> AsyncRead for Watched<T> {
         match &read {
             Ok(()) if buf.filled().len() == before && buf.remaining() > 0 => self.read_ended(),
             Ok(()) => {
-                self.counts.received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+                self.entry.received.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
             }
             Err(_) => {}
         }
@@ -62,7 +53,7 @@ impl<T: Transport> AsyncRead for Watched<T> {
 impl<T: Transport> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
-        self.counts.sent.fetch_add(written as u64, Ordering::Relaxed);
+        self.entry.sent.fetch_add(written as u64, Ordering::Relaxed);
         Poll::Ready(Ok(written))
     }
 
@@ -72,7 +63,7 @@ impl<T: Transport> AsyncWrite for Watched<T> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, parts))?;
-        self.counts.sent.fetch_add(written as u64, Ordering::Relaxed);
+        self.entry.sent.fetch_add(written as u64, Ordering::Relaxed);
         Poll::Ready(Ok(written))
     }
 
@@ -87,7 +78,7 @@ impl<T: Transport> AsyncWrite for Watched<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ended = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
         if ended.is_ok() && !std::mem::replace(&mut self.write_closed, true) {
-            self.web.log.write_closed(self.number);
+            self.log.write_closed(self.entry.number);
         }
         Poll::Ready(ended)
     }

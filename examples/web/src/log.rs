@@ -1,6 +1,6 @@
 //! The log on standard output: the open ports, and one line for each event.
 
-use bowline::{DrainReport, Phase, Reason};
+use bowline::{Address, DrainReport, Reason};
 use serde_json::{Value, json};
 
 use crate::common::info::{Fields, to_json};
@@ -52,16 +52,25 @@ impl Log {
         self.event(Some(conn), "write_closed", Vec::new());
     }
 
-    /// A connection has ended. `who` names the client.
-    pub(crate) fn lost(&self, conn: u64, who: Fields, reason: &Reason, received: u64, sent: u64) {
-        let mut fields = who;
-        fields.extend([
+    /// A connection has ended. `client` and the proxy, the application's bytes in both directions, and whether the connection was
+    /// ready for requests.
+    pub(crate) fn lost(
+        &self,
+        conn: u64,
+        (client, via): (Address, Option<Address>),
+        reason: &Reason,
+        (received, sent): (u64, u64),
+        is_ready: bool,
+    ) {
+        let mut fields = vec![
+            ("peer", json!(client.to_string())),
+            ("via", json!(via.map(|via| via.to_string()))),
             ("reason", json!(reason.name())),
             ("detail", json!(bowline::chain(reason).to_string())),
             ("received", json!(received)),
             ("sent", json!(sent)),
-        ]);
-        if reason.phase() == Some(Phase::Handshake) {
+        ];
+        if !is_ready {
             fields.push(("phase", json!("handshake")));
         }
         self.event(Some(conn), "lost", fields);

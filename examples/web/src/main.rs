@@ -14,6 +14,7 @@ mod serve;
 mod state;
 mod tls;
 mod unread;
+mod watch;
 
 #[path = "../../common/mod.rs"]
 #[allow(dead_code)]
@@ -38,7 +39,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::{DrainReport, Error, Listener, ListenerBuilder, Policy, ServerTls, Truncation, chain};
+use bowline::{DrainReport, Error, Listener, ListenerBuilder, Observer, Policy, ServerTls, Truncation, chain};
 use tokio::sync::mpsc;
 
 use crate::args::Args;
@@ -124,6 +125,7 @@ async fn listen(args: &Args, web: &Web) -> Result<Vec<Listener>, Error> {
 fn builder(args: &Args, web: &Web) -> ListenerBuilder {
     // HTTP knows by itself whether a message is complete, and many clients end without close_notify.
     let policy = Policy::default().handshake_timeout(args.handshake_timeout).truncation(Truncation::Tolerate);
+    let policy = policy.observer(Arc::clone(&web.watch) as Arc<dyn Observer>);
     let mut builder = Listener::builder().policy(policy).group(&web.group);
     if let Some(max) = args.max_unfinished {
         builder = builder.max_unfinished(max);

@@ -1,7 +1,5 @@
 //! The page for a person.
 
-use std::sync::atomic::Ordering;
-
 use axum::http::Version;
 use serde_json::Value;
 
@@ -10,14 +8,12 @@ use crate::state::Web;
 
 /// How this connection was made, and how the server stands.
 pub(crate) fn page(facts: &Fields, version: Version, web: &Web) -> String {
-    let connection = rows(facts.iter().map(|(name, value)| (in_words(name), in_text(value))));
+    let connection = rows(facts.iter().map(|(name, value)| (in_words(name).to_owned(), in_text(value))));
     let connection = row("protocol", &format!("{version:?}")) + &connection;
-    let handshakes = &web.handshakes;
-    let server = rows([
-        ("open connections", web.group.connections().to_string()),
-        ("handshakes done", handshakes.done.load(Ordering::Relaxed).to_string()),
-        ("handshakes failed", handshakes.failed.load(Ordering::Relaxed).to_string()),
-    ]);
+    let open = row("open connections", &web.group.connections().to_string());
+    let counts = web.watch.handshakes();
+    let handshakes = counts.iter().map(|(outcome, count)| (format!("handshakes: {outcome}"), count.to_string()));
+    let server = open + &rows(handshakes);
     format!(
         "<!doctype html>
 <html lang=\"en\">
@@ -72,8 +68,8 @@ fn in_text(value: &Value) -> String {
     }
 }
 
-pub(crate) fn rows<'a>(rows: impl IntoIterator<Item = (&'a str, String)>) -> String {
-    rows.into_iter().map(|(name, value)| row(name, &value)).collect()
+fn rows(rows: impl Iterator<Item = (String, String)>) -> String {
+    rows.map(|(name, value)| row(&name, &value)).collect()
 }
 
 fn row(name: &str, value: &str) -> String {

@@ -1,43 +1,31 @@
 //! The state of the service that every connection needs.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bowline::{DrainGroup, ServerTls};
 
 use crate::log::Log;
+use crate::watch::Watch;
 
 pub(crate) struct Web {
     pub(crate) tls: ServerTls,
     pub(crate) log: Log,
     /// All connections over TLS.
     pub(crate) group: DrainGroup,
-    pub(crate) handshakes: Handshakes,
-    made: AtomicU64,
+    pub(crate) watch: Arc<Watch>,
     is_draining: AtomicBool,
-}
-
-/// Handshakes by outcome.
-#[derive(Default)]
-pub(crate) struct Handshakes {
-    pub(crate) done: AtomicU64,
-    pub(crate) failed: AtomicU64,
 }
 
 impl Web {
     pub(crate) fn new(tls: ServerTls, log: Log) -> Self {
         Self {
             tls,
+            watch: Arc::new(Watch::new(log.clone())),
             log,
             group: DrainGroup::new(),
-            handshakes: Handshakes::default(),
-            made: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
         }
-    }
-
-    /// The number of a new connection.
-    pub(crate) fn next_number(&self) -> u64 {
-        self.made.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// From now on, /health says so.
