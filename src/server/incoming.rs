@@ -136,12 +136,16 @@ impl Incoming {
     {
         self.unless_draining(|deadline, connection| async move {
             let control = connection.control();
-            let outcome = until(deadline, begin(connection)).await;
-            outcome.unwrap_or_else(|| {
-                let reason = Reason::TimedOut(Phase::Handshake);
-                control.end(reason.clone());
-                Err(reason.into())
-            })
+            let expires = async {
+                until(deadline, std::future::pending::<()>()).await;
+                // Here, because the connection is dropped after this.
+                control.end(Reason::TimedOut(Phase::Handshake));
+            };
+            tokio::select! {
+                biased;
+                begun = begin(connection) => begun,
+                () = expires => Err(Reason::TimedOut(Phase::Handshake).into()),
+            }
         })
         .await
     }

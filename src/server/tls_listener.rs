@@ -352,7 +352,7 @@ async fn outcome<C>(
     displaced: &Notify,
     preparing: impl Future<Output = Result<C, Error>>,
 ) -> Result<C, Error> {
-    // The abort is a part of these futures, because the connection is dropped when one of them is ready.
+    // The end is a part of these futures, because the connection is dropped when one of them is ready.
     let drains = async {
         control.draining().await;
         control.abort();
@@ -361,17 +361,16 @@ async fn outcome<C>(
         displaced.notified().await;
         control.abort();
     };
+    let expires = async {
+        until(deadline, std::future::pending::<()>()).await;
+        control.end(Reason::TimedOut(Phase::Handshake));
+    };
     tokio::select! {
         biased;
         () = drains, if !finishes => Err(Error::Draining),
         () = is_displaced => Err(Reason::Aborted.into()),
-        outcome = until(deadline, preparing) => {
-            outcome.unwrap_or_else(|| {
-                let reason = Reason::TimedOut(Phase::Handshake);
-                control.end(reason.clone());
-                Err(reason.into())
-            })
-        }
+        outcome = preparing => outcome,
+        () = expires => Err(Reason::TimedOut(Phase::Handshake).into()),
     }
 }
 

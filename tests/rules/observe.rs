@@ -8,7 +8,7 @@ use bowline::{
     AcceptFailure, CloseReport, Connector, Control, DrainReport, Listener, Observer, Outcome, Policy, Reason, Refusal,
     Role, SessionFacts, TlsConnection, TlsListener, TlsTransport, Transport,
 };
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{BOUND, bounded, expect, over_all, read_all, settle};
 
@@ -230,6 +230,33 @@ async fn a_handshake_that_does_not_finish_is_reported_before_the_end() {
             }
             assert_eq!(notes.take(), ["opened", &format!("handshake failed: {how}"), &format!("ended: {how}")]);
             assert_eq!(control.report().unwrap().reason.name(), how);
+        }
+    })
+    .await;
+}
+
+/// rule: observe-1, secure-5, end-6
+#[tokio::test]
+async fn a_preparation_that_takes_too_long_ends_as_timed_out() {
+    bounded("preparations", async {
+        for by_tls_listener in [false, true] {
+            let notes = Notes::of(Some(Role::Server));
+            let policy = notes.policy().handshake_timeout(Duration::from_millis(10));
+            let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
+            let _client = Connector::new().connect_addr(listener.local_addr()).await.unwrap();
+            let mut ready;
+            if by_tls_listener {
+                ready = TlsListener::builder().tls_or_plaintext(listener, shared_pki().server_tls());
+                tokio::spawn(async move { ready.accept().await });
+            } else {
+                let preparing = listener.accept().await.unwrap().finish(|mut tcp| async move {
+                    tcp.read_u8().await?;
+                    Ok(tcp)
+                });
+                assert_eq!(preparing.await.err().unwrap().reason().map(Reason::name), Some("timed_out"));
+            }
+            let last = notes.wait(2).await.pop();
+            assert_eq!(last.as_deref(), Some("ended: timed_out"), "{by_tls_listener}");
         }
     })
     .await;
