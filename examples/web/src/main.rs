@@ -43,6 +43,7 @@ use bowline::{DrainReport, Error, Listener, ListenerBuilder, Observer, Policy, S
 use tokio::sync::mpsc;
 
 use crate::args::Args;
+use crate::common::args::Usage;
 use crate::log::Log;
 use crate::signals::Signals;
 use crate::state::Web;
@@ -56,13 +57,30 @@ fn main() -> ExitCode {
     let ended = runtime.block_on(runtime.spawn(run(args, tls, log.clone())));
     log.finish();
     let ended = ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
-    let Err(error) = ended else { return ExitCode::SUCCESS };
-    eprintln!("web: {}", chain(&error));
-    ExitCode::FAILURE
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(usage)) => usage.exit("web"),
+        Err(Failure::Error(error)) => {
+            eprintln!("web: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the service did not start, or stopped.
+enum Failure {
+    Usage(Usage),
+    Error(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
 }
 
 /// Listens, serves until a signal comes, and drains.
-async fn run(args: Args, tls: ServerTls, log: Log) -> Result<(), Error> {
+async fn run(args: Args, tls: ServerTls, log: Log) -> Result<(), Failure> {
     let mut signals = Signals::new();
     let web = Arc::new(Web::new(tls, log));
     let listeners = listen(&args, &web).await?;
@@ -113,13 +131,20 @@ async fn drain(args: &Args, web: &Web, signals: &mut Signals) -> Result<DrainRep
     })
 }
 
-async fn listen(args: &Args, web: &Web) -> Result<Vec<Listener>, Error> {
-    let addr = args.listen.as_deref().unwrap_or("127.0.0.1:8443");
+async fn listen(args: &Args, web: &Web) -> Result<Vec<Listener>, Failure> {
     let builder = builder(args, web);
-    match args.workers {
-        Some(workers) => builder.bind_workers(workers, addr).await,
-        None => Ok(vec![builder.bind(addr).await?]),
+    if let Some(passed_in) = builder.clone().from_listen_fds()? {
+        if args.listen.is_some() || args.workers.is_some() {
+            let problem = "sockets were passed in (LISTEN_FDS), so neither --listen nor --workers can be given";
+            return Err(Failure::Usage(Usage::new(problem)));
+        }
+        return Ok(vec![passed_in]);
     }
+    let addr = args.listen.as_deref().unwrap_or("127.0.0.1:8443");
+    Ok(match args.workers {
+        Some(workers) => builder.bind_workers(workers, addr).await?,
+        None => vec![builder.bind(addr).await?],
+    })
 }
 
 fn builder(args: &Args, web: &Web) -> ListenerBuilder {

@@ -5,7 +5,7 @@ use super::listen::EndpointListener;
 use crate::config::ServerTls;
 use crate::endpoint::parse::{Inherited, Security};
 use crate::error::Error;
-use crate::server::listener::ListenerBuilder;
+use crate::server::listener::{Listener, ListenerBuilder};
 
 #[cfg(not(unix))]
 pub(super) fn open(_: &Inherited, _: ListenerBuilder, _: Security<ServerTls>) -> Result<EndpointListener, Error> {
@@ -14,6 +14,27 @@ pub(super) fn open(_: &Inherited, _: ListenerBuilder, _: Security<ServerTls>) ->
 
 #[cfg(unix)]
 pub(super) use self::sockets::open;
+
+impl ListenerBuilder {
+    /// Takes over all TCP sockets that a service manager has passed in by the protocol of sd_listen_fds(3) (`LISTEN_FDS`),
+    /// whatever their names, as [`from_std_all`](Self::from_std_all) does (rule: tcp-10). `None` if there are none for this
+    /// process. For sockets with one name, use the endpoint `systemd:NAME`.
+    ///
+    /// # Errors
+    /// The system's error if a variable makes no sense, if a descriptor is no listening TCP socket, or if it was taken over
+    /// before.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    #[doc(alias = "sd_listen_fds")]
+    #[doc(alias = "socket activation")]
+    pub fn from_listen_fds(self) -> Result<Option<Listener>, Error> {
+        #[cfg(unix)]
+        return sockets::all(self);
+        #[cfg(not(unix))]
+        Ok(None)
+    }
+}
 
 #[cfg(unix)]
 mod sockets {
@@ -25,7 +46,7 @@ mod sockets {
 
     use socket2::{Domain, SockRef};
 
-    use super::{EndpointListener, Error, Inherited, ListenerBuilder, Security, ServerTls};
+    use super::{EndpointListener, Error, Inherited, Listener, ListenerBuilder, Security, ServerTls};
     use crate::conn::socket;
     use crate::endpoint::open::listen::Socket;
     use crate::endpoint::open::unix;
@@ -64,6 +85,23 @@ mod sockets {
         Ok(EndpointListener { socket, security })
     }
 
+    /// All sockets that were passed in to this process.
+    pub(super) fn all(builder: ListenerBuilder) -> Result<Option<Listener>, Error> {
+        let passed = Passed::of_environment()?;
+        if !passed.is_for_us() {
+            return Ok(None);
+        }
+        let mut sockets: Vec<TcpListener> = Vec::new();
+        for (number, name) in (FIRST..).zip(passed.names()?) {
+            let descriptor = socket::take_inherited(number)?;
+            if is_unix(&descriptor)? {
+                return Err(unusable(format!("the socket {name:?} is a Unix socket")).into());
+            }
+            sockets.push(descriptor.into());
+        }
+        if sockets.is_empty() { Ok(None) } else { builder.from_std_all(sockets).map(Some) }
+    }
+
     fn is_unix(descriptor: &OwnedFd) -> io::Result<bool> {
         Ok(SockRef::from(descriptor).local_addr()?.domain() == Domain::UNIX)
     }
@@ -87,6 +125,12 @@ mod sockets {
                 Err(env::VarError::NotUnicode(_)) => Err(unusable(format!("{name} is not Unicode"))),
             };
             Ok(Self { pid: read("LISTEN_PID")?, fds: read("LISTEN_FDS")?, names: read("LISTEN_FDNAMES")? })
+        }
+
+        /// Whether there are sockets at all, and not for another process: a child inherits the variables of its parent.
+        fn is_for_us(&self) -> bool {
+            let for_another = self.pid.as_ref().is_some_and(|pid| *pid != std::process::id().to_string());
+            self.fds.is_some() && !for_another
         }
 
         /// The names of the descriptors from [`FIRST`] on.
@@ -146,6 +190,7 @@ mod sockets {
             assert_eq!(named("x.socket", &web).unwrap(), [6]);
             assert_eq!(named("unknown", &passed(ours, "2", None)).unwrap(), [3, 4]);
             let none = Passed { pid: None, fds: None, names: None };
+            assert!(web.is_for_us() && !none.is_for_us() && !passed(ours + 1, "1", None).is_for_us());
             for (passed, problem) in [
                 (web, "no socket was passed in under the name \"other\"; there are [\"web\", "),
                 (none, "LISTEN_PID or LISTEN_FDS is not set"),

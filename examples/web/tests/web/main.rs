@@ -4,6 +4,7 @@
 
 mod drain;
 mod events;
+mod limits;
 mod paths;
 mod program;
 mod proxy;
