@@ -116,6 +116,8 @@ mod error;
 mod escape;
 #[cfg(feature = "tokio")]
 mod layers;
+#[cfg(all(feature = "tokio", any(feature = "metrics", feature = "tracing")))]
+mod observers;
 mod policy;
 #[cfg(feature = "tokio")]
 mod server;
@@ -147,6 +149,8 @@ pub use error::{
     NotTls, PeerWords, Phase, Reason, SessionError, TlsError, UpgradeError, chain,
 };
 pub use escape::{escaped, printable};
+#[cfg(feature = "metrics")]
+pub use observers::metrics::Metrics;
 pub use policy::{Leftover, Policy, Role, Truncation, Watermarks};
 pub use rustls;
 
@@ -194,6 +198,8 @@ mod pages {
     struct Readme;
     #[doc = include_str!("../docs/endpoints.md")]
     struct Endpoints;
+    #[doc = include_str!("../docs/observability.md")]
+    struct Observability;
     #[cfg(feature = "starttls")]
     #[doc = include_str!("../docs/starttls.md")]
     struct StartTls;

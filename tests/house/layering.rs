@@ -16,7 +16,7 @@ const LEVELS: [(&str, &[&str]); 12] = [
     ("bounds and choices of a connection", &["policy"]),
     ("decisions: no socket, no clock, no runtime", &["core"]),
     ("TLS configuration; what every connection has (handle, group, bounds, socket)", &["config", "conn"]),
-    ("the traits of transports, and the futures that their methods return", &["transport"]),
+    ("the traits of transports, and the futures that their methods return; observers", &["transport", "observers"]),
     ("the layers: TCP, streams, TLS, upgradable connections", &["layers"]),
     ("connecting, accepting, relaying, dialogues before TLS", &["client", "server", "relay", "starttls"]),
     ("endpoint strings; callbacks", &["endpoint", "protocol"]),

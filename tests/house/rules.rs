@@ -32,8 +32,8 @@ const GROUPS: [(&str, usize); 18] = [
     ("accept", 3),
     ("proxy", 4),
     ("idle", 4),
-    ("traffic", 1),
-    ("observe", 2),
+    ("traffic", 2),
+    ("observe", 3),
     ("retry", 2),
 ];
 

@@ -216,7 +216,9 @@ async fn a_handshake_that_does_not_finish_is_reported_before_the_end() {
             let control = server.control();
             let server_tls = shared_pki().server_tls();
             let mut handshake = Box::pin(TlsConnection::accept(server, &server_tls));
-            assert!(tokio::time::timeout(Duration::ZERO, &mut handshake).await.is_err());
+            if how != "timed_out" {
+                assert!(tokio::time::timeout(Duration::ZERO, &mut handshake).await.is_err());
+            }
             match how {
                 "aborted" => control.abort(),
                 "truncated" => client.close_write().await.unwrap(),

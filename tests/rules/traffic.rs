@@ -1,6 +1,6 @@
 use bowline::testing::{shared_pki, tcp_pair};
 use bowline::{OwnedReadHalf, Split, StartTls, Transport, UpgradableConnection};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{bounded, over_all, pattern, read_all};
 
@@ -50,6 +50,78 @@ async fn traffic_is_counted_through_upgrades_and_splits() {
         let after = read.control().traffic();
         assert!(after.received >= secured.received + 6 && after.sent >= secured.sent, "{after:?}");
         drop((read, write));
+    })
+    .await;
+}
+
+/// rule: traffic-2
+#[tokio::test]
+async fn the_bytes_of_the_application_are_counted_over_every_transport() {
+    over_all(|kind, mut a, mut b| async move {
+        let (ours, theirs) = (a.control(), b.control());
+        assert_eq!((ours.payload(), theirs.payload()), Default::default(), "{kind}: the handshake");
+        let sending = tokio::spawn(async move {
+            a.write_all(&pattern(300_000)).await.unwrap();
+            for _ in 0..100 {
+                a.write_all(b"0123456789").await.unwrap();
+            }
+            let answer = read_all(&mut a).await.0.len();
+            a.close().await;
+            answer
+        });
+        b.read_exact(&mut [0; 1_000]).await.unwrap();
+        while theirs.payload().received < 301_000 {
+            let n = b.fill_buf().await.unwrap().len();
+            b.consume(n);
+        }
+        b.write_all(b"answer").await.unwrap();
+        b.close().await;
+        assert_eq!(sending.await.unwrap(), 6);
+        assert_eq!((ours.payload().sent, ours.payload().received), (301_000, 6), "{kind}");
+        assert_eq!((theirs.payload().sent, theirs.payload().received), (6, 301_000), "{kind}");
+    })
+    .await;
+}
+
+/// rule: traffic-2, upgrade-9
+#[tokio::test]
+async fn the_bytes_of_the_application_are_counted_through_upgrades_and_downgrades() {
+    bounded("upgraded and downgraded", async {
+        let (client, server) = tcp_pair().await.unwrap();
+        let (mut client, mut server) = (UpgradableConnection::new(client), UpgradableConnection::new(server));
+        let (server_tls, mut client_tls) = (shared_pki().server_tls(), shared_pki().client_tls());
+        let mut expected = 0;
+        for _ in 0..2 {
+            client.write_all(b"STARTTLS").await.unwrap();
+            let starting = tokio::spawn(async move {
+                client.start_tls(StartTls::client(&client_tls, "localhost")).await.unwrap();
+                (client, client_tls)
+            });
+            // The ClientHello may be read ahead together with the command.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            assert!(server.fill_buf().await.unwrap().len() >= 8);
+            server.consume(8);
+            server.start_tls(StartTls::server(&server_tls)).await.unwrap();
+            (client, client_tls) = starting.await.unwrap();
+            client.write_all(b"secret").await.unwrap();
+            server.read_exact(&mut [0; 6]).await.unwrap();
+            expected += 14;
+            assert_eq!((client.control().payload().sent, server.control().payload().received), (expected, expected));
+            // Plaintext right after close_notify, in the same segment if possible.
+            let stopping = tokio::spawn(async move {
+                client.stop_tls().await.unwrap();
+                client.write_all(b"plain").await.unwrap();
+                client
+            });
+            server.stop_tls().await.unwrap();
+            server.read_exact(&mut [0; 5]).await.unwrap();
+            client = stopping.await.unwrap();
+            expected += 5;
+            assert_eq!((client.control().payload().sent, server.control().payload().received), (expected, expected));
+        }
+        assert_eq!(client.control().payload().received, 0);
+        let wire = client.control().traffic();
+        assert!(wire.sent > expected + 500 && wire.received > 500, "{wire:?}");
     })
     .await;
 }

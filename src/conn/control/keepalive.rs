@@ -22,12 +22,12 @@ impl Control {
 impl Control {
     pub(crate) fn keepalive(&self) -> io::Result<Option<Keepalive>> {
         let reported = self.with_socket(|socket| socket.keepalive())?;
-        let kept = *self.0.keepalive.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = *self.make_rare().keepalive.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(reported.map(|reported| Keepalive { count: reported.count, ..kept }))
     }
 
     pub(crate) fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
-        let mut kept = self.0.keepalive.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.make_rare().keepalive.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = keepalive.map(|wanted| with_both_times(wanted, *kept));
         self.with_socket(|socket| socket.set_keepalive(wanted))?;
         *kept = wanted.unwrap_or(*kept);

@@ -138,14 +138,20 @@ impl Control {
 
     /// Keeps this value until the socket of the connection is closed.
     pub(crate) fn keep(&self, place: Box<dyn Send + Sync>) {
-        let mut places = self.0.places.lock().unwrap_or_else(PoisonError::into_inner);
-        *places = Some(place);
+        *self.make_rare().places.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+    }
+
+    pub(super) fn release_places(&self) {
+        if let Some(rare) = self.rare() {
+            let places = rare.places.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(places);
+        }
     }
 
     /// Records the reason of the end when a layer reports it. The topmost layer reports first; later reports change
     /// nothing.
     pub(crate) fn note_reason(&self, reason: &Reason) {
-        if self.0.noted.set(Box::new(reason.clone())).is_ok() {
+        if self.make_rare().noted.set(reason.clone()).is_ok() {
             self.recount();
         }
     }

@@ -13,6 +13,7 @@ mod observed;
 mod observer;
 #[cfg(feature = "proxy")]
 mod proxied;
+mod rare;
 mod report;
 mod watcher;
 
@@ -34,6 +35,7 @@ pub(crate) use self::member::{Group, Member, WeakControl, draining};
 use self::observed::Observed;
 pub(crate) use self::observer::Observers;
 pub use self::observer::{AcceptFailure, AcceptFault, Observer, Reload};
+use self::rare::Rare;
 pub(crate) use self::watcher::Watcher;
 use crate::address::Address;
 use crate::conn::idle::Activity;
@@ -70,14 +72,16 @@ pub struct Control(Arc<Inner>);
 struct Inner {
     received: AtomicU64,
     sent: AtomicU64,
+    /// Plaintext of the topmost TLS session.
+    opened: AtomicU64,
+    /// Plaintext of the topmost TLS session.
+    sealed: AtomicU64,
     activity: Activity,
     /// [`CLOSE_ASKED`], [`CUT`], or both.
     touched: AtomicU8,
     reset: AtomicBool,
-    /// We opened the connection; otherwise we accepted it.
-    connected: AtomicBool,
-    /// The bottom layer is TCP.
-    tcp: AtomicBool,
+    /// [`CONNECTED`], [`TCP`], [`BENEATH`].
+    traits: AtomicU8,
     /// The peer's end came after ours had left.
     answered: AtomicBool,
     /// How many closes are in progress, and will report.
@@ -88,30 +92,23 @@ struct Inner {
     policy: Arc<Policy>,
     host: Address,
     peer: Address,
-    /// The reason of the end, once a layer has reported one. The first report counts.
-    noted: OnceLock<Box<Reason>>,
     /// The bytes that were unacknowledged when the socket was closed: see [`Control::note_pending`].
     unacknowledged: AtomicU64,
-    ended: OnceLock<Box<CloseReport>>,
-    /// The report of a connection that ended without a close.
-    unclosed: OnceLock<Box<CloseReport>>,
+    rare: OnceLock<Box<Rare>>,
     bottom: OnceLock<Weak<dyn Bottom>>,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     going: Notify,
     member: OnceLock<Member>,
     /// The facts of the last TLS session.
     facts: Mutex<Option<Arc<SessionFacts>>>,
-    /// Set if the policy has observers.
-    observed: Option<Box<Observed>>,
-    /// The permits of the listener. They are released when the connection has ended.
-    places: Mutex<Option<Box<dyn Send + Sync>>>,
-    /// The PROXY header with which the connection began.
-    #[cfg(feature = "proxy")]
-    proxied: OnceLock<Arc<crate::proxy::ProxyHeader>>,
-    /// The last keep-alive that was set, because the system does not report its times.
-    #[cfg(any(windows, bowline_portable))]
-    keepalive: Mutex<socket::Keepalive>,
 }
+
+/// We opened the connection; otherwise we accepted it, or took it over.
+const CONNECTED: u8 = 1;
+/// The bottom layer is TCP.
+const TCP: u8 = 2;
+/// There is a TLS session on top of the bottom layer.
+const BENEATH: u8 = 4;
 
 /// A close was requested through the handle.
 const CLOSE_ASKED: u8 = 1;
@@ -136,19 +133,17 @@ impl Control {
             host,
             peer,
             activity: Activity::new(&policy),
-            observed: Observed::of(&policy),
+            rare: Observed::of(&policy).map(Rare::observed).unwrap_or_default(),
             policy,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
-            connected: AtomicBool::new(false),
-            tcp: AtomicBool::new(false),
+            opened: AtomicU64::new(0),
+            sealed: AtomicU64::new(0),
+            traits: AtomicU8::new(0),
             touched: AtomicU8::new(0),
             reset: AtomicBool::new(false),
-            noted: OnceLock::new(),
             unacknowledged: AtomicU64::new(NOT_ASKED),
             answered: AtomicBool::new(false),
-            ended: OnceLock::new(),
-            unclosed: OnceLock::new(),
             closing: AtomicU8::new(0),
             bottom: OnceLock::new(),
             watchers: Mutex::new(Vec::new()),
@@ -157,11 +152,6 @@ impl Control {
             going: Notify::new(),
             member: OnceLock::new(),
             facts: Mutex::new(None),
-            places: Mutex::new(None),
-            #[cfg(feature = "proxy")]
-            proxied: OnceLock::new(),
-            #[cfg(any(windows, bowline_portable))]
-            keepalive: Mutex::default(),
         }))
     }
 
@@ -268,8 +258,7 @@ impl Control {
             drop(this.take_watchers());
             // rule: end-9. While a layer above holds its lock, it has not noted yet what it knows of the end.
             this.0.settled.store(true, Ordering::SeqCst);
-            let places = this.0.places.lock().unwrap_or_else(PoisonError::into_inner).take();
-            drop(places);
+            this.release_places();
             this.leave();
             this.0.going.notify_waiters();
             this.tell_ended();
@@ -334,6 +323,12 @@ impl Control {
         &self.0.activity
     }
 
+    /// A number that no other connection has while a handle of this one exists.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn number(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
     /// Whether both handles belong to the same connection.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -358,20 +353,24 @@ impl Control {
 
     /// Our role in the connection beneath TLS: client if we opened it, server if we accepted it or took it over.
     pub fn role(&self) -> Role {
-        if self.0.connected.load(Ordering::Relaxed) { Role::Client } else { Role::Server }
+        if self.is(CONNECTED) { Role::Client } else { Role::Server }
     }
 
     /// Whether the bottom layer is TCP. Its socket may be closed already.
     pub(crate) fn is_tcp(&self) -> bool {
-        self.0.tcp.load(Ordering::Relaxed)
+        self.is(TCP)
     }
 
     pub(crate) fn set_tcp(&self) {
-        self.0.tcp.store(true, Ordering::Relaxed);
+        self.0.traits.fetch_or(TCP, Ordering::Relaxed);
     }
 
     pub(crate) fn set_connected(&self) {
-        self.0.connected.store(true, Ordering::Relaxed);
+        self.0.traits.fetch_or(CONNECTED, Ordering::Relaxed);
+    }
+
+    fn is(&self, which: u8) -> bool {
+        self.0.traits.load(Ordering::Relaxed) & which != 0
     }
 
     /// Resets the bottom layer without an abort by the application.

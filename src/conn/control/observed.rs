@@ -32,14 +32,14 @@ enum Handshake {
 
 impl Observed {
     /// `None`: nobody observes the connections of this policy.
-    pub(super) fn of(policy: &Policy) -> Option<Box<Self>> {
+    pub(super) fn of(policy: &Policy) -> Option<Self> {
         let observers = Observers::of(policy)?;
-        Some(Box::new(Self {
+        Some(Self {
             observers,
             opened: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             handshake: Mutex::new(Handshake::None),
-        }))
+        })
     }
 
     fn set_handshake(&self, state: Handshake) -> Handshake {
@@ -66,9 +66,13 @@ impl Control {
         self.0.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn observed(&self) -> Option<&Observed> {
+        self.rare()?.observed.as_ref()
+    }
+
     /// The connection is ready for use by the application. A second call changes nothing.
     pub(crate) fn announce(&self) {
-        let Some(observed) = &self.0.observed else { return };
+        let Some(observed) = self.observed() else { return };
         if !observed.opened.swap(true, Ordering::AcqRel) {
             self.tell_observers(|observer, control| observer.opened(control));
         }
@@ -76,7 +80,7 @@ impl Control {
 
     /// A TLS handshake begins.
     pub(crate) fn note_handshake(&self) {
-        if let Some(observed) = &self.0.observed {
+        if let Some(observed) = self.observed() {
             observed.set_handshake(Handshake::InProgress(Instant::now()));
         }
     }
@@ -85,7 +89,7 @@ impl Control {
     pub(crate) fn note_secured(&self, facts: &Arc<SessionFacts>) {
         let before = self.0.facts.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(facts));
         drop(before);
-        let Some(observed) = &self.0.observed else { return };
+        let Some(observed) = self.observed() else { return };
         if let Handshake::InProgress(begun) = observed.set_handshake(Handshake::Reported) {
             let (facts, took) = (Arc::clone(facts), begun.elapsed());
             self.tell_observers(move |observer, control| observer.handshake_done(control, &facts, took));
@@ -95,7 +99,7 @@ impl Control {
     /// If a handshake is in progress, it has failed.
     #[cold]
     pub(crate) fn note_handshake_failed(&self, reason: &Reason) {
-        let Some(observed) = &self.0.observed else { return };
+        let Some(observed) = self.observed() else { return };
         let begun = match observed.set_handshake(Handshake::Reported) {
             Handshake::InProgress(begun) => begun,
             // The time ran out, or the connection ended, before TLS began.
@@ -108,14 +112,14 @@ impl Control {
 
     /// A client that might have begun with TLS did not.
     pub(crate) fn note_plaintext(&self) {
-        if self.0.observed.is_some() {
+        if self.observed().is_some() {
             self.tell_observers(|observer, control| observer.began_in_plaintext(control));
         }
     }
 
     /// Reports the end, if the connection has ended and its reason can change no more.
     pub(super) fn tell_ended(&self) {
-        let Some(observed) = self.0.observed.as_ref().filter(|observed| observed.opened.load(Ordering::Acquire)) else {
+        let Some(observed) = self.observed().filter(|observed| observed.opened.load(Ordering::Acquire)) else {
             return;
         };
         if !self.is_settled() || self.is_closing() {
@@ -132,7 +136,7 @@ impl Control {
     fn tell_observers(&self, event: impl Fn(&dyn Observer, &Self) + 'static) {
         let this = self.clone();
         unlocked::run(move || {
-            if let Some(observed) = &this.0.observed {
+            if let Some(observed) = this.observed() {
                 observed.observers.tell(|observer| event(observer, &this));
             }
         });

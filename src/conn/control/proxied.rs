@@ -16,7 +16,7 @@ impl Control {
     /// The PROXY header with which the connection began, once it was
     /// [read](crate::proxy::ProxyProtocol::read).
     pub fn proxy_header(&self) -> Option<&ProxyHeader> {
-        self.0.proxied.get().map(|header| &**header)
+        self.rare()?.proxied.get().map(|header| &**header)
     }
 
     pub(super) fn client(&self) -> Option<&Address> {
@@ -25,6 +25,6 @@ impl Control {
 
     /// A connection begins with one header; a second call changes nothing.
     pub(crate) fn set_proxied(&self, header: Arc<ProxyHeader>) {
-        let _ = self.0.proxied.set(header);
+        let _ = self.make_rare().proxied.set(header);
     }
 }

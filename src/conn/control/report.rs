@@ -15,19 +15,19 @@ impl Control {
         self.kept_report().or_else(|| {
             let unclosed =
                 || Box::new(CloseReport { unacknowledged: self.unacknowledged(), ..CloseReport::of(self.reason()) });
-            self.is_ended().then(|| &**self.0.unclosed.get_or_init(unclosed))
+            self.is_ended().then(|| &**self.make_rare().unclosed.get_or_init(unclosed))
         })
     }
 
     /// The report of a close, or of another end that we caused.
     pub(crate) fn kept_report(&self) -> Option<&CloseReport> {
-        self.0.ended.get().map(|report| &**report)
+        self.rare()?.ended.get().map(|report| &**report)
     }
 
     /// Keeps this report as the one of the connection, unless there is one already, and returns the kept one (rule:
     /// close-6).
     pub(crate) fn set_report(&self, report: CloseReport) -> &CloseReport {
-        let report = self.0.ended.get_or_init(|| Box::new(report));
+        let report = self.make_rare().ended.get_or_init(|| Box::new(report));
         self.note_reason(&report.reason);
         self.recount();
         report
@@ -65,9 +65,9 @@ impl Control {
         if let Some(report) = self.kept_report() {
             return report.reason.clone();
         }
-        match self.0.noted.get() {
+        match self.rare().and_then(|rare| rare.noted.get()) {
             // rule: close-14
-            Some(noted) => self.judged((**noted).clone()),
+            Some(noted) => self.judged(noted.clone()),
             None if self.was_reset() => Reason::Reset(Phase::Open),
             None => Reason::Dropped,
         }

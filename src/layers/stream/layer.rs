@@ -84,6 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
 
     fn set_beneath(&mut self, beneath: bool) {
         self.beneath = beneath;
+        self.control.set_beneath(beneath);
     }
 }
 

@@ -103,6 +103,7 @@ impl TcpConnection {
     pub(crate) fn skip(&mut self, n: usize) {
         self.read.inbox.consume(n);
         self.read.inbox.release();
+        self.write.control_ref().hide_received(n);
     }
 
     /// Waits until there are more of these bytes than before. `false`: the peer has ended its half.

@@ -62,6 +62,7 @@ impl TcpWriteHalf {
     pub(super) fn set_beneath(&self, beneath: bool) {
         if let Some(wire) = &self.wire {
             wire.beneath.store(beneath, Ordering::Release);
+            wire.control().set_beneath(beneath);
         }
     }
 

@@ -149,8 +149,10 @@ impl<T: Transport> TlsConnection<T> {
     pub(crate) fn over(mut layer: T, mut session: Session) -> Self {
         layer.layer_mut(TOKEN).set_beneath(true);
         layer.layer_mut(TOKEN).set_cork(false);
-        session.handle_leftover(&layer.layer_mut(TOKEN).take_unread());
+        let leftover = layer.layer_mut(TOKEN).take_unread();
         let control = layer.layer(TOKEN).control().clone();
+        control.hide_received(leftover.len());
+        session.handle_leftover(&leftover);
         match session.facts() {
             Some(facts) => control.note_secured(facts),
             None => control.note_handshake(),
@@ -256,6 +258,7 @@ impl<T: Transport> TlsConnection<T> {
             layer.layer_mut(TOKEN).set_beneath(false);
             layer.layer_mut(TOKEN).push_unread(&unread);
             layer.layer_mut(TOKEN).push_unread(&leftover);
+            layer.layer(TOKEN).control().show_received(leftover.len());
             Poll::Ready(Ok(layer))
         })
     }

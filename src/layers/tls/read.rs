@@ -108,6 +108,7 @@ impl<T: Transport> TlsReadHalf<T> {
                     let n = pump.session.plaintext().len();
                     kept.push(pump.session.plaintext());
                     pump.session.consume(n);
+                    pump.note_read(n);
                     Poll::Ready(Ok(false))
                 }
                 Poll::Ready(Step::Ended) => Poll::Ready(clean_end(&pump.session).map(|()| true)),
@@ -175,6 +176,7 @@ impl<T: Transport> TlsReadHalf<T> {
                 let n = pump.session.plaintext().len();
                 unread.extend_from_slice(pump.session.plaintext());
                 pump.session.consume(n);
+                pump.note_read(n);
             }
         });
         unread

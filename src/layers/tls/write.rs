@@ -110,6 +110,9 @@ impl<T: Transport> TlsWriteHalf<T> {
                 pump.park_writer(Want::Space, cx);
                 return Poll::Pending;
             }
+            if !pump.is_beneath {
+                self.control.note_sealed(accepted);
+            }
             Poll::Ready(Ok(accepted))
         });
         let result = ready!(result);
@@ -119,7 +122,14 @@ impl<T: Transport> TlsWriteHalf<T> {
 
     /// The task has used up its budget, and is woken again after other tasks have run.
     fn gather(&self, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self.with_live(|pump| pump.gather(parts)) {
+        let gathered = self.with_live(|pump| {
+            let gathered = pump.gather(parts);
+            if !pump.is_beneath {
+                self.control.note_sealed(gathered);
+            }
+            gathered
+        });
+        match gathered {
             0 => Poll::Pending,
             gathered => Poll::Ready(Ok(gathered)),
         }

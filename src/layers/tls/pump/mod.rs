@@ -20,6 +20,7 @@
 //! socket that stores the waker does not keep the connection alive.
 
 mod beneath;
+mod notes;
 mod shared;
 mod tasks;
 
@@ -35,7 +36,6 @@ use self::beneath::{poll_write, unbudgeted};
 pub(crate) use self::shared::SharedPump;
 pub(crate) use self::tasks::Want;
 use crate::conn::control::Controlled;
-use crate::core::half;
 use crate::core::session::{Session, Step};
 use crate::error::{Error, Phase, Reason};
 use crate::transport::Transport;
@@ -267,6 +267,7 @@ impl<T: Transport> Pump<T> {
                 let room = out.remaining().min(n);
                 if let Some(read) = self.session.read_record(n, out.initialize_unfilled_to(room)) {
                     out.advance(read);
+                    self.note_read(read);
                     return Poll::Ready(Step::Data);
                 }
                 self.poll_paid_read(cx, out, None)
@@ -305,6 +306,7 @@ impl<T: Transport> Pump<T> {
             let room = out.remaining().min(self.session.arrived());
             let (step, read) = self.session.step_into(out.initialize_unfilled_to(room));
             out.advance(read);
+            self.note_read(read);
             if step == Step::Secured || !self.is_at_rest() {
                 self.send_on(step, had_nothing);
             }
@@ -384,27 +386,6 @@ impl<T: Transport> Pump<T> {
         let wake = self.lend_wake();
         self.rest(&mut Context::from_waker(&wake));
         self.wake = wake;
-    }
-
-    /// Reports to the handle that the handshake is done.
-    fn note_secured(&self) {
-        if let (Some(layer), Some(facts)) = (&self.layer, self.session.facts()) {
-            layer.layer(TOKEN).control().note_secured(facts);
-        }
-    }
-
-    /// Reports to the handle how the connection ended, if this session knows it, before the layer beneath is released.
-    pub(crate) fn note_end(&self) {
-        let Some(layer) = self.layer.as_ref().filter(|_| !self.keeps_layer) else { return };
-        if self.session.is_answered() && !self.is_beneath && layer.layer(TOKEN).queued_bytes() == 0 {
-            layer.layer(TOKEN).control().note_answered();
-        }
-        if let Some(reason) = half::reason(self.session.send(), self.session.recv()) {
-            layer.layer(TOKEN).control().note_reason(&reason);
-            if self.session.is_handshaking() {
-                layer.layer(TOKEN).control().note_handshake_failed(&reason);
-            }
-        }
     }
 
     /// If both halves have ended, the layer beneath is released as soon as its own end has come, even if no task reads

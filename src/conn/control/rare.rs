@@ -1,0 +1,133 @@
+//! What few connections need, or only at their end. It is kept in a box of its own, so that an idle connection is small.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use super::observed::Observed;
+use super::{BENEATH, Control};
+use crate::core::report::CloseReport;
+use crate::error::Reason;
+
+/// Made when the first of its fields is needed.
+#[derive(Default)]
+pub(super) struct Rare {
+    /// Set if the policy has observers.
+    pub(super) observed: Option<Observed>,
+    /// The reason of the end, once a layer has reported one. The first report counts.
+    pub(super) noted: OnceLock<Reason>,
+    pub(super) ended: OnceLock<Box<CloseReport>>,
+    /// The report of a connection that ended without a close.
+    pub(super) unclosed: OnceLock<Box<CloseReport>>,
+    /// The permits of the listener. They are released when the connection has ended.
+    pub(super) places: Mutex<Option<Box<dyn Send + Sync>>>,
+    /// The PROXY header with which the connection began.
+    #[cfg(feature = "proxy")]
+    pub(super) proxied: OnceLock<std::sync::Arc<crate::proxy::ProxyHeader>>,
+    /// The last keep-alive that was set, because the system does not report its times.
+    #[cfg(any(windows, bowline_portable))]
+    pub(super) keepalive: Mutex<crate::conn::socket::Keepalive>,
+    pub(super) received: Plain,
+    pub(super) sent: Plain,
+}
+
+/// For the bytes of one direction: which of those on the wire are the application's own, in plaintext.
+#[derive(Default)]
+pub(super) struct Plain {
+    /// The bytes on the wire when the TLS session began that is open now.
+    mark: AtomicU64,
+    /// The bytes on the wire before the mark that are not the application's: those of earlier TLS sessions, a PROXY
+    /// header, a ClientHello that was read ahead.
+    hidden: AtomicU64,
+}
+
+impl Rare {
+    pub(super) fn observed(observed: Observed) -> OnceLock<Box<Self>> {
+        OnceLock::from(Box::new(Self { observed: Some(observed), ..Self::default() }))
+    }
+}
+
+impl Control {
+    pub(super) fn rare(&self) -> Option<&Rare> {
+        self.0.rare.get().map(|rare| &**rare)
+    }
+
+    #[cold]
+    pub(super) fn make_rare(&self) -> &Rare {
+        self.0.rare.get_or_init(Box::default)
+    }
+
+    /// The number of bytes that the application has received and sent so far: without TLS, as on the wire; with TLS, the
+    /// plaintext of the innermost session. A PROXY header does not count. Bytes that a close discards do not count if TLS
+    /// has received them.
+    ///
+    /// Received bytes count when they are taken from the session or the socket, and sent bytes when the transport has
+    /// accepted them. The counters can also be read after the end (rule: traffic-2).
+    #[doc(alias = "bytes_received")]
+    #[doc(alias = "bytes_sent")]
+    pub fn payload(&self) -> super::Traffic {
+        let (wire, rare) = (self.traffic(), self.rare());
+        let beneath = self.is(BENEATH);
+        let count = |wire: u64, tls: &AtomicU64, plain: Option<&Plain>| {
+            let of =
+                |counter: fn(&Plain) -> &AtomicU64| plain.map_or(0, |plain| counter(plain).load(Ordering::Relaxed));
+            let plain = if beneath { of(|plain| &plain.mark) } else { wire };
+            (plain + tls.load(Ordering::Relaxed)).saturating_sub(of(|plain| &plain.hidden))
+        };
+        super::Traffic {
+            received: count(wire.received, &self.0.opened, rare.map(|rare| &rare.received)),
+            sent: count(wire.sent, &self.0.sealed, rare.map(|rare| &rare.sent)),
+        }
+    }
+
+    /// Called by the bottom layer when a TLS session begins on top of it, and when that session has ended by a
+    /// downgrade.
+    pub(crate) fn set_beneath(&self, beneath: bool) {
+        let wire = self.traffic();
+        let directions = |rare: &Rare, f: &dyn Fn(&Plain, u64)| {
+            f(&rare.received, wire.received);
+            f(&rare.sent, wire.sent);
+        };
+        if beneath {
+            if wire != super::Traffic::default() {
+                directions(self.make_rare(), &|plain, wire| plain.mark.store(wire, Ordering::Relaxed));
+            }
+        } else {
+            directions(self.make_rare(), &|plain, wire| {
+                let mark = plain.mark.load(Ordering::Relaxed);
+                plain.hidden.fetch_add(wire - mark, Ordering::Relaxed);
+            });
+        }
+        match beneath {
+            true => self.0.traits.fetch_or(BENEATH, Ordering::Relaxed),
+            false => self.0.traits.fetch_and(!BENEATH, Ordering::Relaxed),
+        };
+    }
+
+    /// These received bytes were counted, but the application does not get them.
+    pub(crate) fn hide_received(&self, bytes: usize) {
+        if bytes > 0 {
+            self.make_rare().received.hidden.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// These received bytes were hidden with their session, but belong to the plaintext after it.
+    pub(crate) fn show_received(&self, bytes: usize) {
+        let rare = self.make_rare();
+        // The session that hid them has received at least as many.
+        rare.received.hidden.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts plaintext that the application takes from the topmost TLS session.
+    #[inline]
+    pub(crate) fn note_opened(&self, bytes: usize) {
+        let so_far = self.0.opened.load(Ordering::Relaxed);
+        self.0.opened.store(so_far + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts plaintext that the topmost TLS session has accepted.
+    #[inline]
+    pub(crate) fn note_sealed(&self, bytes: usize) {
+        let so_far = self.0.sealed.load(Ordering::Relaxed);
+        self.0.sealed.store(so_far + bytes as u64, Ordering::Relaxed);
+    }
+}

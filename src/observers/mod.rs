@@ -1,0 +1,4 @@
+//! The observers that come with this crate.
+
+#[cfg(feature = "metrics")]
+pub(crate) mod metrics;
