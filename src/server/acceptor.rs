@@ -102,6 +102,11 @@ impl<S: Listens> Acceptor<S> {
         self.socket.with(|socket| socket.sockets().into_iter().map(f).collect())
     }
 
+    /// The socket, to close it.
+    pub(super) fn socket(&self) -> Arc<dyn Drainable> {
+        Arc::clone(&self.socket) as Arc<dyn Drainable>
+    }
+
     pub(crate) fn group(&self) -> &DrainGroup {
         &self.group
     }

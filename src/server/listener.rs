@@ -16,7 +16,7 @@ use super::acceptor::{Acceptor, Listens, Origin};
 use super::incoming::Incoming;
 use super::opening::{IpFamily, Opened};
 use crate::address::Address;
-use crate::conn::group::DrainGroup;
+use crate::conn::group::{DrainGroup, Drainable};
 use crate::conn::refusal::Refusal;
 use crate::error::Error;
 use crate::layers::tcp::TcpConnection;
@@ -210,6 +210,15 @@ impl Listener {
     #[doc(alias = "stopListening")]
     pub fn group(&self) -> &DrainGroup {
         self.acceptor.group()
+    }
+
+    /// The listening sockets, to close them.
+    pub(super) fn socket(&self) -> Arc<dyn Drainable> {
+        self.acceptor.socket()
+    }
+
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        self.acceptor.policy()
     }
 
     /// The next connection.

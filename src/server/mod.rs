@@ -1,6 +1,7 @@
 //! Listening: accepting connections, limiting them, and surviving failures of accept.
 
 mod accept_error;
+mod accepting;
 pub(crate) mod acceptor;
 mod closable_socket;
 mod handshakes;
@@ -11,4 +12,5 @@ pub(crate) mod opening;
 mod peers;
 #[cfg(feature = "proxy")]
 mod proxied;
+mod ready;
 pub(crate) mod tls_listener;

@@ -1,36 +1,27 @@
 //! A listener that returns connections whose handshake is done. The handshakes run concurrently, each in its own task.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::net::IpAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::io::AsyncBufReadExt;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::handshakes::Handshakes;
-use super::incoming::Incoming;
+use super::accepting::Accepting;
 use super::listener::Listener;
-use super::peers::PeerCounts;
+use super::ready::Ready;
 use crate::address::Address;
 use crate::config::ServerTls;
 use crate::config::start_tls::StartTls;
-use crate::conn::control::Control;
-use crate::conn::group::DrainGroup;
-use crate::conn::time::until;
-use crate::core::catch::catch;
-use crate::error::{Error, Phase, Reason};
+use crate::conn::group::{DrainGroup, Drainable};
+use crate::error::Error;
 use crate::layers::tcp::TcpConnection;
 use crate::layers::tls::TlsConnection;
 use crate::layers::upgradable::UpgradableConnection;
 use crate::transport::Transport;
-use crate::transport::layer::poll_budget;
 
 /// Accepts connections whose handshake is done.
 ///
@@ -62,21 +53,22 @@ use crate::transport::layer::poll_budget;
 #[doc(alias = "TlsAcceptor")]
 #[doc(alias = "Incoming")]
 pub struct TlsListener<C = TlsConnection<TcpConnection>> {
-    ready: UnboundedReceiver<Item<C>>,
+    ready: Arc<Ready<C>>,
     accepting: AbortHandle,
+    /// The listening socket, which the task accepts from.
+    socket: Arc<dyn Drainable>,
     local: Address,
     group: DrainGroup,
 }
 
-type Item<C> = Result<(C, OwnedSemaphorePermit), Error>;
 type OnError = Arc<dyn Fn(&Address, &Error) + Send + Sync>;
 
 /// The settings of a [`TlsListener`].
 #[derive(Clone)]
 pub struct TlsListenerBuilder {
-    max_waiting: usize,
-    finishes: bool,
-    on_error: Option<OnError>,
+    pub(super) max_waiting: usize,
+    pub(super) finishes: bool,
+    pub(super) on_error: Option<OnError>,
 }
 
 impl Default for TlsListenerBuilder {
@@ -158,7 +150,7 @@ impl TlsListenerBuilder {
     pub fn prepare<C, F>(
         self,
         listener: Listener,
-        prepare: impl Fn(TcpConnection) -> F + Send + 'static,
+        prepare: impl Fn(TcpConnection) -> F + Send + Sync + 'static,
     ) -> TlsListener<C>
     where
         C: Send + 'static,
@@ -170,17 +162,17 @@ impl TlsListenerBuilder {
     fn prepare_by<C, F>(
         self,
         listener: Listener,
-        prepare: impl Fn(TcpConnection, Option<Instant>) -> F + Send + 'static,
+        prepare: impl Fn(TcpConnection, Option<Instant>) -> F + Send + Sync + 'static,
     ) -> TlsListener<C>
     where
         C: Send + 'static,
         F: Future<Output = Result<C, Error>> + Send + 'static,
     {
         let (local, group) = (listener.local_addr(), listener.group().clone());
-        let (sender, ready) = unbounded_channel();
-        let accepting = Accepting { listener, chosen: self, sender, shared: Arc::default(), tasks: JoinSet::new() };
+        let (ready, socket) = (Arc::new(Ready::new()), listener.socket());
+        let accepting = Accepting::new(listener, self, Arc::clone(&ready));
         let accepting = tokio::spawn(accepting.run(prepare)).abort_handle();
-        TlsListener { ready, accepting, local, group }
+        TlsListener { ready, accepting, socket, local, group }
     }
 }
 
@@ -211,7 +203,8 @@ impl<C> TlsListener<C> {
     ///
     /// # Errors
     /// [`Error::Draining`] after the [group](Self::group) has begun to drain and the last connection was taken;
-    /// [`Error::Bind`] if the listening socket is no longer usable. Never the failure of a single connection.
+    /// [`Error::Bind`] if the listening socket is no longer usable. Every later call then fails with the same error. Never the
+    /// failure of a single connection.
     ///
     /// # Cancel safety
     /// Cancel safe: no connection is lost.
@@ -221,14 +214,7 @@ impl<C> TlsListener<C> {
 
     /// As [`accept`](Self::accept), for a stream of connections: `stream::poll_fn(move |cx| listener.poll_accept(cx).map(Result::ok))`.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<C, Error>> {
-        match ready!(self.ready.poll_recv(cx)) {
-            Some(item) => Poll::Ready(item.map(|(connection, _)| connection)),
-            None => {
-                // rule: life-6
-                ready!(poll_budget(cx));
-                Poll::Ready(Err(Error::Draining))
-            }
-        }
+        self.ready.poll_take(cx)
     }
 
     /// The bound address.
@@ -242,168 +228,14 @@ impl<C> TlsListener<C> {
     }
 }
 
-/// Stops the handshakes and closes the port.
+/// Closes the port, resets the connections that were not accepted, and stops the handshakes.
 impl<C> Drop for TlsListener<C> {
     fn drop(&mut self) {
+        // The task that accepts may be dropped later.
+        self.socket.shut();
+        self.ready.close();
         self.accepting.abort();
     }
-}
-
-/// The task that accepts.
-struct Accepting<C> {
-    listener: Listener,
-    chosen: TlsListenerBuilder,
-    sender: UnboundedSender<Item<C>>,
-    shared: Arc<Mutex<Shared>>,
-    tasks: JoinSet<()>,
-}
-
-#[derive(Default)]
-struct Shared {
-    handshakes: Handshakes,
-    displaced: HashMap<u64, Arc<Notify>>,
-}
-
-impl<C: Send + 'static> Accepting<C> {
-    async fn run<F>(mut self, prepare: impl Fn(TcpConnection, Option<Instant>) -> F)
-    where
-        F: Future<Output = Result<C, Error>> + Send + 'static,
-    {
-        let places = Arc::new(Semaphore::new(self.chosen.max_waiting));
-        let keys = PeerCounts::new(usize::MAX, 64);
-        loop {
-            let incoming = match self.listener.accept().await {
-                Ok(incoming) => incoming,
-                Err(error) => {
-                    // The handshakes in progress end first: finished, aborted by the drain, or at their deadline.
-                    while self.tasks.join_next().await.is_some() {}
-                    let _ = self.sender.send(Err(error));
-                    return;
-                }
-            };
-            while self.tasks.try_join_next().is_some() {}
-            let Some(place) = self.place(&places).await else { return };
-            let peer = incoming.peer_addr().as_inet().map(|peer| keys.peer(peer.ip()));
-            self.begin(incoming, peer, place, &prepare);
-        }
-    }
-
-    /// A place for a connection. If none is free, a handshake is aborted to free one (rule: accept-2).
-    async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
-            return Some(place);
-        }
-        let victim = {
-            let shared = lock(&self.shared);
-            shared.handshakes.victim().and_then(|number| shared.displaced.get(&number).cloned())
-        };
-        if let Some(victim) = victim {
-            victim.notify_one();
-        }
-        Arc::clone(places).acquire_owned().await.ok()
-    }
-
-    fn begin<F>(
-        &mut self,
-        incoming: Incoming,
-        peer: Option<IpAddr>,
-        place: OwnedSemaphorePermit,
-        prepare: &impl Fn(TcpConnection, Option<Instant>) -> F,
-    ) where
-        F: Future<Output = Result<C, Error>> + Send + 'static,
-    {
-        let (deadline, unfinished, tcp) = incoming.into_parts();
-        let (addr, control) = (tcp.peer_addr(), tcp.control());
-        let entry = Entry::new(&self.shared, peer);
-        // rule: life-7
-        let preparing: Result<Pin<Box<F>>, Error> = caught(|| Box::pin(prepare(tcp, deadline)));
-        let preparing = async {
-            let mut preparing = preparing?;
-            poll_fn(move |cx| caught(|| preparing.as_mut().poll(cx)).unwrap_or_else(|error| Poll::Ready(Err(error))))
-                .await
-        };
-        let (sender, on_error, finishes) = (self.sender.clone(), self.chosen.on_error.clone(), self.chosen.finishes);
-        self.tasks.spawn(async move {
-            let outcome = outcome(&control, deadline, finishes, &entry.displaced, preparing).await;
-            drop((entry, unfinished));
-            match outcome {
-                // `send` fails only if the listener was dropped.
-                Ok(connection) => drop(sender.send(Ok((connection, place)))),
-                Err(error) => {
-                    if let Some(on_error) = on_error {
-                        let _ = catch(|| on_error(&addr, &error), |_| ());
-                    }
-                }
-            }
-        });
-    }
-}
-
-/// Calls the application's code. A panic becomes the error of its connection.
-fn caught<R>(call: impl FnOnce() -> R) -> Result<R, Error> {
-    catch(call, |_| std::io::Error::other("the preparation of the connection panicked").into())
-}
-
-/// Waits for a preparation: at most until its deadline, and until a drain unless it is to be finished.
-async fn outcome<C>(
-    control: &Control,
-    deadline: Option<Instant>,
-    finishes: bool,
-    displaced: &Notify,
-    preparing: impl Future<Output = Result<C, Error>>,
-) -> Result<C, Error> {
-    // The end is a part of these futures, because the connection is dropped when one of them is ready.
-    let drains = async {
-        control.draining().await;
-        control.abort();
-    };
-    let is_displaced = async {
-        displaced.notified().await;
-        control.abort();
-    };
-    let expires = async {
-        until(deadline, std::future::pending::<()>()).await;
-        control.end(Reason::TimedOut(Phase::Handshake));
-    };
-    tokio::select! {
-        biased;
-        () = drains, if !finishes => Err(Error::Draining),
-        () = is_displaced => Err(Reason::Aborted.into()),
-        outcome = preparing => outcome,
-        () = expires => Err(Reason::TimedOut(Phase::Handshake).into()),
-    }
-}
-
-/// One handshake in progress. Dropping the entry ends it in the list.
-struct Entry {
-    shared: Arc<Mutex<Shared>>,
-    peer: Option<IpAddr>,
-    number: u64,
-    /// Notified when the place of this handshake is needed for another connection.
-    displaced: Arc<Notify>,
-}
-
-impl Entry {
-    fn new(shared: &Arc<Mutex<Shared>>, peer: Option<IpAddr>) -> Self {
-        let mut all = lock(shared);
-        let number = all.handshakes.begin(peer);
-        let displaced = Arc::new(Notify::new());
-        all.displaced.insert(number, Arc::clone(&displaced));
-        drop(all);
-        Self { shared: Arc::clone(shared), peer, number, displaced }
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        let mut all = lock(&self.shared);
-        all.handshakes.end(self.peer, self.number);
-        all.displaced.remove(&self.number);
-    }
-}
-
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<C> fmt::Debug for TlsListener<C> {

@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bowline::testing::shared_pki;
 use bowline::{
@@ -51,7 +52,7 @@ async fn silent_and_failing_clients_delay_nobody() {
         });
         for _ in 0..10 {
             // A call that is dropped loses nothing.
-            let dropped = tokio::time::timeout(std::time::Duration::ZERO, listener.accept()).await;
+            let dropped = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
             let mut connection = match dropped {
                 Ok(accepted) => accepted.unwrap(),
                 Err(_) => listener.accept().await.unwrap(),
@@ -219,4 +220,96 @@ async fn a_drain_finishes_handshakes_if_it_should() {
         })
         .await;
     }
+}
+
+/// rule: accept-2
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_handshake_that_is_done_as_it_is_displaced_does_not_stop_the_listener() {
+    bounded("a victim that is done", async {
+        let (builder, listener, address, errors) = listening().await;
+        let (polled, mut is_polled) = tokio::sync::mpsc::unbounded_channel();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let gone = Mutex::new(Some(gone));
+        let mut listener = builder.max_waiting(2).prepare(listener, move |tcp| {
+            let (first, polled) = (gone.lock().unwrap().take(), polled.clone());
+            async move {
+                polled.send(()).unwrap();
+                match first {
+                    // It is displaced during this poll, and done at the end of it.
+                    Some(gone) => tokio::task::block_in_place(|| gone.recv().unwrap()),
+                    None => std::future::pending().await,
+                }
+                Ok(tcp)
+            }
+        });
+        let first = TcpStream::connect(address).await.unwrap();
+        is_polled.recv().await.unwrap();
+        let _silent = TcpStream::connect(address).await.unwrap();
+        is_polled.recv().await.unwrap();
+        let _third = TcpStream::connect(address).await.unwrap();
+        // The listener displaces the first connection meanwhile.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        go.send(()).unwrap();
+        // The second one is displaced instead, and the third one gets its place, although nobody accepts.
+        is_polled.recv().await.unwrap();
+        let accepted = listener.accept().await.unwrap();
+        assert_eq!(accepted.peer_addr(), first.local_addr().unwrap().into());
+        assert_eq!(*errors.lock().unwrap(), [Reason::Aborted.to_string()]);
+    })
+    .await;
+}
+
+/// rule: accept-4, drain-3
+#[tokio::test]
+async fn a_ready_connection_that_nobody_accepts_holds_a_drain_for_a_limited_time() {
+    bounded("nobody accepts", async {
+        let policy = Policy::default().handshake_timeout(Duration::from_millis(50));
+        let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
+        let (address, group) = (listener.local_addr().as_inet().unwrap(), listener.group().clone());
+        let (ready, mut is_ready) = tokio::sync::mpsc::unbounded_channel();
+        let errors = Errors::default();
+        let noted = Arc::clone(&errors);
+        let builder = TlsListener::builder().on_error(move |_, error| noted.lock().unwrap().push(error.to_string()));
+        let mut listener = builder.prepare(listener, move |tcp| {
+            let ready = ready.clone();
+            async move {
+                ready.send(()).unwrap();
+                Ok(tcp)
+            }
+        });
+        let mut client = TcpStream::connect(address).await.unwrap();
+        is_ready.recv().await.unwrap();
+        assert_eq!(group.drain(None).await.to_string(), "1 connection ended: 1 aborted");
+        assert!(client.read(&mut [0]).await.is_err());
+        assert!(matches!(listener.accept().await, Err(Error::Draining)));
+        assert_eq!(*errors.lock().unwrap(), [Error::Draining.to_string()]);
+    })
+    .await;
+}
+
+/// rule: accept-5
+#[tokio::test]
+async fn the_port_is_free_when_the_listener_was_dropped() {
+    let (builder, listener, address, _) = listening().await;
+    let listener = builder.tls(listener, shared_pki().server_tls());
+    tokio::task::yield_now().await;
+    assert!(std::net::TcpListener::bind(address).is_err());
+    drop(listener);
+    std::net::TcpListener::bind(address).unwrap();
+}
+
+/// rule: accept-5
+#[cfg(unix)]
+#[tokio::test]
+async fn every_accept_after_the_loss_of_the_socket_says_so() {
+    bounded("the socket is lost", async {
+        let (builder, listener, _, _) = listening().await;
+        let duplicate = listener.with_fds(|fd| fd.try_clone_to_owned().unwrap()).unwrap().remove(0);
+        let mut listener = builder.tls(listener, shared_pki().server_tls());
+        socket2::Socket::from(duplicate).shutdown(std::net::Shutdown::Both).unwrap();
+        for _ in 0..3 {
+            assert!(matches!(listener.accept().await, Err(Error::Bind(_))));
+        }
+    })
+    .await;
 }
