@@ -200,6 +200,8 @@ mod pages {
     struct Endpoints;
     #[doc = include_str!("../docs/observability.md")]
     struct Observability;
+    #[doc = include_str!("../docs/identities.md")]
+    struct Identities;
     #[cfg(feature = "starttls")]
     #[doc = include_str!("../docs/starttls.md")]
     struct StartTls;

@@ -8,6 +8,8 @@ mod setup;
 mod alerts;
 #[path = "engines/differences.rs"]
 mod differences;
+#[path = "engines/identities.rs"]
+mod identities;
 #[path = "engines/keys.rs"]
 mod keys;
 #[path = "engines/openssl.rs"]

@@ -217,7 +217,8 @@ fn read_extensions(field: AnyRef<'_>) -> Option<Extensions<'_>> {
     Some(all)
 }
 
-fn time(element: AnyRef<'_>) -> Option<DateTime> {
+/// A UTCTime or a GeneralizedTime.
+pub(crate) fn time(element: AnyRef<'_>) -> Option<DateTime> {
     match element.tag() {
         Tag::UtcTime => element.decode_as::<UtcTime>().ok().map(|time| time.to_date_time()),
         Tag::GeneralizedTime => element.decode_as::<GeneralizedTime>().ok().map(|time| time.to_date_time()),

@@ -78,7 +78,7 @@ impl From<Arc<ClientConfig>> for ClientTls {
 }
 
 /// Makes a [`ClientTls`]. Files are read and everything is checked by [`build`](Self::build).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ClientTlsBuilder {
     common: Common,

@@ -19,7 +19,7 @@ use super::{ConfigWarning, TlsVersion, WarningKind, fail, x509};
 use crate::error::{ConfigProblem, Error};
 
 /// The settings that both builders accept.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Common {
     pub(super) identity: Option<IdentitySource>,
     pub(super) passphrase: Passphrase,
@@ -96,7 +96,7 @@ static ONLY_1_2: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 static ONLY_1_3: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Certificates to trust, as PEM or DER.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum RootSource {
     Pem(Source),
     Der(CertificateDer<'static>),

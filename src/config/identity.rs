@@ -20,6 +20,15 @@ pub(super) enum IdentitySource {
     Der { chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static> },
 }
 
+impl Clone for IdentitySource {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Pem { chain, key } => Self::Pem { chain: chain.clone(), key: key.clone() },
+            Self::Der { chain, key } => Self::Der { chain: chain.clone(), key: key.clone_key() },
+        }
+    }
+}
+
 /// An identity that can be used.
 pub(super) struct LoadedIdentity {
     pub(super) certified: CertifiedKey,
@@ -27,8 +36,16 @@ pub(super) struct LoadedIdentity {
 }
 
 impl IdentitySource {
+    /// The file of the certificates.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Pem { chain, .. } => chain.file(),
+            Self::Der { .. } => None,
+        }
+    }
+
     pub(super) fn load(
-        self,
+        &self,
         provider: &CryptoProvider,
         passphrase: &Passphrase,
         server: bool,
@@ -55,7 +72,7 @@ impl IdentitySource {
     }
 
     fn read(
-        self,
+        &self,
         passphrase: &Passphrase,
     ) -> Result<(Places, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
         match self {
@@ -66,7 +83,7 @@ impl IdentitySource {
                 let places = Places { chain: chain.file(), lines, key: key.file(), key_line: Some(private.line) };
                 Ok((places, certs.into_iter().map(|cert| cert.item).collect(), private.item))
             }
-            Self::Der { chain, key } => Ok((Places::default(), chain, key)),
+            Self::Der { chain, key } => Ok((Places::default(), chain.clone(), key.clone_key())),
         }
     }
 }

@@ -24,10 +24,14 @@
 //! converts with `into()`. Both engines obey its settings, except early data and server data before the client's
 //! Finished. These two are turned off in a copy, and the warnings say so (rule: secure-11).
 
+mod by_name;
 mod client;
 mod common;
+mod directory;
+mod identities;
 mod identity;
 mod key_kind;
+mod ocsp;
 mod passphrase;
 mod pem;
 mod revocation;
@@ -51,6 +55,7 @@ use rustls::pki_types::ServerName;
 use crate::error::{ConfigError, ConfigProblem, Error};
 
 pub use client::{ClientTls, ClientTlsBuilder};
+pub use identities::{Identity, IdentityInfo};
 pub use server::{ServerTls, ServerTlsBuilder};
 pub use x509::subject;
 
@@ -115,6 +120,14 @@ pub enum WarningKind {
     PlatformRoots,
     /// A file of root certificates also holds a revocation list, but no revocation list was given: the list is not used.
     UnusedList,
+    /// Two identities of a server have the same name and the same kind of key: the first one is used for the name.
+    SharedName,
+    /// No client can get an identity of a server: it has no DNS name, and is not the default one.
+    NeverUsed,
+    /// A file in a directory of identities belongs to none.
+    NotAnIdentity,
+    /// An OCSP response is old, or does not say that the certificate is good.
+    OcspResponse,
     /// bowline does not support a setting of a rustls configuration, and has turned it off (rule: secure-11).
     TurnedOff,
 }

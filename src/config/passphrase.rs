@@ -18,7 +18,7 @@ use crate::certificate::{first, id_text, inside};
 use crate::error::ConfigProblem;
 
 /// The passphrase, if one was set.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Passphrase {
     #[cfg(feature = "encrypted-keys")]
     text: Option<Zeroizing<Vec<u8>>>,

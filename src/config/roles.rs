@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use super::ConfigWarning;
+use super::{ConfigWarning, IdentityInfo};
 use crate::core::engine::EngineKind;
 
 /// One pointer, because every connection that can use TLS holds a copy. `C` is rustls's configuration of the role.
@@ -16,6 +16,8 @@ pub(super) struct Settings<C> {
     pub(super) config: Arc<C>,
     pub(super) own: Option<Arc<[CertificateDer<'static>]>>,
     pub(super) warnings: Arc<[ConfigWarning]>,
+    /// Those of a server that was made from identities.
+    pub(super) identities: Arc<[IdentityInfo]>,
     pub(super) engine: EngineKind,
 }
 
@@ -29,7 +31,13 @@ macro_rules! impl_tls {
                 warnings: Vec<ConfigWarning>,
             ) -> Self {
                 let engine = EngineKind::default();
-                Self(Arc::new(Settings { config: config.into(), own, warnings: warnings.into(), engine }))
+                Self(Arc::new(Settings {
+                    config: config.into(),
+                    own,
+                    warnings: warnings.into(),
+                    identities: Arc::default(),
+                    engine,
+                }))
             }
 
             /// The configuration as rustls has it.

@@ -9,10 +9,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoClientAuth, ProducesTickets, ServerConfig, WebPkiClientVerifier};
-use rustls::sign::SingleCertAndKey;
 
+use super::by_name::ByName;
 use super::common::{Common, RootSource, contradiction, turned_off};
-use super::identity::{IdentitySource, LoadedIdentity};
+use super::directory::Directory;
+use super::identities::{self, Identity, IdentityInfo, Loaded};
+use super::identity::IdentitySource;
 use super::pem::Source;
 use super::roles::{Settings, impl_builder, impl_tls};
 use super::{ConfigWarning, TlsVersion, fail};
@@ -42,6 +44,21 @@ impl ServerTls {
         self.0.own.as_deref()
     }
 
+    /// The identities, in the order in which they were given, for metrics and log lines. Empty if the configuration came from
+    /// rustls.
+    ///
+    /// ```
+    /// # use bowline::ServerTls;
+    /// # fn show(tls: &ServerTls) {
+    /// for identity in tls.identities().iter() {
+    ///     println!("{} expires at {:?}", identity.name, identity.not_after);
+    /// }
+    /// # }
+    /// ```
+    pub fn identities(&self) -> Arc<[IdentityInfo]> {
+        Arc::clone(&self.0.identities)
+    }
+
     /// A session of the pure core, with the configured engine.
     #[cfg(feature = "unstable")]
     #[doc(hidden)]
@@ -52,8 +69,8 @@ impl ServerTls {
     /// A session with the configured engine.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
     pub(crate) fn begin(&self, marks: Watermarks) -> Result<Session, Error> {
-        let (config, own) = (Arc::clone(&self.0.config), self.0.own.clone().unwrap_or_default());
-        Session::server(self.0.engine, config, own, marks)
+        // The resolver notes the identity that it chooses.
+        Session::server(self.0.engine, Arc::clone(&self.0.config), Arc::default(), marks)
     }
 }
 
@@ -75,10 +92,12 @@ impl From<Arc<ServerConfig>> for ServerTls {
 }
 
 /// Makes a [`ServerTls`]. Files are read and everything is checked by [`build`](Self::build).
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ServerTlsBuilder {
     common: Common,
+    more_identities: Vec<Member>,
+    default_identity: Option<String>,
     client_roots: Vec<RootSource>,
     client_auth_optional: bool,
     tickets: Option<u8>,
@@ -86,7 +105,49 @@ pub struct ServerTlsBuilder {
 
 impl_builder!(ServerTlsBuilder, ServerTls);
 
+/// Identities after the first one.
+#[derive(Debug, Clone)]
+enum Member {
+    One(Identity),
+    Directory(PathBuf),
+}
+
 impl ServerTlsBuilder {
+    /// Adds an identity. May be called several times, and together with [`identity_pem_files`](Self::identity_pem_files),
+    /// whose identity comes first.
+    ///
+    /// The server name that a client asks for (SNI) chooses the identity: the one with that name in its certificate, or else
+    /// the one with a wildcard for it (`*.example.com` for one label more, as in `www.example.com`). Upper case and a dot at
+    /// the end make no difference. If several identities have the name, the first one whose kind of key the client supports
+    /// is used, for example ECDSA beside RSA. A client that asks for no name, or for an unknown one, gets the first identity of
+    /// the builder; see [`default_identity`](Self::default_identity) (rules: identity-1, identity-2).
+    #[doc(alias = "crt-list")]
+    #[doc(alias = "ResolvesServerCertUsingSni")]
+    pub fn add_identity(mut self, identity: Identity) -> Self {
+        self.more_identities.push(Member::One(identity));
+        self
+    }
+
+    /// Adds every identity in a directory, in the order of their names: each `NAME.pem` with `NAME.key` beside it, and each
+    /// folder `NAME` with `tls.crt` and `tls.key` in it, as Kubernetes mounts secrets. The directory itself may contain
+    /// `tls.crt` and `tls.key`. `NAME.ocsp` or `tls.ocsp` is the OCSP response. Names that begin with a dot are ignored (rule:
+    /// identity-5).
+    ///
+    /// The directory is read by [`build`](Self::build). If Kubernetes replaces the files of a volume in the meantime, all
+    /// files are from one revision (rule: identity-6). A mistake in one file is an error, and names the file.
+    pub fn identities_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.more_identities.push(Member::Directory(dir.into()));
+        self
+    }
+
+    /// The name of the identity for clients that ask for no name or for an unknown one, as
+    /// [`ServerTls::identities`] lists it. Default: the first identity.
+    #[doc(alias = "default_server")]
+    pub fn default_identity(mut self, name: impl Into<String>) -> Self {
+        self.default_identity = Some(name.into());
+        self
+    }
+
     /// Requires from every client a certificate that one of the CAs in this PEM file has issued (mutual TLS). May be
     /// called several times.
     ///
@@ -147,17 +208,23 @@ impl ServerTlsBuilder {
     ///
     /// # Errors
     /// [`ConfigError`](crate::ConfigError): a mistake in the configuration.
-    pub fn build(mut self) -> Result<ServerTls, Error> {
+    pub fn build(self) -> Result<ServerTls, Error> {
         let provider = self.common.provider()?;
-        let identity = self.common.identity.take().ok_or_else(|| fail(None, ConfigProblem::NoIdentity))?;
-        let LoadedIdentity { certified, mut warnings } = identity.load(&provider, &self.common.passphrase, true)?;
+        let mut warnings = Vec::new();
+        let loaded = self.load_identities(&provider, &mut warnings)?;
+        let mut identities = identities::describe(&loaded)?;
+        let default = self.number_of_default(&identities)?;
+        identities[default].is_default = true;
+        let own = Arc::clone(&identities[default].chain);
+        let (by_name, of_names) = ByName::new(&loaded, &identities, default);
+        warnings.extend(loaded.into_iter().flat_map(|loaded| loaded.warnings));
+        warnings.extend(of_names);
         warnings.extend(self.common.unused_lists(&self.client_roots));
-        let own = certified.cert.clone();
         let mut config = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(self.common.versions()?)
             .map_err(|error| contradiction(error.to_string()))?
             .with_client_cert_verifier(self.client_verifier(&provider)?)
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+            .with_cert_resolver(Arc::new(by_name));
         config.alpn_protocols = self.common.alpn()?;
         if let Some(count) = self.tickets {
             config.send_tls13_tickets = count.into();
@@ -168,7 +235,41 @@ impl ServerTlsBuilder {
         if self.common.provider.is_none() {
             config.ticketer = feature_ticketer().unwrap_or(config.ticketer);
         }
-        self.with_engine(ServerTls::new(config, Some(own.into()), warnings))
+        let mut tls = ServerTls::new(config, Some(own), warnings);
+        Arc::make_mut(&mut tls.0).identities = identities.into();
+        self.with_engine(tls)
+    }
+
+    /// All identities, the first one first; at least one.
+    fn load_identities(
+        &self,
+        provider: &CryptoProvider,
+        warnings: &mut Vec<ConfigWarning>,
+    ) -> Result<Vec<Loaded>, Error> {
+        let load = |identity: &Identity| identity.load(provider, &self.common.passphrase);
+        let mut all = Vec::new();
+        if let Some(source) = &self.common.identity {
+            all.push(load(&Identity::of(source.clone()))?);
+        }
+        for member in &self.more_identities {
+            match member {
+                Member::One(identity) => all.push(load(identity)?),
+                Member::Directory(dir) => {
+                    let (listed, found) = Directory::load(dir, load)?;
+                    warnings.extend(listed.warnings());
+                    all.extend(found);
+                }
+            }
+        }
+        if all.is_empty() { Err(fail(None, ConfigProblem::NoIdentity)) } else { Ok(all) }
+    }
+
+    fn number_of_default(&self, identities: &[IdentityInfo]) -> Result<usize, Error> {
+        let Some(name) = &self.default_identity else { return Ok(0) };
+        identities.iter().position(|identity| *identity.name == **name).ok_or_else(|| {
+            let names: Vec<_> = identities.iter().map(|identity| format!("{:?}", identity.name)).collect();
+            contradiction(format!("the default identity {name:?} is none of {}", names.join(", ")))
+        })
     }
 
     fn client_verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {

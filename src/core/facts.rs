@@ -17,6 +17,8 @@ pub(super) struct Known {
     pub(super) role: Role,
     pub(super) sni: Option<String>,
     pub(super) own_chain: Arc<[CertificateDer<'static>]>,
+    /// The name of the server's identity.
+    pub(super) identity: Option<Arc<str>>,
     pub(super) hashes: Hashes,
 }
 
@@ -45,6 +47,9 @@ pub struct SessionFacts {
     /// Our own certificates. They are known only if the configuration was made from an identity. Empty if a
     /// certificate resolver of the application chose them.
     pub own_chain: Arc<[CertificateDer<'static>]>,
+    /// On a server, the name of the identity that was used, as [`ServerTls::identities`](crate::ServerTls::identities) lists
+    /// it. `None` on a client, and with a configuration that came from rustls.
+    pub identity: Option<Arc<str>>,
     role: Role,
     /// For `tls-server-end-point`, which is computed only when it is requested.
     hashes: Hashes,
@@ -65,13 +70,14 @@ impl fmt::Debug for SessionFacts {
             .field("resumed", &self.resumed)
             .field("peer_chain", &self.peer_chain.len())
             .field("own_chain", &self.own_chain.len())
+            .field("identity", &self.identity)
             .finish()
     }
 }
 
 impl SessionFacts {
     pub(super) fn of(tls: &rustls::CommonState, known: Known) -> Self {
-        let Known { role, sni, own_chain, hashes } = known;
+        let Known { role, sni, own_chain, identity, hashes } = known;
         Self {
             version: tls.protocol_version().unwrap_or(ProtocolVersion::Unknown(0)),
             cipher: tls.negotiated_cipher_suite().map_or(CipherSuite::Unknown(0), |suite| suite.suite()),
@@ -81,6 +87,7 @@ impl SessionFacts {
             resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
             peer_chain: tls.peer_certificates().map_or_else(Arc::default, Arc::from),
             own_chain,
+            identity,
             role,
             hashes,
             exporter: Err(Box::new(SessionError::NotSecured)),

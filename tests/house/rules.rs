@@ -16,7 +16,7 @@ use crate::source::{Source, files, root};
 const FILE: &str = "docs/rules.md";
 
 /// The groups of rules, each with the number of its rules.
-const GROUPS: [(&str, usize); 18] = [
+const GROUPS: [(&str, usize); 19] = [
     ("write", 10),
     ("close", 16),
     ("half", 12),
@@ -24,6 +24,7 @@ const GROUPS: [(&str, usize); 18] = [
     ("abort", 5),
     ("upgrade", 12),
     ("secure", 16),
+    ("identity", 6),
     ("flow", 7),
     ("life", 7),
     ("tcp", 11),

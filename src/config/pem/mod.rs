@@ -20,6 +20,7 @@ use super::passphrase::Passphrase;
 use crate::error::{ConfigError, ConfigProblem, Error};
 
 /// The source of PEM text. It is read when the configuration is built.
+#[derive(Clone)]
 pub(super) enum Source {
     File(PathBuf),
     Bytes(Vec<u8>),
@@ -65,14 +66,14 @@ impl Source {
 
     /// The line of the first revocation list, if the text contains one.
     pub(super) fn stray_list(&self) -> Option<usize> {
-        let text = self.read().ok()?;
+        let text = self.bytes().ok()?;
         let lists = sections(&text).ok()?;
         lists.iter().find(|section| Kind::of(section) == Kind::RevocationList).map(|section| section.line)
     }
 
     /// The private key. There must be exactly one.
     pub(super) fn private_key(&self, passphrase: &Passphrase) -> Result<Located<PrivateKeyDer<'static>>, Error> {
-        let text = self.read()?;
+        let text = self.bytes()?;
         let sections = self.cut(&text)?;
         let keys: Vec<&Section<'_>> = sections.iter().filter(|section| Kind::of(section) == Kind::PrivateKey).collect();
         let read =
@@ -97,7 +98,7 @@ impl Source {
         label: &str,
         none: impl FnOnce() -> ConfigProblem,
     ) -> Result<Vec<Located<T>>, Error> {
-        let text = self.read()?;
+        let text = self.bytes()?;
         let sections = self.cut(&text)?;
         let mut items = Vec::new();
         for section in sections.iter().filter(|section| Kind::of(section) == kind) {
@@ -125,7 +126,8 @@ impl Source {
         ConfigError::new(self.file(), problem).found(found).into()
     }
 
-    fn read(&self) -> Result<Cow<'_, [u8]>, Error> {
+    /// The bytes, which may be another thing than PEM.
+    pub(super) fn bytes(&self) -> Result<Cow<'_, [u8]>, Error> {
         match self {
             Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
             Self::File(path) => match read(path) {

@@ -11,6 +11,13 @@ pub(super) struct Pair {
     client: ClientConnection,
 }
 
+impl Pair {
+    /// The certificate of the server, as the client got it.
+    pub(super) fn peer_certificate(&self) -> Vec<u8> {
+        self.client.peer_certificates().unwrap()[0].to_vec()
+    }
+}
+
 /// Runs a handshake to its end. The error is the one of the side that refused the other.
 pub(super) fn handshake(server: &ServerTls, client: &ClientTls, name: &str) -> Result<Pair, rustls::Error> {
     let mut server = ServerConnection::new(server.config().clone())?;

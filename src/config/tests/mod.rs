@@ -3,6 +3,7 @@
 #[cfg(feature = "encrypted-keys")]
 mod encrypted;
 mod handshake;
+mod identities;
 mod pem;
 mod revocation;
 mod subject;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use tempfile::TempDir;
 
-use super::{ClientTls, ServerTls, TlsVersion, WarningKind, server_name};
+use super::{ClientTls, Identity, ServerTls, TlsVersion, WarningKind, server_name};
 use crate::error::{ConfigError, ConfigProblem, Error};
 use crate::testing::pki::{KeyKind, Pki, Profile};
 

@@ -31,7 +31,7 @@ impl Session {
         let sni = sent_sni(&config, &name);
         let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
         let tls = AnyEngine::client(engine, config, name).map_err(settings::unusable)?;
-        Ok(Self::new(tls, Known { role: Role::Client, sni, own_chain, hashes }, marks))
+        Ok(Self::new(tls, Known { role: Role::Client, sni, own_chain, identity: None, hashes }, marks))
     }
 
     /// The server's side of a session.
@@ -44,7 +44,7 @@ impl Session {
         settings::check_server(&config)?;
         let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
         let tls = AnyEngine::server(engine, config).map_err(settings::unusable)?;
-        Ok(Self::new(tls, Known { role: Role::Server, sni: None, own_chain, hashes }, marks))
+        Ok(Self::new(tls, Known { role: Role::Server, sni: None, own_chain, identity: None, hashes }, marks))
     }
 
     /// A session that another library started, before or after its handshake. rustls may already hold a part of a
@@ -60,7 +60,7 @@ impl Session {
             Connection::Server(_) => Role::Server,
         };
         let hashes = Hashes(None);
-        let known = Known { role, sni: None, own_chain: Arc::default(), hashes };
+        let known = Known { role, sni: None, own_chain: Arc::default(), identity: None, hashes };
         let mut session = Self::new(AnyEngine::adopted(tls), known, marks);
         (session.by_record, session.is_in_clear) = (false, false);
         session.note_opened();

@@ -7,9 +7,11 @@
 //! ends (rule: upgrade-9). No record is opened before the application wants to read it (rule: flow-4).
 
 mod begin;
+mod chosen;
 mod failure;
 mod seal;
 
+pub use self::chosen::{Chosen, note_chosen};
 #[cfg(feature = "express")]
 pub(crate) use super::engine::express::exporter::Catcher;
 
@@ -499,7 +501,11 @@ impl Session {
     #[inline(never)]
     fn open(&mut self, record: usize, out: &mut [u8]) -> usize {
         let not_tls = self.not_tls();
-        let read = match self.tls.open(&mut self.raw, record, out) {
+        let opened = match &mut self.known {
+            Some(known) => known.noting_choice(|| self.tls.open(&mut self.raw, record, out)),
+            None => self.tls.open(&mut self.raw, record, out),
+        };
+        let read = match opened {
             Ok(read) => read,
             Err(error) => {
                 self.fail_tls(error, not_tls);

@@ -19,6 +19,7 @@ pub(super) enum Argument {
     StartTls,
     Cert,
     Key,
+    Identities,
     ClientCa,
     ClientOptional,
     Ca,
@@ -39,7 +40,7 @@ const MAY_TLS: &[EndpointKind] = &[EndpointKind::Tls, EndpointKind::StartTls, En
 const NONE: &[EndpointKind] = &[];
 
 impl Argument {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Interface,
         Self::Backlog,
         Self::DualStack,
@@ -49,6 +50,7 @@ impl Argument {
         Self::StartTls,
         Self::Cert,
         Self::Key,
+        Self::Identities,
         Self::ClientCa,
         Self::ClientOptional,
         Self::Ca,
@@ -71,6 +73,7 @@ impl Argument {
             Self::StartTls => "starttls",
             Self::Cert => "cert",
             Self::Key => "key",
+            Self::Identities => "identities",
             Self::ClientCa => "client-ca",
             Self::ClientOptional => "client-optional",
             Self::Ca => "ca",
@@ -94,12 +97,11 @@ impl Argument {
             (Self::StartTls, Side::Server) => INHERITED,
             (Self::StartTls, Side::Client) => NONE,
             (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Server) => MAY_TLS,
-            (Self::ClientCa | Self::ClientOptional, Side::Server) => MAY_TLS,
+            (Self::Identities | Self::ClientCa | Self::ClientOptional, Side::Server) => MAY_TLS,
             (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Client) => TLS,
             (Self::Ca | Self::Name, Side::Client) => TLS,
-            (Self::Interface | Self::Backlog | Self::Mode | Self::ClientCa | Self::ClientOptional, Side::Client) => {
-                NONE
-            }
+            (Self::Interface | Self::Backlog | Self::Mode, Side::Client) => NONE,
+            (Self::Identities | Self::ClientCa | Self::ClientOptional, Side::Client) => NONE,
             (Self::Ca | Self::Name | Self::Timeout | Self::Bind, Side::Server) => NONE,
         }
     }
@@ -157,6 +159,11 @@ impl<'a> Given<'a> {
             all.push((argument, value(cursor, argument)?));
         }
         Ok(Self { all, end: cursor.at() })
+    }
+
+    /// The offset of the end of the string.
+    pub(super) fn end(&self) -> usize {
+        self.end
     }
 
     pub(super) fn text(&self, argument: Argument) -> Option<Text<'a>> {

@@ -32,8 +32,9 @@ use crate::error::{EndpointError, Error};
 /// | `ipv4-only`, `ipv6-only` | `tcp`, `tls`, `starttls` | only these addresses of a name; without a host, every address of that family |
 /// | `backlog=N` | all | the length of the system's backlog; default 1024 |
 /// | `mode=660` | `unix` | the permissions of the socket, octal; default: according to the umask |
-/// | `starttls` | `fd`, `systemd` | with `cert` and `key`: TLS after an upgrade, not from the first byte on |
+/// | `starttls` | `fd`, `systemd` | with `cert` and `key`, or `identities`: TLS after an upgrade, not from the first byte on |
 /// | `cert=FILE`, `key=FILE` | `tls`, `starttls`, `fd`, `systemd` | certificate chain and private key, PEM; both are needed |
+/// | `identities=DIR` | `tls`, `starttls`, `fd`, `systemd` | instead of them: all identities of a directory; the name that the client asks for chooses ([`identities_dir`](crate::config::ServerTlsBuilder::identities_dir)) |
 /// | `client-ca=FILE` | `tls`, `starttls` | require a client certificate that this CA has issued, PEM |
 /// | `client-optional` | `tls`, `starttls` | ... and also accept clients without a certificate |
 /// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to agree on, the preferred one first |

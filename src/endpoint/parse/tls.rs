@@ -43,6 +43,7 @@ impl<T> Security<T> {
         let tls = [
             Argument::Cert,
             Argument::Key,
+            Argument::Identities,
             Argument::ClientCa,
             Argument::ClientOptional,
             Argument::Alpn,
@@ -104,32 +105,58 @@ impl Common {
 /// The arguments of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ServerText {
-    cert: String,
-    key: String,
+    identities: Identities,
     /// The CA of client certificates, and whether a certificate is optional.
     clients: Option<(String, bool)>,
     common: Common,
 }
 
+/// Where the identities of a server are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Identities {
+    Files { cert: String, key: String },
+    Directory(String),
+}
+
+impl Identities {
+    fn read(given: &Given<'_>, why: &str) -> Result<Self, Mistake> {
+        let Some(dir) = given.text(Argument::Identities) else {
+            if given.text(Argument::Cert).is_none() && given.text(Argument::Key).is_none() {
+                return Err(Mistake::new(given.end(), format!("{why} needs cert= and key=, or identities=")));
+            }
+            let (cert, key) = (given.required(Argument::Cert, why)?, given.required(Argument::Key, why)?);
+            return Ok(Self::Files { cert, key });
+        };
+        match given.text(Argument::Cert).or(given.text(Argument::Key)) {
+            Some(_) => Err(Mistake::new(dir.at, "identities= takes the place of cert= and key=")),
+            None => Ok(Self::Directory(dir.value())),
+        }
+    }
+}
+
 impl ServerText {
     pub(super) fn read(kind: EndpointKind, given: &Given<'_>) -> Result<Self, Mistake> {
         let why = format!("a {kind} server");
-        let cert = given.required(Argument::Cert, &why)?;
-        let key = given.required(Argument::Key, &why)?;
+        let identities = Identities::read(given, &why)?;
         let optional = given.text(Argument::ClientOptional).is_some();
         let clients = match given.string(Argument::ClientCa) {
             None if optional => Some(given.required(Argument::ClientCa, Argument::ClientOptional.name())?),
             file => file,
         };
         let clients = clients.map(|file| (file, optional));
-        Ok(Self { cert, key, clients, common: Common::read(given)? })
+        Ok(Self { identities, clients, common: Common::read(given)? })
     }
 
     pub(super) fn arguments(&self) -> Vec<(Argument, Option<String>)> {
         let optional = self.clients.as_ref().is_some_and(|(_, optional)| *optional);
+        let (cert, key, dir) = match &self.identities {
+            Identities::Files { cert, key } => (Some(cert.clone()), Some(key.clone()), None),
+            Identities::Directory(dir) => (None, None, Some(dir.clone())),
+        };
         let mut all = vec![
-            (Argument::Cert, Some(self.cert.clone())),
-            (Argument::Key, Some(self.key.clone())),
+            (Argument::Cert, cert),
+            (Argument::Key, key),
+            (Argument::Identities, dir),
             (Argument::ClientCa, self.clients.as_ref().map(|(file, _)| file.clone())),
             (Argument::ClientOptional, optional.then(String::new)),
         ];
@@ -139,7 +166,11 @@ impl ServerText {
 
     pub(crate) fn load(&self) -> Result<ServerTls, Error> {
         let Common { alpn, min, max } = &self.common;
-        let mut builder = ServerTls::builder().identity_pem_files(&self.cert, &self.key).alpn(alpn);
+        let mut builder = ServerTls::builder().alpn(alpn);
+        builder = match &self.identities {
+            Identities::Files { cert, key } => builder.identity_pem_files(cert, key),
+            Identities::Directory(dir) => builder.identities_dir(dir),
+        };
         if let Some((file, optional)) = &self.clients {
             builder = builder.client_ca_pem_file(file);
             if *optional {

@@ -49,6 +49,8 @@ fn a_tls_server_reads_what_it_needs() {
         // The order of the arguments does not matter.
         let shuffled = "max=1.3:client-optional:key=b.pem:cert=a.pem:alpn=h2,http/1.1:min=1.2:client-ca=c.pem";
         assert_eq!(server(&format!("{place}{shuffled}")), endpoint);
+        let dir = format!("{place}identities=/etc/certs:client-ca=c.pem");
+        assert_eq!(server(&dir).to_string(), dir);
     }
 }
 
