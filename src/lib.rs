@@ -141,6 +141,8 @@ pub use certificate::AlternativeName;
 pub use config::{ClientTls, ServerTls, TlsVersion};
 pub use core::backoff::Backoff;
 pub use core::binding::ChannelBinding;
+#[cfg(feature = "tokio")]
+pub use core::client_hello::ClientHello;
 pub use core::facts::SessionFacts;
 pub use core::half::{End, RecvHalf, SendHalf};
 pub use endpoint::parse::{ClientEndpoint, EndpointKind, ServerEndpoint};

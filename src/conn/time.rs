@@ -10,6 +10,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::conn::alarm::Entry;
 
+/// The time to wait for the peer's end after the alert of a failed handshake.
+pub(crate) const FAREWELL: Duration = Duration::from_secs(1);
+
 /// The time `timeout` from now. `None` if the clock cannot express it.
 pub(crate) fn after(timeout: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(timeout?)

@@ -1,6 +1,7 @@
 //! The alert for each failure (rule: secure-10). The table in docs/alerts.md is generated from this.
 
-use rustls::{AlertDescription as Alert, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
+pub(crate) use rustls::AlertDescription as Alert;
+use rustls::{ContentType, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 
 /// The alert for an error: the one that rustls sends, or else the one that the RFC names. `None`: the peer has sent
 /// an alert itself, or the error occurs before a connection exists.
@@ -23,6 +24,12 @@ pub fn alert_for(error: &Error) -> Option<Alert> {
         // later version of rustls adds an error, that error counts as internal until it has a line of its own here.
         _ => Alert::InternalError,
     })
+}
+
+/// The record of a fatal alert before anything is encrypted (RFC 8446 section 6).
+pub(crate) fn alert_record(alert: Alert) -> [u8; 7] {
+    const FATAL: u8 = 2;
+    [u8::from(ContentType::Alert), 3, 3, 0, 2, FATAL, u8::from(alert)]
 }
 
 fn of_misbehaviour(error: &PeerMisbehaved) -> Alert {

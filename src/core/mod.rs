@@ -16,6 +16,7 @@
 //! - [`linger`]: when a close for a library stops waiting for the peer.
 //! - [`stall`]: a wait that continues as long as there is progress.
 //! - [`relay`]: two joined connections: how the end of one affects the other.
+//! - `client_hello`: reads the first message of a client before there is a session.
 //! - [`session`]: a TLS session: rustls, and the two halves. The owner passes bytes in and out, and calls `step` to
 //!   learn what to do next.
 //! - `dialogue`: the plaintext before an upgrade, in each protocol (feature `starttls`).
@@ -36,6 +37,8 @@ mod budget;
 pub mod buffer;
 mod burst;
 pub(crate) mod catch;
+#[cfg(feature = "tokio")]
+pub mod client_hello;
 pub mod delivery;
 #[cfg(feature = "starttls")]
 pub mod dialogue;
@@ -60,4 +63,5 @@ pub mod report;
 pub mod session;
 mod settings;
 pub mod stall;
+mod tls_vector;
 pub mod upgrade;

@@ -10,6 +10,7 @@ mod chain;
 mod connect;
 mod dialogue;
 mod not_tls;
+mod refused;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -115,6 +115,10 @@ impl Incoming {
         .await
     }
 
+    pub(super) fn connection_mut(&mut self) -> &mut TcpConnection {
+        &mut self.connection
+    }
+
     /// The handshake's deadline, the permit that counts the connection as unfinished while it is held, and the
     /// connection.
     pub(crate) fn into_parts(self) -> (Option<Instant>, OwnedSemaphorePermit, TcpConnection) {

@@ -3,6 +3,7 @@
 mod accept_error;
 mod accepting;
 pub(crate) mod acceptor;
+mod client_hello;
 mod closable_socket;
 mod handshakes;
 pub(crate) mod incoming;
@@ -13,4 +14,5 @@ mod peers;
 #[cfg(feature = "proxy")]
 mod proxied;
 mod ready;
+mod tls_by_hello;
 pub(crate) mod tls_listener;

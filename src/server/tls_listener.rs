@@ -89,7 +89,7 @@ impl TlsListenerBuilder {
     }
 
     /// Whether a drain lets the handshakes that are in progress finish, within their deadline; default `false`: they are aborted
-    /// (rule: drain-2). The connections are then accepted as before, and their [`Control::draining`] is ready at once.
+    /// (rule: drain-2). The connections are then accepted as before, and their [`Control::draining`](crate::Control::draining) is ready at once.
     pub fn finish_on_drain(self, finish: bool) -> Self {
         Self { finishes: finish, ..self }
     }
@@ -159,7 +159,7 @@ impl TlsListenerBuilder {
         self.prepare_by(listener, move |tcp, _| prepare(tcp))
     }
 
-    fn prepare_by<C, F>(
+    pub(super) fn prepare_by<C, F>(
         self,
         listener: Listener,
         prepare: impl Fn(TcpConnection, Option<Instant>) -> F + Send + Sync + 'static,

@@ -24,13 +24,15 @@ const LEVELS: [(&str, &[&str]); 12] = [
 ];
 
 /// The folders and files that may name rustls.
-const NAMES_RUSTLS: [&str; 9] = [
+const NAMES_RUSTLS: [&str; 11] = [
     "src/core/session/",
     "src/core/alert.rs",
     "src/core/binding.rs",
+    "src/core/client_hello",
     "src/core/engine/",
     "src/core/facts.rs",
     "src/core/settings.rs",
+    "src/core/tls_vector.rs",
     "src/config/",
     "src/error/",
     "src/testing/",

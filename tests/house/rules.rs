@@ -16,7 +16,7 @@ use crate::source::{Source, files, root};
 const FILE: &str = "docs/rules.md";
 
 /// The groups of rules, each with the number of its rules.
-const GROUPS: [(&str, usize); 19] = [
+const GROUPS: [(&str, usize); 20] = [
     ("write", 10),
     ("close", 16),
     ("half", 12),
@@ -31,6 +31,7 @@ const GROUPS: [(&str, usize); 19] = [
     ("drain", 4),
     ("limit", 3),
     ("accept", 3),
+    ("hello", 3),
     ("proxy", 4),
     ("idle", 4),
     ("traffic", 2),

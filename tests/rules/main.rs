@@ -13,6 +13,7 @@ mod drain;
 mod end;
 mod flow;
 mod half;
+mod hello;
 mod idle;
 mod layers;
 mod leftover;

@@ -2,15 +2,13 @@
 //! has no method for it), and whether a TLS 1.2 session has the extended master secret.
 
 use crate::core::record::HEADER;
+use crate::core::tls_vector::{Extensions, host_name, take, vector};
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 /// The length of the longest hello. rustls refuses longer ones.
 const MAX_HELLO: usize = 0xffff;
-
-const SERVER_NAME: [u8; 2] = [0, 0];
-const EXTENDED_MASTER_SECRET: [u8; 2] = [0, 23];
 
 /// The contents of a hello.
 #[derive(Default)]
@@ -107,40 +105,13 @@ fn seen(kind: u8, mut body: &[u8]) -> Option<Seen> {
         // A TLS 1.2 server that agrees to no extension.
         return Some(seen);
     }
-    let mut extensions = vector(body, 2)?;
-    while !extensions.is_empty() {
-        let kind = take(&mut extensions, 2)?;
-        let extension = vector(&mut extensions, 2)?;
-        if kind == SERVER_NAME {
-            seen.name = name(extension);
-        } else if kind == EXTENDED_MASTER_SECRET {
-            seen.extended_master_secret = true;
+    let extensions = Extensions(vector(body, 2)?);
+    for extension in extensions {
+        match extension? {
+            (Extensions::SERVER_NAME, content) => seen.name = host_name(content),
+            (Extensions::EXTENDED_MASTER_SECRET, _) => seen.extended_master_secret = true,
+            _ => {}
         }
     }
     Some(seen)
-}
-
-/// RFC 6066 section 3.
-fn name(mut extension: &[u8]) -> Option<String> {
-    const HOST_NAME: [u8; 1] = [0];
-    let mut names = vector(&mut extension, 2)?;
-    if take(&mut names, 1)? != HOST_NAME {
-        return None;
-    }
-    let name = std::str::from_utf8(vector(&mut names, 2)?).ok()?;
-    // An IP address is not a host name, and is ignored.
-    let name = rustls::pki_types::DnsName::try_from(name).ok()?;
-    Some(name.to_lowercase_owned().as_ref().to_owned())
-}
-
-fn take<'a>(from: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
-    let (taken, rest) = from.split_at_checked(n)?;
-    *from = rest;
-    Some(taken)
-}
-
-/// Reads a length field of `width` bytes, and returns the bytes that follow it.
-fn vector<'a>(from: &mut &'a [u8], width: usize) -> Option<&'a [u8]> {
-    let len = take(from, width)?.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
-    take(from, len)
 }

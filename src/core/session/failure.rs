@@ -1,9 +1,9 @@
 //! How a session fails: both halves end, and an alert is sent to the peer if the RFC requires one.
 
-use rustls::{AlertDescription, ContentType};
+use rustls::AlertDescription;
 
 use super::Session;
-use crate::core::alert::alert_for;
+use crate::core::alert::{alert_for, alert_record};
 use crate::error::{NotTls, Reason, TlsError};
 
 impl Session {
@@ -37,8 +37,7 @@ impl Session {
     fn add_missing_alert(&mut self, error: &rustls::Error) {
         let Some(alert) = alert_for(error) else { return };
         if self.is_in_clear {
-            const FATAL: u8 = 2;
-            self.sealed.push(&[u8::from(ContentType::Alert), 3, 3, 0, 2, FATAL, u8::from(alert)]);
+            self.sealed.push(&alert_record(alert));
         } else {
             self.tls.send_missing_alert();
             self.collect();

@@ -3,6 +3,7 @@
 //! Bytes pass directly between the application and the socket, without a lock, a queue or a copy. The two halves share
 //! only the socket.
 
+mod hello;
 mod read;
 mod split;
 mod wire;
@@ -93,7 +94,6 @@ impl TcpConnection {
     }
 
     /// Received bytes that nobody has read yet.
-    #[cfg(feature = "proxy")]
     pub(crate) fn unread(&self) -> &[u8] {
         self.read.inbox.as_slice()
     }
@@ -109,7 +109,6 @@ impl TcpConnection {
     /// Waits until there are more of these bytes than before. `false`: the peer has ended its half.
     ///
     /// Cancel safe: received bytes stay in the connection.
-    #[cfg(feature = "proxy")]
     pub(crate) async fn read_more(&mut self) -> io::Result<bool> {
         let before = self.unread().len();
         std::future::poll_fn(|cx| self.read.poll_more(cx)).await?;

@@ -126,7 +126,6 @@ impl TcpReadHalf {
     }
 
     /// Reads once. The bytes go into the inbox, after those that are there. At the end, the inbox stays as it is.
-    #[cfg(feature = "proxy")]
     pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         poll_read_ahead(self, |half| &mut half.inbox, Inbox::ROOM, |half, buf| half.poll_fill(cx, buf))
     }

@@ -14,7 +14,6 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -23,7 +22,7 @@ pub use self::read::TlsReadHalf;
 pub use self::write::TlsWriteHalf;
 use crate::config::{ClientTls, ServerTls};
 use crate::conn::control::{Closing, Traffic, Watcher};
-use crate::conn::time::{after, until};
+use crate::conn::time::{FAREWELL, after, until};
 use crate::core::half::SendHalf;
 use crate::core::report::CloseReport;
 use crate::core::session::Session;
@@ -34,9 +33,6 @@ use crate::policy::Leftover;
 use crate::transport::Transport;
 use crate::transport::close::Close;
 use crate::transport::layer::{AsLayer, Layer, TOKEN, debug, poll_budget};
-
-/// The time to wait for the peer's end after the alert of a failed handshake.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A TLS connection on top of any layer: TCP, TLS, a Unix socket, an in-memory pipe.
 ///
