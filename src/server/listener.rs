@@ -204,8 +204,7 @@ impl Listener {
         self.acceptor.status()
     }
 
-    /// The group of the accepted connections: a handle to drain and to count them. Each listener has its own group,
-    /// unless [`ListenerBuilder::group`] set another one.
+    /// The group of the connections, to drain and count them: its own, unless [`ListenerBuilder::group`] set another.
     #[doc(alias = "handle")]
     #[doc(alias = "stopListening")]
     pub fn group(&self) -> &DrainGroup {

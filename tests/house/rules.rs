@@ -30,7 +30,7 @@ const GROUPS: [(&str, usize); 20] = [
     ("tcp", 11),
     ("drain", 4),
     ("limit", 3),
-    ("accept", 3),
+    ("accept", 5),
     ("hello", 3),
     ("proxy", 4),
     ("idle", 4),
