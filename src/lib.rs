@@ -182,7 +182,7 @@ pub use self::{
     server::tls_listener::{TlsListener, TlsListenerBuilder},
     transport::close::Close,
     transport::futures::{CloseWrite, Corked, WriteSequence},
-    transport::linger::Lingering,
+    transport::lingering::Lingering,
     transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split},
     transport::tcp::TcpTransport,
     transport::{Starting, Status, Stopping, TlsTransport, Transport, UpgradableTransport},

@@ -134,10 +134,10 @@ impl fmt::Display for RelayReport {
 /// The interval at which the system is asked whether the last bytes have arrived.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// A running relay. `ways[n]` forwards bytes from `legs[n]` to the other leg.
+/// A running relay. `directions[n]` forwards bytes from `legs[n]` to the other leg.
 struct Relay<'t> {
     legs: [Leg<'t>; 2],
-    ways: [Way; 2],
+    directions: [Direction; 2],
 }
 
 struct Leg<'t> {
@@ -148,18 +148,18 @@ struct Leg<'t> {
 
 /// The state of one direction.
 #[derive(Default)]
-struct Way {
+struct Direction {
     bytes: u64,
     /// The destination may have a queue of its own, which only a flush sends. TCP has none, and a TLS session sends by
     /// itself.
     flushes: bool,
     /// Something was written since the last flush.
     is_unflushed: bool,
-    state: WayState,
+    state: DirectionState,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum WayState {
+enum DirectionState {
     #[default]
     Copying,
     /// The end of the source has been read, and our own end marker is being sent.
@@ -178,8 +178,8 @@ impl<'t> Relay<'t> {
         };
         let legs = [leg(a), leg(b)];
         let [a_flushes, b_flushes] = legs.each_ref().map(|leg| !leg.control.is_tcp());
-        let ways = [b_flushes, a_flushes].map(|flushes| Way { flushes, ..Way::default() });
-        Self { legs, ways }
+        let directions = [b_flushes, a_flushes].map(|flushes| Direction { flushes, ..Direction::default() });
+        Self { legs, directions }
     }
 
     async fn run(mut self) -> RelayReport {
@@ -192,12 +192,12 @@ impl<'t> Relay<'t> {
             poll_fn(|cx| self.poll(cx, &mut wakers, [a_lost.as_mut(), b_lost.as_mut()])).await;
         }
         self.deliver().await;
-        let [a_to_b, b_to_a] = self.ways.each_ref().map(|way| way.bytes);
+        let [a_to_b, b_to_a] = self.directions.each_ref().map(|direction| direction.bytes);
         let (a, b) = self.end().await;
         RelayReport { a, b, a_to_b, b_to_a }
     }
 
-    /// Ready once both ways have ended, or once nothing more can be forwarded.
+    /// Ready once both directions have ended, or once nothing more can be forwarded.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -212,16 +212,18 @@ impl<'t> Relay<'t> {
                 leg.lost = leg.lost || lost.poll(&mut cx).is_ready();
             }
         }
-        let before = self.ways.each_ref().map(|way| way.state);
+        let before = self.directions.each_ref().map(|direction| direction.state);
         self.poll_ready_ways(wakers, |part| ready.has(part));
-        if self.ways.each_ref().map(|way| way.state) != before {
+        if self.directions.each_ref().map(|direction| direction.state) != before {
             // The end of one way may let the other one continue.
             self.poll_ready_ways(wakers, |_| true);
         }
-        if self.ways.iter().all(|way| way.state == WayState::Ended) {
+        if self.directions.iter().all(|direction| direction.state == DirectionState::Ended) {
             return Poll::Ready(());
         }
-        if self.legs.iter().all(|leg| !leg.lost) && self.ways.iter().all(|way| way.state != WayState::Failed) {
+        if self.legs.iter().all(|leg| !leg.lost)
+            && self.directions.iter().all(|direction| direction.state != DirectionState::Failed)
+        {
             return Poll::Pending;
         }
         // A last round without the task's budget. It forwards the bytes that a lost leg has already received. Only
@@ -235,7 +237,7 @@ impl<'t> Relay<'t> {
     }
 
     fn poll_ready_ways(&mut self, wakers: &Wakers, is_ready: impl Fn(Part) -> bool) {
-        let ([a, b], [there, back]) = (&mut self.legs, &mut self.ways);
+        let ([a, b], [there, back]) = (&mut self.legs, &mut self.directions);
         if is_ready(Part::There) {
             there.poll(&mut Context::from_waker(wakers.of(Part::There)), a.transport, b.transport);
         }
@@ -249,7 +251,7 @@ impl<'t> Relay<'t> {
     fn poll_loss(&mut self) -> Poll<()> {
         let duties = self.legs.each_mut().map(|leg| rules::duty(&leg.state()));
         let is_over = duties.iter().any(|duty| matches!(duty, Duty::Abort | Duty::CloseWriteThenAbort));
-        let has_failed = self.ways.iter().any(|way| way.state == WayState::Failed);
+        let has_failed = self.directions.iter().any(|direction| direction.state == DirectionState::Failed);
         if is_over || has_failed { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -261,11 +263,11 @@ impl<'t> Relay<'t> {
         if duties.contains(&Duty::Abort) {
             return;
         }
-        let ([first, second], way) = (&mut self.legs, &mut self.ways[from]);
+        let ([first, second], direction) = (&mut self.legs, &mut self.directions[from]);
         let (from, to) = if from == 0 { (first, second) } else { (second, first) };
         let control = to.control.clone();
         let delivery = async {
-            poll_fn(|cx| way.poll_to_end(cx, from.transport, to.transport)).await;
+            poll_fn(|cx| direction.poll_to_end(cx, from.transport, to.transport)).await;
             while control.in_flight() > 0 {
                 sleep(ASK_AGAIN).await;
             }
@@ -277,7 +279,7 @@ impl<'t> Relay<'t> {
     /// Ends both legs. Everything that does not wait is done first, on both of them.
     async fn end(&mut self) -> (CloseReport, CloseReport) {
         let [a, b] = self.legs.each_mut().map(|leg| leg.state());
-        let is_misused = self.ways.iter().any(|way| way.state == WayState::Failed)
+        let is_misused = self.directions.iter().any(|direction| direction.state == DirectionState::Failed)
             && [&a, &b].into_iter().all(|leg| rules::failure(leg).is_none());
         let asked = |other: &rules::Leg| if is_misused { Duty::Abort } else { rules::duty(other) };
         let endings = [rules::ending(rules::failure(&a), asked(&b)), rules::ending(rules::failure(&b), asked(&a))];
@@ -316,13 +318,13 @@ impl Leg<'_> {
     }
 }
 
-impl Way {
+impl Direction {
     /// Forwards all bytes that can be forwarded now.
     fn poll(&mut self, cx: &mut Context<'_>, from: &mut dyn Transport, to: &mut dyn Transport) {
-        while let WayState::Copying | WayState::Ending = self.state {
+        while let DirectionState::Copying | DirectionState::Ending = self.state {
             match self.poll_step(cx, from, to) {
                 Poll::Ready(Ok(next)) => self.state = next,
-                Poll::Ready(Err(_)) => self.state = WayState::Failed,
+                Poll::Ready(Err(_)) => self.state = DirectionState::Failed,
                 Poll::Pending => return,
             }
         }
@@ -330,7 +332,11 @@ impl Way {
 
     fn poll_to_end(&mut self, cx: &mut Context<'_>, from: &mut dyn Transport, to: &mut dyn Transport) -> Poll<()> {
         self.poll(cx, from, to);
-        if matches!(self.state, WayState::Ended | WayState::Failed) { Poll::Ready(()) } else { Poll::Pending }
+        if matches!(self.state, DirectionState::Ended | DirectionState::Failed) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     fn poll_step(
@@ -338,10 +344,10 @@ impl Way {
         cx: &mut Context<'_>,
         from: &mut dyn Transport,
         to: &mut dyn Transport,
-    ) -> Poll<io::Result<WayState>> {
-        if self.state == WayState::Ending {
+    ) -> Poll<io::Result<DirectionState>> {
+        if self.state == DirectionState::Ending {
             ready!(Pin::new(to).poll_shutdown(cx))?;
-            return Poll::Ready(Ok(WayState::Ended));
+            return Poll::Ready(Ok(DirectionState::Ended));
         }
         let coop = ready!(poll_proceed(cx));
         let Poll::Ready(bytes) = Pin::new(&mut *from).poll_fill_buf(cx)? else {
@@ -353,7 +359,7 @@ impl Way {
             return Poll::Pending;
         };
         if bytes.is_empty() {
-            return Poll::Ready(Ok(WayState::Ending));
+            return Poll::Ready(Ok(DirectionState::Ending));
         }
         let n = ready!(poll_write_some(to, cx, bytes))?;
         // Consumed only after the write, so that bytes that were not written can still be read later.
@@ -361,6 +367,6 @@ impl Way {
         coop.made_progress();
         self.bytes += n as u64;
         self.is_unflushed = self.flushes;
-        Poll::Ready(Ok(WayState::Copying))
+        Poll::Ready(Ok(DirectionState::Copying))
     }
 }

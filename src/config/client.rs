@@ -53,12 +53,12 @@ impl ClientTls {
     #[cfg(feature = "unstable")]
     #[doc(hidden)]
     pub fn session(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {
-        self.begin(name, marks)
+        self.new_session(name, marks)
     }
 
     /// A session with the configured engine.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
-    pub(crate) fn begin(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {
+    pub(crate) fn new_session(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {
         let (config, own) = (Arc::clone(&self.0.config), self.0.own.clone().unwrap_or_default());
         Session::client(self.0.engine, config, name, own, marks)
     }

@@ -50,13 +50,13 @@ impl IdentitySource {
         passphrase: &Passphrase,
         server: bool,
     ) -> Result<LoadedIdentity, Error> {
-        let (places, chain, key) = self.read(passphrase)?;
+        let (sources, chain, key) = self.read(passphrase)?;
         if chain.is_empty() {
-            return Err(fail(places.chain, ConfigProblem::NoCertificate));
+            return Err(fail(sources.chain, ConfigProblem::NoCertificate));
         }
         for (n, cert) in chain.iter().enumerate() {
             if let Some(why) = x509::unreadable(cert) {
-                return Err(places.fail_cert(n, format!("it is number {} of the chain, and {why}", n + 1)));
+                return Err(sources.fail_cert(n, format!("it is number {} of the chain, and {why}", n + 1)));
             }
         }
         let kind = key_kind::told(&key);
@@ -65,32 +65,32 @@ impl IdentitySource {
                 Some(kind) => format!("it is {kind}, which the crypto provider does not support ({})", said(&error)),
                 None => said(&error),
             };
-            places.fail_key(ConfigProblem::UnusableKey(why))
+            sources.fail_key(ConfigProblem::UnusableKey(why))
         })?;
-        let warnings = x509::warnings(places.chain.clone(), &chain, server);
-        Ok(LoadedIdentity { certified: matched(chain, key, places)?, warnings })
+        let warnings = x509::warnings(sources.chain.clone(), &chain, server);
+        Ok(LoadedIdentity { certified: matched(chain, key, sources)?, warnings })
     }
 
     fn read(
         &self,
         passphrase: &Passphrase,
-    ) -> Result<(Places, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    ) -> Result<(Sources, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
         match self {
             Self::Pem { chain, key } => {
                 let certs = chain.certificates()?;
                 let lines = certs.iter().map(|cert| cert.line).collect();
                 let private = key.private_key(passphrase)?;
-                let places = Places { chain: chain.file(), lines, key: key.file(), key_line: Some(private.line) };
-                Ok((places, certs.into_iter().map(|cert| cert.item).collect(), private.item))
+                let sources = Sources { chain: chain.file(), lines, key: key.file(), key_line: Some(private.line) };
+                Ok((sources, certs.into_iter().map(|cert| cert.item).collect(), private.item))
             }
-            Self::Der { chain, key } => Ok((Places::default(), chain.clone(), key.clone_key())),
+            Self::Der { chain, key } => Ok((Sources::default(), chain.clone(), key.clone_key())),
         }
     }
 }
 
 /// The files and lines from which the parts of an identity came.
 #[derive(Default)]
-struct Places {
+struct Sources {
     chain: Option<PathBuf>,
     /// The line of each certificate; empty if the certificates came as DER.
     lines: Vec<usize>,
@@ -98,7 +98,7 @@ struct Places {
     key_line: Option<usize>,
 }
 
-impl Places {
+impl Sources {
     fn fail_cert(&self, n: usize, why: String) -> Error {
         let error = ConfigError::new(self.chain.clone(), ConfigProblem::BadCertificate(why));
         error.in_line(self.lines.get(n).copied()).into()
@@ -112,17 +112,17 @@ impl Places {
 fn matched(
     chain: Vec<CertificateDer<'static>>,
     key: Arc<dyn SigningKey>,
-    places: Places,
+    sources: Sources,
 ) -> Result<CertifiedKey, Error> {
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         // A key in hardware may not expose its public half. A mismatch then fails the first handshake.
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => match place_of_leaf(&certified) {
-            Some(position) => Err(fail(places.chain, ConfigProblem::ChainOrder { position })),
-            None => Err(fail(places.key, ConfigProblem::KeyMismatch)),
+            Some(position) => Err(fail(sources.chain, ConfigProblem::ChainOrder { position })),
+            None => Err(fail(sources.key, ConfigProblem::KeyMismatch)),
         },
-        Err(error) => Err(places.fail_cert(0, said(&error))),
+        Err(error) => Err(sources.fail_cert(0, said(&error))),
     }
 }
 

@@ -63,12 +63,12 @@ impl ServerTls {
     #[cfg(feature = "unstable")]
     #[doc(hidden)]
     pub fn session(&self, marks: Watermarks) -> Result<Session, Error> {
-        self.begin(marks)
+        self.new_session(marks)
     }
 
     /// A session with the configured engine.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
-    pub(crate) fn begin(&self, marks: Watermarks) -> Result<Session, Error> {
+    pub(crate) fn new_session(&self, marks: Watermarks) -> Result<Session, Error> {
         // The resolver notes the identity that it chooses.
         Session::server(self.0.engine, Arc::clone(&self.0.config), Arc::default(), marks)
     }

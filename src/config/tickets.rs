@@ -25,12 +25,12 @@ pub(super) fn resumption(tickets: usize) -> Resumption {
 struct Store {
     tickets: usize,
     /// In order of use: the most recently used name is the last one.
-    names: Mutex<VecDeque<(ServerName<'static>, Kept)>>,
+    names: Mutex<VecDeque<(ServerName<'static>, NameSessions)>>,
 }
 
 /// The sessions of one name.
 #[derive(Default)]
-struct Kept {
+struct NameSessions {
     group: Option<NamedGroup>,
     tls12: Option<Tls12ClientSessionValue>,
     /// Oldest first. Each one is used once (RFC 8446 appendix C.4).
@@ -38,24 +38,24 @@ struct Kept {
 }
 
 impl Store {
-    fn names(&self) -> MutexGuard<'_, VecDeque<(ServerName<'static>, Kept)>> {
+    fn names(&self) -> MutexGuard<'_, VecDeque<(ServerName<'static>, NameSessions)>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn look<R>(&self, name: &ServerName<'_>, look: impl FnOnce(&mut Kept) -> Option<R>) -> Option<R> {
+    fn find<R>(&self, name: &ServerName<'_>, f: impl FnOnce(&mut NameSessions) -> Option<R>) -> Option<R> {
         let mut names = self.names();
         let place = names.iter().position(|(known, _)| known == name)?;
         let mut found = names.remove(place)?;
-        let result = look(&mut found.1);
+        let result = f(&mut found.1);
         names.push_back(found);
         result
     }
 
     /// Keeps a session for a name. If there are too many names, the least recently used one is removed.
-    fn keep(&self, name: ServerName<'static>, keep: impl FnOnce(&mut Kept)) {
+    fn keep(&self, name: ServerName<'static>, keep: impl FnOnce(&mut NameSessions)) {
         let mut names = self.names();
         let known = names.iter().position(|(known, _)| *known == name).and_then(|place| names.remove(place));
-        let mut entry = known.unwrap_or_else(|| (name, Kept::default()));
+        let mut entry = known.unwrap_or_else(|| (name, NameSessions::default()));
         keep(&mut entry.1);
         names.push_back(entry);
         if names.len() > NAMES {
@@ -70,7 +70,7 @@ impl ClientSessionStore for Store {
     }
 
     fn kx_hint(&self, name: &ServerName<'_>) -> Option<NamedGroup> {
-        self.look(name, |kept| kept.group)
+        self.find(name, |kept| kept.group)
     }
 
     fn set_tls12_session(&self, name: ServerName<'static>, value: Tls12ClientSessionValue) {
@@ -78,11 +78,11 @@ impl ClientSessionStore for Store {
     }
 
     fn tls12_session(&self, name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.look(name, |kept| kept.tls12.clone())
+        self.find(name, |kept| kept.tls12.clone())
     }
 
     fn remove_tls12_session(&self, name: &ServerName<'static>) {
-        self.look(name, |kept| kept.tls12.take());
+        self.find(name, |kept| kept.tls12.take());
     }
 
     fn insert_tls13_ticket(&self, name: ServerName<'static>, value: Tls13ClientSessionValue) {
@@ -95,7 +95,7 @@ impl ClientSessionStore for Store {
     }
 
     fn take_tls13_ticket(&self, name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.look(name, |kept| kept.tls13.pop_back())
+        self.find(name, |kept| kept.tls13.pop_back())
     }
 }
 

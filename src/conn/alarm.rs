@@ -26,17 +26,17 @@ use crate::conn::unlocked;
 
 /// The longest time that the timer stays set without a wait. While the same wait stays the first one, the timer fires
 /// less and less often.
-const LOOK: Duration = Duration::from_millis(50);
+const MAX_UNUSED: Duration = Duration::from_millis(50);
 
 thread_local! {
     /// The alarm of the runtime that last ran on this thread.
-    static ALARM: Cell<Option<Kept>> = const { Cell::new(None) };
+    static ALARM: Cell<Option<ThreadAlarm>> = const { Cell::new(None) };
 }
 
 /// The alarm of a thread. Dropped when the thread ends, or runs another runtime: no wait starts on the alarm after that.
-struct Kept(Arc<Alarm>);
+struct ThreadAlarm(Arc<Alarm>);
 
-impl Drop for Kept {
+impl Drop for ThreadAlarm {
     fn drop(&mut self) {
         let timer = self.0.with(|state| {
             state.is_retired = true;
@@ -73,7 +73,7 @@ struct Timer {
     sleep: Pin<Box<Sleep>>,
     /// The wait that was the first one when the timer last fired, and the time until it fires again.
     first: Option<Key>,
-    look: Duration,
+    interval: Duration,
 }
 
 /// One wait for a deadline. Dropping it ends the wait.
@@ -131,7 +131,7 @@ impl Alarm {
         let runtime = Handle::current().id();
         let kept = ALARM.try_with(Cell::take).unwrap_or_default().filter(|kept| kept.0.runtime == runtime);
         let kept = kept.unwrap_or_else(|| {
-            Kept(Arc::new(Self { runtime, fired: AtomicBool::new(false), state: Mutex::default() }))
+            ThreadAlarm(Arc::new(Self { runtime, fired: AtomicBool::new(false), state: Mutex::default() }))
         });
         let alarm = Arc::clone(&kept.0);
         // Fails on a thread that is ending; the alarm is dropped then.
@@ -172,8 +172,8 @@ impl State {
     /// Sets the timer for this deadline, unless it already fires earlier.
     fn set(&mut self, deadline: Instant, alarm: &Arc<Alarm>) {
         if self.timer.as_ref().is_none_or(|timer| deadline < timer.at) {
-            let at = soon(LOOK, deadline);
-            let new = || Timer { at, sleep: Box::pin(sleep_until(at)), first: None, look: LOOK };
+            let at = soon(MAX_UNUSED, deadline);
+            let new = || Timer { at, sleep: Box::pin(sleep_until(at)), first: None, interval: MAX_UNUSED };
             self.timer.get_or_insert_with(new).set(at, alarm);
         }
     }
@@ -198,9 +198,9 @@ impl State {
         match self.waits.first_key_value() {
             // A timer that fires too early belongs to a runtime that is shutting down, and cannot be set again.
             Some((next, _)) if timer.at <= now => {
-                timer.look = if timer.first == Some(*next) { timer.look.saturating_mul(2) } else { LOOK };
+                timer.interval = if timer.first == Some(*next) { timer.interval.saturating_mul(2) } else { MAX_UNUSED };
                 timer.first = Some(*next);
-                timer.set(soon(timer.look, next.0), alarm);
+                timer.set(soon(timer.interval, next.0), alarm);
                 (due, None)
             }
             _ => (due, self.timer.take()),
@@ -208,9 +208,9 @@ impl State {
     }
 }
 
-/// The time `look` from now, but not after the deadline.
-fn soon(look: Duration, deadline: Instant) -> Instant {
-    Instant::now().checked_add(look).map_or(deadline, |at| at.min(deadline))
+/// The time `interval` from now, but not after the deadline.
+fn soon(interval: Duration, deadline: Instant) -> Instant {
+    Instant::now().checked_add(interval).map_or(deadline, |at| at.min(deadline))
 }
 
 impl Timer {
@@ -275,13 +275,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_later_deadline_leaves_the_timer_and_an_earlier_one_sets_it() {
-        let (look, early) = (Instant::now() + LOOK, Instant::now() + LOOK / 2);
+        let (interval, early) = (Instant::now() + MAX_UNUSED, Instant::now() + MAX_UNUSED / 2);
         let first_wait = poll_fn(|cx| Poll::Ready(Entry::new(deadline(10), cx))).await;
         let _later = poll_fn(|cx| Poll::Ready(Entry::new(deadline(20), cx))).await;
-        assert_eq!(set_to(), Some(look));
+        assert_eq!(set_to(), Some(interval));
         // The timer stays as it is when its wait ends, and the next wait costs nothing.
         drop(first_wait);
-        assert_eq!(set_to(), Some(look));
+        assert_eq!(set_to(), Some(interval));
         let _earlier = poll_fn(|cx| Poll::Ready(Entry::new(early, cx))).await;
         assert_eq!(set_to(), Some(early));
     }
@@ -291,7 +291,7 @@ mod tests {
     async fn a_timer_without_a_wait_is_dropped_soon() {
         drop(poll_fn(|cx| Poll::Ready(Entry::new(deadline(10), cx))).await);
         assert!(set_to().is_some());
-        tokio::time::sleep(2 * LOOK).await;
+        tokio::time::sleep(2 * MAX_UNUSED).await;
         assert_eq!(set_to(), None);
     }
 
@@ -301,7 +301,7 @@ mod tests {
         let mut fired = 0;
         let mut last = set_to();
         while last.is_some_and(|at| at < deadline(20)) && fired < 100 {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(MAX_UNUSED).await;
             fired += i32::from(set_to() != last);
             last = set_to();
         }
@@ -309,7 +309,7 @@ mod tests {
         let _next = poll_fn(|cx| Poll::Ready(Entry::new(deadline(600), cx))).await;
         drop(long);
         tokio::time::sleep_until(last.unwrap() + Duration::from_millis(2)).await;
-        assert!(set_to().unwrap() <= Instant::now() + LOOK);
+        assert!(set_to().unwrap() <= Instant::now() + MAX_UNUSED);
     }
 
     #[tokio::test(start_paused = true)]

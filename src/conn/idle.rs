@@ -53,10 +53,10 @@ impl HalfOpen {
 /// from timing out (rule: idle-2). Without a limit, the clock is read only once, at the beginning.
 pub(crate) struct Activity {
     /// When the connection was made.
-    begin: Instant,
+    started_at: Instant,
     /// Whether a time limit is set.
     is_bounded: bool,
-    /// The time of the last traffic, in nanoseconds since `begin`.
+    /// The time of the last traffic, in nanoseconds since `started_at`.
     last: AtomicU64,
     /// The number of guards that mark the connection as busy.
     busy: AtomicU32,
@@ -65,7 +65,7 @@ pub(crate) struct Activity {
 impl Activity {
     pub(crate) fn new(policy: &Policy) -> Self {
         let is_bounded = policy.idle_timeout.is_some() || policy.half_open_timeout.is_some();
-        Self { begin: Instant::now(), is_bounded, last: AtomicU64::new(0), busy: AtomicU32::new(0) }
+        Self { started_at: Instant::now(), is_bounded, last: AtomicU64::new(0), busy: AtomicU32::new(0) }
     }
 
     /// Whether a time limit is set.
@@ -74,8 +74,8 @@ impl Activity {
     }
 
     /// When the connection was made.
-    pub(crate) fn begin(&self) -> Instant {
-        self.begin
+    pub(crate) fn started_at(&self) -> Instant {
+        self.started_at
     }
 
     /// Records that there was traffic now.
@@ -88,12 +88,12 @@ impl Activity {
 
     #[inline(never)]
     fn note_now(&self) {
-        let nanos = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let nanos = u64::try_from(self.started_at.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.last.store(nanos, Ordering::Relaxed);
     }
 
     fn last(&self) -> Option<Instant> {
-        self.begin.checked_add(Duration::from_nanos(self.last.load(Ordering::Relaxed)))
+        self.started_at.checked_add(Duration::from_nanos(self.last.load(Ordering::Relaxed)))
     }
 
     /// Adds a guard. The connection is not idle until all guards are dropped (rule: idle-4).
@@ -135,11 +135,11 @@ struct Wait {
 
 /// The state of the bytes that we have sent, as far as our system reports it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Kept {
+pub(crate) struct SentBytes {
     /// The bytes that the peer's system has not acknowledged.
-    pub(crate) left: u64,
+    pub(crate) unacknowledged: u64,
     /// The bytes that the peer's system has acknowledged.
-    pub(crate) taken: u64,
+    pub(crate) acknowledged: u64,
 }
 
 impl IdleTimer {
@@ -149,7 +149,7 @@ impl IdleTimer {
     }
 
     /// Ready when there was no traffic for the time of the limit while this half waited. Returns which limit it was.
-    /// The half-open limit has priority once the other half has ended. `kept` is called only after an idle time, and
+    /// The half-open limit has priority once the other half has ended. `sent` is called only after an idle time, and
     /// when a send half starts to wait.
     pub(crate) fn poll(
         &mut self,
@@ -157,7 +157,7 @@ impl IdleTimer {
         policy: &Policy,
         activity: &Activity,
         half_open: &HalfOpen,
-        kept: impl Fn() -> Kept,
+        sent: impl Fn() -> SentBytes,
     ) -> Poll<Phase> {
         if self.stopped {
             return Poll::Pending;
@@ -177,7 +177,7 @@ impl IdleTimer {
             self.wait = Some(Box::new(Wait { sleep, phase, since: None, leaving, busy_at: None }));
         }
         match &mut self.wait {
-            Some(wait) => wait.poll(cx, bound, activity, kept, self.sends),
+            Some(wait) => wait.poll(cx, bound, activity, sent, self.sends),
             None => Poll::Pending,
         }
     }
@@ -225,7 +225,7 @@ impl StallTimer {
         };
         loop {
             ready!(wait.sleep.as_mut().poll(cx));
-            if wait.stall.look(moved()) {
+            if wait.stall.check(moved()) {
                 return Poll::Ready(());
             }
             wait.sleep.set(tokio::time::sleep(interval));
@@ -250,17 +250,17 @@ impl Wait {
         cx: &mut Context<'_>,
         bound: Duration,
         activity: &Activity,
-        kept: impl Fn() -> Kept,
+        sent: impl Fn() -> SentBytes,
         sends: bool,
     ) -> Poll<Phase> {
         if self.since.is_none() && sends {
-            self.look(&kept);
+            self.check_sent(&sent);
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         loop {
             ready!(self.sleep.as_mut().poll(cx));
             let now = Instant::now();
-            if self.look(&kept) || activity.is_busy() {
+            if self.check_sent(&sent) || activity.is_busy() {
                 self.busy_at = Some(now);
             }
             let idle_since = since.max(activity.last().unwrap_or(since)).max(self.busy_at.unwrap_or(since));
@@ -273,8 +273,8 @@ impl Wait {
     }
 
     /// Whether bytes that our system holds may have been acknowledged since the last check.
-    fn look(&mut self, kept: impl Fn() -> Kept) -> bool {
-        let Kept { left, taken } = kept();
-        self.leaving.look(left, taken)
+    fn check_sent(&mut self, sent: impl Fn() -> SentBytes) -> bool {
+        let SentBytes { unacknowledged, acknowledged } = sent();
+        self.leaving.check(unacknowledged, acknowledged)
     }
 }

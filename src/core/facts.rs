@@ -13,7 +13,7 @@ use crate::escape::escaped;
 use crate::policy::Role;
 
 /// The facts of a session that are known before its handshake.
-pub(super) struct Known {
+pub(super) struct InitialFacts {
     pub(super) role: Role,
     pub(super) sni: Option<String>,
     pub(super) own_chain: Arc<[CertificateDer<'static>]>,
@@ -76,8 +76,8 @@ impl fmt::Debug for SessionFacts {
 }
 
 impl SessionFacts {
-    pub(super) fn of(tls: &rustls::CommonState, known: Known) -> Self {
-        let Known { role, sni, own_chain, identity, hashes } = known;
+    pub(super) fn of(tls: &rustls::CommonState, known: InitialFacts) -> Self {
+        let InitialFacts { role, sni, own_chain, identity, hashes } = known;
         Self {
             version: tls.protocol_version().unwrap_or(ProtocolVersion::Unknown(0)),
             cipher: tls.negotiated_cipher_suite().map_or(CipherSuite::Unknown(0), |suite| suite.suite()),

@@ -14,7 +14,7 @@ use crate::error::Reason;
 
 /// The state of a close after its marker was sent, while the peer's end is missing.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct PeerState {
     /// The time since the last byte of the peer.
     pub silent_for: Duration,
     /// Whether the peer's system has acknowledged everything, as far as our system reports it.
@@ -25,7 +25,7 @@ pub struct Look {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Check again after this time, or when the peer sends something.
-    LookAgain(Duration),
+    CheckAgain(Duration),
     /// End the close: no bytes can be lost any more.
     Over,
 }
@@ -44,12 +44,12 @@ impl Linger {
     }
 
     /// Decides the next step after a check.
-    pub fn next(&mut self, look: Look) -> Next {
-        match self.quiet.checked_sub(look.silent_for) {
-            Some(rest) if !rest.is_zero() => Next::LookAgain(rest),
-            _ if look.has_arrived => Next::Over,
+    pub fn next(&mut self, peer: PeerState) -> Next {
+        match self.quiet.checked_sub(peer.silent_for) {
+            Some(rest) if !rest.is_zero() => Next::CheckAgain(rest),
+            _ if peer.has_arrived => Next::Over,
             // Checked again, because no event reports an acknowledgement.
-            _ => Next::LookAgain(self.ask.next_wait()),
+            _ => Next::CheckAgain(self.ask.next_wait()),
         }
     }
 }
@@ -81,16 +81,16 @@ mod tests {
     #[test]
     fn a_close_ends_when_the_peer_is_silent_and_has_everything() {
         let seconds = Duration::from_secs;
-        let next = |silent_for, has_arrived| Linger::new(seconds(2)).next(Look { silent_for, has_arrived });
-        assert_eq!(next(seconds(0), true), Next::LookAgain(seconds(2)));
-        assert_eq!(next(seconds(1), true), Next::LookAgain(seconds(1)));
-        assert_eq!(next(seconds(1), false), Next::LookAgain(seconds(1)));
+        let next = |silent_for, has_arrived| Linger::new(seconds(2)).next(PeerState { silent_for, has_arrived });
+        assert_eq!(next(seconds(0), true), Next::CheckAgain(seconds(2)));
+        assert_eq!(next(seconds(1), true), Next::CheckAgain(seconds(1)));
+        assert_eq!(next(seconds(1), false), Next::CheckAgain(seconds(1)));
         assert_eq!(next(seconds(2), true), Next::Over);
         assert_eq!(next(seconds(60), true), Next::Over);
         let mut linger = Linger::new(seconds(2));
-        let mut next = || linger.next(Look { silent_for: seconds(60), has_arrived: false });
+        let mut next = || linger.next(PeerState { silent_for: seconds(60), has_arrived: false });
         let waits: Vec<Next> = (0..4).map(|_| next()).collect();
-        assert_eq!(waits, [1, 2, 4, 8].map(|millis| Next::LookAgain(Duration::from_millis(millis))));
+        assert_eq!(waits, [1, 2, 4, 8].map(|millis| Next::CheckAgain(Duration::from_millis(millis))));
     }
 
     /// rule: close-15

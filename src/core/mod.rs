@@ -33,9 +33,7 @@ pub mod alert;
 pub mod answers;
 pub mod backoff;
 pub mod binding;
-mod budget;
 pub mod buffer;
-mod burst;
 pub(crate) mod catch;
 #[cfg(feature = "tokio")]
 pub mod client_hello;
@@ -47,8 +45,10 @@ pub mod drain;
 pub mod engine;
 pub mod facts;
 pub mod half;
+mod high_mark;
 pub mod inbox;
 mod input;
+mod key_budget;
 pub mod lifecycle;
 #[cfg(feature = "tokio")]
 pub mod linger;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The wait is over when this many checks in a row find no progress.
-const LOOKS: u32 = 4;
+const CHECKS: u32 = 4;
 
 /// Checks, at intervals, a counter that grows with progress. Each wait has its own `Stall`.
 #[derive(Debug, Clone, Copy)]
@@ -20,18 +20,18 @@ impl Stall {
 
     /// The time between two checks, if `bound` is the limit on the time without progress.
     pub fn interval(bound: Duration) -> Duration {
-        (bound / LOOKS).max(Duration::from_millis(1))
+        (bound / CHECKS).max(Duration::from_millis(1))
     }
 
     /// Makes one check, one interval after the previous one. Returns whether there was no progress for the whole
     /// limit.
-    pub fn look(&mut self, moved: u64) -> bool {
+    pub fn check(&mut self, moved: u64) -> bool {
         if moved == self.moved {
             self.quiet += 1;
         } else {
             *self = Self::new(moved);
         }
-        self.quiet >= LOOKS
+        self.quiet >= CHECKS
     }
 }
 
@@ -44,7 +44,7 @@ pub struct Leaving {
 impl Leaving {
     /// Checks: our system holds `left` bytes, and the peer has taken `taken` bytes so far. Returns whether the peer may have
     /// taken some of them since the last check.
-    pub fn look(&mut self, left: u64, taken: u64) -> bool {
+    pub fn check(&mut self, left: u64, taken: u64) -> bool {
         self.taken.replace(taken) != Some(taken) && left > 0
     }
 }
@@ -57,24 +57,24 @@ mod tests {
     #[test]
     fn bytes_that_leave_the_system_are_a_movement() {
         let mut leaving = Leaving::default();
-        assert!(!leaving.look(0, 100));
-        assert!(!leaving.look(500, 100));
-        assert!(leaving.look(400, 200));
-        assert!(!leaving.look(400, 200));
+        assert!(!leaving.check(0, 100));
+        assert!(!leaving.check(500, 100));
+        assert!(leaving.check(400, 200));
+        assert!(!leaving.check(400, 200));
         // More was written, and nothing was taken.
-        assert!(!leaving.look(900, 200));
-        assert!(leaving.look(100, 1000));
-        // The first look cannot know.
-        assert!(Leaving::default().look(1, 0));
+        assert!(!leaving.check(900, 200));
+        assert!(leaving.check(100, 1000));
+        // The first check cannot know.
+        assert!(Leaving::default().check(1, 0));
     }
 
     /// rule: close-3
     #[test]
     fn a_wait_is_over_only_after_a_whole_bound_without_progress() {
         let mut stall = Stall::new(7);
-        assert!(![7, 7, 7, 8, 8, 8, 8].into_iter().any(|moved| stall.look(moved)));
-        assert!(stall.look(8));
-        assert_eq!(Stall::interval(Duration::from_secs(10)) * LOOKS, Duration::from_secs(10));
+        assert!(![7, 7, 7, 8, 8, 8, 8].into_iter().any(|moved| stall.check(moved)));
+        assert!(stall.check(8));
+        assert_eq!(Stall::interval(Duration::from_secs(10)) * CHECKS, Duration::from_secs(10));
         assert!(Stall::interval(Duration::ZERO) > Duration::ZERO);
     }
 }

@@ -45,8 +45,8 @@ use crate::policy::Truncation;
 #[doc(alias = "portforward")]
 #[doc(alias = "ProxyServer")]
 pub fn relay() -> (RelayLeg, RelayLeg) {
-    let meeting = Arc::new(Mutex::new(Meeting::default()));
-    (RelayLeg::new(0, Arc::clone(&meeting)), RelayLeg::new(1, meeting))
+    let state = Arc::new(Mutex::new(RelayState::default()));
+    (RelayLeg::new(0, Arc::clone(&state)), RelayLeg::new(1, state))
 }
 
 /// The interval at which the system is asked whether the last bytes have arrived.
@@ -56,8 +56,8 @@ const A_YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// One of the two protocols of a [`relay`].
 pub struct RelayLeg {
-    place: usize,
-    meeting: Arc<Mutex<Meeting>>,
+    index: usize,
+    state: Arc<Mutex<RelayState>>,
     other: Option<Handle>,
     /// The end marker of this leg has been sent.
     is_written: bool,
@@ -65,13 +65,13 @@ pub struct RelayLeg {
 
 impl fmt::Debug for RelayLeg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RelayLeg").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("RelayLeg").field("index", &self.index).finish_non_exhaustive()
     }
 }
 
 /// The state that the two legs share.
 #[derive(Default)]
-struct Meeting {
+struct RelayState {
     legs: [Option<Handle>; 2],
     /// One of the legs has ended.
     is_off: bool,
@@ -81,20 +81,20 @@ struct Meeting {
     is_whole: [bool; 2],
 }
 
-impl Meeting {
+impl RelayState {
     /// One leg has ended. Returns the handle of the other leg, if that leg exists.
-    fn leave(&mut self, place: usize) -> Option<Handle> {
+    fn leave(&mut self, index: usize) -> Option<Handle> {
         self.is_off = true;
-        self.legs[place] = None;
-        self.legs[1 - place].take()
+        self.legs[index] = None;
+        self.legs[1 - index].take()
     }
 
-    /// The leg at this place is lost. Sets the time by which the other leg must end, if the reason requires that.
+    /// The leg at this index is lost. Sets the time by which the other leg must end, if the reason requires that.
     /// Returns whether it does. If so, the caller wakes the other leg after the lock is released (rule: life-7).
     #[must_use]
-    fn ask(&mut self, place: usize, reason: &Reason, other: &Handle) -> bool {
+    fn ask(&mut self, index: usize, reason: &Reason, other: &Handle) -> bool {
         let policy = other.control().policy();
-        let timeout = match self.duty(place, reason, policy.truncation) {
+        let timeout = match self.duty(index, reason, policy.truncation) {
             Duty::GoOn | Duty::CloseWrite => return false,
             // The timer fires before the abort, so bytes that were forwarded earlier still leave, as far as they can
             // without waiting.
@@ -102,11 +102,11 @@ impl Meeting {
             // Without a time limit, the other leg may take as long as it needs.
             Duty::CloseWriteThenAbort => policy.close_timeout.unwrap_or(A_YEAR).min(A_YEAR),
         };
-        self.leave_by[1 - place].get_or_insert(Instant::now() + timeout);
+        self.leave_by[1 - index].get_or_insert(Instant::now() + timeout);
         true
     }
 
-    fn duty(&self, place: usize, reason: &Reason, truncation: Truncation) -> Duty {
+    fn duty(&self, index: usize, reason: &Reason, truncation: Truncation) -> Duty {
         if reason.is_clean() {
             return Duty::GoOn;
         }
@@ -114,29 +114,29 @@ impl Meeting {
             Reason::Aborted => SendHalf::Aborted,
             reason => SendHalf::Broken(reason.clone()),
         };
-        let recv = if self.is_whole[place] { RecvHalf::Ended(End::Clean) } else { RecvHalf::Broken(reason.clone()) };
+        let recv = if self.is_whole[index] { RecvHalf::Ended(End::Clean) } else { RecvHalf::Broken(reason.clone()) };
         duty(&Leg { send, recv, lost: true, truncation })
     }
 }
 
 impl RelayLeg {
-    fn new(place: usize, meeting: Arc<Mutex<Meeting>>) -> Self {
-        Self { place, meeting, other: None, is_written: false }
+    fn new(index: usize, state: Arc<Mutex<RelayState>>) -> Self {
+        Self { index, state, other: None, is_written: false }
     }
 
-    fn with<R>(&self, f: impl FnOnce(&mut Meeting) -> R) -> R {
-        f(&mut self.meeting.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with<R>(&self, f: impl FnOnce(&mut RelayState) -> R) -> R {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The other leg, once it exists. From then on, reading pauses on this leg while the other leg's queue is full.
     fn other(&mut self, conn: &mut dyn Conn) -> Option<&Handle> {
         if self.other.is_none() {
-            self.other = self.with(|meeting| meeting.legs[1 - self.place].clone());
+            self.other = self.with(|state| state.legs[1 - self.index].clone());
             if let Some(other) = &self.other {
-                let (reader, meeting) = (conn.handle(), Arc::clone(&self.meeting));
-                let valve = Valve { reader, place: 1 - self.place, meeting };
+                let (reader, state) = (conn.handle(), Arc::clone(&self.state));
+                let producer = PauseWhileFull { reader, index: 1 - self.index, state };
                 // The reply is dropped: registering cannot fail, because no other producer was registered before.
-                drop(other.register_producer(Producer::push(valve)));
+                drop(other.register_producer(Producer::push(producer)));
             }
         }
         self.other.as_ref()
@@ -147,9 +147,9 @@ impl Protocol for RelayLeg {
     fn connection_made(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         conn.control().reset_when_killed();
         let own = conn.handle();
-        let (other, is_off) = self.with(|meeting| {
-            meeting.legs[self.place] = Some(own);
-            (meeting.legs[1 - self.place].clone(), meeting.is_off)
+        let (other, is_off) = self.with(|state| {
+            state.legs[self.index] = Some(own);
+            (state.legs[1 - self.index].clone(), state.is_off)
         });
         match other {
             Some(other) => other.resume_reading(),
@@ -172,7 +172,7 @@ impl Protocol for RelayLeg {
 
     fn read_closed(&mut self, conn: &mut dyn Conn, end: End) -> CallbackResult<AfterRead> {
         let is_whole = end == End::Clean || conn.control().policy().truncation == Truncation::Tolerate;
-        self.with(|meeting| meeting.is_whole[self.place] = is_whole);
+        self.with(|state| state.is_whole[self.index] = is_whole);
         if !is_whole {
             // The data that this leg's peer has received is incomplete too, so this connection must not end in order
             // either.
@@ -188,7 +188,7 @@ impl Protocol for RelayLeg {
     /// The other leg has requested the end of this one. Bytes that it forwarded before have left by now, as far as
     /// they could.
     fn timer_fired(&mut self, conn: &mut dyn Conn) -> CallbackResult {
-        let until = self.with(|meeting| meeting.leave_by[self.place]);
+        let until = self.with(|state| state.leave_by[self.index]);
         let is_written = self.is_written && conn.control().in_flight() == 0;
         match until {
             Some(until) if !is_written && Instant::now() < until => conn.set_timer(Some(ASK_AGAIN)),
@@ -211,10 +211,10 @@ impl Protocol for RelayLeg {
 impl RelayLeg {
     /// This leg has ended. Lets the other leg end in the way that `reason` requires.
     fn leave(&mut self, reason: Option<&Reason>) {
-        let waiting = self.with(|meeting| meeting.leave(self.place));
+        let waiting = self.with(|state| state.leave(self.index));
         match (self.other.take().or(waiting), reason) {
             (Some(other), Some(reason)) => {
-                if self.with(|meeting| meeting.ask(self.place, reason, &other)) {
+                if self.with(|state| state.ask(self.index, reason, &other)) {
                     other.set_timer(Some(Duration::ZERO));
                 }
             }
@@ -232,15 +232,15 @@ impl Drop for RelayLeg {
 }
 
 /// Pauses one leg's reading while the other leg's queue is full.
-struct Valve {
+struct PauseWhileFull {
     /// The leg that reads.
     reader: Handle,
     /// The index of the other leg.
-    place: usize,
-    meeting: Arc<Mutex<Meeting>>,
+    index: usize,
+    state: Arc<Mutex<RelayState>>,
 }
 
-impl PushProducer for Valve {
+impl PushProducer for PauseWhileFull {
     fn pause(&mut self) {
         self.reader.pause_reading();
     }
@@ -253,8 +253,8 @@ impl PushProducer for Valve {
     /// alert has to be sent first.
     fn stop(&mut self) {
         let is_due = {
-            let mut meeting = self.meeting.lock().unwrap_or_else(PoisonError::into_inner);
-            meeting.ask(self.place, &Reason::Reset(Phase::Open), &self.reader)
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.ask(self.index, &Reason::Reset(Phase::Open), &self.reader)
         };
         if is_due {
             self.reader.set_timer(Some(Duration::ZERO));

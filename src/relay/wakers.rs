@@ -31,7 +31,7 @@ struct Shared {
     task: Mutex<Waker>,
 }
 
-struct Bell {
+struct PartWaker {
     shared: Arc<Shared>,
     part: Part,
 }
@@ -42,7 +42,7 @@ impl Wakers {
         let all = Part::There as u8 | Part::Back as u8 | Part::Loss as u8;
         let shared = Arc::new(Shared { ready: AtomicU8::new(all), task: Mutex::new(Waker::noop().clone()) });
         let wakers = [Part::There, Part::Back, Part::Loss]
-            .map(|part| Waker::from(Arc::new(Bell { shared: Arc::clone(&shared), part })));
+            .map(|part| Waker::from(Arc::new(PartWaker { shared: Arc::clone(&shared), part })));
         Self { shared, wakers, task: Waker::noop().clone() }
     }
 
@@ -78,7 +78,7 @@ impl Ready {
     }
 }
 
-impl Wake for Bell {
+impl Wake for PartWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::accept_error::AcceptErrors;
 use super::closable_socket::ClosableSocket;
-use super::limits::{Limits, PeerPlace, hold};
+use super::limits::{Limits, PeerPermit, hold};
 use super::listener::{ListenerBuilder, ListenerStatus};
 use crate::address::Address;
 use crate::conn::control::{AcceptFailure, AcceptFault as Fault, Control, Observer, Observers};
@@ -26,13 +26,13 @@ use crate::policy::Policy;
 /// A listening socket.
 pub(crate) trait Listens: Send + Sync + 'static {
     /// A connection that was taken out of the backlog.
-    type Taken: Send;
+    type Accepted: Send;
 
     /// Accepts the next connection. Only the task of the last call is woken.
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Taken>>;
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Accepted>>;
 
     /// The connection's TCP socket and its peer. `None` if peers have no addresses; then there are no limits per peer.
-    fn tcp(taken: &Self::Taken) -> Option<(&TcpStream, SocketAddr)>;
+    fn tcp(accepted: &Self::Accepted) -> Option<(&TcpStream, SocketAddr)>;
 
     /// The listening sockets themselves.
     #[cfg_attr(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")), allow(dead_code))]
@@ -61,18 +61,18 @@ pub(crate) struct Acceptor<S> {
 
 /// The permits of an accepted connection.
 #[must_use]
-pub(crate) struct Pass {
+pub(crate) struct Permits {
     unfinished: OwnedSemaphorePermit,
-    place: Option<OwnedSemaphorePermit>,
-    among_peers: Option<PeerPlace>,
+    total: Option<OwnedSemaphorePermit>,
+    peer_permit: Option<PeerPermit>,
     group: DrainGroup,
 }
 
-impl Pass {
+impl Permits {
     /// Moves the permits of the limits to the connection, which holds them until it is gone, and adds it to the group.
     /// Returns the permit that counts the connection as unfinished.
     pub(crate) fn hand_to(self, control: &Control) -> OwnedSemaphorePermit {
-        hold(control, self.place, self.among_peers);
+        hold(control, self.total, self.peer_permit);
         self.group.join(control);
         control.announce();
         self.unfinished
@@ -123,7 +123,7 @@ impl<S: Listens> Acceptor<S> {
     }
 
     /// The next connection: see [`Listener::accept`](crate::Listener::accept). Cancel safe.
-    pub(crate) async fn accept(&self) -> Result<(S::Taken, Pass), Error> {
+    pub(crate) async fn accept(&self) -> Result<(S::Accepted, Permits), Error> {
         let accepted = self.next().await;
         if accepted.is_err() {
             // rule: life-6. Each later call fails at once too, and a loop may log the error and continue.
@@ -132,37 +132,37 @@ impl<S: Listens> Acceptor<S> {
         accepted
     }
 
-    async fn next(&self) -> Result<(S::Taken, Pass), Error> {
+    async fn next(&self) -> Result<(S::Accepted, Permits), Error> {
         tokio::select! {
             biased;
             () = self.group.draining() => Err(Error::Draining),
             // A drain that starts during this poll closes the socket. An error that follows is not one of the socket.
-            taken = self.take() => taken.map_err(|error| if self.group.is_draining() { Error::Draining } else { error }),
+            accepted = self.accept_permitted() => accepted.map_err(|error| if self.group.is_draining() { Error::Draining } else { error }),
         }
     }
 
-    async fn take(&self) -> Result<(S::Taken, Pass), Error> {
+    async fn accept_permitted(&self) -> Result<(S::Accepted, Permits), Error> {
         // rule: tcp-7. A connection that was taken out of the backlog must be returned without waiting for anything
         // more, so the permits come first.
         let unfinished = Arc::clone(&self.unfinished).acquire_owned().await.expect("the semaphore is never closed");
-        let place = self.limits.place().await;
+        let total = self.limits.permit().await;
         loop {
             let retry_at = self.errors().retry_at();
             if let Some(retry_at) = retry_at {
                 sleep_until(retry_at.into()).await;
             }
-            let taken = match self.socket.take().await.ok_or(Error::Draining)? {
-                Ok(taken) => taken,
+            let accepted = match self.socket.accept().await.ok_or(Error::Draining)? {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     self.handle_error(error)?;
                     continue;
                 }
             };
             self.errors().handle_success();
-            match S::tcp(&taken).map(|(stream, peer)| self.limits.admit(stream, peer)).transpose() {
-                Ok(among_peers) => {
-                    let (among_peers, group) = (among_peers.flatten(), self.group.clone());
-                    return Ok((taken, Pass { unfinished, place, among_peers, group }));
+            match S::tcp(&accepted).map(|(stream, peer)| self.limits.admit(stream, peer)).transpose() {
+                Ok(peer_permit) => {
+                    let (peer_permit, group) = (peer_permit.flatten(), self.group.clone());
+                    return Ok((accepted, Permits { unfinished, total, peer_permit, group }));
                 }
                 Err(refusal) => {
                     self.errors().handle_refusal(refusal.clone());

@@ -33,27 +33,27 @@ impl<S: Listens> ClosableSocket<S> {
     }
 
     /// Accepts the next connection; `None` after a drain has closed the socket. Cancel safe, and several tasks may wait.
-    pub(super) async fn take(&self) -> Option<io::Result<S::Taken>> {
-        let place = Place::new(&self.waiting);
-        let taken = poll_fn(|cx| {
+    pub(super) async fn accept(&self) -> Option<io::Result<S::Accepted>> {
+        let task = WaitingTask::new(&self.waiting);
+        let accepted = poll_fn(|cx| {
             if !has_budget_remaining() {
                 // Otherwise the socket would wake tasks under its lock.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             // The task is noted first. Otherwise an event between the two steps would not wake it.
-            place.park(cx);
-            match self.with(|socket| socket.poll_take(&mut Context::from_waker(&self.wakes_all))) {
+            task.park(cx);
+            match self.with(|socket| socket.poll_accept(&mut Context::from_waker(&self.wakes_all))) {
                 Some(Poll::Pending) => Poll::Pending,
-                Some(Poll::Ready(taken)) => Poll::Ready(Some(taken)),
+                Some(Poll::Ready(accepted)) => Poll::Ready(Some(accepted)),
                 None => Poll::Ready(None),
             }
         })
         .await;
-        drop(place);
+        drop(task);
         // More connections may wait in the backlog, and no further event reports them.
         self.wakes_all.wake_by_ref();
-        taken
+        accepted
     }
 
     fn socket(&self) -> MutexGuard<'_, Option<S>> {
@@ -96,13 +96,13 @@ impl Wake for Waiting {
     }
 }
 
-/// The place of one task among the waiting ones.
-struct Place<'a> {
+/// The entry of one task among the waiting ones.
+struct WaitingTask<'a> {
     waiting: &'a Waiting,
     key: usize,
 }
 
-impl<'a> Place<'a> {
+impl<'a> WaitingTask<'a> {
     fn new(waiting: &'a Waiting) -> Self {
         Self { waiting, key: waiting.tasks().insert(None) }
     }
@@ -115,7 +115,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitingTask<'_> {
     fn drop(&mut self) {
         let waker = self.waiting.tasks().remove(self.key);
         drop(waker);

@@ -19,15 +19,15 @@ pub(super) struct Limits {
 }
 
 /// A permit for one connection of a peer, released on drop.
-pub(super) struct PeerPlace {
+pub(super) struct PeerPermit {
     peers: Arc<Mutex<PeerCounts>>,
     who: IpAddr,
 }
 
 /// The permits of one connection. The permit of its peer is released first, because releasing the other one wakes an
 /// accept, which may accept the next connection of the same peer at once.
-struct Places {
-    _peer: Option<PeerPlace>,
+struct LimitPermits {
+    _peer: Option<PeerPermit>,
     _total: Option<OwnedSemaphorePermit>,
 }
 
@@ -40,7 +40,7 @@ impl Limits {
     }
 
     /// Waits for a permit of the total limit.
-    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         let total = self.total.as_ref()?;
         Some(Arc::clone(total).acquire_owned().await.expect("the semaphore is never closed"))
     }
@@ -51,12 +51,12 @@ impl Limits {
     }
 
     /// Takes a permit of the peer's limit for a connection, or refuses the connection with RST.
-    pub(super) fn admit(&self, stream: &TcpStream, peer: SocketAddr) -> Result<Option<PeerPlace>, Refusal> {
+    pub(super) fn admit(&self, stream: &TcpStream, peer: SocketAddr) -> Result<Option<PeerPermit>, Refusal> {
         let Some(peers) = &self.peers else { return Ok(None) };
         let mut counts = lock(peers);
         let who = counts.peer(peer.ip());
         if counts.enter(who) {
-            return Ok(Some(PeerPlace { peers: Arc::clone(peers), who }));
+            return Ok(Some(PeerPermit { peers: Arc::clone(peers), who }));
         }
         socket::Options::of(stream).reset_on_drop();
         Err(Refusal { peer_addr: peer.into(), why: RefusalReason::TooManyOfPeer { max: counts.max() } })
@@ -64,13 +64,13 @@ impl Limits {
 }
 
 /// Lets a connection hold its permits until it is gone. Without limits, this does nothing.
-pub(super) fn hold(control: &Control, total: Option<OwnedSemaphorePermit>, peer: Option<PeerPlace>) {
+pub(super) fn hold(control: &Control, total: Option<OwnedSemaphorePermit>, peer: Option<PeerPermit>) {
     if total.is_some() || peer.is_some() {
-        control.keep(Box::new(Places { _peer: peer, _total: total }));
+        control.keep(Box::new(LimitPermits { _peer: peer, _total: total }));
     }
 }
 
-impl Drop for PeerPlace {
+impl Drop for PeerPermit {
     fn drop(&mut self) {
         lock(&self.peers).leave(self.who);
     }

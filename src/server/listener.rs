@@ -69,14 +69,14 @@ struct ListeningSocket {
 }
 
 /// A connection that was taken out of the backlog.
-struct Taken {
+struct AcceptedSocket {
     stream: TcpStream,
     host: SocketAddr,
     peer: SocketAddr,
     has_nodelay: bool,
 }
 
-impl Taken {
+impl AcceptedSocket {
     fn into_connection(self, policy: Arc<Policy>) -> TcpConnection {
         let take_over = if self.has_nodelay { TcpConnection::with_nodelay } else { TcpConnection::between };
         take_over(self.stream, self.host, self.peer, policy)
@@ -84,23 +84,23 @@ impl Taken {
 }
 
 impl Listens for Listening {
-    type Taken = Taken;
+    type Accepted = AcceptedSocket;
 
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<io::Result<Taken>> {
-        let begin = if self.sockets.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<AcceptedSocket>> {
+        let first = if self.sockets.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
         for at in 0..self.sockets.len() {
-            let from = &self.sockets[(begin + at) % self.sockets.len()];
+            let from = &self.sockets[(first + at) % self.sockets.len()];
             let Poll::Ready(accepted) = from.socket.poll_accept(cx) else { continue };
             let (stream, peer) = accepted?;
             // A connection is skipped if the system no longer knows even our own address (rule: tcp-1).
             let host = from.host.map_or_else(|| stream.local_addr(), Ok)?;
-            return Poll::Ready(Ok(Taken { stream, host, peer, has_nodelay: from.gives_nodelay }));
+            return Poll::Ready(Ok(AcceptedSocket { stream, host, peer, has_nodelay: from.gives_nodelay }));
         }
         Poll::Pending
     }
 
-    fn tcp(taken: &Taken) -> Option<(&TcpStream, SocketAddr)> {
-        Some((&taken.stream, taken.peer))
+    fn tcp(accepted: &AcceptedSocket) -> Option<(&TcpStream, SocketAddr)> {
+        Some((&accepted.stream, accepted.peer))
     }
 
     fn sockets(&self) -> Vec<SockRef<'_>> {
@@ -239,9 +239,9 @@ impl Listener {
     /// # Cancel safety
     /// Cancel safe: no connection is lost when the future is dropped (rule: tcp-7).
     pub async fn accept(&self) -> Result<Incoming, Error> {
-        let (taken, pass) = self.acceptor.accept().await?;
-        let connection = taken.into_connection(self.acceptor.policy());
-        let unfinished = pass.hand_to(&connection.control());
+        let (accepted, permits) = self.acceptor.accept().await?;
+        let connection = accepted.into_connection(self.acceptor.policy());
+        let unfinished = permits.hand_to(&connection.control());
         Ok(Incoming::new(connection, unfinished))
     }
 }

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// One end of a connection in memory. Shutting it down sends FIN. Dropping it without a shutdown sends RST, which ends
 /// both directions. It holds no lock while it wakes a task.
 pub struct Pipe {
-    outgoing: Arc<Lane>,
-    incoming: Arc<Lane>,
+    outgoing: Arc<Direction>,
+    incoming: Arc<Direction>,
 }
 
 impl fmt::Debug for Pipe {
@@ -24,13 +24,13 @@ impl fmt::Debug for Pipe {
 
 /// The two ends of a connection in memory with a capacity of `capacity` bytes in each direction.
 pub fn pipe(capacity: usize) -> (Pipe, Pipe) {
-    let (there, back) = (Lane::new(capacity), Lane::new(capacity));
+    let (there, back) = (Direction::new(capacity), Direction::new(capacity));
     let a = Pipe { outgoing: Arc::clone(&there), incoming: Arc::clone(&back) };
     (a, Pipe { outgoing: back, incoming: there })
 }
 
 /// One direction.
-struct Lane(Mutex<State>);
+struct Direction(Mutex<State>);
 
 struct State {
     bytes: VecDeque<u8>,
@@ -40,7 +40,7 @@ struct State {
     waiting: Option<Waker>,
 }
 
-impl Lane {
+impl Direction {
     fn new(capacity: usize) -> Arc<Self> {
         let state = State { bytes: VecDeque::new(), capacity, fin: false, reset: false, waiting: None };
         Arc::new(Self(Mutex::new(state)))

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::conn::control::{Closing, Control, Delivery};
 use crate::conn::time::{Clock, Timer, after};
 use crate::core::half;
-use crate::core::linger::{Linger, Look, Next};
+use crate::core::linger::{Linger, Next, PeerState};
 use crate::core::report::{Bound, CloseReport};
 use crate::core::stall::Stall;
 use crate::error::{Phase, Reason};
@@ -38,7 +38,7 @@ impl<'a> Close<'a> {
     /// A close through the handle.
     pub(crate) fn by_handle(transport: &'a mut dyn Transport) -> Self {
         let mut close = Self::new(transport, &[]);
-        close.closing.whose = Whose::Handle;
+        close.closing.initiator = Initiator::Handle;
         close
     }
 }
@@ -86,13 +86,13 @@ pub(crate) struct CloseState {
     discarded: Discard,
     delivery: Delivery,
     under_way: Option<UnderWay>,
-    whose: Whose,
+    initiator: Initiator,
     /// Set if a library owns the transport (rule: close-15).
     patience: Option<Box<Patience>>,
 }
 
 /// Who makes the close.
-enum Whose {
+enum Initiator {
     /// The owner of the transport.
     Owner,
     /// The handle of the connection ([`Control::close`]), with a second transport on the same layers.
@@ -106,26 +106,26 @@ enum Whose {
 struct Patience {
     linger: Linger,
     timer: Timer,
-    heard: Heard,
+    last_received: LastReceived,
     /// The peer's progress with our bytes, checked at intervals.
     taken: Stall,
 }
 
 /// The time of the peer's last byte.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Heard {
+pub(crate) struct LastReceived {
     at: Instant,
     bytes: u64,
 }
 
-impl Heard {
+impl LastReceived {
     /// Now.
     pub(crate) fn now() -> Self {
         Self { at: Instant::now(), bytes: 0 }
     }
 
     /// Records the time if this counter has grown.
-    fn look(&mut self, bytes: u64) {
+    fn update(&mut self, bytes: u64) {
         if bytes != self.bytes {
             *self = Self { at: Instant::now(), bytes };
         }
@@ -142,17 +142,17 @@ impl CloseState {
             discarded: Discard { bytes: 0, limit },
             delivery: Delivery::default(),
             under_way: None,
-            whose: Whose::Owner,
+            initiator: Initiator::Owner,
             patience: None,
         }
     }
 
-    /// A close for a library. `heard` is the time at which the peer's last byte was read.
-    pub(crate) fn lingering(transport: &dyn Transport, heard: Heard) -> Self {
+    /// A close for a library. `last_received` is the time at which the peer's last byte was read.
+    pub(crate) fn lingering(transport: &dyn Transport, last_received: LastReceived) -> Self {
         let control = transport.layer(TOKEN).control();
-        let heard = Heard { bytes: control.traffic().received, ..heard };
+        let last_received = LastReceived { bytes: control.traffic().received, ..last_received };
         let linger = Linger::new(control.policy().close_quiet);
-        let patience = Patience { linger, timer: Timer::default(), heard, taken: Stall::new(control.taken()) };
+        let patience = Patience { linger, timer: Timer::default(), last_received, taken: Stall::new(control.taken()) };
         Self { patience: Some(Box::new(patience)), ..Self::new(transport) }
     }
 
@@ -176,7 +176,7 @@ impl CloseState {
     fn poll_clock(&mut self, transport: &dyn Transport, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.clock.poll(cx));
-            let is_over = |patience: &mut Box<Patience>| patience.taken.look(transport.layer(TOKEN).control().taken());
+            let is_over = |patience: &mut Box<Patience>| patience.taken.check(transport.layer(TOKEN).control().taken());
             if self.patience.as_mut().is_none_or(is_over) {
                 return Poll::Ready(());
             }
@@ -187,14 +187,14 @@ impl CloseState {
     /// With patience: ready once the peer is silent and has all our bytes, so that the close need not wait for its end.
     fn poll_silence(&mut self, transport: &dyn Transport, cx: &mut Context<'_>) -> Poll<()> {
         let Some(patience) = &mut self.patience else { return Poll::Pending };
-        let Patience { linger, timer, heard, .. } = &mut **patience;
+        let Patience { linger, timer, last_received, .. } = &mut **patience;
         let control = transport.layer(TOKEN).control();
-        heard.look(control.traffic().received + self.discarded.bytes);
+        last_received.update(control.traffic().received + self.discarded.bytes);
         loop {
-            let look = Look { silent_for: heard.at.elapsed(), has_arrived: control.has_arrived() };
-            match linger.next(look) {
+            let peer = PeerState { silent_for: last_received.at.elapsed(), has_arrived: control.has_arrived() };
+            match linger.next(peer) {
                 Next::Over => return Poll::Ready(()),
-                Next::LookAgain(wait) => timer.set(after(Some(wait))),
+                Next::CheckAgain(wait) => timer.set(after(Some(wait))),
             }
             ready!(timer.poll(cx));
         }
@@ -224,7 +224,7 @@ impl CloseState {
         let (send, recv) = transport.layer(TOKEN).halves();
         let control = transport.layer(TOKEN).control().clone();
         // If a limit was reached, the socket still exists, and the bytes that are in flight now count as unconfirmed.
-        control.begin_report();
+        control.handle_close_report();
         let ended = known.or_else(|| half::reason(&send, &recv).map(|reason| control.judged(reason)));
         let reason = match (ended, bound) {
             _ if control.is_aborted() => Reason::Aborted,
@@ -272,7 +272,7 @@ impl CloseState {
             transport.layer_mut(TOKEN).release(&report.reason);
             return Poll::Ready(report);
         }
-        if let Whose::Waits(closing) = &mut self.whose {
+        if let Initiator::Waits(closing) = &mut self.initiator {
             let closing = closing.get_mut().unwrap_or_else(PoisonError::into_inner);
             // Only the owner can hand the stream over to the handle's close. Any poll of the stream does it, so an empty
             // write is polled.
@@ -284,9 +284,9 @@ impl CloseState {
         if !self.begun {
             let control = transport.layer(TOKEN).control();
             let under_way = UnderWay::begin(control);
-            if matches!(self.whose, Whose::Owner) && control.is_close_asked() {
+            if matches!(self.initiator, Initiator::Owner) && control.is_close_asked() {
                 // rule: close-16: the handle's close was requested first, and both return its report.
-                self.whose = Whose::Waits(Mutex::new(Box::pin(control.close())));
+                self.initiator = Initiator::Waits(Mutex::new(Box::pin(control.close())));
                 drop(under_way);
                 return self.poll(transport, last, cx);
             }

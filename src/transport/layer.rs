@@ -43,9 +43,9 @@ pub trait Layer: Send {
     fn release(&mut self, reason: &Reason);
     /// Takes the bytes that were received and not read.
     fn take_unread(&mut self) -> Vec<u8>;
-    /// Reads what has been received by now into the inbox, up to [`LOOK`] bytes, without waiting for more. This
+    /// Reads what has been received by now into the inbox, up to [`MAX_AVAILABLE`] bytes, without waiting for more. This
     /// includes bytes in the kernel and in records of the layers below (rule: upgrade-11).
-    fn look(&mut self, cx: &mut Context<'_>);
+    fn read_available(&mut self, cx: &mut Context<'_>);
     /// Adds bytes after those that were received and not read.
     fn push_unread(&mut self, bytes: &[u8]);
     /// Reports the state of each layer, this one first.
@@ -170,7 +170,7 @@ pub trait Upgradable: Send {
 }
 
 /// The largest number of bytes that one look reads, so that a peer that keeps sending cannot prolong it.
-const LOOK: usize = 64 << 10;
+const MAX_AVAILABLE: usize = 64 << 10;
 
 /// Counts discarded bytes, up to a limit.
 #[derive(Debug)]
@@ -281,7 +281,7 @@ pub(crate) fn poll_read_ahead<T>(
 
 /// Moves into the inbox what a read returns without waiting. An end is left for the next reader.
 pub(crate) fn take_in(inbox: &mut Inbox, mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
-    while inbox.len() < LOOK {
+    while inbox.len() < MAX_AVAILABLE {
         match read(inbox.space()) {
             Ok(0) => break,
             Ok(n) => inbox.filled(n),

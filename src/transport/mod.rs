@@ -15,7 +15,7 @@ pub(crate) mod close;
 mod exclusive;
 pub(crate) mod futures;
 pub(crate) mod layer;
-pub(crate) mod linger;
+pub(crate) mod lingering;
 pub(crate) mod split;
 pub(crate) mod tcp;
 

@@ -49,19 +49,21 @@ impl<'a> Section<'a> {
     }
 
     fn lines(&self) -> impl Iterator<Item = (usize, &'a [u8])> {
-        let (body, mut place) = (self.body, Place { line: self.line, at: 0 });
+        let (body, mut counter) = (self.body, LineCounter { line: self.line, at: 0 });
         let lines = body.split(|&byte| is_line_end(byte)).scan(0, |next, line| {
             let at = *next;
             *next += line.len() + 1;
             Some((at, line))
         });
-        lines.filter(|(_, line)| !line.is_empty()).map(move |(at, line)| (place.moved_to(at, body), line.trim_ascii()))
+        lines
+            .filter(|(_, line)| !line.is_empty())
+            .map(move |(at, line)| (counter.moved_to(at, body), line.trim_ascii()))
     }
 }
 
 /// Splits a text into sections.
 pub(super) fn sections(text: &[u8]) -> Result<Vec<Section<'_>>, Mistake> {
-    let mut reader = Reader { text, at: 0, place: Place { line: 1, at: 0 } };
+    let mut reader = Reader { text, at: 0, lines: LineCounter { line: 1, at: 0 } };
     let mut found = Vec::new();
     while let Some(section) = reader.next_section()? {
         found.push(section);
@@ -78,7 +80,7 @@ struct Reader<'a> {
     text: &'a [u8],
     /// Everything before this offset has been read.
     at: usize,
-    place: Place,
+    lines: LineCounter,
 }
 
 impl<'a> Reader<'a> {
@@ -90,7 +92,7 @@ impl<'a> Reader<'a> {
         };
         self.check_between(begin)?;
         self.check_is_first(begin)?;
-        let line = self.place.moved_to(begin, self.text);
+        let line = self.lines.moved_to(begin, self.text);
         let (label, body) = self.label(begin + BEGIN.len(), line)?;
         let next = self.find(BEGIN, body).unwrap_or(self.text.len());
         let end = self.find(END, body).filter(|&end| end < next);
@@ -189,7 +191,7 @@ impl<'a> Reader<'a> {
 
     /// The number of the line at this offset, for a mistake.
     fn line(&self, at: usize) -> usize {
-        Place { line: 1, at: 0 }.moved_to(at, self.text)
+        LineCounter { line: 1, at: 0 }.moved_to(at, self.text)
     }
 
     fn find(&self, what: &[u8], from: usize) -> Option<usize> {
@@ -235,12 +237,12 @@ fn is_line_end(byte: u8) -> bool {
 }
 
 /// Counts lines that end in CR, LF or both.
-struct Place {
+struct LineCounter {
     line: usize,
     at: usize,
 }
 
-impl Place {
+impl LineCounter {
     /// Moves to this offset and returns the number of its line. The offsets of successive calls must not decrease.
     fn moved_to(&mut self, at: usize, text: &[u8]) -> usize {
         while self.at < at {

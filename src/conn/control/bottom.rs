@@ -34,7 +34,7 @@ pub(crate) trait Bottom: Send + Sync {
     }
 
     /// Called before a close drops the transport. The close will make the report.
-    fn begin_report(&self) {}
+    fn handle_close_report(&self) {}
 
     /// Whether both halves have ended in order, but the peer's system has not acknowledged our last bytes yet. Asks
     /// our system.

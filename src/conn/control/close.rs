@@ -96,7 +96,7 @@ impl Control {
     /// for twice its own limit is given up.
     async fn await_other_close(&self, stall: &mut Stall, over: Pin<&mut Notified<'_>>) {
         let Some(bound) = self.policy().close_timeout else { return over.await };
-        if timeout(Stall::interval(bound.saturating_mul(2)), over).await.is_err() && stall.look(self.taken()) {
+        if timeout(Stall::interval(bound.saturating_mul(2)), over).await.is_err() && stall.check(self.taken()) {
             self.end(Reason::TimedOut(Phase::Close));
         }
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep};
 
 use super::Control;
-use crate::conn::idle::Kept;
+use crate::conn::idle::SentBytes;
 use crate::conn::socket;
 use crate::conn::unlocked;
 use crate::core::delivery::{AskAgain, Evidence, Pending, judge};
@@ -89,15 +89,15 @@ impl Control {
     }
 
     /// What our system still has of our bytes, and what the peer has taken.
-    pub(crate) fn kept(&self) -> Kept {
-        let left = self.in_flight();
-        Kept { left, taken: self.0.sent.load(Ordering::Relaxed).saturating_sub(left) }
+    pub(crate) fn sent_bytes(&self) -> SentBytes {
+        let unacknowledged = self.in_flight();
+        SentBytes { unacknowledged, acknowledged: self.0.sent.load(Ordering::Relaxed).saturating_sub(unacknowledged) }
     }
 
     /// A counter that grows while the peer accepts our data. It counts the bytes that the peer's system has
     /// acknowledged or, if that is unknown, the bytes that our system has accepted.
     pub(crate) fn taken(&self) -> u64 {
-        self.kept().taken
+        self.sent_bytes().acknowledged
     }
 
     /// Cuts the connection off, because our send half could not end within the time limit and made no progress. The

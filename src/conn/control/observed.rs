@@ -51,7 +51,7 @@ impl Control {
     /// When the connection was made: accepted, opened, or taken over.
     #[doc(alias = "age")]
     pub fn began(&self) -> Instant {
-        self.0.activity.begin()
+        self.0.activity.started_at()
     }
 
     /// As [`began`](Self::began), by the clock of the system. If that clock was set since then, so is this time.

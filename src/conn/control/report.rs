@@ -54,9 +54,9 @@ impl Control {
     }
 
     /// Called before a close drops the socket: the bytes that are in flight now count as unconfirmed.
-    pub(crate) fn begin_report(&self) {
+    pub(crate) fn handle_close_report(&self) {
         if let Some(bottom) = self.bottom() {
-            bottom.begin_report();
+            bottom.handle_close_report();
         }
     }
 

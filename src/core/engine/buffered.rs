@@ -4,13 +4,13 @@ use std::io::{self, BufRead, IoSlice, Read, Write};
 
 use rustls::{CommonState, Connection, ContentType, Error, SupportedCipherSuite};
 
+use super::alignment::CopyAlignment;
 use super::export::Master;
 use super::guarded;
 use super::hello::Hello;
 use super::interface::Engine;
-use super::spacer::Spacer;
-use crate::core::budget::Budget;
 use crate::core::buffer::Buffer;
+use crate::core::key_budget::KeyBudget;
 use crate::core::record::{HEADER, MAX_FRAGMENT, RECORD_TYPES};
 use crate::error::SessionError;
 
@@ -27,23 +27,23 @@ pub(in crate::core) struct Buffered {
     /// The largest amount of plaintext in a record; `None` for a session that another library started.
     fragment: Option<usize>,
     /// How much the key may still seal; `None` if this is unknown, or if another key follows.
-    budget: Option<Budget>,
+    budget: Option<KeyBudget>,
     /// The failure; `None` after it was reported.
     failure: Option<Error>,
     has_failed: bool,
-    spacer: Spacer,
+    alignment: CopyAlignment,
     /// The peer's first hello. [`Hello::unwanted`] replaces it when the handshake is done.
     hello: Hello,
     master: Master,
 }
 
 /// Bytes for rustls to read, and the address to which rustls has copied the first of them.
-struct Fed<'a> {
+struct Input<'a> {
     rest: &'a [u8],
     place: Option<usize>,
 }
 
-impl Read for Fed<'_> {
+impl Read for Input<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.place.get_or_insert(out.as_ptr() as usize);
         self.rest.read(out)
@@ -64,7 +64,7 @@ impl Buffered {
             budget: None,
             failure: None,
             has_failed: false,
-            spacer: Spacer::default(),
+            alignment: CopyAlignment::default(),
             // A session that another library began is not fed by records.
             hello: if fragment.is_some() { Hello::default() } else { Hello::unwanted() },
             master: Master::default(),
@@ -76,12 +76,12 @@ impl Buffered {
 
     /// Feeds bytes to rustls, and returns how many it has read.
     fn feed(&mut self, bytes: &[u8]) -> Result<usize, Error> {
-        let mut fed = Fed { rest: bytes, place: None };
+        let mut input = Input { rest: bytes, place: None };
         // rustls treats a read of 0 bytes as the end of the stream, so it must never get an empty reader.
-        while !fed.rest.is_empty() {
-            let taken = self.tls.read_tls(&mut fed);
-            if let Some(place) = fed.place {
-                self.spacer.note_source(place, self.ahead);
+        while !input.rest.is_empty() {
+            let taken = self.tls.read_tls(&mut input);
+            if let Some(place) = input.place {
+                self.alignment.note_source(place, self.ahead);
             }
             match taken {
                 // The buffer of rustls is full of plaintext, which must be read first, or of a handshake message
@@ -90,7 +90,7 @@ impl Buffered {
                 Ok(_) => self.process()?,
             }
         }
-        Ok(bytes.len() - fed.rest.len())
+        Ok(bytes.len() - input.rest.len())
     }
 
     /// Called once for each read, and never after a failure. At a second call, rustls 0.23.46 would panic after an
@@ -110,7 +110,7 @@ impl Buffered {
         self.opened = state.plaintext_bytes_to_read();
         self.peer_has_closed = state.peer_has_closed();
         if self.opened > 0 {
-            self.spacer.note_target(self.tls.reader().into_first_chunk().unwrap_or_default());
+            self.alignment.note_target(self.tls.reader().into_first_chunk().unwrap_or_default());
         }
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Buffered {
     fn note_read(&mut self, n: usize) {
         self.opened -= n;
         if self.opened == 0 {
-            self.spacer.note_freed();
+            self.alignment.note_freed();
         }
         if self.opened == 0 && self.has_failed {
             self.opened = self.first_chunk();
@@ -195,7 +195,7 @@ impl Engine for Buffered {
         if let (Some(SupportedCipherSuite::Tls12(suite)), Some(fragment)) =
             (self.tls.negotiated_cipher_suite(), self.fragment)
         {
-            self.budget = Some(Budget::new(suite.common.confidentiality_limit, SEALED, fragment));
+            self.budget = Some(KeyBudget::new(suite.common.confidentiality_limit, SEALED, fragment));
         }
         self.master = Master::of(&self.tls, &self.hello);
         self.hello = Hello::unwanted();

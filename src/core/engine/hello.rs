@@ -12,7 +12,7 @@ const MAX_HELLO: usize = 0xffff;
 
 /// The contents of a hello.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct HelloFacts {
     /// The name that a client requests.
     pub(super) name: Option<String>,
     /// Whether a client offers the extended master secret, or a server agrees to it (RFC 7627). rustls always offers it
@@ -27,7 +27,7 @@ pub(super) struct Seen {
 /// found here is used.
 pub(super) enum Hello {
     Collecting(Vec<u8>),
-    Done(Option<Seen>),
+    Done(Option<HelloFacts>),
 }
 
 impl Default for Hello {
@@ -65,7 +65,7 @@ impl Hello {
     }
 
     /// The contents of the hello, if it was read.
-    pub(super) fn seen(&self) -> Option<&Seen> {
+    pub(super) fn seen(&self) -> Option<&HelloFacts> {
         match self {
             Self::Collecting(_) => None,
             Self::Done(seen) => seen.as_ref(),
@@ -86,9 +86,9 @@ fn whole(hello: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 /// RFC 8446 sections 4.1.2 and 4.1.3, RFC 5246 section 7.4.1.
-fn seen(kind: u8, mut body: &[u8]) -> Option<Seen> {
+fn seen(kind: u8, mut body: &[u8]) -> Option<HelloFacts> {
     let body = &mut body;
-    let mut seen = Seen::default();
+    let mut seen = HelloFacts::default();
     let _version = take(body, 2)?;
     seen.random = take(body, 32)?.try_into().ok()?;
     let _session_id = vector(body, 1)?;

@@ -3,13 +3,13 @@
 //! The session has the halves and the queues, and decides the order of records. The engine has the keys. It gets whole
 //! records, one at a time, and holds at most one opened record.
 
+mod alignment;
 mod buffered;
 mod export;
 #[cfg(feature = "express")]
 pub(in crate::core) mod express;
 mod hello;
 mod interface;
-mod spacer;
 
 use std::io::{self, IoSlice, Write};
 use std::ops::{Deref, DerefMut};

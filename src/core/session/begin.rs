@@ -8,10 +8,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use super::Session;
 use crate::core::binding::Hashes;
 use crate::core::buffer::Buffer;
-use crate::core::burst::Burst;
 use crate::core::engine::{AnyEngine, EngineKind};
-use crate::core::facts::Known;
+use crate::core::facts::InitialFacts;
 use crate::core::half::{RecvHalf, SendHalf};
+use crate::core::high_mark::Burst;
 use crate::core::input::Input;
 use crate::core::settings;
 use crate::error::Error;
@@ -31,7 +31,7 @@ impl Session {
         let sni = sent_sni(&config, &name);
         let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
         let tls = AnyEngine::client(engine, config, name).map_err(settings::unusable)?;
-        Ok(Self::new(tls, Known { role: Role::Client, sni, own_chain, identity: None, hashes }, marks))
+        Ok(Self::new(tls, InitialFacts { role: Role::Client, sni, own_chain, identity: None, hashes }, marks))
     }
 
     /// The server's side of a session.
@@ -44,7 +44,7 @@ impl Session {
         settings::check_server(&config)?;
         let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
         let tls = AnyEngine::server(engine, config).map_err(settings::unusable)?;
-        Ok(Self::new(tls, Known { role: Role::Server, sni: None, own_chain, identity: None, hashes }, marks))
+        Ok(Self::new(tls, InitialFacts { role: Role::Server, sni: None, own_chain, identity: None, hashes }, marks))
     }
 
     /// A session that another library started, before or after its handshake. rustls may already hold a part of a
@@ -60,7 +60,7 @@ impl Session {
             Connection::Server(_) => Role::Server,
         };
         let hashes = Hashes(None);
-        let known = Known { role, sni: None, own_chain: Arc::default(), identity: None, hashes };
+        let known = InitialFacts { role, sni: None, own_chain: Arc::default(), identity: None, hashes };
         let mut session = Self::new(AnyEngine::adopted(tls), known, marks);
         (session.by_record, session.is_in_clear) = (false, false);
         session.note_opened();
@@ -73,7 +73,7 @@ impl Session {
         Ok(session)
     }
 
-    fn new(tls: AnyEngine, known: Known, marks: Watermarks) -> Self {
+    fn new(tls: AnyEngine, known: InitialFacts, marks: Watermarks) -> Self {
         let mut session = Self {
             tls,
             send: SendHalf::Open,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
-use crate::core::facts::Known;
+use crate::core::facts::InitialFacts;
 
 /// An identity that was chosen.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub fn note_chosen(chosen: &Chosen) {
     });
 }
 
-impl Known {
+impl InitialFacts {
     /// Calls rustls. If a resolver chooses an identity during the call, it is the one of this session.
     pub(super) fn noting_choice<T>(&mut self, call: impl FnOnce() -> T) -> T {
         let (result, chosen) = noting(call);

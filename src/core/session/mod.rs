@@ -20,10 +20,10 @@ use std::sync::Arc;
 
 use super::binding::{EXPORTER_CONTEXT as CONTEXT, EXPORTER_LABEL as LABEL};
 use super::buffer::Buffer;
-use super::burst::Burst;
 use super::engine::AnyEngine;
-use super::facts::{Known, SessionFacts};
+use super::facts::{InitialFacts, SessionFacts};
 use super::half::{End, RecvHalf, SendHalf};
+use super::high_mark::Burst;
 use super::input::Input;
 use super::record::{HEADER, MAX_BODY, MAX_FRAGMENT, RECORD_TYPES, may_begin_tls};
 use crate::error::{NotTls, Phase, Reason, SessionError};
@@ -57,7 +57,7 @@ pub struct Session {
     sealed: Buffer,
     facts: Option<Arc<SessionFacts>>,
     /// `None` once the facts of the handshake are known.
-    known: Option<Box<Known>>,
+    known: Option<Box<InitialFacts>>,
     failure: Option<Reason>,
     marks: Watermarks,
     burst: Burst,

@@ -49,9 +49,9 @@ impl Session {
         }
         let room = burst.unwrap_or(self.marks.high);
         let accepted = self.tls.write(parts, room);
-        let mut passage = Passage(layer);
+        let mut writer = LayerWriter(layer);
         while self.tls.wants_write() {
-            if !self.tls.write_tls(&mut passage).is_ok_and(|n| n > 0) {
+            if !self.tls.write_tls(&mut writer).is_ok_and(|n| n > 0) {
                 self.collect();
                 break;
             }
@@ -261,9 +261,9 @@ fn total(parts: &[IoSlice<'_>]) -> usize {
 }
 
 /// Passes rustls's own queue to the layer.
-struct Passage<F>(F);
+struct LayerWriter<F>(F);
 
-impl<F: FnMut(&[IoSlice<'_>]) -> io::Result<usize>> Write for Passage<F> {
+impl<F: FnMut(&[IoSlice<'_>]) -> io::Result<usize>> Write for LayerWriter<F> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         (self.0)(&[IoSlice::new(bytes)])

@@ -41,7 +41,7 @@ impl ClientEndpoint {
             ClientPlace::Unix { .. } => Security::Plain,
             ClientPlace::Inet { inet, security, .. } => security.load(|text| {
                 let name = text.name.as_ref().unwrap_or(&inet.host);
-                Ok(Known { tls: text.load()?, name: name.clone() })
+                Ok(HandshakeSettings { tls: text.load()?, name: name.clone() })
             })?,
         };
         Ok(EndpointConnector { endpoint: self.clone(), policy: policy.into(), security })
@@ -74,12 +74,12 @@ impl ClientEndpoint {
 pub struct EndpointConnector {
     endpoint: ClientEndpoint,
     policy: Arc<Policy>,
-    security: Security<Known>,
+    security: Security<HandshakeSettings>,
 }
 
 /// The settings of a handshake.
 #[derive(Debug, Clone)]
-struct Known {
+struct HandshakeSettings {
     tls: ClientTls,
     name: String,
 }
@@ -117,7 +117,7 @@ impl EndpointConnector {
         let mut connection = UpgradableConnection::new(connector.connect(&inet.host, inet.port).await?);
         match &self.security {
             Security::Plain | Security::StartTls(_) => {}
-            Security::Tls(Known { tls, name }) => {
+            Security::Tls(HandshakeSettings { tls, name }) => {
                 let bound = after(self.policy.handshake_timeout);
                 let deadline = deadline.map_or(bound, |end| Some(bound.map_or(end, |bound| bound.min(end))));
                 connection.start_tls_by(StartTls::client(tls, name).at_begin(), deadline).await?;
@@ -129,12 +129,12 @@ impl EndpointConnector {
     /// How to start TLS on a connection, according to the endpoint's arguments: for the upgrade on `starttls`, for
     /// another session inside the first one on `tls`. `None` for endpoints without TLS.
     pub fn start_tls(&self) -> Option<StartTls> {
-        self.security.get().map(|Known { tls, name }| StartTls::client(tls, name))
+        self.security.get().map(|HandshakeSettings { tls, name }| StartTls::client(tls, name))
     }
 
     /// The TLS configuration of the endpoint, for example for its warnings.
     pub fn client_tls(&self) -> Option<&ClientTls> {
-        self.security.get().map(|Known { tls, .. }| tls)
+        self.security.get().map(|HandshakeSettings { tls, .. }| tls)
     }
 
     /// The endpoint.

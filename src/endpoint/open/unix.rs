@@ -51,7 +51,7 @@ impl Accepted {
 }
 
 pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>) -> Result<BoxConnection, Error> {
-    let place = Place::of(path);
+    let place = UnixPath::of(path);
     let error = match until(after(Some(timeout)), place.dial()).await {
         Some(Ok(stream)) => {
             let connection = Stream::unix(stream, policy);
@@ -73,13 +73,13 @@ pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>)
 const RETRY: Duration = Duration::from_millis(10);
 
 /// Where a Unix socket is.
-enum Place<'a> {
+enum UnixPath<'a> {
     File(&'a Path),
     /// A name of Linux's abstract namespace.
     Abstract(&'a [u8]),
 }
 
-impl<'a> Place<'a> {
+impl<'a> UnixPath<'a> {
     fn of(path: &'a Path) -> Self {
         path.as_os_str().as_bytes().strip_prefix(b"@").map_or(Self::File(path), Self::Abstract)
     }
@@ -133,21 +133,21 @@ fn abstract_path(_: &[u8]) -> io::Result<PathBuf> {
 
 /// Accepts connections at a Unix socket.
 pub(super) struct Listening {
-    acceptor: Acceptor<Bound>,
+    acceptor: Acceptor<UnixSocket>,
     local: Address,
 }
 
 /// A listening Unix socket. The socket and its file are removed when the listener is dropped or closed by a drain.
-struct Bound {
+struct UnixSocket {
     /// Dropped before the socket: while the socket exists, no other file can have its inode number.
     _file: Option<SocketFile>,
     socket: UnixListener,
 }
 
-impl Listens for Bound {
-    type Taken = UnixStream;
+impl Listens for UnixSocket {
+    type Accepted = UnixStream;
 
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
         self.socket.poll_accept(cx).map_ok(|(stream, _)| stream)
     }
 
@@ -162,7 +162,7 @@ impl Listens for Bound {
 
 impl Listening {
     pub(super) fn open(path: &Path, mode: Option<u32>, chosen: ListenerBuilder) -> Result<Self, Error> {
-        let place = Place::of(path);
+        let place = UnixPath::of(path);
         let failed = |error: io::Error| BindError { addr: place.address(), error: error.into() };
         let (socket, file) = place.bind(mode).map_err(failed)?;
         let local = file.as_ref().map_or_else(|| place.address(), |file| Address::Unix(Some(file.path.clone())));
@@ -176,7 +176,7 @@ impl Listening {
             UnixListener::from_std(socket.into())
         };
         let socket = listen().map_err(failed)?;
-        let bound = Bound { _file: file, socket };
+        let bound = UnixSocket { _file: file, socket };
         Ok(Self { acceptor: Acceptor::new(bound, local.clone(), chosen), local })
     }
 
@@ -185,7 +185,7 @@ impl Listening {
         socket.set_nonblocking(true)?;
         let socket = UnixListener::from_std(socket)?;
         let local = crate::layers::stream::unix::name(socket.local_addr());
-        let bound = Bound { _file: None, socket };
+        let bound = UnixSocket { _file: None, socket };
         Ok(Self { acceptor: Acceptor::new(bound, local.clone(), chosen), local })
     }
 
@@ -202,9 +202,9 @@ impl Listening {
     }
 
     pub(super) async fn accept(&self) -> Result<Accepted, Error> {
-        let (stream, pass) = self.acceptor.accept().await?;
+        let (stream, permits) = self.acceptor.accept().await?;
         let connection = Stream::unix(stream, self.acceptor.policy());
-        let unfinished = pass.hand_to(&connection.control());
+        let unfinished = permits.hand_to(&connection.control());
         Ok(Accepted { connection, _unfinished: unfinished })
     }
 }

@@ -93,12 +93,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
 }
 
 /// A stream that was handed over. If the close is dropped, the next close can take the stream again.
-struct Taken<'a> {
+struct TakenOver<'a> {
     bottom: &'a StreamBottom,
     stream: Option<Box<dyn Transport>>,
 }
 
-impl Drop for Taken<'_> {
+impl Drop for TakenOver<'_> {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take().filter(|stream| !stream.control().is_ended()) {
             self.bottom.take_over(stream);
@@ -125,7 +125,7 @@ impl Bottom for StreamBottom {
 
     fn close_in_order(self: Arc<Self>) -> Option<Closing> {
         Some(Box::pin(async move {
-            let mut taken = Taken { bottom: &self, stream: None };
+            let mut taken = TakenOver { bottom: &self, stream: None };
             let deadline = after(self.control.policy().close_timeout);
             let handed = until(deadline, async {
                 loop {

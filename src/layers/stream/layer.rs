@@ -47,7 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Layer for Stream<S> {
 
     /// Reads the bytes in the kernel if the stream is a socket, otherwise the bytes that the stream returns without
     /// waiting.
-    fn look(&mut self, cx: &mut Context<'_>) {
+    fn read_available(&mut self, cx: &mut Context<'_>) {
         self.check_control();
         let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else { return };
         let before = self.inbox.len();

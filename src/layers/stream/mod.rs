@@ -19,7 +19,7 @@ use self::bottom::StreamBottom;
 use self::repeat::{once_more, read_once};
 use crate::address::Address;
 use crate::conn::control::{Control, Controlled};
-use crate::conn::idle::{HalfOpen, IdleTimer, Kept, StallTimer};
+use crate::conn::idle::{HalfOpen, IdleTimer, SentBytes, StallTimer};
 use crate::conn::unlocked;
 use crate::conn::waiting::{READER, WRITER, Waiting};
 use crate::core::delivery::Pending;
@@ -217,8 +217,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
         if read.is_pending() {
             let (control, half_open) = (&self.control, &self.fin_sent);
-            let phase =
-                ready!(self.timers[READER].poll(cx, control.policy(), control.activity(), half_open, Kept::default));
+            let phase = ready!(self.timers[READER].poll(
+                cx,
+                control.policy(),
+                control.activity(),
+                half_open,
+                SentBytes::default
+            ));
             read = Poll::Ready(Err(self.control.time_out(phase).into()));
         }
         self.timers[READER].reset();
@@ -319,8 +324,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
         if sent.is_pending() {
             let (control, half_open) = (&self.control, &self.fin_received);
-            let phase =
-                ready!(self.timers[WRITER].poll(cx, control.policy(), control.activity(), half_open, Kept::default));
+            let phase = ready!(self.timers[WRITER].poll(
+                cx,
+                control.policy(),
+                control.activity(),
+                half_open,
+                SentBytes::default
+            ));
             sent = Poll::Ready(Err(self.control.time_out(phase).into()));
         }
         self.timers[WRITER].reset();

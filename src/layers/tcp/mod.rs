@@ -5,8 +5,8 @@
 
 mod hello;
 mod read;
+mod shared;
 mod split;
-mod wire;
 mod write;
 
 use std::fmt;
@@ -20,7 +20,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 pub use self::read::TcpReadHalf;
-use self::wire::{SocketShare, Wire};
+use self::shared::{SharedTcp, SocketShare};
 pub use self::write::TcpWriteHalf;
 use crate::conn::control::{Control, Controlled};
 use crate::conn::options::{SocketOptions, TcpOptions};
@@ -88,8 +88,8 @@ impl TcpConnection {
 
     /// A second connection on a socket that other halves may hold, for a close through the handle. `None`: the
     /// connection has ended.
-    fn to_close(wire: Arc<Wire>) -> Option<Self> {
-        let [reading, writing] = SocketShare::pair_to_close(wire)?;
+    fn to_close(shared: Arc<SharedTcp>) -> Option<Self> {
+        let [reading, writing] = SocketShare::pair_to_close(shared)?;
         Some(Self { write: TcpWriteHalf::to_close(writing), read: TcpReadHalf::to_close(reading) })
     }
 
@@ -210,8 +210,8 @@ impl Layer for TcpConnection {
         self.read.inbox.take()
     }
 
-    fn look(&mut self, _: &mut Context<'_>) {
-        self.read.look();
+    fn read_available(&mut self, _: &mut Context<'_>) {
+        self.read.read_available();
     }
 
     fn push_unread(&mut self, bytes: &[u8]) {

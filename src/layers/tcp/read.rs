@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 
-use super::wire::{SocketShare, Wire, gone, is_no_result};
+use super::shared::{SharedTcp, SocketShare, gone, is_no_result};
 use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
@@ -21,7 +21,7 @@ use crate::transport::layer::{hand_over, poll_budget, poll_read_ahead, take_in};
 
 /// The receiving half of a [`TcpConnection`](super::TcpConnection).
 pub struct TcpReadHalf {
-    wire: Option<SocketShare>,
+    shared: Option<SocketShare>,
     control: Control,
     pub(super) half: RecvHalf,
     pub(super) inbox: Inbox,
@@ -33,16 +33,16 @@ pub struct TcpReadHalf {
 }
 
 impl TcpReadHalf {
-    pub(super) fn new(wire: SocketShare) -> Self {
-        let control = wire.control().clone();
+    pub(super) fn new(shared: SocketShare) -> Self {
+        let control = shared.control().clone();
         let (half, inbox, timer) = (RecvHalf::Open, Inbox::default(), IdleTimer::default());
-        Self { wire: Some(wire), control, half, inbox, is_bulk: false, timer, closes: false }
+        Self { shared: Some(shared), control, half, inbox, is_bulk: false, timer, closes: false }
     }
 
     /// The read half of a close through the handle.
-    pub(super) fn to_close(wire: SocketShare) -> Self {
-        let has_ended = wire.fin_received.has_begun();
-        let mut half = Self { closes: true, ..Self::new(wire) };
+    pub(super) fn to_close(shared: SocketShare) -> Self {
+        let has_ended = shared.fin_received.has_begun();
+        let mut half = Self { closes: true, ..Self::new(shared) };
         if has_ended {
             half.handle_marker();
         }
@@ -54,11 +54,11 @@ impl TcpReadHalf {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Some(wire) = self.wire.as_ref().filter(|_| self.half.is_open()) else {
+        let Some(shared) = self.shared.as_ref().filter(|_| self.half.is_open()) else {
             ready!(poll_budget(cx));
             return Poll::Ready(self.at_end());
         };
-        let result = match poll_recv(wire, cx, buf) {
+        let result = match poll_recv(shared, cx, buf) {
             Poll::Ready(Ok(n)) if n > 0 => {
                 self.timer.reset();
                 self.control.note_received(n);
@@ -79,8 +79,8 @@ impl TcpReadHalf {
     /// Registers the waiting task, unless a layer above does. Returns whether a close through the handle has ended the
     /// half meanwhile: the close may have come too early to wake this task.
     fn waits_on(&self, cx: &mut Context<'_>) -> bool {
-        if let Some(wire) = self.wire.as_ref().filter(|wire| !wire.is_beneath()) {
-            wire.socket.park(READER, cx);
+        if let Some(shared) = self.shared.as_ref().filter(|shared| !shared.is_beneath()) {
+            shared.socket.park(READER, cx);
         }
         self.control.is_touched() && self.is_closed_elsewhere()
     }
@@ -88,7 +88,7 @@ impl TcpReadHalf {
     /// Whether a close through the handle has taken this half from the application (rule: close-16).
     #[cold]
     fn is_closed_elsewhere(&self) -> bool {
-        !self.closes && self.control.is_close_asked() && !self.wire.as_ref().is_some_and(|wire| wire.is_beneath())
+        !self.closes && self.control.is_close_asked() && !self.shared.as_ref().is_some_and(|shared| shared.is_beneath())
     }
 
     /// Whether the half has ended for the application, although bytes may still come.
@@ -105,9 +105,10 @@ impl TcpReadHalf {
     /// Starts the idle timer, if the policy has a limit, because the half waits.
     #[inline(never)]
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(wire) = &self.wire else { return Poll::Pending };
-        let (control, half_open) = (&self.control, &wire.fin_sent);
-        let phase = ready!(self.timer.poll(cx, control.policy(), control.activity(), half_open, || control.kept()));
+        let Some(shared) = &self.shared else { return Poll::Pending };
+        let (control, half_open) = (&self.control, &shared.fin_sent);
+        let phase =
+            ready!(self.timer.poll(cx, control.policy(), control.activity(), half_open, || control.sent_bytes()));
         Poll::Ready(Err(self.control.time_out(phase).into()))
     }
 
@@ -131,11 +132,11 @@ impl TcpReadHalf {
     }
 
     /// Reads the bytes that the kernel has received so far into the inbox.
-    pub(super) fn look(&mut self) {
+    pub(super) fn read_available(&mut self) {
         let may_read = self.half.is_open() && !self.control.is_cut();
-        let Some(wire) = self.wire.as_ref().filter(|_| may_read) else { return };
+        let Some(shared) = self.shared.as_ref().filter(|_| may_read) else { return };
         let before = self.inbox.len();
-        let Some(stream) = wire.socket.get() else { return };
+        let Some(stream) = shared.socket.get() else { return };
         let looked = take_in(&mut self.inbox, |space| socket::receive(&stream, space));
         self.control.note_received(self.inbox.len() - before);
         if let Err(error) = looked {
@@ -149,7 +150,7 @@ impl TcpReadHalf {
         if !self.inbox.is_empty() {
             return false;
         }
-        let is_at_end = self.half.is_open() && self.wire.as_ref().is_some_and(|wire| is_at_end(wire));
+        let is_at_end = self.half.is_open() && self.shared.as_ref().is_some_and(|shared| is_at_end(shared));
         if is_at_end && !self.control.is_cut() && !self.control.was_reset() {
             self.handle_marker();
         }
@@ -163,20 +164,20 @@ impl TcpReadHalf {
             return;
         }
         self.half.consumed();
-        if let Some(wire) = self.wire.take() {
-            wire.note_marker();
-            self.wire = wire.finish();
+        if let Some(shared) = self.shared.take() {
+            shared.note_marker();
+            self.shared = shared.finish();
         }
     }
 
     /// Closes the socket if it was held only until the delivery of our last bytes is known, and this is known now.
     pub(super) fn settle(&mut self) {
-        self.wire.take_if(|wire| wire.is_settled());
+        self.shared.take_if(|shared| shared.is_settled());
     }
 
     fn lose(&mut self, reason: Reason) {
-        if let Some(wire) = &self.wire {
-            wire.note_loss(&reason);
+        if let Some(shared) = &self.shared {
+            shared.note_loss(&reason);
         }
         self.end(&reason);
     }
@@ -188,19 +189,19 @@ impl TcpReadHalf {
         let is_cut = self.check_cut(self.control.cut());
         self.settle();
         if !is_cut && self.is_taken() {
-            self.wire.take_if(|_| self.control.kept_report().is_some());
+            self.shared.take_if(|_| self.control.kept_report().is_some());
             return Err(Reason::Closed.into());
         }
         self.half.outcome(self.control.policy().truncation)
     }
 }
 
-fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+fn poll_recv(shared: &SharedTcp, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
     {
-        let Some(stream) = wire.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
+        let Some(stream) = shared.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
         // If the socket is known to be readable, the task need not be noted.
         let unit = ready!(poll_proceed(cx));
-        match recv_now(wire, &stream, buf) {
+        match recv_now(shared, &stream, buf) {
             Err(error) if is_no_result(&error) => drop(unit),
             result => {
                 unit.made_progress();
@@ -209,9 +210,9 @@ fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<i
         }
     }
     loop {
-        let Some(stream) = wire.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
+        let Some(stream) = shared.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
         ready!(stream.poll_read_ready(cx))?;
-        match recv_now(wire, &stream, buf) {
+        match recv_now(shared, &stream, buf) {
             Err(error) if is_no_result(&error) => {}
             result => return Poll::Ready(result),
         }
@@ -219,8 +220,8 @@ fn poll_recv(wire: &Wire, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<i
 }
 
 #[inline]
-fn recv_now(wire: &Wire, stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
-    if wire.tells_by_short_reads() { recv_dry(stream, buf) } else { stream.try_read_buf(buf) }
+fn recv_now(shared: &SharedTcp, stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+    if shared.tells_by_short_reads() { recv_dry(stream, buf) } else { stream.try_read_buf(buf) }
 }
 
 /// Reads. A read that does not fill the buffer clears readiness, because under edge triggering the next read would
@@ -242,11 +243,11 @@ fn recv_dry(stream: &TcpStream, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
 /// Whether FIN comes next, as far as this is known without a system call. A short read has shown that no more bytes had
 /// arrived. It clears readiness, but not the readiness for an end, and later bytes would have set readiness again. So
 /// if only the readiness for an end is set, no bytes precede the end. A reset also sets the readiness for an error.
-fn is_at_end(wire: &Wire) -> bool {
-    if !wire.tells_by_short_reads() {
+fn is_at_end(shared: &SharedTcp) -> bool {
+    if !shared.tells_by_short_reads() {
         return false;
     }
-    let Some(stream) = wire.socket.get() else { return false };
+    let Some(stream) = shared.socket.get() else { return false };
     let ready = pin!(stream.ready(Interest::READABLE | Interest::ERROR));
     let Poll::Ready(Ok(ready)) = ready.poll(&mut Context::from_waker(Waker::noop())) else { return false };
     ready.is_read_closed() && (ready & (Ready::READABLE | Ready::ERROR)).is_empty()
@@ -256,12 +257,12 @@ impl Controlled for TcpReadHalf {
     fn abort(&mut self) {
         self.half.abort();
         self.inbox.clear();
-        self.wire = None;
+        self.shared = None;
     }
 
     fn end(&mut self, reason: &Reason) {
         self.half.lose(reason.clone());
-        self.wire = None;
+        self.shared = None;
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 
-use super::wire::{SocketShare, Wire, gone, is_no_result};
+use super::shared::{SharedTcp, SocketShare, gone, is_no_result};
 use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
@@ -21,7 +21,7 @@ use crate::transport::layer::poll_budget;
 
 /// The sending half of a [`TcpConnection`](super::TcpConnection).
 pub struct TcpWriteHalf {
-    wire: Option<SocketShare>,
+    shared: Option<SocketShare>,
     control: Control,
     pub(super) half: SendHalf,
     pub(super) timer: IdleTimer,
@@ -33,18 +33,18 @@ pub struct TcpWriteHalf {
 }
 
 impl TcpWriteHalf {
-    pub(super) fn new(wire: SocketShare) -> Self {
-        let control = wire.control().clone();
+    pub(super) fn new(shared: SocketShare) -> Self {
+        let control = shared.control().clone();
         let (half, timer) = (SendHalf::Open, IdleTimer::of_sender());
-        Self { wire: Some(wire), control, half, timer, corked: false, expects_end: false, closes: false }
+        Self { shared: Some(shared), control, half, timer, corked: false, expects_end: false, closes: false }
     }
 
     /// The write half that a close through the handle uses.
-    pub(super) fn to_close(wire: SocketShare) -> Self {
-        let has_ended = wire.fin_sent.has_begun();
-        let mut half = Self { closes: true, ..Self::new(wire) };
+    pub(super) fn to_close(shared: SocketShare) -> Self {
+        let has_ended = shared.fin_sent.has_begun();
+        let mut half = Self { closes: true, ..Self::new(shared) };
         if has_ended && half.half.close_write().is_ok() && half.half.drained().is_ok() {
-            half.wire = half.wire.and_then(SocketShare::finish);
+            half.shared = half.shared.and_then(SocketShare::finish);
         }
         half
     }
@@ -54,15 +54,15 @@ impl TcpWriteHalf {
     }
 
     pub(super) fn set_half_open(&self) {
-        if let Some(wire) = &self.wire {
-            wire.fin_received.begin();
+        if let Some(shared) = &self.shared {
+            shared.fin_received.begin();
         }
     }
 
     pub(super) fn set_beneath(&self, beneath: bool) {
-        if let Some(wire) = &self.wire {
-            wire.beneath.store(beneath, Ordering::Release);
-            wire.control().set_beneath(beneath);
+        if let Some(shared) = &self.shared {
+            shared.beneath.store(beneath, Ordering::Release);
+            shared.control().set_beneath(beneath);
         }
     }
 
@@ -73,8 +73,8 @@ impl TcpWriteHalf {
         send: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         let may_send = self.half.may_write() && !(self.control.is_touched() && self.is_stopped());
-        let Some(wire) = self.wire.as_ref().filter(|_| may_send) else { return self.poll_refusal(cx) };
-        let error = match poll_send(wire, cx, len, send) {
+        let Some(shared) = self.shared.as_ref().filter(|_| may_send) else { return self.poll_refusal(cx) };
+        let error = match poll_send(shared, cx, len, send) {
             Poll::Ready(Ok(n)) => {
                 self.timer.reset();
                 self.control.note_sent(n);
@@ -101,7 +101,7 @@ impl TcpWriteHalf {
     /// Whether a close through the handle has taken this half from the application (rule: close-16).
     #[cold]
     fn is_closed_elsewhere(&self) -> bool {
-        !self.closes && self.control.is_close_asked() && !self.wire.as_ref().is_some_and(|wire| wire.is_beneath())
+        !self.closes && self.control.is_close_asked() && !self.shared.as_ref().is_some_and(|shared| shared.is_beneath())
     }
 
     #[cold]
@@ -115,19 +115,20 @@ impl TcpWriteHalf {
         if self.half.close_write().is_err() {
             return Err(self.refusal());
         }
-        if self.half.is_finishing() && self.wire.as_ref().is_some_and(|wire| wire.fin_sent.has_begun()) {
+        if self.half.is_finishing() && self.shared.as_ref().is_some_and(|shared| shared.fin_sent.has_begun()) {
             let _ = self.half.drained();
         }
-        self.wire.take_if(|_| self.control.kept_report().is_some());
+        self.shared.take_if(|_| self.control.kept_report().is_some());
         if self.half.is_finished() { Ok(()) } else { Err(self.refusal()) }
     }
 
     /// Starts the idle timer, if the policy has a limit, because the half waits.
     #[inline(never)]
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(wire) = &self.wire else { return Poll::Pending };
-        let (control, half_open) = (&self.control, &wire.fin_received);
-        let phase = ready!(self.timer.poll(cx, control.policy(), control.activity(), half_open, || control.kept()));
+        let Some(shared) = &self.shared else { return Poll::Pending };
+        let (control, half_open) = (&self.control, &shared.fin_received);
+        let phase =
+            ready!(self.timer.poll(cx, control.policy(), control.activity(), half_open, || control.sent_bytes()));
         Poll::Ready(self.control.time_out(phase).into())
     }
 
@@ -149,8 +150,8 @@ impl TcpWriteHalf {
             let _ = self.end_elsewhere();
             return;
         }
-        if let Some(wire) = &self.wire {
-            wire.note_loss(&reason);
+        if let Some(shared) = &self.shared {
+            shared.note_loss(&reason);
         }
         self.end(&reason);
     }
@@ -165,14 +166,14 @@ impl TcpWriteHalf {
     }
 
     pub(super) fn has_space(&self, bytes: usize) -> bool {
-        let stream = self.wire.as_ref().and_then(|wire| wire.socket.get());
+        let stream = self.shared.as_ref().and_then(|shared| shared.socket.get());
         stream.is_some_and(|stream| socket::has_space(&stream, bytes))
     }
 
     pub(super) fn set_cork(&mut self, on: bool) -> bool {
         let was_corked = self.corked;
-        if let Some(wire) = self.wire.as_ref().filter(|_| on != was_corked) {
-            if let Some(stream) = wire.socket.get() {
+        if let Some(shared) = self.shared.as_ref().filter(|_| on != was_corked) {
+            if let Some(stream) = shared.socket.get() {
                 socket::Options::of(&stream).set_cork(on);
             }
             self.corked = on;
@@ -188,13 +189,13 @@ impl TcpWriteHalf {
             return Err(self.refusal());
         }
         self.settle();
-        let Some(wire) = self.wire.take_if(|_| self.half.is_finishing()) else { return Ok(()) };
-        wire.begin_end();
-        match wire.socket.get().map_or_else(|| Err(gone()), |stream| socket::Options::of(&stream).shutdown_write()) {
+        let Some(shared) = self.shared.take_if(|_| self.half.is_finishing()) else { return Ok(()) };
+        shared.allow_orderly_end();
+        match shared.socket.get().map_or_else(|| Err(gone()), |stream| socket::Options::of(&stream).shutdown_write()) {
             Ok(()) => {
-                wire.fin_sent.begin();
+                shared.fin_sent.begin();
                 let drained = self.half.drained().map_err(|Refused| self.refusal());
-                self.wire = wire.finish();
+                self.shared = shared.finish();
                 drained
             }
             Err(error) => {
@@ -211,18 +212,18 @@ impl TcpWriteHalf {
 
     /// Closes the socket if it was held only until the delivery of our last bytes is known, and this is known now.
     pub(super) fn settle(&mut self) {
-        self.wire.take_if(|wire| wire.is_settled());
+        self.shared.take_if(|shared| shared.is_settled());
     }
 }
 
 fn poll_send(
-    wire: &Wire,
+    shared: &SharedTcp,
     cx: &mut Context<'_>,
     len: usize,
     send: impl Fn(&TcpStream) -> io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
     {
-        let Some(stream) = wire.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
+        let Some(stream) = shared.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
         // If the socket is known to have space, the task need not be noted.
         let unit = ready!(poll_proceed(cx));
         match send_full(&stream, len, &send) {
@@ -234,7 +235,7 @@ fn poll_send(
         }
     }
     loop {
-        let Some(stream) = wire.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
+        let Some(stream) = shared.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
         ready!(stream.poll_write_ready(cx))?;
         match send_full(&stream, len, &send) {
             Err(error) if is_no_result(&error) => {}
@@ -264,12 +265,12 @@ fn send_full(stream: &TcpStream, len: usize, send: impl Fn(&TcpStream) -> io::Re
 impl Controlled for TcpWriteHalf {
     fn abort(&mut self) {
         self.half.abort();
-        self.wire = None;
+        self.shared = None;
     }
 
     fn end(&mut self, reason: &Reason) {
         self.half.lose(reason.clone());
-        self.wire = None;
+        self.shared = None;
     }
 }
 

@@ -24,7 +24,7 @@ impl<T: Transport> Layer for TlsConnection<T> {
     }
 
     fn queued_bytes(&self) -> usize {
-        self.write.shared().look(|pump| {
+        self.write.shared().inspect(|pump| {
             pump.session.queued() + pump.layer.as_ref().map_or(0, |layer| layer.layer(TOKEN).queued_bytes())
         })
     }
@@ -83,8 +83,8 @@ impl<T: Transport> Layer for TlsConnection<T> {
         self.read.take_unread()
     }
 
-    fn look(&mut self, cx: &mut Context<'_>) {
-        self.write.shared().with(|pump| pump.look(cx));
+    fn read_available(&mut self, cx: &mut Context<'_>) {
+        self.write.shared().with(|pump| pump.read_available(cx));
     }
 
     fn push_unread(&mut self, bytes: &[u8]) {

@@ -127,7 +127,7 @@ impl<T: Transport> TlsConnection<T> {
     /// A client on a layer whose leftover bytes were already checked.
     pub(crate) fn client_over(layer: T, tls: &ClientTls, name: &str) -> Result<Self, Error> {
         let name = crate::config::server_name(name)?;
-        let session = tls.begin(name, layer.layer(TOKEN).control().policy().watermarks)?;
+        let session = tls.new_session(name, layer.layer(TOKEN).control().policy().watermarks)?;
         Ok(Self::over(layer, session))
     }
 
@@ -137,7 +137,7 @@ impl<T: Transport> TlsConnection<T> {
     /// # Errors
     /// [`Error::Config`] if rustls refuses the configuration.
     pub fn server(layer: T, tls: &ServerTls) -> Result<Self, Error> {
-        let session = tls.begin(layer.layer(TOKEN).control().policy().watermarks)?;
+        let session = tls.new_session(layer.layer(TOKEN).control().policy().watermarks)?;
         Ok(Self::over(layer, session))
     }
 
@@ -266,7 +266,7 @@ fn refuse_leftover(layer: &mut impl Transport) -> Result<(), Error> {
     if layer.layer(TOKEN).control().traffic() == Traffic::default() || layer.handshaking(TOKEN).is_some() {
         return Ok(());
     }
-    layer.layer_mut(TOKEN).look(&mut Context::from_waker(Waker::noop()));
+    layer.layer_mut(TOKEN).read_available(&mut Context::from_waker(Waker::noop()));
     match judge(&layer.layer_mut(TOKEN).take_unread(), Leftover::Refuse) {
         Verdict::Admit => Ok(()),
         Verdict::Refuse { count } => Err(UpgradeError::Leftover { count }.into()),

@@ -39,7 +39,7 @@ impl Layer for Gone {
         Vec::new()
     }
 
-    fn look(&mut self, _: &mut Context<'_>) {}
+    fn read_available(&mut self, _: &mut Context<'_>) {}
 
     fn push_unread(&mut self, _: &[u8]) {}
 

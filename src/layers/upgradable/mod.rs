@@ -69,22 +69,22 @@ use crate::transport::{Starting, Stopping, TlsTransport, Transport, UpgradableTr
 #[doc(alias = "STARTTLS")]
 pub struct UpgradableConnection<T: Transport> {
     stack: Stack<T>,
-    standing: Standing,
+    state: UpgradeState,
 }
 
 impl<T: Transport> UpgradableConnection<T> {
     /// A connection in plaintext.
     pub fn new(plain: T) -> Self {
-        let standing = Standing { control: plain.control(), upgrade: Upgrade::Settled };
-        Self { stack: Stack::Plain(plain), standing }
+        let state = UpgradeState { control: plain.control(), upgrade: Upgrade::Settled };
+        Self { stack: Stack::Plain(plain), state }
     }
 
-    pub(crate) fn into_parts(self) -> (Stack<T>, Standing) {
-        (self.stack, self.standing)
+    pub(crate) fn into_parts(self) -> (Stack<T>, UpgradeState) {
+        (self.stack, self.state)
     }
 
-    pub(crate) fn from_parts(stack: Stack<T>, standing: Standing) -> Self {
-        Self { stack, standing }
+    pub(crate) fn from_parts(stack: Stack<T>, state: UpgradeState) -> Self {
+        Self { stack, state }
     }
 
     /// Makes a connection that starts with a handshake as the server, and waits for the handshake. The connection can
@@ -130,7 +130,7 @@ impl<T: Transport> UpgradableConnection<T> {
     /// Not cancel safe: a dropped upgrade cannot be resumed; only `close` and `abort` still work.
     #[doc(alias = "startTLS")]
     pub async fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
-        let bound = self.standing.control.policy().handshake_timeout;
+        let bound = self.state.control.policy().handshake_timeout;
         // Boxed, because a task keeps the memory of its largest future until it ends, and this future is short.
         Box::pin(self.start_tls_by(how, after(bound))).await
     }
@@ -139,8 +139,8 @@ impl<T: Transport> UpgradableConnection<T> {
         // rule: life-6. A refusal is ready at once, so it costs budget.
         consume_budget().await;
         self.may_start_tls()?;
-        let how = how.settle(self.standing.control.role())?;
-        self.standing.upgrade.start_tls().map_err(in_progress)?;
+        let how = how.settle(self.state.control.role())?;
+        self.state.upgrade.start_tls().map_err(in_progress)?;
         self.upgrade(how, deadline).await.map_err(|error| self.fail(error))
     }
 
@@ -153,7 +153,7 @@ impl<T: Transport> UpgradableConnection<T> {
     /// [`TooManyLayers`](UpgradeError::TooManyLayers) (rule: upgrade-12). Nothing changes.
     pub fn may_start_tls(&self) -> Result<(), Error> {
         self.check()?;
-        let policy = self.standing.control.policy();
+        let policy = self.state.control.policy();
         policy.check_layers(tls_layers(self.layer(TOKEN))).map_err(Error::from)
     }
 
@@ -161,15 +161,15 @@ impl<T: Transport> UpgradableConnection<T> {
     /// upgrade-5).
     fn check(&self) -> Result<(), Error> {
         let status = self.status();
-        Err(match (&self.standing.upgrade, status.reason, status.send, status.recv) {
-            (Upgrade::Failed(_), ..) => return Err(self.standing.refusal()),
+        Err(match (&self.state.upgrade, status.reason, status.send, status.recv) {
+            (Upgrade::Failed(_), ..) => return Err(self.state.refusal()),
             (_, Some(reason), ..) | (_, _, SendHalf::Broken(reason), _) | (_, _, _, RecvHalf::Broken(reason)) => {
                 UpgradeError::Failed(reason)
             }
             (_, _, SendHalf::Aborted, _) | (_, _, _, RecvHalf::Aborted) => UpgradeError::Failed(Reason::Aborted),
             (Upgrade::Quiescing | Upgrade::Handshaking | Upgrade::Unwrapping, ..) => UpgradeError::InProgress,
             (_, _, SendHalf::Finishing | SendHalf::Finished, _) => UpgradeError::SendClosed,
-            _ if self.standing.control.is_close_asked() => UpgradeError::SendClosed,
+            _ if self.state.control.is_close_asked() => UpgradeError::SendClosed,
             (_, _, _, RecvHalf::Ending(_) | RecvHalf::Ended(_)) => UpgradeError::PeerEnded,
             (Upgrade::Settled, None, SendHalf::Open, RecvHalf::Open) => return Ok(()),
         }
@@ -179,22 +179,22 @@ impl<T: Transport> UpgradableConnection<T> {
     async fn upgrade(&mut self, how: Settled, deadline: Option<Instant>) -> Result<(), Error> {
         let flushed = until(deadline, AsyncWriteExt::flush(&mut self.stack)).await;
         flushed.ok_or(Reason::TimedOut(Phase::Handshake))??;
-        if how.must_look(self.standing.control.traffic() != Traffic::default()) {
+        if how.must_look(self.state.control.traffic() != Traffic::default()) {
             // rule: upgrade-11: nothing is awaited between this check and the ClientHello.
             poll_fn(|cx| {
-                self.layer_mut(TOKEN).look(cx);
+                self.layer_mut(TOKEN).read_available(cx);
                 Poll::Ready(())
             })
             .await;
         }
-        let mut stack = self.stack.take(&self.standing.control)?;
+        let mut stack = self.stack.take(&self.state.control)?;
         let unread = stack.layer_mut(TOKEN).take_unread();
         if let Verdict::Refuse { count } = judge(&unread, how.leftover) {
             self.stack = stack;
             return Err(UpgradeError::Leftover { count }.into());
         }
         stack.layer_mut(TOKEN).push_unread(&unread);
-        self.standing.upgrade.quiesced().map_err(in_progress)?;
+        self.state.upgrade.quiesced().map_err(in_progress)?;
         let session = match &how.side {
             Side::Client { tls, name } => TlsConnection::client_over(stack, tls, name),
             Side::Server { tls } => TlsConnection::server(stack, tls),
@@ -202,7 +202,7 @@ impl<T: Transport> UpgradableConnection<T> {
         self.stack = Stack::Tls(Box::new(session?));
         let Stack::Tls(session) = &mut self.stack else { return Err(Reason::Aborted.into()) };
         session.handshake_by(deadline).await?;
-        self.standing.upgrade.secured().map_err(in_progress)
+        self.state.upgrade.secured().map_err(in_progress)
     }
 
     /// Ends the topmost TLS session, and continues on the layer beneath (rule: upgrade-9). Both sides exchange
@@ -222,11 +222,11 @@ impl<T: Transport> UpgradableConnection<T> {
     #[doc(alias = "unwrap")]
     pub async fn stop_tls(&mut self) -> Result<(), Error> {
         consume_budget().await;
-        if !matches!(self.standing.upgrade, Upgrade::Unwrapping) {
+        if !matches!(self.state.upgrade, Upgrade::Unwrapping) {
             self.check_secure()?;
         }
-        self.standing.upgrade.stop_tls().map_err(in_progress)?;
-        let bound = after(self.standing.control.policy().close_timeout);
+        self.state.upgrade.stop_tls().map_err(in_progress)?;
+        let bound = after(self.state.control.policy().close_timeout);
         match until(bound, poll_fn(|cx| self.poll_unwrap(cx))).await {
             Some(Ok(())) => Ok(()),
             Some(Err(reason)) => Err(self.fail(reason.into())),
@@ -247,14 +247,14 @@ impl<T: Transport> UpgradableConnection<T> {
     fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         let Stack::Tls(session) = &mut self.stack else { return Poll::Ready(Err(Reason::Aborted)) };
         self.stack = ready!(session.poll_unwrap(cx))?;
-        Poll::Ready(self.standing.upgrade.unwrapped().map_err(|Refused| Reason::Aborted))
+        Poll::Ready(self.state.upgrade.unwrapped().map_err(|Refused| Reason::Aborted))
     }
 
     /// The change has failed, so the connection fails too: a partly secured connection must not be used.
     fn fail(&mut self, error: Error) -> Error {
-        self.standing.upgrade.fail(error.clone());
-        if !self.standing.control.is_close_asked() {
-            self.standing.control.end(error.clone().into());
+        self.state.upgrade.fail(error.clone());
+        if !self.state.control.is_close_asked() {
+            self.state.control.end(error.clone().into());
         }
         match error {
             Error::Ended(reason) => UpgradeError::Failed(reason).into(),
@@ -264,7 +264,7 @@ impl<T: Transport> UpgradableConnection<T> {
 
     /// The stack, if bytes of the application may pass now.
     fn open(&mut self) -> io::Result<Pin<&mut Stack<T>>> {
-        self.standing.check_open()?;
+        self.state.check_open()?;
         Ok(Pin::new(&mut self.stack))
     }
 
@@ -285,12 +285,12 @@ fn in_progress(_: Refused) -> Error {
 
 /// Whether bytes may pass, and the error if they may not. Each split half has a copy.
 #[derive(Clone)]
-pub(crate) struct Standing {
+pub(crate) struct UpgradeState {
     pub(crate) control: Control,
     upgrade: Upgrade,
 }
 
-impl Standing {
+impl UpgradeState {
     /// An error while a change is in progress, and after a change has failed (rule: upgrade-5).
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         if self.upgrade.is_settled() { Ok(()) } else { Err(self.refusal()) }
@@ -375,7 +375,7 @@ impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.standing.upgrade {
+        match &self.state.upgrade {
             Upgrade::Failed(failure) => poll_budget(cx).map(|()| Err((**failure).clone().into())),
             // Allowed during an upgrade too: a close waits for the handshake, or ends it (rules: half-5, close-9).
             Upgrade::Settled | Upgrade::Quiescing | Upgrade::Handshaking | Upgrade::Unwrapping => {
@@ -410,7 +410,7 @@ impl<T: Transport> AsLayer for UpgradableConnection<T> {
 
     /// The handshake of the transport that was passed in. An upgrade drives its own handshake.
     fn handshaking(&mut self, token: Token) -> Option<Starting<'_>> {
-        if self.standing.upgrade.is_settled() { self.stack.handshaking(token) } else { None }
+        if self.state.upgrade.is_settled() { self.stack.handshaking(token) } else { None }
     }
 
     fn as_upgradable(&mut self, _: Token) -> Option<&mut dyn Upgradable> {

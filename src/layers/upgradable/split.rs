@@ -13,7 +13,7 @@ use crate::error::{Error, Reason};
 use crate::layers::tls::{TlsConnection, TlsReadHalf, TlsWriteHalf};
 use crate::layers::upgradable::gone::Gone;
 use crate::layers::upgradable::stack::Stack;
-use crate::layers::upgradable::{Standing, UpgradableConnection};
+use crate::layers::upgradable::{UpgradableConnection, UpgradeState};
 use crate::transport::layer::poll_budget;
 use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split};
 
@@ -27,13 +27,13 @@ pub struct UpgradableWriteHalf<T: Split>(Side<Writing<T>>);
 struct Side<H> {
     /// `None` if a failed change has already dropped the stack.
     half: Option<H>,
-    standing: Standing,
+    state: UpgradeState,
 }
 
 impl<H> Side<H> {
     /// The half, if bytes may pass now.
     fn open(&mut self) -> Result<&mut H, Error> {
-        self.standing.check_open()?;
+        self.state.check_open()?;
         self.half.as_mut().ok_or(Error::Ended(Reason::Aborted))
     }
 
@@ -102,7 +102,7 @@ impl<T: Split> Split for UpgradableConnection<T> {
     type WriteHalf = UpgradableWriteHalf<T>;
 
     fn into_split(self) -> (UpgradableReadHalf<T>, UpgradableWriteHalf<T>) {
-        let (stack, standing) = self.into_parts();
+        let (stack, state) = self.into_parts();
         let (read, write) = match stack {
             Stack::Gone(_) => (None, None),
             Stack::Plain(plain) => {
@@ -114,26 +114,26 @@ impl<T: Split> Split for UpgradableConnection<T> {
                 (Some(Half::Tls(read)), Some(Half::Tls(write)))
             }
         };
-        let read = Side { half: read, standing: standing.clone() };
-        (UpgradableReadHalf(read), UpgradableWriteHalf(Side { half: write, standing }))
+        let read = Side { half: read, state: state.clone() };
+        (UpgradableReadHalf(read), UpgradableWriteHalf(Side { half: write, state }))
     }
 
     fn reunite(
         read: UpgradableReadHalf<T>,
         write: UpgradableWriteHalf<T>,
     ) -> Result<Self, ReuniteError<UpgradableReadHalf<T>, UpgradableWriteHalf<T>>> {
-        if !read.0.standing.control.is_same(&write.0.standing.control) {
+        if !read.0.state.control.is_same(&write.0.state.control) {
             return Err(ReuniteError::new(read, write));
         }
-        let (ours, theirs) = (read.0.standing, write.0.standing);
+        let (ours, theirs) = (read.0.state, write.0.state);
         match join(read.0.half, write.0.half) {
             Ok(stack) => {
                 let stack = stack.unwrap_or_else(|| Stack::Gone(Gone(ours.control.clone())));
                 Ok(Self::from_parts(stack, ours))
             }
             Err((read, write)) => {
-                let read = UpgradableReadHalf(Side { half: read, standing: ours });
-                Err(ReuniteError::new(read, UpgradableWriteHalf(Side { half: write, standing: theirs })))
+                let read = UpgradableReadHalf(Side { half: read, state: ours });
+                Err(ReuniteError::new(read, UpgradableWriteHalf(Side { half: write, state: theirs })))
             }
         }
     }
@@ -141,7 +141,7 @@ impl<T: Split> Split for UpgradableConnection<T> {
 
 impl<T: Split> OwnedReadHalf for UpgradableReadHalf<T> {
     fn control(&self) -> Control {
-        self.0.standing.control.clone()
+        self.0.state.control.clone()
     }
 
     fn status(&self) -> RecvHalf {
@@ -151,7 +151,7 @@ impl<T: Split> OwnedReadHalf for UpgradableReadHalf<T> {
 
 impl<T: Split> OwnedWriteHalf for UpgradableWriteHalf<T> {
     fn control(&self) -> Control {
-        self.0.standing.control.clone()
+        self.0.state.control.clone()
     }
 
     fn status(&self) -> SendHalf {

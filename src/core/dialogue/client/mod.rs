@@ -1,8 +1,8 @@
 //! The client's side of each dialogue.
 
 mod binary;
-mod coded;
-mod words;
+mod reply_codes;
+mod reply_words;
 mod xmpp;
 
 use crate::core::dialogue::name::Dialogue;
@@ -24,15 +24,15 @@ pub(super) fn script(dialogue: &Dialogue, settings: &ClientSettings, out: &mut V
     let hello = settings.hello.as_deref().map(for_line).filter(|name| !name.is_empty());
     let hello = hello.as_deref();
     match dialogue {
-        Dialogue::Smtp => Box::new(coded::Coded::mail("EHLO", hello.unwrap_or("localhost"))),
-        Dialogue::Lmtp => Box::new(coded::Coded::mail("LHLO", hello.unwrap_or("localhost"))),
-        Dialogue::Ftp => Box::new(coded::Coded::ftp()),
-        Dialogue::Nntp => Box::new(coded::Coded::nntp()),
-        Dialogue::Imap => Box::new(words::Imap::default()),
-        Dialogue::Pop3 => Box::new(words::Pop3::default()),
-        Dialogue::ManageSieve => Box::new(words::ManageSieve::default()),
-        Dialogue::Irc => Box::new(words::Irc::begin(out)),
-        Dialogue::Line(command) => Box::new(words::Line::new(command)),
+        Dialogue::Smtp => Box::new(reply_codes::Coded::mail("EHLO", hello.unwrap_or("localhost"))),
+        Dialogue::Lmtp => Box::new(reply_codes::Coded::mail("LHLO", hello.unwrap_or("localhost"))),
+        Dialogue::Ftp => Box::new(reply_codes::Coded::ftp()),
+        Dialogue::Nntp => Box::new(reply_codes::Coded::nntp()),
+        Dialogue::Imap => Box::new(reply_words::Imap::default()),
+        Dialogue::Pop3 => Box::new(reply_words::Pop3::default()),
+        Dialogue::ManageSieve => Box::new(reply_words::ManageSieve::default()),
+        Dialogue::Irc => Box::new(reply_words::Irc::begin(out)),
+        Dialogue::Line(command) => Box::new(reply_words::Line::new(command)),
         Dialogue::Ldap => Box::new(binary::Ldap::begin(out)),
         Dialogue::Postgres => Box::new(binary::Postgres::begin(out)),
         Dialogue::MySql => Box::new(binary::MySql::new(settings.mysql_capabilities)),

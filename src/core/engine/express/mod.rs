@@ -13,10 +13,10 @@
 
 mod aead;
 pub(crate) mod exporter;
-mod gather;
 mod handshake;
 mod keys;
 mod records;
+mod slice_reader;
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig, CommonState, Error, ServerConfig};
 
-use self::aead::Place;
+use self::aead::Location;
 use self::exporter::Exporter;
 use self::handshake::Handshake;
 use self::records::{Found, Records};
@@ -76,14 +76,14 @@ struct Fault {
 
 impl Express {
     pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
-        Self::begin(Handshake::client(config, name)?)
+        Self::from_handshake(Handshake::client(config, name)?)
     }
 
     pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        Self::begin(Handshake::server(config)?)
+        Self::from_handshake(Handshake::server(config)?)
     }
 
-    fn begin(mut handshake: Handshake) -> Result<Self, Error> {
+    fn from_handshake(mut handshake: Handshake) -> Result<Self, Error> {
         let mut out = Buffer::default();
         handshake.go_on(&mut [], &mut out)?;
         let state = State::Handshake(Box::new(handshake));
@@ -175,7 +175,7 @@ impl Engine for Express {
                 consumed.map(|_| 0)
             }
             State::Records(records) => match records.open(&mut input.as_mut_slice()[..record], reader, &mut self.out) {
-                Ok(Found::Data { place: Place::Record(skip), len }) if len > 0 => {
+                Ok(Found::Data { place: Location::Record(skip), len }) if len > 0 => {
                     self.opened = Opened { skip, len, rest: record - skip - len };
                     Ok(0)
                 }

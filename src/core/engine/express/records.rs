@@ -8,9 +8,9 @@ use rustls::{
 };
 
 use super::Fault;
-use super::aead::{Opener, Place, Plain, Sealer, WORTH_IT};
-use super::gather::Gather;
+use super::aead::{Location, Opener, Plain, Sealer, WORTH_IT};
 use super::keys::Kernel;
+use super::slice_reader::SliceReader;
 use crate::core::alert::alert_for;
 use crate::core::buffer::Buffer;
 use crate::core::record::{HEADER, MAX_BODY};
@@ -35,7 +35,7 @@ const PATIENCE: Patience = Patience { empty_records: 32, warnings: 4, renegotiat
 /// The content of a record.
 pub(super) enum Found {
     /// This many bytes of data, which were written to the reader's buffer or are still in the record.
-    Data { place: Place, len: usize },
+    Data { place: Location, len: usize },
     /// A record without data, which was processed.
     Nothing,
     /// close_notify.
@@ -105,7 +105,7 @@ impl Records {
             return 0;
         }
         if data <= self.max_fragment && self.tx_seq + 1 < self.limit {
-            return if self.seal_fragment(&mut Gather::of(parts), data, out) { data } else { 0 };
+            return if self.seal_fragment(&mut SliceReader::of(parts), data, out) { data } else { 0 };
         }
         self.seal_fragments(parts, data, out)
     }
@@ -117,7 +117,7 @@ impl Records {
         let max = self.max_fragment;
         let (full, rest) = (data / max, data % max);
         let _ = out.space_within(full * self.tx.record_len(max) + self.tx.record_len(rest), 0);
-        let (mut parts, mut sealed) = (Gather::of(parts), 0);
+        let (mut parts, mut sealed) = (SliceReader::of(parts), 0);
         while sealed < data {
             if self.tx_seq + 1 >= self.limit && !self.renew_key(out) {
                 break;
@@ -178,7 +178,7 @@ impl Records {
 
     /// Seals a large piece of data from the caller's buffer, if it is in one slice. Other data is copied to the queue
     /// and sealed there.
-    fn seal_fragment(&mut self, parts: &mut Gather<'_>, len: usize, out: &mut Buffer) -> bool {
+    fn seal_fragment(&mut self, parts: &mut SliceReader<'_>, len: usize, out: &mut Buffer) -> bool {
         const TYPE: ContentType = ContentType::ApplicationData;
         if let Some(plain) = (len >= WORTH_IT).then(|| parts.take_piece(len)).flatten() {
             return self.seal_record(len, out, |tx, seq, record| tx.seal_from(TYPE, plain, seq, record));
@@ -238,8 +238,8 @@ impl Records {
         let Plain { typ, place, len } = self.rx.open(header, record, self.rx_seq, reader)?;
         self.rx_seq += 1;
         let payload = match place {
-            Place::Reader => &mut reader[..len],
-            Place::Record(skip) => &mut record[skip..skip + len],
+            Location::Reader => &mut reader[..len],
+            Location::Record(skip) => &mut record[skip..skip + len],
         };
         let found = self.check_order(typ, len).and_then(|()| match typ {
             ContentType::ApplicationData => {

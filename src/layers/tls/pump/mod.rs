@@ -19,7 +19,7 @@
 //! only wakes the waiting tasks, and these run the pump. The waker holds a weak reference to the connection, so a
 //! socket that stores the waker does not keep the connection alive.
 
-mod beneath;
+mod layer_io;
 mod notes;
 mod shared;
 mod tasks;
@@ -32,7 +32,7 @@ use tokio::io::ReadBuf;
 use tokio::task::coop::{RestoreOnPending, poll_proceed};
 use tokio::task::yield_now;
 
-use self::beneath::{poll_write, unbudgeted};
+use self::layer_io::{poll_write, unbudgeted};
 pub(crate) use self::shared::SharedPump;
 pub(crate) use self::tasks::Want;
 use crate::conn::control::Controlled;
@@ -363,9 +363,9 @@ impl<T: Transport> Pump<T> {
     }
 
     /// Reads the bytes that the layer has received so far, so that complete records can be opened without another read.
-    pub(crate) fn look(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn read_available(&mut self, cx: &mut Context<'_>) {
         if let Some(layer) = &mut self.layer {
-            layer.layer_mut(TOKEN).look(cx);
+            layer.layer_mut(TOKEN).read_available(cx);
             self.session.handle_leftover(&layer.layer_mut(TOKEN).take_unread());
         }
     }

@@ -64,7 +64,7 @@ impl<T: Transport> SharedPump<T> {
     }
 
     /// Calls `f` with the pump. `f` changes nothing, so no task becomes ready.
-    pub(crate) fn look<R>(&self, f: impl FnOnce(&Pump<T>) -> R) -> R {
+    pub(crate) fn inspect<R>(&self, f: impl FnOnce(&Pump<T>) -> R) -> R {
         let result = f(&self.lock().pump);
         self.settle();
         result

@@ -45,12 +45,12 @@ pub(super) enum Opener {
 /// The content of a record, and where it is.
 pub(super) struct Plain {
     pub(super) typ: ContentType,
-    pub(super) place: Place,
+    pub(super) place: Location,
     pub(super) len: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// In the record, this many bytes after its start.
     Record(usize),
     /// At the start of the reader's buffer.
@@ -167,7 +167,7 @@ impl Opener {
                 let len = plain.payload.len();
                 // The record was opened in place.
                 let skip = if len == 0 { HEADER } else { plain.payload.as_ptr() as usize - begin };
-                Ok(Plain { typ: plain.typ, place: Place::Record(skip), len })
+                Ok(Plain { typ: plain.typ, place: Location::Record(skip), len })
             }
         }
     }
@@ -313,8 +313,8 @@ impl Direct {
             }
         };
         let (place, opened) = match reader {
-            Some(reader) => (Place::Reader, reader),
-            None => (Place::Record(head), &mut sealed[..len]),
+            Some(reader) => (Location::Reader, reader),
+            None => (Location::Record(head), &mut sealed[..len]),
         };
         let payload = if is_sound { self.shape.payload(outer, opened) } else { Err(Error::DecryptError) };
         let len = payload.as_ref().map_or(0, |(_, len)| *len);

@@ -162,7 +162,7 @@ fn a_record_is_opened_as_rustls_opens_it() {
             // rustls opens the record that the other key has sealed.
             let mut record = sealed(&mut other_sealer, ContentType::ApplicationData, &data, seq);
             let plain = provided.open(header(&record), &mut record, seq, &mut []).unwrap();
-            let Place::Record(skip) = plain.place else { panic!("rustls opens in place") };
+            let Location::Record(skip) = plain.place else { panic!("rustls opens in place") };
             assert!(record[skip..skip + plain.len] == data && plain.typ == ContentType::ApplicationData, "{suite:?}");
 
             let record = sealed(&mut sealer, ContentType::ApplicationData, &data, seq);
@@ -170,13 +170,13 @@ fn a_record_is_opened_as_rustls_opens_it() {
                 let (mut record, mut reader) = (record.clone(), vec![0xaa; room]);
                 let plain = direct.open(header(&record), &mut record, seq, &mut reader).unwrap();
                 let found = match plain.place {
-                    Place::Reader => &reader[..plain.len],
-                    Place::Record(skip) => &record[skip..skip + plain.len],
+                    Location::Reader => &reader[..plain.len],
+                    Location::Record(skip) => &record[skip..skip + plain.len],
                 };
                 assert!(found == data && plain.typ == ContentType::ApplicationData, "{suite:?} {seq} {len} {room}");
                 let has_room = room > len || (room == len && suite.tls13().is_none());
                 let goes_there = has_room && matches!(Library::of(suite), Some(library) if library.opens_elsewhere());
-                assert_eq!(plain.place == Place::Reader, goes_there, "{suite:?} {len} {room}");
+                assert_eq!(plain.place == Location::Reader, goes_there, "{suite:?} {len} {room}");
             }
             for at in [0, HEADER, record.len() - TAG, record.len() - 1] {
                 let (mut record, mut reader) = (record.clone(), vec![0xaa; len + 1]);
@@ -211,7 +211,7 @@ fn padding_is_taken_off_and_what_is_no_plaintext_is_refused() {
             let mut record = sealed(&mut sealer, ContentType::from(0), inner, 9);
             let mut reader = vec![0xaa; inner.len() + 1];
             let plain = direct.open(header(&record), &mut record, 9, &mut reader)?;
-            let found = if plain.place == Place::Reader { &reader[..] } else { &record[HEADER..] };
+            let found = if plain.place == Location::Reader { &reader[..] } else { &record[HEADER..] };
             // The padding must not be left in the buffer.
             assert!(found[plain.len..inner.len() + 1].iter().all(|byte| *byte == 0));
             Ok((plain.typ, found[..plain.len].to_vec()))

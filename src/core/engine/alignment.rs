@@ -23,7 +23,7 @@ const SIZE: usize = 64;
 
 /// Tracks the addresses at which a session of rustls keeps its records.
 #[derive(Default)]
-pub(super) struct Spacer {
+pub(super) struct CopyAlignment {
     /// The start of the buffer that received the last record.
     source: usize,
     /// The length of the plaintext that was copied slowly, until it is freed.
@@ -31,7 +31,7 @@ pub(super) struct Spacer {
     held: Vec<u8>,
 }
 
-impl Spacer {
+impl CopyAlignment {
     /// Called when rustls has read a record to this address, after this many bytes that it already had.
     pub(super) fn note_source(&mut self, place: usize, ahead: usize) {
         self.source = place.wrapping_sub(ahead);
@@ -85,11 +85,11 @@ mod tests {
     fn only_a_large_slow_plaintext_makes_the_spacer_hold_a_little_memory() {
         let page = vec![0; 3 * PAGE];
         for (len, distance, holds) in [(LEAST, 16, true), (LEAST - 1, 16, false), (LEAST, 1000, false)] {
-            let mut spacer = Spacer::default();
-            spacer.note_source(page[1..].as_ptr() as usize, 1);
-            spacer.note_target(&page[distance..][..len]);
-            spacer.note_freed();
-            let held = spacer.held.capacity();
+            let mut alignment = CopyAlignment::default();
+            alignment.note_source(page[1..].as_ptr() as usize, 1);
+            alignment.note_target(&page[distance..][..len]);
+            alignment.note_freed();
+            let held = alignment.held.capacity();
             assert_eq!(held > 0, holds && cfg!(target_arch = "x86_64"), "{len} {distance}");
             assert!(held <= SIZE);
         }

@@ -2,13 +2,13 @@
 
 /// The number of records that a key may still seal.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Budget {
+pub(super) struct KeyBudget {
     records: u64,
     /// The largest amount of plaintext in one record, in bytes.
     fragment: usize,
 }
 
-impl Budget {
+impl KeyBudget {
     /// The budget of a key that may seal `limit` records and has sealed `sealed` of them. The last record is reserved
     /// for the alert that ends the session.
     pub(super) fn new(limit: u64, sealed: u64, fragment: usize) -> Self {
@@ -39,7 +39,7 @@ mod tests {
     /// rule: end-8
     #[test]
     fn a_key_seals_up_to_its_limit_and_keeps_one_record_for_an_alert() {
-        let mut budget = Budget::new(7, 1, 100);
+        let mut budget = KeyBudget::new(7, 1, 100);
         assert_eq!(budget.bytes(), 500);
         budget.spend(100);
         budget.spend(101);
@@ -53,9 +53,9 @@ mod tests {
 
     #[test]
     fn limits_at_the_ends_of_their_range_do_not_overflow() {
-        assert_eq!(Budget::new(0, 1, 0).bytes(), 0);
-        assert_eq!(Budget::new(1, 1, 1 << 14).bytes(), 0);
-        let mut endless = Budget::new(u64::MAX, 1, 1 << 14);
+        assert_eq!(KeyBudget::new(0, 1, 0).bytes(), 0);
+        assert_eq!(KeyBudget::new(1, 1, 1 << 14).bytes(), 0);
+        let mut endless = KeyBudget::new(u64::MAX, 1, 1 << 14);
         assert_eq!(endless.bytes(), usize::MAX);
         endless.spend(usize::MAX);
         assert!(endless.bytes() > 1 << 40);

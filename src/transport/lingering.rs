@@ -12,7 +12,7 @@ use crate::conn::unlocked;
 use crate::core::linger::failure;
 use crate::error::Reason;
 use crate::transport::Transport;
-use crate::transport::close::{CloseState, Heard};
+use crate::transport::close::{CloseState, LastReceived};
 use crate::transport::layer::poll_budget;
 
 /// A connection for a library that ends its connections with `shutdown` and drop, as hyper, h2, axum and tonic do. Its
@@ -67,7 +67,7 @@ use crate::transport::layer::poll_budget;
 #[doc(alias = "shutdown")]
 pub struct Lingering<T> {
     transport: T,
-    heard: Heard,
+    last_received: LastReceived,
     closing: Option<Box<CloseState>>,
     /// The waker of a task that waits in a read, because a `shutdown` by another task ends that read.
     reader: Option<Waker>,
@@ -76,7 +76,7 @@ pub struct Lingering<T> {
 impl<T: Transport> Lingering<T> {
     /// Wraps a transport. Nothing is sent or received.
     pub fn new(transport: T) -> Self {
-        Self { transport, heard: Heard::now(), closing: None, reader: None }
+        Self { transport, last_received: LastReceived::now(), closing: None, reader: None }
     }
 
     /// The transport.
@@ -131,7 +131,7 @@ impl<T: Transport> AsyncRead for Lingering<T> {
         let before = buf.filled().len();
         ready!(self.read(cx, |transport, cx| Pin::new(transport).poll_read(cx, buf)))?;
         if buf.filled().len() > before {
-            self.heard = Heard::now();
+            self.last_received = LastReceived::now();
         }
         Poll::Ready(Ok(()))
     }
@@ -142,7 +142,7 @@ impl<T: Transport> AsyncBufRead for Lingering<T> {
         let this = self.get_mut();
         // Polled twice: the first call only waits, because the bytes of the second call stay borrowed by the caller.
         ready!(this.read(cx, |transport, cx| Pin::new(transport).poll_fill_buf(cx).map_ok(|_| ())))?;
-        this.heard = Heard::now();
+        this.last_received = LastReceived::now();
         Pin::new(&mut this.transport).poll_fill_buf(cx)
     }
 
@@ -174,10 +174,10 @@ impl<T: Transport> AsyncWrite for Lingering<T> {
 
     /// The complete close: see [`Lingering`].
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { transport, heard, closing, reader } = self.get_mut();
+        let Self { transport, last_received, closing, reader } = self.get_mut();
         let closing = closing.get_or_insert_with(|| {
             reader.take().into_iter().for_each(unlocked::wake);
-            Box::new(CloseState::lingering(transport, *heard))
+            Box::new(CloseState::lingering(transport, *last_received))
         });
         let report = ready!(closing.poll(transport, &mut &[][..], cx));
         Poll::Ready(failure(&report).map_or(Ok(()), |reason| Err(reason.clone().into())))

@@ -23,7 +23,7 @@ use crate::transport::close::Close;
 
 /// The socket that the two halves share. Each read and write uses only the first fields.
 #[repr(C)]
-pub(super) struct Wire {
+pub(super) struct SharedTcp {
     pub(super) socket: SharedSocket,
     /// A layer above detects a truncation by its own marker.
     pub(super) beneath: AtomicBool,
@@ -53,7 +53,7 @@ enum Watch {
     Over,
 }
 
-impl Wire {
+impl SharedTcp {
     /// Both halves were dropped: the connection ends now, even if other tasks still hold the socket.
     fn end(&self) {
         if self.has_ended.swap(true, Ordering::AcqRel) {
@@ -147,7 +147,7 @@ impl Wire {
     }
 
     /// Called when our send half ends. From now on, the system may end the connection in order.
-    pub(super) fn begin_end(&self) {
+    pub(super) fn allow_orderly_end(&self) {
         if self.resets_when_killed.swap(false, Ordering::AcqRel) {
             if let Some(stream) = self.socket.get() {
                 socket::Options::of(&stream).end_on_drop();
@@ -186,7 +186,7 @@ pub(super) fn is_no_result(error: &io::Error) -> bool {
 
 /// The share of one half in the socket. Dropping it releases the half.
 pub(super) struct SocketShare {
-    wire: Arc<Wire>,
+    shared: Arc<SharedTcp>,
     pair: usize,
     share: ShareState,
 }
@@ -212,7 +212,7 @@ impl SocketShare {
         let resets_when_killed = policy.reset_when_killed;
         let control = Control::new(host.into(), peer.into(), policy);
         control.set_tcp();
-        let wire = Arc::new(Wire {
+        let shared = Arc::new(SharedTcp {
             socket: SharedSocket::new(stream),
             control: control.clone(),
             fin_sent: HalfOpen::default(),
@@ -226,59 +226,59 @@ impl SocketShare {
             watch: Mutex::new(Watch::Idle),
         });
         if resets_when_killed {
-            wire.reset_when_killed();
+            shared.reset_when_killed();
         }
-        let bottom: Weak<dyn Bottom> = Arc::downgrade(&(Arc::clone(&wire) as Arc<dyn Bottom>));
+        let bottom: Weak<dyn Bottom> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Bottom>));
         control.stand_on(bottom);
-        Self::both(wire, OWNER)
+        Self::both(shared, OWNER)
     }
 
     /// Makes the two shares of a close through the handle, while the halves of the application may hold the socket.
     /// `None`: the connection has ended.
-    pub(super) fn pair_to_close(wire: Arc<Wire>) -> Option<[Self; 2]> {
-        if !wire.keep() {
+    pub(super) fn pair_to_close(shared: Arc<SharedTcp>) -> Option<[Self; 2]> {
+        if !shared.keep() {
             return None;
         }
-        wire.held[CLOSER].store(true, Ordering::Release);
-        Some(Self::both(wire, CLOSER))
+        shared.held[CLOSER].store(true, Ordering::Release);
+        Some(Self::both(shared, CLOSER))
     }
 
-    fn both(wire: Arc<Wire>, pair: usize) -> [Self; 2] {
-        [Arc::clone(&wire), wire].map(|wire| Self { wire, pair, share: ShareState::Half })
+    fn both(shared: Arc<SharedTcp>, pair: usize) -> [Self; 2] {
+        [Arc::clone(&shared), shared].map(|shared| Self { shared, pair, share: ShareState::Half })
     }
 
     pub(super) fn control(&self) -> &Control {
-        &self.wire.control
+        &self.shared.control
     }
 
     /// Called when the half has ended in order. If it is the second half, and the peer's system has not acknowledged
     /// all our bytes, the socket stays open: see [`settle`](Self::settle).
     pub(super) fn finish(mut self) -> Option<Self> {
         self.share = ShareState::Nothing;
-        if self.wire.held[self.pair].swap(false, Ordering::AcqRel) {
+        if self.shared.held[self.pair].swap(false, Ordering::AcqRel) {
             return None;
         }
         self.share = ShareState::Last;
-        let has_ended = self.wire.fin_sent.has_begun() && self.wire.fin_received.has_begun();
-        if !has_ended || self.wire.is_settled() {
+        let has_ended = self.shared.fin_sent.has_begun() && self.shared.fin_received.has_begun();
+        if !has_ended || self.shared.is_settled() {
             return None;
         }
-        self.wire.lingers.store(true, Ordering::Release);
-        self.wire.control.note_lingering();
+        self.shared.lingers.store(true, Ordering::Release);
+        self.shared.control.note_lingering();
         Some(self)
     }
 
     /// Whether the socket is held only until our bytes have arrived, and the delivery is now decided.
     pub(super) fn is_settled(&self) -> bool {
-        self.wire.lingers.load(Ordering::Acquire) && !self.wire.awaits_delivery()
+        self.shared.lingers.load(Ordering::Acquire) && !self.shared.awaits_delivery()
     }
 }
 
 impl Deref for SocketShare {
-    type Target = Wire;
+    type Target = SharedTcp;
 
-    fn deref(&self) -> &Wire {
-        &self.wire
+    fn deref(&self) -> &SharedTcp {
+        &self.shared
     }
 }
 
@@ -296,15 +296,15 @@ impl Drop for SocketShare {
 }
 
 /// Keeps the connection open without being one of its halves.
-struct Kept(Arc<Wire>);
+struct KeptOpen(Arc<SharedTcp>);
 
-impl Drop for Kept {
+impl Drop for KeptOpen {
     fn drop(&mut self) {
         self.0.leave();
     }
 }
 
-impl Bottom for Wire {
+impl Bottom for SharedTcp {
     fn abort(&self) {
         // Checked before the connection is dissolved, because after that the system has no unacknowledged bytes to
         // report.
@@ -320,7 +320,7 @@ impl Bottom for Wire {
     }
 
     fn hold(self: Arc<Self>) -> Option<Box<dyn Send>> {
-        self.keep().then(|| Box::new(Kept(self)) as Box<dyn Send>)
+        self.keep().then(|| Box::new(KeptOpen(self)) as Box<dyn Send>)
     }
 
     fn close_in_order(self: Arc<Self>) -> Option<Closing> {
@@ -332,7 +332,7 @@ impl Bottom for Wire {
         self.socket.get()
     }
 
-    fn begin_report(&self) {
+    fn handle_close_report(&self) {
         self.note_unacknowledged();
     }
 
@@ -364,8 +364,8 @@ impl Bottom for Wire {
     fn has_error(self: Arc<Self>, waker: &Waker) -> bool {
         let mut watch = self.watch();
         if let Watch::Idle = *watch {
-            let wire = Arc::clone(&self);
-            *watch = Watch::Watching(Box::pin(async move { error_of(&wire.socket).await }));
+            let shared = Arc::clone(&self);
+            *watch = Watch::Watching(Box::pin(async move { error_of(&shared.socket).await }));
         }
         let found = match &mut *watch {
             Watch::Watching(error) => error.as_mut().poll(&mut Context::from_waker(waker)).is_ready(),

@@ -3,12 +3,12 @@
 use std::io::IoSlice;
 
 /// The bytes of a list of slices, one slice after the other.
-pub(super) struct Gather<'a> {
+pub(super) struct SliceReader<'a> {
     parts: std::slice::Iter<'a, IoSlice<'a>>,
     part: &'a [u8],
 }
 
-impl<'a> Gather<'a> {
+impl<'a> SliceReader<'a> {
     pub(super) fn of(parts: &'a [IoSlice<'a>]) -> Self {
         Self { parts: parts.iter(), part: &[] }
     }
