@@ -6,6 +6,7 @@
 //! No error repeats its [`source`](StdError::source) in its own text (rule: end-1); [`chain`] prints an error with all
 //! its sources. An error that only wraps another error has the text and the source of the inner one.
 
+mod blame;
 mod chain;
 mod connect;
 mod dialogue;
@@ -22,6 +23,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use blame::Blame;
 pub use chain::chain;
 pub use connect::{BindError, ConnectAttempt, ConnectError};
 pub use dialogue::{DialogueError, PeerWords};
@@ -32,24 +34,6 @@ pub use upgrade::UpgradeError;
 use crate::escape::printable;
 #[cfg(feature = "proxy")]
 use crate::proxy::ProxyError;
-
-/// The party that caused an error. An operator who reads a log wants to know this first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Blame {
-    /// Nobody: the connection ended cleanly.
-    Nobody,
-    /// This side: a call at the wrong time, a wrong configuration, an abort.
-    Us,
-    /// The other side of the connection.
-    Peer,
-    /// The TLS implementation or configuration of the other side, for example its certificate, alert or records.
-    PeerTls,
-    /// A deadline passed.
-    Time,
-    /// The operating system or the network.
-    System,
-}
 
 /// The phase that a connection was in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,7 +97,8 @@ pub enum Reason {
     /// The application dropped the connection before it had ended, without `close` or `abort` (rules: close-12,
     /// end-9).
     Dropped,
-    /// The application protocol violated its contract with this crate, or returned an error.
+    /// The application protocol violated its contract with this crate, or returned an error. An [`io::Error`] of the kind
+    /// [`InvalidData`](io::ErrorKind::InvalidData) in it means that the peer is to blame.
     Protocol(Arc<dyn StdError + Send + Sync>),
     /// The operating system reported another error.
     Io(Arc<io::Error>),
@@ -156,7 +141,8 @@ impl Reason {
         match self {
             Self::Closed => Blame::Nobody,
             Self::Unconfirmed | Self::Truncated(_) | Self::Reset(_) => Blame::Peer,
-            Self::Aborted | Self::KeyExhausted | Self::Dropped | Self::Protocol(_) => Blame::Us,
+            Self::Aborted | Self::KeyExhausted | Self::Dropped => Blame::Us,
+            Self::Protocol(error) => blame::of_protocol(&**error),
             Self::TimedOut(_) => Blame::Time,
             Self::Tls(_) => Blame::PeerTls,
             Self::Io(_) => Blame::System,

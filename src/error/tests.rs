@@ -34,6 +34,16 @@ fn the_reason_inside_a_failed_upgrade_survives_the_trip_too() {
 }
 
 #[test]
+fn a_protocol_that_failed_because_of_the_peer_blames_the_peer() {
+    let blame = |error: Arc<dyn StdError + Send + Sync>| Reason::Protocol(error).blame();
+    assert_eq!(blame(Arc::new(UpgradeError::Leftover { count: 3 })), Blame::Peer);
+    assert_eq!(Reason::from(Error::from(UpgradeError::Leftover { count: 3 })).blame(), Blame::Peer);
+    assert_eq!(blame(Arc::new(io::Error::new(io::ErrorKind::InvalidData, "a line without end"))), Blame::Peer);
+    assert_eq!(blame(Arc::new(io::Error::other("the disk is full"))), Blame::Us);
+    assert_eq!(Reason::from(Error::from(UpgradeError::InProgress)).blame(), Blame::Us);
+}
+
+#[test]
 fn errors_name_whose_fault_it_is() {
     assert_eq!(Error::SendClosed.blame(), Blame::Us);
     assert_eq!(Error::from(io::Error::from(io::ErrorKind::ConnectionReset)).blame(), Blame::Peer);
