@@ -153,6 +153,8 @@ pub use error::{
 pub use escape::{escaped, printable};
 #[cfg(feature = "metrics")]
 pub use observers::metrics::Metrics;
+#[cfg(feature = "tracing")]
+pub use observers::tracing::Tracing;
 pub use policy::{Leftover, Policy, Role, Truncation, Watermarks};
 pub use rustls;
 
@@ -177,8 +179,9 @@ pub use self::{
     layers::upgradable::split::{UpgradableReadHalf, UpgradableWriteHalf},
     relay::{RelayReport, relay},
     server::incoming::Incoming,
-    server::listener::{Listener, ListenerBuilder, ListenerStatus},
+    server::listener::{Listener, ListenerBuilder},
     server::opening::IpFamily,
+    server::status::ListenerStatus,
     server::tls_listener::{TlsListener, TlsListenerBuilder},
     transport::close::Close,
     transport::futures::{CloseWrite, Corked, WriteSequence},
@@ -204,6 +207,8 @@ mod pages {
     struct Observability;
     #[doc = include_str!("../docs/identities.md")]
     struct Identities;
+    #[doc = include_str!("../docs/dropped.md")]
+    struct Dropped;
     #[cfg(feature = "starttls")]
     #[doc = include_str!("../docs/starttls.md")]
     struct StartTls;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,9 +47,12 @@ pub struct Connector {
     timeout: Option<Duration>,
     attempt_delay: Duration,
     bind_to: Option<SocketAddr>,
+    /// Where the connector was made.
+    place: &'static Location<'static>,
 }
 
 impl Default for Connector {
+    #[track_caller]
     fn default() -> Self {
         Self::new()
     }
@@ -56,12 +60,19 @@ impl Default for Connector {
 
 impl Connector {
     /// The defaults: 30 seconds in total, 250 milliseconds between attempts, and the default [`Policy`].
+    #[track_caller]
     pub fn new() -> Self {
+        Self::at(Location::caller())
+    }
+
+    /// As `new`, on behalf of code at another place.
+    pub(crate) fn at(place: &'static Location<'static>) -> Self {
         Self {
             policy: Arc::default(),
             timeout: Some(Duration::from_secs(30)),
             attempt_delay: Duration::from_millis(250),
             bind_to: None,
+            place,
         }
     }
 
@@ -147,7 +158,7 @@ impl Connector {
         let super::race::Lost { attempts, timed_out } =
             match super::race::race(addrs, self.attempt_delay, deadline, |addr| self.attempt(addr)).await {
                 Ok(connection) => {
-                    connection.control().announce();
+                    connection.control().announce(self.place);
                     return Ok(connection);
                 }
                 Err(lost) => lost,

@@ -6,6 +6,8 @@
 //! No error repeats its [`source`](StdError::source) in its own text (rule: end-1); [`chain`] prints an error with all
 //! its sources. An error that only wraps another error has the text and the source of the inner one.
 
+#[cfg(feature = "tracing")]
+mod alert;
 mod blame;
 mod chain;
 mod connect;

@@ -2,3 +2,5 @@
 
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
+#[cfg(feature = "tracing")]
+pub(crate) mod tracing;

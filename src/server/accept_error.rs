@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::listener::ListenerStatus;
+use super::status::ListenerStatus;
 use crate::conn::control::AcceptFault as Fault;
 use crate::conn::refusal::Refusal;
 

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
@@ -15,7 +16,8 @@ use tokio::time::{Instant, sleep_until};
 use super::accept_error::AcceptErrors;
 use super::closable_socket::ClosableSocket;
 use super::limits::{Limits, PeerPermit, hold};
-use super::listener::{ListenerBuilder, ListenerStatus};
+use super::listener::ListenerBuilder;
+use super::status::ListenerStatus;
 use crate::address::Address;
 use crate::conn::control::{AcceptFailure, AcceptFault as Fault, Control, Observer, Observers};
 use crate::conn::group::DrainGroup;
@@ -56,6 +58,8 @@ pub(crate) struct Acceptor<S> {
     unfinished: Arc<Semaphore>,
     limits: Limits,
     group: DrainGroup,
+    /// Where the listener was made.
+    place: &'static Location<'static>,
     errors: Mutex<AcceptErrors>,
 }
 
@@ -66,6 +70,7 @@ pub(crate) struct Permits {
     total: Option<OwnedSemaphorePermit>,
     peer_permit: Option<PeerPermit>,
     group: DrainGroup,
+    made_at: &'static Location<'static>,
 }
 
 impl Permits {
@@ -74,7 +79,7 @@ impl Permits {
     pub(crate) fn hand_to(self, control: &Control) -> OwnedSemaphorePermit {
         hold(control, self.total, self.peer_permit);
         self.group.join(control);
-        control.announce();
+        control.announce(self.made_at);
         self.unfinished
     }
 }
@@ -93,6 +98,7 @@ impl<S: Listens> Acceptor<S> {
             unfinished: Arc::new(Semaphore::new(chosen.max_unfinished)),
             limits: Limits::new(chosen.max_connections, chosen.max_per_peer, chosen.ipv6_prefix),
             group: chosen.group,
+            place: chosen.place,
             errors: Mutex::default(),
         }
     }
@@ -162,7 +168,8 @@ impl<S: Listens> Acceptor<S> {
             match S::tcp(&accepted).map(|(stream, peer)| self.limits.admit(stream, peer)).transpose() {
                 Ok(peer_permit) => {
                     let (peer_permit, group) = (peer_permit.flatten(), self.group.clone());
-                    return Ok((accepted, Permits { unfinished, total, peer_permit, group }));
+                    let permits = Permits { unfinished, total, peer_permit, group, made_at: self.place };
+                    return Ok((accepted, permits));
                 }
                 Err(refusal) => {
                     self.errors().handle_refusal(refusal.clone());

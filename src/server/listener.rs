@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -15,9 +16,9 @@ use tokio::task::coop::consume_budget;
 use super::acceptor::{Acceptor, Listens, Origin};
 use super::incoming::Incoming;
 use super::opening::{IpFamily, Opened};
+use super::status::ListenerStatus;
 use crate::address::Address;
 use crate::conn::group::{DrainGroup, Drainable};
-use crate::conn::refusal::Refusal;
 use crate::error::Error;
 use crate::layers::tcp::TcpConnection;
 use crate::policy::Policy;
@@ -119,24 +120,6 @@ fn host_of_accepted(listener: SocketAddr, origin: Origin) -> Option<SocketAddr> 
     is_own.then_some(listener)
 }
 
-/// The state of a listener.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct ListenerStatus {
-    /// The number of failed accepts for lack of a system resource, since the listener was opened.
-    pub accept_errors: u64,
-    /// The error of the last such failure.
-    pub last_error: Option<Arc<io::Error>>,
-    /// Whether accept is waiting now because the system has run out of descriptors or memory.
-    pub is_waiting: bool,
-    /// Whether [`ListenerBuilder::max_connections`] is reached. The next connection then waits in the system's backlog.
-    pub is_full: bool,
-    /// The number of connections that were refused since the listener was opened.
-    pub refused: u64,
-    /// The last connection that was refused.
-    pub last_refusal: Option<Refusal>,
-}
-
 impl Listener {
     /// Listens on this address with the defaults of [`ListenerBuilder`].
     ///
@@ -145,11 +128,13 @@ impl Listener {
     ///
     /// # Cancel safety
     /// Dropping the future leaves no socket open.
-    pub async fn bind(addr: impl ToSocketAddrs) -> Result<Self, Error> {
-        Self::builder().bind(addr).await
+    #[track_caller]
+    pub fn bind(addr: impl ToSocketAddrs) -> impl Future<Output = Result<Self, Error>> {
+        Self::builder().bind(addr)
     }
 
     /// A builder for a listener with other settings.
+    #[track_caller]
     pub fn builder() -> ListenerBuilder {
         ListenerBuilder::default()
     }
@@ -162,6 +147,7 @@ impl Listener {
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
+    #[track_caller]
     pub fn from_std(socket: std::net::TcpListener) -> Result<Self, Error> {
         Self::builder().from_std(socket)
     }
@@ -265,9 +251,12 @@ pub struct ListenerBuilder {
     pub(super) reuse_port: bool,
     pub(super) family: Option<IpFamily>,
     pub(super) group: DrainGroup,
+    /// Where the builder was made.
+    pub(super) place: &'static Location<'static>,
 }
 
 impl Default for ListenerBuilder {
+    #[track_caller]
     fn default() -> Self {
         Self {
             policy: Arc::default(),
@@ -280,6 +269,7 @@ impl Default for ListenerBuilder {
             reuse_port: false,
             family: None,
             group: DrainGroup::new(),
+            place: Location::caller(),
         }
     }
 }

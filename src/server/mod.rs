@@ -14,5 +14,6 @@ mod peers;
 #[cfg(feature = "proxy")]
 mod proxied;
 mod ready;
+pub(crate) mod status;
 mod tls_by_hello;
 pub(crate) mod tls_listener;

@@ -100,7 +100,7 @@ pub async fn tcp_pair_with(policy: impl Into<Arc<Policy>>) -> io::Result<(TcpCon
     let (host, peer) = (client.local_addr()?, client.peer_addr()?);
     let client = TcpConnection::between(client, host, peer, Arc::clone(&policy));
     client.control().set_connected();
-    client.control().announce();
+    client.control().announce(std::panic::Location::caller());
     Ok((client, TcpConnection::new(server, policy)?))
 }
 

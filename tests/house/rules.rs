@@ -35,7 +35,7 @@ const GROUPS: [(&str, usize); 20] = [
     ("proxy", 4),
     ("idle", 4),
     ("traffic", 2),
-    ("observe", 3),
+    ("observe", 4),
     ("retry", 2),
 ];
 

@@ -15,6 +15,7 @@ mod observer;
 mod proxied;
 mod rare;
 mod report;
+mod traits;
 mod watcher;
 
 use std::fmt;
@@ -44,7 +45,7 @@ use crate::conn::unlocked;
 use crate::core::facts::SessionFacts;
 use crate::core::report::CloseReport;
 use crate::error::{Error, Phase, Reason};
-use crate::policy::{Policy, Role};
+use crate::policy::Policy;
 
 /// A handle to a connection. It is cheap to clone, and any task or thread may use it while other tasks use the
 /// connection. It keeps no socket open: when the connection has ended, its socket is closed, even if handles remain
@@ -80,7 +81,7 @@ struct Inner {
     /// [`CLOSE_ASKED`], [`CUT`], or both.
     touched: AtomicU8,
     reset: AtomicBool,
-    /// [`CONNECTED`], [`TCP`], [`BENEATH`].
+    /// The bits of `traits.rs`.
     traits: AtomicU8,
     /// The peer's end came after ours had left.
     answered: AtomicBool,
@@ -102,13 +103,6 @@ struct Inner {
     /// The facts of the last TLS session.
     facts: Mutex<Option<Arc<SessionFacts>>>,
 }
-
-/// We opened the connection; otherwise we accepted it, or took it over.
-const CONNECTED: u8 = 1;
-/// The bottom layer is TCP.
-const TCP: u8 = 2;
-/// There is a TLS session on top of the bottom layer.
-const BENEATH: u8 = 4;
 
 /// A close was requested through the handle.
 const CLOSE_ASKED: u8 = 1;
@@ -349,28 +343,6 @@ impl Control {
 
     pub(crate) fn was_reset(&self) -> bool {
         self.0.reset.load(Ordering::Acquire)
-    }
-
-    /// Our role in the connection beneath TLS: client if we opened it, server if we accepted it or took it over.
-    pub fn role(&self) -> Role {
-        if self.is(CONNECTED) { Role::Client } else { Role::Server }
-    }
-
-    /// Whether the bottom layer is TCP. Its socket may be closed already.
-    pub(crate) fn is_tcp(&self) -> bool {
-        self.is(TCP)
-    }
-
-    pub(crate) fn set_tcp(&self) {
-        self.0.traits.fetch_or(TCP, Ordering::Relaxed);
-    }
-
-    pub(crate) fn set_connected(&self) {
-        self.0.traits.fetch_or(CONNECTED, Ordering::Relaxed);
-    }
-
-    fn is(&self, which: u8) -> bool {
-        self.0.traits.load(Ordering::Relaxed) & which != 0
     }
 
     /// Resets the bottom layer without an abort by the application.

@@ -1,7 +1,8 @@
 //! What a connection reports to its observers, and in which order (rule: observe-1).
 
+use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -16,8 +17,11 @@ use crate::policy::Policy;
 /// The state of a connection that has observers.
 pub(super) struct Observed {
     observers: Arc<Observers>,
-    opened: AtomicBool,
+    /// Where the connection, its listener or its connector was made. Set when the connection is reported as opened.
+    place: OnceLock<&'static Location<'static>>,
     ended: AtomicBool,
+    #[cfg(feature = "tracing")]
+    span: OnceLock<tracing::Span>,
     handshake: Mutex<Handshake>,
 }
 
@@ -36,7 +40,9 @@ impl Observed {
         let observers = Observers::of(policy)?;
         Some(Self {
             observers,
-            opened: AtomicBool::new(false),
+            place: OnceLock::new(),
+            #[cfg(feature = "tracing")]
+            span: OnceLock::new(),
             ended: AtomicBool::new(false),
             handshake: Mutex::new(Handshake::None),
         })
@@ -66,14 +72,35 @@ impl Control {
         self.0.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The place in the code at which the connection was made or, if a listener, a connector or an endpoint has made it,
+    /// the place at which that was made. Known only if the connection has [observers](crate::Observer).
+    pub fn made_at(&self) -> Option<&'static Location<'static>> {
+        self.observed()?.place.get().copied()
+    }
+
+    /// The span of the connection, if its policy has the observer [`Tracing`](crate::Tracing); otherwise none, which does
+    /// nothing. A service can enter it, so that its own events show the connection.
+    #[cfg(feature = "tracing")]
+    pub fn span(&self) -> tracing::Span {
+        self.observed().and_then(|observed| observed.span.get().cloned()).unwrap_or_else(tracing::Span::none)
+    }
+
+    /// A connection has one span; a second call changes nothing.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn set_span(&self, span: tracing::Span) {
+        if let Some(observed) = self.observed() {
+            let _ = observed.span.set(span);
+        }
+    }
+
     fn observed(&self) -> Option<&Observed> {
         self.rare()?.observed.as_ref()
     }
 
     /// The connection is ready for use by the application. A second call changes nothing.
-    pub(crate) fn announce(&self) {
+    pub(crate) fn announce(&self, place: &'static Location<'static>) {
         let Some(observed) = self.observed() else { return };
-        if !observed.opened.swap(true, Ordering::AcqRel) {
+        if observed.place.set(place).is_ok() {
             self.tell_observers(|observer, control| observer.opened(control));
         }
     }
@@ -119,7 +146,7 @@ impl Control {
 
     /// Reports the end, if the connection has ended and its reason can change no more.
     pub(super) fn tell_ended(&self) {
-        let Some(observed) = self.observed().filter(|observed| observed.opened.load(Ordering::Acquire)) else {
+        let Some(observed) = self.observed().filter(|observed| observed.place.get().is_some()) else {
             return;
         };
         if !self.is_settled() || self.is_closing() {

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use super::Control;
 use super::observed::Observed;
-use super::{BENEATH, Control};
+use super::traits::BENEATH;
 use crate::core::report::CloseReport;
 use crate::error::Reason;
 

@@ -1,5 +1,6 @@
 //! Client endpoints.
 
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,14 +29,17 @@ impl ClientEndpoint {
     ///
     /// # Cancel safety
     /// Dropping the future ends all attempts; no connection is left open.
-    pub async fn connect(&self) -> Result<BoxConnection, Error> {
-        self.connector(Policy::default())?.connect().await
+    #[track_caller]
+    pub fn connect(&self) -> impl Future<Output = Result<BoxConnection, Error>> + use<> {
+        let connector = self.connector(Policy::default());
+        async move { connector?.connect().await }
     }
 
     /// Reads and checks the files that the arguments name.
     ///
     /// # Errors
     /// [`Error::Config`], as [`client_tls`](Self::client_tls).
+    #[track_caller]
     pub fn connector(&self, policy: impl Into<Arc<Policy>>) -> Result<EndpointConnector, Error> {
         let security = match self.place() {
             ClientPlace::Unix { .. } => Security::Plain,
@@ -44,7 +48,7 @@ impl ClientEndpoint {
                 Ok(HandshakeSettings { tls: text.load()?, name: name.clone() })
             })?,
         };
-        Ok(EndpointConnector { endpoint: self.clone(), policy: policy.into(), security })
+        Ok(EndpointConnector { endpoint: self.clone(), policy: policy.into(), security, place: Location::caller() })
     }
 }
 
@@ -75,6 +79,8 @@ pub struct EndpointConnector {
     endpoint: ClientEndpoint,
     policy: Arc<Policy>,
     security: Security<HandshakeSettings>,
+    /// Where the connector was made.
+    place: &'static Location<'static>,
 }
 
 /// The settings of a handshake.
@@ -107,10 +113,12 @@ impl EndpointConnector {
         let timeout = self.endpoint.timeout().unwrap_or(TIMEOUT);
         let deadline = after(Some(timeout));
         let (inet, bind) = match self.endpoint.place() {
-            ClientPlace::Unix { path } => return unix::connect(path.as_ref(), timeout, Arc::clone(&self.policy)).await,
+            ClientPlace::Unix { path } => {
+                return unix::connect(path.as_ref(), timeout, Arc::clone(&self.policy), self.place).await;
+            }
             ClientPlace::Inet { inet, bind, .. } => (inet, bind),
         };
-        let mut connector = Connector::new().timeout(timeout).policy(Arc::clone(&self.policy));
+        let mut connector = Connector::at(self.place).timeout(timeout).policy(Arc::clone(&self.policy));
         if let Some(local) = *bind {
             connector = connector.bind_to(local);
         }

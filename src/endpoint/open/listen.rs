@@ -17,8 +17,9 @@ use crate::endpoint::parse::{Families, Security, ServerPlace};
 use crate::error::Error;
 use crate::policy::Policy;
 use crate::server::incoming::Incoming;
-use crate::server::listener::{Listener, ListenerBuilder, ListenerStatus};
+use crate::server::listener::{Listener, ListenerBuilder};
 use crate::server::opening::IpFamily;
+use crate::server::status::ListenerStatus;
 
 impl ServerEndpoint {
     /// Reads and checks the files that the arguments name, then listens. `policy` applies to the connections. For other
@@ -35,8 +36,9 @@ impl ServerEndpoint {
     #[doc(alias = "listenTCP")]
     #[doc(alias = "listenSSL")]
     #[doc(alias = "listenUNIX")]
-    pub async fn listen(&self, policy: impl Into<Arc<Policy>>) -> Result<EndpointListener, Error> {
-        self.listen_with(Listener::builder().policy(policy)).await
+    #[track_caller]
+    pub fn listen(&self, policy: impl Into<Arc<Policy>>) -> impl Future<Output = Result<EndpointListener, Error>> {
+        self.listen_with(Listener::builder().policy(policy))
     }
 
     /// Reads and checks the files that the arguments name, then listens with the policy, the limits and the group of

@@ -1,6 +1,7 @@
 //! For systems without Unix sockets: every attempt to use one is an error.
 
 use std::io;
+use std::panic::Location;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use crate::conn::group::DrainGroup;
 use crate::error::Error;
 use crate::error::{BindError, ConnectAttempt, ConnectError};
 use crate::policy::Policy;
-use crate::server::listener::{ListenerBuilder, ListenerStatus};
+use crate::server::listener::ListenerBuilder;
+use crate::server::status::ListenerStatus;
 
 /// Has no values, because this system has no Unix sockets.
 pub(super) enum Accepted {}
@@ -27,7 +29,12 @@ impl Accepted {
     }
 }
 
-pub(super) async fn connect(path: &Path, _: Duration, _: Arc<Policy>) -> Result<BoxConnection, Error> {
+pub(super) async fn connect(
+    path: &Path,
+    _: Duration,
+    _: Arc<Policy>,
+    _: &Location<'_>,
+) -> Result<BoxConnection, Error> {
     let addr = Address::Unix(Some(path.to_owned()));
     let (target, attempts) = (addr.to_string(), vec![ConnectAttempt { addr, error: none() }]);
     Err(ConnectError { target, attempts, resolve: None, timed_out: false }.into())

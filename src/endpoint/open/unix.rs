@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,7 +32,8 @@ use crate::layers::stream::Stream;
 use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Policy;
 use crate::server::acceptor::{Acceptor, Listens};
-use crate::server::listener::{ListenerBuilder, ListenerStatus};
+use crate::server::listener::ListenerBuilder;
+use crate::server::status::ListenerStatus;
 use crate::transport::Transport;
 
 /// An accepted connection. It counts as unfinished until it is started.
@@ -50,13 +52,18 @@ impl Accepted {
     }
 }
 
-pub(super) async fn connect(path: &Path, timeout: Duration, policy: Arc<Policy>) -> Result<BoxConnection, Error> {
+pub(super) async fn connect(
+    path: &Path,
+    timeout: Duration,
+    policy: Arc<Policy>,
+    from: &'static Location<'static>,
+) -> Result<BoxConnection, Error> {
     let place = UnixPath::of(path);
     let error = match until(after(Some(timeout)), place.dial()).await {
         Some(Ok(stream)) => {
             let connection = Stream::unix(stream, policy);
             connection.control().set_connected();
-            connection.control().announce();
+            connection.control().announce(from);
             return Ok(Box::new(UpgradableConnection::new(connection)));
         }
         Some(Err(error)) => error,

@@ -8,6 +8,7 @@ pub(crate) mod unix;
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -91,15 +92,17 @@ impl<S> Drop for Live<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     /// A transport with the default policy and without addresses.
+    #[track_caller]
     pub fn new(io: S) -> Self {
         let unnamed = Address::Other("stream".into());
         Self::with(io, unnamed.clone(), unnamed, Policy::default())
     }
 
     /// A transport with these addresses and this policy.
+    #[track_caller]
     pub fn with(io: S, host: Address, peer: Address, policy: impl Into<Arc<Policy>>) -> Self {
         let stream = Self::silently(io, host, peer, policy.into());
-        stream.control.announce();
+        stream.control.announce(Location::caller());
         stream
     }
 
@@ -433,6 +436,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> AsyncWrite for Stream<S
             self.control.note_pending(|| Some(Pending::default()));
         }
         self.fin_sent.begin();
+        self.control.note_write_ended();
         self.rest();
         Poll::Ready(Ok(()))
     }

@@ -1,6 +1,7 @@
 //! Unix sockets.
 
 use std::io;
+use std::panic::Location;
 use std::sync::Arc;
 
 use super::Stream;
@@ -39,10 +40,11 @@ impl Stream<tokio::net::UnixStream> {
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
+    #[track_caller]
     pub fn from_std(io: std::os::unix::net::UnixStream, policy: impl Into<Arc<Policy>>) -> io::Result<Self> {
         io.set_nonblocking(true)?;
         let stream = Self::unix(tokio::net::UnixStream::from_std(io)?, policy.into());
-        stream.control.announce();
+        stream.control.announce(Location::caller());
         Ok(stream)
     }
 }

@@ -12,6 +12,7 @@ mod write;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -64,10 +65,11 @@ impl TcpConnection {
     ///
     /// # Errors
     /// The error of the system if the socket has no peer any more.
+    #[track_caller]
     pub fn new(stream: TcpStream, policy: impl Into<Arc<Policy>>) -> io::Result<Self> {
         let (host, peer) = (stream.local_addr()?, stream.peer_addr()?);
         let connection = Self::between(stream, host, peer, policy.into());
-        connection.write.control_ref().announce();
+        connection.write.control_ref().announce(Location::caller());
         Ok(connection)
     }
 

@@ -194,6 +194,7 @@ impl TcpWriteHalf {
         match shared.socket.get().map_or_else(|| Err(gone()), |stream| socket::Options::of(&stream).shutdown_write()) {
             Ok(()) => {
                 shared.fin_sent.begin();
+                shared.control().note_write_ended();
                 let drained = self.half.drained().map_err(|Refused| self.refusal());
                 self.shared = shared.finish();
                 drained
