@@ -98,6 +98,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "tokio")]
+mod adapters;
 mod address;
 mod certificate;
 #[cfg(feature = "tokio")]
@@ -135,6 +137,15 @@ mod relay;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(feature = "hyper")]
+#[doc(inline)]
+pub use self::adapters::hyper;
+#[cfg(feature = "postgres")]
+#[doc(inline)]
+pub use self::adapters::postgres;
+#[cfg(feature = "tonic")]
+#[doc(inline)]
+pub use self::adapters::tonic;
 pub use address::Address;
 pub use certificate::AlternativeName;
 #[doc(inline)]
@@ -209,6 +220,9 @@ mod pages {
     struct Identities;
     #[doc = include_str!("../docs/dropped.md")]
     struct Dropped;
+    #[cfg(all(feature = "hyper", feature = "axum", feature = "tonic", feature = "postgres"))]
+    #[doc = include_str!("../docs/frameworks.md")]
+    struct Frameworks;
     #[cfg(feature = "starttls")]
     #[doc = include_str!("../docs/starttls.md")]
     struct StartTls;

@@ -104,6 +104,11 @@ impl Connector {
         Self { bind_to: Some(local.into()), ..self }
     }
 
+    #[cfg(feature = "hyper")]
+    pub(crate) fn settings(&self) -> (Option<Duration>, Arc<Policy>, &'static Location<'static>) {
+        (self.timeout, Arc::clone(&self.policy), self.place)
+    }
+
     /// Connects to a name, an IPv4 address, or an IPv6 address (with or without brackets, with or without a scope).
     ///
     /// # Errors

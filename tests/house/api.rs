@@ -16,7 +16,23 @@ use crate::source::root;
 
 /// The crates, besides std, whose types the API names. A new major version of one of them requires a new major version
 /// of this crate.
-const PUBLIC: [&str; 6] = ["rustls", "rustls_pki_types", "tokio", "tokio_rustls", "tokio_util", "tracing"];
+const PUBLIC: [&str; 15] = [
+    "axum",
+    "futures_core",
+    "http",
+    "http_body",
+    "hyper",
+    "hyper_util",
+    "rustls",
+    "rustls_pki_types",
+    "tokio",
+    "tokio_postgres",
+    "tokio_rustls",
+    "tokio_util",
+    "tonic",
+    "tower_service",
+    "tracing",
+];
 
 /// The types of other crates in a text, by crate.
 fn foreign(text: &str) -> BTreeMap<&str, BTreeSet<&str>> {

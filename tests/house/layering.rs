@@ -8,7 +8,7 @@ use crate::source::{Source, files};
 
 /// The levels, lowest first. A folder (or a file at the top of src/) imports from the levels below its own only: not from above,
 /// and not from another one of its level.
-const LEVELS: [(&str, &[&str]); 12] = [
+const LEVELS: [(&str, &[&str]); 13] = [
     ("a peer's text, made safe to print", &["escape"]),
     ("addresses; the fields of certificates", &["address", "certificate"]),
     ("the PROXY header", &["proxy"]),
@@ -20,6 +20,7 @@ const LEVELS: [(&str, &[&str]); 12] = [
     ("the layers: TCP, streams, TLS, upgradable connections", &["layers"]),
     ("connecting, accepting, relaying, dialogues before TLS", &["client", "server", "relay", "starttls"]),
     ("endpoint strings; callbacks", &["endpoint", "protocol"]),
+    ("the traits of frameworks: hyper, axum, tonic, tokio-postgres", &["adapters"]),
     ("for tests", &["testing"]),
 ];
 

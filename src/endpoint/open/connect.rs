@@ -114,7 +114,7 @@ impl EndpointConnector {
         let deadline = after(Some(timeout));
         let (inet, bind) = match self.endpoint.place() {
             ClientPlace::Unix { path } => {
-                return unix::connect(path.as_ref(), timeout, Arc::clone(&self.policy), self.place).await;
+                return unix::connect(path.as_ref(), Some(timeout), Arc::clone(&self.policy), self.place).await;
             }
             ClientPlace::Inet { inet, bind, .. } => (inet, bind),
         };

@@ -19,6 +19,8 @@ mod tests;
 
 pub use self::connect::EndpointConnector;
 pub use self::listen::{EndpointIncoming, EndpointListener};
+#[cfg(feature = "hyper")]
+pub(crate) use self::unix::connect as connect_unix;
 
 use std::fmt;
 

@@ -29,9 +29,9 @@ impl Accepted {
     }
 }
 
-pub(super) async fn connect(
+pub(crate) async fn connect(
     path: &Path,
-    _: Duration,
+    _: Option<Duration>,
     _: Arc<Policy>,
     _: &Location<'_>,
 ) -> Result<BoxConnection, Error> {

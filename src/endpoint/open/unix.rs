@@ -52,14 +52,14 @@ impl Accepted {
     }
 }
 
-pub(super) async fn connect(
+pub(crate) async fn connect(
     path: &Path,
-    timeout: Duration,
+    timeout: Option<Duration>,
     policy: Arc<Policy>,
     from: &'static Location<'static>,
 ) -> Result<BoxConnection, Error> {
     let place = UnixPath::of(path);
-    let error = match until(after(Some(timeout)), place.dial()).await {
+    let error = match until(after(timeout), place.dial()).await {
         Some(Ok(stream)) => {
             let connection = Stream::unix(stream, policy);
             connection.control().set_connected();

@@ -1,0 +1,283 @@
+//! Serves HTTP/1 and HTTP/2 until a drain.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ::hyper::body::{Body, Incoming};
+use ::hyper::service::{Service, service_fn};
+use ::hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{Notify, watch};
+
+use super::io::Io;
+use crate::conn::control::Control;
+use crate::conn::time::{after, until};
+use crate::error::Error;
+use crate::layers::tcp::TcpConnection;
+use crate::server::listener::Listener;
+use crate::server::tls_listener::TlsListener;
+use crate::transport::Transport;
+use crate::transport::lingering::Lingering;
+
+/// An error of a service, of a body, or of hyper.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A listener whose connections a [`Server`] serves.
+pub trait Accept: Send {
+    /// The connections.
+    type Connection: Transport;
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// [`Error::Draining`] after the last connection, and any other error if the listener is no longer usable.
+    fn accept(&mut self) -> impl Future<Output = Result<Self::Connection, Error>> + Send;
+}
+
+/// Plaintext.
+impl Accept for Listener {
+    type Connection = TcpConnection;
+
+    async fn accept(&mut self) -> Result<TcpConnection, Error> {
+        Ok(Self::accept(self).await?.into_tcp())
+    }
+}
+
+impl<C: Transport> Accept for TlsListener<C> {
+    type Connection = C;
+
+    async fn accept(&mut self) -> Result<C, Error> {
+        Self::accept(self).await
+    }
+}
+
+/// Serves HTTP/1 and HTTP/2 on the connections of a listener, until its [group](crate::DrainGroup) drains.
+///
+/// ```no_run
+/// # async fn example(tls: bowline::ServerTls) -> Result<(), bowline::Error> {
+/// use std::{convert::Infallible, time::Duration};
+/// use bowline::{Control, Listener, TlsListener, hyper::Server};
+/// use hyper::{Request, Response, body::Incoming, service::service_fn};
+///
+/// async fn answer(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+///     let control = request.extensions().get::<Control>();
+///     Ok(Response::new(format!("hello {:?}", control.map(Control::peer_addr))))
+/// }
+///
+/// // `tls` has the ALPN protocols "h2" and "http/1.1".
+/// let listener = TlsListener::new(Listener::bind("0.0.0.0:443").await?, tls);
+/// let group = listener.group().clone();
+/// tokio::spawn(async move { Server::new().serve(listener, service_fn(answer)).await });
+/// tokio::signal::ctrl_c().await?;
+/// println!("{}", group.drain(Duration::from_secs(30)).await);
+/// # Ok(()) }
+/// ```
+///
+/// A service of tower, such as axum's `Router`, is passed as hyper-util's `TowerToHyperService::new(router)`.
+///
+/// - A request carries the [`Control`] of its connection in its extensions.
+/// - While a request is processed, its connection is [busy](Control::busy): it does not count as idle (rule: idle-4).
+/// - A drain ends each connection after the answers to its requests: with `connection: close` in HTTP/1, with GOAWAY in HTTP/2. A
+///   connection that had no request yet has [a short time](Self::first_request) for its first one.
+/// - Each connection ends by a complete close ([`Lingering`](crate::Lingering)), also where hyper drops it without a shutdown.
+/// - Clients may half-close their connection after a request.
+#[derive(Clone)]
+pub struct Server {
+    http: Builder<TokioExecutor>,
+    first_request: Duration,
+    on_error: Option<OnError>,
+}
+
+type OnError = Arc<dyn Fn(&Control, &(dyn StdError + 'static)) + Send + Sync>;
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Server {
+    /// hyper's defaults, with its time limits, and with half-close in HTTP/1.
+    pub fn new() -> Self {
+        let mut http = Builder::new(TokioExecutor::new());
+        http.http1().timer(TokioTimer::new()).half_close(true);
+        http.http2().timer(TokioTimer::new());
+        Self { http, first_request: Duration::from_secs(2), on_error: None }
+    }
+
+    /// Changes the settings of hyper, for example its time limits.
+    pub fn http(mut self, set: impl FnOnce(&mut Builder<TokioExecutor>)) -> Self {
+        set(&mut self.http);
+        self
+    }
+
+    /// How long a drain waits for the first request of a connection; default 2 seconds. A client that has connected and is about
+    /// to send its request gets an answer.
+    pub fn first_request(self, limit: Duration) -> Self {
+        Self { first_request: limit, ..self }
+    }
+
+    /// Is called with the error of each connection that [`serve`](Self::serve) has served and that HTTP or the service has ended. Clients that disconnect in the middle of
+    /// a request cause such errors too.
+    pub fn on_error(self, f: impl Fn(&Control, &(dyn StdError + 'static)) + Send + Sync + 'static) -> Self {
+        Self { on_error: Some(Arc::new(f)), ..self }
+    }
+
+    /// Serves the connections of this listener, each in its own task, until the listener's group drains. Returns after the last
+    /// of these connections has ended. [`DrainGroup::drain`](crate::DrainGroup::drain) limits this time.
+    ///
+    /// # Errors
+    /// The error of a listener that is no longer usable. Its connections continue.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the listener. Its connections continue.
+    pub async fn serve<A, S, B>(&self, mut listener: A, service: S) -> Result<(), Error>
+    where
+        A: Accept,
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let (ended, serving) = watch::channel(());
+        loop {
+            let connection = match listener.accept().await {
+                Ok(connection) => connection,
+                Err(Error::Draining) => break,
+                Err(error) => return Err(error),
+            };
+            let (server, service, serving) = (self.clone(), service.clone(), serving.clone());
+            tokio::spawn(async move {
+                let control = connection.control();
+                let served = server.connection(connection, service).await;
+                if let (Err(error), Some(on_error)) = (served, server.on_error) {
+                    on_error(&control, &*error);
+                }
+                drop(serving);
+            });
+        }
+        drop((listener, serving));
+        ended.closed().await;
+        Ok(())
+    }
+
+    /// Serves one connection, until it ends or until the drain of its group.
+    ///
+    /// # Errors
+    /// What hyper or the service reports. The connection has ended in any case.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: dropping the future drops the connection.
+    pub async fn connection<T, S, B>(&self, connection: T, service: S) -> Result<(), BoxError>
+    where
+        T: Transport,
+        S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let control = connection.control();
+        let first = Arc::new(First::default());
+        let service = {
+            let (control, first) = (control.clone(), Arc::clone(&first));
+            service_fn(move |mut request: Request<Incoming>| {
+                first.note();
+                let busy = control.busy();
+                request.extensions_mut().insert(control.clone());
+                let answer = service.call(request);
+                async move {
+                    let answer = answer.await;
+                    drop(busy);
+                    answer
+                }
+            })
+        };
+        let (io, left) = Io::new(Lingering::new(connection));
+        let served = {
+            let mut serving = pin!(self.http.serve_connection_with_upgrades(io, service));
+            tokio::select! {
+                biased;
+                served = serving.as_mut() => served,
+                () = self.should_stop(&control, &first) => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            }
+        };
+        let end = End::of(&served);
+        if let (Some(mut io), End::InOrder | End::Unused) = (left.take(), &end) {
+            // A failure is in the connection's report.
+            let _ = io.shutdown().await;
+        }
+        match end {
+            End::Unused => Ok(()),
+            End::InOrder | End::Failed => served,
+        }
+    }
+
+    /// Waits for the drain, and then for the first request of a new connection.
+    async fn should_stop(&self, control: &Control, first: &First) {
+        control.draining().await;
+        until(after(Some(self.first_request)), first.noted()).await;
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("first_request", &self.first_request).finish_non_exhaustive()
+    }
+}
+
+/// How hyper has ended a connection.
+enum End {
+    /// After an answer, or at one of hyper's time limits.
+    InOrder,
+    /// A drain has ended it before its first request.
+    Unused,
+    /// By an error: the peer must not take the last message for complete.
+    Failed,
+}
+
+impl End {
+    fn of(served: &Result<(), BoxError>) -> Self {
+        let Err(error) = served else { return Self::InOrder };
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::Interrupted) {
+            return Self::Unused;
+        }
+        let timed_out = error.downcast_ref::<::hyper::Error>().is_some_and(::hyper::Error::is_timeout);
+        if timed_out { Self::InOrder } else { Self::Failed }
+    }
+}
+
+/// Whether a connection has had a request.
+#[derive(Default)]
+struct First {
+    noted: AtomicBool,
+    notify: Notify,
+}
+
+impl First {
+    fn note(&self) {
+        if !self.noted.load(Ordering::Relaxed) && !self.noted.swap(true, Ordering::Release) {
+            self.notify.notify_one();
+        }
+    }
+
+    async fn noted(&self) {
+        if !self.noted.load(Ordering::Acquire) {
+            self.notify.notified().await;
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A PKI in files, and the programs that the tests start.
+
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use bowline::testing::pki::Pki;
+use bowline::{ClientTls, DrainGroup, Listener, ServerTls, TlsListener};
+use tokio::process::Command;
+
+/// Longer than any wait of a test that passes.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+pub(crate) struct Certs {
+    pub(crate) pki: Pki,
+    folder: tempfile::TempDir,
+}
+
+impl Certs {
+    pub(crate) fn new() -> Self {
+        let (pki, folder) = (Pki::new(), tempfile::tempdir().unwrap());
+        let client = pki.client("alice");
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("ca.pem", &pki.ca_pem());
+        write("client.pem", &format!("{}{}", client.chain_pem(), client.key_pem()));
+        Self { pki, folder }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// For `localhost`, with both versions of HTTP; client certificates are accepted.
+    pub(crate) fn server_tls(&self) -> ServerTls {
+        let identity = self.pki.server(&["localhost"]);
+        let tls = ServerTls::builder().identity_pem(identity.chain_pem(), identity.key_pem());
+        tls.client_ca_pem(self.pki.ca_pem()).client_auth_optional().alpn(["h2", "http/1.1"]).build().unwrap()
+    }
+
+    pub(crate) fn client_tls(&self, alpn: &[&str]) -> ClientTls {
+        ClientTls::builder().roots_pem(self.pki.ca_pem()).alpn(alpn).build().unwrap()
+    }
+
+    pub(crate) async fn listener(&self) -> (TlsListener, u16, DrainGroup) {
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TlsListener::new(listener, self.server_tls());
+        let (port, group) = (listener.local_addr().as_inet().unwrap().port(), listener.group().clone());
+        (listener, port, group)
+    }
+
+    /// curl, with the root certificate.
+    pub(crate) fn curl(&self, arguments: &[&str]) -> Command {
+        let mut curl = program("curl", &["-sS", "-m", "60", "--cacert"]);
+        curl.arg(self.path("ca.pem")).args(arguments);
+        curl
+    }
+
+    /// The output of curl.
+    pub(crate) async fn curled(&self, arguments: &[&str]) -> String {
+        finished(&mut self.curl(arguments)).await
+    }
+}
+
+pub(crate) fn program(name: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(name);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Whether a program is installed.
+pub(crate) fn has(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// The output of a program that has succeeded.
+pub(crate) async fn finished(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().await.unwrap();
+    let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{status}: {out}{err}");
+    out.into_owned()
+}
