@@ -52,3 +52,34 @@ impl fmt::Display for Address {
         }
     }
 }
+
+/// A version of IP.
+#[cfg(feature = "tokio")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+#[cfg(feature = "tokio")]
+impl IpFamily {
+    /// Whether the address is of this version. An IPv4 address that is written as an IPv6 address is IPv6.
+    pub(crate) fn has(self, addr: SocketAddr) -> bool {
+        match self {
+            Self::V4 => addr.is_ipv4(),
+            Self::V6 => addr.is_ipv6(),
+        }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl fmt::Display for IpFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}

@@ -171,6 +171,7 @@ pub use rustls;
 
 #[cfg(feature = "tokio")]
 pub use self::{
+    address::IpFamily,
     client::connect::Connector,
     client::reconnect::{AttemptFailure, GaveUp, Reconnector},
     config::start_tls::StartTls,
@@ -191,7 +192,6 @@ pub use self::{
     relay::{RelayReport, relay},
     server::incoming::Incoming,
     server::listener::{Listener, ListenerBuilder},
-    server::opening::IpFamily,
     server::status::ListenerStatus,
     server::tls_listener::{TlsListener, TlsListenerBuilder},
     transport::close::Close,

@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, lookup_host};
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 
-use crate::address::Address;
+use crate::address::{Address, IpFamily};
 use crate::conn::time::{after, until};
 use crate::error::{ConnectError, Error};
 use crate::layers::tcp::TcpConnection;
@@ -47,6 +47,7 @@ pub struct Connector {
     timeout: Option<Duration>,
     attempt_delay: Duration,
     bind_to: Option<SocketAddr>,
+    family: Option<IpFamily>,
     /// Where the connector was made.
     place: &'static Location<'static>,
 }
@@ -72,6 +73,7 @@ impl Connector {
             timeout: Some(Duration::from_secs(30)),
             attempt_delay: Duration::from_millis(250),
             bind_to: None,
+            family: None,
             place,
         }
     }
@@ -102,6 +104,14 @@ impl Connector {
     #[doc(alias = "local_addr")]
     pub fn bind_to(self, local: impl Into<SocketAddr>) -> Self {
         Self { bind_to: Some(local.into()), ..self }
+    }
+
+    /// Connects to addresses of this family only; default: to all. If there are none, the error says so.
+    #[doc(alias = "AF_INET")]
+    #[doc(alias = "AF_INET6")]
+    #[doc(alias = "family")]
+    pub fn only(self, family: IpFamily) -> Self {
+        Self { family: Some(family), ..self }
     }
 
     #[cfg(feature = "hyper")]
@@ -160,6 +170,7 @@ impl Connector {
         addrs: impl IntoIterator<Item = SocketAddr>,
         deadline: Option<Instant>,
     ) -> Result<TcpConnection, Error> {
+        let addrs = addrs.into_iter().filter(|addr| self.family.is_none_or(|family| family.has(*addr)));
         let super::race::Lost { attempts, timed_out } =
             match super::race::race(addrs, self.attempt_delay, deadline, |addr| self.attempt(addr)).await {
                 Ok(connection) => {
@@ -172,7 +183,11 @@ impl Connector {
         // again, for example while no descriptors are free.
         consume_budget().await;
         if attempts.is_empty() && !timed_out {
-            return Err(unresolved(target, Some(io::Error::new(io::ErrorKind::NotFound, "there is no address"))));
+            let problem = match self.family {
+                Some(family) => format!("there is no {family} address"),
+                None => "there is no address".into(),
+            };
+            return Err(unresolved(target, Some(io::Error::new(io::ErrorKind::NotFound, problem))));
         }
         Err(ConnectError { target, attempts, resolve: None, timed_out }.into())
     }
@@ -279,6 +294,23 @@ mod tests {
         for host in ["localhost", "127.0.0.1"] {
             let connection = Connector::new().connect(host, addr.port()).await.unwrap();
             assert_eq!(connection.peer_addr().as_inet().unwrap().port(), addr.port());
+        }
+    }
+
+    /// rule: tcp-4
+    #[tokio::test]
+    async fn a_family_leaves_out_the_addresses_of_the_other_one() {
+        let (_open, four) = listener(Ipv4Addr::LOCALHOST).unwrap();
+        let six = SocketAddr::from((Ipv6Addr::LOCALHOST, four.port()));
+        let connection = Connector::new().only(IpFamily::V4).connect_addrs(&[six, four]).await.unwrap();
+        assert_eq!(connection.peer_addr().as_inet(), Some(four));
+        let six_only = Connector::new().only(IpFamily::V6);
+        for error in
+            [six_only.connect_addr(four).await.unwrap_err(), six_only.connect_addrs(&[four]).await.unwrap_err()]
+        {
+            let error = connect_error(error);
+            assert!(error.attempts.is_empty(), "{error}");
+            assert_eq!(error.resolve.unwrap().to_string(), "there is no IPv6 address");
         }
     }
 

@@ -15,9 +15,9 @@ use tokio::task::coop::consume_budget;
 
 use super::acceptor::{Acceptor, Listens, Origin};
 use super::incoming::Incoming;
-use super::opening::{IpFamily, Opened};
+use super::opening::Opened;
 use super::status::ListenerStatus;
-use crate::address::Address;
+use crate::address::{Address, IpFamily};
 use crate::conn::group::{DrainGroup, Drainable};
 use crate::error::Error;
 use crate::layers::tcp::TcpConnection;

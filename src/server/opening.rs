@@ -1,6 +1,5 @@
 //! Opens the sockets of a listener.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,33 +25,6 @@ fn is_missing(error: &io::Error) -> bool {
     #[cfg(not(unix))]
     let family_is_off = error.raw_os_error() == Some(10047);
     family_is_off || error.kind() == io::ErrorKind::AddrNotAvailable
-}
-
-/// A version of IP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum IpFamily {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl IpFamily {
-    fn has(self, addr: SocketAddr) -> bool {
-        match self {
-            Self::V4 => addr.is_ipv4(),
-            Self::V6 => addr.is_ipv6(),
-        }
-    }
-}
-
-impl fmt::Display for IpFamily {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
-    }
 }
 
 impl ListenerBuilder {

@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::task::coop::consume_budget;
 
 use super::{BoxConnection, unix};
+use crate::address::IpFamily;
 use crate::client::connect::Connector;
 use crate::config::ClientTls;
 use crate::config::start_tls::StartTls;
 use crate::conn::time::after;
 use crate::endpoint::parse::ClientEndpoint;
-use crate::endpoint::parse::{ClientPlace, Security};
+use crate::endpoint::parse::{ClientPlace, Families, Security};
 use crate::error::Error;
 use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Policy;
@@ -112,16 +113,21 @@ impl EndpointConnector {
         consume_budget().await;
         let timeout = self.endpoint.timeout().unwrap_or(TIMEOUT);
         let deadline = after(Some(timeout));
-        let (inet, bind) = match self.endpoint.place() {
+        let (inet, bind, families) = match self.endpoint.place() {
             ClientPlace::Unix { path } => {
                 return unix::connect(path.as_ref(), Some(timeout), Arc::clone(&self.policy), self.place).await;
             }
-            ClientPlace::Inet { inet, bind, .. } => (inet, bind),
+            ClientPlace::Inet { inet, bind, families, .. } => (inet, bind, *families),
         };
         let mut connector = Connector::at(self.place).timeout(timeout).policy(Arc::clone(&self.policy));
         if let Some(local) = *bind {
             connector = connector.bind_to(local);
         }
+        connector = match families {
+            Families::Given | Families::Dual => connector,
+            Families::V4 => connector.only(IpFamily::V4),
+            Families::V6 => connector.only(IpFamily::V6),
+        };
         let mut connection = UpgradableConnection::new(connector.connect(&inet.host, inet.port).await?);
         match &self.security {
             Security::Plain | Security::StartTls(_) => {}

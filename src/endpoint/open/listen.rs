@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::task::coop::consume_budget;
 
 use super::{BoxConnection, inherited, unix};
-use crate::address::Address;
+use crate::address::{Address, IpFamily};
 use crate::config::ServerTls;
 use crate::config::start_tls::StartTls;
 use crate::conn::control::Control;
@@ -18,7 +18,6 @@ use crate::error::Error;
 use crate::policy::Policy;
 use crate::server::incoming::Incoming;
 use crate::server::listener::{Listener, ListenerBuilder};
-use crate::server::opening::IpFamily;
 use crate::server::status::ListenerStatus;
 
 impl ServerEndpoint {
@@ -67,8 +66,11 @@ impl ServerEndpoint {
             Some(backlog) => builder.backlog(backlog),
             None => builder,
         };
-        let (host, port, families, security) = match self.place() {
-            ServerPlace::Inet { host, port, families, security } => (host, *port, *families, security),
+        let (host, port, families, security, builder) = match self.place() {
+            ServerPlace::Inet { host, port, families, reuse_port, security } => {
+                let builder = if *reuse_port { builder.reuse_port(true) } else { builder };
+                (host, *port, *families, security, builder)
+            }
             ServerPlace::Unix { path, mode } => {
                 let socket = Socket::Unix(unix::Listening::open(path.as_ref(), *mode, builder)?);
                 return Ok(EndpointListener { socket, security: Security::Plain });

@@ -15,6 +15,7 @@ pub(super) enum Argument {
     DualStack,
     Ipv4Only,
     Ipv6Only,
+    ReusePort,
     Mode,
     StartTls,
     Cert,
@@ -40,12 +41,13 @@ const MAY_TLS: &[EndpointKind] = &[EndpointKind::Tls, EndpointKind::StartTls, En
 const NONE: &[EndpointKind] = &[];
 
 impl Argument {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Interface,
         Self::Backlog,
         Self::DualStack,
         Self::Ipv4Only,
         Self::Ipv6Only,
+        Self::ReusePort,
         Self::Mode,
         Self::StartTls,
         Self::Cert,
@@ -69,6 +71,7 @@ impl Argument {
             Self::DualStack => "dual-stack",
             Self::Ipv4Only => "ipv4-only",
             Self::Ipv6Only => "ipv6-only",
+            Self::ReusePort => "reuse-port",
             Self::Mode => "mode",
             Self::StartTls => "starttls",
             Self::Cert => "cert",
@@ -90,8 +93,9 @@ impl Argument {
     fn takers(self, side: Side) -> &'static [EndpointKind] {
         match (self, side) {
             (Self::Interface, Side::Server) | (Self::Bind, Side::Client) => INET,
-            (Self::DualStack | Self::Ipv4Only | Self::Ipv6Only, Side::Server) => INET,
-            (Self::DualStack | Self::Ipv4Only | Self::Ipv6Only, Side::Client) => NONE,
+            (Self::Ipv4Only | Self::Ipv6Only, Side::Server | Side::Client) => INET,
+            (Self::DualStack | Self::ReusePort, Side::Server) => INET,
+            (Self::DualStack | Self::ReusePort, Side::Client) => NONE,
             (Self::Backlog, Side::Server) | (Self::Timeout, Side::Client) => OPENED,
             (Self::Mode, Side::Server) => UNIX,
             (Self::StartTls, Side::Server) => INHERITED,
@@ -108,7 +112,22 @@ impl Argument {
 
     /// Whether the argument is a flag, without a value.
     fn is_flag(self) -> bool {
-        matches!(self, Self::ClientOptional | Self::StartTls | Self::DualStack | Self::Ipv4Only | Self::Ipv6Only)
+        match self {
+            Self::ClientOptional
+            | Self::StartTls
+            | Self::DualStack
+            | Self::Ipv4Only
+            | Self::Ipv6Only
+            | Self::ReusePort => true,
+            Self::Interface
+            | Self::Backlog
+            | Self::Mode
+            | Self::Cert
+            | Self::Key
+            | Self::Identities
+            | Self::ClientCa => false,
+            Self::Ca | Self::Name | Self::Alpn | Self::Min | Self::Max | Self::Timeout | Self::Bind => false,
+        }
     }
 
     /// Whether colons between brackets belong to the value.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::arguments::{Argument, Given, print_seconds, seconds};
+use super::families::Families;
 use super::host::{self, Inet, print_local, read_local};
 use super::text::{Cursor, Mistake, escape};
 use super::tls::{ClientText, Security};
@@ -28,6 +29,7 @@ use crate::error::{EndpointError, Error};
 /// |---|---|---|
 /// | `timeout=SECONDS` | all | for the whole connect: resolving, connecting and, on `tls`, the handshake; fractions allowed; default 30 |
 /// | `bind=IP` | `tcp`, `tls`, `starttls` | the local address, with an optional port: `bind=127.0.0.1\:4000` |
+/// | `ipv4-only`, `ipv6-only` | `tcp`, `tls`, `starttls` | only these addresses of a name |
 /// | `ca=FILE` | `tls`, `starttls` | the roots to trust, PEM; default: the roots of the platform |
 /// | `name=NAME` | `tls`, `starttls` | the name to send as SNI and to check; default: the host |
 /// | `cert=FILE`, `key=FILE` | `tls`, `starttls` | our certificate chain and its private key, PEM |
@@ -67,7 +69,7 @@ pub struct ClientEndpoint {
 /// The address, in the form that connecting needs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum ClientPlace {
-    Inet { inet: Inet, bind: Option<SocketAddr>, security: Security<ClientText> },
+    Inet { inet: Inet, bind: Option<SocketAddr>, families: Families, security: Security<ClientText> },
     Unix { path: String },
 }
 
@@ -98,7 +100,7 @@ impl ClientEndpoint {
 
     fn inet(host: &str, port: u16, security: Security<ClientText>) -> Result<Self, EndpointError> {
         let inet = Inet::new(host, port).map_err(|mistake| mistake.of(host))?;
-        Ok(Self { place: ClientPlace::Inet { inet, bind: None, security }, timeout: None })
+        Ok(Self { place: ClientPlace::Inet { inet, bind: None, families: Families::Given, security }, timeout: None })
     }
 
     /// A Unix socket: `unix:PATH`, or `unix:@NAME` for an abstract one. The path is taken as it is, without escapes.
@@ -110,7 +112,8 @@ impl ClientEndpoint {
         Ok(Self { place: ClientPlace::Unix { path }, timeout: None })
     }
 
-    /// Adds arguments, each a name and a value. The values are taken as they are, without escapes.
+    /// Adds arguments, each a name and a value. The values are taken as they are, without escapes. The value of a flag
+    /// is empty.
     ///
     /// # Errors
     /// A mistake in the arguments. `input` of the error is the string that would be printed.
@@ -182,10 +185,13 @@ impl ClientEndpoint {
         self.security().get().and_then(|tls| tls.name.as_deref().or(self.host()))
     }
 
-    /// Every argument with its value, without escapes.
+    /// Every argument with its value, without escapes. The value of a flag is empty.
     pub fn arguments(&self) -> Vec<(&'static str, String)> {
         let mut all =
             vec![(Argument::Timeout, self.timeout.map(print_seconds)), (Argument::Bind, self.bind().map(print_local))];
+        if let ClientPlace::Inet { families, .. } = &self.place {
+            all.extend(families.flag().map(|flag| (flag, Some(String::new()))));
+        }
         all.extend(self.security().get().map(ClientText::arguments).unwrap_or_default());
         all.into_iter().filter_map(|(argument, value)| Some((argument.name(), value?))).collect()
     }
@@ -250,6 +256,7 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ClientEndpoint, Mistake> {
     let given = Given::read(cursor, Side::Client, kind)?;
     let timeout = given.value(Argument::Timeout, seconds)?;
     let bind = given.value(Argument::Bind, read_local)?;
+    let families = Families::read(&given, Some(&inet.host))?;
     let security = Security::new(kind, || ClientText::read(&given))?;
-    Ok(ClientEndpoint { place: ClientPlace::Inet { inet, bind, security }, timeout })
+    Ok(ClientEndpoint { place: ClientPlace::Inet { inet, bind, families, security }, timeout })
 }

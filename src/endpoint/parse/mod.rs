@@ -14,6 +14,7 @@
 
 mod arguments;
 mod client;
+mod families;
 mod host;
 mod server;
 mod text;
@@ -28,7 +29,7 @@ pub use client::ClientEndpoint;
 pub use server::ServerEndpoint;
 
 #[cfg(feature = "tokio")]
-pub(crate) use {client::ClientPlace, server::Families, server::Inherited, server::ServerPlace, tls::Security};
+pub(crate) use {client::ClientPlace, families::Families, server::Inherited, server::ServerPlace, tls::Security};
 
 use text::{Cursor, Mistake};
 

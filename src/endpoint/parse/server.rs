@@ -5,6 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::arguments::{Argument, Given, backlog, mode};
+use super::families::Families;
 use super::host::{self, Inet, looks_like_bare_ipv6, read_host, read_port};
 use super::text::{Cursor, Mistake, escape};
 use super::tls::{Security, ServerText};
@@ -30,6 +31,7 @@ use crate::error::{EndpointError, Error};
 /// | `interface=HOST` | `tcp`, `tls`, `starttls` | the same as a host before the port; `[::]` is every IPv6 address |
 /// | `dual-stack` | `tcp`, `tls`, `starttls` | with `[::]`, or without a host: one socket for IPv6 and IPv4 |
 /// | `ipv4-only`, `ipv6-only` | `tcp`, `tls`, `starttls` | only these addresses of a name; without a host, every address of that family |
+/// | `reuse-port` | `tcp`, `tls`, `starttls` | other sockets with this option may listen on the same port (`SO_REUSEPORT`; not on Windows) |
 /// | `backlog=N` | all | the length of the system's backlog; default 1024 |
 /// | `mode=660` | `unix` | the permissions of the socket, octal; default: according to the umask |
 /// | `starttls` | `fd`, `systemd` | with `cert` and `key`, or `identities`: TLS after an upgrade, not from the first byte on |
@@ -55,7 +57,7 @@ use crate::error::{EndpointError, Error};
 /// assert_eq!(error.at, 9);
 /// assert_eq!(
 ///     error.problem,
-///     "timeout is an argument of clients, and this is a server; a tcp server takes interface, backlog, dual-stack, ipv4-only, ipv6-only"
+///     "timeout is an argument of clients, and this is a server; a tcp server takes interface, backlog, dual-stack, ipv4-only, ipv6-only, reuse-port"
 /// );
 /// # Ok::<(), bowline::EndpointError>(())
 /// ```
@@ -74,7 +76,7 @@ pub struct ServerEndpoint {
 /// The address, in the form that listening needs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum ServerPlace {
-    Inet { host: Option<String>, port: u16, families: Families, security: Security<ServerText> },
+    Inet { host: Option<String>, port: u16, families: Families, reuse_port: bool, security: Security<ServerText> },
     Unix { path: String, mode: Option<u32> },
     Inherited { from: Inherited, security: Security<ServerText> },
 }
@@ -86,62 +88,17 @@ pub(crate) enum Inherited {
     Systemd(String),
 }
 
-/// The versions of IP to listen on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) enum Families {
-    /// Those of the addresses; without a host, IPv4.
-    #[default]
-    Given,
-    /// Both, on one socket: `[::]` accepts IPv4 too.
-    Dual,
-    V4,
-    V6,
-}
-
-impl Families {
-    fn flag(self) -> Option<Argument> {
-        match self {
-            Self::Given => None,
-            Self::Dual => Some(Argument::DualStack),
-            Self::V4 => Some(Argument::Ipv4Only),
-            Self::V6 => Some(Argument::Ipv6Only),
-        }
-    }
-
-    /// The one that is given, if it fits to the host.
-    fn read(given: &Given<'_>, host: Option<&str>) -> Result<Self, Mistake> {
-        let mut found: Option<(Self, usize)> = None;
-        for families in [Self::Dual, Self::V4, Self::V6] {
-            let Some((flag, at)) =
-                families.flag().and_then(|flag| Some((flag, given.text(flag)?.at - flag.name().len())))
-            else {
-                continue;
-            };
-            if let Some((other, _)) = found {
-                let other = other.flag().map_or("", Argument::name);
-                return Err(Mistake::new(at, format!("{} contradicts {other}", flag.name())));
-            }
-            found = Some((families, at));
-        }
-        let Some((families, at)) = found else { return Ok(Self::Given) };
-        let addr = host.and_then(|host| host.split('%').next()?.parse::<std::net::IpAddr>().ok());
-        let problem = match (families, host, addr) {
-            (Self::Dual, Some(_), addr) if addr != Some(std::net::Ipv6Addr::UNSPECIFIED.into()) => {
-                "dual-stack is for [::], or for a port without a host"
-            }
-            (Self::V4, _, Some(std::net::IpAddr::V6(_))) => "the host is an IPv6 address",
-            (Self::V6, _, Some(std::net::IpAddr::V4(_))) => "the host is an IPv4 address",
-            (Self::Given | Self::Dual | Self::V4 | Self::V6, ..) => return Ok(families),
-        };
-        Err(Mistake::new(at, problem))
-    }
-}
-
 impl ServerEndpoint {
     /// TCP on every IPv4 address: `tcp:PORT`.
     pub fn tcp(port: u16) -> Self {
         Self {
-            place: ServerPlace::Inet { host: None, port, families: Families::Given, security: Security::Plain },
+            place: ServerPlace::Inet {
+                host: None,
+                port,
+                families: Families::Given,
+                reuse_port: false,
+                security: Security::Plain,
+            },
             backlog: None,
         }
     }
@@ -262,8 +219,9 @@ impl ServerEndpoint {
     pub fn arguments(&self) -> Vec<(&'static str, String)> {
         let mut all = vec![(Argument::Backlog, self.backlog.map(|backlog| backlog.to_string()))];
         match &self.place {
-            ServerPlace::Inet { security, families, .. } => {
+            ServerPlace::Inet { security, families, reuse_port, .. } => {
                 all.extend(families.flag().map(|flag| (flag, Some(String::new()))));
+                all.extend(reuse_port.then(|| (Argument::ReusePort, Some(String::new()))));
                 all.extend(security.get().map(ServerText::arguments).unwrap_or_default())
             }
             ServerPlace::Unix { mode, .. } => all.push((Argument::Mode, mode.map(|mode| format!("{mode:o}")))),
@@ -360,8 +318,9 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
     };
     let backlog = given.value(Argument::Backlog, backlog)?;
     let families = Families::read(&given, host.as_deref())?;
+    let reuse_port = given.text(Argument::ReusePort).is_some();
     let security = Security::new(kind, || ServerText::read(kind, &given))?;
-    Ok(ServerEndpoint { place: ServerPlace::Inet { host, port, families, security }, backlog })
+    Ok(ServerEndpoint { place: ServerPlace::Inet { host, port, families, reuse_port, security }, backlog })
 }
 
 /// The number of a descriptor.

@@ -7,7 +7,6 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::*;
-use crate::server::opening::IpFamily;
 
 const SOON: Duration = Duration::from_secs(10);
 

@@ -103,4 +103,25 @@ async fn strings_choose_the_versions_of_ip() {
     let ipv6 = listen("tcp:0:ipv6-only").await;
     let port = ipv6.local_addr().as_inet().unwrap().port();
     assert!(client(&format!("tcp:127.0.0.1:{port}")).connect().await.is_err());
+    let port = ipv4.local_addr().as_inet().unwrap().port();
+    let (ours, theirs) = meet(&ipv4, &client(&format!("tcp:localhost:{port}:ipv4-only"))).await;
+    assert!(ours.is_ok() && theirs.is_ok());
+    match client(&format!("tcp:localhost:{port}:ipv6-only")).connect().await {
+        Err(crate::Error::Connect(error)) => {
+            assert!(error.attempts.iter().all(|attempt| attempt.addr.as_inet().unwrap().is_ipv6()), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// rule: tcp-8
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_string_lets_sockets_share_a_port() {
+    let first = listen("tcp:127.0.0.1:0:reuse-port").await;
+    let text = format!("tcp:{}:reuse-port", first.local_addr());
+    let second = listen(&text).await;
+    assert_eq!(second.local_addr(), first.local_addr());
+    let alone = text.trim_end_matches(":reuse-port");
+    assert!(server(alone).listen(Policy::default()).await.is_err());
 }

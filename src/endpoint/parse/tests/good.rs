@@ -79,10 +79,21 @@ fn a_server_reads_the_sockets_that_it_was_started_with() {
 
 #[test]
 fn a_server_reads_the_versions_of_ip() {
-    for text in
-        ["tcp:8080:dual-stack", "tcp:[::]:8080:dual-stack", "tcp:localhost:8080:ipv6-only", "tcp:8080:ipv4-only"]
-    {
+    for text in [
+        "tcp:8080:dual-stack",
+        "tcp:[::]:8080:dual-stack",
+        "tcp:localhost:8080:ipv6-only",
+        "tcp:8080:ipv4-only",
+        "tcp:8080:ipv4-only:reuse-port",
+    ] {
         assert_eq!(server(text).to_string(), text);
+    }
+}
+
+#[test]
+fn a_client_reads_the_versions_of_ip() {
+    for text in ["tcp:example.org:80:ipv4-only", "tls:example.org:443:timeout=5:ipv6-only:ca=ca.pem"] {
+        assert_eq!(client(text).to_string(), text);
     }
 }
 

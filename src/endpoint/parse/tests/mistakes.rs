@@ -85,14 +85,18 @@ fn of_the_kind_and_the_place() {
 #[test]
 fn of_the_arguments_of_a_client() {
     check::<ClientEndpoint>(&[
-        ("tcp:h:1:", 8, "an argument is missing here; a tcp client takes timeout, bind"),
+        ("tcp:h:1:", 8, "an argument is missing here; a tcp client takes ipv4-only, ipv6-only, timeout, bind"),
         ("tcp:h:1::timeout=1", 8, "missing here"),
-        ("tcp:h:1:speed=9", 8, "\"speed\" is not an argument; a tcp client takes timeout, bind"),
+        ("tcp:h:1:speed=9", 8, "\"speed\" is not an argument; a tcp client takes ipv4-only, ipv6-only, timeout, bind"),
         ("tcp:h:1:Timeout=9", 8, "\"Timeout\" is not"),
         ("tcp:h:1:backlog=5", 8, "backlog is an argument of servers, and this is a client"),
         ("tls:h:1:client-optional", 8, "client-optional is an argument of servers"),
         ("unix:/x:mode=600", 8, "mode is an argument of servers"),
-        ("tcp:h:1:ca=x", 8, "ca is an argument of tls, starttls only; a tcp client takes timeout, bind"),
+        (
+            "tcp:h:1:ca=x",
+            8,
+            "ca is an argument of tls, starttls only; a tcp client takes ipv4-only, ipv6-only, timeout, bind",
+        ),
         ("unix:/x:bind=::1", 8, "bind is an argument of tcp, tls, starttls only; a unix client takes timeout"),
         ("tls:h:1:ca=a:ca=b", 13, "ca is given twice"),
         ("tls:h:1:ca", 10, "ca needs a value: ca=VALUE"),
@@ -162,6 +166,8 @@ fn of_the_arguments_of_a_server() {
         ("tcp:127.0.0.1:1:dual-stack", 16, "dual-stack is for [::], or for a port without a host"),
         ("tcp:127.0.0.1:1:ipv6-only", 16, "the host is an IPv4 address"),
         ("tcp:1:interface=[::1]:ipv4-only", 22, "the host is an IPv6 address"),
+        ("tcp:1:reuse-port=yes", 16, "takes no value"),
+        ("unix:/x:reuse-port", 8, "reuse-port is an argument of tcp, tls, starttls only"),
         ("unix:@lab:mode=600", 15, "an abstract socket has no file, and so no mode; unix:./@NAME is a file"),
         ("tcp:1:mode=600", 6, "mode is an argument of unix only"),
         ("unix:/x:interface=h", 8, "interface is an argument of tcp"),
