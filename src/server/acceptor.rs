@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::Location;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
@@ -61,6 +61,8 @@ pub(crate) struct Acceptor<S> {
     /// Where the listener was made.
     place: &'static Location<'static>,
     errors: Mutex<AcceptErrors>,
+    /// The socket is no longer usable.
+    lost: OnceLock<BindError>,
 }
 
 /// The permits of an accepted connection.
@@ -100,6 +102,7 @@ impl<S: Listens> Acceptor<S> {
             group: chosen.group,
             place: chosen.place,
             errors: Mutex::default(),
+            lost: OnceLock::new(),
         }
     }
 
@@ -148,6 +151,9 @@ impl<S: Listens> Acceptor<S> {
     }
 
     async fn accept_permitted(&self) -> Result<(S::Accepted, Permits), Error> {
+        if let Some(lost) = self.lost.get() {
+            return Err(lost.clone().into());
+        }
         // rule: tcp-7. A connection that was taken out of the backlog must be returned without waiting for anything
         // more, so the permits come first.
         let unfinished = Arc::clone(&self.unfinished).acquire_owned().await.expect("the semaphore is never closed");
@@ -157,7 +163,7 @@ impl<S: Listens> Acceptor<S> {
             if let Some(retry_at) = retry_at {
                 sleep_until(retry_at.into()).await;
             }
-            let accepted = match self.socket.accept().await.ok_or(Error::Draining)? {
+            let accepted = match self.socket.accept().await.ok_or_else(|| self.closed())? {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.handle_error(error)?;
@@ -186,8 +192,18 @@ impl<S: Listens> Acceptor<S> {
         self.tell(|observer| observer.accept_failed(&AcceptFailure { listener: &self.addr, fault, error: &error }));
         match fault {
             Fault::Connection | Fault::System => Ok(()),
-            Fault::Listener => Err(BindError { addr: self.addr.clone(), error }.into()),
+            Fault::Listener => {
+                let lost = self.lost.get_or_init(|| BindError { addr: self.addr.clone(), error });
+                // Other sockets of this listener may still listen, and nobody would accept from them any more.
+                self.socket.shut();
+                Err(lost.clone().into())
+            }
         }
+    }
+
+    /// Why there is no socket any more.
+    fn closed(&self) -> Error {
+        self.lost.get().map_or(Error::Draining, |lost| lost.clone().into())
     }
 
     fn tell(&self, event: impl Fn(&dyn Observer)) {

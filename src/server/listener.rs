@@ -218,7 +218,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Bind`]: the listening socket is no longer usable (it was shut down, or the runtime that it belongs to
-    /// has ended). Every later call fails too. [`Error::Draining`]: the [group](Self::group) drains, and the listener
+    /// has ended). If there are several sockets, the others are closed. Every later call fails too. [`Error::Draining`]: the [group](Self::group) drains, and the listener
     /// is closed; [`Error::blame`] is [`Blame::Us`](crate::Blame::Us). A call that fails costs the task's budget, so
     /// that a loop that continues after an error does not keep other tasks from running (rule: life-6).
     ///

@@ -129,6 +129,33 @@ async fn sockets_that_were_made_elsewhere_share_a_listener() {
     assert!(Listener::builder().from_std_all([]).is_err());
 }
 
+/// rule: tcp-5: the sockets that still listen are closed too, so that no client waits in a backlog that nobody reads.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_loss_of_one_socket_ends_the_listener_for_good() {
+    let sockets = [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let lost = socket2::Socket::from(sockets[0].try_clone().unwrap());
+    let listener = Arc::new(Listener::builder().max_connections(1).from_std_all(sockets).unwrap());
+    let others = listener.local_addrs()[1].clone();
+    let _waiting = connect(&others).await;
+    lost.shutdown(std::net::Shutdown::Read).unwrap();
+    let mut open = Vec::new();
+    let failed = loop {
+        match timeout(SOON, listener.accept()).await.unwrap() {
+            Ok(incoming) => open.push(incoming),
+            Err(error) => break error,
+        }
+        open.clear();
+    };
+    assert!(matches!(failed, Error::Bind(_)), "{failed}");
+    for _ in 0..3 {
+        let error = timeout(SOON, listener.accept()).await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), failed.to_string());
+    }
+    assert!(TcpStream::connect(others.as_inet().unwrap()).await.is_err());
+    assert_eq!(listener.status().accept_errors, 1);
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn workers_share_a_port_and_a_group() {
