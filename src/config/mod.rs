@@ -57,6 +57,8 @@ use crate::error::{ConfigError, ConfigProblem, Error};
 pub use client::{ClientTls, ClientTlsBuilder};
 pub use identities::{Identity, IdentityInfo};
 pub use server::{ServerTls, ServerTlsBuilder};
+#[cfg(all(feature = "proxy", feature = "tokio"))]
+pub(crate) use x509::common_name;
 pub use x509::subject;
 
 /// The supported versions of TLS. Older versions are not supported (rule: secure-9).

@@ -23,6 +23,19 @@ pub fn subject(cert: &CertificateDer<'_>) -> Option<String> {
     Some(rdns.join(",")).filter(|subject| !subject.is_empty())
 }
 
+/// The last common name in the subject of a certificate, as it is. `None` if there is none.
+#[cfg(all(feature = "proxy", feature = "tokio"))]
+pub(crate) fn common_name(cert: &CertificateDer<'_>) -> Option<String> {
+    let parsed = Certificate::from_der(cert)?;
+    let attributes = elements(parsed.subject)?.into_iter().filter_map(|rdn| elements(inside(rdn, Tag::Set)?)).flatten();
+    let mut names = attributes.filter_map(|attribute| {
+        let [id, value] = elements(inside(attribute, Tag::Sequence)?)?[..] else { return None };
+        let is_common_name = certificate::id_text(inside(id, Tag::ObjectIdentifier)?) == NAMES[0].0;
+        text(value).filter(|_| is_common_name).map(str::to_owned)
+    });
+    names.next_back()
+}
+
 fn relative_name(rdn: AnyRef<'_>) -> Option<String> {
     let attributes = elements(inside(rdn, Tag::Set)?)?.into_iter().map(attribute).collect::<Option<Vec<_>>>()?;
     Some(attributes.join("+"))

@@ -5,6 +5,8 @@ mod accepting;
 pub(crate) mod acceptor;
 mod client_hello;
 mod closable_socket;
+#[cfg(feature = "proxy")]
+mod forwarded;
 mod handshakes;
 pub(crate) mod incoming;
 pub(crate) mod limits;

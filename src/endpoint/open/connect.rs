@@ -4,19 +4,22 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::task::coop::consume_budget;
+use tokio::time::Instant;
 
 use super::{BoxConnection, unix};
 use crate::address::IpFamily;
 use crate::client::connect::Connector;
 use crate::config::ClientTls;
 use crate::config::start_tls::StartTls;
-use crate::conn::time::after;
+use crate::conn::time::{after, until};
 use crate::endpoint::parse::ClientEndpoint;
 use crate::endpoint::parse::{ClientPlace, Families, Security};
-use crate::error::Error;
+use crate::error::{Error, Phase, Reason};
 use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Policy;
+use crate::transport::Transport;
 
 /// The time for the whole connect if the endpoint sets none (rule: tcp-9).
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -109,13 +112,29 @@ impl EndpointConnector {
     #[doc(alias = "connectSSL")]
     #[doc(alias = "connectUNIX")]
     pub async fn connect(&self) -> Result<BoxConnection, Error> {
+        self.connect_with_prefix(b"").await
+    }
+
+    /// As [`connect`](Self::connect), but these bytes are sent first, in plaintext also where TLS follows at once: for example a
+    /// [PROXY header](crate::proxy::ProxyHeader). They count as bytes of the connection, and its deadline covers them.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    /// As [`connect`](Self::connect).
+    #[doc(alias = "PROXY")]
+    pub async fn connect_with_prefix(&self, prefix: &[u8]) -> Result<BoxConnection, Error> {
         // rule: life-6. A refusal is ready at once.
         consume_budget().await;
         let timeout = self.endpoint.timeout().unwrap_or(TIMEOUT);
         let deadline = after(Some(timeout));
         let (inet, bind, families) = match self.endpoint.place() {
             ClientPlace::Unix { path } => {
-                return unix::connect(path.as_ref(), Some(timeout), Arc::clone(&self.policy), self.place).await;
+                let mut connection =
+                    unix::connect(path.as_ref(), Some(timeout), Arc::clone(&self.policy), self.place).await?;
+                write_first(&mut connection, prefix, deadline).await?;
+                return Ok(connection);
             }
             ClientPlace::Inet { inet, bind, families, .. } => (inet, bind, *families),
         };
@@ -129,6 +148,7 @@ impl EndpointConnector {
             Families::V6 => connector.only(IpFamily::V6),
         };
         let mut connection = UpgradableConnection::new(connector.connect(&inet.host, inet.port).await?);
+        write_first(&mut connection, prefix, deadline).await?;
         match &self.security {
             Security::Plain | Security::StartTls(_) => {}
             Security::Tls(HandshakeSettings { tls, name }) => {
@@ -155,4 +175,17 @@ impl EndpointConnector {
     pub fn endpoint(&self) -> &ClientEndpoint {
         &self.endpoint
     }
+}
+
+/// Writes the first bytes of a connection.
+async fn write_first(
+    connection: &mut (impl Transport + ?Sized),
+    prefix: &[u8],
+    deadline: Option<Instant>,
+) -> Result<(), Error> {
+    if prefix.is_empty() {
+        return Ok(());
+    }
+    let written = until(deadline, connection.write_all(prefix)).await;
+    written.unwrap_or_else(|| Err(Reason::TimedOut(Phase::Connect).into())).map_err(Error::from)
 }

@@ -257,3 +257,54 @@ async fn timeout_limits_a_connect_without_an_answer() {
         assert!(connected.len() <= 3, "{}", connected.len());
     }
 }
+
+/// rule: proxy-4
+#[cfg(feature = "proxy")]
+#[tokio::test]
+async fn a_header_goes_before_tls_and_describes_the_connection_in_front() {
+    use crate::proxy::{ProxyHeader, ProxyProtocol};
+    use crate::testing::pki::Profile;
+
+    let (pki, dir) = (crate::testing::shared_pki(), tempfile::tempdir().unwrap());
+    let (chain, key) = pki.server(&["localhost"]).write_to(dir.path()).unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, pki.ca_pem()).unwrap();
+    let server_tls = pki.server_tls_builder().client_ca_pem(pki.ca_pem()).alpn(["x/1"]).build().unwrap();
+    let client = pki.issue(Profile::client("alice"));
+    let client_tls = pki.client_tls_builder().identity(client.chain_der(), client.key_der()).alpn(["x/1"]);
+    let (front, behind) = crate::testing::tcp_pair().await.unwrap();
+    let client_tls = client_tls.build().unwrap();
+    let handshakes = tokio::join!(
+        crate::TlsConnection::connect(front, &client_tls, "localhost"),
+        crate::TlsConnection::accept(behind, &server_tls)
+    );
+    let (_front, accepted) = (handshakes.0.unwrap(), handshakes.1.unwrap());
+    let header = ProxyHeader::describing(&accepted);
+
+    let service = crate::Listener::bind("127.0.0.1:0").await.unwrap();
+    let text = format!("tls:{}:ca={}:name=localhost", service.local_addr(), ca.display());
+    let connector = text.parse::<ClientEndpoint>().unwrap().connector(Policy::default()).unwrap();
+    let service_tls = crate::ServerTls::builder().identity_pem_files(chain, key).build().unwrap();
+    let serving = async {
+        let prepared = service.accept().await.unwrap().finish(|mut tcp| async move {
+            let proxy = ProxyProtocol::require("127.0.0.1".parse().unwrap());
+            let header = proxy.read(&mut tcp).await?.unwrap();
+            Ok((header, crate::TlsConnection::accept(tcp, &service_tls).await?))
+        });
+        prepared.await.unwrap()
+    };
+    let bytes = header.encode_v2();
+    let (mut ours, (read, mut theirs)) = timeout(SOON, async {
+        let (ours, theirs) = tokio::join!(connector.connect_with_prefix(&bytes), serving);
+        (ours.unwrap(), theirs)
+    })
+    .await
+    .unwrap();
+    assert_eq!((read.alpn(), read.authority()), (Some(&b"x/1"[..]), Some("localhost")));
+    let tls = read.tls().unwrap();
+    assert_eq!((tls.version.as_deref(), tls.common_name.as_deref()), (Some("TLSv1.3"), Some("alice")));
+    assert!(tls.is_verified && tls.has_certificate && tls.cipher.is_some());
+    assert_eq!((read.source(), read.destination()), (Some(&accepted.peer_addr()), Some(&accepted.local_addr())));
+    assert_eq!(theirs.peer_addr(), accepted.peer_addr());
+    talk(&mut ours, &mut theirs).await;
+}
