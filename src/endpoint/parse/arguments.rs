@@ -23,6 +23,7 @@ pub(super) enum Argument {
     Identities,
     ClientCa,
     ClientOptional,
+    Crl,
     Ca,
     Name,
     Alpn,
@@ -41,7 +42,7 @@ const MAY_TLS: &[EndpointKind] = &[EndpointKind::Tls, EndpointKind::StartTls, En
 const NONE: &[EndpointKind] = &[];
 
 impl Argument {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::Interface,
         Self::Backlog,
         Self::DualStack,
@@ -55,6 +56,7 @@ impl Argument {
         Self::Identities,
         Self::ClientCa,
         Self::ClientOptional,
+        Self::Crl,
         Self::Ca,
         Self::Name,
         Self::Alpn,
@@ -79,6 +81,7 @@ impl Argument {
             Self::Identities => "identities",
             Self::ClientCa => "client-ca",
             Self::ClientOptional => "client-optional",
+            Self::Crl => "crl",
             Self::Ca => "ca",
             Self::Name => "name",
             Self::Alpn => "alpn",
@@ -101,11 +104,11 @@ impl Argument {
             (Self::StartTls, Side::Server) => INHERITED,
             (Self::StartTls, Side::Client) => NONE,
             (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Server) => MAY_TLS,
-            (Self::Identities | Self::ClientCa | Self::ClientOptional, Side::Server) => MAY_TLS,
+            (Self::Identities | Self::ClientCa | Self::ClientOptional | Self::Crl, Side::Server) => MAY_TLS,
             (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Client) => TLS,
             (Self::Ca | Self::Name, Side::Client) => TLS,
             (Self::Interface | Self::Backlog | Self::Mode, Side::Client) => NONE,
-            (Self::Identities | Self::ClientCa | Self::ClientOptional, Side::Client) => NONE,
+            (Self::Identities | Self::ClientCa | Self::ClientOptional | Self::Crl, Side::Client) => NONE,
             (Self::Ca | Self::Name | Self::Timeout | Self::Bind, Side::Server) => NONE,
         }
     }

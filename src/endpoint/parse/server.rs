@@ -39,6 +39,7 @@ use crate::error::{EndpointError, Error};
 /// | `identities=DIR` | `tls`, `starttls`, `fd`, `systemd` | instead of them: all identities of a directory; the name that the client asks for chooses ([`identities_dir`](crate::config::ServerTlsBuilder::identities_dir)) |
 /// | `client-ca=FILE` | `tls`, `starttls` | require a client certificate that this CA has issued, PEM |
 /// | `client-optional` | `tls`, `starttls` | ... and also accept clients without a certificate |
+/// | `crl=FILE` | `tls`, `starttls` | refuse client certificates that this list revokes, PEM; needs `client-ca=` |
 /// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to agree on, the preferred one first |
 /// | `min=1.2`, `max=1.3` | `tls`, `starttls` | the versions of TLS |
 ///

@@ -46,6 +46,7 @@ impl<T> Security<T> {
             Argument::Identities,
             Argument::ClientCa,
             Argument::ClientOptional,
+            Argument::Crl,
             Argument::Alpn,
             Argument::Min,
             Argument::Max,
@@ -106,9 +107,19 @@ impl Common {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ServerText {
     identities: Identities,
-    /// The CA of client certificates, and whether a certificate is optional.
-    clients: Option<(String, bool)>,
+    clients: Option<Clients>,
     common: Common,
+}
+
+/// What a server asks of its clients.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Clients {
+    /// The file of their CA.
+    ca: String,
+    /// Clients without a certificate are accepted too.
+    is_optional: bool,
+    /// The file of the certificates that were revoked.
+    crl: Option<String>,
 }
 
 /// Where the identities of a server are.
@@ -139,16 +150,18 @@ impl ServerText {
         let why = format!("a {kind} server");
         let identities = Identities::read(given, &why)?;
         let optional = given.text(Argument::ClientOptional).is_some();
-        let clients = match given.string(Argument::ClientCa) {
+        let crl = given.string(Argument::Crl);
+        let ca = match given.string(Argument::ClientCa) {
             None if optional => Some(given.required(Argument::ClientCa, Argument::ClientOptional.name())?),
+            None if crl.is_some() => Some(given.required(Argument::ClientCa, "crl=")?),
             file => file,
         };
-        let clients = clients.map(|file| (file, optional));
+        let clients = ca.map(|ca| Clients { ca, is_optional: optional, crl });
         Ok(Self { identities, clients, common: Common::read(given)? })
     }
 
     pub(super) fn arguments(&self) -> Vec<(Argument, Option<String>)> {
-        let optional = self.clients.as_ref().is_some_and(|(_, optional)| *optional);
+        let clients = self.clients.as_ref();
         let (cert, key, dir) = match &self.identities {
             Identities::Files { cert, key } => (Some(cert.clone()), Some(key.clone()), None),
             Identities::Directory(dir) => (None, None, Some(dir.clone())),
@@ -157,8 +170,9 @@ impl ServerText {
             (Argument::Cert, cert),
             (Argument::Key, key),
             (Argument::Identities, dir),
-            (Argument::ClientCa, self.clients.as_ref().map(|(file, _)| file.clone())),
-            (Argument::ClientOptional, optional.then(String::new)),
+            (Argument::ClientCa, clients.map(|clients| clients.ca.clone())),
+            (Argument::ClientOptional, clients.filter(|clients| clients.is_optional).map(|_| String::new())),
+            (Argument::Crl, clients.and_then(|clients| clients.crl.clone())),
         ];
         all.extend(self.common.arguments());
         all
@@ -171,10 +185,13 @@ impl ServerText {
             Identities::Files { cert, key } => builder.identity_pem_files(cert, key),
             Identities::Directory(dir) => builder.identities_dir(dir),
         };
-        if let Some((file, optional)) = &self.clients {
-            builder = builder.client_ca_pem_file(file);
-            if *optional {
+        if let Some(Clients { ca, is_optional, crl }) = &self.clients {
+            builder = builder.client_ca_pem_file(ca);
+            if *is_optional {
                 builder = builder.client_auth_optional();
+            }
+            if let Some(crl) = crl {
+                builder = builder.client_crl_pem_file(crl);
             }
         }
         if let Some(version) = *min {

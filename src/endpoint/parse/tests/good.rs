@@ -41,13 +41,15 @@ fn a_server_reads_a_port_alone_and_a_host_on_either_side_of_it() {
 fn a_tls_server_reads_what_it_needs() {
     for kind in ["tls", "starttls"] {
         let place = format!("{kind}:8443:");
-        let arguments = "cert=a.pem:key=b.pem:client-ca=c.pem:client-optional:alpn=h2,http/1.1:min=1.2:max=1.3";
+        let arguments =
+            "cert=a.pem:key=b.pem:client-ca=c.pem:client-optional:crl=d.pem:alpn=h2,http/1.1:min=1.2:max=1.3";
         let endpoint = server(&format!("{place}{arguments}"));
         assert_eq!(endpoint.kind().name(), kind);
         assert_eq!(endpoint.to_string(), format!("{place}{arguments}"));
         assert_eq!(endpoint.arguments()[3], ("client-optional", String::new()));
         // The order of the arguments does not matter.
-        let shuffled = "max=1.3:client-optional:key=b.pem:cert=a.pem:alpn=h2,http/1.1:min=1.2:client-ca=c.pem";
+        let shuffled =
+            "max=1.3:crl=d.pem:client-optional:key=b.pem:cert=a.pem:alpn=h2,http/1.1:min=1.2:client-ca=c.pem";
         assert_eq!(server(&format!("{place}{shuffled}")), endpoint);
         let dir = format!("{place}identities=/etc/certs:client-ca=c.pem");
         assert_eq!(server(&dir).to_string(), dir);
