@@ -42,7 +42,8 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
 
 /// What it answers on the address of `--metrics`.
 pub(crate) fn metrics_router(web: Arc<Web>) -> Router {
-    Router::new().route("/health", get(health)).with_state(web)
+    let router = Router::new().route("/health", get(health)).route("/metrics", get(metrics));
+    router.fallback(not_found).method_not_allowed_fallback(not_allowed).with_state(web)
 }
 
 /// The facts of a connection.
@@ -163,6 +164,12 @@ async fn health(State(web): State<Arc<Web>>) -> Response {
     } else {
         (TEXT, "ok").into_response()
     }
+}
+
+async fn metrics(State(web): State<Arc<Web>>) -> Response {
+    web.metrics.update();
+    web.prometheus.run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], web.prometheus.render()).into_response()
 }
 
 async fn not_found() -> Response {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use bowline::proxy::{ProxyProtocol, TrustedNetworks};
+use bowline::proxy::ProxyProtocol;
 use lexopt::Arg::{Long, Short};
 use lexopt::Parser;
 
 use crate::common::args::{Usage, seconds, text};
 use crate::host_port::host_port;
+use crate::proxy::ProxyFlags;
 use crate::tls_flags::{list, pair};
 
 const HELP: &str = "\
@@ -116,8 +117,7 @@ struct Together {
     key: Option<String>,
     identities: Option<String>,
     certs: Option<String>,
-    proxy: Option<String>,
-    trusted: Option<String>,
+    proxy: ProxyFlags,
 }
 
 impl Args {
@@ -172,7 +172,7 @@ impl Args {
         if self.client_ca.is_none() && self.crl.is_some() {
             return Err(Usage::new("--crl needs --client-ca"));
         }
-        self.proxy = proxy(together.proxy, together.trusted)?;
+        self.proxy = together.proxy.finish()?;
         self.identity = identity(pair(together.cert, together.key)?, together.identities, together.certs)?;
         Ok(self)
     }
@@ -186,8 +186,8 @@ impl Together {
             "key" => &mut self.key,
             "identities" => &mut self.identities,
             "certs" => &mut self.certs,
-            "proxy" => &mut self.proxy,
-            "trusted" => &mut self.trusted,
+            "proxy" => &mut self.proxy.proxy,
+            "trusted" => &mut self.proxy.trusted,
             _ => return Ok(false),
         };
         *option = Some(text(parser)?);
@@ -201,19 +201,6 @@ fn identity(files: Option<(String, String)>, several: Option<String>, made: Opti
         (None, Some(dir), None) => Ok(Identity::Several(dir)),
         (None, None, made) => Ok(Identity::Made(made.unwrap_or_else(|| "certs".into()))),
         _ => Err(Usage::new("only one of --cert with --key, --identities and --certs can be given")),
-    }
-}
-
-fn proxy(how: Option<String>, trusted: Option<String>) -> Result<Option<ProxyProtocol>, Usage> {
-    let how = how.as_deref().unwrap_or("off");
-    let networks = trusted.as_deref().map(str::parse::<TrustedNetworks>).transpose().map_err(Usage::of)?;
-    match (how, networks) {
-        ("off", None) => Ok(None),
-        ("off", Some(_)) => Err(Usage::new("--trusted needs --proxy accept or require")),
-        ("accept" | "require", None) => Err(Usage::new(format!("--proxy {how} needs --trusted"))),
-        ("accept", Some(networks)) => Ok(Some(ProxyProtocol::accept(networks))),
-        ("require", Some(networks)) => Ok(Some(ProxyProtocol::require(networks))),
-        (other, _) => Err(Usage::new(format!("--proxy is off, accept or require, not {other:?}"))),
     }
 }
 

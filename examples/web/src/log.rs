@@ -1,6 +1,6 @@
 //! The log on standard output: the open ports, and one line for each event.
 
-use bowline::{Address, DrainReport, Reason};
+use bowline::{Control, DrainReport, Reason};
 use serde_json::{Value, json};
 
 use crate::common::info::{Fields, to_json};
@@ -52,23 +52,16 @@ impl Log {
         self.event(Some(conn), "write_closed", Vec::new());
     }
 
-    /// A connection has ended. `client` and the proxy, the application's bytes in both directions, and whether the connection was
-    /// ready for requests.
-    pub(crate) fn lost(
-        &self,
-        conn: u64,
-        (client, via): (Address, Option<Address>),
-        reason: &Reason,
-        (received, sent): (u64, u64),
-        is_ready: bool,
-    ) {
+    /// A connection has ended. `is_ready`: it was ready for requests before.
+    pub(crate) fn lost(&self, conn: u64, connection: &Control, reason: &Reason, is_ready: bool) {
+        let bytes = connection.payload();
         let mut fields = vec![
-            ("peer", json!(client.to_string())),
-            ("via", json!(via.map(|via| via.to_string()))),
+            ("peer", json!(connection.peer_addr().to_string())),
+            ("via", json!(connection.via().map(|via| via.to_string()))),
             ("reason", json!(reason.name())),
             ("detail", json!(bowline::chain(reason).to_string())),
-            ("received", json!(received)),
-            ("sent", json!(sent)),
+            ("received", json!(bytes.received)),
+            ("sent", json!(bytes.sent)),
         ];
         if !is_ready {
             fields.push(("phase", json!("handshake")));

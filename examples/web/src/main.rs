@@ -28,6 +28,8 @@ mod lines;
 #[path = "../../console/pattern.rs"]
 #[allow(dead_code)]
 mod pattern;
+#[path = "../../common/proxy.rs"]
+mod proxy;
 #[path = "../../common/signals.rs"]
 #[allow(dead_code)]
 mod signals;
@@ -151,6 +153,7 @@ fn builder(args: &Args, web: &Web) -> ListenerBuilder {
     // HTTP knows by itself whether a message is complete, and many clients end without close_notify.
     let policy = Policy::default().handshake_timeout(args.handshake_timeout).truncation(Truncation::Tolerate);
     let policy = policy.observer(Arc::clone(&web.watch) as Arc<dyn Observer>);
+    let policy = policy.observer(Arc::clone(&web.metrics) as Arc<dyn Observer>);
     let mut builder = Listener::builder().policy(policy).group(&web.group);
     if let Some(max) = args.max_unfinished {
         builder = builder.max_unfinished(max);

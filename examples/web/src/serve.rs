@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use bowline::proxy::ProxyProtocol;
 use bowline::{
-    Control, Error, Lingering, Listener, StartTls, TcpConnection, TlsListener, TlsTransport, Transport,
+    Control, Error, Lingering, Listener, Observer, StartTls, TcpConnection, TlsListener, TlsTransport, Transport,
     UpgradableConnection,
 };
 use hyper::body::Incoming;
@@ -73,7 +73,8 @@ async fn prepare(mut tcp: TcpConnection, proxy: Option<ProxyProtocol>, web: Arc<
     if is_tls {
         connection.start_tls(StartTls::server(&web.tls)).await?;
     } else {
-        bowline::Observer::began_in_plaintext(&*web.watch, &connection.control());
+        let observers: [&dyn Observer; 2] = [&*web.watch, &*web.metrics];
+        observers.iter().for_each(|observer| observer.began_in_plaintext(&connection.control()));
     }
     Ok(connection)
 }

@@ -10,7 +10,7 @@ use crate::common::args::Usage;
 pub(crate) fn load(args: &Args) -> Result<ServerTls, Usage> {
     let mut builder = match &args.identity {
         Identity::Files(cert, key) => ServerTls::builder().identity_pem_files(cert, key),
-        Identity::Several(dir) => return Err(Usage::new(format!("--identities {dir} is not there yet"))),
+        Identity::Several(dir) => ServerTls::builder().identities_dir(dir),
         Identity::Made(dir) => {
             let (cert, key) = Pki::load_or_create(dir).map_err(Usage::of)?.server_paths();
             ServerTls::builder().identity_pem_files(cert, key)

@@ -317,9 +317,10 @@ impl Control {
         &self.0.activity
     }
 
-    /// A number that no other connection has while a handle of this one exists.
-    #[cfg(feature = "metrics")]
-    pub(crate) fn number(&self) -> usize {
+    /// A number that no other connection has while a handle of this one exists: the key for a map of connections that holds
+    /// their handles, for example in an [`Observer`].
+    #[doc(alias = "id")]
+    pub fn number(&self) -> usize {
         Arc::as_ptr(&self.0) as usize
     }
 

@@ -5,6 +5,7 @@
 mod drain;
 mod events;
 mod limits;
+mod metrics;
 mod paths;
 mod program;
 mod proxy;
