@@ -8,6 +8,8 @@ use lexopt::Arg::{Long, Short};
 use lexopt::Parser;
 
 use crate::common::args::{Usage, leftover, seconds, text};
+use crate::host_port::host_port;
+use crate::proxy::ProxyFlags;
 
 const HELP: &str = "\
 Terminates TLS in front of a plaintext service, or adds TLS. When one connection ends, the other one ends in the same way.
@@ -34,6 +36,18 @@ and to check (default the host); cert=, key=, alpn=, min=, max=. Of all kinds: t
 default 30; bind=IP.
   --connect-starttls HOW    how to request TLS from the service of a starttls: endpoint: one of the same
 
+  --identities DIR          instead of cert= and key=: certificates and keys, chosen by the name that the client asks for.
+                            NAME.pem with NAME.key, or sub-folders with tls.crt and tls.key, or both of these in DIR itself
+  --client-ca FILE, --client-optional   as the arguments of the endpoint
+  --crl FILE                refuse client certificates that this list revokes (PEM); needs a client CA
+  --reload-every SECS       how often these files are looked at; default 10. SIGHUP looks at once
+  --proxy off|accept|require   the PROXY protocol, versions 1 and 2, from clients; default off. accept and require need
+                            --trusted
+  --trusted CIDR,...        the networks of the proxies. With accept, connections from elsewhere need no header; with
+                            require, they are refused
+  --proxy-out off|v1|v2     send the service a PROXY header before anything else. v2 contains the client's TLS version, cipher,
+                            server name, ALPN and certificate name, unless TLS begins only after the header (starttls)
+
 Write an IPv6 address in brackets, and a colon in a value as \\:. Port 0 listens on any free port.
 
   --handshake-timeout SECS  how long a handshake, and the plaintext before it, may take; default 30
@@ -44,7 +58,9 @@ Write an IPv6 address in brackets, and a colon in a value as \\:. Port 0 listens
                             the limit of descriptors allows (two each)
   --max-per-peer N          the largest number of open connections of one IPv4 address or IPv6 /64; further ones are reset;
                             default: no limit
+  --drain-delay SECS        how long connections are accepted after SIGTERM, while /health says draining; default 0
   --drain-timeout SECS      how long open connections may continue after SIGTERM; default 10
+  --metrics ADDR            answer GET /metrics (Prometheus) and GET /health here, in plain HTTP
   --log text|json           one line on standard output for each connection; default text
   --help
 
@@ -68,6 +84,37 @@ pub(crate) struct Args {
     pub(crate) options: Options,
 }
 
+/// The options that complete the arguments of the endpoint of `--listen`.
+#[derive(Default)]
+struct TlsFlags {
+    identities: Option<String>,
+    client_ca: Option<String>,
+    client_optional: bool,
+    crl: Option<String>,
+}
+
+impl TlsFlags {
+    /// The endpoint, with these options as its arguments.
+    fn listen(&self, endpoint: &str) -> Result<ServerEndpoint, Usage> {
+        let options = [("identities", &self.identities), ("client-ca", &self.client_ca), ("crl", &self.crl)];
+        let mut all = endpoint.to_owned();
+        for (name, value) in options {
+            if let Some(value) = value {
+                all.push_str(&format!(":{name}={}", escaped(value)));
+            }
+        }
+        if self.client_optional {
+            all.push_str(":client-optional");
+        }
+        all.parse().map_err(Usage::of)
+    }
+}
+
+/// The characters that mean something in an endpoint.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace(':', "\\:").replace('=', "\\=")
+}
+
 /// Settings of both sides.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -80,8 +127,20 @@ pub(crate) struct Options {
     /// `None`: the option was not given.
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_per_peer: Option<usize>,
+    pub(crate) drain_delay: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) reload_every: Duration,
+    pub(crate) proxy_out: ProxyOut,
+    pub(crate) metrics: Option<String>,
     pub(crate) json: bool,
+}
+
+/// The header that the service gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProxyOut {
+    Off,
+    V1,
+    V2,
 }
 
 impl Default for Options {
@@ -95,7 +154,11 @@ impl Default for Options {
             close_timeout: Duration::from_secs(10),
             max_connections: None,
             max_per_peer: None,
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
+            reload_every: Duration::from_secs(10),
+            proxy_out: ProxyOut::Off,
+            metrics: None,
             json: false,
         }
     }
@@ -106,13 +169,20 @@ impl Args {
     pub(crate) fn parse() -> Result<Self, Usage> {
         let mut options = Options::default();
         let (mut listen, mut connect, mut offer, mut upgrade) = (None, None, None, None);
+        let (mut tls, mut proxy) = (TlsFlags::default(), ProxyFlags::default());
         let mut parser = Parser::from_env();
         while let Some(arg) = parser.next()? {
             match arg {
-                Long("listen") => listen = Some(text(&mut parser)?.parse().map_err(Usage::of)?),
+                Long("listen") => listen = Some(text(&mut parser)?),
                 Long("connect") => connect = Some(text(&mut parser)?.parse().map_err(Usage::of)?),
                 Long("starttls") => offer = Some(dialogue(&text(&mut parser)?)?),
                 Long("connect-starttls") => upgrade = Some(dialogue(&text(&mut parser)?)?),
+                Long("identities") => tls.identities = Some(text(&mut parser)?),
+                Long("client-ca") => tls.client_ca = Some(text(&mut parser)?),
+                Long("client-optional") => tls.client_optional = true,
+                Long("crl") => tls.crl = Some(text(&mut parser)?),
+                Long("proxy") => proxy.proxy = Some(text(&mut parser)?),
+                Long("trusted") => proxy.trusted = Some(text(&mut parser)?),
                 Long("help") | Short('h') => help(),
                 Long(name) => {
                     let name = name.to_owned();
@@ -123,7 +193,10 @@ impl Args {
                 other => return Err(other.unexpected().into()),
             }
         }
-        let listen = listen.ok_or_else(|| Usage::new("--listen is missing"))?;
+        let listen = tls.listen(&listen.ok_or_else(|| Usage::new("--listen is missing"))?)?;
+        if proxy.finish()?.is_some() {
+            return Err(Usage::new("--proxy is not there yet"));
+        }
         let connect = connect.ok_or_else(|| Usage::new("--connect is missing"))?;
         let args = Self { listen, connect, offer, upgrade, options };
         args.check()?;
@@ -154,6 +227,10 @@ impl Options {
             "close-timeout" => self.close_timeout = seconds(parser)?,
             "max-connections" => self.max_connections = Some(count(parser)?),
             "max-per-peer" => self.max_per_peer = Some(count(parser)?),
+            "drain-delay" => self.drain_delay = seconds(parser)?,
+            "reload-every" => self.reload_every = positive(seconds(parser)?)?,
+            "proxy-out" => self.proxy_out = proxy_out(&text(parser)?)?,
+            "metrics" => self.metrics = Some(host_port("--metrics", text(parser)?).map_err(Usage::new)?),
             "drain-timeout" => self.drain_timeout = seconds(parser)?,
             "log" => self.json = is_json(&text(parser)?)?,
             _ => return Ok(false),
@@ -178,6 +255,19 @@ fn count(parser: &mut Parser) -> Result<usize, Usage> {
     let text = text(parser)?;
     let count = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
     count.ok_or_else(|| Usage::new(format!("{text:?} is not a number of connections")))
+}
+
+fn positive(time: Duration) -> Result<Duration, Usage> {
+    if time.is_zero() { Err(Usage::new("--reload-every must be more than 0")) } else { Ok(time) }
+}
+
+fn proxy_out(how: &str) -> Result<ProxyOut, Usage> {
+    match how {
+        "off" => Ok(ProxyOut::Off),
+        "v1" => Ok(ProxyOut::V1),
+        "v2" => Ok(ProxyOut::V2),
+        other => Err(Usage::new(format!("--proxy-out is off, v1 or v2, not {other:?}"))),
+    }
 }
 
 fn is_json(how: &str) -> Result<bool, Usage> {

@@ -7,6 +7,8 @@
 //! ```
 
 mod args;
+mod counts;
+mod http;
 mod log;
 mod serve;
 
@@ -14,21 +16,31 @@ mod serve;
 mod common;
 #[path = "../common/descriptors.rs"]
 mod descriptors;
+#[path = "../common/host_port.rs"]
+mod host_port;
 #[path = "../common/lines.rs"]
 mod lines;
+#[path = "../common/proxy.rs"]
+mod proxy;
+#[path = "../common/signals.rs"]
+#[allow(dead_code)]
+mod signals;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bowline::{
-    DrainGroup, EndpointConnector, EndpointIncoming, EndpointListener, Error, Listener, ListenerBuilder, Policy,
-    Truncation, chain,
+    DrainGroup, EndpointConnector, EndpointIncoming, EndpointListener, Error, Listener, ListenerBuilder, Observer,
+    Policy, ServerTls, Truncation, chain,
 };
 use tokio::sync::mpsc;
 
 use crate::args::{Args, Options};
+use crate::counts::Counts;
 use crate::log::Log;
+use crate::signals::Signals;
 
 fn main() -> ExitCode {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("terminator"));
@@ -51,6 +63,14 @@ struct Terminator {
     log: Log,
     /// The connections on both sides.
     group: DrainGroup,
+    counts: Arc<Counts>,
+    is_draining: AtomicBool,
+}
+
+impl Terminator {
+    fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
 }
 
 /// Listens, serves until a signal comes, and drains.
@@ -58,26 +78,49 @@ async fn run(args: Args, log: Log) -> Result<(), Error> {
     let mut signals = Signals::new();
     let connector = args.connect.connector(policy(&args.options))?;
     let group = DrainGroup::new();
-    let listener = args.listen.listen_with(front(&args.options).group(&group)).await?;
-    for warning in listener.server_tls().map(|tls| tls.warnings()).unwrap_or_default() {
-        eprintln!("terminator: {warning}");
+    let counts = Arc::new(Counts::default());
+    let listener = args.listen.listen_with(front(&args.options, &counts).group(&group)).await?;
+    let metrics = match &args.options.metrics {
+        Some(addr) => Some(Listener::bind(addr.as_str()).await?),
+        None => None,
+    };
+    if let Some(tls) = listener.server_tls() {
+        tls.warnings().iter().for_each(|warning| eprintln!("terminator: {warning}"));
+        counts.set_identities(1, expiry(tls));
     }
     log.line(format!("listening {} {}", args.listen.kind(), listener.local_addr()));
+    if let Some(metrics) = &metrics {
+        log.line(format!("listening metrics {}", metrics.local_addr()));
+    }
     log.line("ready".into());
-    let patience = args.options.drain_timeout;
-    let terminator = Arc::new(Terminator { args, connector, log, group: group.clone() });
+    let (delay, patience) = (args.options.drain_delay, args.options.drain_timeout);
+    let is_draining = AtomicBool::new(false);
+    let terminator = Arc::new(Terminator { args, connector, log, group: group.clone(), counts, is_draining });
+    if let Some(metrics) = metrics {
+        tokio::spawn(http::serve(metrics, Arc::clone(&terminator)));
+    }
     let draining = async {
-        signals.next().await;
+        signals.stop().await;
+        terminator.is_draining.store(true, Ordering::Release);
+        let draining = async {
+            tokio::time::sleep(delay).await;
+            group.drain(patience).await
+        };
         // Connections that are still open then are aborted, so that no peer takes its data for complete.
         tokio::select! {
-            _ = group.drain(patience) => {}
-            () = signals.next() => {
+            _ = draining => {}
+            () = signals.stop() => {
                 group.drain(Duration::ZERO).await;
             }
         }
         Ok(())
     };
     tokio::try_join!(serve(&listener, &terminator), draining).map(|_| ())
+}
+
+/// The name of each identity, and when its certificate expires.
+fn expiry(tls: &ServerTls) -> Vec<(String, SystemTime)> {
+    tls.identities().iter().filter_map(|identity| Some((identity.name.to_string(), identity.not_after?))).collect()
 }
 
 /// Accepts connections until the drain starts, and returns when the last connection has ended and is logged.
@@ -110,8 +153,8 @@ async fn accept(listener: &EndpointListener, terminator: &Terminator) -> Result<
     listener.accept().await
 }
 
-fn front(options: &Options) -> ListenerBuilder {
-    let mut policy = policy(options);
+fn front(options: &Options, counts: &Arc<Counts>) -> ListenerBuilder {
+    let mut policy = policy(options).observer(Arc::clone(counts) as Arc<dyn Observer>);
     if options.tolerate_truncation {
         policy = policy.truncation(Truncation::Tolerate);
     }
@@ -143,60 +186,4 @@ fn policy(options: &Options) -> Policy {
         .handshake_timeout(options.handshake_timeout)
         .close_timeout(options.close_timeout)
         .half_open_timeout(options.half_open_timeout)
-}
-
-/// Receives SIGTERM and SIGINT, any number of times; on Windows, the events of the console that correspond to them.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(windows)]
-    c: tokio::signal::windows::CtrlC,
-    #[cfg(windows)]
-    r#break: tokio::signal::windows::CtrlBreak,
-    #[cfg(windows)]
-    close: tokio::signal::windows::CtrlClose,
-    #[cfg(windows)]
-    shutdown: tokio::signal::windows::CtrlShutdown,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> Self {
-        use tokio::signal::unix::{SignalKind, signal};
-        Self {
-            terminate: signal(SignalKind::terminate()).expect("SIGTERM can be listened for"),
-            interrupt: signal(SignalKind::interrupt()).expect("SIGINT can be listened for"),
-        }
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-#[cfg(windows)]
-impl Signals {
-    fn new() -> Self {
-        use tokio::signal::windows;
-        Self {
-            c: windows::ctrl_c().expect("Ctrl-C can be listened for"),
-            r#break: windows::ctrl_break().expect("Ctrl-Break can be listened for"),
-            close: windows::ctrl_close().expect("the end of the console can be listened for"),
-            shutdown: windows::ctrl_shutdown().expect("the end of the system can be listened for"),
-        }
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.c.recv() => {}
-            _ = self.r#break.recv() => {}
-            _ = self.close.recv() => {}
-            _ = self.shutdown.recv() => {}
-        }
-    }
 }

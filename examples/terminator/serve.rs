@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bowline::proxy::ProxyHeader;
 use bowline::starttls::{Client, Dialogue, Server};
 use bowline::{
     BoxConnection, Control, DialogueError, EndpointIncoming, Error, Phase, Reason, RelayReport, StartTls, TlsTransport,
@@ -12,6 +13,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::Instant;
 
 use crate::Terminator;
+use crate::args::ProxyOut;
 use crate::common::info::{Fields, info};
 use crate::log::{Ended, Failed, Side};
 
@@ -48,7 +50,8 @@ async fn begin(incoming: EndpointIncoming, terminator: &Terminator) -> Result<(B
     let offered = terminator.args.offer.as_ref().zip(incoming.start_tls());
     let mut client = incoming.begin().await.map_err(|error| failed(Side::Client, error))?;
     let control = client.control();
-    let (mut service, mut greeting) = while_there(&control, connect(terminator)).await?;
+    let header = header(terminator.args.options.proxy_out, &client);
+    let (mut service, mut greeting) = while_there(&control, connect(terminator, &header)).await?;
     match offered {
         Some((dialogue, how)) => {
             if greeting.is_empty() {
@@ -65,10 +68,19 @@ async fn begin(incoming: EndpointIncoming, terminator: &Terminator) -> Result<(B
     Ok((client, service))
 }
 
-/// The service, with TLS if configured, and its greeting if it came before TLS.
-async fn connect(terminator: &Terminator) -> Result<(BoxConnection, Vec<u8>), Error> {
+/// The PROXY header for the service. If TLS begins later (`starttls`), the header contains nothing about it.
+fn header(how: ProxyOut, client: &BoxConnection) -> Vec<u8> {
+    match how {
+        ProxyOut::Off => Vec::new(),
+        ProxyOut::V1 => ProxyHeader::describing(client).encode_v1(),
+        ProxyOut::V2 => ProxyHeader::describing(client).encode_v2(),
+    }
+}
+
+/// The service, with TLS if configured, and its greeting if it came before TLS. The service gets `header` first.
+async fn connect(terminator: &Terminator, header: &[u8]) -> Result<(BoxConnection, Vec<u8>), Error> {
     let (args, connector) = (&terminator.args, &terminator.connector);
-    let mut service = connector.connect().await?;
+    let mut service = connector.connect_with_prefix(header).await?;
     let Some((by, how)) = args.upgrade.as_ref().zip(connector.start_tls()) else { return Ok((service, Vec::new())) };
     let mut dialogue = Client::new(by.clone(), args.connect.name().unwrap_or_default());
     dialogue.negotiate(&mut service).await?;

@@ -12,6 +12,7 @@ mod chat;
 mod commands;
 mod drain;
 mod exit_status;
+mod front;
 mod interrupt;
 mod netcat;
 mod openssl;

@@ -16,15 +16,17 @@ use crate::tools::{
 };
 
 /// A terminator, and its log.
-struct Terminator {
+pub(crate) struct Terminator {
     child: Child,
     /// The kind and the address that it prints when it listens.
     local: String,
+    /// The address that it prints for `--metrics`.
+    pub(crate) metrics: Option<SocketAddr>,
     log: Receiver<Value>,
 }
 
 impl Terminator {
-    fn start(listen: &str, connect: &str, args: &[&str]) -> Self {
+    pub(crate) fn start(listen: &str, connect: &str, args: &[&str]) -> Self {
         Self::run(Command::new(example("terminator")), listen, connect, args)
     }
 
@@ -37,10 +39,15 @@ impl Terminator {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let local = lines.next().unwrap().strip_prefix("listening ").unwrap().to_owned();
-        assert_eq!(lines.next().unwrap(), "ready");
+        let mut line = lines.next().unwrap();
+        let metrics = line.strip_prefix("listening metrics ").map(|addr| addr.parse().unwrap());
+        if metrics.is_some() {
+            line = lines.next().unwrap();
+        }
+        assert_eq!(line, "ready");
         let (told, log) = channel();
         thread::spawn(move || lines.for_each(|line| told.send(serde_json::from_str(&line).unwrap()).unwrap()));
-        Self { child, local, log }
+        Self { child, local, metrics, log }
     }
 
     /// In front of this service, TLS from the first byte on.
@@ -53,20 +60,20 @@ impl Terminator {
         Self::start(&format!("starttls:{ANY}{}", identity()), &service.endpoint(), &["--starttls", how])
     }
 
-    fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.local.split(' ').next_back().unwrap().parse().unwrap()
     }
 
     /// The log entry of the next connection that ends.
-    fn ended(&self) -> Value {
+    pub(crate) fn ended(&self) -> Value {
         self.log.recv_timeout(PATIENCE).expect("a connection does not end")
     }
 
-    fn signal(&self) {
+    pub(crate) fn signal(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
-    fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         ended(&mut self.child)
     }
 }
@@ -79,22 +86,22 @@ impl Drop for Terminator {
     }
 }
 
-const ANY: &str = "127.0.0.1:0";
+pub(crate) const ANY: &str = "127.0.0.1:0";
 
 /// Arguments of a TLS server.
-fn identity() -> String {
+pub(crate) fn identity() -> String {
     let (chain, key) = certs().server_paths();
     format!(":cert={}:key={}", chain.display(), key.display())
 }
 
 /// A plain service that serves one connection.
-struct Service<T = ()> {
-    addr: SocketAddr,
-    served: JoinHandle<T>,
+pub(crate) struct Service<T = ()> {
+    pub(crate) addr: SocketAddr,
+    pub(crate) served: JoinHandle<T>,
 }
 
 impl<T: Send + 'static> Service<T> {
-    fn new(serve: impl FnOnce(BufReader<TcpStream>) -> T + Send + 'static) -> Self {
+    pub(crate) fn new(serve: impl FnOnce(BufReader<TcpStream>) -> T + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let served = thread::spawn(move || {
@@ -105,13 +112,13 @@ impl<T: Send + 'static> Service<T> {
         Self { addr, served }
     }
 
-    fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("tcp:{}", self.addr)
     }
 }
 
 /// Answers each line in capital letters, until the line QUIT or the end.
-fn capitals(mut socket: BufReader<TcpStream>) {
+pub(crate) fn capitals(mut socket: BufReader<TcpStream>) {
     let mut line = String::new();
     while socket.read_line(&mut line).unwrap() > 0 {
         socket.get_mut().write_all(line.to_uppercase().as_bytes()).unwrap();
@@ -123,7 +130,7 @@ fn capitals(mut socket: BufReader<TcpStream>) {
 }
 
 /// A client that waits only a bounded time for an answer.
-fn client(addr: SocketAddr) -> TcpStream {
+pub(crate) fn client(addr: SocketAddr) -> TcpStream {
     let client = TcpStream::connect(addr).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client
@@ -137,13 +144,13 @@ fn wait_until_shut(addr: SocketAddr) {
     }
 }
 
-fn s_client(addr: SocketAddr, args: &[&str], input: &[u8]) -> Said {
+pub(crate) fn s_client(addr: SocketAddr, args: &[&str], input: &[u8]) -> Said {
     let (addr, ca) = (addr.to_string(), ca());
     let all = ["s_client", "-connect", &addr, "-CAfile", &ca, "-quiet", "-verify_return_error", "-ign_eof"];
     Running::start("openssl", &[&all, args].concat()).feed(input)
 }
 
-fn ends(ended: &Value) -> (&str, &str) {
+pub(crate) fn ends(ended: &Value) -> (&str, &str) {
     (ended["client_end"].as_str().unwrap_or_default(), ended["service_end"].as_str().unwrap_or_default())
 }
 
