@@ -128,7 +128,8 @@ impl Argument {
             | Self::Cert
             | Self::Key
             | Self::Identities
-            | Self::ClientCa => false,
+            | Self::ClientCa
+            | Self::Crl => false,
             Self::Ca | Self::Name | Self::Alpn | Self::Min | Self::Max | Self::Timeout | Self::Bind => false,
         }
     }
