@@ -74,6 +74,16 @@ impl ByName {
         first.filter(|first| *first != number)
     }
 
+    /// The number of the first identity with this name.
+    pub(super) fn first_with(&self, name: &str) -> Option<usize> {
+        self.find(name).and_then(|found| found.first().copied())
+    }
+
+    /// The number of the default identity.
+    pub(super) fn first_default(&self) -> usize {
+        self.default[0]
+    }
+
     /// The identities for a name, the preferred one first. `None` for an unknown name.
     fn find(&self, name: &str) -> Option<&[usize]> {
         let name = name.strip_suffix('.').unwrap_or(name);

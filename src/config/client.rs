@@ -11,7 +11,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 
-use super::common::{Common, RootSource, contradiction, turned_off};
+use super::common::{Common, RootSource, checked_alpn, contradiction, turned_off, unused_lists};
 use super::identity::IdentitySource;
 use super::pem::Source;
 use super::revocation::Lists;
@@ -144,13 +144,13 @@ impl ClientTlsBuilder {
     /// needs a list, and a list that is past its next update does not count. A root that a server presents as its own
     /// certificate is its own issuer, so it needs a list too.
     pub fn crl_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.common.revocation_lists.push(Source::File(path.into()));
+        self.common.revocation.lists.push(Source::File(path.into()));
         self
     }
 
     /// As [`crl_pem_file`](Self::crl_pem_file), from PEM text in memory.
     pub fn crl_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.common.revocation_lists.push(Source::Bytes(pem.into()));
+        self.common.revocation.lists.push(Source::Bytes(pem.into()));
         self
     }
 
@@ -196,7 +196,7 @@ impl ClientTlsBuilder {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified)))
             }
         };
-        config.alpn_protocols = self.common.alpn()?;
+        config.alpn_protocols = checked_alpn(&self.common.alpn)?;
         config.resumption = tickets::resumption(self.tickets.unwrap_or(tickets::TICKETS));
         if let Some(key_log) = self.common.key_log() {
             config.key_log = key_log;
@@ -216,7 +216,7 @@ impl ClientTlsBuilder {
         for source in &self.roots {
             named.extend(source.load()?);
         }
-        warnings.extend(self.common.unused_lists(&self.roots));
+        warnings.extend(unused_lists(&self.roots, &self.common.revocation));
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(named.iter().cloned());
         self.add_platform_roots(&mut roots, warnings);
@@ -227,7 +227,7 @@ impl ClientTlsBuilder {
             return Err(ConfigError::new(None, ConfigProblem::NoRoots).found(found).into());
         }
         let roots = Arc::new(roots);
-        let lists = self.common.revocation_lists(&roots, provider)?;
+        let lists = self.common.revocation.load(&roots, provider)?;
         let webpki = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
             .with_crls(lists.iter().cloned())
             .enforce_revocation_expiration()
@@ -239,7 +239,7 @@ impl ClientTlsBuilder {
     }
 
     fn accept_any(&self, provider: &CryptoProvider) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-        let trusts_somebody = !self.roots.is_empty() || self.platform_roots || !self.common.revocation_lists.is_empty();
+        let trusts_somebody = !self.roots.is_empty() || self.platform_roots || self.common.revocation.is_set();
         match trusts_somebody {
             true => Err(contradiction("roots cannot be combined with `dangerous_no_verification`")),
             false => Ok(Arc::new(AcceptAnyServer { algorithms: provider.signature_verification_algorithms })),

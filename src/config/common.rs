@@ -28,7 +28,7 @@ pub(super) struct Common {
     pub(super) max: Option<TlsVersion>,
     pub(super) provider: Option<Arc<CryptoProvider>>,
     pub(super) key_log_from_env: bool,
-    pub(super) revocation_lists: Vec<Source>,
+    pub(super) revocation: Revocation,
     #[cfg(feature = "express")]
     pub(super) express: bool,
 }
@@ -51,32 +51,43 @@ impl Common {
         }
     }
 
-    /// RFC 7301, section 3.1: a protocol name has 1 to 255 bytes.
-    pub(super) fn alpn(&self) -> Result<Vec<Vec<u8>>, Error> {
-        match self.alpn.iter().find(|name| name.is_empty() || name.len() > 255) {
-            Some(name) => Err(contradiction(format!("an ALPN name has 1 to 255 bytes, not {}", name.len()))),
-            None => Ok(self.alpn.clone()),
-        }
-    }
-
     pub(super) fn key_log(&self) -> Option<Arc<dyn KeyLog>> {
         self.key_log_from_env.then(|| Arc::new(KeyLogFile::new()) as Arc<dyn KeyLog>)
     }
+}
 
-    /// A warning for each revocation list in a file of roots, if no revocation list was configured.
-    pub(super) fn unused_lists<'a>(&self, roots: &'a [RootSource]) -> impl Iterator<Item = ConfigWarning> + use<'a> {
-        let roots = if self.revocation_lists.is_empty() { roots } else { &[] };
-        roots.iter().filter_map(RootSource::unused_list)
+/// A warning for each revocation list in a file of roots, if no revocation list was configured.
+pub(super) fn unused_lists<'a>(
+    roots: &'a [RootSource],
+    revocation: &Revocation,
+) -> impl Iterator<Item = ConfigWarning> + use<'a> {
+    let roots = if revocation.lists.is_empty() { roots } else { &[] };
+    roots.iter().filter_map(RootSource::unused_list)
+}
+
+/// Lists of revoked certificates, and how strictly they are used.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Revocation {
+    pub(super) lists: Vec<Source>,
+    /// Only the peer's own certificate is looked for in the lists, not those of its issuers.
+    pub(super) leaf_only: bool,
+    /// A certificate for which there is no list is accepted.
+    pub(super) tolerate_unknown: bool,
+}
+
+impl Revocation {
+    pub(super) fn is_set(&self) -> bool {
+        !self.lists.is_empty() || self.leaf_only || self.tolerate_unknown
     }
 
     /// Each list is parsed separately, so that an error can name its file and line.
-    pub(super) fn revocation_lists(
+    pub(super) fn load(
         &self,
         roots: &Arc<RootCertStore>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Vec<CertificateRevocationListDer<'static>>, Error> {
         let mut all = Vec::new();
-        for source in &self.revocation_lists {
+        for source in &self.lists {
             for list in source.revocation_lists()? {
                 let bad = |why| source.fail_at(list.line, ConfigProblem::BadRevocationList(why));
                 WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
@@ -89,6 +100,14 @@ impl Common {
         // webpki uses only the first list of an issuer, so the first one has to be the newest.
         all.sort_by_key(|list| Reverse(x509::time_of_list(list)));
         Ok(all)
+    }
+}
+
+/// RFC 7301, section 3.1: a protocol name has 1 to 255 bytes.
+pub(super) fn checked_alpn(names: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Error> {
+    match names.iter().find(|name| name.is_empty() || name.len() > 255) {
+        Some(name) => Err(contradiction(format!("an ALPN name has 1 to 255 bytes, not {}", name.len()))),
+        None => Ok(names.to_vec()),
     }
 }
 

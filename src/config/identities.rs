@@ -14,7 +14,7 @@ use super::common::contradiction;
 use super::identity::{IdentitySource, LoadedIdentity};
 use super::passphrase::Passphrase;
 use super::pem::Source;
-use super::{ConfigWarning, ocsp, x509};
+use super::{ClientAuth, ConfigWarning, ocsp, x509};
 use crate::certificate::{AlternativeName, Certificate, seconds};
 use crate::error::Error;
 
@@ -41,6 +41,8 @@ pub struct Identity {
     label: Option<String>,
     names: Option<Vec<String>>,
     ocsp: Option<Source>,
+    alpn: Option<Vec<Vec<u8>>>,
+    client_auth: Option<ClientAuth>,
 }
 
 impl Identity {
@@ -61,7 +63,7 @@ impl Identity {
     }
 
     pub(super) fn of(source: IdentitySource) -> Self {
-        Self { source, label: None, names: None, ocsp: None }
+        Self { source, label: None, names: None, ocsp: None, alpn: None, client_auth: None }
     }
 
     /// The name of the identity in [`ServerTls::identities`](super::ServerTls::identities), in the facts of a connection and
@@ -91,6 +93,29 @@ impl Identity {
         self
     }
 
+    /// The application protocols to negotiate for this identity, instead of those of the server. With none, no protocol is
+    /// negotiated.
+    ///
+    /// A client's name for the server decides. So if several identities have the name, those of the first one are used (rule:
+    /// identity-7).
+    pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        self.alpn = Some(protocols.into_iter().map(|name| name.as_ref().to_vec()).collect());
+        self
+    }
+
+    /// Which certificates of clients are accepted for this identity, instead of the policy of the server.
+    ///
+    /// A client's name for the server decides. So if several identities have the name, the policy of the first one is used
+    /// (rule: identity-7). A session that began under another policy is not resumed (rule: identity-8).
+    ///
+    /// In HTTP, check that the host of each request is the name for which the connection was made (`sni` in
+    /// [`SessionFacts`](crate::SessionFacts)). Otherwise a client can connect for a name without this policy, and send a request
+    /// for the name with it.
+    pub fn client_auth(mut self, policy: ClientAuth) -> Self {
+        self.client_auth = Some(policy);
+        self
+    }
+
     pub(super) fn load(&self, provider: &CryptoProvider, passphrase: &Passphrase) -> Result<Loaded, Error> {
         let LoadedIdentity { mut certified, mut warnings } = self.source.load(provider, passphrase, true)?;
         if let Some(source) = &self.ocsp {
@@ -107,6 +132,8 @@ impl Identity {
             label: self.label.clone(),
             names,
             certified: Arc::new(certified),
+            alpn: self.alpn.clone(),
+            client_auth: self.client_auth.clone(),
             warnings,
         })
     }
@@ -119,6 +146,8 @@ pub(super) struct Loaded {
     /// In lower case, without the dot at the end.
     pub(super) names: Vec<String>,
     pub(super) certified: Arc<CertifiedKey>,
+    pub(super) alpn: Option<Vec<Vec<u8>>>,
+    pub(super) client_auth: Option<ClientAuth>,
     pub(super) warnings: Vec<ConfigWarning>,
 }
 

@@ -24,8 +24,12 @@
 //! converts with `into()`. Both engines obey its settings, except early data and server data before the client's
 //! Finished. These two are turned off in a copy, and the warnings say so (rule: secure-11).
 
+mod blueprint;
+mod bound;
 mod by_name;
+mod choices;
 mod client;
+mod client_auth;
 mod common;
 mod directory;
 mod identities;
@@ -55,6 +59,7 @@ use rustls::pki_types::ServerName;
 use crate::error::{ConfigError, ConfigProblem, Error};
 
 pub use client::{ClientTls, ClientTlsBuilder};
+pub use client_auth::ClientAuth;
 pub use identities::{Identity, IdentityInfo};
 pub use server::{ServerTls, ServerTlsBuilder};
 #[cfg(all(feature = "proxy", feature = "tokio"))]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
+use super::choices::Choices;
 use super::{ConfigWarning, IdentityInfo};
 use crate::core::engine::EngineKind;
 
@@ -18,6 +19,8 @@ pub(super) struct Settings<C> {
     pub(super) warnings: Arc<[ConfigWarning]>,
     /// Those of a server that was made from identities.
     pub(super) identities: Arc<[IdentityInfo]>,
+    /// Set if the configuration of a server depends on the name that the client asks for.
+    pub(super) choices: Option<Arc<Choices>>,
     pub(super) engine: EngineKind,
 }
 
@@ -36,6 +39,7 @@ macro_rules! impl_tls {
                     own,
                     warnings: warnings.into(),
                     identities: Arc::default(),
+                    choices: None,
                     engine,
                 }))
             }
@@ -59,6 +63,9 @@ macro_rules! impl_tls {
                 config.enable_secret_extraction = true;
                 // The exporter's secret comes to the engine in this way.
                 config.key_log = Arc::new(crate::core::session::Catcher(Arc::clone(&config.key_log)));
+                if let Some(choices) = &mut settings.choices {
+                    Arc::make_mut(choices).express();
+                }
                 settings.engine = EngineKind::Express;
                 Ok(self)
             }

@@ -4,14 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoClientAuth, ProducesTickets, ServerConfig, WebPkiClientVerifier};
+use rustls::server::{ProducesTickets, ServerConfig};
 
+use super::blueprint::Blueprint;
 use super::by_name::ByName;
-use super::common::{Common, RootSource, contradiction, turned_off};
+use super::choices::Choices;
+use super::client_auth::{ClientAuth, LoadedAuth};
+use super::common::{Common, checked_alpn, contradiction, turned_off};
 use super::directory::Directory;
 use super::identities::{self, Identity, IdentityInfo, Loaded};
 use super::identity::IdentitySource;
@@ -70,7 +71,11 @@ impl ServerTls {
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
     pub(crate) fn new_session(&self, marks: Watermarks) -> Result<Session, Error> {
         // The resolver notes the identity that it chooses.
-        Session::server(self.0.engine, Arc::clone(&self.0.config), Arc::default(), marks)
+        let session = Session::server(self.0.engine, Arc::clone(&self.0.config), Arc::default(), marks)?;
+        Ok(match &self.0.choices {
+            None => session,
+            Some(choices) => session.choosing(self.0.engine, choices.clone()),
+        })
     }
 }
 
@@ -98,9 +103,10 @@ pub struct ServerTlsBuilder {
     common: Common,
     more_identities: Vec<Member>,
     default_identity: Option<String>,
-    client_roots: Vec<RootSource>,
-    client_auth_optional: bool,
+    refuse_unknown_names: bool,
+    client_auth: ClientAuth,
     tickets: Option<u8>,
+    ticketer: Option<Arc<dyn ProducesTickets>>,
 }
 
 impl_builder!(ServerTlsBuilder, ServerTls);
@@ -148,6 +154,15 @@ impl ServerTlsBuilder {
         self
     }
 
+    /// Refuses a client that asks for an unknown name, with the alert `unrecognized_name` (RFC 6066 section 3), instead of using
+    /// the default identity. A client that asks for no name gets the default identity all the same.
+    #[doc(alias = "strict-sni")]
+    #[doc(alias = "ssl_reject_handshake")]
+    pub fn refuse_unknown_names(mut self) -> Self {
+        self.refuse_unknown_names = true;
+        self
+    }
+
     /// Requires from every client a certificate that one of the CAs in this PEM file has issued (mutual TLS). May be
     /// called several times.
     ///
@@ -156,19 +171,19 @@ impl ServerTlsBuilder {
     #[doc(alias = "verify_mode")]
     #[doc(alias = "ClientAuth")]
     pub fn client_ca_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.client_roots.push(RootSource::Pem(Source::File(path.into())));
+        self.client_auth = self.client_auth.ca_pem_file(path);
         self
     }
 
     /// As [`client_ca_pem_file`](Self::client_ca_pem_file), from PEM text in memory.
     pub fn client_ca_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.client_roots.push(RootSource::Pem(Source::Bytes(pem.into())));
+        self.client_auth = self.client_auth.ca_pem(pem);
         self
     }
 
     /// Also accepts clients that present no certificate. A certificate that a client does present must still be valid.
     pub fn client_auth_optional(mut self) -> Self {
-        self.client_auth_optional = true;
+        self.client_auth = self.client_auth.optional();
         self
     }
 
@@ -177,13 +192,28 @@ impl ServerTlsBuilder {
     /// Once one list is given, every certificate of a client's chain is checked strictly: each issuer in the chain
     /// needs a list, and a list that is past its next update does not count.
     pub fn client_crl_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.common.revocation_lists.push(Source::File(path.into()));
+        self.client_auth = self.client_auth.crl_pem_file(path);
         self
     }
 
     /// As [`client_crl_pem_file`](Self::client_crl_pem_file), from PEM text in memory.
     pub fn client_crl_pem(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.common.revocation_lists.push(Source::Bytes(pem.into()));
+        self.client_auth = self.client_auth.crl_pem(pem);
+        self
+    }
+
+    /// Looks only for the client's own certificate in the lists, not for those of its issuers.
+    #[doc(alias = "only_check_end_entity_revocation")]
+    pub fn client_crl_leaf_only(mut self) -> Self {
+        self.client_auth = self.client_auth.crl_leaf_only();
+        self
+    }
+
+    /// Accepts a client's certificate whose issuer has no list, or only a list for other certificates. A list that is past its
+    /// next update is an error all the same.
+    #[doc(alias = "allow_unknown_revocation_status")]
+    pub fn client_crl_tolerate_unknown_status(mut self) -> Self {
+        self.client_auth = self.client_auth.crl_tolerate_unknown_status();
         self
     }
 
@@ -197,6 +227,16 @@ impl ServerTlsBuilder {
     #[doc(alias = "num_tickets")]
     pub fn send_tickets(mut self, count: u8) -> Self {
         self.tickets = Some(count);
+        self
+    }
+
+    /// Encrypts the tickets of resumed sessions by the application: with keys that several servers share, for example. Default:
+    /// by a random key of this configuration.
+    ///
+    /// A ticket is used only under the policy for client certificates under which it was made: the same CAs, revocation lists
+    /// and settings, also in another process with the same ticketer (rule: identity-8).
+    pub fn ticketer(mut self, ticketer: Arc<dyn ProducesTickets>) -> Self {
+        self.ticketer = Some(ticketer);
         self
     }
 
@@ -217,26 +257,38 @@ impl ServerTlsBuilder {
         identities[default].is_default = true;
         let own = Arc::clone(&identities[default].chain);
         let (by_name, of_names) = ByName::new(&loaded, &identities, default);
-        warnings.extend(loaded.into_iter().flat_map(|loaded| loaded.warnings));
+        warnings.extend(loaded.iter().flat_map(|loaded| loaded.warnings.iter().cloned()));
         warnings.extend(of_names);
-        warnings.extend(self.common.unused_lists(&self.client_roots));
-        let mut config = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(self.common.versions()?)
-            .map_err(|error| contradiction(error.to_string()))?
-            .with_client_cert_verifier(self.client_verifier(&provider)?)
-            .with_cert_resolver(Arc::new(by_name));
-        config.alpn_protocols = self.common.alpn()?;
-        if let Some(count) = self.tickets {
-            config.send_tls13_tickets = count.into();
+        let by_name = Arc::new(by_name);
+        let auth = self.client_auth.load(&provider)?;
+        warnings.extend(auth.warnings.iter().cloned());
+        let own_auths = own_auths(&loaded, &provider, &mut warnings)?;
+        let blueprint = Blueprint {
+            provider: &provider,
+            versions: self.common.versions()?,
+            resolver: by_name.clone(),
+            ticketer: self.ticketer.clone().or_else(|| self.common.provider.is_none().then(feature_ticketer).flatten()),
+            tickets: self.tickets,
+            key_log: self.common.key_log(),
+            changes: &[],
+        };
+        let alpn = checked_alpn(&self.common.alpn)?;
+        let config = blueprint.make(&auth, alpn.clone())?;
+        let mut configs = Vec::new();
+        for (loaded, own_auth) in loaded.iter().zip(&own_auths) {
+            configs.push(match (&loaded.alpn, own_auth) {
+                (None, None) => None,
+                (own_alpn, own_auth) => {
+                    let alpn = own_alpn.as_deref().map(checked_alpn).transpose()?.unwrap_or_else(|| alpn.clone());
+                    Some(Arc::new(blueprint.make(own_auth.as_ref().unwrap_or(&auth), alpn)?))
+                }
+            });
         }
-        if let Some(key_log) = self.common.key_log() {
-            config.key_log = key_log;
-        }
-        if self.common.provider.is_none() {
-            config.ticketer = feature_ticketer().unwrap_or(config.ticketer);
-        }
+        let choices = Choices { by_name, own: configs, refuses_unknown: self.refuse_unknown_names };
         let mut tls = ServerTls::new(config, Some(own), warnings);
-        Arc::make_mut(&mut tls.0).identities = identities.into();
+        let settings = Arc::make_mut(&mut tls.0);
+        settings.identities = identities.into();
+        settings.choices = choices.is_needed().then(|| Arc::new(choices));
         self.with_engine(tls)
     }
 
@@ -271,29 +323,18 @@ impl ServerTlsBuilder {
             contradiction(format!("the default identity {name:?} is none of {}", names.join(", ")))
         })
     }
+}
 
-    fn client_verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-        if self.client_roots.is_empty() {
-            return match (self.client_auth_optional, self.common.revocation_lists.is_empty()) {
-                (false, true) => Ok(Arc::new(NoClientAuth)),
-                (true, _) => Err(contradiction("optional client certificates need a client CA")),
-                (_, false) => Err(contradiction("a list of revoked client certificates needs a client CA")),
-            };
-        }
-        let mut roots = RootCertStore::empty();
-        for source in &self.client_roots {
-            roots.add_parsable_certificates(source.load()?);
-        }
-        let roots = Arc::new(roots);
-        let lists = self.common.revocation_lists(&roots, provider)?;
-        let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
-            .with_crls(lists)
-            .enforce_revocation_expiration();
-        if self.client_auth_optional {
-            verifier = verifier.allow_unauthenticated();
-        }
-        verifier.build().map_err(|error| contradiction(error.to_string()))
-    }
+/// The policy of each identity that has one of its own.
+fn own_auths(
+    all: &[Loaded],
+    provider: &Arc<CryptoProvider>,
+    warnings: &mut Vec<ConfigWarning>,
+) -> Result<Vec<Option<LoadedAuth>>, Error> {
+    let load = |loaded: &Loaded| loaded.client_auth.as_ref().map(|own| own.load(provider)).transpose();
+    let own = all.iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    warnings.extend(own.iter().flatten().flat_map(|own| own.warnings.iter().cloned()));
+    Ok(own)
 }
 
 fn feature_ticketer() -> Option<Arc<dyn ProducesTickets>> {

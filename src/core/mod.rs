@@ -35,7 +35,6 @@ pub mod backoff;
 pub mod binding;
 pub mod buffer;
 pub(crate) mod catch;
-#[cfg(feature = "tokio")]
 pub mod client_hello;
 pub mod delivery;
 #[cfg(feature = "starttls")]

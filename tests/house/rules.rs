@@ -24,7 +24,7 @@ const GROUPS: [(&str, usize); 20] = [
     ("abort", 5),
     ("upgrade", 12),
     ("secure", 16),
-    ("identity", 6),
+    ("identity", 8),
     ("flow", 7),
     ("life", 7),
     ("tcp", 11),

@@ -83,6 +83,7 @@ impl Session {
             sealed: Buffer::default(),
             facts: None,
             known: Some(Box::new(known)),
+            choice: None,
             failure: None,
             marks: marks.of_session(),
             burst: Burst::new(marks),

@@ -7,10 +7,13 @@
 //! ends (rule: upgrade-9). No record is opened before the application wants to read it (rule: flow-4).
 
 mod begin;
+mod choice;
 mod chosen;
 mod failure;
 mod seal;
 
+use self::choice::Choice;
+pub use self::choice::{ChooseConfig, ConfigChoice};
 pub use self::chosen::{Chosen, note_chosen};
 #[cfg(feature = "express")]
 pub(crate) use super::engine::express::exporter::Catcher;
@@ -26,7 +29,7 @@ use super::half::{End, RecvHalf, SendHalf};
 use super::high_mark::Burst;
 use super::input::Input;
 use super::record::{HEADER, MAX_BODY, MAX_FRAGMENT, RECORD_TYPES, may_begin_tls};
-use crate::error::{NotTls, Phase, Reason, SessionError};
+use crate::error::{NotTls, Phase, Reason, SessionError, TlsError};
 use crate::policy::Watermarks;
 
 /// The number of bytes that are sealed in advance while the layer accepts nothing.
@@ -58,6 +61,8 @@ pub struct Session {
     facts: Option<Arc<SessionFacts>>,
     /// `None` once the facts of the handshake are known.
     known: Option<Box<InitialFacts>>,
+    /// Set until the configuration of a server is chosen, if it depends on the client's hello.
+    choice: Option<Box<Choice>>,
     failure: Option<Reason>,
     marks: Watermarks,
     burst: Burst,
@@ -404,8 +409,12 @@ impl Session {
             if self.tls.opened() > 0 || (read > 0 && read == out.len()) {
                 break Step::Data;
             }
+            let awaits_hello = self.choice.is_some() && self.awaits_hello();
             if !self.recv.is_open() {
                 break Step::Ended;
+            }
+            if awaits_hello {
+                break Step::NeedInput;
             }
             let Some(record) = self.next_record() else { break Step::NeedInput };
             if read > 0 && !self.tls.suits(out.len() - read, record) {
@@ -512,6 +521,10 @@ impl Session {
                 return 0;
             }
         };
+        if let Some(TlsError { error, not_tls, .. }) = self.take_failed_choice() {
+            self.fail_tls(error, not_tls);
+            return 0;
+        }
         self.has_heard_tls = true;
         // A record with data contains nothing else, so no other step is needed.
         let is_data = self.by_record && (read > 0 || self.tls.opened() > 0);
