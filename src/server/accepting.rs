@@ -16,7 +16,7 @@ use super::incoming::Incoming;
 use super::listener::Listener;
 use super::peers::PeerCounts;
 use super::ready::{Item, Ready};
-use super::tls_listener::TlsListenerBuilder;
+use super::tls_builder::TlsListenerBuilder;
 use crate::address::Address;
 use crate::conn::control::Control;
 use crate::conn::time::until;

@@ -2,21 +2,19 @@
 //! after the other, continues after failures, and is closed by a drain.
 
 use std::io;
-use std::net::SocketAddr;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::task::{Context, Poll};
 
 use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
 use super::accept_error::AcceptErrors;
+use super::builder::ListenerBuilder;
 use super::closable_socket::ClosableSocket;
 use super::limits::{Limits, PeerPermit, hold};
-use super::listener::ListenerBuilder;
+use super::listening_socket::Listens;
 use super::status::ListenerStatus;
 use crate::address::Address;
 use crate::conn::control::{AcceptFailure, AcceptFault as Fault, Control, Observer, Observers};
@@ -24,32 +22,6 @@ use crate::conn::group::DrainGroup;
 use crate::conn::group::Drainable;
 use crate::error::{BindError, Error};
 use crate::policy::Policy;
-
-/// A listening socket.
-pub(crate) trait Listens: Send + Sync + 'static {
-    /// A connection that was taken out of the backlog.
-    type Accepted: Send;
-
-    /// Accepts the next connection. Only the task of the last call is woken.
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Accepted>>;
-
-    /// The connection's TCP socket and its peer. `None` if peers have no addresses; then there are no limits per peer.
-    fn tcp(accepted: &Self::Accepted) -> Option<(&TcpStream, SocketAddr)>;
-
-    /// The listening sockets themselves.
-    #[cfg_attr(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")), allow(dead_code))]
-    fn sockets(&self) -> Vec<SockRef<'_>>;
-}
-
-/// The origin of a listening socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// We have bound the socket, and no other process holds it.
-    BoundHere,
-    /// The socket was passed in. A service manager, a sibling or a successor may hold it too, and use it after us
-    /// (rule: tcp-10).
-    HandedIn,
-}
 
 pub(crate) struct Acceptor<S> {
     socket: Arc<ClosableSocket<S>>,

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use slab::Slab;
 use tokio::task::coop::has_budget_remaining;
 
-use super::acceptor::Listens;
+use super::listening_socket::Listens;
 use crate::conn::group::Drainable;
 
 pub(super) struct ClosableSocket<S> {

@@ -3,6 +3,7 @@
 mod accept_error;
 mod accepting;
 pub(crate) mod acceptor;
+pub(crate) mod builder;
 mod client_hello;
 mod closable_socket;
 #[cfg(feature = "proxy")]
@@ -11,11 +12,13 @@ mod handshakes;
 pub(crate) mod incoming;
 pub(crate) mod limits;
 pub(crate) mod listener;
-pub(crate) mod opening;
+pub(crate) mod listening_socket;
+mod opening;
 mod peers;
 #[cfg(feature = "proxy")]
 mod proxied;
 mod ready;
 pub(crate) mod status;
+pub(crate) mod tls_builder;
 mod tls_by_hello;
 pub(crate) mod tls_listener;

@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::ToSocketAddrs;
 
-use super::listener::{Listener, ListenerBuilder};
+use super::builder::ListenerBuilder;
 use crate::conn::socket;
 use crate::error::{BindError, Error};
 
@@ -28,28 +27,6 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 impl ListenerBuilder {
-    /// Opens this many listeners on the same addresses, one for each worker, with [`reuse_port`](Self::reuse_port). They share
-    /// the group and the policy; limits apply to each of them.
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind).
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves no socket open.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime with I/O enabled.
-    pub async fn bind_workers(self, workers: usize, addr: impl ToSocketAddrs) -> Result<Vec<Listener>, Error> {
-        let each = self.reuse_port(true);
-        let first = each.clone().bind(addr).await?;
-        let addrs = first.local.clone();
-        let mut listeners = vec![first];
-        for _ in 1..workers {
-            listeners.push(each.clone().bind(&addrs[..]).await?);
-        }
-        Ok(listeners)
-    }
-
     /// Opens a socket for each address. All addresses with port 0 get the same port.
     pub(super) fn open_all(&self, addrs: &[SocketAddr]) -> Result<Vec<Opened>, Error> {
         let mut wanted: Vec<SocketAddr> = Vec::new();

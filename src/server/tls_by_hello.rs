@@ -4,7 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::listener::Listener;
-use super::tls_listener::{TlsListener, TlsListenerBuilder};
+use super::tls_builder::TlsListenerBuilder;
+use super::tls_listener::TlsListener;
 use crate::config::ServerTls;
 use crate::core::alert::{Alert, alert_for};
 use crate::core::client_hello::ClientHello;

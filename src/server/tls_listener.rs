@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::AsyncBufReadExt;
-use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::accepting::Accepting;
 use super::listener::Listener;
 use super::ready::Ready;
+use super::tls_builder::TlsListenerBuilder;
 use crate::address::Address;
 use crate::config::ServerTls;
 use crate::config::start_tls::StartTls;
@@ -61,44 +61,7 @@ pub struct TlsListener<C = TlsConnection<TcpConnection>> {
     group: DrainGroup,
 }
 
-type OnError = Arc<dyn Fn(&Address, &Error) + Send + Sync>;
-
-/// The settings of a [`TlsListener`].
-#[derive(Clone)]
-pub struct TlsListenerBuilder {
-    pub(super) max_waiting: usize,
-    pub(super) finishes: bool,
-    pub(super) on_error: Option<OnError>,
-}
-
-impl Default for TlsListenerBuilder {
-    fn default() -> Self {
-        Self { max_waiting: 1024, finishes: false, on_error: None }
-    }
-}
-
 impl TlsListenerBuilder {
-    /// The largest number of connections between the system's backlog and [`TlsListener::accept`], in their handshake or
-    /// after it; default 1024, at least 1.
-    ///
-    /// At the limit, a new connection displaces the oldest handshake of the peer that has the most handshakes in progress
-    /// (rule: accept-2). A peer is an IPv4 address or an IPv6 network of 64 bits. If there are only connections whose handshake is
-    /// done, the listener stops accepting until one of them is taken.
-    pub fn max_waiting(self, max: usize) -> Self {
-        Self { max_waiting: max.clamp(1, Semaphore::MAX_PERMITS), ..self }
-    }
-
-    /// Whether a drain lets the handshakes that are in progress finish, within their deadline; default `false`: they are aborted
-    /// (rule: drain-2). The connections are then accepted as before, and their [`Control::draining`](crate::Control::draining) is ready at once.
-    pub fn finish_on_drain(self, finish: bool) -> Self {
-        Self { finishes: finish, ..self }
-    }
-
-    /// Is called with the peer and the error of each handshake that fails, in the handshake's task. A panic in it is caught.
-    pub fn on_error(self, f: impl Fn(&Address, &Error) + Send + Sync + 'static) -> Self {
-        Self { on_error: Some(Arc::new(f)), ..self }
-    }
-
     /// Every connection uses TLS from its first byte.
     ///
     /// # Panics
@@ -243,15 +206,6 @@ impl<C> fmt::Debug for TlsListener<C> {
         f.debug_struct("TlsListener")
             .field("local_addr", &self.local)
             .field("group", &self.group)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for TlsListenerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsListenerBuilder")
-            .field("max_waiting", &self.max_waiting)
-            .field("finish_on_drain", &self.finishes)
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Checks the imports in src/: they only go to lower levels, and no circle of imports spans folders.
+//! Checks the imports in src/: they only go to lower levels, and no circle of imports joins two files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -201,14 +201,40 @@ fn no_circle_of_imports_spans_folders() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Elsewhere the files of one folder may import from each other. Here the interface comes first: `conn.rs` holds the types that
-/// name each other.
+/// Here not even a child may import from its parent: the interface comes first, and `conn.rs` holds the types that name each
+/// other.
 #[test]
 fn the_files_of_the_callback_face_import_in_one_direction() {
     let imports = imports();
     for file in imports.keys().filter(|file| file.starts_with("src/protocol/")) {
         assert!(!reached(&imports, file).contains(file.as_str()), "the imports of {file} lead back to it");
     }
+}
+
+/// Whether `parent` is the module that contains `file`, directly or not.
+fn is_inside(file: &str, parent: &str) -> bool {
+    let (file, parent) = (module(file), module(parent));
+    file.len() > parent.len() && file.starts_with(&parent)
+}
+
+/// A module may use its children and be used by them: a child adds methods to a type of its parent, and the parent exports
+/// what its children define. So imports from a parent do not count here, but any longer circle does.
+#[test]
+fn no_circle_of_imports_joins_two_files() {
+    let mut imports = imports();
+    for (file, imported) in &mut imports {
+        imported.retain(|to| !is_inside(file, to));
+    }
+    let reached: BTreeMap<&str, BTreeSet<&str>> =
+        imports.keys().map(|file| (file.as_str(), reached(&imports, file))).collect();
+    let is_circle = |a: &str, b: &str| reached.get(b).is_some_and(|of| of.contains(a));
+    let mut wrong = Vec::new();
+    for (file, imported) in &imports {
+        for to in imported.iter().filter(|to| is_circle(file, to)) {
+            wrong.push(format!("{file} imports from {to}, which leads back to it"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Listening sockets that the process inherited from its parent: by systemd's protocol (sd_listen_fds(3)), or under a
 //! descriptor number that both know.
 
-use super::listen::EndpointListener;
-use crate::config::ServerTls;
-use crate::endpoint::parse::{Inherited, Security};
+#[cfg(not(unix))]
+use super::socket::Socket;
+use crate::endpoint::parse::Inherited;
 use crate::error::Error;
-use crate::server::listener::{Listener, ListenerBuilder};
+use crate::server::builder::ListenerBuilder;
+use crate::server::listener::Listener;
 
 #[cfg(not(unix))]
-pub(super) fn open(_: &Inherited, _: ListenerBuilder, _: Security<ServerTls>) -> Result<EndpointListener, Error> {
+pub(super) fn open(_: &Inherited, _: ListenerBuilder, _: bool) -> Result<Socket, Error> {
     Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "this system passes no sockets to its services").into())
 }
 
@@ -46,9 +47,9 @@ mod sockets {
 
     use socket2::{Domain, SockRef};
 
-    use super::{EndpointListener, Error, Inherited, Listener, ListenerBuilder, Security, ServerTls};
+    use super::{Error, Inherited, Listener, ListenerBuilder};
     use crate::conn::socket;
-    use crate::endpoint::open::listen::Socket;
+    use crate::endpoint::open::socket::Socket;
     use crate::endpoint::open::unix;
 
     /// The first descriptor of systemd's protocol.
@@ -58,8 +59,8 @@ mod sockets {
     pub(in crate::endpoint::open) fn open(
         from: &Inherited,
         builder: ListenerBuilder,
-        security: Security<ServerTls>,
-    ) -> Result<EndpointListener, Error> {
+        has_tls: bool,
+    ) -> Result<Socket, Error> {
         let numbers = match from {
             Inherited::Fd(number) => vec![RawFd::from(*number)],
             Inherited::Systemd(name) => named(name, &Passed::of_environment()?)?,
@@ -72,17 +73,14 @@ mod sockets {
                 false => tcp.push(descriptor.into()),
             }
         }
-        let socket = match (unix.pop(), unix.is_empty() && tcp.is_empty()) {
-            (None, _) => Socket::Inet(builder.from_std_all(tcp)?),
-            (Some(_), true) if security.get().is_some() => {
-                return Err(unusable("the socket is a Unix socket, and TLS arguments are for TCP sockets").into());
+        match (unix.pop(), unix.is_empty() && tcp.is_empty()) {
+            (None, _) => Ok(Socket::Inet(builder.from_std_all(tcp)?)),
+            (Some(_), true) if has_tls => {
+                Err(unusable("the socket is a Unix socket, and TLS arguments are for TCP sockets").into())
             }
-            (Some(socket), true) => Socket::Unix(unix::Listening::from_std(socket, builder)?),
-            (Some(_), false) => {
-                return Err(unusable("several sockets have the name, and one of them is a Unix socket").into());
-            }
-        };
-        Ok(EndpointListener { socket, security })
+            (Some(socket), true) => Ok(Socket::Unix(unix::Listening::from_std(socket, builder)?)),
+            (Some(_), false) => Err(unusable("several sockets have the name, and one of them is a Unix socket").into()),
+        }
     }
 
     /// All sockets that were passed in to this process.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::coop::consume_budget;
 
+use super::socket::Socket;
 use super::{BoxConnection, inherited, unix};
 use crate::address::{Address, IpFamily};
 use crate::config::ServerTls;
@@ -16,8 +17,9 @@ use crate::endpoint::parse::ServerEndpoint;
 use crate::endpoint::parse::{Families, Security, ServerPlace};
 use crate::error::Error;
 use crate::policy::Policy;
+use crate::server::builder::ListenerBuilder;
 use crate::server::incoming::Incoming;
-use crate::server::listener::{Listener, ListenerBuilder};
+use crate::server::listener::Listener;
 use crate::server::status::ListenerStatus;
 
 impl ServerEndpoint {
@@ -77,7 +79,8 @@ impl ServerEndpoint {
             }
             ServerPlace::Inherited { from, security } => {
                 let security = security.load(|text| text.load())?;
-                return inherited::open(from, builder, security);
+                let socket = inherited::open(from, builder, security.get().is_some())?;
+                return Ok(EndpointListener { socket, security });
             }
         };
         let security = security.load(|text| text.load())?;
@@ -125,13 +128,6 @@ impl ServerEndpoint {
 pub struct EndpointListener {
     pub(super) socket: Socket,
     pub(super) security: Security<ServerTls>,
-}
-
-// Without Unix sockets the second variant is empty.
-#[cfg_attr(not(unix), allow(clippy::large_enum_variant))]
-pub(super) enum Socket {
-    Inet(Listener),
-    Unix(unix::Listening),
 }
 
 impl EndpointListener {

@@ -13,7 +13,7 @@ use crate::conn::group::DrainGroup;
 use crate::error::Error;
 use crate::error::{BindError, ConnectAttempt, ConnectError};
 use crate::policy::Policy;
-use crate::server::listener::ListenerBuilder;
+use crate::server::builder::ListenerBuilder;
 use crate::server::status::ListenerStatus;
 
 /// Has no values, because this system has no Unix sockets.

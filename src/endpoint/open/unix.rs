@@ -31,8 +31,9 @@ use crate::error::{BindError, ConnectAttempt, ConnectError};
 use crate::layers::stream::Stream;
 use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Policy;
-use crate::server::acceptor::{Acceptor, Listens};
-use crate::server::listener::ListenerBuilder;
+use crate::server::acceptor::Acceptor;
+use crate::server::builder::ListenerBuilder;
+use crate::server::listening_socket::Listens;
 use crate::server::status::ListenerStatus;
 use crate::transport::Transport;
 

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::*;
+use crate::address::IpFamily;
 
 const SOON: Duration = Duration::from_secs(10);
 

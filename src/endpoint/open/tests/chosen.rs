@@ -10,7 +10,8 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
 use crate::conn::group::DrainGroup;
-use crate::server::listener::{Listener, ListenerBuilder};
+use crate::server::builder::ListenerBuilder;
+use crate::server::listener::Listener;
 use crate::transport::Transport;
 
 async fn listen_with(text: &str, builder: ListenerBuilder) -> EndpointListener {

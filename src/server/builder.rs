@@ -1,0 +1,131 @@
+//! The settings of a listener.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::address::IpFamily;
+use crate::conn::group::DrainGroup;
+use crate::policy::Policy;
+
+/// The settings of a [`Listener`](crate::Listener).
+#[derive(Debug, Clone)]
+pub struct ListenerBuilder {
+    pub(super) policy: Arc<Policy>,
+    pub(super) backlog: u32,
+    pub(super) max_unfinished: usize,
+    pub(super) max_connections: Option<usize>,
+    pub(super) max_per_peer: Option<usize>,
+    pub(super) ipv6_prefix: u8,
+    pub(super) dual_stack: bool,
+    pub(super) reuse_port: bool,
+    pub(super) family: Option<IpFamily>,
+    pub(super) group: DrainGroup,
+    /// Where the builder was made.
+    pub(super) place: &'static Location<'static>,
+}
+
+impl Default for ListenerBuilder {
+    #[track_caller]
+    fn default() -> Self {
+        Self {
+            policy: Arc::default(),
+            backlog: 1024,
+            max_unfinished: 4096,
+            max_connections: None,
+            max_per_peer: None,
+            ipv6_prefix: 64,
+            dual_stack: false,
+            reuse_port: false,
+            family: None,
+            group: DrainGroup::new(),
+            place: Location::caller(),
+        }
+    }
+}
+
+impl ListenerBuilder {
+    /// The policy of the connections. The handshake deadline counts from accept (rule: secure-5).
+    pub fn policy(self, policy: impl Into<Arc<Policy>>) -> Self {
+        Self { policy: policy.into(), ..self }
+    }
+
+    /// The length of the system's backlog, where connections wait until they are accepted; default 1024. The system
+    /// limits it too (on Linux by `net.core.somaxconn`).
+    pub fn backlog(self, backlog: u32) -> Self {
+        Self { backlog, ..self }
+    }
+
+    /// The largest number of connections between accept and the end of their handshake; default 4096, at least 1.
+    ///
+    /// Each of them costs a descriptor and some kilobytes. Any client that can reach the port can occupy all of them
+    /// until the handshake deadline, so a limit below 1000 makes a denial of service cheap.
+    pub fn max_unfinished(self, max: usize) -> Self {
+        Self { max_unfinished: max.clamp(1, Semaphore::MAX_PERMITS), ..self }
+    }
+
+    /// The largest number of open connections of this listener, including unfinished ones; default: no limit. At the
+    /// limit, [`Listener::accept`](crate::Listener::accept) waits, and new connections wait in the system's backlog until a connection is gone
+    /// (rule: limit-1).
+    ///
+    /// A connection counts until its socket is closed, also after an upgrade, a split or a drop.
+    #[doc(alias = "LimitTotalConnectionsFactory")]
+    pub fn max_connections(self, max: usize) -> Self {
+        Self { max_connections: Some(max.clamp(1, Semaphore::MAX_PERMITS)), ..self }
+    }
+
+    /// The largest number of open connections of one peer with this listener; at least 1, default: no limit. Further
+    /// connections are refused with RST before anything is allocated for them, and [`Listener::status`](crate::Listener::status) counts them
+    /// (rule: limit-2).
+    ///
+    /// A peer is an IPv4 address or an IPv6 network of 64 bits, because a host usually has such a network and can use
+    /// any of its 2⁶⁴ addresses. [`per_peer_ipv6_prefix`](Self::per_peer_ipv6_prefix) changes the length. Do not set a
+    /// limit if the clients come through a proxy, because they all have the proxy's address.
+    #[doc(alias = "LimitConnectionsByPeer")]
+    pub fn max_per_peer(self, max: usize) -> Self {
+        Self { max_per_peer: Some(max.max(1)), ..self }
+    }
+
+    /// The number of leading bits of an IPv6 address that identify a peer for [`max_per_peer`](Self::max_per_peer);
+    /// default 64. With 128, every address is a separate peer, so a client with a whole network is not limited.
+    pub fn per_peer_ipv6_prefix(self, bits: u8) -> Self {
+        Self { ipv6_prefix: bits.min(128), ..self }
+    }
+
+    /// The group of the connections. Several listeners that share a group drain together. Default: a new group.
+    pub fn group(self, group: &DrainGroup) -> Self {
+        Self { group: group.clone(), ..self }
+    }
+
+    /// Whether `[::]` accepts IPv4 connections too, with peers like `[::ffff:192.0.2.1]`; default: no.
+    ///
+    /// Operating systems have different defaults, so this option is always set. With the default, `0.0.0.0` and `[::]`
+    /// can both be bound to the same port.
+    #[doc(alias = "IPV6_V6ONLY")]
+    pub fn dual_stack(self, dual_stack: bool) -> Self {
+        Self { dual_stack, ..self }
+    }
+
+    /// Listens on the addresses of this family only, if a name has addresses of both; default: on all of them.
+    #[doc(alias = "AF_INET")]
+    #[doc(alias = "AF_INET6")]
+    pub fn only(self, family: IpFamily) -> Self {
+        Self { family: Some(family), ..self }
+    }
+
+    /// Whether other sockets with this option may be bound to the same port (`SO_REUSEPORT`); default: no. On Linux, the
+    /// system then spreads new connections over the sockets. See [`bind_workers`](Self::bind_workers).
+    ///
+    /// All sockets of a port need the option, and on Linux they must belong to the same user. Windows has no such option, and
+    /// there opening the listener fails.
+    #[doc(alias = "SO_REUSEPORT")]
+    pub fn reuse_port(self, reuse_port: bool) -> Self {
+        Self { reuse_port, ..self }
+    }
+
+    /// The backlog as an argument of listen(2).
+    pub(crate) fn system_backlog(&self) -> i32 {
+        i32::try_from(self.backlog).unwrap_or(i32::MAX)
+    }
+}

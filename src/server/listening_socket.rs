@@ -1,0 +1,34 @@
+//! The interface of a listening socket, of any kind, for the accept loop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+/// A listening socket.
+pub(crate) trait Listens: Send + Sync + 'static {
+    /// A connection that was taken out of the backlog.
+    type Accepted: Send;
+
+    /// Accepts the next connection. Only the task of the last call is woken.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Accepted>>;
+
+    /// The connection's TCP socket and its peer. `None` if peers have no addresses; then there are no limits per peer.
+    fn tcp(accepted: &Self::Accepted) -> Option<(&TcpStream, SocketAddr)>;
+
+    /// The listening sockets themselves.
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")), allow(dead_code))]
+    fn sockets(&self) -> Vec<SockRef<'_>>;
+}
+
+/// The origin of a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// We have bound the socket, and no other process holds it.
+    BoundHere,
+    /// The socket was passed in. A service manager, a sibling or a successor may hold it too, and use it after us
+    /// (rule: tcp-10).
+    HandedIn,
+}
