@@ -180,6 +180,7 @@ pub use self::{
     conn::options::{SocketOptions, TcpOptions},
     conn::refusal::{Refusal, RefusalReason},
     conn::socket::Keepalive,
+    conn::tcp_info::TcpInfo,
     core::drain::DrainReport,
     core::outcome::Outcome,
     core::report::{Bound, CloseReport, LayerKind, LayerReport, Received},

@@ -263,8 +263,9 @@ impl Group for Inner {
         &self.begun
     }
 
-    fn enter(&self, control: WeakControl) -> usize {
-        self.state().members.insert(control)
+    fn enter(&self, control: WeakControl) -> u32 {
+        let number = self.state().members.insert(control);
+        u32::try_from(number).expect("each connection has a descriptor, so there are fewer than 2³¹")
     }
 
     /// The outcome is read under the lock. If it becomes known later, the correction then finds the count that it has
@@ -274,7 +275,7 @@ impl Group for Inner {
         if member.left.load(Ordering::Acquire) != 0 {
             return;
         }
-        state.members.try_remove(member.number);
+        state.members.try_remove(member.number as usize);
         let mut left = UNCOUNTED;
         if let Some(outcome) = outcome.filter(|_| self.is_draining()) {
             let outcome = outcome();

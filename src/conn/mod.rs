@@ -9,6 +9,7 @@ pub(crate) mod options;
 pub(crate) mod refusal;
 pub(crate) mod shared_socket;
 pub(crate) mod socket;
+pub(crate) mod tcp_info;
 pub(crate) mod time;
 pub(crate) mod unlocked;
 pub(crate) mod waiting;

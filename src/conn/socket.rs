@@ -7,6 +7,8 @@ use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
+use super::tcp_info::TcpInfo;
+
 /// The timing of the system's probes of an idle connection (rule: tcp-2). `None` leaves the system's own value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -117,6 +119,16 @@ impl<'a> Options<'a> {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub(crate) fn set_user_timeout(&self, _: Option<Duration>) -> io::Result<()> {
         Err(crate::error::Error::Unsupported("user timeout").into())
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn tcp_info(&self) -> io::Result<TcpInfo> {
+        tcp_info::of(self.fd())
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn tcp_info(&self) -> io::Result<TcpInfo> {
+        Err(crate::error::Error::Unsupported("TCP_INFO").into())
     }
 
     pub(crate) fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
@@ -339,6 +351,35 @@ mod unacked {
         // descriptor that is no TCP socket the call fails and writes nothing.
         let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
         if result == 0 { u64::try_from(bytes).ok() } else { None }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod tcp_info {
+    //! `TCP_INFO`: no crate offers a safe wrapper for it.
+
+    use std::io;
+    use std::os::fd::{AsRawFd, BorrowedFd};
+
+    use super::TcpInfo;
+
+    pub(super) fn of(fd: BorrowedFd<'_>) -> io::Result<TcpInfo> {
+        let mut bytes = [0; 256];
+        let len = query(fd, &mut bytes)?;
+        TcpInfo::parse(&bytes[..len]).ok_or_else(|| crate::error::Error::Unsupported("TCP_INFO").into())
+    }
+
+    /// Fills `out` with the kernel's `struct tcp_info`, or as much of it as fits. Returns its length there.
+    #[allow(unsafe_code)]
+    fn query(fd: BorrowedFd<'_>, out: &mut [u8; 256]) -> io::Result<usize> {
+        let mut len = out.len() as libc::socklen_t;
+        // SAFETY: getsockopt writes at most `len` bytes to the address given, and the new length to `len`; it keeps no
+        // pointer. `out` has that many bytes, any value of a byte is valid, and the borrow keeps the descriptor open
+        // meanwhile.
+        let result = unsafe {
+            libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, out.as_mut_ptr().cast(), &mut len)
+        };
+        if result == 0 { Ok((len as usize).min(out.len())) } else { Err(io::Error::last_os_error()) }
     }
 }
 

@@ -24,6 +24,12 @@ impl fmt::Display for Refused {
 impl StdError for Refused {}
 
 impl TlsError {
+    /// Whether the application refused the ClientHello.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(&self.error, rustls::Error::Other(other) if other.0.is::<Refused>())
+    }
+
     /// The application refused the ClientHello. The alert is still to be sent.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     pub(crate) fn refused() -> Self {

@@ -37,8 +37,8 @@ const RELOADS: &str = "bowline_reloads_total";
 /// | `bowline_identity_generation` | gauge | |
 /// | `bowline_reloads_total` | counter | `outcome`: `ok`, `failed`, `unchanged` |
 ///
-/// The outcome `not_tls` of a handshake is a client that sent something else, `refused` one that this side ended: aborted,
-/// closed or dropped. A handshake that ended by an error of the system counts as `reset`.
+/// The outcome `not_tls` of a handshake is a client that sent something else, `refused` one that this side ended: it refused
+/// the ClientHello, or has aborted, closed or dropped the connection. A handshake that ended by an error of the system counts as `reset`.
 ///
 /// Call [`update`](Self::update) before the metrics are read: it counts the bytes of the connections that are open, and
 /// sets the remaining times. Without it, the bytes of a connection are counted when it has ended.
@@ -133,6 +133,7 @@ fn count_bytes(control: &Control, counted: &mut Traffic) {
 fn failure(reason: &Reason) -> &'static str {
     match reason {
         Reason::Tls(error) if error.not_tls.is_some() => "not_tls",
+        Reason::Tls(error) if error.is_refused() => "refused",
         Reason::Tls(_) | Reason::KeyExhausted => "tls",
         Reason::TimedOut(_) => "timed_out",
         Reason::Truncated(_) => "truncated",

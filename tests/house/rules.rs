@@ -27,7 +27,7 @@ const GROUPS: [(&str, usize); 20] = [
     ("identity", 8),
     ("flow", 7),
     ("life", 7),
-    ("tcp", 11),
+    ("tcp", 12),
     ("drain", 4),
     ("limit", 3),
     ("accept", 5),

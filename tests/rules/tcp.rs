@@ -226,3 +226,29 @@ async fn several_tasks_accept_from_one_listener_and_no_connection_is_lost() {
     accepting.iter().for_each(tokio::task::JoinHandle::abort);
     drop(asleep);
 }
+
+/// rule: tcp-12, tcp-3
+#[tokio::test]
+async fn what_the_system_knows_of_a_connection_can_be_read_on_every_layer() {
+    over_all(|kind, mut a, mut b| async move {
+        settle(&mut a, &mut b).await;
+        let control = a.control();
+        let info = control.tcp_info();
+        if cfg!(any(target_os = "linux", target_os = "android")) && kind.has_socket() {
+            let info = info.unwrap();
+            let traffic = control.traffic();
+            assert!(info.round_trip < BOUND && info.max_segment > 500 && info.congestion_window > 0, "{info:?}");
+            assert!(info.received_bytes.is_none_or(|bytes| bytes >= traffic.received), "{info:?} {traffic:?}");
+            // Everything has arrived. The system of the peer may acknowledge it a little later, and counts SYN as a byte.
+            assert!(info.acknowledged_bytes.is_none_or(|bytes| bytes <= traffic.sent + 1), "{info:?} {traffic:?}");
+            assert_eq!(info.retransmitted_segments, 0, "{info:?}");
+        } else {
+            assert!(matches!(Error::from(info.unwrap_err()), Error::Unsupported(_)), "{kind}");
+        }
+        a.abort();
+        drop(a);
+        assert!(control.tcp_info().is_err());
+        drop(b);
+    })
+    .await;
+}

@@ -28,7 +28,7 @@ pub(crate) trait Group: Send + Sync {
     /// Notified when the group starts to drain.
     fn begun(&self) -> &Notify;
     /// Adds a connection, and returns its number.
-    fn enter(&self, control: WeakControl) -> usize;
+    fn enter(&self, control: WeakControl) -> u32;
     /// Removes a connection that has ended or, without an outcome, one that already belongs to another group. A
     /// second call changes nothing.
     fn leave(&self, member: &Member, outcome: Option<&dyn Fn() -> Outcome>);
@@ -40,7 +40,7 @@ pub(crate) trait Group: Send + Sync {
 pub(crate) struct Member {
     group: Arc<dyn Group>,
     /// The connection's number in the group.
-    pub(crate) number: usize,
+    pub(crate) number: u32,
     /// 0 while the connection is a member, otherwise the outcome under which it was counted. Changed only under the
     /// group's lock.
     pub(crate) left: AtomicU8,

@@ -15,6 +15,7 @@ mod observer;
 mod proxied;
 mod rare;
 mod report;
+mod tcp_info;
 mod traits;
 mod watcher;
 

@@ -187,14 +187,14 @@ pub(super) fn is_no_result(error: &io::Error) -> bool {
 /// The share of one half in the socket. Dropping it releases the half.
 pub(super) struct SocketShare {
     shared: Arc<SharedTcp>,
-    pair: usize,
+    pair: u8,
     share: ShareState,
 }
 
 /// The halves of the application.
-const OWNER: usize = 0;
+const OWNER: u8 = 0;
 /// The halves of a close through the handle.
-const CLOSER: usize = 1;
+const CLOSER: u8 = 1;
 
 #[derive(PartialEq, Eq)]
 enum ShareState {
@@ -239,11 +239,11 @@ impl SocketShare {
         if !shared.keep() {
             return None;
         }
-        shared.held[CLOSER].store(true, Ordering::Release);
+        shared.held[usize::from(CLOSER)].store(true, Ordering::Release);
         Some(Self::both(shared, CLOSER))
     }
 
-    fn both(shared: Arc<SharedTcp>, pair: usize) -> [Self; 2] {
+    fn both(shared: Arc<SharedTcp>, pair: u8) -> [Self; 2] {
         [Arc::clone(&shared), shared].map(|shared| Self { shared, pair, share: ShareState::Half })
     }
 
@@ -255,7 +255,7 @@ impl SocketShare {
     /// all our bytes, the socket stays open: see [`settle`](Self::settle).
     pub(super) fn finish(mut self) -> Option<Self> {
         self.share = ShareState::Nothing;
-        if self.shared.held[self.pair].swap(false, Ordering::AcqRel) {
+        if self.shared.held[usize::from(self.pair)].swap(false, Ordering::AcqRel) {
             return None;
         }
         self.share = ShareState::Last;
@@ -285,7 +285,7 @@ impl Deref for SocketShare {
 impl Drop for SocketShare {
     fn drop(&mut self) {
         let is_last = match self.share {
-            ShareState::Half => !self.held[self.pair].swap(false, Ordering::AcqRel),
+            ShareState::Half => !self.held[usize::from(self.pair)].swap(false, Ordering::AcqRel),
             ShareState::Last => true,
             ShareState::Nothing => false,
         };

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::client::connect::Connector;
-use crate::error::{Error, Phase};
+use crate::error::{Error, Phase, TlsError};
 use crate::layers::tls::TlsConnection;
 use crate::policy::Policy;
 use crate::server::listener::Listener;
@@ -167,6 +167,7 @@ fn each_reason_of_a_failed_handshake_has_an_outcome() {
         (Reason::Aborted, "refused"),
         (Reason::Dropped, "refused"),
         (Reason::KeyExhausted, "tls"),
+        (TlsError::refused().into(), "refused"),
     ] {
         assert_eq!(failure(&reason), outcome);
     }
