@@ -196,8 +196,8 @@ fn an_idle_connection_holds_little() {
     let _turn = turn();
     let mut too_much = Vec::new();
     for (over, face, bound) in [
-        (Over::Tcp, Face::Async, 2_790),
-        (Over::Tcp, Face::Callback, 3_540),
+        (Over::Tcp, Face::Async, 2_740),
+        (Over::Tcp, Face::Callback, 3_490),
         (Over::Tls, Face::Async, 20_300),
         (Over::Tls, Face::Callback, 20_900),
         (Over::TlsExpress, Face::Async, 8_700),
