@@ -90,6 +90,11 @@ struct State {
     /// The connections that ended since the drain began.
     ended: OutcomeCounts,
     cut_off: usize,
+    /// The connections whose handshake the drain has aborted.
+    handshakes: usize,
+    /// The connections that the drain has taken out of a backlog and that are no members yet, and drains that are closing the
+    /// listeners.
+    arriving: usize,
     /// The observers of the listeners, until the drain is over.
     observers: Observers,
 }
@@ -98,6 +103,21 @@ struct State {
 pub(crate) trait Drainable: Send + Sync {
     /// Stops accepting connections.
     fn shut(&self);
+    /// Stops accepting connections, for a drain. What is in the backlog may still be accepted.
+    fn drain(&self, group: &DrainGroup);
+    /// Resets what was taken out of the backlog and was not accepted. Returns the number of these connections.
+    fn discard(&self) -> usize;
+}
+
+/// Holds the drain of a group that has no member yet.
+pub(crate) struct Arriving(Arc<Inner>);
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.arriving -= 1;
+        self.0.unlock(state);
+    }
 }
 
 /// The value for a connection that left before the drain started.
@@ -121,21 +141,25 @@ impl DrainGroup {
     /// [`Protocol::draining`](crate::protocol::Protocol::draining). A second call has no effect. A drain cannot be
     /// cancelled.
     ///
-    /// The system resets connections that wait in its backlog and were not accepted. A listening socket that was
+    /// The system resets connections that wait in its backlog and were not accepted, unless
+    /// [`ListenerBuilder::finish_on_drain`](crate::ListenerBuilder::finish_on_drain) was chosen. A listening socket that was
     /// [passed in](crate::ListenerBuilder::from_std) stays open for its other holders, with its backlog (rule: tcp-10).
     pub fn begin_drain(&self) {
+        // Another call of `drain` must not end before the listeners are closed.
+        let closing = self.arriving();
         let (listeners, begun) = {
-            let mut state = self.state();
+            let state = self.state();
             let begun =
                 (!self.0.draining.swap(true, Ordering::SeqCst)).then(|| (state.members.len(), state.observers.clone()));
-            (std::mem::take(&mut state.listeners), begun)
+            (state.listeners.clone(), begun)
         };
         if let Some((open, observers)) = begun {
             observers.tell(|observer| observer.draining(open));
         }
-        listeners.iter().filter_map(Weak::upgrade).for_each(|listener| listener.shut());
+        listeners.iter().filter_map(Weak::upgrade).for_each(|listener| listener.drain(self));
         self.0.begun.notify_waiters();
         self.members().iter().for_each(Control::tell_draining);
+        drop(closing);
     }
 
     /// Starts the drain, waits until every connection has ended, and aborts the connections that are still open at
@@ -157,16 +181,21 @@ impl DrainGroup {
         if until(deadline, self.emptied()).await.is_none() {
             self.cut_off();
         }
-        let (mut ended, cut_off, open, observers) = {
+        let (mut ended, cut_off, mut handshakes, open, observers) = {
             let mut state = self.state();
             let observers = std::mem::take(&mut state.observers);
             // Kept until the lock is released, because dropping the last handle of a connection runs the destructors
             // of everything in it.
             let open: Vec<Control> = state.members.iter().filter_map(|(_, member)| member.upgrade()).collect();
-            (state.ended.clone(), state.cut_off, open, observers)
+            (state.ended.clone(), state.cut_off, state.handshakes, open, observers)
         };
-        open.iter().for_each(|control| ended.add(control.outcome()));
-        let report = DrainReport { ended, cut_off };
+        for control in &open {
+            match control.is_unready() {
+                true => handshakes += 1,
+                false => ended.add(control.outcome()),
+            }
+        }
+        let report = DrainReport { ended, cut_off, handshakes };
         observers.tell(|observer| observer.drained(&report));
         report
     }
@@ -195,7 +224,7 @@ impl DrainGroup {
         loop {
             let mut emptied = pin!(self.0.emptied.notified());
             emptied.as_mut().enable();
-            if self.connections() == 0 {
+            if self.state().is_empty() {
                 return consume_budget().await;
             }
             emptied.await;
@@ -204,7 +233,17 @@ impl DrainGroup {
 
     fn cut_off(&self) {
         let cut_off = self.members().iter().filter(|control| control.cut_off()).count();
-        self.state().cut_off += cut_off;
+        let listeners = self.state().listeners.clone();
+        let discarded: usize = listeners.iter().filter_map(Weak::upgrade).map(|listener| listener.discard()).sum();
+        let mut state = self.state();
+        state.cut_off += cut_off + discarded;
+        (0..discarded).for_each(|_| state.ended.add(Outcome::Aborted));
+    }
+
+    /// A guard that holds the drain.
+    pub(crate) fn arriving(&self) -> Arriving {
+        self.state().arriving += 1;
+        Arriving(Arc::clone(&self.0))
     }
 
     /// The members, to be notified or ended after the lock is released: a member may leave the group, which takes the
@@ -239,6 +278,12 @@ impl DrainGroup {
     }
 }
 
+impl State {
+    fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.arriving == 0
+    }
+}
+
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -246,7 +291,7 @@ impl Inner {
 
     /// Releases the lock, and wakes the tasks that wait for the last member to leave. rule: life-7
     fn unlock(&self, state: MutexGuard<'_, State>) {
-        let is_empty = state.members.is_empty();
+        let is_empty = state.is_empty();
         drop(state);
         if is_empty {
             self.emptied.notify_waiters();
@@ -277,7 +322,9 @@ impl Group for Inner {
         }
         state.members.try_remove(member.number as usize);
         let mut left = UNCOUNTED;
-        if let Some(outcome) = outcome.filter(|_| self.is_draining()) {
+        if member.unready.load(Ordering::Acquire) {
+            state.handshakes += 1;
+        } else if let Some(outcome) = outcome.filter(|_| self.is_draining()) {
             let outcome = outcome();
             state.ended.add(outcome);
             left = outcome as u8;

@@ -11,10 +11,13 @@ pub struct DrainReport {
     pub(crate) ended: OutcomeCounts,
     /// The number of connections that the drain aborted at the deadline. They are counted as `aborted` too.
     pub cut_off: usize,
+    /// The number of connections that the drain has aborted before their handshake was done. They are not counted anywhere
+    /// else in this report, because no application has used them.
+    pub handshakes: usize,
 }
 
 impl DrainReport {
-    /// The total number of connections.
+    /// The total number of connections, without the [handshakes](Self::handshakes) that were aborted.
     pub fn total(&self) -> usize {
         self.ended.total()
     }
@@ -36,14 +39,21 @@ impl DrainReport {
     }
 }
 
-/// `7 connections ended: 5 closed, 2 aborted (1 of them at the deadline)`
+/// `7 connections ended: 5 closed, 2 aborted (1 of them at the deadline); 3 handshakes were not finished`
 impl fmt::Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.total() {
-            0 => return f.write_str("no connection was open"),
+            0 => f.write_str("no connection was open")?,
             1 => write!(f, "1 connection ended: {}", self.ended)?,
             total => write!(f, "{total} connections ended: {}", self.ended)?,
         }
-        if self.cut_off > 0 { write!(f, " ({} of them at the deadline)", self.cut_off) } else { Ok(()) }
+        if self.cut_off > 0 {
+            write!(f, " ({} of them at the deadline)", self.cut_off)?;
+        }
+        match self.handshakes {
+            0 => Ok(()),
+            1 => f.write_str("; 1 handshake was not finished"),
+            handshakes => write!(f, "; {handshakes} handshakes were not finished"),
+        }
     }
 }

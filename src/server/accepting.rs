@@ -132,9 +132,10 @@ impl<C: Send + 'static> Accepting<C> {
         let control = tcp.control();
         let entry = Entry::new(&self.shared, peer);
         let (ready, chosen, prepare) = (Arc::clone(&self.ready), self.chosen.clone(), Arc::clone(prepare));
+        let finishes = self.listener.finishes();
         self.tasks.spawn(async move {
             let preparing = async { prepare(tcp, deadline).await };
-            let outcome = outcome(&control, deadline, chosen.finishes, &entry.handshake.displaced, preparing).await;
+            let outcome = outcome(&control, deadline, finishes, &entry.handshake.displaced, preparing).await;
             drop(unfinished);
             match outcome {
                 Ok(connection) => {
@@ -177,7 +178,7 @@ async fn outcome<C>(
     // The end is a part of these futures, because the connection is dropped when one of them is ready.
     let drains = async {
         control.draining().await;
-        control.abort();
+        control.abort_unready();
     };
     let is_displaced = async {
         displaced.notified().await;

@@ -18,12 +18,11 @@ use super::listening_socket::Listens;
 use super::status::ListenerStatus;
 use crate::address::Address;
 use crate::conn::control::{AcceptFailure, AcceptFault as Fault, Control, Observer, Observers};
-use crate::conn::group::DrainGroup;
-use crate::conn::group::Drainable;
+use crate::conn::group::{Arriving, DrainGroup, Drainable};
 use crate::error::{BindError, Error};
 use crate::policy::Policy;
 
-pub(crate) struct Acceptor<S> {
+pub(crate) struct Acceptor<S: Listens> {
     socket: Arc<ClosableSocket<S>>,
     addr: Address,
     policy: Arc<Policy>,
@@ -45,6 +44,8 @@ pub(crate) struct Permits {
     peer_permit: Option<PeerPermit>,
     group: DrainGroup,
     made_at: &'static Location<'static>,
+    /// Holds the drain until the connection is a member of the group.
+    arriving: Option<Arriving>,
 }
 
 impl Permits {
@@ -54,6 +55,7 @@ impl Permits {
         hold(control, self.total, self.peer_permit);
         self.group.join(control);
         control.announce(self.made_at);
+        drop(self.arriving);
         self.unfinished
     }
 }
@@ -61,7 +63,7 @@ impl Permits {
 impl<S: Listens> Acceptor<S> {
     /// Starts to accept from this socket. Errors name `addr`.
     pub(crate) fn new(socket: S, addr: Address, chosen: ListenerBuilder) -> Self {
-        let socket = Arc::new(ClosableSocket::new(socket));
+        let socket = Arc::new(ClosableSocket::new(socket, chosen.finishes));
         let listener: Weak<dyn Drainable> = Arc::downgrade(&(Arc::clone(&socket) as Arc<dyn Drainable>));
         chosen.group.add_listener(listener);
         chosen.group.add_observers(&chosen.policy);
@@ -80,12 +82,24 @@ impl<S: Listens> Acceptor<S> {
 
     /// Calls `f` with each socket. `None` after a drain has closed them.
     pub(super) fn with_sockets<R>(&self, f: impl FnMut(SockRef<'_>) -> R) -> Option<Vec<R>> {
-        self.socket.with(|socket| socket.sockets().into_iter().map(f).collect())
+        self.socket.with(|socket| {
+            socket.lend();
+            socket.sockets().into_iter().map(f).collect()
+        })
     }
 
     /// The socket, to close it.
     pub(super) fn socket(&self) -> Arc<dyn Drainable> {
         Arc::clone(&self.socket) as Arc<dyn Drainable>
+    }
+
+    /// Whether a drain takes the backlog, and lets handshakes finish.
+    pub(super) fn finishes(&self) -> bool {
+        self.socket.takes_backlog()
+    }
+
+    pub(super) fn set_finishes(&self, finishes: bool) {
+        self.socket.set_takes_backlog(finishes);
     }
 
     pub(crate) fn group(&self) -> &DrainGroup {
@@ -116,10 +130,16 @@ impl<S: Listens> Acceptor<S> {
     async fn next(&self) -> Result<(S::Accepted, Permits), Error> {
         tokio::select! {
             biased;
-            () = self.group.draining() => Err(Error::Draining),
+            () = self.drained() => Err(Error::Draining),
             // A drain that starts during this poll closes the socket. An error that follows is not one of the socket.
             accepted = self.accept_permitted() => accepted.map_err(|error| if self.group.is_draining() { Error::Draining } else { error }),
         }
+    }
+
+    /// Waits until the group drains, and nothing is left to be accepted.
+    async fn drained(&self) {
+        self.group.draining().await;
+        self.socket.exhausted().await;
     }
 
     async fn accept_permitted(&self) -> Result<(S::Accepted, Permits), Error> {
@@ -135,7 +155,7 @@ impl<S: Listens> Acceptor<S> {
             if let Some(retry_at) = retry_at {
                 sleep_until(retry_at.into()).await;
             }
-            let accepted = match self.socket.accept().await.ok_or_else(|| self.closed())? {
+            let (accepted, arriving) = match self.socket.accept().await.ok_or_else(|| self.closed())? {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.handle_error(error)?;
@@ -146,7 +166,7 @@ impl<S: Listens> Acceptor<S> {
             match S::tcp(&accepted).map(|(stream, peer)| self.limits.admit(stream, peer)).transpose() {
                 Ok(peer_permit) => {
                     let (peer_permit, group) = (peer_permit.flatten(), self.group.clone());
-                    let permits = Permits { unfinished, total, peer_permit, group, made_at: self.place };
+                    let permits = Permits { unfinished, total, peer_permit, group, made_at: self.place, arriving };
                     return Ok((accepted, permits));
                 }
                 Err(refusal) => {

@@ -24,6 +24,7 @@ pub struct ListenerBuilder {
     pub(super) group: DrainGroup,
     /// Where the builder was made.
     pub(super) place: &'static Location<'static>,
+    pub(super) finishes: bool,
 }
 
 impl Default for ListenerBuilder {
@@ -41,6 +42,7 @@ impl Default for ListenerBuilder {
             family: None,
             group: DrainGroup::new(),
             place: Location::caller(),
+            finishes: false,
         }
     }
 }
@@ -96,6 +98,22 @@ impl ListenerBuilder {
     /// The group of the connections. Several listeners that share a group drain together. Default: a new group.
     pub fn group(self, group: &DrainGroup) -> Self {
         Self { group: group.clone(), ..self }
+    }
+
+    /// Whether a drain takes the connections that wait in the system's backlog, and lets handshakes finish, within their
+    /// deadline (rule: drain-5); default `false`: both are reset. So a client whose connection the system has accepted before
+    /// the drain is not cut off.
+    ///
+    /// Continue to accept until [`Error::Draining`](crate::Error::Draining): [`DrainGroup::drain`] waits for these connections. The
+    /// [`Control::draining`](crate::Control::draining) of each of them is ready at once. A connection that nobody has accepted
+    /// at the deadline of the drain is reset.
+    ///
+    /// On Linux the system ignores new clients while the backlog is taken, which takes about a millisecond, and refuses them
+    /// afterwards. A listening socket that was passed in, or whose descriptor was lent to the application, may have other
+    /// holders: new clients are not ignored then, and a connection that arrives at this moment is left to the others, or is
+    /// reset.
+    pub fn finish_on_drain(self, finish: bool) -> Self {
+        Self { finishes: finish, ..self }
     }
 
     /// Whether `[::]` accepts IPv4 connections too, with peers like `[::ffff:192.0.2.1]`; default: no.

@@ -41,8 +41,8 @@ impl Incoming {
         let (control, deadline) = (self.control(), self.deadline());
         let ended = tokio::select! {
             biased;
-            () = control.draining() => {
-                control.abort();
+            () = control.draining(), if !self.finishes => {
+                control.abort_unready();
                 Err(Error::Draining)
             }
             hello = until(deadline, self.connection_mut().client_hello()) => match hello {

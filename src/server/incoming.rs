@@ -28,13 +28,15 @@ pub struct Incoming {
     connection: TcpConnection,
     deadline: Option<Instant>,
     unfinished: OwnedSemaphorePermit,
+    /// A drain lets the handshake finish.
+    pub(super) finishes: bool,
 }
 
 impl Incoming {
     /// Must be called right after accept, because the deadline counts from here (rule: secure-5).
-    pub(super) fn new(connection: TcpConnection, unfinished: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(connection: TcpConnection, unfinished: OwnedSemaphorePermit, finishes: bool) -> Self {
         let deadline = after(connection.layer(TOKEN).control().policy().handshake_timeout);
-        Self { connection, deadline, unfinished }
+        Self { connection, deadline, unfinished, finishes }
     }
 
     /// The handle of the connection. The transport made from it has the same handle.
@@ -159,16 +161,16 @@ impl Incoming {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let Self { connection, deadline, unfinished: _unfinished, .. } = self;
+        let Self { connection, deadline, unfinished: _unfinished, finishes } = self;
         let control = connection.control();
         let told = async {
             control.draining().await;
             // Aborted here, because the connection is dropped after this.
-            control.abort();
+            control.abort_unready();
         };
         tokio::select! {
             biased;
-            () = told => Err(Error::Draining),
+            () = told, if !finishes => Err(Error::Draining),
             begun = begin(deadline, connection) => begun,
         }
     }

@@ -4,23 +4,20 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
+use tokio::net::{ToSocketAddrs, lookup_host};
 use tokio::task::coop::consume_budget;
 
 use super::acceptor::Acceptor;
 use super::builder::ListenerBuilder;
 use super::incoming::Incoming;
-use super::listening_socket::{Listens, Origin};
+use super::listening::Listening;
+use super::listening_socket::Origin;
 use super::opening::Opened;
 use super::status::ListenerStatus;
 use crate::address::Address;
 use crate::conn::group::{DrainGroup, Drainable};
 use crate::error::Error;
-use crate::layers::tcp::TcpConnection;
 use crate::policy::Policy;
 use crate::transport::Transport;
 
@@ -51,73 +48,6 @@ use crate::transport::Transport;
 pub struct Listener {
     acceptor: Acceptor<Listening>,
     pub(super) local: Vec<SocketAddr>,
-}
-
-/// The listening sockets, of which there is at least one.
-struct Listening {
-    sockets: Vec<ListeningSocket>,
-    /// The one that is asked first, so that a busy socket does not keep the others waiting.
-    next: AtomicUsize,
-}
-
-/// A listening TCP socket, and what is known in advance about the sockets that are accepted from it.
-struct ListeningSocket {
-    socket: TcpListener,
-    /// Our address on each accepted socket; `None` if the system must be asked.
-    host: Option<SocketAddr>,
-    /// Whether accepted sockets have `TCP_NODELAY` set from the start.
-    gives_nodelay: bool,
-}
-
-/// A connection that was taken out of the backlog.
-struct AcceptedSocket {
-    stream: TcpStream,
-    host: SocketAddr,
-    peer: SocketAddr,
-    has_nodelay: bool,
-}
-
-impl AcceptedSocket {
-    fn into_connection(self, policy: Arc<Policy>) -> TcpConnection {
-        let take_over = if self.has_nodelay { TcpConnection::with_nodelay } else { TcpConnection::between };
-        take_over(self.stream, self.host, self.peer, policy)
-    }
-}
-
-impl Listens for Listening {
-    type Accepted = AcceptedSocket;
-
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<AcceptedSocket>> {
-        let first = if self.sockets.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        for at in 0..self.sockets.len() {
-            let from = &self.sockets[(first + at) % self.sockets.len()];
-            let Poll::Ready(accepted) = from.socket.poll_accept(cx) else { continue };
-            let (stream, peer) = accepted?;
-            // A connection is skipped if the system no longer knows even our own address (rule: tcp-1).
-            let host = from.host.map_or_else(|| stream.local_addr(), Ok)?;
-            return Poll::Ready(Ok(AcceptedSocket { stream, host, peer, has_nodelay: from.gives_nodelay }));
-        }
-        Poll::Pending
-    }
-
-    fn tcp(accepted: &AcceptedSocket) -> Option<(&TcpStream, SocketAddr)> {
-        Some((&accepted.stream, accepted.peer))
-    }
-
-    fn sockets(&self) -> Vec<SockRef<'_>> {
-        self.sockets.iter().map(|one| SockRef::from(&one.socket)).collect()
-    }
-}
-
-/// Our address on each connection that is accepted from this listening socket. `None` if it may differ between
-/// connections: a socket that was passed in may be transparent (`IP_TRANSPARENT`, ip(7)), and then accepts
-/// connections to any address.
-fn host_of_accepted(listener: SocketAddr, origin: Origin) -> Option<SocketAddr> {
-    let is_own = match origin {
-        Origin::BoundHere => !listener.ip().to_canonical().is_unspecified(),
-        Origin::HandedIn => false,
-    };
-    is_own.then_some(listener)
 }
 
 impl Listener {
@@ -202,6 +132,15 @@ impl Listener {
         self.acceptor.socket()
     }
 
+    /// Whether a drain takes the backlog, and lets handshakes finish.
+    pub(super) fn finishes(&self) -> bool {
+        self.acceptor.finishes()
+    }
+
+    pub(super) fn set_finishes(&self, finishes: bool) {
+        self.acceptor.set_finishes(finishes);
+    }
+
     pub(super) fn policy(&self) -> Arc<Policy> {
         self.acceptor.policy()
     }
@@ -228,7 +167,7 @@ impl Listener {
         let (accepted, permits) = self.acceptor.accept().await?;
         let connection = accepted.into_connection(self.acceptor.policy());
         let unfinished = permits.hand_to(&connection.control());
-        Ok(Incoming::new(connection, unfinished))
+        Ok(Incoming::new(connection, unfinished, self.acceptor.finishes()))
     }
 }
 
@@ -323,16 +262,8 @@ impl ListenerBuilder {
     }
 
     fn take(self, sockets: Vec<Opened>, origin: Origin) -> Result<Listener, Error> {
-        let (mut local, mut listening) = (Vec::new(), Vec::new());
-        for (socket, gives_nodelay) in sockets {
-            socket.set_nonblocking(true)?;
-            let addr = socket.local_addr()?;
-            let host = host_of_accepted(addr, origin);
-            listening.push(ListeningSocket { socket: TcpListener::from_std(socket)?, host, gives_nodelay });
-            local.push(addr);
-        }
+        let (listening, local) = Listening::new(sockets, origin)?;
         let addr = local[0].into();
-        let listening = Listening { sockets: listening, next: AtomicUsize::new(0) };
         Ok(Listener { acceptor: Acceptor::new(listening, addr, self), local })
     }
 }

@@ -11,12 +11,26 @@ use tokio::net::TcpStream;
 pub(crate) trait Listens: Send + Sync + 'static {
     /// A connection that was taken out of the backlog.
     type Accepted: Send;
+    /// A connection that a drain has taken out of the backlog. It belongs to no runtime yet.
+    type Waiting: Send;
 
     /// Accepts the next connection. Only the task of the last call is woken.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Accepted>>;
 
     /// The connection's TCP socket and its peer. `None` if peers have no addresses; then there are no limits per peer.
     fn tcp(accepted: &Self::Accepted) -> Option<(&TcpStream, SocketAddr)>;
+
+    /// The application gets the descriptors, and may keep duplicates.
+    fn lend(&self) {}
+
+    /// Takes everything out of the backlog. The socket is closed afterwards. May be called outside of a runtime.
+    fn take_backlog(&mut self) -> Vec<Self::Waiting>;
+
+    /// Makes a connection of what was taken out of the backlog, in the runtime of the caller.
+    fn resume(waiting: Self::Waiting) -> io::Result<Self::Accepted>;
+
+    /// The peer gets RST when this is dropped, if the transport has RST.
+    fn reset_on_drop(waiting: &Self::Waiting);
 
     /// The listening sockets themselves.
     #[cfg_attr(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")), allow(dead_code))]

@@ -3,6 +3,7 @@
 mod accept_error;
 mod accepting;
 pub(crate) mod acceptor;
+mod backlog;
 pub(crate) mod builder;
 mod client_hello;
 mod closable_socket;
@@ -12,6 +13,7 @@ mod handshakes;
 pub(crate) mod incoming;
 pub(crate) mod limits;
 pub(crate) mod listener;
+mod listening;
 pub(crate) mod listening_socket;
 mod opening;
 mod peers;

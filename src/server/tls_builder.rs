@@ -14,13 +14,13 @@ type OnError = Arc<dyn Fn(&Address, &Error) + Send + Sync>;
 #[derive(Clone)]
 pub struct TlsListenerBuilder {
     pub(super) max_waiting: usize,
-    pub(super) finishes: bool,
+    pub(super) finishes: Option<bool>,
     pub(super) on_error: Option<OnError>,
 }
 
 impl Default for TlsListenerBuilder {
     fn default() -> Self {
-        Self { max_waiting: 1024, finishes: false, on_error: None }
+        Self { max_waiting: 1024, finishes: None, on_error: None }
     }
 }
 
@@ -35,10 +35,12 @@ impl TlsListenerBuilder {
         Self { max_waiting: max.clamp(1, Semaphore::MAX_PERMITS), ..self }
     }
 
-    /// Whether a drain lets the handshakes that are in progress finish, within their deadline; default `false`: they are aborted
-    /// (rule: drain-2). The connections are then accepted as before, and their [`Control::draining`](crate::Control::draining) is ready at once.
+    /// Whether a drain takes the connections that wait in the system's backlog, and lets the handshakes that are in progress
+    /// finish, within their deadline (rules: accept-3, drain-5); default: as the listener's
+    /// [`finish_on_drain`](crate::ListenerBuilder::finish_on_drain). If not, both are reset (rule: drain-2). The connections are
+    /// accepted as before, and their [`Control::draining`](crate::Control::draining) is ready at once.
     pub fn finish_on_drain(self, finish: bool) -> Self {
-        Self { finishes: finish, ..self }
+        Self { finishes: Some(finish), ..self }
     }
 
     /// Is called with the peer and the error of each handshake that fails, in the handshake's task. A panic in it is caught.

@@ -132,6 +132,9 @@ impl TlsListenerBuilder {
         F: Future<Output = Result<C, Error>> + Send + 'static,
     {
         let (local, group) = (listener.local_addr(), listener.group().clone());
+        if let Some(finishes) = self.finishes {
+            listener.set_finishes(finishes);
+        }
         let (ready, socket) = (Arc::new(Ready::new()), listener.socket());
         let accepting = Accepting::new(listener, self, Arc::clone(&ready));
         let accepting = tokio::spawn(accepting.run(prepare)).abort_handle();

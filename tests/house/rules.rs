@@ -28,7 +28,7 @@ const GROUPS: [(&str, usize); 20] = [
     ("flow", 7),
     ("life", 7),
     ("tcp", 12),
-    ("drain", 4),
+    ("drain", 5),
     ("limit", 3),
     ("accept", 5),
     ("hello", 3),

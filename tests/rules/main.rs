@@ -4,6 +4,7 @@
 
 mod abort;
 mod accept;
+mod backlog;
 mod close;
 mod close_by_handle;
 

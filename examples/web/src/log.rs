@@ -75,7 +75,8 @@ impl Log {
 
     pub(crate) fn drained(&self, report: &DrainReport) {
         let counts = report.iter().map(|(outcome, count)| (outcome.name(), json!(count)));
-        self.event(None, "drained", counts.chain([("cut_off", json!(report.cut_off))]).collect());
+        let others = [("cut_off", json!(report.cut_off)), ("handshakes", json!(report.handshakes))];
+        self.event(None, "drained", counts.chain(others).collect());
     }
 
     fn event(&self, conn: Option<u64>, event: &str, fields: Fields) {

@@ -2,7 +2,7 @@
 //! Then it is counted under the outcome that is known at that time.
 
 use std::pin::pin;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 
 use tokio::sync::Notify;
@@ -44,6 +44,8 @@ pub(crate) struct Member {
     /// 0 while the connection is a member, otherwise the outcome under which it was counted. Changed only under the
     /// group's lock.
     pub(crate) left: AtomicU8,
+    /// A drain has aborted the connection before its handshake was done.
+    pub(crate) unready: AtomicBool,
 }
 
 /// Waits until a group starts to drain.
@@ -120,7 +122,7 @@ impl Control {
             return false;
         }
         let number = group.enter(WeakControl(Arc::downgrade(&self.0)));
-        let member = Member { group, number, left: AtomicU8::new(0) };
+        let member = Member { group, number, left: AtomicU8::new(0), unready: AtomicBool::new(false) };
         if let Err(second) = self.0.member.set(member) {
             // Another call has added the connection to a group first.
             second.group.leave(&second, None);
@@ -154,6 +156,20 @@ impl Control {
         if self.make_rare().noted.set(reason.clone()).is_ok() {
             self.recount();
         }
+    }
+
+    /// Aborts the connection for the drain, because its handshake is not done. The report of the drain counts it apart.
+    pub(crate) fn abort_unready(&self) {
+        let Some(member) = self.0.member.get() else { return self.abort() };
+        member.unready.store(true, Ordering::Release);
+        if !self.cut_off() {
+            // It has ended for another reason.
+            member.unready.store(false, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn is_unready(&self) -> bool {
+        self.0.member.get().is_some_and(|member| member.unready.load(Ordering::Acquire))
     }
 
     /// The outcome is now known better than when the connection left its group: corrects the count.

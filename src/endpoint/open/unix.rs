@@ -148,12 +148,13 @@ pub(super) struct Listening {
 /// A listening Unix socket. The socket and its file are removed when the listener is dropped or closed by a drain.
 struct UnixSocket {
     /// Dropped before the socket: while the socket exists, no other file can have its inode number.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
     socket: UnixListener,
 }
 
 impl Listens for UnixSocket {
     type Accepted = UnixStream;
+    type Waiting = std::os::unix::net::UnixStream;
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
         self.socket.poll_accept(cx).map_ok(|(stream, _)| stream)
@@ -162,6 +163,24 @@ impl Listens for UnixSocket {
     fn tcp(_: &UnixStream) -> Option<(&TcpStream, SocketAddr)> {
         None
     }
+
+    fn take_backlog(&mut self) -> Vec<Self::Waiting> {
+        // New clients find no socket any more.
+        self.file = None;
+        let mut all = Vec::new();
+        while let Ok((stream, _)) = SockRef::from(&self.socket).accept() {
+            if stream.set_nonblocking(true).is_ok() {
+                all.push(stream.into());
+            }
+        }
+        all
+    }
+
+    fn resume(waiting: Self::Waiting) -> io::Result<UnixStream> {
+        UnixStream::from_std(waiting)
+    }
+
+    fn reset_on_drop(_: &Self::Waiting) {}
 
     fn sockets(&self) -> Vec<SockRef<'_>> {
         vec![SockRef::from(&self.socket)]
@@ -184,7 +203,7 @@ impl Listening {
             UnixListener::from_std(socket.into())
         };
         let socket = listen().map_err(failed)?;
-        let bound = UnixSocket { _file: file, socket };
+        let bound = UnixSocket { file, socket };
         Ok(Self { acceptor: Acceptor::new(bound, local.clone(), chosen), local })
     }
 
@@ -193,7 +212,7 @@ impl Listening {
         socket.set_nonblocking(true)?;
         let socket = UnixListener::from_std(socket)?;
         let local = crate::layers::stream::unix::name(socket.local_addr());
-        let bound = UnixSocket { _file: None, socket };
+        let bound = UnixSocket { file: None, socket };
         Ok(Self { acceptor: Acceptor::new(bound, local.clone(), chosen), local })
     }
 

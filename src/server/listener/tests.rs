@@ -14,6 +14,9 @@ use super::*;
 use crate::address::Address;
 use crate::conn::options::SocketOptions;
 use crate::error::{Phase, Reason};
+use tokio::net::TcpStream;
+
+use crate::server::listening::host_of_accepted;
 use crate::transport::Transport;
 
 /// Limits the wait for an event that must come.
