@@ -189,3 +189,22 @@ async fn the_place_of_a_connection_is_where_its_maker_was_made() {
     assert_eq!(tcp.control().made_at().unwrap().line(), line + 3);
     assert!(crate::testing::tcp_pair().await.unwrap().0.control().made_at().is_none());
 }
+
+/// rule: observe-4, proxy-4, traffic-2
+#[cfg(feature = "proxy")]
+#[tokio::test]
+async fn the_client_behind_a_proxy_and_the_proxy_are_both_traced() {
+    let log = Log::default();
+    let _installed = set_default(log.clone());
+    let (mut client, mut server) = tcp_pair_with(traced()).await.unwrap();
+    let proxy = server.peer_addr();
+    client.write_all(b"PROXY TCP4 192.0.2.7 198.51.100.1 50112 443\r\nhello").await.unwrap();
+    let trusted = crate::proxy::ProxyProtocol::require("127.0.0.0/8".parse().unwrap());
+    trusted.read(&mut server).await.unwrap();
+    server.read_exact(&mut [0; 5]).await.unwrap();
+    let _ = tokio::join!(client.close(), server.close());
+    let text = log.text();
+    assert!(text.contains(&format!(" via={proxy}")) && text.contains(" peer=192.0.2.7:50112"), "{text}");
+    // The header is not counted.
+    assert!(text.contains(" received=5\n"), "{text}");
+}
