@@ -4,4 +4,7 @@
 mod axum;
 mod common;
 mod hyper;
+mod others;
+mod postgres;
 mod refused_body;
+mod tonic;

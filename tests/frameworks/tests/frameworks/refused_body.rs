@@ -1,30 +1,36 @@
-//! hyper answers 413 without reading the body. The answer reaches clients that send the whole body first (rule: close-15).
-#![allow(clippy::unwrap_used)]
+//! A server answers 413 without reading the body. The answer reaches clients that send the whole body first (rule: close-15).
 
 use std::convert::Infallible;
-use std::path::Path;
-use std::process::Stdio;
+use std::sync::Arc;
 
-use bowline::testing::pki::Pki;
-use bowline::{Lingering, Listener, ServerTls, TlsListener, Transport};
-use http_body_util::Full;
+use bowline::hyper::{HttpConnector, Server};
+use bowline::{Connector, Listener, relay};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, StatusCode};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, Version};
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::process::Command;
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
-const TIMES: usize = 50;
+use crate::common::{Certs, program};
+
+/// Requests of each client to each server.
+const TIMES: usize = 25;
+/// The same in a test that is not run by default.
+const MANY: usize = 100;
+const BODY: usize = 600_000;
 const ANSWER: usize = 300_000;
 
-async fn refuse(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let answer = Response::builder().status(StatusCode::PAYLOAD_TOO_LARGE);
-    Ok(answer.header("connection", "close").body(Full::from(vec![b'x'; ANSWER])).unwrap())
-}
-
-async fn serve(connection: impl Transport) {
-    let io = TokioIo::new(Lingering::new(connection));
-    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    let _ = server.serve_connection(io, hyper::service::service_fn(refuse)).await;
+async fn refuse(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let mut answer = Response::builder().status(StatusCode::PAYLOAD_TOO_LARGE);
+    if request.version() <= Version::HTTP_11 {
+        answer = answer.header("connection", "close");
+    }
+    Ok(answer.body(Full::from(vec![b'x'; ANSWER])).unwrap())
 }
 
 /// Sends all of a body before it reads, and prints how many answers were not whole.
@@ -49,64 +55,152 @@ for _ in range(times):
 print(lost)
 ";
 
-async fn python(port: u16, ca: &str) -> usize {
-    let mut command = Command::new("python3");
-    let (port, times, answer) = (port.to_string(), TIMES.to_string(), ANSWER.to_string());
-    command.args(["-c", PYTHON, &port, &times, ca, &answer]).stderr(Stdio::inherit()).kill_on_drop(true);
-    String::from_utf8(command.output().await.unwrap().stdout).unwrap().trim().parse().unwrap()
+/// One port of a server, as its clients reach it.
+struct Place {
+    name: &'static str,
+    port: u16,
+    is_tls: bool,
+    times: usize,
 }
 
-async fn curl(port: u16, ca: &str, body: &Path) -> usize {
-    let mut lost = 0;
-    for _ in 0..TIMES {
-        let scheme = if ca.is_empty() { "http" } else { "https" };
-        let mut command = Command::new("curl");
-        command.args(["-sS", "-m", "20", "-o", "/dev/null", "-w", "%{http_code} %{size_download}", "-H", "Expect:"]);
-        // With --http2, curl asks for an upgrade in plaintext, and hyper drops a connection whose client has asked for one without
-        // a shutdown.
-        command.arg("--http1.1");
-        if !ca.is_empty() {
-            command.args(["--cacert", ca]);
-        }
-        command.arg("--data-binary").arg(format!("@{}", body.display()));
-        let output = command.arg(format!("{scheme}://localhost:{port}/")).kill_on_drop(true).output().await.unwrap();
-        let told = String::from_utf8(output.stdout).unwrap();
-        if !output.status.success() || told != format!("413 {ANSWER}") {
-            eprintln!("{told}: {}", String::from_utf8_lossy(&output.stderr));
-            lost += 1;
-        }
+impl Place {
+    fn url(&self) -> String {
+        format!("{}://localhost:{}/", if self.is_tls { "https" } else { "http" }, self.port)
     }
-    lost
+
+    async fn python(&self, certs: &Certs) -> usize {
+        let ca = certs.path("ca.pem");
+        let ca = if self.is_tls { ca.to_str().unwrap() } else { "" };
+        let (port, times, answer) = (self.port.to_string(), self.times.to_string(), ANSWER.to_string());
+        let output = program("python3", &["-c", PYTHON, &port, &times, ca, &answer]).output().await.unwrap();
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    }
+
+    async fn curl(&self, certs: &Certs, version: &str) -> usize {
+        let body = format!("@{}", certs.path("body").display());
+        let mut lost = 0;
+        for _ in 0..self.times {
+            let url = self.url();
+            let arguments = ["-o", "/dev/null", "-w", "%{http_code} %{size_download}", "-H", "Expect:", version];
+            let mut curl = certs.curl(&[&arguments[..], &["--data-binary", &body, &url]].concat());
+            let output = curl.output().await.unwrap();
+            let told = String::from_utf8(output.stdout).unwrap();
+            if !output.status.success() || told != format!("413 {ANSWER}") {
+                eprintln!("{} {version}: {told}: {}", self.name, String::from_utf8_lossy(&output.stderr));
+                lost += 1;
+            }
+        }
+        lost
+    }
+
+    async fn hyper(&self, certs: &Certs, alpn: &str) -> usize {
+        let mut lost = 0;
+        for _ in 0..self.times {
+            let connector = HttpConnector::new(certs.client_tls(&[alpn]));
+            let mut client = Client::builder(TokioExecutor::new());
+            client.http2_only(alpn == "h2");
+            let client = client.build::<_, Full<Bytes>>(connector);
+            let request = Request::post(self.url()).body(Full::from(vec![0; BODY])).unwrap();
+            let asked = async {
+                let answer = client.request(request).await?;
+                let status = answer.status();
+                let body = answer.into_body().collect().await?.to_bytes();
+                Ok::<_, Box<dyn std::error::Error>>((status, body.len()))
+            };
+            match asked.await {
+                Ok((StatusCode::PAYLOAD_TOO_LARGE, ANSWER)) => {}
+                Ok(other) => {
+                    eprintln!("{} hyper {alpn}: {other:?}", self.name);
+                    lost += 1;
+                }
+                Err(error) => {
+                    eprintln!("{} hyper {alpn}: {}", self.name, bowline::chain(&*error));
+                    lost += 1;
+                }
+            }
+        }
+        lost
+    }
+}
+
+/// A server in plaintext, one over TLS, and one in plaintext after a relay that ends TLS.
+async fn places(certs: &Certs, times: usize) -> [Place; 3] {
+    let plain = Listener::bind("127.0.0.1:0").await.unwrap();
+    let address = plain.local_addr();
+    tokio::spawn(async move { Server::new().serve(plain, service_fn(refuse)).await });
+    let (listener, tls, _) = certs.listener().await;
+    tokio::spawn(async move { Server::new().serve(listener, service_fn(refuse)).await });
+    let (mut front, relayed, _) = certs.listener().await;
+    let to = address.clone();
+    tokio::spawn(async move {
+        while let Ok(mut client) = front.accept().await {
+            let to = to.clone();
+            tokio::spawn(async move {
+                let mut service = Connector::new().connect_addr(to).await.unwrap();
+                relay(&mut client, &mut service).await;
+            });
+        }
+    });
+    [
+        Place { name: "plaintext", port: address.as_inet().unwrap().port(), is_tls: false, times },
+        Place { name: "TLS", port: tls, is_tls: true, times },
+        Place { name: "after a relay", port: relayed, is_tls: true, times },
+    ]
+}
+
+/// The answers that each client has lost.
+async fn lost(certs: &Certs, places: impl IntoIterator<Item = Place>) -> Vec<(String, usize)> {
+    std::fs::write(certs.path("body"), vec![0; BODY]).unwrap();
+    let mut all = Vec::new();
+    for place in places {
+        let mut note = |client: &str, lost| all.push((format!("{}, {client}", place.name), lost));
+        note("Python", place.python(certs).await);
+        note("curl, HTTP/1.1", place.curl(certs, "--http1.1").await);
+        let version = if place.is_tls { "--http2" } else { "--http2-prior-knowledge" };
+        note("curl, HTTP/2", place.curl(certs, version).await);
+        if !place.is_tls {
+            // curl asks for an upgrade that does not happen.
+            note("curl, HTTP/2 by upgrade", place.curl(certs, "--http2").await);
+        }
+        note("hyper, HTTP/1.1", place.hyper(certs, "http/1.1").await);
+        note("hyper, HTTP/2", place.hyper(certs, "h2").await);
+    }
+    all.retain(|(_, lost)| *lost > 0);
+    all
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_answer_to_a_body_that_is_refused_reaches_every_client() {
-    let pki = Pki::new();
-    let identity = pki.server(&["localhost"]);
-    let dir = tempfile::tempdir().unwrap();
-    let (ca, body) = (dir.path().join("ca.pem"), dir.path().join("body"));
-    std::fs::write(&ca, pki.ca_pem()).unwrap();
-    std::fs::write(&body, vec![0; 600_000]).unwrap();
+    let certs = Certs::new();
+    let lost = lost(&certs, places(&certs, TIMES).await).await;
+    assert!(lost.is_empty(), "of {TIMES} answers each, lost: {lost:?}");
+}
 
-    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-    let plain = listener.local_addr().as_inet().unwrap().port();
+/// Measures the row "under hyper" of the README.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute: cargo test --manifest-path tests/frameworks/Cargo.toml -- --ignored --nocapture"]
+async fn the_answers_that_are_lost_here_and_over_tokio_rustls() {
+    let certs = Certs::new();
+    let identity = certs.pki.server(&["localhost"]);
+    let config = ServerConfig::builder().with_no_client_auth();
+    let mut config = config.with_single_cert(identity.chain_der(), identity.key_der()).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        while let Ok(incoming) = listener.accept().await {
-            tokio::spawn(serve(incoming.into_tcp()));
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let io = TokioIo::new(acceptor.accept(tcp).await?);
+                Builder::new(TokioExecutor::new()).serve_connection(io, service_fn(refuse)).await
+            });
         }
     });
-    let tls = ServerTls::builder().identity_pem(identity.chain_pem(), identity.key_pem()).alpn(["http/1.1"]);
-    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
-    let mut listener = TlsListener::new(listener, tls.build().unwrap());
-    let tls = listener.local_addr().as_inet().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok(connection) = listener.accept().await {
-            tokio::spawn(serve(connection));
-        }
-    });
-
-    let ca = ca.to_str().unwrap();
-    let lost =
-        (python(plain, "").await, python(tls, ca).await, curl(plain, "", &body).await, curl(tls, ca, &body).await);
-    assert_eq!(lost, (0, 0, 0, 0));
+    let theirs = lost(&certs, [Place { name: "tokio-rustls", port, is_tls: true, times: MANY }]).await;
+    println!("of {MANY} answers each, lost over tokio-rustls: {theirs:?}");
+    let ours = lost(&certs, places(&certs, MANY).await).await;
+    assert!(ours.is_empty(), "of {MANY} answers each, lost: {ours:?}");
 }
