@@ -4,11 +4,30 @@ use std::future::Future;
 use std::time::Duration;
 
 use bowline::testing::{BoxTransport, Kind, pair_with};
-use bowline::{Policy, Reason};
+use bowline::{CloseReport, Policy, Reason};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A bound that ends a hang; it does not measure speed.
 pub const BOUND: Duration = Duration::from_secs(60);
+
+/// How far a clean end can be seen on this system.
+pub trait Orderly {
+    /// Whether both sides ended in order, and, where the system can tell, whether the peer has received everything. Only Linux
+    /// tells what the peer has acknowledged; elsewhere the side that ends last reports `Unconfirmed` (rule: close-14).
+    fn ended_in_order(&self) -> bool;
+}
+
+impl Orderly for Reason {
+    fn ended_in_order(&self) -> bool {
+        self.is_clean() || (!cfg!(target_os = "linux") && matches!(self, Self::Unconfirmed))
+    }
+}
+
+impl Orderly for CloseReport {
+    fn ended_in_order(&self) -> bool {
+        self.is_clean() || (self.reason.ended_in_order() && self.bound.is_none())
+    }
+}
 
 /// Runs a check over every transport, each end of the pair in each place.
 pub async fn over_all<F, Fut>(check: F)

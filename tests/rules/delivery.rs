@@ -6,7 +6,7 @@ use bowline::testing::{BoxTransport, Kind, raw_tcp_pair};
 use bowline::{Bound, DrainGroup, Outcome, Policy, Reason, SocketOptions, Stream, TcpConnection, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{bounded, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls};
+use crate::common::{Orderly as _, bounded, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls};
 
 const SOCKETS: [Kind; 5] = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
 
@@ -84,8 +84,8 @@ async fn a_close_waits_until_a_slow_peer_has_all_of_it() {
             assert!(!closing.is_finished(), "the peer has not read it");
             read_at_last(&mut b).await;
             let (report, a) = closing.await.unwrap();
-            assert!(report.is_clean(), "{report:?}");
-            assert!(a.control().is_ended() && b.close().await.is_clean());
+            assert!(report.ended_in_order(), "{report:?}");
+            assert!(a.control().is_ended() && b.close().await.ended_in_order());
         })
         .await;
     }
@@ -103,8 +103,8 @@ async fn an_end_without_a_close_is_closed_only_after_all_has_arrived() {
         read_at_last(&mut b).await;
         control.lost().await;
         assert!(control.is_ended());
-        assert!(a.status().reason.unwrap().is_clean());
-        assert!(a.close().await.is_clean());
+        assert!(a.status().reason.unwrap().ended_in_order());
+        assert!(a.close().await.ended_in_order());
     })
     .await;
 }
@@ -145,7 +145,7 @@ async fn a_reset_after_the_peers_answer_leaves_a_close_clean() {
     reset_on_drop(client.get_ref().0);
     drop(client);
     let report = closing.await.unwrap();
-    assert!(report.is_clean(), "{report:?}");
+    assert!(report.ended_in_order(), "{report:?}");
 }
 
 /// rule: close-14
@@ -180,7 +180,7 @@ async fn bytes_taken_by_a_unix_socket_have_arrived() {
     theirs.shutdown().await.unwrap();
     assert_eq!(ours.read(&mut [0; 1]).await.unwrap(), 0);
     ours.write_all(b"last").await.unwrap();
-    assert!(ours.close().await.is_clean());
+    assert!(ours.close().await.ended_in_order());
     let mut last = String::new();
     theirs.read_to_string(&mut last).await.unwrap();
     assert_eq!(last, "last");
@@ -201,6 +201,6 @@ fn a_confirmed_close_sets_no_timer() {
             theirs.read_to_end(&mut Vec::new()).await.unwrap();
             drop(theirs);
         });
-        assert!(report.is_clean(), "{report:?}");
+        assert!(report.ended_in_order(), "{report:?}");
     });
 }

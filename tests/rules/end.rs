@@ -10,7 +10,9 @@ use bowline::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::common::{BOUND, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls, settle};
+use crate::common::{
+    BOUND, Orderly as _, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls, settle,
+};
 
 /// rule: end-1
 #[tokio::test]
@@ -113,7 +115,7 @@ async fn data_and_close_notify_and_junk_in_one_segment() {
     socket.read_to_end(&mut answer).await.unwrap();
     assert!(!answer.is_empty());
     drop(socket);
-    assert!(closing.await.unwrap().is_clean());
+    assert!(closing.await.unwrap().ended_in_order());
 }
 
 /// rule: end-5
@@ -215,7 +217,7 @@ async fn a_connection_dropped_after_its_end_keeps_its_reason() {
         b.close_write().await.unwrap();
         assert!(read_all(&mut a).await.1.is_ok());
         drop(a);
-        assert!(control.report().unwrap().is_clean(), "{kind}");
+        assert!(control.report().unwrap().ended_in_order(), "{kind}");
     })
     .await;
     over_all(|kind, mut a, b| async move {

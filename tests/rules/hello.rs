@@ -11,7 +11,7 @@ use bowline::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::common::{bounded, expect};
+use crate::common::{Orderly as _, bounded, expect};
 
 /// A listener, and a client's socket that it has accepted.
 async fn accepted(policy: Policy) -> (Listener, Incoming, TcpStream) {
@@ -90,8 +90,8 @@ async fn a_connection_is_forwarded_by_its_name_without_decryption() {
         let mut data = Vec::new();
         client.read_to_end(&mut data).await.unwrap();
         assert_eq!(data, b"from behind");
-        assert!(client.close().await.is_clean());
-        assert!(server.await.unwrap().is_clean());
+        assert!(client.close().await.ended_in_order());
+        assert!(server.await.unwrap().ended_in_order());
         forwarding.await.unwrap();
     })
     .await;

@@ -7,7 +7,7 @@ use bowline::{Phase, Policy, Reason, SocketOptions, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::common::{BOUND, bounded, clog, read_all, settle};
+use crate::common::{BOUND, Orderly as _, bounded, clog, read_all, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -266,7 +266,7 @@ async fn zero_and_unlimited_bounds_neither_panic_nor_spin() {
         a.close_write().await.unwrap();
         assert_eq!(b.read(&mut [0]).await.unwrap(), 0);
         let (a, b) = tokio::join!(a.close(), b.close());
-        assert!(a.is_clean() && b.is_clean(), "{kind}: {a} {b}");
+        assert!(a.ended_in_order() && b.ended_in_order(), "{kind}: {a} {b}");
 
         let mut policy = Policy::default().close_timeout(Duration::ZERO).close_discard(0);
         let (mut a, _b) = pair_with(kind, policy.clone()).await.unwrap();
@@ -281,5 +281,5 @@ async fn zero_and_unlimited_bounds_neither_panic_nor_spin() {
     settle(&mut a, &mut b).await;
     // A bound of 0 bytes still accepts an end.
     let (a, b) = tokio::join!(a.close(), b.close());
-    assert!(a.is_clean() && b.is_clean(), "{a} {b}");
+    assert!(a.ended_in_order() && b.ended_in_order(), "{a} {b}");
 }

@@ -6,7 +6,7 @@ use bowline::{Bound, Lingering, Policy, Reason, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
-use crate::common::{clog, over, over_all, pattern, read_all, settle};
+use crate::common::{Orderly as _, clog, over, over_all, pattern, read_all, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -42,10 +42,10 @@ async fn the_end_of_an_answer_reaches_a_peer_that_sends_what_nobody_reads() {
         a.write_all(&[b'y'; 20_000]).await.unwrap();
         let (received, end) = read_slowly(&mut a).await;
         assert!(received == answer && end.is_ok(), "{} bytes, {end:?}", received.len());
-        assert!(a.close().await.is_clean());
+        assert!(a.close().await.ended_in_order());
         let control = answering.await.unwrap();
         let report = control.report().unwrap();
-        assert!(report.is_clean() && report.discarded == 20_024, "{report:?}");
+        assert!(report.ended_in_order() && report.discarded == 20_024, "{report:?}");
     })
     .await;
 }
@@ -189,7 +189,7 @@ async fn a_read_ends_when_another_task_shuts_down() {
         tokio::task::yield_now().await;
         let ending = tokio::spawn(async move { write.shutdown().await });
         assert_eq!(reading.await.unwrap().unwrap_err().kind(), ErrorKind::NotConnected, "{kind}");
-        assert!(b.close().await.is_clean(), "{kind}");
+        assert!(b.close().await.ended_in_order(), "{kind}");
         ending.await.unwrap().unwrap();
     })
     .await;

@@ -10,7 +10,7 @@ use bowline::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{BOUND, bounded, expect, over_all, read_all, settle};
+use crate::common::{BOUND, Orderly as _, bounded, expect, over_all, read_all, settle};
 
 /// Notes what it is told, for connections of one role.
 #[derive(Default)]
@@ -341,7 +341,7 @@ async fn a_panic_of_an_observer_harms_neither_the_connection_nor_the_other_obser
             let (mut a, mut b) = pair_with(kind, policy).await.unwrap();
             settle(&mut a, &mut b).await;
             let (ours, theirs) = tokio::join!(a.close(), b.close());
-            assert!(ours.is_clean() && theirs.is_clean());
+            assert!(ours.ended_in_order() && theirs.ended_in_order());
             assert_eq!(bad.0.load(Ordering::SeqCst), 2 * (2 + handshakes(kind).len()));
             assert_eq!(notes.take(), events(kind, "ended: closed"), "{kind}");
         })

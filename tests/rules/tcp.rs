@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::common::{BOUND, bounded, over_all, settle};
+use crate::common::{BOUND, Orderly as _, bounded, over_all, settle};
 
 /// rule: tcp-1
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn two_hundred_stalled_handshakes_delay_no_other() {
             let mut client = TlsConnection::connect(tcp, &client_tls, "localhost").await.unwrap();
             client.write_all(b"x").await.unwrap();
             client.read_exact(&mut [0; 1]).await.unwrap();
-            assert!(client.close().await.is_clean());
+            assert!(client.close().await.ended_in_order());
         }
         let outcomes = serving.await.unwrap();
         let served = outcomes.iter().filter(|outcome| *outcome == "served").count();

@@ -5,7 +5,7 @@ use bowline::testing::{Kind, memory_pair, pair, pair_with, shared_pki, tcp_pair}
 use bowline::{Error, Policy, Split, TlsConnection, TlsTransport, Transport, Watermarks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{bounded, clog, clog_with, expect, over, over_all, pattern, read_all};
+use crate::common::{Orderly as _, bounded, clog, clog_with, expect, over, over_all, pattern, read_all};
 
 /// rule: write-1
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn bytes_arrive_in_the_order_of_the_calls() {
         let (received, end) = read_all(&mut b).await;
         assert!(received == data && end.is_ok());
         b.close().await;
-        assert!(writing.await.unwrap().is_clean());
+        assert!(writing.await.unwrap().ended_in_order());
     })
     .await;
 }
@@ -128,7 +128,7 @@ async fn writes_before_the_handshake_are_kept_in_order_and_bounded() {
         };
         // A task has to read the server's flight. The client does so while it closes; a task that only writes would wait.
         let (ours, theirs) = tokio::join!(sending, driving);
-        assert!(ours.is_clean() && theirs.is_clean());
+        assert!(ours.ended_in_order() && theirs.ended_in_order());
     })
     .await;
 }
@@ -167,7 +167,7 @@ async fn a_write_after_a_close_write_that_was_only_begun_is_refused() {
 async fn every_operation_after_the_end_is_an_error_and_no_panic() {
     over_all(|_, mut a, mut b| async move {
         let (ours, _) = tokio::join!(a.close(), b.close());
-        assert!(ours.is_clean(), "{ours:?}");
+        assert!(ours.ended_in_order(), "{ours:?}");
         assert!(a.write(b"x").await.is_err());
         assert!(a.write_vectored(&[IoSlice::new(b"x")]).await.is_err());
         assert_eq!(a.read(&mut [0; 8]).await.unwrap(), 0);
@@ -177,7 +177,7 @@ async fn every_operation_after_the_end_is_an_error_and_no_panic() {
         a.abort();
         a.close().await;
         let status = a.status();
-        assert!(status.reason.unwrap().is_clean());
+        assert!(status.reason.unwrap().ended_in_order());
     })
     .await;
 }
@@ -468,7 +468,7 @@ async fn tls_flushes_a_layer_that_keeps_a_queue_of_its_own() {
         a.write_all(b"out, and not kept").await.unwrap();
         expect(&mut b, b"out, and not kept").await;
         let (ours, theirs) = tokio::join!(a.close(), b.close());
-        assert!(ours.is_clean() && theirs.is_clean());
+        assert!(ours.ended_in_order() && theirs.ended_in_order());
     })
     .await;
 }
