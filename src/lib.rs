@@ -226,6 +226,9 @@ mod pages {
     #[cfg(all(feature = "hyper", feature = "axum", feature = "tonic", feature = "postgres"))]
     #[doc = include_str!("../docs/frameworks.md")]
     struct Frameworks;
+    #[cfg(feature = "testing")]
+    #[doc = include_str!("../docs/testing.md")]
+    struct Testing;
     #[cfg(feature = "starttls")]
     #[doc = include_str!("../docs/starttls.md")]
     struct StartTls;

@@ -94,6 +94,37 @@ impl SessionFacts {
         }
     }
 
+    /// Facts for tests: TLS 1.3, no ALPN, no certificates. Change the fields that a test needs. There is no session, so there
+    /// are no channel bindings.
+    ///
+    /// ```
+    /// use bowline::testing::{Recorder, pki::Pki};
+    /// use bowline::{Role, SessionFacts};
+    ///
+    /// let mut facts = SessionFacts::for_tests(Role::Server);
+    /// facts.alpn = Some(b"h2".to_vec());
+    /// facts.peer_chain = Pki::new().client("alice").chain_der().into();
+    /// let recorder = Recorder::secure(facts);
+    /// # let _ = recorder;
+    /// ```
+    #[cfg(feature = "testing")]
+    pub fn for_tests(role: Role) -> Self {
+        Self {
+            version: ProtocolVersion::TLSv1_3,
+            cipher: CipherSuite::TLS13_AES_256_GCM_SHA384,
+            group: Some(NamedGroup::X25519),
+            alpn: None,
+            sni: None,
+            resumed: false,
+            peer_chain: Arc::default(),
+            own_chain: Arc::default(),
+            identity: None,
+            role,
+            hashes: Hashes(None),
+            exporter: Err(Box::new(SessionError::NotSecured)),
+        }
+    }
+
     pub(super) fn with_exporter(mut self, export: impl FnOnce(&mut [u8]) -> Result<(), SessionError>) -> Self {
         let mut out = [0; EXPORTER_LEN];
         self.exporter = export(&mut out).map(|()| out).map_err(Box::new);

@@ -105,7 +105,7 @@ impl Recorder {
         Self::of(None)
     }
 
-    /// A transport in TLS, with these facts about its session.
+    /// A transport in TLS, with these facts about its session: see [`SessionFacts::for_tests`].
     pub fn secure(facts: SessionFacts) -> Self {
         Self::of(Some(Arc::new(facts)))
     }

@@ -8,6 +8,7 @@
 const FACE: &str = "async";
 
 mod activation;
+mod certificates;
 mod chat;
 mod commands;
 mod drain;

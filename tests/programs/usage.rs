@@ -106,3 +106,12 @@ fn a_taken_port_is_named() {
     assert_eq!(said.code(), 1);
     assert!(said.stderr.contains(&addr), "{}", said.stderr);
 }
+
+#[test]
+fn certs_refuses_what_is_no_name() {
+    for (args, with) in
+        [(&[][..], "no name"), (&["../x"], "../x"), (&["--client", "a b"], "a b"), (&["--nope"], "--nope")]
+    {
+        refuses("certs", args, with);
+    }
+}

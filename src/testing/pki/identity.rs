@@ -64,7 +64,15 @@ impl Identity {
     /// # Errors
     /// The system's error with the file.
     pub fn write_to(&self, dir: impl AsRef<Path>) -> io::Result<(PathBuf, PathBuf)> {
-        let [chain, key] = ["pem", "key"].map(|extension| dir.as_ref().join(format!("{}.{extension}", self.stem)));
+        self.write_as(dir, &self.stem)
+    }
+
+    /// As [`write_to`](Self::write_to), as `STEM.pem` and `STEM.key`.
+    ///
+    /// # Errors
+    /// The system's error with the file.
+    pub fn write_as(&self, dir: impl AsRef<Path>, stem: &str) -> io::Result<(PathBuf, PathBuf)> {
+        let [chain, key] = ["pem", "key"].map(|extension| dir.as_ref().join(format!("{stem}.{extension}")));
         write_file(&key, &self.key_pem, true)?;
         write_file(&chain, &self.chain_pem, false)?;
         Ok((chain, key))

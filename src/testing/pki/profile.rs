@@ -1,14 +1,15 @@
 //! The properties of a certificate to be issued.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, RsaKeySize, SanType,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
     SignatureAlgorithm,
 };
 use time::{Duration, OffsetDateTime};
 
 use super::distinguished_name;
 
-/// The kinds of keys that rustls verifies and that this module can make.
+/// The kinds of keys that rustls verifies and that this module can make. With the feature `ring` alone, it can make keys on
+/// P-256 and P-384, and Ed25519; making another one panics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum KeyKind {
@@ -30,28 +31,38 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::EcdsaP256, Self::EcdsaP384, Self::EcdsaP521, Self::Ed25519, Self::Rsa2048, Self::Rsa3072, Self::Rsa4096];
+    /// Those that this module can make with the enabled features.
+    pub const ALL: &'static [Self] = if cfg!(feature = "aws-lc-rs") {
+        &[Self::EcdsaP256, Self::EcdsaP384, Self::EcdsaP521, Self::Ed25519, Self::Rsa2048, Self::Rsa3072, Self::Rsa4096]
+    } else {
+        &[Self::EcdsaP256, Self::EcdsaP384, Self::Ed25519]
+    };
 
     pub(super) fn generate(self) -> KeyPair {
         match self {
             Self::EcdsaP256 => generate(&rcgen::PKCS_ECDSA_P256_SHA256),
             Self::EcdsaP384 => generate(&rcgen::PKCS_ECDSA_P384_SHA384),
-            Self::EcdsaP521 => generate(&rcgen::PKCS_ECDSA_P521_SHA512),
             Self::Ed25519 => generate(&rcgen::PKCS_ED25519),
-            Self::Rsa2048 => generate_rsa(RsaKeySize::_2048),
-            Self::Rsa3072 => generate_rsa(RsaKeySize::_3072),
-            Self::Rsa4096 => generate_rsa(RsaKeySize::_4096),
+            #[cfg(feature = "aws-lc-rs")]
+            Self::EcdsaP521 => generate(&rcgen::PKCS_ECDSA_P521_SHA512),
+            #[cfg(feature = "aws-lc-rs")]
+            Self::Rsa2048 => generate_rsa(rcgen::RsaKeySize::_2048),
+            #[cfg(feature = "aws-lc-rs")]
+            Self::Rsa3072 => generate_rsa(rcgen::RsaKeySize::_3072),
+            #[cfg(feature = "aws-lc-rs")]
+            Self::Rsa4096 => generate_rsa(rcgen::RsaKeySize::_4096),
+            #[cfg(not(feature = "aws-lc-rs"))]
+            _ => panic!("{self:?}: ring makes no key of this kind; enable the feature aws-lc-rs"),
         }
     }
 }
 
 fn generate(algorithm: &'static SignatureAlgorithm) -> KeyPair {
-    KeyPair::generate_for(algorithm).expect("rcgen makes keys of this kind with aws-lc-rs")
+    KeyPair::generate_for(algorithm).expect("rcgen makes keys of this kind with both providers")
 }
 
-fn generate_rsa(size: RsaKeySize) -> KeyPair {
+#[cfg(feature = "aws-lc-rs")]
+fn generate_rsa(size: rcgen::RsaKeySize) -> KeyPair {
     KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size).expect("rcgen makes RSA keys with aws-lc-rs")
 }
 
