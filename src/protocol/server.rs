@@ -18,7 +18,7 @@ use crate::transport::Transport as _;
 
 /// Makes the protocol for a connection, or refuses the connection. A closure of the form `|incoming| Some(protocol)`
 /// is a factory; [`every`] makes a factory of a closure that never refuses.
-#[doc(alias = "IProtocolFactory")]
+#[doc(alias = "IFactory")]
 #[doc(alias = "ServerFactory")]
 pub trait Factory: Send + Sync + 'static {
     /// The type of the protocols.
@@ -126,27 +126,44 @@ impl<F: Factory> Server<F> {
     /// Outside of a tokio runtime.
     pub async fn run(self) -> Result<(), Error> {
         loop {
-            match self.listener.accept().await {
-                Ok(incoming) => self.serve(incoming),
+            let mut incoming = match self.listener.accept().await {
+                Ok(incoming) => incoming,
                 Err(Error::Draining) => return Ok(()),
                 Err(error) => return Err(error),
             };
+            if !incoming.has_gate() {
+                self.serve(incoming);
+                continue;
+            }
+            // rule: proxy-5. The factory sees the client.
+            let (factory, tls) = (Arc::clone(&self.factory), self.tls.clone());
+            tokio::spawn(async move {
+                if incoming.pass_gate().await.is_ok() {
+                    serve(&*factory, tls.as_ref(), incoming);
+                }
+            });
         }
     }
 
     /// Runs a protocol for this connection, in its own task. `None`: the factory has refused the connection or
     /// panicked.
+    ///
+    /// A PROXY header is not read: if the listener expects headers, await `read_proxy_header` of the connection before.
     pub fn serve(&self, incoming: Incoming) -> Option<Handle> {
-        // rule: life-7
-        let Ok(Some(protocol)) = guard(|| Ok(self.factory.build(&incoming))) else {
-            incoming.into_tcp().abort();
-            return None;
-        };
-        let runner = Runner::accept(protocol, incoming, self.tls.as_ref());
-        let handle = runner.handle();
-        tokio::spawn(runner.run());
-        Some(handle)
+        serve(&*self.factory, self.tls.as_ref(), incoming)
     }
+}
+
+fn serve<F: Factory>(factory: &F, tls: Option<&ServerTls>, incoming: Incoming) -> Option<Handle> {
+    // rule: life-7
+    let Ok(Some(protocol)) = guard(|| Ok(factory.build(&incoming))) else {
+        incoming.into_tcp().abort();
+        return None;
+    };
+    let runner = Runner::accept(protocol, incoming, tls);
+    let handle = runner.handle();
+    tokio::spawn(runner.run());
+    Some(handle)
 }
 
 impl<P: Protocol> Runner<P, UpgradableConnection<TcpConnection>> {

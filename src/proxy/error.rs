@@ -58,6 +58,10 @@ pub enum ProxyError {
     },
     /// The peer is not in the trusted networks.
     Untrusted(Address),
+    /// The client that the header names has too many connections
+    /// ([`ListenerBuilder::max_per_peer`](crate::ListenerBuilder::max_per_peer)).
+    #[cfg(feature = "tokio")]
+    Refused(crate::conn::refusal::Refusal),
 }
 
 #[cfg(feature = "tokio")]
@@ -77,6 +81,12 @@ impl fmt::Display for ProxyError {
             Self::Untrusted(peer) => {
                 write!(f, "{peer} is not in the trusted networks, from which a PROXY header is required")
             }
+            #[cfg(feature = "tokio")]
+            Self::Refused(refusal) => match refusal.why {
+                crate::conn::refusal::RefusalReason::TooManyOfPeer { max } => {
+                    write!(f, "{} has {max} connections already, which is the limit", refusal.peer_addr)
+                }
+            },
         }
     }
 }

@@ -63,7 +63,6 @@ impl<C: Send + 'static> Accepting<C> {
     {
         let prepare = Arc::new(prepare);
         let places = Arc::new(Semaphore::new(self.chosen.max_waiting));
-        let keys = PeerCounts::new(usize::MAX, 64);
         let error = loop {
             let incoming = match self.listener.accept().await {
                 Ok(incoming) => incoming,
@@ -71,8 +70,7 @@ impl<C: Send + 'static> Accepting<C> {
             };
             while self.tasks.try_join_next().is_some() {}
             let Some(place) = self.place(&places).await else { return };
-            let peer = incoming.peer_addr().as_inet().map(|peer| keys.peer(peer.ip()));
-            self.begin(incoming, peer, place, &prepare);
+            self.begin(incoming, place, &prepare);
         };
         self.end(error).await;
     }
@@ -123,18 +121,25 @@ impl<C: Send + 'static> Accepting<C> {
         }
     }
 
-    fn begin<P, F>(&mut self, incoming: Incoming, peer: Option<IpAddr>, place: OwnedSemaphorePermit, prepare: &Arc<P>)
+    fn begin<P, F>(&mut self, incoming: Incoming, place: OwnedSemaphorePermit, prepare: &Arc<P>)
     where
         P: Fn(TcpConnection, Option<Instant>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<C, Error>> + Send + 'static,
     {
-        let (deadline, unfinished, tcp) = incoming.into_parts();
+        let gate = incoming.gate();
+        let (deadline, unfinished, mut tcp) = incoming.into_parts();
         let control = tcp.control();
-        let entry = Entry::new(&self.shared, peer);
+        let entry = Entry::new(&self.shared, peer(&control));
         let (ready, chosen, prepare) = (Arc::clone(&self.ready), self.chosen.clone(), Arc::clone(prepare));
         let finishes = self.listener.finishes();
         self.tasks.spawn(async move {
-            let preparing = async { prepare(tcp, deadline).await };
+            let preparing = async {
+                if let Some(gate) = gate {
+                    gate.pass(&mut tcp).await?;
+                    entry.set_peer(peer(&control));
+                }
+                prepare(tcp, deadline).await
+            };
             let outcome = outcome(&control, deadline, finishes, &entry.handshake.displaced, preparing).await;
             drop(unfinished);
             match outcome {
@@ -146,10 +151,29 @@ impl<C: Send + 'static> Accepting<C> {
                     // The place is free before the entry ends: otherwise a second handshake would be displaced.
                     drop(place);
                     drop(entry);
-                    report(&chosen, &control.peer_addr(), &error);
+                    if !is_health_check(&control, &error) {
+                        report(&chosen, &control.peer_addr(), &error);
+                    }
                 }
             }
         });
+    }
+}
+
+/// The peer that the handshake counts for.
+fn peer(control: &Control) -> Option<IpAddr> {
+    control.peer_addr().as_inet().map(|peer| PeerCounts::new(usize::MAX, 64).peer(peer.ip()))
+}
+
+/// Whether a proxy has only checked that we answer (rule: proxy-6).
+fn is_health_check(control: &Control, error: &Error) -> bool {
+    let has_ended = matches!(error.reason(), Some(Reason::Truncated(_) | Reason::Reset(_)));
+    #[cfg(feature = "proxy")]
+    return has_ended && control.is_proxys_own();
+    #[cfg(not(feature = "proxy"))]
+    {
+        let _ = (has_ended, control);
+        false
     }
 }
 
@@ -200,7 +224,7 @@ async fn outcome<C>(
 /// One handshake in progress. Dropping the entry ends it in the list.
 struct Entry {
     shared: Arc<Mutex<Shared>>,
-    peer: Option<IpAddr>,
+    peer: Mutex<Option<IpAddr>>,
     number: u64,
     handshake: Arc<Handshake>,
 }
@@ -212,14 +236,23 @@ impl Entry {
         let number = all.handshakes.begin(peer);
         all.in_progress.insert(number, Arc::clone(&handshake));
         drop(all);
-        Self { shared: Arc::clone(shared), peer, number, handshake }
+        Self { shared: Arc::clone(shared), peer: Mutex::new(peer), number, handshake }
+    }
+}
+
+impl Entry {
+    /// A PROXY header has named the client.
+    fn set_peer(&self, peer: Option<IpAddr>) {
+        let before = std::mem::replace(&mut *self.peer.lock().unwrap_or_else(PoisonError::into_inner), peer);
+        lock(&self.shared).handshakes.change(before, peer, self.number);
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        let peer = *self.peer.get_mut().unwrap_or_else(PoisonError::into_inner);
         let mut all = lock(&self.shared);
-        all.handshakes.end(self.peer, self.number);
+        all.handshakes.end(peer, self.number);
         all.in_progress.remove(&self.number);
         drop(all);
         self.handshake.ended.notify_one();

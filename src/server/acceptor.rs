@@ -2,10 +2,12 @@
 //! after the other, continues after failures, and is closed by a drain.
 
 use std::io;
+use std::net::SocketAddr;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use socket2::SockRef;
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
@@ -13,12 +15,14 @@ use tokio::time::{Instant, sleep_until};
 use super::accept_error::AcceptErrors;
 use super::builder::ListenerBuilder;
 use super::closable_socket::ClosableSocket;
+use super::header_gate::HeaderGate;
 use super::limits::{Limits, PeerPermit, hold};
 use super::listening_socket::Listens;
 use super::status::ListenerStatus;
 use crate::address::Address;
 use crate::conn::control::{AcceptFailure, AcceptFault as Fault, Control, Observer, Observers};
 use crate::conn::group::{Arriving, DrainGroup, Drainable};
+use crate::conn::refusal::Refusal;
 use crate::error::{BindError, Error};
 use crate::policy::Policy;
 
@@ -31,7 +35,8 @@ pub(crate) struct Acceptor<S: Listens> {
     group: DrainGroup,
     /// Where the listener was made.
     place: &'static Location<'static>,
-    errors: Mutex<AcceptErrors>,
+    errors: Arc<Mutex<AcceptErrors>>,
+    gate: Option<Arc<HeaderGate>>,
     /// The socket is no longer usable.
     lost: OnceLock<BindError>,
 }
@@ -67,15 +72,19 @@ impl<S: Listens> Acceptor<S> {
         let listener: Weak<dyn Drainable> = Arc::downgrade(&(Arc::clone(&socket) as Arc<dyn Drainable>));
         chosen.group.add_listener(listener);
         chosen.group.add_observers(&chosen.policy);
+        let limits = Limits::new(chosen.max_connections, chosen.max_per_peer, chosen.ipv6_prefix);
+        let errors = Arc::default();
+        let gate = HeaderGate::new(&chosen, &limits, &errors);
         Self {
             socket,
             addr,
             policy: chosen.policy,
             unfinished: Arc::new(Semaphore::new(chosen.max_unfinished)),
-            limits: Limits::new(chosen.max_connections, chosen.max_per_peer, chosen.ipv6_prefix),
+            limits,
             group: chosen.group,
             place: chosen.place,
-            errors: Mutex::default(),
+            errors,
+            gate,
             lost: OnceLock::new(),
         }
     }
@@ -163,7 +172,7 @@ impl<S: Listens> Acceptor<S> {
                 }
             };
             self.errors().handle_success();
-            match S::tcp(&accepted).map(|(stream, peer)| self.limits.admit(stream, peer)).transpose() {
+            match S::tcp(&accepted).map(|(stream, peer)| self.admit(stream, peer)).transpose() {
                 Ok(peer_permit) => {
                     let (peer_permit, group) = (peer_permit.flatten(), self.group.clone());
                     let permits = Permits { unfinished, total, peer_permit, group, made_at: self.place, arriving };
@@ -175,6 +184,19 @@ impl<S: Listens> Acceptor<S> {
                 }
             }
         }
+    }
+
+    /// A peer that may send a PROXY header is not counted: its client is, after the header.
+    fn admit(&self, stream: &TcpStream, peer: SocketAddr) -> Result<Option<PeerPermit>, Refusal> {
+        match &self.gate {
+            Some(gate) if gate.expects_from(peer.ip()) => Ok(None),
+            _ => self.limits.admit(stream, peer),
+        }
+    }
+
+    /// Reads the PROXY header of each connection, if the listener expects headers.
+    pub(super) fn gate(&self) -> Option<Arc<HeaderGate>> {
+        self.gate.clone()
     }
 
     fn handle_error(&self, error: io::Error) -> Result<(), Error> {

@@ -25,6 +25,8 @@ pub struct ListenerBuilder {
     /// Where the builder was made.
     pub(super) place: &'static Location<'static>,
     pub(super) finishes: bool,
+    #[cfg(feature = "proxy")]
+    pub(super) proxy: Option<crate::proxy::ProxyProtocol>,
 }
 
 impl Default for ListenerBuilder {
@@ -43,6 +45,8 @@ impl Default for ListenerBuilder {
             group: DrainGroup::new(),
             place: Location::caller(),
             finishes: false,
+            #[cfg(feature = "proxy")]
+            proxy: None,
         }
     }
 }
@@ -82,8 +86,8 @@ impl ListenerBuilder {
     /// (rule: limit-2).
     ///
     /// A peer is an IPv4 address or an IPv6 network of 64 bits, because a host usually has such a network and can use
-    /// any of its 2⁶⁴ addresses. [`per_peer_ipv6_prefix`](Self::per_peer_ipv6_prefix) changes the length. Do not set a
-    /// limit if the clients come through a proxy, because they all have the proxy's address.
+    /// any of its 2⁶⁴ addresses. [`per_peer_ipv6_prefix`](Self::per_peer_ipv6_prefix) changes the length. If the clients
+    /// come through a proxy, they all have the proxy's address, unless the proxy names them in a PROXY header (feature `proxy`).
     #[doc(alias = "LimitConnectionsByPeer")]
     pub fn max_per_peer(self, max: usize) -> Self {
         Self { max_per_peer: Some(max.max(1)), ..self }

@@ -38,6 +38,7 @@ impl Incoming {
     /// # Cancel safety
     /// Cancel safe: received bytes stay in the connection.
     pub async fn client_hello(&mut self) -> Result<ClientHello, Error> {
+        self.pass_gate().await?;
         let (control, deadline) = (self.control(), self.deadline());
         let ended = tokio::select! {
             biased;

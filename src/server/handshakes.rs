@@ -20,6 +20,13 @@ impl Handshakes {
         self.count
     }
 
+    /// The peer of a handshake is another one: the client that a PROXY header has named.
+    pub(super) fn change(&mut self, from: Option<IpAddr>, to: Option<IpAddr>, number: u64) {
+        self.end(from, number);
+        let numbers = self.of_peer.entry(to).or_default();
+        numbers.insert(numbers.partition_point(|other| *other < number), number);
+    }
+
     /// A handshake is over. A second call changes nothing.
     pub(super) fn end(&mut self, peer: Option<IpAddr>, number: u64) {
         if let Some(numbers) = self.of_peer.get_mut(&peer) {
@@ -61,5 +68,20 @@ mod tests {
         handshakes.end(peer(1), good);
         handshakes.end(peer(2), silent[2]);
         assert!(handshakes.of_peer.is_empty());
+    }
+
+    /// rule: accept-2, proxy-5
+    #[test]
+    fn a_client_that_a_header_names_counts_instead_of_the_proxy() {
+        let peer = |n: u8| Some(IpAddr::from([192, 0, 2, n]));
+        let (proxy, mut handshakes) = (peer(1), Handshakes::default());
+        let all: Vec<u64> = (0..4).map(|_| handshakes.begin(proxy)).collect();
+        // The headers arrive in another order.
+        for (number, client) in [(all[2], 7), (all[0], 8), (all[1], 7)] {
+            handshakes.change(proxy, peer(client), number);
+        }
+        assert_eq!(handshakes.victim(), Some(all[1]));
+        handshakes.end(peer(7), all[1]);
+        assert_eq!(handshakes.victim(), Some(all[0]));
     }
 }

@@ -1,8 +1,11 @@
 //! A connection between accept and the end of its handshake.
 
+use std::sync::Arc;
+
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::header_gate::HeaderGate;
 use crate::address::Address;
 use crate::config::ServerTls;
 use crate::config::start_tls::StartTls;
@@ -30,13 +33,20 @@ pub struct Incoming {
     unfinished: OwnedSemaphorePermit,
     /// A drain lets the handshake finish.
     pub(super) finishes: bool,
+    /// Reads the PROXY header, which is still to be read.
+    gate: Option<Arc<HeaderGate>>,
 }
 
 impl Incoming {
     /// Must be called right after accept, because the deadline counts from here (rule: secure-5).
-    pub(super) fn new(connection: TcpConnection, unfinished: OwnedSemaphorePermit, finishes: bool) -> Self {
+    pub(super) fn new(
+        connection: TcpConnection,
+        unfinished: OwnedSemaphorePermit,
+        finishes: bool,
+        gate: Option<Arc<HeaderGate>>,
+    ) -> Self {
         let deadline = after(connection.layer(TOKEN).control().policy().handshake_timeout);
-        Self { connection, deadline, unfinished, finishes }
+        Self { connection, deadline, unfinished, finishes, gate }
     }
 
     /// The handle of the connection. The transport made from it has the same handle.
@@ -73,6 +83,8 @@ impl Incoming {
     ///
     /// If the group of the listener is already draining, the connection is returned all the same, and its
     /// [`Control::draining`] is ready at once.
+    ///
+    /// A PROXY header is not read: if the listener expects headers, await `read_proxy_header` before.
     pub fn into_tcp(self) -> TcpConnection {
         self.connection
     }
@@ -121,6 +133,54 @@ impl Incoming {
         &mut self.connection
     }
 
+    /// Reads the PROXY header of the connection, if the listener expects headers
+    /// ([`ListenerBuilder::proxy`](crate::ListenerBuilder::proxy)). [`handshake`](Self::handshake) and the other methods that wait
+    /// do this themselves. A second call does nothing.
+    ///
+    /// # Errors
+    /// The errors of [`ProxyProtocol::read`](crate::proxy::ProxyProtocol::read); [`ProxyError::Refused`](crate::proxy::ProxyError)
+    /// if the client has too many connections; [`Reason::TimedOut`] in [`Phase::Handshake`] at the deadline of the handshake;
+    /// [`Error::Draining`] as in [`handshake`](Self::handshake). After an error the connection has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: received bytes stay in the connection.
+    #[cfg(feature = "proxy")]
+    pub async fn read_proxy_header(&mut self) -> Result<(), Error> {
+        self.pass_gate().await
+    }
+
+    /// Whether a PROXY header is still to be read.
+    pub(crate) fn has_gate(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    pub(crate) async fn pass_gate(&mut self) -> Result<(), Error> {
+        let Some(gate) = self.gate.clone() else { return Ok(()) };
+        let (control, deadline, finishes) = (self.control(), self.deadline, self.finishes);
+        let passed = tokio::select! {
+            biased;
+            () = control.draining(), if !finishes => {
+                control.abort_unready();
+                Err(Error::Draining)
+            }
+            passed = until(deadline, gate.pass(&mut self.connection)) => passed.unwrap_or_else(|| {
+                let reason = Reason::TimedOut(Phase::Handshake);
+                control.end(reason.clone());
+                Err(reason.into())
+            }),
+        };
+        match &passed {
+            Ok(()) => self.gate = None,
+            // The socket is closed now, although the caller still holds the connection.
+            Err(_) => self.connection.layer_mut(TOKEN).release(&Reason::Aborted),
+        }
+        passed
+    }
+
+    pub(super) fn gate(&self) -> Option<Arc<HeaderGate>> {
+        self.gate.clone()
+    }
+
     /// The handshake's deadline, the permit that counts the connection as unfinished while it is held, and the
     /// connection.
     pub(crate) fn into_parts(self) -> (Option<Instant>, OwnedSemaphorePermit, TcpConnection) {
@@ -157,11 +217,15 @@ impl Incoming {
     }
 
     /// Starts the connection, and aborts it if the drain starts first (rule: drain-2).
-    async fn unless_draining<F, T>(self, begin: impl FnOnce(Option<Instant>, TcpConnection) -> F) -> Result<T, Error>
+    async fn unless_draining<F, T>(
+        mut self,
+        begin: impl FnOnce(Option<Instant>, TcpConnection) -> F,
+    ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let Self { connection, deadline, unfinished: _unfinished, finishes } = self;
+        self.pass_gate().await?;
+        let Self { connection, deadline, unfinished: _unfinished, finishes, gate: _ } = self;
         let control = connection.control();
         let told = async {
             control.draining().await;

@@ -12,7 +12,7 @@ use crate::conn::socket;
 use crate::server::peers::PeerCounts;
 
 /// The limits of a listener. Without a limit, nothing is counted.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Limits {
     total: Option<Arc<Semaphore>>,
     peers: Option<Arc<Mutex<PeerCounts>>>,
@@ -52,13 +52,17 @@ impl Limits {
 
     /// Takes a permit of the peer's limit for a connection, or refuses the connection with RST.
     pub(super) fn admit(&self, stream: &TcpStream, peer: SocketAddr) -> Result<Option<PeerPermit>, Refusal> {
+        self.enter(peer).inspect_err(|_| socket::Options::of(stream).reset_on_drop())
+    }
+
+    /// Takes a permit of the peer's limit.
+    pub(super) fn enter(&self, peer: SocketAddr) -> Result<Option<PeerPermit>, Refusal> {
         let Some(peers) = &self.peers else { return Ok(None) };
         let mut counts = lock(peers);
         let who = counts.peer(peer.ip());
         if counts.enter(who) {
             return Ok(Some(PeerPermit { peers: Arc::clone(peers), who }));
         }
-        socket::Options::of(stream).reset_on_drop();
         Err(Refusal { peer_addr: peer.into(), why: RefusalReason::TooManyOfPeer { max: counts.max() } })
     }
 }

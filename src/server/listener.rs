@@ -167,7 +167,7 @@ impl Listener {
         let (accepted, permits) = self.acceptor.accept().await?;
         let connection = accepted.into_connection(self.acceptor.policy());
         let unfinished = permits.hand_to(&connection.control());
-        Ok(Incoming::new(connection, unfinished, self.acceptor.finishes()))
+        Ok(Incoming::new(connection, unfinished, self.acceptor.finishes(), self.acceptor.gate()))
     }
 }
 

@@ -32,7 +32,7 @@ const GROUPS: [(&str, usize); 20] = [
     ("limit", 3),
     ("accept", 5),
     ("hello", 3),
-    ("proxy", 4),
+    ("proxy", 6),
     ("idle", 4),
     ("traffic", 2),
     ("observe", 4),

@@ -143,6 +143,21 @@ impl Control {
         *self.make_rare().places.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
     }
 
+    /// As [`keep`](Self::keep), beside what is kept already. This value is dropped first.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn keep_too(&self, place: Box<dyn Send + Sync>) {
+        let mut places = self.make_rare().places.lock().unwrap_or_else(PoisonError::into_inner);
+        *places = Some(match places.take() {
+            Some(before) => Box::new((place, before)),
+            None => place,
+        });
+        drop(places);
+        if self.is_gone() {
+            // The connection may have ended during this call.
+            self.release_places();
+        }
+    }
+
     pub(super) fn release_places(&self) {
         if let Some(rare) = self.rare() {
             let places = rare.places.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -127,6 +127,12 @@ impl Control {
     #[cold]
     pub(crate) fn note_handshake_failed(&self, reason: &Reason) {
         let Some(observed) = self.observed() else { return };
+        #[cfg(feature = "proxy")]
+        if self.is_proxys_own() && matches!(reason, Reason::Truncated(_) | Reason::Reset(_)) {
+            // rule: proxy-6
+            observed.set_handshake(Handshake::Reported);
+            return;
+        }
         let begun = match observed.set_handshake(Handshake::Reported) {
             Handshake::InProgress(begun) => begun,
             // The time ran out, or the connection ended, before TLS began.

@@ -19,6 +19,11 @@ impl Control {
         self.rare()?.proxied.get().map(|header| &**header)
     }
 
+    /// Whether the header says that this is a connection of the proxy itself: a health check.
+    pub(crate) fn is_proxys_own(&self) -> bool {
+        self.proxy_header().is_some_and(ProxyHeader::is_local)
+    }
+
     pub(super) fn client(&self) -> Option<&Address> {
         self.proxy_header()?.source()
     }

@@ -240,7 +240,10 @@ impl EndpointIncoming {
     /// Dropping the future drops the connection.
     pub async fn begin(self) -> Result<BoxConnection, Error> {
         let incoming = match self.accepted {
-            Accepted::Inet(incoming) => incoming,
+            Accepted::Inet(mut incoming) => {
+                incoming.pass_gate().await?;
+                incoming
+            }
             Accepted::Unix(accepted) => return Ok(accepted.begin()),
         };
         Ok(Box::new(match &self.security {

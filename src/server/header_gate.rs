@@ -1,0 +1,93 @@
+//! The PROXY header of the connections of one listener: it is read before everything else, and then the client counts for the
+//! limit per peer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::accept_error::AcceptErrors;
+use super::builder::ListenerBuilder;
+use super::limits::Limits;
+use crate::conn::control::Observers;
+use crate::error::Error;
+use crate::layers::tcp::TcpConnection;
+use crate::policy::Policy;
+use crate::proxy::{Expected, ProxyError, ProxyProtocol};
+use crate::transport::Transport;
+
+pub(crate) struct HeaderGate {
+    proxy: ProxyProtocol,
+    limits: Limits,
+    errors: Arc<Mutex<AcceptErrors>>,
+    policy: Arc<Policy>,
+}
+
+impl HeaderGate {
+    /// `None` if the listener expects no headers.
+    pub(super) fn new(
+        chosen: &ListenerBuilder,
+        limits: &Limits,
+        errors: &Arc<Mutex<AcceptErrors>>,
+    ) -> Option<Arc<Self>> {
+        let (limits, errors) = (limits.clone(), Arc::clone(errors));
+        let proxy = chosen.proxy.clone()?;
+        Some(Arc::new(Self { proxy, limits, errors, policy: Arc::clone(&chosen.policy) }))
+    }
+
+    /// Whether this peer may send a header. Such a peer does not count for the limit per peer: its client does (rule: proxy-5).
+    pub(super) fn expects_from(&self, peer: IpAddr) -> bool {
+        matches!(self.proxy.expected_from(Some(peer)), Expected::Perhaps | Expected::Header)
+    }
+
+    /// Reads the header, and counts the client. Cancel safe until the header is complete.
+    pub(super) async fn pass(&self, tcp: &mut TcpConnection) -> Result<(), Error> {
+        let expects = tcp.peer_addr().as_inet().is_some_and(|peer| self.expects_from(peer.ip()));
+        let header = self.proxy.read(tcp).await?;
+        // A header without a client: the proxy's own connection, or a client that it does not name.
+        if !expects || header.is_some_and(|header| header.source().is_none()) {
+            return Ok(());
+        }
+        match tcp.peer_addr().as_inet() {
+            Some(client) => self.admit(tcp, client),
+            None => Ok(()),
+        }
+    }
+
+    fn admit(&self, tcp: &TcpConnection, client: SocketAddr) -> Result<(), Error> {
+        let control = tcp.control();
+        match self.limits.enter(client) {
+            Ok(permit) => {
+                if let Some(permit) = permit {
+                    control.keep_too(Box::new(permit));
+                }
+                Ok(())
+            }
+            Err(refusal) => {
+                control.abort();
+                self.errors.lock().unwrap_or_else(PoisonError::into_inner).handle_refusal(refusal.clone());
+                if let Some(observers) = Observers::of(&self.policy) {
+                    observers.tell(|observer| observer.refused(&refusal));
+                }
+                Err(ProxyError::Refused(refusal).into())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for HeaderGate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeaderGate").field("proxy", &self.proxy).finish_non_exhaustive()
+    }
+}
+
+impl ListenerBuilder {
+    /// Reads a PROXY header at the start of the connections, before anything else (rule: proxy-5). It has the deadline of the
+    /// handshake. Then the client is [`peer_addr`](crate::Transport::peer_addr), the proxy is
+    /// [`Control::via`](crate::Control::via), and [`max_per_peer`](Self::max_per_peer) counts the client.
+    ///
+    /// [`Incoming::handshake`](crate::Incoming::handshake) and the other methods that wait read the header first, and so does
+    /// [`TlsListener`](crate::TlsListener). Before [`Incoming::into_tcp`](crate::Incoming::into_tcp), call
+    /// [`Incoming::read_proxy_header`](crate::Incoming::read_proxy_header). Unix sockets have no headers.
+    pub fn proxy(self, proxy: ProxyProtocol) -> Self {
+        Self { proxy: Some(proxy), ..self }
+    }
+}
