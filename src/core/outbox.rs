@@ -55,6 +55,7 @@ pub struct Outbox<S> {
     /// The sum of those numbers: all bytes that precede a step.
     ahead: usize,
     request: EndRequest,
+    /// Nothing can be sent any more. A producer may still be registered then, so these two are no enum.
     is_over: bool,
     has_producer: bool,
     accepted: u64,

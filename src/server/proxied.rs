@@ -34,7 +34,8 @@ impl ProxyProtocol {
     /// # }
     /// ```
     ///
-    /// # Errors [`Error::Proxy`] if the header is malformed, if a required header is missing, or if the peer is not
+    /// # Errors
+    /// [`Error::Proxy`] if the header is malformed, if a required header is missing, or if the peer is not
     /// trusted. The connection is then aborted, as the specification demands. [`Reason::Truncated`] in
     /// [`Phase::Handshake`] if the connection ends within a header. Each of these errors is the peer's fault.
     ///

@@ -81,6 +81,7 @@ struct Inner {
     activity: Activity,
     /// [`CLOSE_ASKED`], [`CUT`], or both.
     touched: AtomicU8,
+    /// A half saw RST. Independent of `gone`: most connections are gone without RST, and RST comes before the socket is closed.
     reset: AtomicBool,
     /// The bits of `traits.rs`.
     traits: AtomicU8,
@@ -88,6 +89,7 @@ struct Inner {
     answered: AtomicBool,
     /// How many closes are in progress, and will report.
     closing: AtomicU8,
+    /// The socket was closed.
     gone: AtomicBool,
     /// The reason of the end can change no more: the layer that dropped the socket has reported it.
     settled: AtomicBool,

@@ -66,6 +66,7 @@ pub struct Session {
     failure: Option<Reason>,
     marks: Watermarks,
     burst: Burst,
+    // Any two of these may be true at once: a cork in a close, and a close_notify without a close.
     corked: bool,
     closing: bool,
     marker_sealed: bool,

@@ -173,10 +173,10 @@ impl<T: Transport> TlsConnection<T> {
     /// the peer gets the right alert, the layer is then closed in order (rule: secure-4), and the error contains the
     /// reason.
     ///
-    /// # Errors [`Error::Ended`] with the reason: [`Reason::Tls`], the end of the layer below, or the time limit.
+    /// # Errors
+    /// [`Error::Ended`] with the reason: [`Reason::Tls`], the end of the layer below, or the time limit.
     ///
     /// # Cancel safety
-    ///
     /// Cancel safe: a second call continues the handshake, and its deadline starts again.
     pub async fn handshake(&mut self) -> Result<(), Error> {
         let bound = self.layer(TOKEN).control().policy().handshake_timeout;

@@ -56,6 +56,7 @@ pub(crate) struct Pump<T> {
     pub(crate) keeps_layer: bool,
     /// Another layer is on top of this one.
     pub(crate) is_beneath: bool,
+    /// We have ended the layer's send half. The state of that half is in the layer, and may have ended without us.
     layer_is_shut: bool,
     /// The layer has sent all bytes that were written to it.
     layer_is_flushed: bool,
