@@ -9,7 +9,6 @@
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -40,8 +39,8 @@ type Peer = client::TlsStream<TcpStream>;
 impl World {
     fn new() -> Self {
         let pki = Pki::new();
-        let connector = TlsConnector::from(Arc::clone(pki.client_tls().config()));
-        let acceptor = TlsAcceptor::from(Arc::clone(pki.server_tls().config()));
+        let connector = TlsConnector::from(pki.client_tls().config());
+        let acceptor = TlsAcceptor::from(pki.server_tls().config());
         Self { connector, acceptor, pki }
     }
 

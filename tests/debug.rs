@@ -86,8 +86,8 @@ fn configurations(secrets: &Arc<Secrets>) -> Vec<(ClientTls, ServerTls)> {
     for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
         for express in [false, true] {
             let client = shared_pki().client_tls_builder().min_version(version).max_version(version).build().unwrap();
-            let mut client = ClientConfig::clone(client.config());
-            let mut server = ServerConfig::clone(shared_pki().server_tls().config());
+            let mut client = ClientConfig::clone(&client.config());
+            let mut server = ServerConfig::clone(&shared_pki().server_tls().config());
             (client.key_log, server.key_log) = (Arc::clone(secrets) as _, Arc::clone(secrets) as _);
             let (client, server) = (ClientTls::from(Arc::new(client)), ServerTls::from(Arc::new(server)));
             all.push(match express {

@@ -18,6 +18,8 @@ mod openssl;
 mod queues;
 #[path = "engines/reads.rs"]
 mod reads;
+#[path = "engines/reload.rs"]
+mod reload;
 #[path = "engines/settings.rs"]
 mod settings;
 #[path = "engines/wires.rs"]

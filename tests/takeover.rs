@@ -17,8 +17,8 @@ use tokio_rustls::server::TlsStream as Server;
 
 async fn tokio_rustls_pair<S: AsyncRead + AsyncWrite + Unpin>(client: S, server: S) -> (Client<S>, Server<S>) {
     let pki = shared_pki();
-    let connector = tokio_rustls::TlsConnector::from(pki.client_tls().config().clone());
-    let acceptor = tokio_rustls::TlsAcceptor::from(pki.server_tls().config().clone());
+    let connector = tokio_rustls::TlsConnector::from(pki.client_tls().config());
+    let acceptor = tokio_rustls::TlsAcceptor::from(pki.server_tls().config());
     let name = bowline::config::server_name("localhost").unwrap();
     tokio::try_join!(connector.connect(name, client), acceptor.accept(server)).unwrap()
 }
@@ -81,7 +81,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 /// The client's tokio-rustls stream, and a server that seals the records that the test chooses.
 async fn with_raw_server() -> (Client<TcpStream>, RawTls) {
     let (client, server) = raw_tcp_pair().await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(shared_pki().client_tls().config().clone());
+    let connector = tokio_rustls::TlsConnector::from(shared_pki().client_tls().config());
     let name = bowline::config::server_name("localhost").unwrap();
     let tls = shared_pki().server_tls();
     let (client, raw) = tokio::join!(connector.connect(name, client), RawTls::server(server, &tls));
@@ -164,10 +164,10 @@ async fn unread_early_data_fails_the_conversion() {
     let provider = Arc::clone(shared_pki().client_tls().config().crypto_provider());
     // With a session cache in memory, which rustls requires for early data.
     let stateful = shared_pki().server_tls_builder().provider(provider).build().unwrap();
-    let mut config = rustls::ServerConfig::clone(stateful.config());
+    let mut config = rustls::ServerConfig::clone(&stateful.config());
     config.max_early_data_size = 16_384;
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let mut config = rustls::ClientConfig::clone(shared_pki().client_tls().config());
+    let mut config = rustls::ClientConfig::clone(&shared_pki().client_tls().config());
     config.enable_early_data = true;
     let config = Arc::new(config);
     let mut accepted = Vec::new();

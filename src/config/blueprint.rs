@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ProducesTickets, ResolvesServerCert, ServerConfig};
+use rustls::server::{ResolvesServerCert, ServerConfig};
 use rustls::{KeyLog, SupportedProtocolVersion};
 
-use super::bound::bind;
+use super::bound::{Sessions, bind};
 use super::client_auth::LoadedAuth;
 use super::common::contradiction;
 use crate::error::Error;
@@ -27,7 +27,7 @@ pub(super) struct Blueprint<'a> {
     pub(super) provider: &'a Arc<CryptoProvider>,
     pub(super) versions: &'static [&'static SupportedProtocolVersion],
     pub(super) resolver: Arc<dyn ResolvesServerCert>,
-    pub(super) ticketer: Option<Arc<dyn ProducesTickets>>,
+    pub(super) sessions: Arc<Sessions>,
     pub(super) tickets: Option<u8>,
     pub(super) key_log: Option<Arc<dyn KeyLog>>,
     pub(super) changes: &'a [Change],
@@ -47,9 +47,8 @@ impl Blueprint<'_> {
         if let Some(key_log) = &self.key_log {
             config.key_log = key_log.clone();
         }
-        if let Some(ticketer) = &self.ticketer {
-            config.ticketer = ticketer.clone();
-        }
+        config.ticketer = self.sessions.clone();
+        config.session_storage = self.sessions.clone();
         for Change(change) in self.changes {
             change(&mut config);
         }

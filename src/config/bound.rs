@@ -5,11 +5,11 @@
 //! ticket and each key of the store holds a tag of the policy. rustls also compares the server name.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::SupportedCipherSuite;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ProducesTickets, ServerConfig, StoresServerSessions};
+use rustls::server::{ProducesTickets, ServerConfig, ServerSessionMemoryCache, StoresServerSessions};
 
 const LEN: usize = 16;
 
@@ -37,6 +37,80 @@ impl Tag {
 pub(super) fn bind(config: &mut ServerConfig, tag: Tag) {
     config.ticketer = Arc::new(Bound { inner: Arc::clone(&config.ticketer), tag });
     config.session_storage = Arc::new(Bound { inner: Arc::clone(&config.session_storage), tag });
+}
+
+/// The ticketer and the session store of all configurations of a server. A replacement of the server's configuration hands them
+/// on (rule: reload-3).
+#[derive(Debug)]
+pub(super) struct Sessions {
+    inner: RwLock<Inner>,
+    /// Identifies the crypto provider. `None` if the application has chosen the ticketer, which is then not changed.
+    provider: Option<Option<usize>>,
+}
+
+#[derive(Debug, Clone)]
+struct Inner {
+    ticketer: Option<Arc<dyn ProducesTickets>>,
+    store: Arc<dyn StoresServerSessions>,
+}
+
+impl Sessions {
+    /// The number of sessions in a store, as in rustls's default.
+    const STORED: usize = 256;
+
+    pub(super) fn new(ticketer: Option<Arc<dyn ProducesTickets>>, provider: Option<Option<usize>>) -> Self {
+        let inner = Inner { ticketer, store: ServerSessionMemoryCache::new(Self::STORED) };
+        Self { inner: RwLock::new(inner), provider }
+    }
+
+    /// Uses the ticketer and the store of another configuration, unless the application has chosen a ticketer or the crypto
+    /// provider is another one.
+    pub(super) fn continue_with(&self, old: &Self) {
+        if self.provider.is_some() && self.provider == old.provider {
+            let inner = old.inner();
+            *self.inner.write().unwrap_or_else(PoisonError::into_inner) = inner;
+        }
+    }
+
+    fn inner(&self) -> Inner {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ProducesTickets for Sessions {
+    fn enabled(&self) -> bool {
+        self.inner().ticketer.is_some_and(|ticketer| ticketer.enabled())
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.inner().ticketer.map_or(0, |ticketer| ticketer.lifetime())
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.inner().ticketer?.encrypt(plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.inner().ticketer?.decrypt(cipher)
+    }
+}
+
+impl StoresServerSessions for Sessions {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        self.inner().store.put(key, value)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.inner().store.get(key)
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.inner().store.take(key)
+    }
+
+    fn can_cache(&self) -> bool {
+        self.inner().store.can_cache()
+    }
 }
 
 struct Bound<T: ?Sized> {

@@ -1,5 +1,6 @@
 //! The client's configuration.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,13 +12,16 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 
+use super::cell::Cell;
 use super::common::{Common, RootSource, checked_alpn, contradiction, turned_off, unused_lists};
+use super::fingerprint::Fingerprint;
 use super::identity::IdentitySource;
 use super::pem::Source;
 use super::revocation::Lists;
 use super::roles::{Settings, impl_builder, impl_tls};
 use super::tickets;
 use super::verify::{AcceptAnyServer, RootsAsServers};
+use super::volume::Volumes;
 use super::{ConfigWarning, TlsVersion};
 use crate::core::engine::EngineKind;
 use crate::core::session::Session;
@@ -29,13 +33,17 @@ use crate::policy::Watermarks;
 /// The TLS configuration of a client. Cheap to clone; made by [`ClientTls::builder`] or from an
 /// `Arc<rustls::ClientConfig>`.
 ///
-/// Clones share the cache of sessions to resume.
+/// Clones are handles of one configuration: they share the cache of sessions to resume, and [`replace`](Self::replace) changes
+/// the configuration for all of them.
 #[doc(alias = "optionsForClientTLS")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]
-pub struct ClientTls(Arc<Settings<ClientConfig>>);
+pub struct ClientTls(Arc<Cell<ClientConfig>>);
 
-impl_tls!(ClientTls, "ClientTlsBuilder", ClientConfig);
+impl_tls!(ClientTls, "ClientTlsBuilder", ClientConfig, |_, _| (),
+    /// The new configuration starts with no sessions to resume, because a resumed session shows the server the certificate of
+    /// the old configuration, and does not verify the server again.
+);
 
 impl ClientTls {
     /// Begins a configuration. A client needs at least one root to trust.
@@ -45,8 +53,8 @@ impl ClientTls {
 
     /// The chain that is presented to servers that ask for one, our own certificate first. `None` if there is no chain,
     /// or if the configuration came from rustls, which does not expose it.
-    pub fn own_certificates(&self) -> Option<&[CertificateDer<'static>]> {
-        self.0.own.as_deref()
+    pub fn own_certificates(&self) -> Option<Arc<[CertificateDer<'static>]>> {
+        self.0.now().own.clone()
     }
 
     /// A session of the pure core, with the configured engine. Its ClientHello is ready to be sent.
@@ -59,8 +67,10 @@ impl ClientTls {
     /// A session with the configured engine.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
     pub(crate) fn new_session(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {
-        let (config, own) = (Arc::clone(&self.0.config), self.0.own.clone().unwrap_or_default());
-        Session::client(self.0.engine, config, name, own, marks)
+        let settings = self.0.now();
+        let own = settings.own.clone().unwrap_or_default();
+        let session = Session::client(settings.engine, Arc::clone(&settings.config), name, own, marks)?;
+        Ok(session.of_generation(settings.generation))
     }
 }
 
@@ -73,7 +83,7 @@ impl From<Arc<ClientConfig>> for ClientTls {
             Arc::make_mut(&mut config).enable_early_data = false;
             warnings.push(turned_off("enable_early_data", "nothing is sent before the handshake is done"));
         }
-        Self::new(config, None, warnings)
+        Self(Settings::new(config, None, warnings).into())
     }
 }
 
@@ -171,7 +181,27 @@ impl ClientTlsBuilder {
     ///
     /// # Errors
     /// [`ConfigError`](crate::ConfigError): a mistake in the configuration.
-    pub fn build(mut self) -> Result<ClientTls, Error> {
+    pub fn build(self) -> Result<ClientTls, Error> {
+        self.read_files().build_from_memory()
+    }
+
+    /// The same builder, after its files were read.
+    fn read_files(&self) -> Self {
+        Volumes::read(|volumes| {
+            let mut read = self.clone();
+            read.common.read_files(volumes);
+            read.roots.iter_mut().for_each(|source| source.read_file(volumes));
+            Ok::<_, Infallible>(read)
+        })
+        .unwrap_or_else(|never| match never {})
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of((&self.common, &self.roots, self.platform_roots, self.no_verification, self.tickets))
+    }
+
+    fn build_from_memory(mut self) -> Result<ClientTls, Error> {
+        let contents = self.fingerprint();
         let provider = self.common.provider()?;
         let versions = self.common.versions()?;
         let mut warnings = Vec::new();
@@ -201,7 +231,10 @@ impl ClientTlsBuilder {
         if let Some(key_log) = self.common.key_log() {
             config.key_log = key_log;
         }
-        self.with_engine(ClientTls::new(config, own, warnings))
+        let mut settings = Settings::new(config, own, warnings);
+        // The roots of the platform are not a part of the fingerprint.
+        settings.contents = (!self.platform_roots).then_some(contents);
+        ClientTls(settings.into()).with_engine(&self.common)
     }
 
     fn verifier(

@@ -12,6 +12,7 @@ use super::ConfigWarning;
 use super::bound::Tag;
 use super::common::{Revocation, RootSource, contradiction, unused_lists};
 use super::pem::Source;
+use super::volume::Volumes;
 use crate::error::Error;
 
 /// Which certificates of clients a server accepts: those of the whole server
@@ -26,7 +27,7 @@ use crate::error::Error;
 /// # let _ = (staff_only, nobody_is_asked);
 /// ```
 #[doc(alias = "verify_mode")]
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Hash)]
 #[must_use = "it does nothing until it is given to an identity"]
 pub struct ClientAuth {
     roots: Vec<RootSource>,
@@ -81,6 +82,12 @@ impl ClientAuth {
     pub fn crl_tolerate_unknown_status(mut self) -> Self {
         self.revocation.tolerate_unknown = true;
         self
+    }
+
+    /// Reads the files now.
+    pub(super) fn read_files(&mut self, volumes: &mut Volumes) {
+        self.roots.iter_mut().for_each(|source| source.read_file(volumes));
+        self.revocation.read_files(volumes);
     }
 
     /// Reads and checks everything.

@@ -1,6 +1,7 @@
 //! Settings that client and server configurations share.
 
 use std::cmp::Reverse;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 #[cfg(feature = "express")]
@@ -15,6 +16,7 @@ use rustls::{KeyLog, KeyLogFile, RootCertStore, SupportedProtocolVersion};
 use super::identity::{IdentitySource, said};
 use super::passphrase::Passphrase;
 use super::pem::Source;
+use super::volume::Volumes;
 use super::{ConfigWarning, TlsVersion, WarningKind, fail, x509};
 use crate::error::{ConfigProblem, Error};
 
@@ -33,7 +35,31 @@ pub(super) struct Common {
     pub(super) express: bool,
 }
 
+impl Hash for Common {
+    /// A passphrase does not change what is in a file.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let versions = (self.min, self.max);
+        (&self.identity, &self.alpn, versions, self.provider_id(), &self.revocation).hash(state);
+        #[cfg(feature = "express")]
+        self.express.hash(state);
+        self.key_log_from_env.hash(state);
+    }
+}
+
 impl Common {
+    /// Reads the files now.
+    pub(super) fn read_files(&mut self, volumes: &mut Volumes) {
+        if let Some(identity) = &mut self.identity {
+            identity.read_files(volumes);
+        }
+        self.revocation.read_files(volumes);
+    }
+
+    /// Tells the providers of two configurations apart, while both exist. `None` is the provider of the feature.
+    pub(super) fn provider_id(&self) -> Option<usize> {
+        self.provider.as_ref().map(|provider| Arc::as_ptr(provider).addr())
+    }
+
     pub(super) fn provider(&self) -> Result<Arc<CryptoProvider>, Error> {
         self.provider.clone().or_else(feature_provider).ok_or_else(|| fail(None, ConfigProblem::NoProvider))
     }
@@ -66,7 +92,7 @@ pub(super) fn unused_lists<'a>(
 }
 
 /// Lists of revoked certificates, and how strictly they are used.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Hash)]
 pub(super) struct Revocation {
     pub(super) lists: Vec<Source>,
     /// Only the peer's own certificate is looked for in the lists, not those of its issuers.
@@ -76,6 +102,11 @@ pub(super) struct Revocation {
 }
 
 impl Revocation {
+    /// Reads the files now.
+    pub(super) fn read_files(&mut self, volumes: &mut Volumes) {
+        self.lists.iter_mut().for_each(|list| list.read(volumes));
+    }
+
     pub(super) fn is_set(&self) -> bool {
         !self.lists.is_empty() || self.leaf_only || self.tolerate_unknown
     }
@@ -115,13 +146,20 @@ static ONLY_1_2: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 static ONLY_1_3: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// Certificates to trust, as PEM or DER.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub(super) enum RootSource {
     Pem(Source),
     Der(CertificateDer<'static>),
 }
 
 impl RootSource {
+    /// Reads the file now.
+    pub(super) fn read_file(&mut self, volumes: &mut Volumes) {
+        if let Self::Pem(source) = self {
+            source.read(volumes);
+        }
+    }
+
     /// All certificates of the source, each usable as a root (rule: secure-12).
     pub(super) fn load(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
         match self {

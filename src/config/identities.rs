@@ -14,6 +14,7 @@ use super::common::contradiction;
 use super::identity::{IdentitySource, LoadedIdentity};
 use super::passphrase::Passphrase;
 use super::pem::Source;
+use super::volume::Volumes;
 use super::{ClientAuth, ConfigWarning, ocsp, x509};
 use crate::certificate::{AlternativeName, Certificate, seconds};
 use crate::error::Error;
@@ -34,7 +35,7 @@ use crate::error::Error;
 /// ```
 #[doc(alias = "sni_hosts")]
 #[doc(alias = "GetCertificate")]
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 #[must_use = "an identity does nothing until it is added to a builder"]
 pub struct Identity {
     source: IdentitySource,
@@ -114,6 +115,26 @@ impl Identity {
     pub fn client_auth(mut self, policy: ClientAuth) -> Self {
         self.client_auth = Some(policy);
         self
+    }
+
+    /// The same identity, after its files were read.
+    pub(super) fn in_memory(&self) -> Result<Self, Error> {
+        let mut read = self.clone();
+        read.read_files(&mut Volumes::default());
+        read.source.check_read()?;
+        read.ocsp.iter().try_for_each(|source| source.bytes().map(drop))?;
+        Ok(read)
+    }
+
+    /// Reads the files now.
+    pub(super) fn read_files(&mut self, volumes: &mut Volumes) {
+        self.source.read_files(volumes);
+        if let Some(source) = &mut self.ocsp {
+            source.read(volumes);
+        }
+        if let Some(policy) = &mut self.client_auth {
+            policy.read_files(volumes);
+        }
     }
 
     pub(super) fn load(&self, provider: &CryptoProvider, passphrase: &Passphrase) -> Result<Loaded, Error> {

@@ -1,5 +1,6 @@
 //! A certificate chain and its private key, checked to belong together.
 
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use rustls::sign::{CertifiedKey, SigningKey};
 
 use super::passphrase::Passphrase;
 use super::pem::Source;
+use super::volume::Volumes;
 use super::{ConfigWarning, fail, key_kind, x509};
 use crate::error::{ConfigError, ConfigProblem, Error};
 
@@ -35,7 +37,32 @@ pub(super) struct LoadedIdentity {
     pub(super) warnings: Vec<ConfigWarning>,
 }
 
+impl Hash for IdentitySource {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Pem { chain, key } => (chain, key).hash(state),
+            Self::Der { chain, key } => (chain, key.secret_der()).hash(state),
+        }
+    }
+}
+
 impl IdentitySource {
+    /// Whether the files could be read.
+    pub(super) fn check_read(&self) -> Result<(), Error> {
+        match self {
+            Self::Pem { chain, key } => chain.bytes().and(key.bytes()).map(drop),
+            Self::Der { .. } => Ok(()),
+        }
+    }
+
+    /// Reads the files now.
+    pub(super) fn read_files(&mut self, volumes: &mut Volumes) {
+        if let Self::Pem { chain, key } = self {
+            chain.read(volumes);
+            key.read(volumes);
+        }
+    }
+
     /// The file of the certificates.
     pub(super) fn file(&self) -> Option<PathBuf> {
         match self {

@@ -8,7 +8,7 @@
 //! use bowline::{ClientTls, ServerTls};
 //!
 //! let server = ServerTls::builder().identity_pem_files("server.pem", "server.key").alpn(["h2", "http/1.1"]).build()?;
-//! for warning in server.warnings() {
+//! for warning in server.warnings().iter() {
 //!     eprintln!("{warning}");
 //! }
 //! let client = ClientTls::builder().roots_pem_file("ca.pem").build()?;
@@ -27,11 +27,13 @@
 mod blueprint;
 mod bound;
 mod by_name;
+mod cell;
 mod choices;
 mod client;
 mod client_auth;
 mod common;
 mod directory;
+mod fingerprint;
 mod identities;
 mod identity;
 mod key_kind;
@@ -45,6 +47,7 @@ mod server;
 pub(crate) mod start_tls;
 mod tickets;
 mod verify;
+mod volume;
 mod x509;
 
 #[cfg(test)]
@@ -86,7 +89,7 @@ impl fmt::Display for TlsVersion {
 }
 
 /// A problem in a configuration that works all the same. Meant for a log line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ConfigWarning {
     /// The file, if the input was a file.

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
+use super::bound::Sessions;
+use super::cell::Cell;
 use super::choices::Choices;
+use super::fingerprint::Fingerprint;
 use super::{ConfigWarning, IdentityInfo};
 use crate::core::engine::EngineKind;
 
-/// One pointer, because every connection that can use TLS holds a copy. `C` is rustls's configuration of the role.
-#[derive(Clone)]
+/// A configuration. `C` is rustls's configuration of the role.
 pub(super) struct Settings<C> {
     pub(super) config: Arc<C>,
     pub(super) own: Option<Arc<[CertificateDer<'static>]>>,
@@ -22,43 +24,96 @@ pub(super) struct Settings<C> {
     /// Set if the configuration of a server depends on the name that the client asks for.
     pub(super) choices: Option<Arc<Choices>>,
     pub(super) engine: EngineKind,
+    /// The number of the configuration among those that the handle has had, from 1.
+    pub(super) generation: u64,
+    /// What it was made from. `None` if that is unknown, because it came from rustls.
+    pub(super) contents: Option<Fingerprint>,
+    /// The tickets of a server that was made from identities.
+    pub(super) sessions: Option<Arc<Sessions>>,
+}
+
+impl<C> Clone for Settings<C> {
+    fn clone(&self) -> Self {
+        Self {
+            config: Arc::clone(&self.config),
+            own: self.own.clone(),
+            warnings: Arc::clone(&self.warnings),
+            identities: Arc::clone(&self.identities),
+            choices: self.choices.clone(),
+            sessions: self.sessions.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<C> Settings<C> {
+    pub(super) fn new(
+        config: impl Into<Arc<C>>,
+        own: Option<Arc<[CertificateDer<'static>]>>,
+        warnings: Vec<ConfigWarning>,
+    ) -> Self {
+        Self {
+            config: config.into(),
+            own,
+            warnings: warnings.into(),
+            identities: Arc::default(),
+            choices: None,
+            sessions: None,
+            engine: EngineKind::default(),
+            generation: 1,
+            contents: None,
+        }
+    }
+}
+
+impl<C> From<Settings<C>> for Arc<Cell<C>> {
+    fn from(settings: Settings<C>) -> Self {
+        Arc::new(Cell::new(settings))
+    }
 }
 
 /// The methods of `ClientTls` and `ServerTls`.
 macro_rules! impl_tls {
-    ($tls:ident, $builder:literal, $config:ty) => {
+    ($tls:ident, $builder:literal, $config:ty, $keep:expr, $(#[doc = $doc:literal])*) => {
         impl $tls {
-            fn new(
-                config: impl Into<Arc<$config>>,
-                own: Option<Arc<[CertificateDer<'static>]>>,
-                warnings: Vec<ConfigWarning>,
-            ) -> Self {
-                let engine = EngineKind::default();
-                Self(Arc::new(Settings {
-                    config: config.into(),
-                    own,
-                    warnings: warnings.into(),
-                    identities: Arc::default(),
-                    choices: None,
-                    engine,
-                }))
+            /// The configuration as rustls has it. After [`replace`](Self::replace), another one is returned.
+            pub fn config(&self) -> Arc<$config> {
+                Arc::clone(&self.0.now().config)
             }
 
-            /// The configuration as rustls has it.
-            pub fn config(&self) -> &Arc<$config> {
-                &self.0.config
+            /// Uses another configuration for each handshake that begins from now on, in all clones of this handle: in
+            /// listeners, servers and connectors too. Handshakes that have begun, and connections, keep the old
+            /// configuration. Later changes of `other` have no effect on this handle.
+            ///
+            /// Returns the [generation](Self::generation) in use then. If `other` was made from the same contents, or has
+            /// the same configuration of rustls, nothing changes and the generation stays the same (rules: reload-1,
+            /// reload-2).
+            ///
+            $(#[doc = $doc])*
+            #[doc(alias = "reload")]
+            #[doc(alias = "rotate")]
+            pub fn replace(&self, other: Self) -> u64 {
+                let new = Settings::clone(&other.0.now());
+                self.0.replace(new, $keep)
+            }
+
+            /// The number of the configuration that is in use: 1, and one more after each
+            /// [replacement](Self::replace) by another configuration.
+            pub fn generation(&self) -> u64 {
+                self.0.now().generation
             }
 
             #[doc = concat!("The same configuration with the express engine (see [`", $builder, "::express`]). Use this for a configuration")]
-            /// that came from rustls. Key extraction (`enable_secret_extraction`) is turned on in a copy.
+            /// that came from rustls. Key extraction (`enable_secret_extraction`) is turned on in a copy. The result is a
+            /// handle of its own: a later [replacement](Self::replace) of this one has no effect on it.
             ///
             /// # Errors
             /// [`ConfigError`](crate::ConfigError): the crypto provider does not let keys be extracted. The caller has to fix
             /// this.
             #[cfg(feature = "express")]
-            pub fn express(mut self) -> Result<Self, Error> {
-                super::common::check_keys(self.0.config.crypto_provider())?;
-                let settings = Arc::make_mut(&mut self.0);
+            pub fn express(self) -> Result<Self, Error> {
+                let mut settings = Settings::clone(&self.0.now());
+                super::common::check_keys(settings.config.crypto_provider())?;
                 let config = Arc::make_mut(&mut settings.config);
                 config.enable_secret_extraction = true;
                 // The exporter's secret comes to the engine in this way.
@@ -67,26 +122,39 @@ macro_rules! impl_tls {
                     Arc::make_mut(choices).express();
                 }
                 settings.engine = EngineKind::Express;
+                settings.generation = 1;
+                Ok(Self(settings.into()))
+            }
+
+            /// The configuration, with the engine that the caller chose.
+            fn with_engine(self, common: &Common) -> Result<Self, Error> {
+                #[cfg(feature = "express")]
+                if common.express {
+                    return self.express();
+                }
+                let _ = common;
                 Ok(self)
             }
 
             /// Whether connections of this configuration use the express engine.
             pub fn is_express(&self) -> bool {
-                self.0.engine != EngineKind::Rustls
+                self.0.now().engine != EngineKind::Rustls
             }
 
             /// Problems that do not stop the configuration from working. Log them.
-            pub fn warnings(&self) -> &[ConfigWarning] {
-                &self.0.warnings
+            pub fn warnings(&self) -> Arc<[ConfigWarning]> {
+                Arc::clone(&self.0.now().warnings)
             }
         }
 
         impl fmt::Debug for $tls {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let own = self.own_certificates().and_then(|chain| super::subject(chain.first()?));
+                let settings = self.0.now();
+                let own = settings.own.as_deref().and_then(|chain| super::subject(chain.first()?));
                 f.debug_struct(stringify!($tls))
                     .field("own", &own)
-                    .field("warnings", &self.0.warnings)
+                    .field("generation", &settings.generation)
+                    .field("warnings", &settings.warnings)
                     .finish_non_exhaustive()
             }
         }
@@ -187,15 +255,6 @@ macro_rules! impl_builder {
             fn identity_source(mut self, source: IdentitySource) -> Self {
                 self.common.identity = Some(source);
                 self
-            }
-
-            /// The configuration, with the engine that the caller chose.
-            fn with_engine(&self, tls: $tls) -> Result<$tls, Error> {
-                #[cfg(feature = "express")]
-                if self.common.express {
-                    return tls.express();
-                }
-                Ok(tls)
             }
         }
     };

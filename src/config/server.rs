@@ -1,6 +1,7 @@
 //! The server's configuration.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,15 +10,19 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ProducesTickets, ServerConfig};
 
 use super::blueprint::Blueprint;
+use super::bound::Sessions;
 use super::by_name::ByName;
+use super::cell::{self, Cell};
 use super::choices::Choices;
 use super::client_auth::{ClientAuth, LoadedAuth};
 use super::common::{Common, checked_alpn, contradiction, turned_off};
 use super::directory::Directory;
+use super::fingerprint::Fingerprint;
 use super::identities::{self, Identity, IdentityInfo, Loaded};
 use super::identity::IdentitySource;
 use super::pem::Source;
 use super::roles::{Settings, impl_builder, impl_tls};
+use super::volume::Volumes;
 use super::{ConfigWarning, TlsVersion, fail};
 use crate::core::engine::EngineKind;
 use crate::core::session::Session;
@@ -25,13 +30,25 @@ use crate::error::{ConfigProblem, Error};
 use crate::policy::Watermarks;
 
 /// The TLS configuration of a server. Cheap to clone; made by [`ServerTls::builder`] or from an
-/// `Arc<rustls::ServerConfig>`.
+/// `Arc<rustls::ServerConfig>`. Clones are handles of one configuration: [`replace`](Self::replace) changes it for all of them.
 #[doc(alias = "CertificateOptions")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]
-pub struct ServerTls(Arc<Settings<ServerConfig>>);
+pub struct ServerTls(Arc<Cell<ServerConfig>>);
 
-impl_tls!(ServerTls, "ServerTlsBuilder", ServerConfig);
+impl_tls!(ServerTls, "ServerTlsBuilder", ServerConfig, cell::keep_sessions,
+    /// Clients can still resume sessions of the old configuration, unless anything that decides which clients are accepted
+    /// has changed: the CAs of clients, the lists of revoked certificates, or the crypto provider. A configuration that came
+    /// from rustls brings its own tickets (rule: reload-3).
+    ///
+    /// ```
+    /// # use bowline::ServerTls;
+    /// # fn renew(tls: &ServerTls) -> Result<(), bowline::Error> {
+    /// let renewed = ServerTls::builder().identity_pem_files("chain.pem", "key.pem").build()?;
+    /// println!("generation {} is in use", tls.replace(renewed));
+    /// # Ok(()) }
+    /// ```
+);
 
 impl ServerTls {
     /// Begins a configuration. A server needs at least an identity.
@@ -41,8 +58,8 @@ impl ServerTls {
 
     /// The chain that is presented to clients, our own certificate first. `None` if the configuration came from rustls,
     /// which does not expose it.
-    pub fn own_certificates(&self) -> Option<&[CertificateDer<'static>]> {
-        self.0.own.as_deref()
+    pub fn own_certificates(&self) -> Option<Arc<[CertificateDer<'static>]>> {
+        self.0.now().own.clone()
     }
 
     /// The identities, in the order in which they were given, for metrics and log lines. Empty if the configuration came from
@@ -57,7 +74,7 @@ impl ServerTls {
     /// # }
     /// ```
     pub fn identities(&self) -> Arc<[IdentityInfo]> {
-        Arc::clone(&self.0.identities)
+        Arc::clone(&self.0.now().identities)
     }
 
     /// A session of the pure core, with the configured engine.
@@ -71,10 +88,12 @@ impl ServerTls {
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
     pub(crate) fn new_session(&self, marks: Watermarks) -> Result<Session, Error> {
         // The resolver notes the identity that it chooses.
-        let session = Session::server(self.0.engine, Arc::clone(&self.0.config), Arc::default(), marks)?;
-        Ok(match &self.0.choices {
+        let settings = self.0.now();
+        let session = Session::server(settings.engine, Arc::clone(&settings.config), Arc::default(), marks)?;
+        let session = session.of_generation(settings.generation);
+        Ok(match &settings.choices {
             None => session,
-            Some(choices) => session.choosing(self.0.engine, choices.clone()),
+            Some(choices) => session.choosing(settings.engine, choices.clone()),
         })
     }
 }
@@ -92,7 +111,7 @@ impl From<Arc<ServerConfig>> for ServerTls {
             Arc::make_mut(&mut config).send_half_rtt_data = false;
             warnings.push(turned_off("send_half_rtt_data", "nothing is sent before the handshake is done"));
         }
-        Self::new(config, None, warnings)
+        Self(Settings::new(config, None, warnings).into())
     }
 }
 
@@ -116,6 +135,27 @@ impl_builder!(ServerTlsBuilder, ServerTls);
 enum Member {
     One(Identity),
     Directory(PathBuf),
+}
+
+/// A builder, after all of its files were read.
+struct InMemory {
+    common: Common,
+    /// The first one is the one of the builder itself, if it has one.
+    identities: Vec<Identity>,
+    warnings: Vec<ConfigWarning>,
+    default_identity: Option<String>,
+    refuse_unknown_names: bool,
+    client_auth: ClientAuth,
+    tickets: Option<u8>,
+    ticketer: Option<Arc<dyn ProducesTickets>>,
+}
+
+impl Hash for InMemory {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.common, &self.identities, &self.warnings, &self.default_identity).hash(state);
+        (self.refuse_unknown_names, &self.client_auth, self.tickets).hash(state);
+        self.ticketer.as_ref().map(|ticketer| Arc::as_ptr(ticketer).addr()).hash(state);
+    }
 }
 
 impl ServerTlsBuilder {
@@ -249,9 +289,48 @@ impl ServerTlsBuilder {
     /// # Errors
     /// [`ConfigError`](crate::ConfigError): a mistake in the configuration.
     pub fn build(self) -> Result<ServerTls, Error> {
+        self.read_files()?.build()
+    }
+
+    /// Reads all files, in one revision.
+    fn read_files(&self) -> Result<InMemory, Error> {
+        Volumes::read(|volumes| {
+            let Self { mut common, default_identity, mut client_auth, ticketer, .. } = self.clone();
+            let mut warnings = Vec::new();
+            let mut identities: Vec<Identity> = common.identity.take().map(Identity::of).into_iter().collect();
+            for member in &self.more_identities {
+                match member {
+                    Member::One(identity) => identities.push(identity.clone()),
+                    Member::Directory(dir) => {
+                        let (listed, found) = Directory::load(dir, Identity::in_memory)?;
+                        warnings.extend(listed.warnings());
+                        identities.extend(found);
+                    }
+                }
+            }
+            common.read_files(volumes);
+            identities.iter_mut().for_each(|identity| identity.read_files(volumes));
+            client_auth.read_files(volumes);
+            let (refuse_unknown_names, tickets) = (self.refuse_unknown_names, self.tickets);
+            Ok(InMemory {
+                common,
+                identities,
+                warnings,
+                default_identity,
+                refuse_unknown_names,
+                client_auth,
+                tickets,
+                ticketer,
+            })
+        })
+    }
+}
+
+impl InMemory {
+    fn build(self) -> Result<ServerTls, Error> {
         let provider = self.common.provider()?;
-        let mut warnings = Vec::new();
-        let loaded = self.load_identities(&provider, &mut warnings)?;
+        let mut warnings = self.warnings.clone();
+        let loaded = self.load_identities(&provider)?;
         let mut identities = identities::describe(&loaded)?;
         let default = self.number_of_default(&identities)?;
         identities[default].is_default = true;
@@ -263,11 +342,16 @@ impl ServerTlsBuilder {
         let auth = self.client_auth.load(&provider)?;
         warnings.extend(auth.warnings.iter().cloned());
         let own_auths = own_auths(&loaded, &provider, &mut warnings)?;
+        let ticketer = || self.common.provider.is_none().then(feature_ticketer).flatten();
+        let sessions = Arc::new(match self.ticketer.clone() {
+            Some(chosen) => Sessions::new(Some(chosen), None),
+            None => Sessions::new(ticketer(), Some(self.common.provider_id())),
+        });
         let blueprint = Blueprint {
             provider: &provider,
             versions: self.common.versions()?,
             resolver: by_name.clone(),
-            ticketer: self.ticketer.clone().or_else(|| self.common.provider.is_none().then(feature_ticketer).flatten()),
+            sessions: Arc::clone(&sessions),
             tickets: self.tickets,
             key_log: self.common.key_log(),
             changes: &[],
@@ -285,35 +369,20 @@ impl ServerTlsBuilder {
             });
         }
         let choices = Choices { by_name, own: configs, refuses_unknown: self.refuse_unknown_names };
-        let mut tls = ServerTls::new(config, Some(own), warnings);
-        let settings = Arc::make_mut(&mut tls.0);
+        let mut settings = Settings::new(config, Some(own), warnings);
         settings.identities = identities.into();
         settings.choices = choices.is_needed().then(|| Arc::new(choices));
-        self.with_engine(tls)
+        settings.contents = Some(Fingerprint::of(&self));
+        settings.sessions = Some(sessions);
+        ServerTls(settings.into()).with_engine(&self.common)
     }
 
     /// All identities, the first one first; at least one.
-    fn load_identities(
-        &self,
-        provider: &CryptoProvider,
-        warnings: &mut Vec<ConfigWarning>,
-    ) -> Result<Vec<Loaded>, Error> {
-        let load = |identity: &Identity| identity.load(provider, &self.common.passphrase);
-        let mut all = Vec::new();
-        if let Some(source) = &self.common.identity {
-            all.push(load(&Identity::of(source.clone()))?);
+    fn load_identities(&self, provider: &CryptoProvider) -> Result<Vec<Loaded>, Error> {
+        match &self.identities[..] {
+            [] => Err(fail(None, ConfigProblem::NoIdentity)),
+            all => all.iter().map(|identity| identity.load(provider, &self.common.passphrase)).collect(),
         }
-        for member in &self.more_identities {
-            match member {
-                Member::One(identity) => all.push(load(identity)?),
-                Member::Directory(dir) => {
-                    let (listed, found) = Directory::load(dir, load)?;
-                    warnings.extend(listed.warnings());
-                    all.extend(found);
-                }
-            }
-        }
-        if all.is_empty() { Err(fail(None, ConfigProblem::NoIdentity)) } else { Ok(all) }
     }
 
     fn number_of_default(&self, identities: &[IdentityInfo]) -> Result<usize, Error> {

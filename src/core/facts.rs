@@ -19,6 +19,8 @@ pub(super) struct InitialFacts {
     pub(super) own_chain: Arc<[CertificateDer<'static>]>,
     /// The name of the server's identity.
     pub(super) identity: Option<Arc<str>>,
+    /// The generation of our configuration.
+    pub(super) generation: Option<u64>,
     pub(super) hashes: Hashes,
 }
 
@@ -50,6 +52,9 @@ pub struct SessionFacts {
     /// On a server, the name of the identity that was used, as [`ServerTls::identities`](crate::ServerTls::identities) lists
     /// it. `None` on a client, and with a configuration that came from rustls.
     pub identity: Option<Arc<str>>,
+    /// The [generation](crate::ServerTls::generation) of our configuration when the handshake began. `None` if another
+    /// library began the session.
+    pub generation: Option<u64>,
     role: Role,
     /// For `tls-server-end-point`, which is computed only when it is requested.
     hashes: Hashes,
@@ -71,13 +76,14 @@ impl fmt::Debug for SessionFacts {
             .field("peer_chain", &self.peer_chain.len())
             .field("own_chain", &self.own_chain.len())
             .field("identity", &self.identity)
+            .field("generation", &self.generation)
             .finish()
     }
 }
 
 impl SessionFacts {
     pub(super) fn of(tls: &rustls::CommonState, known: InitialFacts) -> Self {
-        let InitialFacts { role, sni, own_chain, identity, hashes } = known;
+        let InitialFacts { role, sni, own_chain, identity, generation, hashes } = known;
         Self {
             version: tls.protocol_version().unwrap_or(ProtocolVersion::Unknown(0)),
             cipher: tls.negotiated_cipher_suite().map_or(CipherSuite::Unknown(0), |suite| suite.suite()),
@@ -88,6 +94,7 @@ impl SessionFacts {
             peer_chain: tls.peer_certificates().map_or_else(Arc::default, Arc::from),
             own_chain,
             identity,
+            generation,
             role,
             hashes,
             exporter: Err(Box::new(SessionError::NotSecured)),
@@ -119,6 +126,7 @@ impl SessionFacts {
             peer_chain: Arc::default(),
             own_chain: Arc::default(),
             identity: None,
+            generation: None,
             role,
             hashes: Hashes(None),
             exporter: Err(Box::new(SessionError::NotSecured)),

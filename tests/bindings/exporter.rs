@@ -149,7 +149,7 @@ async fn of_a_session_of_tokio_rustls_only_what_is_certain_is_given() {
     for version in VERSIONS {
         let pki = shared_pki();
         let (a, b) = bowline::testing::raw_tcp_pair().await.unwrap();
-        let config = client(pki, version, false).config().clone();
+        let config = client(pki, version, false).config();
         let connector = tokio_rustls::TlsConnector::from(config);
         let server = server(&pki.server(&[]), true);
         let b = bowline::TcpConnection::new(b, bowline::Policy::default()).unwrap();

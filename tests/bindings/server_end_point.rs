@@ -87,7 +87,7 @@ async fn the_hash_is_that_of_the_signature_and_equal_on_both_sides() {
 #[tokio::test]
 async fn a_certificate_that_a_resolver_chose_is_reported_as_unknown() {
     let pki = bowline::testing::shared_pki();
-    let config = crate::server(&pki.server(&[]), false).config().clone();
+    let config = crate::server(&pki.server(&[]), false).config();
     let (client, server) = pair_of(&crate::client(pki, VERSIONS[1], false), &ServerTls::from(config)).await;
     let binding = ChannelBinding::TlsServerEndPoint;
     assert_eq!(session_error(server.tls().unwrap().channel_binding(binding)), SessionError::NoServerCertificate);

@@ -17,11 +17,11 @@ use crate::setup::{SOON, VERSIONS};
 use crate::wires::{client, sessions, settle};
 
 fn plain_server() -> ServerConfig {
-    ServerConfig::clone(crate::wires::server(shared_pki(), false, None).config())
+    ServerConfig::clone(&crate::wires::server(shared_pki(), false, None).config())
 }
 
 fn plain_client(version: TlsVersion) -> ClientConfig {
-    ClientConfig::clone(client(shared_pki(), version, false, None).config())
+    ClientConfig::clone(&client(shared_pki(), version, false, None).config())
 }
 
 fn server_of(config: ServerConfig, express: bool) -> ServerTls {
@@ -138,8 +138,8 @@ fn a_setting_that_no_engine_obeys_is_turned_off_or_refused_by_name() {
 fn a_configuration_that_both_engines_obey_is_not_copied() {
     let (server, client) = (Arc::new(plain_server()), Arc::new(plain_client(TlsVersion::V1_3)));
     let (server_tls, client_tls) = (ServerTls::from(Arc::clone(&server)), ClientTls::from(Arc::clone(&client)));
-    assert!(Arc::ptr_eq(server_tls.config(), &server) && server_tls.warnings().is_empty());
-    assert!(Arc::ptr_eq(client_tls.config(), &client) && client_tls.warnings().is_empty());
+    assert!(Arc::ptr_eq(&server_tls.config(), &server) && server_tls.warnings().is_empty());
+    assert!(Arc::ptr_eq(&client_tls.config(), &client) && client_tls.warnings().is_empty());
 }
 
 /// Sessions without tickets: rustls accepts early data only with stateful sessions.

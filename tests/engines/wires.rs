@@ -270,7 +270,7 @@ fn a_resolver_that_panics_fails_its_own_session() {
     for version in VERSIONS {
         for express in [false, true] {
             let sound = server(shared_pki(), false, None);
-            let mut config = ServerConfig::clone(sound.config());
+            let mut config = ServerConfig::clone(&sound.config());
             config.cert_resolver = Arc::new(Panics);
             let server = ServerTls::from(Arc::new(config));
             let server = if express { server.express().unwrap() } else { server };

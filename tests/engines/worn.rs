@@ -206,7 +206,7 @@ async fn an_adopted_session_whose_key_is_used_up_is_cut_off_too() {
     let client = client(shared_pki(), TlsVersion::V1_2, false, Some(worn_out_after(10)));
     let server = server(shared_pki(), false, None);
     let (ours, theirs) = raw_tcp_pair().await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::clone(client.config()));
+    let connector = tokio_rustls::TlsConnector::from(client.config());
     let theirs = TcpConnection::new(theirs, Policy::default()).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let (ours, theirs) = tokio::join!(connector.connect(name, ours), TlsConnection::accept(theirs, &server));
@@ -230,7 +230,7 @@ async fn a_close_ends_if_close_notify_was_sent_before_the_takeover() {
     for version in crate::setup::VERSIONS {
         let (client, server) = (client(shared_pki(), version, false, None), server(shared_pki(), false, None));
         let (ours, theirs) = raw_tcp_pair().await.unwrap();
-        let connector = tokio_rustls::TlsConnector::from(Arc::clone(client.config()));
+        let connector = tokio_rustls::TlsConnector::from(client.config());
         let theirs = TcpConnection::new(theirs, Policy::default()).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let (ours, theirs) = tokio::join!(connector.connect(name, ours), TlsConnection::accept(theirs, &server));

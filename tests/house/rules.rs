@@ -16,7 +16,7 @@ use crate::source::{Source, files, root};
 const FILE: &str = "docs/rules.md";
 
 /// The groups of rules, each with the number of its rules.
-const GROUPS: [(&str, usize); 20] = [
+const GROUPS: [(&str, usize); 21] = [
     ("write", 10),
     ("close", 16),
     ("half", 12),
@@ -25,6 +25,7 @@ const GROUPS: [(&str, usize); 20] = [
     ("upgrade", 12),
     ("secure", 16),
     ("identity", 8),
+    ("reload", 4),
     ("flow", 7),
     ("life", 7),
     ("tcp", 12),

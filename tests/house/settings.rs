@@ -33,6 +33,6 @@ fn assert_same(mut rows: Vec<String>, mut fields: Vec<String>) {
 /// rule: secure-11
 #[test]
 fn each_setting_of_rustls_has_a_row_in_the_table() {
-    assert_same(rows("server"), fields(&**shared_pki().server_tls().config()));
-    assert_same(rows("client"), fields(&**shared_pki().client_tls().config()));
+    assert_same(rows("server"), fields(&*shared_pki().server_tls().config()));
+    assert_same(rows("client"), fields(&*shared_pki().client_tls().config()));
 }

@@ -56,7 +56,7 @@ impl Setup {
         provider.kx_groups.retain(|group| group.name() == bowline::rustls::NamedGroup::X25519);
         let server = ServerTls::builder().identity(identity.chain_der(), identity.key_der()).build().unwrap();
         let client = pki.client_tls_builder().provider(Arc::new(provider)).min_version(version).max_version(version);
-        let mut client_config = ClientConfig::clone(client.build().unwrap().config());
+        let mut client_config = ClientConfig::clone(&client.build().unwrap().config());
         client_config.resumption = Resumption::disabled();
         let policy = Policy::default().handshake_timeout(HANDSHAKE_BOUND).close_timeout(CLOSE_BOUND);
         let name = format!("{ending:?} to a {side:?}, {version:?}");
@@ -72,7 +72,7 @@ impl Setup {
     }
 
     fn server_config(&self) -> Arc<ServerConfig> {
-        Arc::clone(self.server.config())
+        self.server.config()
     }
 
     /// The correct peer: handshake, two records, close_notify, end. Then it reads to our end.
@@ -80,7 +80,7 @@ impl Setup {
         let mut tls: tokio_rustls::TlsStream<S> = match self.side {
             Side::Server => {
                 let name = ServerName::try_from("localhost").unwrap();
-                TlsConnector::from(Arc::clone(self.client.config())).connect(name, stream).await?.into()
+                TlsConnector::from(self.client.config()).connect(name, stream).await?.into()
             }
             Side::Client => TlsAcceptor::from(self.server_config()).accept(stream).await?.into(),
         };

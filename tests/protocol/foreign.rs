@@ -61,7 +61,7 @@ async fn a_certificate_resolver_that_panics_ends_its_connection_only() {
     }
     quiet_panics();
     bounded("tls", async {
-        let mut config = bowline::rustls::ServerConfig::clone(shared_pki().server_tls().config());
+        let mut config = bowline::rustls::ServerConfig::clone(&shared_pki().server_tls().config());
         config.cert_resolver = Arc::new(Panics);
         let tls: ServerTls = Arc::new(config).into();
         let listener = Listener::bind("127.0.0.1:0").await.unwrap();

@@ -194,7 +194,7 @@ pub(crate) async fn server_and_tokio_rustls(
 ) -> (bowline::TlsConnection<TcpConnection>, tokio_rustls::client::TlsStream<TcpStream>) {
     let (client, server) = bowline::testing::raw_tcp_pair().await.unwrap();
     client.set_nodelay(true).unwrap();
-    let connector = tokio_rustls::TlsConnector::from(shared_pki().client_tls().config().clone());
+    let connector = tokio_rustls::TlsConnector::from(shared_pki().client_tls().config());
     let server = TcpConnection::new(server, policy).unwrap();
     let tls = shared_pki().server_tls();
     let name = bowline::config::server_name("localhost").unwrap();

@@ -114,7 +114,7 @@ impl Service {
         let tls = certs().client_tls_builder().build().unwrap();
         let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         socket.set_nodelay(true).unwrap();
-        let connector = TlsConnector::from(tls.config().clone());
+        let connector = TlsConnector::from(tls.config());
         let mut client = connector.connect(server_name("localhost").unwrap(), socket).await.unwrap();
         let hello = format!("hello {:04}", client.get_ref().0.local_addr().unwrap().port());
         client.write_all(hello.as_bytes()).await.unwrap();

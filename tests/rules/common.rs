@@ -119,7 +119,7 @@ pub async fn server_and_tokio_rustls(
     let pki = bowline::testing::shared_pki();
     let (client, server) = bowline::testing::raw_tcp_pair().await.unwrap();
     client.set_nodelay(true).unwrap();
-    let connector = tokio_rustls::TlsConnector::from(pki.client_tls().config().clone());
+    let connector = tokio_rustls::TlsConnector::from(pki.client_tls().config());
     let server = bowline::TcpConnection::new(server, policy).unwrap();
     let server_tls = pki.server_tls();
     let name = bowline::config::server_name("localhost").unwrap();

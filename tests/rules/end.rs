@@ -261,11 +261,9 @@ async fn a_handshake_that_cannot_send_its_flight_fails_at_once() {
 
     let (ours, mut peer) = raw_tcp_pair().await.unwrap();
     socket2::SockRef::from(&ours).shutdown(std::net::Shutdown::Write).unwrap();
-    let mut hello = bowline::rustls::ClientConnection::new(
-        client_tls.config().clone(),
-        bowline::config::server_name("localhost").unwrap(),
-    )
-    .unwrap();
+    let mut hello =
+        bowline::rustls::ClientConnection::new(client_tls.config(), bowline::config::server_name("localhost").unwrap())
+            .unwrap();
     let mut flight = Vec::new();
     hello.write_tls(&mut flight).unwrap();
     peer.write_all(&flight).await.unwrap();

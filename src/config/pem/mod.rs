@@ -6,6 +6,7 @@ mod sections;
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
+use std::hash::{Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use self::kind::{Kind, Wanted, found_instead, unread};
 use self::sections::{Section, sections};
 use super::fail;
 use super::passphrase::Passphrase;
+use super::volume::Volumes;
 use crate::error::{ConfigError, ConfigProblem, Error};
 
 /// The source of PEM text. It is read when the configuration is built.
@@ -24,13 +26,28 @@ use crate::error::{ConfigError, ConfigProblem, Error};
 pub(super) enum Source {
     File(PathBuf),
     Bytes(Vec<u8>),
+    /// A file, after it was read.
+    Read {
+        path: PathBuf,
+        bytes: Result<Arc<[u8]>, Arc<io::Error>>,
+    },
+}
+
+impl Hash for Source {
+    /// The same contents from another file are the same.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.bytes() {
+            Ok(bytes) => bytes.hash(state),
+            Err(error) => error.to_string().hash(state),
+        }
+    }
 }
 
 impl fmt::Debug for Source {
     /// The bytes may be a private key: they are not shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => path.fmt(f),
+            Self::File(path) | Self::Read { path, .. } => path.fmt(f),
             Self::Bytes(bytes) => write!(f, "[{} bytes]", bytes.len()),
         }
     }
@@ -39,9 +56,19 @@ impl fmt::Debug for Source {
 impl Source {
     pub(super) fn file(&self) -> Option<PathBuf> {
         match self {
-            Self::File(path) => Some(path.clone()),
+            Self::File(path) | Self::Read { path, .. } => Some(path.clone()),
             Self::Bytes(_) => None,
         }
+    }
+
+    /// Reads the file now. A failure is reported by the method that needs the contents.
+    pub(super) fn read(&mut self, volumes: &mut Volumes) {
+        let Self::File(path) = self else { return };
+        let bytes = read(&volumes.place(path)).map(Arc::from).map_err(Arc::new);
+        if bytes.is_err() {
+            volumes.note_failure();
+        }
+        *self = Self::Read { path: std::mem::take(path), bytes };
     }
 
     pub(super) fn fail(&self, problem: ConfigProblem) -> Error {
@@ -130,6 +157,8 @@ impl Source {
     pub(super) fn bytes(&self) -> Result<Cow<'_, [u8]>, Error> {
         match self {
             Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+            Self::Read { bytes: Ok(bytes), .. } => Ok(Cow::Borrowed(bytes)),
+            Self::Read { bytes: Err(error), .. } => Err(self.fail(ConfigProblem::Unreadable(Arc::clone(error)))),
             Self::File(path) => match read(path) {
                 Ok(bytes) => Ok(Cow::Owned(bytes)),
                 Err(error) => Err(self.fail(ConfigProblem::Unreadable(Arc::new(error)))),

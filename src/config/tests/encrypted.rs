@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
 use super::{problem, write};
@@ -81,8 +80,8 @@ fn keys_that_openssl_encrypted_are_read_with_their_passphrase() {
     {
         let files = Files::of(kind).encrypted(&command);
         let tls = files.build(Some(RIGHT)).unwrap();
-        let own: &[CertificateDer<'_>] = tls.own_certificates().unwrap();
-        assert_eq!(own, files.server.chain_der());
+        let own = tls.own_certificates().unwrap();
+        assert_eq!(*own, files.server.chain_der());
         assert!(matches!(files.mistake(Some("wrong")), ConfigProblem::WrongPassphrase), "{command:?}");
         assert!(matches!(files.mistake(Some("")), ConfigProblem::WrongPassphrase), "{command:?}");
         assert!(matches!(files.mistake(None), ConfigProblem::EncryptedKey), "{command:?}");

@@ -20,8 +20,8 @@ impl Pair {
 
 /// Runs a handshake to its end. The error is the one of the side that refused the other.
 pub(super) fn handshake(server: &ServerTls, client: &ClientTls, name: &str) -> Result<Pair, rustls::Error> {
-    let mut server = ServerConnection::new(server.config().clone())?;
-    let mut client = ClientConnection::new(client.config().clone(), server_name(name).unwrap())?;
+    let mut server = ServerConnection::new(server.config())?;
+    let mut client = ClientConnection::new(client.config(), server_name(name).unwrap())?;
     while client.wants_write() || server.wants_write() {
         carry(&mut client, &mut server)?;
         carry(&mut server, &mut client)?;
@@ -195,7 +195,7 @@ fn mutual_tls_requires_a_valid_client_certificate() {
     let required = required.build().unwrap();
     let pair = handshake(&required, &client_of(&pki, &alice), "localhost").unwrap();
     assert_eq!(pair.server.peer_certificates(), Some(alice.chain_der().as_slice()));
-    assert_eq!(client_of(&pki, &alice).own_certificates(), Some(alice.chain_der().as_slice()));
+    assert_eq!(client_of(&pki, &alice).own_certificates(), Some(alice.chain_der().into()));
 
     let none = handshake(&required, &pki.client_tls(), "localhost").map(|_| ());
     assert_eq!(none, Err(rustls::Error::NoCertificatesPresented));

@@ -124,7 +124,7 @@ fn the_expiry_of_each_identity_can_be_read() {
     assert!(good.not_before.unwrap() < now && now < good.not_after.unwrap());
     assert!(old.not_after.unwrap() < now);
     assert_eq!(kinds(tls.warnings()), [WarningKind::Expired]);
-    assert!(ServerTls::from(tls.config().clone()).identities().is_empty());
+    assert!(ServerTls::from(tls.config()).identities().is_empty());
 }
 
 fn put(dir: &Path, chain: &str, key: &str, identity: &pki::Identity) {
@@ -219,7 +219,7 @@ fn write_in(dir: &Path, name: &str, text: &str) {
 
 /// A volume as Kubernetes mounts it: the files are links through `..data`, which is a link to the revision.
 #[cfg(unix)]
-fn volume(dir: &Path, revision: &str, identity: &pki::Identity) {
+pub(super) fn volume(dir: &Path, revision: &str, identity: &pki::Identity) {
     use std::os::unix::fs::symlink;
     put(dir, &format!("{revision}/tls.crt"), &format!("{revision}/tls.key"), identity);
     let new = dir.join("..data_tmp");

@@ -5,6 +5,8 @@ mod encrypted;
 mod handshake;
 mod identities;
 mod pem;
+#[cfg(unix)]
+mod reload;
 mod revocation;
 mod subject;
 
@@ -231,7 +233,7 @@ fn oddities_are_warnings_and_no_errors() {
         let (chain, key) = pki.issue(profile).write_to(&dir).unwrap();
         let tls = ServerTls::builder().identity_pem_files(&chain, key).build().unwrap();
         assert_eq!(kinds(tls.warnings()), expected);
-        for warning in tls.warnings() {
+        for warning in tls.warnings().iter() {
             assert_eq!(warning.file.as_ref(), Some(&chain));
             assert!(warning.to_string().contains("CN="), "{warning}");
         }
@@ -268,8 +270,8 @@ fn platform_roots_are_taken_or_missed_by_name() {
     assert!(matches!(problem(both.unwrap_err()).problem, ConfigProblem::Contradiction(_)));
 }
 
-fn kinds(warnings: &[super::ConfigWarning]) -> Vec<WarningKind> {
-    warnings.iter().map(|warning| warning.kind).collect()
+fn kinds(warnings: impl AsRef<[super::ConfigWarning]>) -> Vec<WarningKind> {
+    warnings.as_ref().iter().map(|warning| warning.kind).collect()
 }
 
 /// rule: secure-8
@@ -311,10 +313,9 @@ fn server_names_are_parsed_as_written_in_urls() {
 fn configurations_of_rustls_are_taken_as_they_are() {
     let pki = Pki::new();
     let (server, client) = (pki.server_tls(), pki.client_tls());
-    let (server_again, client_again) =
-        (ServerTls::from(server.config().clone()), ClientTls::from(client.config().clone()));
-    assert!(Arc::ptr_eq(server.config(), server_again.config()));
-    assert!(Arc::ptr_eq(client.config(), client_again.config()));
+    let (server_again, client_again) = (ServerTls::from(server.config()), ClientTls::from(client.config()));
+    assert!(Arc::ptr_eq(&server.config(), &server_again.config()));
+    assert!(Arc::ptr_eq(&client.config(), &client_again.config()));
     assert_eq!(server.own_certificates().unwrap().len(), 2);
     assert_eq!(server_again.own_certificates(), None);
 }

@@ -7,7 +7,7 @@ use crate::testing::shared_pki;
 
 /// What a client sends first. With `limit`, in records of at most that size.
 fn sent(name: &str, alpn: &[&[u8]], limit: Option<usize>) -> Vec<u8> {
-    let mut config = ClientConfig::clone(shared_pki().client_tls().config());
+    let mut config = ClientConfig::clone(&shared_pki().client_tls().config());
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     config.max_fragment_size = limit;
     let mut client = ClientConnection::new(config.into(), ServerName::try_from(name.to_owned()).unwrap()).unwrap();

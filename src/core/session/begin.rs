@@ -31,7 +31,11 @@ impl Session {
         let sni = sent_sni(&config, &name);
         let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
         let tls = AnyEngine::client(engine, config, name).map_err(settings::unusable)?;
-        Ok(Self::new(tls, InitialFacts { role: Role::Client, sni, own_chain, identity: None, hashes }, marks))
+        Ok(Self::new(
+            tls,
+            InitialFacts { role: Role::Client, sni, own_chain, identity: None, generation: None, hashes },
+            marks,
+        ))
     }
 
     /// The server's side of a session.
@@ -44,7 +48,11 @@ impl Session {
         settings::check_server(&config)?;
         let hashes = Hashes(Some(Arc::clone(config.crypto_provider())));
         let tls = AnyEngine::server(engine, config).map_err(settings::unusable)?;
-        Ok(Self::new(tls, InitialFacts { role: Role::Server, sni: None, own_chain, identity: None, hashes }, marks))
+        Ok(Self::new(
+            tls,
+            InitialFacts { role: Role::Server, sni: None, own_chain, identity: None, generation: None, hashes },
+            marks,
+        ))
     }
 
     /// A session that another library started, before or after its handshake. rustls may already hold a part of a
@@ -60,7 +68,8 @@ impl Session {
             Connection::Server(_) => Role::Server,
         };
         let hashes = Hashes(None);
-        let known = InitialFacts { role, sni: None, own_chain: Arc::default(), identity: None, hashes };
+        let known =
+            InitialFacts { role, sni: None, own_chain: Arc::default(), identity: None, generation: None, hashes };
         let mut session = Self::new(AnyEngine::adopted(tls), known, marks);
         (session.by_record, session.is_in_clear) = (false, false);
         session.note_opened();
@@ -71,6 +80,14 @@ impl Session {
             session.fail_tls(failure, None);
         }
         Ok(session)
+    }
+
+    /// Notes which configuration of a handle this session has.
+    pub fn of_generation(mut self, generation: u64) -> Self {
+        if let Some(known) = &mut self.known {
+            known.generation = Some(generation);
+        }
+        self
     }
 
     fn new(tls: AnyEngine, known: InitialFacts, marks: Watermarks) -> Self {

@@ -51,7 +51,7 @@ impl RawTls {
     pub async fn client(stream: TcpStream, tls: &ClientTls, name: &str) -> Result<Self, HandshakeFailed> {
         let name = ServerName::try_from(name.to_owned()).expect("a raw peer is given a name that can be checked");
         let mut tcp = RawTcp::new(stream);
-        let (records, leftover) = handshake::as_client(&mut tcp, tls.config(), name).await?;
+        let (records, leftover) = handshake::as_client(&mut tcp, &tls.config(), name).await?;
         Ok(Self::over(tcp, records, leftover))
     }
 
@@ -61,7 +61,7 @@ impl RawTls {
     /// If the handshake fails: the cause, and the client's reaction.
     pub async fn server(stream: TcpStream, tls: &ServerTls) -> Result<Self, HandshakeFailed> {
         let mut tcp = RawTcp::new(stream);
-        let (records, leftover) = handshake::as_server(&mut tcp, tls.config()).await?;
+        let (records, leftover) = handshake::as_server(&mut tcp, &tls.config()).await?;
         Ok(Self::over(tcp, records, leftover))
     }
 

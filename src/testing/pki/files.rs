@@ -122,8 +122,8 @@ impl PkiFiles {
     fn check(&self) -> Option<()> {
         let server = self.server_tls_builder().build().ok()?;
         let client = self.client_tls_builder().identity(self.client.chain_der(), self.client.key_der()).build().ok()?;
-        let warnings = server.warnings().iter().chain(client.warnings());
-        if warnings.into_iter().any(|warning| warning.kind == WarningKind::ExpiresSoon) {
+        let warnings = [server.warnings(), client.warnings()];
+        if warnings.iter().flat_map(|of_side| of_side.iter()).any(|warning| warning.kind == WarningKind::ExpiresSoon) {
             return None;
         }
         let mut roots = RootCertStore::empty();

@@ -30,8 +30,8 @@ fn secrets(provider: &CryptoProvider, suite: SupportedCipherSuite) -> [Extracted
     let client = ClientTls::builder().root(pki.ca_der()).provider(Arc::clone(&provider)).express().build().unwrap();
     let server =
         ServerTls::builder().identity(me.chain_der(), me.key_der()).provider(provider).express().build().unwrap();
-    let mut client = ClientConnection::new(Arc::clone(client.config()), "localhost".try_into().unwrap()).unwrap();
-    let mut server = ServerConnection::new(Arc::clone(server.config())).unwrap();
+    let mut client = ClientConnection::new(client.config(), "localhost".try_into().unwrap()).unwrap();
+    let mut server = ServerConnection::new(server.config()).unwrap();
     while client.wants_write() || server.wants_write() {
         let mut wire = Vec::new();
         client.write_tls(&mut wire).unwrap();

@@ -1,0 +1,51 @@
+//! Files that are replaced while they are read.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::identities::volume;
+use crate::config::ServerTls;
+use crate::testing::pki::Pki;
+
+/// rule: reload-4
+#[test]
+fn the_files_of_a_volume_that_are_given_by_name_are_from_one_revision() {
+    let pki = Pki::new();
+    let dir = TempDir::new().unwrap();
+    let both = [pki.server(&["a.example"]), pki.server(&["b.example"])];
+    volume(dir.path(), "..0", &both[0]);
+    let (chain, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+    let builder = ServerTls::builder().identity_pem_files(&chain, &key);
+    // The key does not belong to the certificate if they are from two revisions.
+    std::thread::scope(|scope| {
+        let swaps = scope.spawn(|| {
+            for number in 1..200 {
+                volume(dir.path(), &format!("..{number}"), &both[number % 2]);
+                fs::remove_dir_all(dir.path().join(format!("..{}", number - 1))).unwrap();
+            }
+        });
+        while !swaps.is_finished() {
+            builder.clone().build().unwrap();
+        }
+    });
+    // The error names the file as it was given.
+    fs::remove_file(&key).unwrap();
+    let error = super::problem(builder.build().unwrap_err());
+    assert_eq!(error.file, Some(key));
+}
+
+/// rule: reload-4
+#[test]
+fn a_file_beside_the_revisions_and_a_folder_that_is_a_link_are_read() {
+    let pki = Pki::new();
+    let dir = TempDir::new().unwrap();
+    let (a, b) = (pki.server(&["a.example"]), pki.server(&["b.example"]));
+    volume(dir.path(), "..0", &a);
+    fs::write(dir.path().join("beside.crt"), b.chain_pem()).unwrap();
+    fs::create_dir(dir.path().join("real")).unwrap();
+    fs::write(dir.path().join("real/b.key"), b.key_pem()).unwrap();
+    std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+    let files = (dir.path().join("beside.crt"), dir.path().join("link/b.key"));
+    ServerTls::builder().identity_pem_files(files.0, files.1).build().unwrap();
+}

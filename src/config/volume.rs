@@ -1,0 +1,68 @@
+//! Reads all files of a configuration in one revision.
+//!
+//! Kubernetes replaces all files of a volume at once, by changing the link `..data`. A reader that follows the link for each file
+//! may get the certificate of one revision and the key of another. So each link is followed once (rule: reload-4).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The folders of the files that were read, and the place to which each led.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Volumes {
+    led: BTreeMap<PathBuf, Option<PathBuf>>,
+    has_failed: bool,
+}
+
+impl Volumes {
+    /// Reads. If a folder leads to another place afterwards, and a file could not be read, the old revision may have been removed
+    /// in the meantime, and the new one is read.
+    pub(super) fn read<T, E>(read: impl Fn(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        const ATTEMPTS: usize = 100;
+        for _ in 1..ATTEMPTS {
+            let mut volumes = Self::default();
+            let result = read(&mut volumes);
+            let has_failed = volumes.has_failed || result.is_err();
+            if !has_failed || volumes.led.iter().all(|(folder, led)| led == &fs::canonicalize(folder).ok()) {
+                return result;
+            }
+        }
+        read(&mut Self::default())
+    }
+
+    /// A file could not be read.
+    pub(super) fn note_failure(&mut self) {
+        self.has_failed = true;
+    }
+
+    /// Where a file is in the revision that is being read.
+    pub(super) fn place(&mut self, path: &Path) -> PathBuf {
+        for folder in path.ancestors().skip(1) {
+            let Some(inside) = of_revision(folder, path) else { continue };
+            if let Some(led) = self.leads(&folder.join(DATA)) {
+                return led.join(inside);
+            }
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let inside = parent.and_then(|parent| self.leads(parent)).zip(path.file_name());
+        inside.map_or_else(|| path.to_owned(), |(led, name)| led.join(name))
+    }
+
+    fn leads(&mut self, folder: &Path) -> Option<PathBuf> {
+        let led = self.led.entry(folder.to_owned()).or_insert_with(|| fs::canonicalize(folder).ok()).clone();
+        self.has_failed |= led.is_none();
+        led
+    }
+}
+
+const DATA: &str = "..data";
+
+/// The path of a file inside the revisions of a volume. `None` if the folder is no volume, or if the file is beside its
+/// revisions: a volume may hold other mounts too.
+fn of_revision(volume: &Path, path: &Path) -> Option<PathBuf> {
+    let rest = path.strip_prefix(volume).ok()?;
+    let first = rest.iter().next()?;
+    let target = fs::read_link(volume.join(first)).ok()?;
+    // Joining an empty path would end the name of the file with a slash.
+    Some(target.strip_prefix(DATA).ok()?.iter().chain(rest.iter().skip(1)).collect())
+}
