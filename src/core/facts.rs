@@ -156,7 +156,8 @@ impl SessionFacts {
     /// # }
     /// ```
     ///
-    /// # Errors [`SessionError::UnreadableCertificate`]: the certificate or the extension is not valid DER.
+    /// # Errors
+    /// [`SessionError::UnreadableCertificate`]: the certificate or the extension is not valid DER.
     /// [`SessionError::TooManyNames`]: there are more than 1024 names. The peer's certificate has caused both. A single
     /// name that violates the RFC is not an error, but an entry [`AlternativeName::Unreadable`].
     #[doc(alias = "subjectAltName")]
@@ -179,7 +180,8 @@ impl SessionFacts {
     /// session, which was started last and transfers the application's data. For the bindings of an outer session, keep
     /// its facts before you start the next session.
     ///
-    /// # Errors The [`SessionError`] names the condition of the [binding](ChannelBinding) that is not met.
+    /// # Errors
+    /// The [`SessionError`] names the condition of the [binding](ChannelBinding) that is not met.
     #[doc(alias = "get_channel_binding")]
     #[doc(alias = "TLSUnique")]
     pub fn channel_binding(&self, binding: ChannelBinding) -> Result<Vec<u8>, Error> {

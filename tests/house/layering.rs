@@ -289,6 +289,17 @@ fn unsafe_code_is_only_in_the_file_of_the_socket() {
 }
 
 #[test]
+fn a_heading_has_its_line_for_itself() {
+    for source in files("src") {
+        for (n, line) in source.text.lines().enumerate() {
+            let heading = line.trim().strip_prefix("/// # ").unwrap_or_default();
+            let of_ours = ["Errors", "Panics", "Cancel safety"].into_iter().find(|of| heading.starts_with(of));
+            assert!(of_ours.is_none_or(|of| heading == of), "{}:{}: text on the line of a heading", source.path, n + 1);
+        }
+    }
+}
+
+#[test]
 fn files_are_short_enough_to_be_read() {
     for source in files("src") {
         let lines = source.text.lines().count();
