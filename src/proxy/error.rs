@@ -59,9 +59,13 @@ pub enum ProxyError {
     /// The peer is not in the trusted networks.
     Untrusted(Address),
     /// The client that the header names has too many connections
-    /// ([`ListenerBuilder::max_per_peer`](crate::ListenerBuilder::max_per_peer)).
-    #[cfg(feature = "tokio")]
-    Refused(crate::conn::refusal::Refusal),
+    /// (`ListenerBuilder::max_per_peer`).
+    Refused {
+        /// The client's address.
+        client: Address,
+        /// The limit.
+        max: usize,
+    },
 }
 
 #[cfg(feature = "tokio")]
@@ -81,12 +85,7 @@ impl fmt::Display for ProxyError {
             Self::Untrusted(peer) => {
                 write!(f, "{peer} is not in the trusted networks, from which a PROXY header is required")
             }
-            #[cfg(feature = "tokio")]
-            Self::Refused(refusal) => match refusal.why {
-                crate::conn::refusal::RefusalReason::TooManyOfPeer { max } => {
-                    write!(f, "{} has {max} connections already, which is the limit", refusal.peer_addr)
-                }
-            },
+            Self::Refused { client, max } => write!(f, "{client} has {max} connections already, which is the limit"),
         }
     }
 }

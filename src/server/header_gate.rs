@@ -8,6 +8,7 @@ use super::accept_error::AcceptErrors;
 use super::builder::ListenerBuilder;
 use super::limits::Limits;
 use crate::conn::control::Observers;
+use crate::conn::refusal::RefusalReason;
 use crate::error::Error;
 use crate::layers::tcp::TcpConnection;
 use crate::policy::Policy;
@@ -67,7 +68,8 @@ impl HeaderGate {
                 if let Some(observers) = Observers::of(&self.policy) {
                     observers.tell(|observer| observer.refused(&refusal));
                 }
-                Err(ProxyError::Refused(refusal).into())
+                let RefusalReason::TooManyOfPeer { max } = refusal.why;
+                Err(ProxyError::Refused { client: refusal.peer_addr, max }.into())
             }
         }
     }

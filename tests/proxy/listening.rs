@@ -46,7 +46,7 @@ async fn a_listener_counts_the_client_and_not_the_proxy() {
             kept.push(incoming.into_tcp());
         }
         let refused = listener.accept().await.unwrap().finish(|tcp| async { Ok(tcp) }).await.unwrap_err();
-        assert!(matches!(refused, Error::Proxy(ProxyError::Refused(_))), "{refused}");
+        assert!(matches!(refused, Error::Proxy(ProxyError::Refused { max: 1, .. })), "{refused}");
         assert_eq!(again.read(&mut [0]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(listener.status().refused, 1);
         // A connection that is gone counts no more.
