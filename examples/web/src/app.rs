@@ -51,26 +51,24 @@ pub(crate) struct Facts {
     peer: Address,
     via: Option<Address>,
     host: Address,
-    tls: Option<Arc<SessionFacts>>,
-    generation: u64,
+    tls: Arc<SessionFacts>,
 }
 
 impl Facts {
-    pub(crate) fn of(connection: &Control, tls: Option<Arc<SessionFacts>>) -> Self {
-        let (peer, host) = (connection.peer_addr(), connection.local_addr());
-        Self { peer, via: connection.via(), host, tls, generation: 1 }
+    pub(crate) fn of(connection: &Control, tls: Arc<SessionFacts>) -> Self {
+        Self { peer: connection.peer_addr(), via: connection.via(), host: connection.local_addr(), tls }
     }
 
     /// The facts that the log tells.
     pub(crate) fn info(&self) -> Fields {
-        let mut fields = info::info("tls", &self.host, &self.peer, self.tls.as_deref());
+        let mut fields = info::info("tls", &self.host, &self.peer, Some(&self.tls));
         fields.push(("via", self.via()));
         fields
     }
 
     /// The facts that `/whoami` tells.
     pub(crate) fn whoami(&self) -> Fields {
-        let mut fields = info::info("tls", &self.host, &self.peer, self.tls.as_deref());
+        let mut fields = info::info("tls", &self.host, &self.peer, Some(&self.tls));
         let mut take = |wanted: &'static str| {
             let found = fields.iter_mut().find(|(name, _)| *name == wanted);
             (wanted, found.map_or(Value::Null, |(_, value)| value.take()))
@@ -87,7 +85,7 @@ impl Facts {
             take("resumed"),
             take("peer_subject"),
             ("peer_names", self.peer_names()),
-            ("generation", json!(self.generation)),
+            ("generation", json!(self.tls.generation)),
         ]
     }
 
@@ -97,8 +95,10 @@ impl Facts {
 
     /// The subject alternative names of the client's certificate; null without a certificate.
     fn peer_names(&self) -> Value {
-        let Some(tls) = self.tls.as_ref().filter(|tls| !tls.peer_chain.is_empty()) else { return Value::Null };
-        let names = tls.peer_alternative_names().unwrap_or_default();
+        if self.tls.peer_chain.is_empty() {
+            return Value::Null;
+        }
+        let names = self.tls.peer_alternative_names().unwrap_or_default();
         names.iter().map(ToString::to_string).collect()
     }
 }

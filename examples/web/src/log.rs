@@ -1,6 +1,6 @@
 //! The log on standard output: the open ports, and one line for each event.
 
-use bowline::{Control, DrainReport, Reason};
+use bowline::{CloseReport, Control, DrainReport, Error, Reason, Received};
 use serde_json::{Value, json};
 
 use crate::common::info::{Fields, to_json};
@@ -42,14 +42,20 @@ impl Log {
         self.event(Some(conn), "secured", facts);
     }
 
-    /// The peer's send half has ended.
-    pub(crate) fn read_closed(&self, conn: u64, how: &str) {
-        self.event(Some(conn), "read_closed", vec![("how", json!(how))]);
-    }
-
-    /// Our send half has ended.
-    pub(crate) fn write_closed(&self, conn: u64) {
-        self.event(Some(conn), "write_closed", Vec::new());
+    /// How the halves of a connection have ended, if they did.
+    pub(crate) fn halves(&self, conn: u64, report: &CloseReport) {
+        let Some(top) = report.layers.first() else { return };
+        let how = match top.received {
+            Received::Marker => Some("clean"),
+            Received::BareEnd => Some("truncated"),
+            _ => None,
+        };
+        if let Some(how) = how {
+            self.event(Some(conn), "read_closed", vec![("how", json!(how))]);
+        }
+        if top.marker_sent {
+            self.event(Some(conn), "write_closed", Vec::new());
+        }
     }
 
     /// A connection has ended. `is_ready`: it was ready for requests before.
@@ -67,6 +73,17 @@ impl Log {
             fields.push(("phase", json!("handshake")));
         }
         self.event(Some(conn), "lost", fields);
+    }
+
+    /// Other certificates are in use, or the same ones.
+    pub(crate) fn reloaded(&self, generation: u64, not_after: Option<String>) {
+        let fields = vec![("generation", json!(generation)), ("not_after", json!(not_after))];
+        self.event(None, "reloaded", fields);
+    }
+
+    /// The files cannot be used.
+    pub(crate) fn reload_failed(&self, error: &Error) {
+        self.event(None, "reload_failed", vec![("detail", json!(bowline::chain(error).to_string()))]);
     }
 
     pub(crate) fn draining(&self) {

@@ -7,7 +7,6 @@
 
 mod app;
 mod args;
-mod io;
 mod log;
 mod page;
 mod serve;
@@ -30,8 +29,9 @@ mod lines;
 mod pattern;
 #[path = "../../common/proxy.rs"]
 mod proxy;
+#[path = "../../common/reload.rs"]
+mod reload;
 #[path = "../../common/signals.rs"]
-#[allow(dead_code)]
 mod signals;
 #[path = "../../common/tls_flags.rs"]
 #[allow(dead_code)]
@@ -42,21 +42,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline::{DrainReport, Error, Listener, ListenerBuilder, Observer, Policy, ServerTls, Truncation, chain};
-use tokio::sync::mpsc;
 
 use crate::args::Args;
 use crate::common::args::Usage;
 use crate::log::Log;
-use crate::signals::Signals;
+use crate::signals::{Hangups, Signals};
 use crate::state::Web;
+use crate::tls::Files;
 
 fn main() -> ExitCode {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("web"));
-    let tls = tls::load(&args).unwrap_or_else(|usage| usage.exit("web"));
+    let files = Files::of(&args).unwrap_or_else(|usage| usage.exit("web"));
+    let tls = files.load().unwrap_or_else(|error| Usage::of(error).exit("web"));
     descriptors::raise_limit();
     let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling runs no service");
     let log = Log::new(args.json);
-    let ended = runtime.block_on(runtime.spawn(run(args, tls, log.clone())));
+    let ended = runtime.block_on(runtime.spawn(run(args, files, tls, log.clone())));
     log.finish();
     let ended = ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
     match ended {
@@ -82,8 +83,8 @@ impl From<Error> for Failure {
 }
 
 /// Listens, serves until a signal comes, and drains.
-async fn run(args: Args, tls: ServerTls, log: Log) -> Result<(), Failure> {
-    let mut signals = Signals::new();
+async fn run(args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(), Failure> {
+    let (args, mut signals, hangups) = (Arc::new(args), Signals::new(), Hangups::new());
     let web = Arc::new(Web::new(tls, log));
     let listeners = listen(&args, &web).await?;
     let addrs = listeners.first().map(Listener::local_addrs).unwrap_or_default();
@@ -99,18 +100,15 @@ async fn run(args: Args, tls: ServerTls, log: Log) -> Result<(), Failure> {
         tokio::spawn(serve::metrics(metrics, Arc::clone(&web)));
     }
     web.log.line("ready".into());
-    let (served, mut all_served) = mpsc::channel::<()>(1);
+    tokio::spawn(tls::watch(files, Arc::clone(&args), hangups, Arc::clone(&web)));
     let mut accepting = tokio::task::JoinSet::new();
     for listener in listeners {
-        accepting.spawn(serve::accept(listener, args.proxy.clone(), Arc::clone(&web), served.clone()));
+        accepting.spawn(serve::serve(listener, args.proxy.clone(), Arc::clone(&web)));
     }
-    drop(served);
     let serving = async {
         while let Some(ended) = accepting.join_next().await {
             ended.map_err(std::io::Error::from)??;
         }
-        // Each connection's task holds a sender.
-        all_served.recv().await;
         Ok(())
     };
     let ((), report) = tokio::try_join!(serving, drain(&args, &web, &mut signals))?;
@@ -154,7 +152,7 @@ fn builder(args: &Args, web: &Web) -> ListenerBuilder {
     let policy = Policy::default().handshake_timeout(args.handshake_timeout).truncation(Truncation::Tolerate);
     let policy = policy.observer(Arc::clone(&web.watch) as Arc<dyn Observer>);
     let policy = policy.observer(Arc::clone(&web.metrics) as Arc<dyn Observer>);
-    let mut builder = Listener::builder().policy(policy).group(&web.group);
+    let mut builder = Listener::builder().policy(policy).group(&web.group).finish_on_drain(true);
     if let Some(max) = args.max_unfinished {
         builder = builder.max_unfinished(max);
     }

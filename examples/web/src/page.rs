@@ -1,5 +1,7 @@
 //! The page for a person.
 
+use std::time::{Duration, SystemTime};
+
 use axum::http::Version;
 use serde_json::Value;
 
@@ -13,7 +15,13 @@ pub(crate) fn page(facts: &Fields, version: Version, web: &Web) -> String {
     let open = row("open connections", &web.group.connections().to_string());
     let counts = web.watch.handshakes();
     let handshakes = counts.iter().map(|(outcome, count)| (format!("handshakes: {outcome}"), count.to_string()));
-    let server = open + &rows(handshakes);
+    let now = SystemTime::now();
+    let expiry = web.tls.identities();
+    let expiry = expiry.iter().filter_map(|identity| {
+        let left = identity.not_after?.duration_since(now).map_or_else(|_| "expired".into(), in_days);
+        Some((format!("certificate {}", identity.name), left))
+    });
+    let server = open + &rows(handshakes) + &rows(expiry);
     format!(
         "<!doctype html>
 <html lang=\"en\">
@@ -35,6 +43,10 @@ td {{ overflow-wrap: anywhere }}
 {server}</table>
 "
     )
+}
+
+fn in_days(left: Duration) -> String {
+    format!("expires in {} days", left.as_secs() / 86_400)
 }
 
 /// The name of a fact in words.

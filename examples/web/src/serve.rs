@@ -1,65 +1,54 @@
-//! Accepting connections, and one connection from its first request to its last byte.
+//! Accepting connections, and serving them.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use bowline::hyper::{Accept, Server};
 use bowline::proxy::ProxyProtocol;
 use bowline::{
-    Control, Error, Lingering, Listener, Observer, StartTls, TcpConnection, TlsListener, TlsTransport, Transport,
-    UpgradableConnection,
+    Control, Error, Listener, Observer, StartTls, TcpConnection, TlsListener, Transport, UpgradableConnection,
 };
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::service::{Service, service_fn};
 use hyper::{Request, Response, StatusCode, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncBufReadExt;
-use tokio::sync::mpsc::Sender;
-use tokio::sync::watch;
 
 use crate::app::{self, Facts};
-use crate::io::Watched;
 use crate::state::Web;
 use crate::unread::Unread;
 
-/// How long a connection without a request may continue during a drain. A client that has just connected gets its answer.
-const FIRST_REQUEST: Duration = Duration::from_secs(2);
-
 type Connection = UpgradableConnection<TcpConnection>;
 
-/// Accepts connections until the drain, and serves each in a task of its own.
-pub(crate) async fn accept(
-    listener: Listener,
-    proxy: Option<ProxyProtocol>,
-    web: Arc<Web>,
-    served: Sender<()>,
-) -> Result<(), Error> {
-    let router = app::router(Arc::clone(&web));
+/// Serves the connections of a listener until the drain. Returns after the last one has ended.
+pub(crate) async fn serve(listener: Listener, proxy: Option<ProxyProtocol>, web: Arc<Web>) -> Result<(), Error> {
     let preparing = Arc::clone(&web);
-    let mut listener = TlsListener::builder().finish_on_drain(true).prepare(listener, move |tcp| {
+    let listener = TlsListener::builder().finish_on_drain(true).prepare(listener, move |tcp| {
         let (web, proxy) = (Arc::clone(&preparing), proxy.clone());
         async move { prepare(tcp, proxy, web).await }
     });
-    loop {
+    let router = TowerToHyperService::new(app::router(Arc::clone(&web)));
+    let service = service_fn(move |request: Request<Incoming>| answer(router.clone(), request));
+    Server::new().serve(WithSpaceInLog { listener, web }, service).await
+}
+
+/// Accepts a connection when the log has space.
+struct WithSpaceInLog {
+    listener: TlsListener<Connection>,
+    web: Arc<Web>,
+}
+
+impl Accept for WithSpaceInLog {
+    type Connection = Connection;
+
+    async fn accept(&mut self) -> Result<Connection, Error> {
         tokio::select! {
-            () = web.log.room() => {}
-            () = web.group.draining() => {}
+            () = self.web.log.room() => {}
+            () = self.web.group.draining() => {}
         }
-        match listener.accept().await {
-            Ok(connection) => {
-                let (web, router, served) = (Arc::clone(&web), router.clone(), served.clone());
-                tokio::spawn(async move {
-                    let _served = served;
-                    serve(connection, router, &web).await;
-                });
-            }
-            Err(Error::Draining) => return Ok(()),
-            Err(error) => return Err(error),
-        }
+        self.listener.accept().await
     }
 }
 
@@ -79,46 +68,21 @@ async fn prepare(mut tcp: TcpConnection, proxy: Option<ProxyProtocol>, web: Arc<
     Ok(connection)
 }
 
-/// Serves one connection to its end.
-async fn serve(connection: Connection, router: Router, web: &Arc<Web>) {
-    let control = connection.control();
-    let facts = Arc::new(Facts::of(&control, connection.tls()));
-    let is_plain = !connection.is_secure();
-    let io = TokioIo::new(Watched::new(Lingering::new(connection), web));
-    let (requested, first) = watch::channel(false);
-    let router = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        requested.send_replace(true);
-        let is_http2 = request.version() == Version::HTTP_2;
-        let mut request = request.map(|body| if is_http2 { Body::new(Unread::new(body)) } else { Body::new(body) });
-        request.extensions_mut().insert(Arc::clone(&facts));
-        let router = router.clone();
-        async move {
-            if is_plain {
-                return Ok(not_tls());
-            }
-            hyper::service::Service::call(&router, request).await
-        }
-    });
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).half_close(true);
-    http.http2().timer(TokioTimer::new());
-    let mut serving = pin!(http.serve_connection(io, service));
-    tokio::select! {
-        _ = serving.as_mut() => {}
-        () = should_stop(&control, first) => {
-            serving.as_mut().graceful_shutdown();
-            let _ = serving.await;
-        }
-    }
+/// Gives the request to the application, with the facts of its connection.
+async fn answer(
+    router: TowerToHyperService<Router>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    let is_http2 = request.version() == Version::HTTP_2;
+    let mut request = request.map(|body| if is_http2 { Body::new(Unread::new(body)) } else { Body::new(body) });
+    let Some(control) = request.extensions().get::<Control>() else { return Ok(not_tls()) };
+    let Some(tls) = control.tls() else { return Ok(not_tls()) };
+    let facts = Facts::of(control, tls);
+    request.extensions_mut().insert(Arc::new(facts));
+    router.call(request).await
 }
 
-/// Waits for the drain, and then for the first request of a new connection.
-async fn should_stop(control: &Control, mut first: watch::Receiver<bool>) {
-    control.draining().await;
-    let _ = tokio::time::timeout(FIRST_REQUEST, first.wait_for(|requested| *requested)).await;
-}
-
+/// The answer to plain HTTP.
 fn not_tls() -> Response<Body> {
     let mut answer = Response::new(Body::from("This port speaks HTTPS; use an address that begins with https://.\n"));
     *answer.status_mut() = StatusCode::BAD_REQUEST;
@@ -130,13 +94,6 @@ fn not_tls() -> Response<Body> {
 
 /// Answers `/metrics` and `/health` in plain HTTP, until the program ends.
 pub(crate) async fn metrics(listener: Listener, web: Arc<Web>) {
-    let router = TowerToHyperService::new(app::metrics_router(web));
-    while let Ok(incoming) = listener.accept().await {
-        let router = router.clone();
-        tokio::spawn(async move {
-            let http = auto::Builder::new(TokioExecutor::new());
-            let io = TokioIo::new(Lingering::new(incoming.into_tcp()));
-            let _ = http.serve_connection(io, router).await;
-        });
-    }
+    let service = TowerToHyperService::new(app::metrics_router(web));
+    let _ = Server::new().serve(listener, service).await;
 }

@@ -36,6 +36,14 @@ impl Web {
         }
     }
 
+    /// Tells the metrics the certificates in use.
+    pub(crate) fn note_identities(&self) {
+        let identities = self.tls.identities();
+        let ends = identities.iter().filter_map(|identity| Some((identity.name.to_string(), identity.not_after?)));
+        self.metrics.set_certificates(ends);
+        self.metrics.set_generation(self.tls.generation());
+    }
+
     /// From now on, /health says so.
     pub(crate) fn begin_draining(&self) {
         self.is_draining.store(true, Ordering::Release);

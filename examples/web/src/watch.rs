@@ -19,9 +19,9 @@ pub(crate) struct Watch {
 }
 
 /// A connection that is open.
-pub(crate) struct Entry {
+struct Entry {
     /// The number of the connection in the log.
-    pub(crate) number: u64,
+    number: u64,
     is_ready: AtomicBool,
     _control: Control,
 }
@@ -32,7 +32,7 @@ impl Watch {
     }
 
     /// `None`: the connection has ended.
-    pub(crate) fn entry(&self, connection: &Control) -> Option<Arc<Entry>> {
+    fn entry(&self, connection: &Control) -> Option<Arc<Entry>> {
         lock(&self.open).get(&connection.number()).cloned()
     }
 
@@ -58,7 +58,7 @@ impl Observer for Watch {
         self.count("ok");
         if let Some(entry) = self.entry(connection) {
             entry.is_ready.store(true, Ordering::Release);
-            self.log.secured(entry.number, Facts::of(connection, Some(Arc::new(tls.clone()))).info());
+            self.log.secured(entry.number, Facts::of(connection, Arc::new(tls.clone())).info());
         }
     }
 
@@ -76,6 +76,7 @@ impl Observer for Watch {
     fn ended(&self, connection: &Control, report: &CloseReport) {
         let entry = lock(&self.open).remove(&connection.number());
         if let Some(entry) = entry {
+            self.log.halves(entry.number, report);
             self.log.lost(entry.number, connection, &report.reason, entry.is_ready.load(Ordering::Acquire));
         }
     }

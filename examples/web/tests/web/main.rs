@@ -4,6 +4,7 @@
 
 mod drain;
 mod events;
+mod identities;
 mod limits;
 mod metrics;
 mod paths;
