@@ -1,7 +1,9 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use bowline::proxy::ProxyProtocol;
 use bowline::starttls::Dialogue;
 use bowline::{ClientEndpoint, EndpointKind, Leftover, ServerEndpoint};
 use lexopt::Arg::{Long, Short};
@@ -67,8 +69,9 @@ Write an IPv6 address in brackets, and a colon in a value as \\:. Port 0 listens
 The program prints `listening KIND ADDRESS` and `ready` to standard output, and then one line for each connection that has
 ended. While more than 512 KiB of these lines are unread, no connection is accepted. If nothing is read for 5 seconds,
 connections are accepted again. Lines beyond 1 MiB are dropped, and a later line reports how many.
-SIGTERM and SIGINT drain: no new connections are accepted, and unfinished handshakes are given up. Open connections continue
-until they end, and are aborted after --drain-timeout or at a second signal. The exit status is 0.
+SIGHUP reloads certificates, client CA and revocation list: all of them, or none if one of them cannot be used.
+SIGTERM and SIGINT drain: connections in the backlog and handshakes under way are finished, and no new connections are accepted. Open
+connections continue until they end, and are aborted after --drain-timeout or at a second signal. The exit status is 0.
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
 
@@ -76,6 +79,8 @@ Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a p
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) listen: ServerEndpoint,
+    /// The files of TLS in `listen`.
+    pub(crate) files: Vec<PathBuf>,
     pub(crate) connect: ClientEndpoint,
     /// Set if `--listen` is `starttls`.
     pub(crate) offer: Option<Dialogue>,
@@ -130,6 +135,7 @@ pub(crate) struct Options {
     pub(crate) drain_delay: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) reload_every: Duration,
+    pub(crate) proxy: Option<ProxyProtocol>,
     pub(crate) proxy_out: ProxyOut,
     pub(crate) metrics: Option<String>,
     pub(crate) json: bool,
@@ -157,6 +163,7 @@ impl Default for Options {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
             reload_every: Duration::from_secs(10),
+            proxy: None,
             proxy_out: ProxyOut::Off,
             metrics: None,
             json: false,
@@ -194,11 +201,12 @@ impl Args {
             }
         }
         let listen = tls.listen(&listen.ok_or_else(|| Usage::new("--listen is missing"))?)?;
-        if proxy.finish()?.is_some() {
-            return Err(Usage::new("--proxy is not there yet"));
-        }
+        options.proxy = proxy.finish()?;
         let connect = connect.ok_or_else(|| Usage::new("--connect is missing"))?;
-        let args = Self { listen, connect, offer, upgrade, options };
+        let named = ["cert", "key", "identities", "client-ca", "crl"];
+        let files = listen.arguments().into_iter().filter(|(name, _)| named.contains(name));
+        let files = files.map(|(_, path)| path.into()).collect();
+        let args = Self { listen, files, connect, offer, upgrade, options };
         args.check()?;
         Ok(args)
     }

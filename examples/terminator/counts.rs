@@ -6,7 +6,7 @@ use std::fmt::{Display, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bowline::{AcceptFailure, CloseReport, Control, Observer, Reason, Refusal, Reload, SessionFacts};
+use bowline::{AcceptFailure, CloseReport, Control, Observer, Reason, Refusal, SessionFacts};
 
 /// The upper bounds of the histogram of handshakes, in seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -37,6 +37,10 @@ impl Counts {
     pub(crate) fn set_identities(&self, generation: u64, expiry: Vec<(String, SystemTime)>) {
         let mut state = self.state();
         (state.generation, state.expiry) = (generation, expiry);
+    }
+
+    pub(crate) fn count_reload(&self, outcome: &'static str) {
+        *self.state().reloads.entry(outcome).or_default() += 1;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -147,10 +151,6 @@ impl Observer for Counts {
         *state.connections.entry(report.reason.name()).or_default() += 1;
         state.received += bytes.received;
         state.sent += bytes.sent;
-    }
-
-    fn reloaded(&self, reload: &Reload<'_>) {
-        *self.state().reloads.entry(reload.name()).or_default() += 1;
     }
 }
 

@@ -70,6 +70,17 @@ impl Log {
         self.lines.room().await;
     }
 
+    /// An event of the whole service.
+    pub(crate) fn event(&self, event: &str, fields: Fields) {
+        if self.json {
+            let mut all = vec![("event", json!(event))];
+            all.extend(fields);
+            return self.line(to_json(&all));
+        }
+        let words = fields.iter().map(|(name, value)| format!(" {name}={value}"));
+        self.line(event.to_owned() + &words.collect::<String>());
+    }
+
     pub(crate) fn ended(&self, ended: &Ended) {
         self.line(if self.json { ended.json() } else { ended.text() });
     }

@@ -22,8 +22,9 @@ mod host_port;
 mod lines;
 #[path = "../common/proxy.rs"]
 mod proxy;
+#[path = "../common/reload.rs"]
+mod reload;
 #[path = "../common/signals.rs"]
-#[allow(dead_code)]
 mod signals;
 
 use std::process::ExitCode;
@@ -35,12 +36,14 @@ use bowline::{
     DrainGroup, EndpointConnector, EndpointIncoming, EndpointListener, Error, Listener, ListenerBuilder, Observer,
     Policy, ServerTls, Truncation, chain,
 };
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::args::{Args, Options};
 use crate::counts::Counts;
 use crate::log::Log;
-use crate::signals::Signals;
+use crate::reload::{Reloaded, Watched, first_end};
+use crate::signals::{Hangups, Signals};
 
 fn main() -> ExitCode {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("terminator"));
@@ -75,7 +78,7 @@ impl Terminator {
 
 /// Listens, serves until a signal comes, and drains.
 async fn run(args: Args, log: Log) -> Result<(), Error> {
-    let mut signals = Signals::new();
+    let (mut signals, hangups) = (Signals::new(), Hangups::new());
     let connector = args.connect.connector(policy(&args.options))?;
     let group = DrainGroup::new();
     let counts = Arc::new(Counts::default());
@@ -86,7 +89,7 @@ async fn run(args: Args, log: Log) -> Result<(), Error> {
     };
     if let Some(tls) = listener.server_tls() {
         tls.warnings().iter().for_each(|warning| eprintln!("terminator: {warning}"));
-        counts.set_identities(1, expiry(tls));
+        counts.set_identities(tls.generation(), expiry(tls));
     }
     log.line(format!("listening {} {}", args.listen.kind(), listener.local_addr()));
     if let Some(metrics) = &metrics {
@@ -99,23 +102,57 @@ async fn run(args: Args, log: Log) -> Result<(), Error> {
     if let Some(metrics) = metrics {
         tokio::spawn(http::serve(metrics, Arc::clone(&terminator)));
     }
+    match listener.server_tls() {
+        Some(tls) => drop(tokio::spawn(watch(tls.clone(), hangups, Arc::clone(&terminator)))),
+        None => drop(tokio::spawn(ignore(hangups))),
+    }
     let draining = async {
         signals.stop().await;
         terminator.is_draining.store(true, Ordering::Release);
+        terminator.log.event("draining", Vec::new());
         let draining = async {
             tokio::time::sleep(delay).await;
             group.drain(patience).await
         };
         // Connections that are still open then are aborted, so that no peer takes its data for complete.
-        tokio::select! {
-            _ = draining => {}
-            () = signals.stop() => {
-                group.drain(Duration::ZERO).await;
+        Ok(tokio::select! {
+            report = draining => report,
+            () = signals.stop() => group.drain(Duration::ZERO).await,
+        })
+    };
+    let ((), report) = tokio::try_join!(serve(&listener, &terminator), draining)?;
+    let counts = report.iter().map(|(outcome, count)| (outcome.name(), json!(count)));
+    terminator.log.event("drained", counts.collect());
+    Ok(())
+}
+
+/// Loads the files of TLS again when they have changed, or on SIGHUP.
+async fn watch(tls: ServerTls, hangups: Hangups, terminator: Arc<Terminator>) {
+    let Args { listen, files, options, .. } = &terminator.args;
+    let endpoint = listen.clone();
+    let load = move || endpoint.server_tls().map(|loaded| loaded.expect("the endpoint has TLS"));
+    let watched = Watched { tls: tls.clone(), files: files.clone(), every: options.reload_every, load };
+    reload::watch(watched, hangups, |reloaded| {
+        terminator.counts.count_reload(reloaded.name());
+        terminator.counts.set_identities(tls.generation(), expiry(&tls));
+        match reloaded {
+            Reloaded::Changed | Reloaded::Unchanged => {
+                let fields = vec![("generation", json!(tls.generation())), ("not_after", json!(first_end(&tls)))];
+                terminator.log.event("reloaded", fields);
+            }
+            Reloaded::Failed(error) => {
+                terminator.log.event("reload_failed", vec![("detail", json!(chain(&error).to_string()))]);
             }
         }
-        Ok(())
-    };
-    tokio::try_join!(serve(&listener, &terminator), draining).map(|_| ())
+    })
+    .await;
+}
+
+/// Without TLS there is nothing to reload, and SIGHUP must not end the program.
+async fn ignore(mut hangups: Hangups) {
+    loop {
+        hangups.next().await;
+    }
 }
 
 /// The name of each identity, and when its certificate expires.
@@ -159,7 +196,11 @@ fn front(options: &Options, counts: &Arc<Counts>) -> ListenerBuilder {
         policy = policy.truncation(Truncation::Tolerate);
     }
     let max = max_connections(options.max_connections, descriptors::raise_limit());
-    let builder = Listener::builder().policy(policy).max_connections(max).max_unfinished(max);
+    let builder = Listener::builder().policy(policy).max_connections(max).max_unfinished(max).finish_on_drain(true);
+    let builder = match &options.proxy {
+        Some(proxy) => builder.proxy(proxy.clone()),
+        None => builder,
+    };
     match options.max_per_peer {
         Some(max) => builder.max_per_peer(max),
         None => builder,

@@ -27,11 +27,13 @@ struct Known {
 /// Serves one connection to its end, and logs it. `_served` is dropped after that.
 pub(crate) async fn serve(incoming: EndpointIncoming, conn: u64, terminator: Arc<Terminator>, _served: Sender<()>) {
     let begun = Instant::now();
-    let client = incoming.peer_addr().to_string();
+    let control = incoming.control();
     let mut known = Known::default();
     let outcome = join(incoming, &terminator, &mut known).await;
     let seconds = begun.elapsed().as_secs_f64();
     let Known { service, facts } = known;
+    // The client's address, if a PROXY header has named it.
+    let client = control.peer_addr().to_string();
     terminator.log.ended(&Ended { conn, client, service, facts, seconds, outcome });
 }
 

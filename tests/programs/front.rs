@@ -6,6 +6,7 @@ use std::process::Command;
 
 use bowline::proxy::{Decoded, ProxyHeader};
 use bowline::testing::pki::Pki;
+use rustix::process::Signal;
 
 use crate::terminator::{ANY, Service, Terminator, capitals, client, identity, s_client};
 use crate::tools::{ca, certs, example};
@@ -23,17 +24,19 @@ fn header(socket: &mut BufReader<TcpStream>) -> ProxyHeader {
     }
 }
 
+fn header_then_capitals(mut socket: BufReader<TcpStream>) -> ProxyHeader {
+    let header = header(&mut socket);
+    capitals(socket);
+    header
+}
+
 /// rule: proxy-4
 #[test]
 fn the_service_gets_a_header_that_describes_the_client() {
     let (cert, key) = certs().client_paths();
     let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
     for version in ["v1", "v2"] {
-        let service = Service::new(|mut socket| {
-            let header = header(&mut socket);
-            capitals(socket);
-            header
-        });
+        let service = Service::new(header_then_capitals);
         let listen = format!("tls:{ANY}{}:alpn=knot", identity());
         let options = ["--client-ca", &ca(), "--client-optional", "--proxy-out", version];
         let terminator = Terminator::start(&listen, &service.endpoint(), &options);
@@ -153,4 +156,53 @@ fn options_that_contradict_the_endpoint_are_usage_errors() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{options:?}: {said}");
     }
+}
+
+/// rule: proxy-1
+#[test]
+fn a_trusted_proxy_names_the_client() {
+    let service = Service::new(header_then_capitals);
+    let options = ["--proxy", "require", "--trusted", "127.0.0.1", "--proxy-out", "v1"];
+    let terminator = Terminator::start(&format!("tcp:{ANY}"), &service.endpoint(), &options);
+    let mut front = client(terminator.addr());
+    front.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\nquit\n").unwrap();
+    let mut said = String::new();
+    front.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "QUIT\n");
+    drop(front);
+    assert_eq!(terminator.ended()["client"], "192.0.2.7:4711");
+    // It is passed on, with the address to which the client had connected.
+    let header = service.served.join().unwrap();
+    assert_eq!(header.source().unwrap().to_string(), "192.0.2.7:4711");
+    assert_eq!(header.destination().unwrap().to_string(), "192.0.2.1:443");
+    let mut without = client(terminator.addr());
+    without.write_all(b"quit\n").unwrap();
+    assert!(without.read_to_string(&mut said).is_err());
+}
+
+/// rule: reload-1, reload-2
+#[test]
+fn sighup_reloads_the_identities_and_keeps_them_after_a_mistake() {
+    let (pki, dir) = (Pki::new(), tempfile::tempdir().unwrap());
+    let write = |name: &str| {
+        let identity = pki.server(&[name]);
+        std::fs::write(dir.path().join("tls.crt"), identity.chain_pem()).unwrap();
+        std::fs::write(dir.path().join("tls.key"), identity.key_pem()).unwrap();
+    };
+    write("first.example");
+    let options = ["--identities", dir.path().to_str().unwrap(), "--reload-every", "600"];
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let terminator = Terminator::start(&format!("tls:{ANY}"), &format!("tcp:{nobody}"), &options);
+    let hangup = || terminator.send(Signal::HUP);
+    hangup();
+    assert_eq!(terminator.event("reloaded")["generation"], 1);
+    write("second.example");
+    hangup();
+    let told = terminator.event("reloaded");
+    assert_eq!(told["generation"], 2);
+    assert!(told["not_after"].as_str().unwrap().ends_with('Z'), "{told}");
+    std::fs::write(dir.path().join("tls.key"), "no key").unwrap();
+    hangup();
+    let detail = terminator.event("reload_failed")["detail"].to_string();
+    assert!(detail.contains("tls.key"), "{detail}");
 }
