@@ -6,6 +6,8 @@ mod setup;
 
 #[path = "engines/alerts.rs"]
 mod alerts;
+#[path = "engines/customized.rs"]
+mod customized;
 #[path = "engines/differences.rs"]
 mod differences;
 #[path = "engines/identities.rs"]

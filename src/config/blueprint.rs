@@ -1,22 +1,37 @@
 //! Makes the configurations of a server: one, and one more for each identity with its own settings.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ResolvesServerCert, ServerConfig};
 use rustls::{KeyLog, SupportedProtocolVersion};
 
+use super::ConfigWarning;
 use super::bound::{Sessions, bind};
 use super::client_auth::LoadedAuth;
-use super::common::contradiction;
+use super::common::{contradiction, turned_off};
+use super::noting::Noting;
 use crate::error::Error;
 
 /// A change of a configuration by the application.
-#[derive(Clone)]
-pub(super) struct Change(pub(super) Arc<dyn Fn(&mut ServerConfig) + Send + Sync>);
+pub(super) struct Change<C>(pub(super) Arc<dyn Fn(&mut C) + Send + Sync>);
 
-impl fmt::Debug for Change {
+impl<C> Clone for Change<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C> Hash for Change<C> {
+    /// Tells two changes apart, while both exist.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).addr().hash(state);
+    }
+}
+
+impl<C> fmt::Debug for Change<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Change")
     }
@@ -30,11 +45,15 @@ pub(super) struct Blueprint<'a> {
     pub(super) sessions: Arc<Sessions>,
     pub(super) tickets: Option<u8>,
     pub(super) key_log: Option<Arc<dyn KeyLog>>,
-    pub(super) changes: &'a [Change],
+    pub(super) changes: &'a [Change<ServerConfig>],
 }
 
 impl Blueprint<'_> {
-    pub(super) fn make(&self, auth: &LoadedAuth, alpn: Vec<Vec<u8>>) -> Result<ServerConfig, Error> {
+    pub(super) fn make(
+        &self,
+        auth: &LoadedAuth,
+        alpn: Vec<Vec<u8>>,
+    ) -> Result<(ServerConfig, Vec<ConfigWarning>), Error> {
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(self.versions)
             .map_err(|error| contradiction(error.to_string()))?
@@ -52,7 +71,28 @@ impl Blueprint<'_> {
         for Change(change) in self.changes {
             change(&mut config);
         }
+        if !self.resolves(&config) {
+            config.cert_resolver = Arc::new(Noting::new(config.cert_resolver));
+        }
+        let warnings = turn_off_unsupported(&mut config);
         bind(&mut config, auth.tag);
-        Ok(config)
+        Ok((config, warnings))
     }
+
+    /// Whether the application has left the resolver in its place.
+    pub(super) fn resolves(&self, config: &ServerConfig) -> bool {
+        Arc::ptr_eq(&config.cert_resolver, &self.resolver)
+    }
+}
+
+/// Turns off what bowline does not support (rule: secure-11).
+pub(super) fn turn_off_unsupported(config: &mut ServerConfig) -> Vec<ConfigWarning> {
+    let mut warnings = Vec::new();
+    if std::mem::take(&mut config.max_early_data_size) > 0 {
+        warnings.push(turned_off("max_early_data_size", "early data is never accepted"));
+    }
+    if std::mem::take(&mut config.send_half_rtt_data) {
+        warnings.push(turned_off("send_half_rtt_data", "nothing is sent before the handshake is done"));
+    }
+    warnings
 }

@@ -12,8 +12,9 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 
+use super::blueprint::Change;
 use super::cell::Cell;
-use super::common::{Common, RootSource, checked_alpn, contradiction, turned_off, unused_lists};
+use super::common::{Common, Revocation, RootSource, checked_alpn, contradiction, turned_off, unused_lists};
 use super::fingerprint::Fingerprint;
 use super::identity::IdentitySource;
 use super::pem::Source;
@@ -80,8 +81,7 @@ impl From<Arc<ClientConfig>> for ClientTls {
     fn from(mut config: Arc<ClientConfig>) -> Self {
         let mut warnings = Vec::new();
         if config.enable_early_data {
-            Arc::make_mut(&mut config).enable_early_data = false;
-            warnings.push(turned_off("enable_early_data", "nothing is sent before the handshake is done"));
+            warnings = turn_off_unsupported(Arc::make_mut(&mut config));
         }
         Self(Settings::new(config, None, warnings).into())
     }
@@ -96,6 +96,7 @@ pub struct ClientTlsBuilder {
     /// Set only with the feature `platform-roots`.
     platform_roots: bool,
     no_verification: bool,
+    changes: Vec<Change<ClientConfig>>,
     tickets: Option<usize>,
 }
 
@@ -164,6 +165,31 @@ impl ClientTlsBuilder {
         self
     }
 
+    /// Looks only for the server's own certificate in the lists, not for those of its issuers.
+    #[doc(alias = "only_check_end_entity_revocation")]
+    pub fn crl_leaf_only(mut self) -> Self {
+        self.common.revocation.leaf_only = true;
+        self
+    }
+
+    /// Accepts a server's certificate whose issuer has no list, or only a list for other certificates. A list that is past its
+    /// next update is an error all the same.
+    #[doc(alias = "allow_unknown_revocation_status")]
+    pub fn crl_tolerate_unknown_status(mut self) -> Self {
+        self.common.revocation.tolerate_unknown = true;
+        self
+    }
+
+    /// Changes rustls's configuration, for a setting that the builder does not have. May be called several times. The changes
+    /// are applied when the configuration is built, in this order.
+    ///
+    /// The rest of the builder stays in effect: the warnings, the chain in the facts, the express engine. What bowline does not
+    /// support is turned off, with a warning (rules: identity-9, secure-11).
+    pub fn customize(mut self, change: impl Fn(&mut ClientConfig) + Send + Sync + 'static) -> Self {
+        self.changes.push(Change(Arc::new(change)));
+        self
+    }
+
     /// The number of tickets that a client keeps for each name to resume TLS 1.3 sessions; default 16. The newest
     /// tickets are kept. Each ticket is used once. So connections that start at the same time need one ticket each, and
     /// the server has to send enough tickets
@@ -197,7 +223,14 @@ impl ClientTlsBuilder {
     }
 
     fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of((&self.common, &self.roots, self.platform_roots, self.no_verification, self.tickets))
+        Fingerprint::of((
+            &self.common,
+            &self.roots,
+            self.platform_roots,
+            self.no_verification,
+            self.tickets,
+            &self.changes,
+        ))
     }
 
     fn build_from_memory(mut self) -> Result<ClientTls, Error> {
@@ -231,7 +264,12 @@ impl ClientTlsBuilder {
         if let Some(key_log) = self.common.key_log() {
             config.key_log = key_log;
         }
+        let resolver = Arc::clone(&config.client_auth_cert_resolver);
+        self.changes.iter().for_each(|Change(change)| change(&mut config));
+        warnings.extend(turn_off_unsupported(&mut config));
+        let own = own.filter(|_| Arc::ptr_eq(&resolver, &config.client_auth_cert_resolver));
         let mut settings = Settings::new(config, own, warnings);
+        settings.changes = std::mem::take(&mut self.changes).into();
         // The roots of the platform are not a part of the fingerprint.
         settings.contents = (!self.platform_roots).then_some(contents);
         ClientTls(settings.into()).with_engine(&self.common)
@@ -261,13 +299,19 @@ impl ClientTlsBuilder {
         }
         let roots = Arc::new(roots);
         let lists = self.common.revocation.load(&roots, provider)?;
-        let webpki = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+        let Revocation { leaf_only, tolerate_unknown, .. } = self.common.revocation;
+        let mut webpki = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
             .with_crls(lists.iter().cloned())
-            .enforce_revocation_expiration()
-            .build()
-            .map_err(|error| contradiction(error.to_string()))?;
+            .enforce_revocation_expiration();
+        if leaf_only {
+            webpki = webpki.only_check_end_entity_revocation();
+        }
+        if tolerate_unknown {
+            webpki = webpki.allow_unknown_revocation_status();
+        }
+        let webpki = webpki.build().map_err(|error| contradiction(error.to_string()))?;
         let algorithms = provider.signature_verification_algorithms;
-        let lists = Lists { lists, algorithms };
+        let lists = Lists { lists, algorithms, tolerate_unknown };
         Ok(Arc::new(RootsAsServers { roots: named, webpki, algorithms, lists }))
     }
 
@@ -305,4 +349,12 @@ impl ClientTlsBuilder {
 
     #[cfg(not(feature = "platform-roots"))]
     fn add_platform_roots(&self, _: &mut RootCertStore, _: &mut Vec<ConfigWarning>) {}
+}
+
+/// Turns off what bowline does not support (rule: secure-11).
+fn turn_off_unsupported(config: &mut ClientConfig) -> Vec<ConfigWarning> {
+    match std::mem::take(&mut config.enable_early_data) {
+        true => vec![turned_off("enable_early_data", "nothing is sent before the handshake is done")],
+        false => Vec::new(),
+    }
 }

@@ -11,7 +11,7 @@ use rustls::crypto::CryptoProvider;
 #[cfg(feature = "express")]
 use rustls::crypto::cipher::AeadKey;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
-use rustls::{KeyLog, KeyLogFile, RootCertStore, SupportedProtocolVersion};
+use rustls::{KeyLog, KeyLogFile, NamedGroup, RootCertStore, SupportedProtocolVersion};
 
 use super::identity::{IdentitySource, said};
 use super::passphrase::Passphrase;
@@ -29,6 +29,7 @@ pub(super) struct Common {
     pub(super) min: Option<TlsVersion>,
     pub(super) max: Option<TlsVersion>,
     pub(super) provider: Option<Arc<CryptoProvider>>,
+    pub(super) groups: Option<Vec<NamedGroup>>,
     pub(super) key_log_from_env: bool,
     pub(super) revocation: Revocation,
     #[cfg(feature = "express")]
@@ -43,6 +44,7 @@ impl Hash for Common {
         #[cfg(feature = "express")]
         self.express.hash(state);
         self.key_log_from_env.hash(state);
+        self.groups.as_ref().map(|groups| groups.iter().map(|group| u16::from(*group)).collect::<Vec<_>>()).hash(state);
     }
 }
 
@@ -61,7 +63,20 @@ impl Common {
     }
 
     pub(super) fn provider(&self) -> Result<Arc<CryptoProvider>, Error> {
-        self.provider.clone().or_else(feature_provider).ok_or_else(|| fail(None, ConfigProblem::NoProvider))
+        let provider = self.provider.clone().or_else(feature_provider);
+        let provider = provider.ok_or_else(|| fail(None, ConfigProblem::NoProvider))?;
+        let Some(groups) = &self.groups else { return Ok(provider) };
+        let known =
+            || provider.kx_groups.iter().map(|group| format!("{:?}", group.name())).collect::<Vec<_>>().join(", ");
+        let find = |name: &NamedGroup| {
+            let found = provider.kx_groups.iter().find(|group| group.name() == *name);
+            found.copied().ok_or_else(|| contradiction(format!("the crypto provider has {}, not {name:?}", known())))
+        };
+        let kx_groups = groups.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        match kx_groups.is_empty() {
+            true => Err(contradiction("a key exchange needs at least one group")),
+            false => Ok(Arc::new(CryptoProvider { kx_groups, ..(*provider).clone() })),
+        }
     }
 
     /// rule: secure-9

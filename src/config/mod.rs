@@ -20,8 +20,8 @@
 //! crypto provider is the one that you pass, or else the provider of the enabled feature (`aws-lc-rs` is preferred to
 //! `ring`). rustls's process-wide default is neither read nor set.
 //!
-//! For any other setting, configure rustls directly: a [`rustls::ServerConfig`] or [`rustls::ClientConfig`] in an `Arc`
-//! converts with `into()`. Both engines obey its settings, except early data and server data before the client's
+//! For any other setting, [`customize`](ServerTlsBuilder::customize) lends rustls's configuration to a closure, and the rest of
+//! the builder stays in effect. A [`rustls::ServerConfig`] or [`rustls::ClientConfig`] in an `Arc` converts with `into()`. Both engines obey its settings, except early data and server data before the client's
 //! Finished. These two are turned off in a copy, and the warnings say so (rule: secure-11).
 
 mod blueprint;
@@ -37,6 +37,7 @@ mod fingerprint;
 mod identities;
 mod identity;
 mod key_kind;
+mod noting;
 mod ocsp;
 mod passphrase;
 mod pem;

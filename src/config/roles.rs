@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
+use super::blueprint::Change;
 use super::bound::Sessions;
 use super::cell::Cell;
 use super::choices::Choices;
@@ -30,6 +31,8 @@ pub(super) struct Settings<C> {
     pub(super) contents: Option<Fingerprint>,
     /// The tickets of a server that was made from identities.
     pub(super) sessions: Option<Arc<Sessions>>,
+    /// Kept, because `contents` tells changes apart by their addresses.
+    pub(super) changes: Arc<[Change<C>]>,
 }
 
 impl<C> Clone for Settings<C> {
@@ -41,6 +44,7 @@ impl<C> Clone for Settings<C> {
             identities: Arc::clone(&self.identities),
             choices: self.choices.clone(),
             sessions: self.sessions.clone(),
+            changes: Arc::clone(&self.changes),
             ..*self
         }
     }
@@ -59,6 +63,7 @@ impl<C> Settings<C> {
             identities: Arc::default(),
             choices: None,
             sessions: None,
+            changes: Arc::default(),
             engine: EngineKind::default(),
             generation: 1,
             contents: None,
@@ -224,6 +229,15 @@ macro_rules! impl_builder {
             /// The crypto provider. Default: the provider of the enabled feature; `aws-lc-rs` is preferred to `ring`.
             pub fn provider(mut self, provider: Arc<CryptoProvider>) -> Self {
                 self.common.provider = Some(provider);
+                self
+            }
+
+            /// The groups for the key exchange, the preferred one first. Default: all groups of the crypto provider, in its
+            /// order. A group that the provider does not have is an error when the configuration is built.
+            #[doc(alias = "curves")]
+            #[doc(alias = "CurvePreferences")]
+            pub fn key_exchange_groups(mut self, groups: impl IntoIterator<Item = rustls::NamedGroup>) -> Self {
+                self.common.groups = Some(groups.into_iter().collect());
                 self
             }
 

@@ -7,19 +7,20 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ProducesTickets, ServerConfig};
+use rustls::server::{ProducesTickets, ResolvesServerCert, ServerConfig};
 
-use super::blueprint::Blueprint;
+use super::blueprint::{Blueprint, Change, turn_off_unsupported};
 use super::bound::Sessions;
 use super::by_name::ByName;
 use super::cell::{self, Cell};
 use super::choices::Choices;
 use super::client_auth::{ClientAuth, LoadedAuth};
-use super::common::{Common, checked_alpn, contradiction, turned_off};
+use super::common::{Common, checked_alpn, contradiction};
 use super::directory::Directory;
 use super::fingerprint::Fingerprint;
 use super::identities::{self, Identity, IdentityInfo, Loaded};
 use super::identity::IdentitySource;
+use super::noting::Noting;
 use super::pem::Source;
 use super::roles::{Settings, impl_builder, impl_tls};
 use super::volume::Volumes;
@@ -103,13 +104,8 @@ impl From<Arc<ServerConfig>> for ServerTls {
     /// client's Finished. Both are turned off in a copy; [`warnings`](ServerTls::warnings) says so (rule: secure-11).
     fn from(mut config: Arc<ServerConfig>) -> Self {
         let mut warnings = Vec::new();
-        if config.max_early_data_size > 0 {
-            Arc::make_mut(&mut config).max_early_data_size = 0;
-            warnings.push(turned_off("max_early_data_size", "early data is never accepted"));
-        }
-        if config.send_half_rtt_data {
-            Arc::make_mut(&mut config).send_half_rtt_data = false;
-            warnings.push(turned_off("send_half_rtt_data", "nothing is sent before the handshake is done"));
+        if config.max_early_data_size > 0 || config.send_half_rtt_data {
+            warnings = turn_off_unsupported(Arc::make_mut(&mut config));
         }
         Self(Settings::new(config, None, warnings).into())
     }
@@ -126,6 +122,8 @@ pub struct ServerTlsBuilder {
     client_auth: ClientAuth,
     tickets: Option<u8>,
     ticketer: Option<Arc<dyn ProducesTickets>>,
+    resolver: Option<Arc<dyn ResolvesServerCert>>,
+    changes: Vec<Change<ServerConfig>>,
 }
 
 impl_builder!(ServerTlsBuilder, ServerTls);
@@ -148,6 +146,8 @@ struct InMemory {
     client_auth: ClientAuth,
     tickets: Option<u8>,
     ticketer: Option<Arc<dyn ProducesTickets>>,
+    resolver: Option<Arc<dyn ResolvesServerCert>>,
+    changes: Vec<Change<ServerConfig>>,
 }
 
 impl Hash for InMemory {
@@ -155,6 +155,8 @@ impl Hash for InMemory {
         (&self.common, &self.identities, &self.warnings, &self.default_identity).hash(state);
         (self.refuse_unknown_names, &self.client_auth, self.tickets).hash(state);
         self.ticketer.as_ref().map(|ticketer| Arc::as_ptr(ticketer).addr()).hash(state);
+        self.resolver.as_ref().map(|resolver| Arc::as_ptr(resolver).addr()).hash(state);
+        self.changes.hash(state);
     }
 }
 
@@ -280,6 +282,31 @@ impl ServerTlsBuilder {
         self
     }
 
+    /// Chooses the certificates by the application, instead of identities of the builder.
+    ///
+    /// [`SessionFacts::own_chain`](crate::SessionFacts::own_chain) and the channel bindings know the chain that was chosen (rule:
+    /// identity-9).
+    #[doc(alias = "GetCertificate")]
+    pub fn cert_resolver(mut self, resolver: Arc<dyn ResolvesServerCert>) -> Self {
+        self.resolver = Some(resolver);
+        self
+    }
+
+    /// Changes rustls's configuration, for a setting that the builder does not have. May be called several times. Each change is
+    /// applied when the configuration is built, in this order, also to the configuration of an identity with its own settings.
+    ///
+    /// The rest of the builder stays in effect: the warnings, the chain in the facts, the express engine. What bowline does not
+    /// support is turned off, with a warning (rules: identity-9, secure-11).
+    ///
+    /// ```
+    /// # let builder = bowline::ServerTls::builder();
+    /// let builder = builder.customize(|config| config.ignore_client_order = true);
+    /// ```
+    pub fn customize(mut self, change: impl Fn(&mut ServerConfig) + Send + Sync + 'static) -> Self {
+        self.changes.push(Change(Arc::new(change)));
+        self
+    }
+
     /// Reads the files, checks everything and makes the configuration.
     ///
     /// Sessions are resumed by stateless tickets, encrypted by the provider of the enabled feature. If the caller sets
@@ -295,7 +322,7 @@ impl ServerTlsBuilder {
     /// Reads all files, in one revision.
     fn read_files(&self) -> Result<InMemory, Error> {
         Volumes::read(|volumes| {
-            let Self { mut common, default_identity, mut client_auth, ticketer, .. } = self.clone();
+            let Self { mut common, default_identity, mut client_auth, ticketer, resolver, changes, .. } = self.clone();
             let mut warnings = Vec::new();
             let mut identities: Vec<Identity> = common.identity.take().map(Identity::of).into_iter().collect();
             for member in &self.more_identities {
@@ -321,6 +348,8 @@ impl ServerTlsBuilder {
                 client_auth,
                 tickets,
                 ticketer,
+                resolver,
+                changes,
             })
         })
     }
@@ -333,8 +362,10 @@ impl InMemory {
         let loaded = self.load_identities(&provider)?;
         let mut identities = identities::describe(&loaded)?;
         let default = self.number_of_default(&identities)?;
-        identities[default].is_default = true;
-        let own = Arc::clone(&identities[default].chain);
+        if let Some(default) = identities.get_mut(default) {
+            default.is_default = true;
+        }
+        let own = identities.get(default).map(|default| Arc::clone(&default.chain));
         let (by_name, of_names) = ByName::new(&loaded, &identities, default);
         warnings.extend(loaded.iter().flat_map(|loaded| loaded.warnings.iter().cloned()));
         warnings.extend(of_names);
@@ -350,38 +381,50 @@ impl InMemory {
         let blueprint = Blueprint {
             provider: &provider,
             versions: self.common.versions()?,
-            resolver: by_name.clone(),
+            resolver: match &self.resolver {
+                Some(resolver) => Arc::new(Noting::new(resolver.clone())),
+                None => by_name.clone(),
+            },
             sessions: Arc::clone(&sessions),
             tickets: self.tickets,
             key_log: self.common.key_log(),
-            changes: &[],
+            changes: &self.changes,
         };
         let alpn = checked_alpn(&self.common.alpn)?;
-        let config = blueprint.make(&auth, alpn.clone())?;
+        let (config, of_changes) = blueprint.make(&auth, alpn.clone())?;
+        warnings.extend(of_changes);
+        let own = own.filter(|_| blueprint.resolves(&config));
         let mut configs = Vec::new();
         for (loaded, own_auth) in loaded.iter().zip(&own_auths) {
             configs.push(match (&loaded.alpn, own_auth) {
                 (None, None) => None,
                 (own_alpn, own_auth) => {
                     let alpn = own_alpn.as_deref().map(checked_alpn).transpose()?.unwrap_or_else(|| alpn.clone());
-                    Some(Arc::new(blueprint.make(own_auth.as_ref().unwrap_or(&auth), alpn)?))
+                    Some(Arc::new(blueprint.make(own_auth.as_ref().unwrap_or(&auth), alpn)?.0))
                 }
             });
         }
         let choices = Choices { by_name, own: configs, refuses_unknown: self.refuse_unknown_names };
-        let mut settings = Settings::new(config, Some(own), warnings);
+        let mut settings = Settings::new(config, own, warnings);
         settings.identities = identities.into();
         settings.choices = choices.is_needed().then(|| Arc::new(choices));
         settings.contents = Some(Fingerprint::of(&self));
+        settings.changes = self.changes.clone().into();
         settings.sessions = Some(sessions);
         ServerTls(settings.into()).with_engine(&self.common)
     }
 
-    /// All identities, the first one first; at least one.
+    /// All identities, the first one first; at least one, unless the application has a resolver.
     fn load_identities(&self, provider: &CryptoProvider) -> Result<Vec<Loaded>, Error> {
-        match &self.identities[..] {
-            [] => Err(fail(None, ConfigProblem::NoIdentity)),
-            all => all.iter().map(|identity| identity.load(provider, &self.common.passphrase)).collect(),
+        let needs_identities = self.refuse_unknown_names || self.default_identity.is_some();
+        match (&self.resolver, &self.identities[..]) {
+            (None, []) => Err(fail(None, ConfigProblem::NoIdentity)),
+            (None, all) => all.iter().map(|identity| identity.load(provider, &self.common.passphrase)).collect(),
+            (Some(_), []) if needs_identities => {
+                Err(contradiction("a default identity, or to refuse unknown names, needs identities and no resolver"))
+            }
+            (Some(_), []) => Ok(Vec::new()),
+            (Some(_), _) => Err(contradiction("a certificate resolver takes the place of all identities")),
         }
     }
 

@@ -24,7 +24,7 @@ const GROUPS: [(&str, usize); 21] = [
     ("abort", 5),
     ("upgrade", 12),
     ("secure", 16),
-    ("identity", 8),
+    ("identity", 9),
     ("reload", 4),
     ("flow", 7),
     ("life", 7),

@@ -108,3 +108,50 @@ fn a_root_as_a_server_is_refused_by_a_list_that_is_old_or_another_ones() {
     let namesake = self::root(true);
     assert_eq!(fault(&root, &[list(&namesake, &[], 30)]), Some(CertificateError::UnknownRevocationStatus));
 }
+
+/// rule: identity-9
+#[test]
+fn how_strictly_lists_are_used_can_be_chosen() {
+    let pki = Pki::new();
+    let revoked = pki.revoked();
+    // The first list is that of the root.
+    let lists = pki.crl_pem();
+    let of_leaves = &lists[lists.rfind("-----BEGIN").unwrap()..];
+    let bad = ServerTls::builder().identity(revoked.chain_der(), revoked.key_der()).build().unwrap();
+    let client = || pki.client_tls_builder().crl_pem(of_leaves);
+    for (client, is_accepted) in
+        [(client(), false), (client().crl_leaf_only(), true), (client().crl_tolerate_unknown_status(), true)]
+    {
+        let client = client.build().unwrap();
+        let result = handshake(&pki.server_tls(), &client, "localhost");
+        match is_accepted {
+            true => drop(result.unwrap()),
+            false => assert_eq!(fault_of(result), CertificateError::UnknownRevocationStatus),
+        }
+        let expected = fault_of(handshake(&bad, &client, "localhost"));
+        assert!(matches!(expected, CertificateError::Revoked | CertificateError::UnknownRevocationStatus));
+        assert!(!is_accepted || expected == CertificateError::Revoked);
+    }
+
+    let person = pki.client("somebody");
+    let client = pki.client_tls_builder().identity(person.chain_der(), person.key_der()).build().unwrap();
+    let server = || pki.server_tls_builder().client_ca_pem(pki.ca_pem()).client_crl_pem(of_leaves);
+    assert!(handshake(&server().build().unwrap(), &client, "localhost").is_err());
+    handshake(&server().client_crl_leaf_only().build().unwrap(), &client, "localhost").unwrap();
+    handshake(&server().client_crl_tolerate_unknown_status().build().unwrap(), &client, "localhost").unwrap();
+    pki.revoke(&person);
+    let server = pki.server_tls_builder().client_ca_pem(pki.ca_pem()).client_crl_pem(pki.crl_pem());
+    let server = server.client_crl_leaf_only().client_crl_tolerate_unknown_status().build().unwrap();
+    assert_eq!(fault_of(handshake(&server, &client, "localhost")), CertificateError::Revoked);
+}
+
+/// rule: identity-9
+#[test]
+fn a_root_as_a_server_needs_a_list_unless_an_unknown_status_is_tolerated() {
+    let (root, other) = (root(true), root(true));
+    let server = ServerTls::builder().identity_pem(root.pem(), root.key().serialize_pem()).build().unwrap();
+    let client = || ClientTls::builder().root(root.der().clone());
+    let with = |list: String| client().crl_pem(list).crl_tolerate_unknown_status().build().unwrap();
+    handshake(&server, &with(list(&other, &[], 9)), "localhost").unwrap();
+    assert_eq!(fault_of(handshake(&server, &with(list(&root, &[SERIAL], 9)), "localhost")), CertificateError::Revoked);
+}
