@@ -83,7 +83,7 @@ async fn one_group_drains_listeners_of_every_kind() {
         }
     }
     assert!(!files.path().join("x.sock").exists());
-    assert_eq!(group.drain(None).await.to_string(), "4 connections ended: 3 closed, 1 aborted");
+    assert_eq!(group.drain(None).await.to_string(), "3 connections ended: 3 closed; 1 handshake was not finished");
 }
 
 /// rule: drain-3
