@@ -48,7 +48,7 @@ pub struct Connector {
     attempt_delay: Duration,
     bind_to: Option<SocketAddr>,
     family: Option<IpFamily>,
-    /// Where the connector was made.
+    /// The place in the code that made the connector.
     place: &'static Location<'static>,
 }
 
@@ -66,7 +66,7 @@ impl Connector {
         Self::at(Location::caller())
     }
 
-    /// As `new`, on behalf of code at another place.
+    /// As `new`, for a caller at this place in the code.
     pub(crate) fn at(place: &'static Location<'static>) -> Self {
         Self {
             policy: Arc::default(),
@@ -106,7 +106,8 @@ impl Connector {
         Self { bind_to: Some(local.into()), ..self }
     }
 
-    /// Connects to addresses of this family only; default: to all. If there are none, the error says so.
+    /// Connects only to addresses of this family; default: to all addresses. If the name has none of this family, the
+    /// error says so.
     #[doc(alias = "AF_INET")]
     #[doc(alias = "AF_INET6")]
     #[doc(alias = "family")]

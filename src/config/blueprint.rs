@@ -1,4 +1,4 @@
-//! Makes the configurations of a server: one, and one more for each identity with its own settings.
+//! Makes the configurations of a server: one for the server, and another one for each identity with its own settings.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -37,7 +37,7 @@ impl<C> fmt::Debug for Change<C> {
     }
 }
 
-/// What all configurations of a server have in common.
+/// The settings that all configurations of a server share.
 pub(super) struct Blueprint<'a> {
     pub(super) provider: &'a Arc<CryptoProvider>,
     pub(super) versions: &'static [&'static SupportedProtocolVersion],

@@ -39,8 +39,8 @@ pub(super) fn bind(config: &mut ServerConfig, tag: Tag) {
     config.session_storage = Arc::new(Bound { inner: Arc::clone(&config.session_storage), tag });
 }
 
-/// The ticketer and the session store of all configurations of a server. A replacement of the server's configuration hands them
-/// on (rule: reload-3).
+/// The ticketer and the session store of all configurations of a server. A replacement of the server's configuration
+/// passes them on (rule: reload-3).
 #[derive(Debug)]
 pub(super) struct Sessions {
     inner: RwLock<Inner>,

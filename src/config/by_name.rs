@@ -18,7 +18,7 @@ pub(super) struct ByName {
     names: HashMap<String, Vec<usize>>,
     /// The names with a wildcard, without the `*`: `.example.com`.
     wildcards: HashMap<String, Vec<usize>>,
-    /// The default identity, and those with the same names and another kind of key.
+    /// The default identity, and the identities with the same names and another kind of key.
     default: Vec<usize>,
 }
 
@@ -28,7 +28,7 @@ struct Usable {
 }
 
 impl ByName {
-    /// `default` is the number of the default identity.
+    /// `default` is the index of the default identity.
     pub(super) fn new(all: &[Loaded], infos: &[IdentityInfo], default: usize) -> (Self, Vec<ConfigWarning>) {
         let usable = |(loaded, info): (&Loaded, &IdentityInfo)| Usable {
             certified: Arc::clone(&loaded.certified),
@@ -62,7 +62,8 @@ impl ByName {
         (by_name, warnings)
     }
 
-    /// Adds a name. Returns the identity that is used for it instead, if there is one with the same kind of key.
+    /// Adds a name. If another identity with the same kind of key already has the name, it keeps the name and is
+    /// returned.
     fn add(&mut self, name: &str, number: usize) -> Option<usize> {
         let algorithm = |number: usize| -> SignatureAlgorithm { self.identities[number].certified.key.algorithm() };
         let of_name = match name.strip_prefix('*') {
@@ -74,12 +75,12 @@ impl ByName {
         first.filter(|first| *first != number)
     }
 
-    /// The number of the first identity with this name.
+    /// The index of the first identity with this name.
     pub(super) fn first_with(&self, name: &str) -> Option<usize> {
         self.find(name).and_then(|found| found.first().copied())
     }
 
-    /// The number of the default identity.
+    /// The index of the default identity.
     pub(super) fn first_default(&self) -> usize {
         self.default[0]
     }

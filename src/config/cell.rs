@@ -20,8 +20,8 @@ impl<C> Cell<C> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Uses other settings from now on, unless they have the same contents. `adapt` changes the new ones by the old ones.
-    /// Returns the generation in use then (rule: reload-2).
+    /// Uses other settings from now on, unless they have the same contents. `adapt` may change the new settings, and
+    /// gets the old ones for this. Returns the generation in use then (rule: reload-2).
     pub(super) fn replace(&self, mut new: Settings<C>, adapt: impl FnOnce(&mut Settings<C>, &Settings<C>)) -> u64 {
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if new.is_same(&current) {

@@ -15,9 +15,9 @@ use super::pem::Source;
 use super::volume::Volumes;
 use crate::error::Error;
 
-/// Which certificates of clients a server accepts: those of the whole server
-/// ([`ServerTlsBuilder::client_ca_pem_file`](super::ServerTlsBuilder::client_ca_pem_file) and the methods beside it), or those of
-/// one identity ([`Identity::client_auth`](super::Identity::client_auth)).
+/// Decides which certificates of clients a server accepts, for the whole server
+/// ([`ServerTlsBuilder::client_ca_pem_file`](super::ServerTlsBuilder::client_ca_pem_file) and the methods next to it)
+/// or for one identity ([`Identity::client_auth`](super::Identity::client_auth)).
 ///
 /// ```
 /// use bowline::config::ClientAuth;
@@ -36,7 +36,7 @@ pub struct ClientAuth {
 }
 
 impl ClientAuth {
-    /// Clients are not asked for a certificate, until a CA is added.
+    /// The server does not ask clients for a certificate, until a CA is added.
     pub fn none() -> Self {
         Self::default()
     }
@@ -72,7 +72,7 @@ impl ClientAuth {
         self
     }
 
-    /// Looks only for the client's own certificate in the lists, not for those of its issuers.
+    /// Checks only the client's own certificate against the lists, not the certificates of its issuers.
     pub fn crl_leaf_only(mut self) -> Self {
         self.revocation.leaf_only = true;
         self

@@ -110,9 +110,9 @@ pub(super) fn unused_lists<'a>(
 #[derive(Debug, Clone, Default, Hash)]
 pub(super) struct Revocation {
     pub(super) lists: Vec<Source>,
-    /// Only the peer's own certificate is looked for in the lists, not those of its issuers.
+    /// Checks only the peer's own certificate against the lists, not the certificates of its issuers.
     pub(super) leaf_only: bool,
-    /// A certificate for which there is no list is accepted.
+    /// Accepts a certificate for which there is no list.
     pub(super) tolerate_unknown: bool,
 }
 

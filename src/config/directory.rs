@@ -18,7 +18,7 @@ pub(super) struct Files {
     ocsp: Option<PathBuf>,
 }
 
-/// The identities of a directory by their names, and the files that belong to none.
+/// The identities of a directory by their names, and the files that belong to no identity.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     found: BTreeMap<String, Files>,
@@ -117,7 +117,7 @@ impl Directory {
     }
 }
 
-/// The names in a directory, without those that begin with a dot, and where each is.
+/// The names in a directory and the path of each. Names that begin with a dot are left out.
 fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     let unreadable = |error: io::Error| fail(Some(dir.into()), ConfigProblem::Unreadable(Arc::new(error)));
     let current = revision(dir)?;
@@ -147,7 +147,7 @@ fn revision(dir: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-/// Where the links `..data` lead, of the directory and of its folders.
+/// The targets of the links `..data` in the directory and in its folders.
 fn links(dir: &Path) -> Vec<PathBuf> {
     let folders = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut links: Vec<_> =

@@ -1,10 +1,10 @@
-//! Whether two configurations were made from the same contents.
+//! Compares two configurations: were they made from the same contents?
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::OnceLock;
 
-/// A hash of what a configuration was made from. Its keys are chosen once for each process, so nobody can prepare two
-/// contents with the same hash.
+/// A hash of the contents from which a configuration was made. Its keys are chosen once for each process, so nobody can
+/// prepare two contents with the same hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fingerprint(u64);
 

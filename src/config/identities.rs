@@ -74,8 +74,9 @@ impl Identity {
         self
     }
 
-    /// The server names for which this identity is used, instead of the DNS names in its certificate. `*.example.com` is
-    /// every name with one label more than `example.com`. A name outside ASCII is given in its `xn--` form.
+    /// Sets the server names for which this identity is used, instead of the DNS names in its certificate.
+    /// `*.example.com` covers every name with exactly one label more than `example.com`. Write a name outside ASCII in
+    /// its `xn--` form.
     pub fn names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.names = Some(names.into_iter().map(Into::into).collect());
         self
@@ -97,8 +98,8 @@ impl Identity {
     /// The application protocols to negotiate for this identity, instead of those of the server. With none, no protocol is
     /// negotiated.
     ///
-    /// A client's name for the server decides. So if several identities have the name, those of the first one are used (rule:
-    /// identity-7).
+    /// The server name that the client asks for chooses the protocols. If several identities have the name, the
+    /// protocols of the first one are used (rule: identity-7).
     pub fn alpn(mut self, protocols: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
         self.alpn = Some(protocols.into_iter().map(|name| name.as_ref().to_vec()).collect());
         self
@@ -106,12 +107,13 @@ impl Identity {
 
     /// Which certificates of clients are accepted for this identity, instead of the policy of the server.
     ///
-    /// A client's name for the server decides. So if several identities have the name, the policy of the first one is used
-    /// (rule: identity-7). A session that began under another policy is not resumed (rule: identity-8).
+    /// The server name that the client asks for chooses the policy. If several identities have the name, the policy of
+    /// the first one is used (rule: identity-7). A session that began under another policy is not resumed (rule:
+    /// identity-8).
     ///
     /// In HTTP, check that the host of each request is the name for which the connection was made (`sni` in
-    /// [`SessionFacts`](crate::SessionFacts)). Otherwise a client can connect for a name without this policy, and send a request
-    /// for the name with it.
+    /// [`SessionFacts`](crate::SessionFacts)). Otherwise a client can connect with a name that does not have this
+    /// policy, and then send a request for a name that has it.
     pub fn client_auth(mut self, policy: ClientAuth) -> Self {
         self.client_auth = Some(policy);
         self
@@ -204,7 +206,7 @@ impl fmt::Debug for IdentityInfo {
     }
 }
 
-/// Describes the identities, and gives each its own name.
+/// Describes the identities, and gives each one a unique name.
 pub(super) fn describe(all: &[Loaded]) -> Result<Vec<IdentityInfo>, Error> {
     let mut taken = HashSet::new();
     for label in all.iter().filter_map(|loaded| loaded.label.as_deref()) {

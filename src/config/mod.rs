@@ -135,7 +135,7 @@ pub enum WarningKind {
     SharedName,
     /// No client can get an identity of a server: it has no DNS name, and is not the default one.
     NeverUsed,
-    /// A file in a directory of identities belongs to none.
+    /// A file in a directory of identities belongs to no identity.
     NotAnIdentity,
     /// An OCSP response is old, or does not say that the certificate is good.
     OcspResponse,

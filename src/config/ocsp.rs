@@ -1,7 +1,8 @@
 //! OCSP responses for our own certificates (RFC 6960, section 4.2.1).
 //!
-//! Clients check the signature. Here only those mistakes are found that an operator makes: a file of another kind, a refusal of
-//! the responder, a response for another certificate or an old one.
+//! Clients check the signature. This module finds only the mistakes that an operator makes: a file that contains no
+//! response, a response in which the responder refuses the request, a response for another certificate, or an old
+//! response.
 
 use der::asn1::AnyRef;
 use der::{Tag, TagNumber, Tagged};
@@ -32,7 +33,7 @@ pub(super) fn read(source: &Source, own: &CertificateDer<'_>) -> Result<(Vec<u8>
     Ok((response.into_owned(), Some(warning)))
 }
 
-/// What a response says about one certificate.
+/// The part of a response about one certificate.
 struct Answer<'a> {
     serial: &'a [u8],
     is_good: bool,

@@ -20,14 +20,14 @@ pub(super) struct Settings<C> {
     pub(super) config: Arc<C>,
     pub(super) own: Option<Arc<[CertificateDer<'static>]>>,
     pub(super) warnings: Arc<[ConfigWarning]>,
-    /// Those of a server that was made from identities.
+    /// The identities of a server that was made from identities.
     pub(super) identities: Arc<[IdentityInfo]>,
     /// Set if the configuration of a server depends on the name that the client asks for.
     pub(super) choices: Option<Arc<Choices>>,
     pub(super) engine: EngineKind,
-    /// The number of the configuration among those that the handle has had, from 1.
+    /// Counts the configurations that the handle has had, from 1.
     pub(super) generation: u64,
-    /// What it was made from. `None` if that is unknown, because it came from rustls.
+    /// The contents from which it was made. `None` if they are unknown, because the configuration came from rustls.
     pub(super) contents: Option<Fingerprint>,
     /// The tickets of a server that was made from identities.
     pub(super) sessions: Option<Arc<Sessions>>,
@@ -81,7 +81,7 @@ impl<C> From<Settings<C>> for Arc<Cell<C>> {
 macro_rules! impl_tls {
     ($tls:ident, $builder:literal, $config:ty, $keep:expr, $(#[doc = $doc:literal])*) => {
         impl $tls {
-            /// The configuration as rustls has it. After [`replace`](Self::replace), another one is returned.
+            /// The configuration of rustls. After [`replace`](Self::replace), this method returns the new one.
             pub fn config(&self) -> Arc<$config> {
                 Arc::clone(&self.0.now().config)
             }
@@ -90,8 +90,8 @@ macro_rules! impl_tls {
             /// listeners, servers and connectors too. Handshakes that have begun, and connections, keep the old
             /// configuration. Later changes of `other` have no effect on this handle.
             ///
-            /// Returns the [generation](Self::generation) in use then. If `other` was made from the same contents, or has
-            /// the same configuration of rustls, nothing changes and the generation stays the same (rules: reload-1,
+            /// Returns the new [generation](Self::generation). If `other` was made from the same contents, or has the
+            /// same configuration of rustls, nothing changes and the generation stays the same (rules: reload-1,
             /// reload-2).
             ///
             $(#[doc = $doc])*
@@ -102,8 +102,8 @@ macro_rules! impl_tls {
                 self.0.replace(new, $keep)
             }
 
-            /// The number of the configuration that is in use: 1, and one more after each
-            /// [replacement](Self::replace) by another configuration.
+            /// The number of the configuration that is in use. The first one has the number 1, and each
+            /// [replacement](Self::replace) with different contents adds 1.
             pub fn generation(&self) -> u64 {
                 self.0.now().generation
             }

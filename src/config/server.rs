@@ -88,7 +88,7 @@ impl ServerTls {
     /// A session with the configured engine.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
     pub(crate) fn new_session(&self, marks: Watermarks) -> Result<Session, Error> {
-        // The resolver notes the identity that it chooses.
+        // The resolver records the identity that it chooses.
         let settings = self.0.now();
         let session = Session::server(settings.engine, Arc::clone(&settings.config), Arc::default(), marks)?;
         let session = session.of_generation(settings.generation);
@@ -138,7 +138,7 @@ enum Member {
 /// A builder, after all of its files were read.
 struct InMemory {
     common: Common,
-    /// The first one is the one of the builder itself, if it has one.
+    /// If the builder itself has an identity, it comes first.
     identities: Vec<Identity>,
     warnings: Vec<ConfigWarning>,
     default_identity: Option<String>,
@@ -161,14 +161,15 @@ impl Hash for InMemory {
 }
 
 impl ServerTlsBuilder {
-    /// Adds an identity. May be called several times, and together with [`identity_pem_files`](Self::identity_pem_files),
-    /// whose identity comes first.
+    /// Adds an identity. May be called several times. An identity from [`identity_pem_files`](Self::identity_pem_files)
+    /// comes before all of these.
     ///
-    /// The server name that a client asks for (SNI) chooses the identity: the one with that name in its certificate, or else
-    /// the one with a wildcard for it (`*.example.com` for one label more, as in `www.example.com`). Upper case and a dot at
-    /// the end make no difference. If several identities have the name, the first one whose kind of key the client supports
-    /// is used, for example ECDSA beside RSA. A client that asks for no name, or for an unknown one, gets the first identity of
-    /// the builder; see [`default_identity`](Self::default_identity) (rules: identity-1, identity-2).
+    /// The server chooses an identity by the server name that the client asks for (SNI): the identity whose certificate
+    /// contains this name, or else an identity with a wildcard for it (`*.example.com` covers one label more, as in
+    /// `www.example.com`). The comparison ignores upper case and a dot at the end. If several identities have the name,
+    /// the server uses the first one whose kind of key the client supports (ECDSA or RSA). A client that asks for no
+    /// name, or for an unknown one, gets the [default identity](Self::default_identity) (rules: identity-1,
+    /// identity-2).
     #[doc(alias = "crt-list")]
     #[doc(alias = "ResolvesServerCertUsingSni")]
     pub fn add_identity(mut self, identity: Identity) -> Self {
@@ -176,10 +177,10 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// Adds every identity in a directory, in the order of their names: each `NAME.pem` with `NAME.key` beside it, and each
+    /// Adds every identity in a directory, in the order of their names: each pair `NAME.pem` and `NAME.key`, and each
     /// folder `NAME` with `tls.crt` and `tls.key` in it, as Kubernetes mounts secrets. The directory itself may contain
-    /// `tls.crt` and `tls.key`. `NAME.ocsp` or `tls.ocsp` is the OCSP response. Names that begin with a dot are ignored (rule:
-    /// identity-5).
+    /// `tls.crt` and `tls.key`. `NAME.ocsp` or `tls.ocsp` is the OCSP response. Names that begin with a dot are ignored
+    /// (rule: identity-5).
     ///
     /// The directory is read by [`build`](Self::build). If Kubernetes replaces the files of a volume in the meantime, all
     /// files are from one revision (rule: identity-6). A mistake in one file is an error, and names the file.
@@ -188,16 +189,16 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// The name of the identity for clients that ask for no name or for an unknown one, as
-    /// [`ServerTls::identities`] lists it. Default: the first identity.
+    /// Sets the identity for clients that ask for no name or for an unknown one, by its name in
+    /// [`ServerTls::identities`]. Default: the first identity.
     #[doc(alias = "default_server")]
     pub fn default_identity(mut self, name: impl Into<String>) -> Self {
         self.default_identity = Some(name.into());
         self
     }
 
-    /// Refuses a client that asks for an unknown name, with the alert `unrecognized_name` (RFC 6066 section 3), instead of using
-    /// the default identity. A client that asks for no name gets the default identity all the same.
+    /// Refuses a client that asks for an unknown name, with the alert `unrecognized_name` (RFC 6066 section 3), instead
+    /// of using the default identity. A client that asks for no name still gets the default identity.
     #[doc(alias = "strict-sni")]
     #[doc(alias = "ssl_reject_handshake")]
     pub fn refuse_unknown_names(mut self) -> Self {
@@ -244,15 +245,15 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// Looks only for the client's own certificate in the lists, not for those of its issuers.
+    /// Checks only the client's own certificate against the lists, not the certificates of its issuers.
     #[doc(alias = "only_check_end_entity_revocation")]
     pub fn client_crl_leaf_only(mut self) -> Self {
         self.client_auth = self.client_auth.crl_leaf_only();
         self
     }
 
-    /// Accepts a client's certificate whose issuer has no list, or only a list for other certificates. A list that is past its
-    /// next update is an error all the same.
+    /// Accepts a client's certificate whose issuer has no list, or only a list for other certificates. A list that is
+    /// past its next update is still an error.
     #[doc(alias = "allow_unknown_revocation_status")]
     pub fn client_crl_tolerate_unknown_status(mut self) -> Self {
         self.client_auth = self.client_auth.crl_tolerate_unknown_status();
@@ -272,8 +273,8 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// Encrypts the tickets of resumed sessions by the application: with keys that several servers share, for example. Default:
-    /// by a random key of this configuration.
+    /// Sets how the tickets for resumed sessions are encrypted: for example, with keys that several servers share.
+    /// Default: with a random key of this configuration.
     ///
     /// A ticket is used only under the policy for client certificates under which it was made: the same CAs, revocation lists
     /// and settings, also in another process with the same ticketer (rule: identity-8).

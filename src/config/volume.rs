@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folders of the files that were read, and the place to which each led.
+/// The folders of the files that were read, and the target of each folder's link.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Volumes {
     led: BTreeMap<PathBuf, Option<PathBuf>>,
@@ -15,8 +15,8 @@ pub(super) struct Volumes {
 }
 
 impl Volumes {
-    /// Reads. If a folder leads to another place afterwards, and a file could not be read, the old revision may have been removed
-    /// in the meantime, and the new one is read.
+    /// Reads the files. If a file could not be read, and the link of a folder has changed, then the old revision may
+    /// have been removed in the meantime. In this case, the new revision is read.
     pub(super) fn read<T, E>(read: impl Fn(&mut Self) -> Result<T, E>) -> Result<T, E> {
         const ATTEMPTS: usize = 100;
         for _ in 1..ATTEMPTS {
@@ -35,7 +35,7 @@ impl Volumes {
         self.has_failed = true;
     }
 
-    /// Where a file is in the revision that is being read.
+    /// The path of a file in the revision that is being read.
     pub(super) fn place(&mut self, path: &Path) -> PathBuf {
         for folder in path.ancestors().skip(1) {
             let Some(inside) = of_revision(folder, path) else { continue };
@@ -57,8 +57,8 @@ impl Volumes {
 
 const DATA: &str = "..data";
 
-/// The path of a file inside the revisions of a volume. `None` if the folder is no volume, or if the file is beside its
-/// revisions: a volume may hold other mounts too.
+/// The path of a file inside the revisions of a volume. `None` if the folder is no volume, or if the file is outside of
+/// its revisions: a volume may contain other mounts too.
 fn of_revision(volume: &Path, path: &Path) -> Option<PathBuf> {
     let rest = path.strip_prefix(volume).ok()?;
     let first = rest.iter().next()?;

@@ -23,7 +23,7 @@ pub fn subject(cert: &CertificateDer<'_>) -> Option<String> {
     Some(rdns.join(",")).filter(|subject| !subject.is_empty())
 }
 
-/// The last common name in the subject of a certificate, as it is. `None` if there is none.
+/// The last common name in the subject of a certificate, without escapes. `None` if there is none.
 #[cfg(all(feature = "proxy", feature = "tokio"))]
 pub(crate) fn common_name(cert: &CertificateDer<'_>) -> Option<String> {
     let parsed = Certificate::from_der(cert)?;

@@ -45,7 +45,7 @@ struct Shared {
 /// A handshake in progress, as the task that accepts sees it.
 #[derive(Default)]
 struct Handshake {
-    /// The place of this handshake is needed for another connection.
+    /// Another connection displaces this handshake.
     displaced: Notify,
     /// It has ended: it has failed, or its connection is ready.
     ended: Notify,
@@ -115,7 +115,7 @@ impl<C: Send + 'static> Accepting<C> {
             tokio::select! {
                 biased;
                 place = place.as_mut() => return place.ok(),
-                // Its connection may have become ready at this moment, and then it keeps its place.
+                // If its connection has become ready at this moment, it is not displaced.
                 () = victim.ended.notified() => {}
             }
         }
@@ -148,7 +148,8 @@ impl<C: Send + 'static> Accepting<C> {
                     drop(entry);
                 }
                 Err(error) => {
-                    // The place is free before the entry ends: otherwise a second handshake would be displaced.
+                    // The permit is released before the entry is removed. Otherwise a second handshake would be
+                    // displaced.
                     drop(place);
                     drop(entry);
                     if !is_health_check(&control, &error) {
@@ -185,7 +186,8 @@ fn report(chosen: &TlsListenerBuilder, peer: &Address, error: &Error) {
     }
 }
 
-/// Waits for a preparation: at most until its deadline, and until a drain unless it is to be finished.
+/// Waits for a preparation, until its deadline at the latest. A drain ends the wait too, unless it lets handshakes
+/// finish.
 async fn outcome<C>(
     control: &Control,
     deadline: Option<Instant>,
@@ -199,7 +201,7 @@ async fn outcome<C>(
         let panicked = |_: &_| Err(std::io::Error::other("the preparation of the connection panicked").into()).into();
         catch(|| preparing.as_mut().poll(cx), panicked).unwrap_or_else(|ended: std::task::Poll<_>| ended)
     });
-    // The end is a part of these futures, because the connection is dropped when one of them is ready.
+    // These futures also report the end of the connection, because it is dropped when one of them is ready.
     let drains = async {
         control.draining().await;
         control.abort_unready();
@@ -221,7 +223,7 @@ async fn outcome<C>(
     }
 }
 
-/// One handshake in progress. Dropping the entry ends it in the list.
+/// One handshake in progress. Dropping the entry marks the handshake as ended in the list.
 struct Entry {
     shared: Arc<Mutex<Shared>>,
     peer: Mutex<Option<IpAddr>>,

@@ -33,7 +33,7 @@ pub(crate) struct Acceptor<S: Listens> {
     unfinished: Arc<Semaphore>,
     limits: Limits,
     group: DrainGroup,
-    /// Where the listener was made.
+    /// The place in the code that made the listener.
     place: &'static Location<'static>,
     errors: Arc<Mutex<AcceptErrors>>,
     gate: Option<Arc<HeaderGate>>,
@@ -186,7 +186,7 @@ impl<S: Listens> Acceptor<S> {
         }
     }
 
-    /// A peer that may send a PROXY header is not counted: its client is, after the header.
+    /// A peer that may send a PROXY header is not counted. The client that the header names is counted instead.
     fn admit(&self, stream: &TcpStream, peer: SocketAddr) -> Result<Option<PeerPermit>, Refusal> {
         match &self.gate {
             Some(gate) if gate.expects_from(peer.ip()) => Ok(None),
@@ -215,7 +215,7 @@ impl<S: Listens> Acceptor<S> {
         }
     }
 
-    /// Why there is no socket any more.
+    /// The reason why the socket is gone.
     fn closed(&self) -> Error {
         self.lost.get().map_or(Error::Draining, |lost| lost.clone().into())
     }

@@ -14,7 +14,7 @@ pub(super) struct Waiting {
 /// How many connections in a row may fail. The system removes each of them from its backlog.
 const MOST_FAILURES: usize = 1024;
 
-/// Takes what is in the backlog now. If the system has run out of descriptors, the rest stays there.
+/// Accepts the connections that are in the backlog now. If the system has run out of descriptors, the rest stays there.
 pub(super) fn take_all(socket: &SockRef<'_>) -> Vec<Waiting> {
     let (mut all, mut failures) = (Vec::new(), 0);
     while failures < MOST_FAILURES {
@@ -35,18 +35,18 @@ pub(super) fn take_all(socket: &SockRef<'_>) -> Vec<Waiting> {
 fn take(socket: &SockRef<'_>) -> io::Result<Waiting> {
     let (stream, peer) = socket.accept()?;
     stream.set_nonblocking(true)?;
-    // The filter of the listening socket is inherited.
+    // An accepted socket inherits the filter of the listening socket.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let _ = stream.detach_filter();
     let peer = peer.as_socket().ok_or(io::ErrorKind::ConnectionAborted)?;
     Ok(Waiting { stream: stream.into(), peer })
 }
 
-/// Lets the system ignore new clients, and finish what it has begun to accept. Otherwise a client could connect after the last
-/// look into the backlog and before the socket is closed, and its connection would be reset. A client that is ignored tries
-/// again after a second, and is then refused. Returns whether the system can do this.
+/// Makes the system ignore new clients, but finish the connections that it has begun to accept. Otherwise a client
+/// could connect after the last accept and before the socket is closed, and its connection would be reset. An ignored
+/// client tries again after a second, and is then refused. Returns whether the system can do this.
 ///
-/// The socket must be closed afterwards, and nobody else may hold it.
+/// The caller must close the socket afterwards, and there must be no other holder of the socket.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn ignore_new(socket: &SockRef<'_>) -> bool {
     use socket2::SockFilter;

@@ -22,7 +22,7 @@ pub struct ListenerBuilder {
     pub(super) reuse_port: bool,
     pub(super) family: Option<IpFamily>,
     pub(super) group: DrainGroup,
-    /// Where the builder was made.
+    /// The place in the code that made the builder.
     pub(super) place: &'static Location<'static>,
     pub(super) finishes: bool,
     #[cfg(feature = "proxy")]
@@ -112,10 +112,10 @@ impl ListenerBuilder {
     /// [`Control::draining`](crate::Control::draining) of each of them is ready at once. A connection that nobody has accepted
     /// at the deadline of the drain is reset.
     ///
-    /// On Linux the system ignores new clients while the backlog is taken, which takes about a millisecond, and refuses them
-    /// afterwards. A listening socket that was passed in, or whose descriptor was lent to the application, may have other
-    /// holders: new clients are not ignored then, and a connection that arrives at this moment is left to the others, or is
-    /// reset.
+    /// On Linux, the system ignores new clients while the drain empties the backlog, which takes about a millisecond,
+    /// and refuses them afterwards. A listening socket may have other holders if it was passed in, or if its descriptor
+    /// was lent to the application. In this case, the system does not ignore new clients, and a connection that arrives
+    /// at this moment is left to the other holders, or is reset.
     pub fn finish_on_drain(self, finish: bool) -> Self {
         Self { finishes: finish, ..self }
     }

@@ -60,7 +60,7 @@ impl Incoming {
         ended
     }
 
-    /// Refuses the client by this alert: see [`TcpConnection::refuse_tls`](crate::TcpConnection::refuse_tls).
+    /// Refuses the client with this alert: see [`TcpConnection::refuse_tls`](crate::TcpConnection::refuse_tls).
     pub async fn refuse(self, alert: Alert) -> CloseReport {
         let (_, _unfinished, connection) = self.into_parts();
         connection.refuse_tls(alert).await

@@ -59,7 +59,7 @@ impl<S: Listens> ClosableSocket<S> {
         self.takes_backlog.store(takes, Ordering::Release);
     }
 
-    /// Calls `f` with the socket, unless it is closed.
+    /// Calls `f` with the socket, unless the socket is closed.
     pub(super) fn with<R>(&self, f: impl FnOnce(&S) -> R) -> Option<R> {
         match &*self.state() {
             State::Open(socket) => Some(f(socket)),

@@ -1,4 +1,4 @@
-//! The PROXY header that describes an accepted connection to the service behind.
+//! The PROXY header that describes an accepted connection to the service to which a proxy forwards it.
 
 use crate::config;
 use crate::core::facts::SessionFacts;
@@ -9,10 +9,10 @@ use crate::transport::TlsTransport;
 const MAX_NAME: usize = 1024;
 
 impl ProxyHeader {
-    /// The header that describes this connection of a client, for the service to which a proxy passes it on: its addresses,
-    /// and over TLS the version, the cipher, the requested name (SNI, as authority), ALPN, and the common name of a client
-    /// certificate. If the connection came with a header itself, the address to which the client has connected is the one in
-    /// that header.
+    /// The header that describes this connection of a client, for the service to which a proxy forwards it. It contains
+    /// the addresses and, over TLS, the version, the cipher, the requested name (SNI, as authority), ALPN, and the
+    /// common name of the client's certificate. If the connection itself began with a header, the destination address
+    /// is the one in that header.
     ///
     /// [`EndpointConnector::connect_with_prefix`](crate::EndpointConnector::connect_with_prefix) sends it.
     ///

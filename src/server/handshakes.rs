@@ -20,7 +20,7 @@ impl Handshakes {
         self.count
     }
 
-    /// The peer of a handshake is another one: the client that a PROXY header has named.
+    /// Counts a handshake for another peer: the client that a PROXY header has named.
     pub(super) fn change(&mut self, from: Option<IpAddr>, to: Option<IpAddr>, number: u64) {
         self.end(from, number);
         let numbers = self.of_peer.entry(to).or_default();

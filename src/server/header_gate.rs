@@ -1,5 +1,5 @@
-//! The PROXY header of the connections of one listener: it is read before everything else, and then the client counts for the
-//! limit per peer.
+//! Reads the PROXY header of each connection of a listener, before everything else. Then the limit per peer counts the
+//! client.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,7 +43,7 @@ impl HeaderGate {
     pub(super) async fn pass(&self, tcp: &mut TcpConnection) -> Result<(), Error> {
         let expects = tcp.peer_addr().as_inet().is_some_and(|peer| self.expects_from(peer.ip()));
         let header = self.proxy.read(tcp).await?;
-        // A header without a client: the proxy's own connection, or a client that it does not name.
+        // The header names no client: this is a connection of the proxy itself, or the proxy does not name the client.
         if !expects || header.is_some_and(|header| header.source().is_none()) {
             return Ok(());
         }

@@ -84,7 +84,7 @@ impl Incoming {
     /// If the group of the listener is already draining, the connection is returned all the same, and its
     /// [`Control::draining`] is ready at once.
     ///
-    /// A PROXY header is not read: if the listener expects headers, await `read_proxy_header` before.
+    /// This does not read a PROXY header: if the listener expects headers, await `read_proxy_header` first.
     pub fn into_tcp(self) -> TcpConnection {
         self.connection
     }

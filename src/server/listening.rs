@@ -20,7 +20,7 @@ use crate::policy::Policy;
 /// The listening sockets, of which there is at least one.
 pub(super) struct Listening {
     sockets: Vec<ListeningSocket>,
-    /// The one that is asked first, so that a busy socket does not keep the others waiting.
+    /// The socket that is polled first. It changes, so that a busy socket does not delay the others.
     next: AtomicUsize,
     /// The application has got the descriptors, and may have duplicated them.
     is_lent: AtomicBool,

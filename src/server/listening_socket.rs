@@ -23,10 +23,10 @@ pub(crate) trait Listens: Send + Sync + 'static {
     /// The application gets the descriptors, and may keep duplicates.
     fn lend(&self) {}
 
-    /// Takes everything out of the backlog. The socket is closed afterwards. May be called outside of a runtime.
+    /// Accepts all connections in the backlog. The socket is closed afterwards. May be called outside of a runtime.
     fn take_backlog(&mut self) -> Vec<Self::Waiting>;
 
-    /// Makes a connection of what was taken out of the backlog, in the runtime of the caller.
+    /// Makes a connection from a socket that was taken out of the backlog, in the runtime of the caller.
     fn resume(waiting: Self::Waiting) -> io::Result<Self::Accepted>;
 
     /// The peer gets RST when this is dropped, if the transport has RST.

@@ -23,7 +23,7 @@ pub(super) struct Ready<C>(Mutex<State<C>>);
 
 struct State<C> {
     items: VecDeque<Item<C>>,
-    /// The error of every take after the last item.
+    /// The error that every take after the last item returns.
     end: Option<Error>,
     /// The listener was dropped: nobody takes any more.
     is_closed: bool,

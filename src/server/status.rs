@@ -1,4 +1,4 @@
-//! What a listener says about itself.
+//! The state of a listener, as it reports it.
 
 use std::io;
 use std::sync::Arc;

@@ -43,7 +43,8 @@ impl TlsListenerBuilder {
         Self { finishes: Some(finish), ..self }
     }
 
-    /// Is called with the peer and the error of each handshake that fails, in the handshake's task. A panic in it is caught.
+    /// Sets a callback for the peer and the error of each handshake that fails. It runs in the handshake's task. A
+    /// panic in it is caught.
     pub fn on_error(self, f: impl Fn(&Address, &Error) + Send + Sync + 'static) -> Self {
         Self { on_error: Some(Arc::new(f)), ..self }
     }

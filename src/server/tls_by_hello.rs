@@ -14,9 +14,9 @@ use crate::layers::tcp::TcpConnection;
 use crate::layers::tls::TlsConnection;
 
 impl TlsListenerBuilder {
-    /// Every connection uses TLS from its first byte, with the configuration that `choose` returns for the ClientHello, or is
-    /// refused with the alert that it returns (rules: hello-1, hello-3). It may wait, for example for a database; the deadline
-    /// of the handshake includes this wait.
+    /// Every connection uses TLS from its first byte. `choose` gets the ClientHello, and returns either the
+    /// configuration for the connection, or the alert that refuses the client (rules: hello-1, hello-3). `choose` may
+    /// wait, for example for a database; the deadline of the handshake includes this wait.
     ///
     /// ```no_run
     /// # fn serve(listener: bowline::Listener, shop: bowline::ServerTls, other: bowline::ServerTls) {

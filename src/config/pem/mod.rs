@@ -34,7 +34,7 @@ pub(super) enum Source {
 }
 
 impl Hash for Source {
-    /// The same contents from another file are the same.
+    /// Two sources with the same contents are equal, even if they come from different files.
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self.bytes() {
             Ok(bytes) => bytes.hash(state),
@@ -153,7 +153,7 @@ impl Source {
         ConfigError::new(self.file(), problem).found(found).into()
     }
 
-    /// The bytes, which may be another thing than PEM.
+    /// The bytes, which need not be PEM.
     pub(super) fn bytes(&self) -> Result<Cow<'_, [u8]>, Error> {
         match self {
             Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
