@@ -36,6 +36,7 @@ mod directory;
 mod fingerprint;
 mod identities;
 mod identity;
+mod in_memory;
 mod key_kind;
 mod noting;
 mod ocsp;

@@ -1,7 +1,6 @@
 //! The server's configuration.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,25 +8,21 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ProducesTickets, ResolvesServerCert, ServerConfig};
 
-use super::blueprint::{Blueprint, Change, turn_off_unsupported};
-use super::bound::Sessions;
-use super::by_name::ByName;
+use super::blueprint::{Change, turn_off_unsupported};
 use super::cell::{self, Cell};
-use super::choices::Choices;
-use super::client_auth::{ClientAuth, LoadedAuth};
-use super::common::{Common, checked_alpn, contradiction};
+use super::client_auth::ClientAuth;
+use super::common::Common;
 use super::directory::Directory;
-use super::fingerprint::Fingerprint;
-use super::identities::{self, Identity, IdentityInfo, Loaded};
+use super::identities::{Identity, IdentityInfo};
 use super::identity::IdentitySource;
-use super::noting::Noting;
+use super::in_memory::InMemory;
 use super::pem::Source;
 use super::roles::{Settings, impl_builder, impl_tls};
 use super::volume::Volumes;
-use super::{ConfigWarning, TlsVersion, fail};
+use super::{ConfigWarning, TlsVersion};
 use crate::core::engine::EngineKind;
 use crate::core::session::Session;
-use crate::error::{ConfigProblem, Error};
+use crate::error::Error;
 use crate::policy::Watermarks;
 
 /// The TLS configuration of a server. Cheap to clone; made by [`ServerTls::builder`] or from an
@@ -133,31 +128,6 @@ impl_builder!(ServerTlsBuilder, ServerTls);
 enum Member {
     One(Identity),
     Directory(PathBuf),
-}
-
-/// A builder, after all of its files were read.
-struct InMemory {
-    common: Common,
-    /// If the builder itself has an identity, it comes first.
-    identities: Vec<Identity>,
-    warnings: Vec<ConfigWarning>,
-    default_identity: Option<String>,
-    refuse_unknown_names: bool,
-    client_auth: ClientAuth,
-    tickets: Option<u8>,
-    ticketer: Option<Arc<dyn ProducesTickets>>,
-    resolver: Option<Arc<dyn ResolvesServerCert>>,
-    changes: Vec<Change<ServerConfig>>,
-}
-
-impl Hash for InMemory {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.common, &self.identities, &self.warnings, &self.default_identity).hash(state);
-        (self.refuse_unknown_names, &self.client_auth, self.tickets).hash(state);
-        self.ticketer.as_ref().map(|ticketer| Arc::as_ptr(ticketer).addr()).hash(state);
-        self.resolver.as_ref().map(|resolver| Arc::as_ptr(resolver).addr()).hash(state);
-        self.changes.hash(state);
-    }
 }
 
 impl ServerTlsBuilder {
@@ -317,7 +287,8 @@ impl ServerTlsBuilder {
     /// # Errors
     /// [`ConfigError`](crate::ConfigError): a mistake in the configuration.
     pub fn build(self) -> Result<ServerTls, Error> {
-        self.read_files()?.build()
+        let read = self.read_files()?;
+        ServerTls(read.settings()?.into()).with_engine(&read.common)
     }
 
     /// Reads all files, in one revision.
@@ -354,107 +325,4 @@ impl ServerTlsBuilder {
             })
         })
     }
-}
-
-impl InMemory {
-    fn build(self) -> Result<ServerTls, Error> {
-        let provider = self.common.provider()?;
-        let mut warnings = self.warnings.clone();
-        let loaded = self.load_identities(&provider)?;
-        let mut identities = identities::describe(&loaded)?;
-        let default = self.number_of_default(&identities)?;
-        if let Some(default) = identities.get_mut(default) {
-            default.is_default = true;
-        }
-        let own = identities.get(default).map(|default| Arc::clone(&default.chain));
-        let (by_name, of_names) = ByName::new(&loaded, &identities, default);
-        warnings.extend(loaded.iter().flat_map(|loaded| loaded.warnings.iter().cloned()));
-        warnings.extend(of_names);
-        let by_name = Arc::new(by_name);
-        let auth = self.client_auth.load(&provider)?;
-        warnings.extend(auth.warnings.iter().cloned());
-        let own_auths = own_auths(&loaded, &provider, &mut warnings)?;
-        let ticketer = || self.common.provider.is_none().then(feature_ticketer).flatten();
-        let sessions = Arc::new(match self.ticketer.clone() {
-            Some(chosen) => Sessions::new(Some(chosen), None),
-            None => Sessions::new(ticketer(), Some(self.common.provider_id())),
-        });
-        let blueprint = Blueprint {
-            provider: &provider,
-            versions: self.common.versions()?,
-            resolver: match &self.resolver {
-                Some(resolver) => Arc::new(Noting::new(resolver.clone())),
-                None => by_name.clone(),
-            },
-            sessions: Arc::clone(&sessions),
-            tickets: self.tickets,
-            key_log: self.common.key_log(),
-            changes: &self.changes,
-        };
-        let alpn = checked_alpn(&self.common.alpn)?;
-        let (config, of_changes) = blueprint.make(&auth, alpn.clone())?;
-        warnings.extend(of_changes);
-        let own = own.filter(|_| blueprint.resolves(&config));
-        let mut configs = Vec::new();
-        for (loaded, own_auth) in loaded.iter().zip(&own_auths) {
-            configs.push(match (&loaded.alpn, own_auth) {
-                (None, None) => None,
-                (own_alpn, own_auth) => {
-                    let alpn = own_alpn.as_deref().map(checked_alpn).transpose()?.unwrap_or_else(|| alpn.clone());
-                    Some(Arc::new(blueprint.make(own_auth.as_ref().unwrap_or(&auth), alpn)?.0))
-                }
-            });
-        }
-        let choices = Choices { by_name, own: configs, refuses_unknown: self.refuse_unknown_names };
-        let mut settings = Settings::new(config, own, warnings);
-        settings.identities = identities.into();
-        settings.choices = choices.is_needed().then(|| Arc::new(choices));
-        settings.contents = Some(Fingerprint::of(&self));
-        settings.changes = self.changes.clone().into();
-        settings.sessions = Some(sessions);
-        ServerTls(settings.into()).with_engine(&self.common)
-    }
-
-    /// All identities, the first one first; at least one, unless the application has a resolver.
-    fn load_identities(&self, provider: &CryptoProvider) -> Result<Vec<Loaded>, Error> {
-        let needs_identities = self.refuse_unknown_names || self.default_identity.is_some();
-        match (&self.resolver, &self.identities[..]) {
-            (None, []) => Err(fail(None, ConfigProblem::NoIdentity)),
-            (None, all) => all.iter().map(|identity| identity.load(provider, &self.common.passphrase)).collect(),
-            (Some(_), []) if needs_identities => {
-                Err(contradiction("a default identity, or to refuse unknown names, needs identities and no resolver"))
-            }
-            (Some(_), []) => Ok(Vec::new()),
-            (Some(_), _) => Err(contradiction("a certificate resolver takes the place of all identities")),
-        }
-    }
-
-    fn number_of_default(&self, identities: &[IdentityInfo]) -> Result<usize, Error> {
-        let Some(name) = &self.default_identity else { return Ok(0) };
-        identities.iter().position(|identity| *identity.name == **name).ok_or_else(|| {
-            let names: Vec<_> = identities.iter().map(|identity| format!("{:?}", identity.name)).collect();
-            contradiction(format!("the default identity {name:?} is none of {}", names.join(", ")))
-        })
-    }
-}
-
-/// The policy of each identity that has one of its own.
-fn own_auths(
-    all: &[Loaded],
-    provider: &Arc<CryptoProvider>,
-    warnings: &mut Vec<ConfigWarning>,
-) -> Result<Vec<Option<LoadedAuth>>, Error> {
-    let load = |loaded: &Loaded| loaded.client_auth.as_ref().map(|own| own.load(provider)).transpose();
-    let own = all.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-    warnings.extend(own.iter().flatten().flat_map(|own| own.warnings.iter().cloned()));
-    Ok(own)
-}
-
-fn feature_ticketer() -> Option<Arc<dyn ProducesTickets>> {
-    #[cfg(feature = "aws-lc-rs")]
-    return rustls::crypto::aws_lc_rs::Ticketer::new().ok();
-    #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
-    return rustls::crypto::ring::Ticketer::new().ok();
-    #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
-    return None;
 }
