@@ -4,9 +4,9 @@
 //! cargo run --example certs -- --dir certs/dev localhost '*.shop.test' 192.0.2.1 --client alice
 //! ```
 //!
-//! Each name gets `NAME.pem` (the chain) and `NAME.key`, an asterisk becomes `_`, a client gets `client-NAME.pem` and
-//! `client-NAME.key`, and `ca.pem` is what the other side has to trust. The key of the CA is discarded, so nobody can issue
-//! more certificates with it; a second run makes a new CA and everything anew.
+//! For each name it writes `NAME.pem` (the chain) and `NAME.key`, with `_` instead of an asterisk, and for each client
+//! `client-NAME.pem` and `client-NAME.key`. The other side has to trust `ca.pem`. The key of the CA is discarded, so
+//! nobody can issue more certificates with it. A second run makes a new CA and new certificates.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -231,8 +231,8 @@ impl Policy {
     }
 }
 
-/// The observers of the connections with a policy. Their type names connections, which this level does not know, so only
-/// the level that adds and calls them knows it.
+/// The observers of the connections with a policy. Their type uses the type of connections, which this module may not
+/// import. So only the module that adds and calls the observers knows their type.
 #[cfg(feature = "tokio")]
 #[derive(Clone)]
 pub(crate) struct PolicyObservers(pub(crate) Option<Arc<dyn Any + Send + Sync>>);

@@ -10,7 +10,7 @@ use bowline::{Error, ServerTls};
 
 use crate::signals::Hangups;
 
-/// What happened at a reload.
+/// The result of a reload.
 #[derive(Debug)]
 pub(crate) enum Reloaded {
     /// Another configuration is in use.

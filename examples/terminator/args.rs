@@ -115,7 +115,7 @@ impl TlsFlags {
     }
 }
 
-/// The characters that mean something in an endpoint.
+/// The characters that have a special meaning in an endpoint.
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace(':', "\\:").replace('=', "\\=")
 }

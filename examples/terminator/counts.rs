@@ -33,7 +33,7 @@ struct State {
 }
 
 impl Counts {
-    /// The certificates in use: the name and the end of each.
+    /// The certificates in use: the name and the expiry of each.
     pub(crate) fn set_identities(&self, generation: u64, expiry: Vec<(String, SystemTime)>) {
         let mut state = self.state();
         (state.generation, state.expiry) = (generation, expiry);

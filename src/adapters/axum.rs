@@ -14,10 +14,10 @@ use crate::server::tls_listener::TlsListener;
 use crate::transport::Transport;
 use crate::transport::lingering::Lingering;
 
-/// `axum::serve` accepts connections from this listener. They end by a complete close ([`Lingering`]).
+/// `axum::serve` accepts connections from this listener. Each connection ends with a complete close ([`Lingering`]).
 ///
-/// axum's trait has no way to report that a listener has ended: after a drain has begun, `accept` waits forever. So end `axum::serve`
-/// by `with_graceful_shutdown`, with [`DrainGroup::draining`](crate::DrainGroup::draining).
+/// axum's trait has no way to report that a listener has ended: after a drain has begun, `accept` waits forever. So end
+/// `axum::serve` with `with_graceful_shutdown` and [`DrainGroup::draining`](crate::DrainGroup::draining).
 impl<C: Transport> AxumListener for TlsListener<C> {
     type Io = Lingering<C>;
     type Addr = Address;
@@ -56,9 +56,10 @@ fn with_peer<T: Transport>(connection: T) -> (Lingering<T>, Address) {
     (Lingering::new(connection), peer)
 }
 
-/// A handler gets the handle of its connection as `ConnectInfo<Control>`, if the application is served by
-/// `into_make_service_with_connect_info::<Control>()`: the peer or the client of a PROXY header ([`peer_addr`](Control::peer_addr)),
-/// the session with the client's certificates ([`tls`](Control::tls)), and [`busy`](Control::busy).
+/// A handler gets the handle of its connection as `ConnectInfo<Control>`, if the application is served with
+/// `into_make_service_with_connect_info::<Control>()`. The handle has the address of the peer or of the client that a
+/// PROXY header names ([`peer_addr`](Control::peer_addr)), the session with the client's certificates
+/// ([`tls`](Control::tls)), and [`busy`](Control::busy).
 impl<C: Transport> Connected<IncomingStream<'_, TlsListener<C>>> for Control {
     fn connect_info(stream: IncomingStream<'_, TlsListener<C>>) -> Self {
         stream.io().control()

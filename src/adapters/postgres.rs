@@ -12,8 +12,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! tokio-postgres sends the request for TLS (or, with `sslnegotiation=direct`, none) and then hands over the stream. It reads
-//! the server's answer byte by byte, so plaintext that an attacker adds after the answer meets the handshake, which fails.
+//! tokio-postgres sends the request for TLS (with `sslnegotiation=direct`, it sends none) and then passes the stream to
+//! this module. It reads exactly the server's answer. If an attacker adds plaintext after the answer, the handshake
+//! reads it and fails.
 //!
 //! The server's certificate is always verified, as with `sslmode=verify-full` of PostgreSQL's own client. With `sslmode=prefer`, tokio-postgres
 //! uses plaintext if the server refuses TLS.

@@ -103,9 +103,9 @@ struct State {
 pub(crate) trait Drainable: Send + Sync {
     /// Stops accepting connections.
     fn shut(&self);
-    /// Stops accepting connections, for a drain. What is in the backlog may still be accepted.
+    /// Stops accepting connections, for a drain. Connections in the backlog may still be accepted.
     fn drain(&self, group: &DrainGroup);
-    /// Resets what was taken out of the backlog and was not accepted. Returns the number of these connections.
+    /// Resets the connections that were taken out of the backlog and not accepted. Returns their number.
     fn discard(&self) -> usize;
 }
 

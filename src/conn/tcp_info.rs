@@ -1,9 +1,9 @@
-//! What the system knows about a TCP connection: round trips, retransmissions, acknowledged bytes.
+//! The system's statistics of a TCP connection: round trips, retransmissions, acknowledged bytes.
 
 use std::time::Duration;
 
-/// What the system knows about a TCP connection: see [`Control::tcp_info`](crate::Control::tcp_info). A value is `None` if the system is too old to
-/// report it.
+/// The system's statistics of a TCP connection: see [`Control::tcp_info`](crate::Control::tcp_info). A value is `None`
+/// if the system is too old to report it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpInfo {

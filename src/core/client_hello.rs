@@ -18,11 +18,11 @@ pub(crate) const MAX_RECEIVED: usize = 1 << 16;
 
 /// The first message of a TLS client (RFC 8446 section 4.1.2): what the client asks for and offers.
 ///
-/// Nothing in it is authenticated yet, so it is good to choose a configuration, not to decide who the client is. If the
-/// client uses Encrypted ClientHello, this is the outer message, with the public name of the server.
+/// Nothing in it is authenticated yet. Use it to choose a configuration, but not to identify the client. If the client
+/// uses Encrypted ClientHello, this is the outer message, with the public name of the server.
 ///
-/// The lists contain values without a meaning too, which clients insert so that servers ignore unknown values (GREASE,
-/// RFC 8701).
+/// The lists may contain values without a meaning. Clients insert them to make sure that servers ignore unknown values
+/// (GREASE, RFC 8701).
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientHello {

@@ -18,7 +18,7 @@ pub struct Pending {
     pub fin: bool,
 }
 
-/// What is known about our last bytes and our marker after a connection has ended.
+/// The facts about our last bytes and our marker after a connection has ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Evidence {
     /// The data that was unacknowledged at the end; `None` if the system does not know.

@@ -8,7 +8,7 @@ use super::buffer::Buffer;
 /// The number of bytes of memory that an empty outbox keeps, so that small answers need no allocation.
 const KEPT: usize = 1 << 10;
 
-/// What ends after the last byte of an outbox.
+/// The end that a protocol has requested: it comes after the last byte of an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EndRequest {
     /// Nothing: no end was requested.

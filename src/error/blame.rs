@@ -1,4 +1,4 @@
-//! Who caused an error.
+//! The party that caused an error.
 
 use std::error::Error as StdError;
 use std::io;
@@ -23,9 +23,9 @@ pub enum Blame {
     System,
 }
 
-/// The party that caused the failure of an application protocol. An error of this crate says so itself (an upgrade that
-/// the peer tried to inject bytes into, for example), and invalid data is the peer's. Any other error counts as ours,
-/// because only the application knows its meaning.
+/// The party that caused the failure of an application protocol. An error of this crate names the party itself, for
+/// example the peer if it tried to inject bytes into an upgrade. The peer is to blame for invalid data. Any other error
+/// counts as ours, because only the application knows its meaning.
 pub(super) fn of_protocol(error: &(dyn StdError + 'static)) -> Blame {
     if let Some(error) = error.downcast_ref::<Error>() {
         return error.blame();

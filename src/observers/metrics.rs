@@ -37,11 +37,13 @@ const RELOADS: &str = "bowline_reloads_total";
 /// | `bowline_identity_generation` | gauge | |
 /// | `bowline_reloads_total` | counter | `outcome`: `ok`, `failed`, `unchanged` |
 ///
-/// The outcome `not_tls` of a handshake is a client that sent something else, `refused` one that this side ended: it refused
-/// the ClientHello, or has aborted, closed or dropped the connection. A handshake that ended by an error of the system counts as `reset`.
+/// A handshake has the outcome `not_tls` if the client sent something other than TLS. It has the outcome `refused` if
+/// this side ended it: it refused the ClientHello, or aborted, closed or dropped the connection. A handshake that ended
+/// by an error of the system counts as `reset`.
 ///
-/// Call [`update`](Self::update) before the metrics are read: it counts the bytes of the connections that are open, and
-/// sets the remaining times. Without it, the bytes of a connection are counted when it has ended.
+/// Call [`update`](Self::update) before the metrics are read. It counts the bytes of the open connections, and sets the
+/// remaining times of the certificates. Without this call, the bytes of a connection are counted only when it has
+/// ended.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), bowline::Error> {
@@ -54,7 +56,7 @@ const RELOADS: &str = "bowline_reloads_total";
 /// # Ok(()) }
 /// ```
 ///
-/// A handle of the same recorder may be read at any time. Several `Metrics` count in the same recorder.
+/// The recorder may be read at any time. Several `Metrics` add to the same counts.
 #[derive(Default)]
 pub struct Metrics(Mutex<State>);
 
@@ -62,7 +64,7 @@ pub struct Metrics(Mutex<State>);
 struct State {
     /// The open connections, by their number, each with the bytes that were counted so far.
     open: HashMap<usize, (Control, Traffic)>,
-    /// When the certificates expire, by name.
+    /// The expiry of each certificate, by name.
     expiry: Vec<(String, SystemTime)>,
 }
 

@@ -19,7 +19,7 @@ use crate::escape::escaped;
 use crate::policy::Role;
 
 /// An [`Observer`] that makes a span for each connection, with the [`tracing`](https://docs.rs/tracing) facade (feature
-/// `tracing`). [`Control::span`] returns the span, so that a service can make its own events within it.
+/// `tracing`). [`Control::span`] returns the span, so that a service can record its own events in it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,9 +48,9 @@ use crate::policy::Role;
 /// | the application has dropped a connection to which it had written, without `close`, `close_write` or `abort` | WARN for the first one from each place, otherwise DEBUG |
 /// | a connection was opened, refused, or has ended; a handshake was done or has failed; one connection could not be accepted | DEBUG |
 ///
-/// So a peer cannot fill a log that shows INFO and above. The place of a dropped connection is that at which its listener, its
-/// connector or the connection itself was made ([`Control::made_at`]): the place of the drop is not known there. `docs/dropped.md`
-/// describes what a dropped connection loses.
+/// So a peer cannot fill a log that shows INFO and above. The event of a dropped connection names the place in the code
+/// that made its listener, its connector or the connection itself ([`Control::made_at`]), because the place of the drop
+/// is not known. `docs/dropped.md` describes what a dropped connection loses.
 #[derive(Default)]
 pub struct Tracing {
     /// The places from which a dropped connection was reported.
@@ -70,7 +70,7 @@ impl Tracing {
     }
 }
 
-/// Records what a PROXY header has said.
+/// Records the addresses of a PROXY header.
 fn record_client(connection: &Control, span: &Span) {
     #[cfg(feature = "proxy")]
     if let Some(via) = connection.via() {
@@ -81,7 +81,8 @@ fn record_client(connection: &Control, span: &Span) {
     let _ = (connection, span);
 }
 
-/// Records why a handshake or a connection has ended. Not the text of the reason, because it may contain data of the peer.
+/// Records why a handshake or a connection has ended. The text of the reason is left out, because it may contain data
+/// of the peer.
 fn record_reason(span: &Span, reason: &Reason) {
     span.record("outcome", reason.name());
     if let Some(phase) = reason.phase() {

@@ -148,7 +148,8 @@ impl<F: Factory> Server<F> {
     /// Runs a protocol for this connection, in its own task. `None`: the factory has refused the connection or
     /// panicked.
     ///
-    /// A PROXY header is not read: if the listener expects headers, await `read_proxy_header` of the connection before.
+    /// This does not read a PROXY header: if the listener expects headers, await `read_proxy_header` of the connection
+    /// first.
     pub fn serve(&self, incoming: Incoming) -> Option<Handle> {
         serve(&*self.factory, self.tls.as_ref(), incoming)
     }

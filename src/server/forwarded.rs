@@ -47,7 +47,7 @@ impl ProxyHeader {
         }
         let mut told = ProxyTls::new(tls.version_name()).cipher(tls.cipher_name());
         if let Some(cert) = tls.peer_chain.first() {
-            // A chain that the facts contain was verified.
+            // Facts contain only chains that were verified.
             (told.has_certificate, told.had_certificate, told.is_verified) = (!tls.resumed, true, true);
             told.common_name = config::common_name(cert).filter(|name| name.len() <= MAX_NAME);
         }

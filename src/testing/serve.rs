@@ -18,11 +18,11 @@ use crate::server::builder::ListenerBuilder;
 use crate::server::listener::Listener;
 use crate::server::tls_listener::TlsListener;
 
-/// The time after which [`Service::stop`] aborts what is left.
+/// The time after which [`Service::stop`] aborts the remaining connections.
 const STOP: Duration = Duration::from_secs(5);
 
-/// Serves `app` on a free port of `127.0.0.1` with TLS. It is called for each connection, after the handshake, in a task
-/// of its own.
+/// Runs an application on a free port of `127.0.0.1`, with TLS. `app` is called for each connection after the
+/// handshake, in a separate task.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -91,7 +91,7 @@ pub(crate) struct CloseState {
     patience: Option<Box<Patience>>,
 }
 
-/// Who makes the close.
+/// The caller of the close.
 enum Initiator {
     /// The owner of the transport.
     Owner,

@@ -1,4 +1,4 @@
-//! The application: what each path answers.
+//! The application: the answer for each path.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -26,7 +26,7 @@ use crate::state::Web;
 
 const TEXT: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
 
-/// What the service answers over TLS.
+/// The paths of the service over TLS.
 pub(crate) fn router(web: Arc<Web>) -> Router {
     Router::new()
         .route("/", get(index))
@@ -40,7 +40,7 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
         .with_state(web)
 }
 
-/// What it answers on the address of `--metrics`.
+/// The paths on the address of `--metrics`.
 pub(crate) fn metrics_router(web: Arc<Web>) -> Router {
     let router = Router::new().route("/health", get(health)).route("/metrics", get(metrics));
     router.fallback(not_found).method_not_allowed_fallback(not_allowed).with_state(web)
@@ -59,14 +59,14 @@ impl Facts {
         Self { peer: connection.peer_addr(), via: connection.via(), host: connection.local_addr(), tls }
     }
 
-    /// The facts that the log tells.
+    /// The facts for the log.
     pub(crate) fn info(&self) -> Fields {
         let mut fields = info::info("tls", &self.host, &self.peer, Some(&self.tls));
         fields.push(("via", self.via()));
         fields
     }
 
-    /// The facts that `/whoami` tells.
+    /// The facts for `/whoami`.
     pub(crate) fn whoami(&self) -> Fields {
         let mut fields = info::info("tls", &self.host, &self.peer, Some(&self.tls));
         let mut take = |wanted: &'static str| {

@@ -58,9 +58,9 @@ Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a p
 pub(crate) enum Identity {
     /// A chain and a key.
     Files(String, String),
-    /// A directory of several.
+    /// A directory of identities.
     Several(String),
-    /// A directory in which the program makes them.
+    /// A directory in which the program makes development certificates.
     Made(String),
 }
 

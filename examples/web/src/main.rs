@@ -1,4 +1,4 @@
-//! A web service over TLS, as a team would run it: an axum application over the crate's listener.
+//! A complete web service over TLS: an axum application that uses bowline's listener.
 //!
 //! ```text
 //! cargo run --release --manifest-path examples/web/Cargo.toml
@@ -148,7 +148,7 @@ async fn listen(args: &Args, web: &Web) -> Result<Vec<Listener>, Failure> {
 }
 
 fn builder(args: &Args, web: &Web) -> ListenerBuilder {
-    // HTTP knows by itself whether a message is complete, and many clients end without close_notify.
+    // HTTP itself detects an incomplete message, and many clients end without close_notify.
     let policy = Policy::default().handshake_timeout(args.handshake_timeout).truncation(Truncation::Tolerate);
     let policy = policy.observer(Arc::clone(&web.watch) as Arc<dyn Observer>);
     let policy = policy.observer(Arc::clone(&web.metrics) as Arc<dyn Observer>);

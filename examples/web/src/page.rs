@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::common::info::Fields;
 use crate::state::Web;
 
-/// How this connection was made, and how the server stands.
+/// Shows the facts of this connection, and the state of the server.
 pub(crate) fn page(facts: &Fields, version: Version, web: &Web) -> String {
     let connection = rows(facts.iter().map(|(name, value)| (in_words(name).to_owned(), in_text(value))));
     let connection = row("protocol", &format!("{version:?}")) + &connection;

@@ -23,7 +23,7 @@ pub(crate) struct Web {
 
 impl Web {
     pub(crate) fn new(tls: ServerTls, log: Log) -> Self {
-        // Before the metrics are described to it.
+        // Installed before the metrics are described to it.
         let prometheus = prometheus();
         Self {
             tls,
@@ -44,7 +44,7 @@ impl Web {
         self.metrics.set_generation(self.tls.generation());
     }
 
-    /// From now on, /health says so.
+    /// From now on, /health answers `draining`.
     pub(crate) fn begin_draining(&self) {
         self.is_draining.store(true, Ordering::Release);
     }

@@ -44,7 +44,7 @@ use crate::transport::lingering::Lingering;
 ///
 /// For tonic: `Endpoint::from_static("https://example.com").connect_with_connector(connector)`, with ALPN `h2`.
 ///
-/// The connections are [`Lingering`]. They carry their [`Control`] as an extra, so that it is in the extensions of each response. If
+/// The connections are [`Lingering`]. The extensions of each response contain the [`Control`] of its connection. If
 /// ALPN chooses `h2`, the client uses HTTP/2.
 #[doc(alias = "HttpsConnector")]
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ pub struct HttpConnector {
 }
 
 impl HttpConnector {
-    /// Connects with this configuration to `https`.
+    /// Connects to `https` with this configuration, and to `http` in plaintext.
     #[track_caller]
     pub fn new(tls: ClientTls) -> Self {
         Self { tls: Some(tls), ..Self::plaintext() }
@@ -67,7 +67,7 @@ impl HttpConnector {
         Self { connector: Connector::new(), tls: None, sockets: Arc::default() }
     }
 
-    /// Connects by this connector: with its time limit, its local address and its policy.
+    /// Uses this connector, with its time limit, its local address and its policy.
     pub fn connector(self, connector: Connector) -> Self {
         Self { connector, ..self }
     }

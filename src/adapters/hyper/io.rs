@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use crate::transport::Transport;
 use crate::transport::lingering::Lingering;
 
-/// The I/O of a connection that a [`Server`](super::Server) serves: the type to which an upgraded connection is downcast
+/// The I/O of a connection that a [`Server`](super::Server) serves. An upgraded connection can be downcast to this type
 /// (`hyper_util::server::conn::auto::upgrade::downcast`).
 pub struct Io<T: Transport> {
     /// Empty only in a drop.
@@ -21,7 +21,7 @@ pub struct Io<T: Transport> {
     left: Left<T>,
 }
 
-/// What hyper has dropped without a shutdown.
+/// A connection that hyper has dropped without a shutdown.
 ///
 /// hyper shuts most connections down. It drops a connection without a shutdown if the last request asked for a change of the protocol
 /// that did not happen (curl does so for HTTP/2 in plaintext), or if a time limit of HTTP has passed.

@@ -1,7 +1,7 @@
 //! HTTP with hyper: a [`Server`] whose connections end in order, and a connector for clients ([`HttpConnector`]).
 //!
-//! For your own loop over connections, no adapter is needed: `TokioIo::new(Lingering::new(connection))` of hyper-util is the
-//! I/O that hyper wants, and reads into hyper's buffers without a copy of its own. See [`Lingering`](crate::Lingering).
+//! An accept loop of your own needs no adapter: `TokioIo::new(Lingering::new(connection))` of hyper-util implements
+//! hyper's I/O traits, and reads into hyper's buffers without another copy. See [`Lingering`](crate::Lingering).
 
 mod connector;
 mod io;

@@ -81,13 +81,14 @@ impl<C: Transport> Accept for TlsListener<C> {
 /// # Ok(()) }
 /// ```
 ///
-/// A service of tower, such as axum's `Router`, is passed as hyper-util's `TowerToHyperService::new(router)`.
+/// Pass a service of tower, such as axum's `Router`, as hyper-util's `TowerToHyperService::new(router)`.
 ///
 /// - A request carries the [`Control`] of its connection in its extensions.
 /// - While a request is processed, its connection is [busy](Control::busy): it does not count as idle (rule: idle-4).
 /// - A drain ends each connection after the answers to its requests: with `connection: close` in HTTP/1, with GOAWAY in HTTP/2. A
-///   connection that had no request yet has [a short time](Self::first_request) for its first one.
-/// - Each connection ends by a complete close ([`Lingering`](crate::Lingering)), also where hyper drops it without a shutdown.
+///   connection without a request so far gets [a short time](Self::first_request) for its first one.
+/// - Each connection ends with a complete close ([`Lingering`](crate::Lingering)), even if hyper drops it without a
+///   shutdown.
 /// - Clients may half-close their connection after a request.
 #[derive(Clone)]
 pub struct Server {
@@ -105,7 +106,7 @@ impl Default for Server {
 }
 
 impl Server {
-    /// hyper's defaults, with its time limits, and with half-close in HTTP/1.
+    /// A server with the default settings and time limits of hyper, and with half-close in HTTP/1.
     pub fn new() -> Self {
         let mut http = Builder::new(TokioExecutor::new());
         http.http1().timer(TokioTimer::new()).half_close(true);
@@ -119,14 +120,14 @@ impl Server {
         self
     }
 
-    /// How long a drain waits for the first request of a connection; default 2 seconds. A client that has connected and is about
-    /// to send its request gets an answer.
+    /// Sets how long a drain waits for the first request of a connection; default 2 seconds. So a client that has just
+    /// connected still gets an answer.
     pub fn first_request(self, limit: Duration) -> Self {
         Self { first_request: limit, ..self }
     }
 
-    /// Is called with the error of each connection that [`serve`](Self::serve) has served and that HTTP or the service has ended. Clients that disconnect in the middle of
-    /// a request cause such errors too.
+    /// Sets a callback for the error of each connection that [`serve`](Self::serve) serves and that fails in HTTP or in
+    /// the service. Clients that disconnect in the middle of a request cause such errors too.
     pub fn on_error(self, f: impl Fn(&Control, &(dyn StdError + 'static)) + Send + Sync + 'static) -> Self {
         Self { on_error: Some(Arc::new(f)), ..self }
     }
@@ -173,8 +174,7 @@ impl Server {
 
     /// Serves one connection, until it ends or until the drain of its group.
     ///
-    /// # Errors
-    /// What hyper or the service reports. The connection has ended in any case.
+    /// # Errors The error of hyper or of the service. The connection has ended in any case.
     ///
     /// # Cancel safety
     /// Not cancel safe: dropping the future drops the connection.
@@ -246,7 +246,7 @@ enum End {
     InOrder,
     /// A drain has ended it before its first request.
     Unused,
-    /// By an error: the peer must not take the last message for complete.
+    /// By an error: the peer must not mistake the last message for a complete one.
     Failed,
 }
 

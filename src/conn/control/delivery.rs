@@ -88,7 +88,7 @@ impl Control {
         stream.and_then(|stream| socket::in_flight(&stream)).map_or(0, |bytes| bytes.saturating_sub(1))
     }
 
-    /// What our system still has of our bytes, and what the peer has taken.
+    /// The number of our bytes that our system still holds, and that the peer's system has acknowledged.
     pub(crate) fn sent_bytes(&self) -> SentBytes {
         let unacknowledged = self.in_flight();
         SentBytes { unacknowledged, acknowledged: self.0.sent.load(Ordering::Relaxed).saturating_sub(unacknowledged) }

@@ -143,7 +143,7 @@ impl Control {
         *self.make_rare().places.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
     }
 
-    /// As [`keep`](Self::keep), beside what is kept already. This value is dropped first.
+    /// As [`keep`](Self::keep), in addition to the value that is kept already. This value is dropped first.
     #[cfg(feature = "proxy")]
     pub(crate) fn keep_too(&self, place: Box<dyn Send + Sync>) {
         let mut places = self.make_rare().places.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,7 +173,8 @@ impl Control {
         }
     }
 
-    /// Aborts the connection for the drain, because its handshake is not done. The report of the drain counts it apart.
+    /// Aborts the connection for the drain, because its handshake is not done. The report of the drain counts it
+    /// separately.
     pub(crate) fn abort_unready(&self) {
         let Some(member) = self.0.member.get() else { return self.abort() };
         member.unready.store(true, Ordering::Release);

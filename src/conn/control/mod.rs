@@ -91,7 +91,7 @@ struct Inner {
     closing: AtomicU8,
     /// The socket was closed.
     gone: AtomicBool,
-    /// The reason of the end can change no more: the layer that dropped the socket has reported it.
+    /// The reason of the end is final: the layer that dropped the socket has reported it.
     settled: AtomicBool,
     policy: Arc<Policy>,
     host: Address,

@@ -1,4 +1,4 @@
-//! What a connection reports to its observers, and in which order (rule: observe-1).
+//! Reports the events of a connection to its observers, in order (rule: observe-1).
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,8 @@ use crate::policy::Policy;
 /// The state of a connection that has observers.
 pub(super) struct Observed {
     observers: Arc<Observers>,
-    /// Where the connection, its listener or its connector was made. Set when the connection is reported as opened.
+    /// The place in the code that made the connection, its listener or its connector. Set when the connection is
+    /// reported as opened.
     place: OnceLock<&'static Location<'static>>,
     ended: AtomicBool,
     #[cfg(feature = "tracing")]
@@ -30,12 +31,12 @@ enum Handshake {
     /// No handshake has begun.
     None,
     InProgress(Instant),
-    /// The observers know how the last one ended.
+    /// The observers have got the result of the last handshake.
     Reported,
 }
 
 impl Observed {
-    /// `None`: nobody observes the connections of this policy.
+    /// `None`: the policy has no observers.
     pub(super) fn of(policy: &Policy) -> Option<Self> {
         let observers = Observers::of(policy)?;
         Some(Self {
@@ -60,7 +61,8 @@ impl Control {
         self.0.activity.started_at()
     }
 
-    /// As [`began`](Self::began), by the clock of the system. If that clock was set since then, so is this time.
+    /// As [`began`](Self::began), but by the clock of the system. If that clock is adjusted later, this time shifts
+    /// with it.
     pub fn began_at(&self) -> SystemTime {
         let now = SystemTime::now();
         now.checked_sub(self.began().elapsed()).unwrap_or(now)
@@ -72,14 +74,15 @@ impl Control {
         self.0.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The place in the code at which the connection was made or, if a listener, a connector or an endpoint has made it,
-    /// the place at which that was made. Known only if the connection has [observers](crate::Observer).
+    /// The place in the code that made the connection. If a listener, a connector or an endpoint made it, this is the
+    /// place that made the listener, the connector or the endpoint. Known only if the connection has
+    /// [observers](crate::Observer).
     pub fn made_at(&self) -> Option<&'static Location<'static>> {
         self.observed()?.place.get().copied()
     }
 
-    /// The span of the connection, if its policy has the observer [`Tracing`](crate::Tracing); otherwise none, which does
-    /// nothing. A service can enter it, so that its own events show the connection.
+    /// The span of the connection, if its policy has the observer [`Tracing`](crate::Tracing). Otherwise a disabled
+    /// span, which does nothing. A service can enter the span, so that its own events show the connection.
     #[cfg(feature = "tracing")]
     pub fn span(&self) -> tracing::Span {
         self.observed().and_then(|observed| observed.span.get().cloned()).unwrap_or_else(tracing::Span::none)
@@ -143,7 +146,7 @@ impl Control {
         self.tell_observers(move |observer, control| observer.handshake_failed(control, &reason, took));
     }
 
-    /// A client that might have begun with TLS did not.
+    /// The client could have used TLS, but began in plaintext.
     pub(crate) fn note_plaintext(&self) {
         if self.observed().is_some() {
             self.tell_observers(|observer, control| observer.began_in_plaintext(control));

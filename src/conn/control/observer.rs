@@ -1,4 +1,4 @@
-//! The observers of connections: the interface that an application implements to count and to log what happens.
+//! The observers of connections: an application implements this interface to count and to log events.
 
 use std::io;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::core::report::CloseReport;
 use crate::error::{Error, Reason};
 use crate::policy::{Policy, PolicyObservers};
 
-/// Is told what happens to connections, for logs and metrics. Each method has a default that does nothing.
+/// Gets the events of connections, for logs and metrics. Each method has a default that does nothing.
 ///
 /// Set it with [`Policy::observer`]. Every connection has a policy, so this covers the connections of listeners and
 /// connectors, and those that were made from a socket or a stream. A policy may have several observers.
 ///
 /// For each connection, the calls come in this order (rule: observe-1): [`opened`](Self::opened), then one of
 /// [`handshake_done`](Self::handshake_done) and [`handshake_failed`](Self::handshake_failed) for each TLS handshake,
-/// then [`ended`](Self::ended), exactly once, with the report that [`Control::report`] returns too. A connection that
-/// was dropped has an end as well.
+/// then [`ended`](Self::ended), exactly once, with the report that [`Control::report`] returns too. This includes a
+/// connection that was dropped.
 ///
 /// The methods are called in the task or thread in which the event happens, and no lock of the connection is held
 /// (rule: observe-2). They must not block. A panic in one of them is caught, and has no effect on the connection (rule:
@@ -53,8 +53,8 @@ use crate::policy::{Policy, PolicyObservers};
 #[doc(alias = "metrics")]
 #[doc(alias = "tracing")]
 pub trait Observer: Send + Sync + 'static {
-    /// A connection was accepted, opened, or taken over. [`Control::role`] says by which side it was opened. A PROXY
-    /// header is not read yet.
+    /// A connection was accepted, opened, or taken over. [`Control::role`] says which side opened it. A PROXY header
+    /// has not been read yet.
     fn opened(&self, connection: &Control) {
         let _ = connection;
     }
@@ -65,26 +65,26 @@ pub trait Observer: Send + Sync + 'static {
         let _ = refusal;
     }
 
-    /// The system did not give a listener its next connection.
+    /// An accept of a listener has failed.
     fn accept_failed(&self, failure: &AcceptFailure<'_>) {
         let _ = failure;
     }
 
-    /// A TLS handshake is done. `took` is the time from the start of the TLS session, without a PROXY header or a plaintext
-    /// dialogue before it. The application may not have its connection yet.
+    /// A TLS handshake is done. `took` is the time since the start of the TLS session. It does not include a PROXY
+    /// header or a plaintext dialogue before it. The application may not have got the connection yet.
     fn handshake_done(&self, connection: &Control, facts: &SessionFacts, took: Duration) {
         let _ = (connection, facts, took);
     }
 
-    /// A TLS handshake has failed, or has ended because the connection was aborted, closed or dropped: the reason says
-    /// which. If the time for the handshake ran out before the TLS session began, `took` is the time since the connection
-    /// was opened.
+    /// A TLS handshake has failed, or has ended because the connection was aborted, closed or dropped. `reason` names
+    /// the cause. If the time for the handshake ran out before the TLS session began, `took` is the time since the
+    /// connection was opened.
     fn handshake_failed(&self, connection: &Control, reason: &Reason, took: Duration) {
         let _ = (connection, reason, took);
     }
 
-    /// The first byte of a client does not begin a TLS session. Called by a listener that accepts both
-    /// ([`TlsListenerBuilder::tls_or_plaintext`](crate::TlsListenerBuilder::tls_or_plaintext)).
+    /// The first byte of a client does not begin a TLS session. Called only by a listener that accepts both TLS and
+    /// plaintext ([`TlsListenerBuilder::tls_or_plaintext`](crate::TlsListenerBuilder::tls_or_plaintext)).
     fn began_in_plaintext(&self, connection: &Control) {
         let _ = connection;
     }
@@ -94,7 +94,7 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (connection, report);
     }
 
-    /// Certificates and keys were loaded again, or could not be.
+    /// Certificates and keys were loaded again, or loading them has failed.
     fn reloaded(&self, reload: &Reload<'_>) {
         let _ = reload;
     }
@@ -149,7 +149,7 @@ impl AcceptFault {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Reload<'a> {
-    /// The new ones are in use.
+    /// The new certificates and keys are in use.
     #[non_exhaustive]
     Done {
         /// How many times they were loaded, from 1.
@@ -157,13 +157,13 @@ pub enum Reload<'a> {
         /// The time at which the first of the new certificates expires.
         not_after: Option<SystemTime>,
     },
-    /// They have not changed.
+    /// The certificates and keys have not changed.
     #[non_exhaustive]
     Unchanged {
         /// How many times they were loaded, from 1.
         generation: u64,
     },
-    /// They cannot be used. The ones from before stay in use.
+    /// The new certificates and keys cannot be used. The old ones stay in use.
     #[non_exhaustive]
     Failed {
         /// The mistake, with its file.
@@ -201,7 +201,7 @@ impl Policy {
 pub(crate) struct Observers(Vec<Arc<dyn Observer>>);
 
 impl Observers {
-    /// `None`: nobody observes.
+    /// `None`: there is no observer.
     pub(crate) fn of(policy: &Policy) -> Option<Arc<Self>> {
         let observers = policy.observers.0.as_ref()?;
         Arc::clone(observers).downcast().ok()

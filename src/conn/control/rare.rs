@@ -1,4 +1,5 @@
-//! What few connections need, or only at their end. It is kept in a box of its own, so that an idle connection is small.
+//! State that only few connections need, or that is needed only at the end. It has a separate allocation, so that an
+//! idle connection is small.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -31,13 +32,13 @@ pub(super) struct Rare {
     pub(super) sent: Plain,
 }
 
-/// For the bytes of one direction: which of those on the wire are the application's own, in plaintext.
+/// For one direction: how many of the bytes on the wire are the application's own, in plaintext.
 #[derive(Default)]
 pub(super) struct Plain {
-    /// The bytes on the wire when the TLS session began that is open now.
+    /// The number of bytes on the wire when the current TLS session began.
     mark: AtomicU64,
-    /// The bytes on the wire before the mark that are not the application's: those of earlier TLS sessions, a PROXY
-    /// header, a ClientHello that was read ahead.
+    /// The number of bytes on the wire before the mark that are not the application's: the bytes of earlier TLS
+    /// sessions, of a PROXY header, or of a ClientHello that was read in advance.
     hidden: AtomicU64,
 }
 
@@ -57,9 +58,9 @@ impl Control {
         self.0.rare.get_or_init(Box::default)
     }
 
-    /// The number of bytes that the application has received and sent so far: without TLS, as on the wire; with TLS, the
-    /// plaintext of the innermost session. A PROXY header does not count. Bytes that a close discards do not count if TLS
-    /// has received them.
+    /// The number of bytes that the application has received and sent so far: without TLS, as on the wire; with TLS,
+    /// the plaintext of the innermost session. A PROXY header does not count. Bytes that TLS has received and that a
+    /// close discards do not count either.
     ///
     /// Received bytes count when they are taken from the session or the socket, and sent bytes when the transport has
     /// accepted them. The counters can also be read after the end (rule: traffic-2).

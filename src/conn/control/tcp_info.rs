@@ -1,4 +1,4 @@
-//! What the system knows about a TCP connection.
+//! The system's statistics of a TCP connection.
 
 use std::io;
 
@@ -6,12 +6,11 @@ use super::Control;
 use crate::conn::tcp_info::TcpInfo;
 
 impl Control {
-    /// What the system knows about the TCP connection, on every layer above it. Linux and Android report it.
+    /// The system's statistics of the TCP connection, from every layer above it. Linux and Android report them.
     ///
-    /// # Errors
-    /// [`Error::Unsupported`](crate::Error::Unsupported) if the bottom layer is not TCP, or the system does not report it.
-    /// [`NotConnected`](io::ErrorKind::NotConnected) after the end of the connection, so an
-    /// [`Observer::ended`](crate::Observer::ended) is too late.
+    /// # Errors [`Error::Unsupported`](crate::Error::Unsupported) if the bottom layer is not TCP, or the system does
+    /// not report them. [`NotConnected`](io::ErrorKind::NotConnected) after the end of the connection, and therefore
+    /// also in [`Observer::ended`](crate::Observer::ended).
     #[doc(alias = "TCP_INFO")]
     pub fn tcp_info(&self) -> io::Result<TcpInfo> {
         self.with_socket(|socket| socket.tcp_info())

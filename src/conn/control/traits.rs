@@ -1,4 +1,4 @@
-//! What is known of a connection with yes or no, in one byte.
+//! The flags of a connection, in one byte.
 
 use std::sync::atomic::Ordering;
 

@@ -5,7 +5,7 @@ use super::{ClientHello, ClientHelloReader, MAX_RECEIVED};
 use crate::error::TlsError;
 use crate::testing::shared_pki;
 
-/// What a client sends first. With `limit`, in records of at most that size.
+/// The first bytes of a client. With `limit`, in records of at most that size.
 fn sent(name: &str, alpn: &[&[u8]], limit: Option<usize>) -> Vec<u8> {
     let mut config = ClientConfig::clone(&shared_pki().client_tls().config());
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();

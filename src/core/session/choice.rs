@@ -22,9 +22,9 @@ pub trait ChooseConfig: Send + Sync {
 /// The configuration for a client.
 #[derive(Debug)]
 pub enum ConfigChoice {
-    /// The one with which the session was made.
+    /// The configuration with which the session was made.
     Common,
-    /// That of an identity with its own settings.
+    /// The configuration of an identity with its own settings.
     Own(Arc<ServerConfig>),
     /// No identity has the name, and the client is refused.
     UnknownName,
@@ -35,8 +35,8 @@ pub(super) struct Choice {
     by: Arc<dyn ChooseConfig>,
     engine: EngineKind,
     hello: ClientHelloReader,
-    /// Why there is no hello to choose by. The engine gets the first record, because it may be an alert that says more. Nothing
-    /// after it is accepted.
+    /// The reason why there is no hello. The engine gets the first record, because it may be an alert with the cause.
+    /// Nothing after it is accepted.
     failure: Option<TlsError>,
 }
 
@@ -83,7 +83,7 @@ impl Session {
         }
     }
 
-    /// Whether the session has to end after a record that the engine has accepted, because there was no hello to choose by.
+    /// Whether the session has to end after a record that the engine has accepted, because there was no hello.
     #[inline]
     pub(super) fn take_failed_choice(&mut self) -> Option<TlsError> {
         self.choice.take()?.failure

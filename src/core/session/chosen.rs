@@ -1,7 +1,7 @@
 //! The identity that the certificate resolver of a server chose for a session.
 //!
-//! rustls asks the resolver during the handshake, and does not report the answer. So a resolver of this crate notes its answer
-//! for the session that is calling rustls on this thread.
+//! rustls asks the resolver during the handshake, and does not report the answer. So a resolver of this crate records
+//! its answer for the session that is calling rustls on this thread.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ thread_local! {
     static SLOT: RefCell<Option<Option<Chosen>>> = const { RefCell::new(None) };
 }
 
-/// Notes the choice of a resolver. Without effect if another library is calling rustls.
+/// Records the choice of a resolver. Does nothing if another library is calling rustls.
 pub fn note_chosen(chosen: &Chosen) {
     SLOT.with_borrow_mut(|slot| {
         if let Some(slot) = slot {
@@ -34,7 +34,7 @@ pub fn note_chosen(chosen: &Chosen) {
 }
 
 impl InitialFacts {
-    /// Calls rustls. If a resolver chooses an identity during the call, it is the one of this session.
+    /// Calls rustls. If a resolver chooses an identity during the call, this session uses it.
     pub(super) fn noting_choice<T>(&mut self, call: impl FnOnce() -> T) -> T {
         let (result, chosen) = noting(call);
         if let Some(Chosen { chain, name }) = chosen {
@@ -44,7 +44,7 @@ impl InitialFacts {
     }
 }
 
-/// Calls rustls, and returns the choice that a resolver has noted during the call.
+/// Calls rustls, and returns the choice that a resolver has recorded during the call.
 fn noting<T>(call: impl FnOnce() -> T) -> (T, Option<Chosen>) {
     // Restored on drop: a verifier of the application may do another handshake during the call.
     struct Before(Option<Option<Chosen>>);

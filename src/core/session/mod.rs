@@ -35,7 +35,7 @@ use crate::policy::Watermarks;
 /// The number of bytes that are sealed in advance while the layer accepts nothing.
 const SEAL_AHEAD: usize = 64 << 10;
 
-/// What the owner of a session has to do next on the receiving side.
+/// The next step for the owner of a session on the receiving side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Step {

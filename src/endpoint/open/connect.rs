@@ -83,7 +83,7 @@ pub struct EndpointConnector {
     endpoint: ClientEndpoint,
     policy: Arc<Policy>,
     security: Security<HandshakeSettings>,
-    /// Where the connector was made.
+    /// The place in the code that made the connector.
     place: &'static Location<'static>,
 }
 
@@ -115,8 +115,9 @@ impl EndpointConnector {
         self.connect_with_prefix(b"").await
     }
 
-    /// As [`connect`](Self::connect), but these bytes are sent first, in plaintext also where TLS follows at once: for example a
-    /// [PROXY header](crate::proxy::ProxyHeader). They count as bytes of the connection, and its deadline covers them.
+    /// As [`connect`](Self::connect), but sends these bytes first, for example a [PROXY
+    /// header](crate::proxy::ProxyHeader). They are sent in plaintext, even if TLS follows at once. They count as bytes
+    /// of the connection, and its deadline covers them.
     ///
     /// # Errors
     /// As [`connect`](Self::connect).

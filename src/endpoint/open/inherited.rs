@@ -21,9 +21,8 @@ impl ListenerBuilder {
     /// whatever their names, as [`from_std_all`](Self::from_std_all) does (rule: tcp-10). `None` if there are none for this
     /// process. For sockets with one name, use the endpoint `systemd:NAME`.
     ///
-    /// # Errors
-    /// The system's error if a variable makes no sense, if a descriptor is no listening TCP socket, or if it was taken over
-    /// before.
+    /// # Errors The system's error if a variable is malformed, if a descriptor is no listening TCP socket, or if it was
+    /// taken over before.
     ///
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
@@ -125,7 +124,8 @@ mod sockets {
             Ok(Self { pid: read("LISTEN_PID")?, fds: read("LISTEN_FDS")?, names: read("LISTEN_FDNAMES")? })
         }
 
-        /// Whether there are sockets at all, and not for another process: a child inherits the variables of its parent.
+        /// Whether there are sockets for this process. A child inherits the variables of its parent, so they may be for
+        /// another process.
         fn is_for_us(&self) -> bool {
             let for_another = self.pid.as_ref().is_some_and(|pid| *pid != std::process::id().to_string());
             self.fds.is_some() && !for_another

@@ -80,7 +80,7 @@ pub(crate) async fn connect(
 /// The time between two attempts while the listener's backlog is full.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Where a Unix socket is.
+/// The place of a Unix socket.
 enum UnixPath<'a> {
     File(&'a Path),
     /// A name of Linux's abstract namespace.
@@ -165,7 +165,7 @@ impl Listens for UnixSocket {
     }
 
     fn take_backlog(&mut self) -> Vec<Self::Waiting> {
-        // New clients find no socket any more.
+        // From now on, new clients find no socket.
         self.file = None;
         let mut all = Vec::new();
         while let Ok((stream, _)) = SockRef::from(&self.socket).accept() {

@@ -6,7 +6,7 @@ use super::text::Mistake;
 /// The versions of IP to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) enum Families {
-    /// Those of the addresses; a server without a host takes IPv4.
+    /// The versions of the addresses. A server without a host uses IPv4.
     #[default]
     Given,
     /// Both, on one socket: `[::]` accepts IPv4 too.
@@ -25,7 +25,7 @@ impl Families {
         }
     }
 
-    /// The one that is given, if it fits to the host.
+    /// Returns the given version, if it fits the host.
     pub(super) fn read(given: &Given<'_>, host: Option<&str>) -> Result<Self, Mistake> {
         let mut found: Option<(Self, usize)> = None;
         for families in [Self::Dual, Self::V4, Self::V6] {

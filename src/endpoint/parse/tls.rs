@@ -37,8 +37,8 @@ impl<T> Security<T> {
         }
     }
 
-    /// That of a socket that was passed in: TLS if there are arguments for it, and from the first byte on unless the flag
-    /// `starttls` is given.
+    /// The mode of a socket that was passed in: TLS if there are arguments for it, and from the first byte on unless
+    /// the flag `starttls` is given.
     pub(super) fn of_inherited(given: &Given<'_>, read: impl FnOnce() -> Result<T, Mistake>) -> Result<Self, Mistake> {
         let tls = [
             Argument::Cert,
@@ -111,7 +111,7 @@ pub(crate) struct ServerText {
     common: Common,
 }
 
-/// What a server asks of its clients.
+/// The client certificates that a server requires.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Clients {
     /// The file of their CA.
@@ -122,7 +122,7 @@ struct Clients {
     crl: Option<String>,
 }
 
-/// Where the identities of a server are.
+/// The source of a server's identities.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Identities {
     Files { cert: String, key: String },

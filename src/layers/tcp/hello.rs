@@ -20,11 +20,11 @@ impl TcpConnection {
     /// There is no deadline: use [`Incoming::client_hello`](crate::Incoming::client_hello), or a timeout of your own. The
     /// message may occupy at most 64 KiB.
     ///
-    /// # Errors
-    /// [`Reason::Tls`]: the peer does not speak TLS (see [`TlsError::not_tls`]), or the message is malformed or too long. The
-    /// connection is still open and its bytes are unread, so the application can answer in plaintext or with
-    /// [`refuse_tls`](Self::refuse_tls). [`Reason::Truncated`]: the peer ended its half before the message was complete. All
-    /// of this is the peer's fault. Otherwise the reason why the connection has ended.
+    /// # Errors [`Reason::Tls`]: the peer does not speak TLS (see [`TlsError::not_tls`]), or the message is malformed
+    /// or too long. The connection is still open and its bytes are unread, so the application can answer in plaintext
+    /// or with [`refuse_tls`](Self::refuse_tls). [`Reason::Truncated`]: the peer ended its half before the message was
+    /// complete. In all of these cases, the peer is to blame. Any other error is the reason why the connection has
+    /// ended.
     ///
     /// # Cancel safety
     /// Cancel safe: received bytes stay in the connection.
@@ -42,8 +42,8 @@ impl TcpConnection {
         }
     }
 
-    /// Refuses a TLS client: sends this alert, ends the connection, and reads for a short time what the client still
-    /// sends, so that the alert reaches it. Takes at most one second, and at most
+    /// Refuses a TLS client: sends this alert, ends the connection, and reads the client's remaining bytes for a short
+    /// time, so that the alert reaches the client. Takes at most one second, and at most
     /// [`Policy::close_timeout`](crate::Policy::close_timeout).
     ///
     /// `unrecognized_name` (RFC 6066 section 3) is the alert for an unknown host name, `no_application_protocol` (RFC 7301

@@ -91,8 +91,8 @@ impl SharedTcp {
         }
     }
 
-    /// Whether it is decided that our data was delivered or not: everything has arrived, the connection is lost, or the
-    /// system cannot report it. After everything has arrived, the system is not asked again.
+    /// Whether the delivery of our data is decided: everything has arrived, the connection is lost, or the system
+    /// cannot report it. After everything has arrived, the system is not asked again.
     fn is_settled(&self) -> bool {
         let Some(pending) = self.ask() else { return true };
         if pending != Pending::default() {

@@ -197,7 +197,7 @@ impl<T: Transport> TlsConnection<T> {
             return Err(reason.into());
         }
         self.layer(TOKEN).control().note_handshake_failed(&reason);
-        // Noted first, because the report is that of the handshake, also if the close below makes none.
+        // Recorded first: the report is about the handshake, even if the close below makes no report.
         self.layer(TOKEN).control().note_reason(&reason);
         if !matches!(reason, Reason::TimedOut(_) | Reason::Aborted) {
             // A failure is rare, so its future is boxed: a task that waits for a handshake needs no space for it.

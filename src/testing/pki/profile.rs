@@ -8,8 +8,8 @@ use time::{Duration, OffsetDateTime};
 
 use super::distinguished_name;
 
-/// The kinds of keys that rustls verifies and that this module can make. With the feature `ring` alone, it can make keys on
-/// P-256 and P-384, and Ed25519; making another one panics.
+/// The kinds of keys that rustls verifies and that this module can make. With the feature `ring` alone, it can make
+/// keys of the kinds P-256, P-384 and Ed25519; making another kind panics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum KeyKind {
@@ -31,7 +31,7 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    /// Those that this module can make with the enabled features.
+    /// The kinds that this module can make with the enabled features.
     pub const ALL: &'static [Self] = if cfg!(feature = "aws-lc-rs") {
         &[Self::EcdsaP256, Self::EcdsaP384, Self::EcdsaP521, Self::Ed25519, Self::Rsa2048, Self::Rsa3072, Self::Rsa4096]
     } else {

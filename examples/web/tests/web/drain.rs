@@ -1,4 +1,4 @@
-//! What SIGTERM does.
+//! The drain that SIGTERM begins.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

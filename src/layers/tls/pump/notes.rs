@@ -1,4 +1,4 @@
-//! What a session reports to the handle of its connection.
+//! The reports of a session to the handle of its connection.
 
 use super::Pump;
 use crate::core::half;
@@ -6,7 +6,7 @@ use crate::transport::Transport;
 use crate::transport::layer::TOKEN;
 
 impl<T: Transport> Pump<T> {
-    /// Counts plaintext for the application: that of the topmost session.
+    /// Counts the plaintext of the application. Only the topmost session counts.
     #[inline]
     pub(crate) fn note_read(&self, bytes: usize) {
         if let Some(layer) = self.layer.as_ref().filter(|_| bytes > 0 && !self.is_beneath) {
