@@ -126,7 +126,7 @@ impl_builder!(ServerTlsBuilder, ServerTls);
 /// Identities after the first one.
 #[derive(Debug, Clone)]
 enum Member {
-    One(Identity),
+    One(Box<Identity>),
     Directory(PathBuf),
 }
 
@@ -143,7 +143,7 @@ impl ServerTlsBuilder {
     #[doc(alias = "crt-list")]
     #[doc(alias = "ResolvesServerCertUsingSni")]
     pub fn add_identity(mut self, identity: Identity) -> Self {
-        self.more_identities.push(Member::One(identity));
+        self.more_identities.push(Member::One(Box::new(identity)));
         self
     }
 
@@ -299,7 +299,7 @@ impl ServerTlsBuilder {
             let mut identities: Vec<Identity> = common.identity.take().map(Identity::of).into_iter().collect();
             for member in &self.more_identities {
                 match member {
-                    Member::One(identity) => identities.push(identity.clone()),
+                    Member::One(identity) => identities.push((**identity).clone()),
                     Member::Directory(dir) => {
                         let (listed, found) = Directory::load(dir, Identity::in_memory)?;
                         warnings.extend(listed.warnings());
