@@ -15,9 +15,9 @@ use crate::signals::Hangups;
 pub(crate) enum Reloaded {
     /// Another configuration is in use.
     Changed,
-    /// The files have not changed since the last one.
+    /// The files have not changed since the last reload.
     Unchanged,
-    /// The files cannot be used, and the configuration from before stays in use. This is told once for each content.
+    /// The files cannot be used, and the old configuration stays in use. This is reported once for each content.
     Failed(Error),
 }
 
@@ -42,14 +42,14 @@ pub(crate) struct Watched<F> {
     pub(crate) load: F,
 }
 
-/// Looks at the files until it is dropped.
+/// Checks the files at intervals until it is dropped.
 pub(crate) async fn watch<F>(watched: Watched<F>, mut hangups: Hangups, tell: impl Fn(Reloaded))
 where
     F: Fn() -> Result<ServerTls, Error> + Send + Sync + 'static,
 {
     let Watched { tls, files, every, load } = watched;
     let (files, load) = (Arc::new(files), Arc::new(load));
-    // The first look loads in any case: the files may have changed since they were loaded first.
+    // The first check always loads the files: they may have changed since they were first loaded.
     let mut seen = None;
     let mut has_failed = false;
     loop {
@@ -58,7 +58,7 @@ where
             () = tokio::time::sleep(every) => false,
         };
         let (files, load) = (Arc::clone(&files), Arc::clone(&load));
-        // A slow disk must not hold up connections.
+        // A slow disk must not delay connections.
         let looked = tokio::task::spawn_blocking(move || {
             let now = fingerprint(&files);
             let is_due = Some(now) != seen || (is_asked && !has_failed);

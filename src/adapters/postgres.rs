@@ -72,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for M
     }
 }
 
-/// A TLS connection to one server that is about to be made.
+/// Makes one TLS connection to one server.
 #[derive(Debug)]
 pub struct Connect {
     made_by: MakeTls,

@@ -21,10 +21,10 @@
 //! # }
 //! ```
 //!
-//! tonic's own `Request::peer_certs` works only for streams of tokio-rustls, because the type that it looks for cannot be made
-//! outside of tonic. [`addresses`] makes `remote_addr` and `local_addr` work.
+//! tonic's own `Request::peer_certs` works only for streams of tokio-rustls, because code outside of tonic cannot make
+//! the type that it returns. [`addresses`] makes `remote_addr` and `local_addr` work.
 //!
-//! The client is the connector of the feature `hyper`, `HttpConnector`, with tonic's `Endpoint::connect_with_connector`.
+//! For a client, pass `HttpConnector` of the feature `hyper` to tonic's `Endpoint::connect_with_connector`.
 
 use std::fmt;
 use std::pin::Pin;
@@ -49,8 +49,8 @@ impl<T: Transport> Connected for Lingering<T> {
     }
 }
 
-/// The connections of a [`TlsListener`] as a stream for tonic's `serve_with_incoming`. The stream ends when the listener's group
-/// drains. The connections end by a complete close ([`Lingering`]).
+/// The connections of a [`TlsListener`] as a stream for tonic's `serve_with_incoming`. The stream ends when the
+/// listener's group drains. The connections end with a complete close ([`Lingering`]).
 pub struct Incoming<C>(Option<TlsListener<C>>);
 
 impl<C: Transport> Incoming<C> {
@@ -83,7 +83,8 @@ impl<C> fmt::Debug for Incoming<C> {
     }
 }
 
-/// An interceptor for tonic's `remote_addr` and `local_addr` of a request. With a PROXY header, the remote address is the client's.
+/// An interceptor that makes tonic's `remote_addr` and `local_addr` of a request work. After a PROXY header, the remote
+/// address is the client's.
 ///
 /// ```no_run
 /// # fn example<S>(service: S) {

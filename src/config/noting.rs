@@ -7,11 +7,11 @@ use rustls::sign::CertifiedKey;
 
 use crate::core::session::{Chosen, note_chosen};
 
-/// Notes which chain the resolver chooses, for the facts of the session (rule: identity-9).
+/// Records the chain that the resolver chooses, for the facts of the session (rule: identity-9).
 #[derive(Debug)]
 pub(super) struct Noting {
     inner: Arc<dyn ResolvesServerCert>,
-    /// The previous choice: most servers always choose the same one.
+    /// The previous choice. Most servers always choose the same chain.
     last: Mutex<Option<(Arc<CertifiedKey>, Chosen)>>,
 }
 

@@ -168,7 +168,7 @@ impl Observer for Tracing {
             let Some(place) = connection.made_at() else { return };
             const WHAT: &str = "a connection was dropped without close, close_write or abort: its peer may have lost the end of the data";
             if self.is_first(place) {
-                warn!(target: "bowline", made_at = %place, "{WHAT} (told once for each place)");
+                warn!(target: "bowline", made_at = %place, "{WHAT} (reported once for each place)");
             } else {
                 debug!(target: "bowline", made_at = %place, "{WHAT}");
             }

@@ -75,8 +75,8 @@ impl<C: Send + 'static> Accepting<C> {
         self.end(error).await;
     }
 
-    /// Waits until the handshakes in progress have ended: finished, aborted by the drain, or at their deadline. Then the ready
-    /// connections have a limited time to be accepted (rule: accept-4).
+    /// Waits until each handshake in progress is finished, was aborted by the drain, or has reached its deadline. Then
+    /// the application has a limited time to accept the ready connections (rule: accept-4).
     async fn end(&mut self, error: Error) {
         while self.tasks.join_next().await.is_some() {}
         self.ready.end(error);
@@ -93,7 +93,7 @@ impl<C: Send + 'static> Accepting<C> {
         }
     }
 
-    /// A place for a connection. If none is free, a handshake is aborted to free one (rule: accept-2).
+    /// Waits for a permit for a connection. If none is free, a handshake is aborted to free one (rule: accept-2).
     async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
         let mut place = pin!(Arc::clone(places).acquire_owned());
         if places.available_permits() > 0 {
@@ -109,7 +109,7 @@ impl<C: Send + 'static> Accepting<C> {
                 place = place.as_mut() => return place.ok(),
                 () = std::future::ready(()) => {}
             }
-            // Without a handshake in progress, a place becomes free when the application accepts a connection.
+            // Without a handshake in progress, a permit becomes free when the application accepts a connection.
             let Some(victim) = victim else { return place.await.ok() };
             victim.displaced.notify_one();
             tokio::select! {

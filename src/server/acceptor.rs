@@ -54,8 +54,8 @@ pub(crate) struct Permits {
 }
 
 impl Permits {
-    /// Moves the permits of the limits to the connection, which holds them until it is gone, and adds it to the group.
-    /// Returns the permit that counts the connection as unfinished.
+    /// Moves the permits of the limits to the connection, which holds them until its end, and adds the connection to
+    /// the group. Returns the permit that counts the connection as unfinished.
     pub(crate) fn hand_to(self, control: &Control) -> OwnedSemaphorePermit {
         hold(control, self.total, self.peer_permit);
         self.group.join(control);
@@ -140,7 +140,7 @@ impl<S: Listens> Acceptor<S> {
         tokio::select! {
             biased;
             () = self.drained() => Err(Error::Draining),
-            // A drain that starts during this poll closes the socket. An error that follows is not one of the socket.
+            // A drain that starts during this poll closes the socket. An error after that is not a fault of the socket.
             accepted = self.accept_permitted() => accepted.map_err(|error| if self.group.is_draining() { Error::Draining } else { error }),
         }
     }
@@ -231,8 +231,8 @@ impl<S: Listens> Acceptor<S> {
     }
 }
 
-/// Whether the socket still listens, according to the system. If the system cannot tell, an ambiguous error counts as
-/// the end.
+/// Whether the socket still listens, according to the system. If the system does not report it, an ambiguous error
+/// counts as the end.
 fn still_listens(socket: &SockRef<'_>) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     return socket.is_listener().unwrap_or(false);
