@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 
-use super::roles::Settings;
+use super::settings::Settings;
 
 /// The settings in use. A handshake takes them once, when it begins (rule: reload-1).
 pub(super) struct Cell<C>(RwLock<Arc<Settings<C>>>);
@@ -42,6 +42,12 @@ impl<C> Settings<C> {
     fn is_same(&self, other: &Self) -> bool {
         let same_contents = self.contents.is_some() && self.contents == other.contents;
         self.engine == other.engine && (same_contents || Arc::ptr_eq(&self.config, &other.config))
+    }
+}
+
+impl<C> From<Settings<C>> for Arc<Cell<C>> {
+    fn from(settings: Settings<C>) -> Self {
+        Arc::new(Cell::new(settings))
     }
 }
 

@@ -15,7 +15,7 @@ use super::common::{Common, checked_alpn, contradiction};
 use super::fingerprint::Fingerprint;
 use super::identities::{self, Identity, IdentityInfo, Loaded};
 use super::noting::Noting;
-use super::roles::Settings;
+use super::settings::Settings;
 use super::{ConfigWarning, fail};
 use crate::error::{ConfigProblem, Error};
 

@@ -45,6 +45,7 @@ mod pem;
 mod revocation;
 mod roles;
 mod server;
+mod settings;
 #[cfg(feature = "tokio")]
 pub(crate) mod start_tls;
 mod tickets;
