@@ -1,5 +1,5 @@
-//! Receives the requests to stop, any number of times: SIGTERM and SIGINT, and on Windows the events of the console that
-//! correspond to them. And SIGHUP, the request to reload.
+//! Receives the requests to stop, any number of times: SIGTERM and SIGINT, and on Windows the events of the console
+//! that correspond to them. It also receives SIGHUP, the request to reload.
 
 #[cfg(unix)]
 pub(crate) struct Signals {

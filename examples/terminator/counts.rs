@@ -1,5 +1,5 @@
-//! Counts the clients' connections, and writes the counts as Prometheus text. It needs no other crate, so that the examples build
-//! as before; the crate's feature `metrics` gives the same counts to any recorder.
+//! Counts the clients' connections, and writes the counts as Prometheus text. This module needs no other crate, so that
+//! the examples build quickly. bowline's feature `metrics` sends the same counts to any recorder.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{Display, Write};
@@ -23,7 +23,7 @@ struct State {
     seconds: [u64; BUCKETS.len()],
     seconds_sum: f64,
     seconds_count: u64,
-    /// Bytes of connections that have ended.
+    /// The bytes of connections that have ended.
     received: u64,
     sent: u64,
     accept_errors: BTreeMap<&'static str, u64>,

@@ -114,7 +114,7 @@ async fn run(args: Args, log: Log) -> Result<(), Error> {
             tokio::time::sleep(delay).await;
             group.drain(patience).await
         };
-        // Connections that are still open then are aborted, so that no peer takes its data for complete.
+        // Connections that are still open then are aborted, so that no peer mistakes its data for complete.
         Ok(tokio::select! {
             report = draining => report,
             () = signals.stop() => group.drain(Duration::ZERO).await,
@@ -162,8 +162,8 @@ fn expiry(tls: &ServerTls) -> Vec<(String, SystemTime)> {
 
 /// Accepts connections until the drain starts, and returns when the last connection has ended and is logged.
 async fn serve(listener: &EndpointListener, terminator: &Arc<Terminator>) -> Result<(), Error> {
-    // Every connection's task holds a sender, and nothing is sent: the channel ends with the last of them. A `JoinSet` would
-    // wake this task for each connection that ends.
+    // Every connection's task holds a sender, and no task sends anything: the channel ends when the last sender is
+    // dropped. A `JoinSet` would wake this task for each connection that ends.
     let (served, mut all_served) = mpsc::channel::<()>(1);
     let mut number = 0;
     loop {

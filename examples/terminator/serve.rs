@@ -89,7 +89,7 @@ async fn connect(terminator: &Terminator, header: &[u8]) -> Result<(BoxConnectio
     let greeting = match by {
         // The greeting may list capabilities that end with the upgrade.
         Dialogue::Imap => b"* OK ready\r\n".to_vec(),
-        // Notices, and not a greeting.
+        // These are notices, not a greeting.
         Dialogue::Irc => Vec::new(),
         _ => dialogue.greeting().to_vec(),
     };

@@ -16,8 +16,8 @@
 //! this module. It reads exactly the server's answer. If an attacker adds plaintext after the answer, the handshake
 //! reads it and fails.
 //!
-//! The server's certificate is always verified, as with `sslmode=verify-full` of PostgreSQL's own client. With `sslmode=prefer`, tokio-postgres
-//! uses plaintext if the server refuses TLS.
+//! The server's certificate is always verified, as with `sslmode=verify-full` of PostgreSQL's own client. With
+//! `sslmode=prefer`, tokio-postgres uses plaintext if the server refuses TLS.
 
 use std::fmt;
 use std::future::Future;

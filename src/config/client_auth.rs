@@ -41,7 +41,8 @@ impl ClientAuth {
         Self::default()
     }
 
-    /// Requires from every client a certificate that one of the CAs in this PEM file has issued. May be called several times.
+    /// Requires from every client a certificate that one of the CAs in this PEM file has issued. May be called several
+    /// times.
     pub fn ca_pem_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.roots.push(RootSource::Pem(Source::File(path.into())));
         self

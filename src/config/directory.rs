@@ -57,8 +57,8 @@ impl Directory {
         }
     }
 
-    /// Lists the directory and loads its identities. If Kubernetes replaces the files in the meantime, the old ones may be gone,
-    /// and the new ones are loaded.
+    /// Lists the directory and loads its identities. If Kubernetes replaces the files in the meantime, the old ones may
+    /// be gone, and the new ones are loaded.
     pub(super) fn load<T>(dir: &Path, load: impl Fn(&Identity) -> Result<T, Error>) -> Result<(Self, Vec<T>), Error> {
         const ATTEMPTS: usize = 10;
         let attempt = || {
@@ -134,8 +134,9 @@ fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
     Ok(all)
 }
 
-/// The directory that holds the files at this moment. Kubernetes replaces all files of a volume at once, by changing the link
-/// `..data`. A reader that follows the link for each file may get the certificate of one revision and the key of another (rule: identity-6).
+/// The directory that holds the files at this moment. Kubernetes replaces all files of a volume at once, by changing
+/// the link `..data`. A reader that follows the link for each file may get the certificate of one revision and the key
+/// of another (rule: identity-6).
 fn revision(dir: &Path) -> Result<PathBuf, Error> {
     let data = dir.join("..data");
     let link = if data.symlink_metadata().is_ok() { data.as_path() } else { dir };

@@ -20,8 +20,8 @@ use crate::certificate::{AlternativeName, Certificate, seconds};
 use crate::error::Error;
 
 /// An identity of a server, to add to others with
-/// [`ServerTlsBuilder::add_identity`](super::ServerTlsBuilder::add_identity). It is read and checked when the configuration
-/// is built.
+/// [`ServerTlsBuilder::add_identity`](super::ServerTlsBuilder::add_identity). It is read and checked when the
+/// configuration is built.
 ///
 /// ```no_run
 /// use bowline::ServerTls;
@@ -47,8 +47,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// From PEM files; both may be one file. The chain starts with our own certificate, followed by its issuer; leave out
-    /// the root.
+    /// From PEM files; both may be one file. The chain starts with our own certificate, followed by its issuer; leave
+    /// out the root.
     pub fn pem_files(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         Self::of(IdentitySource::Pem { chain: Source::File(chain.into()), key: Source::File(key.into()) })
     }
@@ -67,8 +67,8 @@ impl Identity {
         Self { source, label: None, names: None, ocsp: None, alpn: None, client_auth: None }
     }
 
-    /// The name of the identity in [`ServerTls::identities`](super::ServerTls::identities), in the facts of a connection and
-    /// in metrics. Default: the first DNS name of the certificate, or else its subject.
+    /// The name of the identity in [`ServerTls::identities`](super::ServerTls::identities), in the facts of a
+    /// connection and in metrics. Default: the first DNS name of the certificate, or else its subject.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
@@ -82,8 +82,8 @@ impl Identity {
         self
     }
 
-    /// An OCSP response for the certificate, as DER (RFC 6960). It is sent to each client that asks for it ("stapled", RFC
-    /// 6066 section 8).
+    /// An OCSP response for the certificate, as DER (RFC 6960). It is sent to each client that asks for it ("stapled",
+    /// RFC 6066 section 8).
     pub fn ocsp_response(mut self, response: impl Into<Vec<u8>>) -> Self {
         self.ocsp = Some(Source::Bytes(response.into()));
         self
@@ -95,8 +95,8 @@ impl Identity {
         self
     }
 
-    /// The application protocols to negotiate for this identity, instead of those of the server. With none, no protocol is
-    /// negotiated.
+    /// The application protocols to negotiate for this identity, instead of those of the server. With none, no protocol
+    /// is negotiated.
     ///
     /// The server name that the client asks for chooses the protocols. If several identities have the name, the
     /// protocols of the first one are used (rule: identity-7).

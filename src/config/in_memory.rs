@@ -104,7 +104,7 @@ impl InMemory {
         Ok(settings)
     }
 
-    /// All identities, the first one first; at least one, unless the application has a resolver.
+    /// All identities, in order. There is at least one, unless the application has a resolver.
     fn load_identities(&self, provider: &CryptoProvider) -> Result<Vec<Loaded>, Error> {
         let needs_identities = self.refuse_unknown_names || self.default_identity.is_some();
         match (&self.resolver, &self.identities[..]) {
@@ -127,7 +127,7 @@ impl InMemory {
     }
 }
 
-/// The policy of each identity that has one of its own.
+/// The policy of each identity that has its own policy.
 fn own_auths(
     all: &[Loaded],
     provider: &Arc<CryptoProvider>,

@@ -1,4 +1,4 @@
-//! Whether a root that a server presents as its own certificate is revoked.
+//! Checks whether a root that a server presents as its own certificate is revoked.
 //!
 //! webpki checks the revocation lists for every certificate of a path that it builds. It builds no path for a root that is marked
 //! as a CA ([`verify`](super::verify)), so the root is checked here, equally strictly: a list is required, signed by the root and

@@ -17,7 +17,8 @@ pub struct Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefusalReason {
-    /// The peer has as many connections as [`ListenerBuilder::max_per_peer`](crate::ListenerBuilder::max_per_peer) allows.
+    /// The peer has as many connections as [`ListenerBuilder::max_per_peer`](crate::ListenerBuilder::max_per_peer)
+    /// allows.
     TooManyOfPeer {
         /// The limit.
         max: usize,

@@ -38,8 +38,8 @@ pub struct TcpInfo {
 }
 
 impl TcpInfo {
-    /// Reads the kernel's `struct tcp_info` (linux/tcp.h). Its fields never move; a newer kernel has more of them. `None`
-    /// if it is shorter than that of Linux 2.6.
+    /// Reads the kernel's `struct tcp_info` (linux/tcp.h). Its fields never move; a newer kernel has more of them.
+    /// `None` if it is shorter than that of Linux 2.6.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let u32_at = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));

@@ -36,8 +36,8 @@ pub struct ClientHello {
 }
 
 impl ClientHello {
-    /// The host name that the client asks for (SNI, RFC 6066 section 3): in lower case, without a dot at the end, IDN as
-    /// A-labels. `None` if there is none; an IP address does not count.
+    /// The host name that the client asks for (SNI, RFC 6066 section 3): in lower case, without a dot at the end, IDN
+    /// as A-labels. `None` if there is none; an IP address does not count.
     #[doc(alias = "sni")]
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
@@ -69,8 +69,8 @@ impl ClientHello {
         &self.signature_schemes
     }
 
-    /// Whether the message has the extension `encrypted_client_hello`. Most clients send it to every server, with random
-    /// bytes if they know no key (RFC 9849 section 6.2).
+    /// Whether the message has the extension `encrypted_client_hello`. Most clients send it to every server, with
+    /// random bytes if they know no key (RFC 9849 section 6.2).
     pub fn has_ech(&self) -> bool {
         self.has_ech
     }

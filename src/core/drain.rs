@@ -11,8 +11,8 @@ pub struct DrainReport {
     pub(crate) ended: OutcomeCounts,
     /// The number of connections that the drain aborted at the deadline. They are counted as `aborted` too.
     pub cut_off: usize,
-    /// The number of connections that the drain has aborted before their handshake was done. They are not counted anywhere
-    /// else in this report, because no application has used them.
+    /// The number of connections that the drain has aborted before their handshake was done. They are not counted
+    /// anywhere else in this report, because no application has used them.
     pub handshakes: usize,
 }
 

@@ -49,8 +49,9 @@ pub struct SessionFacts {
     /// Our own certificates. They are known only if the configuration was made from an identity. Empty if a
     /// certificate resolver of the application chose them.
     pub own_chain: Arc<[CertificateDer<'static>]>,
-    /// On a server, the name of the identity that was used, as [`ServerTls::identities`](crate::ServerTls::identities) lists
-    /// it. `None` on a client, and with a configuration that came from rustls.
+    /// On a server, the name of the identity that the connection uses: see
+    /// [`ServerTls::identities`](crate::ServerTls::identities). `None` on a client, and with a configuration that came
+    /// from rustls.
     pub identity: Option<Arc<str>>,
     /// The [generation](crate::ServerTls::generation) of our configuration when the handshake began. `None` if another
     /// library began the session.

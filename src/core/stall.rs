@@ -64,7 +64,7 @@ mod tests {
         // More was written, and nothing was taken.
         assert!(!leaving.check(900, 200));
         assert!(leaving.check(100, 1000));
-        // The first check cannot know.
+        // The first check has no earlier value to compare with.
         assert!(Leaving::default().check(1, 0));
     }
 

@@ -69,8 +69,8 @@ struct State {
 }
 
 impl Metrics {
-    /// An observer for [`Policy::observer`](crate::Policy::observer). Describes the metrics to the recorder, so install the
-    /// recorder first.
+    /// An observer for [`Policy::observer`](crate::Policy::observer). Describes the metrics to the recorder, so install
+    /// the recorder first.
     #[allow(clippy::new_ret_no_self)] // A policy takes a shared observer.
     pub fn new() -> Arc<Self> {
         describe_gauge!(OPEN, "Open connections");

@@ -35,10 +35,10 @@ use crate::policy::Role;
 /// # Ok(()) }
 /// ```
 ///
-/// The span `connection` has the level INFO, and these fields: `role`, `peer`, `via` (the proxy, after a PROXY header; `peer`
-/// is recorded again then), `sni`, `version`, `alpn`, `resumed`, `handshake_seconds`, `received` and `sent` (bytes of the
-/// application), `outcome` ([`Reason::name`]), `phase` and `alert` (received, or sent by us). It contains no other data of a
-/// peer, and no secret (rule: observe-4). The text of a peer is escaped.
+/// The span `connection` has the level INFO, and these fields: `role`, `peer`, `via` (the proxy, after a PROXY header;
+/// `peer` is recorded again then), `sni`, `version`, `alpn`, `resumed`, `handshake_seconds`, `received` and `sent`
+/// (bytes of the application), `outcome` ([`Reason::name`]), `phase` and `alert` (received, or sent by us). It contains
+/// no other data of a peer, and no secret (rule: observe-4). The text of a peer is escaped.
 ///
 /// | event | level |
 /// |---|---|

@@ -72,8 +72,8 @@ impl ListenerBuilder {
     }
 
     /// The largest number of open connections of this listener, including unfinished ones; default: no limit. At the
-    /// limit, [`Listener::accept`](crate::Listener::accept) waits, and new connections wait in the system's backlog until a connection is gone
-    /// (rule: limit-1).
+    /// limit, [`Listener::accept`](crate::Listener::accept) waits, and new connections wait in the system's backlog
+    /// until a connection is gone (rule: limit-1).
     ///
     /// A connection counts until its socket is closed, also after an upgrade, a split or a drop.
     #[doc(alias = "LimitTotalConnectionsFactory")]
@@ -82,12 +82,13 @@ impl ListenerBuilder {
     }
 
     /// The largest number of open connections of one peer with this listener; at least 1, default: no limit. Further
-    /// connections are refused with RST before anything is allocated for them, and [`Listener::status`](crate::Listener::status) counts them
-    /// (rule: limit-2).
+    /// connections are refused with RST before anything is allocated for them, and
+    /// [`Listener::status`](crate::Listener::status) counts them (rule: limit-2).
     ///
     /// A peer is an IPv4 address or an IPv6 network of 64 bits, because a host usually has such a network and can use
-    /// any of its 2⁶⁴ addresses. [`per_peer_ipv6_prefix`](Self::per_peer_ipv6_prefix) changes the length. If the clients
-    /// come through a proxy, they all have the proxy's address, unless the proxy names them in a PROXY header (feature `proxy`).
+    /// any of its 2⁶⁴ addresses. [`per_peer_ipv6_prefix`](Self::per_peer_ipv6_prefix) changes the length. If the
+    /// clients come through a proxy, they all have the proxy's address, unless the proxy names them in a PROXY header
+    /// (feature `proxy`).
     #[doc(alias = "LimitConnectionsByPeer")]
     pub fn max_per_peer(self, max: usize) -> Self {
         Self { max_per_peer: Some(max.max(1)), ..self }
@@ -104,13 +105,13 @@ impl ListenerBuilder {
         Self { group: group.clone(), ..self }
     }
 
-    /// Whether a drain takes the connections that wait in the system's backlog, and lets handshakes finish, within their
-    /// deadline (rule: drain-5); default `false`: both are reset. So a client whose connection the system has accepted before
-    /// the drain is not cut off.
+    /// Whether a drain accepts the connections in the system's backlog, and lets handshakes finish within their
+    /// deadline (rule: drain-5); default `false`: the drain resets both. With `true`, no client is cut off whose
+    /// connection the system had accepted before the drain.
     ///
-    /// Continue to accept until [`Error::Draining`](crate::Error::Draining): [`DrainGroup::drain`] waits for these connections. The
-    /// [`Control::draining`](crate::Control::draining) of each of them is ready at once. A connection that nobody has accepted
-    /// at the deadline of the drain is reset.
+    /// Continue to accept until [`Error::Draining`](crate::Error::Draining): [`DrainGroup::drain`] waits for these
+    /// connections. The [`Control::draining`](crate::Control::draining) of each of them is ready at once. A connection
+    /// that nobody has accepted at the deadline of the drain is reset.
     ///
     /// On Linux, the system ignores new clients while the drain empties the backlog, which takes about a millisecond,
     /// and refuses them afterwards. A listening socket may have other holders if it was passed in, or if its descriptor
@@ -136,11 +137,11 @@ impl ListenerBuilder {
         Self { family: Some(family), ..self }
     }
 
-    /// Whether other sockets with this option may be bound to the same port (`SO_REUSEPORT`); default: no. On Linux, the
-    /// system then spreads new connections over the sockets. See [`bind_workers`](Self::bind_workers).
+    /// Whether other sockets with this option may be bound to the same port (`SO_REUSEPORT`); default: no. On Linux,
+    /// the system then spreads new connections over the sockets. See [`bind_workers`](Self::bind_workers).
     ///
-    /// All sockets of a port need the option, and on Linux they must belong to the same user. Windows has no such option, and
-    /// there opening the listener fails.
+    /// All sockets of a port need the option, and on Linux they must belong to the same user. Windows has no such
+    /// option, and there opening the listener fails.
     #[doc(alias = "SO_REUSEPORT")]
     pub fn reuse_port(self, reuse_port: bool) -> Self {
         Self { reuse_port, ..self }

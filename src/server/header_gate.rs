@@ -34,7 +34,8 @@ impl HeaderGate {
         Some(Arc::new(Self { proxy, limits, errors, policy: Arc::clone(&chosen.policy) }))
     }
 
-    /// Whether this peer may send a header. Such a peer does not count for the limit per peer: its client does (rule: proxy-5).
+    /// Whether this peer may send a header. Such a peer does not count for the limit per peer: its client does (rule:
+    /// proxy-5).
     pub(super) fn expects_from(&self, peer: IpAddr) -> bool {
         matches!(self.proxy.expected_from(Some(peer)), Expected::Perhaps | Expected::Header)
     }
@@ -82,12 +83,12 @@ impl std::fmt::Debug for HeaderGate {
 }
 
 impl ListenerBuilder {
-    /// Reads a PROXY header at the start of the connections, before anything else (rule: proxy-5). It has the deadline of the
-    /// handshake. Then the client is [`peer_addr`](crate::Transport::peer_addr), the proxy is
+    /// Reads a PROXY header at the start of the connections, before anything else (rule: proxy-5). It has the deadline
+    /// of the handshake. Then the client is [`peer_addr`](crate::Transport::peer_addr), the proxy is
     /// [`Control::via`](crate::Control::via), and [`max_per_peer`](Self::max_per_peer) counts the client.
     ///
-    /// [`Incoming::handshake`](crate::Incoming::handshake) and the other methods that wait read the header first, and so does
-    /// [`TlsListener`](crate::TlsListener). Before [`Incoming::into_tcp`](crate::Incoming::into_tcp), call
+    /// [`Incoming::handshake`](crate::Incoming::handshake) and the other methods that wait read the header first, and
+    /// so does [`TlsListener`](crate::TlsListener). Before [`Incoming::into_tcp`](crate::Incoming::into_tcp), call
     /// [`Incoming::read_proxy_header`](crate::Incoming::read_proxy_header). Unix sockets have no headers.
     pub fn proxy(self, proxy: ProxyProtocol) -> Self {
         Self { proxy: Some(proxy), ..self }

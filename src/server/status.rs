@@ -15,8 +15,8 @@ pub struct ListenerStatus {
     pub last_error: Option<Arc<io::Error>>,
     /// Whether accept is waiting now because the system has run out of descriptors or memory.
     pub is_waiting: bool,
-    /// Whether [`ListenerBuilder::max_connections`](crate::ListenerBuilder::max_connections) is reached. The next connection
-    /// then waits in the system's backlog.
+    /// Whether [`ListenerBuilder::max_connections`](crate::ListenerBuilder::max_connections) is reached. The next
+    /// connection then waits in the system's backlog.
     pub is_full: bool,
     /// The number of connections that were refused since the listener was opened.
     pub refused: u64,

@@ -25,20 +25,20 @@ impl Default for TlsListenerBuilder {
 }
 
 impl TlsListenerBuilder {
-    /// The largest number of connections between the system's backlog and [`TlsListener::accept`](crate::TlsListener::accept), in their handshake or
-    /// after it; default 1024, at least 1.
+    /// The largest number of connections between the system's backlog and
+    /// [`TlsListener::accept`](crate::TlsListener::accept), in their handshake or after it; default 1024, at least 1.
     ///
-    /// At the limit, a new connection displaces the oldest handshake of the peer that has the most handshakes in progress
-    /// (rule: accept-2). A peer is an IPv4 address or an IPv6 network of 64 bits. If there are only connections whose handshake is
-    /// done, the listener stops accepting until one of them is taken.
+    /// At the limit, a new connection displaces the oldest handshake of the peer that has the most handshakes in
+    /// progress (rule: accept-2). A peer is an IPv4 address or an IPv6 network of 64 bits. If there are only
+    /// connections whose handshake is done, the listener stops accepting until one of them is taken.
     pub fn max_waiting(self, max: usize) -> Self {
         Self { max_waiting: max.clamp(1, Semaphore::MAX_PERMITS), ..self }
     }
 
-    /// Whether a drain takes the connections that wait in the system's backlog, and lets the handshakes that are in progress
-    /// finish, within their deadline (rules: accept-3, drain-5); default: as the listener's
-    /// [`finish_on_drain`](crate::ListenerBuilder::finish_on_drain). If not, both are reset (rule: drain-2). The connections are
-    /// accepted as before, and their [`Control::draining`](crate::Control::draining) is ready at once.
+    /// Whether a drain takes the connections that wait in the system's backlog, and lets the handshakes that are in
+    /// progress finish, within their deadline (rules: accept-3, drain-5); default: as the listener's
+    /// [`finish_on_drain`](crate::ListenerBuilder::finish_on_drain). If not, both are reset (rule: drain-2). The
+    /// connections are accepted as before, and their [`Control::draining`](crate::Control::draining) is ready at once.
     pub fn finish_on_drain(self, finish: bool) -> Self {
         Self { finishes: Some(finish), ..self }
     }

@@ -57,7 +57,8 @@ where
     serve_with(Listener::builder(), |tls| tls, app).await
 }
 
-/// As [`serve`], with settings of the listener (limits, a [`Policy`](crate::Policy)) and of TLS (ALPN, client certificates).
+/// As [`serve`], with settings of the listener (limits, a [`Policy`](crate::Policy)) and of TLS (ALPN, client
+/// certificates).
 ///
 /// # Panics
 /// As [`serve`], and if the settings of TLS contradict each other.
@@ -98,8 +99,8 @@ impl Service {
         self.addr
     }
 
-    /// The PKI of the service: [`Pki::ca_pem`] is what other clients have to trust, and [`Pki::client`] makes clients for
-    /// mutual TLS.
+    /// The PKI of the service: [`Pki::ca_pem`] is what other clients have to trust, and [`Pki::client`] makes clients
+    /// for mutual TLS.
     pub fn pki(&self) -> &Pki {
         &self.pki
     }

@@ -193,7 +193,7 @@ impl http_body::Body for Pattern {
         if self.rest == 0 {
             return Poll::Ready(None);
         }
-        // Each piece but the last one is whole, so the next one begins with the first letter again.
+        // Each piece except the last one has the full length, so the next piece begins with the first letter again.
         let length = self.rest.min(PATTERN.len() as u64);
         self.rest -= length;
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&PATTERN[..length as usize])))))

@@ -108,7 +108,7 @@ impl Log {
         self.line(to_json(&all));
     }
 
-    /// Waits until all lines are written; for a reader that does not read, only for a limited time.
+    /// Waits until all lines are written. If the reader does not read, the wait is limited.
     pub(crate) fn finish(&self) {
         self.lines.finish();
     }

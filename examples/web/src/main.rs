@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Why the service did not start, or stopped.
+/// The reason why the service did not start, or stopped.
 enum Failure {
     Usage(Usage),
     Error(Error),
@@ -116,7 +116,7 @@ async fn run(args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(), F
     Ok(())
 }
 
-/// Waits for a signal, then drains. A second signal aborts what is left.
+/// Waits for a signal, then drains. A second signal aborts the remaining connections.
 async fn drain(args: &Args, web: &Web, signals: &mut Signals) -> Result<DrainReport, Error> {
     signals.stop().await;
     web.begin_draining();

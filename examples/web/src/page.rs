@@ -1,4 +1,4 @@
-//! The page for a person.
+//! The page for a browser.
 
 use std::time::{Duration, SystemTime};
 
@@ -88,7 +88,7 @@ fn row(name: &str, value: &str) -> String {
     format!("<tr><th>{}<td>{}\n", escaped(name), escaped(value))
 }
 
-/// Text that comes from the peer cannot become markup.
+/// Escapes text from the peer, so that it cannot become markup.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -36,7 +36,7 @@ impl Web {
         }
     }
 
-    /// Tells the metrics the certificates in use.
+    /// Passes the certificates in use to the metrics.
     pub(crate) fn note_identities(&self) {
         let identities = self.tls.identities();
         let ends = identities.iter().filter_map(|identity| Some((identity.name.to_string(), identity.not_after?)));

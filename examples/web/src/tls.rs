@@ -29,7 +29,7 @@ enum Source {
 }
 
 impl Files {
-    /// Makes the development certificates, if they are to be used and are missing.
+    /// Makes the development certificates, if the service uses them and they are missing.
     pub(crate) fn of(args: &Args) -> Result<Self, Usage> {
         let identity = match &args.identity {
             Identity::Files(cert, key) => Source::Files(cert.into(), key.into()),

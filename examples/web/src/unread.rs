@@ -12,8 +12,8 @@ const KEPT: Duration = Duration::from_secs(1);
 
 /// A body of HTTP/2 that outlives its request for a short time, if it was not read to its end.
 ///
-/// Dropping a body resets the stream (RST_STREAM with NO_ERROR) right after the answer. curl 7.88 then reports an error and
-/// loses the answer. Meanwhile flow control stops the client, and nothing is read.
+/// Dropping a body resets the stream (RST_STREAM with NO_ERROR) right after the answer. curl 7.88 then reports an error
+/// and loses the answer. While the body is kept, nothing is read from it, and flow control stops the client.
 pub(crate) struct Unread(Option<Incoming>);
 
 impl Unread {

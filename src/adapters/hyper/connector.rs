@@ -25,8 +25,8 @@ use crate::layers::upgradable::UpgradableConnection;
 use crate::transport::UpgradableTransport;
 use crate::transport::lingering::Lingering;
 
-/// Connects to the host of a URI, for the clients of hyper-util and tonic: `http` in plaintext, `https` over TLS, and both also over Unix
-/// sockets.
+/// Connects to the host of a URI, for the clients of hyper-util and tonic: `http` in plaintext, `https` over TLS, and
+/// both also over Unix sockets.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -72,8 +72,9 @@ impl HttpConnector {
         Self { connector, ..self }
     }
 
-    /// Connects to URIs with this host over a Unix socket: `http://docker/info` for the host `docker`. With `https`, the server's
-    /// certificate has to be valid for the host. A path that begins with `@` is a name of Linux's abstract namespace.
+    /// Connects to URIs with this host over a Unix socket: `http://docker/info` for the host `docker`. With `https`,
+    /// the server's certificate has to be valid for the host. A path that begins with `@` is a name of Linux's abstract
+    /// namespace.
     #[doc(alias = "hyperlocal")]
     pub fn unix(mut self, host: impl Into<String>, path: impl AsRef<Path>) -> Self {
         let sockets = Arc::make_mut(&mut self.sockets);

@@ -23,8 +23,8 @@ pub struct Io<T: Transport> {
 
 /// A connection that hyper has dropped without a shutdown.
 ///
-/// hyper shuts most connections down. It drops a connection without a shutdown if the last request asked for a change of the protocol
-/// that did not happen (curl does so for HTTP/2 in plaintext), or if a time limit of HTTP has passed.
+/// hyper shuts most connections down. It drops a connection without a shutdown if the last request asked for a change
+/// of the protocol that did not happen (curl does so for HTTP/2 in plaintext), or if a time limit of HTTP has passed.
 pub(super) struct Left<T>(Arc<Mutex<Option<Lingering<T>>>>);
 
 impl<T> Left<T> {

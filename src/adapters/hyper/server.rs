@@ -85,8 +85,8 @@ impl<C: Transport> Accept for TlsListener<C> {
 ///
 /// - A request carries the [`Control`] of its connection in its extensions.
 /// - While a request is processed, its connection is [busy](Control::busy): it does not count as idle (rule: idle-4).
-/// - A drain ends each connection after the answers to its requests: with `connection: close` in HTTP/1, with GOAWAY in HTTP/2. A
-///   connection without a request so far gets [a short time](Self::first_request) for its first one.
+/// - A drain ends each connection after the answers to its requests: with `connection: close` in HTTP/1, with GOAWAY in
+///   HTTP/2. A connection without a request so far gets [a short time](Self::first_request) for its first one.
 /// - Each connection ends with a complete close ([`Lingering`](crate::Lingering)), even if hyper drops it without a
 ///   shutdown.
 /// - Clients may half-close their connection after a request.
@@ -132,8 +132,8 @@ impl Server {
         Self { on_error: Some(Arc::new(f)), ..self }
     }
 
-    /// Serves the connections of this listener, each in its own task, until the listener's group drains. Returns after the last
-    /// of these connections has ended. [`DrainGroup::drain`](crate::DrainGroup::drain) limits this time.
+    /// Serves the connections of this listener, each in its own task, until the listener's group drains. Returns after
+    /// the last of these connections has ended. [`DrainGroup::drain`](crate::DrainGroup::drain) limits this time.
     ///
     /// # Errors
     /// The error of a listener that is no longer usable. Its connections continue.

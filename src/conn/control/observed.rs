@@ -68,8 +68,8 @@ impl Control {
         now.checked_sub(self.began().elapsed()).unwrap_or(now)
     }
 
-    /// The facts of the last TLS session whose handshake is done. `None` if there was none yet. They can be read after the end
-    /// of the session and of the connection too (rule: secure-3).
+    /// The facts of the last TLS session whose handshake is done. `None` if there was none yet. They can be read after
+    /// the end of the session and of the connection too (rule: secure-3).
     pub fn tls(&self) -> Option<Arc<SessionFacts>> {
         self.0.facts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

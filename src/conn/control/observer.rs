@@ -59,8 +59,8 @@ pub trait Observer: Send + Sync + 'static {
         let _ = connection;
     }
 
-    /// A listener has refused a connection with RST, because of its limits (rule: limit-2). No other method is called for
-    /// this connection.
+    /// A listener has refused a connection with RST, because of its limits (rule: limit-2). No other method is called
+    /// for this connection.
     fn refused(&self, refusal: &Refusal) {
         let _ = refusal;
     }
@@ -183,7 +183,8 @@ impl Reload<'_> {
 }
 
 impl Policy {
-    /// Adds an observer of the connections (rule: observe-1): see [`Observer`]. Without one, nothing is recorded for it.
+    /// Adds an observer of the connections (rule: observe-1): see [`Observer`]. Without one, nothing is recorded for
+    /// it.
     ///
     /// The drain of a [`DrainGroup`](crate::DrainGroup) is reported to the observers of its listeners. Two policies are
     /// equal only if they have the same observers.

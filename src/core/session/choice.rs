@@ -1,7 +1,7 @@
 //! A server whose configuration depends on the name that the client asks for.
 //!
-//! rustls needs the configuration before it reads the ClientHello. So the client's records wait in the session until the hello is
-//! complete, and the engine gets them with the configuration that was chosen (rule: identity-7).
+//! rustls needs the configuration before it reads the ClientHello. So the client's records wait in the session until
+//! the hello is complete, and the engine gets them with the configuration that was chosen (rule: identity-7).
 
 use std::sync::Arc;
 

@@ -14,11 +14,11 @@ use crate::transport::Transport;
 use crate::transport::layer::{AsLayer, Discard, Layer, TOKEN};
 
 impl TcpConnection {
-    /// Waits for the ClientHello of a TLS client, and reads it without removing it: a TLS server on this connection, or the
-    /// server to which the connection is forwarded, gets the same bytes (rule: hello-1).
+    /// Waits for the ClientHello of a TLS client, and reads it without removing it: a TLS server on this connection, or
+    /// the server to which the connection is forwarded, gets the same bytes (rule: hello-1).
     ///
-    /// There is no deadline: use [`Incoming::client_hello`](crate::Incoming::client_hello), or a timeout of your own. The
-    /// message may occupy at most 64 KiB.
+    /// There is no deadline: use [`Incoming::client_hello`](crate::Incoming::client_hello), or a timeout of your own.
+    /// The message may occupy at most 64 KiB.
     ///
     /// # Errors [`Reason::Tls`]: the peer does not speak TLS (see [`TlsError::not_tls`]), or the message is malformed
     /// or too long. The connection is still open and its bytes are unread, so the application can answer in plaintext
@@ -46,9 +46,9 @@ impl TcpConnection {
     /// time, so that the alert reaches the client. Takes at most one second, and at most
     /// [`Policy::close_timeout`](crate::Policy::close_timeout).
     ///
-    /// `unrecognized_name` (RFC 6066 section 3) is the alert for an unknown host name, `no_application_protocol` (RFC 7301
-    /// section 3.2) for ALPN, `protocol_version` for a version, and `access_denied` or `handshake_failure` for anything else
-    /// (RFC 8446 section 6.2).
+    /// `unrecognized_name` (RFC 6066 section 3) is the alert for an unknown host name, `no_application_protocol` (RFC
+    /// 7301 section 3.2) for ALPN, `protocol_version` for a version, and `access_denied` or `handshake_failure` for
+    /// anything else (RFC 8446 section 6.2).
     ///
     /// The reason of the connection is then [`Reason::Tls`] (rule: hello-3).
     ///
