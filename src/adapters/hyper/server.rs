@@ -174,7 +174,8 @@ impl Server {
 
     /// Serves one connection, until it ends or until the drain of its group.
     ///
-    /// # Errors The error of hyper or of the service. The connection has ended in any case.
+    /// # Errors
+    /// The error of hyper or of the service. The connection has ended in any case.
     ///
     /// # Cancel safety
     /// Not cancel safe: dropping the future drops the connection.
