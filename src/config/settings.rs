@@ -1,4 +1,4 @@
-//! A configuration with what the crate knows about it.
+//! A configuration, with the facts that the crate needs about it.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(super) struct Settings<C> {
     pub(super) contents: Option<Fingerprint>,
     /// The tickets of a server that was made from identities.
     pub(super) sessions: Option<Arc<Sessions>>,
-    /// Kept, because `contents` tells changes apart by their addresses.
+    /// Kept alive, because `contents` distinguishes changes by their addresses.
     pub(super) changes: Arc<[Change<C>]>,
 }
 
