@@ -1,9 +1,9 @@
 //! Sessions that can be resumed only under the client-authentication policy under which they began.
 //!
 //! A client that resumes a session is not verified again. If configurations with several policies share a ticketer or a
-//! session store, a session that began without a client certificate could be resumed where one is required (rule:
-//! identity-8). So each ticket and each key of the store holds a tag of the policy. rustls also compares the server
-//! name.
+//! session store, a session that began without a client certificate could be resumed where one is required
+//! (rule: identity-8). So each ticket and each key of the store holds a tag of the policy. rustls also compares the
+//! server name.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -108,8 +108,8 @@ impl Identity {
     /// Which certificates of clients are accepted for this identity, instead of the policy of the server.
     ///
     /// The server name that the client asks for chooses the policy. If several identities have the name, the policy of
-    /// the first one is used (rule: identity-7). A session that began under another policy is not resumed (rule:
-    /// identity-8).
+    /// the first one is used (rule: identity-7). A session that began under another policy is not resumed
+    /// (rule: identity-8).
     ///
     /// In HTTP, check that the host of each request is the name for which the connection was made (`sni` in
     /// [`SessionFacts`](crate::SessionFacts)). Otherwise a client can connect with a name that does not have this

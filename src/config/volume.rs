@@ -1,8 +1,8 @@
 //! Reads all files of a configuration in one revision.
 //!
 //! Kubernetes replaces all files of a volume at once, by changing the link `..data`. A reader that follows the link for
-//! each file may get the certificate of one revision and the key of another. So each link is followed once (rule:
-//! reload-4).
+//! each file may get the certificate of one revision and the key of another. So each link is followed once
+//! (rule: reload-4).
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -34,8 +34,8 @@ impl HeaderGate {
         Some(Arc::new(Self { proxy, limits, errors, policy: Arc::clone(&chosen.policy) }))
     }
 
-    /// Whether this peer may send a header. Such a peer does not count for the limit per peer: its client does (rule:
-    /// proxy-5).
+    /// Whether this peer may send a header. The limit per peer does not count such a peer, but its client
+    /// (rule: proxy-5).
     pub(super) fn expects_from(&self, peer: IpAddr) -> bool {
         matches!(self.proxy.expected_from(Some(peer)), Expected::Perhaps | Expected::Header)
     }
