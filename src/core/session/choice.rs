@@ -83,9 +83,11 @@ impl Session {
         }
     }
 
-    /// Whether the session has to end after a record that the engine has accepted, because there was no hello.
-    #[inline]
-    pub(super) fn take_failed_choice(&mut self) -> Option<TlsError> {
-        self.choice.take()?.failure
+    /// Ends the session after a record that the engine has accepted, because there was no hello to choose by.
+    #[cold]
+    pub(super) fn fail_without_choice(&mut self) {
+        if let Some(TlsError { error, not_tls, .. }) = self.choice.take().and_then(|choice| choice.failure) {
+            self.fail_tls(error, not_tls);
+        }
     }
 }

@@ -29,7 +29,7 @@ use super::half::{End, RecvHalf, SendHalf};
 use super::high_mark::Burst;
 use super::input::Input;
 use super::record::{HEADER, MAX_BODY, MAX_FRAGMENT, RECORD_TYPES, may_begin_tls};
-use crate::error::{NotTls, Phase, Reason, SessionError, TlsError};
+use crate::error::{NotTls, Phase, Reason, SessionError};
 use crate::policy::Watermarks;
 
 /// The number of bytes that are sealed in advance while the layer accepts nothing.
@@ -522,8 +522,8 @@ impl Session {
                 return 0;
             }
         };
-        if let Some(TlsError { error, not_tls, .. }) = self.take_failed_choice() {
-            self.fail_tls(error, not_tls);
+        if self.choice.is_some() {
+            self.fail_without_choice();
             return 0;
         }
         self.has_heard_tls = true;
