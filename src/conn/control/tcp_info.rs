@@ -8,7 +8,8 @@ use crate::conn::tcp_info::TcpInfo;
 impl Control {
     /// The system's statistics of the TCP connection, from every layer above it. Linux and Android report them.
     ///
-    /// # Errors [`Error::Unsupported`](crate::Error::Unsupported) if the bottom layer is not TCP, or the system does
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if the bottom layer is not TCP, or the system does
     /// not report them. [`NotConnected`](io::ErrorKind::NotConnected) after the end of the connection, and therefore
     /// also in [`Observer::ended`](crate::Observer::ended).
     #[doc(alias = "TCP_INFO")]
