@@ -167,7 +167,8 @@ impl TlsListener {
 impl<C> TlsListener<C> {
     /// The next connection that is ready.
     ///
-    /// # Errors [`Error::Draining`] after the [group](Self::group) has begun to drain and the last connection was
+    /// # Errors
+    /// [`Error::Draining`] after the [group](Self::group) has begun to drain and the last connection was
     /// taken; [`Error::Bind`] if the listening socket is no longer usable. Every later call then fails with the same
     /// error. The failure of a single connection is not an error of this method.
     ///

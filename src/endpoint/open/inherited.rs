@@ -21,7 +21,8 @@ impl ListenerBuilder {
     /// whatever their names, as [`from_std_all`](Self::from_std_all) does (rule: tcp-10). `None` if there are none for this
     /// process. For sockets with one name, use the endpoint `systemd:NAME`.
     ///
-    /// # Errors The system's error if a variable is malformed, if a descriptor is no listening TCP socket, or if it was
+    /// # Errors
+    /// The system's error if a variable is malformed, if a descriptor is no listening TCP socket, or if it was
     /// taken over before.
     ///
     /// # Panics

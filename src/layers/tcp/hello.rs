@@ -20,7 +20,8 @@ impl TcpConnection {
     /// There is no deadline: use [`Incoming::client_hello`](crate::Incoming::client_hello), or a timeout of your own.
     /// The message may occupy at most 64 KiB.
     ///
-    /// # Errors [`Reason::Tls`]: the peer does not speak TLS (see [`TlsError::not_tls`]), or the message is malformed
+    /// # Errors
+    /// [`Reason::Tls`]: the peer does not speak TLS (see [`TlsError::not_tls`]), or the message is malformed
     /// or too long. The connection is still open and its bytes are unread, so the application can answer in plaintext
     /// or with [`refuse_tls`](Self::refuse_tls). [`Reason::Truncated`]: the peer ended its half before the message was
     /// complete. In all of these cases, the peer is to blame. Any other error is the reason why the connection has
