@@ -170,7 +170,7 @@ fn peer(control: &Control) -> Option<IpAddr> {
 fn is_health_check(control: &Control, error: &Error) -> bool {
     let has_ended = matches!(error.reason(), Some(Reason::Truncated(_) | Reason::Reset(_)));
     #[cfg(feature = "proxy")]
-    return has_ended && control.is_proxys_own();
+    return has_ended && control.is_health_check();
     #[cfg(not(feature = "proxy"))]
     {
         let _ = (has_ended, control);

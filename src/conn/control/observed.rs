@@ -131,7 +131,7 @@ impl Control {
     pub(crate) fn note_handshake_failed(&self, reason: &Reason) {
         let Some(observed) = self.observed() else { return };
         #[cfg(feature = "proxy")]
-        if self.is_proxys_own() && matches!(reason, Reason::Truncated(_) | Reason::Reset(_)) {
+        if self.is_health_check() && matches!(reason, Reason::Truncated(_) | Reason::Reset(_)) {
             // rule: proxy-6
             observed.set_handshake(Handshake::Reported);
             return;

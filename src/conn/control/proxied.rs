@@ -20,7 +20,7 @@ impl Control {
     }
 
     /// Whether the header says that this is a connection of the proxy itself: a health check.
-    pub(crate) fn is_proxys_own(&self) -> bool {
+    pub(crate) fn is_health_check(&self) -> bool {
         self.proxy_header().is_some_and(ProxyHeader::is_local)
     }
 
