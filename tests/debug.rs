@@ -321,8 +321,11 @@ async fn errors_show_no_data() {
 }
 
 /// Types with `Debug` that hold only numbers, names, places, states and errors, or data from a test itself (`Call`), or the
-/// words of a refusal, which it quotes (`PeerWords`). All other types are formatted above.
+/// words of a refusal, which it quotes (`PeerWords`), or a client's words, which it escapes (`ClientHello`, tested beside it).
+/// All other types are formatted above.
 const PLAIN: &str = "
+    AcceptFailure Chosen ClientAuth ClientHello ConfigChoice Connect HttpConnection HttpConnector IdentityInfo Io MakeTls
+    Metrics PostgresStream Service Tracing
     Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session StartTls WriteSequence
     Address AlternativeName Answers Client Dialogue DialogueError LineCommand PeerWords UnknownDialogue AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use bowline::rustls::ServerConfig;
 use bowline::{ChannelBinding, ClientTls, ServerTls, SessionError, TlsTransport};
 
 use crate::{ENGINES, VERSIONS, pair_of, session_error};
@@ -87,8 +88,16 @@ async fn the_hash_is_that_of_the_signature_and_equal_on_both_sides() {
 #[tokio::test]
 async fn a_certificate_that_a_resolver_chose_is_reported_as_unknown() {
     let pki = bowline::testing::shared_pki();
-    let config = crate::server(&pki.server(&[]), false).config();
-    let (client, server) = pair_of(&crate::client(pki, VERSIONS[1], false), &ServerTls::from(config)).await;
+    let identity = pki.server(&[]);
+    let provider = crate::server(&identity, false).config().crypto_provider().clone();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(identity.chain_der(), identity.key_der())
+        .unwrap();
+    let server = ServerTls::from(std::sync::Arc::new(config));
+    let (client, server) = pair_of(&crate::client(pki, VERSIONS[1], false), &server).await;
     let binding = ChannelBinding::TlsServerEndPoint;
     assert_eq!(session_error(server.tls().unwrap().channel_binding(binding)), SessionError::NoServerCertificate);
     assert_eq!(client.tls().unwrap().channel_binding(binding).unwrap().len(), 32);

@@ -106,3 +106,11 @@ fn a_damaged_hello_is_an_error_and_never_a_panic() {
 fn an_address_is_no_host_name() {
     assert_eq!(read(&sent("192.0.2.1", &[], None)).unwrap().unwrap().server_name(), None);
 }
+
+/// rule: tcp-11
+#[test]
+fn the_words_of_a_client_are_escaped_in_a_log() {
+    let hello = read(&sent("www.example.org", &[b"\x1b[31m\r\n"], None)).unwrap().unwrap();
+    let shown = format!("{hello:?}{hello:#?}");
+    assert!(shown.contains("www.example.org") && !shown.contains('\x1b') && !shown.contains('\r'), "{shown}");
+}

@@ -115,8 +115,8 @@ impl EndpointConnector {
         self.connect_with_prefix(b"").await
     }
 
-    /// As [`connect`](Self::connect), but sends these bytes first, for example a [PROXY
-    /// header](crate::proxy::ProxyHeader). They are sent in plaintext, even if TLS follows at once. They count as bytes
+    /// As [`connect`](Self::connect), but sends these bytes first, for example a PROXY header
+    /// (`proxy::ProxyHeader`). They are sent in plaintext, even if TLS follows at once. They count as bytes
     /// of the connection, and its deadline covers them.
     ///
     /// # Errors
