@@ -373,7 +373,7 @@ fn a_hello_in_any_records_and_segments_chooses() {
     }
 }
 
-/// What a server says to these first bytes of a client: its failure, and its answer.
+/// Feeds the first bytes of a client to a server. Returns the error of the server and the bytes that it sends.
 fn answer(server: &ServerTls, bytes: &[u8]) -> (Option<Reason>, Vec<u8>) {
     let mut session = server.session(Watermarks::default()).unwrap();
     bring(&mut session, bytes);

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{BOUND, Orderly as _, bounded, expect, over_all, read_all, settle};
 
-/// Notes what it is told, for connections of one role.
+/// An observer that records the events of connections of one role.
 #[derive(Default)]
 struct Notes {
     role: Option<Role>,
@@ -97,7 +97,7 @@ impl Observer for Notes {
     }
 }
 
-/// What the handshakes of such a connection are reported as.
+/// Returns the events that an observer gets for the handshakes of a connection of this kind.
 fn handshakes(kind: Kind) -> Vec<&'static str> {
     match kind {
         Kind::Tcp | Kind::Memory => vec![],

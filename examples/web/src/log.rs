@@ -42,7 +42,7 @@ impl Log {
         self.event(Some(conn), "secured", facts);
     }
 
-    /// How the halves of a connection have ended, if they did.
+    /// Logs the ends of the halves of a connection that have ended in order or were cut off.
     pub(crate) fn halves(&self, conn: u64, report: &CloseReport) {
         let Some(top) = report.layers.first() else { return };
         let how = match top.received {

@@ -68,7 +68,7 @@ impl Files {
         command.output().expect("curl is installed (Debian: curl)")
     }
 
-    /// What curl prints, if it succeeds.
+    /// Runs curl, which must succeed, and returns its standard output.
     pub(crate) fn get(&self, arguments: &[&str]) -> String {
         let output = self.curl(arguments);
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
