@@ -8,6 +8,7 @@ use lexopt::Parser;
 
 use crate::common::args::{Usage, leftover, seconds, text};
 use crate::host_port::host_port;
+use crate::log_format::is_json;
 use crate::tls_flags::{list, only, pair};
 
 const HELP: &str = "\
@@ -136,7 +137,7 @@ impl Args {
                 Long("handshake-timeout") => args.handshake_timeout = Some(seconds(&mut parser)?),
                 Long("leftover") => args.leftover = Some(leftover(&mut parser)?),
                 Long("face") => args.face = face(&text(&mut parser)?)?,
-                Long("log") => args.json = is_json(&text(&mut parser)?)?,
+                Long("log") => args.json = is_json(&mut parser)?,
                 Long("help") | Short('h') => help(),
                 other => return Err(other.unexpected().into()),
             }
@@ -170,14 +171,6 @@ fn face(name: &str) -> Result<Face, Usage> {
         "async" => Ok(Face::Async),
         "protocol" => Ok(Face::Protocol),
         other => Err(Usage::new(format!("--face is async or protocol, not {other:?}"))),
-    }
-}
-
-fn is_json(name: &str) -> Result<bool, Usage> {
-    match name {
-        "text" => Ok(false),
-        "json" => Ok(true),
-        other => Err(Usage::new(format!("--log is text or json, not {other:?}"))),
     }
 }
 

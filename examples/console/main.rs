@@ -23,6 +23,8 @@ mod descriptors;
 mod host_port;
 #[path = "../common/lines.rs"]
 mod lines;
+#[path = "../common/log_format.rs"]
+mod log_format;
 #[path = "../common/signal.rs"]
 mod signal;
 #[path = "../common/tls_flags.rs"]

@@ -11,6 +11,7 @@ use lexopt::Parser;
 
 use crate::common::args::{Usage, leftover, seconds, text};
 use crate::host_port::host_port;
+use crate::log_format::is_json;
 use crate::proxy::ProxyFlags;
 
 const HELP: &str = "\
@@ -240,7 +241,7 @@ impl Options {
             "proxy-out" => self.proxy_out = proxy_out(&text(parser)?)?,
             "metrics" => self.metrics = Some(host_port("--metrics", text(parser)?).map_err(Usage::new)?),
             "drain-timeout" => self.drain_timeout = seconds(parser)?,
-            "log" => self.json = is_json(&text(parser)?)?,
+            "log" => self.json = is_json(parser)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -275,14 +276,6 @@ fn proxy_out(how: &str) -> Result<ProxyOut, Usage> {
         "v1" => Ok(ProxyOut::V1),
         "v2" => Ok(ProxyOut::V2),
         other => Err(Usage::new(format!("--proxy-out is off, v1 or v2, not {other:?}"))),
-    }
-}
-
-fn is_json(how: &str) -> Result<bool, Usage> {
-    match how {
-        "text" => Ok(false),
-        "json" => Ok(true),
-        other => Err(Usage::new(format!("--log is text or json, not {other:?}"))),
     }
 }
 

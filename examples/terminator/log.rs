@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::common::info::{Fields, to_json};
 use crate::lines::Lines;
+use crate::log_format;
 
 /// The log on standard output.
 #[derive(Clone)]
@@ -52,12 +53,7 @@ impl Side {
 
 impl Log {
     pub(crate) fn new(json: bool) -> Self {
-        let lost: fn(u64) -> String = if json {
-            |lines| to_json(&[("event", json!("log_lost")), ("lines", json!(lines))])
-        } else {
-            |lines| format!("{lines} lines of this log were lost, because nobody read it")
-        };
-        Self { json, lines: Lines::new(lost) }
+        Self { json, lines: log_format::lines(json) }
     }
 
     /// Writes a line as it is.

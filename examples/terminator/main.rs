@@ -20,6 +20,8 @@ mod descriptors;
 mod host_port;
 #[path = "../common/lines.rs"]
 mod lines;
+#[path = "../common/log_format.rs"]
+mod log_format;
 #[path = "../common/proxy.rs"]
 mod proxy;
 #[path = "../common/reload.rs"]

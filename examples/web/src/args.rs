@@ -8,6 +8,7 @@ use lexopt::Parser;
 
 use crate::common::args::{Usage, seconds, text};
 use crate::host_port::host_port;
+use crate::log_format::is_json;
 use crate::proxy::ProxyFlags;
 use crate::tls_flags::{list, pair};
 
@@ -158,7 +159,7 @@ impl Args {
             "drain-timeout" => self.drain_timeout = seconds(parser)?,
             "workers" => self.workers = Some(workers(parser)?),
             "metrics" => self.metrics = Some(host_port("--metrics", text(parser)?).map_err(Usage::new)?),
-            "log" => self.json = is_json(&text(parser)?)?,
+            "log" => self.json = is_json(parser)?,
             "ticket-keys" | "upgrade-from" => return Err(Usage::new(format!("--{name} is not there yet"))),
             _ => return Ok(false),
         }
@@ -218,14 +219,6 @@ fn workers(parser: &mut Parser) -> Result<usize, Usage> {
     let text = text(parser)?;
     let count = text.parse().ok().filter(|count| (1..=1024).contains(count));
     count.ok_or_else(|| Usage::new(format!("{text:?} is not a number of sockets from 1 to 1024")))
-}
-
-fn is_json(name: &str) -> Result<bool, Usage> {
-    match name {
-        "text" => Ok(false),
-        "json" => Ok(true),
-        other => Err(Usage::new(format!("--log is text or json, not {other:?}"))),
-    }
 }
 
 fn help() -> ! {

@@ -24,6 +24,8 @@ mod descriptors;
 mod host_port;
 #[path = "../../common/lines.rs"]
 mod lines;
+#[path = "../../common/log_format.rs"]
+mod log_format;
 #[path = "../../console/pattern.rs"]
 #[allow(dead_code)]
 mod pattern;
