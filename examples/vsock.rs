@@ -1,11 +1,12 @@
-//! TLS over vsock, the sockets between a virtual machine and its host: any `AsyncRead + AsyncWrite` is a transport by `Stream`.
+//! TLS over vsock, the sockets between a virtual machine and its host: any `AsyncRead + AsyncWrite` is a transport by
+//! `Stream`.
 //!
 //! ```sh
 //! cargo run --example vsock
 //! ```
 //!
-//! Both ends are here, joined by the kernel's loopback (`modprobe vsock_loopback`). Between a machine and its host, only the
-//! context id in `connect` differs: 2 is the host.
+//! Both ends are here, joined by the kernel's loopback (`modprobe vsock_loopback`). Between a machine and its host,
+//! only the context id in `connect` differs: 2 is the host.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {

@@ -6,8 +6,8 @@
 //! tokio = { version = "1", features = ["rt-multi-thread", "macros", "io-util"] }
 //! ```
 //!
-//! The features are listed in [the table of features](https://github.com/bowline-rs/bowline/blob/main/docs/features.md). An
-//! item that needs a feature says so.
+//! The features are listed in [the table of
+//! features](https://github.com/bowline-rs/bowline/blob/main/docs/features.md). An item that needs a feature says so.
 //!
 //! # The map
 //!
@@ -24,8 +24,8 @@
 //! Each layer has two **halves**, [`SendHalf`] and [`RecvHalf`], which live and end independently. Each half ends
 //! with its own **marker**. If the layer below ends before the marker has arrived, the end is **truncated**.
 //!
-//! Read and write with tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`; you need not flush. [`Transport`] adds these
-//! operations:
+//! Read and write with tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`; you need not flush. [`Transport`] adds
+//! these operations:
 //!
 //! | operation | what it ends | what success means |
 //! |---|---|---|
@@ -47,7 +47,8 @@
 //! address and its TLS settings in one string. [`Policy`] holds limits and options. If a call fails, it returns an
 //! [`Error`]; when a connection ends, it has a [`Reason`]. Both can be recovered from a [`std::io::Error`].
 //!
-//! If you prefer callbacks, implement [`Protocol`](protocol::Protocol): the module [`protocol`] is the callback interface.
+//! If you prefer callbacks, implement [`Protocol`](protocol::Protocol): the module [`protocol`] is the callback
+//! interface.
 //!
 //! # An example
 //!

@@ -70,11 +70,11 @@ impl Policy {
         self
     }
 
-    /// How long a peer must have sent nothing until the close of a [`Lingering`](crate::Lingering) connection stops waiting
-    /// for its end; default 2 seconds (rule: close-15). It waits longer while bytes of ours are unacknowledged.
+    /// How long a peer must have sent nothing until the close of a [`Lingering`](crate::Lingering) connection stops
+    /// waiting for its end; default 2 seconds (rule: close-15). It waits longer while bytes of ours are unacknowledged.
     ///
-    /// The time counts from the last byte of the peer, so an idle keep-alive connection does not hold up a drain. A peer
-    /// that pauses for longer while it sends a message may lose the answer that we sent meanwhile.
+    /// The time counts from the last byte of the peer, so an idle keep-alive connection does not hold up a drain. A
+    /// peer that pauses for longer while it sends a message may lose the answer that we sent meanwhile.
     #[doc(alias = "lingering_timeout")]
     #[must_use]
     pub fn close_quiet(mut self, time: Duration) -> Self {
@@ -93,13 +93,13 @@ impl Policy {
     /// the connection ends with RST, for the reason [`Reason::TimedOut`](crate::Reason::TimedOut) in
     /// [`Phase::Idle`](crate::Phase::Idle). Default `None` (rule: idle-1).
     ///
-    /// Bytes that the peer's system acknowledges are traffic too, as far as our system reports them. So a peer that slowly
-    /// takes a large answer out of our system's buffer is not idle. If such bytes are left and none is acknowledged, the end comes
-    /// between one and two of these times after the last traffic.
+    /// Bytes that the peer's system acknowledges are traffic too, as far as our system reports them. So a peer that
+    /// slowly takes a large answer out of our system's buffer is not idle. If such bytes are left and none is
+    /// acknowledged, the end comes between one and two of these times after the last traffic.
     ///
     /// While the application neither reads nor writes, the connection does not count as idle: the application is busy.
-    /// Libraries such as hyper keep a read pending while they process a request, so that the transport cannot tell a slow
-    /// answer from a silent client: hold a [`Control::busy`](crate::Control::busy) guard meanwhile.
+    /// Libraries such as hyper keep a read pending while they process a request, so that the transport cannot tell a
+    /// slow answer from a silent client: hold a [`Control::busy`](crate::Control::busy) guard meanwhile.
     ///
     /// If [`half_open_timeout`](Self::half_open_timeout) is set, it replaces this limit once a half has ended. Bytes
     /// that a layer sends by itself, such as a handshake, count as traffic; TCP keep-alive probes do not.
@@ -141,10 +141,10 @@ impl Policy {
     /// Whether the peer sees RST if this process is killed while our send half is open; default `false`. By default the
     /// system sends FIN then, which looks like a clean end on plain TCP (rule: flow-7).
     ///
-    /// Turn this setting on in a program that forwards the data of another connection: for example a relay, a proxy, or a
-    /// client that reads from a pipe. [`relay`](crate::relay) always turns it on for both of its connections. The socket
-    /// has a linger time of zero until our send half ends, so a clean end is as safe as without this setting. The setting
-    /// has no effect on streams other than TCP.
+    /// Turn this setting on in a program that forwards the data of another connection: for example a relay, a proxy, or
+    /// a client that reads from a pipe. [`relay`](crate::relay) always turns it on for both of its connections. The
+    /// socket has a linger time of zero until our send half ends, so a clean end is as safe as without this setting.
+    /// The setting has no effect on streams other than TCP.
     #[doc(alias = "SO_LINGER")]
     #[must_use]
     pub fn reset_when_killed(mut self, yes: bool) -> Self {
@@ -278,8 +278,8 @@ impl Watermarks {
     /// A write waits while at least this many bytes are queued; default 64 KiB. One write exceeds this mark by at most
     /// one record. TLS uses 4 KiB if this mark is lower.
     ///
-    /// If this mark is 32 KiB or more, TLS seals a write of 16 KiB or more in full records. Such a write also waits while less
-    /// than 16 KiB is left below this mark, until no more than [`low`](Self::low) bytes are queued.
+    /// If this mark is 32 KiB or more, TLS seals a write of 16 KiB or more in full records. Such a write also waits
+    /// while less than 16 KiB is left below this mark, until no more than [`low`](Self::low) bytes are queued.
     ///
     /// With [`Watermarks::default`], TLS over TCP accepts up to 128 KiB of a large write at once if nothing is queued
     /// and the socket has space for all of it, so that fewer and larger sends are made. Small writes that are merged

@@ -1,8 +1,8 @@
 //! Counts the allocations of the callback face, and the memory that it keeps. This is a program of its own, because the
 //! allocator and the descriptors belong to the whole process.
 //!
-//! Measured in the steady state: an echo over TCP allocates nothing. An echo over TLS 1.3 makes four allocations, counted
-//! at both ends together, all by rustls.
+//! Measured in the steady state: an echo over TCP allocates nothing. An echo over TLS 1.3 makes four allocations,
+//! counted at both ends together, all by rustls.
 #![allow(clippy::unwrap_used)]
 #![allow(unsafe_code)]
 

@@ -148,8 +148,8 @@ async fn end([mut a, mut b]: [Connection; 2], ending: Ending) {
             assert!(x.is_clean() && y.is_clean(), "{x:?} {y:?}");
         }
         Ending::HalfCloseThenClose => {
-            // Start the half-close, and do not wait for it: a small pipe cannot hold the markers of all layers while the
-            // other side does not read.
+            // Start the half-close, and do not wait for it: a small pipe cannot hold the markers of all layers while
+            // the other side does not read.
             let _ = tokio::time::timeout(Duration::from_millis(1), a.close_write()).await;
             let writing = tokio::spawn(async move {
                 assert_eq!(b.read(&mut [0; 1]).await.unwrap(), 0);
@@ -189,8 +189,8 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..7),
         ending in ending(),
     ) {
-        // A pipe of one byte is slow, so little data is sent through it. Data that is written under a cork, while nobody
-        // reads, must fit into the queue and the pipe.
+        // A pipe of one byte is slow, so little data is sent through it. Data that is written under a cork, while
+        // nobody reads, must fit into the queue and the pipe.
         let roomy = capacity >= 10_000 && !tight;
         let steps = steps.into_iter().map(|step| fitting(step, capacity < 100, roomy)).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

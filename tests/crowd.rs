@@ -37,8 +37,8 @@ impl Protocol for Echo {
     }
 }
 
-/// Another process opens this many connections, and all of them echo. Then the memory of the idle connections is measured,
-/// all of them echo again, and are closed.
+/// Another process opens this many connections, and all of them echo. Then the memory of the idle connections is
+/// measured, all of them echo again, and are closed.
 async fn crowd(len: usize, tls: bool) {
     raise_descriptor_limit(len + 200);
     let count = Arc::new(Count::default());

@@ -46,7 +46,8 @@ impl Secrets {
         self.add(&key.secret_der()[36..68]);
     }
 
-    /// Formats a value, and searches for each piece of eight secret bytes: as text, in hexadecimal, and as a list of numbers.
+    /// Formats a value, and searches for each piece of eight secret bytes: as text, in hexadecimal, and as a list of
+    /// numbers.
     #[track_caller]
     fn check(&self, value: &dyn Debug) {
         let (line, pretty) = (format!("{value:?}"), format!("{value:#?}"));
@@ -320,9 +321,9 @@ async fn errors_show_no_data() {
     secrets.check(&Reason::from(refused));
 }
 
-/// Types with `Debug` that hold only numbers, names, places, states and errors, or data from a test itself (`Call`), or the
-/// words of a refusal, which it quotes (`PeerWords`), or a client's words, which it escapes (`ClientHello`, tested beside it).
-/// All other types are formatted above.
+/// Types with `Debug` that hold only numbers, names, places, states and errors, or data from a test itself (`Call`), or
+/// the words of a refusal, which it quotes (`PeerWords`), or a client's words, which it escapes (`ClientHello`, tested
+/// beside it). All other types are formatted above.
 const PLAIN: &str = "
     AcceptFailure Chosen ClientAuth ClientHello ConfigChoice Connect HttpConnection HttpConnector IdentityInfo Io MakeTls
     Metrics PostgresStream Service Tracing

@@ -2,7 +2,8 @@
 //! paths misbehave.
 //!
 //! The service stores uploads. A client sends the bytes, closes its send half, and receives the number of stored bytes.
-//! An upload that was cut short must not be stored, and a client that stalls must not occupy a connection slot for ever.
+//! An upload that was cut short must not be stored, and a client that stalls must not occupy a connection slot for
+//! ever.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::{Arc, Mutex};

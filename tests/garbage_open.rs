@@ -1,5 +1,5 @@
-//! Peers that violate the protocol after the handshake. The reader gets the data and then a typed reason; the right alert
-//! leaves, and FIN after it. The connection never panics, waits longer than a limit, or grows without limit.
+//! Peers that violate the protocol after the handshake. The reader gets the data and then a typed reason; the right
+//! alert leaves, and FIN after it. The connection never panics, waits longer than a limit, or grows without limit.
 #![allow(clippy::unwrap_used)]
 
 #[path = "garbage/setup.rs"]
@@ -98,8 +98,8 @@ async fn violations_after_our_close_notify_end_the_read_half_without_an_alert() 
     }
 }
 
-/// A renegotiation is refused by an alert, and a KeyUpdate is answered, but not after our close_notify: bytes that leave after
-/// close_notify are plaintext.
+/// A renegotiation is refused by an alert, and a KeyUpdate is answered, but not after our close_notify: bytes that
+/// leave after close_notify are plaintext.
 ///
 /// rule: half-2, secure-7, upgrade-9
 #[tokio::test]

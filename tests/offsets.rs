@@ -1,5 +1,5 @@
-//! The peer's bytes stop at every byte offset of a handshake, of data records, and of a close_notify: by end of file, by
-//! reset, and by silence; with TLS 1.2 and 1.3, as client and as server.
+//! The peer's bytes stop at every byte offset of a handshake, of data records, and of a close_notify: by end of file,
+//! by reset, and by silence; with TLS 1.2 and 1.3, as client and as server.
 //!
 //! Every offset is tested in memory, under a paused clock. Some offsets are also tested over TCP, with the kernel's FIN
 //! and RST.

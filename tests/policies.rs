@@ -94,8 +94,8 @@ async fn the_bound_of_a_close() {
 async fn the_bound_of_a_half_open_connection() {
     over_all("half-open", Phase::HalfOpen, 11, |mut ours, theirs| async move {
         ours.close_write().await.unwrap();
-        // The peer's system acknowledges our end in real time. An acknowledgement after the first seconds of the paused clock
-        // would be traffic (rule: idle-2).
+        // The peer's system acknowledges our end in real time. An acknowledgement after the first seconds of the paused
+        // clock would be traffic (rule: idle-2).
         std::thread::sleep(Duration::from_millis(100));
         let error = ours.read(&mut [0]).await.unwrap_err();
         drop(theirs);

@@ -1,7 +1,7 @@
 //! The limit of open descriptors of the process.
 
-/// Raises the limit to the allowed maximum, because many systems start with about a thousand. Returns the new limit; `None` if
-/// there is no limit, or it is unknown.
+/// Raises the limit to the allowed maximum, because many systems start with about a thousand. Returns the new limit;
+/// `None` if there is no limit, or it is unknown.
 #[cfg(unix)]
 pub(crate) fn raise_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit, setrlimit};

@@ -5,8 +5,8 @@
 //! for [`STALLED`] does not stop the service: connections are served, the queue grows to [`HARD`] bytes, and then lines
 //! are dropped and counted. The count is written as a line as soon as the queue has space for it.
 //!
-//! A line that comes to an idle writer is written at once. Lines that come within [`GATHER`] after it are written together, so that
-//! a busy service does not wake the writer for each.
+//! A line that comes to an idle writer is written at once. Lines that come within [`GATHER`] after it are written
+//! together, so that a busy service does not wake the writer for each.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -21,8 +21,8 @@ const HARD: usize = 1 << 20;
 const STALLED: Duration = Duration::from_secs(5);
 /// How long the writer pauses after a write, unless there is enough for another full one.
 const GATHER: Duration = Duration::from_millis(5);
-/// The most bytes that are written at a time, unless one line is longer. A reader that takes less than this in [`STALLED`] counts
-/// as stopped.
+/// The most bytes that are written at a time, unless one line is longer. A reader that takes less than this in
+/// [`STALLED`] counts as stopped.
 const AT_ONCE: usize = 4 << 10;
 /// How long the program waits for a reader before it ends.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);

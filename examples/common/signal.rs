@@ -1,4 +1,5 @@
-//! Waits for the first request to stop: SIGTERM or SIGINT, and on Windows the events of the console that correspond to them.
+//! Waits for the first request to stop: SIGTERM or SIGINT, and on Windows the events of the console that correspond to
+//! them.
 
 /// Listens for signals from now on, and waits for the first.
 #[cfg(unix)]
@@ -14,8 +15,8 @@ pub(crate) fn signal() -> impl Future<Output = ()> {
     }
 }
 
-/// Listens for events of the console from now on, and waits for the first. Windows ends the process a few seconds after an
-/// event that closes the console or the system.
+/// Listens for events of the console from now on, and waits for the first. Windows ends the process a few seconds after
+/// an event that closes the console or the system.
 #[cfg(windows)]
 pub(crate) fn signal() -> impl Future<Output = ()> {
     use tokio::signal::windows;

@@ -29,7 +29,8 @@ pub(crate) enum Command<'a> {
 pub(crate) const HELP: &str = "214 ECHO text | SEND n | SENDSEQ k n | TINY n | CLOSE [n] | HALF [n] | ABORT [n] | SUM | \
                                PAUSE ms | STARTTLS | STOPTLS | INFO | NODELAY on|off | KEEPALIVE on|off | HELP | QUIT";
 
-/// A transport accepts a write sequence whole, and may have to hold all of it. A sequence of more bytes than this is refused.
+/// A transport accepts a write sequence whole, and may have to hold all of it. A sequence of more bytes than this is
+/// refused.
 const MAX_SEQUENCE: u64 = 16 << 20;
 
 impl<'a> Command<'a> {

@@ -1,5 +1,5 @@
-//! The bytes that the console sends. They are pieces of one static array, so that the console allocates nothing, however many
-//! bytes a peer asks for (rule: write-10).
+//! The bytes that the console sends. They are pieces of one static array, so that the console allocates nothing,
+//! however many bytes a peer asks for (rule: write-10).
 
 /// The alphabet, 1,024 times.
 pub(crate) static PATTERN: [u8; 26 << 10] = pattern();
@@ -18,7 +18,8 @@ fn parts(parts: u64, n: u64) -> impl Iterator<Item = &'static [u8]> {
     (0..parts).flat_map(move |_| pieces(n))
 }
 
-/// The most slices of one write sequence. If the peer asks for more parts, several parts share a slice; such parts are short.
+/// The most slices of one write sequence. If the peer asks for more parts, several parts share a slice; such parts are
+/// short.
 const MAX_SLICES: u64 = 1 << 16;
 
 /// The parts of a write sequence.

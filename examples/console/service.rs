@@ -220,7 +220,8 @@ impl Service {
         Ok(())
     }
 
-    /// Sends the last bytes before a close. If the peer takes none of them, this waits no longer than a close does (rule: close-3).
+    /// Sends the last bytes before a close. If the peer takes none of them, this waits no longer than a close does
+    /// (rule: close-3).
     async fn send_last(&mut self, n: u64) -> io::Result<()> {
         let bound = self.connection.control().policy().get_close_timeout().unwrap_or(Duration::MAX);
         for mut piece in pieces(n) {
@@ -233,7 +234,8 @@ impl Service {
         Ok(())
     }
 
-    /// Writes, and discards the bytes that the peer sends meanwhile: a peer that cannot send may not read either (rule: close-2).
+    /// Writes, and discards the bytes that the peer sends meanwhile: a peer that cannot send may not read either
+    /// (rule: close-2).
     fn poll_write_deaf(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             if let Poll::Ready(written) = Pin::new(&mut self.connection).poll_write(cx, bytes) {

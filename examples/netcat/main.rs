@@ -42,8 +42,8 @@ fn main() {
     std::process::exit(outcome.status)
 }
 
-/// One thread is enough. The system also runs the signal handler on this thread, so the runtime sees a signal before any event
-/// that came after the signal.
+/// One thread is enough. The system also runs the signal handler on this thread, so the runtime sees a signal before
+/// any event that came after the signal.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }

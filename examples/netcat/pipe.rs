@@ -94,10 +94,11 @@ async fn upload(
 
 /// Waits until an interrupt that caused the end of our input would have been seen.
 ///
-/// Ctrl-C at `producer | netcat` goes to both processes. The producer dies, and that ends our input. If netcat acted on the end
-/// before the signal, the peer would take a truncated message for a complete one (rule: abort-2). So the runtime checks for
-/// signals once more, and the `select!` in main checks the signal before the input. If another process may have ended our
-/// input, netcat waits a moment longer, because a process manager signals its processes one after the other.
+/// Ctrl-C at `producer | netcat` goes to both processes. The producer dies, and that ends our input. If netcat acted on
+/// the end before the signal, the peer would take a truncated message for a complete one (rule: abort-2). So the
+/// runtime checks for signals once more, and the `select!` in main checks the signal before the input. If another
+/// process may have ended our input, netcat waits a moment longer, because a process manager signals its processes one
+/// after the other.
 async fn end_of_input() {
     if is_fed_by_a_process() {
         sleep(ONE_AFTER_THE_OTHER).await;

@@ -190,8 +190,8 @@ impl Session {
         });
     }
 
-    /// The mail is complete, and another thread writes its last piece to the disk. No command is processed meanwhile, because the
-    /// answer to the mail comes first.
+    /// The mail is complete, and another thread writes its last piece to the disk. No command is processed meanwhile,
+    /// because the answer to the mail comes first.
     fn deliver(&mut self, conn: &mut Conn<'_>, spool: Arc<Mutex<Spool>>, rest: Vec<u8>) {
         conn.pause_reading();
         conn.set_timer(None);

@@ -61,7 +61,8 @@ fn of_signature(id: &str) -> HashOf {
     }
 }
 
-/// RFC 4055, section 3.1: RSASSA-PSS names the hash function of the message and that of its mask. Both default to SHA-1.
+/// RFC 4055, section 3.1: RSASSA-PSS names the hash function of the message and that of its mask. Both default to
+/// SHA-1.
 fn of_pss(parameters: &[u8]) -> Option<HashOf> {
     let fields = match first(parameters) {
         Some((fields, _)) => elements(inside(fields, Tag::Sequence)?)?,

@@ -30,7 +30,8 @@ pub enum AlternativeName {
     Email(String),
     /// A name of another kind. This crate does not parse its content.
     Other {
-        /// The number of the kind in RFC 5280: 0 otherName, 3 x400Address, 4 directoryName, 5 ediPartyName, 8 registeredID.
+        /// The number of the kind in RFC 5280: 0 otherName, 3 x400Address, 4 directoryName, 5 ediPartyName, 8
+        /// registeredID.
         kind: u8,
         /// The content of the name, as DER.
         content: Vec<u8>,

@@ -1,5 +1,5 @@
-//! The configuration that all clones of a [`ServerTls`](super::ServerTls) or a [`ClientTls`](super::ClientTls) share, and that
-//! [`replace`](super::ServerTls::replace) changes.
+//! The configuration that all clones of a [`ServerTls`](super::ServerTls) or a [`ClientTls`](super::ClientTls) share,
+//! and that [`replace`](super::ServerTls::replace) changes.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -51,8 +51,8 @@ impl<C> From<Settings<C>> for Arc<Cell<C>> {
     }
 }
 
-/// Clients can resume sessions of the old configuration. Each session is bound to the policy for clients under which it began,
-/// so that none is resumed under another one (rule: reload-3).
+/// Clients can resume sessions of the old configuration. Each session is bound to the policy for clients under which it
+/// began, so that none is resumed under another one (rule: reload-3).
 pub(super) fn keep_sessions(new: &mut Settings<ServerConfig>, old: &Settings<ServerConfig>) {
     if let (Some(new), Some(old)) = (&new.sessions, &old.sessions) {
         new.continue_with(old);

@@ -35,16 +35,16 @@ use crate::policy::Watermarks;
 /// The TLS configuration of a client. Cheap to clone; made by [`ClientTls::builder`] or from an
 /// `Arc<rustls::ClientConfig>`.
 ///
-/// Clones are handles of one configuration: they share the cache of sessions to resume, and [`replace`](Self::replace) changes
-/// the configuration for all of them.
+/// Clones are handles of one configuration: they share the cache of sessions to resume, and [`replace`](Self::replace)
+/// changes the configuration for all of them.
 #[doc(alias = "optionsForClientTLS")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]
 pub struct ClientTls(Arc<Cell<ClientConfig>>);
 
 impl_tls!(ClientTls, "ClientTlsBuilder", ClientConfig, |_, _| (),
-    /// The new configuration starts with no sessions to resume, because a resumed session shows the server the certificate of
-    /// the old configuration, and does not verify the server again.
+    /// The new configuration starts with no sessions to resume, because a resumed session shows the server the
+    /// certificate of the old configuration, and does not verify the server again.
 );
 
 impl ClientTls {
@@ -173,19 +173,19 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// Accepts a server's certificate whose issuer has no list, or only a list for other certificates. A list that is past its
-    /// next update is an error all the same.
+    /// Accepts a server's certificate whose issuer has no list, or only a list for other certificates. A list that is
+    /// past its next update is an error all the same.
     #[doc(alias = "allow_unknown_revocation_status")]
     pub fn crl_tolerate_unknown_status(mut self) -> Self {
         self.common.revocation.tolerate_unknown = true;
         self
     }
 
-    /// Changes rustls's configuration, for a setting that the builder does not have. May be called several times. The changes
-    /// are applied when the configuration is built, in this order.
+    /// Changes rustls's configuration, for a setting that the builder does not have. May be called several times. The
+    /// changes are applied when the configuration is built, in this order.
     ///
-    /// The rest of the builder stays in effect: the warnings, the chain in the facts, the express engine. What bowline does not
-    /// support is turned off, with a warning (rules: identity-9, secure-11).
+    /// The rest of the builder stays in effect: the warnings, the chain in the facts, the express engine. What bowline
+    /// does not support is turned off, with a warning (rules: identity-9, secure-11).
     pub fn customize(mut self, change: impl Fn(&mut ClientConfig) + Send + Sync + 'static) -> Self {
         self.changes.push(Change(Arc::new(change)));
         self

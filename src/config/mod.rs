@@ -20,9 +20,10 @@
 //! crypto provider is the one that you pass, or else the provider of the enabled feature (`aws-lc-rs` is preferred to
 //! `ring`). rustls's process-wide default is neither read nor set.
 //!
-//! For any other setting, [`customize`](ServerTlsBuilder::customize) lends rustls's configuration to a closure, and the rest of
-//! the builder stays in effect. A [`rustls::ServerConfig`] or [`rustls::ClientConfig`] in an `Arc` converts with `into()`. Both engines obey its settings, except early data and server data before the client's
-//! Finished. These two are turned off in a copy, and the warnings say so (rule: secure-11).
+//! For any other setting, [`customize`](ServerTlsBuilder::customize) lends rustls's configuration to a closure, and the
+//! rest of the builder stays in effect. A [`rustls::ServerConfig`] or [`rustls::ClientConfig`] in an `Arc` converts
+//! with `into()`. Both engines obey its settings, except early data and server data before the client's Finished. These
+//! two are turned off in a copy, and the warnings say so (rule: secure-11).
 
 mod blueprint;
 mod bound;
@@ -131,7 +132,8 @@ pub enum WarningKind {
     ChainOrder,
     /// Some root certificates of the platform could not be loaded.
     PlatformRoots,
-    /// A file of root certificates also holds a revocation list, but no revocation list was given: the list is not used.
+    /// A file of root certificates also holds a revocation list, but no revocation list was given: the list is not
+    /// used.
     UnusedList,
     /// Two identities of a server have the same name and the same kind of key: the first one is used for the name.
     SharedName,

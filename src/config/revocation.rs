@@ -1,8 +1,9 @@
 //! Checks whether a root that a server presents as its own certificate is revoked.
 //!
-//! webpki checks the revocation lists for every certificate of a path that it builds. It builds no path for a root that is marked
-//! as a CA ([`verify`](super::verify)), so the root is checked here, equally strictly: a list is required, signed by the root and
-//! not past its next update. A list for only some of the certificates (an issuing distribution point) does not count.
+//! webpki checks the revocation lists for every certificate of a path that it builds. It builds no path for a root that
+//! is marked as a CA ([`verify`](super::verify)), so the root is checked here, equally strictly: a list is required,
+//! signed by the root and not past its next update. A list for only some of the certificates (an issuing distribution
+//! point) does not count.
 
 use std::time::Duration;
 

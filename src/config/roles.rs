@@ -1,7 +1,7 @@
 //! The methods that client and server configurations share, written once.
 //!
-//! They come from macros and not from a trait, because they are inherent methods: a caller needs no import for them, and the
-//! documentation of each type lists them.
+//! They come from macros and not from a trait, because they are inherent methods: a caller needs no import for them,
+//! and the documentation of each type lists them.
 
 /// The methods of `ClientTls` and `ServerTls`.
 macro_rules! impl_tls {
@@ -35,12 +35,12 @@ macro_rules! impl_tls {
             }
 
             #[doc = concat!("The same configuration with the express engine (see [`", $builder, "::express`]). Use this for a configuration")]
-            /// that came from rustls. Key extraction (`enable_secret_extraction`) is turned on in a copy. The result is a
-            /// handle of its own: a later [replacement](Self::replace) of this one has no effect on it.
+            /// that came from rustls. Key extraction (`enable_secret_extraction`) is turned on in a copy. The result is
+            /// a handle of its own: a later [replacement](Self::replace) of this one has no effect on it.
             ///
             /// # Errors
-            /// [`ConfigError`](crate::ConfigError): the crypto provider does not let keys be extracted. The caller has to fix
-            /// this.
+            /// [`ConfigError`](crate::ConfigError): the crypto provider does not let keys be extracted. The caller has
+            /// to fix this.
             #[cfg(feature = "express")]
             pub fn express(self) -> Result<Self, Error> {
                 let mut settings = Settings::clone(&self.0.now());
@@ -96,8 +96,8 @@ macro_rules! impl_tls {
 macro_rules! impl_builder {
     ($builder:ident, $tls:ident) => {
         impl $builder {
-            /// Our own certificate chain and private key from PEM files; both may be in one file. The chain starts with our own
-            /// certificate, followed by its issuer; leave out the root.
+            /// Our own certificate chain and private key from PEM files; both may be in one file. The chain starts with
+            /// our own certificate, followed by its issuer; leave out the root.
             #[doc(alias = "load_cert_chain")]
             pub fn identity_pem_files(self, chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
                 let (chain, key) = (Source::File(chain.into()), Source::File(key.into()));
@@ -115,10 +115,11 @@ macro_rules! impl_builder {
                 self.identity_source(IdentitySource::Der { chain, key })
             }
 
-            /// The passphrase of an encrypted private key in a PEM file or text: `ENCRYPTED PRIVATE KEY`, which is PKCS#8
-            /// with PBES2 (RFC 8018), as `openssl pkcs8 -topk8` writes it by default. Supported are AES in CBC and GCM, with
-            /// keys from PBKDF2 with SHA-2 or from scrypt. Other encryptions, and the old format with a `Proc-Type` line,
-            /// are errors that say how to convert the file. The passphrase is not used for a key that is not encrypted.
+            /// The passphrase of an encrypted private key in a PEM file or text: `ENCRYPTED PRIVATE KEY`, which is
+            /// PKCS#8 with PBES2 (RFC 8018), as `openssl pkcs8 -topk8` writes it by default. Supported are AES in CBC
+            /// and GCM, with keys from PBKDF2 with SHA-2 or from scrypt. Other encryptions, and the old format with a
+            /// `Proc-Type` line, are errors that say how to convert the file. The passphrase is not used for a key that
+            /// is not encrypted.
             ///
             /// The passphrase is wiped from memory when the builder is dropped. Deriving the key takes time on purpose,
             /// typically a tenth of a second, in [`build`](Self::build).
@@ -158,8 +159,8 @@ macro_rules! impl_builder {
                 self
             }
 
-            /// The groups for the key exchange, the preferred one first. Default: all groups of the crypto provider, in its
-            /// order. A group that the provider does not have is an error when the configuration is built.
+            /// The groups for the key exchange, the preferred one first. Default: all groups of the crypto provider, in
+            /// its order. A group that the provider does not have is an error when the configuration is built.
             #[doc(alias = "curves")]
             #[doc(alias = "CurvePreferences")]
             pub fn key_exchange_groups(mut self, groups: impl IntoIterator<Item = rustls::NamedGroup>) -> Self {
@@ -167,9 +168,9 @@ macro_rules! impl_builder {
                 self
             }
 
-            /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark and
-            /// similar tools. Anyone who can read that file can decrypt the connections. Without this call, the variable has no
-            /// effect. Without the variable, this call has no effect.
+            /// Writes the session keys to the file that the environment variable `SSLKEYLOGFILE` names, for Wireshark
+            /// and similar tools. Anyone who can read that file can decrypt the connections. Without this call, the
+            /// variable has no effect. Without the variable, this call has no effect.
             #[doc(alias = "keylog_filename")]
             #[doc(alias = "KeyLogWriter")]
             pub fn key_log_file_from_env(mut self) -> Self {
@@ -177,15 +178,15 @@ macro_rules! impl_builder {
                 self
             }
 
-            /// Uses the express engine: rustls does the handshake, and this crate's own record layer opens and seals the
-            /// records after it, with the same crypto provider. It uses less CPU per byte and less memory per idle connection.
-            /// In return, fewer people have reviewed this record layer than rustls's, and the traffic keys leave rustls for
-            /// this crate's memory. Leave it off unless you need the speed, and always leave it off if a cryptographic module
-            /// has to be used exactly as it was validated.
+            /// Uses the express engine: rustls does the handshake, and this crate's own record layer opens and seals
+            /// the records after it, with the same crypto provider. It uses less CPU per byte and less memory per idle
+            /// connection. In return, fewer people have reviewed this record layer than rustls's, and the traffic keys
+            /// leave rustls for this crate's memory. Leave it off unless you need the speed, and always leave it off if
+            /// a cryptographic module has to be used exactly as it was validated.
             ///
-            /// The provider must allow key extraction, as the providers of the features do; otherwise the configuration fails.
-            /// For rustls's own cipher suites, the AEAD is called directly. For any other suite, it is called through rustls,
-            /// which is slower.
+            /// The provider must allow key extraction, as the providers of the features do; otherwise the configuration
+            /// fails. For rustls's own cipher suites, the AEAD is called directly. For any other suite, it is called
+            /// through rustls, which is slower.
             #[cfg(feature = "express")]
             pub fn express(mut self) -> Self {
                 self.common.express = true;

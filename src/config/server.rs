@@ -27,16 +27,17 @@ use crate::error::Error;
 use crate::policy::Watermarks;
 
 /// The TLS configuration of a server. Cheap to clone; made by [`ServerTls::builder`] or from an
-/// `Arc<rustls::ServerConfig>`. Clones are handles of one configuration: [`replace`](Self::replace) changes it for all of them.
+/// `Arc<rustls::ServerConfig>`. Clones are handles of one configuration: [`replace`](Self::replace) changes it for all
+/// of them.
 #[doc(alias = "CertificateOptions")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]
 pub struct ServerTls(Arc<Cell<ServerConfig>>);
 
 impl_tls!(ServerTls, "ServerTlsBuilder", ServerConfig, cell::keep_sessions,
-    /// Clients can still resume sessions of the old configuration, unless anything that decides which clients are accepted
-    /// has changed: the CAs of clients, the lists of revoked certificates, or the crypto provider. A configuration that came
-    /// from rustls brings its own tickets (rule: reload-3).
+    /// Clients can still resume sessions of the old configuration, unless anything that decides which clients are
+    /// accepted has changed: the CAs of clients, the lists of revoked certificates, or the crypto provider. A
+    /// configuration that came from rustls brings its own tickets (rule: reload-3).
     ///
     /// ```
     /// # use bowline::ServerTls;
@@ -59,8 +60,8 @@ impl ServerTls {
         self.0.now().own.clone()
     }
 
-    /// The identities, in the order in which they were given, for metrics and log lines. Empty if the configuration came from
-    /// rustls.
+    /// The identities, in the order in which they were given, for metrics and log lines. Empty if the configuration
+    /// came from rustls.
     ///
     /// ```
     /// # use bowline::ServerTls;
@@ -153,8 +154,8 @@ impl ServerTlsBuilder {
     /// `tls.crt` and `tls.key`. `NAME.ocsp` or `tls.ocsp` is the OCSP response. Names that begin with a dot are ignored
     /// (rule: identity-5).
     ///
-    /// The directory is read by [`build`](Self::build). If Kubernetes replaces the files of a volume in the meantime, all
-    /// files are from one revision (rule: identity-6). A mistake in one file is an error, and names the file.
+    /// The directory is read by [`build`](Self::build). If Kubernetes replaces the files of a volume in the meantime,
+    /// all files are from one revision (rule: identity-6). A mistake in one file is an error, and names the file.
     pub fn identities_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.more_identities.push(Member::Directory(dir.into()));
         self
@@ -247,8 +248,8 @@ impl ServerTlsBuilder {
     /// Sets how the tickets for resumed sessions are encrypted: for example, with keys that several servers share.
     /// Default: with a random key of this configuration.
     ///
-    /// A ticket is used only under the policy for client certificates under which it was made: the same CAs, revocation lists
-    /// and settings, also in another process with the same ticketer (rule: identity-8).
+    /// A ticket is used only under the policy for client certificates under which it was made: the same CAs, revocation
+    /// lists and settings, also in another process with the same ticketer (rule: identity-8).
     pub fn ticketer(mut self, ticketer: Arc<dyn ProducesTickets>) -> Self {
         self.ticketer = Some(ticketer);
         self
@@ -256,19 +257,20 @@ impl ServerTlsBuilder {
 
     /// Chooses the certificates by the application, instead of identities of the builder.
     ///
-    /// [`SessionFacts::own_chain`](crate::SessionFacts::own_chain) and the channel bindings know the chain that was chosen (rule:
-    /// identity-9).
+    /// [`SessionFacts::own_chain`](crate::SessionFacts::own_chain) and the channel bindings know the chain that was
+    /// chosen (rule: identity-9).
     #[doc(alias = "GetCertificate")]
     pub fn cert_resolver(mut self, resolver: Arc<dyn ResolvesServerCert>) -> Self {
         self.resolver = Some(resolver);
         self
     }
 
-    /// Changes rustls's configuration, for a setting that the builder does not have. May be called several times. Each change is
-    /// applied when the configuration is built, in this order, also to the configuration of an identity with its own settings.
+    /// Changes rustls's configuration, for a setting that the builder does not have. May be called several times. Each
+    /// change is applied when the configuration is built, in this order, also to the configuration of an identity with
+    /// its own settings.
     ///
-    /// The rest of the builder stays in effect: the warnings, the chain in the facts, the express engine. What bowline does not
-    /// support is turned off, with a warning (rules: identity-9, secure-11).
+    /// The rest of the builder stays in effect: the warnings, the chain in the facts, the express engine. What bowline
+    /// does not support is turned off, with a warning (rules: identity-9, secure-11).
     ///
     /// ```
     /// # let builder = bowline::ServerTls::builder();

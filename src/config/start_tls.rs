@@ -70,8 +70,8 @@ impl StartTls {
         Choice::AsMade { client, server: Side::Server { tls: server.clone() } }.into()
     }
 
-    /// Sets the treatment of bytes that were received before TLS begins and not read (rules: upgrade-2, upgrade-11). For a
-    /// client, these include the bytes that the kernel holds when the ClientHello is about to leave. Default:
+    /// Sets the treatment of bytes that were received before TLS begins and not read (rules: upgrade-2, upgrade-11).
+    /// For a client, these include the bytes that the kernel holds when the ClientHello is about to leave. Default:
     /// [`Role::default_leftover`].
     pub fn leftover(self, leftover: Leftover) -> Self {
         Self { leftover: Some(leftover), ..self }

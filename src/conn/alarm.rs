@@ -33,7 +33,8 @@ thread_local! {
     static ALARM: Cell<Option<ThreadAlarm>> = const { Cell::new(None) };
 }
 
-/// The alarm of a thread. Dropped when the thread ends, or runs another runtime: no wait starts on the alarm after that.
+/// The alarm of a thread. Dropped when the thread ends, or runs another runtime: no wait starts on the alarm after
+/// that.
 struct ThreadAlarm(Arc<Alarm>);
 
 impl Drop for ThreadAlarm {

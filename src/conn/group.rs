@@ -92,8 +92,8 @@ struct State {
     cut_off: usize,
     /// The connections whose handshake the drain has aborted.
     handshakes: usize,
-    /// The connections that the drain has taken out of a backlog and that are no members yet, and drains that are closing the
-    /// listeners.
+    /// The connections that the drain has taken out of a backlog and that are no members yet, and drains that are
+    /// closing the listeners.
     arriving: usize,
     /// The observers of the listeners, until the drain is over.
     observers: Observers,
@@ -142,7 +142,8 @@ impl DrainGroup {
     /// cancelled.
     ///
     /// The system resets connections that wait in its backlog and were not accepted, unless
-    /// [`ListenerBuilder::finish_on_drain`](crate::ListenerBuilder::finish_on_drain) was chosen. A listening socket that was
+    /// [`ListenerBuilder::finish_on_drain`](crate::ListenerBuilder::finish_on_drain) was chosen. A listening socket
+    /// that was
     /// [passed in](crate::ListenerBuilder::from_std) stays open for its other holders, with its backlog (rule: tcp-10).
     pub fn begin_drain(&self) {
         // Another call of `drain` must not end before the listeners are closed.

@@ -13,8 +13,8 @@ pub(crate) async fn error_of(socket: &SharedSocket) {
 #[cfg(any(windows, bowline_portable))]
 pub(crate) use self::at_intervals::error_of;
 
-/// On Windows no event stands for an error alone. A reset comes as the end of both directions, and a wait for these would
-/// return at once while the socket can be written. So the socket is looked at.
+/// On Windows no event stands for an error alone. A reset comes as the end of both directions, and a wait for these
+/// would return at once while the socket can be written. So the socket is looked at.
 #[cfg(any(windows, bowline_portable))]
 mod at_intervals {
     use std::pin::pin;

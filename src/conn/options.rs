@@ -15,8 +15,9 @@ impl TcpOptions<'_> {
     /// Calls `f` with the descriptor of the socket, for options that this crate does not know: `SO_MARK`, `TCP_INFO`,
     /// `SO_INCOMING_CPU`. The connection cannot be lent for longer, because an abort by another task may close it.
     ///
-    /// The descriptor is for reading and setting options. Do not read from it, write to it, shut it down, or make it blocking:
-    /// the layers above would lose bytes, or their end. A duplicate keeps the socket open after the end of the connection.
+    /// The descriptor is for reading and setting options. Do not read from it, write to it, shut it down, or make it
+    /// blocking: the layers above would lose bytes, or their end. A duplicate keeps the socket open after the end of
+    /// the connection.
     ///
     /// # Errors
     /// As [`SocketOptions`], and the error of `f`.
@@ -26,11 +27,12 @@ impl TcpOptions<'_> {
         self.0.with_socket(|socket| f(socket.fd()))
     }
 
-    /// Calls `f` with the socket, for options that this crate does not know. The connection cannot be lent for longer, because
-    /// an abort by another task may close it.
+    /// Calls `f` with the socket, for options that this crate does not know. The connection cannot be lent for longer,
+    /// because an abort by another task may close it.
     ///
-    /// The socket is for reading and setting options. Do not read from it, write to it, shut it down, or make it blocking: the
-    /// layers above would lose bytes, or their end. A duplicate keeps the socket open after the end of the connection.
+    /// The socket is for reading and setting options. Do not read from it, write to it, shut it down, or make it
+    /// blocking: the layers above would lose bytes, or their end. A duplicate keeps the socket open after the end of
+    /// the connection.
     ///
     /// # Errors
     /// As [`SocketOptions`], and the error of `f`.

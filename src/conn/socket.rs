@@ -193,8 +193,8 @@ pub(crate) const MAX_AT_ONCE: usize = 0x7fff_f000;
 /// The largest number of slices that one call accepts: `IOV_MAX` on every system that defines it (writev(2)).
 const MAX_PARTS: usize = 1024;
 
-/// The largest number of bytes that we give to the system at once. Windows accepts all bytes of a call, however many, if its
-/// buffer was not full before, and keeps them in memory.
+/// The largest number of bytes that we give to the system at once. Windows accepts all bytes of a call, however many,
+/// if its buffer was not full before, and keeps them in memory.
 pub(crate) const MAX_SENT_AT_ONCE: usize =
     if cfg!(any(windows, bowline_portable)) { 64 << 10 } else { isize::MAX as usize };
 
@@ -204,8 +204,8 @@ pub(crate) fn first_bytes(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.len().min(MAX_SENT_AT_ONCE)]
 }
 
-/// The slices for one call: they start at the first non-empty slice, and there are no more than the system accepts. The first
-/// one is included even if it is longer than [`MAX_SENT_AT_ONCE`].
+/// The slices for one call: they start at the first non-empty slice, and there are no more than the system accepts. The
+/// first one is included even if it is longer than [`MAX_SENT_AT_ONCE`].
 pub(crate) fn first_parts<'a, 'b>(parts: &'a [IoSlice<'b>]) -> &'a [IoSlice<'b>] {
     let begin = parts.iter().position(|part| !part.is_empty()).unwrap_or(parts.len());
     let parts = &parts[begin..];
@@ -291,7 +291,8 @@ pub(crate) fn take_inherited(number: std::os::fd::RawFd) -> io::Result<std::os::
 
 #[cfg(unix)]
 mod inherited {
-    //! Descriptors by their number. std has no safe way to them, because a number says nothing about who owns the descriptor.
+    //! Descriptors by their number. std has no safe way to them, because a number says nothing about who owns the
+    //! descriptor.
 
     use std::io;
     use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -299,17 +300,17 @@ mod inherited {
     use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
     use socket2::SockRef;
 
-    /// Whether a descriptor may be ours is seen at its close-on-exec flag. A descriptor that came through exec cannot have it.
-    /// std, tokio and socket2 set it on all that they open, and it is set here on what is taken: so no descriptor is taken that
-    /// has an owner in this process, and none is taken twice.
+    /// Whether a descriptor may be ours is seen at its close-on-exec flag. A descriptor that came through exec cannot
+    /// have it. std, tokio and socket2 set it on all that they open, and it is set here on what is taken: so no
+    /// descriptor is taken that has an owner in this process, and none is taken twice.
     #[allow(unsafe_code)]
     pub(super) fn take(number: RawFd) -> io::Result<OwnedFd> {
         let refused = |problem: String| Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         if number <= 2 {
             return refused(format!("descriptor {number} is a standard stream"));
         }
-        // SAFETY: the borrow ends with this function. Until `from_raw_fd` the descriptor is only asked for its flags and
-        // options; if nothing is open under the number, each of these calls fails. -1 is excluded above.
+        // SAFETY: the borrow ends with this function. Until `from_raw_fd` the descriptor is only asked for its flags
+        // and options; if nothing is open under the number, each of these calls fails. -1 is excluded above.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         let Ok(flags) = fcntl_getfd(borrowed) else { return refused(format!("descriptor {number} is not open")) };
         if flags.contains(FdFlags::CLOEXEC) {
@@ -324,8 +325,8 @@ mod inherited {
             return refused(format!("descriptor {number} is not a listening stream socket"));
         }
         fcntl_setfd(borrowed, flags | FdFlags::CLOEXEC)?;
-        // SAFETY: the descriptor is open. It was inherited, as its flag has shown, and from now on the flag keeps any other call of
-        // this function from taking it: this is its only owner.
+        // SAFETY: the descriptor is open. It was inherited, as its flag has shown, and from now on the flag keeps any
+        // other call of this function from taking it: this is its only owner.
         Ok(unsafe { OwnedFd::from_raw_fd(number) })
     }
 }

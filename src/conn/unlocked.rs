@@ -64,8 +64,8 @@ fn run_later() {
     }
 }
 
-/// Catches a panic of a waker. The panic affects only the waker's own task: the code that called the waker continues, and the
-/// other wakers still run (rule: life-7).
+/// Catches a panic of a waker. The panic affects only the waker's own task: the code that called the waker continues,
+/// and the other wakers still run (rule: life-7).
 fn guarded(f: impl FnOnce()) {
     let _ = catch(f, |_| ());
 }

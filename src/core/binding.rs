@@ -12,8 +12,8 @@ use crate::error::SessionError;
 
 /// The channel bindings that [`SessionFacts::channel_binding`](crate::SessionFacts::channel_binding) returns.
 ///
-/// `tls-unique` is not offered: it does not exist in TLS 1.3, and is not safe in TLS 1.2 without the extended master secret
-/// (RFC 9266, section 3).
+/// `tls-unique` is not offered: it does not exist in TLS 1.3, and is not safe in TLS 1.2 without the extended master
+/// secret (RFC 9266, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ChannelBinding {
@@ -24,8 +24,8 @@ pub enum ChannelBinding {
     /// A certificate with an Ed25519 signature has no such value, because that signature uses no hash function in the
     /// sense of RFC 5929. For RSASSA-PSS, the parameters of the signature name the hash function.
     TlsServerEndPoint,
-    /// `tls-exporter` (RFC 9266): 32 bytes of exported keying material, another value for each session. In TLS 1.2 it needs
-    /// the extended master secret.
+    /// `tls-exporter` (RFC 9266): 32 bytes of exported keying material, another value for each session. In TLS 1.2 it
+    /// needs the extended master secret.
     TlsExporter,
 }
 
@@ -50,8 +50,8 @@ pub(super) const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 pub(super) const EXPORTER_CONTEXT: Option<&[u8]> = Some(&[]);
 pub(super) const EXPORTER_LEN: usize = 32;
 
-/// The provider of the configuration, whose cipher suites have hash functions for a certificate. `None` for a session that another
-/// library started.
+/// The provider of the configuration, whose cipher suites have hash functions for a certificate. `None` for a session
+/// that another library started.
 #[derive(Clone)]
 pub(super) struct Hashes(pub(super) Option<Arc<CryptoProvider>>);
 

@@ -64,8 +64,8 @@ pub struct SessionFacts {
 }
 
 impl fmt::Debug for SessionFacts {
-    /// Shows only the number of certificates, because their bytes are not readable, and no channel bindings, because they may
-    /// be secret.
+    /// Shows only the number of certificates, because their bytes are not readable, and no channel bindings, because
+    /// they may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionFacts")
             .field("version", &self.version)
@@ -102,8 +102,8 @@ impl SessionFacts {
         }
     }
 
-    /// Facts for tests: TLS 1.3, no ALPN, no certificates. Change the fields that a test needs. There is no session, so there
-    /// are no channel bindings.
+    /// Facts for tests: TLS 1.3, no ALPN, no certificates. Change the fields that a test needs. There is no session, so
+    /// there are no channel bindings.
     ///
     /// ```
     /// use bowline::testing::{Recorder, pki::Pki};
@@ -140,13 +140,13 @@ impl SessionFacts {
         self
     }
 
-    /// The subject alternative names of the peer's certificate (RFC 5280, section 4.2.1.6): DNS names, IP addresses, URIs
-    /// such as SPIFFE ids, mail addresses. Empty if the peer sent no certificate, or one without such names.
+    /// The subject alternative names of the peer's certificate (RFC 5280, section 4.2.1.6): DNS names, IP addresses,
+    /// URIs such as SPIFFE ids, mail addresses. Empty if the peer sent no certificate, or one without such names.
     ///
-    /// The handshake has verified that a trusted authority issued the certificate, and a client has checked that it is valid
-    /// for the name that it connected to. A server that accepts clients by name has to compare the names itself. With
-    /// [`dangerous_no_verification`](crate::config::ClientTlsBuilder::dangerous_no_verification), the peer may have chosen
-    /// any names.
+    /// The handshake has verified that a trusted authority issued the certificate, and a client has checked that it is
+    /// valid for the name that it connected to. A server that accepts clients by name has to compare the names itself.
+    /// With [`dangerous_no_verification`](crate::config::ClientTlsBuilder::dangerous_no_verification), the peer may
+    /// have chosen any names.
     ///
     /// ```
     /// # fn is_billing(session: &bowline::SessionFacts) -> Result<bool, bowline::Error> {
@@ -173,8 +173,9 @@ impl SessionFacts {
         }
     }
 
-    /// A channel binding of the session, for SASL mechanisms such as SCRAM-SHA-256-PLUS: bytes that are equal on both sides
-    /// of this session, and that an attacker between two sessions cannot make equal. It can be read after the end too.
+    /// A channel binding of the session, for SASL mechanisms such as SCRAM-SHA-256-PLUS: bytes that are equal on both
+    /// sides of this session, and that an attacker between two sessions cannot make equal. It can be read after the end
+    /// too.
     ///
     /// `tls-server-end-point` has 32, 48 or 64 bytes, `tls-exporter` has 32. A connection with several nested TLS
     /// sessions has bindings for each of them. [`tls`](crate::TlsTransport::tls) returns those of the innermost

@@ -54,15 +54,16 @@ impl Linger {
     }
 }
 
-/// The reason with which a `shutdown` fails: `None` if the peer's system has everything, or will get it from our system.
+/// The reason with which a `shutdown` fails: `None` if the peer's system has everything, or will get it from our
+/// system.
 pub fn failure(report: &CloseReport) -> Option<&Reason> {
     let is_delivered = match report.reason {
         Reason::Closed => true,
         Reason::Aborted | Reason::Dropped => false,
         // The peer ended the connection after it had received everything.
         Reason::Reset(_) => report.marker_sent() && report.unacknowledged == Some(0),
-        // The system has given the connection up, and with it the bytes that it still had. At a bound of the close, it keeps
-        // sending them.
+        // The system has given the connection up, and with it the bytes that it still had. At a bound of the close, it
+        // keeps sending them.
         Reason::TimedOut(_) | Reason::Io(_) if report.bound.is_none() => {
             report.marker_sent() && report.unacknowledged == Some(0)
         }
@@ -120,8 +121,8 @@ mod tests {
             let report = report(reason, marker_sent, unacknowledged);
             assert_eq!(failure(&report).is_none(), expected, "{report:?}");
         }
-        // The peer takes nothing. At the bound of the close, our system keeps sending. After a time limit of the system itself,
-        // or an error, the bytes are lost.
+        // The peer takes nothing. At the bound of the close, our system keeps sending. After a time limit of the system
+        // itself, or an error, the bytes are lost.
         let io = Reason::Io(std::sync::Arc::new(std::io::ErrorKind::HostUnreachable.into()));
         for (reason, bound, marker_sent, unacknowledged, expected) in [
             (timed_out.clone(), Some(Bound::Time), true, Some(9), true),

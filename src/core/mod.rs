@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //!
-//! A connection is a stack of *layers*: TCP, and TLS sessions on top. Each layer has two *halves*, send and receive, which
-//! live and end independently. Each half ends by its own *marker*: FIN on TCP, the close_notify alert on TLS. If the layer
-//! below ends before the marker came, the end is *truncated*. The modules apply these definitions:
+//! A connection is a stack of *layers*: TCP, and TLS sessions on top. Each layer has two *halves*, send and receive,
+//! which live and end independently. Each half ends by its own *marker*: FIN on TCP, the close_notify alert on TLS. If
+//! the layer below ends before the marker came, the end is *truncated*. The modules apply these definitions:
 //!
 //! - [`half`]: the two halves as two state machines, the same on every layer.
 //! - [`upgrade`]: the upgrade from plaintext to TLS and back.

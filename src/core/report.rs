@@ -51,7 +51,8 @@ impl CloseReport {
     }
 }
 
-/// `closed; the peer did not confirm the end; 70000 bytes discarded, 12 not acknowledged; gave up at the limit of bytes`
+/// `closed; the peer did not confirm the end; 70000 bytes discarded, 12 not acknowledged; gave up at the limit of
+/// bytes`
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; {} bytes discarded", chain(&self.reason), self.discarded)?;

@@ -42,8 +42,8 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    /// Checks: our system holds `left` bytes, and the peer has taken `taken` bytes so far. Returns whether the peer may have
-    /// taken some of them since the last check.
+    /// Checks: our system holds `left` bytes, and the peer has taken `taken` bytes so far. Returns whether the peer may
+    /// have taken some of them since the last check.
     pub fn check(&mut self, left: u64, taken: u64) -> bool {
         self.taken.replace(taken) != Some(taken) && left > 0
     }

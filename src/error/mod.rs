@@ -99,8 +99,8 @@ pub enum Reason {
     /// The application dropped the connection before it had ended, without `close` or `abort` (rules: close-12,
     /// end-9).
     Dropped,
-    /// The application protocol violated its contract with this crate, or returned an error. An [`io::Error`] of the kind
-    /// [`InvalidData`](io::ErrorKind::InvalidData) in it means that the peer is to blame.
+    /// The application protocol violated its contract with this crate, or returned an error. An [`io::Error`] of the
+    /// kind [`InvalidData`](io::ErrorKind::InvalidData) in it means that the peer is to blame.
     Protocol(Arc<dyn StdError + Send + Sync>),
     /// The operating system reported another error.
     Io(Arc<io::Error>),
@@ -236,8 +236,8 @@ pub struct TlsError {
     pub error: rustls::Error,
     /// The alert that we sent, if any.
     pub alert_sent: Option<rustls::AlertDescription>,
-    /// The protocol that the peer spoke instead of TLS, if it did not begin with TLS. `error` then only says that the bytes
-    /// were not a TLS record.
+    /// The protocol that the peer spoke instead of TLS, if it did not begin with TLS. `error` then only says that the
+    /// bytes were not a TLS record.
     pub not_tls: Option<NotTls>,
 }
 

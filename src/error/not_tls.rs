@@ -9,8 +9,8 @@ const KEPT: usize = 64;
 /// The number of bytes that are shown.
 const SHOWN: usize = 32;
 
-/// The peer does not speak TLS: it sent these bytes instead of a TLS record. Usually the port or the scheme is wrong, or a
-/// proxy in between speaks first.
+/// The peer does not speak TLS: it sent these bytes instead of a TLS record. Usually the port or the scheme is wrong,
+/// or a proxy in between speaks first.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotTls {

@@ -29,8 +29,8 @@ pub enum UpgradeError {
         /// The number of refused bytes.
         count: usize,
     },
-    /// The connection already has as many TLS sessions as [`Policy::max_layers`](crate::Policy::max_layers) allows (rule:
-    /// upgrade-12).
+    /// The connection already has as many TLS sessions as [`Policy::max_layers`](crate::Policy::max_layers) allows
+    /// (rule: upgrade-12).
     TooManyLayers {
         /// The limit of the policy.
         limit: usize,

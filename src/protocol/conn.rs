@@ -184,8 +184,8 @@ pub trait Conn: SocketOptions {
     #[doc(alias = "STARTTLS")]
     fn start_tls(&mut self, how: StartTls) -> Result<(), Error>;
 
-    /// Whether [`start_tls`](Self::start_tls) could begin now. A service checks this before it writes the go-ahead, which it
-    /// cannot take back.
+    /// Whether [`start_tls`](Self::start_tls) could begin now. A service checks this before it writes the go-ahead,
+    /// which it cannot take back.
     ///
     /// # Errors
     /// The error that `start_tls` would return now, for example

@@ -1,8 +1,8 @@
 //! The callback interface: implement [`Protocol`], and this module calls it when something happens to the connection.
 //! Callbacks use the connection through [`Conn`], and never wait.
 //!
-//! A [`Protocol`] runs unchanged over TCP, TLS, an upgraded connection, TLS in TLS, a Unix socket, and the test doubles in
-//! `testing`. A [`Runner`] runs it over a transport, in one task. A [`Server`] starts a runner for each connection
+//! A [`Protocol`] runs unchanged over TCP, TLS, an upgraded connection, TLS in TLS, a Unix socket, and the test doubles
+//! in `testing`. A [`Runner`] runs it over a transport, in one task. A [`Server`] starts a runner for each connection
 //! that it accepts.
 //!
 //! ```

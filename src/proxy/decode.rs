@@ -26,7 +26,8 @@ pub enum Decoded {
 }
 
 impl ProxyHeader {
-    /// Decodes the header at the start of a connection, of version 1 or 2, from all bytes that have been received so far.
+    /// Decodes the header at the start of a connection, of version 1 or 2, from all bytes that have been received so
+    /// far.
     ///
     /// # Errors
     /// [`ProxyHeaderError`]: the connection begins as a header does, but it is malformed, its checksum is wrong, or it is

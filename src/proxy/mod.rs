@@ -67,8 +67,8 @@ enum Command {
 impl ProxyHeader {
     /// The largest header of version 1 in bytes, as the specification defines it. A longer one is an error.
     pub const MAX_V1_LEN: usize = 107;
-    /// The largest header of version 2 in bytes that [`decode`](Self::decode) accepts. HAProxy's limit is the same, by its
-    /// default buffer size; the format itself would allow 65,551.
+    /// The largest header of version 2 in bytes that [`decode`](Self::decode) accepts. HAProxy's limit is the same, by
+    /// its default buffer size; the format itself would allow 65,551.
     pub const MAX_V2_LEN: usize = 16_384;
 
     /// A header for a connection that a client at `source` made to `destination`.
@@ -86,8 +86,8 @@ impl ProxyHeader {
         Self { command: Command::Unknown, tlvs: Vec::new() }
     }
 
-    /// Whether this is a connection of the proxy itself, for example a health check (the command `LOCAL`). Its addresses
-    /// are those of the socket.
+    /// Whether this is a connection of the proxy itself, for example a health check (the command `LOCAL`). Its
+    /// addresses are those of the socket.
     pub fn is_local(&self) -> bool {
         self.command == Command::Local
     }

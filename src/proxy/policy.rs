@@ -34,8 +34,8 @@ impl ProxyProtocol {
     /// A connection from a trusted network may begin with a header. The first bytes of other peers are the
     /// application's.
     ///
-    /// Use it for protocols in which the client sends the first bytes, as in TLS and HTTP: a server that waits for a header
-    /// which may not come cannot greet its client first.
+    /// Use it for protocols in which the client sends the first bytes, as in TLS and HTTP: a server that waits for a
+    /// header which may not come cannot greet its client first.
     pub fn accept(trusted: TrustedNetworks) -> Self {
         Self { mode: Mode::Accept, trusted }
     }
@@ -45,8 +45,8 @@ impl ProxyProtocol {
         Self { mode: Mode::Require, trusted }
     }
 
-    /// A peer without an IP address has connected through a socket of this machine, which has permissions of its own: it is
-    /// trusted.
+    /// A peer without an IP address has connected through a socket of this machine, which has permissions of its own:
+    /// it is trusted.
     pub(crate) fn expected_from(&self, peer: Option<IpAddr>) -> Expected {
         match (self.mode, peer.is_none_or(|addr| self.trusted.contains(addr))) {
             (Mode::Accept, true) => Expected::Perhaps,

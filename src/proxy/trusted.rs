@@ -24,7 +24,8 @@ use crate::escape::escaped;
 pub struct TrustedNetworks(Arc<[IpNet]>);
 
 impl TrustedNetworks {
-    /// Whether this address is in one of the networks. An IPv4 address inside IPv6 (`::ffff:192.0.2.1`) is an IPv4 address.
+    /// Whether this address is in one of the networks. An IPv4 address inside IPv6 (`::ffff:192.0.2.1`) is an IPv4
+    /// address.
     pub fn contains(&self, addr: IpAddr) -> bool {
         let addr = addr.to_canonical();
         self.0.iter().any(|network| network.contains(&addr))

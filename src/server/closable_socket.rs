@@ -1,8 +1,8 @@
 //! The listening socket, until a drain closes it.
 //!
-//! A drain has to close the socket although tasks wait to accept from it, and some of them may not be polled for a while. So no
-//! task holds the socket while it waits: each poll takes it for the duration of the poll (rule: drain-1). If the drain takes the
-//! backlog, the connections in it are kept here until they are accepted (rule: drain-5).
+//! A drain has to close the socket although tasks wait to accept from it, and some of them may not be polled for a
+//! while. So no task holds the socket while it waits: each poll takes it for the duration of the poll (rule: drain-1).
+//! If the drain takes the backlog, the connections in it are kept here until they are accepted (rule: drain-5).
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -67,8 +67,8 @@ impl<S: Listens> ClosableSocket<S> {
         }
     }
 
-    /// Accepts the next connection; `None` if the socket was closed and nothing is left of its backlog. Cancel safe, and
-    /// several tasks may wait.
+    /// Accepts the next connection; `None` if the socket was closed and nothing is left of its backlog. Cancel safe,
+    /// and several tasks may wait.
     pub(super) async fn accept(&self) -> Option<io::Result<Accepted<S>>> {
         let task = WaitingTask::new(&self.waiting);
         let accepted = poll_fn(|cx| {
@@ -112,7 +112,8 @@ impl<S: Listens> ClosableSocket<S> {
         }
     }
 
-    /// Closes our descriptor. Nothing more is done to the socket: one that was passed in may have other holders (rule: tcp-10).
+    /// Closes our descriptor. Nothing more is done to the socket: one that was passed in may have other holders
+    /// (rule: tcp-10).
     fn close(&self, mut state: MutexGuard<'_, State<S>>, left: VecDeque<(S::Waiting, Arriving)>) {
         let before = match &*state {
             State::Open(_) => Some(std::mem::replace(&mut *state, State::Closed(left))),

@@ -134,13 +134,14 @@ impl Incoming {
     }
 
     /// Reads the PROXY header of the connection, if the listener expects headers
-    /// ([`ListenerBuilder::proxy`](crate::ListenerBuilder::proxy)). [`handshake`](Self::handshake) and the other methods that wait
-    /// do this themselves. A second call does nothing.
+    /// ([`ListenerBuilder::proxy`](crate::ListenerBuilder::proxy)). [`handshake`](Self::handshake) and the other
+    /// methods that wait do this themselves. A second call does nothing.
     ///
     /// # Errors
-    /// The errors of [`ProxyProtocol::read`](crate::proxy::ProxyProtocol::read); [`ProxyError::Refused`](crate::proxy::ProxyError)
-    /// if the client has too many connections; [`Reason::TimedOut`] in [`Phase::Handshake`] at the deadline of the handshake;
-    /// [`Error::Draining`] as in [`handshake`](Self::handshake). After an error the connection has ended.
+    /// The errors of [`ProxyProtocol::read`](crate::proxy::ProxyProtocol::read);
+    /// [`ProxyError::Refused`](crate::proxy::ProxyError) if the client has too many connections; [`Reason::TimedOut`]
+    /// in [`Phase::Handshake`] at the deadline of the handshake; [`Error::Draining`] as in
+    /// [`handshake`](Self::handshake). After an error the connection has ended.
     ///
     /// # Cancel safety
     /// Cancel safe: received bytes stay in the connection.

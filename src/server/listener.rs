@@ -69,8 +69,8 @@ impl Listener {
         ListenerBuilder::default()
     }
 
-    /// Takes over a listening socket that was made elsewhere, or passed in by a service manager. For the effects on other
-    /// holders of the socket, see [`ListenerBuilder::from_std`].
+    /// Takes over a listening socket that was made elsewhere, or passed in by a service manager. For the effects on
+    /// other holders of the socket, see [`ListenerBuilder::from_std`].
     ///
     /// # Errors
     /// As [`ListenerBuilder::from_std`].
@@ -94,21 +94,22 @@ impl Listener {
         self.local.iter().map(|addr| (*addr).into()).collect()
     }
 
-    /// Calls `f` with the descriptor of each socket, for options that this crate does not know (`SO_ATTACH_REUSEPORT_CBPF`,
-    /// `TCP_FASTOPEN`), and returns what it returned. `None` after a drain, which closes the sockets.
+    /// Calls `f` with the descriptor of each socket, for options that this crate does not know
+    /// (`SO_ATTACH_REUSEPORT_CBPF`, `TCP_FASTOPEN`), and returns what it returned. `None` after a drain, which closes
+    /// the sockets.
     ///
     /// Do not accept from it, or make it blocking. A lock is held during the call, so `f` must not use this listener. A
-    /// duplicate keeps the socket listening after a drain, as a passed-in socket does that others hold: for example for the next
-    /// version of the service.
+    /// duplicate keeps the socket listening after a drain, as a passed-in socket does that others hold: for example for
+    /// the next version of the service.
     #[cfg(unix)]
     #[doc(alias = "AsFd")]
     pub fn with_fds<R>(&self, mut f: impl FnMut(std::os::fd::BorrowedFd<'_>) -> R) -> Option<Vec<R>> {
         self.acceptor.with_sockets(|socket| f(std::os::fd::AsFd::as_fd(&*socket)))
     }
 
-    /// Calls `f` with each socket, for options that this crate does not know, and returns what it returned. `None` after a drain,
-    /// which closes the sockets. Do not accept from it, or make it blocking. A lock is held during the call, so `f` must not
-    /// use this listener.
+    /// Calls `f` with each socket, for options that this crate does not know, and returns what it returned. `None`
+    /// after a drain, which closes the sockets. Do not accept from it, or make it blocking. A lock is held during the
+    /// call, so `f` must not use this listener.
     #[cfg(windows)]
     #[doc(alias = "AsSocket")]
     pub fn with_sockets<R>(&self, mut f: impl FnMut(std::os::windows::io::BorrowedSocket<'_>) -> R) -> Option<Vec<R>> {
@@ -157,9 +158,10 @@ impl Listener {
     ///
     /// # Errors
     /// [`Error::Bind`]: the listening socket is no longer usable (it was shut down, or the runtime that it belongs to
-    /// has ended). If there are several sockets, the others are closed. Every later call fails too. [`Error::Draining`]: the [group](Self::group) drains, and the listener
-    /// is closed; [`Error::blame`] is [`Blame::Us`](crate::Blame::Us). A call that fails costs the task's budget, so
-    /// that a loop that continues after an error does not keep other tasks from running (rule: life-6).
+    /// has ended). If there are several sockets, the others are closed. Every later call fails too.
+    /// [`Error::Draining`]: the [group](Self::group) drains, and the listener is closed; [`Error::blame`] is
+    /// [`Blame::Us`](crate::Blame::Us). A call that fails costs the task's budget, so that a loop that continues after
+    /// an error does not keep other tasks from running (rule: life-6).
     ///
     /// # Cancel safety
     /// Cancel safe: no connection is lost when the future is dropped (rule: tcp-7).
@@ -178,11 +180,12 @@ impl fmt::Debug for Listener {
 }
 
 impl ListenerBuilder {
-    /// Opens the listener, with a socket for each of the addresses. If the port is 0, the first address gets any free port, and the
-    /// others the same one.
+    /// Opens the listener, with a socket for each of the addresses. If the port is 0, the first address gets any free
+    /// port, and the others the same one.
     ///
-    /// An address that this computer does not have, or whose family is switched off, is skipped if another one can be used:
-    /// `localhost` often has an IPv6 address where IPv6 is off. Any other failure is an error, and then no socket stays open.
+    /// An address that this computer does not have, or whose family is switched off, is skipped if another one can be
+    /// used: `localhost` often has an IPv6 address where IPv6 is off. Any other failure is an error, and then no socket
+    /// stays open.
     ///
     /// On Unix `SO_REUSEADDR` is set, so that a restarted service gets its port back at once. On Windows the option has
     /// another meaning, so it is not set.
@@ -206,8 +209,8 @@ impl ListenerBuilder {
         opened
     }
 
-    /// Opens this many listeners on the same addresses, one for each worker, with [`reuse_port`](Self::reuse_port). They share
-    /// the group and the policy; limits apply to each of them.
+    /// Opens this many listeners on the same addresses, one for each worker, with [`reuse_port`](Self::reuse_port).
+    /// They share the group and the policy; limits apply to each of them.
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
@@ -230,10 +233,10 @@ impl ListenerBuilder {
 
     /// Takes over a socket that already listens. Its address and its backlog stay as they are.
     ///
-    /// Other processes may hold the socket too: a service manager, a parent, the next version of the service. So we set it to
-    /// non-blocking mode, which they share with us, and change nothing else (rule: tcp-10). A drain ends waiting accepts and
-    /// closes our descriptor. The socket keeps listening for its other holders, and clients in its backlog wait for them. If
-    /// nobody else holds the socket, this closes it.
+    /// Other processes may hold the socket too: a service manager, a parent, the next version of the service. So we set
+    /// it to non-blocking mode, which they share with us, and change nothing else (rule: tcp-10). A drain ends waiting
+    /// accepts and closes our descriptor. The socket keeps listening for its other holders, and clients in its backlog
+    /// wait for them. If nobody else holds the socket, this closes it.
     ///
     /// # Errors
     /// The system's error if the socket cannot be used. The creator of the socket caused it.

@@ -12,7 +12,8 @@ pub(crate) struct PeerCounts {
 }
 
 impl PeerCounts {
-    /// At most `max` for each peer. IPv6 addresses that agree in their first `ipv6_prefix` bits (at most 128) are one peer.
+    /// At most `max` for each peer. IPv6 addresses that agree in their first `ipv6_prefix` bits (at most 128) are one
+    /// peer.
     pub(crate) fn new(max: usize, ipv6_prefix: u8) -> Self {
         Self { max, ipv6_prefix: ipv6_prefix.min(128), counts: HashMap::new() }
     }

@@ -178,7 +178,8 @@ impl<C> TlsListener<C> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// As [`accept`](Self::accept), for a stream of connections: `stream::poll_fn(move |cx| listener.poll_accept(cx).map(Result::ok))`.
+    /// As [`accept`](Self::accept), for a stream of connections: `stream::poll_fn(move |cx|
+    /// listener.poll_accept(cx).map(Result::ok))`.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Result<C, Error>> {
         self.ready.poll_take(cx)
     }

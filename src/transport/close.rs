@@ -274,8 +274,8 @@ impl CloseState {
         }
         if let Initiator::Waits(closing) = &mut self.initiator {
             let closing = closing.get_mut().unwrap_or_else(PoisonError::into_inner);
-            // Only the owner can hand the stream over to the handle's close. Any poll of the stream does it, so an empty
-            // write is polled.
+            // Only the owner can hand the stream over to the handle's close. Any poll of the stream does it, so an
+            // empty write is polled.
             let _ = Pin::new(&mut *transport).poll_write(cx, &[]);
             let report = ready!(closing.as_mut().poll(cx));
             transport.layer_mut(TOKEN).release(&report.reason);

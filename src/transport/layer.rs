@@ -43,8 +43,8 @@ pub trait Layer: Send {
     fn release(&mut self, reason: &Reason);
     /// Takes the bytes that were received and not read.
     fn take_unread(&mut self) -> Vec<u8>;
-    /// Reads what has been received by now into the inbox, up to [`MAX_AVAILABLE`] bytes, without waiting for more. This
-    /// includes bytes in the kernel and in records of the layers below (rule: upgrade-11).
+    /// Reads what has been received by now into the inbox, up to [`MAX_AVAILABLE`] bytes, without waiting for more.
+    /// This includes bytes in the kernel and in records of the layers below (rule: upgrade-11).
     fn read_available(&mut self, cx: &mut Context<'_>);
     /// Adds bytes after those that were received and not read.
     fn push_unread(&mut self, bytes: &[u8]);
@@ -109,8 +109,8 @@ pub trait Layer: Send {
 
 /// Gives the crate access to the topmost layer of a transport.
 ///
-/// The trait is sealed: code outside this crate can neither name it nor make the [`Token`] that its methods take. Without
-/// the token, the methods could be called on `dyn Transport`, as the methods of every supertrait can.
+/// The trait is sealed: code outside this crate can neither name it nor make the [`Token`] that its methods take.
+/// Without the token, the methods could be called on `dyn Transport`, as the methods of every supertrait can.
 pub trait AsLayer: Send {
     /// The topmost layer.
     fn layer(&self, _: Token) -> &dyn Layer;

@@ -18,9 +18,9 @@ use crate::transport::layer::poll_budget;
 /// A connection for a library that ends its connections with `shutdown` and drop, as hyper, h2, axum and tonic do. Its
 /// `shutdown` is a complete [`close`](Transport::close), so the peer gets the last byte (rule: close-15).
 ///
-/// Such a library has no other way to end a connection. With any other transport, the drop after the `shutdown` makes the system
-/// answer unread input with RST, and RST destroys the last bytes at the peer. For example, most clients lose the answer of a
-/// server that refuses a large body with `413` without reading it.
+/// Such a library has no other way to end a connection. With any other transport, the drop after the `shutdown` makes
+/// the system answer unread input with RST, and RST destroys the last bytes at the peer. For example, most clients lose
+/// the answer of a server that refuses a large body with `413` without reading it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -46,20 +46,21 @@ use crate::transport::layer::poll_budget;
 ///
 /// # How it ends
 ///
-/// - `shutdown` sends the written bytes and the end marker, then discards input until the peer has ended its side too. It returns an
-///   error if our last bytes are known or likely to be lost. [`Control::report`] has the details.
+/// - `shutdown` sends the written bytes and the end marker, then discards input until the peer has ended its side too.
+///   It returns an error if our last bytes are known or likely to be lost. [`Control::report`] has the details.
 /// - The wait is bounded. [`close_timeout`](crate::Policy::close_timeout) limits the time in which the peer accepts
 ///   none of our bytes; it starts again whenever the peer accepts some, as for [`close_write`](Transport::close_write).
 ///   [`close_discard`](crate::Policy::close_discard) limits the discarded bytes. If the peer has all bytes and has sent
 ///   nothing for [`close_quiet`](crate::Policy::close_quiet), the close does not wait for its end, so a client that
 ///   only keeps an idle connection open does not delay a drain. The reason is then
 ///   [`Unconfirmed`](crate::Reason::Unconfirmed), and the report names [`Bound::Silence`](crate::Bound::Silence).
-/// - After a finished `shutdown`, a drop loses nothing. Without a `shutdown`, or during one, a drop is a truncation, as for every
-///   transport (rule: close-12).
+/// - After a finished `shutdown`, a drop loses nothing. Without a `shutdown`, or during one, a drop is a truncation, as
+///   for every transport (rule: close-12).
 /// - [`Control::abort`] ends it at once, with RST.
 ///
-/// `shutdown` ends both directions: later reads fail with [`Reason::Closed`](crate::Reason::Closed), and never return an end of file. So this type does not suit code that reads an answer after its `shutdown`;
-/// pass such code the transport itself.
+/// `shutdown` ends both directions: later reads fail with [`Reason::Closed`](crate::Reason::Closed), and never return
+/// an end of file. So this type does not suit code that reads an answer after its `shutdown`; pass such code the
+/// transport itself.
 #[doc(alias = "TokioIo")]
 #[doc(alias = "TlsStream")]
 #[doc(alias = "lingering_close")]
@@ -89,8 +90,8 @@ impl<T: Transport> Lingering<T> {
         &mut self.transport
     }
 
-    /// Returns the transport. Its `shutdown` is [`close_write`](Transport::close_write) again. A `shutdown` in progress is
-    /// given up, as when the future of a `close` is dropped.
+    /// Returns the transport. Its `shutdown` is [`close_write`](Transport::close_write) again. A `shutdown` in progress
+    /// is given up, as when the future of a `close` is dropped.
     pub fn into_inner(self) -> T {
         self.transport
     }

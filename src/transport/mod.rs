@@ -54,8 +54,8 @@ pub struct Status {
 /// way that the peer cannot mistake for an orderly close.
 ///
 /// Read and write with tokio's `AsyncRead`, `AsyncBufRead` and `AsyncWrite`. `poll_shutdown` is
-/// [`close_write`](Self::close_write). You need not flush: accepted bytes leave as soon as the socket takes them, even if
-/// no task waits for that (rule: write-6).
+/// [`close_write`](Self::close_write). You need not flush: accepted bytes leave as soon as the socket takes them, even
+/// if no task waits for that (rule: write-6).
 ///
 /// If a transport is dropped without a close, the peer sees a truncation: RST on TCP, an end without close_notify on
 /// TLS (rule: close-12).
@@ -79,8 +79,8 @@ pub struct Status {
 ///
 /// # Cancel safety
 ///
-/// `read` and `write` of tokio's extension traits are cancel safe: a future that is dropped has read or written nothing.
-/// `write_all`, `read_exact` and similar methods are not cancel safe, as with any stream.
+/// `read` and `write` of tokio's extension traits are cancel safe: a future that is dropped has read or written
+/// nothing. `write_all`, `read_exact` and similar methods are not cancel safe, as with any stream.
 #[doc(alias = "ITransport")]
 #[doc(alias = "ITCPTransport")]
 pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Unpin + 'static {
@@ -180,8 +180,8 @@ pub trait Transport: AsLayer + AsyncRead + AsyncBufRead + AsyncWrite + Send + Un
         Close::new(self.as_transport(TOKEN), last)
     }
 
-    /// Ends the connection now: queued bytes are discarded, and the peer gets RST. Returns at once, from any state (rules:
-    /// abort-1 to abort-5).
+    /// Ends the connection now: queued bytes are discarded, and the peer gets RST. Returns at once, from any state
+    /// (rules: abort-1 to abort-5).
     #[doc(alias = "abortConnection")]
     #[doc(alias = "SetLinger")]
     fn abort(&mut self) {
@@ -244,18 +244,18 @@ pub trait TlsTransport: Transport {
         self.layer(TOKEN).session_facts()
     }
 
-    /// Fills `out` with keying material of the topmost TLS session (RFC 5705; RFC 8446, section 7.5): bytes that both sides
-    /// of this session can make, and nobody else. The label says what they are for; IANA has a registry of labels, and
-    /// private ones begin with `EXPERIMENTAL`. In TLS 1.2 an empty context gives other bytes than none; in TLS 1.3 it does
-    /// not.
+    /// Fills `out` with keying material of the topmost TLS session (RFC 5705; RFC 8446, section 7.5): bytes that both
+    /// sides of this session can make, and nobody else. The label says what they are for; IANA has a registry of
+    /// labels, and private ones begin with `EXPERIMENTAL`. In TLS 1.2 an empty context gives other bytes than none; in
+    /// TLS 1.3 it does not.
     ///
-    /// It works from the end of the handshake on, until the connection is dropped. For the channel binding `tls-exporter`,
-    /// use [`SessionFacts::channel_binding`].
+    /// It works from the end of the handshake on, until the connection is dropped. For the channel binding
+    /// `tls-exporter`, use [`SessionFacts::channel_binding`].
     ///
     /// # Errors
     /// [`Error::Session`]: there is no session, it has no secret that may be exported ([`SessionError`]), or it has failed
-    /// and rustls gives nothing any more. `out` has to have 1 to 8160 bytes, the label 1 to 249, and the context at most
-    /// 65,535; a label that TLS itself uses is refused.
+    /// and rustls gives nothing any more. `out` has to have 1 to 8160 bytes, the label 1 to 249, and the context at
+    /// most 65,535; a label that TLS itself uses is refused.
     ///
     /// [`SessionError`]: crate::SessionError
     #[doc(alias = "ExportKeyingMaterial")]

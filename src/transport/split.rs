@@ -10,8 +10,8 @@ use crate::transport::Transport;
 
 /// Splits a transport into two owned halves for two tasks, and joins them again.
 ///
-/// The halves of TCP share no lock, and neither do those of an upgradable connection in plaintext over TCP. The halves of a
-/// TLS session share the session under a lock.
+/// The halves of TCP share no lock, and neither do those of an upgradable connection in plaintext over TCP. The halves
+/// of a TLS session share the session under a lock.
 ///
 /// No bytes are lost: the read half keeps bytes that were received and not read, and accepted bytes leave even if no
 /// task waits for that. Dropping one half ends nothing. When both are dropped, the connection ends like a dropped
@@ -108,8 +108,8 @@ pub trait OwnedReadHalf: AsyncRead + AsyncBufRead + fmt::Debug + Send + Unpin + 
     fn status(&self) -> RecvHalf;
 }
 
-/// The half of a connection that writes. Its `shutdown` is [`close_write`](Transport::close_write): the connection stays
-/// open.
+/// The half of a connection that writes. Its `shutdown` is [`close_write`](Transport::close_write): the connection
+/// stays open.
 pub trait OwnedWriteHalf: AsyncWrite + fmt::Debug + Send + Unpin + 'static {
     /// The handle of the connection.
     fn control(&self) -> Control;

@@ -14,7 +14,8 @@ use crate::{SOON, VERSIONS, client, hex, server, session_error};
 
 const LABEL: &str = "EXPERIMENTAL-bowline";
 
-/// Accepts one connection, while a program runs that connects to the given address, and returns what the program printed.
+/// Accepts one connection, while a program runs that connects to the given address, and returns what the program
+/// printed.
 async fn served(
     express: bool,
     program: impl FnOnce(SocketAddr) -> String + Send + 'static,

@@ -275,8 +275,8 @@ async fn compare(both: &Both, ops: &[Op], meddling: &Meddling) {
     if by_rustls.alert_sent == Some(AlertDescription::DecodeError)
         && by_express.alert_sent == Some(AlertDescription::UnexpectedMessage)
     {
-        // rustls parses a message before it checks whether the message is allowed there. The express engine does not parse
-        // a message that it refuses.
+        // rustls parses a message before it checks whether the message is allowed there. The express engine does not
+        // parse a message that it refuses.
         by_rustls.take_for(
             AlertDescription::UnexpectedMessage,
             "tls Open InvalidMessage",

@@ -114,8 +114,8 @@ async fn a_client_hello_glued_to_the_line_is_fed_to_tls() {
         let mut client = UpgradableConnection::new(client);
         let (tls, server) = (shared_pki().client_tls(), UpgradableConnection::new(server));
         client.write_all(b"STARTTLS\r\n").await.unwrap();
-        // The command and the ClientHello are in the pipe before the server runs for the first time. The server sends no
-        // answer in plaintext, because the client expects TLS and its handshake would fail.
+        // The command and the ClientHello are in the pipe before the server runs for the first time. The server sends
+        // no answer in plaintext, because the client expects TLS and its handshake would fail.
         let silent = Script::on_message(lines, |text, transport| match text {
             "STARTTLS" => Ok(start(transport, Leftover::Feed, false)?),
             text => transport.send(text),

@@ -59,8 +59,8 @@ fn encoded<'a, C: Encoder<I>, I>(mut codec: C, messages: &'a [String], of: impl 
     bytes.to_vec()
 }
 
-/// Runs a protocol and returns its events. With `pauses`, the protocol pauses after each message, and another task resumes
-/// it.
+/// Runs a protocol and returns its events. With `pauses`, the protocol pauses after each message, and another task
+/// resumes it.
 async fn received<C>(make: fn() -> C, bytes: &[u8], cuts: &[usize], pauses: bool) -> Vec<Event>
 where
     Script<C>: bowline::protocol::MessageProtocol<Codec = C>,

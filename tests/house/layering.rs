@@ -6,8 +6,8 @@ use std::fmt::Write;
 use crate::generated::check_section;
 use crate::source::{Source, files};
 
-/// The levels, lowest first. A folder (or a file at the top of src/) imports from the levels below its own only: not from above,
-/// and not from another one of its level.
+/// The levels, lowest first. A folder (or a file at the top of src/) imports from the levels below its own only: not
+/// from above, and not from another one of its level.
 const LEVELS: [(&str, &[&str]); 13] = [
     ("a peer's text, made safe to print", &["escape"]),
     ("addresses; the fields of certificates", &["address", "certificate"]),
@@ -201,8 +201,8 @@ fn no_circle_of_imports_spans_folders() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Here not even a child may import from its parent: the interface comes first, and `conn.rs` holds the types that name each
-/// other.
+/// Here not even a child may import from its parent: the interface comes first, and `conn.rs` holds the types that name
+/// each other.
 #[test]
 fn the_files_of_the_callback_face_import_in_one_direction() {
     let imports = imports();
@@ -217,8 +217,8 @@ fn is_inside(file: &str, parent: &str) -> bool {
     file.len() > parent.len() && file.starts_with(&parent)
 }
 
-/// A module may use its children and be used by them: a child adds methods to a type of its parent, and the parent exports
-/// what its children define. So imports from a parent do not count here, but any longer circle does.
+/// A module may use its children and be used by them: a child adds methods to a type of its parent, and the parent
+/// exports what its children define. So imports from a parent do not count here, but any longer circle does.
 #[test]
 fn no_circle_of_imports_joins_two_files() {
     let mut imports = imports();

@@ -16,7 +16,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::outcome::Outcome;
 
-/// The bytes that the peer sends after the handshake: two records of data, then close_notify, then the end of its stream.
+/// The bytes that the peer sends after the handshake: two records of data, then close_notify, then the end of its
+/// stream.
 pub(crate) const RECORDS: [&[u8]; 2] = [b"first record, in which nothing is missing", b"second"];
 pub(crate) const HANDSHAKE_BOUND: Duration = Duration::from_secs(5);
 pub(crate) const CLOSE_BOUND: Duration = Duration::from_secs(3);
@@ -136,8 +137,8 @@ impl AsyncWrite for Tap {
     }
 }
 
-/// The offsets at which the peer's records end, in a connection that is not cut. The last three belong to the data and to
-/// the close_notify.
+/// The offsets at which the peer's records end, in a connection that is not cut. The last three belong to the data and
+/// to the close_notify.
 pub(crate) async fn record_ends(setup: &Setup) -> Vec<u64> {
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let seen = Arc::default();

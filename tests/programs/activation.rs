@@ -25,8 +25,8 @@ fn terminator(command: &mut Command, listen: &str) {
     command.arg(example("terminator")).args(["--listen", listen, "--connect", &format!("tcp:{}", hello())]);
 }
 
-/// A launcher that keeps the protocol of sd_listen_fds(3): the process gets the socket as its descriptor 3, and `LISTEN_PID` is its
-/// own id.
+/// A launcher that keeps the protocol of sd_listen_fds(3): the process gets the socket as its descriptor 3, and
+/// `LISTEN_PID` is its own id.
 fn launch(socket: TcpListener, name: &str, listen: &str) -> Child {
     let script = format!(r#"exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES={name} exec "$0" "$@""#);
     let mut command = Command::new("sh");

@@ -99,8 +99,8 @@ fn guests_who_do_not_read_take_no_memory() {
     assert!(grown < 2 * A_LITTLE, "{grown} bytes");
 }
 
-/// Sends lines to all guests, and reads them too, because the chat stops reading from a guest that does not read. Returns
-/// when this many guests have been removed.
+/// Sends lines to all guests, and reads them too, because the chat stops reading from a guest that does not read.
+/// Returns when this many guests have been removed.
 #[cfg(target_os = "linux")]
 fn talk_until_they_are_gone(talker: BufReader<TcpStream>, guests: usize) {
     const AT_MOST: usize = 100_000_000;

@@ -1,4 +1,5 @@
-//! The terminator as the front of a service: PROXY headers, identities, client certificates, metrics, and how it drains.
+//! The terminator as the front of a service: PROXY headers, identities, client certificates, metrics, and how it
+//! drains.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -189,8 +189,8 @@ pub(crate) fn netcat(args: &[&str]) -> Running {
     Running::start(example("netcat"), args)
 }
 
-/// Runs a Python program that must succeed. It finds the console's address and the CA in `PORT` and `CA`, and the helpers
-/// of `peer.py`.
+/// Runs a Python program that must succeed. It finds the console's address and the CA in `PORT` and `CA`, and the
+/// helpers of `peer.py`.
 pub(crate) fn python(program: &str, addr: SocketAddr) -> String {
     let preamble = format!("PORT = {}\nCA = {:?}\n{}\n", addr.port(), ca(), include_str!("peer.py"));
     let said = Running::start("python3", &["-c", &(preamble + program)]).feed(b"");

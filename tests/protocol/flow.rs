@@ -310,8 +310,8 @@ async fn pausing_stops_at_once_and_resuming_delivers_all_of_it_and_then_the_end(
     .await;
 }
 
-/// The data and the end arrive in one segment. While reading is paused the end is not reported, even after the end of our
-/// own half.
+/// The data and the end arrive in one segment. While reading is paused the end is not reported, even after the end of
+/// our own half.
 ///
 /// rule: flow-4, half-7
 #[tokio::test]

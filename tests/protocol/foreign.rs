@@ -243,7 +243,8 @@ async fn a_panic_of_a_stream_ends_its_connection_and_calls_connection_lost() {
     assert!(running.handle.is_lost());
 }
 
-/// Registers a producer by its handle, and by that of a connection that has ended, in each callback from `read_closed` on.
+/// Registers a producer by its handle, and by that of a connection that has ended, in each callback from `read_closed`
+/// on.
 struct Late {
     told: Told,
     own: Option<Handle>,

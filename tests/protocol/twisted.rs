@@ -33,7 +33,8 @@ async fn a_bare_fin_on_half_close_under_tls() {
     .await;
 }
 
-/// Twisted takes a second `loseWriteConnection` for a failed write, and drops a connection whose data was still being read.
+/// Twisted takes a second `loseWriteConnection` for a failed write, and drops a connection whose data was still being
+/// read.
 ///
 /// rule: half-3
 #[tokio::test]
@@ -67,7 +68,8 @@ async fn a_fin_that_is_never_sent_after_a_pull_producer() {
     .await;
 }
 
-/// When both halves have ended, Twisted notifies a half-closeable protocol of both ends, but never of the connection's end.
+/// When both halves have ended, Twisted notifies a half-closeable protocol of both ends, but never of the connection's
+/// end.
 ///
 /// rule: close-13, life-1
 #[tokio::test]
@@ -104,8 +106,8 @@ async fn an_unpaused_push_producer_that_close_cuts_off() {
     .await;
 }
 
-/// Twisted loses the last write of a producer on a closing connection: unregistering the producer ends the connection at
-/// once.
+/// Twisted loses the last write of a producer on a closing connection: unregistering the producer ends the connection
+/// at once.
 ///
 /// rule: close-5
 #[tokio::test]
@@ -179,7 +181,8 @@ async fn data_that_is_delivered_after_abort_and_after_pause() {
     }
 }
 
-/// In Twisted, bytes that a protocol writes in `handshakeCompleted` leave before those that it wrote in `connectionMade`.
+/// In Twisted, bytes that a protocol writes in `handshakeCompleted` leave before those that it wrote in
+/// `connectionMade`.
 ///
 /// rule: write-3
 #[tokio::test]

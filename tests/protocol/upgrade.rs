@@ -525,8 +525,8 @@ async fn unread_bytes_and_plaintext_after_close_notify_are_delivered_in_order() 
             match event {
                 Event::Made => transport.start_tls(as_client())?,
                 Event::Data(data) if transport.is_secure() => {
-                    // The protocol processes none of these bytes: they are delivered again in plaintext, followed by the
-                    // rest.
+                    // The protocol processes none of these bytes: they are delivered again in plaintext, followed by
+                    // the rest.
                     if data.ends_with(b"stop ") {
                         transport.stop_tls()?;
                     }

@@ -4,10 +4,10 @@
 //! apt-get install stunnel4 haproxy nginx libnginx-mod-stream hitch socat
 //! UPDATE_DOCS=1 cargo test --all-features --test relays_of_others -- --nocapture
 //! ```
-//! Each program terminates TLS for a plaintext service on loopback. The client is tokio-rustls, because it gives access to
-//! its socket; the service is a bare socket. Our own row is asserted. The rows of the other programs are compared with the
-//! committed table if the program is installed in the version that the table names. Otherwise the test prints why it
-//! compares nothing.
+//! Each program terminates TLS for a plaintext service on loopback. The client is tokio-rustls, because it gives access
+//! to its socket; the service is a bare socket. Our own row is asserted. The rows of the other programs are compared
+//! with the committed table if the program is installed in the version that the table names. Otherwise the test prints
+//! why it compares nothing.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 

@@ -27,8 +27,8 @@ pub(crate) fn full(rows: &[Row]) -> String {
     out
 }
 
-/// Writes the table if `UPDATE_DOCS` is set. Otherwise compares each program whose version is the committed one, cell by
-/// cell. A run may observe fewer results than are committed, because some results depend on a race.
+/// Writes the table if `UPDATE_DOCS` is set. Otherwise compares each program whose version is the committed one, cell
+/// by cell. A run may observe fewer results than are committed, because some results depend on a race.
 pub(crate) fn check_or_update(rows: &[Row]) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         write_section("docs/relay.md", &full(rows));

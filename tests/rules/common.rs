@@ -12,8 +12,9 @@ pub const BOUND: Duration = Duration::from_secs(60);
 
 /// How far a clean end can be seen on this system.
 pub trait Orderly {
-    /// Whether both sides ended in order, and, where the system can tell, whether the peer has received everything. Only Linux
-    /// tells what the peer has acknowledged; elsewhere the side that ends last reports `Unconfirmed` (rule: close-14).
+    /// Whether both sides ended in order, and, where the system can tell, whether the peer has received everything.
+    /// Only Linux tells what the peer has acknowledged; elsewhere the side that ends last reports `Unconfirmed`
+    /// (rule: close-14).
     fn ended_in_order(&self) -> bool;
 }
 
@@ -111,8 +112,8 @@ pub async fn clog_with(transport: &mut (impl AsyncWrite + Unpin), block: &[u8]) 
     taken
 }
 
-/// A TLS server of ours, and a tokio-rustls client. The test can reach the client's socket, and can end it in ways that our
-/// transports refuse.
+/// A TLS server of ours, and a tokio-rustls client. The test can reach the client's socket, and can end it in ways that
+/// our transports refuse.
 pub async fn server_and_tokio_rustls(
     policy: Policy,
 ) -> (bowline::TlsConnection<bowline::TcpConnection>, tokio_rustls::client::TlsStream<tokio::net::TcpStream>) {

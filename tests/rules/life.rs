@@ -16,8 +16,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 
 use crate::common::{Orderly as _, bounded, over_all, read_all, settle};
 
-/// How often a call is ready in one turn of a task. The task's budget ends the turn of a call that is always ready; a call
-/// that costs no budget fails here.
+/// How often a call is ready in one turn of a task. The task's budget ends the turn of a call that is always ready; a
+/// call that costs no budget fails here.
 async fn ready_in_one_turn<R>(what: &str, mut call: impl FnMut(&mut Context<'_>) -> Poll<R>) {
     const MANY: usize = 10_000;
     // A separate turn, with the whole budget.

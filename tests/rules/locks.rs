@@ -1,5 +1,5 @@
-//! No lock is held while a task is woken. The wakers here poll their task at once: if a lock that the task needs were held,
-//! they would deadlock.
+//! No lock is held while a task is woken. The wakers here poll their task at once: if a lock that the task needs were
+//! held, they would deadlock.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -239,7 +239,8 @@ async fn what_the_system_knows_of_a_connection_can_be_read_on_every_layer() {
             let traffic = control.traffic();
             assert!(info.round_trip < BOUND && info.max_segment > 500 && info.congestion_window > 0, "{info:?}");
             assert!(info.received_bytes.is_none_or(|bytes| bytes >= traffic.received), "{info:?} {traffic:?}");
-            // Everything has arrived. The system of the peer may acknowledge it a little later, and counts SYN as a byte.
+            // Everything has arrived. The system of the peer may acknowledge it a little later, and counts SYN as a
+            // byte.
             assert!(info.acknowledged_bytes.is_none_or(|bytes| bytes <= traffic.sent + 1), "{info:?} {traffic:?}");
             assert_eq!(info.retransmitted_segments, 0, "{info:?}");
         } else {

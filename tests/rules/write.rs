@@ -126,7 +126,8 @@ async fn writes_before_the_handshake_are_kept_in_order_and_bounded() {
             assert!(received == data && end.is_ok());
             server.close().await
         };
-        // A task has to read the server's flight. The client does so while it closes; a task that only writes would wait.
+        // A task has to read the server's flight. The client does so while it closes; a task that only writes would
+        // wait.
         let (ours, theirs) = tokio::join!(sending, driving);
         assert!(ours.ended_in_order() && theirs.ended_in_order());
     })

@@ -1,7 +1,8 @@
 //! The dialogues before TLS against the servers that Debian has, and against OpenSSL's client.
 //!
-//! Each test starts a server on a free port of the loopback interface, with a temporary directory, and ends it. A server that
-//! is not installed is skipped, and a line on standard error says so; with `BOWLINE_SERVERS=all` it is a failure.
+//! Each test starts a server on a free port of the loopback interface, with a temporary directory, and ends it. A
+//! server that is not installed is skipped, and a line on standard error says so; with `BOWLINE_SERVERS=all` it is a
+//! failure.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 

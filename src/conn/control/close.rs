@@ -91,9 +91,9 @@ impl Control {
         }
     }
 
-    /// Waits until the other close is over or was dropped. A task that holds a close must poll it, but nothing forces it
-    /// to: a close that was polled once and then kept would hold up every other one. So a close that makes no progress
-    /// for twice its own limit is given up.
+    /// Waits until the other close is over or was dropped. A task that holds a close must poll it, but nothing forces
+    /// it to: a close that was polled once and then kept would hold up every other one. So a close that makes no
+    /// progress for twice its own limit is given up.
     async fn await_other_close(&self, stall: &mut Stall, over: Pin<&mut Notified<'_>>) {
         let Some(bound) = self.policy().close_timeout else { return over.await };
         if timeout(Stall::interval(bound.saturating_mul(2)), over).await.is_err() && stall.check(self.taken()) {

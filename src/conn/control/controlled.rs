@@ -10,8 +10,8 @@ pub(crate) trait Controlled {
     /// Lets the bottom go. If a half has not ended yet, it ends for this reason.
     fn end(&mut self, reason: &Reason);
 
-    /// Ends for the reason of [`Control::cut`](super::Control::cut), if there is one. Returns whether there is one. Checked
-    /// before each step of each operation.
+    /// Ends for the reason of [`Control::cut`](super::Control::cut), if there is one. Returns whether there is one.
+    /// Checked before each step of each operation.
     #[inline]
     fn check_cut(&mut self, cut: Option<Reason>) -> bool {
         let is_cut = cut.is_some();

@@ -2,8 +2,8 @@
 
 use super::Control;
 
-/// The process that connected to a Unix socket, or that listens on it, as the system recorded it at that time. The peer cannot
-/// choose these values.
+/// The process that connected to a Unix socket, or that listens on it, as the system recorded it at that time. The peer
+/// cannot choose these values.
 #[doc(alias = "SO_PEERCRED")]
 #[doc(alias = "getpeereid")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,8 +18,8 @@ pub struct PeerCred {
 }
 
 impl Control {
-    /// The process at the other end of a Unix socket, on every layer above it. `None` over any other kind of stream, and after
-    /// the connection has ended.
+    /// The process at the other end of a Unix socket, on every layer above it. `None` over any other kind of stream,
+    /// and after the connection has ended.
     pub fn peer_cred(&self) -> Option<PeerCred> {
         self.bottom()?.peer_cred()
     }

@@ -81,7 +81,8 @@ struct Inner {
     activity: Activity,
     /// [`CLOSE_ASKED`], [`CUT`], or both.
     touched: AtomicU8,
-    /// A half saw RST. Independent of `gone`: most connections are gone without RST, and RST comes before the socket is closed.
+    /// A half saw RST. Independent of `gone`: most connections are gone without RST, and RST comes before the socket is
+    /// closed.
     reset: AtomicBool,
     /// The bits of `traits.rs`.
     traits: AtomicU8,
@@ -320,8 +321,8 @@ impl Control {
         &self.0.activity
     }
 
-    /// A number that no other connection has while a handle of this one exists: the key for a map of connections that holds
-    /// their handles, for example in an [`Observer`].
+    /// A number that no other connection has while a handle of this one exists: the key for a map of connections that
+    /// holds their handles, for example in an [`Observer`].
     #[doc(alias = "id")]
     pub fn number(&self) -> usize {
         Arc::as_ptr(&self.0) as usize

@@ -7,8 +7,8 @@ use crate::address::Address;
 use crate::proxy::ProxyHeader;
 
 impl Control {
-    /// The proxy through which the client has connected: the peer of the socket. `None` if no PROXY header has named the
-    /// client; then [`peer_addr`](Self::peer_addr) is the peer of the socket.
+    /// The proxy through which the client has connected: the peer of the socket. `None` if no PROXY header has named
+    /// the client; then [`peer_addr`](Self::peer_addr) is the peer of the socket.
     pub fn via(&self) -> Option<Address> {
         self.client().map(|_| self.0.peer.clone())
     }

@@ -10,7 +10,8 @@ use crate::conn::waiting::Waiting;
 
 pub(crate) struct SharedSocket {
     stream: TcpStream,
-    /// The tasks that wait on the socket, for an end that the system does not report to them: see [`park`](SharedSocket::park).
+    /// The tasks that wait on the socket, for an end that the system does not report to them: see
+    /// [`park`](SharedSocket::park).
     waiting: Waiting,
 }
 

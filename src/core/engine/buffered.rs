@@ -142,8 +142,8 @@ impl Buffered {
 }
 
 /// Some methods keep the trait's default body: rustls copies the start of a message to its own buffer, and the reader
-/// gets a copy in any case. rustls cannot send a fatal alert of ours: after a failure, it seals only a close_notify, and
-/// does not let its keys be extracted.
+/// gets a copy in any case. rustls cannot send a fatal alert of ours: after a failure, it seals only a close_notify,
+/// and does not let its keys be extracted.
 impl Engine for Buffered {
     fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()

@@ -164,9 +164,9 @@ impl DerefMut for AnyEngine {
     }
 }
 
-/// Calls rustls, and turns its panic into a failure of the session, after which rustls is not called again. rustls runs code of
-/// the application (verifiers, resolvers, session stores). In debug builds it also asserts that it has sent no close_notify
-/// when a bad record requires a fatal alert, so a peer could cause a panic.
+/// Calls rustls, and turns its panic into a failure of the session, after which rustls is not called again. rustls runs
+/// code of the application (verifiers, resolvers, session stores). In debug builds it also asserts that it has sent no
+/// close_notify when a bad record requires a fatal alert, so a peer could cause a panic.
 fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     let panicked = |_: &_| Error::General("a record made rustls, or what it was configured with, panic".into());
     catch(call, panicked).and_then(|result| result)

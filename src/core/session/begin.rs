@@ -18,8 +18,8 @@ use crate::error::Error;
 use crate::policy::{Role, Watermarks};
 
 impl Session {
-    /// The client's side of a session. The ClientHello waits to be transmitted. The configuration for the express engine has to
-    /// let secrets be extracted.
+    /// The client's side of a session. The ClientHello waits to be transmitted. The configuration for the express
+    /// engine has to let secrets be extracted.
     pub fn client(
         engine: EngineKind,
         config: Arc<rustls::ClientConfig>,

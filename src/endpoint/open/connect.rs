@@ -25,8 +25,8 @@ use crate::transport::Transport;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ClientEndpoint {
-    /// Connects, with the default [`Policy`]. For more than one connection make a [`connector`](Self::connector), which reads
-    /// the files once.
+    /// Connects, with the default [`Policy`]. For more than one connection make a [`connector`](Self::connector), which
+    /// reads the files once.
     ///
     /// # Errors
     /// As those of [`connector`](Self::connector) and of [`EndpointConnector::connect`].

@@ -17,9 +17,9 @@ pub(super) fn open(_: &Inherited, _: ListenerBuilder, _: bool) -> Result<Socket,
 pub(super) use self::sockets::open;
 
 impl ListenerBuilder {
-    /// Takes over all TCP sockets that a service manager has passed in by the protocol of sd_listen_fds(3) (`LISTEN_FDS`),
-    /// whatever their names, as [`from_std_all`](Self::from_std_all) does (rule: tcp-10). `None` if there are none for this
-    /// process. For sockets with one name, use the endpoint `systemd:NAME`.
+    /// Takes over all TCP sockets that a service manager has passed in by the protocol of sd_listen_fds(3)
+    /// (`LISTEN_FDS`), whatever their names, as [`from_std_all`](Self::from_std_all) does (rule: tcp-10). `None` if
+    /// there are none for this process. For sockets with one name, use the endpoint `systemd:NAME`.
     ///
     /// # Errors
     /// The system's error if a variable is malformed, if a descriptor is no listening TCP socket, or if it was

@@ -99,8 +99,8 @@ impl<'a> UnixPath<'a> {
         }
     }
 
-    /// If the backlog is full, connecting a non-blocking socket fails with EAGAIN, and no event reports when the backlog
-    /// has space. A blocking socket would wait, so this function retries.
+    /// If the backlog is full, connecting a non-blocking socket fails with EAGAIN, and no event reports when the
+    /// backlog has space. A blocking socket would wait, so this function retries.
     async fn dial(&self) -> io::Result<UnixStream> {
         let path = match self {
             Self::File(path) => path.to_path_buf(),
@@ -296,7 +296,8 @@ fn handle_of(socket: &Socket) -> io::Result<fs::File> {
 /// error.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn set_mode(path: &Path, socket: &Socket, mode: u32) -> io::Result<()> {
-    // O_PATH identifies the file and follows no link. chmod then changes this file, even if the path is replaced meanwhile.
+    // O_PATH identifies the file and follows no link. chmod then changes this file, even if the path is replaced
+    // meanwhile.
     let flags = libc::O_PATH | libc::O_NOFOLLOW;
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let found = file.metadata()?;

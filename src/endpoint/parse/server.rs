@@ -137,7 +137,8 @@ impl ServerEndpoint {
         format!("fd:{number}").parse()
     }
 
-    /// The sockets that systemd has passed in under this name: `systemd:NAME`. The name is taken as it is, without escapes.
+    /// The sockets that systemd has passed in under this name: `systemd:NAME`. The name is taken as it is, without
+    /// escapes.
     ///
     /// # Errors
     /// The name cannot be that of a descriptor. `input` and `at` of the error refer to `name`.

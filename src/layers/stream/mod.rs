@@ -130,8 +130,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         }
     }
 
-    /// The stream, for example for the options of its socket; `None` after the end. Reading from it or writing to it would take
-    /// bytes away from the layers above.
+    /// The stream, for example for the options of its socket; `None` after the end. Reading from it or writing to it
+    /// would take bytes away from the layers above.
     #[doc(alias = "AsFd")]
     pub fn get_ref(&self) -> Option<&S> {
         self.live.as_ref().map(|live| &live.io)
@@ -149,8 +149,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     /// data counts as delivered when our half has ended; over TCP, the peer's system has to acknowledge it first. No
     /// transport knows whether the peer's application reads the bytes.
     ///
-    /// Without the promise, a connection ends as [`Reason::Closed`] only if the peer's end comes after ours has left, and as
-    /// [`Reason::Unconfirmed`] if the peer ended its half first (rule: close-14).
+    /// Without the promise, a connection ends as [`Reason::Closed`] only if the peer's end comes after ours has left,
+    /// and as [`Reason::Unconfirmed`] if the peer ended its half first (rule: close-14).
     pub fn delivers_at_once(self) -> Self {
         Self { delivers_at_once: true, ..self }
     }
@@ -189,8 +189,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         reason
     }
 
-    /// Drops the stream. Its destructor may wake tasks that wait on it, so this happens while no lock of a layer above is held
-    /// (rule: life-7).
+    /// Drops the stream. Its destructor may wake tasks that wait on it, so this happens while no lock of a layer above
+    /// is held (rule: life-7).
     fn let_go(&mut self) {
         if let Some(live) = self.live.take() {
             unlocked::run(move || drop(live));

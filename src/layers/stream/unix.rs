@@ -17,7 +17,8 @@ impl From<tokio::net::UnixStream> for Stream<tokio::net::UnixStream> {
 }
 
 impl Stream<tokio::net::UnixStream> {
-    /// A Unix socket. tokio wakes tasks without holding a lock, and the system keeps the socket's bytes for the other end.
+    /// A Unix socket. tokio wakes tasks without holding a lock, and the system keeps the socket's bytes for the other
+    /// end.
     ///
     /// The caller has to announce it: see [`Control::announce`](crate::conn::control::Control::announce).
     pub(crate) fn unix(io: tokio::net::UnixStream, policy: Arc<Policy>) -> Self {

@@ -8,8 +8,8 @@ use crate::core::half::{RecvHalf, SendHalf};
 use crate::transport::Transport;
 use crate::transport::split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError, Split};
 
-/// The halves share the session under a lock. The read half drives a handshake that is not done; the write half waits for it, at
-/// most until the same deadline.
+/// The halves share the session under a lock. The read half drives a handshake that is not done; the write half waits
+/// for it, at most until the same deadline.
 impl<T: Transport> Split for TlsConnection<T> {
     type ReadHalf = TlsReadHalf<T>;
     type WriteHalf = TlsWriteHalf<T>;

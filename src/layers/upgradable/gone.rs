@@ -1,5 +1,5 @@
-//! Stands in for the layer of an upgradable connection after a failed change between plaintext and TLS has destroyed that
-//! layer.
+//! Stands in for the layer of an upgradable connection after a failed change between plaintext and TLS has destroyed
+//! that layer.
 
 use std::task::{Context, Poll};
 

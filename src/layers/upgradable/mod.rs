@@ -123,7 +123,8 @@ impl<T: Transport> UpgradableConnection<T> {
     /// # Errors
     ///
     /// [`UpgradeError`] gives the cause (rule: upgrade-5). If the state does not allow the call, nothing has changed.
-    /// Leftover bytes that the policy refuses, and a failed handshake, end the connection (rules: upgrade-2, upgrade-6).
+    /// Leftover bytes that the policy refuses, and a failed handshake, end the connection (rules: upgrade-2,
+    /// upgrade-6).
     ///
     /// # Cancel safety
     ///
@@ -212,8 +213,8 @@ impl<T: Transport> UpgradableConnection<T> {
     ///
     /// # Errors
     ///
-    /// [`UpgradeError::NotSecure`] in plaintext; nothing has changed. An end without close_notify is a truncation, and ends
-    /// the connection.
+    /// [`UpgradeError::NotSecure`] in plaintext; nothing has changed. An end without close_notify is a truncation, and
+    /// ends the connection.
     ///
     /// # Cancel safety
     ///

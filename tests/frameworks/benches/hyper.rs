@@ -1,5 +1,6 @@
-//! The CPU time of a hyper server for a request of h2load: over tokio-rustls, and over this crate's connections bare, in `Lingering`
-//! and in `hyper::Server`. The servers take turns, so that other load on the machine falls on all of them.
+//! The CPU time of a hyper server for a request of h2load: over tokio-rustls, and over this crate's connections bare,
+//! in `Lingering` and in `hyper::Server`. The servers take turns, so that other load on the machine falls on all of
+//! them.
 //!
 //! `cargo bench --manifest-path tests/frameworks/Cargo.toml`
 #![allow(clippy::unwrap_used)]
@@ -41,7 +42,8 @@ fn serve(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
     });
 }
 
-/// Starts a server in a thread of its own. Each message to the thread is answered by the CPU time that the thread has used.
+/// Starts a server in a thread of its own. Each message to the thread is answered by the CPU time that the thread has
+/// used.
 fn start(
     kind: &'static str,
     chain: String,

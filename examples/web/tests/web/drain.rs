@@ -45,9 +45,9 @@ fn what_is_left_at_the_limit_is_aborted() {
     }
 }
 
-/// 50 slow requests, and clients that connect as fast as they can. Each client whose connection was accepted must get its
-/// whole answer. It prints how many slow requests were answered, how many other clients were answered, and how many of
-/// all were cut off.
+/// 50 slow requests, and clients that connect as fast as they can. Each client whose connection was accepted must get
+/// its whole answer. It prints how many slow requests were answered, how many other clients were answered, and how many
+/// of all were cut off.
 const CLIENTS: &str = "
 import socket, ssl, sys, threading
 port, ca = int(sys.argv[1]), sys.argv[2]

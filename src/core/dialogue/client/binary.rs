@@ -36,7 +36,8 @@ impl Script for Ldap {
     }
 }
 
-/// The result code of the ExtendedResponse to message 1, and its diagnostic message. The response must fill `unit` completely.
+/// The result code of the ExtendedResponse to message 1, and its diagnostic message. The response must fill `unit`
+/// completely.
 fn ldap_result(unit: &[u8]) -> Option<(u8, &[u8])> {
     let (message, _) = ber::value(unit, 0x30)?;
     let (id, rest) = ber::value(message, 0x02)?;

@@ -1,4 +1,5 @@
-//! A server answers 413 without reading the body. The answer reaches clients that send the whole body first (rule: close-15).
+//! A server answers 413 without reading the body. The answer reaches clients that send the whole body first
+//! (rule: close-15).
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The server's and the client's side of tonic, with mutual TLS. The service is written by hand, so that no compiler for protocol
-//! buffers is needed.
+//! The server's and the client's side of tonic, with mutual TLS. The service is written by hand, so that no compiler
+//! for protocol buffers is needed.
 
 use std::convert::Infallible;
 use std::pin::Pin;
