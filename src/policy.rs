@@ -39,6 +39,7 @@ pub struct Policy {
     pub(crate) watermarks: Watermarks,
     pub(crate) truncation: Truncation,
     pub(crate) max_layers: usize,
+    /// If the process dies, the system resets the connection.
     pub(crate) reset_when_killed: bool,
 }
 

@@ -143,6 +143,7 @@ struct Relay<'t> {
 struct Leg<'t> {
     transport: &'t mut dyn Transport,
     control: Control,
+    /// The connection is lost. A half may not have noticed it yet.
     lost: bool,
 }
 

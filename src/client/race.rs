@@ -21,6 +21,7 @@ pub(super) struct Lost {
     /// The failed attempts in the order in which they failed, followed by the attempts that were still running at the
     /// deadline.
     pub(super) attempts: Vec<ConnectAttempt>,
+    /// The deadline passed. Otherwise all attempts failed before it.
     pub(super) timed_out: bool,
 }
 

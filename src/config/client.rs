@@ -94,8 +94,9 @@ impl From<Arc<ClientConfig>> for ClientTls {
 pub struct ClientTlsBuilder {
     common: Common,
     roots: Vec<RootSource>,
-    /// Set only with the feature `platform-roots`.
+    /// Trusts the roots of the system, together with `roots`. Set only with the feature `platform-roots`.
     platform_roots: bool,
+    /// `build` refuses this together with any roots, so that the error names both settings.
     no_verification: bool,
     changes: Vec<Change<ClientConfig>>,
     tickets: Option<usize>,

@@ -31,6 +31,7 @@ use crate::error::Error;
 #[must_use = "it does nothing until it is given to an identity"]
 pub struct ClientAuth {
     roots: Vec<RootSource>,
+    /// Accepts clients without a certificate too.
     optional: bool,
     revocation: Revocation,
 }

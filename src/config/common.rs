@@ -30,9 +30,11 @@ pub(super) struct Common {
     pub(super) max: Option<TlsVersion>,
     pub(super) provider: Option<Arc<CryptoProvider>>,
     pub(super) groups: Option<Vec<NamedGroup>>,
+    /// Writes the keys to the file that `SSLKEYLOGFILE` names.
     pub(super) key_log_from_env: bool,
     pub(super) revocation: Revocation,
     #[cfg(feature = "express")]
+    /// Uses the express engine.
     pub(super) express: bool,
 }
 

@@ -36,6 +36,7 @@ pub(super) fn read(source: &Source, own: &CertificateDer<'_>) -> Result<(Vec<u8>
 /// The part of a response about one certificate.
 struct Answer<'a> {
     serial: &'a [u8],
+    /// The responder says that the certificate is not revoked.
     is_good: bool,
     next_update: Option<u64>,
 }

@@ -115,6 +115,7 @@ pub struct ServerTlsBuilder {
     common: Common,
     more_identities: Vec<Member>,
     default_identity: Option<String>,
+    /// Refuses a client that asks for a name of no identity. Otherwise it gets the default identity.
     refuse_unknown_names: bool,
     client_auth: ClientAuth,
     tickets: Option<u8>,

@@ -49,6 +49,7 @@ pub(crate) enum Side {
 pub(crate) struct Settled {
     pub(crate) side: Side,
     pub(crate) leftover: Leftover,
+    /// As in [`StartTls`].
     is_begin: bool,
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Volumes {
     led: BTreeMap<PathBuf, Option<PathBuf>>,
+    /// A file could not be read, or a link could not be resolved.
     has_failed: bool,
 }
 

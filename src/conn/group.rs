@@ -77,6 +77,7 @@ pub struct DrainGroup(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
+    /// The drain has begun. `begun` wakes only the tasks that wait at that moment.
     draining: AtomicBool,
     begun: Notify,
     emptied: Notify,

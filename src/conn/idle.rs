@@ -21,6 +21,7 @@ use crate::policy::Policy;
 /// timer starts.
 #[derive(Default)]
 pub(crate) struct HalfOpen {
+    /// The other half has ended.
     begun: AtomicBool,
     /// Set only if the policy has a limit.
     waiting: Mutex<Option<Waker>>,
@@ -115,10 +116,20 @@ impl Activity {
 /// Runs while a half waits, if the policy has a limit for that (rules: half-10, idle-1).
 #[derive(Default)]
 pub(crate) struct IdleTimer {
-    wait: Option<Box<Wait>>,
-    stopped: bool,
+    timer: Timer<Wait>,
     /// The half is a send half: while it waits, bytes that we have sent may be in flight.
     sends: bool,
+}
+
+/// The timer of a wait.
+#[derive(Default)]
+enum Timer<W> {
+    /// No task waits, or there is no clock yet.
+    #[default]
+    Unset,
+    Set(Box<W>),
+    /// There is no limit any more.
+    Stopped,
 }
 
 /// The timer is set once. When it fires, it looks up the time of the last traffic, and is set again if there was any.
@@ -159,7 +170,7 @@ impl IdleTimer {
         half_open: &HalfOpen,
         sent: impl Fn() -> SentBytes,
     ) -> Poll<Phase> {
-        if self.stopped {
+        if let Timer::Stopped = self.timer {
             return Poll::Pending;
         }
         let (phase, bound) = match (policy.half_open_timeout, policy.idle_timeout) {
@@ -167,32 +178,31 @@ impl IdleTimer {
             (_, Some(bound)) => (Phase::Idle, bound),
             (_, None) => return Poll::Pending,
         };
-        if !self.wait.as_ref().is_some_and(|wait| wait.phase == phase) {
+        if !matches!(&self.timer, Timer::Set(wait) if wait.phase == phase) {
             if Handle::try_current().is_err() {
                 // Polled outside the runtime, for example from a waker: there is no clock here. The next poll sets the
                 // timer.
                 return Poll::Pending;
             }
             let (sleep, leaving) = (Box::pin(tokio::time::sleep(bound)), Leaving::default());
-            self.wait = Some(Box::new(Wait { sleep, phase, since: None, leaving, busy_at: None }));
+            self.timer = Timer::Set(Box::new(Wait { sleep, phase, since: None, leaving, busy_at: None }));
         }
-        match &mut self.wait {
-            Some(wait) => wait.poll(cx, bound, activity, sent, self.sends),
-            None => Poll::Pending,
+        match &mut self.timer {
+            Timer::Set(wait) => wait.poll(cx, bound, activity, sent, self.sends),
+            Timer::Unset | Timer::Stopped => Poll::Pending,
         }
     }
 
     /// Ends the wait.
     pub(crate) fn reset(&mut self) {
-        if let Some(wait) = &mut self.wait {
+        if let Timer::Set(wait) = &mut self.timer {
             wait.since = None;
         }
     }
 
-    /// Changes the limit.
+    /// Removes the limit.
     pub(crate) fn stop(&mut self) {
-        self.wait = None;
-        self.stopped = true;
+        self.timer = Timer::Stopped;
     }
 }
 
@@ -200,8 +210,7 @@ impl IdleTimer {
 /// while no task waits.
 #[derive(Default)]
 pub(crate) struct StallTimer {
-    wait: Option<Box<StalledWait>>,
-    stopped: bool,
+    timer: Timer<StalledWait>,
 }
 
 struct StalledWait {
@@ -212,17 +221,14 @@ struct StalledWait {
 impl StallTimer {
     /// Ready when there was no progress for the time of the limit. `moved` is a counter that grows with progress.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, bound: Option<Duration>, moved: impl Fn() -> u64) -> Poll<()> {
-        let Some(bound) = bound.filter(|_| !self.stopped) else { return Poll::Pending };
+        let Some(bound) = bound else { return Poll::Pending };
         let interval = Stall::interval(bound);
-        let wait = match &mut self.wait {
-            Some(wait) => wait,
-            // Without a runtime there is no clock, as in [`IdleTimer`].
-            None if Handle::try_current().is_err() => return Poll::Pending,
-            none => {
-                let (sleep, stall) = (Box::pin(tokio::time::sleep(interval)), Stall::new(moved()));
-                none.insert(Box::new(StalledWait { sleep, stall }))
-            }
-        };
+        // Without a runtime there is no clock, as in [`IdleTimer`].
+        if matches!(self.timer, Timer::Unset) && Handle::try_current().is_ok() {
+            let (sleep, stall) = (Box::pin(tokio::time::sleep(interval)), Stall::new(moved()));
+            self.timer = Timer::Set(Box::new(StalledWait { sleep, stall }));
+        }
+        let Timer::Set(wait) = &mut self.timer else { return Poll::Pending };
         loop {
             ready!(wait.sleep.as_mut().poll(cx));
             if wait.stall.check(moved()) {
@@ -234,13 +240,14 @@ impl StallTimer {
 
     /// Ends the wait.
     pub(crate) fn reset(&mut self) {
-        self.wait = None;
+        if let Timer::Set(_) = self.timer {
+            self.timer = Timer::Unset;
+        }
     }
 
-    /// Changes the limit from now on.
+    /// Removes the limit from now on.
     pub(crate) fn stop(&mut self) {
-        self.wait = None;
-        self.stopped = true;
+        self.timer = Timer::Stopped;
     }
 }
 

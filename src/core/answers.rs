@@ -22,7 +22,7 @@ pub struct Answers {
     later: VecDeque<Run>,
     /// The number of bytes of answers in `later`.
     behind: u64,
-    /// Between the two marks, the count alone does not say whether reading is held.
+    /// Reading is held. Between the two marks, the count alone does not say whether it is.
     is_held: bool,
 }
 

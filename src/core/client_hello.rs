@@ -32,6 +32,7 @@ pub struct ClientHello {
     cipher_suites: Vec<CipherSuite>,
     groups: Vec<NamedGroup>,
     signature_schemes: Vec<SignatureScheme>,
+    /// The client offers Encrypted ClientHello.
     has_ech: bool,
 }
 

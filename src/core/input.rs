@@ -20,16 +20,27 @@ pub(super) struct Input {
     raw: Buffer,
     /// The space that the previous read had.
     room: usize,
-    /// The previous read filled its space, so the layer has more bytes.
-    there_is_more: bool,
-    /// The previous read filled its space, or returned more than a record. The next read then gets the large memory.
-    is_bulk: bool,
+    last: LastRead,
+}
+
+/// How much the previous read returned.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum LastRead {
+    /// At most a record.
+    #[default]
+    Little,
+    /// More than a record. In bulk, a read seldom fills the large memory. If the memory shrank after each such read,
+    /// a small read would have to detect that there is still much to read, which costs one more system call for each
+    /// large read.
+    Much,
+    /// As much as its space: the layer may have more bytes.
+    Full,
 }
 
 impl Input {
     /// The space for the next read. If `is_known` is set, the peer is authenticated and gets more space.
     pub(super) fn space_to_read(&mut self, is_known: bool) -> &mut [u8] {
-        let memory = if self.is_bulk && is_known { MUCH } else { LITTLE };
+        let memory = if self.last != LastRead::Little && is_known { MUCH } else { LITTLE };
         let room = memory.saturating_sub(self.raw.len()).max(LEAST);
         let bound = if is_known { usize::MAX } else { UNKNOWN_PEER };
         let space = self.raw.space_within(room, bound);
@@ -40,16 +51,16 @@ impl Input {
     /// Called when this many bytes were read.
     pub(super) fn handle_read(&mut self, n: usize) {
         self.raw.filled(n);
-        self.there_is_more = n == self.room;
-        // In bulk, a read seldom fills the large memory. If the memory shrank after each such read, a small read
-        // would have to detect that there is still much to read, which costs one more system call for each large
-        // read.
-        self.is_bulk = self.there_is_more || n > LITTLE;
+        self.last = match n {
+            n if n == self.room => LastRead::Full,
+            n if n > LITTLE => LastRead::Much,
+            _ => LastRead::Little,
+        };
     }
 
     /// Whether the previous read filled its space, so that the layer may have more bytes.
     pub(super) fn there_is_more(&self) -> bool {
-        self.there_is_more
+        self.last == LastRead::Full
     }
 }
 

@@ -55,8 +55,9 @@ pub struct Outbox<S> {
     /// The sum of those numbers: all bytes that precede a step.
     ahead: usize,
     request: EndRequest,
-    /// Nothing can be sent any more. A producer may still be registered then, so these two are no enum.
+    /// Nothing can be sent any more. An end may have been requested before, and a producer may be registered still.
     is_over: bool,
+    /// A producer is registered. The application decides when it comes and goes.
     has_producer: bool,
     accepted: u64,
     dropped: u64,

@@ -77,6 +77,7 @@ impl StdError for DialogueError {}
 #[derive(Clone, PartialEq, Eq)]
 pub struct PeerWords {
     bytes: Vec<u8>,
+    /// The peer sent more than is kept.
     is_cut: bool,
 }
 

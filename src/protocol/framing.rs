@@ -23,7 +23,9 @@ pub(super) struct Framing<C> {
     pub(super) shown: usize,
     /// Whether the decoder has seen any byte. A change between messages and raw bytes does not reset this.
     pub(super) is_used: bool,
+    /// The protocol reads raw bytes instead of messages.
     pub(super) is_raw: bool,
+    /// Data is being delivered, so a change between messages and raw bytes takes effect by itself.
     pub(super) is_delivering: bool,
     /// The decoder has failed without consuming a byte.
     pub(super) is_stuck: bool,

@@ -22,6 +22,7 @@ pub(super) struct HandleState<T: ?Sized> {
     /// read without it.
     is_rung: AtomicBool,
     queued: AtomicUsize,
+    /// Published together with `queued`. Between the two marks, the count alone does not say whether a write waits.
     pub(super) is_writable: AtomicBool,
     pub(super) writable: Notify,
     pub(super) received: AtomicU64,
@@ -39,6 +40,7 @@ struct Mailbox<T: ?Sized> {
     /// A write has reported that the high mark was passed, counting the bytes here and those that were queued then.
     is_full: bool,
     task: Option<Waker>,
+    /// The connection has ended: commands are refused.
     is_closed: bool,
 }
 

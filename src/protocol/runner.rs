@@ -50,6 +50,7 @@ pub struct Runner<P, T> {
     pub(super) transport: T,
     /// The bytes that the protocol has not processed.
     pub(super) unread: Buffer,
+    /// Our send half has ended, or cannot send its end any more.
     is_shut: bool,
     stall: StallTimer,
     /// While this permit is held, the connection counts as an unfinished handshake of its listener.

@@ -18,12 +18,15 @@ pub struct ListenerBuilder {
     pub(super) max_connections: Option<usize>,
     pub(super) max_per_peer: Option<usize>,
     pub(super) ipv6_prefix: u8,
+    /// A socket for IPv6 accepts IPv4 too.
     pub(super) dual_stack: bool,
+    /// Sets `SO_REUSEPORT`.
     pub(super) reuse_port: bool,
     pub(super) family: Option<IpFamily>,
     pub(super) group: DrainGroup,
     /// The place in the code that made the builder.
     pub(super) place: &'static Location<'static>,
+    /// A drain lets handshakes finish.
     pub(super) finishes: bool,
     #[cfg(feature = "proxy")]
     pub(super) proxy: Option<crate::proxy::ProxyProtocol>,

@@ -21,6 +21,7 @@ use crate::conn::group::{Arriving, DrainGroup, Drainable};
 
 pub(super) struct ClosableSocket<S: Listens> {
     state: Mutex<State<S>>,
+    /// See [`takes_backlog`](Self::takes_backlog). A listener may set this until the drain.
     takes_backlog: AtomicBool,
     waiting: Arc<Waiting>,
     /// Wakes all waiting tasks: the socket itself remembers one waker only.

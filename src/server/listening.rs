@@ -33,7 +33,7 @@ struct ListeningSocket {
     host: Option<SocketAddr>,
     /// Whether accepted sockets have `TCP_NODELAY` set from the start.
     gives_nodelay: bool,
-    /// We have opened the socket.
+    /// We have opened the socket. Otherwise it was passed in.
     is_ours: bool,
 }
 
@@ -42,6 +42,7 @@ pub(super) struct AcceptedSocket {
     stream: TcpStream,
     host: SocketAddr,
     peer: SocketAddr,
+    /// `TCP_NODELAY` is set already.
     has_nodelay: bool,
 }
 
@@ -72,6 +73,7 @@ impl AcceptedSocket {
 pub(super) struct WaitingSocket {
     waiting: backlog::Waiting,
     host: Option<SocketAddr>,
+    /// `TCP_NODELAY` is set already.
     has_nodelay: bool,
 }
 

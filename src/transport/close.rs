@@ -81,6 +81,7 @@ impl Drop for UnderWay {
 /// The state of a close. The transport is passed to each call, so that its owner can keep both.
 pub(crate) struct CloseState {
     unwritten: usize,
+    /// The layers know of the close. A pointless close ends without that.
     begun: bool,
     clock: Clock,
     discarded: Discard,

@@ -17,6 +17,7 @@ use crate::transport::lingering::Lingering;
 pub struct Io<T: Transport> {
     /// Empty only in a drop.
     io: Option<TokioIo<Lingering<T>>>,
+    /// `shutdown` has ended, so a drop has nothing to close. The library may drop the value without it.
     is_shut_down: bool,
     left: Left<T>,
 }

@@ -265,6 +265,7 @@ impl End {
 /// Whether a connection has had a request.
 #[derive(Default)]
 struct First {
+    /// The first request has come. `notify` wakes only a task that waits at that moment.
     noted: AtomicBool,
     notify: Notify,
 }

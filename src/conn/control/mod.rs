@@ -81,19 +81,16 @@ struct Inner {
     activity: Activity,
     /// [`CLOSE_ASKED`], [`CUT`], or both.
     touched: AtomicU8,
-    /// A half saw RST. Independent of `gone`: most connections are gone without RST, and RST comes before the socket is
-    /// closed.
+    /// A half saw RST. This comes before the socket is closed, and most sockets are closed without it.
     reset: AtomicBool,
     /// The bits of `traits.rs`.
     traits: AtomicU8,
-    /// The peer's end came after ours had left.
+    /// The peer's end came after ours had left. A reset may follow.
     answered: AtomicBool,
     /// How many closes are in progress, and will report.
     closing: AtomicU8,
-    /// The socket was closed.
-    gone: AtomicBool,
-    /// The reason of the end is final: the layer that dropped the socket has reported it.
-    settled: AtomicBool,
+    /// [`SOCKET_OPEN`], [`SOCKET_CLOSED`] or [`SETTLED`]; it only grows.
+    progress: AtomicU8,
     policy: Arc<Policy>,
     host: Address,
     peer: Address,
@@ -107,6 +104,13 @@ struct Inner {
     /// The facts of the last TLS session.
     facts: Mutex<Option<Arc<SessionFacts>>>,
 }
+
+/// The socket exists.
+const SOCKET_OPEN: u8 = 0;
+/// The socket was closed.
+const SOCKET_CLOSED: u8 = 1;
+/// The socket was closed, and the reason of the end is final: the layer that dropped the socket has reported it.
+const SETTLED: u8 = 2;
 
 /// A close was requested through the handle.
 const CLOSE_ASKED: u8 = 1;
@@ -145,8 +149,7 @@ impl Control {
             closing: AtomicU8::new(0),
             bottom: OnceLock::new(),
             watchers: Mutex::new(Vec::new()),
-            gone: AtomicBool::new(false),
-            settled: AtomicBool::new(false),
+            progress: AtomicU8::new(SOCKET_OPEN),
             going: Notify::new(),
             member: OnceLock::new(),
             facts: Mutex::new(None),
@@ -247,7 +250,7 @@ impl Control {
 
     /// Called when the socket was closed.
     pub(crate) fn note_gone(&self) {
-        self.0.gone.store(true, Ordering::SeqCst);
+        self.0.progress.fetch_max(SOCKET_CLOSED, Ordering::SeqCst);
         let this = self.clone();
         // The end of a connection wakes an accept that waits for a permit, and a drain that waits for members. So
         // this runs when no lock is held. rule: life-7
@@ -255,7 +258,7 @@ impl Control {
             // rule: life-4: a handle that outlives the connection must keep no layer alive.
             drop(this.take_watchers());
             // rule: end-9. While a layer above holds its lock, it has not noted yet what it knows of the end.
-            this.0.settled.store(true, Ordering::SeqCst);
+            this.0.progress.store(SETTLED, Ordering::SeqCst);
             this.release_places();
             this.leave();
             this.0.going.notify_waiters();
@@ -264,11 +267,11 @@ impl Control {
     }
 
     fn is_settled(&self) -> bool {
-        self.0.settled.load(Ordering::SeqCst)
+        self.0.progress.load(Ordering::SeqCst) == SETTLED
     }
 
     fn is_gone(&self) -> bool {
-        self.0.gone.load(Ordering::SeqCst)
+        self.0.progress.load(Ordering::SeqCst) >= SOCKET_CLOSED
     }
 
     #[inline]

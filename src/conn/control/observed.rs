@@ -20,6 +20,7 @@ pub(super) struct Observed {
     /// The place in the code that made the connection, its listener or its connector. Set when the connection is
     /// reported as opened.
     place: OnceLock<&'static Location<'static>>,
+    /// The end was reported. Several tasks may see the end, and only the first one reports it.
     ended: AtomicBool,
     #[cfg(feature = "tracing")]
     span: OnceLock<tracing::Span>,

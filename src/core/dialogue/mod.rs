@@ -54,6 +54,7 @@ pub(crate) struct Machine {
     unit: Vec<u8>,
     /// All bytes that the peer sent before our first message.
     greeting: Vec<u8>,
+    /// We have sent a message, so the greeting is complete. The output may be empty again.
     has_spoken: bool,
     /// The number of bytes that the peer has sent.
     heard: usize,

@@ -21,6 +21,7 @@ const RECORD_COST: usize = HEADER + 8 + 16;
 pub(in crate::core) struct Buffered {
     tls: Connection,
     opened: usize,
+    /// The close_notify of the peer has arrived. Opened data may precede it.
     peer_has_closed: bool,
     /// The number of bytes at the front of the input that were already fed to rustls.
     ahead: usize,
@@ -30,6 +31,7 @@ pub(in crate::core) struct Buffered {
     budget: Option<KeyBudget>,
     /// The failure; `None` after it was reported.
     failure: Option<Error>,
+    /// rustls has failed. It no longer reports how much plaintext it holds, and the application reads that first.
     has_failed: bool,
     alignment: CopyAlignment,
     /// The peer's first hello. [`Hello::unwanted`] replaces it when the handshake is done.

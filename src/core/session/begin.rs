@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::Connection;
 use rustls::pki_types::{CertificateDer, ServerName};
 
-use super::Session;
+use super::{CloseNotify, Framing, Session};
 use crate::core::binding::Hashes;
 use crate::core::buffer::Buffer;
 use crate::core::engine::{AnyEngine, EngineKind};
@@ -71,7 +71,7 @@ impl Session {
         let known =
             InitialFacts { role, sni: None, own_chain: Arc::default(), identity: None, generation: None, hashes };
         let mut session = Self::new(AnyEngine::adopted(tls), known, marks);
-        (session.by_record, session.is_in_clear) = (false, false);
+        (session.framing, session.is_in_clear) = (Framing::Unknown, false);
         session.note_opened();
         if !session.tls.is_handshaking() {
             session.note_secured();
@@ -104,13 +104,11 @@ impl Session {
             failure: None,
             marks: marks.of_session(),
             burst: Burst::new(marks),
+            close_notify: CloseNotify::Unsealed,
+            framing: Framing::FirstRecord,
             corked: false,
             closing: false,
-            marker_sealed: false,
-            answered: false,
-            by_record: true,
             may_owe_answer: true,
-            has_heard_tls: false,
             is_in_clear: true,
         };
         session.collect();

@@ -20,7 +20,7 @@ impl Session {
         self.clear_input();
         self.note_opened();
         self.collect();
-        if self.sealed.len() == before && !self.marker_sealed {
+        if self.sealed.len() == before && !self.has_sealed_marker() {
             self.add_missing_alert(&error);
         }
         let by_rustls = || alert_for(&error).filter(|alert| *alert != AlertDescription::InternalError);

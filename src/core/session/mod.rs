@@ -11,10 +11,12 @@ mod choice;
 mod chosen;
 mod failure;
 mod seal;
+mod states;
 
 use self::choice::Choice;
 pub use self::choice::{ChooseConfig, ConfigChoice};
 pub use self::chosen::{Chosen, note_chosen};
+use self::states::{CloseNotify, Framing};
 #[cfg(feature = "express")]
 pub(crate) use super::engine::express::exporter::Catcher;
 
@@ -66,20 +68,15 @@ pub struct Session {
     failure: Option<Reason>,
     marks: Watermarks,
     burst: Burst,
-    // Any two of these may be true at once: a cork in a close, and a close_notify without a close.
+    close_notify: CloseNotify,
+    framing: Framing,
+    /// The application holds small writes back. It may do so in a close too.
     corked: bool,
+    /// The application closes. It may have ended the send half before, without a close.
     closing: bool,
-    marker_sealed: bool,
-    /// The peer's close_notify came after ours had left.
-    answered: bool,
-    /// The session knows where each record ends: rustls holds no part of a record, except for one byte that `raw`
-    /// holds too.
-    by_record: bool,
-    /// The peer may have sent a KeyUpdate that requests an answer.
+    /// The peer may have sent a KeyUpdate that requests an answer. Only what the peer sends decides this.
     may_owe_answer: bool,
-    /// A complete TLS record has arrived.
-    has_heard_tls: bool,
-    /// None of our records has been encrypted yet.
+    /// None of our records has been encrypted yet. A handshake encrypts some before it is done.
     is_in_clear: bool,
 }
 
@@ -113,7 +110,7 @@ impl Session {
 
     /// Whether the peer's close_notify came after ours had left for the layer below (rule: close-14).
     pub fn is_answered(&self) -> bool {
-        self.answered
+        self.close_notify == CloseNotify::Answered
     }
 
     /// Whether our abort has ended the session.
@@ -453,7 +450,7 @@ impl Session {
     #[inline]
     pub fn read_record(&mut self, n: usize, out: &mut [u8]) -> Option<usize> {
         self.raw.handle_read(n);
-        if !self.by_record || self.raw.there_is_more() || self.next_record() != Some(n) {
+        if !self.framing.is_known() || self.raw.there_is_more() || self.next_record() != Some(n) {
             return None;
         }
         let opened = self.open(n, out);
@@ -478,7 +475,7 @@ impl Session {
         if self.sealed.is_empty() {
             self.sealed.release();
         }
-        if self.marker_sealed && self.queue_is_empty() {
+        if self.has_sealed_marker() && self.queue_is_empty() {
             let drained = self.send.drained();
             debug_assert!(drained.is_ok() || self.send.is_over(), "close_notify left before the half ended");
         }
@@ -493,7 +490,7 @@ impl Session {
     /// rustls will refuse.
     fn next_record(&self) -> Option<usize> {
         let raw = self.raw.as_slice().get(self.tls.kept()..)?;
-        if !self.by_record {
+        if !self.framing.is_known() {
             return (!raw.is_empty()).then_some(raw.len());
         }
         if raw.len() < HEADER {
@@ -526,9 +523,9 @@ impl Session {
             self.fail_without_choice();
             return 0;
         }
-        self.has_heard_tls = true;
+        self.framing.handle_record();
         // A record with data contains nothing else, so no other step is needed.
-        let is_data = self.by_record && (read > 0 || self.tls.opened() > 0);
+        let is_data = self.framing.is_known() && (read > 0 || self.tls.opened() > 0);
         if !is_data || self.is_handshaking() {
             self.handle_opened();
         }
@@ -551,12 +548,14 @@ impl Session {
     /// The first bytes of the peer, if they are not TLS.
     fn not_tls(&self) -> Option<NotTls> {
         let raw = self.raw.as_slice();
-        (self.by_record && !self.has_heard_tls && !may_begin_tls(raw)).then(|| NotTls::begun_by(raw))
+        (self.framing == Framing::FirstRecord && !may_begin_tls(raw)).then(|| NotTls::begun_by(raw))
     }
 
     fn note_opened(&mut self) {
         if self.tls.peer_has_closed() && self.recv.marker().is_ok() {
-            self.answered = self.send.is_finished();
+            if self.send.is_finished() {
+                self.close_notify = CloseNotify::Answered;
+            }
             self.note_consumed();
         }
     }

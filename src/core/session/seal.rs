@@ -4,7 +4,7 @@ use std::io::{self, IoSlice, Write};
 
 use rustls::{ContentType, ProtocolVersion};
 
-use super::{SEAL_AHEAD, Session};
+use super::{CloseNotify, SEAL_AHEAD, Session};
 use crate::core::half::SendHalf;
 use crate::core::record::{HEADER, MAX_FRAGMENT};
 use crate::error::{Error, Phase, Reason, TlsError};
@@ -178,7 +178,7 @@ impl Session {
             self.check_sealed(sealed, n);
         }
         self.staged.release();
-        if self.send.is_finishing() && self.staged.is_empty() && !self.marker_sealed {
+        if self.send.is_finishing() && self.staged.is_empty() && !self.has_sealed_marker() {
             self.seal_marker();
         }
     }
@@ -189,18 +189,23 @@ impl Session {
         let before = self.sealed.len();
         self.tls.send_close_notify();
         self.collect();
-        self.marker_sealed = true;
+        self.close_notify = CloseNotify::Sealed;
         if self.sealed.len() == before {
             // Otherwise the half would wait forever for a marker that is never sealed (rule: life-6).
             self.fail(unsealable(self.phase()));
         }
     }
 
+    /// Whether nothing may be sealed any more, because our close_notify was.
+    pub(super) fn has_sealed_marker(&self) -> bool {
+        self.close_notify != CloseNotify::Unsealed
+    }
+
     /// Answers KeyUpdate requests (rule: secure-7). One answer serves all earlier requests (rule: secure-13). Called
     /// before other data is sealed, and after everything that has arrived was processed. No answer follows our
     /// marker.
     pub(super) fn answer(&mut self) {
-        let may_answer = !self.is_handshaking() && !self.send.is_over() && !self.marker_sealed;
+        let may_answer = !self.is_handshaking() && !self.send.is_over() && !self.has_sealed_marker();
         if self.may_owe_answer && may_answer && self.sealed.len() < SEAL_AHEAD {
             self.tls.answer();
             self.collect();
@@ -227,7 +232,7 @@ impl Session {
     /// later record.
     pub(super) fn collect(&mut self) {
         if !self.tls.wants_write() {
-        } else if self.marker_sealed {
+        } else if self.has_sealed_marker() {
             self.tls.discard();
         } else {
             let before = self.sealed.len();

@@ -59,6 +59,7 @@ pub struct Stream<S> {
     recv: RecvHalf,
     inbox: Inbox,
     control: Control,
+    // Promises of the application: see the methods of the same names.
     wakes_unlocked: bool,
     delivers_at_once: bool,
     /// A layer above reports how the connection ended.

@@ -35,6 +35,7 @@ pub(super) struct SharedTcp {
     pairs: AtomicUsize,
     /// Both halves have ended in order. The half that ended last holds the socket until all our bytes have arrived.
     lingers: AtomicBool,
+    /// The end was handled, after a linger or without one. Two threads may come here at once, so it is handled once.
     has_ended: AtomicBool,
     control: Control,
     pub(super) fin_sent: HalfOpen,

@@ -25,6 +25,7 @@ pub struct TcpWriteHalf {
     control: Control,
     pub(super) half: SendHalf,
     pub(super) timer: IdleTimer,
+    /// `TCP_CORK` is set. A close may begin while it is.
     corked: bool,
     /// FIN follows directly after the written bytes.
     pub(super) expects_end: bool,

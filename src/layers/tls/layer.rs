@@ -10,6 +10,7 @@ use crate::core::facts::SessionFacts;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::core::report::{LayerKind, LayerReport};
 use crate::error::{Reason, SessionError};
+use crate::layers::tls::pump::LayerEnd;
 use crate::transport::layer::{AsLayer, Discard, Layer, TOKEN, Token, lends_itself};
 use crate::transport::tcp::{TcpTransport, options};
 use crate::transport::{Starting, TlsTransport, Transport};
@@ -43,7 +44,9 @@ impl<T: Transport> Layer for TlsConnection<T> {
         self.write.shared().with(|pump| {
             pump.session.begin_close();
             // If a downgrade was dropped before, the layer beneath is no longer kept: all layers end.
-            pump.keeps_layer = false;
+            if pump.layer_end == LayerEnd::Stays {
+                pump.layer_end = LayerEnd::Due;
+            }
             if let Some(layer) = &mut pump.layer {
                 layer.layer_mut(TOKEN).begin_close();
             }

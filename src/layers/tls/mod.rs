@@ -28,7 +28,7 @@ use crate::core::report::CloseReport;
 use crate::core::session::Session;
 use crate::core::upgrade::{Verdict, judge};
 use crate::error::{Error, Reason, UpgradeError};
-use crate::layers::tls::pump::{SharedPump, Want};
+use crate::layers::tls::pump::{LayerEnd, SharedPump, Want};
 use crate::policy::Leftover;
 use crate::transport::Transport;
 use crate::transport::close::Close;
@@ -232,7 +232,7 @@ impl<T: Transport> TlsConnection<T> {
     /// upgrade-9).
     pub(crate) fn poll_unwrap(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Reason>> {
         self.write.shared().with(|pump| {
-            pump.keeps_layer = true;
+            pump.layer_end = LayerEnd::Stays;
             pump.session.close_write();
         });
         ready!(self.read.poll_read_to_end(cx))?;

@@ -26,7 +26,7 @@ pub struct TlsReadHalf<T> {
     inbox: Inbox,
     /// The deadline of a handshake that may not be done yet.
     clock: Option<Clock>,
-    /// The handshake is known to be done.
+    /// The handshake is known to be done. A half of a close has no `clock` before that either.
     is_secured: bool,
     /// The half belongs to a close through the handle.
     pub(super) closes: bool,

@@ -31,6 +31,7 @@ pub(super) struct Coded {
     stages: VecDeque<Stage>,
     /// The lines of the current reply so far.
     reply: Vec<u8>,
+    /// One of these lines is STARTTLS.
     is_offered: bool,
 }
 

@@ -7,6 +7,7 @@ use crate::error::{DialogueError, PeerWords};
 /// RFC 2595 section 4
 #[derive(Default)]
 pub(super) struct Pop3 {
+    /// The greeting has come, and we have asked for TLS.
     is_asked: bool,
 }
 
@@ -40,6 +41,7 @@ fn ask_or_agree(is_asked: &mut bool, question: &str, out: &mut Vec<u8>) -> Resul
 /// unsolicited responses have no tag (section 7), and may come at any time.
 #[derive(Default)]
 pub(super) struct Imap {
+    /// The greeting has come, and we have asked for TLS.
     is_asked: bool,
 }
 
@@ -75,10 +77,20 @@ impl Script for Imap {
 /// RFC 5804 section 2.2. The greeting is a list of capabilities, followed by `OK`.
 #[derive(Default)]
 pub(super) struct ManageSieve {
-    is_asked: bool,
-    is_offered: bool,
+    progress: Progress,
     /// The offset before which the current literal cannot end.
     literal: usize,
+}
+
+#[derive(Default)]
+enum Progress {
+    /// The server lists its capabilities.
+    #[default]
+    Greeting,
+    /// STARTTLS was one of them.
+    Offered,
+    /// We have asked for TLS.
+    Asked,
 }
 
 impl Script for ManageSieve {
@@ -101,15 +113,22 @@ impl Script for ManageSieve {
         let word = response.split(|byte| matches!(byte, b' ' | b'(' | b'\r' | b'\n')).next().unwrap_or_default();
         let is = |known: &str| word.eq_ignore_ascii_case(known.as_bytes());
         if is("OK") {
-            return match self.is_asked || self.is_offered {
-                true => ask_or_agree(&mut self.is_asked, "STARTTLS\r\n", out),
-                false => Err(DialogueError::NotOffered),
+            return match self.progress {
+                Progress::Greeting => Err(DialogueError::NotOffered),
+                Progress::Offered => {
+                    self.progress = Progress::Asked;
+                    out.extend_from_slice(b"STARTTLS\r\n");
+                    Ok(Next::Listen)
+                }
+                Progress::Asked => Ok(Next::Agree),
             };
         }
         match word {
             _ if is("NO") || is("BYE") => Err(declined(response)),
-            [b'"' | b'{', ..] if !self.is_asked => {
-                self.is_offered |= is("\"STARTTLS\"");
+            [b'"' | b'{', ..] if !matches!(self.progress, Progress::Asked) => {
+                if is("\"STARTTLS\"") {
+                    self.progress = Progress::Offered;
+                }
                 Ok(Next::Listen)
             }
             _ => Err(unexpected(response)),
@@ -178,6 +197,7 @@ fn irc_command(line: &[u8]) -> &[u8] {
 /// `line:COMMAND`: a greeting, the command, an answer.
 pub(super) struct Line {
     command: String,
+    /// The greeting has come, and we have asked for TLS.
     is_asked: bool,
 }
 

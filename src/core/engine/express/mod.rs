@@ -40,6 +40,7 @@ pub(in crate::core) struct Express {
     out: Buffer,
     /// Plaintext that was opened and not read, inside the first record of the input.
     opened: Opened,
+    /// The close_notify of the peer has arrived. Opened data may precede it.
     peer_has_closed: bool,
     alert_sent: Option<AlertDescription>,
     master: Master,

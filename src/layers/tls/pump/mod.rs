@@ -52,24 +52,33 @@ pub(crate) struct Pump<T> {
     pub(crate) session: Session,
     /// `None` after a downgrade has taken the layer back.
     pub(crate) layer: Option<T>,
-    /// The layer stays open after this session's end, because of a downgrade.
-    pub(crate) keeps_layer: bool,
-    /// Another layer is on top of this one.
+    pub(crate) layer_end: LayerEnd,
+    /// Another layer is on top of this one. It comes and goes with the application's calls.
     pub(crate) is_beneath: bool,
-    /// We have ended the layer's send half. The state of that half is in the layer, and may have ended without us.
-    layer_is_shut: bool,
-    /// The layer has sent all bytes that were written to it.
+    /// The layer has sent all bytes that were written to it. Most layers keep none.
     layer_is_flushed: bool,
     reader: Option<Waker>,
     writer: Option<(Want, Waker)>,
     /// A task that waits on the layer below. It is stored here too, because an abort drops that layer together with its
     /// waker.
     below: Option<Waker>,
-    /// Another task has replaced the reader's waker in the layer.
+    /// Another task has replaced the reader's waker in the layer, so the reader has to be woken to poll again.
     reader_was_displaced: bool,
-    /// Gathered bytes leave when the task yields to the runtime.
+    /// Gathered bytes leave when the task yields to the runtime, even if the layer has space before.
     pub(crate) is_deferred: bool,
     wake: Waker,
+}
+
+/// The send half of the layer below, after the end of this session's own. The layer has the state of that half, which
+/// may also end without us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LayerEnd {
+    /// We end it after our marker.
+    Due,
+    /// It stays open, because of a downgrade.
+    Stays,
+    /// We have ended it.
+    Done,
 }
 
 impl<T: Transport> Pump<T> {
@@ -84,7 +93,7 @@ impl<T: Transport> Pump<T> {
                 break;
             }
             let is_last = self.session.send().is_finishing() && !self.session.is_handshaking();
-            if is_last && self.session.queued() == sealed && !self.keeps_layer {
+            if is_last && self.session.queued() == sealed && self.layer_end != LayerEnd::Stays {
                 // Announced, so that close_notify and FIN leave in one packet.
                 layer.layer_mut(TOKEN).expect_end();
             }
@@ -101,7 +110,7 @@ impl<T: Transport> Pump<T> {
         if let (true, Some(layer)) = (self.owes_layer_end(), &mut self.layer) {
             // rule: half-2: FIN only after close_notify. The result is in the state of the layer's own half.
             let _ = ready!(unbudgeted(cx, |cx| Pin::new(&mut *layer).poll_shutdown(cx)));
-            self.layer_is_shut = true;
+            self.layer_end = LayerEnd::Done;
         }
         self.rest(cx);
         Poll::Ready(())
@@ -225,7 +234,7 @@ impl<T: Transport> Pump<T> {
 
     /// rule: end-5: a failure without an alert, such as an alert from the peer, ends the layer beneath too.
     fn owes_layer_end(&self) -> bool {
-        self.session.is_done_sending() && !self.keeps_layer && !self.layer_is_shut
+        self.layer_end == LayerEnd::Due && self.session.is_done_sending()
     }
 
     /// Transmits the bytes that can leave now. The pump's own waker sends the rest later.
@@ -380,7 +389,7 @@ impl<T: Transport> Pump<T> {
 
     /// Called when the peer's half has ended.
     pub(crate) fn let_go(&mut self) {
-        if let Some(layer) = self.layer.as_mut().filter(|_| !self.keeps_layer) {
+        if let Some(layer) = self.layer.as_mut().filter(|_| self.layer_end != LayerEnd::Stays) {
             layer.layer_mut(TOKEN).set_half_open();
         }
         self.note_end();
@@ -394,7 +403,7 @@ impl<T: Transport> Pump<T> {
     fn rest(&mut self, cx: &mut Context<'_>) {
         let session = &self.session;
         let is_over = session.send().is_finished() && session.recv().end().is_some();
-        let is_awaited = self.keeps_layer || session.is_closing();
+        let is_awaited = self.layer_end == LayerEnd::Stays || session.is_closing();
         if is_over && !is_awaited {
             self.note_end();
         }

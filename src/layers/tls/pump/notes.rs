@@ -1,6 +1,6 @@
 //! The reports of a session to the handle of its connection.
 
-use super::Pump;
+use super::{LayerEnd, Pump};
 use crate::core::half;
 use crate::transport::Transport;
 use crate::transport::layer::TOKEN;
@@ -23,7 +23,7 @@ impl<T: Transport> Pump<T> {
 
     /// Reports to the handle how the connection ended, if this session knows it, before the layer beneath is released.
     pub(crate) fn note_end(&self) {
-        let Some(layer) = self.layer.as_ref().filter(|_| !self.keeps_layer) else { return };
+        let Some(layer) = self.layer.as_ref().filter(|_| self.layer_end != LayerEnd::Stays) else { return };
         if self.session.is_answered() && !self.is_beneath && layer.layer(TOKEN).queued_bytes() == 0 {
             layer.layer(TOKEN).control().note_answered();
         }

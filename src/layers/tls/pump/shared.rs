@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
 
-use super::Pump;
+use super::{LayerEnd, Pump};
 use crate::conn::control::{Closing, Control, Controlled, Watcher};
 use crate::conn::unlocked::{self, Locked};
 use crate::core::catch::catch;
@@ -20,6 +20,7 @@ const MAX_WAKES: usize = 8;
 /// The pump that the halves, the handles and the wakers share.
 pub(crate) struct SharedPump<T> {
     pump: Mutex<Pump<T>>,
+    /// The waker was called while another thread held the lock. That thread runs the pump.
     woken: AtomicBool,
     control: Control,
     /// Closes the connection while other tasks may use its halves: see [`Control::close`].
@@ -34,9 +35,8 @@ impl<T: Transport> SharedPump<T> {
             let pump = Pump {
                 session,
                 layer: Some(layer),
-                keeps_layer: false,
+                layer_end: LayerEnd::Due,
                 is_beneath: false,
-                layer_is_shut: false,
                 layer_is_flushed: true,
                 reader: None,
                 writer: None,
