@@ -35,14 +35,23 @@ impl<C: Transport> AxumListener for TlsListener<C> {
 }
 
 /// `axum::serve` accepts connections in plaintext from this listener: see the implementation for [`TlsListener`].
+///
+/// If the listener expects PROXY headers, use [`TlsListenerBuilder::plaintext`](crate::TlsListenerBuilder::plaintext)
+/// instead: it reads the headers concurrently. Here, the next connection waits for the header of the one before.
 impl AxumListener for Listener {
     type Io = Lingering<TcpConnection>;
     type Addr = Address;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match Self::accept(self).await {
-            Ok(incoming) => with_peer(incoming.into_tcp()),
-            Err(_) => pending().await,
+        loop {
+            match Self::accept(self).await {
+                Ok(incoming) => match incoming.begin_plaintext().await {
+                    Ok(connection) => return with_peer(connection),
+                    // The failure of one connection.
+                    Err(_) => {}
+                },
+                Err(_) => pending().await,
+            }
         }
     }
 

@@ -170,6 +170,9 @@ fn serve<F: Factory>(factory: &F, tls: Option<&ServerTls>, incoming: Incoming) -
 impl<P: Protocol> Runner<P, UpgradableConnection<TcpConnection>> {
     /// Runs this protocol over an accepted connection. If a configuration is given, the connection starts with TLS,
     /// and the handshake deadline counts from accept (rule: secure-5). The connection can be upgraded and downgraded.
+    ///
+    /// This does not read a PROXY header: if the listener expects headers, await `read_proxy_header` of the connection
+    /// first.
     pub fn accept(protocol: P, incoming: Incoming, tls: Option<&ServerTls>) -> Self {
         let (deadline, unfinished, connection) = incoming.into_parts();
         let runner = Self::new(protocol, UpgradableConnection::new(connection));

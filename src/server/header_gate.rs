@@ -88,8 +88,8 @@ impl ListenerBuilder {
     /// [`Control::via`](crate::Control::via), and [`max_per_peer`](Self::max_per_peer) counts the client.
     ///
     /// [`Incoming::handshake`](crate::Incoming::handshake) and the other methods that wait read the header first, and
-    /// so does [`TlsListener`](crate::TlsListener). Before [`Incoming::into_tcp`](crate::Incoming::into_tcp), call
-    /// [`Incoming::read_proxy_header`](crate::Incoming::read_proxy_header). Unix sockets have no headers.
+    /// so does [`TlsListener`](crate::TlsListener). [`Incoming::into_tcp`](crate::Incoming::into_tcp) cannot wait: use
+    /// [`Incoming::begin_plaintext`](crate::Incoming::begin_plaintext) instead. Unix sockets have no headers.
     pub fn proxy(self, proxy: ProxyProtocol) -> Self {
         Self { proxy: Some(proxy), ..self }
     }

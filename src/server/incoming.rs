@@ -84,9 +84,22 @@ impl Incoming {
     /// If the group of the listener is already draining, the connection is returned all the same, and its
     /// [`Control::draining`] is ready at once.
     ///
-    /// This does not read a PROXY header: if the listener expects headers, await `read_proxy_header` first.
+    /// This does not read a PROXY header. If the listener expects headers, use [`begin_plaintext`](Self::begin_plaintext).
     pub fn into_tcp(self) -> TcpConnection {
         self.connection
+    }
+
+    /// The plaintext connection. If the listener expects PROXY headers, this reads the header first (rule: proxy-5).
+    /// Until then, the connection counts as unfinished (rule: tcp-6).
+    ///
+    /// # Errors
+    /// A failure to read the header: see `read_proxy_header`. The connection has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the connection.
+    pub async fn begin_plaintext(mut self) -> Result<TcpConnection, Error> {
+        self.pass_gate().await?;
+        Ok(self.connection)
     }
 
     /// Does the TLS handshake as the server. The deadline counts from accept (rule: secure-5). Until the handshake is

@@ -1,7 +1,7 @@
 //! A listener that returns connections whose handshake is done. The handshakes run concurrently, each in its own task.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -81,7 +81,8 @@ impl TlsListenerBuilder {
     /// not, its connection is in plaintext ([`is_secure`](crate::TlsTransport::is_secure) returns false). So a server
     /// can answer a client that sends plain HTTP to the HTTPS port with an explanation.
     ///
-    /// The handshake of a client that waits for the server's first bytes times out.
+    /// The handshake of a client that waits for the server's first bytes times out. The handshake of a client that ends
+    /// the connection without a byte fails.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -103,6 +104,16 @@ impl TlsListenerBuilder {
                 Ok(connection)
             }
         })
+    }
+
+    /// Every connection is in plaintext, and is ready at once, or after its PROXY header if the listener expects headers
+    /// ([`ListenerBuilder::proxy`](crate::ListenerBuilder::proxy)). So code that serves ready connections also serves
+    /// plaintext.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn plaintext(self, listener: Listener) -> TlsListener<TcpConnection> {
+        self.prepare_by(listener, |tcp, _| ready(Ok(tcp)))
     }
 
     /// Prepares connections with your own code, for example with a plaintext dialogue before STARTTLS. The code runs in
@@ -146,7 +157,8 @@ impl TlsListenerBuilder {
 async fn begins_with_tls(tcp: &mut TcpConnection) -> Result<bool, Error> {
     /// The type of a handshake record (RFC 8446 section 5.1).
     const HANDSHAKE: u8 = 22;
-    Ok(tcp.fill_buf().await?.first() == Some(&HANDSHAKE))
+    // Without a byte, the handshake reports the end.
+    Ok(tcp.fill_buf().await?.first().is_none_or(|first| *first == HANDSHAKE))
 }
 
 impl TlsListener {

@@ -12,7 +12,6 @@ mod page;
 mod serve;
 mod state;
 mod tls;
-mod unread;
 mod watch;
 
 #[path = "../../common/mod.rs"]
@@ -105,7 +104,7 @@ async fn run(args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(), F
     tokio::spawn(tls::watch(files, Arc::clone(&args), hangups, Arc::clone(&web)));
     let mut accepting = tokio::task::JoinSet::new();
     for listener in listeners {
-        accepting.spawn(serve::serve(listener, args.proxy.clone(), Arc::clone(&web)));
+        accepting.spawn(serve::serve(listener, Arc::clone(&web)));
     }
     let serving = async {
         while let Some(ended) = accepting.join_next().await {
@@ -155,6 +154,9 @@ fn builder(args: &Args, web: &Web) -> ListenerBuilder {
     let policy = policy.observer(Arc::clone(&web.watch) as Arc<dyn Observer>);
     let policy = policy.observer(Arc::clone(&web.metrics) as Arc<dyn Observer>);
     let mut builder = Listener::builder().policy(policy).group(&web.group).finish_on_drain(true);
+    if let Some(proxy) = &args.proxy {
+        builder = builder.proxy(proxy.clone());
+    }
     if let Some(max) = args.max_unfinished {
         builder = builder.max_unfinished(max);
     }

@@ -1,8 +1,9 @@
 //! Serves HTTP/1 and HTTP/2 until a drain.
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
+use std::future::ready;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,63 +12,33 @@ use std::time::Duration;
 
 use ::hyper::body::{Body, Incoming};
 use ::hyper::service::{Service, service_fn};
-use ::hyper::{Request, Response};
+use ::hyper::{Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, watch};
 
+use super::accept::Accept;
+use super::body::RequestBody;
 use super::io::Io;
 use crate::conn::control::Control;
 use crate::conn::time::{after, until};
 use crate::error::Error;
-use crate::layers::tcp::TcpConnection;
-use crate::server::listener::Listener;
-use crate::server::tls_listener::TlsListener;
 use crate::transport::Transport;
 use crate::transport::lingering::Lingering;
 
 /// An error of a service, of a body, or of hyper.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A listener whose connections a [`Server`] serves.
-pub trait Accept: Send {
-    /// The connections.
-    type Connection: Transport;
-
-    /// The next connection.
-    ///
-    /// # Errors
-    /// [`Error::Draining`] after the last connection, and any other error if the listener is no longer usable.
-    fn accept(&mut self) -> impl Future<Output = Result<Self::Connection, Error>> + Send;
-}
-
-/// Plaintext.
-impl Accept for Listener {
-    type Connection = TcpConnection;
-
-    async fn accept(&mut self) -> Result<TcpConnection, Error> {
-        Ok(Self::accept(self).await?.into_tcp())
-    }
-}
-
-impl<C: Transport> Accept for TlsListener<C> {
-    type Connection = C;
-
-    async fn accept(&mut self) -> Result<C, Error> {
-        Self::accept(self).await
-    }
-}
-
 /// Serves HTTP/1 and HTTP/2 on the connections of a listener, until its [group](crate::DrainGroup) drains.
 ///
 /// ```no_run
 /// # async fn example(tls: bowline::ServerTls) -> Result<(), bowline::Error> {
 /// use std::{convert::Infallible, time::Duration};
-/// use bowline::{Control, Listener, TlsListener, hyper::Server};
-/// use hyper::{Request, Response, body::Incoming, service::service_fn};
+/// use bowline::{Control, Listener, TlsListener, hyper::{RequestBody, Server}};
+/// use hyper::{Request, Response, service::service_fn};
 ///
-/// async fn answer(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+/// async fn answer(request: Request<RequestBody>) -> Result<Response<String>, Infallible> {
 ///     let control = request.extensions().get::<Control>();
 ///     Ok(Response::new(format!("hello {:?}", control.map(Control::peer_addr))))
 /// }
@@ -89,12 +60,14 @@ impl<C: Transport> Accept for TlsListener<C> {
 ///   HTTP/2. A connection without a request so far gets [a short time](Self::first_request) for its first one.
 /// - Each connection ends with a complete close ([`Lingering`](crate::Lingering)), even if hyper drops it without a
 ///   shutdown.
+/// - The answer to a request whose body was not read reaches the client, also over HTTP/2 ([`RequestBody`]).
 /// - Clients may half-close their connection after a request.
 #[derive(Clone)]
 pub struct Server {
     http: Builder<TokioExecutor>,
     first_request: Duration,
     on_error: Option<OnError>,
+    to_plaintext: Option<Arc<Response<String>>>,
 }
 
 type OnError = Arc<dyn Fn(&Control, &(dyn StdError + 'static)) + Send + Sync>;
@@ -111,7 +84,7 @@ impl Server {
         let mut http = Builder::new(TokioExecutor::new());
         http.http1().timer(TokioTimer::new()).half_close(true);
         http.http2().timer(TokioTimer::new());
-        Self { http, first_request: Duration::from_secs(2), on_error: None }
+        Self { http, first_request: Duration::from_secs(2), on_error: None, to_plaintext: None }
     }
 
     /// Changes the settings of hyper, for example its time limits.
@@ -132,6 +105,13 @@ impl Server {
         Self { on_error: Some(Arc::new(f)), ..self }
     }
 
+    /// Answers every request on a connection without TLS with this answer, instead of passing it to the service, and ends
+    /// the connection after it. With [`tls_or_plaintext`](crate::TlsListenerBuilder::tls_or_plaintext), a client that
+    /// sends plain HTTP to the HTTPS port gets this explanation. Default: the service answers such requests too.
+    pub fn answer_plaintext(self, answer: Response<String>) -> Self {
+        Self { to_plaintext: Some(Arc::new(answer)), ..self }
+    }
+
     /// Serves the connections of this listener, each in its own task, until the listener's group drains. Returns after
     /// the last of these connections has ended. [`DrainGroup::drain`](crate::DrainGroup::drain) limits this time.
     ///
@@ -143,7 +123,7 @@ impl Server {
     pub async fn serve<A, S, B>(&self, mut listener: A, service: S) -> Result<(), Error>
     where
         A: Accept,
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send + 'static,
         S::Error: Into<BoxError>,
         B: Body + Send + 'static,
@@ -152,17 +132,20 @@ impl Server {
     {
         let (ended, serving) = watch::channel(());
         loop {
-            let connection = match listener.accept().await {
-                Ok(connection) => connection,
+            let accepted = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(Error::Draining) => break,
                 Err(error) => return Err(error),
             };
             let (server, service, serving) = (self.clone(), service.clone(), serving.clone());
             tokio::spawn(async move {
-                let control = connection.control();
-                let served = server.connection(connection, service).await;
-                if let (Err(error), Some(on_error)) = (served, server.on_error) {
-                    on_error(&control, &*error);
+                // A connection that could not start has no request that could be answered.
+                if let Ok(connection) = A::begin(accepted).await {
+                    let control = connection.control();
+                    let served = server.connection(connection, service).await;
+                    if let (Err(error), Some(on_error)) = (served, server.on_error) {
+                        on_error(&control, &*error);
+                    }
                 }
                 drop(serving);
             });
@@ -182,7 +165,7 @@ impl Server {
     pub async fn connection<T, S, B>(&self, connection: T, service: S) -> Result<(), BoxError>
     where
         T: Transport,
-        S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+        S: Service<Request<RequestBody>, Response = Response<B>> + Send + 'static,
         S::Future: Send + 'static,
         S::Error: Into<BoxError>,
         B: Body + Send + 'static,
@@ -191,27 +174,58 @@ impl Server {
     {
         let control = connection.control();
         let first = Arc::new(First::default());
-        let service = {
-            let (control, first) = (control.clone(), Arc::clone(&first));
-            service_fn(move |mut request: Request<Incoming>| {
-                first.note();
-                let busy = control.busy();
-                request.extensions_mut().insert(control.clone());
-                let answer = service.call(request);
-                async move {
-                    let answer = answer.await;
-                    drop(busy);
-                    answer
-                }
-            })
-        };
+        if let Some(answer) = self.to_plaintext.as_ref().filter(|_| control.tls().is_none()) {
+            let (answer, noted) = (Arc::clone(answer), Arc::clone(&first));
+            let service = service_fn(move |_: Request<Incoming>| {
+                noted.note();
+                ready(Ok::<_, Infallible>(Response::clone(&answer)))
+            });
+            let mut http = self.http.clone();
+            http.http1().keep_alive(false);
+            return self.run(&http, connection, &first, service).await;
+        }
+        let noted = Arc::clone(&first);
+        let service = service_fn(move |request: Request<Incoming>| {
+            noted.note();
+            let busy = control.busy();
+            let is_http2 = request.version() == Version::HTTP_2;
+            let mut request = request.map(|body| RequestBody::new(body, is_http2));
+            request.extensions_mut().insert(control.clone());
+            let answer = service.call(request);
+            async move {
+                let answer = answer.await;
+                drop(busy);
+                answer
+            }
+        });
+        self.run(&self.http, connection, &first, service).await
+    }
+
+    /// Lets hyper serve a connection, and ends it.
+    async fn run<T, S, B>(
+        &self,
+        http: &Builder<TokioExecutor>,
+        connection: T,
+        first: &First,
+        service: S,
+    ) -> Result<(), BoxError>
+    where
+        T: Transport,
+        S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let control = connection.control();
         let (io, left) = Io::new(Lingering::new(connection));
         let served = {
-            let mut serving = pin!(self.http.serve_connection_with_upgrades(io, service));
+            let mut serving = pin!(http.serve_connection_with_upgrades(io, service));
             tokio::select! {
                 biased;
                 served = serving.as_mut() => served,
-                () = self.should_stop(&control, &first) => {
+                () = self.should_stop(&control, first) => {
                     serving.as_mut().graceful_shutdown();
                     serving.await
                 }

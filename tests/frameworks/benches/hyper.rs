@@ -15,7 +15,7 @@ use bowline::hyper::Server;
 use bowline::testing::pki::Pki;
 use bowline::{Lingering, Listener, ServerTls, TlsListener};
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -32,7 +32,7 @@ const SERVERS: [&str; 4] = ["tokio-rustls", "bare", "Lingering", "Server"];
 const ROUNDS: usize = 9;
 const REQUESTS: u32 = 20_000;
 
-async fn answer(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer<B>(_: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::from(&[b'x'; 1024][..])))
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::program::Files;
+use crate::program::{Files, python};
 
 #[test]
 fn a_header_of_a_trusted_proxy_names_the_client() {
@@ -107,4 +107,32 @@ fn nginx_passes_the_client_on() {
     let arguments = ["-p", &dir, "-e", &format!("{dir}/nginx.log"), "-c"];
     let Some(front) = front(&files, "nginx", &arguments, &config) else { return };
     client_and_proxy(&files.json(&[&front.url]));
+}
+
+/// Connects three times through a proxy: twice for one client, then for another one. Prints how each of them went.
+const THROUGH_A_PROXY: &str = "
+import socket, ssl, sys
+port, ca = int(sys.argv[1]), sys.argv[2]
+context = ssl.create_default_context(cafile=ca)
+held = []
+for client in ['192.0.2.1', '192.0.2.1', '192.0.2.2']:
+    s = socket.create_connection(('127.0.0.1', port), timeout=20)
+    s.sendall(f'PROXY TCP4 {client} 192.0.2.9 1000 443\\r\\n'.encode())
+    try:
+        s = context.wrap_socket(s, server_hostname='localhost')
+        s.sendall(b'GET /health HTTP/1.1\\r\\nhost: localhost\\r\\n\\r\\n')
+        print(s.recv(65536).split(b'\\r\\n')[0].decode())
+        held.append(s)
+    except ConnectionResetError:
+        print('reset')
+";
+
+#[test]
+fn the_limit_of_a_peer_counts_the_client_that_the_header_names() {
+    let files = Files::new();
+    for how in ["accept", "require"] {
+        let web = files.start(&["--max-per-peer", "1", "--proxy", how, "--trusted", "127.0.0.1"]);
+        let said = python(THROUGH_A_PROXY, &[&web.https.port().to_string(), &files.text("ca.pem")]);
+        assert_eq!(said.lines().collect::<Vec<_>>(), ["HTTP/1.1 200 OK", "reset", "HTTP/1.1 200 OK"], "{how}");
+    }
 }

@@ -4,27 +4,30 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::hyper::{HttpConnector, Server};
+use bowline::hyper::{HttpConnector, RequestBody, Server};
+use bowline::proxy::ProxyProtocol;
 use bowline::{Connector, Control, Listener, Policy, ServerEndpoint, TlsListener, Transport};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::common::{Certs, SOON, finished, has, program};
 
 /// Tells the client what the server knows about it.
-async fn tell(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+async fn tell(request: Request<RequestBody>) -> Result<Response<String>, Infallible> {
     let control = request.extensions().get::<Control>().unwrap();
     let alpn = control.tls().and_then(|session| session.alpn.clone()).unwrap_or_default();
     let alpn = String::from_utf8(alpn).unwrap();
     let peer = control.peer_addr().as_inet().map(|peer| peer.ip().to_string()).unwrap_or_default();
-    Ok(Response::new(format!("{:?} [{alpn}] {peer}", request.version())))
+    let via = control.via().map(|via| format!(" via {via}")).unwrap_or_default();
+    Ok(Response::new(format!("{:?} [{alpn}] {peer}{via}", request.version())))
 }
 
 #[tokio::test]
@@ -44,6 +47,53 @@ async fn curl_gets_answers_over_both_versions_of_http() {
     ] {
         assert_eq!(certs.curled(&arguments).await, expected);
     }
+}
+
+/// rule: proxy-5
+#[tokio::test]
+async fn a_plaintext_server_reads_proxy_headers_and_a_slow_header_delays_nobody() {
+    let proxy = ProxyProtocol::require("127.0.0.1".parse().unwrap());
+    let plain = Listener::builder().proxy(proxy).max_per_peer(1).bind("127.0.0.1:0").await.unwrap();
+    let address = plain.local_addr().as_inet().unwrap();
+    tokio::spawn(async move { Server::new().serve(plain, service_fn(tell)).await });
+    let ask = async |header: &str| {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(header.as_bytes()).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = vec![0; 1000];
+        let received = timeout(SOON, client.read(&mut answer)).await.unwrap();
+        let answer = received.map(|count| String::from_utf8_lossy(&answer[..count]).into_owned());
+        (client, answer)
+    };
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"PROXY TCP4 192.0.2.3").await.unwrap();
+    let header = "PROXY TCP4 192.0.2.1 192.0.2.9 1000 443\r\n";
+    let (first, answer) = ask(header).await;
+    let via = first.local_addr().unwrap();
+    assert!(answer.as_ref().unwrap().ends_with(&format!("HTTP/1.1 [] 192.0.2.1 via {via}")), "{answer:?}");
+    // The limit counts the client that the header names.
+    let (_, second) = ask(header).await;
+    assert!(second.is_err(), "{second:?}");
+    let (_, other) = ask("PROXY TCP4 192.0.2.2 192.0.2.9 1000 443\r\n").await;
+    assert!(other.unwrap().contains(" 192.0.2.2 via "));
+}
+
+/// rule: accept-1
+#[tokio::test]
+async fn plain_http_on_the_port_of_https_gets_the_answer_that_was_chosen() {
+    let certs = Certs::new();
+    let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TlsListener::builder().tls_or_plaintext(listener, certs.server_tls());
+    let port = listener.local_addr().as_inet().unwrap().port();
+    let answer = Response::builder().status(400).body("this is https".to_owned()).unwrap();
+    tokio::spawn(async move { Server::new().answer_plaintext(answer).serve(listener, service_fn(tell)).await });
+    let (http, https) = (format!("http://localhost:{port}/"), format!("https://localhost:{port}/"));
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let said = certs.curled(&[version, "-w", " %{http_code} %header{connection}", &http]).await;
+        let end = if version == "--http1.1" { " close" } else { " " };
+        assert_eq!(said, format!("this is https 400{end}"));
+    }
+    assert_eq!(certs.curled(&["--http1.1", &https]).await, "HTTP/1.1 [http/1.1] 127.0.0.1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,7 +125,7 @@ async fn a_drain_answers_the_requests_in_progress_and_those_of_new_connections()
     let (begun, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let service = {
         let (begun, go) = (Arc::clone(&begun), Arc::clone(&go));
-        service_fn(move |_: Request<Incoming>| {
+        service_fn(move |_: Request<RequestBody>| {
             let (begun, go) = (Arc::clone(&begun), Arc::clone(&go));
             async move {
                 begun.add_permits(1);
@@ -119,7 +169,7 @@ async fn a_request_may_take_longer_than_the_idle_time() {
     let listener = Listener::builder().policy(policy).bind("127.0.0.1:0").await.unwrap();
     let listener = TlsListener::new(listener, certs.server_tls());
     let port = listener.local_addr().as_inet().unwrap().port();
-    let service = service_fn(|_: Request<Incoming>| async {
+    let service = service_fn(|_: Request<RequestBody>| async {
         sleep(Duration::from_millis(700)).await;
         Ok::<_, Infallible>(Response::new("slow".to_owned()))
     });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bowline::hyper::{HttpConnector, Server};
 use bowline::{Connector, Listener, relay};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::Bytes;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
@@ -26,7 +26,7 @@ const MANY: usize = 100;
 const BODY: usize = 600_000;
 const ANSWER: usize = 300_000;
 
-async fn refuse(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn refuse<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut answer = Response::builder().status(StatusCode::PAYLOAD_TOO_LARGE);
     if request.version() <= Version::HTTP_11 {
         answer = answer.header("connection", "close");
