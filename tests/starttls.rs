@@ -14,22 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const NAMES: [&str; 14] = [
-    "smtp",
-    "lmtp",
-    "imap",
-    "pop3",
-    "nntp",
-    "sieve",
-    "irc",
-    "ftp",
-    "ldap",
-    "xmpp",
-    "xmpp-server",
-    "postgres",
-    "mysql",
-    "line:XTLS",
-];
+
+/// The name of each dialogue, and one command of a line.
+fn names() -> Vec<String> {
+    Dialogue::all().map(|dialogue| dialogue.to_string()).chain(["line:XTLS".into()]).collect()
+}
 
 fn named(name: &str) -> Dialogue {
     name.parse().unwrap()
@@ -61,7 +50,7 @@ fn refusal(error: &Error) -> &DialogueError {
 #[tokio::test]
 async fn both_sides_come_into_tls_in_each_dialogue() {
     let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
-    for name in NAMES {
+    for name in names().iter().map(String::as_str) {
         let (mut client, server) = upgradable_pair().await;
         // A trait object works as well.
         let mut server: BoxConnection = Box::new(server);
@@ -182,7 +171,7 @@ async fn a_client_leaves_in_order() {
 /// rule: end-6
 #[tokio::test]
 async fn an_end_inside_a_dialogue_is_a_truncation() {
-    for name in NAMES {
+    for name in names().iter().map(String::as_str) {
         let (mut client, server) = with_bare_peer(Policy::default()).await;
         drop(server);
         let error = Client::new(named(name), "localhost").negotiate(&mut client).await.unwrap_err();
@@ -197,7 +186,7 @@ async fn an_end_inside_a_dialogue_is_a_truncation() {
 #[tokio::test(start_paused = true)]
 async fn a_dialogue_is_over_within_the_bound_of_a_handshake() {
     let policy = Policy::default().handshake_timeout(Duration::from_secs(3));
-    for name in NAMES {
+    for name in names().iter().map(String::as_str) {
         let (mut client, _peer) = with_bare_peer(policy.clone()).await;
         let error = Client::new(named(name), "localhost").negotiate(&mut client).await.unwrap_err();
         assert!(matches!(error.reason(), Some(Reason::TimedOut(Phase::Handshake))), "{name}: {error}");
@@ -271,7 +260,7 @@ async fn a_greeting_is_read_alone_and_another_one_is_served() {
 /// The dialogue without a connection, as a callback uses it.
 #[test]
 fn both_sides_agree_without_a_connection() {
-    for name in NAMES {
+    for name in names().iter().map(String::as_str) {
         let (mut client, mut server) = (Client::new(named(name), "localhost"), Server::new(named(name)));
         for _ in 0..10 {
             let said = server.output(b"").unwrap();

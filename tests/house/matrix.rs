@@ -10,17 +10,37 @@ use bowline::{Error, Phase, Reason, Truncation};
 
 use crate::generated::{check_file, check_section};
 
+/// An event of a half or of an upgrade.
+#[derive(Clone, Copy)]
+enum Event<S> {
+    /// A state may refuse it.
+    Refusable(fn(&mut S) -> Result<(), Refused>),
+    /// No state refuses it.
+    Certain(fn(&mut S)),
+}
+
+impl<S> Event<S> {
+    fn handle(self, state: &mut S) -> Result<(), Refused> {
+        match self {
+            Self::Refusable(handle) => handle(state),
+            Self::Certain(handle) => {
+                handle(state);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// A table of (state, event) to outcome. `·`: nothing changes; `×`: refused, and nothing changes.
-fn table<S: Clone, E: Clone>(
+fn table<S: Clone>(
     machine: &str,
     states: &[S],
-    events: &[E],
+    events: &[(&str, Event<S>)],
     state_name: impl Fn(&S) -> String,
-    event_name: impl Fn(&E) -> String,
-    handle: impl Fn(&mut S, E) -> Result<(), Refused>,
 ) -> String {
-    told_table(machine, states, events, state_name, event_name, |state, event| {
-        handle(state, event).map(|()| String::new())
+    let name = |(name, _): &(&str, Event<S>)| (*name).to_owned();
+    told_table(machine, states, events, state_name, name, |state, (_, event)| {
+        event.handle(state).map(|()| String::new())
     })
 }
 
@@ -81,26 +101,20 @@ fn recv_state(half: &RecvHalf) -> String {
 }
 
 fn send_table() -> String {
-    type Event = (&'static str, fn(&mut SendHalf) -> Result<(), Refused>);
+    use Event::{Certain, Refusable};
     let states =
         [SendHalf::Open, SendHalf::Finishing, SendHalf::Finished, SendHalf::Aborted, SendHalf::Broken(EARLIER)];
-    let events: [Event; 4] = [
-        ("close_write", SendHalf::close_write),
-        ("drained", SendHalf::drained),
-        ("abort", |half| {
-            half.abort();
-            Ok(())
-        }),
-        ("lose", |half| {
-            half.lose(LATER);
-            Ok(())
-        }),
+    let events: [(&str, Event<_>); 4] = [
+        ("close_write", Refusable(SendHalf::close_write)),
+        ("drained", Refusable(SendHalf::drained)),
+        ("abort", Certain(SendHalf::abort)),
+        ("lose", Certain(|half| half.lose(LATER))),
     ];
-    table("SendHalf", &states, &events, send_state, |(name, _)| (*name).into(), |half, (_, event)| event(half))
+    table("SendHalf", &states, &events, send_state)
 }
 
 fn recv_table() -> String {
-    type Event = (&'static str, fn(&mut RecvHalf) -> Result<(), Refused>);
+    use Event::{Certain, Refusable};
     let ends = [End::Clean, End::Truncated, End::Unconfirmed];
     let states: Vec<RecvHalf> = [RecvHalf::Open]
         .into_iter()
@@ -108,34 +122,19 @@ fn recv_table() -> String {
         .chain(ends.map(RecvHalf::Ended))
         .chain([RecvHalf::Aborted, RecvHalf::Broken(EARLIER)])
         .collect();
-    let events: [Event; 6] = [
-        ("marker", RecvHalf::marker),
-        ("layer_ended(Truncated)", |half| {
-            half.layer_ended(End::Truncated);
-            Ok(())
-        }),
-        ("layer_ended(Unconfirmed)", |half| {
-            half.layer_ended(End::Unconfirmed);
-            Ok(())
-        }),
-        ("consumed", |half| {
-            half.consumed();
-            Ok(())
-        }),
-        ("abort", |half| {
-            half.abort();
-            Ok(())
-        }),
-        ("lose", |half| {
-            half.lose(LATER);
-            Ok(())
-        }),
+    let events: [(&str, Event<_>); 6] = [
+        ("marker", Refusable(RecvHalf::marker)),
+        ("layer_ended(Truncated)", Certain(|half| half.layer_ended(End::Truncated))),
+        ("layer_ended(Unconfirmed)", Certain(|half| half.layer_ended(End::Unconfirmed))),
+        ("consumed", Certain(RecvHalf::consumed)),
+        ("abort", Certain(RecvHalf::abort)),
+        ("lose", Certain(|half| half.lose(LATER))),
     ];
-    table("RecvHalf", &states, &events, recv_state, |(name, _)| (*name).into(), |half, (_, event)| event(half))
+    table("RecvHalf", &states, &events, recv_state)
 }
 
 fn upgrade_table() -> String {
-    type Event = (&'static str, fn(&mut Upgrade) -> Result<(), Refused>);
+    use Event::{Certain, Refusable};
     let failed = |reason: &Reason| Upgrade::Failed(Box::new(Error::Ended(reason.clone())));
     let states = [Upgrade::Settled, Upgrade::Quiescing, Upgrade::Handshaking, Upgrade::Unwrapping, failed(&EARLIER)];
     let state_name = |state: &Upgrade| match state {
@@ -143,18 +142,15 @@ fn upgrade_table() -> String {
         Upgrade::Failed(_) => "Failed(later)".into(),
         Upgrade::Settled | Upgrade::Quiescing | Upgrade::Handshaking | Upgrade::Unwrapping => format!("{state:?}"),
     };
-    let events: [Event; 6] = [
-        ("start_tls", Upgrade::start_tls),
-        ("quiesced", Upgrade::quiesced),
-        ("secured", Upgrade::secured),
-        ("stop_tls", Upgrade::stop_tls),
-        ("unwrapped", Upgrade::unwrapped),
-        ("fail", |upgrade| {
-            upgrade.fail(Error::Ended(LATER));
-            Ok(())
-        }),
+    let events: [(&str, Event<_>); 6] = [
+        ("start_tls", Refusable(Upgrade::start_tls)),
+        ("quiesced", Refusable(Upgrade::quiesced)),
+        ("secured", Refusable(Upgrade::secured)),
+        ("stop_tls", Refusable(Upgrade::stop_tls)),
+        ("unwrapped", Refusable(Upgrade::unwrapped)),
+        ("fail", Certain(|upgrade| upgrade.fail(Error::Ended(LATER)))),
     ];
-    table("Upgrade", &states, &events, state_name, |(name, _)| (*name).into(), |upgrade, (_, event)| event(upgrade))
+    table("Upgrade", &states, &events, state_name)
 }
 
 /// The duty of the other leg of a relay: a column for each state of the send half, a row for each state of the receive

@@ -21,32 +21,18 @@ async fn s_client_upgrades_in_each_dialogue_that_it_knows() {
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().as_inet().unwrap().port();
     let tls = shared_pki().server_tls();
-    for name in [
-        "smtp",
-        "lmtp",
-        "imap",
-        "pop3",
-        "nntp",
-        "sieve",
-        "irc",
-        "ftp",
-        "ldap",
-        "xmpp",
-        "xmpp-server",
-        "postgres",
-        "mysql",
-    ] {
+    for dialogue in Dialogue::all() {
+        let name = dialogue.to_string();
         for (_, spoken) in VERSIONS {
             let mut client = Command::new(&openssl);
-            client.args(["s_client", "-quiet", "-verify_return_error", "-servername", "localhost", "-starttls", name]);
+            client.args(["s_client", "-quiet", "-verify_return_error", "-servername", "localhost", "-starttls", &name]);
             client.args(["-connect", &format!("127.0.0.1:{port}"), "-CAfile"]).arg(&ca);
             client.arg(if spoken == "TLSv1.2" { "-tls1_2" } else { "-tls1_3" });
             client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let asking = tokio::task::spawn_blocking(move || client.output().unwrap());
-            let dialogue: Dialogue = name.parse().unwrap();
             let serving = async {
                 let mut connection = listener.accept().await?.into_upgradable();
-                starttls::server(&mut connection, dialogue, &tls).await?;
+                starttls::server(&mut connection, dialogue.clone(), &tls).await?;
                 let version = connection.tls().map(|facts| facts.version_name());
                 connection.write_all(b"hidden\n").await?;
                 // s_client ends when its server does.

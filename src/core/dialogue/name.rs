@@ -79,7 +79,7 @@ impl FromStr for LineCommand {
     }
 }
 
-const NAMES: [(&str, Dialogue); 15] = [
+const NAMES: [(&str, Dialogue); 13] = [
     ("smtp", Dialogue::Smtp),
     ("lmtp", Dialogue::Lmtp),
     ("imap", Dialogue::Imap),
@@ -93,10 +93,23 @@ const NAMES: [(&str, Dialogue); 15] = [
     ("xmpp-server", Dialogue::XmppServer),
     ("postgres", Dialogue::Postgres),
     ("mysql", Dialogue::MySql),
-    // Aliases.
-    ("managesieve", Dialogue::ManageSieve),
-    ("postgresql", Dialogue::Postgres),
 ];
+
+const ALIASES: [(&str, Dialogue); 2] = [("managesieve", Dialogue::ManageSieve), ("postgresql", Dialogue::Postgres)];
+
+impl Dialogue {
+    /// All dialogues with a name of their own, for example to list them in the help of a program. [`Self::Line`] is
+    /// not among them.
+    ///
+    /// ```
+    /// use bowline::starttls::Dialogue;
+    ///
+    /// assert!(Dialogue::all().any(|dialogue| dialogue == Dialogue::Smtp));
+    /// ```
+    pub fn all() -> impl Iterator<Item = Self> {
+        NAMES.into_iter().map(|(_, dialogue)| dialogue)
+    }
+}
 
 impl FromStr for Dialogue {
     type Err = UnknownDialogue;
@@ -105,7 +118,7 @@ impl FromStr for Dialogue {
         if let Some(command) = name.strip_prefix("line:") {
             return command.parse().map(Self::Line);
         }
-        let found = NAMES.iter().find(|(known, _)| *known == name);
+        let found = NAMES.iter().chain(&ALIASES).find(|(known, _)| *known == name);
         found.map(|(_, dialogue)| dialogue.clone()).ok_or_else(|| UnknownDialogue(name.to_owned()))
     }
 }
@@ -127,9 +140,7 @@ pub struct UnknownDialogue(String);
 impl fmt::Display for UnknownDialogue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\" is not a protocol that begins in plaintext; known are ", printable(&self.0))?;
-        for (name, _) in &NAMES[..13] {
-            write!(f, "{name}, ")?;
-        }
+        NAMES.iter().try_for_each(|(name, _)| write!(f, "{name}, "))?;
         f.write_str("and line:COMMAND")
     }
 }

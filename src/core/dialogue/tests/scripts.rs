@@ -2,23 +2,6 @@
 
 use super::{Do, Hear, Outcome, Say, Side, at_every_cut};
 
-pub(super) const NAMES: [&str; 14] = [
-    "smtp",
-    "lmtp",
-    "imap",
-    "pop3",
-    "nntp",
-    "sieve",
-    "irc",
-    "ftp",
-    "ldap",
-    "xmpp",
-    "xmpp-server",
-    "postgres",
-    "mysql",
-    "line:XTLS",
-];
-
 const LDAP: &[u8] = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037";
 const XMPP_OPEN: &[u8] = b"<?xml version='1.0'?><stream:stream to='example.org' version='1.0' xmlns='jabber:client' \
                            xmlns:stream='http://etherx.jabber.org/streams'>";
