@@ -117,6 +117,8 @@ pub mod core;
 mod endpoint;
 mod error;
 mod escape;
+#[cfg(all(feature = "tokio", unix))]
+pub mod handover;
 #[cfg(feature = "tokio")]
 mod layers;
 #[cfg(all(feature = "tokio", any(feature = "metrics", feature = "tracing")))]

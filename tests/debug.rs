@@ -329,6 +329,7 @@ const PLAIN: &str = "
     Metrics PostgresStream Service Tracing
     Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session StartTls WriteSequence
     Address AlternativeName Answers Client Dialogue DialogueError LineCommand PeerWords UnknownDialogue AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
+    Handover Offer PrivateSocket SocketFile FileId
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
     Decoded NetworkError ProxyError ProxyHeader ProxyHeaderError ProxyProtocol ProxyTls Tlv Tlvs TrustedNetworks
     LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls LegEnd MessageConn Panicked PeerCounts Producer

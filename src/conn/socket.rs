@@ -289,6 +289,25 @@ pub(crate) fn take_inherited(number: std::os::fd::RawFd) -> io::Result<std::os::
     inherited::take(number)
 }
 
+/// Whether this is a listening stream socket, as far as the system says.
+///
+/// # Errors
+/// It is something else.
+#[cfg(unix)]
+pub(crate) fn check_listening(descriptor: &std::os::fd::OwnedFd) -> io::Result<()> {
+    if inherited::is_listening(std::os::fd::AsFd::as_fd(descriptor)) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "one of the descriptors is not a listening stream socket"))
+}
+
+/// Closes the descriptor in a child that executes another program.
+#[cfg(unix)]
+pub(crate) fn close_on_exec(descriptor: &std::os::fd::OwnedFd) -> io::Result<()> {
+    use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+    Ok(fcntl_setfd(descriptor, fcntl_getfd(descriptor)? | FdFlags::CLOEXEC)?)
+}
+
 #[cfg(unix)]
 mod inherited {
     //! Descriptors by their number. std has no safe way to them, because a number says nothing about who owns the
@@ -299,6 +318,14 @@ mod inherited {
 
     use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
     use socket2::SockRef;
+
+    pub(super) fn is_listening(descriptor: BorrowedFd<'_>) -> bool {
+        let socket = SockRef::from(&descriptor);
+        let is_stream = socket.r#type().is_ok_and(|found| found == socket2::Type::STREAM);
+        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+        let is_stream = is_stream && socket.is_listener().unwrap_or(false);
+        is_stream
+    }
 
     /// Whether a descriptor may be ours is seen at its close-on-exec flag. A descriptor that came through exec cannot
     /// have it. std, tokio and socket2 set it on all that they open, and it is set here on what is taken: so no
@@ -318,10 +345,7 @@ mod inherited {
                 "descriptor {number} was not passed in: this process has opened it, or has taken it over"
             ));
         }
-        let is_socket = SockRef::from(&borrowed).r#type().is_ok_and(|found| found == socket2::Type::STREAM);
-        #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-        let is_socket = is_socket && SockRef::from(&borrowed).is_listener().unwrap_or(false);
-        if !is_socket {
+        if !is_listening(borrowed) {
             return refused(format!("descriptor {number} is not a listening stream socket"));
         }
         fcntl_setfd(borrowed, flags | FdFlags::CLOEXEC)?;

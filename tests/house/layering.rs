@@ -20,7 +20,10 @@ const LEVELS: [(&str, &[&str]); 13] = [
     ("the layers: TCP, streams, TLS, upgradable connections", &["layers"]),
     ("connecting, accepting, relaying, dialogues before TLS", &["client", "server", "relay", "starttls"]),
     ("endpoint strings; callbacks", &["endpoint", "protocol"]),
-    ("the traits of frameworks: hyper, axum, tonic, tokio-postgres", &["adapters"]),
+    (
+        "sockets for a successor; the traits of frameworks: hyper, axum, tonic, tokio-postgres",
+        &["adapters", "handover"],
+    ),
     ("for tests", &["testing"]),
 ];
 

@@ -16,7 +16,7 @@ use crate::source::{Source, files, root};
 const FILE: &str = "docs/rules.md";
 
 /// The groups of rules, each with the number of its rules.
-const GROUPS: [(&str, usize); 21] = [
+const GROUPS: [(&str, usize); 22] = [
     ("write", 10),
     ("close", 16),
     ("half", 12),
@@ -30,6 +30,7 @@ const GROUPS: [(&str, usize); 21] = [
     ("life", 7),
     ("tcp", 12),
     ("drain", 5),
+    ("handover", 4),
     ("limit", 3),
     ("accept", 5),
     ("hello", 3),

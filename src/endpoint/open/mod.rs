@@ -22,6 +22,8 @@ pub use self::connect::EndpointConnector;
 pub use self::listen::{EndpointIncoming, EndpointListener};
 #[cfg(feature = "hyper")]
 pub(crate) use self::unix::connect as connect_unix;
+#[cfg(unix)]
+pub(crate) use self::unix::{PrivateSocket, dial as dial_unix};
 
 use std::fmt;
 

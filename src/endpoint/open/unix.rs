@@ -236,7 +236,43 @@ impl Listening {
     }
 }
 
+/// A Unix socket that only this user can connect to, for other processes of the same service.
+#[derive(Debug)]
+pub(crate) struct PrivateSocket {
+    /// Dropped before the socket, as in [`UnixSocket`].
+    _file: Option<SocketFile>,
+    socket: UnixListener,
+}
+
+impl PrivateSocket {
+    pub(crate) fn listen(path: &Path) -> Result<Self, Error> {
+        const MODE: u32 = 0o600;
+        const BACKLOG: i32 = 8;
+        let place = UnixPath::of(path);
+        let listen = || {
+            let (socket, file) = place.bind(Some(MODE))?;
+            if let Some(file) = &file {
+                set_mode(&file.path, &socket, MODE)?;
+            }
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(Self { _file: file, socket: UnixListener::from_std(socket.into())? })
+        };
+        listen().map_err(|error: io::Error| BindError { addr: place.address(), error: error.into() }.into())
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+        self.socket.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// Connects to a Unix socket of another process of the same service.
+pub(crate) async fn dial(path: &Path) -> io::Result<UnixStream> {
+    UnixPath::of(path).dial().await
+}
+
 /// The file of a socket that we have bound. It is removed with the socket, unless the path is now another file.
+#[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
     made: FileId,
@@ -252,7 +288,7 @@ impl Drop for SocketFile {
 }
 
 /// Identifies a file independently of its name.
-#[derive(PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct FileId {
     device: u64,
     inode: u64,

@@ -1,0 +1,77 @@
+//! Hands the listening sockets of a process to its successor, so that a service is replaced without refusing a client.
+//!
+//! The running process [offers](Offer) its sockets at the path of a Unix socket. The next version of the service
+//! [takes](Handover::take) them, begins to accept, and says that it is [ready](Handover::ready). Only then does the
+//! offer end, and the old process drains. Both processes hold the same sockets meanwhile, so clients in the backlog
+//! wait for whichever of them accepts first, and no SYN is refused (rule: handover-1).
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let path = std::env::temp_dir().join(format!("bowline-handover-{}", std::process::id()));
+//! use bowline::Listener;
+//! use bowline::handover::{Handover, Offer};
+//!
+//! # let predecessor = Listener::bind("127.0.0.1:0").await?;
+//! # let mut offered = Offer::bind(&path)?;
+//! # offered.add("https", &predecessor)?;
+//! # let old = tokio::spawn(offered.taken());
+//! let mut handover = Handover::take(&path).await?;
+//! let listener = match handover.as_mut().map(|from| from.sockets("https")) {
+//!     Some(sockets) => Listener::builder().from_std_all(sockets)?,
+//!     None => Listener::bind("127.0.0.1:8443").await?,
+//! };
+//! // Start a task that accepts from the listener here.
+//! if let Some(handover) = handover {
+//!     handover.ready().await?;
+//! }
+//! # old.await??;
+//! let mut offer = Offer::bind(&path)?;
+//! offer.add("https", &listener)?;
+//! tokio::select! {
+//!     taken = offer.taken() => taken?,
+//! #   () = std::future::ready(()) => {}
+//!     _ = tokio::signal::ctrl_c() => {}
+//! }
+//! // Drain here: the successor accepts the new clients.
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! If a service manager holds the sockets (`LISTEN_FDS`), it hands them to each new process itself, and none of this is
+//! needed.
+
+mod message;
+mod offer;
+mod take;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+
+pub use offer::Offer;
+pub use take::Handover;
+
+use crate::error::Error;
+
+/// The time for each exchange of messages, which takes no more than microseconds unless a process hangs.
+const STEP: Duration = Duration::from_secs(10);
+
+/// Refuses a process of another user, unless it is root's: the sockets of a service are its user's (rule: handover-3).
+fn check_user(stream: &UnixStream, path: &str) -> Result<(), Error> {
+    let (theirs, ours) = (stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
+    if theirs == ours || theirs == 0 {
+        return Ok(());
+    }
+    let problem = format!("the process at {path} belongs to the user {theirs}, and this one to {ours}");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, problem).into())
+}
+
+/// A failure that is told in words. Its kind says nothing: an [`Error`] of the kind "timed out" or "unexpected end" would
+/// be that of a client's connection.
+fn failed(problem: impl Into<String>) -> Error {
+    io::Error::other(problem.into()).into()
+}

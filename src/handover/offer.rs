@@ -1,0 +1,135 @@
+//! The predecessor's side.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+
+use super::{STEP, check_user, failed, message};
+use crate::conn::time::{after, until};
+use crate::endpoint::open::PrivateSocket;
+use crate::error::Error;
+use crate::server::listener::Listener;
+
+/// Offers the listening sockets of this process to its successor.
+///
+/// Until a successor has said that it accepts connections, nothing changes for this process (rule: handover-2). If the
+/// offer is dropped, for example because the process is told to end, nobody can take the sockets any more.
+#[derive(Debug)]
+#[must_use = "nobody can take the sockets before `taken` is polled"]
+pub struct Offer {
+    socket: PrivateSocket,
+    path: String,
+    sockets: Vec<(String, OwnedFd)>,
+    ready_timeout: Duration,
+}
+
+impl Offer {
+    /// Opens the Unix socket at which a successor asks. Its file has the mode 0600, and is removed when the offer ends.
+    /// A name that begins with `@` is one of Linux's abstract namespace.
+    ///
+    /// # Errors
+    /// [`Error::Bind`] with the path and the system's error: another process offers its sockets there, or the directory
+    /// is missing or not writable.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub fn bind(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let socket = PrivateSocket::listen(path)?;
+        let ready_timeout = Duration::from_secs(60);
+        Ok(Self { socket, path: path.display().to_string(), sockets: Vec::new(), ready_timeout })
+    }
+
+    /// Adds the sockets of a listener. The successor gets them under this name.
+    ///
+    /// A drain of the listener then leaves its sockets listening, for the successor.
+    ///
+    /// # Errors
+    /// [`Error::Draining`]: the listener is closed already. [`Error::Ended`]: the name has not 1 to 64 letters, digits
+    /// and signs of `-_.`, there would be more than 200 sockets, or the system is out of descriptors.
+    pub fn add(&mut self, name: &str, listener: &Listener) -> Result<(), Error> {
+        message::check_name(name)?;
+        let duplicates = listener.with_fds(|fd| fd.try_clone_to_owned()).ok_or(Error::Draining)?;
+        if self.sockets.len() + duplicates.len() > message::MOST_SOCKETS {
+            let problem = format!("more than {} sockets cannot be handed over", message::MOST_SOCKETS);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem).into());
+        }
+        for duplicate in duplicates {
+            self.sockets.push((name.to_owned(), duplicate?));
+        }
+        Ok(())
+    }
+
+    /// The time that a successor has, after it got the sockets, until it says that it accepts connections. After that it
+    /// may not become ready, and another process may ask. The default is 60 seconds.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.ready_timeout = timeout;
+        self
+    }
+
+    /// Waits until a successor has taken the sockets and accepts connections. The path is free then, and this process
+    /// should drain. A successor that fails before that changes nothing: the offer stays (rule: handover-2).
+    ///
+    /// # Errors
+    /// [`Error::Ended`] with the system's error: the Unix socket can no longer accept.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the offer and removes its file. The sockets stay with this process.
+    pub async fn taken(self) -> Result<(), Error> {
+        loop {
+            let mut successor = self.socket.accept().await?;
+            // The failure of one successor is its own: it sees the end of the connection and reports it.
+            if self.serve(&mut successor).await.is_ok() {
+                drop(self);
+                let _ = until(after(Some(STEP)), successor.write_all(&[message::CLOSED])).await;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives the sockets to a successor, and waits until it is ready.
+    async fn serve(&self, successor: &mut UnixStream) -> Result<(), Error> {
+        check_user(successor, &self.path)?;
+        let late = || failed("the successor does not read");
+        until(after(Some(STEP)), self.send(successor)).await.ok_or_else(late)??;
+        let ready = until(after(Some(self.ready_timeout)), successor.read_u8()).await;
+        match ready.ok_or_else(|| failed("the successor is not ready"))?? {
+            message::READY => Ok(()),
+            _ => Err(failed("the successor sent something else than that it is ready")),
+        }
+    }
+
+    async fn send(&self, successor: &mut UnixStream) -> io::Result<()> {
+        let message = message::encode(self.sockets.iter().map(|(name, _)| name.as_str()));
+        let sockets: Vec<BorrowedFd<'_>> = self.sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
+        let sent = loop {
+            successor.writable().await?;
+            match successor.try_io(Interest::WRITABLE, || Ok(send_with(successor, &message, &sockets)?)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => break sent?,
+            }
+        };
+        successor.write_all(&message[sent..]).await
+    }
+}
+
+/// Sends the first bytes of a message together with the sockets.
+fn send_with(to: &UnixStream, message: &[u8], sockets: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(message::MOST_SOCKETS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !sockets.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(sockets));
+    }
+    sendmsg(to, &[IoSlice::new(message)], &mut ancillary, FLAGS)
+}
+
+/// Rust ignores SIGPIPE, but a program may have restored it.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const FLAGS: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+const FLAGS: SendFlags = SendFlags::empty();
