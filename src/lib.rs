@@ -224,6 +224,8 @@ mod pages {
     struct Observability;
     #[doc = include_str!("../docs/identities.md")]
     struct Identities;
+    #[doc = include_str!("../docs/tickets.md")]
+    struct Tickets;
     #[doc = include_str!("../docs/dropped.md")]
     struct Dropped;
     #[cfg(all(feature = "hyper", feature = "axum", feature = "tonic", feature = "postgres"))]

@@ -24,6 +24,8 @@ mod reads;
 mod reload;
 #[path = "engines/settings.rs"]
 mod settings;
+#[path = "engines/tickets.rs"]
+mod tickets;
 #[path = "engines/wires.rs"]
 mod wires;
 #[path = "engines/worn.rs"]

@@ -4,10 +4,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ProducesTickets, ResolvesServerCert, ServerConfig};
+use rustls::server::{ResolvesServerCert, ServerConfig};
 
 use super::blueprint::{Blueprint, Change};
-use super::bound::Sessions;
 use super::by_name::ByName;
 use super::choices::Choices;
 use super::client_auth::{ClientAuth, LoadedAuth};
@@ -16,6 +15,7 @@ use super::fingerprint::Fingerprint;
 use super::identities::{self, Identity, IdentityInfo, Loaded};
 use super::noting::Noting;
 use super::settings::Settings;
+use super::ticketer::Ticketer;
 use super::{ConfigWarning, fail};
 use crate::error::{ConfigProblem, Error};
 
@@ -30,7 +30,7 @@ pub(super) struct InMemory {
     pub(super) refuse_unknown_names: bool,
     pub(super) client_auth: ClientAuth,
     pub(super) tickets: Option<u8>,
-    pub(super) ticketer: Option<Arc<dyn ProducesTickets>>,
+    pub(super) ticketer: Ticketer,
     pub(super) resolver: Option<Arc<dyn ResolvesServerCert>>,
     pub(super) changes: Vec<Change<ServerConfig>>,
 }
@@ -39,7 +39,7 @@ impl Hash for InMemory {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.common, &self.identities, &self.warnings, &self.default_identity).hash(state);
         (self.refuse_unknown_names, &self.client_auth, self.tickets).hash(state);
-        self.ticketer.as_ref().map(|ticketer| Arc::as_ptr(ticketer).addr()).hash(state);
+        self.ticketer.hash(state);
         self.resolver.as_ref().map(|resolver| Arc::as_ptr(resolver).addr()).hash(state);
         self.changes.hash(state);
     }
@@ -64,11 +64,7 @@ impl InMemory {
         let auth = self.client_auth.load(&provider)?;
         warnings.extend(auth.warnings.iter().cloned());
         let own_auths = own_auths(&loaded, &provider, &mut warnings)?;
-        let ticketer = || self.common.provider.is_none().then(feature_ticketer).flatten();
-        let sessions = Arc::new(match self.ticketer.clone() {
-            Some(chosen) => Sessions::new(Some(chosen), None),
-            None => Sessions::new(ticketer(), Some(self.common.provider_id())),
-        });
+        let sessions = Arc::new(self.ticketer.sessions(&self.common, &provider)?);
         let blueprint = Blueprint {
             provider: &provider,
             versions: self.common.versions()?,
@@ -138,13 +134,4 @@ fn own_auths(
     let own = all.iter().map(load).collect::<Result<Vec<_>, _>>()?;
     warnings.extend(own.iter().flatten().flat_map(|own| own.warnings.iter().cloned()));
     Ok(own)
-}
-
-fn feature_ticketer() -> Option<Arc<dyn ProducesTickets>> {
-    #[cfg(feature = "aws-lc-rs")]
-    return rustls::crypto::aws_lc_rs::Ticketer::new().ok();
-    #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
-    return rustls::crypto::ring::Ticketer::new().ok();
-    #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
-    return None;
 }

@@ -49,6 +49,8 @@ mod server;
 mod settings;
 #[cfg(feature = "tokio")]
 pub(crate) mod start_tls;
+mod ticket_keys;
+mod ticketer;
 mod tickets;
 mod verify;
 mod volume;
@@ -69,6 +71,7 @@ pub use client::{ClientTls, ClientTlsBuilder};
 pub use client_auth::ClientAuth;
 pub use identities::{Identity, IdentityInfo};
 pub use server::{ServerTls, ServerTlsBuilder};
+pub use ticket_keys::{TicketKey, TicketKeySet, TicketKeys};
 #[cfg(all(feature = "proxy", feature = "tokio"))]
 pub(crate) use x509::common_name;
 pub use x509::subject;

@@ -19,8 +19,9 @@ use super::in_memory::InMemory;
 use super::pem::Source;
 use super::roles::{impl_builder, impl_tls};
 use super::settings::Settings;
+use super::ticketer::Ticketer;
 use super::volume::Volumes;
-use super::{ConfigWarning, TlsVersion};
+use super::{ConfigWarning, TicketKeys, TlsVersion};
 use crate::core::engine::EngineKind;
 use crate::core::session::Session;
 use crate::error::Error;
@@ -119,7 +120,7 @@ pub struct ServerTlsBuilder {
     refuse_unknown_names: bool,
     client_auth: ClientAuth,
     tickets: Option<u8>,
-    ticketer: Option<Arc<dyn ProducesTickets>>,
+    ticketer: Ticketer,
     resolver: Option<Arc<dyn ResolvesServerCert>>,
     changes: Vec<Change<ServerConfig>>,
 }
@@ -251,8 +252,21 @@ impl ServerTlsBuilder {
     ///
     /// A ticket is used only under the policy for client certificates under which it was made: the same CAs, revocation
     /// lists and settings, also in another process with the same ticketer (rule: identity-8).
+    ///
+    /// This replaces [`ticket_keys`](Self::ticket_keys), which is simpler for keys that servers share.
     pub fn ticketer(mut self, ticketer: Arc<dyn ProducesTickets>) -> Self {
-        self.ticketer = Some(ticketer);
+        self.ticketer = Ticketer::Chosen(ticketer);
+        self
+    }
+
+    /// Encrypts the tickets for resumed sessions with these keys, so that a client can resume its session on each server
+    /// that has them. This replaces [`ticketer`](Self::ticketer). [`build`](Self::build) fails for a crypto provider
+    /// whose cipher suites are not those of rustls's providers for aws-lc-rs or ring (rule: ticket-7).
+    #[doc(alias = "SetSessionTicketKeys")]
+    #[doc(alias = "ssl_session_ticket_key")]
+    #[doc(alias = "tls-ticket-keys")]
+    pub fn ticket_keys(mut self, keys: &TicketKeys) -> Self {
+        self.ticketer = Ticketer::Keys(keys.clone());
         self
     }
 

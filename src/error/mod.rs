@@ -503,6 +503,8 @@ pub enum ConfigProblem {
     BadRevocationList(String),
     /// An OCSP response that cannot be sent with the certificate.
     BadOcspResponse(String),
+    /// Keys for session tickets that cannot be used.
+    BadTicketKeys(String),
     /// No root certificate to trust, so no peer could be verified.
     NoRoots,
     /// No crypto provider was given, and no feature that includes one is enabled.
@@ -569,6 +571,7 @@ impl fmt::Display for ConfigProblem {
             Self::BadCertificate(what) => write!(f, "the certificate cannot be used: {what}"),
             Self::BadRevocationList(what) => write!(f, "the revocation list cannot be used: {what}"),
             Self::BadOcspResponse(what) => write!(f, "the OCSP response cannot be used: {what}"),
+            Self::BadTicketKeys(what) => write!(f, "the ticket keys cannot be used: {what}"),
             Self::NoRoots => f.write_str("no root certificates to trust"),
             Self::NoProvider => f.write_str(
                 "no crypto provider: enable the feature `aws-lc-rs` or `ring`, or pass one to `provider(..)`",

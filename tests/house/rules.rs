@@ -26,6 +26,7 @@ const GROUPS: [(&str, usize); 22] = [
     ("secure", 16),
     ("identity", 9),
     ("reload", 4),
+    ("ticket", 7),
     ("flow", 7),
     ("life", 7),
     ("tcp", 12),

@@ -10,6 +10,7 @@ mod export;
 pub(in crate::core) mod express;
 mod hello;
 mod interface;
+pub(crate) mod library;
 
 use std::io::{self, IoSlice, Write};
 use std::ops::{Deref, DerefMut};

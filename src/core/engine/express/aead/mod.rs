@@ -5,16 +5,14 @@
 //! buffer from which it is read. In return, this module has to build the nonces and the additional authenticated data,
 //! as RFC 8446 section 5, RFC 5288 and RFC 7905 define them.
 
-mod library;
-
 use rustls::crypto::cipher::{
     InboundOpaqueMessage, Iv, MessageDecrypter, MessageEncrypter, NONCE_LEN, Nonce, OutboundChunks,
     OutboundPlainMessage, make_tls12_aad, make_tls13_aad,
 };
 use rustls::{ConnectionTrafficSecrets, ContentType, Error, PeerMisbehaved, ProtocolVersion, SupportedCipherSuite};
 
-use self::library::Library;
 use super::keys::{decrypter, encrypter, unknown_secrets};
+use crate::core::engine::library::Library;
 use crate::core::record::{HEADER, MAX_FRAGMENT};
 
 /// Each of these AEADs has a tag of this length.

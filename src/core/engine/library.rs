@@ -1,6 +1,7 @@
-//! Finds the library that implements the AEAD of a cipher suite.
+//! Finds the library that implements the AEAD of a cipher suite, or all cryptography of a provider.
 
 use rustls::SupportedCipherSuite;
+use rustls::crypto::CryptoProvider;
 
 /// All lists that contain rustls's suites of a provider. All are searched, because the compiler may have put separate
 /// copies of the suites into each list.
@@ -24,8 +25,8 @@ macro_rules! own_suites {
 }
 
 /// The library that implements a suite.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Library {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Library {
     #[cfg(feature = "aws-lc-rs")]
     AwsLc,
     #[cfg(feature = "ring")]
@@ -35,7 +36,7 @@ pub(super) enum Library {
 impl Library {
     /// Known only for the suites of rustls itself, in any provider. FIPS validates how rustls calls the library, so for
     /// validated suites rustls makes the calls.
-    pub(super) fn of(suite: SupportedCipherSuite) -> Option<Self> {
+    pub(crate) fn of(suite: SupportedCipherSuite) -> Option<Self> {
         if suite.fips() {
             return None;
         }
@@ -50,8 +51,17 @@ impl Library {
         None
     }
 
+    /// The library that implements all suites of a provider. `None` if there is a suite of the application, or one for
+    /// which FIPS validates the calls of rustls.
+    pub(crate) fn of_provider(provider: &CryptoProvider) -> Option<Self> {
+        let mut libraries = provider.cipher_suites.iter().map(|suite| Self::of(*suite));
+        let first = libraries.next()??;
+        libraries.all(|other| other == Some(first)).then_some(first)
+    }
+
     /// Whether the plaintext can be written to another buffer. ring can only open in place.
-    pub(super) fn opens_elsewhere(self) -> bool {
+    #[cfg(feature = "express")]
+    pub(crate) fn opens_elsewhere(self) -> bool {
         match self {
             #[cfg(feature = "aws-lc-rs")]
             Self::AwsLc => true,

@@ -1,0 +1,59 @@
+//! The source of a server's tickets.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::ProducesTickets;
+
+use super::TicketKeys;
+use super::bound::Sessions;
+use super::common::Common;
+use crate::error::Error;
+
+/// How the tickets of a server are encrypted.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Ticketer {
+    /// With a random key of this configuration.
+    #[default]
+    Own,
+    /// As the application has chosen.
+    Chosen(Arc<dyn ProducesTickets>),
+    /// With keys that servers share.
+    Keys(TicketKeys),
+}
+
+impl Hash for Ticketer {
+    /// Tells two ticketers of the application, or two handles of keys, apart, while both exist.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::mem::discriminant(self).hash(state);
+        match self {
+            Self::Own => {}
+            Self::Chosen(chosen) => Arc::as_ptr(chosen).addr().hash(state),
+            Self::Keys(keys) => keys.id().hash(state),
+        }
+    }
+}
+
+impl Ticketer {
+    /// The ticketer and the session store of a configuration with this provider.
+    pub(super) fn sessions(&self, common: &Common, provider: &CryptoProvider) -> Result<Sessions, Error> {
+        Ok(match self {
+            Self::Own => {
+                let own = common.provider.is_none().then(feature_ticketer).flatten();
+                Sessions::new(own, Some(common.provider_id()))
+            }
+            Self::Chosen(chosen) => Sessions::new(Some(Arc::clone(chosen)), None),
+            Self::Keys(keys) => Sessions::new(Some(keys.ticketer(provider)?), None),
+        })
+    }
+}
+
+fn feature_ticketer() -> Option<Arc<dyn ProducesTickets>> {
+    #[cfg(feature = "aws-lc-rs")]
+    return rustls::crypto::aws_lc_rs::Ticketer::new().ok();
+    #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+    return rustls::crypto::ring::Ticketer::new().ok();
+    #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+    return None;
+}
