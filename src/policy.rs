@@ -269,8 +269,8 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// `high` is at least 1, and `low` is reduced to less than `high` if necessary, so that a writer that waits at the
-    /// high mark continues at the low mark.
+    /// Both marks are numbers of bytes. `high` is at least 1, and `low` is reduced to less than `high` if necessary, so
+    /// that a writer that waits at the high mark continues at the low mark.
     pub fn new(low: usize, high: usize) -> Self {
         let high = high.max(1);
         Self { high, low: low.min(high - 1), is_chosen: true }

@@ -76,6 +76,9 @@ pub trait SocketOptions {
     fn socket(&self) -> TcpOptions<'_>;
 
     /// Whether small segments are sent at once (`TCP_NODELAY`). On by default.
+    ///
+    /// # Errors
+    /// As for [all options](SocketOptions#errors).
     #[doc(alias = "getTcpNoDelay")]
     #[doc(alias = "TCP_NODELAY")]
     fn nodelay(&self) -> io::Result<bool> {
@@ -83,6 +86,9 @@ pub trait SocketOptions {
     }
 
     /// Sets whether small segments are sent at once (`TCP_NODELAY`).
+    ///
+    /// # Errors
+    /// As for [all options](SocketOptions#errors).
     #[doc(alias = "setTcpNoDelay")]
     #[doc(alias = "TCP_NODELAY")]
     fn set_nodelay(&self, on: bool) -> io::Result<()> {
@@ -90,6 +96,9 @@ pub trait SocketOptions {
     }
 
     /// Whether and how the system probes an idle connection.
+    ///
+    /// # Errors
+    /// As for [all options](SocketOptions#errors).
     #[doc(alias = "getTcpKeepAlive")]
     #[doc(alias = "SO_KEEPALIVE")]
     fn keepalive(&self) -> io::Result<Option<Keepalive>> {
@@ -97,6 +106,9 @@ pub trait SocketOptions {
     }
 
     /// Sets whether and how the system probes an idle connection.
+    ///
+    /// # Errors
+    /// As for [all options](SocketOptions#errors).
     #[doc(alias = "setTcpKeepAlive")]
     #[doc(alias = "SO_KEEPALIVE")]
     fn set_keepalive(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
@@ -104,19 +116,28 @@ pub trait SocketOptions {
     }
 
     /// The longest time that sent data may stay unacknowledged. After it, the system gives up the connection (Linux).
+    ///
+    /// # Errors
+    /// As for [all options](SocketOptions#errors). On other systems, `Unsupported`.
     #[doc(alias = "TCP_USER_TIMEOUT")]
     fn user_timeout(&self) -> io::Result<Option<Duration>> {
         self.socket().0.with_socket(|socket| socket.user_timeout())
     }
 
     /// Sets the longest time that sent data may stay unacknowledged. After it, the system gives up the connection
-    /// (Linux).
+    /// (Linux). The system counts in milliseconds. `None`: its own limit.
+    ///
+    /// # Errors
+    /// As for [all options](SocketOptions#errors). On other systems, `Unsupported`.
     #[doc(alias = "TCP_USER_TIMEOUT")]
     fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.socket().0.with_socket(|socket| socket.set_user_timeout(timeout))
     }
 
     /// The sizes of the kernel's send buffer and of its receive buffer, in bytes.
+    ///
+    /// # Errors
+    /// As for [all options](SocketOptions#errors).
     #[doc(alias = "SO_SNDBUF")]
     #[doc(alias = "SO_RCVBUF")]
     fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
@@ -124,12 +145,18 @@ pub trait SocketOptions {
     }
 
     /// Sets the size of the kernel's send buffer, in bytes. Linux doubles the value.
+    ///
+    /// # Errors
+    /// As for [all options](SocketOptions#errors).
     #[doc(alias = "SO_SNDBUF")]
     fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
         self.socket().0.with_socket(|socket| socket.set_send_buffer_size(bytes))
     }
 
     /// Sets the size of the kernel's receive buffer, in bytes. Linux doubles the value.
+    ///
+    /// # Errors
+    /// As for [all options](SocketOptions#errors).
     #[doc(alias = "SO_RCVBUF")]
     fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
         self.socket().0.with_socket(|socket| socket.set_recv_buffer_size(bytes))

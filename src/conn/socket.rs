@@ -27,12 +27,12 @@ impl Keepalive {
         Self::default()
     }
 
-    /// The idle time before the first probe.
+    /// The idle time before the first probe. Most systems count whole seconds, and cut off a fraction.
     pub fn idle(self, idle: Duration) -> Self {
         Self { idle: Some(idle), ..self }
     }
 
-    /// The time between probes.
+    /// The time between probes. Most systems count whole seconds, and cut off a fraction.
     pub fn interval(self, interval: Duration) -> Self {
         Self { interval: Some(interval), ..self }
     }

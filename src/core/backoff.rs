@@ -49,25 +49,25 @@ impl Backoff {
         Self { initial, factor: 2.0, max, jitter: 0.5, waits: 0, random }
     }
 
-    /// The first wait.
+    /// The first wait; default 1 second.
     pub fn initial(self, initial: Duration) -> Self {
         Self { initial, ..self }
     }
 
-    /// The factor between one wait and the next. A value below 1, or NaN, becomes 1, so that all waits have the same
-    /// length.
+    /// The factor between one wait and the next; default 2. A value below 1, or NaN, becomes 1, so that all waits have
+    /// the same length.
     pub fn factor(self, factor: f64) -> Self {
         Self { factor: factor.max(1.0), ..self }
     }
 
-    /// The longest wait.
+    /// The longest wait; default 1 minute.
     #[doc(alias = "maxDelay")]
     pub fn max(self, max: Duration) -> Self {
         Self { max, ..self }
     }
 
-    /// The largest part of a wait that chance may remove, from 0 (nothing) to 1 (all of it). A value outside of that
-    /// range is clamped to it; NaN becomes 0.
+    /// The largest part of a wait that chance may remove, from 0 (nothing) to 1 (all of it); default 0.5. A value
+    /// outside of that range is clamped to it; NaN becomes 0.
     pub fn jitter(self, jitter: f64) -> Self {
         let jitter = if jitter.is_nan() { 0.0 } else { jitter.clamp(0.0, 1.0) };
         Self { jitter, ..self }

@@ -45,6 +45,9 @@ pub enum SendHalf {
 /// other events are never refused.
 impl SendHalf {
     /// The application ends the half. A second call changes nothing (rules: half-3, close-6).
+    ///
+    /// # Errors
+    /// The half was aborted or has failed.
     pub fn close_write(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Open => Self::Finishing,
@@ -55,6 +58,9 @@ impl SendHalf {
     }
 
     /// All accepted bytes and the marker have been passed to the layer below.
+    ///
+    /// # Errors
+    /// No marker was due.
     pub fn drained(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Finishing => Self::Finished,
@@ -131,6 +137,9 @@ pub enum RecvHalf {
 /// other events are never refused.
 impl RecvHalf {
     /// The peer's marker has arrived.
+    ///
+    /// # Errors
+    /// The half has ended before.
     pub fn marker(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Open => Self::Ending(End::Clean),
@@ -178,6 +187,9 @@ impl RecvHalf {
     }
 
     /// The result of every read after the last data: end of file, or the failure (rules: end-2, end-3, end-4).
+    ///
+    /// # Errors
+    /// The reason of the end, if it was not in order; `NotConnected` if the half is open.
     pub fn outcome(&self, truncation: Truncation) -> io::Result<()> {
         match (self, truncation) {
             (Self::Ending(End::Truncated) | Self::Ended(End::Truncated), Truncation::Error) => {

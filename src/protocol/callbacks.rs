@@ -67,6 +67,9 @@ pub enum AfterRead {
 pub trait Protocol: Send + 'static {
     /// The connection exists. If it starts with TLS, the handshake has not started yet: bytes that are written now
     /// are encrypted, and leave after the handshake (rule: write-3).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`Protocol`](Protocol#errors).
     #[doc(alias = "connectionMade")]
     fn connection_made(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let _ = conn;
@@ -74,6 +77,9 @@ pub trait Protocol: Send + 'static {
     }
 
     /// The TLS handshake is done; [`tls`](Conn::tls) returns the negotiated parameters (rule: secure-2).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`Protocol`](Protocol#errors).
     #[doc(alias = "handshakeCompleted")]
     fn handshake_completed(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let _ = conn;
@@ -94,7 +100,8 @@ pub trait Protocol: Send + 'static {
     /// returns only the length of the line `STARTTLS` is safe from injected commands.
     ///
     /// # Errors
-    /// Returning more than `data.len()` is an error too.
+    /// Ends the connection: see [`Protocol`](Protocol#errors). Returning more than `data.len()` is a fault of the
+    /// protocol, and ends the connection too.
     #[doc(alias = "dataReceived")]
     fn data_received(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize>;
 
@@ -117,6 +124,9 @@ pub trait Protocol: Send + 'static {
     }
 
     /// The queue of unsent bytes exceeded the high mark, and has now fallen to the low mark (rule: write-8).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`Protocol`](Protocol#errors).
     #[doc(alias = "resume_writing")]
     fn writable(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let _ = conn;
@@ -124,12 +134,18 @@ pub trait Protocol: Send + 'static {
     }
 
     /// TLS has ended, and plaintext follows (rule: upgrade-9).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`Protocol`](Protocol#errors).
     fn tls_stopped(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
     /// The time set by [`set_timer`](Conn::set_timer) has passed.
+    ///
+    /// # Errors
+    /// Ends the connection: see [`Protocol`](Protocol#errors).
     #[doc(alias = "callLater")]
     fn timer_fired(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let _ = conn;
@@ -139,6 +155,9 @@ pub trait Protocol: Send + 'static {
     /// The [group](crate::DrainGroup) of the connection, usually that of its listener, drains, so the connection
     /// should end. The default closes the connection. Called at most once. If the connection is still in its first
     /// handshake, it is aborted, and this method is not called.
+    ///
+    /// # Errors
+    /// Ends the connection: see [`Protocol`](Protocol#errors).
     #[doc(alias = "stopListening")]
     fn draining(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         conn.close();
@@ -147,6 +166,9 @@ pub trait Protocol: Send + 'static {
 
     /// The peer has ended its half, either cleanly or truncated (rule: half-6). All its data was delivered before. By
     /// default the connection is closed; a half-closeable protocol returns [`AfterRead::KeepWriting`].
+    ///
+    /// # Errors
+    /// Ends the connection: see [`Protocol`](Protocol#errors).
     #[doc(alias = "readConnectionLost")]
     #[doc(alias = "eof_received")]
     fn read_closed(&mut self, conn: &mut dyn Conn, end: End) -> CallbackResult<AfterRead> {
@@ -155,6 +177,9 @@ pub trait Protocol: Send + 'static {
     }
 
     /// Our own half has ended: the end marker has been sent (rule: half-7).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`Protocol`](Protocol#errors).
     #[doc(alias = "writeConnectionLost")]
     fn write_closed(&mut self, conn: &mut dyn Conn) -> CallbackResult {
         let _ = conn;

@@ -84,6 +84,9 @@ pub trait MessageProtocol: Send + 'static {
     fn codec(&self) -> Self::Codec;
 
     /// See [`Protocol::connection_made`](super::Protocol::connection_made).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`MessageProtocol`](MessageProtocol#errors).
     #[doc(alias = "connectionMade")]
     fn connection_made(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;
@@ -91,6 +94,9 @@ pub trait MessageProtocol: Send + 'static {
     }
 
     /// See [`Protocol::handshake_completed`](super::Protocol::handshake_completed).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`MessageProtocol`](MessageProtocol#errors).
     #[doc(alias = "handshakeCompleted")]
     fn handshake_completed(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;
@@ -98,6 +104,9 @@ pub trait MessageProtocol: Send + 'static {
     }
 
     /// A message has arrived.
+    ///
+    /// # Errors
+    /// Ends the connection: see [`MessageProtocol`](MessageProtocol#errors).
     #[doc(alias = "lineReceived")]
     #[doc(alias = "stringReceived")]
     fn message_received(
@@ -122,6 +131,10 @@ pub trait MessageProtocol: Send + 'static {
     /// inside a message. By default the connection ends with this error as the reason (rule: life-3). A protocol may
     /// also send an answer and close. Or it may continue, if this codec or another one can find the next message. If
     /// decoding then fails again at the same position, the connection ends.
+    ///
+    /// # Errors
+    /// Ends the connection: see [`MessageProtocol`](MessageProtocol#errors). The default returns the codec's error: the
+    /// peer has violated the protocol.
     #[doc(alias = "lineLengthExceeded")]
     #[doc(alias = "lengthLimitExceeded")]
     fn frame_error(
@@ -149,6 +162,9 @@ pub trait MessageProtocol: Send + 'static {
     }
 
     /// See [`Protocol::writable`](super::Protocol::writable).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`MessageProtocol`](MessageProtocol#errors).
     #[doc(alias = "resume_writing")]
     fn writable(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;
@@ -156,18 +172,27 @@ pub trait MessageProtocol: Send + 'static {
     }
 
     /// See [`Protocol::tls_stopped`](super::Protocol::tls_stopped).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`MessageProtocol`](MessageProtocol#errors).
     fn tls_stopped(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
     /// See [`Protocol::timer_fired`](super::Protocol::timer_fired).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`MessageProtocol`](MessageProtocol#errors).
     fn timer_fired(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;
         Ok(())
     }
 
     /// See [`Protocol::draining`](super::Protocol::draining): the default closes the connection.
+    ///
+    /// # Errors
+    /// Ends the connection: see [`MessageProtocol`](MessageProtocol#errors).
     fn draining(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         conn.close();
         Ok(())
@@ -177,6 +202,9 @@ pub trait MessageProtocol: Send + 'static {
     /// remaining bytes ([`Decoder::decode_eof`]); the codec decides whether a line without an end is a message or an
     /// error. After a truncation, the remaining bytes are not decoded, because a part of a message is not a message
     /// (rule: end-2).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`MessageProtocol`](MessageProtocol#errors).
     #[doc(alias = "readConnectionLost")]
     fn read_closed(&mut self, conn: &mut MessageConn<'_, Self::Codec>, end: End) -> CallbackResult<AfterRead> {
         let _ = (conn, end);
@@ -184,6 +212,9 @@ pub trait MessageProtocol: Send + 'static {
     }
 
     /// See [`Protocol::write_closed`](super::Protocol::write_closed).
+    ///
+    /// # Errors
+    /// Ends the connection: see [`MessageProtocol`](MessageProtocol#errors).
     #[doc(alias = "writeConnectionLost")]
     fn write_closed(&mut self, conn: &mut MessageConn<'_, Self::Codec>) -> CallbackResult {
         let _ = conn;

@@ -60,8 +60,8 @@ impl ListenerBuilder {
         Self { policy: policy.into(), ..self }
     }
 
-    /// The length of the system's backlog, where connections wait until they are accepted; default 1024. The system
-    /// limits it too (on Linux by `net.core.somaxconn`).
+    /// The number of connections that may wait in the system's backlog until they are accepted; default 1024. The
+    /// system limits it too (on Linux by `net.core.somaxconn`).
     pub fn backlog(self, backlog: u32) -> Self {
         Self { backlog, ..self }
     }

@@ -61,6 +61,10 @@ impl Incoming {
     }
 
     /// Refuses the client with this alert: see [`TcpConnection::refuse_tls`](crate::TcpConnection::refuse_tls).
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: dropping it ends the connection, perhaps without the alert.
     pub async fn refuse(self, alert: Alert) -> CloseReport {
         let (_, _unfinished, connection) = self.into_parts();
         connection.refuse_tls(alert).await

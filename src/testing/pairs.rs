@@ -66,11 +66,17 @@ impl fmt::Display for Kind {
 }
 
 /// The two ends of a connection of this kind, client and server, after their handshakes.
+///
+/// # Errors
+/// The system has no socket or no port left.
 pub async fn pair(kind: Kind) -> Result<(BoxTransport, BoxTransport), Error> {
     pair_with(kind, Policy::default()).await
 }
 
 /// As the function above, with this policy on both ends.
+///
+/// # Errors
+/// The system has no socket or no port left, or a handshake took longer than the policy allows.
 pub async fn pair_with(kind: Kind, policy: impl Into<Arc<Policy>>) -> Result<(BoxTransport, BoxTransport), Error> {
     let policy = policy.into();
     match kind {
@@ -89,11 +95,17 @@ fn boxed<T: Transport>((client, server): (T, T)) -> Result<(BoxTransport, BoxTra
 }
 
 /// The two ends of a TCP connection on loopback: the connecting end and the accepting end.
+///
+/// # Errors
+/// The system has no socket or no port left.
 pub async fn tcp_pair() -> io::Result<(TcpConnection, TcpConnection)> {
     tcp_pair_with(Policy::default()).await
 }
 
 /// As the function above, with this policy on both ends.
+///
+/// # Errors
+/// The system has no socket or no port left.
 pub async fn tcp_pair_with(policy: impl Into<Arc<Policy>>) -> io::Result<(TcpConnection, TcpConnection)> {
     let policy = policy.into();
     let (client, server) = raw_tcp_pair().await?;
@@ -105,6 +117,9 @@ pub async fn tcp_pair_with(policy: impl Into<Arc<Policy>>) -> io::Result<(TcpCon
 }
 
 /// The two ends of a TCP connection on loopback, as plain sockets.
+///
+/// # Errors
+/// The system has no socket or no port left.
 pub async fn raw_tcp_pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;
@@ -129,6 +144,9 @@ pub fn memory_pair_with(policy: impl Into<Arc<Policy>>) -> (Stream<super::Pipe>,
 }
 
 /// TLS of one version on top of two ends.
+///
+/// # Errors
+/// A transport has ended, or the handshake took longer than its policy allows.
 pub async fn tls_over<T: Transport>(
     (client, server): (T, T),
     version: TlsVersion,
@@ -142,6 +160,9 @@ pub async fn tls_over<T: Transport>(
 }
 
 /// Two upgradable ends that have been upgraded to TLS 1.3 this many times.
+///
+/// # Errors
+/// A transport has ended, a handshake took longer than its policy allows, or the policy allows fewer sessions.
 pub async fn upgraded_over<T: Transport>(
     (client, server): (T, T),
     times: usize,

@@ -281,6 +281,9 @@ pub type Stopping<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 
 #[doc(alias = "ITLSTransport")]
 pub trait UpgradableTransport: TlsTransport {
     /// Starts TLS, also inside TLS, and waits for the outcome (rules: upgrade-1 to upgrade-8).
+    ///
+    /// Its errors, and what happens if the future is dropped, are those of
+    /// [`UpgradableConnection::start_tls`](crate::UpgradableConnection::start_tls).
     #[doc(alias = "startTLS")]
     #[doc(alias = "STARTTLS")]
     fn start_tls(&mut self, how: StartTls) -> Starting<'_>;
@@ -295,6 +298,9 @@ pub trait UpgradableTransport: TlsTransport {
     fn may_start_tls(&self) -> Result<(), Error>;
 
     /// Ends the topmost TLS session, and continues on the layer beneath (rule: upgrade-9).
+    ///
+    /// Its errors, and what happens if the future is dropped, are those of
+    /// [`UpgradableConnection::stop_tls`](crate::UpgradableConnection::stop_tls).
     #[doc(alias = "CCC")]
     #[doc(alias = "unwrap")]
     fn stop_tls(&mut self) -> Stopping<'_>;

@@ -20,12 +20,18 @@ pub trait Accept: Send {
     ///
     /// # Errors
     /// [`Error::Draining`] after the last connection, and any other error if the listener is no longer usable.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: no connection is lost.
     fn accept(&mut self) -> impl Future<Output = Result<Self::Accepted, Error>> + Send;
 
     /// Starts a connection, in the connection's own task, so that a slow client does not delay other clients.
     ///
     /// # Errors
     /// Why the connection could not start. It has ended.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: dropping it ends the connection.
     fn begin(accepted: Self::Accepted) -> impl Future<Output = Result<Self::Connection, Error>> + Send;
 }
 

@@ -77,7 +77,10 @@ impl<T: Transport> TlsConnection<T> {
     /// Connects as a client and waits for the handshake, under [`Policy::handshake_timeout`](crate::Policy). The
     /// certificate is checked against `name`, a DNS name or an IP address (rule: secure-8).
     ///
-    /// If the handshake fails, the peer gets an alert, and the layer is closed (rule: secure-4).
+    /// # Errors
+    ///
+    /// Those of [`client`](Self::client) and of [`handshake`](Self::handshake). If the handshake fails, the peer gets
+    /// an alert, and the layer is closed (rule: secure-4).
     ///
     /// # Cancel safety
     ///
@@ -89,6 +92,11 @@ impl<T: Transport> TlsConnection<T> {
     }
 
     /// Accepts as a server and waits for the handshake, under [`Policy::handshake_timeout`](crate::Policy).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`server`](Self::server) and of [`handshake`](Self::handshake). If the handshake fails, the peer gets
+    /// an alert, and the layer is closed (rule: secure-4).
     ///
     /// # Cancel safety
     ///

@@ -7,6 +7,9 @@
 //! | [`RawTcp`] | a peer that sends any bytes, and distinguishes FIN from RST | on TCP |
 //! | [`RawTls`] | a peer that seals any record: alerts, KeyUpdates, two close_notify, junk after them | in TLS 1.2 and TLS 1.3 |
 //!
+//! The methods of these types are not cancel safe, unless they say so: a dropped call may have sent a part of its
+//! bytes. If a peer waits for the service longer than its patience, it records [`Event::Silence`].
+//!
 //! The raw peers record what they see, as [`Event`]s in order, so that a test can check what the service sends and not
 //! only what its calls return:
 //!

@@ -70,6 +70,9 @@ impl RawTcp {
     }
 
     /// Connects.
+    ///
+    /// # Errors
+    /// The error of the system: usually nothing listens at this address.
     pub async fn connect(addr: SocketAddr) -> io::Result<Self> {
         Ok(Self::new(TcpStream::connect(addr).await?))
     }
