@@ -12,6 +12,11 @@ use crate::conn::refusal::Refusal;
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
+/// The number of errors after which a socket counts as lost, if each error may mean that the socket no longer listens, the
+/// system does not report whether it does, and no accept succeeds in between. The waits between them add up to two
+/// seconds.
+const MOST_UNEXPLAINED: u32 = 10;
+
 impl Fault {
     fn of(error: &io::Error, still_listens: impl FnOnce() -> bool) -> Self {
         use io::ErrorKind as Kind;
@@ -30,8 +35,8 @@ impl Fault {
             }
             Kind::NetworkDown | Kind::NetworkUnreachable | Kind::HostUnreachable | Kind::TimedOut => Self::Connection,
             // EINVAL, EOPNOTSUPP: the socket does not listen, or no longer listens. But a layer between this process
-            // and the system may also return this error for a socket that still listens, and then a later accept may
-            // succeed.
+            // and the system may also return this error for a socket that still listens, and macOS returns it if the
+            // peer has gone away. Then a later accept may succeed.
             Kind::InvalidInput | Kind::Unsupported => {
                 if still_listens() {
                     Self::System
@@ -54,6 +59,8 @@ pub(super) struct AcceptErrors {
     wait: Duration,
     /// Kept here, not in the future of one accept: dropping that future would also drop the wait.
     retry_at: Option<Instant>,
+    /// How many errors may mean that the socket no longer listens, since the last success.
+    unexplained: u32,
     refused: u64,
     last_refusal: Option<Refusal>,
 }
@@ -84,18 +91,25 @@ impl AcceptErrors {
     pub(super) fn handle_success(&mut self) {
         self.wait = Duration::ZERO;
         self.retry_at = None;
+        self.unexplained = 0;
     }
 
-    /// `still_listens` is called if the error may mean that the socket no longer listens.
+    /// `still_listens` is called if the error may mean that the socket no longer listens. `None`: the system does not
+    /// report it.
     pub(super) fn handle_error(
         &mut self,
         error: &Arc<io::Error>,
         now: Instant,
-        still_listens: impl FnOnce() -> bool,
+        still_listens: impl FnOnce() -> Option<bool>,
     ) -> Fault {
         self.count += 1;
         self.last = Some(Arc::clone(error));
-        let fault = Fault::of(error, still_listens);
+        let fault = Fault::of(error, || {
+            still_listens().unwrap_or_else(|| {
+                self.unexplained += 1;
+                self.unexplained < MOST_UNEXPLAINED
+            })
+        });
         match fault {
             Fault::System => {
                 self.wait = (self.wait * 2).clamp(FIRST_WAIT, LONGEST_WAIT);
@@ -136,6 +150,26 @@ mod tests {
         }
     }
 
+    /// rule: tcp-5
+    #[test]
+    fn einval_must_repeat_if_the_system_does_not_report_whether_a_socket_listens() {
+        let (einval, aborted) = (libc::EINVAL, libc::ECONNABORTED);
+        let mut errors = AcceptErrors::default();
+        let mut after = |errno| {
+            let error = Arc::new(io::Error::from_raw_os_error(errno));
+            errors.handle_error(&error, Instant::now(), || None)
+        };
+        // The error of a connection shows that the socket listens.
+        for _ in 0..9 {
+            assert_eq!(after(einval), Fault::System);
+        }
+        assert_eq!(after(aborted), Fault::Connection);
+        for _ in 0..9 {
+            assert_eq!((after(einval), after(libc::EMFILE)), (Fault::System, Fault::System));
+        }
+        assert_eq!(after(einval), Fault::Listener);
+    }
+
     /// rule: life-6
     #[test]
     fn the_end_of_the_runtime_is_the_end_of_the_listener() {
@@ -150,7 +184,7 @@ mod tests {
         let mut errors = AcceptErrors::default();
         let waits: Vec<u128> = (0..10)
             .map(|_| {
-                errors.handle_error(&out_of_descriptors, now, || true);
+                errors.handle_error(&out_of_descriptors, now, || Some(true));
                 (errors.retry_at().unwrap() - now).as_millis()
             })
             .collect();
@@ -160,7 +194,7 @@ mod tests {
         assert_eq!(errors.retry_at(), None);
         let status = errors.status(now);
         assert_eq!((status.accept_errors, status.is_waiting), (10, false));
-        errors.handle_error(&out_of_descriptors, now, || true);
+        errors.handle_error(&out_of_descriptors, now, || Some(true));
         assert_eq!(errors.retry_at(), Some(now + FIRST_WAIT));
     }
 }

@@ -201,7 +201,11 @@ impl<S: Listens> Acceptor<S> {
 
     fn handle_error(&self, error: io::Error) -> Result<(), Error> {
         let error = Arc::new(error);
-        let still_listens = || self.socket.with(|socket| socket.sockets().iter().all(still_listens)).unwrap_or(false);
+        let still_listens = || {
+            let states = self.socket.with(|socket| socket.sockets().iter().map(still_listens).collect::<Vec<_>>());
+            // If a drain has closed the sockets, the next accept reports it.
+            states.unwrap_or_default().into_iter().try_fold(true, |all, listens| Some(all && listens?))
+        };
         let fault = self.errors().handle_error(&error, Instant::now().into_std(), still_listens);
         self.tell(|observer| observer.accept_failed(&AcceptFailure { listener: &self.addr, fault, error: &error }));
         match fault {
@@ -231,14 +235,14 @@ impl<S: Listens> Acceptor<S> {
     }
 }
 
-/// Whether the socket still listens, according to the system. If the system does not report it, an ambiguous error
-/// counts as the end.
-fn still_listens(socket: &SockRef<'_>) -> bool {
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    return socket.is_listener().unwrap_or(false);
-    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+/// Whether the socket still listens. `None`: the system does not report it. Apple's systems define the option, but do
+/// not implement it.
+fn still_listens(socket: &SockRef<'_>) -> Option<bool> {
+    #[cfg(all(unix, not(target_vendor = "apple"), not(bowline_portable)))]
+    return rustix::net::sockopt::socket_acceptconn(&**socket).ok();
+    #[cfg(any(not(unix), target_vendor = "apple", bowline_portable))]
     {
         let _ = socket;
-        false
+        None
     }
 }

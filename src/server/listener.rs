@@ -95,8 +95,8 @@ impl Listener {
     }
 
     /// Calls `f` with the descriptor of each socket, for options that this crate does not know
-    /// (`SO_ATTACH_REUSEPORT_CBPF`, `TCP_FASTOPEN`), and returns what it returned. `None` after a drain, which closes
-    /// the sockets.
+    /// (`SO_ATTACH_REUSEPORT_CBPF`, `TCP_FASTOPEN`), and returns what it returned. `None` if the sockets are closed:
+    /// after a drain has begun, and after `accept` has returned [`Error::Bind`].
     ///
     /// Do not accept from it, or make it blocking. A lock is held during the call, so `f` must not use this listener. A
     /// duplicate keeps the socket listening after a drain, as a passed-in socket does that others hold: for example for
@@ -107,9 +107,9 @@ impl Listener {
         self.acceptor.with_sockets(|socket| f(std::os::fd::AsFd::as_fd(&*socket)))
     }
 
-    /// Calls `f` with each socket, for options that this crate does not know, and returns what it returned. `None`
-    /// after a drain, which closes the sockets. Do not accept from it, or make it blocking. A lock is held during the
-    /// call, so `f` must not use this listener.
+    /// Calls `f` with each socket, for options that this crate does not know, and returns what it returned. `None` if
+    /// the sockets are closed: after a drain has begun, and after `accept` has returned [`Error::Bind`]. Do not accept
+    /// from it, or make it blocking. A lock is held during the call, so `f` must not use this listener.
     #[cfg(windows)]
     #[doc(alias = "AsSocket")]
     pub fn with_sockets<R>(&self, mut f: impl FnMut(std::os::windows::io::BorrowedSocket<'_>) -> R) -> Option<Vec<R>> {

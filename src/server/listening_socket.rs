@@ -33,7 +33,6 @@ pub(crate) trait Listens: Send + Sync + 'static {
     fn reset_on_drop(waiting: &Self::Waiting);
 
     /// The listening sockets themselves.
-    #[cfg_attr(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")), allow(dead_code))]
     fn sockets(&self) -> Vec<SockRef<'_>>;
 }
 
