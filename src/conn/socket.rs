@@ -355,7 +355,7 @@ mod inherited {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(bowline_portable)))]
 mod unacked {
     //! `SIOCOUTQ`: no crate offers a safe wrapper for it.
 
@@ -408,7 +408,7 @@ mod tcp_info {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), bowline_portable))]
 mod unacked {
     pub(super) fn of(_: &tokio::net::TcpStream) -> Option<u64> {
         None

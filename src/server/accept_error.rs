@@ -12,8 +12,8 @@ use crate::conn::refusal::Refusal;
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// The number of errors after which a socket counts as lost, if each error may mean that the socket no longer listens, the
-/// system does not report whether it does, and no accept succeeds in between. The waits between them add up to two
+/// The number of errors after which a socket counts as lost, if each error may mean that the socket no longer listens,
+/// the system does not report whether it does, and no accept succeeds in between. The waits between them add up to two
 /// seconds.
 const MOST_UNEXPLAINED: u32 = 10;
 

@@ -59,9 +59,9 @@ async fn a_handle_closes_while_both_halves_are_in_use_elsewhere() {
             move || runtime.spawn(async move { control.close().await })
         });
         assert_eq!(read_whole(&mut b).await, b"last words");
-        assert!(b.close().await.ended_in_order());
+        assert!(b.close().await.ended_last());
         let report = closing.join().unwrap().await.unwrap();
-        assert!(report.ended_in_order(), "{report}");
+        assert!(report.is_clean(), "{report}");
         assert_closed(reading.await.unwrap());
         assert_eq!(write.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
         assert_same(control.report().unwrap(), &report);
@@ -88,10 +88,10 @@ async fn a_reader_that_was_busy_does_not_take_the_end_for_complete_input() {
             assert_closed(a.fill_buf().await.map(|_| ()));
         }
         b.write_all(&pattern(3_000)).await.unwrap();
-        assert!(b.close().await.ended_in_order());
-        assert!(closing.await.unwrap().ended_in_order());
+        assert!(b.close().await.ended_last());
+        assert!(closing.await.unwrap().is_clean());
         assert_closed(a.read(&mut [0; 16]).await);
-        assert!(a.close().await.ended_in_order());
+        assert!(a.close().await.is_clean());
     })
     .await;
 }
@@ -110,7 +110,7 @@ async fn an_end_that_was_read_before_stays_clean() {
         }
         assert!(read_whole(&mut b).await.is_empty());
         let report = closing.await.unwrap();
-        assert!(report.ended_in_order(), "{report}");
+        assert!(report.ended_last(), "{report}");
     })
     .await;
 }
@@ -134,9 +134,9 @@ async fn a_writer_that_waits_is_refused_and_accepted_bytes_leave_whole() {
         let (taken, error, a) = writing.await.unwrap();
         assert_eq!(error.kind(), ErrorKind::BrokenPipe);
         assert_eq!(read_whole(&mut b).await.len(), taken);
-        assert!(b.close().await.ended_in_order());
+        assert!(b.close().await.ended_last());
         let report = closing.await.unwrap();
-        assert!(report.ended_in_order(), "{report}");
+        assert!(report.is_clean(), "{report}");
         drop(a);
     })
     .await;
@@ -171,9 +171,9 @@ async fn several_closes_and_the_owners_report_the_same() {
         until_they_wait().await;
         let owners = tokio::spawn(async move { a.close_with(b"too late").await });
         assert!(read_whole(&mut b).await.is_empty());
-        assert!(b.close().await.ended_in_order());
+        assert!(b.close().await.ended_last());
         let reports: [CloseReport; 3] = [first.await.unwrap(), second.await.unwrap(), owners.await.unwrap()];
-        assert!(reports[0].ended_in_order(), "{}", reports[0]);
+        assert!(reports[0].is_clean(), "{}", reports[0]);
         reports.iter().for_each(|report| assert_same(report, &reports[0]));
     })
     .await;
@@ -189,7 +189,7 @@ async fn a_close_by_the_owner_that_is_under_way_counts() {
         until_they_wait().await;
         let handles = tokio::spawn(async move { control.close().await });
         assert_eq!(read_whole(&mut b).await, b"the last");
-        assert!(b.close().await.ended_in_order());
+        assert!(b.close().await.ended_last());
         assert_same(&owners.await.unwrap(), &handles.await.unwrap());
     })
     .await;
@@ -208,9 +208,9 @@ async fn a_close_that_was_dropped_is_continued() {
         assert!(by_owner.is_err());
         let closing = tokio::spawn(async move { control.close().await });
         assert!(read_whole(&mut b).await.is_empty());
-        assert!(b.close().await.ended_in_order());
-        assert!(closing.await.unwrap().ended_in_order());
-        assert!(a.close().await.ended_in_order());
+        assert!(b.close().await.ended_last());
+        assert!(closing.await.unwrap().is_clean());
+        assert!(a.close().await.is_clean());
     })
     .await;
 }
@@ -303,9 +303,9 @@ async fn drop_halves<T: Split>(mut a: T, mut b: T) {
     assert_eq!(group.connections(), 1);
     let data = read_whole(&mut b).await;
     assert!(data == sent[..accepted], "{} of {accepted} bytes", data.len());
-    assert!(b.close().await.ended_in_order());
+    assert!(b.close().await.ended_last());
     let report = closing.await.unwrap();
-    assert!(report.ended_in_order(), "{report}");
+    assert!(report.is_clean(), "{report}");
     assert_eq!(group.connections(), 0);
 }
 
@@ -322,7 +322,7 @@ async fn a_handshake_without_bytes_is_given_up() {
         let mut peer = theirs;
         until_they_wait().await;
         let report = control.close().await;
-        assert!(report.reason.ended_in_order(), "{report}");
+        assert!(report.reason.is_clean(), "{report}");
         assert!(handshake.await.unwrap().is_err());
         let mut wire = Vec::new();
         peer.read_to_end(&mut wire).await.unwrap();
@@ -347,8 +347,8 @@ async fn a_handshake_with_bytes_is_finished_first() {
         assert_closed(reading.await.unwrap());
         let mut server = TlsConnection::accept(server, &shared_pki().server_tls()).await.unwrap();
         assert_eq!(read_whole(&mut server).await, b"early");
-        assert!(server.close().await.ended_in_order());
-        assert!(closing.await.unwrap().ended_in_order());
+        assert!(server.close().await.ended_last());
+        assert!(closing.await.unwrap().is_clean());
     })
     .await;
 }
@@ -371,7 +371,7 @@ async fn an_upgrade_ends_with_the_close() {
         let (failure, mut connection) = upgrading.await.unwrap();
         assert!(failure.is_err());
         assert_same(&connection.close().await, &report);
-        assert!(report.reason.ended_in_order(), "{report}");
+        assert!(report.reason.is_clean(), "{report}");
         drop(theirs);
     })
     .await;
@@ -384,8 +384,8 @@ async fn an_upgrade_ends_with_the_close() {
         let how = bowline::StartTls::client(&shared_pki().client_tls(), "localhost");
         let refused = connection.start_tls(how).await.unwrap_err();
         assert!(matches!(refused, Error::Upgrade(bowline::UpgradeError::SendClosed)), "{refused:?}");
-        assert!(theirs.close().await.ended_in_order());
-        assert!(closing.await.unwrap().ended_in_order());
+        assert!(theirs.close().await.ended_last());
+        assert!(closing.await.unwrap().is_clean());
     })
     .await;
 }
@@ -422,7 +422,7 @@ async fn closes_race_with_readers_and_writers_of_other_threads() {
                 let (b_read, b_write) = tokio::io::split(b);
                 let echo = tokio::spawn(echo(b_read, b_write));
                 let report = closing.await.unwrap();
-                assert!(report.ended_in_order(), "{report}");
+                assert!(report.is_clean(), "{report}");
                 for task in tasks {
                     task.await.unwrap();
                 }
@@ -467,10 +467,10 @@ async fn owned_halves_in_plaintext_are_closed_and_can_be_joined_again() {
         let (outcome, read) = reading.await.unwrap();
         assert_closed(outcome);
         let mut joined = UpgradableConnection::reunite(read, write).unwrap();
-        assert!(theirs.close().await.ended_in_order());
+        assert!(theirs.close().await.ended_last());
         let report = closing.await.unwrap();
         assert_same(&joined.close().await, &report);
-        assert!(report.ended_in_order(), "{report}");
+        assert!(report.is_clean(), "{report}");
     })
     .await;
 }

@@ -10,24 +10,42 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// A bound that ends a hang; it does not measure speed.
 pub const BOUND: Duration = Duration::from_secs(60);
 
-/// How far a clean end can be seen on this system.
+/// Whether the system reports what the peer has acknowledged. Only Linux does (rule: close-14).
+pub const KNOWS_DELIVERY: bool = cfg!(all(target_os = "linux", not(bowline_portable)));
+
+/// How far a clean end can be seen.
 pub trait Orderly {
-    /// Whether both sides ended in order, and, where the system can tell, whether the peer has received everything.
-    /// Only Linux tells what the peer has acknowledged; elsewhere the side that ends last reports `Unconfirmed`
-    /// (rule: close-14).
-    fn ended_in_order(&self) -> bool;
+    fn is_clean(&self) -> bool;
+
+    /// For the side that ends after its peer. Nothing that comes later can tell it that its last bytes have arrived, so
+    /// it ends as `Unconfirmed` on systems that do not report acknowledgements.
+    fn ended_last(&self) -> bool;
 }
 
 impl Orderly for Reason {
-    fn ended_in_order(&self) -> bool {
-        self.is_clean() || (!cfg!(target_os = "linux") && matches!(self, Self::Unconfirmed))
+    fn is_clean(&self) -> bool {
+        self.is_clean()
+    }
+
+    fn ended_last(&self) -> bool {
+        self.is_clean() || (!KNOWS_DELIVERY && matches!(self, Self::Unconfirmed))
     }
 }
 
 impl Orderly for CloseReport {
-    fn ended_in_order(&self) -> bool {
-        self.is_clean() || (self.reason.ended_in_order() && self.bound.is_none())
+    fn is_clean(&self) -> bool {
+        self.is_clean()
     }
+
+    fn ended_last(&self) -> bool {
+        self.is_clean() || (self.reason.ended_last() && self.bound.is_none())
+    }
+}
+
+/// Whether two sides that ended at the same time ended in order. At least one of them ended first, and saw the end of
+/// the other one.
+pub fn ended_together(a: &impl Orderly, b: &impl Orderly) -> bool {
+    a.is_clean() && b.ended_last() || a.ended_last() && b.is_clean()
 }
 
 /// Runs a check over every transport, each end of the pair in each place.

@@ -6,7 +6,9 @@ use bowline::testing::{BoxTransport, Kind, raw_tcp_pair};
 use bowline::{Bound, DrainGroup, Outcome, Policy, Reason, SocketOptions, Stream, TcpConnection, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{Orderly as _, bounded, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls};
+use crate::common::{
+    KNOWS_DELIVERY, Orderly as _, bounded, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls,
+};
 
 const SOCKETS: [Kind; 5] = [Kind::Tcp, Kind::Tls12, Kind::Tls13, Kind::Upgraded, Kind::TlsInTls];
 
@@ -46,23 +48,27 @@ async fn a_peer_that_ended_first_and_then_resets_makes_no_clean_close() {
         b.read_exact(&mut [0; 2048]).await.unwrap();
         b.abort();
         let report = closing.await.unwrap();
-        assert!(matches!(report.reason, Reason::Reset(_)), "{kind}: {report:?}");
+        let is_known = KNOWS_DELIVERY || !matches!(report.reason, Reason::Unconfirmed);
+        assert!(!is_known || matches!(report.reason, Reason::Reset(_)), "{kind}: {report:?}");
         assert!(!report.is_clean());
     })
     .await;
 }
 
 /// rule: close-14, close-3
-#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_peer_that_reads_nothing_after_its_end_is_unconfirmed_at_the_limit() {
     over(&SOCKETS, hasty(300), |kind, mut a, mut b| async move {
         write_behind_the_peers_end(&mut a, &mut b).await;
         let report = a.close().await;
         assert!(matches!(report.reason, Reason::Unconfirmed), "{kind}: {report:?}");
-        assert_eq!(report.bound, Some(Bound::Time));
         assert!(report.marker_sent() && report.marker_received());
-        assert!(report.unacknowledged.unwrap() > 0);
+        if KNOWS_DELIVERY {
+            assert_eq!(report.bound, Some(Bound::Time));
+            assert!(report.unacknowledged.unwrap() > 0);
+        } else {
+            assert_eq!((report.bound, report.unacknowledged), (None, None), "nothing to wait for");
+        }
         drop(b);
     })
     .await;
@@ -81,11 +87,11 @@ async fn a_close_waits_until_a_slow_peer_has_all_of_it() {
                 (a.close().await, a)
             });
             tokio::time::sleep(Duration::from_millis(30)).await;
-            assert!(!closing.is_finished(), "the peer has not read it");
+            assert!(!KNOWS_DELIVERY || !closing.is_finished(), "the peer has not read it");
             read_at_last(&mut b).await;
             let (report, a) = closing.await.unwrap();
-            assert!(report.ended_in_order(), "{report:?}");
-            assert!(a.control().is_ended() && b.close().await.ended_in_order());
+            assert!(report.ended_last(), "{report:?}");
+            assert!(a.control().is_ended() && b.close().await.is_clean());
         })
         .await;
     }
@@ -97,14 +103,16 @@ async fn an_end_without_a_close_is_closed_only_after_all_has_arrived() {
     over(&SOCKETS, Policy::default(), |_, mut a, mut b| async move {
         write_behind_the_peers_end(&mut a, &mut b).await;
         a.close_write().await.unwrap();
-        assert!(a.status().reason.is_none(), "it is not known yet");
         let control = a.control();
-        assert!(!control.is_ended());
+        if KNOWS_DELIVERY {
+            assert!(a.status().reason.is_none(), "it is not known yet");
+            assert!(!control.is_ended());
+        }
         read_at_last(&mut b).await;
         control.lost().await;
         assert!(control.is_ended());
-        assert!(a.status().reason.unwrap().ended_in_order());
-        assert!(a.close().await.ended_in_order());
+        assert!(a.status().reason.unwrap().ended_last());
+        assert!(a.close().await.ended_last());
     })
     .await;
 }
@@ -124,10 +132,11 @@ async fn a_drain_counts_a_dropped_connection_by_what_has_arrived() {
                 a.control().lost().await;
             }
             drop(a);
-            let expected = if has_read { Outcome::Closed } else { Outcome::Unconfirmed };
+            let is_known = has_read && KNOWS_DELIVERY;
+            let expected = if is_known { Outcome::Closed } else { Outcome::Unconfirmed };
             let report = group.drain(None).await;
             assert_eq!((report.total(), report.count(expected)), (1, 1), "{report}");
-            assert_eq!(report.is_clean(), has_read);
+            assert_eq!(report.is_clean(), is_known);
         })
         .await;
     }
@@ -145,7 +154,7 @@ async fn a_reset_after_the_peers_answer_leaves_a_close_clean() {
     reset_on_drop(client.get_ref().0);
     drop(client);
     let report = closing.await.unwrap();
-    assert!(report.ended_in_order(), "{report:?}");
+    assert!(report.is_clean(), "{report:?}");
 }
 
 /// rule: close-14
@@ -180,7 +189,7 @@ async fn bytes_taken_by_a_unix_socket_have_arrived() {
     theirs.shutdown().await.unwrap();
     assert_eq!(ours.read(&mut [0; 1]).await.unwrap(), 0);
     ours.write_all(b"last").await.unwrap();
-    assert!(ours.close().await.ended_in_order());
+    assert!(ours.close().await.is_clean());
     let mut last = String::new();
     theirs.read_to_string(&mut last).await.unwrap();
     assert_eq!(last, "last");
@@ -201,6 +210,6 @@ fn a_confirmed_close_sets_no_timer() {
             theirs.read_to_end(&mut Vec::new()).await.unwrap();
             drop(theirs);
         });
-        assert!(report.ended_in_order(), "{report:?}");
+        assert!(report.is_clean(), "{report:?}");
     });
 }

@@ -229,8 +229,11 @@ async fn the_deadline_aborts_the_rest_and_the_report_counts_them() {
             let client = clients.pop().unwrap();
             tokio::spawn(async move {
                 connection.control().draining().await;
-                drop(client);
-                connection.close().await
+                let client = tokio::spawn(async move {
+                    let mut client = client;
+                    client.read(&mut [0]).await
+                });
+                (connection.close().await, client.await)
             });
         }
     }

@@ -4,7 +4,7 @@ use bowline::testing::Kind;
 use bowline::{Policy, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{Orderly as _, expect, over, over_all, pattern, read_all, settle};
+use crate::common::{ended_together, expect, over, over_all, pattern, read_all, settle};
 
 /// rule: flow-4
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn losing_a_connection_is_noticed_by_its_handle_however_it_comes() {
     over_all(|_, mut a, mut b| async move {
         let (control, other) = (a.control(), b.control());
         let (x, y) = tokio::join!(a.close(), b.close());
-        assert!(x.ended_in_order() && y.ended_in_order());
+        assert!(ended_together(&x, &y));
         control.lost().await;
         drop(b);
         other.lost().await;

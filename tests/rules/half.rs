@@ -7,8 +7,8 @@ use bowline::{End, Phase, Policy, Reason, RecvHalf, Split, TcpConnection, TlsCon
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{
-    Orderly as _, bounded, clog, expect, over, over_all, pattern, read_all, reset_on_drop, server_and_tokio_rustls,
-    settle,
+    Orderly as _, bounded, clog, ended_together, expect, over, over_all, pattern, read_all, reset_on_drop,
+    server_and_tokio_rustls, settle,
 };
 
 /// rule: half-1, half-2
@@ -27,8 +27,8 @@ async fn close_write_ends_one_half_and_reading_continues() {
         });
         let (received, end) = read_all(&mut a).await;
         assert!(received == answer && end.is_ok());
-        assert!(a.close().await.ended_in_order());
-        assert!(answering.await.unwrap().ended_in_order());
+        assert!(a.close().await.is_clean());
+        assert!(answering.await.unwrap().ended_last());
     })
     .await;
 }
@@ -96,7 +96,7 @@ async fn close_write_before_the_handshake_is_done_waits_for_it() {
             client.close().await
         };
         let (theirs, ours) = tokio::join!(serving, using);
-        assert!(ours.ended_in_order() && theirs.ended_in_order());
+        assert!(ended_together(&ours, &theirs));
     })
     .await;
 }
@@ -132,7 +132,7 @@ async fn the_peers_end_is_reported_after_its_data_and_sending_continues() {
         let (received, end) = read_all(&mut b).await;
         assert!(received == pattern(300_000) && end.is_ok());
         b.close().await;
-        assert!(sent.await.unwrap().ended_in_order());
+        assert!(sent.await.unwrap().ended_last());
     })
     .await;
 }
@@ -203,7 +203,7 @@ async fn halves_that_were_split_end_apart_and_can_be_reunited() {
     expect(&mut read, b"y").await;
     let mut client = TcpConnection::reunite(read, write).unwrap();
     let (ours, theirs) = tokio::join!(client.close(), server.close());
-    assert!(ours.ended_in_order() && theirs.ended_in_order());
+    assert!(ended_together(&ours, &theirs));
 }
 
 /// rule: half-1, close-12
@@ -228,7 +228,7 @@ async fn half_close_works_both_ways_in_turn_over_every_transport() {
         a.write_all(b"to the half that listens").await.unwrap();
         expect(&mut b, b"to the half that listens").await;
         let (ours, theirs) = tokio::join!(a.close(), b.close());
-        assert!(ours.ended_in_order() && theirs.ended_in_order(), "{kind}: {ours:?} {theirs:?}");
+        assert!(ended_together(&ours, &theirs), "{kind}: {ours:?} {theirs:?}");
     }
     // The smallest possible watermarks change nothing.
     let policy = Policy::default().watermarks(bowline::Watermarks::new(0, 1));

@@ -6,7 +6,7 @@ use bowline::{
 };
 use tokio::io::AsyncWriteExt;
 
-use crate::common::{Orderly as _, bounded, expect, pattern, settle};
+use crate::common::{bounded, ended_together, expect, pattern, settle};
 
 type Ends = (Box<dyn UpgradableTransport>, Box<dyn UpgradableTransport>);
 
@@ -70,7 +70,7 @@ async fn layers_up_to_the_bound_work_and_one_more_changes_nothing() {
             let mut ends = (a, b);
             upgrade(&mut ends).await;
             let (x, y) = tokio::join!(ends.0.close(), ends.1.close());
-            assert!(x.ended_in_order() && y.ended_in_order() && x.layers.len() == 5, "{x:?} {y:?}");
+            assert!(ended_together(&x, &y) && x.layers.len() == 5, "{x:?} {y:?}");
         })
         .await;
     }
@@ -100,7 +100,7 @@ async fn more_layers_than_a_task_has_budget_still_move() {
         let (mut a, mut b) = exchange(ends, 50_000).await;
         settle(&mut a, &mut b).await;
         let (x, y) = tokio::join!(a.close(), b.close());
-        assert!(x.ended_in_order() && y.ended_in_order(), "{:?} {:?}", x.reason, y.reason);
+        assert!(ended_together(&x, &y), "{:?} {:?}", x.reason, y.reason);
     })
     .await;
 }

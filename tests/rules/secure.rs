@@ -8,7 +8,7 @@ use bowline::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{Orderly as _, bounded, clog, expect, over, pattern, settle};
+use crate::common::{bounded, clog, ended_together, expect, over, pattern, settle};
 
 type Tls = TlsConnection<TcpConnection>;
 
@@ -64,7 +64,7 @@ async fn the_last_handshake_flight_leaves_with_the_first_write_or_the_next_poll(
                 assert_eq!(server.read_u8().await.unwrap(), b'x');
             }
             let (ours, theirs) = tokio::join!(client.close(), server.close());
-            assert!(ours.ended_in_order() && theirs.ended_in_order());
+            assert!(ended_together(&ours, &theirs));
         })
         .await;
     }
@@ -100,7 +100,7 @@ async fn the_facts_are_there_and_stay_after_the_end() {
     for kind in tls {
         let (mut a, mut b) = pair(kind).await.unwrap();
         let (x, y) = tokio::join!(a.close(), b.close());
-        assert!(x.ended_in_order() && y.ended_in_order());
+        assert!(ended_together(&x, &y));
         for end in [&a, &b] {
             let facts = end.as_tls().unwrap().tls().unwrap();
             let version = if kind == Kind::Tls12 { "TLSv1.2" } else { "TLSv1.3" };
@@ -129,7 +129,7 @@ async fn alpn_resumption_and_both_chains_are_reported() {
         assert_eq!(ours.peer_chain, theirs.own_chain);
         assert_eq!(*ours.own_chain, *me.chain_der());
         let (x, y) = tokio::join!(s.close(), c.close());
-        assert!(x.ended_in_order() && y.ended_in_order());
+        assert!(ended_together(&x, &y));
     }
 }
 

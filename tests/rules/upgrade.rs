@@ -8,7 +8,7 @@ use bowline::{
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{Orderly as _, bounded, expect, pattern, read_all, settle};
+use crate::common::{bounded, ended_together, expect, pattern, read_all, settle};
 
 type Upgradable = UpgradableConnection<TcpConnection>;
 
@@ -151,7 +151,7 @@ async fn an_upgrade_at_the_wrong_time_is_an_error_and_changes_nothing() {
     b.write_all(b"plain").await.unwrap();
     expect(&mut a, b"plain").await;
     let (x, y) = tokio::join!(a.close(), b.close());
-    assert!(x.ended_in_order() && y.ended_in_order());
+    assert!(ended_together(&x, &y));
     assert!(matches!(which(a.start_tls(as_client()).await), UpgradeError::Failed(Reason::Closed)));
 }
 
@@ -195,7 +195,7 @@ async fn success_gives_the_same_operations_and_addresses_and_the_facts() {
     assert!(!a.nodelay().unwrap());
     settle(&mut a, &mut b).await;
     let (x, y) = tokio::join!(a.close(), b.close());
-    assert!(x.ended_in_order() && y.ended_in_order());
+    assert!(ended_together(&x, &y));
     assert!(a.tls().is_some(), "the facts stay");
 }
 
@@ -227,7 +227,7 @@ async fn half_close_close_and_abort_right_after_the_upgrade() {
             b.close().await;
             received
         });
-        assert!(report.ended_in_order() && received.0 == b"last");
+        assert!(report.is_clean() && received.0 == b"last");
         let (mut a, mut b) = plain_pair().await;
         upgrade(&mut a, &mut b).await;
         a.abort();
@@ -254,7 +254,7 @@ async fn tls_inside_tls_inside_tls() {
     assert!(received == data && end.is_ok());
     b.close().await;
     let (report, _a) = sending.await.unwrap();
-    assert!(report.ended_in_order() && report.layers.len() == 4, "{report:?}");
+    assert!(report.is_clean() && report.layers.len() == 4, "{report:?}");
 }
 
 /// rule: upgrade-9
@@ -272,7 +272,7 @@ async fn downgrade_and_upgrade_again_lose_nothing() {
         settle(&mut a, &mut b).await;
     }
     let (x, y) = tokio::join!(a.close(), b.close());
-    assert!(x.ended_in_order() && y.ended_in_order());
+    assert!(ended_together(&x, &y));
 }
 
 /// rule: upgrade-9
@@ -337,7 +337,7 @@ async fn a_downgrade_of_tls_in_tls_lands_on_the_session_beneath() {
     assert!(a.is_secure() && b.is_secure());
     settle(&mut a, &mut b).await;
     let (x, y) = tokio::join!(a.close(), b.close());
-    assert!(x.ended_in_order() && y.ended_in_order() && x.layers.len() == 2);
+    assert!(ended_together(&x, &y) && x.layers.len() == 2);
 }
 
 /// rule: upgrade-6, abort-4
@@ -366,7 +366,7 @@ async fn all_of_it_works_on_trait_objects() {
     a.close_write().await.unwrap();
     assert_eq!(b.read(&mut [0; 1]).await.unwrap(), 0);
     let (x, y) = tokio::join!(a.close(), b.close());
-    assert!(x.ended_in_order() && y.ended_in_order());
+    assert!(ended_together(&x, &y));
 }
 
 /// rule: secure-5, upgrade-6
@@ -419,7 +419,7 @@ async fn a_downgrade_that_was_given_up_keeps_no_layer_from_ending_in_order() {
         read_all(&mut b).await.1.unwrap();
         b.close().await
     });
-    assert!(ours.ended_in_order() && theirs.ended_in_order(), "{ours:?} {theirs:?}");
+    assert!(ended_together(&ours, &theirs), "{ours:?} {theirs:?}");
     assert!(ours.layers.iter().all(|layer| layer.marker_sent), "{ours:?}");
 }
 

@@ -5,7 +5,9 @@ use bowline::testing::{Kind, memory_pair, pair, pair_with, shared_pki, tcp_pair}
 use bowline::{Error, Policy, Split, TlsConnection, TlsTransport, Transport, Watermarks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{Orderly as _, bounded, clog, clog_with, expect, over, over_all, pattern, read_all};
+use crate::common::{
+    KNOWS_DELIVERY, bounded, clog, clog_with, ended_together, expect, over, over_all, pattern, read_all,
+};
 
 /// rule: write-1
 #[tokio::test]
@@ -33,7 +35,7 @@ async fn bytes_arrive_in_the_order_of_the_calls() {
         let (received, end) = read_all(&mut b).await;
         assert!(received == data && end.is_ok());
         b.close().await;
-        assert!(writing.await.unwrap().ended_in_order());
+        assert!(writing.await.unwrap().is_clean());
     })
     .await;
 }
@@ -129,7 +131,7 @@ async fn writes_before_the_handshake_are_kept_in_order_and_bounded() {
         // A task has to read the server's flight. The client does so while it closes; a task that only writes would
         // wait.
         let (ours, theirs) = tokio::join!(sending, driving);
-        assert!(ours.ended_in_order() && theirs.ended_in_order());
+        assert!(ended_together(&ours, &theirs));
     })
     .await;
 }
@@ -168,7 +170,7 @@ async fn a_write_after_a_close_write_that_was_only_begun_is_refused() {
 async fn every_operation_after_the_end_is_an_error_and_no_panic() {
     over_all(|_, mut a, mut b| async move {
         let (ours, _) = tokio::join!(a.close(), b.close());
-        assert!(ours.ended_in_order(), "{ours:?}");
+        assert!(ours.is_clean(), "{ours:?}");
         assert!(a.write(b"x").await.is_err());
         assert!(a.write_vectored(&[IoSlice::new(b"x")]).await.is_err());
         assert_eq!(a.read(&mut [0; 8]).await.unwrap(), 0);
@@ -178,7 +180,7 @@ async fn every_operation_after_the_end_is_an_error_and_no_panic() {
         a.abort();
         a.close().await;
         let status = a.status();
-        assert!(status.reason.unwrap().ended_in_order());
+        assert!(status.reason.unwrap().is_clean());
     })
     .await;
 }
@@ -342,7 +344,7 @@ async fn a_large_write_goes_above_the_default_mark_where_the_socket_has_space() 
         over(&tls, policy, move |kind, mut a, mut b| async move {
             let data = pattern(300_000);
             let accepted = a.write(&data).await.unwrap();
-            let knows_the_socket = cfg!(target_os = "linux") && !matches!(kind, Kind::TlsInTls | Kind::MemoryTls);
+            let knows_the_socket = KNOWS_DELIVERY && !matches!(kind, Kind::TlsInTls | Kind::MemoryTls);
             assert_eq!(accepted, if knows_the_socket && !is_own { 2 * HIGH } else { HIGH }, "{kind:?}");
             expect(&mut b, &data[..accepted]).await;
         })
@@ -469,7 +471,7 @@ async fn tls_flushes_a_layer_that_keeps_a_queue_of_its_own() {
         a.write_all(b"out, and not kept").await.unwrap();
         expect(&mut b, b"out, and not kept").await;
         let (ours, theirs) = tokio::join!(a.close(), b.close());
-        assert!(ours.ended_in_order() && theirs.ended_in_order());
+        assert!(ended_together(&ours, &theirs));
     })
     .await;
 }

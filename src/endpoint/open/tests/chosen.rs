@@ -72,8 +72,8 @@ async fn one_group_drains_listeners_of_every_kind() {
         assert!(to.connect().await.is_err() && listener.group().is_draining() && incoming.control().is_draining());
         match incoming.begin().await {
             Ok(mut theirs) => {
-                let (ours, theirs) = timeout(SOON, async { tokio::join!(ours.close(), theirs.close()) }).await.unwrap();
-                assert!(ours.is_clean() && theirs.is_clean(), "{to}");
+                let (theirs, ours) = timeout(SOON, async { tokio::join!(theirs.close(), ours.close()) }).await.unwrap();
+                assert!(theirs.is_clean() && ended_together(&ours, &theirs), "{to}");
             }
             // rule: drain-2: an unfinished handshake is aborted.
             Err(error) => {

@@ -30,7 +30,7 @@ async fn talk(client: &mut impl Transport, server: &mut impl Transport) {
         server.close_with(b"answer").await
     };
     let (ours, theirs) = timeout(SOON, async { tokio::join!(asking, answering) }).await.unwrap();
-    assert!(ours.is_clean() && theirs.is_clean(), "{ours}; {theirs}");
+    assert!(ended_together(&ours, &theirs), "{ours}; {theirs}");
 }
 
 /// rule: tcp-8
