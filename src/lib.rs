@@ -125,6 +125,8 @@ mod layers;
 mod observers;
 mod policy;
 #[cfg(feature = "tokio")]
+mod reload;
+#[cfg(feature = "tokio")]
 mod server;
 #[cfg(feature = "starttls")]
 pub mod starttls;
@@ -194,6 +196,7 @@ pub use self::{
     layers::upgradable::UpgradableConnection,
     layers::upgradable::split::{UpgradableReadHalf, UpgradableWriteHalf},
     relay::{RelayReport, relay},
+    reload::{ReloadEvents, Reloaded, Reloader, ReloaderBuilder},
     server::builder::ListenerBuilder,
     server::incoming::Incoming,
     server::listener::Listener,
@@ -226,6 +229,8 @@ mod pages {
     struct Identities;
     #[doc = include_str!("../docs/tickets.md")]
     struct Tickets;
+    #[doc = include_str!("../docs/reload.md")]
+    struct Reload;
     #[doc = include_str!("../docs/dropped.md")]
     struct Dropped;
     #[cfg(all(feature = "hyper", feature = "axum", feature = "tonic", feature = "postgres"))]

@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+#[cfg(feature = "tokio")]
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::client::danger::ServerCertVerifier;
@@ -18,17 +20,18 @@ use super::common::{Common, Revocation, RootSource, checked_alpn, contradiction,
 use super::fingerprint::Fingerprint;
 use super::identity::IdentitySource;
 use super::pem::Source;
+use super::platform_roots::PlatformRoots;
 use super::revocation::Lists;
 use super::roles::{impl_builder, impl_tls};
 use super::settings::Settings;
 use super::tickets;
 use super::verify::{AcceptAnyServer, RootsAsServers};
 use super::volume::Volumes;
+#[cfg(feature = "tokio")]
+use super::x509;
 use super::{ConfigWarning, TlsVersion};
 use crate::core::engine::EngineKind;
 use crate::core::session::Session;
-#[cfg(feature = "platform-roots")]
-use crate::error::chain;
 use crate::error::{ConfigError, ConfigProblem, Error};
 use crate::policy::Watermarks;
 
@@ -57,6 +60,12 @@ impl ClientTls {
     /// or if the configuration came from rustls, which does not expose it.
     pub fn own_certificates(&self) -> Option<Arc<[CertificateDer<'static>]>> {
         self.0.now().own.clone()
+    }
+
+    /// The time at which our own certificate expires.
+    #[cfg(feature = "tokio")]
+    pub(super) fn own_not_after(&self) -> Option<SystemTime> {
+        x509::validity(self.own_certificates()?.first()?).map(|(_, to)| to)
     }
 
     /// A session of the pure core, with the configured engine. Its ClientHello is ready to be sent.
@@ -96,6 +105,8 @@ pub struct ClientTlsBuilder {
     roots: Vec<RootSource>,
     /// Trusts the roots of the system, together with `roots`. Set only with the feature `platform-roots`.
     platform_roots: bool,
+    /// The roots of the platform, after they were read.
+    of_platform: PlatformRoots,
     /// `build` refuses this together with any roots, so that the error names both settings.
     no_verification: bool,
     changes: Vec<Change<ClientConfig>>,
@@ -134,6 +145,9 @@ impl ClientTlsBuilder {
 
     /// Trusts the roots of the operating system, in addition to the roots that you add. The roots are read when the
     /// configuration is built. The [warnings](ClientTls::warnings) say how many of them cannot be used.
+    ///
+    /// The roots are a part of the contents that [`ClientTls::replace`] compares, so a [`Reloader`](crate::Reloader)
+    /// notices when the system trusts other roots. Reading them may take some milliseconds.
     #[cfg(feature = "platform-roots")]
     #[doc(alias = "platformTrust")]
     #[doc(alias = "create_default_context")]
@@ -214,28 +228,33 @@ impl ClientTlsBuilder {
     }
 
     /// The same builder, after its files were read.
-    fn read_files(&self) -> Self {
-        Volumes::read(|volumes| {
+    pub(super) fn read_files(&self) -> Self {
+        let read = Volumes::read(|volumes| {
             let mut read = self.clone();
             read.common.read_files(volumes);
             read.roots.iter_mut().for_each(|source| source.read_file(volumes));
             Ok::<_, Infallible>(read)
-        })
-        .unwrap_or_else(|never| match never {})
+        });
+        let mut read = read.unwrap_or_else(|never| match never {});
+        if read.platform_roots {
+            read.of_platform = PlatformRoots::read();
+        }
+        read
     }
 
-    fn fingerprint(&self) -> Fingerprint {
+    pub(super) fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of((
             &self.common,
             &self.roots,
             self.platform_roots,
+            &self.of_platform,
             self.no_verification,
             self.tickets,
             &self.changes,
         ))
     }
 
-    fn build_from_memory(mut self) -> Result<ClientTls, Error> {
+    pub(super) fn build_from_memory(mut self) -> Result<ClientTls, Error> {
         let contents = self.fingerprint();
         let provider = self.common.provider()?;
         let versions = self.common.versions()?;
@@ -272,8 +291,7 @@ impl ClientTlsBuilder {
         let own = own.filter(|_| Arc::ptr_eq(&resolver, &config.client_auth_cert_resolver));
         let mut settings = Settings::new(config, own, warnings);
         settings.changes = std::mem::take(&mut self.changes).into();
-        // The roots of the platform are not a part of the fingerprint.
-        settings.contents = (!self.platform_roots).then_some(contents);
+        settings.contents = Some(contents);
         ClientTls(settings.into()).with_engine(&self.common)
     }
 
@@ -292,7 +310,7 @@ impl ClientTlsBuilder {
         warnings.extend(unused_lists(&self.roots, &self.common.revocation));
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(named.iter().cloned());
-        self.add_platform_roots(&mut roots, warnings);
+        self.of_platform.add_to(&mut roots, warnings);
         if roots.is_empty() {
             // The warnings are part of the error, because no configuration is made from which they could be read.
             let said: Vec<&str> = warnings.iter().map(|warning| warning.detail.as_str()).collect();
@@ -324,33 +342,6 @@ impl ClientTlsBuilder {
             false => Ok(Arc::new(AcceptAnyServer { algorithms: provider.signature_verification_algorithms })),
         }
     }
-
-    #[cfg(feature = "platform-roots")]
-    fn add_platform_roots(&self, roots: &mut RootCertStore, warnings: &mut Vec<ConfigWarning>) {
-        if !self.platform_roots {
-            return;
-        }
-        let mut found = rustls_native_certs::load_native_certs();
-        let mut details: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
-        // rustls's parser skips a section that begins in the middle of a line (rule: secure-12).
-        if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
-            match Source::File(file.into()).certificates() {
-                Ok(certs) => found.certs.extend(certs.into_iter().map(|cert| cert.item)),
-                Err(error) => details.push(chain(&error).to_string()),
-            }
-            found.certs.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
-            found.certs.dedup();
-        }
-        let (_, unusable) = roots.add_parsable_certificates(found.certs);
-        if unusable > 0 {
-            details.push(format!("{unusable} root certificates of the platform cannot be parsed"));
-        }
-        let kind = super::WarningKind::PlatformRoots;
-        warnings.extend(details.into_iter().map(|detail| ConfigWarning { file: None, kind, detail }));
-    }
-
-    #[cfg(not(feature = "platform-roots"))]
-    fn add_platform_roots(&self, _: &mut RootCertStore, _: &mut Vec<ConfigWarning>) {}
 }
 
 /// Turns off what bowline does not support (rule: secure-11).

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::identities::Identity;
+use super::volume::DATA;
 use super::{ConfigWarning, WarningKind, fail};
 use crate::error::{ConfigError, ConfigProblem, Error};
 
@@ -117,18 +118,29 @@ impl Directory {
     }
 }
 
-/// The names in a directory and the path of each. Names that begin with a dot are left out.
-fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
-    let unreadable = |error: io::Error| fail(Some(dir.into()), ConfigProblem::Unreadable(Arc::new(error)));
+/// The names in a directory and the path of each, all in one revision. Names that begin with a dot are left out.
+fn entries(dir: &Path) -> Result<BTreeMap<String, PathBuf>, Error> {
     let current = revision(dir)?;
-    let mut all = Vec::new();
+    let mut all = names(&current)?;
+    if dir.join(DATA).symlink_metadata().is_ok() {
+        // A volume of Kubernetes may hold other mounts too. A link through `..data` is of the revision, or of another one.
+        let is_beside = |path: &Path| !fs::read_link(path).is_ok_and(|target| target.starts_with(DATA));
+        for (name, path) in names(dir)?.into_iter().filter(|(_, path)| is_beside(path)) {
+            all.entry(name).or_insert(path);
+        }
+    }
+    Ok(all)
+}
+
+fn names(dir: &Path) -> Result<BTreeMap<String, PathBuf>, Error> {
+    let unreadable = |error: io::Error| fail(Some(dir.into()), ConfigProblem::Unreadable(Arc::new(error)));
+    let mut all = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
-        // A volume of Kubernetes may hold other mounts too.
-        let (inside, beside) = (current.join(&name), dir.join(&name));
+        let path = dir.join(&name);
         let name = name.to_string_lossy().into_owned();
         if !name.starts_with('.') {
-            all.push((name, if inside.exists() { inside } else { beside }));
+            all.insert(name, path);
         }
     }
     Ok(all)
@@ -138,7 +150,7 @@ fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
 /// the link `..data`. A reader that follows the link for each file may get the certificate of one revision and the key
 /// of another (rule: identity-6).
 fn revision(dir: &Path) -> Result<PathBuf, Error> {
-    let data = dir.join("..data");
+    let data = dir.join(DATA);
     let link = if data.symlink_metadata().is_ok() { data.as_path() } else { dir };
     match link.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
         true => {
@@ -152,7 +164,7 @@ fn revision(dir: &Path) -> Result<PathBuf, Error> {
 fn links(dir: &Path) -> Vec<PathBuf> {
     let folders = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut links: Vec<_> =
-        folders.chain([dir.to_owned()]).filter_map(|at| fs::read_link(at.join("..data")).ok()).collect();
+        folders.chain([dir.to_owned()]).filter_map(|at| fs::read_link(at.join(DATA)).ok()).collect();
     links.sort_unstable();
     links
 }

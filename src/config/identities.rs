@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer};
@@ -16,7 +16,7 @@ use super::passphrase::Passphrase;
 use super::pem::Source;
 use super::volume::Volumes;
 use super::{ClientAuth, ConfigWarning, ocsp, x509};
-use crate::certificate::{AlternativeName, Certificate, seconds};
+use crate::certificate::{AlternativeName, Certificate};
 use crate::error::Error;
 
 /// An identity of a server, to add to others with
@@ -220,16 +220,15 @@ pub(super) fn describe(all: &[Loaded]) -> Result<Vec<IdentityInfo>, Error> {
 impl Loaded {
     fn describe(&self, taken: &mut HashSet<String>) -> IdentityInfo {
         let chain: Arc<[_]> = self.certified.cert.clone().into();
-        let validity = Certificate::from_der(&chain[0]).and_then(|parsed| parsed.validity());
-        let at = |time| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds(time));
+        let validity = x509::validity(&chain[0]);
         let name = self.label.clone().unwrap_or_else(|| self.default_label(taken)).into();
         IdentityInfo {
             name,
             server_names: self.names.clone(),
             is_default: false,
             chain,
-            not_before: validity.map(|(from, _)| at(from)),
-            not_after: validity.map(|(_, to)| at(to)),
+            not_before: validity.map(|(from, _)| from),
+            not_after: validity.map(|(_, to)| to),
         }
     }
 

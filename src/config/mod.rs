@@ -43,6 +43,7 @@ mod noting;
 mod ocsp;
 mod passphrase;
 mod pem;
+mod platform_roots;
 mod revocation;
 mod roles;
 mod server;
@@ -54,6 +55,8 @@ mod ticketer;
 mod tickets;
 mod verify;
 mod volume;
+#[cfg(feature = "tokio")]
+pub(crate) mod watched;
 mod x509;
 
 #[cfg(test)]

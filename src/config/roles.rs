@@ -18,7 +18,9 @@ macro_rules! impl_tls {
             ///
             /// Returns the new [generation](Self::generation). If `other` was made from the same contents, or has the
             /// same configuration of rustls, nothing changes and the generation stays the same (rules: reload-1,
-            /// reload-2).
+            /// reload-2). Two changes by `customize` are the same only if both builders are clones of one.
+            ///
+            /// [`Reloader`](crate::Reloader) does this whenever the files of a builder change.
             ///
             $(#[doc = $doc])*
             #[doc(alias = "reload")]

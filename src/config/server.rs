@@ -76,6 +76,11 @@ impl ServerTls {
         Arc::clone(&self.0.now().identities)
     }
 
+    /// Checks everything and makes the configuration.
+    pub(super) fn from_memory(read: &InMemory) -> Result<Self, Error> {
+        Self(read.settings()?.into()).with_engine(&read.common)
+    }
+
     /// A session of the pure core, with the configured engine.
     #[cfg(feature = "unstable")]
     #[doc(hidden)]
@@ -305,12 +310,11 @@ impl ServerTlsBuilder {
     /// # Errors
     /// [`ConfigError`](crate::ConfigError): a mistake in the configuration.
     pub fn build(self) -> Result<ServerTls, Error> {
-        let read = self.read_files()?;
-        ServerTls(read.settings()?.into()).with_engine(&read.common)
+        ServerTls::from_memory(&self.read_files()?)
     }
 
     /// Reads all files, in one revision.
-    fn read_files(&self) -> Result<InMemory, Error> {
+    pub(super) fn read_files(&self) -> Result<InMemory, Error> {
         Volumes::read(|volumes| {
             let Self { mut common, default_identity, mut client_auth, ticketer, resolver, changes, .. } = self.clone();
             let mut warnings = Vec::new();

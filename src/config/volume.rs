@@ -57,7 +57,8 @@ impl Volumes {
     }
 }
 
-const DATA: &str = "..data";
+/// The link to the revision of a volume.
+pub(super) const DATA: &str = "..data";
 
 /// The path of a file inside the revisions of a volume. `None` if the folder is no volume, or if the file is outside of
 /// its revisions: a volume may contain other mounts too.

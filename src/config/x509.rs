@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use der::asn1::AnyRef;
 use der::{Tag, Tagged};
@@ -21,6 +22,13 @@ pub fn subject(cert: &CertificateDer<'_>) -> Option<String> {
     // RFC 4514, section 2.1: "starting with the last element of the sequence and moving backwards toward the first".
     let rdns = elements(parsed.subject)?.into_iter().rev().map(relative_name).collect::<Option<Vec<_>>>()?;
     Some(rdns.join(",")).filter(|subject| !subject.is_empty())
+}
+
+/// The times from which and until which a certificate is valid.
+pub(super) fn validity(cert: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
+    let (from, to) = Certificate::from_der(cert)?.validity()?;
+    let at = |time| SystemTime::UNIX_EPOCH + Duration::from_secs(certificate::seconds(time));
+    Some((at(from), at(to)))
 }
 
 /// The last common name in the subject of a certificate, without escapes. `None` if there is none.

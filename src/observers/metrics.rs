@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
+use crate::config::{IdentityInfo, ServerTls};
 use crate::conn::control::{AcceptFailure, Control, Observer, Reload, Traffic};
 use crate::conn::refusal::Refusal;
 use crate::core::facts::SessionFacts;
@@ -66,6 +67,8 @@ struct State {
     open: HashMap<usize, (Control, Traffic)>,
     /// The expiry of each certificate, by name.
     expiry: Vec<(String, SystemTime)>,
+    /// A configuration whose certificates these are.
+    tls: Option<ServerTls>,
 }
 
 impl Metrics {
@@ -93,9 +96,21 @@ impl Metrics {
             count_bytes(control, counted);
         }
         let now = SystemTime::now();
+        if let Some(tls) = state.tls.clone() {
+            let identities = tls.identities();
+            let expiry = |identity: &IdentityInfo| Some((identity.name.to_string(), identity.not_after?));
+            state.expiry = identities.iter().filter_map(expiry).collect();
+            self.set_generation(tls.generation());
+        }
         for (name, not_after) in &state.expiry {
             gauge!(EXPIRY, "name" => name.clone()).set(remaining(*not_after, now));
         }
+    }
+
+    /// Shows the certificates and the generation of this configuration from now on, also after each replacement.
+    pub fn watch(&self, tls: &ServerTls) {
+        self.state().tls = Some(tls.clone());
+        self.update();
     }
 
     /// The certificates that are in use: a name for each, and the time at which it expires.
@@ -189,7 +204,7 @@ impl Observer for Metrics {
 
     fn reloaded(&self, reload: &Reload<'_>) {
         counter!(RELOADS, "outcome" => reload.name()).increment(1);
-        if let Reload::Done { generation, .. } | Reload::Unchanged { generation } = reload {
+        if let Reload::Done { generation, .. } | Reload::Unchanged { generation, .. } = reload {
             self.set_generation(*generation);
         }
     }

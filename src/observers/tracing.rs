@@ -178,7 +178,9 @@ impl Observer for Tracing {
     fn reloaded(&self, reload: &Reload<'_>) {
         match reload {
             Reload::Done { generation, .. } => info!(target: "bowline", generation, "certificates were loaded again"),
-            Reload::Unchanged { generation } => debug!(target: "bowline", generation, "certificates have not changed"),
+            Reload::Unchanged { generation, .. } => {
+                debug!(target: "bowline", generation, "certificates have not changed")
+            }
             Reload::Failed { error } => {
                 error!(target: "bowline", error = %chain(*error), "certificates could not be loaded; the old ones stay in use");
             }

@@ -107,12 +107,28 @@ fn the_same_contents_keep_the_generation() {
         assert_eq!(tls.replace(builder.clone().build().unwrap()), generation);
         assert_eq!(tls.replace(builder.build().unwrap()), generation);
     }
+    // Code of the application is the same only if it is the same object.
+    let change = |config: &mut bowline::rustls::ServerConfig| config.ignore_client_order = true;
+    let changed = server(true, &b).customize(change);
+    assert_eq!(tls.replace(changed.clone().build().unwrap()), 9);
+    assert_eq!(tls.replace(changed.build().unwrap()), 9);
+    assert_eq!(tls.replace(server(true, &b).customize(change).build().unwrap()), 10);
     // Of a configuration that came from rustls, only itself is known to be the same.
     let from = ServerTls::from(tls.config());
     assert_eq!(from.replace(ServerTls::from(tls.config())), 1);
     assert_eq!(from.replace(server(false, &a).build().unwrap()), 2);
     let copy = bowline::rustls::ServerConfig::clone(&from.config());
     assert_eq!(from.replace(ServerTls::from(std::sync::Arc::new(copy))), 3);
+}
+
+/// rule: reload-2
+#[test]
+fn the_same_roots_of_the_platform_keep_the_generation() {
+    let pki = shared_pki();
+    let builder = ClientTls::builder().platform_roots().root(pki.ca_der());
+    let tls = builder.clone().build().unwrap();
+    assert_eq!(tls.replace(builder.clone().build().unwrap()), 1);
+    assert_eq!(tls.replace(builder.root(Pki::new().ca_der()).build().unwrap()), 2);
 }
 
 /// rule: reload-3

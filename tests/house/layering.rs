@@ -18,7 +18,10 @@ const LEVELS: [(&str, &[&str]); 13] = [
     ("TLS configuration; what every connection has (handle, group, bounds, socket)", &["config", "conn"]),
     ("the traits of transports, and the futures that their methods return; observers", &["transport", "observers"]),
     ("the layers: TCP, streams, TLS, upgradable connections", &["layers"]),
-    ("connecting, accepting, relaying, dialogues before TLS", &["client", "server", "relay", "starttls"]),
+    (
+        "connecting, accepting, relaying, dialogues before TLS, reloading",
+        &["client", "server", "relay", "starttls", "reload"],
+    ),
     ("endpoint strings; callbacks", &["endpoint", "protocol"]),
     (
         "sockets for a successor; the traits of frameworks: hyper, axum, tonic, tokio-postgres",

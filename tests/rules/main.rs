@@ -23,6 +23,8 @@ mod limit;
 mod linger;
 mod locks;
 mod observe;
+#[cfg(unix)]
+mod reload;
 mod retry;
 mod secure;
 mod tcp;

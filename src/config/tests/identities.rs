@@ -232,6 +232,26 @@ pub(super) fn volume(dir: &Path, revision: &str, identity: &pki::Identity) {
     }
 }
 
+/// Kubernetes first changes the link to the revision, then adds and removes the links of its files.
+///
+/// rule: identity-6
+#[cfg(unix)]
+#[test]
+fn the_links_of_a_volume_do_not_say_which_files_are_in_its_revision() {
+    use std::os::unix::fs::symlink;
+    let pki = Pki::new();
+    let dir = TempDir::new().unwrap();
+    volume(dir.path(), "..0", &pki.server(&["a.example"]));
+    put(dir.path(), "..0/new.pem", "..0/new.key", &pki.server(&["new.example"]));
+    for gone in ["gone.pem", "gone.key", "sub"] {
+        symlink(format!("..data/{gone}"), dir.path().join(gone)).unwrap();
+    }
+    put(dir.path(), "mounted.pem", "mounted.key", &pki.server(&["mounted.example"]));
+    let tls = ServerTls::builder().identities_dir(dir.path()).build().unwrap();
+    assert_eq!(names(&tls), ["mounted", "new", "tls"]);
+    assert_eq!(kinds(tls.warnings()), []);
+}
+
 /// rule: identity-6
 #[cfg(unix)]
 #[test]

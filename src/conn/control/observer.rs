@@ -94,7 +94,8 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (connection, report);
     }
 
-    /// Certificates and keys were loaded again, or loading them has failed.
+    /// A [`Reloader`](crate::Reloader) has loaded certificates and keys again, or loading them has failed (rule:
+    /// reload-7). The method runs in a task of the reloader.
     fn reloaded(&self, reload: &Reload<'_>) {
         let _ = reload;
     }
@@ -152,16 +153,18 @@ pub enum Reload<'a> {
     /// The new certificates and keys are in use.
     #[non_exhaustive]
     Done {
-        /// How many times they were loaded, from 1.
+        /// The [generation](crate::ServerTls::generation) of the configuration.
         generation: u64,
-        /// The time at which the first of the new certificates expires.
+        /// The time at which the first of the certificates expires.
         not_after: Option<SystemTime>,
     },
-    /// The certificates and keys have not changed.
+    /// The certificates and keys have not changed: they were loaded on request, or a mistake was removed.
     #[non_exhaustive]
     Unchanged {
-        /// How many times they were loaded, from 1.
+        /// The [generation](crate::ServerTls::generation) of the configuration.
         generation: u64,
+        /// The time at which the first of the certificates expires.
+        not_after: Option<SystemTime>,
     },
     /// The new certificates and keys cannot be used. The old ones stay in use.
     #[non_exhaustive]
@@ -206,6 +209,10 @@ impl Observers {
     pub(crate) fn of(policy: &Policy) -> Option<Arc<Self>> {
         let observers = policy.observers.0.as_ref()?;
         Arc::clone(observers).downcast().ok()
+    }
+
+    pub(crate) fn add(&mut self, observer: Arc<dyn Observer>) {
+        self.0.push(observer);
     }
 
     /// Adds the observers of another policy that are not among these.

@@ -141,7 +141,7 @@ fn reloads_and_certificates_are_counted() {
     let error = Error::from(io::Error::other("no such file"));
     for reload in [
         Reload::Done { generation: 2, not_after: None },
-        Reload::Unchanged { generation: 3 },
+        Reload::Unchanged { generation: 3, not_after: None },
         Reload::Failed { error: &error },
     ] {
         metrics.reloaded(&reload);
