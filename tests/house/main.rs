@@ -14,4 +14,5 @@ mod matrix;
 mod rules;
 mod settings;
 mod source;
+mod trust;
 mod wrappers;

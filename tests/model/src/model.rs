@@ -1,0 +1,341 @@
+//! The model for the checker: the events that are possible in a state, and the properties of every state.
+
+use bowline::core::half::End;
+use bowline::core::producer::{ProducerEvent, ProducerState};
+use stateright::{Model, Property};
+
+use crate::state::{Item, Peer, World, Wrong};
+use crate::steps::{Steps, loss_propagates};
+use crate::tables::{Change, Tables, Why};
+
+/// The size of a world, and how its network works.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub name: &'static str,
+    /// The connection begins after a handshake.
+    pub begins_secured: bool,
+    /// The peer's system reports what it has received, as TCP does on Linux.
+    pub acknowledges: bool,
+    /// RST makes the system discard what it had received and nobody had read.
+    pub reset_discards: bool,
+    /// Items on the wire in each direction.
+    pub capacity: usize,
+    /// Units of data that each peer may write.
+    pub writes: [u8; 2],
+    pub upgrades: u8,
+    pub downgrades: u8,
+    /// How often each peer may register a producer.
+    pub producers: [u8; 2],
+    /// How often the network, an attacker, an abort or a drop may interfere.
+    pub disturbances: u8,
+}
+
+/// One event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    Write(usize),
+    Read(usize),
+    CloseWrite(usize),
+    Close(usize),
+    Abort(usize),
+    Drop(usize),
+    StartTls(usize),
+    StopTls(usize),
+    RegisterPush(usize),
+    RegisterPull(usize),
+    Unregister(usize),
+    /// The oldest item that this peer has sent arrives.
+    Deliver(usize),
+    /// Nothing that this peer sends arrives any more.
+    Cut(usize),
+    ForgeFin(usize),
+    ForgeRst,
+    ForgeData(usize),
+    CloseTimesOut(usize),
+    TimesOut(usize),
+}
+
+/// The model over the tables of the crate, or over tables with a fault.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub setup: Setup,
+    pub tables: Tables,
+}
+
+impl Connection {
+    fn steps<'a>(&'a self, world: &'a mut World) -> Steps<'a> {
+        Steps { world, tables: self.tables, setup: &self.setup }
+    }
+
+    /// The only state at the beginning.
+    pub fn first(&self) -> World {
+        let setup = &self.setup;
+        let peer = |i: usize| {
+            let peer = Peer::new(setup.upgrades, setup.downgrades, setup.producers[i]);
+            if setup.begins_secured { peer.secured() } else { peer }
+        };
+        World {
+            peers: [peer(0), peer(1)],
+            wires: Default::default(),
+            disturbances: setup.disturbances,
+            is_disturbed: false,
+            has_timed_out: false,
+            wrong: None,
+        }
+    }
+
+    /// Everything that may happen.
+    pub fn possible(&self, world: &World, actions: &mut Vec<Action>) {
+        let world = &mut world.clone();
+        let may_interfere = world.disturbances > 0;
+        for i in 0..2 {
+            let steps = self.steps(world);
+            let peer = &steps.world.peers[i];
+            let is_live = peer.report.is_none();
+            let is_calling = peer.change.is_under_way();
+            if steps.may_write(i) && peer.wrote < self.setup.writes[i] && may_produce(peer) {
+                actions.push(Action::Write(i));
+            }
+            if steps.may_read(i) {
+                actions.push(Action::Read(i));
+            }
+            if is_live && !peer.closes {
+                actions.push(Action::Close(i));
+                if !peer.ends_half && !is_calling {
+                    actions.push(Action::CloseWrite(i));
+                }
+            }
+            if steps.may_start_tls(i) {
+                actions.push(Action::StartTls(i));
+            }
+            if steps.may_stop_tls(i) {
+                actions.push(Action::StopTls(i));
+            }
+            if peer.producers > 0 && is_live && !peer.producer.is_there() && !peer.closes && !peer.ends_half {
+                actions.extend([Action::RegisterPush(i), Action::RegisterPull(i)]);
+            }
+            if peer.producer.is_there() {
+                actions.push(Action::Unregister(i));
+            }
+            if !steps.world.wires[i].items.is_empty() {
+                actions.push(Action::Deliver(i));
+            }
+            let is_dead = steps.world.wires.iter().any(|wire| wire.is_cut);
+            if is_live && is_dead {
+                actions.push(if peer.closes { Action::CloseTimesOut(i) } else { Action::TimesOut(i) });
+            }
+            if may_interfere {
+                if is_live {
+                    actions.extend([Action::Abort(i), Action::Drop(i)]);
+                }
+                if !steps.world.wires[i].is_cut && !peer.is_gone {
+                    actions.push(Action::Cut(i));
+                    let other = &steps.world.peers[1 - i];
+                    // FIN is the marker of plaintext, so an attacker who sends it cannot be told from the peer.
+                    if other.tls.is_some() {
+                        actions.push(Action::ForgeFin(i));
+                    } else if steps.world.wires[i].items.len() < self.setup.capacity {
+                        actions.push(Action::ForgeData(i));
+                    }
+                    if i == 0 && !steps.world.wires[1].is_cut {
+                        actions.push(Action::ForgeRst);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The state after an event.
+    pub fn after(&self, world: &World, action: Action) -> World {
+        let mut next = *world;
+        let mut steps = self.steps(&mut next);
+        let disturb = matches!(
+            action,
+            Action::Abort(_)
+                | Action::Drop(_)
+                | Action::Cut(_)
+                | Action::ForgeFin(_)
+                | Action::ForgeRst
+                | Action::ForgeData(_)
+        );
+        if disturb {
+            steps.world.disturbances -= 1;
+            steps.world.is_disturbed = true;
+        }
+        match action {
+            Action::Write(i) => steps.write(i),
+            Action::Read(i) => steps.read(i),
+            Action::CloseWrite(i) => steps.close_write(i),
+            Action::Close(i) => steps.close(i),
+            Action::Abort(i) => steps.abort(i),
+            Action::Drop(i) => steps.drop_it(i),
+            Action::StartTls(i) => steps.start_tls(i),
+            Action::StopTls(i) => steps.stop_tls(i),
+            Action::RegisterPush(i) => steps.register(i, ProducerEvent::RegisterPush),
+            Action::RegisterPull(i) => steps.register(i, ProducerEvent::RegisterPull),
+            Action::Unregister(i) => steps.unregister(i),
+            Action::Deliver(i) => steps.deliver_from(i),
+            Action::Cut(i) => steps.cut(i),
+            Action::ForgeFin(i) => steps.forge_fin(i),
+            Action::ForgeRst => steps.forge_rst(),
+            Action::ForgeData(i) => steps.forge_data(i),
+            Action::CloseTimesOut(i) => steps.time_out_close(i),
+            Action::TimesOut(i) => steps.time_out(i),
+        }
+        next
+    }
+
+    /// From here both applications only finish: they read, follow an upgrade, and close. Every message arrives that is not
+    /// lost. A limit is needed only if nothing else goes on.
+    pub fn finished(&self, world: &World) -> World {
+        let mut world = *world;
+        for calls_close in [false, true] {
+            self.settle(&mut world);
+            if calls_close {
+                for i in 0..2 {
+                    if world.peers[i].report.is_none() && !world.peers[i].closes {
+                        world = self.after(&world, Action::Close(i));
+                        self.settle(&mut world);
+                    }
+                }
+            }
+        }
+        for i in 0..2 {
+            if world.peers[i].report.is_none() {
+                world = self.after(&world, Action::CloseTimesOut(i));
+                self.settle(&mut world);
+            }
+        }
+        world
+    }
+
+    fn settle(&self, world: &mut World) {
+        for _ in 0..100 {
+            let before = *world;
+            for i in 0..2 {
+                if world.peers[i].producer.is_there() {
+                    *world = self.after(world, Action::Unregister(i));
+                }
+                if !world.wires[i].items.is_empty() {
+                    *world = self.after(world, Action::Deliver(i));
+                }
+                let steps = self.steps(world);
+                if steps.may_read(i) {
+                    *world = self.after(world, Action::Read(i));
+                } else if steps.world.peers[i].tls.is_none()
+                    && matches!(steps.world.peers[i].arrived.front(), Some(Item::Flight(_)))
+                    && steps.may_start_tls(i)
+                {
+                    *world = self.after(world, Action::StartTls(i));
+                }
+            }
+            if *world == before {
+                return;
+            }
+        }
+    }
+}
+
+fn may_produce(peer: &Peer) -> bool {
+    matches!(peer.producer, ProducerState::Absent | ProducerState::Flowing | ProducerState::Asked | ProducerState::Over)
+}
+
+/// Nothing has interfered, and the two applications agree about TLS.
+fn is_calm(world: &World) -> bool {
+    !world.is_disturbed && world.peers.iter().all(|peer| peer.change == Change::Settled && !peer.was_pointless)
+}
+
+/// Whether a state has a way out, and whether it is a good one.
+fn has_a_way_out(model: &Connection, world: &World) -> bool {
+    let end = model.finished(world);
+    let all_ended = end.peers.iter().all(|peer| peer.report.is_some() && peer.losses == 1 && peer.is_gone);
+    all_ended && end.wrong.is_none() && (!is_calm(&end) || ends_well(model, &end))
+}
+
+/// A connection that nobody has disturbed ends cleanly without a limit, and with all data.
+fn ends_well(model: &Connection, end: &World) -> bool {
+    let is_closed = |peer: &Peer| peer.report == Some(Why::Closed);
+    let are_closed = match model.setup.acknowledges {
+        true => end.peers.iter().all(is_closed),
+        // The order of the ends can prove the delivery to one side only.
+        false => {
+            end.peers.iter().any(is_closed)
+                && end.peers.iter().all(|peer| is_closed(peer) || peer.report == Some(Why::Unconfirmed))
+        }
+    };
+    are_closed && !end.has_timed_out && (0..2).all(|i| end.peers[1 - i].took == end.peers[i].wrote)
+}
+
+/// Both sides agree on clean: if one reports `closed`, it has the marker of the other one, which has not seen a bare end.
+/// Without acknowledgements, only the first half of this can be known: the marker of the other one may have crossed ours,
+/// and ours may be lost.
+fn agree(model: &Connection, world: &World) -> bool {
+    (0..2).all(|i| {
+        let (ours, theirs) = (&world.peers[i], &world.peers[1 - i]);
+        let is_closed = ours.report == Some(Why::Closed) && !ours.was_pointless;
+        let bare = |peer: &Peer| matches!(peer.top().recv.end(), Some(End::Truncated | End::Unconfirmed));
+        !is_closed || ours.top().recv.is_clean() && !(model.setup.acknowledges && bare(theirs))
+    })
+}
+
+fn is_free_of(world: &World, wrongs: &[Wrong]) -> bool {
+    world.wrong.is_none_or(|wrong| !wrongs.contains(&wrong))
+}
+
+impl Model for Connection {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![self.first()]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        // A state that is wrong is reported, and not continued.
+        if world.wrong.is_none() {
+            self.possible(world, actions);
+        }
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        Some(self.after(world, action))
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("every state has a way out", |model: &Self, world: &World| {
+                is_free_of(world, &[Wrong::Endless]) && (world.wrong.is_some() || has_a_way_out(model, world))
+            }),
+            Property::always("exactly one end", |_, world: &World| {
+                let queues = world.peers.iter().flat_map(|peer| [peer.out, peer.arrived, peer.unread]);
+                let mut queues = queues.chain(world.wires.iter().map(|wire| wire.items));
+                is_free_of(world, &[Wrong::TwoEnds, Wrong::TwoMarkers])
+                    && !queues.any(|queue| queue.has_overflowed())
+                    && world.peers.iter().all(|peer| peer.losses == u8::from(peer.report.is_some()))
+            }),
+            Property::always("no clean end after loss", |_, world: &World| {
+                is_free_of(
+                    world,
+                    &[Wrong::CleanAfterLoss, Wrong::CleanUnmade, Wrong::MarkerWithoutData, Wrong::OutOfOrder],
+                )
+            }),
+            Property::always("no closed without delivery", |_, world: &World| {
+                is_free_of(world, &[Wrong::ClosedWithoutDelivery])
+            }),
+            Property::always("no marker after an abort", |_, world: &World| {
+                is_free_of(world, &[Wrong::MarkerAfterAbort, Wrong::AbortRenamed])
+            }),
+            Property::always("nothing in clear that belongs into TLS", |_, world: &World| {
+                is_free_of(world, &[Wrong::ClearNotify, Wrong::ClearData, Wrong::ForgedDelivered, Wrong::LeftoverFed])
+            }),
+            Property::always("both sides agree on clean", |model: &Self, world: &World| agree(model, world)),
+            Property::always("a loss ends every layer", |_, world: &World| loss_propagates(world)),
+            Property::always("the tables accept what the transport does", |_, world: &World| {
+                is_free_of(world, &[Wrong::RefusedByTable, Wrong::DataAfterEnd, Wrong::FailureForgotten])
+            }),
+            Property::always("a producer is paused, resumed and stopped in order", |_, world: &World| {
+                is_free_of(world, &[Wrong::ProducerConfused])
+            }),
+        ]
+    }
+}
