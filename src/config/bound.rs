@@ -12,6 +12,9 @@ use rustls::SupportedCipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ProducesTickets, ServerConfig, ServerSessionMemoryCache, StoresServerSessions};
 
+use super::TicketKeys;
+use crate::error::Error;
+
 const LEN: usize = 16;
 
 /// Identifies a policy by its contents, in every process.
@@ -47,6 +50,8 @@ pub(super) struct Sessions {
     inner: RwLock<Inner>,
     /// Identifies the crypto provider. `None` if the application has chosen the ticketer, which is then not changed.
     provider: Option<Option<usize>>,
+    /// The keys of the tickets, if servers share them.
+    keys: Option<TicketKeys>,
 }
 
 #[derive(Debug, Clone)]
@@ -61,7 +66,16 @@ impl Sessions {
 
     pub(super) fn new(ticketer: Option<Arc<dyn ProducesTickets>>, provider: Option<Option<usize>>) -> Self {
         let inner = Inner { ticketer, store: ServerSessionMemoryCache::new(Self::STORED) };
-        Self { inner: RwLock::new(inner), provider }
+        Self { inner: RwLock::new(inner), provider, keys: None }
+    }
+
+    /// With keys that servers share.
+    pub(super) fn shared(keys: TicketKeys, provider: &CryptoProvider) -> Result<Self, Error> {
+        Ok(Self { keys: Some(keys.clone()), ..Self::new(Some(keys.ticketer(provider)?), None) })
+    }
+
+    pub(super) fn keys(&self) -> Option<&TicketKeys> {
+        self.keys.as_ref()
     }
 
     /// Uses the ticketer and the store of another configuration, unless the application has chosen a ticketer or the

@@ -19,6 +19,7 @@ use super::in_memory::InMemory;
 use super::pem::Source;
 use super::roles::{impl_builder, impl_tls};
 use super::settings::Settings;
+use super::ticket_keys::KeyFiles;
 use super::ticketer::Ticketer;
 use super::volume::Volumes;
 use super::{ConfigWarning, TicketKeys, TlsVersion};
@@ -79,6 +80,15 @@ impl ServerTls {
     /// Checks everything and makes the configuration.
     pub(super) fn from_memory(read: &InMemory) -> Result<Self, Error> {
         Self(read.settings()?.into()).with_engine(&read.common)
+    }
+
+    /// The keys of the tickets in use, if servers share them: see
+    /// [`ticket_keys`](ServerTlsBuilder::ticket_keys) and [`ticket_key_files`](ServerTlsBuilder::ticket_key_files).
+    ///
+    /// Keys from files are in use until the configuration is replaced, so call this again after a
+    /// [replacement](Self::replace).
+    pub fn ticket_keys(&self) -> Option<TicketKeys> {
+        self.0.now().sessions.as_ref()?.keys().cloned()
     }
 
     /// A session of the pure core, with the configured engine.
@@ -275,6 +285,25 @@ impl ServerTlsBuilder {
         self
     }
 
+    /// As [`ticket_keys`](Self::ticket_keys), with keys from files. A file has one of two forms:
+    ///
+    /// - one key of 48 or 80 random bytes, as nginx reads it (`openssl rand 80`);
+    /// - at least three such keys, each in base64 on a line of its own, as HAProxy reads it. The last but one seals, so
+    ///   that the last one can be distributed before it is used. All of them open.
+    ///
+    /// The first file seals, and all files open. The first 16 bytes of a key are its name. Only the keys are shared with
+    /// these programs, not the tickets: each program has its own format.
+    ///
+    /// The files are read by [`build`](Self::build), with all other files. To rotate the keys, build again and
+    /// [replace](ServerTls::replace) the configuration: then the certificates and the keys change together (rule:
+    /// ticket-8).
+    #[doc(alias = "ssl_session_ticket_key")]
+    #[doc(alias = "tls-ticket-keys")]
+    pub fn ticket_key_files(mut self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.ticketer = Ticketer::Files(KeyFiles::new(files));
+        self
+    }
+
     /// Chooses the certificates by the application, instead of identities of the builder.
     ///
     /// [`SessionFacts::own_chain`](crate::SessionFacts::own_chain) and the channel bindings know the chain that was
@@ -316,7 +345,8 @@ impl ServerTlsBuilder {
     /// Reads all files, in one revision.
     pub(super) fn read_files(&self) -> Result<InMemory, Error> {
         Volumes::read(|volumes| {
-            let Self { mut common, default_identity, mut client_auth, ticketer, resolver, changes, .. } = self.clone();
+            let Self { mut common, default_identity, mut client_auth, mut ticketer, resolver, changes, .. } =
+                self.clone();
             let mut warnings = Vec::new();
             let mut identities: Vec<Identity> = common.identity.take().map(Identity::of).into_iter().collect();
             for member in &self.more_identities {
@@ -332,6 +362,7 @@ impl ServerTlsBuilder {
             common.read_files(volumes);
             identities.iter_mut().for_each(|identity| identity.read_files(volumes));
             client_auth.read_files(volumes);
+            ticketer.read_files(volumes);
             let (refuse_unknown_names, tickets) = (self.refuse_unknown_names, self.tickets);
             Ok(InMemory {
                 common,

@@ -9,6 +9,8 @@ use rustls::server::ProducesTickets;
 use super::TicketKeys;
 use super::bound::Sessions;
 use super::common::Common;
+use super::ticket_keys::KeyFiles;
+use super::volume::Volumes;
 use crate::error::Error;
 
 /// How the tickets of a server are encrypted.
@@ -21,6 +23,8 @@ pub(super) enum Ticketer {
     Chosen(Arc<dyn ProducesTickets>),
     /// With keys that servers share.
     Keys(TicketKeys),
+    /// With keys that servers share, from files.
+    Files(KeyFiles),
 }
 
 impl Hash for Ticketer {
@@ -31,11 +35,20 @@ impl Hash for Ticketer {
             Self::Own => {}
             Self::Chosen(chosen) => Arc::as_ptr(chosen).addr().hash(state),
             Self::Keys(keys) => keys.id().hash(state),
+            Self::Files(files) => files.hash(state),
         }
     }
 }
 
 impl Ticketer {
+    /// Reads the files now.
+    pub(super) fn read_files(&mut self, volumes: &mut Volumes) {
+        match self {
+            Self::Files(files) => files.read_files(volumes),
+            Self::Own | Self::Chosen(_) | Self::Keys(_) => {}
+        }
+    }
+
     /// The ticketer and the session store of a configuration with this provider.
     pub(super) fn sessions(&self, common: &Common, provider: &CryptoProvider) -> Result<Sessions, Error> {
         Ok(match self {
@@ -44,7 +57,8 @@ impl Ticketer {
                 Sessions::new(own, Some(common.provider_id()))
             }
             Self::Chosen(chosen) => Sessions::new(Some(Arc::clone(chosen)), None),
-            Self::Keys(keys) => Sessions::new(Some(keys.ticketer(provider)?), None),
+            Self::Keys(keys) => Sessions::shared(keys.clone(), provider)?,
+            Self::Files(files) => Sessions::shared(TicketKeys::new(files.set()?), provider)?,
         })
     }
 }

@@ -124,6 +124,65 @@ async fn a_ticket_of_a_key_that_has_ended_is_a_full_handshake() {
     }
 }
 
+/// The name and the secret of a key, as in a file.
+fn bytes(number: u8) -> Vec<u8> {
+    (0..80).map(|n| if n < 16 { number } else { n ^ number }).collect()
+}
+
+/// rule: ticket-8
+#[tokio::test]
+async fn keys_from_files_are_rotated_with_the_configuration() {
+    let (pki, dir) = (Pki::new(), tempfile::tempdir().unwrap());
+    let file = |name: &str| dir.path().join(name);
+    for (version, express) in cases() {
+        let servers: Vec<_> = ["a", "b"].map(|name| server(&pki, express).ticket_key_files([file(name)])).into();
+        let write = |name: &str, numbers: &[u8]| {
+            let lines: Vec<String> = numbers.iter().map(|number| base64(&bytes(*number))).collect();
+            std::fs::write(file(name), lines.join("\n")).unwrap();
+        };
+        // The form of nginx, and that of HAProxy with the same key.
+        std::fs::write(file("a"), bytes(2)).unwrap();
+        write("b", &[1, 2, 3]);
+        let build = |number: usize| servers[number].clone().build().unwrap();
+        let (a, b) = (build(0), build(1));
+        let client = client(&pki, version);
+        assert!(!resumes(&client, &a).await);
+        assert!(resumes(&client, &b).await && resumes(&client, &a).await);
+        // The same contents are no change, also if they are written again.
+        write("b", &[1, 2, 3]);
+        assert_eq!(b.replace(build(1)), 1);
+        // Rotated: key 3 seals, and key 2 still opens.
+        write("a", &[2, 3, 4]);
+        assert_eq!(a.replace(build(0)), 2);
+        assert!(resumes(&client, &b).await && resumes(&client, &a).await && resumes(&client, &b).await);
+        // Rotated twice: key 2 is gone.
+        assert!(resumes(&client, &b).await);
+        write("a", &[3, 4, 5]);
+        assert_eq!(a.replace(build(0)), 3);
+        assert!(!resumes(&client, &a).await, "{version} {express}");
+        let age = a.ticket_keys().unwrap().age().unwrap();
+        assert!(age < SOON, "{age:?}");
+
+        std::fs::write(file("b"), "no keys\n").unwrap();
+        let said = servers[1].clone().build().unwrap_err().to_string();
+        let expected = format!("{}: line 1: the ticket keys cannot be used: the line is not", file("b").display());
+        assert!(said.starts_with(&expected), "{said}");
+        std::fs::remove_file(file("b")).unwrap();
+        let said = bowline::chain(&servers[1].clone().build().unwrap_err()).to_string();
+        assert!(said.starts_with(&format!("{}: cannot be read", file("b").display())), "{said}");
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let chunk = |chunk: &[u8]| {
+        let number = (0..3).fold(0, |all, n| all << 8 | usize::from(*chunk.get(n).unwrap_or(&0)));
+        let letter = |n: usize| if n <= chunk.len() { char::from(ALPHABET[number >> (18 - 6 * n) & 63]) } else { '=' };
+        (0..4).map(letter).collect::<String>()
+    };
+    bytes.chunks(3).map(chunk).collect()
+}
+
 /// rule: ticket-5
 /// rule: identity-8
 #[tokio::test]

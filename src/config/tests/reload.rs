@@ -1,6 +1,7 @@
 //! Files that are replaced while they are read.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 
@@ -48,4 +49,49 @@ fn a_file_beside_the_revisions_and_a_folder_that_is_a_link_are_read() {
     std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
     let files = (dir.path().join("beside.crt"), dir.path().join("link/b.key"));
     ServerTls::builder().identity_pem_files(files.0, files.1).build().unwrap();
+}
+
+/// rule: ticket-8
+/// rule: reload-4
+#[test]
+fn the_ticket_keys_of_a_volume_are_of_the_revision_of_its_certificate() {
+    let pki = Pki::new();
+    let dir = TempDir::new().unwrap();
+    let both = [pki.server(&["a.example"]), pki.server(&["b.example"])];
+    let revision = |number: usize| {
+        let name = format!("..{number}");
+        fs::create_dir(dir.path().join(&name)).unwrap();
+        let key: Vec<u8> = (0..80).map(|n| n ^ (number % 2) as u8).collect();
+        fs::write(dir.path().join(&name).join("tls.tickets"), key).unwrap();
+        volume(dir.path(), &name, &both[number % 2]);
+    };
+    revision(0);
+    let at = |name: &str| dir.path().join(name);
+    std::os::unix::fs::symlink("..data/tls.tickets", at("tls.tickets")).unwrap();
+    let builder = ServerTls::builder().identity_pem_files(at("tls.crt"), at("tls.key"));
+    let builder = builder.ticket_key_files([at("tls.tickets")]);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in (1..).take_while(|_| !is_over.load(Ordering::SeqCst)) {
+                revision(number);
+                fs::remove_dir_all(at(&format!("..{}", number - 1))).unwrap();
+            }
+        });
+        let _over = SetOnDrop(&is_over);
+        for _ in 0..200 {
+            let tls = builder.clone().build().unwrap();
+            let number = usize::from(tls.ticket_keys().unwrap().set().keys()[0].name()[0]);
+            assert_eq!(tls.own_certificates().unwrap()[0], both[number].cert_der());
+        }
+    });
+}
+
+/// Ends the other thread after a failed assertion too.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }

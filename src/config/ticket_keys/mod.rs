@@ -1,6 +1,7 @@
 //! Keys for session tickets that several servers share, so that a client can resume its session on any of them.
 
 mod crypto;
+mod files;
 mod key;
 mod set;
 mod ticket;
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use rustls::crypto::CryptoProvider;
 use rustls::server::ProducesTickets;
 
+pub(super) use self::files::KeyFiles;
 pub use self::key::TicketKey;
 use self::key::unusable;
 pub use self::set::TicketKeySet;

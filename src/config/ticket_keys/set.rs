@@ -1,7 +1,9 @@
 //! The keys that are in use at one time.
 
+use std::path::PathBuf;
 use std::time::SystemTime;
 
+use super::files::KeyFiles;
 use super::key::{NAME, Name, TicketKey, unusable};
 use crate::error::Error;
 
@@ -40,6 +42,16 @@ impl TicketKeySet {
             }
         }
         Ok(set)
+    }
+
+    /// The keys of these files: see
+    /// [`ticket_key_files`](crate::config::ServerTlsBuilder::ticket_key_files).
+    ///
+    /// # Errors
+    /// [`ConfigError`](crate::ConfigError): a file cannot be read, or has another form. The error names the file, and the
+    /// line if there is one. The caller has to fix this.
+    pub fn from_files(files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Result<Self, Error> {
+        KeyFiles::new(files).set()
     }
 
     /// The keys, in order.

@@ -24,6 +24,7 @@ pub(super) enum Argument {
     ClientCa,
     ClientOptional,
     Crl,
+    TicketKeys,
     Ca,
     Name,
     Alpn,
@@ -42,7 +43,7 @@ const MAY_TLS: &[EndpointKind] = &[EndpointKind::Tls, EndpointKind::StartTls, En
 const NONE: &[EndpointKind] = &[];
 
 impl Argument {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Interface,
         Self::Backlog,
         Self::DualStack,
@@ -57,6 +58,7 @@ impl Argument {
         Self::ClientCa,
         Self::ClientOptional,
         Self::Crl,
+        Self::TicketKeys,
         Self::Ca,
         Self::Name,
         Self::Alpn,
@@ -82,6 +84,7 @@ impl Argument {
             Self::ClientCa => "client-ca",
             Self::ClientOptional => "client-optional",
             Self::Crl => "crl",
+            Self::TicketKeys => "ticket-keys",
             Self::Ca => "ca",
             Self::Name => "name",
             Self::Alpn => "alpn",
@@ -106,6 +109,8 @@ impl Argument {
             (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Server) => MAY_TLS,
             (Self::Identities | Self::ClientCa | Self::ClientOptional | Self::Crl, Side::Server) => MAY_TLS,
             (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Client) => TLS,
+            (Self::TicketKeys, Side::Server) => MAY_TLS,
+            (Self::TicketKeys, Side::Client) => NONE,
             (Self::Ca | Self::Name, Side::Client) => TLS,
             (Self::Interface | Self::Backlog | Self::Mode, Side::Client) => NONE,
             (Self::Identities | Self::ClientCa | Self::ClientOptional | Self::Crl, Side::Client) => NONE,
@@ -129,7 +134,8 @@ impl Argument {
             | Self::Key
             | Self::Identities
             | Self::ClientCa
-            | Self::Crl => false,
+            | Self::Crl
+            | Self::TicketKeys => false,
             Self::Ca | Self::Name | Self::Alpn | Self::Min | Self::Max | Self::Timeout | Self::Bind => false,
         }
     }
@@ -265,6 +271,18 @@ pub(super) fn seconds(text: &str) -> Result<Duration, Mistake> {
 pub(super) fn print_seconds(time: Duration) -> String {
     let text = format!("{}.{:09}", time.as_secs(), time.subsec_nanos());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// The names of files, separated by commas.
+pub(super) fn file_names(text: &str) -> Result<Vec<String>, Mistake> {
+    let mut at = 0;
+    for name in text.split(',') {
+        if name.is_empty() {
+            return Err(Mistake::new(at, "the name of a file is empty"));
+        }
+        at += name.len() + 1;
+    }
+    Ok(text.split(',').map(str::to_owned).collect())
 }
 
 /// Application protocols, the preferred one first. RFC 7301 section 3.1: a name has 1 to 255 bytes.

@@ -1,7 +1,7 @@
 //! The TLS arguments of an endpoint.
 
 use super::EndpointKind;
-use super::arguments::{Argument, Given, alpn, name, print_version, version};
+use super::arguments::{Argument, Given, alpn, file_names, name, print_version, version};
 use super::text::Mistake;
 use crate::config::{ClientTls, ServerTls, TlsVersion};
 use crate::error::Error;
@@ -47,6 +47,7 @@ impl<T> Security<T> {
             Argument::ClientCa,
             Argument::ClientOptional,
             Argument::Crl,
+            Argument::TicketKeys,
             Argument::Alpn,
             Argument::Min,
             Argument::Max,
@@ -108,6 +109,8 @@ impl Common {
 pub(crate) struct ServerText {
     identities: Identities,
     clients: Option<Clients>,
+    /// The files of the keys for tickets, if servers share them.
+    ticket_keys: Vec<String>,
     common: Common,
 }
 
@@ -157,7 +160,8 @@ impl ServerText {
             file => file,
         };
         let clients = ca.map(|ca| Clients { ca, is_optional: optional, crl });
-        Ok(Self { identities, clients, common: Common::read(given)? })
+        let ticket_keys = given.value(Argument::TicketKeys, file_names)?.unwrap_or_default();
+        Ok(Self { identities, clients, ticket_keys, common: Common::read(given)? })
     }
 
     pub(super) fn arguments(&self) -> Vec<(Argument, Option<String>)> {
@@ -173,6 +177,7 @@ impl ServerText {
             (Argument::ClientCa, clients.map(|clients| clients.ca.clone())),
             (Argument::ClientOptional, clients.filter(|clients| clients.is_optional).map(|_| String::new())),
             (Argument::Crl, clients.and_then(|clients| clients.crl.clone())),
+            (Argument::TicketKeys, (!self.ticket_keys.is_empty()).then(|| self.ticket_keys.join(","))),
         ];
         all.extend(self.common.arguments());
         all
@@ -193,6 +198,9 @@ impl ServerText {
             if let Some(crl) = crl {
                 builder = builder.client_crl_pem_file(crl);
             }
+        }
+        if !self.ticket_keys.is_empty() {
+            builder = builder.ticket_key_files(&self.ticket_keys);
         }
         if let Some(version) = *min {
             builder = builder.min_version(version);

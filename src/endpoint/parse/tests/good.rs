@@ -51,6 +51,8 @@ fn a_tls_server_reads_what_it_needs() {
         let shuffled =
             "max=1.3:crl=d.pem:client-optional:key=b.pem:cert=a.pem:alpn=h2,http/1.1:min=1.2:client-ca=c.pem";
         assert_eq!(server(&format!("{place}{shuffled}")), endpoint);
+        let shared = format!("{place}identities=/etc/certs:ticket-keys=a.key,b.key");
+        assert_eq!(server(&shared).to_string(), shared);
         let dir = format!("{place}identities=/etc/certs:client-ca=c.pem");
         assert_eq!(server(&dir).to_string(), dir);
     }

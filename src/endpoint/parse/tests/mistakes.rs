@@ -178,6 +178,7 @@ fn of_the_arguments_of_a_server() {
         ("tls:1:cert=c:identities=d", 24, "takes the place of cert= and key="),
         ("tcp:1:identities=d", 6, "an argument of tls, starttls, fd, systemd only"),
         ("tls:1:cert=c:key=k:crl=r", 24, "crl= needs client-ca="),
+        ("tls:1:cert=c:key=k:ticket-keys=a,,b", 33, "the name of a file is empty"),
         ("tls:h:1:cert=c", 14, "a tls server needs key="),
         ("tls:1:cert=c:key=k:client-optional", 34, "client-optional needs client-ca="),
         ("tls:1:cert=c:key=k:client-ca=f:client-optional=yes", 46, "takes no value"),
