@@ -188,7 +188,7 @@ pub use self::{
     conn::tcp_info::TcpInfo,
     core::drain::DrainReport,
     core::outcome::Outcome,
-    core::report::{Bound, CloseReport, LayerKind, LayerReport, Received},
+    core::report::{CloseLimit, CloseReport, LayerKind, LayerReport, Received},
     endpoint::open::{BoxConnection, EndpointConnector, EndpointIncoming, EndpointListener},
     layers::stream::Stream,
     layers::tcp::{TcpConnection, TcpReadHalf, TcpWriteHalf},

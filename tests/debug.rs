@@ -341,7 +341,7 @@ fn each_type_that_has_debug_is_formatted_here() {
     let ours: BTreeSet<&str> = include_str!("debug.rs").split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     assert!(PLAIN.split_whitespace().all(|name| ours.contains(name)));
     // These types are parts of the types that are formatted above.
-    let reached = ["Identity", "Lane", "TcpReadHalf", "TcpWriteHalf", "TlsReadHalf", "TlsWriteHalf", "Stream"];
+    let reached = ["Identity", "Direction", "TcpReadHalf", "TcpWriteHalf", "TlsReadHalf", "TlsWriteHalf", "Stream"];
     let more = [
         "Busy",
         "Linger",

@@ -11,7 +11,9 @@ use std::time::Duration;
 use bowline::rustls::{self, AlertDescription, ContentType};
 use bowline::testing::peer::{Event, Meddler, RawTls};
 use bowline::testing::raw_tcp_pair;
-use bowline::{Bound, Phase, Policy, Reason, StartTls, TcpConnection, TlsVersion, Transport, UpgradableConnection};
+use bowline::{
+    CloseLimit, Phase, Policy, Reason, StartTls, TcpConnection, TlsVersion, Transport, UpgradableConnection,
+};
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, proptest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -300,7 +302,7 @@ async fn endless_talk_ends_a_close_at_its_bound_in_bytes() {
         let (mut ours, mut peer) = setup.done().await;
         let talking = tokio::spawn(async move { peer.talk(u64::MAX).await });
         let report = timeout(SOON, ours.close()).await.unwrap();
-        assert_eq!(report.bound, Some(Bound::Bytes), "{name}: {report:?}");
+        assert_eq!(report.limit, Some(CloseLimit::Bytes), "{name}: {report:?}");
         assert!(!report.is_clean() && report.discarded < 2 << 20, "{name}: {report:?}");
         timeout(SOON, talking).await.unwrap().unwrap();
     }

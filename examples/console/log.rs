@@ -1,6 +1,6 @@
 //! The log on standard output: the open ports, and one line for each event of a connection.
 
-use bowline::{Bound, Phase, Reason};
+use bowline::{CloseLimit, Phase, Reason};
 use serde_json::{Value, json};
 
 use crate::common::info::{Fields, to_json};
@@ -45,15 +45,15 @@ impl Log {
         self.event(conn, "write_closed", Vec::new());
     }
 
-    pub(crate) fn lost(&self, conn: u64, reason: &Reason, bound: Option<Bound>, received: u64, sent: u64) {
+    pub(crate) fn lost(&self, conn: u64, reason: &Reason, limit: Option<CloseLimit>, received: u64, sent: u64) {
         let mut fields = vec![
             ("reason", json!(reason.name())),
             ("detail", json!(bowline::chain(reason).to_string())),
             ("received", json!(received)),
             ("sent", json!(sent)),
         ];
-        if let Some(bound) = bound {
-            fields.push(("bound", json!(bound.name())));
+        if let Some(limit) = limit {
+            fields.push(("bound", json!(limit.name())));
         }
         if reason.phase() == Some(Phase::Handshake) {
             fields.push(("phase", json!("handshake")));

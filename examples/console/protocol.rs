@@ -229,7 +229,7 @@ impl Protocol for Service {
     fn connection_lost(&mut self, reason: &Reason) {
         let counts = self.handle.as_ref().map_or((0, 0), |handle| (handle.received(), handle.sent()));
         let report = self.handle.as_ref().and_then(|handle| handle.control().report());
-        self.console.log.lost(self.number, reason, report.and_then(|report| report.bound), counts.0, counts.1);
+        self.console.log.lost(self.number, reason, report.and_then(|report| report.limit), counts.0, counts.1);
     }
 }
 

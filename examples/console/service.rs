@@ -78,7 +78,7 @@ impl Service {
         self.tell_ends();
         let report = self.connection.close().await;
         self.tell_ends();
-        console.log.lost(self.number, &report.reason, report.bound, self.received, self.sent);
+        console.log.lost(self.number, &report.reason, report.limit, self.received, self.sent);
     }
 
     async fn obey_all(&mut self) -> io::Result<()> {

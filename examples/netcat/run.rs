@@ -27,10 +27,10 @@ impl Outcome {
         Self { reason: reason.name(), detail: chain(reason).to_string(), status }
     }
 
-    /// The detail of a closed connection: also names the bound that ended the close, if one did.
+    /// The detail of a closed connection: also names the limit that ended the close, if one did.
     fn of(report: &CloseReport, status: i32) -> Self {
         let outcome = Self::new(&report.reason, status);
-        if report.bound.is_some() { Self { detail: report.to_string(), ..outcome } } else { outcome }
+        if report.limit.is_some() { Self { detail: report.to_string(), ..outcome } } else { outcome }
     }
 }
 

@@ -45,9 +45,9 @@ mod passphrase;
 mod pem;
 mod platform_roots;
 mod revocation;
-mod roles;
 mod server;
 mod settings;
+mod shared_methods;
 #[cfg(feature = "tokio")]
 pub(crate) mod start_tls;
 mod ticket_keys;

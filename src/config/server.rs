@@ -17,8 +17,8 @@ use super::identities::{Identity, IdentityInfo};
 use super::identity::IdentitySource;
 use super::in_memory::InMemory;
 use super::pem::Source;
-use super::roles::{impl_builder, impl_tls};
 use super::settings::Settings;
+use super::shared_methods::{impl_builder, impl_tls};
 use super::ticket_keys::KeyFiles;
 use super::ticketer::Ticketer;
 use super::volume::Volumes;
@@ -129,7 +129,7 @@ impl From<Arc<ServerConfig>> for ServerTls {
 #[must_use = "a builder does nothing until `build` is called"]
 pub struct ServerTlsBuilder {
     common: Common,
-    more_identities: Vec<Member>,
+    more_identities: Vec<MoreIdentities>,
     default_identity: Option<String>,
     /// Refuses a client that asks for a name of no identity. Otherwise it gets the default identity.
     refuse_unknown_names: bool,
@@ -144,7 +144,7 @@ impl_builder!(ServerTlsBuilder, ServerTls);
 
 /// Identities after the first one.
 #[derive(Debug, Clone)]
-enum Member {
+enum MoreIdentities {
     One(Box<Identity>),
     Directory(PathBuf),
 }
@@ -162,7 +162,7 @@ impl ServerTlsBuilder {
     #[doc(alias = "crt-list")]
     #[doc(alias = "ResolvesServerCertUsingSni")]
     pub fn add_identity(mut self, identity: Identity) -> Self {
-        self.more_identities.push(Member::One(Box::new(identity)));
+        self.more_identities.push(MoreIdentities::One(Box::new(identity)));
         self
     }
 
@@ -174,7 +174,7 @@ impl ServerTlsBuilder {
     /// The directory is read by [`build`](Self::build). If Kubernetes replaces the files of a volume in the meantime,
     /// all files are from one revision (rule: identity-6). A mistake in one file is an error, and names the file.
     pub fn identities_dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.more_identities.push(Member::Directory(dir.into()));
+        self.more_identities.push(MoreIdentities::Directory(dir.into()));
         self
     }
 
@@ -351,8 +351,8 @@ impl ServerTlsBuilder {
             let mut identities: Vec<Identity> = common.identity.take().map(Identity::of).into_iter().collect();
             for member in &self.more_identities {
                 match member {
-                    Member::One(identity) => identities.push((**identity).clone()),
-                    Member::Directory(dir) => {
+                    MoreIdentities::One(identity) => identities.push((**identity).clone()),
+                    MoreIdentities::Directory(dir) => {
                         let (listed, found) = Directory::load(dir, Identity::in_memory)?;
                         warnings.extend(listed.warnings());
                         identities.extend(found);

@@ -22,7 +22,7 @@ use tokio::runtime::{Handle, Id};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::conn::unlocked;
+use crate::conn::after_unlock;
 
 /// The longest time that the timer stays set without a wait. While the same wait stays the first one, the timer fires
 /// less and less often.
@@ -164,7 +164,7 @@ impl Alarm {
             };
             drop(state);
             drop(timer);
-            due.into_iter().for_each(unlocked::wake);
+            due.into_iter().for_each(after_unlock::wake);
         }
     }
 }

@@ -11,7 +11,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 
-use crate::conn::control::{Control, Group, Member, Observers, WeakControl, draining};
+use crate::conn::control::{Control, Group, Membership, Observers, WeakControl, draining};
 use crate::conn::time::{after, until};
 use crate::core::drain::DrainReport;
 use crate::core::outcome::{Outcome, OutcomeCounts};
@@ -317,32 +317,32 @@ impl Group for Inner {
 
     /// The outcome is read under the lock. If it becomes known later, the correction then finds the count that it has
     /// to correct.
-    fn leave(&self, member: &Member, outcome: Option<&dyn Fn() -> Outcome>) {
+    fn leave(&self, membership: &Membership, outcome: Option<&dyn Fn() -> Outcome>) {
         let mut state = self.state();
-        if member.left.load(Ordering::Acquire) != 0 {
+        if membership.left.load(Ordering::Acquire) != 0 {
             return;
         }
-        state.members.try_remove(member.number as usize);
+        state.members.try_remove(membership.number as usize);
         let mut left = UNCOUNTED;
-        if member.unready.load(Ordering::Acquire) {
+        if membership.unready.load(Ordering::Acquire) {
             state.handshakes += 1;
         } else if let Some(outcome) = outcome.filter(|_| self.is_draining()) {
             let outcome = outcome();
             state.ended.add(outcome);
             left = outcome as u8;
         }
-        member.left.store(left, Ordering::Release);
+        membership.left.store(left, Ordering::Release);
         self.unlock(state);
     }
 
-    fn correct(&self, member: &Member, outcome: Outcome) {
-        if member.left.load(Ordering::Acquire) == 0 {
+    fn correct(&self, membership: &Membership, outcome: Outcome) {
+        if membership.left.load(Ordering::Acquire) == 0 {
             return;
         }
         let mut state = self.state();
-        if let Some(counted) = Outcome::from_code(member.left.load(Ordering::Acquire)) {
+        if let Some(counted) = Outcome::from_code(membership.left.load(Ordering::Acquire)) {
             state.ended.correct(counted, outcome);
-            member.left.store(outcome as u8, Ordering::Release);
+            membership.left.store(outcome as u8, Ordering::Release);
         }
     }
 }

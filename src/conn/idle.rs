@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep};
 
-use crate::conn::unlocked;
+use crate::conn::after_unlock;
 use crate::conn::waiting::park;
 use crate::core::stall::{Leaving, Stall};
 use crate::error::Phase;
@@ -36,7 +36,7 @@ impl HalfOpen {
     pub(crate) fn begin(&self) {
         if !self.begun.swap(true, Ordering::AcqRel) {
             let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-            waiting.into_iter().for_each(unlocked::wake);
+            waiting.into_iter().for_each(after_unlock::wake);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The parts that every kind of connection has: its handle, its group, its limits, its socket.
 
+pub(crate) mod after_unlock;
 mod alarm;
 pub(crate) mod control;
 pub(crate) mod group;
@@ -11,5 +12,4 @@ pub(crate) mod shared_socket;
 pub(crate) mod socket;
 pub(crate) mod tcp_info;
 pub(crate) mod time;
-pub(crate) mod unlocked;
 pub(crate) mod waiting;

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Waker};
 
-use crate::conn::unlocked;
+use crate::conn::after_unlock;
 
 /// The tasks that wait on a socket or a stream. An abort wakes them.
 #[derive(Default)]
@@ -20,7 +20,7 @@ impl Waiting {
     /// Wakes all waiting tasks.
     pub(crate) fn wake(&self) {
         let tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.into_iter().flatten().for_each(unlocked::wake);
+        tasks.into_iter().flatten().for_each(after_unlock::wake);
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::pool;
+use super::buffer_pool;
 
 /// If a queue holds at most this many bytes when its owner has to wait, the memory beyond those bytes is released.
 const LITTLE: usize = 8 << 10;
 /// A capacity above this was made for more than the start of a record. If only a few bytes are queued, they move to a
 /// smaller piece of memory.
-const MUCH: usize = 4 * pool::PIECE;
+const MUCH: usize = 4 * buffer_pool::PIECE;
 
 /// A contiguous byte queue. Its memory grows as needed and is released by [`Buffer::release`].
 #[derive(Default)]
@@ -110,7 +110,7 @@ impl Buffer {
     /// Discards all bytes, and releases the memory.
     pub fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
-        pool::give(std::mem::take(&mut self.bytes));
+        buffer_pool::give(std::mem::take(&mut self.bytes));
     }
 
     /// Releases the memory if the queue is empty, so that an idle connection holds no buffer.
@@ -126,8 +126,8 @@ impl Buffer {
         if len <= LITTLE && self.capacity() > 2 * LITTLE {
             let little = self.as_slice().to_vec();
             *self = Self { start: 0, end: len, bytes: little };
-        } else if self.capacity() > MUCH && len <= pool::PIECE {
-            let mut piece = pool::take(len);
+        } else if self.capacity() > MUCH && len <= buffer_pool::PIECE {
+            let mut piece = buffer_pool::take(len);
             piece[..len].copy_from_slice(self.as_slice());
             *self = Self { start: 0, end: len, bytes: piece };
         }
@@ -142,15 +142,15 @@ impl Buffer {
 
     fn make_room(&mut self, min: usize, bound: usize) {
         if self.bytes.is_empty() {
-            self.bytes = pool::take(min);
+            self.bytes = buffer_pool::take(min);
             return;
         }
         let len = self.len();
         let need = len + min;
         if self.bytes.len() < need {
-            let mut larger = pool::take(need.max(bound.min(self.bytes.len() * 2)));
+            let mut larger = buffer_pool::take(need.max(bound.min(self.bytes.len() * 2)));
             larger[..len].copy_from_slice(self.as_slice());
-            pool::give(std::mem::replace(&mut self.bytes, larger));
+            buffer_pool::give(std::mem::replace(&mut self.bytes, larger));
         } else {
             self.bytes.copy_within(self.start..self.end, 0);
         }
@@ -160,7 +160,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        pool::give(std::mem::take(&mut self.bytes));
+        buffer_pool::give(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_bounded_queue_uses_no_more_memory_than_its_bound() {
         let mut queue = Buffer::default();
-        let bound = 3 * pool::PIECE + 100;
+        let bound = 3 * buffer_pool::PIECE + 100;
         while queue.len() < bound {
             queue.push_within(&[7; 100][..100.min(bound - queue.len())], bound);
             assert!(queue.capacity() <= bound + bound / 4, "{}", queue.capacity());

@@ -62,9 +62,9 @@ pub fn failure(report: &CloseReport) -> Option<&Reason> {
         Reason::Aborted | Reason::Dropped => false,
         // The peer ended the connection after it had received everything.
         Reason::Reset(_) => report.marker_sent() && report.unacknowledged == Some(0),
-        // The system has given the connection up, and with it the bytes that it still had. At a bound of the close, it
+        // The system has given the connection up, and with it the bytes that it still had. At a limit of the close, it
         // keeps sending them.
-        Reason::TimedOut(_) | Reason::Io(_) if report.bound.is_none() => {
+        Reason::TimedOut(_) | Reason::Io(_) if report.limit.is_none() => {
             report.marker_sent() && report.unacknowledged == Some(0)
         }
         _ => report.marker_sent(),
@@ -75,7 +75,7 @@ pub fn failure(report: &CloseReport) -> Option<&Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::report::{Bound, LayerKind, LayerReport, Received};
+    use crate::core::report::{CloseLimit, LayerKind, LayerReport, Received};
     use crate::error::Phase;
 
     /// rule: close-15
@@ -121,18 +121,18 @@ mod tests {
             let report = report(reason, marker_sent, unacknowledged);
             assert_eq!(failure(&report).is_none(), expected, "{report:?}");
         }
-        // The peer takes nothing. At the bound of the close, our system keeps sending. After a time limit of the system
+        // The peer takes nothing. At the limit of the close, our system keeps sending. After a time limit of the system
         // itself, or an error, the bytes are lost.
         let io = Reason::Io(std::sync::Arc::new(std::io::ErrorKind::HostUnreachable.into()));
-        for (reason, bound, marker_sent, unacknowledged, expected) in [
-            (timed_out.clone(), Some(Bound::Time), true, Some(9), true),
-            (timed_out.clone(), Some(Bound::Time), false, Some(9), false),
+        for (reason, limit, marker_sent, unacknowledged, expected) in [
+            (timed_out.clone(), Some(CloseLimit::Time), true, Some(9), true),
+            (timed_out.clone(), Some(CloseLimit::Time), false, Some(9), false),
             (timed_out.clone(), None, true, Some(0), true),
             (timed_out.clone(), None, true, Some(9), false),
             (timed_out, None, true, None, false),
             (io, None, true, Some(9), false),
         ] {
-            let report = CloseReport { bound, ..report(reason, marker_sent, unacknowledged) };
+            let report = CloseReport { limit, ..report(reason, marker_sent, unacknowledged) };
             assert_eq!(failure(&report).is_none(), expected, "{report:?}");
         }
     }

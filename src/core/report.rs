@@ -14,7 +14,7 @@ pub struct CloseReport {
     /// How each layer ended. The topmost layer comes first.
     pub layers: Vec<LayerReport>,
     /// The limit that ended the wait, if one did.
-    pub bound: Option<Bound>,
+    pub limit: Option<CloseLimit>,
     /// The number of bytes passed to [`close_with`](crate::Transport::close_with) that were not accepted.
     pub unwritten: usize,
     /// The number of bytes from the peer that were discarded while the close waited for its end.
@@ -27,7 +27,7 @@ pub struct CloseReport {
 impl CloseReport {
     /// The report of a connection that was not closed, but ended for this reason.
     pub(crate) fn of(reason: Reason) -> Self {
-        Self { reason, layers: Vec::new(), bound: None, unwritten: 0, discarded: 0, unacknowledged: None }
+        Self { reason, layers: Vec::new(), limit: None, unwritten: 0, discarded: 0, unacknowledged: None }
     }
 
     /// Whether both sides ended in order, and our last byte and our marker have arrived (rule: close-14).
@@ -47,7 +47,7 @@ impl CloseReport {
 
     /// Whether the time limit ended the wait.
     pub fn timed_out(&self) -> bool {
-        self.bound == Some(Bound::Time)
+        self.limit == Some(CloseLimit::Time)
     }
 }
 
@@ -59,8 +59,8 @@ impl fmt::Display for CloseReport {
         if let Some(bytes @ 1..) = self.unacknowledged {
             write!(f, ", {bytes} not acknowledged")?;
         }
-        match self.bound {
-            Some(bound) => write!(f, "; gave up at the limit of {}", bound.name()),
+        match self.limit {
+            Some(limit) => write!(f, "; gave up at the limit of {}", limit.name()),
             None => Ok(()),
         }
     }
@@ -124,7 +124,7 @@ pub enum Received {
 /// A limit of a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Bound {
+pub enum CloseLimit {
     /// [`Policy::close_timeout`](crate::Policy::close_timeout).
     Time,
     /// [`Policy::close_discard`](crate::Policy::close_discard).
@@ -133,7 +133,7 @@ pub enum Bound {
     Silence,
 }
 
-impl Bound {
+impl CloseLimit {
     /// One lower-case word for logs and machine-readable output.
     pub fn name(self) -> &'static str {
         match self {

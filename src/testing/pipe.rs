@@ -46,7 +46,7 @@ impl Direction {
         Arc::new(Self(Mutex::new(state)))
     }
 
-    /// Changes the lane, and then wakes the task that waits on its other end if that task can continue.
+    /// Changes the direction, and then wakes the task that waits on its other end if that task can continue.
     fn with<R>(&self, cx: &mut Context<'_>, f: impl FnOnce(&mut State) -> Poll<R>) -> Poll<R> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let result = f(&mut state);

@@ -13,7 +13,7 @@ use crate::conn::control::{Closing, Control, Delivery};
 use crate::conn::time::{Clock, Timer, after};
 use crate::core::half;
 use crate::core::linger::{Linger, Next, PeerState};
-use crate::core::report::{Bound, CloseReport};
+use crate::core::report::{CloseLimit, CloseReport};
 use crate::core::stall::Stall;
 use crate::error::{Phase, Reason};
 use crate::transport::Transport;
@@ -221,23 +221,28 @@ impl CloseState {
     }
 
     /// Closes the socket and makes the report.
-    fn finish(&mut self, transport: &mut dyn Transport, bound: Option<Bound>, known: Option<Reason>) -> CloseReport {
+    fn finish(
+        &mut self,
+        transport: &mut dyn Transport,
+        limit: Option<CloseLimit>,
+        known: Option<Reason>,
+    ) -> CloseReport {
         let (send, recv) = transport.layer(TOKEN).halves();
         let control = transport.layer(TOKEN).control().clone();
         // If a limit was reached, the socket still exists, and the bytes that are in flight now count as unconfirmed.
         control.handle_close_report();
         let ended = known.or_else(|| half::reason(&send, &recv).map(|reason| control.judged(reason)));
-        let reason = match (ended, bound) {
+        let reason = match (ended, limit) {
             _ if control.is_aborted() => Reason::Aborted,
             (Some(reason), _) => reason,
             // rule: close-7: all of our bytes have left, and only the peer's answer is missing.
-            (None, Some(Bound::Bytes)) if send.is_finished() => Reason::Unconfirmed,
-            (None, Some(Bound::Silence)) => Reason::Unconfirmed,
-            (None, Some(Bound::Bytes | Bound::Time) | None) => Reason::TimedOut(Phase::Close),
+            (None, Some(CloseLimit::Bytes)) if send.is_finished() => Reason::Unconfirmed,
+            (None, Some(CloseLimit::Silence)) => Reason::Unconfirmed,
+            (None, Some(CloseLimit::Bytes | CloseLimit::Time) | None) => Reason::TimedOut(Phase::Close),
         };
         let mut layers = Vec::new();
         transport.layer(TOKEN).report_layers(&mut layers);
-        let ours_is_stuck = bound.is_some() && !layers.iter().all(|layer| layer.marker_sent);
+        let ours_is_stuck = limit.is_some() && !layers.iter().all(|layer| layer.marker_sent);
         if ours_is_stuck {
             // Bytes that the peer did not accept in time are lost, so the connection must not look orderly to the
             // peer.
@@ -248,7 +253,7 @@ impl CloseState {
         let report = CloseReport {
             reason,
             layers,
-            bound,
+            limit,
             unwritten: self.unwritten,
             discarded: self.discarded.bytes,
             unacknowledged,
@@ -293,12 +298,12 @@ impl CloseState {
             }
             self.under_way = Some(under_way);
         }
-        let bound = ready!(self.poll_end(transport, last, cx));
+        let ended = ready!(self.poll_end(transport, last, cx));
         self.unwritten += std::mem::take(last).len();
-        Poll::Ready(match bound {
+        Poll::Ready(match ended {
             Ended::Pointless => self.finish_pointless(transport, cx),
             Ended::InOrder => self.finish(transport, None, None),
-            Ended::AtBound(bound) => self.finish(transport, Some(bound), None),
+            Ended::AtLimit(limit) => self.finish(transport, Some(limit), None),
         })
     }
 
@@ -311,24 +316,24 @@ impl CloseState {
         } else if self.poll_clock(transport, cx).is_ready() {
             // The timer is polled first. A peer that sends without end uses up the task's budget, and a timer that is
             // polled without budget never fires. rule: close-3
-            return Poll::Ready(Ended::AtBound(Bound::Time));
+            return Poll::Ready(Ended::AtLimit(CloseLimit::Time));
         }
         // Writing and discarding take turns, because the peer may not read our bytes before we have read its own.
         let finished =
             self.poll_last(transport, last, cx).is_ready() && Pin::new(&mut *transport).poll_shutdown(cx).is_ready();
         let drained = transport.layer_mut(TOKEN).poll_discard(cx, &mut self.discarded).is_ready();
         if self.discarded.is_full() {
-            return Poll::Ready(Ended::AtBound(Bound::Bytes));
+            return Poll::Ready(Ended::AtLimit(CloseLimit::Bytes));
         }
         if finished && drained && self.delivery.poll(cx, transport.layer(TOKEN).control()).is_ready() {
             return Poll::Ready(Ended::InOrder);
         }
         if finished && !drained && self.poll_silence(transport, cx).is_ready() {
-            return Poll::Ready(Ended::AtBound(Bound::Silence));
+            return Poll::Ready(Ended::AtLimit(CloseLimit::Silence));
         }
         // A close that did not wait needs no timer. If only the budget was used up, the task is woken at once.
         if self.clock.is_idle() && self.poll_clock(transport, cx).is_ready() {
-            return Poll::Ready(Ended::AtBound(Bound::Time));
+            return Poll::Ready(Ended::AtLimit(CloseLimit::Time));
         }
         Poll::Pending
     }
@@ -340,5 +345,5 @@ enum Ended {
     Pointless,
     /// Both halves have ended.
     InOrder,
-    AtBound(Bound),
+    AtLimit(CloseLimit),
 }

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::conn::after_unlock;
 use crate::conn::control::Control;
-use crate::conn::unlocked;
 use crate::core::linger::failure;
 use crate::error::Reason;
 use crate::transport::Transport;
@@ -53,7 +53,7 @@ use crate::transport::layer::poll_budget;
 ///   [`close_discard`](crate::Policy::close_discard) limits the discarded bytes. If the peer has all bytes and has sent
 ///   nothing for [`close_quiet`](crate::Policy::close_quiet), the close does not wait for its end, so a client that
 ///   only keeps an idle connection open does not delay a drain. The reason is then
-///   [`Unconfirmed`](crate::Reason::Unconfirmed), and the report names [`Bound::Silence`](crate::Bound::Silence).
+///   [`Unconfirmed`](crate::Reason::Unconfirmed), and the report names [`CloseLimit::Silence`](crate::CloseLimit::Silence).
 /// - After a finished `shutdown`, a drop loses nothing. Without a `shutdown`, or during one, a drop is a truncation, as
 ///   for every transport (rule: close-12).
 /// - [`Control::abort`] ends it at once, with RST.
@@ -177,7 +177,7 @@ impl<T: Transport> AsyncWrite for Lingering<T> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { transport, last_received, closing, reader } = self.get_mut();
         let closing = closing.get_or_insert_with(|| {
-            reader.take().into_iter().for_each(unlocked::wake);
+            reader.take().into_iter().for_each(after_unlock::wake);
             Box::new(CloseState::lingering(transport, *last_received))
         });
         let report = ready!(closing.poll(transport, &mut &[][..], cx));

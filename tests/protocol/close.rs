@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bowline::protocol::{Handle, Runner};
 use bowline::testing::{Kind, pair, shared_pki};
-use bowline::{Bound, Policy, Received, TlsConnection, Transport as _, Watermarks};
+use bowline::{CloseLimit, Policy, Received, TlsConnection, Transport as _, Watermarks};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{
@@ -47,7 +47,7 @@ async fn a_silent_peer_or_one_that_keeps_sending_cannot_prolong_a_close() {
     over(&Kind::ALL, hasty(150), |_, a, mut b| async move {
         let running = run(Probe::at("made", |transport| transport.close()), a);
         let report = running.task.await.unwrap();
-        assert_eq!((report.bound, report.marker_sent()), (Some(Bound::Time), true));
+        assert_eq!((report.limit, report.marker_sent()), (Some(CloseLimit::Time), true));
         assert_eq!(running.told.names().last().unwrap(), "lost(timed_out)");
         assert!(read_all(&mut b).await.1.is_ok());
     })
@@ -58,7 +58,7 @@ async fn a_silent_peer_or_one_that_keeps_sending_cannot_prolong_a_close() {
         let talking = tokio::spawn(async move { while write.write_all(&[1; 9_000]).await.is_ok() {} });
         let reading = tokio::spawn(async move { read.read_to_end(&mut Vec::new()).await });
         let running = run(Probe::at("made", |transport| transport.close()), a);
-        assert_eq!(running.task.await.unwrap().bound, Some(Bound::Bytes));
+        assert_eq!(running.task.await.unwrap().limit, Some(CloseLimit::Bytes));
         talking.await.unwrap();
         let _ = reading.await.unwrap();
     })

@@ -6,7 +6,7 @@ use bowline::protocol::Runner;
 use bowline::testing::peer::{Event as Seen, RawTls};
 use bowline::testing::{Kind, raw_tcp_pair, shared_pki};
 use bowline::{
-    Blame, Bound, Error, Phase, Policy, Reason, SocketOptions as _, TcpConnection, TlsConnection, Transport as _,
+    Blame, CloseLimit, Error, Phase, Policy, Reason, SocketOptions as _, TcpConnection, TlsConnection, Transport as _,
     Truncation,
 };
 use tokio::io::AsyncWriteExt;
@@ -253,7 +253,7 @@ async fn a_close_after_the_peers_end_is_clean_only_once_the_peer_has_all_of_it()
             let expected = if is_read { "closed" } else { "unconfirmed" };
             assert_eq!(report.reason.name(), expected, "{kind}: {report:?}");
             assert_eq!(running.told.reason().unwrap().name(), expected);
-            assert_eq!(report.bound, (!is_read).then_some(Bound::Time));
+            assert_eq!(report.limit, (!is_read).then_some(CloseLimit::Time));
         })
         .await;
     }

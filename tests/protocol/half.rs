@@ -240,7 +240,7 @@ async fn close_after_close_write_ends_within_the_bound_although_the_peer_talks()
         running.told.event("data").await;
         running.handle.close_write();
         let report = running.task.await.unwrap();
-        assert!(report.bound.is_some() && report.marker_sent(), "{report:?}");
+        assert!(report.limit.is_some() && report.marker_sent(), "{report:?}");
         talking.await.unwrap();
         let _ = read.read_to_end(&mut Vec::new()).await;
     })

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bowline::testing::{Kind, memory_pair, pair, pair_with, raw_tcp_pair, shared_pki};
-use bowline::{Bound, LayerKind, Phase, Policy, Reason, Received, TcpConnection, TlsConnection, Transport};
+use bowline::{CloseLimit, LayerKind, Phase, Policy, Reason, Received, TcpConnection, TlsConnection, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ async fn close_sends_all_then_the_markers_and_awaits_the_peers() {
         assert!(ours.is_clean() && theirs.ended_last(), "{kind}: {ours:?} {theirs:?}");
         for report in [&ours, &theirs] {
             assert!(report.marker_sent() && report.marker_received(), "{kind}: {report:?}");
-            assert_eq!(report.bound, None);
+            assert_eq!(report.limit, None);
             assert!(report.layers.iter().all(|layer| layer.marker_sent && layer.received == Received::Marker));
             let expected = match kind {
                 Kind::Tcp => vec![LayerKind::Tcp],
@@ -112,14 +112,14 @@ async fn a_peer_that_reads_nothing_holds_a_close_no_longer_than_the_bound() {
 /// rule: close-3
 #[tokio::test]
 async fn a_peer_that_talks_without_end_holds_a_close_no_longer_than_the_bounds() {
-    for (bytes, expected) in [(u64::MAX, Bound::Time), (300_000, Bound::Bytes)] {
+    for (bytes, expected) in [(u64::MAX, CloseLimit::Time), (300_000, CloseLimit::Bytes)] {
         let policy = hasty(Duration::from_millis(300)).close_discard(bytes);
         over(&Kind::ALL, policy, move |kind, mut a, b| async move {
             let (mut read, mut write) = tokio::io::split(b);
             let talking = tokio::spawn(async move { while write.write_all(&[1; 9_000]).await.is_ok() {} });
             let reading = tokio::spawn(async move { read.read_to_end(&mut Vec::new()).await });
             let report = a.close().await;
-            assert_eq!(report.bound, Some(expected), "{kind}: {report:?}");
+            assert_eq!(report.limit, Some(expected), "{kind}: {report:?}");
             assert!(report.discarded > 0);
             talking.await.unwrap();
             let _ = reading.await.unwrap();

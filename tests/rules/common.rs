@@ -38,7 +38,7 @@ impl Orderly for CloseReport {
     }
 
     fn ended_last(&self) -> bool {
-        self.is_clean() || (self.reason.ended_last() && self.bound.is_none())
+        self.is_clean() || (self.reason.ended_last() && self.limit.is_none())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bowline::testing::{BoxTransport, Kind, raw_tcp_pair};
-use bowline::{Bound, DrainGroup, Outcome, Policy, Reason, SocketOptions, Stream, TcpConnection, Transport};
+use bowline::{CloseLimit, DrainGroup, Outcome, Policy, Reason, SocketOptions, Stream, TcpConnection, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{
@@ -64,10 +64,10 @@ async fn a_peer_that_reads_nothing_after_its_end_is_unconfirmed_at_the_limit() {
         assert!(matches!(report.reason, Reason::Unconfirmed), "{kind}: {report:?}");
         assert!(report.marker_sent() && report.marker_received());
         if KNOWS_DELIVERY {
-            assert_eq!(report.bound, Some(Bound::Time));
+            assert_eq!(report.limit, Some(CloseLimit::Time));
             assert!(report.unacknowledged.unwrap() > 0);
         } else {
-            assert_eq!((report.bound, report.unacknowledged), (None, None), "nothing to wait for");
+            assert_eq!((report.limit, report.unacknowledged), (None, None), "nothing to wait for");
         }
         drop(b);
     })

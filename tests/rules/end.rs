@@ -4,7 +4,7 @@ use std::time::Duration;
 use bowline::testing::peer::RawTls;
 use bowline::testing::{Kind, pair_with, raw_tcp_pair, shared_pki};
 use bowline::{
-    Blame, Bound, DrainGroup, End, Error, Listener, Phase, Policy, Reason, Reconnector, RecvHalf, TcpConnection,
+    Blame, CloseLimit, DrainGroup, End, Error, Listener, Phase, Policy, Reason, Reconnector, RecvHalf, TcpConnection,
     TlsConnection, Transport, Truncation, chain,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -239,7 +239,7 @@ async fn the_text_of_a_report_names_the_bound_that_ended_a_close() {
         let talking = tokio::spawn(async move { while write.write_all(&[1; 9_000]).await.is_ok() {} });
         let reading = tokio::spawn(async move { read.read_to_end(&mut Vec::new()).await });
         let report = a.close().await;
-        assert_eq!(report.bound, Some(Bound::Bytes));
+        assert_eq!(report.limit, Some(CloseLimit::Bytes));
         assert!(report.to_string().ends_with("; gave up at the limit of bytes"), "{report}");
         talking.await.unwrap();
         let _ = reading.await.unwrap();

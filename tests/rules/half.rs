@@ -165,7 +165,7 @@ async fn close_after_close_write_ends_within_the_bound_although_the_peer_talks()
         let (mut read, mut write) = tokio::io::split(b);
         let talking = tokio::spawn(async move { while write.write_all(&[1; 9_000]).await.is_ok() {} });
         let report = a.close().await;
-        assert!(report.bound.is_some() && report.marker_sent(), "{kind}: {report:?}");
+        assert!(report.limit.is_some() && report.marker_sent(), "{kind}: {report:?}");
         talking.await.unwrap();
         let _ = read.read_to_end(&mut Vec::new()).await;
     })

@@ -271,7 +271,11 @@ async fn zero_and_unlimited_bounds_neither_panic_nor_spin() {
 
         let mut policy = Policy::default().close_timeout(Duration::ZERO).close_discard(0);
         let (mut a, _b) = pair_with(kind, policy.clone()).await.unwrap();
-        assert_eq!(tokio::time::timeout(BOUND, a.close()).await.unwrap().bound, Some(bowline::Bound::Time), "{kind}");
+        assert_eq!(
+            tokio::time::timeout(BOUND, a.close()).await.unwrap().limit,
+            Some(bowline::CloseLimit::Time),
+            "{kind}"
+        );
         policy = policy.idle_timeout(Duration::ZERO);
         // A handshake has to wait.
         let Ok((mut a, _b)) = pair_with(kind, policy).await else { continue };

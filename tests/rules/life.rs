@@ -9,7 +9,7 @@ use std::time::Duration;
 use bowline::protocol::{CallbackResult, Conn, Protocol, Runner};
 use bowline::testing::{BoxTransport, shared_pki, tcp_pair};
 use bowline::{
-    Address, Bound, Connector, DrainGroup, Error, Listener, Phase, Policy, Reason, Reconnector, Split, StartTls,
+    Address, CloseLimit, Connector, DrainGroup, Error, Listener, Phase, Policy, Reason, Reconnector, Split, StartTls,
     Stream, TlsConnection, Transport, UpgradableConnection,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -186,7 +186,7 @@ async fn a_stream_that_is_always_ready_yields() {
     ready_in_one_turn("read", |cx| once(cx, stream.read(&mut [0]))).await;
     ready_in_one_turn("write", |cx| once(cx, stream.write(b"x"))).await;
     ready_in_one_turn("flush", |cx| once(cx, stream.flush())).await;
-    assert_eq!(stream.close().await.bound, Some(Bound::Bytes));
+    assert_eq!(stream.close().await.limit, Some(CloseLimit::Bytes));
 }
 
 /// rule: life-6, retry-2

@@ -2,7 +2,7 @@ use std::io::{ErrorKind, IoSlice};
 use std::time::Duration;
 
 use bowline::testing::{Kind, pair, pair_with};
-use bowline::{Bound, Lingering, Policy, Reason, Transport};
+use bowline::{CloseLimit, Lingering, Policy, Reason, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
@@ -68,7 +68,7 @@ async fn a_peer_that_only_keeps_its_connection_open_is_not_awaited() {
         advance(SECOND * 55).await;
         library.shutdown().await.unwrap();
         let report = library.control().report().cloned().unwrap();
-        assert_eq!(report.bound, Some(Bound::Silence), "{kind}");
+        assert_eq!(report.limit, Some(CloseLimit::Silence), "{kind}");
         assert!(matches!(report.reason, Reason::Unconfirmed), "{kind}: {report:?}");
         if KNOWS_DELIVERY && kind.has_socket() {
             assert_eq!(report.unacknowledged, Some(0), "{kind}");
@@ -98,7 +98,7 @@ async fn a_peer_that_has_just_sent_something_may_send_more() {
         }
         advance(SECOND * 10).await;
         let report = shutting_down.await.unwrap();
-        assert_eq!((report.bound, report.discarded), (Some(Bound::Silence), 14 + 8 + 8), "{kind}");
+        assert_eq!((report.limit, report.discarded), (Some(CloseLimit::Silence), 14 + 8 + 8), "{kind}");
     })
     .await;
 }
@@ -116,8 +116,8 @@ async fn a_peer_that_takes_nothing_is_awaited_no_longer_than_the_bound() {
         assert_eq!(ended.is_ok(), report.marker_sent(), "{kind}: {report:?}");
         // A pipe has delivered the bytes that it has accepted. Of a socket, only Linux reports what is left.
         let is_done = kind == Kind::Memory || kind == Kind::Tcp && !KNOWS_DELIVERY;
-        let bound = if is_done { Bound::Silence } else { Bound::Time };
-        assert_eq!(report.bound, Some(bound), "{kind}: {report:?}");
+        let limit = if is_done { CloseLimit::Silence } else { CloseLimit::Time };
+        assert_eq!(report.limit, Some(limit), "{kind}: {report:?}");
         drop(library);
         let (_, end) = read_all(&mut b).await;
         assert_eq!(end.is_ok(), ended.is_ok(), "{kind}: {end:?}");
@@ -135,7 +135,7 @@ async fn a_peer_that_takes_our_bytes_slowly_gets_all_of_them() {
     let ending = tokio::spawn(async move { library.shutdown().await });
     let mut received = 0;
     loop {
-        // The waits add up to several times the bound, but each wait is shorter than the bound.
+        // The waits add up to several times the limit, but each wait is shorter than the bound.
         sleep(Duration::from_millis(400)).await;
         match b.read(&mut [0; 9000]).await.unwrap() {
             0 => break,

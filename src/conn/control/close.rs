@@ -9,7 +9,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
 use super::{CLOSE_ASKED, Control, Watcher};
-use crate::conn::unlocked;
+use crate::conn::after_unlock;
 use crate::core::report::CloseReport;
 use crate::core::stall::Stall;
 use crate::error::{Phase, Reason};
@@ -114,7 +114,7 @@ impl Control {
             return;
         }
         let this = self.clone();
-        unlocked::run(move || {
+        after_unlock::run(move || {
             this.layers().for_each(|watcher| watcher.handle_close());
             if let Some(bottom) = this.bottom() {
                 bottom.handle_close();

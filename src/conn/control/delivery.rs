@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Sleep, sleep};
 
 use super::Control;
+use crate::conn::after_unlock;
 use crate::conn::idle::SentBytes;
 use crate::conn::socket;
-use crate::conn::unlocked;
 use crate::core::delivery::{AskAgain, Evidence, Pending, judge};
 use crate::error::{Phase, Reason};
 
@@ -76,7 +76,7 @@ impl Control {
     /// have arrived.
     pub(crate) fn note_lingering(&self) {
         let this = self.clone();
-        unlocked::run(move || this.0.going.notify_waiters());
+        after_unlock::run(move || this.0.going.notify_waiters());
     }
 
     /// The number of bytes that the peer's system has not acknowledged yet; 0 if there are none, or if the number is

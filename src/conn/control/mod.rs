@@ -8,7 +8,7 @@ mod cred;
 mod delivery;
 mod keepalive;
 mod lost;
-mod member;
+mod membership;
 mod observed;
 mod observer;
 #[cfg(feature = "proxy")]
@@ -33,16 +33,16 @@ pub(crate) use self::controlled::Controlled;
 pub use self::cred::PeerCred;
 pub(crate) use self::delivery::Delivery;
 use self::delivery::NOT_ASKED;
-pub(crate) use self::member::{Group, Member, WeakControl, draining};
+pub(crate) use self::membership::{Group, Membership, WeakControl, draining};
 use self::observed::Observed;
 pub(crate) use self::observer::Observers;
 pub use self::observer::{AcceptFailure, AcceptFault, Observer, Reload};
 use self::rare::Rare;
 pub(crate) use self::watcher::Watcher;
 use crate::address::Address;
+use crate::conn::after_unlock;
 use crate::conn::idle::Activity;
 use crate::conn::socket;
-use crate::conn::unlocked;
 use crate::core::facts::SessionFacts;
 use crate::core::report::CloseReport;
 use crate::error::{Error, Phase, Reason};
@@ -100,7 +100,7 @@ struct Inner {
     bottom: OnceLock<Weak<dyn Bottom>>,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     going: Notify,
-    member: OnceLock<Member>,
+    membership: OnceLock<Membership>,
     /// The facts of the last TLS session.
     facts: Mutex<Option<Arc<SessionFacts>>>,
 }
@@ -151,7 +151,7 @@ impl Control {
             watchers: Mutex::new(Vec::new()),
             progress: AtomicU8::new(SOCKET_OPEN),
             going: Notify::new(),
-            member: OnceLock::new(),
+            membership: OnceLock::new(),
             facts: Mutex::new(None),
         }))
     }
@@ -194,7 +194,7 @@ impl Control {
     /// locks of layers that have to be notified, so this runs after those locks are released.
     fn tell(&self) {
         let this = self.clone();
-        unlocked::run(move || {
+        after_unlock::run(move || {
             if let Some(bottom) = this.bottom() {
                 bottom.abort();
             }
@@ -254,7 +254,7 @@ impl Control {
         let this = self.clone();
         // The end of a connection wakes an accept that waits for a permit, and a drain that waits for members. So
         // this runs when no lock is held. rule: life-7
-        unlocked::run(move || {
+        after_unlock::run(move || {
             // rule: life-4: a handle that outlives the connection must keep no layer alive.
             drop(this.take_watchers());
             // rule: end-9. While a layer above holds its lock, it has not noted yet what it knows of the end.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Control;
 use super::observer::{Observer, Observers};
-use crate::conn::unlocked;
+use crate::conn::after_unlock;
 use crate::core::facts::SessionFacts;
 use crate::error::{Phase, Reason};
 use crate::policy::Policy;
@@ -172,7 +172,7 @@ impl Control {
     /// Calls the observers, at once or as soon as this thread holds no lock (rule: observe-2).
     fn tell_observers(&self, event: impl Fn(&dyn Observer, &Self) + 'static) {
         let this = self.clone();
-        unlocked::run(move || {
+        after_unlock::run(move || {
             if let Some(observed) = this.observed() {
                 observed.observers.tell(|observer| event(observer, &this));
             }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Control;
-use crate::conn::unlocked;
+use crate::conn::after_unlock;
 use crate::core::report::CloseReport;
 use crate::error::{Phase, Reason};
 
@@ -43,7 +43,7 @@ impl Control {
         // Tasks that saw the socket close while the close was in progress wait for its report, and so does a close that
         // was requested by the handle meanwhile.
         let this = self.clone();
-        unlocked::run(move || {
+        after_unlock::run(move || {
             this.0.going.notify_waiters();
             this.tell_ended();
         });

@@ -42,7 +42,7 @@ async fn meet(listener: &EndpointListener, endpoint: &ClientEndpoint) -> (Result
 fn ended_together(ours: &CloseReport, theirs: &CloseReport) -> bool {
     let last = if ours.is_clean() { theirs } else { ours };
     let is_unknown = cfg!(any(not(target_os = "linux"), bowline_portable));
-    let is_in_order = is_unknown && matches!(last.reason, Reason::Unconfirmed) && last.bound.is_none();
+    let is_in_order = is_unknown && matches!(last.reason, Reason::Unconfirmed) && last.limit.is_none();
     (ours.is_clean() || theirs.is_clean()) && (last.is_clean() || is_in_order)
 }
 

@@ -19,9 +19,9 @@ use tokio::task::coop::poll_proceed;
 use self::bottom::StreamBottom;
 use self::repeat::{once_more, read_once};
 use crate::address::Address;
+use crate::conn::after_unlock;
 use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::{HalfOpen, IdleTimer, SentBytes, StallTimer};
-use crate::conn::unlocked;
 use crate::conn::waiting::{READER, WRITER, Waiting};
 use crate::core::delivery::Pending;
 use crate::core::half::{self, RecvHalf, Refused, SendHalf};
@@ -194,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
     /// is held (rule: life-7).
     fn let_go(&mut self) {
         if let Some(live) = self.live.take() {
-            unlocked::run(move || drop(live));
+            after_unlock::run(move || drop(live));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Connections that change from plaintext to TLS and back.
 
-mod gone;
+mod destroyed;
 pub(crate) mod split;
 mod stack;
 

@@ -11,7 +11,7 @@ use crate::conn::control::Control;
 use crate::core::half::{RecvHalf, SendHalf};
 use crate::error::{Error, Reason};
 use crate::layers::tls::{TlsConnection, TlsReadHalf, TlsWriteHalf};
-use crate::layers::upgradable::gone::Gone;
+use crate::layers::upgradable::destroyed::Destroyed;
 use crate::layers::upgradable::stack::Stack;
 use crate::layers::upgradable::{UpgradableConnection, UpgradeState};
 use crate::transport::layer::poll_budget;
@@ -104,7 +104,7 @@ impl<T: Split> Split for UpgradableConnection<T> {
     fn into_split(self) -> (UpgradableReadHalf<T>, UpgradableWriteHalf<T>) {
         let (stack, state) = self.into_parts();
         let (read, write) = match stack {
-            Stack::Gone(_) => (None, None),
+            Stack::Destroyed(_) => (None, None),
             Stack::Plain(plain) => {
                 let (read, write) = plain.into_split();
                 (Some(Half::Plain(read)), Some(Half::Plain(write)))
@@ -128,7 +128,7 @@ impl<T: Split> Split for UpgradableConnection<T> {
         let (ours, theirs) = (read.0.state, write.0.state);
         match join(read.0.half, write.0.half) {
             Ok(stack) => {
-                let stack = stack.unwrap_or_else(|| Stack::Gone(Gone(ours.control.clone())));
+                let stack = stack.unwrap_or_else(|| Stack::Destroyed(Destroyed(ours.control.clone())));
                 Ok(Self::from_parts(stack, ours))
             }
             Err((read, write)) => {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use crate::conn::control::Control;
 use crate::error::{Error, Reason};
 use crate::layers::tls::TlsConnection;
-use crate::layers::upgradable::gone::Gone;
+use crate::layers::upgradable::destroyed::Destroyed;
 use crate::transport::layer::{AsLayer, Layer, Token, Upgradable};
 use crate::transport::{Starting, Transport};
 
@@ -18,14 +18,14 @@ pub(crate) enum Stack<T: Transport> {
     Plain(T),
     Tls(Box<TlsConnection<Stack<T>>>),
     /// The stack was taken out: for a step that does not wait, or for good because a change failed.
-    Gone(Gone),
+    Destroyed(Destroyed),
 }
 
 impl<T: Transport> Stack<T> {
     /// Takes the stack out.
     pub(crate) fn take(&mut self, control: &Control) -> Result<Self, Reason> {
-        match std::mem::replace(self, Self::Gone(Gone(control.clone()))) {
-            Self::Gone(_) => Err(Reason::Aborted),
+        match std::mem::replace(self, Self::Destroyed(Destroyed(control.clone()))) {
+            Self::Destroyed(_) => Err(Reason::Aborted),
             stack => Ok(stack),
         }
     }
@@ -33,38 +33,38 @@ impl<T: Transport> Stack<T> {
 
 /// Forwards a call to the topmost transport.
 macro_rules! topmost {
-    ($stack:expr, $layer:ident => $call:expr, gone => $gone:expr) => {
+    ($stack:expr, $layer:ident => $call:expr, destroyed => $destroyed:expr) => {
         match $stack {
             Stack::Plain($layer) => $call,
             Stack::Tls($layer) => $call,
-            Stack::Gone(_) => $gone,
+            Stack::Destroyed(_) => $destroyed,
         }
     };
 }
 
-fn gone() -> io::Error {
+fn aborted() -> io::Error {
     Error::Ended(Reason::Aborted).into()
 }
 
 impl<T: Transport> AsyncRead for Stack<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_read(cx, buf), gone => Poll::Ready(Err(gone())))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_read(cx, buf), destroyed => Poll::Ready(Err(aborted())))
     }
 }
 
 impl<T: Transport> AsyncBufRead for Stack<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_fill_buf(cx), gone => Poll::Ready(Err(gone())))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_fill_buf(cx), destroyed => Poll::Ready(Err(aborted())))
     }
 
     fn consume(self: Pin<&mut Self>, n: usize) {
-        topmost!(self.get_mut(), layer => Pin::new(layer).consume(n), gone => ());
+        topmost!(self.get_mut(), layer => Pin::new(layer).consume(n), destroyed => ());
     }
 }
 
 impl<T: Transport> AsyncWrite for Stack<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_write(cx, buf), gone => Poll::Ready(Err(gone())))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_write(cx, buf), destroyed => Poll::Ready(Err(aborted())))
     }
 
     fn poll_write_vectored(
@@ -72,19 +72,19 @@ impl<T: Transport> AsyncWrite for Stack<T> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_write_vectored(cx, parts), gone => Poll::Ready(Err(gone())))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_write_vectored(cx, parts), destroyed => Poll::Ready(Err(aborted())))
     }
 
     fn is_write_vectored(&self) -> bool {
-        topmost!(self, layer => layer.is_write_vectored(), gone => true)
+        topmost!(self, layer => layer.is_write_vectored(), destroyed => true)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_flush(cx), gone => Poll::Ready(Err(gone())))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_flush(cx), destroyed => Poll::Ready(Err(aborted())))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        topmost!(self.get_mut(), layer => Pin::new(layer).poll_shutdown(cx), gone => Poll::Ready(Err(gone())))
+        topmost!(self.get_mut(), layer => Pin::new(layer).poll_shutdown(cx), destroyed => Poll::Ready(Err(aborted())))
     }
 }
 
@@ -93,7 +93,7 @@ impl<T: Transport> AsLayer for Stack<T> {
         match self {
             Self::Plain(layer) => layer.layer(token),
             Self::Tls(layer) => &**layer,
-            Self::Gone(gone) => gone,
+            Self::Destroyed(destroyed) => destroyed,
         }
     }
 
@@ -101,7 +101,7 @@ impl<T: Transport> AsLayer for Stack<T> {
         match self {
             Self::Plain(layer) => layer.layer_mut(token),
             Self::Tls(layer) => &mut **layer,
-            Self::Gone(gone) => gone,
+            Self::Destroyed(destroyed) => destroyed,
         }
     }
 
@@ -114,7 +114,7 @@ impl<T: Transport> AsLayer for Stack<T> {
             // The transport that was passed in may itself be an upgradable connection, which drives its own handshake.
             Self::Plain(layer) => layer.handshaking(token),
             Self::Tls(layer) => layer.handshaking(token),
-            Self::Gone(_) => None,
+            Self::Destroyed(_) => None,
         }
     }
 
@@ -122,7 +122,7 @@ impl<T: Transport> AsLayer for Stack<T> {
         match self {
             Self::Plain(layer) => layer.as_upgradable(token),
             Self::Tls(layer) => layer.as_upgradable(token),
-            Self::Gone(_) => None,
+            Self::Destroyed(_) => None,
         }
     }
 }

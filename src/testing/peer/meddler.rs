@@ -7,13 +7,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use super::lane::{Broken, Lane};
+use super::direction::{Broken, Direction};
 use crate::conn::socket;
 
 /// A proxy on loopback that forwards one connection and disturbs it. It works on bytes, below TLS, so it can cut a
 /// record at any offset.
 ///
-/// Commands go to the two directions, [`to_server`](Self::to_server) and [`to_client`](Self::to_client): see [`Lane`].
+/// Commands go to the two directions, [`to_server`](Self::to_server) and [`to_client`](Self::to_client): see [`Direction`].
 /// Without commands, it forwards everything unchanged: FIN as FIN, so that half-closes work through it, and RST as RST.
 ///
 /// It ends by itself when both sides have ended. Dropping it ends the connection on both sides at once.
@@ -50,8 +50,8 @@ use crate::conn::socket;
 #[derive(Debug)]
 pub struct Meddler {
     addr: SocketAddr,
-    to_server: Lane,
-    to_client: Lane,
+    to_server: Direction,
+    to_client: Direction,
     ended: watch::Receiver<bool>,
     task: AbortHandle,
 }
@@ -86,7 +86,7 @@ impl Meddler {
         addr: SocketAddr,
         sockets: impl Future<Output = io::Result<(TcpStream, TcpStream)>> + Send + 'static,
     ) -> Self {
-        let (to_server, to_client) = (Lane::new(), Lane::new());
+        let (to_server, to_client) = (Direction::new(), Direction::new());
         let lanes = (to_server.share(), to_client.share());
         let (has_ended, ended) = watch::channel(false);
         let task = tokio::spawn(async move {
@@ -104,12 +104,12 @@ impl Meddler {
     }
 
     /// The direction from the client to the server.
-    pub fn to_server(&self) -> &Lane {
+    pub fn to_server(&self) -> &Direction {
         &self.to_server
     }
 
     /// The direction from the server to the client.
-    pub fn to_client(&self) -> &Lane {
+    pub fn to_client(&self) -> &Direction {
         &self.to_client
     }
 
@@ -126,7 +126,7 @@ impl Drop for Meddler {
     }
 }
 
-async fn forward(mut client: TcpStream, mut server: TcpStream, to_server: &Lane, to_client: &Lane) {
+async fn forward(mut client: TcpStream, mut server: TcpStream, to_server: &Direction, to_client: &Direction) {
     for stream in [&client, &server] {
         // One segment per write. If the peer is already gone, the next call reports it.
         let _ = stream.set_nodelay(true);

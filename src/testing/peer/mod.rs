@@ -45,9 +45,9 @@
 //!
 //! | failure | how to produce it |
 //! |---|---|
-//! | FIN, RST or silence at a byte offset | [`Lane::fin_after`], [`rst_after`](Lane::rst_after), [`stall_after`](Lane::stall_after); in memory [`Cut`] |
-//! | segments of one byte | [`Lane::trickle`], [`RawTcp::trickle`], [`RawTls::trickle`] |
-//! | a reader that stalls | a raw peer that is not asked to receive, [`RawTcp::small_receive_buffer`], [`Lane::stop_reading`] |
+//! | FIN, RST or silence at a byte offset | [`Direction::fin_after`], [`rst_after`](Direction::rst_after), [`stall_after`](Direction::stall_after); in memory [`Cut`] |
+//! | segments of one byte | [`Direction::trickle`], [`RawTcp::trickle`], [`RawTls::trickle`] |
+//! | a reader that stalls | a raw peer that is not asked to receive, [`RawTcp::small_receive_buffer`], [`Direction::stop_reading`] |
 //! | close_notify without FIN, and the reverse | [`RawTls::close_notify`] and [`RawTls::fin`], one without the other |
 //! | data, close_notify and junk in one segment | `peer.data(..).close_notify().clear(..).send()` |
 //! | garbage, HTTP, a header of an oversized record | [`RawTcp::send`]; after the handshake [`RawTls::clear`] |
@@ -55,13 +55,13 @@
 //! | a fatal alert | [`RawTls::alert`]; in the clear `RawTcp::send(&[21, 3, 3, 0, 2, 2, alert])` |
 //! | a KeyUpdate that requests an answer | [`RawTls::key_update`] |
 //! | a peer that sends without end | [`RawTcp::talk`], [`RawTls::talk`] |
-//! | a network that is slow or corrupts bytes | [`Lane::slow`], [`Lane::corrupt`], [`Lane::inject`] |
+//! | a network that is slow or corrupts bytes | [`Direction::slow`], [`Direction::corrupt`], [`Direction::inject`] |
 //!
 //! Every wait is limited: by [`PATIENCE`], unless another time is set.
 
 mod cut;
+mod direction;
 mod handshake;
-mod lane;
 mod meddler;
 mod record;
 mod tcp;
@@ -72,8 +72,8 @@ use std::time::Duration;
 use rustls::AlertDescription;
 
 pub use self::cut::{Cut, CutEnd};
+pub use self::direction::Direction;
 pub use self::handshake::HandshakeFailed;
-pub use self::lane::Lane;
 pub use self::meddler::Meddler;
 pub use self::tcp::RawTcp;
 pub use self::tls::RawTls;

@@ -135,7 +135,7 @@ impl RawTls {
     }
 
     /// The number of bytes that were sent, including the handshake. The next queued record starts at this offset of its
-    /// [`Lane`](super::Lane).
+    /// [`Direction`](super::Direction).
     pub fn sent(&self) -> u64 {
         self.tcp.sent()
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
 
 use super::{LayerEnd, Pump};
+use crate::conn::after_unlock::{self, Locked};
 use crate::conn::control::{Closing, Control, Controlled, Watcher};
-use crate::conn::unlocked::{self, Locked};
 use crate::core::catch::catch;
 use crate::core::session::Session;
 use crate::error::Reason;
@@ -154,14 +154,14 @@ impl<T: Transport> SharedPump<T> {
     fn unlock_and_wake_ready(mut held: Held<'_, T>) {
         let ready = held.pump.take_ready_tasks();
         drop(held);
-        ready.into_iter().flatten().for_each(unlocked::wake);
+        ready.into_iter().flatten().for_each(after_unlock::wake);
     }
 
     fn unlock_and_wake_all(&self, mut held: Held<'_, T>) {
         let pump = &mut *held.pump;
         let waiting = [pump.reader.take(), pump.writer.take().map(|(_, waker)| waker), pump.below.take()];
         drop(held);
-        waiting.into_iter().flatten().for_each(unlocked::wake);
+        waiting.into_iter().flatten().for_each(after_unlock::wake);
     }
 }
 

@@ -31,13 +31,13 @@ pub(crate) trait Group: Send + Sync {
     fn enter(&self, control: WeakControl) -> u32;
     /// Removes a connection that has ended or, without an outcome, one that already belongs to another group. A
     /// second call changes nothing.
-    fn leave(&self, member: &Member, outcome: Option<&dyn Fn() -> Outcome>);
+    fn leave(&self, membership: &Membership, outcome: Option<&dyn Fn() -> Outcome>);
     /// Corrects the count, because the outcome of a connection became known only after the connection had left.
-    fn correct(&self, member: &Member, outcome: Outcome);
+    fn correct(&self, membership: &Membership, outcome: Outcome);
 }
 
 /// A connection's membership, with the data that is needed to leave the group.
-pub(crate) struct Member {
+pub(crate) struct Membership {
     group: Arc<dyn Group>,
     /// The connection's number in the group.
     pub(crate) number: u32,
@@ -63,7 +63,7 @@ pub(crate) async fn draining(group: &dyn Group) {
 impl Control {
     /// Whether the connection's group drains. False if the connection belongs to no group.
     pub fn is_draining(&self) -> bool {
-        self.0.member.get().is_some_and(|member| member.group.is_draining())
+        self.0.membership.get().is_some_and(|membership| membership.group.is_draining())
     }
 
     /// Waits until the [group](crate::DrainGroup) of the connection starts to drain. The service should then end the
@@ -110,20 +110,20 @@ impl Control {
     ///
     /// Cancel safe.
     pub async fn draining(&self) {
-        match self.0.member.get() {
-            Some(member) => draining(&*member.group).await,
+        match self.0.membership.get() {
+            Some(membership) => draining(&*membership.group).await,
             None => std::future::pending().await,
         }
     }
 
     /// Makes the connection a member of this group, and returns whether it is a member now.
     pub(crate) fn join(&self, group: Arc<dyn Group>) -> bool {
-        if self.is_gone() || self.0.member.get().is_some() {
+        if self.is_gone() || self.0.membership.get().is_some() {
             return false;
         }
         let number = group.enter(WeakControl(Arc::downgrade(&self.0)));
-        let member = Member { group, number, left: AtomicU8::new(0), unready: AtomicBool::new(false) };
-        if let Err(second) = self.0.member.set(member) {
+        let membership = Membership { group, number, left: AtomicU8::new(0), unready: AtomicBool::new(false) };
+        if let Err(second) = self.0.membership.set(membership) {
             // Another call has added the connection to a group first.
             second.group.leave(&second, None);
             return false;
@@ -176,22 +176,22 @@ impl Control {
     /// Aborts the connection for the drain, because its handshake is not done. The report of the drain counts it
     /// separately.
     pub(crate) fn abort_unready(&self) {
-        let Some(member) = self.0.member.get() else { return self.abort() };
-        member.unready.store(true, Ordering::Release);
+        let Some(membership) = self.0.membership.get() else { return self.abort() };
+        membership.unready.store(true, Ordering::Release);
         if !self.cut_off() {
             // It has ended for another reason.
-            member.unready.store(false, Ordering::Release);
+            membership.unready.store(false, Ordering::Release);
         }
     }
 
     pub(crate) fn is_unready(&self) -> bool {
-        self.0.member.get().is_some_and(|member| member.unready.load(Ordering::Acquire))
+        self.0.membership.get().is_some_and(|membership| membership.unready.load(Ordering::Acquire))
     }
 
     /// The outcome is now known better than when the connection left its group: corrects the count.
     pub(super) fn recount(&self) {
-        if let Some(member) = self.0.member.get() {
-            member.group.correct(member, self.outcome());
+        if let Some(membership) = self.0.membership.get() {
+            membership.group.correct(membership, self.outcome());
         }
     }
 
@@ -201,8 +201,8 @@ impl Control {
     }
 
     pub(super) fn leave(&self) {
-        if let Some(member) = self.0.member.get() {
-            member.group.leave(member, Some(&|| self.outcome()));
+        if let Some(membership) = self.0.membership.get() {
+            membership.group.leave(membership, Some(&|| self.outcome()));
         }
     }
 }

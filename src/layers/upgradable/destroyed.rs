@@ -10,9 +10,9 @@ use crate::error::Reason;
 use crate::transport::layer::{Discard, Layer};
 
 /// Contains only the handle.
-pub(crate) struct Gone(pub(crate) Control);
+pub(crate) struct Destroyed(pub(crate) Control);
 
-impl Layer for Gone {
+impl Layer for Destroyed {
     fn control(&self) -> &Control {
         &self.0
     }

@@ -15,7 +15,7 @@ use super::PATIENCE;
 use super::tcp::delivered;
 
 const CHUNK: usize = 16 << 10;
-/// The number of sends per second of a slow lane.
+/// The number of sends per second of a slow direction.
 const BEATS: u32 = 20;
 
 /// One direction of a [`Meddler`](super::Meddler). Commands can be given before the connection is made, as a script, or
@@ -24,17 +24,17 @@ const BEATS: u32 = 20;
 /// Offsets count the sender's bytes from the first one on. A command for an offset that has already passed is carried
 /// out at once, so `fin_after(0)` means "now". Commands with the same offset are carried out in the order in which they
 /// were given.
-pub struct Lane(Arc<LaneState>);
+pub struct Direction(Arc<DirectionState>);
 
-impl fmt::Debug for Lane {
+impl fmt::Debug for Direction {
     /// Shows nothing of the bytes to inject (rule: tcp-11).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane").field("forwarded", &self.0.forwarded).finish_non_exhaustive()
+        f.debug_struct("Direction").field("forwarded", &self.0.forwarded).finish_non_exhaustive()
     }
 }
 
 #[derive(Default)]
-struct LaneState {
+struct DirectionState {
     plan: Mutex<Plan>,
     changed: Notify,
     forwarded: AtomicU64,
@@ -76,7 +76,7 @@ enum Step {
 /// Set when the whole connection has been, or will be, reset.
 pub(super) struct Broken;
 
-impl Lane {
+impl Direction {
     pub(super) fn new() -> Self {
         Self(Arc::default())
     }
