@@ -13,21 +13,22 @@
 //! use bowline::handover::{Handover, Offer};
 //!
 //! # let predecessor = Listener::bind("127.0.0.1:0").await?;
-//! # let mut offered = Offer::bind(&path)?;
+//! # let mut offered = Offer::new();
 //! # offered.add("https", &predecessor)?;
-//! # let old = tokio::spawn(offered.taken());
+//! # let old = tokio::spawn(offered.open(&path)?.taken());
 //! let mut handover = Handover::take(&path).await?;
 //! let listener = match handover.as_mut().map(|from| from.sockets("https")) {
 //!     Some(sockets) => Listener::builder().from_std_all(sockets)?,
 //!     None => Listener::bind("127.0.0.1:8443").await?,
 //! };
+//! let mut offer = Offer::new();
+//! offer.add("https", &listener)?;
 //! // Start a task that accepts from the listener here.
 //! if let Some(handover) = handover {
 //!     handover.ready().await?;
 //! }
 //! # old.await??;
-//! let mut offer = Offer::bind(&path)?;
-//! offer.add("https", &listener)?;
+//! let offer = offer.open(&path)?;
 //! tokio::select! {
 //!     taken = offer.taken() => taken?,
 //! #   () = std::future::ready(()) => {}
@@ -52,7 +53,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
-pub use offer::Offer;
+pub use offer::{Offer, OpenOffer};
 pub use take::Handover;
 
 use crate::error::Error;

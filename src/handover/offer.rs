@@ -15,39 +15,30 @@ use crate::endpoint::open::PrivateSocket;
 use crate::error::Error;
 use crate::server::listener::Listener;
 
-/// Offers the listening sockets of this process to its successor.
+/// The listening sockets of this process that its successor gets.
 ///
-/// Until a successor has said that it accepts connections, nothing changes for this process (rule: handover-2). If the
-/// offer is dropped, for example because the process is told to end, nobody can take the sockets any more.
+/// It keeps duplicates of the descriptors, so the listeners may be moved into the tasks that accept.
 #[derive(Debug)]
-#[must_use = "nobody can take the sockets before `taken` is polled"]
+#[must_use = "nobody can take the sockets before the offer is opened"]
 pub struct Offer {
-    socket: PrivateSocket,
-    path: String,
     sockets: Vec<(String, OwnedFd)>,
     ready_timeout: Duration,
 }
 
+impl Default for Offer {
+    fn default() -> Self {
+        Self { sockets: Vec::new(), ready_timeout: Duration::from_secs(60) }
+    }
+}
+
 impl Offer {
-    /// Opens the Unix socket at which a successor asks. Its file has the mode 0600, and is removed when the offer ends.
-    /// A name that begins with `@` is one of Linux's abstract namespace.
-    ///
-    /// # Errors
-    /// [`Error::Bind`] with the path and the system's error: another process offers its sockets there, or the directory
-    /// is missing or not writable.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime with I/O enabled.
-    pub fn bind(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let path = path.as_ref();
-        let socket = PrivateSocket::listen(path)?;
-        let ready_timeout = Duration::from_secs(60);
-        Ok(Self { socket, path: path.display().to_string(), sockets: Vec::new(), ready_timeout })
+    /// An offer without sockets.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// Adds the sockets of a listener. The successor gets them under this name.
-    ///
-    /// A drain of the listener then leaves its sockets listening, for the successor.
+    /// Adds the sockets of a listener. The successor gets them under this name. A drain of the listener then leaves its
+    /// sockets listening, for the successor.
     ///
     /// # Errors
     /// [`Error::Draining`]: the listener is closed already. [`Error::Ended`]: the name has not 1 to 64 letters, digits
@@ -56,8 +47,7 @@ impl Offer {
         message::check_name(name)?;
         let duplicates = listener.with_fds(|fd| fd.try_clone_to_owned()).ok_or(Error::Draining)?;
         if self.sockets.len() + duplicates.len() > message::MOST_SOCKETS {
-            let problem = format!("more than {} sockets cannot be handed over", message::MOST_SOCKETS);
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem).into());
+            return Err(failed(format!("more than {} sockets cannot be handed over", message::MOST_SOCKETS)));
         }
         for duplicate in duplicates {
             self.sockets.push((name.to_owned(), duplicate?));
@@ -72,6 +62,34 @@ impl Offer {
         self
     }
 
+    /// Opens the Unix socket at which a successor asks. Its file has the mode 0600, and is removed when the offer ends.
+    /// A name that begins with `@` is one of Linux's abstract namespace.
+    ///
+    /// # Errors
+    /// [`Error::Bind`] with the path and the system's error: another process offers its sockets there, or the directory
+    /// is missing or not writable.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<OpenOffer, Error> {
+        let path = path.as_ref();
+        Ok(OpenOffer { socket: PrivateSocket::listen(path)?, path: path.display().to_string(), offer: self })
+    }
+}
+
+/// An offer that a successor can take.
+///
+/// Until a successor has said that it accepts connections, nothing changes for this process (rule: handover-2). If this
+/// is dropped, for example because the process is told to end, nobody can take the sockets any more.
+#[derive(Debug)]
+#[must_use = "nobody gets the sockets before `taken` is polled"]
+pub struct OpenOffer {
+    socket: PrivateSocket,
+    path: String,
+    offer: Offer,
+}
+
+impl OpenOffer {
     /// Waits until a successor has taken the sockets and accepts connections. The path is free then, and this process
     /// should drain. A successor that fails before that changes nothing: the offer stays (rule: handover-2).
     ///
@@ -97,7 +115,7 @@ impl Offer {
         check_user(successor, &self.path)?;
         let late = || failed("the successor does not read");
         until(after(Some(STEP)), self.send(successor)).await.ok_or_else(late)??;
-        let ready = until(after(Some(self.ready_timeout)), successor.read_u8()).await;
+        let ready = until(after(Some(self.offer.ready_timeout)), successor.read_u8()).await;
         match ready.ok_or_else(|| failed("the successor is not ready"))?? {
             message::READY => Ok(()),
             _ => Err(failed("the successor sent something else than that it is ready")),
@@ -105,8 +123,8 @@ impl Offer {
     }
 
     async fn send(&self, successor: &mut UnixStream) -> io::Result<()> {
-        let message = message::encode(self.sockets.iter().map(|(name, _)| name.as_str()));
-        let sockets: Vec<BorrowedFd<'_>> = self.sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
+        let message = message::encode(self.offer.sockets.iter().map(|(name, _)| name.as_str()));
+        let sockets: Vec<BorrowedFd<'_>> = self.offer.sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
         let sent = loop {
             successor.writable().await?;
             match successor.try_io(Interest::WRITABLE, || Ok(send_with(successor, &message, &sockets)?)) {

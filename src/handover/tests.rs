@@ -18,10 +18,10 @@ async fn listener() -> Listener {
     Listener::bind("127.0.0.1:0").await.unwrap()
 }
 
-fn offer(path: &PathBuf, listener: &Listener) -> Offer {
-    let mut offer = Offer::bind(path).unwrap();
+fn offer(path: &PathBuf, listener: &Listener) -> OpenOffer {
+    let mut offer = Offer::new().ready_timeout(Duration::from_secs(5));
     offer.add("https", listener).unwrap();
-    offer
+    offer.open(path).unwrap()
 }
 
 // rule: handover-1
@@ -86,8 +86,7 @@ async fn a_successor_that_fails_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_successor_that_is_never_ready_does_not_keep_others_waiting() {
     let (path, old) = (place("never"), listener().await);
-    let offer = offer(&path, &old).ready_timeout(Duration::from_secs(5));
-    let taken = tokio::spawn(offer.taken());
+    let taken = tokio::spawn(offer(&path, &old).taken());
     let hangs = Handover::take(&path).await.unwrap().unwrap();
     let next = Handover::take(&path).await.unwrap().unwrap();
     next.ready().await.unwrap();
@@ -103,7 +102,7 @@ async fn without_a_predecessor_there_is_nothing_to_take() {
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     assert!(Handover::take(&path).await.unwrap().is_none());
-    drop(Offer::bind(&path).unwrap());
+    drop(Offer::new().open(&path).unwrap());
     assert!(!path.exists());
 }
 
@@ -122,8 +121,8 @@ async fn an_offer_that_is_dropped_leaves_the_listener_alone() {
 async fn only_this_user_may_ask() {
     use std::os::unix::fs::PermissionsExt;
     let path = place("mode");
-    let offer = Offer::bind(&path).unwrap();
-    let second = Offer::bind(&path).unwrap_err();
+    let offer = Offer::new().open(&path).unwrap();
+    let second = Offer::new().open(&path).unwrap_err();
     assert!(crate::chain(&second).to_string().contains("somebody listens there"), "{second}");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     drop(offer);
@@ -153,8 +152,7 @@ async fn a_predecessor_that_answers_wrongly_or_not_at_all_is_an_error() {
 
 #[tokio::test]
 async fn a_name_that_cannot_be_sent_is_refused() {
-    let (path, old) = (place("name"), listener().await);
-    let mut offer = Offer::bind(&path).unwrap();
+    let (mut offer, old) = (Offer::new(), listener().await);
     for name in ["", "a b", "a\n", &"x".repeat(65)] {
         assert!(offer.add(name, &old).unwrap_err().to_string().contains("is no name for a socket"), "{name:?}");
     }

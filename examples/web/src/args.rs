@@ -40,11 +40,13 @@ Usage: web [OPTIONS]
   --drain-delay SECS          how long connections are accepted after SIGTERM, while /health says draining; default 0
   --drain-timeout SECS        how long open connections may continue after that; default 30
   --workers N                 the number of listening sockets on the port (SO_REUSEPORT); default 1
+  --upgrade-from PATH         replace the running service without refusing a client: take its sockets over at this Unix
+                              socket, if it is there, and let it drain. The next service does the same with this one
   --metrics ADDR              answer GET /metrics (Prometheus) and GET /health here, in plain HTTP
   --log text|json             one line on standard output for each event; default text
   --help
 
-Not there yet: --ticket-keys and --upgrade-from.
+Not there yet: --ticket-keys.
 
 GET /whoami describes the connection in JSON. GET /slow?ms=N answers after that time, GET /bytes?n=N with that many bytes,
 POST /sum with the number and the SHA-256 of the bytes of the body. GET /health answers ok, or 503 during a drain.
@@ -83,6 +85,7 @@ pub(crate) struct Args {
     pub(crate) drain_delay: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) workers: Option<usize>,
+    pub(crate) upgrade_from: Option<String>,
     pub(crate) metrics: Option<String>,
     pub(crate) json: bool,
 }
@@ -105,6 +108,7 @@ impl Default for Args {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             workers: None,
+            upgrade_from: None,
             metrics: None,
             json: false,
         }
@@ -160,7 +164,8 @@ impl Args {
             "workers" => self.workers = Some(workers(parser)?),
             "metrics" => self.metrics = Some(host_port("--metrics", text(parser)?).map_err(Usage::new)?),
             "log" => self.json = is_json(parser)?,
-            "ticket-keys" | "upgrade-from" => return Err(Usage::new(format!("--{name} is not there yet"))),
+            "upgrade-from" => self.upgrade_from = Some(text(parser)?),
+            "ticket-keys" => return Err(Usage::new(format!("--{name} is not there yet"))),
             _ => return Ok(false),
         }
         Ok(true)

@@ -7,6 +7,7 @@
 
 mod app;
 mod args;
+mod listening;
 mod log;
 mod page;
 mod serve;
@@ -42,10 +43,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bowline::{DrainReport, Error, Listener, ListenerBuilder, Observer, Policy, ServerTls, Truncation, chain};
+use bowline::{Address, DrainReport, Error, Listener, ServerTls, chain};
 
 use crate::args::Args;
 use crate::common::args::Usage;
+use crate::listening::Listening;
 use crate::log::Log;
 use crate::signals::{Hangups, Signals};
 use crate::state::Web;
@@ -87,23 +89,21 @@ impl From<Error> for Failure {
 async fn run(args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(), Failure> {
     let (args, mut signals, hangups) = (Arc::new(args), Signals::new(), Hangups::new());
     let web = Arc::new(Web::new(tls, log));
-    let listeners = listen(&args, &web).await?;
-    let addrs = listeners.first().map(Listener::local_addrs).unwrap_or_default();
-    let metrics = match &args.metrics {
-        Some(addr) => Some(Listener::bind(addr.as_str()).await?),
-        None => None,
-    };
+    let Listening { https, metrics, succession } = Listening::open(&args, &web).await?;
+    // The sockets of workers have the same addresses.
+    let mut addrs: Vec<Address> = https.iter().flat_map(Listener::local_addrs).collect();
+    addrs.dedup();
     for addr in addrs {
         web.log.line(format!("listening https {addr}"));
     }
-    if let Some(metrics) = metrics {
+    let metrics = metrics.map(|metrics| {
         web.log.line(format!("listening metrics {}", metrics.local_addr()));
-        tokio::spawn(serve::metrics(metrics, Arc::clone(&web)));
-    }
+        tokio::spawn(serve::metrics(metrics, Arc::clone(&web)))
+    });
     web.log.line("ready".into());
     tokio::spawn(tls::watch(files, Arc::clone(&args), hangups, Arc::clone(&web)));
     let mut accepting = tokio::task::JoinSet::new();
-    for listener in listeners {
+    for listener in https {
         accepting.spawn(serve::serve(listener, Arc::clone(&web)));
     }
     let serving = async {
@@ -112,59 +112,43 @@ async fn run(args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(), F
         }
         Ok(())
     };
-    let ((), report) = tokio::try_join!(serving, drain(&args, &web, &mut signals))?;
+    let replaced = async {
+        match succession {
+            Some(succession) => succession.taken().await,
+            None => std::future::pending().await,
+        }
+        // The successor answers there from now on.
+        if let Some(metrics) = metrics {
+            metrics.abort();
+        }
+    };
+    let ((), report) = tokio::try_join!(serving, drain(&args, &web, &mut signals, replaced))?;
     web.log.drained(&report);
     Ok(())
 }
 
-/// Waits for a signal, then drains. A second signal aborts the remaining connections.
-async fn drain(args: &Args, web: &Web, signals: &mut Signals) -> Result<DrainReport, Error> {
-    signals.stop().await;
-    web.begin_draining();
+/// Waits for a signal or a successor, then drains. A later signal aborts the remaining connections.
+async fn drain(
+    args: &Args,
+    web: &Web,
+    signals: &mut Signals,
+    replaced: impl Future<Output = ()>,
+) -> Result<DrainReport, Error> {
+    let delay = tokio::select! {
+        () = signals.stop() => {
+            web.begin_draining();
+            args.drain_delay
+        }
+        // The service goes on in the successor, so /health does not change, and no balancer has to be waited for.
+        () = replaced => Duration::ZERO,
+    };
     web.log.draining();
     let draining = async {
-        tokio::time::sleep(args.drain_delay).await;
+        tokio::time::sleep(delay).await;
         web.group.drain(args.drain_timeout).await
     };
     Ok(tokio::select! {
         report = draining => report,
         () = signals.stop() => web.group.drain(Duration::ZERO).await,
     })
-}
-
-async fn listen(args: &Args, web: &Web) -> Result<Vec<Listener>, Failure> {
-    let builder = builder(args, web);
-    if let Some(passed_in) = builder.clone().from_listen_fds()? {
-        if args.listen.is_some() || args.workers.is_some() {
-            let problem = "sockets were passed in (LISTEN_FDS), so neither --listen nor --workers can be given";
-            return Err(Failure::Usage(Usage::new(problem)));
-        }
-        return Ok(vec![passed_in]);
-    }
-    let addr = args.listen.as_deref().unwrap_or("127.0.0.1:8443");
-    Ok(match args.workers {
-        Some(workers) => builder.bind_workers(workers, addr).await?,
-        None => vec![builder.bind(addr).await?],
-    })
-}
-
-fn builder(args: &Args, web: &Web) -> ListenerBuilder {
-    // HTTP itself detects an incomplete message, and many clients end without close_notify.
-    let policy = Policy::default().handshake_timeout(args.handshake_timeout).truncation(Truncation::Tolerate);
-    let policy = policy.observer(Arc::clone(&web.watch) as Arc<dyn Observer>);
-    let policy = policy.observer(Arc::clone(&web.metrics) as Arc<dyn Observer>);
-    let mut builder = Listener::builder().policy(policy).group(&web.group).finish_on_drain(true);
-    if let Some(proxy) = &args.proxy {
-        builder = builder.proxy(proxy.clone());
-    }
-    if let Some(max) = args.max_unfinished {
-        builder = builder.max_unfinished(max);
-    }
-    if let Some(max) = args.max_connections {
-        builder = builder.max_connections(max);
-    }
-    if let Some(max) = args.max_per_peer {
-        builder = builder.max_per_peer(max);
-    }
-    builder
 }

@@ -28,7 +28,7 @@ fn sockets_that_are_passed_in_are_used() {
     let web = Program::started(activate(&files, socket.try_clone().unwrap(), &[]));
     assert_eq!(web.https, addr);
     assert_eq!(files.get(&[&web.url("/health")]), "ok");
-    for option in ["--listen=127.0.0.1:0", "--workers=2"] {
+    for option in ["--listen=127.0.0.1:0", "--workers=2", "--upgrade-from=path"] {
         let output = activate(&files, socket.try_clone().unwrap(), &[option]).wait_with_output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");

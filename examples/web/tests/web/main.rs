@@ -10,4 +10,5 @@ mod metrics;
 mod paths;
 mod program;
 mod proxy;
+mod upgrade;
 mod usage;

@@ -27,7 +27,6 @@ fn a_wrong_command_line_ends_with_status_2_and_a_sentence() {
         &["--reload-every", "0"],
         &["--log", "xml"],
         &["--ticket-keys", "a"],
-        &["--upgrade-from", "a"],
         &["--cert", "/nowhere/a.pem", "--key", "/nowhere/a.key"],
     ] {
         let output = run(arguments);
