@@ -75,10 +75,10 @@ impl Succession {
     }
 
     async fn pass(self) -> Result<(), Error> {
-        if let Some(predecessor) = self.predecessor {
-            if let Err(error) = predecessor.ready().await {
-                eprintln!("web: {}", chain(&error));
-            }
+        if let Some(predecessor) = self.predecessor
+            && let Err(error) = predecessor.ready().await
+        {
+            eprintln!("web: {}", chain(&error));
         }
         self.offer.open(&self.path)?.taken().await
     }
