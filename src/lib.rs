@@ -189,7 +189,7 @@ pub use self::{
     core::drain::DrainReport,
     core::outcome::Outcome,
     core::report::{CloseLimit, CloseReport, LayerKind, LayerReport, Received},
-    endpoint::open::{BoxConnection, EndpointConnector, EndpointIncoming, EndpointListener},
+    endpoint::open::{BoxConnection, EndpointConnector, EndpointIncoming, EndpointListener, EndpointParts},
     layers::stream::Stream,
     layers::tcp::{TcpConnection, TcpReadHalf, TcpWriteHalf},
     layers::tls::{TlsConnection, TlsReadHalf, TlsWriteHalf},

@@ -329,7 +329,7 @@ const PLAIN: &str = "
     Metrics PostgresStream Service Tracing
     Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session StartTls WriteSequence
     Address AlternativeName Answers Client Dialogue DialogueError LineCommand PeerWords UnknownDialogue AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
-    Handover Offer OpenOffer PrivateSocket SocketFile FileId ReloadEvents Reloaded Reloader ReloaderBuilder RequestBody
+    Handover Offer OpenOffer PrivateSocket SocketFile FileId EndpointParts ProxyText ReloadEvents Reloaded Reloader ReloaderBuilder RequestBody
     TicketKey TicketKeySet TicketKeys TicketKeyError
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
     Decoded NetworkError ProxyError ProxyHeader ProxyHeaderError ProxyProtocol ProxyTls Tlv Tlvs TrustedNetworks

@@ -60,6 +60,10 @@ impl ListenerBuilder {
         Self { policy: policy.into(), ..self }
     }
 
+    pub(crate) fn its_policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy)
+    }
+
     /// The number of connections that may wait in the system's backlog until they are accepted; default 1024. The
     /// system limits it too (on Linux by `net.core.somaxconn`).
     pub fn backlog(self, backlog: u32) -> Self {

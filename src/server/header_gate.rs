@@ -93,4 +93,9 @@ impl ListenerBuilder {
     pub fn proxy(self, proxy: ProxyProtocol) -> Self {
         Self { proxy: Some(proxy), ..self }
     }
+
+    /// `None`: no connection begins with a header.
+    pub(crate) fn proxy_or_none(self, proxy: Option<ProxyProtocol>) -> Self {
+        Self { proxy, ..self }
+    }
 }

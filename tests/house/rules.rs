@@ -25,7 +25,7 @@ const GROUPS: [(&str, usize); 23] = [
     ("upgrade", 12),
     ("secure", 16),
     ("identity", 9),
-    ("reload", 7),
+    ("reload", 8),
     ("ticket", 8),
     ("flow", 7),
     ("life", 7),

@@ -17,6 +17,7 @@ use crate::endpoint::parse::ServerEndpoint;
 use crate::endpoint::parse::{Families, Security, ServerPlace};
 use crate::error::Error;
 use crate::policy::Policy;
+use crate::reload::Reloader;
 use crate::server::builder::ListenerBuilder;
 use crate::server::incoming::Incoming;
 use crate::server::listener::Listener;
@@ -43,7 +44,8 @@ impl ServerEndpoint {
     }
 
     /// Reads and checks the files that the arguments name, then listens with the policy, the limits and the group of
-    /// the builder. The endpoint's `backlog=` overrides the builder's backlog. Settings about IP addresses, such as
+    /// the builder. The endpoint's `backlog=` and `proxy=` override those of the builder. With `reload=`, a [`Reloader`]
+    /// watches the files, and reports to the observers of the builder's policy. Settings about IP addresses, such as
     /// [`max_per_peer`](ListenerBuilder::max_per_peer), have no effect on a Unix socket.
     ///
     /// A stale Unix socket, on which nobody listens any more, is replaced. Anything else at the path is not touched and
@@ -68,6 +70,12 @@ impl ServerEndpoint {
             Some(backlog) => builder.backlog(backlog),
             None => builder,
         };
+        #[cfg(feature = "proxy")]
+        let builder = match self.proxy() {
+            Some(text) => builder.proxy_or_none(text.load()),
+            None => builder,
+        };
+        let policy = builder.its_policy();
         let (host, port, families, security, builder) = match self.place() {
             ServerPlace::Inet { host, port, families, reuse_port, security } => {
                 let builder = if *reuse_port { builder.reuse_port(true) } else { builder };
@@ -75,12 +83,17 @@ impl ServerEndpoint {
             }
             ServerPlace::Unix { path, mode } => {
                 let socket = Socket::Unix(unix::Listening::open(path.as_ref(), *mode, builder)?);
-                return Ok(EndpointListener { socket, security: Security::Plain });
+                return Ok(EndpointListener { socket, security: Security::Plain, reloader: None });
             }
             ServerPlace::Inherited { from, security } => {
                 let security = security.load(|text| text.load())?;
-                let socket = inherited::open(from, builder, security.get().is_some())?;
-                return Ok(EndpointListener { socket, security });
+                let needs_tcp = match (security.get(), self.expects_headers()) {
+                    (Some(_), _) => Some("TLS arguments are"),
+                    (None, true) => Some("proxy= is"),
+                    (None, false) => None,
+                };
+                let socket = inherited::open(from, builder, needs_tcp)?;
+                return Ok(self.listening(socket, security, &policy));
             }
         };
         let security = security.load(|text| text.load())?;
@@ -94,7 +107,24 @@ impl ServerEndpoint {
             Some(host) => builder.bind((host.as_str(), port)).await?,
             None => builder.bind((any, port)).await?,
         };
-        Ok(EndpointListener { socket: Socket::Inet(listener), security })
+        Ok(self.listening(Socket::Inet(listener), security, &policy))
+    }
+
+    /// Whether the endpoint has `proxy=accept` or `proxy=require`.
+    fn expects_headers(&self) -> bool {
+        #[cfg(feature = "proxy")]
+        return self.proxy().is_some_and(|text| text.load().is_some());
+        #[cfg(not(feature = "proxy"))]
+        false
+    }
+
+    fn listening(&self, socket: Socket, security: Security<ServerTls>, policy: &Policy) -> EndpointListener {
+        let watched = self.security().get().zip(security.get());
+        let reloader = watched.and_then(|(text, tls)| {
+            let reloader = Reloader::builder().every(text.reload()?).observers_of(policy);
+            Some(reloader.server(tls, text.files()).start())
+        });
+        EndpointListener { socket, security, reloader }
     }
 }
 
@@ -128,6 +158,7 @@ impl ServerEndpoint {
 pub struct EndpointListener {
     pub(super) socket: Socket,
     pub(super) security: Security<ServerTls>,
+    reloader: Option<Reloader>,
 }
 
 impl EndpointListener {
@@ -167,7 +198,7 @@ impl EndpointListener {
     #[cfg(unix)]
     pub fn from_std_unix(socket: std::os::unix::net::UnixListener, builder: ListenerBuilder) -> Result<Self, Error> {
         let listening = unix::Listening::from_std(socket, builder)?;
-        Ok(Self { socket: Socket::Unix(listening), security: Security::Plain })
+        Ok(Self { socket: Socket::Unix(listening), security: Security::Plain, reloader: None })
     }
 
     /// The bound address; the first one, if there are several. Its port is never 0 (rule: tcp-8).
@@ -205,6 +236,51 @@ impl EndpointListener {
     pub fn server_tls(&self) -> Option<&ServerTls> {
         self.security.get()
     }
+
+    /// The reloader of an endpoint with `reload=`, for example to load the files on SIGHUP. It stops when the listener is
+    /// dropped.
+    pub fn reloader(&self) -> Option<&Reloader> {
+        self.reloader.as_ref()
+    }
+
+    /// The parts of a listener on TCP, for [`TlsListener`](crate::TlsListener), for
+    /// [`protocol::Server`](crate::protocol::Server), and for everything else that takes a [`Listener`]. `None` for a
+    /// Unix socket, which is closed then.
+    pub fn into_parts(self) -> Option<EndpointParts> {
+        let Self { socket, security, reloader } = self;
+        let Socket::Inet(listener) = socket else { return None };
+        let begins_with_tls = matches!(security, Security::Tls(_));
+        Some(EndpointParts { listener, begins_with_tls, tls: security.get().cloned(), reloader })
+    }
+}
+
+/// What an endpoint on TCP consists of: see [`EndpointListener::into_parts`].
+///
+/// ```no_run
+/// # async fn serve(protocol: impl bowline::protocol::Factory) -> Result<(), Box<dyn std::error::Error>> {
+/// use bowline::protocol::Server;
+/// use bowline::{Policy, ServerEndpoint};
+///
+/// let endpoint: ServerEndpoint = "tls:8443:identities=/etc/certs:reload=10".parse()?;
+/// let parts = endpoint.listen(Policy::default()).await?.into_parts().ok_or("not on TCP")?;
+/// let mut server = Server::new(parts.listener, protocol);
+/// if let Some(tls) = parts.tls.as_ref().filter(|_| parts.begins_with_tls) {
+///     server = server.tls(tls);
+/// }
+/// server.run().await?; // `parts.reloader` is kept until then
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct EndpointParts {
+    /// The listener. If the endpoint has `proxy=`, it reads the headers.
+    pub listener: Listener,
+    /// The configuration, if the endpoint has TLS.
+    pub tls: Option<ServerTls>,
+    /// Whether TLS begins with the first byte (`tls:`). Otherwise it begins with an upgrade (`starttls:`).
+    pub begins_with_tls: bool,
+    /// Loads the files again, if the endpoint has `reload=`. Keep it as long as the listener: it stops when it is dropped.
+    pub reloader: Option<Reloader>,
 }
 
 impl fmt::Debug for EndpointListener {

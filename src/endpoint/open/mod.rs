@@ -19,7 +19,7 @@ mod unix;
 mod tests;
 
 pub use self::connect::EndpointConnector;
-pub use self::listen::{EndpointIncoming, EndpointListener};
+pub use self::listen::{EndpointIncoming, EndpointListener, EndpointParts};
 #[cfg(feature = "hyper")]
 pub(crate) use self::unix::connect as connect_unix;
 #[cfg(unix)]

@@ -2,6 +2,7 @@ mod abstracts;
 mod chosen;
 mod connections;
 mod passed_in;
+mod reload;
 mod sockets;
 
 use std::path::Path;

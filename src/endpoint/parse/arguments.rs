@@ -32,6 +32,9 @@ pub(super) enum Argument {
     Max,
     Timeout,
     Bind,
+    Reload,
+    Proxy,
+    Trusted,
 }
 
 const INET: &[EndpointKind] = &[EndpointKind::Tcp, EndpointKind::Tls, EndpointKind::StartTls];
@@ -40,10 +43,12 @@ const UNIX: &[EndpointKind] = &[EndpointKind::Unix];
 const OPENED: &[EndpointKind] = &[EndpointKind::Tcp, EndpointKind::Tls, EndpointKind::StartTls, EndpointKind::Unix];
 const INHERITED: &[EndpointKind] = &[EndpointKind::Fd, EndpointKind::Systemd];
 const MAY_TLS: &[EndpointKind] = &[EndpointKind::Tls, EndpointKind::StartTls, EndpointKind::Fd, EndpointKind::Systemd];
+const ON_TCP: &[EndpointKind] =
+    &[EndpointKind::Tcp, EndpointKind::Tls, EndpointKind::StartTls, EndpointKind::Fd, EndpointKind::Systemd];
 const NONE: &[EndpointKind] = &[];
 
 impl Argument {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 25] = [
         Self::Interface,
         Self::Backlog,
         Self::DualStack,
@@ -66,6 +71,9 @@ impl Argument {
         Self::Max,
         Self::Timeout,
         Self::Bind,
+        Self::Reload,
+        Self::Proxy,
+        Self::Trusted,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -92,6 +100,9 @@ impl Argument {
             Self::Max => "max",
             Self::Timeout => "timeout",
             Self::Bind => "bind",
+            Self::Reload => "reload",
+            Self::Proxy => "proxy",
+            Self::Trusted => "trusted",
         }
     }
 
@@ -108,6 +119,9 @@ impl Argument {
             (Self::StartTls, Side::Client) => NONE,
             (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Server) => MAY_TLS,
             (Self::Identities | Self::ClientCa | Self::ClientOptional | Self::Crl, Side::Server) => MAY_TLS,
+            (Self::Reload, Side::Server) => MAY_TLS,
+            (Self::Proxy | Self::Trusted, Side::Server) => ON_TCP,
+            (Self::Reload | Self::Proxy | Self::Trusted, Side::Client) => NONE,
             (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Client) => TLS,
             (Self::TicketKeys, Side::Server) => MAY_TLS,
             (Self::TicketKeys, Side::Client) => NONE,
@@ -135,7 +149,10 @@ impl Argument {
             | Self::Identities
             | Self::ClientCa
             | Self::Crl
-            | Self::TicketKeys => false,
+            | Self::TicketKeys
+            | Self::Reload
+            | Self::Proxy
+            | Self::Trusted => false,
             Self::Ca | Self::Name | Self::Alpn | Self::Min | Self::Max | Self::Timeout | Self::Bind => false,
         }
     }

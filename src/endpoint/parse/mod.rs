@@ -16,6 +16,7 @@ mod arguments;
 mod client;
 mod families;
 mod host;
+mod proxy;
 mod server;
 mod text;
 mod tls;

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use super::arguments::{Argument, Given, backlog, mode};
 use super::families::Families;
 use super::host::{self, Inet, looks_like_bare_ipv6, read_host, read_port};
+use super::proxy::ProxyText;
 use super::text::{Cursor, Mistake, escape};
 use super::tls::{Security, ServerText};
 use super::{EndpointKind, Side, abstract_name, check_path, print_arguments, read_kind, read_path, with_arguments};
@@ -43,6 +44,9 @@ use crate::error::{EndpointError, Error};
 /// | `ticket-keys=FILE,FILE` | `tls`, `starttls`, `fd`, `systemd` | the keys of session tickets, which several servers share, the first file seals ([`ticket_key_files`](crate::config::ServerTlsBuilder::ticket_key_files)) |
 /// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to agree on, the preferred one first |
 /// | `min=1.2`, `max=1.3` | `tls`, `starttls` | the versions of TLS |
+/// | `reload=SECONDS` | `tls`, `starttls`, `fd`, `systemd` | look at the files at this interval, and use new contents (a [`Reloader`](crate::Reloader)); fractions allowed; default: the files are read once |
+/// | `proxy=accept`, `proxy=require` | all but `unix` | connections of the proxies may or must begin with a PROXY header (feature `proxy`); `proxy=off`: never |
+/// | `trusted=NETWORK,...` | all but `unix` | the networks of the proxies: `trusted=10.0.0.0/8,2001\:db8\:\:/32`; needed with `proxy=accept` and `proxy=require` |
 ///
 /// Put a backslash before a colon, an equals sign or a backslash that belongs to a value: `cert=C\:\\server.pem`. Port
 /// 0 is any free port. Paths may contain anything but control characters. Hosts are ASCII.
@@ -59,7 +63,7 @@ use crate::error::{EndpointError, Error};
 /// assert_eq!(error.at, 9);
 /// assert_eq!(
 ///     error.problem,
-///     "timeout is an argument of clients, and this is a server; a tcp server takes interface, backlog, dual-stack, ipv4-only, ipv6-only, reuse-port"
+///     "timeout is an argument of clients, and this is a server; a tcp server takes interface, backlog, dual-stack, ipv4-only, ipv6-only, reuse-port, proxy, trusted"
 /// );
 /// # Ok::<(), bowline::EndpointError>(())
 /// ```
@@ -73,6 +77,7 @@ use crate::error::{EndpointError, Error};
 pub struct ServerEndpoint {
     place: ServerPlace,
     backlog: Option<u32>,
+    proxy: Option<ProxyText>,
 }
 
 /// The address, in the form that listening needs.
@@ -102,6 +107,7 @@ impl ServerEndpoint {
                 security: Security::Plain,
             },
             backlog: None,
+            proxy: None,
         }
     }
 
@@ -127,7 +133,7 @@ impl ServerEndpoint {
     /// The path is empty or contains a control character. `input` and `at` of the error refer to `path`.
     pub fn unix(path: &str) -> Result<Self, EndpointError> {
         let checked = check_path(path).map_err(|mistake| mistake.of(path))?;
-        Ok(Self { place: ServerPlace::Unix { path: checked, mode: None }, backlog: None })
+        Ok(Self { place: ServerPlace::Unix { path: checked, mode: None }, backlog: None, proxy: None })
     }
 
     /// A listening socket that the process was started with: `fd:NUMBER`.
@@ -145,7 +151,7 @@ impl ServerEndpoint {
     /// The name cannot be that of a descriptor. `input` and `at` of the error refer to `name`.
     pub fn systemd(name: &str) -> Result<Self, EndpointError> {
         let from = check_name(name).map(Inherited::Systemd).map_err(|mistake| mistake.of(name))?;
-        Ok(Self { place: ServerPlace::Inherited { from, security: Security::Plain }, backlog: None })
+        Ok(Self { place: ServerPlace::Inherited { from, security: Security::Plain }, backlog: None, proxy: None })
     }
 
     /// Adds arguments, each a name and a value. The values are taken as they are, without escapes. The value of a flag
@@ -235,6 +241,7 @@ impl ServerEndpoint {
                 all.extend(security.get().map(ServerText::arguments).unwrap_or_default());
             }
         }
+        all.extend(self.proxy.iter().flat_map(ProxyText::arguments));
         all.into_iter().filter_map(|(argument, value)| Some((argument.name(), value?))).collect()
     }
 
@@ -251,7 +258,12 @@ impl ServerEndpoint {
         &self.place
     }
 
-    fn security(&self) -> &Security<ServerText> {
+    #[cfg(all(feature = "proxy", feature = "tokio"))]
+    pub(crate) fn proxy(&self) -> Option<&ProxyText> {
+        self.proxy.as_ref()
+    }
+
+    pub(crate) fn security(&self) -> &Security<ServerText> {
         match &self.place {
             ServerPlace::Inet { security, .. } | ServerPlace::Inherited { security, .. } => security,
             ServerPlace::Unix { .. } => &Security::Plain,
@@ -295,8 +307,9 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
     };
     if let Some(from) = inherited {
         let given = Given::read(cursor, Side::Server, kind)?;
+        let proxy = ProxyText::read(&given)?;
         let security = Security::of_inherited(&given, || ServerText::read(kind, &given))?;
-        return Ok(ServerEndpoint { place: ServerPlace::Inherited { from, security }, backlog: None });
+        return Ok(ServerEndpoint { place: ServerPlace::Inherited { from, security }, backlog: None, proxy });
     }
     if kind == EndpointKind::Unix {
         let path = read_path(cursor)?;
@@ -309,6 +322,7 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
         return Ok(ServerEndpoint {
             place: ServerPlace::Unix { path, mode },
             backlog: given.value(Argument::Backlog, backlog)?,
+            proxy: None,
         });
     }
     let (host, port) = read_place(cursor)?;
@@ -322,8 +336,9 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
     let backlog = given.value(Argument::Backlog, backlog)?;
     let families = Families::read(&given, host.as_deref())?;
     let reuse_port = given.text(Argument::ReusePort).is_some();
+    let proxy = ProxyText::read(&given)?;
     let security = Security::new(kind, || ServerText::read(kind, &given))?;
-    Ok(ServerEndpoint { place: ServerPlace::Inet { host, port, families, reuse_port, security }, backlog })
+    Ok(ServerEndpoint { place: ServerPlace::Inet { host, port, families, reuse_port, security }, backlog, proxy })
 }
 
 /// The number of a descriptor.

@@ -1,9 +1,11 @@
 //! The TLS arguments of an endpoint.
 
+use std::time::Duration;
+
 use super::EndpointKind;
-use super::arguments::{Argument, Given, alpn, file_names, name, print_version, version};
+use super::arguments::{Argument, Given, alpn, file_names, name, print_seconds, print_version, seconds, version};
 use super::text::Mistake;
-use crate::config::{ClientTls, ServerTls, TlsVersion};
+use crate::config::{ClientTls, ServerTls, ServerTlsBuilder, TlsVersion};
 use crate::error::Error;
 #[cfg(not(feature = "platform-roots"))]
 use crate::error::{ConfigError, ConfigProblem};
@@ -51,6 +53,7 @@ impl<T> Security<T> {
             Argument::Alpn,
             Argument::Min,
             Argument::Max,
+            Argument::Reload,
         ];
         Ok(match given.text(Argument::StartTls) {
             Some(_) => Self::StartTls(read()?),
@@ -112,6 +115,8 @@ pub(crate) struct ServerText {
     /// The files of the keys for tickets, if servers share them.
     ticket_keys: Vec<String>,
     common: Common,
+    /// The time between two looks at the files. `None`: they are read once.
+    reload: Option<Duration>,
 }
 
 /// The client certificates that a server requires.
@@ -161,7 +166,8 @@ impl ServerText {
         };
         let clients = ca.map(|ca| Clients { ca, is_optional: optional, crl });
         let ticket_keys = given.value(Argument::TicketKeys, file_names)?.unwrap_or_default();
-        Ok(Self { identities, clients, ticket_keys, common: Common::read(given)? })
+        let reload = given.value(Argument::Reload, seconds)?;
+        Ok(Self { identities, clients, ticket_keys, common: Common::read(given)?, reload })
     }
 
     pub(super) fn arguments(&self) -> Vec<(Argument, Option<String>)> {
@@ -180,10 +186,22 @@ impl ServerText {
             (Argument::TicketKeys, (!self.ticket_keys.is_empty()).then(|| self.ticket_keys.join(","))),
         ];
         all.extend(self.common.arguments());
+        all.push((Argument::Reload, self.reload.map(print_seconds)));
         all
     }
 
+    /// The time between two looks at the files.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn reload(&self) -> Option<Duration> {
+        self.reload
+    }
+
     pub(crate) fn load(&self) -> Result<ServerTls, Error> {
+        self.files().build()
+    }
+
+    /// The builder that reads the files.
+    pub(crate) fn files(&self) -> ServerTlsBuilder {
         let Common { alpn, min, max } = &self.common;
         let mut builder = ServerTls::builder().alpn(alpn);
         builder = match &self.identities {
@@ -208,7 +226,7 @@ impl ServerText {
         if let Some(version) = *max {
             builder = builder.max_version(version);
         }
-        builder.build()
+        builder
     }
 }
 

@@ -65,6 +65,17 @@ async fn unix_sockets_can_be_passed_in() {
     assert!(crate::error::chain(&error).to_string().contains("TLS arguments are for TCP sockets"), "{error}");
 }
 
+/// rule: proxy-1
+#[cfg(feature = "proxy")]
+#[tokio::test]
+async fn a_passed_in_unix_socket_cannot_have_headers() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = std::os::unix::net::UnixListener::bind(dir.path().join("x.sock")).unwrap();
+    let endpoint = server(&format!("fd:{}:proxy=require:trusted=127.0.0.1", as_inherited(socket)));
+    let error = endpoint.listen(Policy::default()).await.unwrap_err();
+    assert!(crate::error::chain(&error).to_string().contains("proxy= is for TCP sockets"), "{error}");
+}
+
 #[tokio::test]
 async fn what_was_not_passed_in_is_left_alone() {
     let own = TcpListener::bind("127.0.0.1:0").unwrap();

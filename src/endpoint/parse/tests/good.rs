@@ -59,6 +59,28 @@ fn a_tls_server_reads_what_it_needs() {
 }
 
 #[test]
+fn a_server_reads_how_its_files_are_reloaded() {
+    for text in ["tls:8443:identities=/etc/certs:reload=10", "fd:3:cert=a:key=b:reload=0.5"] {
+        assert_eq!(server(text).to_string(), text);
+        assert!(server(text).arguments().iter().any(|(name, _)| *name == "reload"));
+    }
+    assert_eq!(server("tls:1:cert=a:key=b:reload=010.50"), server("tls:1:cert=a:key=b:reload=10.5"));
+}
+
+#[cfg(feature = "proxy")]
+#[test]
+fn a_server_reads_which_proxies_it_trusts() {
+    for text in [
+        "tcp:8080:proxy=off",
+        "tcp:8080:proxy=accept:trusted=10.0.0.0/8,192.0.2.1",
+        r"tls:8443:cert=a:key=b:proxy=require:trusted=2001\:db8\:\:/32",
+        "systemd:web:proxy=require:trusted=127.0.0.1",
+    ] {
+        assert_eq!(server(text).to_string(), text);
+    }
+}
+
+#[test]
 fn a_name_after_an_at_sign_is_an_abstract_socket() {
     let endpoint = server("unix:@lab:backlog=3");
     assert_eq!((endpoint.kind(), endpoint.path(), endpoint.abstract_name()), (Unix, None, Some("lab")));

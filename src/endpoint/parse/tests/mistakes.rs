@@ -170,6 +170,15 @@ fn of_the_arguments_of_a_server() {
         ("unix:/x:reuse-port", 8, "reuse-port is an argument of tcp, tls, starttls only"),
         ("unix:@lab:mode=600", 15, "an abstract socket has no file, and so no mode; unix:./@NAME is a file"),
         ("tcp:1:mode=600", 6, "mode is an argument of unix only"),
+        ("tcp:1:reload=5", 6, "reload is an argument of tls, starttls, fd, systemd only"),
+        ("tls:1:cert=c:key=k:reload=0", 26, "more than 0"),
+        ("tls:1:cert=c:key=k:reload=often", 26, "number of seconds"),
+        ("fd:3:reload=5", 13, "a fd server needs cert= and key="),
+        ("unix:/x:proxy=off", 8, "proxy is an argument of tcp, tls, starttls, fd, systemd only"),
+        ("tcp:1:proxy=on", 12, "proxy is off, accept or require, not \"on\""),
+        ("tcp:1:proxy=off:trusted=::1", 24, "the value of trusted is empty"),
+        ("tcp:1:trusted=127.0.0.1", 14, "trusted= is for proxy=accept and proxy=require"),
+        ("tcp:1:proxy=off:trusted=127.0.0.1", 24, "trusted= is for proxy=accept"),
         ("unix:/x:interface=h", 8, "interface is an argument of tcp"),
         ("tls:1", 5, "a tls server needs cert="),
         ("starttls:1:key=k", 16, "a starttls server needs cert="),
@@ -196,6 +205,28 @@ fn of_the_arguments_of_a_server() {
         ("unix:/x:mode=1777", 13, "octal"),
         ("unix:/x:mode=rw", 13, "octal"),
         ("unix:/x:mode=99999999999999999999", 13, "octal"),
+    ]);
+}
+
+#[cfg(feature = "proxy")]
+#[test]
+fn of_the_networks_of_proxies() {
+    check::<ServerEndpoint>(&[
+        (
+            "tcp:1:proxy=accept",
+            18,
+            "proxy=accept needs trusted=, the networks of your proxies, as in trusted=10.0.0.0/8",
+        ),
+        ("tcp:1:proxy=require:backlog=3", 29, "proxy=require needs trusted="),
+        ("tcp:1:proxy=accept:trusted=10.0.0.0/8,lan", 38, "\"lan\" is no network: expected an IP address"),
+        ("tcp:1:proxy=accept:trusted=10.0.0.0/33", 27, "\"10.0.0.0/33\" is no network"),
+        ("tcp:1:proxy=accept:trusted=10.0.0.1,", 36, "is no network"),
+    ]);
+    // An IPv6 address needs escapes. The rest of it is read as an argument first.
+    check::<ServerEndpoint>(&[
+        ("tcp:1:proxy=accept:trusted=2001:db8", 32, "\"db8\" is not an argument"),
+        ("tcp:1:proxy=accept:trusted=2001", 27, r"write the colons of an IPv6 address as \:"),
+        (r"tcp:1:proxy=accept:trusted=\:\:1,\:\:x", 33, "\"::x\" is no network"),
     ]);
 }
 

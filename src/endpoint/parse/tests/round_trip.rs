@@ -84,7 +84,7 @@ prop_compose! {
         kind in any_kind(), host in option::of(any_host()), port: u16, path in any_path(),
         backlog in option::of(1..=i32::MAX), mode in option::of(0..=0o777u32),
         files in (any_path(), any_path()), client_ca in option::of(any_path()), optional: bool,
-        alpn in option::of(ALPN), versions in any_versions(),
+        alpn in option::of(ALPN), versions in any_versions(), reload in option::of(any_seconds()),
     ) -> ServerEndpoint {
         let mut endpoint = match kind {
             EndpointKind::Tcp => Ok(ServerEndpoint::tcp(port)),
@@ -114,6 +114,7 @@ prop_compose! {
             add("alpn", alpn.as_deref());
             add("min", versions.0);
             add("max", versions.1);
+            add("reload", reload.as_deref());
         }
         endpoint
     }
@@ -150,6 +151,9 @@ fn nearly() -> impl Strategy<Value = String> {
         "ca=",
         "client-ca=f",
         "client-optional",
+        "reload=1",
+        "proxy=accept",
+        "trusted=10.0.0.0/8",
         "timeout=",
         "bind=",
         "mode=",
