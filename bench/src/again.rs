@@ -4,11 +4,12 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::conduct::Outcome;
+use crate::error::{Result, fail};
 use crate::measure::Sample;
+use crate::outcome::Outcome;
 use crate::series::Series;
+use crate::spec;
 use crate::spec::Spec;
-use crate::{Result, fail, spec};
 
 /// Reads `results.json`.
 pub fn load(dir: &Path) -> Result<Outcome> {

@@ -1,10 +1,10 @@
 //! One measurement, in a process of its own, so that the state of allocators, caches and sessions does not affect the
 //! next measurement.
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::cpu;
+use crate::error::{Result, fail};
 use crate::measure::Sample;
 use crate::peers::bowline::{Bowline, BowlineTcp, Corked, Upgradable};
 use crate::peers::buffered::Buffered;
@@ -15,7 +15,6 @@ use crate::pki::Pki;
 use crate::setup::Setup;
 use crate::spec::{self, Http, Kind, Regime, Spec, Way, Workload};
 use crate::workloads::{Run, aead, bulk, callback, connections, copy, memory, pingpong};
-use crate::{Result, fail};
 
 /// The subcommand of such a process.
 pub const COMMAND: &str = "measure";
@@ -37,22 +36,10 @@ fn runtime(regime: Regime) -> Result<Runtime> {
     match regime {
         Regime::Default => Ok(Builder::new_multi_thread().worker_threads(2).enable_all().build()?),
         Regime::Hot => {
-            stay_on_one_cpu()?;
+            cpu::stay_on_one()?;
             Ok(Builder::new_current_thread().enable_all().build()?)
         }
     }
-}
-
-fn stay_on_one_cpu() -> Result<()> {
-    let mut one = CpuSet::new();
-    one.set(last_cpu()?)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
-}
-
-/// The last CPU that this process may use, because the first one handles more interrupts.
-pub fn last_cpu() -> Result<usize> {
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    Ok((0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false)).ok_or("no CPU")?)
 }
 
 /// Calls a workload with the peer of this name.
@@ -199,7 +186,7 @@ pub fn clients(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     let pki = Pki::from_json(&std::env::var("BENCH_PKI")?)?;
     let setup = setup(&spec);
     let run = Run { setup, regime: spec.regime, scale: 1.0, cold: false };
-    leave_the_cpu()?;
+    cpu::leave_the_inherited_one()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match peer.as_str() {
@@ -207,19 +194,6 @@ pub fn clients(mut arguments: impl Iterator<Item = String>) -> Result<()> {
             _ => memory::clients(TokioRustls::new(&pki, setup)?, run, address, count).await,
         }
     })
-}
-
-/// Moves to another CPU than the inherited one, which the server uses, if there is another one.
-pub fn leave_the_cpu() -> Result<()> {
-    let inherited = sched_getaffinity(Pid::from_raw(0))?;
-    let mut others = CpuSet::new();
-    for cpu in 0..CpuSet::count() {
-        if !inherited.is_set(cpu)? {
-            others.set(cpu)?;
-        }
-    }
-    let _ = sched_setaffinity(Pid::from_raw(0), &others);
-    Ok(())
 }
 
 fn find(id: &str) -> Result<Spec> {

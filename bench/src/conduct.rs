@@ -14,11 +14,15 @@ use nix::unistd::Pid;
 use regex_lite::Regex;
 
 use crate::again;
+use crate::error::{Result, fail};
 use crate::foreign::Foreign;
 use crate::measure::Sample;
+use crate::outcome::{Outcome, results};
+use crate::page;
+use crate::report;
 use crate::series::Series;
 use crate::spec::{self, Spec};
-use crate::{Result, fail, page, report, targets};
+use crate::targets;
 
 const USAGE: &str = "\
 bench [--targets] [--quick] [--only REGEX] [--peers a,b] [--rounds N] [--out DIR] [--again] [--syscalls] [--list]
@@ -50,22 +54,6 @@ struct Options {
     list: bool,
 }
 
-/// All samples of a measurement by a peer, in the order of the rounds.
-pub type Samples = BTreeMap<(String, String), Vec<Sample>>;
-
-/// The results of a run.
-pub struct Outcome {
-    pub specs: Vec<Spec>,
-    pub samples: Samples,
-    /// The runs to which the samples belong, the oldest first.
-    pub series: Vec<Series>,
-    pub quick: bool,
-    /// Measurements that were left out or failed, with the reason.
-    pub notes: Vec<String>,
-    /// System calls for each unit, the most frequent first.
-    pub syscalls: BTreeMap<(String, String), Vec<(String, f64)>>,
-}
-
 pub fn main() -> Result<()> {
     let Some(options) = parse()? else {
         print!("{USAGE}");
@@ -90,11 +78,6 @@ pub fn main() -> Result<()> {
     }
     report::tell(&outcome, &options.out);
     Ok(())
-}
-
-/// The folder of the report that is committed and shown in the documentation.
-pub fn results() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("results")
 }
 
 /// Raises the limit of descriptors for ten thousand connections. The measuring processes inherit it.
@@ -236,13 +219,6 @@ impl Options {
         let targets = self.targets.then(|| "--targets".to_owned());
         let what: Vec<String> = [targets, only, peers].into_iter().flatten().collect();
         if what.is_empty() { "everything".to_owned() } else { what.join(" ") }
-    }
-}
-
-impl Outcome {
-    pub fn new(specs: Vec<Spec>, quick: bool) -> Self {
-        let (samples, syscalls) = (Samples::new(), BTreeMap::new());
-        Self { specs, samples, series: Vec::new(), quick, notes: Vec::new(), syscalls }
     }
 }
 

@@ -5,8 +5,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::Result;
 use crate::child;
+use crate::cpu;
+use crate::error::Result;
 use crate::pki::Pki;
 use crate::spec::{Regime, Spec, Workload};
 
@@ -73,7 +74,7 @@ impl Foreign {
             "go" if spec.regime == Regime::Hot => {
                 // `hot` means one CPU. A child process inherits the affinity.
                 command = Command::new("taskset");
-                command.args(["-c", &child::last_cpu()?.to_string()]).arg(program).args([&spec.id, &scale]);
+                command.args(["-c", &cpu::last()?.to_string()]).arg(program).args([&spec.id, &scale]);
             }
             "go" => {
                 command.args([&spec.id, &scale]);

@@ -6,9 +6,14 @@
 mod again;
 mod child;
 mod conduct;
+mod cpu;
+mod error;
+mod facts;
 mod foreign;
+mod machine;
 mod measure;
 mod net;
+mod outcome;
 mod page;
 mod peers;
 mod pki;
@@ -22,15 +27,6 @@ mod targets;
 mod workloads;
 
 use std::process::ExitCode;
-
-/// An error ends the measurement and is reported.
-pub type Error = Box<dyn std::error::Error + Send + Sync>;
-pub type Result<T> = std::result::Result<T, Error>;
-
-/// An error with this text.
-pub fn fail<T>(what: impl Into<String>) -> Result<T> {
-    Err(what.into().into())
-}
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
-use crate::Result;
+use crate::error::Result;
 
 /// A point in time, and the CPU time of all threads of this process.
 #[derive(Debug, Clone, Copy)]

@@ -3,13 +3,12 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use crate::conduct::Outcome;
-use crate::report::number;
+use crate::error::{Result, fail};
+use crate::outcome::Outcome;
 use crate::series::Series;
-use crate::spec::{Spec, Workload, thousands};
+use crate::spec::{Spec, Workload, number, thousands};
 use crate::stats::{Value, compare, cpu, rate, resident, spread};
 use crate::targets::{self, Judged};
-use crate::{Result, fail};
 
 /// A line of the table.
 struct Row {
@@ -179,13 +178,14 @@ fn verdicts(judged: &[Judged]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{again, conduct};
+    use crate::again;
+    use crate::outcome::results;
 
     /// Fails if the report has changed and the page has not. `bench/run --again --rounds 0` rewrites the page, and so
     /// does this test with `UPDATE_DOCS=1`.
     #[test]
     fn the_page_contains_the_figures_of_the_report() -> Result<()> {
-        let outcome = again::load(&conduct::results())?;
+        let outcome = again::load(&results())?;
         if std::env::var_os("UPDATE_DOCS").is_some() {
             write(&outcome)?;
         }

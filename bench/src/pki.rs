@@ -2,7 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-use crate::Result;
+use crate::error::Result;
 
 /// The certificates and the key for both ends of every peer, as PEM.
 #[derive(Debug, Clone)]

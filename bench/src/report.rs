@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::Result;
-use crate::conduct::Outcome;
+use crate::error::Result;
 use crate::measure::Sample;
+use crate::outcome::Outcome;
 use crate::series::Series;
-use crate::spec::{Regime, Spec, Workload, thousands};
+use crate::spec::{Regime, Spec, Workload, number, thousands};
 use crate::stats::{self, Mode, Rounds, Value, cpu, rate, ratios, resident};
 use crate::svg::{self, Bar, Group, Line, Panel};
 use crate::targets::{self, Judged};
@@ -471,28 +471,4 @@ fn group(outcome: &Outcome, spec: &Spec) -> Option<Group> {
         _ => None,
     };
     (!bars.is_empty()).then(|| Group { title: capital(&spec.words()), bars, limit })
-}
-
-/// The machine, without its name.
-pub fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let info = read("/proc/cpuinfo");
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or("")
-        .trim_start_matches(['\t', ':', ' ']);
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    let system = read("/proc/sys/kernel/osrelease");
-    format!("{model}, {cpus} CPUs, Linux {}", system.trim())
-}
-
-/// Three or four digits.
-pub fn number(value: f64) -> String {
-    match value.abs() {
-        x if x >= 1000.0 => format!("{value:.0}"),
-        x if x >= 100.0 => format!("{value:.1}"),
-        x if x >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
 }

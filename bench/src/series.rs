@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::report;
+use crate::machine::machine;
 
 /// The rounds of one run. No other run has the same round numbers, so a ratio within a round is always a ratio within a
 /// run.
@@ -36,7 +36,7 @@ impl Series {
             what: what.to_owned(),
             began: said("date", &["-u", "+%Y-%m-%d %H:%M"]).unwrap_or_else(|| "unknown".to_owned()),
             commit: if is_changed { commit + ", changed" } else { commit },
-            machine: report::machine(),
+            machine: machine(),
             seconds: 0,
         }
     }

@@ -1,8 +1,8 @@
 //! The configuration of the peers of one measurement.
 
-use crate::peers::Facts;
+use crate::error::{Result, fail};
+use crate::facts::Facts;
 use crate::spec::Tls;
-use crate::{Result, fail};
 
 /// The settings, which are the same for every peer.
 #[derive(Debug, Clone, Copy)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::conduct::Outcome;
 use crate::measure::Sample;
+use crate::outcome::Outcome;
 
 /// A figure of a sample.
 pub type Value = fn(&Sample) -> Option<f64>;

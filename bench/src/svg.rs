@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::number;
+use crate::spec::number;
 
 const WIDTH: f64 = 880.0;
 /// The width left of the bars, for names.

@@ -1,6 +1,6 @@
 //! The targets of bowline, as ratios within one run, and whether they are met.
 
-use crate::conduct::Outcome;
+use crate::outcome::Outcome;
 use crate::spec::{Spec, Workload};
 use crate::stats::{Rounds, Value, cpu, rate, ratios, resident, spread};
 

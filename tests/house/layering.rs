@@ -1,4 +1,5 @@
-//! Checks the imports in src/: they only go to lower levels, and no circle of imports joins two files.
+//! Checks the imports in src/: they only go to lower levels, and no circle of imports joins two files. The latter is
+//! checked in bench/src/ too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -59,16 +60,24 @@ fn level(folder: &str) -> usize {
 
 /// The top-level module that a file of src/ belongs to: `src/layers/tls/read.rs` is part of `layers`.
 fn top_folder(path: &str) -> &str {
-    let rest = path.strip_prefix("src/").unwrap();
+    let rest = inside(path);
     rest.split_once('/').map_or(rest.strip_suffix(".rs").unwrap(), |(folder, _)| folder)
+}
+
+/// The path of a file in the `src/` of its crate.
+fn inside(path: &str) -> &str {
+    path.strip_prefix("bench/").unwrap_or(path).strip_prefix("src/").unwrap()
 }
 
 /// The module of a file: `src/layers/tls/mod.rs` is `layers`, `tls`.
 fn module(path: &str) -> Vec<String> {
-    let path = path.strip_prefix("src/").unwrap().strip_suffix(".rs").unwrap();
+    let path = inside(path).strip_suffix(".rs").unwrap();
     let path = path.strip_suffix("/mod").unwrap_or(path);
-    path.split('/').filter(|name| *name != "lib").map(str::to_owned).collect()
+    path.split('/').filter(|name| !ROOTS.contains(name)).map(str::to_owned).collect()
 }
+
+/// The files that contain the root module of a crate.
+const ROOTS: [&str; 2] = ["lib", "main"];
 
 /// The folder of a file.
 fn folder(path: &str) -> &str {
@@ -138,11 +147,16 @@ fn top_level_members(list: &str) -> Vec<&str> {
 
 /// The files of src/ that each file imports from. A name without its module comes from `src/lib.rs`.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
-    let sources: Vec<Source> = files("src").into_iter().filter(|source| !source.is_test()).collect();
+    imports_of("src")
+}
+
+fn imports_of(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let is_part = |source: &Source| !source.is_test() && !source.path.contains("/src/bin/");
+    let sources: Vec<Source> = files(folder).into_iter().filter(is_part).collect();
     let modules: BTreeMap<Vec<String>, &str> =
         sources.iter().map(|source| (module(&source.path), source.path.as_str())).collect();
     let mut imports = BTreeMap::new();
-    for source in sources.iter().filter(|source| source.path != "src/lib.rs") {
+    for source in sources.iter().filter(|source| !module(&source.path).is_empty()) {
         let of: BTreeSet<String> = paths(source)
             .into_iter()
             .map(|path| file_of(&modules, &module(&source.path), &path).to_owned())
@@ -227,7 +241,12 @@ fn is_inside(file: &str, parent: &str) -> bool {
 /// exports what its children define. So imports from a parent do not count here, but any longer circle does.
 #[test]
 fn no_circle_of_imports_joins_two_files() {
-    let mut imports = imports();
+    for folder in ["src", "bench/src"] {
+        no_circle_joins_two_files(imports_of(folder));
+    }
+}
+
+fn no_circle_joins_two_files(mut imports: BTreeMap<String, BTreeSet<String>>) {
     for (file, imported) in &mut imports {
         imported.retain(|to| !is_inside(file, to));
     }
@@ -245,8 +264,9 @@ fn no_circle_of_imports_joins_two_files() {
 
 #[test]
 fn nothing_inside_imports_from_the_crates_root() {
-    for (file, imported) in imports() {
-        assert!(!imported.contains("src/lib.rs"), "{file} imports from src/lib.rs: name the module instead");
+    for (file, imported) in imports().into_iter().chain(imports_of("bench/src")) {
+        let root = imported.iter().find(|to| module(to).is_empty());
+        assert!(root.is_none(), "{file} imports from {root:?}: name the module instead");
     }
 }
 

@@ -11,10 +11,10 @@ use tokio::net::TcpStream;
 use tokio_boring::SslStream;
 
 use super::{Facts, Stack};
+use crate::error::{Result, fail};
 use crate::pki::Pki;
 use crate::setup::Setup;
 use crate::spec::Tls;
-use crate::{Result, fail};
 
 #[derive(Clone)]
 pub struct Boring {

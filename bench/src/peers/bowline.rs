@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use super::rustls::{Configs, facts};
 use super::starttls::{ANSWER, COMMAND, GREETING};
 use super::{Facts, Stack};
+use crate::error::{Result, fail};
 use crate::pki::Pki;
 use crate::setup::Setup;
-use crate::{Result, fail};
 
 /// TLS over TCP.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use tokio::io::BufWriter;
 use tokio::net::TcpStream;
 
 use super::{Facts, Stack};
-use crate::Result;
+use crate::error::Result;
 
 /// `CAPACITY` is the size of the buffer. tokio's default is 8 KiB.
 #[derive(Clone)]

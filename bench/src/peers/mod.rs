@@ -18,7 +18,8 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::Result;
+use crate::error::Result;
+pub use crate::facts::Facts;
 
 /// A peer whose connections are read and written with tokio's traits.
 pub trait Stack: Clone + Send + Sync + 'static {
@@ -72,15 +73,4 @@ pub trait Stack: Clone + Send + Sync + 'static {
     fn finish(stream: Self::Stream) -> impl Future<Output = ()> + Send {
         async move { drop(stream) }
     }
-}
-
-/// The facts of a handshake, in a form that all peers share.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// `1.3` or `1.2`.
-    pub version: String,
-    /// Whether the suite is one of AES-128-GCM.
-    pub aes128: bool,
-    /// Whether a session was resumed.
-    pub resumed: bool,
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::{Facts, Stack};
-use crate::Result;
+use crate::error::Result;
 use crate::pki::Pki;
 use crate::setup::Setup;
 use crate::spec::Tls;

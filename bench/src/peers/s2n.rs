@@ -13,7 +13,7 @@ use s2n_tls_tokio::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio::net::TcpStream;
 
 use super::{Facts, Stack};
-use crate::Result;
+use crate::error::Result;
 use crate::pki::Pki;
 use crate::setup::Setup;
 use crate::spec::Tls;

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Facts, Stack};
-use crate::{Result, fail};
+use crate::error::{Result, fail};
 
 pub const GREETING: &[u8] = b"220 bench\r\n";
 pub const COMMAND: &[u8] = b"STARTTLS\r\n";

@@ -3,7 +3,7 @@
 use tokio::net::TcpStream;
 
 use super::{Facts, Stack};
-use crate::Result;
+use crate::error::Result;
 
 #[derive(Debug, Clone)]
 pub struct Tcp;

@@ -3,8 +3,8 @@
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::Run;
+use crate::error::{Result, fail};
 use crate::measure::{Mark, Sample};
-use crate::{Result, fail};
 
 /// Seals and opens records of `size` in place, in a buffer that stays in the cache.
 pub fn run(run: Run, size: usize) -> Result<Sample> {

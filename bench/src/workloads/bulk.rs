@@ -3,10 +3,10 @@
 use tokio::io::AsyncReadExt;
 
 use super::{Run, meeting, pair};
+use crate::error::{Result, fail};
 use crate::measure::{Mark, Sample};
 use crate::peers::Stack;
 use crate::spec::Way;
-use crate::{Result, fail};
 
 /// The size of a reader's buffer. It is larger than a record of 16 KiB, so that a record can be opened into it.
 pub const READ: usize = 64 << 10;
@@ -28,7 +28,7 @@ pub async fn run<S: Stack>(stack: S, run: Run, size: usize, way: Way, count: usi
             begin.wait().await;
             drain(&mut to, &mut buf, count * size).await?;
             end.wait().await;
-            Ok::<_, crate::Error>(())
+            Ok::<_, crate::error::Error>(())
         }
     });
     let writer = tokio::spawn(async move {

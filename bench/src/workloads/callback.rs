@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 
 use super::memory::{self, MESSAGE, Watch};
 use super::{Run, meeting};
+use crate::error::Result;
 use crate::measure::{Mark, Sample, percentiles};
+use crate::net;
 use crate::peers::bowline::Bowline;
 use crate::pki::Pki;
 use crate::spec::Way;
-use crate::{Result, net};
 
 type Dyn<'a> = &'a mut dyn Conn;
 
@@ -22,7 +23,7 @@ async fn start<C: Protocol, S: Protocol>(stack: &Bowline, run: Run, client: C, s
     let listener = net::listen(run.regime)?;
     let (ours, theirs) = net::pair(&listener, run.regime).await?;
     let how = StartTls::client(&stack.client, "localhost");
-    let upgradable = |tcp| Ok::<_, crate::Error>(UpgradableConnection::<TcpConnection>::new(stack.tcp(tcp)?));
+    let upgradable = |tcp| Ok::<_, crate::error::Error>(UpgradableConnection::<TcpConnection>::new(stack.tcp(tcp)?));
     tokio::spawn(Runner::new(client, upgradable(ours)?).begin_tls(how).run());
     tokio::spawn(Runner::new(server, upgradable(theirs)?).begin_tls(StartTls::server(&stack.server)).run());
     Ok(())

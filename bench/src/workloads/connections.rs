@@ -8,9 +8,10 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::Run;
+use crate::error::{Result, fail};
 use crate::measure::{Mark, Sample};
+use crate::net;
 use crate::peers::Stack;
-use crate::{Result, fail, net};
 
 /// The number of connections for the warm-up.
 const WARM: usize = 20;
@@ -52,7 +53,7 @@ async fn handshake<S: Stack>(stack: &S, run: Run, listener: &TcpListener, resume
     let serve = async {
         let mut server = in_time::<S, _>(stack.accept(server)).await?;
         S::send(&mut server, b"!").await?;
-        Ok::<_, crate::Error>(server)
+        Ok::<_, crate::error::Error>(server)
     };
     let ask = async {
         let mut client = in_time::<S, _>(stack.connect(client)).await?;
@@ -80,7 +81,7 @@ async fn live<S: Stack>(stack: &S, run: Run, listener: &TcpListener) -> Result<(
         server.write_all(&request).await?;
         server.shutdown().await?;
         S::finish(server).await;
-        Ok::<_, crate::Error>(())
+        Ok::<_, crate::error::Error>(())
     };
     let ask = async {
         let mut client = in_time::<S, _>(stack.connect(client)).await?;

@@ -7,7 +7,7 @@ use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 
 use super::bulk::{READ, drain};
 use super::{Run, meeting, pair};
-use crate::Result;
+use crate::error::Result;
 use crate::measure::{Mark, Sample};
 use crate::peers::Stack;
 
@@ -24,7 +24,7 @@ pub async fn run<S: Stack>(stack: S, run: Run, size: usize, times: usize) -> Res
             begin.wait().await;
             drain(&mut to, &mut buf, times * size).await?;
             end.wait().await;
-            Ok::<_, crate::Error>(())
+            Ok::<_, crate::error::Error>(())
         }
     });
     let writer = tokio::spawn(async move {

@@ -17,10 +17,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Run;
+use crate::cpu;
+use crate::error::{Result, fail};
 use crate::measure::{Mark, Sample};
+use crate::net;
 use crate::peers::Stack;
 use crate::spec::Http;
-use crate::{Result, child, fail, net};
 
 /// The duration of the warm-up.
 const WARM: Duration = Duration::from_millis(300);
@@ -115,8 +117,8 @@ fn start(http: Http, connections: usize, url: String) -> Result<Child> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     // A child inherits the CPUs of the thread that starts it.
     let starting = std::thread::spawn(move || {
-        child::leave_the_cpu()?;
-        Ok::<_, crate::Error>(command.spawn()?)
+        cpu::leave_the_inherited_one()?;
+        Ok::<_, crate::error::Error>(command.spawn()?)
     });
     starting.join().map_err(|_| "the thread that starts the client panicked")?
 }

@@ -15,10 +15,11 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::Run;
+use crate::error::{Result, fail};
 use crate::measure::{Mark, Sample, resident_and_heap};
+use crate::net;
 use crate::peers::Stack;
 use crate::pki::Pki;
-use crate::{Result, fail, net};
 
 /// The subcommand of the process with the clients.
 pub const COMMAND: &str = "clients";
@@ -159,7 +160,7 @@ pub async fn clients<S: Stack>(stack: S, run: Run, address: SocketAddr, count: u
             S::send(&mut stream, &[0x5a; MESSAGE]).await?;
             stream.read_exact(&mut [0; MESSAGE]).await?;
             drop(permit);
-            Ok::<_, crate::Error>(stream)
+            Ok::<_, crate::error::Error>(stream)
         }));
         if at + 1 == FIRST {
             // The server measures its memory, and then sends a line.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::Barrier;
 
-use crate::Result;
+use crate::error::Result;
 use crate::net;
 use crate::peers::Stack;
 use crate::setup::Setup;

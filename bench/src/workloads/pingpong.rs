@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt;
 
 use super::{Run, meeting};
+use crate::error::{Result, fail};
 use crate::measure::{Mark, Sample, percentiles};
+use crate::net;
 use crate::peers::Stack;
-use crate::{Result, fail, net};
 
 pub async fn run<S: Stack>(stack: S, run: Run, size: usize, connections: usize) -> Result<Sample> {
     let listener = net::listen(run.regime)?;
