@@ -1,22 +1,25 @@
 //! The accept loop of every kind of listener: it waits until the limits allow a connection, accepts one connection
 //! after the other, continues after failures, and is closed by a drain.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::panic::Location;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::Poll;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
 use super::accept_error::AcceptErrors;
 use super::builder::ListenerBuilder;
-use super::closable_socket::ClosableSocket;
+use super::closable_socket::{Accepted, ClosableSocket};
 use super::header_gate::HeaderGate;
-use super::limits::{Limits, PeerPermit, hold};
+use super::limits::{Limits, PeerPermit, Places, hold};
 use super::listening_socket::Listens;
 use super::status::ListenerStatus;
 use crate::address::Address;
@@ -30,7 +33,6 @@ pub(crate) struct Acceptor<S: Listens> {
     socket: Arc<ClosableSocket<S>>,
     addr: Address,
     policy: Arc<Policy>,
-    unfinished: Arc<Semaphore>,
     limits: Limits,
     group: DrainGroup,
     /// The place in the code that made the listener.
@@ -44,8 +46,7 @@ pub(crate) struct Acceptor<S: Listens> {
 /// The permits of an accepted connection.
 #[must_use]
 pub(crate) struct Permits {
-    unfinished: OwnedSemaphorePermit,
-    total: Option<OwnedSemaphorePermit>,
+    places: Places,
     peer_permit: Option<PeerPermit>,
     group: DrainGroup,
     made_at: &'static Location<'static>,
@@ -57,11 +58,12 @@ impl Permits {
     /// Moves the permits of the limits to the connection, which holds them until its end, and adds the connection to
     /// the group. Returns the permit that counts the connection as unfinished.
     pub(crate) fn hand_to(self, control: &Control) -> OwnedSemaphorePermit {
-        hold(control, self.total, self.peer_permit);
+        let Places { unfinished, total } = self.places;
+        hold(control, total, self.peer_permit);
         self.group.join(control);
         control.announce(self.made_at);
         drop(self.arriving);
-        self.unfinished
+        unfinished
     }
 }
 
@@ -72,14 +74,13 @@ impl<S: Listens> Acceptor<S> {
         let listener: Weak<dyn Drainable> = Arc::downgrade(&(Arc::clone(&socket) as Arc<dyn Drainable>));
         chosen.group.add_listener(listener);
         chosen.group.add_observers(&chosen.policy);
-        let limits = Limits::new(chosen.max_connections, chosen.max_per_peer, chosen.ipv6_prefix);
+        let limits = chosen.limits();
         let errors = Arc::default();
         let gate = HeaderGate::new(&chosen, &limits, &errors);
         Self {
             socket,
             addr,
             policy: chosen.policy,
-            unfinished: Arc::new(Semaphore::new(chosen.max_unfinished)),
             limits,
             group: chosen.group,
             place: chosen.place,
@@ -155,16 +156,13 @@ impl<S: Listens> Acceptor<S> {
         if let Some(lost) = self.lost.get() {
             return Err(lost.clone().into());
         }
-        // rule: tcp-7. A connection that was taken out of the backlog must be returned without waiting for anything
-        // more, so the permits come first.
-        let unfinished = Arc::clone(&self.unfinished).acquire_owned().await.expect("the semaphore is never closed");
-        let total = self.limits.permit().await;
         loop {
             let retry_at = self.errors().retry_at();
             if let Some(retry_at) = retry_at {
                 sleep_until(retry_at.into()).await;
             }
-            let (accepted, arriving) = match self.socket.accept().await.ok_or_else(|| self.closed())? {
+            let (accepted, places) = self.take().await.ok_or_else(|| self.closed())?;
+            let (accepted, arriving) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.handle_error(error)?;
@@ -175,13 +173,34 @@ impl<S: Listens> Acceptor<S> {
             match S::tcp(&accepted).map(|(stream, peer)| self.admit(stream, peer)).transpose() {
                 Ok(peer_permit) => {
                     let (peer_permit, group) = (peer_permit.flatten(), self.group.clone());
-                    let permits = Permits { unfinished, total, peer_permit, group, made_at: self.place, arriving };
+                    let permits = Permits { places, peer_permit, group, made_at: self.place, arriving };
                     return Ok((accepted, permits));
                 }
                 Err(refusal) => {
                     self.errors().handle_refusal(refusal.clone());
                     self.tell(|observer| observer.refused(&refusal));
                 }
+            }
+        }
+    }
+
+    /// Takes the next connection out of the backlog. `None` if nothing is left there. Cancel safe.
+    ///
+    /// rule: tcp-7. A connection that was taken must be returned without waiting for anything more, so the permits come
+    /// first. But they are not held while the backlog is empty: other workers of the port need them (rule: limit-4).
+    async fn take(&self) -> Option<(io::Result<Accepted<S>>, Places)> {
+        let mut accept = pin!(self.socket.accept());
+        loop {
+            let mut places = Some(self.limits.places().await);
+            let taken = poll_fn(|cx| {
+                let Some(held) = places.take() else {
+                    // The task was woken. The next attempt needs permits again.
+                    return Poll::Ready(None);
+                };
+                accept.as_mut().poll(cx).map(|accepted| Some((accepted, held)))
+            });
+            if let Some((accepted, held)) = taken.await {
+                return accepted.map(|accepted| (accepted, held));
             }
         }
     }

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use crate::address::IpFamily;
 use crate::conn::group::DrainGroup;
 use crate::policy::Policy;
+use crate::server::limits::Limits;
 
 /// The settings of a [`Listener`](crate::Listener).
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct ListenerBuilder {
     pub(super) place: &'static Location<'static>,
     /// A drain lets handshakes finish.
     pub(super) finishes: bool,
+    /// The limits that the workers of a port share.
+    pub(super) shared: Option<Limits>,
     #[cfg(feature = "proxy")]
     pub(super) proxy: Option<crate::proxy::ProxyProtocol>,
 }
@@ -48,6 +51,7 @@ impl Default for ListenerBuilder {
             group: DrainGroup::new(),
             place: Location::caller(),
             finishes: false,
+            shared: None,
             #[cfg(feature = "proxy")]
             proxy: None,
         }
@@ -152,6 +156,12 @@ impl ListenerBuilder {
     #[doc(alias = "SO_REUSEPORT")]
     pub fn reuse_port(self, reuse_port: bool) -> Self {
         Self { reuse_port, ..self }
+    }
+
+    /// The limits of a listener: those that it shares, or its own.
+    pub(super) fn limits(&self) -> Limits {
+        let new = || Limits::new(self.max_unfinished, self.max_connections, self.max_per_peer, self.ipv6_prefix);
+        self.shared.clone().unwrap_or_else(new)
     }
 
     /// The backlog as an argument of listen(2).

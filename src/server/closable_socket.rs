@@ -37,7 +37,7 @@ enum State<S: Listens> {
 }
 
 /// A connection, and the guard that holds the drain if the drain took it out of the backlog.
-type Accepted<S> = (<S as Listens>::Accepted, Option<Arriving>);
+pub(super) type Accepted<S> = (<S as Listens>::Accepted, Option<Arriving>);
 
 impl<S: Listens> ClosableSocket<S> {
     pub(super) fn new(socket: S, takes_backlog: bool) -> Self {

@@ -1,4 +1,5 @@
-//! Limits how many connections of a listener are open at a time, in total and per peer (rules: limit-1, limit-2).
+//! Limits how many connections of a listener are open at a time, in total, per peer and before the end of their
+//! handshake (rules: limit-1, limit-2, tcp-6). Workers share the limits of their port (rule: limit-4).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +12,10 @@ use crate::conn::refusal::{Refusal, RefusalReason};
 use crate::conn::socket;
 use crate::server::peers::PeerCounts;
 
-/// The limits of a listener. Without a limit, nothing is counted.
-#[derive(Debug, Default, Clone)]
+/// The limits of a listener. Without a limit, nothing is counted. A clone counts together with the original.
+#[derive(Debug, Clone)]
 pub(super) struct Limits {
+    unfinished: Arc<Semaphore>,
     total: Option<Arc<Semaphore>>,
     peers: Option<Arc<Mutex<PeerCounts>>>,
 }
@@ -24,6 +26,12 @@ pub(super) struct PeerPermit {
     who: IpAddr,
 }
 
+/// The permits that a connection needs before it is accepted.
+pub(super) struct Places {
+    pub(super) unfinished: OwnedSemaphorePermit,
+    pub(super) total: Option<OwnedSemaphorePermit>,
+}
+
 /// The permits of one connection. The permit of its peer is released first, because releasing the other one wakes an
 /// accept, which may accept the next connection of the same peer at once.
 struct LimitPermits {
@@ -32,17 +40,22 @@ struct LimitPermits {
 }
 
 impl Limits {
-    pub(super) fn new(total: Option<usize>, per_peer: Option<usize>, ipv6_prefix: u8) -> Self {
+    pub(super) fn new(unfinished: usize, total: Option<usize>, per_peer: Option<usize>, ipv6_prefix: u8) -> Self {
         Self {
+            unfinished: Arc::new(Semaphore::new(unfinished)),
             total: total.map(|max| Arc::new(Semaphore::new(max))),
             peers: per_peer.map(|max| Arc::new(Mutex::new(PeerCounts::new(max, ipv6_prefix)))),
         }
     }
 
-    /// Waits for a permit of the total limit.
-    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        let total = self.total.as_ref()?;
-        Some(Arc::clone(total).acquire_owned().await.expect("the semaphore is never closed"))
+    /// Waits until one more connection may be accepted.
+    pub(super) async fn places(&self) -> Places {
+        let unfinished = permit(&self.unfinished).await;
+        let total = match &self.total {
+            Some(total) => Some(permit(total).await),
+            None => None,
+        };
+        Places { unfinished, total }
     }
 
     /// Whether the total limit is reached.
@@ -65,6 +78,10 @@ impl Limits {
         }
         Err(Refusal { peer_addr: peer.into(), why: RefusalReason::TooManyOfPeer { max: counts.max() } })
     }
+}
+
+async fn permit(of: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(of).acquire_owned().await.expect("the semaphore is never closed")
 }
 
 /// Lets a connection hold its permits until it is gone. Without limits, this does nothing.

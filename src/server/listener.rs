@@ -221,7 +221,8 @@ impl ListenerBuilder {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
     pub async fn bind_workers(self, workers: usize, addr: impl ToSocketAddrs) -> Result<Vec<Listener>, Error> {
-        let each = self.reuse_port(true);
+        let shared = Some(self.limits());
+        let each = Self { shared, ..self }.reuse_port(true);
         let first = each.clone().bind(addr).await?;
         let addrs = first.local.clone();
         let mut listeners = vec![first];

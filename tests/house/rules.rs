@@ -32,7 +32,7 @@ const GROUPS: [(&str, usize); 23] = [
     ("tcp", 12),
     ("drain", 5),
     ("handover", 4),
-    ("limit", 3),
+    ("limit", 4),
     ("accept", 5),
     ("hello", 3),
     ("proxy", 6),

@@ -1,6 +1,8 @@
+use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::task::Poll;
 
 use bowline::testing::shared_pki;
@@ -111,6 +113,60 @@ async fn addresses_of_one_ipv6_network_are_one_peer() {
         second.read(&mut [0]).await.unwrap_err().kind()
     });
     assert!(accepted.is_err() && refused == ErrorKind::ConnectionReset);
+}
+
+/// rule: limit-4: the system chooses the worker of each client.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn workers_share_their_limits() {
+    bounded("workers", async {
+        let (accepted, mut connections) = tokio::sync::mpsc::unbounded_channel();
+        let builder = Listener::builder().max_connections(2).max_unfinished(1).max_per_peer(1);
+        let workers = builder.bind_workers(4, (Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let workers: Vec<_> = workers.into_iter().map(Arc::new).collect();
+        for listener in &workers {
+            let (listener, accepted) = (Arc::clone(listener), accepted.clone());
+            tokio::spawn(async move {
+                while let Ok(incoming) = listener.accept().await {
+                    accepted.send(incoming).unwrap();
+                }
+            });
+        }
+        // One unfinished handshake at a time, whatever worker has it; idle workers hold no permit.
+        for last in 2..34 {
+            let client = connect_from(&workers[0], last).await;
+            let other = connect_from(&workers[0], last + 100).await;
+            let mut both = HashSet::from([client.local_addr(), other.local_addr()]);
+            let first = connections.recv().await.unwrap();
+            assert!(both.remove(&first.peer_addr()));
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            assert!(connections.try_recv().is_err());
+            drop(first);
+            assert!(both.remove(&connections.recv().await.unwrap().peer_addr()));
+        }
+        // Two connections of all workers, one for each peer.
+        let _first = connect_from(&workers[0], 200).await;
+        let open = connections.recv().await.unwrap().into_tcp();
+        for _ in 0..12 {
+            // The reset may come before the client knows that it is connected.
+            let from = SocketAddr::from(([127, 0, 0, 200], 0));
+            if let Ok(mut refused) = Connector::new().bind_to(from).connect_addr(workers[0].local_addr()).await {
+                assert_eq!(refused.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            }
+        }
+        let _second = connect_from(&workers[0], 201).await;
+        let _open = connections.recv().await.unwrap().into_tcp();
+        let _third = connect_from(&workers[0], 202).await;
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        assert!(connections.try_recv().is_err() && workers.iter().all(|listener| listener.status().is_full));
+        drop(open);
+        connections.recv().await.unwrap();
+    })
+    .await;
 }
 
 /// The ways in which a connection can end.

@@ -1,6 +1,6 @@
 //! Sockets and limits.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
@@ -47,6 +47,22 @@ fn workers_share_one_port() {
     assert_eq!(web.end().1.code(), Some(0));
 }
 
+/// The system chooses the socket of each client.
+#[test]
+fn limits_count_the_connections_of_all_workers() {
+    let files = Files::new();
+    let web = files.start(&["--workers", "4", "--max-per-peer", "1"]);
+    let _idle = idle(&web);
+    for _ in 0..12 {
+        is_reset(&web);
+    }
+    let web = files.start(&["--workers", "4", "--max-connections", "1"]);
+    // An idle worker must not keep the place that another one needs.
+    for _ in 0..12 {
+        assert_eq!(files.get(&[&web.url("/health")]), "ok");
+    }
+}
+
 /// A connection that is open and idle.
 fn idle(web: &Program) -> TcpStream {
     let idle = TcpStream::connect(web.https).unwrap();
@@ -77,8 +93,14 @@ fn at_the_limit_of_a_peer_its_next_connection_is_reset() {
     let files = Files::new();
     let web = files.start(&["--max-per-peer", "1"]);
     let _idle = idle(&web);
-    let mut second = TcpStream::connect(web.https).unwrap();
-    let error = second.write_all(b"x").and_then(|()| second.read(&mut [0]).map(drop)).unwrap_err();
+    is_reset(&web);
+}
+
+/// The next connection is reset.
+fn is_reset(web: &Program) {
+    let mut next = TcpStream::connect(web.https).unwrap();
+    next.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let error = next.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
