@@ -174,6 +174,9 @@ pub use observers::tracing::Tracing;
 pub use policy::{Leftover, Policy, Role, Truncation, Watermarks};
 pub use rustls;
 
+#[cfg(feature = "stream")]
+pub use server::stream::Connections;
+
 #[cfg(feature = "tokio")]
 pub use self::{
     address::IpFamily,
@@ -200,6 +203,7 @@ pub use self::{
     server::builder::ListenerBuilder,
     server::incoming::Incoming,
     server::listener::Listener,
+    server::source::AnyListener,
     server::status::ListenerStatus,
     server::tls_builder::TlsListenerBuilder,
     server::tls_listener::TlsListener,

@@ -45,11 +45,12 @@ impl AxumListener for Listener {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             match Self::accept(self).await {
-                Ok(incoming) => match incoming.begin_plaintext().await {
-                    Ok(connection) => return with_peer(connection),
-                    // The failure of one connection.
-                    Err(_) => {}
-                },
+                Ok(incoming) => {
+                    // The failure of one connection affects no other connection.
+                    if let Ok(connection) = incoming.begin_plaintext().await {
+                        return with_peer(connection);
+                    }
+                }
                 Err(_) => pending().await,
             }
         }

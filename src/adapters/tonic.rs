@@ -28,7 +28,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use ::tonic::transport::server::{Connected, TcpConnectInfo};
 use ::tonic::{Request, Status};
@@ -36,6 +36,7 @@ use futures_core::Stream;
 
 use crate::conn::control::Control;
 use crate::error::Error;
+use crate::server::stream::Connections;
 use crate::server::tls_listener::TlsListener;
 use crate::transport::Transport;
 use crate::transport::lingering::Lingering;
@@ -51,12 +52,12 @@ impl<T: Transport> Connected for Lingering<T> {
 
 /// The connections of a [`TlsListener`] as a stream for tonic's `serve_with_incoming`. The stream ends when the
 /// listener's group drains. The connections end with a complete close ([`Lingering`]).
-pub struct Incoming<C>(Option<TlsListener<C>>);
+pub struct Incoming<C>(Connections<C>);
 
 impl<C: Transport> Incoming<C> {
     /// The connections of this listener.
     pub fn new(listener: TlsListener<C>) -> Self {
-        Self(Some(listener))
+        Self(listener.into_stream())
     }
 }
 
@@ -64,16 +65,7 @@ impl<C: Transport> Stream for Incoming<C> {
     type Item = Result<Lingering<C>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(listener) = &mut self.0 else { return Poll::Ready(None) };
-        let accepted = ready!(listener.poll_accept(cx));
-        if accepted.is_err() {
-            self.0 = None;
-        }
-        Poll::Ready(match accepted {
-            Ok(connection) => Some(Ok(Lingering::new(connection))),
-            Err(Error::Draining) => None,
-            Err(error) => Some(Err(error)),
-        })
+        Pin::new(&mut self.0).poll_next(cx).map(|next| next.map(|accepted| accepted.map(Lingering::new)))
     }
 }
 

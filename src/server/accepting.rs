@@ -9,27 +9,29 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::handshakes::Handshakes;
-use super::incoming::Incoming;
-use super::listener::Listener;
 use super::peers::PeerCounts;
 use super::ready::{Item, Ready};
+use super::source::{AnyListener, Begun, Facts, Fresh};
 use super::tls_builder::TlsListenerBuilder;
 use crate::address::Address;
 use crate::conn::control::Control;
+use crate::conn::group::DrainGroup;
 use crate::conn::time::until;
 use crate::core::catch::catch;
 use crate::error::{Error, Phase, Reason};
-use crate::layers::tcp::TcpConnection;
-use crate::transport::Transport;
+use crate::transport::layer::TOKEN;
 
 /// How long a drain lets a ready connection wait for `accept`, if the policy has no limit for handshakes.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-pub(super) struct Accepting<C> {
-    listener: Listener,
+pub(super) struct Accepting<L, C> {
+    listener: L,
+    group: DrainGroup,
+    /// How long a drain lets connections wait for `accept`.
+    patience: Duration,
     chosen: TlsListenerBuilder,
     ready: Arc<Ready<C>>,
     shared: Arc<Mutex<Shared>>,
@@ -51,28 +53,66 @@ struct Handshake {
     ended: Notify,
 }
 
-impl<C: Send + 'static> Accepting<C> {
-    pub(super) fn new(listener: Listener, chosen: TlsListenerBuilder, ready: Arc<Ready<C>>) -> Self {
-        Self { listener, chosen, ready, shared: Arc::default(), tasks: JoinSet::new() }
+impl<L: AnyListener, C: Send + 'static> Accepting<L, C> {
+    pub(super) fn new(listener: L, chosen: TlsListenerBuilder, ready: Arc<Ready<C>>) -> Self {
+        let Facts { group, policy, .. } = listener.facts(TOKEN);
+        let patience = policy.handshake_timeout.unwrap_or(LONGEST_WAIT);
+        Self { listener, group, patience, chosen, ready, shared: Arc::default(), tasks: JoinSet::new() }
     }
 
     pub(super) async fn run<P, F>(mut self, prepare: P)
     where
-        P: Fn(TcpConnection, Option<Instant>) -> F + Send + Sync + 'static,
+        P: Fn(L::Connection, Option<Instant>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<C, Error>> + Send + 'static,
     {
         let prepare = Arc::new(prepare);
         let places = Arc::new(Semaphore::new(self.chosen.max_waiting));
+        let mut drained_at = None;
         let error = loop {
-            let incoming = match self.listener.accept().await {
-                Ok(incoming) => incoming,
+            let fresh = match self.listener.accept_begun(TOKEN).await {
+                Ok(fresh) => fresh,
                 Err(error) => break error,
             };
             while self.tasks.try_join_next().is_some() {}
-            let Some(place) = self.place(&places).await else { return };
-            self.begin(incoming, place, &prepare);
+            let place = tokio::select! {
+                biased;
+                place = self.place(&places) => place,
+                error = self.wait_is_over(&fresh.control, fresh.deadline, &mut drained_at) => Err(error),
+            };
+            match place {
+                Ok(place) => self.begin(fresh, place, &prepare),
+                Err(error) => {
+                    let peer = fresh.control.peer_addr();
+                    drop(fresh);
+                    report(&self.chosen, &peer, &error);
+                }
+            }
         };
         self.end(error).await;
+    }
+
+    /// Waits until an accepted connection must not wait for a place any longer, and ends the connection. Nobody accepts
+    /// the ready connections, which take all places (rule: accept-4).
+    async fn wait_is_over(
+        &self,
+        control: &Control,
+        deadline: Option<Instant>,
+        drained_at: &mut Option<Instant>,
+    ) -> Error {
+        let drains = async {
+            self.group.draining().await;
+            if self.listener.finishes(TOKEN) {
+                sleep_until(*drained_at.get_or_insert_with(Instant::now) + self.patience).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = drains => {
+                control.abort_unready();
+                Error::Draining
+            }
+            () = expires(control, deadline) => Reason::TimedOut(Phase::Handshake).into(),
+        }
     }
 
     /// Waits until each handshake in progress is finished, was aborted by the drain, or has reached its deadline. Then
@@ -80,11 +120,11 @@ impl<C: Send + 'static> Accepting<C> {
     async fn end(&mut self, error: Error) {
         while self.tasks.join_next().await.is_some() {}
         self.ready.end(error);
-        self.listener.group().draining().await;
+        self.group.draining().await;
         if self.ready.is_empty() {
             return;
         }
-        sleep(self.listener.policy().handshake_timeout.unwrap_or(LONGEST_WAIT)).await;
+        sleep(self.patience).await;
         for Item { connection, control, place } in self.ready.clear() {
             let peer = control.peer_addr();
             control.abort();
@@ -94,10 +134,11 @@ impl<C: Send + 'static> Accepting<C> {
     }
 
     /// Waits for a permit for a connection. If none is free, a handshake is aborted to free one (rule: accept-2).
-    async fn place(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-        let mut place = pin!(Arc::clone(places).acquire_owned());
+    async fn place(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Error> {
+        let place = async { Ok(Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed")) };
+        let mut place = pin!(place);
         if places.available_permits() > 0 {
-            return place.await.ok();
+            return place.await;
         }
         loop {
             let victim = {
@@ -106,39 +147,37 @@ impl<C: Send + 'static> Accepting<C> {
             };
             tokio::select! {
                 biased;
-                place = place.as_mut() => return place.ok(),
+                place = place.as_mut() => return place,
                 () = std::future::ready(()) => {}
             }
             // Without a handshake in progress, a permit becomes free when the application accepts a connection.
-            let Some(victim) = victim else { return place.await.ok() };
+            let Some(victim) = victim else { return place.await };
             victim.displaced.notify_one();
             tokio::select! {
                 biased;
-                place = place.as_mut() => return place.ok(),
+                place = place.as_mut() => return place,
                 // If its connection has become ready at this moment, it is not displaced.
                 () = victim.ended.notified() => {}
             }
         }
     }
 
-    fn begin<P, F>(&mut self, incoming: Incoming, place: OwnedSemaphorePermit, prepare: &Arc<P>)
+    fn begin<P, F>(&mut self, fresh: Fresh<L::Begun>, place: OwnedSemaphorePermit, prepare: &Arc<P>)
     where
-        P: Fn(TcpConnection, Option<Instant>) -> F + Send + Sync + 'static,
+        P: Fn(L::Connection, Option<Instant>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<C, Error>> + Send + 'static,
     {
-        let gate = incoming.gate();
-        let (deadline, unfinished, mut tcp) = incoming.into_parts();
-        let control = tcp.control();
+        let Fresh { control, deadline, unfinished, gate, mut begun } = fresh;
         let entry = Entry::new(&self.shared, peer(&control));
         let (ready, chosen, prepare) = (Arc::clone(&self.ready), self.chosen.clone(), Arc::clone(prepare));
-        let finishes = self.listener.finishes();
+        let finishes = self.listener.finishes(TOKEN);
         self.tasks.spawn(async move {
             let preparing = async {
-                if let Some(gate) = gate {
-                    gate.pass(&mut tcp).await?;
+                if let Some((gate, tcp)) = gate.as_ref().zip(begun.tcp()) {
+                    gate.pass(tcp).await?;
                     entry.set_peer(peer(&control));
                 }
-                prepare(tcp, deadline).await
+                prepare(begun.finish(deadline).await?, deadline).await
             };
             let outcome = outcome(&control, deadline, finishes, &entry.handshake.displaced, preparing).await;
             drop(unfinished);
@@ -210,17 +249,19 @@ async fn outcome<C>(
         displaced.notified().await;
         control.abort();
     };
-    let expires = async {
-        until(deadline, std::future::pending::<()>()).await;
-        control.end(Reason::TimedOut(Phase::Handshake));
-    };
     tokio::select! {
         biased;
         () = drains, if !finishes => Err(Error::Draining),
         () = is_displaced => Err(Reason::Aborted.into()),
         outcome = preparing => outcome,
-        () = expires => Err(Reason::TimedOut(Phase::Handshake).into()),
+        () = expires(control, deadline) => Err(Reason::TimedOut(Phase::Handshake).into()),
     }
+}
+
+/// Waits for the deadline of the handshake, and ends the connection.
+async fn expires(control: &Control, deadline: Option<Instant>) {
+    until(deadline, std::future::pending::<()>()).await;
+    control.end(Reason::TimedOut(Phase::Handshake));
 }
 
 /// One handshake in progress. Dropping the entry marks the handshake as ended in the list.

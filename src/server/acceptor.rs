@@ -99,16 +99,16 @@ impl<S: Listens> Acceptor<S> {
     }
 
     /// The socket, to close it.
-    pub(super) fn socket(&self) -> Arc<dyn Drainable> {
+    pub(crate) fn socket(&self) -> Arc<dyn Drainable> {
         Arc::clone(&self.socket) as Arc<dyn Drainable>
     }
 
     /// Whether a drain takes the backlog, and lets handshakes finish.
-    pub(super) fn finishes(&self) -> bool {
+    pub(crate) fn finishes(&self) -> bool {
         self.socket.takes_backlog()
     }
 
-    pub(super) fn set_finishes(&self, finishes: bool) {
+    pub(crate) fn set_finishes(&self, finishes: bool) {
         self.socket.set_takes_backlog(finishes);
     }
 
@@ -138,6 +138,9 @@ impl<S: Listens> Acceptor<S> {
     }
 
     async fn next(&self) -> Result<(S::Accepted, Permits), Error> {
+        if let Some(lost) = self.lost.get() {
+            return Err(lost.clone().into());
+        }
         tokio::select! {
             biased;
             () = self.drained() => Err(Error::Draining),
@@ -153,9 +156,6 @@ impl<S: Listens> Acceptor<S> {
     }
 
     async fn accept_permitted(&self) -> Result<(S::Accepted, Permits), Error> {
-        if let Some(lost) = self.lost.get() {
-            return Err(lost.clone().into());
-        }
         loop {
             let retry_at = self.errors().retry_at();
             if let Some(retry_at) = retry_at {

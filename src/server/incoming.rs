@@ -191,7 +191,7 @@ impl Incoming {
         passed
     }
 
-    pub(super) fn gate(&self) -> Option<Arc<HeaderGate>> {
+    pub(crate) fn gate(&self) -> Option<Arc<HeaderGate>> {
         self.gate.clone()
     }
 

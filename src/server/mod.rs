@@ -25,7 +25,12 @@ mod peers;
 #[cfg(feature = "proxy")]
 mod proxied;
 mod ready;
+pub(crate) mod source;
 pub(crate) mod status;
+#[cfg(feature = "stream")]
+pub(crate) mod stream;
 pub(crate) mod tls_builder;
+#[cfg(feature = "starttls")]
+mod tls_by_dialogue;
 mod tls_by_hello;
 pub(crate) mod tls_listener;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::accepting::Accepting;
 use super::listener::Listener;
 use super::ready::Ready;
+use super::source::{AnyListener, Facts};
 use super::tls_builder::TlsListenerBuilder;
 use crate::address::Address;
 use crate::config::ServerTls;
@@ -22,12 +23,18 @@ use crate::layers::tcp::TcpConnection;
 use crate::layers::tls::TlsConnection;
 use crate::layers::upgradable::UpgradableConnection;
 use crate::transport::Transport;
+use crate::transport::layer::TOKEN;
 
 /// Accepts connections whose handshake is done.
 ///
 /// The handshakes run concurrently, each in its own task, so a slow or silent client does not delay other clients
 /// (rules: accept-1, tcp-6). A failed handshake is not an error of [`accept`](Self::accept):
 /// [`on_error`](TlsListenerBuilder::on_error) reports it. All limits of the [`Listener`] apply.
+///
+/// The builder makes listeners of several kinds, over TCP and over the listeners of endpoint strings, for example on a
+/// Unix socket: [`tls`](TlsListenerBuilder::tls), [`tls_or_plaintext`](TlsListenerBuilder::tls_or_plaintext) on one port,
+/// `starttls` (feature `starttls`), [`plaintext`](TlsListenerBuilder::plaintext), and any other
+/// [preparation](TlsListenerBuilder::prepare).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -62,15 +69,17 @@ pub struct TlsListener<C = TlsConnection<TcpConnection>> {
 }
 
 impl TlsListenerBuilder {
-    /// Every connection uses TLS from its first byte.
+    /// Every connection uses TLS from its first byte. Over an endpoint, this TLS begins after the handshake that the
+    /// endpoint string describes, so it is for `tcp` and `unix`; for the TLS of the string, use
+    /// [`endpoint`](Self::endpoint).
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn tls(self, listener: Listener, tls: ServerTls) -> TlsListener {
-        self.prepare_by(listener, move |tcp, deadline| {
+    pub fn tls<L: AnyListener>(self, listener: L, tls: ServerTls) -> TlsListener<TlsConnection<L::Connection>> {
+        self.prepare_by(listener, move |plain, deadline| {
             let tls = tls.clone();
             async move {
-                let mut connection = TlsConnection::server(tcp, &tls)?;
+                let mut connection = TlsConnection::server(plain, &tls)?;
                 connection.handshake_by(deadline).await?;
                 Ok(connection)
             }
@@ -86,16 +95,16 @@ impl TlsListenerBuilder {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn tls_or_plaintext(
+    pub fn tls_or_plaintext<L: AnyListener>(
         self,
-        listener: Listener,
+        listener: L,
         tls: ServerTls,
-    ) -> TlsListener<UpgradableConnection<TcpConnection>> {
-        self.prepare_by(listener, move |mut tcp, deadline| {
+    ) -> TlsListener<UpgradableConnection<L::Connection>> {
+        self.prepare_by(listener, move |mut plain, deadline| {
             let tls = tls.clone();
             async move {
-                let is_tls = begins_with_tls(&mut tcp).await?;
-                let mut connection = UpgradableConnection::new(tcp);
+                let is_tls = begins_with_tls(&mut plain).await?;
+                let mut connection = UpgradableConnection::new(plain);
                 if is_tls {
                     connection.start_tls_by(StartTls::server(&tls), deadline).await?;
                 } else {
@@ -121,32 +130,33 @@ impl TlsListenerBuilder {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn prepare<C, F>(
+    pub fn prepare<L, C, F>(
         self,
-        listener: Listener,
-        prepare: impl Fn(TcpConnection) -> F + Send + Sync + 'static,
+        listener: L,
+        prepare: impl Fn(L::Connection) -> F + Send + Sync + 'static,
     ) -> TlsListener<C>
     where
+        L: AnyListener,
         C: Send + 'static,
         F: Future<Output = Result<C, Error>> + Send + 'static,
     {
-        self.prepare_by(listener, move |tcp, _| prepare(tcp))
+        self.prepare_by(listener, move |connection, _| prepare(connection))
     }
 
-    pub(super) fn prepare_by<C, F>(
+    pub(crate) fn prepare_by<L, C, F>(
         self,
-        listener: Listener,
-        prepare: impl Fn(TcpConnection, Option<Instant>) -> F + Send + Sync + 'static,
+        listener: L,
+        prepare: impl Fn(L::Connection, Option<Instant>) -> F + Send + Sync + 'static,
     ) -> TlsListener<C>
     where
+        L: AnyListener,
         C: Send + 'static,
         F: Future<Output = Result<C, Error>> + Send + 'static,
     {
-        let (local, group) = (listener.local_addr(), listener.group().clone());
         if let Some(finishes) = self.finishes {
-            listener.set_finishes(finishes);
+            listener.set_finishes(TOKEN, finishes);
         }
-        let (ready, socket) = (Arc::new(Ready::new()), listener.socket());
+        let (ready, Facts { local, group, socket, .. }) = (Arc::new(Ready::new()), listener.facts(TOKEN));
         let accepting = Accepting::new(listener, self, Arc::clone(&ready));
         let accepting = tokio::spawn(accepting.run(prepare)).abort_handle();
         TlsListener { ready, accepting, socket, local, group }
@@ -154,11 +164,11 @@ impl TlsListenerBuilder {
 }
 
 /// Whether the client uses TLS. Its bytes stay unread.
-async fn begins_with_tls(tcp: &mut TcpConnection) -> Result<bool, Error> {
+async fn begins_with_tls<T: Transport>(plain: &mut T) -> Result<bool, Error> {
     /// The type of a handshake record (RFC 8446 section 5.1).
     const HANDSHAKE: u8 = 22;
     // Without a byte, the handshake reports the end.
-    Ok(tcp.fill_buf().await?.first().is_none_or(|first| *first == HANDSHAKE))
+    Ok(plain.fill_buf().await?.first().is_none_or(|first| *first == HANDSHAKE))
 }
 
 impl TlsListener {

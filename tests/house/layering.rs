@@ -18,11 +18,8 @@ const LEVELS: [(&str, &[&str]); 13] = [
     ("decisions: no socket, no clock, no runtime", &["core"]),
     ("TLS configuration; what every connection has (handle, group, bounds, socket)", &["config", "conn"]),
     ("the traits of transports, and the futures that their methods return; observers", &["transport", "observers"]),
-    ("the layers: TCP, streams, TLS, upgradable connections", &["layers"]),
-    (
-        "connecting, accepting, relaying, dialogues before TLS, reloading",
-        &["client", "server", "relay", "starttls", "reload"],
-    ),
+    ("the layers: TCP, streams, TLS, upgradable connections; dialogues before TLS", &["layers", "starttls"]),
+    ("connecting, accepting, relaying, reloading", &["client", "server", "relay", "reload"]),
     ("endpoint strings; callbacks", &["endpoint", "protocol"]),
     (
         "sockets for a successor; the traits of frameworks: hyper, axum, tonic, tokio-postgres",

@@ -33,7 +33,7 @@ const GROUPS: [(&str, usize); 23] = [
     ("drain", 5),
     ("handover", 4),
     ("limit", 4),
-    ("accept", 5),
+    ("accept", 6),
     ("hello", 3),
     ("proxy", 6),
     ("idle", 4),

@@ -164,7 +164,7 @@ async fn workers_share_their_limits() {
         }
         assert!(connections.try_recv().is_err() && workers.iter().all(|listener| listener.status().is_full));
         drop(open);
-        connections.recv().await.unwrap();
+        drop(connections.recv().await.unwrap());
     })
     .await;
 }

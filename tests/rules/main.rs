@@ -23,6 +23,7 @@ mod limit;
 mod linger;
 mod locks;
 mod observe;
+mod ready;
 #[cfg(unix)]
 mod reload;
 mod retry;

@@ -296,11 +296,11 @@ impl fmt::Debug for EndpointListener {
 /// handshake deadline is running: see [`Incoming`].
 #[must_use = "dropping it closes the connection"]
 pub struct EndpointIncoming {
-    accepted: Accepted,
-    security: Security<ServerTls>,
+    pub(super) accepted: Accepted,
+    pub(super) security: Security<ServerTls>,
 }
 
-enum Accepted {
+pub(super) enum Accepted {
     Inet(Incoming),
     Unix(unix::Accepted),
 }

@@ -7,6 +7,7 @@
 mod connect;
 mod inherited;
 mod listen;
+mod ready;
 mod socket;
 
 #[cfg(unix)]

@@ -6,10 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
 use super::BoxConnection;
 use crate::address::Address;
 use crate::conn::control::Control;
-use crate::conn::group::DrainGroup;
+use crate::conn::group::{DrainGroup, Drainable};
 use crate::error::Error;
 use crate::error::{BindError, ConnectAttempt, ConnectError};
 use crate::policy::Policy;
@@ -21,6 +24,10 @@ pub(super) enum Accepted {}
 
 impl Accepted {
     pub(super) fn begin(self) -> BoxConnection {
+        match self {}
+    }
+
+    pub(super) fn into_parts(self) -> (Option<Instant>, OwnedSemaphorePermit, BoxConnection) {
         match self {}
     }
 
@@ -57,6 +64,22 @@ impl Listening {
     }
 
     pub(super) fn group(&self) -> &DrainGroup {
+        match *self {}
+    }
+
+    pub(super) fn socket(&self) -> Arc<dyn Drainable> {
+        match *self {}
+    }
+
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        match *self {}
+    }
+
+    pub(super) fn finishes(&self) -> bool {
+        match *self {}
+    }
+
+    pub(super) fn set_finishes(&self, _: bool) {
         match *self {}
     }
 

@@ -19,12 +19,12 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::BoxConnection;
 use crate::address::Address;
 use crate::conn::control::Control;
-use crate::conn::group::DrainGroup;
+use crate::conn::group::{DrainGroup, Drainable};
 use crate::conn::time::{after, until};
 use crate::error::Error;
 use crate::error::{BindError, ConnectAttempt, ConnectError};
@@ -40,12 +40,18 @@ use crate::transport::Transport;
 /// An accepted connection. It counts as unfinished until it is started.
 pub(super) struct Accepted {
     connection: Stream<UnixStream>,
-    _unfinished: OwnedSemaphorePermit,
+    deadline: Option<Instant>,
+    unfinished: OwnedSemaphorePermit,
 }
 
 impl Accepted {
     pub(super) fn begin(self) -> BoxConnection {
         Box::new(UpgradableConnection::new(self.connection))
+    }
+
+    /// The deadline of a handshake, the permit that counts the connection as unfinished, and the connection.
+    pub(super) fn into_parts(self) -> (Option<Instant>, OwnedSemaphorePermit, BoxConnection) {
+        (self.deadline, self.unfinished, Box::new(UpgradableConnection::new(self.connection)))
     }
 
     pub(super) fn control(&self) -> Control {
@@ -228,11 +234,28 @@ impl Listening {
         self.acceptor.group()
     }
 
+    pub(super) fn socket(&self) -> Arc<dyn Drainable> {
+        self.acceptor.socket()
+    }
+
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        self.acceptor.policy()
+    }
+
+    pub(super) fn finishes(&self) -> bool {
+        self.acceptor.finishes()
+    }
+
+    pub(super) fn set_finishes(&self, finishes: bool) {
+        self.acceptor.set_finishes(finishes);
+    }
+
     pub(super) async fn accept(&self) -> Result<Accepted, Error> {
         let (stream, permits) = self.acceptor.accept().await?;
         let connection = Stream::unix(stream, self.acceptor.policy());
         let unfinished = permits.hand_to(&connection.control());
-        Ok(Accepted { connection, _unfinished: unfinished })
+        let deadline = after(self.acceptor.policy().handshake_timeout);
+        Ok(Accepted { connection, deadline, unfinished })
     }
 }
 

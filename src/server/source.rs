@@ -1,0 +1,119 @@
+//! The listeners that a `TlsListener` accepts from.
+
+use std::fmt;
+use std::future::{Future, ready};
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::header_gate::HeaderGate;
+use super::listener::Listener;
+use crate::address::Address;
+use crate::conn::control::Control;
+use crate::conn::group::{DrainGroup, Drainable};
+use crate::error::Error;
+use crate::layers::tcp::TcpConnection;
+use crate::policy::Policy;
+use crate::transport::Transport;
+use crate::transport::layer::Token;
+
+/// Any listener of this crate: a [`Listener`], or the [`EndpointListener`](crate::EndpointListener) of an endpoint
+/// string, also on a Unix socket. A [`TlsListener`](crate::TlsListener) accepts from it.
+///
+/// The trait is sealed: only listeners of this crate implement it.
+pub trait AnyListener: Send + Sync + 'static {
+    /// The connections of the listener: in plaintext, or as the endpoint string describes them.
+    type Connection: Transport;
+    #[doc(hidden)]
+    type Begun: Begun<Connection = Self::Connection>;
+
+    #[doc(hidden)]
+    fn accept_begun(&self, _: Token) -> impl Future<Output = Result<Fresh<Self::Begun>, Error>> + Send;
+
+    #[doc(hidden)]
+    fn facts(&self, _: Token) -> Facts;
+
+    /// Whether a drain takes the backlog, and lets handshakes finish.
+    #[doc(hidden)]
+    fn finishes(&self, _: Token) -> bool;
+
+    #[doc(hidden)]
+    fn set_finishes(&self, _: Token, finishes: bool);
+}
+
+/// What does not change about a listener.
+pub struct Facts {
+    pub(crate) local: Address,
+    pub(crate) group: DrainGroup,
+    pub(crate) policy: Arc<Policy>,
+    /// The listening sockets, to close them.
+    pub(crate) socket: Arc<dyn Drainable>,
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts").field("local", &self.local).field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+/// An accepted connection. Nothing was read from it.
+#[derive(Debug)]
+pub struct Fresh<B> {
+    pub(crate) control: Control,
+    /// The deadline of the handshake.
+    pub(crate) deadline: Option<Instant>,
+    /// Counts the connection as unfinished while it is held.
+    pub(crate) unfinished: OwnedSemaphorePermit,
+    /// Reads the PROXY header, if the listener expects headers.
+    pub(crate) gate: Option<Arc<HeaderGate>>,
+    pub(crate) begun: B,
+}
+
+/// A connection that a listener still has to make as it was configured.
+pub trait Begun: Send + 'static {
+    type Connection;
+
+    /// The TCP connection, which may begin with a PROXY header.
+    fn tcp(&mut self) -> Option<&mut TcpConnection>;
+
+    /// Makes the connection, with the handshake of an endpoint string.
+    fn finish(self, deadline: Option<Instant>) -> impl Future<Output = Result<Self::Connection, Error>> + Send;
+}
+
+impl AnyListener for Listener {
+    type Connection = TcpConnection;
+    type Begun = TcpConnection;
+
+    async fn accept_begun(&self, _: Token) -> Result<Fresh<TcpConnection>, Error> {
+        let incoming = self.accept().await?;
+        let (control, gate) = (incoming.control(), incoming.gate());
+        let (deadline, unfinished, begun) = incoming.into_parts();
+        Ok(Fresh { control, deadline, unfinished, gate, begun })
+    }
+
+    fn facts(&self, _: Token) -> Facts {
+        let (local, group) = (self.local_addr(), self.group().clone());
+        Facts { local, group, policy: self.policy(), socket: self.socket() }
+    }
+
+    fn finishes(&self, _: Token) -> bool {
+        self.finishes()
+    }
+
+    fn set_finishes(&self, _: Token, finishes: bool) {
+        self.set_finishes(finishes);
+    }
+}
+
+impl Begun for TcpConnection {
+    type Connection = Self;
+
+    fn tcp(&mut self) -> Option<&mut TcpConnection> {
+        Some(self)
+    }
+
+    fn finish(self, _: Option<Instant>) -> impl Future<Output = Result<Self, Error>> + Send {
+        ready(Ok(self))
+    }
+}
