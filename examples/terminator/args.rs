@@ -43,6 +43,9 @@ default 30; bind=IP.
                             NAME.pem with NAME.key, or sub-folders with tls.crt and tls.key, or both of these in DIR itself
   --client-ca FILE, --client-optional   as the arguments of the endpoint
   --crl FILE                refuse client certificates that this list revokes (PEM); needs a client CA
+  --ticket-keys FILE,...    share the keys of session tickets with other processes, so that clients can resume their sessions
+                            on each of them: files as nginx (one key of 48 or 80 bytes) or HAProxy (base64, at least
+                            three lines) reads them. The first file seals
   --reload-every SECS       how often these files are looked at; default 10. SIGHUP looks at once
   --proxy off|accept|require   the PROXY protocol, versions 1 and 2, from clients; default off. accept and require need
                             --trusted
@@ -70,7 +73,8 @@ Write an IPv6 address in brackets, and a colon in a value as \\:. Port 0 listens
 The program prints `listening KIND ADDRESS` and `ready` to standard output, and then one line for each connection that has
 ended. While more than 512 KiB of these lines are unread, no connection is accepted. If nothing is read for 5 seconds,
 connections are accepted again. Lines beyond 1 MiB are dropped, and a later line reports how many.
-SIGHUP reloads certificates, client CA and revocation list: all of them, or none if one of them cannot be used.
+SIGHUP reloads certificates, client CA, revocation list and ticket keys: all of them, or none if one of them cannot be
+used.
 SIGTERM and SIGINT drain: connections in the backlog and handshakes under way are finished, and no new connections are accepted. Open
 connections continue until they end, and are aborted after --drain-timeout or at a second signal. The exit status is 0.
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
@@ -97,12 +101,18 @@ struct TlsFlags {
     client_ca: Option<String>,
     client_optional: bool,
     crl: Option<String>,
+    ticket_keys: Option<String>,
 }
 
 impl TlsFlags {
     /// The endpoint, with these options as its arguments.
     fn listen(&self, endpoint: &str) -> Result<ServerEndpoint, Usage> {
-        let options = [("identities", &self.identities), ("client-ca", &self.client_ca), ("crl", &self.crl)];
+        let options = [
+            ("identities", &self.identities),
+            ("client-ca", &self.client_ca),
+            ("crl", &self.crl),
+            ("ticket-keys", &self.ticket_keys),
+        ];
         let mut all = endpoint.to_owned();
         for (name, value) in options {
             if let Some(value) = value {
@@ -189,6 +199,7 @@ impl Args {
                 Long("client-ca") => tls.client_ca = Some(text(&mut parser)?),
                 Long("client-optional") => tls.client_optional = true,
                 Long("crl") => tls.crl = Some(text(&mut parser)?),
+                Long("ticket-keys") => tls.ticket_keys = Some(text(&mut parser)?),
                 Long("proxy") => proxy.proxy = Some(text(&mut parser)?),
                 Long("trusted") => proxy.trusted = Some(text(&mut parser)?),
                 Long("help") | Short('h') => help(),
@@ -206,7 +217,8 @@ impl Args {
         let connect = connect.ok_or_else(|| Usage::new("--connect is missing"))?;
         let named = ["cert", "key", "identities", "client-ca", "crl"];
         let files = listen.arguments().into_iter().filter(|(name, _)| named.contains(name));
-        let files = files.map(|(_, path)| path.into()).collect();
+        let mut files: Vec<PathBuf> = files.map(|(_, path)| path.into()).collect();
+        files.extend(tls.ticket_keys.iter().flat_map(|files| files.split(',')).map(PathBuf::from));
         let args = Self { listen, files, connect, offer, upgrade, options };
         args.check()?;
         Ok(args)

@@ -6,7 +6,7 @@ use std::fmt::{Display, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bowline::{AcceptFailure, CloseReport, Control, Observer, Reason, Refusal, SessionFacts};
+use bowline::{AcceptFailure, CloseReport, Control, Observer, Reason, Refusal, ServerTls, SessionFacts};
 
 /// The upper bounds of the histogram of handshakes, in seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -30,6 +30,7 @@ struct State {
     reloads: BTreeMap<&'static str, u64>,
     expiry: Vec<(String, SystemTime)>,
     generation: u64,
+    tls: Option<ServerTls>,
 }
 
 impl Counts {
@@ -37,6 +38,11 @@ impl Counts {
     pub(crate) fn set_identities(&self, generation: u64, expiry: Vec<(String, SystemTime)>) {
         let mut state = self.state();
         (state.generation, state.expiry) = (generation, expiry);
+    }
+
+    /// The configuration whose ticket keys are counted.
+    pub(crate) fn set_tls(&self, tls: &ServerTls) {
+        self.state().tls = Some(tls.clone());
     }
 
     pub(crate) fn count_reload(&self, outcome: &'static str) {
@@ -98,6 +104,10 @@ impl Counts {
         }
         text.head("identity_generation", "gauge", "How many times the identities were loaded");
         text.sample("identity_generation", &[], state.generation);
+        if let Some(age) = state.tls.as_ref().and_then(ServerTls::ticket_keys).and_then(|keys| keys.age()) {
+            text.head("ticket_key_age_seconds", "gauge", "The time since the key was made that seals tickets");
+            text.sample("ticket_key_age_seconds", &[], age.as_secs_f64());
+        }
         text.head("reloads_total", "counter", "Reloads of the identities, by their outcome");
         for (outcome, count) in &state.reloads {
             text.sample("reloads_total", &[("outcome", outcome)], count);

@@ -92,6 +92,7 @@ async fn run(args: Args, log: Log) -> Result<(), Error> {
     if let Some(tls) = listener.server_tls() {
         tls.warnings().iter().for_each(|warning| eprintln!("terminator: {warning}"));
         counts.set_identities(tls.generation(), expiry(tls));
+        counts.set_tls(tls);
     }
     log.line(format!("listening {} {}", args.listen.kind(), listener.local_addr()));
     if let Some(metrics) = &metrics {

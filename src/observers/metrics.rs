@@ -23,6 +23,7 @@ const ACCEPT_ERRORS: &str = "bowline_accept_errors_total";
 const EXPIRY: &str = "bowline_certificate_expiry_seconds";
 const GENERATION: &str = "bowline_identity_generation";
 const RELOADS: &str = "bowline_reloads_total";
+const TICKET_KEY_AGE: &str = "bowline_ticket_key_age_seconds";
 
 /// An [`Observer`] that counts in the recorder of the [`metrics`](https://docs.rs/metrics) facade (feature `metrics`).
 ///
@@ -37,6 +38,7 @@ const RELOADS: &str = "bowline_reloads_total";
 /// | `bowline_certificate_expiry_seconds` | gauge, of the remaining time | `name` |
 /// | `bowline_identity_generation` | gauge | |
 /// | `bowline_reloads_total` | counter | `outcome`: `ok`, `failed`, `unchanged` |
+/// | `bowline_ticket_key_age_seconds` | gauge, if servers share ticket keys ([`watch`](Self::watch)) | |
 ///
 /// A handshake has the outcome `not_tls` if the client sent something other than TLS. It has the outcome `refused` if
 /// this side ended it: it refused the ClientHello, or aborted, closed or dropped the connection. A handshake that ended
@@ -85,6 +87,7 @@ impl Metrics {
         describe_gauge!(EXPIRY, Unit::Seconds, "The time until a certificate expires");
         describe_gauge!(GENERATION, "How many times the identities were loaded");
         describe_counter!(RELOADS, "Reloads of the identities, by their outcome");
+        describe_gauge!(TICKET_KEY_AGE, Unit::Seconds, "The time since the key was made that seals tickets");
         gauge!(OPEN).increment(0.0);
         Arc::default()
     }
@@ -101,13 +104,17 @@ impl Metrics {
             let expiry = |identity: &IdentityInfo| Some((identity.name.to_string(), identity.not_after?));
             state.expiry = identities.iter().filter_map(expiry).collect();
             self.set_generation(tls.generation());
+            if let Some(age) = tls.ticket_keys().and_then(|keys| keys.age()) {
+                gauge!(TICKET_KEY_AGE).set(age.as_secs_f64());
+            }
         }
         for (name, not_after) in &state.expiry {
             gauge!(EXPIRY, "name" => name.clone()).set(remaining(*not_after, now));
         }
     }
 
-    /// Shows the certificates and the generation of this configuration from now on, also after each replacement.
+    /// Shows the certificates, the generation and the age of the ticket keys of this configuration from now on, also after
+    /// each replacement.
     pub fn watch(&self, tls: &ServerTls) {
         self.state().tls = Some(tls.clone());
         self.update();

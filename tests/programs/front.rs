@@ -207,3 +207,34 @@ fn sighup_reloads_the_identities_and_keeps_them_after_a_mistake() {
     let detail = terminator.event("reload_failed")["detail"].to_string();
     assert!(detail.contains("tls.key"), "{detail}");
 }
+
+/// rule: ticket-1
+/// rule: ticket-8
+#[test]
+fn a_session_is_resumed_at_another_terminator_with_the_same_ticket_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("tickets"), (0..80).collect::<Vec<u8>>()).unwrap();
+    let start = |service: &Service| {
+        let options = ["--ticket-keys", &path("tickets"), "--metrics", ANY, "--reload-every", "600"];
+        Terminator::start(&format!("tls:{ANY}{}", identity()), &service.endpoint(), &options)
+    };
+    for version in ["-tls1_2", "-tls1_3"] {
+        let resumed = |arguments: &[&str]| {
+            let service = Service::new(capitals);
+            let terminator = start(&service);
+            let arguments = [arguments, &[version, "-servername", "localhost"]].concat();
+            assert_eq!(s_client(terminator.addr(), &arguments, b"quit\n").text(), "QUIT\n");
+            terminator.ended();
+            let metrics = curl(terminator.metrics.unwrap(), "/metrics");
+            assert!(metrics.contains("\nbowline_ticket_key_age_seconds "), "{metrics}");
+            metrics.contains("resumed=\"true\"} 1\n")
+        };
+        assert!(!resumed(&["-sess_out", &path("session")]));
+        assert!(resumed(&["-sess_in", &path("session")]), "{version}");
+        let old = std::fs::read(path("tickets")).unwrap();
+        std::fs::write(path("tickets"), (1..81).collect::<Vec<u8>>()).unwrap();
+        assert!(!resumed(&["-sess_in", &path("session")]), "{version}");
+        std::fs::write(path("tickets"), old).unwrap();
+    }
+}

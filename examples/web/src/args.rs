@@ -31,6 +31,9 @@ Usage: web [OPTIONS]
   --proxy off|accept|require  the PROXY protocol, versions 1 and 2; default off. accept and require need --trusted
   --trusted CIDR,...          the networks of the proxies. With accept, connections from elsewhere need no header; with
                               require, they are refused
+  --ticket-keys FILE,...      share the keys of session tickets with other processes, so that clients can resume their
+                              sessions on each of them: files as nginx (one key of 48 or 80 bytes) or HAProxy (base64,
+                              at least three lines) reads them. The first file seals
   --reload-every SECS         how often the files are looked at; default 10. SIGHUP looks at once
   --handshake-timeout SECS    how long a PROXY header and a handshake may take together; default 30
   --max-unfinished N          the largest number of unfinished handshakes; the next connection waits; default 4096
@@ -46,12 +49,11 @@ Usage: web [OPTIONS]
   --log text|json             one line on standard output for each event; default text
   --help
 
-Not there yet: --ticket-keys.
-
 GET /whoami describes the connection in JSON. GET /slow?ms=N answers after that time, GET /bytes?n=N with that many bytes,
 POST /sum with the number and the SHA-256 of the bytes of the body. GET /health answers ok, or 503 during a drain.
 The program prints `listening https ADDR` for each address and `ready` to standard output, and then the events.
-SIGHUP reloads certificates, client CA and revocation list: all of them, or none if one of them cannot be used.
+SIGHUP reloads certificates, client CA, revocation list and ticket keys: all of them, or none if one of them cannot be
+used.
 SIGTERM and SIGINT drain: handshakes and requests under way are finished, and the exit status is 0. A second signal aborts.
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
@@ -75,6 +77,7 @@ pub(crate) struct Args {
     pub(crate) client_ca: Option<String>,
     pub(crate) client_optional: bool,
     pub(crate) crl: Option<String>,
+    pub(crate) ticket_keys: Vec<String>,
     pub(crate) alpn: Vec<String>,
     pub(crate) proxy: Option<ProxyProtocol>,
     pub(crate) reload_every: Duration,
@@ -98,6 +101,7 @@ impl Default for Args {
             client_ca: None,
             client_optional: false,
             crl: None,
+            ticket_keys: Vec::new(),
             alpn: vec!["h2".into(), "http/1.1".into()],
             proxy: None,
             reload_every: Duration::from_secs(10),
@@ -165,7 +169,7 @@ impl Args {
             "metrics" => self.metrics = Some(host_port("--metrics", text(parser)?).map_err(Usage::new)?),
             "log" => self.json = is_json(parser)?,
             "upgrade-from" => self.upgrade_from = Some(text(parser)?),
-            "ticket-keys" => return Err(Usage::new(format!("--{name} is not there yet"))),
+            "ticket-keys" => self.ticket_keys = list(parser)?,
             _ => return Ok(false),
         }
         Ok(true)

@@ -38,10 +38,7 @@ impl Web {
 
     /// Passes the certificates in use to the metrics.
     pub(crate) fn note_identities(&self) {
-        let identities = self.tls.identities();
-        let ends = identities.iter().filter_map(|identity| Some((identity.name.to_string(), identity.not_after?)));
-        self.metrics.set_certificates(ends);
-        self.metrics.set_generation(self.tls.generation());
+        self.metrics.watch(&self.tls);
     }
 
     /// From now on, /health answers `draining`.

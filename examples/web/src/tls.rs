@@ -19,6 +19,7 @@ pub(crate) struct Files {
     client_ca: Option<String>,
     client_optional: bool,
     crl: Option<String>,
+    ticket_keys: Vec<String>,
     alpn: Vec<String>,
 }
 
@@ -40,7 +41,8 @@ impl Files {
             }
         };
         let (client_ca, crl, alpn) = (args.client_ca.clone(), args.crl.clone(), args.alpn.clone());
-        Ok(Self { identity, client_ca, client_optional: args.client_optional, crl, alpn })
+        let (client_optional, ticket_keys) = (args.client_optional, args.ticket_keys.clone());
+        Ok(Self { identity, client_ca, client_optional, crl, ticket_keys, alpn })
     }
 
     /// Reads and checks all files.
@@ -58,6 +60,9 @@ impl Files {
         if let Some(crl) = &self.crl {
             builder = builder.client_crl_pem_file(crl);
         }
+        if !self.ticket_keys.is_empty() {
+            builder = builder.ticket_key_files(&self.ticket_keys);
+        }
         let tls = builder.alpn(&self.alpn).build()?;
         tls.warnings().iter().for_each(|warning| eprintln!("web: {warning}"));
         Ok(tls)
@@ -68,7 +73,7 @@ impl Files {
             Source::Files(cert, key) => vec![cert.clone(), key.clone()],
             Source::Directory(dir) => vec![dir.clone()],
         };
-        paths.extend([&self.client_ca, &self.crl].into_iter().flatten().map(PathBuf::from));
+        paths.extend([&self.client_ca, &self.crl].into_iter().flatten().chain(&self.ticket_keys).map(PathBuf::from));
         paths
     }
 }

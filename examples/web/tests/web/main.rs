@@ -10,5 +10,6 @@ mod metrics;
 mod paths;
 mod program;
 mod proxy;
+mod tickets;
 mod upgrade;
 mod usage;

@@ -26,13 +26,27 @@ fn a_wrong_command_line_ends_with_status_2_and_a_sentence() {
         &["--workers", "0"],
         &["--reload-every", "0"],
         &["--log", "xml"],
-        &["--ticket-keys", "a"],
         &["--cert", "/nowhere/a.pem", "--key", "/nowhere/a.key"],
     ] {
         let output = run(arguments);
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
         assert!(said.starts_with("web: "), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn ticket_keys_that_cannot_be_used_end_with_status_2_and_name_the_file() {
+    let files = Files::new();
+    files.write("tickets", "no keys\n");
+    let (cert, key, tickets) = (files.text("server.pem"), files.text("server.key"), files.text("tickets"));
+    for (value, said_of) in
+        [(tickets.as_str(), "line 1: the ticket keys cannot be used"), ("/nowhere", "cannot be read")]
+    {
+        let output = run(&["--cert", &cert, "--key", &key, "--ticket-keys", value]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.starts_with(&format!("web: {value}: {said_of}")), "{said}");
     }
 }
 

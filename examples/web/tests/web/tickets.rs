@@ -1,0 +1,227 @@
+//! Three processes with the same ticket keys, behind HAProxy with the configuration of `deploy/`.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bowline::{ClientTls, Connector, TlsConnection, TlsTransport, TlsVersion, Transport};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::program::{Files, Program, s_client};
+
+/// HAProxy, which is killed on drop.
+struct Front {
+    child: Child,
+    addr: SocketAddr,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Front {
+    /// `None`: HAProxy is not installed.
+    fn start(nodes: &[Program]) -> Option<Self> {
+        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = Command::new("haproxy");
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/haproxy.cfg");
+        command.args(["-db", "-f"]).arg(config).env("BOWLINE_BIND", addr.to_string());
+        for (number, node) in nodes.iter().enumerate() {
+            command.env(format!("BOWLINE_WEB_{}", number + 1), node.https.to_string());
+        }
+        let Ok(child) = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn() else {
+            eprintln!("note: haproxy is not installed, so it was not tried");
+            return None;
+        };
+        let front = Self { child, addr };
+        let until = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(front.addr).is_err() {
+            assert!(Instant::now() < until, "haproxy does not listen");
+            thread::sleep(Duration::from_millis(10));
+        }
+        Some(front)
+    }
+
+    fn url(&self) -> String {
+        format!("https://localhost:{}/whoami", self.addr.port())
+    }
+}
+
+/// Ticket keys for HAProxy, with these numbers. The last but one seals.
+fn write_keys(files: &Files, numbers: [u8; 3]) {
+    let line = |number: u8| {
+        let key: Vec<u8> = (0..48).map(|n| if n < 16 { number } else { n ^ number }).collect();
+        base64(&key)
+    };
+    let text = numbers.map(line).join("\n");
+    // In one step, as a program would do it that other programs watch.
+    files.write("tickets.new", &text);
+    std::fs::rename(files.path("tickets.new"), files.path("tickets")).unwrap();
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let chunk = |chunk: &[u8]| {
+        let number = chunk.iter().fold(0, |all, byte| all << 8 | usize::from(*byte));
+        [18, 12, 6, 0].map(|shift| char::from(ALPHABET[number >> shift & 63])).iter().collect::<String>()
+    };
+    bytes.chunks(3).map(chunk).collect()
+}
+
+fn three(files: &Files, options: &[&str]) -> Vec<Program> {
+    let keys = files.text("tickets");
+    let mut all = vec!["--proxy", "require", "--trusted", "127.0.0.1", "--metrics", "127.0.0.1:0"];
+    all.extend(["--ticket-keys", &keys]);
+    all.extend(options);
+    (0..3).map(|_| files.start(&all)).collect()
+}
+
+/// The number of resumed handshakes of each process.
+fn resumed(files: &Files, nodes: &[Program]) -> Vec<u64> {
+    let of = |node: &Program| {
+        let text = files.get(&[&node.metrics_url("/metrics")]);
+        let lines = text.lines().filter(|line| line.starts_with("bowline_handshakes_total{"));
+        let resumed = lines.filter(|line| line.contains("resumed=\"true\""));
+        resumed.map(|line| line.split(' ').next_back().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    nodes.iter().map(of).collect()
+}
+
+/// Our own client, which keeps its sessions.
+struct Ours {
+    tls: ClientTls,
+    addr: SocketAddr,
+}
+
+impl Ours {
+    fn new(files: &Files, addr: SocketAddr, version: TlsVersion) -> Self {
+        let builder = files.pki.client_tls_builder().min_version(version).max_version(version);
+        Self { tls: builder.build().unwrap(), addr }
+    }
+
+    /// Asks for `/whoami`, and returns whether the session was resumed.
+    async fn resumes(&self) -> Result<bool, bowline::Error> {
+        let tcp = Connector::new().connect_addr(self.addr).await?;
+        let mut connection = TlsConnection::connect(tcp, &self.tls, "localhost").await?;
+        connection.write_all(b"GET /whoami HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        let ours = connection.tls().is_some_and(|facts| facts.resumed);
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
+        let theirs: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(theirs["resumed"], ours);
+        connection.close().await;
+        Ok(ours)
+    }
+}
+
+/// rule: ticket-1
+#[test]
+fn openssl_curl_and_our_client_resume_on_each_of_three_processes() {
+    let files = Files::new();
+    write_keys(&files, [1, 2, 3]);
+    let nodes = three(&files, &[]);
+    let Some(front) = Front::start(&nodes) else { return };
+    let ca = files.path("ca.pem");
+    let request = "GET /whoami HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    for version in ["-tls1_2", "-tls1_3"] {
+        let session = files.text("session");
+        let ask = |option: &str| {
+            let arguments = [version, "-servername", "localhost", "-ign_eof", option, &session];
+            s_client(front.addr, &ca, &arguments, request)
+        };
+        assert!(ask("-sess_out").contains("\"resumed\":false"));
+        for _ in 0..3 {
+            let said = ask("-sess_in");
+            assert!(said.contains("\"resumed\":true"), "{version}: {said}");
+            // Early data is not offered.
+            assert!(version == "-tls1_2" || said.contains("Max Early Data: 0"), "{said}");
+        }
+        // Each of the processes has resumed a session of another one.
+        assert!(resumed(&files, &nodes).iter().all(|count| *count > 0), "{:?}", resumed(&files, &nodes));
+    }
+    // In TLS 1.2, curl asks for no tickets.
+    let url = front.url();
+    let said = files.get(&["--http1.1", "-H", "connection: close", "--tlsv1.3", &url, &url, &url, &url]);
+    assert_eq!(said.matches("\"resumed\":false").count(), 1, "{said}");
+    assert_eq!(said.matches("\"resumed\":true").count(), 3, "{said}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
+        let ours = Ours::new(&files, front.addr, version);
+        let all: Vec<bool> = (0..4).map(|_| runtime.block_on(ours.resumes()).unwrap()).collect();
+        assert_eq!(all, [false, true, true, true], "{version}");
+    }
+    let metrics = files.get(&[&nodes[0].metrics_url("/metrics")]);
+    let age = metrics.lines().find_map(|line| line.strip_prefix("bowline_ticket_key_age_seconds ")).unwrap();
+    assert!((0.0..600.0).contains(&age.parse::<f64>().unwrap()), "{age}");
+}
+
+/// `BOWLINE_ROTATIONS=100` is the whole test.
+///
+/// rule: ticket-2
+/// rule: ticket-8
+#[test]
+fn no_handshake_fails_or_is_a_full_one_during_rotations() {
+    let rotations: u8 = std::env::var("BOWLINE_ROTATIONS").ok().and_then(|number| number.parse().ok()).unwrap_or(4);
+    let files = Files::new();
+    write_keys(&files, [1, 2, 3]);
+    let nodes = three(&files, &["--reload-every", "0.1"]);
+    let Some(front) = Front::start(&nodes) else { return };
+    let (is_over, done) = (AtomicBool::new(false), [AtomicU64::new(0), AtomicU64::new(0)]);
+    let clients: Vec<(u64, u64)> = thread::scope(|scope| {
+        let clients: Vec<_> = [(TlsVersion::V1_2, &done[0]), (TlsVersion::V1_3, &done[1])]
+            .map(|(version, done)| {
+                let (ours, is_over) = (Ours::new(&files, front.addr, version), &is_over);
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    let (mut full, mut all) = (0, 0);
+                    while !is_over.load(Ordering::SeqCst) {
+                        let resumed = runtime.block_on(ours.resumes()).unwrap();
+                        (full, all) = (full + u64::from(!resumed), all + 1);
+                        done.store(all, Ordering::SeqCst);
+                        // 50 handshakes a second for both.
+                        thread::sleep(Duration::from_millis(40));
+                    }
+                    (full, all)
+                })
+            })
+            .into();
+        let _over = SetOnDrop(&is_over);
+        for number in 2..2 + rotations {
+            // Each client has a ticket that is not older than the last rotation.
+            for done in &done {
+                let before = done.load(Ordering::SeqCst);
+                while done.load(Ordering::SeqCst) < before + 2 && !clients.iter().any(|client| client.is_finished()) {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            }
+            write_keys(&files, [number, number + 1, number + 2]);
+            // Each process has the new keys before the next rotation, so that no two are more than one apart.
+            for node in &nodes {
+                assert_eq!(node.event("reloaded")["generation"], number);
+            }
+        }
+        is_over.store(true, Ordering::SeqCst);
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    println!("{rotations} rotations: {clients:?} (full handshakes, all handshakes) in TLS 1.2 and TLS 1.3");
+    for (full, all) in clients {
+        assert!(full == 1 && all > 1, "{full} of {all}");
+    }
+}
+
+/// Ends the other threads after a failed assertion too.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
