@@ -1,6 +1,5 @@
 //! The command line.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bowline::proxy::ProxyProtocol;
@@ -46,7 +45,8 @@ default 30; bind=IP.
   --ticket-keys FILE,...    share the keys of session tickets with other processes, so that clients can resume their sessions
                             on each of them: files as nginx (one key of 48 or 80 bytes) or HAProxy (base64, at least
                             three lines) reads them. The first file seals
-  --reload-every SECS       how often these files are looked at; default 10. SIGHUP looks at once
+  --reload-every SECS       how often the files of TLS are looked at, as the argument reload=SECS; default 10. SIGHUP
+                            looks at once
   --proxy off|accept|require   the PROXY protocol, versions 1 and 2, from clients; default off. accept and require need
                             --trusted
   --trusted CIDR,...        the networks of the proxies. With accept, connections from elsewhere need no header; with
@@ -84,8 +84,6 @@ Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a p
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) listen: ServerEndpoint,
-    /// The files of TLS in `listen`.
-    pub(crate) files: Vec<PathBuf>,
     pub(crate) connect: ClientEndpoint,
     /// Set if `--listen` is `starttls`.
     pub(crate) offer: Option<Dialogue>,
@@ -102,6 +100,7 @@ struct TlsFlags {
     client_optional: bool,
     crl: Option<String>,
     ticket_keys: Option<String>,
+    reload_every: Option<Duration>,
 }
 
 impl TlsFlags {
@@ -122,7 +121,23 @@ impl TlsFlags {
         if self.client_optional {
             all.push_str(":client-optional");
         }
-        all.parse().map_err(Usage::of)
+        let endpoint: ServerEndpoint = all.parse().map_err(Usage::of)?;
+        self.reloading(&endpoint)
+    }
+
+    /// The files are looked at every 10 seconds, unless the user has chosen another time.
+    fn reloading(&self, endpoint: &ServerEndpoint) -> Result<ServerEndpoint, Usage> {
+        let has = |wanted: &str| endpoint.arguments().iter().any(|(name, _)| *name == wanted);
+        let has_tls = has("cert") || has("identities");
+        match self.reload_every {
+            _ if !has_tls => Ok(endpoint.clone()),
+            None if has("reload") => Ok(endpoint.clone()),
+            every => {
+                let every = every.unwrap_or(Duration::from_secs(10));
+                let seconds = format!("{}.{:09}", every.as_secs(), every.subsec_nanos());
+                endpoint.with([("reload", seconds.as_str())]).map_err(Usage::of)
+            }
+        }
     }
 }
 
@@ -145,7 +160,6 @@ pub(crate) struct Options {
     pub(crate) max_per_peer: Option<usize>,
     pub(crate) drain_delay: Duration,
     pub(crate) drain_timeout: Duration,
-    pub(crate) reload_every: Duration,
     pub(crate) proxy: Option<ProxyProtocol>,
     pub(crate) proxy_out: ProxyOut,
     pub(crate) metrics: Option<String>,
@@ -173,7 +187,6 @@ impl Default for Options {
             max_per_peer: None,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
-            reload_every: Duration::from_secs(10),
             proxy: None,
             proxy_out: ProxyOut::Off,
             metrics: None,
@@ -200,6 +213,7 @@ impl Args {
                 Long("client-optional") => tls.client_optional = true,
                 Long("crl") => tls.crl = Some(text(&mut parser)?),
                 Long("ticket-keys") => tls.ticket_keys = Some(text(&mut parser)?),
+                Long("reload-every") => tls.reload_every = Some(positive(seconds(&mut parser)?)?),
                 Long("proxy") => proxy.proxy = Some(text(&mut parser)?),
                 Long("trusted") => proxy.trusted = Some(text(&mut parser)?),
                 Long("help") | Short('h') => help(),
@@ -214,12 +228,11 @@ impl Args {
         }
         let listen = tls.listen(&listen.ok_or_else(|| Usage::new("--listen is missing"))?)?;
         options.proxy = proxy.finish()?;
+        if options.proxy.is_some() && listen.arguments().iter().any(|(name, _)| *name == "proxy") {
+            return Err(Usage::new("--proxy and the argument proxy= of --listen are both given"));
+        }
         let connect = connect.ok_or_else(|| Usage::new("--connect is missing"))?;
-        let named = ["cert", "key", "identities", "client-ca", "crl"];
-        let files = listen.arguments().into_iter().filter(|(name, _)| named.contains(name));
-        let mut files: Vec<PathBuf> = files.map(|(_, path)| path.into()).collect();
-        files.extend(tls.ticket_keys.iter().flat_map(|files| files.split(',')).map(PathBuf::from));
-        let args = Self { listen, files, connect, offer, upgrade, options };
+        let args = Self { listen, connect, offer, upgrade, options };
         args.check()?;
         Ok(args)
     }
@@ -249,7 +262,6 @@ impl Options {
             "max-connections" => self.max_connections = Some(count(parser)?),
             "max-per-peer" => self.max_per_peer = Some(count(parser)?),
             "drain-delay" => self.drain_delay = seconds(parser)?,
-            "reload-every" => self.reload_every = positive(seconds(parser)?)?,
             "proxy-out" => self.proxy_out = proxy_out(&text(parser)?)?,
             "metrics" => self.metrics = Some(host_port("--metrics", text(parser)?).map_err(Usage::new)?),
             "drain-timeout" => self.drain_timeout = seconds(parser)?,

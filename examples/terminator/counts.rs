@@ -6,7 +6,7 @@ use std::fmt::{Display, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bowline::{AcceptFailure, CloseReport, Control, Observer, Reason, Refusal, ServerTls, SessionFacts};
+use bowline::{AcceptFailure, CloseReport, Control, Observer, Reason, Refusal, Reload, ServerTls, SessionFacts};
 
 /// The upper bounds of the histogram of handshakes, in seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -28,25 +28,13 @@ struct State {
     sent: u64,
     accept_errors: BTreeMap<&'static str, u64>,
     reloads: BTreeMap<&'static str, u64>,
-    expiry: Vec<(String, SystemTime)>,
-    generation: u64,
     tls: Option<ServerTls>,
 }
 
 impl Counts {
-    /// The certificates in use: the name and the expiry of each.
-    pub(crate) fn set_identities(&self, generation: u64, expiry: Vec<(String, SystemTime)>) {
-        let mut state = self.state();
-        (state.generation, state.expiry) = (generation, expiry);
-    }
-
-    /// The configuration whose ticket keys are counted.
-    pub(crate) fn set_tls(&self, tls: &ServerTls) {
+    /// Counts the certificates of this configuration, also after each replacement.
+    pub(crate) fn watch(&self, tls: &ServerTls) {
         self.state().tls = Some(tls.clone());
-    }
-
-    pub(crate) fn count_reload(&self, outcome: &'static str) {
-        *self.state().reloads.entry(outcome).or_default() += 1;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -99,11 +87,13 @@ impl Counts {
         }
         let now = SystemTime::now();
         text.head("certificate_expiry_seconds", "gauge", "The time until a certificate expires");
-        for (name, end) in &state.expiry {
-            text.sample("certificate_expiry_seconds", &[("name", name)], remaining(*end, now));
+        for identity in state.tls.iter().flat_map(|tls| tls.identities().to_vec()) {
+            if let Some(end) = identity.not_after {
+                text.sample("certificate_expiry_seconds", &[("name", &identity.name)], remaining(end, now));
+            }
         }
         text.head("identity_generation", "gauge", "How many times the identities were loaded");
-        text.sample("identity_generation", &[], state.generation);
+        text.sample("identity_generation", &[], state.tls.as_ref().map_or(0, ServerTls::generation));
         if let Some(age) = state.tls.as_ref().and_then(ServerTls::ticket_keys).and_then(|keys| keys.age()) {
             text.head("ticket_key_age_seconds", "gauge", "The time since the key was made that seals tickets");
             text.sample("ticket_key_age_seconds", &[], age.as_secs_f64());
@@ -152,6 +142,10 @@ impl Observer for Counts {
 
     fn handshake_failed(&self, _: &Control, reason: &Reason, took: Duration) {
         self.count_handshake(failure(reason), "none".into(), false, took);
+    }
+
+    fn reloaded(&self, reload: &Reload<'_>) {
+        *self.state().reloads.entry(reload.name()).or_default() += 1;
     }
 
     fn ended(&self, connection: &Control, report: &CloseReport) {

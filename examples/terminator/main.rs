@@ -32,11 +32,11 @@ mod signals;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bowline::{
     DrainGroup, EndpointConnector, EndpointIncoming, EndpointListener, Error, Listener, ListenerBuilder, Observer,
-    Policy, ServerTls, Truncation, chain,
+    Policy, ReloadEvents, ServerTls, Truncation, chain,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -44,7 +44,7 @@ use tokio::sync::mpsc;
 use crate::args::{Args, Options};
 use crate::counts::Counts;
 use crate::log::Log;
-use crate::reload::{Reloaded, Watched, first_end};
+use crate::reload::{on_hangups, rfc3339};
 use crate::signals::{Hangups, Signals};
 
 fn main() -> ExitCode {
@@ -90,9 +90,8 @@ async fn run(args: Args, log: Log) -> Result<(), Error> {
         None => None,
     };
     if let Some(tls) = listener.server_tls() {
-        tls.warnings().iter().for_each(|warning| eprintln!("terminator: {warning}"));
-        counts.set_identities(tls.generation(), expiry(tls));
-        counts.set_tls(tls);
+        print_warnings(tls);
+        counts.watch(tls);
     }
     log.line(format!("listening {} {}", args.listen.kind(), listener.local_addr()));
     if let Some(metrics) = &metrics {
@@ -105,9 +104,8 @@ async fn run(args: Args, log: Log) -> Result<(), Error> {
     if let Some(metrics) = metrics {
         tokio::spawn(http::serve(metrics, Arc::clone(&terminator)));
     }
-    match listener.server_tls() {
-        Some(tls) => drop(tokio::spawn(watch(tls.clone(), hangups, Arc::clone(&terminator)))),
-        None => drop(tokio::spawn(ignore(hangups))),
+    if let Some((reloader, tls)) = listener.reloader().zip(listener.server_tls()) {
+        tokio::spawn(log_reloads(reloader.events(), tls.clone(), Arc::clone(&terminator)));
     }
     let draining = async {
         signals.stop().await;
@@ -123,44 +121,35 @@ async fn run(args: Args, log: Log) -> Result<(), Error> {
             () = signals.stop() => group.drain(Duration::ZERO).await,
         })
     };
-    let ((), report) = tokio::try_join!(serve(&listener, &terminator), draining)?;
+    let serving = async { tokio::try_join!(serve(&listener, &terminator), draining) };
+    let ((), report) = tokio::select! {
+        ended = serving => ended?,
+        never = on_hangups(listener.reloader(), hangups) => match never {},
+    };
     let counts = report.iter().map(|(outcome, count)| (outcome.name(), json!(count)));
     terminator.log.event("drained", counts.collect());
     Ok(())
 }
 
-/// Loads the files of TLS again when they have changed, or on SIGHUP.
-async fn watch(tls: ServerTls, hangups: Hangups, terminator: Arc<Terminator>) {
-    let Args { listen, files, options, .. } = &terminator.args;
-    let endpoint = listen.clone();
-    let load = move || endpoint.server_tls().map(|loaded| loaded.expect("the endpoint has TLS"));
-    let watched = Watched { tls: tls.clone(), files: files.clone(), every: options.reload_every, load };
-    reload::watch(watched, hangups, |reloaded| {
-        terminator.counts.count_reload(reloaded.name());
-        terminator.counts.set_identities(tls.generation(), expiry(&tls));
-        match reloaded {
-            Reloaded::Changed | Reloaded::Unchanged => {
-                let fields = vec![("generation", json!(tls.generation())), ("not_after", json!(first_end(&tls)))];
+/// Logs the results of the reloader, until it is dropped.
+async fn log_reloads(mut events: ReloadEvents, tls: ServerTls, terminator: Arc<Terminator>) {
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(reloaded) => {
+                if reloaded.is_new {
+                    print_warnings(&tls);
+                }
+                let not_after = reloaded.not_after.map(rfc3339);
+                let fields = vec![("generation", json!(reloaded.generation)), ("not_after", json!(not_after))];
                 terminator.log.event("reloaded", fields);
             }
-            Reloaded::Failed(error) => {
-                terminator.log.event("reload_failed", vec![("detail", json!(chain(&error).to_string()))]);
-            }
+            Err(error) => terminator.log.event("reload_failed", vec![("detail", json!(chain(&error).to_string()))]),
         }
-    })
-    .await;
-}
-
-/// Without TLS there is nothing to reload, and SIGHUP must not end the program.
-async fn ignore(mut hangups: Hangups) {
-    loop {
-        hangups.next().await;
     }
 }
 
-/// The name of each identity, and when its certificate expires.
-fn expiry(tls: &ServerTls) -> Vec<(String, SystemTime)> {
-    tls.identities().iter().filter_map(|identity| Some((identity.name.to_string(), identity.not_after?))).collect()
+fn print_warnings(tls: &ServerTls) {
+    tls.warnings().iter().for_each(|warning| eprintln!("terminator: {warning}"));
 }
 
 /// Accepts connections until the drain starts, and returns when the last connection has ended and is logged.

@@ -139,6 +139,8 @@ fn options_that_contradict_the_endpoint_are_usage_errors() {
     let with_cert = format!("tls:{ANY}{}", identity());
     let with_ca = format!("{with_cert}:client-ca={}", ca());
     let bare = format!("tls:{ANY}");
+    let with_reload = format!("{with_cert}:reload=5");
+    let with_proxy = format!("tcp:{ANY}:proxy=accept:trusted=127.0.0.1");
     for (listen, options) in [
         (&with_cert, &["--identities", "/nowhere"][..]),
         (&with_ca, &["--client-ca", "ca.pem"]),
@@ -148,6 +150,8 @@ fn options_that_contradict_the_endpoint_are_usage_errors() {
         (&with_cert, &["--proxy-out", "v3"]),
         (&with_cert, &["--trusted", "127.0.0.1"]),
         (&with_cert, &["--reload-every", "0"]),
+        (&with_reload, &["--reload-every", "6"]),
+        (&with_proxy, &["--proxy", "accept", "--trusted", "127.0.0.1"]),
         (&bare, &["--identities", "/nowhere"]),
         (&bare, &[]),
     ] {
@@ -181,7 +185,7 @@ fn a_trusted_proxy_names_the_client() {
     assert!(without.read_to_string(&mut said).is_err());
 }
 
-/// rule: reload-1, reload-2
+/// rule: reload-1, reload-2, reload-6, reload-7
 #[test]
 fn sighup_reloads_the_identities_and_keeps_them_after_a_mistake() {
     let (pki, dir) = (Pki::new(), tempfile::tempdir().unwrap());
@@ -191,7 +195,7 @@ fn sighup_reloads_the_identities_and_keeps_them_after_a_mistake() {
         std::fs::write(dir.path().join("tls.key"), identity.key_pem()).unwrap();
     };
     write("first.example");
-    let options = ["--identities", dir.path().to_str().unwrap(), "--reload-every", "600"];
+    let options = ["--identities", dir.path().to_str().unwrap(), "--reload-every", "600", "--metrics", ANY];
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let terminator = Terminator::start(&format!("tls:{ANY}"), &format!("tcp:{nobody}"), &options);
     let hangup = || terminator.send(Signal::HUP);
@@ -206,6 +210,16 @@ fn sighup_reloads_the_identities_and_keeps_them_after_a_mistake() {
     hangup();
     let detail = terminator.event("reload_failed")["detail"].to_string();
     assert!(detail.contains("tls.key"), "{detail}");
+    let said = curl(terminator.metrics.unwrap(), "/metrics");
+    for sample in [
+        "bowline_identity_generation 2\n",
+        "bowline_certificate_expiry_seconds{name=",
+        "bowline_reloads_total{outcome=\"failed\"} 1\n",
+        "bowline_reloads_total{outcome=\"ok\"} 1\n",
+        "bowline_reloads_total{outcome=\"unchanged\"} 1\n",
+    ] {
+        assert!(said.contains(sample), "{sample}: {said}");
+    }
 }
 
 /// rule: ticket-1

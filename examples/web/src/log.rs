@@ -1,11 +1,14 @@
 //! The log on standard output: the open ports, and one line for each event.
 
+use std::time::SystemTime;
+
 use bowline::{CloseReport, Control, DrainReport, Error, Reason, Received};
 use serde_json::{Value, json};
 
 use crate::common::info::{Fields, to_json};
 use crate::lines::Lines;
 use crate::log_format;
+use crate::reload::rfc3339;
 
 /// The log on standard output.
 #[derive(Clone)]
@@ -72,8 +75,8 @@ impl Log {
     }
 
     /// Other certificates are in use, or the same ones.
-    pub(crate) fn reloaded(&self, generation: u64, not_after: Option<String>) {
-        let fields = vec![("generation", json!(generation)), ("not_after", json!(not_after))];
+    pub(crate) fn reloaded(&self, generation: u64, not_after: Option<SystemTime>) {
+        let fields = vec![("generation", json!(generation)), ("not_after", json!(not_after.map(rfc3339)))];
         self.event(None, "reloaded", fields);
     }
 

@@ -101,7 +101,9 @@ async fn run(args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(), F
         tokio::spawn(serve::metrics(metrics, Arc::clone(&web)))
     });
     web.log.line("ready".into());
-    tokio::spawn(tls::watch(files, Arc::clone(&args), hangups, Arc::clone(&web)));
+    let reloader = files.reloader(&args, &web);
+    tokio::spawn(tls::log_reloads(reloader.events(), Arc::clone(&web)));
+    tokio::spawn(async move { reload::on_hangups(Some(&reloader), hangups).await });
     let mut accepting = tokio::task::JoinSet::new();
     for listener in https {
         accepting.spawn(serve::serve(listener, Arc::clone(&web)));

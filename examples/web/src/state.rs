@@ -25,20 +25,17 @@ impl Web {
     pub(crate) fn new(tls: ServerTls, log: Log) -> Self {
         // Installed before the metrics are described to it.
         let prometheus = prometheus();
+        let metrics = Metrics::new();
+        metrics.watch(&tls);
         Self {
             tls,
             watch: Arc::new(Watch::new(log.clone())),
-            metrics: Metrics::new(),
+            metrics,
             prometheus,
             log,
             group: DrainGroup::new(),
             is_draining: AtomicBool::new(false),
         }
-    }
-
-    /// Passes the certificates in use to the metrics.
-    pub(crate) fn note_identities(&self) {
-        self.metrics.watch(&self.tls);
     }
 
     /// From now on, /health answers `draining`.

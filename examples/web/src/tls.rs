@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bowline::config::ServerTlsBuilder;
 use bowline::testing::pki::Pki;
-use bowline::{Error, ServerTls};
+use bowline::{Error, Observer, ReloadEvents, Reloader, ServerTls};
 
 use crate::args::{Args, Identity};
 use crate::common::args::Usage;
-use crate::reload::{self, Reloaded, Watched, first_end};
-use crate::signals::Hangups;
 use crate::state::Web;
 
 /// The files of the configuration.
@@ -47,6 +46,21 @@ impl Files {
 
     /// Reads and checks all files.
     pub(crate) fn load(&self) -> Result<ServerTls, Error> {
+        let tls = self.builder().build()?;
+        print_warnings(&tls);
+        Ok(tls)
+    }
+
+    /// Loads the files again when their contents have changed, and on request.
+    pub(crate) fn reloader(&self, args: &Args, web: &Web) -> Reloader {
+        Reloader::builder()
+            .server(&web.tls, self.builder())
+            .every(args.reload_every)
+            .observer(Arc::clone(&web.metrics) as Arc<dyn Observer>)
+            .start()
+    }
+
+    fn builder(&self) -> ServerTlsBuilder {
         let mut builder = match &self.identity {
             Source::Files(cert, key) => ServerTls::builder().identity_pem_files(cert, key),
             Source::Directory(dir) => ServerTls::builder().identities_dir(dir),
@@ -63,33 +77,25 @@ impl Files {
         if !self.ticket_keys.is_empty() {
             builder = builder.ticket_key_files(&self.ticket_keys);
         }
-        let tls = builder.alpn(&self.alpn).build()?;
-        tls.warnings().iter().for_each(|warning| eprintln!("web: {warning}"));
-        Ok(tls)
-    }
-
-    fn paths(&self) -> Vec<PathBuf> {
-        let mut paths = match &self.identity {
-            Source::Files(cert, key) => vec![cert.clone(), key.clone()],
-            Source::Directory(dir) => vec![dir.clone()],
-        };
-        paths.extend([&self.client_ca, &self.crl].into_iter().flatten().chain(&self.ticket_keys).map(PathBuf::from));
-        paths
+        builder.alpn(&self.alpn)
     }
 }
 
-/// Loads the files again when they have changed, or on SIGHUP.
-pub(crate) async fn watch(files: Files, args: Arc<Args>, hangups: Hangups, web: Arc<Web>) {
-    web.note_identities();
-    let paths = files.paths();
-    let watched = Watched { tls: web.tls.clone(), files: paths, every: args.reload_every, load: move || files.load() };
-    reload::watch(watched, hangups, |reloaded| {
-        metrics::counter!("bowline_reloads_total", "outcome" => reloaded.name()).increment(1);
-        web.note_identities();
-        match reloaded {
-            Reloaded::Changed | Reloaded::Unchanged => web.log.reloaded(web.tls.generation(), first_end(&web.tls)),
-            Reloaded::Failed(error) => web.log.reload_failed(&error),
+/// Logs the results of the reloader, until it is dropped.
+pub(crate) async fn log_reloads(mut events: ReloadEvents, web: Arc<Web>) {
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(reloaded) => {
+                if reloaded.is_new {
+                    print_warnings(&web.tls);
+                }
+                web.log.reloaded(reloaded.generation, reloaded.not_after);
+            }
+            Err(error) => web.log.reload_failed(&error),
         }
-    })
-    .await;
+    }
+}
+
+fn print_warnings(tls: &ServerTls) {
+    tls.warnings().iter().for_each(|warning| eprintln!("web: {warning}"));
 }
