@@ -48,6 +48,22 @@ fn count(result: Result<(), Error>) -> usize {
     }
 }
 
+/// rule: upgrade-2
+#[tokio::test]
+async fn a_refusal_ends_the_connection_although_the_application_still_holds_it() {
+    for (name, mut client, mut server) in pairs().await {
+        bounded(name, async move {
+            server.write_all(b"injected").await.unwrap();
+            client.fill_buf().await.unwrap();
+            assert_eq!(count(client.start_tls(as_client()).await), b"injected".len());
+            // The end is an error or a bare end, whatever the transport has.
+            let _ = server.read(&mut [0; 1]).await;
+            drop(client);
+        })
+        .await;
+    }
+}
+
 /// rule: upgrade-11, upgrade-2
 #[tokio::test]
 async fn bytes_right_after_the_go_ahead_are_leftover_in_the_kernel_too() {

@@ -255,7 +255,10 @@ impl<T: Transport> UpgradableConnection<T> {
     fn fail(&mut self, error: Error) -> Error {
         self.state.upgrade.fail(error.clone());
         if !self.state.control.is_close_asked() {
-            self.state.control.end(error.clone().into());
+            let reason: Reason = error.clone().into();
+            self.state.control.end(reason.clone());
+            // A stream that is not TCP ends when it is polled, and from now on no call of the application polls it.
+            self.layer_mut(TOKEN).release(&reason);
         }
         match error {
             Error::Ended(reason) => UpgradeError::Failed(reason).into(),
