@@ -1,12 +1,9 @@
-//! The model for the checker: the events that are possible in a state, and the properties of every state.
+//! The model: the events that are possible in a state, and what follows from each.
 
-use bowline::core::half::End;
+use crate::state::{Item, Peer, World};
+use crate::steps::Steps;
+use crate::tables::Tables;
 use bowline::core::producer::{ProducerEvent, ProducerState};
-use stateright::{Model, Property};
-
-use crate::state::{Item, Peer, World, Wrong};
-use crate::steps::{Steps, loss_propagates};
-use crate::tables::{Change, Tables, Why};
 
 /// The size of a world, and how its network works.
 #[derive(Debug, Clone)]
@@ -134,7 +131,7 @@ impl Connection {
                     // FIN is the marker of plaintext, so an attacker who sends it cannot be told from the peer.
                     if other.tls.is_some() {
                         actions.push(Action::ForgeFin(i));
-                    } else if steps.world.wires[i].items.len() < self.setup.capacity {
+                    } else if steps.world.wires[i].items.len() < self.setup.capacity && !peer.has_sent_fin {
                         actions.push(Action::ForgeData(i));
                     }
                     if i == 0 && !steps.world.wires[1].is_cut {
@@ -238,104 +235,4 @@ impl Connection {
 
 fn may_produce(peer: &Peer) -> bool {
     matches!(peer.producer, ProducerState::Absent | ProducerState::Flowing | ProducerState::Asked | ProducerState::Over)
-}
-
-/// Nothing has interfered, and the two applications agree about TLS.
-fn is_calm(world: &World) -> bool {
-    !world.is_disturbed && world.peers.iter().all(|peer| peer.change == Change::Settled && !peer.was_pointless)
-}
-
-/// Whether a state has a way out, and whether it is a good one.
-fn has_a_way_out(model: &Connection, world: &World) -> bool {
-    let end = model.finished(world);
-    let all_ended = end.peers.iter().all(|peer| peer.report.is_some() && peer.losses == 1 && peer.is_gone);
-    all_ended && end.wrong.is_none() && (!is_calm(&end) || ends_well(model, &end))
-}
-
-/// A connection that nobody has disturbed ends cleanly without a limit, and with all data.
-fn ends_well(model: &Connection, end: &World) -> bool {
-    let is_closed = |peer: &Peer| peer.report == Some(Why::Closed);
-    let are_closed = match model.setup.acknowledges {
-        true => end.peers.iter().all(is_closed),
-        // The order of the ends can prove the delivery to one side only.
-        false => {
-            end.peers.iter().any(is_closed)
-                && end.peers.iter().all(|peer| is_closed(peer) || peer.report == Some(Why::Unconfirmed))
-        }
-    };
-    are_closed && !end.has_timed_out && (0..2).all(|i| end.peers[1 - i].took == end.peers[i].wrote)
-}
-
-/// Both sides agree on clean: if one reports `closed`, it has the marker of the other one, which has not seen a bare end.
-/// Without acknowledgements, only the first half of this can be known: the marker of the other one may have crossed ours,
-/// and ours may be lost.
-fn agree(model: &Connection, world: &World) -> bool {
-    (0..2).all(|i| {
-        let (ours, theirs) = (&world.peers[i], &world.peers[1 - i]);
-        let is_closed = ours.report == Some(Why::Closed) && !ours.was_pointless;
-        let bare = |peer: &Peer| matches!(peer.top().recv.end(), Some(End::Truncated | End::Unconfirmed));
-        !is_closed || ours.top().recv.is_clean() && !(model.setup.acknowledges && bare(theirs))
-    })
-}
-
-fn is_free_of(world: &World, wrongs: &[Wrong]) -> bool {
-    world.wrong.is_none_or(|wrong| !wrongs.contains(&wrong))
-}
-
-impl Model for Connection {
-    type State = World;
-    type Action = Action;
-
-    fn init_states(&self) -> Vec<World> {
-        vec![self.first()]
-    }
-
-    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        // A state that is wrong is reported, and not continued.
-        if world.wrong.is_none() {
-            self.possible(world, actions);
-        }
-    }
-
-    fn next_state(&self, world: &World, action: Action) -> Option<World> {
-        Some(self.after(world, action))
-    }
-
-    fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always("every state has a way out", |model: &Self, world: &World| {
-                is_free_of(world, &[Wrong::Endless]) && (world.wrong.is_some() || has_a_way_out(model, world))
-            }),
-            Property::always("exactly one end", |_, world: &World| {
-                let queues = world.peers.iter().flat_map(|peer| [peer.out, peer.arrived, peer.unread]);
-                let mut queues = queues.chain(world.wires.iter().map(|wire| wire.items));
-                is_free_of(world, &[Wrong::TwoEnds, Wrong::TwoMarkers])
-                    && !queues.any(|queue| queue.has_overflowed())
-                    && world.peers.iter().all(|peer| peer.losses == u8::from(peer.report.is_some()))
-            }),
-            Property::always("no clean end after loss", |_, world: &World| {
-                is_free_of(
-                    world,
-                    &[Wrong::CleanAfterLoss, Wrong::CleanUnmade, Wrong::MarkerWithoutData, Wrong::OutOfOrder],
-                )
-            }),
-            Property::always("no closed without delivery", |_, world: &World| {
-                is_free_of(world, &[Wrong::ClosedWithoutDelivery])
-            }),
-            Property::always("no marker after an abort", |_, world: &World| {
-                is_free_of(world, &[Wrong::MarkerAfterAbort, Wrong::AbortRenamed])
-            }),
-            Property::always("nothing in clear that belongs into TLS", |_, world: &World| {
-                is_free_of(world, &[Wrong::ClearNotify, Wrong::ClearData, Wrong::ForgedDelivered, Wrong::LeftoverFed])
-            }),
-            Property::always("both sides agree on clean", |model: &Self, world: &World| agree(model, world)),
-            Property::always("a loss ends every layer", |_, world: &World| loss_propagates(world)),
-            Property::always("the tables accept what the transport does", |_, world: &World| {
-                is_free_of(world, &[Wrong::RefusedByTable, Wrong::DataAfterEnd, Wrong::FailureForgotten])
-            }),
-            Property::always("a producer is paused, resumed and stopped in order", |_, world: &World| {
-                is_free_of(world, &[Wrong::ProducerConfused])
-            }),
-        ]
-    }
 }

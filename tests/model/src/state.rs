@@ -156,6 +156,8 @@ pub struct Peer {
     /// A close has given up the handshake.
     pub was_pointless: bool,
     pub is_aborted: bool,
+    /// A change has failed in a way that resets the connection.
+    pub resets: bool,
     /// FIN was passed to the system.
     pub has_sent_fin: bool,
     pub report: Option<Why>,
@@ -195,6 +197,7 @@ impl Peer {
             was_reset: false,
             was_pointless: false,
             is_aborted: false,
+            resets: false,
             has_sent_fin: false,
             report: None,
             is_gone: false,

@@ -124,7 +124,9 @@ impl Steps<'_> {
     /// close-12 of docs/rules.md
     pub fn drop_it(&mut self, i: usize) {
         if self.world.peers[i].report.is_none() {
-            self.end(i, Why::Dropped);
+            // end-9 of docs/rules.md
+            let why = self.judged(i).unwrap_or(Why::Dropped);
+            self.end(i, why);
         }
         self.reset(i);
     }
@@ -152,7 +154,7 @@ impl Steps<'_> {
     pub fn may_stop_tls(&self, i: usize) -> bool {
         let peer = &self.world.peers[i];
         let top = peer.top();
-        let may_receive = top.recv.is_open() || top.recv.end().is_some();
+        let may_receive = top.recv.is_open() || top.recv.is_clean();
         peer.downgrades > 0
             && peer.report.is_none()
             && !peer.closes
@@ -228,7 +230,9 @@ impl Steps<'_> {
             }
         } else if item == Item::Rst {
             peer.was_reset = true;
-            if self.setup.reset_discards {
+            // An end that has arrived before is not discarded.
+            let has_end = peer.arrived.any(|item| matches!(item, Item::Fin { .. } | Item::ForgedFin));
+            if self.setup.reset_discards && !has_end {
                 peer.arrived.clear();
             }
             // A write after this fails.
@@ -295,6 +299,9 @@ impl Steps<'_> {
     /// Does everything that peer `i` can do without its application.
     pub fn run(&mut self, i: usize) {
         for _ in 0..TURNS {
+            if self.world.peers[i].is_gone {
+                return;
+            }
             let before = self.world.peers[i];
             let sent = self.world.wires[i];
             self.begin_end(i);
@@ -331,7 +338,7 @@ impl Steps<'_> {
             }
             // half-2 of docs/rules.md: FIN only after close_notify; end-5 of docs/rules.md: or after an alert.
             let is_done = tls.halves.send.is_finished() || tls.has_failed;
-            if is_done && peer.change != Change::Unwrapping && peer.out.is_empty() {
+            if is_done && peer.change != Change::Unwrapping && (peer.out.is_empty() || tls.has_failed) {
                 self.end_tcp(i);
             }
         } else if peer.tcp.send.is_finishing() {
@@ -610,6 +617,8 @@ impl Steps<'_> {
     fn fail_change(&mut self, i: usize, why: Why) {
         let peer = &mut self.world.peers[i];
         if peer.change.is_under_way() {
+            // After a downgrade that failed, and a handshake that the peer has cut off, no session can end in order.
+            peer.resets = peer.change == Change::Unwrapping || why == Why::Truncated;
             self.tables.fail(&mut peer.change, why);
             let forgot = peer.change.is_settled();
             self.world.accuse(forgot, Wrong::FailureForgotten);
@@ -650,7 +659,15 @@ impl Steps<'_> {
         if peer.change == Change::Unwrapping {
             return;
         }
+        if let (true, Change::Failed(why)) = (peer.resets, peer.change) {
+            self.end(i, why);
+            return self.reset(i);
+        }
         let top = peer.top();
+        // A close waits for the end of the layer below too: close-1 of docs/rules.md.
+        if peer.discards && peer.tls.is_some() && peer.tcp.recv.is_open() {
+            return;
+        }
         let Some(reason) = self.tables.reason(top.send, top.recv) else { return };
         if reason == Why::Closed && !peer.was_reset && self.setup.acknowledges {
             // close-14 of docs/rules.md: the end waits for the acknowledgement.
@@ -692,10 +709,11 @@ impl Steps<'_> {
             return;
         }
         peer.is_gone = true;
+        let was_reset = peer.was_reset;
         let is_unread = peer.arrived.any(|item| !matches!(item, Item::Fin { .. } | Item::ForgedFin | Item::Rst));
-        let is_open = !peer.has_sent_fin && !peer.was_reset;
+        let is_open = !peer.has_sent_fin;
         peer.arrived.clear();
-        if is_unread || is_open {
+        if (is_unread || is_open) && !was_reset {
             self.put(i, Item::Rst);
         }
     }
@@ -710,7 +728,9 @@ impl Steps<'_> {
             let wire = &mut self.world.wires[i];
             let lost = std::mem::take(&mut wire.items);
             lost.iter().for_each(|item| count_lost(wire, item));
-            self.put(i, Item::Rst);
+            if !self.world.peers[i].was_reset {
+                self.put(i, Item::Rst);
+            }
         }
     }
 
