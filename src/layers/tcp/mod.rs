@@ -3,6 +3,7 @@
 //! Bytes pass directly between the application and the socket, without a lock, a queue or a copy. The two halves share
 //! only the socket.
 
+mod half;
 mod hello;
 mod read;
 mod shared;
@@ -172,26 +173,26 @@ impl Layer for TcpConnection {
     }
 
     fn halves(&self) -> (SendHalf, RecvHalf) {
-        (self.write.half.clone(), self.read.half.clone())
+        (self.write.socket.state.clone(), self.read.socket.state.clone())
     }
 
     fn handle_abort(&mut self) {
         self.read.abort();
-        self.write.abort();
+        self.write.socket.abort();
     }
 
     fn begin_close(&mut self) {
         self.set_cork(false);
         self.read.inbox.clear();
-        self.read.closes = true;
-        self.write.closes = true;
+        self.read.socket.closes = true;
+        self.write.socket.closes = true;
         // The close has its own time limit.
-        self.read.timer.stop();
-        self.write.timer.stop();
+        self.read.socket.timer.stop();
+        self.write.socket.timer.stop();
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>, discarded: &mut Discard) -> Poll<()> {
-        self.write.settle();
+        self.write.socket.settle();
         if self.read.has_nothing_more() {
             return Poll::Ready(());
         }
@@ -201,7 +202,7 @@ impl Layer for TcpConnection {
     fn release(&mut self, reason: &Reason) {
         self.write.control_ref().note_reason(reason);
         self.read.end(reason);
-        self.write.end(reason);
+        self.write.socket.end(reason);
     }
 
     fn set_cork(&mut self, on: bool) -> bool {
@@ -221,7 +222,7 @@ impl Layer for TcpConnection {
     }
 
     fn report_layers(&self, layers: &mut Vec<LayerReport>) {
-        layers.push(LayerReport::of(LayerKind::Tcp, &self.write.half, &self.read.half));
+        layers.push(LayerReport::of(LayerKind::Tcp, &self.write.socket.state, &self.read.socket.state));
     }
 
     fn may_write_in_wake(&self) -> bool {

@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 
+use super::half::SocketHalf;
 use super::shared::{SharedTcp, SocketShare, gone, is_no_result};
 use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::IdleTimer;
@@ -21,28 +22,23 @@ use crate::transport::layer::{hand_over, poll_budget, poll_read_ahead, take_in};
 
 /// The receiving half of a [`TcpConnection`](super::TcpConnection).
 pub struct TcpReadHalf {
-    shared: Option<SocketShare>,
-    control: Control,
-    pub(super) half: RecvHalf,
+    pub(super) socket: SocketHalf<RecvHalf>,
     pub(super) inbox: Inbox,
     /// The previous read-ahead filled its space.
     is_bulk: bool,
-    pub(super) timer: IdleTimer,
-    /// The half belongs to a close through the handle.
-    pub(super) closes: bool,
 }
 
 impl TcpReadHalf {
     pub(super) fn new(shared: SocketShare) -> Self {
-        let control = shared.control().clone();
-        let (half, inbox, timer) = (RecvHalf::Open, Inbox::default(), IdleTimer::default());
-        Self { shared: Some(shared), control, half, inbox, is_bulk: false, timer, closes: false }
+        let socket = SocketHalf::new(shared, RecvHalf::Open, IdleTimer::default());
+        Self { socket, inbox: Inbox::default(), is_bulk: false }
     }
 
     /// The read half of a close through the handle.
     pub(super) fn to_close(shared: SocketShare) -> Self {
         let has_ended = shared.fin_received.has_begun();
-        let mut half = Self { closes: true, ..Self::new(shared) };
+        let mut half = Self::new(shared);
+        half.socket.closes = true;
         if has_ended {
             half.handle_marker();
         }
@@ -50,27 +46,27 @@ impl TcpReadHalf {
     }
 
     pub(super) fn control_ref(&self) -> &Control {
-        &self.control
+        &self.socket.control
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Some(shared) = self.shared.as_ref().filter(|_| self.half.is_open()) else {
+        let Some(shared) = self.socket.shared.as_ref().filter(|_| self.socket.state.is_open()) else {
             ready!(poll_budget(cx));
             return Poll::Ready(self.at_end());
         };
         let result = match poll_recv(shared, cx, buf) {
             Poll::Ready(Ok(n)) if n > 0 => {
-                self.timer.reset();
-                self.control.note_received(n);
-                if self.control.is_touched() && self.is_closed_elsewhere() {
+                self.socket.timer.reset();
+                self.socket.control.note_received(n);
+                if self.socket.control.is_touched() && self.socket.is_closed_elsewhere() {
                     // These bytes must not be delivered, because the close may have discarded bytes before them.
                     return Poll::Ready(self.at_end());
                 }
                 return Poll::Ready(Ok(()));
             }
             Poll::Pending if self.waits_on(cx) => return Poll::Ready(self.at_end()),
-            Poll::Pending if !self.control.activity().is_bounded() => return Poll::Pending,
-            Poll::Pending => ready!(self.poll_timer(cx)),
+            Poll::Pending if !self.socket.control.activity().is_bounded() => return Poll::Pending,
+            Poll::Pending => Err(ready!(self.socket.poll_timer(cx, |shared| &shared.fin_sent))),
             Poll::Ready(result) => result,
         };
         Poll::Ready(self.handle_last(result))
@@ -79,49 +75,33 @@ impl TcpReadHalf {
     /// Registers the waiting task, unless a layer above does. Returns whether a close through the handle has ended the
     /// half meanwhile: the close may have come too early to wake this task.
     fn waits_on(&self, cx: &mut Context<'_>) -> bool {
-        if let Some(shared) = self.shared.as_ref().filter(|shared| !shared.is_beneath()) {
+        if let Some(shared) = self.socket.shared.as_ref().filter(|shared| !shared.is_beneath()) {
             shared.socket.park(READER, cx);
         }
-        self.control.is_touched() && self.is_closed_elsewhere()
-    }
-
-    /// Whether a close through the handle has taken this half from the application (rule: close-16).
-    #[cold]
-    fn is_closed_elsewhere(&self) -> bool {
-        !self.closes && self.control.is_close_asked() && !self.shared.as_ref().is_some_and(|shared| shared.is_beneath())
+        self.socket.control.is_touched() && self.socket.is_closed_elsewhere()
     }
 
     /// Whether the half has ended for the application, although bytes may still come.
     #[cold]
     #[inline(never)]
     fn is_stopped(&self) -> bool {
-        self.control.is_aborted() || self.is_taken()
+        self.socket.control.is_aborted() || self.is_taken()
     }
 
     fn is_taken(&self) -> bool {
-        self.is_closed_elsewhere() && (self.half.is_open() || !self.inbox.is_empty())
-    }
-
-    /// Starts the idle timer, if the policy has a limit, because the half waits.
-    #[inline(never)]
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(shared) = &self.shared else { return Poll::Pending };
-        let (control, half_open) = (&self.control, &shared.fin_sent);
-        let phase =
-            ready!(self.timer.poll(cx, control.policy(), control.activity(), half_open, || control.sent_bytes()));
-        Poll::Ready(Err(self.control.time_out(phase).into()))
+        self.socket.is_closed_elsewhere() && (self.socket.state.is_open() || !self.inbox.is_empty())
     }
 
     /// Handles a read that has returned the end or an error.
     #[cold]
     #[inline(never)]
     fn handle_last(&mut self, result: io::Result<usize>) -> io::Result<()> {
-        self.timer.reset();
+        self.socket.timer.reset();
         match result {
-            _ if self.check_cut(self.control.cut()) || self.is_closed_elsewhere() => {}
-            Ok(_) if self.control.was_reset() => self.lose(Reason::Reset(Phase::Open)),
+            _ if self.check_cut(self.socket.control.cut()) || self.socket.is_closed_elsewhere() => {}
+            Ok(_) if self.socket.control.was_reset() => self.socket.lose(&Reason::Reset(Phase::Open)),
             Ok(_) => self.handle_marker(),
-            Err(error) => self.lose(Reason::from_io(error, Phase::Open)),
+            Err(error) => self.socket.lose(&Reason::from_io(error, Phase::Open)),
         }
         self.at_end()
     }
@@ -133,15 +113,15 @@ impl TcpReadHalf {
 
     /// Reads the bytes that the kernel has received so far into the inbox.
     pub(super) fn read_available(&mut self) {
-        let may_read = self.half.is_open() && !self.control.is_cut();
-        let Some(shared) = self.shared.as_ref().filter(|_| may_read) else { return };
+        let may_read = self.socket.state.is_open() && !self.socket.control.is_cut();
+        let Some(shared) = self.socket.shared.as_ref().filter(|_| may_read) else { return };
         let before = self.inbox.len();
         let Some(stream) = shared.socket.get() else { return };
         let looked = take_in(&mut self.inbox, |space| socket::receive(&stream, space));
-        self.control.note_received(self.inbox.len() - before);
+        self.socket.control.note_received(self.inbox.len() - before);
         if let Err(error) = looked {
             // The system reports this error only once.
-            self.lose(Reason::from_io(error, Phase::Open));
+            self.socket.lose(&Reason::from_io(error, Phase::Open));
         }
     }
 
@@ -150,49 +130,38 @@ impl TcpReadHalf {
         if !self.inbox.is_empty() {
             return false;
         }
-        let is_at_end = self.half.is_open() && self.shared.as_ref().is_some_and(|shared| is_at_end(shared));
-        if is_at_end && !self.control.is_cut() && !self.control.was_reset() {
+        let is_at_end =
+            self.socket.state.is_open() && self.socket.shared.as_ref().is_some_and(|shared| is_at_end(shared));
+        if is_at_end && !self.socket.control.is_cut() && !self.socket.control.was_reset() {
             self.handle_marker();
         }
-        self.settle();
-        !self.half.is_open()
+        self.socket.settle();
+        !self.socket.state.is_open()
     }
 
     /// Handles FIN.
     fn handle_marker(&mut self) {
-        if self.half.marker().is_err() {
+        if self.socket.state.marker().is_err() {
             return;
         }
-        self.half.consumed();
-        if let Some(shared) = self.shared.take() {
+        self.socket.state.consumed();
+        if let Some(shared) = self.socket.shared.take() {
             shared.note_marker();
-            self.shared = shared.finish();
+            self.socket.shared = shared.finish();
         }
-    }
-
-    /// Closes the socket if it was held only until the delivery of our last bytes is known, and this is known now.
-    pub(super) fn settle(&mut self) {
-        self.shared.take_if(|shared| shared.is_settled());
-    }
-
-    fn lose(&mut self, reason: Reason) {
-        if let Some(shared) = &self.shared {
-            shared.note_loss(&reason);
-        }
-        self.end(&reason);
     }
 
     /// The result of every read after the last data.
     #[cold]
     #[inline(never)]
     fn at_end(&mut self) -> io::Result<()> {
-        let is_cut = self.check_cut(self.control.cut());
-        self.settle();
+        let is_cut = self.check_cut(self.socket.control.cut());
+        self.socket.settle();
         if !is_cut && self.is_taken() {
-            self.shared.take_if(|_| self.control.kept_report().is_some());
+            self.socket.shared.take_if(|_| self.socket.control.kept_report().is_some());
             return Err(Reason::Closed.into());
         }
-        self.half.outcome(self.control.policy().truncation)
+        self.socket.state.outcome(self.socket.control.policy().truncation)
     }
 }
 
@@ -255,26 +224,24 @@ fn is_at_end(shared: &SharedTcp) -> bool {
 
 impl Controlled for TcpReadHalf {
     fn abort(&mut self) {
-        self.half.abort();
         self.inbox.clear();
-        self.shared = None;
+        self.socket.abort();
     }
 
     fn end(&mut self, reason: &Reason) {
-        self.half.lose(reason.clone());
-        self.shared = None;
+        self.socket.end(reason);
     }
 }
 
 impl fmt::Debug for TcpReadHalf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TcpReadHalf").field("half", &self.half).finish_non_exhaustive()
+        f.debug_struct("TcpReadHalf").field("half", &self.socket.state).finish_non_exhaustive()
     }
 }
 
 impl AsyncRead for TcpReadHalf {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let is_stopped = self.control.is_touched() && self.is_stopped();
+        let is_stopped = self.socket.control.is_touched() && self.is_stopped();
         if !is_stopped && buf.remaining() > 0 && self.inbox.is_empty() {
             return self.poll_fill(cx, buf);
         }
@@ -290,7 +257,7 @@ impl AsyncRead for TcpReadHalf {
 impl AsyncBufRead for TcpReadHalf {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        let is_stopped = this.control.is_touched() && this.is_stopped();
+        let is_stopped = this.socket.control.is_touched() && this.is_stopped();
         if !is_stopped && this.inbox.is_empty() {
             // In bulk, a larger read halves the number of system calls, here and in a relay that writes the bytes.
             let room = if this.is_bulk { Inbox::BULK } else { Inbox::ROOM };

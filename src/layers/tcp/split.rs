@@ -28,7 +28,7 @@ impl OwnedReadHalf for TcpReadHalf {
     }
 
     fn status(&self) -> RecvHalf {
-        self.half.clone()
+        self.socket.state.clone()
     }
 }
 
@@ -38,6 +38,6 @@ impl OwnedWriteHalf for TcpWriteHalf {
     }
 
     fn status(&self) -> SendHalf {
-        self.half.clone()
+        self.socket.state.clone()
     }
 }

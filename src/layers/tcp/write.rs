@@ -10,8 +10,9 @@ use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 
+use super::half::SocketHalf;
 use super::shared::{SharedTcp, SocketShare, gone, is_no_result};
-use crate::conn::control::{Control, Controlled};
+use crate::conn::control::Control;
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
 use crate::conn::waiting::WRITER;
@@ -21,47 +22,43 @@ use crate::transport::layer::poll_budget;
 
 /// The sending half of a [`TcpConnection`](super::TcpConnection).
 pub struct TcpWriteHalf {
-    shared: Option<SocketShare>,
-    control: Control,
-    pub(super) half: SendHalf,
-    pub(super) timer: IdleTimer,
+    pub(super) socket: SocketHalf<SendHalf>,
     /// `TCP_CORK` is set. A close may begin while it is.
     corked: bool,
     /// FIN follows directly after the written bytes.
     pub(super) expects_end: bool,
-    /// The half belongs to a close through the handle.
-    pub(super) closes: bool,
 }
 
 impl TcpWriteHalf {
     pub(super) fn new(shared: SocketShare) -> Self {
-        let control = shared.control().clone();
-        let (half, timer) = (SendHalf::Open, IdleTimer::of_sender());
-        Self { shared: Some(shared), control, half, timer, corked: false, expects_end: false, closes: false }
+        let socket = SocketHalf::new(shared, SendHalf::Open, IdleTimer::of_sender());
+        Self { socket, corked: false, expects_end: false }
     }
 
     /// The write half that a close through the handle uses.
     pub(super) fn to_close(shared: SocketShare) -> Self {
         let has_ended = shared.fin_sent.has_begun();
-        let mut half = Self { closes: true, ..Self::new(shared) };
-        if has_ended && half.half.close_write().is_ok() && half.half.drained().is_ok() {
-            half.shared = half.shared.and_then(SocketShare::finish);
+        let mut half = Self::new(shared);
+        let socket = &mut half.socket;
+        socket.closes = true;
+        if has_ended && socket.state.close_write().is_ok() && socket.state.drained().is_ok() {
+            socket.shared = socket.shared.take().and_then(SocketShare::finish);
         }
         half
     }
 
     pub(super) fn control_ref(&self) -> &Control {
-        &self.control
+        &self.socket.control
     }
 
     pub(super) fn set_half_open(&self) {
-        if let Some(shared) = &self.shared {
+        if let Some(shared) = &self.socket.shared {
             shared.fin_received.begin();
         }
     }
 
     pub(super) fn set_beneath(&self, beneath: bool) {
-        if let Some(shared) = &self.shared {
+        if let Some(shared) = &self.socket.shared {
             shared.beneath.store(beneath, Ordering::Release);
             shared.control().set_beneath(beneath);
         }
@@ -73,16 +70,16 @@ impl TcpWriteHalf {
         len: usize,
         send: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        let may_send = self.half.may_write() && !(self.control.is_touched() && self.is_stopped());
-        let Some(shared) = self.shared.as_ref().filter(|_| may_send) else { return self.poll_refusal(cx) };
+        let may_send = self.socket.state.may_write() && !(self.socket.control.is_touched() && self.is_stopped());
+        let Some(shared) = self.socket.shared.as_ref().filter(|_| may_send) else { return self.poll_refusal(cx) };
         let error = match poll_send(shared, cx, len, send) {
             Poll::Ready(Ok(n)) => {
-                self.timer.reset();
-                self.control.note_sent(n);
+                self.socket.timer.reset();
+                self.socket.control.note_sent(n);
                 return Poll::Ready(Ok(n));
             }
-            Poll::Pending if !self.control.activity().is_bounded() => return Poll::Pending,
-            Poll::Pending => ready!(self.poll_timer(cx)),
+            Poll::Pending if !self.socket.control.activity().is_bounded() => return Poll::Pending,
+            Poll::Pending => ready!(self.socket.poll_timer(cx, |shared| &shared.fin_received)),
             Poll::Ready(Err(error)) => error,
         };
         Poll::Ready(Err(self.handle_lost(error)))
@@ -92,74 +89,57 @@ impl TcpWriteHalf {
     #[cold]
     #[inline(never)]
     fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if !self.check_cut(self.control.cut()) && self.is_closed_elsewhere() {
+        if !self.socket.follow_cut() && self.socket.is_closed_elsewhere() {
             let _ = self.end_elsewhere();
         }
         ready!(poll_budget(cx));
         Poll::Ready(Err(self.refusal()))
     }
 
-    /// Whether a close through the handle has taken this half from the application (rule: close-16).
-    #[cold]
-    fn is_closed_elsewhere(&self) -> bool {
-        !self.closes && self.control.is_close_asked() && !self.shared.as_ref().is_some_and(|shared| shared.is_beneath())
-    }
-
     #[cold]
     #[inline(never)]
     fn is_stopped(&self) -> bool {
-        self.control.is_cut() || self.is_closed_elsewhere()
+        self.socket.control.is_cut() || self.socket.is_closed_elsewhere()
     }
 
     /// A close through the handle ends the half.
     fn end_elsewhere(&mut self) -> io::Result<()> {
-        if self.half.close_write().is_err() {
+        if self.socket.state.close_write().is_err() {
             return Err(self.refusal());
         }
-        if self.half.is_finishing() && self.shared.as_ref().is_some_and(|shared| shared.fin_sent.has_begun()) {
-            let _ = self.half.drained();
+        if self.socket.state.is_finishing()
+            && self.socket.shared.as_ref().is_some_and(|shared| shared.fin_sent.has_begun())
+        {
+            let _ = self.socket.state.drained();
         }
-        self.shared.take_if(|_| self.control.kept_report().is_some());
-        if self.half.is_finished() { Ok(()) } else { Err(self.refusal()) }
-    }
-
-    /// Starts the idle timer, if the policy has a limit, because the half waits.
-    #[inline(never)]
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(shared) = &self.shared else { return Poll::Pending };
-        let (control, half_open) = (&self.control, &shared.fin_received);
-        let phase =
-            ready!(self.timer.poll(cx, control.policy(), control.activity(), half_open, || control.sent_bytes()));
-        Poll::Ready(self.control.time_out(phase).into())
+        self.socket.shared.take_if(|_| self.socket.control.kept_report().is_some());
+        if self.socket.state.is_finished() { Ok(()) } else { Err(self.refusal()) }
     }
 
     /// Handles a failure of the socket, or a wait that was too long.
     #[cold]
     #[inline(never)]
     fn handle_lost(&mut self, error: io::Error) -> io::Error {
-        self.timer.reset();
+        self.socket.timer.reset();
         self.lose(Reason::from_io(error, Phase::Open));
         self.refusal()
     }
 
     fn lose(&mut self, reason: Reason) {
-        if self.check_cut(self.control.cut()) {
+        if self.socket.follow_cut() {
             return;
         }
-        if self.is_closed_elsewhere() {
+        if self.socket.is_closed_elsewhere() {
             // The close has ended the send half, so the socket accepts no more bytes.
             let _ = self.end_elsewhere();
             return;
         }
-        if let Some(shared) = &self.shared {
-            shared.note_loss(&reason);
-        }
-        self.end(&reason);
+        self.socket.lose(&reason);
     }
 
     /// The error of every write after the end (rules: write-4, write-5).
     fn refusal(&self) -> io::Error {
-        self.half.refusal().into()
+        self.socket.state.refusal().into()
     }
 
     pub(super) fn is_corked(&self) -> bool {
@@ -167,13 +147,13 @@ impl TcpWriteHalf {
     }
 
     pub(super) fn has_space(&self, bytes: usize) -> bool {
-        let stream = self.shared.as_ref().and_then(|shared| shared.socket.get());
+        let stream = self.socket.shared.as_ref().and_then(|shared| shared.socket.get());
         stream.is_some_and(|stream| socket::has_space(&stream, bytes))
     }
 
     pub(super) fn set_cork(&mut self, on: bool) -> bool {
         let was_corked = self.corked;
-        if let Some(shared) = self.shared.as_ref().filter(|_| on != was_corked) {
+        if let Some(shared) = self.socket.shared.as_ref().filter(|_| on != was_corked) {
             if let Some(stream) = shared.socket.get() {
                 socket::Options::of(&stream).set_cork(on);
             }
@@ -183,21 +163,21 @@ impl TcpWriteHalf {
     }
 
     fn close_write(&mut self) -> io::Result<()> {
-        if !self.check_cut(self.control.cut()) && self.is_closed_elsewhere() {
+        if !self.socket.follow_cut() && self.socket.is_closed_elsewhere() {
             return self.end_elsewhere();
         }
-        if self.half.close_write().is_err() {
+        if self.socket.state.close_write().is_err() {
             return Err(self.refusal());
         }
-        self.settle();
-        let Some(shared) = self.shared.take_if(|_| self.half.is_finishing()) else { return Ok(()) };
+        self.socket.settle();
+        let Some(shared) = self.socket.shared.take_if(|_| self.socket.state.is_finishing()) else { return Ok(()) };
         shared.allow_orderly_end();
         match shared.socket.get().map_or_else(|| Err(gone()), |stream| socket::Options::of(&stream).shutdown_write()) {
             Ok(()) => {
                 shared.fin_sent.begin();
                 shared.control().note_write_ended();
-                let drained = self.half.drained().map_err(|Refused| self.refusal());
-                self.shared = shared.finish();
+                let drained = self.socket.state.drained().map_err(|Refused| self.refusal());
+                self.socket.shared = shared.finish();
                 drained
             }
             Err(error) => {
@@ -210,11 +190,6 @@ impl TcpWriteHalf {
                 Err(self.refusal())
             }
         }
-    }
-
-    /// Closes the socket if it was held only until the delivery of our last bytes is known, and this is known now.
-    pub(super) fn settle(&mut self) {
-        self.shared.take_if(|shared| shared.is_settled());
     }
 }
 
@@ -264,21 +239,9 @@ fn send_full(stream: &TcpStream, len: usize, send: impl Fn(&TcpStream) -> io::Re
     short.map_or(result, Ok)
 }
 
-impl Controlled for TcpWriteHalf {
-    fn abort(&mut self) {
-        self.half.abort();
-        self.shared = None;
-    }
-
-    fn end(&mut self, reason: &Reason) {
-        self.half.lose(reason.clone());
-        self.shared = None;
-    }
-}
-
 impl fmt::Debug for TcpWriteHalf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TcpWriteHalf").field("half", &self.half).finish_non_exhaustive()
+        f.debug_struct("TcpWriteHalf").field("half", &self.socket.state).finish_non_exhaustive()
     }
 }
 
