@@ -8,6 +8,7 @@
 mod alerts;
 mod api;
 mod dependencies;
+mod documents;
 mod generated;
 mod layering;
 mod matrix;
