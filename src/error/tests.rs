@@ -6,18 +6,7 @@ use crate::address::Address;
 /// rule: end-1
 #[test]
 fn a_reason_survives_the_trip_through_io_error_and_back() {
-    let reasons = [
-        Reason::Closed,
-        Reason::Unconfirmed,
-        Reason::Truncated(Phase::Open),
-        Reason::Reset(Phase::Handshake),
-        Reason::Aborted,
-        Reason::TimedOut(Phase::Close),
-        TlsError { phase: Phase::Open, error: rustls::Error::DecryptError, alert_sent: None, not_tls: None }.into(),
-        Reason::Protocol(Arc::new(UpgradeError::Leftover { count: 3 })),
-        Reason::Io(Arc::new(io::Error::other("disk on fire"))),
-    ];
-    for reason in reasons {
+    for reason in all_reasons() {
         let back = Reason::from_io(io::Error::from(reason.clone()), Phase::Connect);
         assert_eq!(back.to_string(), reason.to_string());
         assert_eq!(back.name(), reason.name());

@@ -7,6 +7,8 @@ mod openssl;
 #[cfg(unix)]
 mod postgres;
 #[cfg(unix)]
+mod postgres_server;
+#[cfg(unix)]
 mod scram;
 mod server_end_point;
 

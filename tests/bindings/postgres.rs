@@ -2,12 +2,9 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use bowline::testing::pki::{Identity, KeyKind, Profile};
+use bowline::testing::pki::{KeyKind, Profile};
 use bowline::testing::shared_pki;
 use bowline::{
     ChannelBinding, Policy, ServerTls, StartTls, TcpConnection, TlsTransport, TlsVersion, Transport,
@@ -15,103 +12,15 @@ use bowline::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use crate::postgres_server::{Postgres, programs};
 use crate::{SOON, VERSIONS, client, scram, server};
 
 const PASSWORD: &str = "correct horse";
 const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 type Connection = UpgradableConnection<TcpConnection>;
-
-/// The folder with the programs of the server; `None` if PostgreSQL is not installed.
-fn programs() -> Option<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
-    let mut folders = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
-    folders.find(|bin| bin.join("initdb").exists() && bin.join("postgres").exists())
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// A program that PostgreSQL refuses to run as root. It ends with the thread that started it.
-fn unprivileged(program: &Path) -> Command {
-    let mut command = Command::new("setpriv");
-    if is_root() {
-        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]);
-    }
-    command.args(["--pdeathsig", "INT", "--"]).arg(program).stdin(Stdio::null()).env("LC_ALL", "C");
-    command
-}
-
-/// A server in a folder of its own.
-struct Postgres {
-    child: Child,
-    addr: SocketAddr,
-    folder: tempfile::TempDir,
-}
-
-impl Postgres {
-    async fn start(bin: &Path, identity: &Identity) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::write(at("password"), PASSWORD).unwrap();
-        fs::write(at("cert.pem"), identity.chain_pem()).unwrap();
-        fs::write(at("key.pem"), identity.key_pem()).unwrap();
-        fs::set_permissions(at("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
-        if is_root() {
-            assert!(Command::new("chown").args(["-R", "postgres"]).arg(folder.path()).status().unwrap().success());
-        }
-        let made = unprivileged(&bin.join("initdb"))
-            .args(["--no-sync", "-A", "scram-sha-256", "-U", "postgres", "-D"])
-            .arg(at("data"))
-            .arg("--pwfile")
-            .arg(at("password"))
-            .current_dir(folder.path())
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        // A port that was free just now.
-        let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let log = fs::File::create(at("log")).unwrap();
-        let child = unprivileged(&bin.join("postgres"))
-            .arg("-D")
-            .arg(at("data"))
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"])
-            .args(["-c", "ssl=on", "-c", &format!("port={}", addr.port())])
-            .args(["-c", &format!("ssl_cert_file={}", at("cert.pem").display())])
-            .args(["-c", &format!("ssl_key_file={}", at("key.pem").display())])
-            .current_dir(folder.path())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let this = Self { child, addr, folder };
-        // It listens before it lets anyone log in.
-        let up = async {
-            while !this.log().contains("ready to accept connections") {
-                sleep(Duration::from_millis(50)).await;
-            }
-        };
-        assert!(timeout(SOON, up).await.is_ok(), "{}", this.log());
-        this
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap()
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-            // SIGINT ends all processes of the server, in order.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-        }
-        let _ = self.child.wait();
-    }
-}
 
 async fn send(connection: &mut Connection, kind: u8, body: &[u8]) {
     let mut message = if kind == 0 { Vec::new() } else { vec![kind] };
@@ -196,7 +105,7 @@ async fn our_client_logs_in_to_postgresql_by_its_channel_binding() {
     };
     let pki = shared_pki();
     for kind in [KeyKind::EcdsaP256, KeyKind::Rsa2048] {
-        let postgres = Postgres::start(&bin, &pki.issue(Profile::server(&[]).key(kind))).await;
+        let postgres = Postgres::start(&bin, &pki.issue(Profile::server(&[]).key(kind)), PASSWORD).await;
         for version in VERSIONS {
             for express in [false, true] {
                 let log_in = |change: fn(&mut Vec<u8>)| timeout(SOON, log_in(postgres.addr, version, express, change));

@@ -6,5 +6,7 @@ mod common;
 mod hyper;
 mod others;
 mod postgres;
+#[path = "../../../bindings/postgres_server.rs"]
+mod postgres_server;
 mod refused_body;
 mod tonic;
