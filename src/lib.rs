@@ -127,6 +127,8 @@ mod policy;
 #[cfg(feature = "tokio")]
 mod reload;
 #[cfg(feature = "tokio")]
+mod rotation;
+#[cfg(feature = "tokio")]
 mod server;
 #[cfg(feature = "starttls")]
 pub mod starttls;
@@ -200,6 +202,7 @@ pub use self::{
     layers::upgradable::split::{UpgradableReadHalf, UpgradableWriteHalf},
     relay::{RelayReport, relay},
     reload::{ReloadEvents, Reloaded, Reloader, ReloaderBuilder},
+    rotation::{RotationError, RotationEvent, TicketKeyStore, TicketRotation},
     server::builder::ListenerBuilder,
     server::incoming::Incoming,
     server::listener::Listener,

@@ -330,7 +330,7 @@ const PLAIN: &str = "
     Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session StartTls WriteSequence
     Address AlternativeName Answers Client Dialogue DialogueError LineCommand PeerWords UnknownDialogue AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     Handover Offer OpenOffer PrivateSocket SocketFile FileId EndpointParts ProxyText ReloadEvents Reloaded Reloader ReloaderBuilder RequestBody
-    TicketKey TicketKeySet TicketKeys TicketKeyError
+    TicketKey TicketKeySet TicketKeys TicketKeyError WrapKey TicketRotation RotationEvent RotationError
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
     Decoded NetworkError ProxyError ProxyHeader ProxyHeaderError ProxyProtocol ProxyTls Tlv Tlvs TrustedNetworks
     LayerReport GaveUp HandshakeFailed Leg ListenerBuilder ListenerStatus NotTls LegEnd MessageConn Panicked PeerCounts Producer

@@ -246,7 +246,7 @@ pub(super) fn turned_off(setting: &str, so: &str) -> ConfigWarning {
 
 /// The provider of the enabled feature. rustls's process-wide default is not used: otherwise the behaviour of a
 /// connection would depend on which crate installed its provider first.
-fn feature_provider() -> Option<Arc<CryptoProvider>> {
+pub(super) fn feature_provider() -> Option<Arc<CryptoProvider>> {
     #[cfg(feature = "aws-lc-rs")]
     return Some(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]

@@ -74,7 +74,7 @@ pub use client::{ClientTls, ClientTlsBuilder};
 pub use client_auth::ClientAuth;
 pub use identities::{Identity, IdentityInfo};
 pub use server::{ServerTls, ServerTlsBuilder};
-pub use ticket_keys::{TicketKey, TicketKeySet, TicketKeys};
+pub use ticket_keys::{TicketKey, TicketKeySet, TicketKeys, WrapKey};
 #[cfg(all(feature = "proxy", feature = "tokio"))]
 pub(crate) use x509::common_name;
 pub use x509::subject;

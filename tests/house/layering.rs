@@ -19,7 +19,7 @@ const LEVELS: [(&str, &[&str]); 13] = [
     ("TLS configuration; what every connection has (handle, group, bounds, socket)", &["config", "conn"]),
     ("the traits of transports, and the futures that their methods return; observers", &["transport", "observers"]),
     ("the layers: TCP, streams, TLS, upgradable connections; dialogues before TLS", &["layers", "starttls"]),
-    ("connecting, accepting, relaying, reloading", &["client", "server", "relay", "reload"]),
+    ("connecting, accepting, relaying, reloading", &["client", "server", "relay", "reload", "rotation"]),
     ("endpoint strings; callbacks", &["endpoint", "protocol"]),
     (
         "sockets for a successor; the traits of frameworks: hyper, axum, tonic, tokio-postgres",

@@ -20,12 +20,14 @@ const NONCE: usize = 12;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
     Ticket,
+    Wrap,
 }
 
 impl Purpose {
     fn label(self) -> &'static [u8] {
         match self {
             Self::Ticket => b"bowline ticket 1",
+            Self::Wrap => b"bowline ticket key 1",
         }
     }
 }

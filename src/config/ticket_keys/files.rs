@@ -34,9 +34,15 @@ struct KeyFile {
 }
 
 #[derive(Clone)]
-struct Contents {
+pub(super) struct Contents {
     bytes: Arc<Zeroizing<Vec<u8>>>,
     changed: Option<SystemTime>,
+}
+
+impl Contents {
+    pub(super) fn into_bytes(self) -> Arc<Zeroizing<Vec<u8>>> {
+        self.bytes
+    }
 }
 
 impl Hash for KeyFile {
@@ -104,7 +110,7 @@ impl KeyFile {
     }
 }
 
-fn read(path: &Path) -> io::Result<Contents> {
+pub(super) fn read(path: &Path) -> io::Result<Contents> {
     // One allocation, so that no copy stays in freed memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity((MAX_SIZE as usize) + 2));
     File::open(path)?.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;

@@ -5,6 +5,7 @@ mod files;
 mod key;
 mod set;
 mod ticket;
+mod wrap;
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,6 +19,7 @@ pub use self::key::TicketKey;
 use self::key::unusable;
 pub use self::set::TicketKeySet;
 use self::ticket::Crypto;
+pub use self::wrap::WrapKey;
 use super::common::contradiction;
 use crate::core::engine::library::Library;
 use crate::error::Error;
