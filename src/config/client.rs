@@ -26,7 +26,7 @@ use super::settings::Settings;
 use super::shared_methods::{impl_builder, impl_tls};
 use super::tickets;
 use super::verify::{AcceptAnyServer, RootsAsServers};
-use super::volume::Volumes;
+use super::volume::{Reading, Volumes};
 #[cfg(feature = "tokio")]
 use super::x509;
 use super::{ConfigWarning, TlsVersion};
@@ -224,12 +224,12 @@ impl ClientTlsBuilder {
     /// # Errors
     /// [`ConfigError`](crate::ConfigError): a mistake in the configuration.
     pub fn build(self) -> Result<ClientTls, Error> {
-        self.read_files().build_from_memory()
+        self.read_files(Reading::First).build_from_memory()
     }
 
     /// The same builder, after its files were read.
-    pub(super) fn read_files(&self) -> Self {
-        let read = Volumes::read(|volumes| {
+    pub(super) fn read_files(&self, reading: Reading) -> Self {
+        let read = Volumes::read(reading, |volumes| {
             let mut read = self.clone();
             read.common.read_files(volumes);
             read.roots.iter_mut().for_each(|source| source.read_file(volumes));

@@ -21,7 +21,7 @@ use super::settings::Settings;
 use super::shared_methods::{impl_builder, impl_tls};
 use super::ticket_keys::KeyFiles;
 use super::ticketer::Ticketer;
-use super::volume::Volumes;
+use super::volume::{Reading, Volumes};
 use super::{ConfigWarning, TicketKeys, TlsVersion};
 use crate::core::engine::EngineKind;
 use crate::core::session::Session;
@@ -339,12 +339,12 @@ impl ServerTlsBuilder {
     /// # Errors
     /// [`ConfigError`](crate::ConfigError): a mistake in the configuration.
     pub fn build(self) -> Result<ServerTls, Error> {
-        ServerTls::from_memory(&self.read_files()?)
+        ServerTls::from_memory(&self.read_files(Reading::First)?)
     }
 
     /// Reads all files, in one revision.
-    pub(super) fn read_files(&self) -> Result<InMemory, Error> {
-        Volumes::read(|volumes| {
+    pub(super) fn read_files(&self, reading: Reading) -> Result<InMemory, Error> {
+        Volumes::read(reading, |volumes| {
             let Self { mut common, default_identity, mut client_auth, mut ticketer, resolver, changes, .. } =
                 self.clone();
             let mut warnings = Vec::new();

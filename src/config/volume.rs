@@ -6,7 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+
+/// Whether the files were read before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Reading {
+    #[default]
+    First,
+    /// A pipe is empty now, and opening it may wait without end.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The reloader uses it.
+    Again,
+}
 
 /// The folders of the files that were read, and the target of each folder's link.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -14,22 +25,36 @@ pub(super) struct Volumes {
     led: BTreeMap<PathBuf, Option<PathBuf>>,
     /// A file could not be read, or a link could not be resolved.
     has_failed: bool,
+    reading: Reading,
 }
 
 impl Volumes {
     /// Reads the files. If a file could not be read, and the link of a folder has changed, then the old revision may
     /// have been removed in the meantime. In this case, the new revision is read.
-    pub(super) fn read<T, E>(read: impl Fn(&mut Self) -> Result<T, E>) -> Result<T, E> {
+    pub(super) fn read<T, E>(reading: Reading, read: impl Fn(&mut Self) -> Result<T, E>) -> Result<T, E> {
         const ATTEMPTS: usize = 100;
+        let new = || Self { reading, ..Self::default() };
         for _ in 1..ATTEMPTS {
-            let mut volumes = Self::default();
+            let mut volumes = new();
             let result = read(&mut volumes);
             let has_failed = volumes.has_failed || result.is_err();
             if !has_failed || volumes.led.iter().all(|(folder, led)| led == &fs::canonicalize(folder).ok()) {
                 return result;
             }
         }
-        read(&mut Self::default())
+        read(&mut new())
+    }
+
+    /// Whether the file can be read (again).
+    pub(super) fn check(&self, path: &Path) -> io::Result<()> {
+        let is_lasting = |found: fs::Metadata| found.is_file() || found.is_dir();
+        match self.reading == Reading::First || fs::metadata(path).map_or(true, is_lasting) {
+            true => Ok(()),
+            false => {
+                let why = "it is a pipe or a device, whose contents can be read only once";
+                Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+            }
+        }
     }
 
     /// A file could not be read.

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use super::client::{ClientTls, ClientTlsBuilder};
 pub(crate) use super::fingerprint::Fingerprint;
 use super::server::{ServerTls, ServerTlsBuilder};
+use super::volume::Reading;
 use crate::error::{Error, chain};
 
 /// Something that is made from files, and is in use.
@@ -66,7 +67,7 @@ pub(crate) struct WatchedServer {
 impl Watched for WatchedServer {
     fn read(&self) -> Contents {
         let tls = self.tls.clone();
-        match self.files.read_files() {
+        match self.files.read_files(Reading::Again) {
             Ok(read) => Contents::new(Fingerprint::of(&read), move || {
                 let new = ServerTls::from_memory(&read)?;
                 Ok(Box::new(move || replaces(|| tls.generation(), || tls.replace(new))))
@@ -89,7 +90,7 @@ pub(crate) struct WatchedClient {
 
 impl Watched for WatchedClient {
     fn read(&self) -> Contents {
-        let (tls, read) = (self.tls.clone(), self.files.read_files());
+        let (tls, read) = (self.tls.clone(), self.files.read_files(Reading::Again));
         Contents::new(read.fingerprint(), move || {
             let new = read.build_from_memory()?;
             Ok(Box::new(move || replaces(|| tls.generation(), || tls.replace(new))))

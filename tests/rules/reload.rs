@@ -271,6 +271,32 @@ async fn a_panic_in_the_applications_part_is_a_mistake() {
     .await;
 }
 
+/// A shell passes a pipe with `--key <(decrypt key.enc)`. Opening it again would wait for a writer, without end.
+///
+/// rule: reload-6
+#[tokio::test]
+async fn a_pipe_is_read_once() {
+    bounded("a pipe", async {
+        let files = Files::new();
+        let pipe = files.dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let (to, text) = (pipe.clone(), fs::read(files.server()).unwrap());
+        let writing = std::thread::spawn(move || fs::write(to, text).unwrap());
+        let builder = ServerTls::builder().identity_pem_files(files.server(), &pipe);
+        let tls = builder.clone().build().unwrap();
+        writing.join().unwrap();
+        let reloader = Reloader::builder().every(NEVER).server(&tls, builder).start();
+        let looked = tokio::time::timeout(Duration::from_secs(10), reloader.reload_now()).await;
+        // Ends a look that waits for a writer, so that this test ends when it fails.
+        drop(fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap());
+        let error = looked.unwrap().unwrap_err();
+        let told = chain(&error).to_string();
+        assert!(told.starts_with(&format!("{}: cannot be read: it is a pipe", pipe.display())), "{told}");
+        assert_eq!(tls.generation(), 1);
+    })
+    .await;
+}
+
 /// Makes a revision of a volume the current one, as Kubernetes does.
 fn publish(volume: &Path, revision: &str, identity: &Identity) {
     let dir = volume.join(revision);

@@ -64,7 +64,8 @@ impl Source {
     /// Reads the file now. A failure is reported by the method that needs the contents.
     pub(super) fn read(&mut self, volumes: &mut Volumes) {
         let Self::File(path) = self else { return };
-        let bytes = read(&volumes.place(path)).map(Arc::from).map_err(Arc::new);
+        let place = volumes.place(path);
+        let bytes = volumes.check(&place).and_then(|()| read(&place)).map(Arc::from).map_err(Arc::new);
         if bytes.is_err() {
             volumes.note_failure();
         }

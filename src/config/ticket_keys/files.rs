@@ -71,7 +71,8 @@ impl KeyFiles {
     /// Reads the files now. A failure is reported by [`set`](Self::set).
     pub(in crate::config) fn read_files(&mut self, volumes: &mut Volumes) {
         for file in &mut self.0 {
-            let contents = read(&volumes.place(&file.path)).map_err(Arc::new);
+            let place = volumes.place(&file.path);
+            let contents = volumes.check(&place).and_then(|()| read(&place)).map_err(Arc::new);
             if contents.is_err() {
                 volumes.note_failure();
             }
