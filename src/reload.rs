@@ -1,9 +1,10 @@
 //! Loads certificates and keys again while they are in use.
 //!
-//! The task of a [`Reloader`] looks at the files at intervals. It reads the contents and not the times of the files: a
-//! copy may keep an old time, and some file systems count in whole seconds. `config/watched.rs` says what can be watched.
-//! Reading and checking run on a thread that may block, because a slow disk must not delay connections. The swap runs in
-//! the task, so a look that is cancelled has changed nothing, or everything.
+//! The task of a [`Reloader`] reads the files at intervals. It compares their contents and not their modification
+//! times: a copy may keep an old time, and some file systems count in whole seconds. `config/watched.rs` lists what can
+//! be watched. One pass over the files reads them, checks new contents, and puts these in use. Reading and checking run
+//! on a thread that may block, because a slow disk must not delay connections. The last step runs in the task and waits
+//! for nothing, so a cancelled pass has put in use either all new contents or none.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,9 +23,9 @@ use crate::policy::Policy;
 /// Loads the files of TLS configurations again when their contents have changed, while the configurations are in use.
 ///
 /// It watches all files of a builder: certificates and private keys, a directory of identities (also as Kubernetes
-/// mounts it), CAs, lists of revoked certificates and OCSP responses. New contents are checked first. If all of them can
-/// be used, new handshakes use them; otherwise the old contents stay in use, and the mistake is reported once, with its
-/// file and line. Open connections are not affected (rules: reload-5, reload-6).
+/// mounts it), CAs, lists of revoked certificates and OCSP responses. New contents are checked first. If all new
+/// contents can be used, new handshakes use them; otherwise the old contents stay in use, and the mistake is reported
+/// once, with its file and line. Open connections are not affected (rules: reload-5, reload-6).
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,7 +49,7 @@ use crate::policy::Policy;
 /// # Ok(()) }
 /// ```
 ///
-/// The reloader stops when it is dropped. The configurations stay as they are then.
+/// The reloader stops when it is dropped. The configurations then keep their last contents.
 #[doc(alias = "watch")]
 #[doc(alias = "rotate")]
 #[doc(alias = "SIGHUP")]
@@ -66,11 +67,11 @@ pub struct ReloaderBuilder {
     observers: Observers,
 }
 
-/// The result of a look at the files.
+/// The result of one pass over the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reloaded {
-    /// Whether the contents are other ones than before.
+    /// Whether the contents differ from those that were in use before.
     pub is_new: bool,
     /// The [generation](ServerTls::generation) of the first configuration that the reloader watches.
     pub generation: u64,
@@ -89,14 +90,14 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const SHORTEST: Duration = Duration::from_millis(10);
 
 impl Reloader {
-    /// A reloader that looks at the files every 10 seconds, and has no configuration yet.
+    /// A reloader that reads the files every 10 seconds, and has no configuration yet.
     pub fn builder() -> ReloaderBuilder {
         ReloaderBuilder { sources: Vec::new(), interval: INTERVAL, observers: Observers::default() }
     }
 
-    /// Looks at the files now. Call this when the process gets SIGHUP. Observers and [events](Self::events) are
-    /// notified also if the contents have not changed. A mistake that was reported before is returned, and is not
-    /// reported again.
+    /// Reads the files now. Call this when the process gets SIGHUP. Observers and [events](Self::events) are notified
+    /// also if the contents have not changed. A mistake that was reported before is returned, and is not reported
+    /// again.
     ///
     /// # Errors
     /// [`Error::Config`] with the file and the line: the contents cannot be used, and the old ones stay in use.
@@ -108,7 +109,8 @@ impl Reloader {
         self.watch.look(true).await
     }
 
-    /// The results from now on: each change, each mistake once, and the result of each [`reload_now`](Self::reload_now).
+    /// Reports each result from now on: each change, each mistake once, and the result of each
+    /// [`reload_now`](Self::reload_now).
     pub fn events(&self) -> ReloadEvents {
         ReloadEvents(self.watch.events.subscribe())
     }
@@ -145,7 +147,7 @@ impl fmt::Debug for Reloader {
 
 impl ReloaderBuilder {
     /// Watches the files of a server. `files` is the builder from which `tls` was made, or another one: its
-    /// configuration replaces the one in `tls` at the first look. May be called several times; all configurations
+    /// configuration then replaces the one in `tls` at the first pass. May be called several times; all configurations
     /// change together or not at all.
     ///
     /// Do not call [`ServerTls::replace`] for a configuration that is watched: the next change of the files would undo
@@ -160,7 +162,7 @@ impl ReloaderBuilder {
         self.source(shared(WatchedClient { tls: tls.clone(), files }))
     }
 
-    /// The time between two looks at the files; default 10 seconds, at least 10 milliseconds. Every look reads all
+    /// The time between two passes over the files; default 10 seconds, at least 10 milliseconds. Every pass reads all
     /// files.
     pub fn every(self, interval: Duration) -> Self {
         Self { interval: interval.max(SHORTEST), ..self }
@@ -186,7 +188,7 @@ impl ReloaderBuilder {
         self
     }
 
-    /// Starts the task that looks at the files. The first look is after one interval.
+    /// Starts the task that reads the files. The first pass is after one interval.
     ///
     /// # Panics
     /// Outside of a tokio runtime with time enabled.
@@ -215,19 +217,19 @@ impl fmt::Debug for ReloaderBuilder {
     }
 }
 
-/// What is watched, and the last look.
+/// The watched configurations, and the result of the last pass.
 struct Watch {
     sources: Arc<[Arc<dyn Watched>]>,
     observers: Observers,
     events: broadcast::Sender<Result<Reloaded, Error>>,
-    /// Locked during a look.
+    /// Locked during a pass.
     last: Mutex<Look>,
 }
 
-/// The result of a look.
+/// The result of a pass.
 #[derive(Default, Clone)]
 struct Look {
-    /// The contents of each source. `None` before the first look: the files may have changed since the configurations
+    /// The contents of each source. `None` before the first pass: the files may have changed since the configurations
     /// were made.
     contents: Option<Vec<Fingerprint>>,
     /// Set if the contents cannot be used.
@@ -240,14 +242,14 @@ impl Watch {
         let (sources, before) = (Arc::clone(&self.sources), last.clone());
         let looked = spawn_blocking(move || read_and_check(&sources, &before, is_asked)).await;
         let (contents, checked) = looked.map_err(std::io::Error::from)?;
-        // From here on, nothing waits.
+        // Nothing after this line waits, so a cancelled pass cannot stop halfway.
         let Some(checked) = checked else {
             return last.mistake.clone().map_or_else(|| Ok(self.reloaded(false)), Err);
         };
         last.contents = Some(contents);
         let before = last.mistake.take();
         let result = checked.map(|all| {
-            // Every source is put in use, also after one that has changed.
+            // Calls `put_in_use` for every source, also after one that has changed.
             let is_new = all.into_iter().map(|put_in_use| put_in_use()).fold(false, |any, one| any | one);
             self.reloaded(is_new)
         });
@@ -287,7 +289,8 @@ impl Watch {
 /// What has to be put in use for each source, or the first mistake.
 type Checked = Result<Vec<PutInUse>, Error>;
 
-/// `None` if the contents are those of the last look, and need no answer.
+/// Without a second value, no check is needed: the contents are those of the last pass, and either no request waits for
+/// a result, or the last pass has already found the mistake in these contents.
 fn read_and_check(sources: &[Arc<dyn Watched>], last: &Look, is_asked: bool) -> (Vec<Fingerprint>, Option<Checked>) {
     let read: Vec<Contents> = sources.iter().map(|source| source.read()).collect();
     let contents: Vec<Fingerprint> = read.iter().map(|one| one.fingerprint).collect();

@@ -24,7 +24,7 @@ Arguments of tls and starttls: cert= and key=, our certificate chain and private
 certificates of this CA; client-optional, accept clients without one too; alpn=a,b; min=1.2 and max=1.3. Of all kinds:
 backlog=N. Of unix: mode=660.
   --starttls HOW            how clients of a starttls: endpoint request TLS: smtp, lmtp, imap, pop3, nntp, irc, ftp,
-                            ldap, xmpp, xmpp-server, postgres, or line:CMD (CMD is the line that requests it). Clients
+                            ldap, xmpp, xmpp-server, postgres, or line:CMD (CMD is the line that requests TLS). Clients
                             get the greeting of the service
   --leftover refuse|feed    how to treat bytes that came before the upgrade: end the connection, or pass them to TLS
                             if they can be the start of a handshake; default feed
@@ -36,7 +36,7 @@ For --connect, where the service is, ENDPOINT is one of
 Arguments of tls and starttls: ca=FILE, trusted roots (PEM; default the system's); name=NAME, the server name to request
 and to check (default the host); cert=, key=, alpn=, min=, max=. Of all kinds: timeout=SECS for connecting,
 default 30; bind=IP.
-  --connect-starttls HOW    how to request TLS from the service of a starttls: endpoint: one of the same
+  --connect-starttls HOW    how to request TLS from the service of a starttls: endpoint; the values of --starttls
 
   --identities DIR          instead of cert= and key=: certificates and keys, chosen by the name that the client asks for.
                             NAME.pem with NAME.key, or sub-folders with tls.crt and tls.key, or both of these in DIR itself
@@ -44,9 +44,9 @@ default 30; bind=IP.
   --crl FILE                refuse client certificates that this list revokes (PEM); needs a client CA
   --ticket-keys FILE,...    share the keys of session tickets with other processes, so that clients can resume their sessions
                             on each of them: files as nginx (one key of 48 or 80 bytes) or HAProxy (base64, at least
-                            three lines) reads them. The first file seals
-  --reload-every SECS       how often the files of TLS are looked at, as the argument reload=SECS; default 10. SIGHUP
-                            looks at once
+                            three lines) reads them. The first file has the key that encrypts new tickets
+  --reload-every SECS       the interval at which the files of TLS are read again, as the argument reload=SECS; default 10.
+                            SIGHUP reads them at once
   --proxy off|accept|require   the PROXY protocol, versions 1 and 2, from clients; default off. accept and require need
                             --trusted
   --trusted CIDR,...        the networks of the proxies. With accept, connections from elsewhere need no header; with
@@ -125,7 +125,7 @@ impl TlsFlags {
         self.reloading(&endpoint)
     }
 
-    /// The files are looked at every 10 seconds, unless the user has chosen another time.
+    /// The files are read again every 10 seconds, unless the user has chosen another interval.
     fn reloading(&self, endpoint: &ServerEndpoint) -> Result<ServerEndpoint, Usage> {
         let has = |wanted: &str| endpoint.arguments().iter().any(|(name, _)| *name == wanted);
         let has_tls = has("cert") || has("identities");

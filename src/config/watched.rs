@@ -1,10 +1,11 @@
 //! What a [`Reloader`](crate::Reloader) reads again: something that is made from files and is in use.
 //!
-//! This is the only place that says what can be watched. A new kind of file (for example, keys that encrypt tickets)
-//! implements [`Watched`], and a method of `ReloaderBuilder` adds it.
+//! Everything that can be watched is listed in this file. To watch another kind of file, implement [`Watched`] here,
+//! and add a method to `ReloaderBuilder`.
 //!
-//! A look has three steps, so that several of them change together. First all files are read, without an error. Only if
-//! the contents are new, they are checked. Only if all of them can be used, they are put in use, which cannot fail.
+//! One pass over the files has three steps, so that several configurations change together. First the pass reads all
+//! files; a file that cannot be read is no error yet. If the contents are new, the pass checks them. If all of them can
+//! be used, the pass puts them in use, and this step cannot fail.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,7 +21,7 @@ pub(crate) trait Watched: Send + Sync + 'static {
     /// Reads the files. Called on a thread that may block.
     fn read(&self) -> Contents;
 
-    /// What is in use now.
+    /// The contents that are in use now.
     fn in_use(&self) -> InUse;
 }
 
@@ -31,13 +32,13 @@ pub(crate) struct Contents {
     pub(crate) check: Box<dyn FnOnce() -> Result<PutInUse, Error> + Send>,
 }
 
-/// Puts checked contents in use, and returns whether they are other ones. It must not block.
+/// Puts checked contents in use, and returns whether they differ from the old ones. It must not block.
 pub(crate) type PutInUse = Box<dyn FnOnce() -> bool + Send>;
 
-/// What is in use.
+/// The part that is in use.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct InUse {
-    /// The generation of a configuration. `None` for something that is only a part of one.
+    /// The generation of a configuration. `None` for a part of a configuration.
     pub(crate) generation: Option<u64>,
     /// The time at which the first certificate expires.
     pub(crate) not_after: Option<SystemTime>,
@@ -51,7 +52,8 @@ impl Contents {
         Self { fingerprint, check: Box::new(check) }
     }
 
-    /// Files that could not even be read. The text of the error stands for the contents.
+    /// Stands for the contents of files that could not be read: the text of the error, so that a new error counts as a
+    /// change.
     pub(crate) fn unreadable(error: Error) -> Self {
         let text = chain(&error).to_string();
         Self::new(Fingerprint::of(text), move || Err(error))

@@ -22,8 +22,8 @@ Usage: web [OPTIONS]
   --certs DIR                 the directory of the development certificates, which are made if missing; default certs
   --cert FILE --key FILE      a certificate chain and its private key (PEM), instead of the development certificates
   --identities DIR            certificates and keys, chosen by the name that the client asks for: NAME.pem with NAME.key,
-                              or sub-folders with tls.crt and tls.key, or tls.crt and tls.key in DIR itself. The first by
-                              name is for clients without a name or with an unknown one
+                              or sub-folders with tls.crt and tls.key, or tls.crt and tls.key in DIR itself. A client that
+                              asks for no name or for an unknown one gets the first pair in the order of the names
   --client-ca FILE            require client certificates of this CA (PEM)
   --client-optional           ... and also accept clients without a certificate
   --crl FILE                  refuse client certificates that this list revokes (PEM); needs --client-ca
@@ -33,8 +33,8 @@ Usage: web [OPTIONS]
                               require, they are refused
   --ticket-keys FILE,...      share the keys of session tickets with other processes, so that clients can resume their
                               sessions on each of them: files as nginx (one key of 48 or 80 bytes) or HAProxy (base64,
-                              at least three lines) reads them. The first file seals
-  --reload-every SECS         how often the files are looked at; default 10. SIGHUP looks at once
+                              at least three lines) reads them. The first file has the key that encrypts new tickets
+  --reload-every SECS         the interval at which the files are read again; default 10. SIGHUP reads them at once
   --handshake-timeout SECS    how long a PROXY header and a handshake may take together; default 30
   --max-unfinished N          the largest number of unfinished handshakes; the next connection waits; default 4096
   --max-connections N         the largest number of open connections; the next one waits; default: no limit
@@ -43,8 +43,9 @@ Usage: web [OPTIONS]
   --drain-delay SECS          how long connections are accepted after SIGTERM, while /health says draining; default 0
   --drain-timeout SECS        how long open connections may continue after that; default 30
   --workers N                 the number of listening sockets on the port (SO_REUSEPORT); default 1
-  --upgrade-from PATH         replace the running service without refusing a client: take its sockets over at this Unix
-                              socket, if it is there, and let it drain. The next service does the same with this one
+  --upgrade-from PATH         take over the listening sockets of the service that runs with the same PATH (a Unix socket),
+                              and let that service drain; no client is refused. Without such a service, open the ports.
+                              A later service can take over from this one in the same way
   --metrics ADDR              answer GET /metrics (Prometheus) and GET /health here, in plain HTTP
   --log text|json             one line on standard output for each event; default text
   --help

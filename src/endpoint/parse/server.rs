@@ -44,7 +44,7 @@ use crate::error::{EndpointError, Error};
 /// | `ticket-keys=FILE,FILE` | `tls`, `starttls`, `fd`, `systemd` | the keys of session tickets, which several servers share, the first file seals ([`ticket_key_files`](crate::config::ServerTlsBuilder::ticket_key_files)) |
 /// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to agree on, the preferred one first |
 /// | `min=1.2`, `max=1.3` | `tls`, `starttls` | the versions of TLS |
-/// | `reload=SECONDS` | `tls`, `starttls`, `fd`, `systemd` | look at the files at this interval, and use new contents (a [`Reloader`](crate::Reloader)); fractions allowed; default: the files are read once |
+/// | `reload=SECONDS` | `tls`, `starttls`, `fd`, `systemd` | read the files again at this interval, and use new contents (a [`Reloader`](crate::Reloader)); fractions allowed; default: the files are read once |
 /// | `proxy=accept`, `proxy=require` | all but `unix` | connections of the proxies may or must begin with a PROXY header (feature `proxy`); `proxy=off`: never |
 /// | `trusted=NETWORK,...` | all but `unix` | the networks of the proxies: `trusted=10.0.0.0/8,2001\:db8\:\:/32`; needed with `proxy=accept` and `proxy=require` |
 ///

@@ -115,7 +115,7 @@ pub(crate) struct ServerText {
     /// The files of the keys for tickets, if servers share them.
     ticket_keys: Vec<String>,
     common: Common,
-    /// The time between two looks at the files. `None`: they are read once.
+    /// The time between two reads of the files. `None`: they are read once.
     reload: Option<Duration>,
 }
 
@@ -190,7 +190,7 @@ impl ServerText {
         all
     }
 
-    /// The time between two looks at the files.
+    /// The time between two reads of the files.
     #[cfg(feature = "tokio")]
     pub(crate) fn reload(&self) -> Option<Duration> {
         self.reload
