@@ -3,14 +3,16 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bowline::proxy::{Decoded, ProxyHeader};
-use bowline::testing::pki::Pki;
+use bowline::testing::pki::{Identity, Pki};
 use rustix::process::Signal;
 
 use crate::terminator::{ANY, Service, Terminator, capitals, client, identity, s_client};
-use crate::tools::{ca, certs, example};
+use crate::tools::{PATIENCE, ca, certs, example};
 
 /// Reads a header.
 fn header(socket: &mut BufReader<TcpStream>) -> ProxyHeader {
@@ -251,4 +253,99 @@ fn a_session_is_resumed_at_another_terminator_with_the_same_ticket_keys() {
         assert!(!resumed(&["-sess_in", &path("session")]), "{version}");
         std::fs::write(path("tickets"), old).unwrap();
     }
+}
+
+/// A front with files of its own: `tls.crt` and `tls.key` for localhost, `roots.pem`, and the certificate of a client.
+struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn new(pki: &Pki, client: &Identity) -> Self {
+        let files = Self { dir: tempfile::tempdir().unwrap() };
+        let server = pki.server(&["localhost"]);
+        for (name, text) in [
+            ("tls.crt", server.chain_pem()),
+            ("tls.key", server.key_pem()),
+            ("roots.pem", &pki.ca_pem()),
+            ("client.pem", &[client.chain_pem(), client.key_pem()].concat()),
+        ] {
+            files.write(name, text);
+        }
+        files
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+/// rule: reload-1, secure-6
+#[test]
+fn client_certificates_are_required_until_they_are_revoked() {
+    let pki = Pki::new();
+    let alice = pki.client("alice");
+    let files = Files::new(&pki, &alice);
+    files.write("list.crl", &pki.crl_pem());
+    let (roots, list, cert) = (files.path("roots.pem"), files.path("list.crl"), files.path("client.pem"));
+    let identity = format!(":cert={}:key={}", files.path("tls.crt"), files.path("tls.key"));
+    let service = Service::new(capitals);
+    let options = ["--client-ca", &roots, "--crl", &list, "--reload-every", "600"];
+    let terminator = Terminator::start(&format!("tls:{ANY}{identity}"), &service.endpoint(), &options);
+    let ask = |arguments: &[&str]| s_client(terminator.addr(), &[&["-CAfile", &roots], arguments].concat(), b"quit\n");
+    let with = ["-cert", &cert, "-cert_chain", &cert, "-key", &cert];
+    let refused = |alert: &str| {
+        let ended = terminator.ended();
+        assert_eq!((&ended["failed"], &ended["how"]), (&"client".into(), &"tls".into()), "{ended}");
+        assert!(ended["detail"].as_str().unwrap().to_lowercase().contains(alert), "{ended}");
+    };
+    assert_ne!(ask(&[]).text(), "QUIT\n");
+    refused("certificate");
+    assert_eq!(ask(&with).text(), "QUIT\n");
+    assert_eq!(terminator.ended()["client_end"], "closed");
+    pki.revoke(&alice);
+    files.write("list.crl", &pki.crl_pem());
+    terminator.send(Signal::HUP);
+    assert_eq!(terminator.event("reloaded")["generation"], 2);
+    assert_ne!(ask(&with).text(), "QUIT\n");
+    refused("revoked");
+}
+
+/// rule: proxy-4
+#[test]
+fn haproxy_in_front_names_the_client() {
+    let service = Service::new(header_then_capitals);
+    let options = ["--proxy", "require", "--trusted", "127.0.0.1", "--proxy-out", "v2"];
+    let terminator = Terminator::start(&format!("tls:{ANY}{}", identity()), &service.endpoint(), &options);
+    let dir = tempfile::tempdir().unwrap();
+    let front = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = dir.path().join("haproxy.cfg");
+    let text = format!(
+        "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
+         listen front\n bind {front}\n server terminator {} send-proxy-v2\n",
+        terminator.addr()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut haproxy = Command::new("haproxy");
+    haproxy.args(["-db", "-q", "-f"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
+    let Ok(mut haproxy) = haproxy.spawn() else {
+        return eprintln!("note: haproxy is not installed, so it was not tried");
+    };
+    let until = Instant::now() + PATIENCE;
+    while TcpStream::connect(front).is_err() {
+        assert!(Instant::now() < until, "haproxy does not listen");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let said = s_client(front, &[], b"quit\n");
+    let _ = haproxy.kill();
+    let _ = haproxy.wait();
+    assert_eq!(said.text(), "QUIT\n", "{}", said.stderr);
+    let header = service.served.join().unwrap();
+    assert_eq!(header.destination().unwrap().as_inet(), Some(front));
+    let client = header.source().unwrap().to_string();
+    assert!(std::iter::repeat_with(|| terminator.ended()).any(|ended| ended["client"] == client));
 }

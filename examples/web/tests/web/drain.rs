@@ -22,6 +22,31 @@ fn health_says_so_while_connections_are_still_accepted() {
     assert_eq!(status.code(), Some(0));
 }
 
+/// `--drain-timeout` is not reached, so curl has closed its connections after the last answer.
+#[test]
+fn slow_requests_are_answered_and_their_connections_end() {
+    let files = Files::new();
+    let web = files.start(&["--drain-timeout", "60"]);
+    let curls: Vec<_> = ["--http1.1", "--http2"]
+        .map(|version| {
+            let mut curl = Command::new("curl");
+            curl.args(["-sSi", "-m", "30", "--cacert", &files.text("ca.pem"), version, &web.url("/slow?ms=1000")]);
+            curl.stdout(Stdio::piped()).spawn().unwrap()
+        })
+        .into_iter()
+        .collect();
+    (0..2).for_each(|_| drop(web.event("secured")));
+    web.signal(Signal::TERM);
+    let said: Vec<_> =
+        curls.into_iter().map(|curl| String::from_utf8(curl.wait_with_output().unwrap().stdout).unwrap()).collect();
+    assert!(said[0].starts_with("HTTP/1.1 200") && said[0].contains("connection: close"), "{said:?}");
+    assert!(said[1].starts_with("HTTP/2 200"), "{said:?}");
+    assert!(said.iter().all(|said| said.ends_with("done")), "{said:?}");
+    let (events, status) = web.end();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(events.last().unwrap()["aborted"], 0, "{events:?}");
+}
+
 #[test]
 fn what_is_left_at_the_limit_is_aborted() {
     let files = Files::new();

@@ -7,7 +7,7 @@ use std::thread;
 use bowline::testing::pki::Profile;
 use rustix::process::Signal;
 
-use crate::program::{Files, Program};
+use crate::program::{Files, Program, s_client};
 
 /// A directory with two names.
 fn two_names() -> (Files, String) {
@@ -68,6 +68,31 @@ fn a_change_is_seen_and_a_mistake_is_told_once() {
     web.signal(Signal::TERM);
     let (events, _) = web.end();
     assert!(events.iter().all(|event| event["event"] != "reload_failed"), "{events:?}");
+}
+
+/// The first by name. Names that begin with a dot are skipped.
+#[test]
+fn an_unknown_name_gets_the_first_identity() {
+    let files = Files::new();
+    std::fs::create_dir_all(files.path("ids")).unwrap();
+    files.issue("ids/b", &["b.example"]);
+    files.issue("ids/a", &["*.wild.example"]);
+    files.write("ids/.hidden.pem", "no certificate");
+    let web = start(&files, &files.text("ids"), &[]);
+    let served = |name: &str| {
+        let said = s_client(web.https, &files.path("ca.pem"), &["-servername", name, "-verify_hostname", name], "Q\n");
+        let names: Vec<_> = said.lines().filter(|line| line.contains("Verify return code")).collect();
+        names.first().is_some_and(|line| line.contains("0 (ok)"))
+    };
+    assert!(served("b.example") && served("x.wild.example"));
+    // A wildcard stands for one label.
+    assert!(!served("x.y.wild.example") && !served("other.example"));
+    let unknown = ["-servername", "other.example", "-verify_hostname", "x.wild.example"];
+    let said = s_client(web.https, &files.path("ca.pem"), &unknown, "Q\n");
+    assert!(said.contains("Verify return code: 0 (ok)"), "{said}");
+    let unnamed = ["-noservername", "-verify_hostname", "x.wild.example"];
+    let said = s_client(web.https, &files.path("ca.pem"), &unnamed, "Q\n");
+    assert!(said.contains("Verify return code: 0 (ok)"), "{said}");
 }
 
 /// Kubernetes swaps the link `..data`.

@@ -1,6 +1,6 @@
 //! The paths of the application, over HTTP/1.1 and HTTP/2.
 
-use crate::program::{Files, s_client};
+use crate::program::{Files, Program, s_client};
 
 #[test]
 fn every_path_answers_over_both_versions_of_http() {
@@ -81,6 +81,27 @@ fn openssl_gets_an_answer_and_close_notify() {
     let said = s_client(web.https, &files.path("ca.pem"), &["-alpn", "http/1.1", "-ign_eof"], request);
     assert!(said.contains("Verify return code: 0 (ok)") && said.contains("\r\n\r\nok"), "{said}");
     assert!(said.trim_end().ends_with("closed"), "{said}");
+}
+
+#[test]
+fn the_protocols_of_alpn_can_be_chosen() {
+    let files = Files::new();
+    let web = files.start(&["--alpn", "http/1.1"]);
+    assert_eq!(files.json(&["--http2", &web.url("/whoami")])["alpn"], "http/1.1");
+}
+
+/// Without options about certificates. The lines of the text format are for people.
+#[test]
+fn development_certificates_are_made_and_kept() {
+    let files = Files::new();
+    let dir = files.text("made");
+    for _ in 0..2 {
+        let web = Program::start(&["--certs", &dir, "--listen", "127.0.0.1:0", "--log", "text"]);
+        let ca = files.text("made/ca.pem");
+        assert_eq!(files.get(&["--cacert", &ca, &web.url("/health")]), "ok");
+        std::fs::copy(&ca, files.path("made-once.pem")).unwrap();
+    }
+    assert_eq!(std::fs::read(files.path("made/ca.pem")).unwrap(), std::fs::read(files.path("made-once.pem")).unwrap());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! A PKI in files, and the programs that the tests start.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bowline::testing::pki::Pki;
 use bowline::{ClientTls, DrainGroup, Listener, ServerTls, TlsListener};
@@ -23,6 +23,9 @@ impl Certs {
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("ca.pem", &pki.ca_pem());
         write("client.pem", &format!("{}{}", client.chain_pem(), client.key_pem()));
+        let server = pki.server(&["localhost"]);
+        write("server.pem", server.chain_pem());
+        write("server.key", server.key_pem());
         Self { pki, folder }
     }
 
@@ -79,4 +82,26 @@ pub(crate) async fn finished(command: &mut Command) -> String {
     let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{status}: {out}{err}");
     out.into_owned()
+}
+
+/// The example `terminator`. It is built if it is missing or older than its sources.
+pub(crate) fn terminator() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let test = std::env::current_exe().unwrap();
+    let target = test.ancestors().nth(3).unwrap();
+    let newest = newest(&root.join("src")).max(newest(&root.join("examples/terminator")));
+    let mut built = ["debug", "release"].map(|profile| target.join(profile).join("examples/terminator")).into_iter();
+    let is_new = |program: &PathBuf| program.metadata().and_then(|file| file.modified()).is_ok_and(|at| at >= newest);
+    built.find(is_new).unwrap_or_else(|| {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--locked", "--example", "terminator", "--target-dir"]).arg(target);
+        assert!(cargo.current_dir(root).status().unwrap().success(), "the terminator does not build");
+        target.join("debug/examples/terminator")
+    })
+}
+
+fn newest(path: &Path) -> SystemTime {
+    let own = path.metadata().unwrap().modified().unwrap();
+    let Ok(entries) = std::fs::read_dir(path) else { return own };
+    entries.map(|entry| newest(&entry.unwrap().path())).max().unwrap_or(own)
 }

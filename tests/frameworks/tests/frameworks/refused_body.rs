@@ -2,10 +2,12 @@
 //! (rule: close-15).
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::process::Stdio;
 use std::sync::Arc;
 
+use bowline::Listener;
 use bowline::hyper::{HttpConnector, Server};
-use bowline::{Connector, Listener, relay};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::service::service_fn;
@@ -13,11 +15,13 @@ use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
+use tokio::process::Child;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::common::{Certs, program};
+use crate::common::{Certs, program, terminator};
 
 /// Requests of each client to each server.
 const TIMES: usize = 25;
@@ -125,29 +129,28 @@ impl Place {
     }
 }
 
-/// A server in plaintext, one over TLS, and one in plaintext after a relay that ends TLS.
-async fn places(certs: &Certs, times: usize) -> [Place; 3] {
+/// A server in plaintext, one over TLS, and one in plaintext after the terminator, which ends TLS in a process of its own.
+async fn places(certs: &Certs, times: usize) -> ([Place; 3], Child) {
     let plain = Listener::bind("127.0.0.1:0").await.unwrap();
     let address = plain.local_addr();
     tokio::spawn(async move { Server::new().serve(plain, service_fn(refuse)).await });
     let (listener, tls, _) = certs.listener().await;
     tokio::spawn(async move { Server::new().serve(listener, service_fn(refuse)).await });
-    let (mut front, relayed, _) = certs.listener().await;
-    let to = address.clone();
-    tokio::spawn(async move {
-        while let Ok(mut client) = front.accept().await {
-            let to = to.clone();
-            tokio::spawn(async move {
-                let mut service = Connector::new().connect_addr(to).await.unwrap();
-                relay(&mut client, &mut service).await;
-            });
-        }
-    });
-    [
+    let (cert, key) = (certs.path("server.pem"), certs.path("server.key"));
+    let listen = format!("tls:127.0.0.1:0:cert={}:key={}:alpn=h2,http/1.1", cert.display(), key.display());
+    let terminator = tokio::task::spawn_blocking(terminator).await.unwrap();
+    let mut terminator = program(terminator.to_str().unwrap(), &["--listen", &listen, "--connect"]);
+    let mut terminator = terminator.arg(format!("tcp:{address}")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(terminator.stdout.take().unwrap()).lines();
+    let listening = lines.next_line().await.unwrap().unwrap();
+    let relayed: SocketAddr = listening.strip_prefix("listening tls ").unwrap().parse().unwrap();
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    let places = [
         Place { name: "plaintext", port: address.as_inet().unwrap().port(), is_tls: false, times },
         Place { name: "TLS", port: tls, is_tls: true, times },
-        Place { name: "after a relay", port: relayed, is_tls: true, times },
-    ]
+        Place { name: "after the terminator", port: relayed.port(), is_tls: true, times },
+    ];
+    (places, terminator)
 }
 
 /// The answers that each client has lost.
@@ -174,7 +177,8 @@ async fn lost(certs: &Certs, places: impl IntoIterator<Item = Place>) -> Vec<(St
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_answer_to_a_body_that_is_refused_reaches_every_client() {
     let certs = Certs::new();
-    let lost = lost(&certs, places(&certs, TIMES).await).await;
+    let (places, _terminator) = places(&certs, TIMES).await;
+    let lost = lost(&certs, places).await;
     assert!(lost.is_empty(), "of {TIMES} answers each, lost: {lost:?}");
 }
 
@@ -202,6 +206,8 @@ async fn the_answers_that_are_lost_here_and_over_tokio_rustls() {
     });
     let theirs = lost(&certs, [Place { name: "tokio-rustls", port, is_tls: true, times: MANY }]).await;
     println!("of {MANY} answers each, lost over tokio-rustls: {theirs:?}");
-    let ours = lost(&certs, places(&certs, MANY).await).await;
+    let (places, _terminator) = places(&certs, MANY).await;
+    let ours = lost(&certs, places).await;
+    println!("here: {ours:?}");
     assert!(ours.is_empty(), "of {MANY} answers each, lost: {ours:?}");
 }
