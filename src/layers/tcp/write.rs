@@ -172,7 +172,9 @@ impl TcpWriteHalf {
         self.socket.settle();
         let Some(shared) = self.socket.shared.take_if(|_| self.socket.state.is_finishing()) else { return Ok(()) };
         shared.allow_orderly_end();
-        match shared.socket.get().map_or_else(|| Err(gone()), |stream| socket::Options::of(&stream).shutdown_write()) {
+        // After a reset, Linux refuses to end the half. Other systems may accept it, although no FIN is sent.
+        let stream = shared.socket.get().filter(|_| !shared.control().was_reset());
+        match stream.map_or_else(|| Err(gone()), |stream| socket::Options::of(&stream).shutdown_write()) {
             Ok(()) => {
                 shared.fin_sent.begin();
                 shared.control().note_write_ended();
