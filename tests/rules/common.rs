@@ -1,6 +1,8 @@
 //! Helpers for the checks of this program.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bowline::testing::{BoxTransport, Kind, pair_with};
@@ -83,6 +85,11 @@ pub async fn bounded(what: &str, check: impl Future<Output = ()> + Send + 'stati
         }
         Err(_) => panic!("hangs over {what}"),
     }
+}
+
+/// Polls a future once.
+pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx))).await
 }
 
 /// Bytes that identify their position: any loss, repetition or reordering changes them.

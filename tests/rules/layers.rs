@@ -100,7 +100,7 @@ async fn more_layers_than_a_task_has_budget_still_move() {
         let (mut a, mut b) = exchange(ends, 50_000).await;
         settle(&mut a, &mut b).await;
         let (x, y) = tokio::join!(a.close(), b.close());
-        assert!(ended_together(&x, &y), "{:?} {:?}", x.reason, y.reason);
+        assert!(ended_together(&x, &y), "{x}; {y}");
     })
     .await;
 }

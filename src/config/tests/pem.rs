@@ -77,7 +77,9 @@ async fn roots_that_were_joined_are_all_trusted() {
 #[test]
 fn a_possibly_lost_section_is_an_error_with_its_line() {
     let server = Pki::new().server(&[]);
-    let (leaf, intermediate) = halves(&server);
+    // The cases below cut and join text with the line ends of Unix. On Windows, rcgen writes others.
+    let chain = server.chain_pem().replace('\r', "");
+    let (leaf, intermediate) = chain.split_at(chain.rfind("-----BEGIN").unwrap());
     let lines = leaf.lines().count();
     let next = lines + 1;
     let der = String::from_utf8_lossy(&server.cert_der()).into_owned();
