@@ -7,6 +7,7 @@
 
 mod alerts;
 mod api;
+mod booleans;
 mod dependencies;
 mod documents;
 mod generated;
