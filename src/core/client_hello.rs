@@ -156,7 +156,7 @@ fn numbers<N: From<u16>>(bytes: &[u8]) -> Option<Vec<N>> {
 /// Collects a ClientHello from the bytes that a connection has received so far, whatever the number of its segments and
 /// records. Each byte is looked at once.
 #[derive(Debug, Default)]
-pub(crate) struct ClientHelloReader {
+pub struct ClientHelloReader {
     /// The length of the records that were read completely.
     len: usize,
     /// The message, or the first part of it.
@@ -168,7 +168,7 @@ impl ClientHelloReader {
     ///
     /// # Errors
     /// The bytes are not TLS, or not a ClientHello, or the message is malformed or too long. The peer is to blame.
-    pub(crate) fn read(&mut self, received: &[u8]) -> Result<Option<ClientHello>, TlsError> {
+    pub fn read(&mut self, received: &[u8]) -> Result<Option<ClientHello>, TlsError> {
         loop {
             let rest = received.get(self.len..).unwrap_or_default();
             if self.len == 0 && !may_begin_tls(rest) {

@@ -1,0 +1,35 @@
+//! The fuzz targets, and the inputs to begin with.
+//!
+//! A target panics if the crate does, and if one of its own checks fails.
+
+mod bytes;
+pub mod dialogue;
+pub mod endpoint;
+pub mod hello;
+pub mod inbox;
+pub mod pem;
+pub mod proxy;
+pub mod session;
+mod text;
+pub mod ticket;
+pub mod upgrade;
+
+/// A target: its name, its function, and the inputs to begin with.
+pub struct Target {
+    pub name: &'static str,
+    pub run: fn(&[u8]),
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All of them.
+pub const TARGETS: [Target; 9] = [
+    Target { name: "session", run: session::run, seeds: session::seeds },
+    Target { name: "inbox", run: inbox::run, seeds: inbox::seeds },
+    Target { name: "upgrade", run: upgrade::run, seeds: upgrade::seeds },
+    Target { name: "proxy", run: proxy::run, seeds: proxy::seeds },
+    Target { name: "hello", run: hello::run, seeds: hello::seeds },
+    Target { name: "pem", run: pem::run, seeds: pem::seeds },
+    Target { name: "endpoint", run: endpoint::run, seeds: endpoint::seeds },
+    Target { name: "dialogue", run: dialogue::run, seeds: dialogue::seeds },
+    Target { name: "ticket", run: ticket::run, seeds: ticket::seeds },
+];

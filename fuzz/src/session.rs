@@ -1,0 +1,317 @@
+//! Two sessions and a wire that the input changes, with each engine: the same data and the same ends.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::LazyLock;
+
+use bowline::core::half::{End, RecvHalf, SendHalf};
+use bowline::core::session::{Session, Step};
+use bowline::testing::pki::Pki;
+use bowline::{ClientTls, Phase, Reason, ServerTls, TlsVersion, Watermarks};
+
+use crate::bytes::Bytes;
+
+const VERSIONS: [TlsVersion; 2] = [TlsVersion::V1_2, TlsVersion::V1_3];
+
+/// For each engine: the clients of each version, and the server.
+static CONFIGS: LazyLock<[([ClientTls; 2], ServerTls); 2]> = LazyLock::new(|| {
+    let pki = Pki::new();
+    [false, true].map(|is_express| {
+        let clients = VERSIONS.map(|version| {
+            let builder = pki.client_tls_builder().min_version(version).max_version(version);
+            let builder = if is_express { builder.express() } else { builder };
+            builder.build().expect("the test PKI is valid")
+        });
+        let builder = pki.server_tls_builder();
+        let builder = if is_express { builder.express() } else { builder };
+        (clients, builder.build().expect("the test PKI is valid"))
+    })
+});
+
+struct Side {
+    session: Session,
+    /// Records on the way to this side.
+    incoming: VecDeque<Vec<u8>>,
+    fin: bool,
+    reset: bool,
+    fin_sent: bool,
+    sent: Vec<u8>,
+    received: Vec<u8>,
+    /// The wire to this side was changed.
+    is_meddled: bool,
+    secured: usize,
+}
+
+impl Side {
+    fn new(session: Session) -> Self {
+        Self {
+            session,
+            incoming: VecDeque::new(),
+            fin: false,
+            reset: false,
+            fin_sent: false,
+            sent: Vec::new(),
+            received: Vec::new(),
+            is_meddled: false,
+            secured: 0,
+        }
+    }
+
+    fn pass(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let space = self.session.input_space();
+            let n = bytes.len().min(space.len());
+            space[..n].copy_from_slice(&bytes[..n]);
+            self.session.handle_input(n);
+            bytes = &bytes[n..];
+        }
+    }
+
+    /// Does all steps; reads with a buffer of `room` bytes.
+    fn step(&mut self, room: usize) {
+        let mut out = vec![0; room];
+        loop {
+            let (step, n) = self.session.step_into(&mut out);
+            self.received.extend_from_slice(&out[..n]);
+            match step {
+                Step::Data if n == 0 => {
+                    let n = self.session.read(&mut out);
+                    self.received.extend_from_slice(&out[..n]);
+                    assert!(n > 0, "data that cannot be read");
+                }
+                Step::Data => {}
+                Step::Secured => {
+                    self.secured += 1;
+                    assert!(self.received.is_empty() && self.secured == 1);
+                }
+                Step::Ended => return,
+                Step::NeedInput if self.incoming.is_empty() && self.reset => {
+                    self.session.handle_read_lost(Reason::Reset(Phase::Open));
+                }
+                Step::NeedInput if self.incoming.is_empty() && self.fin => self.session.handle_eof(),
+                Step::NeedInput => {
+                    self.session.handle_idle();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The end of each half, in words that both engines have.
+    fn ends(&self) -> [String; 2] {
+        let broken = |reason: &Reason| format!("broken: {}", reason.name());
+        let send = match self.session.send() {
+            SendHalf::Broken(reason) => broken(reason),
+            send => format!("{send:?}"),
+        };
+        let recv = match self.session.recv() {
+            RecvHalf::Broken(reason) => broken(reason),
+            RecvHalf::Ending(end) => format!("{:?}", RecvHalf::Ended(*end)),
+            recv => format!("{recv:?}"),
+        };
+        [send, recv]
+    }
+}
+
+/// What a run has shown.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    received: [Vec<u8>; 2],
+    ends: [[String; 2]; 2],
+    secured: [usize; 2],
+}
+
+/// Everything that a side has sealed leaves, as records.
+fn transmit(sides: &mut [Side; 2], from: usize) {
+    loop {
+        let bytes = sides[from].session.transmit().to_vec();
+        if bytes.is_empty() {
+            break;
+        }
+        if sides[1 - from].reset {
+            return sides[from].session.handle_write_lost(Reason::Reset(Phase::Open));
+        }
+        let mut rest = &bytes[..];
+        while rest.len() >= 5 {
+            let n = 5 + usize::from(u16::from_be_bytes([rest[3], rest[4]]));
+            let (record, after) = rest.split_at(n.min(rest.len()));
+            sides[1 - from].incoming.push_back(record.to_vec());
+            rest = after;
+        }
+        assert!(rest.is_empty(), "half a record is sent");
+        sides[from].session.transmitted(bytes.len());
+    }
+    if sides[from].session.is_done_sending() && !sides[from].fin_sent {
+        sides[from].fin_sent = true;
+        sides[1 - from].fin = true;
+    }
+}
+
+fn play(input: &[u8], is_express: bool) -> Seen {
+    let mut input = Bytes::new(input);
+    let kind = input.byte();
+    let marks = if kind & 2 == 0 { Watermarks::default() } else { Watermarks::new(100, 3_000) };
+    let (clients, server) = &CONFIGS[usize::from(is_express)];
+    let name = bowline::config::server_name("localhost").expect("it is a name");
+    let client = clients[usize::from(kind & 1)].session(name, marks).expect("the configuration is valid");
+    let server = server.session(marks).expect("the configuration is valid");
+    let mut sides = [Side::new(client), Side::new(server)];
+    if kind & 4 != 0 {
+        settle(&mut sides);
+    }
+    let (mut ops, mut is_aborted) = (0, false);
+    while !input.is_empty() && ops < 60 {
+        ops += 1;
+        let n = input.below(2);
+        match input.below(14) {
+            0 | 1 => {
+                let bytes = vec![ops; input.size()];
+                let may = sides[n].session.send().may_write();
+                match sides[n].session.write(&[IoSlice::new(&bytes)]) {
+                    Ok(accepted) => {
+                        assert!(may);
+                        sides[n].sent.extend_from_slice(&bytes[..accepted]);
+                    }
+                    Err(_) => assert!(!may, "refused although open"),
+                }
+            }
+            2 => sides[n].session.close_write(),
+            3 => {
+                sides[n].session.begin_close();
+                sides[n].session.close_write();
+            }
+            4 if input.byte() > 200 => {
+                sides[n].session.abort();
+                assert!(sides[n].session.transmit().is_empty(), "something leaves after an abort");
+                sides[1 - n].reset = true;
+                sides[n].incoming.clear();
+                is_aborted = true;
+            }
+            5 => sides[n].session.cork(),
+            6 => sides[n].session.uncork(),
+            7 => sides[n].session.flush(),
+            8 | 4 => transmit(&mut sides, n),
+            9 | 10 => {
+                // One record, or a part of it.
+                let part = input.byte();
+                if let Some(record) = sides[n].incoming.pop_front() {
+                    let first = if part < 128 { record.len() } else { record.len() * usize::from(part - 128) / 128 };
+                    sides[n].pass(&record[..first]);
+                    if first < record.len() {
+                        sides[n].incoming.push_front(record[first..].to_vec());
+                    }
+                }
+                let room = 1 + input.size();
+                sides[n].step(room);
+            }
+            11 => {
+                let (place, bits) = (input.byte(), input.byte());
+                if let Some(record) = sides[n].incoming.front_mut()
+                    && bits != 0
+                {
+                    let place = usize::from(place) % record.len();
+                    record[place] ^= bits;
+                    sides[n].is_meddled = true;
+                }
+            }
+            12 => {
+                let len = 1 + input.below(40);
+                let bytes = input.take(len);
+                sides[n].incoming.push_front(bytes.to_vec());
+                sides[n].is_meddled = true;
+            }
+            _ => match input.below(4) {
+                0 => {
+                    sides[n].incoming.pop_back();
+                    sides[n].is_meddled = true;
+                }
+                1 if sides[n].incoming.len() > 1 => {
+                    sides[n].incoming.rotate_left(1);
+                    sides[n].is_meddled = true;
+                }
+                1 => {}
+                2 => {
+                    sides[n].fin = true;
+                    sides[n].is_meddled = true;
+                    sides[n].incoming.clear();
+                }
+                _ => {
+                    sides[n].reset = true;
+                    sides[n].incoming.clear();
+                }
+            },
+        }
+        check(&sides);
+    }
+    for side in &mut sides {
+        side.session.uncork();
+        side.session.close_write();
+    }
+    settle(&mut sides);
+    check(&sides);
+    for n in 0..2 {
+        let is_clean = matches!(sides[n].session.recv(), RecvHalf::Ended(End::Clean));
+        if is_clean {
+            assert_eq!(sides[n].received, sides[1 - n].sent, "a clean end after loss");
+        }
+    }
+    let is_calm = !is_aborted && sides.iter().all(|side| !side.is_meddled && !side.reset);
+    for n in 0..2 {
+        if is_calm {
+            assert_eq!(sides[n].received, sides[1 - n].sent);
+            assert_eq!(sides[n].ends(), ["Finished", "Ended(Clean)"]);
+        }
+    }
+    Seen {
+        ends: [sides[0].ends(), sides[1].ends()],
+        secured: [sides[0].secured, sides[1].secured],
+        received: sides.map(|side| side.received),
+    }
+}
+
+/// What must always hold.
+fn check(sides: &[Side; 2]) {
+    for n in 0..2 {
+        assert!(sides[1 - n].sent.starts_with(&sides[n].received), "lost, repeated or reordered");
+        assert!(sides[n].session.queued() <= 1 << 18, "{} bytes are queued", sides[n].session.queued());
+    }
+}
+
+fn settle(sides: &mut [Side; 2]) {
+    for _ in 0..200 {
+        let mut moves = false;
+        for n in 0..2 {
+            transmit(sides, n);
+            let side = &mut sides[1 - n];
+            while let Some(record) = side.incoming.pop_front() {
+                side.pass(&record);
+                side.step(5_000);
+                moves = true;
+            }
+            side.step(5_000);
+        }
+        if !moves {
+            return;
+        }
+    }
+    panic!("the sessions never come to rest");
+}
+
+pub fn run(input: &[u8]) {
+    let by_rustls = play(input, false);
+    let by_express = play(input, true);
+    assert_eq!(by_rustls, by_express);
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for kind in 0..8 {
+        seeds.push(vec![kind]);
+        seeds.push(vec![kind, 0, 0, 50, 1, 0, 255, 0, 8, 1, 9, 0, 0, 255, 1, 8, 0, 9, 200, 10]);
+        seeds.push(vec![kind, 0, 8, 1, 9, 0, 255, 1, 8, 0, 9, 0, 255, 0, 9, 0, 255, 0, 0, 9, 0, 2, 1, 3]);
+        seeds.push(vec![kind, 0, 0, 9, 0, 8, 1, 11, 9, 1, 1, 9, 0, 9]);
+        seeds.push(vec![kind, 1, 2, 1, 8, 0, 9, 0, 9, 0, 0, 9, 0, 8, 1, 12, 6, 21, 3, 3, 0, 2, 1, 0]);
+        seeds.push(vec![kind, 0, 5, 0, 0, 250, 0, 6, 0, 8, 1, 13, 2]);
+    }
+    seeds
+}
