@@ -49,15 +49,20 @@ use crate::policy::Policy;
 /// # Ok(()) }
 /// ```
 ///
-/// The reloader stops when it is dropped. The configurations then keep their last contents.
+/// Clones are handles of one reloader. It stops when the last one is dropped. The configurations then keep their last
+/// contents.
 #[doc(alias = "watch")]
 #[doc(alias = "rotate")]
 #[doc(alias = "SIGHUP")]
 #[must_use = "a reloader stops when it is dropped"]
+#[derive(Clone)]
 pub struct Reloader {
     watch: Arc<Watch>,
-    task: AbortHandle,
+    _task: Arc<Task>,
 }
+
+/// The task that looks at the files. It ends with the last handle.
+struct Task(AbortHandle);
 
 /// The settings of a [`Reloader`].
 #[must_use = "a builder does nothing until `start` is called"]
@@ -117,7 +122,7 @@ impl Reloader {
 }
 
 impl ReloadEvents {
-    /// Waits for the next result. `None`: the reloader was dropped. If more than 16 results wait, the oldest ones are
+    /// Waits for the next result. `None`: the last handle of the reloader was dropped. If more than 16 results wait, the oldest ones are
     /// lost.
     ///
     /// # Cancel safety
@@ -133,9 +138,9 @@ impl ReloadEvents {
     }
 }
 
-impl Drop for Reloader {
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
 
@@ -204,7 +209,7 @@ impl ReloaderBuilder {
                 let _ = of_task.look(false).await;
             }
         });
-        Reloader { watch, task: task.abort_handle() }
+        Reloader { watch, _task: Arc::new(Task(task.abort_handle())) }
     }
 }
 

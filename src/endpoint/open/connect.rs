@@ -19,6 +19,7 @@ use crate::endpoint::parse::{ClientPlace, Families, Security};
 use crate::error::{Error, Phase, Reason};
 use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Policy;
+use crate::reload::Reloader;
 use crate::transport::Transport;
 
 /// The time for the whole connect if the endpoint sets none (rule: tcp-9).
@@ -35,16 +36,32 @@ impl ClientEndpoint {
     /// Dropping the future ends all attempts; no connection is left open.
     #[track_caller]
     pub fn connect(&self) -> impl Future<Output = Result<BoxConnection, Error>> + use<> {
-        let connector = self.connector(Policy::default());
+        let connector = self.connector_at(Arc::default(), Location::caller());
         async move { connector?.connect().await }
     }
 
-    /// Reads and checks the files that the arguments name.
+    /// Reads and checks the files that the arguments name. With `reload=`, a [`Reloader`] watches them, and reports to
+    /// the observers of the policy. It stops when the last clone of the connector is dropped.
     ///
     /// # Errors
     /// [`Error::Config`], as [`client_tls`](Self::client_tls).
+    ///
+    /// # Panics
+    /// With `reload=`, outside of a tokio runtime with time enabled.
     #[track_caller]
     pub fn connector(&self, policy: impl Into<Arc<Policy>>) -> Result<EndpointConnector, Error> {
+        let policy = policy.into();
+        let mut connector = self.connector_at(Arc::clone(&policy), Location::caller())?;
+        let watched = self.security().get().zip(connector.client_tls());
+        if let Some((every, text, tls)) = watched.and_then(|(text, tls)| Some((text.reload()?, text, tls))) {
+            let reloader = Reloader::builder().every(every).observers_of(&policy);
+            connector.reloader = Some(reloader.client(tls, text.files()?).start());
+        }
+        Ok(connector)
+    }
+
+    /// A connector that reads the files once.
+    fn connector_at(&self, policy: Arc<Policy>, place: &'static Location<'static>) -> Result<EndpointConnector, Error> {
         let security = match self.place() {
             ClientPlace::Unix { .. } => Security::Plain,
             ClientPlace::Inet { inet, security, .. } => security.load(|text| {
@@ -52,7 +69,7 @@ impl ClientEndpoint {
                 Ok(HandshakeSettings { tls: text.load()?, name: name.clone() })
             })?,
         };
-        Ok(EndpointConnector { endpoint: self.clone(), policy: policy.into(), security, place: Location::caller() })
+        Ok(EndpointConnector { endpoint: self.clone(), policy, security, place, reloader: None })
     }
 }
 
@@ -85,6 +102,7 @@ pub struct EndpointConnector {
     security: Security<HandshakeSettings>,
     /// The place in the code that made the connector.
     place: &'static Location<'static>,
+    reloader: Option<Reloader>,
 }
 
 /// The settings of a handshake.
@@ -170,6 +188,11 @@ impl EndpointConnector {
     /// The TLS configuration of the endpoint, for example for its warnings.
     pub fn client_tls(&self) -> Option<&ClientTls> {
         self.security.get().map(|HandshakeSettings { tls, .. }| tls)
+    }
+
+    /// The reloader of an endpoint with `reload=`.
+    pub fn reloader(&self) -> Option<&Reloader> {
+        self.reloader.as_ref()
     }
 
     /// The endpoint.

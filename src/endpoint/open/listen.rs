@@ -237,8 +237,8 @@ impl EndpointListener {
         self.security.get()
     }
 
-    /// The reloader of an endpoint with `reload=`, for example to load the files on SIGHUP. It stops when the listener is
-    /// dropped.
+    /// The reloader of an endpoint with `reload=`, for example to load the files on SIGHUP. It stops when the listener
+    /// and all clones of the reloader are dropped.
     pub fn reloader(&self) -> Option<&Reloader> {
         self.reloader.as_ref()
     }
@@ -279,7 +279,8 @@ pub struct EndpointParts {
     pub tls: Option<ServerTls>,
     /// Whether TLS begins with the first byte (`tls:`). Otherwise it begins with an upgrade (`starttls:`).
     pub begins_with_tls: bool,
-    /// Loads the files again, if the endpoint has `reload=`. Keep it as long as the listener: it stops when it is dropped.
+    /// Loads the files again, if the endpoint has `reload=`. Keep it as long as the listener: it stops when its last clone
+    /// is dropped.
     pub reloader: Option<Reloader>,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::EndpointKind;
 use super::arguments::{Argument, Given, alpn, file_names, name, print_seconds, print_version, seconds, version};
 use super::text::Mistake;
-use crate::config::{ClientTls, ServerTls, ServerTlsBuilder, TlsVersion};
+use crate::config::{ClientTls, ClientTlsBuilder, ServerTls, ServerTlsBuilder, TlsVersion};
 use crate::error::Error;
 #[cfg(not(feature = "platform-roots"))]
 use crate::error::{ConfigError, ConfigProblem};
@@ -237,6 +237,8 @@ pub(crate) struct ClientText {
     pub(crate) name: Option<String>,
     identity: Option<(String, String)>,
     common: Common,
+    /// The time between two looks at the files. `None`: they are read once.
+    reload: Option<Duration>,
 }
 
 impl ClientText {
@@ -247,7 +249,8 @@ impl ClientText {
             (None, Some(key)) => Some((given.required(Argument::Cert, "a private key")?, key)),
         };
         let ca = given.string(Argument::Ca);
-        Ok(Self { ca, name: given.value(Argument::Name, name)?, identity, common: Common::read(given)? })
+        let reload = given.value(Argument::Reload, seconds)?;
+        Ok(Self { ca, name: given.value(Argument::Name, name)?, identity, common: Common::read(given)?, reload })
     }
 
     pub(super) fn arguments(&self) -> Vec<(Argument, Option<String>)> {
@@ -258,10 +261,22 @@ impl ClientText {
             (Argument::Key, self.identity.as_ref().map(|(_, key)| key.clone())),
         ];
         all.extend(self.common.arguments());
+        all.push((Argument::Reload, self.reload.map(print_seconds)));
         all
     }
 
+    /// The time between two looks at the files.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn reload(&self) -> Option<Duration> {
+        self.reload
+    }
+
     pub(crate) fn load(&self) -> Result<ClientTls, Error> {
+        self.files()?.build()
+    }
+
+    /// The builder that reads the files.
+    pub(crate) fn files(&self) -> Result<ClientTlsBuilder, Error> {
         let Common { alpn, min, max } = &self.common;
         let mut builder = ClientTls::builder().alpn(alpn);
         builder = match &self.ca {
@@ -284,6 +299,6 @@ impl ClientText {
         if let Some(version) = *max {
             builder = builder.max_version(version);
         }
-        builder.build()
+        Ok(builder)
     }
 }

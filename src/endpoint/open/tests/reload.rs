@@ -116,6 +116,20 @@ impl Protocol for Ends {
 #[tokio::test]
 async fn the_parts_of_an_endpoint_serve_protocols_and_ready_connections() {
     let renewed = Renewed::new();
+    // The listener keeps its reloader.
+    let listener = listen(&renewed.endpoint("tls", "0.01")).await;
+    let to = renewed.client(listener.local_addr());
+    let mut events = listener.reloader().unwrap().events();
+    let mut ready = TlsListener::builder().endpoint(listener);
+    let new = renewed.renew();
+    assert!(timeout(SOON, events.next()).await.unwrap().unwrap().unwrap().is_new);
+    let (got, _) =
+        timeout(SOON, async { tokio::join!(certificate(&to), async { ready.accept().await.unwrap().close().await }) })
+            .await
+            .unwrap();
+    assert_eq!(got, new);
+    drop(ready);
+    assert!(timeout(SOON, events.next()).await.unwrap().is_none());
     for protocols in [false, true] {
         let listener = listen(&renewed.endpoint("tls", "100")).await;
         let to = renewed.client(listener.local_addr());
@@ -141,6 +155,32 @@ async fn the_parts_of_an_endpoint_serve_protocols_and_ready_connections() {
     let dir = tempfile::tempdir().unwrap();
     let on_unix = listen(&format!("unix:{}", dir.path().join("x").display())).await;
     assert!(on_unix.into_parts().is_none());
+}
+
+/// rule: reload-8
+#[tokio::test]
+async fn a_connector_loads_its_files_again() {
+    let files = Files::new();
+    let listener = listen(&format!("tls:127.0.0.1:0:{}:client-ca={}", files.cert("server"), files.ca())).await;
+    let text =
+        format!("tls:{}:name=localhost:ca={}:{}:reload=100", listener.local_addr(), files.ca(), files.cert("client"));
+    let connector = client(&text).connector(Policy::default()).unwrap();
+    let reloader = connector.reloader().unwrap().clone();
+    let other = Pki::new();
+    let peers = || async {
+        let accept = async { listener.accept().await?.begin().await };
+        timeout(SOON, async { tokio::join!(connector.connect(), accept) }).await.unwrap()
+    };
+    assert!(peers().await.1.is_ok());
+    // The server refuses the new certificate, because another CA has issued it.
+    let renewed = other.client("alice");
+    std::fs::write(files.path().join("client.pem"), renewed.chain_pem()).unwrap();
+    std::fs::write(files.path().join("client.key"), renewed.key_pem()).unwrap();
+    assert!(reloader.reload_now().await.unwrap().is_new);
+    assert!(peers().await.1.is_err());
+    assert_eq!(connector.client_tls().unwrap().generation(), 2);
+    let without = text.replace(":reload=100", "");
+    assert!(client(&without).connector(Policy::default()).unwrap().reloader().is_none());
 }
 
 /// rule: proxy-1, proxy-5

@@ -64,6 +64,7 @@ fn a_server_reads_how_its_files_are_reloaded() {
         assert_eq!(server(text).to_string(), text);
         assert!(server(text).arguments().iter().any(|(name, _)| *name == "reload"));
     }
+    assert_eq!(client("tls:h:1:ca=a:reload=2.5").to_string(), "tls:h:1:ca=a:reload=2.5");
     assert_eq!(server("tls:1:cert=a:key=b:reload=010.50"), server("tls:1:cert=a:key=b:reload=10.5"));
 }
 
