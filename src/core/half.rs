@@ -42,7 +42,8 @@ pub enum SendHalf {
 }
 
 /// The events of a send half. A method that returns a `Result` may refuse the event, and then changes nothing. The
-/// other events are never refused.
+/// other events are never refused. They are hidden, because users only read the state.
+#[doc(hidden)]
 impl SendHalf {
     /// The application ends the half. A second call changes nothing (rules: half-3, close-6).
     ///
@@ -134,7 +135,8 @@ pub enum RecvHalf {
 }
 
 /// The events of a receive half. A method that returns a `Result` may refuse the event, and then changes nothing. The
-/// other events are never refused.
+/// other events are never refused. They are hidden, because users only read the state.
+#[doc(hidden)]
 impl RecvHalf {
     /// The peer's marker has arrived.
     ///
