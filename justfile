@@ -4,7 +4,7 @@
 default:
     @just --list --unsorted
 
-# Everything that must hold before a change lands
+# All checks that must pass before a change is merged
 ci:
     .ci/run
 
@@ -16,7 +16,7 @@ step NAME:
 test:
     cargo test --all-features
 
-# The checks of the house: layers, tables, rule coverage
+# The checks of the project itself: imports between folders, generated tables, rule coverage
 house:
     cargo test --locked --test house
 

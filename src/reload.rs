@@ -291,7 +291,7 @@ impl Watch {
     }
 }
 
-/// What has to be put in use for each source, or the first mistake.
+/// The step that puts the new contents of each source in use, or the first mistake.
 type Checked = Result<Vec<PutInUse>, Error>;
 
 /// Without a second value, no check is needed: the contents are those of the last pass, and either no request waits for

@@ -1,8 +1,8 @@
 //! Ticket keys that servers rotate together, by a store that all of them reach.
 //!
 //! Time is divided into intervals of equal length, and each interval has one key. The store decides which one: every
-//! server proposes a key for this interval and for the next one, and the first proposal stays. So no server leads, and
-//! each key is known to all servers for one interval before it seals.
+//! server proposes a key for this interval and for the next one, and the store keeps the first proposal. So the servers
+//! need no leader, and every server has a key for one interval before servers seal tickets with it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -20,8 +20,8 @@ pub trait TicketKeyStore: Send {
     /// Why a call failed.
     type Error: StdError + Send + Sync + 'static;
 
-    /// Stores a value, unless there is one with this name, which then stays. The store removes it after this time, or
-    /// later. In Redis, this is `SET NX PX`.
+    /// Stores a value under this name. If there is a value with this name already, the store keeps that one. The store
+    /// removes the value after the time `expires_in`, or later. In Redis, this is `SET NX PX`.
     fn put_if_absent(
         &mut self,
         name: &str,
@@ -35,10 +35,10 @@ pub trait TicketKeyStore: Send {
 
 /// Rotates the ticket keys of several servers together (rule: ticket-9).
 ///
-/// Each server looks at the store at intervals. The store decides which key is used, and keeps the next one too, so that
-/// every server has a key before it seals tickets. A server that cannot reach the store goes on with the keys that it has
-/// until they end, and [`look`](Self::look) says why. If the store has lost its contents, the servers put back what they
-/// have.
+/// Each server looks at the store at intervals: it reads the keys, and adds a key that is missing. The store decides
+/// which key is used, and keeps the next one too, so that every server has a key before servers seal with it. A server
+/// that cannot reach the store uses the keys that it has until they end, and [`look`](Self::look) returns the cause. If
+/// the store has lost its contents, the servers put their keys back.
 ///
 /// ```
 /// use bowline::{ServerTls, TicketKeyStore, TicketRotation};
@@ -68,15 +68,15 @@ struct Held {
     key: TicketKey,
 }
 
-/// A result of a [`TicketRotation`] that is worth a log line. Its text is a sentence.
+/// An event of a [`TicketRotation`], for the log. Its `Display` text is a sentence.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum RotationEvent {
-    /// Other keys are in use.
+    /// The keys in use have changed.
     Changed,
-    /// The keys in use stay in use. Reported once for each cause.
+    /// A look has failed, and the keys in use have not changed. Reported once for each cause.
     Failed(RotationError),
-    /// There is no mistake any more.
+    /// The first look without an error after a [`Failed`](Self::Failed).
     Recovered,
 }
 
@@ -84,7 +84,7 @@ pub enum RotationEvent {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum RotationError {
-    /// The store could not be asked.
+    /// A call of the store has failed.
     Store(Arc<dyn StdError + Send + Sync>),
     /// The store has not answered within this time.
     TimedOut(Duration),
@@ -92,10 +92,10 @@ pub enum RotationError {
     Value {
         /// The name of the value.
         name: String,
-        /// What was found.
+        /// The reason why the value is not such a key.
         why: String,
     },
-    /// No key can be made.
+    /// This server cannot make or use a key.
     Keys(Error),
 }
 
@@ -114,15 +114,15 @@ impl<S: TicketKeyStore> TicketRotation<S> {
         Self { store, name, wrap: None, interval, look_every, keys, held: Vec::new() }
     }
 
-    /// Encrypts the keys in the store, so that a copy of the store alone opens no ticket, and nobody who can write to the
-    /// store can add a key. Without it, both are possible.
+    /// Encrypts the keys in the store. Then a copy of the store alone opens no ticket, and somebody who can only write
+    /// to the store cannot add a key. Without this setting, both are possible.
     #[must_use]
     pub fn wrap_key(self, wrap: WrapKey) -> Self {
         Self { wrap: Some(wrap), ..self }
     }
 
-    /// How long tickets are valid, and after which time the next key seals. Servers with another time of rotation do not
-    /// share keys. Call this before [`keys`](Self::keys).
+    /// How long tickets are valid, and after which time (the time of rotation) the next key seals. Servers share keys
+    /// only if they have the same time of rotation. Call this before [`keys`](Self::keys).
     ///
     /// # Errors
     /// [`ConfigError`](crate::ConfigError): the lifetime is longer than seven days, or a time is shorter than a second, or
@@ -146,17 +146,19 @@ impl<S: TicketKeyStore> TicketRotation<S> {
         Self { look_every: time, ..self }
     }
 
-    /// The keys, for [`ServerTlsBuilder::ticket_keys`](crate::config::ServerTlsBuilder::ticket_keys). There is none before
-    /// the first look.
+    /// The keys, for [`ServerTlsBuilder::ticket_keys`](crate::config::ServerTlsBuilder::ticket_keys). There are no keys
+    /// before the first look.
     pub fn keys(&self) -> &TicketKeys {
         &self.keys
     }
 
-    /// Looks at the store now. Returns whether other keys are in use. Ends within [`LOOK_TIME`](Self::LOOK_TIME).
+    /// Looks at the store now. Returns whether the keys in use have changed. Ends within
+    /// [`LOOK_TIME`](Self::LOOK_TIME).
     ///
     /// # Errors
-    /// [`RotationError`]: the keys that could not be read stay as they are. Usually the operator has to fix this, or the
-    /// store is not reachable for a time.
+    /// [`RotationError`]: a call of the store has failed, or a value in it is not a key of these servers. This server
+    /// continues to use the keys that it has. Usually the operator has to fix the cause, or the store is unreachable
+    /// for a time.
     ///
     /// # Cancel safety
     /// Cancel safe: the keys in use change at once, or not at all.
@@ -203,7 +205,8 @@ impl<S: TicketKeyStore> TicketRotation<S> {
         self.use_stored(now, numbers.into_iter().zip(names).zip(stored).rev())
     }
 
-    /// The keys of the store come first, the newest before the others. Keys that only this server has open tickets.
+    /// Uses the keys of the store, the newest first. After them come the keys that only this server has: they still
+    /// open tickets, but seal none.
     fn use_stored(
         &mut self,
         now: SystemTime,
@@ -244,7 +247,8 @@ impl<S: TicketKeyStore> TicketRotation<S> {
 }
 
 impl RotationEvent {
-    /// What a look tells, after the mistake of the look before, which is kept in `last`.
+    /// The events for the result of a look. `last` holds the error of the look before, so that each error is reported
+    /// once.
     pub fn of(looked: Result<bool, RotationError>, last: &mut Option<String>) -> Vec<Self> {
         match looked {
             Ok(has_changed) => {
@@ -270,8 +274,8 @@ impl RotationError {
 impl fmt::Display for RotationEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Changed => f.write_str("other ticket keys are in use"),
-            Self::Failed(error) => write!(f, "the ticket keys stay as they are: {error}"),
+            Self::Changed => f.write_str("the ticket keys in use have changed"),
+            Self::Failed(error) => write!(f, "the ticket keys in use have not changed: {error}"),
             Self::Recovered => f.write_str("the store of the ticket keys can be used again"),
         }
     }
@@ -280,7 +284,7 @@ impl fmt::Display for RotationEvent {
 impl fmt::Display for RotationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Store(error) => write!(f, "the store of the ticket keys cannot be asked: {}", chain(&**error)),
+            Self::Store(error) => write!(f, "the store of the ticket keys cannot be reached: {}", chain(&**error)),
             Self::TimedOut(bound) => write!(f, "the store of the ticket keys has not answered within {bound:?}"),
             Self::Value { name, why } => write!(f, "the value {name:?} in the store of the ticket keys: {why}"),
             Self::Keys(error) => error.fmt(f),

@@ -67,7 +67,7 @@ impl World {
     }
 }
 
-/// Everything until the end, and how it ended.
+/// Reads until the end. Returns the number of bytes, and how the stream ended.
 async fn drain(peer: &mut (impl AsyncReadExt + Unpin)) -> (usize, io::Result<()>) {
     let (mut total, mut buf) = (0, vec![0; 64 << 10]);
     loop {

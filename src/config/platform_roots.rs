@@ -9,7 +9,7 @@ use super::{ConfigWarning, WarningKind};
 #[derive(Debug, Clone, Default, Hash)]
 pub(super) struct PlatformRoots {
     roots: Vec<CertificateDer<'static>>,
-    /// What could not be read.
+    /// The errors of the files that could not be read.
     problems: Vec<String>,
 }
 

@@ -69,7 +69,7 @@ pub fn failure(leg: &Leg) -> Option<Reason> {
     }
 }
 
-/// What one leg requires of the other.
+/// How the other leg of a relay has to end because of the state of this leg.
 pub fn duty(leg: &Leg) -> Duty {
     let is_whole = leg.recv.end().is_some_and(|end| whole(end, leg.truncation).is_ok());
     match (failure(leg), is_whole) {

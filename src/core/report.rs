@@ -109,7 +109,7 @@ pub enum LayerKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Received {
-    /// It did not: its half was open when we closed.
+    /// The peer has not ended its half: it was open when we closed.
     Nothing,
     /// With its marker: FIN on TCP, close_notify on TLS.
     Marker,

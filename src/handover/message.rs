@@ -20,7 +20,7 @@ const GREETING: &str = "bowline-handover 1 ";
 /// From the successor: it accepts connections.
 pub(super) const READY: u8 = b'r';
 
-/// From the predecessor: the path is free.
+/// From the predecessor: it has removed its Unix socket.
 pub(super) const CLOSED: u8 = b'c';
 
 /// Checks a name for a socket.
@@ -30,7 +30,7 @@ pub(super) fn check_name(name: &str) -> io::Result<()> {
         return Ok(());
     }
     Err(invalid(format!(
-        "{name:?} is no name for a socket: a name has 1 to {LONGEST_NAME} letters, digits, and signs of \"-_.\""
+        "{name:?} is not a name for a socket: a name has 1 to {LONGEST_NAME} letters, digits, and signs of \"-_.\""
     )))
 }
 
@@ -58,7 +58,7 @@ pub(super) fn decode(message: &[u8]) -> io::Result<Option<Vec<String>>> {
         let found = escaped(&head[GREETING.len()..]).to_string();
         return Err(invalid(format!("the predecessor sends \"{found}\" sockets; at most {MOST_SOCKETS} are possible")));
     };
-    // The last piece is no line yet.
+    // The text after the last line end is not a complete line.
     let mut lines: Vec<&[u8]> = lines.collect();
     lines.pop();
     if lines.len() < count {
@@ -115,7 +115,7 @@ mod tests {
             "the predecessor sends \"201\" sockets; at most 200 are possible"
         );
         assert_eq!(refused(b"bowline-handover 1 1\na\nb\n"), "the predecessor sent more than 1 names");
-        assert!(refused(b"bowline-handover 1 1\na b\n").starts_with("\"a b\" is no name for a socket"));
+        assert!(refused(b"bowline-handover 1 1\na b\n").starts_with("\"a b\" is not a name for a socket"));
         let endless = [b"bowline-handover 1 1\n".as_slice(), &[b'x'; LONGEST]].concat();
         assert!(refused(&endless).contains("has no end within"));
     }

@@ -1,9 +1,9 @@
 //! Hands the listening sockets of a process to its successor, so that a service is replaced without refusing a client.
 //!
 //! The running process [offers](Offer) its sockets at the path of a Unix socket. The next version of the service
-//! [takes](Handover::take) them, begins to accept, and says that it is [ready](Handover::ready). Only then does the
-//! offer end, and the old process drains. Both processes hold the same sockets meanwhile, so clients in the backlog
-//! wait for whichever of them accepts first, and no SYN is refused (rule: handover-1).
+//! [takes](Handover::take) them, begins to accept, and says that it is [ready](Handover::ready). Then the offer ends,
+//! and the old process drains. Meanwhile both processes hold the same sockets and may accept clients from the backlog,
+//! and no SYN is refused (rule: handover-1).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -39,8 +39,8 @@
 //! # }
 //! ```
 //!
-//! If a service manager holds the sockets (`LISTEN_FDS`), it hands them to each new process itself, and none of this is
-//! needed.
+//! If a service manager holds the sockets (`LISTEN_FDS`), it passes them to each new process itself. Then this module
+//! is not needed.
 
 mod message;
 mod offer;
@@ -58,10 +58,10 @@ pub use take::Handover;
 
 use crate::error::Error;
 
-/// The time for each exchange of messages, which takes no more than microseconds unless a process hangs.
+/// The time limit for each exchange of messages. An exchange takes microseconds unless a process hangs.
 const STEP: Duration = Duration::from_secs(10);
 
-/// Refuses a process of another user, unless it is root's: the sockets of a service are its user's (rule: handover-3).
+/// Refuses a process of another user, except root: only the user of a service may have its sockets (rule: handover-3).
 fn check_user(stream: &UnixStream, path: &str) -> Result<(), Error> {
     let (theirs, ours) = (stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
     if theirs == ours || theirs == 0 {
@@ -71,8 +71,8 @@ fn check_user(stream: &UnixStream, path: &str) -> Result<(), Error> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem).into())
 }
 
-/// A failure that is told in words. Its kind says nothing: an [`Error`] of the kind "timed out" or "unexpected end" would
-/// be that of a client's connection.
+/// A failure with this text, and without an I/O kind of its own: a kind such as "timed out" or "unexpected end" would
+/// make the [`Error`] look like the failure of a client's connection.
 fn failed(problem: impl Into<String>) -> Error {
     io::Error::other(problem.into()).into()
 }

@@ -37,12 +37,12 @@ impl Offer {
         Self::default()
     }
 
-    /// Adds the sockets of a listener. The successor gets them under this name. A drain of the listener then leaves its
-    /// sockets listening, for the successor.
+    /// Adds the sockets of a listener. The successor gets them under this name. A later drain of the listener leaves
+    /// these sockets listening, for the successor.
     ///
     /// # Errors
-    /// [`Error::Draining`]: the listener is closed already. [`Error::Ended`]: the name has not 1 to 64 letters, digits
-    /// and signs of `-_.`, there would be more than 200 sockets, or the system is out of descriptors.
+    /// [`Error::Draining`]: the listener is closed already. [`Error::Ended`]: the name is not 1 to 64 letters, digits
+    /// and signs of `-_.`, there would be more than 200 sockets, or the process has no descriptors left.
     pub fn add(&mut self, name: &str, listener: &Listener) -> Result<(), Error> {
         message::check_name(name)?;
         let duplicates = listener.with_fds(|fd| fd.try_clone_to_owned()).ok_or(Error::Draining)?;
@@ -55,15 +55,15 @@ impl Offer {
         Ok(())
     }
 
-    /// The time that a successor has, after it got the sockets, until it says that it accepts connections. After that it
-    /// may not become ready, and another process may ask. The default is 60 seconds.
+    /// The time that a successor has to become [ready](super::Handover::ready) after it got the sockets. After that,
+    /// the offer refuses this successor, and another process may take the sockets. The default is 60 seconds.
     pub fn ready_timeout(mut self, timeout: Duration) -> Self {
         self.ready_timeout = timeout;
         self
     }
 
-    /// Opens the Unix socket at which a successor asks. Its file has the mode 0600, and is removed when the offer ends.
-    /// A name that begins with `@` is one of Linux's abstract namespace.
+    /// Opens the Unix socket to which a successor connects. Its file has the mode 0600, and is removed when the offer
+    /// ends. A path that begins with `@` is a name in Linux's abstract namespace.
     ///
     /// # Errors
     /// [`Error::Bind`] with the path and the system's error: another process offers its sockets there, or the directory
@@ -79,8 +79,8 @@ impl Offer {
 
 /// An offer that a successor can take.
 ///
-/// Until a successor has said that it accepts connections, nothing changes for this process (rule: handover-2). If this
-/// is dropped, for example because the process is told to end, nobody can take the sockets any more.
+/// Until a successor has said that it accepts connections, nothing changes for this process (rule: handover-2). After
+/// the offer is dropped, for example because the process drains on a signal, no process can take the sockets.
 #[derive(Debug)]
 #[must_use = "nobody gets the sockets before `taken` is polled"]
 pub struct OpenOffer {
@@ -90,8 +90,9 @@ pub struct OpenOffer {
 }
 
 impl OpenOffer {
-    /// Waits until a successor has taken the sockets and accepts connections. The path is free then, and this process
-    /// should drain. A successor that fails before that changes nothing: the offer stays (rule: handover-2).
+    /// Waits until a successor has taken the sockets and accepts connections. Then the offer has removed its Unix
+    /// socket, so that the successor can open its own at the same path, and this process should drain. If a successor
+    /// fails before that, the offer stays open (rule: handover-2).
     ///
     /// # Errors
     /// [`Error::Ended`] with the system's error: the Unix socket can no longer accept.
@@ -101,7 +102,7 @@ impl OpenOffer {
     pub async fn taken(self) -> Result<(), Error> {
         loop {
             let mut successor = self.socket.accept().await?;
-            // The failure of one successor is its own: it sees the end of the connection and reports it.
+            // A successor that fails sees the end of its connection, and reports it itself.
             if self.serve(&mut successor).await.is_ok() {
                 drop(self);
                 let _ = until(after(Some(STEP)), successor.write_all(&[message::CLOSED])).await;
@@ -118,7 +119,7 @@ impl OpenOffer {
         let ready = until(after(Some(self.offer.ready_timeout)), successor.read_u8()).await;
         match ready.ok_or_else(|| failed("the successor is not ready"))?? {
             message::READY => Ok(()),
-            _ => Err(failed("the successor sent something else than that it is ready")),
+            _ => Err(failed("the successor sent something other than the message that it is ready")),
         }
     }
 

@@ -16,7 +16,8 @@ use crate::error::Error;
 
 /// The sockets that this process has taken from its predecessor.
 ///
-/// If it is dropped before [`ready`](Self::ready), the predecessor goes on as if nobody had asked (rule: handover-2).
+/// If it is dropped before [`ready`](Self::ready), the predecessor continues to serve, as if no successor had connected
+/// (rule: handover-2).
 #[derive(Debug)]
 pub struct Handover {
     predecessor: UnixStream,
@@ -51,8 +52,9 @@ impl Handover {
         asked.await.ok_or_else(|| failed(format!("the process at {name} does not hand its sockets over")))?
     }
 
-    /// The sockets with this name, for [`ListenerBuilder::from_std_all`](crate::ListenerBuilder::from_std_all). A
-    /// second call with the same name returns none. Accept from all of them: each has a backlog of its own.
+    /// Takes out the sockets with this name, for
+    /// [`ListenerBuilder::from_std_all`](crate::ListenerBuilder::from_std_all). A second call with the same name
+    /// returns none. Accept from all of the sockets: each has a backlog of its own.
     pub fn sockets(&mut self, name: &str) -> Vec<TcpListener> {
         let all = std::mem::take(&mut self.sockets);
         let (found, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(known, _)| known == name);
@@ -60,21 +62,21 @@ impl Handover {
         found.into_iter().map(|(_, socket)| socket.into()).collect()
     }
 
-    /// The names of the sockets that were not taken out yet.
+    /// The names of the sockets that [`sockets`](Self::sockets) has not returned yet.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.sockets.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Tells the predecessor that this process accepts connections, and waits until the predecessor has left the path.
-    /// Call it when connections are being accepted from all the sockets: the predecessor then begins its drain. Sockets
-    /// that were not taken out are closed.
+    /// Tells the predecessor that this process accepts connections, and waits until the predecessor has removed its
+    /// Unix socket. Call it when this process accepts from all the sockets, because the predecessor then begins its
+    /// drain. Sockets that [`sockets`](Self::sockets) has not returned are closed.
     ///
     /// # Errors
-    /// [`Error::Ended`]: the predecessor has ended before, or has waited too long. The sockets work all the same, but the
-    /// predecessor, if it still runs, has not begun to drain.
+    /// [`Error::Ended`]: the predecessor has ended in the meantime, or has stopped waiting. This process can use the
+    /// sockets nevertheless. If the predecessor still runs, it has not begun to drain.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves open whether the predecessor knows.
+    /// If the future is dropped, the predecessor may or may not have got the message.
     pub async fn ready(mut self) -> Result<(), Error> {
         self.sockets.clear();
         let told = until(after(Some(STEP)), async {
@@ -84,7 +86,7 @@ impl Handover {
         let path = &self.path;
         match told.await {
             Some(Ok(message::CLOSED)) => Ok(()),
-            Some(Ok(_)) => Err(failed(format!("the process at {path} sent something else than the end of its offer"))),
+            Some(Ok(_)) => Err(failed(format!("the process at {path} sent something other than the end of its offer"))),
             Some(Err(error)) => Err(failed(format!("the process at {path} has ended, or given up waiting: {error}"))),
             None => Err(failed(format!("the process at {path} does not end its offer"))),
         }
@@ -108,7 +110,7 @@ async fn receive(from: &UnixStream) -> io::Result<Vec<(String, OwnedFd)>> {
         match received {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(0) => {
-                let problem = "the predecessor ended the connection: it may belong to another user, or be ending";
+                let problem = "the predecessor ended the connection: it may belong to another user, or it is stopping";
                 return Err(io::Error::other(problem));
             }
             received => message.extend_from_slice(&part[..received?]),
@@ -135,12 +137,13 @@ fn receive_part(from: &UnixStream, part: &mut [u8], sockets: &mut Vec<OwnedFd>) 
         }
     }
     if received.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::other("this process may open too few descriptors to take the sockets"));
+        return Err(io::Error::other("the limit of descriptors of this process is too low to take the sockets"));
     }
     Ok(received.bytes)
 }
 
-/// A child that another thread starts at this moment must not inherit the sockets.
+/// Sets close-on-exec as the sockets arrive, so that a child that another thread starts at this moment does not inherit
+/// them.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 const FLAGS: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]

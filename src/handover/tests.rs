@@ -154,7 +154,7 @@ async fn a_predecessor_that_answers_wrongly_or_not_at_all_is_an_error() {
 async fn a_name_that_cannot_be_sent_is_refused() {
     let (mut offer, old) = (Offer::new(), listener().await);
     for name in ["", "a b", "a\n", &"x".repeat(65)] {
-        assert!(offer.add(name, &old).unwrap_err().to_string().contains("is no name for a socket"), "{name:?}");
+        assert!(offer.add(name, &old).unwrap_err().to_string().contains("is not a name for a socket"), "{name:?}");
     }
     old.group().drain(Duration::ZERO).await;
     assert!(matches!(offer.add("https", &old), Err(Error::Draining)));

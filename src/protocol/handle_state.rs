@@ -239,7 +239,7 @@ impl<T: ?Sized + 'static> Watcher for HandleState<T> {
         Box::pin(async move { control.ended().await })
     }
 
-    /// The protocol decides about its end, and is notified of it.
+    /// True: the protocol's own task closes the connection, and reports its end to the protocol.
     fn owns_close(&self) -> bool {
         true
     }

@@ -20,7 +20,7 @@ pub enum Decoded {
     Complete {
         /// The header.
         header: ProxyHeader,
-        /// Its length in bytes. The rest belongs to the application.
+        /// The length of the header in bytes. The bytes after it belong to the application.
         len: usize,
     },
 }

@@ -20,11 +20,11 @@ enum Mode {
 /// The first bytes that we expect from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// Its first bytes are the application's.
+    /// The first bytes belong to the application.
     NoHeader,
-    /// Its first bytes may be a header.
+    /// The first bytes may be a header.
     Perhaps,
-    /// Its first bytes must be a header.
+    /// The first bytes must be a header.
     Header,
     /// The peer is no trusted proxy: the connection is refused.
     Untrusted,

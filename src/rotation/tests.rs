@@ -133,7 +133,8 @@ async fn servers_go_on_without_the_store_and_agree_when_it_is_back_and_empty() {
         let told = RotationEvent::of(looked, &mut last);
         assert_eq!(told.len(), usize::from(minute == 10), "{told:?}");
         if let [event] = &told[..] {
-            let expected = "the ticket keys stay as they are: the store of the ticket keys cannot be asked: it is down";
+            let expected =
+                "the ticket keys in use have not changed: the store of the ticket keys cannot be reached: it is down";
             assert_eq!(event.to_string(), expected);
         }
         assert_eq!(a.keys().set(), keys);
@@ -195,10 +196,12 @@ async fn a_copy_of_the_store_has_no_secret_and_a_moved_or_foreign_value_is_not_u
 
     let said = |looked: Result<bool, RotationError>| looked.unwrap_err().to_string();
     let other = said(wrapped(2).look_at(at(0)).await);
-    assert!(other.contains("it was wrapped with another key, or for another place, or was changed"), "{other}");
-    assert!(said(server(&store).look_at(at(0)).await).contains("it is wrapped, and no key for it was given"));
+    assert!(other.contains("it was wrapped with another key or for another name, or it was changed"), "{other}");
+    assert!(
+        said(server(&store).look_at(at(0)).await).contains("it is wrapped, and the server has no key to unwrap it")
+    );
     let mut strict = TicketRotation { store: plain, ..wrapped(1) };
-    assert!(said(strict.look_at(at(0)).await).contains("it is not wrapped, and a key for it was given"));
+    assert!(said(strict.look_at(at(0)).await).contains("it is not wrapped, and this server accepts only wrapped keys"));
     assert!(strict.keys().set().keys().is_empty());
 
     // A value at the place of another one, and a changed one.

@@ -47,9 +47,9 @@ struct Shared {
 /// A handshake in progress, as the task that accepts sees it.
 #[derive(Default)]
 struct Handshake {
-    /// Another connection displaces this handshake.
+    /// Tells the handshake's task that another connection displaces it.
     displaced: Notify,
-    /// It has ended: it has failed, or its connection is ready.
+    /// Set when the handshake has failed, or its connection is ready.
     ended: Notify,
 }
 
@@ -91,8 +91,9 @@ impl<L: AnyListener, C: Send + 'static> Accepting<L, C> {
         self.end(error).await;
     }
 
-    /// Waits until an accepted connection must not wait for a place any longer, and ends the connection. Nobody accepts
-    /// the ready connections, which take all places (rule: accept-4).
+    /// Waits until an accepted connection may no longer wait for a place: until the deadline of its handshake, or until
+    /// the end of the time for which a drain waits. Then ends the connection. Ready connections that the application
+    /// does not accept take all the places (rule: accept-4).
     async fn wait_is_over(
         &self,
         control: &Control,
@@ -156,7 +157,7 @@ impl<L: AnyListener, C: Send + 'static> Accepting<L, C> {
             tokio::select! {
                 biased;
                 place = place.as_mut() => return place,
-                // If its connection has become ready at this moment, it is not displaced.
+                // A handshake whose connection has become ready at this moment is not displaced.
                 () = victim.ended.notified() => {}
             }
         }
@@ -205,7 +206,7 @@ fn peer(control: &Control) -> Option<IpAddr> {
     control.peer_addr().as_inet().map(|peer| PeerCounts::new(usize::MAX, 64).peer(peer.ip()))
 }
 
-/// Whether a proxy has only checked that we answer (rule: proxy-6).
+/// Returns whether the connection was a proxy's health check (rule: proxy-6).
 fn is_health_check(control: &Control, error: &Error) -> bool {
     let has_ended = matches!(error.reason(), Some(Reason::Truncated(_) | Reason::Reset(_)));
     #[cfg(feature = "proxy")]
@@ -240,7 +241,7 @@ async fn outcome<C>(
         let panicked = |_: &_| Err(std::io::Error::other("the preparation of the connection panicked").into()).into();
         catch(|| preparing.as_mut().poll(cx), panicked).unwrap_or_else(|ended: std::task::Poll<_>| ended)
     });
-    // These futures also report the end of the connection, because it is dropped when one of them is ready.
+    // Each of these futures also sets the reason of the connection's end, because the connection is dropped when one of them is ready.
     let drains = async {
         control.draining().await;
         control.abort_unready();
@@ -258,7 +259,7 @@ async fn outcome<C>(
     }
 }
 
-/// Waits for the deadline of the handshake, and ends the connection.
+/// Waits for the deadline of the handshake, and then ends the connection.
 async fn expires(control: &Control, deadline: Option<Instant>) {
     until(deadline, std::future::pending::<()>()).await;
     control.end(Reason::TimedOut(Phase::Handshake));

@@ -98,7 +98,7 @@ impl<S: Listens> Acceptor<S> {
         })
     }
 
-    /// The socket, to close it.
+    /// The socket, so that a drain can close it.
     pub(crate) fn socket(&self) -> Arc<dyn Drainable> {
         Arc::clone(&self.socket) as Arc<dyn Drainable>
     }
@@ -149,7 +149,7 @@ impl<S: Listens> Acceptor<S> {
         }
     }
 
-    /// Waits until the group drains, and nothing is left to be accepted.
+    /// Waits until the group drains and no connection is left to accept.
     async fn drained(&self) {
         self.group.draining().await;
         self.socket.exhausted().await;
@@ -184,10 +184,11 @@ impl<S: Listens> Acceptor<S> {
         }
     }
 
-    /// Takes the next connection out of the backlog. `None` if nothing is left there. Cancel safe.
+    /// Takes the next connection out of the backlog. `None` if the backlog is empty. Cancel safe.
     ///
     /// rule: tcp-7. A connection that was taken must be returned without waiting for anything more, so the permits come
-    /// first. But they are not held while the backlog is empty: other workers of the port need them (rule: limit-4).
+    /// first. But this worker does not hold them while its backlog is empty, because the other workers of the port need
+    /// them (rule: limit-4).
     async fn take(&self) -> Option<(io::Result<Accepted<S>>, Places)> {
         let mut accept = pin!(self.socket.accept());
         loop {
@@ -205,7 +206,7 @@ impl<S: Listens> Acceptor<S> {
         }
     }
 
-    /// A peer that may send a PROXY header is not counted. The client that the header names is counted instead.
+    /// Does not count a peer that may send a PROXY header. The client that the header names is counted later instead.
     fn admit(&self, stream: &TcpStream, peer: SocketAddr) -> Result<Option<PeerPermit>, Refusal> {
         match &self.gate {
             Some(gate) if gate.expects_from(peer.ip()) => Ok(None),
@@ -238,7 +239,7 @@ impl<S: Listens> Acceptor<S> {
         }
     }
 
-    /// The reason why the socket is gone.
+    /// The error that every later accept returns, because the socket is closed.
     fn closed(&self) -> Error {
         self.lost.get().map_or(Error::Draining, |lost| lost.clone().into())
     }

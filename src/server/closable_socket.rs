@@ -160,7 +160,7 @@ impl<S: Listens> Drainable for ClosableSocket<S> {
 
 impl<S: Listens> Drop for ClosableSocket<S> {
     fn drop(&mut self) {
-        // Nobody accepts these connections.
+        // The connections that the drain took out of the backlog can no longer be accepted.
         self.discard();
     }
 }

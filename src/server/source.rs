@@ -42,12 +42,12 @@ pub trait AnyListener: Send + Sync + 'static {
     fn set_finishes(&self, _: Token, finishes: bool);
 }
 
-/// What does not change about a listener.
+/// The parts of a listener that stay the same for all of its connections.
 pub struct Facts {
     pub(crate) local: Address,
     pub(crate) group: DrainGroup,
     pub(crate) policy: Arc<Policy>,
-    /// The listening sockets, to close them.
+    /// The listening sockets, so that the listener can close them.
     pub(crate) socket: Arc<dyn Drainable>,
 }
 
@@ -63,21 +63,21 @@ pub struct Fresh<B> {
     pub(crate) control: Control,
     /// The deadline of the handshake.
     pub(crate) deadline: Option<Instant>,
-    /// Counts the connection as unfinished while it is held.
+    /// The connection counts as unfinished while this permit is held.
     pub(crate) unfinished: OwnedSemaphorePermit,
     /// Reads the PROXY header, if the listener expects headers.
     pub(crate) gate: Option<Arc<HeaderGate>>,
     pub(crate) begun: B,
 }
 
-/// A connection that a listener still has to make as it was configured.
+/// An accepted socket, from which the listener makes the connection that its settings describe.
 pub trait Begun: Send + 'static {
     type Connection;
 
     /// The TCP connection, which may begin with a PROXY header.
     fn tcp(&mut self) -> Option<&mut TcpConnection>;
 
-    /// Makes the connection, with the handshake of an endpoint string.
+    /// Makes the connection, and does the handshake that the endpoint string asks for.
     fn finish(self, deadline: Option<Instant>) -> impl Future<Output = Result<Self::Connection, Error>> + Send;
 }
 

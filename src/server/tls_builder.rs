@@ -37,8 +37,9 @@ impl TlsListenerBuilder {
 
     /// Whether a drain takes the connections that wait in the system's backlog, and lets the handshakes that are in
     /// progress finish, within their deadline (rules: accept-3, drain-5); default: as the listener's
-    /// [`finish_on_drain`](crate::ListenerBuilder::finish_on_drain). If not, both are reset (rule: drain-2). The
-    /// connections are accepted as before, and their [`Control::draining`](crate::Control::draining) is ready at once.
+    /// [`finish_on_drain`](crate::ListenerBuilder::finish_on_drain). If this is false, the drain resets both (rule:
+    /// drain-2). The connections are accepted as before, and their [`Control::draining`](crate::Control::draining) is
+    /// ready at once.
     pub fn finish_on_drain(self, finish: bool) -> Self {
         Self { finishes: Some(finish), ..self }
     }

@@ -62,7 +62,7 @@ use crate::transport::layer::TOKEN;
 pub struct TlsListener<C = TlsConnection<TcpConnection>> {
     ready: Arc<Ready<C>>,
     accepting: AbortHandle,
-    /// The listening socket, which the task accepts from.
+    /// The listening socket, from which the task accepts.
     socket: Arc<dyn Drainable>,
     local: Address,
     group: DrainGroup,
@@ -163,11 +163,11 @@ impl TlsListenerBuilder {
     }
 }
 
-/// Whether the client uses TLS. Its bytes stay unread.
+/// Returns whether the client uses TLS. The client's bytes stay unread.
 async fn begins_with_tls<T: Transport>(plain: &mut T) -> Result<bool, Error> {
     /// The type of a handshake record (RFC 8446 section 5.1).
     const HANDSHAKE: u8 = 22;
-    // Without a byte, the handshake reports the end.
+    // If the client ends without a byte, the handshake reports that end.
     Ok(plain.fill_buf().await?.first().is_none_or(|first| *first == HANDSHAKE))
 }
 
@@ -220,7 +220,7 @@ impl<C> TlsListener<C> {
 /// Closes the port, resets the connections that were not accepted, and stops the handshakes.
 impl<C> Drop for TlsListener<C> {
     fn drop(&mut self) {
-        // The task that accepts may be dropped later.
+        // The socket is closed here, because the runtime may drop the task that accepts later.
         self.socket.shut();
         self.ready.close();
         self.accepting.abort();

@@ -87,7 +87,8 @@ where
     connection.start_tls(StartTls::client(tls, name)).await
 }
 
-/// Serves the dialogue until the client requests TLS, and does the handshake. Until then, the client can only leave.
+/// Serves the dialogue until the client requests TLS, and does the handshake. Before it requests TLS, the client can do
+/// nothing else than end the dialogue.
 ///
 /// # Errors
 ///

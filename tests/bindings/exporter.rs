@@ -81,7 +81,7 @@ async fn arguments_that_are_not_allowed_are_refused_by_name() {
             assert_eq!(refused(8161, b"EXPERIMENTAL", None), "more than 8160 bytes were asked for");
             assert_eq!(refused(1, b"", None), "the label is empty");
             assert_eq!(refused(1, &long[..250], None), "the label is longer than 249 bytes");
-            // It would export the keys of the session.
+            // With this label, the exporter would return the keys of the session.
             assert_eq!(refused(1, b"key expansion", None), "the label is one of TLS itself");
             assert_eq!(refused(1, b"EXPERIMENTAL", Some(&long)), "the context is longer than 65,535 bytes");
             // The limits themselves are allowed.

@@ -78,7 +78,7 @@ impl Postgres {
             .spawn()
             .unwrap();
         let this = Self { child, addr, folder };
-        // It listens before it lets anyone log in.
+        // PostgreSQL listens before it accepts logins, so an open port is not enough.
         let up = async {
             while !this.log().contains("ready to accept connections") {
                 sleep(Duration::from_millis(50)).await;
@@ -88,7 +88,7 @@ impl Postgres {
         this
     }
 
-    /// What the server has written so far.
+    /// The text that the server has written to its log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }

@@ -83,7 +83,7 @@ fn systemd_socket_activate_starts_a_service() {
         eprintln!("note: systemd-socket-activate is not installed, so it was not tried");
         return;
     };
-    // It says when it listens, and starts the service with the first connection.
+    // systemd-socket-activate prints a line when it listens, and starts the service at the first connection.
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let listening = said.by_ref().take_while(|line| !line.contains("Listening on")).count();
     assert!(listening < 10);

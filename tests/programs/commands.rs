@@ -244,7 +244,7 @@ fn a_request_of_a_peer_that_left_does_not_delay_others() {
     for command in ["SENDSEQ 16777216 1\n", "TINY 16384\n"] {
         let peer = connect(console.tcp);
         flood(peer.get_ref(), command.as_bytes());
-        // Its answers are unread, so this drop resets the connection.
+        // The peer has not read its answers, so this drop resets the connection.
         drop(peer);
         assert_eq!(ask(&mut connect(console.tcp), "ECHO still here\n"), "still here");
     }

@@ -30,7 +30,7 @@ fn three_is_truncated() {
     let serving = thread::spawn(move || {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        // Python takes the port over: a server that ends its socket and not its TLS.
+        // A Python server then listens on this port. It closes its socket without close_notify.
         drop(listener);
         port.send(addr).unwrap();
         let (chain, key) = crate::tools::certs().server_paths();
@@ -73,7 +73,7 @@ fn an_end_or_silence_during_the_handshake_sets_its_exit_status() {
     let endpoint = format!("tls:{}:timeout=0.3", silent.local_addr().unwrap());
     let said = netcat(&["--ca", &ca(), "--report", &endpoint]).feed(b"");
     is(&said, 6, "timed_out");
-    // It also limits the plaintext part before an upgrade.
+    // The endpoint's timeout also limits the plaintext part before an upgrade.
     let endpoint = format!("tcp:{}:timeout=0.3", silent.local_addr().unwrap());
     let said = netcat(&["--ca", &ca(), "--report", "--starttls", "smtp", &endpoint]).feed(b"");
     is(&said, 6, "timed_out");

@@ -178,7 +178,7 @@ fn a_trusted_proxy_names_the_client() {
     assert_eq!(said, "QUIT\n");
     drop(front);
     assert_eq!(terminator.ended()["client"], "192.0.2.7:4711");
-    // It is passed on, with the address to which the client had connected.
+    // The service gets the client's address too, and the address to which the client had connected.
     let header = service.served.join().unwrap();
     assert_eq!(header.source().unwrap().to_string(), "192.0.2.7:4711");
     assert_eq!(header.destination().unwrap().to_string(), "192.0.2.1:443");

@@ -160,7 +160,7 @@ impl Reverser {
         );
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         assert!(lines.any(|line| line.starts_with("ACCEPT")), "s_server does not listen");
-        // Its output is read, so that it does not stop at a full pipe.
+        // The output of s_server is read, so that the program does not stop at a full pipe.
         thread::spawn(move || lines.for_each(drop));
         Self(child, port)
     }

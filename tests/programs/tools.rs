@@ -161,7 +161,7 @@ impl Drop for Running {
 }
 
 fn end(child: &mut Child) {
-    // It may have ended by itself.
+    // The child may have ended by itself.
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -178,7 +178,7 @@ async fn a_panic_at_the_very_end_is_the_protocols_own_affair() {
         let handle = runner.handle();
         let task = tokio::spawn(runner.run());
         handle.register_producer(Producer::push(PanicsToo(told.clone()))).await.unwrap();
-        // Its requests no longer have an effect when the connection ends, but it is still stopped.
+        // When the connection ends, the requests of the producer no longer have an effect, but the producer is still stopped.
         b.close().await;
         let report = task.await.unwrap();
         assert_eq!(report.reason.name(), "protocol");

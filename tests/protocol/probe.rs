@@ -152,7 +152,7 @@ pub type React = Box<dyn FnMut(&Event, &mut dyn Conn) -> CallbackResult<Answer> 
 pub struct Answer {
     /// How many bytes are left unread.
     pub unread: usize,
-    /// What happens to the connection after the peer's end.
+    /// The answer to the peer's end of its half.
     pub after_read: AfterRead,
 }
 

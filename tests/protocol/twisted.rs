@@ -312,7 +312,7 @@ async fn a_client_hello_glued_to_the_command() {
             b.start_tls(as_client()).await.unwrap();
             b
         });
-        // It has arrived before any task reads.
+        // The command and the ClientHello have arrived before any task reads.
         tokio::task::yield_now().await;
         let probe = Probe::new(|event, transport| {
             let Event::Data(data) = event else { return Ok(KEEP) };

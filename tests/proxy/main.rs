@@ -44,7 +44,7 @@ async fn proxied(proxy: &ProxyProtocol, mut tcp: TcpConnection) -> Result<TcpCon
     proxy.read(&mut tcp).await.map(|_| tcp)
 }
 
-/// What `proxy` says of a connection on which the peer sends these bytes and ends.
+/// The result of `proxy` for a connection on which the peer sends these bytes and ends.
 async fn after(proxy: ProxyProtocol, bytes: &[u8]) -> Result<TcpConnection, Error> {
     let (mut client, incoming) = accepted(Policy::default()).await;
     client.write_all(bytes).await.unwrap();

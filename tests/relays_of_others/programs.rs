@@ -104,7 +104,7 @@ pub(crate) static PROGRAMS: [Program; 7] = [
         command: |place| {
             let Place { port, service, .. } = place;
             let both = place.file("both.pem");
-            // It refuses to work as root.
+            // hitch refuses to run as root.
             let user = if rustix::process::geteuid().is_root() { "user = \"nobody\"\n" } else { "" };
             let config = format!(
                 "frontend = \"[127.0.0.1]:{port}\"\nbackend = \"[127.0.0.1]:{service}\"\npem-file = \"{both}\"\n\

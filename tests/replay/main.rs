@@ -17,14 +17,14 @@ use self::model::Connection;
 use self::side::Configs;
 use self::tables::{Fault, Tables};
 
-/// Enough for every change. `.ci/nightly` plays 100,000.
+/// The number of runs for every change. `.ci/nightly` plays 100,000.
 const RUNS: u64 = 400;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Plays runs, and returns the number of their events, and the runs that differ.
+/// Plays runs, and returns the number of their events, and the differences that were found.
 fn play(tables: Tables, seeds: impl Iterator<Item = u64>) -> (usize, Vec<String>) {
     let configs = Configs::new();
     let models: Vec<Connection> = run::setups().into_iter().map(|setup| Connection { setup, tables }).collect();
@@ -51,7 +51,7 @@ fn transports_do_what_the_model_does() {
     assert!(different.is_empty(), "{} of {runs} runs differ:\n{}", different.len(), different[..shown].join("\n"));
 }
 
-/// The comparison is not blind: transports differ from a model whose tables have a fault.
+/// Shows that the comparison can fail: it finds a fault that was put into the tables of the model.
 #[test]
 fn transports_differ_from_a_model_with_a_fault() {
     for fault in [Fault::SendSkipsMarker, Fault::RecvEndIsClean, Fault::ReasonIgnoresAbort, Fault::DeliveryIsAssumed] {

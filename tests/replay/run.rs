@@ -1,4 +1,5 @@
-//! A run of the model and of two transports, on a clock that stands still. After each event, both transports have to be in the state of the model: they have sent the same, read the same, and ended for the same reason.
+//! A run of the model and of two real transports, on a paused clock. After each event, the test compares each transport
+//! with its model: what it has sent and read, and the reason of its end.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -9,7 +10,7 @@ use crate::state::{Item, World};
 use crate::tables::{Change, Recv, Why};
 use bowline::Reason;
 
-/// The worlds whose runs are played.
+/// The setups whose runs are played.
 pub fn setups() -> Vec<Setup> {
     let plain = Setup {
         name: "plaintext",
@@ -29,7 +30,7 @@ pub fn setups() -> Vec<Setup> {
     vec![plain, upgrade, downgrade]
 }
 
-/// Numbers from a seed.
+/// Random numbers from a seed.
 pub struct Dice(u64);
 
 impl Dice {
@@ -45,10 +46,10 @@ impl Dice {
     }
 }
 
-/// What one side has sent in one step.
+/// The bytes and ends that one side has sent in one step.
 #[derive(Debug, Default)]
 struct Chunk {
-    /// The number of items that it is in the model.
+    /// The number of items that stand for this in the model.
     items: usize,
     bytes: Vec<u8>,
     fin: bool,
@@ -86,7 +87,7 @@ pub async fn play(model: &Connection, configs: &Configs, seed: u64, most: usize)
         run.step(action).await.map_err(|what| format!("{}: seed {seed}: {what}\n{}", model.setup.name, run.log))?;
         steps += 1;
         if run.sides.iter().any(|side| side.is_reset()) {
-            // The side learns of it when it uses the connection, and nothing else can happen to it.
+            // A real side notices the reset when it uses the connection next, so the run ends here.
             break;
         }
     }
@@ -99,7 +100,7 @@ fn is_ordinary(action: Action) -> bool {
 }
 
 impl Run<'_> {
-    /// Some ends take a moment: a failed handshake waits for its alert to arrive.
+    /// Lets time pass, because some ends take a moment: a failed handshake waits for its alert to arrive.
     async fn end(&mut self) -> Result<(), String> {
         for side in &mut self.sides {
             side.go_on().await;
@@ -127,7 +128,7 @@ impl Run<'_> {
 
     fn can_play(&self, action: Action) -> bool {
         match action {
-            // Here the clock is one for both sides, and no system sends anything again.
+            // Both sides share one clock here, and there is no system that retransmits.
             Action::TimesOut(i) => self.world.peers[i].change.is_under_way(),
             Action::RegisterPush(_) | Action::RegisterPull(_) | Action::Unregister(_) => false,
             _ => true,
@@ -216,7 +217,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes what side `i` has sent, which has to be what it has sent in the model.
+    /// Takes the bytes that side `i` has sent, and compares them with what it has sent in the model.
     fn collect(&mut self, i: usize, before: &World, popped: usize, is_forged: bool) -> Result<(), String> {
         let sent = self.sides[i].sent();
         let wire = &self.world.wires[i];
@@ -240,7 +241,7 @@ impl Run<'_> {
         let has = |is_wanted: fn(&Item) -> bool| new.iter().any(is_wanted);
         let has_bytes = has(|item| !matches!(item, Item::Fin { .. } | Item::ForgedFin | Item::Rst));
         let (has_fin, has_rst) = (has(|item| matches!(item, Item::Fin { .. })), has(|item| *item == Item::Rst));
-        // A closed system resets by itself, which a pipe does not.
+        // A closed TCP socket answers with RST by itself. A pipe does not.
         let is_by_system = has_rst && self.sides[i].has_sent_end;
         let same = has_bytes != sent.bytes.is_empty() && has_fin == sent.fin && (has_rst == sent.rst || is_by_system);
         if !same {
@@ -257,7 +258,7 @@ impl Run<'_> {
     fn compare(&self, i: usize) -> Result<(), String> {
         let (peer, side) = (&self.world.peers[i], &self.sides[i]);
         let due = peer.report.map(name);
-        // A call has the connection: it ends a failed handshake, or it is compared when it is done.
+        // A call owns the connection, so its state cannot be read. It is compared when the call has returned.
         let Some(seen) = side.status() else { return Ok(()) };
         let reason = seen.reason.as_ref().map(Reason::name);
         if side.is_reset() {

@@ -1,4 +1,4 @@
-//! One real transport, whose every byte the test carries.
+//! One real transport. The test moves every byte from and to it.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -22,7 +22,7 @@ pub const FORGED: &[u8; 6] = b"forged";
 
 type Conn = UpgradableConnection<Stream<Pipe>>;
 
-/// A call that waits. It gives the connection back.
+/// A call that waits. It owns the connection, and returns it at its end.
 type Call = Pin<Box<dyn Future<Output = Conn>>>;
 
 /// The configurations of TLS, made once.
@@ -59,7 +59,7 @@ pub struct Side {
     start: Option<StartTls>,
 }
 
-/// What a side has sent.
+/// The bytes and ends that a side has sent.
 #[derive(Debug, Default)]
 pub struct Sent {
     pub bytes: Vec<u8>,
@@ -67,7 +67,7 @@ pub struct Sent {
     pub rst: bool,
 }
 
-/// Two sides, if need be after a handshake.
+/// Makes two sides, after a handshake if the setup says so.
 pub async fn pair(configs: &Configs, is_secured: bool) -> [Side; 2] {
     let starts = [StartTls::client(&configs.client, "localhost"), StartTls::server(&configs.server)];
     let mut sides = starts.map(Side::new);

@@ -235,7 +235,7 @@ async fn a_handshake_that_is_done_as_it_is_displaced_does_not_stop_the_listener(
             async move {
                 polled.send(()).unwrap();
                 match first {
-                    // It is displaced during this poll, and done at the end of it.
+                    // The listener displaces this connection while the poll blocks. At the end of the poll, the preparation is done.
                     Some(gone) => tokio::task::block_in_place(|| gone.recv().unwrap()),
                     None => std::future::pending().await,
                 }

@@ -204,7 +204,7 @@ async fn go(way: usize, incoming: Incoming, mut client: TcpStream) {
             );
             ours.and(theirs).unwrap();
             let _ = tokio::join!(server.close(), client.close());
-            // A closed connection is gone, even if a task still holds the rest of it.
+            // A closed connection no longer counts, even if a task still holds the value.
             std::mem::forget(server);
         }
         // A refused upgrade.

@@ -299,7 +299,7 @@ async fn a_transport_that_only_reads_answers_a_key_update() {
             expect(&mut server, b"second\n").await;
             server
         });
-        // Its own KeyUpdate leaves, and our answer arrives although the server only reads.
+        // OpenSSL sends its KeyUpdate, and gets our answer although the server only reads.
         let mut transcript = Vec::new();
         let (mut sent, mut answered) = (false, false);
         while !(sent && answered) {

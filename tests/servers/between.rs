@@ -17,11 +17,11 @@ impl Place {
 /// How the go-ahead of a dialogue is recognised.
 #[derive(Clone, Copy)]
 pub(crate) enum GoAhead {
-    /// It starts with these bytes, and ends with this byte.
+    /// The go-ahead starts with these bytes, and ends with this byte.
     From(&'static [u8], u8),
-    /// It is the first message of the server.
+    /// The go-ahead is the first message of the server.
     First,
-    /// It is the first message of the server, and one byte long.
+    /// The go-ahead is the first message of the server, and one byte long.
     Byte,
 }
 

@@ -7,8 +7,8 @@
 
 use crate::core::engine::library::Library;
 
-/// The length of the salt. It is random, so each use has a key of its own, and no number of uses makes a nonce occur
-/// twice with one key.
+/// The length of the salt. The salt is random, so each use has a key of its own, and a nonce is never used twice with
+/// one key.
 pub(super) const SALT: usize = 32;
 /// The length of the authentication tag.
 pub(super) const TAG: usize = 16;
@@ -16,7 +16,7 @@ pub(super) const TAG: usize = 16;
 const KEY: usize = 32;
 const NONCE: usize = 12;
 
-/// What a derived key is used for. The keys of two purposes are independent.
+/// The purpose of a derived key. The keys of two purposes are independent.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
     Ticket,
@@ -51,8 +51,8 @@ impl OneUse<'_> {
         }
     }
 
-    /// Decrypts what is before the tag in place, and returns its length. `None`: another key or header, or a changed
-    /// byte.
+    /// Decrypts the bytes before the tag in place, and returns their number. `None`: the key or the header is another
+    /// one, or a byte was changed.
     pub(super) fn open(&self, header: &[u8], in_place: &mut [u8]) -> Option<usize> {
         match self.library {
             #[cfg(feature = "aws-lc-rs")]

@@ -46,7 +46,7 @@ impl Contents {
 }
 
 impl Hash for KeyFile {
-    /// The time of the change is left out: it does not change a key.
+    /// Does not compare the modification time, because it is not a part of the key.
     fn hash<H: Hasher>(&self, state: &mut H) {
         match &self.contents {
             None => self.path.hash(state),

@@ -24,7 +24,7 @@ pub struct TicketKey {
     secret: Arc<Secret>,
     not_before: Option<SystemTime>,
     not_after: Option<SystemTime>,
-    /// When the key was made, if this is known from somewhere else.
+    /// When the key was made, if the caller has set this.
     made: Made,
 }
 
@@ -61,8 +61,8 @@ impl TicketKey {
 
     /// A key that is used at any time.
     ///
-    /// The name tells servers which key opens a ticket. Use a random one, and another one for each secret. The secret
-    /// must be random. It may be longer than 32 bytes, but this makes nothing safer.
+    /// By the name in a ticket, a server finds the key that opens it. Use a random name, and a different one for each
+    /// secret. The secret must be random. A secret of more than 32 bytes is allowed, but gives no more security.
     ///
     /// # Errors
     /// [`ConfigError`](crate::ConfigError): the secret is shorter than 32 bytes, longer than 256, or all of its bytes

@@ -28,7 +28,7 @@ use crate::error::Error;
 /// [`ServerTlsBuilder::ticket_keys`](super::ServerTlsBuilder::ticket_keys). Clones are handles of the same keys:
 /// [`replace`](Self::replace) changes them for all servers.
 ///
-/// A server whose client presents a ticket that it cannot open does a full handshake: if the name of the key is
+/// If a server cannot use the ticket of a client, it does a full handshake. This happens if the name of the key is
 /// unknown, if the ticket is too old, or if it was sealed under another policy for client certificates (rules:
 /// ticket-3, ticket-4, ticket-5). Early data (0-RTT) is never accepted.
 ///
@@ -79,7 +79,7 @@ impl TicketKeys {
         Self(Arc::new(Shared { lifetime, set: RwLock::new(Arc::new(set)) }))
     }
 
-    /// Uses other keys from now on. Returns whether they differ from the keys before.
+    /// Replaces the keys. Returns whether the new keys differ from the old ones.
     ///
     /// Tickets of the old keys can be opened only if the new set contains these keys too.
     pub fn replace(&self, set: TicketKeySet) -> bool {
@@ -101,15 +101,15 @@ impl TicketKeys {
         self.0.lifetime
     }
 
-    /// The time since the key was made that seals tickets now: see [`TicketKey::made`]. `None` if this is unknown, or
-    /// no key seals.
+    /// The age of the key that seals tickets now, from [`TicketKey::made`]. `None` if that time is unknown, or no key
+    /// seals.
     pub fn age(&self) -> Option<Duration> {
         let now = SystemTime::now();
         let since = self.set().sealing(now)?.since()?;
         Some(now.duration_since(since).unwrap_or_default())
     }
 
-    /// Tells two handles apart, while both exist.
+    /// A number that is different for any two handles that exist at the same time.
     pub(super) fn id(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }

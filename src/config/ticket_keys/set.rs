@@ -33,7 +33,10 @@ impl TicketKeySet {
             match set.by_name(&key.name()) {
                 Some(known) if known.secret() == key.secret() => continue,
                 Some(_) => {
-                    return Err(unusable(format!("two keys have the name {}, and other secrets", Name(key.name()))));
+                    return Err(unusable(format!(
+                        "two keys have the name {}, and different secrets",
+                        Name(key.name())
+                    )));
                 }
                 None => set.keys.push(key),
             }

@@ -20,7 +20,7 @@ use crate::core::engine::library::Library;
 const VERSION: u8 = 1;
 const HEADER: usize = 1 + NAME + SALT;
 const TIME: usize = 8;
-/// The longest ticket. Sessions with client certificates are the longest ones: they contain the chain. A longer one
+/// The longest ticket. Sessions with client certificates are the longest ones: they contain the chain. A longer ticket
 /// would leave little space in a ClientHello, which has at most 64 KiB.
 const MAX: usize = 32 << 10;
 /// The clocks of servers may differ by this much.

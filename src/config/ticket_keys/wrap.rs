@@ -5,7 +5,7 @@
 //! version (1) | 1 | salt (32) | encrypted: name (16), secret (32) | tag (16)
 //! ```
 //!
-//! The place in the store is authenticated too, so a value cannot be moved to another place.
+//! The name of the value in the store is authenticated too, so a value that was moved to another name is not accepted.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -89,7 +89,7 @@ impl TicketKey {
         Self::new(*random(crypto)?, random::<SECRET>(crypto)?.to_vec())
     }
 
-    /// The key as bytes for this place in a store.
+    /// The key as bytes, for a value with this name in a store.
     pub(crate) fn to_stored(&self, place: &str, wrap: Option<&WrapKey>) -> Result<Vec<u8>, Error> {
         let mut key = Zeroizing::new([&self.name()[..], self.secret()].concat());
         let Some(WrapKey(wrap)) = wrap else { return Ok([&[VERSION, PLAIN], &key[..]].concat()) };
@@ -100,20 +100,24 @@ impl TicketKey {
         Ok([&[VERSION, WRAPPED], &salt[..], &key[..], &tag[..]].concat())
     }
 
-    /// Reads what [`to_stored`](Self::to_stored) has made. The error says what was found.
+    /// Reads the bytes that [`to_stored`](Self::to_stored) has made. The error describes what was found instead.
     pub(crate) fn from_stored(place: &str, wrap: Option<&WrapKey>, stored: &[u8]) -> Result<Self, String> {
         let broken = || "it is not a ticket key".to_owned();
         let key = match (stored, wrap) {
             ([VERSION, PLAIN, key @ ..], None) => Zeroizing::new(key.to_vec()),
-            ([VERSION, PLAIN, ..], Some(_)) => return Err("it is not wrapped, and a key for it was given".into()),
-            ([VERSION, WRAPPED, ..], None) => return Err("it is wrapped, and no key for it was given".into()),
+            ([VERSION, PLAIN, ..], Some(_)) => {
+                return Err("it is not wrapped, and this server accepts only wrapped keys".into());
+            }
+            ([VERSION, WRAPPED, ..], None) => {
+                return Err("it is wrapped, and the server has no key to unwrap it".into());
+            }
             ([VERSION, WRAPPED, rest @ ..], Some(WrapKey(wrap))) => {
                 let (salt, sealed) = rest.split_first_chunk().ok_or_else(broken)?;
                 let crypto = feature_crypto().map_err(|error| error.to_string())?;
                 let one = OneUse { library: crypto.library, secret: &wrap[..], salt, purpose: Purpose::Wrap };
                 let mut key = Zeroizing::new(sealed.to_vec());
                 let opened = one.open(&header(place), &mut key);
-                let length = opened.ok_or("it was wrapped with another key, or for another place, or was changed")?;
+                let length = opened.ok_or("it was wrapped with another key or for another name, or it was changed")?;
                 Zeroizing::new(key[..length].to_vec())
             }
             ([version, ..], _) if *version > VERSION => return Err(format!("it has version {version}")),

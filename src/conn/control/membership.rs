@@ -179,7 +179,7 @@ impl Control {
         let Some(membership) = self.0.membership.get() else { return self.abort() };
         membership.unready.store(true, Ordering::Release);
         if !self.cut_off() {
-            // It has ended for another reason.
+            // The connection had already ended for another reason.
             membership.unready.store(false, Ordering::Release);
         }
     }

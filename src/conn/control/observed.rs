@@ -127,7 +127,7 @@ impl Control {
         }
     }
 
-    /// If a handshake is in progress, it has failed.
+    /// Reports to the observers that the handshake in progress has failed. Does nothing if there is none.
     #[cold]
     pub(crate) fn note_handshake_failed(&self, reason: &Reason) {
         let Some(observed) = self.observed() else { return };

@@ -32,8 +32,7 @@ pub(in crate::core) trait Engine {
     /// there is space for it. Returns how many bytes it wrote.
     fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error>;
 
-    /// Whether a larger reader's buffer would not help with the record of this length. If it would, a larger buffer
-    /// saves a copy.
+    /// Returns false if a larger reader's buffer would save a copy of the record of this length.
     fn suits(&self, _space: usize, _record: usize) -> bool {
         true
     }

@@ -14,11 +14,11 @@ pub(super) enum CloseNotify {
 /// Whether the session knows where each record of the peer ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// It does, but no complete record has arrived yet: the peer may not speak TLS at all.
+    /// Known, but no complete record has arrived yet: the peer may not speak TLS at all.
     FirstRecord,
-    /// It does: rustls holds no part of a record, except for one byte that `raw` holds too.
+    /// Known: rustls holds no part of a record, except for one byte that `raw` holds too.
     Records,
-    /// It does not, because another library started the session.
+    /// Not known, because another library started the session.
     Unknown,
 }
 

@@ -237,6 +237,6 @@ pub(super) async fn delivered(stream: &TcpStream, patience: Duration) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    // If the other side does not accept them in time, it gets RST without them.
+    // If the other side does not accept the bytes in time, the RST that follows discards them.
     let _ = timeout(patience, all_acknowledged).await;
 }

@@ -1,4 +1,5 @@
-//! Explores the model to its end, and prints how many states it has. With `--small`, the part for every change.
+//! Explores all states of the model, and prints how many there are. With `--small`, it explores only the part that CI
+//! checks for every change.
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -5,7 +5,7 @@ use crate::steps::Steps;
 use crate::tables::Tables;
 use bowline::core::producer::{ProducerEvent, ProducerState};
 
-/// The size of a world, and how its network works.
+/// The size of one setup of the model, and the behaviour of its network.
 #[derive(Debug, Clone)]
 pub struct Setup {
     pub name: &'static str,
@@ -13,7 +13,7 @@ pub struct Setup {
     pub begins_secured: bool,
     /// The peer's system reports what it has received, as TCP does on Linux.
     pub acknowledges: bool,
-    /// RST makes the system discard what it had received and nobody had read.
+    /// When RST arrives, the system discards the bytes that it has received and the application has not read.
     pub reset_discards: bool,
     /// Items on the wire in each direction.
     pub capacity: usize,
@@ -23,7 +23,7 @@ pub struct Setup {
     pub downgrades: u8,
     /// How often each peer may register a producer.
     pub producers: [u8; 2],
-    /// How often the network, an attacker, an abort or a drop may interfere.
+    /// How many times the network or an attacker may interfere, or an application may abort or drop, in total.
     pub disturbances: u8,
 }
 
@@ -81,7 +81,7 @@ impl Connection {
         }
     }
 
-    /// Everything that may happen.
+    /// Adds every event that is possible in a state.
     pub fn possible(&self, world: &World, actions: &mut Vec<Action>) {
         let world = &mut world.clone();
         let may_interfere = world.disturbances > 0;
@@ -128,7 +128,7 @@ impl Connection {
                 if !steps.world.wires[i].is_cut && !peer.is_gone {
                     actions.push(Action::Cut(i));
                     let other = &steps.world.peers[1 - i];
-                    // FIN is the marker of plaintext, so an attacker who sends it cannot be told from the peer.
+                    // FIN is the marker of plaintext, so a FIN from an attacker looks like a FIN from the peer.
                     if other.tls.is_some() {
                         actions.push(Action::ForgeFin(i));
                     } else if steps.world.wires[i].items.len() < self.setup.capacity && !peer.has_sent_fin {
@@ -182,8 +182,8 @@ impl Connection {
         next
     }
 
-    /// From here both applications only finish: they read, follow an upgrade, and close. Every message arrives that is not
-    /// lost. A limit is needed only if nothing else goes on.
+    /// From this state on, both applications only finish: they read, follow an upgrade, and close. Every message that
+    /// is not lost arrives. A time limit ends a wait only if no other step is possible.
     pub fn finished(&self, world: &World) -> World {
         let mut world = *world;
         for calls_close in [false, true] {

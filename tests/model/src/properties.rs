@@ -8,12 +8,12 @@ use crate::state::{Peer, World, Wrong};
 use crate::steps::loss_propagates;
 use crate::tables::{Change, Why};
 
-/// Nothing has interfered, and the two applications agree about TLS.
+/// Whether nothing has interfered, and the two applications agree about TLS.
 fn is_calm(world: &World) -> bool {
     !world.is_disturbed && world.peers.iter().all(|peer| peer.change == Change::Settled && !peer.was_pointless)
 }
 
-/// Whether a state has a way out, and whether it is a good one.
+/// Whether both sides can end from a state, and whether they end as they should.
 fn has_a_way_out(model: &Connection, world: &World) -> bool {
     let end = model.finished(world);
     let all_ended = end.peers.iter().all(|peer| peer.report.is_some() && peer.losses == 1 && peer.is_gone);
@@ -25,7 +25,7 @@ fn ends_well(model: &Connection, end: &World) -> bool {
     let is_closed = |peer: &Peer| peer.report == Some(Why::Closed);
     let are_closed = match model.setup.acknowledges {
         true => end.peers.iter().all(is_closed),
-        // The order of the ends can prove the delivery to one side only.
+        // Without acknowledgements, the order of the ends decides, and it may confirm the delivery to one side only.
         false => {
             end.peers.iter().any(is_closed)
                 && end.peers.iter().all(|peer| is_closed(peer) || peer.report == Some(Why::Unconfirmed))
@@ -34,9 +34,9 @@ fn ends_well(model: &Connection, end: &World) -> bool {
     are_closed && !end.has_timed_out && (0..2).all(|i| end.peers[1 - i].took == end.peers[i].wrote)
 }
 
-/// Both sides agree on clean: if one reports `closed`, it has the marker of the other one, which has not seen a bare end.
-/// Without acknowledgements, only the first half of this can be known: the marker of the other one may have crossed ours,
-/// and ours may be lost.
+/// Whether both sides agree that the end was clean: a side that reports `closed` has received the marker of the other
+/// side, and the other side has not seen a truncation. Without acknowledgements, only the first of these two conditions
+/// is checked: the two markers may cross on the wire, and ours may be lost.
 fn agree(model: &Connection, world: &World) -> bool {
     (0..2).all(|i| {
         let (ours, theirs) = (&world.peers[i], &world.peers[1 - i]);
@@ -59,7 +59,7 @@ impl Model for Connection {
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        // A state that is wrong is reported, and not continued.
+        // The checker reports a wrong state, and explores no states after it.
         if world.wrong.is_none() {
             self.possible(world, actions);
         }

@@ -1,4 +1,4 @@
-//! The worlds that are explored.
+//! The setups that the checker explores.
 
 use crate::model::Setup;
 
@@ -15,7 +15,7 @@ const SMALL: Setup = Setup {
     disturbances: 1,
 };
 
-/// Seconds: for every change.
+/// For every change: the checker needs seconds.
 pub fn small() -> Vec<Setup> {
     vec![
         Setup { name: "plaintext", ..SMALL },
@@ -32,7 +32,7 @@ pub fn small() -> Vec<Setup> {
     ]
 }
 
-/// Minutes: everything at once.
+/// For every night: larger setups. The checker needs minutes.
 pub fn whole() -> Vec<Setup> {
     let two = Setup { disturbances: 2, ..SMALL };
     vec![

@@ -7,7 +7,7 @@ use bowline::core::producer::ProducerState;
 
 use crate::tables::{Change, Recv, Send, Why};
 
-/// One thing on its way from a peer to the other one.
+/// One item on its way from one peer to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Item {
     /// A unit of the application's data. Units are counted from one.
@@ -91,7 +91,7 @@ impl Queue {
         Some(first)
     }
 
-    /// More items came than a queue can have if every marker is sent once.
+    /// Set if more items were added than a queue can hold when every marker is sent once.
     pub fn has_overflowed(&self) -> bool {
         self.has_overflowed
     }
@@ -136,9 +136,9 @@ pub struct Peer {
     pub tcp: Halves,
     pub tls: Option<Tls>,
     pub change: Change,
-    /// Accepted, and not yet passed to the system.
+    /// Data that was accepted, and is not yet passed to the system.
     pub out: Queue,
-    /// Received by the system, and not yet read.
+    /// Data that the system has received, and the application has not read.
     pub arrived: Queue,
     /// Data that a downgrade has opened and the application has not read.
     pub unread: Queue,
@@ -156,7 +156,7 @@ pub struct Peer {
     /// A close has given up the handshake.
     pub was_pointless: bool,
     pub is_aborted: bool,
-    /// A change has failed in a way that resets the connection.
+    /// An upgrade or downgrade has failed in a way that resets the connection.
     pub resets: bool,
     /// FIN was passed to the system.
     pub has_sent_fin: bool,
@@ -165,13 +165,13 @@ pub struct Peer {
     pub is_gone: bool,
     /// How often the loss was reported.
     pub losses: u8,
-    /// How often the producer was stopped, and whether it was told to pause.
+    /// How many times the producer was stopped, and whether it is paused.
     pub stops: u8,
     pub is_paused: bool,
     /// Units of data that were accepted, and that were read or discarded.
     pub wrote: u8,
     pub took: u8,
-    /// How often the application may still do this.
+    /// How many more times the application may do this.
     pub upgrades: u8,
     pub downgrades: u8,
     pub producers: u8,
@@ -242,7 +242,7 @@ impl Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Wire {
     pub items: Queue,
-    /// Nothing passes any more.
+    /// Set when the wire no longer delivers anything.
     pub is_cut: bool,
     /// Units of data, other records, and FINs that were lost.
     pub lost_data: u8,
@@ -283,9 +283,9 @@ pub struct World {
     pub peers: [Peer; 2],
     /// `wires[i]` carries what peer `i` sends.
     pub wires: [Wire; 2],
-    /// How often the network, an attacker, an abort or a drop may still interfere.
+    /// How many more times the network, an attacker, an abort or a drop may interfere.
     pub disturbances: u8,
-    /// One of them has interfered, or the two applications do not agree about TLS.
+    /// Set after an interference, or if the two applications do not agree about TLS.
     pub is_disturbed: bool,
     /// A time limit has ended a wait.
     pub has_timed_out: bool,

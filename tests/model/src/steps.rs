@@ -13,7 +13,7 @@ use crate::tables::{Change, Recv, Tables, Why};
 /// The client is peer 0.
 const CLIENT: usize = 0;
 
-/// More turns than any work of a transport takes.
+/// An upper bound of the steps that a transport makes without its application. Reaching it is an error.
 const TURNS: usize = 50;
 
 /// The state, and the tables that change it.
@@ -45,8 +45,8 @@ impl Steps<'_> {
         self.run(i);
     }
 
-    /// Whether a read would return something. An application does not read a handshake as data: it knows by its dialogue
-    /// that TLS follows.
+    /// Whether a read would return something. An application does not read the handshake as data: its dialogue with the
+    /// peer has said that TLS follows.
     pub fn may_read(&self, i: usize) -> bool {
         let peer = &self.world.peers[i];
         let can = peer.top().recv.is_open() && !peer.arrived.is_empty() || !peer.unread.is_empty();
@@ -84,14 +84,14 @@ impl Steps<'_> {
             return self.run(i);
         }
         if peer.change == Change::Quiescing {
-            // The call was dropped before TLS began, and will not be taken up again.
+            // The application has dropped the call before TLS began, and will not repeat it.
             peer.change = Change::Failed(Why::Closed);
             self.world.is_disturbed = true;
         }
         if self.world.peers[i].change == Change::Unwrapping {
             self.world.peers[i].change = Change::Failed(Why::Closed);
         }
-        // Bytes that arrived before the close are no answer to it, so they are read first.
+        // Bytes that arrived before the close cannot be the answer to it, so they are read first.
         while let Some(item) = self.world.peers[i].unread.pop() {
             self.count(i, item);
         }
@@ -209,7 +209,7 @@ impl Steps<'_> {
     }
 }
 
-/// The wire, and interference with it.
+/// Events of the wire, and interference with the wire.
 impl Steps<'_> {
     /// The oldest item of peer `i` arrives.
     pub fn deliver_from(&mut self, i: usize) {
@@ -230,12 +230,12 @@ impl Steps<'_> {
             }
         } else if item == Item::Rst {
             peer.was_reset = true;
-            // An end that has arrived before is not discarded.
+            // RST does not discard an end that arrived before it.
             let has_end = peer.arrived.any(|item| matches!(item, Item::Fin { .. } | Item::ForgedFin));
             if self.setup.reset_discards && !has_end {
                 peer.arrived.clear();
             }
-            // A write after this fails.
+            // After RST, a write fails.
             self.tables.lose_send(&mut peer.tcp.send, Why::Reset);
             if let Some(tls) = &mut peer.tls {
                 self.tables.lose_send(&mut tls.halves.send, Why::Reset);
@@ -259,13 +259,13 @@ impl Steps<'_> {
         self.run(i);
     }
 
-    /// A device ends the connection towards the peer of `i` by FIN, in place of what was on its way.
+    /// A device on the path discards the items on their way from peer `i`, and sends FIN to the other peer instead.
     pub fn forge_fin(&mut self, i: usize) {
         self.cut(i);
         self.world.wires[i].items.push(Item::ForgedFin);
     }
 
-    /// A device resets the connection.
+    /// A device on the path resets the connection.
     pub fn forge_rst(&mut self) {
         for i in 0..2 {
             self.cut(i);
@@ -445,7 +445,7 @@ impl Steps<'_> {
                 self.tables.consumed(&mut peer.tcp.recv);
             }
             Some(Item::Rst) => self.lose(i, Why::Reset),
-            // The other side has gone back to plaintext, and this side has not: nobody reads these bytes.
+            // The other side has gone back to plaintext, and this side has not, so the application never reads these bytes.
             Some(_) => self.world.is_disturbed = true,
             None => {}
         }
@@ -486,7 +486,7 @@ impl Steps<'_> {
             }
             (Some(tls), Item::Notify { after, .. }) if tls.is_secured => self.take_notify(i, after),
             (Some(tls), item) => {
-                // Neither in this state nor in clear.
+                // An item that is wrong in this state, or that came unencrypted, so the session fails.
                 debug_assert!(is_clear(item) || !tls.is_secured || matches!(item, Item::Flight(_)));
                 self.fail_tls(i);
             }
@@ -718,7 +718,7 @@ impl Steps<'_> {
         }
     }
 
-    /// Closes the socket by RST. The system discards what it had not sent.
+    /// Closes the socket by RST. The system discards the bytes that it has not sent.
     fn reset(&mut self, i: usize) {
         let peer = &mut self.world.peers[i];
         peer.out.clear();
@@ -777,7 +777,7 @@ impl Steps<'_> {
     }
 }
 
-/// The bytes for the decision about leftover.
+/// The bytes about which the leftover policy decides.
 fn bytes(arrived: &Queue) -> Vec<u8> {
     let mut bytes = Vec::new();
     for item in arrived.iter() {

@@ -1,6 +1,6 @@
-//! The state tables of the crate, as the model uses them: small values that can be hashed and compared, and every change
-//! made by the table of the crate itself. A [`Fault`] replaces one row of a table by a wrong one, to show that the
-//! properties of the model find it.
+//! The state tables of the crate, as the model uses them. The states are small values that can be hashed and compared.
+//! The table of the crate itself makes every change. A [`Fault`] replaces one row of a table with a wrong one; a test
+//! shows that the properties of the model find each fault.
 
 use bowline::core::delivery::{self, Evidence};
 use bowline::core::half::{self, End, RecvHalf, SendHalf};
@@ -33,7 +33,7 @@ impl From<Why> for Reason {
             Why::Aborted => Self::Aborted,
             Why::Dropped => Self::Dropped,
             Why::TimedOut => Self::TimedOut(Phase::Close),
-            // The one failure of TLS that needs no further values. The tables treat all of them alike.
+            // Stands for every failure of TLS, because the tables treat all of them alike. This one needs no further values.
             Why::Failed => Self::KeyExhausted,
         }
     }
@@ -222,19 +222,19 @@ pub enum Fault {
     ReasonTrustsBareEnd,
     /// An abort is reported as the end that it interrupted.
     ReasonIgnoresAbort,
-    /// Every orderly end is `closed`, whatever was acknowledged.
+    /// Every orderly end is `closed`, even if bytes are not acknowledged.
     DeliveryIsAssumed,
-    /// The order of the ends decides, although bytes are not acknowledged.
+    /// The order of the ends decides, even if the system reports unacknowledged bytes.
     DeliveryIgnoresPending,
     /// Leftover bytes are passed to TLS under every policy.
     LeftoverIsAdmitted,
     /// Data may pass before the handshake is done.
     UpgradeSettlesEarly,
-    /// A change that failed counts as done.
+    /// An upgrade or downgrade that failed counts as done.
     UpgradeForgetsFailure,
     /// A paused producer is never resumed.
     ProducerStaysPaused,
-    /// A producer is stopped at each end, not once.
+    /// A producer is stopped again at each further end.
     ProducerStopsTwice,
     /// The loss is reported more than once.
     LossIsRepeated,

@@ -141,7 +141,7 @@ async fn a_socket_with_a_listener_is_not_replaced() {
     let place = Place::new();
     let first = listen(&format!("{}:backlog=1", place.endpoint())).await;
     assert!(place.refusal().await.contains("somebody listens there"));
-    // Its backlog is full, too.
+    // The same if the backlog of the listener is full.
     let mut waiting = Vec::new();
     while let Ok(stream) = UnixStream::connect(&place.path).await {
         waiting.push(stream);

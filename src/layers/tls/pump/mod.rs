@@ -75,7 +75,7 @@ pub(crate) struct Pump<T> {
 pub(crate) enum LayerEnd {
     /// We end it after our marker.
     Due,
-    /// It stays open, because of a downgrade.
+    /// The layer stays open, because of a downgrade.
     Stays,
     /// We have ended it.
     Done,
@@ -332,7 +332,7 @@ impl<T: Transport> Pump<T> {
                 self.session.handle_read_lost(Reason::Aborted);
                 continue;
             };
-            // The unit is returned, because the layer takes one.
+            // Returns the unit of the task's budget, because the read of the layer below takes a unit itself.
             drop(unit.take());
             let is_stuck = self.session.is_stuck();
             let mut buf = ReadBuf::new(self.session.input_space());
