@@ -117,7 +117,8 @@ async fn an_endpoint_string_says_when_its_connections_are_ready() {
         let identity = shared_pki().server(&["localhost"]);
         std::fs::write(dir.path().join("server.pem"), identity.chain_pem()).unwrap();
         std::fs::write(dir.path().join("server.key"), identity.key_pem()).unwrap();
-        let at = dir.path().display();
+        // A path of Windows has characters that must be escaped in an endpoint string.
+        let at = dir.path().display().to_string().replace('\\', r"\\").replace(':', r"\:");
         for (kind, files) in [("tcp", String::new()), ("tls", format!(":cert={at}/server.pem:key={at}/server.key"))] {
             let endpoint: ServerEndpoint = format!("{kind}:0:interface=127.0.0.1{files}").parse().unwrap();
             let (builder, errors) = noting();
