@@ -1,15 +1,30 @@
 //! Listeners that read the PROXY header of each connection.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use bowline::TlsListener;
+use bowline::{Control, ListenerBuilder, Observer, Reason, TlsListener};
 
 use super::*;
 
 type Errors = Arc<Mutex<Vec<String>>>;
 
+/// Notes the failed handshakes.
+#[derive(Default)]
+struct Failed(Mutex<Vec<String>>);
+
+impl Observer for Failed {
+    fn handshake_failed(&self, connection: &Control, reason: &Reason, _: Duration) {
+        self.0.lock().unwrap().push(format!("{}: {reason}", connection.peer_addr()));
+    }
+}
+
 async fn listen() -> (Listener, std::net::SocketAddr) {
-    let listener = Listener::builder().proxy(loopback()).max_per_peer(1).bind("127.0.0.1:0").await.unwrap();
+    listen_with(Listener::builder().max_per_peer(1)).await
+}
+
+async fn listen_with(builder: ListenerBuilder) -> (Listener, std::net::SocketAddr) {
+    let listener = builder.proxy(loopback()).bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().as_inet().unwrap();
     (listener, address)
 }
@@ -61,7 +76,9 @@ async fn a_listener_counts_the_client_and_not_the_proxy() {
 #[tokio::test]
 async fn a_tls_listener_reads_headers_and_health_checks_end_quietly() {
     let all = async {
-        let (listener, address) = listen().await;
+        let failed = Arc::<Failed>::default();
+        let policy = Policy::default().observer(Arc::clone(&failed) as Arc<dyn Observer>);
+        let (listener, address) = listen_with(Listener::builder().policy(policy)).await;
         let group = listener.group().clone();
         let errors = Errors::default();
         let noted = Arc::clone(&errors);
@@ -87,6 +104,33 @@ async fn a_tls_listener_reads_headers_and_health_checks_end_quietly() {
         }
         let errors = errors.lock().unwrap().clone();
         assert!(errors.len() == 1 && errors[0].starts_with("192.0.2.9:1: "), "{errors:?}");
+        let failed = failed.0.lock().unwrap().clone();
+        assert!(failed.len() == 1 && failed[0].starts_with("192.0.2.9:1: "), "{failed:?}");
+    };
+    timeout(BOUND, all).await.unwrap();
+}
+
+/// rule: proxy-5, accept-2: all connections come from one proxy.
+#[tokio::test]
+async fn a_client_with_many_handshakes_displaces_its_own_behind_a_proxy_too() {
+    let all = async {
+        let (listener, address) = listen_with(Listener::builder()).await;
+        let mut listener = TlsListener::builder().max_waiting(4).tls(listener, shared_pki().server_tls());
+        let from = |client: &str| ProxyHeader::new(addr(client), addr("198.51.100.1:443"));
+        let slow = send(address, &from("192.0.2.7:1")).await;
+        let mut silent = Vec::new();
+        for _ in 0..12 {
+            silent.push(send(address, &from("192.0.2.8:1")).await);
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+        for client in &mut silent[..8] {
+            assert!(client.read(&mut [0]).await.is_err());
+        }
+        let client = tokio::spawn(secure(slow));
+        assert_eq!(listener.accept().await.unwrap().peer_addr().to_string(), "192.0.2.7:1");
+        client.await.unwrap().unwrap();
     };
     timeout(BOUND, all).await.unwrap();
 }

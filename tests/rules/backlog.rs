@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bowline::testing::shared_pki;
-use bowline::{Connector, DrainGroup, Error, Listener, Policy, TlsConnection, TlsListener, Transport};
+use bowline::{DrainGroup, Error, Listener, Policy, TcpConnection, TlsConnection, TlsListener, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -130,23 +130,47 @@ async fn handshakes_of_the_backlog_are_finished() {
         let mut listener = TlsListener::builder().finish_on_drain(true).tls(listener, shared_pki().server_tls());
         let mut clients = Vec::new();
         for _ in 0..10 {
-            clients.push(Connector::new().connect_addr(address).await.unwrap());
+            // Nothing else runs before the drain, so the connections stay in the backlog.
+            clients.push(std::net::TcpStream::connect(address).unwrap());
         }
         group.begin_drain();
         for tcp in clients {
-            let client = tokio::spawn(async move {
-                let mut client = TlsConnection::connect(tcp, &shared_pki().client_tls(), "localhost").await.unwrap();
-                let mut text = String::new();
-                client.read_to_string(&mut text).await.unwrap();
-                client.close().await;
-                text
-            });
+            let client = tokio::spawn(read_over_tls(tcp));
             listener.accept().await.unwrap().close_with(b"bye").await;
             assert_eq!(client.await.unwrap(), "bye");
         }
         assert!(matches!(listener.accept().await, Err(Error::Draining)));
         let report = group.drain(None).await;
         assert!(report.is_clean() && report.total() == 10, "{report}");
+    })
+    .await;
+}
+
+async fn read_over_tls(tcp: std::net::TcpStream) -> String {
+    tcp.set_nonblocking(true).unwrap();
+    let tcp = TcpConnection::new(TcpStream::from_std(tcp).unwrap(), Policy::default()).unwrap();
+    let mut client = TlsConnection::connect(tcp, &shared_pki().client_tls(), "localhost").await.unwrap();
+    let mut text = String::new();
+    client.read_to_string(&mut text).await.unwrap();
+    client.close().await;
+    text
+}
+
+/// rule: drain-5
+#[tokio::test]
+async fn handshakes_that_the_application_does_are_finished_too() {
+    bounded("handshakes", async {
+        let (listener, address, group) = listen().await;
+        let early = std::net::TcpStream::connect(address).unwrap();
+        let begun = listener.accept().await.unwrap();
+        let waiting = std::net::TcpStream::connect(address).unwrap();
+        group.begin_drain();
+        for (tcp, incoming) in [(early, begun), (waiting, listener.accept().await.unwrap())] {
+            let client = tokio::spawn(read_over_tls(tcp));
+            let mut connection = incoming.handshake(&shared_pki().server_tls()).await.unwrap();
+            connection.close_with(b"bye").await;
+            assert_eq!(client.await.unwrap(), "bye");
+        }
     })
     .await;
 }
