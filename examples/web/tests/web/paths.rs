@@ -43,13 +43,15 @@ fn other_paths_and_methods_are_refused_without_reading_the_body() {
     for version in ["--http1.1", "--http2"] {
         for (path, method, status) in [("/other", "POST", "404"), ("/whoami", "PUT", "405"), ("/sum", "GET", "405")] {
             let url = web.url(path);
-            let mut options =
-                vec![version, "-X", method, "-o", "/dev/null", "-w", "%{http_code}", "-H", "Expect:", &url];
+            let mut options = vec![version, "-X", method, "-w", " %{http_code}", "-H", "Expect:", &url];
             if method != "GET" {
                 options.extend(["--data-binary", &body]);
             }
             let output = files.curl(&options);
-            assert_eq!(String::from_utf8(output.stdout).unwrap(), status, "{version} {method} {path}");
+            let (said, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+            assert!(said.ends_with(&format!(".\n {status}")), "{version} {method} {path}: {said}; {error}");
+            // curl over HTTP/1.1 may find that it cannot send the rest, but it has the answer.
+            assert!(version == "--http1.1" || output.status.success(), "{method} {path}: {error}");
         }
     }
 }
