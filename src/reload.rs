@@ -61,7 +61,7 @@ pub struct Reloader {
     _task: Arc<Task>,
 }
 
-/// The task that looks at the files. It ends with the last handle.
+/// The task that reads the files. It ends with the last handle.
 struct Task(AbortHandle);
 
 /// The settings of a [`Reloader`].

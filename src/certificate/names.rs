@@ -12,8 +12,8 @@ use crate::escape::escaped;
 /// One subject alternative name of a certificate (RFC 5280, section 4.2.1.6).
 ///
 /// The text form is the one of OpenSSL's configuration, such as `DNS:example.com`, `IP:2001:db8::1` or
-/// The creator of the certificate chose the names, so the text form escapes them and is safe to print. To compare
-/// names, use the fields, not the text.
+/// `URI:spiffe://example.com/billing`. The creator of the certificate chose the names, so the text form escapes them
+/// and is safe to print. To compare names, use the fields, not the text.
 #[doc(alias = "subjectAltName")]
 #[doc(alias = "GeneralName")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -25,7 +25,7 @@ impl<C> Clone for Change<C> {
 }
 
 impl<C> Hash for Change<C> {
-    /// Tells two changes apart, while both exist.
+    /// The identity of the change: it is different for any two changes that exist at the same time.
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.0).addr().hash(state);
     }

@@ -59,7 +59,8 @@ impl Common {
         self.revocation.read_files(volumes);
     }
 
-    /// Tells the providers of two configurations apart, while both exist. `None` is the provider of the feature.
+    /// The identity of the provider: it is different for any two providers that exist at the same time. `None` is the
+    /// provider of the feature.
     pub(super) fn provider_id(&self) -> Option<usize> {
         self.provider.as_ref().map(|provider| Arc::as_ptr(provider).addr())
     }

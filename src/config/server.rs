@@ -131,7 +131,7 @@ pub struct ServerTlsBuilder {
     common: Common,
     more_identities: Vec<MoreIdentities>,
     default_identity: Option<String>,
-    /// Refuses a client that asks for a name of no identity. Otherwise it gets the default identity.
+    /// Refuses a client that asks for a name that no identity has. If false, such a client gets the default identity.
     refuse_unknown_names: bool,
     client_auth: ClientAuth,
     tickets: Option<u8>,
@@ -288,11 +288,12 @@ impl ServerTlsBuilder {
     /// As [`ticket_keys`](Self::ticket_keys), with keys from files. A file has one of two forms:
     ///
     /// - one key of 48 or 80 random bytes, as nginx reads it (`openssl rand 80`);
-    /// - at least three such keys, each in base64 on a line of its own, as HAProxy reads it. The last but one seals, so
-    ///   that the last one can be distributed before it is used. All of them open.
+    /// - at least three such keys, each in base64 on a line of its own, as HAProxy reads it. The last but one seals new
+    ///   tickets, so that the last one can be distributed before it is used. All of them open tickets.
     ///
-    /// The first file seals, and all files open. The first 16 bytes of a key are its name. Only the keys are shared with
-    /// these programs, not the tickets: each program has its own format.
+    /// The first file has the key that seals new tickets. The keys of all files open tickets. The first 16 bytes of a
+    /// key are its name. Only the keys are shared with these programs, not the tickets: each program has its own
+    /// format.
     ///
     /// The files are read by [`build`](Self::build), with all other files. To rotate the keys, build again and
     /// [replace](ServerTls::replace) the configuration: then the certificates and the keys change together (rule:

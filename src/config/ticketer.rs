@@ -28,7 +28,8 @@ pub(super) enum Ticketer {
 }
 
 impl Hash for Ticketer {
-    /// Tells two ticketers of the application, or two handles of keys, apart, while both exist.
+    /// The identity of the application's ticketer or of the handle of the keys: it is different for any two that exist
+    /// at the same time.
     fn hash<H: Hasher>(&self, state: &mut H) {
         std::mem::discriminant(self).hash(state);
         match self {

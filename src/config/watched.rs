@@ -109,7 +109,7 @@ fn replaces(generation: impl Fn() -> u64, replace: impl FnOnce() -> u64) -> bool
     replace() != before
 }
 
-/// Shares something that is watched.
+/// Puts a watched configuration into an `Arc`, so that several tasks can share it.
 pub(crate) fn shared(watched: impl Watched) -> Arc<dyn Watched> {
     Arc::new(watched)
 }

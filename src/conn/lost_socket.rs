@@ -13,8 +13,8 @@ pub(crate) async fn error_of(socket: &SharedSocket) {
 #[cfg(any(windows, bowline_portable))]
 pub(crate) use self::at_intervals::error_of;
 
-/// On Windows no event stands for an error alone. A reset comes as the end of both directions, and a wait for these
-/// would return at once while the socket can be written. So the socket is looked at.
+/// On Windows no event reports only an error. A reset is reported as the end of both directions, and a wait for that
+/// event would return at once while the socket can be written. So the socket is checked at intervals.
 #[cfg(any(windows, bowline_portable))]
 mod at_intervals {
     use std::pin::pin;
@@ -30,7 +30,7 @@ mod at_intervals {
     const INTERVAL: Duration = Duration::from_millis(250);
 
     pub(crate) async fn error_of(socket: &SharedSocket) {
-        // The socket is not held between two looks: it closes when its last holder drops it.
+        // The socket is not held between two checks: it closes when its last holder drops it.
         while socket.get().is_some_and(|stream| !has_error(&stream)) {
             sleep(INTERVAL).await;
         }

@@ -310,8 +310,8 @@ pub(crate) fn close_on_exec(descriptor: &std::os::fd::OwnedFd) -> io::Result<()>
 
 #[cfg(unix)]
 mod inherited {
-    //! Descriptors by their number. std has no safe way to them, because a number says nothing about who owns the
-    //! descriptor.
+    //! Takes over descriptors by their number. std offers no safe function for this, because a number does not show which
+    //! part of the program owns the descriptor.
 
     use std::io;
     use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -327,9 +327,10 @@ mod inherited {
         is_stream
     }
 
-    /// Whether a descriptor may be ours is seen at its close-on-exec flag. A descriptor that came through exec cannot
-    /// have it. std, tokio and socket2 set it on all that they open, and it is set here on what is taken: so no
-    /// descriptor is taken that has an owner in this process, and none is taken twice.
+    /// Takes over a descriptor that the process was started with. The close-on-exec flag shows whether it is one: a
+    /// descriptor that came through exec cannot have the flag, while std, tokio and socket2 set it on every descriptor
+    /// that they open. A descriptor with the flag is refused, and this function sets the flag on each descriptor that
+    /// it takes. So it takes no descriptor that has an owner in this process, and none twice.
     #[allow(unsafe_code)]
     pub(super) fn take(number: RawFd) -> io::Result<OwnedFd> {
         let refused = |problem: String| Err(io::Error::new(io::ErrorKind::InvalidInput, problem));

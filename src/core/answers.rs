@@ -171,7 +171,7 @@ mod tests {
     fn bytes_queued_before_and_framing_do_not_count_as_answers() {
         let mut answers = Answers::new(10, 40);
         answers.wrote(41, true);
-        // Before that, the layer had 500 bytes of other origin queued.
+        // Before these answers, the layer had 500 bytes in its queue that are not answers.
         answers.left(541);
         assert_eq!((answers.unsent(), answers.is_held()), (41, true));
         answers.lose();

@@ -62,8 +62,8 @@ pub fn failure(report: &CloseReport) -> Option<&Reason> {
         Reason::Aborted | Reason::Dropped => false,
         // The peer ended the connection after it had received everything.
         Reason::Reset(_) => report.marker_sent() && report.unacknowledged == Some(0),
-        // The system has given the connection up, and with it the bytes that it still had. At a limit of the close, it
-        // keeps sending them.
+        // No limit of the close was reached, so the system has given up the connection, and discarded the bytes that it
+        // had not sent. After a limit of the close, the system would continue to send them.
         Reason::TimedOut(_) | Reason::Io(_) if report.limit.is_none() => {
             report.marker_sent() && report.unacknowledged == Some(0)
         }

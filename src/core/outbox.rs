@@ -52,7 +52,7 @@ pub struct Outbox<S> {
     bytes: Buffer,
     /// Each step, with the number of bytes between it and the step before it.
     steps: VecDeque<(usize, S)>,
-    /// The sum of those numbers: all bytes that precede a step.
+    /// The sum of the numbers of bytes in `steps`: all bytes that precede a step.
     ahead: usize,
     request: EndRequest,
     /// Nothing can be sent any more. An end may have been requested before, and a producer may be registered still.

@@ -321,7 +321,7 @@ impl Error {
             Self::Ended(reason) | Self::Upgrade(UpgradeError::Failed(reason)) => Some(reason),
             // A drain aborts a connection whose handshake is unfinished.
             Self::Draining => Some(&Reason::Aborted),
-            // So does this crate with a connection that it refuses.
+            // This crate aborts a connection that it refuses.
             #[cfg(feature = "proxy")]
             Self::Proxy(_) => Some(&Reason::Aborted),
             _ => None,

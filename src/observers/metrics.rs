@@ -69,7 +69,7 @@ struct State {
     open: HashMap<usize, (Control, Traffic)>,
     /// The expiry of each certificate, by name.
     expiry: Vec<(String, SystemTime)>,
-    /// A configuration whose certificates these are.
+    /// The configuration whose certificates are shown.
     tls: Option<ServerTls>,
 }
 

@@ -5,7 +5,7 @@ use super::failure::CallbackResult;
 use crate::core::half::End;
 use crate::error::Reason;
 
-/// What happens to the connection after the peer has ended its half: the answer of [`Protocol::read_closed`].
+/// The answer of [`Protocol::read_closed`]: how the connection continues after the peer has ended its half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum AfterRead {

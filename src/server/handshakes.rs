@@ -63,7 +63,7 @@ mod tests {
         handshakes.end(peer(2), silent[0]);
         assert_eq!(handshakes.victim(), Some(silent[1]));
         handshakes.end(peer(2), silent[1]);
-        // Each peer has one: the oldest of all.
+        // Each peer has one handshake, so the oldest one of all is displaced.
         assert_eq!(handshakes.victim(), Some(good));
         handshakes.end(peer(1), good);
         handshakes.end(peer(2), silent[2]);

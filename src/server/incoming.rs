@@ -33,7 +33,7 @@ pub struct Incoming {
     unfinished: OwnedSemaphorePermit,
     /// A drain lets the handshake finish.
     pub(super) finishes: bool,
-    /// Reads the PROXY header, which is still to be read.
+    /// Reads the PROXY header, if one is expected and has not been read yet.
     gate: Option<Arc<HeaderGate>>,
 }
 
@@ -218,7 +218,7 @@ impl Incoming {
             let control = connection.control();
             let expires = async {
                 until(deadline, std::future::pending::<()>()).await;
-                // Here, because the connection is dropped after this.
+                // The reason is set here, because the connection is dropped after this.
                 control.end(Reason::TimedOut(Phase::Handshake));
             };
             tokio::select! {

@@ -99,8 +99,8 @@ impl Listener {
     /// after a drain has begun, and after `accept` has returned [`Error::Bind`].
     ///
     /// Do not accept from it, or make it blocking. A lock is held during the call, so `f` must not use this listener. A
-    /// duplicate keeps the socket listening after a drain, as a passed-in socket does that others hold: for example for
-    /// the next version of the service.
+    /// duplicate of the descriptor keeps the socket listening after a drain, for example for the next version of the
+    /// service.
     #[cfg(unix)]
     #[doc(alias = "AsFd")]
     pub fn with_fds<R>(&self, mut f: impl FnMut(std::os::fd::BorrowedFd<'_>) -> R) -> Option<Vec<R>> {
@@ -210,7 +210,7 @@ impl ListenerBuilder {
     }
 
     /// Opens this many listeners on the same addresses, one for each worker, with [`reuse_port`](Self::reuse_port).
-    /// They share the group and the policy; limits apply to each of them.
+    /// They share the group, the policy and the limits (rule: limit-4).
     ///
     /// # Errors
     /// As [`bind`](Self::bind).

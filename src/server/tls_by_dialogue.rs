@@ -41,7 +41,7 @@ impl TlsListenerBuilder {
                     Ok(()) => {}
                     Err(error) => {
                         if matches!(error, Error::Upgrade(UpgradeError::Dialogue(DialogueError::Left))) {
-                            // The client gets the last answer.
+                            // The client has left in order, so it still gets the answer to its last command.
                             connection.close().await;
                         }
                         return Err(error);

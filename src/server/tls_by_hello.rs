@@ -1,4 +1,4 @@
-//! Ready connections whose configuration is chosen by the ClientHello.
+//! Ready connections. The application chooses the configuration of each of them by its ClientHello.
 
 use std::future::Future;
 use std::sync::Arc;

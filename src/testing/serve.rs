@@ -127,7 +127,7 @@ impl Service {
         &self.group
     }
 
-    /// Drains the service, and aborts what is left after 5 seconds.
+    /// Drains the service, and aborts the remaining connections after 5 seconds.
     ///
     /// # Cancel safety
     /// As [`DrainGroup::drain`].

@@ -169,7 +169,8 @@ pub trait Upgradable: Send {
     fn stopping(&mut self) -> Stopping<'_>;
 }
 
-/// The largest number of bytes that one look reads, so that a peer that keeps sending cannot prolong it.
+/// The largest number of bytes that [`Layer::read_available`] reads, so that a peer that keeps sending cannot prolong
+/// the call.
 const MAX_AVAILABLE: usize = 64 << 10;
 
 /// Counts discarded bytes, up to a limit.

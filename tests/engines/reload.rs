@@ -107,13 +107,13 @@ fn the_same_contents_keep_the_generation() {
         assert_eq!(tls.replace(builder.clone().build().unwrap()), generation);
         assert_eq!(tls.replace(builder.build().unwrap()), generation);
     }
-    // Code of the application is the same only if it is the same object.
+    // Code of the application cannot be compared: two configurations are the same only if they have the same object.
     let change = |config: &mut bowline::rustls::ServerConfig| config.ignore_client_order = true;
     let changed = server(true, &b).customize(change);
     assert_eq!(tls.replace(changed.clone().build().unwrap()), 9);
     assert_eq!(tls.replace(changed.build().unwrap()), 9);
     assert_eq!(tls.replace(server(true, &b).customize(change).build().unwrap()), 10);
-    // Of a configuration that came from rustls, only itself is known to be the same.
+    // A configuration that came from rustls cannot be compared either: only the same `Arc` counts as the same.
     let from = ServerTls::from(tls.config());
     assert_eq!(from.replace(ServerTls::from(tls.config())), 1);
     assert_eq!(from.replace(server(false, &a).build().unwrap()), 2);

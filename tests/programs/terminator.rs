@@ -333,7 +333,7 @@ fn sigterm_lets_open_connections_continue_and_accepts_no_new_ones() {
     assert_eq!(ask("two\n"), "TWO\n");
     assert_eq!(ask("quit\n"), "QUIT\n");
     drop(client);
-    // The check whether it listens was a connection too, so it is skipped.
+    // The log also has a line for the connection that checked whether the terminator listens. It is skipped.
     let ended = std::iter::repeat_with(|| terminator.ended()).find(|ended| ended["conn"] == 1).unwrap();
     assert_eq!((ends(&ended), &ended["there"]), (("closed", "closed"), &13.into()));
     assert_eq!(terminator.wait().code(), Some(0));

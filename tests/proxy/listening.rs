@@ -64,7 +64,7 @@ async fn a_listener_counts_the_client_and_not_the_proxy() {
         assert!(matches!(refused, Error::Proxy(ProxyError::Refused { max: 1, .. })), "{refused}");
         assert_eq!(again.read(&mut [0]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(listener.status().refused, 1);
-        // A connection that is gone counts no more.
+        // A connection that has ended no longer counts.
         kept.clear();
         let _later = send(address, &from("192.0.2.7:3")).await;
         listener.accept().await.unwrap().finish(|tcp| async { Ok(tcp) }).await.unwrap();

@@ -87,7 +87,7 @@ async fn ten_to_one(kinds: (Kind, Kind), bytes: u64) -> Run {
             pause = begun.elapsed() * 10;
             continue;
         }
-        // Each tenth takes ten times as long as the first tenth.
+        // From here on, the reader is ten times as slow as for the first `measured` bytes.
         let due = pause.mul_f64((received - measured) as f64 / measured as f64);
         let ahead = due.saturating_sub(begun.elapsed());
         if ahead > Duration::from_millis(2) {

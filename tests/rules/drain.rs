@@ -119,7 +119,7 @@ async fn a_drain_leaves_a_listening_socket_that_was_handed_in_to_its_holders() {
     drop(listener);
     let (_server, peer) = managers.accept().unwrap();
     assert_eq!(peer, client.local_addr().unwrap());
-    // A successor takes it over in turn.
+    // A successor can take over the same socket.
     let successor = Listener::from_std(managers).unwrap();
     let _ = accept(&successor).await;
 }

@@ -287,7 +287,7 @@ async fn a_pipe_is_read_once() {
         writing.join().unwrap();
         let reloader = Reloader::builder().every(NEVER).server(&tls, builder).start();
         let looked = tokio::time::timeout(Duration::from_secs(10), reloader.reload_now()).await;
-        // Ends a look that waits for a writer, so that this test ends when it fails.
+        // Ends a read of the pipe that waits for a writer, so that this test ends also when it fails.
         drop(fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap());
         let error = looked.unwrap().unwrap_err();
         let told = chain(&error).to_string();

@@ -129,7 +129,7 @@ async fn postgresql_upgrades() {
     command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k", ""]);
     command.args(["-c", "ssl=on", "-c", "ssl_cert_file=cert.pem", "-c", "ssl_key_file=key.pem", "-c", "fsync=off"]);
     let version = version(&programs.join("postgres"), &["--version"]);
-    // At SIGTERM it would wait for its clients.
+    // At SIGTERM, PostgreSQL would wait for its clients.
     let server = Server::start(dir, command, version, vec![("postgres", port)]).stopped_by(Signal::INT);
     // The port is open before the database is.
     let patience = Instant::now() + PATIENCE;

@@ -1,7 +1,7 @@
 //! Encryption with a key that is derived for one use: HKDF with SHA-256 (RFC 5869), and AES-256-GCM.
 //!
-//! rustls's providers have no general AEAD, so the library of the provider is called directly. Both libraries compute
-//! the same, so servers with different libraries can share keys.
+//! rustls's providers have no general AEAD, so the library of the provider is called directly. Both libraries give the
+//! same results, so servers with different libraries can share keys.
 
 #![cfg_attr(not(any(feature = "aws-lc-rs", feature = "ring")), allow(dead_code, unused_variables))]
 

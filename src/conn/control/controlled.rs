@@ -7,7 +7,7 @@ pub(crate) trait Controlled {
     /// Ends for an abort: discards all bytes, those that were received and not read too.
     fn abort(&mut self);
 
-    /// Lets the bottom go. If a half has not ended yet, it ends for this reason.
+    /// Releases the bottom layer. If a half has not ended yet, it ends for this reason.
     fn end(&mut self, reason: &Reason);
 
     /// Ends for the reason of [`Control::cut`](super::Control::cut), if there is one. Returns whether there is one.

@@ -115,7 +115,7 @@ impl Control {
     /// These received bytes were hidden with their session, but belong to the plaintext after it.
     pub(crate) fn show_received(&self, bytes: usize) {
         let rare = self.make_rare();
-        // The session that hid them has received at least as many.
+        // This does not underflow: the session that hid these bytes has hidden at least as many.
         rare.received.hidden.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 

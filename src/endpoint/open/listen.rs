@@ -254,7 +254,7 @@ impl EndpointListener {
     }
 }
 
-/// What an endpoint on TCP consists of: see [`EndpointListener::into_parts`].
+/// The parts of an endpoint on TCP: see [`EndpointListener::into_parts`].
 ///
 /// ```no_run
 /// # async fn serve(protocol: impl bowline::protocol::Factory) -> Result<(), Box<dyn std::error::Error>> {

@@ -35,7 +35,7 @@ use crate::error::{EndpointError, Error};
 /// | `cert=FILE`, `key=FILE` | `tls`, `starttls` | our certificate chain and its private key, PEM |
 /// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to offer, the preferred one first |
 /// | `min=1.2`, `max=1.3` | `tls`, `starttls` | the versions of TLS |
-/// | `reload=SECONDS` | `tls`, `starttls` | a connector looks at the files at this interval, and uses new contents (a [`Reloader`](crate::Reloader)); fractions allowed; default: the files are read once |
+/// | `reload=SECONDS` | `tls`, `starttls` | a connector reads the files again at this interval, and uses new contents (a [`Reloader`](crate::Reloader)); fractions allowed; default: the files are read once |
 ///
 /// Put a backslash before a colon, an equals sign or a backslash that belongs to a value: `ca=C\:\\ca.pem`. Paths may
 /// contain anything but control characters. Hosts are ASCII, and an IPv6 address is written in brackets.

@@ -41,7 +41,7 @@ use crate::error::{EndpointError, Error};
 /// | `client-ca=FILE` | `tls`, `starttls` | require a client certificate that this CA has issued, PEM |
 /// | `client-optional` | `tls`, `starttls` | ... and also accept clients without a certificate |
 /// | `crl=FILE` | `tls`, `starttls` | refuse client certificates that this list revokes, PEM; needs `client-ca=` |
-/// | `ticket-keys=FILE,FILE` | `tls`, `starttls`, `fd`, `systemd` | the keys of session tickets, which several servers share, the first file seals ([`ticket_key_files`](crate::config::ServerTlsBuilder::ticket_key_files)) |
+/// | `ticket-keys=FILE,FILE` | `tls`, `starttls`, `fd`, `systemd` | the keys of session tickets, which several servers share; the first file has the key that seals new tickets ([`ticket_key_files`](crate::config::ServerTlsBuilder::ticket_key_files)) |
 /// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to agree on, the preferred one first |
 /// | `min=1.2`, `max=1.3` | `tls`, `starttls` | the versions of TLS |
 /// | `reload=SECONDS` | `tls`, `starttls`, `fd`, `systemd` | read the files again at this interval, and use new contents (a [`Reloader`](crate::Reloader)); fractions allowed; default: the files are read once |

@@ -237,7 +237,7 @@ pub(crate) struct ClientText {
     pub(crate) name: Option<String>,
     identity: Option<(String, String)>,
     common: Common,
-    /// The time between two looks at the files. `None`: they are read once.
+    /// The time between two reads of the files. `None`: they are read once.
     reload: Option<Duration>,
 }
 
@@ -265,7 +265,7 @@ impl ClientText {
         all
     }
 
-    /// The time between two looks at the files.
+    /// The time between two reads of the files.
     #[cfg(feature = "tokio")]
     pub(crate) fn reload(&self) -> Option<Duration> {
         self.reload

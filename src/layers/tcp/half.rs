@@ -1,4 +1,4 @@
-//! What both halves of a TCP connection have: a share of the socket, and the state of their direction.
+//! The parts that both halves of a TCP connection have: a share of the socket, and the state of their direction.
 
 use std::io;
 use std::task::{Context, Poll, ready};

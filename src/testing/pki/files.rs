@@ -30,10 +30,10 @@ impl Pki {
     /// Loads the certificates in this directory, or makes them (and the directory) if they are missing. **For
     /// development only**: a service on this machine then has a certificate when it is started for the first time.
     ///
-    /// The server is `localhost`, `127.0.0.1` and `::1`. Private keys have mode 0600. The key of the CA is discarded
-    /// after the others are made, so nobody can issue more certificates with it: trusting `ca.pem` means trusting only
-    /// these two. All files are made again if one is missing or cannot be parsed, if they do not belong together, or if
-    /// a certificate has expired or will expire within a week.
+    /// The server's certificate is for `localhost`, `127.0.0.1` and `::1`. Private keys have mode 0600. The key of the
+    /// CA is discarded after the others are made, so nobody can issue more certificates with it: trusting `ca.pem`
+    /// means trusting only these two. All files are made again if one is missing or cannot be parsed, if they do not
+    /// belong together, or if a certificate has expired or will expire within a week.
     ///
     /// # Errors
     /// The system's error with the file. [`io::ErrorKind::AlreadyExists`] with the file if a file would have to be

@@ -398,7 +398,8 @@ impl Steps<'_> {
                     self.reset(i);
                     return;
                 }
-                // A server passes on what begins like TLS: TLS itself refuses what does not go on like it.
+                // A server passes bytes to TLS if the first of them can begin a record. TLS then refuses the bytes after them that are no
+                // record.
                 let is_data = |item| matches!(item, Item::Data { .. } | Item::Forged);
                 let fed =
                     if i == CLIENT { peer.arrived.any(is_data) } else { peer.arrived.front().is_some_and(is_data) };
