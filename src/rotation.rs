@@ -184,6 +184,8 @@ impl<S: TicketKeyStore> TicketRotation<S> {
         let names: Vec<String> = numbers.iter().map(|number| self.place(*number)).collect();
         let mut stored = self.store.get(&names).await.map_err(RotationError::store)?;
         let mut has_put = false;
+        // After a time without the store, the old key seals until the next interval: then every server has the new one.
+        let can_seal = self.keys.set().sealing(now).is_some() || stored.iter().flatten().next().is_some();
         for (at, number) in numbers.iter().enumerate() {
             if stored.get(at).is_some_and(Option::is_some) {
                 continue;
@@ -191,7 +193,9 @@ impl<S: TicketKeyStore> TicketRotation<S> {
             // Servers that have just started need the older keys too.
             let key = match self.held.iter().find(|held| held.number == *number) {
                 Some(held) => held.key.clone(),
-                None if *number >= current => TicketKey::random().map_err(RotationError::Keys)?,
+                None if *number > current || (*number == current && !can_seal) => {
+                    TicketKey::random().map_err(RotationError::Keys)?
+                }
                 None => continue,
             };
             let value = key.to_stored(&names[at], self.wrap.as_ref()).map_err(RotationError::Keys)?;

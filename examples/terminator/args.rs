@@ -12,6 +12,7 @@ use crate::common::args::{Usage, leftover, seconds, text};
 use crate::host_port::host_port;
 use crate::log_format::is_json;
 use crate::proxy::ProxyFlags;
+use crate::ticket_keys::{KeySource, TicketKeyFlags};
 
 const HELP: &str = "\
 Terminates TLS in front of a plaintext service, or adds TLS. When one connection ends, the other one ends in the same way.
@@ -45,8 +46,14 @@ default 30; bind=IP.
   --ticket-keys FILE,...    share the keys of session tickets with other processes, so that clients can resume their sessions
                             on each of them: files as nginx (one key of 48 or 80 bytes) or HAProxy (base64, at least
                             three lines) reads them. The first file has the key that encrypts new tickets
-  --reload-every SECS       the interval at which the files of TLS are read again, as the argument reload=SECS; default 10.
-                            SIGHUP reads them at once
+  --ticket-keys redis://HOST:PORT/NAME   the same, with keys of this name in Redis, which the processes rotate together
+                            (in the build of examples/web). rediss:// uses TLS, USER:PASSWORD@ comes before the host,
+                            ?rotate=SECS&lifetime=SECS after the name: a new key encrypts after that time (default a
+                            quarter of the lifetime), and a ticket is valid for that long (default 86400)
+  --ticket-wrap FILE        encrypt the keys in Redis with these 32 bytes, so that Redis alone opens no ticket
+  --ticket-ca FILE          the roots for rediss:// (PEM); default the roots of the system
+  --reload-every SECS       the interval at which the files of TLS are read again, as the argument reload=SECS, and at
+                            which Redis is asked; default 10. SIGHUP does it at once
   --proxy off|accept|require   the PROXY protocol, versions 1 and 2, from clients; default off. accept and require need
                             --trusted
   --trusted CIDR,...        the networks of the proxies. With accept, connections from elsewhere need no header; with
@@ -79,6 +86,9 @@ SIGTERM and SIGINT drain: connections in the backlog and handshakes under way ar
 connections continue until they end, and are aborted after --drain-timeout or at a second signal. The exit status is 0.
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
+
+/// The time between two looks at the files, unless the user has chosen another one.
+const DEFAULT_RELOAD: Duration = Duration::from_secs(10);
 
 /// A valid command line.
 #[derive(Debug)]
@@ -133,7 +143,7 @@ impl TlsFlags {
             _ if !has_tls => Ok(endpoint.clone()),
             None if has("reload") => Ok(endpoint.clone()),
             every => {
-                let every = every.unwrap_or(Duration::from_secs(10));
+                let every = every.unwrap_or(DEFAULT_RELOAD);
                 let seconds = format!("{}.{:09}", every.as_secs(), every.subsec_nanos());
                 endpoint.with([("reload", seconds.as_str())]).map_err(Usage::of)
             }
@@ -160,6 +170,10 @@ pub(crate) struct Options {
     pub(crate) max_per_peer: Option<usize>,
     pub(crate) drain_delay: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) ticket_keys: KeySource,
+    /// The time between two looks at Redis.
+    #[cfg(feature = "redis")]
+    pub(crate) look_every: Duration,
     pub(crate) proxy: Option<ProxyProtocol>,
     pub(crate) proxy_out: ProxyOut,
     pub(crate) metrics: Option<String>,
@@ -187,6 +201,9 @@ impl Default for Options {
             max_per_peer: None,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
+            ticket_keys: KeySource::Own,
+            #[cfg(feature = "redis")]
+            look_every: DEFAULT_RELOAD,
             proxy: None,
             proxy_out: ProxyOut::Off,
             metrics: None,
@@ -201,6 +218,7 @@ impl Args {
         let mut options = Options::default();
         let (mut listen, mut connect, mut offer, mut upgrade) = (None, None, None, None);
         let (mut tls, mut proxy) = (TlsFlags::default(), ProxyFlags::default());
+        let mut ticket_keys = TicketKeyFlags::default();
         let mut parser = Parser::from_env();
         while let Some(arg) = parser.next()? {
             match arg {
@@ -212,19 +230,26 @@ impl Args {
                 Long("client-ca") => tls.client_ca = Some(text(&mut parser)?),
                 Long("client-optional") => tls.client_optional = true,
                 Long("crl") => tls.crl = Some(text(&mut parser)?),
-                Long("ticket-keys") => tls.ticket_keys = Some(text(&mut parser)?),
                 Long("reload-every") => tls.reload_every = Some(positive(seconds(&mut parser)?)?),
                 Long("proxy") => proxy.proxy = Some(text(&mut parser)?),
                 Long("trusted") => proxy.trusted = Some(text(&mut parser)?),
                 Long("help") | Short('h') => help(),
                 Long(name) => {
                     let name = name.to_owned();
-                    if !options.read(&name, &mut parser)? {
+                    if !options.read(&name, &mut parser)? && !ticket_keys.read(&name, &mut parser)? {
                         return Err(Long(&name).unexpected().into());
                     }
                 }
                 other => return Err(other.unexpected().into()),
             }
+        }
+        options.ticket_keys = ticket_keys.finish()?;
+        #[cfg(feature = "redis")]
+        {
+            options.look_every = tls.reload_every.unwrap_or(DEFAULT_RELOAD);
+        }
+        if let KeySource::Files(files) = &options.ticket_keys {
+            tls.ticket_keys = Some(files.clone());
         }
         let listen = tls.listen(&listen.ok_or_else(|| Usage::new("--listen is missing"))?)?;
         options.proxy = proxy.finish()?;

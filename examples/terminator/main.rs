@@ -24,16 +24,23 @@ mod lines;
 mod log_format;
 #[path = "../common/proxy.rs"]
 mod proxy;
+#[cfg(feature = "redis")]
+#[path = "../common/redis_keys.rs"]
+mod redis_keys;
 #[path = "../common/reload.rs"]
 mod reload;
 #[path = "../common/signals.rs"]
 mod signals;
+#[path = "../common/ticket_keys.rs"]
+mod ticket_keys;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+use bowline::RotationEvent;
 use bowline::{
     DrainGroup, EndpointConnector, EndpointIncoming, EndpointListener, Error, Listener, ListenerBuilder, Observer,
     Policy, ReloadEvents, ServerTls, Truncation, chain,
@@ -44,8 +51,12 @@ use tokio::sync::mpsc;
 use crate::args::{Args, Options};
 use crate::counts::Counts;
 use crate::log::Log;
+#[cfg(feature = "redis")]
+use crate::redis_keys::RedisKeys;
 use crate::reload::{on_hangups, rfc3339};
 use crate::signals::{Hangups, Signals};
+#[cfg(feature = "redis")]
+use crate::ticket_keys::KeySource;
 
 fn main() -> ExitCode {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("terminator"));
@@ -79,11 +90,17 @@ impl Terminator {
 }
 
 /// Listens, serves until a signal comes, and drains.
-async fn run(args: Args, log: Log) -> Result<(), Error> {
+async fn run(#[allow(unused_mut)] mut args: Args, log: Log) -> Result<(), Error> {
     let (mut signals, hangups) = (Signals::new(), Hangups::new());
     let connector = args.connect.connector(policy(&args.options))?;
     let group = DrainGroup::new();
     let counts = Arc::new(Counts::default());
+    #[cfg(feature = "redis")]
+    if let KeySource::Redis(mut redis) = std::mem::take(&mut args.options.ticket_keys) {
+        redis.begin().await;
+        args.listen = args.listen.ticket_keys(redis.keys());
+        tokio::spawn(rotate(*redis, args.options.look_every, log.clone()));
+    }
     let listener = args.listen.listen_with(front(&args.options, &counts).group(&group)).await?;
     let metrics = match &args.options.metrics {
         Some(addr) => Some(Listener::bind(addr.as_str()).await?),
@@ -129,6 +146,17 @@ async fn run(args: Args, log: Log) -> Result<(), Error> {
     let counts = report.iter().map(|(outcome, count)| (outcome.name(), json!(count)));
     terminator.log.event("drained", counts.collect());
     Ok(())
+}
+
+/// Follows the ticket keys in Redis.
+#[cfg(feature = "redis")]
+async fn rotate(redis: RedisKeys, every: Duration, log: Log) {
+    let tell = |event: &RotationEvent| match event {
+        RotationEvent::Failed(_) => log.event("reload_failed", vec![("detail", json!(event.to_string()))]),
+        RotationEvent::Recovered => log.event("reloaded", vec![("detail", json!(event.to_string()))]),
+        _ => {}
+    };
+    redis.run(every, Hangups::new(), tell).await;
 }
 
 /// Logs the results of the reloader, until it is dropped.

@@ -35,7 +35,7 @@ impl Hash for Ticketer {
         match self {
             Self::Own => {}
             Self::Chosen(chosen) => Arc::as_ptr(chosen).addr().hash(state),
-            Self::Keys(keys) => keys.id().hash(state),
+            Self::Keys(keys) => keys.hash(state),
             Self::Files(files) => files.hash(state),
         }
     }

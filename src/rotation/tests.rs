@@ -160,6 +160,25 @@ async fn servers_go_on_without_the_store_and_agree_when_it_is_back_and_empty() {
 
 /// rule: ticket-9
 #[tokio::test]
+async fn after_a_time_without_the_store_no_server_seals_with_a_key_that_another_one_lacks() {
+    let store = Store::default();
+    let (mut a, mut b) = (server(&store), server(&store));
+    a.look_at(at(0)).await.unwrap();
+    b.look_at(at(0)).await.unwrap();
+    let second = a.keys().set().keys()[0].name();
+    // Nobody looks during the next intervals.
+    let now = at(3 * HOUR + 1800);
+    assert!(a.look_at(now).await.unwrap());
+    assert_eq!((seals(&a, now), seals(&b, now)), (Some(second), Some(second)));
+    b.look_at(now).await.unwrap();
+    assert_eq!(a.keys().set(), b.keys().set());
+    let next = at(4 * HOUR);
+    assert!(seals(&a, next).is_some_and(|name| name != second));
+    assert_eq!(seals(&a, next), seals(&b, next));
+}
+
+/// rule: ticket-9
+#[tokio::test]
 async fn a_server_that_was_alone_opens_its_tickets_and_seals_with_the_key_of_the_store() {
     let (one, two) = (Store::default(), Store::default());
     let (mut a, mut b) = (server(&one), server(&two));

@@ -10,6 +10,7 @@ use crate::common::args::{Usage, seconds, text};
 use crate::host_port::host_port;
 use crate::log_format::is_json;
 use crate::proxy::ProxyFlags;
+use crate::ticket_keys::{KeySource, TicketKeyFlags};
 use crate::tls_flags::{list, pair};
 
 const HELP: &str = "\
@@ -34,7 +35,14 @@ Usage: web [OPTIONS]
   --ticket-keys FILE,...      share the keys of session tickets with other processes, so that clients can resume their
                               sessions on each of them: files as nginx (one key of 48 or 80 bytes) or HAProxy (base64,
                               at least three lines) reads them. The first file has the key that encrypts new tickets
-  --reload-every SECS         the interval at which the files are read again; default 10. SIGHUP reads them at once
+  --ticket-keys redis://HOST:PORT/NAME   the same, with keys of this name in Redis, which the processes rotate together.
+                              rediss:// uses TLS, USER:PASSWORD@ comes before the host, ?rotate=SECS&lifetime=SECS after
+                              the name: a new key encrypts after that time (default a quarter of the lifetime), and a
+                              ticket is valid for that long (default 86400)
+  --ticket-wrap FILE          encrypt the keys in Redis with these 32 bytes, so that Redis alone opens no ticket
+  --ticket-ca FILE            the roots for rediss:// (PEM); default the roots of the system
+  --reload-every SECS         the interval at which the files are read again, and at which Redis is asked; default 10.
+                              SIGHUP does it at once
   --handshake-timeout SECS    how long a PROXY header and a handshake may take together; default 30
   --max-unfinished N          the largest number of unfinished handshakes; the next connection waits; default 4096
   --max-connections N         the largest number of open connections; the next one waits; default: no limit
@@ -78,7 +86,7 @@ pub(crate) struct Args {
     pub(crate) client_ca: Option<String>,
     pub(crate) client_optional: bool,
     pub(crate) crl: Option<String>,
-    pub(crate) ticket_keys: Vec<String>,
+    pub(crate) ticket_keys: KeySource,
     pub(crate) alpn: Vec<String>,
     pub(crate) proxy: Option<ProxyProtocol>,
     pub(crate) reload_every: Duration,
@@ -102,7 +110,7 @@ impl Default for Args {
             client_ca: None,
             client_optional: false,
             crl: None,
-            ticket_keys: Vec::new(),
+            ticket_keys: KeySource::Own,
             alpn: vec!["h2".into(), "http/1.1".into()],
             proxy: None,
             reload_every: Duration::from_secs(10),
@@ -128,6 +136,7 @@ struct Together {
     identities: Option<String>,
     certs: Option<String>,
     proxy: ProxyFlags,
+    ticket_keys: TicketKeyFlags,
 }
 
 impl Args {
@@ -170,7 +179,6 @@ impl Args {
             "metrics" => self.metrics = Some(host_port("--metrics", text(parser)?).map_err(Usage::new)?),
             "log" => self.json = is_json(parser)?,
             "upgrade-from" => self.upgrade_from = Some(text(parser)?),
-            "ticket-keys" => self.ticket_keys = list(parser)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -184,6 +192,7 @@ impl Args {
             return Err(Usage::new("--crl needs --client-ca"));
         }
         self.proxy = together.proxy.finish()?;
+        self.ticket_keys = together.ticket_keys.finish()?;
         self.identity = identity(pair(together.cert, together.key)?, together.identities, together.certs)?;
         Ok(self)
     }
@@ -199,7 +208,7 @@ impl Together {
             "certs" => &mut self.certs,
             "proxy" => &mut self.proxy.proxy,
             "trusted" => &mut self.proxy.trusted,
-            _ => return Ok(false),
+            _ => return self.ticket_keys.read(name, parser),
         };
         *option = Some(text(parser)?);
         Ok(true)

@@ -82,7 +82,12 @@ impl Log {
 
     /// The files cannot be used.
     pub(crate) fn reload_failed(&self, error: &Error) {
-        self.event(None, "reload_failed", vec![("detail", json!(bowline::chain(error).to_string()))]);
+        self.reload_failed_by(&bowline::chain(error).to_string());
+    }
+
+    /// As [`reload_failed`](Self::reload_failed), with the description.
+    pub(crate) fn reload_failed_by(&self, detail: &str) {
+        self.event(None, "reload_failed", vec![("detail", json!(detail))]);
     }
 
     pub(crate) fn draining(&self) {

@@ -31,10 +31,15 @@ mod log_format;
 mod pattern;
 #[path = "../../common/proxy.rs"]
 mod proxy;
+#[cfg(feature = "redis")]
+#[path = "../../common/redis_keys.rs"]
+mod redis_keys;
 #[path = "../../common/reload.rs"]
 mod reload;
 #[path = "../../common/signals.rs"]
 mod signals;
+#[path = "../../common/ticket_keys.rs"]
+mod ticket_keys;
 #[path = "../../common/tls_flags.rs"]
 #[allow(dead_code)]
 mod tls_flags;
@@ -43,6 +48,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
+use bowline::RotationEvent;
 use bowline::{Address, DrainReport, Error, Listener, ServerTls, chain};
 
 use crate::args::Args;
@@ -51,6 +58,7 @@ use crate::listening::Listening;
 use crate::log::Log;
 use crate::signals::{Hangups, Signals};
 use crate::state::Web;
+use crate::ticket_keys::KeySource;
 use crate::tls::Files;
 
 fn main() -> ExitCode {
@@ -86,9 +94,11 @@ impl From<Error> for Failure {
 }
 
 /// Listens, serves until a signal comes, and drains.
-async fn run(args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(), Failure> {
-    let (args, mut signals, hangups) = (Arc::new(args), Signals::new(), Hangups::new());
+async fn run(mut args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(), Failure> {
+    let (mut signals, hangups) = (Signals::new(), Hangups::new());
     let web = Arc::new(Web::new(tls, log));
+    rotate(std::mem::take(&mut args.ticket_keys), args.reload_every, &web).await;
+    let args = Arc::new(args);
     let Listening { https, metrics, succession } = Listening::open(&args, &web).await?;
     // The sockets of workers have the same addresses.
     let mut addrs: Vec<Address> = https.iter().flat_map(Listener::local_addrs).collect();
@@ -127,6 +137,30 @@ async fn run(args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(), F
     let ((), report) = tokio::try_join!(serving, drain(&args, &web, &mut signals, replaced))?;
     web.log.drained(&report);
     Ok(())
+}
+
+/// Gets the first ticket keys from Redis, and follows them.
+#[allow(clippy::unused_async)] // Without Redis.
+async fn rotate(keys: KeySource, every: Duration, web: &Arc<Web>) {
+    match keys {
+        KeySource::Own | KeySource::Files(_) => {}
+        #[cfg(feature = "redis")]
+        KeySource::Redis(mut redis) => {
+            redis.begin().await;
+            let web = Arc::clone(web);
+            let tell = move |event: &RotationEvent| match event {
+                RotationEvent::Failed(_) => web.log.reload_failed_by(&event.to_string()),
+                RotationEvent::Recovered => web.log.reloaded(web.tls.generation(), first_end(&web.tls)),
+                _ => {}
+            };
+            tokio::spawn(redis.run(every, Hangups::new(), tell));
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+fn first_end(tls: &ServerTls) -> Option<std::time::SystemTime> {
+    tls.identities().iter().filter_map(|identity| identity.not_after).min()
 }
 
 /// Waits for a signal or a successor, then drains. A later signal aborts the remaining connections.

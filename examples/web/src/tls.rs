@@ -10,6 +10,7 @@ use bowline::{Error, Observer, ReloadEvents, Reloader, ServerTls};
 use crate::args::{Args, Identity};
 use crate::common::args::Usage;
 use crate::state::Web;
+use crate::ticket_keys::KeySource;
 
 /// The files of the configuration.
 #[derive(Clone)]
@@ -18,8 +19,17 @@ pub(crate) struct Files {
     client_ca: Option<String>,
     client_optional: bool,
     crl: Option<String>,
-    ticket_keys: Vec<String>,
+    ticket_keys: Keys,
     alpn: Vec<String>,
+}
+
+/// The ticket keys.
+#[derive(Clone)]
+enum Keys {
+    Own,
+    Files(Vec<String>),
+    #[cfg(feature = "redis")]
+    Rotated(bowline::config::TicketKeys),
 }
 
 #[derive(Clone)]
@@ -40,7 +50,13 @@ impl Files {
             }
         };
         let (client_ca, crl, alpn) = (args.client_ca.clone(), args.crl.clone(), args.alpn.clone());
-        let (client_optional, ticket_keys) = (args.client_optional, args.ticket_keys.clone());
+        let client_optional = args.client_optional;
+        let ticket_keys = match &args.ticket_keys {
+            KeySource::Own => Keys::Own,
+            KeySource::Files(files) => Keys::Files(files.split(',').map(str::to_owned).collect()),
+            #[cfg(feature = "redis")]
+            KeySource::Redis(redis) => Keys::Rotated(redis.keys().clone()),
+        };
         Ok(Self { identity, client_ca, client_optional, crl, ticket_keys, alpn })
     }
 
@@ -74,9 +90,12 @@ impl Files {
         if let Some(crl) = &self.crl {
             builder = builder.client_crl_pem_file(crl);
         }
-        if !self.ticket_keys.is_empty() {
-            builder = builder.ticket_key_files(&self.ticket_keys);
-        }
+        builder = match &self.ticket_keys {
+            Keys::Own => builder,
+            Keys::Files(files) => builder.ticket_key_files(files),
+            #[cfg(feature = "redis")]
+            Keys::Rotated(keys) => builder.ticket_keys(keys),
+        };
         builder.alpn(&self.alpn)
     }
 }

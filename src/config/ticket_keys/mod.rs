@@ -8,6 +8,7 @@ mod ticket;
 mod wrap;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -109,8 +110,8 @@ impl TicketKeys {
         Some(now.duration_since(since).unwrap_or_default())
     }
 
-    /// A number that is different for any two handles that exist at the same time.
-    pub(super) fn id(&self) -> usize {
+    /// A number that is the same for clones of a handle, and different for any other handle that exists at the same time.
+    fn id(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }
 
@@ -125,6 +126,21 @@ impl TicketKeys {
         };
         let crypto = Crypto { library, random: provider.secure_random };
         Ok(Arc::new(Ticketer { keys: self.clone(), crypto }))
+    }
+}
+
+/// Two handles are equal if they are handles of the same keys.
+impl PartialEq for TicketKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for TicketKeys {}
+
+impl Hash for TicketKeys {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
     }
 }
 

@@ -11,7 +11,7 @@ use super::proxy::ProxyText;
 use super::text::{Cursor, Mistake, escape};
 use super::tls::{Security, ServerText};
 use super::{EndpointKind, Side, abstract_name, check_path, print_arguments, read_kind, read_path, with_arguments};
-use crate::config::ServerTls;
+use crate::config::{ServerTls, TicketKeys};
 use crate::error::{EndpointError, Error};
 
 /// The endpoint of a server: the address to listen on, and whether to use TLS.
@@ -167,6 +167,22 @@ impl ServerEndpoint {
     /// ```
     pub fn with<'a>(&self, arguments: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, EndpointError> {
         with_arguments(self.to_string(), arguments).parse()
+    }
+
+    /// The same endpoint, whose TLS seals session tickets with these keys, instead of the files of `ticket-keys=`: for
+    /// example with the keys of a [`TicketRotation`](crate::TicketRotation). The keys are not a part of the string. An
+    /// endpoint without TLS has no tickets.
+    #[must_use]
+    pub fn ticket_keys(mut self, keys: &TicketKeys) -> Self {
+        match &mut self.place {
+            ServerPlace::Inet { security, .. } | ServerPlace::Inherited { security, .. } => {
+                if let Some(text) = security.get_mut() {
+                    text.share_ticket_keys(keys);
+                }
+            }
+            ServerPlace::Unix { .. } => {}
+        }
+        self
     }
 
     /// The kind of the endpoint.

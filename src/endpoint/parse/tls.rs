@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::EndpointKind;
 use super::arguments::{Argument, Given, alpn, file_names, name, print_seconds, print_version, seconds, version};
 use super::text::Mistake;
-use crate::config::{ClientTls, ClientTlsBuilder, ServerTls, ServerTlsBuilder, TlsVersion};
+use crate::config::{ClientTls, ClientTlsBuilder, ServerTls, ServerTlsBuilder, TicketKeys, TlsVersion};
 use crate::error::Error;
 #[cfg(not(feature = "platform-roots"))]
 use crate::error::{ConfigError, ConfigProblem};
@@ -62,6 +62,13 @@ impl<T> Security<T> {
         })
     }
 
+    pub(super) fn get_mut(&mut self) -> Option<&mut T> {
+        match self {
+            Self::Plain => None,
+            Self::Tls(known) | Self::StartTls(known) => Some(known),
+        }
+    }
+
     pub(crate) fn get(&self) -> Option<&T> {
         match self {
             Self::Plain => None,
@@ -114,6 +121,8 @@ pub(crate) struct ServerText {
     clients: Option<Clients>,
     /// The files of the keys for tickets, if servers share them.
     ticket_keys: Vec<String>,
+    /// Keys of the application, instead of these files.
+    shared_keys: Option<TicketKeys>,
     common: Common,
     /// The time between two reads of the files. `None`: they are read once.
     reload: Option<Duration>,
@@ -167,7 +176,7 @@ impl ServerText {
         let clients = ca.map(|ca| Clients { ca, is_optional: optional, crl });
         let ticket_keys = given.value(Argument::TicketKeys, file_names)?.unwrap_or_default();
         let reload = given.value(Argument::Reload, seconds)?;
-        Ok(Self { identities, clients, ticket_keys, common: Common::read(given)?, reload })
+        Ok(Self { identities, clients, ticket_keys, shared_keys: None, common: Common::read(given)?, reload })
     }
 
     pub(super) fn arguments(&self) -> Vec<(Argument, Option<String>)> {
@@ -200,6 +209,10 @@ impl ServerText {
         self.files().build()
     }
 
+    pub(super) fn share_ticket_keys(&mut self, keys: &TicketKeys) {
+        self.shared_keys = Some(keys.clone());
+    }
+
     /// The builder that reads the files.
     pub(crate) fn files(&self) -> ServerTlsBuilder {
         let Common { alpn, min, max } = &self.common;
@@ -217,9 +230,11 @@ impl ServerText {
                 builder = builder.client_crl_pem_file(crl);
             }
         }
-        if !self.ticket_keys.is_empty() {
-            builder = builder.ticket_key_files(&self.ticket_keys);
-        }
+        builder = match &self.shared_keys {
+            Some(keys) => builder.ticket_keys(keys),
+            None if self.ticket_keys.is_empty() => builder,
+            None => builder.ticket_key_files(&self.ticket_keys),
+        };
         if let Some(version) = *min {
             builder = builder.min_version(version);
         }

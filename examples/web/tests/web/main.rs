@@ -10,6 +10,7 @@ mod metrics;
 mod paths;
 mod program;
 mod proxy;
+mod redis;
 mod tickets;
 mod upgrade;
 mod usage;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bowline::testing::pki::{Identity, Pki};
 use bowline::{ClientTls, Connector, TlsConnection, TlsTransport, TlsVersion, Transport};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,9 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::program::{Files, Program, s_client};
 
 /// HAProxy, which is killed on drop.
-struct Front {
+pub(crate) struct Front {
     child: Child,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
 }
 
 impl Drop for Front {
@@ -28,7 +29,7 @@ impl Drop for Front {
 
 impl Front {
     /// `None`: HAProxy is not installed.
-    fn start(nodes: &[Program]) -> Option<Self> {
+    pub(crate) fn start(nodes: &[Program]) -> Option<Self> {
         let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut command = Command::new("haproxy");
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/haproxy.cfg");
@@ -49,7 +50,7 @@ impl Front {
         Some(front)
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("https://localhost:{}/whoami", self.addr.port())
     }
 }
@@ -84,7 +85,7 @@ fn three(files: &Files, options: &[&str]) -> Vec<Program> {
 }
 
 /// The number of resumed handshakes of each process.
-fn resumed(files: &Files, nodes: &[Program]) -> Vec<u64> {
+pub(crate) fn resumed(files: &Files, nodes: &[Program]) -> Vec<u64> {
     let of = |node: &Program| {
         let text = files.get(&[&node.metrics_url("/metrics")]);
         let lines = text.lines().filter(|line| line.starts_with("bowline_handshakes_total{"));
@@ -95,19 +96,30 @@ fn resumed(files: &Files, nodes: &[Program]) -> Vec<u64> {
 }
 
 /// Our own client, which keeps its sessions.
-struct Ours {
+pub(crate) struct Ours {
     tls: ClientTls,
     addr: SocketAddr,
 }
 
 impl Ours {
-    fn new(files: &Files, addr: SocketAddr, version: TlsVersion) -> Self {
+    pub(crate) fn new(files: &Files, addr: SocketAddr, version: TlsVersion) -> Self {
         let builder = files.pki.client_tls_builder().min_version(version).max_version(version);
         Self { tls: builder.build().unwrap(), addr }
     }
 
+    /// With a client certificate.
+    fn with(files: &Files, addr: SocketAddr, version: TlsVersion, identity: &Identity) -> Self {
+        let builder = files.pki.client_tls_builder().min_version(version).max_version(version);
+        Self { tls: builder.identity(identity.chain_der(), identity.key_der()).build().unwrap(), addr }
+    }
+
+    /// The same sessions, with another process.
+    fn at(&self, node: &Program) -> Self {
+        Self { tls: self.tls.clone(), addr: node.https }
+    }
+
     /// Asks for `/whoami`, and returns whether the session was resumed.
-    async fn resumes(&self) -> Result<bool, bowline::Error> {
+    pub(crate) async fn resumes(&self) -> Result<bool, bowline::Error> {
         let tcp = Connector::new().connect_addr(self.addr).await?;
         let mut connection = TlsConnection::connect(tcp, &self.tls, "localhost").await?;
         connection.write_all(b"GET /whoami HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
@@ -161,6 +173,41 @@ fn openssl_curl_and_our_client_resume_on_each_of_three_processes() {
     let metrics = files.get(&[&nodes[0].metrics_url("/metrics")]);
     let age = metrics.lines().find_map(|line| line.strip_prefix("bowline_ticket_key_age_seconds ")).unwrap();
     assert!((0.0..600.0).contains(&age.parse::<f64>().unwrap()), "{age}");
+}
+
+/// rule: ticket-5
+#[test]
+fn nothing_is_resumed_past_a_changed_revocation_list_or_client_ca_on_any_process() {
+    let files = Files::new();
+    write_keys(&files, [1, 2, 3]);
+    files.write("crl.pem", &files.pki.crl_pem());
+    files.write("clients.pem", &files.pki.ca_pem());
+    let (keys, ca, crl) = (files.text("tickets"), files.text("clients.pem"), files.text("crl.pem"));
+    let options = ["--ticket-keys", &keys, "--client-ca", &ca, "--crl", &crl, "--reload-every", "0.1"];
+    let nodes: Vec<Program> = (0..3).map(|_| files.start(&options)).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ask = |client: &Ours| nodes.iter().map(|node| runtime.block_on(client.at(node).resumes()).ok()).collect();
+    let changed = || nodes.iter().for_each(|node| drop(node.event("reloaded")));
+    let begins_anew = [Some(false), Some(true), Some(true)];
+    for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
+        let (good, bad) = (files.pki.client("good"), files.pki.client("bad"));
+        let with = |identity| Ours::with(&files, nodes[0].https, version, identity);
+        let (of_good, of_bad) = (with(&good), with(&bad));
+        let asked: [Vec<_>; 2] = [ask(&of_good), ask(&of_bad)];
+        assert_eq!(asked, [begins_anew, begins_anew], "{version}");
+        files.pki.revoke(&bad);
+        files.write("crl.new", &files.pki.crl_pem());
+        std::fs::rename(files.path("crl.new"), &crl).unwrap();
+        changed();
+        let asked: [Vec<_>; 2] = [ask(&of_bad), ask(&of_good)];
+        assert_eq!(asked, [[None; 3], begins_anew], "{version}");
+        let both = [std::fs::read_to_string(&ca).unwrap(), Pki::new().ca_pem().to_owned()].concat();
+        files.write("clients.new", &both);
+        std::fs::rename(files.path("clients.new"), &ca).unwrap();
+        changed();
+        let asked: Vec<_> = ask(&of_good);
+        assert_eq!(asked, begins_anew, "{version}");
+    }
 }
 
 /// `BOWLINE_ROTATIONS=100` is the whole test.
@@ -218,7 +265,7 @@ fn no_handshake_fails_or_is_a_full_one_during_rotations() {
 }
 
 /// Ends the other threads after a failed assertion too.
-struct SetOnDrop<'a>(&'a AtomicBool);
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
