@@ -116,7 +116,12 @@ impl Side {
 /// What a run has shown.
 #[derive(Debug, PartialEq)]
 struct Seen {
+    /// The data is compared only if both runs have sent the same: what a session accepts depends on the length of its records,
+    /// which the engines have different.
+    sent: [Vec<u8>; 2],
     received: [Vec<u8>; 2],
+    /// Whether all data has arrived.
+    is_whole: [bool; 2],
     ends: [[String; 2]; 2],
     secured: [usize; 2],
 }
@@ -265,6 +270,8 @@ fn play(input: &[u8], is_express: bool) -> Seen {
     Seen {
         ends: [sides[0].ends(), sides[1].ends()],
         secured: [sides[0].secured, sides[1].secured],
+        is_whole: [0, 1].map(|n| sides[n].received == sides[1 - n].sent),
+        sent: [0, 1].map(|n| sides[n].sent.clone()),
         received: sides.map(|side| side.received),
     }
 }
@@ -300,7 +307,12 @@ fn settle(sides: &mut [Side; 2]) {
 pub fn run(input: &[u8]) {
     let by_rustls = play(input, false);
     let by_express = play(input, true);
-    assert_eq!(by_rustls, by_express);
+    assert_eq!((&by_rustls.ends, by_rustls.secured), (&by_express.ends, by_express.secured));
+    if by_rustls.sent == by_express.sent {
+        assert!(by_rustls == by_express, "the engines have received different data");
+    } else {
+        assert_eq!(by_rustls.is_whole, by_express.is_whole);
+    }
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
