@@ -1,4 +1,4 @@
-//! The input of a target, taken apart.
+//! Splits the input of a target into numbers and bytes.
 
 /// Numbers and bytes from an input. At its end, all of them are zero.
 pub struct Bytes<'a>(&'a [u8]);

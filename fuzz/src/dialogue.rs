@@ -65,7 +65,7 @@ fn talk(mut side: Side, bytes: &[u8], step: usize) -> (Vec<u8>, Option<DialogueE
             match side.receive(&bytes[read..arrived]) {
                 Ok(n) => read += n,
                 Err(error) => {
-                    // The last words are still sent.
+                    // A side that fails still sends its last answer.
                     said.extend(side.output(&[]).unwrap_or_default());
                     return (said, Some(error), false, read);
                 }
@@ -93,7 +93,7 @@ pub fn run(input: &[u8]) {
         text::check(error);
     }
     assert!(by_byte.0.len() <= 1 << 20, "{} bytes are said for {}", by_byte.0.len(), bytes.len());
-    // In larger segments, a peer may have spoken too early, which is refused. It never gets further than byte by byte.
+    // In larger segments, bytes of the peer may come too early, and are refused. So such a peer gets no further than one whose bytes come one by one.
     let by_step = talk(side(which, dialogue), bytes, step);
     if by_step.2 {
         assert!(by_byte.2, "{dialogue:?}: agreed in segments of {step} only");

@@ -1,4 +1,4 @@
-//! Endpoint strings: what is printed is read as the same.
+//! Endpoint strings: a printed endpoint is parsed as an equal one.
 
 use bowline::{ClientEndpoint, ServerEndpoint};
 

@@ -1,4 +1,4 @@
-//! The read-ahead, against a plain vector.
+//! The read-ahead, compared with a plain vector.
 
 use bowline::core::inbox::Inbox;
 

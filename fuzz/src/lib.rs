@@ -1,6 +1,6 @@
-//! The fuzz targets, and the inputs to begin with.
+//! The fuzz targets, and their seeds.
 //!
-//! A target panics if the crate does, and if one of its own checks fails.
+//! A target panics if the crate panics, or if one of the target's own checks fails.
 
 mod bytes;
 pub mod dialogue;
@@ -14,7 +14,7 @@ mod text;
 pub mod ticket;
 pub mod upgrade;
 
-/// A target: its name, its function, and the inputs to begin with.
+/// A target: its name, its function, and its seeds (the inputs with which fuzzing begins).
 pub struct Target {
     pub name: &'static str,
     pub run: fn(&[u8]),

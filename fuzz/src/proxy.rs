@@ -6,7 +6,7 @@ use crate::text;
 
 pub fn run(input: &[u8]) {
     let whole = ProxyHeader::decode(input);
-    // A longer prefix never takes back what a shorter one has decided.
+    // If a prefix of the input leads to a decision, each longer prefix leads to the same decision.
     for n in 0..input.len().min(300) {
         match (ProxyHeader::decode(&input[..n]), &whole) {
             (Ok(Decoded::Partial), _) => {}

@@ -113,7 +113,7 @@ impl Side {
     }
 }
 
-/// What a run has shown.
+/// The observations of a run.
 #[derive(Debug, PartialEq)]
 struct Seen {
     /// The data is compared only if both runs have sent the same: what a session accepts depends on the length of its records,
@@ -276,7 +276,7 @@ fn play(input: &[u8], is_express: bool) -> Seen {
     }
 }
 
-/// What must always hold.
+/// Checks the conditions that must always hold.
 fn check(sides: &[Side; 2]) {
     for n in 0..2 {
         assert!(sides[1 - n].sent.starts_with(&sides[n].received), "lost, repeated or reordered");

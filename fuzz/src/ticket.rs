@@ -1,4 +1,4 @@
-//! Session tickets: no bytes but those that were sealed are opened.
+//! Session tickets: only bytes that were sealed as a ticket can be opened.
 
 use std::sync::{Arc, LazyLock};
 

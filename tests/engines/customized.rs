@@ -1,4 +1,4 @@
-//! Settings for which the builder calls the application, or that only rustls has, with both engines.
+//! Settings that are code of the application, and settings that only rustls's own configuration has, with both engines.
 
 use std::sync::Arc;
 

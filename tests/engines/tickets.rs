@@ -19,7 +19,7 @@ fn key(number: u8) -> TicketKey {
     TicketKey::new([number; 16], secret).unwrap()
 }
 
-/// A handle of its own, as another process has it.
+/// A separate handle of the keys, as another process would have it.
 fn keys(numbers: &[u8]) -> TicketKeys {
     TicketKeys::new(set(numbers))
 }

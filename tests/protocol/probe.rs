@@ -317,7 +317,7 @@ pub fn run(probe: Probe, transport: impl Transport) -> Running {
     start(Runner::new(probe, transport))
 }
 
-/// Runs a runner that was prepared.
+/// Runs this runner in a task of its own.
 pub fn start<T: Transport>(runner: Runner<Probe, T>) -> Running {
     let told = runner.protocol().told();
     let handle = runner.handle();

@@ -295,7 +295,7 @@ impl Side {
     }
 }
 
-/// A unit is longer than the header of a record, so that TLS can judge it.
+/// A unit is longer than the header of a record, so that a TLS session can tell that it is not a record.
 fn unit(i: usize, number: u8) -> [u8; 6] {
     [b'u', b'n', b'i', b't', b'a' + i as u8, b'0' + number]
 }

@@ -1,4 +1,4 @@
-//! Drains that take what waits in the backlog.
+//! Drains that accept the connections in the backlog.
 
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;

@@ -12,7 +12,7 @@ use crate::args::Args;
 use crate::common::args::Usage;
 use crate::state::Web;
 
-/// The names of the sockets in a hand-over.
+/// The names of the sockets in a handover.
 const HTTPS: &str = "https";
 const METRICS: &str = "metrics";
 
@@ -65,8 +65,8 @@ impl Listening {
 }
 
 impl Succession {
-    /// Tells the predecessor that this process accepts, and waits until a successor does. An error ends the wait, but not
-    /// the service: it can then only be replaced by a restart.
+    /// Tells the predecessor that this process accepts connections, and waits until a successor has told this process
+    /// the same. After an error, the service continues, but no successor can take over its sockets.
     pub(crate) async fn taken(self) {
         if let Err(error) = self.pass().await {
             eprintln!("web: {}", chain(&error));
@@ -84,8 +84,8 @@ impl Succession {
     }
 }
 
-/// Listeners on the predecessor's sockets with this name: one for all of them, or one for each. None if they have another
-/// address than the one that is asked for: then the command line has changed.
+/// Listeners on the predecessor's sockets with this name: one listener for all of them, or one for each. Sockets that
+/// do not have an address on the command line are left out.
 async fn take(
     predecessor: &mut Option<Handover>,
     name: &str,

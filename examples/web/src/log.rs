@@ -74,7 +74,7 @@ impl Log {
         self.event(Some(conn), "lost", fields);
     }
 
-    /// Other certificates are in use, or the same ones.
+    /// The reloader has put new certificates in use, or has found no change.
     pub(crate) fn reloaded(&self, generation: u64, not_after: Option<SystemTime>) {
         let fields = vec![("generation", json!(generation)), ("not_after", json!(not_after.map(rfc3339)))];
         self.event(None, "reloaded", fields);

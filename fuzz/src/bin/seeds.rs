@@ -1,4 +1,4 @@
-//! Writes the inputs to begin with: one folder for each target.
+//! Writes the seeds, the inputs with which fuzzing begins: one folder for each target.
 
 fn main() -> std::io::Result<()> {
     let folder = std::env::args().nth(1).expect("the folder to write to");

@@ -250,7 +250,7 @@ impl Steps<'_> {
         self.run(i);
     }
 
-    /// The network loses what is on its way from peer `i`, and everything after it.
+    /// The network loses the items on their way from peer `i`, and every later item.
     pub fn cut(&mut self, i: usize) {
         let wire = &mut self.world.wires[i];
         wire.is_cut = true;

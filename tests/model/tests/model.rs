@@ -13,7 +13,7 @@ fn broken(setup: Setup, fault: Option<Fault>) -> Vec<String> {
     found.map(|(property, path)| format!("{property}: {:?}", path.into_actions())).collect()
 }
 
-/// The world in which this fault shows.
+/// The setup in which the checker finds this fault.
 fn shows_in(fault: Fault) -> &'static str {
     match fault {
         Fault::SendSkipsMarker

@@ -70,7 +70,7 @@ fn a_change_is_seen_and_a_mistake_is_told_once() {
     assert!(events.iter().all(|event| event["event"] != "reload_failed"), "{events:?}");
 }
 
-/// The first by name. Names that begin with a dot are skipped.
+/// A client without a name gets the first identity in the order of the names. Names that begin with a dot are skipped.
 #[test]
 fn an_unknown_name_gets_the_first_identity() {
     let files = Files::new();

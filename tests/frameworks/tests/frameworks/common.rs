@@ -33,7 +33,8 @@ impl Certs {
         self.folder.path().join(name)
     }
 
-    /// For `localhost`, with both versions of HTTP; client certificates are accepted.
+    /// The TLS configuration of a server for `localhost`, with ALPN for both versions of HTTP. It accepts client
+    /// certificates.
     pub(crate) fn server_tls(&self) -> ServerTls {
         let identity = self.pki.server(&["localhost"]);
         let tls = ServerTls::builder().identity_pem(identity.chain_pem(), identity.key_pem());
