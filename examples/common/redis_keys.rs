@@ -1,4 +1,4 @@
-//! Ticket keys that servers rotate together by Redis.
+//! Ticket keys that servers rotate together in Redis.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::signals::Hangups;
 /// How long the program waits for Redis when it starts. Without an answer, it starts without keys.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// The keys, and how they are rotated.
+/// The ticket keys, and the rotation that renews them.
 pub(crate) struct RedisKeys {
     rotation: TicketRotation<Redis>,
     last: Option<String>,
@@ -53,13 +53,13 @@ impl RedisKeys {
         self.rotation.keys()
     }
 
-    /// Looks for keys, for a short time.
+    /// Reads the keys in Redis, and waits only a short time for the answer.
     pub(crate) async fn begin(&mut self) {
-        // `run` looks again, and reports what is wrong.
+        // An error is ignored: `run` reads the keys again, and reports an error then.
         let _ = tokio::time::timeout(FIRST, self.rotation.look()).await;
     }
 
-    /// Looks for other keys at this interval and on SIGHUP, and reports failures and the end of them.
+    /// Reads the keys in Redis at this interval and on SIGHUP. Reports failures, and the first success after a failure.
     pub(crate) async fn run(mut self, every: Duration, mut hangups: Hangups, tell: impl Fn(&RotationEvent)) {
         loop {
             let looked = self.rotation.look().await;
@@ -162,11 +162,11 @@ struct Redis {
     port: u16,
     tls: Option<ClientTls>,
     info: RedisConnectionInfo,
-    /// Kept after a success only, so that the next call connects again after anything else.
+    /// Kept only after a successful call. After any other call, the next one opens a new connection.
     connection: Option<MultiplexedConnection>,
 }
 
-/// Why Redis could not be asked.
+/// The reason why a call of Redis has failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Connect(bowline::Error),
@@ -202,7 +202,7 @@ impl Redis {
             return Ok(open);
         }
         let tcp = Connector::new().connect(&self.host, self.port).await?;
-        // A look has a limit of its own.
+        // No time limit is needed here, because `TicketRotation::look` has one.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let connection = match &self.tls {
             Some(tls) => {

@@ -47,13 +47,15 @@ default 30; bind=IP.
                             on each of them: files as nginx (one key of 48 or 80 bytes) or HAProxy (base64, at least
                             three lines) reads them. The first file has the key that encrypts new tickets
   --ticket-keys redis://HOST:PORT/NAME   the same, with keys of this name in Redis, which the processes rotate together
-                            (in the build of examples/web). rediss:// uses TLS, USER:PASSWORD@ comes before the host,
-                            ?rotate=SECS&lifetime=SECS after the name: a new key encrypts after that time (default a
-                            quarter of the lifetime), and a ticket is valid for that long (default 86400)
-  --ticket-wrap FILE        encrypt the keys in Redis with these 32 bytes, so that Redis alone opens no ticket
+                            (only if this program was built in examples/web). rediss:// uses TLS. Credentials:
+                            redis://USER:PASSWORD@HOST:PORT/NAME. Two times can follow the name:
+                            ?rotate=SECS&lifetime=SECS. rotate is the time after which a new key encrypts (default: a
+                            quarter of the lifetime), and lifetime is the time for which a ticket is valid (default 86400)
+  --ticket-wrap FILE        encrypt the keys in Redis with the 32 bytes of this file, so that nobody can open a ticket with
+                            the contents of Redis alone
   --ticket-ca FILE          the roots for rediss:// (PEM); default the roots of the system
-  --reload-every SECS       the interval at which the files of TLS are read again, as the argument reload=SECS, and at
-                            which Redis is asked; default 10. SIGHUP does it at once
+  --reload-every SECS       the interval at which the files of TLS (as with the argument reload=SECS), and the keys in
+                            Redis, are read again; default 10. SIGHUP reads them at once
   --proxy off|accept|require   the PROXY protocol, versions 1 and 2, from clients; default off. accept and require need
                             --trusted
   --trusted CIDR,...        the networks of the proxies. With accept, connections from elsewhere need no header; with
@@ -87,7 +89,7 @@ connections continue until they end, and are aborted after --drain-timeout or at
 Exit status: 2 for a wrong command line or a file that cannot be used, 1 for a port that cannot be opened.
 ";
 
-/// The time between two looks at the files, unless the user has chosen another one.
+/// The time between two reads of the files, unless the user has chosen another one.
 const DEFAULT_RELOAD: Duration = Duration::from_secs(10);
 
 /// A valid command line.
@@ -171,7 +173,7 @@ pub(crate) struct Options {
     pub(crate) drain_delay: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) ticket_keys: KeySource,
-    /// The time between two looks at Redis.
+    /// The time between two reads of the keys in Redis.
     #[cfg(feature = "redis")]
     pub(crate) look_every: Duration,
     pub(crate) proxy: Option<ProxyProtocol>,

@@ -148,7 +148,7 @@ async fn run(#[allow(unused_mut)] mut args: Args, log: Log) -> Result<(), Error>
     Ok(())
 }
 
-/// Follows the ticket keys in Redis.
+/// Renews the ticket keys from Redis until the program ends, and logs failures.
 #[cfg(feature = "redis")]
 async fn rotate(redis: RedisKeys, every: Duration, log: Log) {
     let tell = |event: &RotationEvent| match event {

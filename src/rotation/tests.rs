@@ -223,7 +223,7 @@ async fn a_copy_of_the_store_has_no_secret_and_a_moved_or_foreign_value_is_not_u
     assert!(said(strict.look_at(at(0)).await).contains("it is not wrapped, and this server accepts only wrapped keys"));
     assert!(strict.keys().set().keys().is_empty());
 
-    // A value at the place of another one, and a changed one.
+    // A value under the name of another one, and a changed one.
     let names = [a.place(BEGIN / HOUR), a.place(BEGIN / HOUR + 1)];
     let values = store.values();
     for value in [values[&names[1]].clone(), vec![1], vec![2, 0], vec![1, 1, 5], Vec::new()] {

@@ -36,13 +36,15 @@ Usage: web [OPTIONS]
                               sessions on each of them: files as nginx (one key of 48 or 80 bytes) or HAProxy (base64,
                               at least three lines) reads them. The first file has the key that encrypts new tickets
   --ticket-keys redis://HOST:PORT/NAME   the same, with keys of this name in Redis, which the processes rotate together.
-                              rediss:// uses TLS, USER:PASSWORD@ comes before the host, ?rotate=SECS&lifetime=SECS after
-                              the name: a new key encrypts after that time (default a quarter of the lifetime), and a
-                              ticket is valid for that long (default 86400)
-  --ticket-wrap FILE          encrypt the keys in Redis with these 32 bytes, so that Redis alone opens no ticket
+                              rediss:// uses TLS. Credentials: redis://USER:PASSWORD@HOST:PORT/NAME. Two times can
+                              follow the name: ?rotate=SECS&lifetime=SECS. rotate is the time after which a new key
+                              encrypts (default: a quarter of the lifetime), and lifetime is the time for which a ticket
+                              is valid (default 86400)
+  --ticket-wrap FILE          encrypt the keys in Redis with the 32 bytes of this file, so that nobody can open a ticket
+                              with the contents of Redis alone
   --ticket-ca FILE            the roots for rediss:// (PEM); default the roots of the system
-  --reload-every SECS         the interval at which the files are read again, and at which Redis is asked; default 10.
-                              SIGHUP does it at once
+  --reload-every SECS         the interval at which the files, and the keys in Redis, are read again; default 10. SIGHUP
+                              reads them at once
   --handshake-timeout SECS    how long a PROXY header and a handshake may take together; default 30
   --max-unfinished N          the largest number of unfinished handshakes; the next connection waits; default 4096
   --max-connections N         the largest number of open connections; the next one waits; default: no limit

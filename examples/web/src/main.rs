@@ -139,7 +139,7 @@ async fn run(mut args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(
     Ok(())
 }
 
-/// Gets the first ticket keys from Redis, and follows them.
+/// Gets the first ticket keys from Redis, and starts the task that renews them.
 #[allow(clippy::unused_async)] // Without Redis.
 async fn rotate(keys: KeySource, every: Duration, web: &Arc<Web>) {
     match keys {

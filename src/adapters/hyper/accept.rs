@@ -28,7 +28,7 @@ pub trait Accept: Send {
     /// Starts a connection, in the connection's own task, so that a slow client does not delay other clients.
     ///
     /// # Errors
-    /// Why the connection could not start. It has ended.
+    /// The reason why the connection could not start. The connection has ended.
     ///
     /// # Cancel safety
     /// Not cancel safe: dropping it ends the connection.

@@ -138,14 +138,14 @@ fn no_handshake_fails_or_waits_while_redis_is_away() {
             scope.spawn(move || client(files, addr, version, is_over))
         });
         let _over = SetOnDrop(&is_over);
-        // It does not answer.
+        // Redis does not answer.
         redis.signal(Signal::STOP);
         for event in told("reload_failed") {
             assert!(event["detail"].as_str().unwrap().contains("has not answered within 5s"), "{event}");
         }
         redis.signal(Signal::CONT);
         told("reloaded");
-        // It is gone, and comes back empty.
+        // Redis ends, and starts again without contents.
         drop(redis);
         for event in told("reload_failed") {
             assert!(event["detail"].as_str().unwrap().contains("cannot be asked"), "{event}");
