@@ -127,7 +127,7 @@ fn no_handshake_fails_or_waits_while_redis_is_away() {
     let files = Files::new();
     let port = free_port();
     let Some(redis) = Redis::start(&files, port, false) else { return };
-    let url = format!("redis://:a%3Ab%40c@127.0.0.1:{port}/www?rotate=1&lifetime=60");
+    let url = format!("redis://:a%3Ab%40c@127.0.0.1:{port}/www?rotate=30&lifetime=600");
     let nodes = three(&files, &url, &["--reload-every", "0.1"]);
     let Some(front) = Front::start(&nodes) else { return };
     let is_over = AtomicBool::new(false);
@@ -148,12 +148,12 @@ fn no_handshake_fails_or_waits_while_redis_is_away() {
         // Redis ends, and starts again without contents.
         drop(redis);
         for event in told("reload_failed") {
-            assert!(event["detail"].as_str().unwrap().contains("cannot be asked"), "{event}");
+            assert!(event["detail"].as_str().unwrap().contains("cannot be reached"), "{event}");
         }
         let _redis = Redis::start(&files, port, false).unwrap();
         told("reloaded");
-        // All of them have the same keys again, and rotate them.
-        thread::sleep(Duration::from_secs(2));
+        // All of them have the same keys again.
+        thread::sleep(Duration::from_millis(500));
         is_over.store(true, Ordering::SeqCst);
         let all = clients.map(|client| client.join().unwrap());
         println!("handshakes in TLS 1.2 and TLS 1.3: {all:?}");
