@@ -1,6 +1,7 @@
 //! Builds and runs the example programs, and tests them against other TLS implementations: OpenSSL, curl and Python.
 //!
-//! If a tool is missing, the test that needs it fails and names the tool's Debian package. No test is skipped.
+//! If a tool is missing, the test that needs it fails and names the tool's Debian package. Only the tests with HAProxy
+//! and with `systemd-socket-activate` are then skipped, with a note.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
