@@ -50,11 +50,11 @@ fn run() -> Result<ExitCode, Usage> {
     }
     let names: Vec<&String> = servers.iter().chain(&clients).collect();
     if names.is_empty() {
-        return Err(Usage::new("no name; certs --help says what it takes"));
+        return Err(Usage::new("a name is missing; see certs --help"));
     }
     if let Some(name) = names.iter().find(|name| !is_name(name)) {
         return Err(Usage::new(format!(
-            "{name:?} is no name: letters, digits, '-', '.', '_', ':' and a '*.' in front"
+            "{name:?} is not a name: it may have letters, digits, '-', '.', '_', ':', and '*.' at its start"
         )));
     }
     let pki = Pki::new();

@@ -44,7 +44,7 @@ impl<'a> Command<'a> {
 
 fn name(text: &str) -> Result<&str, Refusal> {
     let is_name = !text.is_empty() && text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_name { Ok(text) } else { Err("501 5.5.4 who are you?") }
+    if is_name { Ok(text) } else { Err("501 5.5.4 a name is missing") }
 }
 
 fn mail(rest: &str) -> Result<Command<'_>, Refusal> {
@@ -71,7 +71,7 @@ fn rcpt(rest: &str) -> Result<Command<'_>, Refusal> {
 
 /// `FROM:<a@b> parameters`. A space after the colon is accepted, as other servers do.
 fn path<'a>(text: &'a str, key: &str) -> Result<(&'a str, &'a str), Refusal> {
-    const WRONG: Refusal = "501 5.5.4 <address> wanted";
+    const WRONG: Refusal = "501 5.5.4 <address> expected";
     let head = text.get(..key.len()).filter(|head| head.eq_ignore_ascii_case(key)).ok_or(WRONG)?;
     let (address, rest) =
         text[head.len()..].trim_start().strip_prefix('<').and_then(|text| text.split_once('>')).ok_or(WRONG)?;
@@ -89,14 +89,14 @@ mod tests {
         let mail = |from, size| Ok(Command::Mail { from, size });
         let cases = [
             ("ehlo there", Ok(Command::Ehlo("there"))),
-            ("EHLO", Err("501 5.5.4 who are you?")),
+            ("EHLO", Err("501 5.5.4 a name is missing")),
             ("mail from:<a@b> size=5 body=8bitmime", mail("a@b", Some(5))),
             ("MAIL FROM: <>", mail("", None)),
             ("MAIL FROM:<a@b>SIZE=5", Err("501 5.1.3 no such address")),
             ("MAIL FROM:<a@b> SIZE=x", Err("501 5.5.4 SIZE is a number")),
             ("MAIL FROM:<a@b> RET=HDRS", Err("555 5.5.4 unknown parameter")),
-            ("MAIL a@b", Err("501 5.5.4 <address> wanted")),
-            ("MAIL FRÖM:<a@b>", Err("501 5.5.4 <address> wanted")),
+            ("MAIL a@b", Err("501 5.5.4 <address> expected")),
+            ("MAIL FRÖM:<a@b>", Err("501 5.5.4 <address> expected")),
             ("RCPT TO:<c@d>", Ok(Command::Rcpt { to: "c@d" })),
             ("RCPT TO:<>", Err("501 5.1.3 no such address")),
             ("RCPT TO:<a b@c>", Err("501 5.1.3 no such address")),

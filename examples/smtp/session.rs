@@ -108,7 +108,7 @@ impl Session {
                 say(conn, "250 2.0.0 forgotten");
             }
             (Command::Noop, _) => say(conn, "250 2.0.0 nothing done"),
-            (Command::Vrfy, _) => say(conn, "252 2.1.5 send mail, and see"),
+            (Command::Vrfy, _) => say(conn, "252 2.1.5 cannot verify; send the mail to find out"),
             (Command::Help, _) => say(conn, "214 2.0.0 RFC 5321"),
             (Command::Quit, _) => {
                 say(conn, "221 2.0.0 bye");
@@ -142,7 +142,7 @@ impl Session {
     /// before the answer are refused.
     fn start_tls(&mut self, conn: &mut Conn<'_>) -> CallbackResult {
         match &self.service.tls {
-            _ if conn.is_secure() => self.refuse(conn, "503 5.5.1 TLS it is already"),
+            _ if conn.is_secure() => self.refuse(conn, "503 5.5.1 TLS is already active"),
             None => self.refuse(conn, "454 4.7.0 TLS is not available"),
             Some(tls) => {
                 say(conn, "220 2.0.0 go ahead");
@@ -286,7 +286,7 @@ impl MessageProtocol for Session {
         match (incoming.map(|incoming| (incoming.data.finish(), incoming.spool)), mail) {
             (Some((Ok(rest), spool)), Some(_)) => self.deliver(conn, spool, rest),
             (Some((Err(Fault::TooBig), _)), _) => self.refuse(conn, "552 5.3.4 too big"),
-            (Some((Err(Fault::BareLineEnd), _)), _) => self.refuse(conn, "550 5.5.2 CR and LF go together"),
+            (Some((Err(Fault::BareLineEnd), _)), _) => self.refuse(conn, "550 5.5.2 each line must end with CR LF"),
             (None, _) | (_, None) => self.refuse(conn, "503 5.5.1 MAIL first"),
         }
         Ok(end)

@@ -95,7 +95,7 @@ impl Counts {
         text.head("identity_generation", "gauge", "How many times the identities were loaded");
         text.sample("identity_generation", &[], state.tls.as_ref().map_or(0, ServerTls::generation));
         if let Some(age) = state.tls.as_ref().and_then(ServerTls::ticket_keys).and_then(|keys| keys.age()) {
-            text.head("ticket_key_age_seconds", "gauge", "The time since the key was made that seals tickets");
+            text.head("ticket_key_age_seconds", "gauge", "The age of the key that seals tickets");
             text.sample("ticket_key_age_seconds", &[], age.as_secs_f64());
         }
         text.head("reloads_total", "counter", "Reloads of the identities, by their outcome");

@@ -123,7 +123,7 @@ async fn only_this_user_may_ask() {
     let path = place("mode");
     let offer = Offer::new().open(&path).unwrap();
     let second = Offer::new().open(&path).unwrap_err();
-    assert!(crate::chain(&second).to_string().contains("somebody listens there"), "{second}");
+    assert!(crate::chain(&second).to_string().contains("another listener uses this path"), "{second}");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     drop(offer);
 }

@@ -87,7 +87,7 @@ impl Metrics {
         describe_gauge!(EXPIRY, Unit::Seconds, "The time until a certificate expires");
         describe_gauge!(GENERATION, "How many times the identities were loaded");
         describe_counter!(RELOADS, "Reloads of the identities, by their outcome");
-        describe_gauge!(TICKET_KEY_AGE, Unit::Seconds, "The time since the key was made that seals tickets");
+        describe_gauge!(TICKET_KEY_AGE, Unit::Seconds, "The age of the key that seals tickets");
         gauge!(OPEN).increment(0.0);
         Arc::default()
     }

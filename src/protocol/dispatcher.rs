@@ -77,7 +77,7 @@ impl<P: Protocol> Dispatcher<P> {
         self.notify(Callback::Data, |protocol, conn| {
             let done = protocol.data_received(conn, data)?;
             if done > data.len() {
-                return Err(format!("the protocol is done with {done} bytes of {}", data.len()).into());
+                return Err(format!("the protocol reported {done} processed bytes, of {}", data.len()).into());
             }
             Ok(done)
         })

@@ -68,7 +68,7 @@ impl<M: MessageProtocol> Framed<M> {
         }
         let done = self.notify(conn, |messages, conn| messages.raw_received(conn, rest))?;
         if done > rest.len() {
-            return Err(format!("the protocol is done with {done} raw bytes of {}", rest.len()).into());
+            return Err(format!("the protocol reported {done} processed raw bytes, of {}", rest.len()).into());
         }
         Ok(if self.framing.is_raw { Break(done) } else { Continue(done) })
     }

@@ -80,7 +80,7 @@ impl<C> Framing<C> {
     pub(super) fn count(&mut self, done: usize) -> CallbackResult {
         self.of_nothing = if done == 0 { self.of_nothing + 1 } else { 0 };
         if self.of_nothing > MAX_OF_NOTHING {
-            return Err("the codec makes messages without end and takes no byte".into());
+            return Err("the codec makes messages without end, and consumes no byte".into());
         }
         Ok(())
     }

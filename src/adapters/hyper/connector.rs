@@ -87,7 +87,7 @@ impl HttpConnector {
             (Some("http") | None, _) => None,
             (Some("https"), Some(tls)) => Some(tls),
             (Some("https"), None) => return Err(refused("this connector was made without TLS")),
-            (Some(_), _) => return Err(refused("only http and https can be connected to")),
+            (Some(_), _) => return Err(refused("the scheme is neither http nor https")),
         };
         let host = uri.host().ok_or_else(|| refused("the URI has no host"))?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);

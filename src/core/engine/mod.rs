@@ -169,6 +169,7 @@ impl DerefMut for AnyEngine {
 /// code of the application (verifiers, resolvers, session stores). In debug builds it also asserts that it has sent no
 /// close_notify when a bad record requires a fatal alert, so a peer could cause a panic.
 fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    let panicked = |_: &_| Error::General("a record made rustls, or what it was configured with, panic".into());
+    let panicked =
+        |_: &_| Error::General("rustls, or code of its configuration, panicked while it processed a record".into());
     catch(call, panicked).and_then(|result| result)
 }

@@ -361,7 +361,10 @@ pub(super) fn set_mode(path: &Path, socket: &Socket, mode: u32) -> io::Result<()
     let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let found = file.metadata()?;
     if !found.file_type().is_socket() || found.uid() != handle_of(socket)?.metadata()?.uid() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody has put another file in its place"));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "another process has put another file in its place",
+        ));
     }
     if found.mode() & 0o7777 == mode & 0o7777 {
         return Ok(());
@@ -381,7 +384,7 @@ fn remove_dead(path: &Path, addr: &SockAddr) -> io::Result<()> {
     let taken = |why: String| io::Error::new(io::ErrorKind::AddrInUse, why);
     let found = fs::symlink_metadata(path)?;
     if !found.file_type().is_socket() {
-        return Err(taken("what is there is not a socket, and is not removed".into()));
+        return Err(taken("the file there is not a socket, and is not removed".into()));
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // A full backlog also means that a process listens.
@@ -389,14 +392,14 @@ fn remove_dead(path: &Path, addr: &SockAddr) -> io::Result<()> {
     match probe.connect(addr) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-            return Err(taken(format!("a socket is there that cannot be tried, and is not removed: {error}")));
+            return Err(taken(format!("the socket there cannot be tested, and is not removed: {error}")));
         }
-        Ok(()) | Err(_) => return Err(taken("somebody listens there".into())),
+        Ok(()) | Err(_) => return Err(taken("another listener uses this path".into())),
     }
     let now = fs::symlink_metadata(path)?;
     if FileId::of(&now) != FileId::of(&found) || (now.ctime(), now.ctime_nsec()) != (found.ctime(), found.ctime_nsec())
     {
-        return Err(taken("somebody else has just opened it".into()));
+        return Err(taken("another process has just opened it".into()));
     }
     fs::remove_file(path)
 }

@@ -300,8 +300,7 @@ impl ClientText {
             None => builder.platform_roots(),
             #[cfg(not(feature = "platform-roots"))]
             None => {
-                let problem =
-                    "the endpoint names nobody to trust: give it ca=FILE, or enable the feature platform-roots";
+                let problem = "the endpoint names no roots to trust: add ca=FILE, or enable the feature platform-roots";
                 return Err(ConfigError::new(None, ConfigProblem::Contradiction(problem.into())).into());
             }
         };

@@ -301,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
             send(io, cx).map(|sent| match sent? {
                 // rule: life-6. The stream accepts no bytes, so a writer would repeat the call forever.
                 0 if len > 0 => Err(io::ErrorKind::WriteZero.into()),
-                n if n > len => Err(io::Error::other("the stream says that it took more than it was given")),
+                n if n > len => Err(io::Error::other("the stream reported more bytes than it was given")),
                 n => Ok(n),
             })
         }))?;

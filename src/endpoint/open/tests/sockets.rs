@@ -140,13 +140,13 @@ async fn a_dead_socket_is_replaced() {
 async fn a_socket_with_a_listener_is_not_replaced() {
     let place = Place::new();
     let first = listen(&format!("{}:backlog=1", place.endpoint())).await;
-    assert!(place.refusal().await.contains("somebody listens there"));
+    assert!(place.refusal().await.contains("another listener uses this path"));
     // The same if the backlog of the listener is full.
     let mut waiting = Vec::new();
     while let Ok(stream) = UnixStream::connect(&place.path).await {
         waiting.push(stream);
     }
-    assert!(place.refusal().await.contains("somebody listens there"));
+    assert!(place.refusal().await.contains("another listener uses this path"));
     drop(waiting);
     assert!(first.accept().await.is_ok());
 }
@@ -172,7 +172,7 @@ async fn a_file_that_is_not_such_a_socket_is_not_replaced() {
     std::fs::remove_file(&place.path).unwrap();
 
     let _datagrams = UnixDatagram::bind(&place.path).unwrap();
-    assert!(place.refusal().await.contains("cannot be tried"));
+    assert!(place.refusal().await.contains("cannot be tested"));
     assert!(place.path.exists());
     drop(place.dir);
 }
