@@ -74,7 +74,9 @@ pub use client::{ClientTls, ClientTlsBuilder};
 pub use client_auth::ClientAuth;
 pub use identities::{Identity, IdentityInfo};
 pub use server::{ServerTls, ServerTlsBuilder};
-pub use ticket_keys::{TicketKey, TicketKeySet, TicketKeys, WrapKey};
+#[cfg(feature = "tokio")]
+pub use ticket_keys::WrapKey;
+pub use ticket_keys::{TicketKey, TicketKeySet, TicketKeys};
 #[cfg(all(feature = "proxy", feature = "tokio"))]
 pub(crate) use x509::common_name;
 pub use x509::subject;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bowline::config::{ServerTlsBuilder, TicketKey, TicketKeySet, TicketKeys};
-use bowline::rustls::crypto::{CryptoProvider, aws_lc_rs, ring};
+use bowline::rustls::crypto::CryptoProvider;
 use bowline::testing::memory_pair;
 use bowline::testing::pki::Pki;
 use bowline::{ClientTls, ServerTls, TlsConnection, TlsTransport, TlsVersion, Transport};
@@ -62,8 +62,13 @@ fn cases() -> impl Iterator<Item = (TlsVersion, bool)> {
 #[tokio::test]
 async fn a_session_is_resumed_on_each_server_with_the_keys() {
     let pki = Pki::new();
-    let providers: [Arc<CryptoProvider>; 2] =
-        [Arc::new(aws_lc_rs::default_provider()), Arc::new(ring::default_provider())];
+    let providers: Vec<CryptoProvider> = vec![
+        #[cfg(feature = "aws-lc-rs")]
+        bowline::rustls::crypto::aws_lc_rs::default_provider(),
+        #[cfg(feature = "ring")]
+        bowline::rustls::crypto::ring::default_provider(),
+    ];
+    let providers: Vec<Arc<CryptoProvider>> = providers.into_iter().map(Arc::new).collect();
     for (version, express) in cases() {
         let servers: Vec<ServerTls> = (0..4)
             .map(|number| {

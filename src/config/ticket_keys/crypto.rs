@@ -20,6 +20,7 @@ const NONCE: usize = 12;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
     Ticket,
+    #[cfg(feature = "tokio")]
     Wrap,
 }
 
@@ -27,6 +28,7 @@ impl Purpose {
     fn label(self) -> &'static [u8] {
         match self {
             Self::Ticket => b"bowline ticket 1",
+            #[cfg(feature = "tokio")]
             Self::Wrap => b"bowline ticket key 1",
         }
     }

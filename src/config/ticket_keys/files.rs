@@ -39,6 +39,7 @@ pub(super) struct Contents {
     changed: Option<SystemTime>,
 }
 
+#[cfg(feature = "tokio")]
 impl Contents {
     pub(super) fn into_bytes(self) -> Arc<Zeroizing<Vec<u8>>> {
         self.bytes

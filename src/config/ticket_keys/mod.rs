@@ -5,6 +5,7 @@ mod files;
 mod key;
 mod set;
 mod ticket;
+#[cfg(feature = "tokio")]
 mod wrap;
 
 use std::fmt;
@@ -20,6 +21,7 @@ pub use self::key::TicketKey;
 use self::key::unusable;
 pub use self::set::TicketKeySet;
 use self::ticket::Crypto;
+#[cfg(feature = "tokio")]
 pub use self::wrap::WrapKey;
 use super::common::contradiction;
 use crate::core::engine::library::Library;
