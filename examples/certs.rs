@@ -50,7 +50,7 @@ fn run() -> Result<ExitCode, Usage> {
     }
     let names: Vec<&String> = servers.iter().chain(&clients).collect();
     if names.is_empty() {
-        return Err(Usage::new("a name is missing; see certs --help"));
+        return Err(Usage::new("no name was given; see certs --help"));
     }
     if let Some(name) = names.iter().find(|name| !is_name(name)) {
         return Err(Usage::new(format!(

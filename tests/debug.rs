@@ -356,6 +356,11 @@ fn each_type_that_has_debug_is_formatted_here() {
         "Traffic",
         "Incoming",
         "EndpointListener",
+        "EndpointBegun",
+        "ClientHelloReader",
+        "Connections",
+        "Facts",
+        "Fresh",
     ];
     let halves =
         ["UpgradableReadHalf", "UpgradableWriteHalf", "ClientTlsBuilder", "ServerTlsBuilder", "EndpointConnector"];

@@ -68,7 +68,7 @@ impl ClientTls {
         x509::validity(self.own_certificates()?.first()?).map(|(_, to)| to)
     }
 
-    /// A session of the pure core, with the configured engine. Its ClientHello is ready to be sent.
+    /// A session of the core, which does no I/O, with the configured engine. Its ClientHello is ready to be sent.
     #[cfg(feature = "unstable")]
     #[doc(hidden)]
     pub fn session(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {

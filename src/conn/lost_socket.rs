@@ -43,7 +43,7 @@ mod at_intervals {
         if cfg!(windows) { ready.is_write_closed() || was_reset(stream) } else { ready.is_error() }
     }
 
-    /// Asks the system, because it reports no more events while bytes wait to be read.
+    /// Tries a read, because Windows reports no event for a reset while unread bytes wait.
     fn was_reset(stream: &TcpStream) -> bool {
         use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
         let peeked = socket2::SockRef::from(stream).peek(&mut [std::mem::MaybeUninit::uninit()]);

@@ -395,7 +395,7 @@ mod tcp_info {
         TcpInfo::parse(&bytes[..len]).ok_or_else(|| crate::error::Error::Unsupported("TCP_INFO").into())
     }
 
-    /// Fills `out` with the kernel's `struct tcp_info`, or as much of it as fits. Returns its length there.
+    /// Fills `out` with the kernel's `struct tcp_info`, or as much of it as fits. Returns the number of bytes.
     #[allow(unsafe_code)]
     fn query(fd: BorrowedFd<'_>, out: &mut [u8; 256]) -> io::Result<usize> {
         let mut len = out.len() as libc::socklen_t;

@@ -155,12 +155,19 @@ fn numbers<N: From<u16>>(bytes: &[u8]) -> Option<Vec<N>> {
 
 /// Collects a ClientHello from the bytes that a connection has received so far, whatever the number of its segments and
 /// records. Each byte is looked at once.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ClientHelloReader {
     /// The length of the records that were read completely.
     len: usize,
     /// The message, or the first part of it.
     message: Vec<u8>,
+}
+
+impl fmt::Debug for ClientHelloReader {
+    /// Shows only lengths: the bytes are those of the peer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientHelloReader").field("len", &self.len).field("message", &self.message.len()).finish()
+    }
 }
 
 impl ClientHelloReader {

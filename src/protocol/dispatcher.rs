@@ -208,7 +208,7 @@ impl<P: Protocol> Dispatcher<P> {
     /// Like `supply`, while a change between plaintext and TLS is awaited. Written bytes are queued in the outbox
     /// then (rule: write-8).
     pub(super) fn supply_early(&mut self, cx: &mut Context<'_>) {
-        // rule: life-6: a series of producers could keep this loop busy, so it continues in the next poll.
+        // rule: life-6: after MAX_TURNS the loop goes on in the next poll, so that other tasks can run.
         if (0..MAX_TURNS).all(|_| self.supply(self.conn.level())) {
             cx.waker().wake_by_ref();
         }

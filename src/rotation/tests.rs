@@ -139,7 +139,7 @@ async fn servers_go_on_without_the_store_and_agree_when_it_is_back_and_empty() {
         }
         assert_eq!(a.keys().set(), keys);
     }
-    // The second key, which was published early, seals until it ends.
+    // The newer key was stored before the failure, so it can seal during the failure until it expires.
     assert_eq!(seals(&a, at(90 * 60)), Some(keys.keys()[0].name()));
     assert_eq!(seals(&a, at(4 * HOUR)), Some(keys.keys()[0].name()));
     assert_eq!(seals(&a, at(5 * HOUR)), None);

@@ -185,7 +185,7 @@ impl Wake for Waiting {
         let mut wakers = tasks.iter_mut().filter_map(|(_, waker)| waker.take());
         // There is seldom more than one, and an empty list needs no memory.
         let (first, others) = (wakers.next(), wakers.collect::<Vec<_>>());
-        // A waker is foreign code.
+        // A waker may run code of the application, so the lock is released first.
         drop(tasks);
         first.into_iter().chain(others).for_each(Waker::wake);
     }

@@ -117,7 +117,7 @@ impl Listens for Listening {
         let quiet: Vec<bool> = self.sockets.iter().map(is_quiet).collect();
         let mut all: Vec<_> = self.sockets.iter().flat_map(ListeningSocket::take_all).collect();
         if quiet.contains(&true) {
-            // Another processor may be accepting a connection at this moment.
+            // On another CPU, the kernel may still be adding a connection to the backlog: wait, and take it again.
             std::thread::sleep(Duration::from_millis(1));
             all.extend(self.sockets.iter().flat_map(ListeningSocket::take_all));
         }

@@ -224,8 +224,8 @@ async fn deliver(from: &mut Side, to: &mut Side, most: usize) -> usize {
         Poll::Ready(Ok(())) => {
             if let Some(sink) = &mut to.far {
                 let filled = buf.filled();
-                // The pipe has space, because the bytes in transit never exceed its capacity. If its end is gone, they
-                // are lost with it.
+                // The pipe has space, because the bytes in transit never exceed its capacity. If the receiving side has
+                // dropped its end of the pipe, the bytes are lost.
                 let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut *sink).poll_write(cx, filled))).await;
             }
         }

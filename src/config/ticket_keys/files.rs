@@ -161,7 +161,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<TicketKey>, Mistake> {
         let what = format!("it has {} of the {LINES} keys that a file for HAProxy needs: {ROLES}", keys.len());
         return Err(Mistake::new(None, if keys.is_empty() { format!("it is empty, and {EXPECTED}") } else { what }));
     }
-    // The newest of the old keys first.
+    // The resulting order: the key that seals, the next key, then the old keys from the newest to the oldest.
     keys.reverse();
     keys.swap(0, 1);
     Ok(keys)

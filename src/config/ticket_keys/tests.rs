@@ -95,7 +95,7 @@ fn what_is_no_ticket_of_these_keys_is_not_opened() {
             changed[at] ^= 1;
             assert!(!opens(&ours, &changed), "{at}");
         }
-        // Two tickets of one session share nothing but the version and the name.
+        // Two tickets of one session have only the format's version and the key's name in common.
         let again = seal(&ours, now(), crypto, b"session").unwrap();
         assert!(again[17..49] != ticket[17..49] && again[49..] != ticket[49..]);
     }

@@ -138,7 +138,7 @@ impl Control {
         }))
     }
 
-    /// The owners of waiting tasks. Layers register themselves from the bottom to the top.
+    /// The registered watchers, which wake the tasks that wait on them. Layers register from the bottom to the top.
     fn layers(&self) -> impl Iterator<Item = Arc<dyn Watcher>> {
         let watchers = self.0.watchers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         watchers.into_iter().filter_map(|watcher| watcher.upgrade())

@@ -157,7 +157,7 @@ impl Session {
         self.queued() <= self.marks.low || (self.sealed.is_empty() && self.can_write())
     }
 
-    /// Whether all accepted bytes, markers and alerts have left for the layer below.
+    /// Whether all accepted bytes, close_notify and other alerts were passed to the layer below.
     pub fn is_flushed(&self) -> bool {
         self.sealed.is_empty() && (self.staged.is_empty() || self.send.is_over())
     }

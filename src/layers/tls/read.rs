@@ -28,7 +28,7 @@ pub struct TlsReadHalf<T> {
     clock: Option<Clock>,
     /// The handshake is known to be done. A half of a close has no `clock` before that either.
     is_secured: bool,
-    /// The half belongs to a close through the handle.
+    /// Whether this half was made for a close that [`Control::close`] has requested.
     pub(super) closes: bool,
     /// The application has seen the end of the half.
     has_ended: bool,
@@ -345,7 +345,7 @@ impl<T: Transport> AsyncBufRead for TlsReadHalf<T> {
                 inbox.filled(n);
                 step
             });
-            // Released, so that a waiting task keeps no buffer.
+            // If the inbox is empty, its memory is released here, so that a waiting task keeps no buffer.
             this.inbox.release();
             ready!(opened)?;
         } else {

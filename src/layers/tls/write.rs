@@ -27,7 +27,7 @@ pub struct TlsWriteHalf<T> {
     clock: Option<Clock>,
     /// The time limit for the end of the half.
     pub(super) stall: StallTimer,
-    /// The half belongs to a close through the handle.
+    /// Whether this half was made for a close that [`Control::close`] has requested.
     pub(super) closes: bool,
 }
 

@@ -132,7 +132,7 @@ impl<T: Transport> UpgradableConnection<T> {
     #[doc(alias = "startTLS")]
     pub async fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
         let bound = self.state.control.policy().handshake_timeout;
-        // Boxed, because a task keeps the memory of its largest future until it ends, and this future is short.
+        // Boxed, because a task keeps the memory of its largest future until it ends, and this future ends soon.
         Box::pin(self.start_tls_by(how, after(bound))).await
     }
 

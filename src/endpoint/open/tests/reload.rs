@@ -116,7 +116,7 @@ impl Protocol for Ends {
 #[tokio::test]
 async fn the_parts_of_an_endpoint_serve_protocols_and_ready_connections() {
     let renewed = Renewed::new();
-    // The listener keeps its reloader.
+    // A listener that was opened by an endpoint string owns its reloader, and the files are watched while it lives.
     let listener = listen(&renewed.endpoint("tls", "0.01")).await;
     let to = renewed.client(listener.local_addr());
     let mut events = listener.reloader().unwrap().events();

@@ -149,7 +149,7 @@ fn a_record_sealed_from_another_buffer_is_the_same() {
     });
 }
 
-/// Opens in place and into the reader's buffer: records that rustls opens, and damaged records.
+/// Opens valid records as rustls does, and refuses damaged ones, both in place and into the reader's buffer.
 #[test]
 fn a_record_is_opened_as_rustls_opens_it() {
     for_each_suite(|suite, [client, server]| {
