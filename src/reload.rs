@@ -122,8 +122,8 @@ impl Reloader {
 }
 
 impl ReloadEvents {
-    /// Waits for the next result. `None`: the last handle of the reloader was dropped. If more than 16 results wait, the oldest ones are
-    /// lost.
+    /// Waits for the next result. `None`: the last handle of the reloader was dropped. If more than 16 results wait, the
+    /// oldest ones are lost.
     ///
     /// # Cancel safety
     /// Cancel safe: no result is lost when the future is dropped.

@@ -18,7 +18,7 @@ use bowline::{
 };
 use tempfile::TempDir;
 
-use crate::common::bounded;
+use crate::common::{Orderly as _, bounded};
 
 /// An interval that no test waits for.
 const NEVER: Duration = Duration::from_secs(100_000);
@@ -220,10 +220,11 @@ async fn a_request_is_always_answered() {
         put(&files.server(), &shared_pki().server(&["localhost"]));
         // A request that is dropped harms none that comes later.
         let mut dropped = Box::pin(reloader.reload_now());
-        assert!(poll_fn(|cx| Poll::Ready(dropped.as_mut().poll(cx).is_pending())).await);
+        // The files are read by another thread, which may be done at once.
+        let is_done = poll_fn(|cx| Poll::Ready(dropped.as_mut().poll(cx).is_ready())).await;
         drop(dropped);
         let (one, other) = tokio::join!(reloader.reload_now(), reloader.reload_now());
-        assert_eq!((one.unwrap().is_new, other.unwrap().is_new), (true, false));
+        assert_eq!((one.unwrap().is_new, other.unwrap().is_new), (!is_done, false));
         assert_eq!(server.generation(), 2);
     })
     .await;
@@ -357,7 +358,7 @@ async fn no_handshake_fails_while_a_volume_is_swapped_many_times() {
                 tokio::io::AsyncReadExt::read_exact(&mut connection, &mut generation).await.unwrap();
                 let expected = &of_client[u64::from_be_bytes(generation) as usize % 2];
                 assert_eq!(connection.tls().unwrap().peer_chain[0], expected.cert_der());
-                assert!(connection.close().await.is_clean());
+                assert!(connection.close().await.ended_last());
                 handshakes += 1;
             }
             handshakes
