@@ -116,7 +116,7 @@ impl TlsListenerBuilder {
     }
 
     /// Every connection is in plaintext, and is ready at once, or after its PROXY header if the listener expects headers
-    /// ([`ListenerBuilder::proxy`](crate::ListenerBuilder::proxy)). So code that serves ready connections also serves
+    /// (`ListenerBuilder::proxy`). So code that serves ready connections also serves
     /// plaintext.
     ///
     /// # Panics
