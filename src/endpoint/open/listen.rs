@@ -248,6 +248,8 @@ impl EndpointListener {
     /// Unix socket, which is closed then.
     pub fn into_parts(self) -> Option<EndpointParts> {
         let Self { socket, security, reloader } = self;
+        // Other systems have no Unix sockets here.
+        #[cfg_attr(not(unix), allow(irrefutable_let_patterns))]
         let Socket::Inet(listener) = socket else { return None };
         let begins_with_tls = matches!(security, Security::Tls(_));
         Some(EndpointParts { listener, begins_with_tls, tls: security.get().cloned(), reloader })
@@ -301,6 +303,7 @@ pub struct EndpointIncoming {
     pub(super) security: Security<ServerTls>,
 }
 
+#[cfg_attr(not(unix), allow(clippy::large_enum_variant))]
 pub(super) enum Accepted {
     Inet(Incoming),
     Unix(unix::Accepted),
