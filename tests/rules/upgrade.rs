@@ -8,7 +8,7 @@ use bowline::{
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{bounded, ended_together, expect, pattern, poll_once, read_all, settle};
+use crate::common::{bounded, ended_together, expect, pattern, read_all, settle};
 
 type Upgradable = UpgradableConnection<TcpConnection>;
 
@@ -115,27 +115,6 @@ async fn a_client_hello_glued_to_the_command_works() {
         server.start_tls(as_server()).await.unwrap();
         expect(&mut server, b"secured").await;
         client.await.unwrap();
-    })
-    .await;
-}
-
-/// rule: close-9, close-14, upgrade-7
-#[tokio::test]
-async fn a_close_that_gives_up_an_upgrade_confirms_only_that_nothing_was_sent() {
-    bounded("tcp", async {
-        for (is_nested, sent, expected) in
-            [(false, &b""[..], "closed"), (false, b"220 go ahead", "unconfirmed"), (true, b"220", "unconfirmed")]
-        {
-            let (mut client, mut server) = plain_pair().await;
-            if is_nested {
-                upgrade(&mut client, &mut server).await;
-            }
-            server.write_all(sent).await.unwrap();
-            assert!(poll_once(&mut Box::pin(server.start_tls(as_server()))).await.is_pending());
-            let report = server.close().await;
-            assert_eq!(report.reason.name(), expected, "{report:?}");
-            drop(client);
-        }
     })
     .await;
 }
