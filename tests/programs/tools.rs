@@ -256,6 +256,15 @@ impl Console {
         of_conn(&log)
     }
 
+    /// Waits until a connection of this kind was accepted.
+    pub(crate) fn accepted(&self, kind: &str) {
+        let is_missing =
+            |log: &mut Vec<Value>| !log.iter().any(|event| event["event"] == "made" && event["kind"] == kind);
+        let (log, waited) = self.log.1.wait_timeout_while(self.log.0.lock().unwrap(), PATIENCE, is_missing).unwrap();
+        drop(log);
+        assert!(!waited.timed_out(), "no {kind} connection was accepted");
+    }
+
     /// The names of the events of a connection, and the last one.
     pub(crate) fn lost(&self, conn: u64) -> (Vec<String>, Value) {
         let events = self.events(conn);
