@@ -1,4 +1,4 @@
-//! What a handshake has agreed on.
+//! The results of a TLS handshake: version, cipher suite and resumption.
 
 /// The facts of a handshake, in a form that all peers share.
 #[derive(Debug, Clone, PartialEq, Eq)]
