@@ -29,7 +29,7 @@
 //!
 //! | operation | what it ends | what success means |
 //! |---|---|---|
-//! | [`close_write`](Transport::close_write) | our send half; reading goes on | the kernel has all bytes and the marker |
+//! | [`close_write`](Transport::close_write) | our send half; reading continues | the kernel has all bytes and the marker |
 //! | [`close`](Transport::close) | the connection, in order and within limits | the [`CloseReport`] tells how it ended |
 //! | [`abort`](Transport::abort) | the connection, at once, with RST | it cannot fail |
 //!

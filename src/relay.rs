@@ -173,7 +173,7 @@ enum DirectionState {
 impl<'t> Relay<'t> {
     fn new(a: &'t mut dyn Transport, b: &'t mut dyn Transport) -> Self {
         let leg = |transport: &'t mut dyn Transport| {
-            // A forgotten cork would hold bytes back, because a TCP leg is not flushed.
+            // If the application has left a cork on, it would hold bytes back, because a TCP leg is not flushed.
             transport.layer_mut(TOKEN).set_cork(false);
             Leg { control: transport.control(), transport, lost: false }
         };
@@ -216,7 +216,7 @@ impl<'t> Relay<'t> {
         let before = self.directions.each_ref().map(|direction| direction.state);
         self.poll_ready_ways(wakers, |part| ready.has(part));
         if self.directions.each_ref().map(|direction| direction.state) != before {
-            // The end of one way may let the other one continue.
+            // If one direction has ended, the other one may be able to continue.
             self.poll_ready_ways(wakers, |_| true);
         }
         if self.directions.iter().all(|direction| direction.state == DirectionState::Ended) {
@@ -247,8 +247,8 @@ impl<'t> Relay<'t> {
         }
     }
 
-    /// Called when a leg is lost or a way has failed. Pending only if the lost connection had ended cleanly in both
-    /// directions before its socket was gone: then the other direction continues.
+    /// Called when a leg is lost or a direction has failed. Pending only if the lost connection had ended cleanly in
+    /// both directions before its socket was gone: then the other direction continues.
     fn poll_loss(&mut self) -> Poll<()> {
         let duties = self.legs.each_mut().map(|leg| rules::duty(&leg.state()));
         let is_over = duties.iter().any(|duty| matches!(duty, Duty::Abort | Duty::CloseWriteThenAbort));
@@ -257,7 +257,7 @@ impl<'t> Relay<'t> {
     }
 
     /// rule: half-8: if a peer ended cleanly before its connection was lost, all its bytes reach the other side. The
-    /// system sends no event when they have arrived, so we ask it again and again.
+    /// system sends no event when they have arrived, so we ask it at intervals.
     async fn deliver(&mut self) {
         let duties = self.legs.each_mut().map(|leg| rules::duty(&leg.state()));
         let Some(from) = duties.iter().position(|duty| *duty == Duty::CloseWriteThenAbort) else { return };
@@ -273,7 +273,7 @@ impl<'t> Relay<'t> {
                 sleep(ASK_AGAIN).await;
             }
         };
-        // A close would give up after the same time.
+        // The wait has the time limit of a close, which would give up after the same time.
         let _ = until(after(control.policy().close_timeout), delivery).await;
     }
 

@@ -122,8 +122,8 @@ impl Reloader {
 }
 
 impl ReloadEvents {
-    /// Waits for the next result. `None`: the last handle of the reloader was dropped. If more than 16 results wait, the
-    /// oldest ones are lost.
+    /// Waits for the next result. `None`: the last handle of the reloader was dropped. If more than 16 results wait,
+    /// the oldest ones are lost.
     ///
     /// # Cancel safety
     /// Cancel safe: no result is lost when the future is dropped.
@@ -205,7 +205,7 @@ impl ReloaderBuilder {
         let task = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(interval).await;
-                // The result was reported.
+                // The result is ignored, because `look` has reported it.
                 let _ = of_task.look(false).await;
             }
         });
@@ -254,7 +254,7 @@ impl Watch {
         last.contents = Some(contents);
         let before = last.mistake.take();
         let result = checked.map(|all| {
-            // Calls `put_in_use` for every source, also after one that has changed.
+            // `any` would stop at the first source that has changed, but every source has to put its settings in use.
             let is_new = all.into_iter().map(|put_in_use| put_in_use()).fold(false, |any, one| any | one);
             self.reloaded(is_new)
         });
@@ -294,8 +294,9 @@ impl Watch {
 /// The step that puts the new contents of each source in use, or the first mistake.
 type Checked = Result<Vec<PutInUse>, Error>;
 
-/// Without a second value, no check is needed: the contents are those of the last pass, and either no request waits for
-/// a result, or the last pass has already found the mistake in these contents.
+/// Reads all files, and checks the contents if necessary. Without a second value, no check was needed: the contents are
+/// those of the last pass, and either no request waits for a result, or the last pass has already found the mistake in
+/// these contents.
 fn read_and_check(sources: &[Arc<dyn Watched>], last: &Look, is_asked: bool) -> (Vec<Fingerprint>, Option<Checked>) {
     let read: Vec<Contents> = sources.iter().map(|source| source.read()).collect();
     let contents: Vec<Fingerprint> = read.iter().map(|one| one.fingerprint).collect();

@@ -125,8 +125,8 @@ impl<S: TicketKeyStore> TicketRotation<S> {
     /// only if they have the same time of rotation. Call this before [`keys`](Self::keys).
     ///
     /// # Errors
-    /// [`ConfigError`](crate::ConfigError): the lifetime is longer than seven days, or a time is shorter than a second, or
-    /// the lifetime is more than 60 times the time of rotation. The caller has to fix this.
+    /// [`ConfigError`](crate::ConfigError): the lifetime is longer than seven days, or a time is shorter than a second,
+    /// or the lifetime is more than 60 times the time of rotation. The caller has to fix this.
     pub fn lifetimes(self, ticket: Duration, rotation: Duration) -> Result<Self, Error> {
         let keys = TicketKeys::with_lifetime(TicketKeySet::default(), ticket)?;
         let interval = rotation.as_secs();
@@ -184,7 +184,8 @@ impl<S: TicketKeyStore> TicketRotation<S> {
         let names: Vec<String> = numbers.iter().map(|number| self.place(*number)).collect();
         let mut stored = self.store.get(&names).await.map_err(RotationError::store)?;
         let mut has_put = false;
-        // After a time without the store, the old key seals until the next interval: then every server has the new one.
+        // After a failure of the store, the old key seals until the next interval, so that every server gets the new
+        // key before it is used.
         let can_seal = self.keys.set().sealing(now).is_some() || stored.iter().flatten().next().is_some();
         for (at, number) in numbers.iter().enumerate() {
             if stored.get(at).is_some_and(Option::is_some) {

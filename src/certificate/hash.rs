@@ -44,12 +44,12 @@ const RSA_PSS: &str = "1.2.840.113549.1.1.10";
 
 fn of_signature(id: &str) -> HashOf {
     match id {
-        // With RSA (RFC 8017, appendix A.2.4): MD5 and SHA-1, then the others.
+        // RSA (RFC 8017, appendix A.2.4). The first two are MD5 and SHA-1, for which RFC 5929 requires SHA-256.
         "1.2.840.113549.1.1.4" | "1.2.840.113549.1.1.5" | "1.2.840.113549.1.1.11" => One(Sha256),
         "1.2.840.113549.1.1.12" => One(Sha384),
         "1.2.840.113549.1.1.13" => One(Sha512),
         "1.2.840.113549.1.1.14" => Unknown("SHA-224"),
-        // With ECDSA (RFC 5758, section 3.2): SHA-1, then the others.
+        // ECDSA (RFC 5758, section 3.2). The first one is SHA-1, for which RFC 5929 requires SHA-256.
         "1.2.840.10045.4.1" | "1.2.840.10045.4.3.2" => One(Sha256),
         "1.2.840.10045.4.3.3" => One(Sha384),
         "1.2.840.10045.4.3.4" => One(Sha512),

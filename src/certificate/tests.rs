@@ -79,7 +79,7 @@ fn a_hostile_name_is_marked_and_the_names_beside_it_stay() {
         (email, b"a b@example.com", "unreadable email:[15 bytes]"),
         (ip, &[1, 2, 3, 4, 5], "unreadable IP:[5 bytes]"),
         (ip, &[192, 0, 2, 0, 255, 255, 255, 0], "unreadable IP:[8 bytes]"),
-        // A primitive type that is marked as constructed, and a kind that does not exist.
+        // 0xa2 marks a primitive type as constructed, and 0x89 is a kind of name that does not exist.
         (0xa2, b"", "unreadable DNS:[0 bytes]"),
         (0x89, b"x", "unreadable name of an unknown kind:[1 bytes]"),
     ];

@@ -180,8 +180,8 @@ impl Connector {
                 }
                 Err(lost) => lost,
             };
-        // rule: life-6. A refusal by the system is immediate, and a caller that retries at once may get the same one
-        // again, for example while no descriptors are free.
+        // rule: life-6. A failed call costs budget too: if the system refuses at once (no free descriptors, for
+        // example), a loop of retries must let other tasks run.
         consume_budget().await;
         if attempts.is_empty() && !timed_out {
             let problem = match self.family {
@@ -208,7 +208,8 @@ impl Connector {
     fn socket(&self, addr: SocketAddr) -> io::Result<TcpSocket> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if self.policy.reset_when_killed {
-            // rule: flow-7: the peer also sees an attempt that is dropped just as it succeeds.
+            // rule: flow-7. The option is set before the attempt, because the attempt may be dropped just as it
+            // succeeds, and the peer sees that connection too.
             crate::conn::socket::reset_on_drop(&socket);
         }
         let Some(local) = self.bind_to else { return Ok(socket) };

@@ -174,7 +174,7 @@ where
     /// # Cancel safety
     /// Cancel safe. The next call continues a wait where it was. A running attempt is dropped and does not count.
     pub async fn next(&mut self) -> Result<T, GaveUp> {
-        // rule: life-6. Each call may give up at once.
+        // rule: life-6. Each call may give up at once, so it costs budget.
         consume_budget().await;
         self.handle_lost();
         let since = *self.since.get_or_insert_with(Instant::now);

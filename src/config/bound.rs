@@ -27,7 +27,7 @@ impl Tag {
             SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
             SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
         });
-        // Without a cipher suite there is no session.
+        // If the provider has no cipher suite, there is no hash, but then there is no session either.
         let hashed = hash.map(|hash| hash.hash(contents)).next();
         Self(hashed.and_then(|hashed| hashed.as_ref().first_chunk().copied()).unwrap_or_default())
     }

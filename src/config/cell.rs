@@ -31,7 +31,7 @@ impl<C> Cell<C> {
         new.generation = current.generation + 1;
         let generation = new.generation;
         let old = std::mem::replace(&mut *current, Arc::new(new));
-        // Dropping a configuration may call code of the application.
+        // Dropping a configuration may call code of the application, so the lock is released first.
         drop(current);
         drop(old);
         generation

@@ -76,7 +76,7 @@ impl ClientTls {
     }
 
     /// A session with the configured engine.
-    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // Only the transports call this method.
     pub(crate) fn new_session(&self, name: ServerName<'static>, marks: Watermarks) -> Result<Session, Error> {
         let settings = self.0.now();
         let own = settings.own.clone().unwrap_or_default();

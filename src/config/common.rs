@@ -39,7 +39,7 @@ pub(super) struct Common {
 }
 
 impl Hash for Common {
-    /// A passphrase does not change what is in a file.
+    /// Leaves the passphrase out, because it does not change what is in a file.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let versions = (self.min, self.max);
         (&self.identity, &self.alpn, versions, self.provider_id(), &self.revocation).hash(state);

@@ -123,8 +123,8 @@ fn entries(dir: &Path) -> Result<BTreeMap<String, PathBuf>, Error> {
     let current = revision(dir)?;
     let mut all = names(&current)?;
     if dir.join(DATA).symlink_metadata().is_ok() {
-        // A volume of Kubernetes may hold other mounts beside its revision: these are added. Links through `..data` are left
-        // out, because they belong to a revision, which may no longer be the current one.
+        // A volume of Kubernetes may hold other mounts beside its revision: these are added. Links through `..data` are
+        // left out, because they belong to a revision, which may no longer be the current one.
         let is_beside = |path: &Path| !fs::read_link(path).is_ok_and(|target| target.starts_with(DATA));
         for (name, path) in names(dir)?.into_iter().filter(|(_, path)| is_beside(path)) {
             all.entry(name).or_insert(path);

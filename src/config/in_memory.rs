@@ -26,7 +26,7 @@ pub(super) struct InMemory {
     pub(super) identities: Vec<Identity>,
     pub(super) warnings: Vec<ConfigWarning>,
     pub(super) default_identity: Option<String>,
-    /// A setting of the builder: see [`ServerTlsBuilder`](super::ServerTlsBuilder).
+    /// See [`ServerTlsBuilder::refuse_unknown_names`](super::ServerTlsBuilder::refuse_unknown_names).
     pub(super) refuse_unknown_names: bool,
     pub(super) client_auth: ClientAuth,
     pub(super) tickets: Option<u8>,

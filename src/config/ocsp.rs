@@ -64,7 +64,7 @@ fn of_basic(bytes: AnyRef<'_>) -> Option<Vec<Answer<'_>>> {
     let [_, basic] = of_sequence(first(bytes.value())?.0)?[..] else { return None };
     let basic = of_sequence(first(inside(basic, Tag::OctetString)?)?.0)?;
     let data = of_sequence(*basic.first()?)?;
-    // The version and the responder have tags of their own; the time comes before the list.
+    // The fields before the list of responses (version, responder, time) have other tags than SEQUENCE.
     let list = data.iter().find(|field| field.tag() == Tag::Sequence)?;
     of_sequence(*list)?.into_iter().map(of_single).collect()
 }

@@ -20,7 +20,8 @@ impl PlatformRoots {
         use crate::error::chain;
         let found = rustls_native_certs::load_native_certs();
         let mut all = Self { roots: found.certs, problems: found.errors.iter().map(ToString::to_string).collect() };
-        // rustls's parser skips a section that begins in the middle of a line (rule: secure-12).
+        // rustls's parser skips a section that begins in the middle of a line, so our own parser reads the file too
+        // (rule: secure-12).
         if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
             match Source::File(file.into()).certificates() {
                 Ok(certs) => all.roots.extend(certs.into_iter().map(|cert| cert.item)),

@@ -91,7 +91,7 @@ impl ServerTls {
         self.0.now().sessions.as_ref()?.keys().cloned()
     }
 
-    /// A session of the pure core, with the configured engine.
+    /// A session of the core, which does no I/O, with the configured engine.
     #[cfg(feature = "unstable")]
     #[doc(hidden)]
     pub fn session(&self, marks: Watermarks) -> Result<Session, Error> {
@@ -99,9 +99,10 @@ impl ServerTls {
     }
 
     /// A session with the configured engine.
-    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The transports use it.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // Only the transports call this method.
     pub(crate) fn new_session(&self, marks: Watermarks) -> Result<Session, Error> {
-        // The resolver records the identity that it chooses.
+        // Our own chain is left empty here: the certificate resolver records the identity that it chooses in the
+        // handshake.
         let settings = self.0.now();
         let session = Session::server(settings.engine, Arc::clone(&settings.config), Arc::default(), marks)?;
         let session = session.of_generation(settings.generation);
@@ -274,9 +275,9 @@ impl ServerTlsBuilder {
         self
     }
 
-    /// Encrypts the tickets for resumed sessions with these keys, so that a client can resume its session on each server
-    /// that has them. This replaces [`ticketer`](Self::ticketer). [`build`](Self::build) fails for a crypto provider
-    /// whose cipher suites are not those of rustls's providers for aws-lc-rs or ring (rule: ticket-7).
+    /// Encrypts the tickets for resumed sessions with these keys, so that a client can resume its session on each
+    /// server that has them. This replaces [`ticketer`](Self::ticketer). [`build`](Self::build) fails for a crypto
+    /// provider whose cipher suites are not those of rustls's providers for aws-lc-rs or ring (rule: ticket-7).
     #[doc(alias = "SetSessionTicketKeys")]
     #[doc(alias = "ssl_session_ticket_key")]
     #[doc(alias = "tls-ticket-keys")]

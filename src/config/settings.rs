@@ -21,7 +21,7 @@ pub(super) struct Settings<C> {
     /// Set if the configuration of a server depends on the name that the client asks for.
     pub(super) choices: Option<Arc<Choices>>,
     pub(super) engine: EngineKind,
-    /// Counts the configurations that the handle has had, from 1.
+    /// Counts the configurations that a `ServerTls` or `ClientTls` has had, from 1.
     pub(super) generation: u64,
     /// The contents from which it was made. `None` if they are unknown, because the configuration came from rustls.
     pub(super) contents: Option<Fingerprint>,

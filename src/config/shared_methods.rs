@@ -49,7 +49,7 @@ macro_rules! impl_tls {
                 super::common::check_keys(settings.config.crypto_provider())?;
                 let config = Arc::make_mut(&mut settings.config);
                 config.enable_secret_extraction = true;
-                // The exporter's secret comes to the engine in this way.
+                // rustls passes the exporter's secret only to the key log, so the express engine takes it from there.
                 config.key_log = Arc::new(crate::core::session::Catcher(Arc::clone(&config.key_log)));
                 if let Some(choices) = &mut settings.choices {
                     Arc::make_mut(choices).express();

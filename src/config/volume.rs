@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 pub(super) enum Reading {
     #[default]
     First,
-    /// A pipe is empty now, and opening it may wait without end.
-    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // The reloader uses it.
+    /// A pipe was emptied by the first reading, so opening it again could wait forever.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // Only the reloader makes this value.
     Again,
 }
 

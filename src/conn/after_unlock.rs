@@ -32,8 +32,8 @@ impl Later {
     }
 }
 
-/// Exists while this thread holds a lock of a layer: created before the lock is taken, and dropped after the lock is
-/// released.
+/// A value exists while this thread holds a lock of a layer: it is created before the lock is taken, and dropped after
+/// the lock is released.
 pub(crate) struct Locked(PhantomData<*const ()>);
 
 impl Locked {
@@ -85,7 +85,7 @@ fn put_off(later: Later) {
     let _ = LATER.try_with(|all| all.borrow_mut().extend(later.take()));
     match later {
         None => IS_LATER.set(true),
-        // The thread is ending, and can store nothing any more.
+        // The thread is ending, and its thread-local storage is gone.
         Some(later) => later.run(),
     }
 }

@@ -135,7 +135,7 @@ impl Alarm {
             ThreadAlarm(Arc::new(Self { runtime, fired: AtomicBool::new(false), state: Mutex::default() }))
         });
         let alarm = Arc::clone(&kept.0);
-        // Fails on a thread that is ending; the alarm is dropped then.
+        // On a thread that is ending, the alarm cannot be stored, and only the caller keeps it.
         let _ = ALARM.try_with(|current| current.set(Some(kept)));
         alarm
     }
@@ -156,8 +156,8 @@ impl Alarm {
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
-            // While this call holds the lock, other calls leave fired timers to it. So the loop checks the flag
-            // again.
+            // While this call holds the lock, other calls rely on it to handle a timer that fires, so the loop checks
+            // the flag again.
             let (due, timer) = match self.fired.swap(false, Ordering::SeqCst) {
                 true => state.take_due(self),
                 false => Default::default(),
@@ -280,7 +280,7 @@ mod tests {
         let first_wait = poll_fn(|cx| Poll::Ready(Entry::new(deadline(10), cx))).await;
         let _later = poll_fn(|cx| Poll::Ready(Entry::new(deadline(20), cx))).await;
         assert_eq!(set_to(), Some(interval));
-        // The timer stays as it is when its wait ends, and the next wait costs nothing.
+        // The end of a wait leaves the timer as it is, so that the next wait need not set it again.
         drop(first_wait);
         assert_eq!(set_to(), Some(interval));
         let _earlier = poll_fn(|cx| Poll::Ready(Entry::new(early, cx))).await;

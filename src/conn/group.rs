@@ -100,7 +100,7 @@ struct State {
     observers: Observers,
 }
 
-/// The part of a listener that a drain closes.
+/// A listening socket, as a drain uses it.
 pub(crate) trait Drainable: Send + Sync {
     /// Stops accepting connections.
     fn shut(&self);
@@ -110,7 +110,7 @@ pub(crate) trait Drainable: Send + Sync {
     fn discard(&self) -> usize;
 }
 
-/// Holds the drain of a group that has no member yet.
+/// Keeps a drain from ending, for a connection that is about to join the group or listeners that are being closed.
 pub(crate) struct Arriving(Arc<Inner>);
 
 impl Drop for Arriving {
@@ -147,7 +147,8 @@ impl DrainGroup {
     /// that was
     /// [passed in](crate::ListenerBuilder::from_std) stays open for its other holders, with its backlog (rule: tcp-10).
     pub fn begin_drain(&self) {
-        // Another call of `drain` must not end before the listeners are closed.
+        // This value keeps the group from looking empty: another call of `drain` must not return before the listeners
+        // are closed.
         let closing = self.arriving();
         let (listeners, begun) = {
             let state = self.state();
@@ -242,7 +243,7 @@ impl DrainGroup {
         (0..discarded).for_each(|_| state.ended.add(Outcome::Aborted));
     }
 
-    /// A guard that holds the drain.
+    /// A guard that keeps a drain from ending.
     pub(crate) fn arriving(&self) -> Arriving {
         self.state().arriving += 1;
         Arriving(Arc::clone(&self.0))

@@ -17,7 +17,7 @@ use crate::core::stall::{Leaving, Stall};
 use crate::error::Phase;
 use crate::policy::Policy;
 
-/// Whether the other half has ended. A half that is already waiting at that moment is woken, so that its half-open
+/// Records that the other half has ended. A half that is already waiting at that moment is woken, so that its half-open
 /// timer starts.
 #[derive(Default)]
 pub(crate) struct HalfOpen {

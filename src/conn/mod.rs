@@ -1,4 +1,4 @@
-//! The parts that every kind of connection has: its handle, its group, its limits, its socket.
+//! The parts that every kind of connection has: its [`Control`](control::Control), its group, its limits, its socket.
 
 pub(crate) mod after_unlock;
 mod alarm;

@@ -310,8 +310,8 @@ pub(crate) fn close_on_exec(descriptor: &std::os::fd::OwnedFd) -> io::Result<()>
 
 #[cfg(unix)]
 mod inherited {
-    //! Takes over descriptors by their number. std offers no safe function for this, because a number does not show which
-    //! part of the program owns the descriptor.
+    //! Takes over descriptors by their number. std offers no safe function for this, because a number does not show
+    //! which part of the program owns the descriptor.
 
     use std::io;
     use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};

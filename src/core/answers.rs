@@ -22,7 +22,7 @@ pub struct Answers {
     later: VecDeque<Run>,
     /// The number of bytes of answers in `later`.
     behind: u64,
-    /// Reading is held. Between the two marks, the count alone does not say whether it is.
+    /// Reading is stopped. Between the two marks, the count alone does not decide this.
     is_held: bool,
 }
 
@@ -48,7 +48,7 @@ impl Run {
 }
 
 impl Answers {
-    /// Stops reading when more than `high` bytes of answers are unsent, until at most `low` are unsent.
+    /// A counter that stops reading when more than `high` bytes of answers are unsent, until at most `low` are unsent.
     pub fn new(low: usize, high: usize) -> Self {
         Self { low: low.min(high) as u64, high: high as u64, ..Self::default() }
     }

@@ -1,5 +1,6 @@
 //! Decides when a close for a library may stop waiting for the peer's end, and what its `shutdown` returns (rule:
-//! close-15).
+//! close-15). A library such as hyper ends its connections by `shutdown` and a drop; `Lingering` makes this `shutdown`
+//! a complete close.
 //!
 //! A peer loses our last bytes if it sends something to a socket that we have already closed: the system answers with
 //! RST. So the close waits for two conditions: the peer's system must have all our bytes, and the peer must have
@@ -121,8 +122,8 @@ mod tests {
             let report = report(reason, marker_sent, unacknowledged);
             assert_eq!(failure(&report).is_none(), expected, "{report:?}");
         }
-        // The peer takes nothing. At the limit of the close, our system keeps sending. After a time limit of the system
-        // itself, or an error, the bytes are lost.
+        // The peer has acknowledged nothing. After a limit of the close, our system continues to send. After a timeout
+        // of the system itself, or an error, the bytes are lost.
         let io = Reason::Io(std::sync::Arc::new(std::io::ErrorKind::HostUnreachable.into()));
         for (reason, limit, marker_sent, unacknowledged, expected) in [
             (timed_out.clone(), Some(CloseLimit::Time), true, Some(9), true),

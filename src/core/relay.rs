@@ -84,7 +84,7 @@ pub fn duty(leg: &Leg) -> Duty {
 /// How a leg ends, given its own failure and the action that the other leg requires.
 pub fn ending(failure: Option<Reason>, asked: Duty) -> LegEnd {
     match (failure, asked) {
-        // An orderly close, so that the alert leaves.
+        // The leg closes in order, so that its alert is sent.
         (Some(Reason::Tls(_) | Reason::KeyExhausted), _) => LegEnd::Close,
         (Some(Reason::Aborted), _) | (None, Duty::Abort | Duty::CloseWriteThenAbort) => LegEnd::Abort,
         (Some(reason), _) => LegEnd::Lost(reason),

@@ -35,15 +35,16 @@ impl Stall {
     }
 }
 
-/// Whether bytes that our system holds still move to the peer. No event reports that, so it is checked now and then.
+/// Detects whether bytes that our system holds still move to the peer. No event reports that, so it is checked now and
+/// then.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Leaving {
     taken: Option<u64>,
 }
 
 impl Leaving {
-    /// Checks: our system holds `left` bytes, and the peer has taken `taken` bytes so far. Returns whether the peer may
-    /// have taken some of them since the last check.
+    /// Makes a check while our system holds `left` bytes and the peer has taken `taken` bytes so far. Returns whether
+    /// the peer may have taken some of them since the last check.
     pub fn check(&mut self, left: u64, taken: u64) -> bool {
         self.taken.replace(taken) != Some(taken) && left > 0
     }

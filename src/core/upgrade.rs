@@ -91,7 +91,7 @@ impl Upgrade {
 pub enum Verdict {
     /// There are none, or they are the first bytes of TLS: pass them to the session.
     Admit,
-    /// The bytes end the connection.
+    /// There are other bytes, which end the connection.
     Refuse {
         /// The number of bytes.
         count: usize,

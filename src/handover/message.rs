@@ -1,5 +1,5 @@
-//! The message that goes with the sockets: how many there are, and their names. Lines of ASCII, so that a person can read
-//! them in a trace of system calls.
+//! The message that goes with the sockets: how many there are, and their names. It consists of lines of ASCII, so that
+//! a person can read it in a trace of system calls.
 
 use std::io;
 

@@ -102,7 +102,8 @@ impl OpenOffer {
     pub async fn taken(self) -> Result<(), Error> {
         loop {
             let mut successor = self.socket.accept().await?;
-            // A successor that fails sees the end of its connection, and reports it itself.
+            // If a successor fails, its connection is dropped here. The successor reports the error, and the offer
+            // waits for another one.
             if self.serve(&mut successor).await.is_ok() {
                 drop(self);
                 let _ = until(after(Some(STEP)), successor.write_all(&[message::CLOSED])).await;

@@ -113,8 +113,8 @@ impl Metrics {
         }
     }
 
-    /// Shows the certificates, the generation and the age of the ticket keys of this configuration from now on, also after
-    /// each replacement.
+    /// Shows the certificates, the generation and the age of the ticket keys of this configuration from now on, also
+    /// after each replacement.
     pub fn watch(&self, tls: &ServerTls) {
         self.state().tls = Some(tls.clone());
         self.update();

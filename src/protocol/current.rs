@@ -30,7 +30,7 @@ pub(super) fn is_answering(connection: usize) -> bool {
 
 /// Runs a callback, which must not unwind.
 pub(super) fn callback<R>(call: impl FnOnce() -> R) -> R {
-    // While the thread ends, its thread-local values are gone: callbacks are not counted then, and nothing is
+    // On a thread that is ending, the thread-local values are gone. Callbacks are not counted then, and nothing is
     // postponed.
     let _ = DEPTH.try_with(|depth| depth.set(depth.get() + 1));
     let result = call();

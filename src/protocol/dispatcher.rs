@@ -17,7 +17,7 @@ use crate::core::producer::{Level, ProducerCall, ProducerEvent};
 use crate::error::{Error, Reason};
 use crate::transport::Starting;
 
-/// The number of turns after which other tasks get a chance to run.
+/// The number of turns (a callback and the calls that it made) after which other tasks get a chance to run.
 pub(super) const MAX_TURNS: usize = 64;
 
 /// The protocol, and the connection as the protocol sees it.
@@ -129,7 +129,7 @@ impl<P: Protocol> Dispatcher<P> {
     pub(super) fn handed_over(&mut self, n: usize) {
         self.conn.outbox.handed_over(n);
         self.conn.handle_state.count_sent(n as u64);
-        // An estimate until the transport is checked again.
+        // This is an estimate, which the next check of the transport corrects.
         self.conn.queued_below += n;
     }
 
@@ -307,7 +307,7 @@ impl<P: Protocol> Dispatcher<P> {
                 cx.waker().wake_by_ref();
             }
             self.supply_early(cx);
-            // Called for its effect: if this side ends the connection, that also ends this wait.
+            // `is_over` is called for its effect: if a callback has failed, it ends the connection, and this wait too.
             let _ = self.is_over();
             if let Poll::Ready(outcome) = changing.as_mut().poll(cx) {
                 return Poll::Ready(Some(outcome));

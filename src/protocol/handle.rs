@@ -181,7 +181,7 @@ impl Handle {
     /// Cancel safe.
     #[doc(alias = "drain")]
     pub async fn writable(&self) -> Result<(), Error> {
-        // rule: life-6
+        // rule: life-6. The result may be ready at once, so the call costs budget.
         poll_fn(poll_budget).await;
         let mut writable = pin!(self.0.writable.notified());
         loop {
@@ -214,7 +214,7 @@ impl Handle {
     /// Cancel safe.
     #[doc(alias = "connectionLost")]
     pub async fn lost(&self) -> Reason {
-        // rule: life-6
+        // rule: life-6. The result may be ready at once, so the call costs budget.
         poll_fn(poll_budget).await;
         let mut losing = pin!(self.0.losing.notified());
         losing.as_mut().enable();

@@ -18,8 +18,8 @@ pub(super) struct HandleState<T: ?Sized> {
     /// Asks the connection's task to close the connection.
     close: fn(&Arc<Self>),
     mailbox: Mutex<Mailbox<T>>,
-    /// Whether the mailbox has content, or no task has left a waker there. Written under the lock of the mailbox,
-    /// read without it.
+    /// Whether the mailbox has content, or no task has left a waker there. It is written under the lock of the mailbox,
+    /// and read without it.
     is_rung: AtomicBool,
     queued: AtomicUsize,
     /// Published together with `queued`. Between the two marks, the count alone does not say whether a write waits.
@@ -156,7 +156,7 @@ impl<T: ?Sized> HandleState<T> {
         self.queued.fetch_add(std::mem::take(&mut mailbox.bytes), Ordering::Relaxed);
         std::mem::swap(&mut mailbox.commands, into);
         if task.is_some() {
-            // A command that came after the task was parked has taken the task out.
+            // A command that came after the task was registered has taken the task, so the task has to register again.
             self.is_rung.store(mailbox.task.is_none(), Ordering::Release);
         }
         std::mem::take(&mut mailbox.is_full)

@@ -89,8 +89,8 @@ impl RelayState {
         self.legs[1 - index].take()
     }
 
-    /// The leg at this index is lost. Sets the time by which the other leg must end, if the reason requires that.
-    /// Returns whether it does. If so, the caller wakes the other leg after the lock is released (rule: life-7).
+    /// The leg at this index is lost. Sets the time by which the other leg must end, if the reason requires an end, and
+    /// returns whether it does. Then the caller wakes the other leg after the lock is released (rule: life-7).
     #[must_use]
     fn ask(&mut self, index: usize, reason: &Reason, other: &Handle) -> bool {
         let policy = other.control().policy();

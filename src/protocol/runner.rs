@@ -125,7 +125,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// # Cancel safety
     /// Not cancel safe: dropping the future drops the connection.
     pub fn run(self) -> impl Future<Output = CloseReport> + Send {
-        // Boxed, because an async block may store a captured value twice.
+        // The runner is boxed, because an async block may store a captured value twice.
         let mut runner = Box::new(self);
         async move {
             let outcome = {
@@ -208,8 +208,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
                 Poll::Pending => {}
             }
             has_moved |= self.supply(cx);
-            // After the writes, because each write restarts this wait, and only this poll registers the task for its
-            // end.
+            // The stall timer is polled after the writes, because each write restarts it, and only this poll registers
+            // the task with it.
             has_moved |= self.poll_stall(cx).is_ready();
             if has_moved && self.dispatcher.is_over() {
                 return Poll::Ready(Next::End);
@@ -326,7 +326,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     fn wait_for_room(&mut self, cx: &mut Context<'_>, level: Level) {
         let outbox = &self.dispatcher.conn.outbox;
         if !outbox.is_empty() {
-            // A write is waiting, and it registers this task by itself.
+            // The write of these bytes is pending, and has registered this task.
             return;
         }
         let waits_for_room = level == Level::High || level == Level::Between;

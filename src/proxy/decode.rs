@@ -30,8 +30,8 @@ impl ProxyHeader {
     /// far.
     ///
     /// # Errors
-    /// [`ProxyHeaderError`]: the connection begins as a header does, but it is malformed, its checksum is wrong, or it is
-    /// longer than [`MAX_V1_LEN`](Self::MAX_V1_LEN) or [`MAX_V2_LEN`](Self::MAX_V2_LEN). End the connection then, as
+    /// [`ProxyHeaderError`]: the connection begins as a header does, but it is malformed, its checksum is wrong, or it
+    /// is longer than [`MAX_V1_LEN`](Self::MAX_V1_LEN) or [`MAX_V2_LEN`](Self::MAX_V2_LEN). End the connection then, as
     /// the specification demands.
     pub fn decode(received: &[u8]) -> Result<Decoded, ProxyHeaderError> {
         let begins = |signature: &[u8]| {

@@ -144,7 +144,7 @@ fn the_fields_about_tls_survive_the_way() {
     assert_eq!(header.authority(), Some("example.org"));
     assert_eq!(header.unique_id(), Some(&b"42"[..]));
     assert_eq!(header.tls(), Some(tls));
-    // A header that was received can be sent on.
+    // A proxy can encode a header that it has received, and the result is the same.
     assert_eq!(complete(&header.encode_v2()).0.encode_v2(), header.encode_v2());
     let anonymous = ProxyHeader::unknown().with_tls(&ProxyTls::new("TLSv1.2"));
     assert!(!complete(&anonymous.encode_v2()).0.tls().unwrap().is_verified);

@@ -47,7 +47,7 @@ impl TicketKeyStore for Store {
     async fn put_if_absent(&mut self, name: &str, value: &[u8], expires_in: Duration) -> Result<(), Down> {
         assert!(!expires_in.is_zero());
         self.contents()?.values.entry(name.to_owned()).or_insert_with(|| value.to_vec());
-        // Another server may be faster.
+        // The task yields here, so that another server may store its key first.
         tokio::task::yield_now().await;
         Ok(())
     }
@@ -99,7 +99,7 @@ async fn the_store_decides_and_each_server_has_a_key_before_it_seals() {
     for hour in 0..6 {
         let now = at(hour * HOUR + 1800);
         for server in &mut all {
-            // Each of them has it already, before it looks.
+            // Before it looks at the store in this hour, each server already has the key that seals.
             let seals = seals(server, now).unwrap();
             assert_eq!(*before.get_or_insert(seals), seals, "{hour}");
             server.look_at(now).await.unwrap();
@@ -109,7 +109,7 @@ async fn the_store_decides_and_each_server_has_a_key_before_it_seals() {
         assert_eq!(seals_now == first, hour == 0);
         // A ticket of the first key is valid until three hours after the key has ended.
         assert_eq!(opens(&all[0], first), hour < 4, "{hour}");
-        // The clock of a server is behind or ahead, by less than an interval.
+        // The clocks of two servers may differ by less than an interval.
         assert_eq!(seals(&all[0], now - Duration::from_secs(1700)), Some(seals_now));
         assert!(seals(&all[0], now + Duration::from_secs(1800)).is_some_and(|next| next != seals_now));
     }
@@ -166,7 +166,7 @@ async fn after_a_time_without_the_store_no_server_seals_with_a_key_that_another_
     a.look_at(at(0)).await.unwrap();
     b.look_at(at(0)).await.unwrap();
     let second = a.keys().set().keys()[0].name();
-    // Nobody looks during the next intervals.
+    // No server looks at the store during the next intervals.
     let now = at(3 * HOUR + 1800);
     assert!(a.look_at(now).await.unwrap());
     assert_eq!((seals(&a, now), seals(&b, now)), (Some(second), Some(second)));
@@ -223,7 +223,7 @@ async fn a_copy_of_the_store_has_no_secret_and_a_moved_or_foreign_value_is_not_u
     assert!(said(strict.look_at(at(0)).await).contains("it is not wrapped, and this server accepts only wrapped keys"));
     assert!(strict.keys().set().keys().is_empty());
 
-    // A value under the name of another one, and a changed one.
+    // The values are one that belongs to another name, and some that were changed.
     let names = [a.place(BEGIN / HOUR), a.place(BEGIN / HOUR + 1)];
     let values = store.values();
     for value in [values[&names[1]].clone(), vec![1], vec![2, 0], vec![1, 1, 5], Vec::new()] {

@@ -47,7 +47,7 @@ struct Shared {
 /// A handshake in progress, as the task that accepts sees it.
 #[derive(Default)]
 struct Handshake {
-    /// Tells the handshake's task that another connection displaces it.
+    /// Notified when another connection displaces this handshake.
     displaced: Notify,
     /// Set when the handshake has failed, or its connection is ready.
     ended: Notify,
@@ -241,7 +241,8 @@ async fn outcome<C>(
         let panicked = |_: &_| Err(std::io::Error::other("the preparation of the connection panicked").into()).into();
         catch(|| preparing.as_mut().poll(cx), panicked).unwrap_or_else(|ended: std::task::Poll<_>| ended)
     });
-    // Each of these futures also sets the reason of the connection's end, because the connection is dropped when one of them is ready.
+    // When one of these futures is ready, the connection is dropped. So each of them first sets the reason of the
+    // connection's end.
     let drains = async {
         control.draining().await;
         control.abort_unready();

@@ -50,7 +50,7 @@ pub(crate) struct Permits {
     peer_permit: Option<PeerPermit>,
     group: DrainGroup,
     made_at: &'static Location<'static>,
-    /// Holds the drain until the connection is a member of the group.
+    /// Keeps a drain from ending until the connection is a member of the group.
     arriving: Option<Arriving>,
 }
 
@@ -195,7 +195,7 @@ impl<S: Listens> Acceptor<S> {
             let mut places = Some(self.limits.places().await);
             let taken = poll_fn(|cx| {
                 let Some(held) = places.take() else {
-                    // The task was woken. The next attempt needs permits again.
+                    // The task waited without permits and was woken, so the next attempt needs permits again.
                     return Poll::Ready(None);
                 };
                 accept.as_mut().poll(cx).map(|accepted| Some((accepted, held)))
@@ -232,7 +232,7 @@ impl<S: Listens> Acceptor<S> {
             Fault::Connection | Fault::System => Ok(()),
             Fault::Listener => {
                 let lost = self.lost.get_or_init(|| BindError { addr: self.addr.clone(), error });
-                // Other sockets of this listener may still listen, and nobody would accept from them any more.
+                // The other sockets of this listener are closed too, because no task would accept from them any more.
                 self.socket.shut();
                 Err(lost.clone().into())
             }

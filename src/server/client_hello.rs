@@ -55,7 +55,7 @@ impl Incoming {
                 }
             }
         };
-        // The socket is closed now, although the caller still holds the connection.
+        // The connection has failed, so its socket is closed now, although the caller still holds the connection.
         self.connection_mut().layer_mut(TOKEN).release(&Reason::Aborted);
         ended
     }

@@ -36,7 +36,7 @@ enum State<S: Listens> {
     Closed(VecDeque<(S::Waiting, Arriving)>),
 }
 
-/// A connection, and the guard that holds the drain if the drain took it out of the backlog.
+/// A connection, and a guard that keeps the drain from ending, if the drain took the connection out of the backlog.
 pub(super) type Accepted<S> = (<S as Listens>::Accepted, Option<Arriving>);
 
 impl<S: Listens> ClosableSocket<S> {
@@ -74,11 +74,12 @@ impl<S: Listens> ClosableSocket<S> {
         let task = WaitingTask::new(&self.waiting);
         let accepted = poll_fn(|cx| {
             if !has_budget_remaining() {
-                // Otherwise the socket would wake tasks under its lock.
+                // Without budget, tokio's socket would wake the tasks during the poll below, while our lock is held.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            // The task is noted first. Otherwise an event between the two steps would not wake it.
+            // The task is registered before the socket is polled. Otherwise an event between the two steps would not
+            // wake it.
             task.park(cx);
             let mut state = self.state();
             let (next, is_last) = match &mut *state {
@@ -183,7 +184,7 @@ impl Wake for Waiting {
     fn wake_by_ref(self: &Arc<Self>) {
         let mut tasks = self.tasks();
         let mut wakers = tasks.iter_mut().filter_map(|(_, waker)| waker.take());
-        // There is seldom more than one, and an empty list needs no memory.
+        // There is seldom more than one waker, and then the empty `Vec` allocates nothing.
         let (first, others) = (wakers.next(), wakers.collect::<Vec<_>>());
         // A waker may run code of the application, so the lock is released first.
         drop(tasks);

@@ -84,7 +84,8 @@ impl Incoming {
     /// If the group of the listener is already draining, the connection is returned all the same, and its
     /// [`Control::draining`] is ready at once.
     ///
-    /// This does not read a PROXY header. If the listener expects headers, use [`begin_plaintext`](Self::begin_plaintext).
+    /// This does not read a PROXY header. If the listener expects headers, use
+    /// [`begin_plaintext`](Self::begin_plaintext).
     pub fn into_tcp(self) -> TcpConnection {
         self.connection
     }
@@ -112,7 +113,8 @@ impl Incoming {
     /// # Cancel safety
     /// Dropping the future drops the connection.
     pub async fn handshake(self, tls: &ServerTls) -> Result<TlsConnection<TcpConnection>, Error> {
-        // Boxed: a task's future is as large as its largest state for its whole life, and this state is short.
+        // This future is boxed, because a task is as large as its largest future for its whole life, and this one ends
+        // soon.
         Box::pin(self.unless_draining(|deadline, connection| async move {
             let mut connection = TlsConnection::server(connection, tls)?;
             connection.handshake_by(deadline).await?;
@@ -185,7 +187,7 @@ impl Incoming {
         };
         match &passed {
             Ok(()) => self.gate = None,
-            // The socket is closed now, although the caller still holds the connection.
+            // The connection was refused, so its socket is closed now, although the caller still holds the connection.
             Err(_) => self.connection.layer_mut(TOKEN).release(&Reason::Aborted),
         }
         passed
@@ -218,7 +220,7 @@ impl Incoming {
             let control = connection.control();
             let expires = async {
                 until(deadline, std::future::pending::<()>()).await;
-                // The reason is set here, because the connection is dropped after this.
+                // The reason must be set before the connection is dropped, because a drop would set another one.
                 control.end(Reason::TimedOut(Phase::Handshake));
             };
             tokio::select! {
@@ -243,7 +245,7 @@ impl Incoming {
         let control = connection.control();
         let told = async {
             control.draining().await;
-            // Aborted here, because the connection is dropped after this.
+            // The abort must come before the connection is dropped, because a drop would set another reason.
             control.abort_unready();
         };
         tokio::select! {

@@ -203,7 +203,7 @@ impl ListenerBuilder {
         let addrs: Vec<SocketAddr> = lookup_host(addr).await?.collect();
         let opened = self.open_all(&addrs).and_then(|sockets| self.take(sockets, Origin::BoundHere));
         if opened.is_err() {
-            // rule: life-6. The next call fails at once too.
+            // rule: life-6. The next call may fail at once too, so a failed call costs budget.
             consume_budget().await;
         }
         opened

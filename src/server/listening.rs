@@ -117,7 +117,8 @@ impl Listens for Listening {
         let quiet: Vec<bool> = self.sockets.iter().map(is_quiet).collect();
         let mut all: Vec<_> = self.sockets.iter().flat_map(ListeningSocket::take_all).collect();
         if quiet.contains(&true) {
-            // On another CPU, the kernel may still be adding a connection to the backlog: wait, and take it again.
+            // New clients are ignored from now on, but another CPU may still be adding a connection to the backlog. So
+            // the backlog is taken a second time.
             std::thread::sleep(Duration::from_millis(1));
             all.extend(self.sockets.iter().flat_map(ListeningSocket::take_all));
         }

@@ -9,7 +9,7 @@ use super::limits::Limits;
 use crate::error::Error;
 use crate::layers::tcp::TcpConnection;
 
-/// Has no values.
+/// Has no values, because no listener can expect a header.
 #[derive(Debug)]
 pub(crate) enum HeaderGate {}
 

@@ -25,7 +25,7 @@ struct State<C> {
     items: VecDeque<Item<C>>,
     /// The error that every take after the last item returns.
     end: Option<Error>,
-    /// The listener was dropped: nobody takes any more.
+    /// The listener was dropped: no connection will be taken any more.
     is_closed: bool,
     taker: Option<Waker>,
 }
@@ -82,7 +82,7 @@ impl<C> Ready<C> {
             return Poll::Pending;
         }
         drop(state);
-        // rule: life-6
+        // rule: life-6. The queue may always have an item, so each one costs budget.
         ready!(poll_budget(cx));
         let mut state = self.state();
         let taken = match state.items.pop_front() {
@@ -93,7 +93,7 @@ impl<C> Ready<C> {
         match taken {
             Some(taken) => Poll::Ready(taken.map(|item| item.connection)),
             None => {
-                // The queue was cleared in between.
+                // The queue was cleared after the first check, so the task polls again and registers its waker.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

@@ -9,8 +9,8 @@ use futures_core::Stream;
 use super::tls_listener::TlsListener;
 use crate::error::Error;
 
-/// The connections of a [`TlsListener`], as a stream (feature `stream`). It ends after the last connection of a drain. If
-/// the listening socket is no longer usable, the error is the last item.
+/// The connections of a [`TlsListener`], as a stream (feature `stream`). It ends after the last connection of a drain.
+/// If the listening socket is no longer usable, the error is the last item.
 pub struct Connections<C>(Option<TlsListener<C>>);
 
 impl<C> TlsListener<C> {

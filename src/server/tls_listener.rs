@@ -115,9 +115,8 @@ impl TlsListenerBuilder {
         })
     }
 
-    /// Every connection is in plaintext, and is ready at once, or after its PROXY header if the listener expects headers
-    /// (`ListenerBuilder::proxy`). So code that serves ready connections also serves
-    /// plaintext.
+    /// Every connection is in plaintext, and is ready at once, or after its PROXY header if the listener expects
+    /// headers (`ListenerBuilder::proxy`). So code that serves ready connections also serves plaintext.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

@@ -144,7 +144,7 @@ impl Duet {
 
     /// Delivers everything in both directions, until no bytes are in transit and neither side sends more.
     pub fn deliver_all(&mut self) {
-        // The loop runs one more round after the last bytes, and that round delivers the ends.
+        // The rounds after the last bytes deliver the ends of both sides, and the answers to them.
         let mut quiet = 0;
         while quiet < 3 {
             let moved = self.deliver_to_b(CAPACITY) + self.deliver_to_a(CAPACITY);

@@ -84,7 +84,7 @@ where
     Service { pki, addr, group, accepting: accepting.abort_handle() }
 }
 
-/// An application that [`serve`] runs. Dropping it closes the port; connections that are open go on.
+/// An application that [`serve`] runs. Dropping it closes the port; open connections continue.
 #[derive(Debug)]
 pub struct Service {
     pki: Pki,

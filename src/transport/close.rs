@@ -35,7 +35,7 @@ impl<'a> Close<'a> {
         Self { transport: Exclusive::new(transport), last, closing }
     }
 
-    /// A close through the handle.
+    /// A close that [`Control::close`] carries out.
     pub(crate) fn by_handle(transport: &'a mut dyn Transport) -> Self {
         let mut close = Self::new(transport, &[]);
         close.closing.initiator = Initiator::Handle;
@@ -148,7 +148,8 @@ impl CloseState {
         }
     }
 
-    /// A close for a library. `last_received` is the time at which the peer's last byte was read.
+    /// A close for a library (see [`Lingering`](super::Lingering)). `last_received` is the time at which the peer's
+    /// last byte was read.
     pub(crate) fn lingering(transport: &dyn Transport, last_received: LastReceived) -> Self {
         let control = transport.layer(TOKEN).control();
         let last_received = LastReceived { bytes: control.traffic().received, ..last_received };
@@ -280,8 +281,8 @@ impl CloseState {
         }
         if let Initiator::Waits(closing) = &mut self.initiator {
             let closing = closing.get_mut().unwrap_or_else(PoisonError::into_inner);
-            // Only the owner can hand the stream over to the handle's close. Any poll of the stream does it, so an
-            // empty write is polled.
+            // Only the owner can hand the stream over to the close that `Control::close` has begun. Any poll of the
+            // stream does this, so an empty write is polled.
             let _ = Pin::new(&mut *transport).poll_write(cx, &[]);
             let report = ready!(closing.as_mut().poll(cx));
             transport.layer_mut(TOKEN).release(&report.reason);
@@ -291,7 +292,7 @@ impl CloseState {
             let control = transport.layer(TOKEN).control();
             let under_way = UnderWay::begin(control);
             if matches!(self.initiator, Initiator::Owner) && control.is_close_asked() {
-                // rule: close-16: the handle's close was requested first, and both return its report.
+                // rule: close-16: `Control::close` was called first, and both closes return its report.
                 self.initiator = Initiator::Waits(Mutex::new(Box::pin(control.close())));
                 drop(under_way);
                 return self.poll(transport, last, cx);
@@ -314,8 +315,8 @@ impl CloseState {
             }
             self.begin(transport, cx);
         } else if self.poll_clock(transport, cx).is_ready() {
-            // The timer is polled first. A peer that sends without end uses up the task's budget, and a timer that is
-            // polled without budget never fires. rule: close-3
+            // rule: close-3. The timer is polled before the reads, because a peer that sends without end uses up the
+            // task's budget, and a timer that is polled without budget never fires.
             return Poll::Ready(Ended::AtLimit(CloseLimit::Time));
         }
         // Writing and discarding take turns, because the peer may not read our bytes before we have read its own.

@@ -37,7 +37,7 @@ use crate::transport::layer::poll_budget;
 /// let refusing = tokio::spawn(refuse(Lingering::new(server)));
 /// client.write_all(&[b'y'; 100_000]).await?;
 /// let mut answer = Vec::new();
-/// client.read_to_end(&mut answer).await?; // not reset
+/// client.read_to_end(&mut answer).await?; // the answer arrives whole, without a reset
 /// assert_eq!(answer.len(), 1_000_000);
 /// client.close().await;
 /// refusing.await?
@@ -53,7 +53,8 @@ use crate::transport::layer::poll_budget;
 ///   [`close_discard`](crate::Policy::close_discard) limits the discarded bytes. If the peer has all bytes and has sent
 ///   nothing for [`close_quiet`](crate::Policy::close_quiet), the close does not wait for its end, so a client that
 ///   only keeps an idle connection open does not delay a drain. The reason is then
-///   [`Unconfirmed`](crate::Reason::Unconfirmed), and the report names [`CloseLimit::Silence`](crate::CloseLimit::Silence).
+///   [`Unconfirmed`](crate::Reason::Unconfirmed), and the report names
+///   [`CloseLimit::Silence`](crate::CloseLimit::Silence).
 /// - After a finished `shutdown`, a drop loses nothing. Without a `shutdown`, or during one, a drop is a truncation, as
 ///   for every transport (rule: close-12).
 /// - [`Control::abort`] ends it at once, with RST.

@@ -244,18 +244,18 @@ pub trait TlsTransport: Transport {
         self.layer(TOKEN).session_facts()
     }
 
-    /// Fills `out` with keying material of the topmost TLS session (RFC 5705; RFC 8446, section 7.5): bytes that both
-    /// sides of this session can make, and nobody else. The label says what they are for; IANA has a registry of
-    /// labels, and private ones begin with `EXPERIMENTAL`. In TLS 1.2 an empty context gives other bytes than none; in
-    /// TLS 1.3 it does not.
+    /// Fills `out` with keying material of the topmost TLS session (RFC 5705; RFC 8446, section 7.5): bytes that only
+    /// the two sides of this session can compute. The label says what they are for; IANA has a registry of labels, and
+    /// private ones begin with `EXPERIMENTAL`. In TLS 1.2 an empty context gives other bytes than none; in TLS 1.3 it
+    /// does not.
     ///
     /// It works from the end of the handshake on, until the connection is dropped. For the channel binding
     /// `tls-exporter`, use [`SessionFacts::channel_binding`].
     ///
     /// # Errors
-    /// [`Error::Session`]: there is no session, it has no secret that may be exported ([`SessionError`]), or it has failed
-    /// and rustls gives nothing any more. `out` has to have 1 to 8160 bytes, the label 1 to 249, and the context at
-    /// most 65,535; a label that TLS itself uses is refused.
+    /// [`Error::Session`]: there is no session, it has no secret that may be exported ([`SessionError`]), or it has
+    /// failed and rustls no longer exports anything. `out` has to have 1 to 8160 bytes, the label 1 to 249, and the
+    /// context at most 65,535; a label that TLS itself uses is refused.
     ///
     /// [`SessionError`]: crate::SessionError
     #[doc(alias = "ExportKeyingMaterial")]

@@ -17,7 +17,7 @@ use crate::transport::Transport;
 /// task waits for that. Dropping one half ends nothing. When both are dropped, the connection ends like a dropped
 /// connection (rule: close-12). The write half's `shutdown` is [`close_write`](Transport::close_write).
 /// [`close`](Transport::close), `start_tls` and `stop_tls` need the whole connection, so call
-/// [`reunite`](Self::reunite) first. An abort needs only the handle.
+/// [`reunite`](Self::reunite) first. An abort needs only the [`Control`].
 ///
 /// A [`Stream`](crate::Stream) cannot be split without a lock, because it is a single object. So it does not
 /// implement this trait; use `tokio::io::split` for it. TLS on top of a `Stream` can be split, but an upgradable

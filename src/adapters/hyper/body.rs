@@ -14,8 +14,8 @@ const KEPT: Duration = Duration::from_secs(1);
 ///
 /// A service may answer an HTTP/2 request without reading its body, for example with status 413. If the body is dropped
 /// then, hyper resets the stream right after the answer (RST_STREAM with NO_ERROR), and curl 7.88 reports an error and
-/// loses the answer. So a body of HTTP/2 that was not read to its end is kept for a second after it was dropped. Nothing
-/// is read from it in this time, and flow control stops the client.
+/// loses the answer. So a body of HTTP/2 that was not read to its end is kept for a second after it was dropped.
+/// Nothing is read from it in this time, and flow control stops the client.
 #[derive(Debug)]
 pub struct RequestBody {
     /// Empty only in a drop.

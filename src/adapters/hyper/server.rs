@@ -105,9 +105,9 @@ impl Server {
         Self { on_error: Some(Arc::new(f)), ..self }
     }
 
-    /// Answers every request on a connection without TLS with this answer, instead of passing it to the service, and ends
-    /// the connection after it. With [`tls_or_plaintext`](crate::TlsListenerBuilder::tls_or_plaintext), a client that
-    /// sends plain HTTP to the HTTPS port gets this explanation. Default: the service answers such requests too.
+    /// Answers every request on a connection without TLS with this answer, instead of passing it to the service, and
+    /// ends the connection after it. With [`tls_or_plaintext`](crate::TlsListenerBuilder::tls_or_plaintext), a client
+    /// that sends plain HTTP to the HTTPS port gets this explanation. Default: the service answers such requests too.
     pub fn answer_plaintext(self, answer: Response<String>) -> Self {
         Self { to_plaintext: Some(Arc::new(answer)), ..self }
     }
@@ -139,7 +139,7 @@ impl Server {
             };
             let (server, service, serving) = (self.clone(), service.clone(), serving.clone());
             tokio::spawn(async move {
-                // A connection that could not start has no request that could be answered.
+                // If the connection cannot start (its TLS handshake fails, for example), there is no request to answer.
                 if let Ok(connection) = A::begin(accepted).await {
                     let control = connection.control();
                     let served = server.connection(connection, service).await;
@@ -233,7 +233,7 @@ impl Server {
         };
         let end = End::of(&served);
         if let (Some(mut io), End::InOrder | End::Unused) = (left.take(), &end) {
-            // A failure is in the connection's report.
+            // An error is ignored here, because the connection's report has it.
             let _ = io.shutdown().await;
         }
         match end {

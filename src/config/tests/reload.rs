@@ -18,7 +18,7 @@ fn the_files_of_a_volume_that_are_given_by_name_are_from_one_revision() {
     volume(dir.path(), "..0", &both[0]);
     let (chain, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
     let builder = ServerTls::builder().identity_pem_files(&chain, &key);
-    // The key does not belong to the certificate if they are from two revisions.
+    // If the key and the certificate came from two revisions, they would not match, and `build` would fail.
     std::thread::scope(|scope| {
         let swaps = scope.spawn(|| {
             for number in 1..200 {

@@ -113,7 +113,7 @@ impl KeyFile {
 }
 
 pub(super) fn read(path: &Path) -> io::Result<Contents> {
-    // One allocation, so that no copy stays in freed memory.
+    // The vector never grows: growing would leave a copy of the keys in freed memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity((MAX_SIZE as usize) + 2));
     File::open(path)?.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_SIZE {

@@ -112,7 +112,8 @@ impl TicketKeys {
         Some(now.duration_since(since).unwrap_or_default())
     }
 
-    /// A number that is the same for clones of a handle, and different for any other handle that exists at the same time.
+    /// A number that is the same for clones of a handle, and different for any other handle that exists at the same
+    /// time.
     fn id(&self) -> usize {
         Arc::as_ptr(&self.0).addr()
     }

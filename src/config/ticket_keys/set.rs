@@ -51,8 +51,8 @@ impl TicketKeySet {
     /// [`ticket_key_files`](crate::config::ServerTlsBuilder::ticket_key_files).
     ///
     /// # Errors
-    /// [`ConfigError`](crate::ConfigError): a file cannot be read, or has another form. The error names the file, and the
-    /// line if there is one. The caller has to fix this.
+    /// [`ConfigError`](crate::ConfigError): a file cannot be read, or has another form. The error names the file, and
+    /// the line if there is one. The caller has to fix this.
     pub fn from_files(files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Result<Self, Error> {
         KeyFiles::new(files).set()
     }

@@ -83,7 +83,8 @@ impl TicketKey {
     /// A key with a random name and a random secret.
     ///
     /// # Errors
-    /// [`ConfigError`](crate::ConfigError): there is no crypto provider of a feature, or the system has no random bytes.
+    /// [`ConfigError`](crate::ConfigError): there is no crypto provider of a feature, or the system has no random
+    /// bytes.
     pub fn random() -> Result<Self, Error> {
         let crypto = feature_crypto()?;
         Self::new(*random(crypto)?, random::<SECRET>(crypto)?.to_vec())

@@ -1,4 +1,4 @@
-//! The interface through which the handle uses the bottom layer.
+//! How a [`Control`](super::Control) uses the bottom layer of its connection.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -13,7 +13,7 @@ pub(crate) trait Bottom: Send + Sync {
     /// Ends the connection now, with RST if the transport has RST, and wakes the tasks that wait on it.
     fn abort(&self);
 
-    /// Called when a close was requested through the handle. Wakes the tasks that wait on the bottom layer.
+    /// Called when [`Control::close`](super::Control::close) was called. Wakes the tasks that wait on the bottom layer.
     fn handle_close(&self);
 
     /// Keeps the connection open even if the tasks that use it drop it. `None`: the connection has ended.

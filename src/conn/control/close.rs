@@ -1,4 +1,4 @@
-//! A close that is requested through the handle, while other tasks use the connection.
+//! [`Control::close`]: a close of a connection that other tasks are using.
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
@@ -69,7 +69,8 @@ impl Control {
             if let Some(owner) = this.layers().find(|watcher| watcher.owns_close()) {
                 return owner.close_in_order().await;
             }
-            // Taken first, because the tasks may drop the connection as soon as they notice the close.
+            // The hold keeps the connection open. It is taken before the close is requested, because the tasks may drop
+            // the connection as soon as they notice the request.
             let mut hold = this.hold();
             this.ask_close();
             let mut stall = Stall::new(this.taken());
@@ -175,20 +176,20 @@ impl Control {
         self.kept_report().cloned().unwrap_or_else(unclosed)
     }
 
-    /// Whether a close was requested through the handle: the application can no longer use the connection.
+    /// Whether [`close`](Self::close) was called: the application can no longer use the connection.
     pub(crate) fn is_close_asked(&self) -> bool {
         self.0.touched.load(Ordering::SeqCst) & CLOSE_ASKED != 0
     }
 
-    /// Whether the connection was cut off, or a close was requested through the handle. Every step of every operation
-    /// checks this.
+    /// Whether the connection was cut off, or [`close`](Self::close) was called. Every step of every operation checks
+    /// this.
     #[inline]
     pub(crate) fn is_touched(&self) -> bool {
         self.0.touched.load(Ordering::Acquire) != 0
     }
 }
 
-/// The one close that handles have requested. If it is dropped, another one may take its place.
+/// The one close that clones of the `Control` have requested. If it is dropped, another one may take its place.
 struct Lead(Control);
 
 impl Drop for Lead {

@@ -1,8 +1,8 @@
-//! How a layer follows an end that came through the handle.
+//! How a layer ends when a [`Control`](super::Control) has ended its connection.
 
 use crate::error::Reason;
 
-/// A layer, or a half of one, that ends when its handle has ended the connection.
+/// A layer, or a half of one, that ends when the [`Control`](super::Control) has ended the connection.
 pub(crate) trait Controlled {
     /// Ends for an abort: discards all bytes, those that were received and not read too.
     fn abort(&mut self);

@@ -41,8 +41,8 @@ impl Control {
         }
     }
 
-    /// Whether the system reports an error of the socket. If it does not, the waiting tasks are woken when it does.
-    /// The bottom is referenced only during this check, because a waiting task must not keep a socket open (rule:
+    /// Whether the system reports an error of the socket. If it does not, the waiting tasks are woken when it does. The
+    /// bottom layer is referenced only during this check, because a waiting task must not keep a socket open (rule:
     /// life-4).
     fn has_error(&self) -> bool {
         self.bottom().is_some_and(|bottom| bottom.has_error(&Waker::from(Arc::clone(&self.0))))

@@ -153,7 +153,7 @@ impl Control {
         });
         drop(places);
         if self.is_gone() {
-            // The connection may have ended during this call.
+            // The connection ended during this call, and may have released its values before this one was added.
             self.release_places();
         }
     }
@@ -179,7 +179,7 @@ impl Control {
         let Some(membership) = self.0.membership.get() else { return self.abort() };
         membership.unready.store(true, Ordering::Release);
         if !self.cut_off() {
-            // The connection had already ended for another reason.
+            // The connection had already ended for another reason, so the drain did not end it.
             membership.unready.store(false, Ordering::Release);
         }
     }
@@ -188,7 +188,7 @@ impl Control {
         self.0.membership.get().is_some_and(|membership| membership.unready.load(Ordering::Acquire))
     }
 
-    /// The outcome is now known better than when the connection left its group: corrects the count.
+    /// Corrects the count, because the outcome is now known better than when the connection left its group.
     pub(super) fn recount(&self) {
         if let Some(membership) = self.0.membership.get() {
             membership.group.correct(membership, self.outcome());

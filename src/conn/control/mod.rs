@@ -1,4 +1,4 @@
-//! The handle of a connection that other tasks use.
+//! [`Control`]: the handle of a connection, for other tasks.
 
 mod bottom;
 mod busy;
@@ -112,7 +112,7 @@ const SOCKET_CLOSED: u8 = 1;
 /// The socket was closed, and the reason of the end is final: the layer that dropped the socket has reported it.
 const SETTLED: u8 = 2;
 
-/// A close was requested through the handle.
+/// [`Control::close`] was called.
 const CLOSE_ASKED: u8 = 1;
 /// We ended the connection at the bottom: by an abort, or for the reason in the report.
 const CUT: u8 = 2;
@@ -158,7 +158,7 @@ impl Control {
 
     /// Sets the bottom layer, on which an abort acts.
     pub(crate) fn stand_on(&self, bottom: Weak<dyn Bottom>) {
-        // Called once, by the code that makes the bottom.
+        // Setting cannot fail: only the constructor of the bottom layer calls this, once.
         let _ = self.0.bottom.set(bottom);
     }
 
@@ -243,8 +243,8 @@ impl Control {
 
     /// Whether the connection has ended and its socket is closed.
     pub fn is_ended(&self) -> bool {
-        // `awaits_delivery` asks the system whether our last bytes have arrived, if only that was missing (rule:
-        // close-13).
+        // If only the delivery of our last bytes is unknown, `awaits_delivery` asks the system for it, and may end the
+        // connection (rule: close-13). So it is called first.
         self.kept_report().is_some() || (!self.awaits_delivery() && self.is_settled() && !self.is_closing())
     }
 
@@ -257,7 +257,8 @@ impl Control {
         after_unlock::run(move || {
             // rule: life-4: a handle that outlives the connection must keep no layer alive.
             drop(this.take_watchers());
-            // rule: end-9. While a layer above holds its lock, it has not noted yet what it knows of the end.
+            // rule: end-9. A layer above notes the reason of the end while it holds its lock. No lock is held here, so
+            // the reason is known.
             this.0.progress.store(SETTLED, Ordering::SeqCst);
             this.release_places();
             this.leave();

@@ -40,8 +40,8 @@ impl Control {
             return;
         }
         self.0.closing.fetch_sub(1, Ordering::SeqCst);
-        // Tasks that saw the socket close while the close was in progress wait for its report, and so does a close that
-        // was requested by the handle meanwhile.
+        // Tasks that saw the socket close while the close was in progress wait for its report, and so does a
+        // [`Control::close`] that was called meanwhile.
         let this = self.clone();
         after_unlock::run(move || {
             this.0.going.notify_waiters();

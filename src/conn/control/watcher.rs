@@ -1,4 +1,4 @@
-//! The interface through which a handle notifies layers and the callback interface of an abort, a close or a drain.
+//! How a [`Control`](super::Control) notifies the layers and the callback interface of an abort, a close or a drain.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use super::close::Closing;
 pub(crate) trait Watcher: Send + Sync {
     /// Called after the connection was aborted.
     fn handle_abort(&self);
-    /// Called when a close was requested through the handle.
+    /// Called when [`Control::close`](super::Control::close) was called.
     fn handle_close(&self);
     /// Closes the connection in order if this is its topmost layer, even while other tasks hold it.
     fn close_in_order(self: Arc<Self>) -> Closing;
-    /// Whether a close through the handle is left to this owner, and not to the topmost layer. It is for the callback
-    /// interface.
+    /// Whether this owner, and not the topmost layer, carries out a [`Control::close`](super::Control::close). The
+    /// callback interface does.
     fn owns_close(&self) -> bool {
         false
     }

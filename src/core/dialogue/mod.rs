@@ -111,7 +111,8 @@ impl Machine {
     }
 
     fn hear(&mut self) {
-        // The last unit is kept, because it is the client's request.
+        // A unit is dropped after it was heard. Only the one that agrees to TLS is put back: it is the request that the
+        // answer depends on.
         let unit = std::mem::take(&mut self.unit);
         if !self.has_spoken {
             self.greeting.extend_from_slice(&unit);

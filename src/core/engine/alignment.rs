@@ -52,7 +52,8 @@ impl CopyAlignment {
 
     #[cold]
     fn take_place(&mut self) {
-        // An allocator usually reuses the last freed piece of the same size.
+        // The plaintext was just freed, and an allocator usually gives its place to the next allocation of the same
+        // size.
         let mut held = Vec::with_capacity(std::mem::take(&mut self.slow));
         held.shrink_to(SIZE);
         self.held = held;

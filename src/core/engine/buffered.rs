@@ -67,7 +67,7 @@ impl Buffered {
             failure: None,
             has_failed: false,
             alignment: CopyAlignment::default(),
-            // A session that another library began is not fed by records.
+            // `fragment` is `None` in a session that another library began. The peer's hello has already passed there.
             hello: if fragment.is_some() { Hello::default() } else { Hello::unwanted() },
             master: Master::default(),
         };
@@ -102,8 +102,8 @@ impl Buffered {
         let state = match processed {
             Ok(state) => state,
             Err(error) => {
-                // rule: end-2: the application first reads the data that was opened before the failure. rustls no longer
-                // reports its length.
+                // rule: end-2: the application first reads the data that was opened before the failure. rustls no
+                // longer reports its length.
                 self.has_failed = true;
                 self.opened = self.first_chunk();
                 return Err(error);
@@ -178,7 +178,7 @@ impl Engine for Buffered {
         let with_next = record + usize::from(is_begun && !self.tls.is_handshaking());
         let fed = self.feed(&input.as_slice()[self.ahead..with_next])?;
         if let Some(budget) = self.budget.as_mut().filter(|_| self.tls.wants_write()) {
-            // rustls has sealed the refusal of a renegotiation.
+            // rustls has refused a renegotiation, and the alert for it is a record that our key has sealed.
             budget.spend_record();
         }
         let seen = self.ahead + fed;
@@ -192,7 +192,7 @@ impl Engine for Buffered {
 
     /// In TLS 1.3 there is a next key, and rustls changes to it by itself, so no budget is needed.
     fn finish_handshake(&mut self) -> Result<(), Error> {
-        /// Finished.
+        /// The key has sealed one record in the handshake: Finished.
         const SEALED: u64 = 1;
         if let (Some(SupportedCipherSuite::Tls12(suite)), Some(fragment)) =
             (self.tls.negotiated_cipher_suite(), self.fragment)
@@ -304,7 +304,7 @@ impl Engine for Buffered {
     }
 }
 
-/// Remembers the first byte that is written to it, and accepts none.
+/// A writer that remembers the first byte that it is offered, and accepts none.
 struct First(Option<u8>);
 
 impl Write for First {

@@ -34,8 +34,8 @@ pub(crate) enum Library {
 }
 
 impl Library {
-    /// Known only for the suites of rustls itself, in any provider. FIPS validates how rustls calls the library, so for
-    /// validated suites rustls makes the calls.
+    /// The library of a suite. It is known only for the suites of rustls itself, in any provider. FIPS validates how
+    /// rustls calls the library, so for validated suites rustls makes the calls, and this is `None`.
     pub(crate) fn of(suite: SupportedCipherSuite) -> Option<Self> {
         if suite.fips() {
             return None;

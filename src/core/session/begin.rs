@@ -82,7 +82,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Records which configuration of a handle this session uses.
+    /// Records the generation of the configuration that this session uses.
     pub fn of_generation(mut self, generation: u64) -> Self {
         if let Some(known) = &mut self.known {
             known.generation = Some(generation);

@@ -46,7 +46,8 @@ impl InitialFacts {
 
 /// Calls rustls, and returns the choice that a resolver has recorded during the call.
 fn noting<T>(call: impl FnOnce() -> T) -> (T, Option<Chosen>) {
-    // Restored on drop: a verifier of the application may do another handshake during the call.
+    // The previous value is restored on drop, because the application's verifier may do another handshake during the
+    // call.
     struct Before(Option<Option<Chosen>>);
     impl Drop for Before {
         fn drop(&mut self) {

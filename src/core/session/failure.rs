@@ -31,9 +31,9 @@ impl Session {
     }
 
     /// rule: secure-10. For some failures (a handshake message that is too long, too many warnings), rustls sends no
-    /// alert. We can send one ourselves while none of our records was encrypted: until then, a server accepts a
-    /// client's alert in plaintext, in TLS 1.3 too. After that, the engine would have to seal the alert, and rustls's
-    /// buffered API cannot.
+    /// alert. We can send one ourselves while none of our records has been encrypted: until then, the peer accepts our
+    /// alert in plaintext, in TLS 1.3 too. After that, the engine would have to seal the alert, and rustls's buffered
+    /// API cannot.
     fn add_missing_alert(&mut self, error: &rustls::Error) {
         let Some(alert) = alert_for(error) else { return };
         if self.is_in_clear {

@@ -144,7 +144,7 @@ impl EndpointConnector {
     /// As [`connect`](Self::connect).
     #[doc(alias = "PROXY")]
     pub async fn connect_with_prefix(&self, prefix: &[u8]) -> Result<BoxConnection, Error> {
-        // rule: life-6. A refusal is ready at once.
+        // rule: life-6. The call may fail at once, so it costs budget.
         consume_budget().await;
         let timeout = self.endpoint.timeout().unwrap_or(TIMEOUT);
         let deadline = after(Some(timeout));

@@ -55,7 +55,8 @@ mod sockets {
     /// The first descriptor of systemd's protocol.
     const FIRST: RawFd = 3;
 
-    /// Takes the sockets over and changes none of their options (rule: tcp-10). `needs_tcp` names what works over TCP only.
+    /// Takes the sockets over and changes none of their options (rule: tcp-10). `needs_tcp` names what works over TCP
+    /// only.
     pub(in crate::endpoint::open) fn open(
         from: &Inherited,
         builder: ListenerBuilder,

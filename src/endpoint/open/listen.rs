@@ -44,9 +44,9 @@ impl ServerEndpoint {
     }
 
     /// Reads and checks the files that the arguments name, then listens with the policy, the limits and the group of
-    /// the builder. The endpoint's `backlog=` and `proxy=` override those of the builder. With `reload=`, a [`Reloader`]
-    /// watches the files, and reports to the observers of the builder's policy. Settings about IP addresses, such as
-    /// [`max_per_peer`](ListenerBuilder::max_per_peer), have no effect on a Unix socket.
+    /// the builder. The endpoint's `backlog=` and `proxy=` override those of the builder. With `reload=`, a
+    /// [`Reloader`] watches the files, and reports to the observers of the builder's policy. Settings about IP
+    /// addresses, such as [`max_per_peer`](ListenerBuilder::max_per_peer), have no effect on a Unix socket.
     ///
     /// A stale Unix socket, on which nobody listens any more, is replaced. Anything else at the path is not touched and
     /// is an error; this includes a socket on which another process listens. The socket has its mode before it accepts
@@ -64,7 +64,7 @@ impl ServerEndpoint {
     /// # Panics
     /// Outside of a tokio runtime with I/O enabled.
     pub async fn listen_with(&self, builder: ListenerBuilder) -> Result<EndpointListener, Error> {
-        // rule: life-6. A refusal is ready at once.
+        // rule: life-6. The call may fail at once, so it costs budget.
         consume_budget().await;
         let builder = match self.backlog() {
             Some(backlog) => builder.backlog(backlog),
@@ -248,7 +248,7 @@ impl EndpointListener {
     /// Unix socket, which is closed then.
     pub fn into_parts(self) -> Option<EndpointParts> {
         let Self { socket, security, reloader } = self;
-        // Other systems have no Unix sockets here.
+        // On systems without Unix sockets, the enum has one variant, and the pattern always matches.
         #[cfg_attr(not(unix), allow(irrefutable_let_patterns))]
         let Socket::Inet(listener) = socket else { return None };
         let begins_with_tls = matches!(security, Security::Tls(_));
@@ -269,7 +269,7 @@ impl EndpointListener {
 /// if let Some(tls) = parts.tls.as_ref().filter(|_| parts.begins_with_tls) {
 ///     server = server.tls(tls);
 /// }
-/// server.run().await?; // `parts.reloader` is kept until then
+/// server.run().await?; // `parts.reloader` must live as long as the server
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
@@ -281,8 +281,8 @@ pub struct EndpointParts {
     pub tls: Option<ServerTls>,
     /// Whether TLS begins with the first byte (`tls:`). Otherwise it begins with an upgrade (`starttls:`).
     pub begins_with_tls: bool,
-    /// Loads the files again, if the endpoint has `reload=`. Keep it as long as the listener: it stops when its last clone
-    /// is dropped.
+    /// Loads the files again, if the endpoint has `reload=`. Keep it as long as the listener: it stops when its last
+    /// clone is dropped.
     pub reloader: Option<Reloader>,
 }
 

@@ -304,7 +304,7 @@ struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|found| FileId::of(&found) == self.made) {
-            // A file that stays is a stale socket. The next listener at this path replaces it.
+            // If the file cannot be removed, the next listener at this path replaces it.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -1,5 +1,5 @@
-//! The parts of a stream that a handle can access: the tasks that wait on it, and a stream that its owner has handed
-//! over.
+//! The parts of a stream that a [`Control`] can access: the tasks that wait on it, and a stream that its owner has
+//! handed over.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -16,8 +16,8 @@ use crate::transport::close::Close;
 
 /// The bottom of a connection that has a stream instead of a TCP socket.
 ///
-/// A stream belongs to the tasks that poll it, and has no lock. So a close through the handle has to wait for the
-/// owner: at the owner's next poll, the stream is put here, and the close takes it.
+/// A stream belongs to the tasks that poll it, and has no lock. So a [`Control::close`] has to wait for the owner: at
+/// the owner's next poll, the stream is put here, and the close takes it.
 pub(super) struct StreamBottom {
     waiting: Arc<Waiting>,
     control: Control,
@@ -49,7 +49,7 @@ impl StreamBottom {
 
     #[cfg(unix)]
     pub(super) fn set_peer_cred(&self, cred: PeerCred) {
-        // Set once, by the code that makes the stream.
+        // Setting cannot fail: only the constructor of the stream calls this, once.
         let _ = self.peer_cred.set(cred);
     }
 
@@ -59,8 +59,8 @@ impl StreamBottom {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
-    /// If a close was requested through the handle, passes the stream from its owner to the close (rule: close-16). If
-    /// there is a layer above, the close uses that layer instead.
+    /// If [`Control::close`] was called, passes the stream from its owner to the close (rule: close-16). If there is a
+    /// layer above, the close uses that layer instead.
     #[cold]
     #[inline(never)]
     pub(super) fn hand_over(&mut self) {

@@ -59,7 +59,7 @@ pub struct Stream<S> {
     recv: RecvHalf,
     inbox: Inbox,
     control: Control,
-    // Promises of the application: see the methods of the same names.
+    // The application has promised these two facts by the methods of the same names.
     wakes_unlocked: bool,
     delivers_at_once: bool,
     /// A layer above reports how the connection ended.
@@ -156,7 +156,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
         Self { delivers_at_once: true, ..self }
     }
 
-    /// Ends the halves, or passes the stream to a close, if the handle has requested that.
+    /// Ends the halves, or passes the stream to a close, if the [`Control`] has requested that.
     #[inline]
     fn check_control(&mut self) {
         if self.control.is_touched() {
@@ -207,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check_control();
-        // It is unknown whether the stream itself costs budget.
+        // Budget is taken here, because the stream inside may not take any.
         let coop = ready!(poll_proceed(cx));
         let Some(live) = self.live.as_mut().filter(|_| self.recv.is_open()) else {
             coop.made_progress();

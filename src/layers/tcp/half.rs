@@ -24,7 +24,7 @@ pub(super) struct SocketHalf<S> {
     pub(super) control: Control,
     pub(super) state: S,
     pub(super) timer: IdleTimer,
-    /// The half belongs to a close through the handle.
+    /// The half belongs to a [`Control::close`].
     pub(super) closes: bool,
 }
 
@@ -34,12 +34,12 @@ impl<S: HalfState> SocketHalf<S> {
         Self { shared: Some(shared), control, state, timer, closes: false }
     }
 
-    /// Ends the half if its handle has ended the connection. Returns whether it has.
+    /// Ends the half if the [`Control`] has ended the connection. Returns whether it has.
     pub(super) fn follow_cut(&mut self) -> bool {
         self.check_cut(self.control.cut())
     }
 
-    /// Whether a close through the handle has taken this half from the application (rule: close-16).
+    /// Whether a [`Control::close`] has taken this half from the application (rule: close-16).
     #[cold]
     pub(super) fn is_closed_elsewhere(&self) -> bool {
         !self.closes && self.control.is_close_asked() && !self.shared.as_ref().is_some_and(|shared| shared.is_beneath())

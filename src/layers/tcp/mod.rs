@@ -89,8 +89,8 @@ impl TcpConnection {
         Self { read: TcpReadHalf::new(reading), write: TcpWriteHalf::new(writing) }
     }
 
-    /// A second connection on a socket that other halves may hold, for a close through the handle. `None`: the
-    /// connection has ended.
+    /// A second connection on a socket that other halves may hold, for a [`Control::close`]. `None`: the connection has
+    /// ended.
     fn to_close(shared: Arc<SharedTcp>) -> Option<Self> {
         let [reading, writing] = SocketShare::pair_to_close(shared)?;
         Some(Self { write: TcpWriteHalf::to_close(writing), read: TcpReadHalf::to_close(reading) })
@@ -186,7 +186,7 @@ impl Layer for TcpConnection {
         self.read.inbox.clear();
         self.read.socket.closes = true;
         self.write.socket.closes = true;
-        // The close has its own time limit.
+        // The idle timers stop, because the close has its own time limit.
         self.read.socket.timer.stop();
         self.write.socket.timer.stop();
     }

@@ -34,7 +34,7 @@ impl TcpReadHalf {
         Self { socket, inbox: Inbox::default(), is_bulk: false }
     }
 
-    /// The read half of a close through the handle.
+    /// The read half that a [`Control::close`] uses.
     pub(super) fn to_close(shared: SocketShare) -> Self {
         let has_ended = shared.fin_received.has_begun();
         let mut half = Self::new(shared);
@@ -72,8 +72,8 @@ impl TcpReadHalf {
         Poll::Ready(self.handle_last(result))
     }
 
-    /// Registers the waiting task, unless a layer above does. Returns whether a close through the handle has ended the
-    /// half meanwhile: the close may have come too early to wake this task.
+    /// Registers the waiting task, unless a layer above does. Returns whether a [`Control::close`] has ended the half
+    /// meanwhile: the close may have come too early to wake this task.
     fn waits_on(&self, cx: &mut Context<'_>) -> bool {
         if let Some(shared) = self.socket.shared.as_ref().filter(|shared| !shared.is_beneath()) {
             shared.socket.park(READER, cx);
@@ -168,7 +168,8 @@ impl TcpReadHalf {
 fn poll_recv(shared: &SharedTcp, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
     {
         let Some(stream) = shared.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
-        // If the socket is known to be readable, the task need not be noted.
+        // This first attempt does not register the task: if the socket is readable, registering it would be wasted
+        // work.
         let unit = ready!(poll_proceed(cx));
         match recv_now(shared, &stream, buf) {
             Err(error) if is_no_result(&error) => drop(unit),

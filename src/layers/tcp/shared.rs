@@ -63,7 +63,8 @@ impl SharedTcp {
         let watch = std::mem::replace(&mut *self.watch(), Watch::Over);
         drop(watch);
         if self.fin_sent.has_begun() {
-            // Checked once more, because the peer may have answered the last bytes with a reset.
+            // The delivery is checked once more, because the peer may have answered the last bytes with a reset.
+            // `is_settled` notes what it finds.
             let _ = !self.lingers.load(Ordering::Acquire) || self.is_settled();
             self.note_unacknowledged();
         }
@@ -141,7 +142,7 @@ impl SharedTcp {
     fn reset(&self) {
         self.socket.reset();
         if shared_socket::TAKES_AWAY {
-            // The watch may hold the socket too.
+            // The watch holds the socket too, and the socket must close now.
             let watch = std::mem::replace(&mut *self.watch(), Watch::HasError);
             drop(watch);
         }
@@ -160,7 +161,8 @@ impl SharedTcp {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Called only if a report may follow. A connection that is dropped before its end has no report.
+    /// Records how many bytes are unacknowledged. Called only if a report may follow: a connection that is dropped
+    /// before its end has no report.
     fn note_unacknowledged(&self) {
         self.control.note_pending(|| self.ask());
     }
@@ -173,7 +175,7 @@ impl SharedTcp {
     }
 }
 
-/// The error of a call on a socket that a reset has closed. The handle of the connection knows the reason.
+/// The error of a call on a socket that a reset has closed. The connection's [`Control`] knows the reason.
 pub(super) fn gone() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
@@ -194,7 +196,7 @@ pub(super) struct SocketShare {
 
 /// The halves of the application.
 const OWNER: u8 = 0;
-/// The halves of a close through the handle.
+/// The halves of a [`Control::close`].
 const CLOSER: u8 = 1;
 
 #[derive(PartialEq, Eq)]
@@ -208,7 +210,7 @@ enum ShareState {
 }
 
 impl SocketShare {
-    /// Makes the two shares of a socket, and the handle of the connection.
+    /// Makes the two shares of a socket, and the [`Control`] of the connection.
     pub(super) fn pair(stream: TcpStream, host: SocketAddr, peer: SocketAddr, policy: Arc<Policy>) -> [Self; 2] {
         let resets_when_killed = policy.reset_when_killed;
         let control = Control::new(host.into(), peer.into(), policy);
@@ -234,8 +236,8 @@ impl SocketShare {
         Self::both(shared, OWNER)
     }
 
-    /// Makes the two shares of a close through the handle, while the halves of the application may hold the socket.
-    /// `None`: the connection has ended.
+    /// Makes the two shares of a [`Control::close`], while the halves of the application may hold the socket. `None`:
+    /// the connection has ended.
     pub(super) fn pair_to_close(shared: Arc<SharedTcp>) -> Option<[Self; 2]> {
         if !shared.keep() {
             return None;
@@ -343,7 +345,7 @@ impl Bottom for SharedTcp {
         }
         let is_settled = self.is_settled();
         if is_settled {
-            // The half that holds the socket closes it at its next check.
+            // The connection counts as ended now. The half that holds the socket closes it at its next check.
             self.end();
         }
         !is_settled

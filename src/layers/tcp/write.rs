@@ -35,7 +35,7 @@ impl TcpWriteHalf {
         Self { socket, corked: false, expects_end: false }
     }
 
-    /// The write half that a close through the handle uses.
+    /// The write half that a [`Control::close`](crate::Control::close) uses.
     pub(super) fn to_close(shared: SocketShare) -> Self {
         let has_ended = shared.fin_sent.has_begun();
         let mut half = Self::new(shared);
@@ -102,7 +102,7 @@ impl TcpWriteHalf {
         self.socket.control.is_cut() || self.socket.is_closed_elsewhere()
     }
 
-    /// A close through the handle ends the half.
+    /// Ends the half, because a [`Control::close`](crate::Control::close) has taken the connection over.
     fn end_elsewhere(&mut self) -> io::Result<()> {
         if self.socket.state.close_write().is_err() {
             return Err(self.refusal());
@@ -130,7 +130,7 @@ impl TcpWriteHalf {
             return;
         }
         if self.socket.is_closed_elsewhere() {
-            // The close has ended the send half, so the socket accepts no more bytes.
+            // The error comes from the close, which has ended the send half, so it is not a loss.
             let _ = self.end_elsewhere();
             return;
         }
@@ -183,7 +183,7 @@ impl TcpWriteHalf {
                 drained
             }
             Err(error) => {
-                // The connection no longer exists in the system, because it was reset. The other half reports how.
+                // NotConnected means that the connection was reset and no longer exists in the system.
                 let reason = match error.kind() {
                     io::ErrorKind::NotConnected => Reason::Reset(Phase::Open),
                     _ => Reason::from_io(error, Phase::Open),
@@ -203,7 +203,7 @@ fn poll_send(
 ) -> Poll<io::Result<usize>> {
     {
         let Some(stream) = shared.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
-        // If the socket is known to have space, the task need not be noted.
+        // This first attempt does not register the task: if the socket has space, registering it would be wasted work.
         let unit = ready!(poll_proceed(cx));
         match send_full(&stream, len, &send) {
             Err(error) if is_no_result(&error) => drop(unit),

@@ -37,7 +37,7 @@ impl<T: Transport> Layer for TlsConnection<T> {
 
     fn begin_close(&mut self) {
         self.read.clear();
-        // The close has its own time limit.
+        // The stall timer stops, because the close has its own time limit.
         self.write.stall.stop();
         self.read.closes = true;
         self.write.closes = true;

@@ -169,7 +169,7 @@ impl<T: Transport> TlsConnection<T> {
         Self { read, write }
     }
 
-    /// A close through the handle. It uses a second connection on the session, whose halves other tasks may hold.
+    /// Carries out a [`Control::close`]. It uses a second connection on the session, whose halves other tasks may hold.
     fn close_in_order(shared: Arc<SharedPump<T>>) -> Closing {
         let control = shared.control().clone();
         let read = TlsReadHalf::to_close(Arc::clone(&shared), control.clone());
@@ -201,14 +201,14 @@ impl<T: Transport> TlsConnection<T> {
         });
         let Err(reason) = outcome.await else { return Ok(()) };
         if matches!(reason, Reason::Closed) {
-            // rule: close-16: the close through the handle ends the session, and reports it.
+            // rule: close-16: `Control::close` was called. It ends the session, and reports how.
             return Err(reason.into());
         }
         self.layer(TOKEN).control().note_handshake_failed(&reason);
-        // Recorded first: the report is about the handshake, even if the close below makes no report.
+        // The reason is recorded before the close below, whose own reason would otherwise hide the failed handshake.
         self.layer(TOKEN).control().note_reason(&reason);
         if !matches!(reason, Reason::TimedOut(_) | Reason::Aborted) {
-            // A failure is rare, so its future is boxed: a task that waits for a handshake needs no space for it.
+            // This future is boxed, because a failure is rare: a task that waits for a handshake needs no space for it.
             Box::pin(self.take_leave(deadline)).await;
         }
         self.release(&reason);

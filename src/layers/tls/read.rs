@@ -40,7 +40,7 @@ impl<T: Transport> TlsReadHalf<T> {
         Self { shared, control, inbox: Inbox::default(), clock, is_secured: false, closes: false, has_ended: false }
     }
 
-    /// The read half of a close through the handle. The close has its own time limit.
+    /// The read half that a [`Control::close`] uses. The close has its own time limit.
     pub(super) fn to_close(shared: Arc<SharedPump<T>>, control: Control) -> Self {
         Self { closes: true, clock: None, ..Self::new(shared, control) }
     }
@@ -191,7 +191,7 @@ impl<T: Transport> TlsReadHalf<T> {
     }
 
     /// Calls `f` with the pump, after checking for an abort by another task. The second argument of `f` is whether a
-    /// close through the handle has taken the half (rule: close-16).
+    /// [`Control::close`] has taken the half (rule: close-16).
     fn with_live<R>(&mut self, f: impl FnOnce(&mut Pump<T>, bool) -> R) -> R {
         if self.control.is_aborted() {
             self.inbox.clear();
@@ -250,8 +250,8 @@ impl<T: Transport> TlsReadHalf<T> {
     }
 }
 
-/// Ends the session if the connection was cut off. Otherwise returns whether a close through the handle has taken the
-/// half (rule: close-16).
+/// Ends the session if the connection was cut off. Otherwise returns whether a [`Control::close`] has taken the half
+/// (rule: close-16).
 #[cold]
 #[inline(never)]
 fn is_taken<T: Transport>(pump: &mut Pump<T>, control: &Control, closes: bool) -> bool {

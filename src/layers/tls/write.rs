@@ -36,7 +36,7 @@ impl<T: Transport> TlsWriteHalf<T> {
         Self { shared, control, clock: None, stall: StallTimer::default(), closes: false }
     }
 
-    /// The write half of a close through the handle.
+    /// The write half that a [`Control::close`] uses.
     pub(super) fn to_close(shared: Arc<SharedPump<T>>, control: Control) -> Self {
         Self { closes: true, ..Self::new(shared, control) }
     }
@@ -100,7 +100,7 @@ impl<T: Transport> TlsWriteHalf<T> {
         let result = self.with_live(|pump| {
             let mut accepted = pump.write(parts)?;
             if accepted == 0 && !is_empty {
-                // Tried again, because there may be space now.
+                // The first attempt may have sent queued bytes, so there may be space now.
                 accepted = pump.write(parts)?;
             }
             if let SendHalf::Broken(_) = pump.session.send() {
@@ -154,7 +154,8 @@ impl<T: Transport> TlsWriteHalf<T> {
                 return Poll::Ready(Ok(()));
             }
             if pump.is_closed_elsewhere(&self.control, self.closes) {
-                // Only the close through the handle waits for the end, and reports it.
+                // Another task closes the connection by its `Control`. Only that close waits for the end and reports
+                // it.
                 return Poll::Ready(if is_done(pump) { Ok(()) } else { Err(Error::SendClosed.into()) });
             }
             loop {
@@ -179,7 +180,7 @@ impl<T: Transport> TlsWriteHalf<T> {
                 }
             }
         }));
-        // Only the result may be returned later, and it does not change.
+        // Without budget, only the result is returned later, and it does not change.
         ready!(poll_budget(cx));
         Poll::Ready(drained)
     }

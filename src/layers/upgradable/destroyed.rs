@@ -9,7 +9,7 @@ use crate::core::report::LayerReport;
 use crate::error::Reason;
 use crate::transport::layer::{Discard, Layer};
 
-/// Contains only the handle.
+/// Contains only the connection's [`Control`].
 pub(crate) struct Destroyed(pub(crate) Control);
 
 impl Layer for Destroyed {

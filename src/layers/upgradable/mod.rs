@@ -132,12 +132,13 @@ impl<T: Transport> UpgradableConnection<T> {
     #[doc(alias = "startTLS")]
     pub async fn start_tls(&mut self, how: StartTls) -> Result<(), Error> {
         let bound = self.state.control.policy().handshake_timeout;
-        // Boxed, because a task keeps the memory of its largest future until it ends, and this future ends soon.
+        // This future is boxed, because a task is as large as its largest future for its whole life, and this one ends
+        // soon.
         Box::pin(self.start_tls_by(how, after(bound))).await
     }
 
     pub(crate) async fn start_tls_by(&mut self, how: StartTls, deadline: Option<Instant>) -> Result<(), Error> {
-        // rule: life-6. A refusal is ready at once, so it costs budget.
+        // rule: life-6. The call may fail at once, so it costs budget.
         consume_budget().await;
         self.may_start_tls()?;
         let how = how.settle(self.state.control.role())?;
@@ -257,7 +258,8 @@ impl<T: Transport> UpgradableConnection<T> {
         if !self.state.control.is_close_asked() {
             let reason: Reason = error.clone().into();
             self.state.control.end(reason.clone());
-            // A stream that is not TCP ends when it is polled, and from now on no call of the application polls it.
+            // A stream other than TCP sees its end only when it is polled, and no call of the application polls it from
+            // now on. So it is released here.
             self.layer_mut(TOKEN).release(&reason);
         }
         match error {

@@ -101,7 +101,7 @@ async fn connections_handshakes_and_bytes_are_counted() {
         server.read_exact(&mut [0; 100]).await.unwrap();
         server.write_all(&[7; 20]).await.unwrap();
         client.read_exact(&mut [0; 20]).await.unwrap();
-        // The bytes of an open connection.
+        // An update also counts the bytes of connections that are still open, each byte once.
         metrics.update();
         metrics.update();
         assert_eq!(value("bowline_bytes_total{direction=in}"), Some(round * 100.0 + (round - 1.0) * 3.0));

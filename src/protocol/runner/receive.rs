@@ -88,8 +88,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 
     fn check_unread(&mut self) {
-        // While delivery is stopped, unprocessed bytes need not be an incomplete message, so the limit does not
-        // apply.
+        // While delivery is stopped, the unprocessed bytes may contain complete messages, so the limit of an incomplete
+        // message does not apply.
         if !self.unread.is_empty() && self.dispatcher.conn.reading() == Reading::Open {
             self.dispatcher.check_unread(self.unread.len());
         }

@@ -210,7 +210,7 @@ impl Direction {
         let mut buf = [0; CHUNK];
         let n = tokio::select! {
             biased;
-            // A new command may have changed the next step.
+            // A new command may have changed the next step, so this step starts again.
             () = self.0.changed.notified() => {
                 self.plan().corrupt_next |= corrupt;
                 return Ok(false);

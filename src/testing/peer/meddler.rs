@@ -13,8 +13,9 @@ use crate::conn::socket;
 /// A proxy on loopback that forwards one connection and disturbs it. It works on bytes, below TLS, so it can cut a
 /// record at any offset.
 ///
-/// Commands go to the two directions, [`to_server`](Self::to_server) and [`to_client`](Self::to_client): see [`Direction`].
-/// Without commands, it forwards everything unchanged: FIN as FIN, so that half-closes work through it, and RST as RST.
+/// Commands go to the two directions, [`to_server`](Self::to_server) and [`to_client`](Self::to_client): see
+/// [`Direction`]. Without commands, it forwards everything unchanged: FIN as FIN, so that half-closes work through it,
+/// and RST as RST.
 ///
 /// It ends by itself when both sides have ended. Dropping it ends the connection on both sides at once.
 ///

@@ -22,7 +22,7 @@
 //!
 //! let pki = Pki::new();
 //! let (ours, theirs) = raw_tcp_pair().await?;
-//! // The service under test: it answers, and closes.
+//! // The service under test answers and closes.
 //! let tls = pki.server_tls();
 //! let service = tokio::spawn(async move {
 //!     let tcp = TcpConnection::new(ours, Policy::default())?;
@@ -33,7 +33,7 @@
 //!     Ok::<_, bowline::Error>(tls.close().await)
 //! });
 //!
-//! // Its peer: data and close_notify in one segment, then silence instead of FIN.
+//! // Its peer sends data and close_notify in one segment, and then no FIN.
 //! let mut peer = RawTls::client(theirs, &pki.client_tls(), "localhost").await?;
 //! peer.data(b"hello").close_notify().send().await?;
 //! assert_eq!(peer.observe().await, [Event::Data(5), Event::CloseNotify, Event::Fin]);

@@ -27,8 +27,8 @@ const KEY_UPDATE: u8 = 24;
 /// [`send`](Self::send) sends them together, in one segment if they fit. The peer answers nothing by itself: no
 /// close_notify and no KeyUpdate.
 ///
-/// To misbehave during the handshake, use [`RawTcp`], or a normal peer behind a [`Meddler`](super::Meddler). See the
-/// [module](super) for an example.
+/// To misbehave during the handshake, use [`RawTcp`], or a normal peer that connects through a
+/// [`Meddler`](super::Meddler). See the [module](super) for an example.
 pub struct RawTls {
     tcp: RawTcp,
     records: Records,

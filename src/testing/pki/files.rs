@@ -118,7 +118,7 @@ impl PkiFiles {
         self.check().is_some()
     }
 
-    /// The builders check the keys. A handshake's verifiers check the rest.
+    /// Checks the parts as a peer would: the builders check the keys, and the verifiers of a handshake check the rest.
     fn check(&self) -> Option<()> {
         let server = self.server_tls_builder().build().ok()?;
         let client = self.client_tls_builder().identity(self.client.chain_der(), self.client.key_der()).build().ok()?;

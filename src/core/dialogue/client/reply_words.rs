@@ -159,7 +159,7 @@ impl Irc {
     }
 }
 
-/// `NOTICE`, and "please wait".
+/// What a server may send before its answer: notices, and the reply 020 ("please wait").
 const NOTICES: [&[u8]; 2] = [b"NOTICE", b"020"];
 
 impl Script for Irc {
@@ -218,7 +218,7 @@ impl Script for Line {
     }
 }
 
-/// A 4xx or 5xx code, `-ERR`, or the words NO, BAD, ERR and ERROR.
+/// Whether an answer is a refusal: a 4xx or 5xx code, `-ERR`, or one of the words NO, BAD, ERR and ERROR.
 fn is_no(answer: &[u8]) -> bool {
     let first = answer.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()).unwrap_or_default();
     let is_code = first.len() >= 3 && first[..3].iter().all(u8::is_ascii_digit) && matches!(first[0], b'4' | b'5');

@@ -23,7 +23,7 @@ enum Protocol {
 }
 
 impl Lines {
-    /// Not for binary protocols and XMPP, which have scripts of their own.
+    /// The script of a protocol of lines. Binary protocols and XMPP have scripts of their own.
     pub(super) fn new(dialogue: &Dialogue, name: String) -> Self {
         let protocol = match dialogue {
             Dialogue::Lmtp => Protocol::Mail { hello: "LHLO", kind: "LMTP" },

@@ -64,7 +64,8 @@ fn a_client_refuses_an_answer_that_came_before_its_question() {
             let early = said(script, pair[1]);
             let [glued, cut] = with(Side::client, dialogue, script, pair[0], (said(script, pair[0]), early));
             assert!(matches!(glued, Outcome::Failed(DialogueError::Early(_))), "{dialogue}: {glued:?}");
-            // In a separate segment, it comes after the question, and is the answer.
+            // If the second answer comes in a segment of its own, it comes after our next question, so it is the answer
+            // to that question.
             assert!(!matches!(cut, Outcome::Failed(_)), "{dialogue}: {cut:?}");
             let [glued, cut] = with(Side::client, dialogue, script, pair[0], (said(script, pair[0]), b"X"));
             assert!(matches!(glued, Outcome::Failed(DialogueError::Early(_))), "{dialogue}: {glued:?}");
@@ -76,7 +77,7 @@ fn a_client_refuses_an_answer_that_came_before_its_question() {
 /// rule: upgrade-2
 #[test]
 fn a_client_refuses_a_byte_before_and_inside_the_go_ahead() {
-    // With an unknown protocol, any line is an answer.
+    // The dialogues for unknown protocols are left out, because they accept any line as an answer.
     for (dialogue, script) in TO_CLIENTS.into_iter().filter(|(dialogue, _)| !dialogue.starts_with("line:")) {
         let place = *places(script).last().unwrap();
         let all = said(script, place);
@@ -124,7 +125,7 @@ fn a_server_takes_no_changed_command_for_one_that_asks_for_tls() {
             for injected in [&b"X"[..], b"\0", b"\r"] {
                 let changed = [&all[..at], injected].concat();
                 for outcome in with(Side::server, dialogue, script, place, (&changed, &all[at..])) {
-                    // The tag of IMAP is the client's choice.
+                    // An IMAP client chooses its tag, so another letter in the tag is still a valid command.
                     let is_tag = dialogue == "imap" && at <= 3 && injected == b"X";
                     // The spaces before a line of an unknown protocol have no meaning.
                     assert!(is_tag || !matches!(outcome, Outcome::Agreed(_)), "{dialogue} at {at}: {outcome:?}");

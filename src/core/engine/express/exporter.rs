@@ -28,7 +28,8 @@ thread_local! {
 
 /// Calls rustls. If rustls logs the exporter's secret during the call, the secret is stored in `caught`.
 pub(super) fn catching<T>(caught: &mut Caught, call: impl FnOnce() -> T) -> T {
-    // Restored on drop: a verifier of the application may do another handshake during the call, and rustls may panic.
+    // The previous value is restored on drop, because rustls may panic, and because the application's verifier may do
+    // another handshake during the call.
     struct Before(Option<Caught>);
     impl Drop for Before {
         fn drop(&mut self) {

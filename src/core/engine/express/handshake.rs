@@ -48,7 +48,8 @@ macro_rules! drive {
             let goes_on = match state {
                 Ok(ConnectionState::EncodeTlsData(record)) => encode(record, $out),
                 Ok(ConnectionState::TransmitTlsData(records)) => {
-                    // The records are in the queue already, so their order is fixed.
+                    // rustls asks us to send its records before it continues. They are in our queue, which is sent in
+                    // order, so it may continue at once.
                     records.done();
                     true
                 }
@@ -121,8 +122,8 @@ impl Handshake {
     /// Makes rustls send an alert after it has failed without one: for a record of an unknown type, rustls seals
     /// decode_error in any state.
     pub(super) fn provoke_alert(&mut self, out: &mut Buffer) {
-        // rustls continues after the input that it has seen, or at the last record of that input. Both places contain
-        // zeros here.
+        // rustls continues after the input that it has seen, or at the last record of that input. Zeros at both places
+        // are a record of an unknown type.
         let mut zeros = vec![0; self.seen + 2 * HEADER];
         // Each complete message is processed before the bytes after it.
         for _ in 0..MESSAGES {

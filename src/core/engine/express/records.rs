@@ -319,7 +319,7 @@ impl Records {
             self.handle_message(HandshakeType::from(typ), body, end == all.len(), out)?;
             done = end;
         }
-        // If a message ended before the remaining bytes, they came with this record. Only then are they copied.
+        // Only the bytes of an unfinished message are kept.
         all.drain(..done);
         if !all.is_empty() {
             self.fragment = all;

@@ -153,7 +153,7 @@ async fn a_boxed_connection_is_upgraded_like_any_other_and_knows_its_side() {
     let path = files.path().join("x.sock");
     let listener = listen(&format!("unix:{}", path.display())).await;
     let (ours, theirs) = meet(&listener, &client(&format!("unix:{}", path.display()))).await;
-    // A boxed transport in a boxed transport, upgraded below and on top.
+    // The boxed connections are upgraded, then wrapped in connections that are upgraded as well: TLS in TLS.
     let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
     let how = StartTls::as_made(&pki.client_tls(), "localhost", &pki.server_tls());
     let (a, b) = tokio::join!(UpgradableTransport::start_tls(&mut ours, how.clone()), theirs.start_tls(how.clone()));

@@ -94,7 +94,7 @@ impl<T: Transport> Pump<T> {
             }
             let is_last = self.session.send().is_finishing() && !self.session.is_handshaking();
             if is_last && self.session.queued() == sealed && self.layer_end != LayerEnd::Stays {
-                // Announced, so that close_notify and FIN leave in one packet.
+                // The layer learns of its end before the last bytes, so that close_notify and FIN leave in one packet.
                 layer.layer_mut(TOKEN).expect_end();
             }
             let records = self.session.transmit();
@@ -221,7 +221,7 @@ impl<T: Transport> Pump<T> {
         if !self.is_deferred {
             self.is_deferred = true;
             let wake = self.wake.clone();
-            // Outside of a runtime, this calls the waker at once.
+            // The runtime calls the waker when the task yields. Outside of a runtime, tokio calls it at once.
             let _ = pin!(yield_now()).poll(&mut Context::from_waker(&wake));
         }
     }
@@ -312,7 +312,8 @@ impl<T: Transport> Pump<T> {
     ) -> Poll<Step> {
         loop {
             let had_nothing = self.session.queued() == 0;
-            // Limited, so that no more bytes are initialised than can be filled.
+            // The space is limited to the bytes that have arrived, so that no more bytes are initialised than can be
+            // filled.
             let room = out.remaining().min(self.session.arrived());
             let (step, read) = self.session.step_into(out.initialize_unfilled_to(room));
             out.advance(read);
@@ -327,8 +328,8 @@ impl<T: Transport> Pump<T> {
                 return Poll::Ready(step);
             }
             let Some(layer) = &mut self.layer else {
-                // The unit is not returned here: otherwise a caller that repeats this call, which cannot succeed, would
-                // loop without end (rule: life-6).
+                // The unit of the task's budget is kept: without this cost, a caller that repeats this call, which
+                // cannot succeed, would never yield (rule: life-6).
                 self.session.handle_read_lost(Reason::Aborted);
                 continue;
             };
@@ -408,7 +409,7 @@ impl<T: Transport> Pump<T> {
             self.note_end();
         }
         if let Some(layer) = self.layer.as_mut().filter(|_| is_over && !is_awaited) {
-            // Limited, because a peer may continue to send after its own end.
+            // The number of bytes is limited, because a peer may continue to send after its own end.
             let mut rest = Discard { bytes: 0, limit: REST };
             let _ = unbudgeted(cx, |cx| layer.layer_mut(TOKEN).poll_discard(cx, &mut rest));
         }

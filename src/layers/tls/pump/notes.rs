@@ -1,4 +1,4 @@
-//! The reports of a session to the handle of its connection.
+//! The reports of a session to its connection's `Control`.
 
 use super::{LayerEnd, Pump};
 use crate::core::half;
@@ -14,14 +14,15 @@ impl<T: Transport> Pump<T> {
         }
     }
 
-    /// Reports to the handle that the handshake is done.
+    /// Reports to the `Control` that the handshake is done.
     pub(super) fn note_secured(&self) {
         if let (Some(layer), Some(facts)) = (&self.layer, self.session.facts()) {
             layer.layer(TOKEN).control().note_secured(facts);
         }
     }
 
-    /// Reports to the handle how the connection ended, if this session knows it, before the layer beneath is released.
+    /// Reports to the `Control` how the connection ended, if this session knows it, before the layer beneath is
+    /// released.
     pub(crate) fn note_end(&self) {
         let Some(layer) = self.layer.as_ref().filter(|_| self.layer_end != LayerEnd::Stays) else { return };
         if self.session.is_answered() && !self.is_beneath && layer.layer(TOKEN).queued_bytes() == 0 {

@@ -17,7 +17,7 @@ use crate::transport::layer::TOKEN;
 /// The largest number of rounds of wake-ups that one call handles before it leaves the rest to the tasks.
 const MAX_WAKES: usize = 8;
 
-/// The pump that the halves, the handles and the wakers share.
+/// The pump that the halves, the connection's `Control` and the wakers share.
 pub(crate) struct SharedPump<T> {
     pump: Mutex<Pump<T>>,
     /// The waker was called while another thread held the lock. That thread runs the pump.
@@ -119,7 +119,7 @@ impl<T: Transport> SharedPump<T> {
                 self.unlock_and_wake_all(held);
             }
         }
-        // The limit is reached, so the waiting tasks do the rest.
+        // After MAX_WAKES rounds, the waiting tasks do the rest, so that this call ends.
         if let Some(pump) = self.try_lock() {
             self.unlock_and_wake_all(pump);
         }

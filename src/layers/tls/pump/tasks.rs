@@ -16,8 +16,8 @@ pub(crate) enum Want {
 }
 
 impl<T: Transport> Pump<T> {
-    /// Whether a close through the handle has taken this session from the application's halves (rule: close-16).
-    /// `closes`: the caller belongs to such a close.
+    /// Whether a [`Control::close`] has taken this session from the application's halves (rule: close-16). `closes`:
+    /// the caller belongs to such a close.
     #[inline]
     pub(crate) fn is_closed_elsewhere(&self, control: &Control, closes: bool) -> bool {
         control.is_touched() && !closes && control.is_close_asked() && !control.is_cut() && !self.is_beneath
@@ -73,7 +73,8 @@ impl<T: Transport> Pump<T> {
         match want {
             _ if session.is_aborted() => true,
             Want::Space => !session.send().may_write() || session.is_below_low_mark(),
-            // After a failed handshake, a task waits only until the alert has left.
+            // Accepted bytes leave only after the handshake. If the handshake has failed, a task waits only until the
+            // alert has left.
             Want::Drained => {
                 (!session.is_handshaking() || session.send().is_over())
                     && session.is_flushed()

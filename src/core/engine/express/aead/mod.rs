@@ -354,7 +354,7 @@ enum Key {
     #[cfg(feature = "aws-lc-rs")]
     AwsLc(aws_lc_rs::aead::LessSafeKey),
     #[cfg(feature = "ring")]
-    /// Boxed, because it holds the keys of all rounds and is large.
+    /// This key is boxed, because it holds the keys of all rounds and is large.
     Ring(Box<ring::aead::LessSafeKey>),
 }
 
