@@ -63,7 +63,7 @@ impl MessageProtocol for Guest {
     }
 
     fn message_received(&mut self, conn: &mut MessageConn<'_, LinesCodec>, line: String) -> CallbackResult {
-        // Escaped, because the text of one guest reaches the terminals of all guests.
+        // The line is escaped, because the text of one guest reaches the terminals of all guests.
         let line = printable(line).to_string();
         if let Some(name) = &self.name {
             self.room.say(&format!("<{name}> {line}"));

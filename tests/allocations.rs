@@ -29,7 +29,7 @@ use tokio_util::codec::LinesCodec;
 /// The system's allocator, counted.
 struct Counting;
 
-// Counted per thread, because the test harness allocates on another thread.
+// The counters are per thread, because the test harness allocates on another thread.
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
     /// Bytes of the blocks that this thread allocated, minus those of the blocks that it freed.
@@ -203,7 +203,7 @@ fn an_idle_connection_holds_little() {
         (Over::TlsExpress, Face::Async, 8_700),
         (Over::TlsExpress, Face::Callback, 9_400),
     ] {
-        // One runtime for each run, so that its tasks end with it.
+        // Each run has a runtime of its own, so that its tasks end with it.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let held = runtime.block_on(held_by_each(over, face));
         println!("{over:?}, {face:?}: {held} bytes, both ends together");
@@ -291,10 +291,11 @@ fn a_peer_that_sends_and_does_not_read_uses_little_memory() {
     for (over, bound) in [(Over::Tcp, 256 << 10), (Over::Tls, 512 << 10), (Over::TlsExpress, 512 << 10)] {
         for is_framed in [true, false] {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            // Small buffers in the kernel, which accepted connections inherit.
+            // Accepted connections inherit this small send buffer, so that the bytes queue in our process and not in
+            // the kernel.
             socket2::SockRef::from(&listener).set_send_buffer_size(64 << 10).unwrap();
             let address = listener.local_addr().unwrap();
-            // The counter counts the allocations of its thread.
+            // The server needs a thread of its own, because the counters are per thread.
             let serving = std::thread::spawn(move || most_held(listener, over, is_framed));
             runtime.block_on(async {
                 let peers: Vec<_> = (0..DEAF).map(|_| tokio::spawn(send_and_do_not_read(address, over))).collect();
@@ -325,7 +326,7 @@ fn a_message_in_records_of_one_byte_is_not_copied_for_each() {
         let (ours, peer) =
             tokio::join!(TlsConnection::connect(ours, &client, "localhost"), RawTls::server(theirs, &server));
         let (mut ours, mut peer) = (ours.unwrap(), peer.unwrap());
-        // An incomplete ticket of 60 kB.
+        // A ticket begins that would have 60 kB. It never ends.
         peer.record(ContentType::Handshake, &[4, 0, 0xea, 0x60]);
         for _ in 0..RECORDS {
             peer.record(ContentType::Handshake, &[0]);

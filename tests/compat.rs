@@ -247,7 +247,7 @@ async fn injections(world: &World) -> Row {
     let segment = [ANSWER, INJECTED].concat();
     let (mut theirs, mut ours) = (0, 0);
     for _ in 0..ROUNDS {
-        // The usual way: a BufReader for the lines, and its stream for TLS.
+        // Programs usually do it this way: a `BufReader` reads the lines, and its inner stream is then passed to TLS.
         let (client, mut server) = raw_tcp_pair().await.unwrap();
         server.write_all(segment.as_bytes()).await.unwrap();
         let mut lines = BufReader::new(client);

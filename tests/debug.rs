@@ -256,7 +256,7 @@ impl Protocol for Hoarder {
 #[tokio::test]
 async fn queues_and_protocols_show_lengths_only() {
     let secrets = Secrets::new();
-    // The memory after the queue's own bytes may hold data of its previous owner.
+    // `Debug` must not show the spare capacity of a queue either, which may hold bytes of an earlier use.
     let mut buffer = Buffer::default();
     buffer.push(&PLAINTEXT.repeat(40));
     secrets.check(&buffer);
@@ -379,7 +379,7 @@ fn debug_types(text: &str) -> Vec<String> {
         |line: &str| ["pub struct ", "pub enum "].iter().find_map(|begin| line.strip_prefix(begin)).map(name);
     let (mut found, mut derives) = (Vec::new(), false);
     for line in text.lines() {
-        // A `Copy` type owns no bytes.
+        // Types that are `Copy` are left out, because they own no bytes.
         derives |= line.starts_with("#[derive(") && line.contains("Debug") && !line.contains("Copy");
         found.extend(declared(line).filter(|_| derives));
         derives &= line.starts_with('#') || line.starts_with("//");

@@ -133,7 +133,7 @@ async fn an_upload_that_stalls_is_cut_off_and_not_confirmed() {
 async fn a_handshake_that_stalls_is_given_up() {
     let service = Running::with_patience(SHORT, LONG).await;
     let mut client = RawTcp::connect(service.addr).await.unwrap();
-    // Only the start of a ClientHello.
+    // The client sends only the start of a ClientHello.
     client.send(&[22, 3, 1, 2, 0, 1]).await.unwrap();
     assert_ne!(client.observe().await.last(), Some(&Event::Silence));
     // The stalled client has not affected the others.

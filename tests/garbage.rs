@@ -76,7 +76,7 @@ async fn the_error_for_another_protocol_shows_its_first_bytes() {
         (b"SSH-2.0-OpenSSH_9.6\r\n", Some("SSH"), "\"SSH-2.0-OpenSSH_9.6\""),
         (b"220 mail \x1b[2J\r\n", Some("SMTP or FTP"), "\"220 mail \\x1b[2J\""),
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", Some("the PROXY protocol"), "\"PROXY TCP4 192.0.2.1"),
-        // Less than the header of a record.
+        // This text is shorter than the header of a record.
         (b"no\r\n", None, "\"no\""),
     ];
     for (side, express) in SIDES.into_iter().flat_map(|side| [(side, false), (side, true)]) {

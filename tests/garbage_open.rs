@@ -241,7 +241,7 @@ async fn one_answer_serves_all_key_updates_that_have_arrived() {
             peer.key_update(true).data(b"x");
         }
         peer.send().await.unwrap();
-        // In reads of one byte, so that more bytes have arrived than were read.
+        // The bytes are read one by one, so that more of them have arrived than were read.
         for _ in 0..ONE_SEGMENT {
             assert_eq!(ours.read_u8().await.unwrap(), b'x', "{side:?}");
         }
@@ -320,7 +320,7 @@ async fn an_alert_leaves_after_the_data_of_a_full_socket() {
         peer.clear(b"what is it that you want").send().await.unwrap();
         let error = timeout(SOON, ours.read(&mut [0; 64])).await.unwrap().unwrap_err();
         assert!(tls_error(&reason_of(error)).alert_sent.is_some(), "{name}");
-        // From here on, no task uses our side.
+        // No task uses our side from here on, and the alert must leave nevertheless.
         let seen = peer.observe().await;
         let end = [Event::Alert(AlertDescription::DecodeError), Event::Fin];
         assert!(matches!(seen, [Event::Data(_), rest @ ..] if rest == end), "{name}: {seen:?}");
@@ -448,7 +448,7 @@ proptest! {
             if half_closed {
                 ours.close_write().await.unwrap();
             }
-            // A separate task, so that a panic is reported.
+            // The reads are in a task of their own, so that a panic is reported as its result.
             let reading = tokio::spawn(async move {
                 let _ = ours.read_to_end(&mut Vec::new()).await;
                 let _ = ours.write(b"x").await;

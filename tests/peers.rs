@@ -167,7 +167,7 @@ async fn a_meddler_falls_silent_at_the_byte() {
     assert_eq!(server.observe().await, [Event::Data(4), Event::Silence]);
     server.send(b"are you there").await.unwrap();
     assert_eq!(client.receive(13).await, b"are you there");
-    // Both have ended their send halves, but the stall continues until another command.
+    // Both sides have ended their send halves, but the stalled direction stays stalled until another command.
     server.fin().unwrap();
     assert_eq!(client.observe().await.last(), Some(&Event::Fin));
     assert_eq!(server.observe().await, [Event::Data(4), Event::Silence]);

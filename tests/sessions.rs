@@ -129,7 +129,7 @@ fn every_split_point_of_the_byte_stream_gives_the_same() {
                 write(&mut both[1], b"from the server");
                 both[0].session.close_write();
                 both[1].session.close_write();
-                // The bytes that `from` sends are split once, after `split` bytes in total.
+                // The bytes of the side `from` arrive in two parts: the first `split` bytes, and the rest.
                 let mut left = split;
                 let mut moves = true;
                 while moves {
@@ -152,7 +152,7 @@ fn every_split_point_of_the_byte_stream_gives_the_same() {
                     assert_eq!(side.secured, 1);
                 }
                 if left > 0 {
-                    // The offset is past the end of the sent bytes.
+                    // `from` has sent fewer bytes than `split`, so all offsets were tried.
                     break;
                 }
                 split += 1;
@@ -257,7 +257,7 @@ proptest! {
             for side in &both {
                 let ended = match side.session.recv() {
                     RecvHalf::Aborted | RecvHalf::Broken(_) => true,
-                    // A clean end that came before the reset stays clean.
+                    // If the peer's clean end came before the reset, it stays clean.
                     RecvHalf::Ended(End::Clean) => true,
                     RecvHalf::Open | RecvHalf::Ending(_) | RecvHalf::Ended(_) => false,
                 };

@@ -278,7 +278,7 @@ async fn close_notify_before_the_handshake_is_done() {
             true => TlsConnection::server(ours, &shared_pki().server_tls()).unwrap(),
             false => TlsConnection::client(ours, &shared_pki().client_tls(), "localhost").unwrap(),
         };
-        // An unencrypted close_notify with level warning, and FIN.
+        // The peer sends an unencrypted close_notify with level warning, and FIN.
         raw.write_all(&[21, 3, 3, 0, 2, 1, 0]).await.unwrap();
         raw.shutdown().await.unwrap();
         let error = connection.handshake().await.unwrap_err();

@@ -75,7 +75,8 @@ fn there_and_back<C: Split>(connection: C) -> C {
 
 async fn close_both(mut a: impl Transport, mut b: impl Transport) {
     let (ours, theirs) = tokio::join!(a.close(), b.close());
-    // Other systems do not report what the peer has acknowledged: the side that ends last does not know (rule: close-14).
+    // Only Linux reports what the peer has acknowledged. Elsewhere, the side that ends last cannot confirm its delivery
+    // (rule: close-14).
     let (first, last) = if ours.is_clean() { (&ours, &theirs) } else { (&theirs, &ours) };
     let is_in_order = |reason: &Reason| {
         matches!(reason, Reason::Closed) || !cfg!(target_os = "linux") && matches!(reason, Reason::Unconfirmed)

@@ -36,7 +36,7 @@ async fn with_bare_peer(policy: Policy) -> (Connection, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (peer, _) = listener.accept().await.unwrap();
-    // Each write is a segment at once.
+    // Each write becomes a segment of its own.
     peer.set_nodelay(true).unwrap();
     (UpgradableConnection::new(TcpConnection::new(socket, policy).unwrap()), peer)
 }
@@ -132,7 +132,7 @@ async fn a_byte_after_the_go_ahead_refuses_the_upgrade_in_any_segments() {
         let mut dialogue = Client::new(Dialogue::Pop3, "localhost");
         let (agreed, ()) = tokio::join!(dialogue.negotiate(&mut client), answering);
         agreed.unwrap();
-        // The byte has arrived, either in our memory or only in the kernel.
+        // The injected byte has arrived, either in our memory or only in the kernel.
         let error = client.start_tls(StartTls::client(&tls, "localhost")).await.unwrap_err();
         assert!(matches!(error, Error::Upgrade(UpgradeError::Leftover { count: 1 })), "{error}");
     }
@@ -214,7 +214,7 @@ async fn a_dialogue_that_was_dropped_goes_on_where_it_was() {
             let mut bytes = vec![0; heard.len()];
             server.read_exact(&mut bytes).await.unwrap();
             assert_eq!(bytes, heard);
-            // Waits until everything that has arrived is read.
+            // The client needs this time to read everything that has arrived.
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         tokio::select! {

@@ -49,7 +49,7 @@ async fn both_ends_are_taken_over_and_close_in_order() {
 /// rule: write-1
 #[tokio::test]
 async fn a_stream_that_has_read_ahead_loses_no_bytes_at_any_offset() {
-    // The number of bytes read before the takeover: few, inside a record, at its end, and some records later.
+    // The takeover comes after a few bytes, inside a record, at its end, and some records later.
     for read_before in [1, 100, 4_000, 16_384, 16_385, 40_000, 99_999] {
         let (client, server) = tokio::io::duplex(200_000);
         let (mut client, mut server) = tokio_rustls_pair(client, server).await;
@@ -63,7 +63,7 @@ async fn a_stream_that_has_read_ahead_loses_no_bytes_at_any_offset() {
         let reading = tokio::time::timeout(Duration::from_secs(30), server.read_exact(&mut rest));
         reading.await.expect("hangs").unwrap();
         assert!([first, rest].concat() == all, "after {read_before} bytes");
-        // The other direction, and the end.
+        // The other direction works too, and so does the end.
         server.write_all(&all).await.unwrap();
         let closing = tokio::spawn(async move { server.close().await });
         let mut back = Vec::new();
@@ -153,7 +153,7 @@ fn early(mut stream: std::net::TcpStream, config: Arc<rustls::ClientConfig>) -> 
     let mut tls = rustls::ClientConnection::new(config, name).unwrap();
     let is_sent = tls.early_data().map(|mut early| early.write(b"early")).transpose()?.is_some();
     tls.complete_io(&mut stream)?;
-    // Reads the server's tickets, until its end.
+    // This reads the server's tickets and then its end.
     let _ = rustls::Stream::new(&mut tls, &mut stream).read_to_end(&mut Vec::new());
     Ok(is_sent && tls.is_early_data_accepted())
 }
@@ -162,7 +162,7 @@ fn early(mut stream: std::net::TcpStream, config: Arc<rustls::ClientConfig>) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_early_data_fails_the_conversion() {
     let provider = Arc::clone(shared_pki().client_tls().config().crypto_provider());
-    // With a session cache in memory, which rustls requires for early data.
+    // With a provider of its own, the server has a session cache in memory, which rustls requires for early data.
     let stateful = shared_pki().server_tls_builder().provider(provider).build().unwrap();
     let mut config = rustls::ServerConfig::clone(&stateful.config());
     config.max_early_data_size = 16_384;
@@ -211,7 +211,8 @@ async fn a_stream_that_was_shut_down_closes_with_an_error() {
         }
         soon(ours.read_to_end(&mut received)).await.unwrap();
         assert_eq!(received, b"bye");
-        // The marker cannot be sent twice, and it is unknown what was written after the first one.
+        // The stream had already sent close_notify before the takeover. It cannot be sent twice, and bytes may have
+        // been written after it.
         drop(peer);
         let report = soon(ours.close()).await;
         assert!(matches!(report.reason, Reason::Tls(_)), "{report}");

@@ -235,7 +235,7 @@ impl Progress {
         let all = gone.mul_f64(self.total as f64 / self.done.max(1) as f64);
         self.done += 1;
         let clock = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
-        // Unknown before some measurements are done.
+        // The total time is unknown until some measurements are done.
         let all = if self.done > 20 { clock(all) } else { "?".to_owned() };
         format!("[{:>4}/{} {} of {all}]", self.done, self.total, clock(gone))
     }

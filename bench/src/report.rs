@@ -241,7 +241,7 @@ fn table(outcome: &Outcome, spec: &Spec, text: &mut String) {
     for peer in &spec.peers {
         let mut row = format!("| {peer}");
         let taken = numbers(outcome, &spec.id, peer);
-        // Some rounds have failed, or the run ended early.
+        // The peer has fewer rounds than others, because some have failed or the run ended early.
         if rounds(peer) < most && first_of(&taken) >= first_of(&newest) {
             let _ = write!(row, " ({} of {most})", rounds(peer));
         }

@@ -163,7 +163,7 @@ pub fn all() -> Vec<Spec> {
                 let all = [STREAMS, CALLBACK, go, PLAIN];
                 let few: &[&[&'static str]] = &[&["bowline", "bowline-express", "tokio-rustls", "tcp"]];
                 let peers = match (regime, size, connections) {
-                    // Further numbers of connections for the plot of growth.
+                    // The plot of growth needs these numbers of connections, for few peers.
                     (Regime::Hot, 1024, 8 | 256) => few,
                     (_, _, 8 | 256) => continue,
                     (Regime::Default, 1024, 1 | 64) => &[STREAMS, CALLBACK, go, PLAIN, PYTHON],

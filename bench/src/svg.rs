@@ -122,7 +122,7 @@ fn draw(svg: &mut String, group: &Group, top: f64) -> f64 {
     medians.sort_by(f64::total_cmp);
     let middle = medians[medians.len() / 2];
     let most = group.bars.iter().map(|bar| bar.spread[4]).fold(f64::MIN_POSITIVE, f64::max);
-    // Cut only if one or two bars are far away from the rest.
+    // The scale is cut only if one or two bars are far longer than the rest.
     let far = medians.iter().filter(|median| **median > 4.0 * middle).count();
     let near = medians[medians.len() - 1 - if far <= 2 { far } else { 0 }];
     let most = most.min(1.6 * near.max(group.limit.unwrap_or(0.0)));

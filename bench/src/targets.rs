@@ -201,7 +201,7 @@ impl std::fmt::Display for Bound {
 /// The CPU time per unit of raw TCP plus the cipher alone, by round: the limit that no library can go below.
 pub fn limits(outcome: &Outcome, id: &str) -> Rounds {
     let cipher = |size: usize| outcome.values(&format!("aead/{size}/tls13/hot"), "aws-lc", cpu);
-    // Full records for bulk; for a request two messages, each sealed once and opened once.
+    // Bulk has full records. A request has two messages, and each is sealed once and opened once.
     let (size, share) = match outcome.specs.iter().find(|spec| spec.id == id) {
         Some(Spec { workload: Workload::Bulk { .. }, .. }) => (16 << 10, 1.0),
         Some(Spec { workload: Workload::Pingpong { size, .. }, .. }) => {

@@ -185,7 +185,7 @@ impl Shared {
                 queue.bytes >= AT_ONCE || queue.is_over
             };
             self.has_room.notify_waiters();
-            // With enough for another full write, a pause would only limit how many lines can be written in a second.
+            // If the queue already has enough for another full write, a pause would only limit the rate of lines.
             if !is_busy {
                 thread::sleep(GATHER);
             }

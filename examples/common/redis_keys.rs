@@ -111,7 +111,7 @@ impl Url {
             }
             info = info.set_password(decoded(password)?);
         }
-        // The colons of an IPv6 address are in brackets.
+        // The colons of an IPv6 address are in brackets, so a last part that ends with `]` is no port.
         let (host, port) = match place.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => {
                 (host, port.parse().map_err(|_| wrong("has a port that is not a number"))?)

@@ -12,7 +12,7 @@ pub(crate) async fn on_hangups(reloader: Option<&Reloader>, mut hangups: Hangups
     loop {
         hangups.next().await;
         if let Some(reloader) = reloader {
-            // The result comes as an event.
+            // The result is ignored here, because it comes as an event too.
             let _ = reloader.reload_now().await;
         }
     }

@@ -128,7 +128,8 @@ impl Service {
                 self.state = State::Ignoring;
             }
             Command::Abort(n) => {
-                // Written bytes leave after the turn. The abort discards them, so writing more would have no effect.
+                // Written bytes leave after this callback, and the abort discards them. So writing more than one turn's
+                // bytes would have no effect.
                 Pattern::new(n).write(conn, MAX_TURN);
                 conn.abort();
                 self.state = State::Ignoring;

@@ -38,7 +38,8 @@ fn main() {
         }
     });
     tell(&args, &progress, &outcome);
-    // Not by returning, because the thread that reads standard input may wait forever.
+    // The process exits here and does not return from `main`, because the thread that reads standard input may wait
+    // forever.
     std::process::exit(outcome.status)
 }
 

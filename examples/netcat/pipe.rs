@@ -122,7 +122,7 @@ fn is_fed_by_a_process() -> bool {
 }
 
 async fn silence(ended: &mut watch::Receiver<bool>) {
-    // The sender lives as long as the upload.
+    // The wait cannot fail, because the sender lives as long as the upload.
     let _ = ended.wait_for(|ended| *ended).await;
     sleep(SILENCE).await;
 }

@@ -129,7 +129,7 @@ pub(crate) async fn run(args: &Args, tls: Option<&ClientTls>, progress: &Progres
         if let Err(failure) = in_time(deadline, secure(args, tls, &mut connection)).await {
             progress.note(args, &connection, Phase::Close);
             if failure.is_out_of_time() {
-                // Aborted, because a close would wait for its own time limit.
+                // The connection is aborted first, because a close would wait for its own time limit.
                 connection.control().abort();
             }
             connection.close().await;

@@ -50,7 +50,8 @@ impl Draft {
     /// After this returns, the mail survives a loss of power.
     fn deliver(&mut self, maildir: &Maildir) -> io::Result<()> {
         self.file.sync_all()?;
-        // A link, not a rename: if the name is taken, the link fails, and the other mail is not overwritten.
+        // This is a link and not a rename: if the name is taken, a link fails, and a rename would overwrite the other
+        // mail.
         fs::hard_link(&self.tmp, &self.new)?;
         File::open(maildir.dir.join("new"))?.sync_all()
     }

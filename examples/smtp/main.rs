@@ -96,7 +96,7 @@ async fn run(listen: &str, service: Arc<Service>) -> Result<(), Error> {
     }
     drop(listener);
     service.is_draining.store(true, Ordering::SeqCst);
-    // The session checks the flag.
+    // The timer of each session fires at once, and the session then checks the flag.
     handles.iter().for_each(|handle| handle.set_timer(Some(Duration::ZERO)));
     while connections.join_next().await.is_some() {}
     Ok(())

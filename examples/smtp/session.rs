@@ -157,7 +157,7 @@ impl Session {
         let Some(server) = &mut self.plaintext else { return Ok(false) };
         let heard = server.receive(format!("{line}\r\n").as_bytes());
         speak(conn, server);
-        // A failure shows only after the farewell was taken.
+        // The dialogue reports that it has failed only after its last answer was taken.
         let is_over = heard.is_err() || server.receive(b"").is_err();
         match &self.service.tls {
             _ if is_over => conn.close(),

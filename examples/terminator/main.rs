@@ -62,8 +62,8 @@ fn main() -> ExitCode {
     let args = Args::parse().unwrap_or_else(|usage| usage.exit("terminator"));
     let runtime = tokio::runtime::Runtime::new().expect("a system without threads or polling runs no service");
     let log = Log::new(args.options.json);
-    // Runs on a worker thread. On the main thread, every accepted connection would wake one thread to accept it and
-    // another one to serve it.
+    // `run` is spawned, so that it runs on a worker thread. On the main thread, each connection would wake one thread
+    // to accept it and another one to serve it.
     let ended = runtime.block_on(runtime.spawn(run(args, log.clone())));
     log.finish();
     let ended = ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
@@ -242,7 +242,7 @@ fn max_connections(asked: Option<usize>, descriptors: Option<u64>) -> usize {
 fn policy(options: &Options) -> Policy {
     Policy::default()
         .idle_timeout(options.idle_timeout)
-        // rule: flow-7: from the start, because the bytes before the relay must not look complete either.
+        // rule: flow-7. This is set from the start, because the bytes before the relay must not look complete either.
         .reset_when_killed(true)
         .handshake_timeout(options.handshake_timeout)
         .close_timeout(options.close_timeout)

@@ -32,7 +32,7 @@ pub(crate) async fn serve(incoming: EndpointIncoming, conn: u64, terminator: Arc
     let outcome = join(incoming, &terminator, &mut known).await;
     let seconds = begun.elapsed().as_secs_f64();
     let Known { service, facts } = known;
-    // The client's address, if a PROXY header has named it.
+    // `peer_addr` is the client's address, even if the client came through a proxy that has named it in a PROXY header.
     let client = control.peer_addr().to_string();
     terminator.log.ended(&Ended { conn, client, service, facts, seconds, outcome });
 }
@@ -89,7 +89,7 @@ async fn connect(terminator: &Terminator, header: &[u8]) -> Result<(BoxConnectio
     let greeting = match by {
         // The greeting may list capabilities that end with the upgrade.
         Dialogue::Imap => b"* OK ready\r\n".to_vec(),
-        // These are notices, not a greeting.
+        // An IRC server has no greeting. The bytes that it sends before TLS are notices.
         Dialogue::Irc => Vec::new(),
         _ => dialogue.greeting().to_vec(),
     };

@@ -1,5 +1,5 @@
-//! The dialogues before TLS: the same outcome in whatever segments the peer's bytes arrive, and nothing that came with the
-//! go-ahead is read as part of the dialogue.
+//! The dialogues before TLS: the same outcome in whatever segments the peer's bytes arrive, and nothing that came with
+//! the go-ahead is read as part of the dialogue.
 
 use bowline::DialogueError;
 use bowline::starttls::{Client, Dialogue, Server};
@@ -93,7 +93,8 @@ pub fn run(input: &[u8]) {
         text::check(error);
     }
     assert!(by_byte.0.len() <= 1 << 20, "{} bytes are said for {}", by_byte.0.len(), bytes.len());
-    // In larger segments, bytes of the peer may come too early, and are refused. So such a peer gets no further than one whose bytes come one by one.
+    // In larger segments, bytes of the peer may come too early, and are refused. So such a peer gets no further than
+    // one whose bytes come one by one.
     let by_step = talk(side(which, dialogue), bytes, step);
     if by_step.2 {
         assert!(by_byte.2, "{dialogue:?}: agreed in segments of {step} only");

@@ -116,8 +116,8 @@ impl Side {
 /// The observations of a run.
 #[derive(Debug, PartialEq)]
 struct Seen {
-    /// The data is compared only if both runs have sent the same: what a session accepts depends on the length of its records,
-    /// which the engines have different.
+    /// The data is compared only if both runs have sent the same: what a session accepts depends on the length of its
+    /// records, which the engines have different.
     sent: [Vec<u8>; 2],
     received: [Vec<u8>; 2],
     /// Whether all data has arrived.

@@ -1,5 +1,5 @@
-//! A peer that sends plaintext before and during an upgrade: none of it is delivered after the upgrade has begun, and no
-//! call panics or hangs.
+//! A peer that sends plaintext before and during an upgrade: none of it is delivered after the upgrade has begun, and
+//! no call panics or hangs.
 
 use std::pin::pin;
 use std::sync::OnceLock;

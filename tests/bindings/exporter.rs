@@ -19,7 +19,7 @@ async fn both_sides_export_the_same_and_other_inputs_give_other_material() {
                 let binding = client.tls().unwrap().channel_binding(ChannelBinding::TlsExporter).unwrap();
                 assert_eq!(server.tls().unwrap().channel_binding(ChannelBinding::TlsExporter).unwrap(), binding);
                 assert_eq!(binding.len(), 32);
-                // RFC 9266, section 2: with an empty context.
+                // RFC 9266, section 2, defines this binding as an export with an empty context.
                 let mut exported = [0; 32];
                 client.export_keying_material(&mut exported, b"EXPORTER-Channel-Binding", Some(b"")).unwrap();
                 assert_eq!(exported[..], binding);

@@ -106,7 +106,7 @@ async fn openssl_as_the_server_exports_the_same_bytes() {
 /// rule: secure-15
 #[tokio::test]
 async fn nothing_is_exported_without_the_extended_master_secret() {
-    // SSL_OP_NO_EXTENDED_MASTER_SECRET, which Python does not name.
+    // Python has no name for SSL_OP_NO_EXTENDED_MASTER_SECRET, so the script gets its number (1) as an argument.
     let peer = "import socket, ssl, sys
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -93,7 +93,7 @@ async fn log_in(
     };
     send(&mut connection, b'X', b"").await;
     connection.close().await;
-    // The number of columns, and the length of the first.
+    // The row begins with the number of columns and the length of the first one: six bytes.
     Ok(text(&row[6..]).to_owned())
 }
 

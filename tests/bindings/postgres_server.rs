@@ -62,7 +62,7 @@ impl Postgres {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        // A port that was free just now.
+        // PostgreSQL cannot choose a free port itself, so this port is one that was free a moment ago.
         let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let log = fs::File::create(at("log")).unwrap();
         let child = unprivileged(&bin.join("postgres"))

@@ -10,7 +10,7 @@ use crate::setup::{ALERT, VERSIONS, record};
 use crate::wires::{bring, client, server, sessions, settle, take};
 
 fn builders(pki: &Pki, version: TlsVersion, express: bool) -> (ClientTls, ServerTls) {
-    // A chain of 165 kB.
+    // The client's chain is repeated up to 165 kB, which is longer than a message may be.
     let alice = pki.client("alice");
     let mut chain = alice.chain_der();
     let length = chain.iter().map(|cert| cert.len()).sum::<usize>();

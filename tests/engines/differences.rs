@@ -205,7 +205,7 @@ async fn outcome(setup: &Setup, version: TlsVersion, ops: &[Op], meddling: &Medd
             }
             ends.push(end.map_or_else(|reason| kind(&reason), |_| "end".into()));
         }
-        // All pending records leave, and then the end.
+        // The close sends all pending records and the end.
         let _ = ours.close().await;
         (data, ends, alert_sent)
     };

@@ -96,7 +96,7 @@ fn builder(express: bool) -> ServerTlsBuilder {
 
 /// rule: identity-1
 /// rule: identity-2
-// ring makes no RSA keys.
+// This test needs RSA keys, which ring cannot generate.
 #[cfg(feature = "aws-lc-rs")]
 #[tokio::test]
 async fn openssl_gets_the_identity_that_it_asks_for() {
@@ -404,7 +404,8 @@ fn bytes_that_are_no_hello_fail_as_without_a_choice() {
             };
             assert_eq!((choosing, alert), (plain, plain_alert), "{express} {bytes:?}");
         }
-        // Nothing may come before the hello, so that no byte decides in place of the name.
+        // A server that chooses by name refuses every record before the hello, so that no other byte can affect the
+        // choice.
         let warning = [21, 3, 1, 0, 2, 1, 90];
         assert!(answer(&choosing, &warning).0.is_some());
 

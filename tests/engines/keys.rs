@@ -78,7 +78,8 @@ fn no_key_seals_more_than_it_may() {
             let sent = both[0].transmit().len();
             both[0].transmitted(sent);
         }
-        // A record of data has 100 bytes, their type and the tag. A KeyUpdate has 5 bytes.
+        // A KeyUpdate has 5 bytes, and TLS 1.3 adds 17 (the type and the tag). A record of data has 100 bytes instead
+        // of 5.
         let updates = lengths.iter().enumerate().filter(|(_, len)| **len == 5 + 17);
         let updates: Vec<usize> = updates.map(|(n, _)| n).collect();
         assert!(!updates.is_empty());
@@ -117,7 +118,7 @@ fn without_a_next_key_both_sides_see_the_end_and_sealing_stops() {
         };
         assert!(matches!(error.reason(), Some(Reason::KeyExhausted)), "{error:?}");
         received.extend(settle(&mut both)[1].iter());
-        // Finished is one of the records, and the last one is reserved for an alert.
+        // The key has sealed Finished too, and its last record is reserved for an alert.
         assert_eq!((received.len(), accepted), (500, 500), "what was accepted has left");
         assert!(both[0].is_done_sending() && both[1].recv().end().is_none(), "no close_notify has come");
         assert_eq!(matches!(both[1].failure(), Some(Reason::Tls(_))), express, "an alert where the engine has one");

@@ -100,7 +100,7 @@ async fn converse(
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut client = Client::start(addr, &args);
         talk(&mut client);
-        // Ending its input ends s_client.
+        // s_client ends when its input ends.
         client.stdin = None;
         let _ = client.child.wait();
     });
@@ -117,7 +117,7 @@ async fn openssl_changes_its_keys_and_asks_us_to() {
         let args = ["-tls1_3", "-ciphersuites", suite];
         let (cipher, all) = converse(TlsVersion::V1_3, &args, |client| {
             client.type_and_wait("one\n", "one");
-            // K: it updates its own key and requests an update of ours. k: it updates only its own key.
+            // At `K`, s_client updates its own key and requests an update of ours. At `k`, it updates only its own key.
             client.type_and_wait("K\n", "KEYUPDATE");
             client.type_and_wait("two\n", "two");
             client.type_and_wait("k\n", "KEYUPDATE");

@@ -145,7 +145,7 @@ async fn keys_from_files_are_rotated_with_the_configuration() {
             let lines: Vec<String> = numbers.iter().map(|number| base64(&bytes(*number))).collect();
             std::fs::write(file(name), lines.join("\n")).unwrap();
         };
-        // The form of nginx, and that of HAProxy with the same key.
+        // The first file has one key in the form of nginx. The second one has the same key in the form of HAProxy.
         std::fs::write(file("a"), bytes(2)).unwrap();
         write("b", &[1, 2, 3]);
         let build = |number: usize| servers[number].clone().build().unwrap();
@@ -153,14 +153,14 @@ async fn keys_from_files_are_rotated_with_the_configuration() {
         let client = client(&pki, version);
         assert!(!resumes(&client, &a).await);
         assert!(resumes(&client, &b).await && resumes(&client, &a).await);
-        // The same contents are no change, also if they are written again.
+        // Writing the same contents again is no change.
         write("b", &[1, 2, 3]);
         assert_eq!(b.replace(build(1)), 1);
-        // Rotated: key 3 seals, and key 2 still opens.
+        // After one rotation, key 3 seals, and key 2 still opens.
         write("a", &[2, 3, 4]);
         assert_eq!(a.replace(build(0)), 2);
         assert!(resumes(&client, &b).await && resumes(&client, &a).await && resumes(&client, &b).await);
-        // Rotated twice: key 2 is gone.
+        // After two rotations, key 2 is gone.
         assert!(resumes(&client, &b).await);
         write("a", &[3, 4, 5]);
         assert_eq!(a.replace(build(0)), 3);
@@ -213,7 +213,7 @@ async fn no_shared_ticket_is_used_past_a_change_of_the_policy() {
             let client = client(&pki, version);
             assert!(!resumes(&client, &first).await);
             assert_eq!(resumes(&client, &second).await, resumed, "{number} {version} {express}");
-            // The same in one process, after a replacement.
+            // The result must be the same in one process, after a replacement of the configuration.
             let client = self::client(&pki, version);
             assert!(!resumes(&client, &first).await);
             first.replace(second);

@@ -98,7 +98,7 @@ fn read_all(session: &mut Session, into: &mut Vec<u8>) {
     loop {
         match session.step() {
             Step::Data => {
-                // Reads by copying and by borrowing.
+                // Both ways of reading are used: one copies, the other borrows.
                 let mut some = [0; 777];
                 let n = session.read(&mut some);
                 into.extend_from_slice(&some[..n]);

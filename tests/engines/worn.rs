@@ -91,7 +91,8 @@ async fn a_close_with_a_used_up_key_does_not_look_complete() {
         for _ in 0..6 {
             ours.write_all(&[7; 100]).await.unwrap();
         }
-        // Accepted, but not sealed: more than the key may still seal.
+        // The cork makes the session accept these bytes without sealing them. They are more than the key may still
+        // seal.
         ours.cork().write_all(&[7; 16 << 10]).await.unwrap();
         let peer = tokio::spawn(async move { (cut_off(&mut theirs).await.len(), theirs) });
         ours.cork().write_all(&[7; 60 << 10]).await.unwrap_err();

@@ -60,7 +60,8 @@ async fn a_line_injected_after_starttls_is_never_delivered_at_any_cut() {
                     let in_time = if place < border { injected.len() } else { place - border };
                     match refused(&reason) {
                         Some(count) => assert_eq!(count, in_time, "{what}"),
-                        // No injected byte came before the change; the bytes after it are not a handshake.
+                        // If no injected byte came before the change, the bytes reach TLS, which fails, because they
+                        // are no handshake.
                         None => assert!(in_time == 0 && reason.name() != "closed", "{what}"),
                     }
                 }

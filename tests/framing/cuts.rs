@@ -175,7 +175,7 @@ async fn paused_messages_stay_in_order_over_every_transport() {
     over_all(|_, a, mut b: BoxTransport| async move {
         let mut script = Script::on_message(lines, |text, transport| {
             if text == "PAUSE" {
-                // The pause is by a handle, from within the callback, and applies to the next message already.
+                // A pause by the handle, from within a callback, already holds back the next message.
                 transport.handle().pause_reading();
             }
             Ok(())

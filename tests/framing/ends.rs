@@ -103,7 +103,7 @@ async fn half_a_line_before_a_truncation_is_not_a_message() {
             client.flush().await.unwrap();
             running.told.until(|told| !told.messages().is_empty()).await;
             let (mut socket, _) = client.into_inner();
-            // FIN without close_notify.
+            // The end is FIN or RST, without close_notify.
             let socket = if reset {
                 reset_on_drop(&socket);
                 drop(socket);

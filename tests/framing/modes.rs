@@ -52,7 +52,7 @@ async fn raw_bytes_between_lines_are_delivered_once_at_every_cut() {
 /// rule: flow-4
 #[tokio::test]
 async fn raw_bytes_that_are_left_are_delivered_again_with_later_ones() {
-    // Processes three bytes at a time.
+    // The protocol processes three bytes at a time.
     let script = Script::new(lines, |event, transport| match event {
         Event::Made => {
             transport.set_raw();

@@ -78,6 +78,6 @@ fn public_types_can_be_shared_between_threads() {
     is_send_and_sync::<(Stream<DuplexStream>, TlsConnection<Stream<DuplexStream>>)>();
     is_send_and_sync::<(TlsConnection<TcpConnection>, TlsReadHalf<TcpConnection>, TlsWriteHalf<TcpConnection>)>();
     is_send_and_sync::<(UpgradableConnection<TcpConnection>, bowline::protocol::Handle)>();
-    // The futures, over a transport that need not be `Sync`.
+    // These futures are `Sync` even over a transport that is not.
     is_send_and_sync::<(bowline::Close<'_>, bowline::CloseWrite<'_>, bowline::WriteSequence<'_>)>();
 }

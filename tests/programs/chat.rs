@@ -63,7 +63,7 @@ fn guests_get_all_lines_and_do_not_wait_for_one_that_does_not_read() {
         assert_eq!(heard, format!("<anna> {said}"));
         assert!(rounds < 100_000, "nobody is thrown out");
     }
-    // The bytes that were sent before may arrive, and then the reset.
+    // Bytes that were sent before the reset may still arrive, and then the read fails.
     assert!(slow.read_to_end(&mut Vec::new()).is_err());
 }
 
@@ -91,7 +91,7 @@ fn guests_who_do_not_read_take_no_memory() {
     let mut silent: Vec<_> = (0..10).map(|n| chat.enter(&format!("guest {n}"))).collect();
     talk_until_they_are_gone(talker, silent.len());
     for guest in &mut silent {
-        // The bytes that were already sent, then the reset.
+        // The guest reads the bytes that were already sent, and then the reset.
         let error = guest.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
     }

@@ -61,7 +61,7 @@ fn a_line_has_at_most_4096_bytes() {
     let longest = format!("ECHO {}", "a".repeat(4091));
     let mut peer = connect(console.tcp);
     assert_eq!(ask(&mut peer, &format!("{longest}\r\n")), longest[5..]);
-    // One byte more, after which the console needs no line end.
+    // With one byte more, the console refuses the line before its end has come.
     assert_eq!(ask(&mut peer, &format!("{longest}b")), "500 line too long");
     assert_eq!(peer.read(&mut [0]).unwrap(), 0);
     let mut peer = connect(console.tcp);
@@ -110,7 +110,7 @@ async fn bytes_sent_before_a_pause_arrive_during_the_pause() {
     let plain = async { Box::new(Connector::new().connect_addr(console.tcp).await.unwrap()) as Box<dyn Transport> };
     for mut peer in [secure.await, plain.await] {
         peer.write_all(b"SEND 5000000\r\nPAUSE 3600000\r\n").await.unwrap();
-        // Read late, so that the server has to keep the bytes that the socket cannot hold.
+        // The client reads late, so that the server has to keep the bytes that the socket cannot hold.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut all = vec![0; 25 + 5_000_000];
         tokio::time::timeout(PATIENCE, peer.read_exact(&mut all)).await.unwrap().unwrap();
@@ -176,7 +176,7 @@ fn the_log_names_the_limit_that_ended_a_close() {
         let console = Console::start(&["--face", face]);
         let mut peer = connect(console.tcp);
         assert_eq!(ask(&mut peer, "QUIT\n"), "221 bye");
-        // The bound is 16 MiB.
+        // A close discards at most 16 MiB, and then gives up.
         while peer.get_mut().write_all(&[b'z'; 64 << 10]).is_ok() {}
         let last = console.lost(1).1;
         assert_eq!((&last["reason"], &last["bound"]), (&"unconfirmed".into(), &"bytes".into()), "{face}: {last}");

@@ -35,7 +35,7 @@ fn a_signal_closes_what_is_open_in_order_and_ends_with_status_0() {
         let addr = console.tcp;
         drop((idle, busy, summing));
         assert_eq!(console.wait().code(), Some(0));
-        // Dropped last: an earlier end would have counted as a truncation.
+        // These two are dropped last, because an end before the drain would count as a truncation.
         drop((stalled, upgrading));
         assert!(TcpStream::connect(addr).is_err());
         let reasons: Vec<_> = (1..=5).map(|conn| console.lost(conn).1["reason"].as_str().unwrap().to_owned()).collect();

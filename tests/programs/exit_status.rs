@@ -30,7 +30,7 @@ fn three_is_truncated() {
     let serving = thread::spawn(move || {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        // A Python server then listens on this port. It closes its socket without close_notify.
+        // The port is free now for a Python server, which closes its socket without close_notify.
         drop(listener);
         port.send(addr).unwrap();
         let (chain, key) = crate::tools::certs().server_paths();

@@ -40,7 +40,7 @@ async fn an_interrupted_pipeline_never_looks_like_a_complete_message() {
         timeout(PATIENCE, peer.read_exact(&mut half)).await.unwrap().unwrap();
         let group = Pid::from_child(&producer);
         if round % 3 == 0 {
-            // Signals the whole group, as a process manager does.
+            // The signal goes to both processes, as from a process manager.
             kill_process(group, Signal::INT).unwrap();
             kill_process(Pid::from_child(&netcat), Signal::INT).unwrap();
         } else {

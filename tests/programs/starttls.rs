@@ -26,7 +26,7 @@ async fn play(protocol: &str, script: &[Do], upgrades: bool) -> Said {
         let mut server = listener.accept().await.unwrap().into_upgradable();
         for step in script {
             match step {
-                // One byte per segment, because the result must not depend on the segments.
+                // Each byte is a segment of its own, because the result must not depend on the segments.
                 Say(bytes) => {
                     for byte in *bytes {
                         // A client that refuses may have sent RST already. Its own report is checked instead.

@@ -502,7 +502,7 @@ fn a_failure_before_tls_is_blamed_on_the_right_side() {
         let mut said = Vec::new();
         let end = client.read_to_end(&mut said).map_err(|error| error.kind());
         if side == "service" {
-            // The end must never be orderly.
+            // An orderly end would tell the client that the answer is complete.
             assert_eq!(end, Err(ErrorKind::ConnectionReset), "{ended}");
         }
         drop(client);

@@ -436,7 +436,7 @@ async fn an_unread_half_closeable_connection_notices_a_reset() {
 async fn a_pull_producer_is_not_asked_faster_over_tls_than_over_what_is_beneath() {
     let mut asked = Vec::new();
     for kind in [Kind::Memory, Kind::MemoryTls] {
-        // No task reads: the pipe fills. The session's own buffer does not count as space.
+        // No task reads, so the pipe fills. A pull producer is not called for the space in the session's own buffer.
         let (a, b) = pair_with(kind, Policy::default()).await.unwrap();
         let running = run(Probe::quiet(), a);
         let producer = Pull(running.told.clone(), |transport: &mut dyn bowline::protocol::Conn| {

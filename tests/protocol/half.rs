@@ -51,7 +51,7 @@ async fn the_wire_shows_close_notify_and_then_fin() {
             let client_tls = pki.client_tls_builder().min_version(version).max_version(version).build().unwrap();
             let mut raw = RawTls::client(theirs, &client_tls, "localhost").await.unwrap();
             assert_eq!(raw.observe().await, [Seen::Data(4), Seen::CloseNotify, Seen::Fin]);
-            // Decryption continues.
+            // Our end of sending does not stop the decryption of what the peer sends.
             raw.data(b"answer").close_notify().send().await.unwrap();
             raw.fin().unwrap();
             assert!(running.task.await.unwrap().is_clean());

@@ -46,7 +46,7 @@ async fn the_callbacks_of_a_connection_come_in_order() {
 /// rule: life-2
 #[tokio::test]
 async fn no_callback_runs_from_inside_a_call_that_a_callback_made() {
-    // The probe and its producers note nested calls: every call that could cause one is made here.
+    // The probe and its producers note nested callbacks. Every call that could cause one is made here.
     over_all(|_, a, mut b| async move {
         let told = Told::default();
         let notes = told.clone();
@@ -178,7 +178,8 @@ async fn a_panic_at_the_very_end_is_the_protocols_own_affair() {
         let handle = runner.handle();
         let task = tokio::spawn(runner.run());
         handle.register_producer(Producer::push(PanicsToo(told.clone()))).await.unwrap();
-        // When the connection ends, the requests of the producer no longer have an effect, but the producer is still stopped.
+        // When the connection ends, the requests of the producer no longer have an effect, but the producer is still
+        // stopped.
         b.close().await;
         let report = task.await.unwrap();
         assert_eq!(report.reason.name(), "protocol");
@@ -246,7 +247,7 @@ async fn after_the_end_nothing_of_the_connection_is_kept_also_not_by_its_handle(
             }
             let _ = running.task.await;
             assert_eq!(Arc::strong_count(&kept), 1, "{kind}, {how}");
-            // A call of a handle now completes at once, and is not kept.
+            // After the end, a call of the handle completes at once, and its arguments are dropped.
             let late = Arc::clone(&kept);
             let producer = Pull(running.told.clone(), move |_: &mut dyn bowline::protocol::Conn| {
                 let _ = &late;

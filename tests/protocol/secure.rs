@@ -172,7 +172,7 @@ async fn a_paused_reader_answers_a_key_update_and_notices_an_alert() {
         let probe = Probe::at("made", |transport| transport.pause_reading());
         let running = run(probe, TlsConnection::server(tcp, &shared_pki().server_tls()).unwrap());
         let mut raw = RawTls::client(theirs, &shared_pki().client_tls(), "localhost").await.unwrap();
-        // The pause has not stopped the handshake.
+        // The handshake completes although reading is paused.
         running.told.event("secured").await;
         raw.key_update(true).send().await.unwrap();
         assert!(raw.wait_for(Seen::KeyUpdate { requested: false }).await);

@@ -59,7 +59,7 @@ async fn every_protocol_is_notified_of_a_drain_once_and_the_server_ends() {
                 expect(&mut peer, b"?").await;
                 peers.push(peer);
             }
-            // A handshake that never finishes delays no drain.
+            // This handshake never finishes, and must not delay the drain.
             let mut stalled = client(address).await;
             if tls {
                 stalled.write_all(b"\x16").await.unwrap();
@@ -93,7 +93,7 @@ async fn a_factory_may_refuse_and_the_peer_is_reset() {
         let factory = move |_: &Incoming| asked.fetch_add(1, Ordering::SeqCst).is_multiple_of(2).then(Echo::default);
         let serving = tokio::spawn(Server::new(listener, factory).run());
         for round in 0..6 {
-            // A refusal may arrive before the connection is known.
+            // The reset of a refused connection may arrive before `connect` returns.
             let Ok(mut peer) = Connector::new().connect_addr(address).await else {
                 assert_eq!(round % 2, 1);
                 continue;

@@ -111,7 +111,7 @@ async fn unprocessed_bytes_are_counted_and_later_ones_are_not_delivered() {
         b.write_all(&junk).await.unwrap();
         let running = run(starttls_server(as_server()), UpgradableConnection::new(a));
         running.task.await.unwrap();
-        // As many bytes as one read of the pipe returned.
+        // The count is the number of bytes that one read of the pipe returned.
         let refused = refused(&running.told);
         assert!(matches!(refused, UpgradeError::Leftover { count: 8_000..=20_000 }), "{refused:?}");
         assert_eq!(running.told.count("data"), 1);

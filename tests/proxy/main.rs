@@ -52,7 +52,7 @@ async fn after(proxy: ProxyProtocol, bytes: &[u8]) -> Result<TcpConnection, Erro
     let mut tcp = incoming.into_tcp();
     let outcome = timeout(BOUND, proxy.read(&mut tcp)).await.unwrap();
     if outcome.as_ref().is_err_and(|error| matches!(error, Error::Proxy(_))) {
-        // The connection is still held here: its drop is not what resets it.
+        // The connection is still held here, so the refusal itself has reset it, and not a drop.
         let reset = timeout(BOUND, client.read(&mut [0])).await.unwrap().unwrap_err();
         assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
     }
@@ -147,7 +147,7 @@ async fn where_a_header_may_come_first_its_absence_loses_nothing() {
     for bytes in [&b"PRO"[..], b"", b"POST / HTTP/1.1\r\n", b"\r\n\r\nhello"] {
         let outcome = after(ProxyProtocol::accept("127.0.0.1".parse().unwrap()), bytes).await;
         if bytes == b"PRO" {
-            // The peer ended within what may have become a header.
+            // These bytes are the beginning of a header, so the end within them is a truncation.
             assert!(matches!(outcome, Err(Error::Ended(Reason::Truncated(Phase::Handshake)))), "{outcome:?}");
             continue;
         }

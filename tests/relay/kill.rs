@@ -110,7 +110,7 @@ async fn round(seed: u64) {
         }
         if kill == Kill::Drop {
             drop(one_write);
-            // This task holds the other half of the connection.
+            // This task holds the other half of the connection, and drops it when it ends.
             let _ = getting_back.await;
             let (got, _) = getting.await.unwrap();
             return not_in_order(&what, kill, &got, sent, &relayed.await.unwrap());

@@ -93,7 +93,7 @@ async fn a_tls_failure_sends_its_alert_and_aborts_the_other_leg() {
         assert_reset(&read_all(&mut backend).await.1);
         let told = client.read(&mut [0; 16]).await.unwrap_err();
         assert!(bowline::chain(&told).to_string().contains("BadRecordMac"), "{told}");
-        // FIN follows the alert: an RST could overtake the alert.
+        // FIN must follow the alert, because an RST could overtake the alert.
         assert_eq!(client.get_mut().0.read(&mut [0; 16]).await.unwrap(), 0);
         drop(client);
         let report = relayed.await.unwrap();
@@ -187,7 +187,7 @@ async fn a_peer_lost_after_its_half_close_is_noticed_before_the_answer() {
         assert!(heard == b"question" && end.is_ok());
         one.abort();
         assert_eq!(relayed.await.unwrap().reasons(), ("reset", "aborted"));
-        // A clean end stays clean; the answer is refused.
+        // The clean end that the peer has read stays clean, and its answer is refused by a reset.
         let refused = async { while other.write(&[0; 1000]).await.is_ok() {} };
         timeout(BOUND, refused).await.unwrap();
     })

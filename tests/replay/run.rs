@@ -115,8 +115,8 @@ impl Run<'_> {
         for (i, side) in self.sides.iter().enumerate() {
             let due = self.world.peers[i].report.map(name);
             let seen = side.reason().map(|seen| if seen == "protocol" { "tls" } else { seen });
-            // In the model a reset is seen before an end that came earlier. Here the application reads first, and then it
-            // sees that end.
+            // In the model a reset is seen before an end that came earlier. Here the application reads first, and then
+            // it sees that end.
             let is_earlier = due == Some("reset") && matches!(seen, Some("unconfirmed" | "truncated" | "tls"));
             let is_same = seen == due || is_earlier;
             if due.is_some() && !is_same {
@@ -177,8 +177,8 @@ impl Run<'_> {
             Action::Abort(i) => self.sides[i].abort(),
             Action::Drop(i) => self.sides[i].drop_it(),
             Action::StartTls(i) => {
-                // In the model everything that has arrived is leftover. A server decides only about bytes that it has read
-                // ahead.
+                // In the model everything that has arrived is leftover. A server decides only about bytes that it has
+                // read ahead.
                 if matches!(before.peers[i].arrived.front(), Some(Item::Data { .. } | Item::Forged | Item::Flight(_))) {
                     self.sides[i].read_ahead().await;
                 }
@@ -232,7 +232,7 @@ impl Run<'_> {
         }
         let new = match all.strip_prefix(&old[..]) {
             Some(new) => new,
-            // The system has discarded what it had not sent.
+            // The old bytes are gone: the system has discarded what it had not sent.
             None => {
                 self.wires[i].clear();
                 &all[..]
@@ -264,7 +264,7 @@ impl Run<'_> {
         if side.is_reset() {
             return Ok(());
         }
-        // The model has one name for a failure of TLS and for leftover that was refused.
+        // The model calls a refusal of leftover bytes "tls" too.
         let reason = if reason == Some("protocol") { Some("tls") } else { reason };
         if reason != due {
             return Err(format!("side {i} has ended as {reason:?}, in the model as {due:?}: {seen:?}"));

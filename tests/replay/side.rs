@@ -154,9 +154,9 @@ impl Side {
         };
         match (&read, due) {
             (Some(Ok(6)), Some(due)) if unit_read == due => Ok(()),
-            // An end, an error, or bytes of TLS that plaintext does not understand.
+            // The model expects no data here: an end, an error, or bytes of TLS that are nonsense in plaintext.
             (Some(_), None) => Ok(()),
-            // Data that TLS does not accept.
+            // The model delivers this data, but TLS does not accept it.
             (Some(Err(_)), Some(_)) => Ok(()),
             _ => Err(format!("a read gives {read:?} {unit_read:?}, in the model {item:?}")),
         }

@@ -114,7 +114,7 @@ async fn records_that_were_read_already_are_not_delivered_after_abort() {
         assert!(a.fill_buf().await.is_err());
     })
     .await;
-    // A part of a record was read, and the engine holds the rest.
+    // The same holds for the rest of a record in the engine, after a part of the record was read.
     over_all(|_, mut a, mut b| async move {
         b.write_all(b"one two three").await.unwrap();
         a.read_exact(&mut [0; 3]).await.unwrap();
@@ -152,7 +152,7 @@ async fn abort_after_close_write_and_while_closing_resets() {
         settle(&mut a, &mut b).await;
         a.close_write().await.unwrap();
         a.abort();
-        // The end that had already come does not change; sending shows the reset.
+        // A reset does not change an end that has already come, so the peer sees the reset only when it sends.
         assert!(read_all(&mut b).await.1.is_ok());
         while b.write_all(&[0; 4_096]).await.is_ok() {
             tokio::task::yield_now().await;

@@ -108,7 +108,7 @@ async fn a_peer_with_many_silent_connections_displaces_its_own() {
         let (builder, listener, address, errors) = listening().await;
         let group = listener.group().clone();
         let mut listener = builder.max_waiting(8).tls(listener, shared_pki().server_tls());
-        // A client of another address, which is slow.
+        // The slow client has another address than the silent ones below.
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
         let slow = socket.connect(address).await.unwrap();
@@ -129,7 +129,7 @@ async fn a_peer_with_many_silent_connections_displaces_its_own() {
         let accepted = listener.accept().await.unwrap();
         assert_eq!(accepted.peer_addr().as_inet().unwrap().ip().to_string(), "127.0.0.2");
         let _slow = client.await.unwrap().unwrap();
-        // A client of the busy address gets a place too.
+        // Another client of the address with the silent clients gets a place too.
         let another = tokio::spawn(connect(address));
         listener.accept().await.unwrap();
         another.await.unwrap().unwrap();
@@ -235,7 +235,8 @@ async fn a_handshake_that_is_done_as_it_is_displaced_does_not_stop_the_listener(
             async move {
                 polled.send(()).unwrap();
                 match first {
-                    // The listener displaces this connection while the poll blocks. At the end of the poll, the preparation is done.
+                    // The listener displaces this connection while the poll blocks. At the end of the poll, the
+                    // preparation is done.
                     Some(gone) => tokio::task::block_in_place(|| gone.recv().unwrap()),
                     None => std::future::pending().await,
                 }
@@ -247,10 +248,11 @@ async fn a_handshake_that_is_done_as_it_is_displaced_does_not_stop_the_listener(
         let _silent = TcpStream::connect(address).await.unwrap();
         is_polled.recv().await.unwrap();
         let _third = TcpStream::connect(address).await.unwrap();
-        // The listener displaces the first connection meanwhile.
+        // During this sleep, the listener displaces the first connection.
         tokio::time::sleep(Duration::from_millis(50)).await;
         go.send(()).unwrap();
-        // The second one is displaced instead, and the third one gets its place, although nobody accepts.
+        // The silent connection is displaced instead, and the third one gets its place, although no connection is
+        // accepted.
         is_polled.recv().await.unwrap();
         let accepted = listener.accept().await.unwrap();
         assert_eq!(accepted.peer_addr(), first.local_addr().unwrap().into());

@@ -112,7 +112,8 @@ async fn a_peer_that_reads_nothing_holds_a_close_no_longer_than_the_bound() {
 /// rule: close-3
 #[tokio::test]
 async fn a_peer_that_talks_without_end_holds_a_close_no_longer_than_the_bounds() {
-    // A slow machine needs longer than the short time for the bytes.
+    // A slow machine may need longer than 300 ms for the bytes, so each limit is tested with a large value of the other
+    // one.
     let limits = [(300, u64::MAX, CloseLimit::Time), (30_000, 300_000, CloseLimit::Bytes)];
     for (millis, bytes, expected) in limits {
         let policy = hasty(Duration::from_millis(millis)).close_discard(bytes);
@@ -253,7 +254,7 @@ async fn close_during_the_handshake_without_accepted_bytes_sends_no_alert() {
         assert!(!report.marker_sent());
         let mut wire = Vec::new();
         raw.read_to_end(&mut wire).await.unwrap();
-        // The ClientHello, with no alert (type 21) after it.
+        // The peer gets only the ClientHello, and no alert after it.
         assert_eq!(wire[0], 22);
         let hello = 5 + usize::from(wire[3]) * 256 + usize::from(wire[4]);
         assert_eq!(wire.len(), hello, "something followed the ClientHello");
@@ -337,7 +338,7 @@ async fn a_connection_both_of_whose_halves_have_ended_is_gone() {
         assert!(a.status().reason.unwrap().is_clean());
         let ended = Instant::now() + Duration::from_secs(10);
         while !control.is_ended() && Instant::now() < ended {
-            // A TLS layer has read close_notify; FIN may have come after it.
+            // The TLS layer has read close_notify, and FIN may come a little later.
             let _ = a.read(&mut [0; 1]).await;
             tokio::task::yield_now().await;
         }

@@ -215,7 +215,8 @@ async fn a_close_that_was_dropped_is_continued() {
     .await;
 }
 
-/// rule: close-16, close-3: a close that was polled once and is kept, but not polled again, does not hold up another one.
+/// rule: close-16, close-3: a close that was polled once and is kept, but not polled again, does not hold up another
+/// one.
 #[tokio::test]
 async fn a_close_that_nobody_polls_is_given_up() {
     let hasty = Policy::default().close_timeout(Duration::from_millis(100));

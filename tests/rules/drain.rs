@@ -47,7 +47,7 @@ async fn an_accept_polled_while_a_drain_starts_returns_draining() {
         let group = DrainGroup::new();
         let listener = listen(&group).await;
         let accepting = tokio::spawn(async move {
-            // Polled again and again, so that the drain begins within a poll.
+            // Accept is called again and again, so that the drain begins during a poll.
             loop {
                 if let Ok(accepted) = timeout(Duration::ZERO, listener.accept()).await {
                     return accepted.map(drop);
@@ -172,7 +172,7 @@ impl Ending {
             Self::Abort | Self::Nothing => ("aborted", 1),
             Self::Drop => ("dropped", 1),
             Self::PeerAborts => ("reset", 1),
-            // On TLS over TCP a drop is FIN without close_notify, elsewhere it is RST.
+            // A drop of TLS over TCP sends FIN without close_notify. Other connections are reset.
             Self::PeerDrops if kind.is_tls() && kind.has_socket() => ("truncated", 1),
             Self::PeerDrops => ("reset", 1),
         }
@@ -357,10 +357,10 @@ async fn a_connection_is_a_member_exactly_until_its_socket_is_gone() {
     let group = DrainGroup::new();
     let listener = listen(&group).await;
     let (tls, client_tls) = (shared_pki().server_tls(), shared_pki().client_tls());
-    // An incoming connection that is dropped before its handshake.
+    // First, an incoming connection is dropped before its handshake.
     drop(accept(&listener).await);
     assert_eq!(group.connections(), 0);
-    // A connection that is upgraded and split. Its halves are dropped one after the other, and its handle is kept.
+    // Then a connection is upgraded and split. Its halves are dropped one after the other, and its `Control` is kept.
     let connecting = Connector::new().connect_addr(listener.local_addr()).await.unwrap();
     let mut client = UpgradableConnection::new(connecting);
     let mut server = listener.accept().await.unwrap().into_upgradable();
@@ -378,7 +378,7 @@ async fn a_connection_is_a_member_exactly_until_its_socket_is_gone() {
     drop(read);
     assert_eq!(group.connections(), 0);
     assert!(control.is_ended());
-    // A failed handshake.
+    // At last, a handshake fails.
     let (mut client, incoming) = accept(&listener).await;
     client.write_all(b"this is no TLS\r\n").await.unwrap();
     let (handshake, _) = tokio::join!(incoming.handshake(&tls), async {

@@ -34,7 +34,7 @@ async fn the_reason_can_be_matched_and_survives_io_error() {
 /// rule: end-1, tcp-8
 #[tokio::test]
 async fn the_cause_of_an_error_is_its_source_and_not_its_text() {
-    // An address for documentation, which no host has (RFC 5737).
+    // No host has this address, which is reserved for documentation (RFC 5737).
     let error = Listener::bind("192.0.2.1:80").await.unwrap_err();
     let source = std::error::Error::source(&error).expect("what the system said").to_string();
     assert_eq!(error.to_string(), "cannot listen on 192.0.2.1:80");
@@ -62,7 +62,7 @@ async fn fin_without_close_notify_is_truncated_after_the_data() {
     let (mut server, mut client) = server_and_tokio_rustls(Policy::default()).await;
     client.write_all(&pattern(40_000)).await.unwrap();
     client.flush().await.unwrap();
-    // FIN alone. The socket stays open, because unread tickets would turn a close into RST.
+    // The client sends FIN alone. Its socket stays open, because unread tickets would turn a close into RST.
     let mut socket = client.into_inner().0;
     socket.shutdown().await.unwrap();
     let (received, end) = read_all(&mut server).await;
@@ -81,7 +81,7 @@ async fn a_policy_can_tolerate_truncation_and_the_status_still_shows_it() {
     let (mut server, mut client) = server_and_tokio_rustls(policy).await;
     client.write_all(b"framed").await.unwrap();
     client.flush().await.unwrap();
-    // FIN alone. The socket stays open, because unread tickets would turn a close into RST.
+    // The client sends FIN alone. Its socket stays open, because unread tickets would turn a close into RST.
     let mut socket = client.into_inner().0;
     socket.shutdown().await.unwrap();
     let (received, end) = read_all(&mut server).await;
@@ -123,12 +123,12 @@ async fn data_and_close_notify_and_junk_in_one_segment() {
 async fn the_first_error_is_the_reason_and_the_layers_below_are_closed() {
     let (mut server, client) = server_and_tokio_rustls(Policy::default()).await;
     let (mut socket, _) = client.into_inner();
-    // A record that cannot be opened, and then a reset.
+    // The peer sends a record that cannot be opened, and later a reset.
     socket.write_all(b"\x17\x03\x03\x00\x20garbage garbage garbage garbage ").await.unwrap();
     let (_, end) = read_all(&mut server).await;
     let Err(Reason::Tls(first)) = end else { panic!("{end:?}") };
     assert_eq!(first.error, bowline::rustls::Error::DecryptError);
-    // The alert, then FIN: not RST.
+    // The peer gets the alert and FIN, and no RST before them.
     let mut alert = Vec::new();
     socket.read_to_end(&mut alert).await.unwrap();
     assert!(!alert.is_empty());
@@ -252,7 +252,7 @@ async fn the_text_of_a_report_names_the_bound_that_ended_a_close() {
 async fn a_handshake_that_cannot_send_its_flight_fails_at_once() {
     let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
     let policy = Policy::default().handshake_timeout(None);
-    // A silent peer, and a socket that takes no more bytes.
+    // The peer is silent, and our socket accepts no more bytes.
     let (ours, _silent) = raw_tcp_pair().await.unwrap();
     socket2::SockRef::from(&ours).shutdown(std::net::Shutdown::Write).unwrap();
     let ours = TcpConnection::new(ours, policy.clone()).unwrap();

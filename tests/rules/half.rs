@@ -148,7 +148,7 @@ async fn a_clean_end_stays_clean_when_a_reset_follows() {
     let (received, end) = read_all(&mut server).await;
     drop(client);
     assert_eq!((&received[..], end.is_ok()), (&b"whole"[..], true));
-    // Sending shows the reset.
+    // The server sees the reset when it sends.
     while server.write_all(&[0; 4_096]).await.is_ok() {
         tokio::task::yield_now().await;
     }

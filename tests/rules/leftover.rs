@@ -56,7 +56,7 @@ async fn a_refusal_ends_the_connection_although_the_application_still_holds_it()
             server.write_all(b"injected").await.unwrap();
             client.fill_buf().await.unwrap();
             assert_eq!(count(client.start_tls(as_client()).await), b"injected".len());
-            // The end is an error or a bare end, whatever the transport has.
+            // The peer's transport decides how the end looks: an error, or an end without a marker.
             let _ = server.read(&mut [0; 1]).await;
             drop(client);
         })
@@ -71,7 +71,7 @@ async fn bytes_right_after_the_go_ahead_are_leftover_in_the_kernel_too() {
         for (name, mut client, mut server) in pairs().await {
             bounded(name, async move {
                 server.write_all(&[b"S", injected].concat()).await.unwrap();
-                // Like PostgreSQL: the client reads one byte, and leaves the rest.
+                // Like a client of PostgreSQL, this one reads a single byte, and leaves the rest.
                 client.read_exact(&mut [0]).await.unwrap();
                 assert_eq!(count(client.start_tls(as_client()).await), injected.len());
                 assert!(client.read(&mut [0]).await.is_err());
@@ -183,7 +183,7 @@ async fn tls_judges_a_warning_that_comes_after_the_client_hello() {
             client.read_exact(&mut [0]).await.unwrap();
             let tls = shared_pki().client_tls_builder().min_version(version).max_version(version).build().unwrap();
             let (upgraded, _) = tokio::join!(client.start_tls(StartTls::client(&tls, "localhost")), async move {
-                // The ClientHello has arrived.
+                // This waits until the ClientHello has arrived.
                 server.peek(&mut [0]).await.unwrap();
                 server.write_all(b"\x15\x03\x03\x00\x02\x01\x70").await.unwrap();
                 let server = TcpConnection::new(server, Policy::default()).unwrap();
@@ -202,7 +202,7 @@ async fn tls_set_up_by_hand_on_used_plaintext_refuses_leftover_too() {
         bounded("tcp", async move {
             let (mut client, mut server) = tcp_pair().await.unwrap();
             server.write_all(&[b"220 go\r\n", injected].concat()).await.unwrap();
-            // Read ahead, or left in the kernel.
+            // The injected bytes are read ahead in half of the cases, and left in the kernel in the others.
             if injected.len() % 2 == 0 {
                 client.read_line(&mut String::new()).await.unwrap();
             } else {

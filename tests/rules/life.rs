@@ -20,7 +20,7 @@ use crate::common::{bounded, over_all, read_all, settle};
 /// call that costs no budget fails here.
 async fn ready_in_one_turn<R>(what: &str, mut call: impl FnMut(&mut Context<'_>) -> Poll<R>) {
     const MANY: usize = 10_000;
-    // A separate turn, with the whole budget.
+    // After the yield, the task has its whole budget again.
     tokio::task::yield_now().await;
     let times = poll_fn(|cx| Poll::Ready((0..MANY).take_while(|_| call(cx).is_ready()).count())).await;
     assert!(times > 0, "{what}: not ready");
@@ -388,7 +388,7 @@ async fn a_stream_that_writes_0_bytes_has_failed_on_both_faces() {
         assert_write_zero("close_with", &report.reason);
         assert_eq!(report.unwritten, 4);
         assert_write_zero("callbacks", &Runner::new(Greets, nothing()).run().await.reason);
-        // An empty write writes nothing.
+        // An empty write succeeds, because there is nothing to write.
         assert_eq!(nothing().write(b"").await.unwrap(), 0);
         let server = TlsConnection::accept(nothing(), &shared_pki().server_tls()).await;
         assert!(server.is_err());
@@ -411,7 +411,7 @@ async fn an_unpolled_wait_for_the_loss_keeps_no_socket_open() {
     over_all(|_, mut ours, mut theirs| async move {
         settle(&mut ours, &mut theirs).await;
         let control = ours.control();
-        // Polled once and then kept, as after a `select!` that another branch has won.
+        // The future is polled once and then kept, as after a `select!` that another branch has won.
         let mut lost = Box::pin(control.lost());
         assert!(once_pinned(lost.as_mut()).await.is_pending());
         drop(ours);

@@ -132,7 +132,7 @@ async fn workers_share_their_limits() {
                 }
             });
         }
-        // One unfinished handshake at a time, whatever worker has it; idle workers hold no permit.
+        // All workers together may have one unfinished handshake, and idle workers hold no permit.
         for last in 2..34 {
             let client = connect_from(&workers[0], last).await;
             let other = connect_from(&workers[0], last + 100).await;
@@ -146,7 +146,7 @@ async fn workers_share_their_limits() {
             drop(first);
             assert!(both.remove(&connections.recv().await.unwrap().peer_addr()));
         }
-        // Two connections of all workers, one for each peer.
+        // All workers together may have two connections, one for each peer.
         let _first = connect_from(&workers[0], 200).await;
         let open = connections.recv().await.unwrap().into_tcp();
         for _ in 0..12 {
@@ -207,7 +207,7 @@ async fn go(way: usize, incoming: Incoming, mut client: TcpStream) {
             // A closed connection no longer counts, even if a task still holds the value.
             std::mem::forget(server);
         }
-        // A refused upgrade.
+        // The upgrade is refused, because bytes follow the command in plaintext.
         7 => {
             client.write_all(b"STARTTLS\r\nINJECTED").await.unwrap();
             let mut server = incoming.into_upgradable();
@@ -233,7 +233,7 @@ async fn a_place_is_given_back_however_a_connection_goes() {
                 assert!(listener.status().is_full);
                 let control = incoming.control();
                 go(way, incoming, client).await;
-                // The test still holds the handle.
+                // The connection no longer counts, although the test still holds its `Control`.
                 assert!(!listener.status().is_full && control.is_ended());
             }
             assert_eq!(listener.status().refused, 0);

@@ -64,7 +64,7 @@ async fn a_peer_that_only_keeps_its_connection_open_is_not_awaited() {
     over(&Kind::ALL, policy, |kind, a, mut b| async move {
         let mut library = Lingering::new(a);
         settle(&mut library, &mut b).await;
-        // Before the shutdown, it is silent for longer than the limit.
+        // Silence before the shutdown does not count, so this one is longer than the limit.
         advance(SECOND * 55).await;
         library.shutdown().await.unwrap();
         let report = library.control().report().cloned().unwrap();
@@ -162,7 +162,7 @@ async fn an_abort_ends_a_shutdown_and_stays_an_abort() {
             assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionAborted, "{kind}");
         }
         assert!(matches!(control.report().unwrap().reason, Reason::Aborted), "{kind}");
-        // In a pipe, the end was sent before.
+        // Only a pipe has delivered the end before the abort.
         assert!(read_all(&mut b).await.1.is_err() || kind == Kind::Memory, "{kind}");
     })
     .await;

@@ -50,7 +50,7 @@ impl Wake for Inline {
         while self.again.load(Ordering::SeqCst) {
             let mut task = match self.task.try_lock() {
                 Ok(task) => task,
-                // The task is being polled now, and is polled again afterwards.
+                // The task is being polled now. The call that polls it polls it once more afterwards.
                 Err(TryLockError::WouldBlock) => return,
                 Err(TryLockError::Poisoned(_)) => panic!("the task has panicked"),
             };
@@ -203,7 +203,7 @@ fn the_end_of_a_half_wakes_the_other_one_without_a_lock() {
         for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
             let (a, b) = bowline::testing::tcp_pair_with(policy.clone()).await.unwrap();
             let (a, b) = tls_over((a, b), version).await.unwrap();
-            // Inside another session, too.
+            // A second session runs inside the first one.
             let (a, b) = tls_over((a, b), version).await.unwrap();
             let ((mut a_in, mut a_out), (_b_in, _b_out)) = (a.into_split(), b.into_split());
             let reading = Inline::begin(async move {
@@ -278,7 +278,7 @@ fn a_waker_that_panics_does_not_stop_the_wake_of_another_task() {
             let (mut reading, filling) = (Box::pin(read.read(&mut room)), vec![7; 1 << 20]);
             let mut writing = Box::pin(write.write_all(&filling));
             let (bad, good) = (Waking::new(true), Waking::new(false));
-            // Now the task has its whole budget.
+            // After the yield, the task has its whole budget again.
             tokio::task::yield_now().await;
             bad.poll(reading.as_mut());
             good.poll(writing.as_mut());

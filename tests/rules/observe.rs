@@ -180,7 +180,7 @@ async fn an_observer_of_a_listener_sees_its_handshakes_its_refusals_and_its_drai
             let mut in_plaintext = listener.accept().await.unwrap();
             assert_eq!(notes.take(), ["opened", "plaintext"]);
 
-            // The reset may already end the attempt to connect.
+            // The reset may come before `connect` returns.
             let third = Connector::new().connect_addr(address.clone()).await;
             assert_eq!(notes.wait(1).await, ["refused true"]);
             drop(third);
@@ -297,7 +297,8 @@ async fn an_observer_sees_the_ends_of_the_callback_interface() {
                     _ => {}
                 }
                 let _ = running.await;
-                // The server ends last.
+                // The server ends last, and without `KNOWS_DELIVERY` the side that ends last cannot confirm its
+                // delivery.
                 let end = if end == "ended: closed" && !KNOWS_DELIVERY { "ended: unconfirmed" } else { end };
                 assert_eq!(notes.take(), events(kind, end), "{kind}");
             }
@@ -313,7 +314,7 @@ struct Bad(AtomicUsize);
 impl Bad {
     fn fail(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
-        // A panic that prints nothing.
+        // `resume_unwind` panics without printing a message.
         std::panic::resume_unwind(Box::new("an observer that panics"));
     }
 }

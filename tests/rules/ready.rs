@@ -189,7 +189,7 @@ async fn a_dialogue_and_its_handshake_have_one_deadline() {
     }
     let begun = tokio::time::Instant::now();
     tokio::time::advance(limit - Duration::from_secs(1)).await;
-    // The request, and the answer that begins the handshake, in which the client is silent.
+    // The client sends its request, gets the answer that begins the handshake, and is silent then.
     client.write_all(b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037").await.unwrap();
     assert_ne!(client.read(&mut [0; 100]).await.unwrap(), 0);
     let failure = failures.recv().await.unwrap();
@@ -249,7 +249,7 @@ async fn a_connection_that_waits_among_ready_ones_holds_a_drain_for_a_limited_ti
             while group.connections() < 2 {
                 tokio::task::yield_now().await;
             }
-            // Without a limit, only the listener can end this.
+            // The drain has no deadline, so only the listener can end the unfinished handshake.
             let report = group.drain(None).await;
             let expected = if finishes { (2, 0) } else { (1, 1) };
             assert_eq!((report.total(), report.handshakes), expected, "{report}");

@@ -189,7 +189,7 @@ async fn a_mistake_keeps_everything_and_is_reported_once() {
         }
         assert_eq!((server.generation(), client.generation()), (1, 1));
         put_text(&files.server(), &before);
-        // Nothing was reported in between. The client's file is used now.
+        // The repeated mistake was not reported again. The client's file is used now.
         let reloaded = events.next().await.unwrap().unwrap();
         assert_eq!((reloaded.is_new, reloaded.generation, server.generation()), (true, 2, 1));
         fs::remove_file(files.ca()).unwrap();
@@ -218,7 +218,7 @@ async fn a_request_is_always_answered() {
             assert_eq!(events.next().await.unwrap().unwrap(), reloaded);
         }
         put(&files.server(), &shared_pki().server(&["localhost"]));
-        // A request that is dropped harms none that comes later.
+        // A request that is dropped must not affect the later ones.
         let mut dropped = Box::pin(reloader.reload_now());
         // The files are read by another thread, which may be done at once.
         let is_done = poll_fn(|cx| Poll::Ready(dropped.as_mut().poll(cx).is_ready())).await;
@@ -288,7 +288,7 @@ async fn a_pipe_is_read_once() {
         writing.join().unwrap();
         let reloader = Reloader::builder().every(NEVER).server(&tls, builder).start();
         let looked = tokio::time::timeout(Duration::from_secs(10), reloader.reload_now()).await;
-        // Ends a read of the pipe that waits for a writer, so that this test ends also when it fails.
+        // If a read of the pipe waits for a writer, this ends it, so that the test ends even if it fails.
         drop(fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap());
         let error = looked.unwrap().unwrap_err();
         let told = chain(&error).to_string();
@@ -336,7 +336,7 @@ async fn no_handshake_fails_while_a_volume_is_swapped_many_times() {
                 let of_server = Arc::clone(&of_server);
                 tokio::spawn(async move {
                     let facts = connection.tls().unwrap();
-                    // An odd generation is the first identity's.
+                    // The two identities take turns, so the generation says which one is in use.
                     let expected = &of_server[facts.generation.unwrap() as usize % 2];
                     assert_eq!(facts.own_chain[0], expected.cert_der());
                     tokio::io::AsyncWriteExt::write_all(&mut connection, &facts.generation.unwrap().to_be_bytes())

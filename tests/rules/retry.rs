@@ -60,11 +60,11 @@ async fn attempts_follow_growing_waits_and_every_failure_is_reported() {
 async fn a_settled_connection_resets_the_waits_and_others_let_them_grow() {
     let server = Server::new([Err(reset()), Ok(1), Ok(2), Ok(3), Ok(4)]);
     let mut connections = Reconnector::new(|| server.connect()).backoff(backoff()).settled_after(SECOND * 20);
-    // Attempts at second 0 and 1. The connection is dropped at once. An attempt at 3, which is dropped at once.
+    // The attempt at 0 seconds fails. Those at 1 and 3 seconds succeed, and each connection is dropped at once.
     for expected in [1, 2] {
         assert_eq!(connections.next().await.unwrap(), expected);
     }
-    // An attempt after 4 more seconds, at 7. This connection is in use until 27.
+    // The wait has grown to 4 seconds. This connection, made at 7 seconds, is in use until 27.
     assert_eq!(connections.next().await.unwrap(), 3);
     sleep(SECOND * 20).await;
     assert_eq!(connections.next().await.unwrap(), 4);

@@ -56,7 +56,7 @@ async fn the_last_handshake_flight_leaves_with_the_first_write_or_the_next_poll(
                 tokio::task::yield_now().await;
                 assert!(client.control().traffic().sent > hello);
             }
-            // The client makes no more calls.
+            // The client makes no more calls, but its Finished has to leave.
             let mut server = accepting.await.unwrap().unwrap();
             server.write_all(b"y").await.unwrap();
             assert_eq!(client.read_u8().await.unwrap(), b'y');
@@ -156,7 +156,7 @@ async fn a_failed_handshake_sends_the_right_alert_and_both_ends_report_it() {
             assert_eq!((c.alert_sent, c.phase), (Some(alert), Phase::Handshake));
             assert_eq!(s.error, rustls::Error::AlertReceived(alert), "{version}");
         }
-        // No application protocol in common.
+        // The two sides have no application protocol in common.
         let (s, c) =
             handshake(&server().alpn(["h2"]).build().unwrap(), &client().alpn(["imap"]).build().unwrap(), "localhost")
                 .await;
@@ -215,7 +215,7 @@ async fn a_client_whose_certificate_is_refused_learns_it_as_a_tls_failure() {
 #[tokio::test]
 async fn the_alert_gets_through_a_full_socket_and_fin_follows_it() {
     bounded("tcp", async {
-        // In memory, over a pipe that holds 200 bytes.
+        // The socket is a pipe in memory that holds 200 bytes.
         let (raw, server) = bowline::testing::pipe(200);
         let server = bowline::Stream::new(server);
         let tls = shared_pki().server_tls();
@@ -241,7 +241,7 @@ async fn fin_and_no_reset_follows_the_alert_although_input_is_unread() {
         let server = TcpConnection::new(server, Policy::default()).unwrap();
         let tls = shared_pki().server_tls();
         let accepting = tokio::spawn(async move { TlsConnection::accept(server, &tls).await.map(|_| ()) });
-        // More bytes than any handshake reads.
+        // These are more bytes than any handshake reads.
         let (mut read, mut write) = raw.split();
         let request = [b'G'; 200_000];
         let (sent, answer) = tokio::join!(
@@ -371,7 +371,7 @@ async fn tls_1_2_is_the_layer_and_hybrid_key_exchange_the_default() {
     let server = TcpConnection::new(server, Policy::default()).unwrap();
     let tls = pki.server_tls();
     let accepting = tokio::spawn(async move { TlsConnection::accept(server, &tls).await.map(|_| ()) });
-    // A ClientHello of TLS 1.0: version 3.1, no extensions.
+    // This is a ClientHello of TLS 1.0: version 3.1, no extensions.
     let mut hello = vec![22, 3, 1, 0, 45, 1, 0, 0, 41, 3, 1];
     hello.extend_from_slice(&[7; 32]);
     hello.extend_from_slice(&[0, 0, 2, 0, 47, 1, 0]);

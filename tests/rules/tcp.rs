@@ -115,7 +115,7 @@ async fn two_hundred_stalled_handshakes_delay_no_other() {
             }
             stalled.join_all().await
         });
-        // Silent clients, and clients that send the first bytes of a ClientHello and then nothing.
+        // Some of these clients send nothing, the others only the first bytes of a ClientHello.
         let mut silent = Vec::new();
         for n in 0..200 {
             let mut socket = TcpStream::connect(address).await.unwrap();
@@ -196,7 +196,7 @@ async fn a_connection_inherits_the_options_of_the_socket_beneath() {
 async fn several_tasks_accept_from_one_listener_and_no_connection_is_lost() {
     let listener = Arc::new(Listener::bind("127.0.0.1:0").await.unwrap());
     let addr = listener.local_addr().as_inet().unwrap();
-    // Waits, and is never polled again: it must not keep the connections from the others.
+    // This accept waits and is never polled again. It must not keep connections from the other tasks.
     let mut asleep = Box::pin(listener.accept());
     assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(asleep.as_mut().poll(cx))).await.is_pending());
     let (accepted, mut counted) = tokio::sync::mpsc::unbounded_channel();
@@ -239,8 +239,8 @@ async fn what_the_system_knows_of_a_connection_can_be_read_on_every_layer() {
             let traffic = control.traffic();
             assert!(info.round_trip < BOUND && info.max_segment > 500 && info.congestion_window > 0, "{info:?}");
             assert!(info.received_bytes.is_none_or(|bytes| bytes >= traffic.received), "{info:?} {traffic:?}");
-            // Everything has arrived. The system of the peer may acknowledge it a little later, and counts SYN as a
-            // byte.
+            // Everything has arrived, but the peer's system may acknowledge it a little later. Its count includes SYN
+            // as a byte.
             assert!(info.acknowledged_bytes.is_none_or(|bytes| bytes <= traffic.sent + 1), "{info:?} {traffic:?}");
             assert_eq!(info.retransmitted_segments, 0, "{info:?}");
         } else {

@@ -19,7 +19,7 @@ async fn the_bytes_that_one_side_sent_are_received_by_the_other() {
         b.close().await;
         sending.await.unwrap();
         let (ours, theirs) = (ours.traffic(), theirs.traffic());
-        // Each side reads to the other's end.
+        // Each side has read everything, so each counts what the other one has sent.
         assert_eq!((ours.sent, ours.received), (theirs.received, theirs.sent), "{kind}");
         let sent = ours.sent - before.sent;
         assert!(if kind.is_tls() { sent > 300_000 && sent < 310_000 } else { sent == 300_000 }, "{kind}: {sent}");
@@ -107,7 +107,7 @@ async fn the_bytes_of_the_application_are_counted_through_upgrades_and_downgrade
             server.read_exact(&mut [0; 6]).await.unwrap();
             expected += 14;
             assert_eq!((client.control().payload().sent, server.control().payload().received), (expected, expected));
-            // Plaintext right after close_notify, in the same segment if possible.
+            // Plaintext follows close_notify at once, in the same segment if possible.
             let stopping = tokio::spawn(async move {
                 client.stop_tls().await.unwrap();
                 client.write_all(b"plain").await.unwrap();

@@ -147,7 +147,7 @@ async fn an_upgrade_at_the_wrong_time_is_an_error_and_changes_nothing() {
     assert!(matches!(which(a.start_tls(as_client()).await), UpgradeError::SendClosed));
     assert_eq!(b.read(&mut [0; 1]).await.unwrap(), 0);
     assert!(matches!(which(b.start_tls(as_server()).await), UpgradeError::PeerEnded));
-    // Nothing has changed: bytes still flow, and the end is clean.
+    // The refusals have changed nothing: bytes still flow, and the end is clean.
     b.write_all(b"plain").await.unwrap();
     expect(&mut a, b"plain").await;
     let (x, y) = tokio::join!(a.close(), b.close());

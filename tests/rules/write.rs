@@ -59,7 +59,7 @@ async fn a_write_sequence_with_more_parts_than_one_call_accepts_is_sent() {
     for parts in [1000, 1024, 1025, 3000] {
         over_all(move |_, mut a, mut b| async move {
             let data = pattern(parts);
-            // One call accepts 1024 parts, including empty ones.
+            // The system accepts at most 1024 parts in one call, including empty ones.
             let slices: Vec<_> = std::iter::repeat_n(&b""[..], parts).chain(data.chunks(1)).map(IoSlice::new).collect();
             let (sent, ()) = tokio::join!(a.write_sequence(&slices), expect(&mut b, &data));
             sent.unwrap();
@@ -156,7 +156,7 @@ async fn nothing_written_after_close_write_reaches_the_wire() {
 async fn a_write_after_a_close_write_that_was_only_begun_is_refused() {
     over_all(|_, mut a, mut b| async move {
         let taken = clog(&mut a).await;
-        // The end cannot be sent yet, but it is decided.
+        // The bytes before the end have not left, so the end cannot be sent yet.
         assert!(tokio::time::timeout(Duration::from_millis(20), a.close_write()).await.is_err() || taken > 0);
         assert_eq!(a.write(b"after").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
         let (received, end) = read_all(&mut b).await;
@@ -193,7 +193,7 @@ async fn accepted_bytes_leave_although_the_application_waits_for_something_else(
         if kind.is_tls() {
             assert!(a.queued() > 0, "nothing was left to be sent");
         }
-        // No task uses `a` from here on.
+        // No task uses `a` from here on, and its queued bytes leave nevertheless.
         let mut received = 0;
         let mut buf = vec![0; 64 << 10];
         while received < taken {
@@ -251,7 +251,7 @@ async fn writes_under_a_cork_are_merged_and_leave_when_it_is_dropped() {
     let nothing = tokio::time::timeout(Duration::from_millis(50), b.read(&mut [0; 1])).await;
     assert!(nothing.is_err(), "something left under the cork");
     drop(corked);
-    // One record: one read returns all of it.
+    // The bytes share one record, so one read returns all of them.
     let mut received = [0; 4_096];
     assert_eq!(b.read(&mut received).await.unwrap(), 1_000);
 }
@@ -293,7 +293,8 @@ async fn a_dropped_cork_sends_over_every_transport() {
 async fn small_writes_to_a_full_socket_are_merged() {
     let (mut a, mut b) = pair(Kind::MemoryTls).await.unwrap();
     let taken = clog(&mut a).await;
-    // The pipe is full; free some of the queue, without the pipe being empty, and fill it with small writes.
+    // The pipe is full. These reads free a part of the queue, but the pipe stays full, and small writes fill the queue
+    // again.
     let mut received = vec![0; taken];
     b.read_exact(&mut received[..32 << 10]).await.unwrap();
     let mut small = 0;
@@ -481,10 +482,12 @@ async fn tls_flushes_a_layer_that_keeps_a_queue_of_its_own() {
 async fn a_flush_of_tls_in_tls_waits_for_the_session_beneath() {
     bounded("one pair", async {
         let (mut a, mut b) = pair(Kind::TlsInTls).await.unwrap();
-        // One write at a time: the inner session has no bytes left, the outer one has.
+        // The task writes a little at a time until bytes are queued: then the inner session has none, and the one
+        // beneath it has some.
         while a.queued() == 0 {
             a.write_all(&[3; 1_000]).await.unwrap();
-            // With a fresh budget no bytes are gathered: bytes are queued only because the socket is full.
+            // A task without budget would gather small writes. With a fresh budget, bytes are queued only because the
+            // socket is full.
             tokio::task::yield_now().await;
         }
         assert!(tokio::time::timeout(Duration::from_millis(50), a.flush()).await.is_err());
@@ -524,7 +527,7 @@ async fn watermarks_that_make_no_sense_neither_spin_nor_cut_small() {
             let ((), (got, end)) = tokio::join!(write, read_all(&mut b));
             end.unwrap();
             assert!(got.strip_suffix(b"corked").is_some_and(|got| got == data));
-            // Each poll that finds no capacity waits for it.
+            // A poll that finds no capacity must wait, so there are few polls.
             let polls = polls.into_inner();
             assert!(polls < 3000, "{polls} polls");
             if high < usize::MAX {

@@ -78,7 +78,8 @@ async fn check(server: &server::Server, check: Check) {
                     &error,
                     Error::Upgrade(UpgradeError::Dialogue(error)) if !error.may_go_on()
                 ) || matches!(&error, Error::Upgrade(UpgradeError::Leftover { .. }));
-                // In a separate segment, the byte may arrive after the client's last read before TLS. Then TLS refuses it.
+                // In a separate segment, the byte may arrive after the client's last read before TLS. Then TLS refuses
+                // it.
                 let is_late = place == Place::After && is_cut;
                 assert!(is_refused || is_late, "{what}: {error}");
             }

@@ -27,7 +27,7 @@ async fn slapd_upgrades() {
     command.arg("-h").arg(format!("ldap://127.0.0.1:{port}")).arg("-f").arg(dir.path().join("slapd.conf"));
     command.args(["-d", "0"]);
     let server = Server::start(dir, command, package_version("slapd"), vec![("ldap", port)]);
-    // An anonymous bind with message id 2, and the response to it.
+    // The test asks for an anonymous bind with message id 2, and expects the response to it.
     let question = b"\x30\x0c\x02\x01\x02\x60\x07\x02\x01\x03\x04\x00\x80\x00".to_vec();
     let answer = b"\x30\x0c\x02\x01\x02\x61\x07\x0a\x01\x00";
     check(&server, Check { dialogue: "ldap", go_ahead: GoAhead::First, question, answer }).await;
@@ -129,7 +129,7 @@ async fn postgresql_upgrades() {
     command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", "127.0.0.1", "-k", ""]);
     command.args(["-c", "ssl=on", "-c", "ssl_cert_file=cert.pem", "-c", "ssl_key_file=key.pem", "-c", "fsync=off"]);
     let version = version(&programs.join("postgres"), &["--version"]);
-    // At SIGTERM, PostgreSQL would wait for its clients.
+    // At SIGTERM, PostgreSQL would wait for its clients to leave. At SIGINT, it ends at once.
     let server = Server::start(dir, command, version, vec![("postgres", port)]).stopped_by(Signal::INT);
     // The port is open before the database is.
     let patience = Instant::now() + PATIENCE;
@@ -137,7 +137,7 @@ async fn postgresql_upgrades() {
         assert!(Instant::now() < patience, "PostgreSQL does not start");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // The startup message of protocol 3.0, and AuthenticationOk.
+    // The test sends the startup message of protocol 3.0, and expects AuthenticationOk.
     let parameters = b"\0\x03\0\0user\0postgres\0\0";
     let question = [&(4 + parameters.len() as u32).to_be_bytes()[..], parameters].concat();
     let answer = b"R\0\0\0\x08\0\0\0\0";
@@ -161,7 +161,7 @@ async fn mariadb_upgrades() {
         command.arg("--user=root");
     }
     let server = Server::start(dir, command, version(&program, &["--version"]), vec![("mysql", port)]);
-    // HandshakeResponse41 is the packet with number 2, and OK the one with number 3.
+    // The test sends HandshakeResponse41 with the packet number 2, and expects OK with the number 3.
     let mut login = 0x8a00_u32.to_le_bytes().to_vec();
     login.extend(0x0100_0000_u32.to_le_bytes());
     login.push(45);
@@ -219,7 +219,7 @@ async fn inn_upgrades() {
     fs::write(dir.path().join("inn.conf"), config).unwrap();
     let readers =
         "auth \"x\" { hosts: \"127.0.0.1\" default: \"x\" }\naccess \"x\" { users: \"*\" newsgroups: \"*\" }\n";
-    // An index of no groups: its magic number, and an empty list for each hash and for the free places.
+    // The index has no groups: its magic number, and an empty list for each hash and for the free entries.
     let index = [&0x0e0f_0cc2_u32.to_le_bytes()[..], &[0xff; 4 * 16_385]].concat();
     for (name, content) in [
         ("readers.conf", readers.as_bytes()),

@@ -93,7 +93,7 @@ impl Server {
     /// Starts the command, and waits until all its ports are open. Its output is in the directory.
     pub(crate) fn start(dir: TempDir, mut command: Command, version: String, ports: Vec<(&'static str, u16)>) -> Self {
         let log = fs::File::create(dir.path().join("output")).unwrap();
-        // A core dump goes into the directory too.
+        // The working directory is the temporary one, so that a core dump goes there too.
         command.current_dir(dir.path()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut server = Self { child: command.spawn().unwrap(), version, ports, dir, stop: Signal::TERM };
         let patience = Instant::now() + PATIENCE;

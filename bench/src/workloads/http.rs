@@ -39,7 +39,7 @@ pub async fn run<S: Stack>(stack: S, run: Run, http: Http, body: usize, connecti
     let mut client = start(http, connections, format!("{scheme}://{address}/"))?;
     let count = || answered.load(Ordering::Relaxed);
     let measured = async {
-        // By then, all connections have been made.
+        // When there are twice as many answers as connections, all connections have been made.
         while count() < 2 * connections as u64 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -149,7 +149,7 @@ async fn sum(body: Body) -> Response {
                 count += bytes.len() as u64;
                 digest.update(&bytes);
             }
-            // Trailers.
+            // The frame has trailers and no data.
             Ok(Err(_)) => {}
             Err(_) => return (StatusCode::BAD_REQUEST, TEXT, "The body is not complete.\n").into_response(),
         }

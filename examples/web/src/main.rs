@@ -100,7 +100,7 @@ async fn run(mut args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(
     rotate(std::mem::take(&mut args.ticket_keys), args.reload_every, &web).await;
     let args = Arc::new(args);
     let Listening { https, metrics, succession } = Listening::open(&args, &web).await?;
-    // The sockets of workers have the same addresses.
+    // Several workers have sockets with the same address, which is printed once.
     let mut addrs: Vec<Address> = https.iter().flat_map(Listener::local_addrs).collect();
     addrs.dedup();
     for addr in addrs {
@@ -140,7 +140,7 @@ async fn run(mut args: Args, files: Files, tls: ServerTls, log: Log) -> Result<(
 }
 
 /// Gets the first ticket keys from Redis, and starts the task that renews them.
-#[allow(clippy::unused_async)] // Without Redis.
+#[allow(clippy::unused_async)] // Only the feature `redis` has something to await.
 async fn rotate(keys: KeySource, every: Duration, web: &Arc<Web>) {
     match keys {
         KeySource::Own | KeySource::Files(_) => {}
@@ -175,7 +175,8 @@ async fn drain(
             web.begin_draining();
             args.drain_delay
         }
-        // The service goes on in the successor, so /health does not change, and no balancer has to be waited for.
+        // The service continues in the successor, so /health does not change, and there is no need to wait for a
+        // balancer.
         () = replaced => Duration::ZERO,
     };
     web.log.draining();

@@ -23,7 +23,7 @@ pub(crate) struct Web {
 
 impl Web {
     pub(crate) fn new(tls: ServerTls, log: Log) -> Self {
-        // Installed before the metrics are described to it.
+        // The recorder must be installed before `Metrics::new`, which describes the metrics to it.
         let prometheus = prometheus();
         let metrics = Metrics::new();
         metrics.watch(&tls);

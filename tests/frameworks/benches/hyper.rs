@@ -108,7 +108,7 @@ fn main() {
         let mut used = SERVERS.map(|_| Vec::new());
         for round in 0..ROUNDS {
             for turn in 0..servers.len() {
-                // Another one begins in each round.
+                // In each round, another server is measured first.
                 let number = (turn + round) % servers.len();
                 let (port, ask, told) = &servers[number];
                 let now = || {

@@ -398,8 +398,8 @@ impl Steps<'_> {
                     self.reset(i);
                     return;
                 }
-                // A server passes bytes to TLS if the first of them can begin a record. TLS then refuses the bytes after them that are no
-                // record.
+                // A server passes bytes to TLS if the first of them can begin a record. TLS then refuses the bytes
+                // after them that are no record.
                 let is_data = |item| matches!(item, Item::Data { .. } | Item::Forged);
                 let fed =
                     if i == CLIENT { peer.arrived.any(is_data) } else { peer.arrived.front().is_some_and(is_data) };
@@ -446,7 +446,8 @@ impl Steps<'_> {
                 self.tables.consumed(&mut peer.tcp.recv);
             }
             Some(Item::Rst) => self.lose(i, Why::Reset),
-            // The other side has gone back to plaintext, and this side has not, so the application never reads these bytes.
+            // The other side has returned to plaintext and this one has not, so the application never reads these
+            // bytes.
             Some(_) => self.world.is_disturbed = true,
             None => {}
         }
@@ -469,7 +470,7 @@ impl Steps<'_> {
             (_, Item::Rst) => self.lose(i, Why::Reset),
             (None, Item::Data { is_clear: true, .. }) | (None, Item::Forged) => self.accept(i, item, discards),
             (None, Item::Fin { .. } | Item::ForgedFin) => self.take_fin(i, item),
-            // Bytes of TLS that nobody expects in plaintext: the application reads them as nonsense.
+            // These are bytes of TLS where plaintext is expected. The application reads them as nonsense.
             (None, _) => {}
             (Some(_), Item::Fin { .. } | Item::ForgedFin) => self.take_fin(i, item),
             (Some(_), Item::Alert) => {
@@ -487,7 +488,7 @@ impl Steps<'_> {
             }
             (Some(tls), Item::Notify { after, .. }) if tls.is_secured => self.take_notify(i, after),
             (Some(tls), item) => {
-                // An item that is wrong in this state, or that came unencrypted, so the session fails.
+                // The item is wrong in this state or unencrypted, so the session fails.
                 debug_assert!(is_clear(item) || !tls.is_secured || matches!(item, Item::Flight(_)));
                 self.fail_tls(i);
             }

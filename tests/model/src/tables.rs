@@ -33,7 +33,8 @@ impl From<Why> for Reason {
             Why::Aborted => Self::Aborted,
             Why::Dropped => Self::Dropped,
             Why::TimedOut => Self::TimedOut(Phase::Close),
-            // Stands for every failure of TLS, because the tables treat all of them alike. This one needs no further values.
+            // `KeyExhausted` stands for every failure of TLS, because the tables treat all of them alike. It is chosen
+            // because it has no fields.
             Why::Failed => Self::KeyExhausted,
         }
     }

@@ -45,7 +45,7 @@ impl AsyncRead for Pipe {
         lane.from += n;
         let mut writer = None;
         if lane.from == lane.to {
-            // As with a full socket, a writer is woken only when there is much space.
+            // As a full socket does, the pipe wakes a writer only when there is much space.
             (lane.from, lane.to) = (0, 0);
             writer = lane.writer.take();
         }

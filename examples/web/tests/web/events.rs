@@ -19,7 +19,7 @@ fn a_connection_is_made_secured_and_lost() {
     assert_eq!((&made["peer"], &secured["peer"], &secured["via"]), (&secured["peer"], &lost["peer"], &lost["via"]));
     assert!(lost["sent"].as_u64() > Some(1000) && lost["received"].as_u64() > Some(0), "{lost}");
 
-    // The client does not trust the server.
+    // This client does not trust the server, so the handshake fails.
     files.write("other.pem", &Pki::new().ca_pem());
     assert!(!files.curl(&["--cacert", &files.text("other.pem"), &web.url("/")]).status.success());
     let lost = web.event("lost");

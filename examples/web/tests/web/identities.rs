@@ -53,13 +53,13 @@ fn a_change_is_seen_and_a_mistake_is_told_once() {
     assert_eq!(told["generation"], 1);
     assert!(told["not_after"].is_string(), "{told}");
     files.issue("server", &["localhost"]);
-    // Chain and key are written one after the other, so a mistake may be told in between.
+    // The chain and the key are written one after the other, so a failed reload may be reported in between.
     while web.event("reloaded")["generation"] != 2 {}
     assert_eq!(files.json(&[&web.url("/whoami")])["generation"], 2);
     files.write("server.key", "no key");
     let failed = web.event("reload_failed");
     assert!(failed["detail"].as_str().unwrap().contains("server.key"), "{failed}");
-    // The old identity is still used, and the mistake is not told again.
+    // The old identity is still used, and the mistake is not reported again.
     thread::sleep(std::time::Duration::from_millis(500));
     assert_eq!(files.json(&[&web.url("/whoami")])["generation"], 2);
     let metrics = files.get(&[&web.metrics_url("/metrics")]);

@@ -57,7 +57,7 @@ fn limits_count_the_connections_of_all_workers() {
         is_reset(&web);
     }
     let web = files.start(&["--workers", "4", "--max-connections", "1"]);
-    // An idle worker must not keep the place that another one needs.
+    // An idle worker must not keep the permit that another one needs.
     for _ in 0..12 {
         assert_eq!(files.get(&[&web.url("/health")]), "ok");
     }

@@ -113,7 +113,7 @@ fn client(files: &Files, addr: SocketAddr, version: TlsVersion, is_over: &Atomic
     while !is_over.load(Ordering::SeqCst) {
         let begun = Instant::now();
         assert!(runtime.block_on(ours.resumes()).unwrap(), "{version}: handshake {all} is a full one");
-        // Longer than anything here should take, and shorter than a look at a Redis that does not answer.
+        // The limit is longer than a handshake takes, and shorter than a look at a Redis that does not answer.
         assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
         all += 1;
         thread::sleep(Duration::from_millis(40));
@@ -152,7 +152,7 @@ fn no_handshake_fails_or_waits_while_redis_is_away() {
         }
         let _redis = Redis::start(&files, port, false).unwrap();
         told("reloaded");
-        // All of them have the same keys again.
+        // The clients continue for a while, now that all servers have the same keys again.
         thread::sleep(Duration::from_millis(500));
         is_over.store(true, Ordering::SeqCst);
         let all = clients.map(|client| client.join().unwrap());

@@ -62,7 +62,7 @@ fn write_keys(files: &Files, numbers: [u8; 3]) {
         base64(&key)
     };
     let text = numbers.map(line).join("\n");
-    // In one step, as a program would do it that other programs watch.
+    // The file is replaced by a rename, because the service watches it and must not read half of it.
     files.write("tickets.new", &text);
     std::fs::rename(files.path("tickets.new"), files.path("tickets")).unwrap();
 }
@@ -233,7 +233,7 @@ fn no_handshake_fails_or_is_a_full_one_during_rotations() {
                         let resumed = runtime.block_on(ours.resumes()).unwrap();
                         (full, all) = (full + u64::from(!resumed), all + 1);
                         done.store(all, Ordering::SeqCst);
-                        // 50 handshakes a second for both.
+                        // This pause limits both clients to 50 handshakes a second together.
                         thread::sleep(Duration::from_millis(40));
                     }
                     (full, all)
@@ -250,7 +250,8 @@ fn no_handshake_fails_or_is_a_full_one_during_rotations() {
                 }
             }
             write_keys(&files, [number, number + 1, number + 2]);
-            // Each process has the new keys before the next rotation, so that no two are more than one apart.
+            // This waits until each process has the new keys, so that no two processes are more than one rotation
+            // apart.
             for node in &nodes {
                 assert_eq!(node.event("reloaded")["generation"], number);
             }

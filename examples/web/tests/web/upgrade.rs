@@ -13,10 +13,10 @@ impl Files {
     }
 }
 
-/// Clients that connect as fast as they can, some of them with requests on a connection that stays open, until a file is
-/// there. It prints how many requests were answered, how many connections were refused, and how many answers were cut off.
-/// A connection that the server ends between two requests is no fault: the server says so (`connection: close`), or ends it
-/// in order, and the client opens another one.
+/// Clients that connect as fast as they can, some of them with requests on a connection that stays open, until a file
+/// is there. It prints how many requests were answered, how many connections were refused, and how many answers were
+/// cut off. A connection that the server ends between two requests is no fault: the server says so (`connection:
+/// close`), or ends it in order, and the client opens another one.
 const CLIENTS: &str = "
 import os, socket, ssl, sys, threading
 port, ca, stop = int(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -149,7 +149,7 @@ async fn a_drain_answers_the_requests_in_progress_and_those_of_new_connections()
     begun.acquire().await.unwrap().forget();
     go.add_permits(3);
     let mut answer = String::new();
-    new.read_to_string(&mut answer).await.unwrap(); // a truncated end would be an error
+    new.read_to_string(&mut answer).await.unwrap(); // fails if close_notify is missing
     new.close().await;
     assert!(answer.contains("connection: close") && answer.ends_with("slow"), "{answer}");
     let [first, second] = slow;

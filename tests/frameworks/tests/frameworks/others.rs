@@ -46,7 +46,7 @@ fn serve(mut listener: TlsListener, greeting: &'static str, answer: fn(&str) -> 
 async fn redis_takes_a_connection() {
     let certs = Certs::new();
     let (listener, port, _) = certs.listener().await;
-    // Each command begins with the number of its words.
+    // In Redis's protocol, a command begins with `*` and the number of its words.
     serve(listener, "", |line| line.starts_with('*').then_some("+OK\r\n"));
     let io = Lingering::new(connect(&certs, port).await);
     let (made, client) = tokio::sync::oneshot::channel();

@@ -33,7 +33,7 @@ async fn a_client_of_postgresql_requires_channel_binding() {
     drop(client);
     connection.await.unwrap().unwrap();
 
-    // A server of another authority.
+    // A client that trusts another CA must refuse the server.
     let make = MakeTls::new(Certs::new().client_tls(&[]));
     let error = tokio_postgres::connect(&config(postgres.addr.port()), make).await.err().unwrap();
     assert!(bowline::chain(&error).to_string().contains("certificate"), "{error:?}");
@@ -50,7 +50,8 @@ async fn plaintext_after_the_answer_of_postgresql_ends_the_connection() {
     let injecting = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.read_exact(&mut [0; 8]).await.unwrap();
-        // "TLS is accepted", and "you are logged in".
+        // One segment has the answer that TLS is accepted, and an injected plaintext message that the login has
+        // succeeded.
         stream.write_all(b"SR\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });

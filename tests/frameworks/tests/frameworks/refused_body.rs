@@ -129,7 +129,8 @@ impl Place {
     }
 }
 
-/// A server in plaintext, one over TLS, and one in plaintext after the terminator, which ends TLS in a process of its own.
+/// A server in plaintext, one over TLS, and one in plaintext after the terminator, which ends TLS in a process of its
+/// own.
 async fn places(certs: &Certs, times: usize) -> ([Place; 3], Child) {
     let plain = Listener::bind("127.0.0.1:0").await.unwrap();
     let address = plain.local_addr();
