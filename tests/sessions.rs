@@ -1,5 +1,5 @@
-//! Two sessions of the pure core, connected by hand: every split point of the byte stream, and random interleavings of
-//! the operations of both sides.
+//! Two sessions of `core`, which do no I/O, connected by the test: every split point of the byte stream, and random
+//! interleavings of the operations of both sides.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Writing by the pure core after records that have not left: full records are sealed at once, smaller writes are
+//! Writing by a session of `core` after records that have not left: full records are sealed at once, smaller writes are
 //! merged, and the queue keeps within the marks.
 
 use std::io::IoSlice;

@@ -1,5 +1,5 @@
-//! Reading with the pure core: as many records as fit are opened directly into the reader's buffer, and nothing else is
-//! written to the buffer.
+//! Reading with a session of `core`, which does no I/O: as many records as fit are opened directly into the reader's
+//! buffer, and nothing else is written to the buffer.
 
 use std::io::IoSlice;
 

@@ -1,4 +1,4 @@
-//! Two sessions of the pure core, driven by hand: every pair of engines, in every version.
+//! Two sessions of `core`, which do no I/O, driven by the test: every pair of engines, in every version.
 
 use std::io::IoSlice;
 use std::sync::Arc;
