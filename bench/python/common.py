@@ -12,7 +12,7 @@ import time
 ID = sys.argv[1].split("/")
 SCALE = float(sys.argv[2])
 COLD = "BENCH_COLD" in os.environ
-# How long there are requests, in seconds: ahead of those that count, and those.
+# The duration of the warm-up and of the measurement, in seconds.
 WARM, FULL = (0 if COLD else 0.1), 0.4 * SCALE
 CA, CERT, KEY = json.loads(os.environ["BENCH_PKI"])
 
