@@ -117,7 +117,7 @@ mod linux {
             Poll::Ready(Ok(()))
         }
 
-        /// The marker of our half.
+        /// Ends our half of the connection, by `shutdown`.
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(self.0.get_ref().shutdown(Shutdown::Write))
         }

@@ -363,7 +363,7 @@ impl Direction {
             return Poll::Ready(Ok(DirectionState::Ending));
         }
         let n = ready!(poll_write_some(to, cx, bytes))?;
-        // Consumed only after the write, so that bytes that were not written can still be read later.
+        // The bytes are consumed only after the write, so that those that were not written can still be read later.
         Pin::new(from).consume(n);
         coop.made_progress();
         self.bytes += n as u64;

@@ -286,7 +286,7 @@ impl Watch {
             Err(error) => Reload::Failed { error },
         };
         self.observers.tell(|observer| observer.reloaded(&reload));
-        // Fails if nobody waits for events.
+        // Sending fails if nobody waits for events.
         let _ = self.events.send(result.clone());
     }
 }

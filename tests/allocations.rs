@@ -326,7 +326,7 @@ fn a_message_in_records_of_one_byte_is_not_copied_for_each() {
         let (ours, peer) =
             tokio::join!(TlsConnection::connect(ours, &client, "localhost"), RawTls::server(theirs, &server));
         let (mut ours, mut peer) = (ours.unwrap(), peer.unwrap());
-        // A ticket begins that would have 60 kB. It never ends.
+        // The peer begins a ticket of 60 kB, and never ends it.
         peer.record(ContentType::Handshake, &[4, 0, 0xea, 0x60]);
         for _ in 0..RECORDS {
             peer.record(ContentType::Handshake, &[0]);

@@ -1,5 +1,5 @@
 //! Every deadline of a policy, over every transport: it takes effect at its time, and the reason names it in every
-//! place: in the call that waited, the status, the report of a close, the handle, and the counts of the group.
+//! place: in the call that waited, the status, the report of a close, `Control`, and the counts of the group.
 
 #![allow(clippy::unwrap_used)]
 
@@ -39,7 +39,7 @@ fn assert_phase(reason: &Reason, phase: Phase, what: &str) {
     assert!(matches!(reason, Reason::TimedOut(p) if *p == phase), "{what}: {reason:?}");
 }
 
-/// Checks the reports of the handle and of the group.
+/// Checks the reports of `Control` and of the group.
 async fn assert_told(control: &Control, group: &DrainGroup, phase: Phase, what: &str) {
     assert!(control.is_ended() && !control.is_aborted(), "{what}");
     assert_phase(&control.report().unwrap_or_else(|| panic!("{what}: no report")).reason, phase, what);

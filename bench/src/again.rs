@@ -50,8 +50,8 @@ pub fn load(dir: &Path) -> Result<Outcome> {
 }
 
 impl Outcome {
-    /// Prepares for measuring these again: their old samples are dropped, and missing measurements are added in the
-    /// order of the report.
+    /// Prepares to measure these specs again: drops their old samples, and adds missing measurements in the order of
+    /// the report.
     pub fn renew(&mut self, specs: &[Spec]) {
         let is_kept =
             |kept: &[Spec], id: &str, peer: &str| kept.iter().any(|spec| spec.id == id && spec.peers.contains(&peer));
@@ -76,7 +76,7 @@ impl Outcome {
     }
 }
 
-/// The run of a report that has no date, because it is old.
+/// The run of a report that has no date. Older versions of the benchmark wrote such reports.
 fn undated(all: &Value) -> Result<Series> {
     Ok(Series {
         first: 1,

@@ -87,7 +87,7 @@ fn number(word: &str) -> Option<u64> {
     }
 }
 
-/// rule: write-10: a request that is too large is refused before anything is allocated for it.
+/// A request that is too large is refused before anything is allocated for it (rule: write-10).
 fn sequence(parts: u64, n: u64) -> Command<'static> {
     match parts.checked_mul(n) {
         Some(..=MAX_SEQUENCE) => Command::SendSeq(parts, n),

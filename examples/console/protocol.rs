@@ -211,7 +211,7 @@ impl Protocol for Service {
         match end {
             End::Clean => self.console.log.read_closed(self.number, "clean"),
             End::Truncated => self.console.log.read_closed(self.number, "truncated"),
-            // Not a normal end of the peer's data, but a wrong answer to our close. The reason says so.
+            // This is not the normal end of the peer's data, but a wrong answer to our close. The reason says so.
             End::Unconfirmed => {}
         }
         if let (State::Summing(hash, count), End::Clean) = (&mut self.state, end) {

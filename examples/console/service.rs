@@ -178,7 +178,7 @@ impl Service {
         if let Err(Error::Upgrade(UpgradeError::TooManyLayers { .. })) = self.connection.may_start_tls() {
             return self.say("500 too many layers").await;
         }
-        // The peer chooses how often this line is logged.
+        // An upgrade writes a line to the log, and the peer chooses how many upgrades there are.
         self.console.log.room().await;
         self.say("220 go ahead").await?;
         let how = StartTls::server(&self.console.tls);
@@ -319,7 +319,7 @@ impl Service {
             match end {
                 End::Clean => self.console.log.read_closed(self.number, "clean"),
                 End::Truncated => self.console.log.read_closed(self.number, "truncated"),
-                // Not a normal end of the peer's data, but a wrong answer to our close. The reason says so.
+                // This is not the normal end of the peer's data, but a wrong answer to our close. The reason says so.
                 End::Unconfirmed => {}
             }
         }

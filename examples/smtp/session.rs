@@ -25,7 +25,7 @@ type Conn<'a> = MessageConn<'a, LinesCodec>;
 
 pub(crate) struct Session {
     service: Arc<Service>,
-    /// Answers for us before TLS, if TLS is required.
+    /// Answers the client's commands before TLS, if TLS is required.
     plaintext: Option<Server>,
     greeting: Option<String>,
     mail: Option<Mail>,

@@ -1,5 +1,5 @@
-//! The dialogues before TLS: the same outcome in whatever segments the peer's bytes arrive, and nothing that came with
-//! the go-ahead is read as part of the dialogue.
+//! The dialogues before TLS. The outcome must not depend on the segments in which the peer's bytes arrive, and no byte
+//! that came with the go-ahead may be read as part of the dialogue.
 
 use bowline::DialogueError;
 use bowline::starttls::{Client, Dialogue, Server};
@@ -104,7 +104,7 @@ pub fn run(input: &[u8]) {
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
-    // The other side's words, which are a good answer to some of the steps.
+    // These are the words of the other side. They are a valid answer in some of the states.
     let talks: [&[u8]; 12] = [
         b"220 hello\r\n250-x\r\n250 STARTTLS\r\n220 go\r\n",
         b"EHLO x\r\nSTARTTLS\r\n",

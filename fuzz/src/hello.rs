@@ -1,4 +1,5 @@
-//! The ClientHello: the same result in whatever pieces it arrives, and never more than rustls accepts.
+//! The ClientHello. The result must not depend on the pieces in which it arrives, and its text must not contain a
+//! control character.
 
 use std::sync::OnceLock;
 
@@ -50,7 +51,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let all =
             [hello("localhost"), hello("192.0.2.1"), b"GET / HTTP/1.1\r\n".to_vec(), vec![22, 3, 1, 0, 4, 1, 0, 0, 0]];
         let mut seeds: Vec<Vec<u8>> = all.iter().map(|hello| [&[0][..], hello].concat()).collect();
-        // The message in two records.
+        // This seed has the message in two records.
         let (body, half) = (&all[0][5..], (all[0].len() - 5) / 2);
         let record = |part: &[u8]| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat();
         seeds.push([vec![3], record(&body[..half]), record(&body[half..])].concat());

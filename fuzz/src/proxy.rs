@@ -1,4 +1,5 @@
-//! The PROXY header: the same result however it is cut, and after encoding it again.
+//! The PROXY header. The result must not depend on the pieces in which the header arrives, and must be the same after
+//! the header is encoded again.
 
 use bowline::proxy::{Decoded, ProxyHeader};
 

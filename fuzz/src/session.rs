@@ -1,4 +1,4 @@
-//! Two sessions and a wire that the input changes, with each engine: the same data and the same ends.
+//! Two sessions and a wire that the input changes. Both engines must deliver the same data and report the same ends.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -113,7 +113,7 @@ impl Side {
     }
 }
 
-/// The observations of a run.
+/// The results of a run.
 #[derive(Debug, PartialEq)]
 struct Seen {
     /// The data is compared only if both runs have sent the same: what a session accepts depends on the length of its
@@ -199,7 +199,7 @@ fn play(input: &[u8], is_express: bool) -> Seen {
             7 => sides[n].session.flush(),
             8 | 4 => transmit(&mut sides, n),
             9 | 10 => {
-                // One record, or a part of it.
+                // This delivers one record, or a part of it.
                 let part = input.byte();
                 if let Some(record) = sides[n].incoming.pop_front() {
                     let first = if part < 128 { record.len() } else { record.len() * usize::from(part - 128) / 128 };

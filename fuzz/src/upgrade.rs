@@ -36,7 +36,7 @@ pub fn run(input: &[u8]) {
     let name = || Address::Other("memory".into());
     let stream = Stream::with(near, name(), name(), Policy::default()).wakes_unlocked();
     let mut conn = UpgradableConnection::new(stream);
-    // Plaintext in some segments, some of which are read.
+    // The peer sends plaintext in some segments, and the connection reads some of it.
     let mut sent = Vec::new();
     let mut read = Vec::new();
     for _ in 0..input.below(6) {

@@ -104,7 +104,7 @@ fn a_list_that_cannot_be_read_or_is_too_long_is_an_error() {
         element(0x31, &name),
         element(0x30, &name[..4]),
         [element(0x30, &name), vec![0]].concat(),
-        // Not a GeneralName at all.
+        // This element is no GeneralName.
         element(0x30, &element(0x0c, b"a.example")),
     ];
     for content in broken {

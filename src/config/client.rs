@@ -199,8 +199,8 @@ impl ClientTlsBuilder {
     /// Changes rustls's configuration, for a setting that the builder does not have. May be called several times. The
     /// changes are applied when the configuration is built, in this order.
     ///
-    /// The rest of the builder stays in effect: the warnings, the chain in the facts, the express engine. What bowline
-    /// does not support is turned off, with a warning (rules: identity-9, secure-11).
+    /// The rest of the builder stays in effect: the warnings, the chain in the facts, the express engine. Settings that
+    /// bowline does not support are turned off, with a warning (rules: identity-9, secure-11).
     pub fn customize(mut self, change: impl Fn(&mut ClientConfig) + Send + Sync + 'static) -> Self {
         self.changes.push(Change(Arc::new(change)));
         self

@@ -320,8 +320,8 @@ impl ServerTlsBuilder {
     /// change is applied when the configuration is built, in this order, also to the configuration of an identity with
     /// its own settings.
     ///
-    /// The rest of the builder stays in effect: the warnings, the chain in the facts, the express engine. What bowline
-    /// does not support is turned off, with a warning (rules: identity-9, secure-11).
+    /// The rest of the builder stays in effect: the warnings, the chain in the facts, the express engine. Settings that
+    /// bowline does not support are turned off, with a warning (rules: identity-9, secure-11).
     ///
     /// ```
     /// # let builder = bowline::ServerTls::builder();

@@ -220,7 +220,7 @@ impl Timer {
         self.sleep.as_mut().reset(at);
         self.at = at;
         let waker = Waker::from(Arc::clone(alarm));
-        // Checked first, because a timer of a runtime that has ended panics when it is polled.
+        // An elapsed timer is not polled: if its runtime has ended, polling it panics.
         let fired = self.sleep.is_elapsed()
             || pin!(unconstrained(self.sleep.as_mut())).poll(&mut Context::from_waker(&waker)).is_ready();
         if fired {

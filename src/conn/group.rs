@@ -187,8 +187,8 @@ impl DrainGroup {
         let (mut ended, cut_off, mut handshakes, open, observers) = {
             let mut state = self.state();
             let observers = std::mem::take(&mut state.observers);
-            // Kept until the lock is released, because dropping the last handle of a connection runs the destructors
-            // of everything in it.
+            // These values are kept until the lock is released, because dropping the last `Control` of a connection
+            // runs the destructors of everything in it.
             let open: Vec<Control> = state.members.iter().filter_map(|(_, member)| member.upgrade()).collect();
             (state.ended.clone(), state.cut_off, state.handshakes, open, observers)
         };

@@ -180,8 +180,8 @@ impl IdleTimer {
         };
         if !matches!(&self.timer, Timer::Set(wait) if wait.phase == phase) {
             if Handle::try_current().is_err() {
-                // Polled outside the runtime, for example from a waker: there is no clock here. The next poll sets the
-                // timer.
+                // This poll runs outside the runtime, for example in a waker, where no clock is available. The next
+                // poll sets the timer.
                 return Poll::Pending;
             }
             let (sleep, leaving) = (Box::pin(tokio::time::sleep(bound)), Leaving::default());
@@ -223,7 +223,7 @@ impl StallTimer {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, bound: Option<Duration>, moved: impl Fn() -> u64) -> Poll<()> {
         let Some(bound) = bound else { return Poll::Pending };
         let interval = Stall::interval(bound);
-        // Without a runtime there is no clock, as in [`IdleTimer`].
+        // Without a runtime, no clock is available, as in [`IdleTimer`].
         if matches!(self.timer, Timer::Unset) && Handle::try_current().is_ok() {
             let (sleep, stall) = (Box::pin(tokio::time::sleep(interval)), Stall::new(moved()));
             self.timer = Timer::Set(Box::new(StalledWait { sleep, stall }));

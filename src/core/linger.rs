@@ -49,7 +49,7 @@ impl Linger {
         match self.quiet.checked_sub(peer.silent_for) {
             Some(rest) if !rest.is_zero() => Next::CheckAgain(rest),
             _ if peer.has_arrived => Next::Over,
-            // Checked again, because no event reports an acknowledgement.
+            // The peer's state is checked again later, because no event reports an acknowledgement.
             _ => Next::CheckAgain(self.ask.next_wait()),
         }
     }

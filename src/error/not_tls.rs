@@ -63,9 +63,9 @@ const PROTOCOLS: [(&[u8], &str); 25] = [
     (b"-ERR ", "POP3 or Redis"),
     (b"PROXY", "the PROXY protocol"),
     (b"\r\n\r\n\0", "the PROXY protocol"),
-    // SSLRequest.
+    // The request for TLS (SSLRequest).
     (b"\0\0\0\x08\x04", "PostgreSQL"),
-    // SETTINGS of stream 0.
+    // A SETTINGS frame of stream 0.
     (b"\0\0\x12\x04\0", "HTTP/2"),
 ];
 

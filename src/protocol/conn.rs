@@ -225,8 +225,8 @@ pub trait PushProducer: Send + 'static {
 /// A producer that writes one piece for each call, for example a file or a generator.
 #[doc(alias = "IPullProducer")]
 pub trait PullProducer: Send + 'static {
-    /// The queue is empty: write the next piece, or let another task write it through the handle. This method is
-    /// called again when that piece has left (rule: flow-2). When it has written the last piece, it must call
+    /// The queue is empty: write the next piece, or let another task write it with the connection's [`Handle`]. This
+    /// method is called again when that piece has left (rule: flow-2). When it has written the last piece, it must call
     /// [`unregister_producer`](Conn::unregister_producer) in the same call.
     ///
     /// # Errors
@@ -337,7 +337,7 @@ pub struct Handle(pub(super) Arc<HandleState<dyn CommandTarget>>);
 
 /// The connection on which the commands of handles are carried out.
 pub(crate) trait CommandTarget: Conn {
-    /// Writes bytes from a handle. `is_answer`: they were written in answer to input.
+    /// Writes bytes that a task has written with a [`Handle`]. `is_answer`: they were written in answer to input.
     fn write_command(&mut self, bytes: &[u8], is_answer: bool) {
         let _ = is_answer;
         self.write(bytes);

@@ -83,8 +83,8 @@ pub(crate) struct DeferredConn {
     pub(super) tls_change: TlsChange,
     /// The transport has reported the end of the peer's half.
     pub(super) is_read_ended: bool,
-    /// A write of a handle has returned that the high mark is passed. The protocol and its producer are then notified
-    /// of a full queue, even if bytes have left since.
+    /// A write with a [`Handle`](super::Handle) has returned that the high mark is passed. The protocol and its
+    /// producer are then notified of a full queue, even if bytes have left since.
     pub(super) was_full: bool,
     /// The connection is to end, with this reason.
     pub(super) failure: Option<Reason>,
@@ -154,8 +154,8 @@ impl DeferredConn {
         commands
     }
 
-    /// Carries out the commands of handles first, so that a callback's call through a handle precedes its next direct
-    /// call (rule: write-1).
+    /// Carries out the commands of [`Handle`](super::Handle)s first, so that a callback's call with a handle precedes
+    /// its next direct call (rule: write-1).
     fn catch_up(&mut self) {
         if self.commands.is_some() && !self.is_quiet(None) {
             self.run_commands(None);
@@ -287,9 +287,9 @@ impl Conn for DeferredConn {
     }
 
     fn abort(&mut self) {
-        // rule: abort-2: aborted at once, so that nothing leaves after this call.
+        // rule: abort-2: the connection is aborted at once, so that nothing leaves after this call.
         self.control().abort();
-        // Set even if both halves have ended already and the end only has to be reported.
+        // The reason is set even if both halves have ended already and the end only has to be reported.
         self.failure.get_or_insert(Reason::Aborted);
         self.outbox.lose();
     }

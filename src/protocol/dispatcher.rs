@@ -193,7 +193,7 @@ impl<P: Protocol> Dispatcher<P> {
     /// called.
     pub(super) fn supply(&mut self, level: Level) -> bool {
         self.is_above |= level == Level::High;
-        // Published first, because a producer that is resumed may read the queued count from its handle.
+        // The counts are published first, because a producer that is resumed may read the queued count from its handle.
         self.publish();
         let call = self.conn.handle_producer(ProducerEvent::Level(level));
         self.call_producer(call);
@@ -208,7 +208,7 @@ impl<P: Protocol> Dispatcher<P> {
     /// Like `supply`, while a change between plaintext and TLS is awaited. Written bytes are queued in the outbox
     /// then (rule: write-8).
     pub(super) fn supply_early(&mut self, cx: &mut Context<'_>) {
-        // rule: life-6: after MAX_TURNS the loop goes on in the next poll, so that other tasks can run.
+        // rule: life-6: after MAX_TURNS the loop continues in the next poll, so that other tasks can run.
         if (0..MAX_TURNS).all(|_| self.supply(self.conn.level())) {
             cx.waker().wake_by_ref();
         }
@@ -219,7 +219,7 @@ impl<P: Protocol> Dispatcher<P> {
         if call == ProducerCall::Nothing {
             return;
         }
-        // Taken out during the call, because the producer may unregister itself.
+        // The producer is taken out during the call, because it may unregister itself.
         let Some(mut producer) = self.conn.producer.take() else { return };
         let conn = &mut self.conn;
         let outcome = guard(|| match (&mut producer, call) {

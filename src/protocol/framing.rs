@@ -66,11 +66,12 @@ impl<C> Framing<C> {
     /// Marks the end of a message at the decoder's current position. Returns the number of bytes that are processed
     /// by it.
     pub(super) fn cut(&mut self) -> usize {
-        // Saturating, because a faulty codec may add bytes to the buffer, and must not cause a panic here.
+        // The subtraction saturates, because a faulty codec may add bytes to the buffer, and must not cause a panic
+        // here.
         let done = self.shown.saturating_sub(self.buffer.len());
         self.shown -= done;
         if self.buffer.is_empty() {
-            // Freed, so that an idle connection keeps no buffer.
+            // The memory is freed, so that an idle connection keeps no buffer.
             self.buffer = BytesMut::new();
         }
         done

@@ -1,4 +1,4 @@
-//! The methods of a handle, which any task and thread may call.
+//! The methods of a connection's [`Handle`], which any task and thread may call.
 
 use std::fmt;
 use std::future::poll_fn;

@@ -44,7 +44,7 @@ struct Mailbox<T: ?Sized> {
     is_closed: bool,
 }
 
-/// A command from a handle to the connection's task.
+/// A command from a [`Handle`](super::Handle) to the connection's task.
 pub(crate) enum Command<T: ?Sized> {
     /// Bytes, and whether a callback wrote them in answer to input. This is a variant of its own, so that a write can
     /// be merged with the one before it.
@@ -151,8 +151,8 @@ impl<T: ?Sized> HandleState<T> {
             let _ = catch(|| park(&self.mailbox, |mailbox| &mut mailbox.task, task));
         }
         let mut mailbox = self.mailbox();
-        // Added before the lock is released, so that a handle that reads the count at this moment sees these bytes as
-        // queued.
+        // The bytes are added before the lock is released, so that a handle that reads the count at this moment sees
+        // them as queued.
         self.queued.fetch_add(std::mem::take(&mut mailbox.bytes), Ordering::Relaxed);
         std::mem::swap(&mut mailbox.commands, into);
         if task.is_some() {
@@ -190,8 +190,8 @@ impl<T: ?Sized> HandleState<T> {
         self.queued.store(bytes, Ordering::Relaxed);
         self.is_writable.store(is_writable, Ordering::Release);
         if is_writable {
-            // Notified on every change: a handle may wait only because it has counted bytes that were still in the
-            // mailbox.
+            // The waiting tasks are notified on every change: a task may wait only because it has counted bytes that
+            // were still in the mailbox.
             let _ = catch(|| self.writable.notify_waiters());
         }
     }

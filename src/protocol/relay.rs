@@ -161,8 +161,8 @@ impl Protocol for RelayLeg {
 
     fn data_received(&mut self, conn: &mut dyn Conn, data: &[u8]) -> CallbackResult<usize> {
         let Some(other) = self.other(conn).cloned() else { return Ok(0) };
-        // Paused before the write: the other leg's task may write the bytes and resume reading before this callback
-        // continues.
+        // Reading is paused before the write, because the other leg's task may write the bytes and resume reading
+        // before this callback continues.
         conn.pause_reading();
         if !other.write_is_full(data) {
             conn.resume_reading();

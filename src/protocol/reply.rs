@@ -1,4 +1,4 @@
-//! The reply to a call of a handle.
+//! The reply to a call of a method of [`Handle`](super::Handle).
 
 use std::fmt;
 use std::future::Future;

@@ -309,7 +309,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
         }
         if has_producer || level == Level::High || self.dispatcher.is_above || self.dispatcher.conn.queued_below > 0 {
             self.wait_for_room(cx, level);
-            // Checked again: the queue may have drained before this task registered its waker.
+            // The queue is checked again, because it may have drained before this task registered its waker.
             level = self.check_queue();
         }
         self.dispatcher.supply(level)

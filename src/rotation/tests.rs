@@ -230,7 +230,7 @@ async fn a_copy_of_the_store_has_no_secret_and_a_moved_or_foreign_value_is_not_u
         store.0.lock().unwrap().values.insert(names[0].clone(), value);
         let looked = said(a.look_at(at(0)).await);
         assert!(looked.contains(&format!("the value {:?}", names[0])), "{looked}");
-        // The server goes on with the key that it has.
+        // The server continues to use the key that it has.
         assert_eq!(a.keys().set().keys().len(), 2);
         assert_eq!(seals(&a, at(0)), seals(&b, at(0)));
     }

@@ -20,7 +20,7 @@ const PORTS: usize = 16;
 fn is_missing(error: &io::Error) -> bool {
     #[cfg(unix)]
     let family_is_off = error.raw_os_error() == Some(libc::EAFNOSUPPORT);
-    // 10047 is WSAEAFNOSUPPORT of Windows.
+    // 10047 is the error WSAEAFNOSUPPORT of Windows.
     #[cfg(not(unix))]
     let family_is_off = error.raw_os_error() == Some(10047);
     family_is_off || error.kind() == io::ErrorKind::AddrNotAvailable

@@ -26,7 +26,7 @@ pub(super) async fn drive<C>(machine: &mut Machine, connection: &mut C, goal: Go
 where
     C: UpgradableTransport + ?Sized,
 {
-    // Checked first, because a go-ahead cannot be taken back.
+    // This is checked first, because a go-ahead cannot be taken back.
     connection.may_start_tls()?;
     let control = connection.control();
     let deadline = after(control.policy().handshake_timeout);

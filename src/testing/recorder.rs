@@ -141,8 +141,8 @@ impl Recorder {
         mem::take(&mut self.written)
     }
 
-    /// Carries out the calls that other tasks have made through handles. Every call does this first, so that a call
-    /// that a callback made through a handle comes before the callback's next call.
+    /// Carries out the calls that other tasks have made with a [`Handle`]. Every call does this first, so that a call
+    /// that a callback made with one comes before the callback's next call.
     pub fn run_commands(&mut self) {
         for command in self.conn.take_commands() {
             command.carry_out(self);

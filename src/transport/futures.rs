@@ -1,4 +1,4 @@
-//! The small futures and guards behind the methods of [`Transport`].
+//! The small futures and guards that the methods of [`Transport`] return.
 
 use std::fmt;
 use std::future::Future;

@@ -142,7 +142,8 @@ impl<T: Transport> AsyncRead for Lingering<T> {
 impl<T: Transport> AsyncBufRead for Lingering<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        // Polled twice: the first call only waits, because the bytes of the second call stay borrowed by the caller.
+        // The transport is polled twice. The first call only waits, because the bytes of the second call stay borrowed
+        // by the caller.
         ready!(this.read(cx, |transport, cx| Pin::new(transport).poll_fill_buf(cx).map_ok(|_| ())))?;
         this.last_received = LastReceived::now();
         Pin::new(&mut this.transport).poll_fill_buf(cx)

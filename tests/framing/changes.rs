@@ -224,7 +224,7 @@ async fn messages_after_the_one_that_stops_tls_arrive_in_plaintext() {
         let running = run(script, a);
         b.write_all(b"STOPTLS\r\nstill in TLS\r\nha").await.unwrap();
         let mut buf = [0; 1];
-        // First its close_notify, then ours.
+        // `a` sends its close_notify first, and `b` answers it with its own.
         assert_eq!(b.read(&mut buf).await.unwrap(), 0);
         b.close_write().await.unwrap();
         running.told.until(|told| told.has(&Event::Plain)).await;

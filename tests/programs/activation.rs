@@ -41,8 +41,8 @@ fn greeting(addr: SocketAddr) -> String {
     text
 }
 
-/// rule: tcp-10: the manager's socket goes on to listen after the service has drained, and the next service serves its
-/// backlog.
+/// rule: tcp-10: the manager's socket continues to listen after the service has drained, and the next service serves
+/// its backlog.
 #[test]
 fn a_service_takes_the_sockets_that_it_was_started_with() {
     let managers = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -242,7 +242,7 @@ async fn abort_inside_the_producers_own_callback_stops_it_once() {
     .await;
 }
 
-/// A push producer that aborts when it is paused. It does so by the handle, because it has no transport.
+/// A push producer that aborts when it is paused. It uses the connection's `Handle`, because a producer gets no `Conn`.
 ///
 /// rule: abort-3, abort-4
 #[tokio::test]

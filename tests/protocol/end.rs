@@ -143,7 +143,7 @@ async fn the_first_error_is_the_reason() {
         assert_eq!(running.told.names().last().unwrap(), "lost(tls)");
     })
     .await;
-    // A callback that fails after an abort, and one that aborts and fails.
+    // The callback aborts, and then fails.
     over_all(|_, a, b| async move {
         let _b = b;
         let probe = Probe::new(|_, transport| {

@@ -1,4 +1,4 @@
-//! A close through the handle, while other tasks use both halves.
+//! `Control::close` is called while other tasks use both halves.
 
 use std::io::ErrorKind;
 use std::time::Duration;

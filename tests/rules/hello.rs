@@ -68,7 +68,7 @@ async fn a_hello_in_two_segments_is_read_whole() {
     .await;
 }
 
-/// rule: hello-1: the server behind gets the client's own hello, and does the handshake.
+/// rule: hello-1: the server to which the connection is forwarded gets the client's own hello, and does the handshake.
 #[tokio::test]
 async fn a_connection_is_forwarded_by_its_name_without_decryption() {
     bounded("forwarded", async {

@@ -21,7 +21,7 @@ const MESSAGE: usize = 1024;
 /// The time that a handshake may take: bowline's default.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Repeats this for a time.
+/// Repeats this block for the time of the measurement.
 macro_rules! for_a_while {
     ($run:expr, $one:expr) => {{
         for _ in 0..WARM {

@@ -13,8 +13,8 @@ use crate::log::Log;
 pub(crate) struct Watch {
     log: Log,
     made: AtomicU64,
-    /// The open connections, by the number of their handle. Each entry keeps the handle, so that no other one gets its
-    /// number.
+    /// The open connections, by the number of their `Control`. Each entry keeps its `Control`, so that no other
+    /// connection gets the same number.
     open: Mutex<HashMap<usize, Arc<Entry>>>,
     handshakes: Mutex<BTreeMap<&'static str, u64>>,
 }

@@ -100,7 +100,7 @@ impl AnyEngine {
         !matches!(self, Self::Rustls(_))
     }
 
-    // These are called for each record, so they bypass `dyn Engine` and call the engine directly.
+    // The methods below are called for each record, so they bypass `dyn Engine` and call the engine directly.
 
     #[inline]
     pub(super) fn opened(&self) -> usize {

@@ -430,7 +430,7 @@ impl Session {
             // A KeyUpdate is answered now, because the next write may come much later.
             self.answer();
         }
-        // Released, so that an empty buffer is not kept.
+        // The memory is released, so that an empty buffer is not kept.
         self.raw.release();
         (if read > 0 { Step::Data } else { step }, read)
     }

@@ -1,4 +1,4 @@
-//! The methods of a stream for the layer above it, and for the futures behind the methods of `Transport`.
+//! The methods of a stream for the layer above it, and for the futures that the methods of `Transport` return.
 
 use std::task::{Context, Poll};
 

@@ -309,8 +309,7 @@ impl Drop for KeptOpen {
 
 impl Bottom for SharedTcp {
     fn abort(&self) {
-        // Checked before the connection is dissolved, because after that the system has no unacknowledged bytes to
-        // report.
+        // The system is asked before the reset, because after that it has no unacknowledged bytes to report.
         self.note_unacknowledged();
         self.reset();
     }

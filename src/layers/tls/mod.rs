@@ -57,7 +57,7 @@ use crate::transport::layer::{AsLayer, Layer, TOKEN, debug, poll_budget};
 /// assert_eq!(client.tls().unwrap().version_name(), "TLSv1.3");
 ///
 /// client.write_all(b"question").await?;
-/// client.close_write().await?; // close_notify, then FIN; reading goes on
+/// client.close_write().await?; // close_notify, then FIN; reading continues
 /// let mut question = Vec::new();
 /// server.read_to_end(&mut question).await?;
 /// server.write_all(b"answer").await?;

@@ -383,7 +383,8 @@ impl<T: Transport> AsyncWrite for UpgradableConnection<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.state.upgrade {
             Upgrade::Failed(failure) => poll_budget(cx).map(|()| Err((**failure).clone().into())),
-            // Allowed during an upgrade too: a close waits for the handshake, or ends it (rules: half-5, close-9).
+            // A shutdown is allowed during an upgrade too: a close waits for the handshake, or ends it (rules: half-5,
+            // close-9).
             Upgrade::Settled | Upgrade::Quiescing | Upgrade::Handshaking | Upgrade::Unwrapping => {
                 Pin::new(&mut self.stack).poll_shutdown(cx)
             }

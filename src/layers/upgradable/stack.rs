@@ -17,7 +17,7 @@ use crate::transport::{Starting, Transport};
 pub(crate) enum Stack<T: Transport> {
     Plain(T),
     Tls(Box<TlsConnection<Stack<T>>>),
-    /// The stack was taken out: for a step that does not wait, or for good because a change failed.
+    /// The stack was taken out: during a step that does not wait, or permanently because a change failed.
     Destroyed(Destroyed),
 }
 

@@ -93,7 +93,7 @@ fn surroundings() -> Value {
     })
 }
 
-/// Whether no count has grown.
+/// Returns whether no count has grown.
 fn compare(baseline: &Value, counts: &BTreeMap<String, f64>) -> bool {
     println!("{:28} {:>14} {:>14} {:>8}", "instructions for each", "baseline", "now", "");
     let mut is_good = true;

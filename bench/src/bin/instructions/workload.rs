@@ -56,7 +56,7 @@ pub fn run(name: &str) -> Result<()> {
 }
 
 fn bulk(runtime: &Runtime, from: Connection, to: Connection, size: usize, count: usize, cork: bool) -> Result<()> {
-    // A quarter of the amount as a warm-up, after which the buffers have their final sizes.
+    // A quarter of the amount is transferred as a warm-up, after which the buffers have their final sizes.
     let (from, to) = transfer(runtime, from, to, size, count / 4, cork)?;
     counted(|| transfer(runtime, from, to, size, count, cork))?;
     Ok(())

@@ -159,7 +159,7 @@ impl Irc {
     }
 }
 
-/// What a server may send before its answer: notices, and the reply 020 ("please wait").
+/// The messages that a server may send before its answer: notices, and the reply 020 ("please wait").
 const NOTICES: [&[u8]; 2] = [b"NOTICE", b"020"];
 
 impl Script for Irc {

@@ -7,7 +7,7 @@ use crate::error::DialogueError;
 
 pub(super) struct Xmpp {
     state: State,
-    /// STARTTLS was one of the features. They may also go on after it.
+    /// STARTTLS was one of the features. The features may also continue after STARTTLS.
     is_offered: bool,
 }
 

@@ -289,7 +289,7 @@ impl Engine for Express {
     fn write_tls(&mut self, layer: &mut dyn io::Write) -> io::Result<usize> {
         let written = layer.write(self.out.as_slice())?;
         self.out.consume(written);
-        // Released, so that an idle session holds no memory for records.
+        // The memory is released, so that an idle session holds none for records.
         self.out.release();
         Ok(written)
     }

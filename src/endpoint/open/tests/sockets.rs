@@ -101,7 +101,7 @@ async fn mode_is_given_to_the_socket_and_to_nothing_that_was_put_in_its_place() 
     let precious = place.dir.path().join("precious");
     std::fs::write(&precious, "").unwrap();
     std::fs::set_permissions(&precious, std::fs::Permissions::from_mode(0o600)).unwrap();
-    // Done between bind and chmod by another user who may write in the directory.
+    // Another user who may write in the directory could do this between bind and chmod.
     std::fs::remove_file(&place.path).unwrap();
     symlink(&precious, &place.path).unwrap();
     let _ = unix::set_mode(&place.path, &socket, 0o666);
@@ -141,7 +141,7 @@ async fn a_socket_with_a_listener_is_not_replaced() {
     let place = Place::new();
     let first = listen(&format!("{}:backlog=1", place.endpoint())).await;
     assert!(place.refusal().await.contains("another listener uses this path"));
-    // The same if the backlog of the listener is full.
+    // A listener with a full backlog is not replaced either.
     let mut waiting = Vec::new();
     while let Ok(stream) = UnixStream::connect(&place.path).await {
         waiting.push(stream);

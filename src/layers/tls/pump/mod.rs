@@ -333,7 +333,7 @@ impl<T: Transport> Pump<T> {
                 self.session.handle_read_lost(Reason::Aborted);
                 continue;
             };
-            // Returns the unit of the task's budget, because the read of the layer below takes a unit itself.
+            // This returns the unit of the task's budget, because the read of the layer below takes a unit itself.
             drop(unit.take());
             let is_stuck = self.session.is_stuck();
             let mut buf = ReadBuf::new(self.session.input_space());
