@@ -1,5 +1,5 @@
-//! Joins two connections: forwards the bytes of each peer to the other one, and ends each connection in the same way as
-//! the other one ended.
+//! Joins two connections: forwards the bytes of each peer to the other peer, and ends each connection in the way in
+//! which the other one ended.
 
 mod wakers;
 
@@ -22,8 +22,8 @@ use crate::error::chain;
 use crate::transport::Transport;
 use crate::transport::layer::{TOKEN, poll_write_some};
 
-/// Joins two transports: forwards the bytes of each peer to the other one until both directions have ended, then closes
-/// both connections. It returns a report, never an error.
+/// Joins two transports, the legs of the relay: forwards the bytes of each peer to the other peer until both directions
+/// have ended, then closes both connections. It returns a report, never an error.
 ///
 /// The end of one connection reaches the other side as the same kind of end (rule: flow-6):
 ///

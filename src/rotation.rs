@@ -20,8 +20,8 @@ pub trait TicketKeyStore: Send {
     /// Why a call failed.
     type Error: StdError + Send + Sync + 'static;
 
-    /// Stores a value under this name. If there is a value with this name already, the store keeps that one. The store
-    /// removes the value after the time `expires_in`, or later. In Redis, this is `SET NX PX`.
+    /// Stores a value under this name. If a value with this name exists already, the store keeps the existing value.
+    /// The store removes the value after the time `expires_in`, or later. In Redis, this is `SET NX PX`.
     fn put_if_absent(
         &mut self,
         name: &str,

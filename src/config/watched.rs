@@ -1,4 +1,5 @@
-//! The things that a [`Reloader`](crate::Reloader) reads again: each is made from files and is in use.
+//! The configurations and keys that a [`Reloader`](crate::Reloader) reads again. Each was made from files and is in
+//! use.
 //!
 //! Everything that can be watched is listed in this file. To watch another kind of file, implement [`Watched`] here,
 //! and add a method to `ReloaderBuilder`.

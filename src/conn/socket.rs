@@ -292,7 +292,7 @@ pub(crate) fn take_inherited(number: std::os::fd::RawFd) -> io::Result<std::os::
 /// Whether this is a listening stream socket, as far as the system says.
 ///
 /// # Errors
-/// It is something else.
+/// The descriptor is not a listening stream socket.
 #[cfg(unix)]
 pub(crate) fn check_listening(descriptor: &std::os::fd::OwnedFd) -> io::Result<()> {
     if inherited::is_listening(std::os::fd::AsFd::as_fd(descriptor)) {

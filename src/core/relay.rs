@@ -1,4 +1,4 @@
-//! A relay of two connections: how the end of one leg affects the other.
+//! A relay of two connections, which are called its legs: how the end of one leg affects the other.
 //!
 //! This module has no sockets and no bytes. When a leg has ended, the code that moves the bytes calls [`duty`] to
 //! learn what the other leg has to do, and then [`ending`] to learn how each leg ends. A relay passes on the kind of

@@ -1,4 +1,4 @@
-//! A relay of two protocols: each connection is the producer of the other one.
+//! A relay of two protocols. Each connection, a leg of the relay, is the producer of the other one.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -325,8 +325,8 @@ impl Control {
         &self.0.activity
     }
 
-    /// A number that no other connection has while a handle of this one exists: the key for a map of connections that
-    /// holds their handles, for example in an [`Observer`].
+    /// A number that no other connection has while a `Control` of this one exists. It can be the key in a map of
+    /// connections that holds each `Control`, for example in an [`Observer`].
     #[doc(alias = "id")]
     pub fn number(&self) -> usize {
         Arc::as_ptr(&self.0) as usize
@@ -361,7 +361,7 @@ impl Control {
         }
     }
 
-    /// Ends the connection now for a reason of ours, without an abort by the application.
+    /// Ends the connection now for a reason that this crate has found, without an abort by the application.
     pub(crate) fn end(&self, reason: Reason) {
         if !self.is_cut() {
             self.set_report(CloseReport::of(reason.clone()));
