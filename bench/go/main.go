@@ -22,10 +22,10 @@ import (
 	"time"
 )
 
-// How long requests and connections are counted in a full run, in seconds.
+// The time for which requests and connections are counted in a full run, in seconds.
 const full = 0.4
 
-// Without warm-up.
+// Whether the run has no warm-up.
 var cold = os.Getenv("BENCH_COLD") != ""
 
 func must[T any](value T, err error) T {
@@ -70,7 +70,7 @@ func newPeer(id []string) *peer {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(pems[0]))
 	cert := must(tls.X509KeyPair([]byte(pems[1]), []byte(pems[2])))
-	// TLS 1.2 asks that the certificate's curve is among them, too.
+	// TLS 1.2 requires that the certificate's curve is in the list too.
 	curves := []tls.CurveID{tls.X25519}
 	if p.version == tls.VersionTLS12 {
 		curves = append(curves, tls.CurveP256)
@@ -236,7 +236,7 @@ func handshake(p *peer, resumed bool) {
 	client, server := p.connect(near, far, resumed)
 	must(server.Write([]byte("!")))
 	must(io.ReadFull(client, make([]byte, 1)))
-	near.Close() // without close_notify, as the others
+	near.Close() // without close_notify, as in the other peers
 	far.Close()
 }
 
@@ -278,7 +278,8 @@ func live(p *peer, upgrade bool) {
 	<-done
 }
 
-// A server whose clients, another process, exchange one message with it and wait for more; or are written to, and do not read.
+// A server whose clients run in another process. They exchange one message and then wait for the next one, or they do
+// not read, and the server writes to them.
 func memory(p *peer, name string, count int, stall bool) map[string]any {
 	const first = 64
 	clients := exec.Command(os.Getenv("BENCH_CLIENTS"), "clients", name, p.listener.Addr().String(),
@@ -326,7 +327,7 @@ func memory(p *peer, name string, count int, stall bool) map[string]any {
 	return sample
 }
 
-// Bytes resident, and bytes in use on heap and stacks; garbage is given back before.
+// The resident bytes, and the bytes in use on heap and stacks, after unused memory was returned to the system.
 func held() (float64, float64) {
 	debug.FreeOSMemory()
 	var stats runtime.MemStats

@@ -9,7 +9,7 @@ CLIENT, SERVER = contexts()
 
 
 async def pairs(count, serve):
-    """As many clients, each served by `serve`."""
+    """This many connected clients. `serve` serves each of them."""
     sock = listener()
     server = await asyncio.start_server(serve, sock=sock, ssl=SERVER)
     import socket

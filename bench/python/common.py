@@ -1,4 +1,4 @@
-"""What both Python peers share: the arguments, the sockets, the configuration, the sample."""
+"""The code that both Python peers share: the arguments, the sockets, the configuration, the sample."""
 
 import json
 import os
@@ -18,7 +18,7 @@ CA, CERT, KEY = json.loads(os.environ["BENCH_PKI"])
 
 
 def prepare(sock):
-    """The same for every peer: cubic, no-delay."""
+    """Sets the options that every peer uses: cubic, no-delay."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
@@ -41,7 +41,7 @@ def certificate_file():
 
 
 def contexts():
-    """TLS 1.3 of the ssl module. Its suites are not to be chosen: Python's OpenSSL takes AES-256-GCM."""
+    """TLS 1.3 of the ssl module. Its suites cannot be chosen: Python's OpenSSL uses AES-256-GCM."""
     client = ssl.create_default_context(cadata=CA)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with certificate_file() as file:
@@ -72,7 +72,10 @@ class Mark:
 
 
 def bulk_amount():
-    """The size of the writes, how many warm up, and how many make an eighth of a GiB: Python is here for context."""
+    """The size of a write, the number of writes for the warm-up, and the number for an eighth of a GiB.
+
+    This is less than for the other peers, because Python is measured only for comparison.
+    """
     size = int(ID[1].rstrip("k")) << 10
     count = max(int((1 << 27) * SCALE), 16 << 20) // size
     return size, 1 if COLD else max(count // 16, 1), count

@@ -33,7 +33,7 @@ def end():
 
 @implementer(IPullProducer)
 class Sender(Protocol):
-    """The warm-up, and behind the reader's one byte the rest."""
+    """Sends the warm-up, and the rest after one byte of the reader."""
 
     def connectionMade(self):
         self.size, warm, self.count = bulk_amount()
@@ -83,7 +83,7 @@ class Echo(Protocol):
 
 
 class Asker(Protocol):
-    """All of them warm up, and then begin at once."""
+    """Sends requests. All askers warm up first, and then begin at the same time."""
 
     all, mark, latencies, warm, done = [], None, [], 0, 0
 

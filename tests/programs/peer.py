@@ -31,9 +31,9 @@ def ask(sock, command):
 
 
 class Tls:
-    """TLS over a socket by hand, so that each half, and what lies behind close_notify, can be seen.
+    """TLS over a socket without SSLSocket, so that a test sees the end of each half, and the bytes after close_notify.
 
-    Python's own SSLSocket tells a reset as an end of file until 3.13.
+    Until Python 3.13, SSLSocket reports a reset as an end of file.
     """
 
     def __init__(self, sock, ctx):
@@ -60,7 +60,7 @@ class Tls:
         self.flush()
 
     def recv(self, n):
-        """b"" is the peer's close_notify and nothing else."""
+        """Returns b"" only after the peer's close_notify."""
         try:
             return self.run(lambda: self.tls.read(n))
         except ssl.SSLZeroReturnError:

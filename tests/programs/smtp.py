@@ -1,5 +1,5 @@
-# Sends COUNT mails by 8 clients over STARTTLS, each until it is answered with 250. Says of each: its id, and how often its
-# last dot may have left.
+# Eight clients send COUNT mails over STARTTLS. A client repeats each mail until the answer is 250. The program prints
+# for each mail its id, and how often the final dot may have been sent.
 import hashlib, random, smtplib, socket, ssl, threading, time
 
 context = ssl.create_default_context(cafile=CA)
