@@ -16,7 +16,7 @@ const LEVELS: [(&str, &[&str]); 13] = [
     ("errors, and reasons of an end", &["error"]),
     ("bounds and choices of a connection", &["policy"]),
     ("decisions: no socket, no clock, no runtime", &["core"]),
-    ("TLS configuration; what every connection has (handle, group, bounds, socket)", &["config", "conn"]),
+    ("TLS configuration; what every connection has (`Control`, group, bounds, socket)", &["config", "conn"]),
     ("the traits of transports, and the futures that their methods return; observers", &["transport", "observers"]),
     ("the layers: TCP, streams, TLS, upgradable connections; dialogues before TLS", &["layers", "starttls"]),
     ("connecting, accepting, relaying, reloading", &["client", "server", "relay", "reload", "rotation"]),
