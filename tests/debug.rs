@@ -323,13 +323,15 @@ async fn errors_show_no_data() {
 
 /// Types with `Debug` that hold only numbers, names, places, states and errors, or data from a test itself (`Call`), or
 /// the words of a refusal, which it quotes (`PeerWords`), or a client's words, which it escapes (`ClientHello`, tested
-/// beside it), or keys that it does not show (`TicketKey`, tested beside it). All other types are formatted above.
+/// beside it), or keys that it does not show (`TicketKey`, tested beside it), or
+/// sessions that it does not show (`ClientSessions`, which prints only its limits). All other types are formatted above.
 const PLAIN: &str = "
     AcceptFailure Chosen ClientAuth ClientHello ConfigChoice Connect HttpConnection HttpConnector IdentityInfo Io MakeTls
     Metrics PostgresStream Service Tracing
     Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session StartTls WriteSequence
     Address AlternativeName Answers Client Dialogue DialogueError LineCommand PeerWords UnknownDialogue AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
     Handover Offer OpenOffer PrivateSocket SocketFile FileId EndpointParts ProxyText ReloadEvents Reloaded Reloader ReloaderBuilder RequestBody
+    ClientSessions OfConfiguration SessionsOf
     TicketKey TicketKeySet TicketKeys TicketKeyError WrapKey TicketRotation RotationEvent RotationError
     ConnectAttempt ConnectError Connector Discard DrainGroup DrainReport CutEnd EndpointError EndpointIncoming
     Decoded NetworkError ProxyError ProxyHeader ProxyHeaderError ProxyProtocol ProxyTls Tlv Tlvs TrustedNetworks

@@ -6,6 +6,8 @@ mod setup;
 
 #[path = "engines/alerts.rs"]
 mod alerts;
+#[path = "engines/client_sessions.rs"]
+mod client_sessions;
 #[path = "engines/customized.rs"]
 mod customized;
 #[path = "engines/differences.rs"]

@@ -9,13 +9,14 @@ use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{ClientConfig, WebPkiServerVerifier};
+use rustls::client::{ClientConfig, ClientSessionStore, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 
 use super::blueprint::Change;
 use super::cell::Cell;
+use super::client_sessions::{ClientSessions, Configuration, SessionsOf};
 use super::common::{Common, Revocation, RootSource, checked_alpn, contradiction, turned_off, unused_lists};
 use super::fingerprint::Fingerprint;
 use super::identity::IdentitySource;
@@ -24,7 +25,6 @@ use super::platform_roots::PlatformRoots;
 use super::revocation::Lists;
 use super::settings::Settings;
 use super::shared_methods::{impl_builder, impl_tls};
-use super::tickets;
 use super::verify::{AcceptAnyServer, RootsAsServers};
 use super::volume::{Reading, Volumes};
 #[cfg(feature = "tokio")]
@@ -38,8 +38,8 @@ use crate::policy::Watermarks;
 /// The TLS configuration of a client. Cheap to clone; made by [`ClientTls::builder`] or from an
 /// `Arc<rustls::ClientConfig>`.
 ///
-/// Clones are handles of one configuration: they share the cache of sessions to resume, and [`replace`](Self::replace)
-/// changes the configuration for all of them.
+/// Clones are handles of one configuration: they share the sessions to resume, and [`replace`](Self::replace) changes the
+/// configuration for all of them. [`ClientSessions`] are shared by several configurations.
 #[doc(alias = "optionsForClientTLS")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]
@@ -47,7 +47,8 @@ pub struct ClientTls(Arc<Cell<ClientConfig>>);
 
 impl_tls!(ClientTls, "ClientTlsBuilder", ClientConfig, |_, _| (),
     /// The new configuration starts with no sessions to resume, because a resumed session shows the server the
-    /// certificate of the old configuration, and does not verify the server again.
+    /// certificate of the old configuration, and does not verify the server again. If both configurations have the same
+    /// [`ClientSessions`] and differ in neither respect, the client continues to resume its sessions.
 );
 
 impl ClientTls {
@@ -111,6 +112,7 @@ pub struct ClientTlsBuilder {
     no_verification: bool,
     changes: Vec<Change<ClientConfig>>,
     tickets: Option<usize>,
+    sessions: SessionsOf,
 }
 
 impl_builder!(ClientTlsBuilder, ClientTls);
@@ -219,6 +221,25 @@ impl ClientTlsBuilder {
         self
     }
 
+    /// Shares the sessions to resume with other configurations, and with later ones. The limits are those of the
+    /// [`ClientSessions`], so [`keep_tickets`](Self::keep_tickets) cannot be set too. Replaces an earlier
+    /// [`session_store`](Self::session_store).
+    #[doc(alias = "ClientSessionCache")]
+    pub fn sessions(mut self, sessions: &ClientSessions) -> Self {
+        self.sessions = SessionsOf::Shared(sessions.clone());
+        self
+    }
+
+    /// Keeps the sessions to resume in a store of your own. It cannot write them to a file or send them to another
+    /// process, because rustls does not give access to their contents. The store has to limit their number. rustls
+    /// resumes a session only with the verifier and the client certificate of the configuration in which it began, so a
+    /// store for several configurations has to keep their sessions apart; [`sessions`](Self::sessions) does that.
+    /// [`keep_tickets`](Self::keep_tickets) cannot be set too.
+    pub fn session_store(mut self, store: Arc<dyn ClientSessionStore>) -> Self {
+        self.sessions = SessionsOf::Chosen(store);
+        self
+    }
+
     /// Reads the files, checks everything and makes the configuration.
     ///
     /// # Errors
@@ -249,13 +270,22 @@ impl ClientTlsBuilder {
             self.platform_roots,
             &self.of_platform,
             self.no_verification,
-            self.tickets,
+            (self.tickets, &self.sessions),
             &self.changes,
         ))
     }
 
+    /// The settings that are the same in all configurations that may resume each other's sessions (rule: ticket-11).
+    fn trust(&self) -> Fingerprint {
+        let Common { identity, min, max, groups, revocation, .. } = &self.common;
+        let groups = groups.as_ref().map(|groups| groups.iter().map(|group| u16::from(*group)).collect::<Vec<_>>());
+        let of_us = (identity, min, max, groups, self.common.provider_id());
+        let of_servers = (&self.roots, self.platform_roots, &self.of_platform, self.no_verification, revocation);
+        Fingerprint::of((of_us, of_servers, &self.changes))
+    }
+
     pub(super) fn build_from_memory(mut self) -> Result<ClientTls, Error> {
-        let contents = self.fingerprint();
+        let (contents, trust) = (self.fingerprint(), self.trust());
         let provider = self.common.provider()?;
         let versions = self.common.versions()?;
         let mut warnings = Vec::new();
@@ -264,7 +294,7 @@ impl ClientTlsBuilder {
             .with_protocol_versions(versions)
             .map_err(|error| contradiction(error.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier);
+            .with_custom_certificate_verifier(Arc::clone(&verifier));
         let identity = self
             .common
             .identity
@@ -281,7 +311,7 @@ impl ClientTlsBuilder {
             }
         };
         config.alpn_protocols = checked_alpn(&self.common.alpn)?;
-        config.resumption = tickets::resumption(self.tickets.unwrap_or(tickets::TICKETS));
+        self.keep_sessions(&mut config, verifier, trust)?;
         if let Some(key_log) = self.common.key_log() {
             config.key_log = key_log;
         }
@@ -293,6 +323,31 @@ impl ClientTlsBuilder {
         settings.changes = std::mem::take(&mut self.changes).into();
         settings.contents = Some(contents);
         ClientTls(settings.into()).with_engine(&self.common)
+    }
+
+    /// Sets where the sessions are kept.
+    fn keep_sessions(
+        &self,
+        config: &mut ClientConfig,
+        verifier: Arc<dyn ServerCertVerifier>,
+        contents: Fingerprint,
+    ) -> Result<(), Error> {
+        let own = match (&self.sessions, self.tickets) {
+            (SessionsOf::One, tickets) => tickets.unwrap_or(ClientSessions::TICKETS),
+            (_, Some(_)) => return Err(contradiction("`keep_tickets` cannot be combined with a store for sessions")),
+            (SessionsOf::Chosen(store), None) => {
+                config.resumption = Resumption::store(Arc::clone(store));
+                return Ok(());
+            }
+            (SessionsOf::Shared(sessions), None) => {
+                let resolver = Arc::clone(&config.client_auth_cert_resolver);
+                let alive = (self.common.provider.clone(), self.changes.clone());
+                sessions.share(config, Configuration { contents, verifier, resolver, _alive: alive, number: 0 });
+                return Ok(());
+            }
+        };
+        config.resumption = ClientSessions::with_limits(NAMES, own).resumption();
+        Ok(())
     }
 
     fn verifier(
@@ -343,6 +398,9 @@ impl ClientTlsBuilder {
         }
     }
 }
+
+/// The number of names that a configuration with sessions of its own remembers, as in rustls's own store.
+const NAMES: usize = 32;
 
 /// Turns off what bowline does not support (rule: secure-11).
 fn turn_off_unsupported(config: &mut ClientConfig) -> Vec<ConfigWarning> {

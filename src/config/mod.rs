@@ -32,6 +32,7 @@ mod cell;
 mod choices;
 mod client;
 mod client_auth;
+mod client_sessions;
 mod common;
 mod directory;
 mod fingerprint;
@@ -52,7 +53,6 @@ mod shared_methods;
 pub(crate) mod start_tls;
 mod ticket_keys;
 mod ticketer;
-mod tickets;
 mod verify;
 mod volume;
 #[cfg(feature = "tokio")]
@@ -72,6 +72,7 @@ use crate::error::{ConfigError, ConfigProblem, Error};
 
 pub use client::{ClientTls, ClientTlsBuilder};
 pub use client_auth::ClientAuth;
+pub use client_sessions::ClientSessions;
 pub use identities::{Identity, IdentityInfo};
 pub use server::{ServerTls, ServerTlsBuilder};
 #[cfg(feature = "tokio")]

@@ -26,7 +26,7 @@ const GROUPS: [(&str, usize); 23] = [
     ("secure", 16),
     ("identity", 9),
     ("reload", 8),
-    ("ticket", 10),
+    ("ticket", 11),
     ("flow", 7),
     ("life", 7),
     ("tcp", 12),
