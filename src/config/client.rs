@@ -230,8 +230,8 @@ impl ClientTlsBuilder {
         self
     }
 
-    /// Keeps the sessions to resume in a store of your own. It cannot write them to a file or send them to another
-    /// process, because rustls does not give access to their contents. The store has to limit their number. rustls
+    /// Keeps the sessions to resume in a store of your own. The store cannot write them to a file or send them to
+    /// another process, because rustls does not give access to their contents. It has to limit their number. rustls
     /// resumes a session only with the verifier and the client certificate of the configuration in which it began, so a
     /// store for several configurations has to keep their sessions apart; [`sessions`](Self::sessions) does that.
     /// [`keep_tickets`](Self::keep_tickets) cannot be set too.
@@ -325,7 +325,7 @@ impl ClientTlsBuilder {
         ClientTls(settings.into()).with_engine(&self.common)
     }
 
-    /// Sets where the sessions are kept.
+    /// Sets the place in which the sessions are kept.
     fn keep_sessions(
         &self,
         config: &mut ClientConfig,

@@ -1,8 +1,8 @@
 //! The sessions that clients can resume.
 //!
 //! A session of rustls 0.23 cannot leave the process: its secret and its ticket are private, it cannot be serialized,
-//! and it is bound to the verifier and the client certificate with which it began, by their addresses. So these are
-//! sessions of one process, and several configurations of the process share them.
+//! and it is bound to the verifier and the client certificate with which it began, by their addresses. So the sessions
+//! of this module belong to one process, and several configurations of the process share them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -24,17 +24,17 @@ use super::fingerprint::Fingerprint;
 const CONFIGURATIONS: usize = 16;
 
 /// The sessions that the clients of a process can resume, for
-/// [`ClientTlsBuilder::sessions`](super::ClientTlsBuilder::sessions). Clones are handles of the same sessions.
+/// [`ClientTlsBuilder::sessions`](super::ClientTlsBuilder::sessions). Clones share the same sessions.
 ///
 /// By default, each [`ClientTls`](crate::ClientTls) keeps its own sessions, and a
-/// [replacement](crate::ClientTls::replace) begins without sessions. With this handle, all configurations that trust
-/// the same servers and present the same certificate share their sessions. These are configurations with the same
+/// [replacement](crate::ClientTls::replace) begins without sessions. With `ClientSessions`, all configurations that
+/// trust the same servers and present the same certificate share their sessions. These are configurations with the same
 /// roots, revocation lists, certificate and key, versions, crypto provider and key-exchange groups, and with the same
 /// calls of [`customize`](super::ClientTlsBuilder::customize) (clones of one builder). Nothing is resumed with another
 /// configuration (rule: ticket-11).
 ///
 /// The sessions stay in this process, because rustls has no form in which they could be stored or sent. The private
-/// keys of at most 16 configurations stay in memory until the last handle is dropped, or until [`clear`](Self::clear).
+/// keys of at most 16 configurations stay in memory until the last clone is dropped, or until [`clear`](Self::clear).
 ///
 /// ```
 /// use bowline::ClientTls;
@@ -60,10 +60,10 @@ struct Shared {
 
 #[derive(Default)]
 struct Kept {
-    /// The most recently built one is the last one.
+    /// The configuration that was built most recently is the last one.
     configurations: VecDeque<Arc<Configuration>>,
     sessions: HashMap<Key, (u64, NameSessions)>,
-    /// The keys in the order of their use. The numbers are those in `sessions`.
+    /// The keys in the order of their last use. The numbers are those in `sessions`.
     by_use: BTreeMap<u64, Key>,
     last: u64,
 }
@@ -76,9 +76,9 @@ pub(super) struct Configuration {
     pub(super) contents: Fingerprint,
     pub(super) verifier: Arc<dyn ServerCertVerifier>,
     pub(super) resolver: Arc<dyn ResolvesClientCert>,
-    /// Kept alive, because `contents` distinguishes providers and changes by their addresses.
+    /// These values are kept alive, because `contents` distinguishes providers and changes by their addresses.
     pub(super) _alive: (Option<Arc<CryptoProvider>>, Vec<Change<ClientConfig>>),
-    /// Set when the configuration is kept.
+    /// The number that distinguishes its sessions. [`Kept`] sets it.
     pub(super) number: u64,
 }
 
@@ -114,10 +114,10 @@ impl ClientSessions {
     /// Forgets all sessions. Every client begins with a full handshake again.
     pub fn clear(&self) {
         let mut kept = self.0.kept();
-        // Configurations that are in use keep their number, so a new one must not get the same.
+        // Configurations that are in use keep their number, so a new configuration must not get the same number.
         let empty = Kept { last: kept.last, ..Kept::default() };
         let old = std::mem::replace(&mut *kept, empty);
-        // Dropping a configuration may call code of the application.
+        // Dropping a configuration may call code of the application, so the lock is released first.
         drop(kept);
         drop(old);
     }
@@ -150,7 +150,8 @@ impl Default for ClientSessions {
 }
 
 impl Hash for ClientSessions {
-    /// The identity of the handle: it is different for any two that exist at the same time.
+    /// Hashes the identity: it is different for any two `ClientSessions` that exist at the same time, and equal for
+    /// clones.
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.0).addr().hash(state);
     }
@@ -191,7 +192,7 @@ impl Kept {
         self.last
     }
 
-    /// The sessions of this name, which is the most recently used one then.
+    /// The sessions of this name. Marks the name as the one that was used most recently.
     fn find(&mut self, key: &Key) -> Option<&mut NameSessions> {
         let now = self.next();
         let (last, sessions) = self.sessions.get_mut(key)?;
@@ -276,15 +277,15 @@ impl fmt::Debug for OfConfiguration {
     }
 }
 
-/// Where a client keeps its sessions.
+/// The place in which a client keeps its sessions.
 #[derive(Clone, Default)]
 pub(super) enum SessionsOf {
-    /// In this configuration alone.
+    /// The configuration keeps its own sessions.
     #[default]
     One,
-    /// Together with other configurations.
+    /// Several configurations share the sessions.
     Shared(ClientSessions),
-    /// As the application has chosen.
+    /// The application has set a store of its own.
     Chosen(Arc<dyn ClientSessionStore>),
 }
 

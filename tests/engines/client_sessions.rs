@@ -58,12 +58,12 @@ async fn configurations_with_the_same_trust_resume_each_others_sessions_and_no_o
         let build = |builder: ClientTlsBuilder| builder.sessions(&sessions).build().unwrap();
         let first = build(client(&pki, &me, case));
         assert!(!resumes(&first, &server).await && resumes(&first, &server).await);
-        // A client that starts again, for example with another ALPN and the other engine.
+        // A client is built again, also with another ALPN and the other engine.
         drop(first);
         assert!(resumes(&build(client(&pki, &me, case)), &server).await, "{case:?}");
         let again = build(client(&pki, &me, (case.0, !case.1)).alpn(["other"]));
         assert!(resumes(&again, &server).await, "{case:?}");
-        // The same files with a handle of its own.
+        // This client has the same files, but its own `ClientSessions`.
         let stranger = client(&pki, &me, case).sessions(&ClientSessions::new()).build().unwrap();
         assert!(!resumes(&stranger, &server).await);
         // With another certificate, another root, a revocation list or a change of its own, nothing is resumed.
@@ -78,7 +78,7 @@ async fn configurations_with_the_same_trust_resume_each_others_sessions_and_no_o
             assert!(!resumes(&other, &server).await, "{case:?} {number}");
             assert!(resumes(&other, &server).await, "{case:?} {number}");
         }
-        // They have taken nothing from the first one.
+        // The other configurations have taken no ticket of the first one.
         assert!(resumes(&again, &server).await, "{case:?}");
         sessions.clear();
         assert!(!resumes(&again, &server).await && resumes(&again, &server).await);
@@ -102,7 +102,7 @@ async fn a_replacement_keeps_the_sessions_that_its_trust_allows() {
         assert!(!resumes(&tls, &server).await && resumes(&tls, &server).await, "{case:?}");
         assert_eq!(tls.replace(build(&renewed).crl_pem(pki.crl_pem()).build().unwrap()), 4);
         assert!(!resumes(&tls, &server).await && resumes(&tls, &server).await, "{case:?}");
-        // The first trust is in use again, with its sessions.
+        // The first configuration is in use again, with its sessions.
         assert_eq!(tls.replace(build(&me).build().unwrap()), 5);
         assert!(resumes(&tls, &server).await, "{case:?}");
     }
@@ -118,11 +118,11 @@ async fn the_sessions_are_limited_in_names_and_tickets() {
         let tls = client(&pki, &me, case).sessions(&sessions).build().unwrap();
         let other = client(&pki, &somebody, case).sessions(&sessions).build().unwrap();
         assert!(!resumes_as(&tls, &server, "a.test").await && !resumes_as(&tls, &server, "b.test").await);
-        // "a.test" was used after "b.test", which makes space for the third one.
+        // "a.test" is used after "b.test", so "b.test" makes space for the third name.
         assert!(resumes_as(&tls, &server, "a.test").await);
         assert!(!resumes_as(&tls, &server, "c.test").await);
         assert!(resumes_as(&tls, &server, "a.test").await && !resumes_as(&tls, &server, "b.test").await);
-        // The same names of another configuration count too.
+        // The names of another configuration count towards the same limit.
         assert!(!resumes_as(&other, &server, "a.test").await && !resumes_as(&other, &server, "b.test").await);
         assert!(!resumes_as(&tls, &server, "b.test").await);
         for (names, tickets) in [(0, 1), (1, 0)] {
