@@ -232,17 +232,20 @@ impl CloseState {
         let control = transport.layer(TOKEN).control().clone();
         // If a limit was reached, the socket still exists, and the bytes that are in flight now count as unconfirmed.
         control.handle_close_report();
+        let mut layers = Vec::new();
+        transport.layer(TOKEN).report_layers(&mut layers);
+        let is_left = layers.first().is_some_and(|top| !top.marker_sent);
         let ended = known.or_else(|| half::reason(&send, &recv).map(|reason| control.judged(reason)));
         let reason = match (ended, limit) {
             _ if control.is_aborted() => Reason::Aborted,
+            // Our half has ended, but its last bytes and its marker wait in the queue of a layer below.
+            (Some(Reason::Closed | Reason::Unconfirmed), Some(_)) if is_left => Reason::TimedOut(Phase::Close),
             (Some(reason), _) => reason,
             // rule: close-7: all of our bytes have left, and only the peer's answer is missing.
             (None, Some(CloseLimit::Bytes)) if send.is_finished() => Reason::Unconfirmed,
             (None, Some(CloseLimit::Silence)) => Reason::Unconfirmed,
             (None, Some(CloseLimit::Bytes | CloseLimit::Time) | None) => Reason::TimedOut(Phase::Close),
         };
-        let mut layers = Vec::new();
-        transport.layer(TOKEN).report_layers(&mut layers);
         let ours_is_stuck = limit.is_some() && !layers.iter().all(|layer| layer.marker_sent);
         if ours_is_stuck {
             // Bytes that the peer did not accept in time are lost, so the connection must not look orderly to the
@@ -274,6 +277,8 @@ impl CloseState {
         if let Some(report) = transport.layer(TOKEN).control().kept_report() {
             ready!(poll_budget(cx));
             let report = report.clone();
+            // rule: close-10: bytes that were received before the end are not delivered after a close.
+            transport.layer_mut(TOKEN).take_unread();
             // The socket is released explicitly, because a task that uses the connection may still hold a reference
             // to it (rule: life-4).
             transport.layer_mut(TOKEN).release(&report.reason);

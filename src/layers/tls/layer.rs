@@ -96,7 +96,10 @@ impl<T: Transport> Layer for TlsConnection<T> {
 
     fn report_layers(&self, layers: &mut Vec<LayerReport>) {
         self.write.shared().with(|pump| {
-            layers.push(LayerReport::of(LayerKind::Tls, pump.session.send(), pump.session.recv()));
+            let mut report = LayerReport::of(LayerKind::Tls, pump.session.send(), pump.session.recv());
+            // rule: close-4: a marker that waits in the queue of the layer below has not been sent.
+            report.marker_sent &= pump.layer_is_flushed;
+            layers.push(report);
             if let Some(layer) = &pump.layer {
                 layer.layer(TOKEN).report_layers(layers);
             }

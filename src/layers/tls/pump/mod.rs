@@ -56,7 +56,7 @@ pub(crate) struct Pump<T> {
     /// Another layer is on top of this one. It comes and goes with the application's calls.
     pub(crate) is_beneath: bool,
     /// The layer has sent all bytes that were written to it. Most layers keep none.
-    layer_is_flushed: bool,
+    pub(crate) layer_is_flushed: bool,
     reader: Option<Waker>,
     writer: Option<(Want, Waker)>,
     /// A task that waits on the layer below. It is stored here too, because an abort drops that layer together with its
