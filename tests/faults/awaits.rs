@@ -1,6 +1,6 @@
-//! Every call that waits, polled n times and then dropped, for every n until it succeeds. Afterwards the connection does
-//! what the section *Cancel safety* of the call says, and nothing is left over: no end of a wire, no descriptor, no
-//! place of a limit, no memory.
+//! Each call that waits is polled n times and then dropped, for every n until the call succeeds. After each drop, the
+//! connection must do what the section *Cancel safety* of the call says, and nothing may be left: no end of a wire, no
+//! descriptor, no permit of a limit, and no memory.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -16,10 +16,10 @@ use crate::heap;
 use crate::peer::{Peer, Task};
 use crate::wire::{Knob, Wire, wire};
 
-/// So a handshake takes some tens of polls.
+/// With segments of this size, a handshake needs some tens of polls.
 const PIECES: Fault = Fault::Pieces(130);
 
-/// Polls the future at most `n` times. `None`: it was dropped then.
+/// Polls the future at most `n` times. Returns `None` if the future was not ready by then.
 async fn at_most<F: Future>(n: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut polls = 0;
@@ -30,7 +30,7 @@ async fn at_most<F: Future>(n: usize, future: F) -> Option<F::Output> {
         polls += 1;
         match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            // The next call drops it without another poll.
+            // The future is not polled again. Returning from `at_most` drops it.
             Poll::Pending if polls == n => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
@@ -38,8 +38,8 @@ async fn at_most<F: Future>(n: usize, future: F) -> Option<F::Output> {
     .await
 }
 
-/// Plays a call, dropped after 0, 1, 2... polls, until it succeeds. Twice: the second time must not need more memory.
-/// Prints the number of drops.
+/// Plays a call that is dropped after 0, 1, 2... polls, until it succeeds. This is done twice, and the second time must
+/// not leave more memory than the first one. Prints the number of drops.
 fn sweep(what: &str, play: impl AsyncFn(usize) -> bool) {
     let once = || {
         (0..).find(|n| {
@@ -49,7 +49,7 @@ fn sweep(what: &str, play: impl AsyncFn(usize) -> bool) {
             runtime.block_on(play(*n))
         })
     };
-    // The first time fills caches.
+    // The first time also fills caches.
     let drops = once();
     let before = heap::held();
     // The lengths of signatures vary, so the number of drops may differ.
@@ -286,7 +286,8 @@ fn a_dropped_close_write_ends_our_half_anyway() {
             if n == 0 {
                 return false;
             }
-            // Only reads follow, and the marker leaves. On plaintext the read does not send it, so the next call does.
+            // Over TLS, the marker leaves although only reads follow. In plaintext, a read does not send it, so
+            // `close_write` is called again.
             if !kind.is_tls() && done.is_none() {
                 conn.close_write().await.unwrap();
             }
@@ -392,8 +393,8 @@ fn a_dropped_drain_goes_on_and_counts_everything_once() {
     }
 }
 
-/// Waits on real sockets: the number of descriptors is that of before, and so is every place of the limits. This is the
-/// only test of this program that has descriptors.
+/// Calls that wait on real sockets. After each round, the number of descriptors is the same as before, and no permit of
+/// a limit is held. No other test of this program uses descriptors.
 ///
 /// rule: life-4, tcp-5, tcp-7, limit-1
 #[cfg(target_os = "linux")]
@@ -430,13 +431,13 @@ fn dropped_waits_on_sockets_leave_no_descriptor_and_no_place() {
                     4 => {
                         let mut incoming = listener.accept().await.unwrap();
                         let done = at_most(n, incoming.client_hello()).await.is_some();
-                        // The bytes of the hello are still there.
+                        // The dropped call has not consumed the bytes of the hello, so the handshake succeeds.
                         drop(incoming.handshake(&server_tls).await.unwrap());
                         done
                     }
                     _ => at_most(n, listener.accept().await.unwrap().begin_plaintext()).await.is_some(),
                 };
-                // A connection that waits in the backlog is taken out, so that the next round begins as this one.
+                // A connection in the backlog is accepted and dropped, so that each round begins in the same state.
                 while !connecting.is_finished() {
                     tokio::select! {
                         biased;
@@ -456,7 +457,7 @@ fn dropped_waits_on_sockets_leave_no_descriptor_and_no_place() {
             }
         }
         drop(listener);
-        // A listener of TLS keeps the handshakes of a dropped accept.
+        // A `TlsListener` continues its handshakes after an accept was dropped.
         let listener = Listener::builder().bind("127.0.0.1:0").await.unwrap();
         let (addr, group) = (listener.local_addr(), listener.group().clone());
         let mut listener = TlsListener::new(listener, server_tls);

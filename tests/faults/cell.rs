@@ -1,4 +1,4 @@
-//! One cell of the matrix: a connection, the phase that it is in, and the fault that it meets there.
+//! A cell of the matrix of faults: a kind of connection, a phase of it, and the fault that occurs in this phase.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -40,16 +40,16 @@ pub(crate) enum Side {
 pub(crate) enum Fault {
     Fin,
     Rst,
-    /// The peer's bytes stop, and ours get lost.
+    /// No byte of the peer arrives any more, and our bytes are lost.
     Silence,
     Garbage,
-    /// Segments of this many bytes in both directions.
+    /// The bytes of both directions arrive in segments of this size.
     Pieces(usize),
-    /// One byte each second.
+    /// One byte of the peer arrives each second.
     Drip,
-    /// Records that are no data, without end.
+    /// The peer sends records that contain no data, without end.
     TalkRaw,
-    /// Data without end.
+    /// The peer sends data without end.
     Talk,
     /// The peer accepts nothing more.
     Stall,
@@ -58,16 +58,16 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// Whether the peer's bytes do not arrive any more.
+    /// Whether the peer's bytes no longer arrive.
     pub(crate) fn cuts(self) -> bool {
         matches!(self, Self::Fin | Self::Rst | Self::Silence | Self::Garbage | Self::TalkRaw)
     }
 
-    /// The error of a call that sends.
+    /// The error that a call of ours that sends gets.
     pub(crate) fn error(self) -> Option<io::Error> {
         match self {
             Self::BrokenPipe => Some(io::ErrorKind::BrokenPipe.into()),
-            // ENOBUFS, whose number is another one on each system.
+            // This stands for ENOBUFS, whose number differs between systems.
             Self::NoBufferSpace => Some(io::Error::other("no buffer space available")),
             _ => None,
         }
@@ -85,7 +85,7 @@ pub(crate) enum Shape {
     Nested,
 }
 
-/// The kind of our side. Its peer has the other role.
+/// A kind of connection, as our side sees it. The peer has the other role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kind {
     pub(crate) side: Side,
@@ -164,7 +164,8 @@ impl Kind {
 pub(crate) enum Phase {
     /// The dialogue before TLS.
     Prelude,
-    /// The last handshake: the peer's flight with this number, before its first byte or inside.
+    /// The peer's flight with this number in the last handshake. The fault occurs before its first byte, or inside of
+    /// it.
     Flight {
         number: usize,
         inside: bool,
@@ -176,7 +177,7 @@ pub(crate) enum Phase {
     HalfPeer,
     Closing,
     Downgrading,
-    /// Our call with this number that sends. The connection opens, exchanges data, and closes.
+    /// The call with this number, of our calls that send while a connection opens, exchanges data and closes.
     Call(usize),
 }
 
@@ -184,7 +185,7 @@ pub(crate) enum Phase {
 pub(crate) struct Cell {
     pub(crate) kind: Kind,
     pub(crate) phase: Phase,
-    /// `None`: nothing happens.
+    /// `None`: no fault occurs.
     pub(crate) fault: Option<Fault>,
 }
 
@@ -216,7 +217,7 @@ pub(crate) struct Seen {
     pub(crate) took: Duration,
     /// The number of our calls that sent, at the end of each step.
     pub(crate) calls: Vec<(Step, usize)>,
-    /// Our end of the wire exists although the connection was dropped.
+    /// Our end of the wire still exists after the connection was dropped.
     pub(crate) is_leaked: bool,
 }
 

@@ -1,4 +1,4 @@
-//! How each cell has to end: computed from the rules of docs/rules.md.
+//! The end of each cell, computed from the rules of docs/rules.md.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::cell::{CLOSE, Cell, Fault, HANDSHAKE, IDLE, Kind, Phase, Seen, Shape,
 pub(crate) enum Due {
     Closed,
     Unconfirmed,
-    /// As `Unconfirmed`, at the limit of bytes.
+    /// As `Unconfirmed`, and the close has reached its limit of bytes.
     Flooded,
     Truncated,
     Reset,
@@ -38,7 +38,8 @@ impl Due {
         }
     }
 
-    /// The longest time. An alert may be delivered for a second more, and the peer of a cell is waited for.
+    /// The longest time that a cell may take. The delivery of an alert may take another second, and the run waits for
+    /// the peer.
     fn bound(self) -> Duration {
         let more = Duration::from_secs(3);
         match self {
@@ -73,7 +74,7 @@ pub(crate) fn cells(kind: Kind, steps: &[(Step, usize)]) -> Vec<Cell> {
     for phase in phases(kind) {
         let talk = if matches!(phase, Phase::Prelude | Phase::Flight { .. }) { Fault::TalkRaw } else { Fault::Talk };
         let faults = match phase {
-            // Nothing can come after the peer's end but a reset.
+            // After the peer's end, only a reset can come from the peer.
             Phase::HalfPeer => {
                 vec![Fault::Rst, Fault::Stall, Fault::BrokenPipe, Fault::NoBufferSpace, Fault::Pieces(1)]
             }
@@ -103,13 +104,13 @@ pub(crate) fn due(cell: Cell, steps: &[(Step, usize)]) -> Due {
         Fault::Pieces(_) => Due::Closed,
         Fault::Stall => match phase {
             Phase::Call(number) => match step(number, steps) {
-                // The handshake is done once its last flight is accepted.
+                // The handshake is done when the wire has accepted its last flight.
                 Step::Begin if kind.sends_last() && step(number + 1, steps) != Step::Begin => Due::TimedOut(At::Idle),
                 Step::Begin => Due::TimedOut(At::Handshake),
                 Step::Data => Due::TimedOut(At::Idle),
-                // close-14: close_notify is the marker, and FIN has no more to confirm.
+                // close-14: close_notify is the marker, and FIN need not be confirmed.
                 Step::Close if is_tls && from_last(number, steps) == 1 => Due::Closed,
-                // The outer session's close_notify is stuck, so it is not sure that the inner one has left.
+                // The close_notify of the outer session is stuck, so nothing shows that the inner one has arrived.
                 Step::Close if kind.shape == Shape::Nested && from_last(number, steps) == 2 => Due::Unconfirmed,
                 Step::Close => Due::TimedOut(At::Close),
             },
@@ -128,7 +129,7 @@ pub(crate) fn due(cell: Cell, steps: &[(Step, usize)]) -> Due {
             (Phase::Flight { .. }, Fault::Garbage) => Due::Tls,
             (Phase::Prelude | Phase::Flight { .. }, _) => Due::TimedOut(At::Handshake),
             (Phase::Closing | Phase::Downgrading, _) => Due::TimedOut(At::Close),
-            // In plaintext this is data. The reader stops after a part of it.
+            // In plaintext, garbage is data. The reader stops after a part of it.
             (Phase::Data | Phase::HalfUs, Fault::Garbage) => Due::TimedOut(At::Close),
             _ => Due::TimedOut(At::Idle),
         },
@@ -149,7 +150,7 @@ pub(crate) fn due(cell: Cell, steps: &[(Step, usize)]) -> Due {
     }
 }
 
-/// The number of calls from this one on.
+/// The number of calls from this one to the last.
 fn from_last(number: usize, steps: &[(Step, usize)]) -> usize {
     steps.last().map_or(0, |(_, calls)| calls - number)
 }
@@ -159,7 +160,7 @@ fn step(number: usize, steps: &[(Step, usize)]) -> Step {
     found.map_or(Step::Close, |(step, _)| *step)
 }
 
-/// What differs between the end that was seen and the one that is due.
+/// Compares the end that was seen with the one that is due. The error names the first difference.
 pub(crate) fn judge(cell: Cell, due: Due, seen: &Seen) -> Result<(), String> {
     let report = &seen.report;
     let wrong = |what: &str| Err(format!("{cell}: {what}: due {due:?}, seen {seen:?}"));
@@ -169,9 +170,9 @@ pub(crate) fn judge(cell: Cell, due: Due, seen: &Seen) -> Result<(), String> {
     if matches!((due, &report.reason), (Due::TimedOut(at), Reason::TimedOut(phase)) if *phase != at) {
         return wrong("the phase");
     }
-    // end-6. In the dialogue before TLS, a reset is one of the plaintext connection.
+    // end-6: the reason names the handshake. A reset in the dialogue before TLS is a reset of the plaintext connection.
     let is_handshake = matches!(cell.phase, Phase::Flight { .. }) || cell.phase == Phase::Prelude && due != Due::Reset;
-    // Garbage breaks the session at the bottom, which is open.
+    // In TLS in TLS, garbage breaks the outer session, whose handshake is over.
     let is_nested = cell.kind.shape == Shape::Nested && due == Due::Tls;
     let is_named = is_nested || report.reason.phase().is_none_or(|phase| phase == At::Handshake);
     if is_handshake && due != Due::Closed && !is_named {
@@ -187,7 +188,7 @@ pub(crate) fn judge(cell: Cell, due: Due, seen: &Seen) -> Result<(), String> {
     if seen.is_leaked {
         return wrong("a leak");
     }
-    // Nothing that the peer did not send.
+    // Our side must not read data that the peer did not send.
     let is_talk = matches!(cell.fault, Some(Fault::Talk | Fault::Garbage));
     if !is_talk && !THEIRS.starts_with(&seen.data) {
         return wrong("the data");
@@ -196,7 +197,7 @@ pub(crate) fn judge(cell: Cell, due: Due, seen: &Seen) -> Result<(), String> {
     if due == Due::Closed && reads_all && cell.fault != Some(Fault::Fin) && seen.data != THEIRS {
         return wrong("data is missing");
     }
-    // The call that failed blames the same end.
+    // The call that failed must report the same end.
     match &seen.failed {
         Some(Error::Upgrade(UpgradeError::Dialogue(_))) if due == Due::Dialogue => Ok(()),
         Some(error) if Outcome::of(&reason(error)) != due.outcome() => wrong("the error of the call"),

@@ -7,7 +7,7 @@ use std::cell::Cell;
 /// The system's allocator, counted.
 struct Counting;
 
-// Counted per thread, because the test harness runs the tests on several threads.
+// The counters are per thread, because the test harness runs the tests on several threads.
 thread_local! {
     /// Bytes of the blocks that this thread allocated, minus those of the blocks that it freed.
     static HELD: Cell<i64> = const { Cell::new(0) };

@@ -1,4 +1,4 @@
-//! Faults: every fault in every phase of a connection, and every call that waits, dropped after each of its polls.
+//! Plays every fault in every phase of a connection, and drops every call that waits after each of its polls.
 #![allow(clippy::unwrap_used)]
 
 mod awaits;
@@ -12,8 +12,8 @@ use std::sync::Once;
 
 use self::cell::{Cell, Kind, Phase, Side};
 
-/// In debug builds, rustls panics if bytes follow its alert. The session catches that. Its backtraces would take most of the
-/// time of these tests.
+/// In debug builds, rustls panics if bytes follow its alert, and the session catches the panic. Printing the backtraces
+/// would take most of the time of these tests, so this function suppresses them.
 fn print_no_panic_of_rustls() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -26,7 +26,7 @@ fn print_no_panic_of_rustls() {
     });
 }
 
-/// Of the cells, one of this many is played for every change. With BOWLINE_FAULTS=all, as in `.ci/nightly`, all are played.
+/// One cell of this many is played in `.ci/run`. With BOWLINE_FAULTS=all, as in `.ci/nightly`, all cells are played.
 const STRIDE: usize = 5;
 
 /// Plays the cells of one side. Prints their number, which is in docs/trust.md.

@@ -1,4 +1,4 @@
-//! The peer of a connection with faults: it follows the protocol, and does what the test tells it.
+//! The peer of a connection with faults. It follows the protocol, and does the tasks that the test gives it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use crate::cell::Side;
 use crate::wire::Far;
 
-/// Something for the peer to do.
+/// A task for the peer.
 pub(crate) enum Task {
     /// The dialogue before TLS.
     Negotiate(Side),
@@ -20,7 +20,7 @@ pub(crate) enum Task {
     StopTls,
     Send(Vec<u8>),
     ReadAll,
-    /// Reads to the end, and compares.
+    /// Reads to the end, and compares the bytes with these.
     Expect(Vec<u8>),
     CloseWrite,
     Close,
@@ -28,7 +28,7 @@ pub(crate) enum Task {
     Talk,
 }
 
-/// A task that has the peer's end of the connection. It stops at its first error.
+/// The peer's end of the connection, in an asynchronous task of its own. It stops at its first error.
 pub(crate) struct Peer {
     tasks: mpsc::UnboundedSender<(Task, oneshot::Sender<()>)>,
     task: JoinHandle<()>,
@@ -43,8 +43,8 @@ impl Peer {
         Self { tasks, task: tokio::spawn(run(conn, received)) }
     }
 
-    /// The peer does this after everything that it was told before. The answer comes when it is done, and never if the
-    /// peer has failed.
+    /// Gives the peer a task, which it does after all earlier ones. The answer comes when the task is done, and never
+    /// if the peer has failed.
     pub(crate) fn tell(&self, task: Task) -> oneshot::Receiver<()> {
         let (done, receiver) = oneshot::channel();
         let _ = self.tasks.send((task, done));
@@ -63,7 +63,7 @@ type Received = mpsc::UnboundedReceiver<(Task, oneshot::Sender<()>)>;
 async fn run(mut conn: UpgradableConnection<Stream<Far>>, mut tasks: Received) {
     while let Some((task, done)) = tasks.recv().await {
         if act(&mut conn, task).await.is_err() {
-            // The connection is kept: a peer that failed is silent.
+            // The connection is not dropped, so that a peer that has failed is silent.
             std::future::pending::<()>().await;
         }
         let _ = done.send(());

@@ -29,7 +29,7 @@ pub(crate) struct Wire {
 /// The peer's end.
 pub(crate) struct Far(Arc<Shared>);
 
-/// The test's handle.
+/// Controls the wire for the test.
 #[derive(Clone)]
 pub(crate) struct Knob {
     shared: Arc<Shared>,
@@ -42,7 +42,7 @@ struct Shared(Mutex<State>);
 struct State {
     to_us: VecDeque<u8>,
     to_peer: VecDeque<u8>,
-    /// FIN in each direction.
+    /// FIN was sent to our side, or to the peer.
     fin_to_us: bool,
     fin_to_peer: bool,
     rst: bool,
@@ -50,11 +50,11 @@ struct State {
     armed: Option<Armed>,
     /// The number of flights of the peer since the last reset of this count.
     flights: usize,
-    /// The peer was the last to send.
+    /// The peer, and not our side, has sent last.
     peer_spoke: bool,
-    /// Our calls that send: writes and the end of our half.
+    /// The number of our calls that have sent: writes, and the end of our half.
     calls: usize,
-    /// The fault of our call with this number, and of every later one.
+    /// The fault that occurs in our call with this number, and in every later one.
     at_call: Option<(usize, Fault)>,
     /// If the bytes come in pieces, every second read waits.
     waits_next: bool,
@@ -62,7 +62,7 @@ struct State {
     peer_tasks: Vec<Waker>,
 }
 
-/// A fault in the peer's flight with this number, after some bytes of it.
+/// A fault that occurs in the peer's flight with this number, after `skip` bytes of it.
 struct Armed {
     flight: usize,
     skip: usize,
@@ -81,7 +81,7 @@ impl Shared {
         self.0.lock().unwrap()
     }
 
-    /// Changes the state, and then wakes the tasks of both sides, without the lock.
+    /// Changes the state under the lock, releases the lock, and wakes the tasks of both sides.
     fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.lock();
         let result = change(&mut state);
@@ -132,7 +132,7 @@ impl State {
         }
     }
 
-    /// Bytes of the peer arrive.
+    /// Adds bytes of the peer to those that our side can read.
     fn arrive(&mut self, bytes: &[u8]) {
         if !std::mem::replace(&mut self.peer_spoke, true) {
             self.flights += 1;
@@ -150,7 +150,7 @@ impl State {
         }
     }
 
-    /// One of our calls that send. Returns the fault that it meets.
+    /// Counts a call of ours that sends. Returns the fault that occurs in it.
     fn call(&mut self) -> Option<Fault> {
         self.peer_spoke = false;
         let number = self.calls;
@@ -178,7 +178,7 @@ impl AsyncRead for Wire {
             Some(Fault::Pieces(size)) => {
                 state.waits_next = !state.waits_next;
                 if state.waits_next && !state.to_us.is_empty() {
-                    // Woken without the lock: the waker may write.
+                    // The lock is released before the wake-up, because the waker may write.
                     drop(state);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
