@@ -56,6 +56,10 @@ macro_rules! with_stack {
             "tokio-rustls+limit256k" => TokioRustls::new($pki, $setup)?.limit(256 << 10),
             "tokio-rustls+buf8k" => Buffered::<_, { 8 << 10 }>(TokioRustls::new($pki, $setup)?),
             "tokio-rustls+buf64k" => Buffered::<_, { 64 << 10 }>(TokioRustls::new($pki, $setup)?),
+            #[cfg(feature = "hyper")]
+            "bowline-lingering" => crate::peers::hyper::Lingered(Bowline::new($pki, $setup)?),
+            #[cfg(feature = "hyper")]
+            "bowline-server" => crate::peers::hyper::Served(Bowline::new($pki, $setup)?),
             #[cfg(feature = "openssl")]
             "tokio-openssl" => crate::peers::openssl::OpenSsl::new($pki, $setup)?,
             #[cfg(feature = "s2n")]

@@ -127,7 +127,7 @@ const UNTUNED: &[&str] = &["tokio-openssl+untuned", "s2n-tls-tokio+untuned"];
 const LIMIT: &[&str] = &["tokio-rustls+limit256k"];
 const BUFFERED: &[&str] = &["tokio-rustls+buf64k"];
 /// The peers under hyper. All of them use rustls.
-const SERVERS: &[&str] = &["bowline", "bowline-express", "tokio-rustls", "tcp"];
+const SERVERS: &[&str] = &["bowline", "bowline-express", "bowline-lingering", "bowline-server", "tokio-rustls", "tcp"];
 /// Peers that gather small writes.
 const GATHERED: &[&str] = &["bowline-corked", "bowline-express-corked", "tokio-rustls+buf8k", "tokio-rustls+buf64k"];
 

@@ -4,6 +4,8 @@
 pub mod boring;
 pub mod bowline;
 pub mod buffered;
+#[cfg(feature = "hyper")]
+pub mod hyper;
 #[cfg(feature = "openssl")]
 pub mod openssl;
 pub mod rustls;
@@ -67,6 +69,16 @@ pub trait Stack: Clone + Send + Sync + 'static {
             }
             stream.flush().await
         }
+    }
+
+    /// Serves HTTP over a connection, with hyper.
+    #[cfg(feature = "hyper")]
+    fn serve_http(
+        stream: Self::Stream,
+        http: crate::spec::Http,
+        answer: hyper::Answer,
+    ) -> impl Future<Output = Result<()>> + Send {
+        hyper::serve(stream, http, answer)
     }
 
     /// Ends a connection of which both halves have ended.

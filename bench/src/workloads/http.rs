@@ -1,19 +1,12 @@
 //! hyper is the server, over a peer's connections. The client is wrk or h2load, on another CPU. Only the server's CPU
 //! time and its number of answers count.
 
-use std::convert::Infallible;
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Run;
@@ -22,6 +15,7 @@ use crate::error::{Result, fail};
 use crate::measure::{Mark, Sample};
 use crate::net;
 use crate::peers::Stack;
+use crate::peers::hyper::Answer;
 use crate::spec::Http;
 
 /// The duration of the warm-up.
@@ -35,7 +29,8 @@ pub async fn run<S: Stack>(stack: S, run: Run, http: Http, body: usize, connecti
     let address = listener.local_addr()?;
     let scheme = if S::PLAIN { "http" } else { "https" };
     let answered = Arc::new(AtomicU64::new(0));
-    let serving = tokio::spawn(accept(stack, run, http, listener, vec![0x5a; body].into(), answered.clone()));
+    let answer = Answer { body: vec![0x5a; body].into(), answered: Arc::clone(&answered) };
+    let serving = tokio::spawn(accept(stack, run, http, listener, answer));
     let mut client = start(http, connections, format!("{scheme}://{address}/"))?;
     let count = || answered.load(Ordering::Relaxed);
     let measured = async {
@@ -64,46 +59,22 @@ pub async fn run<S: Stack>(stack: S, run: Run, http: Http, body: usize, connecti
 }
 
 /// Serves each connection in a task of its own, until one fails in its handshake.
-async fn accept<S: Stack>(
-    stack: S,
-    run: Run,
-    http: Http,
-    listener: TcpListener,
-    body: Bytes,
-    answered: Arc<AtomicU64>,
-) -> Result<Sample> {
+async fn accept<S: Stack>(stack: S, run: Run, http: Http, listener: TcpListener, answer: Answer) -> Result<Sample> {
     loop {
         let tcp = net::accept(&listener).await?;
-        let (stack, body, answered) = (stack.clone(), body.clone(), answered.clone());
+        let (stack, answer) = (stack.clone(), answer.clone());
         tokio::spawn(async move {
-            if let Err(error) = serve(stack, run, http, tcp, body, answered).await {
+            if let Err(error) = serve(stack, run, http, tcp, answer).await {
                 eprintln!("a connection failed: {error}");
             }
         });
     }
 }
 
-async fn serve<S: Stack>(
-    stack: S,
-    run: Run,
-    http: Http,
-    tcp: TcpStream,
-    body: Bytes,
-    answered: Arc<AtomicU64>,
-) -> Result<()> {
+async fn serve<S: Stack>(stack: S, run: Run, http: Http, tcp: TcpStream, answer: Answer) -> Result<()> {
     let stream = stack.accept(tcp).await?;
     run.setup.check(S::facts(&stream), false)?;
-    let answer = move |_: Request<Incoming>| {
-        answered.fetch_add(1, Ordering::Relaxed);
-        let response = Response::new(Full::new(body.clone()));
-        async move { Ok::<_, Infallible>(response) }
-    };
-    let (io, service) = (TokioIo::new(stream), service_fn(answer));
-    match http {
-        Http::One => http1::Builder::new().serve_connection(io, service).await?,
-        Http::Two => http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await?,
-    }
-    Ok(())
+    S::serve_http(stream, http, answer).await
 }
 
 /// Starts the client with one thread on another CPU. It runs for longer than the measurement, and this process ends it.
