@@ -10,6 +10,7 @@ mod between;
 mod clients;
 mod mail;
 mod others;
+mod postfix;
 mod server;
 
 use std::time::Duration;

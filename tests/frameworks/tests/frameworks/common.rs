@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use bowline::testing::pki::Pki;
-use bowline::{ClientTls, DrainGroup, Listener, ServerTls, TlsListener};
+use bowline::{ClientTls, Connector, DrainGroup, Listener, ServerTls, TcpConnection, TlsConnection, TlsListener};
 use tokio::process::Command;
 
 /// Longer than any wait of a test that passes.
@@ -52,6 +52,12 @@ impl Certs {
         (listener, port, group)
     }
 
+    /// A client of a server for `localhost`.
+    pub(crate) async fn connect(&self, port: u16) -> TlsConnection<TcpConnection> {
+        let tcp = Connector::new().connect("localhost", port).await.unwrap();
+        TlsConnection::connect(tcp, &self.client_tls(&[]), "localhost").await.unwrap()
+    }
+
     /// curl, with the root certificate.
     pub(crate) fn curl(&self, arguments: &[&str]) -> Command {
         let mut curl = program("curl", &["-sS", "-m", "60", "--cacert"]);
@@ -85,19 +91,19 @@ pub(crate) async fn finished(command: &mut Command) -> String {
     out.into_owned()
 }
 
-/// The example `terminator`. It is built if it is missing or older than its sources.
-pub(crate) fn terminator() -> PathBuf {
+/// The example with this name. It is built if it is missing or older than its sources.
+pub(crate) fn example(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
     let test = std::env::current_exe().unwrap();
     let target = test.ancestors().nth(3).unwrap();
-    let newest = newest(&root.join("src")).max(newest(&root.join("examples/terminator")));
-    let mut built = ["debug", "release"].map(|profile| target.join(profile).join("examples/terminator")).into_iter();
+    let newest = newest(&root.join("src")).max(newest(&root.join("examples").join(name)));
+    let mut built = ["debug", "release"].map(|profile| target.join(profile).join("examples").join(name)).into_iter();
     let is_new = |program: &PathBuf| program.metadata().and_then(|file| file.modified()).is_ok_and(|at| at >= newest);
     built.find(is_new).unwrap_or_else(|| {
         let mut cargo = std::process::Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--locked", "--example", "terminator", "--target-dir"]).arg(target);
-        assert!(cargo.current_dir(root).status().unwrap().success(), "the terminator does not build");
-        target.join("debug/examples/terminator")
+        cargo.args(["build", "--quiet", "--locked", "--example", name, "--target-dir"]).arg(target);
+        assert!(cargo.current_dir(root).status().unwrap().success(), "the example {name} does not build");
+        target.join("debug/examples").join(name)
     })
 }
 

@@ -21,7 +21,7 @@ use tokio::process::Child;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::common::{Certs, program, terminator};
+use crate::common::{Certs, example, program};
 
 /// Requests of each client to each server.
 const TIMES: usize = 25;
@@ -139,7 +139,7 @@ async fn places(certs: &Certs, times: usize) -> ([Place; 3], Child) {
     tokio::spawn(async move { Server::new().serve(listener, service_fn(refuse)).await });
     let (cert, key) = (certs.path("server.pem"), certs.path("server.key"));
     let listen = format!("tls:127.0.0.1:0:cert={}:key={}:alpn=h2,http/1.1", cert.display(), key.display());
-    let terminator = tokio::task::spawn_blocking(terminator).await.unwrap();
+    let terminator = tokio::task::spawn_blocking(|| example("terminator")).await.unwrap();
     let mut terminator = program(terminator.to_str().unwrap(), &["--listen", &listen, "--connect"]);
     let mut terminator = terminator.arg(format!("tcp:{address}")).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(terminator.stdout.take().unwrap()).lines();
