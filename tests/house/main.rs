@@ -12,6 +12,7 @@ mod dependencies;
 mod documents;
 mod generated;
 mod layering;
+mod lines;
 mod matrix;
 mod rules;
 mod settings;
