@@ -16,7 +16,7 @@ fn boxed<T: Transport>((a, b): (T, T)) -> Ends {
 
 /// Two ends in plaintext, over TCP and in memory.
 async fn ends(max_layers: usize) -> [Ends; 2] {
-    let policy = Policy::default().max_layers(max_layers).handshake_timeout(None);
+    let policy = Policy::default().max_layers(max_layers).handshake_timeout(None).close_timeout(None);
     [boxed(tcp_pair_with(policy.clone()).await.unwrap()), boxed(memory_pair_with(policy))]
 }
 

@@ -134,15 +134,14 @@ impl<T: Transport> TlsReadHalf<T> {
         self.clear();
         self.with_live(|pump, _| {
             while !discarded.is_full() {
-                match ready_or_park(pump, cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Step::Data) => {
+                match ready!(end_or_park(pump, cx)) {
+                    Step::Data => {
                         let n = pump.session.plaintext().len();
                         pump.session.consume(n);
                         discarded.bytes += n as u64;
                     }
-                    Poll::Ready(Step::Secured | Step::NeedInput) => {}
-                    Poll::Ready(Step::Ended) => break,
+                    Step::Secured | Step::NeedInput => {}
+                    Step::Ended => break,
                 }
             }
             pump.note_end();
@@ -286,6 +285,17 @@ fn handle_end<T: Transport>(pump: &mut Pump<T>, control: &Control) -> io::Result
 
 fn ready_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> Poll<Step> {
     read_or_park(pump, cx, &mut ReadBuf::new(&mut []))
+}
+
+/// As `ready_or_park`, but a session that has ended takes no unit of the task's budget. Otherwise a close of many
+/// sessions would spend the whole budget on those that have ended, and never reach the socket (rule: upgrade-12).
+fn end_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>) -> Poll<Step> {
+    match pump.session.recv() {
+        RecvHalf::Open | RecvHalf::Ending(_) => ready_or_park(pump, cx),
+        RecvHalf::Ended(_) | RecvHalf::Aborted | RecvHalf::Broken(_) => {
+            pump.poll_paid_read(cx, &mut ReadBuf::new(&mut []), None)
+        }
+    }
 }
 
 fn read_or_park<T: Transport>(pump: &mut Pump<T>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Step> {
