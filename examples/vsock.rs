@@ -56,14 +56,15 @@ mod linux {
     use tokio::io::unix::AsyncFd;
     use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-    /// The context ids of vsock(7): any of ours, and this system itself.
-    const ANY: u32 = u32::MAX;
+    /// The context id of this system itself, and any free port: see vsock(7).
     const LOCAL: u32 = 1;
+    const ANY: u32 = u32::MAX;
 
     /// The two ends of a connection over the loopback.
     pub(crate) async fn pair() -> io::Result<(Stream<Vsock>, Stream<Vsock>)> {
         let listener = Socket::new(Domain::VSOCK, Type::STREAM, None)?;
-        listener.bind(&SockAddr::vsock(ANY, ANY))?;
+        // Without the loopback this system has no such address. A connection would only time out.
+        listener.bind(&SockAddr::vsock(LOCAL, ANY))?;
         listener.listen(1)?;
         let (_, port) = listener.local_addr()?.as_vsock_address().ok_or(io::ErrorKind::Unsupported)?;
         let client = Socket::new(Domain::VSOCK, Type::STREAM, None)?;

@@ -1,7 +1,7 @@
 //! Builds and runs the example programs, and tests them against other TLS implementations: OpenSSL, curl and Python.
 //!
 //! If a tool is missing, the test that needs it fails and names the tool's Debian package. Only the tests with HAProxy
-//! and with `systemd-socket-activate` are then skipped, with a note.
+//! and with `systemd-socket-activate`, and the test over vsock, are then skipped, with a note.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -24,3 +24,4 @@ mod starttls;
 mod terminator;
 mod tools;
 mod usage;
+mod vsock;

@@ -37,7 +37,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
         let test = std::env::current_exe().unwrap();
         let profile = test.parent().and_then(Path::parent).unwrap();
         let examples = profile.join("examples");
-        if ["certs", "chat", "console", "netcat", "smtp", "terminator"]
+        if ["certs", "chat", "console", "netcat", "smtp", "terminator", "vsock"]
             .iter()
             .any(|name| is_stale(&examples.join(name)))
         {
