@@ -6,7 +6,7 @@ use bowline::{CloseLimit, Lingering, Policy, Reason, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
-use crate::common::{KNOWS_DELIVERY, Orderly as _, clog, over, over_all, pattern, read_all, settle};
+use crate::common::{BOUND, KNOWS_DELIVERY, Orderly as _, clog, over, over_all, pattern, read_all, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -26,7 +26,9 @@ async fn read_slowly(transport: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, std:
 /// rule: close-15, close-2
 #[tokio::test]
 async fn the_end_of_an_answer_reaches_a_peer_that_sends_what_nobody_reads() {
-    over_all(|_, mut a, b| async move {
+    // However slow this machine is, the peer is not silent for longer than this.
+    let policy = Policy::default().close_quiet(BOUND).close_timeout(None);
+    over(&Kind::ALL, policy, |_, mut a, b| async move {
         let mut library = Lingering::new(b);
         a.write_all(b"a body that nobody reads").await.unwrap();
         let answer = pattern(3_000_000);
