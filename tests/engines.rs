@@ -12,6 +12,8 @@ mod client_sessions;
 mod customized;
 #[path = "engines/differences.rs"]
 mod differences;
+#[path = "engines/flips.rs"]
+mod flips;
 #[path = "engines/identities.rs"]
 mod identities;
 #[path = "engines/keys.rs"]
