@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::identities::Identity;
-use super::volume::DATA;
+use super::volume::{DATA, Volumes};
 use super::{ConfigWarning, WarningKind, fail};
 use crate::error::{ConfigError, ConfigProblem, Error};
 
@@ -28,11 +28,11 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Lists the directory (rule: identity-5). At least one identity is in it.
-    pub(super) fn list(dir: &Path) -> Result<Self, Error> {
+    pub(super) fn list(dir: &Path, volumes: &mut Volumes) -> Result<Self, Error> {
         let mut listed = Self::default();
-        for (name, path) in entries(dir)? {
+        for (name, path) in entries(dir, volumes)? {
             if path.is_dir() {
-                let inner = revision(&path)?;
+                let inner = revision(&path, volumes)?;
                 let (chain, key) = (inner.join("tls.crt"), inner.join("tls.key"));
                 match (chain.exists(), key.exists()) {
                     (false, false) => {}
@@ -56,25 +56,6 @@ impl Directory {
                 Err(ConfigError::new(Some(dir.into()), ConfigProblem::NoIdentity).found(Some(wanted.into())).into())
             }
         }
-    }
-
-    /// Lists the directory and loads its identities. If Kubernetes replaces the files in the meantime, the old ones may
-    /// be gone, and the new ones are loaded.
-    pub(super) fn load<T>(dir: &Path, load: impl Fn(&Identity) -> Result<T, Error>) -> Result<(Self, Vec<T>), Error> {
-        const ATTEMPTS: usize = 10;
-        let attempt = || {
-            let listed = Self::list(dir)?;
-            let loaded = listed.identities().map(|identity| load(&identity)).collect::<Result<_, _>>()?;
-            Ok((listed, loaded))
-        };
-        for _ in 1..ATTEMPTS {
-            let before = links(dir);
-            match attempt() {
-                Err(_) if links(dir) != before => {}
-                result => return result,
-            }
-        }
-        attempt()
     }
 
     fn add(&mut self, dir: &Path, name: String, chain: PathBuf, key: PathBuf) -> Result<(), Error> {
@@ -119,8 +100,8 @@ impl Directory {
 }
 
 /// The names in a directory and the path of each, all in one revision. Names that begin with a dot are left out.
-fn entries(dir: &Path) -> Result<BTreeMap<String, PathBuf>, Error> {
-    let current = revision(dir)?;
+fn entries(dir: &Path, volumes: &mut Volumes) -> Result<BTreeMap<String, PathBuf>, Error> {
+    let current = revision(dir, volumes)?;
     let mut all = names(&current)?;
     if dir.join(DATA).symlink_metadata().is_ok() {
         // A volume of Kubernetes may hold other mounts beside its revision: these are added. Links through `..data` are
@@ -150,24 +131,8 @@ fn names(dir: &Path) -> Result<BTreeMap<String, PathBuf>, Error> {
 /// The directory that holds the files at this moment. Kubernetes replaces all files of a volume at once, by changing
 /// the link `..data`. A reader that follows the link for each file may get the certificate of one revision and the key
 /// of another (rule: identity-6).
-fn revision(dir: &Path) -> Result<PathBuf, Error> {
-    let data = dir.join(DATA);
-    let link = if data.symlink_metadata().is_ok() { data.as_path() } else { dir };
-    match link.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
-        true => {
-            fs::canonicalize(link).map_err(|error| fail(Some(dir.into()), ConfigProblem::Unreadable(Arc::new(error))))
-        }
-        false => Ok(dir.into()),
-    }
-}
-
-/// The targets of the links `..data` in the directory and in its folders.
-fn links(dir: &Path) -> Vec<PathBuf> {
-    let folders = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut links: Vec<_> =
-        folders.chain([dir.to_owned()]).filter_map(|at| fs::read_link(at.join(DATA)).ok()).collect();
-    links.sort_unstable();
-    links
+fn revision(dir: &Path, volumes: &mut Volumes) -> Result<PathBuf, Error> {
+    volumes.revision_of(dir).map_err(|error| fail(Some(dir.into()), ConfigProblem::Unreadable(Arc::new(error))))
 }
 
 fn missing(file: PathBuf, why: &str) -> Error {

@@ -119,13 +119,12 @@ impl Identity {
         self
     }
 
-    /// The same identity, after its files were read.
-    pub(super) fn in_memory(&self) -> Result<Self, Error> {
-        let mut read = self.clone();
-        read.read_files(&mut Volumes::default());
-        read.source.check_read()?;
-        read.ocsp.iter().try_for_each(|source| source.bytes().map(drop))?;
-        Ok(read)
+    /// The same identity, after its files were read. All of them can be read.
+    pub(super) fn in_memory(mut self, volumes: &mut Volumes) -> Result<Self, Error> {
+        self.read_files(volumes);
+        self.source.check_read()?;
+        self.ocsp.iter().try_for_each(|source| source.bytes().map(drop))?;
+        Ok(self)
     }
 
     /// Reads the files now.

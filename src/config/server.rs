@@ -355,9 +355,11 @@ impl ServerTlsBuilder {
                 match member {
                     MoreIdentities::One(identity) => identities.push((**identity).clone()),
                     MoreIdentities::Directory(dir) => {
-                        let (listed, found) = Directory::load(dir, Identity::in_memory)?;
+                        let listed = Directory::list(dir, volumes)?;
                         warnings.extend(listed.warnings());
-                        identities.extend(found);
+                        for identity in listed.identities() {
+                            identities.push(identity.in_memory(volumes)?);
+                        }
                     }
                 }
             }

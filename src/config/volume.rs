@@ -75,6 +75,20 @@ impl Volumes {
         inside.map_or_else(|| path.to_owned(), |(led, name)| led.join(name))
     }
 
+    /// The directory that holds the files of this directory in the revision that is being read.
+    pub(super) fn revision_of(&mut self, dir: &Path) -> io::Result<PathBuf> {
+        let is_link = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_symlink());
+        let data = dir.join(DATA);
+        let link = match data.symlink_metadata().is_ok() {
+            true => data,
+            // The directory itself may be a link through the `..data` of its volume.
+            false if is_link(dir) => self.place(dir),
+            false => return Ok(dir.to_owned()),
+        };
+        let failed = || fs::canonicalize(&link).err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
+        self.leads(&link).ok_or_else(failed)
+    }
+
     fn leads(&mut self, folder: &Path) -> Option<PathBuf> {
         let led = self.led.entry(folder.to_owned()).or_insert_with(|| fs::canonicalize(folder).ok()).clone();
         self.has_failed |= led.is_none();

@@ -284,3 +284,38 @@ fn the_files_of_a_volume_are_from_one_revision() {
         }
     });
 }
+
+/// A revision holds the identity and the CA for clients, and is replaced after the identity was read.
+///
+/// rule: reload-4, identity-6
+#[cfg(unix)]
+#[test]
+fn an_identity_and_a_ca_in_one_volume_are_from_one_revision() {
+    use std::os::unix::fs::symlink;
+
+    use crate::config::directory::Directory;
+    use crate::config::volume::Volumes;
+    let pki = Pki::new();
+    let dir = TempDir::new().unwrap();
+    let mounted = dir.path().to_owned();
+    // The identities are in the volume itself, or in a folder of it.
+    for inner in [mounted.clone(), mounted.join("sub")] {
+        let put_revision = |revision: &str| {
+            volume(&mounted, revision, &pki.server(&["a.example"]));
+            let place = mounted.join(revision);
+            put(&place, "sub/tls.crt", "sub/tls.key", &pki.server(&["a.example"]));
+            fs::write(place.join("ca.crt"), revision).unwrap();
+        };
+        put_revision("..0");
+        for name in ["sub", "ca.crt"] {
+            let _ = symlink(format!("..data/{name}"), mounted.join(name));
+        }
+        let mut volumes = Volumes::default();
+        let listed = Directory::list(&inner, &mut volumes).unwrap();
+        let read: Vec<_> = listed.identities().map(|identity| identity.in_memory(&mut volumes)).collect();
+        assert!(!read.is_empty() && read.iter().all(Result::is_ok), "{read:?}");
+        put_revision("..1");
+        let ca = volumes.place(&mounted.join("ca.crt"));
+        assert_eq!(fs::read_to_string(ca).unwrap(), "..0", "{}", inner.display());
+    }
+}
