@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Mutex, broadcast};
 use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::time::sleep;
 
 use crate::config::watched::{Contents, Fingerprint, PutInUse, Watched, WatchedClient, WatchedServer, shared};
 use crate::config::{ClientTls, ClientTlsBuilder, ServerTls, ServerTlsBuilder};
@@ -25,7 +26,8 @@ use crate::policy::Policy;
 /// It watches all files of a builder: certificates and private keys, a directory of identities (also as Kubernetes
 /// mounts it), CAs, lists of revoked certificates and OCSP responses. New contents are checked first. If all new
 /// contents can be used, new handshakes use them; otherwise the old contents stay in use, and the mistake is reported
-/// once, with its file and line. Open connections are not affected (rules: reload-5, reload-6).
+/// once, with its file and line. Before that, the files are read a second time, after at most a second: another program
+/// may be writing a certificate and then its key. Open connections are not affected (rules: reload-5, reload-6).
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -93,6 +95,8 @@ const EVENTS: usize = 16;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 const SHORTEST: Duration = Duration::from_millis(10);
+/// The longest [`Watch::grace`].
+const GRACE: Duration = Duration::from_secs(1);
 
 impl Reloader {
     /// A reloader that reads the files every 10 seconds, and has no configuration yet.
@@ -111,7 +115,7 @@ impl Reloader {
     /// If the future is dropped, either all new contents are in use and were reported, or nothing has changed.
     #[doc(alias = "SIGHUP")]
     pub async fn reload_now(&self) -> Result<Reloaded, Error> {
-        self.watch.look(true).await
+        self.watch.look(Cause::Request).await
     }
 
     /// Reports each result from now on: each change, each mistake once, and the result of each
@@ -200,13 +204,14 @@ impl ReloaderBuilder {
     pub fn start(self) -> Reloader {
         let Self { sources, interval, observers } = self;
         let (sources, events) = (sources.into(), broadcast::Sender::new(EVENTS));
-        let watch = Arc::new(Watch { sources, observers, events, last: Mutex::default() });
+        let watch = Watch { sources, observers, events, grace: GRACE.min(interval), last: Mutex::default() };
+        let watch = Arc::new(watch);
         let of_task = Arc::clone(&watch);
         let task = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(interval).await;
+                sleep(interval).await;
                 // The result is ignored, because `look` has reported it.
-                let _ = of_task.look(false).await;
+                let _ = of_task.look(Cause::Interval).await;
             }
         });
         Reloader { watch, _task: Arc::new(Task(task.abort_handle())) }
@@ -227,8 +232,21 @@ struct Watch {
     sources: Arc<[Arc<dyn Watched>]>,
     observers: Observers,
     events: broadcast::Sender<Result<Reloaded, Error>>,
+    /// The time between a pass that finds a mistake and the pass that reports it.
+    grace: Duration,
     /// Locked during a pass.
     last: Mutex<Look>,
+}
+
+/// The cause of a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// The application asks for it.
+    Request,
+    /// The interval is over.
+    Interval,
+    /// The pass before has found a mistake.
+    Mistake,
 }
 
 /// The result of a pass.
@@ -242,11 +260,19 @@ struct Look {
 }
 
 impl Watch {
-    async fn look(&self, is_asked: bool) -> Result<Reloaded, Error> {
+    async fn look(&self, cause: Cause) -> Result<Reloaded, Error> {
+        let is_asked = cause == Cause::Request;
         let mut last = self.last.lock().await;
         let (sources, before) = (Arc::clone(&self.sources), last.clone());
         let looked = spawn_blocking(move || read_and_check(&sources, &before, is_asked)).await;
         let (contents, checked) = looked.map_err(std::io::Error::from)?;
+        if let (Some(Err(_)), Cause::Interval) = (&checked, cause) {
+            // rule: reload-6. Another program may be writing a chain and then its key. Nothing was recorded, so the
+            // second pass reports the mistake if it is still there.
+            drop(last);
+            sleep(self.grace).await;
+            return Box::pin(self.look(Cause::Mistake)).await;
+        }
         // Nothing after this line waits, so a cancelled pass cannot stop halfway.
         let Some(checked) = checked else {
             return last.mistake.clone().map_or_else(|| Ok(self.reloaded(false)), Err);

@@ -163,6 +163,35 @@ impl Observer for Noted {
 }
 
 /// rule: reload-6
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_written_a_moment_after_its_chain_is_no_mistake() {
+    let files = TempDir::new().unwrap();
+    let (chain, key) = (files.path().join("chain.pem"), files.path().join("key.pem"));
+    let write = |identity: &Identity| (put_text(&chain, identity.chain_pem()), identity.key_pem().to_owned());
+    let ((), first) = write(&shared_pki().server(&["localhost"]));
+    put_text(&key, &first);
+    let builder = ServerTls::builder().identity_pem_files(&chain, &key);
+    let tls = builder.clone().build().unwrap();
+    let reloader = Reloader::builder().every(Duration::from_secs(10)).server(&tls, builder).start();
+    let mut events = reloader.events();
+    let ((), second) = write(&shared_pki().server(&["localhost"]));
+    // The pass after ten seconds finds the new chain and the old key.
+    tokio::time::sleep(Duration::from_millis(10_500)).await;
+    put_text(&key, &second);
+    assert_eq!(events.next().await.unwrap().unwrap().generation, 2);
+    // A key that does not follow is a mistake, and a request reports it without a second pass.
+    let ((), _) = write(&shared_pki().server(&["localhost"]));
+    let begun = tokio::time::Instant::now();
+    assert!(events.next().await.unwrap().is_err());
+    assert!(begun.elapsed() > Duration::from_secs(1));
+    put_text(&key, &first);
+    let begun = tokio::time::Instant::now();
+    assert!(reloader.reload_now().await.is_err());
+    assert!(events.next().await.unwrap().is_err());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+/// rule: reload-6
 #[tokio::test]
 async fn a_mistake_keeps_everything_and_is_reported_once() {
     bounded("a mistake", async {
