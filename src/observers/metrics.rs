@@ -35,7 +35,7 @@ const TICKET_KEY_AGE: &str = "bowline_ticket_key_age_seconds";
 /// | `bowline_handshake_seconds` | histogram | `outcome` |
 /// | `bowline_bytes_total` | counter, of the application's bytes | `direction`: `in`, `out` |
 /// | `bowline_accept_errors_total` | counter | `kind`: `connection`, `system`, `listener`, `refused` |
-/// | `bowline_certificate_expiry_seconds` | gauge, of the remaining time | `name` |
+/// | `bowline_certificate_expiry_seconds` | gauge, of the remaining time; NaN after a reload has removed the identity | `name` |
 /// | `bowline_identity_generation` | gauge | |
 /// | `bowline_reloads_total` | counter | `outcome`: `ok`, `failed`, `unchanged` |
 /// | `bowline_ticket_key_age_seconds` | gauge, if servers share ticket keys ([`watch`](Self::watch)) | |
@@ -73,6 +73,18 @@ struct State {
     tls: Option<ServerTls>,
 }
 
+impl State {
+    /// The facade cannot remove a gauge. The value of a certificate that is no longer in use becomes NaN, so that no
+    /// alarm waits for its expiry.
+    fn replace_expiry(&mut self, new: Vec<(String, SystemTime)>) {
+        for (name, _) in std::mem::replace(&mut self.expiry, new) {
+            if self.expiry.iter().all(|(other, _)| *other != name) {
+                gauge!(EXPIRY, "name" => name).set(f64::NAN);
+            }
+        }
+    }
+}
+
 impl Metrics {
     /// An observer for [`Policy::observer`](crate::Policy::observer). Describes the metrics to the recorder, so install
     /// the recorder first.
@@ -102,7 +114,7 @@ impl Metrics {
         if let Some(tls) = state.tls.clone() {
             let identities = tls.identities();
             let expiry = |identity: &IdentityInfo| Some((identity.name.to_string(), identity.not_after?));
-            state.expiry = identities.iter().filter_map(expiry).collect();
+            state.replace_expiry(identities.iter().filter_map(expiry).collect());
             self.set_generation(tls.generation());
             if let Some(age) = tls.ticket_keys().and_then(|keys| keys.age()) {
                 gauge!(TICKET_KEY_AGE).set(age.as_secs_f64());
@@ -122,7 +134,7 @@ impl Metrics {
 
     /// The certificates that are in use: a name for each, and the time at which it expires.
     pub fn set_certificates(&self, expiry: impl IntoIterator<Item = (String, SystemTime)>) {
-        self.state().expiry = expiry.into_iter().collect();
+        self.state().replace_expiry(expiry.into_iter().collect());
         self.update();
     }
 

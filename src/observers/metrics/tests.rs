@@ -155,6 +155,9 @@ fn reloads_and_certificates_are_counted() {
     let new = value("bowline_certificate_expiry_seconds{name=new.example}").unwrap();
     let old = value("bowline_certificate_expiry_seconds{name=old.example}").unwrap();
     assert!((900.0..=1_000.0).contains(&new) && (-1_100.0..=-1_000.0).contains(&old), "{new} {old}");
+    metrics.set_certificates([("new.example".to_owned(), later)]);
+    assert!(value("bowline_certificate_expiry_seconds{name=old.example}").unwrap().is_nan());
+    assert!(value("bowline_certificate_expiry_seconds{name=new.example}").unwrap() > 900.0);
 }
 
 /// rule: observe-3
