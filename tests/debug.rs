@@ -326,7 +326,7 @@ async fn errors_show_no_data() {
 /// beside it), or keys that it does not show (`TicketKey`, tested beside it), or
 /// sessions that it does not show (`ClientSessions`, which prints only its limits). All other types are formatted above.
 const PLAIN: &str = "
-    AcceptFailure Chosen ClientAuth ClientHello ConfigChoice Connect HttpConnection HttpConnector IdentityInfo Io MakeTls
+    AcceptFailure Chosen ClientAuth ClientHello HeaderGate ConfigChoice Connect HttpConnection HttpConnector IdentityInfo Io MakeTls
     Metrics PostgresStream Service Tracing
     Close CloseWrite Corked Duet FileProducer Pipe RelayLeg Runner Server Session StartTls WriteSequence
     Address AlternativeName Answers Client Dialogue DialogueError LineCommand PeerWords UnknownDialogue AttemptFailure Backoff BindError Call CloseReport ConfigError ConfigProblem ConfigWarning
@@ -359,6 +359,8 @@ fn each_type_that_has_debug_is_formatted_here() {
         "Incoming",
         "EndpointListener",
         "EndpointBegun",
+        // An unstarted connection of a Unix socket.
+        "Plain",
         "ClientHelloReader",
         "Connections",
         "Facts",

@@ -58,8 +58,8 @@ default 30; bind=IP.
                             Redis, are read again; default 10. SIGHUP reads them at once
   --proxy off|accept|require   the PROXY protocol, versions 1 and 2, from clients; default off. accept and require need
                             --trusted
-  --trusted CIDR,...        the networks of the proxies. With accept, connections from elsewhere need no header; with
-                            require, they are refused
+  --trusted CIDR,...        the networks of the proxies; for a unix: endpoint, write unix. With accept, connections from
+                            elsewhere need no header; with require, they are refused
   --proxy-out off|v1|v2     send the service a PROXY header before anything else. v2 contains the client's TLS version, cipher,
                             server name, ALPN and certificate name, unless TLS begins only after the header (starttls)
 

@@ -32,7 +32,7 @@ use crate::core::lifecycle::Callback;
 use crate::core::outbox::{Due, EndRequest};
 use crate::core::producer::Level;
 use crate::core::report::CloseReport;
-use crate::error::{Phase, Reason};
+use crate::error::{Error, Phase, Reason};
 use crate::transport::Transport;
 use crate::transport::layer::{TOKEN, poll_budget, poll_write_some, tls_layers};
 
@@ -55,6 +55,8 @@ pub struct Runner<P, T> {
     stall: StallTimer,
     /// While this permit is held, the connection counts as an unfinished handshake of its listener.
     pub(super) unfinished: Option<OwnedSemaphorePermit>,
+    /// Reads the PROXY header, before the first callback.
+    header: Option<ReadHeader<T>>,
     /// Detects the loss of the connection while nothing is read (rule: flow-5).
     loss: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -64,6 +66,10 @@ impl<P, T: Transport> fmt::Debug for Runner<P, T> {
         f.debug_struct("Runner").field("control", &self.transport.control()).finish_non_exhaustive()
     }
 }
+
+/// Reads the PROXY header at the start of a connection. After an error the connection has ended.
+pub(super) type ReadHeader<T> =
+    Box<dyn for<'a> FnOnce(&'a mut T) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>> + Send>;
 
 /// The operation to await next.
 enum Next {
@@ -87,6 +93,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             is_shut: false,
             stall: StallTimer::default(),
             unfinished: None,
+            header: None,
             loss: None,
         }
     }
@@ -107,6 +114,11 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Counts the connection as unfinished until its handshake is done.
     pub(super) fn unfinished(self, unfinished: OwnedSemaphorePermit) -> Self {
         Self { unfinished: Some(unfinished), ..self }
+    }
+
+    /// The connection begins with a PROXY header.
+    pub(super) fn after_header(self, header: ReadHeader<T>) -> Self {
+        Self { header: Some(header), ..self }
     }
 
     /// The protocol.
@@ -144,6 +156,12 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
 
     /// The rare operations are boxed, so that an idle connection does not carry their state.
     async fn drive(&mut self) -> CloseReport {
+        if let Some(header) = self.header.take() {
+            if header(&mut self.transport).await.is_err() {
+                // The protocol was never notified of the connection, so it gets no callback (rule: proxy-5).
+                return Box::pin(self.end()).await;
+            }
+        }
         self.dispatcher.begin();
         if self.dispatcher.conn.facts.is_some() {
             self.dispatcher.notify_secured();

@@ -14,7 +14,6 @@ use crate::layers::tcp::TcpConnection;
 use crate::layers::upgradable::UpgradableConnection;
 use crate::server::incoming::Incoming;
 use crate::server::listener::Listener;
-use crate::transport::Transport as _;
 
 /// Makes the protocol for a connection, or refuses the connection. A closure of the form `|incoming| Some(protocol)`
 /// is a factory; [`every`] makes a factory of a closure that never refuses.
@@ -148,8 +147,8 @@ impl<F: Factory> Server<F> {
     /// Runs a protocol for this connection, in its own task. `None`: the factory has refused the connection or
     /// panicked.
     ///
-    /// This does not read a PROXY header: if the listener expects headers, await `read_proxy_header` of the connection
-    /// first.
+    /// If the listener expects PROXY headers, the header is read before the first callback (rule: proxy-5). The factory
+    /// sees the client only if `read_proxy_header` of the connection was awaited before.
     pub fn serve(&self, incoming: Incoming) -> Option<Handle> {
         serve(&*self.factory, self.tls.as_ref(), incoming)
     }
@@ -158,7 +157,7 @@ impl<F: Factory> Server<F> {
 fn serve<F: Factory>(factory: &F, tls: Option<&ServerTls>, incoming: Incoming) -> Option<Handle> {
     // rule: life-7
     let Ok(Some(protocol)) = guard(|| Ok(factory.build(&incoming))) else {
-        incoming.into_tcp().abort();
+        incoming.control().abort();
         return None;
     };
     let runner = Runner::accept(protocol, incoming, tls);
@@ -171,15 +170,27 @@ impl<P: Protocol> Runner<P, UpgradableConnection<TcpConnection>> {
     /// Runs this protocol over an accepted connection. If a configuration is given, the connection starts with TLS,
     /// and the handshake deadline counts from accept (rule: secure-5). The connection can be upgraded and downgraded.
     ///
-    /// This does not read a PROXY header: if the listener expects headers, await `read_proxy_header` of the connection
-    /// first.
+    /// If the listener expects PROXY headers, the header is read before the first callback (rule: proxy-5). If the
+    /// connection is refused because of its header, the protocol gets no callback, and the report of
+    /// [`run`](Self::run) has the reason.
     pub fn accept(protocol: P, incoming: Incoming, tls: Option<&ServerTls>) -> Self {
+        let (gate, finishes) = (incoming.gate(), incoming.finishes());
         let (deadline, unfinished, connection) = incoming.into_parts();
         let runner = Self::new(protocol, UpgradableConnection::new(connection));
-        match tls {
-            // rule: tcp-6: the connection counts as unfinished until the handshake is done.
-            Some(tls) => runner.begin_tls_by(StartTls::server(tls), deadline).unfinished(unfinished),
-            None => runner,
-        }
+        // rule: tcp-6: the connection counts as unfinished until its header was read and its handshake is done.
+        let (runner, until_header) = match tls {
+            Some(tls) => (runner.begin_tls_by(StartTls::server(tls), deadline).unfinished(unfinished), None),
+            None => (runner, Some(unfinished)),
+        };
+        let Some(gate) = gate else { return runner };
+        runner.after_header(Box::new(move |connection| {
+            Box::pin(async move {
+                let _until_header = until_header;
+                match connection.plain_mut() {
+                    Some(tcp) => gate.pass_by(tcp, deadline, finishes).await,
+                    None => Ok(()),
+                }
+            })
+        }))
     }
 }

@@ -45,10 +45,14 @@ impl ProxyProtocol {
         Self { mode: Mode::Require, trusted }
     }
 
-    /// A peer without an IP address has connected through a socket of this machine, which has permissions of its own:
-    /// it is trusted.
+    /// Whether a Unix socket can have headers: its peers are trusted only if the list of networks says so.
+    pub(crate) fn trusts_unix(&self) -> bool {
+        self.trusted.contains_unix()
+    }
+
+    /// A peer without an IP address has connected through a Unix socket.
     pub(crate) fn expected_from(&self, peer: Option<IpAddr>) -> Expected {
-        match (self.mode, peer.is_none_or(|addr| self.trusted.contains(addr))) {
+        match (self.mode, peer.map_or(self.trusts_unix(), |addr| self.trusted.contains(addr))) {
             (Mode::Accept, true) => Expected::Perhaps,
             (Mode::Accept, false) => Expected::NoHeader,
             (Mode::Require, true) => Expected::Header,
@@ -70,6 +74,10 @@ mod tests {
         assert_eq!(expected(ProxyProtocol::accept(trusted()), "198.51.100.1"), Expected::NoHeader);
         assert_eq!(expected(ProxyProtocol::require(trusted()), "::1"), Expected::Header);
         assert_eq!(expected(ProxyProtocol::require(trusted()), "::2"), Expected::Untrusted);
-        assert_eq!(ProxyProtocol::require(trusted()).expected_from(None), Expected::Header);
+        assert_eq!(ProxyProtocol::require(trusted()).expected_from(None), Expected::Untrusted);
+        let unix = || "192.0.2.0/24, unix".parse::<TrustedNetworks>().unwrap();
+        assert_eq!(ProxyProtocol::require(unix()).expected_from(None), Expected::Header);
+        assert_eq!(ProxyProtocol::accept(unix()).expected_from(None), Expected::Perhaps);
+        assert_eq!(expected(ProxyProtocol::require(unix()), "192.0.2.9"), Expected::Header);
     }
 }

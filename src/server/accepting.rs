@@ -174,8 +174,8 @@ impl<L: AnyListener, C: Send + 'static> Accepting<L, C> {
         let finishes = self.listener.finishes(TOKEN);
         self.tasks.spawn(async move {
             let preparing = async {
-                if let Some((gate, tcp)) = gate.as_ref().zip(begun.tcp()) {
-                    gate.pass(tcp).await?;
+                if let Some(gate) = &gate {
+                    begun.pass(gate).await?;
                     entry.set_peer(peer(&control));
                 }
                 prepare(begun.finish(deadline).await?, deadline).await

@@ -215,7 +215,7 @@ impl<S: Listens> Acceptor<S> {
     }
 
     /// Reads the PROXY header of each connection, if the listener expects headers.
-    pub(super) fn gate(&self) -> Option<Arc<HeaderGate>> {
+    pub(crate) fn gate(&self) -> Option<Arc<HeaderGate>> {
         self.gate.clone()
     }
 

@@ -1,21 +1,27 @@
 //! Reads the PROXY header of each connection of a listener, before everything else. Then the limit per peer counts the
 //! client.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
 
 use super::accept_error::AcceptErrors;
 use super::builder::ListenerBuilder;
 use super::limits::Limits;
+use super::proxied::Headed;
 use crate::conn::control::Observers;
 use crate::conn::refusal::RefusalReason;
-use crate::error::Error;
-use crate::layers::tcp::TcpConnection;
+use crate::conn::time::until;
+use crate::error::{ConfigError, ConfigProblem, Error, Phase, Reason};
 use crate::policy::Policy;
 use crate::proxy::{Expected, ProxyError, ProxyProtocol};
 use crate::transport::Transport;
+use crate::transport::layer::TOKEN;
 
-pub(crate) struct HeaderGate {
+/// Reads the headers of one listener.
+pub struct HeaderGate {
     proxy: ProxyProtocol,
     limits: Limits,
     errors: Arc<Mutex<AcceptErrors>>,
@@ -41,21 +47,61 @@ impl HeaderGate {
     }
 
     /// Reads the header, and counts the client. Cancel safe until the header is complete.
-    pub(super) async fn pass(&self, tcp: &mut TcpConnection) -> Result<(), Error> {
-        let expects = tcp.peer_addr().as_inet().is_some_and(|peer| self.expects_from(peer.ip()));
-        let header = self.proxy.read(tcp).await?;
+    pub(crate) async fn pass(&self, connection: &mut impl Headed) -> Result<(), Error> {
+        let expects = self.may_begin_with_header(connection);
+        let header = self.proxy.read_from(connection).await?;
         // The header names no client: this is a connection of the proxy itself, or the proxy does not name the client.
         if !expects || header.is_some_and(|header| header.source().is_none()) {
             return Ok(());
         }
-        match tcp.peer_addr().as_inet() {
-            Some(client) => self.admit(tcp, client),
+        match connection.peer_addr().as_inet() {
+            Some(client) => self.admit(connection, client),
             None => Ok(()),
         }
     }
 
-    fn admit(&self, tcp: &TcpConnection, client: SocketAddr) -> Result<(), Error> {
-        let control = tcp.control();
+    fn may_begin_with_header(&self, connection: &impl Transport) -> bool {
+        matches!(self.proxy.expected_of(connection), Expected::Perhaps | Expected::Header)
+    }
+
+    /// As [`pass`](Self::pass), until the deadline of the handshake at the latest. A drain ends the wait too, unless it
+    /// lets handshakes finish. After an error the connection has ended.
+    pub(crate) async fn pass_by(
+        &self,
+        connection: &mut impl Headed,
+        deadline: Option<Instant>,
+        finishes: bool,
+    ) -> Result<(), Error> {
+        let control = connection.control();
+        let passed = tokio::select! {
+            biased;
+            () = control.draining(), if !finishes => {
+                control.abort_unready();
+                Err(Error::Draining)
+            }
+            passed = until(deadline, self.pass(connection)) => passed.unwrap_or_else(|| {
+                let reason = Reason::TimedOut(Phase::Handshake);
+                control.end(reason.clone());
+                Err(reason.into())
+            }),
+        };
+        passed.inspect_err(|error| {
+            // The connection was refused, so its socket is closed now, although the caller still holds the connection.
+            connection.layer_mut(TOKEN).release(error.reason().unwrap_or(&Reason::Aborted));
+        })
+    }
+
+    /// Ends a connection whose header nobody has read: its first bytes are not the application's, and its peer is not
+    /// the client (rule: proxy-7).
+    pub(super) fn end_unread(&self, connection: &impl Transport) {
+        if self.proxy.expected_of(connection) != Expected::NoHeader {
+            let unread = "the PROXY header was not read: use `begin_plaintext`, `finish` or `read_proxy_header`";
+            connection.control().end(Reason::Protocol(Arc::new(io::Error::other(unread))));
+        }
+    }
+
+    fn admit(&self, connection: &impl Transport, client: SocketAddr) -> Result<(), Error> {
+        let control = connection.control();
         match self.limits.enter(client) {
             Ok(permit) => {
                 if let Some(permit) = permit {
@@ -88,10 +134,30 @@ impl ListenerBuilder {
     /// [`Control::via`](crate::Control::via), and [`max_per_peer`](Self::max_per_peer) counts the client.
     ///
     /// [`Incoming::handshake`](crate::Incoming::handshake) and the other methods that wait read the header first, and
-    /// so does [`TlsListener`](crate::TlsListener). [`Incoming::into_tcp`](crate::Incoming::into_tcp) cannot wait: use
-    /// [`Incoming::begin_plaintext`](crate::Incoming::begin_plaintext) instead. Unix sockets have no headers.
+    /// so do [`TlsListener`](crate::TlsListener) and the callback interface.
+    /// [`Incoming::into_tcp`](crate::Incoming::into_tcp) cannot wait: use
+    /// [`Incoming::begin_plaintext`](crate::Incoming::begin_plaintext) instead (rule: proxy-7).
+    ///
+    /// The peers of a Unix socket have no address. They are trusted only if the trusted networks contain `unix`;
+    /// otherwise opening a Unix socket with this setting is an error.
     pub fn proxy(self, proxy: ProxyProtocol) -> Self {
         Self { proxy: Some(proxy), ..self }
+    }
+
+    /// Whether a Unix socket can be opened with these settings.
+    #[cfg_attr(not(unix), allow(dead_code))] // Unix sockets use it.
+    pub(crate) fn check_unix(&self) -> Result<(), ConfigError> {
+        match &self.proxy {
+            Some(proxy) if !proxy.trusts_unix() => Err(ConfigError::new(
+                None,
+                ConfigProblem::Contradiction(
+                    "PROXY headers are expected on a Unix socket, and its peers are not trusted: add `unix` to the \
+                     trusted networks"
+                        .into(),
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// `None`: no connection begins with a header.

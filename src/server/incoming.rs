@@ -84,9 +84,13 @@ impl Incoming {
     /// If the group of the listener is already draining, the connection is returned all the same, and its
     /// [`Control::draining`] is ready at once.
     ///
-    /// This does not read a PROXY header. If the listener expects headers, use
-    /// [`begin_plaintext`](Self::begin_plaintext).
+    /// This cannot wait for a PROXY header. If the listener expects one from this peer and it was not read yet, the
+    /// connection is reset, and its reads and writes return an error that says so (rule: proxy-7): use
+    /// [`begin_plaintext`](Self::begin_plaintext) instead.
     pub fn into_tcp(self) -> TcpConnection {
+        if let Some(gate) = &self.gate {
+            gate.end_unread(&self.connection);
+        }
         self.connection
     }
 
@@ -123,7 +127,8 @@ impl Incoming {
         .await
     }
 
-    /// The plaintext connection, ready to be upgraded. It has no handshake yet, so it counts as finished.
+    /// The plaintext connection, ready to be upgraded. It has no handshake yet, so it counts as finished. As
+    /// [`into_tcp`](Self::into_tcp), this cannot wait for a PROXY header: call `read_proxy_header` first.
     pub fn into_upgradable(self) -> UpgradableConnection<TcpConnection> {
         UpgradableConnection::new(self.into_tcp())
     }
@@ -142,6 +147,11 @@ impl Incoming {
             Ok(connection)
         }))
         .await
+    }
+
+    /// Whether a drain lets the handshake finish.
+    pub(crate) fn finishes(&self) -> bool {
+        self.finishes
     }
 
     pub(super) fn connection_mut(&mut self) -> &mut TcpConnection {
@@ -172,25 +182,9 @@ impl Incoming {
 
     pub(crate) async fn pass_gate(&mut self) -> Result<(), Error> {
         let Some(gate) = self.gate.clone() else { return Ok(()) };
-        let (control, deadline, finishes) = (self.control(), self.deadline, self.finishes);
-        let passed = tokio::select! {
-            biased;
-            () = control.draining(), if !finishes => {
-                control.abort_unready();
-                Err(Error::Draining)
-            }
-            passed = until(deadline, gate.pass(&mut self.connection)) => passed.unwrap_or_else(|| {
-                let reason = Reason::TimedOut(Phase::Handshake);
-                control.end(reason.clone());
-                Err(reason.into())
-            }),
-        };
-        match &passed {
-            Ok(()) => self.gate = None,
-            // The connection was refused, so its socket is closed now, although the caller still holds the connection.
-            Err(_) => self.connection.layer_mut(TOKEN).release(&Reason::Aborted),
-        }
-        passed
+        gate.pass_by(&mut self.connection, self.deadline, self.finishes).await?;
+        self.gate = None;
+        Ok(())
     }
 
     pub(crate) fn gate(&self) -> Option<Arc<HeaderGate>> {

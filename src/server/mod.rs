@@ -11,10 +11,10 @@ mod closable_socket;
 mod forwarded;
 mod handshakes;
 #[cfg(feature = "proxy")]
-mod header_gate;
+pub(crate) mod header_gate;
 #[cfg(not(feature = "proxy"))]
 #[path = "no_header_gate.rs"]
-mod header_gate;
+pub(crate) mod header_gate;
 pub(crate) mod incoming;
 pub(crate) mod limits;
 pub(crate) mod listener;

@@ -3,15 +3,17 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
+use tokio::time::Instant;
+
 use super::accept_error::AcceptErrors;
 use super::builder::ListenerBuilder;
 use super::limits::Limits;
-use crate::error::Error;
-use crate::layers::tcp::TcpConnection;
+use crate::error::{ConfigError, Error};
+use crate::transport::Transport;
 
 /// Has no values, because no listener can expect a header.
 #[derive(Debug)]
-pub(crate) enum HeaderGate {}
+pub enum HeaderGate {}
 
 impl HeaderGate {
     pub(super) fn new(_: &ListenerBuilder, _: &Limits, _: &Arc<Mutex<AcceptErrors>>) -> Option<Arc<Self>> {
@@ -22,7 +24,23 @@ impl HeaderGate {
         match *self {}
     }
 
-    pub(super) async fn pass(&self, _: &mut TcpConnection) -> Result<(), Error> {
+    pub(crate) async fn pass(&self, _: &mut impl Transport) -> Result<(), Error> {
         match *self {}
+    }
+
+    pub(crate) async fn pass_by(&self, _: &mut impl Transport, _: Option<Instant>, _: bool) -> Result<(), Error> {
+        match *self {}
+    }
+
+    pub(super) fn end_unread(&self, _: &impl Transport) {
+        match *self {}
+    }
+}
+
+impl ListenerBuilder {
+    /// Whether a Unix socket can be opened with these settings.
+    #[cfg_attr(not(unix), allow(dead_code))] // Unix sockets use it.
+    pub(crate) fn check_unix(&self) -> Result<(), ConfigError> {
+        Ok(())
     }
 }

@@ -1,9 +1,8 @@
 //! Reads the PROXY header at the start of an accepted connection.
 
-use std::net::IpAddr;
+use std::io;
 use std::sync::Arc;
 
-use crate::address::Address;
 use crate::error::{Error, Phase, Reason};
 use crate::layers::tcp::TcpConnection;
 use crate::proxy::{Decoded, Expected, ProxyError, ProxyHeader, ProxyProtocol};
@@ -42,8 +41,16 @@ impl ProxyProtocol {
     /// # Cancel safety
     /// Cancel safe: received bytes stay in the connection.
     pub async fn read(&self, connection: &mut TcpConnection) -> Result<Option<Arc<ProxyHeader>>, Error> {
-        let peer = connection.peer_addr();
-        let expected = self.expected_from(peer_ip(&peer));
+        self.read_from(connection).await
+    }
+
+    /// What the first bytes of this connection must, may or must not be.
+    pub(super) fn expected_of(&self, connection: &impl Transport) -> Expected {
+        self.expected_from(connection.peer_addr().as_inet().map(|peer| peer.ip()))
+    }
+
+    pub(super) async fn read_from(&self, connection: &mut impl Headed) -> Result<Option<Arc<ProxyHeader>>, Error> {
+        let (peer, expected) = (connection.peer_addr(), self.expected_of(connection));
         let header = match expected {
             Expected::NoHeader => return Ok(None),
             Expected::Untrusted => Err(ProxyError::Untrusted(peer).into()),
@@ -63,11 +70,7 @@ impl ProxyProtocol {
     }
 }
 
-fn peer_ip(peer: &Address) -> Option<IpAddr> {
-    Some(peer.as_inet()?.ip())
-}
-
-async fn read_header(connection: &mut TcpConnection, must: bool) -> Result<Option<ProxyHeader>, Error> {
+async fn read_header(connection: &mut impl Headed, must: bool) -> Result<Option<ProxyHeader>, Error> {
     loop {
         let received = connection.unread();
         match ProxyHeader::decode(received).map_err(ProxyError::Malformed)? {
@@ -87,3 +90,39 @@ async fn read_header(connection: &mut TcpConnection, must: bool) -> Result<Optio
         }
     }
 }
+
+/// An accepted connection that may begin with a header: a TCP connection, or the connection of a Unix socket.
+pub(crate) trait Headed: Transport {
+    /// Received bytes that nobody has read yet.
+    fn unread(&self) -> &[u8];
+
+    /// Removes the first of these bytes.
+    fn skip(&mut self, n: usize);
+
+    /// Waits until there are more of these bytes than before. `false`: the peer has ended its half.
+    ///
+    /// Cancel safe: received bytes stay in the connection.
+    fn read_more(&mut self) -> impl Future<Output = io::Result<bool>> + Send;
+}
+
+macro_rules! headed {
+    ($connection:ty) => {
+        impl Headed for $connection {
+            fn unread(&self) -> &[u8] {
+                self.unread()
+            }
+
+            fn skip(&mut self, n: usize) {
+                self.skip(n);
+            }
+
+            fn read_more(&mut self) -> impl Future<Output = io::Result<bool>> + Send {
+                self.read_more()
+            }
+        }
+    };
+}
+
+headed!(TcpConnection);
+#[cfg(unix)]
+headed!(crate::layers::stream::Stream<tokio::net::UnixStream>);

@@ -76,8 +76,9 @@ pub struct Fresh<B> {
 pub trait Begun: Send + 'static {
     type Connection;
 
-    /// The TCP connection, which may begin with a PROXY header.
-    fn tcp(&mut self) -> Option<&mut TcpConnection>;
+    /// Reads the PROXY header at the start of the connection.
+    #[doc(hidden)]
+    fn pass(&mut self, gate: &HeaderGate) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Makes the connection, and does the handshake that the endpoint string asks for.
     fn finish(self, deadline: Option<Instant>) -> impl Future<Output = Result<Self::Connection, Error>> + Send;
@@ -111,8 +112,8 @@ impl AnyListener for Listener {
 impl Begun for TcpConnection {
     type Connection = Self;
 
-    fn tcp(&mut self) -> Option<&mut TcpConnection> {
-        Some(self)
+    fn pass(&mut self, gate: &HeaderGate) -> impl Future<Output = Result<(), Error>> + Send {
+        gate.pass(self)
     }
 
     fn finish(self, _: Option<Instant>) -> impl Future<Output = Result<Self, Error>> + Send {

@@ -35,7 +35,7 @@ const GROUPS: [(&str, usize); 23] = [
     ("limit", 4),
     ("accept", 6),
     ("hello", 3),
-    ("proxy", 6),
+    ("proxy", 7),
     ("idle", 4),
     ("traffic", 2),
     ("observe", 4),

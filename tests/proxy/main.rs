@@ -1,6 +1,7 @@
 //! The PROXY header at the start of accepted connections, from sockets of our own and from real proxies.
 #![allow(clippy::unwrap_used)]
 
+mod faces;
 mod listening;
 mod real;
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bowline::proxy::ProxyHeader;
-use bowline::{Listener, Transport};
+use bowline::{EndpointListener, Listener, ServerEndpoint, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -37,6 +37,20 @@ fn free_port() -> u16 {
 
 fn start(program: &str, args: &[&str]) -> Running {
     Running(Command::new(program).args(args).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
+}
+
+const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+/// An nginx that passes connections on to `back`, each with a header.
+fn start_nginx(dir: &Path, port: u16, back: &str) -> Running {
+    let (config, place) = (dir.join("nginx.conf"), dir.display());
+    let text = format!(
+        "load_module {NGINX_STREAM};\ndaemon off;\nmaster_process off;\npid {place}/pid;\nerror_log {place}/log;\n\
+         events {{}}\n\
+         stream {{ server {{ listen 127.0.0.1:{port}; proxy_pass {back}; proxy_protocol on; }} }}\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    start("nginx", &["-e", &format!("{place}/log"), "-p", &place.to_string(), "-c", config.to_str().unwrap()])
 }
 
 async fn connect(port: u16) -> TcpStream {
@@ -150,23 +164,14 @@ async fn haproxy_says_what_it_knows_of_the_clients_session() {
 /// rule: proxy-4
 #[tokio::test]
 async fn nginx_sends_a_header() {
-    let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
-    if !is_there("nginx", "-v") || !Path::new(module).exists() {
+    if !is_there("nginx", "-v") || !Path::new(NGINX_STREAM).exists() {
         println!("skipped: nginx with its stream module is not installed");
         return;
     }
     let listener = Listener::bind("127.0.0.1:0").await.unwrap();
     let (back, port) = (listener.local_addr(), free_port());
     let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("nginx.conf");
-    let place = dir.path().display();
-    let text = format!(
-        "load_module {module};\ndaemon off;\nmaster_process off;\npid {place}/pid;\nerror_log {place}/log;\nevents {{}}\n\
-         stream {{ server {{ listen 127.0.0.1:{port}; proxy_pass {back}; proxy_protocol on; }} }}\n"
-    );
-    std::fs::write(&config, text).unwrap();
-    let _nginx =
-        start("nginx", &["-e", &format!("{place}/log"), "-p", &place.to_string(), "-c", config.to_str().unwrap()]);
+    let _nginx = start_nginx(dir.path(), port, &back.to_string());
     let mut client = connect(port).await;
     client.write_all(b"hello").await.unwrap();
     let (_, peer) = next_header(&listener).await;
@@ -185,4 +190,62 @@ async fn curl_sends_a_header() {
     let (header, peer) = next_header(&listener).await;
     assert_eq!(header.source().unwrap().to_string(), peer);
     assert_eq!(header.destination().unwrap(), &listener.local_addr());
+}
+
+/// The client that the header of the next connection names. `hello` follows the header.
+async fn next_client(listener: &EndpointListener) -> String {
+    loop {
+        let mut connection = timeout(BOUND, async { listener.accept().await?.begin().await }).await.unwrap().unwrap();
+        if connection.control().via().is_none() {
+            continue; // A health check.
+        }
+        let mut hello = [0; 5];
+        connection.read_exact(&mut hello).await.unwrap();
+        assert_eq!(&hello, b"hello");
+        return connection.peer_addr().to_string();
+    }
+}
+
+async fn on_unix(dir: &Path) -> (EndpointListener, String) {
+    let path = dir.join("back.sock").to_str().unwrap().to_owned();
+    let endpoint: ServerEndpoint = format!("unix:{path}:proxy=require:trusted=unix").parse().unwrap();
+    (endpoint.listen(bowline::Policy::default()).await.unwrap(), path)
+}
+
+/// rule: proxy-4, proxy-5
+#[tokio::test]
+async fn haproxy_sends_headers_of_both_versions_to_a_unix_socket() {
+    if !is_there("haproxy", "-v") {
+        return;
+    }
+    for option in ["send-proxy", "send-proxy-v2 check check-send-proxy inter 200ms"] {
+        let dir = tempfile::tempdir().unwrap();
+        let ((listener, back), port) = (on_unix(dir.path()).await, free_port());
+        let config = dir.path().join("haproxy.cfg");
+        let text = format!(
+            "defaults\n mode tcp\n timeout connect 5s\n timeout client 30s\n timeout server 30s\n\
+             frontend f\n bind 127.0.0.1:{port}\n default_backend b\nbackend b\n server s unix@{back} {option}\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let _haproxy = start("haproxy", &["-db", "-q", "-f", config.to_str().unwrap()]);
+        let mut client = connect(port).await;
+        client.write_all(b"hello").await.unwrap();
+        assert_eq!(next_client(&listener).await, client.local_addr().unwrap().to_string(), "{option}");
+    }
+}
+
+/// rule: proxy-4, proxy-5
+#[tokio::test]
+async fn nginx_sends_a_header_to_a_unix_socket() {
+    if !is_there("nginx", "-v") || !Path::new(NGINX_STREAM).exists() {
+        println!("skipped: nginx with its stream module is not installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (listener, back) = on_unix(dir.path()).await;
+    let port = free_port();
+    let _nginx = start_nginx(dir.path(), port, &format!("unix:{back}"));
+    let mut client = connect(port).await;
+    client.write_all(b"hello").await.unwrap();
+    assert_eq!(next_client(&listener).await, client.local_addr().unwrap().to_string());
 }

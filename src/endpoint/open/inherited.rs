@@ -9,7 +9,7 @@ use crate::server::builder::ListenerBuilder;
 use crate::server::listener::Listener;
 
 #[cfg(not(unix))]
-pub(super) fn open(_: &Inherited, _: ListenerBuilder, _: Option<&str>) -> Result<Socket, Error> {
+pub(super) fn open(_: &Inherited, _: ListenerBuilder, _: bool) -> Result<Socket, Error> {
     Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "this system passes no sockets to its services").into())
 }
 
@@ -55,12 +55,11 @@ mod sockets {
     /// The first descriptor of systemd's protocol.
     const FIRST: RawFd = 3;
 
-    /// Takes the sockets over and changes none of their options (rule: tcp-10). `needs_tcp` names what works over TCP
-    /// only.
+    /// Takes the sockets over and changes none of their options (rule: tcp-10). TLS arguments are for TCP only.
     pub(in crate::endpoint::open) fn open(
         from: &Inherited,
         builder: ListenerBuilder,
-        needs_tcp: Option<&str>,
+        has_tls: bool,
     ) -> Result<Socket, Error> {
         let numbers = match from {
             Inherited::Fd(number) => vec![RawFd::from(*number)],
@@ -76,10 +75,10 @@ mod sockets {
         }
         match (unix.pop(), unix.is_empty() && tcp.is_empty()) {
             (None, _) => Ok(Socket::Inet(builder.from_std_all(tcp)?)),
-            (Some(socket), true) => match needs_tcp {
-                Some(what) => Err(unusable(format!("the socket is a Unix socket, and {what} for TCP sockets")).into()),
-                None => Ok(Socket::Unix(unix::Listening::from_std(socket, builder)?)),
-            },
+            (Some(_), true) if has_tls => {
+                Err(unusable("the socket is a Unix socket, and TLS arguments are for TCP sockets").into())
+            }
+            (Some(socket), true) => Ok(Socket::Unix(unix::Listening::from_std(socket, builder)?)),
             (Some(_), false) => Err(unusable("several sockets have the name, and one of them is a Unix socket").into()),
         }
     }

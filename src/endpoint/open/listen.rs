@@ -87,12 +87,7 @@ impl ServerEndpoint {
             }
             ServerPlace::Inherited { from, security } => {
                 let security = security.load(|text| text.load())?;
-                let needs_tcp = match (security.get(), self.expects_headers()) {
-                    (Some(_), _) => Some("TLS arguments are"),
-                    (None, true) => Some("proxy= is"),
-                    (None, false) => None,
-                };
-                let socket = inherited::open(from, builder, needs_tcp)?;
+                let socket = inherited::open(from, builder, security.get().is_some())?;
                 return Ok(self.listening(socket, security, &policy));
             }
         };
@@ -108,14 +103,6 @@ impl ServerEndpoint {
             None => builder.bind((any, port)).await?,
         };
         Ok(self.listening(Socket::Inet(listener), security, &policy))
-    }
-
-    /// Whether the endpoint has `proxy=accept` or `proxy=require`.
-    fn expects_headers(&self) -> bool {
-        #[cfg(feature = "proxy")]
-        return self.proxy().is_some_and(|text| text.load().is_some());
-        #[cfg(not(feature = "proxy"))]
-        false
     }
 
     fn listening(&self, socket: Socket, security: Security<ServerTls>, policy: &Policy) -> EndpointListener {
@@ -324,7 +311,7 @@ impl EndpointIncoming {
                 incoming.pass_gate().await?;
                 incoming
             }
-            Accepted::Unix(accepted) => return Ok(accepted.begin()),
+            Accepted::Unix(accepted) => return accepted.begin().await,
         };
         Ok(Box::new(match &self.security {
             Security::Plain | Security::StartTls(_) => incoming.into_upgradable(),

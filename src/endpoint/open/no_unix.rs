@@ -17,18 +17,35 @@ use crate::error::Error;
 use crate::error::{BindError, ConnectAttempt, ConnectError};
 use crate::policy::Policy;
 use crate::server::builder::ListenerBuilder;
+use crate::server::header_gate::HeaderGate;
 use crate::server::status::ListenerStatus;
+
+/// Has no values, because this system has no Unix sockets.
+#[derive(Debug)]
+pub enum Plain {}
+
+pub(super) fn begun(plain: Plain) -> BoxConnection {
+    match plain {}
+}
+
+pub(super) async fn pass(plain: &mut Plain, _: &HeaderGate) -> Result<(), Error> {
+    match *plain {}
+}
 
 /// Has no values, because this system has no Unix sockets.
 pub(super) enum Accepted {}
 
 impl Accepted {
-    pub(super) fn begin(self) -> BoxConnection {
+    pub(super) async fn begin(self) -> Result<BoxConnection, Error> {
         match self {}
     }
 
-    pub(super) fn into_parts(self) -> (Option<Instant>, OwnedSemaphorePermit, BoxConnection) {
+    pub(super) fn into_parts(self) -> (Option<Instant>, OwnedSemaphorePermit, Plain) {
         match self {}
+    }
+
+    pub(super) fn gate(&self) -> Option<Arc<HeaderGate>> {
+        match *self {}
     }
 
     pub(super) fn control(&self) -> Control {

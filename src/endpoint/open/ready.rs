@@ -4,15 +4,16 @@ use std::future::ready;
 
 use tokio::time::Instant;
 
-use super::BoxConnection;
 use super::listen::{Accepted, EndpointListener};
 use super::socket::Socket;
+use super::{BoxConnection, unix};
 use crate::config::ServerTls;
 use crate::config::start_tls::StartTls;
 use crate::endpoint::parse::Security;
 use crate::error::Error;
 use crate::layers::tcp::TcpConnection;
 use crate::layers::upgradable::UpgradableConnection;
+use crate::server::header_gate::HeaderGate;
 use crate::server::source::{AnyListener, Begun, Facts, Fresh};
 use crate::server::tls_builder::TlsListenerBuilder;
 use crate::server::tls_listener::TlsListener;
@@ -43,7 +44,7 @@ impl TlsListenerBuilder {
 pub enum EndpointBegun {
     /// With the handshake that is still to be done.
     Inet(TcpConnection, Option<ServerTls>),
-    Unix(BoxConnection),
+    Unix(unix::Plain),
 }
 
 impl AnyListener for EndpointListener {
@@ -63,8 +64,9 @@ impl AnyListener for EndpointListener {
                 (gate, (deadline, unfinished, EndpointBegun::Inet(tcp, tls)))
             }
             Accepted::Unix(accepted) => {
-                let (deadline, unfinished, connection) = accepted.into_parts();
-                (None, (deadline, unfinished, EndpointBegun::Unix(connection)))
+                let gate = accepted.gate();
+                let (deadline, unfinished, plain) = accepted.into_parts();
+                (gate, (deadline, unfinished, EndpointBegun::Unix(plain)))
             }
         };
         Ok(Fresh { control, deadline, unfinished, gate, begun })
@@ -100,17 +102,17 @@ impl AnyListener for EndpointListener {
 impl Begun for EndpointBegun {
     type Connection = BoxConnection;
 
-    fn tcp(&mut self) -> Option<&mut TcpConnection> {
+    async fn pass(&mut self, gate: &HeaderGate) -> Result<(), Error> {
         match self {
-            Self::Inet(tcp, _) => Some(tcp),
-            Self::Unix(_) => None,
+            Self::Inet(tcp, _) => gate.pass(tcp).await,
+            Self::Unix(plain) => unix::pass(plain, gate).await,
         }
     }
 
     async fn finish(self, deadline: Option<Instant>) -> Result<BoxConnection, Error> {
         let (tcp, tls) = match self {
             Self::Inet(tcp, tls) => (tcp, tls),
-            Self::Unix(connection) => return Ok(connection),
+            Self::Unix(plain) => return Ok(unix::begun(plain)),
         };
         let mut connection = UpgradableConnection::new(tcp);
         if let Some(tls) = tls {

@@ -2,6 +2,8 @@ mod abstracts;
 mod chosen;
 mod connections;
 mod passed_in;
+#[cfg(feature = "proxy")]
+mod proxied;
 mod reload;
 mod sockets;
 

@@ -33,25 +33,51 @@ use crate::layers::upgradable::UpgradableConnection;
 use crate::policy::Policy;
 use crate::server::acceptor::Acceptor;
 use crate::server::builder::ListenerBuilder;
+use crate::server::header_gate::HeaderGate;
 use crate::server::listening_socket::Listens;
 use crate::server::status::ListenerStatus;
 use crate::transport::Transport;
 
+/// A connection in plaintext.
+pub(super) type Plain = Stream<UnixStream>;
+
+/// The connection, ready for the application.
+pub(super) fn begun(plain: Plain) -> BoxConnection {
+    Box::new(UpgradableConnection::new(plain))
+}
+
+/// Reads the PROXY header at the start of the connection.
+pub(super) async fn pass(plain: &mut Plain, gate: &HeaderGate) -> Result<(), Error> {
+    gate.pass(plain).await
+}
+
 /// An accepted connection. It counts as unfinished until it is started.
 pub(super) struct Accepted {
-    connection: Stream<UnixStream>,
+    connection: Plain,
     deadline: Option<Instant>,
     unfinished: OwnedSemaphorePermit,
+    /// A drain lets handshakes finish.
+    finishes: bool,
+    /// Reads the PROXY header, if one is expected.
+    gate: Option<Arc<HeaderGate>>,
 }
 
 impl Accepted {
-    pub(super) fn begin(self) -> BoxConnection {
-        Box::new(UpgradableConnection::new(self.connection))
+    /// Reads the PROXY header, if the listener expects one.
+    pub(super) async fn begin(mut self) -> Result<BoxConnection, Error> {
+        if let Some(gate) = &self.gate {
+            gate.pass_by(&mut self.connection, self.deadline, self.finishes).await?;
+        }
+        Ok(begun(self.connection))
     }
 
     /// The deadline of a handshake, the permit that counts the connection as unfinished, and the connection.
-    pub(super) fn into_parts(self) -> (Option<Instant>, OwnedSemaphorePermit, BoxConnection) {
-        (self.deadline, self.unfinished, Box::new(UpgradableConnection::new(self.connection)))
+    pub(super) fn into_parts(self) -> (Option<Instant>, OwnedSemaphorePermit, Plain) {
+        (self.deadline, self.unfinished, self.connection)
+    }
+
+    pub(super) fn gate(&self) -> Option<Arc<HeaderGate>> {
+        self.gate.clone()
     }
 
     pub(super) fn control(&self) -> Control {
@@ -195,6 +221,7 @@ impl Listens for UnixSocket {
 
 impl Listening {
     pub(super) fn open(path: &Path, mode: Option<u32>, chosen: ListenerBuilder) -> Result<Self, Error> {
+        chosen.check_unix()?;
         let place = UnixPath::of(path);
         let failed = |error: io::Error| BindError { addr: place.address(), error: error.into() };
         let (socket, file) = place.bind(mode).map_err(failed)?;
@@ -215,6 +242,7 @@ impl Listening {
 
     /// Takes over a socket that already listens.
     pub(super) fn from_std(socket: std::os::unix::net::UnixListener, chosen: ListenerBuilder) -> Result<Self, Error> {
+        chosen.check_unix()?;
         socket.set_nonblocking(true)?;
         let socket = UnixListener::from_std(socket)?;
         let local = crate::layers::stream::unix::name(socket.local_addr());
@@ -255,7 +283,8 @@ impl Listening {
         let connection = Stream::unix(stream, self.acceptor.policy());
         let unfinished = permits.hand_to(&connection.control());
         let deadline = after(self.acceptor.policy().handshake_timeout);
-        Ok(Accepted { connection, deadline, unfinished })
+        let (finishes, gate) = (self.acceptor.finishes(), self.acceptor.gate());
+        Ok(Accepted { connection, deadline, unfinished, finishes, gate })
     }
 }
 

@@ -43,8 +43,14 @@ const UNIX: &[EndpointKind] = &[EndpointKind::Unix];
 const OPENED: &[EndpointKind] = &[EndpointKind::Tcp, EndpointKind::Tls, EndpointKind::StartTls, EndpointKind::Unix];
 const INHERITED: &[EndpointKind] = &[EndpointKind::Fd, EndpointKind::Systemd];
 const MAY_TLS: &[EndpointKind] = &[EndpointKind::Tls, EndpointKind::StartTls, EndpointKind::Fd, EndpointKind::Systemd];
-const ON_TCP: &[EndpointKind] =
-    &[EndpointKind::Tcp, EndpointKind::Tls, EndpointKind::StartTls, EndpointKind::Fd, EndpointKind::Systemd];
+const ALL: &[EndpointKind] = &[
+    EndpointKind::Tcp,
+    EndpointKind::Tls,
+    EndpointKind::StartTls,
+    EndpointKind::Unix,
+    EndpointKind::Fd,
+    EndpointKind::Systemd,
+];
 const NONE: &[EndpointKind] = &[];
 
 impl Argument {
@@ -120,7 +126,7 @@ impl Argument {
             (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Server) => MAY_TLS,
             (Self::Identities | Self::ClientCa | Self::ClientOptional | Self::Crl, Side::Server) => MAY_TLS,
             (Self::Reload, Side::Server) => MAY_TLS,
-            (Self::Proxy | Self::Trusted, Side::Server) => ON_TCP,
+            (Self::Proxy | Self::Trusted, Side::Server) => ALL,
             (Self::Reload, Side::Client) => TLS,
             (Self::Proxy | Self::Trusted, Side::Client) => NONE,
             (Self::Cert | Self::Key | Self::Alpn | Self::Min | Self::Max, Side::Client) => TLS,

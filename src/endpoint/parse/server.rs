@@ -45,8 +45,8 @@ use crate::error::{EndpointError, Error};
 /// | `alpn=h2,http/1.1` | `tls`, `starttls` | the protocols to agree on, the preferred one first |
 /// | `min=1.2`, `max=1.3` | `tls`, `starttls` | the versions of TLS |
 /// | `reload=SECONDS` | `tls`, `starttls`, `fd`, `systemd` | read the files again at this interval, and use new contents (a [`Reloader`](crate::Reloader)); fractions allowed; default: the files are read once |
-/// | `proxy=accept`, `proxy=require` | all but `unix` | connections of the proxies may or must begin with a PROXY header (feature `proxy`); `proxy=off`: never |
-/// | `trusted=NETWORK,...` | all but `unix` | the networks of the proxies: `trusted=10.0.0.0/8,2001\:db8\:\:/32`; needed with `proxy=accept` and `proxy=require` |
+/// | `proxy=accept`, `proxy=require` | all | connections of the proxies may or must begin with a PROXY header (feature `proxy`); `proxy=off`: never |
+/// | `trusted=NETWORK,...` | all | the networks of the proxies: `trusted=10.0.0.0/8,2001\:db8\:\:/32`; `unix`: every peer of a Unix socket, which needs it; needed with `proxy=accept` and `proxy=require` |
 ///
 /// Put a backslash before a colon, an equals sign or a backslash that belongs to a value: `cert=C\:\\server.pem`. Port
 /// 0 is any free port. Paths may contain anything but control characters. Hosts are ASCII.
@@ -338,7 +338,7 @@ fn read(cursor: &mut Cursor<'_>) -> Result<ServerEndpoint, Mistake> {
         return Ok(ServerEndpoint {
             place: ServerPlace::Unix { path, mode },
             backlog: given.value(Argument::Backlog, backlog)?,
-            proxy: None,
+            proxy: ProxyText::read(&given)?,
         });
     }
     let (host, port) = read_place(cursor)?;

@@ -7,7 +7,11 @@ use std::sync::Arc;
 use super::Stream;
 use crate::address::Address;
 use crate::conn::control::PeerCred;
+#[cfg(feature = "proxy")]
+use crate::core::inbox::Inbox;
 use crate::policy::Policy;
+#[cfg(feature = "proxy")]
+use crate::transport::layer::poll_read_ahead;
 
 impl From<tokio::net::UnixStream> for Stream<tokio::net::UnixStream> {
     /// A Unix socket, with the default policy.
@@ -47,6 +51,34 @@ impl Stream<tokio::net::UnixStream> {
         let stream = Self::unix(tokio::net::UnixStream::from_std(io)?, policy.into());
         stream.control.announce(Location::caller());
         Ok(stream)
+    }
+}
+
+/// The start of a connection, where a PROXY header may be.
+#[cfg(feature = "proxy")]
+impl Stream<tokio::net::UnixStream> {
+    /// Received bytes that nobody has read yet.
+    pub(crate) fn unread(&self) -> &[u8] {
+        self.inbox.as_slice()
+    }
+
+    /// Removes the first of these bytes.
+    pub(crate) fn skip(&mut self, n: usize) {
+        self.inbox.consume(n);
+        self.inbox.release();
+        self.control.hide_received(n);
+    }
+
+    /// Waits until there are more of these bytes than before. `false`: the peer has ended its half.
+    ///
+    /// Cancel safe: received bytes stay in the connection.
+    pub(crate) async fn read_more(&mut self) -> io::Result<bool> {
+        let before = self.inbox.len();
+        std::future::poll_fn(|cx| {
+            poll_read_ahead(self, |stream| &mut stream.inbox, Inbox::ROOM, |stream, buf| stream.poll_fill(cx, buf))
+        })
+        .await?;
+        Ok(self.inbox.len() > before)
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use crate::conn::control::Control;
 use crate::error::{Error, Reason};
 use crate::layers::tls::TlsConnection;
+use crate::layers::upgradable::UpgradableConnection;
 use crate::layers::upgradable::destroyed::Destroyed;
 use crate::transport::layer::{AsLayer, Layer, Token, Upgradable};
 use crate::transport::{Starting, Transport};
@@ -27,6 +28,16 @@ impl<T: Transport> Stack<T> {
         match std::mem::replace(self, Self::Destroyed(Destroyed(control.clone()))) {
             Self::Destroyed(_) => Err(Reason::Aborted),
             stack => Ok(stack),
+        }
+    }
+}
+
+impl<T: Transport> UpgradableConnection<T> {
+    /// The transport at the bottom, while no TLS session is on top of it.
+    pub(crate) fn plain_mut(&mut self) -> Option<&mut T> {
+        match &mut self.stack {
+            Stack::Plain(plain) => Some(plain),
+            Stack::Tls(_) | Stack::Destroyed(_) => None,
         }
     }
 }

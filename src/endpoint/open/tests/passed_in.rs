@@ -68,12 +68,21 @@ async fn unix_sockets_can_be_passed_in() {
 /// rule: proxy-1
 #[cfg(feature = "proxy")]
 #[tokio::test]
-async fn a_passed_in_unix_socket_cannot_have_headers() {
+async fn a_passed_in_unix_socket_has_headers_if_its_peers_are_trusted() {
     let dir = tempfile::tempdir().unwrap();
-    let socket = std::os::unix::net::UnixListener::bind(dir.path().join("x.sock")).unwrap();
-    let endpoint = server(&format!("fd:{}:proxy=require:trusted=127.0.0.1", as_inherited(socket)));
-    let error = endpoint.listen(Policy::default()).await.unwrap_err();
-    assert!(crate::error::chain(&error).to_string().contains("proxy= is for TCP sockets"), "{error}");
+    let path = dir.path().join("x.sock");
+    let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let passed_in = |trusted| {
+        let number = as_inherited(socket.try_clone().unwrap());
+        server(&format!("fd:{number}:proxy=require:trusted={trusted}"))
+    };
+    let error = passed_in("127.0.0.1").listen(Policy::default()).await.unwrap_err();
+    assert!(crate::error::chain(&error).to_string().contains("its peers are not trusted"), "{error}");
+    let listener = passed_in("unix").listen(Policy::default()).await.unwrap();
+    let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    std::io::Write::write_all(&mut client, b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n").unwrap();
+    let begun = timeout(SOON, async { listener.accept().await.unwrap().begin().await }).await.unwrap().unwrap();
+    assert_eq!(begun.peer_addr().to_string(), "192.0.2.7:4711");
 }
 
 #[tokio::test]

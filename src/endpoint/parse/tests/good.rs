@@ -76,6 +76,7 @@ fn a_server_reads_which_proxies_it_trusts() {
         "tcp:8080:proxy=accept:trusted=10.0.0.0/8,192.0.2.1",
         r"tls:8443:cert=a:key=b:proxy=require:trusted=2001\:db8\:\:/32",
         "systemd:web:proxy=require:trusted=127.0.0.1",
+        "unix:/run/x.sock:proxy=accept:trusted=10.0.0.0/8,unix",
     ] {
         assert_eq!(server(text).to_string(), text);
     }

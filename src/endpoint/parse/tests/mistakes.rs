@@ -174,7 +174,6 @@ fn of_the_arguments_of_a_server() {
         ("tls:1:cert=c:key=k:reload=0", 26, "more than 0"),
         ("tls:1:cert=c:key=k:reload=often", 26, "number of seconds"),
         ("fd:3:reload=5", 13, "a fd server needs cert= and key="),
-        ("unix:/x:proxy=off", 8, "proxy is an argument of tcp, tls, starttls, fd, systemd only"),
         ("tcp:1:proxy=on", 12, "proxy is off, accept or require, not \"on\""),
         ("tcp:1:proxy=off:trusted=::1", 24, "the value of trusted is empty"),
         ("tcp:1:trusted=127.0.0.1", 14, "trusted= is for proxy=accept and proxy=require"),
