@@ -47,7 +47,7 @@ impl fmt::Debug for Close<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Close")
             .field("control", &self.transport)
-            .field("begun", &self.closing.begun)
+            .field("progress", &self.closing.progress)
             .finish_non_exhaustive()
     }
 }
@@ -81,8 +81,7 @@ impl Drop for UnderWay {
 /// The state of a close. The transport is passed to each call, so that its owner can keep both.
 pub(crate) struct CloseState {
     unwritten: usize,
-    /// The layers know of the close. A pointless close ends without that.
-    begun: bool,
+    progress: Progress,
     clock: Clock,
     discarded: Discard,
     delivery: Delivery,
@@ -90,6 +89,17 @@ pub(crate) struct CloseState {
     initiator: Initiator,
     /// Set if a library owns the transport (rule: close-15).
     patience: Option<Box<Patience>>,
+}
+
+/// The first step of a close decides what it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// The close was not polled yet.
+    New,
+    /// The layers have begun to end in order.
+    Begun,
+    /// There was nothing to finish, so the handshake was given up (rule: close-9).
+    GivenUp,
 }
 
 /// The caller of the close.
@@ -138,7 +148,7 @@ impl CloseState {
         let limit = transport.layer(TOKEN).control().policy().close_discard;
         Self {
             unwritten: 0,
-            begun: false,
+            progress: Progress::New,
             clock: Clock::new(None),
             discarded: Discard { bytes: 0, limit },
             delivery: Delivery::default(),
@@ -159,7 +169,7 @@ impl CloseState {
     }
 
     fn begin(&mut self, transport: &mut dyn Transport, cx: &mut Context<'_>) {
-        self.begun = true;
+        self.progress = Progress::Begun;
         self.set_clock(transport);
         // Bytes that have arrived before the close are not an answer to it, so they are read first: if the layer
         // below ends among them without a marker, that is a truncation.
@@ -213,12 +223,30 @@ impl CloseState {
         Poll::Ready(())
     }
 
-    /// There are no accepted bytes, and no handshake is done: ends the layers at once, as far as possible without
-    /// waiting.
-    fn finish_pointless(&mut self, transport: &mut dyn Transport, cx: &mut Context<'_>) -> CloseReport {
+    /// There are no accepted bytes, and no handshake is done: gives the handshake up.
+    fn give_up(&mut self, transport: &mut dyn Transport) {
+        self.progress = Progress::GivenUp;
+        self.set_clock(transport);
         transport.layer_mut(TOKEN).abandon();
-        let _ = Pin::new(&mut *transport).poll_shutdown(cx);
-        self.finish(transport, None, Some(Reason::Closed))
+    }
+
+    /// Ends the layers below a handshake that was given up. If the application has sent nothing, the close waits for
+    /// nothing. Otherwise, the bytes that were sent before the handshake, in plaintext or in a session around it, have
+    /// to arrive first: if the socket were closed now, bytes of the peer's handshake that nobody has read would make
+    /// our system send RST, which discards what is still on its way (rule: close-14).
+    fn poll_given_up(&mut self, transport: &mut dyn Transport, cx: &mut Context<'_>) -> Poll<Ended> {
+        let is_shut_down = Pin::new(&mut *transport).poll_shutdown(cx).is_ready();
+        let control = transport.layer(TOKEN).control();
+        if control.payload().sent == 0 {
+            return Poll::Ready(Ended::GivenUp(Reason::Closed));
+        }
+        if is_shut_down && self.delivery.poll(cx, || control.has_unacknowledged()).is_ready() {
+            return Poll::Ready(Ended::GivenUp(control.judged(Reason::Closed)));
+        }
+        if self.clock.is_idle() && self.poll_clock(transport, cx).is_ready() {
+            return Poll::Ready(Ended::AtLimit(CloseLimit::Time));
+        }
+        Poll::Pending
     }
 
     /// Closes the socket and makes the report.
@@ -293,7 +321,7 @@ impl CloseState {
             transport.layer_mut(TOKEN).release(&report.reason);
             return Poll::Ready(report);
         }
-        if !self.begun {
+        if self.progress == Progress::New {
             let control = transport.layer(TOKEN).control();
             let under_way = UnderWay::begin(control);
             if matches!(self.initiator, Initiator::Owner) && control.is_close_asked() {
@@ -307,22 +335,31 @@ impl CloseState {
         let ended = ready!(self.poll_end(transport, last, cx));
         self.unwritten += std::mem::take(last).len();
         Poll::Ready(match ended {
-            Ended::Pointless => self.finish_pointless(transport, cx),
+            Ended::GivenUp(reason) => self.finish(transport, None, Some(reason)),
             Ended::InOrder => self.finish(transport, None, None),
             Ended::AtLimit(limit) => self.finish(transport, Some(limit), None),
         })
     }
 
+    fn poll_delivery(&mut self, transport: &dyn Transport, cx: &mut Context<'_>) -> Poll<()> {
+        let control = transport.layer(TOKEN).control();
+        self.delivery.poll(cx, || control.awaits_delivery())
+    }
+
     fn poll_end(&mut self, transport: &mut dyn Transport, last: &mut &[u8], cx: &mut Context<'_>) -> Poll<Ended> {
-        if !self.begun {
+        if self.progress == Progress::New {
             if last.is_empty() && transport.layer(TOKEN).is_pointless() {
-                return Poll::Ready(Ended::Pointless);
+                self.give_up(transport);
+            } else {
+                self.begin(transport, cx);
             }
-            self.begin(transport, cx);
         } else if self.poll_clock(transport, cx).is_ready() {
             // rule: close-3. The timer is polled before the reads, because a peer that sends without end uses up the
             // task's budget, and a timer that is polled without budget never fires.
             return Poll::Ready(Ended::AtLimit(CloseLimit::Time));
+        }
+        if self.progress == Progress::GivenUp {
+            return self.poll_given_up(transport, cx);
         }
         // Writing and discarding take turns, because the peer may not read our bytes before we have read its own.
         let finished =
@@ -331,7 +368,7 @@ impl CloseState {
         if self.discarded.is_full() {
             return Poll::Ready(Ended::AtLimit(CloseLimit::Bytes));
         }
-        if finished && drained && self.delivery.poll(cx, transport.layer(TOKEN).control()).is_ready() {
+        if finished && drained && self.poll_delivery(transport, cx).is_ready() {
             return Poll::Ready(Ended::InOrder);
         }
         if finished && !drained && self.poll_silence(transport, cx).is_ready() {
@@ -347,8 +384,8 @@ impl CloseState {
 
 /// How the wait of a close ended.
 enum Ended {
-    /// There was nothing to wait for.
-    Pointless,
+    /// The handshake was given up, and the connection ended for this reason.
+    GivenUp(Reason),
     /// Both halves have ended.
     InOrder,
     AtLimit(CloseLimit),

@@ -3,12 +3,14 @@ use std::time::Duration;
 
 use bowline::testing::{Pipe, memory_pair, raw_tcp_pair, shared_pki, tcp_pair, tcp_pair_with};
 use bowline::{
-    Error, Leftover, Phase, Policy, Reason, SocketOptions, StartTls, Stream, TcpConnection, TlsTransport, Transport,
-    UpgradableConnection, UpgradableTransport, UpgradeError,
+    CloseLimit, Error, Leftover, Phase, Policy, Reason, SocketOptions, StartTls, Stream, TcpConnection, TlsTransport,
+    Transport, UpgradableConnection, UpgradableTransport, UpgradeError,
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-use crate::common::{bounded, ended_together, expect, pattern, read_all, settle};
+use crate::common::{
+    KNOWS_DELIVERY, Orderly as _, bounded, ended_together, expect, pattern, poll_once, read_all, settle,
+};
 
 type Upgradable = UpgradableConnection<TcpConnection>;
 
@@ -115,6 +117,53 @@ async fn a_client_hello_glued_to_the_command_works() {
         server.start_tls(as_server()).await.unwrap();
         expect(&mut server, b"secured").await;
         client.await.unwrap();
+    })
+    .await;
+}
+
+/// A server that has sent many bytes, which its peer has not read, and that then waits for a ClientHello.
+async fn server_that_waits_for_tls(is_nested: bool, sent: &[u8], policy: Policy) -> (Upgradable, Upgradable) {
+    let (mut client, mut server) = plain_pair_with(policy).await;
+    server.set_send_buffer_size(1 << 20).unwrap();
+    if is_nested {
+        upgrade(&mut client, &mut server).await;
+    }
+    server.write_all(sent).await.unwrap();
+    server.flush().await.unwrap();
+    assert!(poll_once(&mut Box::pin(server.start_tls(as_server()))).await.is_pending());
+    (client, server)
+}
+
+/// rule: close-9, close-14, upgrade-7
+#[tokio::test]
+async fn a_close_that_gives_up_an_upgrade_waits_for_the_bytes_before_it() {
+    bounded("tcp", async {
+        for is_nested in [false, true] {
+            let (client, mut server) = server_that_waits_for_tls(is_nested, b"", Policy::default()).await;
+            let report = server.close().await;
+            assert_eq!(report.reason.name(), "closed", "nothing can be lost: {report:?}");
+            drop(client);
+
+            let (mut client, mut server) =
+                server_that_waits_for_tls(is_nested, &pattern(300_000), Policy::default()).await;
+            // The server's system holds bytes that nobody will read, as a ClientHello would be.
+            client.write_all(b"unread").await.unwrap();
+            client.flush().await.unwrap();
+            let closing = tokio::spawn(async move { server.close().await });
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            assert!(!KNOWS_DELIVERY || !closing.is_finished(), "the peer has not read it");
+            let (received, end) = read_all(&mut client).await;
+            assert!(received == pattern(300_000), "{} bytes, {end:?}", received.len());
+            let report = closing.await.unwrap();
+            assert!(report.ended_last(), "{report:?}");
+
+            let hasty = Policy::default().close_timeout(Duration::from_millis(300));
+            let (client, mut server) = server_that_waits_for_tls(is_nested, &pattern(300_000), hasty).await;
+            let report = server.close().await;
+            assert_eq!(report.reason.name(), "unconfirmed", "{report:?}");
+            assert_eq!(report.limit, KNOWS_DELIVERY.then_some(CloseLimit::Time));
+            drop(client);
+        }
     })
     .await;
 }

@@ -42,6 +42,11 @@ pub(crate) trait Bottom: Send + Sync {
         false
     }
 
+    /// Whether the peer's system may still acknowledge bytes that were sent. Asks our system.
+    fn has_unacknowledged(&self) -> bool {
+        false
+    }
+
     /// The data that the peer's system has not acknowledged yet; `None` if our system does not know.
     fn pending(&self) -> Option<Pending> {
         None

@@ -67,6 +67,12 @@ impl Control {
         self.bottom().is_some_and(|bottom| bottom.awaits_delivery())
     }
 
+    /// Whether the peer's system may still acknowledge bytes that were sent. Asks our system, also before both halves
+    /// have ended.
+    pub(crate) fn has_unacknowledged(&self) -> bool {
+        self.bottom().is_some_and(|bottom| bottom.has_unacknowledged())
+    }
+
     /// Whether the peer's system has everything that our system has sent, as far as our system can tell.
     pub(crate) fn has_arrived(&self) -> bool {
         self.bottom().and_then(|bottom| bottom.pending()).is_none_or(|pending| pending == Pending::default())
@@ -107,7 +113,7 @@ impl Control {
     }
 }
 
-/// Waits until the system reports that all our bytes have arrived, or that they never will. If that is known at once,
+/// Waits until the delivery of our bytes is decided. The system is asked at intervals. If the answer is known at once,
 /// no timer is used.
 #[derive(Default)]
 pub(crate) struct Delivery {
@@ -116,8 +122,8 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, control: &Control) -> Poll<()> {
-        while control.awaits_delivery() {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, is_undecided: impl Fn() -> bool) -> Poll<()> {
+        while is_undecided() {
             let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(self.ask.next_wait())));
             ready!(sleep.as_mut().poll(cx));
             self.sleep = None;

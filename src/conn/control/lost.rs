@@ -31,7 +31,7 @@ impl Control {
             }
             if self.awaits_delivery() {
                 // The task that ended the connection may never poll it again, so this task checks the delivery.
-                poll_fn(|cx| delivery.poll(cx, self)).await;
+                poll_fn(|cx| delivery.poll(cx, || self.awaits_delivery())).await;
                 continue;
             }
             if self.has_error() {

@@ -350,6 +350,10 @@ impl Bottom for SharedTcp {
         !is_settled
     }
 
+    fn has_unacknowledged(&self) -> bool {
+        !self.has_ended.load(Ordering::Acquire) && !self.is_settled()
+    }
+
     fn pending(&self) -> Option<Pending> {
         self.ask()
     }

@@ -10,7 +10,7 @@ use crate::tables::{Change, Why};
 
 /// Whether nothing has interfered, and the two applications agree about TLS.
 fn is_calm(world: &World) -> bool {
-    !world.is_disturbed && world.peers.iter().all(|peer| peer.change == Change::Settled && !peer.was_pointless)
+    !world.is_disturbed && world.peers.iter().all(|peer| peer.change == Change::Settled && !peer.has_given_up)
 }
 
 /// Whether both sides can end from a state, and whether they end as they should.
@@ -40,7 +40,7 @@ fn ends_well(model: &Connection, end: &World) -> bool {
 fn agree(model: &Connection, world: &World) -> bool {
     (0..2).all(|i| {
         let (ours, theirs) = (&world.peers[i], &world.peers[1 - i]);
-        let is_closed = ours.report == Some(Why::Closed) && !ours.was_pointless;
+        let is_closed = ours.report == Some(Why::Closed) && !ours.has_given_up;
         let bare = |peer: &Peer| matches!(peer.top().recv.end(), Some(End::Truncated | End::Unconfirmed));
         !is_closed || ours.top().recv.is_clean() && !(model.setup.acknowledges && bare(theirs))
     })

@@ -154,7 +154,7 @@ pub struct Peer {
     /// RST has arrived.
     pub was_reset: bool,
     /// A close has given up the handshake.
-    pub was_pointless: bool,
+    pub has_given_up: bool,
     pub is_aborted: bool,
     /// An upgrade or downgrade has failed in a way that resets the connection.
     pub resets: bool,
@@ -195,7 +195,7 @@ impl Peer {
             discards: false,
             is_answered: false,
             was_reset: false,
-            was_pointless: false,
+            has_given_up: false,
             is_aborted: false,
             resets: false,
             has_sent_fin: false,

@@ -74,13 +74,17 @@ impl Steps<'_> {
         let peer = &mut self.world.peers[i];
         peer.closes = true;
         if peer.is_handshaking() {
-            // close-9 of docs/rules.md: nothing is queued, so the handshake is given up.
-            peer.was_pointless = true;
+            // close-9 of docs/rules.md: nothing is queued, so the handshake is given up. If the application has sent
+            // data before the handshake, the end waits for its delivery.
+            peer.has_given_up = true;
+            let has_sent = peer.wrote > 0;
             self.world.is_disturbed = true;
             self.lose_tls(i, Why::Closed);
             self.world.peers[i].out.clear();
             self.end_tcp(i);
-            self.end(i, Why::Closed);
+            if !has_sent {
+                self.end(i, Why::Closed);
+            }
             return self.run(i);
         }
         if peer.change == Change::Quiescing {
@@ -692,9 +696,16 @@ impl Steps<'_> {
         if self.tables.admit(&mut peer.life, Callback::Lost) {
             peer.losses = (peer.losses + 1).min(9);
         }
-        let has_marker = if peer.tls.is_some() { wire.notify } else { wire.fin || peer.is_answered };
-        let is_delivered = if setup.acknowledges { wire.data == peer.wrote && has_marker } else { peer.is_answered };
-        let is_wrong = why == Why::Closed && !peer.was_pointless && !is_delivered;
+        // A handshake that was given up has no marker.
+        let has_marker = match peer.tls {
+            Some(_) => peer.has_given_up || wire.notify,
+            None => wire.fin || peer.is_answered,
+        };
+        let is_delivered = match setup.acknowledges {
+            true => wire.data == peer.wrote && has_marker,
+            false => peer.is_answered || peer.has_given_up && peer.wrote == 0,
+        };
+        let is_wrong = why == Why::Closed && !is_delivered;
         let renamed = peer.is_aborted && why != Why::Aborted && is_first;
         self.world.accuse(is_wrong, Wrong::ClosedWithoutDelivery);
         self.world.accuse(renamed, Wrong::AbortRenamed);
