@@ -40,6 +40,18 @@ use crate::policy::Watermarks;
 ///
 /// Clones are handles of one configuration: they share the sessions to resume, and [`replace`](Self::replace) changes the
 /// configuration for all of them. [`ClientSessions`] are shared by several configurations.
+///
+/// ```no_run
+/// use bowline::ClientTls;
+///
+/// // A client that trusts the system's roots, and one of a company with a certificate of its own.
+/// let public = ClientTls::builder().platform_roots().alpn(["h2", "http/1.1"]).build()?;
+/// let internal = ClientTls::builder()
+///     .roots_pem_file("company-ca.pem")
+///     .identity_pem_files("client.pem", "client.key")
+///     .build()?;
+/// # Ok::<(), bowline::Error>(())
+/// ```
 #[doc(alias = "optionsForClientTLS")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]

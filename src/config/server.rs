@@ -31,6 +31,18 @@ use crate::policy::Watermarks;
 /// The TLS configuration of a server. Cheap to clone; made by [`ServerTls::builder`] or from an
 /// `Arc<rustls::ServerConfig>`. Clones are handles of one configuration: [`replace`](Self::replace) changes it for all
 /// of them.
+///
+/// ```no_run
+/// use bowline::ServerTls;
+///
+/// // A server that asks its clients for certificates of this CA, and offers HTTP/2.
+/// let tls = ServerTls::builder()
+///     .identity_pem_files("chain.pem", "key.pem")
+///     .client_ca_pem_file("clients.pem")
+///     .alpn(["h2", "http/1.1"])
+///     .build()?;
+/// # Ok::<(), bowline::Error>(())
+/// ```
 #[doc(alias = "CertificateOptions")]
 #[doc(alias = "SSLContext")]
 #[derive(Clone)]

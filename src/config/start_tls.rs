@@ -8,6 +8,14 @@ use crate::policy::{Leftover, Role};
 
 /// How to start TLS: the role, the configuration, and the treatment of leftover bytes. Each role takes the
 /// configuration of its own type, so a wrong pair does not compile (rule: upgrade-4).
+///
+/// ```
+/// # use bowline::{ClientTls, Error, Leftover, ServerTls, StartTls, UpgradableTransport};
+/// # async fn example(connection: &mut dyn UpgradableTransport, tls: &ClientTls) -> Result<(), Error> {
+/// // The server's certificate has to be valid for this name.
+/// connection.start_tls(StartTls::client(tls, "mail.example.com")).await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct StartTls {

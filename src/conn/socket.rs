@@ -10,6 +10,18 @@ use tokio::net::TcpStream;
 use super::tcp_info::TcpInfo;
 
 /// The timing of the system's probes of an idle connection (rule: tcp-2). `None` leaves the system's own value.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use bowline::{Connector, Keepalive, SocketOptions};
+///
+/// let connection = Connector::new().connect("db.internal", 5432).await?;
+/// // The connection ends 90 seconds after the peer has vanished: 60 s, and three probes at 10 s.
+/// let probes = Keepalive::new().idle(Duration::from_secs(60)).interval(Duration::from_secs(10)).count(3);
+/// connection.set_keepalive(Some(probes))?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Keepalive {

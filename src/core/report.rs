@@ -6,6 +6,20 @@ use super::half::{End, RecvHalf, SendHalf};
 use crate::error::{Reason, chain};
 
 /// How a close went (rule: close-4). Each connection has one report, so a second close returns the same one.
+///
+/// ```
+/// # #[cfg(feature = "tokio")]
+/// # async fn example(connection: &mut dyn bowline::Transport) {
+/// use bowline::Reason;
+///
+/// let report = connection.close().await;
+/// match &report.reason {
+///     Reason::Closed => println!("the peer's system has everything"),
+///     Reason::Unconfirmed => println!("everything was sent, but the peer did not confirm it"),
+///     _ => eprintln!("{report}; {:?} bytes not acknowledged", report.unacknowledged),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CloseReport {

@@ -232,6 +232,17 @@ impl<T: Transport + ?Sized> Transport for Box<T> {}
 
 /// Adds the facts of the TLS session. TLS connections and upgradable connections implement this trait, on top of any
 /// transport. If the type is not known, use [`Transport::as_tls`].
+///
+/// ```
+/// use bowline::TlsTransport;
+///
+/// fn describe<T: TlsTransport>(connection: &T) -> String {
+///     match connection.tls() {
+///         Some(session) => format!("{} {}", session.version_name(), session.cipher_name()),
+///         None => "plaintext".to_owned(),
+///     }
+/// }
+/// ```
 #[doc(alias = "ISSLTransport")]
 #[doc(alias = "INegotiated")]
 pub trait TlsTransport: Transport {
@@ -278,6 +289,18 @@ pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 
 pub type Stopping<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
 /// Adds the changes between plaintext and TLS.
+///
+/// ```
+/// use bowline::{Error, ServerTls, StartTls, UpgradableTransport};
+/// use tokio::io::AsyncWriteExt;
+///
+/// /// Answers a STARTTLS command on any upgradable transport.
+/// async fn upgrade<T: UpgradableTransport + ?Sized>(connection: &mut T, tls: &ServerTls) -> Result<(), Error> {
+///     connection.may_start_tls()?; // before the go-ahead, which cannot be taken back
+///     connection.write_all(b"220 go ahead\r\n").await?;
+///     connection.start_tls(StartTls::server(tls)).await
+/// }
+/// ```
 #[doc(alias = "ITLSTransport")]
 pub trait UpgradableTransport: TlsTransport {
     /// Starts TLS, also inside TLS, and waits for the outcome (rules: upgrade-1 to upgrade-8).
