@@ -100,7 +100,7 @@ pub enum RotationError {
 }
 
 impl<S: TicketKeyStore> TicketRotation<S> {
-    /// The longest time of a look.
+    /// The time limit of one [`look`](Self::look) at the store.
     pub const LOOK_TIME: Duration = Duration::from_secs(5);
     /// The largest number of intervals in the lifetime of a ticket.
     const MAX_INTERVALS: u64 = 60;

@@ -23,7 +23,7 @@ impl Stall {
         (bound / CHECKS).max(Duration::from_millis(1))
     }
 
-    /// Makes one check, one interval after the previous one. Returns whether there was no progress for the whole
+    /// Makes one check. The caller calls this once for each [`interval`](Self::interval). Returns whether there was no progress for the whole
     /// limit.
     pub fn check(&mut self, moved: u64) -> bool {
         if moved == self.moved {

@@ -1,4 +1,5 @@
-//! Ready connections that begin in plaintext, with a dialogue before TLS.
+//! The listener whose clients ask for TLS in plaintext first, by a dialogue such as STARTTLS of SMTP. It returns a
+//! connection after the dialogue and the handshake.
 
 use super::source::AnyListener;
 use super::tls_builder::TlsListenerBuilder;

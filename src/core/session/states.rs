@@ -11,14 +11,14 @@ pub(super) enum CloseNotify {
     Answered,
 }
 
-/// Whether the session knows where each record of the peer ends.
+/// Whether the session knows the framing of the peer's bytes, that is, where each record ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// Known, but no complete record has arrived yet: the peer may not speak TLS at all.
+    /// The framing is known, but no complete record has arrived yet. Perhaps the peer does not speak TLS at all.
     FirstRecord,
-    /// Known: rustls holds no part of a record, except for one byte that `raw` holds too.
+    /// The framing is known: rustls holds no part of a record, except for one byte that `raw` holds too.
     Records,
-    /// Not known, because another library started the session.
+    /// The framing is not known, because another library started the session.
     Unknown,
 }
 

@@ -53,7 +53,7 @@ pub(crate) struct Pump<T> {
     /// `None` after a downgrade has taken the layer back.
     pub(crate) layer: Option<T>,
     pub(crate) layer_end: LayerEnd,
-    /// Another layer is on top of this one. It comes and goes with the application's calls.
+    /// Another TLS session is on top of this one. An upgrade sets this, and a downgrade clears it.
     pub(crate) is_beneath: bool,
     /// The layer has sent all bytes that were written to it. Most layers keep none.
     pub(crate) layer_is_flushed: bool,
@@ -328,8 +328,8 @@ impl<T: Transport> Pump<T> {
                 return Poll::Ready(step);
             }
             let Some(layer) = &mut self.layer else {
-                // The unit of the task's budget is kept: without this cost, a caller that repeats this call, which
-                // cannot succeed, would never yield (rule: life-6).
+                // The unit of the task's budget stays spent. This call cannot succeed, and if it cost nothing, a caller
+                // that repeats it would never yield (rule: life-6).
                 self.session.handle_read_lost(Reason::Aborted);
                 continue;
             };

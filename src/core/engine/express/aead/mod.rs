@@ -91,8 +91,8 @@ impl Sealer {
         }
     }
 
-    /// Makes a record of plaintext that is in another buffer. If the library can seal from there, nothing is copied.
-    /// ring and the calls of rustls cannot.
+    /// Seals plaintext from another buffer into a record. aws-lc-rs can read the plaintext there. ring, and the sealing
+    /// interface of rustls, seal in place, so the plaintext is copied first.
     pub(super) fn seal_from(
         &mut self,
         typ: ContentType,
