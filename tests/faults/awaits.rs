@@ -394,7 +394,7 @@ fn a_dropped_drain_goes_on_and_counts_everything_once() {
 }
 
 /// Calls that wait on real sockets. After each round, the number of descriptors is the same as before, and no permit of
-/// a limit is held. No other test of this program uses descriptors.
+/// a limit is held.
 ///
 /// rule: life-4, tcp-5, tcp-7, limit-1
 #[cfg(target_os = "linux")]
@@ -403,6 +403,7 @@ fn dropped_waits_on_sockets_leave_no_descriptor_and_no_place() {
     use bowline::testing::shared_pki;
     use bowline::{Connector, Listener, TlsListener};
 
+    let _turn = crate::sockets::turn();
     let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -6,6 +6,7 @@ mod cell;
 mod expect;
 mod heap;
 mod peer;
+mod sockets;
 mod wire;
 
 use std::sync::Once;
