@@ -3,7 +3,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -315,37 +316,129 @@ fn client_certificates_are_required_until_they_are_revoked() {
     refused("revoked");
 }
 
-/// rule: proxy-4
-#[test]
-fn haproxy_in_front_names_the_client() {
-    let service = Service::new(header_then_capitals);
-    let options = ["--proxy", "require", "--trusted", "127.0.0.1", "--proxy-out", "v2"];
-    let terminator = Terminator::start(&format!("tls:{ANY}{}", identity()), &service.endpoint(), &options);
-    let dir = tempfile::tempdir().unwrap();
-    let front = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let config = dir.path().join("haproxy.cfg");
-    let text = format!(
-        "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
-         listen front\n bind {front}\n server terminator {} send-proxy-v2\n",
-        terminator.addr()
-    );
-    std::fs::write(&config, text).unwrap();
-    let mut haproxy = Command::new("haproxy");
-    haproxy.args(["-db", "-q", "-f"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null());
-    let Ok(mut haproxy) = haproxy.spawn() else {
-        return eprintln!("note: haproxy is not installed, so it was not tried");
-    };
-    let until = Instant::now() + PATIENCE;
-    while TcpStream::connect(front).is_err() {
-        assert!(Instant::now() < until, "haproxy does not listen");
-        thread::sleep(Duration::from_millis(10));
+/// A proxy from Debian in front of the terminator. It is killed on drop.
+struct Front {
+    child: Child,
+    addr: SocketAddr,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
-    let said = s_client(front, &[], b"quit\n");
-    let _ = haproxy.kill();
-    let _ = haproxy.wait();
-    assert_eq!(said.text(), "QUIT\n", "{}", said.stderr);
+}
+
+impl Front {
+    /// Starts a proxy with the configuration that `config` makes of its address and its directory. `None`: it is not
+    /// installed.
+    fn start(program: &str, arguments: &[&str], config: impl FnOnce(SocketAddr, &str) -> String) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let addr = TcpListener::bind(ANY).unwrap().local_addr().unwrap();
+        let file = dir.path().join("proxy.conf");
+        std::fs::write(&file, config(addr, dir.path().to_str().unwrap())).unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(child) = command.spawn() else {
+            eprintln!("note: {program} is not installed, so it was not tried");
+            return None;
+        };
+        let front = Self { child, addr, _dir: dir };
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(addr).is_err() {
+            assert!(Instant::now() < until, "{program} does not listen");
+            thread::sleep(Duration::from_millis(10));
+        }
+        Some(front)
+    }
+
+    fn haproxy(server: &str) -> Option<Self> {
+        Self::start("haproxy", &["-db", "-q", "-f"], |addr, _| {
+            format!(
+                "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
+                 listen front\n bind {addr}\n server terminator {server}\n"
+            )
+        })
+    }
+
+    fn nginx(server: &str) -> Option<Self> {
+        let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
+        if !Path::new(module).exists() {
+            eprintln!("note: libnginx-mod-stream is not installed, so it was not tried");
+            return None;
+        }
+        Self::start("nginx", &["-e", "/dev/null", "-c"], |addr, dir| {
+            format!(
+                "load_module {module}; daemon off; master_process off; pid {dir}/nginx.pid;\n\
+                 events {{}} stream {{ server {{ listen {addr}; proxy_pass {server}; proxy_protocol on; }} }}\n"
+            )
+        })
+    }
+}
+
+/// The client's address is that of the client's own socket, as the log and the header for the service say.
+fn names_the_client(terminator: &Terminator, service: Service<ProxyHeader>, front: &Front) {
     let header = service.served.join().unwrap();
-    assert_eq!(header.destination().unwrap().as_inet(), Some(front));
+    assert_eq!(header.destination().unwrap().as_inet(), Some(front.addr));
     let client = header.source().unwrap().to_string();
     assert!(std::iter::repeat_with(|| terminator.ended()).any(|ended| ended["client"] == client));
+}
+
+/// rule: proxy-4
+#[test]
+fn haproxy_and_nginx_in_front_name_the_client_in_both_versions() {
+    let haproxy = |version: &'static str| move |addr: SocketAddr| Front::haproxy(&format!("{addr} {version}"));
+    let fronts: [Box<dyn Fn(SocketAddr) -> Option<Front>>; 3] = [
+        Box::new(haproxy("send-proxy")),
+        Box::new(haproxy("send-proxy-v2")),
+        Box::new(|addr| Front::nginx(&addr.to_string())),
+    ];
+    for start in fronts {
+        let service = Service::new(header_then_capitals);
+        let options = ["--proxy", "require", "--trusted", "127.0.0.1", "--proxy-out", "v2"];
+        let terminator = Terminator::start(&format!("tls:{ANY}{}", identity()), &service.endpoint(), &options);
+        let Some(front) = start(terminator.addr()) else { continue };
+        let said = s_client(front.addr, &[], b"quit\n");
+        assert_eq!(said.text(), "QUIT\n", "{}", said.stderr);
+        names_the_client(&terminator, service, &front);
+    }
+}
+
+/// rule: proxy-1, proxy-4
+#[test]
+fn haproxy_in_front_names_the_client_on_a_unix_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("front").to_str().unwrap().to_owned();
+    let service = Service::new(header_then_capitals);
+    let options = ["--proxy", "require", "--trusted", "unix", "--proxy-out", "v1"];
+    let terminator = Terminator::start(&format!("unix:{path}"), &service.endpoint(), &options);
+    let Some(front) = Front::haproxy(&format!("unix@{path} send-proxy-v2")) else { return };
+    let mut client = client(front.addr);
+    client.write_all(b"quit\n").unwrap();
+    let mut said = String::new();
+    client.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "QUIT\n");
+    drop(client);
+    names_the_client(&terminator, service, &front);
+}
+
+/// rule: proxy-1, proxy-2
+#[test]
+fn a_client_of_a_trusted_network_may_leave_the_header_out() {
+    for header in ["PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n", ""] {
+        let service = Service::new(header_then_capitals);
+        let options = ["--proxy", "accept", "--trusted", "127.0.0.0/8", "--proxy-out", "v1"];
+        let terminator = Terminator::start(&format!("tcp:{ANY}"), &service.endpoint(), &options);
+        let mut direct = client(terminator.addr());
+        let own = direct.local_addr().unwrap().to_string();
+        direct.write_all(format!("{header}quit\n").as_bytes()).unwrap();
+        let mut said = String::new();
+        direct.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "QUIT\n");
+        drop(direct);
+        let named = if header.is_empty() { own } else { "192.0.2.7:4711".to_owned() };
+        assert_eq!(terminator.ended()["client"], named);
+        assert_eq!(service.served.join().unwrap().source().unwrap().to_string(), named);
+    }
 }

@@ -1,7 +1,8 @@
 //! The command line, and the exit status.
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use crate::program::{Files, command};
 
@@ -97,4 +98,24 @@ fn a_port_that_cannot_be_opened_ends_with_status_1() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(&addr), "{said}");
     }
+}
+
+/// Another program may use the port.
+#[test]
+fn without_an_address_the_port_is_8443() {
+    let files = Files::new();
+    let (cert, key) = (files.text("server.pem"), files.text("server.key"));
+    let mut command = command(&["--cert", &cert, "--key", &key]);
+    let mut web = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let first = BufReader::new(web.stdout.take().unwrap()).lines().next();
+    let _ = web.kill();
+    match first {
+        Some(line) => assert_eq!(line.unwrap(), "listening https 127.0.0.1:8443"),
+        None => {
+            let said = String::from_utf8(web.wait_with_output().unwrap().stderr).unwrap();
+            assert!(said.contains("cannot listen on 127.0.0.1:8443"), "{said}");
+            return;
+        }
+    }
+    web.wait().unwrap();
 }
