@@ -52,7 +52,7 @@ pub struct Reconnector<C> {
     made: Option<Instant>,
     /// Kept here, not in the future of `next`: dropping that future would also drop the wait.
     retry_at: Option<Instant>,
-    /// Counts from the last connection that settled.
+    /// The number of attempts since the last connection that was kept for `settled_after`.
     attempts: u32,
     since: Option<Instant>,
 }

@@ -19,7 +19,8 @@ impl Schedule {
         Self { waiting: interleave(addrs).into(), delay, due: Some(now) }
     }
 
-    /// The time at which the next address is due; `None` if no address waits for a time.
+    /// The time at which the next address is due; `None` if no address is left, or if only a failure makes the
+    /// next one due.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due.filter(|_| !self.waiting.is_empty())
     }

@@ -50,7 +50,7 @@ impl Accept for Listener {
     }
 }
 
-/// The connections that are ready.
+/// Accepts connections whose handshake is done.
 impl<C: Transport> Accept for TlsListener<C> {
     type Accepted = C;
     type Connection = C;

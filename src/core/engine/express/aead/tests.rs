@@ -212,7 +212,7 @@ fn padding_is_taken_off_and_what_is_no_plaintext_is_refused() {
             let mut reader = vec![0xaa; inner.len() + 1];
             let plain = direct.open(header(&record), &mut record, 9, &mut reader)?;
             let found = if plain.place == Location::Reader { &reader[..] } else { &record[HEADER..] };
-            // The padding must not be left in the buffer.
+            // Nothing is left in the buffer after the content: the type of the record is overwritten.
             assert!(found[plain.len..inner.len() + 1].iter().all(|byte| *byte == 0));
             Ok((plain.typ, found[..plain.len].to_vec()))
         };
