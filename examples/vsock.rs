@@ -63,7 +63,8 @@ mod linux {
     /// The two ends of a connection over the loopback.
     pub(crate) async fn pair() -> io::Result<(Stream<Vsock>, Stream<Vsock>)> {
         let listener = Socket::new(Domain::VSOCK, Type::STREAM, None)?;
-        // Without the loopback this system has no such address. A connection would only time out.
+        // Without the loopback, this system has no such address, and the bind fails. A connect without it would only
+        // time out.
         listener.bind(&SockAddr::vsock(LOCAL, ANY))?;
         listener.listen(1)?;
         let (_, port) = listener.local_addr()?.as_vsock_address().ok_or(io::ErrorKind::Unsupported)?;

@@ -241,11 +241,11 @@ struct Watch {
 /// The cause of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// The application asks for it.
+    /// The application has requested the pass.
     Request,
     /// The interval is over.
     Interval,
-    /// The pass before has found a mistake.
+    /// The previous pass has found a mistake.
     Mistake,
 }
 
@@ -267,8 +267,8 @@ impl Watch {
         let looked = spawn_blocking(move || read_and_check(&sources, &before, is_asked)).await;
         let (contents, checked) = looked.map_err(std::io::Error::from)?;
         if let (Some(Err(_)), Cause::Interval) = (&checked, cause) {
-            // rule: reload-6. Another program may be writing a chain and then its key. Nothing was recorded, so the
-            // second pass reports the mistake if it is still there.
+            // rule: reload-6. Another program may be writing a chain and then its key. The result of this pass is not
+            // recorded, so a second pass reports the mistake if it is still there.
             drop(last);
             sleep(self.grace).await;
             return Box::pin(self.look(Cause::Mistake)).await;

@@ -359,7 +359,7 @@ fn each_type_that_has_debug_is_formatted_here() {
         "Incoming",
         "EndpointListener",
         "EndpointBegun",
-        // An unstarted connection of a Unix socket.
+        // This is a connection of a Unix socket that was not started.
         "Plain",
         "ClientHelloReader",
         "Connections",

@@ -119,7 +119,7 @@ impl Identity {
         self
     }
 
-    /// The same identity, after its files were read. All of them can be read.
+    /// Reads the files of this identity, and returns it with their contents. Fails if a file cannot be read.
     pub(super) fn in_memory(mut self, volumes: &mut Volumes) -> Result<Self, Error> {
         self.read_files(volumes);
         self.source.check_read()?;

@@ -75,7 +75,7 @@ impl Volumes {
         inside.map_or_else(|| path.to_owned(), |(led, name)| led.join(name))
     }
 
-    /// The directory that holds the files of this directory in the revision that is being read.
+    /// Returns the directory with the files of `dir` in the revision that is being read.
     pub(super) fn revision_of(&mut self, dir: &Path) -> io::Result<PathBuf> {
         let is_link = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_symlink());
         let data = dir.join(DATA);

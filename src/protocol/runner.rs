@@ -158,7 +158,8 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     async fn drive(&mut self) -> CloseReport {
         if let Some(header) = self.header.take() {
             if header(&mut self.transport).await.is_err() {
-                // The protocol was never notified of the connection, so it gets no callback (rule: proxy-5).
+                // The protocol has got no callback for this connection, so it does not get one for its end either
+                // (rule: proxy-5).
                 return Box::pin(self.end()).await;
             }
         }

@@ -27,7 +27,7 @@ use crate::escape::escaped;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedNetworks {
     networks: Arc<[IpNet]>,
-    /// A choice: the processes that can connect to a Unix socket of this service are trusted too.
+    /// Chosen by the application: the processes that can connect to a Unix socket of this service are trusted too.
     unix: bool,
 }
 

@@ -64,8 +64,8 @@ impl HeaderGate {
         matches!(self.proxy.expected_of(connection), Expected::Perhaps | Expected::Header)
     }
 
-    /// As [`pass`](Self::pass), until the deadline of the handshake at the latest. A drain ends the wait too, unless it
-    /// lets handshakes finish. After an error the connection has ended.
+    /// As [`pass`](Self::pass), but waits no longer than the deadline of the handshake. A drain ends the wait too,
+    /// unless it lets handshakes finish. After an error the connection has ended.
     pub(crate) async fn pass_by(
         &self,
         connection: &mut impl Headed,
@@ -91,7 +91,7 @@ impl HeaderGate {
         })
     }
 
-    /// Ends a connection whose header nobody has read: its first bytes are not the application's, and its peer is not
+    /// Ends a connection whose header was not read. Its first bytes are not for the application, and its peer is not
     /// the client (rule: proxy-7).
     pub(super) fn end_unread(&self, connection: &impl Transport) {
         if self.proxy.expected_of(connection) != Expected::NoHeader {

@@ -84,8 +84,8 @@ impl Incoming {
     /// If the group of the listener is already draining, the connection is returned all the same, and its
     /// [`Control::draining`] is ready at once.
     ///
-    /// This cannot wait for a PROXY header. If the listener expects one from this peer and it was not read yet, the
-    /// connection is reset, and its reads and writes return an error that says so (rule: proxy-7): use
+    /// This method cannot wait for a PROXY header. If the listener expects one from this peer and it was not read yet,
+    /// the connection is reset, and its reads and writes return an error that says so (rule: proxy-7): use
     /// [`begin_plaintext`](Self::begin_plaintext) instead.
     pub fn into_tcp(self) -> TcpConnection {
         if let Some(gate) = &self.gate {
@@ -127,8 +127,8 @@ impl Incoming {
         .await
     }
 
-    /// The plaintext connection, ready to be upgraded. It has no handshake yet, so it counts as finished. As
-    /// [`into_tcp`](Self::into_tcp), this cannot wait for a PROXY header: call `read_proxy_header` first.
+    /// The plaintext connection, ready to be upgraded. It has no handshake yet, so it counts as finished. Like
+    /// [`into_tcp`](Self::into_tcp), this method cannot wait for a PROXY header: call `read_proxy_header` first.
     pub fn into_upgradable(self) -> UpgradableConnection<TcpConnection> {
         UpgradableConnection::new(self.into_tcp())
     }

@@ -44,7 +44,7 @@ impl ProxyProtocol {
         self.read_from(connection).await
     }
 
-    /// What the first bytes of this connection must, may or must not be.
+    /// Whether this connection must, may or must not begin with a header.
     pub(super) fn expected_of(&self, connection: &impl Transport) -> Expected {
         self.expected_from(connection.peer_addr().as_inet().map(|peer| peer.ip()))
     }

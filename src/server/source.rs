@@ -71,7 +71,7 @@ pub struct Fresh<B> {
 }
 
 /// An accepted socket, from which the listener makes the connection that its settings describe.
-// The public trait `AnyListener` names it.
+// This type is public because the public trait `AnyListener` names it.
 #[allow(unreachable_pub, reason = "Rust 1.85 warns here, and later versions do not")]
 pub trait Begun: Send + 'static {
     type Connection;

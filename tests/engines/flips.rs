@@ -1,5 +1,5 @@
-//! One changed byte in a flight of the handshake: both engines end in the same way and send the same alert. The bytes of
-//! the client are fixed, because the hellos of rustls differ from one to the next.
+//! One byte of a handshake's flight is changed. Both engines must end in the same way and send the same alert. The
+//! hellos of the client are constants, because each hello that rustls makes is different.
 
 use bowline::core::session::Session;
 use bowline::rustls::{AlertDescription as Alert, Error, NamedGroup};
@@ -30,12 +30,12 @@ fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
-/// How a session has ended, and what it has sent.
+/// The end of a session, and the alert that it has sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct End {
     reason: String,
     alert_sent: Option<Alert>,
-    /// The alert on the wire. `None` inside: it is encrypted.
+    /// The alert on the wire. The inner value is `None` if the alert is encrypted.
     alert: Option<Option<u8>>,
 }
 
@@ -59,7 +59,7 @@ impl End {
         Self { reason, alert_sent, alert: last_alert(&sent) }
     }
 
-    /// A failure that we found ourselves is reported to the peer.
+    /// Whether the session has sent an alert for a failure that it found itself, and no alert otherwise.
     fn is_told(&self, session: &Session) -> bool {
         match session.failure() {
             Some(Reason::Tls(error)) if matches!(error.error, Error::AlertReceived(_)) => true,
@@ -90,7 +90,7 @@ fn last_alert(mut sent: &[u8]) -> Option<Option<u8>> {
     last
 }
 
-/// The configurations with each engine. The groups and the kind of key are those whose messages have always the same
+/// The configurations with each engine. The messages of these groups and of this kind of key always have the same
 /// length.
 fn configurations(pki: &Pki, version: TlsVersion) -> [(ClientTls, ServerTls); 2] {
     let me = pki.issue(Profile::server(&["localhost"]).key(KeyKind::Ed25519));
@@ -122,7 +122,7 @@ fn a_server_ends_alike_with_both_engines_whatever_byte_of_a_hello_is_changed() {
         let hello = record(HANDSHAKE, &hello);
         for (at, change) in (0..=hello.len()).flat_map(|at| CHANGES.map(|change| (at, change))) {
             let mut hello = hello.clone();
-            // After the last byte, the hello that was not changed.
+            // For `at` after the last byte, the hello stays unchanged.
             hello.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= change);
             let ends = both.each_ref().map(|(_, server)| {
                 let mut session = server.session(Watermarks::default()).unwrap();
@@ -145,7 +145,7 @@ fn a_client_ends_alike_with_both_engines_whatever_byte_of_a_flight_is_changed() 
     for version in VERSIONS {
         let both = configurations(&pki, version);
         let flight_of = |client: &ClientTls| {
-            // The server is the same one for both clients.
+            // Both clients connect to the same server.
             let mut both = sessions(client, &both[0].1);
             let hello = take(&mut both[0]);
             bring(&mut both[1], &hello);
@@ -153,7 +153,7 @@ fn a_client_ends_alike_with_both_engines_whatever_byte_of_a_flight_is_changed() 
             (take(&mut both[1]), both)
         };
         let length = flight_of(&both[0].0).0.len();
-        // The certificates, and what is encrypted, are a sample.
+        // Only a sample of the bytes is changed in the certificates and in the encrypted part.
         let places = (0..length).filter(|at| *at < 160 || at % 7 == 0);
         for (at, change) in places.flat_map(|at| CHANGES.map(|change| (at, change))) {
             let ends = both.each_ref().map(|(client, _)| {

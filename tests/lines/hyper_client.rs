@@ -28,7 +28,7 @@ pub fn bowline(tls: ClientTls) {
     drop(client);
 }
 
-/// The same, also for Unix sockets.
+/// The same client, also for Unix sockets.
 pub fn bowline_with_unix(tls: ClientTls) {
     use ::bowline::hyper::HttpConnector;
     // lines: hyper client with Unix sockets, bowline

@@ -69,7 +69,7 @@ pub async fn tokio_rustls(acceptor: TlsAcceptor) -> Result<(), Error> {
     Ok(())
 }
 
-/// tls-listener limits the time of a handshake, and not their number.
+/// tls-listener limits the time of a handshake, but not the number of handshakes.
 pub async fn tls_listener(acceptor: TlsAcceptor) -> Result<(), Error> {
     // lines: hyper server, tls-listener
     let mut listener = tls_listener::TlsListener::new(acceptor, TcpListener::bind("0.0.0.0:443").await?);

@@ -1,5 +1,5 @@
 //! Each task of the table in docs/frameworks.md, with this crate and with others. The lines between `// lines: TASK,
-//! LIBRARY` and `// end` are counted. They are what one writes for the task itself: no imports, and not the
+//! LIBRARY` and `// end` are counted. They are the code for the task itself, without imports, and without the
 //! configuration of TLS, which every library needs.
 
 pub mod axum;

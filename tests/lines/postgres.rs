@@ -43,7 +43,7 @@ pub async fn tokio_rustls(tls: TlsConnector, config: &str) -> Result<(), Error> 
     Ok(())
 }
 
-/// It knows certificates with SHA-256 only.
+/// This code can compute the channel binding only for certificates that are signed with SHA-256.
 // lines: postgres, tokio-rustls
 #[derive(Clone)]
 struct MakeTls(TlsConnector);

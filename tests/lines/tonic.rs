@@ -31,7 +31,7 @@ pub async fn bowline(tls: ServerTls, routes: Routes) -> Result<(), Error> {
     Ok(())
 }
 
-/// tonic itself. It has no limit for the time of a handshake by default.
+/// tonic's own TLS. By default, it has no limit for the time of a handshake.
 pub async fn tonic(tls: ServerTlsConfig, routes: Routes) -> Result<(), Error> {
     // lines: tonic, tonic
     let (drain, drained) = oneshot::channel::<()>();

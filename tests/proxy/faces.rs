@@ -1,4 +1,4 @@
-//! The header is read through every interface: callbacks, and connections that are taken without waiting.
+//! PROXY headers with each interface: with callbacks, and with connections that are taken without waiting.
 
 use std::sync::{Arc, Mutex};
 
@@ -156,7 +156,7 @@ async fn a_connection_whose_header_was_not_read_cannot_be_used() {
             assert!(taken.write_all(b"220 ready\r\n").await.is_err());
             assert!(client.read(&mut [0]).await.is_err(), "RST, while the connection is held");
         }
-        // From this peer, no header is expected.
+        // The listener expects no header from this peer.
         let (listener, address) = listen(ProxyProtocol::accept("192.0.2.0/24".parse().unwrap())).await;
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"x").await.unwrap();

@@ -224,7 +224,7 @@ async fn a_close_that_nobody_polls_is_given_up() {
     over(&Kind::ALL, hasty.clone(), |_, mut a, mut b| async move {
         settle(&mut a, &mut b).await;
         let control = a.control();
-        // A single poll may take longer than the limit.
+        // The clock is paused, because a single poll may take longer than the limit.
         tokio::time::pause();
         let mut kept = Box::pin(control.close());
         assert!(poll_once(&mut kept).await.is_pending());

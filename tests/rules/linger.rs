@@ -26,7 +26,7 @@ async fn read_slowly(transport: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, std:
 /// rule: close-15, close-2
 #[tokio::test]
 async fn the_end_of_an_answer_reaches_a_peer_that_sends_what_nobody_reads() {
-    // However slow this machine is, the peer is not silent for longer than this.
+    // This limit is longer than any pause of the peer on a slow machine.
     let policy = Policy::default().close_quiet(BOUND).close_timeout(None);
     over(&Kind::ALL, policy, |_, mut a, b| async move {
         let mut library = Lingering::new(b);

@@ -179,7 +179,7 @@ async fn a_key_that_is_written_a_moment_after_its_chain_is_no_mistake() {
     tokio::time::sleep(Duration::from_millis(10_500)).await;
     put_text(&key, &second);
     assert_eq!(events.next().await.unwrap().unwrap().generation, 2);
-    // A key that does not follow is a mistake, and a request reports it without a second pass.
+    // If the key does not follow, this is a mistake. A request reports it without a second pass.
     let ((), _) = write(&shared_pki().server(&["localhost"]));
     let begun = tokio::time::Instant::now();
     assert!(events.next().await.unwrap().is_err());

@@ -1,4 +1,5 @@
-//! What hyper answers, and bowline's connections as users serve HTTP over them: in `Lingering`, and by `hyper::Server`.
+//! The answers of hyper, and bowline's connections in the ways in which users serve HTTP over them: in `Lingering`, and
+//! by `hyper::Server`.
 
 use std::convert::Infallible;
 use std::sync::Arc;

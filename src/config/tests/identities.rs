@@ -285,7 +285,7 @@ fn the_files_of_a_volume_are_from_one_revision() {
     });
 }
 
-/// A revision holds the identity and the CA for clients, and is replaced after the identity was read.
+/// A revision contains an identity and the CA for clients, and is replaced after the identity was read.
 ///
 /// rule: reload-4, identity-6
 #[cfg(unix)]
@@ -298,7 +298,7 @@ fn an_identity_and_a_ca_in_one_volume_are_from_one_revision() {
     let pki = Pki::new();
     let dir = TempDir::new().unwrap();
     let mounted = dir.path().to_owned();
-    // The identities are in the volume itself, or in a folder of it.
+    // The identities are in the volume itself in the first round, and in a folder of it in the second one.
     for inner in [mounted.clone(), mounted.join("sub")] {
         let put_revision = |revision: &str| {
             volume(&mounted, revision, &pki.server(&["a.example"]));

@@ -41,7 +41,7 @@ use crate::transport::Transport;
 /// A connection in plaintext.
 pub(super) type Plain = Stream<UnixStream>;
 
-/// The connection, ready for the application.
+/// Makes the connection that the application gets.
 pub(super) fn begun(plain: Plain) -> BoxConnection {
     Box::new(UpgradableConnection::new(plain))
 }
@@ -56,7 +56,7 @@ pub(super) struct Accepted {
     connection: Plain,
     deadline: Option<Instant>,
     unfinished: OwnedSemaphorePermit,
-    /// A drain lets handshakes finish.
+    /// Whether a drain lets handshakes finish.
     finishes: bool,
     /// Reads the PROXY header, if one is expected.
     gate: Option<Arc<HeaderGate>>,

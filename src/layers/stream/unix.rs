@@ -54,7 +54,7 @@ impl Stream<tokio::net::UnixStream> {
     }
 }
 
-/// The start of a connection, where a PROXY header may be.
+/// Access to the first bytes of a connection, which may be a PROXY header.
 #[cfg(feature = "proxy")]
 impl Stream<tokio::net::UnixStream> {
     /// Received bytes that nobody has read yet.

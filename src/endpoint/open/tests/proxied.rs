@@ -19,7 +19,7 @@ fn header() -> ProxyHeader {
     ProxyHeader::new(addr(CLIENT), addr("192.0.2.1:443"))
 }
 
-/// A listener on a Unix socket, whose endpoint has these arguments, and a client that has sent these bytes, and `x`.
+/// A listener on a Unix socket whose endpoint has these arguments, and a client that has sent these bytes and then `x`.
 async fn sent(arguments: &str, first: &[u8]) -> (tempfile::TempDir, EndpointListener, UnixStream) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.sock");
@@ -36,7 +36,8 @@ async fn sent(arguments: &str, first: &[u8]) -> (tempfile::TempDir, EndpointList
 #[tokio::test]
 async fn a_unix_socket_reads_the_headers_of_its_peers_if_they_are_trusted() {
     let (v1, v2) = (header().encode_v1(), header().encode_v2());
-    // The endpoint, what the client sends first, and the peer that the server sees. `None`: the connection is refused.
+    // Each case has the arguments of the endpoint, the first bytes of the client, and the peer that the server sees.
+    // `None` stands for a refused connection.
     let cases: [(&str, &[u8], Option<&str>); 6] = [
         ("proxy=require:trusted=unix", &v1, Some(CLIENT)),
         ("proxy=require:trusted=10.0.0.0/8,unix", &v2, Some(CLIENT)),
