@@ -233,7 +233,7 @@ impl CloseState {
     /// Ends the layers below a handshake that was given up. If the application has sent nothing, the close waits for
     /// nothing. Otherwise, the bytes that were sent before the handshake, in plaintext or in a session around it, have
     /// to arrive first: if the socket were closed now, bytes of the peer's handshake that nobody has read would make
-    /// our system send RST, which discards what is still on its way (rule: close-14).
+    /// our system send RST, which discards the bytes that are still in transit (rule: close-14).
     fn poll_given_up(&mut self, transport: &mut dyn Transport, cx: &mut Context<'_>) -> Poll<Ended> {
         let is_shut_down = Pin::new(&mut *transport).poll_shutdown(cx).is_ready();
         let control = transport.layer(TOKEN).control();

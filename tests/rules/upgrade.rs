@@ -146,7 +146,7 @@ async fn a_close_that_gives_up_an_upgrade_waits_for_the_bytes_before_it() {
 
             let (mut client, mut server) =
                 server_that_waits_for_tls(is_nested, &pattern(300_000), Policy::default()).await;
-            // The server's system holds bytes that nobody will read, as a ClientHello would be.
+            // The server's system holds bytes that are never read. A ClientHello has the same effect.
             client.write_all(b"unread").await.unwrap();
             client.flush().await.unwrap();
             let closing = tokio::spawn(async move { server.close().await });
