@@ -64,8 +64,7 @@ impl AnyListener for EndpointListener {
                 (gate, (deadline, unfinished, EndpointBegun::Inet(tcp, tls)))
             }
             Accepted::Unix(accepted) => {
-                let gate = accepted.gate();
-                let (deadline, unfinished, plain) = accepted.into_parts();
+                let (gate, (deadline, unfinished, plain)) = (accepted.gate(), accepted.into_parts());
                 (gate, (deadline, unfinished, EndpointBegun::Unix(plain)))
             }
         };
