@@ -164,12 +164,14 @@ where
     }
 
     /// The next connection. The very first attempt is made at once. After a connection has ended, the next attempt is
-    /// made after a wait, because many clients of one server lose their connections at the same moment. A connection
-    /// counts as in use from the time at which this method returned it until the next call.
+    /// made after a wait, because many clients of one server lose their connections at the same moment. A connection is
+    /// in use from the time at which this method returned it until the next call; a long use
+    /// ([`settled_after`](Self::settled_after)) starts the count of attempts anew.
     ///
     /// # Errors
     /// [`GaveUp`] at the limits that were set, or at once if this side caused the error ([`Blame::Us`]), because
-    /// waiting does not repair a wrong configuration. It may be called again, and then counts from zero.
+    /// waiting does not repair a wrong configuration. After that, this method may be called again. It then counts attempts
+    /// and time from zero.
     ///
     /// # Cancel safety
     /// Cancel safe. The next call continues a wait where it was. A running attempt is dropped and does not count.

@@ -154,7 +154,7 @@ fn numbers<N: From<u16>>(bytes: &[u8]) -> Option<Vec<N>> {
 }
 
 /// Collects a ClientHello from the bytes that a connection has received so far, whatever the number of its segments and
-/// records. Each byte is looked at once.
+/// records. No byte is examined twice.
 #[derive(Default)]
 pub struct ClientHelloReader {
     /// The length of the records that were read completely.

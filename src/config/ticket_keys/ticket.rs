@@ -52,7 +52,8 @@ pub(super) fn seal(set: &TicketKeySet, now: SystemTime, crypto: Crypto, session:
     Some(ticket)
 }
 
-/// The session. `None` for everything that is not a ticket of these keys and this age (rule: ticket-3).
+/// Opens a ticket and returns its session. `None` if no key of the set has sealed these bytes, or if the ticket is older
+/// than `lifetime` (rule: ticket-3).
 pub(super) fn open(
     set: &TicketKeySet,
     now: SystemTime,

@@ -59,7 +59,7 @@ pub struct Stream<S> {
     recv: RecvHalf,
     inbox: Inbox,
     control: Control,
-    // The application has promised these two facts by the methods of the same names.
+    // Whether the application has promised this by the method of the same name.
     wakes_unlocked: bool,
     delivers_at_once: bool,
     /// A layer above reports how the connection ended.
@@ -92,7 +92,7 @@ impl<S> Drop for Live<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream<S> {
-    /// A transport with the default policy and without addresses.
+    /// A transport with the default policy. Both addresses are the placeholder `stream`.
     #[track_caller]
     pub fn new(io: S) -> Self {
         let unnamed = Address::Other("stream".into());

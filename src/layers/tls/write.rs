@@ -25,7 +25,7 @@ pub struct TlsWriteHalf<T> {
     control: Control,
     /// The deadline of a half that was split off during a handshake, until the handshake is known to be done.
     clock: Option<Clock>,
-    /// The time limit for the end of the half.
+    /// Limits the time that a shutdown of this half may go without progress.
     pub(super) stall: StallTimer,
     /// Whether this half was made for a close that [`Control::close`] has requested.
     pub(super) closes: bool,

@@ -155,7 +155,7 @@ async fn a_dropped_connection_is_reported_once_for_each_place() {
     for kind in crate::testing::Kind::ALL {
         for _ in 0..2 {
             let (mut a, b) = pair_with(kind, policy.clone()).await.unwrap();
-            // Nothing was written: nothing is lost.
+            // `b` has written nothing, so its drop loses nothing.
             drop(b);
             drop(a.write_all(b"not the last word").await);
             drop(a);

@@ -211,7 +211,7 @@ async fn an_accept_that_is_dropped_loses_no_connection() {
     let mut missing: HashSet<Address> = clients.iter().map(|client| client.local_addr().unwrap().into()).collect();
     let collect = async {
         while !missing.is_empty() {
-            // The future is dropped at each of its wait points.
+            // Each future is dropped at its first wait, and no connection may be lost with it.
             match poll_once(&mut Box::pin(listener.accept())).await {
                 Poll::Ready(incoming) => assert!(missing.remove(&incoming.unwrap().peer_addr())),
                 Poll::Pending => yield_now().await,

@@ -129,7 +129,7 @@ impl RawTcp {
         sent
     }
 
-    /// Sends FIN. The peer can still receive.
+    /// Sends FIN. This test peer can still receive.
     ///
     /// # Errors
     /// The socket's error.

@@ -266,7 +266,7 @@ impl<T: Transport> Pump<T> {
     /// The usual read: reads the layer once, and opens a single record into the reader's buffer. Called only if the
     /// session [awaits data](Session::awaits_data) and the pump is [at rest](Self::is_at_rest), so that nothing has to
     /// be sent before or after it. If anything but one record of data arrives, [`poll_paid_read`](Self::poll_paid_read)
-    /// handles it. The layer takes the unit of the task's budget.
+    /// handles it. The read of the layer costs a unit of the task's budget, so this method takes none.
     fn poll_record(&mut self, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<Step> {
         let Some(layer) = &mut self.layer else { return self.poll_paid_read(cx, out, None) };
         let mut buf = ReadBuf::new(self.session.input_space());
