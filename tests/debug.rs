@@ -323,8 +323,8 @@ async fn errors_show_no_data() {
 
 /// Types with `Debug` that hold only numbers, names, places, states and errors, or data from a test itself (`Call`), or
 /// the words of a refusal, which it quotes (`PeerWords`), or a client's words, which it escapes (`ClientHello`, tested
-/// beside it), or keys that it does not show (`TicketKey`, tested beside it), or
-/// sessions that it does not show (`ClientSessions`, which prints only its limits). All other types are formatted above.
+/// beside it), or keys that it does not show (`TicketKey`, tested beside it), or sessions that it does not show
+/// (`ClientSessions`, which prints only its limits). All other types are formatted above.
 const PLAIN: &str = "
     AcceptFailure Chosen ClientAuth ClientHello HeaderGate ConfigChoice Connect HttpConnection HttpConnector IdentityInfo Io MakeTls
     Metrics PostgresStream Service Tracing

@@ -1,4 +1,4 @@
-//! One connection, by both of its sides.
+//! Plays one connection, for either of its sides.
 
 use std::io::IoSlice;
 use std::pin::pin;
@@ -48,7 +48,7 @@ pub(crate) fn policy() -> Arc<Policy> {
     Policy::default().handshake_timeout(limit).idle_timeout(limit).close_timeout(limit).into()
 }
 
-/// What one side has seen.
+/// The observations of one side.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) received: u64,
@@ -69,8 +69,8 @@ impl Seen {
 
 type AnyConnection = Box<dyn Transport>;
 
-/// The client. The connection begins with its number, in plaintext. The proxy, if there is one, has to live until the
-/// server has ended too: when it is dropped, it ends the connection.
+/// Plays the client. It first sends the number of the connection, in plaintext. Returns the proxy, if there is one:
+/// dropping it ends the connection, so it has to live until the server has ended too.
 pub(crate) async fn client(
     configs: &Configs,
     plan: &Plan,
@@ -137,7 +137,7 @@ where
     };
     let mut conn = UpgradableConnection::new(tcp);
     for _ in 0..sessions {
-        // A client refuses what comes before its ClientHello, so the server waits for it.
+        // A client refuses all bytes that come before its ClientHello, so the server waits for the ClientHello.
         conn.start_tls(start()).await?;
     }
     if kind == Kind::Downgraded {
@@ -186,7 +186,7 @@ async fn exchange(
     };
     let mut sending = pin!(sending);
     if closes_early {
-        // It reads until it has sent everything.
+        // The side reads until it has sent everything.
         tokio::select! {
             () = &mut sending => {}
             () = receive(&mut read, theirs, number, !is_client, &mut received) => sending.await,
@@ -197,7 +197,7 @@ async fn exchange(
     received
 }
 
-/// Another task closes the connection, while this one holds it.
+/// Another task closes the connection with its `Control`, while this task holds it.
 async fn close_by_handle(conn: AnyConnection, control: &Control) -> CloseReport {
     let control = control.clone();
     let report = tokio::spawn(async move { control.close().await }).await;

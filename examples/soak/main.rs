@@ -1,5 +1,5 @@
-//! Thousands of connections at once, with random operations and faults, for a given time. Each byte is compared, in both
-//! directions. At the end, a verdict: see `--help`.
+//! Thousands of connections at once, with random operations and faults, for a given time. Each byte is compared, in
+//! both directions. At the end, a verdict: see `--help`.
 
 mod conversation;
 #[path = "../common/descriptors.rs"]
@@ -72,7 +72,8 @@ fn args() -> Result<Args, lexopt::Error> {
     Ok(args)
 }
 
-/// Servers put here what they have seen, for the client of the same connection.
+/// The channels by which a server reports its observations to the client of the same connection, by the number of the
+/// connection.
 type Waiting = Mutex<HashMap<u64, oneshot::Sender<Seen>>>;
 
 struct Soak {
@@ -155,7 +156,7 @@ async fn run(args: Args) -> Result<bool, Error> {
     if after.descriptors > before.descriptors + 4 {
         soak.tally.fault(format!("{} descriptors are left", after.descriptors - before.descriptors));
     }
-    // The first half warms up: caches, the allocator, stacks.
+    // In the first half, the caches, the allocator and the stacks reach their sizes.
     let (first, second) = memory.split_at(memory.len() / 2);
     let most = |part: &[u64]| part.iter().copied().max().unwrap_or(0);
     println!("\nmemory: at most {} KiB in the first half, {} KiB in the second one", most(first), most(second));
@@ -181,7 +182,7 @@ async fn accept(soak: Arc<Soak>, listener: Listener) {
     }
 }
 
-/// One connection after the other.
+/// Plays one connection after the other.
 async fn work(soak: Arc<Soak>, addr: SocketAddr) {
     while Instant::now() < soak.until {
         let number = soak.next.fetch_add(1, Ordering::Relaxed);
@@ -201,7 +202,7 @@ async fn work(soak: Arc<Soak>, addr: SocketAddr) {
                 continue;
             }
         };
-        // If the server has not begun by now, it never will.
+        // If the server has not begun by now, this connection has never reached it.
         let has_begun = soak.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&number).is_none();
         let server = match timeout(HANG, server).await {
             Err(_) if has_begun => {

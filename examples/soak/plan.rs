@@ -1,4 +1,5 @@
-//! What happens on a connection: all of it follows from the seed and the number of the connection, so both sides know it.
+//! The plan of a connection. It follows from the seed and the number of the connection, so both sides compute the same
+//! plan.
 
 /// Random numbers from a seed.
 #[derive(Debug, Clone)]
@@ -35,7 +36,7 @@ pub(crate) enum Kind {
     Downgraded,
 }
 
-/// How a side ends.
+/// The end of a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// Sends everything, ends its half, and reads to the end.
@@ -48,7 +49,7 @@ pub(crate) enum Ending {
     Drop(u64),
 }
 
-/// What a network does to the bytes of one direction, after some of them.
+/// A fault of the network in one direction, after a number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Fin(u64),
@@ -69,11 +70,11 @@ pub(crate) struct SidePlan {
 pub(crate) struct Plan {
     pub(crate) kind: Kind,
     pub(crate) is_tls12: bool,
-    /// The record engine of the client and of the server is ours.
+    /// Whether the client and the server use the express engine.
     pub(crate) express: [bool; 2],
     pub(crate) client: SidePlan,
     pub(crate) server: SidePlan,
-    /// The direction (true: to the server), and what happens to it.
+    /// The direction of the fault (true: to the server), and the fault.
     pub(crate) fault: Option<(bool, Fault)>,
 }
 

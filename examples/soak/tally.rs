@@ -34,7 +34,7 @@ impl Tally {
         lock(&self.faults).len()
     }
 
-    /// Counts a connection, and checks what its sides have seen.
+    /// Counts a connection, and checks the observations of its sides.
     pub(crate) fn judge(&self, number: u64, plan: &Plan, client: &Seen, server: Option<&Seen>) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.count(&format!("{:?}: {}", plan.kind, client.reason));
@@ -58,7 +58,7 @@ impl Tally {
             if reads_all && !has_all || !matches!(seen.reason, "closed" | "unconfirmed") {
                 self.fault(format!("connection {number}: not whole: {client:?}, {server:?}, {plan:?}"));
             }
-            // Both have read to the end, so nothing can be unconfirmed.
+            // Both sides have read to the end, so no end can be unconfirmed.
             let is_mutual = reads_all && theirs.ending == Ending::HalfClose;
             if is_mutual && !seen.report.as_ref().is_some_and(|report| report.is_clean()) {
                 self.fault(format!("connection {number}: not clean: {client:?}, {server:?}, {plan:?}"));
@@ -72,7 +72,7 @@ impl Tally {
     }
 }
 
-/// What must not happen on any connection.
+/// Returns what is wrong on a connection, if anything is.
 fn wrong(plan: &Plan, seen: &Seen, theirs: &SidePlan) -> Option<&'static str> {
     if plan.may_deceive() {
         return None;
@@ -94,7 +94,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// What the process uses.
+/// The resources that the process uses.
 pub(crate) struct Resources {
     pub(crate) descriptors: u64,
     /// Resident memory in KiB.

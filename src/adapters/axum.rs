@@ -18,8 +18,9 @@ use crate::transport::lingering::Lingering;
 ///
 /// axum's trait has no way to report that a listener has ended: after a drain has begun, `accept` waits forever. So end
 /// `axum::serve` with `with_graceful_shutdown` and [`DrainGroup::draining`](crate::DrainGroup::draining). `accept` also
-/// waits forever if the listening socket is no longer usable. [`Observer::accept_failed`](crate::Observer::accept_failed)
-/// reports this, with the fault [`Listener`](crate::AcceptFault::Listener).
+/// waits forever if the listening socket is no longer usable.
+/// [`Observer::accept_failed`](crate::Observer::accept_failed) reports this, with the fault
+/// [`Listener`](crate::AcceptFault::Listener).
 impl<C: Transport> AxumListener for TlsListener<C> {
     type Io = Lingering<C>;
     type Addr = Address;

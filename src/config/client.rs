@@ -38,8 +38,8 @@ use crate::policy::Watermarks;
 /// The TLS configuration of a client. Cheap to clone; made by [`ClientTls::builder`] or from an
 /// `Arc<rustls::ClientConfig>`.
 ///
-/// Clones are handles of one configuration: they share the sessions to resume, and [`replace`](Self::replace) changes the
-/// configuration for all of them. [`ClientSessions`] are shared by several configurations.
+/// Clones are handles of one configuration: they share the sessions to resume, and [`replace`](Self::replace) changes
+/// the configuration for all of them. [`ClientSessions`] are shared by several configurations.
 ///
 /// ```no_run
 /// use bowline::ClientTls;

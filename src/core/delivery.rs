@@ -34,8 +34,8 @@ pub struct Evidence {
 pub fn judge(reason: Reason, evidence: Evidence) -> Reason {
     let Evidence { pending, is_answered, is_reset } = evidence;
     let has_arrived = match pending {
-        // If the system knows which bytes were acknowledged, they decide. The order in which the two sides ended matters
-        // only if our FIN alone is not acknowledged, or if the system does not know.
+        // If the system knows which bytes were acknowledged, they decide. The order in which the two sides ended
+        // matters only if our FIN alone is not acknowledged, or if the system does not know.
         Some(Pending { bytes, fin }) => bytes == 0 && (!fin || is_answered),
         None => is_answered,
     };

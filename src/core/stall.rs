@@ -23,8 +23,8 @@ impl Stall {
         (bound / CHECKS).max(Duration::from_millis(1))
     }
 
-    /// Makes one check. The caller calls this once for each [`interval`](Self::interval). Returns whether there was no progress for the whole
-    /// limit.
+    /// Makes one check. The caller calls this once for each [`interval`](Self::interval). Returns whether there was no
+    /// progress for the whole limit.
     pub fn check(&mut self, moved: u64) -> bool {
         if moved == self.moved {
             self.quiet += 1;

@@ -23,8 +23,8 @@ pub enum UpgradeError {
         /// The number of bytes that came.
         bytes: usize,
     },
-    /// Before the upgrade, the peer sent plaintext that the application has not read, and the policy refuses such bytes.
-    /// The connection has ended (rule: upgrade-2).
+    /// Before the upgrade, the peer sent plaintext that the application has not read, and the policy refuses such
+    /// bytes. The connection has ended (rule: upgrade-2).
     Leftover {
         /// The number of refused bytes.
         count: usize,

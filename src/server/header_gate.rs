@@ -1,5 +1,5 @@
-//! Reads the PROXY header of each connection of a listener, before everything else. So the limit per peer applies to the
-//! client that the header names, not to the proxy.
+//! Reads the PROXY header of each connection of a listener, before everything else. So the limit per peer applies to
+//! the client that the header names, not to the proxy.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -15,25 +15,25 @@ use tokio::time::timeout;
 
 use crate::cell::{Fault, Kind, Shape, Side};
 
-/// Ends a hang; this is not a test of speed.
+/// This limit only ends a test that hangs. It is no test of speed.
 const HANG: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_millis(300);
 
-/// The limit of a handshake: only silence reaches it.
+/// The time limit of a handshake. Only a silent peer reaches it.
 fn limit(fault: Fault) -> Duration {
     if fault == Fault::Silence { LIMIT } else { HANG }
 }
 
 const FAULTS: [Fault; 6] = [Fault::Fin, Fault::Rst, Fault::Silence, Fault::Garbage, Fault::Pieces(1), Fault::TalkRaw];
 
-/// Waits until no other test of this program has sockets.
+/// Waits until no other test of this program uses sockets.
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The peer sends the first bytes of a header or of nothing, and then the fault comes. Returns the peer, because a drop
-/// would end the connection.
+/// The peer sends the first bytes of a header, if there are any, and then causes the fault. Returns the peer, because a
+/// drop would end the connection.
 async fn cause(fault: Fault, stream: TcpStream, sent: &[u8], rest: &[u8]) -> RawTcp {
     let mut peer = RawTcp::new(stream).patience(Duration::from_millis(10));
     let _ = peer.send(sent).await;
@@ -95,7 +95,8 @@ fn headers(cells: &mut Vec<Cell>) {
     for (version, bytes) in [(1, header.encode_v1()), (2, header.encode_v2())] {
         for (at, fault) in [0, 10].into_iter().flat_map(|at| FAULTS.map(|fault| (at, fault))) {
             for way in ["plaintext", "TLS", "upgradable"] {
-                // The fault has to be in the header: with TLS, a handshake would follow a whole one.
+                // With this fault, the header is complete, and in TLS a handshake would have to follow. So only
+                // plaintext is tested.
                 if matches!(fault, Fault::Pieces(_)) && way != "plaintext" {
                     continue;
                 }
@@ -118,7 +119,7 @@ fn headers(cells: &mut Vec<Cell>) {
                     let (seen, _peer) = tokio::join!(begin, cause(fault, stream, &bytes[..at], &bytes[at..]));
                     let due = match fault {
                         Fault::Garbage | Fault::TalkRaw => End::Refused,
-                        // In plaintext, the reset is one of the open connection.
+                        // The reason may name another phase, because a plaintext connection counts as open.
                         Fault::Rst => match seen {
                             End::Reason(Outcome::Reset, phase) => End::Reason(Outcome::Reset, phase),
                             _ => due(fault),
@@ -159,7 +160,7 @@ fn connects(cells: &mut Vec<Cell>) {
         socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
         socket.listen(0).unwrap();
         let addr = socket.local_addr().unwrap().as_socket().unwrap();
-        // With a full backlog, the system drops every further SYN.
+        // When the backlog is full, the system drops every further SYN.
         let mut waiting = Vec::new();
         while let Ok(stream) = timeout(LIMIT, TcpStream::connect(addr)).await {
             waiting.push(stream);
@@ -179,7 +180,7 @@ fn every_fault_while_connecting_and_in_a_proxy_header_ends_in_time_with_the_righ
     headers(&mut cells);
     connects(&mut cells);
     let count = cells.len();
-    // All at once, because most of them wait for a limit.
+    // All cells run at the same time, because most of them wait for a limit.
     let wrong = local.block_on(&runtime, async {
         let tasks: Vec<_> = cells.into_iter().map(|cell| tokio::task::spawn_local(timeout(HANG, cell))).collect();
         let mut wrong = Vec::new();

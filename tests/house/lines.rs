@@ -1,4 +1,5 @@
-//! The table in docs/frameworks.md of the lines that a user writes: counted in tests/lines, which `.ci/nightly` compiles.
+//! The table in docs/frameworks.md of the lines that a user writes: counted in tests/lines, which `.ci/nightly`
+//! compiles.
 
 use std::collections::BTreeMap;
 

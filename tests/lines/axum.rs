@@ -1,5 +1,5 @@
-//! axum over TLS. Handshakes run concurrently and in limited time. SIGINT begins a drain, which is limited too. A handler
-//! knows how many certificates the client has sent.
+//! axum over TLS. Handshakes run concurrently and in limited time. SIGINT begins a drain, which is limited too. A
+//! handler knows how many certificates the client has sent.
 
 use std::future::IntoFuture;
 use std::io;

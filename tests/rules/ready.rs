@@ -253,8 +253,8 @@ async fn a_connection_that_waits_among_ready_ones_holds_a_drain_for_a_limited_ti
             for _ in 0..10 {
                 tokio::task::yield_now().await;
             }
-            // The drain has no deadline, so only the listener can end the unfinished handshake. The deadline of the second
-            // connection counts from its accept, so it passes before the time for which a drain waits.
+            // The drain has no deadline, so only the listener can end the unfinished handshake. The deadline of the
+            // second connection counts from its accept, so it passes before the time for which a drain waits.
             tokio::time::pause();
             tokio::time::advance(Duration::from_secs(1)).await;
             let report = group.drain(None).await;

@@ -243,8 +243,8 @@ impl Control {
 
     /// Whether the connection has ended and its socket is closed.
     pub fn is_ended(&self) -> bool {
-        // The order of the last three matters: `awaits_delivery` asks the system whether our last bytes have arrived, and
-        // ends the connection if they have (rule: close-13).
+        // The order of the last three matters: `awaits_delivery` asks the system whether our last bytes have arrived,
+        // and ends the connection if they have (rule: close-13).
         self.kept_report().is_some() || (!self.awaits_delivery() && self.is_settled() && !self.is_closing())
     }
 

@@ -132,9 +132,9 @@ class Jsse {
             String subject = ((X509Certificate) session.getPeerCertificates()[0]).getSubjectX500Principal().getName();
             peer = subject.replaceFirst(".*CN=([^,]*).*", "$1");
         } catch (SSLPeerUnverifiedException none) {
-            // A client without a certificate.
+            // The client has no certificate.
         }
-        // JSSE does not say whether a session was resumed. An older session is one that was.
+        // JSSE does not report whether a session was resumed. A session that is older than the connection was resumed.
         facts.append("\"version\":" + quoted(session.getProtocol().substring(4)) + ",\"alpn\":"
             + quoted(tls.getApplicationProtocol().isEmpty() ? null : tls.getApplicationProtocol())
             + ",\"resumed\":" + (session.getCreationTime() < begun) + ",\"peer\":" + quoted(peer) + ",");

@@ -105,7 +105,7 @@ async function run(tcp) {
                         report.crc = crc32(chunk, report.crc);
                         n -= chunk.length;
                     } else if (ended || socket.readableEnded) {
-                        // The error of a reset can come after the end.
+                        // The error of a reset can come after the event for the end.
                         await new Promise((done) => setTimeout(done, 50));
                         if (failed) throw failed;
                         if (name === "recv") throw new Error("a clean end, too early");
@@ -144,7 +144,7 @@ async function run(tcp) {
     }
     const bottom = tcp || socket;
     if (!bottom.destroyed) {
-        // `destroy` would drop what the system has not taken.
+        // `destroy` would drop the bytes that the system has not accepted.
         await new Promise((done) => { socket.end(); bottom.once("close", done); setTimeout(done, 500).unref(); });
         socket.destroy();
         bottom.destroy();

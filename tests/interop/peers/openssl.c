@@ -84,7 +84,7 @@ static int tls_half(void) {
     return shutdown(SSL_get_fd(ssl), SHUT_WR);
 }
 
-/* SSL_shutdown once sends close_notify, and twice waits for the peer's. */
+/* The first call of SSL_shutdown sends close_notify, and the second one waits for that of the peer. */
 static int tls_close(void) {
     int done = SSL_shutdown(ssl);
     if (done == 0) done = SSL_shutdown(ssl);

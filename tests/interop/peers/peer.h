@@ -1,5 +1,5 @@
-/* What the peers in C share: the command line, the sockets, the script and the report. README.md describes them. A peer
- * includes this file and defines the functions that are declared here. */
+/* The code that the peers in C share: the command line, the sockets, the script and the report. README.md describes
+ * them. A peer includes this file and defines the functions that are declared here. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -78,7 +78,7 @@ static void receive(const char *bytes, int n) {
     crc = ~sum;
 }
 
-/* Where the end of the peer's half is, after a read of no bytes. */
+/* The end of the peer's half, after a read of no bytes. */
 static const char *end;
 
 static int ended(int how) {

@@ -50,7 +50,7 @@ def play(sock, tls, report):
             script.cannot("Python's ssl: unwrap() of an SSLSocket waits for the peer's close_notify, and fails with "
                           "APPLICATION_DATA_AFTER_CLOSE_NOTIFY if data comes first")
         elif name == "close":
-            # Its ticket came with the data.
+            # The client has got the ticket together with the data.
             session = tls.session
             tls.unwrap()
         elif name == "fin":
@@ -65,7 +65,7 @@ def run(sock, report):
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if options.starttls:
         dialogue(sock)
-    # Otherwise the end without close_notify is taken for a clean end.
+    # Without this setting, an end without close_notify counts as a clean end.
     how = {"suppress_ragged_eofs": False}
     if options.server:
         tls = context.wrap_socket(sock, server_side=True, **how)

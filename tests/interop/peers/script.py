@@ -1,4 +1,4 @@
-"""What the peers in Python share: the command line, the steps and the report. README.md describes them."""
+"""The code that the peers in Python share: the command line, the steps and the report. README.md describes them."""
 import json
 import sys
 import zlib
@@ -21,7 +21,7 @@ class Options:
 
 
 class Report(dict):
-    """`received` and `crc` are of what came; the other members are what the peer knows."""
+    """`received` and `crc` describe the bytes that came. The other members are the facts that the peer knows."""
 
     def __init__(self):
         super().__init__(received=0, crc=0)
@@ -39,7 +39,7 @@ class Report(dict):
 
 
 def cannot(why):
-    """A step that the library does not offer."""
+    """Reports a step that the library does not offer, and ends the program."""
     print(json.dumps({"cannot": why}), flush=True)
     sys.exit(0)
 
@@ -81,7 +81,7 @@ def context(options):
 
 
 def facts(report, tls):
-    """From an `SSLSocket` or an `SSLObject`."""
+    """The facts of an `SSLSocket` or an `SSLObject`."""
     peer = tls.getpeercert()
     report["version"] = tls.version().removeprefix("TLSv")
     report["alpn"] = tls.selected_alpn_protocol()

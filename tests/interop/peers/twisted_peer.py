@@ -26,7 +26,7 @@ if options.tls13:
 alpn = {"acceptableProtocols": [options.alpn.encode()]} if options.alpn else {}
 if options.server:
     trust = {"trustRoot": roots} if options.auth else {}
-    # Off by default.
+    # This option is off by default.
     common["enableSessions"] = True
     factory_of_tls = ssl.CertificateOptions(privateKey=identity.privateKey.original, certificate=identity.original, **common, **alpn, **trust)
 else:
@@ -37,7 +37,7 @@ else:
 
 @implementer(IHalfCloseableProtocol)
 class Peer(protocol.Protocol):
-    """Collects what comes, and wakes the script that waits for it."""
+    """Collects the bytes that come, and wakes the script that waits for them."""
 
     def connectionMade(self):
         self.buffer, self.end, self.lost, self.waiting = bytearray(), None, None, None
@@ -166,7 +166,7 @@ async def play(peer, report):
         elif name == "close":
             transport.loseConnection()
         elif name == "fin":
-            # Of the TCP connection: it sends what is queued, then FIN.
+            # This ends the TCP connection: it sends the queued bytes, and then FIN.
             FileDescriptor.loseWriteConnection(transport)
         elif name == "abort":
             transport.abortConnection()

@@ -10,11 +10,11 @@ use tokio::net::{TcpListener, TcpStream};
 /// One step of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Write so many bytes of the pattern.
+    /// Write this many bytes of the pattern.
     Send(usize),
-    /// Write so many bytes, each with a call of its own.
+    /// Write this many bytes, each with a call of its own.
     Tiny(usize),
-    /// Read so many bytes.
+    /// Read this many bytes.
     Recv(usize),
     /// Read to the end of the peer's half.
     End,
@@ -45,7 +45,7 @@ pub struct Options {
     pub client_auth: bool,
     pub alpn: Vec<String>,
     pub starttls: bool,
-    /// How many connections, one after the other.
+    /// The number of connections, one after the other.
     pub connections: usize,
     /// Use X25519MLKEM768 and no other group.
     pub post_quantum: bool,
@@ -108,7 +108,7 @@ impl Options {
                 "user_timeout" => options.user_timeout = Some(milliseconds(value)),
                 "idle_timeout" => options.idle_timeout = Some(milliseconds(value)),
                 "close_timeout" => options.close_timeout = Some(milliseconds(value)),
-                // Options for other peers.
+                // The other options are for other peers.
                 _ => {}
             }
         }
@@ -137,7 +137,7 @@ fn step(word: &str) -> Step {
     }
 }
 
-/// What `send` writes.
+/// The bytes that `send` writes.
 pub fn pattern(n: usize) -> Vec<u8> {
     (b'a'..=b'z').cycle().take(n).collect()
 }
@@ -220,7 +220,7 @@ async fn line(io: &mut (impl AsyncReadExt + Unpin)) -> String {
     line
 }
 
-/// RST: the socket does not linger.
+/// Makes the close of the socket send RST.
 pub fn reset_on_close(socket: &TcpStream) {
     socket.set_zero_linger().expect("a connected socket");
 }

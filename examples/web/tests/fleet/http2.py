@@ -1,4 +1,4 @@
-"""As much of HTTP/2 (RFC 9113) as the load needs: requests with small bodies on several streams at once."""
+"""The part of HTTP/2 (RFC 9113) that the load needs: requests with small bodies on several streams at once."""
 
 import ssl
 
@@ -33,7 +33,7 @@ class Connection:
     def __init__(self, sock):
         self.sock, self.buffer, self.next, self.streams = sock, b"", 1, {}
         self.end, self.last = None, None  # `last`: the last stream that the server processes, after GOAWAY
-        # No dynamic table, and windows that never close.
+        # These settings allow no dynamic table, and the windows never close.
         settings = b"\x00\x01" + (0).to_bytes(4, "big") + b"\x00\x04" + (2**31 - 1).to_bytes(4, "big")
         first = frame(SETTINGS, 0, 0, settings) + frame(WINDOW_UPDATE, 0, 0, (2**31 - 65536).to_bytes(4, "big"))
         sock.sendall(PREFACE + first)

@@ -1,4 +1,4 @@
-"""The clients, and the ledger of what they have sent and what the services have acknowledged.
+"""The clients, and the ledger of the requests that they have sent and that the services have acknowledged.
 
 Each request has a sequence number, and the SHA-256 in the answer acknowledges exactly these bytes. A connection that a
 service ends between two requests is no fault: a client cannot know whether the service has seen its next request, and
@@ -31,7 +31,7 @@ class Ledger:
             self.counts[what] += number
 
     def acknowledge(self, client, number):
-        """The answer to the request with this number has come. Twice is a fault of the test itself."""
+        """Records the answer to the request with this number. A second answer is a fault of the test itself."""
         with self.lock:
             assert number not in self.acknowledged[client], (client, number)
             self.acknowledged[client].add(number)
@@ -65,7 +65,7 @@ class Http1:
     def __init__(self, load, session=None, context=None, port=None):
         context, begun = context or load.context, time.monotonic()
         tcp = socket.create_connection(("127.0.0.1", port or load.port), load.patience)
-        # A port alone may belong to an earlier connection too.
+        # The time is kept too, because an earlier connection may have had the same port.
         self.id = (tcp.getsockname()[1], begun)
         self.is_over = False
         try:
@@ -118,7 +118,7 @@ class Http1:
         return bytes(body)
 
     def last(self):
-        """How the connection ends after the last answer."""
+        """Returns how the connection ends after the last answer."""
         try:
             self.receive(0)
         except Cut as cut:
@@ -194,7 +194,7 @@ def is_acknowledged(answer, body):
 
 
 def opened(load, name, session=None, context=None):
-    """A new connection, or None. That is a failure, unless the load is over."""
+    """A new connection, or None. None counts as a failure, unless the load is over."""
     try:
         connection = Http1(load, session, context)
     except (OSError, ValueError) as error:
@@ -395,7 +395,7 @@ def streams(load, name, at_once=4, wait=0.15, most=200):
 
 
 def resumptions(load, name, version, wait=0.04, port=None):
-    """Handshakes with the newest session. The first one of a client is a full one, and no other."""
+    """Does handshakes with the newest session. Only the first handshake of a client may be a full one."""
     context, session = load.new_context(version), None
     while not load.over.is_set():
         try:

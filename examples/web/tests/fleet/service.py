@@ -14,7 +14,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 WEB = pathlib.Path(os.environ.get("BOWLINE_WEB", ROOT / "target" / "release" / "web"))
-# The events that are kept. The others only cost time.
+# The events that are kept. Keeping all of them would take too much time.
 KEPT = ("draining", "drained", "reloaded", "reload_failed")
 
 
@@ -25,7 +25,7 @@ def free_port():
 
 
 def wait_for(what, check, seconds=30.0):
-    """Waits until `check` returns something true, and returns it."""
+    """Waits until `check` returns a true value, and returns that value."""
     end = time.monotonic() + seconds
     while True:
         found = check()
@@ -204,7 +204,7 @@ class Fleet:
     def _start_haproxy(self):
         self.port = free_port()
         self.stats = str(self.dir / "haproxy.sock")
-        # The statistics are only for the test. The configuration itself is used as it is.
+        # Only the statistics are added for the test. The configuration itself is not changed.
         extra = self.dir / "stats.cfg"
         extra.write_text(f"global\n    stats socket {self.stats} mode 600 level admin\n")
         environment = {**os.environ, "BOWLINE_BIND": f"127.0.0.1:{self.port}"}
@@ -238,7 +238,7 @@ class Fleet:
         raise AssertionError(f"HAProxy knows no server {number + 1}")
 
     def is_up(self, number):
-        """HAProxy sends clients there, and the last check has succeeded."""
+        """Whether HAProxy sends clients to this server, and the last health check has succeeded."""
         row = self.state(number)
         return row["status"] == "UP" and row["check_status"].lstrip("* ") == "L7OK" and row["check_code"] == "200"
 

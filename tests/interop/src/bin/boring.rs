@@ -39,7 +39,7 @@ fn context(options: &Options, kept: &Kept) -> std::result::Result<SslContext, bo
         let wire: Vec<u8> = [&[name.len() as u8], name.as_bytes()].concat();
         if options.server {
             builder.set_alpn_select_callback(move |_, offered| match select_next_proto(&wire, offered) {
-                // Of the client's list, which lives long enough.
+                // The choice is borrowed from the client's list, which lives long enough.
                 Some(_) => Ok(&offered[1..=usize::from(offered[0])]),
                 None => Err(AlpnError::ALERT_FATAL),
             });
@@ -138,7 +138,7 @@ fn run(
     })
 }
 
-/// `Read` of the stream takes an end without close_notify for a clean one.
+/// Reads, and reports an end without close_notify. The stream's own `Read` reports it as a clean end.
 fn read(stream: &mut SslStream<TcpStream>, buffer: &mut [u8]) -> Result<usize> {
     match stream.ssl_read(buffer) {
         Ok(n) => Ok(n),
@@ -183,7 +183,7 @@ fn play(options: &Options, stream: &mut SslStream<TcpStream>, report: &mut Repor
                 stream.shutdown().map_err(Error::other)?;
                 stream.get_ref().shutdown(Shutdown::Write)?;
             }
-            // The first call sends close_notify, the second one waits for the peer's.
+            // The first call sends close_notify. The second one waits for the close_notify of the peer.
             Step::Close => {
                 if stream.shutdown().map_err(Error::other)? == ShutdownResult::Sent {
                     stream.shutdown().map_err(Error::other)?;
@@ -196,7 +196,7 @@ fn play(options: &Options, stream: &mut SslStream<TcpStream>, report: &mut Repor
             }
             Step::Update => {
                 use foreign_types::ForeignTypeRef;
-                // SAFETY: the pointer is of a live session.
+                // SAFETY: the pointer belongs to a live session.
                 let done = unsafe {
                     boring_sys::SSL_key_update(stream.ssl().as_ptr(), boring_sys::SSL_KEY_UPDATE_REQUESTED as i32)
                 };

@@ -17,7 +17,7 @@ enum Tls {
 
 fn tls(options: &Options) -> Result<Tls, Error> {
     let version = if options.tls13 { TlsVersion::V1_3 } else { TlsVersion::V1_2 };
-    // The builders have the same methods, but no trait.
+    // The two builders have the same methods, but no common trait.
     macro_rules! common {
         ($builder:expr) => {{
             let mut builder = $builder.min_version(version).max_version(version).alpn(&options.alpn);
@@ -141,7 +141,7 @@ async fn play(
                 }
             },
             Step::Half => connection.close_write().await?,
-            // What follows every script.
+            // After every script, the connection is closed anyway.
             Step::Close => {}
             Step::Abort => connection.abort(),
             Step::Fin | Step::Update => panic!("bowline does not offer {step:?}"),

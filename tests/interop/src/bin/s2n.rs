@@ -14,7 +14,7 @@ use s2n_tls_tokio::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The ticket that came last.
+/// Keeps the newest ticket.
 #[derive(Clone, Default)]
 struct Kept(Arc<Mutex<Option<Vec<u8>>>>);
 
@@ -53,7 +53,8 @@ impl s2n_tls::connection::Builder for Resuming {
 fn config(options: &Options, kept: &Kept) -> std::result::Result<Config, s2n_tls::error::Error> {
     let file = |path: &str| std::fs::read(path).expect("a file");
     let mut builder = Builder::new();
-    // bowline offers one version only, and one group where that matters.
+    // This policy allows more than one version and group. bowline offers only one version, and only one group where
+    // that matters.
     builder.set_security_policy(&security::DEFAULT_PQ)?;
     builder.with_system_certs(false)?;
     builder.trust_pem(&file(&options.ca))?;
@@ -163,7 +164,7 @@ async fn play(options: &Options, stream: &mut TlsStream<TcpStream, Connection>, 
                     break;
                 }
             },
-            // `shutdown` sends close_notify and FIN, and reading goes on.
+            // `shutdown` sends close_notify and FIN, and reading continues.
             Step::Half | Step::Close => stream.shutdown().await?,
             Step::Fin => {
                 stream.flush().await?;
@@ -177,7 +178,7 @@ async fn play(options: &Options, stream: &mut TlsStream<TcpStream, Connection>, 
             Step::Update => {
                 let connection: &mut Connection = stream.as_mut();
                 if connection.request_key_update(PeerKeyUpdate::KeyUpdatedRequested).is_err() {
-                    // s2n offers its own update only, without the request.
+                    // s2n has a call for an update of its own key only, without a request.
                     connection.request_key_update(PeerKeyUpdate::KeyUpdateNotRequested).map_err(Error::other)?;
                 }
             }

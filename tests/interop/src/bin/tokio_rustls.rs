@@ -129,7 +129,7 @@ async fn play(options: &Options, stream: &mut TlsStream<TcpStream>, report: &mut
                     break;
                 }
             },
-            // `shutdown` sends close_notify and FIN, and reading goes on.
+            // `shutdown` sends close_notify and FIN, and reading continues.
             Step::Half | Step::Close => stream.shutdown().await?,
             Step::Fin => {
                 stream.flush().await?;
