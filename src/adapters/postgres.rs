@@ -99,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Conne
 pub struct PostgresStream<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(TlsConnection<Stream<S>>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> PostgresStream<S> {
-    /// The handle of the connection.
+    /// The [`Control`] of the connection.
     pub fn control(&self) -> Control {
         self.0.control()
     }

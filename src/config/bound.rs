@@ -69,7 +69,7 @@ impl Sessions {
         Self { inner: RwLock::new(inner), provider, keys: None }
     }
 
-    /// With keys that servers share.
+    /// A ticketer with keys that servers share.
     pub(super) fn shared(keys: TicketKeys, provider: &CryptoProvider) -> Result<Self, Error> {
         Ok(Self { keys: Some(keys.clone()), ..Self::new(Some(keys.ticketer(provider)?), None) })
     }

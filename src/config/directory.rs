@@ -77,7 +77,7 @@ impl Directory {
         }
     }
 
-    /// In the order of the names.
+    /// The identities, in the order of their names.
     pub(super) fn identities(&self) -> impl Iterator<Item = Identity> + use<'_> {
         self.found.iter().map(|(name, files)| {
             let identity = Identity::pem_files(&files.chain, &files.key).label(name);

@@ -13,22 +13,22 @@ use super::ticket_keys::KeyFiles;
 use super::volume::Volumes;
 use crate::error::Error;
 
-/// How the tickets of a server are encrypted.
+/// The encryption of a server's tickets.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Ticketer {
-    /// With a random key of this configuration.
+    /// The configuration makes a random key.
     #[default]
     Own,
-    /// As the application has chosen.
+    /// The application has set a ticketer.
     Chosen(Arc<dyn ProducesTickets>),
-    /// With keys that servers share.
+    /// Servers share the keys.
     Keys(TicketKeys),
-    /// With keys that servers share, from files.
+    /// Servers share the keys, which come from files.
     Files(KeyFiles),
 }
 
 impl Hash for Ticketer {
-    /// The identity of the application's ticketer or of the handle of the keys: it is different for any two that exist
+    /// Hashes the identity of the application's ticketer or of the `TicketKeys`: it is different for any two that exist
     /// at the same time.
     fn hash<H: Hasher>(&self, state: &mut H) {
         std::mem::discriminant(self).hash(state);

@@ -57,7 +57,7 @@ impl Volumes {
         }
     }
 
-    /// A file could not be read.
+    /// Records that a file could not be read.
     pub(super) fn note_failure(&mut self) {
         self.has_failed = true;
     }

@@ -76,7 +76,7 @@ impl ClientHello {
         self.has_ech
     }
 
-    /// The body of the message.
+    /// Parses the body of the message.
     fn read(mut body: &[u8]) -> Option<Self> {
         let body = &mut body;
         let legacy_version = number(take(body, 2)?).into();

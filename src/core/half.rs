@@ -70,7 +70,7 @@ impl SendHalf {
         Ok(())
     }
 
-    /// The application aborts.
+    /// Changes the state for an abort by the application.
     pub fn abort(&mut self) {
         *self = Self::Aborted;
     }
@@ -168,7 +168,7 @@ impl RecvHalf {
         }
     }
 
-    /// The application aborts.
+    /// Changes the state for an abort by the application.
     pub fn abort(&mut self) {
         *self = Self::Aborted;
     }

@@ -69,7 +69,7 @@ impl Outcome {
         Self::ALL.into_iter().find(|outcome| *outcome as u8 == code)
     }
 
-    /// [`Reason::name`].
+    /// The same word as [`Reason::name`].
     pub fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",

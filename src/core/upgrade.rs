@@ -41,7 +41,7 @@ impl Upgrade {
         Ok(())
     }
 
-    /// The handshake succeeded.
+    /// Changes the state after a successful handshake.
     pub fn secured(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Handshaking => Self::Settled,
@@ -60,7 +60,7 @@ impl Upgrade {
         Ok(())
     }
 
-    /// Both sides have sent close_notify.
+    /// Changes the state after both sides have sent close_notify.
     pub fn unwrapped(&mut self) -> Result<(), Refused> {
         *self = match self {
             Self::Unwrapping => Self::Settled,
@@ -69,8 +69,8 @@ impl Upgrade {
         Ok(())
     }
 
-    /// Leftover bytes were refused, a handshake failed, or the connection was lost. The first failure is kept (rule:
-    /// end-5).
+    /// Records a failure: leftover bytes were refused, a handshake failed, or the connection was lost. The first failure
+    /// is kept (rule: end-5).
     pub fn fail(&mut self, error: Error) {
         match self {
             Self::Settled | Self::Quiescing | Self::Handshaking | Self::Unwrapping => {

@@ -23,7 +23,7 @@ pub(super) const READY: u8 = b'r';
 /// From the predecessor: it has removed its Unix socket.
 pub(super) const CLOSED: u8 = b'c';
 
-/// Checks a name for a socket.
+/// Checks that this is a valid name for a socket.
 pub(super) fn check_name(name: &str) -> io::Result<()> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.is_empty() && name.len() <= LONGEST_NAME && name.bytes().all(is_plain) {

@@ -242,7 +242,7 @@ impl DeferredConn {
         self.answers.is_held()
     }
 
-    /// Nothing can be sent any more.
+    /// Records that nothing can be sent any more.
     pub(super) fn lose_sending(&mut self) -> ProducerCall {
         self.outbox.lose();
         if self.answers.is_held() {

@@ -13,7 +13,7 @@ pub(super) struct Handshakes {
 }
 
 impl Handshakes {
-    /// A handshake begins. Returns its number.
+    /// Records a handshake that begins, and returns its number.
     pub(super) fn begin(&mut self, peer: Option<IpAddr>) -> u64 {
         self.count += 1;
         self.of_peer.entry(peer).or_default().push_back(self.count);

@@ -52,7 +52,7 @@ impl PeerCounts {
         }
     }
 
-    /// The limit.
+    /// The largest number of connections for each peer.
     pub(crate) fn max(&self) -> usize {
         self.max
     }

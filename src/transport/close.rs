@@ -130,7 +130,7 @@ pub(crate) struct LastReceived {
 }
 
 impl LastReceived {
-    /// Now.
+    /// Starts with the present time, and with no received bytes.
     pub(crate) fn now() -> Self {
         Self { at: Instant::now(), bytes: 0 }
     }

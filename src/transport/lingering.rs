@@ -81,7 +81,7 @@ impl<T: Transport> Lingering<T> {
         Self { transport, last_received: LastReceived::now(), closing: None, reader: None }
     }
 
-    /// The transport.
+    /// The transport in this wrapper.
     pub fn get_ref(&self) -> &T {
         &self.transport
     }

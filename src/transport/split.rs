@@ -102,7 +102,7 @@ impl<R, W> std::error::Error for ReuniteError<R, W> {}
 
 /// The half of a connection that reads.
 pub trait OwnedReadHalf: AsyncRead + AsyncBufRead + fmt::Debug + Send + Unpin + 'static {
-    /// The handle of the connection.
+    /// The [`Control`] of the connection.
     fn control(&self) -> Control;
     /// The state of the half.
     fn status(&self) -> RecvHalf;
@@ -111,7 +111,7 @@ pub trait OwnedReadHalf: AsyncRead + AsyncBufRead + fmt::Debug + Send + Unpin + 
 /// The half of a connection that writes. Its `shutdown` is [`close_write`](Transport::close_write): the connection
 /// stays open.
 pub trait OwnedWriteHalf: AsyncWrite + fmt::Debug + Send + Unpin + 'static {
-    /// The handle of the connection.
+    /// The [`Control`] of the connection.
     fn control(&self) -> Control;
     /// The state of the half.
     fn status(&self) -> SendHalf;

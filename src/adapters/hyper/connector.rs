@@ -130,12 +130,12 @@ impl Service<Uri> for HttpConnector {
 pub struct HttpConnection(TokioIo<Lingering<BoxConnection>>);
 
 impl HttpConnection {
-    /// The handle of the connection.
+    /// The [`Control`] of the connection.
     pub fn control(&self) -> Control {
         self.0.inner().control()
     }
 
-    /// The connection.
+    /// Returns the connection in this wrapper.
     pub fn into_inner(self) -> BoxConnection {
         self.0.into_inner().into_inner()
     }

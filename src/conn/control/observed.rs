@@ -109,14 +109,14 @@ impl Control {
         }
     }
 
-    /// A TLS handshake begins.
+    /// Records that a TLS handshake begins.
     pub(crate) fn note_handshake(&self) {
         if let Some(observed) = self.observed() {
             observed.set_handshake(Handshake::InProgress(Instant::now()));
         }
     }
 
-    /// A TLS session is ready.
+    /// Records that a TLS session is ready.
     pub(crate) fn note_secured(&self, facts: &Arc<SessionFacts>) {
         let before = self.0.facts.lock().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(facts));
         drop(before);
@@ -147,7 +147,7 @@ impl Control {
         self.tell_observers(move |observer, control| observer.handshake_failed(control, &reason, took));
     }
 
-    /// The client could have used TLS, but began in plaintext.
+    /// Records that the client could have used TLS, but began in plaintext.
     pub(crate) fn note_plaintext(&self) {
         if self.observed().is_some() {
             self.tell_observers(|observer, control| observer.began_in_plaintext(control));

@@ -32,7 +32,7 @@ impl SharedSocket {
         Self { stream, waiting: Waiting::default() }
     }
 
-    /// Always `Some` on Linux.
+    /// The socket. Always `Some` on Linux.
     #[inline]
     pub(crate) fn get(&self) -> Option<SocketRef<'_>> {
         Some(SocketRef(&self.stream))

@@ -25,7 +25,7 @@ impl SharedSocket {
         Self { stream: Mutex::new(Some(Arc::new(stream))), waiting: Waiting::default() }
     }
 
-    /// `None` after a reset.
+    /// The socket; `None` after a reset.
     pub(crate) fn get(&self) -> Option<SocketRef<'_>> {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

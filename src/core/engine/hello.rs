@@ -37,7 +37,7 @@ impl Default for Hello {
 }
 
 impl Hello {
-    /// A hello that is not read.
+    /// A reader that ignores the hello.
     pub(super) fn unwanted() -> Self {
         Self::Done(None)
     }

@@ -135,7 +135,7 @@ impl AnyEngine {
         exported.unwrap_or_else(|error| Err(SessionError::Export(error)))
     }
 
-    /// [`Engine::open`]; a panic is a failure.
+    /// Calls [`Engine::open`], and treats a panic as a failure.
     pub(super) fn open(&mut self, input: &mut Buffer, record: usize, reader: &mut [u8]) -> Result<usize, Error> {
         guarded(|| either!(self, engine => engine.open(input, record, reader)))
     }

@@ -23,7 +23,7 @@ pub(super) enum Framing {
 }
 
 impl Framing {
-    /// A complete record has arrived.
+    /// Records that a complete record has arrived.
     pub(super) fn handle_record(&mut self) {
         if *self == Self::FirstRecord {
             *self = Self::Records;

@@ -11,7 +11,7 @@ use crate::error::Reason;
 
 /// The events that the states of both directions have.
 pub(super) trait HalfState {
-    /// The application aborts.
+    /// Ends the half because the application has aborted.
     fn abort(&mut self);
     /// This layer has failed, or the connection has ended for another reason.
     fn lose(&mut self, reason: Reason);

@@ -73,12 +73,12 @@ impl PkiFiles {
         &self.ca_pem
     }
 
-    /// The server.
+    /// The identity of the server.
     pub fn server(&self) -> &Identity {
         &self.server
     }
 
-    /// The client.
+    /// The identity of the client.
     pub fn client(&self) -> &Identity {
         &self.client
     }

@@ -129,7 +129,7 @@ impl Profile {
         }
     }
 
-    /// With a key of this kind.
+    /// Makes a certificate with a key of this kind.
     pub fn key(mut self, kind: KeyKind) -> Self {
         self.key = kind;
         self
@@ -141,13 +141,13 @@ impl Profile {
         self
     }
 
-    /// Expired yesterday.
+    /// Makes a certificate that expired yesterday.
     pub fn expired(mut self) -> Self {
         self.validity = Validity::UntilYesterday;
         self
     }
 
-    /// Valid from tomorrow.
+    /// Makes a certificate that is valid from tomorrow.
     pub fn not_yet_valid(mut self) -> Self {
         self.validity = Validity::FromTomorrow;
         self
@@ -165,7 +165,7 @@ impl Profile {
         self
     }
 
-    /// Self-signed.
+    /// Makes a self-signed certificate.
     pub fn self_signed(mut self) -> Self {
         self.signer = Signer::Itself;
         self
