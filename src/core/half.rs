@@ -16,7 +16,7 @@ pub struct Refused;
 /// How a receive half ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum End {
-    /// By the layer's own marker.
+    /// The half ended by the layer's own marker.
     Clean,
     /// The layer below ended first: the received data may be incomplete.
     Truncated,

@@ -14,9 +14,9 @@ pub enum EndRequest {
     /// Nothing: no end was requested.
     #[default]
     None,
-    /// Our send half.
+    /// The end of our send half.
     CloseWrite,
-    /// The connection.
+    /// The end of the connection.
     Close,
 }
 

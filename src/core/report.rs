@@ -125,13 +125,13 @@ pub enum LayerKind {
 pub enum Received {
     /// The peer has not ended its half: it was open when we closed.
     Nothing,
-    /// With its marker: FIN on TCP, close_notify on TLS.
+    /// The peer sent its marker: FIN on TCP, close_notify on TLS.
     Marker,
     /// The layer below ended without the marker.
     BareEnd,
-    /// With RST.
+    /// The peer sent RST.
     Reset,
-    /// With a failure of another kind.
+    /// The half ended with a failure of another kind.
     Failure,
 }
 

@@ -248,7 +248,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 }
 
-/// Sending.
+/// The steps that send.
 impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Writes the bytes that are due. Ready: our half has ended, more can be written, or another operation is next.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Option<Next>> {
@@ -357,7 +357,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     }
 }
 
-/// Ends and time limits.
+/// The steps that handle ends and time limits.
 impl<P: Protocol, T: Transport> Runner<P, T> {
     /// Reports the end of the peer's half that a close has waited for. Any other end is reported when it is read,
     /// after the data before it. If a lost connection has undelivered data, the end after that data is never read,

@@ -68,7 +68,7 @@ impl Wakers {
     }
 }
 
-/// A set of parts.
+/// A set of the relay's [`Part`]s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ready(u8);
 

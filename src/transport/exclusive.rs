@@ -19,7 +19,7 @@ impl<'a> Exclusive<'a> {
     }
 }
 
-/// The handle of the transport.
+/// Shows the `Control` of the transport, or `<in use>`.
 impl fmt::Debug for Exclusive<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.try_lock() {

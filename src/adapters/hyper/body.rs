@@ -18,7 +18,7 @@ const KEPT: Duration = Duration::from_secs(1);
 /// Nothing is read from it in this time, and flow control stops the client.
 #[derive(Debug)]
 pub struct RequestBody {
-    /// Empty only in a drop.
+    /// `None` only while this value is dropped.
     body: Option<Incoming>,
     is_http2: bool,
 }

@@ -15,7 +15,7 @@ use crate::transport::lingering::Lingering;
 /// The I/O of a connection that a [`Server`](super::Server) serves. An upgraded connection can be downcast to this type
 /// (`hyper_util::server::conn::auto::upgrade::downcast`).
 pub struct Io<T: Transport> {
-    /// Empty only in a drop.
+    /// `None` only while this value is dropped.
     io: Option<TokioIo<Lingering<T>>>,
     /// `shutdown` has ended, so a drop has nothing to close. The library may drop the value without it.
     is_shut_down: bool,

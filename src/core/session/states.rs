@@ -3,9 +3,9 @@
 /// The progress of our close_notify, the marker of the send half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CloseNotify {
-    /// Not sealed yet.
+    /// Our close_notify is not sealed yet.
     Unsealed,
-    /// In the queue, or sent.
+    /// Our close_notify is in the queue, or was sent.
     Sealed,
     /// The peer's close_notify came after ours had left.
     Answered,

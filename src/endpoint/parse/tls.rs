@@ -131,7 +131,7 @@ pub(crate) struct ServerText {
 /// The client certificates that a server requires.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Clients {
-    /// The file of their CA.
+    /// The file with the CA of the clients.
     ca: String,
     /// Clients without a certificate are accepted too.
     is_optional: bool,

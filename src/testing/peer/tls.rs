@@ -81,7 +81,7 @@ impl RawTls {
     }
 }
 
-/// Sending.
+/// Methods that send.
 impl RawTls {
     /// Queues data, in as many records as necessary.
     pub fn data(&mut self, bytes: &[u8]) -> &mut Self {
@@ -201,7 +201,7 @@ impl RawTls {
     }
 }
 
-/// Receiving.
+/// Methods that receive.
 impl RawTls {
     /// Waits until this many bytes of plaintext were received in total, or until the end.
     pub async fn receive(&mut self, bytes: usize) -> &[u8] {

@@ -87,7 +87,7 @@ enum Progress {
     /// The server lists its capabilities.
     #[default]
     Greeting,
-    /// STARTTLS was one of them.
+    /// STARTTLS was one of the capabilities.
     Offered,
     /// We have asked for TLS.
     Asked,

@@ -18,7 +18,7 @@ enum State {
     Features,
     /// Inside the features, at this depth of elements.
     Inside { depth: usize },
-    /// The answer.
+    /// The answer to our request for TLS.
     GoAhead,
     /// `</proceed>`
     EndOfGoAhead,

@@ -95,7 +95,7 @@ impl Records {
     }
 }
 
-/// Sealing.
+/// Methods that seal records.
 impl Records {
     /// Seals data, and returns the number of bytes. In TLS 1.3, the last record of a key is the KeyUpdate to the next
     /// key. TLS 1.2 has no next key, so the last record is reserved for the alert that ends the session.
@@ -218,7 +218,7 @@ impl Records {
     }
 }
 
-/// Opening.
+/// Methods that open records.
 impl Records {
     /// Opens one record: into `reader` if the record fits, otherwise in place. Records without data are processed here,
     /// and none of their bytes stay in `reader`.

@@ -73,11 +73,11 @@ pub(crate) struct Pump<T> {
 /// may also end without us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LayerEnd {
-    /// We end it after our marker.
+    /// We end the layer below after our marker.
     Due,
     /// The layer stays open, because of a downgrade.
     Stays,
-    /// We have ended it.
+    /// We have ended the layer below.
     Done,
 }
 
