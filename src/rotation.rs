@@ -2,7 +2,7 @@
 //!
 //! Time is divided into intervals of equal length, and each interval has one key. The store decides which one: every
 //! server proposes a key for this interval and for the next one, and the store keeps the first proposal. So the servers
-//! need no leader, and every server has a key for one interval before servers seal tickets with it.
+//! need no leader, and every server knows a key one interval before any server seals tickets with it.
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -118,7 +118,8 @@ where
     F: Future<Output = Result<T, Error>>,
 {
     /// `connect` makes one attempt. It should have a deadline, as [`Connector`](crate::Connector) and handshakes have.
-    /// The defaults: the default [`Backoff`], no limit on attempts, and a connection has settled after 10 seconds.
+    /// The defaults are the default [`Backoff`], no limit on attempts, and a
+    /// [`settled_after`](Self::settled_after) of 10 seconds.
     pub fn new(connect: C) -> Self {
         Self {
             connect,
@@ -170,8 +171,8 @@ where
     ///
     /// # Errors
     /// [`GaveUp`] at the limits that were set, or at once if this side caused the error ([`Blame::Us`]), because
-    /// waiting does not repair a wrong configuration. After that, this method may be called again. It then counts attempts
-    /// and time from zero.
+    /// waiting does not repair a wrong configuration. After that, this method may be called again. It then counts
+    /// attempts and time from zero.
     ///
     /// # Cancel safety
     /// Cancel safe. The next call continues a wait where it was. A running attempt is dropped and does not count.

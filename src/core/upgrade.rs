@@ -89,9 +89,9 @@ impl Upgrade {
 /// The decision about bytes that were received before the upgrade and not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// There are none, or they are the first bytes of TLS: pass them to the session.
+    /// There are no such bytes, or they are the first bytes of TLS: pass them to the session.
     Admit,
-    /// There are other bytes, which end the connection.
+    /// The bytes are not the start of TLS, so they end the connection (rule: upgrade-2).
     Refuse {
         /// The number of bytes.
         count: usize,

@@ -332,7 +332,7 @@ impl Conn for DeferredConn {
         let too_late = self.control().is_cut()
             || (!self.producer_state.is_there() && self.outbox.requested_end() != EndRequest::None);
         match self.producer_state.handle(event) {
-            // rule: flow-1
+            // rule: flow-1: a second producer is refused.
             Err(_) => return Err(Error::Producer),
             Ok(ProducerCall::Stop) => self.too_late.push(producer),
             Ok(_) if too_late => {

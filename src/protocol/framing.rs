@@ -25,7 +25,8 @@ pub(super) struct Framing<C> {
     pub(super) is_used: bool,
     /// The protocol reads raw bytes instead of messages.
     pub(super) is_raw: bool,
-    /// Data is being delivered, so a change between messages and raw bytes takes effect by itself.
+    /// Data is being delivered. If a callback changes between messages and raw bytes, this delivery continues in the
+    /// new mode, so no other one is started.
     pub(super) is_delivering: bool,
     /// The decoder has failed without consuming a byte.
     pub(super) is_stuck: bool,

@@ -53,7 +53,7 @@ impl Direction {
         let other = state.waiting.take();
         let woken = match result {
             Poll::Ready(_) => other,
-            // A waker of the same task is left from its previous poll, and that task needs no wake-up.
+            // If this task has left the waker itself, at its previous poll, it needs no wake-up.
             Poll::Pending => other.filter(|other| !other.will_wake(cx.waker())),
         };
         if result.is_pending() {

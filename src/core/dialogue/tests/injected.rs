@@ -9,7 +9,8 @@ fn places(script: &[Do]) -> Vec<usize> {
     (0..script.len()).filter(|n| matches!(script[*n], Say(_))).collect()
 }
 
-/// Plays a script in which the peer sends other bytes at one place, in one segment and in two.
+/// Plays the script up to `place`. There, the peer sends the bytes `said` and not those of the script. This is done
+/// twice: the two parts of `said` arrive in one segment, and then in two.
 fn with(side: fn(&str) -> Side, dialogue: &str, script: &[Do], place: usize, said: (&[u8], &[u8])) -> [Outcome; 2] {
     [false, true].map(|is_cut| {
         let mut peer = side(dialogue);

@@ -56,8 +56,8 @@ macro_rules! drive {
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => {
                     false
                 }
-                // Not reached: rustls could exchange data only after the handshake, when it gets no more input, and
-                // early data is turned off.
+                // Not reached. The other states exchange application data. Early data is turned off, and rustls gets no
+                // input after the handshake.
                 Ok(_) => break Err(Error::HandshakeNotComplete),
                 Err(error) => break Err(error),
             };
