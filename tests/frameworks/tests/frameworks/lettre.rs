@@ -36,7 +36,10 @@ impl AsyncRead for Smtp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.greeting.read(buf.initialize_unfilled())? {
             0 => Pin::new(&mut self.io).poll_read(cx, buf),
-            count => Poll::Ready(Ok(buf.advance(count))),
+            count => {
+                buf.advance(count);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
