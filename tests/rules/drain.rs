@@ -238,7 +238,21 @@ async fn the_deadline_aborts_the_rest_and_the_report_counts_them() {
         }
     }
     assert_eq!(group.connections(), 10);
-    let report = timeout(BOUND, group.drain(Duration::from_millis(100))).await.unwrap();
+    let draining = tokio::spawn({
+        let group = group.clone();
+        async move { group.drain(BOUND).await }
+    });
+    // However slow the seven are, the deadline comes after them.
+    timeout(BOUND, async {
+        while group.connections() > 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    tokio::time::pause();
+    let report = draining.await.unwrap();
+    tokio::time::resume();
     assert_eq!(
         (
             report.total(),
