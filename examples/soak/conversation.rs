@@ -86,7 +86,7 @@ pub(crate) async fn client(
                 Fault::Rst(at) => direction.rst_after(at),
                 Fault::Stall(at) => direction.stall_after(at),
                 Fault::Corrupt(at) => direction.corrupt(at + 8),
-                Fault::Slow => direction.slow(100_000),
+                Fault::Slow => direction.slow(1_000_000),
             };
             Some(meddler)
         }
