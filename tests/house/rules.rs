@@ -36,7 +36,7 @@ const GROUPS: [(&str, usize); 23] = [
     ("accept", 6),
     ("hello", 3),
     ("proxy", 7),
-    ("idle", 4),
+    ("idle", 5),
     ("traffic", 2),
     ("observe", 4),
     ("retry", 2),

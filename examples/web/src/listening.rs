@@ -10,6 +10,7 @@ use tokio::net::lookup_host;
 use crate::Failure;
 use crate::args::Args;
 use crate::common::args::Usage;
+use crate::serve::GONE;
 use crate::state::Web;
 
 /// The names of the sockets in a handover.
@@ -130,6 +131,7 @@ async fn open_metrics(args: &Args) -> Result<Option<Listener>, Error> {
 fn builder(args: &Args, web: &Web) -> ListenerBuilder {
     // HTTP itself detects an incomplete message, and many clients end without close_notify.
     let policy = Policy::default().handshake_timeout(args.handshake_timeout).truncation(Truncation::Tolerate);
+    let policy = policy.idle_timeout(GONE);
     let policy = policy.observer(Arc::clone(&web.watch) as Arc<dyn Observer>);
     let policy = policy.observer(Arc::clone(&web.metrics) as Arc<dyn Observer>);
     let mut builder = Listener::builder().policy(policy).group(&web.group).finish_on_drain(true);

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -18,12 +19,17 @@ use crate::state::Web;
 
 type Connection = UpgradableConnection<TcpConnection>;
 
+/// A connection on which nothing moves for this time ends in order. `deploy/haproxy.cfg` cuts it off a little later.
+const IDLE: Duration = Duration::from_secs(840);
+/// A connection whose client is gone, so that it does not end in order, is reset after this time.
+pub(crate) const GONE: Duration = Duration::from_secs(1200);
+
 /// Serves the connections of a listener until the drain. Returns after the last one has ended.
 pub(crate) async fn serve(listener: Listener, web: Arc<Web>) -> Result<(), Error> {
     let listener = TlsListener::builder().tls_or_plaintext(listener, web.tls.clone());
     let router = TowerToHyperService::new(app::router(Arc::clone(&web)));
     let service = service_fn(move |request: Request<RequestBody>| answer(router.clone(), request));
-    Server::new().answer_plaintext(not_tls()).serve(WithSpaceInLog { listener, web }, service).await
+    Server::new().idle_timeout(IDLE).answer_plaintext(not_tls()).serve(WithSpaceInLog { listener, web }, service).await
 }
 
 /// Accepts a connection when the log has space.

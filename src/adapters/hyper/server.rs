@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::ready;
+use std::future::{pending, ready};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 use super::accept::Accept;
 use super::body::RequestBody;
@@ -58,6 +59,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// - While a request is processed, its connection is [busy](Control::busy): it does not count as idle (rule: idle-4).
 /// - A drain ends each connection after the answers to its requests: with `connection: close` in HTTP/1, with GOAWAY in
 ///   HTTP/2. A connection without a request so far gets [a short time](Self::first_request) for its first one.
+/// - A connection that nobody uses can [end in order](Self::idle_timeout).
 /// - Each connection ends with a complete close ([`Lingering`](crate::Lingering)), even if hyper drops it without a
 ///   shutdown.
 /// - The answer to a request whose body was not read reaches the client, also over HTTP/2 ([`RequestBody`]).
@@ -66,6 +68,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 pub struct Server {
     http: Builder<TokioExecutor>,
     first_request: Duration,
+    idle: Option<Duration>,
     on_error: Option<OnError>,
     to_plaintext: Option<Arc<Response<String>>>,
 }
@@ -84,7 +87,7 @@ impl Server {
         let mut http = Builder::new(TokioExecutor::new());
         http.http1().timer(TokioTimer::new()).half_close(true);
         http.http2().timer(TokioTimer::new());
-        Self { http, first_request: Duration::from_secs(2), on_error: None, to_plaintext: None }
+        Self { http, first_request: Duration::from_secs(2), idle: None, on_error: None, to_plaintext: None }
     }
 
     /// Changes the settings of hyper, for example its time limits.
@@ -97,6 +100,17 @@ impl Server {
     /// connected still gets an answer.
     pub fn first_request(self, limit: Duration) -> Self {
         Self { first_request: limit, ..self }
+    }
+
+    /// Ends a connection in order on which no byte moves: after between three quarters of this time and this time.
+    /// Requests in progress are still answered, as in a drain (rule: idle-5). Default: no limit.
+    ///
+    /// hyper itself ends a connection of HTTP/1 30 seconds after its last answer, but neither an idle connection of
+    /// HTTP/2 nor a connection whose first request does not come. A balancer that does not decrypt can only cut an idle
+    /// connection off, so its limit has to be longer than this one. A client that is gone does not confirm the end:
+    /// [`Policy::idle_timeout`](crate::Policy::idle_timeout), with a longer time, resets its connection.
+    pub fn idle_timeout(self, limit: Duration) -> Self {
+        Self { idle: Some(limit), ..self }
     }
 
     /// Sets a callback for the error of each connection that [`serve`](Self::serve) serves and that fails in HTTP or in
@@ -242,18 +256,41 @@ impl Server {
         }
     }
 
-    /// Waits for the drain, and then for the first request of a new connection.
+    /// Waits until the connection is idle, or for the drain and then for the first request of a new connection.
     async fn should_stop(&self, control: &Control, first: &First) {
-        control.draining().await;
-        until(after(Some(self.first_request)), first.noted()).await;
+        let drained = async {
+            control.draining().await;
+            until(after(Some(self.first_request)), first.noted()).await;
+        };
+        tokio::select! {
+            () = drained => {}
+            () = self.is_idle(control) => {}
+        }
+    }
+
+    /// Waits until no byte has moved for a time. The bytes are compared four times in this time, so that a connection in
+    /// use costs almost nothing.
+    async fn is_idle(&self, control: &Control) {
+        let Some(limit) = self.idle else { return pending().await };
+        let (mut before, mut unchanged) = (control.traffic(), 0);
+        while unchanged < 3 {
+            sleep(limit / 4).await;
+            let now = control.traffic();
+            unchanged = if now == before { unchanged + 1 } else { 0 };
+            before = now;
+        }
     }
 }
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("first_request", &self.first_request).finish_non_exhaustive()
+        let Self { first_request, idle, .. } = self;
+        f.debug_struct("Server").field("first_request", first_request).field("idle", idle).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 /// How hyper has ended a connection.
 enum End {
