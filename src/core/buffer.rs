@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::buffer_pool;
 
-/// If a queue holds at most this many bytes when its owner has to wait, the memory beyond those bytes is released.
+/// If a queue holds at most this many bytes when its owner has to wait for I/O, its unused capacity is released.
 const LITTLE: usize = 8 << 10;
 /// A capacity above this was made for more than the start of a record. If only a few bytes are queued, they move to a
 /// smaller piece of memory.

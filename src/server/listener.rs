@@ -98,9 +98,9 @@ impl Listener {
     /// (`SO_ATTACH_REUSEPORT_CBPF`, `TCP_FASTOPEN`), and returns what it returned. `None` if the sockets are closed:
     /// after a drain has begun, and after `accept` has returned [`Error::Bind`].
     ///
-    /// Do not accept from a descriptor, or make it blocking. A lock is held during the call, so `f` must not use this
-    /// listener. A duplicate of the descriptor keeps the socket listening after a drain, for example for the next
-    /// version of the service.
+    /// Do not accept from a descriptor, and do not make it blocking. A lock is held during the call, so `f` must not
+    /// use this listener. A duplicate of the descriptor keeps the socket listening after a drain, for example for the
+    /// next version of the service.
     #[cfg(unix)]
     #[doc(alias = "AsFd")]
     pub fn with_fds<R>(&self, mut f: impl FnMut(std::os::fd::BorrowedFd<'_>) -> R) -> Option<Vec<R>> {
@@ -109,7 +109,7 @@ impl Listener {
 
     /// Calls `f` with each socket, for options that this crate does not know, and returns what it returned. `None` if
     /// the sockets are closed: after a drain has begun, and after `accept` has returned [`Error::Bind`]. Do not accept
-    /// from a socket, or make it blocking. A lock is held during the call, so `f` must not use this listener.
+    /// from a socket, and do not make it blocking. A lock is held during the call, so `f` must not use this listener.
     #[cfg(windows)]
     #[doc(alias = "AsSocket")]
     pub fn with_sockets<R>(&self, mut f: impl FnMut(std::os::windows::io::BorrowedSocket<'_>) -> R) -> Option<Vec<R>> {

@@ -26,7 +26,7 @@ pub(super) async fn drive<C>(machine: &mut Machine, connection: &mut C, goal: Go
 where
     C: UpgradableTransport + ?Sized,
 {
-    // This is checked first, because a go-ahead cannot be taken back.
+    // This is checked before the dialogue begins, because a server cannot take back an answer that agrees to TLS.
     connection.may_start_tls()?;
     let control = connection.control();
     let deadline = after(control.policy().handshake_timeout);

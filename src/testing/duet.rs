@@ -229,7 +229,7 @@ async fn deliver(from: &mut Side, to: &mut Side, most: usize) -> usize {
                 let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut *sink).poll_write(cx, filled))).await;
             }
         }
-        // RST: dropping the other end of the pipe resets the receiving side.
+        // The sender has reset its connection. Dropping our end of the receiver's pipe resets the receiver too.
         Poll::Ready(Err(_)) => {
             from.has_read_end = true;
             to.far = None;

@@ -153,7 +153,7 @@ impl Control {
         });
         drop(places);
         if self.is_gone() {
-            // The connection ended during this call. It may have dropped its values before this one was added.
+            // The connection ended during this call, and may have released its places before this place was added.
             self.release_places();
         }
     }

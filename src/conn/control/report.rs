@@ -60,7 +60,7 @@ impl Control {
         }
     }
 
-    /// The reason of the end, if it is known.
+    /// The reason of the end. If no reason was noted, it is [`Reason::Reset`] or [`Reason::Dropped`].
     pub(super) fn reason(&self) -> Reason {
         if let Some(report) = self.kept_report() {
             return report.reason.clone();

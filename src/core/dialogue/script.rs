@@ -19,7 +19,7 @@ pub(super) trait Script: Send + Sync {
 /// The next step of a dialogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Wait for the peer's next unit: a line, a tag or a message.
+    /// Wait for the peer's next unit: a line, an XML tag (XMPP) or a binary message.
     Listen,
     /// Start TLS, as soon as the output was sent.
     Agree,

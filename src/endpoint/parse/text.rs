@@ -83,7 +83,7 @@ pub(super) fn escape(value: &str) -> String {
     escaped
 }
 
-/// The same for an address. The colons between brackets are not separators.
+/// Escapes an address. The colons between the brackets of an IPv6 address are not separators, so they stay as they are.
 pub(super) fn escape_address(value: &str) -> String {
     match value.split_once(']') {
         Some((host, rest)) if value.starts_with('[') => format!("{host}]{}", escape(rest)),

@@ -37,8 +37,8 @@ fn ask_or_agree(is_asked: &mut bool, question: &str, out: &mut Vec<u8>) -> Resul
     Ok(Next::Listen)
 }
 
-/// RFC 9051 section 6.2.1. A server that greets with PREAUTH has left the state in which STARTTLS is allowed. Every
-/// server may send responses that nobody asked for at any time; they have no tag (section 7).
+/// RFC 9051 section 6.2.1. A server that greets with PREAUTH has left the state in which STARTTLS is allowed. At any
+/// time, a server may send responses that nobody asked for; they have no tag (section 7).
 #[derive(Default)]
 pub(super) struct Imap {
     /// The greeting has come, and we have asked for TLS.
