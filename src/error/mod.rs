@@ -167,6 +167,32 @@ impl Reason {
         }
     }
 
+    /// Whether this is an error of the system after which its socket is of no use. Other errors end one call, for
+    /// example because memory is short.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn ends_socket(&self) -> bool {
+        match self {
+            Self::Reset(_) | Self::TimedOut(Phase::Open | Phase::Close) => true,
+            Self::Io(error) => matches!(
+                error.kind(),
+                io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::NetworkDown
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::ConnectionRefused
+            ),
+            Self::Closed
+            | Self::Unconfirmed
+            | Self::Truncated(_)
+            | Self::Aborted
+            | Self::TimedOut(_)
+            | Self::Tls(_)
+            | Self::KeyExhausted
+            | Self::Dropped
+            | Self::Protocol(_) => false,
+        }
+    }
+
     fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::Closed | Self::Unconfirmed => io::ErrorKind::NotConnected,

@@ -20,7 +20,7 @@ const GROUPS: [(&str, usize); 23] = [
     ("write", 10),
     ("close", 16),
     ("half", 12),
-    ("end", 9),
+    ("end", 10),
     ("abort", 5),
     ("upgrade", 12),
     ("secure", 16),

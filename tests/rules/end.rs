@@ -4,8 +4,8 @@ use std::time::Duration;
 use bowline::testing::peer::RawTls;
 use bowline::testing::{Kind, pair_with, raw_tcp_pair, shared_pki};
 use bowline::{
-    Blame, CloseLimit, DrainGroup, End, Error, Listener, Phase, Policy, Reason, Reconnector, RecvHalf, TcpConnection,
-    TlsConnection, Transport, Truncation, chain,
+    Blame, CloseLimit, DrainGroup, End, Error, Listener, Phase, Policy, Reason, Reconnector, RecvHalf, SocketOptions,
+    Split, TcpConnection, TlsConnection, Transport, Truncation, chain,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -270,4 +270,50 @@ async fn a_handshake_that_cannot_send_its_flight_fails_at_once() {
     let ours = TcpConnection::new(ours, policy).unwrap();
     let error = timeout(BOUND, TlsConnection::accept(ours, &server_tls)).await.unwrap().unwrap_err();
     assert!(!matches!(error.reason(), Some(Reason::TimedOut(_))), "{error}");
+}
+
+/// Writes until the peer takes no more, and returns the error with which the system gives the peer up.
+#[cfg(target_os = "linux")]
+async fn write_until_given_up(writer: &mut (impl tokio::io::AsyncWrite + Unpin)) -> io::Error {
+    loop {
+        if let Err(error) = writer.write(&[0; 1 << 16]).await {
+            return error;
+        }
+    }
+}
+
+/// With a user timeout, Linux gives up a peer that takes nothing. It reports that once, and then the end of the input to
+/// readers and a broken pipe to writers.
+///
+/// rule: end-10, half-6
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_error_of_the_socket_is_the_reason_of_both_halves() {
+    let given_up = async |reader_is_first: bool| {
+        let (ours, _theirs) = raw_tcp_pair().await.unwrap();
+        let ours = TcpConnection::new(ours, Policy::default()).unwrap();
+        ours.set_user_timeout(Some(Duration::from_millis(50))).unwrap();
+        let (mut reader, mut writer) = ours.into_split();
+        let mut byte = [0];
+        if reader_is_first {
+            tokio::select! {
+                biased;
+                read = reader.read(&mut byte) => drop(read.unwrap_err()),
+                _ = write_until_given_up(&mut writer) => {}
+            }
+        }
+        let written = write_until_given_up(&mut writer).await;
+        let read = reader.read(&mut byte).await.expect_err("no clean end");
+        assert_eq!((written.kind(), read.kind()), (ErrorKind::TimedOut, ErrorKind::TimedOut), "{written}, {read}");
+    };
+    let over_tls = async {
+        let (mut ours, _theirs) = pair_with(Kind::Tls13, Policy::default()).await.unwrap();
+        ours.as_tcp().unwrap().set_user_timeout(Some(Duration::from_millis(50))).unwrap();
+        let error = write_until_given_up(&mut ours).await;
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        assert_eq!(ours.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::TimedOut);
+        let report = ours.close().await;
+        assert!(matches!(report.reason, Reason::TimedOut(Phase::Open)), "{report}");
+    };
+    timeout(BOUND, async { tokio::join!(given_up(false), given_up(true), over_tls) }).await.unwrap();
 }

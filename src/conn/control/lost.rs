@@ -25,7 +25,7 @@ impl Control {
         loop {
             let mut told = pin!(self.0.going.notified());
             told.as_mut().enable();
-            if self.is_ended() || self.is_cut() || self.was_reset() {
+            if self.is_ended() || self.is_cut() || self.failure().is_some() {
                 // rule: life-6. Every further call returns at once too, so it costs budget.
                 return consume_budget().await;
             }

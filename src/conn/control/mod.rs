@@ -342,6 +342,22 @@ impl Control {
         self.0.reset.store(true, Ordering::Release);
     }
 
+    /// Records that one half saw an error that ends the socket. The system reports it only once: after it, the other
+    /// half would see the end of the input, or a broken pipe (rule: end-10).
+    pub(crate) fn note_failure(&self, reason: &Reason) {
+        if matches!(reason, Reason::Reset(_)) {
+            self.note_reset();
+        } else {
+            let _ = self.make_rare().failed.set(reason.clone());
+        }
+    }
+
+    /// The error of the system that ended the socket, if there was one.
+    pub(crate) fn failure(&self) -> Option<Reason> {
+        let failed = self.rare().and_then(|rare| rare.failed.get().cloned());
+        failed.or_else(|| self.was_reset().then_some(Reason::Reset(Phase::Open)))
+    }
+
     /// Called when the data that is sent here comes from another source. If the process is killed, the data must not
     /// look complete (rule: flow-7).
     pub(crate) fn reset_when_killed(&self) {

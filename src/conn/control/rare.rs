@@ -17,6 +17,8 @@ pub(super) struct Rare {
     pub(super) observed: Option<Observed>,
     /// The reason of the end, once a layer has reported one. The first report counts.
     pub(super) noted: OnceLock<Reason>,
+    /// The error of the system that ended the socket, unless it was a reset.
+    pub(super) failed: OnceLock<Reason>,
     pub(super) ended: OnceLock<Box<CloseReport>>,
     /// The report of a connection that ended without a close.
     pub(super) unclosed: OnceLock<Box<CloseReport>>,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::Control;
 use crate::conn::after_unlock;
 use crate::core::report::CloseReport;
-use crate::error::{Phase, Reason};
+use crate::error::Reason;
 
 impl Control {
     /// How the connection ended: by [`close`](crate::Transport::close), by itself, or because it was dropped. `None`
@@ -68,8 +68,7 @@ impl Control {
         match self.rare().and_then(|rare| rare.noted.get()) {
             // rule: close-14
             Some(noted) => self.judged(noted.clone()),
-            None if self.was_reset() => Reason::Reset(Phase::Open),
-            None => Reason::Dropped,
+            None => self.failure().unwrap_or(Reason::Dropped),
         }
     }
 }

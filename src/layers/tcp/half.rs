@@ -60,8 +60,11 @@ impl<S: HalfState> SocketHalf<S> {
         self.shared.take_if(|shared| shared.is_settled());
     }
 
-    /// Ends the half, because the connection is lost.
+    /// Ends the half, because the connection is lost. If the other half saw an error that ended the socket, that is the
+    /// reason (rule: end-10).
     pub(super) fn lose(&mut self, reason: &Reason) {
+        let first = reason.ends_socket().then(|| self.control.failure()).flatten();
+        let reason = first.as_ref().unwrap_or(reason);
         if let Some(shared) = &self.shared {
             shared.note_loss(reason);
         }

@@ -99,8 +99,11 @@ impl TcpReadHalf {
         self.socket.timer.reset();
         match result {
             _ if self.check_cut(self.socket.control.cut()) || self.socket.is_closed_elsewhere() => {}
-            Ok(_) if self.socket.control.was_reset() => self.socket.lose(&Reason::Reset(Phase::Open)),
-            Ok(_) => self.handle_marker(),
+            // After an error that another half saw, the system reports the end of the input.
+            Ok(_) => match self.socket.control.failure() {
+                Some(reason) => self.socket.lose(&reason),
+                None => self.handle_marker(),
+            },
             Err(error) => self.socket.lose(&Reason::from_io(error, Phase::Open)),
         }
         self.at_end()
@@ -132,7 +135,7 @@ impl TcpReadHalf {
         }
         let is_at_end =
             self.socket.state.is_open() && self.socket.shared.as_ref().is_some_and(|shared| is_at_end(shared));
-        if is_at_end && !self.socket.control.is_cut() && !self.socket.control.was_reset() {
+        if is_at_end && !self.socket.control.is_cut() && self.socket.control.failure().is_none() {
             self.handle_marker();
         }
         self.socket.settle();

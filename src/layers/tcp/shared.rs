@@ -100,8 +100,9 @@ impl SharedTcp {
         if pending != Pending::default() {
             let taken = self.socket.get().map(|stream| stream.take_error());
             let Some(Err(error) | Ok(Some(error))) = taken else { return false };
-            if matches!(Reason::from_io(error, Phase::Close), Reason::Reset(_)) {
-                self.control.note_reset();
+            let reason = Reason::from_io(error, Phase::Close);
+            if reason.ends_socket() {
+                self.control.note_failure(&reason);
             }
         }
         self.control.note_pending(|| Some(pending));
@@ -111,9 +112,8 @@ impl SharedTcp {
     /// Called when a half was lost. Only the topmost layer knows which reason of the connection follows from this.
     pub(super) fn note_loss(&self, reason: &Reason) {
         self.note_unacknowledged();
-        if matches!(reason, Reason::Reset(_)) {
-            // The system reports a reset only once, and the other half has to learn of it too.
-            self.control.note_reset();
+        if reason.ends_socket() {
+            self.control.note_failure(reason);
         }
         if !self.is_beneath() {
             self.control.note_reason(reason);

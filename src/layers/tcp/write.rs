@@ -173,7 +173,7 @@ impl TcpWriteHalf {
         let Some(shared) = self.socket.shared.take_if(|_| self.socket.state.is_finishing()) else { return Ok(()) };
         shared.allow_orderly_end();
         // After a reset, Linux refuses to end the half. Other systems may accept it, although no FIN is sent.
-        let stream = shared.socket.get().filter(|_| !shared.control().was_reset());
+        let stream = shared.socket.get().filter(|_| shared.control().failure().is_none());
         match stream.map_or_else(|| Err(gone()), |stream| socket::Options::of(&stream).shutdown_write()) {
             Ok(()) => {
                 shared.fin_sent.begin();
