@@ -53,7 +53,7 @@ impl Direction {
         let other = state.waiting.take();
         let woken = match result {
             Poll::Ready(_) => other,
-            // If this task has left the waker itself, at its previous poll, it needs no wake-up.
+            // If the stored waker is that of this same task, from its previous poll, no wake-up is needed.
             Poll::Pending => other.filter(|other| !other.will_wake(cx.waker())),
         };
         if result.is_pending() {

@@ -63,8 +63,8 @@ impl SharedTcp {
         let watch = std::mem::replace(&mut *self.watch(), Watch::Over);
         drop(watch);
         if self.fin_sent.has_begun() {
-            // If the socket was kept for the delivery, that is checked once more, because the peer may have answered
-            // the last bytes with a reset. `is_settled` notes what it finds.
+            // If the socket was kept open until our last bytes have arrived, their delivery is checked once more, because
+            // the peer may have answered them with a reset. `is_settled` notes the result.
             let _ = !self.lingers.load(Ordering::Acquire) || self.is_settled();
             self.note_unacknowledged();
         }
