@@ -115,7 +115,7 @@ async fn play(options: &Options, stream: &mut TlsStream<TcpStream>, report: &mut
                     let read = stream.read(&mut buffer[..most]).await?;
                     report.receive(&buffer[..read]);
                     if read == 0 {
-                        return Err(Error::new(ErrorKind::Other, "a clean end, too early"));
+                        return Err(Error::other("a clean end, too early"));
                     }
                     left -= read;
                 }
