@@ -153,7 +153,9 @@ async fn a_close_that_gives_up_an_upgrade_waits_for_the_bytes_before_it() {
             tokio::time::sleep(Duration::from_millis(30)).await;
             assert!(!KNOWS_DELIVERY || !closing.is_finished(), "the peer has not read it");
             let (received, end) = read_all(&mut client).await;
-            assert!(received == pattern(300_000), "{} bytes, {end:?}", received.len());
+            // Without knowledge of the delivery, the close does not wait, and RST discards bytes on their way.
+            let is_whole = received == pattern(300_000);
+            assert!(!KNOWS_DELIVERY || is_whole, "{} bytes, {end:?}", received.len());
             let report = closing.await.unwrap();
             assert!(report.ended_last(), "{report:?}");
 
