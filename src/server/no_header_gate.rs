@@ -12,6 +12,8 @@ use crate::error::{ConfigError, Error};
 use crate::transport::Transport;
 
 /// Has no values, because no listener can expect a header.
+// The public trait `AnyListener` names it.
+#[allow(unreachable_pub, reason = "Rust 1.85 warns here, and later versions do not")]
 #[derive(Debug)]
 pub enum HeaderGate {}
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use bowline::config::{ClientAuth, Identity, ServerTlsBuilder};
 use bowline::core::session::Step;
 use bowline::rustls::{self, AlertDescription};
-use bowline::testing::pki::{self, KeyKind, Pki, Profile};
+use bowline::testing::pki::{self, Pki};
 use bowline::testing::{memory_pair, shared_pki};
 use bowline::{
     ChannelBinding, ClientTls, Error, Policy, Reason, ServerTls, SessionFacts, TcpConnection, TlsConnection, TlsError,
@@ -102,7 +102,7 @@ fn builder(express: bool) -> ServerTlsBuilder {
 async fn openssl_gets_the_identity_that_it_asks_for() {
     let pki = shared_pki();
     let (a, b) = (pki.server(&["a.example"]), pki.server(&["*.b.example"]));
-    let rsa = pki.issue(Profile::server(&["a.example"]).key(KeyKind::Rsa2048));
+    let rsa = pki.issue(pki::Profile::server(&["a.example"]).key(pki::KeyKind::Rsa2048));
     for express in [false, true] {
         let server = builder(express).add_identity(of(&a)).add_identity(of(&b)).add_identity(of(&rsa)).build().unwrap();
         let cases: [(&[&str], &pki::Identity); 7] = [
