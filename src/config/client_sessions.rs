@@ -34,7 +34,9 @@ const CONFIGURATIONS: usize = 16;
 /// configuration (rule: ticket-11).
 ///
 /// The sessions stay in this process, because rustls has no form in which they could be stored or sent. The private
-/// keys of at most 16 configurations stay in memory until the last clone is dropped, or until [`clear`](Self::clear).
+/// keys of at most 16 configurations stay in memory until the last clone and the last configuration that uses it are
+/// dropped, or until [`clear`](Self::clear). After that call, or after 16 other configurations, a configuration that is
+/// built no longer shares with those that were built before.
 ///
 /// ```
 /// use bowline::ClientTls;

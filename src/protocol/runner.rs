@@ -157,7 +157,7 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
     /// The rare operations are boxed, so that an idle connection does not carry their state.
     async fn drive(&mut self) -> CloseReport {
         if let Some(header) = self.header.take() {
-            if header(&mut self.transport).await.is_err() {
+            if !Box::pin(self.read_header(header)).await {
                 // The protocol has got no callback for this connection, so it does not get one for its end either
                 // (rule: proxy-5).
                 return Box::pin(self.end()).await;
@@ -173,6 +173,22 @@ impl<P: Protocol, T: Transport> Runner<P, T> {
             Box::pin(self.change()).await;
         }
         Box::pin(self.end()).await
+    }
+
+    /// Reads the PROXY header, and carries out the commands of handles meanwhile. Returns whether the connection begins:
+    /// not if the header is refused, and not if a close has nothing else to wait for (rule: close-9).
+    async fn read_header(&mut self, header: ReadHeader<T>) -> bool {
+        let Self { dispatcher, transport, .. } = self;
+        let mut reading = header(transport);
+        poll_fn(|cx| {
+            dispatcher.conn.run_commands(Some(cx.waker()));
+            match reading.as_mut().poll(cx) {
+                Poll::Ready(read) => Poll::Ready(read.is_ok()),
+                Poll::Pending if dispatcher.conn.is_close_pointless() => Poll::Ready(false),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
     }
 
     /// Closes the connection in order if that was requested. Otherwise the connection has ended already, and this

@@ -263,8 +263,8 @@ impl CloseState {
         let mut layers = Vec::new();
         transport.layer(TOKEN).report_layers(&mut layers);
         // A session whose handshake was given up has no marker to send.
-        let due = &layers[usize::from(self.progress == Progress::GivenUp)..];
-        let is_left = due.first().is_some_and(|top| !top.marker_sent);
+        let due = || layers.iter().skip(usize::from(self.progress == Progress::GivenUp));
+        let is_left = due().next().is_some_and(|top| !top.marker_sent);
         let ended = known.or_else(|| half::reason(&send, &recv).map(|reason| control.judged(reason)));
         let reason = match (ended, limit) {
             _ if control.is_aborted() => Reason::Aborted,
@@ -276,7 +276,7 @@ impl CloseState {
             (None, Some(CloseLimit::Silence)) => Reason::Unconfirmed,
             (None, Some(CloseLimit::Bytes | CloseLimit::Time) | None) => Reason::TimedOut(Phase::Close),
         };
-        let ours_is_stuck = limit.is_some() && !due.iter().all(|layer| layer.marker_sent);
+        let ours_is_stuck = limit.is_some() && !due().all(|layer| layer.marker_sent);
         if ours_is_stuck {
             // Bytes that the peer did not accept in time are lost, so the connection must not look orderly to the
             // peer.

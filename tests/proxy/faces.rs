@@ -137,6 +137,38 @@ async fn a_protocol_gets_no_callback_if_the_header_is_refused() {
     }
 }
 
+/// rule: proxy-5, close-9, close-16: nothing is queued, and the header does not come.
+#[tokio::test]
+async fn a_close_does_not_wait_for_the_header() {
+    let all = async {
+        for by_handle in [false, true] {
+            let seen = Seen::default();
+            let policy = bowline::Policy::default().handshake_timeout(None);
+            let listener = Listener::builder().policy(policy).proxy(loopback()).bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().as_inet().unwrap();
+            let mut client = TcpStream::connect(address).await.unwrap();
+            // The client sends nothing, and ends when the server does.
+            let ending = tokio::spawn(async move { client.read(&mut [0]).await });
+            let incoming = listener.accept().await.unwrap();
+            let control = incoming.control();
+            let runner = Runner::accept(Notes(Arc::clone(&seen)), incoming, None);
+            let handle = runner.handle();
+            let running = tokio::spawn(runner.run());
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            if by_handle {
+                handle.close();
+            } else {
+                assert!(!control.close().await.timed_out());
+            }
+            let report = running.await.unwrap();
+            assert_eq!(ending.await.unwrap().unwrap(), 0);
+            assert!(!report.timed_out(), "{report:?}");
+            assert!(control.is_ended() && seen.lock().unwrap().is_empty(), "{seen:?}");
+        }
+    };
+    timeout(BOUND, all).await.unwrap();
+}
+
 /// rule: proxy-7
 #[tokio::test]
 async fn a_connection_whose_header_was_not_read_cannot_be_used() {

@@ -159,6 +159,16 @@ async fn a_close_that_gives_up_an_upgrade_waits_for_the_bytes_before_it() {
             let report = closing.await.unwrap();
             assert!(report.ended_last(), "{report:?}");
 
+            // A close that is dropped and called again continues.
+            let (mut client, mut server) =
+                server_that_waits_for_tls(is_nested, &pattern(300_000), Policy::default()).await;
+            let is_dropped = tokio::time::timeout(Duration::from_millis(30), server.close()).await.is_err();
+            assert_eq!(is_dropped, KNOWS_DELIVERY);
+            let (received, _) = read_all(&mut client).await;
+            assert!(!KNOWS_DELIVERY || received == pattern(300_000));
+            let report = server.close().await;
+            assert!(report.ended_last() && report.limit.is_none(), "{report:?}");
+
             let hasty = Policy::default().close_timeout(Duration::from_millis(300));
             let (client, mut server) = server_that_waits_for_tls(is_nested, &pattern(300_000), hasty).await;
             let report = server.close().await;

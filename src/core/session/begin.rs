@@ -110,6 +110,7 @@ impl Session {
             closing: false,
             may_owe_answer: true,
             is_in_clear: true,
+            is_abandoned: false,
         };
         session.collect();
         session

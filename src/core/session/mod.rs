@@ -78,6 +78,8 @@ pub struct Session {
     may_owe_answer: bool,
     /// None of our records has been encrypted yet. A handshake encrypts some before it is done.
     is_in_clear: bool,
+    /// A close has given up the handshake. The failure alone does not say so: the application may have ended the session.
+    is_abandoned: bool,
 }
 
 impl fmt::Debug for Session {
@@ -314,13 +316,15 @@ impl Session {
         self.closing
     }
 
-    /// Whether a close has nothing to finish: the handshake is not done, and no bytes were accepted (rule: close-9).
+    /// Whether a close has nothing to finish: the handshake is not done, and no bytes were accepted (rule: close-9). A
+    /// close that has given the handshake up and was dropped has nothing to finish either.
     pub fn is_pointless(&self) -> bool {
-        self.is_handshaking() && self.staged.is_empty() && !self.send.is_over()
+        self.is_abandoned || self.is_handshaking() && self.staged.is_empty() && !self.send.is_over()
     }
 
     /// Gives up a handshake that no task waits for. Sends no alert, which would be unencrypted (rule: close-9).
     pub fn abandon(&mut self) {
+        self.is_abandoned = true;
         self.fail(Reason::Closed);
         self.sealed.clear();
     }
