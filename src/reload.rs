@@ -26,9 +26,9 @@ use crate::policy::Policy;
 /// It watches all files of a builder: certificates and private keys, a directory of identities (also as Kubernetes
 /// mounts it), CAs, lists of revoked certificates and OCSP responses. New contents are checked first. If all new
 /// contents can be used, new handshakes use them; otherwise the old contents stay in use, and the mistake is reported
-/// once, with its file and line. A mistake that is found at an interval is reported only if a second reading, after at
-/// most a second, finds it too, because another program may be writing a certificate and then its key. A request reports
-/// at once. Open connections are not affected (rules: reload-5, reload-6).
+/// once, with its file and line. A mistake that is found at an interval is reported only if a second reading finds it
+/// too, after at most a second, because another program may be writing a certificate and then its key. A request
+/// reports at once. Open connections are not affected (rules: reload-5, reload-6).
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {

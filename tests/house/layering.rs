@@ -46,7 +46,7 @@ const NAMES_RUSTLS: [&str; 11] = [
 /// The largest number of lines of a file, and the longer files with the reason.
 const MAX_LINES: usize = 450;
 const LONGER: [(&str, usize, &str); 2] = [
-    ("src/core/session/mod.rs", 580, "one state machine in four families of method, which meet in its fields"),
+    ("src/core/session/mod.rs", 585, "one state machine in four families of method, which meet in its fields"),
     ("src/error/mod.rs", 640, "a third of it is what the enums say as text"),
 ];
 

@@ -78,7 +78,7 @@ pub struct Session {
     may_owe_answer: bool,
     /// None of our records has been encrypted yet. A handshake encrypts some before it is done.
     is_in_clear: bool,
-    /// A close has given up the handshake. The failure alone does not say so: the application may have ended the session.
+    /// A close has given up the handshake. The failure alone may have another cause.
     is_abandoned: bool,
 }
 
