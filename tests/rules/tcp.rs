@@ -242,7 +242,8 @@ async fn what_the_system_knows_of_a_connection_can_be_read_on_every_layer() {
             // Everything has arrived, but the peer's system may acknowledge it a little later. Its count includes SYN
             // as a byte.
             assert!(info.acknowledged_bytes.is_none_or(|bytes| bytes <= traffic.sent + 1), "{info:?} {traffic:?}");
-            assert_eq!(info.retransmitted_segments, 0, "{info:?}");
+            // On a busy machine, the system may send a segment twice, because its acknowledgement is late.
+            assert!(info.retransmitted_segments < 10, "{info:?}");
         } else {
             assert!(matches!(Error::from(info.unwrap_err()), Error::Unsupported(_)), "{kind}");
         }
