@@ -205,7 +205,7 @@ pub(crate) enum Step {
     Close,
 }
 
-/// What our side has seen.
+/// The events of one cell, as our side has seen them: failures, the report, the data, and the calls made.
 #[derive(Debug)]
 pub(crate) struct Seen {
     /// The error of the call that met the fault, if it failed.

@@ -7,7 +7,7 @@ use bowline::{ListenerBuilder, Reason};
 
 use super::*;
 
-/// What the callbacks of all connections have seen.
+/// The notes that the callbacks of all connections have made, in order.
 type Seen = Arc<Mutex<Vec<String>>>;
 
 /// Notes its callbacks, and echoes.

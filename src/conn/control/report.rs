@@ -60,7 +60,8 @@ impl Control {
         }
     }
 
-    /// The reason of the end. If no reason was noted, it is [`Reason::Reset`] or [`Reason::Dropped`].
+    /// The reason of the end. If no reason was noted, it is the failure of a call or a reset, and otherwise
+    /// [`Reason::Dropped`].
     pub(super) fn reason(&self) -> Reason {
         if let Some(report) = self.kept_report() {
             return report.reason.clone();
