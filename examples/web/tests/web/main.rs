@@ -11,6 +11,7 @@ mod paths;
 mod program;
 mod proxy;
 mod redis;
+mod resume;
 mod tickets;
 mod upgrade;
 mod usage;

@@ -11,7 +11,8 @@ use bowline::TlsVersion;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::program::{Files, Program, command, s_client};
-use crate::tickets::{Front, Ours, SetOnDrop, resumed};
+use crate::resume::every_client_resumes;
+use crate::tickets::{Front, Ours, SetOnDrop};
 
 /// A Redis server on a port of its own, without files. It is killed on drop.
 struct Redis {
@@ -83,22 +84,7 @@ fn sessions_are_resumed_on_each_of_three_processes_with_keys_in_redis() {
         let options: &[&str] = if has_tls { &["--ticket-ca", &ca] } else { &[] };
         let nodes = three(&files, &url, options);
         let Some(front) = Front::start(&nodes) else { return };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
-            let ours = Ours::new(&files, front.addr, version);
-            let all: Vec<bool> = (0..4).map(|_| runtime.block_on(ours.resumes()).unwrap()).collect();
-            assert_eq!(all, [false, true, true, true], "{version}");
-        }
-        assert!(resumed(&files, &nodes).iter().all(|count| *count > 0), "{:?}", resumed(&files, &nodes));
-        let (session, request) = (files.text("session"), "GET /whoami HTTP/1.0\r\n\r\n");
-        for (option, expected) in [("-sess_out", "\"resumed\":false"), ("-sess_in", "\"resumed\":true")] {
-            let arguments = ["-servername", "localhost", "-ign_eof", option, &session];
-            let said = s_client(front.addr, ca.as_ref(), &arguments, request);
-            assert!(said.contains(expected), "{said}");
-        }
-        let url = front.url();
-        let said = files.get(&["--http1.1", "-H", "connection: close", "--tlsv1.3", &url, &url, &url]);
-        assert_eq!(said.matches("\"resumed\":true").count(), 2, "{said}");
+        every_client_resumes(&files, &nodes, &front);
         let metrics = files.get(&[&nodes[2].metrics_url("/metrics")]);
         assert!(metrics.contains("\nbowline_ticket_key_age_seconds "), "{metrics}");
     }

@@ -12,7 +12,8 @@ use bowline::{ClientTls, Connector, TlsConnection, TlsTransport, TlsVersion, Tra
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::program::{Files, Program, s_client};
+use crate::program::{Files, Program};
+use crate::resume::every_client_resumes;
 
 /// HAProxy, which is killed on drop.
 pub(crate) struct Front {
@@ -57,14 +58,15 @@ impl Front {
 
 /// Ticket keys for HAProxy, with these numbers. The last but one seals.
 fn write_keys(files: &Files, numbers: [u8; 3]) {
-    let line = |number: u8| {
-        let key: Vec<u8> = (0..48).map(|n| if n < 16 { number } else { n ^ number }).collect();
-        base64(&key)
-    };
-    let text = numbers.map(line).join("\n");
+    let text = numbers.map(|number| base64(&key(number))).join("\n");
     // The file is replaced by a rename, because the service watches it and must not read half of it.
     files.write("tickets.new", &text);
     std::fs::rename(files.path("tickets.new"), files.path("tickets")).unwrap();
+}
+
+/// A key in nginx's form. A line of HAProxy's form is the same in base64.
+fn key(number: u8) -> Vec<u8> {
+    (0..48).map(|n| if n < 16 { number } else { n ^ number }).collect()
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -76,23 +78,12 @@ fn base64(bytes: &[u8]) -> String {
     bytes.chunks(3).map(chunk).collect()
 }
 
-fn three(files: &Files, options: &[&str]) -> Vec<Program> {
-    let keys = files.text("tickets");
+/// Three processes with these ticket keys.
+fn three(files: &Files, keys: &str, options: &[&str]) -> Vec<Program> {
     let mut all = vec!["--proxy", "require", "--trusted", "127.0.0.1", "--metrics", "127.0.0.1:0"];
-    all.extend(["--ticket-keys", &keys]);
+    all.extend(["--ticket-keys", keys]);
     all.extend(options);
     (0..3).map(|_| files.start(&all)).collect()
-}
-
-/// The number of resumed handshakes of each process.
-pub(crate) fn resumed(files: &Files, nodes: &[Program]) -> Vec<u64> {
-    let of = |node: &Program| {
-        let text = files.get(&[&node.metrics_url("/metrics")]);
-        let lines = text.lines().filter(|line| line.starts_with("bowline_handshakes_total{"));
-        let resumed = lines.filter(|line| line.contains("resumed=\"true\""));
-        resumed.map(|line| line.split(' ').next_back().unwrap().parse::<u64>().unwrap()).sum()
-    };
-    nodes.iter().map(of).collect()
 }
 
 /// Our own client, which keeps its sessions.
@@ -139,40 +130,25 @@ impl Ours {
 fn openssl_curl_and_our_client_resume_on_each_of_three_processes() {
     let files = Files::new();
     write_keys(&files, [1, 2, 3]);
-    let nodes = three(&files, &[]);
+    let nodes = three(&files, &files.text("tickets"), &[]);
     let Some(front) = Front::start(&nodes) else { return };
-    let ca = files.path("ca.pem");
-    let request = "GET /whoami HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    for version in ["-tls1_2", "-tls1_3"] {
-        let session = files.text("session");
-        let ask = |option: &str| {
-            let arguments = [version, "-servername", "localhost", "-ign_eof", option, &session];
-            s_client(front.addr, &ca, &arguments, request)
-        };
-        assert!(ask("-sess_out").contains("\"resumed\":false"));
-        for _ in 0..3 {
-            let said = ask("-sess_in");
-            assert!(said.contains("\"resumed\":true"), "{version}: {said}");
-            // Early data is not offered.
-            assert!(version == "-tls1_2" || said.contains("Max Early Data: 0"), "{said}");
-        }
-        // Each of the processes has resumed a session of another one.
-        assert!(resumed(&files, &nodes).iter().all(|count| *count > 0), "{:?}", resumed(&files, &nodes));
-    }
-    // In TLS 1.2, curl asks for no tickets.
-    let url = front.url();
-    let said = files.get(&["--http1.1", "-H", "connection: close", "--tlsv1.3", &url, &url, &url, &url]);
-    assert_eq!(said.matches("\"resumed\":false").count(), 1, "{said}");
-    assert_eq!(said.matches("\"resumed\":true").count(), 3, "{said}");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
-        let ours = Ours::new(&files, front.addr, version);
-        let all: Vec<bool> = (0..4).map(|_| runtime.block_on(ours.resumes()).unwrap()).collect();
-        assert_eq!(all, [false, true, true, true], "{version}");
-    }
+    every_client_resumes(&files, &nodes, &front);
     let metrics = files.get(&[&nodes[0].metrics_url("/metrics")]);
     let age = metrics.lines().find_map(|line| line.strip_prefix("bowline_ticket_key_age_seconds ")).unwrap();
     assert!((0.0..600.0).contains(&age.parse::<f64>().unwrap()), "{age}");
+}
+
+/// rule: ticket-1
+#[test]
+fn every_client_resumes_on_each_process_with_key_files_of_nginx() {
+    let files = Files::new();
+    let keys = ["current", "next", "previous"].map(|name| files.text(name));
+    for (number, path) in (1..).zip(&keys) {
+        std::fs::write(path, key(number)).unwrap();
+    }
+    let nodes = three(&files, &keys.join(","), &[]);
+    let Some(front) = Front::start(&nodes) else { return };
+    every_client_resumes(&files, &nodes, &front);
 }
 
 /// rule: ticket-5
@@ -219,7 +195,7 @@ fn no_handshake_fails_or_is_a_full_one_during_rotations() {
     let rotations: u8 = std::env::var("BOWLINE_ROTATIONS").ok().and_then(|number| number.parse().ok()).unwrap_or(4);
     let files = Files::new();
     write_keys(&files, [1, 2, 3]);
-    let nodes = three(&files, &["--reload-every", "0.1"]);
+    let nodes = three(&files, &files.text("tickets"), &["--reload-every", "0.1"]);
     let Some(front) = Front::start(&nodes) else { return };
     let (is_over, done) = (AtomicBool::new(false), [AtomicU64::new(0), AtomicU64::new(0)]);
     let clients: Vec<(u64, u64)> = thread::scope(|scope| {
