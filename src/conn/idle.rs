@@ -260,8 +260,12 @@ impl Wait {
         sent: impl Fn() -> SentBytes,
         sends: bool,
     ) -> Poll<Phase> {
-        if self.since.is_none() && sends {
-            self.check_sent(&sent);
+        if self.since.is_none() {
+            // The checks of an earlier wait say nothing about this one.
+            self.leaving = Leaving::default();
+            if sends {
+                self.check_sent(&sent);
+            }
         }
         let since = *self.since.get_or_insert_with(Instant::now);
         loop {

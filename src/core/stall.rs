@@ -39,14 +39,25 @@ impl Stall {
 /// then.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Leaving {
-    taken: Option<u64>,
+    last: Option<Held>,
+}
+
+/// What the last check has found.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    left: u64,
+    taken: u64,
 }
 
 impl Leaving {
     /// Makes a check while our system holds `left` bytes and the peer has taken `taken` bytes so far. Returns whether
-    /// the peer may have taken some of them since the last check.
+    /// the peer may have taken some of them since the last check. The last of them count too: then nothing is left now,
+    /// but something was at the last check.
     pub fn check(&mut self, left: u64, taken: u64) -> bool {
-        self.taken.replace(taken) != Some(taken) && left > 0
+        match self.last.replace(Held { left, taken }) {
+            None => left > 0,
+            Some(last) => last.taken != taken && (last.left > 0 || left > 0),
+        }
     }
 }
 
@@ -65,6 +76,10 @@ mod tests {
         // More was written, and nothing was taken.
         assert!(!leaving.check(900, 200));
         assert!(leaving.check(100, 1000));
+        // The last bytes have left.
+        assert!(leaving.check(0, 1100));
+        // These bytes were written and taken between two checks. The write itself counted as traffic.
+        assert!(!leaving.check(0, 1200));
         // The first check has no earlier value to compare with.
         assert!(Leaving::default().check(1, 0));
     }

@@ -204,6 +204,35 @@ async fn a_peer_that_slowly_takes_what_the_system_holds_is_not_idle() {
     }
 }
 
+/// rule: idle-2
+#[cfg(all(target_os = "linux", not(bowline_portable)))]
+#[tokio::test]
+async fn the_last_bytes_that_the_peer_takes_count_as_traffic() {
+    for kind in [Kind::Tcp, Kind::Tls13] {
+        let (mut a, mut b) = pair_with(kind, policy(10, None)).await.unwrap();
+        settle(&mut a, &mut b).await;
+        let taken = clog(&mut a).await;
+        tokio::time::pause();
+        bounded(&kind.to_string(), async move {
+            let reading = tokio::spawn(async move { (a.flush().await, a.read(&mut [0; 1]).await) });
+            // One check, after 10 seconds, finds bytes that our system holds. The peer takes all of them before the
+            // next check.
+            sleep(SECOND * 18).await;
+            tokio::time::resume();
+            b.read_exact(&mut vec![0; taken]).await.unwrap();
+            tokio::time::pause();
+            sleep(SECOND * 8).await;
+            assert!(!reading.is_finished(), "idle since the check at 10 seconds");
+            b.write_all(b"x").await.unwrap();
+            let (flushed, read) = reading.await.unwrap();
+            flushed.unwrap();
+            assert_eq!(read.unwrap(), 1);
+        })
+        .await;
+        tokio::time::resume();
+    }
+}
+
 /// rule: idle-1
 #[tokio::test]
 async fn time_without_a_waiting_task_does_not_count_as_idle() {
