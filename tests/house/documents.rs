@@ -36,3 +36,19 @@ fn the_table_of_changes_names_files_that_exist() {
         assert!(exists, "docs/architecture.md names `{path}`");
     }
 }
+
+/// The hosted workflows and the page for contributors start scripts that exist.
+#[test]
+fn the_workflows_call_scripts_that_exist() {
+    let workflows = fs::read_dir(root().join(".github/workflows")).unwrap().map(|entry| entry.unwrap().path());
+    let mut found = 0;
+    for file in workflows.chain([root().join("CONTRIBUTING.md")]) {
+        let text = fs::read_to_string(&file).unwrap();
+        let scripts = text.split(|c: char| c.is_whitespace() || c == '`').filter(|word| word.starts_with(".ci/"));
+        for script in scripts.map(|word| word.trim_end_matches(['.', ',', ':', ';', ')'])) {
+            assert!(root().join(script).is_file(), "{} names {script}", file.display());
+            found += 1;
+        }
+    }
+    assert!(found >= 5, "only {found} calls were found");
+}
