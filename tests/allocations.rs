@@ -4,10 +4,10 @@
 //! Measured in the steady state: an echo over TCP allocates nothing. An echo over TLS 1.3 makes four allocations,
 //! counted at both ends together, all by rustls.
 #![allow(clippy::unwrap_used)]
-#![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "faults/heap.rs"]
+mod heap;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,54 +25,6 @@ use bowline::{
 use tokio::io::{AsyncBufRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::codec::LinesCodec;
-
-/// The system's allocator, counted.
-struct Counting;
-
-// The counters are per thread, because the test harness allocates on another thread.
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    /// Bytes of the blocks that this thread allocated, minus those of the blocks that it freed.
-    static HELD: Cell<i64> = const { Cell::new(0) };
-    /// The largest number of bytes held at once.
-    static MOST: Cell<i64> = const { Cell::new(0) };
-}
-
-fn count(made: usize, given_back: usize) {
-    ALLOCATIONS.set(ALLOCATIONS.get() + u64::from(made > 0));
-    HELD.set(HELD.get() + made as i64 - given_back as i64);
-    MOST.set(MOST.get().max(HELD.get()));
-}
-
-// SAFETY: every call is forwarded unchanged to the system's allocator, which keeps the contract.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 0);
-        // SAFETY: the caller keeps the contract of this method, which is that of the system's allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 0);
-        // SAFETY: the caller keeps the contract of this method, which is that of the system's allocator.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(size, layout.size());
-        // SAFETY: the caller keeps the contract of this method, which is that of the system's allocator.
-        unsafe { System.realloc(place, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        count(0, layout.size());
-        // SAFETY: the caller keeps the contract of this method, which is that of the system's allocator.
-        unsafe { System.dealloc(place, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// The counters belong to the whole process, so only one test runs at a time.
 static TURN: Mutex<()> = Mutex::new(());
@@ -94,13 +46,13 @@ impl Protocol for Echo {
 const ROUNDS: u64 = 1_000;
 
 async fn exchange(peer: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), rounds: u64) -> u64 {
-    let before = ALLOCATIONS.get();
+    let before = heap::allocations();
     let mut answer = [0; 100];
     for _ in 0..rounds {
         peer.write_all(&[7; 100]).await.unwrap();
         peer.read_exact(&mut answer).await.unwrap();
     }
-    ALLOCATIONS.get() - before
+    heap::allocations() - before
 }
 
 /// The allocations for each echo. They include those of the peer if it is one of ours.
@@ -169,7 +121,7 @@ async fn held_by_each(over: Over, face: Face) -> i64 {
     let (mut kept, mut before) = (Vec::with_capacity(FIRST + COUNT), 0);
     for at in 0..FIRST + COUNT {
         if at == FIRST {
-            before = HELD.get();
+            before = heap::held();
         }
         let (mut peer, mut ours) = connect(over, &client_tls, &server_tls).await;
         let task = match face {
@@ -187,7 +139,7 @@ async fn held_by_each(over: Over, face: Face) -> i64 {
         assert!(!more);
         kept.push((peer, task));
     }
-    (HELD.get() - before) / COUNT as i64
+    (heap::held() - before) / COUNT as i64
 }
 
 /// The bounds are a tenth above the measured sizes, so that a change that makes a connection larger fails here.
@@ -243,7 +195,7 @@ fn most_held(listener: std::net::TcpListener, over: Over, is_framed: bool) -> i6
         listener.set_nonblocking(true).unwrap();
         let listener = Listener::from_std(listener).unwrap();
         let mut tasks = Vec::new();
-        let before = HELD.get();
+        let before = heap::held();
         for _ in 0..DEAF {
             let incoming = listener.accept().await.unwrap();
             let tls = (!matches!(over, Over::Tcp)).then_some(&server_tls);
@@ -252,11 +204,11 @@ fn most_held(listener: std::net::TcpListener, over: Over, is_framed: bool) -> i6
                 false => tokio::spawn(async_drop(Runner::accept(Echo, incoming, tls).run())),
             });
         }
-        MOST.set(HELD.get());
+        heap::forget_most();
         for task in tasks {
             task.await.unwrap();
         }
-        (MOST.get() - before) / DEAF as i64
+        (heap::most_held() - before) / DEAF as i64
     })
 }
 
@@ -332,10 +284,10 @@ fn a_message_in_records_of_one_byte_is_not_copied_for_each() {
             peer.record(ContentType::Handshake, &[0]);
         }
         peer.data(b"instead");
-        let before = ALLOCATIONS.get();
+        let before = heap::allocations();
         let (sent, read) = tokio::join!(peer.send(), ours.read_u8());
         sent.unwrap();
-        (ALLOCATIONS.get() - before, Reason::from_io(read.unwrap_err(), Phase::Open))
+        (heap::allocations() - before, Reason::from_io(read.unwrap_err(), Phase::Open))
     });
     assert!(matches!(reason, Reason::Tls(_)), "{reason:?}");
     assert!(count < RECORDS as u64 / 10, "{count} allocations for {RECORDS} records");

@@ -2,14 +2,19 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bowline::{Address, Connector, Listener, Policy, ServerEndpoint};
+use bowline::testing::{shared_pki, tcp_pair};
+use bowline::{
+    Address, ConfigProblem, Connector, Error, Listener, Policy, Reloader, ServerEndpoint, ServerTls, StartTls,
+    Transport as _, UpgradableConnection,
+};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
@@ -83,8 +88,9 @@ fn an_accept_dropped_without_descriptors_keeps_its_wait_and_connections() {
         for _ in 0..1_000 {
             assert!(timeout(Duration::ZERO, listener.accept()).await.is_err());
         }
-        // Without the wait, the system would have refused each of these accepts.
-        assert!(listener.status().accept_errors < 20, "{:?}", listener.status());
+        // Without the wait, the system would have refused each of these accepts. On a busy machine, they may last
+        // longer than many waits.
+        assert!(listener.status().accept_errors < 500, "{:?}", listener.status());
         drop(taken);
         assert_eq!(timeout(SOON, listener.accept()).await.unwrap().unwrap().peer_addr(), peer);
     });
@@ -132,5 +138,88 @@ fn a_unix_listener_out_of_descriptors_recovers_by_itself() {
         };
         timeout(SOON, async { tokio::join!(accept_all, give_back) }).await.unwrap();
         assert!(!listener.status().is_waiting);
+    });
+}
+
+fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error())
+}
+
+/// rule: tcp-4
+#[test]
+fn a_connect_without_descriptors_says_so_and_succeeds_later() {
+    under_the_limit(async {
+        let listener = listen().await;
+        let connector = Connector::new();
+        let taken = take_all();
+        let failed = timeout(SOON, connector.connect_addr(listener.local_addr())).await.unwrap();
+        drop(taken);
+        let Err(Error::Connect(error)) = failed else { panic!("{failed:?}") };
+        assert!(!error.timed_out);
+        assert_eq!(error.attempts.len(), 1);
+        assert!(is_out_of_descriptors(&error.attempts[0].error), "{error:?}");
+        connector.connect_addr(listener.local_addr()).await.unwrap();
+    });
+}
+
+/// An upgrade, a downgrade, data and a close use the socket that they have.
+///
+/// rule: life-4
+#[test]
+fn an_open_connection_needs_no_further_descriptor() {
+    under_the_limit(async {
+        let (client, server) = tcp_pair().await.unwrap();
+        let (client_tls, server_tls) = (shared_pki().client_tls(), shared_pki().server_tls());
+        let (mut client, mut server) = (UpgradableConnection::new(client), UpgradableConnection::new(server));
+        let _taken = take_all();
+        let talk = async {
+            for _ in 0..2 {
+                let (ours, theirs) = tokio::join!(
+                    client.start_tls(StartTls::client(&client_tls, "localhost")),
+                    server.start_tls(StartTls::server(&server_tls)),
+                );
+                ours.unwrap();
+                theirs.unwrap();
+                client.write_all(b"secret").await.unwrap();
+                client.flush().await.unwrap();
+                let mut read = [0; 6];
+                server.read_exact(&mut read).await.unwrap();
+                let (ours, theirs) = tokio::join!(client.stop_tls(), server.stop_tls());
+                ours.unwrap();
+                theirs.unwrap();
+            }
+            let (ours, theirs) = tokio::join!(client.close(), server.close());
+            assert!(ours.is_clean() && theirs.is_clean(), "{ours:?}, {theirs:?}");
+        };
+        timeout(SOON, talk).await.unwrap();
+    });
+}
+
+/// rule: reload-6
+#[test]
+fn a_reload_without_descriptors_keeps_the_old_certificate_and_succeeds_later() {
+    under_the_limit(async {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server.pem");
+        let write = || {
+            let identity = shared_pki().server(&["localhost"]);
+            fs::write(&path, format!("{}{}", identity.chain_pem(), identity.key_pem())).unwrap();
+        };
+        write();
+        let files = ServerTls::builder().identity_pem_files(&path, &path);
+        let tls = files.clone().build().unwrap();
+        let reloader = Reloader::builder().every(Duration::from_secs(100_000)).server(&tls, files).start();
+        reloader.reload_now().await.unwrap();
+        let before = tls.generation();
+        write();
+        let taken = take_all();
+        let failed = timeout(SOON, reloader.reload_now()).await.unwrap();
+        drop(taken);
+        let Err(Error::Config(error)) = failed else { panic!("{failed:?}") };
+        let ConfigProblem::Unreadable(error) = &error.problem else { panic!("{error:?}") };
+        assert!(is_out_of_descriptors(error), "{error:?}");
+        assert_eq!(tls.generation(), before);
+        let reloaded = timeout(SOON, reloader.reload_now()).await.unwrap().unwrap();
+        assert!(reloaded.is_new && tls.generation() > before);
     });
 }

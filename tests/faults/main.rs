@@ -30,11 +30,16 @@ fn print_no_panic_of_rustls() {
 /// One cell of this many is played in `.ci/run`. With BOWLINE_FAULTS=all, as in `.ci/nightly`, all cells are played.
 const STRIDE: usize = 5;
 
+/// The largest block that a connection, its peer and the wire between them may allocate in a cell, in bytes. In a
+/// downgrade, a connection keeps the bytes that a peer sends instead of its close_notify, here up to 256 KiB.
+const LARGEST: usize = 320 << 10;
+
 /// Plays the cells of one side. Prints their number, which is in docs/trust.md.
 fn play(side: Side) {
     print_no_panic_of_rustls();
     let stride = if std::env::var("BOWLINE_FAULTS").is_ok_and(|which| which == "all") { 1 } else { STRIDE };
     let (mut count, mut played, mut wrong) = (0, 0, Vec::new());
+    let mut largest = 0;
     for kind in Kind::all().into_iter().filter(|kind| kind.side == side) {
         let without = Cell { kind, phase: Phase::Call(0), fault: None };
         let seen = without.run();
@@ -46,15 +51,20 @@ fn play(side: Side) {
                 continue;
             }
             played += 1;
+            heap::take_largest();
             match std::panic::catch_unwind(|| cell.run()) {
                 Ok(seen) => wrong.extend(expect::judge(cell, expect::due(cell, &steps), &seen).err()),
                 Err(_) => wrong.push(format!("{cell}: a panic")),
             }
+            largest = largest.max(heap::take_largest());
         }
     }
     println!("{side:?}: {played} of {count} cells");
     assert!(wrong.is_empty(), "{} of {played} cells:\n{}", wrong.len(), wrong.join("\n"));
     assert!(count >= 550, "only {count} cells");
+    // A failed allocation ends the process, so no peer may cause a large one.
+    println!("{side:?}: the largest allocation has {largest} bytes");
+    assert!(largest <= LARGEST, "an allocation of {largest} bytes");
 }
 
 /// rule: close-3, close-4, close-7, close-10, end-1, end-2, end-6, half-9, secure-4, secure-5, upgrade-6, upgrade-9
