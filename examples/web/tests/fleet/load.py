@@ -135,6 +135,21 @@ class Http1:
         self.tls.close()
 
 
+class Pace:
+    """Turns of several threads at a fixed rate. A late turn does not delay the turns after it."""
+
+    def __init__(self, rate):
+        self.rate, self.lock = rate, threading.Lock()
+        self.begun, self.turns = time.monotonic(), 0
+
+    def wait(self, load):
+        """Waits for the next turn, or for the end of the load."""
+        with self.lock:
+            self.turns += 1
+            at = self.begun + self.turns / self.rate
+        load.pause(max(0.0, at - time.monotonic()))
+
+
 class Load:
     """Threads with clients of one address."""
 
@@ -143,6 +158,7 @@ class Load:
         self.port = port or fleet.port
         self.over = threading.Event()
         self.threads = []
+        self.turns = collections.Counter()  # the handshakes of each client that keeps its session
         self.context = self.new_context()
 
     def new_context(self, version=None, alpn="http/1.1", identity=None):
@@ -159,6 +175,7 @@ class Load:
         thread = threading.Thread(target=self._run, args=(client, name, *arguments), daemon=True)
         self.threads.append(thread)
         thread.start()
+        return name
 
     def _run(self, client, name, *arguments):
         while not self.over.is_set():
@@ -394,12 +411,13 @@ def streams(load, name, at_once=4, wait=0.15, most=200):
         opened_one.close()
 
 
-def resumptions(load, name, version, wait=0.04, port=None):
+def resumptions(load, name, version, pace):
     """Does handshakes with the newest session. Only the first handshake of a client may be a full one."""
     context, session = load.new_context(version), None
     while not load.over.is_set():
+        pace.wait(load)
         try:
-            connection = Http1(load, session, context, port)
+            connection = Http1(load, session, context)
             connection.is_over = True
             connection.ask("GET /whoami")
         except (Cut, OSError, ValueError) as error:
@@ -411,8 +429,8 @@ def resumptions(load, name, version, wait=0.04, port=None):
         if session is not None and not connection.tls.session_reused:
             load.ledger.fail("full, with a session", name, connection.id)
         session = connection.tls.session
+        load.turns[name] += 1
         connection.close()
-        load.pause(wait)
 
 
 def one(load, port, session=None, context=None):
