@@ -2,85 +2,63 @@
 import asyncio
 import socket
 import ssl
-import struct
 
 import script
+from script import options
 
-options = script.Options()
-context = script.context(options)
-
-
-async def line(reader, expected):
-    got = await reader.readline()
-    assert got == expected, got
+context = script.context()
 
 
-async def dialogue(reader, writer):
-    if options.server:
-        writer.write(b"220 ready\r\n")
-        await line(reader, b"STARTTLS\r\n")
-        writer.write(b"220 go ahead\r\n")
-        await writer.drain()
-    else:
-        await line(reader, b"220 ready\r\n")
-        writer.write(b"STARTTLS\r\n")
-        await line(reader, b"220 go ahead\r\n")
+class Connection:
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+        self.sock = writer.get_extra_info("socket")
 
-
-async def play(reader, writer, report):
-    sock = writer.get_extra_info("socket")
-    for name, n in options.steps:
-        if name == "send":
-            writer.write(script.pattern(n))
-            await writer.drain()
-        elif name == "tiny":
-            for _ in range(n):
-                writer.write(b"x")
-                await writer.drain()
-        elif name in ("recv", "end"):
-            while name == "end" or n > 0:
-                data = await reader.read(min(n, 65536) if name == "recv" else 65536)
-                if not data:
-                    if name == "recv":
-                        raise script.TooEarly
-                    report["end"] = "clean"
-                    break
-                report.receive(data)
-                n -= len(data)
-        elif name == "half":
-            if not writer.can_write_eof():
-                script.cannot("asyncio: can_write_eof() of a TLS transport is False, and write_eof() raises NotImplementedError")
-            writer.write_eof()
-        elif name == "close":
-            writer.close()
-            await writer.wait_closed()
-        elif name == "fin":
-            socket.socket.shutdown(sock._sock, socket.SHUT_WR)
-        elif name == "abort":
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            writer.transport.abort()
-        elif name == "update":
-            script.cannot("asyncio uses Python's ssl, which has no call for KeyUpdate")
-
-
-async def run(reader, writer):
-    report = script.Report()
-    try:
+    async def start_tls(self):
+        # Without a dialogue, `main` has opened the connection with TLS.
         if options.starttls:
-            await dialogue(reader, writer)
-            await writer.start_tls(context, server_hostname=None if options.server else "localhost")
-        script.facts(report, writer.get_extra_info("ssl_object"))
-        await play(reader, writer, report)
-    except ConnectionResetError as error:
-        report.failed("reset", error)
-    except Exception as error:
-        report.failed("failed", error)
-    writer.close()
-    try:
-        await asyncio.wait_for(writer.wait_closed(), 5)
-    except Exception as error:
-        report.setdefault("at_close", repr(error))
-    report.print()
+            await self.writer.start_tls(context, server_hostname=None if options.server else "localhost")
+
+    def facts(self, report):
+        script.facts(report, self.writer.get_extra_info("ssl_object"))
+
+    async def write(self, data):
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def read(self, most):
+        return await self.reader.read(most)
+
+    async def half(self):
+        if not self.writer.can_write_eof():
+            script.cannot("asyncio: can_write_eof() of a TLS transport is False, and write_eof() raises NotImplementedError")
+        self.writer.write_eof()
+
+    async def close(self):
+        self.writer.close()
+        await self.writer.wait_closed()
+
+    async def fin(self):
+        # The transport has no call for this. Its socket has no `shutdown` that works, so the class's one is called.
+        socket.socket.shutdown(self.sock._sock, socket.SHUT_WR)
+
+    async def abort(self):
+        script.reset_on_close(self.sock)
+        self.writer.transport.abort()
+
+    async def update(self):
+        script.cannot("asyncio uses Python's ssl, which has no call for KeyUpdate")
+
+    def end_of(self, failure):
+        return "reset" if isinstance(failure, ConnectionResetError) else "failed", failure
+
+    async def release(self):
+        self.writer.close()
+        try:
+            await asyncio.wait_for(self.writer.wait_closed(), 5)
+        except Exception:
+            # The step that failed has reported the error.
+            pass
 
 
 async def main():
@@ -90,7 +68,7 @@ async def main():
 
         async def serve(reader, writer):
             nonlocal left
-            await run(reader, writer)
+            await script.run(Connection(reader, writer))
             left -= 1
             if left == 0:
                 over.set_result(None)
@@ -99,18 +77,17 @@ async def main():
         script.listening(server.sockets[0].getsockname()[1])
         await over
         return
-    for _ in range(options.conns):
-        if options.conns > 1:
-            script.cannot("asyncio: open_connection and create_connection have no argument for a session")
-        how = {} if options.starttls else {"ssl": context, "server_hostname": "localhost"}
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", options.port, **how)
-        except ssl.SSLError as error:
-            report = script.Report()
-            report.failed("failed", error)
-            report.print()
-            continue
-        await run(reader, writer)
+    if options.conns > 1:
+        script.cannot("asyncio: open_connection and create_connection have no argument for a session")
+    how = {} if options.starttls else {"ssl": context, "server_hostname": "localhost"}
+    try:
+        streams = await asyncio.open_connection("127.0.0.1", options.port, **how)
+    except ssl.SSLError as error:
+        report = script.Report()
+        report.failed("failed", error)
+        report.print()
+        return
+    await script.run(Connection(*streams))
 
 
 asyncio.run(main())

@@ -1,5 +1,7 @@
-"""The code that the peers in Python share: the command line, the steps and the report. README.md describes them."""
+"""The code that the peers in Python share: command line, dialogue, steps and report. README.md describes them."""
 import json
+import socket
+import struct
 import sys
 import zlib
 
@@ -18,6 +20,9 @@ class Options:
         for word in given["script"].split(" "):
             name, _, n = word.partition(":")
             self.steps.append((name, int(n or 0)))
+
+
+options = Options()
 
 
 class Report(dict):
@@ -48,16 +53,78 @@ def pattern(n):
     return (b"abcdefghijklmnopqrstuvwxyz" * (n // 26 + 1))[:n]
 
 
+def reset_on_close(sock):
+    """Makes the close of the socket send RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def listening(port):
     print(f"listening {port}", flush=True)
 
 
-class TooEarly(Exception):
-    pass
+async def dialogue(connection):
+    """The lines before TLS. The server sends the first one and the third one."""
+    for n, line in enumerate((b"220 ready\r\n", b"STARTTLS\r\n", b"220 go ahead\r\n")):
+        if options.server == (n % 2 == 0):
+            await connection.write(line)
+            continue
+        got = b""
+        while len(got) < len(line):
+            data = await connection.read(len(line) - len(got))
+            if not data:
+                raise EOFError("an end in the dialogue")
+            got += data
+        assert got == line, got
 
 
-def context(options):
-    """The settings of Python's `ssl`, which two of the peers use."""
+async def play(connection, report):
+    """Plays the steps on a connection of a library.
+
+    The connection has the methods `write`, `read(most)` (`b""` is a clean end), `half`, `close`, `fin`, `abort` and
+    `update`. The last five do the steps of these names.
+    """
+    for name, n in options.steps:
+        if name == "send":
+            await connection.write(pattern(n))
+        elif name == "tiny":
+            for _ in range(n):
+                await connection.write(b"x")
+        elif name in ("recv", "end"):
+            while name == "end" or n > 0:
+                data = await connection.read(min(n, 65536) if name == "recv" else 65536)
+                if not data:
+                    if name == "recv":
+                        raise EOFError("a clean end, too early")
+                    report["end"] = "clean"
+                    break
+                report.receive(data)
+                n -= len(data)
+        else:
+            await getattr(connection, name)()
+
+
+async def run(connection):
+    """Plays the script on a connection, and prints the report.
+
+    Besides the methods for the steps, the connection has `start_tls` (the handshake), `facts(report)`, `end_of(error)`
+    (how the peer's half ended, and the error to report), and `release` (closes the socket).
+    """
+    report = Report()
+    try:
+        if options.starttls:
+            await dialogue(connection)
+        await connection.start_tls()
+        connection.facts(report)
+        await play(connection, report)
+    except Exception as failure:
+        end, error = connection.end_of(failure)
+        report.failed(end, error)
+    await connection.release()
+    report.print()
+
+
+def context():
+    """The settings of Python's `ssl`, which all peers in Python but Twisted use."""
     import ssl
 
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if options.server else ssl.PROTOCOL_TLS_CLIENT)

@@ -1,12 +1,11 @@
 """The peer Twisted, with its protocols over pyOpenSSL."""
 import script
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
+from script import options
 from twisted.internet import defer, error, protocol, reactor, ssl
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHandshakeListener
 from zope.interface import implementer
-
-options = script.Options()
 
 
 def read(path):
@@ -19,41 +18,38 @@ roots = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(read(options.ca))
 identity = None
 if options.server or options.auth:
     identity = ssl.PrivateCertificate.loadPEM(read(options.cert) + read(options.key))
-range_of_versions = {"lowerMaximumSecurityTo": version} if not options.tls13 else {}
-common = {"insecurelyLowerMinimumTo": version, **range_of_versions}
 if options.tls13:
-    common = {"raiseMinimumTo": version}
+    versions = {"raiseMinimumTo": version}
+else:
+    versions = {"insecurelyLowerMinimumTo": version, "lowerMaximumSecurityTo": version}
 alpn = {"acceptableProtocols": [options.alpn.encode()]} if options.alpn else {}
 if options.server:
     trust = {"trustRoot": roots} if options.auth else {}
-    # This option is off by default.
-    common["enableSessions"] = True
-    factory_of_tls = ssl.CertificateOptions(privateKey=identity.privateKey.original, certificate=identity.original, **common, **alpn, **trust)
+    # Sessions are off by default.
+    tls = ssl.CertificateOptions(privateKey=identity.privateKey.original, certificate=identity.original, enableSessions=True,
+                                 **versions, **alpn, **trust)
 else:
     names = {"clientCertificate": identity} if identity else {}
-    extra = {name: value for name, value in common.items()}
-    factory_of_tls = ssl.optionsForClientTLS("localhost", trustRoot=roots, extraCertificateOptions=extra, **names, **alpn)
+    tls = ssl.optionsForClientTLS("localhost", trustRoot=roots, extraCertificateOptions=versions, **names, **alpn)
 
 
-@implementer(IHalfCloseableProtocol)
-class Peer(protocol.Protocol):
+@implementer(IHandshakeListener)
+class Connection(protocol.Protocol):
     """Collects the bytes that come, and wakes the script that waits for them."""
 
     def connectionMade(self):
-        self.buffer, self.end, self.lost, self.waiting = bytearray(), None, None, None
-        self.done = defer.ensureDeferred(run(self))
-        self.done.addErrback(lambda failure: failure.printTraceback())
+        self.buffer, self.is_secured, self.lost, self.waiting = bytearray(), False, None, None
+        running = defer.ensureDeferred(script.run(self))
+        running.addErrback(lambda failure: failure.printTraceback())
+        running.addBoth(lambda _: over())
 
     def dataReceived(self, data):
         self.buffer += data
         self.wake()
 
-    def readConnectionLost(self):
-        self.end = self.end or "clean"
+    def handshakeCompleted(self):
+        self.is_secured = True
         self.wake()
-
-    def writeConnectionLost(self):
-        pass
 
     def connectionLost(self, reason):
         self.lost = reason
@@ -64,114 +60,75 @@ class Peer(protocol.Protocol):
         if waiting:
             waiting.callback(None)
 
-    def more(self):
+    async def changed(self):
         self.waiting = defer.Deferred()
-        return self.waiting
+        await self.waiting
 
+    async def start_tls(self):
+        self.transport.startTLS(tls)
+        while not self.is_secured:
+            if self.lost:
+                raise self.lost.value
+            await self.changed()
 
-def sleep():
-    later = defer.Deferred()
-    reactor.callLater(0, later.callback, None)
-    return later
+    def facts(self, report):
+        # `startTLS` has put its own protocol between the transport and ours.
+        session = self.transport.protocol
+        handle, chosen, certificate = session.getHandle(), session.negotiatedProtocol, session.getPeerCertificate()
+        report["version"] = handle.get_protocol_version_name().removeprefix("TLSv")
+        report["alpn"] = chosen.decode() if chosen else None
+        if hasattr(handle, "session_reused"):
+            report["resumed"] = handle.session_reused()
+        report["peer"] = certificate.get_subject().CN if certificate else None
 
+    async def write(self, data):
+        self.transport.write(data)
+        # The reactor sends the bytes before the next call, which makes a record of its own.
+        later = defer.Deferred()
+        reactor.callLater(0, later.callback, None)
+        await later
 
-async def line(peer, expected):
-    while not peer.buffer.endswith(b"\n"):
-        await peer.more()
-    assert bytes(peer.buffer) == expected, peer.buffer
-    peer.buffer.clear()
+    async def read(self, most):
+        while not self.buffer and not self.lost:
+            await self.changed()
+        if not self.buffer and not self.lost.check(error.ConnectionDone):
+            raise self.lost.value
+        data = bytes(self.buffer[:most])
+        del self.buffer[:most]
+        return data
 
+    async def half(self):
+        script.cannot("Twisted: a TLS transport has no half-close; loseWriteConnection() sends FIN without close_notify")
 
-async def dialogue(peer):
-    if options.server:
-        peer.transport.write(b"220 ready\r\n")
-        await line(peer, b"STARTTLS\r\n")
-        peer.transport.write(b"220 go ahead\r\n")
-    else:
-        await line(peer, b"220 ready\r\n")
-        peer.transport.write(b"STARTTLS\r\n")
-        await line(peer, b"220 go ahead\r\n")
+    async def close(self):
+        self.transport.loseConnection()
+        await self.gone()
 
+    async def fin(self):
+        # This ends the TCP connection: it sends the queued bytes, and then FIN.
+        FileDescriptor.loseWriteConnection(self.transport)
+        await self.gone()
 
-def end_of(reason):
-    text = f"{reason.type.__name__}: {reason.value}"
-    if reason.check(error.ConnectionDone):
-        return "clean", None
-    if reason.check(error.ConnectionLost):
-        return ("reset" if "reset" in text.lower() else "truncated"), text
-    if reason.check(SSL.Error) and "unexpected eof" in text:
-        return "truncated", text
-    return "failed", text
+    async def abort(self):
+        self.transport.abortConnection()
 
+    async def update(self):
+        script.cannot("pyOpenSSL's Connection, which Twisted uses, has no call for KeyUpdate")
 
-async def run(peer):
-    report = script.Report()
-    try:
-        if options.starttls:
-            await dialogue(peer)
-        peer.transport.startTLS(factory_of_tls)
-        await play(peer, report)
-    except Exception as failure:
-        end, text = end_of(peer.lost) if peer.lost else ("failed", f"{type(failure).__name__}: {failure}")
-        report["end"], report["error"] = end, text or repr(failure)
-        peer.transport.abortConnection()
-    while not peer.lost:
-        await peer.more()
-    report.print()
-    over()
+    def end_of(self, failure):
+        text = str(failure)
+        if isinstance(failure, error.ConnectionLost):
+            return "reset" if "reset" in text.lower() else "truncated", failure
+        return "truncated" if isinstance(failure, SSL.Error) and "unexpected eof" in text else "failed", failure
 
+    async def release(self):
+        if not self.lost:
+            self.transport.abortConnection()
+            await self.gone()
 
-def facts(peer, report):
-    # `startTLS` has put its own protocol between the transport and ours.
-    tls = peer.transport.protocol
-    connection, chosen, certificate = tls.getHandle(), tls.negotiatedProtocol, tls.getPeerCertificate()
-    report["version"] = connection.get_protocol_version_name().removeprefix("TLSv")
-    report["alpn"] = chosen.decode() if chosen else None
-    report["resumed"] = connection.session_reused() if hasattr(connection, "session_reused") else None
-    if report["resumed"] is None:
-        del report["resumed"]
-    report["peer"] = certificate.get_subject().CN if certificate else None
-
-
-async def play(peer, report):
-    transport = peer.transport
-    for name, n in options.steps:
-        if name == "send":
-            transport.write(script.pattern(n))
-        elif name == "tiny":
-            for _ in range(n):
-                transport.write(b"x")
-                await sleep()
-        elif name in ("recv", "end"):
-            while name == "end" or n > 0:
-                if peer.buffer:
-                    data = bytes(peer.buffer if name == "end" else peer.buffer[:n])
-                    del peer.buffer[:len(data)]
-                    report.receive(data)
-                    n -= len(data)
-                    if "version" not in report:
-                        facts(peer, report)
-                elif peer.end or peer.lost:
-                    end, text = (peer.end, None) if peer.end else end_of(peer.lost)
-                    if name == "recv":
-                        raise script.TooEarly
-                    report["end"] = end
-                    if text:
-                        report["error"] = text
-                    break
-                else:
-                    await peer.more()
-        elif name == "half":
-            script.cannot("Twisted: a TLS transport has no half-close; loseWriteConnection() sends FIN without close_notify")
-        elif name == "close":
-            transport.loseConnection()
-        elif name == "fin":
-            # This ends the TCP connection: it sends the queued bytes, and then FIN.
-            FileDescriptor.loseWriteConnection(transport)
-        elif name == "abort":
-            transport.abortConnection()
-        elif name == "update":
-            script.cannot("pyOpenSSL's Connection, which Twisted uses, has no call for KeyUpdate")
+    async def gone(self):
+        while not self.lost:
+            await self.changed()
 
 
 left = options.conns
@@ -188,14 +145,14 @@ def over():
 
 def connect():
     factory = protocol.ClientFactory()
-    factory.protocol = Peer
+    factory.protocol = Connection
     factory.noisy = False
     reactor.connectTCP("127.0.0.1", options.port, factory)
 
 
 if options.server:
     factory = protocol.Factory()
-    factory.protocol = Peer
+    factory.protocol = Connection
     script.listening(reactor.listenTCP(options.port, factory, interface="127.0.0.1").getHost().port)
 else:
     if options.conns > 1:
