@@ -4,8 +4,8 @@
 use bowline::DialogueError;
 use bowline::starttls::{Client, Dialogue, Server};
 
-use crate::bytes::Bytes;
-use crate::text;
+use super::bytes::Bytes;
+use super::text;
 
 fn all() -> Vec<Dialogue> {
     let mut all: Vec<Dialogue> = Dialogue::all().collect();

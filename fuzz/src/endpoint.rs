@@ -2,7 +2,7 @@
 
 use bowline::{ClientEndpoint, ServerEndpoint};
 
-use crate::text;
+use super::text;
 
 pub fn run(input: &[u8]) {
     let Ok(string) = std::str::from_utf8(input) else { return };

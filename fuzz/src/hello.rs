@@ -7,8 +7,8 @@ use bowline::Watermarks;
 use bowline::core::client_hello::ClientHelloReader;
 use bowline::testing::shared_pki;
 
-use crate::bytes::Bytes;
-use crate::text;
+use super::bytes::Bytes;
+use super::text;
 
 pub fn run(input: &[u8]) {
     let mut cuts = Bytes::new(input);

@@ -2,7 +2,7 @@
 
 use bowline::core::inbox::Inbox;
 
-use crate::bytes::Bytes;
+use super::bytes::Bytes;
 
 pub fn run(input: &[u8]) {
     let mut input = Bytes::new(input);

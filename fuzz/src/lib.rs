@@ -5,8 +5,10 @@
 mod bytes;
 pub mod dialogue;
 pub mod endpoint;
+pub mod handover;
 pub mod hello;
 pub mod inbox;
+mod peer;
 pub mod pem;
 pub mod proxy;
 pub mod session;
@@ -22,8 +24,9 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "session", run: session::run, seeds: session::seeds },
+    Target { name: "handover", run: handover::run, seeds: handover::seeds },
     Target { name: "inbox", run: inbox::run, seeds: inbox::seeds },
     Target { name: "upgrade", run: upgrade::run, seeds: upgrade::seeds },
     Target { name: "proxy", run: proxy::run, seeds: proxy::seeds },

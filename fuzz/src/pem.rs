@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use bowline::testing::pki::{Identity, Pki};
 use bowline::{ClientTls, ServerTls};
 
-use crate::bytes::Bytes;
-use crate::text;
+use super::bytes::Bytes;
+use super::text;
 
 static PKI: LazyLock<(Pki, Identity)> = LazyLock::new(|| {
     let pki = Pki::new();

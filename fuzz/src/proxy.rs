@@ -3,7 +3,7 @@
 
 use bowline::proxy::{Decoded, ProxyHeader};
 
-use crate::text;
+use super::text;
 
 pub fn run(input: &[u8]) {
     let whole = ProxyHeader::decode(input);

@@ -2,29 +2,57 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bowline::core::half::{End, RecvHalf, SendHalf};
 use bowline::core::session::{Session, Step};
+use bowline::rustls::crypto::{CipherSuiteCommon, CryptoProvider};
+use bowline::rustls::{SupportedCipherSuite, Tls13CipherSuite};
 use bowline::testing::pki::Pki;
 use bowline::{ClientTls, Phase, Reason, ServerTls, TlsVersion, Watermarks};
 
-use crate::bytes::Bytes;
+use super::bytes::Bytes;
 
 const VERSIONS: [TlsVersion; 2] = [TlsVersion::V1_2, TlsVersion::V1_3];
 
-/// For each engine: the clients of each version, and the server.
-static CONFIGS: LazyLock<[([ClientTls; 2], ServerTls); 2]> = LazyLock::new(|| {
+/// A key of this provider seals four records of TLS 1.3, so that most records follow a KeyUpdate.
+fn short_lived_keys(usual: &CryptoProvider) -> Arc<CryptoProvider> {
+    let cipher_suites = usual.cipher_suites.iter().map(|suite| match suite {
+        SupportedCipherSuite::Tls13(suite) => SupportedCipherSuite::Tls13(Box::leak(Box::new(Tls13CipherSuite {
+            common: CipherSuiteCommon {
+                suite: suite.common.suite,
+                hash_provider: suite.common.hash_provider,
+                confidentiality_limit: 4,
+            },
+            hkdf_provider: suite.hkdf_provider,
+            aead_alg: suite.aead_alg,
+            quic: None,
+        }))),
+        suite @ SupportedCipherSuite::Tls12(_) => *suite,
+    });
+    Arc::new(CryptoProvider { cipher_suites: cipher_suites.collect(), ..usual.clone() })
+}
+
+type Configs = ([ClientTls; 2], ServerTls);
+
+/// For each engine, with usual keys and with short-lived ones: the clients of each version, and the server.
+static CONFIGS: LazyLock<[[Configs; 2]; 2]> = LazyLock::new(|| {
     let pki = Pki::new();
+    let usual = pki.client_tls();
+    let usual = usual.config();
+    let providers = [Arc::clone(usual.crypto_provider()), short_lived_keys(usual.crypto_provider())];
     [false, true].map(|is_express| {
-        let clients = VERSIONS.map(|version| {
-            let builder = pki.client_tls_builder().min_version(version).max_version(version);
+        providers.each_ref().map(|provider| {
+            let clients = VERSIONS.map(|version| {
+                let builder = pki.client_tls_builder().provider(Arc::clone(provider));
+                let builder = builder.min_version(version).max_version(version);
+                let builder = if is_express { builder.express() } else { builder };
+                builder.build().expect("the test PKI is valid")
+            });
+            let builder = pki.server_tls_builder().provider(Arc::clone(provider));
             let builder = if is_express { builder.express() } else { builder };
-            builder.build().expect("the test PKI is valid")
-        });
-        let builder = pki.server_tls_builder();
-        let builder = if is_express { builder.express() } else { builder };
-        (clients, builder.build().expect("the test PKI is valid"))
+            (clients, builder.build().expect("the test PKI is valid"))
+        })
     })
 });
 
@@ -158,19 +186,26 @@ fn play(input: &[u8], is_express: bool) -> Seen {
     let mut input = Bytes::new(input);
     let kind = input.byte();
     let marks = if kind & 2 == 0 { Watermarks::default() } else { Watermarks::new(100, 3_000) };
-    let (clients, server) = &CONFIGS[usize::from(is_express)];
+    let (clients, server) = &CONFIGS[usize::from(is_express)][usize::from(kind >> 3 & 1)];
     let name = bowline::config::server_name("localhost").expect("it is a name");
     let client = clients[usize::from(kind & 1)].session(name, marks).expect("the configuration is valid");
     let server = server.session(marks).expect("the configuration is valid");
     let mut sides = [Side::new(client), Side::new(server)];
     if kind & 4 != 0 {
         settle(&mut sides);
+        // One half, or both, may end before anything else.
+        for n in 0..2 {
+            if kind >> 4 >> n & 1 == 1 {
+                sides[n].session.close_write();
+            }
+        }
+        settle(&mut sides);
     }
     let (mut ops, mut is_aborted, mut is_random) = (0, false, false);
     while !input.is_empty() && ops < 60 {
         ops += 1;
         let n = input.below(2);
-        match input.below(14) {
+        match input.below(15) {
             0 | 1 => {
                 let bytes = vec![ops; input.size()];
                 let may = sides[n].session.send().may_write();
@@ -226,6 +261,16 @@ fn play(input: &[u8], is_express: bool) -> Seen {
                 let bytes = input.take(len);
                 sides[n].incoming.push_front(bytes.to_vec());
                 sides[n].is_meddled = true;
+            }
+            // Several records arrive at once.
+            13 => {
+                for _ in 0..1 + input.below(5) {
+                    if let Some(record) = sides[n].incoming.pop_front() {
+                        sides[n].pass(&record);
+                    }
+                }
+                let room = 1 + input.size();
+                sides[n].step(room);
             }
             _ => match input.below(4) {
                 0 => {
@@ -325,13 +370,15 @@ pub fn run(input: &[u8]) {
 
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for kind in 0..8 {
+    for kind in 0..64 {
         seeds.push(vec![kind]);
         seeds.push(vec![kind, 0, 0, 50, 1, 0, 255, 0, 8, 1, 9, 0, 0, 255, 1, 8, 0, 9, 200, 10]);
         seeds.push(vec![kind, 0, 8, 1, 9, 0, 255, 1, 8, 0, 9, 0, 255, 0, 9, 0, 255, 0, 0, 9, 0, 2, 1, 3]);
         seeds.push(vec![kind, 0, 0, 9, 0, 8, 1, 11, 9, 1, 1, 9, 0, 9]);
         seeds.push(vec![kind, 1, 2, 1, 8, 0, 9, 0, 9, 0, 0, 9, 0, 8, 1, 12, 6, 21, 3, 3, 0, 2, 1, 0]);
-        seeds.push(vec![kind, 0, 5, 0, 0, 250, 0, 6, 0, 8, 1, 13, 2]);
+        // Each of these writes makes a record of its own, and all of them arrive at once.
+        seeds.push([&[kind][..], &[0, 0, 20, 0, 8].repeat(6), &[1, 13, 4, 90, 1, 0, 9, 1, 8, 0, 13, 4, 90]].concat());
+        seeds.push(vec![kind, 0, 5, 0, 0, 250, 0, 6, 0, 8, 1, 14, 2]);
     }
     seeds
 }

@@ -11,8 +11,8 @@ use bowline::{
 };
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-use crate::bytes::Bytes;
-use crate::text;
+use super::bytes::Bytes;
+use super::text;
 
 fn configs() -> &'static (ClientTls, ServerTls) {
     static CONFIGS: OnceLock<(ClientTls, ServerTls)> = OnceLock::new();
@@ -105,7 +105,7 @@ pub fn run(input: &[u8]) {
 }
 
 pub fn seeds() -> Vec<Vec<u8>> {
-    let hello = crate::hello::seeds()[0][1..].to_vec();
+    let hello = super::hello::seeds()[0][1..].to_vec();
     let mut seeds = Vec::new();
     for kind in 0..16 {
         seeds.push([&[kind, 1, 10][..], b"STARTTLS\r\n", &[1], &hello].concat());
