@@ -114,3 +114,23 @@ fn the_words_of_a_client_are_escaped_in_a_log() {
     let shown = format!("{hello:?}{hello:#?}");
     assert!(shown.contains("www.example.org") && !shown.contains('\x1b') && !shown.contains('\r'), "{shown}");
 }
+
+/// RFC 9849 section 5. The contents of the extension are for the server that has the key.
+#[test]
+fn a_hello_with_encrypted_client_hello_says_so() {
+    let mut hello = sent("www.example.org", &[], None);
+    let ech = [0xfe, 0x0d, 0, 1, 0];
+    hello.extend(ech);
+    // The lengths of the record, of the message, and of the extensions, which begin after the session id, the cipher
+    // suites and the compression methods.
+    let session_id = 5 + 4 + 2 + 32;
+    let suites = session_id + 1 + usize::from(hello[session_id]);
+    let methods = suites + 2 + usize::from(u16::from_be_bytes([hello[suites], hello[suites + 1]]));
+    let extensions = methods + 1 + usize::from(hello[methods]);
+    for at in [3, 7, extensions] {
+        let longer = u16::from_be_bytes([hello[at], hello[at + 1]]) + ech.len() as u16;
+        hello[at..at + 2].copy_from_slice(&longer.to_be_bytes());
+    }
+    let hello = read(&hello).unwrap().unwrap();
+    assert!(hello.has_ech() && hello.server_name() == Some("www.example.org"), "{hello:?}");
+}

@@ -3,6 +3,7 @@
 mod injected;
 mod refusals;
 mod scripts;
+mod shapes;
 
 use super::{ClientSettings, Dialogue, Machine, ServerSettings};
 use crate::error::DialogueError;
