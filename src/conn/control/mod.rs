@@ -337,18 +337,13 @@ impl Control {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Records that one half saw RST. The system reports RST only once, and the other half has to learn of it too.
-    pub(crate) fn note_reset(&self) {
-        self.0.reset.store(true, Ordering::Release);
-    }
-
-    /// Records that one half saw an error that ends the socket. The system reports it only once: after it, the other
-    /// half would see the end of the input, or a broken pipe (rule: end-10).
+    /// Records the loss that one half saw, if it is an error that ends the socket. The system reports it only once:
+    /// after it, the other half would see the end of the input, or a broken pipe (rule: end-10).
     pub(crate) fn note_failure(&self, reason: &Reason) {
-        if matches!(reason, Reason::Reset(_)) {
-            self.note_reset();
-        } else {
-            let _ = self.make_rare().failed.set(reason.clone());
+        match reason {
+            Reason::Reset(_) => self.0.reset.store(true, Ordering::Release),
+            reason if reason.ends_socket() => drop(self.make_rare().failed.set(reason.clone())),
+            _ => {}
         }
     }
 

@@ -3,6 +3,7 @@
 //! Bytes pass directly between the application and the socket, without a lock, a queue or a copy. The two halves share
 //! only the socket.
 
+mod calls;
 mod half;
 mod hello;
 mod read;

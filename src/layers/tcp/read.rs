@@ -9,8 +9,9 @@ use tokio::io::{AsyncBufRead, AsyncRead, Interest, ReadBuf, Ready};
 use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 
+use super::calls::is_no_result;
 use super::half::SocketHalf;
-use super::shared::{SharedTcp, SocketShare, gone, is_no_result};
+use super::shared::{SharedTcp, SocketShare, gone};
 use crate::conn::control::{Control, Controlled};
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
@@ -120,7 +121,7 @@ impl TcpReadHalf {
         let Some(shared) = self.socket.shared.as_ref().filter(|_| may_read) else { return };
         let before = self.inbox.len();
         let Some(stream) = shared.socket.get() else { return };
-        let looked = take_in(&mut self.inbox, |space| socket::receive(&stream, space));
+        let looked = take_in(&mut self.inbox, |space| shared.call(READER, || socket::receive(&stream, space)));
         self.socket.control.note_received(self.inbox.len() - before);
         if let Err(error) = looked {
             // The system reports this error only once.
@@ -174,7 +175,7 @@ fn poll_recv(shared: &SharedTcp, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) ->
         // This first attempt does not register the task: if the socket is readable, registering it would be wasted
         // work.
         let unit = ready!(poll_proceed(cx));
-        match recv_now(shared, &stream, buf) {
+        match shared.call(READER, || recv_now(shared, &stream, buf)) {
             Err(error) if is_no_result(&error) => drop(unit),
             result => {
                 unit.made_progress();
@@ -185,7 +186,7 @@ fn poll_recv(shared: &SharedTcp, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) ->
     loop {
         let Some(stream) = shared.socket.get_for(READER, cx) else { return Poll::Ready(Err(gone())) };
         ready!(stream.poll_read_ready(cx))?;
-        match recv_now(shared, &stream, buf) {
+        match shared.call(READER, || recv_now(shared, &stream, buf)) {
             Err(error) if is_no_result(&error) => {}
             result => return Poll::Ready(result),
         }

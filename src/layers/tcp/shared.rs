@@ -11,6 +11,7 @@ use std::task::{Context, Waker};
 use tokio::net::TcpStream;
 
 use super::TcpConnection;
+use super::calls::Calls;
 use crate::conn::control::{Bottom, Closing, Control};
 use crate::conn::idle::HalfOpen;
 use crate::conn::lost_socket::error_of;
@@ -27,6 +28,7 @@ pub(super) struct SharedTcp {
     pub(super) socket: SharedSocket,
     /// A layer above detects a truncation by its own marker.
     pub(super) beneath: AtomicBool,
+    calls: Calls,
     /// Whether the system resets the connection if the process dies.
     resets_when_killed: AtomicBool,
     /// For each pair of halves ([`OWNER`], [`CLOSER`]): whether both halves hold the socket.
@@ -100,21 +102,30 @@ impl SharedTcp {
         if pending != Pending::default() {
             let taken = self.socket.get().map(|stream| stream.take_error());
             let Some(Err(error) | Ok(Some(error))) = taken else { return false };
-            let reason = Reason::from_io(error, Phase::Close);
-            if reason.ends_socket() {
-                self.control.note_failure(&reason);
-            }
+            self.control.note_failure(&Reason::from_io(error, Phase::Close));
         }
         self.control.note_pending(|| Some(pending));
         true
     }
 
+    /// Makes a system call for one half ([`READER`](crate::conn::waiting::READER) or
+    /// [`WRITER`](crate::conn::waiting::WRITER)). After a result that ends the half, the other half's last error is
+    /// known.
+    #[inline]
+    pub(super) fn call(&self, half: usize, call: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
+        self.calls.make(half, call, |error| {
+            // After our own reset, the system reports a reset too.
+            let code = error.raw_os_error().filter(|_| !self.control.is_cut());
+            if let Some(code) = code {
+                self.control.note_failure(&Reason::from_io(io::Error::from_raw_os_error(code), Phase::Open));
+            }
+        })
+    }
+
     /// Called when a half was lost. Only the topmost layer knows which reason of the connection follows from this.
     pub(super) fn note_loss(&self, reason: &Reason) {
         self.note_unacknowledged();
-        if reason.ends_socket() {
-            self.control.note_failure(reason);
-        }
+        self.control.note_failure(reason);
         if !self.is_beneath() {
             self.control.note_reason(reason);
         }
@@ -180,13 +191,6 @@ pub(super) fn gone() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
 
-/// Whether a call has to be made again: the readiness was stale, or a signal came. For any other error, no event would
-/// report when it is over.
-#[inline]
-pub(super) fn is_no_result(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
 /// The share of one half in the socket. Dropping it releases the half.
 pub(super) struct SocketShare {
     shared: Arc<SharedTcp>,
@@ -221,6 +225,7 @@ impl SocketShare {
             fin_sent: HalfOpen::default(),
             fin_received: HalfOpen::default(),
             beneath: AtomicBool::new(false),
+            calls: Calls::default(),
             resets_when_killed: AtomicBool::new(false),
             held: [AtomicBool::new(true), AtomicBool::new(false)],
             pairs: AtomicUsize::new(1),

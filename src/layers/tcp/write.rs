@@ -10,8 +10,9 @@ use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::task::coop::poll_proceed;
 
+use super::calls::is_no_result;
 use super::half::SocketHalf;
-use super::shared::{SharedTcp, SocketShare, gone, is_no_result};
+use super::shared::{SharedTcp, SocketShare, gone};
 use crate::conn::control::Control;
 use crate::conn::idle::IdleTimer;
 use crate::conn::socket;
@@ -205,7 +206,7 @@ fn poll_send(
         let Some(stream) = shared.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
         // This first attempt does not register the task: if the socket has space, registering it would be wasted work.
         let unit = ready!(poll_proceed(cx));
-        match send_full(&stream, len, &send) {
+        match shared.call(WRITER, || send_full(&stream, len, &send)) {
             Err(error) if is_no_result(&error) => drop(unit),
             result => {
                 unit.made_progress();
@@ -216,7 +217,7 @@ fn poll_send(
     loop {
         let Some(stream) = shared.socket.get_for(WRITER, cx) else { return Poll::Ready(Err(gone())) };
         ready!(stream.poll_write_ready(cx))?;
-        match send_full(&stream, len, &send) {
+        match shared.call(WRITER, || send_full(&stream, len, &send)) {
             Err(error) if is_no_result(&error) => {}
             result => return Poll::Ready(result),
         }
