@@ -14,8 +14,7 @@ use std::path::{Path, PathBuf};
 pub(super) enum Reading {
     #[default]
     First,
-    /// A pipe was emptied by the first reading, so opening it again could wait forever.
-    #[cfg_attr(not(feature = "tokio"), allow(dead_code))] // Only the reloader makes this value.
+    /// The first reading has emptied each pipe, so opening a pipe again could wait forever.
     Again,
 }
 
@@ -33,16 +32,18 @@ impl Volumes {
     /// have been removed in the meantime. In this case, the new revision is read.
     pub(super) fn read<T, E>(reading: Reading, read: impl Fn(&mut Self) -> Result<T, E>) -> Result<T, E> {
         const ATTEMPTS: usize = 100;
-        let new = || Self { reading, ..Self::default() };
+        let mut reading = reading;
         for _ in 1..ATTEMPTS {
-            let mut volumes = new();
+            let mut volumes = Self { reading, ..Self::default() };
             let result = read(&mut volumes);
             let has_failed = volumes.has_failed || result.is_err();
             if !has_failed || volumes.led.iter().all(|(folder, led)| led == &fs::canonicalize(folder).ok()) {
                 return result;
             }
+            // The failed attempt may have emptied a pipe.
+            reading = Reading::Again;
         }
-        read(&mut new())
+        read(&mut Self { reading, ..Self::default() })
     }
 
     /// Whether the file can be read (again).
