@@ -8,7 +8,9 @@ use bowline::rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13
 use bowline::rustls::pki_types::ServerName;
 use bowline::testing::memory_pair;
 use bowline::testing::pki::{Identity, Pki};
-use bowline::{ClientTls, ServerTls, TlsConnection, TlsTransport, TlsVersion, Transport};
+use bowline::{
+    ClientTls, Reason, ServerTls, StartTls, TlsConnection, TlsTransport, TlsVersion, Transport, UpgradableConnection,
+};
 
 use crate::setup::SOON;
 
@@ -140,6 +142,7 @@ async fn the_sessions_are_limited_in_names_and_tickets() {
 struct OneName {
     tls12: Mutex<Option<Tls12ClientSessionValue>>,
     tls13: Mutex<Vec<Tls13ClientSessionValue>>,
+    is_broken: bool,
 }
 
 impl ClientSessionStore for OneName {
@@ -154,6 +157,7 @@ impl ClientSessionStore for OneName {
     }
 
     fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        assert!(!self.is_broken, "this panic is a part of the test");
         self.tls12.lock().unwrap().clone()
     }
 
@@ -168,6 +172,7 @@ impl ClientSessionStore for OneName {
     }
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        assert!(!self.is_broken, "this panic is a part of the test");
         self.tls13.lock().unwrap().pop()
     }
 }
@@ -188,5 +193,22 @@ async fn the_application_can_keep_the_sessions_itself() {
         // rustls does not resume a session with the verifier of another configuration.
         let other = client(&pki, &me, case).session_store(store).build().unwrap();
         assert!(!resumes(&other, &server).await, "{case:?}");
+    }
+}
+
+/// rule: life-7
+#[tokio::test]
+async fn a_store_that_panics_at_the_start_of_a_session_fails_the_upgrade() {
+    let pki = Pki::new();
+    let me = pki.client("me");
+    for case in cases() {
+        let store = Arc::new(OneName { is_broken: true, ..OneName::default() });
+        let tls = client(&pki, &me, case).session_store(store).build().unwrap();
+        let (ours, _theirs) = memory_pair();
+        let mut connection = UpgradableConnection::new(ours);
+        connection.start_tls(StartTls::client(&tls, "localhost")).await.unwrap_err();
+        let report = connection.close().await;
+        let Reason::Tls(tls) = &report.reason else { panic!("{case:?}: {report}") };
+        assert!(tls.error.to_string().contains("panicked"), "{case:?}: {tls:?}");
     }
 }

@@ -64,26 +64,26 @@ impl AnyEngine {
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Self, Error> {
-        match kind {
+        guarded(|| match kind {
             EngineKind::Rustls => {
                 let record = config.max_fragment_size;
                 Ok(Self::rustls(ClientConnection::new(config, name)?, record))
             }
             #[cfg(feature = "express")]
             EngineKind::Express => Ok(Self::Express(Box::new(Express::client(config, name)?))),
-        }
+        })
     }
 
     /// The server's side, from the start of a handshake.
     pub(super) fn server(kind: EngineKind, config: Arc<ServerConfig>) -> Result<Self, Error> {
-        match kind {
+        guarded(|| match kind {
             EngineKind::Rustls => {
                 let record = config.max_fragment_size;
                 Ok(Self::rustls(ServerConnection::new(config)?, record))
             }
             #[cfg(feature = "express")]
             EngineKind::Express => Ok(Self::Express(Box::new(Express::server(config)?))),
-        }
+        })
     }
 
     /// rustls; `record` is the `max_fragment_size` of its configuration.
