@@ -35,7 +35,7 @@ pub enum Lifecycle {
     },
     /// A callback has failed. Only the loss will still be reported (rule: life-3).
     Failed,
-    /// The loss was reported.
+    /// The loss was reported, or the connection failed before it was made. Nothing is reported any more.
     Lost,
 }
 
@@ -58,11 +58,11 @@ impl Lifecycle {
         true
     }
 
-    /// A callback has failed.
+    /// The connection has failed. If the protocol has got no callback, it gets none for the end either.
     pub fn fail(&mut self) {
-        match self {
-            Self::New | Self::Made { .. } | Self::Failed => *self = Self::Failed,
-            Self::Lost => {}
+        *self = match self {
+            Self::Made { .. } | Self::Failed => Self::Failed,
+            Self::New | Self::Lost => Self::Lost,
         }
     }
 
@@ -96,6 +96,14 @@ mod tests {
             let last_data = made.iter().rposition(|made| *made == Data);
             assert!(place(ReadClosed).is_none_or(|end| last_data.is_none_or(|data| data < end)), "{made:?}");
         }
+    }
+
+    /// rule: life-1
+    #[test]
+    fn a_connection_that_fails_before_the_first_callback_makes_none() {
+        let mut lifecycle = Lifecycle::default();
+        lifecycle.fail();
+        assert!(ALL.into_iter().all(|callback| !lifecycle.admit(callback)));
     }
 
     /// rule: life-3

@@ -92,14 +92,17 @@ impl<P: Protocol> Dispatcher<P> {
         outcome.unwrap_or_else(|reason| self.fail(reason));
     }
 
-    /// Reads the protocol's settings for its runner, and calls `connection_made`.
+    /// Calls `connection_made`, and reads the protocol's settings for its runner.
     pub(super) fn begin(&mut self) {
+        self.notify(Callback::Made, |protocol, conn| protocol.connection_made(conn));
+        if self.is_over() {
+            return;
+        }
         match guard(|| Ok(self.protocol.stops_reading_when_full())) {
             Ok(true) => {}
             Ok(false) => self.conn.answers.unbind(),
             Err(reason) => self.fail(reason),
         }
-        self.notify(Callback::Made, |protocol, conn| protocol.connection_made(conn));
     }
 
     /// Ends the connection now with this reason, unless it has ended already (rule: end-5).

@@ -145,6 +145,7 @@ impl Drop for Undroppable {
 impl Protocol for Odd {
     fn connection_made(&mut self, transport: &mut dyn Conn) -> CallbackResult {
         let is_undroppable = self.place.starts_with("producer");
+        self.told.note("made");
         transport.register_producer(Producer::push(Undroppable(is_undroppable)))?;
         match self.place {
             "producer, by the handle" => transport.handle().unregister_producer(),
@@ -180,7 +181,7 @@ impl Drop for Odd {
     }
 }
 
-/// rule: life-3, life-7
+/// rule: life-1, life-3, life-7
 #[tokio::test]
 async fn connection_lost_is_called_after_a_panic_outside_of_the_callbacks() {
     quiet_panics();
@@ -202,7 +203,7 @@ async fn connection_lost_is_called_after_a_panic_outside_of_the_callbacks() {
                 if matches!(place, "producer, by the end" | "the protocol's end") { "lost" } else { "panicked" };
             assert_eq!(
                 (told.names(), is_panic(&report.reason)),
-                (vec![expected.into()], expected == "panicked"),
+                (vec!["made".into(), expected.into()], expected == "panicked"),
                 "{place}"
             );
         })
