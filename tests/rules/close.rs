@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::common::{
-    KNOWS_DELIVERY, Orderly as _, bounded, clog, ended_together, expect, over, over_all, pattern, read_all,
+    KNOWS_DELIVERY, Orderly as _, bounded, clog, ended_together, expect, over, over_all, patient, pattern, read_all,
     reset_on_drop, server_and_tokio_rustls, settle,
 };
 
@@ -408,7 +408,7 @@ async fn the_last_bytes_of_a_close_are_within_its_bound() {
         assert!(end.is_err() && received.len() < last.len(), "what was cut looks complete");
     })
     .await;
-    over_all(|_, mut a, mut b| async move {
+    over(&Kind::ALL, patient(), |_, mut a, mut b| async move {
         let closing = tokio::spawn(async move { a.close_with(&pattern(300_000)).await });
         let (received, end) = read_all(&mut b).await;
         assert!(received == pattern(300_000) && end.is_ok());

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use bowline::testing::{Kind, memory_pair, pair, raw_tcp_pair, shared_pki, tcp_pair, tls_over};
+use bowline::testing::{Kind, memory_pair, pair_with, raw_tcp_pair, shared_pki, tcp_pair, tls_over};
 use bowline::{
     CloseReport, Error, Phase, Policy, Reason, Split, TcpConnection, TlsConnection, TlsVersion, Transport,
     UpgradableConnection,
@@ -11,7 +11,9 @@ use bowline::{
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
-use crate::common::{Orderly as _, bounded, clog, expect, over, over_all, pattern, poll_once, read_all, settle};
+use crate::common::{
+    Orderly as _, bounded, clog, expect, over, over_all, patient, pattern, poll_once, read_all, settle,
+};
 
 /// A task that reads until it gets an error, or the end.
 fn read_on(mut read: impl AsyncRead + Unpin + Send + 'static) -> JoinHandle<std::io::Result<Vec<u8>>> {
@@ -118,7 +120,7 @@ async fn an_end_that_was_read_before_stays_clean() {
 /// rule: close-16, write-4: accepted bytes leave before the marker, and a writer that waits is refused.
 #[tokio::test]
 async fn a_writer_that_waits_is_refused_and_accepted_bytes_leave_whole() {
-    over_all(|_, mut a, mut b| async move {
+    over(&Kind::ALL, patient(), |_, mut a, mut b| async move {
         let control = a.control();
         let mut taken = clog(&mut a).await;
         let writing = tokio::spawn(async move {
@@ -420,7 +422,7 @@ async fn closes_race_with_readers_and_writers_of_other_threads() {
     for round in 0..200 {
         for kind in [Kind::Tcp, Kind::Tls13, Kind::Memory] {
             bounded(&format!("{kind}, round {round}"), async move {
-                let (a, b) = pair(kind).await.unwrap();
+                let (a, b) = pair_with(kind, patient()).await.unwrap();
                 let control = a.control();
                 let (read, write) = tokio::io::split(a);
                 let tasks = [talk(write), read_on_and_on(read)];

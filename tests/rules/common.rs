@@ -14,6 +14,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 pub const BOUND: Duration =
     Duration::from_secs(if cfg!(any(windows, not(target_arch = "x86_64"))) { 900 } else { 300 });
 
+/// The default policy, but a close has as much time as a test. It is for tests that demand a clean close of much data or
+/// of many tasks: a busy machine or an emulator may need longer for it than the default limit.
+pub fn patient() -> Policy {
+    Policy::default().close_timeout(BOUND)
+}
+
 /// Whether the system reports what the peer has acknowledged. Only Linux does (rule: close-14).
 pub const KNOWS_DELIVERY: bool = cfg!(all(target_os = "linux", not(bowline_portable)));
 
