@@ -179,9 +179,19 @@ async fn openssl_gets_the_ocsp_response_of_the_identity() {
         refused("a", "a.pem"),
         "DIR/a.pem: the OCSP response cannot be used: it is not the DER of an OCSP response"
     );
-    std::fs::write(at("later.ocsp"), [0x30, 3, 0x0a, 1, 3]).unwrap();
-    let said = refused("a", "later.ocsp");
-    assert!(said.ends_with("the responder has answered with tryLater and not with a response"), "{said}");
+    // RFC 6960 section 4.2.1
+    for (status, name) in [
+        (1, "malformedRequest"),
+        (2, "internalError"),
+        (3, "tryLater"),
+        (4, "an unknown status"),
+        (5, "sigRequired"),
+        (6, "unauthorized"),
+    ] {
+        std::fs::write(at("refusal.ocsp"), [0x30, 3, 0x0a, 1, status]).unwrap();
+        let said = refused("a", "refusal.ocsp");
+        assert!(said.ends_with(&format!("the responder has answered with {name} and not with a response")), "{said}");
+    }
     let tls = ServerTls::builder().add_identity(identity("a").ocsp_file(at("unknown.ocsp"))).build().unwrap();
     assert_eq!(tls.warnings()[0].kind, bowline::config::WarningKind::OcspResponse);
 }
